@@ -1,0 +1,1 @@
+"""What a video is: values, stages, errors and ports. No I/O, no clients, no frameworks."""

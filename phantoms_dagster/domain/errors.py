@@ -1,0 +1,132 @@
+"""Every error the project raises on purpose. An error class says what is to be done about it.
+
+`ProviderError`s are made where the call is made, once, from the provider's own error table; nobody re-classifies later.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from phantoms_dagster.domain.values import JsonValue, Value
+
+
+class PhantomsError(Exception):
+    """The base of all errors that are ours; the message is meant for a person."""
+
+
+class UnknownStage(PhantomsError):
+    """There is no stage of that name."""
+
+
+class IllegalTransition(PhantomsError):
+    """A stage cannot go that way."""
+
+
+class InvalidInput(PhantomsError):
+    """What a person gave cannot be used; the message says where and why."""
+
+
+class NotFound(PhantomsError):
+    """There is no such thing; the message says how to list what there is."""
+
+
+class StaleClaim(PhantomsError):
+    """Another runner has taken over: this one's writes are refused."""
+
+
+class Evidence(Value):
+    """What a provider answered, cut short and redacted; fit for a dead letter."""
+
+    status: int | None = None
+    headers: dict[str, str] = {}
+    body: str = ""
+    request: str = ""
+    extra: dict[str, JsonValue] = {}
+
+
+class ProviderError(PhantomsError):
+    """A call to somebody else's service did not do what was asked. Only its subclasses are raised.
+
+    `code` is the provider's own code (`quotaExceeded`, `2207053`, `rate_limit_exceeded`).
+    """
+
+    error_class = "provider"
+
+    def __init__(self, message: str, *, provider: str, code: str | None = None, evidence: Evidence | None = None) -> None:
+        super().__init__(message)
+        self.provider = provider
+        self.code = code
+        self.evidence = evidence or Evidence()
+
+
+class Transient(ProviderError):
+    """It may work if tried again: connection refused, 5xx before anything took effect. Costs an attempt.
+
+    `retry_after` is the provider's wish in seconds, when it gave one.
+    """
+
+    error_class = "transient"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        provider: str,
+        code: str | None = None,
+        evidence: Evidence | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message, provider=provider, code=code, evidence=evidence)
+        self.retry_after = retry_after
+
+
+class Throttled(Transient):
+    """We are too fast or a quota is used up: wait. Costs no attempt."""
+
+    error_class = "throttled"
+
+
+class Permanent(ProviderError):
+    """It will never work as asked: bad input, bad key. Dead letter now."""
+
+    error_class = "permanent"
+
+
+class Rejected(ProviderError):
+    """The provider's policy, or ours, refuses the content: a person must look. Dead letter now."""
+
+    error_class = "rejected"
+
+
+class Unknown(ProviderError):
+    """The commit point may have taken effect. It is read back, never sent again. `retry_after`: seconds until the read."""
+
+    error_class = "unknown"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        provider: str,
+        code: str | None = None,
+        evidence: Evidence | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message, provider=provider, code=code, evidence=evidence)
+        self.retry_after = retry_after
+
+
+class NotYet(PhantomsError):
+    """Nothing is wrong, it is only not time: a render still runs, an account is busy, the publish hour has not come.
+
+    `retry_after` is in seconds; `until`, when given, is the time itself and wins.
+    """
+
+    def __init__(self, message: str, *, retry_after: float, until: datetime | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+        self.until = until
+
+
+class HumanRejection(PhantomsError):
+    """The reviewer said no. A decision, not a failure."""

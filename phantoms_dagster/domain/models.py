@@ -1,0 +1,280 @@
+"""Channels, briefs and what each stage makes of them: frozen values, checked when they are made.
+
+Lengths are in seconds, sizes in bytes, sound levels in LUFS, money in US dollars, times are aware datetimes in UTC.
+How a value is stored or sent to a provider belongs elsewhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import Annotated, Literal, Self
+from zoneinfo import ZoneInfo
+
+from pydantic import Field, field_validator, model_validator
+
+from phantoms_dagster.domain.values import Value
+
+MAX_TITLE_CHARACTERS = 200
+MAX_ANGLE_CHARACTERS = 1_000
+MAX_FACT_CHARACTERS = 500
+MAX_FACTS = 30
+
+Colour = Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Line = Annotated[str, Field(min_length=1)]
+
+
+class Platform(StrEnum):
+    """A place where videos are posted."""
+
+    YOUTUBE = "youtube"
+    TIKTOK = "tiktok"
+    INSTAGRAM = "instagram"
+
+    @property
+    def title(self) -> str:  # type: ignore[override]
+        """The name as people write it."""
+        return {"youtube": "YouTube", "tiktok": "TikTok", "instagram": "Instagram"}[self.value]
+
+
+class Palette(Value):
+    """The colours of a channel, as #rrggbb."""
+
+    background: tuple[Colour, Colour] = ("#101a3a", "#5b2a86")
+    text: Colour = "#ffffff"
+    accent: Colour = "#ffd23f"
+
+
+class PostingHours(Value):
+    """When a channel posts: local hours, `start <= hour < end`. The default is around the clock."""
+
+    start: Annotated[int, Field(ge=0, le=23)] = 0
+    end: Annotated[int, Field(ge=1, le=24)] = 24
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.start >= self.end:
+            raise ValueError("posting_hours.start must be before posting_hours.end")
+        return self
+
+
+class Channel(Value):
+    """A brand: its voice, its look, where it posts, when, and what a video may cost."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
+    title: Annotated[str, Field(min_length=1, max_length=80)]
+    brand_voice: Annotated[str, Field(min_length=1, max_length=2_000)]
+    banned_words: tuple[str, ...] = ()
+    language: str = "en"
+    voice: str = "default"
+    target_seconds: Annotated[int, Field(ge=15, le=60)] = 30
+    accounts: dict[Platform, Annotated[str, Field(min_length=1, max_length=100)]]
+    hashtags: tuple[str, ...] = ()
+    timezone: str = "UTC"
+    posting_hours: PostingHours = PostingHours()
+    budget_usd: Annotated[Decimal, Field(ge=0)] = Decimal("1.00")
+    palette: Palette = Palette()
+    made_for_kids: bool = False
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (KeyError, ValueError) as error:
+            raise ValueError(f"unknown time zone {value!r}; use a name such as Europe/Berlin") from error
+        return value
+
+    @model_validator(mode="after")
+    def _posts_somewhere(self) -> Self:
+        if not self.accounts:
+            raise ValueError("a channel needs at least one account to post to")
+        return self
+
+    def banned_in(self, text: str) -> list[str]:
+        """The banned words that stand in `text` as whole words, whatever their case."""
+        return [w for w in self.banned_words if re.search(rf"(?<!\w){re.escape(w)}(?!\w)", text, re.IGNORECASE)]
+
+
+class Brief(Value):
+    """What a person asks for. `publish_at` is when the posts may go out at the earliest."""
+
+    title: Annotated[str, Field(min_length=1, max_length=MAX_TITLE_CHARACTERS)]
+    angle: Annotated[str, Field(max_length=MAX_ANGLE_CHARACTERS)] = ""
+    facts: Annotated[
+        tuple[Annotated[str, Field(min_length=1, max_length=MAX_FACT_CHARACTERS)], ...], Field(max_length=MAX_FACTS)
+    ] = ()
+    channel: str
+    platforms: Annotated[tuple[Platform, ...], Field(min_length=1)]
+    publish_at: datetime | None = None
+    priority: Annotated[int, Field(ge=0, le=9)] = 5
+
+    @field_validator("publish_at")
+    @classmethod
+    def _aware(cls, value: datetime | None) -> datetime | None:
+        if value is not None and value.tzinfo is None:
+            raise ValueError("publish_at needs a time zone")
+        return value
+
+    @property
+    def fingerprint(self) -> str:
+        """Two briefs that ask for the same video have the same fingerprint (title, angle, facts, channel)."""
+        same = [self.title.casefold().strip(), self.angle.strip(), sorted(self.facts), self.channel]
+        return hashlib.sha256(json.dumps(same, ensure_ascii=False).encode()).hexdigest()
+
+
+class Video(Value):
+    """One video of the catalogue: its partition key, its brief and its channel."""
+
+    key: str
+    brief: Brief
+    channel: Channel
+    created_at: datetime
+
+
+class MediaFile(Value):
+    """A file in the media store, addressed by the hash of its bytes. `size` is in bytes."""
+
+    sha256: Sha256
+    size: Annotated[int, Field(gt=0)]
+    suffix: Annotated[str, Field(pattern=r"^\.[a-z0-9]{1,8}$")]
+
+    @property
+    def name(self) -> str:
+        """The name inside the store, such as `ab/cd...mp4`."""
+        return f"{self.sha256[:2]}/{self.sha256[2:]}{self.suffix}"
+
+
+class Scene(Value):
+    """A part of a script: what is said and what stands on the screen meanwhile."""
+
+    narration: Annotated[str, Field(min_length=1, max_length=600)]
+    on_screen_text: Annotated[str, Field(min_length=1, max_length=80)]
+
+
+class Script(Value):
+    """The words of a video. The hook is spoken first, before the scenes."""
+
+    hook: Annotated[str, Field(min_length=1, max_length=200)]
+    scenes: Annotated[tuple[Scene, ...], Field(min_length=1, max_length=12)]
+    title: Annotated[str, Field(min_length=1, max_length=100)]
+    caption: Annotated[str, Field(min_length=1, max_length=1_500)]
+    hashtags: Annotated[tuple[Annotated[str, Field(pattern=r"^#\w{1,50}$")], ...], Field(max_length=15)]
+
+    @property
+    def text(self) -> str:
+        """Everything that is spoken."""
+        return " ".join([self.hook, *(scene.narration for scene in self.scenes)])
+
+
+class Sentence(Value):
+    """A spoken sentence; `scene` is -1 for the hook; `start` and `end` are seconds from the start of the voiceover."""
+
+    text: Line
+    scene: Annotated[int, Field(ge=-1)]
+    start: Annotated[float, Field(ge=0)]
+    end: Annotated[float, Field(gt=0)]
+
+
+class Probe(Value):
+    """What a media file really is, as read from its streams. `loudness_lufs` is integrated; None when not measured."""
+
+    container: str
+    seconds: float
+    size: int
+    width: int
+    height: int
+    fps: float
+    video_codec: str
+    video_profile: str | None = None
+    pixel_format: str
+    audio_codec: str | None = None
+    audio_hz: int | None = None
+    audio_channels: int | None = None
+    bit_rate: int
+    moov_first: bool
+    loudness_lufs: float | None = None
+
+
+class ScriptOutput(Value):
+    """What `script` makes."""
+
+    kind: Literal["script"] = "script"
+    script: Script
+    model: str
+    sandbox: bool = False
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+
+class VoiceoverOutput(Value):
+    """What `voiceover` makes: 16-bit PCM sound in a WAV file and when each sentence is spoken."""
+
+    kind: Literal["voiceover"] = "voiceover"
+    audio: MediaFile
+    seconds: float
+    sentences: tuple[Sentence, ...]
+    voice: str
+
+
+class RenderedVideoOutput(Value):
+    """What `rendered_video` makes: the master, 1080x1920, and a JPEG of a telling frame."""
+
+    kind: Literal["rendered_video"] = "rendered_video"
+    video: MediaFile
+    thumbnail: MediaFile
+    probe: Probe
+    renderer: str
+    render_id: str
+
+
+class ApprovalOutput(Value):
+    """What `approval` makes. `content_sha256` is the hash of exactly what was approved (see `content_hash`)."""
+
+    kind: Literal["approval"] = "approval"
+    reviewer: str
+    note: str = ""
+    content_sha256: Sha256
+    decided_at: datetime
+
+
+class VariantOutput(Value):
+    """What `<platform>/variant` makes: a file within the platform's limits and the words that go with it."""
+
+    kind: Literal["variant"] = "variant"
+    platform: Platform
+    video: MediaFile
+    probe: Probe
+    how: Literal["kept", "remuxed", "transcoded"]
+    title: str
+    caption: str
+    content_sha256: Sha256
+
+
+class PostOutput(Value):
+    """What `<platform>/post` makes."""
+
+    kind: Literal["post"] = "post"
+    platform: Platform
+    account: str
+    remote_id: str
+    url: str
+    published_at: datetime
+    sandbox: bool = False
+
+
+StageOutput = Annotated[
+    ScriptOutput | VoiceoverOutput | RenderedVideoOutput | ApprovalOutput | VariantOutput | PostOutput,
+    Field(discriminator="kind"),
+]
+
+
+def content_hash(script: Script, video: MediaFile) -> str:
+    """The hash an approval is bound to: the bytes of the master and the words that will stand beside it."""
+    words = [video.sha256, script.title, script.caption, list(script.hashtags)]
+    return hashlib.sha256(json.dumps(words, ensure_ascii=False).encode()).hexdigest()

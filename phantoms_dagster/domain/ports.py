@@ -1,0 +1,298 @@
+"""What production needs from the outside world, as protocols. Adapters live in `providers`, `media` and `store`.
+
+Every method may raise the `ProviderError`s of `domain.errors` and nothing else for a service's misbehaviour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Protocol
+
+from phantoms_dagster.domain.models import (
+    Brief,
+    Channel,
+    MediaFile,
+    Palette,
+    Platform,
+    Probe,
+    Script,
+    Sentence,
+    VoiceoverOutput,
+)
+from phantoms_dagster.domain.stages import PostState
+from phantoms_dagster.domain.values import JsonObject
+
+
+class Clock(Protocol):
+    """The only source of time."""
+
+    def now(self) -> datetime:
+        """The time, aware, in UTC."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+        ...
+
+
+class Attempt(Protocol):
+    """One try of one stage of one video. Its row is committed before any request is sent."""
+
+    @property
+    def id(self) -> str:
+        """Unique among all attempts, `[a-z0-9-]`, at most 64 characters: goes to providers as a marker."""
+        ...
+
+    @property
+    def stored_response(self) -> JsonObject | None:
+        """A billed answer that an earlier, killed attempt of this stage had already received; use it instead of asking again."""
+        ...
+
+    async def received(self, response: JsonObject, *, provider_ref: str | None = None, cost: Decimal | None = None) -> None:
+        """Commit a provider's raw answer before it is looked at: a crash or a validation error must not lose what was paid."""
+        ...
+
+
+# --- script ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class WrittenScript:
+    """A script and what it took. `cost` is in US dollars; `sandbox` says that no real model wrote it."""
+
+    script: Script
+    model: str
+    provider_ref: str | None
+    input_tokens: int
+    output_tokens: int
+    cost: Decimal
+    sandbox: bool
+
+
+class ScriptWriter(Protocol):
+    """Writes scripts with a language model."""
+
+    provider: str
+
+    async def write(self, brief: Brief, channel: Channel, attempt: Attempt) -> WrittenScript:
+        """One call of the model, or none when `attempt.stored_response` holds its answer."""
+        ...
+
+
+# --- voiceover ------------------------------------------------------------------------------------------------------
+
+
+class Voice(Protocol):
+    """Speaks scripts."""
+
+    provider: str
+
+    async def speak(self, script: Script, channel: Channel) -> VoiceoverOutput:
+        """The spoken script, its sound file already in the media store."""
+        ...
+
+
+# --- render ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class RenderJob:
+    """Everything a renderer needs to make the master of one video. `audio` is a local path to a WAV file."""
+
+    video_key: str
+    attempt_id: str
+    title: str
+    hook: str
+    scene_titles: tuple[str, ...]
+    sentences: tuple[Sentence, ...]
+    seconds: float
+    audio: Path
+    palette: Palette
+    channel_title: str
+
+
+@dataclass(frozen=True)
+class RenderStatus:
+    """`state` is `rendering`, `done` or `failed`; `progress` is 0..1 when the service tells; `error` says why it failed."""
+
+    state: str
+    progress: float | None = None
+    url: str | None = None
+    error: str | None = None
+    cost: Decimal | None = None
+
+
+class Renderer(Protocol):
+    """Makes MP4s. A paid `submit` is the commit point: its answer lost means `Unknown`, resolved by `find`."""
+
+    provider: str
+    sandbox: bool
+
+    async def submit(self, job: RenderJob) -> str:
+        """Start a render; its id."""
+        ...
+
+    async def status(self, render_id: str) -> RenderStatus:
+        """How that render is doing."""
+        ...
+
+    async def find(self, attempt_id: str) -> str | None:
+        """The id of the render that carries this attempt's marker, or None when the service cannot tell."""
+        ...
+
+    async def fetch(self, render_id: str, destination: Path) -> None:
+        """Download the finished file to `destination` (written whole or not at all)."""
+        ...
+
+
+class Studio(Protocol):
+    """Local media work: probing, thumbnails, making a file fit a platform."""
+
+    async def probe(self, path: Path, *, loudness: bool = False) -> Probe:
+        """What the file really is. Raises Permanent (`unreadable media`) when it cannot be read."""
+        ...
+
+    async def thumbnail(self, path: Path, destination: Path) -> None:
+        """A JPEG, 270x480, of a telling frame."""
+        ...
+
+    async def fit(self, path: Path, platform: Platform, destination: Path) -> str:
+        """Make `destination` fit the platform: returns `kept` (nothing written), `remuxed` or `transcoded`. Raises Permanent when it cannot."""
+        ...
+
+
+class MediaStore(Protocol):
+    """Files addressed by the hash of their bytes."""
+
+    async def add(self, path: Path) -> MediaFile:
+        """Take the file at `path` (moved or copied) into the store. The suffix is kept."""
+        ...
+
+    async def local(self, file: MediaFile) -> Path:
+        """A local path to read the file from. Raises NotFound."""
+        ...
+
+    def scratch(self) -> Path:
+        """A fresh directory for work in progress, on the same file system; the caller removes it."""
+        ...
+
+
+# --- publish --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class PublishJob:
+    """One post to be made. `marker` is the same in every attempt of this post and unique among posts."""
+
+    video_key: str
+    platform: Platform
+    account: str
+    marker: str
+    file: Path
+    size: int
+    sha256: str
+    probe: Probe
+    title: str
+    caption: str
+    made_for_kids: bool = False
+    privacy: str = "public"
+
+
+@dataclass(frozen=True)
+class PostRecord:
+    """The ledger's row of a post. `handle` is the provider's (session URI, publish id, container id), opaque to us."""
+
+    state: PostState
+    handle: JsonObject = field(default_factory=dict)
+    offset: int = 0
+    remote_id: str | None = None
+    url: str | None = None
+    attempted_at: datetime | None = None
+
+
+class PostJournal(Protocol):
+    """The ledger's row of the post being made: every step is committed before the next request is sent."""
+
+    @property
+    def record(self) -> PostRecord:
+        """The row as last committed. After a crash it is what the last step left behind."""
+        ...
+
+    async def save(
+        self,
+        state: PostState,
+        *,
+        handle: JsonObject | None = None,
+        offset: int | None = None,
+        remote_id: str | None = None,
+        url: str | None = None,
+    ) -> PostRecord:
+        """Commit a step. None keeps a value. Raises IllegalTransition, StaleClaim, or NotYet when the account is busy."""
+        ...
+
+
+@dataclass(frozen=True)
+class PublishedPost:
+    """A post that is out, as the platform reads it back."""
+
+    remote_id: str
+    url: str
+    published_at: datetime
+
+
+class Publisher(Protocol):
+    """Carries a post from wherever its journal says it is to published.
+
+    Called again after a crash or a deferral with the same job and the journal's last record. Before anything that could
+    publish is sent, the journal says `committing`; a lost answer there ends in `Unknown` and is resolved on the next call
+    by a read. Raises `NotYet` while the platform still processes.
+    """
+
+    provider: str
+    platform: Platform
+    sandbox: bool
+
+    async def publish(self, job: PublishJob, journal: PostJournal) -> PublishedPost:
+        """Make the post, or finish making it."""
+        ...
+
+
+# --- metrics --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Numbers of one post at one time. None means that the platform did not say, which is not 0. `watch_seconds` is total."""
+
+    remote_id: str
+    views: int | None = None
+    likes: int | None = None
+    comments: int | None = None
+    shares: int | None = None
+    watch_seconds: float | None = None
+
+
+class MetricsReader(Protocol):
+    """Reads results back."""
+
+    provider: str
+    platform: Platform
+
+    async def read(self, account: str, remote_ids: Sequence[str]) -> list[Metrics]:
+        """The metrics of those posts; posts that the platform no longer knows are absent."""
+        ...
+
+
+class Tokens(Protocol):
+    """Access tokens of accounts; they never stand in logs or errors."""
+
+    async def token(self, platform: Platform, account: str) -> str:
+        """A token that is good now. Raises Permanent when the account is not connected."""
+        ...
+
+
+Progress = Callable[[float], Awaitable[None]]

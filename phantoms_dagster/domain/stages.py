@@ -1,0 +1,193 @@
+"""The stages of a video, the states of a stage and the legal transitions between them: one table each.
+
+Who carries out a transition belongs in `store`; when, in `production`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+
+from phantoms_dagster.domain.errors import IllegalTransition, UnknownStage
+from phantoms_dagster.domain.models import Platform
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of a video's way. `after` is what the graph shows; `needs` is every output its use case reads."""
+
+    name: str
+    kind: str
+    pool: str
+    after: tuple[str, ...]
+    needs: tuple[str, ...]
+    platform: Platform | None = None
+
+    @property
+    def path(self) -> list[str]:
+        """The asset key: `youtube/post` is ["youtube", "post"]."""
+        return self.name.split("/")
+
+    @property
+    def slug(self) -> str:
+        """The name as an identifier: `youtube/post` is `youtube_post`."""
+        return self.name.replace("/", "_")
+
+
+def _all_stages() -> dict[str, Stage]:
+    stages = [
+        Stage("script", "script", "script", (), ()),
+        Stage("voiceover", "voiceover", "voiceover", ("script",), ("script",)),
+        Stage("rendered_video", "rendered_video", "render", ("voiceover",), ("script", "voiceover")),
+        Stage("approval", "approval", "approval", ("rendered_video",), ("script", "rendered_video")),
+    ]
+    for platform in Platform:
+        variant, post = f"{platform}/variant", f"{platform}/post"
+        stages.append(Stage(variant, "variant", "variant", ("approval",), ("script", "rendered_video", "approval"), platform))
+        stages.append(
+            Stage(post, "post", f"publish_{platform}", (variant,), ("script", "rendered_video", "approval", variant), platform)
+        )
+    return {stage.name: stage for stage in stages}
+
+
+STAGES: Mapping[str, Stage] = MappingProxyType(_all_stages())
+
+
+def stage(name: str) -> Stage:
+    """The stage of that name. Raises UnknownStage, which lists the names there are."""
+    try:
+        return STAGES[name]
+    except KeyError:
+        raise UnknownStage(f"unknown stage {name!r}; the stages are {', '.join(STAGES)}") from None
+
+
+def stages_for(platforms: tuple[Platform, ...]) -> tuple[Stage, ...]:
+    """The stages of a video that is wanted on those platforms, in the order they run."""
+    return tuple(s for s in STAGES.values() if s.platform is None or s.platform in platforms)
+
+
+def downstream(name: str) -> tuple[Stage, ...]:
+    """Every stage that reads, directly or not, what `name` makes, in the order they run."""
+    reached = {name}
+    for candidate in STAGES.values():
+        if reached & set(candidate.after):
+            reached.add(candidate.name)
+    return tuple(s for s in STAGES.values() if s.name in reached and s.name != name)
+
+
+class State(StrEnum):
+    """Where one video is in one stage."""
+
+    BLOCKED = "blocked"
+    READY = "ready"
+    RUNNING = "running"
+    DEFERRED = "deferred"
+    DONE = "done"
+    FAILED = "failed"
+    REJECTED = "rejected"
+    DISCARDED = "discarded"
+
+
+class Event(StrEnum):
+    """What can happen to a stage of a video."""
+
+    UNBLOCK = "unblock"
+    CLAIM = "claim"
+    FINISH = "finish"
+    DEFER = "defer"
+    FAIL = "fail"
+    REJECT = "reject"
+    REPLAY = "replay"
+    REGENERATE = "regenerate"
+    VOID = "void"
+    DISCARD = "discard"
+
+
+TRANSITIONS: Mapping[tuple[State, Event], State] = MappingProxyType(
+    {
+        (State.BLOCKED, Event.UNBLOCK): State.READY,
+        (State.READY, Event.CLAIM): State.RUNNING,
+        (State.DEFERRED, Event.CLAIM): State.RUNNING,
+        (State.FAILED, Event.CLAIM): State.RUNNING,  # a person or a backfill asks again
+        (State.RUNNING, Event.CLAIM): State.RUNNING,  # the lease ran out: somebody else takes over
+        (State.RUNNING, Event.FINISH): State.DONE,
+        (State.RUNNING, Event.DEFER): State.DEFERRED,
+        (State.RUNNING, Event.FAIL): State.FAILED,
+        (State.RUNNING, Event.REJECT): State.REJECTED,
+        (State.FAILED, Event.REPLAY): State.READY,
+        (State.REJECTED, Event.REPLAY): State.READY,
+        (State.FAILED, Event.DISCARD): State.DISCARDED,
+        (State.DISCARDED, Event.REPLAY): State.READY,
+        (State.DONE, Event.REGENERATE): State.READY,
+        (State.READY, Event.VOID): State.BLOCKED,
+        (State.RUNNING, Event.VOID): State.BLOCKED,
+        (State.DEFERRED, Event.VOID): State.BLOCKED,
+        (State.DONE, Event.VOID): State.BLOCKED,
+        (State.FAILED, Event.VOID): State.BLOCKED,
+        (State.REJECTED, Event.VOID): State.BLOCKED,
+        (State.DISCARDED, Event.VOID): State.BLOCKED,
+        (State.BLOCKED, Event.VOID): State.BLOCKED,
+    }
+)
+
+
+def after(state: State, event: Event) -> State:
+    """The state that follows. Raises IllegalTransition."""
+    try:
+        return TRANSITIONS[state, event]
+    except KeyError:
+        raise IllegalTransition(f"a stage that is {state} cannot {event}") from None
+
+
+def sources(event: Event) -> tuple[State, ...]:
+    """The states in which that event may happen."""
+    return tuple(state for state, happening in TRANSITIONS if happening is event)
+
+
+class PostState(StrEnum):
+    """Where a post is in its publishing protocol. See `POST_TRANSITIONS`."""
+
+    INTENT = "intent"
+    OPENED = "opened"
+    UPLOADING = "uploading"
+    COMMITTING = "committing"
+    UNKNOWN = "unknown"
+    PUBLISHED = "published"
+    CONFIRMED = "confirmed"
+    FAILED = "failed"
+
+
+POST_TRANSITIONS: Mapping[PostState, frozenset[PostState]] = MappingProxyType(
+    {
+        # A session may be lost before its commit point: then the protocol starts again from `intent`.
+        PostState.INTENT: frozenset({PostState.INTENT, PostState.OPENED, PostState.FAILED}),
+        PostState.OPENED: frozenset(
+            {PostState.OPENED, PostState.INTENT, PostState.UPLOADING, PostState.COMMITTING, PostState.FAILED}
+        ),
+        PostState.UPLOADING: frozenset(
+            {PostState.UPLOADING, PostState.INTENT, PostState.COMMITTING, PostState.UNKNOWN, PostState.FAILED}
+        ),
+        # From here only a read proves what happened: back to `opened` or `intent` when it did not take effect.
+        PostState.COMMITTING: frozenset(
+            {
+                PostState.COMMITTING,
+                PostState.UNKNOWN,
+                PostState.PUBLISHED,
+                PostState.UPLOADING,
+                PostState.OPENED,
+                PostState.INTENT,
+                PostState.FAILED,
+            }
+        ),
+        PostState.UNKNOWN: frozenset(
+            {PostState.UNKNOWN, PostState.COMMITTING, PostState.PUBLISHED, PostState.OPENED, PostState.INTENT, PostState.FAILED}
+        ),
+        PostState.PUBLISHED: frozenset({PostState.PUBLISHED, PostState.CONFIRMED}),
+        PostState.CONFIRMED: frozenset({PostState.CONFIRMED}),
+        PostState.FAILED: frozenset({PostState.INTENT}),  # a replay, with a fresh budget
+    }
+)
+
+IN_FLIGHT = (PostState.OPENED, PostState.UPLOADING, PostState.COMMITTING)

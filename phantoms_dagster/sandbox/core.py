@@ -1,0 +1,211 @@
+"""What all stand-ins share: the ledger of accepted commits, faults per route, the sandbox's clock and its HTTP application.
+
+What a provider answers belongs in the file of that provider, which offers `routes(sandbox)`: aiohttp routes with a `name`
+such as `openai.chat`; faults are set by that name (or a glob).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fnmatch
+import itertools
+import json
+import random
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar
+
+from aiohttp import web
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+MAX_UPLOAD_BYTES = 1 << 30
+
+
+@dataclass
+class Fault:
+    """What goes wrong on the routes that match `route` (a glob over route names).
+
+    `kind`: `status` (answer `status` with `body`, instead of the real answer), `latency` (wait `seconds`, then the real
+    answer), `drop_before` (the connection dies, nothing was accepted), `drop_after` (accepted, then the connection dies),
+    `timeout` (nothing is accepted and nothing is answered for `seconds`), `malformed` (accepted, then an answer that is no JSON),
+    `slow_body` (accepted, the answer trickles over `seconds`).
+    `probability` 0..1; `times` more hits (None: for ever); `match`: a text that the request's URL or body must contain.
+    """
+
+    KINDS: ClassVar = ("status", "latency", "drop_before", "drop_after", "timeout", "malformed", "slow_body")
+
+    route: str
+    kind: str = "status"
+    status: int = 500
+    body: str | None = None
+    retry_after: float | None = None
+    seconds: float = 0.0
+    probability: float = 1.0
+    times: int | None = None
+    match: str | None = None
+    hits: int = 0
+    id: int = field(default_factory=itertools.count(1).__next__)
+
+    def __post_init__(self) -> None:
+        if self.kind not in self.KINDS:
+            raise ValueError(f"unknown fault kind {self.kind!r}; use one of {', '.join(self.KINDS)}")
+
+
+class Sandbox:
+    """The state of all stand-ins. `seed` fixes every random choice; `state` holds one object per provider."""
+
+    def __init__(self, *, seed: int = 1, base_url: str = "") -> None:
+        self.seed = seed
+        self.random = random.Random(seed)
+        self.base_url = base_url
+        self.ledger: list[dict[str, Any]] = []
+        self.faults: list[Fault] = []
+        self.calls: dict[str, int] = {}
+        self.in_flight: dict[str, int] = {}
+        self.max_in_flight: dict[str, int] = {}
+        self.config: dict[str, Any] = {}
+        self.state: dict[str, Any] = {}
+        self._skew = 0.0
+
+    def now(self) -> float:
+        """Seconds since the epoch, as this sandbox sees them (`POST /_sandbox/advance` moves them on)."""
+        return time.time() + self._skew
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass for token lives, sessions, quotas and growing metrics."""
+        self._skew += seconds
+
+    def setting(self, name: str, default: Any) -> Any:
+        """A value set by `POST /_sandbox/config`, else the default."""
+        return self.config.get(name, default)
+
+    def record(self, kind: str, **facts: Any) -> None:
+        """Write down something that took effect: a post, a billed render, a billed script."""
+        self.ledger.append({"kind": kind, "at": self.now(), **facts})
+
+    def fault_for(self, route: str, text: str) -> Fault | None:
+        """The first fault that applies to this request; counts the hit."""
+        for fault in self.faults:
+            if not fnmatch.fnmatchcase(route, fault.route) or (fault.times is not None and fault.hits >= fault.times):
+                continue
+            if fault.match is not None and fault.match not in text:
+                continue
+            if self.random.random() >= fault.probability:
+                continue
+            fault.hits += 1
+            return fault
+        return None
+
+
+SANDBOX_KEY: web.AppKey[Sandbox] = web.AppKey("sandbox", Sandbox)
+
+
+def _drop(request: web.Request) -> None:
+    if request.transport is not None:
+        request.transport.abort()
+
+
+@web.middleware
+async def _faulty(request: web.Request, handler: Handler) -> web.StreamResponse:
+    sandbox = request.app[SANDBOX_KEY]
+    name = request.match_info.route.name or ""
+    if not name or name.startswith("sandbox."):
+        return await handler(request)
+    sandbox.calls[name] = sandbox.calls.get(name, 0) + 1
+    sandbox.in_flight[name] = sandbox.in_flight.get(name, 0) + 1
+    sandbox.max_in_flight[name] = max(sandbox.max_in_flight.get(name, 0), sandbox.in_flight[name])
+    try:
+        return await _with_fault(sandbox, name, request, handler)
+    finally:
+        sandbox.in_flight[name] -= 1
+
+
+async def _with_fault(sandbox: Sandbox, name: str, request: web.Request, handler: Handler) -> web.StreamResponse:
+    text = str(request.url)
+    if any(f.match for f in sandbox.faults):
+        text += " " + (await request.read()).decode("utf-8", "replace")
+    fault = sandbox.fault_for(name, text)
+    if fault is None:
+        return await handler(request)
+    if fault.kind == "latency":
+        await asyncio.sleep(fault.seconds)
+        return await handler(request)
+    if fault.kind == "status":
+        headers = {} if fault.retry_after is None else {"Retry-After": f"{fault.retry_after:g}"}
+        body = fault.body if fault.body is not None else json.dumps({"error": {"message": f"injected {fault.status}"}})
+        return web.Response(status=fault.status, text=body, content_type="application/json", headers=headers)
+    if fault.kind == "timeout":
+        await asyncio.sleep(fault.seconds)
+    if fault.kind in ("drop_before", "timeout"):
+        _drop(request)
+        return web.Response(status=500)
+    response = await handler(request)
+    if fault.kind == "malformed":
+        return web.Response(status=response.status, text='{"truncated": ', content_type="application/json")
+    if fault.kind == "slow_body":
+        return await _trickle(request, response, fault.seconds)
+    _drop(request)
+    return response
+
+
+async def _trickle(request: web.Request, response: web.StreamResponse, seconds: float) -> web.StreamResponse:
+    body = response.body if isinstance(response, web.Response) and isinstance(response.body, bytes) else b""
+    slow = web.StreamResponse(status=response.status, headers={"Content-Type": response.content_type})
+    await slow.prepare(request)
+    for i in range(0, len(body), max(1, len(body) // 10)):
+        await slow.write(body[i : i + max(1, len(body) // 10)])
+        await asyncio.sleep(seconds / 10)
+    return slow
+
+
+def _control(sandbox: Sandbox) -> list[web.RouteDef]:
+    async def ledger(request: web.Request) -> web.Response:
+        kind = request.query.get("kind")
+        entries = [e for e in sandbox.ledger if kind is None or e["kind"] == kind]
+        return web.json_response({"entries": entries, "calls": sandbox.calls, "max_in_flight": sandbox.max_in_flight})
+
+    async def list_faults(_: web.Request) -> web.Response:
+        return web.json_response({"faults": [asdict(f) for f in sandbox.faults]})
+
+    async def add_fault(request: web.Request) -> web.Response:
+        try:
+            fault = Fault(**await request.json())
+        except (TypeError, ValueError) as error:
+            return web.json_response({"error": str(error)}, status=400)
+        sandbox.faults.append(fault)
+        return web.json_response(asdict(fault), status=201)
+
+    async def clear_faults(request: web.Request) -> web.Response:
+        route = request.query.get("route")
+        sandbox.faults[:] = [f for f in sandbox.faults if route is not None and f.route != route]
+        return web.json_response({"faults": [asdict(f) for f in sandbox.faults]})
+
+    async def configure(request: web.Request) -> web.Response:
+        sandbox.config.update(await request.json())
+        return web.json_response(sandbox.config)
+
+    async def advance(request: web.Request) -> web.Response:
+        sandbox.advance(float((await request.json())["seconds"]))
+        return web.json_response({"now": sandbox.now()})
+
+    async def health(_: web.Request) -> web.Response:
+        return web.json_response({"status": "ok", "sandbox": True, "seed": sandbox.seed})
+
+    return [
+        web.get("/_sandbox/health", health, name="sandbox.health"),
+        web.get("/_sandbox/ledger", ledger, name="sandbox.ledger"),
+        web.get("/_sandbox/faults", list_faults, name="sandbox.faults"),
+        web.post("/_sandbox/faults", add_fault),
+        web.delete("/_sandbox/faults", clear_faults),
+        web.post("/_sandbox/config", configure, name="sandbox.config"),
+        web.post("/_sandbox/advance", advance, name="sandbox.advance"),
+    ]
+
+
+def application(sandbox: Sandbox, providers: Iterable[list[web.RouteDef]]) -> web.Application:
+    """The HTTP application: the control routes under `/_sandbox` and the routes of the given providers."""
+    app = web.Application(middlewares=[_faulty], client_max_size=MAX_UPLOAD_BYTES)
+    app[SANDBOX_KEY] = sandbox
+    app.add_routes([*_control(sandbox), *itertools.chain.from_iterable(providers)])
+    return app

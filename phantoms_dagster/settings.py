@@ -1,0 +1,78 @@
+"""Every setting, read once from environment variables `PHANTOMS_*`. What a channel is belongs in `channels.yaml`.
+
+Each field's description stands in the README's table and in `phantoms doctor`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+SANDBOX_KEY = "sandbox"
+
+
+class Settings(BaseSettings):
+    """All settings. Secrets are `SecretStr`: they print as stars."""
+
+    model_config = SettingsConfigDict(env_prefix="PHANTOMS_", extra="ignore", frozen=True, env_ignore_empty=True)
+
+    # --- where things live
+    home: Path = Field(Path(".phantoms"), description="Data directory: embedded servers, media, inbox, logs.")
+    database_url: SecretStr | None = Field(None, description="PostgreSQL URL. Unset: an embedded server is started.")
+    redis_url: SecretStr | None = Field(None, description="Redis or Valkey URL. Unset: an embedded server is started.")
+    channels: Path | None = Field(None, description="Path of channels.yaml. Default: channels.yaml in the data directory.")
+    inbox: Path | None = Field(None, description="Folder watched for briefs. Default: inbox/ in the data directory.")
+    media: Path | None = Field(None, description="Folder of the media store. Default: media/ in the data directory.")
+
+    # --- providers: without a key, the sandbox answers
+    sandbox: Literal["auto", "on", "off"] = Field(
+        "auto", description="auto: integrations without a key use the sandbox; on: all do; off: none may."
+    )
+    sandbox_url: str | None = Field(None, description="URL of a running sandbox. `phantoms up` sets it.")
+    openai_api_key: SecretStr | None = Field(None, description="Key for scripts (OpenAI or any compatible server).")
+    openai_base_url: str = Field("https://api.openai.com/v1", description="Base URL of the chat completions API.")
+    openai_model: str = Field("gpt-5.1-mini", description="Model that writes the scripts.")
+    openai_input_usd_per_million: float = Field(0.25, ge=0, description="Price of a million input tokens, for the cost column.")
+    openai_output_usd_per_million: float = Field(2.0, ge=0, description="Price of a million output tokens, for the cost column.")
+    renderer: Literal["auto", "local", "shotstack"] = Field(
+        "auto", description="auto: Shotstack with a key, the sandbox's render API without any key at all, else local ffmpeg."
+    )
+    shotstack_api_key: SecretStr | None = Field(None, description="Key of the render API.")
+    shotstack_base_url: str = Field("https://api.shotstack.io", description="Host of the render API.")
+    shotstack_stage: Literal["v1", "stage"] = Field("v1", description="v1: paid production; stage: watermarked trial.")
+    shotstack_usd_per_minute: float = Field(0.40, ge=0, description="Price of a rendered minute, for the cost column.")
+    youtube_token: SecretStr | None = Field(None, description="OAuth access token for YouTube uploads.")
+    youtube_base_url: str = Field("https://www.googleapis.com", description="Host of the YouTube APIs.")
+    youtube_privacy: Literal["public", "unlisted", "private"] = Field("public", description="Visibility of finished YouTube posts.")
+    tiktok_token: SecretStr | None = Field(None, description="OAuth access token for TikTok.")
+    tiktok_base_url: str = Field("https://open.tiktokapis.com", description="Host of the TikTok API.")
+    tiktok_privacy: str = Field("PUBLIC_TO_EVERYONE", description="Wanted privacy level; must be one that the creator offers.")
+    instagram_token: SecretStr | None = Field(None, description="Access token for Instagram publishing.")
+    instagram_base_url: str = Field("https://graph.facebook.com", description="Host of the Graph API.")
+    instagram_upload_url: str = Field("https://rupload.facebook.com", description="Host of the resumable upload.")
+    instagram_version: str = Field("v26.0", description="Graph API version.")
+
+    # --- pace
+    batch_size: int = Field(50, ge=1, le=1000, description="Most videos in one run.")
+    runs_per_stage: int = Field(2, ge=1, description="Most open runs of one stage that the sensor requests.")
+    in_flight: int = Field(100, ge=1, description="Most videos worked on at once in one run.")
+    renders_in_flight: int = Field(1, ge=1, description="Most local ffmpeg renders at once in one process.")
+    patience_seconds: float = Field(120, ge=0, description="Longest wait inside a run; a longer one is deferred to the table.")
+    lease_seconds: float = Field(60, gt=0, description="A claim that is not renewed for so long is taken over.")
+    attempts: int = Field(5, ge=1, description="Attempts a stage of a video has before its dead letter.")
+    backoff_seconds: float = Field(2.0, gt=0, description="First back-off; doubled each attempt, full jitter.")
+    backoff_max_seconds: float = Field(900.0, gt=0, description="Longest back-off.")
+    render_poll_seconds: float = Field(3.0, gt=0, description="Time between two looks at a running render.")
+
+    # --- web
+    web_host: str = Field("127.0.0.1", description="Address that the Dagster UI binds to.")
+    web_port: int = Field(3000, ge=0, le=65535, description="Port of the Dagster UI; 0 or a taken port: any free one.")
+
+    def path(self, name: str) -> Path:
+        """The path of `channels`, `inbox` or `media`: as set, else its place in the data directory."""
+        configured: Path | None = getattr(self, name)
+        default = {"channels": "channels.yaml", "inbox": "inbox", "media": "media"}[name]
+        return (configured or self.home / default).expanduser().absolute()
