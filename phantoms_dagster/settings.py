@@ -5,6 +5,7 @@ Each field's description stands in the README's table and in `phantoms doctor`.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -22,6 +23,7 @@ class Settings(BaseSettings):
     # --- where things live
     home: Path = Field(Path(".phantoms"), description="Data directory: embedded servers, media, inbox, logs.")
     database_url: SecretStr | None = Field(None, description="PostgreSQL URL. Unset: an embedded server is started.")
+    dagster_database_url: SecretStr | None = Field(None, description="PostgreSQL URL of Dagster's own tables. Default: database_url.")
     redis_url: SecretStr | None = Field(None, description="Redis or Valkey URL. Unset: an embedded server is started.")
     channels: Path | None = Field(None, description="Path of channels.yaml. Default: channels.yaml in the data directory.")
     inbox: Path | None = Field(None, description="Folder watched for briefs. Default: inbox/ in the data directory.")
@@ -67,8 +69,14 @@ class Settings(BaseSettings):
     backoff_max_seconds: float = Field(900.0, gt=0, description="Longest back-off.")
     render_poll_seconds: float = Field(3.0, gt=0, description="Time between two looks at a running render.")
 
+    max_runs: int = Field(4, ge=1, description="Most Dagster runs at once.")
+    pool_limit: int = Field(2, ge=1, description="Most Dagster runs of one stage that work at once.")
+    run_start_timeout: int = Field(180, ge=10, description="Seconds a run may take to start before it is failed.")
+    run_retries: int = Field(0, ge=0, description="How often Dagster repeats a run whose process died.")
+
     # --- web
     web_host: str = Field("127.0.0.1", description="Address that the Dagster UI binds to.")
+    web_url: str | None = Field(None, description="Where the Dagster UI is. `phantoms up` sets it.")
     web_port: int = Field(3000, ge=0, le=65535, description="Port of the Dagster UI; 0 or a taken port: any free one.")
 
     def path(self, name: str) -> Path:
@@ -76,3 +84,20 @@ class Settings(BaseSettings):
         configured: Path | None = getattr(self, name)
         default = {"channels": "channels.yaml", "inbox": "inbox", "media": "media"}[name]
         return (configured or self.home / default).expanduser().absolute()
+
+    def dagster_url(self) -> str | None:
+        """The URL of Dagster's storage. It always says psycopg2: that is the driver dagster-postgres is written for."""
+        url = self.dagster_database_url or self.database_url
+        if url is None:
+            return None
+        scheme, rest = url.get_secret_value().split("://", 1)
+        return f"{scheme.split('+')[0].replace('postgres', 'postgresql').replace('postgresqlql', 'postgresql')}+psycopg2://{rest}"
+
+
+RUNNING_FILE = "running.env"
+
+
+def load() -> Settings:
+    """The settings of this process: environment variables, then what a running `phantoms up` left in its data directory."""
+    home = Path(os.environ.get("PHANTOMS_HOME") or ".phantoms").expanduser()
+    return Settings(_env_file=home / RUNNING_FILE)

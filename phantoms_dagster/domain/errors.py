@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from pydantic import Field
+
 from phantoms_dagster.domain.values import JsonValue, Value
 
 
@@ -38,10 +40,10 @@ class Evidence(Value):
     """What a provider answered, cut short and redacted; fit for a dead letter."""
 
     status: int | None = None
-    headers: dict[str, str] = {}
+    headers: dict[str, str] = Field(default_factory=dict)
     body: str = ""
     request: str = ""
-    extra: dict[str, JsonValue] = {}
+    extra: dict[str, JsonValue] = Field(default_factory=dict)
 
 
 class ProviderError(PhantomsError):

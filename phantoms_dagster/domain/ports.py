@@ -99,6 +99,9 @@ class Voice(Protocol):
 # --- render ---------------------------------------------------------------------------------------------------------
 
 
+AboutToBill = Callable[[], Awaitable[None]]
+
+
 @dataclass(frozen=True)
 class RenderJob:
     """Everything a renderer needs to make the master of one video. `audio` is a local path to a WAV file."""
@@ -127,13 +130,16 @@ class RenderStatus:
 
 
 class Renderer(Protocol):
-    """Makes MP4s. A paid `submit` is the commit point: its answer lost means `Unknown`, resolved by `find`."""
+    """Makes MP4s. What bills a render is the commit point: its answer lost means `Unknown`, resolved by `find`."""
 
     provider: str
     sandbox: bool
 
-    async def submit(self, job: RenderJob) -> str:
-        """Start a render; its id."""
+    async def submit(self, job: RenderJob, about_to_bill: AboutToBill) -> str:
+        """Start a render; its id.
+
+        `about_to_bill` is awaited right before the one request that bills, and never by a renderer that is free.
+        """
         ...
 
     async def status(self, render_id: str) -> RenderStatus:
@@ -161,7 +167,10 @@ class Studio(Protocol):
         ...
 
     async def fit(self, path: Path, platform: Platform, destination: Path) -> str:
-        """Make `destination` fit the platform: returns `kept` (nothing written), `remuxed` or `transcoded`. Raises Permanent when it cannot."""
+        """Make `destination` fit the platform: `kept` (nothing written), `remuxed` or `transcoded`.
+
+        Raises Permanent when it cannot (too long, no picture).
+        """
         ...
 
 
@@ -293,6 +302,3 @@ class Tokens(Protocol):
     async def token(self, platform: Platform, account: str) -> str:
         """A token that is good now. Raises Permanent when the account is not connected."""
         ...
-
-
-Progress = Callable[[float], Awaitable[None]]

@@ -112,6 +112,7 @@ TRANSITIONS: Mapping[tuple[State, Event], State] = MappingProxyType(
         (State.DEFERRED, Event.CLAIM): State.RUNNING,
         (State.FAILED, Event.CLAIM): State.RUNNING,  # a person or a backfill asks again
         (State.RUNNING, Event.CLAIM): State.RUNNING,  # the lease ran out: somebody else takes over
+        (State.REJECTED, Event.CLAIM): State.RUNNING,  # a reviewer decides again
         (State.RUNNING, Event.FINISH): State.DONE,
         (State.RUNNING, Event.DEFER): State.DEFERRED,
         (State.RUNNING, Event.FAIL): State.FAILED,

@@ -1,0 +1,56 @@
+"""The few GraphQL calls that commands make to the Dagster UI's own API."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import httpx
+
+from phantoms_dagster.domain.errors import PhantomsError
+
+_LAUNCH = """
+mutation Launch($job: String!) {
+  launchRun(executionParams: {selector: {repositoryLocationName: "phantoms", repositoryName: "__repository__", jobName: $job},
+      runConfigData: {}, mode: "default"}) {
+    __typename
+    ... on LaunchRunSuccess { run { runId } }
+    ... on PythonError { message }
+    ... on RunConfigValidationInvalid { errors { message } }
+  }
+}
+"""
+
+_STATUS = "query Status($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
+POLL_SECONDS = 0.5
+
+
+class DagsterRefused(PhantomsError):
+    """The Dagster UI's API did not do what was asked."""
+
+
+def ask(web_url: str, query: str, variables: dict[str, Any]) -> dict[str, Any]:
+    """One GraphQL call; its data. Raises DagsterRefused, httpx.HTTPError."""
+    answer = httpx.post(f"{web_url}/graphql", json={"query": query, "variables": variables}, timeout=60, trust_env=False)
+    body: dict[str, Any] = answer.json()
+    if "errors" in body:
+        raise DagsterRefused(str(body["errors"][0].get("message", body["errors"])))
+    data: dict[str, Any] = body["data"]
+    return data
+
+
+def launch_job(web_url: str, job: str, *, timeout: float) -> str:
+    """Launch a job and wait for its success, `timeout` seconds at most; its run id. Raises DagsterRefused."""
+    launched = ask(web_url, _LAUNCH, {"job": job})["launchRun"]
+    if launched["__typename"] != "LaunchRunSuccess":
+        raise DagsterRefused(f"{job} could not be launched: {launched.get('message') or launched['__typename']}")
+    run_id: str = launched["run"]["runId"]
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        status = ask(web_url, _STATUS, {"id": run_id})["runOrError"].get("status")
+        if status == "SUCCESS":
+            return run_id
+        if status in ("FAILURE", "CANCELED"):
+            raise DagsterRefused(f"{job} ended with {status}; see {web_url}/runs/{run_id}")
+        time.sleep(POLL_SECONDS)
+    raise DagsterRefused(f"{job} did not end within {timeout:.0f} s; see {web_url}/runs/{run_id}")

@@ -1,0 +1,213 @@
+"""Everything that `phantoms up` runs: servers, migrations, sandbox, code server, daemon, web server. Started in order, stopped
+in reverse, found by other commands through a file in the data directory.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import httpx
+
+from phantoms_dagster.domain import channels as channels_file
+from phantoms_dagster.domain.errors import PhantomsError
+from phantoms_dagster.embedded.processes import ProcessSpec
+from phantoms_dagster.embedded.servers import EmbeddedServers, free_port
+from phantoms_dagster.embedded.supervisor import Supervisor
+from phantoms_dagster.embedded.valkey import write_private
+from phantoms_dagster.execution.home import prepare
+from phantoms_dagster.settings import RUNNING_FILE, Settings
+from phantoms_dagster.store.migrate import upgrade
+from phantoms_dagster.wiring import Workshop
+
+READY_SECONDS = 180.0
+GRACE_SECONDS = 15.0
+MODULE = "phantoms_dagster.definitions"
+
+
+class StartFailed(PhantomsError):
+    """A part of the stack did not start."""
+
+
+@dataclass(frozen=True)
+class Running:
+    """Where the parts of a running stack are. `sandboxed` names the integrations that the sandbox answers for."""
+
+    home: Path
+    web_url: str
+    sandbox_url: str | None
+    sandboxed: tuple[str, ...]
+    settings: Settings
+
+
+class Stack:
+    """The stack of one data directory. Use it as a context manager: what was started is stopped."""
+
+    def __init__(
+        self, settings: Settings, *, say: Callable[[str], None], warn: Callable[[str], None], sandbox_seed: int = 1
+    ) -> None:
+        self._home = settings.home.expanduser().absolute()
+        self._settings = settings
+        self._say = say
+        self._warn = warn
+        self._seed = sandbox_seed
+        self._exit = ExitStack()
+        self._supervisor: Supervisor | None = None
+
+    def __enter__(self) -> Running:
+        """Start everything. Raises PhantomsError with the next step; then nothing is left running."""
+        with ExitStack() as starting:
+            starting.callback(self._exit.close)
+            running = self._start()
+            starting.pop_all()
+            return running
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Stop everything, in reverse order."""
+        self._exit.close()
+
+    def pids(self) -> dict[str, int]:
+        """The processes, by name."""
+        return self._supervisor.pids() if self._supervisor else {}
+
+    def _start(self) -> Running:
+        self._home.mkdir(parents=True, exist_ok=True)
+        settings = self._with_servers()
+        environment = self._environment(settings)
+        workshop = Workshop(settings)
+        self._say("database: applying migrations")
+        upgrade(workshop.database_url)
+        self._welcome(workshop)
+        self._say("dagster: preparing the instance")
+        self._initialise(environment)
+        needed = tuple(workshop.endpoints.sandbox_needed)
+        specs = [*([self._sandbox(settings, environment)] if needed else []), *self._dagster(settings, environment)]
+        self._supervisor = Supervisor(specs, logs=self._home / "logs", notify=self._warn)
+        self._exit.callback(self._supervisor.stop)
+        self._say("starting " + ", ".join(spec.name for spec in specs))
+        self._supervisor.start()
+        self._announce(environment)
+        assert settings.web_url is not None
+        return Running(self._home, settings.web_url, settings.sandbox_url if needed else None, needed, settings)
+
+    def _with_servers(self) -> Settings:
+        """The settings with every URL in place."""
+        found: dict[str, str] = {}
+        if self._settings.database_url is None or self._settings.redis_url is None:
+            self._say("servers: starting the embedded PostgreSQL and Valkey")
+            urls = self._exit.enter_context(EmbeddedServers(self._home, notify=self._warn))
+            found = {"redis_url": urls.redis_url}
+            if self._settings.database_url is None:
+                found |= {"database_url": urls.database_url, "dagster_database_url": urls.dagster_database_url}
+            if self._settings.redis_url is not None:
+                del found["redis_url"]
+        if Workshop(self._settings).endpoints.sandbox_needed and self._settings.sandbox_url is None:
+            found["sandbox_url"] = f"http://127.0.0.1:{free_port(0)}"
+        found["web_url"] = f"http://{self._settings.web_host}:{free_port(self._settings.web_port)}"
+        return Settings(**{**self._settings.model_dump(), "home": self._home, **found})
+
+    def _environment(self, settings: Settings) -> dict[str, str]:
+        ours = {
+            "PHANTOMS_HOME": str(self._home),
+            "PHANTOMS_DATABASE_URL": settings.database_url.get_secret_value() if settings.database_url else "",
+            "PHANTOMS_DAGSTER_DATABASE_URL": settings.dagster_url() or "",
+            "PHANTOMS_REDIS_URL": settings.redis_url.get_secret_value() if settings.redis_url else "",
+            "PHANTOMS_SANDBOX": settings.sandbox,
+            "PHANTOMS_SANDBOX_URL": settings.sandbox_url or "",
+            "PHANTOMS_WEB_URL": settings.web_url or "",
+        }
+        dagster = {"DAGSTER_HOME": str(prepare(self._home, settings)), "DAGSTER_EVENT_BATCH_SIZE": "500"}
+        return {**os.environ, **ours, **dagster, "PYTHONUNBUFFERED": "1"}
+
+    def _welcome(self, workshop: Workshop) -> None:
+        """A fresh data directory gets a channels.yaml to edit and an inbox to drop files into."""
+        path = workshop.settings.path("channels")
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(channels_file.default_text(), encoding="utf-8")
+        workshop.settings.path("inbox").mkdir(parents=True, exist_ok=True)
+        workshop.settings.path("media").mkdir(parents=True, exist_ok=True)
+        workshop.catalogue().put_channels(workshop.channels().values())
+        workshop.close()
+
+    def _initialise(self, environment: dict[str, str]) -> None:
+        command = [sys.executable, "-m", "phantoms_dagster.execution.initialise"]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=READY_SECONDS)
+        if done.returncode != 0:
+            raise StartFailed("Dagster's instance could not be prepared:\n" + "\n".join(done.stderr.splitlines()[-12:]))
+
+    def _sandbox(self, settings: Settings, environment: dict[str, str]) -> ProcessSpec:
+        assert settings.sandbox_url is not None
+        url = httpx.URL(settings.sandbox_url)
+        command = (sys.executable, "-m", "phantoms_dagster.cli.main", "sandbox", "--port", str(url.port), "--seed", str(self._seed))
+        return self._spec("sandbox", command, environment, lambda: _answers(f"{url}/_sandbox/health"))
+
+    def _dagster(self, settings: Settings, environment: dict[str, str]) -> list[ProcessSpec]:
+        assert settings.web_url is not None
+        web = httpx.URL(settings.web_url)
+        code_port = free_port(0)
+        workspace = self._home / "dagster" / "workspace.yaml"
+        workspace.write_text(
+            f"load_from:\n  - grpc_server: {{host: 127.0.0.1, port: {code_port}, location_name: phantoms}}\n", encoding="utf-8"
+        )
+        python = (sys.executable, "-m")
+        code = (
+            *python,
+            "dagster",
+            "api",
+            "grpc",
+            "-m",
+            MODULE,
+            "-h",
+            "127.0.0.1",
+            "-p",
+            str(code_port),
+            "--location-name",
+            "phantoms",
+        )
+        pages = ("-h", web.host, "-p", str(web.port), "-w", str(workspace), "--log-level", "warning")
+        return [
+            self._spec("code-server", code, environment, lambda: _listens(code_port)),
+            self._spec("daemon", (*python, "dagster._daemon", "run", "-w", str(workspace)), environment, None),
+            self._spec("webserver", (*python, "dagster_webserver", *pages), environment, lambda: _answers(f"{web}/server_info")),
+        ]
+
+    def _spec(
+        self, name: str, command: tuple[str, ...], environment: dict[str, str], ready: Callable[[], bool] | None
+    ) -> ProcessSpec:
+        return ProcessSpec(
+            name=name, argv=command, env=environment, ready=ready, ready_timeout=READY_SECONDS, grace_seconds=GRACE_SECONDS
+        )
+
+    def _announce(self, environment: dict[str, str]) -> None:
+        """Let other commands find this stack. The file holds passwords, so it is ours alone, and goes when we go."""
+        names = [n for n in environment if n.startswith("PHANTOMS_") and n.endswith(("_URL", "_HOME", "_SANDBOX"))]
+        path = self._home / RUNNING_FILE
+        self._exit.callback(path.unlink, missing_ok=True)
+        write_private(path, "".join(f"{name}={environment[name]}\n" for name in names if environment[name]))
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=2, trust_env=False).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def demo_seed() -> int:
+    """A seed for a sandbox whose numbers should differ from run to run."""
+    return secrets.randbelow(1_000_000)

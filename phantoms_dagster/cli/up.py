@@ -1,0 +1,86 @@
+"""`phantoms up` and `phantoms sandbox`: what stays running."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import threading
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from aiohttp import web
+from rich.markup import escape
+from rich.table import Table
+
+from phantoms_dagster import settings as settings_module
+from phantoms_dagster.cli.console import err, out, plain_errors
+from phantoms_dagster.cli.stack import Running, Stack
+from phantoms_dagster.embedded.supervisor import interrupt_on_signals
+from phantoms_dagster.settings import Settings
+from phantoms_dagster.wiring import sandbox_application
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command(rich_help_panel="Run")(up)
+    app.command(rich_help_panel="Run")(sandbox)
+
+
+def up(
+    home: Annotated[Path | None, typer.Option(help="Data directory; default: PHANTOMS_HOME, else .phantoms")] = None,
+    port: Annotated[int | None, typer.Option(help="Port of the Dagster UI; default: 3000, or a free one")] = None,
+) -> None:
+    """Start everything and stay: servers, migrations, Dagster, and the sandbox for integrations without a key.
+
+    Ctrl-C stops all of it; the data stays. Without PHANTOMS_DATABASE_URL and PHANTOMS_REDIS_URL both servers are embedded.
+    """
+    with plain_errors():
+        given = {"home": home, "web_port": port}
+        settings = Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+        with (
+            interrupt_on_signals(),
+            Stack(
+                settings,
+                say=lambda line: err.print(f"[dim]{escape(line)}[/]"),
+                warn=lambda line: err.print(f"[yellow]{escape(line)}[/]"),
+            ) as running,
+        ):
+            out.print(_where(running))
+            out.print("Ctrl-C stops everything; the data stays.", style="dim")
+            threading.Event().wait()
+
+
+def _where(running: Running) -> Table:
+    table = Table(box=None, show_header=False, padding=(0, 2))
+    table.add_row("[bold]Dagster UI[/]", f"[link={running.web_url}]{running.web_url}[/link]")
+    if running.sandbox_url:
+        table.add_row("[bold]Sandbox[/]", f"{running.sandbox_url} stands in for {', '.join(running.sandboxed)}")
+    table.add_row("[bold]Data[/]", str(running.home))
+    table.add_row("[bold]Inbox[/]", f"{running.settings.path('inbox')} (drop CSV, JSONL or YAML files)")
+    table.add_row("[bold]Logs[/]", str(running.home / "logs"))
+    table.add_row("[bold]Next[/]", 'phantoms add "Why octopuses have three hearts"')
+    return table
+
+
+def sandbox(
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1")] = 8321,
+    seed: Annotated[int, typer.Option(help="Fixes every random choice")] = 1,
+    fast_renders: Annotated[bool, typer.Option(help="Answer renders with one small prepared file instead of making them")] = False,
+) -> None:
+    """Run only the sandbox: loopback stand-ins of every provider, with fault injection and a ledger of what they accepted.
+
+    GET /_sandbox/ledger tells what took effect; POST /_sandbox/faults makes a route fail, for example
+    {"route": "shotstack.render", "kind": "status", "status": 503, "retry_after": 2}.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    with plain_errors(), tempfile.TemporaryDirectory(prefix="phantoms-sandbox-") as folder:
+        application = sandbox_application(
+            seed=seed, base_url=f"http://127.0.0.1:{port}", work_dir=Path(folder), real_renders=not fast_renders
+        )
+        web.run_app(application, host="127.0.0.1", port=port, print=None, access_log=None)
+
+
+def current() -> Settings:
+    """The settings in force, with what a running `phantoms up` left for us."""
+    return settings_module.load()

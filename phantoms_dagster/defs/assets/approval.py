@@ -1,0 +1,60 @@
+"""`approval`: a person's decision."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from enum import Enum
+
+import dagster as dg
+from pydantic import Field
+
+from phantoms_dagster.defs.assets.stage_asset import spec
+from phantoms_dagster.defs.stage_step import run_stage
+from phantoms_dagster.domain.stages import STAGES
+from phantoms_dagster.domain.work import Decision
+from phantoms_dagster.wiring import Workshop
+
+STAGE = STAGES["approval"]
+
+
+class Choice(Enum):
+    """What can be decided."""
+
+    UNDECIDED = "undecided"
+    APPROVE = "approve"
+    REJECT = "reject"
+
+
+class ApprovalConfig(dg.Config):
+    """Run config: decide for every video of this run, or leave `undecided` to carry out decisions made elsewhere."""
+
+    decision: Choice = Choice.UNDECIDED
+    reviewer: str = Field(default="", description="Who decides; needed with a decision.")
+    note: str = ""
+
+
+@dg.multi_asset(
+    name=STAGE.slug,
+    specs=[
+        spec(
+            "approval",
+            description="A person's decision about exactly these bytes and words. Nothing is published without it. "
+            "Decide with `phantoms approve`, or materialize with run config {decision, reviewer, note}.",
+            kinds={"human"},
+        )
+    ],
+    pool=STAGE.pool,
+    backfill_policy=dg.BackfillPolicy.multi_run(50),
+)
+def approval(
+    context: dg.AssetExecutionContext, config: ApprovalConfig, workshop: dg.ResourceParam[Workshop]
+) -> Iterator[dg.MaterializeResult[None]]:
+    """Record the decision of the run config, or carry out the one that was recorded before."""
+    decision: Decision | None = None
+    if config.decision is not Choice.UNDECIDED:
+        if not config.reviewer.strip():
+            raise dg.Failure("a decision needs a `reviewer` in the run config", allow_retries=False)
+        approved = config.decision is Choice.APPROVE
+        decision = Decision(approved, config.reviewer.strip(), config.note, decided_at=datetime.now(UTC))
+        for key in context.partition_keys:
+            workshop.record_decision(key, approved=approved, reviewer=decision.reviewer, note=decision.note)
+    yield from run_stage(context, workshop, STAGE, decision=decision)

@@ -1,0 +1,74 @@
+"""The factory that all stages' assets come from: what they have in common is said once."""
+
+from collections.abc import Iterator
+
+import dagster as dg
+
+from phantoms_dagster.defs.partitions import videos
+from phantoms_dagster.defs.stage_step import run_stage
+from phantoms_dagster.defs.tags import STAGE
+from phantoms_dagster.domain.stages import STAGES
+from phantoms_dagster.domain.work import Decision
+from phantoms_dagster.wiring import Workshop
+
+GROUP = "production"
+OWNERS = ["team:content"]
+# Most partitions in one run of a backfill; a run holds one process however many videos it carries.
+BACKFILL_BATCH = 50
+
+
+class StageConfig(dg.Config):
+    """Run config of a stage."""
+
+    regenerate: bool = False
+    """Make it again as a new revision, although it is done; that voids a later approval and unpublished variants."""
+
+
+def spec(name: str, *, description: str, kinds: set[str]) -> dg.AssetSpec:
+    """The asset spec of the stage of that name."""
+    stage = STAGES[name]
+    return dg.AssetSpec(
+        dg.AssetKey(stage.path),
+        deps=[dg.AssetKey(STAGES[earlier].path) for earlier in stage.after],
+        description=description,
+        partitions_def=videos,
+        skippable=True,
+        group_name=GROUP,
+        owners=OWNERS,
+        kinds=kinds,
+        tags={STAGE: name.replace("/", "_")},
+    )
+
+
+def stage_asset(name: str, *, description: str, kinds: set[str], regenerates: bool = False) -> dg.AssetsDefinition:
+    """The asset of a stage. `regenerates`: its run config offers `regenerate`."""
+    stage = STAGES[name]
+
+    def body(
+        context: dg.AssetExecutionContext, workshop: Workshop, *, regenerate: bool = False, decision: Decision | None = None
+    ) -> Iterator[dg.MaterializeResult[None]]:
+        yield from run_stage(context, workshop, stage, regenerate=regenerate, decision=decision)
+
+    decorate = dg.multi_asset(
+        name=stage.slug,
+        specs=[spec(name, description=description, kinds=kinds)],
+        pool=stage.pool,
+        backfill_policy=dg.BackfillPolicy.multi_run(BACKFILL_BATCH),
+    )
+    if regenerates:
+
+        @decorate
+        def with_config(
+            context: dg.AssetExecutionContext, config: StageConfig, workshop: dg.ResourceParam[Workshop]
+        ) -> Iterator[dg.MaterializeResult[None]]:
+            yield from body(context, workshop, regenerate=config.regenerate)
+
+        return with_config
+
+    @decorate
+    def without_config(
+        context: dg.AssetExecutionContext, workshop: dg.ResourceParam[Workshop]
+    ) -> Iterator[dg.MaterializeResult[None]]:
+        yield from body(context, workshop)
+
+    return without_config

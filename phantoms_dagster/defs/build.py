@@ -1,0 +1,44 @@
+"""Assembles the definitions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from phantoms_dagster.defs.assets.approval import approval
+from phantoms_dagster.defs.assets.performance import hook_performance, platform_performance, post_metrics, video_performance
+from phantoms_dagster.defs.assets.posts import posts
+from phantoms_dagster.defs.assets.rendered_video import rendered_video
+from phantoms_dagster.defs.assets.script import script
+from phantoms_dagster.defs.assets.variants import variants
+from phantoms_dagster.defs.assets.voiceover import voiceover
+from phantoms_dagster.defs.jobs import analytics_job, stage_jobs
+from phantoms_dagster.defs.resources import workshop_resource
+from phantoms_dagster.defs.schedules import analytics_schedule
+from phantoms_dagster.defs.sensors import advance_sensor, intake_sensor
+
+
+def build_definitions(*, resource_overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
+    """Everything that Dagster shows and runs. `resource_overrides` replaces resources, for tests."""
+    return dg.Definitions(
+        assets=[
+            script,
+            voiceover,
+            rendered_video,
+            approval,
+            *variants,
+            *posts,
+            post_metrics,
+            video_performance,
+            platform_performance,
+            hook_performance,
+        ],
+        jobs=[*stage_jobs.values(), analytics_job],
+        schedules=[analytics_schedule],
+        sensors=[intake_sensor, advance_sensor],
+        resources={"workshop": workshop_resource, **(resource_overrides or {})},
+        # One process a run: a process for each step would cost seven CPU-seconds each for imports alone.
+        executor=dg.in_process_executor,
+    )

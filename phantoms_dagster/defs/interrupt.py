@@ -1,0 +1,49 @@
+"""Runs a coroutine inside a step so that terminating the run cancels it.
+
+Dagster raises its interrupt from a signal handler; inside a loop callback asyncio would log it and go on. The private
+import stays in this file and in `events`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from dagster._core.errors import DagsterExecutionInterruptedError
+
+Answer = TypeVar("Answer")
+
+
+def run_interruptible(coroutine: Coroutine[Any, Any, Answer]) -> Answer:
+    """`asyncio.run`, but SIGINT and SIGTERM cancel the coroutine and end in Dagster's own interruption error."""
+    if threading.current_thread() is not threading.main_thread():
+        return asyncio.run(coroutine)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    interrupted = False
+
+    async def main() -> Answer:
+        nonlocal interrupted
+        task, loop = asyncio.current_task(), asyncio.get_running_loop()
+        assert task is not None
+
+        def interrupt() -> None:
+            nonlocal interrupted
+            interrupted = True
+            task.cancel()
+
+        for number in before:
+            loop.add_signal_handler(number, interrupt)
+        return await coroutine
+
+    try:
+        return asyncio.run(main())
+    except asyncio.CancelledError:
+        if interrupted:
+            raise DagsterExecutionInterruptedError from None
+        raise
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

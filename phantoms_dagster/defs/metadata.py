@@ -1,0 +1,107 @@
+"""What a person sees of a stage's output in the UI: words, pictures, numbers and links."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from phantoms_dagster.domain.models import (
+    ApprovalOutput,
+    PostOutput,
+    Probe,
+    RenderedVideoOutput,
+    ScriptOutput,
+    StageOutput,
+    VariantOutput,
+    VoiceoverOutput,
+)
+from phantoms_dagster.domain.work import Result
+
+
+def image(content: bytes, kind: str, alt: str) -> dg.MarkdownMetadataValue:
+    """A picture inside the metadata itself."""
+    return dg.MetadataValue.md(f"![{alt}](data:image/{kind};base64,{base64.b64encode(content).decode()})")
+
+
+def of_result(result: Result, media: Path) -> dict[str, Any]:
+    """The metadata of one materialization. `media` is the folder of the media store."""
+    assert result.output is not None
+    entries = of_output(result.output, media)
+    if result.fresh and result.cost:
+        entries["cost_usd"] = float(result.cost)
+    if not result.fresh:
+        entries["reused"] = True
+    return entries
+
+
+def of_output(output: StageOutput, media: Path) -> dict[str, Any]:
+    """The entries for each kind of output."""
+    match output:
+        case ScriptOutput():
+            return _script(output)
+        case VoiceoverOutput():
+            lines = "\n".join(f"- `{s.start:6.2f}-{s.end:6.2f} s` {s.text}" for s in output.sentences)
+            return {
+                "seconds": output.seconds,
+                "voice": output.voice,
+                "sentences": dg.MetadataValue.md(lines),
+                "file": dg.MetadataValue.path(str(media / output.audio.name)),
+            }
+        case RenderedVideoOutput():
+            still = media / output.thumbnail.name
+            picture = {"thumbnail": image(still.read_bytes(), "jpeg", "thumbnail")} if still.exists() else {}
+            entries = {"renderer": output.renderer, "render_id": output.render_id}
+            return {**picture, **_probe(output.probe), **entries, "file": dg.MetadataValue.path(str(media / output.video.name))}
+        case ApprovalOutput():
+            return {
+                "reviewer": output.reviewer,
+                "note": output.note or "(none)",
+                "decided_at": dg.MetadataValue.timestamp(output.decided_at),
+                "content_sha256": output.content_sha256,
+            }
+        case VariantOutput():
+            return {
+                "how": output.how,
+                "title": output.title,
+                "caption": dg.MetadataValue.md(output.caption),
+                **_probe(output.probe),
+                "file": dg.MetadataValue.path(str(media / output.video.name)),
+            }
+        case PostOutput():
+            return {
+                "url": dg.MetadataValue.url(output.url),
+                "account": output.account,
+                "remote_id": output.remote_id,
+                "published_at": dg.MetadataValue.timestamp(output.published_at),
+                "sandbox": output.sandbox,
+            }
+
+
+def _script(output: ScriptOutput) -> dict[str, Any]:
+    script = output.script
+    scenes = "\n".join(f"{n}. **{s.on_screen_text}** {s.narration}" for n, s in enumerate(script.scenes, start=1))
+    return {
+        "title": script.title,
+        "script": dg.MetadataValue.md(f"> {script.hook}\n\n{scenes}"),
+        "caption": script.caption,
+        "hashtags": " ".join(script.hashtags),
+        "words": len(script.text.split()),
+        "model": output.model,
+        "tokens": output.input_tokens + output.output_tokens,
+        "sandbox": output.sandbox,
+    }
+
+
+def _probe(probe: Probe) -> dict[str, Any]:
+    entries: dict[str, Any] = {
+        "seconds": round(probe.seconds, 2),
+        "picture": f"{probe.width}x{probe.height}, {probe.fps:g} fps, {probe.video_codec} {probe.video_profile or ''}".strip(),
+        "sound": f"{probe.audio_codec or 'none'}, {probe.audio_hz or 0} Hz",
+        "megabytes": round(probe.size / 1e6, 2),
+    }
+    if probe.loudness_lufs is not None:
+        entries["loudness_lufs"] = probe.loudness_lufs
+    return entries

@@ -1,0 +1,13 @@
+"""Schedules."""
+
+import dagster as dg
+
+from phantoms_dagster.defs.jobs import analytics_job
+
+analytics_schedule = dg.ScheduleDefinition(
+    name="analytics_schedule",
+    job=analytics_job,
+    cron_schedule="7 * * * *",  # not on the hour, when everybody else asks
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Reads results back every hour.",
+)

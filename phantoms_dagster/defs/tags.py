@@ -1,0 +1,11 @@
+"""The tags our runs carry, and why. Imports nothing, so that everybody may import it."""
+
+# Which stage a run works on: the planner finds open runs by it, queues and limits are set by it.
+STAGE = "phantoms/stage"
+# Set by the sensor alone: in such a run a deferred video is nobody's failure.
+PLANNED = "phantoms/planned"
+# Dagster's own: a contiguous range of partitions, and the order in the run queue.
+RANGE_START = "dagster/asset_partition_range_start"
+RANGE_END = "dagster/asset_partition_range_end"
+PARTITION = "dagster/partition"
+PRIORITY = "dagster/priority"

@@ -1,0 +1,248 @@
+"""What passes between a runner and the store: claims, the work of one stage of one video, and the three endings.
+
+How a claim is made belongs in `store`; what is done with it, in `production`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from typing import Literal, Protocol, TypeVar
+
+from phantoms_dagster.domain.errors import Evidence
+from phantoms_dagster.domain.models import MediaFile, Platform, StageOutput, Video
+from phantoms_dagster.domain.ports import Attempt, PostJournal
+from phantoms_dagster.domain.stages import Stage, State
+from phantoms_dagster.domain.values import JsonObject
+
+Output = TypeVar("Output")
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a reviewer decided about one revision of a video."""
+
+    approved: bool
+    reviewer: str
+    note: str = ""
+    content_sha256: str | None = None
+    decided_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """Who asks. A `person` (the UI, a backfill, the command line) may also claim what has failed or waits for its retry."""
+
+    run_id: str
+    by: Literal["sensor", "person"]
+    decision: Decision | None = None
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One video in one stage, ours until the lease ends. `generation` fences every write; `spent` is in US dollars."""
+
+    video_id: int
+    video: Video
+    stage: Stage
+    revision: int
+    generation: int
+    attempt_row: int
+    attempts_used: int
+    inputs: Mapping[str, StageOutput]
+    spent: Decimal
+    run_id: str
+    stored_response: JsonObject | None = None
+    decision: Decision | None = None
+
+    def output(self, stage: str, kind: type[Output]) -> Output:
+        """What an earlier stage made. The claim guarantees that it is there."""
+        made = self.inputs[stage]
+        assert isinstance(made, kind), f"{stage} made a {type(made).__name__}"
+        return made
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a use case gets: the claim and the handle of the attempt under way."""
+
+    claim: Claim
+    attempt: Attempt
+
+    @property
+    def video(self) -> Video:
+        """The video."""
+        return self.claim.video
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a use case returns. `cost` is what this attempt added, in US dollars."""
+
+    output: StageOutput
+    cost: Decimal = Decimal(0)
+    provider_ref: str | None = None
+
+
+@dataclass(frozen=True)
+class Unclaimed:
+    """A video that cannot be worked on in this run, and why. `retry_at` None: not by waiting alone."""
+
+    key: str
+    ending: Literal["done", "deferred", "failed", "skipped"]
+    reason: str
+    output: StageOutput | None = None
+    retry_at: datetime | None = None
+    error_class: str | None = None
+
+
+@dataclass(frozen=True)
+class Claims:
+    """The answer to a claim: what is ours, and what is not."""
+
+    claimed: Sequence[Claim]
+    unclaimed: Sequence[Unclaimed]
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How an attempt of a claim ended, as it goes into the table.
+
+    `state` is DONE, DEFERRED, FAILED or REJECTED. `counts`: whether it used up an attempt of the budget.
+    """
+
+    state: State
+    made: Made | None = None
+    retry_at: datetime | None = None
+    counts: bool = True
+    provider: str | None = None
+    error_class: str | None = None
+    code: str | None = None
+    message: str | None = None
+    evidence: Evidence | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """How one video left a run, for the run's events and for people."""
+
+    key: str
+    ending: Literal["done", "deferred", "failed", "rejected", "skipped", "stale"]
+    output: StageOutput | None = None
+    cost: Decimal = Decimal(0)
+    message: str = ""
+    error_class: str | None = None
+    retry_at: datetime | None = None
+    fresh: bool = True
+
+
+@dataclass(frozen=True)
+class RenderRecord:
+    """The ledger's row of a paid render. `state`: intent, submitted, unknown, done or failed."""
+
+    state: str = "intent"
+    render_id: str | None = None
+    attempt_id: str | None = None
+    attempted_at: datetime | None = None
+
+
+class RenderJournal(Protocol):
+    """The render ledger's row of one revision of a video."""
+
+    @property
+    def record(self) -> RenderRecord:
+        """The row as last committed."""
+        ...
+
+    async def save(self, state: str, *, render_id: str | None = None, attempt_id: str | None = None) -> RenderRecord:
+        """Commit a step. Raises StaleClaim."""
+        ...
+
+
+class Ledgers(Protocol):
+    """Opens the ledgers that guard what must not be done twice."""
+
+    async def post(self, claim: Claim, *, account: str, marker: str, video: MediaFile, caption: str, sandbox: bool) -> PostJournal:
+        """The post's row, made when there is none."""
+        ...
+
+    async def render(self, claim: Claim) -> RenderJournal:
+        """The render's row, made when there is none."""
+        ...
+
+
+class StageStore(Protocol):
+    """The table of stages as a runner needs it."""
+
+    async def claim(self, stage: Stage, keys: Sequence[str], *, owner: str, context: RunContext) -> Claims:
+        """Claim what can be claimed, in one transaction, attempt rows included."""
+        ...
+
+    async def heartbeat(self, owner: str) -> None:
+        """Renew the lease of everything that owner holds."""
+        ...
+
+    async def regenerate(self, stage: Stage, keys: Sequence[str]) -> None:
+        """Make done rows ready again as a new revision; void what depends on them. Raises InvalidInput when a post is in flight."""
+        ...
+
+    async def attempt(self, claim: Claim) -> Attempt:
+        """The handle of the attempt that the claim opened."""
+        ...
+
+    async def try_again(self, claim: Claim, ending: Ending) -> Claim:
+        """Close the attempt and open the next one under the same claim. Raises StaleClaim."""
+        ...
+
+    async def finish(self, claim: Claim, ending: Ending) -> bool:
+        """Write the ending. False: another runner has taken over and nothing was written."""
+        ...
+
+    async def release(self, owner: str) -> None:
+        """Hand back everything that owner still holds, at once and without using up an attempt (the run was stopped)."""
+        ...
+
+
+@dataclass(frozen=True)
+class ReadyVideo:
+    """A video that a run could work on now, as the planner sees it."""
+
+    stage: str
+    key: str
+    generation: int
+    priority: int = 5
+    publish_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class OpenRun:
+    """A run that is queued or under way: the stage it works on and its first and last partition key."""
+
+    stage: str
+    first: str
+    last: str
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A run to request: one stage over a contiguous range of partitions."""
+
+    stage: str
+    first: str
+    last: str
+    keys: tuple[str, ...] = field(repr=False)
+    run_key: str
+    priority: int = 0
+
+
+@dataclass(frozen=True)
+class PublishedRow:
+    """A published post, for reading its results back."""
+
+    post_id: int
+    video_key: str
+    platform: Platform
+    account: str
+    remote_id: str

@@ -1,0 +1,185 @@
+"""An embedded PostgreSQL: its data directory, how it is started, when it is ready, its databases.
+
+PostgreSQL works in `/proc/self/cwd` on Linux, and is started there: an account that cannot walk the path to the directory
+(a home below root's 0700) can still work in it, so the data stays where the user put it. When servers start belongs to
+`servers`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+from psycopg import sql
+
+from phantoms_dagster.domain.errors import InvalidInput, PhantomsError
+from phantoms_dagster.embedded.identity import SET_THE_URLS
+from phantoms_dagster.embedded.leftovers import stop_leftover
+from phantoms_dagster.embedded.processes import Identity, ProcessSpec, command
+
+MAJOR_VERSION = "18"
+USER = "phantoms"
+DATABASES = ("phantoms", "dagster")
+START_SECONDS = 120.0  # crash recovery included
+STOP_SECONDS = 60.0
+# No process ever has this id (Linux stops at 2**22, macOS at 99998).
+NO_PROCESS = 2**31 - 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Postgres:
+    """A PostgreSQL in `data`, run as `identity` from the programs in `bin`. `durable=False` gives up safety for speed."""
+
+    data: Path
+    bin: Path
+    identity: Identity
+    port: int
+    password: str
+    durable: bool
+
+    def prepare(self, log: Path) -> None:
+        """Make the data directory if there is none; else see to its owner. Nothing may run in it.
+
+        Raises InvalidInput for a directory of another version, PhantomsError when initdb fails.
+        """
+        if not self.data.exists():
+            self._make_cluster(log)
+        version = (self.data / "PG_VERSION").read_text().strip()
+        if version != MAJOR_VERSION:
+            raise InvalidInput(
+                f"{self.data} was made by PostgreSQL {version}, this is {MAJOR_VERSION}. Dump it with the old version, or set "
+                "PHANTOMS_HOME to another folder."
+            )
+        self._give(self.data)
+
+    def spec(self) -> ProcessSpec:
+        """How to run it. It ends cleanly on SIGINT (\"fast\"): open sessions are cut, nothing is lost."""
+        options = {
+            "listen_addresses": "127.0.0.1",
+            "port": self.port,
+            "unix_socket_directories": "",
+            "max_connections": 300,
+            "shared_buffers": "128MB",
+            "log_checkpoints": "off",
+        }
+        if not self.durable:
+            options |= {"fsync": "off", "full_page_writes": "off"}
+        return ProcessSpec(
+            name="postgres",
+            argv=(
+                str(self.bin / "postgres"),
+                "-D",
+                _seen_from_inside(self.data),
+                *(word for name, value in options.items() for word in ("-c", f"{name}={value}")),
+            ),
+            env=_environment(),
+            cwd=self.data,
+            identity=self.identity,
+            ready=self._answers,
+            ready_timeout=START_SECONDS,
+            stop_signal=signal.SIGINT,
+            grace_seconds=STOP_SECONDS,
+        )
+
+    def make_databases(self) -> None:
+        """Create the databases that are not there yet. The server must be ready."""
+        with self._connect() as connection:
+            there = {row[0] for row in connection.execute("SELECT datname FROM pg_database")}
+            for name in DATABASES:
+                if name not in there:
+                    connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+
+    def _connect(self) -> psycopg.Connection:
+        return psycopg.connect(
+            host="127.0.0.1",
+            port=self.port,
+            user=USER,
+            password=self.password,
+            dbname="postgres",
+            autocommit=True,
+            connect_timeout=5,
+        )
+
+    def _answers(self) -> bool:
+        try:
+            self._connect().close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def _make_cluster(self, log: Path) -> None:
+        # In a folder beside it first: an initdb that was killed must not be taken for a data directory.
+        fresh = self.data.with_name(f"{self.data.name}.new")
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir(mode=0o700)
+        self._give(fresh)
+        argv = [str(self.bin / "initdb"), "-D", _seen_from_inside(fresh), "-U", USER, "--pwfile=/dev/stdin", "-A", "scram-sha-256"]
+        argv += ["-E", "UTF8", "--locale=C", "--no-instructions", *([] if self.durable else ["--no-sync"])]
+        with tempfile.TemporaryFile(dir=fresh.parent) as password, log.open("wb") as out:
+            # A file and not a pipe: initdb opens /dev/stdin anew, which needs it to be its own. It has no name to leak by.
+            password.write(self.password.encode())
+            password.seek(0)
+            if self.identity.kind == "become":
+                os.fchown(password.fileno(), self.identity.uid, self.identity.gid)
+            made = subprocess.run(
+                command(argv, death_signal=signal.SIGKILL, identity=self.identity),
+                stdin=password,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                env=_environment(),
+                cwd=fresh,
+                check=False,
+                start_new_session=True,  # a Ctrl-C is for the launcher
+            )
+        if made.returncode != 0:
+            said = log.read_text("utf-8", "replace").strip()[-2_000:]
+            raise PhantomsError(f"PostgreSQL's data directory could not be made. The end of {log}:\n{said}\n{SET_THE_URLS}")
+        fresh.rename(self.data)
+
+    def _give(self, folder: Path) -> None:
+        """Make the files PostgreSQL's own: they may be from a start under another identity. Only root can."""
+        uid, gid = (self.identity.uid, self.identity.gid) if self.identity.kind == "become" else (os.geteuid(), os.getegid())
+        if folder.stat().st_uid == uid:
+            return
+        if os.geteuid() != 0:
+            raise InvalidInput(
+                f"{folder} belongs to another user. Start Phantoms as that user, or set PHANTOMS_HOME to another folder."
+            )
+        # The folder itself last: while it has its old owner, the next start does it all again.
+        for path in [*folder.rglob("*"), folder]:
+            os.chown(path, uid, gid, follow_symlinks=False)
+
+
+def stop_leftover_postgres(data: Path) -> None:
+    """See to `postmaster.pid`: stop the server of a killed launcher, and disarm an id that another process has by now.
+
+    The file is not removed: its other lines let PostgreSQL see whether old backends are still at work.
+    """
+    pid_file = data / "postmaster.pid"
+    try:
+        first, rest = pid_file.read_text().split("\n", 1)
+        pid = int(first)
+    except FileNotFoundError:
+        return
+    except ValueError:  # cut short by a full disk or a crash: PostgreSQL would refuse it for ever
+        pid_file.unlink()
+        return
+    stop_leftover(pid, folder=data, program="postgres", stop_signal=signal.SIGINT, seconds=STOP_SECONDS)
+    if pid_file.exists():
+        pid_file.write_text(f"{NO_PROCESS}\n{rest}")
+
+
+def _seen_from_inside(folder: Path) -> str:
+    return "/proc/self/cwd" if sys.platform == "linux" else str(folder)
+
+
+def _environment() -> dict[str, str]:
+    # Nothing of ours: PGDATA, PGOPTIONS and locales of the shell would change the server. TZ is read by initdb.
+    return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"}

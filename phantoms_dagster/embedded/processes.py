@@ -1,0 +1,130 @@
+"""One child process: what to run, as whom, its log, its group. When to start or stop it is the supervisor's matter."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+BOOTSTRAP = Path(__file__).with_name("bootstrap.py")
+LOG_LIMIT_BYTES = 20_000_000
+TAIL_LINES = 15
+
+
+@dataclass(frozen=True)
+class Identity:
+    """As whom a child runs: as us, as another account inside a user namespace, or as that account itself."""
+
+    kind: Literal["same", "namespace", "become"] = "same"
+    uid: int = -1
+    gid: int = -1
+
+    def __str__(self) -> str:
+        return self.kind if self.kind == "same" else f"{self.kind}:{self.uid}:{self.gid}"
+
+
+SAME = Identity()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessSpec:
+    """A process to supervise.
+
+    `env` is its whole environment (None: ours). `ready` is asked from the supervisor's thread until it says True, for
+    `ready_timeout` seconds at most; an exception of it ends the start-up; None: ready once started. `restart`: start it
+    again when it ends by itself. `stop_signal` goes to its group, SIGKILL follows `grace_seconds` later.
+    """
+
+    name: str
+    argv: tuple[str, ...]
+    env: Mapping[str, str] | None = None
+    cwd: Path | None = None
+    identity: Identity = SAME
+    ready: Callable[[], bool] | None = None
+    ready_timeout: float = 60.0
+    restart: bool = True
+    stop_signal: signal.Signals = signal.SIGTERM
+    grace_seconds: float = 10.0
+
+
+def command(argv: Sequence[str], *, death_signal: signal.Signals, identity: Identity = SAME) -> list[str]:
+    """The command line that runs `argv` under that identity and sends it `death_signal` when this process is gone.
+
+    Linux binds the death signal to the thread that forks: start long-lived children from a thread that lives as long.
+    """
+    return [sys.executable, "-I", "-S", str(BOOTSTRAP), str(os.getpid()), str(int(death_signal)), str(identity), "--", *argv]
+
+
+class Child:
+    """A spec and its process, if it runs. `spawn` may be called again after the process has ended."""
+
+    def __init__(self, spec: ProcessSpec, log: Path) -> None:
+        self.spec = spec
+        self.log = log
+        self._process: subprocess.Popen[bytes] | None = None
+        self._waiter: threading.Thread | None = None
+        self._tail_from = 0
+        self._swept = True
+
+    @property
+    def pid(self) -> int | None:
+        """The process id, which is the group's too; None before the first start."""
+        return None if self._process is None else self._process.pid
+
+    @property
+    def running(self) -> bool:
+        """Whether the process has not been reaped yet."""
+        return self._process is not None and self._process.returncode is None
+
+    def spawn(self, ended: Callable[[Child, int], None]) -> None:
+        """Start the process in a session of its own. `ended(child, exit code)` is called from a thread when it ends."""
+        self._rotate_log()
+        with self.log.open("ab") as out:
+            self._tail_from = os.fstat(out.fileno()).st_size
+            process = subprocess.Popen(
+                command(self.spec.argv, death_signal=self.spec.stop_signal, identity=self.spec.identity),
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                env=None if self.spec.env is None else dict(self.spec.env),
+                cwd=self.spec.cwd,
+                start_new_session=True,
+            )
+        self._process = process
+        self._swept = False
+        self._waiter = threading.Thread(target=lambda: ended(self, process.wait()), name=f"wait-{self.spec.name}", daemon=True)
+        self._waiter.start()
+
+    def signal_group(self, number: signal.Signals) -> None:
+        """Signal the process and what it has started, if any of it is left."""
+        # macOS answers EPERM, not ESRCH, for a group of zombies.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            if self._process is not None:
+                os.killpg(self._process.pid, number)
+
+    def sweep(self) -> None:
+        """After the end of the process: kill what it left behind in its group. Once, since the id may be given away later."""
+        if not self._swept:
+            self._swept = True
+            self.signal_group(signal.SIGKILL)
+        if self._waiter is not None:
+            self._waiter.join()
+
+    def tail(self) -> str:
+        """The last lines that this run of the process has written to its log."""
+        with self.log.open("rb") as log:
+            log.seek(max(self._tail_from, os.fstat(log.fileno()).st_size - 16_384))
+            lines = log.read().decode("utf-8", "replace").splitlines()
+        return "\n".join(f"    {line}" for line in lines[-TAIL_LINES:]) or "    (it wrote nothing)"
+
+    def _rotate_log(self) -> None:
+        # At starts only: a running process keeps the file open.
+        if self.log.exists() and self.log.stat().st_size > LOG_LIMIT_BYTES:
+            self.log.replace(self.log.with_suffix(".log.1"))

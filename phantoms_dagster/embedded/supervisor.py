@@ -1,0 +1,261 @@
+"""Starts processes in order, keeps them running, stops them in reverse. What the processes are belongs to the caller.
+
+One thread starts, watches and stops all children of a supervisor: the kernel ties a child's death signal to the thread
+that forked it, so that thread must live as long as they do. It sleeps until a child ends, a restart is due or a stop is
+asked for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from phantoms_dagster.domain.errors import PhantomsError
+from phantoms_dagster.embedded.processes import Child, ProcessSpec
+
+__all__ = ["ProcessFailed", "ProcessSpec", "Supervisor", "interrupt_on_signals"]
+
+STEADY_SECONDS = 60.0
+FIRST_READY_PAUSE = 0.02
+LONGEST_READY_PAUSE = 0.25
+
+
+class ProcessFailed(PhantomsError):
+    """A process ended or was not ready in time while it was started. The message ends with the tail of its log."""
+
+
+@dataclass(frozen=True)
+class _Exited:
+    child: Child
+    code: int
+
+
+@dataclass(frozen=True)
+class _StopAsked:
+    at_once: bool
+
+
+class _Stopping(Exception):
+    """Leave whatever is being done: a stop was asked for."""
+
+
+class Supervisor:
+    """Runs a list of processes; for one use.
+
+    `logs` gets `<name>.log` of each. `notify` is told, from the supervisor's thread, in sentences for a person, when a process
+    ends by itself. A crashed process is started again after `backoff[0]` seconds, twice as long each time up to
+    `backoff[1]`, and from the first again once it has run for a minute.
+    """
+
+    def __init__(
+        self,
+        specs: Sequence[ProcessSpec],
+        *,
+        logs: Path,
+        notify: Callable[[str], None] = lambda _: None,
+        backoff: tuple[float, float] = (1.0, 30.0),
+    ) -> None:
+        self._children = [Child(spec, logs / f"{spec.name}.log") for spec in specs]
+        self._logs = logs
+        self._notify = notify
+        self._backoff = backoff
+        self._delays: dict[Child, float] = {}
+        self._started_at: dict[Child, float] = {}
+        self._due: dict[Child, float] = {}
+        self._inbox: queue.SimpleQueue[_Exited | _StopAsked] = queue.SimpleQueue()
+        self._at_once = False
+        self._failure: BaseException | None = None
+        self._up = threading.Event()
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """The process ids of what runs, by name."""
+        return {c.spec.name: c.pid for c in self._children if c.running and c.pid is not None}
+
+    def start(self) -> None:
+        """Start all, each when the one before is ready. Raises ProcessFailed, and then nothing is left running."""
+        if self._thread is not None:
+            raise RuntimeError("a supervisor is started once")
+        self._logs.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._thread = threading.Thread(target=self._supervise, name="supervisor", daemon=True)
+        self._thread.start()
+        try:
+            self._up.wait()
+        except KeyboardInterrupt:
+            self.stop()
+            raise
+        if self._failure is not None:
+            self._thread.join()
+            raise self._failure
+
+    def stop(self) -> None:
+        """Stop all in reverse order and wait for it. An interrupt meanwhile kills at once, and is raised again."""
+        if self._thread is None:
+            return
+        self._inbox.put(_StopAsked(at_once=False))
+        try:
+            self._ended.wait()
+        except KeyboardInterrupt:
+            self._inbox.put(_StopAsked(at_once=True))
+            self._ended.wait()
+            raise
+        self._thread.join()
+
+    def run(self) -> None:
+        """Start all and stay until SIGINT, SIGTERM or SIGHUP, or until all have ended; then stop all. Main thread only.
+
+        Raises ProcessFailed when the start-up fails, KeyboardInterrupt when a second Ctrl-C killed everything at once.
+        """
+        with interrupt_on_signals():
+            try:
+                self.start()
+                self._ended.wait()
+            except KeyboardInterrupt:
+                pass
+            finally:
+                self.stop()
+        if self._failure is not None:
+            raise self._failure
+
+    # ------------------------------------------------------------------ the supervisor's thread
+
+    def _supervise(self) -> None:
+        try:
+            for child in self._children:
+                self._start(child)
+            self._up.set()
+            self._watch()
+        except _Stopping:
+            pass
+        except BaseException as error:  # noqa: BLE001 - handed to the caller's thread
+            self._failure = error
+        finally:
+            try:
+                self._stop_all()
+            finally:
+                self._ended.set()
+                self._up.set()
+
+    def _start(self, child: Child) -> None:
+        self._spawn(child)
+        if child.spec.ready is None:
+            return
+        pause = FIRST_READY_PAUSE
+        deadline = time.monotonic() + child.spec.ready_timeout
+        while not child.spec.ready():
+            if time.monotonic() >= deadline:
+                raise self._failed(child, f"was not ready after {child.spec.ready_timeout:g} s")
+            exited = self._next(pause)
+            if exited is not None:
+                raise self._failed(exited.child, f"has stopped while it was started ({_how(exited.code)})")
+            pause = min(pause * 1.5, LONGEST_READY_PAUSE)
+
+    def _watch(self) -> None:
+        while any(child.running for child in self._children) or self._due or not self._inbox.empty():
+            wait = min(self._due.values()) - time.monotonic() if self._due else None
+            exited = self._next(wait)
+            if exited is not None:
+                self._plan_restart(exited)
+            for child in [c for c, due in self._due.items() if due <= time.monotonic()]:
+                del self._due[child]
+                self._spawn(child)
+
+    def _spawn(self, child: Child) -> None:
+        self._started_at[child] = time.monotonic()
+        child.spawn(lambda ended, code: self._inbox.put(_Exited(ended, code)))
+
+    def _plan_restart(self, exited: _Exited) -> None:
+        child, how = exited.child, _how(exited.code)
+        child.sweep()  # what it left behind would get in the way of the next one
+        if not child.spec.restart:
+            self._say(f"{child.spec.name} has ended ({how}).")
+            return
+        first, longest = self._backoff
+        steady = time.monotonic() - self._started_at[child] >= STEADY_SECONDS
+        delay = first if steady or child not in self._delays else min(self._delays[child] * 2, longest)
+        self._delays[child] = delay
+        self._due[child] = time.monotonic() + delay
+        self._say(f"{child.spec.name} has stopped ({how}) and is started again in {delay:g} s. Its log: {child.log}")
+
+    def _next(self, seconds: float | None) -> _Exited | None:
+        """The next end of a process within that time, else None. Raises _Stopping when a stop is asked for."""
+        try:
+            event = self._inbox.get(timeout=None if seconds is None else max(0.0, seconds))
+        except queue.Empty:
+            return None
+        if isinstance(event, _StopAsked):
+            self._at_once = event.at_once
+            raise _Stopping
+        return event
+
+    def _stop_all(self) -> None:
+        for child in reversed(self._children):
+            if child.running and not self._at_once:
+                child.signal_group(child.spec.stop_signal)
+                self._await_end(child, child.spec.grace_seconds)
+            if child.running:
+                child.signal_group(signal.SIGKILL)
+                self._await_end(child, None)
+            child.sweep()
+
+    def _await_end(self, child: Child, seconds: float | None) -> None:
+        deadline = None if seconds is None else time.monotonic() + seconds
+        while child.running:
+            try:
+                event = self._inbox.get(timeout=None if deadline is None else max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
+                return
+            if isinstance(event, _StopAsked) and event.at_once:
+                self._at_once = True
+                for other in self._children:
+                    if other.running:
+                        other.signal_group(signal.SIGKILL)
+
+    def _failed(self, child: Child, what: str) -> ProcessFailed:
+        return ProcessFailed(f"{child.spec.name} {what}. The end of {child.log}:\n{child.tail()}")
+
+    def _say(self, message: str) -> None:
+        # The terminal may be gone (SIGHUP); that must not take the supervision with it.
+        with contextlib.suppress(OSError):
+            self._notify(message)
+
+
+@contextlib.contextmanager
+def interrupt_on_signals() -> Iterator[None]:
+    """SIGINT, SIGTERM and SIGHUP raise KeyboardInterrupt in here; once it was raised, only SIGINT raises it again.
+
+    SIGINT is set too, since a shell starts `cmd &` with SIGINT ignored. Main thread only.
+    """
+    asked = False
+
+    def interrupt(number: int, _: FrameType | None) -> None:
+        nonlocal asked
+        if asked and number != signal.SIGINT:
+            return
+        asked = True
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+def _how(code: int) -> str:
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return signal.Signals(-code).name
+    except ValueError:
+        return f"signal {-code}"

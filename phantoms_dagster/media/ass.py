@@ -1,0 +1,128 @@
+"""Advanced SubStation Alpha, the language that libass draws: events, escaping, colours, shapes. What is drawn belongs in
+`captions` and `cards`.
+"""
+
+from __future__ import annotations
+
+import colorsys
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+WIDTH, HEIGHT, FPS = 1080, 1920, 30
+
+# What the platforms' own buttons, names and captions cover: texts stay inside. TikTok is the strictest of the three.
+SAFE_LEFT, SAFE_RIGHT = 130, WIDTH - 130
+SAFE_TOP, SAFE_BOTTOM = 270, 1496
+SAFE_WIDTH = SAFE_RIGHT - SAFE_LEFT
+
+_HEADER = f"""[Script Info]
+ScriptType: v4.00+
+PlayResX: {WIDTH}
+PlayResY: {HEIGHT}
+WrapStyle: 2
+ScaledBorderAndShadow: yes
+YCbCr Matrix: TV.709
+
+[V4+ Styles]
+Format: Name, Fontname, Fontsize, PrimaryColour, SecondaryColour, OutlineColour, BackColour, Bold, Italic, Underline, \
+StrikeOut, ScaleX, ScaleY, Spacing, Angle, BorderStyle, Outline, Shadow, Alignment, MarginL, MarginR, MarginV, Encoding
+"""
+_EVENTS = "\n[Events]\nFormat: Layer, Start, End, Style, Name, MarginL, MarginR, MarginV, Effect, Text\n"
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something on the screen from `start` to `end`, in seconds. A higher `layer` is nearer to the viewer.
+
+    `text` is ASS: what a person wrote must have gone through `escape`.
+    """
+
+    layer: int
+    start: float
+    end: float
+    style: str
+    text: str
+
+
+def style(name: str, *, family: str, size: int, colour: str, outline_colour: str, outline: float) -> str:
+    """A style line: no shadow, top left alignment."""
+    colours = f"&H00{_bgr(colour)},&H00{_bgr(colour)},&H00{_bgr(outline_colour)},&H80{_bgr(outline_colour)}"
+    return f"Style: {name},{family},{size},{colours},0,0,0,0,100,100,0,0,1,{outline:g},0,7,0,0,0,1"
+
+
+def document(styles: Iterable[str], events: Iterable[Event]) -> str:
+    """The whole file. Events that never show are left out."""
+    lines = [
+        f"Dialogue: {e.layer},{timestamp(e.start)},{timestamp(e.end)},{e.style},,0,0,0,,{e.text}"
+        for e in events
+        if timestamp(e.start) != timestamp(e.end)
+    ]
+    return _HEADER + "\n".join(styles) + "\n" + _EVENTS + "\n".join(lines) + "\n"
+
+
+def escape(text: str) -> str:
+    """`text` such that libass shows it as it is: no tag, no line break, no escape of its own.
+
+    A backslash cannot be escaped; an invisible word joiner behind it takes away its meaning.
+    """
+    one_line = " ".join(text.split())
+    return one_line.replace("\\", "\\\u2060").replace("{", "\\{").replace("}", "\\}")
+
+
+def timestamp(seconds: float) -> str:
+    """`h:mm:ss.cc`, rounded down, so that an event begins on its frame and not one later."""
+    centiseconds = max(0, math.floor(seconds * 100 + 1e-6))
+    minutes, rest = divmod(centiseconds, 6_000)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest // 100:02d}.{rest % 100:02d}"
+
+
+def colour(rgb: str, tag: str = "1c") -> str:
+    """The override that sets a colour, such as `\\1c&H3FD2FF&` for #ffd23f."""
+    return f"\\{tag}&H{_bgr(rgb)}&"
+
+
+def box(width: float, height: float) -> str:
+    """A drawing: a rectangle from 0,0."""
+    return f"m 0 0 l {width:g} 0 {width:g} {height:g} 0 {height:g}"
+
+
+def pill(width: float, height: float) -> str:
+    """A drawing: a bar with round ends from 0,0; `width` is at least `height`."""
+    r = height / 2
+    k = r * 0.5523  # the handle length with which a Bezier curve is a quarter circle
+    right = max(width, height) - r
+    return (
+        f"m {r:g} 0 l {right:g} 0 b {right + k:g} 0 {right + r:g} {r - k:g} {right + r:g} {r:g} "
+        f"b {right + r:g} {r + k:g} {right + k:g} {height:g} {right:g} {height:g} "
+        f"l {r:g} {height:g} b {r - k:g} {height:g} 0 {r + k:g} 0 {r:g} b 0 {r - k:g} {r - k:g} 0 {r:g} 0"
+    )
+
+
+def mix(first: str, second: str, share: float) -> str:
+    """The colour between two: `share` 0 is the first, 1 the second."""
+    pairs = zip(channels(first), channels(second), strict=True)
+    return "#" + "".join(f"{round(a + (b - a) * share):02x}" for a, b in pairs)
+
+
+def vivid(rgb: str, turn: float) -> str:
+    """The colour a little stronger, its hue turned by `turn` (1 is the whole circle). Greys stay grey."""
+    hue, light, saturation = colorsys.rgb_to_hls(*(c / 255 for c in channels(rgb)))
+    parts = colorsys.hls_to_rgb((hue + turn) % 1, min(light * 1.12, 0.92), min(saturation * 1.15, 1.0))
+    return "#" + "".join(f"{round(255 * part):02x}" for part in parts)
+
+
+def channels(rgb: str) -> tuple[int, int, int]:
+    """Red, green and blue, 0..255."""
+    return int(rgb[1:3], 16), int(rgb[3:5], 16), int(rgb[5:7], 16)
+
+
+def luminance(rgb: str) -> float:
+    """How bright a colour looks, 0..1 (Rec. 709 weights)."""
+    r, g, b = channels(rgb)
+    return (0.2126 * r + 0.7152 * g + 0.0722 * b) / 255
+
+
+def _bgr(rgb: str) -> str:
+    r, g, b = channels(rgb)
+    return f"{b:02X}{g:02X}{r:02X}"

@@ -1,0 +1,143 @@
+"""Captions word by word: when each word is spoken, which words stand together, and how they look.
+
+Titles, header and progress bar belong in `cards`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from phantoms_dagster.domain.models import Palette, Sentence
+from phantoms_dagster.media import ass, layout
+from phantoms_dagster.media.fonts import Fonts
+from phantoms_dagster.media.text import plain_text
+
+CENTRE_Y = 1100
+STYLE = "Caption"
+LARGEST_EM, SMALLEST_EM, MOST_LINES = 94.0, 52.0, 2
+MOST_WORDS = 4
+LONGEST_WORD = 24
+OUTLINE = 7
+HOLD_SECONDS = 0.6
+
+_VOWELS = re.compile(r"[aeiouyàáâãäåæèéêëìíîïòóôõöøùúûüý]+", re.IGNORECASE)
+_PAUSE_AFTER = re.compile(r"[,;:)…\u2014\u2013-]$")  # dashes of all lengths
+_TEXT_WIDTH = ass.SAFE_WIDTH - 2 * OUTLINE
+
+
+@dataclass(frozen=True)
+class TimedWord:
+    """A word and when it is spoken, in seconds from the start of the voiceover."""
+
+    text: str
+    start: float
+    end: float
+
+
+def timed_words(sentence: Sentence) -> tuple[TimedWord, ...]:
+    """The words of a sentence share its time by how long they take to say. First start and last end are the sentence's own."""
+    words = [piece for word in plain_text(sentence.text).split() for piece in _pieces(word)]
+    weights = [_weight(word, last=i == len(words) - 1) for i, word in enumerate(words)]
+    total, done = sum(weights), 0.0
+    borders = [sentence.start]
+    for weight in weights[:-1]:
+        done += weight
+        borders.append(sentence.start + (sentence.end - sentence.start) * done / total)
+    borders.append(sentence.end)
+    return tuple(TimedWord(word, borders[i], borders[i + 1]) for i, word in enumerate(words))
+
+
+def chunks(words: Sequence[TimedWord], fonts: Fonts) -> list[tuple[TimedWord, ...]]:
+    """Two to four words that stand together, at best up to a comma. A sentence of one word is one chunk.
+
+    The cheapest partition, found from the end: an end at a pause is good, small type and a lonely word are bad.
+    """
+    count = len(words)
+    best: list[tuple[float, int]] = [(0.0, count)] * (count + 1)
+    for start in range(count - 1, -1, -1):
+        options = []
+        for size in range(1, min(MOST_WORDS, count - start) + 1):
+            group = words[start : start + size]
+            options.append((_badness(group, fonts) + best[start + size][0], start + size))
+        best[start] = min(options)
+    found, at = [], 0
+    while at < count:
+        end = best[at][1]
+        found.append(tuple(words[at:end]))
+        at = end
+    return found
+
+
+def block(group: Sequence[TimedWord], fonts: Fonts) -> layout.Block:
+    """The chunk as it is set: upper case, at most two lines, inside the safe width."""
+    words = [word.text.upper() for word in group]
+    return layout.fit(
+        words,
+        fonts.for_text(" ".join(words)),
+        width=_TEXT_WIDTH,
+        largest=LARGEST_EM,
+        smallest=SMALLEST_EM,
+        most_lines=MOST_LINES,
+    )
+
+
+def caption_events(sentences: Sequence[Sentence], palette: Palette, fonts: Fonts) -> list[ass.Event]:
+    """One event per word: its whole chunk, with this word in the accent colour.
+
+    A sentence's last chunk stays on the screen over a short pause, so that the picture does not flicker.
+    """
+    events: list[ass.Event] = []
+    for index, sentence in enumerate(sentences):
+        following = sentences[index + 1].start if index + 1 < len(sentences) else sentence.end + HOLD_SECONDS
+        held = min(following, sentence.end + HOLD_SECONDS)
+        words = timed_words(sentence)
+        for group in chunks(words, fonts):
+            set_in = block(group, fonts)
+            for position, word in enumerate(group):
+                end = held if word is words[-1] else word.end
+                text = _text(set_in, position, palette, appears=position == 0)
+                events.append(ass.Event(5, word.start, end, STYLE, text))
+    return events
+
+
+def _text(set_in: layout.Block, spoken: int, palette: Palette, *, appears: bool) -> str:
+    tags = f"\\an5\\pos({ass.WIDTH // 2},{CENTRE_Y})\\fn{set_in.face.family}\\fs{set_in.face.size(set_in.em)}"
+    if appears:
+        tags += "\\fscx88\\fscy88\\t(0,90,\\fscx100\\fscy100)"
+    lines, at = [], 0
+    for line in set_in.lines:
+        shown = []
+        for word in line:
+            escaped = ass.escape(word)
+            accent, back = ass.colour(palette.accent), ass.colour(palette.text)
+            shown.append(f"{{{accent}}}{escaped}{{{back}}}" if at == spoken else escaped)
+            at += 1
+        lines.append(" ".join(shown))
+    return f"{{{tags}}}" + "\\N".join(lines)
+
+
+def _badness(group: Sequence[TimedWord], fonts: Fonts) -> float:
+    set_in = block(group, fonts)
+    lonely = 3.0 if len(group) == 1 else 0.0
+    crowded = 0.4 if len(group) == MOST_WORDS else 0.0
+    small = (LARGEST_EM - set_in.em) / 6
+    tall = 0.5 * (len(set_in.lines) - 1)
+    run_on = sum(2.0 for word in group[:-1] if _PAUSE_AFTER.search(word.text))
+    return 1.0 + lonely + crowded + small + tall + run_on
+
+
+def _weight(word: str, *, last: bool) -> float:
+    """How long a word takes, in syllables: its vowel groups, its digits (spoken one by one or longer), a pause behind it."""
+    digits = sum(c.isdigit() for c in word)
+    syllables = len(_VOWELS.findall(word)) + 1.3 * digits
+    if word.isupper() and 1 < len(word) <= 4:
+        syllables = max(syllables, float(len(word)))  # an acronym is spelled out
+    pause = 1.2 if _PAUSE_AFTER.search(word) and not last else 0.0
+    return max(syllables, 0.8) + 0.12 * len(word) + pause
+
+
+def _pieces(word: str) -> list[str]:
+    """The word, or, when it is too long for a line (a URL, a language without spaces), parts of it."""
+    return [word[i : i + LONGEST_WORD] for i in range(0, len(word), LONGEST_WORD)]

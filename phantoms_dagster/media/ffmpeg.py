@@ -1,0 +1,117 @@
+"""Running ffmpeg: as an asyncio child that never outlives us, and measuring loudness with it.
+
+What ffmpeg is asked to do belongs in `graph` and `studio`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import functools
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import imageio_ffmpeg
+
+from phantoms_dagster.domain.errors import Evidence, Permanent, Transient
+from phantoms_dagster.media import graph
+
+PROVIDER = "media"
+THREADS = 2
+SILENCE_LUFS = -60.0
+_STDERR_TAIL = 4_000
+_PR_SET_PDEATHSIG = 1
+_INTEGRATED = re.compile(r"I:\s+(-?[\d.]+|nan|-inf) LUFS")
+
+
+@functools.cache
+def executable() -> str:
+    """The ffmpeg that came with the wheel, or the one that `IMAGEIO_FFMPEG_EXE` names."""
+    return str(imageio_ffmpeg.get_ffmpeg_exe())
+
+
+async def run(arguments: Sequence[str], *, cwd: Path | None = None, timeout: float = 900.0, verbose: bool = False) -> str:
+    """Run ffmpeg to its end; its standard error, cut to the tail.
+
+    Cancelled or out of time, the child is killed and reaped before this returns. Raises Permanent when ffmpeg refuses,
+    Transient when the machine is at fault (killed from outside, disk full, out of `timeout` seconds).
+    """
+    command = [executable(), "-hide_banner", "-nostdin", "-nostats", "-loglevel", "info" if verbose else "error", "-y", *arguments]
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        cwd=cwd,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+        preexec_fn=_die_with_parent(),
+    )
+    try:
+        async with asyncio.timeout(timeout):
+            _, stderr = await process.communicate()
+    except TimeoutError:
+        raise Transient(f"ffmpeg did not finish within {timeout:.0f} s", provider=PROVIDER, code="timeout") from None
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    tail = stderr.decode(errors="replace")[-_STDERR_TAIL:]
+    if process.returncode:
+        raise _failure(process.returncode, tail, command)
+    return tail
+
+
+async def loudness(source: Path, chain: str = "anull") -> float:
+    """The integrated loudness of `source`'s sound after the filters of `chain`, in LUFS (ITU-R BS.1770); -70 is silence."""
+    printed = await run(
+        ["-i", str(source), "-vn", "-threads", str(THREADS), "-af", f"{chain},ebur128=framelog=quiet", "-f", "null", "-"],
+        verbose=True,
+    )
+    found = _INTEGRATED.findall(printed)
+    if not found:
+        raise Permanent("ffmpeg measured no loudness", provider=PROVIDER, code="loudness", evidence=Evidence(body=printed))
+    return float(found[-1]) if found[-1] not in ("nan", "-inf") else -70.0
+
+
+async def voice_gain(source: Path) -> float:
+    """The gain in dB for `graph.voice` with which `source` comes out at the target loudness.
+
+    Measured behind the whole chain, because compressor and limiter take some of any gain; each round halves what is left or better.
+    """
+    gain = 0.0
+    for _ in range(4):
+        measured = await loudness(source, graph.voice(gain))
+        if measured <= SILENCE_LUFS:
+            return 0.0  # silence cannot be made loud
+        missing = graph.TARGET_LUFS - measured
+        gain += missing
+        if abs(missing) <= 0.25:
+            break
+    return gain
+
+
+def _failure(code: int, tail: str, command: list[str]) -> Permanent | Transient:
+    reason = tail.strip().splitlines()[-1] if tail.strip() else f"exit code {code}"
+    evidence = Evidence(body=tail, request=" ".join(command)[:2_000])
+    if code < 0 or "No space left on device" in tail or "Cannot allocate memory" in tail:
+        signalled = f"killed by {signal.Signals(-code).name}" if code < 0 else reason
+        return Transient(f"ffmpeg was stopped: {signalled}", provider=PROVIDER, code="stopped", evidence=evidence)
+    return Permanent(f"ffmpeg refused: {reason}", provider=PROVIDER, code="ffmpeg", evidence=evidence)
+
+
+def _die_with_parent() -> Callable[[], None] | None:
+    """What the child does before it becomes ffmpeg: ask Linux for SIGKILL when we are gone, even by kill -9."""
+    if not sys.platform.startswith("linux"):
+        return None
+    libc = ctypes.CDLL(None)
+    parent = os.getpid()
+
+    def ask() -> None:
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # the parent died before the request was in place
+            os._exit(1)
+
+    return ask

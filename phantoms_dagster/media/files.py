@@ -1,0 +1,120 @@
+"""The media store in a local folder. Files are named by the hash of their bytes, so a name never changes its meaning."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+import time
+import uuid
+from pathlib import Path
+
+from phantoms_dagster.domain.errors import NotFound, Permanent
+from phantoms_dagster.domain.models import MediaFile
+
+_SUFFIX = re.compile(r"\.[a-z0-9]{1,8}")
+_BLOCK = 1 << 20
+_FORGOTTEN_SECONDS = 2 * 86_400
+
+
+class FolderStore:
+    """Implements `ports.MediaStore`: `root/ab/cd....mp4`, and `root/scratch/` for work in progress.
+
+    Any number of processes may add to one folder: a file appears whole under its name or not at all.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root.absolute()
+        self._scratch = self._root / "scratch"
+        self._swept = False
+
+    async def add(self, path: Path) -> MediaFile:
+        """Take the file: moved when it lies in this store's scratch, else copied. On return it is on the disk, not in a cache.
+
+        Raises Permanent for an empty file or a suffix that is none.
+        """
+        return await asyncio.to_thread(self._add, path)
+
+    async def local(self, file: MediaFile) -> Path:
+        """The path to read from. Raises NotFound, also when the file's size is not what was stored."""
+        path = self._root / file.name
+        try:
+            size = path.stat().st_size
+        except FileNotFoundError:
+            raise NotFound(f"the media store has no {file.name}; what it has lies in {self._root}") from None
+        if size != file.size:
+            raise NotFound(f"{path} is damaged: {size} bytes instead of {file.size}; make the stage that wrote it again")
+        return path
+
+    def scratch(self) -> Path:
+        """A fresh directory that the caller removes. What a killed process left is swept away after two days."""
+        self._scratch.mkdir(parents=True, exist_ok=True)
+        if not self._swept:
+            self._swept = True
+            self._sweep()
+        return Path(tempfile.mkdtemp(dir=self._scratch))
+
+    def _add(self, path: Path) -> MediaFile:
+        suffix = path.suffix.lower()
+        if not _SUFFIX.fullmatch(suffix):
+            raise Permanent(f"{path.name} needs a plain suffix, such as .mp4", provider="media", code="bad suffix")
+        ours = self._scratch in path.absolute().parents
+        self._scratch.mkdir(parents=True, exist_ok=True)
+        # A copy is hashed as it is written: the bytes that get the name are the bytes that were hashed.
+        whole = path if ours else self._scratch / f"{uuid.uuid4().hex}{suffix}"
+        try:
+            digest, size = _hash(path) if ours else _copy(path, whole)
+            if size == 0:
+                raise Permanent(f"{path.name} is empty", provider="media", code="empty file")
+            file = MediaFile(sha256=digest, size=size, suffix=suffix)
+            target = self._root / file.name
+            if target.exists() and target.stat().st_size == size:
+                whole.unlink()
+                return file
+            target.parent.mkdir(exist_ok=True)
+            _sync(whole)
+            whole.replace(target)
+            _sync(target.parent)
+            return file
+        finally:
+            if not ours:
+                whole.unlink(missing_ok=True)
+
+    def _sweep(self) -> None:
+        oldest = time.time() - _FORGOTTEN_SECONDS
+        for path in self._scratch.iterdir():
+            try:
+                if path.stat().st_mtime < oldest:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            except FileNotFoundError:
+                continue  # another process was quicker
+
+
+def _hash(path: Path) -> tuple[str, int]:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256")
+        return digest.hexdigest(), file.tell()
+
+
+def _copy(source: Path, target: Path) -> tuple[str, int]:
+    digest, size = hashlib.sha256(), 0
+    with source.open("rb") as reader, target.open("xb") as writer:
+        while block := reader.read(_BLOCK):
+            digest.update(block)
+            writer.write(block)
+            size += len(block)
+    return digest.hexdigest(), size
+
+
+def _sync(path: Path) -> None:
+    """Flush a file or, where the system can, a directory's entries."""
+    if path.is_dir() and os.name == "nt":
+        return
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

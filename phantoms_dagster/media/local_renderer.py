@@ -1,0 +1,138 @@
+"""Renders on this machine: one ffmpeg, no service, no price. The look belongs in `cards`, `captions` and `graph`."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shutil
+import time
+import uuid
+import wave
+import weakref
+from decimal import Decimal
+from pathlib import Path
+
+from phantoms_dagster.domain.errors import Permanent
+from phantoms_dagster.domain.ports import AboutToBill, RenderJob, RenderStatus
+from phantoms_dagster.media import cards, ffmpeg, graph, waveform
+from phantoms_dagster.media.fonts import load_fonts, private_folder
+
+_BANDS = 12
+_ATTEMPT_ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
+_KEEP_SECONDS = 2 * 86_400
+
+
+async def render(job: RenderJob, destination: Path, *, fonts: Path | None = None) -> None:
+    """Make the master of `job`: 1080x1920, 30 fps, H.264 High, AAC 48 kHz stereo, -14 LUFS, moov first.
+
+    `destination` is written whole or not at all; its folder must exist. `fonts` is a folder that keeps prepared fonts between
+    processes. Raises Permanent for sound or words that cannot be rendered, Transient when the machine is at fault.
+    """
+    work = destination.parent / f".{destination.name}.{uuid.uuid4().hex[:8]}"
+    work.mkdir()
+    try:
+        await asyncio.to_thread(_prepare, job, work, fonts or private_folder())
+        gain = await ffmpeg.voice_gain(job.audio)
+        await ffmpeg.run(
+            [
+                *("-filter_threads", "1", "-i", str(job.audio.absolute())),
+                *("-filter_complex", _graph(job, gain), "-map", "[v]", "-map", "[a]", "-threads", str(ffmpeg.THREADS)),
+                *graph.VIDEO_CODEC,
+                *graph.AUDIO_CODEC,
+                *graph.MP4,
+                "master.mp4",
+            ],
+            cwd=work,
+        )
+        (work / "master.mp4").replace(destination)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+class LocalRenderer:
+    """Implements `ports.Renderer` with ffmpeg. A finished render is a file named by its attempt; there is no other state.
+
+    `work_dir` holds finished renders for two days and the prepared fonts; `in_flight` bounds the renders at once.
+    """
+
+    provider = "local"
+    sandbox = False
+
+    def __init__(self, work_dir: Path, *, in_flight: int = 1) -> None:
+        self._renders = work_dir / "renders"
+        self._fonts = work_dir / "fonts"
+        self._in_flight = in_flight
+        # Dagster may give each run an event loop of its own, and a semaphore belongs to one loop.
+        self._slots: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = weakref.WeakKeyDictionary()
+
+    async def submit(self, job: RenderJob, about_to_bill: AboutToBill) -> str:  # noqa: ARG002 - nothing is billed here
+        """Render now and return when it is done; the id is the attempt's. A second call for the same attempt renders nothing."""
+        path = self._path(job.attempt_id)
+        if path.exists():
+            return job.attempt_id
+        self._renders.mkdir(parents=True, exist_ok=True)
+        self._forget_old()
+        slots = self._slots.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(self._in_flight))
+        async with slots:
+            if not path.exists():  # the same attempt, submitted twice at once
+                await render(job, path, fonts=self._fonts)
+        return job.attempt_id
+
+    async def status(self, render_id: str) -> RenderStatus:
+        """`done`, or `failed` when there is no such file: nothing renders behind the caller's back."""
+        path = self._path(render_id)
+        if path.exists():
+            return RenderStatus("done", progress=1.0, url=path.absolute().as_uri(), cost=Decimal(0))
+        return RenderStatus("failed", error=f"no finished render {render_id} on this machine", cost=Decimal(0))
+
+    async def find(self, attempt_id: str) -> str | None:
+        """The attempt's id when its render is finished here."""
+        return attempt_id if self._path(attempt_id).exists() else None
+
+    async def fetch(self, render_id: str, destination: Path) -> None:
+        """Copy the finished file. Raises Permanent when there is none."""
+        path = self._path(render_id)
+        temporary = destination.with_name(f".{destination.name}.{uuid.uuid4().hex[:8]}")
+        try:
+            await asyncio.to_thread(shutil.copyfile, path, temporary)
+            temporary.replace(destination)
+        except FileNotFoundError:
+            if path.exists():
+                raise  # the destination's folder is missing: the caller's mistake
+            raise Permanent(f"no finished render {render_id} on this machine", provider=self.provider, code="gone") from None
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def _path(self, render_id: str) -> Path:
+        if not _ATTEMPT_ID.fullmatch(render_id):
+            raise Permanent(f"{render_id!r} cannot name a render", provider=self.provider, code="bad id")
+        return self._renders / f"{render_id}.mp4"
+
+    def _forget_old(self) -> None:
+        """Remove what a fetch has long taken, and what a killed process left half done."""
+        oldest = time.time() - _KEEP_SECONDS
+        for path in self._renders.iterdir():
+            try:
+                if path.stat().st_mtime < oldest:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            except FileNotFoundError:
+                continue  # another process was quicker
+
+
+def _prepare(job: RenderJob, work: Path, fonts_folder: Path) -> None:
+    """Write the captions and lay the fonts beside them, so that the filter graph names no path that would need escaping."""
+    try:
+        samples, rate = waveform.read_wav(job.audio)
+    except (OSError, EOFError, ValueError, wave.Error) as error:
+        raise Permanent(f"the voiceover cannot be read: {error}", provider=ffmpeg.PROVIDER, code="unreadable media") from error
+    fonts = load_fonts(fonts_folder)
+    levels = waveform.band_levels(samples, rate, job.seconds, _BANDS)
+    (work / "captions.ass").write_text(cards.screenplay(job, levels, fonts), encoding="utf-8")
+    (work / "fonts").mkdir()
+    for face in (fonts.display, fonts.text, fonts.world):
+        shutil.copyfile(face.path, work / "fonts" / face.path.name)
+
+
+def _graph(job: RenderJob, gain: float) -> str:
+    picture = graph.picture(job.palette, "captions.ass", "fonts", job.seconds)
+    return f"{picture}[v];[0:a]{graph.voice(gain, job.seconds)}[a]"

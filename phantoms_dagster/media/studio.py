@@ -1,0 +1,185 @@
+"""Probing, thumbnails and fitting files to platforms. What a platform accepts belongs in `limits`, how we encode in `graph`."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import av.error
+
+from phantoms_dagster.domain.errors import Evidence, Permanent
+from phantoms_dagster.domain.models import Platform, Probe
+from phantoms_dagster.media import ass, ffmpeg, graph
+from phantoms_dagster.media.limits import LIMITS, Work, judge
+from phantoms_dagster.media.mp4 import read_boxes
+
+THUMBNAIL = (270, 480)
+_TELLING_SECOND = 1.5  # the title card has moved in and stands
+_PROGRESSIVE = (0, 1)  # AV_FIELD_UNKNOWN, AV_FIELD_PROGRESSIVE
+_MP4_CODECS = frozenset({"h264", "hevc", "av1", "vp9"})
+_MP4_SOUND = frozenset({"aac", "mp3", "opus"})
+
+
+@dataclass(frozen=True)
+class _Facts:
+    probe: Probe
+    edited: bool
+    interlaced: bool
+
+
+class FfmpegStudio:
+    """Implements `ports.Studio` with PyAV for reading and ffmpeg for writing."""
+
+    async def probe(self, path: Path, *, loudness: bool = False) -> Probe:
+        """What the file is. `container` is `mp4`, `mov`, `webm` or ffmpeg's name; loudness costs decoding the sound.
+
+        Raises Permanent when it cannot be read or has no picture.
+        """
+        probe = (await asyncio.to_thread(_read, path)).probe
+        if loudness and probe.audio_codec is not None:
+            return probe.model_copy(update={"loudness_lufs": await ffmpeg.loudness(path)})
+        return probe
+
+    async def thumbnail(self, path: Path, destination: Path) -> None:
+        """A JPEG of 270x480, cut to fill, of a frame of the title card."""
+        seconds = (await asyncio.to_thread(_read, path)).probe.seconds
+        width, height = THUMBNAIL
+        shape = f"scale={width}:{height}:force_original_aspect_ratio=increase:flags=lanczos,crop={width}:{height},setsar=1"
+        picture = f"{shape},scale=in_range=auto:out_range=pc:out_color_matrix=bt601,format=yuvj420p"
+        at = min(_TELLING_SECOND, seconds * 0.3)
+        await _write(
+            destination,
+            ["-ss", f"{at:.3f}", "-i", str(path), "-frames:v", "1", "-vf", picture, "-c:v", "mjpeg", "-q:v", "3", "-f", "image2"],
+        )
+
+    async def fit(self, path: Path, platform: Platform, destination: Path) -> str:
+        """`kept` (nothing is written), `remuxed` (streams copied) or `transcoded`, whichever is the least that is enough.
+
+        Raises Permanent when nothing helps: too long, too short, no picture, or still too large.
+        """
+        facts = await asyncio.to_thread(_read, path)
+        verdict = judge(facts.probe, platform, edited=facts.edited, interlaced=facts.interlaced)
+        if verdict.impossible:
+            raise Permanent(verdict.impossible, provider=ffmpeg.PROVIDER, code="does not fit")
+        if verdict.work is Work.KEEP:
+            return "kept"
+        work = verdict.work
+        if facts.probe.video_codec not in _MP4_CODECS:
+            work = Work.TRANSCODE  # what we write is an MP4
+        elif facts.probe.audio_codec not in (_MP4_SOUND | {None}):
+            work = max(work, Work.TRANSCODE_AUDIO)
+        async with _appearing(destination) as temporary:
+            await ffmpeg.run(["-i", str(path), *_arguments(facts, platform, work), str(temporary)])
+            made = await asyncio.to_thread(_read, temporary)
+            left = judge(made.probe, platform, edited=made.edited, interlaced=made.interlaced)
+            if left.work is not Work.KEEP or left.impossible:
+                reasons = left.impossible or ", ".join(left.reasons)
+                raise Permanent(f"cannot be made to fit {platform.title}: {reasons}", provider=ffmpeg.PROVIDER, code="does not fit")
+        return "remuxed" if work is Work.REMUX else "transcoded"
+
+
+def _arguments(facts: _Facts, platform: Platform, work: Work) -> list[str]:
+    streams = ["-map", "0:v:0", "-map", "0:a:0?", "-dn", "-sn"]
+    copied = work < Work.TRANSCODE_AUDIO or facts.probe.audio_codec is None
+    sound = ["-c:a", "copy"] if copied else ["-af", f"aresample=48000,{graph.AAC_HEAD}", *graph.AUDIO_CODEC]
+    if work < Work.TRANSCODE:
+        return [*streams, "-c:v", "copy", *sound, *graph.MP4]
+    arguments = [*streams, "-threads", str(ffmpeg.THREADS), "-vf", _upright(facts), *graph.VIDEO_CODEC, *sound, *graph.MP4]
+    # A size limit turns into a rate that keeps a tenth in hand; x264 obeys the last of two equal options.
+    most = LIMITS[platform].size * 8 * 0.9 / facts.probe.seconds - 192_000
+    if most < 16_000_000:
+        arguments[-2:-2] = ["-maxrate", f"{int(most)}", "-bufsize", f"{int(most)}"]
+    return arguments
+
+
+def _upright(facts: _Facts) -> str:
+    """The filters to 1080x1920 at 30 fps: an upright picture fills the frame as it is, a wide one stands on black."""
+    size = f"{ass.WIDTH}:{ass.HEIGHT}"
+    rate = f"fps={ass.FPS}" if not 23 <= facts.probe.fps <= 60 else "null"
+    return ",".join(
+        [
+            "bwdif=mode=send_frame" if facts.interlaced else "null",
+            rate,
+            f"scale={size}:force_original_aspect_ratio=decrease:force_divisible_by=2:out_color_matrix=bt709:out_range=tv",
+            f"pad={size}:-1:-1,setsar=1,format=yuv420p",
+        ]
+    )
+
+
+def _read(path: Path) -> _Facts:
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video or container.format.name in ("image2", "png_pipe", "jpeg_pipe", "mjpeg", "gif"):
+                raise Permanent(f"{path.name} has no moving picture", provider=ffmpeg.PROVIDER, code="no picture")
+            return _facts(container, path)
+    except (av.error.FFmpegError, OSError) as error:
+        raise Permanent(
+            f"unreadable media: {path.name}: {error}",
+            provider=ffmpeg.PROVIDER,
+            code="unreadable media",
+            evidence=Evidence(body=str(error)[:500]),
+        ) from error
+
+
+def _facts(container: av.container.InputContainer, path: Path) -> _Facts:
+    video = container.streams.video[0]
+    sound = container.streams.audio[0] if container.streams.audio else None
+    context, boxes, size = video.codec_context, read_boxes(path), path.stat().st_size
+    seconds = _seconds(container, video)
+    if not context.width or not context.height or seconds <= 0:
+        raise Permanent(f"unreadable media: {path.name} tells no size or length", provider=ffmpeg.PROVIDER, code="unreadable media")
+    probe = Probe(
+        container=_container(container.format.name, boxes.brand, path),
+        seconds=seconds,
+        size=size,
+        width=context.width,
+        height=context.height,
+        fps=round(float(video.average_rate or video.guessed_rate or Fraction(0)), 3),
+        video_codec=context.codec.canonical_name,
+        video_profile=context.profile,
+        pixel_format=context.pix_fmt or "unknown",
+        audio_codec=sound.codec_context.codec.canonical_name if sound else None,
+        audio_hz=sound.codec_context.sample_rate if sound else None,
+        audio_channels=sound.codec_context.channels if sound else None,
+        bit_rate=container.bit_rate or round(size * 8 / seconds),
+        moov_first=boxes.moov_first,
+    )
+    return _Facts(probe, edited=boxes.edited, interlaced=context.field_order not in _PROGRESSIVE)
+
+
+def _seconds(container: av.container.InputContainer, video: av.video.stream.VideoStream) -> float:
+    """The length of the picture; of the whole file when the picture does not tell."""
+    if video.duration is not None and video.time_base is not None:
+        return round(float(video.duration * video.time_base), 3)
+    return round((container.duration or 0) / av.time_base, 3)
+
+
+def _container(name: str, brand: str | None, path: Path) -> str:
+    if "mp4" in name.split(","):
+        return "mov" if brand in ("qt  ", None) else "mp4"
+    if name == "matroska,webm":
+        with path.open("rb") as file:
+            return "webm" if b"webm" in file.read(64) else "matroska"
+    return name.split(",", maxsplit=1)[0]
+
+
+async def _write(destination: Path, arguments: Sequence[str]) -> None:
+    async with _appearing(destination) as temporary:
+        await ffmpeg.run([*arguments, str(temporary)])
+
+
+@asynccontextmanager
+async def _appearing(destination: Path) -> AsyncIterator[Path]:
+    """A path to write to that becomes `destination` when all went well, and is removed when not."""
+    temporary = destination.with_name(f".{uuid.uuid4().hex[:8]}-{destination.name}")
+    try:
+        yield temporary
+        temporary.replace(destination)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,175 @@
+"""The neural voice: scripts to sound, on this machine, one sentence at a time so that its times are exact.
+
+What is done with the sound (loudness, encoding) belongs in `graph`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import shutil
+import threading
+import wave
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from phantoms_dagster.domain.errors import Permanent, Transient
+from phantoms_dagster.domain.models import Channel, Script, Sentence, VoiceoverOutput
+from phantoms_dagster.domain.ports import MediaStore
+from phantoms_dagster.media.text import plain_text
+
+if TYPE_CHECKING:
+    from hibari import Hibari
+
+RATE = 24_000
+LEAD_IN_SECONDS = 0.20
+SENTENCE_PAUSE_SECONDS = 0.17
+SCENE_PAUSE_SECONDS = 0.36
+TAIL_SECONDS = 0.80
+
+_SEED = 7
+_AUDIBLE = 0.008  # of full scale: the model leaves 0.3 s of near silence before and 0.5 s behind each sentence
+_KEEP_BEFORE, _KEEP_BEHIND, _FADE = int(0.03 * RATE), int(0.09 * RATE), int(0.008 * RATE)
+
+Sound = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class _Spoken:
+    scene: int
+    text: str
+    sound: Sound
+
+
+class NeuralVoice:
+    """Implements `ports.Voice`. The same script and voice give the same bytes."""
+
+    provider = "hibari"
+
+    def __init__(self, store: MediaStore) -> None:
+        self._store = store
+
+    async def speak(self, script: Script, channel: Channel) -> VoiceoverOutput:
+        """The spoken script, its WAV (24 kHz, mono, 16 bit) in the media store.
+
+        Raises Permanent for an unknown voice, a language that is not English or a script without a word to say, and Transient when
+        a voice that is not in the package cannot be downloaded now.
+        """
+        name = _voice_name(channel)
+        stopped = threading.Event()
+        folder = self._store.scratch()
+        try:
+            path = folder / "voiceover.wav"
+            try:
+                future = _thread(os.getpid()).submit(_speak, script, name, path, stopped)
+                seconds, sentences = await asyncio.wrap_future(future)
+            finally:
+                stopped.set()  # cancelled: the thread ends with its current sentence
+            audio = await self._store.add(path)
+        finally:
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+        return VoiceoverOutput(audio=audio, seconds=seconds, sentences=sentences, voice=f"hibari/{name}")
+
+
+def voices() -> list[str]:
+    """The names of the voices that a channel may ask for; `default` is the first."""
+    from hibari.voices import DEFAULT, VOICES  # noqa: PLC0415 - onnxruntime and its tables cost 0.2 s, most processes never speak
+
+    return [DEFAULT, *(name for name in VOICES if name != DEFAULT)]
+
+
+def _voice_name(channel: Channel) -> str:
+    known = voices()
+    name = known[0] if channel.voice == "default" else channel.voice
+    if name not in known:
+        raise Permanent(
+            f"channel {channel.name!r} asks for an unknown voice {name!r}; the voices are default, {', '.join(known)}",
+            provider=NeuralVoice.provider,
+            code="unknown voice",
+        )
+    if channel.language.split("-")[0].lower() != "en":
+        raise Permanent(
+            f"channel {channel.name!r} speaks {channel.language!r}, but the local voices speak English only",
+            provider=NeuralVoice.provider,
+            code="unknown language",
+        )
+    return name
+
+
+# One thread a process: the model is loaded once, callers queue up in order, and the event loop stays free. The process id is
+# the key because a thread does not survive a fork.
+@functools.lru_cache(maxsize=1)
+def _thread(_process: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max_workers=1, thread_name_prefix="voice")
+
+
+@functools.lru_cache(maxsize=2)
+def _model(name: str) -> Hibari:
+    from hibari import Hibari  # noqa: PLC0415 - see `voices`
+
+    try:
+        return Hibari(voice=name)
+    except RuntimeError as error:  # what hibari raises when a download fails
+        raise Transient(f"the voice {name!r} is not here: {error}", provider=NeuralVoice.provider, code="download") from error
+
+
+def _speak(script: Script, name: str, path: Path, stopped: threading.Event) -> tuple[float, tuple[Sentence, ...]]:
+    """Write the sound; its length in seconds and its sentences. Runs in the voice's thread."""
+    spoken = list(_sentences(script, _model(name), stopped))
+    if not spoken:
+        raise Permanent("the script has no word that can be spoken", provider=NeuralVoice.provider, code="nothing to say")
+    pieces, sentences = [_silence(LEAD_IN_SECONDS)], []
+    at = len(pieces[0])
+    for index, part in enumerate(spoken):
+        if index:
+            same = part.scene == spoken[index - 1].scene
+            pause = _silence(SENTENCE_PAUSE_SECONDS if same else SCENE_PAUSE_SECONDS)
+            pieces.append(pause)
+            at += len(pause)
+        pieces.append(part.sound)
+        end = at + len(part.sound)
+        sentences.append(Sentence(text=part.text, scene=part.scene, start=at / RATE, end=end / RATE))
+        at = end
+    pieces.append(_silence(TAIL_SECONDS))
+    samples = np.concatenate(pieces)
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(RATE)
+        file.writeframes((np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes())
+    return len(samples) / RATE, tuple(sentences)
+
+
+def _sentences(script: Script, model: Hibari, stopped: threading.Event) -> Iterator[_Spoken]:
+    """Each sentence with its sound. What has no sound (a lone emoji) is left out."""
+    texts = [(-1, script.hook), *((i, scene.narration) for i, scene in enumerate(script.scenes))]
+    for scene, text in texts:
+        for sentence in model.split_sentences(plain_text(text)):
+            if stopped.is_set():
+                return
+            sound = _trimmed(model(sentence, seed=_SEED))
+            if len(sound):
+                yield _Spoken(scene, sentence, sound)
+
+
+def _trimmed(sound: Sound) -> Sound:
+    """The audible part, with a breath on either side and without clicks."""
+    audible = np.flatnonzero(np.abs(sound) > _AUDIBLE)
+    if not len(audible):
+        return sound[:0]
+    cut = sound[max(0, audible[0] - _KEEP_BEFORE) : audible[-1] + _KEEP_BEHIND].copy()
+    ramp = np.linspace(0, 1, min(_FADE, len(cut)), dtype=np.float32)
+    cut[: len(ramp)] *= ramp
+    cut[len(cut) - len(ramp) :] *= ramp[::-1]
+    return cut
+
+
+def _silence(seconds: float) -> Sound:
+    return np.zeros(round(seconds * RATE), dtype=np.float32)

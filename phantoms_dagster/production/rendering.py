@@ -1,0 +1,153 @@
+"""The `rendered_video` stage: from script and voiceover to the master file, through the ledger of paid renders.
+
+How a renderer makes a video belongs to its adapter.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from decimal import Decimal
+from pathlib import Path
+
+from phantoms_dagster.domain.errors import NotYet, Permanent, Transient, Unknown
+from phantoms_dagster.domain.models import RenderedVideoOutput, ScriptOutput, VoiceoverOutput
+from phantoms_dagster.domain.ports import Clock, MediaStore, Renderer, RenderJob, RenderStatus, Studio
+from phantoms_dagster.domain.work import Ledgers, Made, RenderJournal, Work
+
+# A lost submission is booked as spent, and a new one allowed, when its render must have ended long ago.
+GIVE_UP_LOST_RENDER = timedelta(minutes=30)
+SHORTEST_SECONDS = 3.0
+
+
+@contextmanager
+def scratch(media: MediaStore) -> Iterator[Path]:
+    """A folder for work in progress that is gone afterwards."""
+    folder = media.scratch()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class RenderVideo:
+    """Submits a render at most once, follows it, fetches the file and looks at what it really is."""
+
+    def __init__(
+        self,
+        *,
+        renderer: Renderer,
+        studio: Studio,
+        media: MediaStore,
+        ledgers: Ledgers,
+        clock: Clock,
+        poll_seconds: float,
+        patience_seconds: float,
+    ) -> None:
+        self._renderer = renderer
+        self._studio = studio
+        self._media = media
+        self._ledgers = ledgers
+        self._clock = clock
+        self._poll_seconds = poll_seconds
+        self._patience_seconds = patience_seconds
+
+    async def __call__(self, work: Work) -> Made:
+        """Raises NotYet while the render runs longer than the run's patience."""
+        budget = work.video.channel.budget_usd
+        if work.claim.spent > budget:
+            message = f"{work.claim.spent:.2f} USD are spent already and the channel's budget is {budget:.2f} USD a video"
+            raise Permanent(message, provider="budget", code="over_budget")
+        journal = await self._ledgers.render(work.claim)
+        render_id = await self._submitted(work, journal)
+        status = await self._finished(render_id, journal)
+        with scratch(self._media) as folder:
+            master = folder / "master.mp4"
+            await self._renderer.fetch(render_id, master)
+            probe = await self._studio.probe(master, loudness=True)
+            if probe.seconds < SHORTEST_SECONDS or probe.video_codec == "":
+                raise Permanent(f"the rendered file is unusable ({probe.seconds:.1f} s)", provider=self._renderer.provider)
+            still = folder / "thumbnail.jpg"
+            await self._studio.thumbnail(master, still)
+            thumbnail = await self._media.add(still)
+            video = await self._media.add(master)
+        await journal.save("done")
+        output = RenderedVideoOutput(
+            video=video, thumbnail=thumbnail, probe=probe, renderer=self._renderer.provider, render_id=render_id
+        )
+        return Made(output, status.cost or Decimal(0), render_id)
+
+    async def _submitted(self, work: Work, journal: RenderJournal) -> str:
+        record = journal.record
+        if record.render_id is not None and record.state in ("submitted", "done"):
+            return record.render_id
+        if record.attempt_id is not None and record.state in ("sending", "unknown"):
+            return await self._recovered(record.attempt_id, journal)
+        return await self._submit(work, journal)
+
+    async def _submit(self, work: Work, journal: RenderJournal) -> str:
+        script = work.claim.output("script", ScriptOutput).script
+        voiceover = work.claim.output("voiceover", VoiceoverOutput)
+        job = RenderJob(
+            video_key=work.video.key,
+            attempt_id=work.attempt.id,
+            title=script.title,
+            hook=script.hook,
+            scene_titles=tuple(scene.on_screen_text for scene in script.scenes),
+            sentences=voiceover.sentences,
+            seconds=voiceover.seconds,
+            audio=await self._media.local(voiceover.audio),
+            palette=work.video.channel.palette,
+            channel_title=work.video.channel.title,
+        )
+        await journal.save("intent", attempt_id=job.attempt_id)
+
+        async def about_to_bill() -> None:
+            await journal.save("sending", attempt_id=job.attempt_id)
+
+        try:
+            render_id = await self._renderer.submit(job, about_to_bill)
+        except Unknown:
+            await journal.save("unknown")
+            raise
+        except Exception:
+            # Refused, or never sent: nothing was billed and the next attempt starts afresh.
+            await journal.save("intent", attempt_id=job.attempt_id)
+            raise
+        await journal.save("submitted", render_id=render_id)
+        return render_id
+
+    async def _recovered(self, attempt_id: str, journal: RenderJournal) -> str:
+        """The render of a submission whose answer was lost. Never submits again before the first one must have ended."""
+        render_id = await self._renderer.find(attempt_id)
+        if render_id is not None:
+            await journal.save("submitted", render_id=render_id)
+            return render_id
+        sent_at = journal.record.attempted_at or self._clock.now()
+        if self._clock.now() - sent_at > GIVE_UP_LOST_RENDER:
+            await journal.save("intent", attempt_id=attempt_id)
+            message = "a render's answer was lost and it never showed up; it is booked as spent and rendered again"
+            raise Transient(message, provider=self._renderer.provider, code="render_lost", retry_after=0)
+        raise Unknown(
+            "a render was sent and its answer lost; it may have been billed, so it is not sent again yet",
+            provider=self._renderer.provider,
+            code="render_unknown",
+            retry_after=(sent_at + GIVE_UP_LOST_RENDER - self._clock.now()).total_seconds(),
+        )
+
+    async def _finished(self, render_id: str, journal: RenderJournal) -> RenderStatus:
+        waited = 0.0
+        while True:
+            status = await self._renderer.status(render_id)
+            if status.state == "done":
+                return status
+            if status.state == "failed":
+                await journal.save("intent")
+                message = f"the render failed: {status.error or 'no reason given'}"
+                raise Transient(message, provider=self._renderer.provider, code="render_failed")
+            if waited >= self._patience_seconds:
+                raise NotYet(f"render {render_id} is still running", retry_after=self._patience_seconds + 1)
+            await self._clock.sleep(self._poll_seconds)
+            waited += self._poll_seconds

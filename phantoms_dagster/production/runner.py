@@ -1,0 +1,202 @@
+"""`StageRunner`: one stage over many videos on one event loop. What no stage should write again.
+
+Claim, work concurrently, retry or defer as decided, record; renew the lease meanwhile. What is made belongs to the use
+cases, what the run's events say to `defs`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any, Protocol
+
+from phantoms_dagster.domain.errors import HumanRejection, PhantomsError, ProviderError, StaleClaim
+from phantoms_dagster.domain.ports import Clock
+from phantoms_dagster.domain.retry import Decision, Defer, Fail, RetryPolicy, WaitHere, decide
+from phantoms_dagster.domain.stages import Stage, State
+from phantoms_dagster.domain.work import Claim, Ending, Made, Result, RunContext, StageStore, Unclaimed, Work
+
+_log = logging.getLogger(__name__)
+
+UseCase = Callable[[Work], Coroutine[Any, Any, Made]]
+OnResult = Callable[[Result], None]
+
+
+class Owners(Protocol):
+    """Names runners; no two alike."""
+
+    def __call__(self) -> str:
+        """A fresh name."""
+        ...
+
+
+class StageRunner:
+    """Runs stages. One instance belongs to one event loop.
+
+    `use_cases`: by the stage's kind. `in_flight`: most videos at once. `heartbeat_seconds`: a third of the lease.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: StageStore,
+        use_cases: Mapping[str, UseCase],
+        clock: Clock,
+        policy: RetryPolicy,
+        random: Callable[[], float],
+        new_owner: Owners,
+        in_flight: int,
+        heartbeat_seconds: float,
+    ) -> None:
+        self._store = store
+        self._use_cases = use_cases
+        self._clock = clock
+        self._policy = policy
+        self._random = random
+        self._new_owner = new_owner
+        self._in_flight = asyncio.Semaphore(in_flight)
+        self._heartbeat_seconds = heartbeat_seconds
+
+    async def run(
+        self,
+        stage: Stage,
+        keys: Sequence[str],
+        context: RunContext,
+        *,
+        regenerate: bool = False,
+        on_result: OnResult = lambda _: None,
+    ) -> list[Result]:
+        """Carry each of `keys` to one of its endings; the results, in the order of `keys`.
+
+        `on_result` hears of each video as soon as its ending is committed. Raises what the store raises when PostgreSQL
+        stays away; whatever was claimed is handed back or expires with its lease.
+        """
+        owner = self._new_owner()
+        if regenerate:
+            await self._store.regenerate(stage, keys)
+        claims = await self._store.claim(stage, keys, owner=owner, context=context)
+        results: dict[str, Result] = {}
+
+        def note(result: Result) -> None:
+            results[result.key] = result
+            on_result(result)
+
+        for unclaimed in claims.unclaimed:
+            note(_left_alone(unclaimed))
+        if claims.claimed:
+            await self._work_on(claims.claimed, owner, note)
+        return [results[key] for key in dict.fromkeys(keys)]
+
+    async def _work_on(self, claims: Sequence[Claim], owner: str, note: OnResult) -> None:
+        use_case = self._use_cases[claims[0].stage.kind]
+        heart = asyncio.create_task(self._beat(owner))
+        try:
+            async with asyncio.TaskGroup() as group:
+                for claim in claims:
+                    group.create_task(self._carry(claim, use_case, note))
+        except BaseException:
+            # The run is being stopped, or the store gave up: give the rest back now instead of letting the lease run out.
+            with suppress(Exception):
+                await asyncio.shield(self._store.release(owner))
+            raise
+        finally:
+            heart.cancel()
+            with suppress(asyncio.CancelledError):
+                await heart
+
+    async def _beat(self, owner: str) -> None:
+        while True:
+            await asyncio.sleep(self._heartbeat_seconds)
+            try:
+                await self._store.heartbeat(owner)
+            except Exception:  # noqa: BLE001
+                # Without the store the lease runs out and another runner takes over; every write is fenced against that.
+                _log.warning("the lease could not be renewed", exc_info=True)
+
+    async def _carry(self, claim: Claim, use_case: UseCase, note: OnResult) -> None:
+        async with self._in_flight:
+            try:
+                note(await self._until_ended(claim, use_case))
+            except StaleClaim as error:
+                note(Result(claim.video.key, "stale", message=str(error)))
+
+    async def _until_ended(self, claim: Claim, use_case: UseCase) -> Result:
+        reads = 0
+        while True:
+            try:
+                made = await use_case(Work(claim, await self._store.attempt(claim)))
+            except StaleClaim:
+                raise
+            except Exception as error:  # noqa: BLE001  every error of a use case becomes a decision, and is kept with its class
+                if not isinstance(error, PhantomsError):
+                    _log.exception("%s failed on %s", claim.stage.name, claim.video.key)
+                decision = decide(
+                    error,
+                    attempt=claim.attempts_used + 1,
+                    policy=self._policy,
+                    random=self._random,
+                    now=self._clock.now(),
+                    reads=reads,
+                )
+                reads += 1
+                ending = self._ending(error, decision)
+                if not isinstance(decision, WaitHere):
+                    return await self._end(claim, ending)
+                claim = await self._store.try_again(claim, ending)
+                await self._clock.sleep(decision.seconds)
+                continue
+            return await self._end(claim, Ending(State.DONE, made=made, counts=False))
+
+    async def _end(self, claim: Claim, ending: Ending) -> Result:
+        if not await self._store.finish(claim, ending):
+            raise StaleClaim(f"{claim.video.key}: another runner has taken over {claim.stage.name}")
+        made = ending.made
+        return Result(
+            key=claim.video.key,
+            ending=_NAMES[ending.state],
+            output=made.output if made else None,
+            cost=made.cost if made else Result.cost,
+            message=ending.message or "",
+            error_class=ending.error_class,
+            retry_at=ending.retry_at,
+        )
+
+    def _ending(self, error: Exception, decision: Decision) -> Ending:
+        provider = error.provider if isinstance(error, ProviderError) else None
+        code = error.code if isinstance(error, ProviderError) else type(error).__name__
+        evidence = error.evidence if isinstance(error, ProviderError) else None
+        message = str(error) if isinstance(error, PhantomsError) else f"{type(error).__name__}: {error}"
+        error_class = error.error_class if isinstance(error, ProviderError) else None
+        match decision:
+            case WaitHere():
+                state, retry_at, counts = State.DEFERRED, None, decision.counts
+            case Defer():
+                retry_at = decision.until or self._clock.now() + timedelta(seconds=decision.seconds)
+                state, counts = State.DEFERRED, decision.counts
+            case Fail():
+                state, retry_at, counts = (State.REJECTED if isinstance(error, HumanRejection) else State.FAILED), None, True
+                error_class = decision.error_class
+        return Ending(state, None, retry_at, counts, provider, error_class, code, message, evidence)
+
+
+_NAMES: Mapping[State, Any] = {
+    State.DONE: "done",
+    State.DEFERRED: "deferred",
+    State.FAILED: "failed",
+    State.REJECTED: "rejected",
+}
+
+
+def _left_alone(unclaimed: Unclaimed) -> Result:
+    return Result(
+        key=unclaimed.key,
+        ending=unclaimed.ending,
+        output=unclaimed.output,
+        message=unclaimed.reason,
+        error_class=unclaimed.error_class,
+        retry_at=unclaimed.retry_at,
+        fresh=False,
+    )

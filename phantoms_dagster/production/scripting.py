@@ -1,0 +1,29 @@
+"""The `script` stage: from the brief to the words of a video."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from phantoms_dagster.domain.models import ScriptOutput
+from phantoms_dagster.domain.ports import ScriptWriter
+from phantoms_dagster.domain.work import Made, Work
+
+
+class WriteScript:
+    """Lets the model write. An answer that an earlier, killed attempt was billed for is used instead of asking again."""
+
+    def __init__(self, writer: ScriptWriter) -> None:
+        self._writer = writer
+
+    async def __call__(self, work: Work) -> Made:
+        """Raises the writer's errors."""
+        paid_before = work.attempt.stored_response is not None
+        written = await self._writer.write(work.video.brief, work.video.channel, work.attempt)
+        output = ScriptOutput(
+            script=written.script,
+            model=written.model,
+            sandbox=written.sandbox,
+            input_tokens=written.input_tokens,
+            output_tokens=written.output_tokens,
+        )
+        return Made(output, Decimal(0) if paid_before else written.cost, written.provider_ref)

@@ -1,0 +1,70 @@
+"""The `<platform>/variant` stages: the approved master made to fit one platform, and the words that go with it."""
+
+from __future__ import annotations
+
+from phantoms_dagster.domain.errors import Permanent
+from phantoms_dagster.domain.models import (
+    ApprovalOutput,
+    Channel,
+    Platform,
+    RenderedVideoOutput,
+    Script,
+    ScriptOutput,
+    VariantOutput,
+    content_hash,
+)
+from phantoms_dagster.domain.ports import MediaStore, Studio
+from phantoms_dagster.domain.work import Made, Work
+from phantoms_dagster.production.rendering import scratch
+
+# YouTube refuses < and >; single guillemets read the same.
+_NO_BRACKETS = str.maketrans({"<": "\u2039", ">": "\u203a"})
+
+
+class MakeVariant:
+    """Remuxes or transcodes only when it must; what comes out is probed before anybody may publish it."""
+
+    def __init__(self, *, studio: Studio, media: MediaStore) -> None:
+        self._studio = studio
+        self._media = media
+
+    async def __call__(self, work: Work) -> Made:
+        """Raises Permanent when the master cannot be made to fit, or is not what was approved."""
+        platform = work.claim.stage.platform
+        assert platform is not None
+        script = work.claim.output("script", ScriptOutput).script
+        master = work.claim.output("rendered_video", RenderedVideoOutput)
+        approval = work.claim.output("approval", ApprovalOutput)
+        content = content_hash(script, master.video)
+        if content != approval.content_sha256:
+            raise Permanent("this is not what was approved: approve it again", provider="approval", code="content_changed")
+        path = await self._media.local(master.video)
+        with scratch(self._media) as folder:
+            fitted = folder / "variant.mp4"
+            how = await self._studio.fit(path, platform, fitted)
+            video = master.video if how == "kept" else await self._media.add(fitted)
+        probe = master.probe if how == "kept" else await self._studio.probe(await self._media.local(video))
+        title, caption = words(script, work.video.channel, platform)
+        output = VariantOutput(
+            platform=platform,
+            video=video,
+            probe=probe,
+            how=how,
+            title=title,
+            caption=caption,
+            content_sha256=content,
+        )
+        return Made(output)
+
+
+def words(script: Script, channel: Channel, platform: Platform) -> tuple[str, str]:
+    """The title and the caption, hashtags included, as that platform shows them.
+
+    Limits (contracts of the platforms): YouTube 100 characters without < and >, 5,000 bytes of description; TikTok 2,200
+    UTF-16 units; Instagram 2,200 characters and 30 hashtags. The script's own limits keep all of them; the brackets do not.
+    """
+    tags = " ".join(dict.fromkeys([*script.hashtags, *channel.hashtags]))
+    title, caption = script.title, f"{script.caption}\n\n{tags}".strip()
+    if platform is Platform.YOUTUBE:
+        return title.translate(_NO_BRACKETS), caption.translate(_NO_BRACKETS)
+    return title, caption

@@ -1,0 +1,138 @@
+"""What every adapter shares: sending a request so that each way it can end is a domain error, and redacted evidence.
+
+Which status or code means what belongs to the adapter's own table. Breakers, pools and time-outs sit in the transport
+of the client that an adapter is given.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import httpx
+
+from phantoms_dagster.domain.errors import Evidence, Permanent, Transient, Unknown
+from phantoms_dagster.domain.values import JsonObject
+
+BODY_LIMIT = 2_000
+KEPT_HEADERS = ("content-type", "retry-after", "x-request-id", "x-ratelimit-reset", "range", "content-range", "date")
+# Query parameters, headers and JSON fields that are as good as a password.
+_SECRETS = re.compile(
+    r"""(?ix)
+    ( (?:access_token|refresh_token|upload_token|upload_id|appsecret_proof|client_secret|x-amz-signature|signature|token
+        |api_key|x-api-key)(?:"\s*:\s*"|=) ) [^&"\s]+
+    | (Bearer\s+|OAuth\s+) [\w.~+/=-]+
+    """
+)
+# The request never left, or nobody was there to read it: any request may be sent again.
+_NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
+_NEVER_CONNECTED = {"ClientConnectorError", "ConnectionTimeoutError"}
+
+
+def redact(text: str) -> str:
+    """The text without tokens, signatures and session identifiers."""
+    return _SECRETS.sub(lambda m: (m.group(1) or m.group(2)) + "***", text)
+
+
+def evidence(response: httpx.Response) -> Evidence:
+    """What the provider answered, cut short and redacted. The body must have been read."""
+    return Evidence(
+        status=response.status_code,
+        headers={k: redact(v) for k, v in response.headers.items() if k.lower() in KEPT_HEADERS},
+        body=redact(response.text[:BODY_LIMIT]),
+        request=redact(f"{response.request.method} {response.request.url}"),
+    )
+
+
+def retry_after(response: httpx.Response) -> float | None:
+    """The Retry-After header in seconds from now, from either of its forms; None when absent or unreadable."""
+    value = response.headers.get("retry-after")
+    if value is None:
+        return None
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
+    except (TypeError, ValueError):
+        return None
+
+
+async def send(
+    client: httpx.AsyncClient, method: str, url: str, *, provider: str, commits: bool = False, **request: Any
+) -> httpx.Response:
+    """One request, its answer read to the end.
+
+    `commits` marks the one request of a protocol that makes something public or billable: when its answer is lost the
+    outcome is `Unknown`; any other request's is `Transient`. A request that never left is `Transient` either way.
+    Statuses are not judged here. `request`: what `httpx.AsyncClient.request` takes.
+    """
+    try:
+        return await client.request(method, url, **request)
+    except httpx.HTTPError as error:
+        if never_sent(error):
+            message = f"{provider} cannot be reached: {describe(error)}"
+            raise Transient(message, provider=provider, code=type(error).__name__) from error
+        said = Evidence(request=redact(f"{method} {url}"))
+        message = f"{provider} gave no answer: {describe(error)}"
+        kind = Unknown if commits else Transient
+        raise kind(message, provider=provider, code=type(error).__name__, evidence=said) from error
+
+
+def never_sent(error: BaseException) -> bool:
+    """Whether the request certainly did not reach the provider.
+
+    The aiohttp transport reports every broken connection as ConnectTimeout, a server that hung up after accepting the
+    request too; only its own cause tells them apart (by name, since the transport is not ours to import).
+    """
+    if isinstance(error, httpx.ConnectTimeout) and type(error.__cause__).__module__.startswith("aiohttp"):
+        return any(kind.__name__ in _NEVER_CONNECTED for kind in type(error.__cause__).__mro__)
+    return isinstance(error, _NEVER_SENT)
+
+
+def json_object(response: httpx.Response, *, provider: str, commits: bool = False) -> JsonObject:
+    """The body as a JSON object. Anything else is Transient, or Unknown when the request was the commit point."""
+    try:
+        body = response.json()
+    except ValueError:
+        body = None
+    if isinstance(body, dict):
+        return body
+    kind = Unknown if commits else Transient
+    raise kind(f"{provider} answered no JSON object", provider=provider, code="malformed", evidence=evidence(response))
+
+
+def server_error(response: httpx.Response, *, provider: str, commits: bool = False) -> Transient | Unknown:
+    """The error for a 5xx answer."""
+    kind = Unknown if commits else Transient
+    return kind(
+        f"{provider} answered {response.status_code}",
+        provider=provider,
+        code=str(response.status_code),
+        evidence=evidence(response),
+        retry_after=retry_after(response),
+    )
+
+
+def unexpected(response: httpx.Response, *, provider: str, message: str = "") -> Permanent:
+    """The error for an answer that no table knows: nothing is retried blindly."""
+    return Permanent(
+        f"{provider} answered {response.status_code}{': ' + message if message else ''}",
+        provider=provider,
+        code=str(response.status_code),
+        evidence=evidence(response),
+    )
+
+
+def describe(error: BaseException) -> str:
+    """An exception in one redacted line."""
+    return redact(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+
+
+def bearer(token: str) -> Mapping[str, str]:
+    """The Authorization header."""
+    return {"Authorization": f"Bearer {token}"}

@@ -1,0 +1,1 @@
+"""How calls to other people's services are paced and survived: admission, breakers, retry decisions, the guarded transport."""

@@ -1,0 +1,312 @@
+"""Admission to pools: slots, rates and daily quotas of every pool of a call, decided together in one round trip.
+
+Who may call now is decided by the script alone, on Redis' clock; this module only asks, keeps leases alive and gives them
+back. Sleeping until it is one's turn belongs to the caller.
+
+What may be sent twice: every script here. An acquire carries its own id, so that a repeated one finds the slot it already
+holds and pays once; renewals and releases say how it shall be; a penalty within a pause only prolongs it. A grant whose
+answer is lost for good holds its slot until the lease ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from phantoms_dagster.domain.errors import NotYet
+from phantoms_dagster.resilience import admission_scripts as lua
+from phantoms_dagster.resilience.pools import Pools
+from phantoms_dagster.resilience.redis_scripts import Argument, Scripts
+
+log = logging.getLogger(__name__)
+
+# How soon a holder notices that Redis forgot it: well within the recovery in which nobody else is let in.
+KEEPER_SECONDS = lua.RECOVERY_SECONDS / 4
+# A refusal without Retry-After.
+PAUSE_SECONDS = 1.0
+_MIDNIGHTS_KEPT_SECONDS = 3_600.0
+
+
+@dataclass(eq=False)
+class Lease:
+    """One slot in each of `pools`. `token` only ever grows, per pool: a later holder's is greater.
+
+    `lost` turns true when the lease ran out before it could be renewed: somebody else may hold the slot.
+    """
+
+    id: str
+    pools: tuple[str, ...]
+    token: int
+    granted_at: int
+    renewed: float
+    keep_until: float
+    lost: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """Go ahead; give `lease` back when done."""
+
+    lease: Lease
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Not now: ask again after `seconds`, with the same `request`, which keeps the place in line.
+
+    `pool` and `kind` name what is in the way: `slots`, `rate`, `daily`, `paused` (the provider said so), `recovery` (Redis
+    lost its memory) or `breaker` (`pool` is then the breaker's name).
+    """
+
+    seconds: float
+    pool: str
+    kind: str
+
+    def __str__(self) -> str:
+        """For people: what is waited for."""
+        said = {
+            "slots": "all slots are taken",
+            "rate": "the rate is used up",
+            "daily": "the daily quota is used up",
+            "paused": "the provider asked us to wait",
+            "recovery": "leases are being re-registered",
+            "breaker": "the breaker is open",
+        }
+        return f"{self.pool}: {said.get(self.kind, self.kind)}"
+
+
+@dataclass(eq=False)
+class Request:
+    """One call's wish to be admitted; asked with again until it is granted. `cost` counts against daily quotas."""
+
+    pools: tuple[str, ...]
+    cost: int = 1
+    breakers: tuple[str, ...] = ()
+    probes: frozenset[str] = frozenset()
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    ticket: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PoolState:
+    """A pool as it is now. `factor` is what 429s have left of its limits; `hold_seconds` the usual length of a call."""
+
+    pool: str
+    slots: int | None
+    in_flight: int
+    waiting: int
+    factor: float
+    paused_seconds: float
+    hold_seconds: float
+    quota: int | None
+    used_today: int
+
+
+class Admission:
+    """The pools, for one event loop. Close it to stop its keeper; `namespace` keeps systems on one Redis apart."""
+
+    def __init__(self, scripts: Scripts, pools: Pools, *, namespace: str = "phantoms") -> None:
+        self._scripts = scripts
+        self._pools = pools
+        self._namespace = namespace
+        self._contact = f"{namespace}:contact"
+        self._epoch = ""
+        self._losses = 0
+        self._held: dict[str, Lease] = {}
+        self._keeper: asyncio.Task[None] | None = None
+        self._releasing: set[asyncio.Task[None]] = set()
+        self._used: dict[str, tuple[int, int]] = {}
+        self._midnights: dict[str, tuple[float, list[int]]] = {}
+
+    async def acquire(self, request: Request, *, patience: float, hold_seconds: float = 600.0) -> Granted | Wait:
+        """Ask for one slot in every pool of the request, and for its share of their rates and quotas: all or nothing.
+
+        `patience`: seconds the caller would wait here; a longer wait keeps no place in line. A lease is renewed for at most
+        `hold_seconds`, then it runs out. Raises NotYet while Redis is away.
+        """
+        try:
+            answer = await self._ask(request, patience)
+        except asyncio.CancelledError:
+            self._give_back(request.id, request.pools, 0)  # it may have been granted meanwhile
+            raise
+        if answer[0] == 3:
+            return Wait(int(answer[1]) / 1e6, request.breakers[int(answer[2]) - 1], "breaker")
+        if answer[0] == 0:
+            request.ticket = int(answer[2])
+            self._epoch = answer[3]
+            pool = request.pools[int(answer[4]) - 1] if int(answer[4]) else "Redis"
+            return Wait(int(answer[1]) / 1e6, pool, answer[5])
+        return Granted(self._granted(request, answer, hold_seconds))
+
+    async def release(self, lease: Lease) -> None:
+        """Give the slots back. When Redis is away they come back with the end of the lease."""
+        self._held.pop(lease.id, None)
+        await self._send_release(lease.id, lease.pools, lease.granted_at)
+
+    def release_soon(self, lease: Lease) -> None:
+        """`release` for where nothing can be awaited, as in a cancellation."""
+        self._held.pop(lease.id, None)
+        self._give_back(lease.id, lease.pools, lease.granted_at)
+
+    def forget(self, request: Request) -> None:
+        """Leave the line: this request will not be asked with again."""
+        if request.ticket:
+            self._give_back(request.id, request.pools, 0)
+
+    async def renew(self, lease: Lease) -> bool:
+        """Begin the lease anew; False when it had run out. Kept leases are renewed by themselves."""
+        leases = [self._microseconds(self._pools.limits(pool).lease_seconds) for pool in lease.pools]
+        started = time.monotonic()
+        held = await self._hello(lease.id, lease.pools, leases)
+        lease.renewed, lease.lost = started, not held
+        return held
+
+    async def penalise(self, pool: str, retry_after: float | None = None) -> None:
+        """Learn from a 429: nothing for `retry_after` seconds, and less than before after it, restored within ten minutes."""
+        pause = self._microseconds(PAUSE_SECONDS if retry_after is None else min(max(retry_after, 0.0), 86_400.0))
+        await self._scripts.run(lua.PENALISE, [self._base(pool)], [pause])
+
+    async def look(self) -> list[PoolState]:
+        """Every pool that was used in the last days. Raises NotYet while Redis is away."""
+        seen = await self._scripts.run(lua.LOOK, [self._contact], [])
+        now, rows = int(seen[0]), [seen[i : i + 8] for i in range(1, len(seen), 8)]
+        return sorted((self._state(row, now) for row in rows), key=lambda state: state.pool)
+
+    async def aclose(self) -> None:
+        """Stop renewing, and finish the releases that are under way."""
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.gather(self._keeper, return_exceptions=True)
+        if self._releasing:
+            await asyncio.gather(*self._releasing, return_exceptions=True)
+
+    # --- asking
+
+    async def _ask(self, request: Request, patience: float) -> list[Any]:
+        lost = self._scripts.losses
+        keys = [self._contact, *map(self._breaker, request.breakers), *map(self._base, request.pools)]
+        head: list[Argument] = [request.id, request.ticket, self._microseconds(patience), self._epoch]
+        head += ["1" if lost != self._losses else "0", request.cost, len(request.breakers)]
+        head += ["1" if name in request.probes else "0" for name in request.breakers]
+        now = time.time()
+        for _ in range(2):
+            limits = [number for pool in request.pools for number in self._limits(pool, now)]
+            answer: list[Any] = await self._scripts.run(lua.ACQUIRE, keys, [*head, *limits])
+            self._losses = lost
+            if answer[0] != 2:
+                return answer
+            # Our clock is days away from Redis': its is the one that counts.
+            self._midnights.clear()
+            now = int(answer[1]) / 1e6
+        raise RuntimeError("no midnights around Redis' own time")
+
+    def _granted(self, request: Request, answer: list[Any], hold_seconds: float) -> Lease:
+        self._epoch = answer[3]
+        for n, pool in enumerate(request.pools):
+            self._used[pool] = (int(answer[4 + 2 * n]), int(answer[5 + 2 * n]))
+        now = time.monotonic()
+        lease = Lease(request.id, request.pools, int(answer[1]), int(answer[2]), now, now + hold_seconds)
+        if not lease.pools:
+            return lease
+        self._held[lease.id] = lease
+        if self._keeper is None or self._keeper.done():
+            self._keeper = asyncio.get_running_loop().create_task(self._keep())
+        return lease
+
+    def _limits(self, pool: str, now: float) -> list[Argument]:
+        limits = self._pools.limits(pool)
+        numbers: list[Argument] = [-1 if limits.slots is None else limits.slots, self._microseconds(limits.lease_seconds)]
+        numbers.append(len(limits.rates))
+        for calls, seconds, burst in limits.rates:
+            numbers += [calls, self._microseconds(seconds), burst]
+        if limits.daily is None:
+            return [*numbers, -1]
+        cached_at, midnights = self._midnights.get(pool, (0.0, []))
+        if not midnights or abs(now - cached_at) > _MIDNIGHTS_KEPT_SECONDS:
+            midnights = [second * 1_000_000 for second in limits.daily.midnights(datetime.fromtimestamp(now, UTC))]
+            self._midnights[pool] = (now, midnights)
+        # What this process saw used is a floor: a Redis that forgot the day's use learns it from us.
+        return [*numbers, limits.daily.units, *self._used.get(pool, (0, 0)), len(midnights), *midnights]
+
+    # --- keeping and giving back
+
+    async def _keep(self) -> None:
+        """Renew what is held, and notice within half a second when Redis has forgotten it."""
+        while self._held:
+            await asyncio.sleep(KEEPER_SECONDS)
+            try:
+                await self._keep_once()
+            except NotYet as error:
+                log.debug("leases cannot be renewed: %s", error)
+
+    async def _keep_once(self) -> None:
+        before, lost = self._epoch, self._scripts.losses != self._losses
+        if self._held:
+            await self._hello("-", (), [])
+        forgotten = lost or self._epoch != before
+        now = time.monotonic()
+        for lease in list(self._held.values()):
+            if lease.keep_until < now:
+                del self._held[lease.id]  # longer than any call may take: whoever held it never gave it back
+        due = [lease for lease in self._held.values() if forgotten or now - lease.renewed > self._shortest(lease) / 3]
+        for held, lease in zip(await asyncio.gather(*map(self.renew, due)), due, strict=True):
+            if not held:
+                log.warning("a call in %s outlived its lease", ", ".join(lease.pools))
+                self._held.pop(lease.id, None)
+
+    async def _hello(self, lease_id: str, pools: Sequence[str], leases: Sequence[int]) -> bool:
+        losses = self._scripts.losses
+        lost = "1" if losses != self._losses else "0"
+        keys = [self._contact, *map(self._base, pools)]
+        held, self._epoch = await self._scripts.run(lua.RENEW, keys, [lease_id, self._epoch, lost, *leases])
+        self._losses = losses
+        return int(held) == 1
+
+    def _give_back(self, lease_id: str, pools: Sequence[str], granted_at: int) -> None:
+        if not pools:
+            return
+        task = asyncio.get_running_loop().create_task(self._send_release(lease_id, pools, granted_at))
+        self._releasing.add(task)
+        task.add_done_callback(self._releasing.discard)
+
+    async def _send_release(self, lease_id: str, pools: Sequence[str], granted_at: int) -> None:
+        try:
+            await self._scripts.run(lua.RELEASE, [self._base(pool) for pool in pools], [lease_id, granted_at])
+        except NotYet as error:
+            log.debug("the slots of %s come back with their lease: %s", ", ".join(pools), error)
+
+    def _shortest(self, lease: Lease) -> float:
+        return min(self._pools.limits(pool).lease_seconds for pool in lease.pools)
+
+    def _state(self, row: Sequence[str], now: int) -> PoolState:
+        name = row[0].removeprefix(f"{self._namespace}:pool:")
+        limits = self._pools.limits(name)
+        today = limits.daily.midnights(datetime.fromtimestamp(now / 1e6, UTC)) if limits.daily else []
+        current = int(row[6]) // 1_000_000 == max((second for second in today if second * 1_000_000 <= now), default=-1)
+        return PoolState(
+            pool=name,
+            slots=limits.slots,
+            in_flight=int(row[1]),
+            waiting=int(row[2]),
+            factor=float(row[3]),
+            paused_seconds=max(0.0, (int(row[4]) - now) / 1e6),
+            hold_seconds=int(row[5]) / 1e6,
+            quota=limits.daily.units if limits.daily else None,
+            used_today=int(row[7]) if current else 0,
+        )
+
+    def _base(self, pool: str) -> str:
+        return f"{self._namespace}:pool:{pool}"
+
+    def _breaker(self, name: str) -> str:
+        return f"{self._namespace}:breaker:{name}"
+
+    @staticmethod
+    def _microseconds(seconds: float) -> int:
+        return int(min(seconds, 1e8) * 1e6)

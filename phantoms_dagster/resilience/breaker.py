@@ -1,0 +1,386 @@
+"""Circuit breakers that a whole fleet shares: one per integration, and one per integration and account.
+
+pybreaker judges, Redis keeps, this module carries. pybreaker is synchronous and knows nothing of a network, so its storage
+(`MirrorStorage`) is a copy in memory of what Redis says, at most 250 ms old:
+
+- before a call, `admit` brings the copy up to date when it is stale (one round trip for all who wait for it) and, when the
+  breaker is open and its time has come, claims the fleet's single probe by a lease;
+- after a call, `settle` tells Redis of a failure at once (successes wait for the next look), puts the fleet's totals into the
+  copy and lets pybreaker judge by `breaker.call(...)`. The state that pybreaker sets is sent to Redis, which applies it only
+  if nobody else was quicker.
+
+So a check in the middle of things costs microseconds, nothing blocks the event loop, and the rules of opening and closing
+stand in one place. Which errors count belongs to the caller, which says what came of the call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+
+import pybreaker
+
+from phantoms_dagster.domain.errors import NotYet
+from phantoms_dagster.resilience import breaker_scripts as lua
+from phantoms_dagster.resilience.redis_scripts import Scripts
+
+log = logging.getLogger(__name__)
+
+CACHE_SECONDS = 0.25
+# A breaker that a person opened without saying for how long is asked about this often: a reset is then noticed in time.
+ASK_AGAIN_SECONDS = 60.0
+
+
+class Outcome(StrEnum):
+    """What came of a call, as far as a breaker is concerned.
+
+    `FAILED`: the integration did not do its work (5xx, time-out, connection lost). `ANSWERED`: it did, whatever it said: a 429
+    or a 404 proves that it lives. `NONE`: cut short from our side, which proves nothing. `UNSENT`: nothing reached it.
+    """
+
+    ANSWERED = "answered"
+    FAILED = "failed"
+    NONE = "none"
+    UNSENT = "unsent"
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerPolicy:
+    """When a breaker opens: at least `minimum_calls` in the last `window_seconds`, of which `failure_rate` (0..1] failed.
+
+    It is probed after `reset_seconds`; a probe whose process died is given up after `probe_seconds`.
+    """
+
+    window_seconds: float = 30.0
+    minimum_calls: int = 10
+    failure_rate: float = 0.5
+    reset_seconds: float = 10.0
+    probe_seconds: float = 60.0
+
+    def __post_init__(self) -> None:
+        """Refuse what would never open, or never close."""
+        if min(self.window_seconds, self.reset_seconds, self.probe_seconds) <= 0 or self.minimum_calls < 1:
+            raise ValueError("times must be above zero and the minimum at least one call")
+        if not 0 < self.failure_rate <= 1:
+            raise ValueError("a failure rate is above 0 and at most 1")
+
+
+class BreakerOpen(NotYet):
+    """The breaker is open: nothing is sent before the next probe."""
+
+    kind = "breaker"
+
+    def __init__(self, name: str, *, retry_after: float, until: datetime) -> None:
+        super().__init__(f"the breaker of {name} is open", retry_after=retry_after, until=until)
+        self.name = name
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """One change of state. `why` is `too many failures`, `probe sent`, `probe failed`, `probe answered`, or a person's words."""
+
+    at: datetime
+    old: str
+    new: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerState:
+    """A breaker as the fleet sees it. `until` is the next probe's time while it is open."""
+
+    name: str
+    state: str
+    calls: int
+    failures: int
+    since: datetime | None = None
+    until: datetime | None = None
+    manual: bool = False
+
+
+@dataclass(eq=False)
+class Pass:
+    """Leave to make one call, given by `admit`, taken back by `settle`. `probe`: this call is the fleet's probe."""
+
+    name: str
+    probe: str | None = None
+
+
+class MirrorStorage(pybreaker.CircuitBreakerStorage):
+    """What pybreaker sees: the last look at Redis plus what has not been told to it yet. Times are translated to our clock."""
+
+    def __init__(self, name: str, policy: BreakerPolicy) -> None:
+        super().__init__(name)
+        self._policy = policy
+        self._state = pybreaker.STATE_CLOSED
+        self._since: datetime | None = None
+        self.calls = self.failures = self.untold_successes = 0
+        self.wait = 0.0
+        self.manual = False
+        self.looked_at = -CACHE_SECONDS * 2
+        self.proposed: str | None = None
+        self.probing = False
+
+    def see(self, look: lua.Look) -> None:
+        """Take over what Redis says."""
+        self._state, self.calls, self.failures = look.state, look.calls, look.failures
+        self.wait, self.manual = look.wait, look.manual
+        self._since = None if look.since_ago is None else datetime.now(UTC) - timedelta(seconds=look.since_ago)
+        self.looked_at = time.monotonic()
+
+    @property
+    def state(self) -> str:
+        """`closed`, `open` or `half-open`."""
+        return self._state
+
+    @state.setter
+    def state(self, state: str) -> None:
+        """pybreaker's verdict: believed at once here, proposed to the fleet by whoever called."""
+        self.proposed = self._state = state
+
+    @property
+    def counter(self) -> int:
+        """1 once the window holds too many failures (`fail_max` is 1), else 0: pybreaker's own count knows no window."""
+        calls = self.calls + self.untold_successes
+        return int(calls >= self._policy.minimum_calls and self.failures >= calls * self._policy.failure_rate)
+
+    @property
+    def success_counter(self) -> int:
+        """1 while the outcome at hand is the probe's: a single answer closes."""
+        return int(self.probing)
+
+    @property
+    def opened_at(self) -> datetime | None:
+        """When it last changed, by our clock."""
+        return self._since
+
+    @opened_at.setter
+    def opened_at(self, at: datetime) -> None:
+        """Redis sets the time of an opening together with the opening."""
+        self._since = at
+
+
+class ProbeOnly(pybreaker.CircuitBreakerListener):
+    """Keeps all but the probe's outcome away from a half-open breaker, counts successes, and tells `changed` of each change."""
+
+    def __init__(self, storage: MirrorStorage, changed: Callable[[str, str, str], None] | None) -> None:
+        self._storage = storage
+        self._changed = changed
+
+    def before_call(self, cb: pybreaker.CircuitBreaker, *_called: object, **_with: object) -> None:  # noqa: ARG002 - pybreaker's
+        """Raises CircuitBreakerError for a late outcome of a call that is not the probe."""
+        if self._storage.state == pybreaker.STATE_HALF_OPEN and not self._storage.probing:
+            raise pybreaker.CircuitBreakerError("half-open: only the probe's outcome counts")
+
+    def success(self, cb: pybreaker.CircuitBreaker) -> None:  # noqa: ARG002 - pybreaker's name for it
+        """A success is told to Redis with the next look."""
+        self._storage.untold_successes += 1
+
+    def state_change(
+        self,
+        cb: pybreaker.CircuitBreaker,
+        old_state: pybreaker.CircuitBreakerState | None,
+        new_state: pybreaker.CircuitBreakerState,
+    ) -> None:
+        """This process has seen the change, made here or elsewhere."""
+        old = old_state.name if old_state is not None else "?"
+        log.warning("the breaker of %s went from %s to %s", cb.name, old, new_state.name)
+        if self._changed is not None:
+            self._changed(self._storage.name, old, new_state.name)
+
+
+class _Failed(Exception):
+    """Stands for a failed call inside pybreaker."""
+
+
+def _fail() -> None:
+    raise _Failed
+
+
+@dataclass
+class _Breaker:
+    """One breaker in this process."""
+
+    policy: BreakerPolicy
+    remote: lua.Remote
+    storage: MirrorStorage
+    circuit: pybreaker.CircuitBreaker
+    looking: asyncio.Task[None] | None = field(default=None)
+
+
+class Breakers:
+    """All breakers, for one event loop. `policies` gives some names (`shotstack`, `youtube:main`, `youtube`) rules of their own.
+
+    `changed(name, old, new)` is called in this process for each change that it notices.
+    """
+
+    def __init__(
+        self,
+        scripts: Scripts,
+        *,
+        policy: BreakerPolicy | None = None,
+        policies: Mapping[str, BreakerPolicy] | None = None,
+        changed: Callable[[str, str, str], None] | None = None,
+        namespace: str = "phantoms",
+    ) -> None:
+        self._scripts = scripts
+        self._policy = policy or BreakerPolicy()
+        self._policies = dict(policies or {})
+        self._changed = changed
+        self._prefix = f"{namespace}:breaker"
+        self._breakers: dict[str, _Breaker] = {}
+
+    @staticmethod
+    def of(integration: str, account: str | None) -> tuple[str, ...]:
+        """The breakers of one call: the account's own first, then the integration's."""
+        return (integration,) if account is None else (f"{integration}:{account}", integration)
+
+    async def admit(self, name: str, *, probe_seconds: float | None = None) -> Pass:
+        """Leave to call. Raises BreakerOpen with the next probe's time, or NotYet while Redis is away.
+
+        `probe_seconds`: how long this call may take at most; should it be the probe, nobody else probes before.
+        """
+        breaker = self._breaker(name)
+        storage = breaker.storage
+        if time.monotonic() - storage.looked_at > CACHE_SECONDS:
+            await self._look(breaker)
+        if breaker.circuit.current_state == pybreaker.STATE_CLOSED:
+            return Pass(name)
+        remaining = storage.wait - (time.monotonic() - storage.looked_at)
+        if remaining <= 0:
+            probe = uuid.uuid4().hex
+            lease = max(probe_seconds or 0.0, breaker.policy.probe_seconds)
+            got, look = await breaker.remote.probe(probe, lease_seconds=lease)
+            self._see(breaker, look)
+            if got:
+                return Pass(name, probe)
+            if look.state == pybreaker.STATE_CLOSED:
+                return Pass(name)
+            remaining = look.wait
+        if storage.manual or breaker.circuit.current_state == pybreaker.STATE_HALF_OPEN:
+            # It may close at any moment: the probe's answer, or a person's word.
+            remaining = min(remaining, ASK_AGAIN_SECONDS if storage.manual else breaker.policy.reset_seconds)
+        remaining = max(remaining, CACHE_SECONDS)
+        raise BreakerOpen(name, retry_after=remaining, until=datetime.now(UTC) + timedelta(seconds=remaining))
+
+    def mistrust(self, name: str) -> None:
+        """Somebody just learnt from Redis that this breaker is not what our copy says: the next `admit` looks."""
+        self._breaker(name).storage.looked_at = -CACHE_SECONDS * 2
+
+    async def settle(self, leave: Pass, outcome: Outcome) -> None:
+        """Say what came of the call. Nothing is raised when Redis is away: what it would have learnt is lost with its state."""
+        breaker = self._breaker(leave.name)
+        try:
+            if leave.probe is not None and outcome in (Outcome.NONE, Outcome.UNSENT):
+                await breaker.remote.drop_probe(leave.probe, sent=outcome is Outcome.NONE)
+            elif outcome is Outcome.FAILED:
+                successes, breaker.storage.untold_successes = breaker.storage.untold_successes, 0
+                self._see(breaker, await breaker.remote.record(successes=successes, failures=1))
+                await self._judge(breaker, leave, _fail)
+            elif outcome is Outcome.ANSWERED:
+                await self._judge(breaker, leave, lambda: None)
+        except NotYet as error:
+            log.debug("the breaker of %s was not told: %s", leave.name, error)
+
+    async def trip(self, name: str, *, seconds: float | None = None, why: str) -> None:
+        """Open it by hand: for `seconds`, after which it is probed, or until `reset`."""
+        breaker = self._breaker(name)
+        self._see(breaker, await breaker.remote.trip(seconds, why))
+
+    async def reset(self, name: str, *, why: str) -> None:
+        """Close it by hand and forget its failures."""
+        breaker = self._breaker(name)
+        self._see(breaker, await breaker.remote.reset(why))
+
+    async def look(self) -> list[BreakerState]:
+        """Every breaker that anybody used, fresh from Redis. Raises NotYet while it is away."""
+        names = await lua.names(self._scripts, self._prefix)
+        return list(await asyncio.gather(*(self.state(name) for name in names)))
+
+    async def state(self, name: str) -> BreakerState:
+        """One breaker, fresh from Redis."""
+        look = await self._breaker(name).remote.look()
+        now = datetime.now(UTC)
+        return BreakerState(
+            name=name,
+            state=look.state,
+            calls=look.calls,
+            failures=look.failures,
+            since=None if look.since_ago is None else now - timedelta(seconds=look.since_ago),
+            until=None if look.state == pybreaker.STATE_CLOSED else now + timedelta(seconds=look.wait),
+            manual=look.manual,
+        )
+
+    async def history(self, name: str) -> list[Transition]:
+        """Its last hundred changes, the newest first."""
+        rows = await self._breaker(name).remote.history()
+        return [Transition(at=datetime.fromtimestamp(at / 1e6, UTC), old=old, new=new, why=why) for at, old, new, why in rows]
+
+    # --- inside
+
+    def _policy_of(self, name: str) -> BreakerPolicy:
+        return self._policies.get(name) or self._policies.get(name.split(":", 1)[0]) or self._policy
+
+    def _breaker(self, name: str) -> _Breaker:
+        breaker = self._breakers.get(name)
+        if breaker is None:
+            policy = self._policy_of(name)
+            storage = MirrorStorage(name, policy)
+            remote = lua.Remote(self._scripts, self._prefix, name, policy)
+            circuit = pybreaker.CircuitBreaker(
+                name=name,
+                fail_max=1,
+                reset_timeout=policy.reset_seconds,
+                listeners=[ProbeOnly(storage, self._changed)],
+                state_storage=storage,
+                throw_new_error_on_trip=False,
+            )
+            breaker = self._breakers[name] = _Breaker(policy, remote, storage, circuit)
+        return breaker
+
+    async def _look(self, breaker: _Breaker) -> None:
+        """One look at Redis for all who wait for it."""
+        if breaker.looking is None or breaker.looking.done():
+            breaker.looking = asyncio.get_running_loop().create_task(self._look_once(breaker))
+        await asyncio.shield(breaker.looking)
+
+    async def _look_once(self, breaker: _Breaker) -> None:
+        storage = breaker.storage
+        successes, storage.untold_successes = storage.untold_successes, 0
+        if successes:
+            look = await breaker.remote.record(successes=successes, failures=0)
+        else:
+            look = await breaker.remote.look()
+        if look.since_ago is None and storage.state == pybreaker.STATE_OPEN:
+            # It never changed, says Redis, and we saw it open: Redis lost its memory, not the integration its illness.
+            look = await breaker.remote.move(pybreaker.STATE_OPEN, None)
+        self._see(breaker, look)
+
+    def _see(self, breaker: _Breaker, look: lua.Look) -> None:
+        breaker.storage.see(look)
+        _ = breaker.circuit.state  # lets pybreaker follow, and its listeners know
+        breaker.storage.proposed = None
+
+    async def _judge(self, breaker: _Breaker, leave: Pass, outcome: Callable[[], None]) -> None:
+        """Let pybreaker draw its conclusion, and carry it to Redis."""
+        storage, circuit = breaker.storage, breaker.circuit
+        if leave.probe is not None:
+            # The copy may have been refreshed since; the fleet's probe is ours all the same, or Redis will refuse the verdict.
+            storage._state = pybreaker.STATE_HALF_OPEN
+        elif storage.state == pybreaker.STATE_OPEN:
+            return  # the late end of a call that began before it opened
+        storage.probing, storage.proposed = leave.probe is not None, None
+        try:
+            circuit.call(outcome)
+        except (_Failed, pybreaker.CircuitBreakerError):
+            pass
+        finally:
+            storage.probing = False
+        if storage.proposed is not None:
+            self._see(breaker, await breaker.remote.move(storage.proposed, leave.probe))

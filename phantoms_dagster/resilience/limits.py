@@ -1,0 +1,177 @@
+"""Whether one call may be made now: breakers first, then pools, and what came of it told to both.
+
+HTTP is none of this module's business; how breakers and pools decide is theirs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Protocol
+
+from phantoms_dagster.domain.errors import NotYet
+from phantoms_dagster.domain.ports import Clock
+from phantoms_dagster.resilience.admission import Admission, Lease, Request, Wait
+from phantoms_dagster.resilience.breaker import Breakers, Outcome, Pass
+from phantoms_dagster.resilience.pools import Pools
+
+
+@dataclass(frozen=True, slots=True)
+class CallScope:
+    """Whose limits a call falls under. `commits`: it is the one request of a protocol that makes something public or billable.
+
+    `cost` counts against daily quotas (YouTube: a list 1, an update 50).
+    """
+
+    integration: str
+    account: str | None = None
+    pool: str = ""
+    commits: bool = False
+    cost: int = 1
+
+
+class Refused(NotYet):
+    """A pool is full for longer than the caller waits. `pool` and `kind` say which limit it is."""
+
+    def __init__(self, wait: Wait, clock: Clock) -> None:
+        until = clock.now() + timedelta(seconds=wait.seconds)
+        super().__init__(str(wait), retry_after=wait.seconds, until=until)
+        self.pool = wait.pool
+        self.kind = wait.kind
+
+
+@dataclass(eq=False)
+class Permit:
+    """Leave to make one call. `waited`: the seconds that it took to get it."""
+
+    lease: Lease | None = None
+    passes: Sequence[Pass] = field(default_factory=tuple)
+    waited: float = 0.0
+
+
+class Limits(Protocol):
+    """What the guarded transport asks."""
+
+    async def admit(self, scope: CallScope, *, patience: float, hold_seconds: float) -> Permit:
+        """Leave to call, slept for up to `patience` seconds. Raises NotYet when it takes longer."""
+        ...
+
+    async def settle(self, permit: Permit, outcome: Outcome) -> None:
+        """The call is over. Never raises."""
+        ...
+
+    def abandon(self, permit: Permit, outcome: Outcome) -> None:
+        """`settle` for where nothing can be awaited, as in a cancellation."""
+        ...
+
+    async def throttled(self, scope: CallScope, retry_after: float | None) -> None:
+        """The provider answered 429. Never raises."""
+        ...
+
+
+class RedisLimits:
+    """The real limits, shared by the fleet."""
+
+    def __init__(self, admission: Admission, breakers: Breakers, pools: Pools, clock: Clock) -> None:
+        self._admission = admission
+        self._breakers = breakers
+        self._pools = pools
+        self._clock = clock
+        self._settling: set[asyncio.Task[None]] = set()
+
+    async def admit(self, scope: CallScope, *, patience: float, hold_seconds: float) -> Permit:
+        """Breakers, then pools. A breaker that opens while the call waits in line stops it there, before it is sent."""
+        names = self._breakers.of(scope.integration, scope.account)
+        request = Request(tuple(self._pools.of(scope.pool, scope.account)) if scope.pool else (), cost=scope.cost, breakers=names)
+        permit = Permit()
+        try:
+            permit.passes = await self._pass(names, patience + hold_seconds)
+            request.probes = _probes(permit.passes)
+            while True:
+                answer = await self._admission.acquire(request, patience=patience - permit.waited, hold_seconds=hold_seconds)
+                if not isinstance(answer, Wait):
+                    permit.lease = answer.lease
+                    return permit
+                if answer.kind == "breaker":
+                    await self.settle(permit, Outcome.UNSENT)
+                    self._breakers.mistrust(answer.pool)
+                    permit.passes = await self._pass(names, patience + hold_seconds)
+                    request.probes = _probes(permit.passes)
+                    continue
+                if permit.waited + answer.seconds > patience:
+                    raise Refused(answer, self._clock)
+                await self._clock.sleep(answer.seconds)
+                permit.waited += answer.seconds
+        except BaseException:
+            # Nothing was sent: a probe goes back, and so does the place in line.
+            self._admission.forget(request)
+            self.abandon(permit, Outcome.UNSENT)
+            raise
+
+    async def settle(self, permit: Permit, outcome: Outcome) -> None:
+        """Give the slots back and tell the breakers, to the end even if the caller is cancelled meanwhile."""
+        await asyncio.shield(self._settle_soon(permit, outcome))
+
+    def abandon(self, permit: Permit, outcome: Outcome) -> None:
+        """The same, in the background."""
+        if permit.lease is not None or permit.passes:
+            self._settle_soon(permit, outcome)
+
+    def _settle_soon(self, permit: Permit, outcome: Outcome) -> asyncio.Task[None]:
+        lease, passes, permit.lease, permit.passes = permit.lease, permit.passes, None, ()
+        task = asyncio.get_running_loop().create_task(self._settle(lease, passes, outcome))
+        self._settling.add(task)
+        task.add_done_callback(self._settling.discard)
+        return task
+
+    async def _settle(self, lease: Lease | None, passes: Sequence[Pass], outcome: Outcome) -> None:
+        if lease is not None:
+            self._admission.release_soon(lease)
+        for leave in passes:
+            await self._breakers.settle(leave, outcome)
+
+    async def throttled(self, scope: CallScope, retry_after: float | None) -> None:
+        """The narrowest pool learns: limits per token are the usual ones, and a wider one that is full tells each in turn."""
+        if scope.pool:
+            try:
+                await self._admission.penalise(self._pools.of(scope.pool, scope.account)[-1], retry_after)
+            except NotYet:
+                return  # without Redis nobody is let through anyway
+
+    async def aclose(self) -> None:
+        """Finish what goes on in the background; close the admission after it."""
+        if self._settling:
+            await asyncio.gather(*self._settling)
+
+    async def _pass(self, names: Sequence[str], probe_seconds: float) -> list[Pass]:
+        passes: list[Pass] = []
+        try:
+            for name in names:
+                passes.append(await self._breakers.admit(name, probe_seconds=probe_seconds))
+        except BaseException:
+            self.abandon(Permit(passes=passes), Outcome.UNSENT)
+            raise
+        return passes
+
+
+class UnguardedLimits:
+    """No limits at all and no Redis: for tests of adapters, and for one-off commands."""
+
+    async def admit(self, scope: CallScope, *, patience: float, hold_seconds: float) -> Permit:  # noqa: ARG002 - the protocol's
+        """Always."""
+        return Permit()
+
+    async def settle(self, permit: Permit, outcome: Outcome) -> None:
+        """Nothing was held."""
+
+    def abandon(self, permit: Permit, outcome: Outcome) -> None:
+        """Nothing was held."""
+
+    async def throttled(self, scope: CallScope, retry_after: float | None) -> None:
+        """Nothing is learnt."""
+
+
+def _probes(passes: Sequence[Pass]) -> frozenset[str]:
+    return frozenset(leave.name for leave in passes if leave.probe is not None)

@@ -1,0 +1,141 @@
+"""The limits of other people's services: what a pool is, and the numbers that their own pages give.
+
+Only values belong here. How limits are kept is `admission`; a pool named `publish_youtube:*` is one pool per account.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
+from typing import NamedTuple
+from zoneinfo import ZoneInfo
+
+PACIFIC = "America/Los_Angeles"
+MINUTE, HOUR, DAY = 60.0, 3_600.0, 86_400.0
+
+
+class Rate(NamedTuple):
+    """Never more than `calls` in any `seconds`, and no more than `burst` of them at once: the rest is spread evenly."""
+
+    calls: int
+    seconds: float
+    burst: int
+
+
+@dataclass(frozen=True, slots=True)
+class DailyQuota:
+    """`units` a calendar day of the provider's own time zone, whose days last 23 or 25 hours twice a year."""
+
+    units: int
+    zone: str = "UTC"
+
+    def midnights(self, now: datetime) -> list[int]:
+        """The starts of the days around `now` (aware), in seconds since the epoch: two days before to three after."""
+        zone = ZoneInfo(self.zone)
+        today = now.astimezone(zone).date()
+        days = (today + timedelta(days=n) for n in range(-2, 4))
+        # Midnight by the wall, not 24 hours later: only the zone knows how long a day is.
+        return [int(datetime(day.year, day.month, day.day, tzinfo=zone).astimezone(UTC).timestamp()) for day in days]
+
+
+@dataclass(frozen=True, slots=True)
+class PoolLimits:
+    """All limits of one pool. `slots`: calls in flight (None: any number); `rates`: `(calls, seconds, burst)` each.
+
+    A dead holder's slot comes back after `lease_seconds`.
+    """
+
+    slots: int | None = None
+    rates: tuple[Rate | tuple[int, float, int], ...] = ()
+    daily: DailyQuota | None = None
+    lease_seconds: float = 30.0
+
+    def __post_init__(self) -> None:
+        """Refuse limits that would let nothing through for ever, or everything."""
+        if self.slots is not None and self.slots < 1:
+            raise ValueError("a pool has at least one slot")
+        for calls, seconds, burst in self.rates:
+            if calls < 1 or seconds <= 0 or not 1 <= burst <= calls:
+                raise ValueError(f"no rate: {calls} calls in {seconds} s, {burst} at once")
+        if self.daily is not None and self.daily.units < 0:
+            raise ValueError("a quota cannot be negative")
+        if self.lease_seconds <= 0:
+            raise ValueError("a lease lasts some time")
+
+
+# The numbers are the providers' own, read in November 2026; where none is published the comment says so. A number that is
+# too high is learnt downwards from 429; one that is too low is what settings are for.
+DEFAULT_POOLS: Mapping[str, PoolLimits] = MappingProxyType(
+    {
+        # OpenAI publishes limits per account tier and in x-ratelimit-* headers only; 500 a minute is the lowest paid tier.
+        "script": PoolLimits(slots=64, rates=(Rate(500, MINUTE, 50),)),
+        "voiceover": PoolLimits(slots=32, rates=(Rate(500, MINUTE, 50),)),
+        # Shotstack: 300 Edit calls in a fixed 60 s window per key, submits and polls alike (150 on the trial stage; Serve 600).
+        # shotstack.io/docs/guide/architecting-an-application/limitations
+        "render": PoolLimits(slots=32, rates=(Rate(300, MINUTE, 30),)),
+        # Finished files come from a CDN, which is bound by our bandwidth only.
+        "download": PoolLimits(slots=16, lease_seconds=60),
+        # YouTube: 100 videos.insert a project and day since 2026-06-01, days of Pacific time. Whether an upload session that
+        # is never finished counts is not documented: it is counted.
+        # developers.google.com/youtube/v3/determine_quota_cost
+        "publish_youtube": PoolLimits(slots=16, daily=DailyQuota(100, PACIFIC)),
+        "publish_youtube:*": PoolLimits(slots=2),
+        # The bytes of an upload cost no quota.
+        "upload_youtube": PoolLimits(slots=8, lease_seconds=60),
+        # All other calls share 10,000 units a project and day: lists cost 1, videos.update and delete 50.
+        "youtube_api": PoolLimits(slots=16, daily=DailyQuota(10_000, PACIFIC)),
+        # The Analytics API has a bucket of its own whose size is not published.
+        "youtube_analytics": PoolLimits(slots=4, rates=(Rate(60, MINUTE, 6),)),
+        # TikTok: limits per user token in a sliding minute; init 6, status 30, creator_info 20, each metrics endpoint 600;
+        # about 15 posts per creator in 24 h, all clients together. developers.tiktok.com/doc/tiktok-api-v2-rate-limit
+        "publish_tiktok": PoolLimits(slots=16),
+        "publish_tiktok:*": PoolLimits(slots=2, rates=(Rate(6, MINUTE, 2), Rate(15, DAY, 15))),
+        "tiktok_creator:*": PoolLimits(slots=2, rates=(Rate(20, MINUTE, 4),)),
+        "tiktok_status:*": PoolLimits(slots=4, rates=(Rate(30, MINUTE, 6),)),
+        "upload_tiktok": PoolLimits(slots=8, lease_seconds=60),
+        "metrics_tiktok": PoolLimits(slots=8),
+        "metrics_tiktok:*": PoolLimits(slots=4, rates=(Rate(600, MINUTE, 60),)),
+        # Instagram: 50 posts per account in a rolling 24 h by the reference pages, 100 by the guide: the lower one; at most 400
+        # containers; 200 calls per user and hour otherwise. developers.facebook.com/docs/graph-api/overview/rate-limiting
+        "publish_instagram": PoolLimits(slots=16),
+        "publish_instagram:*": PoolLimits(slots=2, rates=(Rate(50, DAY, 50),)),
+        "instagram_container:*": PoolLimits(slots=2, rates=(Rate(400, DAY, 50),)),
+        "instagram_api": PoolLimits(slots=16),
+        "instagram_api:*": PoolLimits(slots=4, rates=(Rate(200, HOUR, 40),)),
+        "upload_instagram": PoolLimits(slots=8, lease_seconds=60),
+    }
+)
+
+
+class Pools:
+    """The pools that calls are admitted by: the defaults, with `overrides` on top (same names)."""
+
+    def __init__(
+        self, overrides: Mapping[str, PoolLimits] | None = None, *, defaults: Mapping[str, PoolLimits] = DEFAULT_POOLS
+    ) -> None:
+        self._limits = {**defaults, **(overrides or {})}
+
+    def limits(self, pool: str) -> PoolLimits:
+        """The limits of `render` or `publish_youtube:main`. Raises KeyError for a pool that nobody defined."""
+        found = self._limits.get(pool)
+        if found is None and ":" in pool:
+            found = self._limits.get(pool.split(":", 1)[0] + ":*")
+        if found is None:
+            raise KeyError(f"no pool {pool!r}; there are: {', '.join(sorted(self._limits))}")
+        return found
+
+    def of(self, pool: str, account: str | None) -> list[str]:
+        """The pools that one call goes through: the app's own first, then the account's; whichever of them exist."""
+        names = [pool] if pool in self._limits else []
+        if account is not None and f"{pool}:*" in self._limits:
+            names.append(f"{pool}:{account}")
+        if not names:
+            self.limits(pool)  # names what there is
+            raise KeyError(f"pool {pool!r} is kept per account, and the call names none")
+        return names
+
+    def names(self) -> list[str]:
+        """All defined names, `*` standing for any account."""
+        return sorted(self._limits)

@@ -1,0 +1,145 @@
+"""What to do after an error, as a value: wait here, come back later, or give up.
+
+Only decisions belong here: no clock, no sleeping, no table, no client. The runner carries them out; how a provider's
+answer becomes an error class belongs to that provider's adapter.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from phantoms_dagster.domain.errors import HumanRejection, NotYet, PhantomsError, ProviderError, Throttled, Transient, Unknown
+
+# Quotas turn over daily: a provider that wishes for more (or sends `Retry-After: inf`) is simply asked again after a day.
+LONGEST_WISH_SECONDS = 86_400.0
+# An unknown outcome is read back after this long, then twice as long, and so on: listings lag behind commits.
+READ_BACK_SECONDS = 30.0
+_MOST_DOUBLINGS = 64  # 2.0**1024 overflows; long before that every wait has met its bound
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """The budget of one stage. Seconds throughout; `attempts` counts the first one too.
+
+    `patience_seconds` is the longest wait inside a run: a longer one is written to the table and holds no process.
+    """
+
+    attempts: int = 5
+    backoff_seconds: float = 2.0
+    backoff_max_seconds: float = 900.0
+    patience_seconds: float = 120.0
+
+    def __post_init__(self) -> None:
+        """Refuse a budget that no error could be decided with."""
+        if self.attempts < 1:
+            raise ValueError("a stage has at least one attempt")
+        if not 0 < self.backoff_seconds <= self.backoff_max_seconds:
+            raise ValueError("the first back-off must be above zero and no longer than the longest")
+        if self.patience_seconds < 0:
+            raise ValueError("patience cannot be negative")
+
+
+@dataclass(frozen=True, slots=True)
+class WaitHere:
+    """Sleep `seconds` inside the run, then try again. `counts`: the error used up an attempt."""
+
+    seconds: float
+    reason: str = ""
+    counts: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Defer:
+    """Come back after `seconds`, or at `until` when that is given. `counts`: the error used up an attempt."""
+
+    seconds: float
+    reason: str
+    counts: bool
+    until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    """Dead letter now. `error_class` is the letter's class: a ProviderError's own, `permanent`, `rejected` or `internal`."""
+
+    error_class: str
+
+
+Decision = WaitHere | Defer | Fail
+
+
+def decide(
+    error: BaseException,
+    *,
+    attempt: int,
+    policy: RetryPolicy,
+    random: Callable[[], float],
+    now: datetime | None = None,
+    reads: int | None = None,
+) -> Decision:
+    """What to do after `error` ended try number `attempt` (from 1, counting only tries that cost an attempt).
+
+    `random` gives numbers in 0..1. `now` lets a NotYet with a time be compared with the patience; without it its
+    `retry_after` is. `reads` is the number of read-backs of an unknown outcome so far (default: `attempt - 1`).
+
+    - Transient waits with full jitter, `random() * min(max, base * 2**(attempt-1))`, on top of the provider's Retry-After:
+      a floor that a crowd would otherwise come back at all at once. It fails after `policy.attempts` tries.
+    - Throttled waits alike and never fails. NotYet waits as long as it says. Neither costs an attempt.
+    - Unknown waits `30 s * 2**reads`, at most the longest back-off, for its read-back: it is never sent again, costs no
+      attempt and is never given up by a timer.
+    - Anything else fails at once.
+
+    Raises `error` itself when it is no Exception: a cancellation or an interrupt is nobody's failure.
+    """
+    if not isinstance(error, Exception):
+        raise error
+    if isinstance(error, NotYet):
+        seconds = (error.until - now).total_seconds() if error.until is not None and now is not None else error.retry_after
+        return _wait(_finite(seconds, math.inf), str(error), counts=False, policy=policy, until=error.until)
+    if isinstance(error, Unknown):
+        wait = _doubled(READ_BACK_SECONDS, attempt - 1 if reads is None else reads, policy.backoff_max_seconds)
+        return _wait(max(wait, _wish(error.retry_after)), str(error), counts=False, policy=policy)
+    if isinstance(error, Transient):
+        costs = not isinstance(error, Throttled)
+        if costs and attempt >= policy.attempts:
+            return Fail(error.error_class)
+        backoff = random() * _doubled(policy.backoff_seconds, attempt - 1, policy.backoff_max_seconds)
+        return _wait(_wish(error.retry_after) + backoff, str(error), counts=costs, policy=policy)
+    return Fail(_class_of(error))
+
+
+def _wait(seconds: float, reason: str, *, counts: bool, policy: RetryPolicy, until: datetime | None = None) -> Decision:
+    """Here when the patience covers it, else later."""
+    if seconds <= policy.patience_seconds:
+        return WaitHere(seconds, reason, counts)
+    return Defer(seconds, reason, counts, until)
+
+
+def _doubled(base: float, times: int, most: float) -> float:
+    """`base * 2**times`, at most `most`."""
+    return min(most, base * 2.0 ** min(max(times, 0), _MOST_DOUBLINGS))
+
+
+def _wish(retry_after: float | None) -> float:
+    """A provider's Retry-After as a usable number of seconds."""
+    return _finite(retry_after or 0.0, LONGEST_WISH_SECONDS)
+
+
+def _finite(seconds: float, most: float) -> float:
+    """`seconds` within 0..most; what is no number is 0, what is endless is a day: headers can say anything."""
+    if math.isnan(seconds):
+        return 0.0
+    if math.isinf(seconds):
+        return LONGEST_WISH_SECONDS if seconds > 0 else 0.0
+    return min(max(seconds, 0.0), most)
+
+
+def _class_of(error: Exception) -> str:
+    if isinstance(error, ProviderError):
+        return error.error_class
+    if isinstance(error, HumanRejection):
+        return "rejected"
+    return "permanent" if isinstance(error, PhantomsError) else "internal"

@@ -1,0 +1,290 @@
+"""The one HTTP transport that every adapter's client goes through: breaker, admission, time-outs, outcome, metrics.
+
+An adapter cannot forget any of it and knows none of it. What a status means to a stage belongs to the adapter; here it only
+matters whether the integration did its work. Retries belong to the runner: a request is sent at most once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, Protocol
+
+import httpx
+
+from phantoms_dagster.domain.errors import NotYet
+from phantoms_dagster.resilience.breaker import Outcome
+from phantoms_dagster.resilience.limits import CallScope, Limits, Permit, UnguardedLimits
+from phantoms_dagster.resilience.wire import wire
+
+__all__ = ["CallObserver", "CallRecord", "CallScope", "Deadlines", "GuardedTransport", "UnguardedLimits", "build_client"]
+
+log = logging.getLogger(__name__)
+
+# Between the deadline of a call and the time when its slot is taken to be forgotten.
+_SLACK_SECONDS = 30.0
+Scoping = CallScope | Callable[[httpx.Request], CallScope]
+_SCOPE_FIELDS = frozenset(field.name for field in fields(CallScope))
+
+
+@dataclass(frozen=True, slots=True)
+class Deadlines:
+    """Seconds. `total` runs from sending the request to the last byte of the answer; waiting for admission is `patience`.
+
+    A request may ask for less or more: `timeout=` for connect and read, `extensions={"phantoms": {"total": 600}}`.
+    """
+
+    connect: float = 5.0
+    read: float = 60.0
+    total: float = 120.0
+    patience: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class CallRecord:
+    """One call, for metrics. `outcome`: `answered`, `failed`, `none` (cut short by us) or `deferred` (never sent).
+
+    `status` is the HTTP status if there was one, `why` the error's type or the limit in the way, `waited` the seconds until
+    admission, `seconds` those from sending to the end of the answer.
+    """
+
+    scope: CallScope
+    method: str
+    host: str
+    outcome: str
+    status: int | None
+    why: str
+    waited: float
+    seconds: float
+
+
+class CallObserver(Protocol):
+    """Is told of each call, once, when it is over. Must not block or raise."""
+
+    def __call__(self, call: CallRecord) -> None: ...
+
+
+@dataclass(eq=False)
+class _Call:
+    """A call under way."""
+
+    request: httpx.Request
+    scope: CallScope
+    total: float
+    permit: Permit
+    began: float
+    deadline: float
+    status: int | None = None
+    over: bool = False
+
+
+class GuardedTransport(httpx.AsyncBaseTransport):
+    """Guards `inner`. `scope` is what a call falls under unless its `extensions["phantoms"]` says otherwise.
+
+    That extension is a CallScope, or a mapping with some of its fields (`{"account": "main"}`) and perhaps `total` seconds; so
+    an adapter can name its account without knowing this module. Raises NotYet when a call must wait longer than the patience
+    or a breaker is open, httpx.ReadTimeout past the total deadline, and otherwise what `inner` raises.
+    """
+
+    def __init__(
+        self,
+        inner: httpx.AsyncBaseTransport,
+        limits: Limits,
+        *,
+        scope: Scoping,
+        deadlines: Deadlines | None = None,
+        observer: CallObserver | None = None,
+    ) -> None:
+        self._inner = inner
+        self._limits = limits
+        self._scope = scope
+        self._deadlines = deadlines or Deadlines()
+        self._observer = observer
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send it, once, when it is allowed to be sent. The slot is held until the answer is closed."""
+        scope, total = self._scope_of(request)
+        asked = time.monotonic()
+        try:
+            permit = await self._limits.admit(scope, patience=self._deadlines.patience, hold_seconds=total + _SLACK_SECONDS)
+        except NotYet as error:
+            why = getattr(error, "kind", type(error).__name__)
+            self._observe(CallRecord(scope, request.method, request.url.host, "deferred", None, why, time.monotonic() - asked, 0.0))
+            raise
+        began = asyncio.get_running_loop().time()
+        call = _Call(request, scope, total, permit, began, began + total)
+        self._bound(request)
+        try:
+            async with asyncio.timeout_at(call.deadline):
+                response = await self._inner.handle_async_request(request)
+        except TimeoutError as error:
+            raise await self._too_late(call) from error
+        except BaseException as error:
+            await self._failed(call, error)
+            raise
+        call.status = response.status_code
+        if response.status_code == 429:
+            await self._limits.throttled(scope, _retry_after(response.headers))
+        assert isinstance(response.stream, httpx.AsyncByteStream)
+        # The response keeps its head and extensions; only its body is watched, because the slot is taken until it is closed.
+        return httpx.Response(
+            response.status_code,
+            headers=response.headers,
+            stream=_Watched(response.stream, call, self),
+            request=request,
+            extensions=response.extensions,
+        )
+
+    async def aclose(self) -> None:
+        """Close the inner transport."""
+        await self._inner.aclose()
+
+    # --- inside
+
+    def _scope_of(self, request: httpx.Request) -> tuple[CallScope, float]:
+        said: Any = request.extensions.get("phantoms")
+        if isinstance(said, CallScope):
+            return said, self._deadlines.total
+        scope = self._scope(request) if callable(self._scope) else self._scope
+        if not isinstance(said, Mapping):
+            return scope, self._deadlines.total
+        changes = {name: value for name, value in said.items() if name in _SCOPE_FIELDS}
+        return replace(scope, **changes), float(said.get("total", self._deadlines.total))
+
+    def _bound(self, request: httpx.Request) -> None:
+        """No call without time-outs, whatever client it came from (openai's are ten minutes)."""
+        asked = request.extensions.get("timeout") or {}
+        connect, read = asked.get("connect"), asked.get("read")
+        bounded = {
+            **asked,
+            "connect": self._deadlines.connect if connect is None else min(connect, self._deadlines.connect),
+            "read": self._deadlines.read if read is None else read,
+        }
+        request.extensions = {**request.extensions, "timeout": bounded}
+
+    async def _too_late(self, call: _Call) -> httpx.ReadTimeout:
+        """Settle a call that met its deadline; the error that adapters know how to classify."""
+        error = httpx.ReadTimeout(f"no complete answer within {call.total:g} s", request=call.request)
+        await self._failed(call, error)
+        return error
+
+    async def _failed(self, call: _Call, error: BaseException) -> None:
+        """Settle a call that ended with `error`."""
+        why = type(error).__name__
+        if not isinstance(error, Exception):
+            self._cut_short(call, why)
+            return
+        # Our own mistakes (a bad URL, a closed client) say nothing about the integration.
+        ours = isinstance(error, httpx.UnsupportedProtocol | httpx.LocalProtocolError) or not isinstance(
+            error, httpx.TransportError
+        )
+        await self._finish(call, Outcome.NONE if ours else Outcome.FAILED, why)
+
+    async def _finish(self, call: _Call, outcome: Outcome, why: str = "") -> None:
+        if not call.over:
+            self._over(call, outcome, why)
+            await self._limits.settle(call.permit, outcome)
+
+    def _cut_short(self, call: _Call, why: str) -> None:
+        if not call.over:
+            self._over(call, Outcome.NONE, why)
+            self._limits.abandon(call.permit, Outcome.NONE)
+
+    def _over(self, call: _Call, outcome: Outcome, why: str) -> None:
+        call.over = True
+        seconds = asyncio.get_running_loop().time() - call.began
+        request = call.request
+        self._observe(
+            CallRecord(call.scope, request.method, request.url.host, outcome, call.status, why, call.permit.waited, seconds)
+        )
+
+    def _observe(self, record: CallRecord) -> None:
+        if self._observer is not None:
+            self._observer(record)
+
+
+class _Watched(httpx.AsyncByteStream):
+    """An answer's body: read within the deadline, and the end of its call when it is closed."""
+
+    def __init__(self, inner: httpx.AsyncByteStream, call: _Call, transport: GuardedTransport) -> None:
+        self._inner = inner
+        self._call = call
+        self._transport = transport
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        chunks = aiter(self._inner)
+        while True:
+            try:
+                async with asyncio.timeout_at(self._call.deadline):
+                    chunk = await anext(chunks)
+            except StopAsyncIteration:
+                return
+            except TimeoutError as error:
+                raise await self._transport._too_late(self._call) from error
+            except BaseException as error:
+                await self._transport._failed(self._call, error)
+                raise
+            yield chunk
+
+    async def aclose(self) -> None:
+        try:
+            await self._inner.aclose()
+        finally:
+            broke = self._call.status is not None and self._call.status >= 500
+            await self._transport._finish(self._call, Outcome.FAILED if broke else Outcome.ANSWERED)
+
+
+def build_client(
+    *,
+    limits: Limits,
+    scope: Scoping,
+    deadlines: Deadlines | None = None,
+    observer: CallObserver | None = None,
+    inner: httpx.AsyncBaseTransport | None = None,
+    **client: Any,
+) -> httpx.AsyncClient:
+    """An httpx client for one adapter and one event loop; close it. `client`: further arguments of httpx.AsyncClient.
+
+    `inner` is only given by tests. Redirects are not followed and the environment's proxies and .netrc are not used.
+    """
+    _quiet_httpx()
+    deadlines = deadlines or Deadlines()
+    guarded = GuardedTransport(inner or wire(), limits, scope=scope, deadlines=deadlines, observer=observer)
+    timeout = httpx.Timeout(deadlines.read, connect=deadlines.connect, pool=None)
+    return httpx.AsyncClient(**{"timeout": timeout, "trust_env": False, **client, "transport": guarded})
+
+
+class _NoQuery(logging.Filter):
+    """httpx logs whole URLs, and Google's session URIs, TikTok's upload URLs and Meta's tokens are secrets in the query."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if isinstance(record.args, tuple):
+            record.args = tuple(arg.copy_with(query=None) if isinstance(arg, httpx.URL) else arg for arg in record.args)
+        return True
+
+
+_NO_QUERY = _NoQuery()
+
+
+def _quiet_httpx() -> None:
+    logging.getLogger("httpx").addFilter(_NO_QUERY)  # adding the same one again does nothing
+
+
+def _retry_after(headers: httpx.Headers) -> float | None:
+    """Seconds, from any of the forms in use; None when absent or unreadable."""
+    try:
+        if "retry-after-ms" in headers:
+            return float(headers["retry-after-ms"]) / 1000
+        value = headers.get("retry-after")
+        if value is None:
+            return None
+        if value.strip().replace(".", "", 1).isdigit():
+            return float(value)
+        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
+    except (TypeError, ValueError):
+        return None

@@ -1,0 +1,137 @@
+"""What the Instagram stand-in remembers: containers and media of each account, and the life of a container.
+
+HTTP belongs in `instagram`, numbers about media in `instagram_insights`, the look into uploaded files in `instagram_media`.
+"""
+
+from __future__ import annotations
+
+import bisect
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from phantoms_dagster.sandbox.core import Sandbox
+
+DAY = 86_400
+# Ids of the two kinds of objects begin differently, so that each kind has a route, and a fault, of its own.
+CONTAINER_IDS = 17_880_000_000_000_000
+MEDIA_IDS = 18_050_000_000_000_000
+
+
+@dataclass
+class Container:
+    """A post that is not public yet. `error` is an error subcode; times are seconds since the epoch."""
+
+    id: str
+    account: str
+    caption: str
+    share_to_feed: bool
+    is_ai_generated: bool
+    created_at: float
+    uploaded_at: float | None = None
+    size: int = 0
+    sha256: str = ""
+    error: int | None = None
+    media_id: str | None = None
+    published_at: float | None = None
+
+
+@dataclass(frozen=True)
+class Media:
+    """A public reel."""
+
+    id: str
+    account: str
+    caption: str
+    share_to_feed: bool
+    is_ai_generated: bool
+    published_at: float
+
+    @property
+    def timestamp(self) -> str:
+        """The time of publication as the Graph API writes it, in whole seconds."""
+        return datetime.fromtimestamp(self.published_at, UTC).strftime("%Y-%m-%dT%H:%M:%S+0000")
+
+
+@dataclass
+class InstagramState:
+    """All accounts' containers and media, by id, in the order they were made."""
+
+    sandbox: Sandbox
+    containers: dict[str, Container] = field(default_factory=dict)
+    media: dict[str, Media] = field(default_factory=dict)
+    _opened: dict[str, list[float]] = field(default_factory=dict)
+    _published: dict[str, list[Media]] = field(default_factory=dict)
+
+    def open(self, account: str, caption: str, *, share_to_feed: bool, is_ai_generated: bool) -> Container:
+        """A new, empty container."""
+        number = str(CONTAINER_IDS + len(self.containers) + 1)
+        made = Container(number, account, caption, share_to_feed, is_ai_generated, self.sandbox.now())
+        self.containers[number] = made
+        self._opened.setdefault(account, []).append(made.created_at)
+        return made
+
+    def status(self, container: Container) -> str:
+        """`IN_PROGRESS`, `FINISHED`, `ERROR`, `EXPIRED` or `PUBLISHED`.
+
+        The setting `instagram.status_lag_seconds` lets a container stay FINISHED for a while after it was published, as a
+        platform of many machines may.
+        """
+        now = self.sandbox.now()
+        lag = float(self.sandbox.setting("instagram.status_lag_seconds", 0.0))
+        if container.published_at is not None and now - container.published_at >= lag:
+            return "PUBLISHED"
+        if now - container.created_at >= DAY:
+            return "EXPIRED"
+        if container.error is not None:
+            return "ERROR"
+        processing = float(self.sandbox.setting("instagram.processing_seconds", 0.2))
+        if container.uploaded_at is None or now - container.uploaded_at < processing:
+            return "IN_PROGRESS"
+        return "FINISHED"
+
+    def publish(self, container: Container) -> Media:
+        """Make the container's reel public and write it into the ledger."""
+        now = self.sandbox.now()
+        media = Media(
+            id=str(MEDIA_IDS + len(self.media) + 1),
+            account=container.account,
+            caption=container.caption,
+            share_to_feed=container.share_to_feed,
+            is_ai_generated=container.is_ai_generated,
+            published_at=now,
+        )
+        self.media[media.id] = media
+        self._published.setdefault(media.account, []).append(media)
+        container.media_id, container.published_at = media.id, now
+        self.sandbox.record(
+            "post",
+            platform="instagram",
+            remote_id=media.id,
+            account=media.account,
+            title=None,
+            caption=media.caption,
+            size=container.size,
+            sha256=container.sha256,
+            marker=None,
+            container=container.id,
+            is_ai_generated=container.is_ai_generated,
+            share_to_feed=container.share_to_feed,
+        )
+        return media
+
+    def containers_since(self, account: str, start: float) -> int:
+        """How many containers the account made since then."""
+        return _newer(self._opened.get(account, []), start)
+
+    def posts_since(self, account: str, start: float) -> int:
+        """How many reels the account published since then."""
+        return _newer([m.published_at for m in self._published.get(account, [])], start)
+
+    def posts_of(self, account: str) -> list[Media]:
+        """The account's reels, newest first."""
+        return self._published.get(account, [])[::-1]
+
+
+def _newer(times: list[float], start: float) -> int:
+    """How many of the times, which are in order, are after `start`."""
+    return len(times) - bisect.bisect_right(times, start)

@@ -1,0 +1,301 @@
+"""What the TikTok stand-in remembers and decides: creators, upload slots, posts, limits, growing numbers. No HTTP here.
+
+How a request is read and answered belongs in `tiktok.py`. A refusal is raised as `Refused` and becomes the API's own error.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+from phantoms_dagster.sandbox.core import Sandbox
+
+MEGABYTE = 1_000_000  # decimal, as in the official example
+MIN_CHUNK_BYTES = 5 * MEGABYTE
+MAX_CHUNK_BYTES = 64 * MEGABYTE
+MAX_LAST_CHUNK_BYTES = 128 * MEGABYTE
+MAX_CHUNKS = 1_000
+MAX_VIDEO_BYTES = 4 << 30
+MAX_TITLE_UNITS = 2_200
+UPLOAD_URL_SECONDS = 3_600
+DAY_SECONDS = 86_400
+# Calls of one user token in a sliding minute.
+CALLS_PER_MINUTE = {"creator_info": 20, "init": 6, "status": 30, "query": 600, "list": 600}
+PUBLIC_OPTIONS = ["PUBLIC_TO_EVERYONE", "MUTUAL_FOLLOW_FRIENDS", "SELF_ONLY"]
+PRIVATE_OPTIONS = ["FOLLOWER_OF_CREATOR", "MUTUAL_FOLLOW_FRIENDS", "SELF_ONLY"]
+HEAD_BYTES = 1 << 20
+
+
+class Refused(Exception):
+    """The API refuses: HTTP status (200 occurs), error code, message."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+
+
+@dataclass
+class Upload:
+    """One publish_id: what was asked for, the bytes kept so far, how it ended. Times are seconds since the epoch.
+
+    `digest` has seen the bytes kept so far, `head` is the first of them (at most HEAD_BYTES): the rest is not kept.
+    """
+
+    publish_id: str
+    token: str
+    account: str
+    post_info: dict[str, Any]
+    size: int
+    chunk_size: int
+    chunks: int
+    opened_at: float
+    uploaded: int = 0
+    digest: Any = field(default_factory=hashlib.sha256)
+    head: bytes = b""
+    accepted_at: float | None = None
+    fail_reason: str | None = None
+    post_id: int | None = None
+
+    def expected(self) -> tuple[int, int]:
+        """First and last byte (both included) of the chunk that comes next; the last chunk takes the remainder."""
+        last_start = (self.chunks - 1) * self.chunk_size
+        end = self.size if self.uploaded >= last_start else self.uploaded + self.chunk_size
+        return self.uploaded, end - 1
+
+
+@dataclass(frozen=True)
+class Post:
+    """A video that TikTok holds. `public_at` is when anybody may see it; None: never (not public to everyone).
+
+    `seconds` is its length, 0 when the file does not say.
+    """
+
+    id: int
+    account: str
+    caption: str
+    size: int
+    sha256: str
+    is_aigc: bool
+    seconds: float
+    created_at: float
+    public_at: float | None
+
+
+class TikTokState:
+    """All creators of one sandbox. Each account, told apart by its token, has its own posts and limits."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self.sandbox = sandbox
+        self.uploads: dict[str, Upload] = {}
+        self.by_token: dict[str, Upload] = {}
+        self.posts: dict[int, Post] = {}
+        self._calls: dict[tuple[str, str], deque[float]] = {}
+
+    # --- limits
+
+    def admit(self, account: str, endpoint: str) -> None:
+        """Count a call against the sliding minute. Raises Refused (429); a refused call is not counted."""
+        if not self.sandbox.setting("tiktok.rate_limits", False):
+            return
+        now = self.sandbox.now()
+        calls = self._calls.setdefault((account, endpoint), deque())
+        while calls and calls[0] <= now - 60:
+            calls.popleft()
+        if len(calls) >= CALLS_PER_MINUTE[endpoint]:
+            raise Refused(429, "rate_limit_exceeded", "The API rate limit was exceeded. Please try again later.")
+        calls.append(now)
+
+    def check_may_post(self, account: str, status: int) -> None:
+        """Raises Refused with that HTTP status: creator_info says it with 200, init with 403."""
+        if account in self.sandbox.setting("tiktok.banned_accounts", []):
+            raise Refused(status, "spam_risk_user_banned_from_posting", "The user is banned from making new posts.")
+        cap = self.sandbox.setting("tiktok.daily_posts", None)
+        since = self.sandbox.now() - DAY_SECONDS
+        if cap is not None and sum(p.account == account and p.created_at > since for p in self.posts.values()) >= cap:
+            raise Refused(status, "spam_risk_too_many_posts", "The daily post cap from the API is reached for the current user.")
+
+    # --- creators
+
+    def creator(self, account: str) -> dict[str, Any]:
+        """The data of creator_info. The setting `tiktok.creator` (an object) overrides any of its fields."""
+        return {
+            "creator_avatar_url": f"https://p16-sandbox.example/avatar/{account}.webp",
+            "creator_username": account,
+            "creator_nickname": account.replace("_", " ").title(),
+            "privacy_level_options": list(PUBLIC_OPTIONS),
+            "comment_disabled": False,
+            "duet_disabled": False,
+            "stitch_disabled": False,
+            "max_video_post_duration_sec": 600,
+            **self.sandbox.setting("tiktok.creator", {}),
+        }
+
+    # --- uploads
+
+    def open(self, account: str, post_info: dict[str, Any], source: dict[str, Any]) -> Upload:
+        """A slot for a FILE_UPLOAD. Raises Refused for whatever init refuses."""
+        self._check_post_info(account, post_info)
+        size, chunk_size, chunks = check_source(source)
+        self.check_may_post(account, 403)
+        number = len(self.uploads) + 1
+        secret = hashlib.sha256(f"{self.sandbox.seed}:tiktok:{number}".encode()).hexdigest()
+        publish_id = f"v_pub_file~v2-1.{self.sandbox.seed % 10**6:06d}{number:013d}"
+        upload = Upload(publish_id, secret, account, post_info, size, chunk_size, chunks, self.sandbox.now())
+        self.uploads[publish_id] = upload
+        self.by_token[secret] = upload
+        return upload
+
+    def _check_post_info(self, account: str, info: dict[str, Any]) -> None:
+        privacy = info.get("privacy_level")
+        if not isinstance(privacy, str):
+            raise invalid("post_info.privacy_level is required")
+        if privacy not in self.creator(account)["privacy_level_options"]:
+            raise Refused(403, "privacy_level_option_mismatch", "privacy_level is not among the creator's privacy_level_options")
+        if privacy != "SELF_ONLY" and not self.sandbox.setting("tiktok.audited", True):
+            code = "unaudited_client_can_only_post_to_private_accounts"
+            raise Refused(403, code, "Unaudited clients can only post to a private account.")
+        title = info.get("title", "")
+        if not isinstance(title, str) or len(title.encode("utf-16-le", "surrogatepass")) // 2 > MAX_TITLE_UNITS:
+            raise invalid(f"post_info.title must be text of at most {MAX_TITLE_UNITS} UTF-16 code units")
+        for name in ("brand_content_toggle", "brand_organic_toggle"):
+            if not isinstance(info.get(name), bool):
+                raise invalid(f"post_info.{name} is required and must be a boolean")
+        for name in ("disable_duet", "disable_stitch", "disable_comment", "is_aigc"):
+            if not isinstance(info.get(name, False), bool):
+                raise invalid(f"post_info.{name} must be a boolean")
+        cover = info.get("video_cover_timestamp_ms", 0)
+        if not _is_count(cover):
+            raise invalid("post_info.video_cover_timestamp_ms must be a number of milliseconds")
+
+    def accept(self, upload: Upload, size: int, digest: Any) -> bool:
+        """Keep a chunk that came whole; `digest` has seen every byte up to its end. True when posting starts with it."""
+        upload.uploaded += size
+        upload.digest = digest
+        if upload.uploaded < upload.size:
+            return False
+        upload.accepted_at = self.sandbox.now()
+        upload.fail_reason = self.sandbox.setting("tiktok.fail_reason", None)
+        if mp4_seconds(upload.head) > self.creator(upload.account)["max_video_post_duration_sec"]:
+            upload.fail_reason = "duration_check_failed"
+        if upload.fail_reason is None:
+            self._post(upload, upload.accepted_at)
+        return True
+
+    def _post(self, upload: Upload, now: float) -> None:
+        info = upload.post_info
+        number = len(self.posts) + 1
+        post_id = 7_400_000_000_000_000_000 + (self.sandbox.seed % 10**5) * 10**12 + number
+        public = info["privacy_level"] == "PUBLIC_TO_EVERYONE"
+        hidden = self._processing() + float(self.sandbox.setting("tiktok.moderation_seconds", 0.0))
+        post = Post(
+            id=post_id,
+            account=upload.account,
+            caption=info.get("title", ""),
+            size=upload.size,
+            sha256=upload.digest.hexdigest(),
+            is_aigc=info.get("is_aigc", False),
+            seconds=mp4_seconds(upload.head),
+            created_at=now,
+            public_at=now + hidden if public else None,
+        )
+        upload.post_id = post_id
+        self.posts[post_id] = post
+        self.sandbox.record(
+            "post",
+            platform="tiktok",
+            remote_id=str(post_id),
+            publish_id=upload.publish_id,
+            account=upload.account,
+            title=post.caption,
+            caption=post.caption,
+            privacy=info["privacy_level"],
+            is_aigc=post.is_aigc,
+            size=post.size,
+            sha256=post.sha256,
+        )
+
+    def _processing(self) -> float:
+        return float(self.sandbox.setting("tiktok.processing_seconds", 0.2))
+
+    def status(self, upload: Upload) -> dict[str, Any]:
+        """The data of status/fetch."""
+        now = self.sandbox.now()
+        data: dict[str, Any] = {"status": "PROCESSING_UPLOAD", "uploaded_bytes": upload.uploaded}
+        if upload.accepted_at is None or now < upload.accepted_at + self._processing():
+            return data
+        if upload.fail_reason is not None:
+            return data | {"status": "FAILED", "fail_reason": upload.fail_reason}
+        post = self.posts.get(upload.post_id or 0)
+        public = post is not None and post.public_at is not None and post.public_at <= now
+        return data | {"status": "PUBLISH_COMPLETE", "publicaly_available_post_id": [upload.post_id] if public else []}
+
+    # --- display
+
+    def public_posts(self, account: str) -> list[Post]:
+        """What anybody may see of that account, newest first."""
+        now = self.sandbox.now()
+        seen = [p for p in self.posts.values() if p.account == account and p.public_at is not None and p.public_at <= now]
+        return sorted(seen, key=lambda p: (p.created_at, p.id), reverse=True)
+
+    def counts(self, post: Post) -> dict[str, int]:
+        """Numbers that only grow, along an S from nothing to the post's own plateau; the same for the same seed."""
+        chance = random.Random(f"{self.sandbox.seed}:tiktok:{post.id}")
+        plateau, half_hours = chance.lognormvariate(8.0, 1.3), chance.uniform(6, 30)
+        rates = [chance.uniform(0.03, 0.12), chance.uniform(0.002, 0.01), chance.uniform(0.001, 0.008)]
+        hours = max(0.0, self.sandbox.now() - post.created_at) / 3_600
+        views = plateau * hours**2 / (half_hours**2 + hours**2)
+        likes, comments, shares = (int(views * rate) for rate in rates)
+        return {"view_count": int(views), "like_count": likes, "comment_count": comments, "share_count": shares}
+
+
+def invalid(message: str, *, code: str = "invalid_param") -> Refused:
+    """A 400: posting calls say invalid_param, display calls invalid_params."""
+    return Refused(400, code, message)
+
+
+def mp4_seconds(head: bytes) -> float:
+    """The length that the movie header of an MP4 or MOV says; 0 when it does not stand in the given first bytes."""
+    at = head.find(b"mvhd")
+    if at < 0 or len(head) < at + 36:
+        return 0.0
+    wide = head[at + 4] == 1  # version 1 has 64-bit times
+    scale_at, width = (at + 24, 8) if wide else (at + 16, 4)
+    scale = int.from_bytes(head[scale_at : scale_at + 4], "big")
+    return int.from_bytes(head[scale_at + 4 : scale_at + 4 + width], "big") / scale if scale else 0.0
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def check_source(source: dict[str, Any]) -> tuple[int, int, int]:
+    """video_size, chunk_size and total_chunk_count, if they keep the media transfer guide's rules. Raises Refused.
+
+    Where the guide reads two ways ("over 64 MB must be several chunks" and floor) both must hold.
+    """
+    kind = source.get("source")
+    if kind == "PULL_FROM_URL":
+        raise Refused(403, "url_ownership_unverified", "The ownership of the video_url's domain is not verified.")
+    if kind != "FILE_UPLOAD":
+        raise invalid("source_info.source must be FILE_UPLOAD or PULL_FROM_URL")
+    values = [source.get(name) for name in ("video_size", "chunk_size", "total_chunk_count")]
+    if not all(_is_count(v) and v for v in values):
+        raise invalid("source_info needs video_size, chunk_size and total_chunk_count as positive numbers")
+    size, chunk_size, chunks = (int(v) for v in values if v is not None)
+    if size > MAX_VIDEO_BYTES:
+        raise invalid("source_info.video_size is over 4 GB")
+    if chunks != size // chunk_size or not 1 <= chunks <= MAX_CHUNKS:
+        raise invalid("The total chunk count is invalid: it must be floor(video_size / chunk_size), 1 to 1000")
+    if size < MIN_CHUNK_BYTES and chunk_size != size:
+        raise invalid("The chunk size is invalid: a video below 5 MB goes as one chunk")
+    if size >= MIN_CHUNK_BYTES and not MIN_CHUNK_BYTES <= chunk_size <= MAX_CHUNK_BYTES:
+        raise invalid("The chunk size is invalid: 5 MB to 64 MB")
+    if size > MAX_CHUNK_BYTES and chunks == 1:
+        raise invalid("The total chunk count is invalid: a video over 64 MB goes in several chunks")
+    if size - (chunks - 1) * chunk_size > MAX_LAST_CHUNK_BYTES:
+        raise invalid("The last chunk is over 128 MB")
+    return size, chunk_size, chunks

@@ -1,0 +1,308 @@
+"""The stand-in of the YouTube Data API v3: resumable uploads, videos, channels, playlists and a page to watch.
+
+Rules and error bodies belong in `youtube_rules`, upload sessions in `youtube_uploads`, how a video reads in `youtube_videos`.
+
+Settings: `youtube.processing_seconds` (0.2), `youtube.inserts_per_day` (100), `youtube.units_per_day` (10,000),
+`youtube.uploads_per_channel_per_day` (none), `youtube.session_seconds` (a week), `youtube.locked_private` (False: as a
+project without YouTube's audit), `youtube.rejection_reason` (none: for videos uploaded from now on),
+`youtube.hidden_counters` (none: names such as likeCount). The ledger gets `youtube.video` when an upload's last byte is
+accepted and `post` when a video first is public or unlisted.
+"""
+
+from __future__ import annotations
+
+import functools
+import html
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Any
+
+from aiohttp import web
+
+from phantoms_dagster.sandbox.core import Sandbox
+from phantoms_dagster.sandbox.youtube_rules import (
+    MAX_FILE_BYTES,
+    OWNER_PARTS,
+    READ_ONLY_PARTS,
+    WRITABLE,
+    ApiError,
+    Quota,
+    account_of,
+    parts_of,
+    video_body,
+)
+from phantoms_dagster.sandbox.youtube_uploads import Session, receive
+from phantoms_dagster.sandbox.youtube_videos import Video, channel_id, short_hash, timestamp, uploads_id
+
+DAY = 86_400.0
+VIDEO_PARTS = frozenset(WRITABLE) | READ_ONLY_PARTS
+PLAYLIST_PARTS = frozenset({"id", "snippet", "contentDetails", "status"})
+CHANNEL_PARTS = frozenset({"id", "snippet", "contentDetails", "statistics", "status"})
+MAX_IDS = 50
+
+Handler = Callable[["YouTube", web.Request], Awaitable[web.Response]]
+
+
+def _answers(handler: Handler) -> Handler:
+    """Turn an ApiError into its answer."""
+
+    @functools.wraps(handler)
+    async def answer(self: YouTube, request: web.Request) -> web.Response:
+        try:
+            return await handler(self, request)
+        except ApiError as error:
+            await request.release()
+            return error.response()
+
+    return answer
+
+
+class YouTube:
+    """All channels, videos and upload sessions of one sandbox."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self.sandbox = sandbox
+        self.quota = Quota()
+        self.sessions: dict[str, Session] = {}
+        self.videos: dict[str, Video] = {}  # oldest first
+
+    # --- uploads
+
+    @_answers
+    async def open(self, request: web.Request) -> web.Response:
+        """POST: start a resumable upload; the answer's Location is its session URI."""
+        account = _known(account_of(request))
+        if request.query.get("uploadType") != "resumable":
+            raise ApiError(400, "badRequest", "uploadType must be resumable.", domain="global")
+        parts = parts_of(request, allowed=VIDEO_PARTS)
+        # Whether YouTube charges a session that is never finished is not documented: the strict reading.
+        self.quota.charge(self.sandbox, inserts=1)
+        self._refuse_beyond_upload_limit(account)
+        total = _declared_size(request)
+        body = await video_body(request, parts, sandbox=self.sandbox, update=False)
+        session = Session(
+            id=short_hash("session", self.sandbox.seed, account, len(self.sessions), length=40),
+            account=account,
+            body=body,
+            parts=parts,
+            file_name=request.headers.get("Slug", "unknown"),
+            total=total,
+            expires_at=self.sandbox.now() + self.sandbox.setting("youtube.session_seconds", 7 * DAY),
+        )
+        self.sessions[session.id] = session
+        location = request.url.with_query({"uploadType": "resumable", "upload_id": session.id})
+        return web.Response(headers={"Location": str(location), "X-GUploader-UploadID": session.id})
+
+    @_answers
+    async def upload(self, request: web.Request) -> web.Response:
+        """PUT on a session URI: bytes, or a question for the progress; the final answer is repeated to whoever asks."""
+        account_of(request, required=False)  # the session URI alone is enough, a wrong token is not
+        session = self.sessions.get(request.query.get("upload_id", ""))
+        if session is None or self.sandbox.now() >= session.expires_at:
+            raise ApiError(404, "notFound", "The upload session was not found.", domain="global")
+        if session.final is None:
+            await receive(session, request)
+            if not session.complete:
+                return session.incomplete()
+        if session.final is None:
+            session.final = (201, self._accept(session).resource(session.parts, self.sandbox))
+        else:
+            await request.release()
+        status, body = session.final
+        return web.json_response(body, status=status)
+
+    def _accept(self, session: Session) -> Video:
+        """The last byte is there: from now on the video exists."""
+        now = self.sandbox.now()
+        video = Video(
+            id=short_hash("video", self.sandbox.seed, session.id, length=11),
+            account=session.account,
+            snippet={"title": "unknown", **session.body.get("snippet", {})},
+            status=dict(session.body.get("status", {})),
+            file_name=session.file_name,
+            size=session.received,
+            sha256=session.sha256,
+            head=bytes(session.head),
+            uploaded_at=now,
+            processed_at=now + self.sandbox.setting("youtube.processing_seconds", 0.2),
+            rejection=self.sandbox.setting("youtube.rejection_reason", None),
+        )
+        self.videos[video.id] = video
+        self.sandbox.record("youtube.video", **video.facts())
+        self._settle(video)
+        return video
+
+    def _refuse_beyond_upload_limit(self, account: str) -> None:
+        limit = self.sandbox.setting("youtube.uploads_per_channel_per_day", None)
+        since = self.sandbox.now() - DAY
+        if limit is not None and sum(v.account == account and v.uploaded_at > since for v in self.videos.values()) >= limit:
+            raise ApiError(400, "uploadLimitExceeded", "The user has exceeded the number of videos they may upload.")
+
+    def _settle(self, video: Video) -> None:
+        """Carry out what the status asks for: a schedule that is due, the lock of unaudited projects, the first showing."""
+        now = self.sandbox.now()
+        at = video.status.get("publishAt")
+        if at is not None and datetime.fromisoformat(at).timestamp() <= now:
+            video.status = {k: v for k, v in video.status.items() if k != "publishAt"} | {"privacyStatus": "public"}
+        if video.published_at is None and self.sandbox.setting("youtube.locked_private", False):
+            video.status["privacyStatus"] = "private"
+        if video.privacy != "private" and video.published_at is None:
+            video.published_at = now
+            self.sandbox.record("post", **video.facts())
+
+    # --- videos
+
+    @_answers
+    async def list_videos(self, request: web.Request) -> web.Response:
+        """GET videos by id: those that exist and that this account may see, in the order asked for."""
+        account = _known(account_of(request))
+        self.quota.charge(self.sandbox, units=1)
+        parts = parts_of(request, allowed=VIDEO_PARTS)
+        ids = [i for value in request.query.getall("id", []) for i in value.split(",") if i]
+        if not ids:
+            raise ApiError(400, "missingRequiredParameter", "No filter selected. Expected one of: id", domain="youtube.parameter")
+        if len(ids) > MAX_IDS:
+            raise ApiError(400, "invalidFilters", f"At most {MAX_IDS} ids.", domain="youtube.parameter")
+        found = [self.videos[i] for i in dict.fromkeys(ids) if i in self.videos]
+        for video in found:
+            self._settle(video)
+        seen = [v for v in found if v.account == account or v.privacy != "private"]
+        if OWNER_PARTS & set(parts) and any(v.account != account for v in seen):
+            raise ApiError(403, "forbidden", "The request cannot access private details of the video.")
+        return _listing("youtube#videoListResponse", [v.resource(parts, self.sandbox) for v in seen])
+
+    @_answers
+    async def update_video(self, request: web.Request) -> web.Response:
+        """PUT: every part that is sent is replaced; what it leaves out is gone."""
+        account = _known(account_of(request))
+        self.quota.charge(self.sandbox, units=50)
+        parts = parts_of(request, allowed=VIDEO_PARTS)
+        body = await video_body(request, parts, sandbox=self.sandbox, update=True)
+        video = self.videos.get(str(body.get("id", "")))
+        if video is None:
+            raise ApiError(404, "videoNotFound", "The video that you are trying to update cannot be found.")
+        if video.account != account:
+            raise ApiError(403, "forbidden", "The request is not authorized to change this video.")
+        if "snippet" in parts:
+            video.snippet = dict(body["snippet"])
+        if "status" in parts:
+            video.status = dict(body.get("status", {}))
+        self._settle(video)
+        return web.json_response(video.resource(parts, self.sandbox))
+
+    @_answers
+    async def insert_without_media(self, request: web.Request) -> web.Response:
+        """POST of a resource alone."""
+        account_of(request)
+        raise ApiError(400, "mediaBodyRequired", "The request does not include the video content.")
+
+    # --- channels and playlists
+
+    @_answers
+    async def channels(self, request: web.Request) -> web.Response:
+        """GET the channel of the account."""
+        account = _known(account_of(request))
+        self.quota.charge(self.sandbox, units=1)
+        parts = parts_of(request, allowed=CHANNEL_PARTS)
+        if request.query.get("mine") != "true":
+            message = "No filter selected. Expected one of: mine"
+            raise ApiError(400, "missingRequiredParameter", message, domain="youtube.parameter")
+        known: dict[str, dict[str, Any]] = {
+            "snippet": {"title": account, "description": "", "publishedAt": timestamp(0)},
+            "contentDetails": {"relatedPlaylists": {"likes": "", "uploads": uploads_id(account)}},
+        }
+        identity = {"kind": "youtube#channel", "etag": short_hash(account, length=27), "id": channel_id(account)}
+        return _listing("youtube#channelListResponse", [{**identity, **{p: known[p] for p in parts if p in known}}])
+
+    @_answers
+    async def playlist_items(self, request: web.Request) -> web.Response:
+        """GET the uploads of an account, newest first; private ones for the owner alone."""
+        account = _known(account_of(request))
+        self.quota.charge(self.sandbox, units=1)
+        parts = parts_of(request, allowed=PLAYLIST_PARTS)
+        playlist, limit, start = (
+            request.query.get("playlistId", ""),
+            _integer(request, "maxResults", 5),
+            _integer(request, "pageToken", 0),
+        )
+        if not playlist or limit > MAX_IDS:
+            raise ApiError(400, "invalidValue", "playlistId or maxResults is missing or invalid.", domain="youtube.parameter")
+        mine = [v for v in reversed(self.videos.values()) if uploads_id(v.account) == playlist]
+        if not mine:  # YouTube has no such playlist before the first upload
+            raise ApiError(404, "playlistNotFound", "The playlist cannot be found.", domain="youtube.playlistItem")
+        for video in mine:
+            self._settle(video)
+        seen = [v for v in mine if v.account == account or v.privacy == "public"]
+        items = [v.playlist_item(i, parts) for i, v in enumerate(seen[start : start + limit], start)]
+        following = {"nextPageToken": str(start + limit)} if start + limit < len(seen) else {}
+        return _listing("youtube#playlistItemListResponse", items, total=len(seen), **following)
+
+    # --- the site
+
+    async def watch(self, request: web.Request) -> web.Response:
+        """The page of a video, for people."""
+        video = self.videos.get(request.match_info["id"])
+        if video is not None:
+            self._settle(video)
+        if video is None or not video.is_out(self.sandbox.now()):
+            return _page("Video unavailable", "<p>This video is private or does not exist.</p>", status=404)
+        title, description = (html.escape(str(video.snippet.get(k, ""))) for k in ("title", "description"))
+        views = video.statistics(self.sandbox).get("viewCount", "?")
+        facts = f"{html.escape(video.account)}, {video.privacy}, {views} views, {video.size} bytes, sha256 {video.sha256}"
+        return _page(title, f'<p style="white-space:pre-wrap">{description}</p><p><small>{facts}</small></p>')
+
+
+def _known(account: str | None) -> str:
+    if account is None:
+        raise ApiError(401, "required", "Login Required.", domain="global")
+    return account
+
+
+def _integer(request: web.Request, name: str, default: int) -> int:
+    value = request.query.get(name)
+    if value is None:
+        return default
+    if not value.isascii() or not value.isdigit():
+        raise ApiError(400, "invalidValue", f"Invalid value for {name}.", domain="youtube.parameter")
+    return int(value)
+
+
+def _declared_size(request: web.Request) -> int | None:
+    kind = request.headers.get("X-Upload-Content-Type", "application/octet-stream")
+    if not kind.startswith("video/") and kind != "application/octet-stream":
+        message = f"Media type '{kind}' is not supported. Valid media types: [video/*, application/octet-stream]"
+        raise ApiError(400, "badContent", message, domain="global")
+    declared = request.headers.get("X-Upload-Content-Length")
+    if declared is None:
+        return None
+    if not declared.isascii() or not declared.isdigit():
+        raise ApiError(400, "badRequest", "Invalid X-Upload-Content-Length.", domain="global")
+    if int(declared) > MAX_FILE_BYTES:
+        raise ApiError(413, "uploadTooLarge", "The media is too large.", domain="global")
+    return int(declared)
+
+
+def _listing(kind: str, items: list[dict[str, Any]], *, total: int | None = None, **more: str) -> web.Response:
+    page = {"totalResults": len(items) if total is None else total, "resultsPerPage": len(items)}
+    return web.json_response({"kind": kind, "etag": short_hash(kind, items, length=27), "items": items, "pageInfo": page, **more})
+
+
+def _page(title: str, body: str, *, status: int = 200) -> web.Response:
+    text = f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title><h1>{title}</h1>{body}</html>"
+    return web.Response(text=text, status=status, content_type="text/html")
+
+
+def routes(sandbox: Sandbox) -> list[web.RouteDef]:
+    """The routes of the stand-in; its state is `sandbox.state["youtube"]`."""
+    youtube = sandbox.state["youtube"] = YouTube(sandbox)
+    upload = "/{prefix:(?:resumable/)?upload}/youtube/v3/videos"  # the discovery document lists both spellings
+    return [
+        web.post(upload, youtube.open, name="youtube.open"),
+        web.put(upload, youtube.upload, name="youtube.upload"),
+        web.get("/youtube/v3/videos", youtube.list_videos, name="youtube.list"),
+        web.put("/youtube/v3/videos", youtube.update_video, name="youtube.update"),
+        web.post("/youtube/v3/videos", youtube.insert_without_media, name="youtube.insert"),
+        web.get("/youtube/v3/channels", youtube.channels, name="youtube.channels"),
+        web.get("/youtube/v3/playlistItems", youtube.playlist_items, name="youtube.playlist"),
+        web.get("/watch/{id}", youtube.watch, name="youtube.watch"),
+    ]

@@ -1,0 +1,170 @@
+"""What YouTube refuses: its error bodies, bearer tokens, daily quotas and the rules for the fields of a video.
+
+What a video is and how it reads belongs in `youtube_videos`, the protocol in `youtube`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from aiohttp import web
+
+from phantoms_dagster.sandbox.core import Sandbox
+
+PACIFIC = ZoneInfo("America/Los_Angeles")  # where YouTube's quota day begins
+TOKEN_PREFIX = "sandbox-"  # noqa: S105 - what every token of the sandbox starts with
+MAX_TITLE_CHARACTERS = 100
+MAX_DESCRIPTION_BYTES = 5_000
+MAX_TAG_CHARACTERS = 500
+MAX_FILE_BYTES = 274_877_906_944
+CATEGORIES = frozenset(["1", "2", "10", "15", "17", "19", "20", "22", "23", "24", "25", "26", "27", "28", "29"])
+PRIVACIES = ("private", "unlisted", "public")
+# Parts that videos.insert and videos.update write, with the fields that a client may set in them.
+WRITABLE: dict[str, dict[str, type]] = {
+    "snippet": {
+        "title": str,
+        "description": str,
+        "tags": list,
+        "categoryId": str,
+        "defaultLanguage": str,
+        "defaultAudioLanguage": str,
+    },
+    "status": {
+        "privacyStatus": str,
+        "publishAt": str,
+        "selfDeclaredMadeForKids": bool,
+        "containsSyntheticMedia": bool,
+        "license": str,
+        "embeddable": bool,
+        "publicStatsViewable": bool,
+    },
+}
+READ_ONLY_PARTS = frozenset({"contentDetails", "statistics", "processingDetails", "fileDetails", "id", "player"})
+OWNER_PARTS = frozenset({"processingDetails", "fileDetails"})
+
+
+class ApiError(Exception):
+    """An answer of the API that is an error; `reason` is what clients tell errors apart by."""
+
+    def __init__(self, status: int, reason: str, message: str, *, domain: str = "youtube.video") -> None:
+        super().__init__(message)
+        self.status = status
+        self.reason = reason
+        self.message = message
+        self.domain = domain
+
+    def response(self) -> web.Response:
+        """The error in Google's shape."""
+        cause = {"message": self.message, "domain": self.domain, "reason": self.reason}
+        body = {"error": {"code": self.status, "message": self.message, "errors": [cause]}}
+        headers = {"WWW-Authenticate": 'Bearer realm="https://accounts.google.com/"'} if self.status == 401 else {}
+        return web.json_response(body, status=self.status, headers=headers)
+
+
+def account_of(request: web.Request, *, required: bool = True) -> str | None:
+    """The account behind the bearer token. None without a token, where none is required. Raises ApiError 401."""
+    header = request.headers.get("Authorization")
+    if header is None:
+        if not required:
+            return None
+        raise ApiError(401, "required", "Login Required.", domain="global")
+    token = header.removeprefix("Bearer ")
+    if token in (header, TOKEN_PREFIX) or not token.startswith(TOKEN_PREFIX):
+        raise ApiError(401, "authError", "Request had invalid authentication credentials.", domain="global")
+    return token.removeprefix(TOKEN_PREFIX)
+
+
+@dataclass
+class Quota:
+    """What a project has used since midnight in California: upload calls in one bucket, units for all else in another."""
+
+    day: str = ""
+    used: Counter[str] = field(default_factory=Counter)
+
+    def charge(self, sandbox: Sandbox, *, inserts: int = 0, units: int = 0) -> None:
+        """Take from the day's quota, or raise ApiError quotaExceeded and take nothing."""
+        today = datetime.fromtimestamp(sandbox.now(), PACIFIC).date().isoformat()
+        if today != self.day:
+            self.day, self.used = today, Counter()
+        limits = {
+            "inserts": (inserts, sandbox.setting("youtube.inserts_per_day", 100)),
+            "units": (units, sandbox.setting("youtube.units_per_day", 10_000)),
+        }
+        if any(cost and self.used[bucket] + cost > limit for bucket, (cost, limit) in limits.items()):
+            raise ApiError(403, "quotaExceeded", "The request cannot be completed: quota exceeded.", domain="youtube.quota")
+        self.used.update({bucket: cost for bucket, (cost, _) in limits.items()})
+
+
+def parts_of(request: web.Request, *, allowed: frozenset[str]) -> tuple[str, ...]:
+    """The names in `part`, given once with commas or several times. Raises ApiError 400."""
+    names = tuple(n for value in request.query.getall("part", []) for n in value.split(",") if n)
+    if not names:
+        raise ApiError(400, "missingRequiredParameter", "No value for parameter 'part'.", domain="global")
+    for name in names:
+        if name not in allowed:
+            raise ApiError(400, "unknownPart", f"'{name}' is no part of this resource.", domain="youtube.part")
+    return names
+
+
+async def video_body(request: web.Request, parts: tuple[str, ...], *, sandbox: Sandbox, update: bool) -> dict[str, Any]:
+    """The video resource in a request's body, checked field by field. Raises ApiError 400."""
+    try:
+        body = json.loads(await request.read() or b"{}")
+    except ValueError as error:
+        raise ApiError(400, "parseError", "Parse Error", domain="global") from error
+    if not isinstance(body, dict):
+        raise ApiError(400, "parseError", "Parse Error", domain="global")
+    for part, content in body.items():
+        if part in ("id", "kind", "etag"):
+            continue
+        if part not in parts:
+            raise ApiError(400, "unexpectedPart", f"The body holds '{part}', the part parameter does not.", domain="youtube.part")
+        _check_types(part, content)
+    if "snippet" in parts:
+        _check_snippet(body.get("snippet", {}), update=update)
+    if "status" in parts:
+        _check_status(body.get("status", {}), now=sandbox.now())
+    return body
+
+
+def _check_types(part: str, content: object) -> None:
+    fields = WRITABLE.get(part, {})
+    for name, value in content.items() if isinstance(content, dict) else [("", None)]:
+        if name not in fields:
+            message = f"Invalid JSON payload received. Unknown name \"{name}\" at 'video.{part}': Cannot find field."
+            raise ApiError(400, "invalid", message, domain="global")
+        if not isinstance(value, fields[name]):
+            raise ApiError(400, "invalid", f"Invalid value at 'video.{part}.{name}'", domain="global")
+
+
+def _check_snippet(snippet: dict[str, Any], *, update: bool) -> None:
+    title, description = snippet.get("title", ""), snippet.get("description", "")
+    if not title.strip() or len(title) > MAX_TITLE_CHARACTERS or "<" in title or ">" in title:
+        raise ApiError(400, "invalidTitle", "The request metadata specifies an invalid or empty video title.")
+    if len(description.encode()) > MAX_DESCRIPTION_BYTES or "<" in description or ">" in description:
+        raise ApiError(400, "invalidDescription", "The request metadata specifies an invalid video description.")
+    tags = snippet.get("tags", [])
+    # YouTube counts the commas between tags and the quotes around a tag with a space.
+    if sum(len(str(t)) + 2 * (" " in str(t)) for t in tags) + max(0, len(tags) - 1) > MAX_TAG_CHARACTERS:
+        raise ApiError(400, "invalidTags", "The request metadata specifies invalid video keywords.")
+    if snippet.get("categoryId", "" if update else "22") not in CATEGORIES:
+        raise ApiError(400, "invalidCategoryId", "The snippet.categoryId property specifies an invalid category ID.")
+
+
+def _check_status(status: dict[str, Any], *, now: float) -> None:
+    privacy = status.get("privacyStatus", "public")
+    if privacy not in PRIVACIES or status.get("license", "youtube") not in ("youtube", "creativeCommon"):
+        raise ApiError(400, "invalidVideoMetadata", "The request metadata is invalid.")
+    if (at := status.get("publishAt")) is None:
+        return
+    try:
+        when = datetime.fromisoformat(at)
+    except ValueError:
+        when = None
+    if when is None or when.tzinfo is None or privacy != "private" or when < datetime.fromtimestamp(now, UTC):
+        raise ApiError(400, "invalidPublishAt", "The request metadata specifies an invalid scheduled publishing time.")

@@ -1,0 +1,226 @@
+"""What YouTube holds: channels, videos, how each part of a video reads, and how its counters grow.
+
+What is refused belongs in `youtube_rules`, the protocol in `youtube`.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+import random
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import PurePosixPath
+from typing import Any
+
+from phantoms_dagster.sandbox.core import Sandbox
+
+HOUR = 3_600.0
+# What the sandbox takes for a video: an MP4 or QuickTime file, or Matroska and WebM.
+_MAGIC = ((4, b"ftyp"), (0, b"\x1a\x45\xdf\xa3"))
+_FAILED = ("failed", "rejected")
+
+
+def short_hash(*parts: object, length: int) -> str:
+    """A stable identifier of letters, digits, - and _."""
+    digest = hashlib.sha256("\0".join(str(p) for p in parts).encode()).digest()
+    return base64.urlsafe_b64encode(digest).decode()[:length]
+
+
+def channel_id(account: str) -> str:
+    """The id of an account's channel; the uploads playlist is the same with UU in front."""
+    return "UC" + short_hash("channel", account, length=22)
+
+
+def uploads_id(account: str) -> str:
+    """The id of the playlist of all uploads of an account."""
+    return "UU" + channel_id(account)[2:]
+
+
+def timestamp(seconds: float) -> str:
+    """Seconds since the epoch, as the API writes times."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def mp4_seconds(head: bytes) -> float | None:
+    """The length of an MP4 whose `mvhd` box is within `head`; None when it is not."""
+    at = head.find(b"mvhd") + 4
+    if at < 4 or len(head) < at + 32:
+        return None
+    skip, width = (20, 8) if head[at] == 1 else (12, 4)
+    scale = int.from_bytes(head[at + skip : at + skip + 4])
+    length = int.from_bytes(head[at + skip + 4 : at + skip + 4 + width])
+    return length / scale if scale else None
+
+
+@dataclass
+class Video:
+    """One video. `head` is the first part of its bytes; times are seconds since the epoch; `seconds` is its length."""
+
+    id: str
+    account: str
+    snippet: dict[str, Any]
+    status: dict[str, Any]
+    file_name: str
+    size: int
+    sha256: str
+    head: bytes
+    uploaded_at: float
+    processed_at: float
+    rejection: str | None = None
+    published_at: float | None = None
+    seconds: float | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.seconds = mp4_seconds(self.head)
+
+    @property
+    def privacy(self) -> str:
+        """private, unlisted or public; public is what a missing value means to YouTube."""
+        return str(self.status.get("privacyStatus", "public"))
+
+    def failure(self) -> str | None:
+        """Why the file cannot be processed, or None."""
+        if self.size == 0:
+            return "emptyFile"
+        return None if any(self.head[at : at + len(magic)] == magic for at, magic in _MAGIC) else "invalidFile"
+
+    def upload_status(self, now: float) -> str:
+        """uploaded, processed, failed or rejected."""
+        if now < self.processed_at:
+            return "uploaded"
+        if self.failure():
+            return "failed"
+        return "rejected" if self.rejection else "processed"
+
+    def resource(self, parts: tuple[str, ...], sandbox: Sandbox) -> dict[str, Any]:
+        """The video as the API answers it, with these parts."""
+        now = sandbox.now()
+        body: dict[str, Any] = {"kind": "youtube#video", "etag": short_hash(self.id, self.status, length=27), "id": self.id}
+        made = {
+            "snippet": self._snippet,
+            "status": self._status,
+            "contentDetails": self._content_details,
+            "processingDetails": self._processing_details,
+            "fileDetails": self._file_details,
+            "statistics": lambda _: self.statistics(sandbox),
+        }
+        for part in parts:
+            content = made[part](now) if part in made else None
+            if content is not None:
+                body[part] = content
+        return body
+
+    def _snippet(self, _: float) -> dict[str, Any]:
+        published = self.published_at if self.published_at is not None else self.uploaded_at
+        return {
+            "publishedAt": timestamp(published),
+            "channelId": channel_id(self.account),
+            "channelTitle": self.account,
+            "title": self.snippet["title"],
+            "description": self.snippet.get("description", ""),
+            "categoryId": self.snippet.get("categoryId", "22"),
+            "liveBroadcastContent": "none",
+            **({"tags": self.snippet["tags"]} if self.snippet.get("tags") else {}),
+        }
+
+    def _status(self, now: float) -> dict[str, Any]:
+        state = self.upload_status(now)
+        answer: dict[str, Any] = {
+            "uploadStatus": state,
+            "privacyStatus": self.privacy,
+            "license": self.status.get("license", "youtube"),
+            "embeddable": self.status.get("embeddable", True),
+            "publicStatsViewable": self.status.get("publicStatsViewable", True),
+            "madeForKids": self.status.get("selfDeclaredMadeForKids", False),
+        }
+        optional = ("selfDeclaredMadeForKids", "containsSyntheticMedia", "publishAt")
+        answer |= {k: self.status[k] for k in optional if k in self.status}
+        if state == "failed":
+            answer["failureReason"] = self.failure()
+        if state == "rejected":
+            answer["rejectionReason"] = self.rejection
+        return answer
+
+    def _content_details(self, _: float) -> dict[str, Any]:
+        whole = round(self.seconds or 0)
+        duration = f"PT{whole // 60}M{whole % 60}S" if whole >= 60 else f"PT{whole}S"
+        return {"duration": duration, "dimension": "2d", "definition": "hd", "caption": "false", "projection": "rectangular"}
+
+    def _processing_details(self, now: float) -> dict[str, Any]:
+        states = {"uploaded": "processing", "processed": "succeeded", "failed": "failed", "rejected": "terminated"}
+        answer = {
+            "processingStatus": states[self.upload_status(now)],
+            "fileDetailsAvailability": "available" if now >= self.processed_at else "inProgress",
+        }
+        return answer | ({"processingFailureReason": "transcodeFailed"} if answer["processingStatus"] == "failed" else {})
+
+    def _file_details(self, now: float) -> dict[str, Any] | None:
+        """Known only once the file has been looked at, as on YouTube."""
+        if now < self.processed_at:
+            return None
+        length = {} if self.seconds is None else {"durationMs": str(round(self.seconds * 1_000))}
+        return {"fileName": self.file_name, "fileSize": str(self.size), "fileType": "video", **length}
+
+    def statistics(self, sandbox: Sandbox) -> dict[str, str]:
+        """The counters now, as strings: an S-shaped curve to this video's own plateau, fixed by the seed, never falling."""
+        chance = random.Random(f"{sandbox.seed}:{self.id}")
+        plateau = 10 ** chance.uniform(2.5, 4.8)
+        middle, width = chance.uniform(10, 40), chance.uniform(3, 9)
+        likes, comments = chance.uniform(0.02, 0.07), chance.uniform(0.001, 0.006)
+        hours = 0.0 if self.published_at is None else max(0.0, sandbox.now() - self.published_at) / HOUR
+        floor = _logistic(-middle / width)
+        share = (_logistic((hours - middle) / width) - floor) / (1 - floor)
+        views = int(plateau * share)
+        counters = {
+            "viewCount": str(views),
+            "likeCount": str(int(views * likes)),
+            "favoriteCount": "0",
+            "commentCount": str(int(views * comments)),
+        }
+        return {k: v for k, v in counters.items() if k not in sandbox.setting("youtube.hidden_counters", ())}
+
+    def is_out(self, now: float) -> bool:
+        """Whether somebody other than the owner can see it."""
+        return self.privacy != "private" and self.upload_status(now) not in _FAILED
+
+    def facts(self) -> dict[str, Any]:
+        """What the ledger says of it."""
+        return {
+            "platform": "youtube",
+            "remote_id": self.id,
+            "account": self.account,
+            "title": self.snippet["title"],
+            "caption": self.snippet.get("description", ""),
+            "size": self.size,
+            "sha256": self.sha256,
+            "marker": PurePosixPath(self.file_name).stem,
+            "privacy": self.privacy,
+        }
+
+    def playlist_item(self, position: int, parts: tuple[str, ...]) -> dict[str, Any]:
+        """The video as an item of its account's uploads playlist."""
+        shown = {} if self.published_at is None else {"videoPublishedAt": timestamp(self.published_at)}
+        known: dict[str, dict[str, Any]] = {
+            "snippet": {
+                "publishedAt": timestamp(self.uploaded_at),
+                "channelId": channel_id(self.account),
+                "title": self.snippet["title"],
+                "playlistId": uploads_id(self.account),
+                "position": position,
+                "resourceId": {"kind": "youtube#video", "videoId": self.id},
+            },
+            "contentDetails": {"videoId": self.id, **shown},
+            "status": {"privacyStatus": self.privacy},
+        }
+        identity = {
+            "kind": "youtube#playlistItem",
+            "etag": short_hash(self.id, length=27),
+            "id": short_hash("item", self.id, length=48),
+        }
+        return {**identity, **{p: known[p] for p in parts if p in known}}
+
+
+def _logistic(x: float) -> float:
+    return 1 / (1 + math.exp(-x))

@@ -1,0 +1,214 @@
+"""Channels and videos: adding them, listing them, showing one. Synchronous: for commands, sensors and pages."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy import Connection, Engine, text
+
+from phantoms_dagster.domain.errors import InvalidInput, NotFound
+from phantoms_dagster.domain.models import Brief, Channel
+from phantoms_dagster.domain.stages import State, stages_for
+from phantoms_dagster.store.schema import SCHEMA
+
+_SLUG_CHARACTERS = 32
+
+_ADD = text(
+    """
+    INSERT INTO phantoms.videos (key, channel, title, brief, platforms, publish_at, priority, source, fingerprint)
+    VALUES (:key, :channel, :title, CAST(:brief AS jsonb), :platforms, :publish_at, :priority, :source, :fingerprint)
+    ON CONFLICT DO NOTHING RETURNING id
+    """
+)
+
+_ADD_STAGES = text(
+    """
+    INSERT INTO phantoms.stages (video_id, stage, state, ready_at)
+    SELECT :id, g.stage, g.state, CASE WHEN g.state = 'ready' THEN clock_timestamp() END
+    FROM unnest(CAST(:stages AS text[]), CAST(:states AS text[])) AS g(stage, state)
+    """
+)
+
+_LIST = text(
+    """
+    SELECT v.key, v.title, v.channel, v.platforms, v.created_at, v.publish_at, v.priority,
+        (SELECT COALESCE(sum(a.cost), 0) FROM phantoms.attempts a WHERE a.video_id = v.id) AS cost,
+        (SELECT jsonb_object_agg(s.stage, s.state) FROM phantoms.stages s WHERE s.video_id = v.id) AS states
+    FROM phantoms.videos v
+    WHERE v.retired_at IS NULL AND (CAST(:keys AS text[]) IS NULL OR v.key = ANY(:keys))
+    ORDER BY v.id DESC LIMIT :limit
+    """
+)
+
+_STAGES = text(
+    """
+    SELECT s.stage, s.state, s.revision, s.attempts, s.retry_at, s.lease_until, s.output, s.cost, s.error_class, s.reason,
+        s.started_at, s.finished_at, s.run_id
+    FROM phantoms.stages s JOIN phantoms.videos v ON v.id = s.video_id WHERE v.key = :key
+    """
+)
+
+
+@dataclass(frozen=True)
+class Added:
+    """A brief that was taken. `new` is False when the same brief was there already; then `key` is that video's."""
+
+    key: str
+    new: bool
+
+
+@dataclass(frozen=True)
+class VideoRow:
+    """A video in a list. `states` maps each of its stages to its state; `cost` is in US dollars."""
+
+    key: str
+    title: str
+    channel: str
+    platforms: tuple[str, ...]
+    created_at: datetime
+    publish_at: datetime | None
+    priority: int
+    cost: Decimal
+    states: dict[str, str]
+
+
+@dataclass(frozen=True)
+class StageRow:
+    """One stage of one video, as people are shown it."""
+
+    stage: str
+    state: str
+    revision: int
+    attempts: int
+    retry_at: datetime | None
+    output: dict[str, Any] | None
+    cost: Decimal
+    error_class: str | None
+    reason: str | None
+    started_at: datetime | None
+    finished_at: datetime | None
+    run_id: str | None
+
+
+def partition_key(brief: Brief, today: datetime, *, salt: str = "") -> str:
+    """A key that reads like `20261122-ocean-facts-7f3a`: day, slug, four digits of the brief's fingerprint."""
+    plain = unicodedata.normalize("NFKD", brief.title).encode("ascii", "ignore").decode().lower()
+    slug = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:_SLUG_CHARACTERS].strip("-") or "video"
+    return f"{today:%Y%m%d}-{slug}-{brief.fingerprint[:4]}{salt}"
+
+
+class Catalogue:
+    """The catalogue of videos."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def put_channels(self, channels: Iterable[Channel]) -> None:
+        """Make the table say what channels.yaml says. Channels that are gone stay for the videos that need them."""
+        statement = text(
+            """
+            INSERT INTO phantoms.channels (name, config) VALUES (:name, CAST(:config AS jsonb))
+            ON CONFLICT (name) DO UPDATE SET config = excluded.config, updated_at = clock_timestamp()
+            WHERE channels.config IS DISTINCT FROM excluded.config
+            """
+        )
+        with self._engine.begin() as connection:
+            for channel in channels:
+                connection.execute(statement, {"name": channel.name, "config": channel.model_dump_json()})
+
+    def add(self, briefs: Sequence[Brief], *, source: str) -> list[Added]:
+        """Add videos, all or none; a brief that is there already is not added again. `source` says where they came from."""
+        with self._engine.begin() as connection:
+            return [self._add(connection, brief, source) for brief in briefs]
+
+    def add_from(self, briefs: Sequence[Brief], source: str) -> tuple[int, int]:
+        """Add videos and count: how many were new, how many were there already."""
+        added = self.add(briefs, source=source)
+        return sum(a.new for a in added), sum(not a.new for a in added)
+
+    def _add(self, connection: Connection, brief: Brief, source: str) -> Added:
+        same = text("SELECT key FROM phantoms.videos WHERE fingerprint = :fingerprint")
+        today = datetime.now(UTC)
+        for salt in ("", *(f"-{n}" for n in range(2, 100))):  # two briefs may share a day, a slug and four digits
+            key = partition_key(brief, today, salt=salt)
+            values = {
+                "key": key,
+                "channel": brief.channel,
+                "title": brief.title,
+                "brief": brief.model_dump_json(),
+                "platforms": [str(p) for p in brief.platforms],
+                "publish_at": brief.publish_at,
+                "priority": brief.priority,
+                "source": source,
+                "fingerprint": brief.fingerprint,
+            }
+            video_id = connection.execute(_ADD, values).scalar()
+            if video_id is not None:
+                stages = stages_for(brief.platforms)
+                states = [str(State.BLOCKED if s.after else State.READY) for s in stages]
+                connection.execute(_ADD_STAGES, {"id": video_id, "stages": [s.name for s in stages], "states": states})
+                return Added(key, new=True)
+            existing = connection.execute(same, {"fingerprint": brief.fingerprint}).scalar()
+            if existing is not None:
+                return Added(existing, new=False)
+        raise InvalidInput(f"there are a hundred videos titled {brief.title!r} today already")
+
+    def videos(self, *, limit: int = 1000, keys: Sequence[str] | None = None) -> list[VideoRow]:
+        """The newest videos first."""
+        with self._engine.connect() as connection:
+            rows = connection.execute(_LIST, {"limit": limit, "keys": list(keys) if keys is not None else None}).mappings()
+            return [VideoRow(**{**row, "platforms": tuple(row["platforms"]), "states": row["states"] or {}}) for row in rows]
+
+    def find(self, wanted: str) -> str:
+        """The key that `wanted` names: a whole key, or the only one that contains it. Raises NotFound, InvalidInput."""
+        statement = text(
+            "SELECT key FROM phantoms.videos WHERE key = :key OR strpos(key, :key) > 0 ORDER BY (key = :key) DESC, id LIMIT 6"
+        )
+        with self._engine.connect() as connection:
+            keys = list(connection.execute(statement, {"key": wanted}).scalars())
+        if not keys:
+            raise NotFound(f"no video {wanted!r}; `phantoms status` lists them")
+        if keys[0] != wanted and len(keys) > 1:
+            raise InvalidInput(f"{wanted!r} could be {', '.join(keys)}; give more of the key")
+        return str(keys[0])
+
+    def brief(self, key: str) -> Brief:
+        """What was asked for. Raises NotFound."""
+        with self._engine.connect() as connection:
+            brief = connection.execute(text("SELECT brief FROM phantoms.videos WHERE key = :key"), {"key": key}).scalar()
+        if brief is None:
+            raise NotFound(f"no video {key!r}; `phantoms status` lists them")
+        return Brief.model_validate(brief)
+
+    def stages(self, key: str) -> dict[str, StageRow]:
+        """Where the video is, stage by stage."""
+        with self._engine.connect() as connection:
+            rows = connection.execute(_STAGES, {"key": key}).mappings()
+            return {row["stage"]: StageRow(**{k: v for k, v in row.items() if k != "lease_until"}) for row in rows}
+
+    def unregistered(self, *, limit: int = 1000) -> list[str]:
+        """Keys that Dagster does not know yet, oldest first."""
+        statement = text("SELECT key FROM phantoms.videos WHERE registered_at IS NULL ORDER BY id LIMIT :limit")
+        with self._engine.connect() as connection:
+            return list(connection.execute(statement, {"limit": limit}).scalars())
+
+    def registered(self, keys: Sequence[str]) -> None:
+        """Note that Dagster knows these keys."""
+        statement = text("UPDATE phantoms.videos SET registered_at = clock_timestamp() WHERE key = ANY(:keys)")
+        with self._engine.begin() as connection:
+            connection.execute(statement, {"keys": list(keys)})
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """How many videos are in which state, by stage."""
+        statement = text(f"SELECT stage, state, count(*) AS n FROM {SCHEMA}.stages GROUP BY stage, state")
+        found: dict[str, dict[str, int]] = {}
+        with self._engine.connect() as connection:
+            for row in connection.execute(statement):
+                found.setdefault(row.stage, {})[row.state] = row.n
+        return found

@@ -1,0 +1,170 @@
+"""Claiming: which videos of a run are ours, and why the others are not. Implements `StageStore.claim`.
+
+How a claim ends belongs in `endings`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from pydantic import TypeAdapter
+from sqlalchemy import RowMapping, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from phantoms_dagster.domain.models import Brief, Channel, StageOutput, Video
+from phantoms_dagster.domain.stages import Stage, State
+from phantoms_dagster.domain.work import Claim, Claims, Decision, RunContext, Unclaimed
+
+OUTPUTS: TypeAdapter[StageOutput] = TypeAdapter(StageOutput)
+
+# Rows are locked in one order, so that two runners with overlapping ranges cannot deadlock. A row that we hold already is
+# claimed again: that happens when the answer of a first commit was lost.
+_CLAIM = text(
+    """
+    WITH due AS (
+        SELECT s.video_id, s.stage
+        FROM phantoms.videos v JOIN phantoms.stages s ON s.video_id = v.id AND s.stage = :stage
+        WHERE v.key = ANY(:keys) AND (
+            (s.state = 'ready' AND (:person OR s.ready_at IS NULL OR s.ready_at <= clock_timestamp()))
+            OR (s.state = 'deferred' AND (:person OR s.retry_at <= clock_timestamp()))
+            OR (s.state = 'running' AND (s.lease_until < clock_timestamp() OR s.lease_owner = :owner))
+            OR (:person AND s.state = 'failed')
+            OR (:decides AND s.state = 'rejected'))
+        ORDER BY s.video_id
+        FOR UPDATE OF s
+    ), mine AS (
+        UPDATE phantoms.stages s
+        SET state = 'running', generation = s.generation + 1, lease_owner = :owner,
+            lease_until = clock_timestamp() + make_interval(secs => :lease), run_id = :run_id,
+            attempts = CASE WHEN s.state IN ('failed', 'rejected') THEN 0 ELSE s.attempts END,
+            retry_at = NULL, reason = NULL, error_class = NULL, finished_at = NULL,
+            started_at = COALESCE(s.started_at, clock_timestamp()), updated_at = clock_timestamp()
+        FROM due WHERE s.video_id = due.video_id AND s.stage = due.stage
+        RETURNING s.video_id, s.stage, s.revision, s.generation
+    ), abandoned AS (
+        UPDATE phantoms.attempts a SET state = 'abandoned', finished_at = clock_timestamp()
+        FROM mine WHERE a.video_id = mine.video_id AND a.stage = mine.stage AND a.state = 'intent'
+    ), letters AS (
+        UPDATE phantoms.dead_letters d
+        SET state = 'replayed', closed_at = clock_timestamp(), closed_by = :run_id, closed_reason = 'materialized again'
+        FROM mine WHERE d.video_id = mine.video_id AND d.stage = mine.stage AND d.state = 'open'
+    )
+    INSERT INTO phantoms.attempts (video_id, stage, revision, generation, run_id)
+    SELECT video_id, stage, revision, generation, :run_id FROM mine
+    RETURNING id, video_id
+    """
+)
+
+_LOOK = text(
+    """
+    SELECT w.key, v.id AS video_id, v.brief, v.created_at, c.config AS channel,
+        s.state, s.revision, s.generation, s.attempts, s.ready_at, s.retry_at, s.lease_until, s.output, s.reason, s.error_class,
+        (SELECT jsonb_object_agg(n.stage, n.output) FROM phantoms.stages n
+            WHERE n.video_id = v.id AND n.stage = ANY(:needs) AND n.state = 'done') AS inputs,
+        (SELECT COALESCE(sum(a.cost), 0) FROM phantoms.attempts a WHERE a.video_id = v.id) AS spent,
+        (SELECT a.response FROM phantoms.attempts a
+            WHERE a.video_id = v.id AND a.stage = :stage AND a.revision = s.revision AND a.state = 'received'
+            ORDER BY a.id DESC LIMIT 1) AS stored_response,
+        CASE WHEN :stage = 'approval' THEN
+            (SELECT to_jsonb(d) FROM phantoms.approvals d WHERE d.video_id = v.id ORDER BY d.id DESC LIMIT 1) END AS decision
+    FROM unnest(CAST(:keys AS text[])) WITH ORDINALITY AS w(key, place)
+    LEFT JOIN phantoms.videos v ON v.key = w.key
+    LEFT JOIN phantoms.channels c ON c.name = v.channel
+    LEFT JOIN phantoms.stages s ON s.video_id = v.id AND s.stage = :stage
+    ORDER BY w.place
+    """
+)
+
+
+async def claim(
+    connection: AsyncConnection, stage: Stage, keys: Sequence[str], *, owner: str, context: RunContext, lease_seconds: float
+) -> Claims:
+    """Claim what can be claimed of `keys` in this transaction; explain the rest."""
+    person = context.by == "person"
+    values = {
+        "stage": stage.name,
+        "keys": list(keys),
+        "owner": owner,
+        "run_id": context.run_id,
+        "lease": lease_seconds,
+        "person": person,
+        "decides": person and context.decision is not None,
+    }
+    opened = {row.video_id: row.id for row in await connection.execute(_CLAIM, values)}
+    rows = await connection.execute(_LOOK, {"stage": stage.name, "keys": list(keys), "needs": list(stage.needs)})
+    claimed: list[Claim] = []
+    unclaimed: list[Unclaimed] = []
+    for row in rows.mappings():
+        if row["video_id"] in opened:
+            claimed.append(_claimed(row, stage, opened[row["video_id"]], context))
+        else:
+            unclaimed.append(_unclaimed(row, stage))
+    return Claims(claimed, unclaimed)
+
+
+def video_of(row: RowMapping) -> Video:
+    """The video of a row with `key`, `brief`, `channel` (the channel's configuration) and `created_at`."""
+    return Video(
+        key=row["key"],
+        brief=Brief.model_validate(row["brief"]),
+        channel=Channel.model_validate(row["channel"]),
+        created_at=row["created_at"],
+    )
+
+
+def _claimed(row: RowMapping, stage: Stage, attempt_row: int, context: RunContext) -> Claim:
+    inputs: Mapping[str, Any] = row["inputs"] or {}
+    return Claim(
+        video_id=row["video_id"],
+        video=video_of(row),
+        stage=stage,
+        revision=row["revision"],
+        generation=row["generation"],
+        attempt_row=attempt_row,
+        attempts_used=row["attempts"],
+        inputs={name: OUTPUTS.validate_python(output) for name, output in inputs.items()},
+        spent=Decimal(row["spent"]),
+        run_id=context.run_id,
+        stored_response=row["stored_response"],
+        decision=context.decision or decision_of(row["decision"]),
+    )
+
+
+def decision_of(row: Mapping[str, Any] | None) -> Decision | None:
+    """The decision in a row of `approvals` (as JSON or as a mapping); None for none."""
+    if row is None:
+        return None
+    decided_at = row["decided_at"]
+    return Decision(
+        approved=row["approved"],
+        reviewer=row["reviewer"],
+        note=row["note"],
+        content_sha256=row["content_sha256"],
+        decided_at=datetime.fromisoformat(decided_at) if isinstance(decided_at, str) else decided_at,
+    )
+
+
+def _unclaimed(row: RowMapping, stage: Stage) -> Unclaimed:
+    key = row["key"]
+    if row["video_id"] is None:
+        return Unclaimed(key, "failed", "there is no brief with this key; add one with `phantoms add`", error_class="unknown_video")
+    if row["state"] is None:
+        return Unclaimed(key, "skipped", f"not wanted on {stage.platform}")
+    state = State(row["state"])
+    if state is State.DONE:
+        return Unclaimed(key, "done", "", output=OUTPUTS.validate_python(row["output"]))
+    if state is State.BLOCKED:
+        missing = [name for name in stage.needs if name not in (row["inputs"] or {})]
+        return Unclaimed(key, "failed", f"waits for {', '.join(missing) or 'an earlier stage'}", error_class="missing_input")
+    if state is State.RUNNING:
+        return Unclaimed(key, "deferred", "another run is working on it", retry_at=row["lease_until"])
+    if state is State.DEFERRED:
+        return Unclaimed(key, "deferred", row["reason"] or "deferred", retry_at=row["retry_at"])
+    if state is State.READY:
+        return Unclaimed(key, "deferred", "not before its time", retry_at=row["ready_at"])
+    if state is State.FAILED:
+        return Unclaimed(key, "failed", row["reason"] or "failed before", error_class=row["error_class"])
+    return Unclaimed(key, "skipped", row["reason"] or str(state))

@@ -1,0 +1,58 @@
+"""Group commit: what many coroutines want written goes in one statement and one commit.
+
+A caller resumes only when its own item is durable, so an intent is still committed before its request is sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+
+LINGER_SECONDS = 0.002
+MOST_ITEMS = 500
+
+
+class GroupCommit(Generic[Item, Answer]):
+    """Collects items for `linger` seconds, hands them to `write`, and gives each caller its own answer.
+
+    `write` gets at most 500 items and returns one answer for each, in order; when it raises, every caller of that
+    batch sees the error. A cancelled caller's item may still be written.
+    """
+
+    def __init__(self, write: Callable[[Sequence[Item]], Awaitable[Sequence[Answer]]], *, linger: float = LINGER_SECONDS) -> None:
+        self._write = write
+        self._linger = linger
+        self._waiting: list[tuple[Item, asyncio.Future[Answer]]] = []
+        self._task: asyncio.Task[None] | None = None
+
+    async def __call__(self, item: Item) -> Answer:
+        """Write one item; its answer once it is committed."""
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, future))
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._drain())
+        return await asyncio.shield(future)
+
+    async def _drain(self) -> None:
+        await asyncio.sleep(self._linger)
+        while self._waiting:
+            batch, self._waiting = self._waiting[:MOST_ITEMS], self._waiting[MOST_ITEMS:]
+            try:
+                answers = await self._write([item for item, _ in batch])
+            except asyncio.CancelledError:
+                for _, future in [*batch, *self._waiting]:
+                    future.cancel()
+                raise
+            except Exception as error:  # noqa: BLE001  the callers raise it; this task has nobody to tell
+                for _, future in batch:
+                    if not future.done():
+                        future.set_exception(error)
+                        future.exception()  # a caller that was cancelled meanwhile is not "never retrieved"
+                continue
+            for (_, future), answer in zip(batch, answers, strict=True):
+                if not future.done():
+                    future.set_result(answer)

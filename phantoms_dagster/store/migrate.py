@@ -1,0 +1,50 @@
+"""Runs the migrations. One process at a time: an advisory lock lets the others wait and find the work done."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, text
+
+from phantoms_dagster.store.engine import engine
+from phantoms_dagster.store.schema import SCHEMA
+
+_LOCK = 0x7068616E  # "phan"
+
+
+def _config(connection: Connection | None = None) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    return config
+
+
+def upgrade(url: str) -> None:
+    """Bring the database to the newest schema. `url`: any PostgreSQL URL. Safe to call from several processes at once."""
+    database = engine(url, pool_size=1)
+    try:
+        with database.begin() as connection:
+            connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+            connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"))
+            command.upgrade(_config(connection), "head")
+    finally:
+        database.dispose()
+
+
+def pending(url: str) -> list[str]:
+    """The revisions that `upgrade` would apply, oldest first; empty when the schema is up to date."""
+    script = ScriptDirectory.from_config(_config())
+    database = engine(url, pool_size=1)
+    try:
+        with database.connect() as connection:
+            context = MigrationContext.configure(connection, opts={"version_table_schema": SCHEMA})
+            current = context.get_current_revision()
+    finally:
+        database.dispose()
+    missing = [r.revision for r in script.iterate_revisions("head", current or "base")]
+    return list(reversed(missing))

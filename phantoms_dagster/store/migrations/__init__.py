@@ -1,0 +1,1 @@
+"""Alembic's environment. Migrations are run by `phantoms up`, never at import."""

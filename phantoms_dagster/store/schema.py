@@ -1,0 +1,268 @@
+"""The tables, as SQLAlchemy sees them. How they came to be belongs in `migrations`; a test holds both together."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Date,
+    DateTime,
+    Double,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Numeric,
+    SmallInteger,
+    Table,
+    Text,
+    UniqueConstraint,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+
+SCHEMA = "phantoms"
+
+metadata = MetaData(schema=SCHEMA)
+
+
+def _id() -> Column[int]:
+    return Column("id", BigInteger, Identity(always=True), primary_key=True)
+
+
+def _video() -> Column[int]:
+    return Column("video_id", BigInteger, ForeignKey("phantoms.videos.id", ondelete="CASCADE"), nullable=False)
+
+
+def _time(name: str, *, nullable: bool = True, now: bool = False) -> Column[object]:
+    return Column(name, DateTime(timezone=True), nullable=nullable and not now, server_default=func.now() if now else None)
+
+
+channels = Table(
+    "channels",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("config", JSONB, nullable=False),
+    _time("updated_at", now=True),
+)
+
+videos = Table(
+    "videos",
+    metadata,
+    _id(),
+    Column("key", Text, nullable=False, unique=True),
+    Column("channel", Text, ForeignKey("phantoms.channels.name"), nullable=False),
+    Column("title", Text, nullable=False),
+    Column("brief", JSONB, nullable=False),
+    Column("platforms", ARRAY(Text), nullable=False),
+    _time("publish_at"),
+    Column("priority", SmallInteger, nullable=False, server_default=text("5")),
+    Column("source", Text, nullable=False),
+    Column("fingerprint", Text, nullable=False, unique=True),
+    _time("created_at", now=True),
+    _time("registered_at"),
+    _time("retired_at"),
+    Index("videos_unregistered", "id", postgresql_where=text("registered_at IS NULL")),
+)
+
+stages = Table(
+    "stages",
+    metadata,
+    Column("video_id", BigInteger, ForeignKey("phantoms.videos.id", ondelete="CASCADE"), primary_key=True, autoincrement=False),
+    Column("stage", Text, primary_key=True),
+    Column("revision", Integer, nullable=False, server_default=text("1")),
+    Column("state", Text, nullable=False),
+    Column("attempts", Integer, nullable=False, server_default=text("0")),
+    Column("generation", BigInteger, nullable=False, server_default=text("0")),
+    _time("ready_at"),
+    _time("retry_at"),
+    Column("lease_owner", Text),
+    _time("lease_until"),
+    Column("run_id", Text),
+    Column("output", JSONB),
+    Column("provider_ref", Text),
+    Column("cost", Numeric(12, 6), nullable=False, server_default=text("0")),
+    Column("error_class", Text),
+    Column("reason", Text),
+    _time("started_at"),
+    _time("finished_at"),
+    _time("updated_at", now=True),
+    Index(
+        "stages_waiting", "stage", "state", "video_id", postgresql_where=text("state IN ('ready', 'deferred', 'running', 'failed')")
+    ),
+    Index("stages_leases", "lease_owner", postgresql_where=text("state = 'running'")),
+)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    _id(),
+    _video(),
+    Column("stage", Text, nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("generation", BigInteger, nullable=False),
+    Column("run_id", Text),
+    Column("state", Text, nullable=False, server_default=text("'intent'")),
+    Column("provider", Text),
+    Column("provider_ref", Text),
+    Column("response", JSONB),
+    Column("cost", Numeric(12, 6), nullable=False, server_default=text("0")),
+    Column("error_class", Text),
+    Column("code", Text),
+    Column("message", Text),
+    Column("evidence", JSONB),
+    _time("started_at", now=True),
+    _time("finished_at"),
+    Index("attempts_of_stage", "video_id", "stage", "id"),
+)
+
+renders = Table(
+    "renders",
+    metadata,
+    _id(),
+    _video(),
+    Column("revision", Integer, nullable=False),
+    Column("state", Text, nullable=False, server_default=text("'intent'")),
+    Column("render_id", Text),
+    Column("attempt_id", Text),
+    _time("attempted_at"),
+    _time("updated_at", now=True),
+    UniqueConstraint("video_id", "revision", name="renders_once"),
+)
+
+posts = Table(
+    "posts",
+    metadata,
+    _id(),
+    _video(),
+    Column("platform", Text, nullable=False),
+    Column("account", Text, nullable=False),
+    Column("state", Text, nullable=False, server_default=text("'intent'")),
+    Column("marker", Text, nullable=False),
+    Column("handle", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
+    Column("upload_offset", BigInteger, nullable=False, server_default=text("0")),
+    Column("remote_id", Text),
+    Column("url", Text),
+    Column("sandbox", Boolean, nullable=False, server_default=text("false")),
+    Column("video_sha256", Text, nullable=False),
+    Column("caption_sha256", Text, nullable=False),
+    _time("attempted_at"),
+    _time("published_at"),
+    _time("created_at", now=True),
+    _time("updated_at", now=True),
+    UniqueConstraint("video_id", "platform", "account", name="posts_once"),
+    Index("posts_in_flight", "platform", "account", postgresql_where=text("state IN ('opened', 'uploading', 'committing')")),
+)
+
+dead_letters = Table(
+    "dead_letters",
+    metadata,
+    _id(),
+    _video(),
+    Column("stage", Text, nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("provider", Text),
+    Column("error_class", Text, nullable=False),
+    Column("code", Text),
+    Column("message", Text, nullable=False),
+    Column("evidence", JSONB),
+    Column("attempts", JSONB, nullable=False),
+    Column("run_id", Text),
+    _time("created_at", now=True),
+    Column("state", Text, nullable=False, server_default=text("'open'")),
+    _time("closed_at"),
+    Column("closed_by", Text),
+    Column("closed_reason", Text),
+    Index("dead_letters_open", "video_id", "stage", unique=True, postgresql_where=text("state = 'open'")),
+)
+
+approvals = Table(
+    "approvals",
+    metadata,
+    _id(),
+    _video(),
+    Column("approved", Boolean, nullable=False),
+    Column("reviewer", Text, nullable=False),
+    Column("note", Text, nullable=False, server_default=text("''")),
+    Column("content_sha256", Text, nullable=False),
+    Column("via", Text, nullable=False),
+    _time("decided_at", now=True),
+    Index("approvals_of_video", "video_id", "id"),
+)
+
+accounts = Table(
+    "accounts",
+    metadata,
+    _id(),
+    Column("platform", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("subject", Text),
+    Column("access_token", LargeBinary),
+    Column("refresh_token", LargeBinary),
+    _time("access_expires_at"),
+    _time("refresh_expires_at"),
+    Column("scopes", ARRAY(Text), nullable=False, server_default=text("'{}'")),
+    Column("generation", BigInteger, nullable=False, server_default=text("0")),
+    Column("state", Text, nullable=False, server_default=text("'active'")),
+    _time("updated_at", now=True),
+    UniqueConstraint("platform", "name", name="accounts_once"),
+)
+
+metric_snapshots = Table(
+    "metric_snapshots",
+    metadata,
+    _id(),
+    Column("post_id", BigInteger, ForeignKey("phantoms.posts.id", ondelete="CASCADE"), nullable=False),
+    _time("at", now=True),
+    Column("views", BigInteger),
+    Column("likes", BigInteger),
+    Column("comments", BigInteger),
+    Column("shares", BigInteger),
+    Column("watch_seconds", Double),
+    Index("metric_snapshots_of_post", "post_id", "at"),
+)
+
+_PERFORMANCE = ("posts", "views", "likes", "comments", "shares")
+
+
+def _performance() -> list[Column[object]]:
+    counts: list[Column[object]] = [Column(name, BigInteger, nullable=False) for name in _PERFORMANCE]
+    return [
+        *counts,
+        Column("watch_seconds", Double),
+        Column("engagement_rate", Double),
+        Column("cost", Numeric(12, 6)),
+        _time("computed_at", nullable=False),
+    ]
+
+
+video_performance = Table(
+    "video_performance",
+    metadata,
+    Column("video_key", Text, primary_key=True),
+    Column("title", Text, nullable=False),
+    Column("channel", Text, nullable=False),
+    Column("hook", Text),
+    Column("first_published_at", DateTime(timezone=True)),
+    *_performance(),
+)
+
+platform_performance = Table(
+    "platform_performance",
+    metadata,
+    Column("day", Date, primary_key=True),
+    Column("platform", Text, primary_key=True),
+    Column("channel", Text, primary_key=True),
+    *_performance(),
+)
+
+hook_performance = Table(
+    "hook_performance",
+    metadata,
+    Column("hook", Text, primary_key=True),
+    *_performance(),
+)

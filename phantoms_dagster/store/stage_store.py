@@ -1,0 +1,186 @@
+"""`PostgresStageStore`: the port a runner works through, put together from `claims`, `endings` and `ledgers`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from decimal import Decimal
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from phantoms_dagster.domain.errors import InvalidInput, StaleClaim
+from phantoms_dagster.domain.stages import Stage, downstream
+from phantoms_dagster.domain.values import JsonObject
+from phantoms_dagster.domain.work import Claim, Claims, Ending, RunContext
+from phantoms_dagster.store import claims, endings
+from phantoms_dagster.store.endings import Closing
+from phantoms_dagster.store.group_commit import GroupCommit
+from phantoms_dagster.store.transactions import transaction
+
+_HEARTBEAT = text(
+    """
+    UPDATE phantoms.stages SET lease_until = clock_timestamp() + make_interval(secs => :lease)
+    WHERE lease_owner = :owner AND state = 'running'
+    """
+)
+
+_RELEASE = text(
+    """
+    WITH ours AS (
+        UPDATE phantoms.stages SET state = 'deferred', retry_at = clock_timestamp(), reason = 'the run was stopped',
+            lease_owner = NULL, lease_until = NULL, updated_at = clock_timestamp()
+        WHERE lease_owner = :owner AND state = 'running'
+        RETURNING video_id, stage
+    )
+    UPDATE phantoms.attempts a SET state = 'abandoned', finished_at = clock_timestamp(), message = 'the run was stopped'
+    FROM ours WHERE a.video_id = ours.video_id AND a.stage = ours.stage AND a.state = 'intent'
+    """
+)
+
+_IN_FLIGHT = text(
+    """
+    SELECT v.key, p.platform FROM phantoms.posts p JOIN phantoms.videos v ON v.id = p.video_id
+    WHERE v.key = ANY(:keys) AND p.state IN ('opened', 'uploading', 'committing', 'unknown') LIMIT 1
+    """
+)
+
+_NEW_REVISION = text(
+    """
+    UPDATE phantoms.stages s
+    SET state = 'ready', revision = s.revision + 1, attempts = 0, generation = s.generation + 1, ready_at = clock_timestamp(),
+        reason = 'regenerated', error_class = NULL, started_at = NULL, finished_at = NULL, updated_at = clock_timestamp()
+    FROM phantoms.videos v
+    WHERE v.id = s.video_id AND v.key = ANY(:keys) AND s.stage = :stage AND s.state = 'done'
+    RETURNING s.video_id
+    """
+)
+
+# What was published stays published; everything else downstream is made anew.
+_VOID = text(
+    """
+    UPDATE phantoms.stages s
+    SET state = 'blocked', revision = s.revision + 1, attempts = 0, generation = s.generation + 1, output = NULL, ready_at = NULL,
+        retry_at = NULL, lease_owner = NULL, lease_until = NULL, reason = 'an earlier stage was regenerated', error_class = NULL,
+        started_at = NULL, finished_at = NULL, updated_at = clock_timestamp()
+    WHERE s.video_id = ANY(:ids) AND s.stage = ANY(:stages) AND NOT (s.stage LIKE '%/post' AND s.state = 'done')
+    """
+)
+
+_RECEIVED = text(
+    """
+    UPDATE phantoms.attempts a
+    SET state = 'received', response = g.response, provider_ref = g.provider_ref, cost = COALESCE(g.cost, a.cost)
+    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS g(id bigint, response jsonb, provider_ref text, cost numeric)
+    WHERE a.id = g.id
+    """
+)
+
+_Received = tuple[int, JsonObject, str | None, Decimal | None]
+
+
+class PostgresAttempt:
+    """The handle of one attempt (implements `ports.Attempt`)."""
+
+    def __init__(self, claim: Claim, received: GroupCommit[_Received, None]) -> None:
+        self._claim = claim
+        self._received = received
+
+    @property
+    def id(self) -> str:
+        """`a<row>-<video key>`, at most 64 characters."""
+        return f"a{self._claim.attempt_row}-{self._claim.video.key}"[:64]
+
+    @property
+    def stored_response(self) -> JsonObject | None:
+        """See the port."""
+        return self._claim.stored_response
+
+    async def received(self, response: JsonObject, *, provider_ref: str | None = None, cost: Decimal | None = None) -> None:
+        """See the port. Written even when the claim is lost: what was paid for is remembered."""
+        await self._received((self._claim.attempt_row, response, provider_ref, cost))
+
+
+class PostgresStageStore:
+    """The table of stages for one runner, which `owner` names; it belongs to one event loop."""
+
+    def __init__(self, engine: AsyncEngine, *, lease_seconds: float) -> None:
+        self._engine = engine
+        self._lease_seconds = lease_seconds
+        self._finish: GroupCommit[Closing, bool] = GroupCommit(self._write_endings)
+        self._next: GroupCommit[Closing, int | None] = GroupCommit(self._write_next_attempts)
+        self._received: GroupCommit[_Received, None] = GroupCommit(self._write_received)
+        self._owner = ""
+
+    async def claim(self, stage: Stage, keys: Sequence[str], *, owner: str, context: RunContext) -> Claims:
+        """See the port."""
+        self._owner = owner
+
+        async def work(connection: AsyncConnection) -> Claims:
+            return await claims.claim(connection, stage, keys, owner=owner, context=context, lease_seconds=self._lease_seconds)
+
+        return await transaction(self._engine, work)
+
+    async def heartbeat(self, owner: str) -> None:
+        """See the port."""
+
+        async def work(connection: AsyncConnection) -> None:
+            await connection.execute(_HEARTBEAT, {"owner": owner, "lease": self._lease_seconds})
+
+        await transaction(self._engine, work, patience=self._lease_seconds)
+
+    async def release(self, owner: str) -> None:
+        """See the port."""
+
+        async def work(connection: AsyncConnection) -> None:
+            await connection.execute(_RELEASE, {"owner": owner})
+
+        await transaction(self._engine, work, patience=5)
+
+    async def regenerate(self, stage: Stage, keys: Sequence[str]) -> None:
+        """See the port."""
+
+        async def work(connection: AsyncConnection) -> None:
+            busy = (await connection.execute(_IN_FLIGHT, {"keys": list(keys)})).first()
+            if busy is not None:
+                raise InvalidInput(f"{busy.key} is being published on {busy.platform}; regenerate it when that has ended")
+            made = await connection.execute(_NEW_REVISION, {"keys": list(keys), "stage": stage.name})
+            ids = [row.video_id for row in made]
+            if ids:
+                await connection.execute(_VOID, {"ids": ids, "stages": [s.name for s in downstream(stage.name)]})
+
+        await transaction(self._engine, work)
+
+    async def attempt(self, claim: Claim) -> PostgresAttempt:
+        """See the port."""
+        return PostgresAttempt(claim, self._received)
+
+    async def try_again(self, claim: Claim, ending: Ending) -> Claim:
+        """See the port."""
+        row = await self._next(Closing(claim, ending, self._owner))
+        if row is None:
+            raise StaleClaim(f"{claim.video.key}: another runner has taken over {claim.stage.name}")
+        return replace(claim, attempt_row=row, attempts_used=claim.attempts_used + int(ending.counts), stored_response=None)
+
+    async def finish(self, claim: Claim, ending: Ending) -> bool:
+        """See the port."""
+        return await self._finish(Closing(claim, ending, self._owner))
+
+    async def _write_endings(self, closings: Sequence[Closing]) -> Sequence[bool]:
+        return await transaction(self._engine, lambda connection: endings.finish(connection, closings))
+
+    async def _write_next_attempts(self, closings: Sequence[Closing]) -> Sequence[int | None]:
+        return await transaction(self._engine, lambda connection: endings.next_attempts(connection, closings))
+
+    async def _write_received(self, items: Sequence[_Received]) -> Sequence[None]:
+        rows = [
+            {"id": row, "response": response, "provider_ref": ref, "cost": None if cost is None else str(cost)}
+            for row, response, ref, cost in items
+        ]
+
+        async def work(connection: AsyncConnection) -> None:
+            await connection.execute(_RECEIVED, {"rows": json.dumps(rows)})
+
+        await transaction(self._engine, work)
+        return [None] * len(items)

@@ -1,0 +1,728 @@
+"""The Instagram publisher against the stand-in over HTTP: one post whatever is lost, cut, killed or refused on the way.
+
+What the stand-in itself refuses is tested in `test_instagram_sandbox`, numbers in `test_instagram_metrics`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import struct
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from aiohttp.test_utils import TestServer
+
+from phantoms_dagster.domain.errors import (
+    IllegalTransition,
+    NotYet,
+    Permanent,
+    ProviderError,
+    Rejected,
+    Throttled,
+    Transient,
+    Unknown,
+)
+from phantoms_dagster.domain.models import Platform, Probe
+from phantoms_dagster.domain.ports import PostRecord, PublishedPost, PublishJob
+from phantoms_dagster.domain.stages import POST_TRANSITIONS, PostState
+from phantoms_dagster.domain.values import JsonObject
+from phantoms_dagster.providers.instagram import ERRORS, InstagramPublisher, error_class, judge, normalised
+from phantoms_dagster.sandbox.core import Fault, Sandbox, application
+from phantoms_dagster.sandbox.instagram import routes
+
+ACCOUNT = "ocean.facts"
+CAPTION = "Eels cross an ocean to spawn,  says @marine_lab\n#ocean #facts"
+
+
+class Killed(Exception):
+    """The process died here."""
+
+
+class FakeJournal:
+    """A post's row in memory: only legal transitions, every save kept; dies before or after the save of a given number."""
+
+    def __init__(self, *, die_at: int | None = None, die_after: bool = False) -> None:
+        self.record = PostRecord(PostState.INTENT)
+        self.saves: list[PostRecord] = []
+        self.die_at, self.die_after = die_at, die_after
+
+    async def save(
+        self,
+        state: PostState,
+        *,
+        handle: JsonObject | None = None,
+        offset: int | None = None,
+        remote_id: str | None = None,
+        url: str | None = None,
+    ) -> PostRecord:
+        if state not in POST_TRANSITIONS[self.record.state]:
+            raise IllegalTransition(f"{self.record.state} -> {state}")
+        number = len(self.saves) + 1
+        if number == self.die_at and not self.die_after:
+            self.die_at = None
+            raise Killed
+        given = {"handle": handle, "offset": offset, "remote_id": remote_id, "url": url}
+        changes = {name: value for name, value in given.items() if value is not None}
+        # Through JSON, as a database would: what cannot be stored must not be relied on.
+        changes = json.loads(json.dumps(changes))
+        self.record = dataclasses.replace(self.record, state=state, **changes)
+        self.saves.append(self.record)
+        if number == self.die_at:
+            self.die_at = None
+            raise Killed
+        return self.record
+
+    @property
+    def states(self) -> list[str]:
+        return [record.state.value for record in self.saves]
+
+
+class SandboxClock:
+    """The sandbox's time; sleeping moves it on."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self.sandbox = sandbox
+        self.slept: list[float] = []
+
+    def now(self) -> datetime:
+        return datetime.fromtimestamp(self.sandbox.now(), UTC)
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.sandbox.advance(seconds)
+
+
+class SandboxTokens:
+    """Tokens as the sandbox takes them."""
+
+    prefix = "sandbox-"
+
+    async def token(self, platform: Platform, account: str) -> str:
+        return f"{self.prefix}{account}"
+
+
+class DyingTransport(httpx.AsyncBaseTransport):
+    """The process dies at the request of a given number: before it is sent, or after its answer came."""
+
+    def __init__(self, *, die_at: int | None = None, after: bool = False) -> None:
+        self.inner = httpx.AsyncHTTPTransport()
+        self.count, self.die_at, self.after = 0, die_at, after
+        self.refuse: dict[str, Exception] = {}
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        self.count += 1
+        for part in list(self.refuse):
+            if part in str(request.url):
+                raise self.refuse.pop(part)
+        if self.count == self.die_at and not self.after:
+            raise Killed
+        response = await self.inner.handle_async_request(request)
+        if self.count == self.die_at:
+            await response.aread()
+            await response.aclose()
+            raise Killed
+        return response
+
+    async def aclose(self) -> None:
+        await self.inner.aclose()
+
+
+@dataclass
+class Stand:
+    """A running sandbox and a client for it."""
+
+    sandbox: Sandbox
+    clock: SandboxClock
+    transport: DyingTransport
+    client: httpx.AsyncClient
+    origin: str
+    tokens: SandboxTokens = field(default_factory=SandboxTokens)
+
+    def publisher(self, **changes: Any) -> InstagramPublisher:
+        given: dict[str, Any] = {
+            "client": self.client,
+            "base_url": f"{self.origin}/instagram",
+            "upload_url": f"{self.origin}/instagram/rupload",
+            "tokens": self.tokens,
+            "clock": self.clock,
+            "sandbox": True,
+        }
+        return InstagramPublisher(**{**given, **changes})
+
+    def fail(self, route: str, kind: str = "status", **given: Any) -> None:
+        self.sandbox.faults.append(Fault(route=f"instagram.{route}", kind=kind, **{"times": 1, **given}))
+
+    def refuse(self, route: str, code: int, subcode: int | None = None, *, status: int = 400, **given: Any) -> None:
+        error = {"message": "no", "type": "OAuthException", "code": code, "fbtrace_id": "x"}
+        if subcode is not None:
+            error["error_subcode"] = subcode
+        self.fail(route, status=status, body=json.dumps({"error": error}), **given)
+
+    @property
+    def posts(self) -> list[dict[str, Any]]:
+        return [entry for entry in self.sandbox.ledger if entry["kind"] == "post"]
+
+    def calls(self, route: str) -> int:
+        return self.sandbox.calls.get(f"instagram.{route}", 0)
+
+
+@contextlib.asynccontextmanager
+async def standing() -> AsyncIterator[Stand]:
+    sandbox = Sandbox(seed=1)
+    async with TestServer(application(sandbox, [routes(sandbox)])) as server:
+        transport = DyingTransport()
+        async with httpx.AsyncClient(transport=transport, timeout=5.0) as client:
+            yield Stand(sandbox, SandboxClock(sandbox), transport, client, str(server.make_url("")).rstrip("/"))
+
+
+def mp4(seconds: float = 30.0, *, moov_first: bool = True, payload: int = 200_000) -> bytes:
+    """The boxes of an MP4 file, with noise for pictures."""
+
+    def box(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I4s", 8 + len(content), kind) + content
+
+    mvhd = box(b"mvhd", struct.pack(">IIIII", 0, 0, 0, 1000, int(seconds * 1000)) + bytes(80))
+    moov, mdat = box(b"moov", mvhd), box(b"mdat", hashlib.sha256(b"x").digest() * (payload // 32))
+    return box(b"ftyp", b"isom\x00\x00\x02\x00") + (moov + mdat if moov_first else mdat + moov)
+
+
+def make_job(folder: Path, content: bytes | None = None, **changes: Any) -> PublishJob:
+    content = mp4() if content is None else content
+    file = folder / "variant.mp4"
+    file.write_bytes(content)
+    probe = Probe(
+        container="mp4", seconds=30.0, size=len(content), width=1080, height=1920, fps=30.0, video_codec="h264",
+        pixel_format="yuv420p", bit_rate=5_000_000, moov_first=True,
+    )  # fmt: skip
+    job = PublishJob(
+        video_key="20261122-eels-1", platform=Platform.INSTAGRAM, account=ACCOUNT, marker="m-1", file=file, size=len(content),
+        sha256=hashlib.sha256(content).hexdigest(), probe=probe, title="Eels", caption=CAPTION,
+    )  # fmt: skip
+    return dataclasses.replace(job, **changes)
+
+
+@pytest.fixture
+async def stand() -> AsyncIterator[Stand]:
+    async with standing() as made:
+        yield made
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> PublishJob:
+    return make_job(tmp_path)
+
+
+async def until_published(stand: Stand, job: PublishJob, journal: FakeJournal, **changes: Any) -> PublishedPost:
+    """Call publish() again after every death and every error that says to try again, as a runner does."""
+    for _ in range(12):
+        try:
+            return await stand.publisher(**changes).publish(job, journal)
+        except (Killed, Transient, Unknown, NotYet) as error:
+            stand.sandbox.advance((getattr(error, "retry_after", None) or 0.0) + 1.0)
+    pytest.fail(f"not published; the journal went {journal.states}")
+
+
+def assert_one_post(stand: Stand, job: PublishJob, journal: FakeJournal, post: PublishedPost) -> None:
+    (entry,) = stand.posts
+    assert (entry["remote_id"], entry["account"], entry["caption"]) == (post.remote_id, job.account, job.caption)
+    assert (entry["sha256"], entry["size"]) == (job.sha256, job.size)
+    assert (journal.record.state, journal.record.remote_id, journal.record.url) == (PostState.CONFIRMED, post.remote_id, post.url)
+
+
+# --- the straight way
+
+
+async def test_a_reel_is_uploaded_published_and_read_back_with_its_permalink(stand: Stand, job: PublishJob) -> None:
+    journal = FakeJournal()
+    post = await stand.publisher().publish(job, journal)
+    assert_one_post(stand, job, journal, post)
+    assert stand.posts[0]["is_ai_generated"]
+    assert stand.posts[0]["share_to_feed"]
+    assert post.url == f"{stand.origin}/instagram/watch/{post.remote_id}"
+    assert abs(post.published_at.timestamp() - stand.posts[0]["at"]) <= 1
+    assert journal.states == ["opened", "opened", "uploading", "uploading", "committing", "published", "confirmed"]
+    page = await stand.client.get(post.url)
+    assert page.status_code == 200
+    assert "Eels cross an ocean" in page.text
+
+
+async def test_the_commit_is_journaled_before_it_is_sent(stand: Stand, job: PublishJob) -> None:
+    journal = FakeJournal()
+    stand.fail("publish", "drop_before")
+    with pytest.raises(Unknown):
+        await stand.publisher().publish(job, journal)
+    assert journal.states[-2:] == ["committing", "unknown"]
+    assert stand.posts == []
+
+
+async def test_a_post_that_is_out_is_only_read_when_it_is_asked_for_again(stand: Stand, job: PublishJob) -> None:
+    journal = FakeJournal()
+    first = await stand.publisher().publish(job, journal)
+    job.file.unlink()
+    assert await stand.publisher().publish(job, journal) == first
+    assert (len(stand.posts), stand.calls("publish"), stand.calls("create")) == (1, 1, 1)
+
+
+async def test_a_video_still_processing_is_left_for_later_and_finished_then(stand: Stand, job: PublishJob) -> None:
+    stand.sandbox.config["instagram.processing_seconds"] = 500.0
+    journal = FakeJournal()
+    with pytest.raises(NotYet) as waiting:
+        await stand.publisher(patience=30).publish(job, journal)
+    assert waiting.value.retry_after > 0
+    assert sum(stand.clock.slept) <= 30
+    assert stand.posts == []
+    stand.sandbox.advance(500)
+    post = await stand.publisher().publish(job, journal)
+    assert_one_post(stand, job, journal, post)
+    assert (stand.calls("create"), stand.calls("upload")) == (1, 1)
+
+
+# --- death and lost answers, everywhere
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before_it_is_sent", "after_its_answer"])
+@pytest.mark.parametrize("number", range(1, 9))
+async def test_a_runner_that_dies_at_any_request_leaves_one_post(stand: Stand, job: PublishJob, number: int, after: bool) -> None:
+    journal = FakeJournal()
+    stand.transport.die_at, stand.transport.after = number, after
+    post = await until_published(stand, job, journal)
+    assert_one_post(stand, job, journal, post)
+    assert stand.transport.count > number, "the death was never reached"
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before_the_save", "after_the_save"])
+@pytest.mark.parametrize("number", range(1, 8))
+async def test_a_runner_that_dies_at_any_save_leaves_one_post(stand: Stand, job: PublishJob, number: int, after: bool) -> None:
+    journal = FakeJournal(die_at=number, die_after=after)
+    post = await until_published(stand, job, journal)
+    assert_one_post(stand, job, journal, post)
+    assert journal.die_at is None, "the death was never reached"
+
+
+@pytest.mark.parametrize("kind", ["drop_before", "drop_after", "malformed", "status"])
+@pytest.mark.parametrize("route", ["quota", "create", "upload", "status", "publish", "read"])
+async def test_an_answer_lost_on_any_route_leaves_one_post(stand: Stand, job: PublishJob, route: str, kind: str) -> None:
+    journal = FakeJournal()
+    stand.fail(route, kind, status=503)
+    post = await until_published(stand, job, journal)
+    assert_one_post(stand, job, journal, post)
+    assert stand.sandbox.faults[0].hits == 1
+
+
+@pytest.mark.parametrize("route", ["status", "list", "publish", "quota"])
+async def test_a_second_loss_while_the_first_is_resolved_leaves_one_post(stand: Stand, job: PublishJob, route: str) -> None:
+    journal = FakeJournal()
+    stand.fail("publish", "drop_after")
+    with pytest.raises(Unknown):
+        await stand.publisher().publish(job, journal)
+    stand.fail(route, "drop_after")
+    post = await until_published(stand, job, journal)
+    assert_one_post(stand, job, journal, post)
+    assert stand.calls("publish") == 1
+
+
+# --- doubt
+
+
+async def test_a_lost_publish_that_took_effect_is_found_by_its_caption_not_sent_again(stand: Stand, job: PublishJob) -> None:
+    journal = FakeJournal()
+    stand.fail("publish", "drop_after")
+    post = await until_published(stand, job, journal)
+    assert_one_post(stand, job, journal, post)
+    assert (stand.calls("publish"), stand.calls("create")) == (1, 1)
+
+
+async def test_a_lost_publish_that_did_not_take_effect_is_sent_again_with_the_same_container_after_settling(
+    stand: Stand, job: PublishJob
+) -> None:
+    journal = FakeJournal()
+    stand.fail("publish", "drop_before")
+    with pytest.raises(Unknown):
+        await stand.publisher().publish(job, journal)
+    before = len(stand.clock.slept)
+    post = await stand.publisher(settle_seconds=45).publish(job, journal)
+    assert_one_post(stand, job, journal, post)
+    assert sum(stand.clock.slept[before:]) == pytest.approx(45, abs=1)
+    assert stand.calls("create") == 1
+
+
+async def test_a_container_that_tells_late_that_it_was_published_is_not_published_again(stand: Stand, job: PublishJob) -> None:
+    stand.sandbox.config["instagram.status_lag_seconds"] = 40.0
+    journal = FakeJournal()
+    stand.fail("publish", "drop_after")
+    post = await until_published(stand, job, journal)
+    assert_one_post(stand, job, journal, post)
+    assert stand.calls("publish") == 1
+
+
+async def test_a_listed_post_counts_as_published_though_its_container_stays_finished(stand: Stand, job: PublishJob) -> None:
+    stand.sandbox.config["instagram.status_lag_seconds"] = 9_999.0
+    journal = FakeJournal()
+    stand.fail("publish", "drop_after")
+    post = await until_published(stand, job, journal)
+    assert_one_post(stand, job, journal, post)
+    assert stand.calls("publish") == 1
+
+
+async def test_settling_longer_than_patience_is_deferred_and_the_second_read_is_the_next_calls(
+    stand: Stand, job: PublishJob
+) -> None:
+    journal = FakeJournal()
+    stand.fail("publish", "drop_before")
+    with pytest.raises(Unknown):
+        await stand.publisher().publish(job, journal)
+    with pytest.raises(NotYet) as deferred:
+        await stand.publisher(patience=10).publish(job, journal)
+    assert 50 < deferred.value.retry_after <= 60
+    assert journal.record.state is PostState.UNKNOWN
+    stand.sandbox.advance(deferred.value.retry_after)
+    post = await stand.publisher(patience=10).publish(job, journal)
+    assert_one_post(stand, job, journal, post)
+
+
+async def test_an_expired_container_whose_post_is_listed_is_not_made_again(stand: Stand, job: PublishJob) -> None:
+    stand.sandbox.config["instagram.status_lag_seconds"] = 1e9
+    journal = FakeJournal()
+    stand.fail("publish", "drop_after")
+    with pytest.raises(Unknown):
+        await stand.publisher().publish(job, journal)
+    stand.sandbox.advance(90_000)
+    post = await stand.publisher().publish(job, journal)
+    assert_one_post(stand, job, journal, post)
+    assert stand.calls("create") == 1
+
+
+async def test_an_expired_container_whose_post_is_absent_is_replaced(stand: Stand, job: PublishJob) -> None:
+    journal = FakeJournal()
+    stand.fail("publish", "drop_before")
+    with pytest.raises(Unknown):
+        await stand.publisher().publish(job, journal)
+    stand.sandbox.advance(90_000)
+    with pytest.raises(Transient, match="EXPIRED"):
+        await stand.publisher().publish(job, journal)
+    assert journal.record.state is PostState.INTENT
+    post = await stand.publisher().publish(job, journal)
+    assert_one_post(stand, job, journal, post)
+    assert stand.calls("create") == 2
+
+
+async def test_two_reels_with_the_same_caption_leave_the_doubt_to_a_person(stand: Stand, job: PublishJob) -> None:
+    first, second = FakeJournal(), FakeJournal()
+    stand.fail("publish", "drop_after", times=2)
+    for journal in (first, second):
+        with pytest.raises(Unknown):
+            await stand.publisher().publish(job, journal)
+    with pytest.raises(Unknown, match="a person"):
+        await stand.publisher().publish(job, first)
+    assert first.record.state is PostState.UNKNOWN
+    assert len(stand.posts) == 2
+
+
+async def test_an_older_reel_with_the_same_caption_is_not_taken_for_this_one(stand: Stand, job: PublishJob) -> None:
+    old = await stand.publisher().publish(job, FakeJournal())
+    media = stand.sandbox.state["instagram"].media
+    media[old.remote_id] = dataclasses.replace(media[old.remote_id], published_at=media[old.remote_id].published_at - 3_600)
+    stand.sandbox.state["instagram"]._published[ACCOUNT][0] = media[old.remote_id]
+    journal = FakeJournal()
+    stand.fail("publish", "drop_after")
+    post = await until_published(stand, job, journal)
+    assert post.remote_id != old.remote_id
+
+
+async def test_an_older_reel_is_not_taken_for_this_one_even_if_the_list_is_not_cut_at_the_start(
+    stand: Stand, job: PublishJob
+) -> None:
+    journal = FakeJournal()
+    stand.fail("publish", "drop_before")
+    with pytest.raises(Unknown):
+        await stand.publisher().publish(job, journal)
+    old = {"id": "18050000000000099", "caption": CAPTION, "timestamp": "2020-01-01T00:00:00+0000", "media_product_type": "REELS"}
+    stand.fail("list", status=200, body=json.dumps({"data": [old]}))
+    post = await stand.publisher().publish(job, journal)
+    assert_one_post(stand, job, journal, post)
+
+
+async def test_a_publish_that_was_refused_and_took_effect_all_the_same_is_found_when_its_container_has_expired(
+    stand: Stand, job: PublishJob
+) -> None:
+    stand.sandbox.config["instagram.status_lag_seconds"] = 1e9
+    journal = FakeJournal()
+    publisher = stand.publisher()
+    send = publisher._graph.post
+
+    async def throttled(account: str, path: str, **given: Any) -> Any:
+        answer = await send(account, path, **given)
+        if path.endswith("media_publish"):
+            raise Throttled("slow down", provider="instagram", code="4")
+        return answer
+
+    publisher._graph.post = throttled  # type: ignore[method-assign]
+    with pytest.raises(Throttled):
+        await publisher.publish(job, journal)
+    assert journal.record.state is PostState.UPLOADING
+    stand.sandbox.advance(90_000)
+    post = await stand.publisher().publish(job, journal)
+    assert_one_post(stand, job, journal, post)
+    assert stand.calls("create") == 1
+
+
+async def test_a_post_is_found_on_a_later_page_of_the_list(stand: Stand, job: PublishJob) -> None:
+    stand.sandbox.config["instagram.quota_total"] = 1_000
+    journal = FakeJournal()
+    stand.fail("publish", "drop_after")
+    with pytest.raises(Unknown):
+        await stand.publisher().publish(job, journal)
+    state = stand.sandbox.state["instagram"]
+    for number in range(60):
+        state.publish(state.open(ACCOUNT, f"another {number}", share_to_feed=True, is_ai_generated=True))
+    post = await stand.publisher().publish(job, journal)
+    assert post.remote_id == stand.posts[0]["remote_id"]
+    assert stand.calls("list") == 2
+
+
+async def test_a_replay_of_a_post_that_was_given_up_in_doubt_resolves_the_doubt_first(stand: Stand, job: PublishJob) -> None:
+    journal = FakeJournal()
+    stand.fail("publish", "drop_after")
+    with pytest.raises(Unknown):
+        await stand.publisher().publish(job, journal)
+    await journal.save(PostState.FAILED)
+    post = await stand.publisher().publish(job, journal)
+    assert_one_post(stand, job, journal, post)
+    assert stand.calls("create") == 1
+
+
+def test_captions_are_compared_without_at_signs_and_with_single_spaces() -> None:
+    assert normalised("a  @b\n#c") == normalised("a b #c") == "a b #c"
+
+
+# --- uploads
+
+
+async def test_a_cut_upload_is_made_again_with_a_new_container(stand: Stand, job: PublishJob) -> None:
+    journal = FakeJournal()
+    stand.fail("upload", "drop_before")
+    post = await until_published(stand, job, journal)
+    assert_one_post(stand, job, journal, post)
+    assert stand.calls("create") == 2
+
+
+async def test_an_upload_whose_answer_was_lost_is_used_not_made_again(stand: Stand, job: PublishJob) -> None:
+    journal = FakeJournal()
+    stand.fail("upload", "drop_after")
+    post = await until_published(stand, job, journal)
+    assert_one_post(stand, job, journal, post)
+    assert (stand.calls("create"), stand.calls("upload")) == (1, 1)
+
+
+async def test_an_upload_that_never_left_uses_the_same_container(stand: Stand, job: PublishJob) -> None:
+    journal = FakeJournal()
+    stand.transport.refuse["rupload"] = NotYet("no slot", retry_after=1.0)
+    with pytest.raises(NotYet):
+        await stand.publisher().publish(job, journal)
+    stand.transport.refuse["rupload"] = httpx.ConnectError("refused")
+    with pytest.raises(Transient):
+        await stand.publisher().publish(job, journal)
+    post = await stand.publisher().publish(job, journal)
+    assert_one_post(stand, job, journal, post)
+    assert stand.calls("create") == 1
+
+
+@pytest.mark.parametrize(("retriable", "kind"), [(True, Transient), (False, Permanent)])
+async def test_a_refused_upload_says_whether_it_may_be_tried_again(
+    stand: Stand, job: PublishJob, retriable: bool, kind: type[ProviderError]
+) -> None:
+    journal = FakeJournal()
+    info = {"debug_info": {"retriable": retriable, "type": "ProcessingFailedError", "message": "no"}}
+    stand.fail("upload", status=400, body=json.dumps(info))
+    with pytest.raises(kind, match="ProcessingFailedError") as refused:
+        await stand.publisher().publish(job, journal)
+    assert type(refused.value) is kind
+    assert journal.record.state is PostState.INTENT
+
+
+async def test_a_container_opened_a_day_ago_is_not_uploaded_to(stand: Stand, job: PublishJob) -> None:
+    journal = FakeJournal(die_at=2, die_after=True)
+    with pytest.raises(Killed):
+        await stand.publisher().publish(job, journal)
+    stand.sandbox.advance(90_000)
+    post = await stand.publisher().publish(job, journal)
+    assert_one_post(stand, job, journal, post)
+    assert stand.calls("create") == 2
+
+
+async def test_a_file_of_the_wrong_format_is_permanent(stand: Stand, tmp_path: Path) -> None:
+    journal = FakeJournal()
+    with pytest.raises(Permanent, match="2207026") as refused:
+        await stand.publisher().publish(make_job(tmp_path, mp4(moov_first=False)), journal)
+    assert refused.value.code == "2207026"
+    assert stand.posts == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"caption": "x" * 2_201},
+        {"caption": " ".join(f"#t{n}" for n in range(31))},
+        {"caption": " ".join(f"@t{n}" for n in range(21))},
+        {"size": 301 * 1024 * 1024},
+        {"size": 17},
+    ],
+)
+async def test_what_instagram_would_refuse_is_refused_before_anything_is_sent(
+    stand: Stand, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    journal = FakeJournal()
+    with pytest.raises(Permanent):
+        await stand.publisher().publish(make_job(tmp_path, **changes), journal)
+    assert (stand.transport.count, journal.saves) == (0, [])
+
+
+# --- limits and refusals
+
+
+async def test_a_used_up_quota_is_throttled_before_anything_is_made(stand: Stand, job: PublishJob) -> None:
+    stand.sandbox.config["instagram.quota_total"] = 0
+    journal = FakeJournal()
+    with pytest.raises(Throttled, match="0 of 0") as limited:
+        await stand.publisher().publish(job, journal)
+    assert limited.value.retry_after == 86_400
+    assert journal.record.state is PostState.INTENT
+    assert stand.calls("create") == 0
+
+
+async def test_a_quota_used_up_meanwhile_keeps_the_container_for_later(stand: Stand, job: PublishJob) -> None:
+    journal = FakeJournal(die_at=4, die_after=True)
+    with pytest.raises(Killed):
+        await stand.publisher().publish(job, journal)
+    stand.sandbox.config["instagram.quota_total"] = 0
+    with pytest.raises(Throttled):
+        await stand.publisher().publish(job, journal)
+    assert stand.calls("publish") == 0
+    stand.sandbox.config["instagram.quota_total"] = 10
+    post = await stand.publisher().publish(job, journal)
+    assert_one_post(stand, job, journal, post)
+    assert stand.calls("create") == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "subcode", "kind", "state"),
+    [
+        (9, 2_207_042, Throttled, PostState.UPLOADING),
+        (4, None, Throttled, PostState.UPLOADING),
+        (190, 463, Permanent, PostState.UPLOADING),
+        (9007, 2_207_027, NotYet, PostState.UPLOADING),
+        (4, 2_207_051, Rejected, PostState.UNKNOWN),
+        (-1, 2_207_001, Unknown, PostState.UNKNOWN),
+        (2, None, Unknown, PostState.UNKNOWN),
+        (100, 33, Unknown, PostState.UNKNOWN),
+        (24, 2_207_008, Unknown, PostState.UNKNOWN),
+        (987_654, None, Unknown, PostState.UNKNOWN),
+    ],
+)
+async def test_a_refused_publish_is_taken_back_only_when_the_refusal_is_explicit(
+    stand: Stand, job: PublishJob, code: int, subcode: int | None, kind: type[Exception], state: PostState
+) -> None:
+    journal = FakeJournal()
+    stand.refuse("publish", code, subcode)
+    with pytest.raises(kind) as refused:
+        await stand.publisher().publish(job, journal)
+    assert type(refused.value) is kind
+    assert journal.record.state is state
+    post = await until_published(stand, job, journal)
+    assert_one_post(stand, job, journal, post)
+    assert stand.calls("create") == 1
+
+
+async def test_a_post_reported_as_blocked_that_is_out_all_the_same_counts_as_published(stand: Stand, job: PublishJob) -> None:
+    journal = FakeJournal()
+    publisher = stand.publisher()
+    send = publisher._graph.post
+
+    async def blocked(account: str, path: str, **given: Any) -> Any:
+        answer = await send(account, path, **given)
+        if path.endswith("media_publish"):
+            raise Rejected("blocked", provider="instagram", code="4/2207051")
+        return answer
+
+    publisher._graph.post = blocked  # type: ignore[method-assign]
+    post = await publisher.publish(job, journal)
+    assert_one_post(stand, job, journal, post)
+
+
+async def test_a_dead_token_is_permanent_and_says_to_reconnect(stand: Stand, job: PublishJob) -> None:
+    stand.tokens.prefix = "expired-"
+    with pytest.raises(Permanent, match="reconnect the account") as dead:
+        await stand.publisher().publish(job, FakeJournal())
+    assert ACCOUNT in str(dead.value)
+    assert "expired-" not in str(dead.value) + dead.value.evidence.model_dump_json()
+
+
+async def test_a_permalink_that_cannot_be_read_yet_does_not_undo_the_post(stand: Stand, job: PublishJob) -> None:
+    journal = FakeJournal()
+    stand.refuse("read", 100, 33)
+    with pytest.raises(Transient):
+        await stand.publisher().publish(job, journal)
+    assert journal.record.state is PostState.PUBLISHED
+    post = await stand.publisher().publish(job, journal)
+    assert_one_post(stand, job, journal, post)
+
+
+# --- the table of errors
+
+TABLE = [
+    (-2, 2_207_003, Transient), (-2, 2_207_020, Transient), (-1, 2_207_001, Transient), (-1, 2_207_032, Transient),
+    (-1, 2_207_053, Transient), (1, 2_207_057, Permanent), (4, 2_207_051, Rejected), (9, 2_207_042, Throttled),
+    (24, 2_207_006, Transient), (24, 2_207_008, Transient), (25, 2_207_050, Rejected), (100, 2_207_023, Permanent),
+    (100, 2_207_028, Permanent), (100, 2_207_040, Permanent), (100, 2_207_035, Permanent), (100, 2_207_036, Permanent),
+    (100, 2_207_037, Permanent), (352, 2_207_026, Permanent), (9004, 2_207_052, Permanent), (9007, 2_207_027, Transient),
+    (36_000, 2_207_004, Permanent), (36_001, 2_207_005, Permanent), (36_003, 2_207_009, Permanent),
+    (36_004, 2_207_010, Permanent), (190, 102, Permanent), (190, 463, Permanent), (190, 467, Permanent), (10, None, Permanent),
+    (200, None, Permanent), (299, None, Permanent), (4, None, Throttled), (17, None, Throttled), (32, None, Throttled),
+    (613, None, Throttled), (80_002, None, Throttled), (80_004, None, Throttled), (1, None, Transient), (2, None, Transient),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("code", "subcode", "kind"), TABLE)
+def test_every_row_of_the_error_table_is_the_documented_class(code: int, subcode: int | None, kind: type[ProviderError]) -> None:
+    assert error_class(code, subcode) is kind
+    envelope: dict[str, Any] = {"message": "token=secret", "type": "OAuthException", "code": code, "error_subcode": subcode}
+    request = httpx.Request("GET", "https://graph.facebook.com/v26.0/1?access_token=secret")
+    error = judge(httpx.Response(400, json={"error": envelope}, request=request), ACCOUNT)
+    assert type(error) is kind
+    assert "secret" not in str(error) + error.evidence.model_dump_json()
+
+
+def test_no_row_of_the_error_table_is_untested() -> None:
+    tested = {(code, subcode) for code, subcode, _ in TABLE} | {(code, None) for code, _, _ in TABLE}
+    assert {row for row in ERRORS if row not in tested} <= {(code, None) for code in range(201, 299)}
+
+
+def test_an_unknown_code_is_permanent_unless_the_api_calls_it_transient() -> None:
+    assert error_class(424_242, None) is None
+    assert error_class(424_242, None, is_transient=True) is Transient
+    request = httpx.Request("GET", "https://graph.facebook.com/v26.0/1")
+    assert type(judge(httpx.Response(400, json={"error": {"code": 424_242}}, request=request), ACCOUNT)) is Permanent
+    assert type(judge(httpx.Response(404, text="<html>", request=request), ACCOUNT)) is Permanent
+    assert type(judge(httpx.Response(502, text="<html>", request=request), ACCOUNT)) is Transient
+    assert type(judge(httpx.Response(429, text="", request=request), ACCOUNT)) is Throttled
+
+
+def test_throttling_waits_as_long_as_the_business_use_case_header_says() -> None:
+    usage = {"178414": [{"type": "instagram", "call_count": 100, "estimated_time_to_regain_access": 7}]}
+    answer = httpx.Response(
+        400,
+        json={"error": {"code": 80_002, "message": "slow down"}},
+        headers={"X-Business-Use-Case-Usage": json.dumps(usage)},
+        request=httpx.Request("GET", "https://graph.facebook.com/v26.0/1"),
+    )
+    error = judge(answer, ACCOUNT)
+    assert isinstance(error, Throttled)
+    assert error.retry_after == 420

@@ -1,0 +1,272 @@
+"""Breakers on a real Valkey: when they open, who may probe, what closes them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
+
+import pytest
+from redis.asyncio import Redis
+
+from phantoms_dagster.resilience.breaker import CACHE_SECONDS, BreakerOpen, BreakerPolicy, Breakers, Outcome, Pass
+from phantoms_dagster.resilience.redis_scripts import Scripts, redis_client
+
+POLICY = BreakerPolicy(window_seconds=30, minimum_calls=4, failure_rate=0.5, reset_seconds=0.3, probe_seconds=60)
+SLOW = BreakerPolicy(window_seconds=30, minimum_calls=4, failure_rate=0.5, reset_seconds=60, probe_seconds=60)
+Make = Callable[..., Breakers]
+
+
+@pytest.fixture
+async def redis(redis_url: str) -> AsyncIterator[Redis]:
+    async with redis_client(redis_url) as client:
+        yield client
+
+
+@pytest.fixture
+def make(redis: Redis) -> Make:
+    """Makes the Breakers of one more process."""
+
+    def breakers(policy: BreakerPolicy = SLOW, **more: object) -> Breakers:
+        return Breakers(Scripts(redis), policy=policy, **more)  # type: ignore[arg-type]
+
+    return breakers
+
+
+async def calls(breakers: Breakers, *outcomes: Outcome, name: str = "shotstack") -> None:
+    for outcome in outcomes:
+        await breakers.settle(await breakers.admit(name), outcome)
+
+
+async def open_up(breakers: Breakers, name: str = "shotstack") -> None:
+    await calls(breakers, *[Outcome.FAILED] * 4, name=name)
+
+
+async def is_open(breakers: Breakers, name: str = "shotstack") -> bool:
+    try:
+        await breakers.admit(name)
+    except BreakerOpen:
+        return True
+    return False
+
+
+async def probe(breakers: Breakers, name: str = "shotstack") -> Pass:
+    """Ask until this process gets the probe."""
+    for _ in range(200):
+        try:
+            leave = await breakers.admit(name)
+        except BreakerOpen as error:
+            await asyncio.sleep(min(error.retry_after, 0.05))
+        else:
+            assert leave.probe is not None
+            return leave
+    pytest.fail("nobody was allowed to probe")
+
+
+async def test_it_opens_when_enough_calls_failed_and_says_when_it_is_probed(make: Make) -> None:
+    breakers = make()
+    await calls(breakers, Outcome.FAILED, Outcome.FAILED, Outcome.FAILED)
+    assert not await is_open(breakers)
+    await calls(breakers, Outcome.FAILED)
+    with pytest.raises(BreakerOpen, match="shotstack") as refused:
+        await breakers.admit("shotstack")
+    assert 58 < refused.value.retry_after <= 60
+    assert refused.value.until is not None
+    assert 50 < (refused.value.until - datetime.now(UTC)).total_seconds() <= 60
+
+
+async def test_a_few_failures_among_many_successes_open_nothing(make: Make) -> None:
+    breakers = make()
+    for _ in range(10):
+        await calls(breakers, Outcome.ANSWERED, Outcome.ANSWERED, Outcome.FAILED)
+    assert not await is_open(breakers)
+    state = await breakers.state("shotstack")
+    assert (state.state, state.failures) == ("closed", 10)
+    assert state.calls >= 28  # the last successes are told with the next look
+
+
+async def test_failures_of_other_processes_count(make: Make) -> None:
+    for _ in range(3):
+        await calls(make(), Outcome.FAILED)
+    last, bystander = make(), make()
+    await calls(bystander, Outcome.ANSWERED)
+    await calls(last, Outcome.FAILED)
+    await asyncio.sleep(CACHE_SECONDS)
+    assert await is_open(bystander)
+
+
+async def test_old_failures_are_forgotten(make: Make) -> None:
+    breakers = make(BreakerPolicy(window_seconds=0.5, minimum_calls=4, reset_seconds=60))
+    await calls(breakers, *[Outcome.FAILED] * 3)
+    await asyncio.sleep(0.7)
+    await calls(breakers, *[Outcome.FAILED] * 3)
+    assert not await is_open(breakers)
+
+
+async def test_what_was_cut_short_or_never_sent_counts_for_nothing(make: Make) -> None:
+    breakers = make()
+    await calls(breakers, *[Outcome.NONE] * 10, *[Outcome.UNSENT] * 10)
+    state = await breakers.state("shotstack")
+    assert (state.state, state.calls, state.failures) == ("closed", 0, 0)
+
+
+async def test_an_account_in_trouble_closes_no_other_account(make: Make) -> None:
+    breakers = make()
+    assert breakers.of("youtube", "a") == ("youtube:a", "youtube")
+    assert breakers.of("openai", None) == ("openai",)
+    await open_up(breakers, "youtube:a")
+    assert await is_open(breakers, "youtube:a")
+    assert not await is_open(breakers, "youtube:b")
+    assert not await is_open(breakers, "youtube")
+
+
+async def test_only_one_process_probes_and_its_answer_closes_the_breaker_for_all(make: Make) -> None:
+    fleet = [make(POLICY) for _ in range(5)]
+    await open_up(fleet[0])
+    probing = await probe(fleet[1])
+    for breakers in fleet:
+        assert await is_open(breakers)
+    await fleet[1].settle(probing, Outcome.ANSWERED)
+    await asyncio.sleep(CACHE_SECONDS)
+    for breakers in fleet:
+        assert not await is_open(breakers)
+    state = await fleet[0].state("shotstack")
+    assert (state.state, state.failures) == ("closed", 0)
+
+
+async def test_a_failed_probe_opens_it_again_for_a_whole_reset_time(make: Make) -> None:
+    breakers = make(POLICY)
+    await open_up(breakers)
+    await breakers.settle(await probe(breakers), Outcome.FAILED)
+    state = await breakers.state("shotstack")
+    assert state.state == "open"
+    assert await is_open(breakers)
+    assert (await probe(breakers)).probe is not None
+
+
+async def test_late_ends_of_calls_begun_before_neither_close_nor_reopen_it(make: Make) -> None:
+    breakers = make(POLICY)
+    early = [await breakers.admit("shotstack") for _ in range(6)]
+    for leave in early[:4]:
+        await breakers.settle(leave, Outcome.FAILED)
+    probing = await probe(breakers)
+    await breakers.settle(early[4], Outcome.ANSWERED)
+    assert (await breakers.state("shotstack")).state == "half-open"
+    await breakers.settle(early[5], Outcome.FAILED)
+    assert (await breakers.state("shotstack")).state == "half-open"
+    await breakers.settle(probing, Outcome.ANSWERED)
+    assert (await breakers.state("shotstack")).state == "closed"
+
+
+async def test_a_probe_that_was_never_sent_is_free_for_the_next_at_once(make: Make) -> None:
+    breakers = make(POLICY)
+    await open_up(breakers)
+    await breakers.settle(await probe(breakers), Outcome.UNSENT)
+    breakers.mistrust("shotstack")
+    assert (await breakers.admit("shotstack")).probe is not None
+
+
+async def test_a_probe_that_was_cut_short_is_not_repeated_before_another_reset_time(make: Make, redis: Redis) -> None:
+    breakers = make(POLICY)
+    await open_up(breakers)
+    await breakers.settle(await probe(breakers), Outcome.NONE)
+    assert await redis.pttl("phantoms:breaker:shotstack#probe") <= 300
+    assert await is_open(breakers)
+    assert (await probe(breakers)).probe is not None
+
+
+async def test_the_probe_of_a_dead_process_is_given_up_after_its_lease(make: Make) -> None:
+    policy = BreakerPolicy(minimum_calls=4, reset_seconds=0.1, probe_seconds=0.4)
+    dead, alive = make(policy), make(policy)
+    await open_up(dead)
+    await probe(dead)
+    assert await is_open(alive)
+    await alive.settle(await probe(alive), Outcome.ANSWERED)
+    assert not await is_open(alive)
+
+
+async def test_the_verdict_of_a_probe_whose_lease_ended_is_not_taken(make: Make) -> None:
+    policy = BreakerPolicy(minimum_calls=4, reset_seconds=0.1, probe_seconds=0.2)
+    slow, other = make(policy), make(policy)
+    await open_up(slow)
+    late = await probe(slow)
+    await asyncio.sleep(0.3)
+    await probe(other)
+    await slow.settle(late, Outcome.ANSWERED)
+    assert (await other.state("shotstack")).state == "half-open"
+
+
+async def test_a_person_opens_it_until_a_person_closes_it(make: Make) -> None:
+    breakers, other = make(POLICY), make(POLICY)
+    await breakers.trip("shotstack", why="maintenance")
+    with pytest.raises(BreakerOpen) as refused:
+        await other.admit("shotstack")
+    assert refused.value.retry_after <= 60  # it is asked about again: a reset must not find everybody asleep for ever
+    state = await other.state("shotstack")
+    assert (state.state, state.manual) == ("open", True)
+    await breakers.reset("shotstack", why="maintenance is over")
+    await asyncio.sleep(CACHE_SECONDS)
+    assert not await is_open(other)
+
+
+async def test_a_person_opens_it_for_a_while_and_then_it_is_probed(make: Make) -> None:
+    breakers = make(SLOW)
+    await breakers.trip("shotstack", seconds=0.2, why="try again soon")
+    assert await is_open(breakers)
+    await breakers.settle(await probe(breakers), Outcome.ANSWERED)
+    assert not await is_open(breakers)
+
+
+async def test_its_history_tells_every_change_and_why(make: Make) -> None:
+    breakers = make(POLICY)
+    await open_up(breakers)
+    await breakers.settle(await probe(breakers), Outcome.FAILED)
+    await breakers.settle(await probe(breakers), Outcome.ANSWERED)
+    await breakers.trip("shotstack", why='a "quoted" reason')
+    history = await breakers.history("shotstack")
+    assert [(step.old, step.new, step.why) for step in reversed(history)] == [
+        ("closed", "open", "too many failures"),
+        ("open", "half-open", "probe sent"),
+        ("half-open", "open", "probe failed"),
+        ("open", "half-open", "probe sent"),
+        ("half-open", "closed", "probe answered"),
+        ("closed", "open", 'a "quoted" reason'),
+    ]
+    assert history[0].at > history[-1].at
+    assert [state.name for state in await breakers.look()] == ["shotstack"]
+
+
+async def test_whoever_wants_to_know_is_told_of_each_change(make: Make) -> None:
+    told: list[tuple[str, str, str]] = []
+    breakers = make(POLICY, changed=lambda *change: told.append(change))
+    await open_up(breakers)
+    await breakers.settle(await probe(breakers), Outcome.ANSWERED)
+    assert told == [("shotstack", "closed", "open"), ("shotstack", "open", "half-open"), ("shotstack", "half-open", "closed")]
+
+
+async def test_some_breakers_have_rules_of_their_own(make: Make) -> None:
+    touchy = BreakerPolicy(minimum_calls=1, reset_seconds=60)
+    breakers = make(SLOW, policies={"tiktok": touchy})
+    await calls(breakers, Outcome.FAILED, name="tiktok:main")
+    await calls(breakers, Outcome.FAILED, name="openai")
+    assert await is_open(breakers, "tiktok:main")
+    assert not await is_open(breakers, "openai")
+
+
+async def test_a_check_of_a_closed_breaker_asks_redis_four_times_a_second_at_most(make: Make, redis: Redis) -> None:
+    breakers = make()
+    await calls(breakers, Outcome.ANSWERED)
+    before = (await redis.info("stats"))["total_commands_processed"]
+    began = time.monotonic()
+    for _ in range(1000):
+        await calls(breakers, Outcome.ANSWERED)
+    looks = 1 + (time.monotonic() - began) / CACHE_SECONDS
+    # One look is the EVALSHA and the half dozen commands inside it; INFO itself is one more.
+    assert (await redis.info("stats"))["total_commands_processed"] - before <= 10 * looks + 10
+
+
+@pytest.mark.parametrize("wrong", [{"failure_rate": 0}, {"failure_rate": 1.5}, {"minimum_calls": 0}, {"reset_seconds": 0}])
+def test_a_policy_that_could_not_work_is_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        BreakerPolicy(**wrong)  # type: ignore[arg-type]

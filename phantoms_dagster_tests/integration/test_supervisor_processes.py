@@ -1,0 +1,199 @@
+"""The supervisor with real processes: order, readiness, crashes, stopping."""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from phantoms_dagster.embedded.supervisor import ProcessFailed, ProcessSpec, Supervisor
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs process groups")
+
+SLEEP = "import signal; signal.pause()"
+PATIENCE = 30.0
+
+
+def spec(name: str, code: str, **options: object) -> ProcessSpec:
+    return ProcessSpec(name=name, argv=(sys.executable, "-I", "-S", "-c", code), **options)  # type: ignore[arg-type]
+
+
+Started = Callable[..., Supervisor]
+
+
+@pytest.fixture
+def supervise(tmp_path: Path) -> Iterator[Started]:
+    """Makes a supervisor whose processes log below `tmp_path` and are stopped after the test."""
+    made: list[Supervisor] = []
+
+    def make(*specs: ProcessSpec, **options: object) -> Supervisor:
+        made.append(Supervisor(specs, logs=tmp_path, **options))  # type: ignore[arg-type]
+        return made[-1]
+
+    yield make
+    for supervisor in made:
+        supervisor.stop()
+
+
+def test_a_process_starts_when_the_one_before_is_ready_and_they_stop_in_reverse(supervise: Started, tmp_path: Path) -> None:
+    diary = tmp_path / "diary"
+    code = (
+        "import signal, sys, time\n"
+        f"def note(what):\n    with open({str(diary)!r}, 'a') as f: f.write(what + '\\n')\n"
+        "def end(*_): note('stop ' + NAME); sys.exit()\n"
+        "signal.signal(signal.SIGTERM, end); note('start ' + NAME)\n"
+        "while True: signal.pause()"
+    )
+
+    def noted(line: str) -> Callable[[], bool]:
+        return lambda: diary.exists() and line in diary.read_text()
+
+    names = ("first", "second", "third")
+    supervisor = supervise(*(spec(n, f"NAME={n!r}\n{code}", ready=noted(f"start {n}")) for n in names))
+    supervisor.start()
+    assert set(supervisor.pids) == set(names)
+    supervisor.stop()
+    assert diary.read_text().split("\n")[:-1] == [*(f"start {n}" for n in names), *(f"stop {n}" for n in reversed(names))]
+    assert supervisor.pids == {}
+
+
+def test_a_process_that_dies_while_it_starts_is_reported_with_the_end_of_its_log(supervise: Started, tmp_path: Path) -> None:
+    (tmp_path / "broken.log").write_text("an error of yesterday\n")
+    supervisor = supervise(
+        spec("fine", SLEEP),
+        spec("broken", "import sys; sys.exit('no such port: banana')", ready=lambda: False),
+        spec("later", SLEEP),
+    )
+    with pytest.raises(ProcessFailed, match=r"broken has stopped while it was started \(exit code 1\)") as failure:
+        supervisor.start()
+    assert "no such port: banana" in str(failure.value)
+    assert "yesterday" not in str(failure.value)
+    assert supervisor.pids == {}
+    assert not (tmp_path / "later.log").exists()
+
+
+def test_a_program_that_does_not_exist_is_reported_by_name(supervise: Started) -> None:
+    supervisor = supervise(ProcessSpec(name="ghost", argv=("/no/such/program",), ready=lambda: False))
+    with pytest.raises(ProcessFailed, match="cannot execute /no/such/program"):
+        supervisor.start()
+
+
+def test_a_process_that_is_never_ready_fails_and_is_stopped(supervise: Started) -> None:
+    supervisor = supervise(spec("slow", SLEEP, ready=lambda: False, ready_timeout=0.1))
+    with pytest.raises(ProcessFailed, match=r"slow was not ready after 0\.1 s"):
+        supervisor.start()
+    assert supervisor.pids == {}
+
+
+def test_an_error_of_a_readiness_check_reaches_the_caller_and_nothing_is_left_running(supervise: Started) -> None:
+    def broken() -> bool:
+        raise ZeroDivisionError
+
+    supervisor = supervise(spec("asked", SLEEP, ready=broken))
+    with pytest.raises(ZeroDivisionError):
+        supervisor.start()
+    assert supervisor.pids == {}
+
+
+def test_a_crashed_process_is_started_again_later_each_time_and_that_is_said(supervise: Started) -> None:
+    said: queue.SimpleQueue[str] = queue.SimpleQueue()
+    supervisor = supervise(spec("fragile", "raise SystemExit(7)"), notify=said.put, backoff=(0.01, 0.04))
+    supervisor.start()
+    messages = [said.get(timeout=PATIENCE) for _ in range(5)]
+    assert all(m.startswith("fragile has stopped (exit code 7) and is started again in ") for m in messages)
+    assert [m.split(" again in ")[1].split(" s.")[0] for m in messages] == ["0.01", "0.02", "0.04", "0.04", "0.04"]
+
+
+def test_a_killed_process_comes_back_with_a_new_pid(supervise: Started) -> None:
+    said: queue.SimpleQueue[str] = queue.SimpleQueue()
+    ready = threading.Event()
+    supervisor = supervise(spec("victim", SLEEP), spec("bystander", SLEEP), notify=said.put, backoff=(0.01, 0.01))
+    supervisor.start()
+    before = supervisor.pids
+    os.kill(before["victim"], signal.SIGKILL)
+    assert "(SIGKILL)" in said.get(timeout=PATIENCE)
+    while supervisor.pids.get("victim") in (None, before["victim"]):
+        ready.wait(0.01)
+    assert supervisor.pids["bystander"] == before["bystander"]
+
+
+def test_a_notification_that_cannot_be_written_does_not_end_the_supervision(supervise: Started) -> None:
+    tries: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def gone(message: str) -> None:
+        tries.put(message)
+        raise OSError("the terminal is gone")
+
+    supervisor = supervise(spec("fragile", "raise SystemExit(7)"), notify=gone, backoff=(0.01, 0.01))
+    supervisor.start()
+    for _ in range(3):
+        tries.get(timeout=PATIENCE)
+
+
+def test_a_process_that_need_not_run_for_ever_is_not_started_again(supervise: Started) -> None:
+    said: queue.SimpleQueue[str] = queue.SimpleQueue()
+    supervisor = supervise(spec("task", "pass", restart=False), notify=said.put, backoff=(0.0, 0.0))
+    supervisor.start()
+    assert said.get(timeout=PATIENCE) == "task has ended (exit code 0)."
+    supervisor.stop()
+    assert said.empty()
+    assert supervisor.pids == {}
+
+
+def test_a_process_that_ignores_the_stop_signal_is_killed_with_all_it_started(
+    supervise: Started, tmp_path: Path, gone: Callable[[int], bool]
+) -> None:
+    child_file = tmp_path / "child"
+    code = (
+        "import signal, subprocess, sys\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "child = subprocess.Popen([sys.executable, '-I', '-S', '-c', 'import signal; signal.pause()'])\n"
+        f"open({str(child_file)!r}, 'w').write(f'{{child.pid}}.')\n"
+        "while True: signal.pause()"
+    )
+    supervisor = supervise(
+        spec("deaf", code, ready=lambda: child_file.exists() and child_file.read_text().endswith("."), grace_seconds=0.05)
+    )
+    supervisor.start()
+    leader, child = supervisor.pids["deaf"], int(child_file.read_text().strip("."))
+    supervisor.stop()
+    assert gone(leader)
+    assert gone(child)
+
+
+def test_what_a_crashed_process_had_started_does_not_stay(supervise: Started, tmp_path: Path, gone: Callable[[int], bool]) -> None:
+    said: queue.SimpleQueue[str] = queue.SimpleQueue()
+    child_file = tmp_path / "child"
+    code = (
+        "import subprocess, sys\n"
+        "child = subprocess.Popen([sys.executable, '-I', '-S', '-c', 'import signal; signal.pause()'])\n"
+        f"open({str(child_file)!r}, 'w').write(str(child.pid)); child.returncode = 0; sys.exit(3)"
+    )
+    supervisor = supervise(spec("messy", code, restart=False), spec("other", SLEEP), notify=said.put)
+    supervisor.start()
+    assert said.get(timeout=PATIENCE) == "messy has ended (exit code 3)."
+    assert gone(int(child_file.read_text()))
+
+
+def test_a_supervisor_is_for_one_use(supervise: Started) -> None:
+    supervisor = supervise(spec("once", SLEEP))
+    supervisor.start()
+    with pytest.raises(RuntimeError):
+        supervisor.start()
+
+
+def test_a_log_that_has_grown_too_long_is_put_aside_at_the_next_start(
+    supervise: Started, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("phantoms_dagster.embedded.processes.LOG_LIMIT_BYTES", 10)
+    (tmp_path / "chatty.log").write_text("much too long already")
+    supervisor = supervise(spec("chatty", SLEEP))
+    supervisor.start()
+    assert (tmp_path / "chatty.log.1").read_text() == "much too long already"
+    assert (tmp_path / "chatty.log").read_text() == ""

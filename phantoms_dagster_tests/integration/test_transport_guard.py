@@ -1,0 +1,365 @@
+"""The guarded transport on a real Valkey: what it lets through, what it learns, what it gives back."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from redis.asyncio import Redis
+
+from phantoms_dagster.domain.errors import NotYet
+from phantoms_dagster.resilience.admission import Admission, Granted, Request
+from phantoms_dagster.resilience.breaker import BreakerOpen, BreakerPolicy, Breakers
+from phantoms_dagster.resilience.limits import RedisLimits, Refused
+from phantoms_dagster.resilience.pools import PoolLimits, Pools
+from phantoms_dagster.resilience.redis_scripts import Scripts, redis_client
+from phantoms_dagster.resilience.transport import CallRecord, CallScope, Deadlines, UnguardedLimits, build_client
+
+Handler = Callable[[httpx.Request], Any]
+URL = "https://api.example/render"
+SCOPE = CallScope("shotstack", pool="render")
+POOLS = {
+    "render": PoolLimits(slots=1),
+    "free": PoolLimits(),
+    "publish": PoolLimits(slots=4),
+    "publish:*": PoolLimits(slots=1),
+    "slow": PoolLimits(rates=((1, 60, 1),)),
+}
+
+
+class RecordingClock:
+    """Notes how long it was asked to sleep, and sleeps as good as not at all unless `real`."""
+
+    def __init__(self) -> None:
+        self.slept: list[float] = []
+        self.asleep = asyncio.Event()
+        self.real = False
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.asleep.set()
+        await asyncio.sleep(seconds if self.real else 0.001)
+
+
+class Bench:
+    """One process: its limits, and clients whose provider is a function."""
+
+    def __init__(self, redis: Redis) -> None:
+        scripts, pools = Scripts(redis), Pools(POOLS, defaults={})
+        self.clock = RecordingClock()
+        self.calls: list[CallRecord] = []
+        self.admission = Admission(scripts, pools)
+        self.breakers = Breakers(scripts, policy=BreakerPolicy(minimum_calls=3, reset_seconds=60))
+        self.limits = RedisLimits(self.admission, self.breakers, pools, self.clock)
+        self._clients: list[httpx.AsyncClient] = []
+
+    def client(self, handler: Handler, scope: Any = SCOPE, **deadlines: float) -> httpx.AsyncClient:
+        self._clients.append(
+            build_client(
+                limits=self.limits,
+                scope=scope,
+                deadlines=Deadlines(**deadlines),
+                observer=self.calls.append,
+                inner=httpx.MockTransport(handler),
+            )
+        )
+        return self._clients[-1]
+
+    async def in_flight(self) -> dict[str, int]:
+        return {state.pool: state.in_flight for state in await self.admission.look()}
+
+    async def aclose(self) -> None:
+        for client in self._clients:
+            await client.aclose()
+        await self.limits.aclose()
+        await self.admission.aclose()
+
+
+@pytest.fixture
+async def redis(redis_url: str) -> AsyncIterator[Redis]:
+    async with redis_client(redis_url) as client:
+        yield client
+
+
+@pytest.fixture
+async def bench(redis: Redis) -> AsyncIterator[Bench]:
+    bench = Bench(redis)
+    yield bench
+    await bench.aclose()
+
+
+def answers(status: int, **more: Any) -> Handler:
+    return lambda _request: httpx.Response(status, **more)
+
+
+async def free_again(bench: Bench) -> None:
+    """Slots come back in the background."""
+    for _ in range(200):
+        if not any((await bench.in_flight()).values()):
+            return
+        await asyncio.sleep(0.01)
+    pytest.fail("a slot was kept")
+
+
+async def test_a_call_passes_holds_its_slot_meanwhile_and_gives_it_back(bench: Bench) -> None:
+    seen: list[int] = []
+
+    async def provider(_request: httpx.Request) -> httpx.Response:
+        seen.append((await bench.in_flight())["render"])
+        return httpx.Response(200, json={"ok": True})
+
+    response = await bench.client(provider).get(URL)
+    assert response.json() == {"ok": True}
+    assert seen == [1]
+    await free_again(bench)
+    (call,) = bench.calls
+    assert (call.scope, call.method, call.host, call.outcome, call.status) == (SCOPE, "GET", "api.example", "answered", 200)
+
+
+async def test_the_slot_is_held_until_a_streamed_answer_is_closed(bench: Bench) -> None:
+    async with bench.client(answers(200, content=b"x" * 100)).stream("GET", URL) as response:
+        assert (await bench.in_flight())["render"] == 1
+        assert not bench.calls
+        assert await response.aread() == b"x" * 100
+    await free_again(bench)
+
+
+async def test_an_answer_closed_before_its_end_gives_its_slot_back(bench: Bench) -> None:
+    async with bench.client(answers(200, content=b"x" * 100)).stream("GET", URL):
+        pass
+    await free_again(bench)
+    assert [call.outcome for call in bench.calls] == ["answered"]
+
+
+async def test_every_way_a_call_can_fail_gives_its_slot_back(bench: Bench) -> None:
+    for error in (httpx.ConnectError("no"), httpx.ReadError("cut"), httpx.UnsupportedProtocol("what"), ValueError("ours")):
+
+        def fail(_request: httpx.Request, error: Exception = error) -> httpx.Response:
+            raise error
+
+        with pytest.raises(type(error)):
+            await bench.client(fail).get(URL)
+        await free_again(bench)
+    assert [(call.outcome, call.why) for call in bench.calls] == [
+        ("failed", "ConnectError"),
+        ("failed", "ReadError"),
+        ("none", "UnsupportedProtocol"),
+        ("none", "ValueError"),
+    ]
+
+
+async def test_a_cancelled_call_gives_its_slot_back_and_blames_nobody(bench: Bench) -> None:
+    begun = asyncio.Event()
+
+    async def never(_request: httpx.Request) -> httpx.Response:
+        begun.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    task = asyncio.create_task(bench.client(never).get(URL))
+    await begun.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await free_again(bench)
+    assert (bench.calls[0].outcome, bench.calls[0].why) == ("none", "CancelledError")
+    assert (await bench.breakers.state("shotstack")).calls == 0
+
+
+async def test_a_call_past_its_deadline_is_a_read_timeout_and_counts_against_the_integration(bench: Bench) -> None:
+    async def never(_request: httpx.Request) -> httpx.Response:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    with pytest.raises(httpx.ReadTimeout):
+        await bench.client(never, total=0.05).get(URL)
+    with pytest.raises(httpx.ReadTimeout, match=r"0\.04 s"):
+        await bench.client(never, total=99).get(URL, extensions={"phantoms": {"total": 0.04}})
+    await free_again(bench)
+    assert (await bench.breakers.state("shotstack")).failures == 2
+
+
+async def test_a_short_wait_is_slept_and_a_long_one_is_deferred_with_its_reason(bench: Bench, redis: Redis) -> None:
+    client = bench.client(answers(200), CallScope("shotstack", pool="slow"), patience=30)
+    await client.get(URL)
+    with pytest.raises(Refused, match="slow: the rate is used up") as refused:
+        await client.get(URL)
+    assert 55 < refused.value.retry_after <= 61
+    assert refused.value.until is not None
+    assert bench.clock.slept == []
+    assert (bench.calls[-1].outcome, bench.calls[-1].why) == ("deferred", "rate")
+    assert await redis.zcard("phantoms:pool:slow#q") == 0
+
+
+async def test_a_call_that_finds_all_slots_taken_waits_its_turn(bench: Bench) -> None:
+    held = await bench.admission.acquire(Request(("render",)), patience=0)
+    assert isinstance(held, Granted)
+    call = asyncio.create_task(bench.client(answers(200), patience=30).get(URL))
+    await bench.clock.asleep.wait()
+    await bench.admission.release(held.lease)
+    assert (await call).status_code == 200
+    assert bench.calls[0].waited > 0
+
+
+async def test_patience_ends_and_the_place_in_line_is_given_up(bench: Bench, redis: Redis) -> None:
+    held = await bench.admission.acquire(Request(("render",)), patience=0)
+    assert isinstance(held, Granted)
+    with pytest.raises(Refused, match="slots"):
+        await bench.client(answers(200), patience=0.2).get(URL)
+    assert 0 < sum(bench.clock.slept) <= 0.2
+    await bench.admission.aclose()
+    assert await redis.zcard("phantoms:pool:render#q") == 0
+
+
+async def test_a_429_pauses_the_pool_for_as_long_as_the_provider_asked(bench: Bench) -> None:
+    scope = CallScope("tiktok", "main", pool="publish")
+    client = bench.client(answers(429, headers={"Retry-After": "45"}), scope)
+    assert (await client.get(URL)).status_code == 429
+    with pytest.raises(Refused, match="publish:main: the provider asked us to wait") as refused:
+        await client.get(URL)
+    assert 43 < refused.value.retry_after <= 45
+    other = await client.get(URL, extensions={"phantoms": {"account": "other"}})
+    assert other.status_code == 429  # another account is another limit
+
+
+@pytest.mark.parametrize(
+    ("headers", "most", "least"),
+    [({}, 1.0, 0.5), ({"retry-after-ms": "40000"}, 40, 38), ({"Retry-After": "soon"}, 1.0, 0.5), ({"Retry-After": "-3"}, 1.0, 0.5)],
+)
+async def test_every_form_of_retry_after_is_understood(bench: Bench, headers: dict[str, str], most: float, least: float) -> None:
+    client = bench.client(answers(429, headers=headers), patience=0)
+    await client.get(URL)
+    with pytest.raises(Refused) as refused:
+        await client.get(URL)
+    assert least < refused.value.retry_after <= most
+
+
+async def test_server_errors_open_the_breaker_and_nothing_more_is_sent(bench: Bench) -> None:
+    client = bench.client(answers(503))
+    for _ in range(3):
+        assert (await client.get(URL)).status_code == 503
+    with pytest.raises(BreakerOpen, match="shotstack") as refused:
+        await client.get(URL)
+    assert refused.value.until is not None
+    assert [call.outcome for call in bench.calls] == ["failed"] * 3 + ["deferred"]
+    assert bench.calls[-1].why == "breaker"
+    await free_again(bench)
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 429])
+async def test_what_the_provider_refuses_opens_no_breaker(bench: Bench, status: int) -> None:
+    client = bench.client(answers(status), CallScope("youtube", "main"))
+    for _ in range(10):
+        await client.get(URL)
+
+
+async def test_a_call_in_line_is_stopped_when_the_breaker_opens_elsewhere(bench: Bench) -> None:
+    held = await bench.admission.acquire(Request(("render",)), patience=0)
+    assert isinstance(held, Granted)
+    sent: list[httpx.Request] = []
+    call = asyncio.create_task(bench.client(lambda request: sent.append(request) or httpx.Response(200), patience=600).get(URL))
+    await bench.clock.asleep.wait()
+    await bench.breakers.trip("shotstack", why="seen by another process")
+    with pytest.raises(BreakerOpen):
+        await call
+    assert sent == []
+
+
+async def test_a_probe_that_finds_its_pool_full_hands_the_probe_back(bench: Bench) -> None:
+    await bench.breakers.trip("shotstack", seconds=0, why="to be probed at once")
+    held = await bench.admission.acquire(Request(("render",)), patience=0)
+    assert isinstance(held, Granted)
+    with pytest.raises(Refused):
+        await bench.client(answers(200), patience=0).get(URL)
+    await bench.limits.aclose()
+    await bench.admission.release(held.lease)
+    bench.breakers.mistrust("shotstack")
+    assert (await bench.client(answers(200)).get(URL)).status_code == 200
+    assert (await bench.breakers.state("shotstack")).state == "closed"
+
+
+async def test_a_request_names_its_own_scope_without_knowing_this_package(bench: Bench) -> None:
+    client = bench.client(answers(200), lambda request: CallScope("tiktok", pool="free" if request.method == "GET" else "publish"))
+    await client.get(URL)
+    await client.post(URL, extensions={"phantoms": {"account": "main", "commits": True}})
+    await client.get(URL, extensions={"phantoms": CallScope("instagram", "x", pool="publish")})
+    assert [call.scope for call in bench.calls] == [
+        CallScope("tiktok", pool="free"),
+        CallScope("tiktok", "main", pool="publish", commits=True),
+        CallScope("instagram", "x", pool="publish"),
+    ]
+
+
+async def test_no_request_goes_without_time_outs(bench: Bench) -> None:
+    asked: list[dict[str, float]] = []
+
+    def provider(request: httpx.Request) -> httpx.Response:
+        asked.append(request.extensions["timeout"])
+        return httpx.Response(200)
+
+    client = bench.client(provider, connect=3, read=7)
+    await client.get(URL, timeout=None)
+    await client.get(URL, timeout=600)
+    assert [(timeout["connect"], timeout["read"]) for timeout in asked] == [(3, 7), (3, 600)]
+
+
+async def test_the_openai_client_passes_the_guard_and_a_deferral_comes_out_as_it_is(bench: Bench) -> None:
+    body = {"id": "c", "object": "chat.completion", "created": 1, "model": "m", "choices": []}
+    http = bench.client(
+        lambda request: httpx.Response(200 if request.url.host == "up" else 500, json=body), CallScope("openai", pool="free")
+    )
+    messages: Any = [{"role": "user", "content": "hi"}]
+    up, down = (
+        openai.AsyncOpenAI(api_key="k", base_url=f"http://{host}/v1", max_retries=0, http_client=http)  # type: ignore[arg-type]
+        for host in ("up", "down")
+    )
+    assert (await up.chat.completions.create(model="m", messages=messages)).id == "c"
+    for _ in range(2):
+        with pytest.raises(openai.InternalServerError):
+            await down.chat.completions.create(model="m", messages=messages)
+    with pytest.raises(BreakerOpen):
+        await up.chat.completions.create(model="m", messages=messages)
+
+
+async def test_without_limits_everything_passes_and_time_outs_hold() -> None:
+    calls: list[CallRecord] = []
+    scope = CallScope("any", pool="no such pool")
+    transport = httpx.MockTransport(answers(500))
+    async with build_client(limits=UnguardedLimits(), scope=scope, observer=calls.append, inner=transport) as client:
+        for _ in range(20):
+            assert (await client.get(URL)).status_code == 500
+    assert [call.outcome for call in calls] == ["failed"] * 20
+
+
+async def test_what_httpx_logs_holds_no_session_address(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger="httpx"):
+        await bench.client(answers(200)).put("https://up.example/videos?upload_id=SECRET&access_token=SECRET")
+    assert "up.example/videos" in caplog.text
+    assert "SECRET" not in caplog.text
+
+
+async def test_while_redis_is_lost_nothing_is_sent_and_nothing_fails(
+    bench: Bench, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[httpx.Request] = []
+    client = bench.client(lambda request: sent.append(request) or httpx.Response(200))
+    await client.get(URL)
+    with monkeypatch.context() as broken:
+        broken.setattr(redis.connection_pool, "connection_kwargs", {**redis.connection_pool.connection_kwargs, "port": 1})
+        await redis.connection_pool.disconnect()
+        redis.connection_pool.reset()
+        with pytest.raises(NotYet, match="Redis"):
+            await client.get(URL)
+        assert len(sent) == 1
+    redis.connection_pool.reset()
+    bench.clock.real = True
+    assert (await client.get(URL)).status_code == 200

@@ -1,0 +1,102 @@
+"""What a platform accepts and what is to be done about a file that is not so."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import pytest
+
+from phantoms_dagster.domain.models import Platform, Probe
+from phantoms_dagster.media.limits import Work, judge
+from phantoms_dagster.media.mp4 import read_boxes
+
+MASTER = Probe(
+    container="mp4",
+    seconds=30.0,
+    size=8_000_000,
+    width=1080,
+    height=1920,
+    fps=30.0,
+    video_codec="h264",
+    video_profile="High",
+    pixel_format="yuv420p",
+    audio_codec="aac",
+    audio_hz=48_000,
+    audio_channels=2,
+    bit_rate=2_200_000,
+    moov_first=True,
+)
+
+
+@pytest.mark.parametrize("platform", Platform)
+def test_a_master_is_kept_by_every_platform(platform: Platform) -> None:
+    assert judge(MASTER, platform, edited=False, interlaced=False).work is Work.KEEP
+
+
+@pytest.mark.parametrize(
+    ("platform", "change", "work"),
+    [
+        (Platform.INSTAGRAM, {"moov_first": False}, Work.REMUX),
+        (Platform.YOUTUBE, {"moov_first": False}, Work.REMUX),
+        (Platform.TIKTOK, {"moov_first": False}, Work.KEEP),
+        (Platform.INSTAGRAM, {"container": "webm", "video_codec": "vp9", "audio_codec": "opus"}, Work.TRANSCODE),
+        (Platform.TIKTOK, {"container": "webm", "video_codec": "vp9", "audio_codec": "opus"}, Work.KEEP),
+        (Platform.INSTAGRAM, {"container": "matroska"}, Work.REMUX),
+        (Platform.INSTAGRAM, {"audio_codec": "mp3"}, Work.TRANSCODE_AUDIO),
+        (Platform.INSTAGRAM, {"audio_hz": 96_000}, Work.TRANSCODE_AUDIO),
+        (Platform.INSTAGRAM, {"audio_codec": None, "audio_hz": None, "audio_channels": None}, Work.KEEP),
+        (Platform.INSTAGRAM, {"size": 300_000_001}, Work.TRANSCODE),
+        (Platform.INSTAGRAM, {"bit_rate": 25_000_001}, Work.TRANSCODE),
+        (Platform.INSTAGRAM, {"width": 2160, "height": 3840}, Work.TRANSCODE),
+        (Platform.TIKTOK, {"fps": 15.0}, Work.TRANSCODE),
+        (Platform.TIKTOK, {"width": 320, "height": 568}, Work.TRANSCODE),
+        (Platform.YOUTUBE, {"width": 1920, "height": 1080}, Work.TRANSCODE),
+        (Platform.YOUTUBE, {"pixel_format": "yuv444p"}, Work.TRANSCODE),
+    ],
+)
+def test_the_least_work_that_is_enough_is_chosen(platform: Platform, change: dict[str, object], work: Work) -> None:
+    verdict = judge(MASTER.model_copy(update=change), platform, edited=False, interlaced=False)
+    assert (verdict.work, verdict.impossible) == (work, None)
+    assert bool(verdict.reasons) == (work is not Work.KEEP)
+
+
+def test_an_edit_list_matters_to_instagram_alone() -> None:
+    work = {platform: judge(MASTER, platform, edited=True, interlaced=False).work for platform in Platform}
+    assert work == {Platform.YOUTUBE: Work.KEEP, Platform.TIKTOK: Work.KEEP, Platform.INSTAGRAM: Work.REMUX}
+
+
+@pytest.mark.parametrize(
+    ("platform", "seconds"),
+    [(Platform.YOUTUBE, 180.5), (Platform.TIKTOK, 601), (Platform.INSTAGRAM, 901), (Platform.INSTAGRAM, 2.9)],
+)
+def test_a_wrong_length_is_refused_with_both_numbers(platform: Platform, seconds: float) -> None:
+    verdict = judge(MASTER.model_copy(update={"seconds": seconds}), platform, edited=False, interlaced=False)
+    assert verdict.impossible
+    assert f"{seconds:.1f} s" in verdict.impossible
+
+
+def _box(kind: bytes, content: bytes = b"") -> bytes:
+    return struct.pack(">I4s", 8 + len(content), kind) + content
+
+
+def _movie(media_time: int) -> bytes:
+    elst = _box(b"elst", struct.pack(">IIIiI", 0, 1, 1000, media_time, 1 << 16))
+    return _box(b"moov", _box(b"trak", _box(b"edts", elst)))
+
+
+def test_boxes_tell_where_moov_is_and_whether_an_edit_list_cuts(tmp_path: Path) -> None:
+    ftyp, mdat, path = _box(b"ftyp", b"isom\0\0\0\0"), _box(b"mdat", b"x" * 50), tmp_path / "a.mp4"
+    for data, moov_first, edited in [
+        (ftyp + _movie(0) + mdat, True, False),
+        (ftyp + _movie(1024) + mdat, True, True),
+        (ftyp + mdat + _movie(-1), False, True),
+        (ftyp + mdat, False, False),
+        (b"\0\0\0\1mdat" + struct.pack(">Q", 66) + b"x" * 50 + _movie(0), False, False),
+        (ftyp + _movie(0)[:20], True, False),
+        (b"not a movie at all", False, False),
+        (b"", False, False),
+    ]:
+        path.write_bytes(data)
+        boxes = read_boxes(path)
+        assert (boxes.moov_first, boxes.edited) == (moov_first, edited), data

@@ -1,0 +1,161 @@
+"""Retry decisions: who waits, how long, and who gives up."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from phantoms_dagster.domain.errors import (
+    HumanRejection,
+    InvalidInput,
+    NotYet,
+    Permanent,
+    Rejected,
+    Throttled,
+    Transient,
+    Unknown,
+)
+from phantoms_dagster.resilience.retry import Decision, Defer, Fail, RetryPolicy, WaitHere, decide
+
+POLICY = RetryPolicy(attempts=5, backoff_seconds=2, backoff_max_seconds=900, patience_seconds=120)
+NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
+
+policies = st.builds(
+    RetryPolicy,
+    attempts=st.integers(1, 20),
+    backoff_seconds=st.floats(0.01, 10),
+    backoff_max_seconds=st.floats(10, 3600),
+    patience_seconds=st.floats(0, 600),
+)
+fractions = st.floats(0, 1)
+wishes = st.none() | st.floats(allow_nan=True, allow_infinity=True)
+
+
+def after(error: BaseException, attempt: int = 1, *, policy: RetryPolicy = POLICY, luck: float = 1.0, **more: object) -> Decision:
+    return decide(error, attempt=attempt, policy=policy, random=lambda: luck, **more)  # type: ignore[arg-type]
+
+
+def transient(retry_after: float | None = None) -> Transient:
+    return Transient("down", provider="p", retry_after=retry_after)
+
+
+def throttled(retry_after: float | None = None) -> Throttled:
+    return Throttled("slow down", provider="p", retry_after=retry_after)
+
+
+def unknown(retry_after: float | None = None) -> Unknown:
+    return Unknown("answer lost", provider="p", retry_after=retry_after)
+
+
+def test_the_back_off_doubles_with_each_attempt_up_to_its_longest() -> None:
+    policy = RetryPolicy(attempts=50, backoff_seconds=2, backoff_max_seconds=50, patience_seconds=1000)
+    waits = [after(transient(), n, policy=policy) for n in range(1, 8)]
+    assert [w.seconds for w in waits if isinstance(w, WaitHere)] == [2, 4, 8, 16, 32, 50, 50]
+
+
+def test_full_jitter_spreads_a_wait_from_nothing_to_the_whole_back_off() -> None:
+    assert after(transient(), 3, luck=0.0) == WaitHere(0.0, "down", counts=True)
+    assert after(transient(), 3, luck=0.5) == WaitHere(4.0, "down", counts=True)
+
+
+def test_nobody_comes_back_before_the_provider_asked_and_the_crowd_is_spread_after_it() -> None:
+    assert after(transient(60), luck=0.0) == WaitHere(60, "down", counts=True)
+    assert after(transient(60), luck=1.0) == WaitHere(62, "down", counts=True)
+
+
+def test_a_wait_longer_than_the_patience_goes_to_the_table() -> None:
+    assert after(transient(119), luck=0.5) == WaitHere(120, "down", counts=True)
+    assert after(transient(119), luck=1.0) == Defer(121, "down", counts=True)
+
+
+def test_a_transient_error_is_given_up_after_the_last_attempt() -> None:
+    assert isinstance(after(transient(), 4), WaitHere)
+    assert after(transient(), 5) == Fail("transient")
+
+
+def test_being_throttled_never_costs_an_attempt_however_often_it_happens() -> None:
+    assert after(throttled(30), 5, luck=0.0) == WaitHere(30, "slow down", counts=False)
+    assert isinstance(after(throttled(), 5000), Defer)
+
+
+@pytest.mark.parametrize("retry_after", [-5.0, math.nan, -math.inf])
+def test_a_nonsense_retry_after_is_no_wish_at_all(retry_after: float) -> None:
+    assert after(transient(retry_after), luck=0.0) == WaitHere(0.0, "down", counts=True)
+
+
+def test_an_endless_retry_after_is_asked_again_after_a_day() -> None:
+    assert after(throttled(math.inf), luck=0.0) == Defer(86_400, "slow down", counts=False)
+
+
+def test_an_unknown_outcome_is_read_back_ever_more_rarely_and_never_given_up() -> None:
+    assert after(unknown(), luck=0.0) == WaitHere(30, "answer lost", counts=False)
+    assert after(unknown(), reads=2) == WaitHere(120, "answer lost", counts=False)
+    assert after(unknown(), reads=3) == Defer(240, "answer lost", counts=False)
+    assert after(unknown(), reads=100_000) == Defer(900, "answer lost", counts=False)
+    assert after(unknown(45)) == WaitHere(45, "answer lost", counts=False)
+    assert after(unknown(), 500) == Defer(900, "answer lost", counts=False)
+
+
+def test_what_will_never_work_fails_at_once() -> None:
+    assert after(Permanent("bad key", provider="p")) == Fail("permanent")
+    assert after(Rejected("policy", provider="p")) == Fail("rejected")
+    assert after(HumanRejection("no")) == Fail("rejected")
+    assert after(InvalidInput("no such account")) == Fail("permanent")
+    assert after(KeyError("ours")) == Fail("internal")
+
+
+def test_what_is_not_due_yet_waits_as_long_as_it_says_and_costs_nothing() -> None:
+    assert after(NotYet("rendering", retry_after=3), 5) == WaitHere(3, "rendering", counts=False)
+    assert after(NotYet("quota", retry_after=7200), 5) == Defer(7200, "quota", counts=False)
+
+
+def test_a_publish_hour_is_compared_with_now_and_handed_on_exactly() -> None:
+    tonight = NOW + timedelta(hours=6)
+    assert after(NotYet("hour", retry_after=1, until=tonight), now=NOW) == Defer(21_600, "hour", counts=False, until=tonight)
+    assert after(NotYet("hour", retry_after=999, until=NOW - timedelta(hours=1)), now=NOW) == WaitHere(0, "hour", counts=False)
+    assert after(NotYet("hour", retry_after=999, until=tonight)) == Defer(999, "hour", counts=False, until=tonight)
+
+
+def test_a_publish_hour_in_a_fortnight_is_not_cut_to_a_day() -> None:
+    assert after(NotYet("later", retry_after=14 * 86_400)) == Defer(14 * 86_400, "later", counts=False)
+
+
+def test_a_cancellation_is_nobodys_failure() -> None:
+    with pytest.raises(asyncio.CancelledError):
+        after(asyncio.CancelledError())
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"attempts": 0}, {"backoff_seconds": 0}, {"backoff_seconds": 10, "backoff_max_seconds": 5}, {"patience_seconds": -1}]
+)
+def test_a_policy_that_could_not_decide_is_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        RetryPolicy(**wrong)  # type: ignore[arg-type]
+
+
+@given(policy=policies, attempt=st.integers(1, 10_000), luck=fractions, wish=wishes, kind=st.sampled_from([transient, throttled]))
+def test_every_wait_is_finite_honours_the_wish_and_fits_its_place(
+    policy: RetryPolicy, attempt: int, luck: float, wish: float | None, kind: type[Transient]
+) -> None:
+    decision = decide(kind(wish), attempt=attempt, policy=policy, random=lambda: luck)  # type: ignore[call-arg,arg-type]
+    if isinstance(decision, Fail):
+        assert kind is transient
+        assert attempt >= policy.attempts
+        return
+    floor = min(max(wish, 0.0), 86_400.0) if wish is not None and not math.isnan(wish) else 0.0
+    assert floor <= decision.seconds <= floor + policy.backoff_max_seconds
+    assert isinstance(decision, WaitHere) == (decision.seconds <= policy.patience_seconds)
+    assert decision.counts == (kind is transient)
+
+
+@given(policy=policies, reads=st.integers(0, 10_000), wish=wishes)
+def test_an_unknown_outcome_never_fails_and_never_costs(policy: RetryPolicy, reads: int, wish: float | None) -> None:
+    decision = decide(unknown(wish), attempt=10_000, policy=policy, random=lambda: 1.0, reads=reads)
+    assert not isinstance(decision, Fail)
+    assert decision.counts is False
+    assert 0 <= decision.seconds <= max(policy.backoff_max_seconds, 86_400.0)
