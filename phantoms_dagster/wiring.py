@@ -428,10 +428,10 @@ def sandbox_application(*, seed: int, base_url: str, work_dir: Path, real_render
     async def render_edit(edit: dict[str, Any], audio: Path | None, destination: Path) -> None:
         if audio is None:
             raise ValueError("the edit has no voiceover")
-        await render(job_from_edit(edit, audio), destination)
+        await render(job_from_edit(edit, audio), destination, fonts=work_dir / "fonts")
 
     callback: Callable[[dict[str, Any], Path | None, Path], Awaitable[None]] | None = render_edit if real_renders else None
-    return application(
+    app = application(
         sandbox,
         [
             openai_sandbox.routes(sandbox),
@@ -441,3 +441,5 @@ def sandbox_application(*, seed: int, base_url: str, work_dir: Path, real_render
             instagram_sandbox.routes(sandbox),
         ],
     )
+    shotstack_sandbox.setup(app)
+    return app

@@ -125,14 +125,25 @@ def _briefs(count: int, workshop: Workshop) -> list[Brief]:
 def _play(running: Running, briefs: list[Brief]) -> Outcome:
     workshop = Workshop(running.settings)
     try:
+        # Real platforms allow about a hundred posts a day and account; a demo may want more.
+        _tell_sandbox(
+            running,
+            "config",
+            {"youtube.inserts_per_day": 10_000, "youtube.units_per_day": 1_000_000, "instagram.quota_total": 10_000},
+        )
         keys = [added.key for added in workshop.catalogue().add(briefs, source="demo")]
         _say(f"{len(keys)} briefs added; each goes through {len(STAGES)} stages by itself")
         _watch(workshop, keys)
-        _say("reading results back")
+        _say("letting two days pass in the sandbox, then reading results back")
+        _tell_sandbox(running, "advance", {"seconds": 2 * 86_400})
         launch_job(running.web_url, "analytics_job", timeout=STUCK_SECONDS)
         return _outcome(running, workshop, keys)
     finally:
         workshop.close()
+
+
+def _tell_sandbox(running: Running, what: str, values: dict[str, Any]) -> None:
+    httpx.post(f"{running.sandbox_url}/_sandbox/{what}", json=values, timeout=30, trust_env=False).raise_for_status()
 
 
 def _watch(workshop: Workshop, keys: list[str]) -> None:

@@ -192,3 +192,4 @@ POST_TRANSITIONS: Mapping[PostState, frozenset[PostState]] = MappingProxyType(
 )
 
 IN_FLIGHT = (PostState.OPENED, PostState.UPLOADING, PostState.COMMITTING)
+BEFORE_COMMIT = (PostState.INTENT, PostState.OPENED, PostState.UPLOADING)

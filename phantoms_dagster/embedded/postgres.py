@@ -22,7 +22,7 @@ from psycopg import sql
 from phantoms_dagster.domain.errors import InvalidInput, PhantomsError
 from phantoms_dagster.embedded.identity import SET_THE_URLS
 from phantoms_dagster.embedded.leftovers import stop_leftover
-from phantoms_dagster.embedded.processes import Identity, ProcessSpec, command
+from phantoms_dagster.embedded.processes import Identity, ProcessSpec, command, server_environment
 
 MAJOR_VERSION = "18"
 USER = "phantoms"
@@ -79,7 +79,7 @@ class Postgres:
                 _seen_from_inside(self.data),
                 *(word for name, value in options.items() for word in ("-c", f"{name}={value}")),
             ),
-            env=_environment(),
+            env=server_environment(),
             cwd=self.data,
             identity=self.identity,
             ready=self._answers,
@@ -133,7 +133,7 @@ class Postgres:
                 stdin=password,
                 stdout=out,
                 stderr=subprocess.STDOUT,
-                env=_environment(),
+                env=server_environment(),
                 cwd=fresh,
                 check=False,
                 start_new_session=True,  # a Ctrl-C is for the launcher
@@ -178,8 +178,3 @@ def stop_leftover_postgres(data: Path) -> None:
 
 def _seen_from_inside(folder: Path) -> str:
     return "/proc/self/cwd" if sys.platform == "linux" else str(folder)
-
-
-def _environment() -> dict[str, str]:
-    # Nothing of ours: PGDATA, PGOPTIONS and locales of the shell would change the server. TZ is read by initdb.
-    return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"}

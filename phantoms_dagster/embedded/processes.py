@@ -62,6 +62,15 @@ def command(argv: Sequence[str], *, death_signal: signal.Signals, identity: Iden
     return [sys.executable, "-I", "-S", str(BOOTSTRAP), str(os.getpid()), str(int(death_signal)), str(identity), "--", *argv]
 
 
+def server_environment() -> dict[str, str]:
+    """The environment of an embedded server: nothing of a shell that would change it (PGDATA, PGOPTIONS, locales).
+
+    The library paths are for the Python of the bootstrap, which some installations cannot start without. initdb reads TZ.
+    """
+    kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH") if name in os.environ}
+    return kept | {"LC_ALL": "C", "TZ": "UTC"}
+
+
 class Child:
     """A spec and its process, if it runs. `spawn` may be called again after the process has ended."""
 

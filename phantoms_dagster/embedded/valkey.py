@@ -12,7 +12,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from phantoms_dagster.embedded.leftovers import stop_leftover
-from phantoms_dagster.embedded.processes import ProcessSpec
+from phantoms_dagster.embedded.processes import ProcessSpec, server_environment
 
 START_SECONDS = 60.0
 STOP_SECONDS = 30.0
@@ -52,7 +52,7 @@ class Valkey:
         return ProcessSpec(
             name="valkey",
             argv=(str(self.program), "valkey.conf"),
-            env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"},
+            env=server_environment(),
             cwd=self.data,
             ready=self._answers,
             ready_timeout=START_SECONDS,

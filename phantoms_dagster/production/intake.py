@@ -1,35 +1,41 @@
 """Briefs from files: CSV, JSONL and YAML, row by row. A bad row is named with its line and reason; the good rows are taken.
 
-Pure: bytes in, briefs and refusals out. Which folder is watched and what is stored belongs elsewhere.
+How the formats are read belongs in `rows`; which folder is watched, in `inbox`; what is stored, elsewhere.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from phantoms_dagster.domain.channels import first_problem
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.models import Brief, Channel, Platform
+from phantoms_dagster.production.rows import BadRow, Row, csv_rows, json_rows, yaml_rows
 
 SUFFIXES = (".csv", ".jsonl", ".ndjson", ".yaml", ".yml")
 FIELDS = ("title", "angle", "facts", "channel", "platforms", "publish_at", "priority")
 MAX_FILE_BYTES = 64 * 1024 * 1024
 SHOWN_CHARACTERS = 60
+REASON_CHARACTERS = 300
+# A mistyped year is refused here: `0206` or `20266` would post at once or never, and PostgreSQL's range is not Python's.
+YEARS = range(2000, 2101)
+DATE_HINT = "write publish_at like 2026-12-24T18:00+01:00"
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """A row that was not taken. `line` counts from 1."""
+    """A row that was not taken. `line` counts from 1; `reason` is one line of at most 300 characters."""
 
     file: str
     line: int
@@ -55,202 +61,124 @@ class Batch:
     refused: Sequence[Refusal]
 
 
-class _BadRow(Exception):
-    pass
+def load(path: Path) -> bytes:
+    """A file's bytes, or just too many of them when it is too large for `read`. Raises InvalidInput when it cannot be read."""
+    try:
+        if path.is_dir():
+            raise InvalidInput(f"{path} is a folder; name a file in it")
+        if not path.exists():
+            raise InvalidInput(f"there is no file {path}")
+        if not path.is_file():
+            raise InvalidInput(f"{path} is not a regular file")
+        with path.open("rb") as file:
+            return file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise InvalidInput(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 def read(name: str, content: bytes, channels: Mapping[str, Channel]) -> Batch:
-    """The briefs in a file. `name` tells the format by its suffix and stands in refusals.
+    """The briefs in a file. `name` tells the format by its suffix and stands in refusals. Never raises.
 
     Columns or keys: title (needed), angle, facts (a list, or text separated by `|`), channel (default: the first one),
     platforms (a list, or text separated by commas or spaces; default: all of the channel), publish_at (ISO 8601; without
     a zone it is UTC), priority (0 the highest to 9).
     """
-    suffix = PurePath(name).suffix.lower()
-    if suffix not in SUFFIXES:
-        return Batch([], [Refusal(name, 1, f"unknown file type {suffix or '(none)'!r}; use {', '.join(SUFFIXES)}")])
-    if len(content) > MAX_FILE_BYTES:
-        return Batch([], [Refusal(name, 1, f"the file has {len(content):,} bytes; at most {MAX_FILE_BYTES:,} are read")])
-    readers = {".csv": _csv_rows, ".jsonl": _json_rows, ".ndjson": _json_rows, ".yaml": _yaml_rows, ".yml": _yaml_rows}
     accepted: list[Accepted] = []
     refused: list[Refusal] = []
     seen: dict[str, int] = {}
-    try:
-        for line, row in readers[suffix](content):
-            try:
-                brief = _brief(row, channels)
-                earlier = seen.setdefault(brief.fingerprint, line)
-                if earlier != line:
-                    raise _BadRow(f"the same brief stands on line {earlier} already")
-                accepted.append(Accepted(brief, line))
-            except _BadRow as bad:
-                refused.append(Refusal(name, line, str(bad)))
-    except _BadFile as bad:
-        refused.append(Refusal(name, bad.line, bad.reason))
+    for row in _rows(name, content):
+        try:
+            brief = _brief(row, channels)
+            if brief.fingerprint in seen:
+                raise InvalidInput(f"duplicate: the same brief stands on line {seen[brief.fingerprint]} already")
+        except InvalidInput as bad:
+            refused.append(Refusal(printable(name, 1_000), row.line, printable(str(bad), REASON_CHARACTERS)))
+        else:
+            seen[brief.fingerprint] = row.line
+            accepted.append(Accepted(brief, row.line))
     return Batch(accepted, refused)
 
 
-class _BadFile(Exception):
-    def __init__(self, line: int, reason: str) -> None:
-        super().__init__(reason)
-        self.line = line
-        self.reason = reason
+def printable(text: str, limit: int) -> str:
+    """The text fit for a terminal or a log: one line, at most `limit` characters, nothing that is not printable."""
+    kept = "".join(c if c.isprintable() else " " if c.isspace() else "\ufffd" for c in text[: limit + 1])
+    return kept if len(kept) <= limit else kept[: limit - 1] + "…"
 
 
-Row = Mapping[str, Any] | Exception
+def _rows(name: str, content: bytes) -> Iterator[Row | BadRow]:
+    suffix = PurePath(name).suffix.lower()
+    if suffix not in SUFFIXES:
+        yield BadRow(1, f"unknown file type {_short(suffix) or '(none)'!r}; use {', '.join(SUFFIXES)}")
+    elif len(content) > MAX_FILE_BYTES:
+        yield BadRow(1, f"the file is larger than {MAX_FILE_BYTES // 1024**2} MiB; split it")
+    elif not content.removeprefix(b"\xef\xbb\xbf").strip():
+        names = f"; its first line should name the columns: {','.join(FIELDS)}" if suffix == ".csv" else ""
+        yield BadRow(1, f"the file is empty{names}")
+    elif suffix == ".csv":
+        yield from csv_rows(content, FIELDS)
+    else:
+        yield from (yaml_rows if suffix in (".yaml", ".yml") else json_rows)(content)
 
 
-def _decoded(content: bytes) -> Iterator[tuple[int, str | _BadRow]]:
-    """The lines of the file; a line that is not UTF-8 is a bad row, not the end of the file."""
-    for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").splitlines(keepends=True), start=1):
-        try:
-            yield number, line.decode("utf-8")
-        except UnicodeDecodeError as error:
-            yield number, _BadRow(f"not UTF-8 at byte {error.start + 1} of the line; save the file as UTF-8")
-
-
-def _csv_rows(content: bytes) -> Iterator[tuple[int, Row]]:
-    bad: dict[int, _BadRow] = {}
-    lines: list[str] = []
-    for number, line in _decoded(content):
-        if isinstance(line, _BadRow):
-            bad[number] = line
-        lines.append("\n" if isinstance(line, _BadRow) else line)
-    csv.field_size_limit(MAX_FILE_BYTES)
-    reader = csv.reader(io.StringIO("".join(lines), newline=""), strict=True)
-    header = _header(reader, bad)
-    reported: set[int] = set()
-    while True:
-        first = reader.line_num + 1
-        try:
-            cells = next(reader)
-        except StopIteration:
-            break
-        except csv.Error as error:
-            raise _BadFile(first, f"the CSV cannot be read from here on: {error}") from error
-        broken = [n for n in range(first, reader.line_num + 1) if n in bad]
-        reported.update(broken)
-        if broken:
-            yield broken[0], bad[broken[0]]
-        elif any(cell.strip() for cell in cells):
-            if len(cells) != len(header):
-                yield first, _BadRow(f"{len(cells)} columns where the header has {len(header)}; quote texts that contain commas")
-            else:
-                yield first, dict(zip(header, cells, strict=True))
-
-
-def _header(reader: Any, bad: Mapping[int, _BadRow]) -> list[str]:
-    try:
-        header = [cell.strip().lower() for cell in next(reader)]
-    except StopIteration:
-        raise _BadFile(1, "the file is empty; its first line should name the columns: " + ",".join(FIELDS)) from None
-    except csv.Error as error:
-        raise _BadFile(1, f"the CSV cannot be read: {error}") from error
-    if 1 in bad:
-        raise _BadFile(1, str(bad[1]))
-    if "title" not in header:
-        raise _BadFile(1, f"column `title` is missing; the header names {', '.join(_short(h) for h in header)}")
-    unknown = [h for h in header if h not in FIELDS]
-    if unknown:
-        raise _BadFile(1, f"unknown column {_short(unknown[0])!r}; the columns are {', '.join(FIELDS)}")
-    return header
-
-
-def _json_rows(content: bytes) -> Iterator[tuple[int, Row]]:
-    for number, line in _decoded(content):
-        if isinstance(line, _BadRow):
-            yield number, line
-        elif line.strip():
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                yield number, _BadRow(f"not JSON: {error}")
-            else:
-                yield number, row if isinstance(row, dict) else _BadRow("each line should be a JSON object")
-
-
-def _yaml_rows(content: bytes) -> Iterator[tuple[int, Row]]:
-    try:
-        node = yaml.compose(content.decode("utf-8-sig"), Loader=yaml.SafeLoader)
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        raise _BadFile(line, "not UTF-8; save the file as UTF-8") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        raise _BadFile(mark.line + 1 if mark else 1, f"not valid YAML: {getattr(error, 'problem', None) or error}") from error
-    if isinstance(node, yaml.MappingNode) and len(node.value) == 1 and node.value[0][0].value == "briefs":
-        node = node.value[0][1]
-    if not isinstance(node, yaml.SequenceNode):
-        raise _BadFile(1, "the file should be a list of briefs")
-    for item in node.value:
-        line = item.start_mark.line + 1
-        try:
-            row = _construct(item)
-        except yaml.YAMLError as error:
-            yield line, _BadRow(f"not valid YAML: {getattr(error, 'problem', None) or error}")
-            continue
-        yield line, row if isinstance(row, dict) else _BadRow("each brief should be a mapping with a title")
-
-
-def _construct(node: yaml.Node) -> Any:
-    loader = yaml.SafeLoader("")
-    try:
-        return loader.construct_document(node)
-    finally:
-        loader.dispose()
-
-
-def _brief(row: Row, channels: Mapping[str, Channel]) -> Brief:
-    if isinstance(row, _BadRow):
-        raise row
-    assert isinstance(row, Mapping)
-    unknown = [str(key) for key in row if key not in FIELDS]
-    if unknown:
-        raise _BadRow(f"unknown key {_short(unknown[0])!r}; the keys are {', '.join(FIELDS)}")
-    given = {key: value for key, value in row.items() if value not in (None, "", [])}
-    try:
-        return make_brief(given, channels)
-    except InvalidInput as error:
-        raise _BadRow(str(error)) from error
+def _brief(row: Row | BadRow, channels: Mapping[str, Channel]) -> Brief:
+    if isinstance(row, BadRow):
+        raise InvalidInput(row.reason)
+    return make_brief(row.fields, channels)
 
 
 def make_brief(given: Mapping[str, Any], channels: Mapping[str, Channel]) -> Brief:
     """A brief of what a person gave, texts and lists alike (see `read`). Raises InvalidInput with the reason."""
-    if not isinstance(given.get("title"), str) or not given["title"].strip():
+    for key in given:
+        if key not in FIELDS:
+            raise InvalidInput(f"unknown key {_short(str(key))!r}; the keys are {', '.join(FIELDS)}")
+    title = " ".join(_text("title", given.get("title")).split())
+    if not title:
         raise InvalidInput("title is missing")
-    name = str(given.get("channel") or next(iter(channels)))
+    name = _text("channel", given.get("channel")) or next(iter(channels))
     if name not in channels:
         raise InvalidInput(f"unknown channel {_short(name)!r}; the channels are {', '.join(channels)}")
-    channel = channels[name]
     fields: dict[str, Any] = {
-        "title": given["title"].strip(),
-        "angle": str(given.get("angle") or "").strip(),
-        "facts": _listed(given.get("facts"), "|"),
+        "title": title,
+        "angle": _text("angle", given.get("angle")),
+        "facts": tuple(" ".join(fact.split()) for fact in _listed("facts", given.get("facts"), "|")),
         "channel": name,
-        "platforms": _platforms(given.get("platforms"), channel),
+        "platforms": _platforms(given.get("platforms"), channels[name]),
         "publish_at": _time(given.get("publish_at")),
     }
-    if given.get("priority") is not None:
-        fields["priority"] = given["priority"]
+    priority = _priority(given.get("priority"))
+    if priority is not None:
+        fields["priority"] = priority
     try:
         return Brief.model_validate(fields)
     except ValidationError as error:
         raise InvalidInput(first_problem(error)) from error
 
 
-def _listed(value: Any, separator: str) -> tuple[str, ...]:
-    parts = (
-        value.split(separator) if isinstance(value, str) else value if isinstance(value, list) else [] if value is None else [value]
-    )
-    return tuple(str(part).strip() for part in parts if str(part).strip())
+def _text(field: str, value: Any) -> str:
+    """The text without white space around it; empty for None. What no terminal, database or provider takes is refused."""
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise InvalidInput(f"{field} should be text")
+    if _SURROGATE.search(value):
+        raise InvalidInput(f"{field} contains half of a character (an unpaired surrogate)")
+    control = _CONTROL.search(value)
+    if control:
+        raise InvalidInput(f"{field} contains the control character U+{ord(control[0]):04X}")
+    return value.strip()
+
+
+def _listed(field: str, value: Any, separators: str) -> list[str]:
+    """The parts of a list, or of a text: what is empty is left out."""
+    parts = re.split(f"[{re.escape(separators)}]", value) if isinstance(value, str) else [] if value is None else value
+    if not isinstance(parts, list):
+        raise InvalidInput(f"{field} should be a list, or text separated by `{separators[0]}`")
+    return [text for text in (_text(f"each of {field}", part) for part in parts) if text]
 
 
 def _platforms(value: Any, channel: Channel) -> tuple[Platform, ...]:
-    names = _listed(value.replace(",", " ").replace("|", " "), " ") if isinstance(value, str) else _listed(value, " ")
-    if not names:
-        return tuple(channel.accounts)
     wanted: list[Platform] = []
-    for name in names:
+    for name in _listed("platforms", value, ",;| \t\n"):
         try:
             platform = Platform(name.lower())
         except ValueError:
@@ -259,18 +187,34 @@ def _platforms(value: Any, channel: Channel) -> tuple[Platform, ...]:
             raise InvalidInput(f"channel {channel.name} has no account on {platform}; add one to channels.yaml")
         if platform not in wanted:
             wanted.append(platform)
-    return tuple(wanted)
+    return tuple(wanted or channel.accounts)
 
 
 def _time(value: Any) -> datetime | None:
-    if value is None:
+    """The time in UTC."""
+    text = _text("publish_at", value)
+    if not text:
         return None
     try:
-        moment = value if isinstance(value, datetime) else datetime.fromisoformat(str(value).strip())
-    except ValueError:
-        raise InvalidInput(f"bad date {_short(str(value))!r}; write publish_at like 2026-12-24T18:00+01:00") from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        moment = datetime.fromisoformat(text)
+        moment = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        raise InvalidInput(f"bad date {_short(text)!r}; {DATE_HINT}") from None
+    if moment.year not in YEARS:
+        raise InvalidInput(f"bad date {_short(text)!r}: the year should be {YEARS[0]} to {YEARS[-1]}; {DATE_HINT}")
+    return moment
+
+
+def _priority(value: Any) -> int | None:
+    number = value.strip() if isinstance(value, str) else value
+    if number is None or number == "":
+        return None
+    if isinstance(number, str) and re.fullmatch(r"[0-9]", number):
+        return int(number)
+    if isinstance(number, int) and not isinstance(number, bool) and 0 <= number <= 9:
+        return number
+    raise InvalidInput(f"bad priority {_short(json.dumps(number))}; it is a number from 0 (the most urgent) to 9")
 
 
 def _short(value: str) -> str:
-    return value if len(value) <= SHOWN_CHARACTERS else value[: SHOWN_CHARACTERS - 1] + "…"
+    return printable(value, SHOWN_CHARACTERS)

@@ -8,14 +8,13 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Mapping
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
-from phantoms_dagster.domain.errors import IllegalTransition, NotYet, Permanent, Rejected
+from phantoms_dagster.domain.errors import NotYet, Permanent, Rejected
 from phantoms_dagster.domain.models import ApprovalOutput, Channel, MediaFile, Platform, PostOutput, VariantOutput
 from phantoms_dagster.domain.ports import Clock, MediaStore, PostJournal, PublishedPost, Publisher, PublishJob
-from phantoms_dagster.domain.stages import PostState
+from phantoms_dagster.domain.stages import BEFORE_COMMIT, PostState
 from phantoms_dagster.domain.work import Ledgers, Made, Work
 
 
@@ -85,10 +84,10 @@ class Publish:
         try:
             post = await publisher.publish(job, journal)
         except (Permanent, Rejected):
-            # It was refused, so it did not take effect. A post whose outcome is open stays open.
-            if journal.record.state is not PostState.UNKNOWN:
-                with suppress(IllegalTransition):
-                    await journal.save(PostState.FAILED)
+            # Before the commit point nothing took effect. From there on only the adapter can tell: what is open stays open,
+            # and a replay reads it back first.
+            if journal.record.state in BEFORE_COMMIT:
+                await journal.save(PostState.FAILED)
             raise
         if journal.record.state is not PostState.PUBLISHED:
             await journal.save(PostState.PUBLISHED, remote_id=post.remote_id, url=post.url)

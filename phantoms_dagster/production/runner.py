@@ -13,7 +13,7 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Protocol
 
-from phantoms_dagster.domain.errors import HumanRejection, PhantomsError, ProviderError, StaleClaim
+from phantoms_dagster.domain.errors import HumanRejection, PhantomsError, ProviderError, StaleClaim, Unknown
 from phantoms_dagster.domain.ports import Clock
 from phantoms_dagster.domain.retry import Decision, Defer, Fail, RetryPolicy, WaitHere, decide
 from phantoms_dagster.domain.stages import Stage, State
@@ -141,7 +141,7 @@ class StageRunner:
                     now=self._clock.now(),
                     reads=reads,
                 )
-                reads += 1
+                reads += isinstance(error, Unknown)
                 ending = self._ending(error, decision)
                 if not isinstance(decision, WaitHere):
                     return await self._end(claim, ending)

@@ -37,7 +37,8 @@ _MIDNIGHTS_KEPT_SECONDS = 3_600.0
 class Lease:
     """One slot in each of `pools`. `token` only ever grows, per pool: a later holder's is greater.
 
-    `lost` turns true when the lease ran out before it could be renewed: somebody else may hold the slot.
+    `lost` turns true when the lease ran out before it could be renewed: somebody else may hold the slot. `known_to` is the
+    life of Redis' memory that has it, and the losses of contact until then.
     """
 
     id: str
@@ -46,6 +47,7 @@ class Lease:
     granted_at: int
     renewed: float
     keep_until: float
+    known_to: tuple[str, int] = ("", 0)
     lost: bool = False
 
 
@@ -164,7 +166,7 @@ class Admission:
         leases = [self._microseconds(self._pools.limits(pool).lease_seconds) for pool in lease.pools]
         started = time.monotonic()
         held = await self._hello(lease.id, lease.pools, leases)
-        lease.renewed, lease.lost = started, not held
+        lease.renewed, lease.known_to, lease.lost = started, (self._epoch, self._losses), not held
         return held
 
     async def penalise(self, pool: str, retry_after: float | None = None) -> None:
@@ -189,16 +191,16 @@ class Admission:
     # --- asking
 
     async def _ask(self, request: Request, patience: float) -> list[Any]:
-        lost = self._scripts.losses
+        losses, lost = self._broken()
         keys = [self._contact, *map(self._breaker, request.breakers), *map(self._base, request.pools)]
         head: list[Argument] = [request.id, request.ticket, self._microseconds(patience), self._epoch]
-        head += ["1" if lost != self._losses else "0", request.cost, len(request.breakers)]
+        head += [lost, request.cost, len(request.breakers)]
         head += ["1" if name in request.probes else "0" for name in request.breakers]
         now = time.time()
         for _ in range(2):
             limits = [number for pool in request.pools for number in self._limits(pool, now)]
             answer: list[Any] = await self._scripts.run(lua.ACQUIRE, keys, [*head, *limits])
-            self._losses = lost
+            self._losses = losses
             if answer[0] != 2:
                 return answer
             # Our clock is days away from Redis': its is the one that counts.
@@ -211,7 +213,8 @@ class Admission:
         for n, pool in enumerate(request.pools):
             self._used[pool] = (int(answer[4 + 2 * n]), int(answer[5 + 2 * n]))
         now = time.monotonic()
-        lease = Lease(request.id, request.pools, int(answer[1]), int(answer[2]), now, now + hold_seconds)
+        known_to = (self._epoch, self._losses)
+        lease = Lease(request.id, request.pools, int(answer[1]), int(answer[2]), now, now + hold_seconds, known_to)
         if not lease.pools:
             return lease
         self._held[lease.id] = lease
@@ -246,27 +249,32 @@ class Admission:
                 log.debug("leases cannot be renewed: %s", error)
 
     async def _keep_once(self) -> None:
-        before, lost = self._epoch, self._scripts.losses != self._losses
         if self._held:
             await self._hello("-", (), [])
-        forgotten = lost or self._epoch != before
         now = time.monotonic()
         for lease in list(self._held.values()):
             if lease.keep_until < now:
                 del self._held[lease.id]  # longer than any call may take: whoever held it never gave it back
-        due = [lease for lease in self._held.values() if forgotten or now - lease.renewed > self._shortest(lease) / 3]
+        known_to = (self._epoch, self._losses)
+        due = [
+            lease for lease in self._held.values() if lease.known_to != known_to or now - lease.renewed > self._shortest(lease) / 3
+        ]
         for held, lease in zip(await asyncio.gather(*map(self.renew, due)), due, strict=True):
             if not held:
                 log.warning("a call in %s outlived its lease", ", ".join(lease.pools))
                 self._held.pop(lease.id, None)
 
     async def _hello(self, lease_id: str, pools: Sequence[str], leases: Sequence[int]) -> bool:
-        losses = self._scripts.losses
-        lost = "1" if losses != self._losses else "0"
+        losses, lost = self._broken()
         keys = [self._contact, *map(self._base, pools)]
         held, self._epoch = await self._scripts.run(lua.RENEW, keys, [lease_id, self._epoch, lost, *leases])
         self._losses = losses
         return int(held) == 1
+
+    def _broken(self) -> tuple[int, str]:
+        """The losses of contact so far, and `1` if one came between two answers: leases may have run out unseen."""
+        losses = self._scripts.losses
+        return losses, "1" if self._epoch and losses != self._losses else "0"
 
     def _give_back(self, lease_id: str, pools: Sequence[str], granted_at: int) -> None:
         if not pools:

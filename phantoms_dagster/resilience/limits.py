@@ -6,7 +6,9 @@ HTTP is none of this module's business; how breakers and pools decide is theirs.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Protocol
@@ -14,8 +16,9 @@ from typing import Protocol
 from phantoms_dagster.domain.errors import NotYet
 from phantoms_dagster.domain.ports import Clock
 from phantoms_dagster.resilience.admission import Admission, Lease, Request, Wait
-from phantoms_dagster.resilience.breaker import Breakers, Outcome, Pass
-from phantoms_dagster.resilience.pools import Pools
+from phantoms_dagster.resilience.breaker import BreakerPolicy, Breakers, Outcome, Pass
+from phantoms_dagster.resilience.pools import PoolLimits, Pools
+from phantoms_dagster.resilience.redis_scripts import Scripts, redis_client
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +35,31 @@ class CallScope:
     cost: int = 1
 
 
+_account: ContextVar[str | None] = ContextVar("phantoms_account", default=None)
+
+
+@contextmanager
+def calling_for(account: str) -> Iterator[None]:
+    """Calls made inside, in this task and those it starts, are this account's, unless they name another."""
+    token = _account.set(account)
+    try:
+        yield
+    finally:
+        _account.reset(token)
+
+
+def current_account() -> str | None:
+    """The account of the innermost `calling_for`."""
+    return _account.get()
+
+
 class Refused(NotYet):
     """A pool is full for longer than the caller waits. `pool` and `kind` say which limit it is."""
 
     def __init__(self, wait: Wait, clock: Clock) -> None:
-        until = clock.now() + timedelta(seconds=wait.seconds)
-        super().__init__(str(wait), retry_after=wait.seconds, until=until)
+        # How long somebody else keeps a slot is a guess: who has waited in vain need not be back in milliseconds.
+        seconds = max(wait.seconds, 1.0) if wait.kind == "slots" else wait.seconds
+        super().__init__(str(wait), retry_after=seconds, until=clock.now() + timedelta(seconds=seconds))
         self.pool = wait.pool
         self.kind = wait.kind
 
@@ -75,28 +97,28 @@ class RedisLimits:
     """The real limits, shared by the fleet."""
 
     def __init__(self, admission: Admission, breakers: Breakers, pools: Pools, clock: Clock) -> None:
-        self._admission = admission
-        self._breakers = breakers
+        self.admission = admission
+        self.breakers = breakers
         self._pools = pools
         self._clock = clock
         self._settling: set[asyncio.Task[None]] = set()
 
     async def admit(self, scope: CallScope, *, patience: float, hold_seconds: float) -> Permit:
         """Breakers, then pools. A breaker that opens while the call waits in line stops it there, before it is sent."""
-        names = self._breakers.of(scope.integration, scope.account)
+        names = self.breakers.of(scope.integration, scope.account)
         request = Request(tuple(self._pools.of(scope.pool, scope.account)) if scope.pool else (), cost=scope.cost, breakers=names)
         permit = Permit()
         try:
             permit.passes = await self._pass(names, patience + hold_seconds)
             request.probes = _probes(permit.passes)
             while True:
-                answer = await self._admission.acquire(request, patience=patience - permit.waited, hold_seconds=hold_seconds)
+                answer = await self.admission.acquire(request, patience=patience - permit.waited, hold_seconds=hold_seconds)
                 if not isinstance(answer, Wait):
                     permit.lease = answer.lease
                     return permit
                 if answer.kind == "breaker":
                     await self.settle(permit, Outcome.UNSENT)
-                    self._breakers.mistrust(answer.pool)
+                    self.breakers.mistrust(answer.pool)
                     permit.passes = await self._pass(names, patience + hold_seconds)
                     request.probes = _probes(permit.passes)
                     continue
@@ -106,7 +128,7 @@ class RedisLimits:
                 permit.waited += answer.seconds
         except BaseException:
             # Nothing was sent: a probe goes back, and so does the place in line.
-            self._admission.forget(request)
+            self.admission.forget(request)
             self.abandon(permit, Outcome.UNSENT)
             raise
 
@@ -128,15 +150,15 @@ class RedisLimits:
 
     async def _settle(self, lease: Lease | None, passes: Sequence[Pass], outcome: Outcome) -> None:
         if lease is not None:
-            self._admission.release_soon(lease)
+            self.admission.release_soon(lease)
         for leave in passes:
-            await self._breakers.settle(leave, outcome)
+            await self.breakers.settle(leave, outcome)
 
     async def throttled(self, scope: CallScope, retry_after: float | None) -> None:
         """The narrowest pool learns: limits per token are the usual ones, and a wider one that is full tells each in turn."""
         if scope.pool:
             try:
-                await self._admission.penalise(self._pools.of(scope.pool, scope.account)[-1], retry_after)
+                await self.admission.penalise(self._pools.of(scope.pool, scope.account)[-1], retry_after)
             except NotYet:
                 return  # without Redis nobody is let through anyway
 
@@ -149,11 +171,39 @@ class RedisLimits:
         passes: list[Pass] = []
         try:
             for name in names:
-                passes.append(await self._breakers.admit(name, probe_seconds=probe_seconds))
+                passes.append(await self.breakers.admit(name, probe_seconds=probe_seconds))
         except BaseException:
             self.abandon(Permit(passes=passes), Outcome.UNSENT)
             raise
         return passes
+
+
+@asynccontextmanager
+async def redis_limits(
+    url: str,
+    *,
+    clock: Clock,
+    pools: Mapping[str, PoolLimits] | None = None,
+    policy: BreakerPolicy | None = None,
+    policies: Mapping[str, BreakerPolicy] | None = None,
+    changed: Callable[[str, str, str], None] | None = None,
+    namespace: str = "phantoms",
+) -> AsyncIterator[RedisLimits]:
+    """The limits of one event loop, closed in the right order at the end. `pools` override the defaults by name.
+
+    `policy`, `policies` and `changed` are those of `Breakers`. Redis is not asked before the first call.
+    """
+    async with redis_client(url) as client:
+        scripts, kept = Scripts(client), Pools(pools)
+        admission = Admission(scripts, kept, namespace=namespace)
+        breakers = Breakers(scripts, policy=policy, policies=policies, changed=changed, namespace=namespace)
+        limits = RedisLimits(admission, breakers, kept, clock)
+        try:
+            yield limits
+        finally:
+            await limits.aclose()
+            await admission.aclose()
+            await scripts.aclose()
 
 
 class UnguardedLimits:

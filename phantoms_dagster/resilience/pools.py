@@ -12,6 +12,8 @@ from types import MappingProxyType
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
+# The account of calls that name none.
+NOBODY = "-"
 PACIFIC = "America/Los_Angeles"
 MINUTE, HOUR, DAY = 60.0, 3_600.0, 86_400.0
 
@@ -75,8 +77,10 @@ DEFAULT_POOLS: Mapping[str, PoolLimits] = MappingProxyType(
         # Shotstack: 300 Edit calls in a fixed 60 s window per key, submits and polls alike (150 on the trial stage; Serve 600).
         # shotstack.io/docs/guide/architecting-an-application/limitations
         "render": PoolLimits(slots=32, rates=(Rate(300, MINUTE, 30),)),
-        # Finished files come from a CDN, which is bound by our bandwidth only.
-        "download": PoolLimits(slots=16, lease_seconds=60),
+        "render_serve": PoolLimits(slots=16, rates=(Rate(600, MINUTE, 60),)),
+        "render_ingest": PoolLimits(slots=16, rates=(Rate(300, MINUTE, 30),)),
+        # Files go to and come from object storage, which is bound by our bandwidth only.
+        "transfer": PoolLimits(slots=16, lease_seconds=60),
         # YouTube: 100 videos.insert a project and day since 2026-06-01, days of Pacific time. Whether an upload session that
         # is never finished counts is not documented: it is counted.
         # developers.google.com/youtube/v3/determine_quota_cost
@@ -127,13 +131,15 @@ class Pools:
         return found
 
     def of(self, pool: str, account: str | None) -> list[str]:
-        """The pools that one call goes through: the app's own first, then the account's; whichever of them exist."""
+        """The pools that one call goes through: the app's own first, then the account's; whichever of them exist.
+
+        Calls that name no account share one, so that forgetting it can make them slower but never too fast.
+        """
         names = [pool] if pool in self._limits else []
-        if account is not None and f"{pool}:*" in self._limits:
-            names.append(f"{pool}:{account}")
+        if f"{pool}:*" in self._limits:
+            names.append(f"{pool}:{account or NOBODY}")
         if not names:
-            self.limits(pool)  # names what there is
-            raise KeyError(f"pool {pool!r} is kept per account, and the call names none")
+            self.limits(pool)  # says what there is
         return names
 
     def names(self) -> list[str]:

@@ -19,7 +19,7 @@ import httpx
 
 from phantoms_dagster.domain.errors import NotYet
 from phantoms_dagster.resilience.breaker import Outcome
-from phantoms_dagster.resilience.limits import CallScope, Limits, Permit, UnguardedLimits
+from phantoms_dagster.resilience.limits import CallScope, Limits, Permit, UnguardedLimits, current_account
 from phantoms_dagster.resilience.wire import wire
 
 __all__ = ["CallObserver", "CallRecord", "CallScope", "Deadlines", "GuardedTransport", "UnguardedLimits", "build_client"]
@@ -66,7 +66,7 @@ class CallRecord:
 class CallObserver(Protocol):
     """Is told of each call, once, when it is over. Must not block or raise."""
 
-    def __call__(self, call: CallRecord) -> None: ...
+    def __call__(self, call: CallRecord, /) -> None: ...
 
 
 @dataclass(eq=False)
@@ -147,10 +147,13 @@ class GuardedTransport(httpx.AsyncBaseTransport):
     # --- inside
 
     def _scope_of(self, request: httpx.Request) -> tuple[CallScope, float]:
+        """What the request falls under, and its total deadline."""
         said: Any = request.extensions.get("phantoms")
         if isinstance(said, CallScope):
             return said, self._deadlines.total
         scope = self._scope(request) if callable(self._scope) else self._scope
+        if scope.account is None:
+            scope = replace(scope, account=current_account())
         if not isinstance(said, Mapping):
             return scope, self._deadlines.total
         changes = {name: value for name, value in said.items() if name in _SCOPE_FIELDS}

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import html
+import itertools
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Any
@@ -65,6 +66,7 @@ class YouTube:
         self.quota = Quota()
         self.sessions: dict[str, Session] = {}
         self.videos: dict[str, Video] = {}  # oldest first
+        self._numbers = itertools.count(1)
 
     # --- uploads
 
@@ -81,7 +83,7 @@ class YouTube:
         total = _declared_size(request)
         body = await video_body(request, parts, sandbox=self.sandbox, update=False)
         session = Session(
-            id=short_hash("session", self.sandbox.seed, account, len(self.sessions), length=40),
+            id=short_hash("session", self.sandbox.seed, account, next(self._numbers), length=40),
             account=account,
             body=body,
             parts=parts,

@@ -15,7 +15,7 @@ from aiohttp import ClientError, web
 from phantoms_dagster.sandbox.youtube_rules import ApiError
 
 GRANULE = 262_144  # every chunk but the last is a multiple of this
-HEAD_BYTES = 1 << 20
+HEAD_BYTES = 4_096  # enough for the file type and the length of an MP4 whose moov box is first
 _RANGE = re.compile(r"bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)")
 
 

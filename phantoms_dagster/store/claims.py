@@ -84,9 +84,10 @@ async def claim(
 ) -> Claims:
     """Claim what can be claimed of `keys` in this transaction; explain the rest."""
     person = context.by == "person"
+    keys = list(dict.fromkeys(keys))  # a key given twice is still one piece of work
     values = {
         "stage": stage.name,
-        "keys": list(keys),
+        "keys": keys,
         "owner": owner,
         "run_id": context.run_id,
         "lease": lease_seconds,
@@ -94,7 +95,7 @@ async def claim(
         "decides": person and context.decision is not None,
     }
     opened = {row.video_id: row.id for row in await connection.execute(_CLAIM, values)}
-    rows = await connection.execute(_LOOK, {"stage": stage.name, "keys": list(keys), "needs": list(stage.needs)})
+    rows = await connection.execute(_LOOK, {"stage": stage.name, "keys": keys, "needs": list(stage.needs)})
     claimed: list[Claim] = []
     unclaimed: list[Unclaimed] = []
     for row in rows.mappings():

@@ -22,17 +22,20 @@ _CONTENT = text(
 
 _RECORD = text(
     """
-    INSERT INTO phantoms.approvals (video_id, approved, reviewer, note, content_sha256, via)
-    VALUES (:video_id, :approved, :reviewer, :note, :content_sha256, :via)
+    INSERT INTO phantoms.approvals (video_id, approved, reviewer, note, content_sha256, via, decided_at)
+    VALUES (:video_id, :approved, :reviewer, :note, :content_sha256, :via, clock_timestamp())
     """
 )
 
-# A stage that waited for a person is due now; one that was rejected may be decided again.
+# A stage that waited for a person is due now; one that was rejected may be decided again. A runner that is at it read the
+# table before this decision: it would put the stage off until the next one, so its claim is taken away.
 _DUE = text(
     """
-    UPDATE phantoms.stages SET state = CASE WHEN state = 'rejected' THEN 'ready' ELSE state END, retry_at = clock_timestamp(),
-        ready_at = LEAST(ready_at, clock_timestamp()), updated_at = clock_timestamp()
-    WHERE video_id = :video_id AND stage = 'approval' AND state IN ('ready', 'deferred', 'rejected')
+    UPDATE phantoms.stages
+    SET state = CASE state WHEN 'rejected' THEN 'ready' WHEN 'running' THEN 'deferred' ELSE state END,
+        generation = generation + CASE state WHEN 'running' THEN 1 ELSE 0 END, lease_owner = NULL, lease_until = NULL,
+        retry_at = clock_timestamp(), ready_at = LEAST(ready_at, clock_timestamp()), updated_at = clock_timestamp()
+    WHERE video_id = :video_id AND stage = 'approval' AND state IN ('ready', 'deferred', 'rejected', 'running')
     """
 )
 

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from phantoms_dagster.domain.stages import STAGES, State
 from phantoms_dagster.domain.work import Claim, Ending
+from phantoms_dagster.store.rows import as_json
 
 _ROWS = """jsonb_to_recordset(CAST(:rows AS jsonb)) AS g(
     video_id bigint, stage text, generation bigint, owner text, attempt_row bigint, state text, counts int, output jsonb,
@@ -79,18 +80,29 @@ _STILL_OURS = text(
     """
 )
 
+# When the answer of a first commit was lost, the attempt that it opened is there already: it is answered, not opened twice.
 _NEXT_ATTEMPT = text(
     f"""
     WITH ours AS (
-        UPDATE phantoms.stages s SET attempts = s.attempts + g.counts, updated_at = clock_timestamp()
+        SELECT s.video_id, s.stage, s.revision, s.generation, s.run_id, g.counts,
+            (SELECT max(n.id) FROM phantoms.attempts n
+                WHERE n.video_id = s.video_id AND n.stage = s.stage AND n.generation = s.generation
+                    AND n.id > g.attempt_row) AS next
         FROM {_ROWS}
-        WHERE s.video_id = g.video_id AND s.stage = g.stage AND s.generation = g.generation AND s.lease_owner = g.owner
-            AND s.state = 'running'
-        RETURNING s.video_id, s.stage, s.revision, s.generation, s.run_id
+        JOIN phantoms.stages s ON s.video_id = g.video_id AND s.stage = g.stage AND s.generation = g.generation
+            AND s.lease_owner = g.owner AND s.state = 'running'
+        ORDER BY s.video_id
+        FOR UPDATE OF s
+    ), counted AS (
+        UPDATE phantoms.stages s SET attempts = s.attempts + ours.counts, updated_at = clock_timestamp()
+        FROM ours WHERE s.video_id = ours.video_id AND s.stage = ours.stage AND ours.next IS NULL
+    ), opened AS (
+        INSERT INTO phantoms.attempts (video_id, stage, revision, generation, run_id)
+        SELECT video_id, stage, revision, generation, run_id FROM ours WHERE next IS NULL
+        RETURNING id, video_id, stage
     )
-    INSERT INTO phantoms.attempts (video_id, stage, revision, generation, run_id)
-    SELECT video_id, stage, revision, generation, run_id FROM ours
-    RETURNING id, video_id, stage
+    SELECT id, video_id, stage FROM opened
+    UNION ALL SELECT next, video_id, stage FROM ours WHERE next IS NOT NULL
     """
 )
 
@@ -132,7 +144,7 @@ class Closing:
 
 
 def _json(closings: Sequence[Closing]) -> dict[str, str]:
-    return {"rows": json.dumps([closing.row() for closing in closings])}
+    return {"rows": as_json([closing.row() for closing in closings])}
 
 
 async def finish(connection: AsyncConnection, closings: Sequence[Closing]) -> list[bool]:

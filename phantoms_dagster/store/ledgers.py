@@ -6,7 +6,6 @@ The order of the steps belongs to the adapters, what is legal to `domain.stages`
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +20,7 @@ from phantoms_dagster.domain.stages import POST_TRANSITIONS, PostState
 from phantoms_dagster.domain.values import JsonObject
 from phantoms_dagster.domain.work import Claim, RenderRecord
 from phantoms_dagster.store.group_commit import GroupCommit
+from phantoms_dagster.store.rows import as_json
 from phantoms_dagster.store.transactions import transaction
 
 ACCOUNT_BUSY_SECONDS = 5.0
@@ -32,6 +32,7 @@ _OPEN_POST = text(
     ON CONFLICT (video_id, platform, account) DO UPDATE
     SET video_sha256 = CASE WHEN posts.state IN ('intent', 'failed') THEN excluded.video_sha256 ELSE posts.video_sha256 END,
         caption_sha256 = CASE WHEN posts.state IN ('intent', 'failed') THEN excluded.caption_sha256 ELSE posts.caption_sha256 END,
+        sandbox = CASE WHEN posts.state IN ('intent', 'failed') THEN excluded.sandbox ELSE posts.sandbox END,
         updated_at = clock_timestamp()
     RETURNING id, state, handle, upload_offset, remote_id, url, attempted_at
     """
@@ -79,7 +80,7 @@ _SAVE_RENDER = text(
     UPDATE phantoms.renders r
     SET state = :state, updated_at = clock_timestamp(), attempt_id = COALESCE(:attempt_id, r.attempt_id),
         render_id = CASE WHEN :state = 'intent' THEN NULL ELSE COALESCE(:render_id, r.render_id) END,
-        attempted_at = CASE WHEN :state = 'intent' THEN clock_timestamp() ELSE r.attempted_at END
+        attempted_at = CASE WHEN :state IN ('intent', 'sending') THEN clock_timestamp() ELSE r.attempted_at END
     FROM phantoms.stages s
     WHERE r.id = :id AND s.video_id = r.video_id AND s.stage = :stage AND s.generation = :generation AND s.state = 'running'
     RETURNING r.state, r.render_id, r.attempt_id, r.attempted_at
@@ -221,7 +222,7 @@ class PostgresLedgers:
             busy = (await connection.execute(_BUSY, values)).first()
             if busy is not None:
                 raise NotYet(f"{busy.key} is being published on {platform}:{account}", retry_after=ACCOUNT_BUSY_SECONDS)
-            saved = await connection.execute(_SAVE_POSTS, {"rows": json.dumps([step.row])})
+            saved = await connection.execute(_SAVE_POSTS, {"rows": as_json([step.row])})
             return saved.mappings().first()
 
         return await transaction(self._engine, work)
@@ -229,7 +230,7 @@ class PostgresLedgers:
     async def _write_posts(self, steps: Sequence[_Step]) -> Sequence[RowMapping | None]:
         # One row may be saved twice in a batch only by two callers, which a claim rules out.
         async def work(connection: AsyncConnection) -> dict[int, RowMapping]:
-            saved = await connection.execute(_SAVE_POSTS, {"rows": json.dumps([step.row for step in steps])})
+            saved = await connection.execute(_SAVE_POSTS, {"rows": as_json([step.row for step in steps])})
             return {row["id"]: row for row in saved.mappings()}
 
         rows = await transaction(self._engine, work)

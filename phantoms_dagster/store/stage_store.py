@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from decimal import Decimal
@@ -17,6 +16,7 @@ from phantoms_dagster.domain.work import Claim, Claims, Ending, RunContext
 from phantoms_dagster.store import claims, endings
 from phantoms_dagster.store.endings import Closing
 from phantoms_dagster.store.group_commit import GroupCommit
+from phantoms_dagster.store.rows import as_json
 from phantoms_dagster.store.transactions import transaction
 
 _HEARTBEAT = text(
@@ -26,11 +26,12 @@ _HEARTBEAT = text(
     """
 )
 
+# The new generation refuses endings of cancelled videos that are still on their way to the table.
 _RELEASE = text(
     """
     WITH ours AS (
         UPDATE phantoms.stages SET state = 'deferred', retry_at = clock_timestamp(), reason = 'the run was stopped',
-            lease_owner = NULL, lease_until = NULL, updated_at = clock_timestamp()
+            generation = generation + 1, lease_owner = NULL, lease_until = NULL, updated_at = clock_timestamp()
         WHERE lease_owner = :owner AND state = 'running'
         RETURNING video_id, stage
     )
@@ -57,14 +58,17 @@ _NEW_REVISION = text(
     """
 )
 
-# What was published stays published; everything else downstream is made anew.
+# What was published stays published, its variant too; everything else downstream is made anew.
 _VOID = text(
     """
     UPDATE phantoms.stages s
     SET state = 'blocked', revision = s.revision + 1, attempts = 0, generation = s.generation + 1, output = NULL, ready_at = NULL,
         retry_at = NULL, lease_owner = NULL, lease_until = NULL, reason = 'an earlier stage was regenerated', error_class = NULL,
         started_at = NULL, finished_at = NULL, updated_at = clock_timestamp()
-    WHERE s.video_id = ANY(:ids) AND s.stage = ANY(:stages) AND NOT (s.stage LIKE '%/post' AND s.state = 'done')
+    WHERE s.video_id = ANY(:ids) AND s.stage = ANY(:stages) AND NOT EXISTS (
+        SELECT FROM phantoms.stages p
+        WHERE p.video_id = s.video_id AND p.stage LIKE '%/post' AND p.state = 'done'
+            AND split_part(p.stage, '/', 1) = split_part(s.stage, '/', 1))
     """
 )
 
@@ -76,6 +80,9 @@ _RECEIVED = text(
     WHERE a.id = g.id
     """
 )
+
+# A post is never made twice, and a decision is taken back by changing what it was about.
+REGENERATED = ("script", "voiceover", "rendered_video")
 
 _Received = tuple[int, JsonObject, str | None, Decimal | None]
 
@@ -141,6 +148,9 @@ class PostgresStageStore:
     async def regenerate(self, stage: Stage, keys: Sequence[str]) -> None:
         """See the port."""
 
+        if stage.kind not in REGENERATED:
+            raise InvalidInput(f"{stage.name} cannot be regenerated; {', '.join(REGENERATED)} can")
+
         async def work(connection: AsyncConnection) -> None:
             busy = (await connection.execute(_IN_FLIGHT, {"keys": list(keys)})).first()
             if busy is not None:
@@ -180,7 +190,7 @@ class PostgresStageStore:
         ]
 
         async def work(connection: AsyncConnection) -> None:
-            await connection.execute(_RECEIVED, {"rows": json.dumps(rows)})
+            await connection.execute(_RECEIVED, {"rows": as_json(rows)})
 
         await transaction(self._engine, work)
         return [None] * len(items)

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 Answer = TypeVar("Answer")
@@ -27,8 +27,10 @@ LONGEST_PAUSE_SECONDS = 2.0
 
 def passes(error: DBAPIError) -> bool:
     """Whether the same transaction may succeed a moment later."""
-    code = getattr(error.orig, "sqlstate", None) or ""
-    return error.connection_invalidated or not code or code.startswith(_PASSING)
+    code = getattr(error.orig, "sqlstate", None)
+    if code is None:  # it never came from the server: a connection that failed, or a value that cannot be sent
+        return error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
+    return error.connection_invalidated or code.startswith(_PASSING)
 
 
 async def transaction(

@@ -37,11 +37,11 @@ class Site:
     client: httpx.AsyncClient
 
     @property
-    def videos(self) -> dict[str, Any]:
-        return self.sandbox.state["youtube"].videos
+    def sessions(self) -> Any:
+        return self.sandbox.state["youtube"].sessions
 
     async def open(
-        self, *, part: str = "snippet,status", body: Any = None, size: int = GRANULE + 10, **headers: str
+        self, part: str = "snippet,status", body: Any = None, size: int = GRANULE + 10, **headers: Any
     ) -> httpx.Response:
         body = body if body is not None else {"snippet": {"title": "t"}, "status": {"privacyStatus": "private"}}
         return await self.client.post(
@@ -72,6 +72,15 @@ def reason(response: httpx.Response) -> tuple[int, str]:
     body = response.json()["error"]
     assert body["code"] == response.status_code
     return response.status_code, body["errors"][0]["reason"]
+
+
+async def until_received(s: Site, session: httpx.URL) -> None:
+    """Wait until the server has kept something of a request that is still being sent."""
+    for _ in range(1_000):
+        if s.sessions[session.params["upload_id"]].received:
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("nothing arrived")
 
 
 # --- refusals -------------------------------------------------------------------------------------------------------
@@ -220,10 +229,8 @@ async def test_of_a_chunk_that_breaks_off_only_whole_granules_are_kept(match: st
         head = f"PUT {url.raw_path.decode()} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(data)}\r\n\r\n".encode()
         writer.write(head + data[: GRANULE + 100_000])
         await writer.drain()
-        for _ in range(500):  # until the server has it
-            if s.sandbox.state["youtube"].sessions[url.params["upload_id"]].received or match:
-                break
-            await asyncio.sleep(0.01)
+        if match is None:
+            await until_received(s, url)
         writer.close()
         await writer.wait_closed()
         asked = await s.client.put(session, headers={"Content-Range": f"bytes */{len(data)}"})
@@ -233,6 +240,27 @@ async def test_of_a_chunk_that_breaks_off_only_whole_granules_are_kept(match: st
         rest = {"Content-Range": f"bytes {start}-{len(data) - 1}/{len(data)}"}
         assert (await s.client.put(session, content=data[start:], headers=rest)).status_code == 201
         assert s.sandbox.ledger[0]["sha256"] == hashlib.sha256(data).hexdigest()
+
+
+async def test_a_stalled_chunk_that_wakes_up_after_another_request_finished_the_file_adds_nothing() -> None:
+    async with site() as s:
+        data = video_bytes(3 * GRANULE)
+        session = (await s.open(size=len(data))).headers["location"]
+        url = httpx.URL(session)
+        reader, writer = await asyncio.open_connection(url.host, url.port)
+        head = f"PUT {url.raw_path.decode()} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(data)}\r\n\r\n".encode()
+        writer.write(head + data[:GRANULE])
+        await writer.drain()
+        await until_received(s, url)
+        rest = {"Content-Range": f"bytes {GRANULE}-{len(data) - 1}/{len(data)}"}
+        done = await s.client.put(session, content=data[GRANULE:], headers=rest)
+        assert done.status_code == 201
+        writer.write(data[GRANULE:])
+        await writer.drain()
+        assert (await reader.readline()).startswith(b"HTTP/1.1 201")
+        writer.close()
+        await writer.wait_closed()
+        assert [e["sha256"] for e in s.sandbox.ledger] == [hashlib.sha256(data).hexdigest()]
 
 
 async def test_an_expired_or_unknown_session_is_404() -> None:

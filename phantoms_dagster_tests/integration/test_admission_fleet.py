@@ -10,18 +10,24 @@ import time
 from collections.abc import Callable, Iterator
 from multiprocessing.context import ForkProcess
 from multiprocessing.queues import SimpleQueue
-from typing import Any
+from multiprocessing.sharedctypes import Synchronized
+from pathlib import Path
+from typing import Any, TypeAlias
 
 import pytest
 import redis
 
-from phantoms_dagster.resilience.admission import Admission, Granted, Request
+from phantoms_dagster.domain.errors import NotYet
+from phantoms_dagster.resilience.admission import Admission, Granted, Lease, Request
 from phantoms_dagster.resilience.pools import PoolLimits, Pools
 from phantoms_dagster.resilience.redis_scripts import Scripts, redis_client
+from phantoms_dagster_tests.integration.test_admission_redis_lost import Server
 
 SECOND = 1_000_000
 _FORK = multiprocessing.get_context("fork")
 Start = Callable[..., ForkProcess]
+Told = SimpleQueue[list[tuple[int, ...]]]
+Gauge: TypeAlias = "Synchronized[int]"
 
 
 @pytest.fixture
@@ -42,36 +48,58 @@ def start() -> Iterator[Start]:
         process.close()
 
 
-async def _calls(url: str, limits: PoolLimits, seconds: float, hold: float, told: SimpleQueue[list[tuple[int, ...]]]) -> None:
-    """Call as often as allowed, four at once, and tell (ticket, granted, released, token) of each call, by Redis' clock."""
+async def _calls(url: str, limits: PoolLimits, seconds: float, hold: float, gauge: Gauge, told: Told) -> None:
+    """Call as often as allowed, four at once, and tell (ticket, granted, in flight then, token) of each call."""
     done: list[tuple[int, ...]] = []
     async with redis_client(url) as client:
         admission = Admission(Scripts(client), Pools({"api": limits}, defaults={}))
         end = time.monotonic() + seconds
 
+        async def admitted(request: Request) -> Lease:
+            while True:
+                try:
+                    answer = await admission.acquire(request, patience=60)
+                except NotYet:
+                    await asyncio.sleep(0.05)
+                    continue
+                if isinstance(answer, Granted):
+                    return answer.lease
+                await asyncio.sleep(answer.seconds)
+
         async def worker() -> None:
             while time.monotonic() < end:
                 request = Request(("api",))
-                answer = await admission.acquire(request, patience=60)
-                while not isinstance(answer, Granted):
-                    await asyncio.sleep(answer.seconds)
-                    answer = await admission.acquire(request, patience=60)
-                await client.incr("in-flight")
-                seen = int(await client.get("in-flight") or 0)
+                lease = await admitted(request)
+                with gauge.get_lock():
+                    gauge.value += 1
+                    seen = gauge.value
                 await asyncio.sleep(hold)
-                await client.decr("in-flight")
-                done.append((request.ticket or answer.lease.granted_at, answer.lease.granted_at, seen, answer.lease.token))
-                await admission.release(answer.lease)
+                with gauge.get_lock():
+                    gauge.value -= 1
+                done.append((request.ticket or lease.granted_at, lease.granted_at, seen, lease.token))
+                await admission.release(lease)
 
         await asyncio.gather(*(worker() for _ in range(4)))
         await admission.aclose()
     told.put(done)
 
 
-def fleet(start: Start, url: str, limits: PoolLimits, *, processes: int = 8, seconds: float, hold: float) -> list[tuple[int, ...]]:
-    told: SimpleQueue[list[tuple[int, ...]]] = _FORK.SimpleQueue()
+def fleet(
+    start: Start,
+    url: str,
+    limits: PoolLimits,
+    *,
+    processes: int = 8,
+    seconds: float,
+    hold: float,
+    meanwhile: Callable[[], None] = lambda: None,
+) -> list[tuple[int, ...]]:
+    """What all processes tell, in the order of being granted."""
+    told: Told = _FORK.SimpleQueue()
+    gauge = _FORK.Value("i", 0)
     for _ in range(processes):
-        start(_calls, url, limits, seconds, hold, told)
+        start(_calls, url, limits, seconds, hold, gauge, told)
+    meanwhile()
     return sorted((call for _ in range(processes) for call in told.get()), key=lambda call: call[1])
 
 
@@ -125,3 +153,34 @@ def test_a_killed_holder_gives_its_slots_back_when_its_lease_ends_and_not_before
     assert calls
     assert calls[0][1] >= first_lease_ends
     assert max(seen for _, _, seen, _ in calls) <= 2
+
+
+def test_a_flush_in_mid_run_lets_nobody_exceed_the_slots_and_loses_nobody(start: Start, redis_url: str) -> None:
+    def flush() -> None:
+        time.sleep(1.5)
+        with redis.Redis.from_url(redis_url) as client:
+            client.flushall()
+
+    calls = fleet(start, redis_url, PoolLimits(slots=3), processes=4, seconds=5, hold=0.3, meanwhile=flush)
+    assert max(seen for _, _, seen, _ in calls) == 3
+    granted = [at for _, at, _, _ in calls]
+    assert max(granted) - min(granted) > 4 * SECOND
+
+
+def test_a_restart_in_mid_run_lets_nobody_exceed_the_slots_and_loses_nobody(start: Start, tmp_path: Path) -> None:
+    server = Server(tmp_path)
+    server.start()
+
+    def restart() -> None:
+        time.sleep(1.5)
+        server.kill(forget=True)
+        time.sleep(0.5)
+        server.start()
+
+    try:
+        calls = fleet(start, server.url, PoolLimits(slots=3), processes=4, seconds=6, hold=0.3, meanwhile=restart)
+    finally:
+        server.kill()
+    assert max(seen for _, _, seen, _ in calls) == 3
+    granted = [at for _, at, _, _ in calls]
+    assert max(granted) - min(granted) > 5 * SECOND

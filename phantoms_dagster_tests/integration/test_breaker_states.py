@@ -145,18 +145,23 @@ async def test_a_failed_probe_opens_it_again_for_a_whole_reset_time(make: Make) 
     assert (await probe(breakers)).probe is not None
 
 
-async def test_late_ends_of_calls_begun_before_neither_close_nor_reopen_it(make: Make) -> None:
-    breakers = make(POLICY)
-    early = [await breakers.admit("shotstack") for _ in range(6)]
+async def test_late_ends_of_calls_begun_before_neither_close_nor_reopen_it_nor_alarm_anybody(make: Make) -> None:
+    told: list[tuple[str, str]] = []
+    breakers = make(POLICY, changed=lambda _name, old, new: told.append((old, new)))
+    early = [await breakers.admit("shotstack") for _ in range(8)]
     for leave in early[:4]:
         await breakers.settle(leave, Outcome.FAILED)
-    probing = await probe(breakers)
+    await asyncio.sleep(POLICY.reset_seconds)
     await breakers.settle(early[4], Outcome.ANSWERED)
-    assert (await breakers.state("shotstack")).state == "half-open"
     await breakers.settle(early[5], Outcome.FAILED)
+    assert told == [("closed", "open")]
+    probing = await probe(breakers)
+    await breakers.settle(early[6], Outcome.ANSWERED)
+    await breakers.settle(early[7], Outcome.FAILED)
     assert (await breakers.state("shotstack")).state == "half-open"
     await breakers.settle(probing, Outcome.ANSWERED)
     assert (await breakers.state("shotstack")).state == "closed"
+    assert told == [("closed", "open"), ("open", "half-open"), ("half-open", "closed")]
 
 
 async def test_a_probe_that_was_never_sent_is_free_for_the_next_at_once(make: Make) -> None:

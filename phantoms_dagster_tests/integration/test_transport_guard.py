@@ -16,9 +16,10 @@ from redis.asyncio import Redis
 from phantoms_dagster.domain.errors import NotYet
 from phantoms_dagster.resilience.admission import Admission, Granted, Request
 from phantoms_dagster.resilience.breaker import BreakerOpen, BreakerPolicy, Breakers
-from phantoms_dagster.resilience.limits import RedisLimits, Refused
+from phantoms_dagster.resilience.limits import RedisLimits, Refused, calling_for, redis_limits
 from phantoms_dagster.resilience.pools import PoolLimits, Pools
 from phantoms_dagster.resilience.redis_scripts import Scripts, redis_client
+from phantoms_dagster.resilience.scopes import scope_of
 from phantoms_dagster.resilience.transport import CallRecord, CallScope, Deadlines, UnguardedLimits, build_client
 
 Handler = Callable[[httpx.Request], Any]
@@ -95,6 +96,14 @@ async def bench(redis: Redis) -> AsyncIterator[Bench]:
     bench = Bench(redis)
     yield bench
     await bench.aclose()
+
+
+def noting(sent: list[httpx.Request]) -> Handler:
+    def provider(request: httpx.Request) -> httpx.Response:
+        sent.append(request)
+        return httpx.Response(200)
+
+    return provider
 
 
 def answers(status: int, **more: Any) -> Handler:
@@ -266,7 +275,7 @@ async def test_a_call_in_line_is_stopped_when_the_breaker_opens_elsewhere(bench:
     held = await bench.admission.acquire(Request(("render",)), patience=0)
     assert isinstance(held, Granted)
     sent: list[httpx.Request] = []
-    call = asyncio.create_task(bench.client(lambda request: sent.append(request) or httpx.Response(200), patience=600).get(URL))
+    call = asyncio.create_task(bench.client(noting(sent), patience=600).get(URL))
     await bench.clock.asleep.wait()
     await bench.breakers.trip("shotstack", why="seen by another process")
     with pytest.raises(BreakerOpen):
@@ -297,6 +306,78 @@ async def test_a_request_names_its_own_scope_without_knowing_this_package(bench:
         CallScope("tiktok", "main", pool="publish", commits=True),
         CallScope("instagram", "x", pool="publish"),
     ]
+
+
+async def test_calls_made_for_an_account_fall_under_its_limits_even_from_tasks_begun_inside(bench: Bench) -> None:
+    client = bench.client(answers(200), CallScope("tiktok", pool="publish"))
+    with calling_for("main"):
+        await asyncio.gather(client.get(URL), client.get(URL))
+        await client.get(URL, extensions={"phantoms": {"account": "other"}})
+    await client.get(URL)
+    assert [call.scope.account for call in bench.calls] == ["main", "main", "other", None]
+    assert set(await bench.in_flight()) == {"publish", "publish:main", "publish:other", "publish:-"}
+
+
+async def test_limits_made_from_a_url_guard_calls_and_close_cleanly(redis_url: str) -> None:
+    mine = {"render": PoolLimits(rates=((1, 60, 1),))}
+    async with redis_limits(redis_url, clock=RecordingClock(), pools=mine, namespace="mine") as limits:
+        async with build_client(limits=limits, scope=SCOPE, inner=httpx.MockTransport(answers(200))) as client:
+            await client.get(URL)
+            with pytest.raises(Refused):
+                await client.get(URL)
+        assert [state.pool for state in await limits.admission.look()] == ["render"]
+        assert (await limits.breakers.state("shotstack")).state == "closed"
+
+
+@pytest.mark.parametrize(
+    ("integration", "method", "url", "scope"),
+    [
+        ("openai", "POST", "https://api.openai.com/v1/chat/completions", CallScope("openai", pool="script")),
+        ("openai", "POST", "https://api.openai.com/v1/audio/speech", CallScope("openai", pool="voiceover")),
+        ("shotstack", "POST", "https://api.shotstack.io/edit/v1/render", CallScope("shotstack", pool="render")),
+        ("shotstack", "GET", "https://api.shotstack.io/serve/v1/assets/render/1", CallScope("shotstack", pool="render_serve")),
+        ("shotstack", "GET", "https://cdn.shotstack.io/au/v1/x.mp4", CallScope("shotstack_files", pool="transfer")),
+        (
+            "youtube",
+            "POST",
+            "https://www.googleapis.com/upload/youtube/v3/videos?uploadType=resumable&part=snippet,status",
+            CallScope("youtube", pool="publish_youtube"),
+        ),
+        (
+            "youtube",
+            "PUT",
+            "https://www.googleapis.com/upload/youtube/v3/videos?upload_id=1",
+            CallScope("youtube", pool="upload_youtube"),
+        ),
+        ("youtube", "PUT", "https://youtube.googleapis.com/youtube/v3/videos", CallScope("youtube", pool="youtube_api", cost=50)),
+        ("youtube", "GET", "https://youtube.googleapis.com/youtube/v3/videos?id=1", CallScope("youtube", pool="youtube_api")),
+        ("youtube", "GET", "https://youtubeanalytics.googleapis.com/v2/reports", CallScope("youtube", pool="youtube_analytics")),
+        ("tiktok", "POST", "https://open.tiktokapis.com/v2/post/publish/video/init/", CallScope("tiktok", pool="publish_tiktok")),
+        ("tiktok", "POST", "https://open.tiktokapis.com/v2/post/publish/status/fetch/", CallScope("tiktok", pool="tiktok_status")),
+        (
+            "tiktok",
+            "POST",
+            "https://open.tiktokapis.com/v2/post/publish/creator_info/query/",
+            CallScope("tiktok", pool="tiktok_creator"),
+        ),
+        ("tiktok", "PUT", "https://open-upload.tiktokapis.com/video/?upload_token=1", CallScope("tiktok", pool="upload_tiktok")),
+        ("tiktok", "POST", "https://open.tiktokapis.com/v2/video/query/", CallScope("tiktok", pool="metrics_tiktok")),
+        ("instagram", "POST", "https://graph.facebook.com/v26.0/1/media", CallScope("instagram", pool="instagram_container")),
+        ("instagram", "POST", "https://graph.facebook.com/v26.0/1/media_publish", CallScope("instagram", pool="publish_instagram")),
+        ("instagram", "GET", "https://graph.facebook.com/v26.0/1/media", CallScope("instagram", pool="instagram_api")),
+        (
+            "instagram",
+            "POST",
+            "https://rupload.facebook.com/ig-api-upload/v26.0/1",
+            CallScope("instagram", pool="upload_instagram"),
+        ),
+    ],
+)
+def test_every_request_falls_under_the_pool_whose_limit_its_provider_counts(
+    integration: str, method: str, url: str, scope: CallScope
+) -> None:
+    assert scope_of(integration)(httpx.Request(method, url)) == scope
+    Pools().of(scope.pool, "main")
 
 
 async def test_no_request_goes_without_time_outs(bench: Bench) -> None:
@@ -351,15 +432,15 @@ async def test_while_redis_is_lost_nothing_is_sent_and_nothing_fails(
     bench: Bench, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent: list[httpx.Request] = []
-    client = bench.client(lambda request: sent.append(request) or httpx.Response(200))
+    client = bench.client(noting(sent))
     await client.get(URL)
     with monkeypatch.context() as broken:
         broken.setattr(redis.connection_pool, "connection_kwargs", {**redis.connection_pool.connection_kwargs, "port": 1})
         await redis.connection_pool.disconnect()
-        redis.connection_pool.reset()
+        redis.connection_pool.reset()  # type: ignore[no-untyped-call]
         with pytest.raises(NotYet, match="Redis"):
             await client.get(URL)
         assert len(sent) == 1
-    redis.connection_pool.reset()
+    redis.connection_pool.reset()  # type: ignore[no-untyped-call]
     bench.clock.real = True
     assert (await client.get(URL)).status_code == 200

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
@@ -112,13 +114,21 @@ async def test_a_commit_that_is_never_answered_is_unknown() -> None:
 
 
 @pytest.mark.parametrize(
-    "half", [b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nhalf", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nha"]
+    "half",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nhalf",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nha",
+        b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nhalf",
+    ],
 )
 async def test_an_answer_cut_off_in_its_body_is_unknown_for_a_commit(half: bytes) -> None:
     async def cut(_head: bytes, writer: asyncio.StreamWriter) -> None:
         writer.write(half)
         await writer.drain()
-        writer.transport.abort()
+        await asyncio.sleep(0.05)  # the head arrives by itself
+        connection = writer.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()  # a reset, not an orderly end
 
     async with peer(cut) as server, client() as http:
         with pytest.raises(Unknown):

@@ -1,0 +1,285 @@
+"""From the bytes of a CSV, JSONL or YAML file to rows, each with the line it begins on. What cannot be read is a bad row.
+
+What the fields mean, and which values they may have, belongs in `intake`.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+from yaml.composer import Composer
+from yaml.resolver import Resolver
+
+# A brief needs four levels and, with thirty facts, about fifty values. Aliases can make a small file explode: these end it.
+MAX_YAML_DEPTH = 6
+MAX_YAML_VALUES = 5_000
+_YAML_SCALARS = ("str", "int", "float", "bool", "timestamp", "null", "value")
+_YAML_TAGS = frozenset(f"tag:yaml.org,2002:{name}" for name in (*_YAML_SCALARS, "seq", "map"))
+_NOT_UTF8 = "not UTF-8; save the file as UTF-8"
+_BOM = "\ufeff"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row that could be read. `line` counts from 1. CSV and YAML give every value as text."""
+
+    line: int
+    fields: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class BadRow:
+    """A row, or the rest of the file, that could not be read."""
+
+    line: int
+    reason: str
+
+
+def csv_rows(content: bytes, columns: Sequence[str]) -> Iterator[Row | BadRow]:
+    """The rows of a CSV file whose first row names some of `columns`. A broken row costs that row, not those below it."""
+    lines, spoiled = _lines(content)
+    header: list[str] | None = None
+    for first, last, cells in _csv_records(lines):
+        broken = next((n for n in range(first, last + 1) if n in spoiled), None)
+        if broken is not None:
+            yield BadRow(broken, spoiled[broken])
+        elif isinstance(cells, str):
+            yield BadRow(first, cells)
+        elif not any(cell.strip() for cell in cells):
+            continue
+        elif header is None:
+            header = _trimmed(cell.strip().lower() for cell in cells)
+            problem = _header_problem(header, columns)
+            if problem:
+                yield BadRow(first, problem)
+                return
+            continue
+        else:
+            yield _csv_row(first, cells, header)
+        if header is None:
+            return  # without its header nothing below can be understood
+
+
+def _csv_records(lines: Sequence[str]) -> Iterator[tuple[int, int, list[str] | str]]:
+    """Every record with its first and last line: its cells, or why it has none. After a broken one reading goes on a line later."""
+    csv.field_size_limit(sum(map(len, lines)) + 1)  # the default, 131,072, would hide which field is too long
+    start = 0
+    while start < len(lines):
+        reader = csv.reader((lines[n] for n in range(start, len(lines))), strict=True)
+        done = 0
+        try:
+            for cells in reader:
+                yield start + done + 1, start + reader.line_num, cells
+                done = reader.line_num
+            return
+        except csv.Error as error:
+            first = start + done + 1
+            open_quote = "unexpected end" in str(error)
+            yield first, first, "a quote is opened here and never closed" if open_quote else f"not valid CSV: {error}"
+            start = first
+
+
+def _csv_row(line: int, cells: list[str], header: list[str]) -> Row | BadRow:
+    if len(cells) > len(header):
+        cells = [*cells[: len(header)], *_trimmed(cells[len(header) :])]
+    if len(cells) != len(header):
+        found = "1 column" if len(cells) == 1 else f"{len(cells)} columns"
+        return BadRow(line, f"{found} where the header has {len(header)}; quote texts that contain commas")
+    return Row(line, dict(zip(header, cells, strict=True)))
+
+
+def _header_problem(header: Sequence[str], columns: Sequence[str]) -> str | None:
+    if "title" not in header:
+        separators = [name for sign, name in ((";", "semicolons"), ("\t", "tabs")) if len(header) == 1 and sign in header[0]]
+        hint = f"; the columns are separated by {separators[0]}, use commas" if separators else ""
+        return f"column `title` is missing{hint}; the header names {', '.join(header[:12])}"
+    for name in header:
+        if name not in columns:
+            return f"unknown column {name[:60]!r}; the columns are {', '.join(columns)}"
+        if header.count(name) > 1:
+            return f"column `{name}` stands twice in the header"
+    return None
+
+
+def _trimmed(cells: Any) -> list[str]:
+    """Without empty cells at the end: spreadsheets add them."""
+    kept = list(cells)
+    while kept and not kept[-1].strip():
+        kept.pop()
+    return kept
+
+
+def json_rows(content: bytes) -> Iterator[Row | BadRow]:
+    """The rows of a file with one JSON object a line."""
+    lines, spoiled = _lines(content)
+    for number, line in enumerate(lines, start=1):
+        if number in spoiled:
+            yield BadRow(number, spoiled[number])
+        elif line.strip():
+            yield _json_row(number, line)
+
+
+def _json_row(number: int, line: str) -> Row | BadRow:
+    try:
+        row = json.loads(line, object_pairs_hook=_object)
+    except RecursionError:
+        return BadRow(number, "nested too deeply")
+    except ValueError as error:
+        return BadRow(number, f"not JSON: {error}")
+    return Row(number, row) if isinstance(row, dict) else BadRow(number, "each line should be a JSON object")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"key {key[:60]!r} stands twice")
+        found[key] = value
+    return found
+
+
+def yaml_rows(content: bytes) -> Iterator[Row | BadRow]:
+    """The rows of a YAML list, or of the list under `briefs:`. Items above a syntax error are good, the rest cannot be read."""
+    lines, spoiled = _lines(content)
+    loader = _loader("".join(lines))
+    try:
+        for node in _items(loader):
+            line = _line(node)
+            try:
+                fields = _Plain(spoiled=bool(spoiled)).mapping(node, 0)
+            except _Unusable as error:
+                yield BadRow(line, str(error))
+            else:
+                yield Row(line, fields)
+    except _Unusable as error:
+        yield BadRow(error.line, str(error))
+    except yaml.reader.ReaderError as error:
+        yield BadRow(content[: error.position].count(b"\n") + 1, f"cannot be read from here on: {error.reason}")
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        yield BadRow(mark.line + 1 if mark else 1, f"cannot be read from here on: {getattr(error, 'problem', None) or error}")
+    except RecursionError:
+        yield BadRow(1, "cannot be read: nested too deeply")
+    finally:
+        loader.dispose()
+
+
+class _Unusable(Exception):
+    def __init__(self, reason: str, line: int = 1) -> None:
+        super().__init__(reason)
+        self.line = line
+
+
+def _loader(text: str) -> Any:
+    """The C parser, fifteen times as fast, where PyYAML was built with it; items are composed in Python, one at a time."""
+    if not yaml.__with_libyaml__:
+        return yaml.SafeLoader(text)
+
+    from yaml.cyaml import CParser  # noqa: PLC0415  is not there without libyaml
+
+    class Loader(Composer, CParser, Resolver):
+        def __init__(self, stream: str) -> None:
+            CParser.__init__(self, stream)
+            Composer.__init__(self)
+            Resolver.__init__(self)
+
+    return Loader(text)
+
+
+def _items(loader: Any) -> Iterator[yaml.Node]:
+    """The items of the list, one by one, so that a syntax error leaves those above it."""
+    loader.get_event()  # stream start
+    if loader.check_event(yaml.StreamEndEvent):
+        raise _Unusable("the file is empty")
+    loader.get_event()  # document start
+    wrapped = loader.check_event(yaml.MappingStartEvent)
+    if wrapped:
+        loader.get_event()
+        key = loader.get_event()
+        if getattr(key, "value", None) != "briefs":
+            raise _Unusable("the file should be a list of briefs, or `briefs:` with a list", _line(key))
+    opening = loader.get_event()
+    if not isinstance(opening, yaml.SequenceStartEvent):
+        raise _Unusable("the file should be a list of briefs", _line(opening))
+    while not loader.check_event(yaml.SequenceEndEvent):
+        yield loader.compose_node(None, None)
+    loader.get_event()
+    if wrapped and not loader.check_event(yaml.MappingEndEvent):
+        raise _Unusable("nothing but `briefs:` may stand at the top", _line(loader.peek_event()))
+    while not loader.check_event(yaml.StreamEndEvent):
+        event = loader.get_event()
+        if isinstance(event, yaml.DocumentStartEvent):
+            raise _Unusable("a second document begins here; put all briefs into one list", _line(event))
+
+
+def _line(place: Any) -> int:
+    """The line, counted from 1, on which an event or a node begins."""
+    line: int = place.start_mark.line + 1
+    return line
+
+
+class _Plain:
+    """One item as mappings, lists and texts. Texts stay what was written: `no` is no False, `1984` no number."""
+
+    def __init__(self, *, spoiled: bool) -> None:
+        self._spoiled = spoiled
+        self._left = MAX_YAML_VALUES
+
+    def mapping(self, node: yaml.Node, depth: int) -> dict[str, Any]:
+        """A mapping, `<<` merged in. Raises _Unusable."""
+        if not isinstance(node, yaml.MappingNode):
+            raise _Unusable("each brief should be a mapping with a title")
+        self._enter(node, depth)
+        found: dict[str, Any] = {}
+        merged: dict[str, Any] = {}
+        for key, value in node.value:
+            if key.tag == "tag:yaml.org,2002:merge":
+                for source in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+                    merged = {**self.mapping(source, depth + 1), **merged}
+                continue
+            name = self._value(key, depth + 1)
+            if not isinstance(name, str):
+                raise _Unusable("each key should be a word")
+            if name in found:
+                raise _Unusable(f"key {name[:60]!r} stands twice")
+            found[name] = self._value(value, depth + 1)
+        return {**merged, **found}
+
+    def _value(self, node: yaml.Node, depth: int) -> Any:
+        if isinstance(node, yaml.MappingNode):
+            return self.mapping(node, depth)
+        self._enter(node, depth)
+        if isinstance(node, yaml.SequenceNode):
+            return [self._value(child, depth + 1) for child in node.value]
+        if self._spoiled and "\ufffd" in node.value:
+            raise _Unusable(_NOT_UTF8)
+        return None if node.tag == "tag:yaml.org,2002:null" else node.value
+
+    def _enter(self, node: yaml.Node, depth: int) -> None:
+        self._left -= 1
+        if self._left < 0:
+            raise _Unusable(f"more than {MAX_YAML_VALUES:,} values, aliases counted")
+        if depth > MAX_YAML_DEPTH:
+            raise _Unusable("nested too deeply")
+        if node.tag not in _YAML_TAGS:
+            raise _Unusable(f"the tag {node.tag[:60]!r} is not allowed")
+
+
+def _lines(content: bytes) -> tuple[list[str], dict[int, str]]:
+    """The lines with their ends, and which of them are not UTF-8. Their bad bytes are replaced, so that quotes still match."""
+    lines: list[str] = []
+    spoiled: dict[int, str] = {}
+    for number, line in enumerate(content.splitlines(keepends=True), start=1):
+        try:
+            lines.append(line.decode("utf-8"))
+        except UnicodeDecodeError as error:
+            spoiled[number] = f"{_NOT_UTF8} (byte {error.start + 1} of the line)"
+            lines.append(line.decode("utf-8", errors="replace"))
+    if lines:
+        lines[0] = lines[0].removeprefix(_BOM)
+    return lines, spoiled

@@ -1,0 +1,140 @@
+"""Stages, their states and the legal ways between them."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from phantoms_dagster.domain.errors import IllegalTransition, UnknownStage
+from phantoms_dagster.domain.models import Platform
+from phantoms_dagster.domain.stages import (
+    IN_FLIGHT,
+    POST_TRANSITIONS,
+    STAGES,
+    TRANSITIONS,
+    Event,
+    PostState,
+    State,
+    after,
+    downstream,
+    sources,
+    stage,
+    stages_for,
+)
+
+names = st.sampled_from(sorted(STAGES))
+
+
+def upstream(name: str) -> set[str]:
+    """Every stage that must be done before `name`, found without `downstream`."""
+    found: set[str] = set()
+    for parent in STAGES[name].after:
+        found |= {parent} | upstream(parent)
+    return found
+
+
+@given(st.lists(st.sampled_from(Event), max_size=60))
+def test_a_random_walk_over_events_never_leaves_the_table(events: list[Event]) -> None:
+    state = State.BLOCKED
+    for event in events:
+        if (state, event) in TRANSITIONS:
+            state = after(state, event)
+            assert isinstance(state, State)
+        else:
+            with pytest.raises(IllegalTransition, match=f"{state} cannot {event}"):
+                after(state, event)
+
+
+def test_every_state_can_be_reached_from_a_new_video() -> None:
+    reached = {State.BLOCKED, State.READY}
+    while more := {to for (state, _), to in TRANSITIONS.items() if state in reached} - reached:
+        reached |= more
+    assert reached == set(State)
+
+
+def test_no_state_is_a_dead_end_for_a_person() -> None:
+    assert {state for state, _ in TRANSITIONS} == set(State)
+
+
+def test_only_a_running_stage_ends_and_only_a_claim_makes_it_run() -> None:
+    for event in (Event.FINISH, Event.DEFER, Event.FAIL, Event.REJECT):
+        assert sources(event) == (State.RUNNING,)
+    assert {event for (_, event), to in TRANSITIONS.items() if to is State.RUNNING} == {Event.CLAIM}
+
+
+def test_what_is_done_or_discarded_is_never_claimed() -> None:
+    assert not {State.DONE, State.DISCARDED, State.BLOCKED} & set(sources(Event.CLAIM))
+
+
+def test_a_regenerated_stage_can_void_whatever_state_a_later_stage_is_in() -> None:
+    assert set(sources(Event.VOID)) == set(State)
+    assert {TRANSITIONS[state, Event.VOID] for state in State} == {State.BLOCKED}
+
+
+@given(names)
+def test_every_input_of_a_stage_is_made_upstream_of_it(name: str) -> None:
+    assert set(STAGES[name].needs) <= upstream(name)
+
+
+@given(names)
+def test_the_stage_right_before_is_always_among_the_inputs(name: str) -> None:
+    assert set(STAGES[name].after) <= set(STAGES[name].needs)
+
+
+@given(names, names)
+def test_downstream_and_upstream_agree(one: str, other: str) -> None:
+    assert (other in {s.name for s in downstream(one)}) == (one in upstream(other))
+
+
+@given(st.sets(st.sampled_from(Platform), min_size=1))
+def test_a_video_has_the_common_stages_and_those_of_its_platforms_in_running_order(platforms: set[Platform]) -> None:
+    wanted = [s.name for s in stages_for(tuple(platforms))]
+    assert set(wanted) == {s.name for s in STAGES.values() if s.platform is None or s.platform in platforms}
+    for name in wanted:
+        assert upstream(name) <= set(wanted[: wanted.index(name)])
+
+
+def test_an_unknown_stage_is_answered_with_the_names_there_are() -> None:
+    assert stage("youtube/post").path == ["youtube", "post"]
+    assert stage("youtube/post").slug == "youtube_post"
+    with pytest.raises(UnknownStage, match=r"'posting'; the stages are script, voiceover"):
+        stage("posting")
+
+
+@given(st.lists(st.sampled_from(PostState), max_size=40))
+def test_a_post_that_walks_only_legal_steps_is_never_published_before_its_commit_point(steps: list[PostState]) -> None:
+    state, visited = PostState.INTENT, {PostState.INTENT}
+    for step in steps:
+        if step in POST_TRANSITIONS[state]:
+            state = step
+            visited.add(state)
+    if PostState.PUBLISHED in visited:
+        assert PostState.COMMITTING in visited or PostState.UNKNOWN in visited
+    if PostState.CONFIRMED in visited:
+        assert PostState.PUBLISHED in visited
+
+
+def test_a_post_can_reach_every_state_and_never_leaves_published() -> None:
+    assert set(POST_TRANSITIONS) == set(PostState)
+    reached = {PostState.INTENT}
+    while more := set(itertools.chain.from_iterable(POST_TRANSITIONS[s] for s in reached)) - reached:
+        reached |= more
+    assert reached == set(PostState)
+    assert POST_TRANSITIONS[PostState.PUBLISHED] | POST_TRANSITIONS[PostState.CONFIRMED] == {
+        PostState.PUBLISHED,
+        PostState.CONFIRMED,
+    }
+
+
+def test_a_failed_post_starts_over_and_nothing_commits_straight_from_the_intent() -> None:
+    assert POST_TRANSITIONS[PostState.FAILED] == {PostState.INTENT}
+    assert not {PostState.COMMITTING, PostState.PUBLISHED, PostState.UNKNOWN} & POST_TRANSITIONS[PostState.INTENT]
+
+
+@given(st.sampled_from(PostState))
+def test_a_commit_point_can_follow_only_on_something_opened(state: PostState) -> None:
+    if PostState.COMMITTING in POST_TRANSITIONS[state]:
+        assert state in {*IN_FLIGHT, PostState.UNKNOWN}
