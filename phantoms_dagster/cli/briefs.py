@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from datetime import datetime
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.markup import escape
 
-from phantoms_dagster.cli.console import BAD_INPUT, err, out, plain_errors
+from phantoms_dagster.cli.console import BAD_INPUT, err, out, plain, plain_errors, print_json
 from phantoms_dagster.cli.up import current
-from phantoms_dagster.domain.errors import InvalidInput
-from phantoms_dagster.production.intake import SUFFIXES, Refusal, make_brief, read
+from phantoms_dagster.production.intake import Accepted, Refusal, load, make_brief, printable, read
 from phantoms_dagster.wiring import Workshop
+
+SHOWN_REFUSALS = 100
 
 
 def register(app: typer.Typer) -> None:
@@ -32,7 +30,9 @@ def add(
     platforms: Annotated[
         str | None, typer.Option(help="Comma-separated: youtube,tiktok,instagram; default: all of the channel")
     ] = None,
-    publish_at: Annotated[str | None, typer.Option(help="Not before, such as 2026-12-24T18:00+01:00")] = None,
+    publish_at: Annotated[
+        str | None, typer.Option(help="Not before, such as 2026-12-24T18:00+01:00; without a zone it is UTC")
+    ] = None,
     priority: Annotated[int | None, typer.Option(min=0, max=9, help="0 is the most urgent; default 5")] = None,
 ) -> None:
     """Add one video. It goes through all stages by itself and waits for your approval before it is posted."""
@@ -40,7 +40,7 @@ def add(
         workshop = Workshop(current())
         try:
             channels = workshop.channels()
-            given: dict[str, Any] = {
+            given = {
                 "title": title,
                 "angle": angle,
                 "facts": fact or [],
@@ -49,65 +49,65 @@ def add(
                 "publish_at": publish_at,
                 "priority": priority,
             }
-            brief = make_brief({k: v for k, v in given.items() if v not in (None, "", [])}, channels)
+            brief = make_brief(given, channels)
             catalogue = workshop.catalogue()
             catalogue.put_channels(channels.values())
             [added] = catalogue.add([brief], source="cli")
         finally:
             workshop.close()
         if added.new:
-            out.print(f"added [bold]{added.key}[/]")
-            out.print(f"  follow it: phantoms show {added.key}", style="dim")
+            out.print(f"added [bold]{added.key}[/]", soft_wrap=True)
+            out.print(f"  follow it: phantoms show {added.key}", style="dim", soft_wrap=True)
         else:
-            out.print(f"this brief is there already: [bold]{added.key}[/]")
+            out.print(f"this brief is there already: [bold]{added.key}[/]", soft_wrap=True)
 
 
 def import_file(
-    file: Annotated[Path, typer.Argument(help="CSV, JSONL or YAML; see the README for the columns")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="A .csv, .jsonl or .yaml file. Columns: title (needed), angle, facts (separated by | in CSV), channel, "
+            "platforms, publish_at, priority"
+        ),
+    ],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only check the file")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object")] = False,
 ) -> None:
     """Add the videos of a file. Bad rows are named with line and reason, the good ones are taken; then the exit code is 2."""
     with plain_errors():
-        if not file.is_file():
-            raise InvalidInput(f"{file} is not a file")
+        content = load(file)
         workshop = Workshop(current())
         try:
-            channels = workshop.channels()
-            batch = read(str(file), file.read_bytes(), channels)
-            refused: list[Refusal] = list(batch.refused)
-            new, known = [], []
-            if batch.accepted and not dry_run:
-                catalogue = workshop.catalogue()
-                catalogue.put_channels(channels.values())
-                added = catalogue.add([row.brief for row in batch.accepted], source=f"import:{file.name}")
-                new = [a.key for a in added if a.new]
-                known = [(row.line, a.key) for row, a in zip(batch.accepted, added, strict=True) if not a.new]
+            batch = read(str(file), content, workshop.channels())
+            new, known = _store(workshop, batch.accepted, f"import:{printable(file.name, 200)}") if not dry_run else ([], [])
         finally:
             workshop.close()
-        refused += [Refusal(str(file), line, f"duplicate: this brief is {key} already") for line, key in known]
-        refused.sort(key=lambda r: r.line)
+        duplicates = [Refusal(str(file), line, f"duplicate: this brief is {key} already") for line, key in known]
+        refused = sorted([*batch.refused, *duplicates], key=lambda r: r.line)
+        good = len(batch.accepted) - len(known)
         if as_json:
-            report = {
-                "file": str(file),
-                "taken": new,
-                "good": len(batch.accepted) - len(known),
-                "refused": [{"line": r.line, "reason": r.reason} for r in refused],
-            }
-            json.dump(report, sys.stdout, ensure_ascii=False)
-            sys.stdout.write("\n")
+            reasons = [{"line": r.line, "reason": r.reason} for r in refused]
+            print_json({"file": str(file), "taken": new, "good": good, "refused": reasons})
         else:
-            for refusal in refused:
-                err.print(escape(str(refusal)), style="red", soft_wrap=True)
-            word = "good" if dry_run else "taken"
-            out.print(f"{len(batch.accepted) - len(known)} {word}, {len(refused)} refused")
+            _print(refused)
+            out.print(f"{good} {'good' if dry_run else 'taken'}, {len(refused)} refused")
         if refused:
             raise typer.Exit(BAD_INPUT)
 
 
-def local(moment: datetime | None) -> str:
-    """A time as people here write it."""
-    return "" if moment is None else moment.astimezone().strftime("%Y-%m-%d %H:%M")
+def _store(workshop: Workshop, rows: Sequence[Accepted], source: str) -> tuple[list[str], list[tuple[int, str]]]:
+    """The keys that are new, and the lines of briefs that were there already with the keys of those."""
+    if not rows:
+        return [], []
+    catalogue = workshop.catalogue()
+    catalogue.put_channels(workshop.channels().values())
+    added = catalogue.add([row.brief for row in rows], source=source)
+    known = [(row.line, a.key) for row, a in zip(rows, added, strict=True) if not a.new]
+    return [a.key for a in added if a.new], known
 
 
-__all__ = ["SUFFIXES", "add", "import_file", "local", "register"]
+def _print(refused: Sequence[Refusal]) -> None:
+    for refusal in refused[:SHOWN_REFUSALS]:
+        err.print(plain(str(refusal)), style="red", soft_wrap=True)
+    if len(refused) > SHOWN_REFUSALS:
+        err.print(f"... and {len(refused) - SHOWN_REFUSALS} more; --json lists all", style="red")

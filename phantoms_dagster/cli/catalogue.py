@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import sys
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Group, RenderableType
-from rich.markup import escape
+from rich import box
 from rich.panel import Panel
 from rich.table import Table
 
-from phantoms_dagster.cli.briefs import local
-from phantoms_dagster.cli.console import STATE_STYLES, out, plain_errors
+from phantoms_dagster.cli.console import STATE_STYLES, local, out, plain, plain_errors, print_json
 from phantoms_dagster.cli.up import current
 from phantoms_dagster.domain.models import Brief
 from phantoms_dagster.domain.stages import STAGES
@@ -31,7 +29,8 @@ MARKS = {
     "discarded": "-",
     "blocked": "·",
 }
-SHORT = {"script": "script", "voiceover": "voice", "rendered_video": "render", "approval": "review"}
+# What a person should hear of a video first; what has ended well or cannot begin yet is no news.
+NEWS = ("failed", "rejected", "running", "deferred", "ready", "discarded")
 
 
 def register(app: typer.Typer) -> None:
@@ -41,7 +40,7 @@ def register(app: typer.Typer) -> None:
 
 
 def status(
-    limit: Annotated[int, typer.Option(min=1, help="Most videos to list")] = 25,
+    limit: Annotated[int, typer.Option(min=1, max=100_000, help="Most videos to list")] = 25,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object")] = False,
 ) -> None:
     """List the newest videos with the state of each stage, and what waits for you."""
@@ -53,34 +52,45 @@ def status(
         finally:
             workshop.close()
         if as_json:
-            json.dump({"videos": [asdict(v) for v in videos], "stages": counts, "to_review": undecided}, sys.stdout, default=str)
-            sys.stdout.write("\n")
+            print_json({"videos": [asdict(v) for v in videos], "stages": counts, "to_review": undecided})
             return
         if not videos:
-            out.print('no videos yet; add one: phantoms add "Why octopuses have three hearts"')
+            out.print('no videos yet; add one: phantoms add "Why octopuses have three hearts"', soft_wrap=True)
             return
-        out.print(videos_table(videos))
-        marks = "  ".join(f"[{STATE_STYLES[s]}]{m} {s}[/]" for s, m in MARKS.items())
-        out.print(marks)
+        out.print(videos_table(videos, undecided))
+        out.print("  ".join(f"[{STATE_STYLES[s]}]{m}[/]\N{NO-BREAK SPACE}{s}" for s, m in MARKS.items()))
+        out.print("one mark a stage: " + ", ".join(STAGES), style="dim")
         if undecided:
-            out.print(f"\n[bold]{len(undecided)} to review:[/] phantoms show {undecided[0]}, then phantoms approve {undecided[0]}")
+            out.print(f"\n[bold]{len(undecided)} to review[/], the most urgent first:")
+            out.print(f"  phantoms show {undecided[0]}\n  phantoms approve {undecided[0]}", soft_wrap=True)
 
 
-def videos_table(videos: list[VideoRow]) -> Table:
-    """The videos, one row each, one column a stage."""
-    table = Table(header_style="bold", pad_edge=False)
+def videos_table(videos: list[VideoRow], undecided: Collection[str] = ()) -> Table:
+    """The videos, one row each: one mark a stage, and the one thing to know."""
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("video", overflow="fold")
-    for name in STAGES:
-        table.add_column(SHORT.get(name, name.replace("/variant", " cut").replace("/post", " post")), justify="center")
-    table.add_column("USD", justify="right")
+    table.add_column("stages", no_wrap=True, min_width=len(STAGES))
+    table.add_column("now", overflow="fold")
+    table.add_column("USD", justify="right", no_wrap=True)
+    waiting = set(undecided)
     for video in videos:
-        cells = [_mark(video.states.get(name)) for name in STAGES]
-        table.add_row(video.key, *cells, f"{video.cost:.3f}")
+        marks = "".join(_mark(video.states.get(name)) for name in STAGES)
+        news = "[bold]to review[/]" if video.key in waiting else _news(video.states)
+        table.add_row(video.key, marks, news, f"{video.cost:.3f}")
     return table
 
 
 def _mark(state: str | None) -> str:
-    return "" if state is None else f"[{STATE_STYLES[state]}]{MARKS[state]}[/]"
+    return " " if state is None else f"[{STATE_STYLES[state]}]{MARKS[state]}[/]"
+
+
+def _news(states: Mapping[str, str]) -> str:
+    for state in NEWS:
+        stages = [name for name in STAGES if states.get(name) == state]
+        if stages:
+            more = f" +{len(stages) - 1}" if len(stages) > 1 else ""
+            return f"[{STATE_STYLES[state]}]{stages[0]} {state}{more}[/]"
+    return "[green]published[/]" if set(states.values()) == {"done"} else ""
 
 
 def show(
@@ -94,63 +104,65 @@ def show(
             catalogue = workshop.catalogue()
             key = catalogue.find(video)
             brief, stages = catalogue.brief(key), catalogue.stages(key)
+            waits = key in workshop.decisions().undecided(limit=100_000)
         finally:
             workshop.close()
         if as_json:
-            shown = {"key": key, "brief": brief.model_dump(mode="json"), "stages": {n: asdict(s) for n, s in stages.items()}}
-            json.dump(shown, sys.stdout, default=str, ensure_ascii=False)
-            sys.stdout.write("\n")
+            print_json({"key": key, "brief": brief.model_dump(mode="json"), "stages": {n: asdict(s) for n, s in stages.items()}})
             return
-        out.print(Group(_brief_panel(key, brief), _stages_table(stages), *_outputs(workshop, stages)))
-        state = stages["approval"].state
-        if state in ("ready", "deferred") and stages["rendered_video"].state == "done":
-            out.print(f'\n[bold]It waits for you:[/] phantoms approve {key}   or   phantoms reject {key} --note "why"')
+        done = {name: stages[name].output or {} for name in STAGES if name in stages and stages[name].state == "done"}
+        out.print(_brief_panel(key, brief))
+        out.print(_stages_table(stages))
+        if "script" in done:
+            out.print(_script_panel(done["script"]["script"]))
+        for line in _outputs(workshop.media_folder, done):
+            out.print(line, soft_wrap=True)
+        if waits:
+            out.print("\n[bold]It waits for you:[/]")
+            out.print(f'  phantoms approve {key}\n  phantoms reject {key} --note "why"', soft_wrap=True)
 
 
 def _brief_panel(key: str, brief: Brief) -> Panel:
-    lines = [f"[bold]{escape(brief.title)}[/]", escape(brief.angle), *(f"- {escape(fact)}" for fact in brief.facts)]
+    lines = [f"[bold]{plain(brief.title)}[/]", plain(brief.angle), *(f"- {plain(fact)}" for fact in brief.facts)]
     lines.append(f"[dim]channel {brief.channel}, {', '.join(brief.platforms)}, priority {brief.priority}[/]")
     if brief.publish_at:
         lines.append(f"[dim]not before {local(brief.publish_at)}[/]")
     return Panel("\n".join(line for line in lines if line), title=key, title_align="left")
 
 
-def _stages_table(stages: dict[str, StageRow]) -> Table:
-    table = Table(header_style="bold", pad_edge=False)
-    for column in ("stage", "state", "tries", "finished", "USD", "note"):
-        table.add_column(column, overflow="fold")
+def _stages_table(stages: Mapping[str, StageRow]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("stage", overflow="fold")
+    table.add_column("state", overflow="fold")
+    table.add_column("tries", justify="right")
+    table.add_column("finished", overflow="fold")
+    table.add_column("USD", justify="right")
+    table.add_column("note", overflow="fold", ratio=1)
     for name in STAGES:
         row = stages.get(name)
         if row is None:
             continue
-        when = f" until {local(row.retry_at)}" if row.retry_at and row.state == "deferred" else ""
-        note = f"{row.error_class or ''} {row.reason or ''}".strip() if row.state != "done" else ""
-        style = STATE_STYLES[row.state]
+        until = f"until {local(row.retry_at)}" if row.retry_at and row.state == "deferred" else ""
+        why = [until, row.error_class or "", row.reason or ""] if row.state != "done" else []
+        state = f"[{STATE_STYLES[row.state]}]{MARKS[row.state]} {row.state}[/]"
         cost = f"{row.cost:.3f}" if row.cost else ""
-        table.add_row(name, f"[{style}]{row.state}[/]{when}", str(row.attempts), local(row.finished_at), cost, escape(note))
+        note = plain(" ".join(part for part in why if part))
+        table.add_row(name, state, str(row.attempts or ""), local(row.finished_at), cost, note)
     return table
 
 
-def _outputs(workshop: Workshop, stages: dict[str, StageRow]) -> list[RenderableType]:
-    made: list[RenderableType] = []
-    media = workshop.media_folder
-    for name in STAGES:
-        output: dict[str, Any] | None = stages[name].output if name in stages and stages[name].state == "done" else None
-        if output is None:
-            continue
+def _script_panel(script: Mapping[str, Any]) -> Panel:
+    scenes = [f"{n}. [bold]{plain(s['on_screen_text'])}[/] {plain(s['narration'])}" for n, s in enumerate(script["scenes"], 1)]
+    tags = f"[dim]{plain(' '.join(script['hashtags']))}[/]"
+    lines = [f"[italic]{plain(script['hook'])}[/]", *scenes, plain(script["caption"]), tags]
+    return Panel("\n".join(lines), title=plain(script["title"]), title_align="left")
+
+
+def _outputs(media: Path, done: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    for name, output in done.items():
         match output["kind"]:
-            case "script":
-                script = output["script"]
-                scenes = "\n".join(
-                    f"{n}. [bold]{escape(s['on_screen_text'])}[/] {escape(s['narration'])}"
-                    for n, s in enumerate(script["scenes"], 1)
-                )
-                made.append(
-                    Panel(f"[italic]{escape(script['hook'])}[/]\n{scenes}", title=escape(script["title"]), title_align="left")
-                )
             case "rendered_video" | "variant":
                 file = output["video"]
-                made.append(f"{name}: {media / file['sha256'][:2] / (file['sha256'][2:] + file['suffix'])}")
+                yield f"{name}: {plain(str(media / file['sha256'][:2] / (file['sha256'][2:] + file['suffix'])))}"
             case "post":
-                made.append(f"{name}: [link={output['url']}]{output['url']}[/link]")
-    return made
+                yield f"{name}: {plain(output['url'])}"

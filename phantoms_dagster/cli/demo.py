@@ -153,9 +153,10 @@ def _watch(workshop: Workshop, keys: list[str]) -> None:
         seen: Counter[tuple[str, str]] = Counter()
         moved = time.monotonic()
         while True:
-            for key in decisions.undecided():
-                decisions.decide(key, approved=True, reviewer=REVIEWER, via="demo")
             rows = catalogue.videos(keys=keys)
+            if all(_rendered(row.states) for row in rows):  # people review in one sitting, too
+                for key in decisions.undecided():
+                    decisions.decide(key, approved=True, reviewer=REVIEWER, via="demo")
             counts = Counter((stage, state) for row in rows for stage, state in row.states.items())
             if counts != seen:
                 seen, moved = counts, time.monotonic()
@@ -167,6 +168,12 @@ def _watch(workshop: Workshop, keys: list[str]) -> None:
             if time.monotonic() - moved > STUCK_SECONDS:
                 raise DemoFailed(f"nothing has moved for {STUCK_SECONDS:.0f} s; the logs are in {workshop.settings.home / 'logs'}")
             time.sleep(POLL_SECONDS)
+
+
+def _rendered(states: dict[str, str]) -> bool:
+    """Whether there is something to review, or never will be."""
+    made = [states[name] for name in ("script", "voiceover", "rendered_video")]
+    return made[-1] == "done" or any(state in ENDED[1:] for state in made)
 
 
 def _over(states: dict[str, str]) -> bool:

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import httpx
 import imageio_ffmpeg
 import redis
 import typer
-from rich.markup import escape
 from rich.table import Table
 from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
 
-from phantoms_dagster.cli.console import FAILED, out, plain_errors
+from phantoms_dagster.cli.console import FAILED, database_problem, out, plain, plain_errors, print_json
 from phantoms_dagster.cli.up import current
 from phantoms_dagster.domain.errors import PhantomsError
 from phantoms_dagster.settings import Settings
@@ -52,17 +53,22 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON 
         findings = list(examine(current()))
         wrong = [f for f in findings if f.verdict == "wrong"]
         if as_json:
-            json.dump({"ok": not wrong, "findings": [asdict(f) for f in findings]}, sys.stdout)
-            sys.stdout.write("\n")
+            print_json({"ok": not wrong, "findings": [asdict(f) for f in findings]})
         else:
-            table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-            for finding in findings:
-                style = STYLES[finding.verdict]
-                fix = f"\n[bold]{escape(finding.fix)}[/]" if finding.fix else ""
-                table.add_row(f"[{style}]{finding.verdict}[/]", finding.check, escape(finding.found) + fix)
-            out.print(table)
+            out.print(_table(findings))
         if wrong:
             raise typer.Exit(FAILED)
+
+
+def _table(findings: Iterable[Finding]) -> Table:
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_column(overflow="fold")
+    for finding in findings:
+        fix = f"\n[bold]{plain(finding.fix)}[/]" if finding.fix else ""
+        table.add_row(f"[{STYLES[finding.verdict]}]{finding.verdict}[/]", finding.check, plain(finding.found) + fix)
+    return table
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
@@ -84,6 +90,8 @@ def examine(settings: Settings) -> Iterator[Finding]:
 def _home(settings: Settings) -> Finding:
     home = settings.home.expanduser().absolute()
     place = next(p for p in [home, *home.parents] if p.exists())
+    if not place.is_dir():
+        return Finding("data directory", "wrong", f"{place} is a file", "set PHANTOMS_HOME to a folder of yours")
     if os.access(place, os.W_OK):
         return Finding("data directory", "ok", str(home))
     return Finding("data directory", "wrong", f"{place} cannot be written to", "set PHANTOMS_HOME to a folder of yours")
@@ -141,8 +149,10 @@ def _servers(workshop: Workshop) -> Iterator[Finding]:
 def _tried(check: str, look: Callable[[], str], fix: str) -> Finding:
     try:
         return Finding(check, "ok", look())
+    except SQLAlchemyError as error:
+        return Finding(check, "wrong", database_problem(error), fix)
     except Exception as error:  # noqa: BLE001  whatever a server does wrong is what this command is asked to report
-        return Finding(check, "wrong", (str(error).strip().splitlines() or [type(error).__name__])[0], fix)
+        return Finding(check, "wrong", (str(error).strip().splitlines() or [type(error).__name__])[0][:300], fix)
 
 
 def _postgres(workshop: Workshop) -> str:
@@ -157,7 +167,17 @@ def _postgres(workshop: Workshop) -> str:
 def _redis(settings: Settings) -> str:
     if settings.redis_url is None:
         raise PhantomsError("PHANTOMS_REDIS_URL is not set")
-    with redis.Redis.from_url(settings.redis_url.get_secret_value(), socket_timeout=3) as client:
+    try:
+        client = redis.Redis.from_url(settings.redis_url.get_secret_value(), socket_timeout=3)
+        host = urlsplit(settings.redis_url.get_secret_value()).hostname
+        if host:
+            socket.getaddrinfo(host, None)
+    except (ValueError, OSError):
+        # What was taken for a host or a port may be half of a password: nothing of it is repeated.
+        raise PhantomsError(
+            "the URL cannot be read, or its host is not known (write @ : / and % in a password as %40 ...)"
+        ) from None
+    with client:
         info = client.info("server")
     return f"version {info.get('valkey_version') or info.get('redis_version')}"
 
@@ -182,4 +202,4 @@ def _keys(workshop: Workshop) -> Iterator[Finding]:
         if sandboxed:
             yield Finding(name, "note", "the sandbox answers", f"set PHANTOMS_{name.upper()}_{kind} for the real service")
         else:
-            yield Finding(name, "ok", endpoints.base_url(name))
+            yield Finding(name, "ok", str(httpx.URL(endpoints.base_url(name)).copy_with(userinfo=b"")))

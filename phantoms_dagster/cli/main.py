@@ -1,11 +1,30 @@
-"""The command line's entry point. Commands stand in the files of their groups."""
+"""The command line's entry point, and an example or two for each command's help. Commands stand in the files of their groups."""
 
 from __future__ import annotations
+
+import sys
 
 import typer
 
 from phantoms_dagster.cli import briefs, catalogue, demo, doctor, review, up
 from phantoms_dagster.cli.console import plain_errors
+
+EXAMPLES = {
+    "up": ["phantoms up", "phantoms up --home ~/studio --port 3001"],
+    "sandbox": ["phantoms sandbox --port 8321 --fast-renders"],
+    "demo": ["phantoms demo", "phantoms demo --videos 10 --keep ~/demo --wait"],
+    "add": [
+        'phantoms add "Why octopuses have three hearts"',
+        'phantoms add "How honey stays good" --fact "Bees add an enzyme" --platforms youtube,tiktok --priority 1',
+        'phantoms add "A look at the longest night" --publish-at 2026-12-21T18:00+01:00',
+    ],
+    "import": ["phantoms import briefs.csv --dry-run", "phantoms import briefs.yaml", "phantoms import briefs.jsonl --json"],
+    "status": ["phantoms status", "phantoms status --limit 100 --json"],
+    "show": ["phantoms show 20261122-why-octopuses-have-three-hearts-10e6", "phantoms show octopuses --json"],
+    "approve": ["phantoms approve octopuses", "phantoms approve --all --reviewer Ada"],
+    "reject": ['phantoms reject octopuses --note "the second fact is wrong"'],
+    "doctor": ["phantoms doctor", "phantoms doctor --json"],
+}
 
 app = typer.Typer(
     name="phantoms",
@@ -20,11 +39,21 @@ app = typer.Typer(
 for group in (up, demo, briefs, catalogue, review, doctor):
     group.register(app)
 
+for command in app.registered_commands:
+    name = str(command.name or getattr(command.callback, "__name__", ""))
+    command.epilog = "\n\n".join(["Examples:", *(f"[bold]{example}[/]" for example in EXAMPLES.get(name, []))])
+
 
 def main() -> None:
     """Run the command that the arguments name."""
-    with plain_errors():
-        app(standalone_mode=True)
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that cannot show `●` gets `?`, not a traceback.
+        getattr(stream, "reconfigure", lambda **_: None)(errors="replace")
+    try:
+        with plain_errors():
+            app()
+    except typer.Exit as stop:
+        sys.exit(stop.exit_code)
 
 
 if __name__ == "__main__":

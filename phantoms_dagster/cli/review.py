@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import getpass
+import os
 from typing import Annotated
 
 import typer
 
-from phantoms_dagster.cli.console import out, plain_errors
+from phantoms_dagster.cli.console import BAD_INPUT, out, plain_errors, report
 from phantoms_dagster.cli.up import current
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.wiring import Workshop
+
+MOST_AT_ONCE = 100_000
 
 Videos = Annotated[list[str] | None, typer.Argument(help="Keys of videos, or enough of each")]
 Everything = Annotated[bool, typer.Option("--all", help="Every video that waits for review")]
@@ -50,12 +53,28 @@ def _decide(videos: list[str] | None, *, everything: bool, note: str, reviewer: 
         workshop = Workshop(current())
         try:
             decisions, catalogue = workshop.decisions(), workshop.catalogue()
-            keys = decisions.undecided() if everything else [catalogue.find(video) for video in videos or []]
-            for key in keys:
-                decided = decisions.decide(key, approved=approved, reviewer=reviewer or getpass.getuser(), note=note, via="cli")
+            # All names first: a mistyped one should not leave half of the decisions made.
+            keys = decisions.undecided(limit=MOST_AT_ONCE) if everything else [catalogue.find(video) for video in videos or []]
+            problems = 0
+            for key in dict.fromkeys(keys):
+                try:
+                    decided = decisions.decide(key, approved=approved, reviewer=reviewer or _user(), note=note, via="cli")
+                except InvalidInput as error:  # the others can be decided all the same
+                    report(str(error))
+                    problems += 1
+                    continue
                 word = "approved" if approved else "rejected"
-                out.print(f"{word} {key}" if decided.new else f"{key} was {word} before")
+                out.print(f"{word} {key}" if decided.new else f"{key} was {word} before", soft_wrap=True)
             if not keys:
                 out.print("nothing waits for review")
         finally:
             workshop.close()
+        if problems:
+            raise typer.Exit(BAD_INPUT)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container may run under a number that has no name
+        return f"uid {os.getuid()}"

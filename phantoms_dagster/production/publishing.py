@@ -89,7 +89,7 @@ class Publish:
             if journal.record.state in BEFORE_COMMIT:
                 await journal.save(PostState.FAILED)
             raise
-        if journal.record.state is not PostState.PUBLISHED:
+        if journal.record.state not in (PostState.PUBLISHED, PostState.CONFIRMED):
             await journal.save(PostState.PUBLISHED, remote_id=post.remote_id, url=post.url)
         await journal.save(PostState.CONFIRMED)
         return post

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 from yaml.composer import Composer
+from yaml.reader import Reader
 from yaml.resolver import Resolver
 
 # A brief needs four levels and, with thirty facts, about fifty values. Aliases can make a small file explode: these end it.
@@ -22,6 +23,7 @@ _YAML_SCALARS = ("str", "int", "float", "bool", "timestamp", "null", "value")
 _YAML_TAGS = frozenset(f"tag:yaml.org,2002:{name}" for name in (*_YAML_SCALARS, "seq", "map"))
 _NOT_UTF8 = "not UTF-8; save the file as UTF-8"
 _BOM = "\ufeff"
+_MARK = "\ufffd"
 
 
 @dataclass(frozen=True)
@@ -79,9 +81,16 @@ def _csv_records(lines: Sequence[str]) -> Iterator[tuple[int, int, list[str] | s
             return
         except csv.Error as error:
             first = start + done + 1
-            open_quote = "unexpected end" in str(error)
-            yield first, first, "a quote is opened here and never closed" if open_quote else f"not valid CSV: {error}"
+            yield first, first, _csv_problem(str(error))
             start = first
+
+
+def _csv_problem(error: str) -> str:
+    if "unexpected end" in error:
+        return "a quote is opened here and never closed"
+    if "expected after" in error:
+        return "text follows a closing quote; write a quote inside a quoted text twice"
+    return f"not valid CSV: {error}"
 
 
 def _csv_row(line: int, cells: list[str], header: list[str]) -> Row | BadRow:
@@ -146,20 +155,20 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def yaml_rows(content: bytes) -> Iterator[Row | BadRow]:
     """The rows of a YAML list, or of the list under `briefs:`. Items above a syntax error are good, the rest cannot be read."""
     lines, spoiled = _lines(content)
-    loader = _loader("".join(lines))
+    # One byte that YAML does not allow would end the whole file: with a mark in its place it costs its item alone.
+    text, replaced = Reader.NON_PRINTABLE.subn(_MARK, "".join(lines))
+    loader = _loader(text)
     try:
         for node in _items(loader):
             line = _line(node)
             try:
-                fields = _Plain(spoiled=bool(spoiled)).mapping(node, 0)
+                fields = _Plain(spoiled=bool(spoiled or replaced)).mapping(node, 0)
             except _Unusable as error:
                 yield BadRow(line, str(error))
             else:
                 yield Row(line, fields)
     except _Unusable as error:
         yield BadRow(error.line, str(error))
-    except yaml.reader.ReaderError as error:
-        yield BadRow(content[: error.position].count(b"\n") + 1, f"cannot be read from here on: {error.reason}")
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         yield BadRow(mark.line + 1 if mark else 1, f"cannot be read from here on: {getattr(error, 'problem', None) or error}")
@@ -180,7 +189,7 @@ def _loader(text: str) -> Any:
     if not yaml.__with_libyaml__:
         return yaml.SafeLoader(text)
 
-    from yaml.cyaml import CParser  # noqa: PLC0415  is not there without libyaml
+    from yaml._yaml import CParser  # noqa: PLC0415  is not there without libyaml
 
     class Loader(Composer, CParser, Resolver):
         def __init__(self, stream: str) -> None:
@@ -256,8 +265,8 @@ class _Plain:
         self._enter(node, depth)
         if isinstance(node, yaml.SequenceNode):
             return [self._value(child, depth + 1) for child in node.value]
-        if self._spoiled and "\ufffd" in node.value:
-            raise _Unusable(_NOT_UTF8)
+        if self._spoiled and _MARK in node.value:
+            raise _Unusable("contains a control character, or bytes that are not UTF-8")
         return None if node.tag == "tag:yaml.org,2002:null" else node.value
 
     def _enter(self, node: yaml.Node, depth: int) -> None:

@@ -19,6 +19,7 @@ from phantoms_dagster.production.rendering import scratch
 
 # YouTube refuses < and >; single guillemets read the same.
 _NO_BRACKETS = str.maketrans({"<": "\u2039", ">": "\u203a"})
+_MOST_HASHTAGS = 30  # Instagram's limit; nobody reads more anywhere
 
 
 class MakeVariant:
@@ -61,10 +62,31 @@ def words(script: Script, channel: Channel, platform: Platform) -> tuple[str, st
     """The title and the caption, hashtags included, as that platform shows them.
 
     Limits (contracts of the platforms): YouTube 100 characters without < and >, 5,000 bytes of description; TikTok 2,200
-    UTF-16 units; Instagram 2,200 characters and 30 hashtags. The script's own limits keep all of them; the brackets do not.
+    UTF-16 units; Instagram 2,200 characters and 30 hashtags. Hashtags that do not fit are left out, the last ones first;
+    a caption that does not fit even so is cut.
     """
-    tags = " ".join(dict.fromkeys([*script.hashtags, *channel.hashtags]))
-    title, caption = script.title, f"{script.caption}\n\n{tags}".strip()
+    title, caption, tags = script.title, script.caption, list(dict.fromkeys([*script.hashtags, *channel.hashtags]))
     if platform is Platform.YOUTUBE:
-        return title.translate(_NO_BRACKETS), caption.translate(_NO_BRACKETS)
-    return title, caption
+        title, caption, tags = (
+            title.translate(_NO_BRACKETS),
+            caption.translate(_NO_BRACKETS),
+            [tag.translate(_NO_BRACKETS) for tag in tags],
+        )
+    del tags[max(0, _MOST_HASHTAGS - caption.count("#")) :]
+    while tags and not _fits(f"{caption}\n\n{' '.join(tags)}", platform):
+        tags.pop()
+    if not _fits(caption, platform):
+        while not _fits(f"{caption}…", platform):
+            caption = caption[:-1]
+        caption += "…"
+    return title, f"{caption}\n\n{' '.join(tags)}".strip()
+
+
+def _fits(caption: str, platform: Platform) -> bool:
+    match platform:
+        case Platform.YOUTUBE:
+            return len(caption.encode()) <= 5_000
+        case Platform.TIKTOK:
+            return len(caption.encode("utf-16-le")) // 2 <= 2_200
+        case Platform.INSTAGRAM:
+            return len(caption) <= 2_200
