@@ -6,8 +6,9 @@ Each field's description stands in the README's table and in `phantoms doctor`.
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -23,7 +24,9 @@ class Settings(BaseSettings):
     # --- where things live
     home: Path = Field(Path(".phantoms"), description="Data directory: embedded servers, media, inbox, logs.")
     database_url: SecretStr | None = Field(None, description="PostgreSQL URL. Unset: an embedded server is started.")
-    dagster_database_url: SecretStr | None = Field(None, description="PostgreSQL URL of Dagster's own tables. Default: database_url.")
+    dagster_database_url: SecretStr | None = Field(
+        None, description="PostgreSQL URL of Dagster's own tables. Default: database_url."
+    )
     redis_url: SecretStr | None = Field(None, description="Redis or Valkey URL. Unset: an embedded server is started.")
     channels: Path | None = Field(None, description="Path of channels.yaml. Default: channels.yaml in the data directory.")
     inbox: Path | None = Field(None, description="Folder watched for briefs. Default: inbox/ in the data directory.")
@@ -65,6 +68,15 @@ class Settings(BaseSettings):
     patience_seconds: float = Field(120, ge=0, description="Longest wait inside a run; a longer one is deferred to the table.")
     lease_seconds: float = Field(60, gt=0, description="A claim that is not renewed for so long is taken over.")
     attempts: int = Field(5, ge=1, description="Attempts a stage of a video has before its dead letter.")
+    stage_attempts: dict[str, int] = Field({}, description='Attempts by kind of stage, as JSON: {"post": 8}.')
+    pools: dict[str, dict[str, Any]] = Field(
+        {}, description='Limits by pool, as JSON: {"render": {"slots": 4, "rates": [[60, 60, 5]], "daily": [500, "UTC"]}}.'
+    )
+    breaker_window_seconds: float = Field(30.0, gt=0, description="Breakers judge the calls of this many seconds.")
+    breaker_minimum_calls: int = Field(10, ge=1, description="A breaker does not judge fewer calls than these.")
+    breaker_failure_rate: float = Field(0.5, gt=0, le=1, description="Share of failed calls that opens a breaker.")
+    breaker_reset_seconds: float = Field(10.0, gt=0, description="An open breaker lets one probe through after so long.")
+    call_seconds: float = Field(600.0, gt=0, description="Longest a single call may take in total, its answer's body included.")
     backoff_seconds: float = Field(2.0, gt=0, description="First back-off; doubled each attempt, full jitter.")
     backoff_max_seconds: float = Field(900.0, gt=0, description="Longest back-off.")
     render_poll_seconds: float = Field(3.0, gt=0, description="Time between two looks at a running render.")
@@ -90,8 +102,7 @@ class Settings(BaseSettings):
         url = self.dagster_database_url or self.database_url
         if url is None:
             return None
-        scheme, rest = url.get_secret_value().split("://", 1)
-        return f"{scheme.split('+')[0].replace('postgres', 'postgresql').replace('postgresqlql', 'postgresql')}+psycopg2://{rest}"
+        return re.sub(r"^[^:/]+://", "postgresql+psycopg2://", url.get_secret_value())
 
 
 RUNNING_FILE = "running.env"

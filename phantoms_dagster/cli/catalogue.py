@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich import box
+from rich.console import RenderableType
 from rich.panel import Panel
 from rich.table import Table
 
@@ -29,6 +30,9 @@ MARKS = {
     "discarded": "-",
     "blocked": "·",
 }
+ASCII_MARKS = {**MARKS, "done": "#", "running": "~", "ready": "o", "deferred": "w", "failed": "X", "rejected": "/", "blocked": "."}
+# Below `NARROW` columns tables lose their less important columns; from `WIDE` on there is room for money.
+NARROW, WIDE = 72, 90
 # What a person should hear of a video first; what has ended well or cannot begin yet is no news.
 NEWS = ("failed", "rejected", "running", "deferred", "ready", "discarded")
 
@@ -57,31 +61,41 @@ def status(
         if not videos:
             out.print('no videos yet; add one: phantoms add "Why octopuses have three hearts"', soft_wrap=True)
             return
-        out.print(videos_table(videos, undecided))
-        out.print("  ".join(f"[{STATE_STYLES[s]}]{m}[/]\N{NO-BREAK SPACE}{s}" for s, m in MARKS.items()))
+        for lines in _list(videos, set(undecided)):
+            out.print(lines, soft_wrap=isinstance(lines, str))
+        out.print()
+        out.print("  ".join(f"[{STATE_STYLES[s]}]{m}[/] {s}" for s, m in _marks().items()))
         out.print("one mark a stage: " + ", ".join(STAGES), style="dim")
         if undecided:
             out.print(f"\n[bold]{len(undecided)} to review[/], the most urgent first:")
             out.print(f"  phantoms show {undecided[0]}\n  phantoms approve {undecided[0]}", soft_wrap=True)
 
 
-def videos_table(videos: list[VideoRow], undecided: Collection[str] = ()) -> Table:
-    """The videos, one row each: one mark a stage, and the one thing to know."""
-    table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
+def _list(videos: Sequence[VideoRow], waiting: Collection[str]) -> Iterator[RenderableType]:
+    """The videos: one mark a stage, and the one thing to know. In a narrow terminal two lines each, so that keys stay whole."""
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0), pad_edge=False)
     table.add_column("video", overflow="fold")
     table.add_column("stages", no_wrap=True, min_width=len(STAGES))
     table.add_column("now", overflow="fold")
-    table.add_column("USD", justify="right", no_wrap=True)
-    waiting = set(undecided)
+    if out.width >= WIDE:
+        table.add_column("USD", justify="right", no_wrap=True)
     for video in videos:
         marks = "".join(_mark(video.states.get(name)) for name in STAGES)
         news = "[bold]to review[/]" if video.key in waiting else _news(video.states)
-        table.add_row(video.key, marks, news, f"{video.cost:.3f}")
-    return table
+        if out.width < NARROW:
+            yield f"{video.key}\n  {marks}  {news}"
+        else:
+            table.add_row(video.key, marks, news, *([f"{video.cost:.3f}"] if out.width >= WIDE else []))
+    if table.row_count:
+        yield table
+
+
+def _marks() -> Mapping[str, str]:
+    return ASCII_MARKS if out.options.ascii_only else MARKS
 
 
 def _mark(state: str | None) -> str:
-    return " " if state is None else f"[{STATE_STYLES[state]}]{MARKS[state]}[/]"
+    return " " if state is None else f"[{STATE_STYLES[state]}]{_marks()[state]}[/]"
 
 
 def _news(states: Mapping[str, str]) -> str:
@@ -132,22 +146,20 @@ def _brief_panel(key: str, brief: Brief) -> Panel:
 
 def _stages_table(stages: Mapping[str, StageRow]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("stage", overflow="fold")
-    table.add_column("state", overflow="fold")
-    table.add_column("tries", justify="right")
-    table.add_column("finished", overflow="fold")
-    table.add_column("USD", justify="right")
-    table.add_column("note", overflow="fold", ratio=1)
-    for name in STAGES:
-        row = stages.get(name)
-        if row is None:
-            continue
+    table.add_column("stage", overflow="fold", min_width=6)
+    table.add_column("state", no_wrap=True)
+    narrow = out.width < NARROW
+    if not narrow:
+        table.add_column("tries", justify="right", no_wrap=True)
+        table.add_column("finished", no_wrap=True)
+        table.add_column("USD", justify="right", no_wrap=True)
+    table.add_column("note", overflow="fold")
+    for row in (stages[name] for name in STAGES if name in stages):
         until = f"until {local(row.retry_at)}" if row.retry_at and row.state == "deferred" else ""
         why = [until, row.error_class or "", row.reason or ""] if row.state != "done" else []
-        state = f"[{STATE_STYLES[row.state]}]{MARKS[row.state]} {row.state}[/]"
-        cost = f"{row.cost:.3f}" if row.cost else ""
-        note = plain(" ".join(part for part in why if part))
-        table.add_row(name, state, str(row.attempts or ""), local(row.finished_at), cost, note)
+        state = f"[{STATE_STYLES[row.state]}]{_marks()[row.state]} {row.state}[/]"
+        numbers = [str(row.attempts or ""), local(row.finished_at), f"{row.cost:.3f}" if row.cost else ""]
+        table.add_row(row.stage, state, *([] if narrow else numbers), plain(" ".join(part for part in why if part)))
     return table
 
 

@@ -18,7 +18,7 @@ from phantoms_dagster.cli.console import err, out, plain_errors
 from phantoms_dagster.cli.stack import Running, Stack
 from phantoms_dagster.embedded.supervisor import interrupt_on_signals
 from phantoms_dagster.settings import Settings
-from phantoms_dagster.wiring import sandbox_application
+from phantoms_dagster.wiring.sandbox import sandbox_application
 
 
 def register(app: typer.Typer) -> None:

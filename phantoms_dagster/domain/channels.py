@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from importlib.resources import files
+from typing import Any
 
 import yaml
 from pydantic import ValidationError
@@ -20,21 +21,50 @@ def default_text() -> str:
 def parse(content: str, *, name: str = "channels.yaml") -> dict[str, Channel]:
     """The channels, by name; the first is the default one. Raises InvalidInput that names file, channel and key."""
     try:
-        document = yaml.safe_load(content)
-    except yaml.YAMLError as error:
-        raise InvalidInput(f"{name} is not valid YAML: {error}") from error
+        document = yaml.load(content, Loader=_Loader)  # noqa: S506  a SafeLoader
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        # ValueError: a date that does not exist.
+        raise InvalidInput(f"{name} is not valid YAML: {_where(error)}") from error
     entries = document.get("channels") if isinstance(document, Mapping) else None
     if not isinstance(entries, Mapping) or not entries:
         raise InvalidInput(f"{name} needs a mapping `channels:` with at least one channel")
-    channels: dict[str, Channel] = {}
-    for key, fields in entries.items():
-        if not isinstance(fields, Mapping):
-            raise InvalidInput(f"{name}: channel {key!r} must be a mapping of settings")
-        try:
-            channels[str(key)] = Channel.model_validate({"name": str(key), **fields})
-        except ValidationError as error:
-            raise InvalidInput(f"{name}: channel {key!r}: {first_problem(error)}") from error
-    return channels
+    unknown = [key for key in document if key != "channels"]
+    if unknown:
+        raise InvalidInput(f"{name}: unknown key {unknown[0]!r} beside `channels`")
+    return {str(key): _channel(str(key), fields, f"{name}: channel {key!r}") for key, fields in entries.items()}
+
+
+def _channel(key: str, fields: Any, place: str) -> Channel:
+    if not isinstance(fields, Mapping):
+        raise InvalidInput(f"{place} must be a mapping of settings")
+    if "name" in fields:
+        raise InvalidInput(f"{place}: name: the channel's name is its key; remove this line")
+    try:
+        return Channel.model_validate({"name": key, **fields})
+    except ValidationError as error:
+        raise InvalidInput(f"{place}: {first_problem(error)}") from error
+    except (OSError, UnicodeError) as error:  # `Europe` alone is a folder of time zones, not one
+        raise InvalidInput(f"{place}: timezone: unknown time zone; use a name such as Europe/Berlin") from error
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice: of two channels or settings of one name, YAML would silently keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """See SafeLoader."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} stands twice", key.start_mark)
+                seen.add(key.value)
+        return super().construct_mapping(node, deep=deep)
+
+
+def _where(error: Exception) -> str:
+    mark = getattr(error, "problem_mark", None)
+    problem = str(getattr(error, "problem", None) or error)
+    return f"line {mark.line + 1}: {problem}" if mark else problem
 
 
 def first_problem(error: ValidationError) -> str:

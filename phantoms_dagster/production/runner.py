@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from phantoms_dagster.domain.errors import HumanRejection, PhantomsError, ProviderError, StaleClaim, Unknown
@@ -36,7 +37,7 @@ class Owners(Protocol):
 class StageRunner:
     """Runs stages. One instance belongs to one event loop.
 
-    `use_cases`: by the stage's kind. `in_flight`: most videos at once. `heartbeat_seconds`: a third of the lease.
+    `use_cases` and `policies`: by the stage's kind; `policy` is for the kinds without one of their own. `in_flight`: most videos at once. `heartbeat_seconds`: a third of the lease.
     """
 
     def __init__(
@@ -50,11 +51,13 @@ class StageRunner:
         new_owner: Owners,
         in_flight: int,
         heartbeat_seconds: float,
+        policies: Mapping[str, RetryPolicy] = MappingProxyType({}),
     ) -> None:
         self._store = store
         self._use_cases = use_cases
         self._clock = clock
         self._policy = policy
+        self._policies = policies
         self._random = random
         self._new_owner = new_owner
         self._in_flight = asyncio.Semaphore(in_flight)
@@ -136,7 +139,7 @@ class StageRunner:
                 decision = decide(
                     error,
                     attempt=claim.attempts_used + 1,
-                    policy=self._policy,
+                    policy=self._policies.get(claim.stage.kind, self._policy),
                     random=self._random,
                     now=self._clock.now(),
                     reads=reads,

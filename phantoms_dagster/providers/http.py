@@ -1,4 +1,4 @@
-"""What every adapter shares: sending a request so that each way it can end is a domain error, and redacted evidence.
+"""What every adapter shares: sending a request so that each way it can end is a domain error, redacted evidence, files as bodies.
 
 Which status or code means what belongs to the adapter's own table. Breakers, pools and time-outs sit in the transport
 of the client that an adapter is given.
@@ -6,11 +6,12 @@ of the client that an adapter is given.
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, BinaryIO
 
 import httpx
 
@@ -18,6 +19,7 @@ from phantoms_dagster.domain.errors import Evidence, Permanent, Transient, Unkno
 from phantoms_dagster.domain.values import JsonObject
 
 BODY_LIMIT = 2_000
+READ_BYTES = 1 << 20
 KEPT_HEADERS = ("content-type", "retry-after", "x-request-id", "x-ratelimit-reset", "range", "content-range", "date")
 # Query parameters, headers and JSON fields that are as good as a password.
 _SECRETS = re.compile(
@@ -104,6 +106,35 @@ def json_object(response: httpx.Response, *, provider: str, commits: bool = Fals
         return body
     kind = Unknown if commits else Transient
     raise kind(f"{provider} answered no JSON object", provider=provider, code="malformed", evidence=evidence(response))
+
+
+def lenient_json(response: httpx.Response) -> JsonObject:
+    """The body of an error as a JSON object; an empty one for any other body, which proxies on the way answer with."""
+    try:
+        body = response.json()
+    except ValueError:
+        return {}
+    return body if isinstance(body, dict) else {}
+
+
+def objects(value: JsonObject, name: str) -> list[JsonObject]:
+    """The objects in the list of that name; none when there is no such list."""
+    items = value.get(name)
+    return [i for i in items if isinstance(i, dict)] if isinstance(items, list) else []
+
+
+async def file_blocks(file: BinaryIO, start: int, end: int) -> AsyncIterator[bytes]:
+    """The bytes of a file from `start` to `end` (not included), read as they are sent.
+
+    A file that is shorter than promised ends early, which the transport reports. The caller closes the file.
+    """
+    await asyncio.to_thread(file.seek, start)
+    while start < end:
+        block = await asyncio.to_thread(file.read, min(READ_BYTES, end - start))
+        if not block:
+            return
+        start += len(block)
+        yield block
 
 
 def server_error(response: httpx.Response, *, provider: str, commits: bool = False) -> Transient | Unknown:

@@ -1,4 +1,6 @@
-"""Reads the numbers of reels from Instagram's media insights. Requests and errors of the Graph API stand in `instagram`.
+"""Reads the numbers of reels from Instagram's media insights.
+
+Requests and errors of the Graph API belong in `instagram_api`, posting in `instagram`.
 
 A metric that a reel does not have fails the whole call, so the six that every reel has are asked for together and the extra
 one by itself. Numbers lag up to 48 hours behind and come as an empty set until then.
@@ -15,7 +17,8 @@ import httpx
 from phantoms_dagster.domain.errors import Permanent, ProviderError
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.ports import Clock, Metrics, Tokens
-from phantoms_dagster.providers.instagram import GONE, PROVIDER, Graph, path
+from phantoms_dagster.providers.http import objects
+from phantoms_dagster.providers.instagram_api import GONE, PROVIDER, Graph, path
 
 STABLE = ("views", "reach", "likes", "comments", "shares", "saved")
 WATCH_TIME = "ig_reels_video_view_total_time"  # milliseconds, of all views together
@@ -98,9 +101,8 @@ class InstagramMetricsReader:
 
     async def _insights(self, account: str, number: str, *metrics: str) -> Numbers:
         answer = await self._graph.get(account, path(number, "insights"), metric=",".join(metrics))
-        rows: Any = answer.get("data")
         numbers: Numbers = {}
-        for row in rows if isinstance(rows, list) else []:
+        for row in objects(answer, "data"):
             value = _value(row)
             if value is not None:
                 numbers[str(row.get("name"))] = value

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
 from types import MappingProxyType
@@ -20,7 +20,18 @@ import httpx
 from phantoms_dagster.domain.errors import NotYet, Permanent, ProviderError, Throttled, Transient, Unknown
 from phantoms_dagster.domain.ports import AboutToBill, Clock, RenderJob, RenderStatus
 from phantoms_dagster.domain.values import JsonObject
-from phantoms_dagster.providers.http import describe, evidence, json_object, retry_after, send, server_error, unexpected
+from phantoms_dagster.providers.http import (
+    describe,
+    evidence,
+    file_blocks,
+    json_object,
+    lenient_json,
+    objects,
+    retry_after,
+    send,
+    server_error,
+    unexpected,
+)
 from phantoms_dagster.providers.shotstack_edit import build_edit
 
 PROVIDER = "shotstack"
@@ -155,11 +166,14 @@ class ShotstackRenderer:
 
     async def _put(self, url: str, audio: Path) -> None:
         """Send the bytes to object storage. The signed URL is the whole permission: the API key does not go there."""
+        size = audio.stat().st_size
         headers = {
-            "Content-Length": str(audio.stat().st_size),  # object storage refuses chunked bodies
+            "Content-Length": str(size),  # object storage refuses chunked bodies
             "Content-Type": "",  # part of the signature, signed empty; HTTP clients would fill it in
         }
-        response = await send(self._client, "PUT", url, provider=PROVIDER, headers=headers, content=_chunks_of(audio))
+        with await asyncio.to_thread(audio.open, "rb") as file:
+            content = file_blocks(file, 0, size)
+            response = await send(self._client, "PUT", url, provider=PROVIDER, headers=headers, content=content)
         if response.is_success:
             return
         if response.status_code == 403:  # expired or damaged: the next attempt asks for a new one
@@ -203,8 +217,7 @@ class ShotstackRenderer:
             if error.code == "404":
                 return None
             raise
-        assets = answer.get("data")
-        for asset in assets if isinstance(assets, list) else []:
+        for asset in objects(answer, "data"):
             url, name = _member(asset, "attributes", "url"), _member(asset, "attributes", "filename")
             if _member(asset, "attributes", "status") == "ready" and isinstance(url, str) and str(name).endswith(".mp4"):
                 return url
@@ -275,10 +288,7 @@ def _failure(response: httpx.Response, *, commits: bool = False) -> ProviderErro
 
 def _said(response: httpx.Response) -> str:
     """The reason in an error body of Edit (`response.error`), Ingest (`errors[].detail`) or the gateway (`message`)."""
-    try:
-        body = response.json()
-    except ValueError:
-        return response.reason_phrase
+    body = lenient_json(response)
     errors = _member(body, "errors")
     first = errors[0] if isinstance(errors, list) and errors else None
     for reason in (_member(body, "response", "error"), _member(first, "detail"), _member(body, "message")):
@@ -292,13 +302,6 @@ def _member(value: Any, *names: str) -> Any:
     for name in names:
         value = value.get(name) if isinstance(value, dict) else None
     return value
-
-
-async def _chunks_of(path: Path) -> AsyncIterator[bytes]:
-    file = await asyncio.to_thread(path.open, "rb")
-    with file:
-        while chunk := await asyncio.to_thread(file.read, CHUNK):
-            yield chunk
 
 
 async def _save(response: httpx.Response, path: Path) -> int:

@@ -1,19 +1,15 @@
-"""Posting to TikTok (Content Posting API, direct post, FILE_UPLOAD): the chunk plan and the protocol.
+"""Posting to TikTok (Content Posting API, direct post, FILE_UPLOAD): the protocol, and what may be asked of it.
 
 init only opens a slot; the last chunk is the one request that publishes; status/fetch is the read that resolves doubt.
-An upload that is not complete cannot publish, so everything before the last chunk may be done again. The error table
-and the calls that carry a token are in `tiktok_metrics.py`; making a file fit TikTok belongs in `media`.
+An upload that is not complete cannot publish, so everything before the last chunk may be done again. The calls that carry a
+token and the error table are in `tiktok_api`, the chunk plan and the decisions in `tiktok_chunks`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from types import MappingProxyType
-from typing import BinaryIO, Literal
 
 import httpx
 
@@ -21,17 +17,16 @@ from phantoms_dagster.domain.errors import NotYet, Permanent, ProviderError, Rej
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.ports import Clock, PostJournal, PostRecord, PublishedPost, PublishJob, Tokens
 from phantoms_dagster.domain.stages import PostState
-from phantoms_dagster.domain.values import JsonObject, Value
-from phantoms_dagster.providers.http import send, server_error, unexpected
-from phantoms_dagster.providers.tiktok_metrics import PROVIDER, Seen, TikTokCalls, error_for, listed_since, read_status, same_video
+from phantoms_dagster.domain.values import JsonObject
+from phantoms_dagster.providers.http import file_blocks, send, server_error, unexpected
+from phantoms_dagster.providers.polling import Patience
+from phantoms_dagster.providers.tiktok_api import PROVIDER, TikTokCalls, error_for, listed_since, read_status, same_video
+from phantoms_dagster.providers.tiktok_chunks import DECIDED, ChunkPlan, Slot, Step, content_of, next_step, plan_chunks
 
 CREATOR_INFO_PATH = "/v2/post/publish/creator_info/query/"
 INIT_PATH = "/v2/post/publish/video/init/"
 MAX_TITLE_UNITS = 2_200
 MAX_VIDEO_BYTES = 4 << 30
-ONE_CHUNK_BYTES = 64_000_000
-CHUNK_BYTES = 32_000_000
-READ_BYTES = 1 << 20
 UPLOADS_PER_CALL = 3  # times one call sends chunks to the same slot before it gives up for now
 SLOTS_PER_CALL = 2
 RETRY_SECONDS = 30.0
@@ -40,109 +35,6 @@ ID_WAIT = timedelta(minutes=10)
 UPLOAD_URL_LIFE = timedelta(hours=1, minutes=2)  # an hour, and what our clocks may differ
 CLOCK_SKEW = timedelta(minutes=2)
 CONTENT_TYPES = MappingProxyType({".mp4": "video/mp4", ".mov": "video/quicktime", ".webm": "video/webm"})
-
-
-# --- the plan of an upload ------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class ChunkPlan:
-    """How a file is cut. Every chunk has `chunk_size` bytes but the last, which takes the remainder."""
-
-    size: int
-    chunk_size: int
-    count: int
-
-    @property
-    def last_start(self) -> int:
-        """Where the last chunk begins: the request that carries this offset publishes."""
-        return (self.count - 1) * self.chunk_size
-
-    def end(self, offset: int) -> int:
-        """Where the chunk that holds `offset` ends (not included)."""
-        return self.size if offset >= self.last_start else (offset // self.chunk_size + 1) * self.chunk_size
-
-
-def plan_chunks(size: int) -> ChunkPlan:
-    """A plan that is legal however the guide is read (MB or MiB; 64 MB by floor or by "must be several chunks")."""
-    if size <= ONE_CHUNK_BYTES:
-        return ChunkPlan(size, size, 1)
-    return ChunkPlan(size, CHUNK_BYTES, size // CHUNK_BYTES)
-
-
-def utf16_units(text: str) -> int:
-    """The length as TikTok counts it: an emoji is two."""
-    return len(text.encode("utf-16-le", "surrogatepass")) // 2
-
-
-def content_of(job: PublishJob) -> str:
-    """The hash of what a slot is opened for."""
-    return hashlib.sha256(f"{job.sha256}\n{job.caption}".encode("utf-8", "surrogatepass")).hexdigest()
-
-
-# --- what the journal keeps and what comes next ---------------------------------------------------------------------
-
-
-class Slot(Value):
-    """The journal's handle. `upload_url` is as good as a password; `completed_at`: when PUBLISH_COMPLETE was first seen.
-
-    `content` is the hash of the bytes and the caption that the slot was opened for: it must never carry others.
-    """
-
-    publish_id: str
-    upload_url: str
-    username: str
-    privacy: str
-    content: str
-    size: int
-    chunk_size: int
-    count: int
-    opened_at: datetime
-    completed_at: datetime | None = None
-
-
-@dataclass(frozen=True)
-class Step:
-    """What to do next. `offset` goes with `upload`, `error` with `fail`, `post_id` with `complete`."""
-
-    do: Literal["upload", "wait", "restart", "fail", "complete", "lost"]
-    offset: int = 0
-    error: ProviderError | None = None
-    post_id: str | None = None
-
-
-_DECIDED = (PostState.COMMITTING, PostState.UNKNOWN)
-
-
-def next_step(
-    seen: Seen | None, record: PostRecord, size: int, *, refusal: ProviderError | None = None, counted: bool = False
-) -> Step:
-    """What an answer of status/fetch (None: it does not know the publish_id) asks for.
-
-    `refusal`: how the chunk just sent was turned down; `counted`: TikTok has said that the last chunk is there.
-    Only a read that shows fewer bytes than the file has allows the last chunk, or a new slot, once it was sent.
-    """
-    sent = record.state in _DECIDED
-    if seen is None:
-        return Step("lost" if sent else "restart")
-    if seen.status == "PUBLISH_COMPLETE":
-        return Step("complete", post_id=seen.post_id)
-    if seen.status == "FAILED":
-        unheard = Permanent(f"TikTok: failed, {seen.fail_reason}", provider=PROVIDER, code=seen.fail_reason)
-        return Step("fail", error=error_for(seen.fail_reason) or unheard)
-    uploaded = record.offset if seen.uploaded is None and not sent else seen.uploaded
-    if seen.status != "PROCESSING_UPLOAD" or uploaded is None or uploaded >= size or counted:
-        return Step("wait")
-    if refusal is None:
-        return Step("upload", offset=uploaded)
-    if refusal.code in ("upload 403", "upload 404"):
-        return Step("restart")
-    if refusal.code == "upload 416":
-        return Step("wait") if sent else Step("upload", offset=uploaded)
-    return Step("fail", error=refusal)
-
-
-# --- the protocol ---------------------------------------------------------------------------------------------------
 
 
 class TikTokPublisher:
@@ -215,7 +107,9 @@ class TikTokPublisher:
     async def _carry(self, job: PublishJob, journal: PostJournal, *, fresh: bool) -> PublishedPost | None:
         """Bring the journal's slot to its end; None when it is dead, published nothing and the journal says `intent`."""
         slot = Slot.model_validate(journal.record.handle)
-        pauses = _Pauses(self._clock, self._patience, self._poll_seconds)
+        patience = Patience(
+            self._clock, self._patience, first=self._poll_seconds, longest=LONGEST_PAUSE_SECONDS, again=RETRY_SECONDS
+        )
         refusal: ProviderError | None = None
         counted, uploads = False, 0
         step = Step("upload") if fresh else None
@@ -236,12 +130,12 @@ class TikTokPublisher:
                 uploads += 1
                 refusal, counted = await self._upload(job, journal, slot, step.offset)
             elif step.do == "wait":
-                await pauses.pause("TikTok still processes the video")
+                await patience.poll("TikTok still processes the video")
             else:
                 post = await (self._complete(journal, step.post_id) if step.do == "complete" else self._search(job, journal))
                 if post is not None:
                     return post
-                await pauses.pause("TikTok has not shown the video's id yet")
+                await patience.poll("TikTok has not shown the video's id yet")
             step = None
 
     def _abandoned(self, record: PostRecord, slot: Slot) -> Step:
@@ -250,7 +144,7 @@ class TikTokPublisher:
         Once its last chunk was sent, a runner that was taken over may still wake up and send it: the slot must die first.
         """
         left = (slot.opened_at + UPLOAD_URL_LIFE - self._clock.now()).total_seconds()
-        if record.state in _DECIDED and left > 0:
+        if record.state in DECIDED and left > 0:
             raise NotYet("an upload of an older revision of this video has to expire first", retry_after=left)
         return Step("restart")
 
@@ -262,7 +156,7 @@ class TikTokPublisher:
             await journal.save(PostState.FAILED)
             raise
         plan = ChunkPlan(slot.size, slot.chunk_size, slot.count)
-        if journal.record.state in _DECIDED and offset < plan.last_start:
+        if journal.record.state in DECIDED and offset < plan.last_start:
             await journal.save(PostState.OPENED, offset=offset)
         while True:
             last, end = offset >= plan.last_start, plan.end(offset)
@@ -293,7 +187,7 @@ class TikTokPublisher:
             "Content-Range": f"bytes {offset}-{end - 1}/{job.size}",
         }
         with await asyncio.to_thread(job.file.open, "rb") as file:
-            content = _blocks(file, offset, end)
+            content = file_blocks(file, offset, end)
             url = slot.upload_url
             response = await send(self._client, "PUT", url, provider=PROVIDER, commits=commits, headers=headers, content=content)
         if response.status_code >= 500:
@@ -360,22 +254,6 @@ class TikTokPublisher:
         return PublishedPost(record.remote_id, record.url, completed_at or record.attempted_at or self._clock.now())
 
 
-class _Pauses:
-    """Waits that double up to a bound, until the patience is used up: then NotYet."""
-
-    def __init__(self, clock: Clock, patience: float, first: float) -> None:
-        self._clock = clock
-        self._left = patience
-        self._next = first
-
-    async def pause(self, why: str) -> None:
-        if self._next > self._left:
-            raise NotYet(why, retry_after=RETRY_SECONDS)
-        self._left -= self._next
-        await self._clock.sleep(self._next)
-        self._next = min(2 * self._next, LONGEST_PAUSE_SECONDS)
-
-
 async def _start_over(journal: PostJournal) -> None:
     await journal.save(PostState.INTENT, handle={}, offset=0)
 
@@ -388,16 +266,6 @@ async def _given_up(journal: PostJournal, error: ProviderError | None) -> Provid
     else:
         await journal.save(PostState.FAILED)
     return error
-
-
-async def _blocks(file: BinaryIO, offset: int, end: int) -> AsyncIterator[bytes]:
-    await asyncio.to_thread(file.seek, offset)
-    while offset < end:
-        block = await asyncio.to_thread(file.read, min(READ_BYTES, end - offset))
-        if not block:
-            return
-        offset += len(block)
-        yield block
 
 
 def _refused(message: str) -> Permanent:
@@ -421,6 +289,11 @@ def _check_job(job: PublishJob) -> None:
         raise _refused(f"takes at most {MAX_VIDEO_BYTES} bytes, the file has {job.size}")
     if utf16_units(job.caption) > MAX_TITLE_UNITS:
         raise _refused(f"the caption has {utf16_units(job.caption)} UTF-16 units, at most {MAX_TITLE_UNITS} are taken")
+
+
+def utf16_units(text: str) -> int:
+    """The length as TikTok counts it: an emoji is two."""
+    return len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
 def init_body(job: PublishJob, privacy: str, creator: JsonObject, plan: ChunkPlan) -> JsonObject:

@@ -1,4 +1,7 @@
-"""Reads the counters of YouTube videos (videos.list, part=statistics). Posting and the error table belong in `youtube`."""
+"""Reads the counters of YouTube videos (videos.list, part=statistics).
+
+Requests and the error table belong in `youtube_api`, posting in `youtube`.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,8 @@ import httpx
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.ports import Clock, Metrics, Tokens
 from phantoms_dagster.domain.values import JsonObject
-from phantoms_dagster.providers.http import bearer, send
-from phantoms_dagster.providers.youtube import MAX_IDS, PROVIDER, accepted
+from phantoms_dagster.providers.http import objects
+from phantoms_dagster.providers.youtube_api import MAX_IDS, PROVIDER, YouTubeCalls, part
 
 
 class YouTubeMetricsReader:
@@ -24,40 +27,26 @@ class YouTubeMetricsReader:
 
     def __init__(self, *, client: httpx.AsyncClient, base_url: str, tokens: Tokens, clock: Clock, sandbox: bool = False) -> None:
         self.sandbox = sandbox
-        self._client = client
-        self._base = base_url.rstrip("/")
-        self._tokens = tokens
-        self._clock = clock
+        self._calls = YouTubeCalls(client, base_url, tokens, clock)
 
     async def read(self, account: str, remote_ids: Sequence[str]) -> list[Metrics]:
         """The metrics now, in the order asked for; videos that YouTube no longer lists are absent. 50 videos cost 1 unit."""
         found: list[Metrics] = []
         ids = list(dict.fromkeys(remote_ids))
         for i in range(0, len(ids), MAX_IDS):
-            token = await self._tokens.token(Platform.YOUTUBE, account)
-            response = await send(
-                self._client,
-                "GET",
-                f"{self._base}/youtube/v3/videos",
-                provider=PROVIDER,
-                headers=bearer(token),
-                params={"part": "statistics", "id": ",".join(ids[i : i + MAX_IDS])},
-            )
-            listed = {m.remote_id: m for m in metrics_in(accepted(response, self._clock.now()))}
-            found += [listed[r] for r in ids[i : i + MAX_IDS] if r in listed]
+            batch = ids[i : i + MAX_IDS]
+            listing = await self._calls.get(account, "videos", part="statistics", id=",".join(batch))
+            listed = {m.remote_id: m for m in metrics_in(listing)}
+            found += [listed[r] for r in batch if r in listed]
         return found
 
 
 def metrics_in(listing: JsonObject) -> list[Metrics]:
     """The metrics in a list of videos."""
-    items = listing.get("items")
-    videos = [i for i in items if isinstance(i, dict)] if isinstance(items, list) else []
-    return [_metrics(str(v["id"]), v.get("statistics")) for v in videos if "id" in v]
+    return [_metrics(str(v["id"]), part(v, "statistics")) for v in objects(listing, "items") if "id" in v]
 
 
-def _metrics(video_id: str, statistics: object) -> Metrics:
-    counters = statistics if isinstance(statistics, dict) else {}
-
+def _metrics(video_id: str, counters: JsonObject) -> Metrics:
     def count(name: str) -> int | None:
         value = counters.get(name)  # counters are strings, since they are 64 bits wide
         return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else None

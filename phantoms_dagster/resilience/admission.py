@@ -21,7 +21,7 @@ from typing import Any
 
 from phantoms_dagster.domain.errors import NotYet
 from phantoms_dagster.resilience import admission_scripts as lua
-from phantoms_dagster.resilience.pools import Pools
+from phantoms_dagster.resilience.pools import PoolLimits, Pools
 from phantoms_dagster.resilience.redis_scripts import Argument, Scripts
 
 log = logging.getLogger(__name__)
@@ -294,7 +294,8 @@ class Admission:
 
     def _state(self, row: Sequence[str], now: int) -> PoolState:
         name = row[0].removeprefix(f"{self._namespace}:pool:")
-        limits = self._pools.limits(name)
+        # It may have been defined by settings that are gone.
+        limits = self._pools.limits(name) if self._pools.has(name) else PoolLimits()
         today = limits.daily.midnights(datetime.fromtimestamp(now / 1e6, UTC)) if limits.daily else []
         current = int(row[6]) // 1_000_000 == max((second for second in today if second * 1_000_000 <= now), default=-1)
         return PoolState(

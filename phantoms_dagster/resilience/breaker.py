@@ -279,7 +279,7 @@ class Breakers:
         storage, circuit = breaker.storage, breaker.circuit
         if leave.probe is not None:
             # The copy may have been refreshed since; the fleet's probe is ours all the same, or Redis will refuse the verdict.
-            storage._state = pybreaker.STATE_HALF_OPEN
+            storage.assume(pybreaker.STATE_HALF_OPEN)
         elif storage.state == pybreaker.STATE_OPEN:
             return  # the late end of a call that began before it opened
         storage.probing, storage.proposed = leave.probe is not None, None

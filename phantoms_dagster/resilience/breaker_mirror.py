@@ -63,6 +63,10 @@ class MirrorStorage(pybreaker.CircuitBreakerStorage):
         self._since = None if look.since_ago is None else datetime.now(UTC) - timedelta(seconds=look.since_ago)
         self.looked_at = time.monotonic()
 
+    def assume(self, state: str) -> None:
+        """Judge the next outcome as if this were the state; nothing is proposed to the fleet."""
+        self._state = state
+
     @property
     def state(self) -> str:
         """`closed`, `open` or `half-open`."""

@@ -123,11 +123,19 @@ class Pools:
 
     def limits(self, pool: str) -> PoolLimits:
         """The limits of `render` or `publish_youtube:main`. Raises KeyError for a pool that nobody defined."""
+        found = self._find(pool)
+        if found is None:
+            raise KeyError(f"no pool {pool!r}; there are: {', '.join(sorted(self._limits))}")
+        return found
+
+    def has(self, pool: str) -> bool:
+        """Whether `limits` knows it."""
+        return self._find(pool) is not None
+
+    def _find(self, pool: str) -> PoolLimits | None:
         found = self._limits.get(pool)
         if found is None and ":" in pool:
             found = self._limits.get(pool.split(":", 1)[0] + ":*")
-        if found is None:
-            raise KeyError(f"no pool {pool!r}; there are: {', '.join(sorted(self._limits))}")
         return found
 
     def of(self, pool: str, account: str | None) -> list[str]:

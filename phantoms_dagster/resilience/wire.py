@@ -2,7 +2,8 @@
 
 httpx-aiohttp alone is not enough for calls that must not be made twice. aiohttp sends PUT and DELETE again by itself when a
 kept-alive connection breaks, and httpx-aiohttp calls a connection that broke *after* the request was sent `ConnectTimeout`,
-which everybody else reads as "nothing was sent". Both end in a double post, and both end here.
+which everybody else reads as "nothing was sent". Both end in a double post, and both end here. So does aiohttp's habit of
+rewriting URLs (`%2F` in a query to `/`), which breaks the signatures of upload addresses that must be used verbatim.
 """
 
 from __future__ import annotations
@@ -10,16 +11,21 @@ from __future__ import annotations
 import functools
 import ssl
 from collections.abc import AsyncIterator
+from contextvars import ContextVar
 
 import aiohttp
 import httpx
 from aiohttp.client_middlewares import ClientHandlerType
 from httpx_aiohttp import AiohttpTransport
+from yarl import URL
 
 KEEP_ALIVE_SECONDS = 5.0
+# The URL of the request that this task is sending: a middleware of aiohttp is only shown the rewritten one.
+_verbatim: ContextVar[str] = ContextVar("phantoms_verbatim_url")
 # The connection was never made, so nothing was sent on it.
 _NOT_CONNECTED = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ServerFingerprintMismatch)
-_UNREAL_WHILE_READING = (httpx.ConnectError, httpx.ConnectTimeout)
+# What reading a body can raise that is not named for it; RuntimeError is aiohttp's for a session closed meanwhile.
+_MISNAMED_WHILE_READING = (httpx.ConnectError, httpx.ConnectTimeout, aiohttp.ClientError, RuntimeError)
 
 
 def wire() -> httpx.AsyncBaseTransport:
@@ -36,11 +42,14 @@ def _tls() -> ssl.SSLContext:
 def _session() -> aiohttp.ClientSession:
     connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS, ssl=_tls())
     # Cookies of one account must not travel with another's calls.
-    return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), middlewares=(_lost_after_sending,))
+    return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), middlewares=(_as_asked,))
 
 
-async def _lost_after_sending(request: aiohttp.ClientRequest, send: ClientHandlerType) -> aiohttp.ClientResponse:
-    """Turn each loss of a connection that had been made into the error that aiohttp does not retry: httpx' ReadError."""
+async def _as_asked(request: aiohttp.ClientRequest, send: ClientHandlerType) -> aiohttp.ClientResponse:
+    """Send to the very URL that was asked for, once: the loss of a connection that had been made becomes the error that
+    aiohttp does not retry and httpx-aiohttp calls ReadError.
+    """
+    request.url = URL(_verbatim.get(), encoded=True)
     try:
         return await send(request)
     except (*_NOT_CONNECTED, aiohttp.SocketTimeoutError, aiohttp.ClientPayloadError):
@@ -53,6 +62,7 @@ class _Wire(AiohttpTransport):
     """Adds the body's errors: whatever breaks while an answer is read, the request had been sent."""
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        _verbatim.set(str(request.url.copy_with(fragment=None)))
         try:
             response = await super().handle_async_request(request)
         except aiohttp.ClientError as error:
@@ -71,7 +81,7 @@ class _Body(httpx.AsyncByteStream):
         try:
             async for chunk in self._inner:
                 yield chunk
-        except (*_UNREAL_WHILE_READING, aiohttp.ClientError) as error:
+        except _MISNAMED_WHILE_READING as error:
             raise httpx.ReadError(str(error)) from error
 
     async def aclose(self) -> None:

@@ -1,5 +1,7 @@
 """What all stand-ins share: the ledger of accepted commits, faults per route, the sandbox's clock and its HTTP application.
 
+Also what is the same in each of their requests: whose token it is, a body block by block, and a page for people.
+
 What a provider answers belongs in the file of that provider, which offers `routes(sandbox)`: aiohttp routes with a `name`
 such as `openai.chat`; faults are set by that name (or a glob).
 """
@@ -12,7 +14,7 @@ import itertools
 import json
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
@@ -20,6 +22,7 @@ from aiohttp import web
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 MAX_UPLOAD_BYTES = 1 << 30
+TOKEN_PREFIX = "sandbox-"  # noqa: S105 - what every token of the sandbox starts with
 
 
 @dataclass
@@ -157,6 +160,26 @@ async def _trickle(request: web.Request, response: web.StreamResponse, seconds: 
         await slow.write(body[i : i + max(1, len(body) // 10)])
         await asyncio.sleep(seconds / 10)
     return slow
+
+
+def account_behind(token: str) -> str | None:
+    """The account that a token stands for: `sandbox-<account>`. None for any other token."""
+    account = token.removeprefix(TOKEN_PREFIX)
+    return account if account and account != token else None
+
+
+async def body_blocks(request: web.Request, size: int) -> AsyncIterator[bytes]:
+    """The body as it comes, in blocks of at most `size` bytes; in one block when a fault with `match` has read it already."""
+    if request.content.at_eof():
+        yield await request.read()
+    async for block in request.content.iter_chunked(size):
+        yield block
+
+
+def page(title: str, body: str, *, status: int = 200) -> web.Response:
+    """A page with that title as its heading. Both are HTML: the caller has escaped what is not."""
+    text = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><h1>{title}</h1>{body}</html>'
+    return web.Response(text=text, status=status, content_type="text/html")
 
 
 def _control(sandbox: Sandbox) -> list[web.RouteDef]:

@@ -17,7 +17,7 @@ from typing import Any
 from aiohttp import web
 
 from phantoms_dagster.sandbox import instagram_insights as insights_of
-from phantoms_dagster.sandbox.core import Sandbox
+from phantoms_dagster.sandbox.core import Sandbox, body_blocks, page
 from phantoms_dagster.sandbox.instagram_media import UNSUPPORTED_FORMAT, Upload, fault
 from phantoms_dagster.sandbox.instagram_rules import (
     GraphError,
@@ -158,12 +158,8 @@ class _Instagram:
         if media is None:
             raise web.HTTPNotFound(text="Sorry, this page isn't available.")
         caption, account = html.escape(media.caption), html.escape(media.account.lstrip("@"))
-        page = (
-            f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{account} (sandbox)</title>'
-            f"<h1>@{account}</h1><p>{caption}</p>"
-            f"<p>A reel of the sandbox, published {media.timestamp}. Nobody else can see it.</p></html>"
-        )
-        return web.Response(text=page, content_type="text/html")
+        facts = f"A reel of the sandbox, published {media.timestamp}. Nobody else can see it."
+        return page(f"@{account} on Instagram (sandbox)", f"<p>{caption}</p><p>{facts}</p>")
 
     async def node(self, request: web.Request) -> web.Response:
         account_of(request, request.query)
@@ -225,12 +221,9 @@ def _upload_failed(kind: str, message: str, *, retriable: bool) -> web.Response:
 
 
 async def _received(request: web.Request) -> Upload:
-    """The body, chunk by chunk; a fault with a `match` has read it already."""
     upload = Upload()
-    if request.content.at_eof():
-        upload.feed(await request.read())
-    async for chunk in request.content.iter_chunked(CHUNK):
-        upload.feed(chunk)
+    async for block in body_blocks(request, CHUNK):
+        upload.feed(block)
     return upload
 
 

@@ -9,6 +9,8 @@ import math
 import random
 from dataclasses import dataclass
 
+from phantoms_dagster.sandbox.growth import risen
+
 REEL_METRICS = (
     "views",
     "reach",
@@ -40,10 +42,10 @@ OTHER_METRICS = (
 
 @dataclass(frozen=True)
 class Reel:
-    """What becomes of one reel: its plateau of views, how fast it gets there (`tau` in seconds) and its shares of the views."""
+    """What becomes of one reel: its plateau of views, when it has half of them (`half` in seconds) and its shares of the views."""
 
     plateau: float
-    tau: float
+    half: float
     reach: float
     likes: float
     comments: float
@@ -55,11 +57,11 @@ class Reel:
 
 
 def reel(seed: int, media_id: str, hours: float) -> Reel:
-    """The fate of that reel. `hours` is the usual time to two thirds of the plateau."""
+    """The fate of that reel. `hours` is the usual time to half of the plateau."""
     rng = random.Random(f"instagram:{seed}:{media_id}")
     return Reel(
         plateau=math.exp(rng.gauss(8.0, 1.1)),
-        tau=hours * 3600 * rng.uniform(0.6, 1.6),
+        half=hours * 3600 * rng.uniform(0.6, 1.6),
         reach=rng.uniform(0.68, 0.9),
         likes=rng.uniform(0.02, 0.09),
         comments=rng.uniform(0.001, 0.006),
@@ -73,7 +75,7 @@ def reel(seed: int, media_id: str, hours: float) -> Reel:
 
 def value(fate: Reel, metric: str, age: float) -> float:
     """One metric of a reel that was published `age` seconds ago. Counts never fall as the age grows."""
-    views: float = math.floor(fate.plateau * (1 - math.exp(-((max(age, 0.0) / fate.tau) ** 1.7))))
+    views: float = math.floor(fate.plateau * risen(age, fate.half))
     parts: dict[str, float] = {
         name: math.floor(views * getattr(fate, name)) for name in ("reach", "likes", "comments", "shares", "saved", "reposts")
     }

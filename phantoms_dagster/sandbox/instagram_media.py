@@ -10,6 +10,8 @@ import hashlib
 import struct
 from collections.abc import Iterator
 
+from phantoms_dagster.sandbox.mp4 import movie_seconds
+
 UNSUPPORTED_FORMAT = 2_207_026
 HEAD_BYTES = 4 << 20
 MIN_SECONDS, MAX_SECONDS = 3.0, 900.0
@@ -67,8 +69,6 @@ def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 def _seconds(moov: bytes) -> float | None:
     """The length that the movie header states."""
     for kind, content in _boxes(moov):
-        if kind == b"mvhd" and len(content) >= 32:
-            layout, at = (">IQ", 20) if content[0] == 1 else (">II", 12)
-            scale, length = struct.unpack_from(layout, content, at)
-            return float(length) / scale if scale else None
+        if kind == b"mvhd":
+            return movie_seconds(content)
     return None

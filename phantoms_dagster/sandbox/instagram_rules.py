@@ -12,6 +12,8 @@ from typing import Any
 
 from aiohttp import web
 
+from phantoms_dagster.sandbox.core import account_behind
+
 Params = Mapping[str, str]
 MAX_CAPTION, MAX_HASHTAGS, MAX_MENTIONS = 2_200, 30, 20
 BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
@@ -43,8 +45,8 @@ def account_of(request: web.Request, params: Params) -> str:
         token = params.get("access_token", "")
     if not token:
         raise GraphError(401, 190, "An access token is required to request this resource.")
-    account = token.removeprefix("sandbox-")
-    if account == token or not account:
+    account = account_behind(token)
+    if account is None:
         raise GraphError(401, 190, "Invalid OAuth access token - Cannot parse access token", 463)
     return account
 

@@ -13,15 +13,14 @@ import html
 import json
 import re
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiohttp import web
 
-from phantoms_dagster.sandbox.core import Sandbox
+from phantoms_dagster.sandbox.core import Sandbox, account_behind, body_blocks, page
 from phantoms_dagster.sandbox.tiktok_state import HEAD_BYTES, UPLOAD_URL_SECONDS, Post, Refused, TikTokState, Upload, invalid
 
-TOKEN_PREFIX = "sandbox-"  # noqa: S105 - what every token of the sandbox starts with
 VIDEO_TYPES = ("video/mp4", "video/quicktime", "video/webm")
 READ_BYTES = 1 << 20
 MAX_IDS = 20
@@ -41,9 +40,10 @@ def _envelope(data: dict[str, Any], status: int = 200, code: str = "ok", message
 
 def _account(request: web.Request) -> str:
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-    if scheme != "Bearer" or not token.startswith(TOKEN_PREFIX) or token == TOKEN_PREFIX:
+    account = account_behind(token) if scheme == "Bearer" else None
+    if account is None:
         raise Refused(401, "access_token_invalid", "The access token is invalid or not found in the request.")
-    return token.removeprefix(TOKEN_PREFIX)
+    return account
 
 
 async def _body(request: web.Request, code: str) -> dict[str, Any]:
@@ -199,20 +199,13 @@ class _Uploads:
     async def _keep(self, request: web.Request, upload: Upload, size: int) -> bool:
         """Take the chunk in; True when it was the last. A chunk that is cut raises while it is read, and leaves no trace."""
         first, digest, head = upload.uploaded, upload.digest.copy(), upload.head
-        async for block in _blocks(request):
+        async for block in body_blocks(request, READ_BYTES):
             digest.update(block)
             head += block[: HEAD_BYTES - len(head)]
         if upload.uploaded != first:  # the same chunk came twice at once, and the other one was quicker
             raise Refused(416, "range_not_satisfiable", "The range does not match the upload's progress")
         upload.head = head
         return self.state.accept(upload, size, digest)
-
-
-async def _blocks(request: web.Request) -> AsyncIterator[bytes]:
-    if request.content.at_eof():  # a fault's `match` has read the body already
-        yield await request.read()
-    async for block in request.content.iter_chunked(READ_BYTES):
-        yield block
 
 
 async def _drain(request: web.Request) -> None:
@@ -227,16 +220,10 @@ async def _watch(state: TikTokState, request: web.Request) -> web.Response:
     number = upload.post_id if upload is not None else int(wanted) if wanted.isascii() and wanted.isdigit() else None
     post = state.posts.get(number or 0)
     if post is None:
-        return web.Response(
-            status=404, text="<!doctype html><title>No such video</title><p>No such video.", content_type="text/html"
-        )
+        return page("No such video", "", status=404)
     caption, account = html.escape(post.caption), html.escape(post.account)
     facts = f"{post.size:,} bytes, sha256 {post.sha256}"
-    page = (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>@{account} on TikTok (sandbox)</title>'
-        f"<h1>@{account}</h1><p>{caption}</p><p><small>TikTok (sandbox), video {post.id}: {facts}</small></p></html>"
-    )
-    return web.Response(text=page, content_type="text/html")
+    return page(f"@{account} on TikTok (sandbox)", f"<p>{caption}</p><p><small>video {post.id}: {facts}</small></p>")
 
 
 def routes(sandbox: Sandbox) -> list[web.RouteDef]:

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from phantoms_dagster.sandbox.core import Sandbox
+from phantoms_dagster.sandbox.growth import risen
+from phantoms_dagster.sandbox.mp4 import mp4_seconds
 
 MEGABYTE = 1_000_000  # decimal, as in the official example
 MIN_CHUNK_BYTES = 5 * MEGABYTE
@@ -179,7 +181,7 @@ class TikTokState:
             return False
         upload.accepted_at = self.sandbox.now()
         upload.fail_reason = self.sandbox.setting("tiktok.fail_reason", None)
-        if mp4_seconds(upload.head) > self.creator(upload.account)["max_video_post_duration_sec"]:
+        if (mp4_seconds(upload.head) or 0.0) > self.creator(upload.account)["max_video_post_duration_sec"]:
             upload.fail_reason = "duration_check_failed"
         if upload.fail_reason is None:
             self._post(upload, upload.accepted_at)
@@ -198,7 +200,7 @@ class TikTokState:
             size=upload.size,
             sha256=upload.digest.hexdigest(),
             is_aigc=info.get("is_aigc", False),
-            seconds=mp4_seconds(upload.head),
+            seconds=mp4_seconds(upload.head) or 0.0,
             created_at=now,
             public_at=now + hidden if public else None,
         )
@@ -246,8 +248,7 @@ class TikTokState:
         chance = random.Random(f"{self.sandbox.seed}:tiktok:{post.id}")
         plateau, half_hours = chance.lognormvariate(8.0, 1.3), chance.uniform(6, 30)
         rates = [chance.uniform(0.03, 0.12), chance.uniform(0.002, 0.01), chance.uniform(0.001, 0.008)]
-        hours = max(0.0, self.sandbox.now() - post.created_at) / 3_600
-        views = plateau * hours**2 / (half_hours**2 + hours**2)
+        views = plateau * risen(self.sandbox.now() - post.created_at, half_hours * 3_600)
         likes, comments, shares = (int(views * rate) for rate in rates)
         return {"view_count": int(views), "like_count": likes, "comment_count": comments, "share_count": shares}
 
@@ -255,17 +256,6 @@ class TikTokState:
 def invalid(message: str, *, code: str = "invalid_param") -> Refused:
     """A 400: posting calls say invalid_param, display calls invalid_params."""
     return Refused(400, code, message)
-
-
-def mp4_seconds(head: bytes) -> float:
-    """The length that the movie header of an MP4 or MOV says; 0 when it does not stand in the given first bytes."""
-    at = head.find(b"mvhd")
-    if at < 0 or len(head) < at + 36:
-        return 0.0
-    wide = head[at + 4] == 1  # version 1 has 64-bit times
-    scale_at, width = (at + 24, 8) if wide else (at + 16, 4)
-    scale = int.from_bytes(head[scale_at : scale_at + 4], "big")
-    return int.from_bytes(head[scale_at + 4 : scale_at + 4 + width], "big") / scale if scale else 0.0
 
 
 def _is_count(value: object) -> bool:

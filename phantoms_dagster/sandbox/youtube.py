@@ -20,7 +20,7 @@ from typing import Any
 
 from aiohttp import web
 
-from phantoms_dagster.sandbox.core import Sandbox
+from phantoms_dagster.sandbox.core import Sandbox, page
 from phantoms_dagster.sandbox.youtube_rules import (
     MAX_FILE_BYTES,
     OWNER_PARTS,
@@ -247,11 +247,11 @@ class YouTube:
         if video is not None:
             self._settle(video)
         if video is None or not video.is_out(self.sandbox.now()):
-            return _page("Video unavailable", "<p>This video is private or does not exist.</p>", status=404)
+            return page("Video unavailable", "<p>This video is private or does not exist.</p>", status=404)
         title, description = (html.escape(str(video.snippet.get(k, ""))) for k in ("title", "description"))
         views = video.statistics(self.sandbox).get("viewCount", "?")
         facts = f"{html.escape(video.account)}, {video.privacy}, {views} views, {video.size} bytes, sha256 {video.sha256}"
-        return _page(title, f'<p style="white-space:pre-wrap">{description}</p><p><small>{facts}</small></p>')
+        return page(title, f'<p style="white-space:pre-wrap">{description}</p><p><small>{facts}</small></p>')
 
 
 def _known(account: str | None) -> str:
@@ -287,11 +287,6 @@ def _declared_size(request: web.Request) -> int | None:
 def _listing(kind: str, items: list[dict[str, Any]], *, total: int | None = None, **more: str) -> web.Response:
     page = {"totalResults": len(items) if total is None else total, "resultsPerPage": len(items)}
     return web.json_response({"kind": kind, "etag": short_hash(kind, items, length=27), "items": items, "pageInfo": page, **more})
-
-
-def _page(title: str, body: str, *, status: int = 200) -> web.Response:
-    text = f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title><h1>{title}</h1>{body}</html>"
-    return web.Response(text=text, status=status, content_type="text/html")
 
 
 def routes(sandbox: Sandbox) -> list[web.RouteDef]:

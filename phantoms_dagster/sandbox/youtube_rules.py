@@ -14,10 +14,9 @@ from zoneinfo import ZoneInfo
 
 from aiohttp import web
 
-from phantoms_dagster.sandbox.core import Sandbox
+from phantoms_dagster.sandbox.core import Sandbox, account_behind
 
 PACIFIC = ZoneInfo("America/Los_Angeles")  # where YouTube's quota day begins
-TOKEN_PREFIX = "sandbox-"  # noqa: S105 - what every token of the sandbox starts with
 MAX_TITLE_CHARACTERS = 100
 MAX_DESCRIPTION_BYTES = 5_000
 MAX_TAG_CHARACTERS = 500
@@ -73,10 +72,11 @@ def account_of(request: web.Request, *, required: bool = True) -> str | None:
         if not required:
             return None
         raise ApiError(401, "required", "Login Required.", domain="global")
-    token = header.removeprefix("Bearer ")
-    if token in (header, TOKEN_PREFIX) or not token.startswith(TOKEN_PREFIX):
+    scheme, _, token = header.partition(" ")
+    account = account_behind(token) if scheme == "Bearer" else None
+    if account is None:
         raise ApiError(401, "authError", "Request had invalid authentication credentials.", domain="global")
-    return token.removeprefix(TOKEN_PREFIX)
+    return account
 
 
 @dataclass

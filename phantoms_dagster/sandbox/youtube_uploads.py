@@ -12,6 +12,7 @@ from typing import Any
 
 from aiohttp import ClientError, web
 
+from phantoms_dagster.sandbox.core import body_blocks
 from phantoms_dagster.sandbox.youtube_rules import ApiError
 
 GRANULE = 262_144  # every chunk but the last is a multiple of this
@@ -70,10 +71,8 @@ async def receive(session: Session, request: web.Request) -> None:
         await request.release()
         return
     position, pending = first, bytearray()
-    # A fault with `match` has read the body already; it is cached then.
-    blocks = request.content.iter_chunked(GRANULE) if request.can_read_body else _once(await request.read())
     try:
-        async for block in blocks:
+        async for block in body_blocks(request, GRANULE):
             pending += block
             whole = len(pending) // GRANULE * GRANULE
             if whole and not session.keep(position, bytes(pending[:whole])):
@@ -84,10 +83,6 @@ async def receive(session: Session, request: web.Request) -> None:
         raise ConnectionResetError("the client went away in the middle of a chunk") from error
     if position + len(pending) == last + 1:
         session.keep(position, bytes(pending))
-
-
-async def _once(block: bytes) -> Any:
-    yield block
 
 
 def _wanted(session: Session, request: web.Request) -> tuple[int, int] | None:

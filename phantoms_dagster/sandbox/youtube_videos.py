@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import math
 import random
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -15,6 +14,8 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from phantoms_dagster.sandbox.core import Sandbox
+from phantoms_dagster.sandbox.growth import risen
+from phantoms_dagster.sandbox.mp4 import mp4_seconds
 
 HOUR = 3_600.0
 # What the sandbox takes for a video: an MP4 or QuickTime file, or Matroska and WebM.
@@ -41,17 +42,6 @@ def uploads_id(account: str) -> str:
 def timestamp(seconds: float) -> str:
     """Seconds since the epoch, as the API writes times."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def mp4_seconds(head: bytes) -> float | None:
-    """The length of an MP4 whose `mvhd` box is within `head`; None when it is not."""
-    at = head.find(b"mvhd") + 4
-    if at < 4 or len(head) < at + 32:
-        return None
-    skip, width = (20, 8) if head[at] == 1 else (12, 4)
-    scale = int.from_bytes(head[at + skip : at + skip + 4])
-    length = int.from_bytes(head[at + skip + 4 : at + skip + 4 + width])
-    return length / scale if scale else None
 
 
 @dataclass
@@ -167,12 +157,10 @@ class Video:
         """The counters now, as strings: an S-shaped curve to this video's own plateau, fixed by the seed, never falling."""
         chance = random.Random(f"{sandbox.seed}:{self.id}")
         plateau = 10 ** chance.uniform(2.5, 4.8)
-        middle, width = chance.uniform(10, 40), chance.uniform(3, 9)
+        half_hours = chance.uniform(10, 40)
         likes, comments = chance.uniform(0.02, 0.07), chance.uniform(0.001, 0.006)
-        hours = 0.0 if self.published_at is None else max(0.0, sandbox.now() - self.published_at) / HOUR
-        floor = _logistic(-middle / width)
-        share = (_logistic((hours - middle) / width) - floor) / (1 - floor)
-        views = int(plateau * share)
+        age = 0.0 if self.published_at is None else sandbox.now() - self.published_at
+        views = int(plateau * risen(age, half_hours * HOUR))
         counters = {
             "viewCount": str(views),
             "likeCount": str(int(views * likes)),
@@ -220,7 +208,3 @@ class Video:
             "id": short_hash("item", self.id, length=48),
         }
         return {**identity, **{p: known[p] for p in parts if p in known}}
-
-
-def _logistic(x: float) -> float:
-    return 1 / (1 + math.exp(-x))

@@ -34,7 +34,9 @@ from phantoms_dagster.domain.models import Platform, Probe
 from phantoms_dagster.domain.ports import PostRecord, PublishedPost, PublishJob
 from phantoms_dagster.domain.stages import POST_TRANSITIONS, PostState
 from phantoms_dagster.domain.values import JsonObject
-from phantoms_dagster.providers.instagram import ERRORS, InstagramPublisher, error_class, judge, normalised
+from phantoms_dagster.providers.instagram import InstagramPublisher
+from phantoms_dagster.providers.instagram_api import ERRORS, error_class, judge
+from phantoms_dagster.providers.instagram_reel import normalised
 from phantoms_dagster.sandbox.core import Fault, Sandbox, application
 from phantoms_dagster.sandbox.instagram import routes
 

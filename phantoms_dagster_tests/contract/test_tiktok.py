@@ -23,7 +23,7 @@ from phantoms_dagster.domain.errors import (
     Unknown,
 )
 from phantoms_dagster.domain.stages import PostState
-from phantoms_dagster.providers import tiktok
+from phantoms_dagster.providers import tiktok_chunks
 from phantoms_dagster_tests.contract.tiktok_world import (
     CAPTION,
     MB,
@@ -42,8 +42,8 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Plans of 5 MB, the least that TikTok takes, so that three chunks are no more than 15 MB."""
-    monkeypatch.setattr(tiktok, "ONE_CHUNK_BYTES", 8 * MB)
-    monkeypatch.setattr(tiktok, "CHUNK_BYTES", 5 * MB)
+    monkeypatch.setattr(tiktok_chunks, "ONE_CHUNK_BYTES", 8 * MB)
+    monkeypatch.setattr(tiktok_chunks, "CHUNK_BYTES", 5 * MB)
 
 
 # --- a post ---------------------------------------------------------------------------------------------------------

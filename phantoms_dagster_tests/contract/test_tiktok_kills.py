@@ -12,7 +12,7 @@ import pytest
 
 from phantoms_dagster.domain.errors import NotYet, Transient, Unknown
 from phantoms_dagster.domain.stages import PostState
-from phantoms_dagster.providers import tiktok
+from phantoms_dagster.providers import tiktok_chunks
 from phantoms_dagster_tests.contract.tiktok_world import MB, FakeJournal, Killed, World, a_world
 
 # One chunk: creator_info, init, PUT, status, status. Three chunks: two PUTs more, and a save after each of these.
@@ -44,8 +44,8 @@ class KillingTransport(httpx.AsyncBaseTransport):
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiktok, "ONE_CHUNK_BYTES", 8 * MB)
-    monkeypatch.setattr(tiktok, "CHUNK_BYTES", 5 * MB)
+    monkeypatch.setattr(tiktok_chunks, "ONE_CHUNK_BYTES", 8 * MB)
+    monkeypatch.setattr(tiktok_chunks, "CHUNK_BYTES", 5 * MB)
 
 
 @asynccontextmanager

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from phantoms_dagster.sandbox.tiktok_state import mp4_seconds
+from phantoms_dagster.sandbox.mp4 import mp4_seconds
 from phantoms_dagster_tests.contract.tiktok_world import MB, World, a_world
 
 AUTHORIZED = {"Authorization": "Bearer sandbox-ocean_facts"}

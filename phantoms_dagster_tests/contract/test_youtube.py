@@ -21,7 +21,7 @@ from phantoms_dagster.domain.errors import IllegalTransition, NotYet, Permanent,
 from phantoms_dagster.domain.models import Platform, Probe
 from phantoms_dagster.domain.ports import PostRecord, PublishedPost, PublishJob
 from phantoms_dagster.domain.stages import POST_TRANSITIONS, PostState
-from phantoms_dagster.providers import youtube
+from phantoms_dagster.providers import youtube_search
 from phantoms_dagster.providers.youtube import GRANULE, YouTubePublisher
 from phantoms_dagster.sandbox.core import Fault, Sandbox, application
 from phantoms_dagster.sandbox.youtube import routes
@@ -588,7 +588,7 @@ async def test_a_pace_limit_on_the_question_for_the_progress_keeps_the_session(t
 
 
 async def test_a_lost_video_is_found_behind_many_later_uploads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(youtube, "MAX_IDS", 2)  # pages of two
+    monkeypatch.setattr(youtube_search, "MAX_IDS", 2)  # pages of two
     async with world() as w:
         w.fault("youtube.upload", "drop_after", after=2)
         job, journal = make_job(tmp_path), FakeJournal()

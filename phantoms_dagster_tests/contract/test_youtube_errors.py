@@ -11,8 +11,10 @@ import pytest
 from phantoms_dagster.domain.errors import Permanent, ProviderError, Throttled, Transient, Unknown
 from phantoms_dagster.domain.ports import Metrics
 from phantoms_dagster.domain.values import JsonValue
-from phantoms_dagster.providers.youtube import accepted, fit_description, fit_title, is_ours, refusal, seconds_to_midnight
+from phantoms_dagster.providers.youtube_api import accepted, refusal, seconds_to_midnight
 from phantoms_dagster.providers.youtube_metrics import YouTubeMetricsReader, metrics_in
+from phantoms_dagster.providers.youtube_search import is_ours
+from phantoms_dagster.providers.youtube_words import fit_description, fit_title
 from phantoms_dagster_tests.contract.test_youtube import FakeJournal, FakeTokens, World, make_job, world
 
 NOW = datetime(2026, 11, 22, 20, 0, tzinfo=UTC)  # noon in California

@@ -319,6 +319,12 @@ async def test_offences_never_slow_a_pool_below_a_quarter(admission: MakeAdmissi
     assert 0.25 <= (await pools.look())[0].factor < 0.26
 
 
+async def test_a_pool_that_is_defined_no_more_can_still_be_looked_at(admission: MakeAdmission) -> None:
+    await grant(admission({"old": PoolLimits(slots=3)}), "old")
+    (state,) = await admission({"new": PoolLimits()}).look()
+    assert (state.pool, state.slots, state.in_flight) == ("old", None, 1)
+
+
 async def test_an_open_breaker_stops_a_call_in_line_but_not_its_own_probe(admission: MakeAdmission, redis: Redis) -> None:
     pools = admission({"api": PoolLimits(slots=1)})
     seconds, micro = await redis.time()

@@ -187,7 +187,10 @@ async def test_overlapping_claims_at_once_never_both_get_a_video(world: World) -
     ranges = [keys[:80], list(reversed(keys[40:])), keys, list(reversed(keys))]
     stores = [world.store() for _ in ranges]
     found = await asyncio.gather(
-        *(s.claim(SCRIPT_STAGE, part, owner=f"o{n}", context=PERSON) for n, (s, part) in enumerate(zip(stores, ranges, strict=True)))
+        *(
+            s.claim(SCRIPT_STAGE, part, owner=f"o{n}", context=PERSON)
+            for n, (s, part) in enumerate(zip(stores, ranges, strict=True))
+        )
     )
     won = [claim.video.key for claims in found for claim in claims.claimed]
     assert sorted(won) == sorted(keys)
@@ -285,9 +288,12 @@ async def test_a_heartbeat_renews_only_what_its_owner_holds(world: World) -> Non
 async def test_a_claim_whose_answer_was_lost_can_be_made_again(world: World) -> None:
     key = world.add()[0]
     _, first = await world.claimed("script", key, owner="same")
-    _, second = await world.claimed("script", key, owner="same")
+    store, second = await world.claimed("script", key, owner="same")
     assert second.generation == first.generation + 1
     assert [a["state"] for a in world.attempts(key, "script")] == ["abandoned", "intent"]
+    assert not await store.finish(first, finished("script"))
+    assert world.row(key, "script")["state"] == "running"
+    assert await store.finish(second, finished("script"))
 
 
 async def test_an_ending_whose_answer_was_lost_can_be_written_again(world: World) -> None:

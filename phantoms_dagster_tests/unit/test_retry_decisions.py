@@ -20,7 +20,7 @@ from phantoms_dagster.domain.errors import (
     Transient,
     Unknown,
 )
-from phantoms_dagster.resilience.retry import Decision, Defer, Fail, RetryPolicy, WaitHere, decide
+from phantoms_dagster.domain.retry import Decision, Defer, Fail, RetryPolicy, WaitHere, decide
 
 POLICY = RetryPolicy(attempts=5, backoff_seconds=2, backoff_max_seconds=900, patience_seconds=120)
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)

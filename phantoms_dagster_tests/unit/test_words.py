@@ -41,12 +41,31 @@ def test_other_platforms_show_the_words_as_they_were_written(platform: Platform)
     assert words(script(), channel(), platform) == ("The <deep> sea", "a > b\n\n#sea #facts")
 
 
-@pytest.mark.parametrize("platform", Platform)
-def test_the_longest_script_keeps_within_every_platforms_limits(platform: Platform) -> None:
-    tags = tuple(f"#{n:02d}{'x' * 48}" for n in range(15))
-    title, caption = words(script(title="<" * 100, caption="<" * 1_500, hashtags=tags[:10]), channel(), platform)
-    assert len(title) <= 100
+def size(caption: str, platform: Platform) -> int:
     if platform is Platform.YOUTUBE:
-        assert len(caption.encode()) <= 5_000 + 400
-    else:
-        assert len(caption.encode("utf-16-le")) // 2 <= 2_200
+        return len(caption.encode())
+    return len(caption.encode("utf-16-le")) // 2 if platform is Platform.TIKTOK else len(caption)
+
+
+@pytest.mark.parametrize(("platform", "most"), [(Platform.YOUTUBE, 5_000), (Platform.TIKTOK, 2_200), (Platform.INSTAGRAM, 2_200)])
+@pytest.mark.parametrize("letter", ["x", "<", "\N{ROCKET}"])
+def test_the_longest_words_in_any_alphabet_keep_within_the_limits(platform: Platform, most: int, letter: str) -> None:
+    tags = tuple(f"#{n:02d}{'x' * 48}" for n in range(15))
+    longest = script(title=letter * 100, caption=letter * 1_500, hashtags=tags)
+    title, caption = words(longest, channel(*(f"#{n}" for n in range(40))), platform)
+    assert len(title) <= 100
+    assert size(caption, platform) <= most
+    assert caption.count("#") <= 30
+
+
+def test_a_caption_that_is_too_long_loses_its_last_hashtags_before_any_of_its_words() -> None:
+    text = "x" * 1_500
+    tags = tuple(f"#{n:02d}{'x' * 48}" for n in range(15))
+    caption = words(script(caption=text, hashtags=tags), channel(*(f"#{'y' * 90}{n}" for n in range(3))), Platform.TIKTOK)[1]
+    assert caption.startswith(text)
+    assert caption.split("\n\n")[1].split() == list(tags[:13])
+
+
+def test_a_caption_that_fits_no_other_way_is_cut_and_says_so() -> None:
+    caption = words(script(caption="\N{ROCKET}" * 1_500), channel(), Platform.TIKTOK)[1]
+    assert caption == "\N{ROCKET}" * 1_099 + "…"

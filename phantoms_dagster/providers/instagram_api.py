@@ -1,0 +1,196 @@
+"""The Graph API as posting and insights both use it: requests in an account's name, and the one table of its errors.
+
+Facts: Instagram Platform error codes, June 2026, Graph API v26.0. What a request is for belongs in the module that sends it:
+`instagram` posts, `instagram_container` and `instagram_reel` read for it, `instagram_metrics` reads numbers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from types import MappingProxyType
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+
+from phantoms_dagster.domain.errors import Permanent, ProviderError, Rejected, Throttled, Transient, Unknown
+from phantoms_dagster.domain.models import Platform
+from phantoms_dagster.domain.ports import Tokens
+from phantoms_dagster.domain.values import JsonObject
+from phantoms_dagster.providers import http
+
+PROVIDER = "instagram"
+
+# (code, error_subcode) -> what is to be done. A code with None stands for all of its subcodes that have no row of their own.
+ERRORS: Mapping[tuple[int, int | None], type[ProviderError]] = MappingProxyType(
+    {
+        (-2, 2_207_003): Transient,  # download too slow
+        (-2, 2_207_020): Transient,  # media expired
+        (-1, 2_207_001): Transient,  # server error
+        (-1, 2_207_032): Transient,  # create failed
+        (-1, 2_207_053): Transient,  # unknown upload error
+        (1, 2_207_057): Permanent,  # thumb_offset out of range
+        (4, 2_207_051): Rejected,  # taken for spam
+        (9, 2_207_042): Throttled,  # daily limit
+        (24, 2_207_006): Transient,  # container not found
+        (24, 2_207_008): Transient,  # container not there yet, or expired
+        (25, 2_207_050): Rejected,  # account restricted
+        (100, None): Permanent,  # bad parameters: 2207023, 2207028, 2207035-37, 2207040
+        (352, 2_207_026): Permanent,  # video format
+        (9004, 2_207_052): Permanent,  # URL cannot be fetched
+        (9007, 2_207_027): Transient,  # not ready
+        (36_000, 2_207_004): Permanent,  # image size
+        (36_001, 2_207_005): Permanent,  # image format
+        (36_003, 2_207_009): Permanent,  # ratio
+        (36_004, 2_207_010): Permanent,  # caption too long
+        (190, None): Permanent,  # token dead
+        (10, None): Permanent,  # permission
+        **{(code, None): Permanent for code in range(200, 300)},  # permission
+        **{(code, None): Throttled for code in (4, 17, 32, 613, 80_002, 80_004)},
+        (1, None): Transient,
+        (2, None): Transient,
+    }
+)
+# A code (or a status) and subcode that say the object is not there, or not there for this token.
+GONE = frozenset({"24/2207006", "24/2207008", "100/33"})
+NOT_READY = "9007/2207027"
+THROTTLE_SECONDS = 60.0
+_HINTS = {
+    190: "reconnect the account",
+    10: "give the permission again",
+    **dict.fromkeys(range(200, 300), "give the permission again"),
+}
+
+
+def error_class(code: int, subcode: int | None, *, is_transient: bool = False) -> type[ProviderError] | None:
+    """The row of the table, else Transient when the API calls it so, else None."""
+    return ERRORS.get((code, subcode)) or ERRORS.get((code, None)) or (Transient if is_transient else None)
+
+
+def subcode_class(subcode: int) -> type[ProviderError] | None:
+    """The class of a subcode that stands alone, as in the status text of a container."""
+    return next((kind for (_, known), kind in ERRORS.items() if known == subcode), None)
+
+
+def judge(response: httpx.Response, account: str, *, commits: bool = False) -> ProviderError:
+    """The domain error for an answer that is not a success.
+
+    At the commit point only an explicit refusal counts as one: all else is Unknown.
+    """
+    envelope = http.lenient_json(response).get("error")
+    if not isinstance(envelope, dict) or "code" not in envelope:
+        return _judge_status(response, commits=commits)
+    code, subcode = _number(envelope.get("code")) or 0, _number(envelope.get("error_subcode"))
+    kind = error_class(code, subcode, is_transient=bool(envelope.get("is_transient")))
+    name = f"{code}" if subcode is None else f"{code}/{subcode}"
+    hint = _HINTS.get(code)
+    message = http.redact(
+        f"Instagram, account {account}: {envelope.get('message', 'no message')} ({name}){'; ' + hint if hint else ''}"
+    )
+    said: dict[str, Any] = {"provider": PROVIDER, "code": name, "evidence": http.evidence(response)}
+    if kind is None and response.status_code < 500 and not commits:
+        return Permanent(message, **said)
+    if commits and (kind in (None, Transient) or name in GONE) and name != NOT_READY:
+        return Unknown(message, **said, retry_after=http.retry_after(response))
+    if kind is Throttled:
+        return Throttled(message, **said, retry_after=_throttled_for(response))
+    if kind is None or kind is Transient:
+        return Transient(message, **said, retry_after=http.retry_after(response))
+    return kind(message, **said)
+
+
+def _judge_status(response: httpx.Response, *, commits: bool) -> ProviderError:
+    said: dict[str, Any] = {"provider": PROVIDER, "code": str(response.status_code), "evidence": http.evidence(response)}
+    if response.status_code == 429:
+        return Throttled("Instagram answered 429", **said, retry_after=_throttled_for(response))
+    if response.status_code >= 500:
+        return http.server_error(response, provider=PROVIDER, commits=commits)
+    if commits:
+        return Unknown(f"Instagram answered {response.status_code} without an error of its own", **said)
+    return http.unexpected(response, provider=PROVIDER)
+
+
+def _number(value: object) -> int | None:
+    return value if isinstance(value, int) else None
+
+
+def _throttled_for(response: httpx.Response) -> float:
+    """Seconds: Retry-After, else the longest wait in the business use case header (which is in minutes), else a minute."""
+    named = http.retry_after(response)
+    if named is not None:
+        return named
+    try:
+        usage = json.loads(response.headers.get("x-business-use-case-usage", "{}"))
+        minutes = [float(row["estimated_time_to_regain_access"]) for rows in usage.values() for row in rows]
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return THROTTLE_SECONDS
+    return max([60 * m for m in minutes if m > 0], default=THROTTLE_SECONDS)
+
+
+def upload_error(response: httpx.Response, account: str) -> ProviderError | None:
+    """What is wrong with the answer of the upload host, whose errors have a shape of their own; None when it took the bytes."""
+    body = http.lenient_json(response)
+    if response.is_success and body.get("success") is True:
+        return None
+    info = body.get("debug_info")
+    if isinstance(info, dict):
+        kind = Transient if info.get("retriable") else Permanent
+        message = http.redact(f"Instagram, account {account}: the upload failed: {info.get('type')}: {info.get('message')}")
+        return kind(message, provider=PROVIDER, code=str(info.get("type")), evidence=http.evidence(response))
+    if response.is_success:
+        return Transient("Instagram did not say that it took the upload", provider=PROVIDER, evidence=http.evidence(response))
+    return judge(response, account)
+
+
+class Graph:
+    """Requests to one version of the Graph API, in the name of an account."""
+
+    def __init__(self, *, client: httpx.AsyncClient, base_url: str, version: str, tokens: Tokens) -> None:
+        self._client = client
+        self._base = f"{base_url.rstrip('/')}/{version}"
+        self._tokens = tokens
+
+    async def get(self, account: str, path: str, **params: str) -> JsonObject:
+        """A read. `path` comes from `path(...)`."""
+        return http.json_object(await self._call("GET", account, path, params=params), provider=PROVIDER)
+
+    async def post(self, account: str, path: str, *, commits: bool = False, **form: str) -> tuple[JsonObject, datetime | None]:
+        """A write: its answer, and when that was by the platform's clock. `commits`: a lost answer is Unknown."""
+        response = await self._call("POST", account, path, commits=commits, data=form)
+        return http.json_object(response, provider=PROVIDER, commits=commits), _dated(response)
+
+    async def token(self, account: str) -> str:
+        """The account's token."""
+        return await self._tokens.token(Platform.INSTAGRAM, account)
+
+    async def _call(self, method: str, account: str, path: str, *, commits: bool = False, **request: Any) -> httpx.Response:
+        headers = http.bearer(await self.token(account))
+        response = await http.send(
+            self._client, method, f"{self._base}/{path}", provider=PROVIDER, commits=commits, headers=headers, **request
+        )
+        if response.is_success:
+            return response
+        raise judge(response, account, commits=commits)
+
+
+def _dated(response: httpx.Response) -> datetime | None:
+    try:
+        return parsedate_to_datetime(response.headers.get("date", ""))
+    except ValueError:
+        return None
+
+
+def path(*parts: str) -> str:
+    """A path of the Graph API; an account may be named with any characters."""
+    return "/".join(quote(part, safe="") for part in parts)
+
+
+def moment(text: object) -> datetime | None:
+    """A timestamp of the API; None when it is not one."""
+    try:
+        return datetime.fromisoformat(text) if isinstance(text, str) else None
+    except ValueError:
+        return None

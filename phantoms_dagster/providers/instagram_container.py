@@ -1,0 +1,82 @@
+"""A container of Instagram: how the journal keeps it, how it is doing, and whether the account may publish another.
+
+When it is made, published or given up belongs in `instagram`.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from typing import Any
+
+from phantoms_dagster.domain.errors import Permanent, ProviderError, Rejected, Throttled, Transient
+from phantoms_dagster.domain.ports import PostRecord
+from phantoms_dagster.domain.values import Value
+from phantoms_dagster.providers import http
+from phantoms_dagster.providers.instagram_api import GONE, PROVIDER, Graph, path, subcode_class
+
+MISSING = "MISSING"  # our word for a container that the API no longer shows
+
+
+class Container(Value):
+    """The handle of a post. `since` is when it was opened, by the platform's own clock; the rest by ours.
+
+    `sent_at`: the upload began. `published_at`: `media_publish` was sent at least once. `doubt`, `doubt_at`: the status that
+    was read first after its answer was lost.
+    """
+
+    id: str
+    upload_url: str
+    since: datetime
+    sent_at: datetime | None = None
+    published_at: datetime | None = None
+    doubt: str | None = None
+    doubt_at: datetime | None = None
+
+    def but(self, **changes: Any) -> Container:
+        """The same container with these fields changed."""
+        return self.model_copy(update=changes)
+
+
+def container_of(record: PostRecord) -> Container:
+    """The container that the journal names. Raises Permanent when it names none."""
+    if not record.handle:
+        raise Permanent("the ledger names no container for this post: look at the account", provider=PROVIDER, code="no_handle")
+    return Container.model_validate(record.handle)
+
+
+async def read_status(graph: Graph, account: str, container_id: str) -> tuple[str, str]:
+    """The container's status_code, or MISSING, and the text that goes with it."""
+    try:
+        answer = await graph.get(account, path(container_id), fields="status_code,status")
+    except ProviderError as error:
+        if error.code in GONE:
+            return MISSING, str(error)
+        raise
+    return str(answer.get("status_code", "IN_PROGRESS")), str(answer.get("status", ""))
+
+
+def failed(status: str, text: str, account: str) -> ProviderError:
+    """The error for a container of which nothing can come."""
+    subcode = re.search(r"\b22070\d\d\b", text)
+    kind = subcode_class(int(subcode.group())) if subcode else None
+    message = http.redact(f"Instagram, account {account}: the container is {status}. {text}")
+    code = subcode.group() if subcode else status.lower()
+    if kind is Permanent or kind is Rejected:
+        return kind(message, provider=PROVIDER, code=code)
+    return Transient(message, provider=PROVIDER, code=code)
+
+
+async def check_quota(graph: Graph, account: str) -> None:
+    """Raise Throttled when the account's publishing quota is used up. The total is obeyed as told: pages disagree about it."""
+    answer = await graph.get(account, path(account, "content_publishing_limit"), fields="quota_usage,config")
+    rows: Any = answer.get("data")
+    row = rows[0] if isinstance(rows, list) and rows else {}
+    used, total = row.get("quota_usage"), row.get("config", {}).get("quota_total")
+    if not isinstance(used, int) or not isinstance(total, int) or used < total:
+        return
+    # The window slides, so a place comes free every so often; when exactly, the API does not say.
+    wait = row["config"].get("quota_duration", 86_400) / max(total, 1)
+    raise Throttled(
+        f"account {account} has used {used} of {total} posts in 24 hours", provider=PROVIDER, code="quota", retry_after=wait
+    )

@@ -1,0 +1,50 @@
+"""What a post on YouTube says of itself: title, description, status and file name, as the API takes them. All pure.
+
+Sending them belongs in `youtube`; knowing a video again by its file name in `youtube_search`.
+"""
+
+from __future__ import annotations
+
+import re
+
+from phantoms_dagster.domain.ports import PublishJob
+from phantoms_dagster.domain.values import JsonObject
+
+MAX_TITLE_CHARACTERS = 100
+MAX_DESCRIPTION_BYTES = 5_000
+
+
+def fit_title(text: str) -> str:
+    """The title as YouTube takes it: one line of at most 100 characters, angle brackets as their single-quote twins."""
+    line = " ".join(_without_brackets(text).split())
+    return line if len(line) <= MAX_TITLE_CHARACTERS else line[: MAX_TITLE_CHARACTERS - 1].rstrip() + "…"
+
+
+def fit_description(text: str) -> str:
+    """The description as YouTube takes it: at most 5,000 bytes of UTF-8, cut between words, no angle brackets."""
+    text = _without_brackets(text).strip()
+    if len(text.encode()) <= MAX_DESCRIPTION_BYTES:
+        return text
+    cut = text.encode()[:MAX_DESCRIPTION_BYTES].decode(errors="ignore")
+    return (re.sub(r"\s\S*$", "", cut) or cut).rstrip()
+
+
+def _without_brackets(text: str) -> str:
+    return text.replace("<", "\u2039").replace(">", "\u203a")
+
+
+def status_part(job: PublishJob, privacy: str) -> JsonObject:
+    """The whole status of the video: an update deletes what it leaves out, and a missing privacy means public."""
+    return {
+        "privacyStatus": privacy,
+        "selfDeclaredMadeForKids": job.made_for_kids,
+        "containsSyntheticMedia": True,
+        "license": "youtube",
+        "embeddable": True,
+        "publicStatsViewable": True,
+    }
+
+
+def file_name(job: PublishJob) -> str:
+    """Goes up as the Slug header and comes back as fileDetails.fileName, which only the owner can read."""
+    return f"{job.marker}.mp4"

@@ -1,0 +1,86 @@
+"""Where each integration is and with which key: the real service with a key, else the sandbox."""
+
+from __future__ import annotations
+
+from pydantic import SecretStr
+
+from phantoms_dagster.domain.errors import InvalidInput, Permanent
+from phantoms_dagster.domain.models import Platform
+from phantoms_dagster.settings import Settings
+
+INTEGRATIONS = ("openai", "shotstack", "youtube", "tiktok", "instagram")
+
+
+class Endpoints:
+    """Where each integration is and with which key: the real service with a key, else the sandbox."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def secret(self, integration: str) -> str | None:
+        """The key or token that is set."""
+        name = f"{integration}_api_key" if integration in ("openai", "shotstack") else f"{integration}_token"
+        value: SecretStr | None = getattr(self._settings, name)
+        return value.get_secret_value() if value else None
+
+    def sandboxed(self, integration: str) -> bool:
+        """Whether the sandbox answers. Raises InvalidInput when a key is missing and the sandbox is off."""
+        match self._settings.sandbox:
+            case "on":
+                return True
+            case "off" if self.secret(integration) is None:
+                kind = "API_KEY" if integration in ("openai", "shotstack") else "TOKEN"
+                raise InvalidInput(f"PHANTOMS_{integration.upper()}_{kind} is not set and PHANTOMS_SANDBOX is off")
+            case _:
+                return self.secret(integration) is None
+
+    @property
+    def renderer(self) -> str:
+        """`local` or `shotstack`, as the setting says."""
+        if self._settings.renderer != "auto":
+            return self._settings.renderer
+        others_are_real = any(self.secret(name) for name in INTEGRATIONS if name != "shotstack")
+        return "local" if self.secret("shotstack") is None and others_are_real else "shotstack"
+
+    @property
+    def sandbox_needed(self) -> list[str]:
+        """The integrations that the sandbox answers for."""
+        if self._settings.sandbox == "off":
+            return []
+        used = [name for name in INTEGRATIONS if name != "shotstack" or self.renderer == "shotstack"]
+        return [name for name in used if self.sandboxed(name)]
+
+    def base_url(self, integration: str) -> str:
+        """The base URL that the adapter is given."""
+        if self.sandboxed(integration):
+            paths = {"openai": "/openai/v1", "shotstack": "/shotstack", "tiktok": "/tiktok", "instagram": "/instagram"}
+            return self.sandbox_url + paths.get(integration, "")
+        return str(getattr(self._settings, f"{integration}_base_url"))
+
+    @property
+    def instagram_upload_url(self) -> str:
+        """The host of Instagram's resumable upload."""
+        if self.sandboxed("instagram"):
+            return self.sandbox_url + "/instagram/rupload"
+        return self._settings.instagram_upload_url
+
+    @property
+    def sandbox_url(self) -> str:
+        """Where the sandbox is. Raises InvalidInput when none is running."""
+        if self._settings.sandbox_url is None:
+            raise InvalidInput("no key is set and no sandbox is running: start `phantoms up`, or set PHANTOMS_SANDBOX_URL")
+        return self._settings.sandbox_url.rstrip("/")
+
+    def key(self, integration: str) -> str:
+        """The key that the adapter is given."""
+        return "sandbox-key" if self.sandboxed(integration) else self.secret(integration) or ""
+
+    async def token(self, platform: Platform, account: str) -> str:
+        """See `ports.Tokens`."""
+        if self.sandboxed(str(platform)):
+            return f"sandbox-{account}"
+        token = self.secret(str(platform))
+        if token is None:
+            message = f"{platform.title} account {account} is not connected; set PHANTOMS_{platform.upper()}_TOKEN"
+            raise Permanent(message, provider=str(platform), code="not_connected")
+        return token

@@ -1,0 +1,79 @@
+"""The guard of every call: pools and breakers from the settings, and one guarded HTTP client for each integration."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import httpx
+
+from phantoms_dagster.domain.errors import InvalidInput
+from phantoms_dagster.domain.ports import Clock
+from phantoms_dagster.resilience.breaker import BreakerPolicy
+from phantoms_dagster.resilience.limits import RedisLimits, redis_limits
+from phantoms_dagster.resilience.pools import DailyQuota, PoolLimits, Pools, Rate
+from phantoms_dagster.resilience.scopes import scope_of
+from phantoms_dagster.resilience.transport import CallObserver, Deadlines, build_client
+from phantoms_dagster.settings import Settings
+from phantoms_dagster.wiring.endpoints import INTEGRATIONS
+
+
+def pool_overrides(settings: Settings) -> dict[str, PoolLimits]:
+    """The limits that the settings change. Raises InvalidInput that names pool and field."""
+    return {name: _limits(name, given) for name, given in settings.pools.items()}
+
+
+def _limits(name: str, given: Mapping[str, Any]) -> PoolLimits:
+    known = {"slots", "rates", "daily", "lease_seconds"}
+    if unknown := set(given) - known:
+        raise InvalidInput(
+            f"PHANTOMS_POOLS: pool {name}: unknown field {sorted(unknown)[0]!r}; there are {', '.join(sorted(known))}"
+        )
+    try:
+        default = Pools().limits(name) if Pools().has(name) else PoolLimits()
+        daily = given.get("daily", default.daily)
+        return PoolLimits(
+            slots=given.get("slots", default.slots),
+            rates=tuple(Rate(*rate) for rate in given.get("rates", default.rates)),
+            daily=DailyQuota(*daily) if isinstance(daily, list) else daily,
+            lease_seconds=given.get("lease_seconds", default.lease_seconds),
+        )
+    except (TypeError, ValueError, KeyError) as error:
+        raise InvalidInput(f"PHANTOMS_POOLS: pool {name}: {error}") from error
+
+
+def breaker_policy(settings: Settings) -> BreakerPolicy:
+    """When breakers open and for how long."""
+    return BreakerPolicy(
+        window_seconds=settings.breaker_window_seconds,
+        minimum_calls=settings.breaker_minimum_calls,
+        failure_rate=settings.breaker_failure_rate,
+        reset_seconds=settings.breaker_reset_seconds,
+    )
+
+
+@asynccontextmanager
+async def limits_of(settings: Settings, clock: Clock) -> AsyncIterator[RedisLimits]:
+    """The fleet's limits on this event loop. Redis is not asked before the first call. Raises InvalidInput without a URL."""
+    if settings.redis_url is None:
+        raise InvalidInput("no Redis is running here: start `phantoms up`, or set PHANTOMS_REDIS_URL")
+    url = settings.redis_url.get_secret_value()
+    async with redis_limits(url, clock=clock, pools=pool_overrides(settings), policy=breaker_policy(settings)) as limits:
+        yield limits
+
+
+@asynccontextmanager
+async def guarded_clients(
+    settings: Settings, clock: Clock, observer: CallObserver | None = None
+) -> AsyncIterator[dict[str, httpx.AsyncClient]]:
+    """One client for each integration; all of them behind the same breakers and pools."""
+    deadlines = Deadlines(total=settings.call_seconds, patience=settings.patience_seconds)
+    async with AsyncExitStack() as stack:
+        limits = await stack.enter_async_context(limits_of(settings, clock))
+        yield {
+            name: await stack.enter_async_context(
+                build_client(limits=limits, scope=scope_of(name), deadlines=deadlines, observer=observer)
+            )
+            for name in INTEGRATIONS
+        }

@@ -1,0 +1,270 @@
+"""A pipeline: the runner and the readers of results, put together for one event loop."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import uuid
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import httpx
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from phantoms_dagster.domain.models import Platform
+from phantoms_dagster.domain.ports import (
+    Clock,
+    Metrics,
+    MetricsReader,
+    PostJournal,
+    PublishedPost,
+    Publisher,
+    PublishJob,
+    Renderer,
+)
+from phantoms_dagster.domain.retry import RetryPolicy
+from phantoms_dagster.media.files import FolderStore
+from phantoms_dagster.media.local_renderer import LocalRenderer
+from phantoms_dagster.media.studio import FfmpegStudio
+from phantoms_dagster.media.voice import NeuralVoice
+from phantoms_dagster.production.approving import Approve
+from phantoms_dagster.production.publishing import Publish
+from phantoms_dagster.production.rendering import RenderVideo
+from phantoms_dagster.production.runner import StageRunner, UseCase
+from phantoms_dagster.production.scripting import WriteScript
+from phantoms_dagster.production.speaking import SpeakScript
+from phantoms_dagster.production.varying import MakeVariant
+from phantoms_dagster.providers.instagram import InstagramPublisher
+from phantoms_dagster.providers.instagram_metrics import InstagramMetricsReader
+from phantoms_dagster.providers.openai_scripts import OpenAIScriptWriter
+from phantoms_dagster.providers.shotstack import ShotstackRenderer
+from phantoms_dagster.providers.tiktok import TikTokPublisher
+from phantoms_dagster.providers.tiktok_metrics import TikTokMetricsReader
+from phantoms_dagster.providers.youtube import YouTubePublisher
+from phantoms_dagster.providers.youtube_metrics import YouTubeMetricsReader
+from phantoms_dagster.resilience.limits import calling_for
+from phantoms_dagster.settings import Settings
+from phantoms_dagster.store.engine import async_engine
+from phantoms_dagster.store.ledgers import PostgresLedgers
+from phantoms_dagster.store.stage_store import PostgresStageStore
+from phantoms_dagster.wiring.endpoints import Endpoints
+from phantoms_dagster.wiring.limits import guarded_clients
+
+SANDBOX_SETTLE_SECONDS = 0.5
+SETTLE_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """What a step works with: the runner and the readers of results."""
+
+    runner: StageRunner
+    readers: Mapping[Platform, MetricsReader]
+
+
+@asynccontextmanager
+async def open_pipeline(settings: Settings, endpoints: Endpoints, clock: Clock, database_url: str) -> AsyncIterator[Pipeline]:
+    """A pipeline on the running event loop; its connections are given back at the end."""
+    database = async_engine(database_url)
+    try:
+        async with guarded_clients(settings, clock) as clients:
+            parts = _Parts(settings, endpoints, clock, clients)
+            yield Pipeline(runner=parts.runner(database), readers=parts.readers())
+    finally:
+        await database.dispose()
+
+
+class _Parts:
+    def __init__(self, settings: Settings, endpoints: Endpoints, clock: Clock, clients: Mapping[str, httpx.AsyncClient]) -> None:
+        self.settings = settings
+        self.endpoints = endpoints
+        self.clock = clock
+        self.clients = clients
+        self.media_folder = settings.path("media")
+
+    def runner(self, database: AsyncEngine) -> StageRunner:
+        s = self.settings
+        policy = RetryPolicy(
+            attempts=s.attempts,
+            backoff_seconds=s.backoff_seconds,
+            backoff_max_seconds=s.backoff_max_seconds,
+            patience_seconds=s.patience_seconds,
+        )
+        return StageRunner(
+            store=PostgresStageStore(database, lease_seconds=s.lease_seconds),
+            use_cases=self._use_cases(PostgresLedgers(database)),
+            clock=self.clock,
+            policy=policy,
+            random=random.random,
+            new_owner=lambda: f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:12]}",
+            in_flight=s.in_flight,
+            heartbeat_seconds=s.lease_seconds / 3,
+            policies={kind: replace(policy, attempts=most) for kind, most in s.stage_attempts.items()},
+        )
+
+    def _use_cases(self, ledgers: PostgresLedgers) -> Mapping[str, UseCase]:
+        s = self.settings
+        media = FolderStore(self.media_folder)
+        studio = FfmpegStudio()
+        rendering = _Lazy(
+            lambda: RenderVideo(
+                renderer=self._renderer(),
+                studio=studio,
+                media=media,
+                ledgers=ledgers,
+                clock=self.clock,
+                poll_seconds=s.render_poll_seconds,
+                patience_seconds=s.patience_seconds,
+            )
+        )
+        publishing = _Lazy(
+            lambda: Publish(
+                publishers=self._publishers(),
+                media=media,
+                ledgers=ledgers,
+                clock=self.clock,
+                privacy={Platform.YOUTUBE: s.youtube_privacy},
+            )
+        )
+        return {
+            "script": _Lazy(lambda: WriteScript(self._writer())),
+            "voiceover": _Lazy(lambda: SpeakScript(NeuralVoice(media))),
+            "rendered_video": rendering,
+            "approval": Approve(self.clock),
+            "variant": MakeVariant(studio=studio, media=media),
+            "post": publishing,
+        }
+
+    def _writer(self) -> OpenAIScriptWriter:
+        return OpenAIScriptWriter(
+            http_client=self.clients["openai"],
+            api_key=self.endpoints.key("openai"),
+            base_url=self.endpoints.base_url("openai"),
+            model=self.settings.openai_model,
+            clock=self.clock,
+            input_usd_per_million=self.settings.openai_input_usd_per_million,
+            output_usd_per_million=self.settings.openai_output_usd_per_million,
+            sandbox=self.endpoints.sandboxed("openai"),
+        )
+
+    def _renderer(self) -> Renderer:
+        if self.endpoints.renderer == "local":
+            return LocalRenderer(self.media_folder / "work", in_flight=self.settings.renders_in_flight)
+        return ShotstackRenderer(
+            client=self.clients["shotstack"],
+            base_url=self.endpoints.base_url("shotstack"),
+            api_key=self.endpoints.key("shotstack"),
+            stage=self.settings.shotstack_stage,
+            clock=self.clock,
+            sandbox=self.endpoints.sandboxed("shotstack"),
+            usd_per_minute=self.settings.shotstack_usd_per_minute,
+        )
+
+    def _publishers(self) -> Mapping[Platform, Publisher]:
+        e, patience = self.endpoints, self.settings.patience_seconds
+        instagram_sandboxed = e.sandboxed("instagram")
+        publishers: list[Publisher] = [
+            YouTubePublisher(
+                client=self.clients["youtube"],
+                base_url=e.base_url("youtube"),
+                tokens=e,
+                clock=self.clock,
+                sandbox=e.sandboxed("youtube"),
+                patience=patience,
+            ),
+            TikTokPublisher(
+                client=self.clients["tiktok"],
+                base_url=e.base_url("tiktok"),
+                tokens=e,
+                clock=self.clock,
+                sandbox=e.sandboxed("tiktok"),
+                privacy=self.settings.tiktok_privacy,
+                patience=patience,
+            ),
+            InstagramPublisher(
+                client=self.clients["instagram"],
+                base_url=e.base_url("instagram"),
+                upload_url=e.instagram_upload_url,
+                tokens=e,
+                clock=self.clock,
+                sandbox=instagram_sandboxed,
+                version=self.settings.instagram_version,
+                patience=patience,
+                settle_seconds=SANDBOX_SETTLE_SECONDS if instagram_sandboxed else SETTLE_SECONDS,
+            ),
+        ]
+        return {publisher.platform: _ForItsAccount(publisher) for publisher in publishers}
+
+    def readers(self) -> Mapping[Platform, MetricsReader]:
+        e = self.endpoints
+        makers: Mapping[Platform, Callable[[], MetricsReader]] = {
+            Platform.YOUTUBE: lambda: YouTubeMetricsReader(
+                client=self.clients["youtube"], base_url=e.base_url("youtube"), tokens=e, clock=self.clock
+            ),
+            Platform.TIKTOK: lambda: TikTokMetricsReader(client=self.clients["tiktok"], base_url=e.base_url("tiktok"), tokens=e),
+            Platform.INSTAGRAM: lambda: InstagramMetricsReader(
+                client=self.clients["instagram"],
+                base_url=e.base_url("instagram"),
+                tokens=e,
+                clock=self.clock,
+                version=self.settings.instagram_version,
+            ),
+        }
+        return _LazyMapping(makers)
+
+
+class _Lazy:
+    """A use case that is made when it is first called: a script run needs neither ffmpeg nor a publisher's token."""
+
+    def __init__(self, make: Callable[[], UseCase]) -> None:
+        self._make = make
+
+    @cached_property
+    def _use_case(self) -> UseCase:
+        return self._make()
+
+    async def __call__(self, work: Any) -> Any:
+        return await self._use_case(work)
+
+
+class _LazyMapping(dict[Platform, MetricsReader]):
+    def __init__(self, makers: Mapping[Platform, Callable[[], MetricsReader]]) -> None:
+        super().__init__()
+        self._makers = makers
+
+    def __missing__(self, platform: Platform) -> MetricsReader:
+        self[platform] = reader = _ReaderForItsAccount(self._makers[platform]())
+        return reader
+
+
+class _ForItsAccount:
+    """A publisher whose calls fall under its account's pools and breaker."""
+
+    def __init__(self, publisher: Publisher) -> None:
+        self._publisher = publisher
+        self.provider = publisher.provider
+        self.platform = publisher.platform
+        self.sandbox = publisher.sandbox
+
+    async def publish(self, job: PublishJob, journal: PostJournal) -> PublishedPost:
+        """See the port."""
+        with calling_for(job.account):
+            return await self._publisher.publish(job, journal)
+
+
+class _ReaderForItsAccount:
+    """A reader of results whose calls fall under the account's pools and breaker."""
+
+    def __init__(self, reader: MetricsReader) -> None:
+        self._reader = reader
+        self.provider = reader.provider
+        self.platform = reader.platform
+
+    async def read(self, account: str, remote_ids: Sequence[str]) -> list[Metrics]:
+        """See the port."""
+        with calling_for(account):
+            return await self._reader.read(account, remote_ids)

@@ -1,0 +1,42 @@
+"""The sandbox with every stand-in; its render API is backed by the local renderer."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from phantoms_dagster.media.local_renderer import render
+from phantoms_dagster.providers.shotstack_edit import job_from_edit
+from phantoms_dagster.sandbox import instagram as instagram_sandbox
+from phantoms_dagster.sandbox import openai as openai_sandbox
+from phantoms_dagster.sandbox import shotstack as shotstack_sandbox
+from phantoms_dagster.sandbox import tiktok as tiktok_sandbox
+from phantoms_dagster.sandbox import youtube as youtube_sandbox
+from phantoms_dagster.sandbox.core import Sandbox, application
+
+
+def sandbox_application(*, seed: int, base_url: str, work_dir: Path, real_renders: bool = True) -> web.Application:
+    """The sandbox's HTTP application. Its render API is backed by the local renderer unless `real_renders` is off."""
+    sandbox = Sandbox(seed=seed, base_url=base_url)
+
+    async def render_edit(edit: dict[str, Any], audio: Path | None, destination: Path) -> None:
+        if audio is None:
+            raise ValueError("the edit has no voiceover")
+        await render(job_from_edit(edit, audio), destination, fonts=work_dir / "fonts")
+
+    callback: Callable[[dict[str, Any], Path | None, Path], Awaitable[None]] | None = render_edit if real_renders else None
+    app = application(
+        sandbox,
+        [
+            openai_sandbox.routes(sandbox),
+            shotstack_sandbox.routes(sandbox, render=callback, work_dir=work_dir),
+            youtube_sandbox.routes(sandbox),
+            tiktok_sandbox.routes(sandbox),
+            instagram_sandbox.routes(sandbox),
+        ],
+    )
+    shotstack_sandbox.setup(app)
+    return app

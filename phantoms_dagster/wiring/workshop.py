@@ -1,0 +1,113 @@
+"""`Workshop`: everything of one process, made from its settings when it is first needed. Synchronous, for commands and sensors;
+`open` gives the asynchronous side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from functools import cached_property
+from pathlib import Path
+
+from sqlalchemy import Engine
+
+from phantoms_dagster import settings as settings_module
+from phantoms_dagster.domain import channels as channels_file
+from phantoms_dagster.domain.errors import InvalidInput
+from phantoms_dagster.domain.models import Channel
+from phantoms_dagster.production.inbox import InboxReport, take_inbox
+from phantoms_dagster.settings import Settings
+from phantoms_dagster.store.catalogue import Catalogue
+from phantoms_dagster.store.decisions import Decisions
+from phantoms_dagster.store.engine import engine
+from phantoms_dagster.store.planning import Planning
+from phantoms_dagster.store.results import Results
+from phantoms_dagster.wiring.clock import SystemClock
+from phantoms_dagster.wiring.endpoints import Endpoints
+from phantoms_dagster.wiring.pipeline import Pipeline, open_pipeline
+
+
+class Workshop:
+    """Everything of one process, made from its settings."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.endpoints = Endpoints(settings)
+        self.clock = SystemClock()
+
+    @classmethod
+    def from_environment(cls) -> Workshop:
+        """The workshop of the environment this process was started in."""
+        return cls(settings_module.load())
+
+    # --- the synchronous side
+
+    @property
+    def database_url(self) -> str:
+        """The URL of PostgreSQL. Raises InvalidInput when there is none."""
+        if self.settings.database_url is None:
+            raise InvalidInput("no database is running here: start `phantoms up`, or set PHANTOMS_DATABASE_URL")
+        return self.settings.database_url.get_secret_value()
+
+    @cached_property
+    def engine(self) -> Engine:
+        """The engine of commands and sensors."""
+        return engine(self.database_url)
+
+    @property
+    def media_folder(self) -> Path:
+        """Where the media store keeps its files."""
+        return self.settings.path("media")
+
+    def channels(self) -> dict[str, Channel]:
+        """The channels of channels.yaml (the default ones when there is no file). Raises InvalidInput."""
+        path = self.settings.path("channels")
+        if not path.exists():
+            return channels_file.parse(channels_file.default_text(), name="the default channels.yaml")
+        try:
+            content = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidInput(f"{path} cannot be read: {error}") from error
+        return channels_file.parse(content, name=str(path))
+
+    def catalogue(self) -> Catalogue:
+        """The catalogue of videos."""
+        return Catalogue(self.engine)
+
+    def decisions(self) -> Decisions:
+        """Reviewers' decisions."""
+        return Decisions(self.engine)
+
+    def planning(self) -> Planning:
+        """The planner's reader."""
+        return Planning(self.engine)
+
+    def results(self) -> Results:
+        """Metrics and performance tables."""
+        return Results(self.engine)
+
+    def record_decision(self, key: str, *, approved: bool, reviewer: str, note: str) -> None:
+        """Record a decision made in the Dagster UI."""
+        self.decisions().decide(key, approved=approved, reviewer=reviewer, note=note, via="dagster")
+
+    def take_inbox(self) -> list[InboxReport]:
+        """Take what lies in the inbox folder into the catalogue."""
+        catalogue = self.catalogue()
+
+        def channels() -> Mapping[str, Channel]:
+            found = self.channels()
+            catalogue.put_channels(found.values())
+            return found
+
+        return take_inbox(self.settings.path("inbox"), channels, catalogue.add_from)
+
+    def close(self) -> None:
+        """Give connections back."""
+        if "engine" in self.__dict__:
+            self.engine.dispose()
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Pipeline]:
+        """A pipeline on the running event loop."""
+        async with open_pipeline(self.settings, self.endpoints, self.clock, self.database_url) as pipeline:
+            yield pipeline

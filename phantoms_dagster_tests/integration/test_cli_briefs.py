@@ -1,0 +1,133 @@
+"""`phantoms add` and `phantoms import` against a real database."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+from typer.testing import CliRunner, Result
+
+from phantoms_dagster.cli.main import app
+from phantoms_dagster.store.engine import engine
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, database_url: str) -> str:
+    """A data directory and a database; its URL."""
+    monkeypatch.setenv("PHANTOMS_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("PHANTOMS_DATABASE_URL", database_url)
+    return database_url
+
+
+def phantoms(*arguments: str) -> Result:
+    result = CliRunner().invoke(app, arguments)
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    assert "Traceback" not in result.output
+    assert max((len(line) for line in result.output.splitlines() if not line.startswith("{")), default=0) <= 1_000
+    return result
+
+
+def titles(url: str) -> list[str]:
+    database = engine(url)
+    with database.connect() as connection:
+        found = list(connection.execute(text("SELECT title FROM phantoms.videos ORDER BY id")).scalars())
+    database.dispose()
+    return found
+
+
+def test_add_tells_the_key_and_adds_a_brief_once(world: str) -> None:
+    first = phantoms("add", "Why octopuses have three hearts", "--fact", "Two pump.", "--priority", "0")
+    assert first.exit_code == 0
+    key = first.stdout.split()[1]
+    assert f"phantoms show {key}" in first.stdout
+    again = phantoms("add", "Why octopuses have  three hearts", "--fact", "Two pump.")
+    assert (again.exit_code, again.stdout.strip()) == (0, f"this brief is there already: {key}")
+    assert titles(world) == ["Why octopuses have three hearts"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["  "], "title is missing"),
+        (["x" * 100_000], "title: String should have at most 200 characters"),
+        (["A", "--publish-at", "soon"], "bad date 'soon'; write publish_at like"),
+        (["A", "--platforms", "vimeo"], "unknown platform 'vimeo'"),
+        (["A", "--channel", "none"], "unknown channel 'none'; the channels are curious"),
+        (["A", "--angle", "\x1b[2J"], "angle contains the control character U+001B"),
+    ],
+)
+def test_add_says_what_is_wrong(world: str, arguments: list[str], reason: str) -> None:
+    result = phantoms("add", *arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith(f"error: {reason}")
+    assert titles(world) == []
+
+
+def test_import_names_bad_rows_takes_good_ones_and_exits_with_2(world: str, tmp_path: Path) -> None:
+    phantoms("add", "Known")
+    file = tmp_path / "briefs.csv"
+    rows = [b"title,platforms", b"New,", b"Known,", b"New,", b"Bad,vimeo", b"x" * 10_000_000 + b",", b"\xff,"]
+    file.write_bytes(b"\n".join(rows))
+    result = phantoms("import", str(file))
+    assert result.exit_code == 2
+    assert result.stdout == "1 taken, 5 refused\n"
+    lines = result.stderr.splitlines()
+    assert [line.split(": ", 1)[0] for line in lines] == [f"{file}:{n}" for n in (3, 4, 5, 6, 7)]
+    assert "duplicate: this brief is 2" in lines[0]
+    assert "duplicate: the same brief stands on line 2" in lines[1]
+    assert titles(world) == ["Known", "New"]
+
+
+@pytest.mark.parametrize("name", ["b.jsonl", "b.yaml"])
+def test_importing_a_file_twice_takes_it_once(world: str, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text('{"title": "A"}\n{"title": "B"}\n' if name == "b.jsonl" else "- title: A\n- title: B\n")
+    assert phantoms("import", str(tmp_path / name)).stdout == "2 taken, 0 refused\n"
+    again = phantoms("import", str(tmp_path / name))
+    assert (again.exit_code, again.stdout) == (2, "0 taken, 2 refused\n")
+    assert titles(world) == ["A", "B"]
+
+
+def test_import_as_json_prints_one_object_and_nothing_else(world: str, tmp_path: Path) -> None:
+    (tmp_path / "b.csv").write_text("title\nÄpfel\n,\nBirnen\n", encoding="utf-8")
+    result = phantoms("import", str(tmp_path / "b.csv"), "--json")
+    assert (result.exit_code, result.stderr) == (0, "")
+    report = json.loads(result.stdout)
+    assert (len(report["taken"]), report["good"], report["refused"]) == (2, 2, [])
+    (tmp_path / "b.csv").write_text("title\nCherries\nA,B\n")
+    report = json.loads(phantoms("import", str(tmp_path / "b.csv"), "--json").stdout)
+    assert [r["line"] for r in report["refused"]] == [3]
+
+
+def test_a_dry_run_needs_no_database_and_stores_nothing(world: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PHANTOMS_DATABASE_URL", "")
+    (tmp_path / "b.csv").write_text("title\nA\nB,b\n")
+    result = phantoms("import", str(tmp_path / "b.csv"), "--dry-run")
+    assert (result.exit_code, result.stdout) == (2, "1 good, 1 refused\n")
+    assert titles(world) == []
+
+
+def test_a_thousand_refusals_do_not_flood_the_terminal(world: str, tmp_path: Path) -> None:
+    (tmp_path / "b.csv").write_text("title\n" + "a,b\n" * 1_000)
+    result = phantoms("import", str(tmp_path / "b.csv"))
+    assert len(result.stderr.splitlines()) == 101
+    assert result.stderr.splitlines()[-1] == "... and 900 more; --json lists all"
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"), [(".", "is a folder"), ("none.csv", "there is no file"), ("b.txt", "unknown file type")]
+)
+def test_import_of_something_else_is_named(world: str, tmp_path: Path, name: str, reason: str) -> None:
+    (tmp_path / "b.txt").write_text("title\nA\n")
+    result = phantoms("import", str(tmp_path / name))
+    assert result.exit_code == 2
+    assert reason in result.stderr
+
+
+def test_a_broken_channels_file_is_named(world: str, tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "channels.yaml").write_text("channels:\n  sea: {title: Sea}\n")
+    result = phantoms("add", "A")
+    assert result.exit_code == 2
+    assert "channels.yaml: channel 'sea': brand_voice: Field required" in result.stderr

@@ -1,0 +1,179 @@
+"""`phantoms status`, `show`, `approve` and `reject` against a real database."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, text
+from typer.testing import CliRunner, Result
+
+from phantoms_dagster.cli.main import app
+from phantoms_dagster.store.engine import engine
+
+SCENE = {"narration": "Two pump blood.\x1b[2J", "on_screen_text": "THREE [red]HEARTS"}
+SCRIPT = {"hook": "Listen :fire:", "scenes": [SCENE], "title": "Hearts", "caption": "Why?", "hashtags": ["#sea"]}
+PROBE = {"container": "mp4", "seconds": 30, "size": 1, "width": 1080, "height": 1920, "fps": 30, "video_codec": "h264"} | {
+    "pixel_format": "yuv420p",
+    "bit_rate": 1,
+    "moov_first": True,
+}
+FILE = {"sha256": "ab" * 32, "size": 10, "suffix": ".mp4"}
+RENDERED = {"kind": "rendered_video", "video": FILE, "thumbnail": FILE, "probe": PROBE, "renderer": "local", "render_id": "1"}
+POST = {"kind": "post", "platform": "youtube", "account": "sea", "remote_id": "x", "url": "https://youtu.be/x"}
+
+
+@pytest.fixture
+def database(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, database_url: str) -> Iterator[Engine]:
+    monkeypatch.setenv("PHANTOMS_HOME", str(tmp_path))
+    monkeypatch.setenv("PHANTOMS_DATABASE_URL", database_url)
+    made = engine(database_url)
+    yield made
+    made.dispose()
+
+
+def phantoms(*arguments: str, width: int = 100) -> Result:
+    result = CliRunner().invoke(app, arguments, env={"COLUMNS": str(width)})
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    assert "\x1b" not in result.output
+    return result
+
+
+def added(title: str) -> str:
+    return phantoms("add", title, "--platforms", "youtube").stdout.split()[1]
+
+
+def put(database: Engine, key: str, stage: str, state: str, output: object = None, **fields: object) -> None:
+    values = {"state": state, "output": json.dumps(output) if output else None, "ready_at": "now", **fields}
+    settings = ", ".join(f"{name} = :{name}" for name in values)
+    which = "stage = :stage AND video_id = (SELECT id FROM phantoms.videos WHERE key = :key)"
+    statement = f"UPDATE phantoms.stages SET {settings} WHERE {which}"
+    with database.begin() as connection:
+        connection.execute(text(statement), {**values, "stage": stage, "key": key})
+
+
+def rendered(database: Engine, title: str) -> str:
+    """The key of a video that waits for review."""
+    key = added(title)
+    put(database, key, "script", "done", {"kind": "script", "script": SCRIPT, "model": "m"})
+    put(database, key, "voiceover", "done", {"kind": "voiceover"})
+    put(database, key, "rendered_video", "done", RENDERED)
+    put(database, key, "approval", "ready")
+    return key
+
+
+def test_an_empty_catalogue_says_how_to_begin(database: Engine) -> None:
+    assert phantoms("status").stdout.startswith("no videos yet; add one: phantoms add")
+
+
+@pytest.mark.parametrize("width", [20, 40, 80, 100, 200])
+def test_status_keeps_keys_whole_marks_each_stage_and_says_what_to_do(database: Engine, width: int) -> None:
+    waiting, failed = rendered(database, "Why octopuses have three hearts and eight arms"), added("Honey")
+    put(database, failed, "script", "failed")
+    result = phantoms("status", width=width)
+    assert waiting in result.stdout
+    assert failed in result.stdout
+    assert "●●●○··" in result.stdout
+    assert f"phantoms approve {waiting}" in result.stdout
+    if width >= 40:
+        assert "script failed" in result.stdout
+        assert "to review" in result.stdout
+    assert ("USD" in result.stdout) == (width >= 90)
+
+
+def test_status_as_json_is_one_object(database: Engine) -> None:
+    key = rendered(database, "Hearts")
+    result = phantoms("status", "--json", "--limit", "1")
+    found = json.loads(result.stdout)
+    assert (result.stderr, found["to_review"], found["videos"][0]["key"]) == ("", [key], key)
+    assert found["videos"][0]["cost"] == 0
+    assert found["stages"]["approval"] == {"ready": 1}
+
+
+@pytest.mark.parametrize("width", [48, 80, 160])
+def test_show_tells_everything_as_it_was_written(database: Engine, width: int) -> None:
+    key = rendered(database, "Hearts [bold]and[/bold] :fire: [/nonsense]")
+    put(database, key, "youtube/variant", "failed", error_class="permanent", reason="too [long] " + "x" * 300)
+    shown = phantoms("show", "hearts", width=width).stdout
+    flat = " ".join(shown.replace("│", " ").split())
+    for part in ("Hearts [bold]and[/bold] :fire: [/nonsense]", "THREE [red]HEARTS", "Two pump blood.", "#sea"):
+        assert part in flat
+    assert "permanent" in flat
+    assert f"/media/ab/{'ab' * 31}.mp4\n" in shown
+    assert f"phantoms approve {key}\n" in shown
+    assert max(map(len, (line for line in shown.splitlines() if line.startswith(("│", "╭", " youtube"))))) <= width
+
+
+def test_show_links_posts_and_does_not_ask_for_a_decision_that_was_made(database: Engine) -> None:
+    key = rendered(database, "Hearts")
+    put(database, key, "approval", "done", {"kind": "approval"})
+    put(database, key, "youtube/post", "done", POST)
+    shown = phantoms("show", key).stdout
+    assert "youtube/post: https://youtu.be/x\n" in shown
+    assert "waits for you" not in shown
+
+
+def test_show_as_json_is_one_object(database: Engine) -> None:
+    key = rendered(database, "Hearts")
+    found = json.loads(phantoms("show", key, "--json").stdout)
+    assert (found["key"], found["brief"]["title"], found["stages"]["script"]["state"]) == (key, "Hearts", "done")
+
+
+def test_a_key_that_is_not_there_or_not_clear_is_said(database: Engine) -> None:
+    first, second = added("Sea one"), added("Sea two")
+    missing, unclear = phantoms("show", "lake"), phantoms("show", "sea-")
+    assert (missing.exit_code, unclear.exit_code) == (2, 2)
+    assert "no video 'lake'; `phantoms status` lists them" in missing.stderr
+    assert first in unclear.stderr
+    assert second in unclear.stderr
+    assert phantoms("show", "lake", "--json").stdout == ""
+    assert len(phantoms("show", "x" * 100_000).stderr) < 5_000
+
+
+def test_approve_and_reject_record_who_decided_and_why(database: Engine) -> None:
+    good, bad = rendered(database, "Good"), rendered(database, "Bad")
+    assert phantoms("approve", "good", "--reviewer", "Ada").stdout == f"approved {good}\n"
+    assert phantoms("reject", "bad", "--note", "dull", "--reviewer", "Bob").stdout == f"rejected {bad}\n"
+    with database.connect() as connection:
+        rows = connection.execute(text("SELECT approved, reviewer, note, via FROM phantoms.approvals ORDER BY id")).all()
+    assert [tuple(row) for row in rows] == [(True, "Ada", "", "cli"), (False, "Bob", "dull", "cli")]
+
+
+def test_all_decides_everything_that_waits_and_then_nothing(database: Engine) -> None:
+    keys = {rendered(database, title) for title in ("One", "Two", "Three")}
+    added("Not rendered")
+    result = phantoms("approve", "--all")
+    assert {line.removeprefix("approved ") for line in result.stdout.splitlines()} == keys
+    assert phantoms("approve", "--all").stdout == "nothing waits for review\n"
+
+
+def test_a_video_that_is_not_rendered_yet_keeps_no_other_from_being_decided(database: Engine) -> None:
+    early, ready = added("Early"), rendered(database, "Ready")
+    result = phantoms("approve", early, ready)
+    assert result.exit_code == 2
+    assert f"error: {early} is not rendered yet" in result.stderr
+    assert result.stdout == f"approved {ready}\n"
+
+
+def test_a_mistyped_name_leaves_everything_undecided(database: Engine) -> None:
+    ready = rendered(database, "Ready")
+    assert phantoms("approve", ready, "misstyped").exit_code == 2
+    assert json.loads(phantoms("status", "--json").stdout)["to_review"] == [ready]
+
+
+def test_naming_nothing_or_both_is_refused(database: Engine) -> None:
+    assert phantoms("approve").exit_code == 2
+    assert phantoms("reject", "x", "--all").exit_code == 2
+
+
+def test_a_reviewer_without_a_name_on_this_machine_is_a_number(database: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown() -> str:
+        raise KeyError("getpwuid(): uid not found: 4711")
+
+    monkeypatch.setattr("getpass.getuser", unknown)
+    key = rendered(database, "Good")
+    assert phantoms("approve", key).exit_code == 0
+    with database.connect() as connection:
+        assert str(connection.execute(text("SELECT reviewer FROM phantoms.approvals")).scalar()).startswith("uid ")

@@ -1,0 +1,213 @@
+"""The ledgers of posts and paid renders: legal steps only, one at a time on an account, and nobody stale."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from phantoms_dagster.domain.errors import IllegalTransition, NotYet, StaleClaim
+from phantoms_dagster.domain.stages import POST_TRANSITIONS, PostState, State
+from phantoms_dagster.domain.work import Claim, Ending
+from phantoms_dagster.store.ledgers import PostgresLedgers, PostgresPostJournal
+from phantoms_dagster_tests.integration.stage_world import World, finished, media_file, open_world
+
+BEFORE_POST = ("script", "voiceover", "rendered_video", "approval", "youtube/variant")
+STEPS = (PostState.OPENED, PostState.UPLOADING, PostState.COMMITTING, PostState.PUBLISHED, PostState.CONFIRMED)
+
+
+@pytest.fixture
+async def world(database_url: str) -> AsyncIterator[World]:
+    async with open_world(database_url) as opened:
+        yield opened
+
+
+async def ready_to_post(world: World, count: int = 1) -> list[str]:
+    keys = world.add(count)
+    await world.carry(keys, *BEFORE_POST)
+    return keys
+
+
+async def opened(world: World, claim: Claim, *, account: str = "main", video: str = "master") -> PostgresPostJournal:
+    ledgers = PostgresLedgers(world.async_engine)
+    return await ledgers.post(
+        claim, account=account, marker=f"{claim.video.key}-youtube", video=media_file(video), caption="words", sandbox=False
+    )
+
+
+async def journal_of(world: World, key: str, *, owner: str = "runner") -> PostgresPostJournal:
+    _, claim = await world.claimed("youtube/post", key, owner=owner)
+    return await opened(world, claim)
+
+
+async def test_a_post_goes_through_its_protocol_and_remembers_every_handle(world: World) -> None:
+    key = (await ready_to_post(world))[0]
+    journal = await journal_of(world, key)
+    assert journal.record.state is PostState.INTENT
+    assert journal.record.attempted_at is None
+    await journal.save(PostState.OPENED, handle={"session": "s1"})
+    first_sent = journal.record.attempted_at
+    await journal.save(PostState.UPLOADING, offset=500)
+    await journal.save(PostState.COMMITTING)
+    await journal.save(PostState.PUBLISHED, remote_id="42", url="https://example.org/42")
+    record = await journal.save(PostState.CONFIRMED)
+    assert (record.state, record.handle, record.offset, record.remote_id) == (PostState.CONFIRMED, {"session": "s1"}, 500, "42")
+    assert record.attempted_at == first_sent is not None
+    row = world.rows("SELECT * FROM phantoms.posts")[0]
+    assert (row["marker"], row["video_sha256"]) == (f"{key}-youtube", media_file("master").sha256)
+    assert row["caption_sha256"] == hashlib.sha256(b"words").hexdigest()
+    assert row["published_at"] is not None
+
+
+@pytest.mark.parametrize("state", PostState)
+async def test_a_step_that_the_table_does_not_allow_is_refused_and_not_written(world: World, state: PostState) -> None:
+    key = (await ready_to_post(world))[0]
+    journal = await journal_of(world, key)
+    world.write("UPDATE phantoms.posts SET state = :state", state=str(state))
+    world.let_leases_expire()
+    journal = await journal_of(world, key, owner="second")
+    for step in set(PostState) - POST_TRANSITIONS[state]:
+        with pytest.raises(IllegalTransition, match=f"a post that is {state} cannot become {step}"):
+            await journal.save(step)
+    assert world.rows("SELECT state FROM phantoms.posts")[0]["state"] == state
+
+
+async def test_after_a_kill_the_journal_stands_where_its_last_step_left_it(world: World) -> None:
+    key = (await ready_to_post(world))[0]
+    journal = await journal_of(world, key)
+    await journal.save(PostState.OPENED, handle={"session": "s1"})
+    await journal.save(PostState.UPLOADING, offset=700)
+    world.let_leases_expire()
+    again = await journal_of(world, key, owner="second")
+    assert (again.record.state, again.record.handle, again.record.offset) == (PostState.UPLOADING, {"session": "s1"}, 700)
+    assert len(world.rows("SELECT id FROM phantoms.posts")) == 1
+
+
+@pytest.mark.parametrize("steps", range(5))
+async def test_a_runner_that_was_taken_over_cannot_move_the_post_at_any_step(world: World, steps: int) -> None:
+    key = (await ready_to_post(world))[0]
+    journal = await journal_of(world, key)
+    for step in STEPS[:steps]:
+        await journal.save(step)
+    before = world.rows("SELECT state, updated_at FROM phantoms.posts")
+    world.let_leases_expire()
+    await world.claimed("youtube/post", key, owner="second")
+    with pytest.raises(StaleClaim):
+        await journal.save(STEPS[steps])
+    assert world.rows("SELECT state, updated_at FROM phantoms.posts") == before
+
+
+async def test_only_one_post_is_in_flight_on_an_account(world: World) -> None:
+    one, other = await ready_to_post(world, 2)
+    first, second = await journal_of(world, one), await journal_of(world, other)
+    await first.save(PostState.OPENED)
+    with pytest.raises(NotYet, match=f"{one} is being published on youtube:main"):
+        await second.save(PostState.OPENED)
+    assert second.record.state is PostState.INTENT
+    for step in STEPS[1:4]:
+        await first.save(step)
+    await second.save(PostState.OPENED)
+
+
+async def test_many_that_open_at_once_on_one_account_leave_one_winner(world: World) -> None:
+    journals = [await journal_of(world, key) for key in await ready_to_post(world, 8)]
+    ended = await asyncio.gather(*(journal.save(PostState.OPENED) for journal in journals), return_exceptions=True)
+    assert sorted(type(answer).__name__ for answer in ended) == ["NotYet"] * 7 + ["PostRecord"]
+    assert [row["n"] for row in world.rows("SELECT count(*) AS n FROM phantoms.posts WHERE state = 'opened'")] == [1]
+
+
+async def test_posts_on_different_accounts_do_not_wait_for_each_other(world: World) -> None:
+    one, other = await ready_to_post(world, 2)
+    _, first = await world.claimed("youtube/post", one)
+    _, second = await world.claimed("youtube/post", other)
+    await (await opened(world, first, account="a")).save(PostState.OPENED)
+    await (await opened(world, second, account="b")).save(PostState.OPENED)
+
+
+@pytest.mark.parametrize("how", ["killed", "deferred"])
+async def test_a_post_that_nobody_works_on_does_not_keep_its_account_busy(world: World, how: str) -> None:
+    one, other = await ready_to_post(world, 2)
+    store, claim = await world.claimed("youtube/post", one)
+    await (await opened(world, claim)).save(PostState.OPENED)
+    if how == "killed":
+        world.let_leases_expire()
+    else:
+        await store.finish(claim, Ending(State.DEFERRED, retry_at=datetime.now(UTC) + timedelta(hours=1), counts=False))
+    await (await journal_of(world, other, owner="second")).save(PostState.OPENED)
+
+
+async def test_a_refused_post_takes_the_new_bytes_and_an_open_one_keeps_its_own(world: World) -> None:
+    key = (await ready_to_post(world))[0]
+    _, claim = await world.claimed("youtube/post", key)
+    journal = await opened(world, claim, video="first")
+    await journal.save(PostState.OPENED)
+    await opened(world, claim, video="second")
+    assert world.rows("SELECT video_sha256 AS s FROM phantoms.posts")[0]["s"] == media_file("first").sha256
+    await journal.save(PostState.FAILED)
+    await opened(world, claim, video="second")
+    assert world.rows("SELECT video_sha256 AS s FROM phantoms.posts")[0]["s"] == media_file("second").sha256
+
+
+async def test_a_post_that_starts_over_forgets_when_it_was_first_sent(world: World) -> None:
+    key = (await ready_to_post(world))[0]
+    journal = await journal_of(world, key)
+    await journal.save(PostState.OPENED, handle={"session": "s1"})
+    record = await journal.save(PostState.INTENT)
+    assert (record.attempted_at, record.handle) == (None, {"session": "s1"})
+
+
+async def test_a_post_that_failed_in_the_sandbox_is_not_called_a_sandbox_post_when_it_is_made_for_real(world: World) -> None:
+    key = (await ready_to_post(world))[0]
+    _, claim = await world.claimed("youtube/post", key)
+    ledgers = PostgresLedgers(world.async_engine)
+    for sandbox in (True, False):
+        await ledgers.post(claim, account="main", marker="m", video=media_file("v"), caption="", sandbox=sandbox)
+        assert world.rows("SELECT sandbox FROM phantoms.posts")[0]["sandbox"] is sandbox
+
+
+async def test_a_render_is_one_row_a_revision_and_starts_empty_after_regeneration(world: World) -> None:
+    key = world.add()[0]
+    await world.carry([key], "script", "voiceover")
+    ledgers = PostgresLedgers(world.async_engine)
+    store, claim = await world.claimed("rendered_video", key)
+    journal = await ledgers.render(claim)
+    await journal.save("sending", attempt_id="a1")
+    await journal.save("submitted", render_id="r1")
+    assert (await ledgers.render(claim)).record == journal.record
+    await store.finish(claim, finished("rendered_video"))
+    await store.regenerate(claim.stage, [key])
+    _, again = await world.claimed("rendered_video", key, owner="second")
+    fresh = await ledgers.render(again)
+    assert (fresh.record.state, fresh.record.render_id, fresh.record.attempt_id) == ("intent", None, None)
+    assert len(world.rows("SELECT id FROM phantoms.renders")) == 2
+
+
+async def test_a_render_knows_when_it_was_sent_and_an_intent_forgets_the_old_render(world: World) -> None:
+    key = world.add()[0]
+    await world.carry([key], "script", "voiceover")
+    _, claim = await world.claimed("rendered_video", key)
+    journal = await PostgresLedgers(world.async_engine).render(claim)
+    prepared = (await journal.save("intent", attempt_id="a1")).attempted_at
+    sent = (await journal.save("sending", attempt_id="a1")).attempted_at
+    assert prepared is not None
+    assert sent is not None
+    assert sent > prepared
+    assert (await journal.save("submitted", render_id="r1")).attempted_at == sent
+    record = await journal.save("intent")
+    assert (record.render_id, record.attempt_id) == (None, "a1")
+
+
+async def test_a_runner_that_was_taken_over_cannot_move_the_render(world: World) -> None:
+    key = world.add()[0]
+    await world.carry([key], "script", "voiceover")
+    _, claim = await world.claimed("rendered_video", key)
+    journal = await PostgresLedgers(world.async_engine).render(claim)
+    await journal.save("sending", attempt_id="a1")
+    world.let_leases_expire()
+    await world.claimed("rendered_video", key, owner="second")
+    with pytest.raises(StaleClaim):
+        await journal.save("intent")
+    assert world.rows("SELECT state FROM phantoms.renders")[0]["state"] == "sending"

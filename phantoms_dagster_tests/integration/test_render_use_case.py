@@ -1,0 +1,338 @@
+"""Rendering through the ledger of paid renders: submitted at most once, followed after a crash, paid for once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from phantoms_dagster.domain.errors import NotYet, Permanent, Transient, Unknown
+from phantoms_dagster.domain.models import MediaFile, Platform, Probe, RenderedVideoOutput
+from phantoms_dagster.domain.ports import AboutToBill, RenderJob, RenderStatus
+from phantoms_dagster.domain.retry import RetryPolicy
+from phantoms_dagster.domain.stages import stage
+from phantoms_dagster.domain.work import Made, Result, Work
+from phantoms_dagster.production.rendering import RenderVideo
+from phantoms_dagster.production.runner import StageRunner
+from phantoms_dagster.store.ledgers import PostgresLedgers
+from phantoms_dagster_tests.integration.stage_world import CHANNEL, PERSON, PROBE, FakeClock, World, media_file, open_world
+
+STAGE = stage("rendered_video")
+RENDERING = RenderStatus("rendering")
+DONE = RenderStatus("done", url="https://example.org/r1.mp4", cost=Decimal("0.20"))
+
+
+@pytest.fixture
+async def world(database_url: str) -> AsyncIterator[World]:
+    async with open_world(database_url) as opened:
+        yield opened
+
+
+class Service:
+    """A render API that outlives its clients: what it accepted, it bills and renders.
+
+    `trouble`, taken from the front, happens on submissions: `refuse` and `unsent` before billing, `reject`, `lose` (accepted,
+    the answer lost), `vanish` (lost, and never accepted), `kill` (our process ends after acceptance), `kill before`.
+    """
+
+    provider = "render-api"
+    sandbox = False
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.trouble: list[str] = []
+        self.statuses: list[RenderStatus] = []
+        self.billed: dict[str, str] = {}
+        self.seen: list[tuple[str, str]] = []
+        self.asked: list[str] = []
+        self.findable = True
+
+    def journal(self) -> str:
+        """The state of the ledger's newest row, as another process would read it."""
+        return str(self._world.rows("SELECT state FROM phantoms.renders ORDER BY id DESC LIMIT 1")[0]["state"])
+
+    async def submit(self, job: RenderJob, about_to_bill: AboutToBill) -> str:
+        trouble = self.trouble.pop(0) if self.trouble else ""
+        self.seen.append(("upload", self.journal()))
+        if trouble == "refuse":
+            raise Permanent("no credits", provider=self.provider, code="402")
+        if trouble == "kill before":
+            raise asyncio.CancelledError
+        await about_to_bill()
+        self.seen.append(("bill", self.journal()))
+        if trouble == "unsent":
+            raise Transient("connection refused", provider=self.provider)
+        if trouble == "vanish":
+            raise Unknown("the answer was lost", provider=self.provider)
+        self.billed[job.attempt_id] = f"r{len(self.billed) + 1}"
+        if trouble == "lose":
+            raise Unknown("the answer was lost", provider=self.provider)
+        if trouble == "kill":
+            raise asyncio.CancelledError
+        return self.billed[job.attempt_id]
+
+    async def status(self, render_id: str) -> RenderStatus:
+        self.asked.append(render_id)
+        self.seen.append(("status", self.journal()))
+        return self.statuses.pop(0) if self.statuses else DONE
+
+    async def find(self, attempt_id: str) -> str | None:
+        return self.billed.get(attempt_id) if self.findable else None
+
+    async def fetch(self, render_id: str, destination: Path) -> None:
+        await asyncio.to_thread(destination.write_bytes, render_id.encode())
+
+
+class Studio:
+    """Sees what it is told to see."""
+
+    def __init__(self) -> None:
+        self.sees = PROBE
+
+    async def probe(self, path: Path, *, loudness: bool = False) -> Probe:
+        assert path.exists()
+        return self.sees
+
+    async def thumbnail(self, path: Path, destination: Path) -> None:
+        await asyncio.to_thread(destination.write_bytes, b"still")
+
+    async def fit(self, path: Path, platform: Platform, destination: Path) -> str:
+        raise NotImplementedError
+
+
+class Media:
+    """A media store that names files by their content."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.scratches: list[Path] = []
+
+    async def add(self, path: Path) -> MediaFile:
+        return media_file(await asyncio.to_thread(path.read_text), path.suffix)
+
+    async def local(self, file: MediaFile) -> Path:
+        return self._folder / "voice.wav"
+
+    def scratch(self) -> Path:
+        self.scratches.append(self._folder / f"scratch-{len(self.scratches)}")
+        self.scratches[-1].mkdir()
+        return self.scratches[-1]
+
+
+class Shop:
+    """A video that waits for its render, and everything that makes it."""
+
+    def __init__(self, world: World, folder: Path) -> None:
+        self.world = world
+        self.service = Service(world)
+        self.studio = Studio()
+        self.media = Media(folder)
+        self.clock = FakeClock()
+        self._runs = 0
+
+    async def video(self) -> str:
+        key = self.world.add()[0]
+        await self.world.carry([key], "script", "voiceover")
+        return key
+
+    def use_case(self, *, patience_seconds: float = 30) -> RenderVideo:
+        return RenderVideo(
+            renderer=self.service,
+            studio=self.studio,
+            media=self.media,
+            ledgers=PostgresLedgers(self.world.async_engine),
+            clock=self.clock,
+            poll_seconds=3,
+            patience_seconds=patience_seconds,
+        )
+
+    async def attempt(self, key: str, *, patience_seconds: float = 30) -> Made:
+        """One try, as a fresh process would make it: whoever held the video before is dead."""
+        self.world.let_leases_expire()
+        self._runs += 1
+        store, claim = await self.world.claimed("rendered_video", key, owner=f"process-{self._runs}")
+        return await self.use_case(patience_seconds=patience_seconds)(Work(claim, await store.attempt(claim)))
+
+    async def run(self, key: str, *, attempts: int = 3) -> Result:
+        """A whole run."""
+        self.world.let_leases_expire()
+        self._runs += 1
+        runner = StageRunner(
+            store=self.world.store(),
+            use_cases={"rendered_video": self.use_case()},
+            clock=self.clock,
+            policy=RetryPolicy(attempts=attempts, patience_seconds=120),
+            random=lambda: 1.0,
+            new_owner=lambda: f"process-{self._runs}",
+            in_flight=10,
+            heartbeat_seconds=20,
+        )
+        return (await runner.run(STAGE, [key], PERSON))[0]
+
+
+@pytest.fixture
+async def shop(world: World, tmp_path: Path) -> Shop:
+    return Shop(world, tmp_path)
+
+
+async def test_a_render_is_written_down_before_it_is_billed_and_before_it_is_followed(shop: Shop) -> None:
+    made = await shop.attempt(await shop.video())
+    assert shop.service.seen == [("upload", "intent"), ("bill", "sending"), ("status", "submitted")]
+    assert shop.service.journal() == "done"
+    assert isinstance(made.output, RenderedVideoOutput)
+    assert (made.output.render_id, made.output.renderer, made.cost, made.provider_ref) == (
+        "r1",
+        "render-api",
+        Decimal("0.20"),
+        "r1",
+    )
+    assert (made.output.video, made.output.thumbnail) == (media_file("r1"), media_file("still", ".jpg"))
+    assert not any(folder.exists() for folder in shop.media.scratches)
+
+
+async def test_a_render_is_looked_at_until_it_is_done(shop: Shop) -> None:
+    shop.service.statuses = [RENDERING] * 4
+    await shop.attempt(await shop.video())
+    assert shop.clock.slept == [3.0] * 4
+    assert shop.service.asked == ["r1"] * 5
+
+
+async def test_a_render_that_outlasts_the_patience_is_left_and_found_finished_later(shop: Shop) -> None:
+    key = await shop.video()
+    shop.service.statuses = [RENDERING] * 11
+    with pytest.raises(NotYet, match="render r1 is still running"):
+        await shop.attempt(key)
+    assert shop.service.journal() == "submitted"
+    made = await shop.attempt(key)
+    assert made.provider_ref == "r1"
+    assert len(shop.service.billed) == 1
+
+
+async def test_a_process_killed_after_its_submission_resumes_with_the_same_render(shop: Shop) -> None:
+    key = await shop.video()
+    shop.service.trouble = ["kill"]
+    with pytest.raises(asyncio.CancelledError):
+        await shop.attempt(key)
+    assert shop.service.journal() == "sending"
+    made = await shop.attempt(key)
+    assert (made.provider_ref, list(shop.service.billed.values())) == ("r1", ["r1"])
+
+
+async def test_a_process_killed_while_it_follows_a_render_resumes_with_the_same_one(shop: Shop) -> None:
+    key = await shop.video()
+    shop.service.statuses = [RENDERING]
+    with pytest.raises(NotYet):
+        await shop.attempt(key, patience_seconds=0)
+    shop.world.let_leases_expire()
+    assert (await shop.run(key)).ending == "done"
+    assert (shop.service.asked, len(shop.service.billed)) == (["r1", "r1"], 1)
+
+
+async def test_a_process_killed_before_anything_was_billed_starts_afresh(shop: Shop) -> None:
+    key = await shop.video()
+    shop.service.trouble = ["kill before"]
+    with pytest.raises(asyncio.CancelledError):
+        await shop.attempt(key)
+    assert shop.service.journal() == "intent"
+    assert (await shop.attempt(key)).provider_ref == "r1"
+
+
+async def test_an_answer_that_was_lost_is_found_again_by_the_attempts_marker(shop: Shop) -> None:
+    key = await shop.video()
+    shop.service.trouble = ["lose"]
+    with pytest.raises(Unknown):
+        await shop.attempt(key)
+    assert shop.service.journal() == "unknown"
+    made = await shop.attempt(key)
+    assert (made.provider_ref, len(shop.service.billed)) == ("r1", 1)
+
+
+@pytest.mark.parametrize("trouble", ["lose", "kill"])
+async def test_what_may_have_been_billed_is_not_sent_again_before_it_must_have_ended(shop: Shop, trouble: str) -> None:
+    key = await shop.video()
+    shop.service.trouble = [trouble]
+    shop.service.findable = False
+    with pytest.raises((Unknown, asyncio.CancelledError)):
+        await shop.attempt(key)
+    for minutes in (0, 15, 14):
+        shop.clock.time += timedelta(minutes=minutes)
+        with pytest.raises(Unknown) as caught:
+            await shop.attempt(key)
+        assert caught.value.code == "render_unknown"
+        assert caught.value.retry_after is not None
+        assert caught.value.retry_after > 0
+    assert len(shop.service.billed) == 1
+    shop.clock.time += timedelta(minutes=2)
+    with pytest.raises(Transient) as lost:
+        await shop.attempt(key)
+    assert lost.value.code == "render_lost"
+    assert len(shop.service.billed) == 1
+    assert (await shop.attempt(key)).provider_ref == "r2"
+
+
+async def test_a_render_that_turns_up_late_is_still_used(shop: Shop) -> None:
+    key = await shop.video()
+    shop.service.trouble, shop.service.findable = ["lose"], False
+    for _ in range(2):
+        with pytest.raises(Unknown):
+            await shop.attempt(key)
+    shop.service.findable = True
+    assert (await shop.attempt(key)).provider_ref == "r1"
+
+
+async def test_a_lost_answer_defers_the_video_without_using_up_an_attempt(shop: Shop) -> None:
+    key = await shop.video()
+    shop.service.trouble, shop.service.findable = ["vanish"], False
+    result = await shop.run(key)
+    assert result.ending == "deferred"
+    assert shop.world.row(key, "rendered_video")["attempts"] == 0
+    assert len([step for step, _ in shop.service.seen if step == "bill"]) == 1
+
+
+async def test_a_render_that_failed_costs_an_attempt_and_the_next_one_is_a_new_render(shop: Shop) -> None:
+    key = await shop.video()
+    shop.service.statuses = [RenderStatus("failed", error="out of memory")]
+    result = await shop.run(key)
+    assert (result.ending, result.output.render_id if isinstance(result.output, RenderedVideoOutput) else "") == ("done", "r2")
+    assert shop.world.row(key, "rendered_video")["attempts"] == 1
+    assert shop.world.attempts(key, "rendered_video")[0]["message"] == "the render failed: out of memory"
+    assert len(set(shop.service.billed)) == 2
+
+
+async def test_renders_that_keep_failing_end_in_a_dead_letter(shop: Shop) -> None:
+    key = await shop.video()
+    shop.service.statuses = [RenderStatus("failed")] * 5
+    result = await shop.run(key, attempts=2)
+    assert (result.ending, result.message) == ("failed", "the render failed: no reason given")
+    assert (len(shop.service.billed), len(shop.world.letters(key))) == (2, 1)
+
+
+@pytest.mark.parametrize(("trouble", "error"), [("refuse", Permanent), ("unsent", Transient)])
+async def test_what_was_never_accepted_may_be_sent_again_at_once(shop: Shop, trouble: str, error: type[Exception]) -> None:
+    key = await shop.video()
+    shop.service.trouble = [trouble]
+    with pytest.raises(error):
+        await shop.attempt(key)
+    assert shop.service.journal() == "intent"
+    assert (await shop.attempt(key)).provider_ref == "r1"
+
+
+async def test_a_file_that_is_too_short_is_not_taken(shop: Shop) -> None:
+    key = await shop.video()
+    shop.studio.sees = PROBE.model_copy(update={"seconds": 0.4})
+    with pytest.raises(Permanent, match=r"unusable \(0\.4 s\)"):
+        await shop.attempt(key)
+    assert not any(folder.exists() for folder in shop.media.scratches)
+
+
+async def test_a_video_that_has_cost_more_than_its_budget_is_not_rendered_again(shop: Shop) -> None:
+    key = await shop.video()
+    shop.world.write("UPDATE phantoms.attempts SET cost = :cost WHERE stage = 'script'", cost=CHANNEL.budget_usd + 1)
+    with pytest.raises(Permanent, match=r"2\.00 USD are spent already") as caught:
+        await shop.attempt(key)
+    assert caught.value.code == "over_budget"
+    assert shop.service.seen == []

@@ -1,0 +1,180 @@
+"""The inbox folder: what is taken, what is left alone, and that neither a crash nor a bad file costs the others."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from phantoms_dagster.domain.channels import default_text, parse
+from phantoms_dagster.domain.models import Brief
+from phantoms_dagster.production import inbox as inbox_module
+from phantoms_dagster.production.inbox import InboxReport, take_inbox
+
+CHANNELS = parse(default_text())
+
+
+class Shelf:
+    """A catalogue that knows a brief by its fingerprint."""
+
+    def __init__(self) -> None:
+        self.titles: dict[str, str] = {}
+        self.sources: list[str] = []
+
+    def add(self, briefs: Sequence[Brief], source: str) -> tuple[int, int]:
+        new = [b for b in briefs if b.fingerprint not in self.titles]
+        self.titles.update({b.fingerprint: b.title for b in new})
+        self.sources.append(source)
+        return len(new), len(briefs) - len(new)
+
+
+@pytest.fixture
+def shelf() -> Shelf:
+    return Shelf()
+
+
+def take(folder: Path, shelf: Shelf, quiet_seconds: float = 0.0) -> list[InboxReport]:
+    return take_inbox(folder, lambda: CHANNELS, shelf.add, quiet_seconds=quiet_seconds)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file() or p.is_symlink())
+
+
+def test_a_good_file_is_taken_and_a_bad_one_moved_aside_with_its_errors(tmp_path: Path, shelf: Shelf) -> None:
+    (tmp_path / "a.csv").write_text("title\nA\n")
+    (tmp_path / "b.csv").write_text("title,priority\nB,1\nC,urgent\n")
+    reports = take(tmp_path, shelf)
+    assert [(r.file, r.taken, r.known, len(r.refused)) for r in reports] == [("a.csv", 1, 0, 0), ("b.csv", 1, 0, 1)]
+    assert names(tmp_path) == ["refused/b.csv", "refused/b.csv.errors.txt", "taken/a.csv"]
+    assert (tmp_path / "refused/b.csv.errors.txt").read_text().startswith("b.csv:3: bad priority")
+    assert sorted(shelf.titles.values()) == ["A", "B"]
+    assert shelf.sources == ["inbox:a.csv", "inbox:b.csv"]
+
+
+def test_no_inbox_is_an_empty_inbox(tmp_path: Path, shelf: Shelf) -> None:
+    assert take(tmp_path / "none", shelf) == []
+
+
+def test_a_file_touched_a_moment_ago_is_left_alone_even_if_its_copy_kept_an_old_date(tmp_path: Path, shelf: Shelf) -> None:
+    (tmp_path / "a.csv").write_text("title\nhalf a ti")
+    os.utime(tmp_path / "a.csv", (0, 0))
+    assert take(tmp_path, shelf, quiet_seconds=60) == []
+    assert names(tmp_path) == ["a.csv"]
+    assert not shelf.titles
+
+
+def test_a_file_dated_in_the_future_is_not_left_forever(tmp_path: Path, shelf: Shelf) -> None:
+    (tmp_path / "a.csv").write_text("title\nA\n")
+    os.utime(tmp_path / "a.csv", (2**33, 2**33))
+    assert [r.taken for r in take(tmp_path, shelf)] == [1]
+
+
+def test_a_file_that_grows_while_it_is_read_stays_and_is_taken_whole_later(tmp_path: Path, shelf: Shelf) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("title\nA\n")
+
+    def add_while_it_grows(briefs: Sequence[Brief], source: str) -> tuple[int, int]:
+        with path.open("a") as file:
+            file.write("B\n")
+        return shelf.add(briefs, source)
+
+    assert take_inbox(tmp_path, lambda: CHANNELS, add_while_it_grows, quiet_seconds=0) == []
+    assert names(tmp_path) == ["a.csv"]
+    assert [(r.taken, r.known) for r in take(tmp_path, shelf)] == [(1, 1)]
+    assert sorted(shelf.titles.values()) == ["A", "B"]
+
+
+def test_a_crash_between_adding_and_moving_doubles_nothing(tmp_path: Path, shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.csv").write_text("title\nA\nB\n,\n,\nC,too much\n")
+
+    def killed(self: Path, target: Path) -> Path:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", killed)
+        with pytest.raises(KeyboardInterrupt):
+            take(tmp_path, shelf)
+    assert [(r.taken, r.known) for r in take(tmp_path, shelf)] == [(0, 2)]
+    assert len(shelf.titles) == 2
+    assert names(tmp_path) == ["refused/a.csv", "refused/a.csv.errors.txt"]
+
+
+def test_a_second_file_of_the_same_name_replaces_nothing(tmp_path: Path, shelf: Shelf) -> None:
+    for title in ("A", "B", "C"):
+        (tmp_path / "a.csv").write_text(f"title\n{title}\n")
+        take(tmp_path, shelf)
+    assert names(tmp_path) == ["taken/a-2.csv", "taken/a-3.csv", "taken/a.csv"]
+    assert (tmp_path / "taken/a.csv").read_text() == "title\nA\n"
+    assert (tmp_path / "taken/a-3.csv").read_text() == "title\nC\n"
+
+
+def test_an_unreadable_file_is_reported_and_blocks_no_other(tmp_path: Path, shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a", "b", "c"):
+        (tmp_path / f"{name}.csv").write_text(f"title\n{name}\n")
+    opened = Path.open
+
+    def refusing(self: Path, *args: object, **kwargs: object) -> object:
+        if self.name == "b.csv":
+            raise PermissionError(13, "Permission denied", str(self))
+        return opened(self, *args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Path, "open", refusing)
+    reports = take(tmp_path, shelf)
+    assert [(r.file, r.taken) for r in reports] == [("a.csv", 1), ("b.csv", 0), ("c.csv", 1)]
+    assert "Permission denied" in reports[1].refused[0].reason
+    assert names(tmp_path) == ["b.csv", "taken/a.csv", "taken/c.csv"]
+
+
+def test_a_file_that_cannot_be_moved_is_reported_and_blocks_no_other(tmp_path: Path, shelf: Shelf) -> None:
+    long = "a" * 250 + ".csv"  # the name of its errors would be too long for the file system
+    (tmp_path / long).write_text("title\n,\nA,b\n")
+    (tmp_path / "b.csv").write_text("title\nB\n")
+    reports = take(tmp_path, shelf)
+    assert [r.taken for r in reports] == [0, 1]
+    assert "stays in the inbox" in reports[0].refused[0].reason
+
+
+def test_a_file_that_another_daemon_takes_first_is_none_of_our_business(
+    tmp_path: Path, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.csv").write_text("title\nA\n")
+    (tmp_path / "b.csv").write_text("title\nB\n")
+    free = inbox_module._free
+
+    def taken_meanwhile(place: Path) -> Path:
+        if place.name == "a.csv":
+            (tmp_path / "a.csv").unlink()
+        return free(place)
+
+    monkeypatch.setattr(inbox_module, "_free", taken_meanwhile)
+    assert [(r.file, r.taken) for r in take(tmp_path, shelf)] == [("b.csv", 1)]
+
+
+def test_links_folders_hidden_files_and_other_types_are_left_alone(tmp_path: Path, shelf: Shelf) -> None:
+    outside, inbox = tmp_path / "outside.csv", tmp_path / "inbox"
+    inbox.mkdir()
+    outside.write_text("title\nA\n")
+    (inbox / "link.csv").symlink_to(outside)
+    (inbox / "dangling.csv").symlink_to(tmp_path / "nothing")
+    (inbox / "folder.csv").mkdir()
+    os.mkfifo(inbox / "pipe.csv")
+    (inbox / ".hidden.csv").write_text("title\nA\n")
+    (inbox / "a.csv.part").write_text("title\nA\n")
+    before = sorted(p.name for p in inbox.iterdir())
+    assert take(inbox, shelf) == []
+    assert sorted(p.name for p in inbox.iterdir()) == before
+    assert outside.exists()
+
+
+def test_a_catalogue_that_does_not_answer_leaves_the_file_where_it_is(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("title\nA\n")
+
+    def down(briefs: Sequence[Brief], source: str) -> tuple[int, int]:
+        raise ConnectionError("no database")
+
+    [report] = take_inbox(tmp_path, lambda: CHANNELS, down, quiet_seconds=0)
+    assert report.taken == 0
+    assert names(tmp_path) == ["a.csv"]

@@ -1,0 +1,73 @@
+"""Settings: where Dagster's tables are, what a wrong value says, and that secrets print as stars."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from phantoms_dagster.settings import RUNNING_FILE, Settings, load
+
+
+@pytest.fixture(autouse=True)
+def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(f"PHANTOMS_{name.upper()}", raising=False)
+
+
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg", "postgresql+psycopg2", "postgresql+asyncpg"])
+def test_dagsters_url_always_names_its_driver(scheme: str) -> None:
+    settings = Settings(database_url=f"{scheme}://postgres:a%40b@postgres-db:5432/postgres?sslmode=require")
+    assert settings.dagster_url() == "postgresql+psycopg2://postgres:a%40b@postgres-db:5432/postgres?sslmode=require"
+
+
+def test_dagster_may_have_a_database_of_its_own() -> None:
+    settings = Settings(database_url="postgresql://a/ours", dagster_database_url="postgres://a/theirs")
+    assert settings.dagster_url() == "postgresql+psycopg2://a/theirs"
+    assert Settings().dagster_url() is None
+
+
+def test_a_url_without_a_scheme_is_left_for_its_reader_to_refuse() -> None:
+    assert Settings(database_url="localhost/x").dagster_url() == "localhost/x"
+
+
+def test_secrets_print_as_stars() -> None:
+    secret = "5ecr3t"
+    fields = {name: secret for name in Settings.model_fields if name.endswith(("_api_key", "_token", "database_url", "redis_url"))}
+    assert len(fields) == 8
+    settings = Settings(**fields)
+    assert secret not in f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("attempts", "zero"), ("attempts", "0"), ("sandbox", "maybe"), ("web_port", "70000"), ("lease_seconds", "0")],
+)
+def test_a_wrong_value_names_its_setting(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(f"PHANTOMS_{name.upper()}", value)
+    with pytest.raises(ValidationError) as caught:
+        Settings()
+    assert caught.value.errors()[0]["loc"] == (name,)
+
+
+def test_an_empty_variable_is_an_unset_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PHANTOMS_DATABASE_URL", "")
+    assert Settings().database_url is None
+
+
+def test_the_environment_wins_over_what_a_running_stack_left(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PHANTOMS_HOME", str(tmp_path))
+    (tmp_path / RUNNING_FILE).write_text("PHANTOMS_WEB_URL=http://left\nPHANTOMS_SANDBOX_URL=http://left\n")
+    monkeypatch.setenv("PHANTOMS_WEB_URL", "http://set")
+    settings = load()
+    assert (settings.web_url, settings.sandbox_url) == ("http://set", "http://left")
+
+
+def test_paths_are_in_the_data_directory_unless_they_are_set(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path, media=tmp_path / "elsewhere")
+    assert [settings.path(name) for name in ("channels", "inbox", "media")] == [
+        tmp_path / "channels.yaml",
+        tmp_path / "inbox",
+        tmp_path / "elsewhere",
+    ]
