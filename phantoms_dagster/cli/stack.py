@@ -89,7 +89,8 @@ class Stack:
         self._say("dagster: preparing the instance")
         self._initialise(environment)
         needed = tuple(workshop.endpoints.sandbox_needed)
-        specs = [*([self._sandbox(settings, environment)] if needed else []), *self._dagster(settings, environment)]
+        ours = needed and self._settings.sandbox_url is None
+        specs = [*([self._sandbox(settings, environment)] if ours else []), *self._dagster(settings, environment)]
         self._supervisor = Supervisor(specs, logs=self._home / "logs", notify=self._warn)
         self._exit.callback(self._supervisor.stop)
         self._say("starting " + ", ".join(spec.name for spec in specs))

@@ -184,8 +184,11 @@ class StageStore(Protocol):
         """Renew the lease of everything that owner holds."""
         ...
 
-    async def regenerate(self, stage: Stage, keys: Sequence[str]) -> None:
-        """Make done rows ready again as a new revision; void what depends on them. Raises InvalidInput when a post is in flight."""
+    async def regenerate(self, stage: Stage, keys: Sequence[str], *, run_id: str = "") -> None:
+        """Make done rows ready again as a new revision, except those that this very run has made; void what depends on them.
+
+        Raises InvalidInput when a post is in flight.
+        """
         ...
 
     async def attempt(self, claim: Claim) -> Attempt:

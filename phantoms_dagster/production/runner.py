@@ -79,7 +79,7 @@ class StageRunner:
         """
         owner = self._new_owner()
         if regenerate:
-            await self._store.regenerate(stage, keys)
+            await self._store.regenerate(stage, keys, run_id=context.run_id)
         claims = await self._store.claim(stage, keys, owner=owner, context=context)
         results: dict[str, Result] = {}
 

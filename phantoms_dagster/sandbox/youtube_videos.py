@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
@@ -88,7 +89,7 @@ class Video:
         """The video as the API answers it, with these parts."""
         now = sandbox.now()
         body: dict[str, Any] = {"kind": "youtube#video", "etag": short_hash(self.id, self.status, length=27), "id": self.id}
-        made = {
+        made: dict[str, Callable[[float], dict[str, Any] | None]] = {
             "snippet": self._snippet,
             "status": self._status,
             "contentDetails": self._content_details,

@@ -41,15 +41,22 @@ _OPEN_POST = text(
 # `before` makes a repeated commit (its first answer lost) find its own row; `generation` refuses a stale runner.
 _SAVE_POSTS = text(
     """
+    WITH g AS (
+        SELECT * FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(
+            id bigint, stage text, generation bigint, state text, handle jsonb, upload_offset bigint, remote_id text, url text)
+    ), ours AS (
+        -- Locked, so that a takeover which is being committed is waited for and then seen.
+        SELECT g.id FROM g JOIN phantoms.posts q ON q.id = g.id
+        JOIN phantoms.stages s ON s.video_id = q.video_id AND s.stage = g.stage AND s.generation = g.generation
+        WHERE s.state = 'running' ORDER BY s.video_id FOR SHARE OF s
+    )
     UPDATE phantoms.posts p
     SET state = g.state, handle = COALESCE(g.handle, p.handle), upload_offset = COALESCE(g.upload_offset, p.upload_offset),
         remote_id = COALESCE(g.remote_id, p.remote_id), url = COALESCE(g.url, p.url), updated_at = clock_timestamp(),
         attempted_at = CASE WHEN g.state = 'intent' THEN NULL ELSE COALESCE(p.attempted_at, clock_timestamp()) END,
         published_at = CASE WHEN g.state = 'published' THEN COALESCE(p.published_at, clock_timestamp()) ELSE p.published_at END
-    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS g(
-        id bigint, stage text, generation bigint, state text, handle jsonb, upload_offset bigint, remote_id text, url text)
-    JOIN phantoms.stages s ON s.stage = g.stage AND s.generation = g.generation AND s.state = 'running'
-    WHERE p.id = g.id AND s.video_id = p.video_id
+    FROM g JOIN ours ON ours.id = g.id
+    WHERE p.id = g.id
     RETURNING p.id, p.state, p.handle, p.upload_offset, p.remote_id, p.url, p.attempted_at
     """
 )
@@ -77,12 +84,15 @@ _OPEN_RENDER = text(
 
 _SAVE_RENDER = text(
     """
+    WITH ours AS (
+        SELECT r.id FROM phantoms.renders r JOIN phantoms.stages s ON s.video_id = r.video_id
+        WHERE r.id = :id AND s.stage = :stage AND s.generation = :generation AND s.state = 'running' FOR SHARE OF s
+    )
     UPDATE phantoms.renders r
     SET state = :state, updated_at = clock_timestamp(), attempt_id = COALESCE(:attempt_id, r.attempt_id),
         render_id = CASE WHEN :state = 'intent' THEN NULL ELSE COALESCE(:render_id, r.render_id) END,
         attempted_at = CASE WHEN :state IN ('intent', 'sending') THEN clock_timestamp() ELSE r.attempted_at END
-    FROM phantoms.stages s
-    WHERE r.id = :id AND s.video_id = r.video_id AND s.stage = :stage AND s.generation = :generation AND s.state = 'running'
+    FROM ours WHERE r.id = ours.id
     RETURNING r.state, r.render_id, r.attempt_id, r.attempted_at
     """
 )

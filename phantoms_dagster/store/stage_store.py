@@ -54,6 +54,7 @@ _NEW_REVISION = text(
         reason = 'regenerated', error_class = NULL, started_at = NULL, finished_at = NULL, updated_at = clock_timestamp()
     FROM phantoms.videos v
     WHERE v.id = s.video_id AND v.key = ANY(:keys) AND s.stage = :stage AND s.state = 'done'
+        AND s.run_id IS DISTINCT FROM :run_id -- a run that was resumed does not make again what it made already
     RETURNING s.video_id
     """
 )
@@ -145,7 +146,7 @@ class PostgresStageStore:
 
         await transaction(self._engine, work, patience=5)
 
-    async def regenerate(self, stage: Stage, keys: Sequence[str]) -> None:
+    async def regenerate(self, stage: Stage, keys: Sequence[str], *, run_id: str = "") -> None:
         """See the port."""
 
         if stage.kind not in REGENERATED:
@@ -155,7 +156,8 @@ class PostgresStageStore:
             busy = (await connection.execute(_IN_FLIGHT, {"keys": list(keys)})).first()
             if busy is not None:
                 raise InvalidInput(f"{busy.key} is being published on {busy.platform}; regenerate it when that has ended")
-            made = await connection.execute(_NEW_REVISION, {"keys": list(keys), "stage": stage.name})
+            values = {"keys": list(keys), "stage": stage.name, "run_id": run_id}
+            made = await connection.execute(_NEW_REVISION, values)
             ids = [row.video_id for row in made]
             if ids:
                 await connection.execute(_VOID, {"ids": ids, "stages": [s.name for s in downstream(stage.name)]})

@@ -136,3 +136,14 @@ async def test_a_post_is_never_made_twice_and_a_decision_not_taken_back_by_regen
     with pytest.raises(InvalidInput, match=f"{name} cannot be regenerated"):
         await world.store().regenerate(stage(name), [key])
     assert set(states(world, key).values()) == {"done"}
+
+
+async def test_a_run_that_is_resumed_does_not_make_again_what_it_made(world: World) -> None:
+    """A resumed run repeats its step from the top with the same run config: a render must not be billed a second time."""
+    key = world.add()[0]
+    await world.carry([key], "script")
+    made_by = world.row(key, "script")["run_id"]
+    await world.store().regenerate(stage("script"), [key], run_id=made_by)
+    assert world.row(key, "script")["revision"] == 1
+    await world.store().regenerate(stage("script"), [key], run_id="another-run")
+    assert world.row(key, "script")["revision"] == 2

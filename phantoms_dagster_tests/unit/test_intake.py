@@ -276,7 +276,7 @@ def test_bom_crlf_quoted_newlines_blank_lines_and_a_spreadsheets_empty_cells_are
     batch = reading("b.CSV", content)
     assert [(a.line, a.brief.title, a.brief.angle, a.brief.facts) for a in batch.accepted] == [
         (4, 'A "long" title', "one\r\ntwo", ("x", "y")),
-        (7, "B", "b", ()),
+        (8, "B", "b", ()),
     ]
     assert not batch.refused
     assert taken(reading("b.jsonl", '\ufeff{"title": "A"}\r\n\r\n{"title": "B"}\r\n')) == [(1, "A"), (3, "B")]

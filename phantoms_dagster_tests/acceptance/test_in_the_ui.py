@@ -1,0 +1,180 @@
+"""What a person does in the Dagster UI, through the GraphQL calls that the UI makes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from phantoms_dagster.domain.models import Brief
+from phantoms_dagster.wiring import Workshop
+from phantoms_dagster_tests.acceptance.conftest import SandboxProcess, StackProcess, wait_for
+
+LAUNCH = """
+mutation Launch($keys: [AssetKeyInput!]!, $tags: [ExecutionTag!]!, $config: RunConfigData) {
+  launchRun(executionParams: {
+    selector: {repositoryLocationName: "phantoms", repositoryName: "__repository__", jobName: "__ASSET_JOB", assetSelection: $keys},
+    runConfigData: $config, mode: "default", executionMetadata: {tags: $tags}}) {
+    __typename
+    ... on LaunchRunSuccess { run { runId } }
+    ... on PythonError { message }
+    ... on RunConfigValidationInvalid { errors { message } }
+  }
+}
+"""
+RUN = "query Run($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
+STATS = """
+query Stats($keys: [AssetKeyInput!]) {
+  assetNodes(assetKeys: $keys) {
+    assetKey { path }
+    partitionStats { numMaterialized numFailed numPartitions }
+    assetPartitionStatuses { ... on DefaultPartitionStatuses { materializedPartitions failedPartitions } }
+  }
+}
+"""
+SENSORS = """
+mutation Stop($id: String!) { stopSensor(id: $id) { __typename ... on PythonError { message } } }
+"""
+LIST_SENSORS = """
+{ sensorsOrError(repositorySelector: {repositoryLocationName: "phantoms", repositoryName: "__repository__"}) {
+  ... on Sensors { results { name id sensorState { id selectorId status } } } } }
+"""
+BACKFILL = """
+mutation Backfill($params: LaunchBackfillParams!) {
+  launchPartitionBackfill(backfillParams: $params) {
+    __typename
+    ... on LaunchBackfillSuccess { backfillId }
+    ... on PythonError { message }
+  }
+}
+"""
+REEXECUTE = """
+mutation Reexecute($params: ReexecutionParams!) {
+  reexecutePartitionBackfill(reexecutionParams: $params) {
+    __typename
+    ... on LaunchBackfillSuccess { backfillId }
+    ... on PythonError { message }
+  }
+}
+"""
+BACKFILL_STATUS = """
+query Status($id: String!) {
+  partitionBackfillOrError(backfillId: $id) {
+    ... on PartitionBackfill { status }
+    ... on PythonError { message }
+  }
+}
+"""
+
+
+def _keys(*names: str) -> list[dict[str, Any]]:
+    return [{"path": name.split("/")} for name in names]
+
+
+def _titles(workshop: Workshop, titles: list[str]) -> list[str]:
+    channels = workshop.channels()
+    channel = next(iter(channels.values()))
+    briefs = [Brief(title=t, channel=channel.name, platforms=tuple(channel.accounts)) for t in titles]
+    catalogue = workshop.catalogue()
+    catalogue.put_channels(channels.values())
+    return [added.key for added in catalogue.add(briefs, source="test")]
+
+
+def _approve_all(workshop: Workshop) -> None:
+    decisions = workshop.decisions()
+    for key in decisions.undecided():
+        decisions.decide(key, approved=True, reviewer="test", via="cli")
+
+
+def _statuses(stack: StackProcess, asset: str) -> dict[str, Any]:
+    [node] = stack.ask(STATS, keys=_keys(asset))["assetNodes"]
+    return {**node["partitionStats"], **node["assetPartitionStatuses"]}
+
+
+def _stop_sensor(stack: StackProcess, name: str) -> None:
+    sensors = stack.ask(LIST_SENSORS)["sensorsOrError"]["results"]
+    [sensor] = [s for s in sensors if s["name"] == name]
+    stopped = stack.ask(SENSORS, id=sensor["sensorState"]["id"])["stopSensor"]
+    assert stopped["__typename"] != "PythonError", stopped
+
+
+def test_a_person_materializes_three_stages_of_one_video_by_hand(stack: StackProcess) -> None:
+    """With the sensor off, script..rendered_video of one partition in one run, as the UI's "Materialize selected" asks for."""
+    stack.start()
+    _stop_sensor(stack, "advance_sensor")
+    workshop = stack.workshop
+    try:
+        [key] = _titles(workshop, ["Why the sky is blue"])
+        wait_for(lambda: key not in workshop.catalogue().unregistered())
+        stages = ("script", "voiceover", "rendered_video")
+        tags = [{"key": "dagster/partition", "value": key}]
+        launched = stack.ask(LAUNCH, keys=_keys(*stages), tags=tags, config={})["launchRun"]
+        assert launched["__typename"] == "LaunchRunSuccess", launched
+        run = launched["run"]["runId"]
+        status = wait_for(lambda: _ended(stack, run))
+        assert status == "SUCCESS"
+        for stage in stages:
+            assert _statuses(stack, stage)["materializedPartitions"] == [key]
+        states = workshop.catalogue().stages(key)
+        assert [states[s].state for s in stages] == ["done"] * 3
+        assert states["approval"].state == "ready"
+
+        config = {"ops": {"approval": {"config": {"decision": "APPROVE", "reviewer": "Ada", "note": "fine"}}}}
+        launched = stack.ask(LAUNCH, keys=_keys("approval"), tags=tags, config=config)["launchRun"]
+        assert launched["__typename"] == "LaunchRunSuccess", launched
+        run = launched["run"]["runId"]
+        assert wait_for(lambda: _ended(stack, run)) == "SUCCESS"
+        approval = workshop.catalogue().stages(key)["approval"]
+        assert approval.state == "done"
+        assert approval.output is not None
+        assert (approval.output["reviewer"], approval.output["note"]) == ("Ada", "fine")
+    finally:
+        workshop.close()
+    assert stack.stop() == 0
+
+
+def _ended(stack: StackProcess, run: str) -> str | None:
+    status: str = stack.ask(RUN, id=run)["runOrError"]["status"]
+    return status if status in ("SUCCESS", "FAILURE", "CANCELED") else None
+
+
+def test_two_of_six_renders_fail_and_only_these_two_are_made_again(stack: StackProcess, sandbox: SandboxProcess) -> None:
+    """Four of six go on to be posted; after the fault is lifted, a FROM_FAILURE backfill makes exactly the two."""
+    stack.start()
+    workshop = stack.workshop
+    try:
+        keys = _titles(workshop, [f"Planet number {n}" for n in range(1, 7)])
+        bad = [keys[1], keys[4]]
+        for key in bad:
+            sandbox.fault(route="shotstack.render", kind="status", status=400, match=key)
+        wait_for(lambda: Counter(s.states["rendered_video"] for s in workshop.catalogue().videos()) == {"done": 4, "failed": 2})
+        _approve_all(workshop)
+        good = [key for key in keys if key not in bad]
+        wait_for(lambda: _posted(workshop, good), seconds=600)
+        stats = wait_for(lambda: (s := _statuses(stack, "rendered_video"))["numFailed"] == 2 and s)
+        assert stats["numMaterialized"] == 4
+        assert sorted(stats["failedPartitions"]) == sorted(bad)
+        assert len(sandbox.ledger("post")) == 12
+
+        sandbox.heal()
+        renders_before = len(sandbox.ledger("render"))
+        params = {"assetSelection": _keys("rendered_video"), "partitionNames": keys, "fromFailure": True}
+        launched = stack.ask(BACKFILL, params=params)["launchPartitionBackfill"]
+        assert launched["__typename"] == "LaunchBackfillSuccess", launched
+        wait_for(lambda: _statuses(stack, "rendered_video")["numMaterialized"] == 6)
+        renders = sandbox.ledger("render")[renders_before:]
+        assert sorted(r["video_key"] for r in renders) == sorted(bad)
+        assert _statuses(stack, "rendered_video")["numFailed"] == 0
+        wait_for(lambda: len(workshop.decisions().undecided()) == 2)
+        _approve_all(workshop)
+        wait_for(lambda: _posted(workshop, keys), seconds=600)
+        posts = Counter((p["account"], p["remote_id"]) for p in sandbox.ledger("post"))
+        assert len(posts) == 18
+        assert set(posts.values()) == {1}
+    finally:
+        workshop.close()
+    assert stack.stop() == 0
+
+
+def _posted(workshop: Workshop, keys: list[str]) -> bool:
+    rows = workshop.catalogue().videos(keys=keys)
+    return all(row.states[f"{p}/post"] == "done" for row in rows for p in row.platforms)

@@ -1,0 +1,76 @@
+"""Everything is killed in the middle and started again: each video is finished from its last finished stage, posted once."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import Counter
+from pathlib import Path
+
+from phantoms_dagster.domain.models import Brief
+from phantoms_dagster_tests.acceptance.conftest import SandboxProcess, StackProcess, wait_for
+
+
+def _run_processes(home: Path) -> list[int]:
+    """The processes that carry out Dagster runs of this stack: children of its code server."""
+    mark = f"PHANTOMS_HOME={home}".encode()
+    found = []
+    for entry in [e for e in Path("/proc").iterdir() if e.name.isdigit()]:
+        try:
+            environment = (entry / "environ").read_bytes().split(b"\0")
+            parent = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            command = (entry / "cmdline").read_bytes()
+        except (OSError, PermissionError):
+            continue
+        if mark in environment and b"multiprocessing" in command and b"spawn_main" in command:
+            grand = Path(f"/proc/{parent}/cmdline").read_bytes()
+            if b"grpc" in grand:
+                found.append(int(entry.name))
+    return found
+
+
+def test_a_killed_run_and_then_a_power_cut_cost_nothing_that_was_finished(stack: StackProcess, sandbox: SandboxProcess) -> None:
+    """kill -9 of the run process while it renders, then kill -9 of everything while posts go out, then a restart."""
+    stack.start()
+    workshop = stack.workshop
+    channel = next(iter(workshop.channels().values()))
+    titles = [f"The story of bridge {n}" for n in range(1, 5)]
+    briefs = [Brief(title=t, channel=channel.name, platforms=tuple(channel.accounts)) for t in titles]
+    catalogue = workshop.catalogue()
+    keys = [added.key for added in catalogue.add(briefs, source="test")]
+    sandbox.fault(route="shotstack.status", kind="latency", seconds=3.0)
+
+    wait_for(lambda: any(r.states["rendered_video"] == "running" for r in catalogue.videos(keys=keys)))
+    wait_for(lambda: len(sandbox.ledger("render")) >= 1)
+    victims = wait_for(lambda: _run_processes(stack.home))
+    for pid in victims:
+        os.kill(pid, signal.SIGKILL)
+    sandbox.heal()
+    wait_for(lambda: all(r.states["rendered_video"] == "done" for r in catalogue.videos(keys=keys)))
+    assert len(sandbox.ledger("script")) == len(keys)
+
+    sandbox.fault(route="youtube.upload", kind="latency", seconds=2.0)
+    sandbox.fault(route="instagram.publish", kind="latency", seconds=2.0)
+    for key in workshop.decisions().undecided():
+        workshop.decisions().decide(key, approved=True, reviewer="test", via="cli")
+    wait_for(lambda: any(r.states[f"{p}/post"] == "running" for r in catalogue.videos(keys=keys) for p in r.platforms))
+    workshop.close()
+    stack.kill_everything()
+    sandbox.heal()
+
+    stack.start()
+    workshop = stack.workshop
+    try:
+        catalogue = workshop.catalogue()
+        wait_for(
+            lambda: all(r.states[f"{p}/post"] == "done" for r in catalogue.videos(keys=keys) for p in r.platforms), seconds=600
+        )
+        posts = Counter((p["platform"], p["remote_id"]) for p in sandbox.ledger("post"))
+        assert len(posts) == 3 * len(keys)
+        assert set(posts.values()) == {1}
+        assert len(sandbox.ledger("script")) == len(keys), "a finished script was written again"
+        renders = Counter(r["video_key"] for r in sandbox.ledger("render"))
+        assert renders == dict.fromkeys(keys, 1), "a finished render was billed again"
+    finally:
+        workshop.close()
+    assert stack.stop() == 0
