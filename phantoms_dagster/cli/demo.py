@@ -10,7 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -92,7 +92,8 @@ def demo(
                 _print(outcome, seconds)
             if wait:
                 _say(f"look around: {running.web_url} (Ctrl-C stops everything)")
-                threading.Event().wait()
+                with suppress(KeyboardInterrupt):
+                    threading.Event().wait()
             _say("stopping")
         if not as_json:
             out.print(f"The files stay in {home / 'media'}; remove them with: rm -r {home}", style="dim", soft_wrap=True)

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from phantoms_dagster.cli import briefs, catalogue, demo, doctor, review, up
+from phantoms_dagster.cli import briefs, catalogue, demo, doctor, limits, metrics, review, up
 from phantoms_dagster.cli.console import plain_errors
 
 EXAMPLES = {
@@ -23,6 +23,8 @@ EXAMPLES = {
     "show": ["phantoms show 20261122-why-octopuses-have-three-hearts-10e6", "phantoms show octopuses --json"],
     "approve": ["phantoms approve octopuses", "phantoms approve --all --reviewer Ada"],
     "reject": ['phantoms reject octopuses --note "the second fact is wrong"'],
+    "pools": ["phantoms pools", "phantoms pools publish_youtube --json"],
+    "metrics": ["phantoms metrics", "phantoms metrics --port 9100"],
     "doctor": ["phantoms doctor", "phantoms doctor --json"],
 }
 
@@ -36,7 +38,7 @@ app = typer.Typer(
     add_completion=False,
 )
 
-for group in (up, demo, briefs, catalogue, review, doctor):
+for group in (up, demo, briefs, catalogue, review, doctor, limits, metrics):
     group.register(app)
 
 for command in app.registered_commands:

@@ -46,6 +46,7 @@ class Running:
     sandbox_url: str | None
     sandboxed: tuple[str, ...]
     settings: Settings
+    metrics_url: str
 
 
 class Stack:
@@ -91,13 +92,15 @@ class Stack:
         needed = tuple(workshop.endpoints.sandbox_needed)
         ours = needed and self._settings.sandbox_url is None
         specs = [*([self._sandbox(settings, environment)] if ours else []), *self._dagster(settings, environment)]
+        metrics_url = f"http://{settings.web_host}:{free_port(settings.metrics_port)}/metrics"
+        specs.append(self._metrics(metrics_url, environment))
         self._supervisor = Supervisor(specs, logs=self._home / "logs", notify=self._warn)
         self._exit.callback(self._supervisor.stop)
         self._say("starting " + ", ".join(spec.name for spec in specs))
         self._supervisor.start()
         self._announce(environment)
         assert settings.web_url is not None
-        return Running(self._home, settings.web_url, settings.sandbox_url if needed else None, needed, settings)
+        return Running(self._home, settings.web_url, settings.sandbox_url if needed else None, needed, settings, metrics_url)
 
     def _with_servers(self) -> Settings:
         """The settings with every URL in place."""
@@ -150,6 +153,10 @@ class Stack:
         url = httpx.URL(settings.sandbox_url)
         command = (sys.executable, "-m", "phantoms_dagster.cli.main", "sandbox", "--port", str(url.port), "--seed", str(self._seed))
         return self._spec("sandbox", command, environment, lambda: _answers(f"{url}/_sandbox/health"))
+
+    def _metrics(self, url: str, environment: dict[str, str]) -> ProcessSpec:
+        command = (sys.executable, "-m", "phantoms_dagster.cli.main", "metrics", "--port", str(httpx.URL(url).port))
+        return self._spec("metrics", command, environment, lambda: _answers(url))
 
     def _dagster(self, settings: Settings, environment: dict[str, str]) -> list[ProcessSpec]:
         assert settings.web_url is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -48,7 +49,9 @@ def up(
         ):
             out.print(_where(running))
             out.print("Ctrl-C stops everything; the data stays.", style="dim")
-            threading.Event().wait()
+            with suppress(KeyboardInterrupt):  # the way to stop it, so no failure
+                threading.Event().wait()
+            err.print("[dim]stopping[/]")
 
 
 def _where(running: Running) -> Table:
@@ -56,6 +59,7 @@ def _where(running: Running) -> Table:
     table.add_row("[bold]Dagster UI[/]", f"[link={running.web_url}]{running.web_url}[/link]")
     if running.sandbox_url:
         table.add_row("[bold]Sandbox[/]", f"{running.sandbox_url} stands in for {', '.join(running.sandboxed)}")
+    table.add_row("[bold]Metrics[/]", f"[link={running.metrics_url}]{running.metrics_url}[/link]")
     table.add_row("[bold]Data[/]", str(running.home))
     table.add_row("[bold]Inbox[/]", f"{running.settings.path('inbox')} (drop CSV, JSONL or YAML files)")
     table.add_row("[bold]Logs[/]", str(running.home / "logs"))

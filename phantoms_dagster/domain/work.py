@@ -42,7 +42,7 @@ class RunContext:
 
 @dataclass(frozen=True)
 class Claim:
-    """One video in one stage, ours until the lease ends. `generation` fences every write; `spent` is in US dollars."""
+    """One video in one stage, `owner`'s until the lease ends. `generation` fences every write; `spent` is in US dollars."""
 
     video_id: int
     video: Video
@@ -56,6 +56,7 @@ class Claim:
     run_id: str
     stored_response: JsonObject | None = None
     decision: Decision | None = None
+    owner: str = ""
 
     def output(self, stage: str, kind: type[Output]) -> Output:
         """What an earlier stage made. The claim guarantees that it is there."""

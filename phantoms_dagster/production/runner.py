@@ -14,6 +14,7 @@ from datetime import timedelta
 from types import MappingProxyType
 from typing import Any, Protocol
 
+from phantoms_dagster.domain import logs
 from phantoms_dagster.domain.errors import HumanRejection, PhantomsError, ProviderError, StaleClaim, Unknown
 from phantoms_dagster.domain.ports import Clock
 from phantoms_dagster.domain.retry import Decision, Defer, Fail, RetryPolicy, WaitHere, decide
@@ -120,9 +121,11 @@ class StageRunner:
                 _log.warning("the lease could not be renewed", exc_info=True)
 
     async def _carry(self, claim: Claim, use_case: UseCase, note: OnResult) -> None:
+        about = logs.about(run_id=claim.run_id, stage=claim.stage.name, video=claim.video.key)
         async with self._in_flight:
             try:
-                note(await self._until_ended(claim, use_case))
+                with about:
+                    note(await self._until_ended(claim, use_case))
             except StaleClaim as error:
                 note(Result(claim.video.key, "stale", message=str(error)))
 
@@ -130,12 +133,10 @@ class StageRunner:
         reads = 0
         while True:
             try:
-                made = await use_case(Work(claim, await self._store.attempt(claim)))
+                made = await self._attempt(claim, use_case)
             except StaleClaim:
                 raise
             except Exception as error:  # noqa: BLE001  every error of a use case becomes a decision, and is kept with its class
-                if not isinstance(error, PhantomsError):
-                    _log.exception("%s failed on %s", claim.stage.name, claim.video.key)
                 decision = decide(
                     error,
                     attempt=claim.attempts_used + 1,
@@ -152,6 +153,20 @@ class StageRunner:
                 await self._clock.sleep(decision.seconds)
                 continue
             return await self._end(claim, Ending(State.DONE, made=made, counts=False))
+
+    async def _attempt(self, claim: Claim, use_case: UseCase) -> Made:
+        attempt = await self._store.attempt(claim)
+        with logs.about(attempt=attempt.id):
+            try:
+                made = await use_case(Work(claim, attempt))
+            except PhantomsError as error:
+                _log.info("%s not made for %s: %s: %s", claim.stage.name, claim.video.key, type(error).__name__, error)
+                raise
+            except Exception:
+                _log.exception("%s failed on %s", claim.stage.name, claim.video.key)
+                raise
+            _log.info("%s made for %s", claim.stage.name, claim.video.key)
+            return made
 
     async def _end(self, claim: Claim, ending: Ending) -> Result:
         if not await self._store.finish(claim, ending):

@@ -14,6 +14,7 @@ import itertools
 import json
 import random
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
@@ -22,6 +23,7 @@ from aiohttp import web
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 MAX_UPLOAD_BYTES = 1 << 30
+ARRIVALS_KEPT = 100_000  # per route
 TOKEN_PREFIX = "sandbox-"  # noqa: S105 - what every token of the sandbox starts with
 
 
@@ -65,6 +67,7 @@ class Sandbox:
         self.ledger: list[dict[str, Any]] = []
         self.faults: list[Fault] = []
         self.calls: dict[str, int] = {}
+        self.arrivals: dict[str, deque[float]] = {}
         self.in_flight: dict[str, int] = {}
         self.max_in_flight: dict[str, int] = {}
         self.config: dict[str, Any] = {}
@@ -116,6 +119,7 @@ async def _faulty(request: web.Request, handler: Handler) -> web.StreamResponse:
     if not name or name.startswith("sandbox."):
         return await handler(request)
     sandbox.calls[name] = sandbox.calls.get(name, 0) + 1
+    sandbox.arrivals.setdefault(name, deque(maxlen=ARRIVALS_KEPT)).append(time.time())
     sandbox.in_flight[name] = sandbox.in_flight.get(name, 0) + 1
     sandbox.max_in_flight[name] = max(sandbox.max_in_flight.get(name, 0), sandbox.in_flight[name])
     try:
@@ -186,7 +190,11 @@ def _control(sandbox: Sandbox) -> list[web.RouteDef]:
     async def ledger(request: web.Request) -> web.Response:
         kind = request.query.get("kind")
         entries = [e for e in sandbox.ledger if kind is None or e["kind"] == kind]
-        return web.json_response({"entries": entries, "calls": sandbox.calls, "max_in_flight": sandbox.max_in_flight})
+        answer: dict[str, Any] = {"entries": entries, "calls": sandbox.calls, "max_in_flight": sandbox.max_in_flight}
+        if (wanted := request.query.get("arrivals")) is not None:
+            # When each call of those routes came, on the wall's clock: what came of it is no part of this.
+            answer["arrivals"] = {n: list(t) for n, t in sandbox.arrivals.items() if fnmatch.fnmatchcase(n, wanted)}
+        return web.json_response(answer)
 
     async def list_faults(_: web.Request) -> web.Response:
         return web.json_response({"faults": [asdict(f) for f in sandbox.faults]})

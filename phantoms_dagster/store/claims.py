@@ -100,7 +100,7 @@ async def claim(
     unclaimed: list[Unclaimed] = []
     for row in rows.mappings():
         if row["video_id"] in opened:
-            claimed.append(_claimed(row, stage, opened[row["video_id"]], context))
+            claimed.append(_claimed(row, stage, opened[row["video_id"]], context, owner))
         else:
             unclaimed.append(_unclaimed(row, stage))
     return Claims(claimed, unclaimed)
@@ -116,7 +116,7 @@ def video_of(row: RowMapping) -> Video:
     )
 
 
-def _claimed(row: RowMapping, stage: Stage, attempt_row: int, context: RunContext) -> Claim:
+def _claimed(row: RowMapping, stage: Stage, attempt_row: int, context: RunContext, owner: str) -> Claim:
     inputs: Mapping[str, Any] = row["inputs"] or {}
     return Claim(
         video_id=row["video_id"],
@@ -131,6 +131,7 @@ def _claimed(row: RowMapping, stage: Stage, attempt_row: int, context: RunContex
         run_id=context.run_id,
         stored_response=row["stored_response"],
         decision=context.decision or decision_of(row["decision"]),
+        owner=owner,
     )
 
 

@@ -113,7 +113,6 @@ class Closing:
 
     claim: Claim
     ending: Ending
-    owner: str
 
     @property
     def key(self) -> tuple[int, str]:
@@ -127,7 +126,7 @@ class Closing:
             "video_id": claim.video_id,
             "stage": claim.stage.name,
             "generation": claim.generation,
-            "owner": self.owner,
+            "owner": claim.owner,
             "attempt_row": claim.attempt_row,
             "state": str(ending.state),
             "counts": int(ending.counts),

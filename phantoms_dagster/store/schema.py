@@ -95,6 +95,9 @@ stages = Table(
         "stages_waiting", "stage", "state", "video_id", postgresql_where=text("state IN ('ready', 'deferred', 'running', 'failed')")
     ),
     Index("stages_leases", "lease_owner", postgresql_where=text("state = 'running'")),
+    Index("stages_by_state", "stage", "state"),
+    Index("stages_ready", "stage", "ready_at", postgresql_where=text("state = 'ready'")),
+    Index("stages_deferred", "stage", "retry_at", postgresql_where=text("state = 'deferred'")),
 )
 
 attempts = Table(
@@ -118,6 +121,7 @@ attempts = Table(
     _time("started_at", now=True),
     _time("finished_at"),
     Index("attempts_of_stage", "video_id", "stage", "id"),
+    Index("attempts_finished", "finished_at"),
 )
 
 renders = Table(
@@ -155,6 +159,7 @@ posts = Table(
     _time("created_at", now=True),
     _time("updated_at", now=True),
     UniqueConstraint("video_id", "platform", "account", name="posts_once"),
+    Index("posts_published", "published_at"),
     Index("posts_in_flight", "platform", "account", postgresql_where=text("state IN ('opened', 'uploading', 'committing')")),
 )
 

@@ -111,7 +111,7 @@ class PostgresAttempt:
 
 
 class PostgresStageStore:
-    """The table of stages for one runner, which `owner` names; it belongs to one event loop."""
+    """The table of stages for the runs of one event loop, any number at once: each claim knows its own owner."""
 
     def __init__(self, engine: AsyncEngine, *, lease_seconds: float) -> None:
         self._engine = engine
@@ -119,11 +119,9 @@ class PostgresStageStore:
         self._finish: GroupCommit[Closing, bool] = GroupCommit(self._write_endings)
         self._next: GroupCommit[Closing, int | None] = GroupCommit(self._write_next_attempts)
         self._received: GroupCommit[_Received, None] = GroupCommit(self._write_received)
-        self._owner = ""
 
     async def claim(self, stage: Stage, keys: Sequence[str], *, owner: str, context: RunContext) -> Claims:
         """See the port."""
-        self._owner = owner
 
         async def work(connection: AsyncConnection) -> Claims:
             return await claims.claim(connection, stage, keys, owner=owner, context=context, lease_seconds=self._lease_seconds)
@@ -170,14 +168,14 @@ class PostgresStageStore:
 
     async def try_again(self, claim: Claim, ending: Ending) -> Claim:
         """See the port."""
-        row = await self._next(Closing(claim, ending, self._owner))
+        row = await self._next(Closing(claim, ending))
         if row is None:
             raise StaleClaim(f"{claim.video.key}: another runner has taken over {claim.stage.name}")
         return replace(claim, attempt_row=row, attempts_used=claim.attempts_used + int(ending.counts), stored_response=None)
 
     async def finish(self, claim: Claim, ending: Ending) -> bool:
         """See the port."""
-        return await self._finish(Closing(claim, ending, self._owner))
+        return await self._finish(Closing(claim, ending))
 
     async def _write_endings(self, closings: Sequence[Closing]) -> Sequence[bool]:
         return await transaction(self._engine, lambda connection: endings.finish(connection, closings))

@@ -51,6 +51,7 @@ from phantoms_dagster.settings import Settings
 from phantoms_dagster.store.engine import async_engine
 from phantoms_dagster.store.ledgers import PostgresLedgers
 from phantoms_dagster.store.stage_store import PostgresStageStore
+from phantoms_dagster.wiring import logs
 from phantoms_dagster.wiring.endpoints import Endpoints
 from phantoms_dagster.wiring.limits import guarded_clients
 
@@ -69,9 +70,10 @@ class Pipeline:
 @asynccontextmanager
 async def open_pipeline(settings: Settings, endpoints: Endpoints, clock: Clock, database_url: str) -> AsyncIterator[Pipeline]:
     """A pipeline on the running event loop; its connections are given back at the end."""
+    logs.configure(settings)
     database = async_engine(database_url)
     try:
-        async with guarded_clients(settings, clock) as clients:
+        async with guarded_clients(settings, clock, logs.log_call) as clients:
             parts = _Parts(settings, endpoints, clock, clients)
             yield Pipeline(runner=parts.runner(database), readers=parts.readers())
     finally:

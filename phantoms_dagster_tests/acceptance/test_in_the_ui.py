@@ -155,12 +155,21 @@ def test_two_of_six_renders_fail_and_only_these_two_are_made_again(stack: StackP
         assert sorted(stats["failedPartitions"]) == sorted(bad)
         assert len(sandbox.ledger("post")) == 12
 
-        sandbox.heal()
         renders_before = len(sandbox.ledger("render"))
-        params = {"assetSelection": _keys("rendered_video"), "partitionNames": keys, "fromFailure": True}
+        params = {"assetSelection": _keys("rendered_video"), "partitionNames": keys}
         launched = stack.ask(BACKFILL, params=params)["launchPartitionBackfill"]
         assert launched["__typename"] == "LaunchBackfillSuccess", launched
-        wait_for(lambda: _statuses(stack, "rendered_video")["numMaterialized"] == 6)
+        first = launched["backfillId"]
+        assert wait_for(lambda: _backfill_ended(stack, first)) == "COMPLETED_FAILED"
+        assert _statuses(stack, "rendered_video")["numMaterialized"] == 4
+        assert len(sandbox.ledger("render")) == renders_before, "a finished render was made again"
+
+        sandbox.heal()
+        params = {"parentRunId": first, "strategy": "FROM_FAILURE"}
+        launched = stack.ask(REEXECUTE, params=params)["reexecutePartitionBackfill"]
+        assert launched["__typename"] == "LaunchBackfillSuccess", launched
+        assert wait_for(lambda: _backfill_ended(stack, launched["backfillId"])) == "COMPLETED_SUCCESS"
+        assert _statuses(stack, "rendered_video")["numMaterialized"] == 6
         renders = sandbox.ledger("render")[renders_before:]
         assert sorted(r["video_key"] for r in renders) == sorted(bad)
         assert _statuses(stack, "rendered_video")["numFailed"] == 0
@@ -173,6 +182,11 @@ def test_two_of_six_renders_fail_and_only_these_two_are_made_again(stack: StackP
     finally:
         workshop.close()
     assert stack.stop() == 0
+
+
+def _backfill_ended(stack: StackProcess, backfill: str) -> str | None:
+    status: str = stack.ask(BACKFILL_STATUS, id=backfill)["partitionBackfillOrError"]["status"]
+    return status if status.startswith(("COMPLETED", "FAILED", "CANCELED")) else None
 
 
 def _posted(workshop: Workshop, keys: list[str]) -> bool:

@@ -299,7 +299,7 @@ async def test_a_claim_whose_answer_was_lost_can_be_made_again(world: World) -> 
 async def test_an_ending_whose_answer_was_lost_can_be_written_again(world: World) -> None:
     key = world.add()[0]
     _, claim = await world.claimed("script", key)
-    closing = Closing(claim, failure(), "runner")
+    closing = Closing(claim, failure())
     for _ in range(2):
         async with world.async_engine.begin() as connection:
             assert await endings.finish(connection, [closing]) == [True]
@@ -310,7 +310,7 @@ async def test_an_ending_whose_answer_was_lost_can_be_written_again(world: World
 async def test_a_next_attempt_whose_answer_was_lost_is_not_opened_twice(world: World) -> None:
     key = world.add()[0]
     _, claim = await world.claimed("script", key)
-    closing = Closing(claim, deferral(counts=True), "runner")
+    closing = Closing(claim, deferral(counts=True))
     opened = []
     for _ in range(2):
         async with world.async_engine.begin() as connection:

@@ -1,0 +1,202 @@
+"""`phantoms pools` and `phantoms breakers`: what paces the calls right now, and a person's word to a breaker."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Annotated, TypeVar
+
+import typer
+from rich.table import Table
+
+from phantoms_dagster.cli.console import local, out, plain, plain_errors, print_json
+from phantoms_dagster.cli.up import current
+from phantoms_dagster.domain.errors import InvalidInput
+from phantoms_dagster.resilience.breaker import BreakerState
+from phantoms_dagster.resilience.usage import RateUse
+from phantoms_dagster.wiring.watching import PoolView, Watcher, known_breaker, watching
+
+STYLES = {"closed": "green", "half-open": "yellow", "open": "red"}
+SPANS = {1.0: "a second", 60.0: "a minute", 3_600.0: "an hour", 86_400.0: "a day"}
+GROUP_EXAMPLES = (
+    "phantoms breakers",
+    'phantoms breakers trip youtube --for 600 --why "they announced maintenance"',
+    'phantoms breakers reset youtube --why "it is back"',
+    "phantoms breakers history youtube",
+)
+
+Found = TypeVar("Found")
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object")]
+Breaker = Annotated[str, typer.Argument(help="An integration, such as youtube, or one account of it: youtube:main")]
+Why = Annotated[str, typer.Option(help="Kept in the breaker's history")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command(rich_help_panel="Look")(pools)
+    group = typer.Typer(invoke_without_command=True, rich_markup_mode="rich", add_completion=False)
+    group.callback()(breakers)
+    group.command()(trip)
+    group.command()(reset)
+    group.command()(history)
+    epilog = "\n\n".join(["Examples:", *(f"[bold]{example}[/]" for example in GROUP_EXAMPLES)])
+    app.add_typer(group, name="breakers", rich_help_panel="Look", epilog=epilog)
+
+
+def pools(
+    pool: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One pool, with its accounts'; default: all")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what paces the calls now: slots, who waits, rates, daily quotas, and how far 429s have narrowed them."""
+    with plain_errors():
+        found = _asked(lambda watcher: watcher.pools(pool))
+        if as_json:
+            print_json({"pools": [asdict(view) for view in found]})
+            return
+        out.print(_pools_table(found))
+        out.print("A name ending with :* stands for accounts that have not called yet.", style="dim")
+
+
+def _pools_table(found: Sequence[PoolView]) -> Table:
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column("pool", overflow="fold")
+    for title in ("in use", "waiting"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for title in ("rates", "left today", "learnt"):
+        table.add_column(title, overflow="fold")
+    for view in found:
+        table.add_row(
+            plain(view.pool),
+            str(view.in_use) if view.slots is None else f"{view.in_use}/{view.slots}",
+            f"[yellow]{view.waiting}[/]" if view.waiting else "",
+            "\n".join(map(_rate, view.rates)),
+            "" if view.quota is None else f"{view.quota_left}/{view.quota}",
+            _learnt(view),
+            style=None if view.used else "dim",
+        )
+    return table
+
+
+def _rate(rate: RateUse) -> str:
+    return f"{rate.used}/{rate.calls} {SPANS.get(rate.seconds) or f'in {rate.seconds:g} s'}"
+
+
+def _learnt(view: PoolView) -> str:
+    parts = [f"{view.factor:.0%}"] if view.factor < 1 else []
+    if view.paused_seconds > 0:
+        parts.append(f"paused {view.paused_seconds:.0f} s")
+    return f"[yellow]{', '.join(parts)}[/]" if parts else ""
+
+
+def breakers(context: typer.Context, as_json: AsJson = False) -> None:
+    """Show every breaker that was used; open one, close one, or read what happened to it."""
+    if context.invoked_subcommand is not None:
+        return
+    with plain_errors():
+        found = _asked(lambda watcher: watcher.breakers.look())
+        if as_json:
+            print_json({"breakers": [asdict(state) for state in found]})
+        elif found:
+            out.print(_breakers_table(found))
+        else:
+            out.print("no breaker has counted a call yet")
+
+
+def _breakers_table(found: Sequence[BreakerState]) -> Table:
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column("breaker", overflow="fold")
+    for title in ("state", "since"):
+        table.add_column(title, no_wrap=True)
+    table.add_column("failed", justify="right", no_wrap=True)
+    table.add_column("next", overflow="fold")
+    for breaker in found:
+        state = f"[{STYLES[breaker.state]}]{breaker.state}[/]{' by hand' if breaker.manual else ''}"
+        failed = f"{breaker.failures} of {breaker.calls}" if breaker.calls else ""
+        table.add_row(plain(breaker.name), state, local(breaker.since), failed, _next(breaker))
+    return table
+
+
+def _next(breaker: BreakerState) -> str:
+    match breaker.state:
+        case "closed":
+            return ""
+        case "half-open":
+            return "a probe is under way"
+    if breaker.until is None or (breaker.until - datetime.now(UTC)).days > 365:
+        return "open until it is reset"
+    return f"probed from {breaker.until.astimezone():%H:%M:%S} on"
+
+
+def trip(
+    name: Breaker,
+    why: Why,
+    seconds: Annotated[float | None, typer.Option("--for", help="Seconds until it is probed; default: open until reset")] = None,
+) -> None:
+    """Open a breaker by hand: calls stop at once, videos wait, nothing fails."""
+    with plain_errors(), _unlogged():
+        breaker, reason = known_breaker(name), _said(why)
+        if seconds is not None and not 0 < seconds <= 366 * 86_400:
+            raise InvalidInput("--for takes seconds above 0, a year at most")
+        _asked(lambda watcher: watcher.breakers.trip(breaker, seconds=seconds, why=reason))
+        until = "it is reset" if seconds is None else f"a probe in {seconds:g} s"
+        out.print(f"{plain(breaker)} is open until {until}", soft_wrap=True)
+
+
+def reset(name: Breaker, why: Why) -> None:
+    """Close a breaker by hand and forget its failures."""
+    with plain_errors(), _unlogged():
+        breaker, reason = known_breaker(name), _said(why)
+        _asked(lambda watcher: watcher.breakers.reset(breaker, why=reason))
+        out.print(f"{plain(breaker)} is closed", soft_wrap=True)
+
+
+def history(name: Breaker, as_json: AsJson = False) -> None:
+    """Show what happened to a breaker, the newest first: a hundred changes are kept."""
+    with plain_errors():
+        breaker = known_breaker(name)
+        found = _asked(lambda watcher: watcher.breakers.history(breaker))
+        if as_json:
+            print_json({"breaker": breaker, "history": [asdict(change) for change in found]})
+            return
+        if not found:
+            out.print(f"{plain(breaker)} has never changed", soft_wrap=True)
+            return
+        table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0), pad_edge=False)
+        for title in ("at", "from", "to"):
+            table.add_column(title, no_wrap=True)
+        table.add_column("why", overflow="fold")
+        for change in found:
+            at = change.at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+            table.add_row(at, change.old, f"[{STYLES[change.new]}]{change.new}[/]", plain(change.why))
+        out.print(table)
+
+
+def _asked(question: Callable[[Watcher], Awaitable[Found]]) -> Found:
+    """The answer to one question to Redis."""
+
+    async def ask() -> Found:
+        async with watching(current()) as watcher:
+            return await question(watcher)
+
+    return asyncio.run(ask())
+
+
+def _said(why: str) -> str:
+    if not why.strip():
+        raise InvalidInput("--why must say something: whoever finds the breaker so will want to know")
+    return why.strip()
+
+
+@contextmanager
+def _unlogged() -> Iterator[None]:
+    """What the person did is printed; the same as a warning of this process's own breaker would be noise."""
+    logger, handler = logging.getLogger("phantoms_dagster.resilience"), logging.NullHandler()
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)

@@ -1,0 +1,175 @@
+"""`phantoms metrics`: an HTTP endpoint that reads PostgreSQL and Redis when it is scraped. Names of metrics are in `exposition`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Annotated, Generic, TypeVar
+
+import typer
+from aiohttp import web
+from prometheus_client.core import Metric
+from redis.exceptions import RedisError
+from sqlalchemy.exc import SQLAlchemyError
+
+from phantoms_dagster.cli import exposition
+from phantoms_dagster.cli.console import database_problem, out, plain_errors
+from phantoms_dagster.cli.up import current
+from phantoms_dagster.domain.errors import InvalidInput
+from phantoms_dagster.resilience.breaker import BreakerState
+from phantoms_dagster.resilience.redis_scripts import RedisLost
+from phantoms_dagster.settings import Settings
+from phantoms_dagster.store.engine import engine
+from phantoms_dagster.store.statistics import Reading, Statistics
+from phantoms_dagster.wiring import Workshop, logs
+from phantoms_dagster.wiring.watching import PoolView, away, watching
+
+# Prometheus gives up after ten seconds by default: a store that takes longer than this counts as down.
+PATIENCE_SECONDS = 6.0
+
+log = logging.getLogger(__name__)
+
+Value = TypeVar("Value")
+Limited = tuple[list[PoolView], list[BreakerState]]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(rich_help_panel="Run")(metrics)
+
+
+def metrics(
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65_535, help="Port; default: PHANTOMS_METRICS_PORT, else 9464; 0: any free one")
+    ] = None,
+) -> None:
+    """Serve Prometheus metrics under /metrics, read from PostgreSQL and Redis at each scrape. `phantoms up` does it by itself.
+
+    A store that does not answer is phantoms_up{store="..."} 0; the other's metrics are served all the same.
+    """
+    with plain_errors():
+        settings = current()
+        logs.configure(settings)
+        application = metrics_application(settings)
+        with _listening(settings.web_host, settings.metrics_port if port is None else port) as listener:
+            host = f"[{settings.web_host}]" if ":" in settings.web_host else settings.web_host
+            out.print(f"metrics at http://{host}:{listener.getsockname()[1]}/metrics; Ctrl-C stops", soft_wrap=True)
+            web.run_app(application, sock=listener, print=None, access_log=None)
+
+
+def metrics_application(settings: Settings, *, patience_seconds: float = PATIENCE_SECONDS) -> web.Application:
+    """The endpoint as an application of one event loop. Raises InvalidInput when a store's URL is missing or unusable."""
+    database = engine(Workshop(settings).database_url, pool_size=1)
+    statistics = Statistics(database)
+    if settings.redis_url is None:
+        raise InvalidInput("no Redis is running here: start `phantoms up`, or set PHANTOMS_REDIS_URL")
+    application = web.Application()
+
+    @asynccontextmanager
+    async def scraping() -> AsyncIterator[_Scraper]:
+        async with watching(settings) as watcher:
+
+            async def limited() -> Limited:
+                return await watcher.pools(), await watcher.breakers.look()
+
+            async def tables() -> Reading:
+                return await asyncio.to_thread(statistics.read)
+
+            sources = _Source("postgresql", tables, patience_seconds), _Source("redis", limited, patience_seconds)
+            try:
+                yield _Scraper(*sources)
+            finally:
+                for source in sources:
+                    await source.aclose()
+                database.dispose()
+
+    async def context(app: web.Application) -> AsyncIterator[None]:
+        async with scraping() as app[_SCRAPER]:
+            yield
+
+    application.cleanup_ctx.append(context)
+    application.router.add_get("/metrics", lambda request: request.app[_SCRAPER].answer(request))
+    return application
+
+
+class _Source(Generic[Value]):
+    """One store, read at most once at a time: scrapes that come meanwhile share the reading."""
+
+    def __init__(self, name: str, read: Callable[[], Awaitable[Value]], patience_seconds: float) -> None:
+        self.name = name
+        self._read = read
+        self._patience = patience_seconds
+        self._reading: asyncio.Task[Value] | None = None
+        self._trouble = ""
+
+    async def latest(self) -> Value | None:
+        """A fresh reading, or None while the store does not answer. A reading that takes too long goes on for the next scrape."""
+        if self._reading is None:
+            self._reading = asyncio.get_running_loop().create_task(self._once())
+        reading = self._reading
+        await asyncio.wait({reading}, timeout=self._patience)
+        if not reading.done():
+            self._note(f"no answer within {self._patience:g} s")
+            return None
+        self._reading = None if self._reading is reading else self._reading
+        try:
+            value = reading.result()
+        except SQLAlchemyError as error:
+            self._note(database_problem(error))
+            return None
+        except RedisLost as error:
+            self._note(away(error))
+            return None
+        except RedisError as error:
+            self._note(f"{type(error).__name__}: {error}")
+            return None
+        self._note("")
+        return value
+
+    async def aclose(self) -> None:
+        """Wait for a reading that is under way; it is bounded by the store's own time-outs."""
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.gather(self._reading, return_exceptions=True)
+
+    async def _once(self) -> Value:
+        return await self._read()
+
+    def _note(self, trouble: str) -> None:
+        """Log a change for the worse or the better, not every scrape."""
+        if bool(trouble) != bool(self._trouble):
+            log.warning("%s: %s", self.name, trouble or "answers again")
+        self._trouble = trouble
+
+
+class _Scraper:
+    """Answers scrapes."""
+
+    def __init__(self, tables: _Source[Reading], limits: _Source[Limited]) -> None:
+        self._tables = tables
+        self._limits = limits
+
+    async def answer(self, request: web.Request) -> web.Response:
+        """All metrics that can be had now."""
+        reading, limited = await asyncio.gather(self._tables.latest(), self._limits.latest())
+        found: list[Metric] = list(exposition.up({self._tables.name: reading is not None, self._limits.name: limited is not None}))
+        if reading is not None:
+            found += exposition.of_tables(reading)
+        if limited is not None:
+            found += exposition.of_limits(*limited)
+        body, content_type = exposition.exposition(found, request.headers.get("Accept", ""))
+        return web.Response(body=body, headers={"Content-Type": content_type})
+
+
+_SCRAPER = web.AppKey("scraper", _Scraper)
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises InvalidInput when the port is taken or the address is not ours."""
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=16)
+    except OSError as error:
+        raise InvalidInput(f"cannot listen on {host} port {port} ({error.strerror}); choose another with --port") from error

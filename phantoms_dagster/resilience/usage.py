@@ -1,0 +1,55 @@
+"""How much of a pool's rates is used right now, for people to see. Admission decides by the same grants; nothing is decided here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from phantoms_dagster.resilience.pools import PoolLimits
+from phantoms_dagster.resilience.redis_scripts import Argument, Script, Scripts
+
+# KEYS: logs of grants, newest first   ARGV: the window of each in microseconds   -> calls granted within each window.
+_COUNT = Script(
+    """
+local t = redis.call('TIME')
+local now = t[1] * 1000000 + t[2]
+local used = {}
+for i, log in ipairs(KEYS) do
+  local from, low, high = now - tonumber(ARGV[i]), 0, redis.call('LLEN', log)
+  while low < high do
+    local middle = math.floor((low + high) / 2)
+    if tonumber(redis.call('LINDEX', log, middle)) > from then low = middle + 1 else high = middle end
+  end
+  used[i] = low
+end
+return used
+"""
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RateUse:
+    """`used` of at most `calls` calls in the last `seconds`."""
+
+    calls: int
+    seconds: float
+    used: int
+
+
+async def rates_used(
+    scripts: Scripts, pools: Mapping[str, PoolLimits], *, namespace: str = "phantoms"
+) -> dict[str, tuple[RateUse, ...]]:
+    """The use of every rate of those pools, by name, in the order of the pool's rates. Raises NotYet while Redis is away."""
+    keys: list[str] = []
+    windows: list[Argument] = []
+    for name, limits in pools.items():
+        for n, (_, seconds, _) in enumerate(limits.rates, 1):
+            keys.append(f"{namespace}:pool:{name}#r{n}")
+            windows.append(int(seconds * 1e6))
+    counts: list[Any] = await scripts.run(_COUNT, keys, windows) if keys else []
+    used = iter(counts)
+    found: dict[str, tuple[RateUse, ...]] = {}
+    for name, limits in pools.items():
+        found[name] = tuple(RateUse(calls, seconds, int(next(used))) for calls, seconds, _ in limits.rates)
+    return found

@@ -1,0 +1,120 @@
+"""Looking at the fleet's pools and breakers from outside, and a person's word to a breaker. Calls are admitted in `limits`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from phantoms_dagster.domain.errors import InvalidInput, NotFound, PhantomsError
+from phantoms_dagster.resilience.admission import Admission
+from phantoms_dagster.resilience.breaker import Breakers
+from phantoms_dagster.resilience.pools import PoolLimits, Pools
+from phantoms_dagster.resilience.redis_scripts import RedisLost, Scripts, redis_client
+from phantoms_dagster.resilience.scopes import ROUTES
+from phantoms_dagster.resilience.usage import RateUse, rates_used
+from phantoms_dagster.settings import Settings
+from phantoms_dagster.wiring.limits import breaker_policy, pool_overrides
+
+
+class RedisAway(PhantomsError):
+    """Redis does not answer; the message says why and never where, since a mistyped address may be half a password."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolView:
+    """A pool as it is now. `slots` None: any number at once; `quota_left` None: no daily quota.
+
+    `factor` (0..1] is what refusals have left of the limits, `paused_seconds` how long the provider still wants nothing.
+    A name that ends with `:*` stands for accounts that have not called yet. `used`: somebody called in the last days.
+    """
+
+    pool: str
+    in_use: int
+    slots: int | None
+    waiting: int
+    rates: tuple[RateUse, ...]
+    quota: int | None
+    quota_left: int | None
+    factor: float
+    paused_seconds: float
+    used: bool
+
+
+class Watcher:
+    """Reads what all processes share on Redis. Every method raises RedisAway while that does not answer."""
+
+    def __init__(self, scripts: Scripts, settings: Settings) -> None:
+        self._scripts = scripts
+        self._pools = Pools(pool_overrides(settings))
+        self._admission = Admission(scripts, self._pools)
+        self.breakers = Breakers(scripts, policy=breaker_policy(settings))
+
+    async def pools(self, wanted: str | None = None) -> list[PoolView]:
+        """All pools, or one with its accounts' (`publish_youtube` and `publish_youtube:main`). Raises NotFound."""
+        states = {state.pool: state for state in await self._admission.look()}
+        # An account's pool says more than the pattern that it follows.
+        seen = {f"{name.split(':', 1)[0]}:*" for name in states if ":" in name}
+        names = sorted({*states, *(name for name in self._pools.names() if name not in seen)})
+        if wanted is not None:
+            names = [name for name in names if wanted in (name, name.split(":", 1)[0])]
+            if not names:
+                raise NotFound(f"no pool {wanted!r}; `phantoms pools` lists them")
+        # A pool may have been used under settings that are gone.
+        limits = {name: self._pools.limits(name) if self._pools.has(name) else PoolLimits() for name in names}
+        rates = await rates_used(self._scripts, limits)
+        views = []
+        for name in names:
+            state, daily = states.get(name), limits[name].daily
+            quota = daily.units if daily else None
+            views.append(
+                PoolView(
+                    pool=name,
+                    in_use=state.in_flight if state else 0,
+                    slots=limits[name].slots,
+                    waiting=state.waiting if state else 0,
+                    rates=rates[name],
+                    quota=quota,
+                    quota_left=None if quota is None else max(0, quota - (state.used_today if state else 0)),
+                    factor=state.factor if state else 1.0,
+                    paused_seconds=state.paused_seconds if state else 0.0,
+                    used=state is not None,
+                )
+            )
+        return views
+
+
+def known_breaker(name: str) -> str:
+    """The name, when there is or may be such a breaker: an integration's, or `integration:account`. Raises NotFound."""
+    integration, _, account = name.partition(":")
+    known = sorted({*ROUTES, *(route.integration for routes in ROUTES.values() for route in routes if route.integration)})
+    if integration not in known or (":" in name and not account):
+        raise NotFound(f"no breaker {name!r}; they are {', '.join(known)}, and one for each account, such as youtube:main")
+    return name
+
+
+@asynccontextmanager
+async def watching(settings: Settings) -> AsyncIterator[Watcher]:
+    """A watcher on the running event loop. Redis is not asked before the first look. Raises InvalidInput without a usable URL."""
+    if settings.redis_url is None:
+        raise InvalidInput("no Redis is running here: start `phantoms up`, or set PHANTOMS_REDIS_URL")
+    try:
+        client = redis_client(settings.redis_url.get_secret_value())
+    except ValueError:
+        # The parser's own words repeat what it took for a port, which may be half of a password.
+        raise InvalidInput("PHANTOMS_REDIS_URL cannot be read; it should look like redis://user:password@host:6379/0") from None
+    async with client:
+        scripts = Scripts(client)
+        try:
+            yield Watcher(scripts, settings)
+        except RedisLost as error:
+            raise RedisAway(away(error)) from error
+        finally:
+            await scripts.aclose()
+
+
+def away(error: RedisLost) -> str:
+    """Why Redis does not answer, and what to do."""
+    reason = re.sub(r" to \S+", "", str(error).removeprefix("Redis cannot decide: "))
+    return f"Redis does not answer ({reason}); is `phantoms up` running?"

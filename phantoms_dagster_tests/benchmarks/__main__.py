@@ -1,0 +1,50 @@
+"""`python -m phantoms_dagster_tests.benchmarks NAME [--json]`: exit code 0 only when every target was met."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from types import ModuleType
+
+from phantoms_dagster.embedded.supervisor import interrupt_on_signals
+from phantoms_dagster_tests.benchmarks.report import show
+
+NAMES = {
+    "storm": "300 videos while every route fails three times in ten: nothing stuck, doubled or lost",
+    "outage": "a provider dead for a minute under load: one probe a window, the others at full speed, all finish",
+    "pools": "16 processes on 5 slots and 20 calls a second: never more, hardly less, in order, slots of the killed return",
+    "neighbour": "one poisoned video among a hundred: the others finish in the same time",
+    "stores": "Redis killed, FLUSHALL, PostgreSQL restarted in mid-run: all finish, none lost, none doubled",
+    "guards": "what an admission and a breaker check cost",
+}
+_PACKAGE = "phantoms_dagster_tests.benchmarks"
+
+
+def main(arguments: list[str]) -> int:
+    """Run the benchmark that the arguments name."""
+    listed = "\n".join(f"  {name:<10} {what}" for name, what in NAMES.items())
+    usage = f"usage: python -m {_PACKAGE} NAME [--json] [options]\n\n{listed}\n\nNAME --help tells a benchmark's options.\n"
+    if arguments and arguments[0] in ("-h", "--help"):
+        sys.stdout.write(usage)
+        return 0
+    if not arguments or arguments[0] not in NAMES:
+        sys.stderr.write((f"there is no benchmark {arguments[0]!r}\n\n" if arguments else "") + usage)
+        return 2
+    name = arguments[0]
+    module: ModuleType = importlib.import_module(f"{_PACKAGE}.{name}")
+    parser = argparse.ArgumentParser(prog=f"python -m {_PACKAGE} {name}", description=module.__doc__)
+    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else on standard output")
+    module.add_options(parser)
+    options = parser.parse_args(arguments[1:])
+    try:
+        with interrupt_on_signals():
+            report = module.run(options)
+    except KeyboardInterrupt:
+        return 130
+    show(report, as_json=options.json)
+    return 0 if report.ok else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

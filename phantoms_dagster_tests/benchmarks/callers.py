@@ -1,0 +1,80 @@
+"""Processes that only call, for the benchmark of the pools: through the product's guarded client, or at its admission directly.
+
+Each prints one line of JSON per event. Times are seconds since the epoch: all processes are on one machine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
+
+import httpx
+
+from phantoms_dagster.domain.errors import NotYet
+from phantoms_dagster.resilience.limits import CallScope, RedisLimits
+from phantoms_dagster.wiring import Workshop
+from phantoms_dagster.wiring.limits import guarded_clients, limits_of
+
+SCOPE = CallScope("openai", pool="script")
+
+
+def tell(**event: Any) -> None:
+    """One event, as one write: the processes share the file."""
+    print(json.dumps(event), flush=True)
+
+
+async def call(number: int, options: Mapping[str, Any]) -> None:
+    """The role `call`: as many calls of `path` as the pool lets through, `at_once` at a time, between `start` and `end`."""
+    workshop = Workshop.from_environment()
+    url = workshop.endpoints.base_url("openai") + options["path"]
+    headers = {"Authorization": f"Bearer {workshop.endpoints.key('openai')}"}
+    counted = {"answered": 0, "failed": 0, "deferred": 0}
+
+    async def caller(client: httpx.AsyncClient) -> None:
+        await asyncio.sleep(max(0.0, options["start"] - time.time()))
+        while time.time() < options["end"]:
+            try:
+                response = await client.get(url, headers=headers)
+                counted["answered" if response.is_success else "failed"] += 1
+            except NotYet:
+                counted["deferred"] += 1
+            except httpx.HTTPError:
+                counted["failed"] += 1
+
+    async with guarded_clients(workshop.settings, workshop.clock) as clients, asyncio.TaskGroup() as group:
+        for _ in range(options["at_once"]):
+            group.create_task(caller(clients["openai"]))
+    tell(calls=counted, number=number)
+
+
+async def hold(number: int, options: Mapping[str, Any]) -> None:
+    """The role `hold`: take one slot and keep it until killed, or for `seconds`."""
+    workshop = Workshop.from_environment()
+    async with limits_of(workshop.settings, workshop.clock) as limits:
+        permit = await limits.admit(SCOPE, patience=60, hold_seconds=600)
+        tell(held=time.time(), number=number)
+        await asyncio.sleep(options["seconds"])
+        await limits.settle(permit, options["outcome"])
+
+
+async def wait(number: int, options: Mapping[str, Any]) -> None:
+    """The role `wait`: stand in line at `start` plus `spacing` times this process' number, once, and tell when it was let in."""
+    workshop = Workshop.from_environment()
+    async with limits_of(workshop.settings, workshop.clock) as limits:
+        await asyncio.gather(*(_stand_in_line(limits, number + options["processes"] * n, options) for n in range(options["each"])))
+
+
+async def _stand_in_line(limits: RedisLimits, place: int, options: Mapping[str, Any]) -> None:
+    await asyncio.sleep(max(0.0, options["start"] + options["spacing"] * place - time.time()))
+    asked = time.time()
+    permit = await limits.admit(SCOPE, patience=120, hold_seconds=600)
+    granted, token = time.time(), permit.lease.token if permit.lease else 0
+    await asyncio.sleep(options["seconds"])
+    await limits.settle(permit, options["outcome"])
+    tell(place=place, asked=asked, granted=granted, token=token)
+
+
+ROLES: Mapping[str, Callable[[int, Mapping[str, Any]], Coroutine[Any, Any, None]]] = {"call": call, "hold": hold, "wait": wait}

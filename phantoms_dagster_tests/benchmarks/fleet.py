@@ -1,0 +1,142 @@
+"""Worker processes for the benchmarks: `python -m phantoms_dagster_tests.benchmarks.fleet ROLE COUNT [JSON]`.
+
+The program is imported once and then forked, because importing it costs two CPU-seconds and a fork almost nothing. Each child
+ends with its parent, and all share one process group. Children print one line of JSON each event to standard output.
+
+The role `carry` runs the product's own code without Dagster, whose stock runs cost eight CPU-seconds each: the store is asked
+what is ready, `production.planner.plan` cuts it into runs over contiguous ranges, and `StageRunner.run` carries each out,
+several at once on the one event loop and the one long-lived pipeline of that process. Roles of the pools are in `callers`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import json
+import logging
+import os
+import random
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Coroutine, Mapping
+from datetime import UTC, datetime
+from typing import Any
+from unittest import mock
+
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import DBAPIError
+
+from phantoms_dagster.domain.stages import STAGES, stage
+from phantoms_dagster.domain.work import OpenRun, PlannedRun, RunContext
+from phantoms_dagster.production.planner import plan
+from phantoms_dagster.wiring import Workshop
+from phantoms_dagster.wiring import pipeline as wiring
+from phantoms_dagster.wiring.pipeline import Pipeline
+from phantoms_dagster_tests.benchmarks import callers
+from phantoms_dagster_tests.benchmarks.standins import PreparedVoice, RememberingStudio
+
+RUNS_AT_ONCE = 12
+LOOK_SECONDS = 0.25
+_PR_SET_PDEATHSIG = 1
+
+log = logging.getLogger(__name__)
+
+
+class Carrier:
+    """One worker: takes what is ready, and carries it through its stage."""
+
+    def __init__(self, workshop: Workshop, pipeline: Pipeline, number: int) -> None:
+        self._workshop = workshop
+        self._pipeline = pipeline
+        self._number = number
+        self._runs: dict[asyncio.Task[None], OpenRun] = {}
+        self._count = 0
+
+    async def work(self) -> None:
+        """Until the process is ended."""
+        while True:
+            for task in [task for task in self._runs if task.done()]:
+                del self._runs[task]
+            try:
+                planned = await asyncio.to_thread(self._planned)
+            except DBAPIError:
+                # As a tick of the sensor: the database is away, and is asked again.
+                log.warning("nothing can be planned: the database does not answer")
+                planned = []
+            # Not all workers at the same range: the claim would give it to one of them and send the others away.
+            random.shuffle(planned)
+            for run in planned[: RUNS_AT_ONCE - len(self._runs)]:
+                self._runs[asyncio.create_task(self._carry(run))] = OpenRun(run.stage, run.first, run.last)
+            await asyncio.sleep(LOOK_SECONDS * random.uniform(0.6, 1.4))
+
+    def _planned(self) -> list[PlannedRun]:
+        settings = self._workshop.settings
+        return plan(
+            self._workshop.planning().ready(list(STAGES)),
+            order=registered(self._workshop.engine),
+            open_runs=list(self._runs.values()),
+            batch_size=settings.batch_size,
+            runs_per_stage=settings.runs_per_stage,
+            now=datetime.now(UTC),
+        )
+
+    async def _carry(self, run: PlannedRun) -> None:
+        self._count += 1
+        context = RunContext(run_id=f"bench-{self._number}-{self._count}", by="sensor")
+        try:
+            await self._pipeline.runner.run(stage(run.stage), run.keys, context)
+        except Exception:  # noqa: BLE001 - a run that broke off, as Dagster would see it: what it held is claimed again
+            log.exception("a run of %s broke off", run.stage)
+
+
+def registered(engine: Engine) -> Mapping[str, int]:
+    """The place of each video, as Dagster lists its partitions."""
+    statement = text("SELECT key FROM phantoms.videos WHERE registered_at IS NOT NULL ORDER BY id")
+    with engine.connect() as connection:
+        return {key: place for place, key in enumerate(connection.execute(statement).scalars())}
+
+
+async def carry(number: int, options: Mapping[str, Any]) -> None:
+    """The role `carry`. `studio: real` measures every film instead of each content once."""
+    workshop = Workshop.from_environment()
+    parts: dict[str, Any] = {"NeuralVoice": PreparedVoice}
+    if options.get("studio") != "real":
+        parts["FfmpegStudio"] = RememberingStudio
+    with mock.patch.multiple(wiring, **parts):
+        async with workshop.open() as pipeline:
+            await Carrier(workshop, pipeline, number).work()
+
+
+ROLES: Mapping[str, Callable[[int, Mapping[str, Any]], Coroutine[Any, Any, None]]] = {"carry": carry, **callers.ROLES}
+
+
+def _child(role: str, number: int, options: Mapping[str, Any]) -> int:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    logging.basicConfig(level=logging.WARNING, format=f"%(asctime)s [{number}] %(levelname)s %(name)s: %(message)s")
+    random.seed(f"{options.get('seed', 1)}/{number}")
+    try:
+        asyncio.run(ROLES[role](number, options))
+    except Exception:  # noqa: BLE001 - the traceback belongs into this worker's log
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+def main(arguments: list[str]) -> int:
+    """Fork the children and wait for them."""
+    role, count = arguments[0], int(arguments[1])
+    options = json.loads(arguments[2]) if len(arguments) > 2 else {}
+    children = []
+    for number in range(count):
+        pid = os.fork()
+        if pid == 0:
+            os._exit(_child(role, number, options))
+        children.append(pid)
+    print(json.dumps({"pids": children}), flush=True)
+    codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children]
+    return int(any(codes))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,100 @@
+"""*storm*: every route of every provider fails three times in ten, and still nothing is stuck, doubled or lost.
+
+The faults are a mix in equal parts of 429 with Retry-After, 500, 503, a time-out, a connection dropped before and one dropped
+after acceptance, and an answer that is no JSON; they stay until the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections import Counter
+from typing import Any
+
+from phantoms_dagster_tests.benchmarks import carrying, truth
+from phantoms_dagster_tests.benchmarks.report import Report
+from phantoms_dagster_tests.benchmarks.world import Bench, Reviewer, Sandbox, open_bench
+
+CALL_SECONDS = 5.0
+MIX: tuple[dict[str, Any], ...] = (
+    {"kind": "status", "status": 429, "retry_after": 0.3},
+    {"kind": "status", "status": 500},
+    {"kind": "status", "status": 503},
+    {"kind": "timeout", "seconds": CALL_SECONDS * 4},
+    {"kind": "drop_before"},
+    {"kind": "drop_after"},
+    {"kind": "malformed"},
+)
+# What those faults are called once an adapter has met them: anything else in a dead letter would be an untrue cause.
+TRUE_CODES = ("429", "500", "503", "ReadTimeout", "ReadError", "RemoteProtocolError", "WriteError", "malformed")
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of this benchmark."""
+    parser.add_argument("--videos", type=int, default=300, help="how many videos (300)")
+    parser.add_argument("--workers", type=int, default=4, help="worker processes (4)")
+    parser.add_argument("--share", type=float, default=0.3, help="share of calls that fail, on every route (0.3)")
+    parser.add_argument("--attempts", type=int, default=8, help="attempts that a stage has before its dead letter (8)")
+    parser.add_argument("--seconds", type=float, default=1500, help="give up after so long (1500)")
+    parser.add_argument("--seed", type=int, default=1, help="fixes the sandbox's random choices (1)")
+
+
+def run(options: argparse.Namespace) -> Report:
+    """Carry all videos through the storm and hold the tables against the ledger."""
+    report = Report("storm", {name: getattr(options, name) for name in ("videos", "workers", "share", "attempts", "seed")})
+    report.notes += [
+        "workers run the product's planner and StageRunner without Dagster; pools are widened, waits shortened by settings",
+        "the voice is a prepared sound, and a film's bytes are probed and measured once a process (see standins)",
+    ]
+    settings = {"PHANTOMS_ATTEMPTS": str(options.attempts), "PHANTOMS_CALL_SECONDS": str(CALL_SECONDS)}
+    with open_bench(seed=options.seed, settings=settings) as bench:
+        brew(bench.sandbox, options.share)
+        bench.add_videos(options.videos)
+        started = time.monotonic()
+        fleet = bench.fleet("carry", options.workers, seed=options.seed)
+        with Reviewer(bench):
+            ended = carrying.wait_until_ended(bench, seconds=options.seconds)
+        seconds = time.monotonic() - started
+        fleet.stop()
+        if not ended:
+            report.problems.append(f"not at its end after {options.seconds:g} s")
+        _weigh(report, bench, seconds)
+        report.problems += fleet.complaints()[:10]
+    return report
+
+
+def brew(sandbox: Sandbox, share: float) -> None:
+    """Let every route fail with that probability, each kind of the mix as often as the others."""
+    each = share / len(MIX)
+    for place, fault in enumerate(MIX):
+        # The first fault that hits wins, so later ones must hit more often to come as often.
+        sandbox.fault("*", **fault, probability=each / (1 - place * each))
+
+
+def _weigh(report: Report, bench: Bench, seconds: float) -> None:
+    found, seen, buried = carrying.fates(bench), truth.compare(bench), truth.letters(bench)
+    calls = sum(bench.sandbox.ledger()["calls"].values())
+    report.tell("seconds", round(seconds, 1))
+    report.tell("calls", calls)
+    report.tell("posts wanted", sum(found.counts.values()))
+    report.tell("posted exactly once", found.counts["posted"])
+    report.tell("ended in a dead letter", found.counts["letters"])
+    report.tell("ended as unknown, never sent again", found.counts["unknown"])
+    report.tell("unknown by stage", dict(found.unknown))
+    report.tell("dead letters by stage", dict(Counter(letter["stage"] for letter in buried)))
+    report.tell("dead letters by cause", dict(Counter(f"{letter['error_class']} {letter['code']}" for letter in buried)))
+    report.tell("posts in the ledger", dict(seen.posts))
+    report.tell("in the ledger, their stage not done", seen.unrecorded)
+    report.check("stuck", found.counts["stuck"], "0", ok=found.counts["stuck"] == 0)
+    for what, times in seen.doubled.items():
+        report.check(f"doubled {what}", times, "0", ok=times == 0)
+    untrue = [letter for letter in buried if not is_true(letter)]
+    report.check("dead letters with an untrue cause", len(untrue), "0", ok=not untrue)
+    report.problems += found.stuck[:10] + seen.problems[:20]
+    report.problems += [f"{x['key']} {x['stage']}: {x['error_class']} {x['code']}: {x['message']}" for x in untrue[:10]]
+
+
+def is_true(letter: dict[str, Any]) -> bool:
+    """Whether the letter blames what really happened: a passing fault that used up the whole budget, named as it was."""
+    named = letter["code"] in TRUE_CODES or (letter["evidence"] or {}).get("status") in (500, 503)
+    return letter["error_class"] == "transient" and named and len(letter["attempts"]) > 1

@@ -1,0 +1,301 @@
+"""What every benchmark starts: embedded servers in a temporary folder, the sandbox as its own process, settings, videos.
+
+How videos are carried belongs in `fleet` and `carrying`; what is measured, in the benchmarks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+from sqlalchemy import RowMapping, text
+
+from phantoms_dagster.domain.errors import InvalidInput
+from phantoms_dagster.domain.models import Brief, Channel, Platform
+from phantoms_dagster.embedded.processes import ProcessSpec
+from phantoms_dagster.embedded.servers import EmbeddedServers, ServerUrls, free_port
+from phantoms_dagster.embedded.supervisor import Supervisor
+from phantoms_dagster.resilience.pools import DEFAULT_POOLS
+from phantoms_dagster.settings import Settings
+from phantoms_dagster.store.migrate import upgrade
+from phantoms_dagster.wiring import Workshop
+
+# Quotas of the stand-ins are for days; a benchmark posts a day's worth in a minute.
+UNLIMITED = {
+    "youtube.inserts_per_day": 1_000_000,
+    "youtube.units_per_day": 100_000_000,
+    "instagram.quota_total": 1_000_000,
+    "instagram.containers_total": 1_000_000,
+    "shotstack.ingest_seconds": 0.0,
+    "shotstack.processing_seconds": 0.0,
+}
+# Waits of a day's work, shortened to those of a benchmark.
+QUICK = {
+    "PHANTOMS_PATIENCE_SECONDS": "4",
+    "PHANTOMS_BACKOFF_SECONDS": "0.3",
+    "PHANTOMS_BACKOFF_MAX_SECONDS": "4",
+    "PHANTOMS_RENDER_POLL_SECONDS": "0.3",
+    "PHANTOMS_LEASE_SECONDS": "20",
+    "PHANTOMS_CALL_SECONDS": "30",
+    "PHANTOMS_BREAKER_RESET_SECONDS": "2",
+    "PHANTOMS_BATCH_SIZE": "25",
+    "PHANTOMS_RUNS_PER_STAGE": "8",
+}
+VIDEOS_PER_CHANNEL = 3
+
+
+def wide_pools(slots: int = 64) -> str:
+    """Every pool without rates and quotas: for benchmarks whose target is not the pools themselves."""
+    return json.dumps({name: {"slots": slots, "rates": [], "daily": None} for name in DEFAULT_POOLS})
+
+
+@dataclass
+class Sandbox:
+    """The sandbox's controls, over HTTP."""
+
+    url: str
+    client: httpx.Client
+
+    def configure(self, **settings: Any) -> None:
+        """Set what a stand-in reads (`youtube.inserts_per_day`)."""
+        self._post("config", settings)
+
+    def fault(self, route: str, kind: str, **fields: Any) -> None:
+        """Let a route fail; see `sandbox.core.Fault`."""
+        self._post("faults", {"route": route, "kind": kind, **fields})
+
+    def heal(self, route: str | None = None) -> None:
+        """End the faults of that route, or all."""
+        self.client.delete(f"{self.url}/_sandbox/faults", params={"route": route} if route else None).raise_for_status()
+
+    def ledger(self, **query: str) -> dict[str, Any]:
+        """`entries`, `calls`, `max_in_flight`, and with `arrivals=<glob>` the arrivals of those routes."""
+        answer = self.client.get(f"{self.url}/_sandbox/ledger", params=query)
+        answer.raise_for_status()
+        return dict(answer.json())
+
+    def _post(self, what: str, body: Mapping[str, Any]) -> None:
+        self.client.post(f"{self.url}/_sandbox/{what}", json=dict(body)).raise_for_status()
+
+
+@dataclass
+class Bench:
+    """A running world. Use `open_bench`."""
+
+    home: Path
+    servers: EmbeddedServers
+    urls: ServerUrls
+    workshop: Workshop
+    sandbox: Sandbox
+    environment: dict[str, str]
+    stack: contextlib.ExitStack
+    fleets: int = 0
+    warnings: list[str] = field(default_factory=list)
+
+    # --- processes
+
+    def fleet(self, role: str, count: int, *, settings: Mapping[str, str] | None = None, **options: Any) -> Fleet:
+        """Start worker processes (see `fleet`); they end with this world at the latest."""
+        self.fleets += 1
+        name = f"fleet-{self.fleets}-{role}"
+        argv = (sys.executable, "-m", "phantoms_dagster_tests.benchmarks.fleet", role, str(count), json.dumps(options))
+        fleet = Fleet(name, argv, {**self.environment, **(settings or {})}, self.home / "logs")
+        self.stack.callback(fleet.stop)
+        fleet.start()
+        return fleet
+
+    # --- videos
+
+    def channels(self, count: int, platforms: Sequence[Platform] = tuple(Platform)) -> list[Channel]:
+        """Channels of their own accounts: one account posts one video at a time."""
+        made = [
+            Channel(
+                name=f"channel-{n}",
+                title=f"Channel {n}",
+                brand_voice="calm and exact",
+                target_seconds=15,
+                accounts={platform: f"account-{n}" for platform in platforms},
+            )
+            for n in range(count)
+        ]
+        self.workshop.catalogue().put_channels(made)
+        return made
+
+    def add_videos(
+        self, count: int, *, platforms: Sequence[Platform] = tuple(Platform), topic: str = "Ocean facts", register: bool = True
+    ) -> list[str]:
+        """Add videos, on a channel for every few of them; their keys. Unregistered ones wait, as those new to Dagster do."""
+        channels = self.channels(max(1, -(-count // VIDEOS_PER_CHANNEL)), platforms)
+        briefs = [
+            Brief(
+                title=f"{topic} number {n:04d}",
+                angle="One surprising fact, told in fifteen seconds.",
+                facts=(f"Fact {n:04d} is not like the others.",),
+                channel=channels[n % len(channels)].name,
+                platforms=tuple(platforms),
+            )
+            for n in range(count)
+        ]
+        keys = [added.key for added in self.workshop.catalogue().add(briefs, source="benchmark")]
+        if register:
+            self.workshop.catalogue().registered(keys)
+        return keys
+
+    def rows(self, statement: str, **values: Any) -> Sequence[RowMapping]:
+        """The rows of a query."""
+        with self.workshop.engine.connect() as connection:
+            return connection.execute(text(statement), values).mappings().all()
+
+
+class Fleet:
+    """A group of worker processes under a supervisor of their own."""
+
+    def __init__(self, name: str, argv: tuple[str, ...], environment: Mapping[str, str], logs: Path) -> None:
+        self._log = logs / f"{name}.log"
+        spec = ProcessSpec(
+            name=name, argv=argv, env=environment, restart=False, ready=lambda: bool(self.events("pids")), grace_seconds=1.0
+        )
+        self._supervisor = Supervisor([spec], logs=logs)
+
+    def start(self) -> None:
+        """Start it and wait until its processes are there."""
+        self._supervisor.start()
+
+    def stop(self) -> None:
+        """End it."""
+        self._supervisor.stop()
+
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended by itself."""
+        return bool(self._supervisor.pids)
+
+    @property
+    def pids(self) -> list[int]:
+        """The process ids of the workers."""
+        return list(self.events("pids")[0]["pids"])
+
+    def kill(self, pids: Sequence[int]) -> None:
+        """kill -9 some of the workers."""
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """The events so far that have that field."""
+        if not self._log.exists():
+            return []
+        lines = [line for line in self._log.read_text("utf-8", "replace").splitlines(keepends=True) if line.startswith("{")]
+        return [event for event in (json.loads(line) for line in lines if line.endswith("}\n")) if name in event]
+
+    def complaints(self) -> list[str]:
+        """What the workers logged as errors: their first lines."""
+        if not self._log.exists():
+            return []
+        return [line for line in self._log.read_text("utf-8", "replace").splitlines() if " ERROR " in line]
+
+
+@contextlib.contextmanager
+def open_bench(*, seed: int = 1, settings: Mapping[str, str] | None = None) -> Iterator[Bench]:
+    """Servers, schema, sandbox and settings of one benchmark, in a folder that is gone afterwards.
+
+    `settings`: environment variables for this world and its workers, on top of the quick ones.
+    """
+    for name in [n for n in os.environ if n.startswith("PHANTOMS_")]:
+        del os.environ[name]  # a benchmark touches nobody's real accounts, nor somebody's running servers
+    with contextlib.ExitStack() as stack:
+        home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="phantoms-bench-", ignore_cleanup_errors=True)))
+        warnings: list[str] = []
+        servers = EmbeddedServers(home, durable=False, notify=warnings.append)
+        urls = stack.enter_context(servers)
+        port = free_port(0)
+        chosen = {
+            **QUICK,
+            "PHANTOMS_POOLS": wide_pools(),
+            **(settings or {}),
+            "PHANTOMS_HOME": str(home),
+            "PHANTOMS_DATABASE_URL": urls.database_url,
+            "PHANTOMS_REDIS_URL": urls.redis_url,
+            "PHANTOMS_SANDBOX": "on",
+            "PHANTOMS_RENDERER": "shotstack",
+            "PHANTOMS_SANDBOX_URL": f"http://127.0.0.1:{port}",
+        }
+        environment = {**os.environ, **chosen, "PYTHONUNBUFFERED": "1"}
+        upgrade(urls.database_url)
+        client = stack.enter_context(httpx.Client(trust_env=False, timeout=30))
+        sandbox = Sandbox(f"http://127.0.0.1:{port}", client)
+        _start_sandbox(stack, home, sandbox, port, seed, environment)
+        sandbox.configure(**UNLIMITED)
+        workshop = Workshop(_settings(chosen))
+        stack.callback(workshop.close)
+        bench = Bench(home, servers, urls, workshop, sandbox, environment, stack, warnings=warnings)
+        yield bench
+
+
+def _start_sandbox(
+    stack: contextlib.ExitStack, home: Path, sandbox: Sandbox, port: int, seed: int, environment: Mapping[str, str]
+) -> None:
+    argv = (sys.executable, "-m", "phantoms_dagster.cli.main", "sandbox", "--port", str(port), "--seed", str(seed))
+
+    def ready() -> bool:
+        try:
+            return sandbox.client.get(f"{sandbox.url}/_sandbox/health").status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    spec = ProcessSpec(name="sandbox", argv=(*argv, "--fast-renders"), env=environment, ready=ready, grace_seconds=3.0)
+    supervisor = Supervisor([spec], logs=home / "logs")
+    stack.callback(supervisor.stop)
+    supervisor.start()
+
+
+def _settings(chosen: Mapping[str, str]) -> Settings:
+    """The settings that the workers read from their environment, in this process."""
+    os.environ.update(chosen)
+    try:
+        return Settings()
+    finally:
+        for name in chosen:
+            os.environ.pop(name, None)
+
+
+class Reviewer:
+    """A person who looks at everything and says yes, in a thread of this process."""
+
+    def __init__(self, bench: Bench, *, every_seconds: float = 0.3) -> None:
+        self._bench = bench
+        self._every = every_seconds
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._review, name="reviewer", daemon=True)
+        self.approved = 0
+
+    def __enter__(self) -> Reviewer:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _review(self) -> None:
+        decisions = self._bench.workshop.decisions()
+        while not self._stop.wait(self._every):
+            with contextlib.suppress(Exception):  # the database may be away: the reviewer comes back
+                for key in decisions.undecided():
+                    with contextlib.suppress(InvalidInput):
+                        self.approved += decisions.decide(key, approved=True, reviewer="benchmark", via="cli").new
+
+
+def sleep_until(moment: float) -> None:
+    """Sleep until that time of `time.monotonic`."""
+    time.sleep(max(0.0, moment - time.monotonic()))
