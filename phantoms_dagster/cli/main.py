@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from phantoms_dagster.cli import briefs, catalogue, demo, doctor, limits, metrics, review, up
+from phantoms_dagster.cli import briefs, catalogue, dead_letters, demo, doctor, limits, metrics, review, up
 from phantoms_dagster.cli.console import plain_errors
 
 EXAMPLES = {
@@ -38,7 +38,7 @@ app = typer.Typer(
     add_completion=False,
 )
 
-for group in (up, demo, briefs, catalogue, review, doctor, limits, metrics):
+for group in (up, demo, briefs, catalogue, review, dead_letters, doctor, limits, metrics):
     group.register(app)
 
 for command in app.registered_commands:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from typing import Annotated, Generic, TypeVar
 
 import typer
@@ -66,10 +66,8 @@ def metrics_application(settings: Settings, *, patience_seconds: float = PATIENC
     statistics = Statistics(database)
     if settings.redis_url is None:
         raise InvalidInput("no Redis is running here: start `phantoms up`, or set PHANTOMS_REDIS_URL")
-    application = web.Application()
 
-    @asynccontextmanager
-    async def scraping() -> AsyncIterator[_Scraper]:
+    async def scraping(app: web.Application) -> AsyncIterator[None]:
         async with watching(settings) as watcher:
 
             async def limited() -> Limited:
@@ -78,20 +76,16 @@ def metrics_application(settings: Settings, *, patience_seconds: float = PATIENC
             async def tables() -> Reading:
                 return await asyncio.to_thread(statistics.read)
 
-            sources = _Source("postgresql", tables, patience_seconds), _Source("redis", limited, patience_seconds)
-            try:
-                yield _Scraper(*sources)
-            finally:
-                for source in sources:
-                    await source.aclose()
-                database.dispose()
-
-    async def context(app: web.Application) -> AsyncIterator[None]:
-        async with scraping() as app[_SCRAPER]:
+            app[_SCRAPER] = scraper = _Scraper(
+                _Source("postgresql", tables, patience_seconds), _Source("redis", limited, patience_seconds)
+            )
             yield
+            await scraper.aclose()
+            database.dispose()
 
-    application.cleanup_ctx.append(context)
-    application.router.add_get("/metrics", lambda request: request.app[_SCRAPER].answer(request))
+    application = web.Application()
+    application.cleanup_ctx.append(scraping)
+    application.router.add_get("/metrics", _answer)
     return application
 
 
@@ -152,19 +146,28 @@ class _Scraper:
         self._tables = tables
         self._limits = limits
 
-    async def answer(self, request: web.Request) -> web.Response:
-        """All metrics that can be had now."""
+    async def scrape(self, accept: str) -> tuple[bytes, str]:
+        """All metrics that can be had now, and their content type."""
         reading, limited = await asyncio.gather(self._tables.latest(), self._limits.latest())
         found: list[Metric] = list(exposition.up({self._tables.name: reading is not None, self._limits.name: limited is not None}))
         if reading is not None:
             found += exposition.of_tables(reading)
         if limited is not None:
             found += exposition.of_limits(*limited)
-        body, content_type = exposition.exposition(found, request.headers.get("Accept", ""))
-        return web.Response(body=body, headers={"Content-Type": content_type})
+        return exposition.exposition(found, accept)
+
+    async def aclose(self) -> None:
+        """Stop the readings that are under way."""
+        await self._tables.aclose()
+        await self._limits.aclose()
 
 
 _SCRAPER = web.AppKey("scraper", _Scraper)
+
+
+async def _answer(request: web.Request) -> web.Response:
+    body, content_type = await request.app[_SCRAPER].scrape(request.headers.get("Accept", ""))
+    return web.Response(body=body, headers={"Content-Type": content_type})
 
 
 def _listening(host: str, port: int) -> socket.socket:
@@ -172,4 +175,6 @@ def _listening(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=16)
     except OSError as error:
-        raise InvalidInput(f"cannot listen on {host} port {port} ({error.strerror}); choose another with --port") from error
+        raise InvalidInput(
+            f"cannot listen on {host} port {port} ({os.strerror(error.errno or 0)}); choose another with --port"
+        ) from error

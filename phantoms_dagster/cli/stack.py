@@ -82,6 +82,7 @@ class Stack:
     def _start(self) -> Running:
         self._home.mkdir(parents=True, exist_ok=True)
         settings = self._with_servers()
+        (self._home / RUNNING_FILE).unlink(missing_ok=True)  # a killed stack leaves one that points nowhere
         environment = self._environment(settings)
         workshop = Workshop(settings)
         self._say("database: applying migrations")

@@ -52,6 +52,11 @@ class Attempt(Protocol):
         """A billed answer that an earlier, killed attempt of this stage had already received; use it instead of asking again."""
         ...
 
+    @property
+    def in_doubt(self) -> Sequence[str]:
+        """The ids of the attempts right before this one whose outcome nobody knows: look what they did before doing it again."""
+        ...
+
     async def received(self, response: JsonObject, *, provider_ref: str | None = None, cost: Decimal | None = None) -> None:
         """Commit a provider's raw answer before it is looked at: a crash or a validation error must not lose what was paid."""
         ...

@@ -42,7 +42,10 @@ class RunContext:
 
 @dataclass(frozen=True)
 class Claim:
-    """One video in one stage, `owner`'s until the lease ends. `generation` fences every write; `spent` is in US dollars."""
+    """One video in one stage, `owner`'s until the lease ends. `generation` fences every write; `spent` is in US dollars.
+
+    `in_doubt`: rows of the attempts right before this one that were killed or ended unknown.
+    """
 
     video_id: int
     video: Video
@@ -57,6 +60,7 @@ class Claim:
     stored_response: JsonObject | None = None
     decision: Decision | None = None
     owner: str = ""
+    in_doubt: tuple[int, ...] = ()
 
     def output(self, stage: str, kind: type[Output]) -> Output:
         """What an earlier stage made. The claim guarantees that it is there."""

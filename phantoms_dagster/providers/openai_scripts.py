@@ -12,7 +12,7 @@ from typing import Any, cast
 import httpx
 import openai
 
-from phantoms_dagster.domain.errors import InvalidInput, PhantomsError, Transient
+from phantoms_dagster.domain.errors import InvalidInput, NotYet, PhantomsError, Transient, Unknown
 from phantoms_dagster.domain.models import Brief, Channel
 from phantoms_dagster.domain.ports import Attempt, Clock, WrittenScript
 from phantoms_dagster.domain.values import JsonObject
@@ -23,6 +23,8 @@ from phantoms_dagster.providers.openai_errors import PROVIDER
 MAX_OUTPUT_TOKENS = 8_000
 # Before a lost answer is looked for: a completion is listed a moment after it was made.
 READ_BACK_SECONDS = 1.0
+# A server that never lists what it made must not keep a video waiting for ever: then it is booked as spent and ordered again.
+DOUBTS_KEPT = 6
 # Parameters that a compatible server may not know, and what goes with each. The API takes metadata only with store.
 _EXTRAS = {
     "store": frozenset({"store", "metadata"}),
@@ -77,11 +79,12 @@ class OpenAIScriptWriter:
     async def write(self, brief: Brief, channel: Channel, attempt: Attempt) -> WrittenScript:
         """One call of the model, or none when `attempt.stored_response` holds its answer.
 
-        Raises Permanent, Rejected, Throttled or Transient; and whatever the http client's transport raises of ours.
+        Raises Permanent, Rejected, Throttled or Transient, Unknown when a lost answer cannot be looked for now, and whatever the
+        http client's transport raises of ours.
         """
         body = attempt.stored_response
         if body is None:
-            body = await self._answer(brief, channel, attempt)
+            body = await self._found_again(attempt) or await self._answer(brief, channel, attempt)
             await attempt.received(body, provider_ref=_reference(body), cost=self._cost(body))
         script = openai_answer.read(body, channel)
         tokens_in, tokens_out = openai_answer.usage(body)
@@ -112,10 +115,20 @@ class OpenAIScriptWriter:
                 raise failure from error.__cause__
         except _Unreadable as error:
             failure = error.failure
-        found = await self._read_back(attempt)
+        await self._clock.sleep(READ_BACK_SECONDS)
+        found = await self._found(attempt.id)
         if found is None:
             raise failure
         return found
+
+    async def _found_again(self, attempt: Attempt) -> JsonObject | None:
+        """What an earlier attempt was billed for, whose answer never arrived. Raises Unknown."""
+        if len(attempt.in_doubt) > DOUBTS_KEPT:
+            return None
+        for marker in attempt.in_doubt:
+            if (found := await self._found(marker)) is not None:
+                return found
+        return None
 
     async def _ask(self, brief: Brief, channel: Channel, attempt: Attempt) -> httpx.Response:
         request: dict[str, Any] = {
@@ -160,21 +173,32 @@ class OpenAIScriptWriter:
             raise Transient(message, provider=PROVIDER, code=code or kind or "malformed", evidence=seen)
         return body
 
-    async def _read_back(self, attempt: Attempt) -> JsonObject | None:
-        """The stored completion of this very attempt, whose answer did not arrive; None when there is none to be found."""
+    async def _found(self, marker: str) -> JsonObject | None:
+        """The stored completion of the attempt with that id; None when there is none, or the server cannot tell.
+
+        Raises Unknown when it could not be asked now: until it was, nothing is ordered again.
+        """
         if "store" in self._left_out:
             return None
-        await self._clock.sleep(READ_BACK_SECONDS)
+        retry_after: float | None = None
         try:
-            raw = await self._client.chat.completions.with_raw_response.list(metadata={"attempt": attempt.id}, limit=1)
+            raw = await self._client.chat.completions.with_raw_response.list(metadata={"attempt": marker}, limit=1)
             page = _httpx(raw.http_response).json()
-        except (openai.OpenAIError, PhantomsError, ValueError):
-            # A second chance, no more: the failure of the call itself is what is reported.
-            return None
-        data = page.get("data") if isinstance(page, dict) else None
-        found = data[0] if isinstance(data, list) and data else None
-        marked = isinstance(found, dict) and (found.get("metadata") or {}).get("attempt") == attempt.id
-        return found if marked else None
+        except openai.APIStatusError as error:
+            if error.status_code < 500 and error.status_code != 429:
+                return None
+            why, retry_after = f"{error.status_code}", openai_errors.wait(_httpx(error.response))
+        except (openai.OpenAIError, PhantomsError, ValueError) as error:
+            ours = _ours(error)
+            why = str(ours) if ours is not None else http.describe(error.__cause__ or error)
+            retry_after = ours.retry_after if isinstance(ours, NotYet) else None
+        else:
+            data = page.get("data") if isinstance(page, dict) else None
+            found = data[0] if isinstance(data, list) and data else None
+            marked = isinstance(found, dict) and (found.get("metadata") or {}).get("attempt") == marker
+            return found if marked else None
+        message = f"OpenAI's answer was lost and cannot be looked for now ({openai_errors.scrub(why, self._secret)})"
+        raise Unknown(message, provider=PROVIDER, code="script_unknown", retry_after=retry_after)
 
     def _cost(self, body: JsonObject) -> Decimal:
         return openai_answer.cost(body, input_usd_per_million=self._input_price, output_usd_per_million=self._output_price)

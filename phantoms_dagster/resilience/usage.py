@@ -1,4 +1,4 @@
-"""How much of a pool's rates is used right now, for people to see. Admission decides by the same grants; nothing is decided here."""
+"""How much of a pool's rates is used right now, for people. Admission decides by the same grants; nothing is decided here."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from decimal import Decimal
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from phantoms_dagster.domain.errors import InvalidInput, StaleClaim
+from phantoms_dagster.domain.errors import InvalidInput, StaleClaim, Unknown
 from phantoms_dagster.domain.stages import Stage, downstream
 from phantoms_dagster.domain.values import JsonObject
 from phantoms_dagster.domain.work import Claim, Claims, Ending, RunContext
@@ -98,7 +98,15 @@ class PostgresAttempt:
     @property
     def id(self) -> str:
         """`a<row>-<video key>`, at most 64 characters."""
-        return f"a{self._claim.attempt_row}-{self._claim.video.key}"[:64]
+        return self._id_of(self._claim.attempt_row)
+
+    @property
+    def in_doubt(self) -> tuple[str, ...]:
+        """See the port."""
+        return tuple(self._id_of(row) for row in self._claim.in_doubt)
+
+    def _id_of(self, row: int) -> str:
+        return f"a{row}-{self._claim.video.key}"[:64]
 
     @property
     def stored_response(self) -> JsonObject | None:
@@ -171,7 +179,9 @@ class PostgresStageStore:
         row = await self._next(Closing(claim, ending))
         if row is None:
             raise StaleClaim(f"{claim.video.key}: another runner has taken over {claim.stage.name}")
-        return replace(claim, attempt_row=row, attempts_used=claim.attempts_used + int(ending.counts), stored_response=None)
+        in_doubt = (*claim.in_doubt, claim.attempt_row) if ending.error_class == Unknown.error_class else ()
+        used = claim.attempts_used + int(ending.counts)
+        return replace(claim, attempt_row=row, attempts_used=used, stored_response=None, in_doubt=in_doubt)
 
     async def finish(self, claim: Claim, ending: Ending) -> bool:
         """See the port."""

@@ -55,6 +55,7 @@ class StackProcess:
 
     def start(self) -> None:
         """Start it and wait until other commands can find it."""
+        (self.home / "running.env").unlink(missing_ok=True)  # of a stack that was killed
         self.process = subprocess.Popen(
             [sys.executable, "-m", "phantoms_dagster.cli.main", "up", "--home", str(self.home), "--port", "0"],
             env=self.environment,

@@ -98,10 +98,14 @@ def test_every_command_and_option_in_the_readme_exists() -> None:
     calls = command_lines()
     assert {"up", "demo", "add", "import", "status", "show", "approve", "reject", "sandbox", "doctor"} <= {c[0] for c in calls}
     for call in calls:
-        assert call[0] in group.commands, f"there is no `phantoms {call[0]}`"
-        options = {option for parameter in group.commands[call[0]].params for option in parameter.opts}
-        for word in call[1:]:
-            assert not word.startswith("--") or word in options, f"`phantoms {call[0]}` has no {word}"
+        command, words = group, list(call)
+        while words and (command is group or words[0] in getattr(command, "commands", {})):
+            assert words[0] in command.commands, f"there is no `phantoms {words[0]}`"
+            command = command.commands[words.pop(0)]
+        assert not hasattr(command, "commands") or not words, f"there is no `phantoms {' '.join(call)}`"
+        options = {option for parameter in command.params for option in parameter.opts}
+        for word in words:
+            assert not word.startswith("--") or word in options, f"`phantoms {' '.join(call)}`: no {word}"
 
 
 def test_every_command_of_the_program_is_in_the_readme() -> None:

@@ -1,0 +1,237 @@
+"""Alerts and the daily summary: what is news, how it is grouped, and how it is worded. Pure: no clock, no table, no network.
+
+One message tells of everything since the last one, by cause; never one message for each video. Where letters and breakers
+are read, and how a message is sent, belong in `wiring.alerts`.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+
+# A letter's time is when its transaction began: it may turn up so much later than younger ones.
+LATE = timedelta(minutes=2)
+SHOWN_GROUPS = 8
+SHOWN_VIDEOS = 3
+SHOWN_CHARACTERS = 160
+
+
+@dataclass(frozen=True)
+class LetterNews:
+    """A dead letter, as far as an alert tells of it."""
+
+    id: int
+    key: str
+    stage: str
+    error_class: str
+    provider: str | None
+    message: str
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class BreakerNews:
+    """A breaker now, and each time it went from closed to open (oldest first) with the reason."""
+
+    name: str
+    state: str
+    opened: tuple[tuple[datetime, str], ...]
+
+
+@dataclass(frozen=True)
+class Told:
+    """What one destination has been told already. `letters`: ids of the last `LATE` before `since`; `breakers`: last opening."""
+
+    since: datetime
+    letters: frozenset[int] = frozenset()
+    breakers: Mapping[str, datetime] = field(default_factory=dict)
+    sent_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class News:
+    """What a destination has not been told yet."""
+
+    letters: tuple[LetterNews, ...] = ()
+    breakers: tuple[BreakerNews, ...] = ()
+
+    def __bool__(self) -> bool:
+        """Whether there is anything."""
+        return bool(self.letters or self.breakers)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Letters of one stage, class and provider. `keys`: their videos, the newest first."""
+
+    stage: str
+    error_class: str
+    provider: str | None
+    keys: tuple[str, ...]
+    message: str
+
+    @property
+    def filters(self) -> str:
+        """The options of `phantoms dead-letters` that mean these letters."""
+        parts = ["--stage", self.stage, "--class", self.error_class, "--provider", self.provider or "none"]
+        return shlex.join(parts)
+
+
+@dataclass(frozen=True)
+class Message:
+    """What is sent. Plain text."""
+
+    title: str
+    body: str
+
+
+@dataclass(frozen=True)
+class DayFacts:
+    """What one local day brought. `cost` is in US dollars; `open_letters` and `unknown_posts` are as of now."""
+
+    day: date
+    added: int
+    posts: Mapping[str, int]
+    failures: Mapping[str, int]
+    cost: Decimal
+    open_letters: int
+    unknown_posts: int
+
+
+def news(letters: Iterable[LetterNews], breakers: Iterable[BreakerNews], told: Told | None) -> News:
+    """What is new to a destination. To one that was told nothing before: every letter, and the breakers that are open now."""
+    if told is None:
+        # Of the past only what is still so: openings that are long over are no news.
+        still = (BreakerNews(b.name, b.state, b.opened[-1:]) for b in breakers if b.state != "closed" and b.opened)
+        return News(tuple(letters), tuple(still))
+    fresh = tuple(n for n in letters if n.id not in told.letters and n.created_at > told.since - LATE)
+    opened = []
+    for breaker in breakers:
+        after = told.breakers.get(breaker.name, told.since)
+        if later := tuple(opening for opening in breaker.opened if opening[0] > after):
+            opened.append(BreakerNews(breaker.name, breaker.state, later))
+    return News(fresh, tuple(opened))
+
+
+def after_telling(
+    told: Told | None,
+    letters: Iterable[LetterNews],
+    breakers: Iterable[BreakerNews],
+    *,
+    read_at: datetime,
+    sent_at: datetime | None,
+) -> Told:
+    """What a destination knows once it was told of all these. `read_at`: the database's time just before they were read."""
+    known = dict(told.breakers) if told is not None else {}
+    known |= {b.name: b.opened[-1][0] for b in breakers if b.opened}
+    recent = frozenset(n.id for n in letters if n.created_at > read_at - LATE)
+    return Told(read_at, recent, known, sent_at or (told.sent_at if told is not None else None))
+
+
+def too_soon(told: Told | None, now: datetime, pause: timedelta) -> datetime | None:
+    """When the next message may go out, should that be later than `now`."""
+    if told is None or told.sent_at is None or now >= told.sent_at + pause:
+        return None
+    return told.sent_at + pause
+
+
+def grouped(letters: Iterable[LetterNews]) -> list[Group]:
+    """The letters by stage, class and provider; the largest group first."""
+    found: defaultdict[tuple[str, str, str | None], list[LetterNews]] = defaultdict(list)
+    for letter in letters:
+        found[letter.stage, letter.error_class, letter.provider].append(letter)
+    groups = []
+    for (stage, error_class, provider), members in found.items():
+        newest = sorted(members, key=lambda n: n.id, reverse=True)
+        groups.append(Group(stage, error_class, provider, tuple(n.key for n in newest), newest[0].message))
+    return sorted(groups, key=lambda g: (-len(g.keys), g.stage, g.error_class, g.provider or ""))
+
+
+def alert(found: News, *, web_url: str | None = None) -> Message:
+    """The one message about all that is new."""
+    groups = grouped(found.letters)
+    parts = [_count(len(found.letters), "new dead letter")] if groups else []
+    if found.breakers:
+        parts.append(f"{_count(len(found.breakers), 'breaker')} opened")
+    lines: list[str] = []
+    for group in groups[:SHOWN_GROUPS]:
+        where = f" at {group.provider}" if group.provider else ""
+        lines += [
+            f"{len(group.keys)} x {group.stage}: {group.error_class}{where}",
+            f"  {_line(group.message)}",
+            f"  {_some(group.keys)}",
+        ]
+    if hidden := groups[SHOWN_GROUPS:]:
+        lines.append(f"... and {sum(len(g.keys) for g in hidden)} in {_count(len(hidden), 'more group')}")
+    lines += [_breaker(breaker) for breaker in found.breakers]
+    lines += ["", "Next:", *_commands(groups, found.breakers)]
+    if web_url:
+        lines += ["", f"Dagster: {web_url}"]
+    return Message(f"Phantoms: {', '.join(parts)}", "\n".join(lines).strip())
+
+
+def summary(facts: DayFacts) -> Message:
+    """The daily message: yesterday's videos, posts, failures and cost, and what is open now."""
+    posted = sum(facts.posts.values())
+    failed = sum(facts.failures.values())
+    title = f"Phantoms {facts.day}: {_count(posted, 'post')}, {_count(failed, 'failure')}, {facts.cost:.2f} USD"
+    lines = [
+        f"Videos added: {facts.added}",
+        f"Posts published: {posted}{_split(facts.posts)}",
+        f"Stages that failed: {failed}{_split(facts.failures)}",
+        f"Spent: {facts.cost:.2f} USD",
+        f"Dead letters open now: {facts.open_letters}",
+    ]
+    if facts.unknown_posts:
+        lines.append(f"Posts whose outcome is unknown: {facts.unknown_posts} (they are read back, never sent again)")
+    if facts.open_letters:
+        lines += ["", "Next:", "phantoms dead-letters list", "phantoms dead-letters replay --all"]
+    return Message(title, "\n".join(lines))
+
+
+def yesterday(now: datetime) -> date:
+    """The day before that of `now`, in the zone of `now`."""
+    return now.date() - timedelta(days=1)
+
+
+def _commands(groups: Sequence[Group], breakers: Sequence[BreakerNews]) -> list[str]:
+    commands = []
+    if len(groups) == 1:
+        commands += [f"phantoms dead-letters list {groups[0].filters}", f"phantoms dead-letters replay {groups[0].filters}"]
+    elif groups:
+        commands.append("phantoms dead-letters list")
+        commands += [f"phantoms dead-letters replay {group.filters}" for group in groups[:SHOWN_GROUPS]]
+    if breakers:
+        commands.append("phantoms breakers")
+    return commands
+
+
+def _breaker(breaker: BreakerNews) -> str:
+    at, why = breaker.opened[-1]
+    times = f" {len(breaker.opened)} times, last" if len(breaker.opened) > 1 else ""
+    return f"breaker {breaker.name} opened{times} at {at:%Y-%m-%d %H:%M} UTC: {_line(why)} (now {breaker.state})"
+
+
+def _some(keys: Sequence[str]) -> str:
+    unique = list(dict.fromkeys(keys))
+    more = f" and {len(unique) - SHOWN_VIDEOS} more" if len(unique) > SHOWN_VIDEOS else ""
+    return ", ".join(unique[:SHOWN_VIDEOS]) + more
+
+
+def _split(counts: Mapping[str, int]) -> str:
+    parts = ", ".join(f"{name} {count}" for name, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+    return f" ({parts})" if parts else ""
+
+
+def _line(text: str) -> str:
+    """The text in one line of bounded length, without control characters."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return line if len(line) <= SHOWN_CHARACTERS else line[: SHOWN_CHARACTERS - 1] + "\u2026"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

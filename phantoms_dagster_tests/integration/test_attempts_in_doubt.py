@@ -1,0 +1,61 @@
+"""What the next attempt is told of those before it whose outcome nobody knows, and runs that share one event loop's store."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from phantoms_dagster.domain.errors import Unknown
+from phantoms_dagster.domain.stages import State, stage
+from phantoms_dagster.domain.work import Ending
+from phantoms_dagster_tests.integration.stage_world import SENSOR, World, finished, open_world
+
+UNKNOWN = Ending(State.DEFERRED, counts=False, provider="llm", error_class=Unknown.error_class, message="its answer was lost")
+THROTTLED = Ending(State.DEFERRED, counts=False, provider="llm", error_class="throttled", message="too fast")
+
+
+@pytest.fixture
+async def world(database_url: str) -> AsyncIterator[World]:
+    async with open_world(database_url) as opened:
+        yield opened
+
+
+async def test_an_attempt_knows_those_before_it_that_ended_unknown_within_a_run_and_in_a_later_one(world: World) -> None:
+    key = world.add()[0]
+    store, first = await world.claimed("script", key, owner="first")
+    assert (await store.attempt(first)).in_doubt == ()
+    second = await store.try_again(first, UNKNOWN)
+    assert (await store.attempt(second)).in_doubt == ((await store.attempt(first)).id,)
+    assert await store.finish(second, UNKNOWN)
+    _, third = await world.claimed("script", key, owner="second")
+    assert third.in_doubt == (first.attempt_row, second.attempt_row)
+
+
+async def test_an_attempt_whose_runner_was_killed_is_in_doubt(world: World) -> None:
+    key = world.add()[0]
+    _, killed = await world.claimed("script", key, owner="first")
+    world.let_leases_expire()
+    _, later = await world.claimed("script", key, owner="second")
+    assert later.in_doubt == (killed.attempt_row,)
+
+
+async def test_a_later_attempt_that_ended_otherwise_has_settled_the_doubt(world: World) -> None:
+    key = world.add()[0]
+    store, first = await world.claimed("script", key, owner="first")
+    second = await store.try_again(first, UNKNOWN)
+    third = await store.try_again(second, THROTTLED)
+    assert third.in_doubt == ()
+    assert await store.finish(third, THROTTLED)
+    _, fourth = await world.claimed("script", key, owner="second")
+    assert fourth.in_doubt == ()
+
+
+async def test_two_runs_on_one_store_do_not_take_each_others_claims_for_lost(world: World) -> None:
+    one, other = world.add(2)
+    store = world.store()
+    first = (await store.claim(stage("script"), [one], owner="first", context=SENSOR)).claimed[0]
+    second = (await store.claim(stage("script"), [other], owner="second", context=SENSOR)).claimed[0]
+    assert await store.finish(first, finished("script"))
+    assert await store.finish(second, finished("script"))
+    assert world.states("script") == ["done", "done"]
