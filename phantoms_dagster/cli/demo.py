@@ -247,17 +247,21 @@ def _video(key: str, stages: dict[str, StageRow], media: Path) -> dict[str, Any]
 
 
 def _print(outcome: Outcome, seconds: float) -> None:
-    table = Table(header_style="bold", title="Videos", title_justify="left", show_lines=True)
+    table = Table(header_style="bold", title="Videos", title_justify="left")
     for column in ("video", "length", "posts", "views", "USD"):
-        table.add_column(column, overflow="fold", justify="right" if column in ("length", "views", "USD") else "left")
+        table.add_column(column, overflow="fold", justify="left" if column == "video" else "right")
     for video in outcome.videos:
-        file = video["files"].get("rendered_video", "")
-        posts = "\n".join(f"[link={p['url']}]{p['url']}[/link]" for p in video["posts"])
         length = f"{video['probe']['seconds']:.1f} s" if video["probe"] else ""
-        table.add_row(f"[bold]{video['id']}[/]\n[dim]{file}[/]", length, posts, f"{video['views']:,}", f"{video['cost_usd']:.3f}")
+        table.add_row(video["id"], length, str(len(video["posts"])), f"{video['views']:,}", f"{video['cost_usd']:.3f}")
     out.print(table)
+    for video in outcome.videos:  # paths and links are for clicking and copying: never folded into a cell
+        out.print(f"[bold]{video['id']}[/]")
+        if file := video["files"].get("rendered_video"):
+            out.print(f"  {file}", soft_wrap=True)
+        for post in video["posts"]:
+            out.print(f"  [link={post['url']}]{post['url']}[/link]", soft_wrap=True)
     totals = outcome.totals
-    out.print(f"{totals['videos']} videos, {totals['posts']} posts, {totals['views']:,} views, {seconds:.0f} s")
+    out.print(f"\n{totals['videos']} videos, {totals['posts']} posts, {totals['views']:,} views, {seconds:.0f} s")
     if outcome.problems:
         for problem in outcome.problems:
             err.print(f"[red]{escape(problem)}[/]", soft_wrap=True)
