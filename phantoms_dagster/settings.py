@@ -5,13 +5,14 @@ Each field's description stands in the README's table and in `phantoms doctor`.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 SANDBOX_KEY = "sandbox"
 
@@ -86,6 +87,12 @@ class Settings(BaseSettings):
     run_start_timeout: int = Field(180, ge=10, description="Seconds a run may take to start before it is failed.")
     run_retries: int = Field(0, ge=0, description="How often Dagster repeats a run whose process died.")
 
+    # --- alerts
+    alert_urls: Annotated[list[SecretStr], NoDecode] = Field(
+        [], description="Where alerts go: Apprise URLs, comma-separated or as a JSON list. Unset: nowhere."
+    )
+    alert_minutes: float = Field(5.0, ge=0, description="Shortest time between two alerts; what comes in between is told together.")
+
     # --- web
     web_host: str = Field("127.0.0.1", description="Address that the Dagster UI and the metrics bind to.")
     web_url: str | None = Field(None, description="Where the Dagster UI is. `phantoms up` sets it.")
@@ -95,6 +102,16 @@ class Settings(BaseSettings):
     metrics_port: int = Field(9464, ge=0, le=65535, description="Port of the Prometheus metrics; 0 or a taken port: any free one.")
     log_format: Literal["text", "json"] = Field("text", description="text: lines for people; json: one JSON object a line.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="DEBUG also logs each call to a provider.")
+
+    @field_validator("alert_urls", mode="before")
+    @classmethod
+    def _several_urls(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        if value.lstrip().startswith("["):
+            return json.loads(value)
+        # A URL may hold commas itself (`?to=a,b`): only one before the next URL separates.
+        return [part for url in re.split(r"[,\s]+(?=[A-Za-z][A-Za-z0-9+.-]*://)", value) if (part := url.strip(", \n\t"))]
 
     def path(self, name: str) -> Path:
         """The path of `channels`, `inbox` or `media`: as set, else its place in the data directory."""

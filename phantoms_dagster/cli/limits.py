@@ -58,7 +58,8 @@ def pools(
             print_json({"pools": [asdict(view) for view in found]})
             return
         out.print(_pools_table(found))
-        out.print("A name ending with :* stands for accounts that have not called yet.", style="dim")
+        if any(view.pool.endswith(":*") for view in found):
+            out.print("A name that ends with :* stands for accounts that have not called yet.", style="dim", soft_wrap=True)
 
 
 def _pools_table(found: Sequence[PoolView]) -> Table:

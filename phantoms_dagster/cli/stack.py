@@ -77,7 +77,7 @@ class Stack:
 
     def pids(self) -> dict[str, int]:
         """The processes, by name."""
-        return self._supervisor.pids() if self._supervisor else {}
+        return self._supervisor.pids if self._supervisor else {}
 
     def _start(self) -> Running:
         self._home.mkdir(parents=True, exist_ok=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 import dagster as dg
 
+from phantoms_dagster.defs.alerts import alert_sensor, daily_summary_job, make_daily_summary_schedule
 from phantoms_dagster.defs.assets.approval import approval
 from phantoms_dagster.defs.assets.performance import hook_performance, platform_performance, post_metrics, video_performance
 from phantoms_dagster.defs.assets.posts import posts
@@ -14,10 +15,12 @@ from phantoms_dagster.defs.assets.rendered_video import rendered_video
 from phantoms_dagster.defs.assets.script import script
 from phantoms_dagster.defs.assets.variants import variants
 from phantoms_dagster.defs.assets.voiceover import voiceover
+from phantoms_dagster.defs.checks import checks, dead_letters_sensor
 from phantoms_dagster.defs.jobs import analytics_job, stage_jobs
 from phantoms_dagster.defs.resources import workshop_resource
 from phantoms_dagster.defs.schedules import analytics_schedule
 from phantoms_dagster.defs.sensors import advance_sensor, intake_sensor
+from phantoms_dagster.wiring.alerts import local_zone
 
 
 def build_definitions(*, resource_overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
@@ -35,9 +38,10 @@ def build_definitions(*, resource_overrides: Mapping[str, Any] | None = None) ->
             platform_performance,
             hook_performance,
         ],
-        jobs=[*stage_jobs.values(), analytics_job],
-        schedules=[analytics_schedule],
-        sensors=[intake_sensor, advance_sensor],
+        asset_checks=checks,
+        jobs=[*stage_jobs.values(), analytics_job, daily_summary_job],
+        schedules=[analytics_schedule, make_daily_summary_schedule(local_zone())],
+        sensors=[intake_sensor, advance_sensor, alert_sensor, dead_letters_sensor],
         resources={"workshop": workshop_resource, **(resource_overrides or {})},
         # One process a run: a process for each step would cost seven CPU-seconds each for imports alone.
         executor=dg.in_process_executor,

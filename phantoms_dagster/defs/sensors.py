@@ -14,6 +14,7 @@ from phantoms_dagster.production.planner import plan
 from phantoms_dagster.wiring import Workshop
 
 SECONDS = 5
+SHOWN_REFUSALS = 5
 OPEN = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
@@ -32,6 +33,8 @@ def intake_sensor(context: dg.SensorEvaluationContext, workshop: dg.ResourcePara
     """Adding a key twice is harmless: a crash between the two steps costs nothing."""
     for report in workshop.take_inbox():
         context.log.info("%s: %d briefs taken, %d refused", report.file, report.taken, len(report.refused))
+        for refusal in report.refused[:SHOWN_REFUSALS]:
+            context.log.warning("%s", refusal)
     catalogue = workshop.catalogue()
     keys = catalogue.unregistered()
     if not keys:

@@ -84,11 +84,12 @@ class Work:
 
 @dataclass(frozen=True)
 class Made:
-    """What a use case returns. `cost` is what this attempt added, in US dollars."""
+    """What a use case returns. `cost` is what this attempt added, in US dollars; `provider` is whose work it was."""
 
     output: StageOutput
     cost: Decimal = Decimal(0)
     provider_ref: str | None = None
+    provider: str | None = None
 
 
 @dataclass(frozen=True)

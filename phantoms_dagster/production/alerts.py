@@ -8,16 +8,24 @@ from __future__ import annotations
 
 import shlex
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from decimal import Decimal
+
+from pydantic import TypeAdapter, ValidationError
+
+from phantoms_dagster.domain.errors import PhantomsError
 
 # A letter's time is when its transaction began: it may turn up so much later than younger ones.
 LATE = timedelta(minutes=2)
 SHOWN_GROUPS = 8
 SHOWN_VIDEOS = 3
 SHOWN_CHARACTERS = 160
+
+
+class Undelivered(PhantomsError):
+    """A destination did not take a message. The text never holds the destination's URL."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +73,25 @@ class News:
 
 
 @dataclass(frozen=True)
+class Reading:
+    """What was found. `at`: the database's time just before it was asked. `breakers` None: Redis did not answer."""
+
+    at: datetime
+    letters: tuple[LetterNews, ...]
+    breakers: tuple[BreakerNews, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """What came of telling. `told`: by destination, as it is now; `failed`: why, by destination; `until`: the next may go then."""
+
+    told: Mapping[str, Told]
+    sent: tuple[Message, ...] = ()
+    failed: Mapping[str, str] = field(default_factory=dict)
+    until: datetime | None = None
+
+
+@dataclass(frozen=True)
 class Group:
     """Letters of one stage, class and provider. `keys`: their videos, the newest first."""
 
@@ -83,10 +110,11 @@ class Group:
 
 @dataclass(frozen=True)
 class Message:
-    """What is sent. Plain text."""
+    """What is sent. Plain text. `urgent`: somebody should look, as far as a destination can show that."""
 
     title: str
     body: str
+    urgent: bool = False
 
 
 @dataclass(frozen=True)
@@ -100,6 +128,69 @@ class DayFacts:
     cost: Decimal
     open_letters: int
     unknown_posts: int
+
+
+_TOLD = TypeAdapter(dict[str, Told])
+
+
+def remembered(cursor: str | None) -> dict[str, Told]:
+    """What each destination was told, from a cursor; nothing from one that another version wrote."""
+    try:
+        return _TOLD.validate_json(cursor) if cursor else {}
+    except ValidationError:
+        return {}
+
+
+def cursor_of(told: Mapping[str, Told]) -> str:
+    """The cursor to remember it by."""
+    return _TOLD.dump_json(dict(told)).decode()
+
+
+def looking_back(told: Mapping[str, Told], destinations: Iterable[str]) -> datetime | None:
+    """From when on letters must be read so that none is missed by any destination; None: all that are open."""
+    since = [told[name].since if name in told else None for name in destinations]
+    known = [moment for moment in since if moment is not None]
+    return min(known) - LATE if known and len(known) == len(since) else None
+
+
+def deliver(
+    told: Mapping[str, Told],
+    reading: Reading,
+    destinations: Mapping[str, Callable[[Message], None]],
+    *,
+    now: datetime,
+    pause: timedelta,
+    web_url: str | None = None,
+) -> Delivery:
+    """Tell each destination what it does not know yet, at most one message each and none within `pause` of its last.
+
+    A destination is a function that raises Undelivered; then it is told the same again next time, and the others are not.
+    """
+    after: dict[str, Told] = {}
+    sent: list[Message] = []
+    failed: dict[str, str] = {}
+    waits: list[datetime] = []
+    breakers = reading.breakers or ()
+    for name, send in destinations.items():
+        before = told.get(name)
+        found = news(reading.letters, breakers, before)
+        later = too_soon(before, now, pause)
+        if found and later is not None:
+            waits.append(later)
+        elif found:
+            message = alert(found, web_url=web_url)
+            try:
+                send(message)
+            except Undelivered as error:
+                failed[name] = str(error)
+            else:
+                sent.append(message)
+                after[name] = after_telling(before, reading.letters, breakers, read_at=reading.at, sent_at=now)
+        elif before is None:
+            after[name] = after_telling(None, reading.letters, breakers, read_at=reading.at, sent_at=None)
+        if name not in after and before is not None:
+            after[name] = before
+    return Delivery(after, tuple(sent), failed, min(waits, default=None))
 
 
 def news(letters: Iterable[LetterNews], breakers: Iterable[BreakerNews], told: Told | None) -> News:
@@ -171,7 +262,7 @@ def alert(found: News, *, web_url: str | None = None) -> Message:
     lines += ["", "Next:", *_commands(groups, found.breakers)]
     if web_url:
         lines += ["", f"Dagster: {web_url}"]
-    return Message(f"Phantoms: {', '.join(parts)}", "\n".join(lines).strip())
+    return Message(f"Phantoms: {', '.join(parts)}", "\n".join(lines).strip(), urgent=True)
 
 
 def summary(facts: DayFacts) -> Message:

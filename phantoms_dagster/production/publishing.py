@@ -75,7 +75,7 @@ class Publish:
             published_at=post.published_at,
             sandbox=publisher.sandbox,
         )
-        return Made(output, provider_ref=post.remote_id)
+        return Made(output, provider_ref=post.remote_id, provider=publisher.provider)
 
     async def _published(self, publisher: Publisher, job: PublishJob, journal: PostJournal) -> PublishedPost:
         if journal.record.state is PostState.FAILED:

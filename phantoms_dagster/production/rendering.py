@@ -13,7 +13,7 @@ from decimal import Decimal
 from pathlib import Path
 
 from phantoms_dagster.domain.errors import NotYet, Permanent, Transient, Unknown
-from phantoms_dagster.domain.models import RenderedVideoOutput, ScriptOutput, VoiceoverOutput
+from phantoms_dagster.domain.models import Probe, RenderedVideoOutput, ScriptOutput, VoiceoverOutput
 from phantoms_dagster.domain.ports import Clock, MediaStore, Renderer, RenderJob, RenderStatus, Studio
 from phantoms_dagster.domain.work import Ledgers, Made, RenderJournal, Work
 
@@ -66,7 +66,7 @@ class RenderVideo:
         with scratch(self._media) as folder:
             master = folder / "master.mp4"
             await self._renderer.fetch(render_id, master)
-            probe = await self._studio.probe(master, loudness=True)
+            probe = await self._looked_at(master)
             if probe.seconds < SHORTEST_SECONDS or probe.video_codec == "":
                 raise Permanent(f"the rendered file is unusable ({probe.seconds:.1f} s)", provider=self._renderer.provider)
             still = folder / "thumbnail.jpg"
@@ -77,7 +77,15 @@ class RenderVideo:
         output = RenderedVideoOutput(
             video=video, thumbnail=thumbnail, probe=probe, renderer=self._renderer.provider, render_id=render_id
         )
-        return Made(output, status.cost or Decimal(0), render_id)
+        return Made(output, status.cost or Decimal(0), render_id, self._renderer.provider)
+
+    async def _looked_at(self, master: Path) -> Probe:
+        """What came down. Bytes that are no film are a download gone wrong (a proxy's page): the render is there, paid for."""
+        try:
+            return await self._studio.probe(master, loudness=True)
+        except Permanent as error:
+            message = f"the rendered file came down damaged: {error}"
+            raise Transient(message, provider=self._renderer.provider, code="damaged", evidence=error.evidence) from error
 
     async def _submitted(self, work: Work, journal: RenderJournal) -> str:
         record = journal.record

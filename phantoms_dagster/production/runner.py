@@ -38,7 +38,8 @@ class Owners(Protocol):
 class StageRunner:
     """Runs stages. One instance belongs to one event loop.
 
-    `use_cases` and `policies`: by the stage's kind; `policy` is for the kinds without one of their own. `in_flight`: most videos at once. `heartbeat_seconds`: a third of the lease.
+    `use_cases` and `policies`: by the stage's kind; `policy` is for the kinds without one of their own. `in_flight`: most
+    videos at once. `heartbeat_seconds`: a third of the lease.
     """
 
     def __init__(
@@ -101,10 +102,12 @@ class StageRunner:
             async with asyncio.TaskGroup() as group:
                 for claim in claims:
                     group.create_task(self._carry(claim, use_case, note))
-        except BaseException:
+        except BaseException as error:
             # The run is being stopped, or the store gave up: give the rest back now instead of letting the lease run out.
             with suppress(Exception):
                 await asyncio.shield(self._store.release(owner))
+            if isinstance(error, BaseExceptionGroup):
+                raise error.exceptions[0] from error  # the store's own error says more than a group of them
             raise
         finally:
             heart.cancel()

@@ -26,4 +26,4 @@ class WriteScript:
             input_tokens=written.input_tokens,
             output_tokens=written.output_tokens,
         )
-        return Made(output, Decimal(0) if paid_before else written.cost, written.provider_ref)
+        return Made(output, Decimal(0) if paid_before else written.cost, written.provider_ref, self._writer.provider)

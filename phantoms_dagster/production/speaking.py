@@ -16,4 +16,4 @@ class SpeakScript:
     async def __call__(self, work: Work) -> Made:
         """Raises the voice's errors."""
         script = work.claim.output("script", ScriptOutput).script
-        return Made(await self._voice.speak(script, work.video.channel))
+        return Made(await self._voice.speak(script, work.video.channel), provider=self._voice.provider)

@@ -152,7 +152,7 @@ def server_error(response: httpx.Response, *, provider: str, commits: bool = Fal
 def unexpected(response: httpx.Response, *, provider: str, message: str = "") -> Permanent:
     """The error for an answer that no table knows: nothing is retried blindly."""
     return Permanent(
-        f"{provider} answered {response.status_code}{': ' + message if message else ''}",
+        f"{provider} answered {response.status_code}{': ' + redact(message) if message else ''}",
         provider=provider,
         code=str(response.status_code),
         evidence=evidence(response),

@@ -141,7 +141,8 @@ def upload_error(response: httpx.Response, account: str) -> ProviderError | None
         message = http.redact(f"Instagram, account {account}: the upload failed: {info.get('type')}: {info.get('message')}")
         return kind(message, provider=PROVIDER, code=str(info.get("type")), evidence=http.evidence(response))
     if response.is_success:
-        return Transient("Instagram did not say that it took the upload", provider=PROVIDER, evidence=http.evidence(response))
+        message = "Instagram did not say that it took the upload"
+        return Transient(message, provider=PROVIDER, code="malformed", evidence=http.evidence(response))
     return judge(response, account)
 
 

@@ -27,6 +27,7 @@ from phantoms_dagster.providers.http import (
     json_object,
     lenient_json,
     objects,
+    redact,
     retry_after,
     send,
     server_error,
@@ -293,7 +294,7 @@ def _said(response: httpx.Response) -> str:
     first = errors[0] if isinstance(errors, list) and errors else None
     for reason in (_member(body, "response", "error"), _member(first, "detail"), _member(body, "message")):
         if reason:
-            return reason if isinstance(reason, str) else str(reason)[:500]
+            return redact(reason if isinstance(reason, str) else str(reason)[:500])
     return response.reason_phrase
 
 

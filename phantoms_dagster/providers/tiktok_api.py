@@ -23,6 +23,7 @@ from phantoms_dagster.providers.http import (
     json_object,
     lenient_json,
     objects,
+    redact,
     retry_after,
     send,
     server_error,
@@ -108,7 +109,7 @@ def error_for(code: str, said: str = "", response: httpx.Response | None = None)
     row = ERRORS.get(code)
     if row is None:
         return None
-    message = f"TikTok: {row.advice} ({code}{': ' + said if said else ''})"
+    message = f"TikTok: {row.advice} ({code}{': ' + redact(said) if said else ''})"
     proof = evidence(response) if response is not None else None
     if issubclass(row.kind, Transient):
         wish = retry_after(response) if response is not None else None

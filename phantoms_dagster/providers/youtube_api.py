@@ -21,7 +21,7 @@ from phantoms_dagster.domain.errors import Permanent, ProviderError, Throttled, 
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.ports import Clock, Tokens
 from phantoms_dagster.domain.values import JsonObject
-from phantoms_dagster.providers.http import bearer, evidence, json_object, retry_after, send, server_error, unexpected
+from phantoms_dagster.providers.http import bearer, evidence, json_object, redact, retry_after, send, server_error, unexpected
 
 PROVIDER = "youtube"
 MAX_IDS = 50  # of one videos.list, and items of one page
@@ -112,7 +112,7 @@ def _reason(response: httpx.Response) -> tuple[str, str]:
     try:
         error = response.json()["error"]
         causes = error.get("errors") or [{}]
-        return str(causes[0].get("reason", "")), str(error.get("message", ""))
+        return str(causes[0].get("reason", "")), redact(str(error.get("message", "")))
     except (ValueError, KeyError, TypeError, AttributeError, IndexError):
         return "", ""
 

@@ -20,6 +20,7 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from contextvars import Context
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -254,7 +255,7 @@ class Breakers:
     async def _look(self, breaker: _Breaker) -> None:
         """One look at Redis for all who wait for it."""
         if breaker.looking is None or breaker.looking.done():
-            breaker.looking = asyncio.get_running_loop().create_task(self._look_once(breaker))
+            breaker.looking = asyncio.get_running_loop().create_task(self._look_once(breaker), context=Context())
         await asyncio.shield(breaker.looking)
 
     async def _look_once(self, breaker: _Breaker) -> None:

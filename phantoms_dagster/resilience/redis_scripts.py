@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Sequence
+from contextvars import Context
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -89,7 +90,7 @@ class Scripts:
         call = _Call(script, keys, args, loop.create_future())
         self._waiting.append(call)
         if self._sender is None or self._sender.done():
-            self._sender = loop.create_task(self._send_all())
+            self._sender = loop.create_task(self._send_all(), context=Context())
         return await call.answer
 
     async def aclose(self) -> None:

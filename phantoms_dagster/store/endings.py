@@ -131,7 +131,7 @@ class Closing:
             "state": str(ending.state),
             "counts": int(ending.counts),
             "output": made.output.model_dump(mode="json") if made else None,
-            "provider": ending.provider,
+            "provider": ending.provider or (made.provider if made else None),
             "provider_ref": made.provider_ref if made else None,
             "cost": str(made.cost) if made else None,
             "retry_at": ending.retry_at.isoformat() if ending.retry_at else None,

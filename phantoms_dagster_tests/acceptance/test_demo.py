@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -14,10 +15,11 @@ from phantoms_dagster.media.studio import FfmpegStudio
 
 
 @pytest.mark.timeout(900)
-async def test_the_demo_prints_one_json_object_and_leaves_playable_files(tmp_path: Path) -> None:
+def test_the_demo_prints_one_json_object_and_leaves_playable_files(tmp_path: Path) -> None:
     """Exit code 0 means that the sandbox's ledger holds exactly one post for every video and platform."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("PHANTOMS_", "DAGSTER_"))}
-    command = [sys.executable, "-m", "phantoms_dagster.cli.main", "demo", "--videos", "1", "--json", "--keep", str(tmp_path / "demo")]
+    demo = ["demo", "--videos", "1", "--json", "--keep", str(tmp_path / "demo")]
+    command = [sys.executable, "-m", "phantoms_dagster.cli.main", *demo]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=880)
     assert done.returncode == 0, done.stderr[-3000:]
     report = json.loads(done.stdout)
@@ -28,7 +30,7 @@ async def test_the_demo_prints_one_json_object_and_leaves_playable_files(tmp_pat
     assert set(video["stages"].values()) == {"done"}
     assert sorted(post["platform"] for post in video["posts"]) == ["instagram", "tiktok", "youtube"]
     for name in ("rendered_video", "youtube/variant", "tiktok/variant", "instagram/variant"):
-        probe = await FfmpegStudio().probe(Path(video["files"][name]), loudness=True)
+        probe = asyncio.run(FfmpegStudio().probe(Path(video["files"][name]), loudness=True))
         assert (probe.width, probe.height, probe.fps) == (1080, 1920, 30)
         assert (probe.video_codec, probe.audio_codec, probe.moov_first) == ("h264", "aac", True)
         assert 15 <= probe.seconds <= 60

@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 
 from phantoms_dagster.domain.errors import NotYet
+from phantoms_dagster.resilience.admission import Granted, Request, Wait
 from phantoms_dagster.resilience.limits import CallScope, RedisLimits
 from phantoms_dagster.wiring import Workshop
 from phantoms_dagster.wiring.limits import guarded_clients, limits_of
@@ -27,7 +28,7 @@ def tell(**event: Any) -> None:
 
 
 async def call(number: int, options: Mapping[str, Any]) -> None:
-    """The role `call`: as many calls of `path` as the pool lets through, `at_once` at a time, between `start` and `end`."""
+    """The role `call`: as many calls of `path` as the pool lets through, `at_once` at a time, for `seconds` from `start` on."""
     workshop = Workshop.from_environment()
     url = workshop.endpoints.base_url("openai") + options["path"]
     headers = {"Authorization": f"Bearer {workshop.endpoints.key('openai')}"}
@@ -35,7 +36,7 @@ async def call(number: int, options: Mapping[str, Any]) -> None:
 
     async def caller(client: httpx.AsyncClient) -> None:
         await asyncio.sleep(max(0.0, options["start"] - time.time()))
-        while time.time() < options["end"]:
+        while time.time() < options["start"] + options["seconds"]:
             try:
                 response = await client.get(url, headers=headers)
                 counted["answered" if response.is_success else "failed"] += 1
@@ -61,7 +62,10 @@ async def hold(number: int, options: Mapping[str, Any]) -> None:
 
 
 async def wait(number: int, options: Mapping[str, Any]) -> None:
-    """The role `wait`: stand in line at `start` plus `spacing` times this process' number, once, and tell when it was let in."""
+    """The role `wait`: stand in line `each` times, `spacing` after the one before, and tell when it came and was let in.
+
+    Both are Redis' own times, in microseconds: what a process thinks of its turn depends on when the machine lets it run.
+    """
     workshop = Workshop.from_environment()
     async with limits_of(workshop.settings, workshop.clock) as limits:
         await asyncio.gather(*(_stand_in_line(limits, number + options["processes"] * n, options) for n in range(options["each"])))
@@ -69,12 +73,15 @@ async def wait(number: int, options: Mapping[str, Any]) -> None:
 
 async def _stand_in_line(limits: RedisLimits, place: int, options: Mapping[str, Any]) -> None:
     await asyncio.sleep(max(0.0, options["start"] + options["spacing"] * place - time.time()))
-    asked = time.time()
-    permit = await limits.admit(SCOPE, patience=120, hold_seconds=600)
-    granted, token = time.time(), permit.lease.token if permit.lease else 0
+    request = Request((SCOPE.pool,))
+    answer: Granted | Wait = Wait(0.0, SCOPE.pool, "slots")
+    while isinstance(answer, Wait):
+        await asyncio.sleep(answer.seconds)
+        answer = await limits.admission.acquire(request, patience=120)
+    came = request.ticket or answer.lease.granted_at
     await asyncio.sleep(options["seconds"])
-    await limits.settle(permit, options["outcome"])
-    tell(place=place, asked=asked, granted=granted, token=token)
+    await limits.admission.release(answer.lease)
+    tell(place=place, came=came, granted=answer.lease.granted_at, token=answer.lease.token)
 
 
 ROLES: Mapping[str, Callable[[int, Mapping[str, Any]], Coroutine[Any, Any, None]]] = {"call": call, "hold": hold, "wait": wait}

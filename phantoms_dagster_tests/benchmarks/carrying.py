@@ -63,7 +63,9 @@ def wait_until_ended(
             time.sleep(POLL_SECONDS)  # it is being restarted
             continue
         during(share)
-        if not left and (total is None or len(bench.rows("SELECT id FROM phantoms.videos WHERE registered_at IS NOT NULL")) >= total):
+        if not left and (
+            total is None or len(bench.rows("SELECT id FROM phantoms.videos WHERE registered_at IS NOT NULL")) >= total
+        ):
             return True
         if time.monotonic() - said > 10 and sys.stderr.isatty():
             said = time.monotonic()
@@ -78,7 +80,7 @@ def done_share(bench: Bench) -> float:
         """SELECT count(*) FILTER (WHERE s.state = 'done') AS done, count(*) AS total
         FROM phantoms.stages s JOIN phantoms.videos v ON v.id = s.video_id WHERE v.registered_at IS NOT NULL"""
     )[0]
-    return row["done"] / max(1, row["total"])
+    return float(row["done"] / max(1, row["total"]))
 
 
 def fates(bench: Bench) -> Fates:
@@ -94,5 +96,7 @@ def fates(bench: Bench) -> Fates:
             found.unknown[row["stage"]] += 1
         else:
             found.counts["stuck"] += 1
-            found.stuck.append(f"{row['key']} on {row['platform']}: {row['stage']} is {row['state']} ({row['reason'] or 'no reason'})")
+            found.stuck.append(
+                f"{row['key']} on {row['platform']}: {row['stage']} is {row['state']} ({row['reason'] or 'no reason'})"
+            )
     return found

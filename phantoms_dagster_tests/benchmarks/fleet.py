@@ -18,6 +18,7 @@ import os
 import random
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable, Coroutine, Mapping
 from datetime import UTC, datetime
@@ -86,7 +87,7 @@ class Carrier:
         context = RunContext(run_id=f"bench-{self._number}-{self._count}", by="sensor")
         try:
             await self._pipeline.runner.run(stage(run.stage), run.keys, context)
-        except Exception:  # noqa: BLE001 - a run that broke off, as Dagster would see it: what it held is claimed again
+        except Exception:
             log.exception("a run of %s broke off", run.stage)
 
 
@@ -124,16 +125,18 @@ def _child(role: str, number: int, options: Mapping[str, Any]) -> int:
 
 
 def main(arguments: list[str]) -> int:
-    """Fork the children and wait for them."""
+    """Fork the children and wait for them. With `start_in` they all know one `start`, so many seconds after the first fork."""
     role, count = arguments[0], int(arguments[1])
     options = json.loads(arguments[2]) if len(arguments) > 2 else {}
+    if "start_in" in options:
+        options["start"] = time.time() + options["start_in"]
     children = []
     for number in range(count):
         pid = os.fork()
         if pid == 0:
             os._exit(_child(role, number, options))
         children.append(pid)
-    print(json.dumps({"pids": children}), flush=True)
+    print(json.dumps({"pids": children, "start": options.get("start")}), flush=True)
     codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children]
     return int(any(codes))
 

@@ -61,27 +61,24 @@ class RememberingStudio:
 
     def __init__(self) -> None:
         self._real = FfmpegStudio()
-        self._probes: dict[tuple[str, bool], asyncio.Task[Probe]] = {}
-        self._stills: dict[str, asyncio.Task[bytes]] = {}
+        self._probes: dict[tuple[str, bool], Probe] = {}
+        self._stills: dict[str, bytes] = {}
         self._kept: dict[tuple[str, Platform], bool] = {}
 
     async def probe(self, path: Path, *, loudness: bool = False) -> Probe:
         """See the port."""
         key = (_digest(path), loudness)
         if key not in self._probes:
-            self._probes[key] = asyncio.get_running_loop().create_task(self._real.probe(path, loudness=loudness))
-        return await asyncio.shield(self._probes[key])
+            self._probes[key] = await self._real.probe(path, loudness=loudness)
+        return self._probes[key]
 
     async def thumbnail(self, path: Path, destination: Path) -> None:
         """See the port."""
         key = _digest(path)
         if key not in self._stills:
-            self._stills[key] = asyncio.get_running_loop().create_task(self._still(path, destination))
-        destination.write_bytes(await asyncio.shield(self._stills[key]))
-
-    async def _still(self, path: Path, destination: Path) -> bytes:
-        await self._real.thumbnail(path, destination)
-        return destination.read_bytes()
+            await self._real.thumbnail(path, destination)
+            self._stills[key] = destination.read_bytes()
+        destination.write_bytes(self._stills[key])
 
     async def fit(self, path: Path, platform: Platform, destination: Path) -> str:
         """See the port. Only `kept` is remembered: anything else writes a file of its own."""

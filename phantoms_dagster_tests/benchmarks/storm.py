@@ -26,7 +26,8 @@ MIX: tuple[dict[str, Any], ...] = (
     {"kind": "malformed"},
 )
 # What those faults are called once an adapter has met them: anything else in a dead letter would be an untrue cause.
-TRUE_CODES = ("429", "500", "503", "ReadTimeout", "ReadError", "RemoteProtocolError", "WriteError", "malformed")
+# The last two are what a film or an upload that was cut is found to be at the next look.
+TRUE_CODES = ("500", "503", "ReadTimeout", "ReadError", "RemoteProtocolError", "WriteError", "malformed", "damaged", "in_progress")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

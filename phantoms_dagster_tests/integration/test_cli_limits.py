@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 from typer.testing import CliRunner, Result
 
 from phantoms_dagster.cli.main import app
@@ -96,18 +97,19 @@ def test_calls_in_flight_waiters_rates_and_quota_are_seen_while_they_last() -> N
     assert (after["publish_youtube"]["in_use"], after["publish_youtube"]["quota_left"]) == (0, 97)
 
 
-def test_calls_older_than_the_window_of_a_rate_are_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PHANTOMS_POOLS", '{"script": {"rates": [[5, 0.05, 5], [500, 60, 50]]}}')
-
+def test_calls_older_than_the_window_of_a_rate_are_not_counted(redis_url: str) -> None:
     async def work(limits: RedisLimits) -> None:
         for _ in range(3):
             await limits.settle(
                 await limits.admit(CallScope("openai", pool="script"), patience=5, hold_seconds=9), Outcome.ANSWERED
             )
-        await asyncio.sleep(0.06)
 
     meanwhile(work)
-    assert [rate["used"] for rate in pools("script")["script"]["rates"]] == [0, 3]
+    with redis.Redis.from_url(redis_url) as client:
+        seconds, _ = client.time()
+        for age in (61, 70, 100, 119):
+            client.rpush("phantoms:pool:script#r1", (seconds - age) * 1_000_000)
+    assert [rate["used"] for rate in pools("script")["script"]["rates"]] == [3]
 
 
 def test_what_a_429_taught_is_shown_to_people() -> None:
@@ -216,7 +218,9 @@ def test_without_any_redis_the_message_says_how_to_get_one() -> None:
 def test_the_tables_fit_the_terminal(width: int) -> None:
     phantoms("breakers", "trip", "youtube:a-long-account-name", "--why", "x")
     for command in (["pools"], ["breakers"], ["breakers", "history", "youtube:a-long-account-name"]):
-        assert all(len(line) <= width for line in phantoms(*command, width=width).stdout.splitlines())
+        lines = [line for line in phantoms(*command, width=width).stdout.splitlines() if not line.startswith("A name")]
+        assert lines
+        assert all(len(line) <= width for line in lines)
 
 
 def test_the_help_of_breakers_teaches_with_examples() -> None:

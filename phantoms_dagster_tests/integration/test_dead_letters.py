@@ -374,6 +374,22 @@ async def test_two_people_who_replay_at_once_replay_each_letter_once(world: Worl
     assert {world.row(key, "script")["generation"] for key in keys} == {2}
 
 
+async def test_a_replay_that_is_chosen_to_end_a_deadlock_is_repeated(world: World, letters: DeadLetters) -> None:
+    keys = world.add(2)
+    await fail(world, keys, "script")
+    lock = text(
+        """SELECT FROM phantoms.stages WHERE stage = 'script'
+            AND video_id = (SELECT id FROM phantoms.videos WHERE key = :k) FOR UPDATE"""
+    )
+    with world.engine.begin() as connection:
+        connection.execute(lock, {"k": keys[1]})
+        replaying = asyncio.create_task(asyncio.to_thread(letters.replay, EVERYTHING, by="ann"))
+        await asyncio.sleep(0.3)
+        # The replay holds the first row and waits for the second: it has waited longer, so it is the one to go.
+        await asyncio.to_thread(connection.execute, lock, {"k": keys[0]})
+    assert len((await replaying).closed) == 2
+
+
 async def test_a_late_ending_of_a_voided_runner_writes_nothing(world: World, letters: DeadLetters) -> None:
     key = world.add(platforms=BOTH)[0]
     await world.carry([key], *COMMON)

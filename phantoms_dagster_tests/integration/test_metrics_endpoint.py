@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from decimal import Decimal
 from pathlib import Path
 
-import aiohttp
+import httpx
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 from prometheus_client import openmetrics
@@ -48,7 +48,7 @@ async def serving(settings: Settings, **options: float) -> AsyncIterator[TestCli
 
 
 async def scrape(client: TestClient) -> Samples:
-    """Every sample by its name and the values of its labels."""
+    """Every sample by its name and the values of its labels, in the order of the labels' names."""
     async with client.get("/metrics") as response:
         assert response.status == 200
         assert response.headers["Content-Type"].startswith("text/plain; version=")
@@ -71,14 +71,15 @@ async def test_a_scrape_tells_what_the_tables_and_the_limits_say_at_that_time(
 ) -> None:
     good, bad, _waiting = world.add(3)
     given = settings(database_url, redis_url)
-    async with serving(given) as client, limits_of(given, SystemClock()) as limits:
+    async with serving(given) as client:
         before = await scrape(client)
         await end(world, good, finished("script", Decimal("0.25")))
         await end(world, bad, Ending(State.FAILED, provider="openai", error_class="permanent", message="no"))
-        permit = await limits.admit(CallScope("youtube", account="main", pool="publish_youtube"), patience=5, hold_seconds=60)
-        await limits.breakers.trip("tiktok", seconds=600, why="test")
-        found = await scrape(client)
-        await limits.settle(permit, Outcome.ANSWERED)
+        async with limits_of(given, SystemClock()) as limits:
+            permit = await limits.admit(CallScope("youtube", account="main", pool="publish_youtube"), patience=5, hold_seconds=60)
+            await limits.breakers.trip("tiktok", seconds=600, why="test")
+            found = await scrape(client)
+            await limits.settle(permit, Outcome.ANSWERED)
         after = await scrape(client)
     assert before["phantoms_up", "postgresql"] == before["phantoms_up", "redis"] == 1
     assert before["phantoms_stage_videos", "script", "ready"] == 3
@@ -87,9 +88,9 @@ async def test_a_scrape_tells_what_the_tables_and_the_limits_say_at_that_time(
         ("phantoms_stage_videos", "script", "ready"): 1,
         ("phantoms_stage_videos", "script", "failed"): 1,
         ("phantoms_stage_videos", "voiceover", "ready"): 1,
-        ("phantoms_attempts_total", "script", "", "done"): 1,
-        ("phantoms_attempts_total", "script", "openai", "permanent"): 1,
-        ("phantoms_dead_letters", "script", "permanent"): 1,
+        ("phantoms_attempts_total", "done", "", "script"): 1,
+        ("phantoms_attempts_total", "permanent", "openai", "script"): 1,
+        ("phantoms_dead_letters", "permanent", "script"): 1,
         ("phantoms_cost_usd_total",): 0.25,
         ("phantoms_pool_slots_in_use", "publish_youtube"): 1,
         ("phantoms_pool_slots_limit", "publish_youtube:main"): 2,
@@ -197,25 +198,21 @@ def test_without_a_store_the_message_says_how_to_get_one(database_url: str, redi
         metrics_application(Settings(**given))  # type: ignore[arg-type]
 
 
-async def test_the_program_serves_until_it_is_stopped_and_says_when_its_port_is_taken(
+def test_the_program_serves_until_it_is_stopped_and_says_when_its_port_is_taken(
     database_url: str, redis_url: str, tmp_path: Path
 ) -> None:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("PHANTOMS_")}
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PHANTOMS_")} | {"PYTHONUNBUFFERED": "1"}
     environment |= {"PHANTOMS_HOME": str(tmp_path), "PHANTOMS_DATABASE_URL": database_url, "PHANTOMS_REDIS_URL": redis_url}
     command = [sys.executable, "-W", "ignore", "-m", "phantoms_dagster.cli.main", "metrics", "--port"]
-    environment["PYTHONUNBUFFERED"] = "1"
     with subprocess.Popen([*command, "0"], env=environment, stdout=subprocess.PIPE, text=True) as server:
         try:
             assert server.stdout is not None
-            url = (await asyncio.to_thread(server.stdout.readline)).split()[2].rstrip(";")
-            async with aiohttp.ClientSession() as session, session.get(url) as response:
-                assert 'phantoms_up{store="redis"} 1.0' in await response.text()
+            url = server.stdout.readline().split()[2].rstrip(";")
+            assert 'phantoms_up{store="redis"} 1.0' in httpx.get(url, trust_env=False).text
             port = url.rsplit(":", 1)[1].split("/")[0]
-            again = await asyncio.to_thread(
-                subprocess.run, [*command, port], env=environment, capture_output=True, text=True, timeout=60, check=False
-            )
+            again = subprocess.run([*command, port], env=environment, capture_output=True, text=True, timeout=60, check=False)
             server.send_signal(signal.SIGTERM)
-            assert await asyncio.to_thread(server.wait, 30) == 0
+            assert server.wait(30) == 0
         finally:
             server.kill()
     assert again.returncode == 2

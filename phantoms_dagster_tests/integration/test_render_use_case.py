@@ -92,9 +92,12 @@ class Studio:
 
     def __init__(self) -> None:
         self.sees = PROBE
+        self.trouble: list[Exception] = []
 
     async def probe(self, path: Path, *, loudness: bool = False) -> Probe:
         assert path.exists()
+        if self.trouble:
+            raise self.trouble.pop(0)
         return self.sees
 
     async def thumbnail(self, path: Path, destination: Path) -> None:
@@ -319,6 +322,17 @@ async def test_what_was_never_accepted_may_be_sent_again_at_once(shop: Shop, tro
         await shop.attempt(key)
     assert shop.service.journal() == "intent"
     assert (await shop.attempt(key)).provider_ref == "r1"
+
+
+async def test_a_film_that_came_down_damaged_is_fetched_again_not_rendered_again(shop: Shop) -> None:
+    """A storm made dead letters of downloads that a proxy had answered with a page of its own."""
+    key = await shop.video()
+    shop.studio.trouble = [Permanent("unreadable media: master.mp4", provider="ffmpeg", code="unreadable media")]
+    with pytest.raises(Transient, match="came down damaged") as caught:
+        await shop.attempt(key)
+    assert caught.value.code == "damaged"
+    made = await shop.attempt(key)
+    assert (made.provider_ref, len(shop.service.billed)) == ("r1", 1)
 
 
 async def test_a_file_that_is_too_short_is_not_taken(shop: Shop) -> None:

@@ -112,7 +112,8 @@ async def test_a_done_video_is_not_made_again(world: World) -> None:
 async def test_a_regenerated_video_is_made_again_as_a_new_revision(world: World) -> None:
     key, _, _ = await run_one(world)
     steps = Steps()
-    again = (await runner(world, steps).run(SCRIPT_STAGE, [key], PERSON, regenerate=True))[0]
+    other = replace(PERSON, run_id="another-run")
+    again = (await runner(world, steps).run(SCRIPT_STAGE, [key], other, regenerate=True))[0]
     assert (again.ending, again.fresh, steps.tries) == ("done", True, 1)
     assert world.row(key, "script")["revision"] == 2
 
@@ -332,9 +333,8 @@ class Broken(PostgresStageStore):
 async def test_a_run_whose_store_gives_up_fails_and_hands_its_claims_back(world: World) -> None:
     keys = world.add(2)
     broken = Broken(world.async_engine, lease_seconds=60)
-    with pytest.raises(ExceptionGroup) as caught:
+    with pytest.raises(IntegrityError):
         await runner(world, Steps(), store=broken).run(SCRIPT_STAGE, keys, PERSON)
-    assert caught.group_contains(IntegrityError)
     assert world.states("script") == ["deferred", "deferred"]
 
 

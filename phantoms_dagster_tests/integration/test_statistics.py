@@ -93,7 +93,9 @@ async def test_the_oldest_is_the_one_that_could_have_been_worked_on_for_longest(
             retry=retry_at,
         )
     world.write("UPDATE phantoms.stages SET state = 'ready', ready_at = now() + interval '1 h' WHERE stage = 'youtube/post'")
+    world.write("UPDATE phantoms.stages SET state = 'deferred', retry_at = now() + interval '1 h' WHERE stage = 'voiceover'")
     oldest = statistics.read().oldest_seconds
+    assert oldest["voiceover"] == 0.0
     assert 500 <= oldest["script"] < 600
     assert oldest["youtube/post"] == 0.0
 

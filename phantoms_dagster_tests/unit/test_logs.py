@@ -90,9 +90,13 @@ async def test_videos_that_are_worked_on_at_once_do_not_mix_their_lines(stderr: 
 
 
 def test_fields_are_given_back_when_the_work_fails() -> None:
-    with pytest.raises(RuntimeError), about.about(video="v1"):
-        assert about.current() == {"video": "v1"}
-        raise RuntimeError
+    def work() -> None:
+        with about.about(video="v1"):
+            assert about.current() == {"video": "v1"}
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        work()
     assert about.current() == {}
 
 

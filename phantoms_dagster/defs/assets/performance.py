@@ -64,7 +64,7 @@ def _table(frame: pd.DataFrame) -> dict[str, dg.MetadataValue[object]]:
 def _plot(frame: pd.DataFrame, label: str, title: str) -> dict[str, dg.MetadataValue[object]]:
     if frame.empty:
         return {}
-    from matplotlib.figure import Figure  # slow to import, and only this asset draws
+    from matplotlib.figure import Figure  # noqa: PLC0415  slow to import, and only these assets draw
 
     top = frame.sort_values("views").tail(12)
     figure = Figure(figsize=(8, 0.45 * len(top) + 1.2), layout="constrained")

@@ -1,0 +1,159 @@
+"""Alerts on their way out: what is read for them, and Apprise, which knows a hundred kinds of destinations.
+
+A destination's URL holds its password: it is never logged, shown or remembered; a short hash stands for it. What is news
+and how it is worded belongs in `production.alerts`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, date, datetime, time, timedelta
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import SecretStr
+from redis.exceptions import RedisError
+
+from phantoms_dagster.domain.errors import PhantomsError
+from phantoms_dagster.production.alerts import BreakerNews, DayFacts, LetterNews, Message, Reading, Undelivered
+from phantoms_dagster.providers.http import redact
+from phantoms_dagster.settings import Settings
+from phantoms_dagster.store import daily
+from phantoms_dagster.store.dead_letters import DeadLetters
+from phantoms_dagster.wiring.watching import watching
+from phantoms_dagster.wiring.workshop import Workshop
+
+_log = logging.getLogger(__name__)
+
+CLOSED, OPEN = "closed", "open"
+# Shorter values are words like `sandbox`: to blot them out would spoil the text and hide nothing.
+SHORTEST_SECRET = 6
+_STATUS = re.compile(r"error=(\d{3})")
+
+
+def destinations(settings: Settings) -> dict[str, Callable[[Message], None]]:
+    """What sends a message to each of the settings' URLs, by a name that tells nothing of it. It raises Undelivered."""
+    return {_name(url): _sender(url, _secrets(settings)) for url in settings.alert_urls}
+
+
+def read(workshop: Workshop, since: datetime | None) -> Reading:
+    """The open letters since then, and the breakers when Redis answers: without it the letters are told all the same."""
+    letters, at = DeadLetters(workshop.engine).open_since(since)
+    found = tuple(LetterNews(n.id, n.key, n.stage, n.error_class, n.provider, redact(n.message), n.created_at) for n in letters)
+    try:
+        breakers = asyncio.run(_breakers(workshop.settings))
+    except (PhantomsError, RedisError) as error:
+        _log.warning("breakers cannot be looked at for alerts: %s", type(error).__name__)
+        return Reading(at, found)
+    return Reading(at, found, breakers)
+
+
+def facts_of(workshop: Workshop, day: date, zone: str) -> DayFacts:
+    """What that day brought, from midnight to midnight in `zone`."""
+    local = ZoneInfo(zone)
+    start, end = (datetime.combine(d, time.min, local).astimezone(UTC) for d in (day, day + timedelta(days=1)))
+    found = daily.day(workshop.engine, start, end)
+    return DayFacts(
+        day=day,
+        added=found.added,
+        posts=found.posts,
+        failures=found.failures_by_stage,
+        cost=found.cost,
+        open_letters=found.open_letters,
+        unknown_posts=found.unknown_posts,
+    )
+
+
+def local_zone(environment: Mapping[str, str] = os.environ, localtime: Path = Path("/etc/localtime")) -> str:
+    """The name of this machine's time zone, such as Europe/Berlin; UTC when it has none that is known."""
+    linked = str(localtime.resolve()).partition("zoneinfo/")[2]
+    for name in (environment.get("TZ", "").lstrip(":"), linked.removeprefix("posix/")):
+        try:
+            if name and ZoneInfo(name):
+                return name
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            continue  # a rule such as `CET-1CEST`, or a path: no name that Dagster could be given
+    return "UTC"
+
+
+async def _breakers(settings: Settings) -> tuple[BreakerNews, ...]:
+    async with watching(settings) as watcher:
+        found = []
+        for breaker in await watcher.breakers.look():
+            changes = await watcher.breakers.history(breaker.name)
+            # A probe that failed opens it again; that is the same outage.
+            opened = tuple((c.at, c.why) for c in reversed(changes) if c.old == CLOSED and c.new == OPEN)
+            found.append(BreakerNews(breaker.name, breaker.state, opened))
+        return tuple(found)
+
+
+def _name(url: SecretStr) -> str:
+    return hashlib.sha256(url.get_secret_value().encode()).hexdigest()[:8]
+
+
+def _sender(url: SecretStr, secrets: tuple[str, ...]) -> Callable[[Message], None]:
+    def send(message: Message) -> None:
+        import apprise  # noqa: PLC0415 - a hundred plugins: only who sends pays for them
+
+        with _quiet_apprise() as statuses:
+            service = apprise.Apprise()
+            if not service.add(url.get_secret_value()):
+                raise Undelivered("it is no URL that Apprise knows: see PHANTOMS_ALERT_URLS")
+            title, body = (_masked(text, secrets) for text in (message.title, message.body))
+            kind = apprise.NotifyType.WARNING if message.urgent else apprise.NotifyType.INFO
+            taken = service.notify(title=title, body=body, notify_type=kind, body_format=apprise.NotifyFormat.TEXT)
+        if not taken:
+            raise Undelivered(f"it answered {statuses[-1]}" if statuses else "it could not be reached")
+
+    return send
+
+
+@contextmanager
+def _quiet_apprise() -> Iterator[list[str]]:
+    """Keeps Apprise's log lines, which may repeat a URL, to ourselves; of them only HTTP statuses are kept."""
+    statuses: list[str] = []
+
+    class Statuses(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            statuses.extend(_STATUS.findall(record.getMessage()))
+
+    logger, handler = logging.getLogger("apprise"), Statuses()
+    logger.propagate = False
+    logger.addHandler(handler)
+    try:
+        yield statuses
+    finally:
+        logger.removeHandler(handler)
+
+
+def _secrets(settings: Settings) -> tuple[str, ...]:
+    """Every secret of the settings, and the passwords inside those that are URLs, the longest first."""
+    found: set[str] = set()
+    for name in type(settings).model_fields:
+        value = getattr(settings, name)
+        for secret in value if isinstance(value, list) else [value]:
+            if isinstance(secret, SecretStr):
+                found |= _parts(secret.get_secret_value())
+    return tuple(sorted((s for s in found if len(s) >= SHORTEST_SECRET), key=len, reverse=True))
+
+
+def _parts(secret: str) -> set[str]:
+    try:
+        password = urlsplit(secret).password or ""
+    except ValueError:  # brackets in a password: then only the whole is known
+        password = ""
+    return {secret, password, unquote(password)}
+
+
+def _masked(text: str, secrets: tuple[str, ...]) -> str:
+    """The last line of defence: whatever reached a letter, no secret of ours leaves in an alert."""
+    for secret in secrets:
+        text = text.replace(secret, "***")
+    return text

@@ -1,0 +1,83 @@
+"""The benchmarks' command and their harness, at the smallest size that means something."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from phantoms_dagster_tests.benchmarks.pools import most_within, out_of_order
+from phantoms_dagster_tests.benchmarks.report import Report
+from phantoms_dagster_tests.benchmarks.storm import MIX, brew
+
+ROOT = Path(__file__).parents[2]
+
+
+def command(*arguments: str, seconds: float = 120) -> subprocess.CompletedProcess[str]:
+    program = [sys.executable, "-m", "phantoms_dagster_tests.benchmarks", *arguments]
+    return subprocess.run(program, cwd=ROOT, env=dict(os.environ), capture_output=True, text=True, timeout=seconds, check=False)
+
+
+def test_a_storm_over_six_videos_leaves_nothing_stuck_and_nothing_doubled() -> None:
+    done = command("storm", "--videos", "6", "--workers", "2", "--share", "0.12", "--seconds", "90", "--seed", "5", "--json")
+    told = json.loads(done.stdout)
+    assert (told["ok"], told["problems"], done.returncode) == (True, [], 0), done.stdout + done.stderr
+    figures = told["figures"]
+    assert figures["posts wanted"] == 18
+    ends = ("posted exactly once", "ended in a dead letter", "ended as unknown, never sent again")
+    assert sum(figures[name] for name in ends) == 18
+    assert figures["posted exactly once"] > 0
+
+
+def test_a_wrong_name_is_answered_with_the_names_there_are() -> None:
+    done = command("strom")
+    assert done.returncode == 2
+    assert "there is no benchmark 'strom'" in done.stderr
+    assert all(name in done.stderr for name in ("storm", "outage", "pools", "neighbour", "stores", "guards"))
+
+
+def test_help_names_the_options_of_a_benchmark() -> None:
+    done = command("storm", "--help")
+    assert done.returncode == 0
+    assert "--videos" in done.stdout
+
+
+def test_a_report_is_ok_only_when_something_was_promised_and_all_of_it_kept() -> None:
+    report = Report("x", {})
+    report.tell("figure", 1)
+    assert not report.ok
+    report.check("kept", 0, "0", ok=True)
+    assert report.ok
+    report.problems.append("a video is stuck")
+    assert not report.ok
+
+
+def test_the_mix_of_the_storm_hits_its_share_of_calls_each_kind_as_often() -> None:
+    told: list[dict[str, Any]] = []
+
+    class Sandbox:
+        def fault(self, route: str, **fault: Any) -> None:
+            told.append({"route": route, **fault})
+
+    brew(Sandbox(), 0.3)  # type: ignore[arg-type]
+    through, hits = 1.0, []
+    for fault in told:
+        hits.append(through * fault["probability"])
+        through -= hits[-1]
+    assert hits == pytest.approx([0.3 / len(MIX)] * len(MIX))
+    assert 1 - through == pytest.approx(0.3)
+
+
+def test_calls_are_counted_in_every_window_and_not_in_fixed_ones() -> None:
+    assert most_within([0.9, 0.95, 1.0, 1.05, 2.0], 1.0) == 4
+    assert most_within([0.0, 1.0, 2.0], 1.0) == 1
+
+
+def test_somebody_served_before_an_earlier_comer_has_overtaken() -> None:
+    assert out_of_order([1, 2, 3]) == 0
+    assert out_of_order([3, 1, 2]) == 1
