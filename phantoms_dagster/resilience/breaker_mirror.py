@@ -22,7 +22,9 @@ CACHE_SECONDS = 0.25
 
 @dataclass(frozen=True, slots=True)
 class BreakerPolicy:
-    """When a breaker opens: at least `minimum_calls` in the last `window_seconds`, of which `failure_rate` (0..1] failed.
+    """When a breaker opens: at least `minimum_calls` in the last `window_seconds`, of which `failure_rate` (0..1] failed, or of
+    which the last `minimum_calls` all failed: what was well until a moment ago would hide an outage for half a window, in
+    which videos use up their attempts.
 
     It is probed after `reset_seconds`; a probe whose process died is given up after `probe_seconds`.
     """
@@ -49,7 +51,7 @@ class MirrorStorage(pybreaker.CircuitBreakerStorage):
         self._policy = policy
         self._state = pybreaker.STATE_CLOSED
         self._since: datetime | None = None
-        self.calls = self.failures = self.untold_successes = 0
+        self.calls = self.failures = self.streak = self.untold_successes = 0
         self.wait = 0.0
         self.manual = False
         self.looked_at = -CACHE_SECONDS * 2
@@ -58,7 +60,7 @@ class MirrorStorage(pybreaker.CircuitBreakerStorage):
 
     def see(self, look: lua.Look) -> None:
         """Take over what Redis says."""
-        self._state, self.calls, self.failures = look.state, look.calls, look.failures
+        self._state, self.calls, self.failures, self.streak = look.state, look.calls, look.failures, look.streak
         self.wait, self.manual = look.wait, look.manual
         self._since = None if look.since_ago is None else datetime.now(UTC) - timedelta(seconds=look.since_ago)
         self.looked_at = time.monotonic()
@@ -80,8 +82,9 @@ class MirrorStorage(pybreaker.CircuitBreakerStorage):
     @property
     def counter(self) -> int:
         """1 once the window holds too many failures (`fail_max` is 1), else 0: pybreaker's own count knows no window."""
-        calls = self.calls + self.untold_successes
-        return int(calls >= self._policy.minimum_calls and self.failures >= calls * self._policy.failure_rate)
+        least, calls = self._policy.minimum_calls, self.calls + self.untold_successes
+        dead = self.streak >= least and not self.untold_successes
+        return int(calls >= least and (dead or self.failures >= calls * self._policy.failure_rate))
 
     @property
     def success_counter(self) -> int:

@@ -26,7 +26,7 @@ local function go(to, hold, why, by_hand)
   redis.call('LPUSH', key .. '#log', cjson.encode({{string.format('%.0f', now), state, to, why}}))
   redis.call('LTRIM', key .. '#log', 0, {_KEPT_TRANSITIONS - 1})
   if to ~= 'half-open' then redis.call('DEL', key .. '#probe') end
-  if to == 'closed' then redis.call('DEL', key .. '#window') end
+  if to == 'closed' then redis.call('DEL', key .. '#window', key .. '#streak') end
   state, since, until_, manual = to, string.format('%.0f', now), now + hold, by_hand
   redis.call('HSET', key, 'state', state, 'since', since, 'until', until_, 'manual', manual)
   known()
@@ -48,7 +48,8 @@ local function look(window)
   local calls, failures = counts(window)
   local wait = state == 'closed' and 0 or until_ - now
   if state == 'half-open' then wait = redis.call('PTTL', key .. '#probe') * 1000 end
-  return {{state, since == '' and -1 or now - tonumber(since), math.max(wait, 0), manual, calls, failures}}
+  local streak = tonumber(redis.call('GET', key .. '#streak') or 0)
+  return {{state, since == '' and -1 or now - tonumber(since), math.max(wait, 0), manual, calls, failures, streak}}
 end
 """
 
@@ -62,6 +63,9 @@ if successes + failures > 0 then
   if successes > 0 then redis.call('HINCRBY', key .. '#window', 's' .. bucket, successes) end
   if failures > 0 then redis.call('HINCRBY', key .. '#window', 'f' .. bucket, failures) end
   redis.call('PEXPIRE', key .. '#window', math.ceil(window / 500))
+  -- Successes are told with the next failure: they came before it.
+  if successes > 0 then redis.call('SET', key .. '#streak', failures) else redis.call('INCRBY', key .. '#streak', failures) end
+  redis.call('PEXPIRE', key .. '#streak', math.ceil(window / 1000))
   known()
 end
 return look(window)
@@ -128,7 +132,10 @@ _NAMES = Script("return redis.call('SMEMBERS', KEYS[1])")
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """A breaker as Redis sees it. Seconds: since the last change, and until the next probe may be claimed."""
+    """A breaker as Redis sees it. Seconds: since the last change, and until the next probe may be claimed.
+
+    `streak`: failures since the last success, none further apart than the window.
+    """
 
     state: str
     since_ago: float | None
@@ -136,6 +143,7 @@ class Look:
     manual: bool
     calls: int
     failures: int
+    streak: int
 
 
 class Policy(Protocol):
@@ -201,7 +209,7 @@ async def names(scripts: Scripts, prefix: str) -> list[str]:
 
 
 def _look(row: list[Any]) -> Look:
-    state, since_ago, wait, manual, calls, failures = row
+    state, since_ago, wait, manual, calls, failures, streak = row
     return Look(
         state=state,
         since_ago=None if int(since_ago) < 0 else int(since_ago) / 1e6,
@@ -209,6 +217,7 @@ def _look(row: list[Any]) -> Look:
         manual=manual == "1",
         calls=int(calls),
         failures=int(failures),
+        streak=int(streak),
     )
 
 

@@ -60,7 +60,7 @@ _NEW_REVISION = text(
 )
 
 # What was published stays published, its variant too; everything else downstream is made anew.
-_VOID = text(
+VOID = text(
     """
     UPDATE phantoms.stages s
     SET state = 'blocked', revision = s.revision + 1, attempts = 0, generation = s.generation + 1, output = NULL, ready_at = NULL,
@@ -70,6 +70,14 @@ _VOID = text(
         SELECT FROM phantoms.stages p
         WHERE p.video_id = s.video_id AND p.stage LIKE '%/post' AND p.state = 'done'
             AND split_part(p.stage, '/', 1) = split_part(s.stage, '/', 1))
+    """
+)
+
+_CLOSE_LETTERS = text(
+    """
+    UPDATE phantoms.dead_letters
+    SET state = 'replayed', closed_at = clock_timestamp(), closed_by = :run_id, closed_reason = 'an earlier stage was regenerated'
+    WHERE video_id = ANY(:ids) AND stage = ANY(:stages) AND state = 'open'
     """
 )
 
@@ -166,7 +174,9 @@ class PostgresStageStore:
             made = await connection.execute(_NEW_REVISION, values)
             ids = [row.video_id for row in made]
             if ids:
-                await connection.execute(_VOID, {"ids": ids, "stages": [s.name for s in downstream(stage.name)]})
+                after = [s.name for s in downstream(stage.name)]
+                await connection.execute(VOID, {"ids": ids, "stages": after})
+                await connection.execute(_CLOSE_LETTERS, {"ids": ids, "stages": after, "run_id": run_id})
 
         await transaction(self._engine, work)
 

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from phantoms_dagster_tests.benchmarks.report import Report, percentile
-from phantoms_dagster_tests.benchmarks.world import Bench, Fleet, hurry, open_bench
+from phantoms_dagster_tests.benchmarks.workers import Fleet
+from phantoms_dagster_tests.benchmarks.world import Bench, hurry, open_bench
 
 ROUTE, PATH = "openai.models", "/models"
 LEASE_SECONDS = 4.0

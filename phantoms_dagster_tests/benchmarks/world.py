@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
 import sys
 import tempfile
 import threading
@@ -30,6 +29,7 @@ from phantoms_dagster.resilience.pools import DEFAULT_POOLS
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.store.migrate import upgrade
 from phantoms_dagster.wiring import Workshop
+from phantoms_dagster_tests.benchmarks.workers import Fleet
 
 # Quotas of the stand-ins are for days; a benchmark posts a day's worth in a minute.
 UNLIMITED = {
@@ -156,58 +156,6 @@ class Bench:
         """The rows of a query."""
         with self.workshop.engine.connect() as connection:
             return connection.execute(text(statement), values).mappings().all()
-
-
-class Fleet:
-    """A group of worker processes under a supervisor of their own."""
-
-    def __init__(self, name: str, argv: tuple[str, ...], environment: Mapping[str, str], logs: Path) -> None:
-        self._log = logs / f"{name}.log"
-        spec = ProcessSpec(
-            name=name, argv=argv, env=environment, restart=False, ready=lambda: bool(self.events("pids")), grace_seconds=1.0
-        )
-        self._supervisor = Supervisor([spec], logs=logs)
-
-    def start(self) -> None:
-        """Start it and wait until its processes are there."""
-        self._supervisor.start()
-
-    def stop(self) -> None:
-        """End it."""
-        self._supervisor.stop()
-
-    @property
-    def running(self) -> bool:
-        """Whether it has not ended by itself."""
-        return bool(self._supervisor.pids)
-
-    @property
-    def pids(self) -> list[int]:
-        """The process ids of the workers."""
-        return list(self.events("pids")[0]["pids"])
-
-    @property
-    def begin(self) -> float:
-        """When the workers were told to begin, in seconds since the epoch."""
-        return float(self.events("pids")[0]["start"])
-
-    def kill(self, pids: Sequence[int]) -> None:
-        """kill -9 some of the workers."""
-        for pid in pids:
-            os.kill(pid, signal.SIGKILL)
-
-    def events(self, name: str) -> list[dict[str, Any]]:
-        """The events so far that have that field."""
-        if not self._log.exists():
-            return []
-        lines = [line for line in self._log.read_text("utf-8", "replace").splitlines(keepends=True) if line.startswith("{")]
-        return [event for event in (json.loads(line) for line in lines if line.endswith("}\n")) if name in event]
-
-    def complaints(self) -> list[str]:
-        """What the workers logged as errors: their first lines."""
-        if not self._log.exists():
-            return []
-        return [line for line in self._log.read_text("utf-8", "replace").splitlines() if " ERROR " in line]
 
 
 @contextlib.contextmanager

@@ -6,11 +6,16 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+from aiohttp.test_utils import TestServer
 
+from phantoms_dagster.sandbox import openai
+from phantoms_dagster.sandbox.core import Fault, Sandbox, application
 from phantoms_dagster_tests.benchmarks.pools import most_within, out_of_order
 from phantoms_dagster_tests.benchmarks.report import Report
 from phantoms_dagster_tests.benchmarks.storm import MIX, brew
@@ -32,6 +37,19 @@ def test_a_storm_over_six_videos_leaves_nothing_stuck_and_nothing_doubled() -> N
     ends = ("posted exactly once", "ended in a dead letter", "ended as unknown, never sent again")
     assert sum(figures[name] for name in ends) == 18
     assert figures["posted exactly once"] > 0
+
+
+async def test_the_sandbox_notes_when_each_call_came_whatever_came_of_it() -> None:
+    sandbox = Sandbox()
+    sandbox.faults.append(Fault("openai.models", status=503, times=1))
+    began = time.time()
+    async with TestServer(application(sandbox, [openai.routes(sandbox)])) as server, httpx.AsyncClient(trust_env=False) as client:
+        for _ in range(2):
+            await client.get(str(server.make_url("/openai/v1/models")), headers={"Authorization": "Bearer sandbox-key-0123456789"})
+        told = (await client.get(str(server.make_url("/_sandbox/ledger")), params={"arrivals": "openai.*"})).json()
+        assert "arrivals" not in (await client.get(str(server.make_url("/_sandbox/ledger")))).json()
+    first, second = told["arrivals"]["openai.models"]
+    assert began <= first <= second <= time.time()
 
 
 def test_a_wrong_name_is_answered_with_the_names_there_are() -> None:
@@ -60,11 +78,11 @@ def test_a_report_is_ok_only_when_something_was_promised_and_all_of_it_kept() ->
 def test_the_mix_of_the_storm_hits_its_share_of_calls_each_kind_as_often() -> None:
     told: list[dict[str, Any]] = []
 
-    class Sandbox:
+    class Pot:
         def fault(self, route: str, **fault: Any) -> None:
             told.append({"route": route, **fault})
 
-    brew(Sandbox(), 0.3)  # type: ignore[arg-type]
+    brew(Pot(), 0.3)  # type: ignore[arg-type]
     through, hits = 1.0, []
     for fault in told:
         hits.append(through * fault["probability"])

@@ -86,6 +86,16 @@ async def test_a_few_failures_among_many_successes_open_nothing(make: Make) -> N
     assert state.calls >= 28  # the last successes are told with the next look
 
 
+async def test_an_integration_that_was_well_until_now_opens_it_with_a_run_of_failures(make: Make) -> None:
+    """In an outage under load, half a window of earlier successes hid it until videos had used up their attempts."""
+    breakers = make()
+    await calls(breakers, *[Outcome.ANSWERED] * 40, *[Outcome.FAILED] * 3)
+    await calls(breakers, Outcome.ANSWERED, *[Outcome.FAILED] * 3)
+    assert not await is_open(breakers)
+    await calls(breakers, Outcome.FAILED)
+    assert await is_open(breakers)
+
+
 async def test_failures_of_other_processes_count(make: Make) -> None:
     for _ in range(3):
         await calls(make(), Outcome.FAILED)

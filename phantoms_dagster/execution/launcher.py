@@ -1,0 +1,127 @@
+"""The run launcher of dagster.yaml: hands each run to RQ. It runs in the daemon and the web server and carries nothing out."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from dagster import DagsterInstance, DagsterRun
+from dagster._core.launcher.base import CheckRunHealthResult, LaunchRunContext, ResumeRunContext, RunLauncher, WorkerStatus
+from dagster._serdes import ConfigurableClass, ConfigurableClassData
+from rq.job import JobStatus
+
+from phantoms_dagster import settings
+from phantoms_dagster.execution.queues import JOB_TAG, Mode, RunQueues, connect, job_of, launches, queue_of, redis_url
+
+if TYPE_CHECKING:
+    from rq.job import Job
+
+# A Redis that has just come back has forgotten leases that are good: workers get so long to renew them.
+REDIS_WARMUP_SECONDS = 10
+
+
+class RqRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
+    """`run_launcher:` of dagster.yaml, without config: where Redis is comes from the settings."""
+
+    supports_check_run_worker_health = True
+    supports_resume_run = True
+
+    def __init__(self, url: str, inst_data: ConfigurableClassData | None = None) -> None:
+        super().__init__()
+        self._url = url
+        self._inst_data = inst_data
+
+    @property
+    def inst_data(self) -> ConfigurableClassData | None:
+        """See the base class."""
+        return self._inst_data
+
+    @classmethod
+    def config_type(cls) -> Any:
+        """No fields: the URL is a secret and comes from the environment."""
+        return {}
+
+    @classmethod
+    def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Any) -> RqRunLauncher:
+        """See the base class. Raises InvalidInput when no Redis is set and none is running here."""
+        del config_value
+        return cls(redis_url(settings.load()), inst_data)
+
+    @cached_property
+    def _queues(self) -> RunQueues:
+        return RunQueues(connect(self._url))
+
+    def launch_run(self, context: LaunchRunContext) -> None:
+        """Put the run into its stage's queue. With nobody to take it, its event log says so."""
+        self._hand_over(context.dagster_run, "execute")
+
+    def resume_run(self, context: ResumeRunContext) -> None:
+        """Put a run whose process died into its queue again. Should that process live after all, it is stopped."""
+        superseded = job_of(context.dagster_run.run_id, context.dagster_run.tags)
+        self._hand_over(context.dagster_run, "resume")
+        if superseded is not None:
+            self._queues.ask_to_stop(superseded, "superseded")
+
+    def terminate(self, run_id: str) -> bool:
+        """Cancel a run: at once when nobody has begun it or its worker is gone, else its worker interrupts it."""
+        run = self._instance.get_run_by_id(run_id)
+        if run is None or run.is_finished:
+            return False
+        self._instance.report_run_canceling(run)
+        job = self._queues.job(job_of(run_id, run.tags))
+        if job is None or self._is_lost(job) or self._queues.withdraw(job):
+            self._instance.report_run_canceled(run)
+        else:
+            self._queues.ask_to_stop(job.id, "cancel")
+        return True
+
+    def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
+        """Whether somebody carries the run or will. Asked by Dagster's run monitoring for runs that have started."""
+        job_id = job_of(run.run_id, run.tags)
+        job = self._queues.job(job_id)
+        found = self._health(job, queue_of(run.tags))
+        if found.status is not WorkerStatus.RUNNING and self._redis_came_back():
+            return CheckRunHealthResult(WorkerStatus.RUNNING, "Redis has just come back; waiting for the workers to report")
+        return found._replace(run_worker_id=job_id)
+
+    def get_run_worker_debug_info(self, run: DagsterRun, include_container_logs: bool | None = True) -> str | None:
+        """Where the run waited, for the message of a run that is failed for it."""
+        del include_container_logs
+        queue = queue_of(run.tags)
+        return f"It was in queue {queue}, on which {self._queues.alive(queue)} workers listen."
+
+    def dispose(self) -> None:
+        """Close the connections."""
+        if "_queues" in self.__dict__:
+            self._queues.redis.close()
+
+    def _hand_over(self, run: DagsterRun, mode: Mode) -> None:
+        queue = queue_of(run.tags)
+        job_id = f"{run.run_id}-{launches(run.run_id, run.tags) + 1}"
+        # First the tag: a worker refuses a job that is not the run's.
+        self._instance.add_run_tags(run.run_id, {JOB_TAG: job_id})
+        self._queues.enqueue(queue, job_id, run.run_id, mode, description=f"{mode} {run.job_name} {run.run_id}")
+        if not self._queues.alive(queue):
+            self._instance.report_engine_event(
+                f"No worker listens on queue {queue}, so this run waits. Start one: phantoms worker --queues {queue}=1", run
+            )
+
+    def _health(self, job: Job | None, queue: str) -> CheckRunHealthResult:
+        if job is None:
+            return CheckRunHealthResult(WorkerStatus.NOT_FOUND, "nobody carries this run")
+        status = job.get_status(refresh=False)
+        if status == JobStatus.QUEUED:
+            return CheckRunHealthResult(WorkerStatus.RUNNING, f"waiting for a worker of queue {queue}")
+        if status != JobStatus.STARTED:
+            # Also a finished job: a run that ends writes so before its job ends.
+            return CheckRunHealthResult(WorkerStatus.FAILED, f"the process that carried this run has ended ({status.value})")
+        if self._queues.is_alive(job.worker_name):
+            return CheckRunHealthResult(WorkerStatus.RUNNING, f"carried by {job.worker_name}")
+        return CheckRunHealthResult(WorkerStatus.NOT_FOUND, f"worker {job.worker_name} is gone")
+
+    def _is_lost(self, job: Job) -> bool:
+        status = job.get_status(refresh=False)
+        return status != JobStatus.QUEUED and not (status == JobStatus.STARTED and self._queues.is_alive(job.worker_name))
+
+    def _redis_came_back(self) -> bool:
+        return int(self._queues.redis.info("server")["uptime_in_seconds"]) < REDIS_WARMUP_SECONDS

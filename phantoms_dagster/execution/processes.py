@@ -1,0 +1,24 @@
+"""Ties the life of a forked process to its parent's."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+
+PR_SET_PDEATHSIG = 1
+
+
+def die_with(parent: int) -> None:
+    """Let the kernel kill this process when `parent`, which has just forked it, is gone. Elsewhere than on Linux it must look itself."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if orphaned(parent):
+        # It died before the kernel knew.
+        os._exit(1)
+
+
+def orphaned(parent: int) -> bool:
+    """Whether this process has another parent than it began with."""
+    return os.getppid() != parent

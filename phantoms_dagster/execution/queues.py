@@ -1,0 +1,241 @@
+"""Runs as RQ jobs: which queue carries a run, its jobs in Redis, and which workers are alive. Knows Redis, not Dagster.
+
+RQ is never the source of truth: every record here may be lost, and the run is then taken up again from Dagster's tables.
+A job id is used for one launch and carried out once; whoever launches a run again makes a new one.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from redis import Redis
+from redis.backoff import ExponentialBackoff
+from redis.retry import Retry
+from rq import Queue
+from rq.exceptions import NoSuchJobError
+from rq.executions import Execution
+from rq.job import Job, JobStatus
+from rq.registry import FailedJobRegistry, StartedJobRegistry
+from rq.serializers import JSONSerializer
+from rq.worker import BaseWorker
+from rq.worker_registration import clean_worker_registry, get_keys
+
+from phantoms_dagster.domain.errors import InvalidInput
+from phantoms_dagster.domain.stages import STAGES
+from phantoms_dagster.settings import Settings
+
+# The run tag that names its stage, and the one that names the job that carries it now.
+STAGE_TAG = "phantoms/stage"
+JOB_TAG = "phantoms/rq_job"
+DEFAULT_QUEUE = "default"
+QUEUES: tuple[str, ...] = (DEFAULT_QUEUE, *(stage.slug for stage in STAGES.values()))
+ENTRY = "phantoms_dagster.execution.run_worker.execute_run"
+# A failed job is kept only to be looked at; a finished one is not needed at all.
+FAILED_SECONDS = 600
+ONCE_SECONDS = 86_400
+
+Mode = Literal["execute", "resume"]
+# `cancel`: let Dagster end the run as canceled. `superseded`: another job carries the run now, so this one must not.
+Stop = Literal["cancel", "superseded"]
+
+
+def queue_of(tags: Mapping[str, str]) -> str:
+    """The queue of a run with those tags: its stage's, else `default`."""
+    stage = STAGES.get(tags.get(STAGE_TAG, ""))
+    return stage.slug if stage else DEFAULT_QUEUE
+
+
+def job_of(run_id: str, tags: Mapping[str, str]) -> str | None:
+    """The id of the job that carries the run now. A tag copied from another run, as re-execution does, does not count."""
+    job_id = tags.get(JOB_TAG, "")
+    return job_id if job_id.startswith(f"{run_id}-") else None
+
+
+def launches(run_id: str, tags: Mapping[str, str]) -> int:
+    """How often the run was launched."""
+    job_id = job_of(run_id, tags)
+    return int(job_id.rsplit("-", 1)[1]) if job_id else 0
+
+
+def slots_of(settings: Settings, given: str | None = None) -> dict[str, int]:
+    """Workers by queue: exactly those of `given` (`script=2,rendered_video=1`), else one of each queue but for what the settings say.
+
+    Raises InvalidInput, which names the queues there are.
+    """
+    if given is None:
+        found = dict.fromkeys(QUEUES, 1) | settings.worker_slots
+    else:
+        pairs = [part.strip().partition("=") for part in given.split(",") if part.strip()]
+        try:
+            found = {name.strip(): int(count or 1) for name, _, count in pairs}
+        except ValueError as error:
+            raise InvalidInput(f"--queues {given}: write it as script=2,rendered_video=1 ({error})") from error
+    if unknown := sorted(set(found) - set(QUEUES)):
+        raise InvalidInput(f"unknown queue {unknown[0]!r}; the queues are {', '.join(QUEUES)}")
+    if any(count < 0 for count in found.values()) or not any(found.values()):
+        raise InvalidInput("there must be at least one worker, and no queue can have less than none")
+    return {name: count for name, count in found.items() if count}
+
+
+def redis_url(settings: Settings) -> str:
+    """Where the queues are. Raises InvalidInput when no Redis is set and none is running here."""
+    if settings.redis_url is None:
+        raise InvalidInput("no Redis is running here: start `phantoms up`, or set PHANTOMS_REDIS_URL")
+    return settings.redis_url.get_secret_value()
+
+
+def connect(url: str) -> Redis:
+    """A client for short questions: it gives up after a few seconds."""
+    retry = Retry(ExponentialBackoff(cap=1.0, base=0.1), 3)
+    return Redis.from_url(url, socket_timeout=5, socket_connect_timeout=2, health_check_interval=30, retry=retry)
+
+
+class RunQueues:
+    """The queues of one Redis."""
+
+    def __init__(self, redis: Redis) -> None:
+        self.redis = redis
+
+    def queue(self, name: str) -> Queue:
+        """The RQ queue of that name."""
+        return Queue(name, connection=self.redis, serializer=JSONSerializer)
+
+    def enqueue(self, queue: str, job_id: str, run_id: str, mode: Mode, *, description: str) -> None:
+        """Hand a run to the workers of a queue."""
+        self.queue(queue).enqueue_call(
+            func=ENTRY,
+            args=(run_id, mode),
+            job_id=job_id,
+            timeout=-1,
+            result_ttl=0,
+            failure_ttl=FAILED_SECONDS,
+            description=description,
+        )
+
+    def job(self, job_id: str | None) -> Job | None:
+        """The job, if it is known."""
+        if job_id is None:
+            return None
+        try:
+            return Job.fetch(job_id, connection=self.redis, serializer=JSONSerializer)
+        except NoSuchJobError:
+            return None
+
+    def alive(self, queue: str) -> int:
+        """How many workers listen on the queue."""
+        names = [key.removeprefix(BaseWorker.redis_worker_namespace_prefix) for key in get_keys(self.queue(queue))]
+        return sum(self.is_alive(name) for name in names)
+
+    def is_alive(self, worker: str | None) -> bool:
+        """Whether a worker's lease is good. The key expires by Redis's own clock, so clocks of machines do not matter."""
+        if not worker or surely_dead(worker):
+            return False
+        birth, death = self.redis.hmget(BaseWorker.redis_worker_namespace_prefix + worker, "birth", "death")
+        return birth is not None and death is None
+
+    def take(self, job_id: str) -> bool:
+        """Whether the caller may carry the job out: the first that asks may, whatever RQ delivers again."""
+        return bool(self.redis.set(f"phantoms:run:taken:{job_id}", "1", nx=True, ex=ONCE_SECONDS))
+
+    def claim_relaunch(self, job_id: str) -> bool:
+        """Whether the caller may launch the run of this job again: of several reapers, one."""
+        return bool(self.redis.set(f"phantoms:run:relaunched:{job_id}", "1", nx=True, ex=ONCE_SECONDS))
+
+    def ask_to_stop(self, job_id: str, how: Stop) -> None:
+        """Ask whichever worker has the job to stop it; it looks every second."""
+        self.redis.set(f"phantoms:run:stop:{job_id}", how, ex=ONCE_SECONDS)
+
+    def stop_asked(self, job_id: str) -> Stop | None:
+        """What was asked."""
+        asked = self.redis.get(f"phantoms:run:stop:{job_id}")
+        return None if asked is None else ("cancel" if asked == b"cancel" else "superseded")
+
+    def withdraw(self, job: Job) -> bool:
+        """Take a job out of its queue; whether it was still there."""
+        if not self.redis.lrem(self.queue(job.origin).key, 1, job.id):
+            return False
+        self.redis.delete(job.key)
+        return True
+
+    def carried(self, queue: str) -> list[tuple[str, str, str | None]]:
+        """(job id, registry entry, worker) of what workers of the queue have taken. A worker is None when its lease is over.
+
+        The registry is read raw: RQ's own readers clean it up without a lock, and run jobs twice.
+        """
+        entries = [entry.decode() for entry in self.redis.zrange(StartedJobRegistry(queue, connection=self.redis).key, 0, -1)]
+        executions = [Execution.from_composite_key(entry, connection=self.redis) for entry in entries]
+        with self.redis.pipeline(transaction=False) as pipeline:
+            for execution in executions:
+                pipeline.hget(execution.key, "worker_name")
+            workers = pipeline.execute()
+        return [(e.job_id, entry, w.decode() if w else None) for e, entry, w in zip(executions, entries, workers, strict=True)]
+
+    def popped(self, queue: str) -> list[str]:
+        """Ids of jobs that a worker has popped and not begun yet."""
+        found: list[str] = self.queue(queue).intermediate_queue.get_job_ids()
+        return found
+
+    def bury(self, queue: str, job_id: str, entry: str | None = None) -> bool:
+        """Write a job off whose worker is gone; whether it was still open. Should the worker be alive after all, it stops."""
+        job = self.job(job_id)
+        still_open = job is not None and job.get_status(refresh=False) in (JobStatus.QUEUED, JobStatus.STARTED)
+        with self.redis.pipeline() as pipeline:
+            pipeline.lrem(self.queue(queue).intermediate_queue_key, 1, job_id)
+            if entry is not None:
+                pipeline.zrem(StartedJobRegistry(queue, connection=self.redis).key, entry)
+                pipeline.delete(Execution.from_composite_key(entry, connection=self.redis).key)
+            if job is not None and still_open:
+                pipeline.set(f"phantoms:run:stop:{job_id}", "superseded", ex=ONCE_SECONDS)
+                job.set_status(JobStatus.FAILED, pipeline=pipeline)
+                pipeline.expire(job.key, FAILED_SECONDS)
+            pipeline.execute()
+        return still_open
+
+    def tidy(self, queue: str) -> None:
+        """Forget workers that are gone and failures that were kept long enough."""
+        clean_worker_registry(self.queue(queue))
+        FailedJobRegistry(queue, connection=self.redis).cleanup()
+
+
+# ------------------------------------------------------------------ workers' names
+
+
+def worker_name(queue: str, slot: int) -> str:
+    """The name of this process as a worker. It tells its machine whether the process still runs."""
+    return f"{queue}-{slot}-{_machine()}-{os.getpid()}-{_started(os.getpid()) or 0}"
+
+
+def surely_dead(worker: str) -> bool:
+    """Whether a worker of this machine, seen from the same process table, has ended. False when that cannot be known."""
+    try:
+        machine, pid, started = worker.rsplit("-", 3)[1:]
+        return machine == _machine() and int(started) != 0 and _started(int(pid)) != int(started)
+    except ValueError:
+        return False
+
+
+@functools.cache
+def _machine() -> str:
+    """This machine since it was started, and this process table: containers with one host name have several."""
+    parts = [socket.gethostname()]
+    for path in (Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")):
+        try:
+            parts.append(str(path.readlink()) if path.is_symlink() else path.read_text(encoding="ascii"))
+        except OSError:
+            parts.append("")
+    return hashlib.blake2s("\n".join(parts).encode(), digest_size=5).hexdigest()
+
+
+def _started(pid: int) -> int | None:
+    """When a process started, in clock ticks since boot; None when it has ended, or there is no /proc."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rsplit(")", 1)[1].split()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else int(fields[19])

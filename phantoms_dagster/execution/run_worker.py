@@ -1,0 +1,212 @@
+"""One RQ worker on one queue, and what its work-horse does: carry out a Dagster run. Who starts workers belongs in `worker`.
+
+The worker has one thread, so that forking a work-horse is safe: RQ's own command thread is replaced by a look at Redis with
+each heartbeat, and RQ's maintenance, which runs only between jobs, by the reaper.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import signal
+import time
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from dagster import DagsterInstance, DagsterRunStatus
+from dagster._cli.api import _execute_run_command_body, _resume_run_command_body
+from dagster._core.instance.ref import InstanceRef
+from dagster._utils.interrupts import capture_interrupts
+from redis import Redis
+from redis.exceptions import RedisError
+from rq import Worker, get_current_job
+from rq.exceptions import StopRequested
+from rq.serializers import JSONSerializer
+from rq.utils import now
+
+from phantoms_dagster.execution.processes import die_with, orphaned
+from phantoms_dagster.execution.queues import JOB_TAG, Mode, RunQueues, worker_name
+
+if TYPE_CHECKING:
+    from redis.client import Pipeline
+    from rq import Queue
+    from rq.executions import Execution
+    from rq.job import Job
+
+BEAT_SECONDS = 1
+# How long a cancelled run may take to put its things in order before its process is killed.
+CANCEL_SECONDS = 30.0
+
+log = logging.getLogger(__name__)
+_instance_ref: InstanceRef | None = None
+
+
+def use_instance(ref: InstanceRef) -> None:
+    """Which Dagster instance the runs of this process and its children belong to. It is opened after the fork."""
+    global _instance_ref  # noqa: PLW0603 - RQ calls `execute_run` by name, so nothing can be handed to it
+    _instance_ref = ref
+
+
+def execute_run(run_id: str, mode: Mode) -> str:
+    """The RQ job, in the work-horse. The answer is for RQ's log alone: how a run ended stands in Dagster's tables."""
+    job = get_current_job()
+    assert job is not None
+    assert _instance_ref is not None
+    if not RunQueues(job.connection).take(job.id):
+        return "carried out before"
+    with DagsterInstance.from_ref(_instance_ref) as instance:
+        run = instance.get_run_by_id(run_id)
+        if run is None or run.is_finished or run.tags.get(JOB_TAG) != job.id:
+            return "superseded"
+        if run.status is DagsterRunStatus.CANCELING:
+            instance.report_run_canceled(run)
+            return "cancelled before it began"
+        carry = _execute_run_command_body if mode == "execute" else _resume_run_command_body
+        carry(run_id, instance, lambda _: None, False)
+    return "done"
+
+
+class RunWorker(Worker):
+    """Carries the runs of one queue, one after the other, each in a process of its own.
+
+    `lease_seconds`: a worker that is silent for so long counts as dead. `grace_seconds`: how long SIGTERM and SIGINT leave the
+    current run; then its process is killed and another worker resumes it. SIGHUP leaves it all the time it needs.
+    """
+
+    # Redis away: ask again soon, all runs wait for it.
+    max_connection_wait_time = 5.0
+    log_result_lifespan = False
+
+    def __init__(self, queue: str, slot: int, *, connection: Redis, lease_seconds: int, grace_seconds: float) -> None:
+        self._lease = lease_seconds
+        self._grace = grace_seconds
+        self._parent = os.getppid()
+        self._idle = False
+        self._kill_at = math.inf
+        self._interrupted_at: float | None = None
+        self._run_queues = RunQueues(connection)
+        super().__init__(
+            [queue],
+            name=worker_name(queue, slot),
+            connection=connection,
+            serializer=JSONSerializer,
+            job_monitoring_interval=BEAT_SECONDS,
+            worker_ttl=lease_seconds,
+            log_job_description=False,
+        )
+
+    # --- leases
+
+    @property
+    def dequeue_timeout(self) -> int:
+        """How long one wait for a job is, in seconds: an idle worker beats three times in a lease."""
+        return max(1, self._lease // 3)
+
+    def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
+        """Renew the lease. RQ would add a minute to it."""
+        del timeout
+        if orphaned(self._parent):
+            self._kill_horse_now()
+            raise SystemExit(1)
+        super().heartbeat(self._lease, pipeline=pipeline)
+
+    def get_heartbeat_ttl(self, job: Job, working_time: float = 0.0) -> int:
+        """The lease of a job, in seconds."""
+        del job, working_time
+        return self._lease
+
+    def maintain_heartbeats(self, job: Job, execution: Execution) -> None:
+        """Renew the leases and look whether the run shall stop. Without Redis the run goes on: its truth is in PostgreSQL."""
+        asked = None
+        try:
+            super().maintain_heartbeats(job, execution)
+            asked = self._run_queues.stop_asked(job.id)
+        except RedisError as error:
+            log.warning("%s: no heartbeat: %s", self.name, error)
+        if asked == "superseded":
+            log.warning("%s: another worker carries %s by now; stopping it here", self.name, job.id)
+            self._kill_horse_now()
+        elif asked == "cancel":
+            self._cancel_horse()
+        if time.monotonic() >= self._kill_at:
+            log.warning("%s: %s is not finished in time; handing it back", self.name, job.id)
+            self._kill_horse_now()
+
+    # --- the work-horse
+
+    def execute_job(self, job: Job, queue: Queue) -> None:
+        """Carry out one run."""
+        self._interrupted_at = None
+        super().execute_job(job, queue)
+
+    def main_work_horse(self, job: Job, queue: Queue) -> None:
+        """The life of a work-horse. It dies with its worker, and leaves interrupts to Dagster from the first line on."""
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        with capture_interrupts():
+            die_with(self.pid or 0)
+            super().main_work_horse(job, queue)
+
+    def setup_work_horse_signals(self) -> None:
+        """Nothing: RQ would ignore SIGINT, which is how a run is cancelled."""
+
+    def _cancel_horse(self) -> None:
+        if self._interrupted_at is None:
+            self._interrupted_at = time.monotonic()
+            if self.horse_pid:
+                os.kill(self.horse_pid, signal.SIGINT)
+        elif time.monotonic() - self._interrupted_at > CANCEL_SECONDS:
+            self._kill_horse_now()
+
+    def _kill_horse_now(self) -> None:
+        if self.horse_pid and not self._is_horse:
+            self.kill_horse(signal.SIGKILL)
+
+    # --- stopping
+
+    def dequeue_job_and_maintain_ttl(
+        self, timeout: int | None, max_idle_time: int | None = None
+    ) -> tuple[Job, Queue] | None:
+        """Wait for a job. Only here may a signal break off what the worker does."""
+        self._idle = True
+        try:
+            return super().dequeue_job_and_maintain_ttl(timeout, max_idle_time)
+        finally:
+            self._idle = False
+
+    def _install_signal_handlers(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._stop)
+
+    def _stop(self, number: int, _: FrameType | None) -> None:
+        if number != signal.SIGHUP:
+            self._kill_at = min(self._kill_at, time.monotonic() + self._grace)
+        self._stop_requested = True
+        if self._idle:
+            self._idle = False
+            raise StopRequested
+
+    # --- what others do for it
+
+    def subscribe(self) -> None:
+        """Nothing: see the module."""
+
+    def unsubscribe(self) -> None:
+        """Nothing: see the module."""
+
+    def run_maintenance_tasks(self) -> None:
+        """Nothing: see the module."""
+        self.last_cleaned_at = now()
+
+
+def work(queue: str, slot: int, *, url: str, lease_seconds: int, grace_seconds: float) -> int:
+    """Be a worker until told to stop; the exit code, 0 when it was told to."""
+    options: dict[str, Any] = {"lease_seconds": lease_seconds, "grace_seconds": grace_seconds}
+    try:
+        worker = RunWorker(queue, slot, connection=Redis.from_url(url, socket_connect_timeout=5), **options)
+        worker.work(logging_level=logging.getLevelName(logging.WARNING))
+    except RedisError as error:
+        log.warning("worker %s-%d: Redis does not answer: %s", queue, slot, error)
+        return 1
+    return 0 if worker._stop_requested else 1
