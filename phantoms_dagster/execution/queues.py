@@ -39,6 +39,7 @@ ENTRY = "phantoms_dagster.execution.run_worker.execute_run"
 # A failed job is kept only to be looked at; a finished one is not needed at all.
 FAILED_SECONDS = 600
 ONCE_SECONDS = 86_400
+RELAUNCH_SECONDS = 60
 
 Mode = Literal["execute", "resume"]
 # `cancel`: let Dagster end the run as canceled. `superseded`: another job carries the run now, so this one must not.
@@ -145,7 +146,7 @@ class RunQueues:
 
     def claim_relaunch(self, job_id: str) -> bool:
         """Whether the caller may launch the run of this job again: of several reapers, one."""
-        return bool(self.redis.set(f"phantoms:run:relaunched:{job_id}", "1", nx=True, ex=ONCE_SECONDS))
+        return bool(self.redis.set(f"phantoms:run:relaunched:{job_id}", "1", nx=True, ex=RELAUNCH_SECONDS))
 
     def ask_to_stop(self, job_id: str, how: Stop) -> None:
         """Ask whichever worker has the job to stop it; it looks every second."""

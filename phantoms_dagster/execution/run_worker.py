@@ -106,7 +106,7 @@ class RunWorker(Worker):
     def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
         """Renew the lease. RQ would add a minute to it."""
         del timeout
-        if orphaned(self._parent):
+        if not self._is_horse and orphaned(self._parent):
             self._kill_horse_now()
             raise SystemExit(1)
         super().heartbeat(self._lease, pipeline=pipeline)
@@ -142,7 +142,6 @@ class RunWorker(Worker):
 
     def main_work_horse(self, job: Job, queue: Queue) -> None:
         """The life of a work-horse. It dies with its worker, and leaves interrupts to Dagster from the first line on."""
-        signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         with capture_interrupts():
             die_with(self.pid or 0)
@@ -160,14 +159,12 @@ class RunWorker(Worker):
             self._kill_horse_now()
 
     def _kill_horse_now(self) -> None:
-        if self.horse_pid and not self._is_horse:
+        if self.horse_pid:
             self.kill_horse(signal.SIGKILL)
 
     # --- stopping
 
-    def dequeue_job_and_maintain_ttl(
-        self, timeout: int | None, max_idle_time: int | None = None
-    ) -> tuple[Job, Queue] | None:
+    def dequeue_job_and_maintain_ttl(self, timeout: int | None, max_idle_time: int | None = None) -> tuple[Job, Queue] | None:
         """Wait for a job. Only here may a signal break off what the worker does."""
         self._idle = True
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import text
 
-from phantoms_dagster.store.stage_store import VOID as VOID
+from phantoms_dagster.store.stage_store import VOID
 
 __all__ = [
     "CLOSE",

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+import pytest
+
 from phantoms_dagster.domain.models import Brief
 from phantoms_dagster.wiring import Workshop
 from phantoms_dagster_tests.acceptance.conftest import SandboxProcess, StackProcess, wait_for
+
+pytestmark = pytest.mark.timeout(1200)
 
 LAUNCH = """
 mutation Launch($keys: [AssetKeyInput!]!, $tags: [ExecutionTag!]!, $config: RunConfigData) {

@@ -7,8 +7,12 @@ import signal
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from phantoms_dagster.domain.models import Brief
 from phantoms_dagster_tests.acceptance.conftest import SandboxProcess, StackProcess, wait_for
+
+pytestmark = pytest.mark.timeout(1200)
 
 
 def _run_processes(home: Path) -> list[int]:

@@ -1,0 +1,291 @@
+"""`python -m phantoms_dagster.execution.worker --queues script=2,...`: the parent of all run workers of a machine.
+
+It imports Dagster and the definitions once, then forks one worker for each slot and the reaper, and starts again whatever ends.
+It opens no connection and starts no thread, so that forking is safe and its memory is shared. What a worker does belongs in
+`run_worker`.
+
+SIGTERM, SIGINT: stop; runs get the grace period, then they are handed back. Once more: at once. SIGHUP: load the code anew;
+runs that are under way finish with the old one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import gc
+import importlib
+import logging
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import FrameType
+
+from phantoms_dagster import settings as settings_module
+from phantoms_dagster.domain.errors import PhantomsError
+from phantoms_dagster.execution.processes import die_with
+from phantoms_dagster.execution.queues import redis_url, slots_of
+from phantoms_dagster.settings import Settings
+from phantoms_dagster.wiring import logs
+
+MODULE = "phantoms_dagster.definitions"
+REAPER = "reaper"
+BACKOFF = (0.5, 30.0)
+STEADY_SECONDS = 30.0
+CHECK_SECONDS = 120
+# What a run imports only when it gets there. In the parent it costs once, after the fork 0.1 CPU-seconds a run.
+IMPORTED_BY_RUNS = (
+    "dagster._cli.api",
+    "dagster._core.execution.plan.active",
+    "dagster._core.executor.in_process",
+    "dagster._core.instance.factory",
+    "dagster._core.storage.root",
+    "dagster._core.storage.sqlite_storage",
+    "dagster._core.system_config.composite_descent",
+    "dagster._core.utility_ops",
+    "dagster._core.workspace.autodiscovery",
+    "psycopg2.extras",
+    "rq.registry",
+    "rq.worker",
+    "upath",
+    "upath.implementations.local",
+)
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place for a child: worker number `number` of a queue, or the reaper."""
+
+    queue: str
+    number: int = 0
+
+    def __str__(self) -> str:
+        return self.queue if self.queue == REAPER else f"{self.queue}-{self.number}"
+
+
+class Parent:
+    """Keeps one child in every slot. `bodies` are what the children do; they answer with an exit code.
+
+    `adopted` are children that an earlier program of this process left: they are told to finish, and then replaced.
+    `reload` becomes another program, given the children; it returns only when that cannot be done.
+    """
+
+    def __init__(
+        self,
+        bodies: Mapping[Slot, Callable[[], int]],
+        *,
+        adopted: Mapping[int, Slot],
+        reload: Callable[[Mapping[int, Slot]], None],
+        backoff: tuple[float, float] = BACKOFF,
+    ) -> None:
+        self._bodies = bodies
+        self._reload = reload
+        self._backoff = backoff
+        self._children = dict(adopted)
+        self._born: dict[int, float] = {}
+        self._delays: dict[Slot, float] = {}
+        self._due = {slot: 0.0 for slot in bodies if slot not in set(adopted.values())}
+        self._stops_asked = 0
+        self._reload_asked = False
+        self._wake, self._waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def run(self) -> None:
+        """Stay until told to stop and all children have ended."""
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
+            signal.signal(number, self._signalled)
+        signal.set_wakeup_fd(self._waker, warn_on_full_buffer=False)
+        stops_heeded = 0
+        while True:
+            self._collect()
+            if self._stops_asked > stops_heeded:
+                stops_heeded = self._stops_asked
+                self._stop_children(signal.SIGTERM if stops_heeded == 1 else signal.SIGKILL)
+            if self._stops_asked and not self._children:
+                return
+            if not self._stops_asked:
+                if self._reload_asked:
+                    self._reload_asked = False
+                    self._reload(self._children)
+                self._start_due()
+            self._sleep()
+
+    def _signalled(self, number: int, _: FrameType | None) -> None:
+        if number in (signal.SIGTERM, signal.SIGINT):
+            self._stops_asked += 1
+        elif number == signal.SIGHUP:
+            # A terminal that closes is no wish for new code.
+            if os.isatty(0):
+                self._stops_asked += 1
+            else:
+                self._reload_asked = True
+
+    def _start_due(self) -> None:
+        for slot in [slot for slot, due in self._due.items() if due <= time.monotonic()]:
+            del self._due[slot]
+            pid = self._fork(self._bodies[slot])
+            self._children[pid] = slot
+            self._born[pid] = time.monotonic()
+
+    def _fork(self, body: Callable[[], int]) -> int:
+        parent = os.getpid()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        pid = os.fork()
+        if pid:
+            return pid
+        code = 1
+        try:
+            die_with(parent)
+            signal.set_wakeup_fd(-1)
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
+                signal.signal(number, signal.SIG_DFL)
+            os.close(self._wake)
+            os.close(self._waker)
+            code = body()
+        except SystemExit as stop:
+            code = stop.code if isinstance(stop.code, int) else 1
+        except BaseException:
+            log.exception("a child of the workers' parent has failed")
+        finally:
+            logging.shutdown()
+            # Never back into the parent's program.
+            os._exit(code)
+
+    def _collect(self) -> None:
+        while self._children:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                return
+            slot = self._children.pop(pid, None)
+            if slot is None or self._stops_asked or slot not in self._bodies:
+                continue
+            code = os.waitstatus_to_exitcode(status)
+            self._due[slot] = time.monotonic() + self._delay(slot, pid, code)
+            if code:
+                log.warning("%s (process %d) has ended with %d and is started again", slot, pid, code)
+
+    def _delay(self, slot: Slot, pid: int, code: int) -> float:
+        lived = time.monotonic() - self._born.pop(pid, 0.0)
+        if code == 0 or lived >= STEADY_SECONDS:
+            self._delays.pop(slot, None)
+            return 0.0
+        first, longest = self._backoff
+        self._delays[slot] = min(self._delays[slot] * 2, longest) if slot in self._delays else first
+        return self._delays[slot]
+
+    def _stop_children(self, number: signal.Signals) -> None:
+        for pid, slot in self._children.items():
+            # The reaper holds nothing that it would have to hand back.
+            os.kill(pid, signal.SIGKILL if slot.queue == REAPER else number)
+
+    def _sleep(self) -> None:
+        due = min(self._due.values(), default=None) if not self._stops_asked else None
+        select.select([self._wake], [], [], None if due is None else max(0.0, due - time.monotonic()))
+        try:
+            while os.read(self._wake, 512):
+                pass
+        except BlockingIOError:
+            return
+
+
+def load(module: str) -> None:
+    """Import everything that runs need and make the definitions ready. Raises whatever the definitions raise."""
+    import dagster as dg  # noqa: PLC0415 - the reload check and --help do without
+
+    for name in IMPORTED_BY_RUNS:
+        importlib.import_module(name)
+    for value in vars(importlib.import_module(module)).values():
+        if isinstance(value, dg.Definitions):
+            value.get_repository_def().get_all_jobs()
+
+
+def bodies(settings: Settings, slots: Mapping[str, int]) -> dict[Slot, Callable[[], int]]:
+    """What each child does."""
+    from dagster._core.instance.ref import InstanceRef  # noqa: PLC0415 - see `load`
+
+    from phantoms_dagster.execution import reaper, run_worker  # noqa: PLC0415
+
+    ref = InstanceRef.from_dir(os.environ["DAGSTER_HOME"])
+    run_worker.use_instance(ref)
+    for data in (ref.storage_data, ref.run_launcher_data, ref.run_coordinator_data, ref.compute_logs_data):
+        if data is not None:
+            importlib.import_module(data.module_name)
+    url, lease = redis_url(settings), settings.worker_lease_seconds
+
+    def reap() -> int:
+        reaper.reap(ref, url, lease_seconds=lease)
+        return 1
+
+    found: dict[Slot, Callable[[], int]] = {Slot(REAPER): reap}
+    for queue, count in slots.items():
+        for number in range(1, count + 1):
+            found[Slot(queue, number)] = functools.partial(
+                run_worker.work, queue, number, url=url, lease_seconds=lease, grace_seconds=settings.worker_grace_seconds
+            )
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; its exit code."""
+    given = _parser().parse_args(arguments)
+    # Its pool of threads would be forked along, and a run that needs more than one core is none of ours.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    if given.check:
+        load(given.module)
+        return 0
+    settings = settings_module.load()
+    logs.configure(settings)
+    try:
+        slots = slots_of(settings, given.queues)
+        redis_url(settings)
+    except PhantomsError as error:
+        log.error("%s", error)
+        return 2
+    load(given.module)
+    children = bodies(settings, slots)
+    gc.collect()
+    # What lives now lives for ever: the collector would write into its pages and so unshare them.
+    gc.freeze()
+    adopted = {int(pid): Slot(queue, int(number)) for pid, queue, number in (a.split("/") for a in given.adopt)}
+    log.info("workers: %s", ", ".join(f"{queue}={count}" for queue, count in slots.items()))
+    Parent(children, adopted=adopted, reload=functools.partial(_become_new, given.module, given.queues)).run()
+    return 0
+
+
+def _become_new(module: str, queues: str | None, children: Mapping[int, Slot]) -> None:
+    """Run this program anew in this process, with its children, unless the new code cannot be loaded."""
+    program = [sys.executable, "-m", "phantoms_dagster.execution.worker", "--module", module]
+    try:
+        tried = subprocess.run([*program, "--check"], capture_output=True, text=True, check=False, timeout=CHECK_SECONDS)
+        problem = "" if tried.returncode == 0 else tried.stderr.strip()
+    except subprocess.TimeoutExpired:
+        problem = f"it did not load within {CHECK_SECONDS} s"
+    if problem:
+        log.error("the new code cannot be loaded, so the old one goes on:\n%s", problem)
+        return
+    log.info("loading the code anew; runs that are under way finish with the old one")
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    for pid, slot in children.items():
+        os.kill(pid, signal.SIGKILL if slot.queue == REAPER else signal.SIGHUP)
+    adopt = [word for pid, slot in children.items() for word in ("--adopt", f"{pid}/{slot.queue}/{slot.number}")]
+    logging.shutdown()
+    os.execv(sys.executable, [*program, *(["--queues", queues] if queues else []), *adopt])
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m phantoms_dagster.execution.worker", description="Carries Dagster runs.")
+    parser.add_argument("--queues", help="workers by queue, such as script=2,rendered_video=1; default: PHANTOMS_WORKER_SLOTS")
+    parser.add_argument("--module", default=MODULE, help="the module of the definitions")
+    parser.add_argument("--check", action="store_true", help="only see whether the definitions can be loaded")
+    parser.add_argument("--adopt", action="append", default=[], help=argparse.SUPPRESS)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
