@@ -120,17 +120,17 @@ def _quiet_apprise() -> Iterator[list[str]]:
     """Keeps Apprise's log lines, which may repeat a URL, to ourselves; of them only HTTP statuses are kept."""
     statuses: list[str] = []
 
-    class Statuses(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            statuses.extend(_STATUS.findall(record.getMessage()))
+    def swallow(record: logging.LogRecord) -> bool:
+        statuses.extend(_STATUS.findall(record.getMessage()))
+        return False
 
-    logger, handler = logging.getLogger("apprise"), Statuses()
-    logger.propagate = False
-    logger.addHandler(handler)
+    # A filter of the logger itself: no handler, its own or an ancestor's, is shown the record.
+    logger = logging.getLogger("apprise")
+    logger.addFilter(swallow)
     try:
         yield statuses
     finally:
-        logger.removeHandler(handler)
+        logger.removeFilter(swallow)
 
 
 def _secrets(settings: Settings) -> tuple[str, ...]:
