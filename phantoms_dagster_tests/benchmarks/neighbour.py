@@ -24,7 +24,7 @@ LEAST_NOISE = 0.10
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of this benchmark."""
     parser.add_argument("--videos", type=int, default=100, help="videos in a batch (100)")
-    parser.add_argument("--rounds", type=int, default=2, help="pairs of batches (2)")
+    parser.add_argument("--rounds", type=int, default=4, help="pairs of batches (4)")
     parser.add_argument("--workers", type=int, default=3, help="worker processes (3)")
     parser.add_argument("--seconds", type=float, default=300, help="give up on a batch after so long (300)")
     parser.add_argument("--seed", type=int, default=1, help="fixes the sandbox's random choices (1)")
