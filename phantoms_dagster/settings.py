@@ -87,12 +87,15 @@ class Settings(BaseSettings):
     run_start_timeout: int = Field(180, ge=10, description="Seconds a run may take to start before it is failed.")
     run_retries: int = Field(0, ge=0, description="How often Dagster repeats a run whose process died.")
 
-    # --- workers
+    # --- run workers on RQ (`python -m phantoms_dagster.execution.worker`); `phantoms up` does not start them yet
     worker_slots: dict[str, int] = Field(
-        {}, description='Run workers by queue, as JSON: {"rendered_video": 2}. A queue that is not named has one; 0: none.'
+        {},
+        description='RQ run workers by queue, as JSON: {"script": 2}; others have one. Not started by `phantoms up` yet.',
     )
-    worker_lease_seconds: int = Field(30, ge=3, description="A run worker that is silent for so long counts as dead.")
-    worker_grace_seconds: float = Field(10.0, ge=0, description="A stopped worker leaves its run so long, then hands it back.")
+    worker_lease_seconds: int = Field(30, ge=3, description="An RQ run worker that is silent for so long counts as dead.")
+    worker_grace_seconds: float = Field(
+        10.0, ge=0, description="A stopped RQ run worker leaves its run so long, then hands it back."
+    )
 
     # --- alerts
     alert_urls: Annotated[list[SecretStr], NoDecode] = Field(

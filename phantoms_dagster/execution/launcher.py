@@ -27,7 +27,7 @@ class RqRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
     supports_resume_run = True
 
     def __init__(self, url: str, inst_data: ConfigurableClassData | None = None) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._url = url
         self._inst_data = inst_data
 

@@ -11,7 +11,10 @@ PR_SET_PDEATHSIG = 1
 
 
 def die_with(parent: int) -> None:
-    """Let the kernel kill this process when `parent`, which has just forked it, is gone. Elsewhere than on Linux it must look itself."""
+    """Let the kernel kill this process when `parent`, which has just forked it, is gone.
+
+    Only Linux does that; elsewhere the process must ask `orphaned` itself.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if orphaned(parent):

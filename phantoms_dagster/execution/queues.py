@@ -12,7 +12,7 @@ import os
 import socket
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, cast
 
 from redis import Redis
 from redis.backoff import ExponentialBackoff
@@ -33,6 +33,8 @@ from phantoms_dagster.settings import Settings
 # The run tag that names its stage, and the one that names the job that carries it now.
 STAGE_TAG = "phantoms/stage"
 JOB_TAG = "phantoms/rq_job"
+# Dagster's own.
+BACKFILL_TAG = "dagster/backfill"
 DEFAULT_QUEUE = "default"
 QUEUES: tuple[str, ...] = (DEFAULT_QUEUE, *(stage.slug for stage in STAGES.values()))
 ENTRY = "phantoms_dagster.execution.run_worker.execute_run"
@@ -65,7 +67,7 @@ def launches(run_id: str, tags: Mapping[str, str]) -> int:
 
 
 def slots_of(settings: Settings, given: str | None = None) -> dict[str, int]:
-    """Workers by queue: exactly those of `given` (`script=2,rendered_video=1`), else one of each queue but for what the settings say.
+    """Workers by queue: those of `given` (`script=2,rendered_video=1`) alone, else one of each but for what the settings say.
 
     Raises InvalidInput, which names the queues there are.
     """
@@ -82,6 +84,20 @@ def slots_of(settings: Settings, given: str | None = None) -> dict[str, int]:
     if any(count < 0 for count in found.values()) or not any(found.values()):
         raise InvalidInput("there must be at least one worker, and no queue can have less than none")
     return {name: count for name, count in found.items() if count}
+
+
+def run_limits(settings: Settings) -> list[dict[str, Any]]:
+    """`tag_concurrency_limits` of dagster.yaml: as many runs of a stage at once as it has workers.
+
+    The rest wait in Dagster's queue, which knows priorities, and not in RQ. A queue without workers gets one run, whose event
+    log says that nobody listens. A backfill of several stages may not fill `default`'s queue either.
+    """
+    slots = slots_of(settings)
+    default = max(1, slots.get(DEFAULT_QUEUE, 0))
+    return [
+        *({"key": STAGE_TAG, "value": stage.name, "limit": max(1, slots.get(stage.slug, 0))} for stage in STAGES.values()),
+        {"key": BACKFILL_TAG, "value": {"applyLimitPerUniqueValue": True}, "limit": default},
+    ]
 
 
 def redis_url(settings: Settings) -> str:
@@ -169,7 +185,8 @@ class RunQueues:
 
         The registry is read raw: RQ's own readers clean it up without a lock, and run jobs twice.
         """
-        entries = [entry.decode() for entry in self.redis.zrange(StartedJobRegistry(queue, connection=self.redis).key, 0, -1)]
+        found = self.redis.zrange(StartedJobRegistry(queue, connection=self.redis).key, 0, -1)
+        entries = [entry.decode() for entry in cast("list[bytes]", found)]
         executions = [Execution.from_composite_key(entry, connection=self.redis) for entry in entries]
         with self.redis.pipeline(transaction=False) as pipeline:
             for execution in executions:

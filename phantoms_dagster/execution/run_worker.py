@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 from dagster import DagsterInstance, DagsterRunStatus
 from dagster._cli.api import _execute_run_command_body, _resume_run_command_body
 from dagster._core.instance.ref import InstanceRef
+from dagster._core.storage.config import PostgresStorageConfig
+from dagster._serdes import ConfigurableClassData
 from dagster._utils.interrupts import capture_interrupts
 from redis import Redis
 from redis.exceptions import RedisError
@@ -24,9 +26,13 @@ from rq import Worker, get_current_job
 from rq.exceptions import StopRequested
 from rq.serializers import JSONSerializer
 from rq.utils import now
+from rq.worker_registration import register
 
+from phantoms_dagster import settings
+from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.execution.processes import die_with, orphaned
 from phantoms_dagster.execution.queues import JOB_TAG, Mode, RunQueues, worker_name
+from phantoms_dagster.execution.storage import PooledPostgresStorage
 
 if TYPE_CHECKING:
     from redis.client import Pipeline
@@ -42,9 +48,27 @@ log = logging.getLogger(__name__)
 _instance_ref: InstanceRef | None = None
 
 
+class ReadyStorage(PooledPostgresStorage):
+    """Storage whose tables are there: whoever created the run has seen to it. Looking for them costs 60 CPU-ms a run."""
+
+    @classmethod
+    def from_config_value(  # type: ignore[override]
+        cls, inst_data: ConfigurableClassData | None, config_value: PostgresStorageConfig
+    ) -> ReadyStorage:
+        """See the base class. Raises InvalidInput without a database."""
+        del config_value
+        url = settings.load().dagster_url()
+        if url is None:
+            raise InvalidInput("no database is running here: start `phantoms up`, or set PHANTOMS_DATABASE_URL")
+        return cls(url, should_autocreate_tables=False, inst_data=inst_data)
+
+
 def use_instance(ref: InstanceRef) -> None:
     """Which Dagster instance the runs of this process and its children belong to. It is opened after the fork."""
     global _instance_ref  # noqa: PLW0603 - RQ calls `execute_run` by name, so nothing can be handed to it
+    stored = ref.storage_data
+    if stored and (stored.module_name, stored.class_name) == (PooledPostgresStorage.__module__, PooledPostgresStorage.__name__):
+        ref = ref._replace(storage_data=ConfigurableClassData(__name__, ReadyStorage.__name__, stored.config_yaml))
     _instance_ref = ref
 
 
@@ -104,12 +128,19 @@ class RunWorker(Worker):
         return max(1, self._lease // 3)
 
     def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
-        """Renew the lease. RQ would add a minute to it."""
+        """Renew the lease, which RQ would make a minute longer, and report anew, for a Redis that has lost its memory."""
         del timeout
         if not self._is_horse and orphaned(self._parent):
             self._kill_horse_now()
             raise SystemExit(1)
-        super().heartbeat(self._lease, pipeline=pipeline)
+        if pipeline is not None:
+            super().heartbeat(self._lease, pipeline=pipeline)
+            return
+        with self.connection.pipeline() as own:
+            super().heartbeat(self._lease, pipeline=own)
+            own.hset(self.key, mapping=self.serialize())
+            register(self, own)
+            own.execute()
 
     def get_heartbeat_ttl(self, job: Job, working_time: float = 0.0) -> int:
         """The lease of a job, in seconds."""
@@ -194,7 +225,7 @@ class RunWorker(Worker):
 
     def run_maintenance_tasks(self) -> None:
         """Nothing: see the module."""
-        self.last_cleaned_at = now()
+        self.last_cleaned_at = now()  # type: ignore[assignment]
 
 
 def work(queue: str, slot: int, *, url: str, lease_seconds: int, grace_seconds: float) -> int:

@@ -39,6 +39,7 @@ STEADY_SECONDS = 30.0
 CHECK_SECONDS = 120
 # What a run imports only when it gets there. In the parent it costs once, after the fork 0.1 CPU-seconds a run.
 IMPORTED_BY_RUNS = (
+    "certifi",
     "dagster._cli.api",
     "dagster._core.execution.plan.active",
     "dagster._core.executor.in_process",
@@ -48,7 +49,12 @@ IMPORTED_BY_RUNS = (
     "dagster._core.system_config.composite_descent",
     "dagster._core.utility_ops",
     "dagster._core.workspace.autodiscovery",
+    "dagster._utils.temp_file",
+    "dagster._utils.test.definitions",
+    "openai.resources.chat",
+    "psycopg",
     "psycopg2.extras",
+    "psycopg_binary._psycopg",
     "rq.registry",
     "rq.worker",
     "upath",
@@ -275,7 +281,7 @@ def _become_new(module: str, queues: str | None, children: Mapping[int, Slot]) -
         os.kill(pid, signal.SIGKILL if slot.queue == REAPER else signal.SIGHUP)
     adopt = [word for pid, slot in children.items() for word in ("--adopt", f"{pid}/{slot.queue}/{slot.number}")]
     logging.shutdown()
-    os.execv(sys.executable, [*program, *(["--queues", queues] if queues else []), *adopt])
+    os.execv(sys.executable, [*program, *(["--queues", queues] if queues else []), *adopt])  # noqa: S606
 
 
 def _parser() -> argparse.ArgumentParser:
