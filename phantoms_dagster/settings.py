@@ -82,20 +82,18 @@ class Settings(BaseSettings):
     backoff_max_seconds: float = Field(900.0, gt=0, description="Longest back-off.")
     render_poll_seconds: float = Field(3.0, gt=0, description="Time between two looks at a running render.")
 
-    max_runs: int = Field(4, ge=1, description="Most Dagster runs at once.")
+    max_runs: int = Field(-1, ge=-1, description="Most Dagster runs at once; -1: as many as there are workers.")
     pool_limit: int = Field(2, ge=1, description="Most Dagster runs of one stage that work at once.")
-    run_start_timeout: int = Field(180, ge=10, description="Seconds a run may take to start before it is failed.")
+    run_start_timeout: int = Field(3600, ge=10, description="Seconds a run may wait for a worker and start before it is failed.")
     run_retries: int = Field(0, ge=0, description="How often Dagster repeats a run whose process died.")
 
-    # --- run workers on RQ (`python -m phantoms_dagster.execution.worker`); `phantoms up` does not start them yet
+    # --- run workers
     worker_slots: dict[str, int] = Field(
         {},
-        description='RQ run workers by queue, as JSON: {"script": 2}; others have one. Not started by `phantoms up` yet.',
+        description='Run workers by queue, as JSON: {"rendered_video": 2}. A queue that is not named has one; 0: none.',
     )
-    worker_lease_seconds: int = Field(30, ge=3, description="An RQ run worker that is silent for so long counts as dead.")
-    worker_grace_seconds: float = Field(
-        10.0, ge=0, description="A stopped RQ run worker leaves its run so long, then hands it back."
-    )
+    worker_lease_seconds: int = Field(30, ge=3, description="A run worker that is silent for so long counts as dead.")
+    worker_grace_seconds: float = Field(10.0, ge=0, description="A stopped run worker leaves its run so long, then hands it back.")
 
     # --- alerts
     alert_urls: Annotated[list[SecretStr], NoDecode] = Field(

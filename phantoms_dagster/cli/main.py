@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from phantoms_dagster.cli import briefs, catalogue, dead_letters, demo, doctor, limits, metrics, review, up
+from phantoms_dagster.cli import briefs, catalogue, dead_letters, demo, doctor, limits, metrics, review, up, worker
 from phantoms_dagster.cli.console import plain_errors
 
 EXAMPLES = {
@@ -25,6 +25,7 @@ EXAMPLES = {
     "reject": ['phantoms reject octopuses --note "the second fact is wrong"'],
     "pools": ["phantoms pools", "phantoms pools publish_youtube --json"],
     "metrics": ["phantoms metrics", "phantoms metrics --port 9100"],
+    "worker": ["phantoms worker", "phantoms worker --queues script=2,rendered_video=1"],
     "doctor": ["phantoms doctor", "phantoms doctor --json"],
 }
 
@@ -38,7 +39,7 @@ app = typer.Typer(
     add_completion=False,
 )
 
-for group in (up, demo, briefs, catalogue, review, dead_letters, doctor, limits, metrics):
+for group in (up, demo, briefs, catalogue, review, dead_letters, doctor, limits, metrics, worker):
     group.register(app)
 
 for command in app.registered_commands:

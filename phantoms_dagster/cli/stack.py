@@ -184,10 +184,19 @@ class Stack:
         )
         pages = ("-h", web.host, "-p", str(web.port), "-w", str(workspace), "--log-level", "warning")
         return [
+            self._workers(settings, environment),
             self._spec("code-server", code, environment, lambda: _listens(code_port)),
             self._spec("daemon", (*python, "dagster._daemon", "run", "-w", str(workspace)), environment, None),
             self._spec("webserver", (*python, "dagster_webserver", *pages), environment, lambda: _answers(f"{web}/server_info")),
         ]
+
+    def _workers(self, settings: Settings, environment: dict[str, str]) -> ProcessSpec:
+        return ProcessSpec(
+            name="workers",
+            argv=(sys.executable, "-m", "phantoms_dagster.execution.worker"),
+            env=environment,
+            grace_seconds=settings.worker_grace_seconds + GRACE_SECONDS,
+        )
 
     def _spec(
         self, name: str, command: tuple[str, ...], environment: dict[str, str], ready: Callable[[], bool] | None

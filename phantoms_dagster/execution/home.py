@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from phantoms_dagster.execution.queues import run_limits
 from phantoms_dagster.settings import Settings
 
 
@@ -26,6 +27,7 @@ def prepare(home: Path, settings: Settings) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     config: dict[str, Any] = yaml.safe_load(template())
     config["concurrency"]["runs"]["max_concurrent_runs"] = settings.max_runs
+    config["concurrency"]["runs"]["tag_concurrency_limits"] = run_limits(settings)
     config["concurrency"]["pools"]["default_limit"] = settings.pool_limit
     config["run_monitoring"]["start_timeout_seconds"] = settings.run_start_timeout
     config["run_retries"]["max_retries"] = settings.run_retries

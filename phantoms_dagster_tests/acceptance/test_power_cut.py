@@ -16,21 +16,16 @@ pytestmark = pytest.mark.timeout(1200)
 
 
 def _run_processes(home: Path) -> list[int]:
-    """The processes that carry out Dagster runs of this stack: children of its code server."""
+    """The work-horses of this stack: children of the workers that the parent of workers has forked."""
     mark = f"PHANTOMS_HOME={home}".encode()
-    found = []
+    parents: dict[int, int] = {}
     for entry in [e for e in Path("/proc").iterdir() if e.name.isdigit()]:
         try:
-            environment = (entry / "environ").read_bytes().split(b"\0")
-            parent = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
-            command = (entry / "cmdline").read_bytes()
+            if mark in (entry / "environ").read_bytes().split(b"\0") and b"execution.worker" in (entry / "cmdline").read_bytes():
+                parents[int(entry.name)] = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
         except (OSError, PermissionError):
             continue
-        if mark in environment and b"multiprocessing" in command and b"spawn_main" in command:
-            grand = Path(f"/proc/{parent}/cmdline").read_bytes()
-            if b"grpc" in grand:
-                found.append(int(entry.name))
-    return found
+    return [pid for pid, parent in parents.items() if parents.get(parent) in parents]
 
 
 def test_a_killed_run_and_then_a_power_cut_cost_nothing_that_was_finished(stack: StackProcess, sandbox: SandboxProcess) -> None:

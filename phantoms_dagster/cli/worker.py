@@ -1,0 +1,63 @@
+"""`phantoms worker`: run workers on this machine. What they do belongs in `execution`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from phantoms_dagster.cli.console import out, plain_errors
+from phantoms_dagster.cli.up import current
+from phantoms_dagster.domain.errors import InvalidInput
+from phantoms_dagster.execution.home import prepare
+from phantoms_dagster.execution.queues import redis_url, slots_of
+
+EVENT_BATCH = "500"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(rich_help_panel="Run")(worker)
+
+
+def worker(
+    queues: Annotated[
+        str | None,
+        typer.Option(
+            help="Workers by queue, such as script=2,rendered_video=1. Default: one for each queue, or PHANTOMS_WORKER_SLOTS",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Carry Dagster runs on this machine. `phantoms up` starts workers by itself; this adds more, here or on other machines.
+
+    Each stage has a queue of its name (script, voiceover, rendered_video, approval, youtube_variant, youtube_post and so on) and
+    runs over several stages go into `default`. A worker listens on one queue and carries one run at a time, which may hold many
+    videos: more workers of a queue are more runs of that stage at once, and a flood in one queue delays no other.
+
+    On another machine set PHANTOMS_DATABASE_URL and PHANTOMS_REDIS_URL to the servers of the first one.
+
+    Ctrl-C or SIGTERM: no new runs; the current ones get PHANTOMS_WORKER_GRACE_SECONDS, then they are handed back and resumed by
+    another worker. kill -HUP: load the code anew; runs under way finish with the old code.
+    """
+    with plain_errors():
+        settings = current()
+        slots = slots_of(settings, queues)
+        redis_url(settings)
+        if settings.dagster_url() is None:
+            raise InvalidInput("no database is running here: start `phantoms up`, or set PHANTOMS_DATABASE_URL")
+        home = settings.home.expanduser().absolute()
+        os.environ["PHANTOMS_HOME"] = str(home)
+        if "DAGSTER_HOME" not in os.environ:
+            written = home / "dagster"
+            # A running `phantoms up` reads this file too: it is left as it is.
+            running = (written / "dagster.yaml").exists()
+            os.environ["DAGSTER_HOME"] = str(written if running else prepare(home, settings))
+        os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", EVENT_BATCH)
+        out.print("workers: " + ", ".join(f"{name}={count}" for name, count in slots.items()), soft_wrap=True)
+        sys.stdout.flush()
+        given = ["--queues", queues] if queues else []
+        # A program of its own: the parent of workers forks, so it must be lean and have one thread.
+        os.execv(sys.executable, [sys.executable, "-m", "phantoms_dagster.execution.worker", *given])  # noqa: S606
