@@ -373,11 +373,16 @@ async def test_a_replay_that_is_chosen_to_end_a_deadlock_is_repeated(world: Worl
         """SELECT FROM phantoms.stages WHERE stage = 'script'
             AND video_id = (SELECT id FROM phantoms.videos WHERE key = :k) FOR UPDATE"""
     )
+    waiting = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
     with world.engine.begin() as connection:
+        # Whoever looks for a deadlock first is the one to go: this side does not look.
+        connection.execute(text("SET LOCAL deadlock_timeout = '10min'"))
         connection.execute(lock, {"k": keys[1]})
         replaying = asyncio.create_task(asyncio.to_thread(letters.replay, EVERYTHING, by="ann"))
-        await asyncio.sleep(0.3)
-        # The replay holds the first row and waits for the second: it has waited longer, so it is the one to go.
+        async with asyncio.timeout(60):
+            while not await asyncio.to_thread(world.rows, waiting):
+                await asyncio.sleep(0.01)
+        # The replay holds the first row and waits for the second.
         await asyncio.to_thread(connection.execute, lock, {"k": keys[0]})
     assert len((await replaying).closed) == 2
 
