@@ -380,7 +380,7 @@ async def test_a_replay_that_is_chosen_to_end_a_deadlock_is_repeated(world: Worl
         connection.execute(lock, {"k": keys[1]})
         replaying = asyncio.create_task(asyncio.to_thread(letters.replay, EVERYTHING, by="ann"))
         async with asyncio.timeout(60):
-            while not await asyncio.to_thread(world.rows, waiting):
+            while not await asyncio.to_thread(world.rows, waiting):  # noqa: ASYNC110 - PostgreSQL tells nobody
                 await asyncio.sleep(0.01)
         # The replay holds the first row and waits for the second.
         await asyncio.to_thread(connection.execute, lock, {"k": keys[0]})
