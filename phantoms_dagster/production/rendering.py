@@ -12,7 +12,7 @@ from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 
-from phantoms_dagster.domain.errors import NotYet, Permanent, Transient, Unknown
+from phantoms_dagster.domain.errors import NotYet, Permanent, ProviderError, Transient, Unknown
 from phantoms_dagster.domain.models import Probe, RenderedVideoOutput, ScriptOutput, VoiceoverOutput
 from phantoms_dagster.domain.ports import Clock, MediaStore, Renderer, RenderJob, RenderStatus, Studio
 from phantoms_dagster.domain.work import Ledgers, Made, RenderJournal, Work
@@ -120,7 +120,7 @@ class RenderVideo:
         except Unknown:
             await journal.save("unknown")
             raise
-        except Exception:
+        except (ProviderError, NotYet):
             # Refused, or never sent: nothing was billed and the next attempt starts afresh.
             await journal.save("intent", attempt_id=job.attempt_id)
             raise

@@ -71,6 +71,8 @@ class Service:
         self.billed[job.attempt_id] = f"r{len(self.billed) + 1}"
         if trouble == "lose":
             raise Unknown("the answer was lost", provider=self.provider)
+        if trouble == "bug":
+            raise RuntimeError("a mistake of ours, after the render was taken")
         if trouble == "kill":
             raise asyncio.CancelledError
         return self.billed[job.attempt_id]
@@ -250,6 +252,17 @@ async def test_an_answer_that_was_lost_is_found_again_by_the_attempts_marker(sho
     with pytest.raises(Unknown):
         await shop.attempt(key)
     assert shop.service.journal() == "unknown"
+    made = await shop.attempt(key)
+    assert (made.provider_ref, len(shop.service.billed)) == ("r1", 1)
+
+
+async def test_a_mistake_of_ours_after_the_render_was_taken_does_not_bill_it_again(shop: Shop) -> None:
+    """Only what the adapter says was refused or never sent may be sent again; everything else is looked for first."""
+    key = await shop.video()
+    shop.service.trouble = ["bug"]
+    with pytest.raises(RuntimeError):
+        await shop.attempt(key)
+    assert shop.service.journal() == "sending"
     made = await shop.attempt(key)
     assert (made.provider_ref, len(shop.service.billed)) == ("r1", 1)
 
