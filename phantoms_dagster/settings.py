@@ -8,30 +8,102 @@ from __future__ import annotations
 import json
 import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
+from urllib.parse import quote
 
-from pydantic import Field, SecretStr, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 SANDBOX_KEY = "sandbox"
+SECRET_BYTES = 65_536
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """Stands for a secret whose file cannot be used. Its validation fails with the reason, beside whatever else is wrong."""
+
+    reason: str
+
+
+class SecretFiles(PydanticBaseSettingsSource):
+    """Reads a secret from the file that `<VARIABLE>_FILE` names, as container images do. An empty file is an unset secret.
+
+    What was given as the file's name is never repeated: it may be the secret itself, in the wrong place.
+    """
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """See the base class."""
+        variable = f"{self.config['env_prefix']}{field_name.upper()}_FILE"
+        path = os.environ.get(variable) if is_secret(field.annotation) else None
+        return (_secret_in(path, variable, one_line=field.annotation != list[SecretStr]) if path else None), field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        """The secrets that files give."""
+        found = {name: self.get_field_value(field, name)[0] for name, field in self.settings_cls.model_fields.items()}
+        return {name: value for name, value in found.items() if value}
+
+
+def is_secret(annotation: Any) -> bool:
+    """Whether a setting of that type is a secret, or a list of them."""
+    return annotation is SecretStr or any(is_secret(part) for part in get_args(annotation))
+
+
+def _secret_in(path: str, variable: str, *, one_line: bool) -> str | Unreadable:
+    file = f"the file that {variable} names"
+    try:
+        with Path(path).expanduser().open("rb") as opened:
+            content = opened.read(SECRET_BYTES + 1)
+        text = content.decode("utf-8-sig").rstrip("\r\n")
+    except OSError as error:
+        who = "; the user that Phantoms runs as must be able to read it" if isinstance(error, PermissionError) else ""
+        return Unreadable(f"{file} cannot be read: {error.strerror}{who}")
+    except UnicodeDecodeError:
+        return Unreadable(f"{file} is not text in UTF-8")
+    if len(content) > SECRET_BYTES:
+        return Unreadable(f"{file} is larger than {SECRET_BYTES} bytes")
+    if one_line and len(text.splitlines()) > 1:
+        return Unreadable(f"{file} has more than one line")
+    return text
 
 
 class Settings(BaseSettings):
     """All settings. Secrets are `SecretStr`: they print as stars."""
 
-    model_config = SettingsConfigDict(env_prefix="PHANTOMS_", extra="ignore", frozen=True, env_ignore_empty=True)
+    model_config = SettingsConfigDict(
+        env_prefix="PHANTOMS_", extra="ignore", frozen=True, env_ignore_empty=True, hide_input_in_errors=True
+    )
 
     # --- where things live
     home: Path = Field(Path(".phantoms"), description="Data directory: embedded servers, media, inbox, logs.")
+    database_password: SecretStr | None = Field(None, description="Password for the PostgreSQL URLs that have none.")
     database_url: SecretStr | None = Field(None, description="PostgreSQL URL. Unset: an embedded server is started.")
     dagster_database_url: SecretStr | None = Field(
         None, description="PostgreSQL URL of Dagster's own tables. Default: database_url."
     )
+    redis_password: SecretStr | None = Field(None, description="Password for a Redis URL that has none.")
     redis_url: SecretStr | None = Field(None, description="Redis or Valkey URL. Unset: an embedded server is started.")
     channels: Path | None = Field(None, description="Path of channels.yaml. Default: channels.yaml in the data directory.")
     inbox: Path | None = Field(None, description="Folder watched for briefs. Default: inbox/ in the data directory.")
-    media: Path | None = Field(None, description="Folder of the media store. Default: media/ in the data directory.")
+    media: Path | None = Field(
+        None, description="Folder of the media store, or of its cache with media_url. Default: media/ in the data directory."
+    )
+    media_url: str | None = Field(
+        None, description="Object store of the media, by the S3 protocol: s3://bucket/prefix. Unset: a folder."
+    )
+    media_endpoint_url: str | None = Field(
+        None, description="Endpoint of the object store (MinIO, R2, Ceph, Garage). Unset: AWS_ENDPOINT_URL, else AWS."
+    )
+    media_region: str | None = Field(None, description="Region of the object store. Unset: AWS_REGION, else us-east-1.")
+    media_access_key_id: SecretStr | None = Field(
+        None, description="Key id for the object store. Unset: AWS_ACCESS_KEY_ID, else the role of the container or machine."
+    )
+    media_secret_access_key: SecretStr | None = Field(None, description="Secret that belongs to the key id.")
+    media_cache_gb: float = Field(
+        10.0, gt=0, description="Most gigabytes that this machine keeps of the object store, beside the files in use."
+    )
 
     # --- providers: without a key, the sandbox answers
     sandbox: Literal["auto", "on", "off"] = Field(
@@ -64,6 +136,12 @@ class Settings(BaseSettings):
     # --- pace
     batch_size: int = Field(50, ge=1, le=1000, description="Most videos in one run.")
     runs_per_stage: int = Field(2, ge=1, description="Most open runs of one stage that the sensor requests.")
+    fuse_videos: int = Field(
+        3, ge=0, description="So few ready videos do script to render, or approval to posts, in one run; 0: each stage is a run."
+    )
+    gather_seconds: float = Field(
+        5.0, ge=0, description="A batch that is not full waits so long for the videos of a run of the stage before."
+    )
     in_flight: int = Field(100, ge=1, description="Most videos worked on at once in one run.")
     renders_in_flight: int = Field(1, ge=1, description="Most local ffmpeg renders at once in one process.")
     patience_seconds: float = Field(120, ge=0, description="Longest wait inside a run; a longer one is deferred to the table.")
@@ -80,10 +158,16 @@ class Settings(BaseSettings):
     call_seconds: float = Field(600.0, gt=0, description="Longest a single call may take in total, its answer's body included.")
     backoff_seconds: float = Field(2.0, gt=0, description="First back-off; doubled each attempt, full jitter.")
     backoff_max_seconds: float = Field(900.0, gt=0, description="Longest back-off.")
-    render_poll_seconds: float = Field(3.0, gt=0, description="Time between two looks at a running render.")
+    render_poll_seconds: float = Field(3.0, gt=0, description="Longest time between two looks at a running render.")
+    lost_render_seconds: float = Field(
+        1800.0, gt=0, description="A render whose submission got no answer is booked as spent after so long, and made again."
+    )
 
     max_runs: int = Field(-1, ge=-1, description="Most Dagster runs at once; -1: as many as there are workers.")
-    pool_limit: int = Field(2, ge=1, description="Most Dagster runs of one stage that work at once.")
+    dagster_pools: dict[str, Annotated[int, Field(ge=1)]] = Field(
+        {},
+        description='Most Dagster runs at once by Dagster pool, as JSON: {"render": 1}. Others: as many as there are run workers.',
+    )
     run_start_timeout: int = Field(3600, ge=10, description="Seconds a run may wait for a worker and start before it is failed.")
     run_retries: int = Field(0, ge=0, description="How often Dagster repeats a run whose process died.")
 
@@ -94,6 +178,15 @@ class Settings(BaseSettings):
     )
     worker_lease_seconds: int = Field(30, ge=3, description="A run worker that is silent for so long counts as dead.")
     worker_grace_seconds: float = Field(10.0, ge=0, description="A stopped run worker leaves its run so long, then hands it back.")
+
+    # --- retirement
+    retire_days: float = Field(
+        30, ge=0, le=36_500, description="Days after its end that a video leaves Dagster's partitions; its rows stay. 0: never."
+    )
+    media_keep: Literal["all", "master", "none"] = Field(
+        "all", description="What stays of a retired video's files: all, master (the rendered video and its thumbnail) or none."
+    )
+    media_keep_days: float = Field(7, ge=0, le=36_500, description="Days after its retirement that a video's other files go.")
 
     # --- alerts
     alert_urls: Annotated[list[SecretStr], NoDecode] = Field(
@@ -110,6 +203,46 @@ class Settings(BaseSettings):
     metrics_port: int = Field(9464, ge=0, le=65535, description="Port of the Prometheus metrics; 0 or a taken port: any free one.")
     log_format: Literal["text", "json"] = Field("text", description="text: lines for people; json: one JSON object a line.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="DEBUG also logs each call to a provider.")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """See the base class. A variable wins over its file, both over what a running stack left."""
+        del file_secret_settings
+        return init_settings, env_settings, SecretFiles(settings_cls), dotenv_settings
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _readable(cls, value: Any) -> Any:
+        if isinstance(value, Unreadable):
+            raise ValueError(value.reason)
+        return value
+
+    @field_validator("database_url", "dagster_database_url", "redis_url")
+    @classmethod
+    def _with_password(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        password = info.data.get("redis_password" if info.field_name == "redis_url" else "database_password")
+        return _completed(value, password) if value and password else value
+
+    @field_validator("media_url")
+    @classmethod
+    def _a_bucket(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[\w.-]+)*/?", value, re.ASCII):
+            raise ValueError("should read s3://bucket or s3://bucket/prefix; keys have settings of their own")
+        return value
+
+    @field_validator("media_endpoint_url")
+    @classmethod
+    def _an_endpoint(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"https?://[\w.:\[\]-]+(/[\w./-]*)?", value, re.ASCII):
+            raise ValueError("should read https://host:port, or http:// inside a network that you trust")
+        return value
 
     @field_validator("alert_urls", mode="before")
     @classmethod
@@ -132,13 +265,42 @@ class Settings(BaseSettings):
         url = self.dagster_database_url or self.database_url
         if url is None:
             return None
-        return re.sub(r"^[^:/]+://", "postgresql+psycopg2://", url.get_secret_value())
+        found = re.sub(r"^[^:/]+://", "postgresql+psycopg2://", url.get_secret_value())
+        if self.dagster_database_url or "options=" in found or not _OUR_NAME.match(found):
+            return found
+        return f"{found}{'&' if '?' in found else '?'}options=-csearch_path%3Dpublic"
+
+
+# A role of that name finds our schema of that name before `public`, and in it Alembic's table of our migrations, which Dagster
+# would take for its own.
+_OUR_NAME = re.compile(r"[^:/]+://phantoms[:@]")
+
+
+def _completed(url: SecretStr, password: SecretStr) -> SecretStr:
+    """The URL with the password, unless it has one."""
+    scheme, _, rest = url.get_secret_value().partition("://")
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    user, _, host = authority.rpartition("@")
+    if ":" in user or not rest:
+        return url
+    return SecretStr(f"{scheme}://{user}:{quote(password.get_secret_value(), safe='')}@{host}{rest[len(authority) :]}")
 
 
 RUNNING_FILE = "running.env"
 
 
+_pinned: Settings | None = None
+
+
+def pin(settings: Settings) -> None:
+    """Let `load` answer with these from now on, in this process and those forked from it: reading them costs 20 CPU-ms."""
+    global _pinned  # noqa: PLW0603 - Dagster makes its parts from a file, so nothing can be handed to them
+    _pinned = settings
+
+
 def load() -> Settings:
     """The settings of this process: environment variables, then what a running `phantoms up` left in its data directory."""
+    if _pinned is not None:
+        return _pinned
     home = Path(os.environ.get("PHANTOMS_HOME") or ".phantoms").expanduser()
     return Settings(_env_file=home / RUNNING_FILE)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -15,10 +14,11 @@ from rich.table import Table
 
 from phantoms_dagster.cli.console import STATE_STYLES, local, out, plain, plain_errors, print_json
 from phantoms_dagster.cli.up import current
-from phantoms_dagster.domain.models import Brief
+from phantoms_dagster.domain.models import Brief, MediaFile
 from phantoms_dagster.domain.stages import STAGES
 from phantoms_dagster.store.catalogue import StageRow, VideoRow
 from phantoms_dagster.wiring import Workshop
+from phantoms_dagster.wiring.media import Shelf
 
 MARKS = {
     "done": "●",
@@ -82,6 +82,7 @@ def _list(videos: Sequence[VideoRow], waiting: Collection[str]) -> Iterator[Rend
     for video in videos:
         marks = "".join(_mark(video.states.get(name)) for name in STAGES)
         news = "[bold]to review[/]" if video.key in waiting else _news(video.states)
+        news += " [dim]retired[/]" if video.retired_at else ""
         if out.width < NARROW:
             yield f"{video.key}\n  {marks}  {news}"
         else:
@@ -117,20 +118,24 @@ def show(
         try:
             catalogue = workshop.catalogue()
             key = catalogue.find(video)
-            brief, stages = catalogue.brief(key), catalogue.stages(key)
+            brief, stages, retired = catalogue.brief(key), catalogue.stages(key), catalogue.retired_at(key)
             waits = key in workshop.decisions().undecided(limit=100_000)
         finally:
             workshop.close()
         if as_json:
-            print_json({"key": key, "brief": brief.model_dump(mode="json"), "stages": {n: asdict(s) for n, s in stages.items()}})
+            rows = {name: asdict(row) for name, row in stages.items()}
+            print_json({"key": key, "brief": brief.model_dump(mode="json"), "stages": rows, "retired_at": retired})
             return
         done = {name: stages[name].output or {} for name in STAGES if name in stages and stages[name].state == "done"}
         out.print(_brief_panel(key, brief))
         out.print(_stages_table(stages))
         if "script" in done:
             out.print(_script_panel(done["script"]["script"]))
-        for line in _outputs(workshop.media_folder, done):
+        for line in _outputs(workshop.shelf, done):
             out.print(line, soft_wrap=True)
+        if retired:
+            out.print(f"\nretired {local(retired)}: everything stays but its partition in Dagster", style="dim", soft_wrap=True)
+            out.print(f"  phantoms unretire {key}", style="dim", soft_wrap=True)
         if waits:
             out.print("\n[bold]It waits for you:[/]")
             out.print(f'  phantoms approve {key}\n  phantoms reject {key} --note "why"', soft_wrap=True)
@@ -157,6 +162,8 @@ def _stages_table(stages: Mapping[str, StageRow]) -> Table:
     for row in (stages[name] for name in STAGES if name in stages):
         until = f"until {local(row.retry_at)}" if row.retry_at and row.state == "deferred" else ""
         why = [until, row.error_class or "", row.reason or ""] if row.state != "done" else []
+        if row.cleaned:
+            why.append(f"files cleaned up {local(row.cleaned_at)}")
         state = f"[{STATE_STYLES[row.state]}]{_marks()[row.state]} {row.state}[/]"
         numbers = [str(row.attempts or ""), local(row.finished_at), f"{row.cost:.3f}" if row.cost else ""]
         table.add_row(row.stage, state, *([] if narrow else numbers), plain(" ".join(part for part in why if part)))
@@ -170,11 +177,10 @@ def _script_panel(script: Mapping[str, Any]) -> Panel:
     return Panel("\n".join(lines), title=plain(script["title"]), title_align="left")
 
 
-def _outputs(media: Path, done: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+def _outputs(shelf: Shelf, done: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     for name, output in done.items():
         match output["kind"]:
             case "rendered_video" | "variant":
-                file = output["video"]
-                yield f"{name}: {plain(str(media / file['sha256'][:2] / (file['sha256'][2:] + file['suffix'])))}"
+                yield f"{name}: {plain(shelf.address(MediaFile(**output['video'])))}"
             case "post":
                 yield f"{name}: {plain(output['url'])}"

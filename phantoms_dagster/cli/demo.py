@@ -26,13 +26,14 @@ from phantoms_dagster.cli.console import FAILED, err, out, plain_errors
 from phantoms_dagster.cli.graphql import launch_job
 from phantoms_dagster.cli.stack import Running, Stack
 from phantoms_dagster.domain.errors import PhantomsError
-from phantoms_dagster.domain.models import Brief
+from phantoms_dagster.domain.models import Brief, MediaFile
 from phantoms_dagster.domain.stages import STAGES
 from phantoms_dagster.embedded.supervisor import interrupt_on_signals
 from phantoms_dagster.production.intake import read
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.store.catalogue import StageRow
 from phantoms_dagster.wiring import Workshop
+from phantoms_dagster.wiring.media import Shelf
 
 POLL_SECONDS = 0.5
 STUCK_SECONDS = 600.0
@@ -202,7 +203,7 @@ def _outcome(running: Running, workshop: Workshop, keys: list[str]) -> Outcome:
     videos, problems, expected = [], [], 0
     for key in keys:
         stages = workshop.catalogue().stages(key)
-        shown = _video(key, stages, workshop.media_folder)
+        shown = _video(key, stages, workshop.shelf)
         videos.append(shown)
         problems += [f"{key}: {n} is {s.state}: {s.reason or ''}" for n, s in stages.items() if s.state != "done"]
         for post in shown["posts"]:
@@ -226,14 +227,13 @@ def _outcome(running: Running, workshop: Workshop, keys: list[str]) -> Outcome:
     return Outcome([{**v, "views": int(views.get(v["id"], 0))} for v in videos], totals, problems)
 
 
-def _video(key: str, stages: dict[str, StageRow], media: Path) -> dict[str, Any]:
+def _video(key: str, stages: dict[str, StageRow], shelf: Shelf) -> dict[str, Any]:
     outputs = {name: row.output for name, row in stages.items() if row.state == "done" and row.output}
     found: dict[str, Any] = {}
     posts = []
     for name, output in outputs.items():
         if "video" in output:
-            video = output["video"]
-            found[name] = str(media / video["sha256"][:2] / (video["sha256"][2:] + video["suffix"]))
+            found[name] = shelf.address(MediaFile(**output["video"]))
         if output["kind"] == "post":
             posts.append({k: output[k] for k in ("platform", "account", "remote_id", "url")})
     return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import socket
@@ -27,6 +28,7 @@ from phantoms_dagster.domain.errors import PhantomsError
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.store.migrate import pending
 from phantoms_dagster.wiring import INTEGRATIONS, Workshop
+from phantoms_dagster.wiring.media import probe
 
 LOW_DISK_BYTES = 2_000_000_000
 STYLES = {"ok": "green", "note": "yellow", "wrong": "red"}
@@ -79,6 +81,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
         yield Finding("python", "ok", version)
         yield _home(settings)
         yield _disk(settings)
+        yield from _media(settings)
         yield _ffmpeg()
         yield _channels(workshop)
         yield from _servers(workshop)
@@ -104,6 +107,13 @@ def _disk(settings: Settings) -> Finding:
     if free >= LOW_DISK_BYTES:
         return Finding("disk", "ok", found)
     return Finding("disk", "wrong", found, "free some space, or set PHANTOMS_MEDIA to a larger disk (a video takes about 15 MB)")
+
+
+def _media(settings: Settings) -> Iterator[Finding]:
+    if settings.media_url is None and not settings.path("media").exists():
+        return  # the first file makes the folder
+    fix = "check the PHANTOMS_MEDIA_* settings" if settings.media_url else "let this user write there, or set PHANTOMS_MEDIA"
+    yield _tried("media", lambda: f"a file was written, read and deleted in {asyncio.run(probe(settings))}", fix)
 
 
 def _ffmpeg() -> Finding:

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from phantoms_dagster.cli import briefs, catalogue, dead_letters, demo, doctor, limits, metrics, review, up, worker
+from phantoms_dagster.cli import briefs, catalogue, dead_letters, demo, doctor, init, limits, metrics, retire, review, up, worker
 from phantoms_dagster.cli.console import plain_errors
 
 EXAMPLES = {
@@ -23,9 +23,12 @@ EXAMPLES = {
     "show": ["phantoms show 20261122-why-octopuses-have-three-hearts-10e6", "phantoms show octopuses --json"],
     "approve": ["phantoms approve octopuses", "phantoms approve --all --reviewer Ada"],
     "reject": ['phantoms reject octopuses --note "the second fact is wrong"'],
+    "retire": ["phantoms retire octopuses", "phantoms retire --finished-before 30d --dry-run"],
+    "unretire": ["phantoms unretire octopuses"],
     "pools": ["phantoms pools", "phantoms pools publish_youtube --json"],
     "metrics": ["phantoms metrics", "phantoms metrics --port 9100"],
     "worker": ["phantoms worker", "phantoms worker --queues script=2,rendered_video=1"],
+    "init": ["phantoms init", "phantoms init --code-server code-server:4000 --machines 4"],
     "doctor": ["phantoms doctor", "phantoms doctor --json"],
 }
 
@@ -39,7 +42,7 @@ app = typer.Typer(
     add_completion=False,
 )
 
-for group in (up, demo, briefs, catalogue, review, dead_letters, doctor, limits, metrics, worker):
+for group in (up, demo, briefs, catalogue, retire, review, dead_letters, doctor, limits, metrics, worker, init):
     group.register(app)
 
 for command in app.registered_commands:

@@ -7,7 +7,6 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -17,24 +16,18 @@ from types import TracebackType
 
 import httpx
 
-from phantoms_dagster.domain import channels as channels_file
-from phantoms_dagster.domain.errors import PhantomsError
+from phantoms_dagster.cli.preparation import make_ready
 from phantoms_dagster.embedded.processes import ProcessSpec
 from phantoms_dagster.embedded.servers import EmbeddedServers, free_port
 from phantoms_dagster.embedded.supervisor import Supervisor
 from phantoms_dagster.embedded.valkey import write_private
 from phantoms_dagster.execution.home import prepare
 from phantoms_dagster.settings import RUNNING_FILE, Settings
-from phantoms_dagster.store.migrate import upgrade
 from phantoms_dagster.wiring import Workshop
 
 READY_SECONDS = 180.0
 GRACE_SECONDS = 15.0
 MODULE = "phantoms_dagster.definitions"
-
-
-class StartFailed(PhantomsError):
-    """A part of the stack did not start."""
 
 
 @dataclass(frozen=True)
@@ -50,16 +43,26 @@ class Running:
 
 
 class Stack:
-    """The stack of one data directory. Use it as a context manager: what was started is stopped."""
+    """The stack of one data directory. Use it as a context manager: what was started is stopped.
+
+    `module` has the definitions; another one than ours lets a benchmark stand in for the slow parts.
+    """
 
     def __init__(
-        self, settings: Settings, *, say: Callable[[str], None], warn: Callable[[str], None], sandbox_seed: int = 1
+        self,
+        settings: Settings,
+        *,
+        say: Callable[[str], None],
+        warn: Callable[[str], None],
+        sandbox_seed: int = 1,
+        module: str = MODULE,
     ) -> None:
         self._home = settings.home.expanduser().absolute()
         self._settings = settings
         self._say = say
         self._warn = warn
         self._seed = sandbox_seed
+        self._module = module
         self._exit = ExitStack()
         self._supervisor: Supervisor | None = None
 
@@ -85,11 +88,7 @@ class Stack:
         (self._home / RUNNING_FILE).unlink(missing_ok=True)  # a killed stack leaves one that points nowhere
         environment = self._environment(settings)
         workshop = Workshop(settings)
-        self._say("database: applying migrations")
-        upgrade(workshop.database_url)
-        self._welcome(workshop)
-        self._say("dagster: preparing the instance")
-        self._initialise(environment)
+        make_ready(workshop, environment, say=self._say)
         needed = tuple(workshop.endpoints.sandbox_needed)
         ours = needed and self._settings.sandbox_url is None
         specs = [*([self._sandbox(settings, environment)] if ours else []), *self._dagster(settings, environment)]
@@ -132,23 +131,6 @@ class Stack:
         dagster = {"DAGSTER_HOME": str(prepare(self._home, settings)), "DAGSTER_EVENT_BATCH_SIZE": "500"}
         return {**os.environ, **ours, **dagster, "PYTHONUNBUFFERED": "1"}
 
-    def _welcome(self, workshop: Workshop) -> None:
-        """A fresh data directory gets a channels.yaml to edit and an inbox to drop files into."""
-        path = workshop.settings.path("channels")
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(channels_file.default_text(), encoding="utf-8")
-        workshop.settings.path("inbox").mkdir(parents=True, exist_ok=True)
-        workshop.settings.path("media").mkdir(parents=True, exist_ok=True)
-        workshop.catalogue().put_channels(workshop.channels().values())
-        workshop.close()
-
-    def _initialise(self, environment: dict[str, str]) -> None:
-        command = [sys.executable, "-m", "phantoms_dagster.execution.initialise"]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=READY_SECONDS)
-        if done.returncode != 0:
-            raise StartFailed("Dagster's instance could not be prepared:\n" + "\n".join(done.stderr.splitlines()[-12:]))
-
     def _sandbox(self, settings: Settings, environment: dict[str, str]) -> ProcessSpec:
         assert settings.sandbox_url is not None
         url = httpx.URL(settings.sandbox_url)
@@ -174,7 +156,7 @@ class Stack:
             "api",
             "grpc",
             "-m",
-            MODULE,
+            self._module,
             "-h",
             "127.0.0.1",
             "-p",
@@ -186,14 +168,14 @@ class Stack:
         return [
             self._workers(settings, environment),
             self._spec("code-server", code, environment, lambda: _listens(code_port)),
-            self._spec("daemon", (*python, "dagster._daemon", "run", "-w", str(workspace)), environment, None),
+            self._spec("daemon", (*python, "phantoms_dagster.execution.daemon", "-w", str(workspace)), environment, None),
             self._spec("webserver", (*python, "dagster_webserver", *pages), environment, lambda: _answers(f"{web}/server_info")),
         ]
 
     def _workers(self, settings: Settings, environment: dict[str, str]) -> ProcessSpec:
         return ProcessSpec(
             name="workers",
-            argv=(sys.executable, "-m", "phantoms_dagster.execution.worker"),
+            argv=(sys.executable, "-m", "phantoms_dagster.execution.worker", "--module", self._module),
             env=environment,
             grace_seconds=settings.worker_grace_seconds + GRACE_SECONDS,
         )

@@ -17,16 +17,16 @@ from dagster._core.errors import DagsterExecutionInterruptedError
 Answer = TypeVar("Answer")
 
 
-def run_interruptible(coroutine: Coroutine[Any, Any, Answer]) -> Answer:
-    """`asyncio.run`, but SIGINT and SIGTERM cancel the coroutine and end in Dagster's own interruption error."""
+def run_interruptible(coroutine: Coroutine[Any, Any, Answer], loop: asyncio.Runner) -> Answer:
+    """`loop.run`, but SIGINT and SIGTERM cancel the coroutine and end in Dagster's own interruption error."""
     if threading.current_thread() is not threading.main_thread():
-        return asyncio.run(coroutine)
+        return loop.run(coroutine)
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     interrupted = False
 
     async def main() -> Answer:
         nonlocal interrupted
-        task, loop = asyncio.current_task(), asyncio.get_running_loop()
+        task, running = asyncio.current_task(), asyncio.get_running_loop()
         assert task is not None
 
         def interrupt() -> None:
@@ -35,11 +35,15 @@ def run_interruptible(coroutine: Coroutine[Any, Any, Answer]) -> Answer:
             task.cancel()
 
         for number in before:
-            loop.add_signal_handler(number, interrupt)
-        return await coroutine
+            running.add_signal_handler(number, interrupt)
+        try:
+            return await coroutine
+        finally:
+            for number in before:
+                running.remove_signal_handler(number)
 
     try:
-        return asyncio.run(main())
+        return loop.run(main())
     except asyncio.CancelledError:
         if interrupted:
             raise DagsterExecutionInterruptedError from None

@@ -1,9 +1,9 @@
-"""Jobs: one for each stage, which the sensor requests, and one for the results."""
+"""Jobs: one for each stage and each chain of stages, which the sensor requests, and one for the results."""
 
 import dagster as dg
 
-from phantoms_dagster.defs.tags import STAGE
-from phantoms_dagster.domain.stages import STAGES
+from phantoms_dagster.defs.tags import CHAIN, STAGE
+from phantoms_dagster.domain.stages import CHAINS, STAGES
 
 stage_jobs = {
     stage.name: dg.define_asset_job(
@@ -14,6 +14,16 @@ stage_jobs = {
         description=f"Runs {stage.name} over a range of videos.",
     )
     for stage in STAGES.values()
+}
+
+chain_jobs = {
+    chain.name: dg.define_asset_job(
+        f"{chain.name}_job",
+        selection=dg.AssetSelection.assets(*(dg.AssetKey(stage.path) for stage in chain.stages)).without_checks(),
+        tags={CHAIN: chain.name},
+        description=f"Runs {chain.stages[0].name} to {chain.stages[-1].name} over a few videos, one stage after the other.",
+    )
+    for chain in CHAINS.values()
 }
 
 analytics_job = dg.define_asset_job(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import base64
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
 from phantoms_dagster.domain.models import (
     ApprovalOutput,
+    MediaFile,
     PostOutput,
     Probe,
     RenderedVideoOutput,
@@ -19,6 +19,7 @@ from phantoms_dagster.domain.models import (
     VoiceoverOutput,
 )
 from phantoms_dagster.domain.work import Result
+from phantoms_dagster.wiring.media import Shelf
 
 
 def image(content: bytes, kind: str, alt: str) -> dg.MarkdownMetadataValue:
@@ -26,10 +27,10 @@ def image(content: bytes, kind: str, alt: str) -> dg.MarkdownMetadataValue:
     return dg.MetadataValue.md(f"![{alt}](data:image/{kind};base64,{base64.b64encode(content).decode()})")
 
 
-def of_result(result: Result, media: Path) -> dict[str, Any]:
-    """The metadata of one materialization. `media` is the folder of the media store."""
+def of_result(result: Result, shelf: Shelf) -> dict[str, Any]:
+    """The metadata of one materialization."""
     assert result.output is not None
-    entries = of_output(result.output, media)
+    entries = of_output(result.output, shelf)
     if result.fresh and result.cost:
         entries["cost_usd"] = float(result.cost)
     if not result.fresh:
@@ -37,7 +38,7 @@ def of_result(result: Result, media: Path) -> dict[str, Any]:
     return entries
 
 
-def of_output(output: StageOutput, media: Path) -> dict[str, Any]:
+def of_output(output: StageOutput, shelf: Shelf) -> dict[str, Any]:
     """The entries for each kind of output."""
     match output:
         case ScriptOutput():
@@ -48,13 +49,13 @@ def of_output(output: StageOutput, media: Path) -> dict[str, Any]:
                 "seconds": output.seconds,
                 "voice": output.voice,
                 "sentences": dg.MetadataValue.md(lines),
-                "file": dg.MetadataValue.path(str(media / output.audio.name)),
+                "file": _place(output.audio, shelf),
             }
         case RenderedVideoOutput():
-            still = media / output.thumbnail.name
-            picture = {"thumbnail": image(still.read_bytes(), "jpeg", "thumbnail")} if still.exists() else {}
+            still = shelf.bytes_of(output.thumbnail)
+            picture = {"thumbnail": image(still, "jpeg", "thumbnail")} if still else {}
             entries = {"renderer": output.renderer, "render_id": output.render_id}
-            return {**picture, **_probe(output.probe), **entries, "file": dg.MetadataValue.path(str(media / output.video.name))}
+            return {**picture, **_probe(output.probe), **entries, "file": _place(output.video, shelf)}
         case ApprovalOutput():
             return {
                 "reviewer": output.reviewer,
@@ -68,7 +69,7 @@ def of_output(output: StageOutput, media: Path) -> dict[str, Any]:
                 "title": output.title,
                 "caption": dg.MetadataValue.md(output.caption),
                 **_probe(output.probe),
-                "file": dg.MetadataValue.path(str(media / output.video.name)),
+                "file": _place(output.video, shelf),
             }
         case PostOutput():
             return {
@@ -78,6 +79,12 @@ def of_output(output: StageOutput, media: Path) -> dict[str, Any]:
                 "published_at": dg.MetadataValue.timestamp(output.published_at),
                 "sandbox": output.sandbox,
             }
+
+
+def _place(file: MediaFile, shelf: Shelf) -> dg.UrlMetadataValue | dg.PathMetadataValue:
+    """A path that exists on this machine, or an URL that is the same on all."""
+    address = shelf.address(file)
+    return dg.MetadataValue.url(address) if "://" in address else dg.MetadataValue.path(address)
 
 
 def _script(output: ScriptOutput) -> dict[str, Any]:

@@ -1,20 +1,30 @@
-"""Sensors: thin shells that read, call a pure function or the store, and return. They never wait and never work."""
+"""Sensors: thin shells that read, call a pure function or the store, and return. `advance_sensor` also waits: Dagster asks a
+sensor every few seconds at best, and a video that has to be noticed six times on its way would spend half a minute on that.
+"""
 
-from collections.abc import Iterator
-from datetime import UTC, datetime
+import time
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
 from phantoms_dagster.defs import tags
-from phantoms_dagster.defs.jobs import stage_jobs
+from phantoms_dagster.defs.jobs import chain_jobs, stage_jobs
 from phantoms_dagster.defs.partitions import VIDEOS
-from phantoms_dagster.domain.stages import STAGES
-from phantoms_dagster.domain.work import OpenRun
-from phantoms_dagster.production.planner import plan
+from phantoms_dagster.domain.stages import CHAINS
+from phantoms_dagster.domain.work import OpenRun, PlannedRun
+from phantoms_dagster.production.planner import Pace, plan
+from phantoms_dagster.store.catalogue import Catalogue
 from phantoms_dagster.wiring import Workshop
 
-SECONDS = 5
+INTAKE_SECONDS = 5
 SHOWN_REFUSALS = 5
+# An evaluation listens so long for something to do, and looks once more at the end, for what became due by the clock.
+LISTEN_SECONDS = 4.0
+# Between two looks at the table, however much becomes ready.
+PAUSE_SECONDS = 0.2
+# How often all partitions are read, to see whether somebody has added or deleted one by hand.
+AUDIT_SECONDS = 900
 OPEN = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
@@ -25,56 +35,64 @@ OPEN = [
 
 
 @dg.sensor(
-    minimum_interval_seconds=SECONDS,
+    minimum_interval_seconds=INTAKE_SECONDS,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Takes briefs from the inbox folder and adds a partition for every new video.",
+    description="Takes briefs from the inbox folder, adds a partition for every new video, and keeps both in the same order.",
 )
 def intake_sensor(context: dg.SensorEvaluationContext, workshop: dg.ResourceParam[Workshop]) -> dg.SkipReason:
-    """Adding a key twice is harmless: a crash between the two steps costs nothing."""
+    """The cursor holds when the order was last looked at."""
     for report in workshop.take_inbox():
         context.log.info("%s: %d briefs taken, %d refused", report.file, report.taken, len(report.refused))
         for refusal in report.refused[:SHOWN_REFUSALS]:
             context.log.warning("%s", refusal)
-    catalogue = workshop.catalogue()
+    keys = register(context.instance, workshop.catalogue())
+    now = time.time()
+    if now - float(context.cursor or 0) < AUDIT_SECONDS:
+        return dg.SkipReason(f"{len(keys)} new videos: {keys[0]} .. {keys[-1]}" if keys else "no new videos")
+    moved = workshop.catalogue().reorder(context.instance.get_dynamic_partitions(VIDEOS))
+    context.update_cursor(str(now))
+    return dg.SkipReason(
+        f"partitions were added or deleted by hand: {moved} videos put right" if moved else "all partitions in order"
+    )
+
+
+def register(instance: dg.DagsterInstance, catalogue: Catalogue) -> list[str]:
+    """Add a partition for every new video; their keys. A crash between the two steps is made good with the next call."""
     keys = catalogue.unregistered()
-    if not keys:
-        return dg.SkipReason("no new videos")
-    context.instance.add_dynamic_partitions(VIDEOS, keys)
-    catalogue.registered(keys)
-    return dg.SkipReason(f"{len(keys)} new videos: {keys[0]} .. {keys[-1]}")
+    if keys:
+        # What a crashed call has added already stands at the end of Dagster's order, before what is added now.
+        page = instance.get_paginated_dynamic_partitions(VIDEOS, limit=len(keys), ascending=False).results
+        added = [key for key in reversed(page) if key in set(keys)]
+        instance.add_dynamic_partitions(VIDEOS, keys)
+        catalogue.registered([*added, *(key for key in keys if key not in set(added))])
+    return keys
 
 
 @dg.sensor(
-    jobs=list(stage_jobs.values()),
-    minimum_interval_seconds=SECONDS,
+    jobs=[*stage_jobs.values(), *chain_jobs.values()],
+    minimum_interval_seconds=1,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Requests runs for whatever is ready: one stage over a contiguous range of videos each.",
+    description="Adds a partition for every new video and requests runs for whatever is ready: a stage, or a chain of stages for a "
+    "few videos, over a contiguous range each.",
 )
 def advance_sensor(
     context: dg.SensorEvaluationContext, workshop: dg.ResourceParam[Workshop]
 ) -> Iterator[dg.RunRequest | dg.SkipReason]:
-    """Reads the table and the open runs, and asks the planner."""
-    ready = workshop.planning().ready(list(STAGES))
-    if not any(ready.values()):
-        yield dg.SkipReason("nothing is ready")
-        return
-    order = {key: place for place, key in enumerate(context.instance.get_dynamic_partitions(VIDEOS))}
-    runs = plan(
-        ready,
-        order=order,
-        open_runs=list(_open_runs(context.instance)),
-        batch_size=workshop.settings.batch_size,
-        runs_per_stage=workshop.settings.runs_per_stage,
-        now=datetime.now(UTC),
-    )
+    """Asks the planner, and as long as there is nothing to run, again when somebody says that something became ready."""
+    until = time.monotonic() + LISTEN_SECONDS
+    with workshop.planning().nudges() as nudges:
+        while not (runs := tick(context.instance, workshop)) and (left := until - time.monotonic()) > 0:
+            nudges.wait(left)
+            time.sleep(PAUSE_SECONDS)
     if not runs:
-        yield dg.SkipReason("everything that is ready has a run already")
+        yield dg.SkipReason("nothing is ready, or it has a run already")
     for run in runs:
+        chain = run.work in CHAINS
         yield dg.RunRequest(
             run_key=run.run_key,
-            job_name=stage_jobs[run.stage].name,
+            job_name=(chain_jobs if chain else stage_jobs)[run.work].name,
             tags={
-                tags.STAGE: run.stage,
+                tags.CHAIN if chain else tags.STAGE: run.work,
                 tags.PLANNED: "true",
                 tags.RANGE_START: run.first,
                 tags.RANGE_END: run.last,
@@ -83,6 +101,36 @@ def advance_sensor(
         )
 
 
-def _open_runs(instance: dg.DagsterInstance) -> Iterator[OpenRun]:
-    for run in instance.get_runs(dg.RunsFilter(statuses=OPEN, tags={tags.PLANNED: "true"})):
-        yield OpenRun(run.tags[tags.STAGE], run.tags[tags.RANGE_START], run.tags[tags.RANGE_END])
+def tick(instance: dg.DagsterInstance, workshop: Workshop) -> list[PlannedRun]:
+    """One look at the tables: what is new gets its partition, what is ready its run."""
+    catalogue, settings = workshop.catalogue(), workshop.settings
+    register(instance, catalogue)
+    runs = plan(
+        workshop.planning(),
+        open_runs=_open_runs(instance),
+        pace=Pace(
+            batch_size=settings.batch_size,
+            runs_per_stage=settings.runs_per_stage,
+            fuse=settings.fuse_videos,
+            gather=timedelta(seconds=settings.gather_seconds),
+        ),
+        now=datetime.now(UTC),
+        chains=[chain for name, chain in CHAINS.items() if settings.worker_slots.get(name, 1)],
+    )
+    return [run for run in runs if _has_both_ends(instance, catalogue, run)]
+
+
+def _has_both_ends(instance: dg.DagsterInstance, catalogue: Catalogue, run: PlannedRun) -> bool:
+    """Whether Dagster knows the ends of the range; with one that somebody deleted it would refuse all runs of this tick."""
+    lost = [key for key in {run.first, run.last} if not instance.has_dynamic_partition(VIDEOS, key)]
+    if lost:
+        catalogue.forget(lost)
+    return not lost
+
+
+def _open_runs(instance: dg.DagsterInstance) -> Sequence[OpenRun]:
+    runs = instance.get_runs(dg.RunsFilter(statuses=OPEN, tags={tags.PLANNED: "true"}))
+    return [
+        OpenRun(run.tags.get(tags.CHAIN) or run.tags[tags.STAGE], run.tags[tags.RANGE_START], run.tags[tags.RANGE_END])
+        for run in runs
+    ]

@@ -37,12 +37,12 @@ def run_stage(
     results: list[Result] = []
 
     async def work() -> None:
-        async with workshop.open() as pipeline:
-            await pipeline.runner.run(stage, keys, asker, regenerate=regenerate, on_result=results.append)
+        pipeline = await workshop.pipeline()
+        await pipeline.runner.run(stage, keys, asker, regenerate=regenerate, on_result=results.append)
 
     context.log.info("%s: %s", stage.name, _some(keys))
     try:
-        run_interruptible(work())
+        run_interruptible(work(), workshop.loop)
     except PhantomsError as error:
         raise dg.Failure(str(error), allow_retries=False) from error
     except BaseException:
@@ -65,7 +65,7 @@ def _end(
     if whole and not unfinished and _later_stage_selected(context, stage):
         asset_key = dg.AssetKey(stage.path)
         for result in results:
-            entries = metadata.of_result(result, workshop.media_folder)
+            entries = metadata.of_result(result, workshop.shelf)
             context.add_asset_metadata(entries, asset_key=asset_key, partition_key=result.key)
         yield dg.MaterializeResult(asset_key=asset_key)
         return
@@ -75,7 +75,7 @@ def _end(
 
 
 def _log(context: dg.AssetExecutionContext, workshop: Workshop, stage: Stage, results: Sequence[Result]) -> None:
-    done = {r.key: metadata.of_result(r, workshop.media_folder) for r in results if r.ending == "done"}
+    done = {r.key: metadata.of_result(r, workshop.shelf) for r in results if r.ending == "done"}
     if done:
         log_materializations(context, dg.AssetKey(stage.path), done)
 

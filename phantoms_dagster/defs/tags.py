@@ -2,6 +2,8 @@
 
 # Which stage a run works on: the planner finds open runs by it, queues and limits are set by it.
 STAGE = "phantoms/stage"
+# Which chain of stages a run works on, instead of one stage: the same is done with it.
+CHAIN = "phantoms/chain"
 # Set by the sensor alone: in such a run a deferred video is nobody's failure.
 PLANNED = "phantoms/planned"
 # Dagster's own: a contiguous range of partitions, and the order in the run queue.

@@ -190,6 +190,10 @@ class MediaStore(Protocol):
         """A local path to read the file from. Raises NotFound."""
         ...
 
+    async def remove(self, file: MediaFile) -> None:
+        """Delete the file's bytes; nothing happens when they are gone already."""
+        ...
+
     def scratch(self) -> Path:
         """A fresh directory for work in progress, on the same file system; the caller removes it."""
         ...

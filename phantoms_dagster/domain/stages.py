@@ -55,6 +55,33 @@ def _all_stages() -> dict[str, Stage]:
 STAGES: Mapping[str, Stage] = MappingProxyType(_all_stages())
 
 
+@dataclass(frozen=True)
+class Chain:
+    """Stages that one run may do one after the other for a few videos, when nobody else waits: a run costs a second to start."""
+
+    name: str
+    stages: tuple[Stage, ...]
+
+    @property
+    def head(self) -> Stage:
+        """The stage it begins with."""
+        return self.stages[0]
+
+
+# A person decides between the two. A chain is also the name of its queue and its job.
+CHAINS: Mapping[str, Chain] = MappingProxyType(
+    {
+        "make": Chain("make", tuple(s for s in STAGES.values() if s.kind in ("script", "voiceover", "rendered_video"))),
+        "release": Chain("release", tuple(s for s in STAGES.values() if s.kind in ("approval", "variant", "post"))),
+    }
+)
+
+
+def stages_of(work: str) -> tuple[Stage, ...]:
+    """The stages of a run that works on `work`, a stage's or a chain's name. Raises UnknownStage."""
+    return CHAINS[work].stages if work in CHAINS else (stage(work),)
+
+
 def stage(name: str) -> Stage:
     """The stage of that name. Raises UnknownStage, which lists the names there are."""
     try:

@@ -22,7 +22,8 @@ from phantoms_dagster.embedded.processes import Child, ProcessSpec
 
 __all__ = ["ProcessFailed", "ProcessSpec", "Supervisor", "interrupt_on_signals"]
 
-STEADY_SECONDS = 60.0
+# Longer than any of ours takes to find out that it cannot work; what ran so long and is killed comes back at once.
+STEADY_SECONDS = 20.0
 FIRST_READY_PAUSE = 0.02
 LONGEST_READY_PAUSE = 0.25
 
@@ -51,7 +52,7 @@ class Supervisor:
 
     `logs` gets `<name>.log` of each. `notify` is told, from the supervisor's thread, in sentences for a person, when a process
     ends by itself. A crashed process is started again after `backoff[0]` seconds, twice as long each time up to
-    `backoff[1]`, and from the first again once it has run for a minute.
+    `backoff[1]`, and from the first again once it has run for `steady_seconds`.
     """
 
     def __init__(
@@ -61,11 +62,13 @@ class Supervisor:
         logs: Path,
         notify: Callable[[str], None] = lambda _: None,
         backoff: tuple[float, float] = (1.0, 30.0),
+        steady_seconds: float = STEADY_SECONDS,
     ) -> None:
         self._children = [Child(spec, logs / f"{spec.name}.log") for spec in specs]
         self._logs = logs
         self._notify = notify
         self._backoff = backoff
+        self._steady_seconds = steady_seconds
         self._delays: dict[Child, float] = {}
         self._started_at: dict[Child, float] = {}
         self._due: dict[Child, float] = {}
@@ -180,7 +183,7 @@ class Supervisor:
             self._say(f"{child.spec.name} has ended ({how}).")
             return
         first, longest = self._backoff
-        steady = time.monotonic() - self._started_at[child] >= STEADY_SECONDS
+        steady = time.monotonic() - self._started_at[child] >= self._steady_seconds
         delay = first if steady or child not in self._delays else min(self._delays[child] * 2, longest)
         self._delays[child] = delay
         self._due[child] = time.monotonic() + delay

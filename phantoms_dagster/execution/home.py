@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from phantoms_dagster.execution.queues import run_limits
+from phantoms_dagster.execution.queues import pool_limits, run_limits
 from phantoms_dagster.settings import Settings
+
+# The limits of Dagster's pools, which `initialise` sets: no place in dagster.yaml takes them.
+POOLS_FILE = "pools.json"
 
 
 def template() -> str:
@@ -28,9 +32,9 @@ def prepare(home: Path, settings: Settings) -> Path:
     config: dict[str, Any] = yaml.safe_load(template())
     config["concurrency"]["runs"]["max_concurrent_runs"] = settings.max_runs
     config["concurrency"]["runs"]["tag_concurrency_limits"] = run_limits(settings)
-    config["concurrency"]["pools"]["default_limit"] = settings.pool_limit
     config["run_monitoring"]["start_timeout_seconds"] = settings.run_start_timeout
     config["run_retries"]["max_retries"] = settings.run_retries
+    (folder / POOLS_FILE).write_text(json.dumps(pool_limits(settings)), encoding="utf-8")
     written = folder / "dagster.yaml"
     written.write_text("# Written by `phantoms up`; change the settings instead.\n" + yaml.safe_dump(config), encoding="utf-8")
     return folder

@@ -6,13 +6,21 @@ resumed by Dagster's monitoring.
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import dagster as dg
+
+from phantoms_dagster.execution.home import POOLS_FILE
 
 
 def main() -> None:
-    """Create Dagster's tables."""
-    with dg.DagsterInstance.get():
-        pass
+    """Create Dagster's tables, or bring those of an older Dagster up to date: `storage` relies on it. Set its pools' limits."""
+    with dg.DagsterInstance.get() as instance:
+        instance.upgrade()
+        limits = Path(instance.root_directory) / POOLS_FILE
+        for pool, limit in json.loads(limits.read_text(encoding="utf-8")).items() if limits.exists() else ():
+            instance.event_log_storage.set_concurrency_slots(pool, limit)
 
 
 if __name__ == "__main__":

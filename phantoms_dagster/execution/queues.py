@@ -27,16 +27,18 @@ from rq.worker import BaseWorker
 from rq.worker_registration import clean_worker_registry, get_keys
 
 from phantoms_dagster.domain.errors import InvalidInput
-from phantoms_dagster.domain.stages import STAGES
+from phantoms_dagster.domain.stages import CHAINS, STAGES
 from phantoms_dagster.settings import Settings
 
-# The run tag that names its stage, and the one that names the job that carries it now.
+# The run tags that name its stage or its chain of stages, and the one that names the job that carries it now.
 STAGE_TAG = "phantoms/stage"
+CHAIN_TAG = "phantoms/chain"
 JOB_TAG = "phantoms/rq_job"
 # Dagster's own.
 BACKFILL_TAG = "dagster/backfill"
 DEFAULT_QUEUE = "default"
-QUEUES: tuple[str, ...] = (DEFAULT_QUEUE, *(stage.slug for stage in STAGES.values()))
+ANALYTICS_POOL = "analytics"
+QUEUES: tuple[str, ...] = (DEFAULT_QUEUE, *CHAINS, *(stage.slug for stage in STAGES.values()))
 ENTRY = "phantoms_dagster.execution.run_worker.execute_run"
 # A failed job is kept only to be looked at; a finished one is not needed at all.
 FAILED_SECONDS = 600
@@ -49,9 +51,9 @@ Stop = Literal["cancel", "superseded"]
 
 
 def queue_of(tags: Mapping[str, str]) -> str:
-    """The queue of a run with those tags: its stage's, else `default`."""
-    stage = STAGES.get(tags.get(STAGE_TAG, ""))
-    return stage.slug if stage else DEFAULT_QUEUE
+    """The queue of a run with those tags: its stage's or its chain's, else `default`."""
+    stage, chain = STAGES.get(tags.get(STAGE_TAG, "")), CHAINS.get(tags.get(CHAIN_TAG, ""))
+    return stage.slug if stage else chain.name if chain else DEFAULT_QUEUE
 
 
 def job_of(run_id: str, tags: Mapping[str, str]) -> str | None:
@@ -96,8 +98,26 @@ def run_limits(settings: Settings) -> list[dict[str, Any]]:
     default = max(1, slots.get(DEFAULT_QUEUE, 0))
     return [
         *({"key": STAGE_TAG, "value": stage.name, "limit": max(1, slots.get(stage.slug, 0))} for stage in STAGES.values()),
+        *({"key": CHAIN_TAG, "value": chain, "limit": max(1, slots.get(chain, 0))} for chain in CHAINS),
         {"key": BACKFILL_TAG, "value": {"applyLimitPerUniqueValue": True}, "limit": default},
     ]
+
+
+def pool_limits(settings: Settings) -> dict[str, int]:
+    """The limit of each Dagster pool: as set, else as many runs as there are workers that could carry one with such a step.
+
+    Raises InvalidInput, which names the pools there are.
+    """
+    slots = slots_of(settings)
+    shared = slots.get(DEFAULT_QUEUE, 0)
+    found: dict[str, int] = {}
+    for stage in STAGES.values():
+        queues = [stage.slug, *(name for name, chain in CHAINS.items() if stage in chain.stages)]
+        found[stage.pool] = found.get(stage.pool, 0) + sum(slots.get(queue, 0) for queue in queues)
+    found = {ANALYTICS_POOL: 1, **{pool: max(1, count + shared) for pool, count in found.items()}}
+    if unknown := sorted(set(settings.dagster_pools) - set(found)):
+        raise InvalidInput(f"PHANTOMS_DAGSTER_POOLS: unknown pool {unknown[0]!r}; the pools are {', '.join(found)}")
+    return {**found, **settings.dagster_pools}
 
 
 def redis_url(settings: Settings) -> str:

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 from dagster import DagsterInstance, DagsterRunStatus
 from dagster._cli.api import _execute_run_command_body, _resume_run_command_body
 from dagster._core.instance.ref import InstanceRef
-from dagster._core.storage.config import PostgresStorageConfig
 from dagster._serdes import ConfigurableClassData
 from dagster._utils.interrupts import capture_interrupts
 from redis import Redis
@@ -28,11 +27,9 @@ from rq.serializers import JSONSerializer
 from rq.utils import now
 from rq.worker_registration import register
 
-from phantoms_dagster import settings
-from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.execution.processes import die_with, orphaned
 from phantoms_dagster.execution.queues import JOB_TAG, Mode, RunQueues, worker_name
-from phantoms_dagster.execution.storage import PooledPostgresStorage
+from phantoms_dagster.execution.storage import PooledPostgresStorage, ReadyStorage
 
 if TYPE_CHECKING:
     from redis.client import Pipeline
@@ -48,27 +45,12 @@ log = logging.getLogger(__name__)
 _instance_ref: InstanceRef | None = None
 
 
-class ReadyStorage(PooledPostgresStorage):
-    """Storage whose tables are there: whoever created the run has seen to it. Looking for them costs 60 CPU-ms a run."""
-
-    @classmethod
-    def from_config_value(  # type: ignore[override]
-        cls, inst_data: ConfigurableClassData | None, config_value: PostgresStorageConfig
-    ) -> ReadyStorage:
-        """See the base class. Raises InvalidInput without a database."""
-        del config_value
-        url = settings.load().dagster_url()
-        if url is None:
-            raise InvalidInput("no database is running here: start `phantoms up`, or set PHANTOMS_DATABASE_URL")
-        return cls(url, should_autocreate_tables=False, inst_data=inst_data)
-
-
 def use_instance(ref: InstanceRef) -> None:
     """Which Dagster instance the runs of this process and its children belong to. It is opened after the fork."""
     global _instance_ref  # noqa: PLW0603 - RQ calls `execute_run` by name, so nothing can be handed to it
     stored = ref.storage_data
     if stored and (stored.module_name, stored.class_name) == (PooledPostgresStorage.__module__, PooledPostgresStorage.__name__):
-        ref = ref._replace(storage_data=ConfigurableClassData(__name__, ReadyStorage.__name__, stored.config_yaml))
+        ref = ref._replace(storage_data=ConfigurableClassData(ReadyStorage.__module__, ReadyStorage.__name__, stored.config_yaml))
     _instance_ref = ref
 
 

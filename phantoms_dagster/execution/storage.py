@@ -9,22 +9,42 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, cast
 
+import sqlalchemy.event
 from dagster import DagsterEventType, EventLogEntry
 from dagster._core.storage.config import PostgresStorageConfig
-from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
+from dagster._core.storage.event_log.schema import AssetKeyTable, SqlEventLogStorageMetadata, SqlEventLogStorageTable
 from dagster._serdes import ConfigurableClassData
-from dagster_postgres import DagsterPostgresStorage, PostgresEventLogStorage
+from dagster_postgres import DagsterPostgresStorage, PostgresEventLogStorage, PostgresRunStorage, PostgresScheduleStorage
+from dagster_postgres.utils import create_pg_engine, set_pg_statement_timeout
+from sqlalchemy import Connection
 
 from phantoms_dagster import settings
 from phantoms_dagster.domain.errors import InvalidInput
 
 STATEMENT_TIMEOUT_MS = 60_000
 RECYCLE_SECONDS = 3_600
+POOL_SIZE = 4
 MAX_OVERFLOW = 20
 
 
 class BatchingEventLogStorage(PostgresEventLogStorage):
-    """Writes a batch of planned events in one statement, as stock does for materializations."""
+    """Writes a batch of planned events in one statement, as stock does for materializations.
+
+    Does not look which tables and columns there are, which stock does ten times a step: `initialise` has seen to them.
+    """
+
+    def has_table(self, table_name: str) -> bool:
+        """See the base class."""
+        return table_name in SqlEventLogStorageMetadata.tables
+
+    def _has_asset_key_col_on_connection(self, conn: Connection, column_name: str) -> bool:
+        del conn
+        return column_name in AssetKeyTable.c
+
+    @property
+    def has_default_pool_limit_col(self) -> bool:
+        """See the base class."""
+        return True
 
     def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
         """See the base class."""
@@ -42,18 +62,77 @@ class BatchingEventLogStorage(PostgresEventLogStorage):
                 self._store_asset_event(connection, event, row)
 
 
+class RunEventLogStorage(BatchingEventLogStorage):
+    """Remembers which partitions there are: a step asks eight times for each of its own."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._partitions: set[tuple[str, str]] = set()
+
+    def has_dynamic_partition(self, partitions_def_name: str, partition_key: str) -> bool:
+        """See the base class."""
+        wanted = (partitions_def_name, partition_key)
+        if wanted not in self._partitions and super().has_dynamic_partition(*wanted):
+            self._partitions.add(wanted)
+        return wanted in self._partitions
+
+
+class KnownRunStorage(PostgresRunStorage):
+    """Does not look which columns there are, which stock does with every event and every run: `initialise` has seen to them."""
+
+    def has_run_stats_index_cols(self) -> bool:
+        """See the base class."""
+        return True
+
+    def has_bulk_actions_selector_cols(self) -> bool:
+        """See the base class."""
+        return True
+
+    def has_backfill_id_column(self) -> bool:
+        """See the base class."""
+        return True
+
+    def has_bulk_action_job_name_column(self) -> bool:
+        """See the base class."""
+        return True
+
+    def has_backfill_tags_table(self) -> bool:
+        """See the base class."""
+        return True
+
+
+class KnownScheduleStorage(PostgresScheduleStorage):
+    """Does not look which tables there are, which stock does with every look of the daemon at its sensors."""
+
+    def _has_instigators_table(self, conn: Connection) -> bool:
+        del conn
+        return True
+
+    def has_secondary_index_table(self) -> bool:
+        """See the base class."""
+        return True
+
+
 class PooledPostgresStorage(DagsterPostgresStorage):
     """`storage: custom:` of dagster.yaml. Every process that opens the instance gets pooled engines."""
+
+    autocreate = True
+    event_log: type[BatchingEventLogStorage] = BatchingEventLogStorage
 
     def __init__(
         self, postgres_url: str, should_autocreate_tables: bool = True, inst_data: ConfigurableClassData | None = None
     ) -> None:
         super().__init__(postgres_url, should_autocreate_tables, inst_data)
-        self._event_log_storage = BatchingEventLogStorage(postgres_url, should_autocreate_tables)
-        for storage in (self._run_storage, self._event_log_storage, self._schedule_storage):
-            storage.optimize_for_webserver(
-                statement_timeout=STATEMENT_TIMEOUT_MS, pool_recycle=RECYCLE_SECONDS, max_overflow=MAX_OVERFLOW
-            )
+        self._run_storage = KnownRunStorage(postgres_url, should_autocreate_tables)
+        self._event_log_storage = self.event_log(postgres_url, should_autocreate_tables)
+        self._schedule_storage = KnownScheduleStorage(postgres_url, should_autocreate_tables)
+        # What `optimize_for_webserver` makes, but one for all three, and with more than one connection that is kept: a run would
+        # make three connections, each of 4 CPU-ms here and a process in PostgreSQL, and threads would make and drop them all day.
+        engine = create_pg_engine(
+            postgres_url, isolation_level="AUTOCOMMIT", pool_size=POOL_SIZE, max_overflow=MAX_OVERFLOW, pool_recycle=RECYCLE_SECONDS
+        )
+        sqlalchemy.event.listen(engine, "connect", lambda connection, _: set_pg_statement_timeout(connection, STATEMENT_TIMEOUT_MS))
+        self._event_log_storage._engine = self._schedule_storage._engine = self._run_storage._engine = engine
 
     @classmethod
     def config_type(cls) -> Any:
@@ -69,4 +148,11 @@ class PooledPostgresStorage(DagsterPostgresStorage):
         url = settings.load().dagster_url()
         if url is None:
             raise InvalidInput("no database is running here: start `phantoms up`, or set PHANTOMS_DATABASE_URL")
-        return cls(url, inst_data=inst_data)
+        return cls(url, cls.autocreate, inst_data)
+
+
+class ReadyStorage(PooledPostgresStorage):
+    """The storage of a run, whose tables are there: whoever created it has seen to it. Looking for them costs 60 CPU-ms a run."""
+
+    autocreate = False
+    event_log = RunEventLogStorage

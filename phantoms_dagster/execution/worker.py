@@ -29,6 +29,7 @@ from phantoms_dagster import settings as settings_module
 from phantoms_dagster.domain.errors import PhantomsError
 from phantoms_dagster.execution.processes import die_with
 from phantoms_dagster.execution.queues import redis_url, slots_of
+from phantoms_dagster.resilience import wire
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.wiring import logs
 
@@ -51,7 +52,12 @@ IMPORTED_BY_RUNS = (
     "dagster._core.workspace.autodiscovery",
     "dagster._utils.temp_file",
     "dagster._utils.test.definitions",
-    "openai.resources.chat",
+    "av.subtitles.stream",
+    "imageio_ffmpeg.binaries",
+    "openai.lib._chat_completion_resources",
+    "importlib.readers",
+    "openai.resources.chat.chat",
+    "openai.resources.chat.completions.completions",
     "psycopg",
     "psycopg2.extras",
     "psycopg_binary._psycopg",
@@ -206,6 +212,7 @@ def load(module: str) -> None:
 
     for name in IMPORTED_BY_RUNS:
         importlib.import_module(name)
+    wire.tls()
     for value in vars(importlib.import_module(module)).values():
         if isinstance(value, dg.Definitions):
             value.get_repository_def().get_all_jobs()
@@ -246,6 +253,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         load(given.module)
         return 0
     settings = settings_module.load()
+    settings_module.pin(settings)
     logs.configure(settings)
     try:
         slots = slots_of(settings, given.queues)

@@ -41,13 +41,21 @@ class FolderStore:
     async def local(self, file: MediaFile) -> Path:
         """The path to read from. Raises NotFound, also when the file's size is not what was stored."""
         path = self._root / file.name
-        try:
-            size = path.stat().st_size
-        except FileNotFoundError:
-            raise NotFound(f"the media store has no {file.name}; what it has lies in {self._root}") from None
+        size = _size(path)
+        if size is None:
+            raise NotFound(f"the media store has no {file.name}; what it has lies in {self._root}")
         if size != file.size:
             raise NotFound(f"{path} is damaged: {size} bytes instead of {file.size}; make the stage that wrote it again")
         return path
+
+    async def remove(self, file: MediaFile) -> None:
+        """Delete the file; nothing happens when it is gone already."""
+        # Its folder stays, even when empty: another process may be about to move a file into it.
+        (self._root / file.name).unlink(missing_ok=True)
+
+    def address(self, file: MediaFile) -> str:
+        """Where the file is, for people."""
+        return str(self._root / file.name)
 
     def scratch(self) -> Path:
         """A fresh directory that the caller removes. What a killed process left is swept away after two days."""
@@ -71,7 +79,7 @@ class FolderStore:
                 raise Permanent(f"{path.name} is empty", provider="media", code="empty file")
             file = MediaFile(sha256=digest, size=size, suffix=suffix)
             target = self._root / file.name
-            if target.exists() and target.stat().st_size == size:
+            if _size(target) == size:
                 whole.unlink()
                 return file
             target.parent.mkdir(exist_ok=True)
@@ -91,6 +99,14 @@ class FolderStore:
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
             except FileNotFoundError:
                 continue  # another process was quicker
+
+
+def _size(path: Path) -> int | None:
+    """In one look: another process may remove the file at any time."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return None
 
 
 def _hash(path: Path) -> tuple[str, int]:

@@ -1,81 +1,131 @@
-"""What to run next: a pure function from rows to runs. No clock, no database, no Dagster.
+"""What to run next: from what waits to runs. No clock, no database, no Dagster: the table is asked through a port.
 
-A run can target only one contiguous range of partitions, so ready videos are grouped into contiguous ranges.
+A run can target only one contiguous range of partitions, so ready videos are grouped into contiguous ranges around the most
+urgent ones. Only those are read: the table may hold a hundred thousand that wait.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 
-from phantoms_dagster.domain.work import OpenRun, PlannedRun, ReadyVideo
+from phantoms_dagster.domain.stages import STAGES, Chain, stages_of
+from phantoms_dagster.domain.work import OpenRun, PlannedRun, ReadyVideo, Span, Waiting
 
 # The bucket makes a request that came to nothing (a run that died before its claim) possible again a little later.
 RUN_KEY_SECONDS = 60
+# In the run queue a video goes before all others of its stage when it is to be published within this time.
+NEAR = timedelta(hours=1)
+NEAR_BONUS = 10
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How runs are cut.
+
+    `batch_size`: most videos in one run. `runs_per_stage`: most open runs of a stage. `fuse`: so few videos do a whole chain in
+    one run; 0: never. `gather`: while a run of the stage before is under way, a batch that is not full waits so long for more.
+    """
+
+    batch_size: int
+    runs_per_stage: int
+    fuse: int = 0
+    gather: timedelta = timedelta(0)
 
 
 def plan(
-    ready: Mapping[str, Sequence[ReadyVideo]],
-    *,
-    order: Mapping[str, int],
-    open_runs: Iterable[OpenRun],
-    batch_size: int,
-    runs_per_stage: int,
-    now: datetime,
+    waiting: Waiting, *, open_runs: Sequence[OpenRun], pace: Pace, now: datetime, chains: Collection[Chain] = ()
 ) -> list[PlannedRun]:
-    """The runs to request.
+    """The runs to request, the most urgent of each stage first. Videos of open runs are left to them.
 
-    `ready`: by stage. `order`: the place of each partition key, as Dagster lists them; keys without a place wait for the
-    intake. `open_runs`: what is queued or under way; their videos are left to them. At most `batch_size` videos a run and
-    `runs_per_stage` open runs a stage. The most urgent ranges come first.
+    `chains`: those that have a worker.
     """
-    covered: dict[str, list[tuple[int, int]]] = {}
-    for run in open_runs:
-        if run.first in order and run.last in order:
-            covered.setdefault(run.stage, []).append((order[run.first], order[run.last]))
+    spans = waiting.spans(open_runs)
+    room = {name: pace.runs_per_stage - sum(run.work == name for run in open_runs) for name in STAGES}
+    most = {name: max(free * pace.batch_size, pace.fuse + 1) for name, free in room.items() if free > 0}
+    seeds = {name: list(found) for name, found in waiting.most_urgent(most, _by_stage(spans)).items() if found}
     planned: list[PlannedRun] = []
-    for stage, videos in ready.items():
-        busy = covered.get(stage, [])
-        free = runs_per_stage - len(busy)
-        if free <= 0:
-            continue
-        waiting = {order[v.key]: v for v in videos if v.key in order and not _inside(order[v.key], busy)}
-        runs = [_run(stage, [waiting[p] for p in places], now) for places in _ranges(sorted(waiting), batch_size)]
-        runs.sort(key=lambda pair: pair[0])
-        planned += [run for _, run in runs[:free]]
+    for chain in chains:
+        few = seeds.get(chain.head.name, [])
+        if 0 < len(few) <= pace.fuse and not any(run.work == chain.name for run in open_runs):
+            cut = _Cut(chain.head.name, _by_stage(spans), pace.batch_size)
+            run = cut.run(chain.name, few[0], waiting.around([(chain.head.name, few[0].place)], pace.batch_size), now)
+            planned.append(run)
+            seeds[chain.head.name] = [v for v in few if v.key not in run.keys]
+    under_way = {stage.name for span in spans for stage in stages_of(span.work)} if pace.gather else set()
+    waits = {name for name, found in seeds.items() if _gathers(name, found, under_way, pace, now)}
+    cuts = {name: _Cut(name, _by_stage(spans), pace.batch_size) for name, found in seeds.items() if found and name not in waits}
+    for _ in range(pace.runs_per_stage):
+        chosen = {name: seed for name, cut in cuts.items() if room[name] > 0 and (seed := cut.next(seeds[name]))}
+        if not chosen:
+            break
+        windows = waiting.around([(name, seed.place) for name, seed in chosen.items()], pace.batch_size)
+        for name, seed in chosen.items():
+            planned.append(cuts[name].run(name, seed, windows, now))
+            room[name] -= 1
     return planned
 
 
-def _inside(place: int, ranges: Iterable[tuple[int, int]]) -> bool:
-    return any(first <= place <= last for first, last in ranges)
+def _by_stage(spans: Iterable[Span]) -> list[Span]:
+    return [Span(stage.name, span.first, span.last) for span in spans for stage in stages_of(span.work)]
 
 
-def _ranges(places: Sequence[int], most: int) -> Iterable[list[int]]:
-    current: list[int] = []
-    for place in places:
-        if current and (place != current[-1] + 1 or len(current) == most):
-            yield current
-            current = []
-        current.append(place)
-    if current:
-        yield current
+def _gathers(name: str, found: Sequence[ReadyVideo], under_way: Collection[str], pace: Pace, now: datetime) -> bool:
+    """Whether a batch waits for the videos that the stage before is about to finish: a run of its own for each would cost more."""
+    if len(found) >= pace.batch_size or not set(STAGES[name].after) & set(under_way):
+        return False
+    return min(video.since for video in found) > now - pace.gather
 
 
-def _run(stage: str, videos: Sequence[ReadyVideo], now: datetime) -> tuple[tuple[float, int], PlannedRun]:
-    """A run with its urgency: the nearest publish time first, then the highest priority (0 is the highest)."""
+class _Cut:
+    """Cuts ranges of one stage that overlap neither each other nor an open run."""
+
+    def __init__(self, stage: str, spans: Iterable[Span], batch_size: int) -> None:
+        self._stage = stage
+        self._taken = [span for span in spans if span.work == stage]
+        self._batch_size = batch_size
+
+    def next(self, seeds: Iterable[ReadyVideo]) -> ReadyVideo | None:
+        """The most urgent video that is in no range yet."""
+        return next((video for video in seeds if self._is_free(video)), None)
+
+    def run(
+        self, work: str, seed: ReadyVideo, windows: Mapping[tuple[str, int], Sequence[ReadyVideo]], now: datetime
+    ) -> PlannedRun:
+        """The range around the seed: from it on, and when those are few, also before it."""
+        window = windows.get((self._stage, seed.place), ()) or (seed,)
+        at = next((n for n, video in enumerate(window) if video.place == seed.place), None)
+        if at is None:  # claimed by somebody since it was listed
+            window, at = (seed,), 0
+        after = list(self._free(window[at:]))[: self._batch_size]
+        before = list(self._free(reversed(window[:at])))[: self._batch_size - len(after)]
+        videos = [*reversed(before), *after]
+        self._taken.append(Span(self._stage, videos[0].place, videos[-1].place))
+        return _request(work, videos, now)
+
+    def _free(self, videos: Iterable[ReadyVideo]) -> Iterator[ReadyVideo]:
+        for video in videos:
+            if not self._is_free(video):
+                return
+            yield video
+
+    def _is_free(self, video: ReadyVideo) -> bool:
+        return not any(video.place in span for span in self._taken)
+
+
+def _request(work: str, videos: Sequence[ReadyVideo], now: datetime) -> PlannedRun:
     first, last = videos[0].key, videos[-1].key
     facts = "".join(f"{v.key}:{v.generation};" for v in videos)
     digest = hashlib.sha256(facts.encode()).hexdigest()[:12]
     bucket = int(now.timestamp()) // RUN_KEY_SECONDS
-    due = min((v.publish_at.timestamp() for v in videos if v.publish_at), default=float("inf"))
-    priority = min(v.priority for v in videos)
-    run = PlannedRun(
-        stage=stage,
+    near = any(v.publish_at is not None and v.publish_at <= now + NEAR for v in videos)
+    return PlannedRun(
+        work=work,
         first=first,
         last=last,
         keys=tuple(v.key for v in videos),
-        run_key=f"{stage}/{first}..{last}/{digest}/{bucket}",
-        priority=9 - priority,
+        run_key=f"{work}/{first}..{last}/{digest}/{bucket}",
+        priority=9 - min(v.priority for v in videos) + (NEAR_BONUS if near else 0),
     )
-    return (due, priority), run

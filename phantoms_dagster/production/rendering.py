@@ -17,8 +17,8 @@ from phantoms_dagster.domain.models import Probe, RenderedVideoOutput, ScriptOut
 from phantoms_dagster.domain.ports import Clock, MediaStore, Renderer, RenderJob, RenderStatus, Studio
 from phantoms_dagster.domain.work import Ledgers, Made, RenderJournal, Work
 
-# A lost submission is booked as spent, and a new one allowed, when its render must have ended long ago.
-GIVE_UP_LOST_RENDER = timedelta(minutes=30)
+# The first pause between two looks at a render; they double up to the setting.
+FIRST_LOOK_SECONDS = 0.5
 SHORTEST_SECONDS = 3.0
 
 
@@ -33,7 +33,11 @@ def scratch(media: MediaStore) -> Iterator[Path]:
 
 
 class RenderVideo:
-    """Submits a render at most once, follows it, fetches the file and looks at what it really is."""
+    """Submits a render at most once, follows it, fetches the file and looks at what it really is.
+
+    A submission whose answer was lost is booked as spent, and a new one allowed, after `lost_seconds`: when its render must have
+    ended long ago.
+    """
 
     def __init__(
         self,
@@ -45,12 +49,14 @@ class RenderVideo:
         clock: Clock,
         poll_seconds: float,
         patience_seconds: float,
+        lost_seconds: float = 1800.0,
     ) -> None:
         self._renderer = renderer
         self._studio = studio
         self._media = media
         self._ledgers = ledgers
         self._clock = clock
+        self._lost_after = timedelta(seconds=lost_seconds)
         self._poll_seconds = poll_seconds
         self._patience_seconds = patience_seconds
 
@@ -134,7 +140,7 @@ class RenderVideo:
             await journal.save("submitted", render_id=render_id)
             return render_id
         sent_at = journal.record.attempted_at or self._clock.now()
-        if self._clock.now() - sent_at > GIVE_UP_LOST_RENDER:
+        if self._clock.now() - sent_at > self._lost_after:
             await journal.save("intent", attempt_id=attempt_id)
             message = "a render's answer was lost and it never showed up; it is booked as spent and rendered again"
             raise Transient(message, provider=self._renderer.provider, code="render_lost", retry_after=0)
@@ -142,11 +148,11 @@ class RenderVideo:
             "a render was sent and its answer lost; it may have been billed, so it is not sent again yet",
             provider=self._renderer.provider,
             code="render_unknown",
-            retry_after=(sent_at + GIVE_UP_LOST_RENDER - self._clock.now()).total_seconds(),
+            retry_after=(sent_at + self._lost_after - self._clock.now()).total_seconds(),
         )
 
     async def _finished(self, render_id: str, journal: RenderJournal) -> RenderStatus:
-        waited = 0.0
+        waited, pause = 0.0, min(FIRST_LOOK_SECONDS, self._poll_seconds)
         while True:
             status = await self._renderer.status(render_id)
             if status.state == "done":
@@ -157,5 +163,5 @@ class RenderVideo:
                 raise Transient(message, provider=self._renderer.provider, code="render_failed")
             if waited >= self._patience_seconds:
                 raise NotYet(f"render {render_id} is still running", retry_after=self._patience_seconds + 1)
-            await self._clock.sleep(self._poll_seconds)
-            waited += self._poll_seconds
+            await self._clock.sleep(pause)
+            waited, pause = waited + pause, min(pause * 2, self._poll_seconds)

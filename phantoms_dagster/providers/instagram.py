@@ -21,7 +21,7 @@ from phantoms_dagster.providers import http
 from phantoms_dagster.providers.instagram_api import GONE, NOT_READY, PROVIDER, Graph, moment, path, upload_error
 from phantoms_dagster.providers.instagram_container import MISSING, Container, check_quota, container_of, failed, read_status
 from phantoms_dagster.providers.instagram_reel import check, listed_like
-from phantoms_dagster.providers.polling import Patience
+from phantoms_dagster.providers.polling import FIRST_PAUSE_SECONDS, Patience
 
 LIFE = timedelta(hours=23)  # of a container, with an hour to spare
 LONGEST_POLL = 60.0  # the platform asks for about one look a minute
@@ -64,7 +64,7 @@ class InstagramPublisher:
 
     async def publish(self, job: PublishJob, journal: PostJournal) -> PublishedPost:
         """Make the post, or finish making it, from whatever state its journal is in."""
-        patience = Patience(self._clock, self._patience, first=self._poll, longest=LONGEST_POLL)
+        patience = Patience(self._clock, self._patience, first=min(FIRST_PAUSE_SECONDS, self._poll), longest=LONGEST_POLL)
         while True:
             state = journal.record.state
             if state in (PostState.PUBLISHED, PostState.CONFIRMED):

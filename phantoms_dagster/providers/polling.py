@@ -5,8 +5,21 @@ What is looked at, and what an answer means, belongs in each adapter.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from phantoms_dagster.domain.errors import NotYet
 from phantoms_dagster.domain.ports import Clock
+
+# Short videos are often ready at once: the first looks come quickly.
+FIRST_PAUSE_SECONDS = 0.5
+
+
+def pauses(longest: float) -> Iterator[float]:
+    """Seconds between looks: half a second, doubled up to `longest`, for ever."""
+    pause = FIRST_PAUSE_SECONDS
+    while True:
+        yield min(pause, longest)
+        pause *= 2
 
 
 class Patience:

@@ -19,7 +19,7 @@ from phantoms_dagster.domain.ports import Clock, PostJournal, PostRecord, Publis
 from phantoms_dagster.domain.stages import PostState
 from phantoms_dagster.domain.values import JsonObject
 from phantoms_dagster.providers.http import file_blocks, send, server_error, unexpected
-from phantoms_dagster.providers.polling import Patience
+from phantoms_dagster.providers.polling import FIRST_PAUSE_SECONDS, Patience
 from phantoms_dagster.providers.tiktok_api import PROVIDER, TikTokCalls, error_for, listed_since, read_status, same_video
 from phantoms_dagster.providers.tiktok_chunks import DECIDED, ChunkPlan, Slot, Step, content_of, next_step, plan_chunks
 
@@ -56,7 +56,7 @@ class TikTokPublisher:
         sandbox: bool = False,
         privacy: str = "PUBLIC_TO_EVERYONE",
         patience: float = 60.0,
-        poll_seconds: float = 1.0,
+        poll_seconds: float = FIRST_PAUSE_SECONDS,
     ) -> None:
         self._client = client
         self._base_url = base_url.rstrip("/")

@@ -24,6 +24,7 @@ from phantoms_dagster.domain.ports import Clock, PostJournal, PostRecord, Publis
 from phantoms_dagster.domain.stages import PostState
 from phantoms_dagster.domain.values import JsonObject
 from phantoms_dagster.providers.http import evidence, file_blocks, objects
+from phantoms_dagster.providers.polling import pauses
 from phantoms_dagster.providers.youtube_api import (
     PROVIDER,
     Finished,
@@ -235,18 +236,19 @@ class YouTubePublisher:
         if _privacy(answer) != job.privacy:
             raise _locked(video_id, job, _privacy(answer))
         deadline = self._clock.now() + timedelta(seconds=self._patience)
-        while True:
+        for pause in pauses(self._poll):
             shown = await self._read(job, video_id)
             if shown is not None and _privacy(shown) == job.privacy:
                 return shown
-            if self._clock.now() + timedelta(seconds=self._poll) > deadline:
+            if self._clock.now() + timedelta(seconds=pause) > deadline:
                 raise _locked(video_id, job, _privacy(shown or {}))
-            await self._clock.sleep(self._poll)
+            await self._clock.sleep(pause)
+        raise AssertionError("pauses never end")
 
     async def _processed(self, job: PublishJob, journal: PostJournal, video_id: str) -> JsonObject:
         """The video once YouTube has processed it. Raises NotYet, Permanent (unreadable file) or Rejected (policy)."""
         deadline = self._clock.now() + timedelta(seconds=self._patience)
-        while True:
+        for pause in pauses(self._poll):
             video = await self._read(job, video_id)
             if video is not None:
                 status = part(video, "status")
@@ -255,9 +257,10 @@ class YouTubePublisher:
                 _raise_for_end(status, video_id)
             elif self._clock.now() - moment(journal.record.handle, "uploaded_at", self._clock.now()) > self._absence:
                 raise Rejected(f"video {video_id} is gone from YouTube", provider=PROVIDER, code="videoGone")
-            if self._clock.now() + timedelta(seconds=self._poll) > deadline:
+            if self._clock.now() + timedelta(seconds=pause) > deadline:
                 raise NotYet(f"YouTube is still processing video {video_id}", retry_after=max(30.0, self._poll))
-            await self._clock.sleep(self._poll)
+            await self._clock.sleep(pause)
+        raise AssertionError("pauses never end")
 
     async def _read(self, job: PublishJob, video_id: str) -> JsonObject | None:
         listing = await self._calls.get(job.account, "videos", part="snippet,status,processingDetails", id=video_id)

@@ -68,7 +68,7 @@ def scope_of(integration: str) -> Callable[[httpx.Request], CallScope]:
     routes = ROUTES[integration]
 
     def scope(request: httpx.Request) -> CallScope:
-        url = str(request.url.copy_with(query=None))
+        url = str(request.url).partition("?")[0]
         for route in routes:
             if (route.method is None or route.method == request.method) and route.url.search(url):
                 return CallScope(route.integration or integration, pool=route.pool, cost=route.cost)

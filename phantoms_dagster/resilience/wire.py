@@ -30,17 +30,17 @@ _MISNAMED_WHILE_READING = (httpx.ConnectError, httpx.ConnectTimeout, aiohttp.Cli
 
 def wire() -> httpx.AsyncBaseTransport:
     """An open transport for one event loop; it connects with the first request. Pools bound the calls, so it does not."""
-    return _Wire(verify=_tls(), client=_session)
+    return _Wire(verify=tls(), client=_session)
 
 
 @functools.cache
-def _tls() -> ssl.SSLContext:
+def tls() -> ssl.SSLContext:
     """httpx' context (certifi's authorities), made once: each costs 20 ms, and slim containers have no authorities of their own."""
     return httpx.create_ssl_context()
 
 
 def _session() -> aiohttp.ClientSession:
-    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS, ssl=_tls())
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS, ssl=tls())
     # Cookies of one account must not travel with another's calls.
     return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), middlewares=(_as_asked,))
 
@@ -62,7 +62,7 @@ class _Wire(AiohttpTransport):
     """Adds the body's errors: whatever breaks while an answer is read, the request had been sent."""
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        _verbatim.set(str(request.url.copy_with(fragment=None)))
+        _verbatim.set(str(request.url).partition("#")[0])
         try:
             response = await super().handle_async_request(request)
         except aiohttp.ClientError as error:

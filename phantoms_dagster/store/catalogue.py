@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Engine, text
 from phantoms_dagster.domain.errors import InvalidInput, NotFound
 from phantoms_dagster.domain.models import Brief, Channel
 from phantoms_dagster.domain.stages import State, stages_for
+from phantoms_dagster.store.planning import NUDGE
 from phantoms_dagster.store.schema import SCHEMA
 
 _SLUG_CHARACTERS = 32
@@ -37,11 +38,11 @@ _ADD_STAGES = text(
 
 _LIST = text(
     """
-    SELECT v.key, v.title, v.channel, v.platforms, v.created_at, v.publish_at, v.priority,
+    SELECT v.key, v.title, v.channel, v.platforms, v.created_at, v.publish_at, v.priority, v.retired_at,
         (SELECT COALESCE(sum(a.cost), 0) FROM phantoms.attempts a WHERE a.video_id = v.id) AS cost,
         (SELECT jsonb_object_agg(s.stage, s.state) FROM phantoms.stages s WHERE s.video_id = v.id) AS states
     FROM phantoms.videos v
-    WHERE v.retired_at IS NULL AND (CAST(:keys AS text[]) IS NULL OR v.key = ANY(:keys))
+    WHERE CAST(:keys AS text[]) IS NULL OR v.key = ANY(:keys)
     ORDER BY v.id DESC LIMIT :limit
     """
 )
@@ -49,7 +50,7 @@ _LIST = text(
 _STAGES = text(
     """
     SELECT s.stage, s.state, s.revision, s.attempts, s.retry_at, s.lease_until, s.output, s.cost, s.error_class, s.reason,
-        s.started_at, s.finished_at, s.run_id
+        s.started_at, s.finished_at, s.run_id, s.cleaned_at
     FROM phantoms.stages s JOIN phantoms.videos v ON v.id = s.video_id WHERE v.key = :key
     """
 )
@@ -76,11 +77,12 @@ class VideoRow:
     priority: int
     cost: Decimal
     states: dict[str, str]
+    retired_at: datetime | None
 
 
 @dataclass(frozen=True)
 class StageRow:
-    """One stage of one video, as people are shown it."""
+    """One stage of one video, as people are shown it. `cleaned_at`: its files were deleted then, but for what others need."""
 
     stage: str
     state: str
@@ -94,6 +96,12 @@ class StageRow:
     started_at: datetime | None
     finished_at: datetime | None
     run_id: str | None
+    cleaned_at: datetime | None
+
+    @property
+    def cleaned(self) -> bool:
+        """Whether the files of its last output were cleaned up."""
+        return self.cleaned_at is not None and self.finished_at is not None and self.cleaned_at > self.finished_at
 
 
 def partition_key(brief: Brief, today: datetime, *, salt: str = "") -> str:
@@ -101,6 +109,34 @@ def partition_key(brief: Brief, today: datetime, *, salt: str = "") -> str:
     plain = unicodedata.normalize("NFKD", brief.title).encode("ascii", "ignore").decode().lower()
     slug = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:_SLUG_CHARACTERS].strip("-") or "video"
     return f"{today:%Y%m%d}-{slug}-{brief.fingerprint[:4]}{salt}"
+
+
+# Places are given out after the highest one, so by one process at a time.
+_ONE_AT_A_TIME = text("SELECT pg_advisory_xact_lock(hashtext('phantoms.videos.place'))")
+_REGISTERED = text(
+    """
+    UPDATE phantoms.videos v SET registered_at = clock_timestamp(), place = w.place + w.after
+    FROM (SELECT k.key, k.place, (SELECT COALESCE(max(n.place), 0) FROM phantoms.videos n) AS after
+          FROM unnest(CAST(:keys AS text[])) WITH ORDINALITY AS k(key, place)) w
+    WHERE v.key = w.key AND (v.registered_at IS NULL OR v.place IS NULL)
+    """
+)
+_IN_ORDER = text(
+    "SELECT key FROM phantoms.videos WHERE registered_at IS NOT NULL AND retired_at IS NULL AND place IS NOT NULL ORDER BY place"
+)
+_REORDER = text(
+    """
+    UPDATE phantoms.videos v SET place = k.place, registered_at = COALESCE(v.registered_at, clock_timestamp())
+    FROM unnest(CAST(:keys AS text[])) WITH ORDINALITY AS k(key, place)
+    WHERE v.key = k.key AND v.retired_at IS NULL AND (v.place IS DISTINCT FROM k.place OR v.registered_at IS NULL)
+    """
+)
+_LOST = text(
+    """
+    UPDATE phantoms.videos v SET place = NULL, registered_at = NULL
+    WHERE v.registered_at IS NOT NULL AND v.retired_at IS NULL AND NOT v.key = ANY(:keys)
+    """
+)
 
 
 class Catalogue:
@@ -125,7 +161,9 @@ class Catalogue:
     def add(self, briefs: Sequence[Brief], *, source: str) -> list[Added]:
         """Add videos, all or none; a brief that is there already is not added again. `source` says where they came from."""
         with self._engine.begin() as connection:
-            return [self._add(connection, brief, source) for brief in briefs]
+            added = [self._add(connection, brief, source) for brief in briefs]
+            connection.execute(text(NUDGE))
+            return added
 
     def add_from(self, briefs: Sequence[Brief], source: str) -> tuple[int, int]:
         """Add videos and count: how many were new, how many were there already."""
@@ -186,6 +224,11 @@ class Catalogue:
             raise NotFound(f"no video {key!r}; `phantoms status` lists them")
         return Brief.model_validate(brief)
 
+    def retired_at(self, key: str) -> datetime | None:
+        """When the video was retired, if it is."""
+        with self._engine.connect() as connection:
+            return connection.execute(text("SELECT retired_at FROM phantoms.videos WHERE key = :key"), {"key": key}).scalar()
+
     def stages(self, key: str) -> dict[str, StageRow]:
         """Where the video is, stage by stage."""
         with self._engine.connect() as connection:
@@ -199,10 +242,30 @@ class Catalogue:
             return list(connection.execute(statement, {"limit": limit}).scalars())
 
     def registered(self, keys: Sequence[str]) -> None:
-        """Note that Dagster knows these keys."""
-        statement = text("UPDATE phantoms.videos SET registered_at = clock_timestamp() WHERE key = ANY(:keys)")
+        """Note that Dagster knows these keys, in this order, after all others; those that were noted before stay as they are."""
+        with self._engine.begin() as connection:
+            connection.execute(_ONE_AT_A_TIME)
+            connection.execute(_REGISTERED, {"keys": list(keys)})
+            connection.execute(text(NUDGE))
+
+    def forget(self, keys: Sequence[str]) -> None:
+        """Note that Dagster does not know these keys: they are registered anew."""
+        statement = text("UPDATE phantoms.videos SET registered_at = NULL, place = NULL WHERE key = ANY(:keys)")
         with self._engine.begin() as connection:
             connection.execute(statement, {"keys": list(keys)})
+
+    def reorder(self, keys: Sequence[str]) -> int:
+        """Take over Dagster's order: `keys` is all it knows. Registered videos that it does not know are registered anew.
+
+        The number of rows that were not as Dagster has them.
+        """
+        with self._engine.begin() as connection:
+            connection.execute(_ONE_AT_A_TIME)
+            known = connection.execute(_IN_ORDER).scalars().all()
+            if list(known) == list(keys):
+                return 0
+            moved = connection.execute(_REORDER, {"keys": list(keys)}).rowcount
+            return moved + connection.execute(_LOST, {"keys": list(keys)}).rowcount
 
     def counts(self) -> dict[str, dict[str, int]]:
         """How many videos are in which state, by stage."""

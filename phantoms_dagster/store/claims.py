@@ -21,7 +21,8 @@ from phantoms_dagster.domain.work import Claim, Claims, Decision, RunContext, Un
 OUTPUTS: TypeAdapter[StageOutput] = TypeAdapter(StageOutput)
 
 # Rows are locked in one order, so that two runners with overlapping ranges cannot deadlock. A row that we hold already is
-# claimed again: that happens when the answer of a first commit was lost.
+# claimed again: that happens when the answer of a first commit was lost. So is one that our run holds: it was resumed after its
+# process died, and whatever of that process is still alive is fenced off by the generation.
 _CLAIM = text(
     """
     WITH due AS (
@@ -30,7 +31,7 @@ _CLAIM = text(
         WHERE v.key = ANY(:keys) AND (
             (s.state = 'ready' AND (:person OR s.ready_at IS NULL OR s.ready_at <= clock_timestamp()))
             OR (s.state = 'deferred' AND (:person OR s.retry_at <= clock_timestamp()))
-            OR (s.state = 'running' AND (s.lease_until < clock_timestamp() OR s.lease_owner = :owner))
+            OR (s.state = 'running' AND (s.lease_until < clock_timestamp() OR s.lease_owner = :owner OR s.run_id = :run_id))
             OR (:person AND s.state = 'failed')
             OR (:decides AND s.state = 'rejected'))
         ORDER BY s.video_id

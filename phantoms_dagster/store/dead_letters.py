@@ -10,12 +10,13 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, RowMapping
+from sqlalchemy import Connection, Engine, RowMapping, text
 from sqlalchemy.exc import DBAPIError
 
 from phantoms_dagster.domain.errors import InvalidInput, NotFound
 from phantoms_dagster.domain.stages import STAGES, Event, State, after, downstream, sources, stage
 from phantoms_dagster.store import replay_sql as sql
+from phantoms_dagster.store.planning import NUDGE
 from phantoms_dagster.store.stage_store import REGENERATED
 from phantoms_dagster.store.transactions import passes
 
@@ -225,6 +226,7 @@ def _replay(connection: Connection, rows: Sequence[RowMapping], by: str) -> Hand
     changed = _write(connection, sql.REPLAY, legal, before=sources(Event.REPLAY), to=after(State.FAILED, Event.REPLAY))
     # An earlier stage was regenerated meanwhile: this one is made anew in any case, only the letter is left to close.
     moot = [row for row in other if row["state"] == "open"]
+    connection.execute(text(NUDGE))
     closed = _close(connection, changed, to="replayed", by=by, reason="replayed")
     closed += _close(connection, moot, to="replayed", by=by, reason="the stage was started over already")
     return Handled(closed, tuple(Refused(_letter(row), f"it was {row['state']} before") for row in other if row["state"] != "open"))
@@ -248,6 +250,7 @@ def _start_over(connection: Connection, rows: Sequence[RowMapping], by: str, sta
     made = connection.execute(sql.NEW_REVISION, {"ids": ids, "stage": start, "before": [str(s) for s in sources(Event.REGENERATE)]})
     fresh = [row.video_id for row in made]
     connection.execute(sql.VOID, {"ids": fresh, "stages": following})
+    connection.execute(text(NUDGE))
     moot = connection.execute(sql.OPEN_LETTERS, {"ids": fresh, "stages": [start, *following]}).mappings().all()
     closed = _close(connection, moot, to="replayed", by=by, reason=f"replayed from {start}")
     return Handled(handled.closed + closed, tuple(refused))

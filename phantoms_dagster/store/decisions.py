@@ -8,6 +8,7 @@ from sqlalchemy import Engine, text
 
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.models import RenderedVideoOutput, ScriptOutput, content_hash
+from phantoms_dagster.store.planning import NUDGE
 
 _CONTENT = text(
     """
@@ -94,4 +95,5 @@ class Decisions:
             }
             connection.execute(_RECORD, values)
             connection.execute(_DUE, {"video_id": row["id"]})
+            connection.execute(text(NUDGE))
         return Decided(key, approved=approved, new=True)

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from phantoms_dagster.domain.stages import STAGES, State
 from phantoms_dagster.domain.work import Claim, Ending
+from phantoms_dagster.store.planning import NUDGE
 from phantoms_dagster.store.rows import as_json
 
 _ROWS = """jsonb_to_recordset(CAST(:rows AS jsonb)) AS g(
@@ -49,7 +50,8 @@ _FINISH = text(
 
 # A post is ready when its brief says so; everything else at once.
 _UNBLOCK = text(
-    """
+    f"""
+    WITH next AS (
     UPDATE phantoms.stages n
     SET state = 'ready', updated_at = clock_timestamp(),
         ready_at = CASE WHEN n.stage LIKE '%/post' THEN GREATEST(clock_timestamp(), v.publish_at) ELSE clock_timestamp() END
@@ -57,6 +59,8 @@ _UNBLOCK = text(
     JOIN phantoms.stages m ON m.video_id = g.video_id AND m.stage = g.made AND m.generation = g.generation AND m.state = 'done'
     JOIN phantoms.videos v ON v.id = g.video_id
     WHERE n.video_id = g.video_id AND n.stage = g.stage AND n.state = 'blocked'
+    RETURNING n.stage)
+    {NUDGE} WHERE EXISTS (SELECT FROM next WHERE stage <> 'approval')
     """
 )
 

@@ -6,6 +6,7 @@ A caller resumes only when its own item is durable, so an intent is still commit
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import Context
 from typing import Generic, TypeVar
@@ -14,6 +15,11 @@ Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
 LINGER_SECONDS = 0.002
+# With many callers a batch waits longer, so that it is worth its commit: a statement costs as much as forty items in it.
+LONGEST_LINGER_SECONDS = 0.05
+WORTHWHILE_ITEMS = 20
+FEW_ITEMS = 4
+RATE_SECONDS = 0.25
 MOST_ITEMS = 500
 
 
@@ -27,6 +33,8 @@ class GroupCommit(Generic[Item, Answer]):
     def __init__(self, write: Callable[[Sequence[Item]], Awaitable[Sequence[Answer]]], *, linger: float = LINGER_SECONDS) -> None:
         self._write = write
         self._linger = linger
+        self._rate = 0.0
+        self._measured_at = 0.0
         self._waiting: list[tuple[Item, asyncio.Future[Answer]]] = []
         self._task: asyncio.Task[None] | None = None
 
@@ -38,9 +46,27 @@ class GroupCommit(Generic[Item, Answer]):
             self._task = asyncio.create_task(self._drain(), context=Context())  # it works for many: its log lines name none
         return await asyncio.shield(future)
 
+    def _pause(self) -> float:
+        """Seconds to wait for more: as it is when few items come, up to the longest when many do."""
+        # Where not even four come within the longest wait, waiting gathers nothing.
+        if self._rate * LONGEST_LINGER_SECONDS < FEW_ITEMS:
+            return self._linger
+        return max(self._linger, min(WORTHWHILE_ITEMS / self._rate, LONGEST_LINGER_SECONDS))
+
+    def _count(self, items: int) -> None:
+        """Follow how many items come in a second, over the last quarter of one."""
+        now = time.monotonic()
+        passed = now - self._measured_at
+        if passed >= RATE_SECONDS * 4:
+            self._rate, passed = 0.0, RATE_SECONDS
+        weight = min(1.0, passed / RATE_SECONDS)
+        self._rate += weight * (items / max(passed, 0.001) - self._rate)
+        self._measured_at = now
+
     async def _drain(self) -> None:
-        await asyncio.sleep(self._linger)
         while self._waiting:
+            await asyncio.sleep(self._pause())
+            self._count(len(self._waiting))
             batch, self._waiting = self._waiting[:MOST_ITEMS], self._waiting[MOST_ITEMS:]
             try:
                 answers = await self._write([item for item, _ in batch])

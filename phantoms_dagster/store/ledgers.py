@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import RowMapping, text
+from sqlalchemy import RowMapping, TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from phantoms_dagster.domain.errors import IllegalTransition, NotYet, StaleClaim
@@ -28,13 +28,16 @@ ACCOUNT_BUSY_SECONDS = 5.0
 _OPEN_POST = text(
     """
     INSERT INTO phantoms.posts (video_id, platform, account, marker, video_sha256, caption_sha256, sandbox)
-    VALUES (:video_id, :platform, :account, :marker, :video_sha256, :caption_sha256, :sandbox)
+    SELECT video_id, platform, account, marker, video_sha256, caption_sha256, sandbox
+    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(
+        video_id bigint, platform text, account text, marker text, video_sha256 text, caption_sha256 text, sandbox boolean)
+    ORDER BY video_id, platform
     ON CONFLICT (video_id, platform, account) DO UPDATE
     SET video_sha256 = CASE WHEN posts.state IN ('intent', 'failed') THEN excluded.video_sha256 ELSE posts.video_sha256 END,
         caption_sha256 = CASE WHEN posts.state IN ('intent', 'failed') THEN excluded.caption_sha256 ELSE posts.caption_sha256 END,
         sandbox = CASE WHEN posts.state IN ('intent', 'failed') THEN excluded.sandbox ELSE posts.sandbox END,
         updated_at = clock_timestamp()
-    RETURNING id, state, handle, upload_offset, remote_id, url, attempted_at
+    RETURNING id, video_id, platform, account, state, handle, upload_offset, remote_id, url, attempted_at
     """
 )
 
@@ -61,39 +64,51 @@ _SAVE_POSTS = text(
     """
 )
 
-_LOCK_ACCOUNT = text("SELECT pg_advisory_xact_lock(hashtextextended(:account, 0))")
+# In one order, so that two batches cannot wait for each other.
+_LOCK_ACCOUNTS = text(
+    """
+    SELECT pg_advisory_xact_lock(h.hash)
+    FROM (SELECT DISTINCT hashtextextended(a, 0) AS hash FROM unnest(CAST(:accounts AS text[])) AS a ORDER BY 1 OFFSET 0) h
+    """
+)
 
 _BUSY = text(
     """
-    SELECT v.key FROM phantoms.posts p
+    SELECT DISTINCT ON (g.id) g.id, v.key
+    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS g(id bigint, platform text, account text)
+    JOIN phantoms.posts p ON p.platform = g.platform AND p.account = g.account AND p.id <> g.id
+        AND p.state IN ('opened', 'uploading', 'committing')
     JOIN phantoms.stages s ON s.video_id = p.video_id AND s.stage = p.platform || '/post'
+        AND s.state = 'running' AND s.lease_until > clock_timestamp()
     JOIN phantoms.videos v ON v.id = p.video_id
-    WHERE p.platform = :platform AND p.account = :account AND p.id <> :id
-        AND p.state IN ('opened', 'uploading', 'committing') AND s.state = 'running' AND s.lease_until > clock_timestamp()
-    LIMIT 1
     """
 )
 
 _OPEN_RENDER = text(
     """
-    INSERT INTO phantoms.renders (video_id, revision) VALUES (:video_id, :revision)
+    INSERT INTO phantoms.renders (video_id, revision)
+    SELECT video_id, revision FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(video_id bigint, revision int) ORDER BY video_id
     ON CONFLICT (video_id, revision) DO UPDATE SET updated_at = clock_timestamp()
-    RETURNING id, state, render_id, attempt_id, attempted_at
+    RETURNING id, video_id, revision, state, render_id, attempt_id, attempted_at
     """
 )
 
-_SAVE_RENDER = text(
+_SAVE_RENDERS = text(
     """
-    WITH ours AS (
-        SELECT r.id FROM phantoms.renders r JOIN phantoms.stages s ON s.video_id = r.video_id
-        WHERE r.id = :id AND s.stage = :stage AND s.generation = :generation AND s.state = 'running' FOR SHARE OF s
+    WITH g AS (
+        SELECT * FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(
+            id bigint, stage text, generation bigint, state text, render_id text, attempt_id text)
+    ), ours AS (
+        SELECT r.id FROM g JOIN phantoms.renders r ON r.id = g.id
+        JOIN phantoms.stages s ON s.video_id = r.video_id AND s.stage = g.stage AND s.generation = g.generation
+        WHERE s.state = 'running' ORDER BY s.video_id FOR SHARE OF s
     )
     UPDATE phantoms.renders r
-    SET state = :state, updated_at = clock_timestamp(), attempt_id = COALESCE(:attempt_id, r.attempt_id),
-        render_id = CASE WHEN :state = 'intent' THEN NULL ELSE COALESCE(:render_id, r.render_id) END,
-        attempted_at = CASE WHEN :state IN ('intent', 'sending') THEN clock_timestamp() ELSE r.attempted_at END
-    FROM ours WHERE r.id = ours.id
-    RETURNING r.state, r.render_id, r.attempt_id, r.attempted_at
+    SET state = g.state, updated_at = clock_timestamp(), attempt_id = COALESCE(g.attempt_id, r.attempt_id),
+        render_id = CASE WHEN g.state = 'intent' THEN NULL ELSE COALESCE(g.render_id, r.render_id) END,
+        attempted_at = CASE WHEN g.state IN ('intent', 'sending') THEN clock_timestamp() ELSE r.attempted_at END
+    FROM g JOIN ours ON ours.id = g.id WHERE r.id = g.id
+    RETURNING r.id, r.state, r.render_id, r.attempt_id, r.attempted_at
     """
 )
 
@@ -101,6 +116,23 @@ _SAVE_RENDER = text(
 @dataclass(frozen=True)
 class _Step:
     row: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Opening:
+    """The step that opens a post on its account."""
+
+    step: _Step
+    platform: str
+    account: str
+    key: str
+
+
+@dataclass(frozen=True)
+class _AccountBusy:
+    """Another video is being published on the account."""
+
+    key: str
 
 
 class PostgresPostJournal:
@@ -144,7 +176,12 @@ class PostgresPostJournal:
             }
         )
         if before is PostState.INTENT and state is PostState.OPENED:
-            row = await self._ledgers.open_on_account(step, str(self._claim.stage.platform), self._account)
+            opening = _Opening(step, str(self._claim.stage.platform), self._account, self._claim.video.key)
+            opened = await self._ledgers.open_on_account(opening)
+            if isinstance(opened, _AccountBusy):
+                message = f"{opened.key} is being published on {opening.platform}:{self._account}"
+                raise NotYet(message, retry_after=ACCOUNT_BUSY_SECONDS)
+            row = opened
         else:
             row = await self._ledgers.save_post(step)
         if row is None:
@@ -156,8 +193,8 @@ class PostgresPostJournal:
 class PostgresRenderJournal:
     """Implements `work.RenderJournal`."""
 
-    def __init__(self, engine: AsyncEngine, claim: Claim, row: RowMapping) -> None:
-        self._engine = engine
+    def __init__(self, ledgers: PostgresLedgers, claim: Claim, row: RowMapping) -> None:
+        self._ledgers = ledgers
         self._claim = claim
         self._id: int = row["id"]
         self._record = _render_record(row)
@@ -177,11 +214,7 @@ class PostgresRenderJournal:
             "render_id": render_id,
             "attempt_id": attempt_id,
         }
-
-        async def work(connection: AsyncConnection) -> RowMapping | None:
-            return (await connection.execute(_SAVE_RENDER, values)).mappings().first()
-
-        row = await transaction(self._engine, work)
+        row = await self._ledgers.save_render(_Step(values))
         if row is None:
             raise StaleClaim(f"{self._claim.video.key}: another runner has taken over {self._claim.stage.name}")
         self._record = _render_record(row)
@@ -194,6 +227,10 @@ class PostgresLedgers:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
         self.save_post: GroupCommit[_Step, RowMapping | None] = GroupCommit(self._write_posts)
+        self.save_render: GroupCommit[_Step, RowMapping | None] = GroupCommit(self._write_renders)
+        self.open_on_account: GroupCommit[_Opening, RowMapping | _AccountBusy | None] = GroupCommit(self._write_openings)
+        self._open_post: GroupCommit[_Step, RowMapping] = GroupCommit(self._write_new_posts)
+        self._open_render: GroupCommit[_Step, RowMapping] = GroupCommit(self._write_new_renders)
 
     async def post(
         self, claim: Claim, *, account: str, marker: str, video: MediaFile, caption: str, sandbox: bool
@@ -208,43 +245,64 @@ class PostgresLedgers:
             "caption_sha256": hashlib.sha256(caption.encode()).hexdigest(),
             "sandbox": sandbox,
         }
-
-        async def work(connection: AsyncConnection) -> RowMapping:
-            return (await connection.execute(_OPEN_POST, values)).mappings().one()
-
-        return PostgresPostJournal(self, claim, account, await transaction(self._engine, work))
+        return PostgresPostJournal(self, claim, account, await self._open_post(_Step(values)))
 
     async def render(self, claim: Claim) -> PostgresRenderJournal:
         """See the port."""
+        row = await self._open_render(_Step({"video_id": claim.video_id, "revision": claim.revision}))
+        return PostgresRenderJournal(self, claim, row)
 
-        async def work(connection: AsyncConnection) -> RowMapping:
-            values = {"video_id": claim.video_id, "revision": claim.revision}
-            return (await connection.execute(_OPEN_RENDER, values)).mappings().one()
+    # --- batches. One row stands twice in one only when two callers hold it, which a claim rules out.
 
-        return PostgresRenderJournal(self._engine, claim, await transaction(self._engine, work))
+    async def _write_new_posts(self, steps: Sequence[_Step]) -> Sequence[RowMapping]:
+        return await self._rows(_OPEN_POST, steps, ("video_id", "platform", "account"))
 
-    async def open_on_account(self, step: _Step, platform: str, account: str) -> RowMapping | None:
-        """Open a post unless another one is in flight on the same account. Raises NotYet."""
-
-        async def work(connection: AsyncConnection) -> RowMapping | None:
-            await connection.execute(_LOCK_ACCOUNT, {"account": f"{platform}:{account}"})
-            values = {"platform": platform, "account": account, "id": step.row["id"]}
-            busy = (await connection.execute(_BUSY, values)).first()
-            if busy is not None:
-                raise NotYet(f"{busy.key} is being published on {platform}:{account}", retry_after=ACCOUNT_BUSY_SECONDS)
-            saved = await connection.execute(_SAVE_POSTS, {"rows": as_json([step.row])})
-            return saved.mappings().first()
-
-        return await transaction(self._engine, work)
+    async def _write_new_renders(self, steps: Sequence[_Step]) -> Sequence[RowMapping]:
+        return await self._rows(_OPEN_RENDER, steps, ("video_id", "revision"))
 
     async def _write_posts(self, steps: Sequence[_Step]) -> Sequence[RowMapping | None]:
-        # One row may be saved twice in a batch only by two callers, which a claim rules out.
+        return await self._found(_SAVE_POSTS, steps)
+
+    async def _write_renders(self, steps: Sequence[_Step]) -> Sequence[RowMapping | None]:
+        return await self._found(_SAVE_RENDERS, steps)
+
+    async def _write_openings(self, openings: Sequence[_Opening]) -> Sequence[RowMapping | _AccountBusy | None]:
+        """Open each post unless another one is in flight on its account, in the table or before it in this batch."""
+        first = {(o.platform, o.account): o for o in reversed(openings)}
+        wanted = [{"id": o.step.row["id"], "platform": o.platform, "account": o.account} for o in first.values()]
+
+        async def work(connection: AsyncConnection) -> dict[int, RowMapping | _AccountBusy]:
+            await connection.execute(_LOCK_ACCOUNTS, {"accounts": [f"{platform}:{account}" for platform, account in first]})
+            busy = {row.id: _AccountBusy(row.key) for row in await connection.execute(_BUSY, {"rows": as_json(wanted)})}
+            free = [o.step.row for o in first.values() if o.step.row["id"] not in busy]
+            saved = await connection.execute(_SAVE_POSTS, {"rows": as_json(free)})
+            return {**busy, **{row["id"]: row for row in saved.mappings()}}
+
+        rows = await transaction(self._engine, work)
+        return [
+            rows.get(o.step.row["id"]) if ahead is o else _AccountBusy(ahead.key)
+            for o in openings
+            for ahead in (first[o.platform, o.account],)
+        ]
+
+    async def _found(self, statement: TextClause, steps: Sequence[_Step]) -> Sequence[RowMapping | None]:
         async def work(connection: AsyncConnection) -> dict[int, RowMapping]:
-            saved = await connection.execute(_SAVE_POSTS, {"rows": as_json([step.row for step in steps])})
+            saved = await connection.execute(statement, {"rows": as_json([step.row for step in steps])})
             return {row["id"]: row for row in saved.mappings()}
 
         rows = await transaction(self._engine, work)
         return [rows.get(step.row["id"]) for step in steps]
+
+    async def _rows(self, statement: TextClause, steps: Sequence[_Step], names: Sequence[str]) -> Sequence[RowMapping]:
+        """One row for each step, known by those columns. The same row may be asked for twice: it is made once."""
+        asked = {tuple(step.row[name] for name in names): step.row for step in steps}
+
+        async def work(connection: AsyncConnection) -> dict[tuple[Any, ...], RowMapping]:
+            made = await connection.execute(statement, {"rows": as_json(list(asked.values()))})
+            return {tuple(row[name] for name in names): row for row in made.mappings()}
+
+        rows = await transaction(self._engine, work)
+        return [rows[tuple(step.row[name] for name in names)] for step in steps]
 
 
 def _post_record(row: RowMapping) -> PostRecord:

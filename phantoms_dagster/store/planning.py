@@ -1,25 +1,74 @@
-"""What could run now, read for the planner in one statement."""
+"""What could run now, read for the planner, and the wait until something could. Implements `Waiting`.
+
+Whoever makes something ready says so with `NUDGE` in the same transaction.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
 
+import psycopg
 from sqlalchemy import Engine, text
 
-from phantoms_dagster.domain.work import ReadyVideo
+from phantoms_dagster.domain.work import OpenRun, ReadyVideo, Span
 
-# An approval is due only when somebody decided since it became ready.
-_READY = text(
+CHANNEL = "phantoms_ready"
+NUDGE = f"SELECT pg_notify('{CHANNEL}', '')"
+
+# Of stage `s` of video `v`. An approval is due only when somebody decided since it became ready.
+_DUE = """(
+    (s.state = 'ready' AND (s.ready_at IS NULL OR s.ready_at <= clock_timestamp()))
+    OR (s.state = 'deferred' AND s.retry_at <= clock_timestamp())
+    OR (s.state = 'running' AND s.lease_until < clock_timestamp()))
+    AND (s.stage <> 'approval'
+        OR EXISTS (SELECT FROM phantoms.approvals d WHERE d.video_id = v.id AND d.decided_at >= s.ready_at))"""
+_SINCE = (
+    """COALESCE(CASE s.state WHEN 'ready' THEN s.ready_at WHEN 'deferred' THEN s.retry_at ELSE s.lease_until END, s.updated_at)"""
+)
+
+_SPANS = text(
     """
-    SELECT s.stage, v.key, s.generation, v.priority, v.publish_at
-    FROM phantoms.stages s JOIN phantoms.videos v ON v.id = s.video_id
-    WHERE s.stage = ANY(:stages) AND v.registered_at IS NOT NULL AND v.retired_at IS NULL AND (
-        (s.state = 'ready' AND (s.ready_at IS NULL OR s.ready_at <= clock_timestamp()))
-        OR (s.state = 'deferred' AND s.retry_at <= clock_timestamp())
-        OR (s.state = 'running' AND s.lease_until < clock_timestamp()))
-        AND (s.stage <> 'approval'
-            OR EXISTS (SELECT FROM phantoms.approvals d WHERE d.video_id = v.id AND d.decided_at >= s.ready_at))
-    ORDER BY v.id
+    SELECT w.work, f.place AS first, l.place AS last
+    FROM unnest(CAST(:works AS text[]), CAST(:firsts AS text[]), CAST(:lasts AS text[])) AS w(work, first, last)
+    JOIN phantoms.videos f ON f.key = w.first JOIN phantoms.videos l ON l.key = w.last
+    WHERE f.place IS NOT NULL AND l.place IS NOT NULL
+    """
+)
+
+_MOST_URGENT = text(
+    f"""
+    SELECT w.stage, n.* FROM unnest(CAST(:stages AS text[]), CAST(:most AS int[])) AS w(stage, most)
+    CROSS JOIN LATERAL (
+        SELECT v.key, v.place, s.generation, {_SINCE} AS since, v.priority, v.publish_at
+        FROM phantoms.stages s JOIN phantoms.videos v ON v.id = s.video_id
+        WHERE s.stage = w.stage AND v.place IS NOT NULL AND v.retired_at IS NULL AND {_DUE}
+            AND NOT EXISTS (
+                SELECT FROM unnest(CAST(:works AS text[]), CAST(:firsts AS bigint[]), CAST(:lasts AS bigint[]))
+                    AS b(stage, first, last)
+                WHERE b.stage = s.stage AND v.place BETWEEN b.first AND b.last)
+        ORDER BY v.publish_at NULLS LAST, v.priority, v.place
+        LIMIT w.most
+    ) n
+    """
+)
+
+# The neighbours are counted off before anybody looks whether they are due: a gap is seen as one.
+_AROUND = text(
+    f"""
+    SELECT w.stage, w.at, p.key, p.place, p.priority, p.publish_at, d.generation, d.since
+    FROM unnest(CAST(:stages AS text[]), CAST(:places AS bigint[])) AS w(stage, at)
+    CROSS JOIN LATERAL (
+        (SELECT * FROM phantoms.videos v WHERE v.place >= w.at AND v.retired_at IS NULL ORDER BY v.place LIMIT :most)
+        UNION ALL
+        (SELECT * FROM phantoms.videos v WHERE v.place < w.at AND v.retired_at IS NULL ORDER BY v.place DESC LIMIT :most)
+    ) p
+    LEFT JOIN LATERAL (
+        SELECT s.generation, {_SINCE} AS since FROM phantoms.stages s CROSS JOIN (SELECT p.id) AS v(id)
+        WHERE s.video_id = p.id AND s.stage = w.stage AND {_DUE}
+    ) d ON true
+    ORDER BY w.stage, w.at, p.place
     """
 )
 
@@ -30,10 +79,73 @@ class Planning:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def ready(self, stages: Sequence[str]) -> dict[str, list[ReadyVideo]]:
-        """Videos that a run could work on now, by stage, in the order they were added."""
-        found: dict[str, list[ReadyVideo]] = {stage: [] for stage in stages}
+    def spans(self, runs: Sequence[OpenRun]) -> list[Span]:
+        """See the port."""
+        values = {"works": [r.work for r in runs], "firsts": [r.first for r in runs], "lasts": [r.last for r in runs]}
         with self._engine.connect() as connection:
-            for row in connection.execute(_READY, {"stages": list(stages)}):
-                found[row.stage].append(ReadyVideo(row.stage, row.key, row.generation, row.priority, row.publish_at))
+            return [Span(row.work, row.first, row.last) for row in connection.execute(_SPANS, values)] if runs else []
+
+    def most_urgent(self, most: Mapping[str, int], busy: Sequence[Span]) -> dict[str, list[ReadyVideo]]:
+        """See the port."""
+        found: dict[str, list[ReadyVideo]] = {stage: [] for stage in most}
+        values = {
+            "stages": list(most),
+            "most": list(most.values()),
+            "works": [b.work for b in busy],
+            "firsts": [b.first for b in busy],
+            "lasts": [b.last for b in busy],
+        }
+        with self._engine.connect() as connection:
+            for row in connection.execute(_MOST_URGENT, values):
+                found[row.stage].append(_ready(row))
         return found
+
+    def around(self, wanted: Sequence[tuple[str, int]], most: int) -> dict[tuple[str, int], list[ReadyVideo]]:
+        """See the port."""
+        values = {"stages": [stage for stage, _ in wanted], "places": [place for _, place in wanted], "most": most}
+        rows: dict[tuple[str, int], list[Any]] = {pair: [] for pair in wanted}
+        with self._engine.connect() as connection:
+            for row in connection.execute(_AROUND, values):
+                rows[row.stage, row.at].append(row)
+        return {pair: _without_gap(found, pair[1]) for pair, found in rows.items()}
+
+    @contextmanager
+    def nudges(self) -> Iterator[Nudges]:
+        """Listen for what becomes ready."""
+        with self._engine.connect() as pooled:
+            raw = pooled.connection.driver_connection
+            assert isinstance(raw, psycopg.Connection)
+            raw.autocommit = True
+            raw.execute(f"LISTEN {CHANNEL}")
+            try:
+                yield Nudges(raw)
+            finally:
+                raw.execute(f"UNLISTEN {CHANNEL}")
+                raw.autocommit = False
+
+
+class Nudges:
+    """A connection that listens."""
+
+    def __init__(self, connection: psycopg.Connection[Any]) -> None:
+        self._connection = connection
+
+    def wait(self, seconds: float) -> bool:
+        """Whether somebody said within that time, or since this listens, that something is ready."""
+        return any(True for _ in self._connection.notifies(timeout=seconds, stop_after=1))
+
+
+def _without_gap(rows: Sequence[Any], at: int) -> list[ReadyVideo]:
+    middle = next((n for n, row in enumerate(rows) if row.place == at), None)
+    if middle is None or rows[middle].generation is None:
+        return []
+    first = last = middle
+    while first > 0 and rows[first - 1].generation is not None:
+        first -= 1
+    while last + 1 < len(rows) and rows[last + 1].generation is not None:
+        last += 1
+    return [_ready(row) for row in rows[first : last + 1]]
+
+
+def _ready(row: Any) -> ReadyVideo:
+    return ReadyVideo(row.stage, row.key, row.place, row.generation, row.since, row.priority, row.publish_at)

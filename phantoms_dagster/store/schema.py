@@ -66,6 +66,8 @@ videos = Table(
     _time("created_at", now=True),
     _time("registered_at"),
     _time("retired_at"),
+    Column("place", BigInteger),
+    Index("videos_in_order", "place", postgresql_where=text("retired_at IS NULL AND place IS NOT NULL")),
     Index("videos_unregistered", "id", postgresql_where=text("registered_at IS NULL")),
 )
 
@@ -91,6 +93,7 @@ stages = Table(
     _time("started_at"),
     _time("finished_at"),
     _time("updated_at", now=True),
+    _time("cleaned_at"),
     Index(
         "stages_waiting", "stage", "state", "video_id", postgresql_where=text("state IN ('ready', 'deferred', 'running', 'failed')")
     ),

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any, TextIO
+from typing import Any, ClassVar, TextIO
 
 from pydantic import SecretStr
 
@@ -21,6 +23,7 @@ from phantoms_dagster.resilience.transport import CallRecord
 from phantoms_dagster.settings import Settings
 
 OURS = "phantoms_dagster"
+STANDARD_ERROR = 2
 # Shorter values are words such as `sandbox` that may stand anywhere.
 _SHORTEST_SECRET = 8
 _PASSWORD_IN_URL = re.compile(r"(://[^\s:/@]*:)[^\s@]+@")
@@ -43,6 +46,21 @@ def configure(settings: Settings) -> None:
     handler.setFormatter(JsonFormatter() if settings.log_format == "json" else TextFormatter())
     root.addHandler(handler)
     logging.getLogger(OURS).setLevel(settings.log_level)
+
+
+@contextmanager
+def also_to_the_console() -> Iterator[None]:
+    """Write our lines also to what standard error is now, wherever it is led to meanwhile."""
+    if sys.stderr.fileno() != STANDARD_ERROR or _StandardError.console is not None:
+        yield
+        return
+    sys.stderr.flush()
+    with os.fdopen(os.dup(STANDARD_ERROR), "w", encoding="utf-8", errors="replace") as console:
+        _StandardError.console = console
+        try:
+            yield
+        finally:
+            _StandardError.console = None
 
 
 def log_call(call: CallRecord) -> None:
@@ -136,8 +154,20 @@ class TextFormatter(logging.Formatter):
 class _StandardError(logging.StreamHandler[TextIO]):
     """Writes to whatever standard error is at that time: Dagster and pytest put other files in its place."""
 
+    console: ClassVar[TextIO | None] = None
+
     def __init__(self) -> None:
         logging.Handler.__init__(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the line, while standard error goes into a step's file also where it went before."""
+        super().emit(record)
+        if self.console is not None:
+            try:
+                self.console.write(self.format(record) + self.terminator)
+                self.console.flush()
+            except OSError:
+                self.handleError(record)
 
     @property
     def stream(self) -> TextIO:  # type: ignore[override]

@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.ports import (
     Clock,
+    MediaStore,
     Metrics,
     MetricsReader,
     PostJournal,
@@ -27,7 +28,6 @@ from phantoms_dagster.domain.ports import (
     Renderer,
 )
 from phantoms_dagster.domain.retry import RetryPolicy
-from phantoms_dagster.media.files import FolderStore
 from phantoms_dagster.media.local_renderer import LocalRenderer
 from phantoms_dagster.media.studio import FfmpegStudio
 from phantoms_dagster.media.voice import NeuralVoice
@@ -54,6 +54,7 @@ from phantoms_dagster.store.stage_store import PostgresStageStore
 from phantoms_dagster.wiring import logs
 from phantoms_dagster.wiring.endpoints import Endpoints
 from phantoms_dagster.wiring.limits import guarded_clients
+from phantoms_dagster.wiring.media import guarded_media
 
 SANDBOX_SETTLE_SECONDS = 0.5
 SETTLE_SECONDS = 60.0
@@ -73,20 +74,27 @@ async def open_pipeline(settings: Settings, endpoints: Endpoints, clock: Clock, 
     logs.configure(settings)
     database = async_engine(database_url)
     try:
-        async with guarded_clients(settings, clock, logs.log_call) as clients:
-            parts = _Parts(settings, endpoints, clock, clients)
+        async with guarded_clients(settings, clock, logs.log_call) as clients, guarded_media(settings, clock) as media:
+            parts = _Parts(settings, endpoints, clock, clients, media)
             yield Pipeline(runner=parts.runner(database), readers=parts.readers())
     finally:
         await database.dispose()
 
 
 class _Parts:
-    def __init__(self, settings: Settings, endpoints: Endpoints, clock: Clock, clients: Mapping[str, httpx.AsyncClient]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        endpoints: Endpoints,
+        clock: Clock,
+        clients: Mapping[str, httpx.AsyncClient],
+        media: MediaStore,
+    ) -> None:
         self.settings = settings
         self.endpoints = endpoints
         self.clock = clock
         self.clients = clients
-        self.media_folder = settings.path("media")
+        self.media = media
 
     def runner(self, database: AsyncEngine) -> StageRunner:
         s = self.settings
@@ -109,8 +117,7 @@ class _Parts:
         )
 
     def _use_cases(self, ledgers: PostgresLedgers) -> Mapping[str, UseCase]:
-        s = self.settings
-        media = FolderStore(self.media_folder)
+        s, media = self.settings, self.media
         studio = FfmpegStudio()
         rendering = _Lazy(
             lambda: RenderVideo(
@@ -121,6 +128,7 @@ class _Parts:
                 clock=self.clock,
                 poll_seconds=s.render_poll_seconds,
                 patience_seconds=s.patience_seconds,
+                lost_seconds=s.lost_render_seconds,
             )
         )
         publishing = _Lazy(
@@ -155,7 +163,7 @@ class _Parts:
 
     def _renderer(self) -> Renderer:
         if self.endpoints.renderer == "local":
-            return LocalRenderer(self.media_folder / "work", in_flight=self.settings.renders_in_flight)
+            return LocalRenderer(self.settings.path("media") / "work", in_flight=self.settings.renders_in_flight)
         return ShotstackRenderer(
             client=self.clients["shotstack"],
             base_url=self.endpoints.base_url("shotstack"),

@@ -4,10 +4,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+import asyncio
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from functools import cached_property
-from pathlib import Path
 
 from sqlalchemy import Engine
 
@@ -24,6 +24,7 @@ from phantoms_dagster.store.planning import Planning
 from phantoms_dagster.store.results import Results
 from phantoms_dagster.wiring.clock import SystemClock
 from phantoms_dagster.wiring.endpoints import Endpoints
+from phantoms_dagster.wiring.media import Shelf
 from phantoms_dagster.wiring.pipeline import Pipeline, open_pipeline
 
 
@@ -34,6 +35,8 @@ class Workshop:
         self.settings = settings
         self.endpoints = Endpoints(settings)
         self.clock = SystemClock()
+        self._opened = AsyncExitStack()
+        self._pipeline: Pipeline | None = None
 
     @classmethod
     def from_environment(cls) -> Workshop:
@@ -54,10 +57,10 @@ class Workshop:
         """The engine of commands and sensors."""
         return engine(self.database_url)
 
-    @property
-    def media_folder(self) -> Path:
-        """Where the media store keeps its files."""
-        return self.settings.path("media")
+    @cached_property
+    def shelf(self) -> Shelf:
+        """The media store, to look at."""
+        return Shelf(self.settings)
 
     def channels(self) -> dict[str, Channel]:
         """The channels of channels.yaml (the default ones when there is no file). Raises InvalidInput."""
@@ -103,11 +106,22 @@ class Workshop:
 
     def close(self) -> None:
         """Give connections back."""
+        if "loop" in self.__dict__:
+            self.loop.run(self._opened.aclose())
+            self.loop.close()
         if "engine" in self.__dict__:
             self.engine.dispose()
 
-    @asynccontextmanager
-    async def open(self) -> AsyncIterator[Pipeline]:
-        """A pipeline on the running event loop."""
-        async with open_pipeline(self.settings, self.endpoints, self.clock, self.database_url) as pipeline:
-            yield pipeline
+    # --- the asynchronous side
+
+    @cached_property
+    def loop(self) -> asyncio.Runner:
+        """The event loop of this process. The steps of a run share it, and with it the pipeline's connections."""
+        return asyncio.Runner()
+
+    async def pipeline(self) -> Pipeline:
+        """The pipeline of `loop`, opened when it is first asked for."""
+        if self._pipeline is None:
+            opening = open_pipeline(self.settings, self.endpoints, self.clock, self.database_url)
+            self._pipeline = await self._opened.enter_async_context(opening)
+        return self._pipeline

@@ -41,7 +41,8 @@ def waiting(context: dg.OpExecutionContext) -> None:
             await asyncio.sleep(0.02)
 
     note(context.run_id, f"begun {os.getpid()}")
-    run_interruptible(body())
+    with asyncio.Runner() as loop:
+        run_interruptible(body(), loop)
     note(context.run_id, f"done {os.getpid()}")
 
 

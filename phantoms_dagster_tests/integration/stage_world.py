@@ -38,6 +38,7 @@ from phantoms_dagster.domain.stages import State, stage
 from phantoms_dagster.domain.work import Claim, Claims, Decision, Ending, Made, RunContext
 from phantoms_dagster.store.catalogue import Catalogue
 from phantoms_dagster.store.engine import async_engine, engine
+from phantoms_dagster.store.planning import Planning
 from phantoms_dagster.store.stage_store import PostgresStageStore
 
 CHANNEL = Channel(
@@ -177,6 +178,10 @@ class World:
         statement = """SELECT d.* FROM phantoms.dead_letters d JOIN phantoms.videos v ON v.id = d.video_id
             WHERE v.key = :key ORDER BY d.id"""
         return self.rows(statement, key=key)
+
+    def due(self, name: str) -> list[str]:
+        """What the planner would run in that stage, the most urgent first."""
+        return [video.key for video in Planning(self.engine).most_urgent({name: 1000}, [])[name]]
 
     def let_leases_expire(self) -> None:
         """As if the process that holds them had been killed a while ago."""

@@ -12,10 +12,9 @@ import pytest
 from phantoms_dagster.domain.errors import Evidence, StaleClaim
 from phantoms_dagster.domain.models import Platform, ScriptOutput
 from phantoms_dagster.domain.stages import State, stage
-from phantoms_dagster.domain.work import Ending, Made
+from phantoms_dagster.domain.work import Ending, Made, RunContext
 from phantoms_dagster.store import endings
 from phantoms_dagster.store.endings import Closing
-from phantoms_dagster.store.planning import Planning
 from phantoms_dagster_tests.integration.stage_world import PERSON, SENSOR, World, deciding, done, finished, open_world, output_of
 
 SCRIPT_STAGE = stage("script")
@@ -60,8 +59,17 @@ async def test_a_done_video_answers_with_its_stored_output_and_opens_no_attempt(
 async def test_what_another_runner_holds_is_deferred_until_its_lease_ends(world: World) -> None:
     key = world.add()[0]
     await world.claimed("script", key, owner="first")
-    _, claims = await world.claim("script", [key], owner="second")
+    _, claims = await world.claim("script", [key], owner="second", context=SENSOR)
     assert [(u.ending, u.retry_at) for u in claims.unclaimed] == [("deferred", world.row(key, "script")["lease_until"])]
+
+
+async def test_a_run_that_is_resumed_takes_its_videos_back_at_once_and_its_dead_process_can_write_nothing(world: World) -> None:
+    key = world.add()[0]
+    store, first = await world.claimed("script", key, owner="killed", context=SENSOR)
+    _, second = await world.claimed("script", key, owner="resumed", context=SENSOR)
+    assert second.generation == first.generation + 1
+    assert not await store.finish(first, finished("script"))
+    assert [a["state"] for a in world.attempts(key, "script")] == ["abandoned", "intent"]
 
 
 async def test_a_video_whose_lease_ran_out_is_taken_over_and_its_attempt_abandoned(world: World) -> None:
@@ -188,7 +196,7 @@ async def test_overlapping_claims_at_once_never_both_get_a_video(world: World) -
     stores = [world.store() for _ in ranges]
     found = await asyncio.gather(
         *(
-            s.claim(SCRIPT_STAGE, part, owner=f"o{n}", context=PERSON)
+            s.claim(SCRIPT_STAGE, part, owner=f"o{n}", context=RunContext(run_id=f"run-{n}", by="person"))
             for n, (s, part) in enumerate(zip(stores, ranges, strict=True))
         )
     )
@@ -349,11 +357,10 @@ async def test_finishing_makes_exactly_the_next_stages_ready(world: World) -> No
 
 async def test_the_planner_reads_what_is_ready_due_or_abandoned_once_dagster_knows_it(world: World) -> None:
     keys = world.add(5)
-    planning = Planning(world.engine)
-    assert planning.ready(["script"]) == {"script": []}
+    assert world.due("script") == []
     world.catalogue.registered(keys[:4])
     store, claims = await world.claim("script", keys[1:4])
     await store.finish(claims.claimed[0], deferral(-1))
     await store.finish(claims.claimed[1], deferral(SOON.total_seconds()))
     world.write("UPDATE phantoms.stages SET lease_until = clock_timestamp() WHERE state = 'running'")
-    assert [video.key for video in planning.ready(["script"])["script"]] == [keys[0], keys[1], keys[3]]
+    assert world.due("script") == [keys[0], keys[1], keys[3]]

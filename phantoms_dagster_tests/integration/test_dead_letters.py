@@ -15,7 +15,6 @@ from phantoms_dagster.domain.stages import PostState, State, stage
 from phantoms_dagster.domain.work import Ending
 from phantoms_dagster.store.dead_letters import DeadLetters, LetterFilter, stages_named
 from phantoms_dagster.store.ledgers import PostgresLedgers
-from phantoms_dagster.store.planning import Planning
 from phantoms_dagster_tests.integration.stage_world import PERSON, SENSOR, World, finished, media_file, open_world
 
 COMMON = ("script", "voiceover", "rendered_video", "approval")
@@ -57,8 +56,8 @@ async def open_post(world: World, key: str, state: PostState, *, platform: str =
 
 def ready(world: World, name: str) -> list[str]:
     """What the planner would run."""
-    world.write("UPDATE phantoms.videos SET registered_at = now()")
-    return [video.key for video in Planning(world.engine).ready([name])[name]]
+    world.write("UPDATE phantoms.videos SET registered_at = now(), place = id")
+    return world.due(name)
 
 
 def states(world: World, key: str) -> dict[str, str]:

@@ -15,7 +15,6 @@ from phantoms_dagster.domain.work import Ending, Made, Result, Work
 from phantoms_dagster.production.approving import Approve
 from phantoms_dagster.production.runner import StageRunner
 from phantoms_dagster.store.decisions import Decisions
-from phantoms_dagster.store.planning import Planning
 from phantoms_dagster_tests.integration.stage_world import (
     SCRIPT,
     SENSOR,
@@ -47,7 +46,7 @@ async def rendered(world: World, count: int = 1) -> list[str]:
 
 async def sense(world: World) -> list[Result]:
     """What the sensor would do now: a run over every approval that the planner sees."""
-    keys = [video.key for video in Planning(world.engine).ready(["approval"])["approval"]]
+    keys = world.due("approval")
     runner = StageRunner(
         store=world.store(),
         use_cases={"approval": Approve(FakeClock())},

@@ -15,7 +15,7 @@ from rq.job import JobStatus
 
 from phantoms_dagster.defs import tags
 from phantoms_dagster.domain.errors import InvalidInput
-from phantoms_dagster.domain.stages import STAGES
+from phantoms_dagster.domain.stages import CHAINS, STAGES
 from phantoms_dagster.execution import launcher as launcher_module
 from phantoms_dagster.execution import queues as queues_module
 from phantoms_dagster.execution import reaper as reaper_module
@@ -103,7 +103,7 @@ def mark_started(world: RunWorld, run_id: str) -> None:
 
 
 def test_every_stage_has_a_queue_whose_name_rq_accepts() -> None:
-    assert set(QUEUES) == {"default", *(stage.slug for stage in STAGES.values())}
+    assert set(QUEUES) == {"default", *CHAINS, *(stage.slug for stage in STAGES.values())}
     assert all(re.fullmatch(r"[A-Za-z0-9_-]+", name) for name in QUEUES)
     assert STAGE_TAG == tags.STAGE
 

@@ -202,13 +202,13 @@ async def test_a_render_is_written_down_before_it_is_billed_and_before_it_is_fol
 async def test_a_render_is_looked_at_until_it_is_done(shop: Shop) -> None:
     shop.service.statuses = [RENDERING] * 4
     await shop.attempt(await shop.video())
-    assert shop.clock.slept == [3.0] * 4
+    assert shop.clock.slept == [0.5, 1.0, 2.0, 3.0]
     assert shop.service.asked == ["r1"] * 5
 
 
 async def test_a_render_that_outlasts_the_patience_is_left_and_found_finished_later(shop: Shop) -> None:
     key = await shop.video()
-    shop.service.statuses = [RENDERING] * 11
+    shop.service.statuses = [RENDERING] * 13
     with pytest.raises(NotYet, match="render r1 is still running"):
         await shop.attempt(key)
     assert shop.service.journal() == "submitted"

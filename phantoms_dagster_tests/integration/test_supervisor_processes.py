@@ -110,6 +110,16 @@ def test_a_crashed_process_is_started_again_later_each_time_and_that_is_said(sup
     assert [m.split(" again in ")[1].split(" s.")[0] for m in messages] == ["0.01", "0.02", "0.04", "0.04", "0.04"]
 
 
+def test_a_process_that_ran_well_for_a_while_is_started_again_as_soon_as_at_first(supervise: Started) -> None:
+    """Each of them being killed every half minute, code server and daemon were away for half a minute each time."""
+    said: queue.SimpleQueue[str] = queue.SimpleQueue()
+    code = "import time; time.sleep(0.3); raise SystemExit(7)"
+    supervisor = supervise(spec("killed", code), notify=said.put, backoff=(0.01, 0.04), steady_seconds=0.2)
+    supervisor.start()
+    messages = [said.get(timeout=PATIENCE) for _ in range(3)]
+    assert [m.split(" again in ")[1].split(" s.")[0] for m in messages] == ["0.01", "0.01", "0.01"]
+
+
 def test_a_killed_process_comes_back_with_a_new_pid(supervise: Started) -> None:
     said: queue.SimpleQueue[str] = queue.SimpleQueue()
     ready = threading.Event()

@@ -220,7 +220,7 @@ def test_a_queue_that_does_not_exist_is_refused_with_a_sentence(world: RunWorld)
     command = [sys.executable, "-m", "phantoms_dagster.execution.worker", "--queues", "scirpt=1", "--module", MODULE]
     done = subprocess.run(command, env=world.environment, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 2
-    assert "unknown queue 'scirpt'; the queues are default, script" in done.stderr
+    assert "unknown queue 'scirpt'; the queues are default, make, release, script" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -66,7 +66,7 @@ def test_dagster_yaml_starts_from_the_defaults_of_the_settings() -> None:
     config = yaml.safe_load((ROOT / "dagster.yaml").read_text(encoding="utf-8"))
     defaults = {name: field.default for name, field in Settings.model_fields.items()}
     assert config["concurrency"]["runs"]["max_concurrent_runs"] == defaults["max_runs"]
-    assert config["concurrency"]["pools"]["default_limit"] == defaults["pool_limit"]
+    assert config["concurrency"]["pools"] == {"granularity": "run"}
     assert config["run_monitoring"]["start_timeout_seconds"] == defaults["run_start_timeout"]
     assert config["run_retries"]["max_retries"] == defaults["run_retries"]
 

@@ -2,21 +2,71 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phantoms_dagster.domain.work import OpenRun, PlannedRun, ReadyVideo
-from phantoms_dagster.production.planner import plan
+from phantoms_dagster.domain.stages import CHAINS
+from phantoms_dagster.domain.work import OpenRun, PlannedRun, ReadyVideo, Span
+from phantoms_dagster.production.planner import Pace, plan
 
 NOW = datetime(2026, 11, 22, 12, 0, 5, tzinfo=UTC)
 KEYS = [f"k{n:02d}" for n in range(30)]
 ORDER = {key: place for place, key in enumerate(KEYS)}
+LONG_AGO = NOW - timedelta(hours=1)
 
 
-def video(place: int, *, stage: str = "script", generation: int = 0, priority: int = 5, at: datetime | None = None) -> ReadyVideo:
-    return ReadyVideo(stage, KEYS[place], generation, priority, at)
+class Table:
+    """`Waiting` over a list. What the statements do is tested in `integration/test_planning`."""
+
+    def __init__(self, videos: Sequence[ReadyVideo], order: Mapping[str, int]) -> None:
+        self._videos = videos
+        self._places = sorted(order.values())
+        self._order = order
+
+    def spans(self, runs: Sequence[OpenRun]) -> list[Span]:
+        known = [run for run in runs if run.first in self._order and run.last in self._order]
+        return [Span(run.work, self._order[run.first], self._order[run.last]) for run in known]
+
+    def most_urgent(self, most: Mapping[str, int], busy: Sequence[Span]) -> dict[str, list[ReadyVideo]]:
+        found: dict[str, list[ReadyVideo]] = {}
+        far = datetime.max.replace(tzinfo=UTC)
+        for stage, count in most.items():
+            spans = [span for span in busy if span.work == stage]
+            free = [v for v in self._videos if v.stage == stage and not any(v.place in span for span in spans)]
+            found[stage] = sorted(free, key=lambda v: (v.publish_at or far, v.priority, v.place))[:count]
+        return found
+
+    def around(self, wanted: Sequence[tuple[str, int]], most: int) -> dict[tuple[str, int], list[ReadyVideo]]:
+        found: dict[tuple[str, int], list[ReadyVideo]] = {}
+        for stage, place in wanted:
+            ready = {v.place: v for v in self._videos if v.stage == stage}
+            middle = self._places.index(place)
+            window: list[ReadyVideo] = []
+            for at in self._places[middle:][:most]:
+                if at not in ready:
+                    break
+                window.append(ready[at])
+            for at in reversed(self._places[:middle][-most:]):
+                if at not in ready:
+                    break
+                window.insert(0, ready[at])
+            found[stage, place] = window
+        return found
+
+
+def video(
+    place: int,
+    *,
+    stage: str = "script",
+    generation: int = 0,
+    priority: int = 5,
+    at: datetime | None = None,
+    since: datetime = LONG_AGO,
+) -> ReadyVideo:
+    return ReadyVideo(stage, KEYS[place], place, generation, since, priority, at)
 
 
 def planned(
@@ -26,11 +76,11 @@ def planned(
     runs_per_stage: int = 10,
     now: datetime = NOW,
     order: dict[str, int] = ORDER,
+    fuse: int = 0,
+    gather: float = 0,
 ) -> list[PlannedRun]:
-    ready: dict[str, list[ReadyVideo]] = {}
-    for one in videos:
-        ready.setdefault(one.stage, []).append(one)
-    return plan(ready, order=order, open_runs=open_runs, batch_size=batch_size, runs_per_stage=runs_per_stage, now=now)
+    pace = Pace(batch_size=batch_size, runs_per_stage=runs_per_stage, fuse=fuse, gather=timedelta(seconds=gather))
+    return plan(Table(videos, order), open_runs=open_runs, pace=pace, now=now, chains=list(CHAINS.values()))
 
 
 def spans(runs: list[PlannedRun]) -> list[tuple[str, str]]:
@@ -39,7 +89,6 @@ def spans(runs: list[PlannedRun]) -> list[tuple[str, str]]:
 
 def test_nothing_ready_is_nothing_planned() -> None:
     assert planned() == []
-    assert plan({"script": []}, order=ORDER, open_runs=[], batch_size=5, runs_per_stage=5, now=NOW) == []
 
 
 def test_a_gap_in_the_partitions_cuts_a_range_in_two() -> None:
@@ -94,11 +143,11 @@ def test_an_open_run_of_another_stage_is_in_nobodys_way() -> None:
 
 def test_stages_are_planned_apart_from_each_other() -> None:
     runs = planned(video(0), video(1, stage="voiceover"), runs_per_stage=1)
-    assert [(run.stage, run.first) for run in runs] == [("script", "k00"), ("voiceover", "k01")]
+    assert [(run.work, run.first) for run in runs] == [("script", "k00"), ("voiceover", "k01")]
 
 
-def test_keys_that_dagster_does_not_list_yet_wait_for_the_intake() -> None:
-    assert spans(planned(*(video(n) for n in (0, 1, 2)), order={"k00": 0, "k02": 1})) == [("k00", "k02")]
+def test_partitions_that_were_retired_leave_no_gap() -> None:
+    assert spans(planned(video(0), video(2), order={"k00": 0, "k02": 2})) == [("k00", "k02")]
 
 
 def test_the_nearest_publish_time_goes_first_then_the_highest_priority() -> None:
@@ -132,4 +181,64 @@ def test_a_request_that_came_to_nothing_gets_a_new_run_key_a_minute_later() -> N
 def test_other_videos_or_a_new_claim_of_the_same_ones_make_another_run_key() -> None:
     base = planned(video(0), video(1), video(2))[0].run_key
     assert planned(video(0), video(1, generation=1), video(2))[0].run_key != base
-    assert planned(video(0), video(2), order={"k00": 0, "k02": 1})[0].run_key != base
+    assert planned(video(0), video(2), order={"k00": 0, "k02": 2})[0].run_key != base
+
+
+# --- what goes first
+
+
+def test_a_range_grows_around_the_most_urgent_video_and_takes_its_neighbours_along() -> None:
+    videos = [video(n, at=NOW + timedelta(days=1) if n == 6 else None) for n in range(9)]
+    assert spans(planned(*videos, batch_size=5)) == [("k04", "k08"), ("k00", "k03")]
+
+
+def test_a_near_publish_time_puts_a_run_before_all_others_of_its_stage() -> None:
+    runs = planned(video(0, priority=0), video(2, priority=9, at=NOW + timedelta(minutes=59)))
+    assert [(run.first, run.priority) for run in runs] == [("k02", 10), ("k00", 9)]
+
+
+# --- chains
+
+
+def test_a_few_videos_do_a_whole_chain_in_one_run() -> None:
+    assert [(run.work, run.keys) for run in planned(video(0), video(1), fuse=2)] == [("make", ("k00", "k01"))]
+    assert [run.work for run in planned(video(3, stage="approval"), fuse=2)] == ["release"]
+
+
+def test_many_videos_keep_their_stages_apart() -> None:
+    assert [run.work for run in planned(video(0), video(1), video(2), fuse=2)] == ["script"]
+
+
+def test_while_a_chain_is_under_way_others_go_stage_by_stage() -> None:
+    runs = planned(video(0), video(1), video(5), fuse=2, open_runs=(OpenRun("make", "k00", "k01"),))
+    assert [(run.work, run.first) for run in runs] == [("script", "k05")]
+
+
+def test_the_videos_of_a_chain_are_left_to_it_in_all_its_stages() -> None:
+    videos = [video(0, stage=name) for name in ("voiceover", "rendered_video", "approval")]
+    assert [run.work for run in planned(*videos, open_runs=(OpenRun("make", "k00", "k00"),))] == ["approval"]
+
+
+def test_few_videos_that_are_no_neighbours_go_one_by_the_chain_and_the_others_by_the_stage_at_once() -> None:
+    assert [(run.work, run.first) for run in planned(video(0), video(4), fuse=2)] == [("make", "k00"), ("script", "k04")]
+
+
+def test_a_chain_takes_no_room_from_its_stages() -> None:
+    chain = OpenRun("make", "k00", "k00")
+    assert [run.work for run in planned(video(3), runs_per_stage=1, open_runs=(chain,))] == ["script"]
+
+
+# --- gathering
+
+
+def test_a_batch_waits_for_the_run_before_it_and_not_for_ever() -> None:
+    before = (OpenRun("script", "k10", "k20"),)
+    fresh = [video(n, stage="voiceover", since=NOW - timedelta(seconds=1)) for n in range(3)]
+    assert planned(*fresh, open_runs=before, gather=5) == []
+    assert spans(planned(*fresh, open_runs=before, gather=1)) == [("k00", "k02")]
+    assert spans(planned(*fresh, gather=5)) == [("k00", "k02")]
+
+
+def test_a_full_batch_waits_for_nobody() -> None:
+    fresh = [video(n, stage="voiceover", since=NOW) for n in range(3)]
+    assert len(planned(*fresh, open_runs=(OpenRun("script", "k10", "k20"),), gather=5, batch_size=3)) == 1

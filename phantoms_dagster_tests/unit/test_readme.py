@@ -22,7 +22,7 @@ from phantoms_dagster.cli.main import app
 from phantoms_dagster.domain import channels
 from phantoms_dagster.production.intake import FIELDS, SUFFIXES
 from phantoms_dagster.sandbox.core import Fault
-from phantoms_dagster.settings import Settings
+from phantoms_dagster.settings import Settings, is_secret
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -145,6 +145,7 @@ def test_the_columns_are_those_that_intake_takes() -> None:
 
 def test_every_variable_in_the_readme_is_a_setting() -> None:
     known = {f"PHANTOMS_{name.upper()}" for name in Settings.model_fields}
+    known |= {f"PHANTOMS_{name.upper()}_FILE" for name, field in Settings.model_fields.items() if is_secret(field.annotation)}
     assert set(re.findall(r"PHANTOMS_[A-Z_]+[A-Z]", README)) <= known
 
 

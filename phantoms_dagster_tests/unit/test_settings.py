@@ -28,6 +28,15 @@ def test_dagster_may_have_a_database_of_its_own() -> None:
     assert Settings().dagster_url() is None
 
 
+def test_dagster_in_our_database_under_our_name_does_not_take_our_migrations_for_its_own() -> None:
+    """PostgreSQL looks into the schema of the role's name first: Dagster's Alembic once found our revision there, and failed."""
+    beside = "postgresql+psycopg2://phantoms:p@db/x"
+    assert Settings(database_url="postgres://phantoms:p@db/x").dagster_url() == f"{beside}?options=-csearch_path%3Dpublic"
+    assert Settings(database_url=f"{beside}?a=b").dagster_url() == f"{beside}?a=b&options=-csearch_path%3Dpublic"
+    assert Settings(database_url=f"{beside}?options=-cx%3Dy").dagster_url() == f"{beside}?options=-cx%3Dy"
+    assert Settings(database_url="postgres://a@db/x", dagster_database_url=beside).dagster_url() == beside
+
+
 def test_a_url_without_a_scheme_is_left_for_its_reader_to_refuse() -> None:
     assert Settings(database_url="localhost/x").dagster_url() == "localhost/x"
 

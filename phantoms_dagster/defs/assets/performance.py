@@ -31,10 +31,9 @@ def post_metrics(context: dg.AssetExecutionContext, workshop: dg.ResourceParam[W
     posts = results.published()
 
     async def work() -> performance.ReadBack:
-        async with workshop.open() as pipeline:
-            return await performance.read_back(posts, pipeline.readers)
+        return await performance.read_back(posts, (await workshop.pipeline()).readers)
 
-    read = run_interruptible(work())
+    read = run_interruptible(work(), workshop.loop)
     results.add_snapshots(read.snapshots)
     for post in read.missing:
         context.log.warning("%s: %s does not know post %s any more", post.video_key, post.platform, post.remote_id)

@@ -1,0 +1,69 @@
+"""`phantoms init`: makes servers and data directory ready and ends, for processes that something else than `phantoms up` runs."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Annotated
+
+import typer
+import yaml
+from rich.markup import escape
+
+from phantoms_dagster.cli.console import err, out, plain_errors
+from phantoms_dagster.cli.preparation import make_ready
+from phantoms_dagster.domain.errors import InvalidInput
+from phantoms_dagster.execution.home import prepare
+from phantoms_dagster.execution.queues import redis_url, slots_of
+from phantoms_dagster.settings import Settings
+from phantoms_dagster.wiring import Workshop
+
+_ADDRESS = re.compile(r"(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\]):(?P<port>\d{1,5})")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(rich_help_panel="Run")(init)
+
+
+def init(
+    code_server: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Where Dagster's code server will be: writes a workspace.yaml", show_default=False),
+    ] = None,
+    machines: Annotated[int, typer.Option(min=1, help="On how many machines or containers `phantoms worker` will run")] = 1,
+) -> None:
+    """Make the servers and the data directory ready, once, before anything else starts. `phantoms up` does it by itself.
+
+    Applies migrations, writes channels.yaml where there is none, writes DAGSTER_HOME (dagster/ in the data directory) with the
+    settings in force and makes Dagster's tables. Needs PHANTOMS_DATABASE_URL and PHANTOMS_REDIS_URL; may be repeated.
+
+    Dagster lets through as many runs of a stage at once as --machines of them have workers (PHANTOMS_WORKER_SLOTS).
+    """
+    with plain_errors():
+        settings = Settings()
+        server = None if code_server is None else _grpc_server(code_server)
+        redis_url(settings)
+        if settings.database_url is None:
+            raise InvalidInput("there is no database to make ready: set PHANTOMS_DATABASE_URL, or start `phantoms up`")
+        home = settings.home.expanduser().absolute()
+        folder = prepare(home, _with_all_workers(settings, machines))
+        if server is not None:
+            workspace = {"load_from": [{"grpc_server": server}]}
+            (folder / "workspace.yaml").write_text(yaml.safe_dump(workspace), encoding="utf-8")
+        environment = {**os.environ, "PHANTOMS_HOME": str(home), "DAGSTER_HOME": str(folder)}
+        make_ready(Workshop(settings), environment, say=lambda line: err.print(f"[dim]{escape(line)}[/]"))
+        out.print(f"ready; DAGSTER_HOME is {escape(str(folder))}", soft_wrap=True)
+
+
+def _grpc_server(address: str) -> dict[str, str | int]:
+    found = _ADDRESS.fullmatch(address)
+    if found is None or not 0 < int(found["port"]) < 65_536:
+        raise InvalidInput(f"--code-server {address}: write it as HOST:PORT, such as code-server:4000")
+    return {"host": found["host"].strip("[]"), "port": int(found["port"]), "location_name": "phantoms"}
+
+
+def _with_all_workers(settings: Settings, machines: int) -> Settings:
+    """The settings as if the workers of all machines were on one."""
+    slots = {queue: count * machines for queue, count in slots_of(settings).items()}
+    return settings.model_copy(update={"worker_slots": settings.worker_slots | slots})

@@ -1,0 +1,134 @@
+"""`phantoms retire` and `phantoms unretire`: which videos Dagster lists. What may be retired belongs in `production.retirement`.
+
+Only the table is written here: the nightly job deletes partitions, the intake adds them again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from phantoms_dagster.cli.console import BAD_INPUT, out, plain_errors, report
+from phantoms_dagster.cli.dead_letters import moment
+from phantoms_dagster.cli.up import current
+from phantoms_dagster.domain.errors import InvalidInput
+from phantoms_dagster.domain.retirement import Standing
+from phantoms_dagster.domain.stages import STAGES
+from phantoms_dagster.production.retirement import may_be_retired, open_because
+from phantoms_dagster.store.retirement import Retirement
+from phantoms_dagster.wiring import Workshop
+
+PAGE = 500
+SHOWN_KEYS = 100
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command(rich_help_panel="Briefs")(retire)
+    app.command(rich_help_panel="Briefs")(unretire)
+
+
+def retire(
+    videos: Annotated[list[str] | None, typer.Argument(help="Keys of videos, or enough of each")] = None,
+    finished_before: Annotated[
+        str | None, typer.Option("--finished-before", help="Every video that ended so long ago: 30d, 2w, or before 2026-11-01")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say which")] = False,
+) -> None:
+    """Retire finished videos now: they leave Dagster's partitions with the next nightly run, as soon as no run works on them.
+
+    Everything about them stays: rows, posts, results that are still read back. A video that waits for something, has failed,
+    or has a post whose outcome is open is not finished. By itself this is done PHANTOMS_RETIRE_DAYS days after a video's end.
+    """
+    with plain_errors(), _retirement() as (retirement, workshop):
+        if bool(videos) == (finished_before is not None):
+            raise InvalidInput("either name videos, or give --finished-before 30d; `phantoms status` lists videos")
+        if videos:
+            keys = list(dict.fromkeys(workshop.catalogue().find(video) for video in videos))
+            _retire_these(retirement, keys, dry_run=dry_run)
+        else:
+            _retire_all(retirement, _moment(finished_before or ""), dry_run=dry_run)
+
+
+def unretire(
+    videos: Annotated[list[str], typer.Argument(help="Keys of videos, or enough of each")],
+) -> None:
+    """Take retired videos back: within seconds they are partitions again, at the end of the list. Then regenerate what you want.
+
+    They are retired again PHANTOMS_RETIRE_DAYS days from now, or after the end of what you make of them.
+    """
+    with plain_errors(), _retirement() as (retirement, workshop):
+        catalogue = workshop.catalogue()
+        keys = list(dict.fromkeys(catalogue.find(video) for video in videos))
+        back = retirement.take_back(keys)
+        for key in keys:
+            if key not in back:
+                out.print(f"{key} is not retired", soft_wrap=True)
+                continue
+            out.print(f"took back {key}", soft_wrap=True)
+            stages = catalogue.stages(key)
+            gone = [name for name in STAGES if name in stages and stages[name].cleaned]
+            if gone:
+                out.print(f"  files are deleted; to make it anew, regenerate first: {gone[0]}", style="dim", soft_wrap=True)
+
+
+@contextmanager
+def _retirement() -> Iterator[tuple[Retirement, Workshop]]:
+    workshop = Workshop(current())
+    try:
+        yield Retirement(workshop.engine), workshop
+    finally:
+        workshop.close()
+
+
+def _retire_these(retirement: Retirement, keys: Sequence[str], *, dry_run: bool) -> None:
+    """Those that can be; exits with BAD_INPUT when some cannot."""
+    found = retirement.standing(keys)
+    ended = [video.key for video in found if video.retired_at is None and open_because(video) is None]
+    marked = ended if dry_run else retirement.mark(ended, _ended)
+    _tell(marked, dry_run=dry_run)
+    refused = 0
+    for video in retirement.standing([key for key in keys if key not in marked]):
+        if video.retired_at is not None:
+            out.print(f"{video.key} is retired already", soft_wrap=True)
+            continue
+        report(f"{video.key} is not finished: {open_because(video) or 'somebody has just begun something'}")
+        refused += 1
+    if refused:
+        raise typer.Exit(BAD_INPUT)
+
+
+def _retire_all(retirement: Retirement, before: datetime, *, dry_run: bool) -> None:
+    after, marked = 0, []
+    may = may_be_retired(before)
+    while page := retirement.due(before, after=after, most=PAGE):
+        after = page[-1].id
+        keys = [video.key for video in page if may(video)]
+        marked += keys if dry_run else retirement.mark(keys, may)
+    _tell(marked, dry_run=dry_run)
+
+
+def _ended(video: Standing) -> bool:
+    return open_because(video) is None
+
+
+def _tell(keys: Sequence[str], *, dry_run: bool) -> None:
+    for key in keys[:SHOWN_KEYS]:
+        out.print(key, soft_wrap=True)
+    if len(keys) > SHOWN_KEYS:
+        out.print(f"... and {len(keys) - SHOWN_KEYS} more", style="dim")
+    out.print(f"{len(keys)} video{'' if len(keys) == 1 else 's'} {'would be retired' if dry_run else 'retired'}")
+    if keys and not dry_run:
+        hint = "partitions go with the nightly run, or at once: launch retirement_job in the Dagster UI"
+        out.print(f"  {hint}", style="dim", soft_wrap=True)
+
+
+def _moment(given: str) -> datetime:
+    try:
+        return moment(given, now=datetime.now(UTC))
+    except InvalidInput:
+        raise InvalidInput(f"--finished-before {given!r} is no time: give 30d, 2w, or 2026-11-01") from None

@@ -1,0 +1,130 @@
+"""The media store in a bucket that all machines share, with a cache on each. How a bucket is spoken to belongs in `s3`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+
+from phantoms_dagster.domain.errors import NotFound, Permanent, Transient
+from phantoms_dagster.domain.models import MediaFile
+from phantoms_dagster.media.cache import Cache
+from phantoms_dagster.media.s3 import PROVIDER, Bucket
+
+# Each holds a part in memory, and they share the line.
+TRANSFERS = 4
+_SETTLE_SECONDS = 0.5
+
+Guard = Callable[[], AbstractAsyncContextManager[object]]
+
+
+class ObjectStore:
+    """Implements `ports.MediaStore`: objects named `ab/cd....mp4` in `bucket`, for one event loop.
+
+    `guard` surrounds whatever asks the bucket; it may refuse with NotYet. What is in the cache is never asked for.
+    """
+
+    def __init__(self, bucket: Bucket, cache: Cache, *, guard: Guard = contextlib.nullcontext) -> None:
+        self._bucket = bucket
+        self._cache = cache
+        self._guard = guard
+        self._transfers = asyncio.Semaphore(TRANSFERS)
+        self._one_at_a_time: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
+
+    async def add(self, path: Path) -> MediaFile:
+        """Take the file into the cache, moved out of scratch or copied, and bring it to the bucket. On return it is there, whole.
+
+        Bytes that are there already are not sent again. Raises Permanent for an empty file or a suffix that is none, and the
+        bucket's errors.
+        """
+        file = await self._cache.take(path)
+        async with self._lock(file):
+            held = self._cache.hold(file)
+            if held is None:
+                raise _dropped(file)
+            try:
+                async with self._transfers, self._guard():
+                    await self._send(file, held)
+            finally:
+                self._cache.let_go(held)
+        return file
+
+    async def local(self, file: MediaFile) -> Path:
+        """A path to read the file from until this task ends. Raises NotFound, also when the object is not what was stored."""
+        async with self._lock(file):
+            held = self._cache.hold(file)
+            if held is None:
+                async with self._transfers, self._guard():
+                    await self._fetch(file)
+                held = self._cache.hold(file)
+        if held is None:
+            raise _dropped(file)
+        task, cache = asyncio.current_task(), self._cache
+        assert task is not None
+        task.add_done_callback(lambda _: cache.let_go(held))
+        return held
+
+    async def remove(self, file: MediaFile) -> None:
+        """Delete the object, here and in the bucket; nothing happens when it is gone already."""
+        async with self._guard():
+            await self._bucket.delete(file.name)
+        await self._cache.drop(file)
+
+    def scratch(self) -> Path:
+        """A fresh directory on this machine that the caller removes."""
+        return self._cache.scratch()
+
+    def address(self, file: MediaFile) -> str:
+        """Where the file is for everybody."""
+        return self._bucket.address(file.name)
+
+    async def _send(self, file: MediaFile, held: Path) -> None:
+        try:
+            there = await self._bucket.size(file.name)
+        except Permanent:
+            there = None  # a refused look says neither why nor whether the upload would be refused as well: that does
+        if there == file.size:
+            return
+        await self._bucket.put(file.name, held)
+        there = await self._bucket.size(file.name)
+        if there is None:  # while several write one name, some stores show none of it for a moment
+            await asyncio.sleep(_SETTLE_SECONDS)
+            there = await self._bucket.size(file.name)
+        if there != file.size:
+            message = f"{self.address(file)} has {there or 'no'} bytes instead of {file.size} after its upload"
+            raise Transient(message, provider=PROVIDER, code="bad upload")
+
+    async def _fetch(self, file: MediaFile) -> None:
+        address = self.address(file)
+        with self._workplace() as folder:
+            target = folder / f"fetched{file.suffix}"
+            size = await self._bucket.get(file.name, target)
+            if size is None:
+                raise NotFound(f"there is no {address}; make the stage that wrote it again")
+            found = await self._cache.take(target) if size == file.size else None
+        if found is not None and found != file:
+            await self._cache.drop(found)
+        if found != file:
+            told = f"{size} bytes instead of {file.size}" if size != file.size else "other bytes of the same size"
+            raise NotFound(f"{address} is damaged: {told}; delete it and make the stage that wrote it again")
+
+    @contextlib.contextmanager
+    def _workplace(self) -> Iterator[Path]:
+        folder = self._cache.scratch()
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _lock(self, file: MediaFile) -> asyncio.Lock:
+        """One lock a file for those who want it now: the second finds what the first one brought."""
+        return self._one_at_a_time.setdefault(file.name, asyncio.Lock())
+
+
+def _dropped(file: MediaFile) -> Transient:
+    message = f"{file.name} was dropped from the cache as soon as it was there; raise PHANTOMS_MEDIA_CACHE_GB"
+    return Transient(message, provider=PROVIDER, code="cache too small")

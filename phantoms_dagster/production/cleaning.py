@@ -1,0 +1,115 @@
+"""Cleaning: the files of videos that were retired a while ago go as the policy says. What a live video needs stays.
+
+Which videos are retired, and when, belongs in `retirement`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal, Protocol
+
+from phantoms_dagster.domain.models import MediaFile
+from phantoms_dagster.domain.ports import MediaStore
+from phantoms_dagster.domain.retirement import StageFiles
+from phantoms_dagster.domain.stages import STAGES
+
+Policy = Literal["all", "master", "none"]
+
+# What goes by kind of stage. The thumbnail is the master's.
+GOES: Mapping[Policy, tuple[str, ...]] = {
+    "all": (),
+    "master": ("voiceover", "variant"),
+    "none": ("voiceover", "variant", "rendered_video"),
+}
+MOST_A_NIGHT = 5_000
+# Videos whose rows are locked together while their files are deleted.
+BATCH = 200
+AT_ONCE = 16
+
+
+class Cleaning(Protocol):
+    """Stages whose files may go, with their videos' rows locked: nobody takes one back meanwhile."""
+
+    @property
+    def stages(self) -> Sequence[StageFiles]:
+        """Those stages."""
+        ...
+
+    @property
+    def shared(self) -> Collection[MediaFile]:
+        """Every file of theirs that something else needs, too."""
+        ...
+
+    def cleaned(self) -> None:
+        """Note that their files were cleaned up."""
+        ...
+
+
+class Retirees(Protocol):
+    """The table of stages as cleaning needs it."""
+
+    def cleaning(self, stages: Sequence[str], before: datetime, most: int) -> AbstractContextManager[Cleaning]:
+        """These stages of at most so many videos that were retired before that time and not cleaned since the stage ended.
+
+        Everything is committed at the end, or nothing after an exception.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """What came of a night. `size` is in bytes; `kept` counts files that something else needs."""
+
+    videos: int = 0
+    files: int = 0
+    size: int = 0
+    kept: int = 0
+    more: bool = False
+
+
+def stages_that_go(policy: Policy) -> tuple[str, ...]:
+    """The stages whose files that policy deletes."""
+    return tuple(stage.name for stage in STAGES.values() if stage.kind in GOES[policy])
+
+
+async def clean(retirees: Retirees, media: MediaStore, policy: Policy, *, before: datetime, most: int = MOST_A_NIGHT) -> Cleaned:
+    """Delete what the policy does not keep of videos that were retired before that time, of at most so many.
+
+    Files go first and are noted afterwards: a crash between deletes them once more, which does nothing.
+    """
+    night = Cleaned()
+    while (stages := stages_that_go(policy)) and night.videos < most:
+        with retirees.cleaning(stages, before, min(BATCH, most - night.videos)) as batch:
+            if not batch.stages:
+                return night
+            files = {file for made in batch.stages for file in made.files}
+            going = files - set(batch.shared)
+            await _remove(media, going)
+            batch.cleaned()
+        night = Cleaned(
+            videos=night.videos + len({made.video_id for made in batch.stages}),
+            files=night.files + len(going),
+            size=night.size + sum(file.size for file in going),
+            kept=night.kept + len(files) - len(going),
+            more=night.videos + len({made.video_id for made in batch.stages}) >= most,
+        )
+    return night
+
+
+async def _remove(media: MediaStore, files: Collection[MediaFile]) -> None:
+    slots = asyncio.Semaphore(AT_ONCE)
+
+    async def remove(file: MediaFile) -> None:
+        async with slots:
+            await media.remove(file)
+
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            for file in files:
+                tasks.create_task(remove(file))
+    except ExceptionGroup as group:  # the store is away: its first word says why, a hundred more do not
+        raise group.exceptions[0] from group

@@ -1,0 +1,144 @@
+"""The media store from the settings: the folder, or the object store behind the same breakers as every other service."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from phantoms_dagster.domain.errors import InvalidInput, NotFound, PhantomsError, ProviderError
+from phantoms_dagster.domain.models import MediaFile
+from phantoms_dagster.domain.ports import Clock
+from phantoms_dagster.media.files import FolderStore
+from phantoms_dagster.resilience.breaker import Outcome
+from phantoms_dagster.resilience.limits import CallScope, Limits
+from phantoms_dagster.settings import Settings
+from phantoms_dagster.wiring.limits import limits_of
+
+if TYPE_CHECKING:
+    from phantoms_dagster.media.object_store import ObjectStore
+
+INTEGRATION = "media"
+_SCOPE = CallScope(INTEGRATION)
+_SLACK_SECONDS = 30.0
+_log = logging.getLogger(__name__)
+
+
+def media_store(
+    settings: Settings,
+    *,
+    cache: Path | None = None,
+    guard: Callable[[], AbstractAsyncContextManager[object]] = nullcontext,
+) -> FolderStore | ObjectStore:
+    """The store of one event loop, unguarded unless a guard is given. `cache` is another place than the usual one.
+
+    Raises InvalidInput for an object store that cannot be set up; nothing is asked before the first call.
+    """
+    if settings.media_url is None:
+        return FolderStore(settings.path("media"))
+    # obstore is 15 MB that nobody needs who has a folder.
+    from phantoms_dagster.media.cache import Cache  # noqa: PLC0415
+    from phantoms_dagster.media.object_store import ObjectStore  # noqa: PLC0415
+    from phantoms_dagster.media.s3 import Bucket  # noqa: PLC0415
+
+    key, secret = settings.media_access_key_id, settings.media_secret_access_key
+    if bool(key) != bool(secret):
+        raise InvalidInput("set both PHANTOMS_MEDIA_ACCESS_KEY_ID and PHANTOMS_MEDIA_SECRET_ACCESS_KEY, or neither")
+    bucket = Bucket(
+        settings.media_url,
+        endpoint_url=settings.media_endpoint_url,
+        region=settings.media_region,
+        access_key_id=key.get_secret_value() if key else None,
+        secret_access_key=secret.get_secret_value() if secret else None,
+        call_seconds=settings.call_seconds,
+    )
+    kept = Cache(cache or settings.path("media") / "cache", int(settings.media_cache_gb * 1e9))
+    return ObjectStore(bucket, kept, guard=guard)
+
+
+@asynccontextmanager
+async def guarded_media(settings: Settings, clock: Clock) -> AsyncIterator[FolderStore | ObjectStore]:
+    """The store of a pipeline. While the object store is down its breaker is open, and stages are deferred instead of failed."""
+    if settings.media_url is None:
+        yield media_store(settings)
+        return
+    async with limits_of(settings, clock) as limits:
+        yield media_store(settings, guard=lambda: _guarded(limits, settings))
+
+
+@asynccontextmanager
+async def _guarded(limits: Limits, settings: Settings) -> AsyncIterator[None]:
+    """One look at the breaker for a whole transfer, and one word to it about what came of that."""
+    from phantoms_dagster.media.s3_errors import is_outage  # noqa: PLC0415
+
+    permit = await limits.admit(_SCOPE, patience=settings.patience_seconds, hold_seconds=settings.call_seconds + _SLACK_SECONDS)
+    try:
+        yield
+    except ProviderError as error:
+        await limits.settle(permit, Outcome.FAILED if is_outage(error) else Outcome.ANSWERED)
+        raise
+    except NotFound:
+        await limits.settle(permit, Outcome.ANSWERED)
+        raise
+    except BaseException:
+        limits.abandon(permit, Outcome.NONE)
+        raise
+    else:
+        await limits.settle(permit, Outcome.ANSWERED)
+
+
+async def probe(settings: Settings) -> str:
+    """Write, read and delete a tiny file, as two machines that share nothing but the store would; where that was.
+
+    Raises the store's errors.
+    """
+    content = secrets.token_bytes(32)
+    with tempfile.TemporaryDirectory(prefix="phantoms-probe-") as folder:
+        writer, reader = (media_store(settings, cache=Path(folder) / name) for name in ("one", "other"))
+        source = Path(folder) / "probe.bin"
+        source.write_bytes(content)
+        file = await writer.add(source)
+        try:
+            if (await reader.local(file)).read_bytes() != content:
+                raise NotFound(f"{writer.address(file)} is not what was written")
+        except BaseException:
+            with suppress(PhantomsError):
+                await writer.remove(file)
+            raise
+        await writer.remove(file)
+    return writer.address(file).removesuffix(f"/{file.name}")
+
+
+class Shelf:
+    """The media store for those who only look: commands and the UI. Synchronous."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._store = media_store(settings)
+        self._away = False
+
+    def address(self, file: MediaFile) -> str:
+        """Where the file is: a path on this machine, or the URL of its object."""
+        return self._store.address(file)
+
+    def bytes_of(self, file: MediaFile) -> bytes | None:
+        """What is in the file, which had better be small. None when it cannot be had; then the store is not asked again."""
+        if self._away:
+            return None
+        try:
+            return asyncio.run(self._read(file))
+        except NotFound:
+            return None
+        except (PhantomsError, OSError) as error:
+            self._away = True
+            _log.warning("%s cannot be shown: %s", self.address(file), error)
+            return None
+
+    async def _read(self, file: MediaFile) -> bytes:
+        # A store belongs to one event loop.
+        return (await media_store(self._settings).local(file)).read_bytes()

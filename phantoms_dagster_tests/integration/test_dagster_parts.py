@@ -1,0 +1,106 @@
+"""What we replace of Dagster's own parts still fits the Dagster that is installed, and does what the original does."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import dagster._daemon.sensor
+import pytest
+from dagster_postgres import PostgresEventLogStorage, PostgresRunStorage, PostgresScheduleStorage
+
+from phantoms_dagster.domain.errors import InvalidInput
+from phantoms_dagster.domain.stages import STAGES
+from phantoms_dagster.execution.home import POOLS_FILE, prepare
+from phantoms_dagster.execution.queues import pool_limits
+from phantoms_dagster.execution.storage import PooledPostgresStorage
+from phantoms_dagster.settings import Settings
+
+CAPTURE = """
+import logging, os, sys
+from phantoms_dagster.execution.compute_logs import FileComputeLogManager
+from phantoms_dagster.settings import Settings
+from phantoms_dagster.wiring import logs
+logs.configure(Settings())
+manager = FileComputeLogManager.from_config_value(None, {})
+with manager.capture_logs(["run", "compute_logs", "step"]):
+    print("printed")
+    os.system("echo by a child; echo an error of it >&2")
+    logging.getLogger("phantoms_dagster").warning("a line of ours")
+print("afterwards")
+"""
+
+
+def test_the_daemon_has_the_interval_that_ours_sets() -> None:
+    assert dagster._daemon.sensor.MIN_INTERVAL_LOOP_TIME == 5
+
+
+def test_what_our_storage_takes_for_granted_is_what_dagsters_own_finds(empty_database_url: str) -> None:
+    url = empty_database_url.replace("postgresql+psycopg://", "postgresql+psycopg2://")
+    storage = PooledPostgresStorage(url)
+    run, event, schedule = storage.run_storage, storage.event_log_storage, storage.schedule_storage
+    for stock, ours, names in (
+        (
+            PostgresRunStorage,
+            run,
+            (
+                "has_run_stats_index_cols",
+                "has_bulk_actions_selector_cols",
+                "has_backfill_id_column",
+                "has_bulk_action_job_name_column",
+                "has_backfill_tags_table",
+            ),
+        ),
+        (PostgresScheduleStorage, schedule, ("has_instigators_table", "has_secondary_index_table")),
+    ):
+        for name in names:
+            assert getattr(stock, name)(ours) is True, name
+            assert getattr(ours, name)() is True, name
+    for table in ("event_logs", "asset_keys", "dynamic_partitions", "concurrency_limits", "concurrency_slots", "pending_steps"):
+        assert PostgresEventLogStorage.has_table(event, table)
+        assert event.has_table(table)
+    assert not event.has_table("no such table")
+    assert event.has_asset_key_index_cols()
+    assert len({id(part._engine) for part in (run, event, schedule)}) == 1
+    run._engine.dispose()
+
+
+def test_what_a_step_prints_goes_into_its_files_and_our_lines_to_the_console_too(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", CAPTURE],
+        env={**os.environ, "DAGSTER_HOME": str(tmp_path), "PHANTOMS_LOG_FORMAT": "json"},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    out, err = (next(tmp_path.rglob(f"*.{kind}")).read_text() for kind in ("out", "err"))
+    assert sorted(out.split("\n")) == sorted(["printed", "by a child", ""])
+    assert "an error of it" in err
+    assert "a line of ours" in err
+    assert next(tmp_path.rglob("*.complete"))
+    assert done.stdout == "afterwards\n"
+    [line] = done.stderr.splitlines()
+    assert json.loads(line)["message"] == "a line of ours"
+
+
+# --- pools
+
+
+def test_a_pool_lets_through_as_many_runs_as_there_are_workers_for_them(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path, worker_slots={"script": 3, "default": 2, "make": 1, "youtube_variant": 2})
+    limits = pool_limits(settings)
+    assert limits["script"] == 3 + 1 + 2
+    assert limits["variant"] == 2 + 1 + 1 + 3 * 1 + 2
+    assert limits["analytics"] == 1
+    assert set(limits) == {"analytics", *(stage.pool for stage in STAGES.values())}
+    assert json.loads((prepare(tmp_path, settings) / POOLS_FILE).read_text()) == limits
+
+
+def test_a_limit_that_is_set_holds_and_one_of_no_pool_is_refused() -> None:
+    assert pool_limits(Settings(dagster_pools={"render": 1}))["render"] == 1
+    with pytest.raises(InvalidInput, match="unknown pool 'redner'; the pools are analytics, script"):
+        pool_limits(Settings(dagster_pools={"redner": 1}))
