@@ -16,6 +16,14 @@ NAMES = {
     "pools": "16 processes on 5 slots and 20 calls a second: never more, hardly less, in order, slots of the killed return",
     "neighbour": "one poisoned video among a hundred: the others finish in the same time",
     "stores": "Redis killed, FLUSHALL, PostgreSQL restarted in mid-run: all finish, none lost, none doubled",
+    "inflight": "500 calls of 30 s in flight in one worker process, under 300 MB",
+    "hosts": "workers on two hosts share the load; one is cut off, one killed: nothing lost, nothing doubled",
+    "runs": "CPU of a run on our workers and on the stock launcher, and how soon its first step begins",
+    "throughput": "1,000 videos through all stages: CPU of orchestration, and how many a second",
+    "latency": "one video on an idle stack: brief to review under 10 s, approval to posts under 6 s, and where the time goes",
+    "planner": "a look of the advance sensor at 10,000 and 100,000 videos: under 100 and 500 ms",
+    "flood": "2,000 new videos while 20 approved ones are published: these take as long as alone",
+    "kills": "50 kill -9 of every kind of process over 300 videos in the whole stack: all posted once, soon resumed",
     "guards": "what an admission and a breaker check cost",
 }
 _PACKAGE = "phantoms_dagster_tests.benchmarks"

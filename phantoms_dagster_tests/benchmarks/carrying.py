@@ -57,15 +57,15 @@ def wait_until_ended(
     said = 0.0
     while time.monotonic() < deadline:
         try:
+            # In this order: what is registered after the first look must be seen by the second.
+            all_here = total is None or len(bench.rows("SELECT id FROM phantoms.videos WHERE registered_at IS NOT NULL")) >= total
             left = bench.rows(_OPEN)
             share = done_share(bench)
         except DBAPIError:
             time.sleep(POLL_SECONDS)  # it is being restarted
             continue
         during(share)
-        if not left and (
-            total is None or len(bench.rows("SELECT id FROM phantoms.videos WHERE registered_at IS NOT NULL")) >= total
-        ):
+        if all_here and not left:
             return True
         if time.monotonic() - said > 10 and sys.stderr.isatty():
             said = time.monotonic()

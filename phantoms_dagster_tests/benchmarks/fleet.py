@@ -25,12 +25,11 @@ from datetime import UTC, datetime
 from typing import Any
 from unittest import mock
 
-from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
-from phantoms_dagster.domain.stages import STAGES, stage
+from phantoms_dagster.domain.stages import stage
 from phantoms_dagster.domain.work import OpenRun, PlannedRun, RunContext
-from phantoms_dagster.production.planner import plan
+from phantoms_dagster.production.planner import Pace, plan
 from phantoms_dagster.wiring import Workshop
 from phantoms_dagster.wiring import pipeline as wiring
 from phantoms_dagster.wiring.pipeline import Pipeline
@@ -68,34 +67,21 @@ class Carrier:
             # Not all workers at the same range: the claim would give it to one of them and send the others away.
             random.shuffle(planned)
             for run in planned[: RUNS_AT_ONCE - len(self._runs)]:
-                self._runs[asyncio.create_task(self._carry(run))] = OpenRun(run.stage, run.first, run.last)
+                self._runs[asyncio.create_task(self._carry(run))] = OpenRun(run.work, run.first, run.last)
             await asyncio.sleep(LOOK_SECONDS * random.uniform(0.6, 1.4))
 
     def _planned(self) -> list[PlannedRun]:
         settings = self._workshop.settings
-        return plan(
-            self._workshop.planning().ready(list(STAGES)),
-            order=registered(self._workshop.engine),
-            open_runs=list(self._runs.values()),
-            batch_size=settings.batch_size,
-            runs_per_stage=settings.runs_per_stage,
-            now=datetime.now(UTC),
-        )
+        pace = Pace(batch_size=settings.batch_size, runs_per_stage=settings.runs_per_stage)
+        return plan(self._workshop.planning(), open_runs=list(self._runs.values()), pace=pace, now=datetime.now(UTC))
 
     async def _carry(self, run: PlannedRun) -> None:
         self._count += 1
         context = RunContext(run_id=f"bench-{self._number}-{self._count}", by="sensor")
         try:
-            await self._pipeline.runner.run(stage(run.stage), run.keys, context)
+            await self._pipeline.runner.run(stage(run.work), run.keys, context)
         except Exception:
-            log.exception("a run of %s broke off", run.stage)
-
-
-def registered(engine: Engine) -> Mapping[str, int]:
-    """The place of each video, as Dagster lists its partitions."""
-    statement = text("SELECT key FROM phantoms.videos WHERE registered_at IS NOT NULL ORDER BY id")
-    with engine.connect() as connection:
-        return {key: place for place, key in enumerate(connection.execute(statement).scalars())}
+            log.exception("a run of %s broke off", run.work)
 
 
 async def carry(number: int, options: Mapping[str, Any]) -> None:

@@ -2,15 +2,19 @@
 
 Only our own work is stood in for; other people's APIs are the sandbox over HTTP. The neural voice becomes a prepared sound of
 the right length, and the studio remembers what it found out about a file: every film of the sandbox's fast renders has
-the same bytes, so ffmpeg probes, measures and thumbnails them once a process instead of once a video.
+the same bytes, so ffmpeg probes, measures and thumbnails them once a world instead of once a video.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import shutil
+import uuid
 import wave
+from collections import defaultdict
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from phantoms_dagster.domain.models import Channel, MediaFile, Platform, Probe, Script, Sentence, VoiceoverOutput
@@ -21,6 +25,42 @@ SECONDS = 15.0
 _RATE = 8_000
 
 
+class Memory:
+    """Small answers by name. In files of the world's data directory too: a run is a fresh process, and would know nothing."""
+
+    def __init__(self) -> None:
+        home = os.environ.get("PHANTOMS_HOME")
+        self._folder = Path(home) / "remembered" if home else None
+        self._known: dict[str, bytes] = {}
+        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    async def recall(self, name: str, make: Callable[[], Awaitable[bytes]], *, worth: Callable[[bytes], bool] = bool) -> bytes:
+        """What is known by that name, else what `make` answers, asked once at a time; kept if it is `worth` it."""
+        if (known := self._read(name)) is not None:
+            return known
+        async with self._locks[name]:
+            if (known := self._read(name)) is not None:
+                return known
+            made = await make()
+            if worth(made):
+                self._write(name, made)
+            return made
+
+    def _read(self, name: str) -> bytes | None:
+        if name not in self._known and self._folder is not None and (path := self._folder / name).exists():
+            self._known[name] = path.read_bytes()
+        return self._known.get(name)
+
+    def _write(self, name: str, value: bytes) -> None:
+        self._known[name] = value
+        if self._folder is not None:
+            self._folder.mkdir(exist_ok=True)
+            # Other processes see it whole or not at all.
+            unfinished = self._folder / f".{uuid.uuid4().hex}"
+            unfinished.write_bytes(value)
+            unfinished.replace(self._folder / name)
+
+
 class PreparedVoice:
     """Implements `ports.Voice`: fifteen seconds of silence, made once, with times for the script's own sentences."""
 
@@ -28,21 +68,19 @@ class PreparedVoice:
 
     def __init__(self, store: MediaStore) -> None:
         self._store = store
-        self._made: asyncio.Task[MediaFile] | None = None
+        self._memory = Memory()
 
     async def speak(self, script: Script, channel: Channel) -> VoiceoverOutput:
         """See the port."""
-        if self._made is None:
-            self._made = asyncio.get_running_loop().create_task(self._make())
         texts = [(-1, script.hook), *((n, scene.narration) for n, scene in enumerate(script.scenes))]
         length = SECONDS / len(texts)
         sentences = tuple(
             Sentence(text=text, scene=scene, start=n * length, end=(n + 1) * length) for n, (scene, text) in enumerate(texts)
         )
-        audio = await asyncio.shield(self._made)
+        audio = MediaFile.model_validate_json(await self._memory.recall("voiceover", self._make))
         return VoiceoverOutput(audio=audio, seconds=SECONDS, sentences=sentences, voice=f"prepared/{channel.voice}")
 
-    async def _make(self) -> MediaFile:
+    async def _make(self) -> bytes:
         folder = self._store.scratch()
         try:
             path = folder / "voiceover.wav"
@@ -51,7 +89,7 @@ class PreparedVoice:
                 file.setsampwidth(2)
                 file.setframerate(_RATE)
                 file.writeframes(bytes(2 * int(SECONDS * _RATE)))
-            return await self._store.add(path)
+            return (await self._store.add(path)).model_dump_json().encode()
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -61,33 +99,34 @@ class RememberingStudio:
 
     def __init__(self) -> None:
         self._real = FfmpegStudio()
-        self._probes: dict[tuple[str, bool], Probe] = {}
-        self._stills: dict[str, bytes] = {}
-        self._kept: dict[tuple[str, Platform], bool] = {}
+        self._memory = Memory()
 
     async def probe(self, path: Path, *, loudness: bool = False) -> Probe:
         """See the port."""
-        key = (_digest(path), loudness)
-        if key not in self._probes:
-            self._probes[key] = await self._real.probe(path, loudness=loudness)
-        return self._probes[key]
+
+        async def ask() -> bytes:
+            return (await self._real.probe(path, loudness=loudness)).model_dump_json().encode()
+
+        name = f"{_digest(path)}-{'loudness' if loudness else 'probe'}"
+        return Probe.model_validate_json(await self._memory.recall(name, ask))
 
     async def thumbnail(self, path: Path, destination: Path) -> None:
         """See the port."""
-        key = _digest(path)
-        if key not in self._stills:
+
+        async def ask() -> bytes:
             await self._real.thumbnail(path, destination)
-            self._stills[key] = destination.read_bytes()
-        destination.write_bytes(self._stills[key])
+            return destination.read_bytes()
+
+        destination.write_bytes(await self._memory.recall(f"{_digest(path)}-still", ask))
 
     async def fit(self, path: Path, platform: Platform, destination: Path) -> str:
         """See the port. Only `kept` is remembered: anything else writes a file of its own."""
-        key = (_digest(path), platform)
-        if self._kept.get(key):
-            return "kept"
-        how = await self._real.fit(path, platform, destination)
-        self._kept[key] = how == "kept"
-        return how
+
+        async def ask() -> bytes:
+            return (await self._real.fit(path, platform, destination)).encode()
+
+        kept = await self._memory.recall(f"{_digest(path)}-{platform}", ask, worth=lambda how: how == b"kept")
+        return kept.decode()
 
 
 def _digest(path: Path) -> str:

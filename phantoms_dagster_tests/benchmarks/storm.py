@@ -56,7 +56,7 @@ def run(options: argparse.Namespace) -> Report:
         report.setting["kinds"] = " ".join(options.kinds)
     report.notes += [
         "workers run the product's planner and StageRunner without Dagster; pools are widened, waits shortened by settings",
-        "the voice is a prepared sound, and a film's bytes are probed and measured once a process (see standins)",
+        "the voice is a prepared sound, and a film's bytes are probed and measured once a world (see standins)",
     ]
     settings = {"PHANTOMS_ATTEMPTS": str(options.attempts), "PHANTOMS_CALL_SECONDS": str(CALL_SECONDS)}
     with open_bench(seed=options.seed, settings=settings) as bench:

@@ -100,10 +100,16 @@ class Bench:
     sandbox: Sandbox
     environment: dict[str, str]
     stack: contextlib.ExitStack
+    stand_ins: Supervisor
     fleets: int = 0
     warnings: list[str] = field(default_factory=list)
 
     # --- processes
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """The processes of `postgres`, `valkey` and `sandbox`, as far as they run."""
+        return {**self.servers.pids, **self.stand_ins.pids}
 
     def fleet(self, role: str, count: int, *, settings: Mapping[str, str] | None = None, **options: Any) -> Fleet:
         """Start worker processes (see `fleet`); they end with this world at the latest."""
@@ -117,8 +123,8 @@ class Bench:
 
     # --- videos
 
-    def channels(self, count: int, platforms: Sequence[Platform] = tuple(Platform)) -> list[Channel]:
-        """Channels of their own accounts: one account posts one video at a time."""
+    def channels(self, count: int, platforms: Sequence[Platform] = tuple(Platform), *, first: int = 0) -> list[Channel]:
+        """Channels of their own accounts: one account posts one video at a time. They are numbered from `first`."""
         made = [
             Channel(
                 name=f"channel-{n}",
@@ -127,25 +133,34 @@ class Bench:
                 target_seconds=15,
                 accounts=dict.fromkeys(platforms, f"account-{n}"),
             )
-            for n in range(count)
+            for n in range(first, first + count)
         ]
         self.workshop.catalogue().put_channels(made)
         return made
 
     def add_videos(
-        self, count: int, *, platforms: Sequence[Platform] = tuple(Platform), topic: str = "Ocean facts", register: bool = True
+        self,
+        count: int,
+        *,
+        platforms: Sequence[Platform] = tuple(Platform),
+        topic: str = "Ocean facts",
+        register: bool = True,
+        first: int = 0,
     ) -> list[str]:
-        """Add videos, on a channel for every few of them; their keys. Unregistered ones wait, as those new to Dagster do."""
-        channels = self.channels(max(1, -(-count // VIDEOS_PER_CHANNEL)), platforms)
+        """Add videos, on a channel for every few of them; their keys. Unregistered ones wait, as those new to Dagster do.
+
+        Later ones of the same world are numbered from another `first`, and so get channels of their own.
+        """
+        channels = self.channels(max(1, -(-count // VIDEOS_PER_CHANNEL)), platforms, first=first)
         briefs = [
             Brief(
                 title=f"{topic} number {n:04d}",
                 angle="One surprising fact, told in fifteen seconds.",
                 facts=(f"Fact {n:04d} is not like the others.",),
-                channel=channels[n % len(channels)].name,
+                channel=channels[(n - first) % len(channels)].name,
                 platforms=tuple(platforms),
             )
-            for n in range(count)
+            for n in range(first, first + count)
         ]
         keys = [added.key for added in self.workshop.catalogue().add(briefs, source="benchmark")]
         if register:
@@ -159,25 +174,28 @@ class Bench:
 
 
 @contextlib.contextmanager
-def open_bench(*, seed: int = 1, settings: Mapping[str, str] | None = None) -> Iterator[Bench]:
+def open_bench(
+    *, seed: int = 1, settings: Mapping[str, str] | None = None, quick: bool = True, durable: bool = False
+) -> Iterator[Bench]:
     """Servers, schema, sandbox and settings of one benchmark, in a folder that is gone afterwards.
 
-    `settings`: environment variables for this world and its workers, on top of the quick ones.
+    `settings`: environment variables for this world and its workers, on top of the quick ones and wide pools, or, when not
+    `quick`, of the product's own defaults. `durable`: PostgreSQL and Valkey flush to the disk, as for users.
     """
     for name in [n for n in os.environ if n.startswith("PHANTOMS_")]:
         del os.environ[name]  # a benchmark touches nobody's real accounts, nor somebody's running servers
     with contextlib.ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="phantoms-bench-", ignore_cleanup_errors=True)))
         warnings: list[str] = []
-        servers = EmbeddedServers(home, durable=False, notify=warnings.append)
+        servers = EmbeddedServers(home, durable=durable, notify=warnings.append)
         urls = stack.enter_context(servers)
         port = free_port(0)
         chosen = {
-            **QUICK,
-            "PHANTOMS_POOLS": wide_pools(),
+            **({**QUICK, "PHANTOMS_POOLS": wide_pools()} if quick else {}),
             **(settings or {}),
             "PHANTOMS_HOME": str(home),
             "PHANTOMS_DATABASE_URL": urls.database_url,
+            "PHANTOMS_DAGSTER_DATABASE_URL": urls.dagster_database_url,
             "PHANTOMS_REDIS_URL": urls.redis_url,
             "PHANTOMS_SANDBOX": "on",
             "PHANTOMS_RENDERER": "shotstack",
@@ -187,17 +205,17 @@ def open_bench(*, seed: int = 1, settings: Mapping[str, str] | None = None) -> I
         upgrade(urls.database_url)
         client = stack.enter_context(httpx.Client(trust_env=False, timeout=30))
         sandbox = Sandbox(f"http://127.0.0.1:{port}", client)
-        _start_sandbox(stack, home, sandbox, port, seed, environment)
+        stand_ins = _start_sandbox(stack, home, sandbox, port, seed, environment)
         sandbox.configure(**UNLIMITED)
         workshop = Workshop(_settings(chosen))
         stack.callback(workshop.close)
-        bench = Bench(home, servers, urls, workshop, sandbox, environment, stack, warnings=warnings)
+        bench = Bench(home, servers, urls, workshop, sandbox, environment, stack, stand_ins, warnings=warnings)
         yield bench
 
 
 def _start_sandbox(
     stack: contextlib.ExitStack, home: Path, sandbox: Sandbox, port: int, seed: int, environment: Mapping[str, str]
-) -> None:
+) -> Supervisor:
     argv = (sys.executable, "-m", "phantoms_dagster.cli.main", "sandbox", "--port", str(port), "--seed", str(seed))
 
     def ready() -> bool:
@@ -210,6 +228,7 @@ def _start_sandbox(
     supervisor = Supervisor([spec], logs=home / "logs")
     stack.callback(supervisor.stop)
     supervisor.start()
+    return supervisor
 
 
 def _settings(chosen: Mapping[str, str]) -> Settings:

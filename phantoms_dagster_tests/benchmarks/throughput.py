@@ -1,0 +1,85 @@
+"""*throughput*: 1,000 videos through all stages on a whole stack, with answers at once and with 50 ms a call.
+
+What is measured is orchestration: the voice and the film are prepared ones, the render API's file is small and probed once, posts
+go to the stand-ins of YouTube, TikTok and Instagram, a reviewer in this process approves whatever is rendered. A video has ten
+stages on three platforms. CPU is that of every process of ours, Dagster's daemon, code server, web server and the metrics included;
+PostgreSQL, Valkey and the sandbox are told apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+
+from phantoms_dagster.domain.stages import STAGES
+from phantoms_dagster_tests.benchmarks import carrying, truth
+from phantoms_dagster_tests.benchmarks.report import Report
+from phantoms_dagster_tests.benchmarks.stack import STAND_INS, open_stack
+from phantoms_dagster_tests.benchmarks.world import Reviewer, wide_pools
+
+CPU_MS_TARGET = 3.0
+RATE_TARGET = 430.0
+OURS = ("workers", "code-server", "daemon", "webserver", "metrics")
+STORES = ("postgres", "valkey")
+SETTINGS = {
+    "PHANTOMS_BATCH_SIZE": "250",
+    "PHANTOMS_RUNS_PER_STAGE": "1",
+    "PHANTOMS_GATHER_SECONDS": "30",
+    "PHANTOMS_IN_FLIGHT": "250",
+    "PHANTOMS_LOG_LEVEL": "WARNING",
+    "PHANTOMS_POOLS": wide_pools(250),
+}
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of this benchmark."""
+    parser.add_argument("--videos", type=int, default=1000, help="how many videos (1000)")
+    parser.add_argument("--seconds", type=float, default=300, help="give up after so long (300)")
+    parser.add_argument("--batch", type=int, default=int(SETTINGS["PHANTOMS_BATCH_SIZE"]), help="videos a run")
+    parser.add_argument("--latency", type=float, nargs="*", default=[0.0, 0.05], help="seconds of each call, one leg each (0 0.05)")
+
+
+def run(options: argparse.Namespace) -> Report:
+    """One leg for each latency."""
+    report = Report("throughput", {"videos": options.videos, "batch": options.batch, "stages a video": len(STAGES)})
+    for latency in options.latency:
+        _leg(report, options, latency)
+    return report
+
+
+def _leg(report: Report, options: argparse.Namespace, latency: float) -> None:
+    name, work = f"{latency * 1000:.0f} ms", options.videos * len(STAGES)
+    settings = {**SETTINGS, "PHANTOMS_BATCH_SIZE": str(options.batch)}
+    with open_stack(module=STAND_INS, settings=settings, durable=True) as stack:
+        bench = stack.bench
+        if latency:
+            bench.sandbox.fault("*", "latency", seconds=latency)
+        before, started = stack.cpu(), time.monotonic()
+        bench.add_videos(options.videos, register=False)
+        with Reviewer(bench, every_seconds=1.0):
+            ended = carrying.wait_until_ended(bench, seconds=options.seconds, total=options.videos)
+        seconds = time.monotonic() - started
+        cpu = {service: used - before.get(service, 0.0) for service, used in stack.cpu().items()}
+        found, seen, letters = carrying.fates(bench), truth.compare(bench), truth.letters(bench)
+        runs = stack.dagster_rows("SELECT count(*) AS n FROM runs")[0]["n"]
+    if not ended:
+        report.problems.append(f"{name}: not at its end after {options.seconds:g} s")
+    report.problems += [*found.stuck[:5], *seen.problems[:5], *(json.dumps(x, default=str)[:300] for x in letters[:5])]
+    posted, wanted = found.counts["posted"], options.videos * 3
+    report.check(f"{name}: posted exactly once", posted, str(wanted), ok=posted == wanted and not any(seen.doubled.values()))
+    each = {service: round(used * 1000 / work, 3) for service, used in cpu.items()}
+    ours = sum(each[service] for service in OURS if service in each)
+    if latency:
+        report.check(
+            f"{name}: video-stages a second", round(work / seconds, 1), f">= {RATE_TARGET:g}", ok=work / seconds >= RATE_TARGET
+        )
+        report.tell(f"{name}: CPU-ms a video and stage, ours", round(ours, 2))
+    else:
+        report.tell(f"{name}: video-stages a second", round(work / seconds, 1))
+        report.check(f"{name}: CPU-ms a video and stage, ours", round(ours, 2), f"<= {CPU_MS_TARGET:g}", ok=ours <= CPU_MS_TARGET)
+    report.tell(f"{name}: seconds", round(seconds, 1))
+    report.tell(f"{name}: videos a second", round(options.videos / seconds, 1))
+    report.tell(f"{name}: ours by service, CPU-ms", {service: each[service] for service in OURS if service in each})
+    report.tell(f"{name}: stores and sandbox, CPU-ms", {service: value for service, value in each.items() if service not in OURS})
+    report.tell(f"{name}: runs", runs)
