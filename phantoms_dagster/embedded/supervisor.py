@@ -23,7 +23,7 @@ from phantoms_dagster.embedded.processes import Child, ProcessSpec
 __all__ = ["ProcessFailed", "ProcessSpec", "Supervisor", "interrupt_on_signals"]
 
 # Longer than any of ours takes to find out that it cannot work; what ran so long and is killed comes back at once.
-STEADY_SECONDS = 20.0
+STEADY_SECONDS = 10.0
 FIRST_READY_PAUSE = 0.02
 LONGEST_READY_PAUSE = 0.25
 

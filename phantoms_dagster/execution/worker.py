@@ -213,6 +213,8 @@ def load(module: str) -> None:
     for name in IMPORTED_BY_RUNS:
         importlib.import_module(name)
     wire.tls()
+    if settings_module.load().media_url:
+        importlib.import_module("phantoms_dagster.media.s3")
     for value in vars(importlib.import_module(module)).values():
         if isinstance(value, dg.Definitions):
             value.get_repository_def().get_all_jobs()

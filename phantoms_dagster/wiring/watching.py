@@ -15,6 +15,7 @@ from phantoms_dagster.resilience.redis_scripts import RedisLost, Scripts, redis_
 from phantoms_dagster.resilience.scopes import ROUTES
 from phantoms_dagster.resilience.usage import RateUse, rates_used
 from phantoms_dagster.settings import Settings
+from phantoms_dagster.wiring import media
 from phantoms_dagster.wiring.limits import breaker_policy, pool_overrides
 
 
@@ -88,7 +89,7 @@ class Watcher:
 def known_breaker(name: str) -> str:
     """The name, when there is or may be such a breaker: an integration's, or `integration:account`. Raises NotFound."""
     integration, _, account = name.partition(":")
-    known = sorted({*ROUTES, *(route.integration for routes in ROUTES.values() for route in routes if route.integration)})
+    known = sorted({media.INTEGRATION, *ROUTES, *(route.integration for routes in ROUTES.values() for route in routes if route.integration)})
     if integration not in known or (":" in name and not account):
         raise NotFound(f"no breaker {name!r}; they are {', '.join(known)}, and one for each account, such as youtube:main")
     return name

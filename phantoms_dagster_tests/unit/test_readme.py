@@ -53,7 +53,8 @@ def rooms_table() -> str:
     rows.append(
         "| `phantoms_dagster_tests/` | unit, contract (adapters against the sandbox), integration (real servers) and more |"
     )
-    rows.append("| `docs/` | [architecture.md](docs/architecture.md) and the decisions, one [ADR](docs/adr) each |")
+    pages = "[architecture.md](docs/architecture.md), [scaling.md](docs/scaling.md)"
+    rows.append(f"| `docs/` | {pages} and the decisions, one [ADR](docs/adr) each |")
     return "\n".join(rows)
 
 
