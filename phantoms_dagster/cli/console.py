@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from typing import Any, NoReturn
 import httpx
 import typer
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 from rich.console import Console
 from rich.markup import escape
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
@@ -56,6 +58,11 @@ def plain_errors() -> Iterator[None]:
         _stop(str(error), FAILED)
     except ValidationError as error:
         _stop(_invalid(error), BAD_INPUT)
+    except SettingsError as error:
+        # It names the field in quotes, and never what was given for it.
+        field = re.search(r'field "(\w+)"', str(error))
+        name = f"PHANTOMS_{field[1].upper()}" if field else "a setting"
+        _stop(f"{name} cannot be read: it must be JSON, as the README's table of settings shows", BAD_INPUT)
     except UnicodeEncodeError:
         _stop("an argument contains bytes that are not UTF-8", BAD_INPUT)
     except SQLAlchemyError as error:

@@ -192,3 +192,10 @@ def test_a_reader_that_goes_away_early_causes_no_noise(database_url: str) -> Non
     environment = {**os.environ, "PHANTOMS_DATABASE_URL": database_url}
     done = subprocess.run(["bash", "-c", command], env=environment, capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_a_setting_that_is_no_json_is_named_and_its_value_is_not() -> None:
+    result = phantoms("status", POOLS=SECRET)
+    assert result.exit_code == 2
+    assert "PHANTOMS_POOLS cannot be read: it must be JSON" in result.stderr
+    assert SECRET not in result.output
