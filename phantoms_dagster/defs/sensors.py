@@ -86,6 +86,9 @@ def advance_sensor(
             time.sleep(PAUSE_SECONDS)
     if not runs:
         yield dg.SkipReason("nothing is ready, or it has a run already")
+    elif _was_stopped(context):
+        yield dg.SkipReason("the sensor was stopped while it waited")
+        return
     for run in runs:
         chain = run.work in CHAINS
         yield dg.RunRequest(
@@ -99,6 +102,12 @@ def advance_sensor(
                 tags.PRIORITY: str(run.priority),
             },
         )
+
+
+def _was_stopped(context: dg.SensorEvaluationContext) -> bool:
+    """Whether a person has turned the sensor off since this evaluation began: what became ready since is theirs."""
+    states = context.instance.all_instigator_state()
+    return any(state.name == context.sensor_name and state.status.value == "STOPPED" for state in states)
 
 
 def tick(instance: dg.DagsterInstance, workshop: Workshop) -> list[PlannedRun]:

@@ -6,19 +6,21 @@ import json
 from typing import Any
 
 from sqlalchemy import Engine, create_engine
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from phantoms_dagster.domain.errors import InvalidInput
 
-_OPTIONS: dict[str, Any] = {
-    "pool_pre_ping": True,  # a restarted server costs one extra round trip, not a failed stage
-    "connect_args": {"connect_timeout": 10, "application_name": "phantoms"},
-    "json_serializer": lambda value: json.dumps(value, ensure_ascii=False, separators=(",", ":")),
-}
+# A machine that loses its power says goodbye to nobody: the server would wait two hours for the rest of its transaction, and keep
+# the rows locked that another machine is to take over. A runner's transactions last milliseconds; the time is that of a run
+# worker's lease. Retirement deletes files and partitions inside a transaction, so a command may be silent for longer.
+RUNNER_SILENT_SECONDS = 30.0
+COMMAND_SILENT_SECONDS = 600.0
+# The other way round: a server that is gone is noticed within a minute, and not after the kernel's own two hours.
+_LOST_SERVER = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3, "tcp_user_timeout": 60_000}
 
 
-def _url(url: str) -> str:
+def _place(url: str) -> URL:
     try:
         parsed = make_url(url)
     except Exception as error:  # SQLAlchemy raises its own ArgumentError and plain ValueErrors for a bad port
@@ -27,14 +29,32 @@ def _url(url: str) -> str:
         ) from error
     if not parsed.drivername.startswith(("postgresql", "postgres")):
         raise InvalidInput(f"the database must be PostgreSQL, not {parsed.drivername}")
-    return parsed.set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
+    return parsed.set(drivername="postgresql+psycopg")
+
+
+def _options(place: URL, pool_size: int, silent_seconds: float) -> dict[str, Any]:
+    """What the URL itself says goes before ours."""
+    given = place.query.get("options", "")
+    options = (
+        f"-c idle_in_transaction_session_timeout={silent_seconds * 1000:.0f} {given if isinstance(given, str) else ' '.join(given)}"
+    )
+    lost_server = {name: value for name, value in _LOST_SERVER.items() if name not in place.query}
+    return {
+        "pool_size": pool_size,
+        "max_overflow": pool_size,
+        "pool_pre_ping": True,  # a restarted server costs one extra round trip, not a failed stage
+        "connect_args": {"connect_timeout": 10, "application_name": "phantoms", "options": options.strip(), **lost_server},
+        "json_serializer": lambda value: json.dumps(value, ensure_ascii=False, separators=(",", ":")),
+    }
 
 
 def engine(url: str, *, pool_size: int = 2) -> Engine:
     """A pooled engine for commands, sensors and migrations. Raises InvalidInput for a URL that is not PostgreSQL's."""
-    return create_engine(_url(url), pool_size=pool_size, max_overflow=pool_size, **_OPTIONS)
+    place = _place(url)
+    return create_engine(place, **_options(place, pool_size, COMMAND_SILENT_SECONDS))
 
 
 def async_engine(url: str, *, pool_size: int = 4) -> AsyncEngine:
     """A pooled engine for a runner's event loop. It belongs to the loop it is first used on."""
-    return create_async_engine(_url(url), pool_size=pool_size, max_overflow=pool_size, **_OPTIONS)
+    place = _place(url)
+    return create_async_engine(place, **_options(place, pool_size, RUNNER_SILENT_SECONDS))
