@@ -40,6 +40,16 @@ _DONE = """
     SELECT count(*) AS n FROM phantoms.stages s JOIN phantoms.videos v ON v.id = s.video_id
     WHERE v.key = ANY(:keys) AND s.state = 'done'
 """
+_STOP = text(
+    """
+    UPDATE phantoms.stages s SET state = 'blocked', ready_at = NULL, retry_at = NULL FROM phantoms.videos v
+    WHERE v.id = s.video_id AND v.key = ANY(:keys) AND s.state IN ('ready', 'deferred')
+    """
+)
+_DUE = """
+    SELECT count(*) AS n FROM phantoms.stages s JOIN phantoms.videos v ON v.id = s.video_id
+    WHERE v.key = ANY(:keys) AND s.state IN ('ready', 'deferred', 'running')
+"""
 _OPEN = "SELECT count(*) AS n FROM runs WHERE status NOT IN ('SUCCESS', 'FAILURE', 'CANCELED')"
 
 
@@ -126,12 +136,14 @@ def _used(stack: BenchStack) -> float:
 
 
 def _take_away(stack: BenchStack, keys: Sequence[str]) -> None:
-    """Retire what is left of a flood, and let runs that are under way end."""
-    with stack.bench.workshop.engine.begin() as connection:
-        connection.execute(
-            text("UPDATE phantoms.videos SET retired_at = clock_timestamp() WHERE key = ANY(:keys)"), {"keys": list(keys)}
-        )
-    _drain(stack)
+    """Let nothing of a flood be due any more, and wait until what is under way has ended."""
+
+    def ended() -> bool:
+        with stack.bench.workshop.engine.begin() as connection:
+            connection.execute(_STOP, {"keys": list(keys)})
+        return stack.bench.rows(_DUE, keys=list(keys))[0]["n"] == 0 and stack.dagster_rows(_OPEN)[0]["n"] == 0
+
+    wait_for(ended, seconds=READY_SECONDS, what="the end of the flood", pause=0.5)
 
 
 def _drain(stack: BenchStack) -> None:

@@ -6,8 +6,8 @@ Two hosts of the benchmark's own making (`namespaces`), each with its own networ
 Then host-a's cable is pulled while it works, for longer than any lease, so that it comes back to runs that were resumed elsewhere.
 The workers that carry them are held for some seconds more: nobody stops those runs there, and their late writes do arrive.
 
-Then host-b loses its power while it works: all its processes end at once and nobody is told. Every video must be posted exactly
-once, without a person.
+Then host-b loses its power while it works, inside a transaction that has rows locked: all its processes end at once and nobody
+is told. Every video must be posted exactly once, without a person.
 """
 
 from __future__ import annotations
@@ -37,6 +37,9 @@ SHARE_BEFORE_CUT = 0.45
 RUNS_AFTER_RETURN = 4
 # Longer than the kernel waits before it sends again what was lost in a cut.
 STALL_SECONDS = 12.0
+# What the dead host has locked must be free when its runs are resumed, which they are when its workers' leases are over.
+LONGEST_LOCK_SECONDS = 45.0
+VIDEOS_LOCKED = 4
 LOOK_SECONDS = 0.05
 SETTINGS = {
     "PHANTOMS_BATCH_SIZE": "4",
@@ -110,6 +113,8 @@ class _Play:
     returned: float | None = None
     killed: _Blow | None = None
     stalled: list[int] = field(default_factory=list)
+    waiting: list[str] = field(default_factory=list)
+    freed: float | None = None
 
     def go_on(self, share: float) -> None:
         """Do what is due. `share`: of all stages that are there, how many are done."""
@@ -121,7 +126,8 @@ class _Play:
             if time.time() - self.cut.at >= self.cut_seconds:
                 first.reconnect()
                 self.returned = time.time()
-                self.world.bench.add_videos(self.second_wave, topic="Desert facts", register=False)
+                added = self.world.bench.add_videos(self.second_wave, topic="Desert facts", register=False)
+                self.waiting = added[-VIDEOS_LOCKED:]
         elif self.stalled:
             if time.time() - self.returned >= STALL_SECONDS:
                 self._signal(signal.SIGCONT)
@@ -129,7 +135,12 @@ class _Play:
         elif self.killed is None:
             carried = runs_by_host(self.record.all(), begin=self.returned, end=time.time())
             if carried.get(first.name, 0) >= RUNS_AFTER_RETURN:
+                if self.waiting:
+                    self.world.catch_inside_a_transaction(second, self.waiting)
+                    self.waiting = []
                 self.killed = self._strike(second, second.power_off)
+        elif self.freed is None and not self.world.transactions_of(second):
+            self.freed = time.time()
 
     def _cut_off(self) -> None:
         host = self.world.hosts[0]
@@ -172,6 +183,9 @@ def _weigh_hosts(report: Report, world: NetworkWorld, play: _Play, record: list[
     after = runs_by_host(record, begin=play.returned, end=killed.at)
     report.check("runs carried after its return", after, "both", ok=all(after.get(name, 0) > 0 for name in HOSTS))
     _weigh_blow(report, f"{killed.host.name} dead", killed, record)
+    locked = (play.freed or time.time()) - killed.at
+    free = play.freed is not None and locked < LONGEST_LOCK_SECONDS
+    report.check(f"{killed.host.name} dead: seconds until its locks were gone", round(locked, 1), "< 45", ok=free)
     report.problems += over[:10]
 
 

@@ -33,11 +33,18 @@ from phantoms_dagster.settings import Settings
 from phantoms_dagster.wiring import Workshop
 from phantoms_dagster_tests.benchmarks.memory import children_of
 from phantoms_dagster_tests.benchmarks.namespaces import NETWORK, SERVER, Host, open_network
+from phantoms_dagster_tests.benchmarks.network_processes import CAUGHT
 from phantoms_dagster_tests.benchmarks.stack import STAND_INS, wait_for
 from phantoms_dagster_tests.benchmarks.world import UNLIMITED, Bench, Sandbox, wide_pools
 
 PROCESSES = "phantoms_dagster_tests.benchmarks.network_processes"
 READY_SECONDS = 120.0
+CAUGHT_SECONDS = 30.0
+
+_TRANSACTIONS = """
+    SELECT count(*) AS n FROM pg_stat_activity
+    WHERE client_addr = CAST(:address AS inet) AND state IN ('idle in transaction', 'idle in transaction (aborted)')
+"""
 
 
 class _NetworkPostgres(Postgres):
@@ -94,7 +101,20 @@ class NetworkWorld:
 
     def log_of(self, host: Host) -> list[str]:
         """What the workers of a host have said, line by line."""
-        return (self.bench.home / "logs" / f"{_workers(host)}.log").read_text("utf-8", "replace").splitlines()
+        return self._said(_workers(host)).splitlines()
+
+    def catch_inside_a_transaction(self, host: Host, keys: Sequence[str]) -> None:
+        """Have a runner on that host lock the stages of these videos and come no further."""
+        name = f"{host.name}-caught"
+        host.run(name, (sys.executable, "-m", PROCESSES, "caught", *keys), self.bench.environment)
+        wait_for(lambda: CAUGHT in self._said(name), seconds=CAUGHT_SECONDS, what=f"a transaction on {host.name}")
+
+    def transactions_of(self, host: Host) -> int:
+        """How many transactions PostgreSQL keeps open that wait for that host."""
+        return int(self.bench.rows(_TRANSACTIONS, address=host.address)[0]["n"])
+
+    def _said(self, name: str) -> str:
+        return (self.bench.home / "logs" / f"{name}.log").read_text("utf-8", "replace")
 
     def ready(self) -> bool:
         """Whether a worker listens for every queue on every host, and the daemon's sensors have begun."""

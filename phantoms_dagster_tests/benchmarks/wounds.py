@@ -43,6 +43,10 @@ _TICKED = """
     WHERE timestamp > to_timestamp(:since) AT TIME ZONE 'UTC' AND status IN ({statuses})
 """
 
+# Which time of which ticks.
+_BEGUN = ("timestamp", "'STARTED', 'SKIPPED', 'SUCCESS', 'FAILURE'")
+_WELL_DONE = ("update_timestamp", "'SKIPPED', 'SUCCESS'")
+
 
 @dataclass
 class Wound:
@@ -80,11 +84,15 @@ class Killer:
     _watchers: list[threading.Thread] = field(default_factory=list)
 
     def strike(self, kind: str) -> Wound | None:
-        """Kill one process of that kind at once, or as soon as there is one; None when none came in time.
+        """Kill one process of that kind at once, or some time after there is one again; None when none came in time.
 
-        Work-horses, workers and their parent are struck while they carry a run that has started, if any comes.
+        Work-horses, workers and their parent are struck while they carry a run that has started, if any comes; code server and
+        daemon while they work.
         """
         if kind in (CODE_SERVER, DAEMON):
+            if not self._works(kind):
+                _first(lambda: self._works(kind), TARGET_SECONDS)
+                time.sleep(self.chance.uniform(0.5, 3))
             return self._kill(kind, lambda: self.stack.pids().get(kind.replace(" ", "-")), ())
         carried = _first(self._carried, TARGET_SECONDS)
         if not carried and kind == HORSE:
@@ -109,9 +117,15 @@ class Killer:
                 }
                 wound.again = max(went_on.values()) if len(went_on) == len(wound.runs) else None
             if wound.kind == DAEMON:
-                wound.again = self._tick(wound, "timestamp", "'STARTED', 'SKIPPED', 'SUCCESS', 'FAILURE'")
+                wound.again = self._tick(wound, *_BEGUN)
             if wound.kind in (CODE_SERVER, DAEMON):
-                wound.ticked = self._tick(wound, "update_timestamp", "'SKIPPED', 'SUCCESS'")
+                wound.ticked = self._tick(wound, *_WELL_DONE)
+
+    def _works(self, kind: str) -> bool:
+        if kind == CODE_SERVER:
+            return serves(code_port(self.stack))
+        last = next((wound for wound in reversed(self.wounds) if wound.kind == DAEMON), None)
+        return last is None or self._tick(last, *_BEGUN) is not None
 
     def _tick(self, wound: Wound, column: str, statuses: str) -> float | None:
         at: float | None = self.stack.dagster_rows(_TICKED.format(column=column, statuses=statuses), since=wound.at)[0]["at"]

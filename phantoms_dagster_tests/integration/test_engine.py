@@ -1,0 +1,62 @@
+"""Sessions: how long a runner that is gone can hold what others need, and what a URL may say about it."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError
+
+from phantoms_dagster.store import engine as engines
+from phantoms_dagster.store.engine import async_engine, engine
+from phantoms_dagster.store.transactions import passes
+
+
+def with_query(url: str, **parameters: str) -> str:
+    return make_url(url).update_query_dict(parameters).render_as_string(hide_password=False)
+
+
+async def shown(url: str, name: str) -> str:
+    database = async_engine(url)
+    try:
+        async with database.connect() as connection:
+            return str((await connection.execute(text(f"SHOW {name}"))).scalar_one())
+    finally:
+        await database.dispose()
+
+
+async def test_rows_that_a_silent_runner_has_locked_come_free(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A machine that lost its power inside a claim: nothing comes from it any more, and its connection is not closed either.
+    monkeypatch.setattr(engines, "RUNNER_SILENT_SECONDS", 0.5)
+    lock = text("SELECT pg_advisory_xact_lock(4711)")
+    gone, other = async_engine(database_url), async_engine(database_url)
+    try:
+        async with gone.connect() as silent:
+            await silent.execute(lock)
+            async with other.begin() as connection:
+                await connection.execute(text("SET LOCAL statement_timeout = '20s'"))
+                await connection.execute(lock)
+            # Should it be alive after all, its transaction is made anew, as after any lost connection.
+            with pytest.raises(DBAPIError) as refused:
+                await silent.execute(text("SELECT 1"))
+            assert passes(refused.value)
+    finally:
+        await gone.dispose()
+        await other.dispose()
+
+
+async def test_a_runner_may_be_silent_as_long_as_a_lease_and_a_command_for_longer(database_url: str) -> None:
+    assert await shown(database_url, "idle_in_transaction_session_timeout") == "30s"
+    database = engine(database_url)
+    try:
+        with database.connect() as connection:
+            assert connection.execute(text("SHOW idle_in_transaction_session_timeout")).scalar_one() == "10min"
+    finally:
+        database.dispose()
+
+
+async def test_what_a_url_says_about_its_sessions_holds(database_url: str) -> None:
+    url = with_query(database_url, options="-c idle_in_transaction_session_timeout=7s -c lock_timeout=9s", tcp_user_timeout="0")
+    assert await shown(url, "idle_in_transaction_session_timeout") == "7s"
+    assert await shown(url, "lock_timeout") == "9s"
+    assert await shown(with_query(database_url, options="-c lock_timeout=9s"), "idle_in_transaction_session_timeout") == "30s"
