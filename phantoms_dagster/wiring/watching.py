@@ -89,7 +89,8 @@ class Watcher:
 def known_breaker(name: str) -> str:
     """The name, when there is or may be such a breaker: an integration's, or `integration:account`. Raises NotFound."""
     integration, _, account = name.partition(":")
-    known = sorted({media.INTEGRATION, *ROUTES, *(route.integration for routes in ROUTES.values() for route in routes if route.integration)})
+    of_routes = {route.integration for routes in ROUTES.values() for route in routes if route.integration}
+    known = sorted({media.INTEGRATION, *ROUTES, *of_routes})
     if integration not in known or (":" in name and not account):
         raise NotFound(f"no breaker {name!r}; they are {', '.join(known)}, and one for each account, such as youtube:main")
     return name

@@ -91,8 +91,7 @@ async def carry(number: int, options: Mapping[str, Any]) -> None:
     if options.get("studio") != "real":
         parts["FfmpegStudio"] = RememberingStudio
     with mock.patch.multiple(wiring, **parts):
-        async with workshop.open() as pipeline:
-            await Carrier(workshop, pipeline, number).work()
+        await Carrier(workshop, await workshop.pipeline(), number).work()
 
 
 ROLES: Mapping[str, Callable[[int, Mapping[str, Any]], Coroutine[Any, Any, None]]] = {"carry": carry, **callers.ROLES}

@@ -52,8 +52,8 @@ def run(options: argparse.Namespace) -> Report:
     report = Report("kills", {name: getattr(options, name) for name in ("videos", "kills", "pause", "latency", "seed")})
     report.notes += [
         "the product's default settings (batches, workers, leases, supervision), but pools without rates and daily quotas",
-        f"a render whose submission got no answer is made again after {LOST_RENDER_SECONDS} s, not half an hour: the API has no read "
-        f"that would find it; the pool render has {RENDER_SLOTS} slots, so that a kill loses at most so many answers",
+        f"a render whose submission got no answer is made again after {LOST_RENDER_SECONDS} s, not half an hour: the API has no "
+        f"read that would find it; the pool render has {RENDER_SLOTS} slots, so that a kill loses at most so many answers",
         "voice and studio are the stand-ins of the storm; a person's approvals come at once",
         f"videos come in in {PORTIONS} portions, so that there is work for all stages while the kills fall",
         "resumed: the step of every killed run began again or the run ended, by Dagster's event log; of an idle worker: all slots "
