@@ -24,9 +24,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import FrameType
+from typing import Any
 
 from phantoms_dagster import settings as settings_module
 from phantoms_dagster.domain.errors import PhantomsError
+from phantoms_dagster.domain.stages import CHAINS
 from phantoms_dagster.execution.processes import die_with
 from phantoms_dagster.execution.queues import redis_url, slots_of
 from phantoms_dagster.resilience import wire
@@ -38,6 +40,8 @@ REAPER = "reaper"
 BACKOFF = (0.5, 30.0)
 STEADY_SECONDS = 30.0
 CHECK_SECONDS = 120
+# Of the stages before the approval.
+MAKING_NICENESS = 10
 # What a run imports only when it gets there. In the parent it costs once, after the fork 0.1 CPU-seconds a run.
 IMPORTED_BY_RUNS = (
     "certifi",
@@ -241,9 +245,22 @@ def bodies(settings: Settings, slots: Mapping[str, int]) -> dict[Slot, Callable[
     for queue, count in slots.items():
         for number in range(1, count + 1):
             found[Slot(queue, number)] = functools.partial(
-                run_worker.work, queue, number, url=url, lease_seconds=lease, grace_seconds=settings.worker_grace_seconds
+                _work, queue, number, url=url, lease_seconds=lease, grace_seconds=settings.worker_grace_seconds
             )
     return found
+
+
+def niceness(queue: str) -> int:
+    """How far the workers of a queue stand back when the processor is short: a flood of scripts must not delay a publish."""
+    making = {CHAINS["make"].name, *(stage.slug for stage in CHAINS["make"].stages)}
+    return MAKING_NICENESS if queue in making else 0
+
+
+def _work(queue: str, number: int, **options: Any) -> int:
+    from phantoms_dagster.execution import run_worker  # noqa: PLC0415 - see `load`
+
+    os.nice(niceness(queue))
+    return run_worker.work(queue, number, **options)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -15,8 +15,9 @@ from dagster_postgres import PostgresEventLogStorage, PostgresRunStorage, Postgr
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.stages import STAGES
 from phantoms_dagster.execution.home import POOLS_FILE, prepare
-from phantoms_dagster.execution.queues import pool_limits
+from phantoms_dagster.execution.queues import QUEUES, pool_limits
 from phantoms_dagster.execution.storage import PooledPostgresStorage
+from phantoms_dagster.execution.worker import niceness
 from phantoms_dagster.settings import Settings
 
 CAPTURE = """
@@ -104,3 +105,8 @@ def test_a_limit_that_is_set_holds_and_one_of_no_pool_is_refused() -> None:
     assert pool_limits(Settings(dagster_pools={"render": 1}))["render"] == 1
     with pytest.raises(InvalidInput, match="unknown pool 'redner'; the pools are analytics, script"):
         pool_limits(Settings(dagster_pools={"redner": 1}))
+
+
+def test_workers_that_make_videos_stand_back_for_those_that_publish_them() -> None:
+    making = {queue for queue in QUEUES if niceness(queue) > 0}
+    assert making == {"make", "script", "voiceover", "rendered_video"}
