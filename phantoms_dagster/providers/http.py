@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, BinaryIO
@@ -65,14 +65,28 @@ def retry_after(response: httpx.Response) -> float | None:
 
 
 async def send(
-    client: httpx.AsyncClient, method: str, url: str, *, provider: str, commits: bool = False, **request: Any
+    client: httpx.AsyncClient,
+    method: str,
+    url: str,
+    *,
+    provider: str,
+    commits: bool = False,
+    before: Callable[[], Awaitable[None]] | None = None,
+    **request: Any,
 ) -> httpx.Response:
     """One request, its answer read to the end.
 
     `commits` marks the one request of a protocol that makes something public or billable: when its answer is lost the
     outcome is `Unknown`; any other request's is `Transient`. A request that never left is `Transient` either way.
     Statuses are not judged here. `request`: what `httpx.AsyncClient.request` takes.
+
+    `before` is awaited right before the request leaves: not while it still waits for its turn in a pool, or a process that dies
+    then would leave calls in doubt that were never made. What it raises stops the request.
     """
+    if before is not None and getattr(client, "awaits_before", False):
+        request["extensions"] = {"phantoms": {"before": before}}
+    elif before is not None:
+        await before()
     try:
         return await client.request(method, url, **request)
     except httpx.HTTPError as error:

@@ -92,9 +92,15 @@ class ShotstackRenderer:
         """
         audio_url = await self._uploaded(job.audio)
         edit = build_edit(job, audio_url)
-        await about_to_bill()
         response = await send(
-            self._client, "POST", f"{self._edit}/render", provider=PROVIDER, commits=True, headers=self._headers, json=edit
+            self._client,
+            "POST",
+            f"{self._edit}/render",
+            provider=PROVIDER,
+            commits=True,
+            before=about_to_bill,
+            headers=self._headers,
+            json=edit,
         )
         if not response.is_success:
             raise _failure(response, commits=True)

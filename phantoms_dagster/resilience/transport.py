@@ -77,18 +77,27 @@ class _Call:
     scope: CallScope
     total: float
     permit: Permit
-    began: float
-    deadline: float
+    began: float = 0.0
+    deadline: float = 0.0
     status: int | None = None
     over: bool = False
+
+    def __post_init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        """Let its time run from now."""
+        self.began = asyncio.get_running_loop().time()
+        self.deadline = self.began + self.total
 
 
 class GuardedTransport(httpx.AsyncBaseTransport):
     """Guards `inner`. `scope` is what a call falls under unless its `extensions["phantoms"]` says otherwise.
 
     That extension is a CallScope, or a mapping with some of its fields (`{"account": "main"}`) and perhaps `total` seconds; so
-    an adapter can name its account without knowing this module. Raises NotYet when a call must wait longer than the patience
-    or a breaker is open, httpx.ReadTimeout past the total deadline, and otherwise what `inner` raises.
+    an adapter can name its account without knowing this module. A `before` in that mapping is awaited once the call may be sent
+    and right before it is; what it raises stops the call. Raises NotYet when a call must wait longer than the patience or a
+    breaker is open, httpx.ReadTimeout past the total deadline, and otherwise what `inner` raises.
     """
 
     def __init__(
@@ -116,10 +125,11 @@ class GuardedTransport(httpx.AsyncBaseTransport):
             why = getattr(error, "kind", type(error).__name__)
             self._observe(CallRecord(scope, request.method, request.url.host, "deferred", None, why, time.monotonic() - asked, 0.0))
             raise
-        began = asyncio.get_running_loop().time()
-        call = _Call(request, scope, total, permit, began, began + total)
+        call = _Call(request, scope, total, permit)
         self._bound(request)
         try:
+            await _before(request)
+            call.begin()
             async with asyncio.timeout_at(call.deadline):
                 response = await self._inner.handle_async_request(request)
         except TimeoutError as error:
@@ -211,6 +221,13 @@ class GuardedTransport(httpx.AsyncBaseTransport):
             self._observer(record)
 
 
+async def _before(request: httpx.Request) -> None:
+    """What the adapter has to do when nothing stands between the request and its sending any more."""
+    said: Any = request.extensions.get("phantoms")
+    if isinstance(said, Mapping) and "before" in said:
+        await said["before"]()
+
+
 class _Watched(httpx.AsyncByteStream):
     """An answer's body: read within the deadline, and the end of its call when it is closed."""
 
@@ -273,6 +290,9 @@ class _NoCookies(httpx.Cookies):
 
 
 class _Client(httpx.AsyncClient):
+    # Adapters are also given plain clients, by tests: this one awaits `extensions["phantoms"]["before"]`.
+    awaits_before = True
+
     @property  # type: ignore[misc]
     def cookies(self) -> httpx.Cookies:
         """See the base class."""

@@ -13,7 +13,8 @@ import openai
 import pytest
 from redis.asyncio import Redis
 
-from phantoms_dagster.domain.errors import NotYet
+from phantoms_dagster.domain.errors import NotYet, StaleClaim
+from phantoms_dagster.providers.http import send
 from phantoms_dagster.resilience.admission import Admission, Granted, Request
 from phantoms_dagster.resilience.breaker import BreakerOpen, BreakerPolicy, Breakers
 from phantoms_dagster.resilience.limits import RedisLimits, Refused, calling_for, redis_limits
@@ -217,6 +218,49 @@ async def test_a_call_that_finds_all_slots_taken_waits_its_turn(bench: Bench) ->
     await bench.admission.release(held.lease)
     assert (await call).status_code == 200
     assert bench.calls[0].waited > 0
+
+
+async def test_what_is_done_before_a_call_is_done_when_the_call_may_be_sent_and_not_while_it_waits(bench: Bench) -> None:
+    """A journal said of fifty renders that they were being sent while four were, so a crash put fifty in doubt."""
+    told: list[str] = []
+
+    async def about_to_send() -> None:
+        told.append("told")
+
+    def provider(_request: httpx.Request) -> httpx.Response:
+        told.append("sent")
+        return httpx.Response(200)
+
+    held = await bench.admission.acquire(Request(("render",)), patience=0)
+    assert isinstance(held, Granted)
+    call = asyncio.create_task(send(bench.client(provider, patience=30), "POST", URL, provider="shotstack", before=about_to_send))
+    await bench.clock.asleep.wait()
+    assert told == []
+    await bench.admission.release(held.lease)
+    await call
+    assert told == ["told", "sent"]
+
+
+async def test_a_call_that_is_stopped_right_before_it_is_sent_gives_its_slot_back_and_blames_nobody(bench: Bench) -> None:
+    async def overtaken() -> None:
+        raise StaleClaim("another runner has taken over")
+
+    sent: list[httpx.Request] = []
+    client = bench.client(noting(sent))
+    for _ in range(5):  # the breaker judges from three calls on
+        with pytest.raises(StaleClaim):
+            await send(client, "POST", URL, provider="shotstack", commits=True, before=overtaken)
+        await free_again(bench)
+    assert sent == []
+    assert (await bench.breakers.state("shotstack")).state == "closed"
+
+
+async def test_what_is_done_before_a_call_does_not_use_up_its_time(bench: Bench) -> None:
+    async def slow() -> None:
+        await asyncio.sleep(0.3)
+
+    client = bench.client(answers(200), total=0.2)
+    assert (await send(client, "POST", URL, provider="shotstack", commits=True, before=slow)).status_code == 200
 
 
 async def test_patience_ends_and_the_place_in_line_is_given_up(bench: Bench, redis: Redis) -> None:
