@@ -123,8 +123,9 @@ class Admission:
         self._losses = 0
         self._held: dict[str, Lease] = {}
         self._keeper: asyncio.Task[None] | None = None
-        self._releasing: set[asyncio.Task[None]] = set()
+        self._releasing: set[asyncio.Future[Any]] = set()
         self._used: dict[str, tuple[int, int]] = {}
+        self._fixed: dict[str, list[Argument]] = {}
         self._midnights: dict[str, tuple[float, list[int]]] = {}
 
     async def acquire(self, request: Request, *, patience: float, hold_seconds: float = 600.0) -> Granted | Wait:
@@ -149,8 +150,9 @@ class Admission:
 
     async def release(self, lease: Lease) -> None:
         """Give the slots back. When Redis is away they come back with the end of the lease."""
-        self._held.pop(lease.id, None)
-        await self._send_release(lease.id, lease.pools, lease.granted_at)
+        self.release_soon(lease)
+        if self._releasing:
+            await asyncio.wait(self._releasing)
 
     def release_soon(self, lease: Lease) -> None:
         """`release` for where nothing can be awaited, as in a cancellation."""
@@ -224,13 +226,16 @@ class Admission:
         return lease
 
     def _limits(self, pool: str, now: float) -> list[Argument]:
+        if (fixed := self._fixed.get(pool)) is not None:
+            return fixed
         limits = self._pools.limits(pool)
         numbers: list[Argument] = [-1 if limits.slots is None else limits.slots, self._microseconds(limits.lease_seconds)]
         numbers.append(len(limits.rates))
         for calls, seconds, burst in limits.rates:
             numbers += [calls, self._microseconds(seconds), burst]
         if limits.daily is None:
-            return [*numbers, -1]
+            self._fixed[pool] = [*numbers, -1]
+            return self._fixed[pool]
         cached_at, midnights = self._midnights.get(pool, (0.0, []))
         if not midnights or abs(now - cached_at) > _MIDNIGHTS_KEPT_SECONDS:
             midnights = [second * 1_000_000 for second in limits.daily.midnights(datetime.fromtimestamp(now, UTC))]
@@ -280,15 +285,19 @@ class Admission:
     def _give_back(self, lease_id: str, pools: Sequence[str], granted_at: int) -> None:
         if not pools:
             return
-        task = asyncio.get_running_loop().create_task(self._send_release(lease_id, pools, granted_at))
-        self._releasing.add(task)
-        task.add_done_callback(self._releasing.discard)
+        answer = self._scripts.send(lua.RELEASE, [self._base(pool) for pool in pools], [lease_id, granted_at])
+        self._releasing.add(answer)
+        answer.add_done_callback(self._given_back)
 
-    async def _send_release(self, lease_id: str, pools: Sequence[str], granted_at: int) -> None:
-        try:
-            await self._scripts.run(lua.RELEASE, [self._base(pool) for pool in pools], [lease_id, granted_at])
-        except NotYet as error:
-            log.debug("the slots of %s come back with their lease: %s", ", ".join(pools), error)
+    def _given_back(self, answer: asyncio.Future[Any]) -> None:
+        self._releasing.discard(answer)
+        if answer.cancelled():
+            return
+        error = answer.exception()
+        if isinstance(error, NotYet):
+            log.debug("slots come back with their lease: %s", error)
+        elif error is not None:
+            log.error("slots could not be given back; they come back with their lease", exc_info=error)
 
     def _shortest(self, lease: Lease) -> float:
         return min(self._pools.limits(pool).lease_seconds for pool in lease.pools)

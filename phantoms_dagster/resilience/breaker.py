@@ -111,6 +111,10 @@ def _fail() -> None:
     raise _Failed
 
 
+def _fine() -> None:
+    """A call that was answered."""
+
+
 @dataclass
 class _Breaker:
     """One breaker in this process."""
@@ -181,6 +185,16 @@ class Breakers:
         """Somebody just learnt from Redis that this breaker is not what our copy says: the next `admit` looks."""
         self._breaker(name).storage.looked_at = -CACHE_SECONDS * 2
 
+    def settled(self, leave: Pass, outcome: Outcome) -> bool:
+        """`settle` at once, for the usual end: an answer while the breaker is closed. False when it takes `settle`."""
+        if outcome is not Outcome.ANSWERED or leave.probe is not None:
+            return False
+        breaker = self._breaker(leave.name)
+        if breaker.storage.state != pybreaker.STATE_CLOSED:
+            return False
+        self._judge(breaker, leave, _fine)
+        return breaker.storage.proposed is None
+
     async def settle(self, leave: Pass, outcome: Outcome) -> None:
         """Say what came of the call. Nothing is raised when Redis is away: what it would have learnt is lost with its state."""
         breaker = self._breaker(leave.name)
@@ -190,9 +204,11 @@ class Breakers:
             elif outcome is Outcome.FAILED:
                 successes, breaker.storage.untold_successes = breaker.storage.untold_successes, 0
                 self._see(breaker, await breaker.remote.record(successes=successes, failures=1))
-                await self._judge(breaker, leave, _fail)
+                self._judge(breaker, leave, _fail)
+                await self._propose(breaker, leave)
             elif outcome is Outcome.ANSWERED:
-                await self._judge(breaker, leave, lambda: None)
+                self._judge(breaker, leave, _fine)
+                await self._propose(breaker, leave)
         except NotYet as error:
             log.debug("the breaker of %s was not told: %s", leave.name, error)
 
@@ -275,8 +291,8 @@ class Breakers:
         _ = breaker.circuit.state  # lets pybreaker follow, and its listeners know
         breaker.storage.proposed = None
 
-    async def _judge(self, breaker: _Breaker, leave: Pass, outcome: Callable[[], None]) -> None:
-        """Let pybreaker draw its conclusion, and carry it to Redis."""
+    def _judge(self, breaker: _Breaker, leave: Pass, outcome: Callable[[], None]) -> None:
+        """Let pybreaker draw its conclusion."""
         storage, circuit = breaker.storage, breaker.circuit
         if leave.probe is not None:
             # The copy may have been refreshed since; the fleet's probe is ours all the same, or Redis will refuse the verdict.
@@ -290,5 +306,8 @@ class Breakers:
             pass
         finally:
             storage.probing = False
-        if storage.proposed is not None:
-            self._see(breaker, await breaker.remote.move(storage.proposed, leave.probe))
+
+    async def _propose(self, breaker: _Breaker, leave: Pass) -> None:
+        """Carry what pybreaker concluded to Redis."""
+        if breaker.storage.proposed is not None:
+            self._see(breaker, await breaker.remote.move(breaker.storage.proposed, leave.probe))

@@ -134,23 +134,27 @@ class RedisLimits:
 
     async def settle(self, permit: Permit, outcome: Outcome) -> None:
         """Give the slots back and tell the breakers, to the end even if the caller is cancelled meanwhile."""
-        await asyncio.shield(self._settle_soon(permit, outcome))
+        if (task := self._settle_soon(permit, outcome)) is not None:
+            await asyncio.shield(task)
 
     def abandon(self, permit: Permit, outcome: Outcome) -> None:
         """The same, in the background."""
-        if permit.lease is not None or permit.passes:
-            self._settle_soon(permit, outcome)
+        self._settle_soon(permit, outcome)
 
-    def _settle_soon(self, permit: Permit, outcome: Outcome) -> asyncio.Task[None]:
+    def _settle_soon(self, permit: Permit, outcome: Outcome) -> asyncio.Task[None] | None:
+        """What can be done at once is; the task for the rest, if there is any."""
         lease, passes, permit.lease, permit.passes = permit.lease, permit.passes, None, ()
-        task = asyncio.get_running_loop().create_task(self._settle(lease, passes, outcome))
+        if lease is not None:
+            self.admission.release_soon(lease)
+        left = [leave for leave in passes if not self.breakers.settled(leave, outcome)]
+        if not left:
+            return None
+        task = asyncio.get_running_loop().create_task(self._settle(left, outcome))
         self._settling.add(task)
         task.add_done_callback(self._settling.discard)
         return task
 
-    async def _settle(self, lease: Lease | None, passes: Sequence[Pass], outcome: Outcome) -> None:
-        if lease is not None:
-            self.admission.release_soon(lease)
+    async def _settle(self, passes: Sequence[Pass], outcome: Outcome) -> None:
         for leave in passes:
             await self.breakers.settle(leave, outcome)
 

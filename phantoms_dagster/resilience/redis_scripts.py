@@ -86,12 +86,16 @@ class Scripts:
 
     async def run(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> Any:
         """The script's answer, strings decoded. Raises RedisLost (a NotYet)."""
+        return await self.send(script, keys, args)
+
+    def send(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> asyncio.Future[Any]:
+        """`run` for whoever does not wait for the answer."""
         loop = asyncio.get_running_loop()
         call = _Call(script, keys, args, loop.create_future())
         self._waiting.append(call)
         if self._sender is None or self._sender.done():
             self._sender = loop.create_task(self._send_all(), context=Context())
-        return await call.answer
+        return call.answer
 
     async def aclose(self) -> None:
         """Send what is still waiting. The client stays open."""

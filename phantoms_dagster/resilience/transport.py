@@ -7,7 +7,6 @@ matters whether the integration did its work. Retries belong to the runner: a re
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, fields, replace
@@ -20,11 +19,9 @@ import httpx
 from phantoms_dagster.domain.errors import NotYet
 from phantoms_dagster.resilience.breaker import Outcome
 from phantoms_dagster.resilience.limits import CallScope, Limits, Permit, UnguardedLimits, current_account
-from phantoms_dagster.resilience.wire import wire
+from phantoms_dagster.resilience.wire import WireBody, wire
 
 __all__ = ["CallObserver", "CallRecord", "CallScope", "Deadlines", "GuardedTransport", "UnguardedLimits", "build_client"]
-
-log = logging.getLogger(__name__)
 
 # Between the deadline of a call and the time when its slot is taken to be forgotten.
 _SLACK_SECONDS = 30.0
@@ -141,14 +138,12 @@ class GuardedTransport(httpx.AsyncBaseTransport):
         if response.status_code == 429:
             await self._limits.throttled(scope, _retry_after(response.headers))
         assert isinstance(response.stream, httpx.AsyncByteStream)
-        # The response keeps its head and extensions; only its body is watched, because the slot is taken until it is closed.
-        return httpx.Response(
-            response.status_code,
-            headers=response.headers,
-            stream=_Watched(response.stream, call, self),
-            request=request,
-            extensions=response.extensions,
-        )
+        # Its body is watched, because the slot is taken until it is closed.
+        watched = _Watched(response.stream, call, self)
+        if response.is_closed:  # one that was read before it came here would never be closed again
+            return httpx.Response(response.status_code, headers=response.headers, stream=watched, request=request)
+        response.stream = watched
+        return response
 
     async def aclose(self) -> None:
         """Close the inner transport."""
@@ -251,6 +246,21 @@ class _Watched(httpx.AsyncByteStream):
                 raise
             yield chunk
 
+    async def whole(self) -> bytes:
+        """All of it, and the end of its call: what reading to the end and closing come to, without a generator for each layer."""
+        try:
+            async with asyncio.timeout_at(self._call.deadline):
+                if isinstance(self._inner, WireBody):
+                    return await self._inner.whole()
+                return b"".join([chunk async for chunk in self._inner])
+        except TimeoutError as error:
+            raise await self._transport._too_late(self._call) from error
+        except BaseException as error:
+            await self._transport._failed(self._call, error)
+            raise
+        finally:
+            await self.aclose()
+
     async def aclose(self) -> None:
         try:
             await self._inner.aclose()
@@ -272,50 +282,77 @@ def build_client(
 
     `inner` is only given by tests. Redirects are not followed and the environment's proxies and .netrc are not used.
     """
-    _quiet_httpx()
     deadlines = deadlines or Deadlines()
     guarded = GuardedTransport(inner or wire(), limits, scope=scope, deadlines=deadlines, observer=observer)
     timeout = httpx.Timeout(deadlines.read, connect=deadlines.connect, pool=None)
     return _Client(**{"timeout": timeout, "trust_env": False, **client, "transport": guarded})
 
 
-class _NoCookies(httpx.Cookies):
-    """Takes none and gives none: those of one account must not travel with another's calls, and reading them costs 0.1 CPU-ms."""
-
-    def extract_cookies(self, response: httpx.Response) -> None:
-        """See the base class."""
-
-    def set_cookie_header(self, request: httpx.Request) -> None:
-        """See the base class."""
-
-
 class _Client(httpx.AsyncClient):
+    """httpx' client without what no call of ours has: redirects, authentication flows, hooks, and cookies, since those of one
+    account must not travel with another's calls.
+    """
+
     # Adapters are also given plain clients, by tests: this one awaits `extensions["phantoms"]["before"]`.
     awaits_before = True
 
-    @property  # type: ignore[misc]
-    def cookies(self) -> httpx.Cookies:
-        """See the base class."""
-        return _NO_COOKIES
+    def build_request(
+        self,
+        method: str,
+        url: httpx.URL | str,
+        *,
+        content: Any = None,
+        data: Any = None,
+        files: Any = None,
+        json: Any = None,
+        params: Any = None,
+        headers: Any = None,
+        cookies: Any = None,
+        timeout: Any = httpx.USE_CLIENT_DEFAULT,
+        extensions: Any = None,
+    ) -> httpx.Request:
+        """See the base class. The URL must be absolute."""
+        del cookies
+        limits = self.timeout if isinstance(timeout, type(httpx.USE_CLIENT_DEFAULT)) else httpx.Timeout(timeout)
+        return httpx.Request(
+            method,
+            url,
+            params=params,
+            headers=self._with_defaults(headers),
+            content=content,
+            data=data,
+            files=files,
+            json=json,
+            extensions={"timeout": limits.as_dict(), **(extensions or {})},
+        )
 
+    async def send(
+        self,
+        request: httpx.Request,
+        *,
+        stream: bool = False,
+        auth: Any = None,
+        follow_redirects: Any = None,
+    ) -> httpx.Response:
+        """See the base class. The answer is read here unless it is to be streamed."""
+        del auth, follow_redirects
+        if self.is_closed:
+            raise RuntimeError("Cannot send a request, as the client has been closed.")
+        response = await self._transport.handle_async_request(request)
+        response.request = request
+        if stream:
+            return response
+        if isinstance(response.stream, _Watched):
+            response.stream = httpx.ByteStream(await response.stream.whole())
+            response.read()
+        else:
+            await response.aread()
+        return response
 
-_NO_COOKIES = _NoCookies()
-
-
-class _NoQuery(logging.Filter):
-    """httpx logs whole URLs, and Google's session URIs, TikTok's upload URLs and Meta's tokens are secrets in the query."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        if isinstance(record.args, tuple):
-            record.args = tuple(arg.copy_with(query=None) if isinstance(arg, httpx.URL) else arg for arg in record.args)
-        return True
-
-
-_NO_QUERY = _NoQuery()
-
-
-def _quiet_httpx() -> None:
-    logging.getLogger("httpx").addFilter(_NO_QUERY)  # adding the same one again does nothing
+    def _with_defaults(self, given: Any) -> httpx.Headers:
+        headers = httpx.Headers(given)
+        missing = [(name, value) for name, value in self.headers.raw if name.decode() not in headers]
+        return httpx.Headers([*missing, *headers.raw]) if missing else headers
 
 
 def _retry_after(headers: httpx.Headers) -> float | None:
