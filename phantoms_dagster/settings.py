@@ -290,6 +290,7 @@ RUNNING_FILE = "running.env"
 
 
 _pinned: Settings | None = None
+_read: tuple[tuple[object, ...], Settings] | None = None
 
 
 def pin(settings: Settings) -> None:
@@ -299,8 +300,30 @@ def pin(settings: Settings) -> None:
 
 
 def load() -> Settings:
-    """The settings of this process: environment variables, then what a running `phantoms up` left in its data directory."""
+    """The settings of this process: environment variables, then what a running `phantoms up` left in its data directory.
+
+    Read anew only when one of these is not what it was.
+    """
+    global _read  # noqa: PLW0603 - as above
     if _pinned is not None:
         return _pinned
-    home = Path(os.environ.get("PHANTOMS_HOME") or ".phantoms").expanduser()
-    return Settings(_env_file=home / RUNNING_FILE)
+    running = Path(os.environ.get("PHANTOMS_HOME") or ".phantoms").expanduser() / RUNNING_FILE
+    sources = _sources(running)
+    if _read is None or _read[0] != sources:
+        _read = (sources, Settings(_env_file=running))
+    return _read[1]
+
+
+def _sources(running: Path) -> tuple[object, ...]:
+    """What the settings would be read from, as it is now."""
+    said = sorted(item for item in os.environ.items() if item[0].upper().startswith("PHANTOMS_"))
+    files = [running.absolute(), *(Path(path).expanduser() for name, path in said if name.endswith("_FILE") and path)]
+    return (*said, *((file, _state(file)) for file in files))
+
+
+def _state(file: Path) -> tuple[int, int, int, int] | None:
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size

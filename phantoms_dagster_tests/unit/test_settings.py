@@ -80,3 +80,28 @@ def test_paths_are_in_the_data_directory_unless_they_are_set(tmp_path: Path) -> 
         tmp_path / "inbox",
         tmp_path / "elsewhere",
     ]
+
+
+def test_settings_are_read_anew_when_the_environment_a_running_stack_or_a_secret_file_says_something_else(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PHANTOMS_HOME", str(tmp_path))
+    secret, running = tmp_path / "secret", tmp_path / RUNNING_FILE
+    monkeypatch.setenv("PHANTOMS_OPENAI_API_KEY_FILE", str(secret))
+
+    def look() -> tuple[str | None, str | None, int]:
+        found = load()
+        assert load() is found
+        key, url = found.openai_api_key, found.redis_url
+        return key and key.get_secret_value(), url and url.get_secret_value(), found.fuse_videos
+
+    secret.write_text("one")
+    assert look() == ("one", None, 3)
+    secret.write_text("another")
+    assert look() == ("another", None, 3)
+    running.write_text("PHANTOMS_REDIS_URL=redis://here\n")
+    assert look() == ("another", "redis://here", 3)
+    monkeypatch.setenv("phantoms_fuse_videos", "7")
+    assert look() == ("another", "redis://here", 7)
+    running.unlink()
+    assert look() == ("another", None, 7)
