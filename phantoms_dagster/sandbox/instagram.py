@@ -119,7 +119,7 @@ class _Instagram:
         account = self._owner(request, query)
         since, until = moment(query.get("since", "0")), moment(query["until"]) if "until" in query else float("inf")
         limit = int(query["limit"]) if query.get("limit", "").isdecimal() else 25
-        reels = [m for m in self.state.posts_of(account) if since <= m.published_at <= until]
+        reels = self.state.posts_between(account, since, until)
         ids = [m.id for m in reels]
         first = ids.index(query["after"]) + 1 if query.get("after") in ids else 0
         page = reels[first : first + min(limit, 100)]

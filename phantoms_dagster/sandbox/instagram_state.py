@@ -6,6 +6,7 @@ HTTP belongs in `instagram`, numbers about media in `instagram_insights`, the lo
 from __future__ import annotations
 
 import bisect
+import operator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -59,6 +60,7 @@ class InstagramState:
     sandbox: Sandbox
     containers: dict[str, Container] = field(default_factory=dict)
     media: dict[str, Media] = field(default_factory=dict)
+    # Of each account, in the order of their times: what is asked for is found by bisection.
     _opened: dict[str, list[float]] = field(default_factory=dict)
     _published: dict[str, list[Media]] = field(default_factory=dict)
 
@@ -121,17 +123,22 @@ class InstagramState:
 
     def containers_since(self, account: str, start: float) -> int:
         """How many containers the account made since then."""
-        return _newer(self._opened.get(account, []), start)
+        times = self._opened.get(account, [])
+        return len(times) - bisect.bisect_right(times, start)
 
     def posts_since(self, account: str, start: float) -> int:
         """How many reels the account published since then."""
-        return _newer([m.published_at for m in self._published.get(account, [])], start)
+        reels = self._published.get(account, [])
+        return len(reels) - bisect.bisect_right(reels, start, key=_published_at)
 
-    def posts_of(self, account: str) -> list[Media]:
-        """The account's reels, newest first."""
-        return self._published.get(account, [])[::-1]
+    def posts_between(self, account: str, since: float, until: float) -> list[Media]:
+        """The account's reels that were published then (both ends included), newest first."""
+        reels = self._published.get(account, [])
+        first, end = (
+            bisect.bisect_left(reels, since, key=_published_at),
+            bisect.bisect_right(reels, until, key=_published_at),
+        )
+        return reels[first:end][::-1]
 
 
-def _newer(times: list[float], start: float) -> int:
-    """How many of the times, which are in order, are after `start`."""
-    return len(times) - bisect.bisect_right(times, start)
+_published_at = operator.attrgetter("published_at")

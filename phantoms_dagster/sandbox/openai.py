@@ -28,15 +28,19 @@ MODELS = ("gpt-5.4", "gpt-5.4-mini", "gpt-5.4-nano", "gpt-5.1", "gpt-5.1-mini", 
 SHUTDOWNS = {"gpt-5-mini": "2026-12-11", "gpt-4.1-mini": "2027-01-14", "gpt-4o-mini": "2027-01-14", "gpt-5.1": "2027-04-01"}
 OUTCOMES = ("script", "refusal", "length", "content_filter", "empty", "prose")
 REQUESTS_PER_MINUTE, TOKENS_PER_MINUTE = 10_000, 2_000_000
+_METADATA = re.compile(r"metadata\[(.+)\]")
 
 Answer = Callable[[web.Request, str], Awaitable[dict[str, Any]]]
 
 
 @dataclass
 class _State:
-    """`stored` is by account and completion id; `takes` counts equal prompts, so that asking again gives another script."""
+    """`stored` is by account and completion id, `marked` by account and one of the metadata; `takes` counts equal prompts, so
+    that asking again gives another script.
+    """
 
     stored: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    marked: dict[tuple[str, str, str], list[dict[str, Any]]] = field(default_factory=dict)
     takes: dict[str, int] = field(default_factory=dict)
     requests: itertools.count[int] = field(default_factory=itertools.count)
 
@@ -56,7 +60,9 @@ def routes(sandbox: Sandbox) -> list[web.RouteDef]:
 
     async def list_stored(request: web.Request, owner: str) -> dict[str, Any]:
         visible_before = sandbox.now() - float(sandbox.setting("openai.indexing_seconds", 0))
-        found = [c for c in state.stored.get(owner, {}).values() if c["created"] <= visible_before]
+        marks = [(name[1], value) for key, value in request.query.items() if (name := _METADATA.fullmatch(key))]
+        known = state.marked.get((owner, *marks[0]), []) if marks else state.stored.get(owner, {}).values()
+        found = [c for c in known if c["created"] <= visible_before and all(c["metadata"].get(k) == v for k, v in marks)]
         return _page(found, request)
 
     async def retrieve(request: web.Request, owner: str) -> dict[str, Any]:
@@ -128,6 +134,8 @@ def _complete(sandbox: Sandbox, state: _State, owner: str, body: dict[str, Any])
     if body.get("store"):
         completion["metadata"] = metadata
         state.stored.setdefault(owner, {})[completion["id"]] = completion
+        for mark in metadata.items():
+            state.marked.setdefault((owner, *mark), []).append(completion)
     title = brief.get("title") if isinstance(brief.get("title"), str) else scripts[0]["title"]
     sandbox.record("script", id=completion["id"], title=title, marker=metadata.get("attempt"), model=body["model"])
     return completion
@@ -213,9 +221,6 @@ def _brief(messages: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _page(found: list[dict[str, Any]], request: web.Request) -> dict[str, Any]:
     query = request.query
-    for key, value in query.items():
-        if name := re.fullmatch(r"metadata\[(.+)\]", key):
-            found = [c for c in found if c["metadata"].get(name[1]) == value]
     if "model" in query:
         found = [c for c in found if c["model"] == query["model"]]
     order, limit = query.get("order", "asc"), query.get("limit", "20")

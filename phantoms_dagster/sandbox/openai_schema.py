@@ -5,6 +5,8 @@ What a request may contain besides its schema belongs in `sandbox.openai_request
 
 from __future__ import annotations
 
+import functools
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -20,6 +22,8 @@ MAX_DEPTH = 50
 MAX_CHARACTERS = 120_000
 MAX_ENUM_VALUES = 1_000
 LONG_ENUM, MAX_LONG_ENUM_CHARACTERS = 250, 15_000
+# A client sends the same schema with each request; to check one takes twenty times as long as all the rest of a request.
+SCHEMAS_KEPT = 32
 
 _TYPES = frozenset({"string", "number", "integer", "boolean", "object", "array", "null"})
 _ANYWHERE = frozenset({"type", "title", "description", "enum", "const", "anyOf", "$ref", "$defs", "definitions"})
@@ -41,6 +45,12 @@ class SchemaRefused(ValueError):
 
 def check_strict(schema: JsonSchema) -> None:
     """Raise SchemaRefused when strict structured outputs would not take the schema."""
+    _check_strict(json.dumps(schema))
+
+
+@functools.lru_cache(SCHEMAS_KEPT)
+def _check_strict(text: str) -> None:
+    schema = json.loads(text)
     if schema.get("type") != "object" or "anyOf" in schema:
         raise SchemaRefused((), "schema must be a JSON Schema of 'type: \"object\"' and not use 'anyOf' at the root.")
     properties = enum_values = characters = 0
@@ -117,10 +127,18 @@ def conforming(schema: JsonSchema, draft: Mapping[str, Any]) -> Any:
 
     Raises SchemaRefused for a schema that is beyond this (a pattern, say): the sandbox has no model to satisfy it.
     """
-    value = draft if Draft202012Validator(schema).is_valid(draft) else _fill(schema, schema, draft, 0)
-    for error in Draft202012Validator(schema).iter_errors(value):
+    validator = _validator(json.dumps(schema))
+    if validator.is_valid(draft):
+        return draft
+    value = _fill(schema, schema, draft, 0)
+    for error in validator.iter_errors(value):
         raise SchemaRefused(tuple(map(str, error.absolute_path)), f"the sandbox cannot make up a value: {error.message}")
     return value
+
+
+@functools.lru_cache(SCHEMAS_KEPT)
+def _validator(text: str) -> Draft202012Validator:
+    return Draft202012Validator(json.loads(text))
 
 
 def _fill(schema: JsonSchema, root: JsonSchema, draft: Any, depth: int) -> Any:

@@ -6,6 +6,7 @@ English whatever the brief's language. How the API wraps a script belongs in `sa
 
 from __future__ import annotations
 
+import functools
 import random
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -79,10 +80,13 @@ class _Unit:
     spoken: str
     shown: str
 
-    @property
+    @functools.cached_property
     def words(self) -> int:
         """Its weight in speech: words; a text written without spaces weighs by its characters."""
         return max(len(self.spoken.split()) + len(_WIDE.findall(self.spoken)) // 2, len(self.spoken) // 12)
+
+
+_ASIDES = tuple(_Unit(spoken, shown) for spoken, shown in _LINES)
 
 
 def speakable(text: str) -> str:
@@ -159,13 +163,14 @@ def _said(angle: str, facts: Sequence[str], room: int, places: int) -> list[_Uni
 def _asides(words: int, at_least: int, banned: Sequence[str], rng: random.Random) -> list[_Unit]:
     """Framing lines that fill `words` words (no fewer where that can be), at least so many lines."""
     permitted = set(_permitted([spoken for spoken, _ in _LINES], banned))
-    lines = [_Unit(spoken, shown) for spoken, shown in _LINES if spoken in permitted]
+    lines = [line for line in _ASIDES if line.spoken in permitted]
     rng.shuffle(lines)
     reachable: dict[tuple[int, int], tuple[_Unit, ...]] = {(0, 0): ()}
     for line in lines:
         for (count, total), chosen in list(reachable.items()):
-            if total < words:
-                reachable.setdefault((min(count + 1, at_least), total + line.words), (*chosen, line))
+            place = min(count + 1, at_least), total + line.words
+            if total < words and place not in reachable:
+                reachable[place] = (*chosen, line)
     enough = {total: chosen for (count, total), chosen in reachable.items() if count == at_least}
     best = min(enough or {0: ()}, key=lambda total: (total < words, abs(total - words)))
     return list(enough.get(best, ()))

@@ -28,6 +28,7 @@ from phantoms_dagster.sandbox.shotstack_work import UPLOAD_SECONDS, URL_SECONDS,
 WINDOW_SECONDS = 60
 MAX_SECONDS = {"v1": 3 * 3600, "stage": 600}  # of a render
 MAX_SOURCE_BYTES = 5 << 30
+MAX_INLINE_BYTES = 1 << 20  # up to here, a thread costs more than the millisecond for which the loop would be free
 OWNER: web.RequestKey[str] = web.RequestKey("owner", str)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -188,12 +189,10 @@ class _Api:
         if request.content_length > MAX_SOURCE_BYTES:
             return _storage_error(400, "EntityTooLarge", "Your proposed upload exceeds the maximum allowed size")
         body = await request.read()  # not streamed: a fault that matches a text has read the body already
-        upload = self.studio.place(f"{source.id}.{uuid.uuid4().hex}.upload")
-        try:
-            await asyncio.to_thread(upload.write_bytes, body)
-            await asyncio.to_thread(self.studio.received, source, upload)
-        finally:
-            upload.unlink(missing_ok=True)
+        if len(body) > MAX_INLINE_BYTES:
+            await asyncio.to_thread(self.studio.received, source, body)
+        else:
+            self.studio.received(source, body)
         return web.Response(headers={"ETag": f'"{source.sha256[:32]}"'})
 
     async def get_source(self, request: web.Request) -> web.Response:
@@ -259,7 +258,8 @@ async def _file(path: Path | None) -> web.Response:
     """A file, from memory: a fault can cut or slow a body that it holds in its hands, but not a `FileResponse`."""
     if path is None or not path.exists():
         return _storage_error(404, "NoSuchKey", "The specified key does not exist.")
-    body = await asyncio.to_thread(path.read_bytes)
+    inline = path.stat().st_size <= MAX_INLINE_BYTES
+    body = path.read_bytes() if inline else await asyncio.to_thread(path.read_bytes)
     return web.Response(body=body, content_type="video/mp4" if path.suffix == ".mp4" else "application/octet-stream")
 
 

@@ -10,8 +10,9 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-# A rule looks at a value and the path that leads to it, and says what is wrong, or nothing.
-Rule = Callable[[Any, str], str | None]
+# What is wrong with a value: the path from the value to the place, and a sentence whose `{}` is the path to it from the root.
+Wrong = tuple[str, str]
+Rule = Callable[[Any], Wrong | None]
 
 HEX = r"^#[A-Fa-f0-9]{6}$"
 MAX_VIDEO_PIXELS = 1920
@@ -25,7 +26,10 @@ OTHER_ASSETS = frozenset(
 
 def problem(edit: Any) -> str | None:
     """The first thing that is wrong with an Edit, in the API's manner of speaking; None when it is accepted."""
-    return _EDIT(edit, "") or _sized(edit["output"])
+    if (found := _EDIT(edit)) is not None:
+        path, sentence = found
+        return sentence.replace("{}", path.removeprefix(".") or "value", 1)
+    return _sized(edit["output"])
 
 
 def seconds_of(edit: Mapping[str, Any]) -> float:
@@ -50,74 +54,80 @@ def merge_field(edit: Mapping[str, Any], name: str) -> str | None:
 # --- rules ----------------------------------------------------------------------------------------------------------
 
 
+_NUMBERS = (int, float)
+
+
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, _NUMBERS) and not isinstance(value, bool)
 
 
-def _anything(_: Any, __: str) -> None:
+def _anything(_: Any) -> None:
     return None
 
 
-def _boolean(value: Any, path: str) -> str | None:
-    return None if isinstance(value, bool) else f'"{path}" must be a boolean'
+def _boolean(value: Any) -> Wrong | None:
+    return None if isinstance(value, bool) else ("", '"{}" must be a boolean')
 
 
 def _text(*, longest: int | None = None, shortest: int = 0, pattern: str | None = None) -> Rule:
     expression = None if pattern is None else re.compile(pattern)
 
-    def rule(value: Any, path: str) -> str | None:
+    def rule(value: Any) -> Wrong | None:
         if not isinstance(value, str):
-            return f'"{path}" must be a string'
+            return "", '"{}" must be a string'
         if len(value) < shortest:
-            return f'"{path}" is not allowed to be empty'
+            return "", '"{}" is not allowed to be empty'
         if longest is not None and len(value) > longest:
-            return f'"{path}" length must be less than or equal to {longest} characters long'
+            return "", f'"{{}}" length must be less than or equal to {longest} characters long'
         if expression is not None and expression.search(value) is None:
-            return f'"{path}" with value "{value[:40]}" fails to match the required pattern: {expression.pattern}'
+            return "", f'"{{}}" with value "{value[:40]}" fails to match the required pattern: {expression.pattern}'
         return None
 
     return rule
 
 
 def _number(low: float | None = None, high: float | None = None, *, whole: bool = False) -> Rule:
-    def rule(value: Any, path: str) -> str | None:
+    def rule(value: Any) -> Wrong | None:
         if not _is_number(value):
-            return f'"{path}" must be a number'
+            return "", '"{}" must be a number'
         if whole and value != int(value):
-            return f'"{path}" must be an integer'
+            return "", '"{}" must be an integer'
         if low is not None and value < low:
-            return f'"{path}" must be greater than or equal to {low:g}'
+            return "", f'"{{}}" must be greater than or equal to {low:g}'
         if high is not None and value > high:
-            return f'"{path}" must be less than or equal to {high:g}'
+            return "", f'"{{}}" must be less than or equal to {high:g}'
         return None
 
     return rule
 
 
 def _one_of(*allowed: str | float) -> Rule:
-    def rule(value: Any, path: str) -> str | None:
+    def rule(value: Any) -> Wrong | None:
         if not isinstance(value, bool) and value in allowed:
             return None
-        return f'"{path}" must be one of [{", ".join(map(str, allowed))}]'
+        return "", f'"{{}}" must be one of [{", ".join(map(str, allowed))}]'
 
     return rule
 
 
-def _either(*rules: Rule) -> Rule:
-    def rule(value: Any, path: str) -> str | None:
-        found = [each(value, path) for each in rules]
-        return None if None in found else found[0]
+def _either(first: Rule, second: Rule) -> Rule:
+    def rule(value: Any) -> Wrong | None:
+        found = first(value)
+        return None if found is None or second(value) is None else found
 
     return rule
 
 
 def _list(item: Rule, *, shortest: int = 0) -> Rule:
-    def rule(value: Any, path: str) -> str | None:
+    def rule(value: Any) -> Wrong | None:
         if not isinstance(value, list):
-            return f'"{path}" must be an array'
+            return "", '"{}" must be an array'
         if len(value) < shortest:
-            return f'"{path}" must contain at least {shortest} items'
-        return next((found for i, each in enumerate(value) if (found := item(each, f"{path}[{i}]"))), None)
+            return "", f'"{{}}" must contain at least {shortest} items'
+        for i, each in enumerate(value):
+            if (found := item(each)) is not None:
+                return f"[{i}]{found[0]}", found[1]
+        return None
 
     return rule
 
@@ -125,18 +135,17 @@ def _list(item: Rule, *, shortest: int = 0) -> Rule:
 def _object(required: Mapping[str, Rule], optional: Mapping[str, Rule]) -> Rule:
     fields = {**required, **optional}
 
-    def rule(value: Any, path: str) -> str | None:
-        prefix = f"{path}." if path else ""
+    def rule(value: Any) -> Wrong | None:
         if not isinstance(value, dict):
-            return f'"{path or "value"}" must be of type object'
+            return "", '"{}" must be of type object'
         for name in required:
             if name not in value:
-                return f'"{prefix}{name}" is required'
+                return f".{name}", '"{}" is required'
         for name, each in value.items():
             if name not in fields:
-                return f'"{prefix}{name}" is not allowed'
-            if found := fields[name](each, prefix + name):
-                return found
+                return f".{name}", '"{}" is not allowed'
+            if (found := fields[name](each)) is not None:
+                return f".{name}{found[0]}", found[1]
         return None
 
     return rule
@@ -243,18 +252,18 @@ _HTML5 = _object(
 _ASSETS = {"rich-text": _RICH_TEXT, "shape": _SHAPE, "audio": _AUDIO, "html5": _HTML5}
 
 
-def _asset(value: Any, path: str) -> str | None:
+def _asset(value: Any) -> Wrong | None:
     kind = value.get("type") if isinstance(value, dict) else None
     if not isinstance(kind, str):
-        return f'"{path}.type" is required'
+        return ".type", '"{}" is required'
     if kind in OTHER_ASSETS:
-        return f'"{path}.type" {kind} is an asset of the API that this sandbox does not offer; use {", ".join(sorted(_ASSETS))}'
+        return ".type", f'"{{}}" {kind} is an asset of the API that this sandbox does not offer; use {", ".join(sorted(_ASSETS))}'
     if kind not in _ASSETS:
-        return f'"{path}.type" must be one of [{", ".join(sorted(OTHER_ASSETS | _ASSETS.keys()))}]'
-    if found := _ASSETS[kind](value, path):
+        return ".type", f'"{{}}" must be one of [{", ".join(sorted(OTHER_ASSETS | _ASSETS.keys()))}]'
+    if found := _ASSETS[kind](value):
         return found
     if kind == "shape" and value["shape"] not in value:
-        return f'"{path}.{value["shape"]}" is required'
+        return f".{value['shape']}", '"{}" is required'
     return None
 
 

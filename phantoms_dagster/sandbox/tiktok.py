@@ -120,7 +120,7 @@ class _Api:
             raise invalid(f"filters.video_ids must hold 1 to {MAX_IDS} ids", code="invalid_params")
         if not all(isinstance(i, str) and i.isascii() and i.isdigit() for i in ids):
             raise invalid("filters.video_ids must be numeric", code="invalid_params")
-        posts = [p for p in self.state.public_posts(account) if str(p.id) in ids]
+        posts = self.state.public_posts_by_id(account, ids)
         return {"videos": [self._video(request, p, fields) for p in posts]}
 
     async def list_videos(self, request: web.Request, account: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -95,6 +96,8 @@ class TikTokState:
         self.uploads: dict[str, Upload] = {}
         self.by_token: dict[str, Upload] = {}
         self.posts: dict[int, Post] = {}
+        self._by_name: dict[str, Post] = {}  # as an id is written in an answer
+        self._by_account: dict[str, list[Post]] = {}  # oldest first
         self._calls: dict[tuple[str, str], deque[float]] = {}
 
     # --- limits
@@ -117,7 +120,7 @@ class TikTokState:
             raise Refused(status, "spam_risk_user_banned_from_posting", "The user is banned from making new posts.")
         cap = self.sandbox.setting("tiktok.daily_posts", None)
         since = self.sandbox.now() - DAY_SECONDS
-        if cap is not None and sum(p.account == account and p.created_at > since for p in self.posts.values()) >= cap:
+        if cap is not None and sum(p.created_at > since for p in self._by_account.get(account, [])) >= cap:
             raise Refused(status, "spam_risk_too_many_posts", "The daily post cap from the API is reached for the current user.")
 
     # --- creators
@@ -205,7 +208,8 @@ class TikTokState:
             public_at=now + hidden if public else None,
         )
         upload.post_id = post_id
-        self.posts[post_id] = post
+        self.posts[post_id] = self._by_name[str(post_id)] = post
+        self._by_account.setdefault(post.account, []).append(post)
         self.sandbox.record(
             "post",
             platform="tiktok",
@@ -239,9 +243,17 @@ class TikTokState:
 
     def public_posts(self, account: str) -> list[Post]:
         """What anybody may see of that account, newest first."""
+        return self._shown(self._by_account.get(account, []))
+
+    def public_posts_by_id(self, account: str, ids: Iterable[str]) -> list[Post]:
+        """Those with one of these ids, newest first."""
+        found = [self._by_name[i] for i in set(ids) if i in self._by_name]
+        return self._shown(p for p in found if p.account == account)
+
+    def _shown(self, posts: Iterable[Post]) -> list[Post]:
         now = self.sandbox.now()
-        seen = [p for p in self.posts.values() if p.account == account and p.public_at is not None and p.public_at <= now]
-        return sorted(seen, key=lambda p: (p.created_at, p.id), reverse=True)
+        public = [p for p in posts if p.public_at is not None and p.public_at <= now]
+        return sorted(public, key=lambda p: (p.created_at, p.id), reverse=True)
 
     def counts(self, post: Post) -> dict[str, int]:
         """Numbers that only grow, along an S from nothing to the post's own plateau; the same for the same seed."""

@@ -66,6 +66,7 @@ class YouTube:
         self.quota = Quota()
         self.sessions: dict[str, Session] = {}
         self.videos: dict[str, Video] = {}  # oldest first
+        self._playlists: dict[str, list[Video]] = {}  # each account's uploads, oldest first
         self._numbers = itertools.count(1)
 
     # --- uploads
@@ -130,6 +131,7 @@ class YouTube:
             rejection=self.sandbox.setting("youtube.rejection_reason", None),
         )
         self.videos[video.id] = video
+        self._playlists.setdefault(uploads_id(video.account), []).append(video)
         self.sandbox.record("youtube.video", **video.facts())
         self._settle(video)
         return video
@@ -137,8 +139,12 @@ class YouTube:
     def _refuse_beyond_upload_limit(self, account: str) -> None:
         limit = self.sandbox.setting("youtube.uploads_per_channel_per_day", None)
         since = self.sandbox.now() - DAY
-        if limit is not None and sum(v.account == account and v.uploaded_at > since for v in self.videos.values()) >= limit:
+        if limit is not None and sum(v.uploaded_at > since for v in self._uploads(uploads_id(account))) >= limit:
             raise ApiError(400, "uploadLimitExceeded", "The user has exceeded the number of videos they may upload.")
+
+    def _uploads(self, playlist: str) -> list[Video]:
+        """The videos of an uploads playlist that there still are, oldest first."""
+        return [v for v in self._playlists.get(playlist, []) if v.id in self.videos]
 
     def _settle(self, video: Video) -> None:
         """Carry out what the status asks for: a schedule that is due, the lock of unaudited projects, the first showing."""
@@ -229,7 +235,7 @@ class YouTube:
         )
         if not playlist or limit > MAX_IDS:
             raise ApiError(400, "invalidValue", "playlistId or maxResults is missing or invalid.", domain="youtube.parameter")
-        mine = [v for v in reversed(self.videos.values()) if uploads_id(v.account) == playlist]
+        mine = self._uploads(playlist)[::-1]
         if not mine:  # YouTube has no such playlist before the first upload
             raise ApiError(404, "playlistNotFound", "The playlist cannot be found.", domain="youtube.playlistItem")
         for video in mine:

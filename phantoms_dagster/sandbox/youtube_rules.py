@@ -97,7 +97,8 @@ class Quota:
         }
         if any(cost and self.used[bucket] + cost > limit for bucket, (cost, limit) in limits.items()):
             raise ApiError(403, "quotaExceeded", "The request cannot be completed: quota exceeded.", domain="youtube.quota")
-        self.used.update({bucket: cost for bucket, (cost, _) in limits.items()})
+        for bucket, (cost, _) in limits.items():
+            self.used[bucket] += cost
 
 
 def parts_of(request: web.Request, *, allowed: frozenset[str]) -> tuple[str, ...]:

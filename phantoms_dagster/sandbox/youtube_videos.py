@@ -6,6 +6,7 @@ What is refused belongs in `youtube_rules`, the protocol in `youtube`.
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import random
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from phantoms_dagster.sandbox.growth import risen
 from phantoms_dagster.sandbox.mp4 import mp4_seconds
 
 HOUR = 3_600.0
+ACCOUNTS_KEPT = 1_024
 # What the sandbox takes for a video: an MP4 or QuickTime file, or Matroska and WebM.
 _MAGIC = ((4, b"ftyp"), (0, b"\x1a\x45\xdf\xa3"))
 _FAILED = ("failed", "rejected")
@@ -30,6 +32,7 @@ def short_hash(*parts: object, length: int) -> str:
     return base64.urlsafe_b64encode(digest).decode()[:length]
 
 
+@functools.lru_cache(ACCOUNTS_KEPT)
 def channel_id(account: str) -> str:
     """The id of an account's channel; the uploads playlist is the same with UU in front."""
     return "UC" + short_hash("channel", account, length=22)

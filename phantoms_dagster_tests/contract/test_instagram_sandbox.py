@@ -212,6 +212,18 @@ async def test_media_are_listed_newest_first_in_pages_and_by_time(api: Api) -> N
     assert [m["id"] for m in late["data"]] == [ids[2]]
 
 
+async def test_media_between_two_moments_are_listed_with_both_ends(api: Api) -> None:
+    ids, state = [], api.stand.sandbox.state["instagram"]
+    for _ in range(4):
+        ids.append((await api.publish(await api.finished())).json()["id"])
+        api.stand.sandbox.advance(100)
+    times = [state.media[number].published_at for number in ids]
+    between = await api.get(f"{ACCOUNT}/media", since=str(int(times[1] - 50)), until=str(int(times[2] + 50)))
+    assert [m["id"] for m in between["data"]] == [ids[2], ids[1]]
+    assert [m.id for m in state.posts_between(ACCOUNT, times[1], times[2])] == [ids[2], ids[1]]
+    assert (await api.get(f"{ACCOUNT}/media", until=str(int(times[0] - 50))))["data"] == []
+
+
 async def test_a_field_that_does_not_exist_is_refused(api: Api) -> None:
     container = await api.finished()
     answer = await api.client.get(f"{api.root}/{container}", headers=BEARER, params={"fields": "media_id"})

@@ -96,6 +96,21 @@ async def test_only_what_was_stored_is_listed_page_by_page_and_to_its_own_accoun
     assert (await api.get(f"/chat/completions/{ids[0]}", key="sandbox-b")).status_code == 404
 
 
+async def test_a_completion_is_found_by_each_of_its_metadata_and_by_no_others(api: Api) -> None:
+    ids = [(await api.post(**SCRIPT, store=True, metadata={"attempt": a, "run": "1"})).json()["id"] for a in ("x", "y")]
+
+    async def found(key: str = "sandbox-a", **marks: str) -> list[str]:
+        answer = await api.get("/chat/completions", key, **{f"metadata[{name}]": value for name, value in marks.items()})
+        return [completion["id"] for completion in answer.json()["data"]]
+
+    assert await found(attempt="x") == ids[:1]
+    assert await found(run="1") == ids
+    assert await found(run="1", attempt="y") == ids[1:]
+    assert await found(attempt="x", run="2") == []
+    assert await found(attempt="1") == []
+    assert await found("sandbox-b", attempt="x") == []
+
+
 async def test_a_completion_is_listed_only_after_it_was_indexed(api: Api) -> None:
     api.sandbox.config["openai.indexing_seconds"] = 60
     await api.post(**SCRIPT, store=True, metadata={"attempt": "x"})
@@ -203,6 +218,15 @@ def test_the_strict_subset_has_its_limits() -> None:
     ):
         with pytest.raises(SchemaRefused):
             check_strict(schema)
+
+
+def test_a_schema_is_refused_each_time_and_the_next_one_is_not() -> None:
+    for _ in range(2):
+        with pytest.raises(SchemaRefused, match="additionalProperties"):
+            check_strict(_schema(additionalProperties=True))
+        check_strict(_schema())
+        assert conforming(_schema(), {"a": 7}) == {"a": "Phantoms sandbox"}
+        assert conforming(_schema(properties={"a": {"type": "integer"}}), {"a": 7}) == {"a": 7}
 
 
 def test_other_strict_schemas_are_answered_with_something_that_conforms() -> None:

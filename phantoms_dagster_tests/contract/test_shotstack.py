@@ -13,6 +13,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import av
 import httpx
 import pytest
 from aiohttp import web
@@ -20,8 +21,9 @@ from aiohttp.test_utils import TestServer
 from httpx_aiohttp import AiohttpTransport
 
 from phantoms_dagster.domain.errors import NotYet, Permanent, ProviderError, StaleClaim, Throttled, Transient, Unknown
-from phantoms_dagster.domain.models import Palette, Sentence
+from phantoms_dagster.domain.models import Palette, Platform, Sentence
 from phantoms_dagster.domain.ports import RenderJob
+from phantoms_dagster.media.studio import FfmpegStudio
 from phantoms_dagster.providers.shotstack import ERRORS, ShotstackRenderer
 from phantoms_dagster.providers.shotstack_edit import job_from_edit
 from phantoms_dagster.sandbox import shotstack
@@ -270,6 +272,22 @@ async def test_without_a_renderer_every_render_is_the_same_real_film(tmp_path: P
         assert first == (tmp_path / "two.mp4").read_bytes()
         assert [path.name for path in folder.iterdir()] == ["stock.mp4"]
     assert not folder.exists()
+
+
+async def test_the_prepared_film_is_whole_and_needs_no_work_for_any_platform(tmp_path: Path) -> None:
+    async with running(tmp_path, render=None, work_dir=None) as world:
+        renderer = world.renderer()
+        render_id = await renderer.submit(world.job(), world.about_to_bill)
+        await world.done(renderer, render_id)
+        await renderer.fetch(render_id, tmp_path / "film.mp4")
+    studio = FfmpegStudio()
+    found = await studio.probe(tmp_path / "film.mp4")
+    assert (found.seconds, found.fps, found.width, found.height) == (16.0, 30.0, 1080, 1920)
+    assert (found.video_codec, found.audio_codec, found.moov_first) == ("h264", "aac", True)
+    with av.open(str(tmp_path / "film.mp4")) as film:
+        assert sum(1 for _ in film.decode(video=0)) == 16 * 30
+    for platform in Platform:
+        assert await studio.fit(tmp_path / "film.mp4", platform, tmp_path / "fitted.mp4") == "kept"
 
 
 # --- the voiceover ----------------------------------------------------------------------------------------------------

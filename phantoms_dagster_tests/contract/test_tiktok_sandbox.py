@@ -278,6 +278,22 @@ async def test_the_list_goes_back_page_by_page_and_shows_public_posts_of_the_acc
     assert refusal(await call(world, LIST, {"max_count": 21}, params={"fields": "id"})) == (400, "invalid_params")
 
 
+async def test_a_query_finds_public_posts_of_the_account_by_id_newest_first(world: World) -> None:
+    for privacy in ("PUBLIC_TO_EVERYONE", "SELF_ONLY", "PUBLIC_TO_EVERYONE"):
+        data = (await call(world, INIT, body(privacy_level=privacy))).json()["data"]
+        await put(world, data["upload_url"], b"123456789", 0, 9)
+        world.sandbox.advance(10)
+    first, private, last = (post["remote_id"] for post in world.posts)
+
+    async def found(*ids: str, **more: Any) -> list[str]:
+        answer = await call(world, QUERY, {"filters": {"video_ids": list(ids)}}, params={"fields": "id"}, **more)
+        return [video["id"] for video in answer.json()["data"]["videos"]]
+
+    assert await found(first, private, last, first, "1") == [last, first]
+    assert await found(f"0{first}", "9" * 5_000) == []
+    assert await found(first, headers={"Authorization": "Bearer sandbox-other"}) == []
+
+
 @pytest.mark.parametrize("version", [0, 1])
 async def test_a_file_that_says_it_is_too_long_fails_the_duration_check(world: World, version: int) -> None:
     times, width = (8, 4) if version == 0 else (16, 8)
