@@ -248,8 +248,7 @@ def _looked_at(body: bytes) -> tuple[str, float | None, str | None]:
 async def _make_stock_film(destination: Path) -> Path:
     """A real MP4: 1080x1920 at 30 fps, one colour, with a silent AAC track.
 
-    Its picture is one closed group of frames, encoded once and repeated: a quarter of the CPU of encoding each. As the films of the
-    local renderer, it has no edit list, which Instagram refuses: AAC's 1024 samples of priming take the place of the first ones.
+    Its picture is one closed group of frames, encoded once and repeated: a quarter of the CPU of encoding each.
     """
     group = destination.with_suffix(".group.mp4")
     try:
@@ -260,8 +259,7 @@ async def _make_stock_film(destination: Path) -> Path:
         await _ffmpeg(
             *("-stream_loop", str(STOCK_SECONDS // GROUP_SECONDS - 1), "-i", str(group)),
             *("-f", "lavfi", "-i", f"anullsrc=r=44100:cl=stereo:d={STOCK_SECONDS}", "-map", "0:v", "-map", "1:a"),
-            *("-c:v", "copy", "-af", "atrim=start_sample=1024", "-c:a", "aac", "-b:a", "64k"),
-            *("-movflags", "+faststart", "-use_editlist", "0", str(destination)),
+            *("-c:v", "copy", "-c:a", "aac", "-b:a", "64k", "-movflags", "+faststart", str(destination)),
         )
     finally:
         group.unlink(missing_ok=True)
