@@ -135,10 +135,14 @@ class RenderStatus:
 
 
 class Renderer(Protocol):
-    """Makes MP4s. What bills a render is the commit point: its answer lost means `Unknown`, resolved by `find`."""
+    """Makes MP4s. What bills a render is the commit point: its answer lost means `Unknown`, resolved by `find`.
+
+    `at_once`: a render is done when `submit` returns, so nobody need wait before the first look at it.
+    """
 
     provider: str
     sandbox: bool
+    at_once: bool
 
     async def submit(self, job: RenderJob, about_to_bill: AboutToBill) -> str:
         """Start a render; its id.
@@ -155,8 +159,8 @@ class Renderer(Protocol):
         """The id of the render that carries this attempt's marker, or None when the service cannot tell."""
         ...
 
-    async def fetch(self, render_id: str, destination: Path) -> None:
-        """Download the finished file to `destination` (written whole or not at all)."""
+    async def fetch(self, render_id: str, destination: Path, *, url: str | None = None) -> None:
+        """Download the finished file to `destination` (written whole or not at all). `url`: as the last status told it."""
         ...
 
 
