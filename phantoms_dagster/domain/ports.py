@@ -164,6 +164,14 @@ class Renderer(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Fitted:
+    """How a file was made to fit (`kept`: it did; `remuxed`: streams copied; `transcoded`), and what fits."""
+
+    how: str
+    probe: Probe
+
+
 class Studio(Protocol):
     """Local media work: probing, thumbnails, making a file fit a platform."""
 
@@ -175,10 +183,11 @@ class Studio(Protocol):
         """A JPEG, 270x480, of a telling frame."""
         ...
 
-    async def fit(self, path: Path, platform: Platform, destination: Path) -> str:
-        """Make `destination` fit the platform: `kept` (nothing written), `remuxed` or `transcoded`.
+    async def fit(self, path: Path, platform: Platform, destination: Callable[[], Path]) -> Fitted:
+        """Make a file that fits the platform, unless the one at `path` does.
 
-        Raises Permanent when it cannot (too long, no picture).
+        `destination` names the path to write to. It is called, from any thread, only when something is written: most files are
+        kept. Raises Permanent when nothing helps (too long, no picture).
         """
         ...
 

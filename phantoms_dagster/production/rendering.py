@@ -6,7 +6,7 @@ How a renderer makes a video belongs to its adapter.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from decimal import Decimal
@@ -30,6 +30,27 @@ def scratch(media: MediaStore) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def scratch_file(media: MediaStore, name: str) -> Iterator[Callable[[], Path]]:
+    """A path of that name in a folder that is made when somebody asks for it, and gone afterwards."""
+    folder: Path | None = None
+    over = False
+
+    def path() -> Path:
+        nonlocal folder
+        if over:  # a thread that goes on after its task was cancelled must leave nothing behind
+            raise FileNotFoundError(name)
+        folder = folder or media.scratch()
+        return folder / name
+
+    try:
+        yield path
+    finally:
+        over = True
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 class RenderVideo:

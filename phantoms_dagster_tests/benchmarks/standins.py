@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from phantoms_dagster.domain.models import Channel, MediaFile, Platform, Probe, Script, Sentence, VoiceoverOutput
-from phantoms_dagster.domain.ports import MediaStore
+from phantoms_dagster.domain.ports import Fitted, MediaStore
 from phantoms_dagster.media.studio import FfmpegStudio
 
 SECONDS = 15.0
@@ -34,24 +34,25 @@ class Memory:
         self._known: dict[str, bytes] = {}
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
-    async def recall(self, name: str, make: Callable[[], Awaitable[bytes]], *, worth: Callable[[bytes], bool] = bool) -> bytes:
-        """What is known by that name, else what `make` answers, asked once at a time; kept if it is `worth` it."""
-        if (known := self._read(name)) is not None:
+    async def recall(self, name: str, make: Callable[[], Awaitable[bytes]]) -> bytes:
+        """What is known by that name, else what `make` answers, asked once at a time and kept."""
+        if (known := self.known(name)) is not None:
             return known
         async with self._locks[name]:
-            if (known := self._read(name)) is not None:
+            if (known := self.known(name)) is not None:
                 return known
             made = await make()
-            if worth(made):
-                self._write(name, made)
+            self.keep(name, made)
             return made
 
-    def _read(self, name: str) -> bytes | None:
+    def known(self, name: str) -> bytes | None:
+        """What is kept by that name."""
         if name not in self._known and self._folder is not None and (path := self._folder / name).exists():
             self._known[name] = path.read_bytes()
         return self._known.get(name)
 
-    def _write(self, name: str, value: bytes) -> None:
+    def keep(self, name: str, value: bytes) -> None:
+        """Remember it, for every process."""
         self._known[name] = value
         if self._folder is not None:
             self._folder.mkdir(exist_ok=True)
@@ -119,14 +120,15 @@ class RememberingStudio:
 
         destination.write_bytes(await self._memory.recall(f"{_digest(path)}-still", ask))
 
-    async def fit(self, path: Path, platform: Platform, destination: Path) -> str:
-        """See the port. Only `kept` is remembered: anything else writes a file of its own."""
-
-        async def ask() -> bytes:
-            return (await self._real.fit(path, platform, destination)).encode()
-
-        kept = await self._memory.recall(f"{_digest(path)}-{platform}", ask, worth=lambda how: how == b"kept")
-        return kept.decode()
+    async def fit(self, path: Path, platform: Platform, destination: Callable[[], Path]) -> Fitted:
+        """See the port. Only what is kept is remembered: anything else writes a file of its own."""
+        name = f"{_digest(path)}-{platform}"
+        if (known := self._memory.known(name)) is not None:
+            return Fitted("kept", Probe.model_validate_json(known))
+        fitted = await self._real.fit(path, platform, destination)
+        if fitted.how == "kept":
+            self._memory.keep(name, fitted.probe.model_dump_json().encode())
+        return fitted
 
 
 def _digest(path: Path) -> str:

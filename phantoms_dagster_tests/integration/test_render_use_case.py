@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -12,7 +12,7 @@ import pytest
 
 from phantoms_dagster.domain.errors import NotYet, Permanent, Transient, Unknown
 from phantoms_dagster.domain.models import MediaFile, Platform, Probe, RenderedVideoOutput
-from phantoms_dagster.domain.ports import AboutToBill, RenderJob, RenderStatus
+from phantoms_dagster.domain.ports import AboutToBill, Fitted, RenderJob, RenderStatus
 from phantoms_dagster.domain.retry import RetryPolicy
 from phantoms_dagster.domain.stages import stage
 from phantoms_dagster.domain.work import Made, Result, Work
@@ -107,7 +107,7 @@ class Studio:
     async def thumbnail(self, path: Path, destination: Path) -> None:
         await asyncio.to_thread(destination.write_bytes, b"still")
 
-    async def fit(self, path: Path, platform: Platform, destination: Path) -> str:
+    async def fit(self, path: Path, platform: Platform, destination: Callable[[], Path]) -> Fitted:
         raise NotImplementedError
 
 
