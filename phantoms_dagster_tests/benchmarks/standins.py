@@ -35,24 +35,22 @@ class Memory:
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def recall(self, name: str, make: Callable[[], Awaitable[bytes]]) -> bytes:
-        """What is known by that name, else what `make` answers, asked once at a time and kept."""
-        if (known := self.known(name)) is not None:
+        """What is known by that name, else what `make` answers, asked once at a time and kept unless it is nothing."""
+        if (known := self._read(name)) is not None:
             return known
         async with self._locks[name]:
-            if (known := self.known(name)) is not None:
+            if (known := self._read(name)) is not None:
                 return known
-            made = await make()
-            self.keep(name, made)
+            if made := await make():
+                self._write(name, made)
             return made
 
-    def known(self, name: str) -> bytes | None:
-        """What is kept by that name."""
+    def _read(self, name: str) -> bytes | None:
         if name not in self._known and self._folder is not None and (path := self._folder / name).exists():
             self._known[name] = path.read_bytes()
         return self._known.get(name)
 
-    def keep(self, name: str, value: bytes) -> None:
-        """Remember it, for every process."""
+    def _write(self, name: str, value: bytes) -> None:
         self._known[name] = value
         if self._folder is not None:
             self._folder.mkdir(exist_ok=True)
@@ -122,13 +120,14 @@ class RememberingStudio:
 
     async def fit(self, path: Path, platform: Platform, destination: Callable[[], Path]) -> Fitted:
         """See the port. Only what is kept is remembered: anything else writes a file of its own."""
-        name = f"{_digest(path)}-{platform}"
-        if (known := self._memory.known(name)) is not None:
-            return Fitted("kept", Probe.model_validate_json(known))
-        fitted = await self._real.fit(path, platform, destination)
-        if fitted.how == "kept":
-            self._memory.keep(name, fitted.probe.model_dump_json().encode())
-        return fitted
+        made: list[Fitted] = []
+
+        async def ask() -> bytes:
+            made.append(await self._real.fit(path, platform, destination))
+            return made[0].probe.model_dump_json().encode() if made[0].how == "kept" else b""
+
+        kept = await self._memory.recall(f"{_digest(path)}-{platform}", ask)
+        return made[0] if made else Fitted("kept", Probe.model_validate_json(kept))
 
 
 def _digest(path: Path) -> str:
