@@ -135,10 +135,14 @@ class RenderStatus:
 
 
 class Renderer(Protocol):
-    """Makes MP4s. What bills a render is the commit point: its answer lost means `Unknown`, resolved by `find`."""
+    """Makes MP4s. What bills a render is the commit point: its answer lost means `Unknown`, resolved by `find`.
+
+    `at_once`: a render is done when `submit` returns, so nobody need wait before the first look at it.
+    """
 
     provider: str
     sandbox: bool
+    at_once: bool
 
     async def submit(self, job: RenderJob, about_to_bill: AboutToBill) -> str:
         """Start a render; its id.
@@ -155,9 +159,17 @@ class Renderer(Protocol):
         """The id of the render that carries this attempt's marker, or None when the service cannot tell."""
         ...
 
-    async def fetch(self, render_id: str, destination: Path) -> None:
-        """Download the finished file to `destination` (written whole or not at all)."""
+    async def fetch(self, render_id: str, destination: Path, *, url: str | None = None) -> None:
+        """Download the finished file to `destination` (written whole or not at all). `url`: as the last status told it."""
         ...
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """How a file was made to fit (`kept`: it did; `remuxed`: streams copied; `transcoded`), and what fits."""
+
+    how: str
+    probe: Probe
 
 
 class Studio(Protocol):
@@ -171,10 +183,11 @@ class Studio(Protocol):
         """A JPEG, 270x480, of a telling frame."""
         ...
 
-    async def fit(self, path: Path, platform: Platform, destination: Path) -> str:
-        """Make `destination` fit the platform: `kept` (nothing written), `remuxed` or `transcoded`.
+    async def fit(self, path: Path, platform: Platform, destination: Callable[[], Path]) -> Fitted:
+        """Make a file that fits the platform, unless the one at `path` does.
 
-        Raises Permanent when it cannot (too long, no picture).
+        `destination` names the path to write to. It is called, from any thread, only when something is written: most files are
+        kept. Raises Permanent when nothing helps (too long, no picture).
         """
         ...
 

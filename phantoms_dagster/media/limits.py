@@ -72,6 +72,9 @@ LIMITS: Mapping[Platform, Limits] = MappingProxyType(
 )
 
 
+EDIT_LIST = "edit list"  # a reason of a verdict
+
+
 class Work(IntEnum):
     """What must be done to a file, the least first."""
 
@@ -138,6 +141,6 @@ def _container(probe: Probe, limits: Limits, *, edited: bool) -> list[str]:
     rules = {
         f"container {probe.container}": probe.container in limits.containers,
         "moov behind the media": probe.moov_first or not limits.moov_first or probe.container not in ("mp4", "mov"),
-        "edit list": limits.edit_lists or not edited,
+        EDIT_LIST: limits.edit_lists or not edited,
     }
     return [reason for reason, kept in rules.items() if not kept]

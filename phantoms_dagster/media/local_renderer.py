@@ -57,6 +57,7 @@ class LocalRenderer:
 
     provider = "local"
     sandbox = False
+    at_once = True
 
     def __init__(self, work_dir: Path, *, in_flight: int = 1) -> None:
         self._renders = work_dir / "renders"
@@ -89,7 +90,7 @@ class LocalRenderer:
         """The attempt's id when its render is finished here."""
         return attempt_id if self._path(attempt_id).exists() else None
 
-    async def fetch(self, render_id: str, destination: Path) -> None:
+    async def fetch(self, render_id: str, destination: Path, *, url: str | None = None) -> None:  # noqa: ARG002 - the port's
         """Copy the finished file. Raises Permanent when there is none."""
         path = self._path(render_id)
         temporary = destination.with_name(f".{destination.name}.{uuid.uuid4().hex[:8]}")

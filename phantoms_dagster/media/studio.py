@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import os
 import uuid
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import TypeVar
 
 import av
 import av.error
 
 from phantoms_dagster.domain.errors import Evidence, Permanent
 from phantoms_dagster.domain.models import Platform, Probe
+from phantoms_dagster.domain.ports import Fitted
 from phantoms_dagster.media import ass, ffmpeg, graph
-from phantoms_dagster.media.limits import LIMITS, Work, judge
+from phantoms_dagster.media.edit_lists import without_edit_lists
+from phantoms_dagster.media.limits import EDIT_LIST, LIMITS, Verdict, Work, judge
 from phantoms_dagster.media.mp4 import read_boxes
 
 THUMBNAIL = (270, 480)
@@ -25,6 +31,10 @@ _SAME_LENGTH_SECONDS = 0.1
 _PROGRESSIVE = (0, 1)  # AV_FIELD_UNKNOWN, AV_FIELD_PROGRESSIVE
 _MP4_CODECS = frozenset({"h264", "hevc", "av1", "vp9"})
 _MP4_SOUND = frozenset({"aac", "mp3", "opus"})
+
+
+_Copy = Callable[[Path, Path], bool]
+_Answer = TypeVar("_Answer")
 
 
 @dataclass(frozen=True)
@@ -47,14 +57,14 @@ class FfmpegStudio:
 
         Raises Permanent when it cannot be read or has no picture.
         """
-        probe = (await asyncio.to_thread(_read, path)).probe
+        probe = (await _in_thread(_read, path)).probe
         if loudness and probe.audio_codec is not None:
             return probe.model_copy(update={"loudness_lufs": await ffmpeg.loudness(path)})
         return probe
 
     async def thumbnail(self, path: Path, destination: Path) -> None:
         """A JPEG of 270x480, cut to fill, of a frame of the title card."""
-        seconds = (await asyncio.to_thread(_read, path)).probe.seconds
+        seconds = (await _in_thread(_read, path)).probe.seconds
         width, height = THUMBNAIL
         shape = f"scale={width}:{height}:force_original_aspect_ratio=increase:flags=lanczos,crop={width}:{height},setsar=1"
         picture = f"{shape},scale=in_range=auto:out_range=pc:out_color_matrix=bt601,format=yuvj420p"
@@ -64,46 +74,80 @@ class FfmpegStudio:
             ["-ss", f"{at:.3f}", "-i", str(path), "-frames:v", "1", "-vf", picture, "-c:v", "mjpeg", "-q:v", "3", "-f", "image2"],
         )
 
-    async def fit(self, path: Path, platform: Platform, destination: Path) -> str:
-        """`kept` (nothing is written), `remuxed` (streams copied) or `transcoded`, whichever is the least that is enough.
+    async def fit(self, path: Path, platform: Platform, destination: Callable[[], Path]) -> Fitted:
+        """`kept` (`destination` is not called), `remuxed` or `transcoded`, whichever is the least that is enough.
 
         Raises Permanent when nothing helps: too long, too short, no picture, or still too large.
         """
-        facts = await asyncio.to_thread(_read, path)
-        verdict = judge(facts.probe, platform, edited=facts.edited, interlaced=facts.interlaced)
-        if verdict.impossible:
-            raise Permanent(verdict.impossible, provider=ffmpeg.PROVIDER, code="does not fit")
-        if verdict.work is Work.KEEP:
-            return "kept"
-        work = verdict.work
-        if facts.probe.video_codec not in _MP4_CODECS:
-            work = Work.TRANSCODE  # what we write is an MP4
-        elif facts.probe.audio_codec not in (_MP4_SOUND | {None}):
-            work = max(work, Work.TRANSCODE_AUDIO)
-        async with _appearing(destination) as temporary:
-            if not (work is Work.REMUX and facts.plain and await asyncio.to_thread(_remuxed, path, temporary, facts, platform)):
-                await ffmpeg.run(["-i", str(path), *_arguments(facts, platform, work), str(temporary)])
-            made = await asyncio.to_thread(_read, temporary)
-            left = judge(made.probe, platform, edited=made.edited, interlaced=made.interlaced)
+        found = await _in_thread(_kept_or_copied, path, platform, destination)
+        if isinstance(found, Fitted):
+            return found
+        with _appearing(destination()) as temporary:
+            await ffmpeg.run(["-i", str(path), *_arguments(found.facts, platform, found.work), str(temporary)])
+            made = await _in_thread(_read, temporary)
+            left = _judged(made, platform)
             if left.work is not Work.KEEP or left.impossible:
                 reasons = left.impossible or ", ".join(left.reasons)
                 raise Permanent(f"cannot be made to fit {platform.title}: {reasons}", provider=ffmpeg.PROVIDER, code="does not fit")
-        return "remuxed" if work is Work.REMUX else "transcoded"
+        return Fitted("remuxed" if found.work is Work.REMUX else "transcoded", made.probe)
 
 
-def _remuxed(path: Path, destination: Path, facts: _Facts, platform: Platform) -> bool:
-    """Whether copying the packets was enough. An edit list that cuts more than a codec's first samples makes another length."""
-    _remux(path, destination)
-    made = _read(destination)
-    verdict = judge(made.probe, platform, edited=made.edited, interlaced=made.interlaced)
-    return verdict.work is Work.KEEP and abs(made.probe.seconds - facts.probe.seconds) < _SAME_LENGTH_SECONDS
+@dataclass(frozen=True)
+class _Undone:
+    """What is left to ffmpeg."""
+
+    facts: _Facts
+    work: Work
 
 
-def _remux(path: Path, destination: Path) -> None:
-    """Copy the packets of the first picture and sound into an MP4 that plays while it loads; as a process, ffmpeg costs 50 ms."""
+def _kept_or_copied(path: Path, platform: Platform, destination: Callable[[], Path]) -> Fitted | _Undone:
+    """All that this process does for a fit, in one visit of a thread. As a process, ffmpeg costs 50 ms."""
+    facts = _read(path)
+    verdict = _judged(facts, platform)
+    if verdict.impossible:
+        raise Permanent(verdict.impossible, provider=ffmpeg.PROVIDER, code="does not fit")
+    if verdict.work is Work.KEEP:
+        return Fitted("kept", facts.probe)
+    work = verdict.work
+    if facts.probe.video_codec not in _MP4_CODECS:
+        work = Work.TRANSCODE  # what we write is an MP4
+    elif facts.probe.audio_codec not in (_MP4_SOUND | {None}):
+        work = max(work, Work.TRANSCODE_AUDIO)
+    if work is Work.REMUX and facts.plain:
+        edits_alone = verdict.reasons == (EDIT_LIST,) and facts.probe.container == "mp4"
+        for copy in (without_edit_lists, _remux) if edits_alone else (_remux,):
+            if (made := _copied(copy, path, destination(), facts, platform)) is not None:
+                return Fitted("remuxed", made)
+    return _Undone(facts, work)
+
+
+def _copied(copy: _Copy, path: Path, destination: Path, facts: _Facts, platform: Platform) -> Probe | None:
+    """What is at `destination`, if a copy was enough; else None, and nothing is there.
+
+    An edit list that cuts more than a codec's first samples makes another length. What a copy cannot be read from, or as, is
+    ffmpeg's to mend or to refuse.
+    """
+    temporary = _beside(destination)
+    try:
+        with _media_errors(path):
+            made = _read(temporary) if copy(path, temporary) else None
+        if made is None or _judged(made, platform).work is not Work.KEEP:
+            return None
+        if abs(made.probe.seconds - facts.probe.seconds) >= _SAME_LENGTH_SECONDS:
+            return None
+        temporary.replace(destination)
+        return made.probe
+    except Permanent:
+        return None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _remux(path: Path, destination: Path) -> bool:
+    """Copy the packets of the first picture and sound into an MP4 that plays while it loads. Always possible, or an error."""
     # What `graph.MP4` says to ffmpeg.
     options = {"movflags": "+faststart", "use_editlist": "0"}
-    with _media_errors(path), av.open(str(path)) as given, av.open(str(destination), "w", format="mp4", options=options) as made:
+    with av.open(str(path)) as given, av.open(str(destination), "w", format="mp4", options=options) as made:
         made.flags |= av.container.Flags.bitexact.value
         wanted = [*given.streams.video[:1], *given.streams.audio[:1]]
         copies = {stream.index: made.add_stream_from_template(stream) for stream in wanted}
@@ -111,6 +155,11 @@ def _remux(path: Path, destination: Path) -> None:
             if packet.dts is not None:  # the last one of a stream is empty
                 packet.stream = copies[packet.stream.index]
                 made.mux(packet)
+    return True
+
+
+def _judged(facts: _Facts, platform: Platform) -> Verdict:
+    return judge(facts.probe, platform, edited=facts.edited, interlaced=facts.interlaced)
 
 
 def _arguments(facts: _Facts, platform: Platform, work: Work) -> list[str]:
@@ -204,16 +253,31 @@ def _container(name: str, brand: str | None, path: Path) -> str:
 
 
 async def _write(destination: Path, arguments: Sequence[str]) -> None:
-    async with _appearing(destination) as temporary:
+    with _appearing(destination) as temporary:
         await ffmpeg.run([*arguments, str(temporary)])
 
 
-@asynccontextmanager
-async def _appearing(destination: Path) -> AsyncIterator[Path]:
+@contextmanager
+def _appearing(destination: Path) -> Iterator[Path]:
     """A path to write to that becomes `destination` when all went well, and is removed when not."""
-    temporary = destination.with_name(f".{uuid.uuid4().hex[:8]}-{destination.name}")
+    temporary = _beside(destination)
     try:
         yield temporary
         temporary.replace(destination)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _beside(destination: Path) -> Path:
+    return destination.with_name(f".{uuid.uuid4().hex[:8]}-{destination.name}")
+
+
+async def _in_thread(work: Callable[..., _Answer], *arguments: object) -> _Answer:
+    return await asyncio.get_running_loop().run_in_executor(_thread(os.getpid()), work, *arguments)
+
+
+# One thread a process: looking at a film is a millisecond of the interpreter's lock, for which more threads would only fight. The
+# process id is the key because a thread does not survive a fork.
+@functools.lru_cache(maxsize=1)
+def _thread(_process: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max_workers=1, thread_name_prefix="studio")

@@ -91,7 +91,8 @@ class Publish:
             raise
         if journal.record.state not in (PostState.PUBLISHED, PostState.CONFIRMED):
             await journal.save(PostState.PUBLISHED, remote_id=post.remote_id, url=post.url)
-        await journal.save(PostState.CONFIRMED)
+        if journal.record.state is not PostState.CONFIRMED:
+            await journal.save(PostState.CONFIRMED)
         return post
 
     async def _job(self, work: Work, account: str, variant: VariantOutput, marker: str) -> PublishJob:

@@ -6,7 +6,7 @@ How a renderer makes a video belongs to its adapter.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from decimal import Decimal
@@ -30,6 +30,27 @@ def scratch(media: MediaStore) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def scratch_file(media: MediaStore, name: str) -> Iterator[Callable[[], Path]]:
+    """A path of that name in a folder that is made when somebody asks for it, and gone afterwards."""
+    folder: Path | None = None
+    over = False
+
+    def path() -> Path:
+        nonlocal folder
+        if over:  # a thread that goes on after its task was cancelled must leave nothing behind
+            raise FileNotFoundError(name)
+        folder = folder or media.scratch()
+        return folder / name
+
+    try:
+        yield path
+    finally:
+        over = True
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 class RenderVideo:
@@ -67,11 +88,12 @@ class RenderVideo:
             message = f"{work.claim.spent:.2f} USD are spent already and the channel's budget is {budget:.2f} USD a video"
             raise Permanent(message, provider="budget", code="over_budget")
         journal = await self._ledgers.render(work.claim)
+        fresh = journal.record.render_id is None
         render_id = await self._submitted(work, journal)
-        status = await self._finished(render_id, journal)
+        status = await self._finished(render_id, journal, fresh=fresh)
         with scratch(self._media) as folder:
             master = folder / "master.mp4"
-            await self._renderer.fetch(render_id, master)
+            await self._renderer.fetch(render_id, master, url=status.url)
             probe = await self._looked_at(master)
             if probe.seconds < SHORTEST_SECONDS or probe.video_codec == "":
                 raise Permanent(f"the rendered file is unusable ({probe.seconds:.1f} s)", provider=self._renderer.provider)
@@ -151,17 +173,20 @@ class RenderVideo:
             retry_after=(sent_at + self._lost_after - self._clock.now()).total_seconds(),
         )
 
-    async def _finished(self, render_id: str, journal: RenderJournal) -> RenderStatus:
+    async def _finished(self, render_id: str, journal: RenderJournal, *, fresh: bool) -> RenderStatus:
+        """How the render ended. One that is `fresh`, submitted a moment ago, is not looked at before the first pause."""
         waited, pause = 0.0, min(FIRST_LOOK_SECONDS, self._poll_seconds)
+        looks = not fresh or self._renderer.at_once
         while True:
-            status = await self._renderer.status(render_id)
-            if status.state == "done":
-                return status
-            if status.state == "failed":
-                await journal.save("intent")
-                message = f"the render failed: {status.error or 'no reason given'}"
-                raise Transient(message, provider=self._renderer.provider, code="render_failed")
+            if looks:
+                status = await self._renderer.status(render_id)
+                if status.state == "done":
+                    return status
+                if status.state == "failed":
+                    await journal.save("intent")
+                    message = f"the render failed: {status.error or 'no reason given'}"
+                    raise Transient(message, provider=self._renderer.provider, code="render_failed")
             if waited >= self._patience_seconds:
                 raise NotYet(f"render {render_id} is still running", retry_after=self._patience_seconds + 1)
             await self._clock.sleep(pause)
-            waited, pause = waited + pause, min(pause * 2, self._poll_seconds)
+            waited, pause, looks = waited + pause, min(pause * 2, self._poll_seconds), True

@@ -15,7 +15,7 @@ from phantoms_dagster.domain.models import (
 )
 from phantoms_dagster.domain.ports import MediaStore, Studio
 from phantoms_dagster.domain.work import Made, Work
-from phantoms_dagster.production.rendering import scratch
+from phantoms_dagster.production.rendering import scratch_file
 
 # YouTube refuses < and >; single guillemets read the same.
 _NO_BRACKETS = str.maketrans({"<": "\u2039", ">": "\u203a"})
@@ -40,17 +40,16 @@ class MakeVariant:
         if content != approval.content_sha256:
             raise Permanent("this is not what was approved: approve it again", provider="approval", code="content_changed")
         path = await self._media.local(master.video)
-        with scratch(self._media) as folder:
-            fitted = folder / "variant.mp4"
-            how = await self._studio.fit(path, platform, fitted)
-            video = master.video if how == "kept" else await self._media.add(fitted)
-        probe = master.probe if how == "kept" else await self._studio.probe(await self._media.local(video))
+        with scratch_file(self._media, "variant.mp4") as destination:
+            fitted = await self._studio.fit(path, platform, destination)
+            kept = fitted.how == "kept"
+            video = master.video if kept else await self._media.add(destination())
         title, caption = words(script, work.video.channel, platform)
         output = VariantOutput(
             platform=platform,
             video=video,
-            probe=probe,
-            how=how,
+            probe=master.probe if kept else fitted.probe,
+            how=fitted.how,
             title=title,
             caption=caption,
             content_sha256=content,

@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import httpx
@@ -137,18 +139,34 @@ def objects(value: JsonObject, name: str) -> list[JsonObject]:
     return [i for i in items if isinstance(i, dict)] if isinstance(items, list) else []
 
 
-async def file_blocks(file: BinaryIO, start: int, end: int) -> AsyncIterator[bytes]:
-    """The bytes of a file from `start` to `end` (not included), read as they are sent.
+@asynccontextmanager
+async def file_body(path: Path, start: int, end: int) -> AsyncIterator[bytes | AsyncIterator[bytes]]:
+    """The bytes of a file from `start` to `end` (not included), as a request's content; many are read as they are sent.
 
-    A file that is shorter than promised ends early, which the transport reports. The caller closes the file.
+    A file that cannot be read raises OSError before anything is sent; one that is shorter than promised ends early, which the
+    transport reports.
     """
-    await asyncio.to_thread(file.seek, start)
-    while start < end:
-        block = await asyncio.to_thread(file.read, min(READ_BYTES, end - start))
-        if not block:
-            return
-        start += len(block)
+    file, first = await asyncio.to_thread(_opened, path, start, end)
+    with file:
+        yield first if len(first) == end - start else _blocks(file, first, start, end)
+
+
+def _opened(path: Path, start: int, end: int) -> tuple[BinaryIO, bytes]:
+    """The file and its first block, in one visit of a thread: each costs more than reading a small file."""
+    file = path.open("rb")
+    try:
+        file.seek(start)
+        return file, file.read(min(READ_BYTES, end - start))
+    except BaseException:
+        file.close()
+        raise
+
+
+async def _blocks(file: BinaryIO, block: bytes, start: int, end: int) -> AsyncIterator[bytes]:
+    while block:
         yield block
+        start += len(block)
+        block = await asyncio.to_thread(file.read, min(READ_BYTES, end - start)) if start < end else b""
 
 
 def server_error(response: httpx.Response, *, provider: str, commits: bool = False) -> Transient | Unknown:

@@ -8,7 +8,6 @@ in `instagram_container`, what a reel may be and how it is found again in `insta
 
 from __future__ import annotations
 
-import asyncio
 from datetime import datetime, timedelta
 
 import httpx
@@ -19,7 +18,7 @@ from phantoms_dagster.domain.ports import Clock, PostJournal, PublishedPost, Pub
 from phantoms_dagster.domain.stages import PostState
 from phantoms_dagster.providers import http
 from phantoms_dagster.providers.instagram_api import GONE, NOT_READY, PROVIDER, Graph, moment, path, upload_error
-from phantoms_dagster.providers.instagram_container import MISSING, Container, check_quota, container_of, failed, read_status
+from phantoms_dagster.providers.instagram_container import MISSING, Container, Quotas, container_of, failed, read_status
 from phantoms_dagster.providers.instagram_reel import check, listed_like
 from phantoms_dagster.providers.polling import FIRST_PAUSE_SECONDS, Patience
 
@@ -56,6 +55,7 @@ class InstagramPublisher:
         self.sandbox = sandbox
         self._client = client
         self._graph = Graph(client=client, base_url=base_url, version=version, tokens=tokens)
+        self._quotas = Quotas(self._graph, clock)
         self._uploads = f"{upload_url.rstrip('/')}/"
         self._upload_path = f"ig-api-upload/{version}"
         self._clock = clock
@@ -65,6 +65,7 @@ class InstagramPublisher:
     async def publish(self, job: PublishJob, journal: PostJournal) -> PublishedPost:
         """Make the post, or finish making it, from whatever state its journal is in."""
         patience = Patience(self._clock, self._patience, first=min(FIRST_PAUSE_SECONDS, self._poll), longest=LONGEST_POLL)
+        fresh = False  # the bytes went up in this very call: nothing is processed within a moment
         while True:
             state = journal.record.state
             if state in (PostState.PUBLISHED, PostState.CONFIRMED):
@@ -76,7 +77,10 @@ class InstagramPublisher:
                 await self._begin(journal)
             elif state is PostState.OPENED or not sent:
                 await self._upload(job, journal)
+                fresh = journal.record.state is PostState.UPLOADING
             elif state is PostState.UPLOADING:
+                if fresh:
+                    await patience.poll("Instagram is processing the video")
                 await self._process(job, journal, patience)
             else:
                 await self._resolve(job, journal, patience)
@@ -99,7 +103,7 @@ class InstagramPublisher:
     async def _open(self, job: PublishJob, journal: PostJournal) -> Container:
         started = self._clock.now()
         try:
-            await check_quota(self._graph, job.account)
+            await self._quotas.check(job.account)
             answer, date = await self._graph.post(
                 job.account,
                 path(job.account, "media"),
@@ -137,7 +141,7 @@ class InstagramPublisher:
         await self._save(journal, PostState.UPLOADING, container.but(sent_at=self._clock.now()), offset=0)
         headers = {"Authorization": f"OAuth {token}", "offset": "0", "file_size": str(job.size), "Content-Length": str(job.size)}
         try:
-            with await asyncio.to_thread(job.file.open, "rb") as file:
+            async with http.file_body(job.file, 0, job.size) as content:
                 # `commits` only to tell a lost answer from a request that never left: an upload makes nothing public.
                 response = await http.send(
                     self._client,
@@ -146,7 +150,7 @@ class InstagramPublisher:
                     provider=PROVIDER,
                     commits=True,
                     headers=headers,
-                    content=http.file_blocks(file, 0, job.size),
+                    content=content,
                 )
         except Unknown as error:
             raise Transient(str(error), provider=PROVIDER, code=error.code, evidence=error.evidence) from error
@@ -181,9 +185,10 @@ class InstagramPublisher:
 
     async def _commit(self, job: PublishJob, journal: PostJournal, container: Container) -> None:
         """The commit point."""
-        await check_quota(self._graph, job.account)
+        await self._quotas.check(job.account)
         sent = container.but(published_at=self._clock.now(), doubt=None, doubt_at=None)
         await self._save(journal, PostState.COMMITTING, sent)
+        self._quotas.sent(job.account)
         try:
             target = path(job.account, "media_publish")
             answer, _ = await self._graph.post(job.account, target, commits=True, creation_id=container.id)

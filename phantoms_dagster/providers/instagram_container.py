@@ -5,16 +5,19 @@ When it is made, published or given up belongs in `instagram`.
 
 from __future__ import annotations
 
+import math
 import re
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 from phantoms_dagster.domain.errors import Permanent, ProviderError, Rejected, Throttled, Transient
-from phantoms_dagster.domain.ports import PostRecord
+from phantoms_dagster.domain.ports import Clock, PostRecord
 from phantoms_dagster.domain.values import Value
 from phantoms_dagster.providers import http
 from phantoms_dagster.providers.instagram_api import GONE, PROVIDER, Graph, path, subcode_class
 
+QUOTA_HOLDS = timedelta(seconds=60)
 MISSING = "MISSING"  # our word for a container that the API no longer shows
 
 
@@ -67,16 +70,46 @@ def failed(status: str, text: str, account: str) -> ProviderError:
     return Transient(message, provider=PROVIDER, code=code)
 
 
-async def check_quota(graph: Graph, account: str) -> None:
-    """Raise Throttled when the account's publishing quota is used up. The total is obeyed as told: pages disagree about it."""
-    answer = await graph.get(account, path(account, "content_publishing_limit"), fields="quota_usage,config")
-    rows: Any = answer.get("data")
-    row = rows[0] if isinstance(rows, list) and rows else {}
-    used, total = row.get("quota_usage"), row.get("config", {}).get("quota_total")
-    if not isinstance(used, int) or not isinstance(total, int) or used < total:
-        return
-    # The window slides, so a place comes free every so often; when exactly, the API does not say.
-    wait = row["config"].get("quota_duration", 86_400) / max(total, 1)
-    raise Throttled(
-        f"account {account} has used {used} of {total} posts in 24 hours", provider=PROVIDER, code="quota", retry_after=wait
-    )
+@dataclass
+class _Room:
+    """How many posts an account had left when it was asked, less those that were sent since."""
+
+    asked_at: datetime
+    left: float
+
+
+class Quotas:
+    """How many posts the accounts have left: a courtesy, since Instagram itself refuses the post that is too many.
+
+    So an answer that leaves room holds for a minute, less what is sent meanwhile. Only a fresh one says that none is left.
+    """
+
+    def __init__(self, graph: Graph, clock: Clock) -> None:
+        self._graph = graph
+        self._clock = clock
+        self._rooms: dict[str, _Room] = {}
+
+    async def check(self, account: str) -> None:
+        """Raise Throttled when the account's quota is used up. The total is obeyed as told: pages disagree about it."""
+        room = self._rooms.get(account)
+        if room is not None and room.left > 0 and self._clock.now() - room.asked_at < QUOTA_HOLDS:
+            return
+        asked_at = self._clock.now()
+        answer = await self._graph.get(account, path(account, "content_publishing_limit"), fields="quota_usage,config")
+        rows: Any = answer.get("data")
+        row = rows[0] if isinstance(rows, list) and rows else {}
+        used, total = row.get("quota_usage"), row.get("config", {}).get("quota_total")
+        told = isinstance(used, int) and isinstance(total, int)
+        self._rooms[account] = _Room(asked_at, total - used if told else math.inf)
+        if not told or used < total:
+            return
+        # The window slides, so a place comes free every so often; when exactly, the API does not say.
+        wait = row["config"].get("quota_duration", 86_400) / max(total, 1)
+        raise Throttled(
+            f"account {account} has used {used} of {total} posts in 24 hours", provider=PROVIDER, code="quota", retry_after=wait
+        )
+
+    def sent(self, account: str) -> None:
+        """A post of ours goes out: one less is left."""
+        if (room := self._rooms.get(account)) is not None:
+            room.left -= 1

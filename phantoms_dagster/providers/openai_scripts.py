@@ -142,8 +142,13 @@ class OpenAIScriptWriter:
         while True:
             sent = {name: value for name, value in request.items() if name not in self._left_out}
             try:
-                raw = await self._client.chat.completions.with_raw_response.create(
-                    **sent, extra_headers={"X-Client-Request-Id": attempt.id}
+                # The SDK's way to an answer as it came. `completions.create` sends the same, and takes another 0.5 CPU-ms to walk
+                # through the types of what is sent.
+                answer = await self._client.post(
+                    "/chat/completions",
+                    body=sent,
+                    cast_to=cast(Any, httpx.Response),
+                    options={"headers": {"X-Client-Request-Id": attempt.id}},
                 )
             except openai.APIStatusError as error:
                 # Refused, so not billed: it is safe to ask again with less. The set only grows, so this ends.
@@ -152,7 +157,7 @@ class OpenAIScriptWriter:
                     raise
                 self._left_out |= refused
                 continue
-            return _httpx(raw.http_response)
+            return _httpx(answer)
 
     def _body(self, response: httpx.Response) -> JsonObject:
         """The raw answer of a 200. Raises _Unreadable; the error in it when a compatible server says 200 to an error."""

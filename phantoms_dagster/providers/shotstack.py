@@ -7,7 +7,6 @@ its answer is lost the outcome is `Unknown`. Everything before it may be repeate
 from __future__ import annotations
 
 import asyncio
-import os
 import uuid
 from collections.abc import Mapping
 from decimal import Decimal
@@ -23,7 +22,7 @@ from phantoms_dagster.domain.values import JsonObject
 from phantoms_dagster.providers.http import (
     describe,
     evidence,
-    file_blocks,
+    file_body,
     json_object,
     lenient_json,
     objects,
@@ -59,6 +58,7 @@ class ShotstackRenderer:
     """
 
     provider = PROVIDER
+    at_once = False
 
     def __init__(
         self,
@@ -133,13 +133,16 @@ class ShotstackRenderer:
         """
         return None
 
-    async def fetch(self, render_id: str, destination: Path) -> None:
+    async def fetch(self, render_id: str, destination: Path, *, url: str | None = None) -> None:
         """Download the finished file to `destination`, whole or not at all.
 
-        The URL of a render lives for a day. When it has expired the status is read again for a new one, then the hosted
-        copy is taken. Raises NotYet while the render still runs, Permanent when it failed or its file is gone.
+        `url` is where the last status said that it is; None: the status is read. The URL of a render lives for a day. When it
+        has expired the status is read again for a new one, then the hosted copy is taken. Raises NotYet while the render still
+        runs, Permanent when it failed or its file is gone.
         """
-        tried: set[str] = set()
+        if url is not None and await self._downloaded(url, destination):
+            return
+        tried = {url}
         for _ in range(2):
             status = await self.status(render_id)
             if status.state == "failed":
@@ -178,8 +181,7 @@ class ShotstackRenderer:
             "Content-Length": str(size),  # object storage refuses chunked bodies
             "Content-Type": "",  # part of the signature, signed empty; HTTP clients would fill it in
         }
-        with await asyncio.to_thread(audio.open, "rb") as file:
-            content = file_blocks(file, 0, size)
+        async with file_body(audio, 0, size) as content:
             response = await send(self._client, "PUT", url, provider=PROVIDER, headers=headers, content=content)
         if response.is_success:
             return
@@ -245,7 +247,7 @@ class ShotstackRenderer:
             if written == 0 or (expected is not None and written != int(expected)):
                 message = f"Shotstack's file broke off after {written} of {expected or 'unknown'} bytes"
                 raise Transient(message, provider=PROVIDER, code="incomplete")
-            await asyncio.to_thread(os.replace, part, destination)
+            part.replace(destination)
             return True
         except httpx.HTTPError as error:
             message = f"the download from Shotstack broke off: {describe(error)}"
@@ -314,9 +316,13 @@ def _member(value: Any, *names: str) -> Any:
 async def _save(response: httpx.Response, path: Path) -> int:
     """Write a body to a file; the number of bytes."""
     written = 0
-    file = await asyncio.to_thread(path.open, "wb")
-    with file:
-        async for chunk in response.aiter_raw(CHUNK):
-            await asyncio.to_thread(file.write, chunk)
-            written += len(chunk)
+    async for chunk in response.aiter_raw(CHUNK):
+        await asyncio.to_thread(_append, path, chunk)
+        written += len(chunk)
     return written
+
+
+def _append(path: Path, chunk: bytes) -> None:
+    """Opened for each chunk: a thread is visited once, and a chunk is large."""
+    with path.open("ab") as file:
+        file.write(chunk)

@@ -7,7 +7,6 @@ token and the error table are in `tiktok_api`, the chunk plan and the decisions 
 
 from __future__ import annotations
 
-import asyncio
 from datetime import timedelta
 from types import MappingProxyType
 
@@ -18,7 +17,7 @@ from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.ports import Clock, PostJournal, PostRecord, PublishedPost, PublishJob, Tokens
 from phantoms_dagster.domain.stages import PostState
 from phantoms_dagster.domain.values import JsonObject
-from phantoms_dagster.providers.http import file_blocks, send, server_error, unexpected
+from phantoms_dagster.providers.http import file_body, send, server_error, unexpected
 from phantoms_dagster.providers.polling import FIRST_PAUSE_SECONDS, Patience
 from phantoms_dagster.providers.tiktok_api import PROVIDER, TikTokCalls, error_for, listed_since, read_status, same_video
 from phantoms_dagster.providers.tiktok_chunks import DECIDED, ChunkPlan, Slot, Step, content_of, next_step, plan_chunks
@@ -129,6 +128,8 @@ class TikTokPublisher:
                     raise refusal or Transient("TikTok keeps asking for bytes it was sent", provider=PROVIDER, code="upload 206")
                 uploads += 1
                 refusal, counted = await self._upload(job, journal, slot, step.offset)
+                if refusal is None and counted:  # nothing is processed within the moment of its upload
+                    await patience.poll("TikTok still processes the video")
             elif step.do == "wait":
                 await patience.poll("TikTok still processes the video")
             else:
@@ -186,8 +187,7 @@ class TikTokPublisher:
             "Content-Length": str(end - offset),
             "Content-Range": f"bytes {offset}-{end - 1}/{job.size}",
         }
-        with await asyncio.to_thread(job.file.open, "rb") as file:
-            content = file_blocks(file, offset, end)
+        async with file_body(job.file, offset, end) as content:
             url = slot.upload_url
             response = await send(self._client, "PUT", url, provider=PROVIDER, commits=commits, headers=headers, content=content)
         if response.status_code >= 500:

@@ -10,7 +10,6 @@ owner sees. The change of privacy is idempotent, and is read before it is sent a
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -23,7 +22,7 @@ from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.ports import Clock, PostJournal, PostRecord, PublishedPost, PublishJob, Tokens
 from phantoms_dagster.domain.stages import PostState
 from phantoms_dagster.domain.values import JsonObject
-from phantoms_dagster.providers.http import evidence, file_blocks, objects
+from phantoms_dagster.providers.http import evidence, file_body, objects
 from phantoms_dagster.providers.polling import pauses
 from phantoms_dagster.providers.youtube_api import (
     PROVIDER,
@@ -89,12 +88,13 @@ class YouTubePublisher:
         if job.privacy not in PRIVACIES:
             raise Permanent(f"YouTube knows no privacy {job.privacy!r}; use one of {', '.join(PRIVACIES)}", provider=PROVIDER)
         video_id = (await _taken_up(journal)).remote_id
+        fresh = video_id is None
         if video_id is None:
             video_id = await self._upload(job, journal)
             made: JsonObject = {"uploaded_at": self._clock.now().isoformat()}
             await journal.save(PostState.COMMITTING, handle=made, offset=job.size, remote_id=video_id)
         if journal.record.state not in (PostState.PUBLISHED, PostState.CONFIRMED):
-            video = await self._release(job, journal, video_id)
+            video = await self._release(job, journal, video_id, fresh=fresh)
             await journal.save(PostState.PUBLISHED, remote_id=video_id, url=self._url(video_id))
         else:
             video = await self._read(job, video_id) or {}
@@ -197,9 +197,8 @@ class YouTubePublisher:
             "Content-Length": str(end - start),
             "Content-Range": f"bytes {start}-{end - 1}/{job.size}",
         }
-        with await asyncio.to_thread(job.file.open, "rb") as file:
-            blocks = file_blocks(file, start, end)
-            response = await self._calls.send(job.account, "PUT", session.uri, commits=commits, headers=headers, content=blocks)
+        async with file_body(job.file, start, end) as content:
+            response = await self._calls.send(job.account, "PUT", session.uri, commits=commits, headers=headers, content=content)
         return session_answer(response, self._clock.now(), commits=commits)
 
     # --- a session that is gone
@@ -222,9 +221,9 @@ class YouTubePublisher:
 
     # --- from private to out
 
-    async def _release(self, job: PublishJob, journal: PostJournal, video_id: str) -> JsonObject:
+    async def _release(self, job: PublishJob, journal: PostJournal, video_id: str, *, fresh: bool) -> JsonObject:
         """Wait for the processing, set the wanted privacy, read it back. The video as last read."""
-        video = await self._processed(job, journal, video_id)
+        video = await self._processed(job, journal, video_id, fresh=fresh)
         if _privacy(video) == job.privacy:
             return video
         await journal.save(PostState.COMMITTING)
@@ -245,10 +244,16 @@ class YouTubePublisher:
             await self._clock.sleep(pause)
         raise AssertionError("pauses never end")
 
-    async def _processed(self, job: PublishJob, journal: PostJournal, video_id: str) -> JsonObject:
-        """The video once YouTube has processed it. Raises NotYet, Permanent (unreadable file) or Rejected (policy)."""
+    async def _processed(self, job: PublishJob, journal: PostJournal, video_id: str, *, fresh: bool) -> JsonObject:
+        """The video once YouTube has processed it. Raises NotYet, Permanent (unreadable file) or Rejected (policy).
+
+        `fresh`: its last byte was taken a moment ago, so there is nothing to see before the first pause.
+        """
         deadline = self._clock.now() + timedelta(seconds=self._patience)
-        for pause in pauses(self._poll):
+        waits = pauses(self._poll)
+        if fresh:
+            await self._clock.sleep(min(next(waits), self._patience))
+        for pause in waits:
             video = await self._read(job, video_id)
             if video is not None:
                 status = part(video, "status")

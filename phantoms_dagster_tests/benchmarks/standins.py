@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from phantoms_dagster.domain.models import Channel, MediaFile, Platform, Probe, Script, Sentence, VoiceoverOutput
-from phantoms_dagster.domain.ports import MediaStore
+from phantoms_dagster.domain.ports import Fitted, MediaStore
 from phantoms_dagster.media.studio import FfmpegStudio
 
 SECONDS = 15.0
@@ -34,15 +34,14 @@ class Memory:
         self._known: dict[str, bytes] = {}
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
-    async def recall(self, name: str, make: Callable[[], Awaitable[bytes]], *, worth: Callable[[bytes], bool] = bool) -> bytes:
-        """What is known by that name, else what `make` answers, asked once at a time; kept if it is `worth` it."""
+    async def recall(self, name: str, make: Callable[[], Awaitable[bytes]]) -> bytes:
+        """What is known by that name, else what `make` answers, asked once at a time and kept unless it is nothing."""
         if (known := self._read(name)) is not None:
             return known
         async with self._locks[name]:
             if (known := self._read(name)) is not None:
                 return known
-            made = await make()
-            if worth(made):
+            if made := await make():
                 self._write(name, made)
             return made
 
@@ -119,14 +118,16 @@ class RememberingStudio:
 
         destination.write_bytes(await self._memory.recall(f"{_digest(path)}-still", ask))
 
-    async def fit(self, path: Path, platform: Platform, destination: Path) -> str:
-        """See the port. Only `kept` is remembered: anything else writes a file of its own."""
+    async def fit(self, path: Path, platform: Platform, destination: Callable[[], Path]) -> Fitted:
+        """See the port. Only what is kept is remembered: anything else writes a file of its own."""
+        made: list[Fitted] = []
 
         async def ask() -> bytes:
-            return (await self._real.fit(path, platform, destination)).encode()
+            made.append(await self._real.fit(path, platform, destination))
+            return made[0].probe.model_dump_json().encode() if made[0].how == "kept" else b""
 
-        kept = await self._memory.recall(f"{_digest(path)}-{platform}", ask, worth=lambda how: how == b"kept")
-        return kept.decode()
+        kept = await self._memory.recall(f"{_digest(path)}-{platform}", ask)
+        return made[0] if made else Fitted("kept", Probe.model_validate_json(kept))
 
 
 def _digest(path: Path) -> str:

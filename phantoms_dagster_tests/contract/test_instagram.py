@@ -291,7 +291,7 @@ async def test_a_video_still_processing_is_left_for_later_and_finished_then(stan
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before_it_is_sent", "after_its_answer"])
-@pytest.mark.parametrize("number", range(1, 9))
+@pytest.mark.parametrize("number", range(1, 7))
 async def test_a_runner_that_dies_at_any_request_leaves_one_post(stand: Stand, job: PublishJob, number: int, after: bool) -> None:
     journal = FakeJournal()
     stand.transport.die_at, stand.transport.after = number, after
@@ -612,6 +612,40 @@ async def test_a_quota_used_up_meanwhile_keeps_the_container_for_later(stand: St
     post = await stand.publisher().publish(job, journal)
     assert_one_post(stand, job, journal, post)
     assert stand.calls("create") == 1
+
+
+async def test_the_posts_of_a_minute_share_one_look_at_the_quota_until_they_have_used_it_up(stand: Stand, tmp_path: Path) -> None:
+    stand.sandbox.config["instagram.quota_total"] = 2
+    publisher = stand.publisher()
+    for number in range(2):
+        await publisher.publish(make_job(tmp_path, marker=f"video-{number}", caption=f"Eel {number}"), FakeJournal())
+    assert stand.calls("quota") == 1
+    with pytest.raises(Throttled, match="2 of 2"):
+        await publisher.publish(make_job(tmp_path, marker="video-2", caption="Eel 2"), FakeJournal())
+    assert (stand.calls("quota"), stand.calls("create"), len(stand.posts)) == (2, 2, 2)
+
+
+async def test_a_quota_is_read_again_after_a_minute_and_for_each_account(stand: Stand, tmp_path: Path) -> None:
+    publisher = stand.publisher()
+    await publisher.publish(make_job(tmp_path, marker="first", caption="Eel one"), FakeJournal())
+    stand.sandbox.advance(61)
+    await publisher.publish(make_job(tmp_path, marker="second", caption="Eel two"), FakeJournal())
+    assert stand.calls("quota") == 2
+    await publisher.publish(make_job(tmp_path, account="eel.facts"), FakeJournal())
+    assert stand.calls("quota") == 3
+
+
+async def test_a_quota_that_others_used_up_since_it_was_read_is_told_by_the_refused_post(stand: Stand, tmp_path: Path) -> None:
+    publisher, journal = stand.publisher(), FakeJournal()
+    await publisher.publish(make_job(tmp_path, marker="first", caption="Eel one"), FakeJournal())
+    stand.sandbox.config["instagram.quota_total"] = 1
+    job = make_job(tmp_path, marker="second", caption="Eel two")
+    with pytest.raises(Throttled):
+        await publisher.publish(job, journal)
+    assert (journal.record.state, len(stand.posts)) == (PostState.UPLOADING, 1)
+    stand.sandbox.config["instagram.quota_total"] = 5
+    await publisher.publish(job, journal)
+    assert (len(stand.posts), stand.calls("create")) == (2, 2)
 
 
 @pytest.mark.parametrize(

@@ -484,6 +484,20 @@ async def test_when_the_address_has_expired_the_status_is_read_again(world: Worl
     assert "shotstack.hosted" not in world.sandbox.calls
 
 
+async def test_a_file_whose_address_is_known_costs_one_request(world: World) -> None:
+    renderer, render_id = await finished(world)
+    url, asked = (await renderer.status(render_id)).url, world.sandbox.calls["shotstack.status"]
+    await renderer.fetch(render_id, world.folder / "master.mp4", url=url)
+    assert (world.folder / "master.mp4").read_bytes() == FILM
+    assert (world.sandbox.calls["shotstack.file"], world.sandbox.calls["shotstack.status"]) == (1, asked)
+
+
+async def test_a_known_address_that_has_expired_is_asked_for_again(world: World) -> None:
+    renderer, render_id = await finished(world)
+    await renderer.fetch(render_id, world.folder / "master.mp4", url=f"{world.url}/shotstack/files/gone.mp4")
+    assert (world.folder / "master.mp4").read_bytes() == FILM
+
+
 async def test_after_a_day_the_hosted_copy_is_taken(world: World) -> None:
     renderer, render_id = await finished(world)
     world.sandbox.advance(25 * 3600)

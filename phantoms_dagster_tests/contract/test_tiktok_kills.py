@@ -15,8 +15,8 @@ from phantoms_dagster.domain.stages import PostState
 from phantoms_dagster.providers import tiktok_chunks
 from phantoms_dagster_tests.contract.tiktok_world import MB, FakeJournal, Killed, World, a_world
 
-# One chunk: creator_info, init, PUT, status, status. Three chunks: two PUTs more, and a save after each of these.
-SIZES = {"one chunk": (20_000, 5, 3), "three chunks": (15 * MB + 7, 7, 5)}
+# One chunk: creator_info, init, PUT, status. Three chunks: two PUTs more, and a save after each of these.
+SIZES = {"one chunk": (20_000, 4, 3), "three chunks": (15 * MB + 7, 6, 5)}
 
 
 class KillingTransport(httpx.AsyncBaseTransport):

@@ -431,7 +431,7 @@ async def test_a_run_killed_again_and_again_with_sessions_lost_in_between_is_pos
         ("youtube.upload", 2),
         ("youtube.list", 0),
         ("youtube.update", 0),
-        ("youtube.list", 2),
+        ("youtube.list", 1),
     ],
 )
 async def test_a_lost_answer_anywhere_is_resolved_by_reading(tmp_path: Path, route: str, after: int, kind: str) -> None:

@@ -18,7 +18,7 @@ import pytest_asyncio
 
 from phantoms_dagster.domain.errors import Permanent, Transient
 from phantoms_dagster.domain.models import Channel, Platform, Scene, Script, VoiceoverOutput
-from phantoms_dagster.domain.ports import RenderJob
+from phantoms_dagster.domain.ports import Fitted, RenderJob
 from phantoms_dagster.media import ass, cards, ffmpeg, graph, local_renderer, waveform
 from phantoms_dagster.media.files import FolderStore
 from phantoms_dagster.media.local_renderer import LocalRenderer
@@ -146,7 +146,8 @@ async def test_the_master_is_what_every_platform_wants(made: Made) -> None:
     assert b"elst" not in made.master.read_bytes()[:200_000]
     assert probe.loudness_lufs == pytest.approx(graph.TARGET_LUFS, abs=1.0)
     for platform in Platform:
-        assert await FfmpegStudio().fit(made.master, platform, made.master.with_name("never.mp4")) == "kept"
+        fitted = await FfmpegStudio().fit(made.master, platform, _never)
+        assert (fitted.how, fitted.probe) == ("kept", await FfmpegStudio().probe(made.master))
     assert not made.master.with_name("never.mp4").exists()
 
 
@@ -282,6 +283,10 @@ async def test_ffmpeg_dies_with_a_parent_that_was_killed(gone: Callable[[int], b
     assert gone(int(running[0])), "ffmpeg outlived its parent"
 
 
+def _never() -> Path:
+    raise AssertionError("nothing was to be written")
+
+
 # --- the studio -----------------------------------------------------------------------------------------------------
 
 
@@ -300,9 +305,10 @@ async def test_a_file_with_moov_at_the_end_is_only_remuxed(made: Made, tmp_path:
     await ffmpeg.run(["-i", str(made.master), "-c", "copy", str(late)])
     before = await studio.probe(late)
     assert not before.moov_first
-    assert await studio.fit(late, Platform.TIKTOK, out) == "kept"
-    assert await studio.fit(late, Platform.INSTAGRAM, out) == "remuxed"
+    assert (await studio.fit(late, Platform.TIKTOK, _never)).how == "kept"
+    fitted = await studio.fit(late, Platform.INSTAGRAM, lambda: out)
     after = await studio.probe(out)
+    assert fitted == Fitted("remuxed", after)
     assert after.moov_first
     assert (after.seconds, after.fps, after.video_codec) == (before.seconds, before.fps, before.video_codec)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["late.mp4", "out.mp4"]
@@ -314,23 +320,23 @@ async def test_a_wide_webm_is_made_an_upright_mp4(tmp_path: Path) -> None:
     await ffmpeg.run([*source, "-c:v", "libvpx", "-deadline", "realtime", "-cpu-used", "8", "-c:a", "libopus", str(wide)])
     found = await studio.probe(wide)
     assert (found.container, found.video_codec, found.audio_codec) == ("webm", "vp8", "opus")
-    assert await studio.fit(wide, Platform.INSTAGRAM, out) == "transcoded"
+    fitted = await studio.fit(wide, Platform.INSTAGRAM, lambda: out)
     probe = await studio.probe(out)
+    assert fitted == Fitted("transcoded", probe)
     assert (probe.container, probe.width, probe.height, probe.fps, probe.audio_codec) == ("mp4", 1080, 1920, 30.0, "aac")
 
 
 async def test_what_cannot_be_mended_is_refused_before_any_work(tmp_path: Path) -> None:
-    studio, out = FfmpegStudio(), tmp_path / "out.mp4"
+    studio = FfmpegStudio()
     short, sound, text = tmp_path / "short.mp4", tmp_path / "sound.wav", tmp_path / "text.mp4"
     await ffmpeg.run(["-f", "lavfi", "-i", "color=s=360x640:r=30:d=1", "-pix_fmt", "yuv420p", str(short)])
     await ffmpeg.run(["-f", "lavfi", "-i", "sine=d=1", str(sound)])
     text.write_text("this is not a video")
     with pytest.raises(Permanent, match="below 3 s"):
-        await studio.fit(short, Platform.INSTAGRAM, out)
+        await studio.fit(short, Platform.INSTAGRAM, _never)
     with pytest.raises(Permanent, match="no moving picture"):
         await studio.probe(sound)
     with pytest.raises(Permanent, match="unreadable media"):
         await studio.probe(text)
     with pytest.raises(Permanent, match="unreadable media"):
         await studio.probe(tmp_path / "nowhere.mp4")
-    assert not out.exists()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -12,7 +12,7 @@ import pytest
 
 from phantoms_dagster.domain.errors import NotYet, Permanent, Transient, Unknown
 from phantoms_dagster.domain.models import MediaFile, Platform, Probe, RenderedVideoOutput
-from phantoms_dagster.domain.ports import AboutToBill, RenderJob, RenderStatus
+from phantoms_dagster.domain.ports import AboutToBill, Fitted, RenderJob, RenderStatus
 from phantoms_dagster.domain.retry import RetryPolicy
 from phantoms_dagster.domain.stages import stage
 from phantoms_dagster.domain.work import Made, Result, Work
@@ -41,6 +41,7 @@ class Service:
 
     provider = "render-api"
     sandbox = False
+    at_once = False
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -85,7 +86,8 @@ class Service:
     async def find(self, attempt_id: str) -> str | None:
         return self.billed.get(attempt_id) if self.findable else None
 
-    async def fetch(self, render_id: str, destination: Path) -> None:
+    async def fetch(self, render_id: str, destination: Path, *, url: str | None = None) -> None:
+        assert url == DONE.url
         await asyncio.to_thread(destination.write_bytes, render_id.encode())
 
 
@@ -105,7 +107,7 @@ class Studio:
     async def thumbnail(self, path: Path, destination: Path) -> None:
         await asyncio.to_thread(destination.write_bytes, b"still")
 
-    async def fit(self, path: Path, platform: Platform, destination: Path) -> str:
+    async def fit(self, path: Path, platform: Platform, destination: Callable[[], Path]) -> Fitted:
         raise NotImplementedError
 
 
@@ -202,8 +204,24 @@ async def test_a_render_is_written_down_before_it_is_billed_and_before_it_is_fol
 async def test_a_render_is_looked_at_until_it_is_done(shop: Shop) -> None:
     shop.service.statuses = [RENDERING] * 4
     await shop.attempt(await shop.video())
-    assert shop.clock.slept == [0.5, 1.0, 2.0, 3.0]
+    assert shop.clock.slept == [0.5, 1.0, 2.0, 3.0, 3.0]
     assert shop.service.asked == ["r1"] * 5
+
+
+async def test_a_renderer_that_is_done_at_once_is_asked_at_once(shop: Shop) -> None:
+    shop.service.at_once = True
+    await shop.attempt(await shop.video())
+    assert (shop.clock.slept, shop.service.asked) == ([], ["r1"])
+
+
+async def test_a_render_of_an_earlier_try_is_looked_at_before_anybody_waits(shop: Shop) -> None:
+    key = await shop.video()
+    shop.service.statuses = [RENDERING] * 20
+    with pytest.raises(NotYet):
+        await shop.attempt(key)
+    shop.service.statuses, shop.clock.slept = [], []
+    await shop.attempt(key)
+    assert shop.clock.slept == []
 
 
 async def test_a_render_that_outlasts_the_patience_is_left_and_found_finished_later(shop: Shop) -> None:

@@ -1,0 +1,122 @@
+"""Variants of a real film in a real store: what fits is kept as it is, what does not is made anew and looked at once."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from phantoms_dagster.domain.errors import Permanent
+from phantoms_dagster.domain.models import (
+    ApprovalOutput,
+    Platform,
+    RenderedVideoOutput,
+    ScriptOutput,
+    VariantOutput,
+    Video,
+    content_hash,
+)
+from phantoms_dagster.domain.stages import stage
+from phantoms_dagster.domain.work import Claim, Work
+from phantoms_dagster.media import ffmpeg
+from phantoms_dagster.media.files import FolderStore
+from phantoms_dagster.media.mp4 import read_boxes
+from phantoms_dagster.media.studio import FfmpegStudio
+from phantoms_dagster.production.rendering import scratch_file
+from phantoms_dagster.production.varying import MakeVariant
+from phantoms_dagster_tests.integration.stage_world import CHANNEL, NOON, SCRIPT, brief, media_file
+
+
+class NoAttempt:
+    """A variant writes nothing down by itself."""
+
+    id = "attempt-1"
+    stored_response = None
+    in_doubt: Sequence[str] = ()
+
+    async def received(self, *_: Any, **__: Any) -> None:
+        raise AssertionError("nothing was bought")
+
+
+@dataclasses.dataclass
+class Shelf:
+    """An approved master with the edit lists that ffmpeg writes by default."""
+
+    store: FolderStore
+    master: RenderedVideoOutput
+    root: Path
+
+    @property
+    def scratches(self) -> list[Path]:
+        folder = self.root / "scratch"
+        return list(folder.iterdir()) if folder.exists() else []
+
+    async def vary(self, platform: Platform, *, approved: str | None = None) -> VariantOutput:
+        content = approved or content_hash(SCRIPT, self.master.video)
+        claim = Claim(
+            video_id=1,
+            video=Video(key="20261122-tides-1", brief=brief(1), channel=CHANNEL, created_at=NOON),
+            stage=stage(f"{platform}/variant"),
+            revision=1,
+            generation=1,
+            attempt_row=1,
+            attempts_used=0,
+            inputs={
+                "script": ScriptOutput(script=SCRIPT, model="test"),
+                "rendered_video": self.master,
+                "approval": ApprovalOutput(reviewer="ann", content_sha256=content, decided_at=NOON),
+            },
+            spent=Decimal(0),
+            run_id="run-1",
+        )
+        made = await MakeVariant(studio=FfmpegStudio(), media=self.store)(Work(claim, NoAttempt()))
+        assert isinstance(made.output, VariantOutput)
+        return made.output
+
+
+@pytest.fixture
+async def shelf(tmp_path: Path) -> Shelf:
+    film, root = tmp_path / "film.mp4", tmp_path / "media"
+    source = ["-f", "lavfi", "-i", "testsrc2=s=540x960:r=30:d=4", "-f", "lavfi", "-i", "sine=d=4"]
+    await ffmpeg.run([*source, "-c:v", "libx264", "-preset", "fast", "-pix_fmt", "yuv420p", "-movflags", "+faststart", str(film)])
+    probe = (await FfmpegStudio().probe(film)).model_copy(update={"loudness_lufs": -14.0})
+    store = FolderStore(root)
+    video = await store.add(film)
+    master = RenderedVideoOutput(video=video, thumbnail=media_file("still", ".jpg"), probe=probe, renderer="test", render_id="r1")
+    return Shelf(store, master, root)
+
+
+async def test_a_master_that_fits_is_the_variant_and_makes_no_folder(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(shelf.store, "scratch", lambda: asked.append("scratch"))
+    made = await shelf.vary(Platform.TIKTOK)
+    assert (made.how, made.video, made.probe, asked) == ("kept", shelf.master.video, shelf.master.probe, [])
+
+
+async def test_a_master_with_edit_lists_is_made_anew_for_instagram(shelf: Shelf) -> None:
+    made = await shelf.vary(Platform.INSTAGRAM)
+    path = await shelf.store.local(made.video)
+    assert (made.how, made.video == shelf.master.video) == ("remuxed", False)
+    assert made.probe == await FfmpegStudio().probe(path)
+    assert (made.probe.size, read_boxes(path).edited) == (made.video.size, False)
+    assert shelf.scratches == []
+
+
+async def test_what_was_not_approved_is_not_varied(shelf: Shelf) -> None:
+    with pytest.raises(Permanent, match="not what was approved"):
+        await shelf.vary(Platform.TIKTOK, approved="0" * 64)
+
+
+async def test_a_thread_that_outlives_its_task_gets_no_place_to_write_to(shelf: Shelf) -> None:
+    with scratch_file(shelf.store, "variant.mp4") as destination:
+        first = await asyncio.to_thread(destination)
+        assert (first, first.parent.is_dir()) == (destination(), True)
+    assert shelf.scratches == []
+    with pytest.raises(FileNotFoundError):
+        destination()
+    assert shelf.scratches == []
