@@ -59,12 +59,13 @@ _CLAIM = text(
     """
 )
 
+# Everything about a video is found by its id: no comparison here offers itself to the indexes by state, see `endings`.
 _LOOK = text(
     """
     SELECT w.key, v.id AS video_id, v.brief, v.created_at, c.config AS channel,
         s.state, s.revision, s.generation, s.attempts, s.ready_at, s.retry_at, s.lease_until, s.output, s.reason, s.error_class,
         (SELECT jsonb_object_agg(n.stage, n.output) FROM phantoms.stages n
-            WHERE n.video_id = v.id AND n.stage = ANY(:needs) AND n.state = 'done') AS inputs,
+            WHERE n.video_id = v.id AND n.stage = ANY(:needs) AND n.state IS NOT DISTINCT FROM 'done') AS inputs,
         (SELECT COALESCE(sum(a.cost), 0) FROM phantoms.attempts a WHERE a.video_id = v.id) AS spent,
         (SELECT a.response FROM phantoms.attempts a
             WHERE a.video_id = v.id AND a.stage = :stage AND a.revision = s.revision AND a.state = 'received'
