@@ -175,7 +175,9 @@ async def finish(connection: AsyncConnection, closings: Sequence[Closing]) -> li
 
     Without a failed one among them (`Closing.fails`) all is written by one statement, and needs no transaction.
     """
-    following = [{"made": m.name, "stage": s.name} for m in {c.claim.stage for c in closings} for s in STAGES.values() if m.name in s.after]
+    following = [
+        {"made": m.name, "stage": s.name} for m in {c.claim.stage for c in closings} for s in STAGES.values() if m.name in s.after
+    ]
     ended = await connection.execute(_FINISH, {**_json(closings), "next": json.dumps(following)})
     ours = {(row.video_id, row.stage) for row in ended}
     failed = [c for c in closings if c.fails]

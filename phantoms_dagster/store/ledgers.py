@@ -80,7 +80,7 @@ _BUSY = text(
     JOIN phantoms.posts p ON p.platform = g.platform AND p.account = g.account AND p.id <> g.id
         AND p.state IN ('opened', 'uploading', 'committing')
     JOIN phantoms.stages s ON s.video_id = p.video_id AND s.stage = p.platform || '/post'
-        AND s.state = 'running' AND s.lease_until > clock_timestamp()
+        AND s.state IS NOT DISTINCT FROM 'running' AND s.lease_until > clock_timestamp()
     JOIN phantoms.videos v ON v.id = p.video_id
     """
 )
