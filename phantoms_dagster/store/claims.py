@@ -68,7 +68,7 @@ _LOOK = text(
     SELECT w.key, v.id AS video_id, v.brief::text, v.created_at, c.config::text AS channel,
         s.state, s.revision, s.generation, s.attempts, s.ready_at, s.retry_at, s.lease_until, s.output::text, s.reason,
         s.error_class,
-        (SELECT jsonb_object_agg(n.stage, n.output) FROM phantoms.stages n
+        (SELECT json_object_agg(n.stage, n.output) FROM phantoms.stages n
             WHERE n.video_id = v.id AND n.stage = ANY(:needs) AND n.state IS NOT DISTINCT FROM 'done')::text AS inputs,
         (SELECT COALESCE(sum(a.cost), 0) FROM phantoms.attempts a WHERE a.video_id = v.id) AS spent,
         (SELECT a.response FROM phantoms.attempts a
