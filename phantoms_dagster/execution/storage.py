@@ -31,7 +31,7 @@ MAX_OVERFLOW = 16
 
 
 # Written as many rows of one statement, which SQLAlchemy compiles once. A statement that has its rows in it, as stock makes it, is
-# compiled for each batch, which costs five times as much as the rest of its way.
+# compiled for each batch, which costs four times as much as the rest of its way.
 _INSERT_EVENTS = SqlEventLogStorageTable.insert().returning(SqlEventLogStorageTable.c.id, sort_by_parameter_order=True)
 
 
@@ -39,7 +39,7 @@ def engine(url: str) -> Engine:
     """The connections of this process to Dagster's tables; all instances that it opens share them.
 
     The code server opens an instance for each look of a sensor, and a run one for itself: connections of their own would cost
-    each 3 CPU-ms here and 4 in PostgreSQL.
+    2 CPU-ms each here and 2 to 4 in PostgreSQL.
     """
     return _engine(url, os.getpid())  # a connection must not be used on both sides of a fork
 
