@@ -62,7 +62,7 @@ def metrics(
 
 def metrics_application(settings: Settings, *, patience_seconds: float = PATIENCE_SECONDS) -> web.Application:
     """The endpoint as an application of one event loop. Raises InvalidInput when a store's URL is missing or unusable."""
-    database = engine(Workshop(settings).database_url, pool_size=1)
+    database = engine(Workshop(settings).database_url, pool_size=2)
     statistics = Statistics(database)
     if settings.redis_url is None:
         raise InvalidInput("no Redis is running here: start `phantoms up`, or set PHANTOMS_REDIS_URL")

@@ -1,4 +1,4 @@
-"""Dagster's storage on PostgreSQL for long-lived processes: a few kept connections, planned events in one INSERT.
+"""Dagster's storage on PostgreSQL: a few connections that a process keeps, whole batches of events in one INSERT.
 
 Stock: a new connection for every operation and one INSERT for every planned partition; 200 partitions of 4 assets took
 78 s so, 4 s with this and `DAGSTER_EVENT_BATCH_SIZE`. Dagster's private modules are imported in this room alone.
@@ -6,29 +6,69 @@ Stock: a new connection for every operation and one INSERT for every planned par
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, cast
 
-import sqlalchemy.event
 from dagster import DagsterEventType, EventLogEntry
 from dagster._core.storage.config import PostgresStorageConfig
 from dagster._core.storage.event_log.schema import AssetKeyTable, SqlEventLogStorageMetadata, SqlEventLogStorageTable
 from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage, PostgresEventLogStorage, PostgresRunStorage, PostgresScheduleStorage
-from dagster_postgres.utils import create_pg_engine, set_pg_statement_timeout
-from sqlalchemy import Connection
+from dagster_postgres.utils import create_pg_engine
+from sqlalchemy import Connection, Engine
+from sqlalchemy.engine import make_url
 
 from phantoms_dagster import settings
 from phantoms_dagster.domain.errors import InvalidInput
 
 STATEMENT_TIMEOUT_MS = 60_000
 RECYCLE_SECONDS = 3_600
-POOL_SIZE = 4
-MAX_OVERFLOW = 20
+BATCHES = ({DagsterEventType.ASSET_MATERIALIZATION_PLANNED}, {DagsterEventType.ASSET_MATERIALIZATION})
+POOL_SIZE = 8
+MAX_OVERFLOW = 16
+
+
+# Written as many rows of one statement, which SQLAlchemy compiles once. A statement that has its rows in it, as stock makes it, is
+# compiled for each batch, which costs four times as much as the rest of its way.
+_INSERT_EVENTS = SqlEventLogStorageTable.insert().returning(SqlEventLogStorageTable.c.id, sort_by_parameter_order=True)
+
+
+def engine(url: str) -> Engine:
+    """The connections of this process to Dagster's tables; all instances that it opens share them.
+
+    The code server opens an instance for each look of a sensor, and a run one for itself: connections of their own would cost
+    2 CPU-ms each here and 2 to 4 in PostgreSQL.
+    """
+    return _engine(url, os.getpid())  # a connection must not be used on both sides of a fork
+
+
+@cache
+def _engine(url: str, process: int) -> Engine:
+    del process
+    given = make_url(url).query.get("options", "")
+    timeout = f"-c statement_timeout={STATEMENT_TIMEOUT_MS}"
+    return create_pg_engine(
+        url,
+        isolation_level="AUTOCOMMIT",
+        pool_size=POOL_SIZE,
+        max_overflow=MAX_OVERFLOW,
+        pool_recycle=RECYCLE_SECONDS,
+        pool_use_lifo=True,
+        use_native_hstore=False,  # it would ask each new connection for a type that Dagster has no column of
+        connect_args={"options": " ".join([timeout, *([given] if isinstance(given, str) else given)]).strip()},
+    )
+
+
+@cache
+def _create_tables(url: str) -> None:
+    """Make the tables that are not there yet, as stock does with each instance that is opened."""
+    DagsterPostgresStorage(url)
 
 
 class BatchingEventLogStorage(PostgresEventLogStorage):
-    """Writes a batch of planned events in one statement, as stock does for materializations.
+    """Writes a batch of planned events in one statement, as stock does for materializations, and both without compiling it anew.
 
     Does not look which tables and columns there are, which stock does ten times a step: `initialise` has seen to them.
     """
@@ -49,12 +89,12 @@ class BatchingEventLogStorage(PostgresEventLogStorage):
     def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
         """See the base class."""
         types = {event.get_dagster_event().event_type for event in events}
-        if types != {DagsterEventType.ASSET_MATERIALIZATION_PLANNED}:
+        if types not in BATCHES:
             super().store_event_batch(events)
             return
         with self._connect() as connection:
-            inserted = connection.execute(self.prepare_insert_event_batch(events).returning(SqlEventLogStorageTable.c.id))
-            ids = [cast("int", row[0]) for row in inserted.fetchall()]
+            inserted = connection.execute(_INSERT_EVENTS, [self._event_to_row(event) for event in events])
+            ids = [cast("int", row[0]) for row in inserted]
         last = {event.get_dagster_event().asset_key: (event, row) for event, row in zip(events, ids, strict=True)}
         with self.index_transaction() as connection:
             self._store_asset_event_tags(connection, events, ids)
@@ -122,17 +162,17 @@ class PooledPostgresStorage(DagsterPostgresStorage):
     def __init__(
         self, postgres_url: str, should_autocreate_tables: bool = True, inst_data: ConfigurableClassData | None = None
     ) -> None:
-        super().__init__(postgres_url, should_autocreate_tables, inst_data)
-        self._run_storage = KnownRunStorage(postgres_url, should_autocreate_tables)
-        self._event_log_storage = self.event_log(postgres_url, should_autocreate_tables)
-        self._schedule_storage = KnownScheduleStorage(postgres_url, should_autocreate_tables)
-        # What `optimize_for_webserver` makes, but one for all three, and with more than one connection that is kept: a run would
-        # make three connections, each of 4 CPU-ms here and a process in PostgreSQL, and threads would make and drop them all day.
-        engine = create_pg_engine(
-            postgres_url, isolation_level="AUTOCOMMIT", pool_size=POOL_SIZE, max_overflow=MAX_OVERFLOW, pool_recycle=RECYCLE_SECONDS
-        )
-        sqlalchemy.event.listen(engine, "connect", lambda connection, _: set_pg_statement_timeout(connection, STATEMENT_TIMEOUT_MS))
-        self._event_log_storage._engine = self._schedule_storage._engine = self._run_storage._engine = engine
+        if should_autocreate_tables:
+            _create_tables(postgres_url)
+        self.postgres_url = postgres_url
+        self.should_autocreate_tables = should_autocreate_tables
+        self._inst_data = inst_data
+        self._run_storage = KnownRunStorage(postgres_url, should_autocreate_tables=False)
+        self._event_log_storage = self.event_log(postgres_url, False)
+        self._schedule_storage = KnownScheduleStorage(postgres_url, should_autocreate_tables=False)
+        self._event_log_storage._engine = self._schedule_storage._engine = self._run_storage._engine = engine(postgres_url)
+        # The one of DagsterPostgresStorage would make the three parts again, each with connections of its own.
+        super(DagsterPostgresStorage, self).__init__()  # type: ignore[no-untyped-call]
 
     @classmethod
     def config_type(cls) -> Any:

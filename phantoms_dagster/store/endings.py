@@ -6,7 +6,7 @@ Entailed: the next stages become ready, dead letters are written. Claiming belon
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,8 @@ _ROWS = """jsonb_to_recordset(CAST(:rows AS jsonb)) AS g(
     provider text, provider_ref text, cost numeric, retry_at timestamptz, error_class text, code text, message text,
     evidence jsonb)"""
 
+# Each row of a batch finds its stage by the primary key. `IS NOT DISTINCT FROM` keeps the planner off the indexes by state and by
+# owner: what it knows of them is of another moment, when few were running, and so it walked all running stages for each row.
 _CLOSE_ATTEMPTS = text(
     f"""
     UPDATE phantoms.attempts a
@@ -30,37 +32,47 @@ _CLOSE_ATTEMPTS = text(
         provider_ref = COALESCE(g.provider_ref, a.provider_ref), cost = GREATEST(a.cost, COALESCE(g.cost, 0)),
         error_class = g.error_class, code = g.code, message = g.message, evidence = g.evidence
     FROM {_ROWS} JOIN phantoms.stages s ON s.video_id = g.video_id AND s.stage = g.stage AND s.generation = g.generation
-    WHERE a.video_id = g.video_id AND a.stage = g.stage AND (a.id = g.attempt_row OR a.state = 'received')
+    WHERE a.video_id = g.video_id AND a.stage = g.stage AND (a.id = g.attempt_row OR a.state IS NOT DISTINCT FROM 'received')
     """
 )
 
+# One statement, so that it needs no transaction around it: what hangs on an ending happens to those alone that `ended` was able
+# to end. All parts see the table as it was before, so the cost of a stage counts the attempts as `closed` leaves them. A post is
+# ready when its brief says so; everything else at once.
 _FINISH = text(
     f"""
-    UPDATE phantoms.stages s
-    SET state = g.state, output = COALESCE(g.output, s.output), provider_ref = COALESCE(g.provider_ref, s.provider_ref),
-        attempts = s.attempts + g.counts, retry_at = g.retry_at, reason = g.message, error_class = g.error_class,
-        lease_owner = NULL, lease_until = NULL, updated_at = clock_timestamp(),
-        cost = (SELECT COALESCE(sum(a.cost), 0) FROM phantoms.attempts a WHERE a.video_id = g.video_id AND a.stage = g.stage),
-        finished_at = CASE WHEN g.state = 'deferred' THEN NULL ELSE clock_timestamp() END
-    FROM {_ROWS}
-    WHERE s.video_id = g.video_id AND s.stage = g.stage AND s.generation = g.generation
-        AND s.lease_owner = g.owner AND s.state = 'running'
-    """
-)
-
-# A post is ready when its brief says so; everything else at once.
-_UNBLOCK = text(
-    f"""
-    WITH next AS (
-    UPDATE phantoms.stages n
-    SET state = 'ready', updated_at = clock_timestamp(),
-        ready_at = CASE WHEN n.stage LIKE '%/post' THEN GREATEST(clock_timestamp(), v.publish_at) ELSE clock_timestamp() END
-    FROM jsonb_to_recordset(CAST(:next AS jsonb)) AS g(video_id bigint, made text, stage text, generation bigint)
-    JOIN phantoms.stages m ON m.video_id = g.video_id AND m.stage = g.made AND m.generation = g.generation AND m.state = 'done'
-    JOIN phantoms.videos v ON v.id = g.video_id
-    WHERE n.video_id = g.video_id AND n.stage = g.stage AND n.state = 'blocked'
-    RETURNING n.stage)
-    {NUDGE} WHERE EXISTS (SELECT FROM next WHERE stage <> 'approval')
+    WITH g AS MATERIALIZED (SELECT * FROM {_ROWS}),
+    ended AS (
+        UPDATE phantoms.stages s
+        SET state = g.state, output = COALESCE(g.output, s.output), provider_ref = COALESCE(g.provider_ref, s.provider_ref),
+            attempts = s.attempts + g.counts, retry_at = g.retry_at, reason = g.message, error_class = g.error_class,
+            lease_owner = NULL, lease_until = NULL, updated_at = clock_timestamp(),
+            cost = (SELECT COALESCE(sum(CASE WHEN a.id = g.attempt_row OR a.state = 'received'
+                        THEN GREATEST(a.cost, COALESCE(g.cost, 0)) ELSE a.cost END), 0)
+                    FROM phantoms.attempts a WHERE a.video_id = g.video_id AND a.stage = g.stage),
+            finished_at = CASE WHEN g.state = 'deferred' THEN NULL ELSE clock_timestamp() END
+        FROM g
+        WHERE s.video_id = g.video_id AND s.stage = g.stage AND s.generation = g.generation
+            AND s.lease_owner IS NOT DISTINCT FROM g.owner AND s.state IS NOT DISTINCT FROM 'running'
+        RETURNING s.video_id, s.stage, s.state
+    ), closed AS (
+        UPDATE phantoms.attempts a
+        SET state = g.state, finished_at = clock_timestamp(), provider = COALESCE(g.provider, a.provider),
+            provider_ref = COALESCE(g.provider_ref, a.provider_ref), cost = GREATEST(a.cost, COALESCE(g.cost, 0)),
+            error_class = g.error_class, code = g.code, message = g.message, evidence = g.evidence
+        FROM g JOIN ended e ON e.video_id = g.video_id AND e.stage = g.stage
+        WHERE a.video_id = g.video_id AND a.stage = g.stage AND (a.id = g.attempt_row OR a.state IS NOT DISTINCT FROM 'received')
+    ), next AS (
+        UPDATE phantoms.stages n
+        SET state = 'ready', updated_at = clock_timestamp(),
+            ready_at = CASE WHEN n.stage LIKE '%/post' THEN GREATEST(clock_timestamp(), v.publish_at) ELSE clock_timestamp() END
+        FROM ended e
+        JOIN jsonb_to_recordset(CAST(:next AS jsonb)) AS f(made text, stage text) ON f.made = e.stage
+        JOIN phantoms.videos v ON v.id = e.video_id
+        WHERE e.state = 'done' AND n.video_id = e.video_id AND n.stage = f.stage AND n.state IS NOT DISTINCT FROM 'blocked'
+        RETURNING n.stage
+    ), nudged AS ({NUDGE} WHERE EXISTS (SELECT FROM next WHERE stage <> 'approval'))
+    SELECT video_id, stage, (SELECT count(*) FROM nudged) FROM ended
     """
 )
 
@@ -72,14 +84,15 @@ _BURY = text(
             a.error_class, 'code', a.code, 'message', a.message, 'run_id', a.run_id) ORDER BY a.id)
          FROM phantoms.attempts a WHERE a.video_id = g.video_id AND a.stage = g.stage AND a.revision = s.revision), s.run_id
     FROM {_ROWS} JOIN phantoms.stages s ON s.video_id = g.video_id AND s.stage = g.stage AND s.generation = g.generation
-    WHERE g.state = 'failed' AND s.state = 'failed'
+    WHERE s.state IS NOT DISTINCT FROM 'failed'
     ON CONFLICT (video_id, stage) WHERE state = 'open' DO NOTHING
     """
 )
 
 _STILL_OURS = text(
-    f"""
-    SELECT g.video_id, g.stage FROM {_ROWS}
+    """
+    SELECT g.video_id, g.stage
+    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS g(video_id bigint, stage text, generation bigint)
     JOIN phantoms.stages s ON s.video_id = g.video_id AND s.stage = g.stage AND s.generation = g.generation
     """
 )
@@ -94,7 +107,7 @@ _NEXT_ATTEMPT = text(
                     AND n.id > g.attempt_row) AS next
         FROM {_ROWS}
         JOIN phantoms.stages s ON s.video_id = g.video_id AND s.stage = g.stage AND s.generation = g.generation
-            AND s.lease_owner = g.owner AND s.state = 'running'
+            AND s.lease_owner IS NOT DISTINCT FROM g.owner AND s.state IS NOT DISTINCT FROM 'running'
         ORDER BY s.video_id
         FOR UPDATE OF s
     ), counted AS (
@@ -123,10 +136,15 @@ class Closing:
         """Which row it is for."""
         return self.claim.video_id, self.claim.stage.name
 
+    @property
+    def fails(self) -> bool:
+        """Whether a dead letter is written with it."""
+        return self.ending.state is State.FAILED
+
     def row(self) -> dict[str, Any]:
-        """The fields of `_ROWS`, fit for JSON."""
+        """The fields of `_ROWS` that say something, fit for JSON."""
         claim, ending, made = self.claim, self.ending, self.ending.made
-        return {
+        fields = {
             "video_id": claim.video_id,
             "stage": claim.stage.name,
             "generation": claim.generation,
@@ -144,29 +162,31 @@ class Closing:
             "message": ending.message,
             "evidence": ending.evidence.model_dump(mode="json", exclude_defaults=True) if ending.evidence else None,
         }
+        return {name: value for name, value in fields.items() if value is not None}
 
 
-def _json(closings: Sequence[Closing]) -> dict[str, str]:
-    return {"rows": as_json([closing.row() for closing in closings])}
+def _json(closings: Iterable[Closing]) -> dict[str, str]:
+    # In one order, so that two batches that meet cannot wait for each other.
+    return {"rows": as_json([closing.row() for closing in sorted(closings, key=lambda c: c.key)])}
 
 
 async def finish(connection: AsyncConnection, closings: Sequence[Closing]) -> list[bool]:
-    """Write endings. False for a claim that somebody else has taken over: nothing of it was written."""
-    rows = _json(closings)
-    await connection.execute(_CLOSE_ATTEMPTS, rows)
-    await connection.execute(_FINISH, rows)
+    """Write endings. False for a claim that somebody else has taken over: nothing of it was written.
+
+    Without a failed one among them (`Closing.fails`) all is written by one statement, and needs no transaction.
+    """
     following = [
-        {"video_id": c.claim.video_id, "made": c.claim.stage.name, "stage": s.name, "generation": c.claim.generation}
-        for c in closings
-        if c.ending.state is State.DONE
-        for s in STAGES.values()
-        if c.claim.stage.name in s.after
+        {"made": m.name, "stage": s.name} for m in {c.claim.stage for c in closings} for s in STAGES.values() if m.name in s.after
     ]
-    if following:
-        await connection.execute(_UNBLOCK, {"next": json.dumps(following)})
-    if any(c.ending.state is State.FAILED for c in closings):
-        await connection.execute(_BURY, rows)
-    ours = {(row.video_id, row.stage) for row in await connection.execute(_STILL_OURS, rows)}
+    ended = await connection.execute(_FINISH, {**_json(closings), "next": json.dumps(following)})
+    ours = {(row.video_id, row.stage) for row in ended}
+    failed = [c for c in closings if c.fails]
+    if failed:
+        await connection.execute(_BURY, _json(failed))
+    # The answer of a first commit was lost, or they were taken over.
+    left = [c for c in closings if c.key not in ours]
+    if left:
+        ours |= {(row.video_id, row.stage) for row in await connection.execute(_STILL_OURS, _json(left))}
     return [closing.key in ours for closing in closings]
 
 

@@ -21,7 +21,7 @@ from phantoms_dagster.domain.values import JsonObject
 from phantoms_dagster.domain.work import Claim, RenderRecord
 from phantoms_dagster.store.group_commit import GroupCommit
 from phantoms_dagster.store.rows import as_json
-from phantoms_dagster.store.transactions import transaction
+from phantoms_dagster.store.transactions import statements, transaction
 
 ACCOUNT_BUSY_SECONDS = 5.0
 
@@ -41,25 +41,26 @@ _OPEN_POST = text(
     """
 )
 
-# `before` makes a repeated commit (its first answer lost) find its own row; `generation` refuses a stale runner.
+# `before` makes a repeated commit (its first answer lost) find its own row; `generation` refuses a stale runner. The stage is found
+# by its primary key; what `IS NOT DISTINCT FROM` is for, `endings` says.
 _SAVE_POSTS = text(
     """
-    WITH g AS (
-        SELECT * FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(
-            id bigint, stage text, generation bigint, state text, handle jsonb, upload_offset bigint, remote_id text, url text)
-    ), ours AS (
+    WITH g AS MATERIALIZED (
+        SELECT * FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(id bigint, video_id bigint, stage text, generation bigint,
+            state text, handle jsonb, upload_offset bigint, remote_id text, url text)
+    ), ours AS MATERIALIZED (
         -- Locked, so that a takeover which is being committed is waited for and then seen.
-        SELECT g.id FROM g JOIN phantoms.posts q ON q.id = g.id
-        JOIN phantoms.stages s ON s.video_id = q.video_id AND s.stage = g.stage AND s.generation = g.generation
-        WHERE s.state = 'running' ORDER BY s.video_id FOR SHARE OF s
+        SELECT g.* FROM g
+        JOIN phantoms.stages s ON s.video_id = g.video_id AND s.stage = g.stage AND s.generation = g.generation
+        WHERE s.state IS NOT DISTINCT FROM 'running' ORDER BY s.video_id FOR SHARE OF s
     )
     UPDATE phantoms.posts p
     SET state = g.state, handle = COALESCE(g.handle, p.handle), upload_offset = COALESCE(g.upload_offset, p.upload_offset),
         remote_id = COALESCE(g.remote_id, p.remote_id), url = COALESCE(g.url, p.url), updated_at = clock_timestamp(),
         attempted_at = CASE WHEN g.state = 'intent' THEN NULL ELSE COALESCE(p.attempted_at, clock_timestamp()) END,
         published_at = CASE WHEN g.state = 'published' THEN COALESCE(p.published_at, clock_timestamp()) ELSE p.published_at END
-    FROM g JOIN ours ON ours.id = g.id
-    WHERE p.id = g.id
+    FROM ours g
+    WHERE p.id = g.id AND p.video_id = g.video_id
     RETURNING p.id, p.state, p.handle, p.upload_offset, p.remote_id, p.url, p.attempted_at
     """
 )
@@ -79,7 +80,7 @@ _BUSY = text(
     JOIN phantoms.posts p ON p.platform = g.platform AND p.account = g.account AND p.id <> g.id
         AND p.state IN ('opened', 'uploading', 'committing')
     JOIN phantoms.stages s ON s.video_id = p.video_id AND s.stage = p.platform || '/post'
-        AND s.state = 'running' AND s.lease_until > clock_timestamp()
+        AND s.state IS NOT DISTINCT FROM 'running' AND s.lease_until > clock_timestamp()
     JOIN phantoms.videos v ON v.id = p.video_id
     """
 )
@@ -95,19 +96,19 @@ _OPEN_RENDER = text(
 
 _SAVE_RENDERS = text(
     """
-    WITH g AS (
+    WITH g AS MATERIALIZED (
         SELECT * FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(
-            id bigint, stage text, generation bigint, state text, render_id text, attempt_id text)
-    ), ours AS (
-        SELECT r.id FROM g JOIN phantoms.renders r ON r.id = g.id
-        JOIN phantoms.stages s ON s.video_id = r.video_id AND s.stage = g.stage AND s.generation = g.generation
-        WHERE s.state = 'running' ORDER BY s.video_id FOR SHARE OF s
+            id bigint, video_id bigint, stage text, generation bigint, state text, render_id text, attempt_id text)
+    ), ours AS MATERIALIZED (
+        SELECT g.* FROM g
+        JOIN phantoms.stages s ON s.video_id = g.video_id AND s.stage = g.stage AND s.generation = g.generation
+        WHERE s.state IS NOT DISTINCT FROM 'running' ORDER BY s.video_id FOR SHARE OF s
     )
     UPDATE phantoms.renders r
     SET state = g.state, updated_at = clock_timestamp(), attempt_id = COALESCE(g.attempt_id, r.attempt_id),
         render_id = CASE WHEN g.state = 'intent' THEN NULL ELSE COALESCE(g.render_id, r.render_id) END,
         attempted_at = CASE WHEN g.state IN ('intent', 'sending') THEN clock_timestamp() ELSE r.attempted_at END
-    FROM g JOIN ours ON ours.id = g.id WHERE r.id = g.id
+    FROM ours g WHERE r.id = g.id AND r.video_id = g.video_id
     RETURNING r.id, r.state, r.render_id, r.attempt_id, r.attempted_at
     """
 )
@@ -166,6 +167,7 @@ class PostgresPostJournal:
         step = _Step(
             {
                 "id": self._id,
+                "video_id": self._claim.video_id,
                 "stage": self._claim.stage.name,
                 "generation": self._claim.generation,
                 "state": str(state),
@@ -208,6 +210,7 @@ class PostgresRenderJournal:
         """See the port."""
         values = {
             "id": self._id,
+            "video_id": self._claim.video_id,
             "stage": self._claim.stage.name,
             "generation": self._claim.generation,
             "state": state,
@@ -226,6 +229,7 @@ class PostgresLedgers:
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
+        self._statements = statements(engine)
         self.save_post: GroupCommit[_Step, RowMapping | None] = GroupCommit(self._write_posts)
         self.save_render: GroupCommit[_Step, RowMapping | None] = GroupCommit(self._write_renders)
         self.open_on_account: GroupCommit[_Opening, RowMapping | _AccountBusy | None] = GroupCommit(self._write_openings)
@@ -290,7 +294,7 @@ class PostgresLedgers:
             saved = await connection.execute(statement, {"rows": as_json([step.row for step in steps])})
             return {row["id"]: row for row in saved.mappings()}
 
-        rows = await transaction(self._engine, work)
+        rows = await transaction(self._statements, work)
         return [rows.get(step.row["id"]) for step in steps]
 
     async def _rows(self, statement: TextClause, steps: Sequence[_Step], names: Sequence[str]) -> Sequence[RowMapping]:
@@ -301,7 +305,7 @@ class PostgresLedgers:
             made = await connection.execute(statement, {"rows": as_json(list(asked.values()))})
             return {tuple(row[name] for name in names): row for row in made.mappings()}
 
-        rows = await transaction(self._engine, work)
+        rows = await transaction(self._statements, work)
         return [rows[tuple(step.row[name] for name in names)] for step in steps]
 
 

@@ -26,7 +26,7 @@ def _config(connection: Connection | None = None) -> Config:
 
 def upgrade(url: str) -> None:
     """Bring the database to the newest schema. `url`: any PostgreSQL URL. Safe to call from several processes at once."""
-    database = engine(url, pool_size=1)
+    database = engine(url, pool_size=2)
     try:
         with database.begin() as connection:
             connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
@@ -39,7 +39,7 @@ def upgrade(url: str) -> None:
 def pending(url: str) -> list[str]:
     """The revisions that `upgrade` would apply, oldest first; empty when the schema is up to date."""
     script = ScriptDirectory.from_config(_config())
-    database = engine(url, pool_size=1)
+    database = engine(url, pool_size=2)
     try:
         with database.connect() as connection:
             context = MigrationContext.configure(connection, opts={"version_table_schema": SCHEMA})

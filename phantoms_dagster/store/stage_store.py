@@ -17,7 +17,7 @@ from phantoms_dagster.store import claims, endings
 from phantoms_dagster.store.endings import Closing
 from phantoms_dagster.store.group_commit import GroupCommit
 from phantoms_dagster.store.rows import as_json
-from phantoms_dagster.store.transactions import transaction
+from phantoms_dagster.store.transactions import statements, transaction
 
 _HEARTBEAT = text(
     """
@@ -131,6 +131,7 @@ class PostgresStageStore:
 
     def __init__(self, engine: AsyncEngine, *, lease_seconds: float) -> None:
         self._engine = engine
+        self._statements = statements(engine)
         self._lease_seconds = lease_seconds
         self._finish: GroupCommit[Closing, bool] = GroupCommit(self._write_endings)
         self._next: GroupCommit[Closing, int | None] = GroupCommit(self._write_next_attempts)
@@ -150,7 +151,7 @@ class PostgresStageStore:
         async def work(connection: AsyncConnection) -> None:
             await connection.execute(_HEARTBEAT, {"owner": owner, "lease": self._lease_seconds})
 
-        await transaction(self._engine, work, patience=self._lease_seconds)
+        await transaction(self._statements, work, patience=self._lease_seconds)
 
     async def release(self, owner: str) -> None:
         """See the port."""
@@ -158,7 +159,7 @@ class PostgresStageStore:
         async def work(connection: AsyncConnection) -> None:
             await connection.execute(_RELEASE, {"owner": owner})
 
-        await transaction(self._engine, work, patience=5)
+        await transaction(self._statements, work, patience=5)
 
     async def regenerate(self, stage: Stage, keys: Sequence[str], *, run_id: str = "") -> None:
         """See the port."""
@@ -198,7 +199,8 @@ class PostgresStageStore:
         return await self._finish(Closing(claim, ending))
 
     async def _write_endings(self, closings: Sequence[Closing]) -> Sequence[bool]:
-        return await transaction(self._engine, lambda connection: endings.finish(connection, closings))
+        engine = self._engine if any(closing.fails for closing in closings) else self._statements
+        return await transaction(engine, lambda connection: endings.finish(connection, closings))
 
     async def _write_next_attempts(self, closings: Sequence[Closing]) -> Sequence[int | None]:
         return await transaction(self._engine, lambda connection: endings.next_attempts(connection, closings))
@@ -212,5 +214,5 @@ class PostgresStageStore:
         async def work(connection: AsyncConnection) -> None:
             await connection.execute(_RECEIVED, {"rows": as_json(rows)})
 
-        await transaction(self._engine, work)
+        await transaction(self._statements, work)
         return [None] * len(items)

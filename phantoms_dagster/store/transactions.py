@@ -33,6 +33,11 @@ def passes(error: DBAPIError) -> bool:
     return error.connection_invalidated or code.startswith(_PASSING)
 
 
+def statements(engine: AsyncEngine) -> AsyncEngine:
+    """The engine for work of a single statement, which is a transaction by itself: it saves the round trips of BEGIN and COMMIT."""
+    return engine.execution_options(isolation_level="AUTOCOMMIT")
+
+
 async def transaction(
     engine: AsyncEngine, work: Callable[[AsyncConnection], Awaitable[Answer]], *, patience: float = 60.0
 ) -> Answer:

@@ -66,6 +66,9 @@ def test_the_servers_are_set_up_as_promised(tmp_path: Path) -> None:
         wanted |= {"listen_addresses": "127.0.0.1", "unix_socket_directories": "", "TimeZone": "UTC", "server_encoding": "UTF8"}
         assert {name: query(urls.database_url, f"SHOW {name}") for name in wanted} == wanted
         assert query(urls.database_url, "SELECT datcollate FROM pg_database WHERE datname = 'phantoms'") == "C"
+        # One round of hashing is enough for a password of 192 random bits, and each connection pays for it.
+        kept = str(query(urls.database_url, "SELECT rolpassword FROM pg_authid WHERE rolname = 'phantoms'"))
+        assert kept.startswith("SCRAM-SHA-256$1:")
         with redis.Redis.from_url(urls.redis_url, decode_responses=True) as client:
             settings = client.config_get("appendonly", "maxmemory-policy", "bind")
         assert settings == {"appendonly": "yes", "maxmemory-policy": "noeviction", "bind": "127.0.0.1"}
