@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from phantoms_dagster.domain.stages import STAGES, State
 from phantoms_dagster.domain.work import Claim, Ending
-from phantoms_dagster.store.planning import NUDGE
+from phantoms_dagster.store.planning import nudge
 from phantoms_dagster.store.rows import as_json
 
 _ROWS = """jsonb_to_recordset(CAST(:rows AS jsonb)) AS g(
@@ -60,7 +60,7 @@ _UNBLOCK = text(
     JOIN phantoms.videos v ON v.id = g.video_id
     WHERE n.video_id = g.video_id AND n.stage = g.stage AND n.state = 'blocked'
     RETURNING n.stage)
-    {NUDGE} WHERE EXISTS (SELECT FROM next WHERE stage <> 'approval')
+    {nudge("stage")} FROM (SELECT DISTINCT stage FROM next WHERE stage <> 'approval') n
     """
 )
 
