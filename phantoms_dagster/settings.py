@@ -135,7 +135,7 @@ class Settings(BaseSettings):
 
     # --- pace
     batch_size: int = Field(50, ge=1, le=1000, description="Most videos in one run.")
-    runs_per_stage: int = Field(2, ge=1, description="Most open runs of one stage that the sensor requests.")
+    runs_per_stage: int = Field(2, ge=1, description="Most open runs of one stage that the sensors request.")
     fuse_videos: int = Field(
         3, ge=0, description="So few ready videos do script to render, or approval to posts, in one run; 0: each stage is a run."
     )

@@ -20,7 +20,7 @@ from phantoms_dagster.defs.jobs import analytics_job, chain_jobs, stage_jobs
 from phantoms_dagster.defs.resources import workshop_resource
 from phantoms_dagster.defs.retirement import make_retirement_schedule, retirement_job, revival_sensor
 from phantoms_dagster.defs.schedules import analytics_schedule
-from phantoms_dagster.defs.sensors import advance_sensor, intake_sensor
+from phantoms_dagster.defs.sensors import advance_sensor, intake_sensor, release_sensor
 from phantoms_dagster.wiring.alerts import local_zone
 
 
@@ -42,7 +42,7 @@ def build_definitions(*, resource_overrides: Mapping[str, Any] | None = None) ->
         asset_checks=checks,
         jobs=[*stage_jobs.values(), *chain_jobs.values(), analytics_job, daily_summary_job, retirement_job],
         schedules=[analytics_schedule, make_daily_summary_schedule(local_zone()), make_retirement_schedule(local_zone())],
-        sensors=[intake_sensor, advance_sensor, alert_sensor, dead_letters_sensor, revival_sensor],
+        sensors=[intake_sensor, advance_sensor, release_sensor, alert_sensor, dead_letters_sensor, revival_sensor],
         resources={"workshop": workshop_resource, **(resource_overrides or {})},
         # One process a run: a process for each step would cost seven CPU-seconds each for imports alone.
         executor=dg.in_process_executor,

@@ -1,5 +1,5 @@
-"""Sensors: thin shells that read, call a pure function or the store, and return. `advance_sensor` also waits: Dagster asks a
-sensor every few seconds at best, and a video that has to be noticed six times on its way would spend half a minute on that.
+"""Sensors: thin shells that read, call a pure function or the store, and return. Those that request runs also wait: Dagster asks
+a sensor every few seconds at best, and a video that has to be noticed six times on its way would spend half a minute on that.
 """
 
 import time
@@ -11,10 +11,11 @@ import dagster as dg
 from phantoms_dagster.defs import tags
 from phantoms_dagster.defs.jobs import chain_jobs, stage_jobs
 from phantoms_dagster.defs.partitions import VIDEOS
-from phantoms_dagster.domain.stages import CHAINS
+from phantoms_dagster.domain.stages import CHAINS, Chain
 from phantoms_dagster.domain.work import OpenRun, PlannedRun
 from phantoms_dagster.production.planner import Pace, plan
 from phantoms_dagster.store.catalogue import Catalogue
+from phantoms_dagster.store.planning import Nudges
 from phantoms_dagster.wiring import Workshop
 
 INTAKE_SECONDS = 5
@@ -23,6 +24,8 @@ SHOWN_REFUSALS = 5
 LISTEN_SECONDS = 4.0
 # Between two looks at the table, however much becomes ready.
 PAUSE_SECONDS = 0.2
+# Between two looks whether one of the open runs is over.
+BUSY_SECONDS = 0.5
 # How often all partitions are read, to see whether somebody has added or deleted one by hand.
 AUDIT_SECONDS = 900
 OPEN = [
@@ -69,33 +72,54 @@ def register(instance: dg.DagsterInstance, catalogue: Catalogue) -> list[str]:
 
 
 @dg.sensor(
-    jobs=[*stage_jobs.values(), *chain_jobs.values()],
+    jobs=[chain_jobs["make"], *(stage_jobs[stage.name] for stage in CHAINS["make"].stages)],
     minimum_interval_seconds=1,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Adds a partition for every new video and requests runs for whatever is ready: a stage, or a chain of stages for a "
-    "few videos, over a contiguous range each.",
+    description="Adds a partition for every new video and requests runs for whatever is ready from script to render: a stage, or "
+    "all of them for a few videos, over a contiguous range each.",
 )
 def advance_sensor(
     context: dg.SensorEvaluationContext, workshop: dg.ResourceParam[Workshop]
 ) -> Iterator[dg.RunRequest | dg.SkipReason]:
-    """Asks the planner, and as long as there is nothing to run, again when somebody says that something became ready."""
+    """What a person has approved is the next sensor's."""
+    yield from _requests(context, workshop, CHAINS["make"])
+
+
+@dg.sensor(
+    jobs=[chain_jobs["release"], *(stage_jobs[stage.name] for stage in CHAINS["release"].stages)],
+    minimum_interval_seconds=1,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Requests runs for whatever is ready from approval to posts, as advance_sensor does for what comes before. On its "
+    "own, so that what is approved never waits until a flood of new videos has been looked at and its runs have been requested.",
+)
+def release_sensor(
+    context: dg.SensorEvaluationContext, workshop: dg.ResourceParam[Workshop]
+) -> Iterator[dg.RunRequest | dg.SkipReason]:
+    """What is still to be made is the sensor's before."""
+    yield from _requests(context, workshop, CHAINS["release"])
+
+
+def _requests(context: dg.SensorEvaluationContext, workshop: Workshop, chain: Chain) -> Iterator[dg.RunRequest | dg.SkipReason]:
+    """Asks the planner, and as long as there is nothing to run, again when something became ready or a run has ended."""
     until = time.monotonic() + LISTEN_SECONDS
-    with workshop.planning().nudges() as nudges:
-        while not (runs := tick(context.instance, workshop)) and (left := until - time.monotonic()) > 0:
-            nudges.wait(left)
-            time.sleep(PAUSE_SECONDS)
+    with workshop.planning().nudges([stage.name for stage in chain.stages]) as nudges:
+        while True:
+            open_runs = _open_runs(context.instance, chain)
+            if (runs := tick(context.instance, workshop, chain, open_runs)) or time.monotonic() >= until:
+                break
+            _wait(context.instance, chain, open_runs, nudges, until)
     if not runs:
         yield dg.SkipReason("nothing is ready, or it has a run already")
     elif _was_stopped(context):
         yield dg.SkipReason("the sensor was stopped while it waited")
         return
     for run in runs:
-        chain = run.work in CHAINS
+        fused = run.work in CHAINS
         yield dg.RunRequest(
             run_key=run.run_key,
-            job_name=(chain_jobs if chain else stage_jobs)[run.work].name,
+            job_name=(chain_jobs if fused else stage_jobs)[run.work].name,
             tags={
-                tags.CHAIN if chain else tags.STAGE: run.work,
+                tags.CHAIN if fused else tags.STAGE: run.work,
                 tags.PLANNED: "true",
                 tags.RANGE_START: run.first,
                 tags.RANGE_END: run.last,
@@ -104,27 +128,43 @@ def advance_sensor(
         )
 
 
+def _wait(instance: dg.DagsterInstance, chain: Chain, open_runs: Sequence[OpenRun], nudges: Nudges, until: float) -> None:
+    """Until somebody says that something is ready, or a run is over: nobody says so, and what is gathered may wait for it."""
+    while (left := until - time.monotonic()) > 0:
+        if nudges.wait(min(left, BUSY_SECONDS) if open_runs else left):
+            time.sleep(PAUSE_SECONDS)
+            return
+        if open_runs and _open_runs(instance, chain) != open_runs:
+            return
+
+
 def _was_stopped(context: dg.SensorEvaluationContext) -> bool:
     """Whether a person has turned the sensor off since this evaluation began: what became ready since is theirs."""
     states = context.instance.all_instigator_state()
     return any(state.name == context.sensor_name and state.status.value == "STOPPED" for state in states)
 
 
-def tick(instance: dg.DagsterInstance, workshop: Workshop) -> list[PlannedRun]:
-    """One look at the tables: what is new gets its partition, what is ready its run."""
+def tick(
+    instance: dg.DagsterInstance, workshop: Workshop, chain: Chain, open_runs: Sequence[OpenRun] | None = None
+) -> list[PlannedRun]:
+    """One look at the tables: what is new gets its partition, what is ready in the stages of that chain its run.
+
+    `open_runs`: those of the chain, when they are known already.
+    """
     catalogue, settings = workshop.catalogue(), workshop.settings
-    register(instance, catalogue)
+    if chain.name == "make":
+        register(instance, catalogue)
     runs = plan(
         workshop.planning(),
-        open_runs=_open_runs(instance),
+        chain=chain,
+        open_runs=_open_runs(instance, chain) if open_runs is None else open_runs,
         pace=Pace(
             batch_size=settings.batch_size,
             runs_per_stage=settings.runs_per_stage,
-            fuse=settings.fuse_videos,
+            fuse=settings.fuse_videos if settings.worker_slots.get(chain.name, 1) else 0,
             gather=timedelta(seconds=settings.gather_seconds),
         ),
         now=datetime.now(UTC),
-        chains=[chain for name, chain in CHAINS.items() if settings.worker_slots.get(name, 1)],
     )
     return [run for run in runs if _has_both_ends(instance, catalogue, run)]
 
@@ -137,9 +177,10 @@ def _has_both_ends(instance: dg.DagsterInstance, catalogue: Catalogue, run: Plan
     return not lost
 
 
-def _open_runs(instance: dg.DagsterInstance) -> Sequence[OpenRun]:
-    runs = instance.get_runs(dg.RunsFilter(statuses=OPEN, tags={tags.PLANNED: "true"}))
-    return [
+def _open_runs(instance: dg.DagsterInstance, chain: Chain) -> list[OpenRun]:
+    found = instance.get_runs(dg.RunsFilter(statuses=OPEN, tags={tags.PLANNED: "true"}))
+    runs = [
         OpenRun(run.tags.get(tags.CHAIN) or run.tags[tags.STAGE], run.tags[tags.RANGE_START], run.tags[tags.RANGE_END])
-        for run in runs
+        for run in found
     ]
+    return [run for run in runs if run.work in chain.works]

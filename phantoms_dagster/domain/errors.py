@@ -121,13 +121,15 @@ class Unknown(ProviderError):
 class NotYet(PhantomsError):
     """Nothing is wrong, it is only not time: a render still runs, an account is busy, the publish hour has not come.
 
-    `retry_after` is in seconds; `until`, when given, is the time itself and wins.
+    `retry_after` is in seconds; `until`, when given, is the time itself and wins. `held`: another run has to end first. That
+    one may have died and wait for the very worker whose run asks, so nobody should wait for it inside a run.
     """
 
-    def __init__(self, message: str, *, retry_after: float, until: datetime | None = None) -> None:
+    def __init__(self, message: str, *, retry_after: float, until: datetime | None = None, held: bool = False) -> None:
         super().__init__(message)
         self.retry_after = retry_after
         self.until = until
+        self.held = held
 
 
 class HumanRejection(PhantomsError):

@@ -79,15 +79,18 @@ def decide(
     random: Callable[[], float],
     now: datetime | None = None,
     reads: int | None = None,
+    waits_for_others: bool = False,
 ) -> Decision:
     """What to do after `error` ended try number `attempt` (from 1, counting only tries that cost an attempt).
 
     `random` gives numbers in 0..1. `now` lets a NotYet with a time be compared with the patience; without it its
     `retry_after` is. `reads` is the number of read-backs of an unknown outcome so far (default: `attempt - 1`).
+    `waits_for_others`: a wait for another run may be spent here as well as any other.
 
     - Transient waits with full jitter, `random() * min(max, base * 2**(attempt-1))`, on top of the provider's Retry-After:
       a floor that a crowd would otherwise come back at all at once. It fails after `policy.attempts` tries.
-    - Throttled waits alike and never fails. NotYet waits as long as it says. Neither costs an attempt.
+    - Throttled waits alike and never fails. NotYet waits as long as it says, in the table when another run has to end first.
+      Neither costs an attempt.
     - Unknown waits `30 s * 2**reads`, at most the longest back-off, for its read-back: it is never sent again, costs no
       attempt and is never given up by a timer.
     - Anything else fails at once.
@@ -98,6 +101,8 @@ def decide(
         raise error
     if isinstance(error, NotYet):
         seconds = (error.until - now).total_seconds() if error.until is not None and now is not None else error.retry_after
+        if error.held and not waits_for_others:
+            return Defer(_finite(seconds, math.inf), str(error), counts=False, until=error.until)
         return _wait(_finite(seconds, math.inf), str(error), counts=False, policy=policy, until=error.until)
     if isinstance(error, Unknown):
         wait = _doubled(READ_BACK_SECONDS, attempt - 1 if reads is None else reads, policy.backoff_max_seconds)

@@ -67,6 +67,11 @@ class Chain:
         """The stage it begins with."""
         return self.stages[0]
 
+    @property
+    def works(self) -> frozenset[str]:
+        """What a run of it can work on: the whole chain, or one of its stages."""
+        return frozenset({self.name, *(stage.name for stage in self.stages)})
+
 
 # A person decides between the two. A chain is also the name of its queue and its job.
 CHAINS: Mapping[str, Chain] = MappingProxyType(

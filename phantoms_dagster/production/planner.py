@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from phantoms_dagster.domain.stages import STAGES, Chain, stages_of
+from phantoms_dagster.domain.stages import CHAINS, STAGES, Chain, stages_of
 from phantoms_dagster.domain.work import OpenRun, PlannedRun, ReadyVideo, Span, Waiting
 
 # The bucket makes a request that came to nothing (a run that died before its claim) possible again a little later.
@@ -19,6 +19,8 @@ RUN_KEY_SECONDS = 60
 # In the run queue a video goes before all others of its stage when it is to be published within this time.
 NEAR = timedelta(hours=1)
 NEAR_BONUS = 10
+# By chain. More than any run of making can have: what a person has approved goes before everything that is still to be made.
+CHAIN_BONUS = {"release": 20}
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Pace:
     """How runs are cut.
 
     `batch_size`: most videos in one run. `runs_per_stage`: most open runs of a stage. `fuse`: so few videos do a whole chain in
-    one run; 0: never. `gather`: while a run of the stage before is under way, a batch that is not full waits so long for more.
+    one run; 0: never. `gather`: while runs of the stage before are under way, a batch that is not full waits so long for more.
     """
 
     batch_size: int
@@ -35,28 +37,30 @@ class Pace:
     gather: timedelta = timedelta(0)
 
 
-def plan(
-    waiting: Waiting, *, open_runs: Sequence[OpenRun], pace: Pace, now: datetime, chains: Collection[Chain] = ()
-) -> list[PlannedRun]:
-    """The runs to request, the most urgent of each stage first. Videos of open runs are left to them.
+def plan(waiting: Waiting, *, chain: Chain, open_runs: Sequence[OpenRun], pace: Pace, now: datetime) -> list[PlannedRun]:
+    """The runs to request for the stages of that chain, the most urgent of each first. Videos of open runs are left to them.
 
-    `chains`: those that have a worker.
+    Runs of other chains are nobody's business here: between two of them stands a person.
     """
+    open_runs = [run for run in open_runs if run.work in chain.works]
     spans = waiting.spans(open_runs)
-    room = {name: pace.runs_per_stage - sum(run.work == name for run in open_runs) for name in STAGES}
+    room = {stage.name: pace.runs_per_stage - sum(run.work == stage.name for run in open_runs) for stage in chain.stages}
     most = {name: max(free * pace.batch_size, pace.fuse + 1) for name, free in room.items() if free > 0}
     seeds = {name: list(found) for name, found in waiting.most_urgent(most, _by_stage(spans)).items() if found}
     planned: list[PlannedRun] = []
-    for chain in chains:
-        few = seeds.get(chain.head.name, [])
-        if 0 < len(few) <= pace.fuse and not any(run.work == chain.name for run in open_runs):
-            cut = _Cut(chain.head.name, _by_stage(spans), pace.batch_size)
-            run = cut.run(chain.name, few[0], waiting.around([(chain.head.name, few[0].place)], pace.batch_size), now)
-            planned.append(run)
-            seeds[chain.head.name] = [v for v in few if v.key not in run.keys]
-    under_way = {stage.name for span in spans for stage in stages_of(span.work)} if pace.gather else set()
-    waits = {name for name, found in seeds.items() if _gathers(name, found, under_way, pace, now)}
-    cuts = {name: _Cut(name, _by_stage(spans), pace.batch_size) for name, found in seeds.items() if found and name not in waits}
+    few = seeds.get(chain.head.name, [])
+    if 0 < len(few) <= pace.fuse and not any(run.work == chain.name for run in open_runs):
+        cut = _Cut(chain.head.name, _by_stage(spans), pace.batch_size)
+        run = cut.run(chain.name, few[0], waiting.around([(chain.head.name, few[0].place)], pace.batch_size), now)
+        planned.append(run)
+        seeds[chain.head.name] = [v for v in few if v.key not in run.keys]
+    # The videos of a chain go on in their own run: nobody is gathered for.
+    under_way = {run.work for run in open_runs} if pace.gather else set()
+    cuts = {
+        name: _Cut(name, _by_stage(spans), pace.batch_size)
+        for name, found in seeds.items()
+        if found and not _gathers(name, found, under_way, pace, now)
+    }
     for _ in range(pace.runs_per_stage):
         chosen = {name: seed for name, cut in cuts.items() if room[name] > 0 and (seed := cut.next(seeds[name]))}
         if not chosen:
@@ -127,5 +131,9 @@ def _request(work: str, videos: Sequence[ReadyVideo], now: datetime) -> PlannedR
         last=last,
         keys=tuple(v.key for v in videos),
         run_key=f"{work}/{first}..{last}/{digest}/{bucket}",
-        priority=9 - min(v.priority for v in videos) + (NEAR_BONUS if near else 0),
+        priority=9 - min(v.priority for v in videos) + (NEAR_BONUS if near else 0) + _bonus(work),
     )
+
+
+def _bonus(work: str) -> int:
+    return next((bonus for name, bonus in CHAIN_BONUS.items() if work in CHAINS[name].works), 0)

@@ -92,16 +92,16 @@ class StageRunner:
         for unclaimed in claims.unclaimed:
             note(_left_alone(unclaimed))
         if claims.claimed:
-            await self._work_on(claims.claimed, owner, note)
+            await self._work_on(claims.claimed, owner, note, by_person=context.by == "person")
         return [results[key] for key in dict.fromkeys(keys)]
 
-    async def _work_on(self, claims: Sequence[Claim], owner: str, note: OnResult) -> None:
+    async def _work_on(self, claims: Sequence[Claim], owner: str, note: OnResult, *, by_person: bool) -> None:
         use_case = self._use_cases[claims[0].stage.kind]
         heart = asyncio.create_task(self._beat(owner))
         try:
             async with asyncio.TaskGroup() as group:
                 for claim in claims:
-                    group.create_task(self._carry(claim, use_case, note))
+                    group.create_task(self._carry(claim, use_case, note, by_person=by_person))
         except BaseException as error:
             # The run is being stopped, or the store gave up: give the rest back now instead of letting the lease run out.
             with suppress(Exception):
@@ -123,16 +123,16 @@ class StageRunner:
                 # Without the store the lease runs out and another runner takes over; every write is fenced against that.
                 _log.warning("the lease could not be renewed", exc_info=True)
 
-    async def _carry(self, claim: Claim, use_case: UseCase, note: OnResult) -> None:
+    async def _carry(self, claim: Claim, use_case: UseCase, note: OnResult, *, by_person: bool) -> None:
         about = logs.about(run_id=claim.run_id, stage=claim.stage.name, video=claim.video.key)
         async with self._in_flight:
             try:
                 with about:
-                    note(await self._until_ended(claim, use_case))
+                    note(await self._until_ended(claim, use_case, by_person=by_person))
             except StaleClaim as error:
                 note(Result(claim.video.key, "stale", message=str(error)))
 
-    async def _until_ended(self, claim: Claim, use_case: UseCase) -> Result:
+    async def _until_ended(self, claim: Claim, use_case: UseCase, *, by_person: bool) -> Result:
         reads = 0
         while True:
             try:
@@ -147,6 +147,8 @@ class StageRunner:
                     random=self._random,
                     now=self._clock.now(),
                     reads=reads,
+                    # To a person a deferred video is an unfinished run; what the sensor asked for, it asks for again.
+                    waits_for_others=by_person,
                 )
                 reads += isinstance(error, Unknown)
                 ending = self._ending(error, decision)

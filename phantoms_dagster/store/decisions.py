@@ -8,7 +8,7 @@ from sqlalchemy import Engine, text
 
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.models import RenderedVideoOutput, ScriptOutput, content_hash
-from phantoms_dagster.store.planning import NUDGE
+from phantoms_dagster.store.planning import nudge
 
 _CONTENT = text(
     """
@@ -95,5 +95,5 @@ class Decisions:
             }
             connection.execute(_RECORD, values)
             connection.execute(_DUE, {"video_id": row["id"]})
-            connection.execute(text(NUDGE))
+            connection.execute(text(nudge("'approval'")))
         return Decided(key, approved=approved, new=True)

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from phantoms_dagster.domain.stages import STAGES, State
 from phantoms_dagster.domain.work import Claim, Ending
-from phantoms_dagster.store.planning import NUDGE
+from phantoms_dagster.store.planning import nudge
 from phantoms_dagster.store.rows import as_json
 
 _ROWS = """jsonb_to_recordset(CAST(:rows AS jsonb)) AS g(
@@ -71,7 +71,7 @@ _FINISH = text(
         JOIN phantoms.videos v ON v.id = e.video_id
         WHERE e.state = 'done' AND n.video_id = e.video_id AND n.stage = f.stage AND n.state IS NOT DISTINCT FROM 'blocked'
         RETURNING n.stage
-    ), nudged AS ({NUDGE} WHERE EXISTS (SELECT FROM next WHERE stage <> 'approval'))
+    ), nudged AS ({nudge("stage")} FROM (SELECT DISTINCT stage FROM next WHERE stage <> 'approval') n)
     SELECT video_id, stage, (SELECT count(*) FROM nudged) FROM ended
     """
 )

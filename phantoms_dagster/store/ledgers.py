@@ -182,7 +182,7 @@ class PostgresPostJournal:
             opened = await self._ledgers.open_on_account(opening)
             if isinstance(opened, _AccountBusy):
                 message = f"{opened.key} is being published on {opening.platform}:{self._account}"
-                raise NotYet(message, retry_after=ACCOUNT_BUSY_SECONDS)
+                raise NotYet(message, retry_after=ACCOUNT_BUSY_SECONDS, held=True)
             row = opened
         else:
             row = await self._ledgers.save_post(step)

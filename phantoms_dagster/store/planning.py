@@ -1,11 +1,11 @@
 """What could run now, read for the planner, and the wait until something could. Implements `Waiting`.
 
-Whoever makes something ready says so with `NUDGE` in the same transaction.
+Whoever makes something ready says so in the same transaction: with `NUDGE`, or with `nudge` when it is certain which stage.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,7 +15,15 @@ from sqlalchemy import Engine, text
 from phantoms_dagster.domain.work import OpenRun, ReadyVideo, Span
 
 CHANNEL = "phantoms_ready"
-NUDGE = f"SELECT pg_notify('{CHANNEL}', '')"
+
+
+def nudge(stage: str) -> str:
+    """SQL that says that something is ready in the stage of which `stage` is an expression."""
+    return f"SELECT pg_notify('{CHANNEL}', {stage})"
+
+
+# Of no stage in particular.
+NUDGE = nudge("''")
 
 # Of stage `s` of video `v`. An approval is due only when somebody decided since it became ready.
 _DUE = """(
@@ -110,15 +118,15 @@ class Planning:
         return {pair: _without_gap(found, pair[1]) for pair, found in rows.items()}
 
     @contextmanager
-    def nudges(self) -> Iterator[Nudges]:
-        """Listen for what becomes ready."""
+    def nudges(self, stages: Collection[str]) -> Iterator[Nudges]:
+        """Listen for what becomes ready in one of these stages."""
         with self._engine.connect() as pooled:
             raw = pooled.connection.driver_connection
             assert isinstance(raw, psycopg.Connection)
             raw.autocommit = True
             raw.execute(f"LISTEN {CHANNEL}")
             try:
-                yield Nudges(raw)
+                yield Nudges(raw, stages)
             finally:
                 raw.execute(f"UNLISTEN {CHANNEL}")
                 raw.autocommit = False
@@ -127,12 +135,13 @@ class Planning:
 class Nudges:
     """A connection that listens."""
 
-    def __init__(self, connection: psycopg.Connection[Any]) -> None:
+    def __init__(self, connection: psycopg.Connection[Any], stages: Collection[str]) -> None:
         self._connection = connection
+        self._heeded = {"", *stages}
 
     def wait(self, seconds: float) -> bool:
         """Whether somebody said within that time, or since this listens, that something is ready."""
-        return any(True for _ in self._connection.notifies(timeout=seconds, stop_after=1))
+        return any(notice.payload in self._heeded for notice in self._connection.notifies(timeout=seconds))
 
 
 def _without_gap(rows: Sequence[Any], at: int) -> list[ReadyVideo]:

@@ -102,9 +102,10 @@ def _stop_sensor(stack: StackProcess, name: str) -> None:
 
 
 def test_a_person_materializes_three_stages_of_one_video_by_hand(stack: StackProcess) -> None:
-    """With the sensor off, script..rendered_video of one partition in one run, as the UI's "Materialize selected" asks for."""
+    """With both sensors off, script..rendered_video of one partition in one run, as the UI's "Materialize selected" asks for."""
     stack.start()
-    _stop_sensor(stack, "advance_sensor")
+    for sensor in ("advance_sensor", "release_sensor"):
+        _stop_sensor(stack, sensor)
     workshop = stack.workshop
     try:
         [key] = _titles(workshop, ["Why the sky is blue"])

@@ -27,7 +27,7 @@ from unittest import mock
 
 from sqlalchemy.exc import DBAPIError
 
-from phantoms_dagster.domain.stages import stage
+from phantoms_dagster.domain.stages import CHAINS, stage
 from phantoms_dagster.domain.work import OpenRun, PlannedRun, RunContext
 from phantoms_dagster.production.planner import Pace, plan
 from phantoms_dagster.wiring import Workshop
@@ -73,7 +73,9 @@ class Carrier:
     def _planned(self) -> list[PlannedRun]:
         settings = self._workshop.settings
         pace = Pace(batch_size=settings.batch_size, runs_per_stage=settings.runs_per_stage)
-        return plan(self._workshop.planning(), open_runs=list(self._runs.values()), pace=pace, now=datetime.now(UTC))
+        runs, now = list(self._runs.values()), datetime.now(UTC)
+        planned = (plan(self._workshop.planning(), chain=chain, open_runs=runs, pace=pace, now=now) for chain in CHAINS.values())
+        return [run for found in planned for run in found]
 
     async def _carry(self, run: PlannedRun) -> None:
         self._count += 1

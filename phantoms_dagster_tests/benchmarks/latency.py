@@ -1,8 +1,8 @@
 """*latency*: an idle stack as users have it, one video at a time, every call to a provider 50 ms.
 
 From the brief that is added to the video that is ready for review, and from the approval to the posts committed, on three
-platforms. Where the time goes is read from Dagster's own event log. The voice and the film are prepared ones: how fast ffmpeg is
-belongs elsewhere.
+platforms, each video on accounts of its own. Where the time goes is read from Dagster's own event log. The voice and the film are
+prepared ones: how fast ffmpeg is belongs elsewhere.
 """
 
 from __future__ import annotations
@@ -44,7 +44,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> Report:
     """One video after the other, at moments that have nothing to do with the daemon's."""
     report = Report("latency", {"videos": options.videos, "seed": options.seed, "call": f"{CALL_SECONDS * 1000:.0f} ms"})
-    report.notes.append("settings are the product's defaults; posts go to the stand-ins of YouTube, TikTok and Instagram")
+    report.notes += [
+        "settings are the product's defaults; posts go to the stand-ins of YouTube, TikTok and Instagram",
+        "each video has accounts of its own: ten posts in a row would use up what an account may do, and waits would be measured",
+    ]
     chance = random.Random(options.seed)
     times: dict[str, list[float]] = {name: [] for name in TARGETS}
     noticed: dict[str, list[float]] = {name: [] for name in TARGETS}
@@ -72,7 +75,7 @@ def _carry(stack: BenchStack, number: int) -> Mapping[str, tuple[float, float]]:
     bench = stack.bench
     decisions = bench.workshop.decisions()
     added = time.time()
-    [key] = bench.add_videos(1, topic=f"Latency {number}", register=False)
+    [key] = bench.add_videos(1, topic="Latency", register=False, first=number)
     first = _until(lambda: key in decisions.undecided(), key) - added
     decided = time.time()
     decisions.decide(key, approved=True, reviewer="benchmark", via="cli")

@@ -104,8 +104,9 @@ async def test_only_one_post_is_in_flight_on_an_account(world: World) -> None:
     one, other = await ready_to_post(world, 2)
     first, second = await journal_of(world, one), await journal_of(world, other)
     await first.save(PostState.OPENED)
-    with pytest.raises(NotYet, match=f"{one} is being published on youtube:main"):
+    with pytest.raises(NotYet, match=f"{one} is being published on youtube:main") as busy:
         await second.save(PostState.OPENED)
+    assert busy.value.held
     assert second.record.state is PostState.INTENT
     for step in STEPS[1:4]:
         await first.save(step)

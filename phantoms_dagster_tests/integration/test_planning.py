@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from phantoms_dagster.domain.stages import STAGES
 from phantoms_dagster.domain.work import OpenRun, Span
 from phantoms_dagster.store.dead_letters import DeadLetters, LetterFilter
 from phantoms_dagster.store.decisions import Decisions
@@ -116,7 +117,7 @@ async def test_dagsters_own_order_is_taken_over_and_what_it_has_lost_is_register
 
 async def test_whatever_makes_something_ready_wakes_the_planner(world: World, planning: Planning) -> None:
     letters = DeadLetters(world.engine)
-    with planning.nudges() as nudges:
+    with planning.nudges(STAGES) as nudges:
         assert not nudges.wait(0.05)
         [key] = world.add()
         assert nudges.wait(5)
@@ -136,13 +137,32 @@ async def test_a_render_that_waits_for_a_person_wakes_nobody(world: World, plann
     [key] = registered(world, 1)
     await world.carry([key], "script", "voiceover")
     store, claim = await world.claimed("rendered_video", key)
-    with planning.nudges() as nudges:
+    with planning.nudges(STAGES) as nudges:
         assert await store.finish(claim, finished("rendered_video"))
         assert not nudges.wait(0.2)
 
 
+async def test_what_becomes_ready_wakes_only_those_who_plan_that_stage(world: World, planning: Planning) -> None:
+    [key] = registered(world, 1)
+    with planning.nudges(["voiceover"]) as making, planning.nudges(["approval", "youtube/variant"]) as releasing:
+        await world.carry([key], "script")
+        assert making.wait(5)
+        assert not releasing.wait(0.2)
+        await world.carry([key], "voiceover", "rendered_video")
+        approve = threading.Timer(0.3, Decisions(world.engine).decide, [key], {"approved": True, "reviewer": "ann", "via": "cli"})
+        approve.start()
+        assert releasing.wait(5)  # not for what was said of the render, but for what is said while it waits
+        approve.join()
+        await world.carry([key], "approval")
+        assert releasing.wait(5)
+        assert not making.wait(0.2)
+        world.catalogue.registered([key])  # at whichever stage it is
+        assert making.wait(5)
+        assert releasing.wait(5)
+
+
 async def test_what_is_said_while_the_planner_looks_is_not_missed(world: World, planning: Planning) -> None:
-    with planning.nudges() as nudges:
+    with planning.nudges(STAGES) as nudges:
         said = threading.Thread(target=world.add)
         said.start()
         said.join()

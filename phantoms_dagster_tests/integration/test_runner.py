@@ -185,6 +185,22 @@ async def test_a_wait_longer_than_the_patience_is_written_down_and_holds_no_proc
     assert (row["attempts"], world.letters(key)) == (0, [])
 
 
+async def test_a_run_of_the_sensors_does_not_wait_for_another_run_that_holds_the_account(world: World) -> None:
+    """The other one may be dead, and wait for the worker that this one keeps: both stood still until its lease was over."""
+    [key], steps, clock = world.add(), Steps(NotYet("busy", retry_after=5, held=True)), FakeClock()
+    before = clock.now()
+    [result] = await runner(world, steps, clock).run(SCRIPT_STAGE, [key], SENSOR)
+    assert (result.ending, result.retry_at, clock.slept) == ("deferred", before + timedelta(seconds=5), [])
+    row = world.row(key, "script")
+    assert (row["state"], row["attempts"], row["lease_owner"]) == ("deferred", 0, None)
+
+
+async def test_a_persons_run_waits_for_another_run_as_long_as_it_has_patience(world: World) -> None:
+    clock = FakeClock()
+    _, result, _ = await run_one(world, NotYet("busy", retry_after=5, held=True), clock=clock)
+    assert (result.ending, clock.slept) == ("done", [5])
+
+
 async def test_a_video_whose_time_has_not_come_is_deferred_until_that_very_time(world: World) -> None:
     until = datetime(2030, 1, 1, 9, tzinfo=UTC)
     key, result, _ = await run_one(world, NotYet("goes out later", retry_after=1, until=until))

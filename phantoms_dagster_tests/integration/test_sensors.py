@@ -9,10 +9,15 @@ import pytest
 from pydantic import SecretStr
 
 from phantoms_dagster.defs.partitions import VIDEOS
-from phantoms_dagster.defs.sensors import register, tick
+from phantoms_dagster.defs.sensors import advance_sensor, register, release_sensor, tick
+from phantoms_dagster.domain.stages import CHAINS
+from phantoms_dagster.domain.work import OpenRun
 from phantoms_dagster.settings import Settings
+from phantoms_dagster.store.decisions import Decisions
 from phantoms_dagster.wiring import Workshop
 from phantoms_dagster_tests.integration.stage_world import World, open_world
+
+MAKE, RELEASE = CHAINS["make"], CHAINS["release"]
 
 
 @pytest.fixture
@@ -23,7 +28,7 @@ async def world(database_url: str) -> AsyncIterator[World]:
 
 @pytest.fixture
 def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.ephemeral() as opened:
+    with dg.instance_for_test() as opened:  # an ephemeral one has no sensors' states
         yield opened
 
 
@@ -58,7 +63,7 @@ async def test_a_look_registers_what_is_new_and_plans_it_at_once(
     world: World, instance: dg.DagsterInstance, workshop: Workshop
 ) -> None:
     keys = world.add(3)
-    assert [(run.work, run.first, run.last) for run in tick(instance, workshop)] == [("script", keys[0], keys[2])]
+    assert [(run.work, run.first, run.last) for run in tick(instance, workshop, MAKE)] == [("script", keys[0], keys[2])]
 
 
 async def test_a_partition_that_somebody_deleted_comes_back_and_stops_nobody_else(
@@ -67,7 +72,52 @@ async def test_a_partition_that_somebody_deleted_comes_back_and_stops_nobody_els
     keys = world.add(3)
     register(instance, world.catalogue)
     instance.delete_dynamic_partition(VIDEOS, keys[0])
-    assert tick(instance, workshop) == []  # a range that Dagster does not know would refuse every run of the tick
-    [again] = [run.keys for run in tick(instance, workshop)]
+    assert tick(instance, workshop, MAKE) == []  # a range that Dagster does not know would refuse every run of the tick
+    [again] = [run.keys for run in tick(instance, workshop, MAKE)]
     assert again == (keys[1], keys[2], keys[0])
     assert list(instance.get_dynamic_partitions(VIDEOS)) == in_order(world) == list(again)
+
+
+async def approved_and_new(world: World, instance: dg.DagsterInstance) -> tuple[str, str]:
+    """One video that a person has approved, and one that has nothing yet."""
+    [approved] = world.add(1)
+    register(instance, world.catalogue)
+    await world.carry([approved], "script", "voiceover", "rendered_video")
+    Decisions(world.engine).decide(approved, approved=True, reviewer="ann", via="cli")
+    [new] = world.add(1)
+    register(instance, world.catalogue)
+    return approved, new
+
+
+async def test_each_sensor_requests_the_runs_of_its_own_stages(
+    world: World, instance: dg.DagsterInstance, workshop: Workshop
+) -> None:
+    approved, new = await approved_and_new(world, instance)
+    asked = {sensor.name: requests_of(sensor, instance, workshop) for sensor in (advance_sensor, release_sensor)}
+    assert [(r.job_name, r.tags["dagster/asset_partition_range_start"]) for r in asked["advance_sensor"]] == [("script_job", new)]
+    assert [(r.job_name, r.tags["dagster/asset_partition_range_start"]) for r in asked["release_sensor"]] == [
+        ("approval_job", approved)
+    ]
+
+
+async def test_what_is_approved_goes_before_the_most_urgent_of_what_is_still_to_be_made(
+    world: World, instance: dg.DagsterInstance, workshop: Workshop
+) -> None:
+    _, new = await approved_and_new(world, instance)
+    world.write("UPDATE phantoms.videos SET priority = 0, publish_at = now() + interval '5 minutes' WHERE key = :key", key=new)
+    [made], [released] = (tick(instance, workshop, chain) for chain in (MAKE, RELEASE))
+    assert released.priority > made.priority
+
+
+async def test_a_sensor_does_not_plan_again_what_an_open_run_has(
+    world: World, instance: dg.DagsterInstance, workshop: Workshop
+) -> None:
+    approved, _ = await approved_and_new(world, instance)
+    open_runs = [OpenRun("approval", approved, approved)]
+    assert tick(instance, workshop, RELEASE, open_runs) == []
+    assert len(tick(instance, workshop, MAKE, open_runs)) == 1
+
+
+def requests_of(sensor: dg.SensorDefinition, instance: dg.DagsterInstance, workshop: Workshop) -> list[dg.RunRequest]:
+    context = dg.build_sensor_context(instance=instance, resources={"workshop": workshop}, sensor_name=sensor.name)
+    return list(sensor.evaluate_tick(context).run_requests or [])

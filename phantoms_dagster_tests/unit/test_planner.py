@@ -80,7 +80,8 @@ def planned(
     gather: float = 0,
 ) -> list[PlannedRun]:
     pace = Pace(batch_size=batch_size, runs_per_stage=runs_per_stage, fuse=fuse, gather=timedelta(seconds=gather))
-    return plan(Table(videos, order), open_runs=open_runs, pace=pace, now=now, chains=list(CHAINS.values()))
+    table = Table(videos, order)
+    return [run for chain in CHAINS.values() for run in plan(table, chain=chain, open_runs=open_runs, pace=pace, now=now)]
 
 
 def spans(runs: list[PlannedRun]) -> list[tuple[str, str]]:
@@ -228,7 +229,30 @@ def test_a_chain_takes_no_room_from_its_stages() -> None:
     assert [run.work for run in planned(video(3), runs_per_stage=1, open_runs=(chain,))] == ["script"]
 
 
+def test_an_approval_gets_its_chain_while_renders_of_others_are_under_way() -> None:
+    """For a minute every look at the table broke off: nothing was left of the approvals, and the oldest of them was asked for."""
+    renders = (OpenRun("rendered_video", "k10", "k20"), OpenRun("make", "k25", "k25"))
+    assert [run.work for run in planned(video(0, stage="approval"), open_runs=renders, fuse=3, gather=5)] == ["release"]
+
+
+def test_what_is_released_goes_before_all_that_is_made() -> None:
+    urgent = video(0, priority=0, at=NOW)
+    [made, released] = planned(urgent, video(2, stage="youtube/post", priority=9))
+    assert (made.work, released.work) == ("script", "youtube/post")
+    assert released.priority > made.priority
+
+
 # --- gathering
+
+
+def test_an_approval_waits_for_no_renders() -> None:
+    fresh = [video(n, stage="approval", since=NOW) for n in range(3)]
+    assert spans(planned(*fresh, open_runs=(OpenRun("rendered_video", "k10", "k20"),), gather=5)) == [("k00", "k02")]
+
+
+def test_nobody_is_gathered_from_a_chain() -> None:
+    fresh = [video(n, stage="voiceover", since=NOW) for n in range(3)]
+    assert spans(planned(*fresh, open_runs=(OpenRun("make", "k10", "k20"),), gather=5)) == [("k00", "k02")]
 
 
 def test_a_batch_waits_for_the_run_before_it_and_not_for_ever() -> None:

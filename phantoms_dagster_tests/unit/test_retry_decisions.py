@@ -114,6 +114,13 @@ def test_what_is_not_due_yet_waits_as_long_as_it_says_and_costs_nothing() -> Non
     assert after(NotYet("quota", retry_after=7200), 5) == Defer(7200, "quota", counts=False)
 
 
+def test_nobody_waits_inside_a_run_for_another_run_unless_a_person_asked_for_it() -> None:
+    busy = NotYet("busy", retry_after=5, held=True)
+    assert after(busy) == Defer(5, "busy", counts=False)
+    assert after(busy, waits_for_others=True) == WaitHere(5, "busy", counts=False)
+    assert after(NotYet("busy", retry_after=7200, held=True), waits_for_others=True) == Defer(7200, "busy", counts=False)
+
+
 def test_a_publish_hour_is_compared_with_now_and_handed_on_exactly() -> None:
     tonight = NOW + timedelta(hours=6)
     assert after(NotYet("hour", retry_after=1, until=tonight), now=NOW) == Defer(21_600, "hour", counts=False, until=tonight)
