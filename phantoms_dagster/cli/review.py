@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import os
+from collections.abc import Iterator, Sequence
 from typing import Annotated
 
 import typer
@@ -14,6 +15,8 @@ from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.wiring import Workshop
 
 MOST_AT_ONCE = 100_000
+# Decided in one transaction, whose rows nobody else can work on meanwhile.
+PAGE = 500
 
 Videos = Annotated[list[str] | None, typer.Argument(help="Keys of videos, or enough of each")]
 Everything = Annotated[bool, typer.Option("--all", help="Every video that waits for review")]
@@ -55,22 +58,24 @@ def _decide(videos: list[str] | None, *, everything: bool, note: str, reviewer: 
             decisions, catalogue = workshop.decisions(), workshop.catalogue()
             # All names first: a mistyped one should not leave half of the decisions made.
             keys = decisions.undecided(limit=MOST_AT_ONCE) if everything else [catalogue.find(video) for video in videos or []]
-            problems = 0
-            for key in dict.fromkeys(keys):
-                try:
-                    decided = decisions.decide(key, approved=approved, reviewer=reviewer or _user(), note=note, via="cli")
-                except InvalidInput as error:  # the others can be decided all the same
-                    report(str(error))
-                    problems += 1
-                    continue
-                word = "approved" if approved else "rejected"
-                out.print(f"{word} {key}" if decided.new else f"{key} was {word} before", soft_wrap=True)
+            problems, word = 0, "approved" if approved else "rejected"
+            for page in _pages(list(dict.fromkeys(keys))):
+                for decided in decisions.decide_all(page, approved=approved, reviewer=reviewer or _user(), note=note, via="cli"):
+                    if isinstance(decided, InvalidInput):  # the others can be decided all the same
+                        report(str(decided))
+                        problems += 1
+                        continue
+                    out.print(f"{word} {decided.key}" if decided.new else f"{decided.key} was {word} before", soft_wrap=True)
             if not keys:
                 out.print("nothing waits for review")
         finally:
             workshop.close()
         if problems:
             raise typer.Exit(BAD_INPUT)
+
+
+def _pages(keys: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (keys[n : n + PAGE] for n in range(0, len(keys), PAGE))
 
 
 def _user() -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, RowMapping, text
 
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.models import RenderedVideoOutput, ScriptOutput, content_hash
@@ -12,19 +13,20 @@ from phantoms_dagster.store.planning import nudge
 
 _CONTENT = text(
     """
-    SELECT v.id, a.state, a.reason, sc.output AS script, r.output AS rendered
+    SELECT v.key, v.id, a.state, sc.output AS script, r.output AS rendered
     FROM phantoms.videos v
     JOIN phantoms.stages a ON a.video_id = v.id AND a.stage = 'approval'
     LEFT JOIN phantoms.stages sc ON sc.video_id = v.id AND sc.stage = 'script' AND sc.state = 'done'
     LEFT JOIN phantoms.stages r ON r.video_id = v.id AND r.stage = 'rendered_video' AND r.state = 'done'
-    WHERE v.key = :key FOR UPDATE OF a
+    WHERE v.key = ANY(:keys) ORDER BY v.id FOR UPDATE OF a
     """
 )
 
 _RECORD = text(
     """
     INSERT INTO phantoms.approvals (video_id, approved, reviewer, note, content_sha256, via, decided_at)
-    VALUES (:video_id, :approved, :reviewer, :note, :content_sha256, :via, clock_timestamp())
+    SELECT d.id, :approved, :reviewer, :note, d.content, :via, clock_timestamp()
+    FROM unnest(CAST(:ids AS bigint[]), CAST(:contents AS text[])) AS d(id, content)
     """
 )
 
@@ -36,7 +38,7 @@ _DUE = text(
     SET state = CASE state WHEN 'rejected' THEN 'ready' WHEN 'running' THEN 'deferred' ELSE state END,
         generation = generation + CASE state WHEN 'running' THEN 1 ELSE 0 END, lease_owner = NULL, lease_until = NULL,
         retry_at = clock_timestamp(), ready_at = LEAST(ready_at, clock_timestamp()), updated_at = clock_timestamp()
-    WHERE video_id = :video_id AND stage = 'approval' AND state IN ('ready', 'deferred', 'rejected', 'running')
+    WHERE video_id = ANY(:ids) AND stage = 'approval' AND state IN ('ready', 'deferred', 'rejected', 'running')
     """
 )
 
@@ -75,25 +77,40 @@ class Decisions:
 
         Raises InvalidInput when there is nothing to review yet, or when it is approved already.
         """
+        [decided] = self.decide_all([key], approved=approved, reviewer=reviewer, note=note, via=via)
+        if isinstance(decided, InvalidInput):
+            raise decided
+        return decided
+
+    def decide_all(
+        self, keys: Sequence[str], *, approved: bool, reviewer: str, note: str = "", via: str
+    ) -> list[Decided | InvalidInput]:
+        """`decide` for many videos in one transaction; for each of `keys` (no two alike) what became of it.
+
+        What is decided together becomes ready together: one by one, the first of them would be on their way in runs of their own.
+        """
         with self._engine.begin() as connection:
-            row = connection.execute(_CONTENT, {"key": key}).mappings().first()
-            if row is None or row["script"] is None or row["rendered"] is None or row["state"] == "blocked":
-                raise InvalidInput(f"{key} is not rendered yet: there is nothing to review (see `phantoms show {key}`)")
-            if row["state"] == "done":
-                if approved:
-                    return Decided(key, approved=True, new=False)
-                raise InvalidInput(f"{key} is approved already; regenerate its script or render to take it back")
-            script = ScriptOutput.model_validate(row["script"]).script
-            video = RenderedVideoOutput.model_validate(row["rendered"]).video
-            values = {
-                "video_id": row["id"],
-                "approved": approved,
-                "reviewer": reviewer,
-                "note": note,
-                "content_sha256": content_hash(script, video),
-                "via": via,
-            }
-            connection.execute(_RECORD, values)
-            connection.execute(_DUE, {"video_id": row["id"]})
-            connection.execute(text(nudge("'approval'")))
-        return Decided(key, approved=approved, new=True)
+            rows = {row["key"]: row for row in connection.execute(_CONTENT, {"keys": list(keys)}).mappings()}
+            found = [_judged(key, rows.get(key), approved=approved) for key in keys]
+            new = [rows[one.key] for one in found if isinstance(one, Decided) and one.new]
+            if new:
+                ids = [row["id"] for row in new]
+                values = {"approved": approved, "reviewer": reviewer, "note": note, "via": via}
+                connection.execute(_RECORD, {**values, "ids": ids, "contents": [_content(row) for row in new]})
+                connection.execute(_DUE, {"ids": ids})
+                connection.execute(text(nudge("'approval'")))
+        return found
+
+
+def _judged(key: str, row: RowMapping | None, *, approved: bool) -> Decided | InvalidInput:
+    """What a decision on the video comes to, as it stands."""
+    if row is None or row["script"] is None or row["rendered"] is None or row["state"] == "blocked":
+        return InvalidInput(f"{key} is not rendered yet: there is nothing to review (see `phantoms show {key}`)")
+    if row["state"] == "done" and not approved:
+        return InvalidInput(f"{key} is approved already; regenerate its script or render to take it back")
+    return Decided(key, approved=approved, new=row["state"] != "done")
+
+
+def _content(row: RowMapping) -> str:
+    script = ScriptOutput.model_validate(row["script"]).script
+    return content_hash(script, RenderedVideoOutput.model_validate(row["rendered"]).video)

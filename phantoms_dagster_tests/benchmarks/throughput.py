@@ -57,7 +57,7 @@ def _leg(report: Report, options: argparse.Namespace, latency: float) -> None:
             bench.sandbox.fault("*", "latency", seconds=latency)
         before, started = stack.cpu(), time.monotonic()
         bench.add_videos(options.videos, register=False)
-        with Reviewer(bench, every_seconds=1.0):
+        with Reviewer(bench, every_seconds=0.5, page=options.batch):
             ended = carrying.wait_until_ended(bench, seconds=options.seconds, total=options.videos)
         seconds = time.monotonic() - started
         cpu = {service: used - before.get(service, 0.0) for service, used in stack.cpu().items()}

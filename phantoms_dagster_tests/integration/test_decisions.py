@@ -14,7 +14,7 @@ from phantoms_dagster.domain.stages import State, stage
 from phantoms_dagster.domain.work import Ending, Made, Result, Work
 from phantoms_dagster.production.approving import Approve
 from phantoms_dagster.production.runner import StageRunner
-from phantoms_dagster.store.decisions import Decisions
+from phantoms_dagster.store.decisions import Decided, Decisions
 from phantoms_dagster_tests.integration.stage_world import (
     SCRIPT,
     SENSOR,
@@ -72,6 +72,23 @@ async def test_a_video_waits_for_review_and_nobody_runs_it_until_somebody_decide
     assert isinstance(result.output, ApprovalOutput)
     assert (result.output.reviewer, result.output.note) == ("ann", "nice")
     assert world.row(key, "youtube/variant")["state"] == "ready"
+
+
+async def test_many_are_decided_at_once_and_what_cannot_be_decided_stops_none_of_them(world: World) -> None:
+    first, second, third = await rendered(world, 3)
+    fresh = world.add(1)[0]
+    decisions = Decisions(world.engine)
+    decisions.decide(second, approved=True, reviewer="ann", via="cli")
+    await sense(world)
+    found = decisions.decide_all([third, second, fresh, "no such video", first], approved=True, reviewer="bob", via="desk")
+    assert found[:2] == [Decided(third, approved=True, new=True), Decided(second, approved=True, new=False)]
+    assert ["not rendered yet" in str(problem) for problem in found[2:4]] == [True, True]
+    assert found[4] == Decided(first, approved=True, new=True)
+    assert [r.key for r in await sense(world) if r.ending == "done"] == [first, third]
+    who = world.rows("SELECT v.key, d.reviewer AS r FROM phantoms.approvals d JOIN phantoms.videos v ON v.id = d.video_id")
+    assert {row["key"]: row["r"] for row in who} == {first: "bob", second: "ann", third: "bob"}
+    again = decisions.decide_all([first], approved=False, reviewer="bob", via="desk")
+    assert "is approved already" in str(again[0])
 
 
 async def test_an_approval_is_bound_to_the_hash_of_the_bytes_and_words_that_were_reviewed(world: World) -> None:
