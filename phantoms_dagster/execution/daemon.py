@@ -1,24 +1,54 @@
-"""`python -m phantoms_dagster.execution.daemon -w workspace.yaml`: Dagster's daemon, which asks sensors twice a second.
+"""`python -m phantoms_dagster.execution.daemon -w workspace.yaml`: Dagster's daemon, which asks sensors twice a second and looks at
+its run queue four times.
 
-Dagster's own asks them every five seconds, however short their interval, and a video is noticed several times on its way.
+Dagster's own asks sensors every five seconds, however short their interval, and looks at the queue once a second at best. A video
+is noticed, queued and launched several times on its way.
 """
 
 from __future__ import annotations
 
 import sys
+from threading import Event
+from typing import Any
 
-from dagster._daemon import sensor
+from dagster._daemon import controller, sensor
 from dagster._daemon.cli import cli
+from dagster._daemon.daemon import DaemonIterator
+from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import QueuedRunCoordinatorDaemon
 
 # A little more than half of a sensor's shortest interval, a second: a look just before that is over would cost a whole one more.
 LOOP_SECONDS = 0.51
+QUEUE_SECONDS = 0.25
+
+
+class PromptQueueDaemon(QueuedRunCoordinatorDaemon):
+    """Launches what is queued within a quarter of a second."""
+
+    def core_loop(self, workspace_process_context: Any, shutdown_event: Event) -> DaemonIterator:
+        """See the base class, which waits for whole seconds, in halves."""
+        self.interval_seconds = QUEUE_SECONDS
+        return super().core_loop(workspace_process_context, _Sooner(shutdown_event))
+
+
+class _Sooner(Event):
+    """The event that it stands for, waited for at most until the next look."""
+
+    def __init__(self, event: Event) -> None:
+        super().__init__()
+        self._event = event
+
+    def wait(self, timeout: float | None = None) -> bool:
+        del timeout
+        return self._event.wait(QUEUE_SECONDS)
 
 
 def main() -> None:
-    """`dagster-daemon run` with our interval. Its arguments are those of `dagster-daemon run`."""
-    # There is no setting for it. A test notices when Dagster renames it.
+    """`dagster-daemon run` with our intervals. Its arguments are those of `dagster-daemon run`."""
+    # There are no settings for them. A test notices when Dagster renames one.
     assert hasattr(sensor, "MIN_INTERVAL_LOOP_TIME")
+    assert hasattr(controller, "QueuedRunCoordinatorDaemon")
     sensor.MIN_INTERVAL_LOOP_TIME = LOOP_SECONDS  # type: ignore[assignment]  # it is only ever slept
+    controller.QueuedRunCoordinatorDaemon = PromptQueueDaemon
     cli(["run", *sys.argv[1:]], prog_name="python -m phantoms_dagster.execution.daemon")
 
 

@@ -40,8 +40,9 @@ REAPER = "reaper"
 BACKOFF = (0.5, 30.0)
 STEADY_SECONDS = 30.0
 CHECK_SECONDS = 120
-# Of the stages before the approval.
-MAKING_NICENESS = 10
+# How far workers stand back when the processor is short: behind whoever decides what they do next (daemon, code server, stores),
+# and those of the stages before the approval also behind those that publish. A flood of scripts must not delay a publish.
+NICENESS, MAKING_NICENESS = 3, 12
 # What a run imports only when it gets there. In the parent it costs once, after the fork 0.1 CPU-seconds a run.
 IMPORTED_BY_RUNS = (
     "certifi",
@@ -251,9 +252,9 @@ def bodies(settings: Settings, slots: Mapping[str, int]) -> dict[Slot, Callable[
 
 
 def niceness(queue: str) -> int:
-    """How far the workers of a queue stand back when the processor is short: a flood of scripts must not delay a publish."""
+    """How far the workers of a queue stand back."""
     making = {CHAINS["make"].name, *(stage.slug for stage in CHAINS["make"].stages)}
-    return MAKING_NICENESS if queue in making else 0
+    return MAKING_NICENESS if queue in making else NICENESS
 
 
 def _work(queue: str, number: int, **options: Any) -> int:

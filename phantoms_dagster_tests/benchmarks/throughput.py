@@ -23,12 +23,12 @@ RATE_TARGET = 430.0
 OURS = ("workers", "code-server", "daemon", "webserver", "metrics")
 STORES = ("postgres", "valkey")
 SETTINGS = {
-    "PHANTOMS_BATCH_SIZE": "250",
+    "PHANTOMS_BATCH_SIZE": "500",
     "PHANTOMS_RUNS_PER_STAGE": "1",
     "PHANTOMS_GATHER_SECONDS": "30",
-    "PHANTOMS_IN_FLIGHT": "250",
+    "PHANTOMS_IN_FLIGHT": "500",
     "PHANTOMS_LOG_LEVEL": "WARNING",
-    "PHANTOMS_POOLS": wide_pools(250),
+    "PHANTOMS_POOLS": wide_pools(500),
 }
 
 

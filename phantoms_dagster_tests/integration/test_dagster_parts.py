@@ -6,14 +6,21 @@ import json
 import os
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import dagster._daemon.controller
 import dagster._daemon.sensor
 import pytest
+from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import QueuedRunCoordinatorDaemon
 from dagster_postgres import PostgresEventLogStorage, PostgresRunStorage, PostgresScheduleStorage
 
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.stages import STAGES
+from phantoms_dagster.execution.daemon import QUEUE_SECONDS, PromptQueueDaemon
 from phantoms_dagster.execution.home import POOLS_FILE, prepare
 from phantoms_dagster.execution.queues import QUEUES, pool_limits
 from phantoms_dagster.execution.storage import PooledPostgresStorage
@@ -37,6 +44,39 @@ print("afterwards")
 
 def test_the_daemon_has_the_interval_that_ours_sets() -> None:
     assert dagster._daemon.sensor.MIN_INTERVAL_LOOP_TIME == 5
+
+
+class _Enough(Exception):
+    pass
+
+
+def test_the_daemon_looks_at_the_run_queue_four_times_a_second_until_it_is_shut_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dagster._daemon.controller, "QueuedRunCoordinatorDaemon", PromptQueueDaemon)
+    instance: Any = SimpleNamespace(run_coordinator=SimpleNamespace(dequeue_interval_seconds=1))
+    daemon = dagster._daemon.controller.create_daemon_of_type(QueuedRunCoordinatorDaemon.daemon_type(), instance)
+    assert isinstance(daemon, PromptQueueDaemon)
+    waits: list[float | None] = []
+    looks: list[int] = []
+
+    class Shutdown(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            waits.append(timeout)
+            monkeypatch.setattr("time.time", lambda: len(waits) * QUEUE_SECONDS)
+            if len(waits) == 3:
+                raise _Enough
+            return False
+
+    def look(_: object) -> Iterator[None]:
+        looks.append(len(waits))
+        yield None
+
+    monkeypatch.setattr("time.time", lambda: 0.0)
+    monkeypatch.setattr(daemon, "run_iteration", look)
+    with pytest.raises(_Enough):
+        for _ in daemon.core_loop(SimpleNamespace(), Shutdown()):
+            pass
+    assert waits == [QUEUE_SECONDS] * 3
+    assert looks == [0, 1, 2]
 
 
 def test_what_our_storage_takes_for_granted_is_what_dagsters_own_finds(empty_database_url: str) -> None:
@@ -107,6 +147,7 @@ def test_a_limit_that_is_set_holds_and_one_of_no_pool_is_refused() -> None:
         pool_limits(Settings(dagster_pools={"redner": 1}))
 
 
-def test_workers_that_make_videos_stand_back_for_those_that_publish_them() -> None:
-    making = {queue for queue in QUEUES if niceness(queue) > 0}
-    assert making == {"make", "script", "voiceover", "rendered_video"}
+def test_workers_that_make_videos_stand_back_for_those_that_publish_them_and_all_for_the_daemon() -> None:
+    least = min(niceness(queue) for queue in QUEUES)
+    assert least > 0
+    assert {queue for queue in QUEUES if niceness(queue) > least} == {"make", "script", "voiceover", "rendered_video"}
