@@ -219,11 +219,15 @@ def _box(position: str, *, height: int, y: float) -> JsonObject:
 
 def _cells(text: str) -> int:
     """How wide a text is, in Latin letters: a Chinese, Japanese or Korean character is two wide."""
+    if text.isascii():
+        return len(text)
     return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
 
 
 def _pieces(word: str) -> list[str]:
     """A word that is wider than a caption, cut: Chinese and Japanese sentences are one word without a space."""
+    if _cells(word) <= CAPTION_CELLS:
+        return [word]
     pieces, width = [""], 0
     for character in word:
         width += _cells(character)

@@ -7,6 +7,8 @@ matters whether the integration did its work. Retries belong to the runner: a re
 from __future__ import annotations
 
 import asyncio
+import functools
+import json as json_module
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, fields, replace
@@ -314,16 +316,26 @@ class _Client(httpx.AsyncClient):
         """See the base class. The URL must be absolute."""
         del cookies
         limits = self.timeout if isinstance(timeout, type(httpx.USE_CLIENT_DEFAULT)) else httpx.Timeout(timeout)
+        all_extensions = {"timeout": limits.as_dict(), **(extensions or {})}
+        with_defaults = self._with_defaults(headers)
+        if data is None and files is None and (content is None or isinstance(content, bytes)):
+            where = _address(url) if params is None else httpx.URL(url, params=params)
+            body = content or b""
+            if json is not None and content is None:
+                body = json_module.dumps(json, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+                if not any(name.lower() == b"content-type" for name, _ in with_defaults):
+                    with_defaults.append((b"Content-Type", b"application/json"))
+            return _plain(method, where, with_defaults, body=body, extensions=all_extensions)
         return httpx.Request(
             method,
             url,
             params=params,
-            headers=self._with_defaults(headers),
+            headers=with_defaults,
             content=content,
             data=data,
             files=files,
             json=json,
-            extensions={"timeout": limits.as_dict(), **(extensions or {})},
+            extensions=all_extensions,
         )
 
     async def send(
@@ -349,10 +361,28 @@ class _Client(httpx.AsyncClient):
             await response.aread()
         return response
 
-    def _with_defaults(self, given: Any) -> httpx.Headers:
-        headers = httpx.Headers(given)
-        missing = [(name, value) for name, value in self.headers.raw if name.decode() not in headers]
-        return httpx.Headers([*missing, *headers.raw]) if missing else headers
+    def _with_defaults(self, given: Any) -> list[tuple[bytes, bytes]]:
+        headers = httpx.Headers(given).raw
+        names = {name.lower() for name, _ in headers}
+        return [*(pair for pair in self.headers.raw if pair[0].lower() not in names), *headers]
+
+
+# Most calls of an integration go to the same few addresses, and to read one is a tenth of what a call costs.
+@functools.lru_cache(maxsize=1024)
+def _address(url: httpx.URL | str) -> httpx.URL:
+    return httpx.URL(url)
+
+
+def _plain(method: str, url: httpx.URL, headers: list[tuple[bytes, bytes]], *, body: bytes, extensions: Any) -> httpx.Request:
+    """What httpx.Request makes of bytes, with the headers read once instead of four times."""
+    names = {name.lower() for name, _ in headers}
+    if b"host" not in names:
+        headers = [(b"Host", url.netloc), *headers]
+    if (body or method in ("POST", "PUT", "PATCH")) and not names & {b"content-length", b"transfer-encoding"}:
+        headers = [*headers, (b"Content-Length", b"%d" % len(body))]
+    request = httpx.Request(method, url, headers=headers, stream=httpx.ByteStream(body), extensions=extensions)
+    request.read()
+    return request
 
 
 def _retry_after(headers: httpx.Headers) -> float | None:

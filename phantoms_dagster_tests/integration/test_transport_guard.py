@@ -493,3 +493,28 @@ async def test_while_redis_is_lost_nothing_is_sent_and_nothing_fails(
     redis.connection_pool.reset()  # type: ignore[no-untyped-call]
     bench.clock.real = True
     assert (await client.get(URL)).status_code == 200
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"content": b""},
+        {"content": b"bytes"},
+        {"content": "text"},
+        {"json": {"ä": [1, None]}},
+        {"json": ""},
+        {"data": {"a": "b c"}},
+    ],
+)
+@pytest.mark.parametrize("headers", [None, {"X-A": "1"}, {"content-type": "text/plain", "HOST": "other", "accept": "text/html"}])
+@pytest.mark.parametrize("params", [None, {"q": "a b/ü", "n": 1}])
+async def test_a_request_is_what_httpx_makes_of_it(
+    method: str, body: dict[str, Any], headers: dict[str, str] | None, params: dict[str, Any] | None
+) -> None:
+    async with build_client(limits=UnguardedLimits(), scope=SCOPE) as ours, httpx.AsyncClient(trust_env=False) as theirs:
+        arguments: dict[str, Any] = {**body, "headers": headers, "params": params}
+        found, wanted = (client.build_request(method, "https://h.example:8443/p?a=b", **arguments) for client in (ours, theirs))
+    assert (found.method, str(found.url), found.content) == (wanted.method, str(wanted.url), wanted.content)
+    assert sorted(found.headers.multi_items()) == sorted(wanted.headers.multi_items())
