@@ -1,9 +1,10 @@
 """*throughput*: 1,000 videos through all stages on a whole stack, with answers at once and with 50 ms a call.
 
 What is measured is orchestration: the voice and the film are prepared ones, the render API's file is small and probed once, posts
-go to the stand-ins of YouTube, TikTok and Instagram, a reviewer in this process approves whatever is rendered. A video has ten
-stages on three platforms. CPU is that of every process of ours, Dagster's daemon, code server, web server and the metrics included;
-PostgreSQL, Valkey and the sandbox are told apart.
+go to the stand-ins of YouTube, TikTok and Instagram, a reviewer in this process approves whatever is rendered, a batch at a time. A
+video has ten stages on three platforms; the clock runs from when the briefs are in the table until the last post is confirmed.
+CPU is that of every process of ours, Dagster's daemon, code server, web server and the metrics included; PostgreSQL, Valkey and the
+sandbox are told apart.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ OURS = ("workers", "code-server", "daemon", "webserver", "metrics")
 STORES = ("postgres", "valkey")
 SETTINGS = {
     "PHANTOMS_BATCH_SIZE": "500",
-    # Two runs of a stage at once, but one worker for each stage except the longest: the second run is in the queue when the first
-    # ends, and two films are waited for instead of one. Posts of one account wait for one another: two workers would only meet there.
+    # Two runs of a stage, but one worker for each stage except the longest: the second run is in the queue when the first ends, and
+    # two batches of films are made at once. Posts of one account wait for one another: two workers would only meet there.
     "PHANTOMS_RUNS_PER_STAGE": "2",
     "PHANTOMS_WORKER_SLOTS": json.dumps({"rendered_video": 2}),
     "PHANTOMS_GATHER_SECONDS": "30",
