@@ -42,7 +42,7 @@ STEADY_SECONDS = 30.0
 CHECK_SECONDS = 120
 # How far workers stand back when the processor is short: behind whoever decides what they do next (daemon, code server, stores),
 # and those of the stages before the approval also behind those that publish. A flood of scripts must not delay a publish.
-NICENESS, MAKING_NICENESS = 3, 12
+NICENESS, MAKING_NICENESS = 1, 14
 # What a run imports only when it gets there. In the parent it costs once, after the fork 0.1 CPU-seconds a run.
 IMPORTED_BY_RUNS = (
     "certifi",

@@ -122,8 +122,7 @@ def _round(stack: BenchStack, approved: Sequence[str], flood: Sequence[str], cha
     bench, decisions = stack.bench, stack.bench.workshop.decisions()
     time.sleep(chance.uniform(0, 2))
     done, cpu, began = bench.rows(_DONE, keys=list(flood))[0]["n"], _used(stack), time.monotonic()
-    for key in approved:
-        decisions.decide(key, approved=True, reviewer="benchmark", via="cli")
+    decisions.decide_all(approved, approved=True, reviewer="benchmark", via="cli")
     posted = list(approved)
     wait_for(lambda: bench.rows(_NOT_POSTED, keys=posted)[0]["n"] == 0, seconds=ROUND_SECONDS, what="the posts", pause=0.2)
     seconds = time.monotonic() - began
