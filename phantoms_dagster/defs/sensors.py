@@ -26,6 +26,8 @@ LISTEN_SECONDS = 4.0
 PAUSE_SECONDS = 0.2
 # Between two looks whether one of the open runs is over.
 BUSY_SECONDS = 0.5
+# So long new runs of making wait while something is being released: requesting and launching each costs processes that both share.
+STAND_BACK_SECONDS = 1.5
 # How often all partitions are read, to see whether somebody has added or deleted one by hand.
 AUDIT_SECONDS = 900
 OPEN = [
@@ -101,6 +103,8 @@ def release_sensor(
 
 def _requests(context: dg.SensorEvaluationContext, workshop: Workshop, chain: Chain) -> Iterator[dg.RunRequest | dg.SkipReason]:
     """Asks the planner, and as long as there is nothing to run, again when something became ready or a run has ended."""
+    if chain is CHAINS["make"] and _open_runs(context.instance, CHAINS["release"]):
+        time.sleep(STAND_BACK_SECONDS)
     until = time.monotonic() + LISTEN_SECONDS
     with workshop.planning().nudges([stage.name for stage in chain.stages]) as nudges:
         while True:
