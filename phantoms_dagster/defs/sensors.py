@@ -26,6 +26,8 @@ LISTEN_SECONDS = 4.0
 PAUSE_SECONDS = 0.2
 # Between two looks whether one of the open runs is over.
 BUSY_SECONDS = 0.5
+# What is ready on one platform waits so long for the same on another, whose run is under way: who comes later would wait a second.
+SIBLINGS_SECONDS = 0.4
 # So long new runs of making wait while something is being released: requesting and launching each costs processes that both share.
 STAND_BACK_SECONDS = 1.5
 # How often all partitions are read, to see whether somebody has added or deleted one by hand.
@@ -110,6 +112,8 @@ def _requests(context: dg.SensorEvaluationContext, workshop: Workshop, chain: Ch
         while True:
             open_runs = _open_runs(context.instance, chain)
             if (runs := tick(context.instance, workshop, chain, open_runs)) or time.monotonic() >= until:
+                if runs and open_runs and chain is CHAINS["release"] and nudges.wait(SIBLINGS_SECONDS):
+                    runs = tick(context.instance, workshop, chain)
                 break
             _wait(context.instance, chain, open_runs, nudges, until)
     if not runs:
