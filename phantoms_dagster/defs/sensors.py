@@ -26,8 +26,12 @@ LISTEN_SECONDS = 4.0
 PAUSE_SECONDS = 0.2
 # Between two looks whether one of the open runs is over.
 BUSY_SECONDS = 0.5
-# What is ready on one platform waits so long for the same on another, whose run is under way: who comes later would wait a second.
+# What is ready on one platform waits so long for the same on another, whose run is under way: a run of its own comes later.
 SIBLINGS_SECONDS = 0.4
+# Between two looks whether one of them is over meanwhile.
+SIBLINGS_LOOK_SECONDS = 0.1
+# What is approved goes through three runs, one after another.
+RELEASE_INTERVAL_SECONDS = 0.25
 # So long new runs of making wait while something is being released: requesting and launching each costs processes that both share.
 STAND_BACK_SECONDS = 1.5
 # How often all partitions are read, to see whether somebody has added or deleted one by hand.
@@ -92,6 +96,7 @@ def advance_sensor(
 @dg.sensor(
     jobs=[chain_jobs["release"], *(stage_jobs[stage.name] for stage in CHAINS["release"].stages)],
     minimum_interval_seconds=1,
+    tags={tags.INTERVAL: str(RELEASE_INTERVAL_SECONDS)},
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Requests runs for whatever is ready from approval to posts, as advance_sensor does for what comes before. On its "
     "own, so that what is approved never waits until a flood of new videos has been looked at and its runs have been requested.",
@@ -112,8 +117,8 @@ def _requests(context: dg.SensorEvaluationContext, workshop: Workshop, chain: Ch
         while True:
             open_runs = _open_runs(context.instance, chain)
             if (runs := tick(context.instance, workshop, chain, open_runs)) or time.monotonic() >= until:
-                if runs and open_runs and chain is CHAINS["release"] and nudges.wait(SIBLINGS_SECONDS):
-                    runs = tick(context.instance, workshop, chain)
+                if runs and chain is CHAINS["release"]:
+                    runs = _with_siblings(context, workshop, runs, open_runs, nudges)
                 break
             _wait(context.instance, chain, open_runs, nudges, until)
     if not runs:
@@ -144,6 +149,27 @@ def _wait(instance: dg.DagsterInstance, chain: Chain, open_runs: Sequence[OpenRu
             return
         if open_runs and _open_runs(instance, chain) != open_runs:
             return
+
+
+def _with_siblings(
+    context: dg.SensorEvaluationContext, workshop: Workshop, runs: list[PlannedRun], open_runs: Sequence[OpenRun], nudges: Nudges
+) -> list[PlannedRun]:
+    """What is planned when nothing more will soon be ready for the same on another platform, or that took too long."""
+    until, chain = time.monotonic() + SIBLINGS_SECONDS, CHAINS["release"]
+    while _siblings_under_way(chain, runs, open_runs) and (left := until - time.monotonic()) > 0:
+        became_ready, before = nudges.wait(min(left, SIBLINGS_LOOK_SECONDS)), open_runs
+        open_runs = _open_runs(context.instance, chain)
+        if became_ready or open_runs != before:  # while the run is open its batch is gathered, and not yet planned
+            runs = tick(context.instance, workshop, chain, open_runs)
+    return runs
+
+
+def _siblings_under_way(chain: Chain, runs: Sequence[PlannedRun], open_runs: Sequence[OpenRun]) -> bool:
+    """Whether a run is open of a stage after which comes the like of what is planned, on a platform for which it is not."""
+    planned = {run.work for run in runs}
+    kinds = {stage.kind for stage in chain.stages if stage.name in planned}
+    before = {name for stage in chain.stages if stage.kind in kinds and stage.name not in planned for name in stage.after}
+    return any(run.work in before for run in open_runs)
 
 
 def _was_stopped(context: dg.SensorEvaluationContext) -> bool:

@@ -11,3 +11,5 @@ RANGE_START = "dagster/asset_partition_range_start"
 RANGE_END = "dagster/asset_partition_range_end"
 PARTITION = "dagster/partition"
 PRIORITY = "dagster/priority"
+# Of a sensor: it may be asked again so many seconds after it was asked last. Dagster's own intervals are whole seconds.
+INTERVAL = "phantoms/interval_seconds"

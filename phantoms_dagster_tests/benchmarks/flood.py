@@ -67,7 +67,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of this benchmark."""
     parser.add_argument("--flood", type=int, default=2000, help="script-ready videos (2000)")
     parser.add_argument("--approved", type=int, default=20, help="approved videos in each round (20)")
-    parser.add_argument("--rounds", type=int, default=4, help="rounds alone, and as many with a flood (4)")
+    parser.add_argument("--rounds", type=int, default=6, help="rounds alone, and as many with a flood (6)")
     parser.add_argument("--latency", type=float, default=0.05, help="what each call to the sandbox takes, s (0.05)")
     parser.add_argument("--seed", type=int, default=1, help="fixes the moments of approval and the sandbox's choices (1)")
 

@@ -7,20 +7,24 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
+import dagster as dg
 import dagster._daemon.controller
 import dagster._daemon.sensor
 import pytest
+from dagster._core.scheduler.instigation import SensorInstigatorData
 from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import QueuedRunCoordinatorDaemon
 from dagster_postgres import PostgresEventLogStorage, PostgresRunStorage, PostgresScheduleStorage
 
+from phantoms_dagster.defs.sensors import RELEASE_INTERVAL_SECONDS, advance_sensor, intake_sensor, release_sensor
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.stages import STAGES
-from phantoms_dagster.execution.daemon import QUEUE_SECONDS, PromptQueueDaemon
+from phantoms_dagster.execution.daemon import INTERVAL_TAG, QUEUE_SECONDS, PromptQueueDaemon, is_under_min_interval
 from phantoms_dagster.execution.home import POOLS_FILE, prepare
 from phantoms_dagster.execution.queues import QUEUES, pool_limits
 from phantoms_dagster.execution.storage import PooledPostgresStorage
@@ -44,6 +48,26 @@ print("afterwards")
 
 def test_the_daemon_has_the_interval_that_ours_sets() -> None:
     assert dagster._daemon.sensor.MIN_INTERVAL_LOOP_TIME == 5
+
+
+def test_a_sensor_that_asks_for_it_is_asked_again_before_a_second_is_over() -> None:
+    def too_soon(sensor: dg.SensorDefinition, seconds: float) -> bool:
+        data = SensorInstigatorData(last_tick_start_timestamp=time.time() - seconds)
+        state = SimpleNamespace(instigator_data=data)
+        remote = SimpleNamespace(tags=sensor.tags, min_interval_seconds=sensor.minimum_interval_seconds)
+        return is_under_min_interval(cast("Any", state), cast("Any", remote))
+
+    assert release_sensor.tags[INTERVAL_TAG] == str(RELEASE_INTERVAL_SECONDS)
+    assert too_soon(release_sensor, 0.1)
+    assert not too_soon(release_sensor, 0.5)
+    assert too_soon(advance_sensor, 0.5)
+    assert not too_soon(advance_sensor, 1.1)
+    assert too_soon(intake_sensor, 4)
+
+
+def test_the_daemon_asks_by_the_function_that_ours_replaces() -> None:
+    for asks in (dagster._daemon.sensor.execute_sensor_iteration, dagster._daemon.sensor._process_tick_generator):
+        assert "is_under_min_interval" in asks.__code__.co_names
 
 
 class _Enough(Exception):

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import uuid
 from collections.abc import AsyncIterator, Iterator
 
 import dagster as dg
 import pytest
 from pydantic import SecretStr
 
+from phantoms_dagster.defs import tags
 from phantoms_dagster.defs.partitions import VIDEOS
 from phantoms_dagster.defs.sensors import advance_sensor, register, release_sensor, tick
-from phantoms_dagster.domain.stages import CHAINS
+from phantoms_dagster.domain.models import Platform
+from phantoms_dagster.domain.stages import CHAINS, STAGES
 from phantoms_dagster.domain.work import OpenRun
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.store.decisions import Decisions
@@ -80,7 +84,7 @@ async def test_a_partition_that_somebody_deleted_comes_back_and_stops_nobody_els
 
 async def approved_and_new(world: World, instance: dg.DagsterInstance) -> tuple[str, str]:
     """One video that a person has approved, and one that has nothing yet."""
-    [approved] = world.add(1)
+    [approved] = world.add(1, platforms=(Platform.YOUTUBE, Platform.TIKTOK))
     register(instance, world.catalogue)
     await world.carry([approved], "script", "voiceover", "rendered_video")
     Decisions(world.engine).decide(approved, approved=True, reviewer="ann", via="cli")
@@ -116,6 +120,40 @@ async def test_a_sensor_does_not_plan_again_what_an_open_run_has(
     open_runs = [OpenRun("approval", approved, approved)]
     assert tick(instance, workshop, RELEASE, open_runs) == []
     assert len(tick(instance, workshop, MAKE, open_runs)) == 1
+
+
+async def test_what_is_ready_on_one_platform_waits_a_moment_for_the_same_on_another(
+    world: World, instance: dg.DagsterInstance, workshop: Workshop
+) -> None:
+    approved, _ = await approved_and_new(world, instance)
+    await world.carry([approved], "approval", "youtube/variant")
+    under_way = open_run(instance, "tiktok/variant", approved)
+
+    async def finish_it() -> None:
+        await asyncio.sleep(0.1)
+        await world.carry([approved], "tiktok/variant")
+        instance.report_run_canceled(under_way)
+
+    requests, _ = await asyncio.gather(asyncio.to_thread(requests_of, release_sensor, instance, workshop), finish_it())
+    assert {request.job_name for request in requests} == {"youtube_post_job", "tiktok_post_job"}
+
+
+async def test_but_not_for_long(world: World, instance: dg.DagsterInstance, workshop: Workshop) -> None:
+    approved, _ = await approved_and_new(world, instance)
+    await world.carry([approved], "approval", "youtube/variant")
+    open_run(instance, "tiktok/variant", approved)
+    jobs = {request.job_name for request in await asyncio.to_thread(requests_of, release_sensor, instance, workshop)}
+    assert jobs == {"youtube_post_job"}
+
+
+def open_run(instance: dg.DagsterInstance, stage: str, key: str) -> dg.DagsterRun:
+    run = dg.DagsterRun(
+        job_name=f"{STAGES[stage].slug}_job",
+        run_id=str(uuid.uuid4()),
+        status=dg.DagsterRunStatus.STARTED,
+        tags={tags.STAGE: stage, tags.PLANNED: "true", tags.RANGE_START: key, tags.RANGE_END: key},
+    )
+    return instance.add_run(run)
 
 
 def requests_of(sensor: dg.SensorDefinition, instance: dg.DagsterInstance, workshop: Workshop) -> list[dg.RunRequest]:
