@@ -183,11 +183,12 @@ class Studio(Protocol):
         """A JPEG, 270x480, of a telling frame."""
         ...
 
-    async def fit(self, path: Path, platform: Platform, destination: Callable[[], Path]) -> Fitted:
+    async def fit(self, path: Path, platform: Platform, destination: Callable[[], Path], *, known: Probe | None = None) -> Fitted:
         """Make a file that fits the platform, unless the one at `path` does.
 
         `destination` names the path to write to. It is called, from any thread, only when something is written: most files are
-        kept. Raises Permanent when nothing helps (too long, no picture).
+        kept. `known`: what `probe` said of these very bytes; it is cheaper to be told than to look. Raises Permanent when
+        nothing helps (too long, no picture).
         """
         ...
 

@@ -76,12 +76,12 @@ class FfmpegStudio:
             ["-ss", f"{at:.3f}", "-i", str(path), "-frames:v", "1", "-vf", picture, "-c:v", "mjpeg", "-q:v", "3", "-f", "image2"],
         )
 
-    async def fit(self, path: Path, platform: Platform, destination: Callable[[], Path]) -> Fitted:
+    async def fit(self, path: Path, platform: Platform, destination: Callable[[], Path], *, known: Probe | None = None) -> Fitted:
         """`kept` (`destination` is not called), `remuxed` or `transcoded`, whichever is the least that is enough.
 
         Raises Permanent when nothing helps: too long, too short, no picture, or still too large.
         """
-        found = await _in_thread(_kept_or_copied, path, platform, destination)
+        found = await _in_thread(_kept_or_copied, path, platform, destination, known)
         if isinstance(found, Fitted):
             return found
         with _appearing(destination()) as temporary:
@@ -102,9 +102,11 @@ class _Undone:
     work: Work
 
 
-def _kept_or_copied(path: Path, platform: Platform, destination: Callable[[], Path]) -> Fitted | _Undone:
+def _kept_or_copied(
+    path: Path, platform: Platform, destination: Callable[[], Path], known: Probe | None = None
+) -> Fitted | _Undone:
     """All that this process does for a fit, in one visit of a thread. As a process, ffmpeg costs 50 ms."""
-    facts = _read(path)
+    facts = _read(path, known=known if known is not None and known.container == "mp4" else None)
     verdict = _judged(facts, platform)
     if verdict.impossible:
         raise Permanent(verdict.impossible, provider=ffmpeg.PROVIDER, code="does not fit")
@@ -132,7 +134,7 @@ def _copied(copy: _Copy, path: Path, destination: Path, facts: _Facts, platform:
     temporary = _beside(destination)
     try:
         with _media_errors(path):
-            made = _read(temporary, copy_of=facts) if copy(path, temporary) else None
+            made = _read(temporary, known=facts.probe) if copy(path, temporary) else None
         if made is None or _judged(made, platform).work is not Work.KEEP:
             return None
         if abs(made.probe.seconds - facts.probe.seconds) >= _SAME_LENGTH_SECONDS:
@@ -192,17 +194,18 @@ def _upright(facts: _Facts) -> str:
     )
 
 
-def _read(path: Path, *, copy_of: _Facts | None = None) -> _Facts:
-    """What the file is. Of a copy of the same packets none is decoded, which is two thirds of the cost: its index is looked at."""
-    index = {} if copy_of is None else _INDEX_ALONE
+def _read(path: Path, *, known: Probe | None = None) -> _Facts:
+    """What the file is. `known`: of an MP4 of the same packets. Then none is decoded, which is half of the cost: its index and a
+    parser's look at the first packet tell everything but the pixel format.
+    """
+    index = {} if known is None else _INDEX_ALONE
     with _media_errors(path), av.open(str(path), **index) as container:
         if not container.streams.video or container.format.name in ("image2", "png_pipe", "jpeg_pipe", "mjpeg", "gif"):
             raise Permanent(f"{path.name} has no moving picture", provider=ffmpeg.PROVIDER, code="no picture")
         found = _facts(container, path)
-    if copy_of is None:
+    if known is None or found.probe.pixel_format == known.pixel_format:
         return found
-    probe = found.probe.model_copy(update={"pixel_format": copy_of.probe.pixel_format})
-    return replace(found, probe=probe, interlaced=copy_of.interlaced)
+    return replace(found, probe=found.probe.model_copy(update={"pixel_format": known.pixel_format}))
 
 
 @contextmanager

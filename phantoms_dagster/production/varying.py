@@ -41,7 +41,7 @@ class MakeVariant:
             raise Permanent("this is not what was approved: approve it again", provider="approval", code="content_changed")
         path = await self._media.local(master.video)
         with scratch_file(self._media, "variant.mp4") as destination:
-            fitted = await self._studio.fit(path, platform, destination)
+            fitted = await self._studio.fit(path, platform, destination, known=master.probe)
             kept = fitted.how == "kept"
             video = master.video if kept else await self._media.add(destination())
         title, caption = words(script, work.video.channel, platform)

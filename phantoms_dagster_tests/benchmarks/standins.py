@@ -32,18 +32,25 @@ class Memory:
         home = os.environ.get("PHANTOMS_HOME")
         self._folder = Path(home) / "remembered" if home else None
         self._known: dict[str, bytes] = {}
+        self._unknowable: set[str] = set()
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def recall(self, name: str, make: Callable[[], Awaitable[bytes]]) -> bytes:
-        """What is known by that name, else what `make` answers, asked once at a time and kept unless it is nothing."""
+        """What is known by that name, else what `make` answers: it is asked once, or if it answers nothing, each time."""
         if (known := self._read(name)) is not None:
             return known
+        if name in self._unknowable:
+            return await make()
         async with self._locks[name]:
             if (known := self._read(name)) is not None:
                 return known
-            if made := await make():
-                self._write(name, made)
-            return made
+            if name not in self._unknowable:
+                if made := await make():
+                    self._write(name, made)
+                else:
+                    self._unknowable.add(name)
+                return made
+        return await make()
 
     def _read(self, name: str) -> bytes | None:
         if name not in self._known and self._folder is not None and (path := self._folder / name).exists():
@@ -118,12 +125,12 @@ class RememberingStudio:
 
         destination.write_bytes(await self._memory.recall(f"{_digest(path)}-still", ask))
 
-    async def fit(self, path: Path, platform: Platform, destination: Callable[[], Path]) -> Fitted:
+    async def fit(self, path: Path, platform: Platform, destination: Callable[[], Path], *, known: Probe | None = None) -> Fitted:
         """See the port. Only what is kept is remembered: anything else writes a file of its own."""
         made: list[Fitted] = []
 
         async def ask() -> bytes:
-            made.append(await self._real.fit(path, platform, destination))
+            made.append(await self._real.fit(path, platform, destination, known=known))
             return made[0].probe.model_dump_json().encode() if made[0].how == "kept" else b""
 
         kept = await self._memory.recall(f"{_digest(path)}-{platform}", ask)

@@ -23,7 +23,7 @@ from phantoms_dagster.media import ass, cards, ffmpeg, graph, local_renderer, wa
 from phantoms_dagster.media.files import FolderStore
 from phantoms_dagster.media.local_renderer import LocalRenderer
 from phantoms_dagster.media.mp4 import read_boxes
-from phantoms_dagster.media.studio import FfmpegStudio
+from phantoms_dagster.media.studio import FfmpegStudio, _read
 from phantoms_dagster.media.voice import NeuralVoice
 
 CHANNEL = Channel(name="ocean", title="Ocean {Facts}", brand_voice="calm", accounts={Platform.YOUTUBE: "a"})
@@ -312,6 +312,29 @@ async def test_a_file_with_moov_at_the_end_is_only_remuxed(made: Made, tmp_path:
     assert after.moov_first
     assert (after.seconds, after.fps, after.video_codec) == (before.seconds, before.fps, before.video_codec)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["late.mp4", "out.mp4"]
+
+
+@pytest.mark.parametrize(
+    "codec",
+    [
+        ["-c:v", "libx264", "-pix_fmt", "yuv420p"],
+        ["-c:v", "libx264", "-pix_fmt", "yuv444p", "-bf", "2"],
+        ["-vf", "interlace", "-c:v", "libx264", "-pix_fmt", "yuv420p", "-flags", "+ildct+ilme"],
+        ["-c:v", "libx265", "-pix_fmt", "yuv420p10le", "-x265-params", "log-level=none"],
+        ["-vf", "interlace", "-c:v", "mpeg2video", "-flags", "+ildct+ilme"],
+    ],
+    ids=["h264", "b-frames", "interlaced", "hevc", "mpeg2"],
+)
+async def test_a_film_that_was_probed_is_judged_by_its_index_as_by_its_pictures(codec: list[str], tmp_path: Path) -> None:
+    film, studio = tmp_path / "film.mp4", FfmpegStudio()
+    source = ["-f", "lavfi", "-i", "testsrc2=s=360x640:r=30:d=4", "-f", "lavfi", "-i", "sine=d=4"]
+    await ffmpeg.run([*source, *codec, "-c:a", "aac", str(film)])
+    probe = await studio.probe(film)
+    assert _read(film, known=probe) == _read(film)
+    outs = [tmp_path / "known.mp4", tmp_path / "looked.mp4"]
+    told = await studio.fit(film, Platform.INSTAGRAM, lambda: outs[0], known=probe)
+    assert told == await studio.fit(film, Platform.INSTAGRAM, lambda: outs[1])
+    assert [out.exists() for out in outs] == [told.how != "kept"] * 2
 
 
 async def test_a_wide_webm_is_made_an_upright_mp4(tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ class Studio:
     async def thumbnail(self, path: Path, destination: Path) -> None:
         await asyncio.to_thread(destination.write_bytes, b"still")
 
-    async def fit(self, path: Path, platform: Platform, destination: Callable[[], Path]) -> Fitted:
+    async def fit(self, path: Path, platform: Platform, destination: Callable[[], Path], *, known: Probe | None = None) -> Fitted:
         raise NotImplementedError
 
 
