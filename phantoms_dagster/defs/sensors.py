@@ -117,8 +117,7 @@ def _requests(context: dg.SensorEvaluationContext, workshop: Workshop, chain: Ch
         while True:
             open_runs = _open_runs(context.instance, chain)
             if (runs := tick(context.instance, workshop, chain, open_runs)) or time.monotonic() >= until:
-                if runs and chain is CHAINS["release"]:
-                    runs = _with_siblings(context, workshop, runs, open_runs, nudges)
+                runs = _with_siblings(context, workshop, runs, open_runs, nudges, chain=chain)
                 break
             _wait(context.instance, chain, open_runs, nudges, until)
     if not runs:
@@ -152,10 +151,16 @@ def _wait(instance: dg.DagsterInstance, chain: Chain, open_runs: Sequence[OpenRu
 
 
 def _with_siblings(
-    context: dg.SensorEvaluationContext, workshop: Workshop, runs: list[PlannedRun], open_runs: Sequence[OpenRun], nudges: Nudges
+    context: dg.SensorEvaluationContext,
+    workshop: Workshop,
+    runs: list[PlannedRun],
+    open_runs: Sequence[OpenRun],
+    nudges: Nudges,
+    *,
+    chain: Chain,
 ) -> list[PlannedRun]:
     """What is planned when nothing more will soon be ready for the same on another platform, or that took too long."""
-    until, chain = time.monotonic() + SIBLINGS_SECONDS, CHAINS["release"]
+    until = time.monotonic() + SIBLINGS_SECONDS
     while _siblings_under_way(chain, runs, open_runs) and (left := until - time.monotonic()) > 0:
         became_ready, before = nudges.wait(min(left, SIBLINGS_LOOK_SECONDS)), open_runs
         open_runs = _open_runs(context.instance, chain)

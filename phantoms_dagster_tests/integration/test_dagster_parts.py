@@ -24,6 +24,7 @@ from dagster_postgres import PostgresEventLogStorage, PostgresRunStorage, Postgr
 from phantoms_dagster.defs.sensors import RELEASE_INTERVAL_SECONDS, advance_sensor, intake_sensor, release_sensor
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.stages import STAGES
+from phantoms_dagster.execution import daemon
 from phantoms_dagster.execution.daemon import INTERVAL_TAG, QUEUE_SECONDS, PromptQueueDaemon, is_under_min_interval
 from phantoms_dagster.execution.home import POOLS_FILE, prepare
 from phantoms_dagster.execution.queues import QUEUES, pool_limits
@@ -70,6 +71,24 @@ def test_the_daemon_asks_by_the_function_that_ours_replaces() -> None:
         assert "is_under_min_interval" in asks.__code__.co_names
 
 
+def test_the_daemon_runs_with_our_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+    # What `main` replaces is put back after this test.
+    for module, name in (
+        (dagster._daemon.sensor, "is_under_min_interval"),
+        (dagster._daemon.sensor, "MIN_INTERVAL_LOOP_TIME"),
+        (dagster._daemon.controller, "QueuedRunCoordinatorDaemon"),
+    ):
+        monkeypatch.setattr(module, name, getattr(module, name))
+    monkeypatch.setattr(daemon, "cli", lambda arguments, **_: asked.append(arguments))
+    monkeypatch.setattr("sys.argv", ["daemon", "-w", "workspace.yaml"])
+    daemon.main()
+    assert asked == [["run", "-w", "workspace.yaml"]]
+    assert dagster._daemon.sensor.is_under_min_interval is is_under_min_interval
+    assert dagster._daemon.sensor.MIN_INTERVAL_LOOP_TIME == daemon.LOOP_SECONDS
+    assert dagster._daemon.controller.QueuedRunCoordinatorDaemon is PromptQueueDaemon
+
+
 class _Enough(Exception):
     pass
 
@@ -77,8 +96,8 @@ class _Enough(Exception):
 def test_the_daemon_looks_at_the_run_queue_four_times_a_second_until_it_is_shut_down(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dagster._daemon.controller, "QueuedRunCoordinatorDaemon", PromptQueueDaemon)
     instance: Any = SimpleNamespace(run_coordinator=SimpleNamespace(dequeue_interval_seconds=1))
-    daemon = dagster._daemon.controller.create_daemon_of_type(QueuedRunCoordinatorDaemon.daemon_type(), instance)
-    assert isinstance(daemon, PromptQueueDaemon)
+    queue_daemon = dagster._daemon.controller.create_daemon_of_type(QueuedRunCoordinatorDaemon.daemon_type(), instance)
+    assert isinstance(queue_daemon, PromptQueueDaemon)
     waits: list[float | None] = []
     looks: list[int] = []
 
@@ -95,9 +114,9 @@ def test_the_daemon_looks_at_the_run_queue_four_times_a_second_until_it_is_shut_
         yield None
 
     monkeypatch.setattr("time.time", lambda: 0.0)
-    monkeypatch.setattr(daemon, "run_iteration", look)
+    monkeypatch.setattr(queue_daemon, "run_iteration", look)
     with pytest.raises(_Enough):
-        for _ in daemon.core_loop(SimpleNamespace(), Shutdown()):
+        for _ in queue_daemon.core_loop(SimpleNamespace(), Shutdown()):
             pass
     assert waits == [QUEUE_SECONDS] * 3
     assert looks == [0, 1, 2]

@@ -330,11 +330,22 @@ async def test_a_film_that_was_probed_is_judged_by_its_index_as_by_its_pictures(
     source = ["-f", "lavfi", "-i", "testsrc2=s=360x640:r=30:d=4", "-f", "lavfi", "-i", "sine=d=4"]
     await ffmpeg.run([*source, *codec, "-c:a", "aac", str(film)])
     probe = await studio.probe(film)
-    assert _read(film, known=probe) == _read(film)
+    assert _read(film, known=probe) == (looked := _read(film))
+    assert looked.interlaced == ("interlace" in codec)
     outs = [tmp_path / "known.mp4", tmp_path / "looked.mp4"]
     told = await studio.fit(film, Platform.INSTAGRAM, lambda: outs[0], known=probe)
     assert told == await studio.fit(film, Platform.INSTAGRAM, lambda: outs[1])
     assert [out.exists() for out in outs] == [told.how != "kept"] * 2
+
+
+async def test_of_what_is_no_mp4_an_index_alone_does_not_do(tmp_path: Path) -> None:
+    film, outs, studio = tmp_path / "film.flv", [tmp_path / "known.mp4", tmp_path / "looked.mp4"], FfmpegStudio()
+    source = ["-f", "lavfi", "-i", "testsrc2=s=360x640:r=30:d=4", "-f", "lavfi", "-i", "sine=d=4"]
+    await ffmpeg.run([*source, "-c:v", "flv", "-c:a", "mp3", str(film)])
+    probe = await studio.probe(film)
+    told = await studio.fit(film, Platform.INSTAGRAM, lambda: outs[0], known=probe)
+    assert told == await studio.fit(film, Platform.INSTAGRAM, lambda: outs[1])
+    assert told.how != "kept"
 
 
 async def test_a_wide_webm_is_made_an_upright_mp4(tmp_path: Path) -> None:
@@ -343,7 +354,7 @@ async def test_a_wide_webm_is_made_an_upright_mp4(tmp_path: Path) -> None:
     await ffmpeg.run([*source, "-c:v", "libvpx", "-deadline", "realtime", "-cpu-used", "8", "-c:a", "libopus", str(wide)])
     found = await studio.probe(wide)
     assert (found.container, found.video_codec, found.audio_codec) == ("webm", "vp8", "opus")
-    fitted = await studio.fit(wide, Platform.INSTAGRAM, lambda: out)
+    fitted = await studio.fit(wide, Platform.INSTAGRAM, lambda: out, known=found)
     probe = await studio.probe(out)
     assert fitted == Fitted("transcoded", probe)
     assert (probe.container, probe.width, probe.height, probe.fps, probe.audio_codec) == ("mp4", 1080, 1920, 30.0, "aac")

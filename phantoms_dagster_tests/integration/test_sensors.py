@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from phantoms_dagster.defs import tags
 from phantoms_dagster.defs.partitions import VIDEOS
-from phantoms_dagster.defs.sensors import advance_sensor, register, release_sensor, tick
+from phantoms_dagster.defs.sensors import STAND_BACK_SECONDS, advance_sensor, register, release_sensor, tick
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.stages import CHAINS, STAGES
 from phantoms_dagster.domain.work import OpenRun
@@ -144,6 +144,21 @@ async def test_but_not_for_long(world: World, instance: dg.DagsterInstance, work
     open_run(instance, "tiktok/variant", approved)
     jobs = {request.job_name for request in await asyncio.to_thread(requests_of, release_sensor, instance, workshop)}
     assert jobs == {"youtube_post_job"}
+
+
+async def test_new_runs_of_making_stand_back_while_something_is_released_and_not_the_other_way_round(
+    world: World, instance: dg.DagsterInstance, workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await approved_and_new(world, instance)
+    slept: list[float] = []
+    monkeypatch.setattr("time.sleep", slept.append)
+    for under_way, who_stands_back in (("script", []), ("youtube/post", [advance_sensor])):
+        run = open_run(instance, under_way, "another")
+        for sensor, wanted in ((advance_sensor, "script"), (release_sensor, "approval")):
+            slept.clear()
+            assert [request.tags[tags.STAGE] for request in requests_of(sensor, instance, workshop)] == [wanted]
+            assert (STAND_BACK_SECONDS in slept) == (sensor in who_stands_back)
+        instance.report_run_canceled(run)
 
 
 def open_run(instance: dg.DagsterInstance, stage: str, key: str) -> dg.DagsterRun:
