@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo
 
 from pydantic import Field, field_validator, model_validator
@@ -222,8 +223,21 @@ class VoiceoverOutput(Value):
     voice: str
 
 
+class PostWords(Value):
+    """Everything one platform is told beside the film: what a person approves with it. `privacy` is in the platform's own terms."""
+
+    platform: Platform
+    title: str
+    caption: str
+    privacy: str
+    made_for_kids: bool = False
+
+
 class RenderedVideoOutput(Value):
-    """What `rendered_video` makes: the master, 1080x1920, and a JPEG of a telling frame."""
+    """What `rendered_video` makes: the master, 1080x1920, and a JPEG of a telling frame.
+
+    `words`: what the posts would say when the film was made, so what its reviewer is shown.
+    """
 
     kind: Literal["rendered_video"] = "rendered_video"
     video: MediaFile
@@ -231,16 +245,21 @@ class RenderedVideoOutput(Value):
     probe: Probe
     renderer: str
     render_id: str
+    words: tuple[PostWords, ...] = ()
 
 
 class ApprovalOutput(Value):
-    """What `approval` makes. `content_sha256` is the hash of exactly what was approved (see `content_hash`)."""
+    """What `approval` makes. `content_sha256` is the hash of exactly what was approved (see `content_hash`).
+
+    `words`: what each platform will be told. Approvals of older versions have none.
+    """
 
     kind: Literal["approval"] = "approval"
     reviewer: str
     note: str = ""
     content_sha256: Sha256
     decided_at: datetime
+    words: tuple[PostWords, ...] = ()
 
 
 class VariantOutput(Value):
@@ -274,7 +293,11 @@ StageOutput = Annotated[
 ]
 
 
-def content_hash(script: Script, video: MediaFile) -> str:
-    """The hash an approval is bound to: the bytes of the master and the words that will stand beside it."""
-    words = [video.sha256, script.title, script.caption, list(script.hashtags)]
-    return hashlib.sha256(json.dumps(words, ensure_ascii=False).encode()).hexdigest()
+def content_hash(script: Script, video: MediaFile, words: Sequence[PostWords] = ()) -> str:
+    """The hash an approval is bound to: the bytes of the master, the script's words and everything each platform will be told.
+
+    Without `words` it is the hash of approvals that older versions made.
+    """
+    content: list[Any] = [video.sha256, script.title, script.caption, list(script.hashtags)]
+    content += [post.model_dump(mode="json") for post in sorted(words, key=lambda post: post.platform)]
+    return hashlib.sha256(json.dumps(content, ensure_ascii=False, sort_keys=True).encode()).hexdigest()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from phantoms_dagster.domain.models import Channel, Platform, Scene, Script
-from phantoms_dagster.production.varying import words
+from phantoms_dagster.domain.wording import words
 
 
 def script(**changes: object) -> Script:
