@@ -169,9 +169,9 @@ async def _trickle(request: web.Request, response: web.StreamResponse, seconds: 
 
 
 def account_behind(token: str) -> str | None:
-    """The account that a token stands for: `sandbox-<account>`. None for any other token."""
-    account = token.removeprefix(TOKEN_PREFIX)
-    return account if account and account != token else None
+    """The account that a token stands for: `sandbox-<account>` or `sandbox-<account>~<number>`. None for any other token."""
+    account = token.removeprefix(TOKEN_PREFIX).partition("~")[0]
+    return account if account and token.startswith(TOKEN_PREFIX) else None
 
 
 async def body_blocks(request: web.Request, size: int) -> AsyncIterator[bytes]:

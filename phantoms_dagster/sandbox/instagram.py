@@ -1,10 +1,12 @@
 """A stand-in of the Instagram Platform (Graph API, Facebook Login flavour) for publishing reels and reading insights.
 
 Routes stand below `/instagram`: `/instagram/v26.0/...` for graph.facebook.com, `/instagram/rupload/...` for
-rupload.facebook.com, `/instagram/watch/<id>` for the page behind a permalink. The IG user id is the account's name.
-Nothing leaves the machine: a `video_url` is never fetched.
+rupload.facebook.com, `/instagram/watch/<id>` for the page behind a permalink. Who is behind a token, and which numeric id an
+account has, is in `instagram_people`. Nothing leaves the machine: a `video_url` is fetched from this machine only.
 
 Settings: `instagram.processing_seconds` (0.2), `instagram.quota_total` (100), `instagram.containers_total` (400),
+`instagram.names` (true: an account may be addressed by its name too), `instagram.login` (facebook), `instagram.app_secret`,
+`instagram.require_proof` (false: a call needs no `appsecret_proof`, but a wrong one is refused), those of `tokens`,
 `instagram.max_bytes` (300 MB), `instagram.check_media` (true), `instagram.strip_at` (true: captions are read back without
 '@'), `instagram.status_lag_seconds` (0), `instagram.insights_delay_seconds` (0), `instagram.metrics_hours` (24).
 """
@@ -14,23 +16,29 @@ from __future__ import annotations
 import html
 from typing import Any
 
-from aiohttp import web
+from aiohttp import ClientError, ClientSession, web
 
 from phantoms_dagster.sandbox import instagram_insights as insights_of
+from phantoms_dagster.sandbox import instagram_people as people
 from phantoms_dagster.sandbox.core import Sandbox, body_blocks, page
 from phantoms_dagster.sandbox.instagram_media import UNSUPPORTED_FORMAT, Upload, fault
 from phantoms_dagster.sandbox.instagram_rules import (
     GraphError,
     Params,
-    account_of,
     boolean,
     check_container,
+    check_proof,
     gone,
+    listed,
+    living,
     moment,
     params_of,
     picked,
+    text_of,
+    unknown_name,
 )
 from phantoms_dagster.sandbox.instagram_state import DAY, Container, InstagramState, Media
+from phantoms_dagster.sandbox.tokens import Token, token_of
 
 MAX_BYTES = 300 * 1024 * 1024
 CHUNK = 1 << 18
@@ -45,7 +53,7 @@ class _Instagram:
 
     async def create(self, request: web.Request) -> web.Response:
         params = await params_of(request)
-        account = self._owner(request, params)
+        account = self._owner(request, params, "publish")
         check_container(params)
         if self.state.containers_since(account, self.sandbox.now() - DAY) >= self._setting("containers_total", 400):
             raise GraphError(403, 9, "Too many containers were made in the last 24 hours", 2_207_042)
@@ -55,13 +63,18 @@ class _Instagram:
             share_to_feed=boolean(params, "share_to_feed", True),
             is_ai_generated=boolean(params, "is_ai_generated", False),
         )
+        if "upload_type" not in params:
+            await self._fetch(made, params["video_url"])
+            return web.json_response({"id": made.id})
         uri = f"{self._origin(request)}/instagram/rupload/ig-api-upload/{request.match_info['version']}/{made.id}"
         return web.json_response({"id": made.id, "uri": uri})
 
     async def upload(self, request: web.Request) -> web.Response:
         # The body is taken in before anything is refused: a client that still writes would not see the answer.
         received = await _received(request)
-        container = self._container(request.match_info["container"], account_of(request, request.query))
+        # The upload host takes the token in its header; it knows no `appsecret_proof`.
+        account = living(self._token(text_of(request, request.query))).account
+        container = self._container(request.match_info["container"], account)
         if "file_url" in request.headers:
             return _upload_failed("ProcessingFailedError", "The sandbox fetches no URLs", retriable=False)
         if request.headers.get("offset") != "0":
@@ -70,15 +83,31 @@ class _Instagram:
             return _upload_failed("PartialRequestError", "The body does not have file_size bytes", retriable=True)
         if self.state.status(container) != "IN_PROGRESS" or container.uploaded_at is not None:
             return _upload_failed("ProcessingFailedError", "The container takes no more bytes", retriable=False)
+        self._take(container, received)
+        return web.json_response({"success": True, "message": "Upload successful. Get the status from the container."})
+
+    def _take(self, container: Container, received: Upload) -> None:
         container.uploaded_at, container.size, container.sha256 = self.sandbox.now(), received.size, received.sha256
         if received.size > self._setting("max_bytes", MAX_BYTES):
             container.error = UNSUPPORTED_FORMAT
         elif self._setting("check_media", True):
             container.error = fault(bytes(received.head))
-        return web.json_response({"success": True, "message": "Upload successful. Get the status from the container."})
+
+    async def _fetch(self, container: Container, url: str) -> None:
+        """Take a file from this very machine; the sandbox asks nobody else. An error of the fetch is one of the container."""
+        received = Upload()
+        try:
+            async with ClientSession() as client, client.get(url, allow_redirects=False) as answer:
+                if answer.status != 200:
+                    raise GraphError(400, 9004, "The media could not be fetched from this URI", 2_207_052)
+                async for block in answer.content.iter_chunked(CHUNK):
+                    received.feed(block)
+        except ClientError:
+            raise GraphError(400, 9004, "The media could not be fetched from this URI", 2_207_052) from None
+        self._take(container, received)
 
     async def status(self, request: web.Request) -> web.Response:
-        container = self._container(request.match_info["container"], account_of(request, request.query))
+        container = self._container(request.match_info["container"], self._account(request, request.query, "publish"))
         code = self.state.status(container)
         text = f"Error: Media upload has failed with error code {container.error}" if code == "ERROR" else code.title()
         known = {"id": container.id, "status_code": code, "status": text, "copyright_check_status": {"status": "completed"}}
@@ -86,7 +115,7 @@ class _Instagram:
 
     async def publish(self, request: web.Request) -> web.Response:
         params = await params_of(request)
-        account = self._owner(request, params)
+        account = self._owner(request, params, "publish")
         if "creation_id" not in params:
             raise GraphError(400, 100, "(#100) The parameter creation_id is required.")
         container = self.state.containers.get(params["creation_id"])
@@ -102,7 +131,7 @@ class _Instagram:
         return web.json_response({"id": self.state.publish(container).id})
 
     async def quota(self, request: web.Request) -> web.Response:
-        account = self._owner(request, request.query)
+        account = self._owner(request, request.query, "publish")
         since = request.query.get("since")
         start = moment(since) if since else None
         if start is not None and start < self.sandbox.now() - DAY:
@@ -116,7 +145,7 @@ class _Instagram:
 
     async def list_media(self, request: web.Request) -> web.Response:
         query = request.query
-        account = self._owner(request, query)
+        account = self._owner(request, query, "basic")
         since, until = moment(query.get("since", "0")), moment(query["until"]) if "until" in query else float("inf")
         limit = int(query["limit"]) if query.get("limit", "").isdecimal() else 25
         reels = self.state.posts_between(account, since, until)
@@ -132,12 +161,12 @@ class _Instagram:
         return web.json_response(body)
 
     async def read(self, request: web.Request) -> web.Response:
-        media = self._media(request.match_info["media"], account_of(request, request.query))
+        media = self._media(request.match_info["media"], self._account(request, request.query, "basic"))
         return web.json_response(picked(request.query.get("fields"), self._facts(request, media)))
 
     async def insights(self, request: web.Request) -> web.Response:
-        media = self._media(request.match_info["media"], account_of(request, request.query))
-        asked = [m for m in request.query.get("metric", "").split(",") if m]
+        media = self._media(request.match_info["media"], self._account(request, request.query, "insights"))
+        asked = listed(request.query.get("metric", ""))
         known = [*insights_of.REEL_METRICS, *insights_of.OTHER_METRICS]
         if not asked:
             raise GraphError(400, 100, "(#100) The parameter metric is required")
@@ -161,9 +190,37 @@ class _Instagram:
         facts = f"A reel of the sandbox, published {media.timestamp}. Nobody else can see it."
         return page(f"@{account} on Instagram (sandbox)", f"<p>{caption}</p><p>{facts}</p>")
 
+    # --- who it is
+
+    async def me(self, request: web.Request) -> web.Response:
+        token = self._living(request, request.query)
+        return web.json_response(people.me(token, self._login, request.query.get("fields")))
+
+    async def pages(self, request: web.Request) -> web.Response:
+        token = self._living(request, request.query)
+        if self._login == "instagram":
+            raise gone("me")
+        people.check_scope(token, self._login, "pages_show_list")
+        return web.json_response(people.pages(token, request.query.get("fields")))
+
+    async def debug_token(self, request: web.Request) -> web.Response:
+        app = f"{people.APP_ID}|{self._setting('app_secret', people.APP_SECRET)}"
+        if text_of(request, request.query) != app:
+            self._living(request, request.query)
+        inspected = request.query.get("input_token")
+        if not inspected:
+            raise GraphError(400, 100, "(#100) The parameter input_token is required")
+        return web.json_response(people.debug(self._token(inspected), self._login))
+
     async def node(self, request: web.Request) -> web.Response:
-        account_of(request, request.query)
-        raise gone(request.match_info["node"])
+        token, number = self._living(request, request.query), request.match_info["node"]
+        if not number.isdecimal():
+            raise unknown_name(number)
+        known = people.node_facts(token, number)
+        if known is None:
+            raise gone(number)
+        people.check_scope(token, self._login, "basic")
+        return web.json_response(picked(request.query.get("fields"), known[1], node=known[0]))
 
     # --- what the handlers share
 
@@ -173,12 +230,33 @@ class _Instagram:
     def _origin(self, request: web.Request) -> str:
         return self.sandbox.base_url.rstrip("/") or f"{request.scheme}://{request.host}"
 
-    def _owner(self, request: web.Request, params: Params) -> str:
-        """The IG user of the path, when the token is that user's."""
-        account = account_of(request, params)
-        if request.match_info["user"] != account:
-            raise gone(request.match_info["user"])
-        return account
+    @property
+    def _login(self) -> str:
+        return str(self._setting("login", "facebook"))
+
+    def _token(self, text: str) -> Token | None:
+        return token_of(self.sandbox, "instagram", text, people.scopes_of(self._login))
+
+    def _living(self, request: web.Request, params: Params) -> Token:
+        """The token of a request, when it is alive and its proof is right."""
+        text = text_of(request, params)
+        token = living(self._token(text))
+        secret = str(self._setting("app_secret", people.APP_SECRET))
+        check_proof(params, text, secret, required=bool(self._setting("require_proof", False)))
+        return token
+
+    def _account(self, request: web.Request, params: Params, permission: str) -> str:
+        """The account of the token, when it has that permission."""
+        token = self._living(request, params)
+        people.check_scope(token, self._login, permission)
+        return token.account
+
+    def _owner(self, request: web.Request, params: Params, permission: str) -> str:
+        """The account of the path, when the token is that account's."""
+        account, named = self._account(request, params, permission), request.match_info["user"]
+        if named == people.ig_user_id(account) or (named == account and self._setting("names", True)):
+            return account
+        raise gone(named) if named.isdecimal() or request.method == "POST" else unknown_name(named)
 
     def _container(self, number: str, account: str) -> Container:
         found = self.state.containers.get(number)
@@ -242,16 +320,20 @@ def routes(sandbox: Sandbox) -> list[web.RouteDef]:
         return answer
 
     graph = r"/instagram/{version:v\d+\.\d+}"
+    end = "{_:/?}"  # Meta's own client ends the address of a node with a slash
     return [
-        web.post(graph + "/{user}/media", answering(api.create), name="instagram.create"),
+        web.get(graph + "/me" + end, answering(api.me), name="instagram.me"),
+        web.get(graph + "/me/accounts" + end, answering(api.pages), name="instagram.accounts"),
+        web.get(graph + "/debug_token" + end, answering(api.debug_token), name="instagram.debug_token"),
+        web.post(graph + "/{user}/media" + end, answering(api.create), name="instagram.create"),
         web.post(r"/instagram/rupload/ig-api-upload/{version}/{container}", answering(api.upload), name="instagram.upload"),
-        web.get(graph + r"/{container:1788\d{13}}", answering(api.status), name="instagram.status"),
-        web.post(graph + "/{user}/media_publish", answering(api.publish), name="instagram.publish"),
-        web.get(graph + "/{user}/content_publishing_limit", answering(api.quota), name="instagram.quota"),
-        web.get(graph + "/{user}/media", answering(api.list_media), name="instagram.list"),
-        web.get(graph + r"/{media:1805\d{13}}/insights", answering(api.insights), name="instagram.insights"),
-        web.get(graph + r"/{media:1805\d{13}}", answering(api.read), name="instagram.read"),
-        web.get(graph + "/{node}", answering(api.node), name="instagram.node"),
-        web.get(graph + "/{node}/insights", answering(api.node), name="instagram.node_insights"),
+        web.get(graph + r"/{container:1788\d{13}}" + end, answering(api.status), name="instagram.status"),
+        web.post(graph + "/{user}/media_publish" + end, answering(api.publish), name="instagram.publish"),
+        web.get(graph + "/{user}/content_publishing_limit" + end, answering(api.quota), name="instagram.quota"),
+        web.get(graph + "/{user}/media" + end, answering(api.list_media), name="instagram.list"),
+        web.get(graph + r"/{media:1805\d{13}}/insights" + end, answering(api.insights), name="instagram.insights"),
+        web.get(graph + r"/{media:1805\d{13}}" + end, answering(api.read), name="instagram.read"),
+        web.get(graph + "/{node}" + end, answering(api.node), name="instagram.node"),
+        web.get(graph + "/{node}/insights" + end, answering(api.node), name="instagram.node_insights"),
         web.get("/instagram/watch/{media}", api.watch, name="instagram.watch"),
     ]

@@ -5,6 +5,9 @@ Handlers belong in `instagram`; a refusal that needs the state of an account sta
 
 from __future__ import annotations
 
+import hashlib
+import hmac
+import json
 import re
 from collections.abc import Mapping
 from datetime import datetime
@@ -12,7 +15,7 @@ from typing import Any
 
 from aiohttp import web
 
-from phantoms_dagster.sandbox.core import account_behind
+from phantoms_dagster.sandbox.tokens import Token
 
 Params = Mapping[str, str]
 MAX_CAPTION, MAX_HASHTAGS, MAX_MENTIONS = 2_200, 30, 20
@@ -22,10 +25,19 @@ BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 class GraphError(Exception):
     """An answer of the Graph API that is an error."""
 
-    def __init__(self, status: int, code: int, message: str, subcode: int | None = None, *, transient: bool = False) -> None:
+    def __init__(
+        self,
+        status: int,
+        code: int,
+        message: str,
+        subcode: int | None = None,
+        *,
+        transient: bool = False,
+        kind: str = "OAuthException",
+    ) -> None:
         super().__init__(message)
         self.status = status
-        error: dict[str, Any] = {"message": message, "type": "OAuthException", "code": code, "is_transient": transient}
+        error: dict[str, Any] = {"message": message, "type": kind, "code": code, "is_transient": transient}
         if subcode is not None:
             error |= {"error_subcode": subcode, "error_user_title": message, "error_user_msg": message}
         self.body = {"error": {**error, "fbtrace_id": "ASandbox"}}
@@ -37,18 +49,39 @@ def gone(node: str) -> GraphError:
     return GraphError(400, 100, text, 33)
 
 
-def account_of(request: web.Request, params: Params) -> str:
-    """The account of the token. Raises GraphError 190."""
-    header = request.headers.get("Authorization", "")
-    scheme, _, token = header.partition(" ")
+def unknown_name(name: str) -> GraphError:
+    """The answer for a node that is addressed by a name instead of its number."""
+    return GraphError(404, 803, f"(#803) Some of the aliases you requested do not exist: {name}")
+
+
+def text_of(request: web.Request, params: Params) -> str:
+    """The access token of a request: of its header, else of its parameters. Raises GraphError 190 when there is none."""
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     if scheme not in ("Bearer", "OAuth"):
         token = params.get("access_token", "")
     if not token:
         raise GraphError(401, 190, "An access token is required to request this resource.")
-    account = account_behind(token)
-    if account is None:
-        raise GraphError(401, 190, "Invalid OAuth access token - Cannot parse access token", 463)
-    return account
+    return token
+
+
+def living(token: Token | None) -> Token:
+    """That token, when the platform accepts it. Raises GraphError 190, with the subcode that says why."""
+    if token is None:
+        raise GraphError(401, 190, "Invalid OAuth access token - Cannot parse access token")
+    if token.revoked:
+        raise GraphError(401, 190, "Error validating access token: The user has not authorized the application.", 458)
+    if token.expired:
+        raise GraphError(401, 190, "Error validating access token: Session has expired.", 463)
+    return token
+
+
+def check_proof(params: Params, token: str, secret: str, *, required: bool) -> None:
+    """Refuse a wrong `appsecret_proof`, and a missing one when the app requires it."""
+    proof = params.get("appsecret_proof")
+    if proof is None and required:
+        raise GraphError(400, 100, "API calls from the server require an appsecret_proof argument", kind="GraphMethodException")
+    if proof is not None and proof != hmac.new(secret.encode(), token.encode(), hashlib.sha256).hexdigest():
+        raise GraphError(400, 100, "Invalid appsecret_proof provided in the API argument", kind="GraphMethodException")
 
 
 async def params_of(request: web.Request) -> dict[str, str]:
@@ -93,13 +126,39 @@ def check_container(params: Params) -> None:
     if "upload_type" not in params:
         if "video_url" not in params:
             raise GraphError(400, 100, "(#100) The parameter video_url is required.")
-        raise GraphError(400, 9004, "The media could not be fetched from this URI", 2_207_052)
+        if not re.match(r"https?://(127\.0\.0\.1|localhost|\[::1\])[:/]", params["video_url"]):
+            raise GraphError(400, 9004, "The media could not be fetched from this URI", 2_207_052)
 
 
-def picked(fields: str | None, everything: Mapping[str, Any]) -> dict[str, Any]:
-    """Only the asked fields, and always the id. Raises GraphError for a field that does not exist."""
-    names = [name for name in (fields or "id").split(",") if name]
-    for name in names:
+def listed(text: str) -> list[str]:
+    """A list parameter: names between commas, or a JSON array, as Meta's own client writes it."""
+    if not text.lstrip().startswith("["):
+        return [name.strip() for name in text.split(",") if name.strip()]
+    try:
+        names = json.loads(text)
+    except ValueError:
+        names = None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise GraphError(400, 100, "(#100) Param must be an array of strings")
+    return names
+
+
+_FIELD = re.compile(r"\s*(\w+)\s*(?:\{([^{}]*)\})?\s*(?:,|$)")
+
+
+def picked(fields: str | None, everything: Mapping[str, Any], *, node: str = "ShadowIGMedia") -> dict[str, Any]:
+    """Only the asked fields, `a,b{c,d}` or a JSON array, and always the id. Raises GraphError for a field that does not exist."""
+    text = ",".join(listed(fields)) if fields and fields.lstrip().startswith("[") else fields or "id"
+    found: dict[str, Any] = {}
+    at = 0
+    while at < len(text):
+        field = _FIELD.match(text, at)
+        if field is None:
+            raise GraphError(400, 2500, f'Syntax error "Expected end of string." at character {at}: {text}')
+        name, inner = field.groups()
         if name not in everything:
-            raise GraphError(400, 100, f"(#100) Tried accessing nonexisting field ({name})")
-    return {name: everything[name] for name in dict.fromkeys([*names, "id"])}
+            raise GraphError(400, 100, f"(#100) Tried accessing nonexisting field ({name}) on node type ({node})")
+        value = everything[name]
+        found[name] = picked(inner, value, node=name) if isinstance(value, Mapping) and "id" in value else value
+        at = field.end()
+    return {**found, "id": everything["id"]}

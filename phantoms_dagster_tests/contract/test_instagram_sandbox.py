@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from phantoms_dagster.sandbox.instagram_people import ig_user_id
 from phantoms_dagster_tests.contract.test_instagram import ACCOUNT, Stand, mp4, standing
 
 BEARER = {"Authorization": f"Bearer sandbox-{ACCOUNT}"}
@@ -247,3 +248,54 @@ async def test_a_fault_that_looks_into_the_body_still_lets_the_upload_through(ap
     api.stand.fail("upload", "latency", match="no such text")
     opened = await api.open()
     assert (await api.upload(opened, mp4())).json()["success"]
+
+
+# --- who it is, and what its token allows
+
+
+async def test_the_account_is_addressed_by_its_number(api: Api) -> None:
+    number = ig_user_id(ACCOUNT)
+    (page,) = (await api.get("me/accounts", fields="name,instagram_business_account{id,username}"))["data"]
+    assert page["instagram_business_account"] == {"id": number, "username": ACCOUNT}
+    assert "id" in (await api.post(f"{number}/media", **REEL)).json()
+    assert codes(await api.post(f"{ig_user_id('other')}/media", **REEL)) == (100, 33)
+
+
+async def test_names_are_refused_when_the_sandbox_is_strict(api: Api) -> None:
+    api.stand.sandbox.config["instagram.names"] = False
+    assert codes(await api.post(f"{ACCOUNT}/media", **REEL)) == (100, 33)
+    assert (await api.get(f"{ACCOUNT}/media"))["error"]["code"] == 803
+    assert (await api.get(f"{ACCOUNT}/content_publishing_limit"))["error"]["code"] == 803
+    assert (await api.get(ACCOUNT))["error"]["code"] == 803
+
+
+async def test_with_instagram_login_me_is_the_account_itself(api: Api) -> None:
+    assert (await api.get("me", fields="user_id"))["error"]["code"] == 100
+    api.stand.sandbox.config["instagram.login"] = "instagram"
+    me = await api.get("me", fields="user_id,username")
+    assert (me["user_id"], me["username"]) == (ig_user_id(ACCOUNT), ACCOUNT)
+    assert (await api.get("me/accounts"))["error"]["code"] == 100
+
+
+async def test_a_call_without_its_scope_is_refused(api: Api) -> None:
+    container = await api.finished()
+    media = (await api.publish(container)).json()["id"]
+    api.stand.sandbox.config["instagram.scopes"] = {ACCOUNT: ["instagram_basic"]}
+    assert codes(await api.post(f"{ACCOUNT}/media", **REEL)) == (10, None)
+    assert codes(await api.publish(container)) == (10, None)
+    assert (await api.get(f"{media}/insights", metric="views"))["error"]["code"] == 10
+    assert (await api.get("me/accounts"))["error"]["code"] == 10
+    assert (await api.get(media))["id"] == media
+
+
+@pytest.mark.parametrize(("setting", "value", "subcode"), [("token_seconds", 60, 463), ("revoked", [ACCOUNT], 458)])
+async def test_a_dead_token_is_refused_as_the_platform_does(api: Api, setting: str, value: Any, subcode: int) -> None:
+    api.stand.sandbox.config[f"instagram.{setting}"] = value
+    await api.get("me")
+    api.stand.sandbox.advance(61)
+    answer = await api.post(f"{ACCOUNT}/media", **REEL)
+    assert answer.status_code == 401
+    assert codes(answer) == (190, subcode)
+    if setting == "token_seconds":
+        renewed = {"Authorization": f"Bearer sandbox-{ACCOUNT}~2"}
+        assert (await api.post(f"{ACCOUNT}/media", renewed, **REEL)).status_code == 200
