@@ -3,12 +3,14 @@
 Requests are read and answered here, in the API's envelope; what is remembered and decided belongs in `tiktok_state.py`.
 Settings: `tiktok.processing_seconds` (0.2), `tiktok.moderation_seconds` (0: how much later the public id comes),
 `tiktok.rate_limits` (False), `tiktok.daily_posts` (None; the real cap is about 15), `tiktok.creator` (overrides of
-creator_info), `tiktok.banned_accounts` ([]), `tiktok.audited` (True), `tiktok.fail_reason` (None: how processing fails).
+creator_info), `tiktok.banned_accounts` ([]), `tiktok.audited` (True), `tiktok.fail_reason` (None: how processing
+fails), and those of `tokens`.
 """
 
 from __future__ import annotations
 
 import functools
+import hashlib
 import html
 import json
 import re
@@ -18,8 +20,9 @@ from typing import Any
 
 from aiohttp import web
 
-from phantoms_dagster.sandbox.core import Sandbox, account_behind, body_blocks, page
+from phantoms_dagster.sandbox.core import Sandbox, body_blocks, page
 from phantoms_dagster.sandbox.tiktok_state import HEAD_BYTES, UPLOAD_URL_SECONDS, Post, Refused, TikTokState, Upload, invalid
+from phantoms_dagster.sandbox.tokens import Token, token_of
 
 VIDEO_TYPES = ("video/mp4", "video/quicktime", "video/webm")
 READ_BYTES = 1 << 20
@@ -28,6 +31,17 @@ MAX_DESCRIPTION = 150
 _TOLD = {"id", "create_time", "cover_image_url", "share_url", "video_description", "title", "embed_html", "embed_link", "is_aigc"}
 _MEASURED = {"duration", "height", "width", "like_count", "comment_count", "share_count", "view_count"}
 FIELDS = frozenset(_TOLD | _MEASURED)
+USER_FIELDS = frozenset({"open_id", "union_id", "avatar_url", "display_name"})
+# Any one of these scopes opens a call.
+SCOPES = {
+    "user_info": ("user.info.basic",),
+    "creator_info": ("video.publish",),
+    "init": ("video.publish",),
+    "status": ("video.publish", "video.upload"),
+    "query": ("video.list",),
+    "list": ("video.list",),
+}
+ALL_SCOPES = frozenset(scope for scopes in SCOPES.values() for scope in scopes)
 _RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 
 Call = Callable[[web.Request, str], Awaitable[dict[str, Any]]]
@@ -38,12 +52,12 @@ def _envelope(data: dict[str, Any], status: int = 200, code: str = "ok", message
     return web.json_response({"data": data, "error": error}, status=status)
 
 
-def _account(request: web.Request) -> str:
-    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-    account = account_behind(token) if scheme == "Bearer" else None
-    if account is None:
+def _token(request: web.Request, sandbox: Sandbox) -> Token:
+    scheme, _, text = request.headers.get("Authorization", "").partition(" ")
+    token = token_of(sandbox, "tiktok", text, ALL_SCOPES) if scheme == "Bearer" else None
+    if token is None or not token.alive:
         raise Refused(401, "access_token_invalid", "The access token is invalid or not found in the request.")
-    return account
+    return token
 
 
 async def _body(request: web.Request, code: str) -> dict[str, Any]:
@@ -65,11 +79,16 @@ def _object(body: dict[str, Any], name: str, code: str) -> dict[str, Any]:
     return value
 
 
-def _fields(request: web.Request) -> list[str]:
+def _fields(request: web.Request, known: frozenset[str] = FIELDS) -> list[str]:
     fields = [f.strip() for f in request.query.get("fields", "").split(",") if f.strip()]
-    if not fields or not FIELDS.issuperset(fields):
-        raise invalid("fields is required; unknown: " + ", ".join(sorted(set(fields) - FIELDS)), code="invalid_params")
+    if not fields or not known.issuperset(fields):
+        raise invalid("fields is required; unknown: " + ", ".join(sorted(set(fields) - known)), code="invalid_params")
     return fields
+
+
+def open_id(account: str) -> str:
+    """The id by which TikTok tells this app who an account is; another app would be told another one."""
+    return f"-000{hashlib.sha256(f'tiktok {account}'.encode()).hexdigest()[:32]}"
 
 
 class _Api:
@@ -79,17 +98,30 @@ class _Api:
         self.state = state
 
     def handler(self, endpoint: str, call: Call) -> Callable[[web.Request], Awaitable[web.Response]]:
-        """Authorisation, the sliding minute and the envelope around a call."""
+        """Authorisation, the scope, the sliding minute and the envelope around a call."""
 
         async def handle(request: web.Request) -> web.Response:
             try:
-                account = _account(request)
-                self.state.admit(account, endpoint)
-                return _envelope(await call(request, account))
+                token = _token(request, self.state.sandbox)
+                if not token.scopes.intersection(SCOPES[endpoint]):
+                    said = "The user did not authorize the scope required for completing this request."
+                    raise Refused(401, "scope_not_authorized", said)
+                self.state.admit(token.account, endpoint)
+                return _envelope(await call(request, token.account))
             except Refused as refused:
                 return _envelope({}, refused.status, refused.code, str(refused))
 
         return handle
+
+    async def user_info(self, request: web.Request, account: str) -> dict[str, Any]:
+        fields = _fields(request, USER_FIELDS)
+        known = {
+            "open_id": open_id(account),
+            "union_id": open_id(f"union {account}"),
+            "avatar_url": f"https://p16-sandbox.example/avatar/{account}.webp",
+            "display_name": account.replace("_", " ").title(),
+        }
+        return {"user": {name: known[name] for name in fields}}
 
     async def creator_info(self, _: web.Request, account: str) -> dict[str, Any]:
         self.state.check_may_post(account, 200)
@@ -227,7 +259,7 @@ async def _watch(state: TikTokState, request: web.Request) -> web.Response:
 
 
 def routes(sandbox: Sandbox) -> list[web.RouteDef]:
-    """The routes `tiktok.creator_info`, `.init`, `.upload`, `.status`, `.query`, `.list` and `.watch`."""
+    """The routes `tiktok.user_info`, `.creator_info`, `.init`, `.upload`, `.status`, `.query`, `.list` and `.watch`."""
     state = TikTokState(sandbox)
     sandbox.state["tiktok"] = state
     api, uploads = _Api(state), _Uploads(state)
@@ -235,6 +267,7 @@ def routes(sandbox: Sandbox) -> list[web.RouteDef]:
         web.post(
             "/tiktok/v2/post/publish/creator_info/query/", api.handler("creator_info", api.creator_info), name="tiktok.creator_info"
         ),
+        web.get("/tiktok/v2/user/info/", api.handler("user_info", api.user_info), name="tiktok.user_info"),
         web.post("/tiktok/v2/post/publish/video/init/", api.handler("init", api.init), name="tiktok.init"),
         web.post("/tiktok/v2/post/publish/status/fetch/", api.handler("status", api.status), name="tiktok.status"),
         web.put("/tiktok/upload/video/", uploads.put, name="tiktok.upload"),

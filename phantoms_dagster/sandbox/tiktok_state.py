@@ -26,7 +26,7 @@ MAX_TITLE_UNITS = 2_200
 UPLOAD_URL_SECONDS = 3_600
 DAY_SECONDS = 86_400
 # Calls of one user token in a sliding minute.
-CALLS_PER_MINUTE = {"creator_info": 20, "init": 6, "status": 30, "query": 600, "list": 600}
+CALLS_PER_MINUTE = {"user_info": 600, "creator_info": 20, "init": 6, "status": 30, "query": 600, "list": 600}
 PUBLIC_OPTIONS = ["PUBLIC_TO_EVERYONE", "MUTUAL_FOLLOW_FRIENDS", "SELF_ONLY"]
 PRIVATE_OPTIONS = ["FOLLOWER_OF_CREATOR", "MUTUAL_FOLLOW_FRIENDS", "SELF_ONLY"]
 HEAD_BYTES = 1 << 20

@@ -315,3 +315,30 @@ async def test_the_page_of_a_video_escapes_its_caption_and_an_unknown_one_is_404
     assert "&lt;script&gt;" in page.text
     assert "<script>" not in page.text
     assert (await world.client.get(f"{world.base_url}/watch/7")).status_code == 404
+
+
+# --- who it is, and what its token allows
+
+
+async def test_user_info_tells_whose_the_token_is(world: World) -> None:
+    path = "/v2/user/info/?fields=open_id,display_name"
+    first = (await world.client.get(f"{world.base_url}{path}", headers=AUTHORIZED)).json()
+    assert first["error"]["code"] == "ok"
+    other = (await world.client.get(f"{world.base_url}{path}", headers={"Authorization": "Bearer sandbox-other"})).json()
+    assert first["data"]["user"]["open_id"] != other["data"]["user"]["open_id"]
+    again = (await world.client.get(f"{world.base_url}{path}", headers={"Authorization": "Bearer sandbox-ocean_facts~2"})).json()
+    assert again["data"]["user"] == first["data"]["user"]
+
+
+async def test_a_call_without_its_scope_is_refused(world: World) -> None:
+    world.sandbox.config["tiktok.scopes"] = {"ocean_facts": ["video.list"]}
+    assert refusal(await call(world, CREATOR)) == (401, "scope_not_authorized")
+    assert refusal(await call(world, LIST, {}, params={"fields": "id"})) == (200, "ok")
+
+
+async def test_a_token_that_has_expired_is_refused_and_its_successor_taken(world: World) -> None:
+    world.sandbox.config["tiktok.token_seconds"] = 86_400
+    assert refusal(await call(world, CREATOR)) == (200, "ok")
+    world.sandbox.advance(86_401)
+    assert refusal(await call(world, CREATOR)) == (401, "access_token_invalid")
+    assert refusal(await call(world, CREATOR, headers={"Authorization": "Bearer sandbox-ocean_facts~2"})) == (200, "ok")
