@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
@@ -18,6 +17,8 @@ from zoneinfo import ZoneInfo
 
 from pydantic import Field, field_validator, model_validator
 
+from phantoms_dagster.domain.hashtags import Hashtag, unique
+from phantoms_dagster.domain.text import NFC, Written, has_word
 from phantoms_dagster.domain.values import Value
 
 MAX_TITLE_CHARACTERS = 200
@@ -68,19 +69,24 @@ class Channel(Value):
     """A brand: its voice, its look, where it posts, when, and what a video may cost."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
-    title: Annotated[str, Field(min_length=1, max_length=80)]
-    brand_voice: Annotated[str, Field(min_length=1, max_length=2_000)]
-    banned_words: tuple[str, ...] = ()
+    title: Annotated[str, Field(min_length=1, max_length=80), NFC]
+    brand_voice: Annotated[str, Field(min_length=1, max_length=2_000), NFC]
+    banned_words: tuple[Written, ...] = ()
     language: str = "en"
     voice: str = "default"
     target_seconds: Annotated[int, Field(ge=15, le=60)] = 30
-    accounts: dict[Platform, Annotated[str, Field(min_length=1, max_length=100)]]
-    hashtags: tuple[str, ...] = ()
+    accounts: dict[Platform, Annotated[str, Field(min_length=1, max_length=100), NFC]]
+    hashtags: tuple[Hashtag, ...] = ()
     timezone: str = "UTC"
     posting_hours: PostingHours = PostingHours()
     budget_usd: Annotated[Decimal, Field(ge=0)] = Decimal("1.00")
     palette: Palette = Palette()
     made_for_kids: bool = False
+
+    @field_validator("hashtags")
+    @classmethod
+    def _each_once(cls, value: tuple[Hashtag, ...]) -> tuple[Hashtag, ...]:
+        return unique(value)
 
     @field_validator("timezone")
     @classmethod
@@ -99,16 +105,16 @@ class Channel(Value):
 
     def banned_in(self, text: str) -> list[str]:
         """The banned words that stand in `text` as whole words, whatever their case."""
-        return [w for w in self.banned_words if re.search(rf"(?<!\w){re.escape(w)}(?!\w)", text, re.IGNORECASE)]
+        return [word for word in self.banned_words if has_word(text, word)]
 
 
 class Brief(Value):
     """What a person asks for. `publish_at` is when the posts may go out at the earliest."""
 
-    title: Annotated[str, Field(min_length=1, max_length=MAX_TITLE_CHARACTERS)]
-    angle: Annotated[str, Field(max_length=MAX_ANGLE_CHARACTERS)] = ""
+    title: Annotated[str, Field(min_length=1, max_length=MAX_TITLE_CHARACTERS), NFC]
+    angle: Annotated[str, Field(max_length=MAX_ANGLE_CHARACTERS), NFC] = ""
     facts: Annotated[
-        tuple[Annotated[str, Field(min_length=1, max_length=MAX_FACT_CHARACTERS)], ...], Field(max_length=MAX_FACTS)
+        tuple[Annotated[str, Field(min_length=1, max_length=MAX_FACT_CHARACTERS), NFC], ...], Field(max_length=MAX_FACTS)
     ] = ()
     channel: str
     platforms: Annotated[tuple[Platform, ...], Field(min_length=1)]
@@ -165,7 +171,7 @@ class Script(Value):
     scenes: Annotated[tuple[Scene, ...], Field(min_length=1, max_length=12)]
     title: Annotated[str, Field(min_length=1, max_length=100)]
     caption: Annotated[str, Field(min_length=1, max_length=1_500)]
-    hashtags: Annotated[tuple[Annotated[str, Field(pattern=r"^#\w{1,50}$")], ...], Field(max_length=15)]
+    hashtags: Annotated[tuple[Hashtag, ...], Field(max_length=15)]
 
     @property
     def text(self) -> str:

@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
+from phantoms_dagster.domain.hashtags import in_text, unique
 from phantoms_dagster.domain.models import Channel, Platform, PostWords, Script
+from phantoms_dagster.domain.text import graphemes
 
 DEFAULT_PRIVACY: Mapping[Platform, str] = MappingProxyType(
     {Platform.YOUTUBE: "public", Platform.TIKTOK: "PUBLIC_TO_EVERYONE", Platform.INSTAGRAM: "public"}
@@ -40,23 +42,24 @@ def words(script: Script, channel: Channel, platform: Platform) -> tuple[str, st
     """The title and the caption, hashtags included, as that platform shows them.
 
     Limits (contracts of the platforms): YouTube 100 characters without < and >, 5,000 bytes of description; TikTok 2,200
-    UTF-16 units; Instagram 2,200 characters and 30 hashtags. Hashtags that do not fit are left out, the last ones first;
+    UTF-16 units; Instagram 2,200 characters and 30 hashtags. A hashtag that the caption has already is not repeated,
+    whatever its case. Hashtags that do not fit are left out, the last ones first;
     a caption that does not fit even so is cut.
     """
-    title, caption, tags = script.title, script.caption, list(dict.fromkeys([*script.hashtags, *channel.hashtags]))
+    title, caption = script.title, script.caption
     if platform is Platform.YOUTUBE:
-        title, caption, tags = (
-            title.translate(_NO_BRACKETS),
-            caption.translate(_NO_BRACKETS),
-            [tag.translate(_NO_BRACKETS) for tag in tags],
-        )
-    del tags[max(0, _MOST_HASHTAGS - caption.count("#")) :]
+        title, caption = title.translate(_NO_BRACKETS), caption.translate(_NO_BRACKETS)
+    written = in_text(caption)
+    there = {tag.key for tag in written}
+    tags = [tag for tag in unique([*script.hashtags, *channel.hashtags]) if tag.key not in there]
+    del tags[max(0, _MOST_HASHTAGS - len(written)) :]
     while tags and not _fits(f"{caption}\n\n{' '.join(tags)}", platform):
         tags.pop()
     if not _fits(caption, platform):
-        while not _fits(f"{caption}…", platform):
-            caption = caption[:-1]
-        caption += "…"
+        letters = graphemes(caption)
+        while not _fits(f"{''.join(letters)}…", platform):
+            letters.pop()
+        caption = f"{''.join(letters)}…"
     return title, f"{caption}\n\n{' '.join(tags)}".strip()
 
 

@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from phantoms_dagster.domain.errors import Permanent
+from phantoms_dagster.domain.hashtags import in_text
 from phantoms_dagster.domain.ports import PublishJob
 from phantoms_dagster.domain.values import JsonObject
 from phantoms_dagster.providers import http
@@ -27,7 +28,7 @@ def check(job: PublishJob) -> None:
     wrong = None
     if len(job.caption) > MAX_CAPTION:
         wrong = f"the caption has {len(job.caption)} characters, at most {MAX_CAPTION} are allowed"
-    elif len(re.findall(r"#\w+", job.caption)) > MAX_HASHTAGS or len(re.findall(r"@\w+", job.caption)) > MAX_MENTIONS:
+    elif len(in_text(job.caption)) > MAX_HASHTAGS or len(re.findall(r"@\w+", job.caption)) > MAX_MENTIONS:
         wrong = f"the caption has more than {MAX_HASHTAGS} hashtags or {MAX_MENTIONS} mentions"
     elif job.size > MAX_BYTES:
         wrong = f"the file has {job.size} bytes, at most {MAX_BYTES} are allowed"

@@ -14,7 +14,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from phantoms_dagster.domain.errors import Evidence, Rejected, Transient
+from phantoms_dagster.domain.hashtags import Hashtag, repaired, unique
 from phantoms_dagster.domain.models import Channel, Script
+from phantoms_dagster.domain.text import nfc
 from phantoms_dagster.domain.values import JsonObject
 from phantoms_dagster.providers import http
 from phantoms_dagster.providers.openai_errors import PROVIDER
@@ -80,19 +82,14 @@ def cost(body: JsonObject, *, input_usd_per_million: float, output_usd_per_milli
     return (tokens_in * prices[0] + tokens_out * prices[1]) / 1_000_000
 
 
-def normalised(hashtags: Iterable[str]) -> tuple[str, ...]:
-    """Hashtags as `#word`, each once whatever its case, at most 15."""
-    kept: dict[str, str] = {}
-    for tag in hashtags:
-        word = re.sub(r"\W", "", tag)[:50]
-        if word:
-            kept.setdefault(word.casefold(), f"#{word}")
-    return tuple(kept.values())[:MAX_HASHTAGS]
+def normalised(hashtags: Iterable[str]) -> tuple[Hashtag, ...]:
+    """What the model meant as hashtags, each once whatever its case, at most 15."""
+    return unique(tag for written in hashtags for tag in repaired(written))[:MAX_HASHTAGS]
 
 
 def spoken(text: str) -> str:
     """The text as it can be read aloud or shown: one line without markdown, web addresses, emoji and [directions]."""
-    text = _URL.sub(" ", _LINK.sub(r"\1", text))
+    text = _URL.sub(" ", _LINK.sub(r"\1", nfc(text)))
     text = _LINE_MARK.sub("", _DIRECTION.sub(" ", text))
     text = _UNDERSCORES.sub(r"\2", _EMPHASIS.sub(r"\2", text))
     text = " ".join(_EMOJI.sub(" ", text).split())
@@ -128,7 +125,7 @@ def _cleaned(raw: dict[str, Any], channel: Channel) -> dict[str, Any]:
         if isinstance(raw.get(name), str):
             clean[name] = spoken(raw[name])
     if isinstance(raw.get("caption"), str):
-        clean["caption"] = raw["caption"].strip()
+        clean["caption"] = nfc(raw["caption"]).strip()
     if isinstance(raw.get("scenes"), list):
         clean["scenes"] = [
             {k: spoken(v) if isinstance(v, str) else v for k, v in scene.items()} if isinstance(scene, dict) else scene

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 
 from phantoms_dagster.domain.ports import PublishJob
+from phantoms_dagster.domain.text import cut, graphemes
 from phantoms_dagster.domain.values import JsonObject
 
 MAX_TITLE_CHARACTERS = 100
@@ -17,7 +18,7 @@ MAX_DESCRIPTION_BYTES = 5_000
 def fit_title(text: str) -> str:
     """The title as YouTube takes it: one line of at most 100 characters, angle brackets as their single-quote twins."""
     line = " ".join(_without_brackets(text).split())
-    return line if len(line) <= MAX_TITLE_CHARACTERS else line[: MAX_TITLE_CHARACTERS - 1].rstrip() + "…"
+    return cut(line, MAX_TITLE_CHARACTERS)
 
 
 def fit_description(text: str) -> str:
@@ -25,8 +26,9 @@ def fit_description(text: str) -> str:
     text = _without_brackets(text).strip()
     if len(text.encode()) <= MAX_DESCRIPTION_BYTES:
         return text
-    cut = text.encode()[:MAX_DESCRIPTION_BYTES].decode(errors="ignore")
-    return (re.sub(r"\s\S*$", "", cut) or cut).rstrip()
+    kept = text.encode()[:MAX_DESCRIPTION_BYTES].decode(errors="ignore")
+    whole = "".join(graphemes(kept)[:-1])  # the last one may be incomplete
+    return re.sub(r"\s\S*$", "", whole).rstrip()
 
 
 def _without_brackets(text: str) -> str:

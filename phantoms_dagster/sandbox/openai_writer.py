@@ -13,6 +13,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import regex
+
+from phantoms_dagster.domain.hashtags import repaired, unique
+from phantoms_dagster.domain.text import WORD_CHARACTER
+
 NOTICE = "Written by the Phantoms sandbox, not by a language model."
 WORDS_PER_SECOND = 2.4
 DEFAULT_WORDS = 72
@@ -224,9 +229,9 @@ def _permitted(lines: Sequence[str], banned: Sequence[str]) -> list[str]:
 
 
 def _hashtags(given: Iterable[str], title: str) -> list[str]:
-    words = [w for w in re.findall(r"\w+", title) if len(w) > 3 and w.casefold() not in _STOPWORDS]
-    tags = ["#" + re.sub(r"\W", "", word)[:50] for word in [*given, *(w.casefold() for w in words)]]
-    return list(dict.fromkeys(tag for tag in tags if tag != "#"))[:8]
+    words = [w for w in regex.findall(f"{WORD_CHARACTER}+", title) if len(w) > 3 and w.casefold() not in _STOPWORDS]
+    tags = unique(tag for word in [*given, *(w.casefold() for w in words)] for tag in repaired(word))
+    return [str(tag) for tag in tags[:8]]
 
 
 def _target(value: object) -> int:

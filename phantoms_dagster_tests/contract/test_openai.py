@@ -498,7 +498,9 @@ def test_narration_is_made_speakable(text: str, clean: str) -> None:
 
 
 def test_hashtags_are_made_words_each_once_and_the_channels_come_first() -> None:
-    assert normalised(["#Ocean", "ocean", "deep sea!", "#", "#\U0001f419", "été"]) == ("#Ocean", "#deepsea", "#été")
+    assert normalised(["#Ocean", "ocean", "deep sea!", "#", "#\U0001f419", "e\u0301te\u0301", "#हिन्दी"]) == (
+        *("#Ocean", "#deepsea", "#été", "#हिन्दी"),
+    )
     assert len(normalised(f"tag{i}" for i in range(40))) == 15
     assert read(completion(json.dumps(raw_script())), CHANNEL).hashtags == ("#Ocean", "#hearts")
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+import unicodedata
 
 import pytest
 from alembic import command
@@ -12,7 +14,9 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import inspect, text
 
 from phantoms_dagster.domain.errors import InvalidInput
+from phantoms_dagster.domain.models import Brief, Channel, Platform
 from phantoms_dagster.store import migrate
+from phantoms_dagster.store.catalogue import Added, Catalogue
 from phantoms_dagster.store.engine import async_engine, engine
 from phantoms_dagster.store.schema import SCHEMA, metadata
 
@@ -85,7 +89,7 @@ def test_the_migrations_make_the_same_indexes_as_the_schema(database_url: str, e
 
 
 def test_upgrading_again_changes_nothing_and_nothing_is_pending_then(empty_database_url: str) -> None:
-    assert migrate.pending(empty_database_url) == ["0001", "0002", "0003", "0004"]
+    assert migrate.pending(empty_database_url) == ["0001", "0002", "0003", "0004", "0005"]
     migrate.upgrade(empty_database_url)
     assert migrate.pending(empty_database_url) == []
     migrate.upgrade(empty_database_url)
@@ -114,6 +118,45 @@ def test_a_downgrade_takes_every_table_away_and_an_upgrade_brings_them_back(data
     assert tables(database_url) == {"alembic_version"}
     migrate.upgrade(database_url)
     assert differences(database_url) == []
+
+
+def test_briefs_and_channels_of_an_older_installation_get_the_common_form_of_words(empty_database_url: str) -> None:
+    typed = {
+        "title": unicodedata.normalize("NFD", "Café culture"),
+        "channel": "sea",
+        "platforms": ["youtube"],
+        "angle": "",
+        "facts": [],
+    }
+    database = engine(empty_database_url)
+    with database.begin() as connection:
+        connection.execute(text(f"CREATE SCHEMA {SCHEMA}"))
+        command.upgrade(migrate._config(connection), "0004")
+        config = {
+            "name": "sea",
+            "title": "Sea",
+            "brand_voice": "Calm.",
+            "accounts": {"youtube": "sea"},
+            "hashtags": ["octopus", "#Ocean Life", ""],
+        }
+        connection.execute(
+            text("INSERT INTO phantoms.channels (name, config) VALUES ('sea', :config)"), {"config": json.dumps(config)}
+        )
+        row = {"title": typed["title"], "brief": json.dumps(typed, ensure_ascii=False)}
+        connection.execute(
+            text(
+                "INSERT INTO phantoms.videos (key, channel, title, brief, platforms, priority, source, fingerprint)"
+                " VALUES ('old', 'sea', :title, :brief, ARRAY['youtube'], 5, 'test', 'as it was')"
+            ),
+            row,
+        )
+    migrate.upgrade(empty_database_url)
+    same = Brief(title="Café culture", channel="sea", platforms=(Platform.YOUTUBE,))
+    assert Catalogue(database).add([same], source="test") == [Added("old", new=False)]
+    with database.connect() as connection:
+        stored = connection.execute(text("SELECT config::text FROM phantoms.channels")).scalar_one()
+    database.dispose()
+    assert Channel.model_validate_json(stored).hashtags == ("#octopus", "#OceanLife")
 
 
 def test_a_migration_that_fails_leaves_nothing_behind(empty_database_url: str) -> None:

@@ -1,0 +1,57 @@
+"""The one form of written text: NFC. And how text is measured, cut and searched without splitting what a reader sees as one letter.
+
+Stripping Markdown is `markup`, cutting into sentences `sentences`, hashtags `hashtags`.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import Annotated
+
+import regex
+from pydantic import BeforeValidator
+
+# What continues a word: letters, digits and the underscore, the marks that sit on letters (without them `हिन्दी` falls
+# apart), and the two joiners that shape letters in Persian and in the Indic scripts.
+WORD_CHARACTER = r"[\p{L}\p{M}\p{N}_\u200c\u200d]"
+
+_GRAPHEME = regex.compile(r"\X")
+
+
+def nfc(text: str) -> str:
+    """`text` with each accented letter as one character. A Mac types `é` as two, and both must be the same word."""
+    return unicodedata.normalize("NFC", text)
+
+
+def _nfc(value: object) -> object:
+    return nfc(value) if isinstance(value, str) else value
+
+
+# For fields with text that people write. It comes last in an annotation, so that limits count characters of the normal form.
+NFC = BeforeValidator(_nfc)
+Written = Annotated[str, NFC]
+
+
+def graphemes(text: str) -> list[str]:
+    """What a reader sees as single letters: a base with its marks, a family emoji, a flag."""
+    return _GRAPHEME.findall(text)
+
+
+def cut(text: str, limit: int, *, ending: str = "…") -> str:
+    """`text` in at most `limit` characters; `ending` marks a cut, which never splits a grapheme."""
+    if len(text) <= limit:
+        return text
+    kept: list[str] = []
+    room = limit - len(ending)
+    for part in graphemes(text[:limit]):  # the last one may be incomplete, and never fits then
+        if len(part) > room:
+            break
+        kept.append(part)
+        room -= len(part)
+    return "".join(kept).rstrip() + ending
+
+
+def has_word(text: str, word: str) -> bool:
+    """Whether `word` occurs in `text` as a whole word, whatever the case of either (`STRASSE` is `Straße`)."""
+    pattern = rf"(?<!{WORD_CHARACTER}){regex.escape(nfc(word))}(?!{WORD_CHARACTER})"
+    return regex.search(pattern, nfc(text), regex.IGNORECASE | regex.FULLCASE) is not None
