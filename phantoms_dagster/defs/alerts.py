@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 
 import dagster as dg
 
+from phantoms_dagster.defs.away import fails_plainly_while_the_store_is_away, skips_while_the_store_is_away
 from phantoms_dagster.defs.tags import STAGE
 from phantoms_dagster.production import alerts
 from phantoms_dagster.wiring import Workshop
@@ -23,6 +24,7 @@ NOWHERE = "nobody to tell: set PHANTOMS_ALERT_URLS to one or more Apprise URLs"
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Tells of new dead letters and opened breakers, grouped by cause in one message, through Apprise.",
 )
+@skips_while_the_store_is_away
 def alert_sensor(context: dg.SensorEvaluationContext, workshop: dg.ResourceParam[Workshop]) -> dg.SkipReason:
     """Only what a destination has taken is remembered: the rest is sent again with the next tick."""
     targets = destinations(workshop.settings)
@@ -59,6 +61,7 @@ class SummaryConfig(dg.Config):
 
 
 @dg.op(description="Sums a day up and sends it.")
+@fails_plainly_while_the_store_is_away
 def daily_summary(context: dg.OpExecutionContext, config: SummaryConfig, workshop: dg.ResourceParam[Workshop]) -> None:
     """Raises Failure when a destination does not take it; those that took it are not told again unless the run is repeated."""
     zone = local_zone()

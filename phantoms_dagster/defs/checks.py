@@ -8,6 +8,7 @@ from typing import Any
 
 import dagster as dg
 
+from phantoms_dagster.defs.away import fails_plainly_while_the_store_is_away, skips_while_the_store_is_away
 from phantoms_dagster.domain.stages import STAGES, Stage
 from phantoms_dagster.store.dead_letters import DeadLetters, Letter, LetterFilter
 from phantoms_dagster.wiring import Workshop
@@ -52,6 +53,7 @@ def _check(stage: Stage) -> dg.AssetChecksDefinition:
         blocking=False,
         description=f"No video has failed for good in {stage.name}: every dead letter is replayed or discarded.",
     )
+    @fails_plainly_while_the_store_is_away
     def no_dead_letters(workshop: dg.ResourceParam[Workshop]) -> dg.AssetCheckResult:
         passed, entries = _look(workshop, stage)
         return dg.AssetCheckResult(passed=passed, metadata=entries)
@@ -67,6 +69,7 @@ checks = [_check(stage) for stage in STAGES.values()]
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Reports `no_dead_letters` for each stage whose open dead letters have changed.",
 )
+@skips_while_the_store_is_away
 def dead_letters_sensor(
     context: dg.SensorEvaluationContext, workshop: dg.ResourceParam[Workshop]
 ) -> dg.SensorResult | dg.SkipReason:

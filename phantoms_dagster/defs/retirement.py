@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 
 import dagster as dg
 
+from phantoms_dagster.defs.away import fails_plainly_while_the_store_is_away, skips_while_the_store_is_away
 from phantoms_dagster.defs.in_flight import VideoPartitions
 from phantoms_dagster.defs.interrupt import run_interruptible
 from phantoms_dagster.defs.tags import STAGE
@@ -25,6 +26,7 @@ SHOWN_KEYS = 50
 
 
 @dg.op(description="Marks videos that ended long ago and deletes their partitions, none with a run in flight.")
+@fails_plainly_while_the_store_is_away
 def retire_finished_videos(context: dg.OpExecutionContext, workshop: dg.ResourceParam[Workshop]) -> None:
     """A bounded number; the rest is for the next night."""
     days = workshop.settings.retire_days
@@ -53,6 +55,7 @@ def retire_finished_videos(context: dg.OpExecutionContext, workshop: dg.Resource
 
 
 @dg.op(description="Deletes the files of retired videos that PHANTOMS_MEDIA_KEEP does not keep.")
+@fails_plainly_while_the_store_is_away
 def clean_media(context: dg.OpExecutionContext, workshop: dg.ResourceParam[Workshop]) -> None:
     """Never a file that a video which is not retired needs, too."""
     settings = workshop.settings
@@ -117,6 +120,7 @@ def make_retirement_schedule(zone: str) -> dg.ScheduleDefinition:
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Takes back retired videos that have work again: approved after all, or replayed after they were discarded.",
 )
+@skips_while_the_store_is_away
 def revival_sensor(workshop: dg.ResourceParam[Workshop]) -> dg.SkipReason:
     """One query when there are none. The intake adds their partitions."""
     keys = Retirement(workshop.engine).take_back_alive()

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 
 from phantoms_dagster.defs import tags
+from phantoms_dagster.defs.away import skips_while_the_store_is_away
 from phantoms_dagster.defs.jobs import chain_jobs, stage_jobs
 from phantoms_dagster.defs.partitions import VIDEOS
 from phantoms_dagster.domain.stages import CHAINS, Chain
@@ -50,6 +51,7 @@ OPEN = [
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Takes briefs from the inbox folder, adds a partition for every new video, and keeps both in the same order.",
 )
+@skips_while_the_store_is_away
 def intake_sensor(context: dg.SensorEvaluationContext, workshop: dg.ResourceParam[Workshop]) -> dg.SkipReason:
     """The cursor holds when the order was last looked at."""
     for report in workshop.take_inbox():
@@ -86,6 +88,7 @@ def register(instance: dg.DagsterInstance, catalogue: Catalogue) -> list[str]:
     description="Adds a partition for every new video and requests runs for whatever is ready from script to render: a stage, or "
     "all of them for a few videos, over a contiguous range each.",
 )
+@skips_while_the_store_is_away
 def advance_sensor(
     context: dg.SensorEvaluationContext, workshop: dg.ResourceParam[Workshop]
 ) -> Iterator[dg.RunRequest | dg.SkipReason]:
@@ -101,6 +104,7 @@ def advance_sensor(
     description="Requests runs for whatever is ready from approval to posts, as advance_sensor does for what comes before. On its "
     "own, so that what is approved never waits until a flood of new videos has been looked at and its runs have been requested.",
 )
+@skips_while_the_store_is_away
 def release_sensor(
     context: dg.SensorEvaluationContext, workshop: dg.ResourceParam[Workshop]
 ) -> Iterator[dg.RunRequest | dg.SkipReason]:

@@ -14,12 +14,15 @@ import dagster as dg
 from phantoms_dagster.defs import metadata, tags
 from phantoms_dagster.defs.events import log_materializations
 from phantoms_dagster.defs.interrupt import run_interruptible
-from phantoms_dagster.domain.errors import PhantomsError
+from phantoms_dagster.domain.errors import PhantomsError, StoreAway
 from phantoms_dagster.domain.stages import Stage
 from phantoms_dagster.domain.work import Decision, Result, RunContext
 from phantoms_dagster.wiring import Workshop
 
 SHOWN_VIDEOS = 20
+_STOPPED = (
+    "This run stopped because {}. No video has failed by that: what was finished stays, the rest goes on when PostgreSQL is back."
+)
 
 
 def run_stage(
@@ -43,10 +46,14 @@ def run_stage(
     context.log.info("%s: %s", stage.name, _some(keys))
     try:
         run_interruptible(work(), workshop.loop)
+    except StoreAway as error:
+        _log(context, workshop, stage, results)
+        # The sensor asks again for what it planned; a person's run is repeated by Dagster.
+        raise dg.Failure(_STOPPED.format(error), allow_retries=not planned) from None
     except PhantomsError as error:
         raise dg.Failure(str(error), allow_retries=False) from error
     except BaseException:
-        # What was finished before the store went away or the run was stopped is finished; the rest is taken up again.
+        # What was finished before the run was stopped is finished; the rest is taken up again.
         _log(context, workshop, stage, results)
         raise
     yield from _end(context, workshop, stage, results, planned=planned)

@@ -36,6 +36,17 @@ class StaleClaim(PhantomsError):
     """Another runner has taken over: this one's writes are refused."""
 
 
+class StoreAway(PhantomsError):
+    """PostgreSQL cannot be used now. Nothing is decided: work that needs it stops and goes on later.
+
+    `reason` is the server's or the driver's own line, without any part of the URL.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"PostgreSQL is away: {reason}")
+        self.reason = reason
+
+
 class Evidence(Value):
     """What a provider answered, cut short and redacted; fit for a dead letter."""
 

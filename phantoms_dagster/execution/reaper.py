@@ -105,6 +105,6 @@ def reap(ref: InstanceRef, url: str, *, lease_seconds: float) -> None:
                 if time.monotonic() - tidied > TIDY_SECONDS:
                     reaper.tidy()
                     tidied = time.monotonic()
-            except (RedisError, sqlalchemy.exc.DBAPIError) as error:
+            except (RedisError, sqlalchemy.exc.SQLAlchemyError) as error:
                 log.warning("nobody looks after dead workers now: %s", str(error).strip().splitlines()[0])
             time.sleep(SWEEP_SECONDS)

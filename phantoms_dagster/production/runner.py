@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any, Protocol
 
 from phantoms_dagster.domain import logs
-from phantoms_dagster.domain.errors import HumanRejection, PhantomsError, ProviderError, StaleClaim, Unknown
+from phantoms_dagster.domain.errors import HumanRejection, PhantomsError, ProviderError, StaleClaim, StoreAway, Unknown
 from phantoms_dagster.domain.ports import Clock
 from phantoms_dagster.domain.retry import Decision, Defer, Fail, RetryPolicy, WaitHere, decide
 from phantoms_dagster.domain.stages import Stage, State
@@ -76,8 +76,8 @@ class StageRunner:
     ) -> list[Result]:
         """Carry each of `keys` to one of its endings; the results, in the order of `keys`.
 
-        `on_result` hears of each video as soon as its ending is committed. Raises what the store raises when PostgreSQL
-        stays away; whatever was claimed is handed back or expires with its lease.
+        `on_result` hears of each video as soon as its ending is committed. Raises StoreAway when PostgreSQL stays away: no
+        video is decided by that, and whatever is still claimed is handed back or expires with its lease.
         """
         owner = self._new_owner()
         if regenerate:
@@ -98,10 +98,13 @@ class StageRunner:
     async def _work_on(self, claims: Sequence[Claim], owner: str, note: OnResult, *, by_person: bool) -> None:
         use_case = self._use_cases[claims[0].stage.kind]
         heart = asyncio.create_task(self._beat(owner))
+        away: list[StoreAway] = []
         try:
             async with asyncio.TaskGroup() as group:
                 for claim in claims:
-                    group.create_task(self._carry(claim, use_case, note, by_person=by_person))
+                    group.create_task(self._carry(claim, use_case, note, away, by_person=by_person))
+            if away:
+                raise away[0]
         except BaseException as error:
             # The run is being stopped, or the store gave up: give the rest back now instead of letting the lease run out.
             with suppress(Exception):
@@ -123,21 +126,29 @@ class StageRunner:
                 # Without the store the lease runs out and another runner takes over; every write is fenced against that.
                 _log.warning("the lease could not be renewed", exc_info=True)
 
-    async def _carry(self, claim: Claim, use_case: UseCase, note: OnResult, *, by_person: bool) -> None:
+    async def _carry(self, claim: Claim, use_case: UseCase, note: OnResult, away: list[StoreAway], *, by_person: bool) -> None:
+        """Carry one video to its ending. The store's own errors go into `away`, and nothing more is begun after the first.
+
+        What is under way is not cut off by another's: its call may be paid for, and its answer can be kept once PostgreSQL is back.
+        """
         about = logs.about(run_id=claim.run_id, stage=claim.stage.name, video=claim.video.key)
         async with self._in_flight:
+            if away:
+                return
             try:
                 with about:
                     note(await self._until_ended(claim, use_case, by_person=by_person))
             except StaleClaim as error:
                 note(Result(claim.video.key, "stale", message=str(error)))
+            except StoreAway as error:
+                away.append(error)
 
     async def _until_ended(self, claim: Claim, use_case: UseCase, *, by_person: bool) -> Result:
         reads = 0
         while True:
             try:
                 made = await self._attempt(claim, use_case)
-            except StaleClaim:
+            except (StaleClaim, StoreAway):
                 raise
             except Exception as error:  # noqa: BLE001  every error of a use case becomes a decision, and is kept with its class
                 decision = decide(

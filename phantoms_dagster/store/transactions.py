@@ -11,26 +11,24 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from phantoms_dagster.domain.errors import StoreAway
+from phantoms_dagster.store.away import in_words, is_away, spoils_connection
 
 Answer = TypeVar("Answer")
 
 _log = logging.getLogger(__name__)
 
-# https://www.postgresql.org/docs/current/errcodes-appendix.html: connection exceptions, operator intervention,
-# serialization failure, deadlock, too many connections.
-_PASSING = ("08", "57P", "40001", "40P01", "53300")
+PATIENCE_SECONDS = 60.0
 FIRST_PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 2.0
 
 
 def passes(error: DBAPIError) -> bool:
     """Whether the same transaction may succeed a moment later."""
-    code = getattr(error.orig, "sqlstate", None)
-    if code is None:  # it never came from the server: a connection that failed, or a value that cannot be sent
-        return error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
-    return error.connection_invalidated or code.startswith(_PASSING)
+    return is_away(error)
 
 
 def statements(engine: AsyncEngine) -> AsyncEngine:
@@ -39,19 +37,34 @@ def statements(engine: AsyncEngine) -> AsyncEngine:
 
 
 async def transaction(
-    engine: AsyncEngine, work: Callable[[AsyncConnection], Awaitable[Answer]], *, patience: float = 60.0
+    engine: AsyncEngine, work: Callable[[AsyncConnection], Awaitable[Answer]], *, patience: float | None = None
 ) -> Answer:
-    """Run `work` in one transaction. Passing failures are tried again for `patience` seconds, then raised."""
+    """Run `work` in one transaction. While PostgreSQL is away it is tried again for `patience` seconds (default: a minute).
+
+    Raises StoreAway after that. Errors of the work itself, such as a wrong statement, are raised as they are.
+    """
     loop = asyncio.get_running_loop()
-    give_up = loop.time() + patience
+    give_up = loop.time() + (PATIENCE_SECONDS if patience is None else patience)
     pause = FIRST_PAUSE_SECONDS
     while True:
         try:
-            async with engine.begin() as connection:
-                return await work(connection)
-        except DBAPIError as error:
-            if not passes(error) or loop.time() > give_up:
+            return await _once(engine, work)
+        except SQLAlchemyError as error:
+            if not is_away(error):
                 raise
-            _log.warning("the database did not answer (%s); trying again in %.2f s", type(error.orig).__name__, pause)
+            if loop.time() > give_up:
+                raise StoreAway(in_words(error)) from error
+            _log.warning("PostgreSQL did not answer (%s); trying again in %.2f s", in_words(error), pause)
         await asyncio.sleep(pause)
         pause = min(LONGEST_PAUSE_SECONDS, pause * 2)
+
+
+async def _once(engine: AsyncEngine, work: Callable[[AsyncConnection], Awaitable[Answer]]) -> Answer:
+    async with engine.connect() as connection:
+        try:
+            async with connection.begin():
+                return await work(connection)
+        except DBAPIError as error:
+            if spoils_connection(error):
+                await connection.invalidate()
+            raise

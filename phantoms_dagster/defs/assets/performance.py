@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 import dagster as dg
 import pandas as pd
 
+from phantoms_dagster.defs.away import fails_plainly_while_the_store_is_away
 from phantoms_dagster.defs.interrupt import run_interruptible
 from phantoms_dagster.defs.metadata import image
 from phantoms_dagster.domain.models import Platform
@@ -25,6 +26,7 @@ SHOWN_ROWS = 50
     deps=[dg.AssetKey([str(platform), "post"]) for platform in Platform],
     description="Views, likes, comments, shares and watch time of every post, read back from its platform; one snapshot an hour.",
 )
+@fails_plainly_while_the_store_is_away
 def post_metrics(context: dg.AssetExecutionContext, workshop: dg.ResourceParam[Workshop]) -> dg.MaterializeResult[None]:
     """Read results back. An account that cannot be read fails the step after the others' results are stored."""
     results = workshop.results()
@@ -93,6 +95,7 @@ def _made(workshop: Workshop, name: str, frame: pd.DataFrame, label: str, title:
     deps=[post_metrics],
     description="One row a video: its totals over all platforms, engagement and cost.",
 )
+@fails_plainly_while_the_store_is_away
 def video_performance(workshop: dg.ResourceParam[Workshop]) -> dg.MaterializeResult[None]:
     """Replace the table of that name."""
     frame = performance.video_performance(workshop.results().snapshots(), datetime.now(UTC))
@@ -106,6 +109,7 @@ def video_performance(workshop: dg.ResourceParam[Workshop]) -> dg.MaterializeRes
     deps=[post_metrics],
     description="One row for each day, platform and channel.",
 )
+@fails_plainly_while_the_store_is_away
 def platform_performance(workshop: dg.ResourceParam[Workshop]) -> dg.MaterializeResult[None]:
     """Replace the table of that name."""
     frame = performance.platform_performance(workshop.results().snapshots(), datetime.now(UTC))
@@ -119,6 +123,7 @@ def platform_performance(workshop: dg.ResourceParam[Workshop]) -> dg.Materialize
     deps=[post_metrics],
     description="One row for each opening line: which hooks work.",
 )
+@fails_plainly_while_the_store_is_away
 def hook_performance(workshop: dg.ResourceParam[Workshop]) -> dg.MaterializeResult[None]:
     """Replace the table of that name."""
     frame = performance.hook_performance(workshop.results().snapshots(), datetime.now(UTC))
