@@ -310,7 +310,9 @@ def load() -> Settings:
     running = Path(os.environ.get("PHANTOMS_HOME") or ".phantoms").expanduser() / RUNNING_FILE
     sources = _sources(running)
     if _read is None or _read[0] != sources:
-        _read = (sources, Settings(_env_file=running))
+        # The folder is not in the file: it is where the file was found, and no path has to survive dotenv's quoting.
+        where = {"home": running.parent.absolute()} if running.is_file() else {}
+        _read = (sources, Settings(_env_file=running, **where))
     return _read[1]
 
 

@@ -145,7 +145,7 @@ class Stack:
         assert settings.web_url is not None
         web = httpx.URL(settings.web_url)
         code_port = free_port(0)
-        workspace = self._home / "dagster" / "workspace.yaml"
+        workspace = Path(environment["DAGSTER_HOME"]) / "workspace.yaml"
         workspace.write_text(
             f"load_from:\n  - grpc_server: {{host: 127.0.0.1, port: {code_port}, location_name: phantoms}}\n", encoding="utf-8"
         )
@@ -189,10 +189,16 @@ class Stack:
 
     def _announce(self, environment: dict[str, str]) -> None:
         """Let other commands find this stack. The file holds passwords, so it is ours alone, and goes when we go."""
-        names = [n for n in environment if n.startswith("PHANTOMS_") and n.endswith(("_URL", "_HOME", "_SANDBOX"))]
+        names = [n for n in environment if n.startswith("PHANTOMS_") and n.endswith(("_URL", "_SANDBOX"))]
         path = self._home / RUNNING_FILE
         self._exit.callback(path.unlink, missing_ok=True)
-        write_private(path, "".join(f"{name}={environment[name]}\n" for name in names if environment[name]))
+        write_private(path, "".join(f"{name}={_quoted(environment[name])}\n" for name in names if environment[name]))
+
+
+def _quoted(value: str) -> str:
+    """A URL as a dotenv file takes it. Such a file has no way to write a literal `${`, so a URL's is written as `%24{`."""
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'").replace("${", "%24{")
+    return f"'{escaped}'"
 
 
 def _listens(port: int) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,7 +12,7 @@ import typer
 from phantoms_dagster.cli.console import out, plain_errors
 from phantoms_dagster.cli.up import current
 from phantoms_dagster.domain.errors import InvalidInput
-from phantoms_dagster.execution.home import prepare
+from phantoms_dagster.execution.home import dagster_home, prepare
 from phantoms_dagster.execution.queues import redis_url, slots_of
 
 EVENT_BATCH = "500"
@@ -50,11 +51,13 @@ def worker(
             raise InvalidInput("no database is running here: start `phantoms up`, or set PHANTOMS_DATABASE_URL")
         home = settings.home.expanduser().absolute()
         os.environ["PHANTOMS_HOME"] = str(home)
-        if "DAGSTER_HOME" not in os.environ:
+        if given_home := os.environ.get("DAGSTER_HOME"):
+            os.environ["DAGSTER_HOME"] = str(dagster_home(Path(given_home)))
+        else:
             written = home / "dagster"
             # A running `phantoms up` reads this file too: it is left as it is.
             running = (written / "dagster.yaml").exists()
-            os.environ["DAGSTER_HOME"] = str(written if running else prepare(home, settings))
+            os.environ["DAGSTER_HOME"] = str(dagster_home(written) if running else prepare(home, settings))
         os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", EVENT_BATCH)
         out.print("workers: " + ", ".join(f"{name}={count}" for name, count in slots.items()), soft_wrap=True)
         sys.stdout.flush()

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psycopg
@@ -44,7 +44,7 @@ class Postgres:
     bin: Path
     identity: Identity
     port: int
-    password: str
+    password: str = field(repr=False)
     durable: bool
 
     def prepare(self, log: Path) -> None:
@@ -87,6 +87,7 @@ class Postgres:
             identity=self.identity,
             ready=self._answers,
             ready_timeout=START_SECONDS,
+            complaint=self._complaint,
             stop_signal=signal.SIGINT,
             grace_seconds=STOP_SECONDS,
         )
@@ -116,6 +117,24 @@ class Postgres:
         except psycopg.OperationalError:
             return False
         return True
+
+    def _complaint(self, pid: int) -> str | None:
+        """What is wrong with the server that answers; None: it is process `pid`, on our address, and asks for passwords."""
+        names = {"listen_addresses": "127.0.0.1", "port": str(self.port), "unix_socket_directories": ""}
+        try:
+            with self._connect() as connection:
+                found = {name: _one(connection, sql.SQL("SHOW {}").format(sql.Identifier(name))) for name in names}
+                # Relative to the server's own data directory: a server on other data tells of another process.
+                answered = _one(connection, sql.SQL("SELECT split_part(pg_read_file('postmaster.pid'), chr(10), 1)"))
+                open_to_all = _one(connection, sql.SQL("SELECT count(*) FROM pg_hba_file_rules WHERE auth_method = 'trust'"))
+        except psycopg.Error as error:
+            return f"the PostgreSQL on port {self.port} does not answer as it should: {error}"
+        if answered != str(pid):
+            return f"another PostgreSQL (process {answered}) answers on port {self.port}"
+        if open_to_all != "0":
+            return f"{self.data / 'pg_hba.conf'} lets anybody in without a password (trust): remove these lines"
+        wrong = [f"{name} is {found[name]!r} instead of {value!r}" for name, value in names.items() if found[name] != value]
+        return f"it runs with another configuration than it was given: {', '.join(wrong)}" if wrong else None
 
     def _make_cluster(self, log: Path) -> None:
         # In a folder beside it first: an initdb that was killed must not be taken for a data directory.
@@ -166,6 +185,11 @@ class Postgres:
         # The folder itself last: while it has its old owner, the next start does it all again.
         for path in [*folder.rglob("*"), folder]:
             os.chown(path, uid, gid, follow_symlinks=False)
+
+
+def _one(connection: psycopg.Connection, query: sql.SQL | sql.Composed) -> str:
+    row = connection.execute(query).fetchone()
+    return "" if row is None else str(row[0])
 
 
 def stop_leftover_postgres(data: Path) -> None:

@@ -8,14 +8,16 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 BOOTSTRAP = Path(__file__).with_name("bootstrap.py")
 LOG_LIMIT_BYTES = 20_000_000
 TAIL_LINES = 15
+# What every pipe holds without a reader.
+STDIN_LIMIT_BYTES = 4_096
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,10 @@ class ProcessSpec:
     """A process to supervise.
 
     `env` is its whole environment (None: ours). `ready` is asked from the supervisor's thread until it says True, for
-    `ready_timeout` seconds at most; an exception of it ends the start-up; None: ready once started. `restart`: start it
-    again when it ends by itself. `stop_signal` goes to its group, SIGKILL follows `grace_seconds` later.
+    `ready_timeout` seconds at most; an exception of it ends the start-up; None: ready once started. `complaint` is asked once
+    after that: given the process id, it says what is wrong with what was started, or None; a complaint stops the process.
+    `stdin` is what the process reads from its standard input, at most `STDIN_LIMIT_BYTES`; it may be secret. `restart`: start
+    it again when it ends by itself. `stop_signal` goes to its group, SIGKILL follows `grace_seconds` later.
     """
 
     name: str
@@ -49,6 +53,8 @@ class ProcessSpec:
     identity: Identity = SAME
     ready: Callable[[], bool] | None = None
     ready_timeout: float = 60.0
+    complaint: Callable[[int], str | None] | None = None
+    stdin: str = field(default="", repr=False)
     restart: bool = True
     stop_signal: signal.Signals = signal.SIGTERM
     grace_seconds: float = 10.0
@@ -60,6 +66,21 @@ def command(argv: Sequence[str], *, death_signal: signal.Signals, identity: Iden
     Linux binds the death signal to the thread that forks: start long-lived children from a thread that lives as long.
     """
     return [sys.executable, "-I", "-S", str(BOOTSTRAP), str(os.getpid()), str(int(death_signal)), str(identity), "--", *argv]
+
+
+@contextlib.contextmanager
+def standard_input(text: str) -> Iterator[int]:
+    """A file descriptor that a child reads `text` from: a pipe, so that it lies in no file and on no command line."""
+    data = text.encode()
+    if len(data) > STDIN_LIMIT_BYTES:
+        raise ValueError(f"a standard input of {len(data)} bytes would not fit into a pipe")
+    reading, writing = os.pipe()
+    try:
+        with os.fdopen(writing, "wb") as pipe:
+            pipe.write(data)
+        yield reading
+    finally:
+        os.close(reading)
 
 
 def server_environment() -> dict[str, str]:
@@ -97,15 +118,16 @@ class Child:
         self._rotate_log()
         with self.log.open("ab") as out:
             self._tail_from = os.fstat(out.fileno()).st_size
-            process = subprocess.Popen(
-                command(self.spec.argv, death_signal=self.spec.stop_signal, identity=self.spec.identity),
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                env=None if self.spec.env is None else dict(self.spec.env),
-                cwd=self.spec.cwd,
-                start_new_session=True,
-            )
+            with standard_input(self.spec.stdin) as given:
+                process = subprocess.Popen(
+                    command(self.spec.argv, death_signal=self.spec.stop_signal, identity=self.spec.identity),
+                    stdin=given,
+                    stdout=out,
+                    stderr=subprocess.STDOUT,
+                    env=None if self.spec.env is None else dict(self.spec.env),
+                    cwd=self.spec.cwd,
+                    start_new_session=True,
+                )
         self._process = process
         self._swept = False
         self._waiter = threading.Thread(target=lambda: ended(self, process.wait()), name=f"wait-{self.spec.name}", daemon=True)

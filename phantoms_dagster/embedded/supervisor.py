@@ -150,6 +150,12 @@ class Supervisor:
 
     def _start(self, child: Child) -> None:
         self._spawn(child)
+        self._await_ready(child)
+        complaint = child.spec.complaint(child.pid) if child.spec.complaint and child.pid is not None else None
+        if complaint is not None:
+            raise self._failed(child, f"was stopped, because {complaint}")
+
+    def _await_ready(self, child: Child) -> None:
         if child.spec.ready is None:
             return
         pause = FIRST_READY_PAUSE

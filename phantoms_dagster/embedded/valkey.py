@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import redis
@@ -25,49 +25,89 @@ class Valkey:
     data: Path
     program: Path
     port: int
-    password: str
+    password: str = field(repr=False)
     durable: bool
 
     def prepare(self) -> None:
-        """Make its folder and its configuration."""
+        """Make its folder. Its configuration is in no file: see `spec`."""
         self.data.mkdir(mode=0o700, exist_ok=True)
-        lines = {
+        (self.data / "valkey.conf").unlink(missing_ok=True)  # earlier versions wrote one, with the password
+
+    def spec(self) -> ProcessSpec:
+        """How to run it. It writes its append-only file out on SIGTERM.
+
+        Valkey takes the path of a configuration file for a glob pattern. In a folder such as `my [studio]` it finds no file,
+        says nothing and starts with its defaults: no password, on all addresses. So it gets no path: the options stand on
+        the command line, and the password, which others could read there, comes through standard input.
+        """
+        options = {
             "bind": "127.0.0.1",
-            "port": self.port,
-            "requirepass": self.password,
+            "port": str(self.port),
             "appendonly": "yes",
             "appendfsync": "everysec" if self.durable else "no",
-            "save": '""',
+            "save": "",
             # Dropping keys would drop queued runs: a full memory must be an error.
             "maxmemory-policy": "noeviction",
-            "tcp-backlog": 128,
+            "tcp-backlog": "128",
             "pidfile": "valkey.pid",
             "daemonize": "no",
         }
-        # The password is in here and not on the command line, which any user can read.
-        write_private(self.data / "valkey.conf", "".join(f"{name} {value}\n" for name, value in lines.items()))
-
-    def spec(self) -> ProcessSpec:
-        """How to run it. It writes its append-only file out on SIGTERM."""
         return ProcessSpec(
             name="valkey",
-            argv=(str(self.program), "valkey.conf"),
+            argv=(str(self.program), *(word for name, value in options.items() for word in (f"--{name}", value)), "-"),
+            stdin=f"requirepass {self.password}\n",
             env=server_environment(),
             cwd=self.data,
             ready=self._answers,
             ready_timeout=START_SECONDS,
+            complaint=self._complaint,
             stop_signal=signal.SIGTERM,
             grace_seconds=STOP_SECONDS,
         )
 
+    def _client(self, password: str | None) -> redis.Redis:
+        return redis.Redis(
+            host="127.0.0.1",
+            port=self.port,
+            password=password,
+            socket_timeout=5,
+            socket_connect_timeout=5,
+            retry=Retry(NoBackoff(), 0),
+            decode_responses=True,
+        )
+
     def _answers(self) -> bool:
-        with redis.Redis(
-            port=self.port, password=self.password, socket_timeout=5, socket_connect_timeout=5, retry=Retry(NoBackoff(), 0)
-        ) as client:
+        with self._client(self.password) as client:
             try:
                 return bool(client.ping())
+            except redis.AuthenticationError:
+                return True  # somebody answers: `_complaint` finds out who
             except (redis.ConnectionError, redis.TimeoutError):  # includes "loading the dataset"
                 return False
+
+    def _complaint(self, pid: int) -> str | None:
+        """What is wrong with the server that answers; None: it is process `pid`, on our address, with our password."""
+        try:
+            with self._client(None) as stranger:
+                stranger.ping()
+            return f"the Valkey on port {self.port} asks nobody for a password"
+        except redis.AuthenticationError:
+            pass  # as it should be
+        except redis.RedisError as error:
+            return f"the Valkey on port {self.port} does not answer as it should: {error}"
+        try:
+            with self._client(self.password) as client:
+                answered = int(client.info("server")["process_id"])
+                found = {name: str(client.config_get(name).get(name)) for name in ("bind", "port", "dir")}
+        except redis.AuthenticationError:
+            return f"the server on port {self.port} does not know our password"
+        except redis.RedisError as error:
+            return f"the Valkey on port {self.port} does not answer as it should: {error}"
+        if answered != pid:
+            return f"another Valkey (process {answered}) answers on port {self.port}"
+        wanted = {"bind": "127.0.0.1", "port": str(self.port), "dir": str(self.data.resolve())}
+        wrong = [f"{name} is {found[name]!r} instead of {value!r}" for name, value in wanted.items() if found[name] != value]
+        return f"it runs with another configuration than it was given: {', '.join(wrong)}" if wrong else None
 
 
 def stop_leftover_valkey(data: Path) -> None:

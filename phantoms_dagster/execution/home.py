@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import glob
+import hashlib
 import json
+import os
+import stat
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.execution.queues import pool_limits, run_limits
 from phantoms_dagster.settings import Settings
 
 # The limits of Dagster's pools, which `initialise` sets: no place in dagster.yaml takes them.
 POOLS_FILE = "pools.json"
+
+
+# A folder that every account can write to and that survives a reboot.
+ALIASES = Path("/var/tmp")  # noqa: S108 - what lies there is checked to be ours alone
 
 
 def template() -> str:
@@ -25,8 +34,35 @@ def template() -> str:
     raise FileNotFoundError("dagster.yaml is missing from this installation")
 
 
+def dagster_home(folder: Path) -> Path:
+    """The path under which Dagster can use `folder`: itself, or a link to it when the path holds `*`, `?` or `[`.
+
+    Dagster takes the path of its dagster.yaml for a glob pattern. In a folder such as `my [studio]` it finds none, says
+    nothing and keeps everything in SQLite files. The link's path depends on the folder alone: runs remember it.
+
+    Raises InvalidInput when somebody else has taken the link's place.
+    """
+    path = str(folder.absolute())
+    if glob.escape(path) == path:
+        return folder
+    place = (
+        ALIASES / f"phantoms-home-{hashlib.sha256(f'{os.geteuid()} {path}'.encode('utf-8', 'surrogateescape')).hexdigest()[:16]}"
+    )
+    place.mkdir(mode=0o700, exist_ok=True)
+    made = place.lstat()
+    if not stat.S_ISDIR(made.st_mode) or made.st_uid != os.geteuid() or made.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise InvalidInput(f"{place} was not made by Phantoms: remove it, or set PHANTOMS_HOME to a path without *, ? and [.")
+    link = place / "dagster"
+    if not link.is_symlink() or link.readlink() != Path(path):
+        fresh = place / f"dagster.{os.getpid()}"
+        fresh.unlink(missing_ok=True)
+        fresh.symlink_to(path)
+        fresh.replace(link)
+    return link
+
+
 def prepare(home: Path, settings: Settings) -> Path:
-    """Write `<home>/dagster/dagster.yaml` and a workspace is not needed; the folder, to be used as DAGSTER_HOME."""
+    """Write `<home>/dagster/dagster.yaml`; the path to be used as DAGSTER_HOME. Raises what `dagster_home` raises."""
     folder = home / "dagster"
     folder.mkdir(parents=True, exist_ok=True)
     config: dict[str, Any] = yaml.safe_load(template())
@@ -37,4 +73,4 @@ def prepare(home: Path, settings: Settings) -> Path:
     (folder / POOLS_FILE).write_text(json.dumps(pool_limits(settings)), encoding="utf-8")
     written = folder / "dagster.yaml"
     written.write_text("# Written by `phantoms up`; change the settings instead.\n" + yaml.safe_dump(config), encoding="utf-8")
-    return folder
+    return dagster_home(folder)

@@ -57,7 +57,7 @@ class _NetworkPostgres(Postgres):
 
     def spec(self) -> ProcessSpec:
         spec = super().spec()
-        return replace(spec, argv=(*spec.argv, "-c", f"listen_addresses=127.0.0.1,{SERVER}"))
+        return replace(spec, argv=(*spec.argv, "-c", f"listen_addresses=127.0.0.1,{SERVER}"), complaint=None)
 
 
 class _NetworkValkey(Valkey):
@@ -65,7 +65,7 @@ class _NetworkValkey(Valkey):
 
     def spec(self) -> ProcessSpec:
         spec = super().spec()
-        return replace(spec, argv=(*spec.argv, "--bind", "127.0.0.1", SERVER))
+        return replace(spec, argv=(*spec.argv[:-1], "--bind", f"127.0.0.1 {SERVER}", spec.argv[-1]), complaint=None)
 
 
 class _ServerStack(Stack):
