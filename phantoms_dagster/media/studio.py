@@ -71,10 +71,9 @@ class FfmpegStudio:
         shape = f"scale={width}:{height}:force_original_aspect_ratio=increase:flags=lanczos,crop={width}:{height},setsar=1"
         picture = f"{shape},scale=in_range=auto:out_range=pc:out_color_matrix=bt601,format=yuvj420p"
         at = min(_TELLING_SECOND, seconds * 0.3)
-        await _write(
-            destination,
-            ["-ss", f"{at:.3f}", "-i", str(path), "-frames:v", "1", "-vf", picture, "-c:v", "mjpeg", "-q:v", "3", "-f", "image2"],
-        )
+        # Without `-update` the path is a pattern, in which `%03d` is a number.
+        jpeg = ("-frames:v", "1", "-vf", picture, "-c:v", "mjpeg", "-q:v", "3", "-f", "image2", "-update", "1")
+        await _write(destination, ["-ss", f"{at:.3f}", "-i", str(path), *jpeg])
 
     async def fit(self, path: Path, platform: Platform, destination: Callable[[], Path], *, known: Probe | None = None) -> Fitted:
         """`kept` (`destination` is not called), `remuxed` or `transcoded`, whichever is the least that is enough.

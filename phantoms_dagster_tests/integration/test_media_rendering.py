@@ -66,8 +66,8 @@ async def _free() -> None:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def made(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Made]:
-    # The comma and the quote are there because filter graphs are full of both.
-    folder = tmp_path_factory.mktemp("it's, here")
+    # Filter graphs are full of commas, quotes, colons and brackets; `%03d` is a number in the name of a picture.
+    folder = tmp_path_factory.mktemp("it's, [here]: 100%03d\\ *?;=é")
     store = FolderStore(folder / "media")
     voiceover = await NeuralVoice(store).speak(SCRIPT, CHANNEL)
     job = _job(voiceover, await store.local(voiceover.audio))
@@ -291,13 +291,15 @@ def _never() -> Path:
 
 
 async def test_the_thumbnail_is_a_jpeg_of_270_by_480(made: Made, tmp_path: Path) -> None:
-    path = tmp_path / "thumb.jpg"
+    folder = tmp_path / "100%03d [a]*"
+    folder.mkdir()
+    path = folder / "thumb.jpg"
     await FfmpegStudio().thumbnail(made.master, path)
     assert path.read_bytes()[:3] == b"\xff\xd8\xff"
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         assert (stream.codec_context.width, stream.codec_context.height) == (270, 480)
-    assert [p.name for p in tmp_path.iterdir()] == ["thumb.jpg"]
+    assert [p.name for p in folder.iterdir()] == ["thumb.jpg"]
 
 
 async def test_a_file_with_moov_at_the_end_is_only_remuxed(made: Made, tmp_path: Path) -> None:
