@@ -17,6 +17,7 @@ from phantoms_dagster.defs.assets.variants import variants
 from phantoms_dagster.defs.assets.voiceover import voiceover
 from phantoms_dagster.defs.checks import checks, dead_letters_sensor
 from phantoms_dagster.defs.jobs import analytics_job, chain_jobs, stage_jobs
+from phantoms_dagster.defs.late_ids import late_ids_job, late_ids_sensor
 from phantoms_dagster.defs.resources import workshop_resource
 from phantoms_dagster.defs.retirement import make_retirement_schedule, retirement_job, revival_sensor
 from phantoms_dagster.defs.schedules import analytics_schedule
@@ -40,9 +41,9 @@ def build_definitions(*, resource_overrides: Mapping[str, Any] | None = None) ->
             hook_performance,
         ],
         asset_checks=checks,
-        jobs=[*stage_jobs.values(), *chain_jobs.values(), analytics_job, daily_summary_job, retirement_job],
+        jobs=[*stage_jobs.values(), *chain_jobs.values(), analytics_job, daily_summary_job, retirement_job, late_ids_job],
         schedules=[analytics_schedule, make_daily_summary_schedule(local_zone()), make_retirement_schedule(local_zone())],
-        sensors=[intake_sensor, advance_sensor, release_sensor, alert_sensor, dead_letters_sensor, revival_sensor],
+        sensors=[intake_sensor, advance_sensor, release_sensor, alert_sensor, dead_letters_sensor, revival_sensor, late_ids_sensor],
         resources={"workshop": workshop_resource, **(resource_overrides or {})},
         # One process a run: a process for each step would cost seven CPU-seconds each for imports alone.
         executor=dg.in_process_executor,

@@ -319,6 +319,26 @@ class MetricsReader(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class FoundPost:
+    """The public id and address of a post."""
+
+    remote_id: str
+    url: str
+
+
+class LateIds(Protocol):
+    """Finds the public ids of posts that a platform published before it gave them one."""
+
+    provider: str
+    platform: Platform
+    sandbox: bool
+
+    async def public_id(self, account: str, handle: JsonObject, *, last: bool) -> FoundPost | None:
+        """The post of that handle (see `PostRecord`), or None when it has no public id yet. `last`: nobody will ask again."""
+        ...
+
+
 class Tokens(Protocol):
     """Access tokens of accounts; they never stand in logs or errors."""
 

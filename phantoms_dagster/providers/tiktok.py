@@ -20,7 +20,7 @@ from phantoms_dagster.domain.values import JsonObject
 from phantoms_dagster.providers.http import file_body, send, server_error, unexpected
 from phantoms_dagster.providers.polling import FIRST_PAUSE_SECONDS, Patience
 from phantoms_dagster.providers.tiktok_api import PROVIDER, TikTokCalls, error_for, listed_since, read_status, same_video
-from phantoms_dagster.providers.tiktok_chunks import DECIDED, ChunkPlan, Slot, Step, content_of, next_step, plan_chunks
+from phantoms_dagster.providers.tiktok_chunks import DECIDED, ChunkPlan, Slot, Step, content_of, next_step, plan_chunks, post_url
 
 CREATOR_INFO_PATH = "/v2/post/publish/creator_info/query/"
 INIT_PATH = "/v2/post/publish/video/init/"
@@ -30,7 +30,7 @@ UPLOADS_PER_CALL = 3  # times one call sends chunks to the same slot before it g
 SLOTS_PER_CALL = 2
 RETRY_SECONDS = 30.0
 LONGEST_PAUSE_SECONDS = 5.0  # with the doubling before it: under 30 status calls a minute
-ID_WAIT = timedelta(minutes=10)
+ID_WAIT = timedelta(minutes=10)  # after the last chunk: until then a video whose upload TikTok lost may still be listed
 UPLOAD_URL_LIFE = timedelta(hours=1, minutes=2)  # an hour, and what our clocks may differ
 CLOCK_SKEW = timedelta(minutes=2)
 CONTENT_TYPES = MappingProxyType({".mp4": "video/mp4", ".mov": "video/quicktime", ".webm": "video/webm"})
@@ -100,6 +100,8 @@ class TikTokPublisher:
             chunk_size=plan.chunk_size,
             count=plan.count,
             opened_at=self._clock.now(),
+            caption=job.caption,
+            seconds=job.probe.seconds,
         )
         await journal.save(PostState.OPENED, handle=slot.model_dump(mode="json"), offset=0)
 
@@ -136,7 +138,7 @@ class TikTokPublisher:
                 post = await (self._complete(journal, step.post_id) if step.do == "complete" else self._search(job, journal))
                 if post is not None:
                     return post
-                await patience.poll("TikTok has not shown the video's id yet")
+                await patience.poll("TikTok lost the upload, and its video is not listed (yet)")
             step = None
 
     def _abandoned(self, record: PostRecord, slot: Slot) -> Step:
@@ -162,7 +164,8 @@ class TikTokPublisher:
         while True:
             last, end = offset >= plan.last_start, plan.end(offset)
             if last:
-                await journal.save(PostState.COMMITTING, offset=offset)
+                slot = slot.model_copy(update={"committed_at": self._clock.now()})
+                await journal.save(PostState.COMMITTING, handle=slot.model_dump(mode="json"), offset=offset)
             try:
                 response = await self._put(job, slot, offset, end, commits=last)
             except Unknown:
@@ -198,25 +201,21 @@ class TikTokPublisher:
             raise throttled
         return response
 
-    async def _complete(self, journal: PostJournal, post_id: str | None) -> PublishedPost | None:
-        """Write the published post down; None while its public id may still come."""
+    async def _complete(self, journal: PostJournal, post_id: str | None) -> PublishedPost:
+        """Write the published post down.
+
+        PUBLISH_COMPLETE is final, whether TikTok names a public id yet or not: the id comes after moderation, minutes or hours
+        later, and never for a post that is not public to everyone. Without one the post goes by its publish_id, and
+        `tiktok_late` asks for the public id later. The account is free for the next post meanwhile.
+        """
         record = journal.record
         slot = Slot.model_validate(record.handle)
-        now = self._clock.now()
-        completed_at = slot.completed_at or now
-        slot = slot.model_copy(update={"completed_at": completed_at})
-        # Only public posts get an id, after moderation, which may take hours; the account cannot be kept waiting that long.
-        if post_id is None and (slot.privacy == "SELF_ONLY" or now - (record.attempted_at or completed_at) > ID_WAIT):
-            post_id = slot.publish_id
-        handle = slot.model_dump(mode="json")
-        unsaid = post_id is None and record.handle != handle
-        if unsaid or record.state in (PostState.OPENED, PostState.UPLOADING):
-            # TikTok does not say for how long it knows a publish_id: its last word is kept at once.
+        slot = slot.model_copy(update={"completed_at": slot.completed_at or self._clock.now()})
+        handle, remote_id = slot.model_dump(mode="json"), post_id or slot.publish_id
+        if record.state in (PostState.OPENED, PostState.UPLOADING):
             await journal.save(PostState.COMMITTING, handle=handle)
-        if post_id is None:
-            return None
-        url = self._url(slot, post_id)
-        return self._published(await journal.save(PostState.PUBLISHED, handle=handle, remote_id=post_id, url=url))
+        url = post_url(slot, remote_id, base_url=self._base_url if self.sandbox else None)
+        return self._published(await journal.save(PostState.PUBLISHED, handle=handle, remote_id=remote_id, url=url))
 
     async def _search(self, job: PublishJob, journal: PostJournal) -> PublishedPost | None:
         """The last chunk was sent and TikTok forgot the publish_id: look among the account's public videos.
@@ -232,7 +231,7 @@ class TikTokPublisher:
         found = [v for v in listed if same_video(v, job.caption, job.probe.seconds, since)]
         if len(found) == 1:
             return await self._complete(journal, str(found[0]["id"]))
-        if not found and self._clock.now() - (record.attempted_at or slot.opened_at) <= ID_WAIT:
+        if not found and self._clock.now() - (slot.committed_at or record.attempted_at or slot.opened_at) <= ID_WAIT:
             return None
         await journal.save(PostState.UNKNOWN)
         raise Rejected(
@@ -240,12 +239,6 @@ class TikTokPublisher:
             provider=PROVIDER,
             code="invalid_publish_id",
         )
-
-    def _url(self, slot: Slot, post_id: str) -> str:
-        if self.sandbox:
-            return f"{self._base_url}/watch/{post_id}"
-        profile = f"https://www.tiktok.com/@{slot.username}"
-        return profile if post_id == slot.publish_id else f"{profile}/video/{post_id}"
 
     def _published(self, record: PostRecord) -> PublishedPost:
         assert record.remote_id is not None

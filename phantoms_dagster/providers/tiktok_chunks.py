@@ -57,9 +57,11 @@ def content_of(job: PublishJob) -> str:
 
 
 class Slot(Value):
-    """The journal's handle. `upload_url` is as good as a password; `completed_at`: when PUBLISH_COMPLETE was first seen.
+    """The journal's handle. `upload_url` is as good as a password.
 
-    `content` is the hash of the bytes and the caption that the slot was opened for: it must never carry others.
+    `committed_at`: when the last chunk was last sent; `completed_at`: when PUBLISH_COMPLETE was first seen. `content` is the hash
+    of the bytes and the caption that the slot was opened for: it must never carry others. `caption` and `seconds` are for
+    finding the video in the account's list.
     """
 
     publish_id: str
@@ -71,7 +73,23 @@ class Slot(Value):
     chunk_size: int
     count: int
     opened_at: datetime
+    committed_at: datetime | None = None
     completed_at: datetime | None = None
+    caption: str = ""
+    seconds: float = 0.0
+
+
+def post_url(slot: Slot, remote_id: str, *, base_url: str | None = None) -> str:
+    """Where the post can be seen: the creator's profile until its public id is known. `base_url` is that of the sandbox."""
+    if base_url is not None:
+        return f"{base_url}/watch/{remote_id}"
+    profile = f"https://www.tiktok.com/@{slot.username}"
+    return f"{profile}/video/{remote_id}" if is_public_id(remote_id) else profile
+
+
+def is_public_id(remote_id: str) -> bool:
+    """Whether it is the number of a public video, and not the publish_id of an upload."""
+    return remote_id.isascii() and remote_id.isdigit()
 
 
 @dataclass(frozen=True)

@@ -164,6 +164,20 @@ posts = Table(
     UniqueConstraint("video_id", "platform", "account", name="posts_once"),
     Index("posts_published", "published_at"),
     Index("posts_in_flight", "platform", "account", postgresql_where=text("state IN ('opened', 'uploading', 'committing')")),
+    Index(
+        "posts_without_public_id",
+        "published_at",
+        postgresql_where=text("platform = 'tiktok' AND state IN ('published', 'confirmed') AND remote_id !~ '^[0-9]+$'"),
+    ),
+)
+
+late_ids = Table(
+    "late_ids",
+    metadata,
+    Column("post_id", BigInteger, ForeignKey("phantoms.posts.id", ondelete="CASCADE"), primary_key=True, autoincrement=False),
+    _time("ask_at"),
+    Column("given_up", Boolean, nullable=False, server_default=text("false")),
+    Column("asked", Integer, nullable=False, server_default=text("0")),
 )
 
 dead_letters = Table(

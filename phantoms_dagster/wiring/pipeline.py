@@ -18,6 +18,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.ports import (
     Clock,
+    FoundPost,
+    LateIds,
     MediaStore,
     Metrics,
     MetricsReader,
@@ -28,6 +30,7 @@ from phantoms_dagster.domain.ports import (
     Renderer,
 )
 from phantoms_dagster.domain.retry import RetryPolicy
+from phantoms_dagster.domain.values import JsonObject
 from phantoms_dagster.media.local_renderer import LocalRenderer
 from phantoms_dagster.media.studio import FfmpegStudio
 from phantoms_dagster.media.voice import NeuralVoice
@@ -43,6 +46,7 @@ from phantoms_dagster.providers.instagram_metrics import InstagramMetricsReader
 from phantoms_dagster.providers.openai_scripts import OpenAIScriptWriter
 from phantoms_dagster.providers.shotstack import ShotstackRenderer
 from phantoms_dagster.providers.tiktok import TikTokPublisher
+from phantoms_dagster.providers.tiktok_late import TikTokLateIds
 from phantoms_dagster.providers.tiktok_metrics import TikTokMetricsReader
 from phantoms_dagster.providers.youtube import YouTubePublisher
 from phantoms_dagster.providers.youtube_metrics import YouTubeMetricsReader
@@ -62,10 +66,11 @@ SETTLE_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Pipeline:
-    """What a step works with: the runner and the readers of results."""
+    """What a step works with: the runner, the readers of results, and what finds public ids that come late."""
 
     runner: StageRunner
     readers: Mapping[Platform, MetricsReader]
+    late_ids: Mapping[Platform, LateIds]
 
 
 @asynccontextmanager
@@ -76,7 +81,7 @@ async def open_pipeline(settings: Settings, endpoints: Endpoints, clock: Clock, 
     try:
         async with guarded_clients(settings, clock, logs.log_call) as clients, guarded_media(settings, clock) as media:
             parts = _Parts(settings, endpoints, clock, clients, media)
-            yield Pipeline(runner=parts.runner(database), readers=parts.readers())
+            yield Pipeline(runner=parts.runner(database), readers=parts.readers(), late_ids=parts.late_ids())
     finally:
         await database.dispose()
 
@@ -209,6 +214,15 @@ class _Parts:
         ]
         return {publisher.platform: _ForItsAccount(publisher) for publisher in publishers}
 
+    def late_ids(self) -> Mapping[Platform, LateIds]:
+        e = self.endpoints
+        makers: Mapping[Platform, Callable[[], LateIds]] = {
+            Platform.TIKTOK: lambda: TikTokLateIds(
+                client=self.clients["tiktok"], base_url=e.base_url("tiktok"), tokens=e, sandbox=e.sandboxed("tiktok")
+            ),
+        }
+        return _LazyLateIds(makers)
+
     def readers(self) -> Mapping[Platform, MetricsReader]:
         e = self.endpoints
         makers: Mapping[Platform, Callable[[], MetricsReader]] = {
@@ -251,6 +265,16 @@ class _LazyMapping(dict[Platform, MetricsReader]):
         return reader
 
 
+class _LazyLateIds(dict[Platform, LateIds]):
+    def __init__(self, makers: Mapping[Platform, Callable[[], LateIds]]) -> None:
+        super().__init__()
+        self._makers = makers
+
+    def __missing__(self, platform: Platform) -> LateIds:
+        self[platform] = finder = _LateIdsOfItsAccount(self._makers[platform]())
+        return finder
+
+
 class _ForItsAccount:
     """A publisher whose calls fall under its account's pools and breaker."""
 
@@ -264,6 +288,21 @@ class _ForItsAccount:
         """See the port."""
         with calling_for(job.account):
             return await self._publisher.publish(job, journal)
+
+
+class _LateIdsOfItsAccount:
+    """A finder of late ids whose calls fall under the account's pools and breaker."""
+
+    def __init__(self, finder: LateIds) -> None:
+        self._finder = finder
+        self.provider = finder.provider
+        self.platform = finder.platform
+        self.sandbox = finder.sandbox
+
+    async def public_id(self, account: str, handle: JsonObject, *, last: bool) -> FoundPost | None:
+        """See the port."""
+        with calling_for(account):
+            return await self._finder.public_id(account, handle, last=last)
 
 
 class _ReaderForItsAccount:

@@ -22,6 +22,7 @@ from phantoms_dagster.domain.errors import (
     Transient,
     Unknown,
 )
+from phantoms_dagster.domain.ports import FoundPost
 from phantoms_dagster.domain.stages import PostState
 from phantoms_dagster.providers import tiktok_chunks
 from phantoms_dagster_tests.contract.tiktok_world import (
@@ -177,31 +178,50 @@ async def test_polling_stays_below_the_status_limit(world: World) -> None:
     assert sum(world.clock.slept) > 170
 
 
-async def test_a_post_that_waits_for_moderation_is_deferred_and_then_known_by_its_public_id(world: World) -> None:
-    world.sandbox.config["tiktok.moderation_seconds"] = 300
-    job, journal = world.job(), world.journal()
-    with pytest.raises(NotYet) as later:
-        await world.publisher().publish(job, journal)
-    assert later.value.retry_after == 30
-    assert (journal.record.state, journal.record.remote_id) == (PostState.COMMITTING, None)
-    assert journal.record.handle["completed_at"]
-    world.sandbox.advance(300)
-    assert (await world.publisher().publish(job, journal)).remote_id == world.posts[0]["remote_id"]
-
-
-async def test_a_public_id_that_does_not_come_in_ten_minutes_is_replaced_by_the_publish_id(world: World) -> None:
+async def test_a_published_video_without_a_public_id_settles_with_its_publish_id_at_once(world: World) -> None:
     world.sandbox.config["tiktok.moderation_seconds"] = 7_200
     job, journal = world.job(), world.journal()
-    with pytest.raises(NotYet):
-        await world.publisher().publish(job, journal)
-    world.sandbox.advance(480)
-    with pytest.raises(NotYet):
-        await world.publisher().publish(job, journal)
-    world.sandbox.advance(120)
     post = await world.publisher(sandbox=False).publish(job, journal)
     assert post.remote_id == world.posts[0]["publish_id"]
     assert post.url == "https://www.tiktok.com/@ocean_facts"
+    assert journal.record.state is PostState.PUBLISHED
+    assert sum(world.clock.slept) < 10, "the account is not held while TikTok moderates"
     assert len(world.posts) == 1
+
+
+async def test_a_public_id_that_comes_hours_later_is_found_by_the_publish_id(world: World) -> None:
+    world.sandbox.config["tiktok.moderation_seconds"] = 7_200
+    journal = world.journal()
+    post = await world.publisher().publish(world.job(), journal)
+    assert await world.late_ids().public_id("ocean_facts", journal.record.handle, last=False) is None
+    assert await world.late_ids().public_id("ocean_facts", journal.record.handle, last=True) is None
+    world.sandbox.advance(7_200)
+    found = await world.late_ids(sandbox=False).public_id("ocean_facts", journal.record.handle, last=False)
+    number = world.posts[0]["remote_id"]
+    assert found == FoundPost(number, f"https://www.tiktok.com/@ocean_facts/video/{number}")
+    assert post.remote_id != number
+    assert world.calls("list") == 1, "the list is the last resort"
+
+
+async def test_a_public_id_is_found_in_the_list_when_tiktok_forgot_the_publish_id(world: World) -> None:
+    world.sandbox.config["tiktok.moderation_seconds"] = 3_600
+    journal = world.journal()
+    await world.publisher().publish(replace(world.job(), caption="Another video"), world.journal())
+    await world.publisher().publish(world.job(), journal)
+    world.sandbox.advance(3_700)
+    world.known_uploads().clear()
+    found = await world.late_ids().public_id("ocean_facts", journal.record.handle, last=False)
+    assert found is not None
+    assert found.remote_id == world.posts[1]["remote_id"]
+
+
+async def test_two_listed_videos_that_look_alike_are_not_guessed_between(world: World) -> None:
+    journal = world.journal()
+    await world.publisher().publish(world.job(), journal)
+    await world.publisher().publish(world.job(), world.journal())
+    world.sandbox.advance(60)
+    world.known_uploads().clear()
+    assert await world.late_ids().public_id("ocean_facts", journal.record.handle, last=True) is None
 
 
 async def test_a_post_for_oneself_alone_never_gets_a_public_id_and_is_not_waited_for(world: World) -> None:
@@ -382,11 +402,19 @@ async def test_a_forgotten_publish_id_without_a_video_in_the_list_ends_with_a_pe
     assert len(world.posts) == 1
 
 
-async def test_a_completed_post_whose_publish_id_is_then_forgotten_stays_published(world: World) -> None:
-    world.sandbox.config["tiktok.moderation_seconds"] = 300
-    job, journal = world.job(), world.journal()
+async def test_the_ten_minutes_for_a_lost_upload_count_from_its_last_chunk(world: World, small_chunks: None) -> None:
+    """An upload over a slow line had used them up before its last chunk was sent."""
+    world.sandbox.config["tiktok.moderation_seconds"] = 7_200
+    job, journal = world.job(15 * MB), world.journal()
+    journal.kill = ("after", 2)
+    with pytest.raises(Killed):
+        await world.publisher().publish(job, journal)
+    journal.kill = None
+    assert (journal.record.state, journal.record.offset) == (PostState.UPLOADING, 10 * MB)
+    world.sandbox.advance(1_800)
+    world.fault("upload", "drop_after")
+    with pytest.raises(Unknown):
+        await world.publisher().publish(job, journal)
+    world.known_uploads().clear()
     with pytest.raises(NotYet):
         await world.publisher().publish(job, journal)
-    publish_id = journal.record.handle["publish_id"]
-    world.known_uploads().clear()
-    assert (await world.publisher().publish(job, journal)).remote_id == publish_id

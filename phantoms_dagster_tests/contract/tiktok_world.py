@@ -25,6 +25,7 @@ from phantoms_dagster.domain.ports import PostRecord, PublishedPost, PublishJob
 from phantoms_dagster.domain.stages import POST_TRANSITIONS, PostState
 from phantoms_dagster.domain.values import JsonObject
 from phantoms_dagster.providers.tiktok import TikTokPublisher
+from phantoms_dagster.providers.tiktok_late import TikTokLateIds
 from phantoms_dagster.providers.tiktok_metrics import TikTokMetricsReader
 from phantoms_dagster.sandbox.core import Fault, Sandbox, application
 from phantoms_dagster.sandbox.tiktok import routes
@@ -64,9 +65,8 @@ class FakeJournal:
         if self.kill == ("before", len(self.saves)):
             raise Killed
         given = {"handle": handle, "offset": offset, "remote_id": remote_id, "url": url}
-        attempted_at = self._record.attempted_at
-        if state is PostState.COMMITTING and attempted_at is None:
-            attempted_at = self._clock.now()
+        # As in the ledger: from the first step that is more than an intent.
+        attempted_at = None if state is PostState.INTENT else self._record.attempted_at or self._clock.now()
         kept = {name: value for name, value in given.items() if value is not None}
         self._record = replace(self._record, state=state, attempted_at=attempted_at, **kept)  # type: ignore[arg-type]
         self.saves.append(self._record)
@@ -123,6 +123,10 @@ class World:
 
     def reader(self) -> TikTokMetricsReader:
         return TikTokMetricsReader(client=self.client, base_url=self.base_url, tokens=self.tokens)
+
+    def late_ids(self, **changes: Any) -> TikTokLateIds:
+        known = {"client": self.client, "base_url": self.base_url, "tokens": self.tokens, "sandbox": True}
+        return TikTokLateIds(**(known | changes))
 
     def journal(self) -> FakeJournal:
         return FakeJournal(self.clock)

@@ -1,0 +1,53 @@
+"""Public ids that come late: the sensor that looks whether any is due, and the job that asks. A shell of `production.late_ids`."""
+
+import dagster as dg
+
+from phantoms_dagster.defs.in_flight import OPEN
+from phantoms_dagster.defs.interrupt import run_interruptible
+from phantoms_dagster.defs.tags import STAGE
+from phantoms_dagster.domain.models import Platform
+from phantoms_dagster.production import late_ids
+from phantoms_dagster.store.late_ids import LateIdTable
+from phantoms_dagster.wiring import Workshop
+
+SECONDS = 60
+
+
+@dg.op(description="Asks TikTok for the public ids of posts that were published before they had one.")
+def ask_for_late_ids(context: dg.OpExecutionContext, workshop: dg.ResourceParam[Workshop]) -> None:
+    """Fails when an account could not be asked, after all others were."""
+    table = LateIdTable(workshop.engine)
+    sandbox = workshop.endpoints.sandboxed(str(Platform.TIKTOK))
+
+    async def work() -> late_ids.Round:
+        return await late_ids.find_late_ids(table, (await workshop.pipeline()).late_ids, workshop.clock, sandbox=sandbox)
+
+    done = run_interruptible(work(), workshop.loop)
+    for post in done.given_up:
+        context.log.warning("%s: TikTok gave its post on %s no public id within a week", post.video_key, post.account)
+    context.add_output_metadata({"found": len(done.found), "still_waiting": done.waiting, "given_up": len(done.given_up)})
+    if done.failures:
+        reasons = "\n".join(f"{account}: {reason}" for account, reason in done.failures.items())
+        raise dg.Failure(f"{len(done.found)} public ids found; some accounts could not be asked\n{reasons}", allow_retries=False)
+
+
+@dg.job(tags={STAGE: "analytics"}, description="Finds the public ids of posts that a platform named only after it published them.")
+def late_ids_job() -> None:
+    """One op."""
+    ask_for_late_ids()
+
+
+@dg.sensor(
+    job_name=late_ids_job.name,
+    minimum_interval_seconds=SECONDS,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Starts late_ids_job when a post without a public id is due to be asked for.",
+)
+def late_ids_sensor(context: dg.SensorEvaluationContext, workshop: dg.ResourceParam[Workshop]) -> dg.RunRequest | dg.SkipReason:
+    """One query when there are none; never a second run beside the first."""
+    sandbox = workshop.endpoints.sandboxed(str(Platform.TIKTOK))
+    if not LateIdTable(workshop.engine).due(sandbox=sandbox, most=1):
+        return dg.SkipReason("no public id is due to be asked for")
+    if context.instance.get_runs(dg.RunsFilter(job_name=late_ids_job.name, statuses=OPEN), limit=1):
+        return dg.SkipReason("the last round has not ended")
+    return dg.RunRequest()
