@@ -131,6 +131,8 @@ def show(
         out.print(_stages_table(stages))
         if "script" in done:
             out.print(_script_panel(done["script"]["script"]))
+        for line in _taken_out(done):
+            out.print(line, style="yellow", soft_wrap=True)
         for line in _outputs(workshop.shelf, done):
             out.print(line, soft_wrap=True)
         if retired:
@@ -175,6 +177,15 @@ def _script_panel(script: Mapping[str, Any]) -> Panel:
     tags = f"[dim]{plain(' '.join(script['hashtags']))}[/]"
     lines = [f"[italic]{plain(script['hook'])}[/]", *scenes, plain(script["caption"]), tags]
     return Panel("\n".join(lines), title=plain(script["title"]), title_align="left")
+
+
+def _taken_out(done: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """What a person who approves should know: what of the script is not in the video as it was written."""
+    labels = (("script", "removed", "removed from the script"), ("voiceover", "unspoken", "shown but not spoken"))
+    for stage, field, label in labels:
+        parts = done.get(stage, {}).get(field)
+        if parts:
+            yield f"{label}: {plain(', '.join(parts))}"
 
 
 def _outputs(shelf: Shelf, done: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:

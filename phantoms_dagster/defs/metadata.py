@@ -50,6 +50,7 @@ def of_output(output: StageOutput, shelf: Shelf) -> dict[str, Any]:
                 "voice": output.voice,
                 "sentences": dg.MetadataValue.md(lines),
                 "file": _place(output.audio, shelf),
+                **({"not_spoken": ", ".join(output.unspoken)} if output.unspoken else {}),
             }
         case RenderedVideoOutput():
             still = shelf.bytes_of(output.thumbnail)
@@ -99,6 +100,7 @@ def _script(output: ScriptOutput) -> dict[str, Any]:
         "model": output.model,
         "tokens": output.input_tokens + output.output_tokens,
         "sandbox": output.sandbox,
+        **({"removed": "\n".join(output.removed)} if output.removed else {}),
     }
 
 

@@ -209,24 +209,29 @@ class Probe(Value):
 
 
 class ScriptOutput(Value):
-    """What `script` makes."""
+    """What `script` makes. `removed` is what was taken out of the model's answer, such as `scene 2: **`."""
 
     kind: Literal["script"] = "script"
     script: Script
     model: str
+    removed: tuple[str, ...] = ()
     sandbox: bool = False
     input_tokens: int = 0
     output_tokens: int = 0
 
 
 class VoiceoverOutput(Value):
-    """What `voiceover` makes: 16-bit PCM sound in a WAV file and when each sentence is spoken."""
+    """What `voiceover` makes: 16-bit PCM sound in a WAV file and when each sentence is spoken.
+
+    `unspoken` are the sentences and words that the voice has no sound for. They are shown and not heard.
+    """
 
     kind: Literal["voiceover"] = "voiceover"
     audio: MediaFile
     seconds: float
     sentences: tuple[Sentence, ...]
     voice: str
+    unspoken: tuple[str, ...] = ()
 
 
 class PostWords(Value):

@@ -67,7 +67,10 @@ class Attempt(Protocol):
 
 @dataclass(frozen=True)
 class WrittenScript:
-    """A script and what it took. `cost` is in US dollars; `sandbox` says that no real model wrote it."""
+    """A script and what it took. `cost` is in US dollars; `sandbox` says that no real model wrote it.
+
+    `removed` is what was taken out of the model's answer.
+    """
 
     script: Script
     model: str
@@ -76,6 +79,7 @@ class WrittenScript:
     output_tokens: int
     cost: Decimal
     sandbox: bool
+    removed: tuple[str, ...] = ()
 
 
 class ScriptWriter(Protocol):

@@ -15,6 +15,7 @@ from pydantic import BeforeValidator
 # apart), and the two joiners that shape letters in Persian and in the Indic scripts.
 WORD_CHARACTER = r"[\p{L}\p{M}\p{N}_\u200c\u200d]"
 
+_SPEAKABLE = regex.compile(r"[\p{L}\p{N}]")
 _GRAPHEME = regex.compile(r"\X")
 
 
@@ -49,6 +50,11 @@ def cut(text: str, limit: int, *, ending: str = "…") -> str:
         kept.append(part)
         room -= len(part)
     return "".join(kept).rstrip() + ending
+
+
+def speakable(text: str) -> bool:
+    """Whether there is anything to say: a letter of any script or a number. `¿?` and emoji are no words."""
+    return _SPEAKABLE.search(text) is not None
 
 
 def has_word(text: str, word: str) -> bool:

@@ -9,10 +9,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from phantoms_dagster.domain.markup import one_line
 from phantoms_dagster.domain.models import Palette, Sentence
+from phantoms_dagster.domain.text import speakable
 from phantoms_dagster.media import ass, layout
 from phantoms_dagster.media.fonts import Fonts
-from phantoms_dagster.media.text import plain_text
 
 CENTRE_Y = 1100
 STYLE = "Caption"
@@ -38,7 +39,7 @@ class TimedWord:
 
 def timed_words(sentence: Sentence) -> tuple[TimedWord, ...]:
     """The words of a sentence share its time by how long they take to say. First start and last end are the sentence's own."""
-    words = [piece for word in plain_text(sentence.text).split() for piece in _pieces(word)]
+    words = [piece for word in one_line(sentence.text).split() for piece in _pieces(word)]
     weights = [_weight(word, last=i == len(words) - 1) for i, word in enumerate(words)]
     total, done = sum(weights), 0.0
     borders = [sentence.start]
@@ -130,6 +131,8 @@ def _badness(group: Sequence[TimedWord], fonts: Fonts) -> float:
 
 def _weight(word: str, *, last: bool) -> float:
     """How long a word takes, in syllables: its vowel groups, its digits (spoken one by one or longer), a pause behind it."""
+    if not speakable(word):
+        return 0.4  # an emoji is seen and not heard
     digits = sum(c.isdigit() for c in word)
     syllables = len(_VOWELS.findall(word)) + 1.3 * digits
     if word.isupper() and 1 < len(word) <= 4:

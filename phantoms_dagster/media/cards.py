@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from phantoms_dagster.domain.markup import one_line
 from phantoms_dagster.domain.models import Palette
 from phantoms_dagster.domain.ports import RenderJob
 from phantoms_dagster.media import ass, layout
 from phantoms_dagster.media.ass import Event
 from phantoms_dagster.media.captions import OUTLINE, STYLE, caption_events
 from phantoms_dagster.media.fonts import Fonts
-from phantoms_dagster.media.text import plain_text
 
 _NAME_Y = 278
 _PROGRESS_Y, _PROGRESS_HEIGHT, _PROGRESS_GAP = 346, 10, 12
@@ -72,7 +72,7 @@ def shadow(palette: Palette) -> str:
 def _header(job: RenderJob, stretches: Sequence[Part], fonts: Fonts) -> list[Event]:
     """The channel's name and, below it, one bar per part that fills as time goes by."""
     palette, end = job.palette, job.seconds
-    name = plain_text(job.channel_title)
+    name = one_line(job.channel_title)
     set_in = layout.fit(
         name.split() or ["·"], fonts.for_text(name), width=ass.SAFE_WIDTH - 40, largest=36, smallest=20, most_lines=1
     )
@@ -99,7 +99,7 @@ def _title(job: RenderJob, part: Part, fonts: Fonts) -> list[Event]:
     is_hook = part.scene < 0
     if not is_hook and part.scene >= len(job.scene_titles):
         return []
-    words = plain_text(job.title if is_hook else job.scene_titles[part.scene]).upper().split()
+    words = one_line(job.title if is_hook else job.scene_titles[part.scene]).upper().split()
     if not words:
         return []
     largest, smallest, most_lines = (156, 84, 4) if is_hook else (118, 72, 3)

@@ -18,12 +18,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import regex
 from numpy.typing import NDArray
 
 from phantoms_dagster.domain.errors import Permanent, Transient
+from phantoms_dagster.domain.markup import one_line
 from phantoms_dagster.domain.models import Channel, Script, Sentence, VoiceoverOutput
 from phantoms_dagster.domain.ports import MediaStore
-from phantoms_dagster.media.text import plain_text
+from phantoms_dagster.domain.sentences import split
+from phantoms_dagster.domain.text import speakable
 
 if TYPE_CHECKING:
     from hibari import Hibari
@@ -38,6 +41,11 @@ _SEED = 7
 _AUDIBLE = 0.008  # of full scale: the model leaves 0.3 s of near silence before and 0.5 s behind each sentence
 _KEEP_BEFORE, _KEEP_BEHIND, _FADE = int(0.03 * RATE), int(0.09 * RATE), int(0.008 * RATE)
 
+# How long a sentence without sound is on the screen: time to read it.
+SILENT_SECONDS, SILENT_SECONDS_A_LETTER, SILENT_SECONDS_AT_MOST = 0.8, 0.06, 4.0
+_OTHER_SCRIPT = regex.compile(r"[\p{L}--\p{Latin}]", regex.V1)
+_NO_SOUND = " .,;:!?…—-\"'()“”‘’"  # noqa: RUF001  quotes of all kinds
+
 Sound = NDArray[np.float32]
 
 
@@ -46,6 +54,7 @@ class _Spoken:
     scene: int
     text: str
     sound: Sound
+    heard: bool
 
 
 class NeuralVoice:
@@ -68,14 +77,14 @@ class NeuralVoice:
         try:
             path = folder / "voiceover.wav"
             try:
-                future = _thread(os.getpid()).submit(_speak, script, name, path, stopped)
-                seconds, sentences = await asyncio.wrap_future(future)
+                future = _thread(os.getpid()).submit(_speak, script, channel.language, name, path, stopped)
+                seconds, sentences, unspoken = await asyncio.wrap_future(future)
             finally:
                 stopped.set()  # cancelled: the thread ends with its current sentence
             audio = await self._store.add(path)
         finally:
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
-        return VoiceoverOutput(audio=audio, seconds=seconds, sentences=sentences, voice=f"hibari/{name}")
+        return VoiceoverOutput(audio=audio, seconds=seconds, sentences=sentences, voice=f"hibari/{name}", unspoken=unspoken)
 
 
 def voices() -> list[str]:
@@ -114,16 +123,26 @@ def _thread(_process: int) -> ThreadPoolExecutor:
 def _model(name: str) -> Hibari:
     from hibari import Hibari  # noqa: PLC0415 - see `voices`
 
+    class WholeSentences(Hibari):
+        """Speaks each sentence as we cut it: its own rules would pause in the middle of "No. 5"."""
+
+        @staticmethod
+        def split_sentences(text: str) -> list[str]:
+            return [text]
+
     try:
-        return Hibari(voice=name)
+        return WholeSentences(voice=name)
     except RuntimeError as error:  # what hibari raises when a download fails
         raise Transient(f"the voice {name!r} is not here: {error}", provider=NeuralVoice.provider, code="download") from error
 
 
-def _speak(script: Script, name: str, path: Path, stopped: threading.Event) -> tuple[float, tuple[Sentence, ...]]:
-    """Write the sound; its length in seconds and its sentences. Runs in the voice's thread."""
-    spoken = list(_sentences(script, _model(name), stopped))
-    if not spoken:
+def _speak(
+    script: Script, language: str, name: str, path: Path, stopped: threading.Event
+) -> tuple[float, tuple[Sentence, ...], tuple[str, ...]]:
+    """Write the sound; its length in seconds, its sentences and what is not heard. Runs in the voice's thread."""
+    model = _model(name)
+    spoken = list(_sentences(script, language, model, stopped))
+    if not any(part.heard for part in spoken):
         raise Permanent("the script has no word that can be spoken", provider=NeuralVoice.provider, code="nothing to say")
     pieces, sentences = [_silence(LEAD_IN_SECONDS)], []
     at = len(pieces[0])
@@ -144,19 +163,36 @@ def _speak(script: Script, name: str, path: Path, stopped: threading.Event) -> t
         file.setsampwidth(2)
         file.setframerate(RATE)
         file.writeframes((np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes())
-    return len(samples) / RATE, tuple(sentences)
+    unspoken = [missing for part in spoken for missing in _missing(part, model)]
+    return len(samples) / RATE, tuple(sentences), tuple(dict.fromkeys(unspoken))
 
 
-def _sentences(script: Script, model: Hibari, stopped: threading.Event) -> Iterator[_Spoken]:
-    """Each sentence with its sound. What has no sound (a lone emoji) is left out."""
+def _sentences(script: Script, language: str, model: Hibari, stopped: threading.Event) -> Iterator[_Spoken]:
+    """Each sentence with its sound. One that the voice has no sound for is shown in silence: nothing of a script vanishes."""
     texts = [(-1, script.hook), *((i, scene.narration) for i, scene in enumerate(script.scenes))]
     for scene, text in texts:
-        for sentence in model.split_sentences(plain_text(text)):
+        for sentence in split(one_line(text), language):
             if stopped.is_set():
                 return
-            sound = _trimmed(model(sentence, seed=_SEED))
-            if len(sound):
-                yield _Spoken(scene, sentence, sound)
+            sound = _trimmed(model(_read_aloud(sentence), seed=_SEED)) if speakable(sentence) else _silence(0)
+            heard = len(sound) > 0
+            shown = SILENT_SECONDS + SILENT_SECONDS_A_LETTER * len(sentence)
+            yield _Spoken(scene, sentence, sound if heard else _silence(min(shown, SILENT_SECONDS_AT_MOST)), heard)
+
+
+def _read_aloud(sentence: str) -> str:
+    """The sentence as the voice should read it: an asterisk between numbers is "times"."""
+    return regex.sub(r"(?<=\p{N})\s*[*×]\s*(?=\p{N})", " times ", sentence)  # noqa: RUF001  the sign of multiplication
+
+
+def _missing(part: _Spoken, model: Hibari) -> Iterator[str]:
+    """The whole sentence when it is silent, else its words in other scripts that the voice passes over."""
+    if not part.heard:
+        yield part.text
+        return
+    for word in part.text.split():
+        if _OTHER_SCRIPT.search(word) and not model.g2p(word).strip(_NO_SOUND):
+            yield word
 
 
 def _trimmed(sound: Sound) -> Sound:

@@ -22,6 +22,7 @@ class WriteScript:
         output = ScriptOutput(
             script=written.script,
             model=written.model,
+            removed=written.removed,
             sandbox=written.sandbox,
             input_tokens=written.input_tokens,
             output_tokens=written.output_tokens,

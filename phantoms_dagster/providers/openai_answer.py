@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from decimal import Decimal
 from typing import Any
 
 from pydantic import ValidationError
 
+from phantoms_dagster.domain import markup
 from phantoms_dagster.domain.errors import Evidence, Rejected, Transient
 from phantoms_dagster.domain.hashtags import Hashtag, repaired, unique
 from phantoms_dagster.domain.models import Channel, Script
-from phantoms_dagster.domain.text import nfc
+from phantoms_dagster.domain.text import speakable
 from phantoms_dagster.domain.values import JsonObject
 from phantoms_dagster.providers import http
 from phantoms_dagster.providers.openai_errors import PROVIDER
@@ -29,17 +30,15 @@ SHORTEST, LONGEST = 0.5, 1.6
 _UNSPACED = frozenset({"zh", "ja", "th", "lo", "km", "my"})
 
 _FENCE = re.compile(r"^\s*```(?:json)?\s*(.*?)\s*```\s*$", re.DOTALL)
-_LINK = re.compile(r"!?\[([^\]]*)\]\([^)]*\)")
-_URL = re.compile(r"<?(?:https?://|www\.)[^\s<>]+>?", re.IGNORECASE)
-_DIRECTION = re.compile(r"\[[^\]]*\]")
-_LINE_MARK = re.compile(r"^\s*(?:#{1,6}\s+|>\s+|[-*+\u2022]\s+)", re.MULTILINE)
-_EMPHASIS = re.compile(r"(\*{1,3}|~~|`{1,3})(?=\S)(.+?)(?<=\S)\1", re.DOTALL)
-_UNDERSCORES = re.compile(r"(?<!\w)(_{1,3})(?=\S)(.+?)(?<=\S)\1(?!\w)", re.DOTALL)
-_EMOJI = re.compile(r"[\U0001F000-\U0001FAFF\u2600-\u27BF\u2B00-\u2BFF\uFE0F\u200D\u20E3]")
 
 
 def read(body: JsonObject, channel: Channel) -> Script:
-    """The script in a raw answer.
+    """The script in a raw answer; see `examined`."""
+    return examined(body, channel)[0]
+
+
+def examined(body: JsonObject, channel: Channel) -> tuple[Script, tuple[str, ...]]:
+    """The script in a raw answer, and what was taken out of it as markup, each with its place.
 
     Raises Rejected (refusal, content filter, banned words: a person must look) or Transient (cut short, no choice, no
     JSON, not a script: another try may do better; it costs an attempt).
@@ -52,18 +51,25 @@ def read(body: JsonObject, channel: Channel) -> Script:
         raise _malformed("no JSON", content) from error
     if not isinstance(raw, dict):
         raise _malformed("no JSON object", content)
+    removed: list[str] = []
     try:
-        script = Script.model_validate(_cleaned(raw, channel))
+        script = Script.model_validate(_cleaned(raw, channel, removed))
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:5])
         raise _malformed(wrong, content) from error
     _check_length(script, channel, content)
+    for place, text in [
+        ("hook", script.hook),
+        *((f"scene {n}", scene.narration) for n, scene in enumerate(script.scenes, start=1)),
+    ]:
+        if not speakable(text):
+            raise _malformed(f"{place}: {text!r} has no word that can be spoken", content)
     words = [*(part for scene in script.scenes for part in (scene.narration, scene.on_screen_text)), script.title, script.caption]
     banned = channel.banned_in(" \n ".join([script.hook, *words, *script.hashtags]))
     if banned:
         message = f"the script uses words that {channel.name} bans: {', '.join(banned)}"
         raise Rejected(message, provider=PROVIDER, code="banned_words", evidence=_evidence(content))
-    return script
+    return script, tuple(removed)
 
 
 def usage(body: JsonObject) -> tuple[int, int]:
@@ -85,15 +91,6 @@ def cost(body: JsonObject, *, input_usd_per_million: float, output_usd_per_milli
 def normalised(hashtags: Iterable[str]) -> tuple[Hashtag, ...]:
     """What the model meant as hashtags, each once whatever its case, at most 15."""
     return unique(tag for written in hashtags for tag in repaired(written))[:MAX_HASHTAGS]
-
-
-def spoken(text: str) -> str:
-    """The text as it can be read aloud or shown: one line without markdown, web addresses, emoji and [directions]."""
-    text = _URL.sub(" ", _LINK.sub(r"\1", nfc(text)))
-    text = _LINE_MARK.sub("", _DIRECTION.sub(" ", text))
-    text = _UNDERSCORES.sub(r"\2", _EMPHASIS.sub(r"\2", text))
-    text = " ".join(_EMOJI.sub(" ", text).split())
-    return re.sub(r"\s+([.,;:!?])", r"\1", text)
 
 
 def _content(body: JsonObject) -> str:
@@ -118,22 +115,34 @@ def _content(body: JsonObject) -> str:
     return content
 
 
-def _cleaned(raw: dict[str, Any], channel: Channel) -> dict[str, Any]:
+def _cleaned(raw: dict[str, Any], channel: Channel, removed: list[str]) -> dict[str, Any]:
     """The answer with its texts cleaned; whatever has the wrong shape is left for the model's validation to name."""
     clean = dict(raw)
-    for name in ("hook", "title"):
-        if isinstance(raw.get(name), str):
-            clean[name] = spoken(raw[name])
-    if isinstance(raw.get("caption"), str):
-        clean["caption"] = nfc(raw["caption"]).strip()
+
+    def cleaned(place: str, value: Any, how: Callable[[str], markup.Plain]) -> Any:
+        if not isinstance(value, str):
+            return value
+        left = how(value)
+        removed.extend(f"{place}: {part}" for part in left.removed)
+        return left.text
+
+    for name, how in (("hook", markup.spoken), ("title", markup.plain), ("caption", markup.posted)):
+        if name in raw:
+            clean[name] = cleaned(name, raw[name], how)
     if isinstance(raw.get("scenes"), list):
         clean["scenes"] = [
-            {k: spoken(v) if isinstance(v, str) else v for k, v in scene.items()} if isinstance(scene, dict) else scene
-            for scene in raw["scenes"]
+            {
+                key: cleaned(f"scene {number}", value, markup.spoken if key == "narration" else markup.plain)
+                for key, value in scene.items()
+            }
+            if isinstance(scene, dict)
+            else scene
+            for number, scene in enumerate(raw["scenes"], start=1)
         ]
     tags = raw.get("hashtags")
     if isinstance(tags, list) and all(isinstance(tag, str) for tag in tags):
         clean["hashtags"] = normalised([*channel.hashtags, *tags])
+        removed.extend(f"hashtags: {markup.one_line(tag)[:60]!r} has no word" for tag in tags if not repaired(tag))
     return clean
 
 

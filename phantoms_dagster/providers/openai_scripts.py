@@ -86,11 +86,12 @@ class OpenAIScriptWriter:
         if body is None:
             body = await self._found_again(attempt) or await self._answer(brief, channel, attempt)
             await attempt.received(body, provider_ref=_reference(body), cost=self._cost(body))
-        script = openai_answer.read(body, channel)
+        script, removed = openai_answer.examined(body, channel)
         tokens_in, tokens_out = openai_answer.usage(body)
         model = body.get("model")
         return WrittenScript(
             script=script,
+            removed=removed,
             model=model if isinstance(model, str) and model else self._model,
             provider_ref=_reference(body),
             input_tokens=tokens_in,

@@ -16,6 +16,7 @@ from typing import Any
 import regex
 
 from phantoms_dagster.domain.hashtags import repaired, unique
+from phantoms_dagster.domain.markup import spoken
 from phantoms_dagster.domain.text import WORD_CHARACTER
 
 NOTICE = "Written by the Phantoms sandbox, not by a language model."
@@ -25,10 +26,7 @@ DEFAULT_WORDS = 72
 MIN_WORDS, MAX_WORDS = 36, 136
 MAX_UNIT_CHARACTERS = 240
 
-_LINK = re.compile(r"!?\[([^\]]*)\]\([^)]*\)")
-_URL = re.compile(r"(?:https?://|www\.)\S+", re.IGNORECASE)
-_BULLET = re.compile(r"^\s*(?:[-*+]|#{1,6}|>)\s+", re.MULTILINE)
-_UNSPEAKABLE = re.compile(r"[*_`~|<>{}\[\]\\^#]|[\U0001F000-\U0001FAFF\u2190-\u21FF\u2300-\u2BFF\uFE0F\u200D]")
+_EMOJI = re.compile(r"[\U0001F000-\U0001FAFF\uFE0F\u200D]")
 _WIDE = re.compile(r"[\u2E80-\u9FFF\uAC00-\uD7AF\uF900-\uFAFF]")
 _STOPWORDS = frozenset(
     re.findall(
@@ -95,10 +93,8 @@ _ASIDES = tuple(_Unit(spoken, shown) for spoken, shown in _LINES)
 
 
 def speakable(text: str) -> str:
-    """The text as plain words on one line: no markdown, no addresses, no emoji."""
-    text = _BULLET.sub("", _LINK.sub(r"\1", text))
-    text = _UNSPEAKABLE.sub(" ", _URL.sub(" ", text)).replace("&", " and ")
-    return re.sub(r"\s+([.,;:!?])", r"\1", " ".join(text.split()))
+    """The text as plain words on one line: no markdown, no addresses, no emoji, as the instructions ask."""
+    return re.sub(r"\s+([.,;:!?])", r"\1", " ".join(_EMOJI.sub(" ", spoken(text).text).split()))
 
 
 def compose(brief: Mapping[str, Any], *, seed: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from aiohttp.test_utils import TestServer
 from phantoms_dagster.domain.errors import InvalidInput, NotYet, Permanent, Rejected, Throttled, Transient, Unknown
 from phantoms_dagster.domain.models import Brief, Channel, Platform
 from phantoms_dagster.domain.values import JsonObject
-from phantoms_dagster.providers.openai_answer import cost, normalised, read, spoken, usage
+from phantoms_dagster.providers.openai_answer import cost, examined, normalised, read, usage
 from phantoms_dagster.providers.openai_prompt import SCRIPT_SCHEMA
 from phantoms_dagster.providers.openai_scripts import DOUBTS_KEPT, OpenAIScriptWriter
 from phantoms_dagster.sandbox import openai as stand_in
@@ -481,20 +481,28 @@ def test_a_script_in_a_code_fence_is_read() -> None:
     assert read(completion(f"```json\n{json.dumps(raw_script())}\n```"), CHANNEL).title == "Three hearts"
 
 
-@pytest.mark.parametrize(
-    ("text", "clean"),
-    [
-        ("**Bold** and _italic_ and `code`.", "Bold and italic and code."),
-        ("See [the study](https://x.example/a) now.", "See the study now."),
-        ("Go to https://x.example/a?b=1 today.", "Go to today."),
-        ("# Heading\n- first\n- second", "Heading first second"),
-        ("Three hearts \U0001f419 beat.", "Three hearts beat."),
-        ("[pause] Listen.", "Listen."),
-        ("a snake_case_name, 5 * 3 * 2 and 50% off", "a snake_case_name, 5 * 3 * 2 and 50% off"),
-    ],
-)
-def test_narration_is_made_speakable(text: str, clean: str) -> None:
-    assert spoken(text) == clean
+def test_markup_of_the_answer_is_removed_and_told_with_its_place() -> None:
+    scene = {"narration": "In **cold** water, 5*4*3*2*1 = 120 [1]. See https://x.example/a", "on_screen_text": "x.example \u2605"}
+    raw = raw_script(caption="Read **more**:\n- [here](https://x.example/b) 2*x and 3*y", hashtags=["#sea", "#\U0001f419"])
+    raw["scenes"][0] = scene
+    script, removed = examined(completion(json.dumps(raw)), CHANNEL)
+    assert script.scenes[0].narration == "In cold water, 5*4*3*2*1 = 120 [1]. See"
+    assert script.scenes[0].on_screen_text == "x.example \u2605"
+    assert script.caption == "Read more:\n- https://x.example/b here 2*x and 3*y"
+    assert removed == (
+        *("caption: **", "scene 1: **", "scene 1: https://x.example/a"),
+        "hashtags: '#\U0001f419' has no word",
+    )
+
+
+@pytest.mark.parametrize("hook", ["\U0001f419\U0001f419", "¿?"])
+def test_a_hook_without_a_word_is_asked_for_again_by_its_name(hook: str) -> None:
+    with pytest.raises(Transient, match=r"hook: .* has no word that can be spoken"):
+        read(completion(json.dumps(raw_script(hook=hook))), CHANNEL)
+
+
+def test_a_number_alone_is_a_hook() -> None:
+    assert read(completion(json.dumps(raw_script(hook="1984!"))), CHANNEL).hook == "1984!"
 
 
 def test_hashtags_are_made_words_each_once_and_the_channels_come_first() -> None:

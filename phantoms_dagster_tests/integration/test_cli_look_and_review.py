@@ -177,3 +177,13 @@ def test_a_reviewer_without_a_name_on_this_machine_is_a_number(database: Engine,
     assert phantoms("approve", key).exit_code == 0
     with database.connect() as connection:
         assert str(connection.execute(text("SELECT reviewer FROM phantoms.approvals")).scalar()).startswith("uid ")
+
+
+def test_show_says_what_of_the_script_was_removed_and_what_is_shown_but_not_spoken(database: Engine) -> None:
+    key = rendered(database, "Honey")
+    removed = ["scene 1: **", "hook: [pause]"]
+    put(database, key, "script", "done", {"kind": "script", "script": SCRIPT, "model": "m", "removed": removed})
+    put(database, key, "voiceover", "done", {"kind": "voiceover", "unspoken": ["水"]})
+    shown = phantoms("show", key).stdout
+    assert "removed from the script: scene 1: **, hook: [pause]" in shown
+    assert "shown but not spoken: 水" in shown

@@ -28,7 +28,7 @@ from phantoms_dagster.media.voice import NeuralVoice
 
 CHANNEL = Channel(name="ocean", title="Ocean {Facts}", brand_voice="calm", accounts={Platform.YOUTUBE: "a"})
 SCRIPT = Script(
-    hook="**Three hearts!** Really.",
+    hook="Three hearts! Really.",
     scenes=(Scene(narration="Two of them stop. 🎉", on_screen_text="Two \\N stop"),),
     title="Octopus hearts",
     caption="c",
@@ -92,7 +92,7 @@ def _ffmpeg_children(parent: int | None = None) -> list[str]:
 async def test_each_sentence_is_heard_exactly_between_its_start_and_end(made: Made) -> None:
     samples, rate = waveform.read_wav(made.job.audio)
     sentences = made.voiceover.sentences
-    assert [(s.scene, s.text) for s in sentences] == [(-1, "Three hearts!"), (-1, "Really."), (0, "Two of them stop.")]
+    assert [(s.scene, s.text) for s in sentences] == [(-1, "Three hearts!"), (-1, "Really."), (0, "Two of them stop. 🎉")]
     assert made.voiceover.seconds == len(samples) / rate
     silent = np.ones(len(samples), dtype=bool)
     for sentence in sentences:
@@ -124,6 +124,26 @@ async def test_the_event_loop_stays_free_while_the_voice_speaks(made: Made) -> N
 async def test_a_voice_that_does_not_exist_is_refused_with_what_there_is(made: Made, change: dict[str, str], words: str) -> None:
     with pytest.raises(Permanent, match=words):
         await NeuralVoice(made.store).speak(SCRIPT, CHANNEL.model_copy(update=change))
+
+
+async def test_a_sentence_is_spoken_whole_and_one_without_sound_is_shown_in_silence_and_named(made: Made) -> None:
+    narration = "He met No. 5 in the U.S. Army. 水。 The word 水 means water. 5*4 = 20."
+    script = SCRIPT.model_copy(update={"hook": "1984!", "scenes": (Scene(narration=narration, on_screen_text="x"),)})
+    voiceover = await NeuralVoice(made.store).speak(script, CHANNEL)
+    texts = [sentence.text for sentence in voiceover.sentences]
+    assert texts == ["1984!", "He met No. 5 in the U.S. Army.", "水。", "The word 水 means water.", "5*4 = 20."]
+    assert voiceover.unspoken == ("水。", "水")
+    samples, rate = waveform.read_wav(await made.store.local(voiceover.audio))
+    hook, _, silent, *_ = voiceover.sentences
+    assert np.abs(samples[round(hook.start * rate) : round(hook.end * rate)]).max() > 0.1, "a number is spoken"
+    assert silent.end - silent.start > 0.5
+    assert not samples[round(silent.start * rate) : round(silent.end * rate)].any()
+
+
+async def test_a_hook_without_a_word_is_shown_in_silence_and_named(made: Made) -> None:
+    voiceover = await NeuralVoice(made.store).speak(SCRIPT.model_copy(update={"hook": "🐙🐙"}), CHANNEL)
+    assert (voiceover.sentences[0].scene, voiceover.sentences[0].text) == (-1, "🐙🐙")
+    assert voiceover.unspoken == ("🐙🐙",)
 
 
 async def test_a_script_without_a_word_is_refused(made: Made) -> None:

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from phantoms_dagster.domain.markup import one_line
 from phantoms_dagster.domain.models import Palette, Sentence
 from phantoms_dagster.media import ass, captions, layout
 from phantoms_dagster.media.fonts import Fonts, load_fonts
-from phantoms_dagster.media.text import plain_text
 
 _DIALOGUE = re.compile(r"^Dialogue: \d+,(?P<start>[\d:.]+),(?P<end>[\d:.]+),\w+,,0,0,0,,(?P<text>.*)$")
 WORDS = st.lists(
@@ -26,36 +26,19 @@ def fonts(tmp_path_factory: pytest.TempPathFactory) -> Fonts:
     return load_fonts(tmp_path_factory.mktemp("fonts"))
 
 
-@pytest.mark.parametrize(
-    ("written", "shown"),
-    [
-        ("**Bold** and _slanted_ and `code`", "Bold and slanted and code"),
-        ("# A heading\n- one\n* two", "A heading one two"),
-        ("see [the paper](https://example.org/a_b) now", "see the paper now"),
-        ("***both*** ~~gone~~ **_nested_**", "both gone nested"),
-        ("snake_case stays, 2*3*4 too, and 5 < 6", "snake_case stays, 2*3*4 too, and 5 < 6"),
-        ("```python\nx\n```", "x"),
-        ("a\u00adb\u200bc\ufeff", "abc"),
-        ("<b>big</b>", "big"),
-    ],
-)
-def test_markdown_is_neither_spoken_nor_shown(written: str, shown: str) -> None:
-    assert plain_text(written) == shown
-
-
 @settings(max_examples=150, deadline=None)
 @given(WORDS, st.floats(0, 500), st.floats(0.2, 20))
 def test_words_fill_their_sentence_without_gap_or_overlap(words: list[str], start: float, length: float) -> None:
     sentence = Sentence(text=" ".join(words), scene=0, start=start, end=start + length)
     timed = captions.timed_words(sentence)
     if not timed:
-        assert plain_text(sentence.text) == ""
+        assert one_line(sentence.text) == ""
         return
     assert timed[0].start == sentence.start
     assert timed[-1].end == sentence.end
     assert all(a.end == b.start for a, b in itertools.pairwise(timed))
     assert all(word.end > word.start for word in timed)
-    assert "".join(word.text for word in timed) == plain_text(sentence.text).replace(" ", "")
+    assert "".join(word.text for word in timed) == one_line(sentence.text).replace(" ", "")
 
 
 def test_a_long_word_takes_longer_than_a_short_one_and_a_comma_makes_a_pause() -> None:
