@@ -212,7 +212,7 @@ def _outcome(running: Running, workshop: Workshop, keys: list[str]) -> Outcome:
                 problems.append(f"{key}: the sandbox counts {times} posts on {post['platform']}")
     if sum(posted.values()) != expected:
         problems.append(f"the sandbox counts {sum(posted.values())} posts where {expected} are known")
-    performance = workshop.results().table("video_performance")
+    performance = workshop.performance().table("video_performance")
     if len(performance) != len([v for v in videos if v["posts"]]):
         problems.append(f"video_performance has {len(performance)} rows for {len(videos)} videos")
     totals = {

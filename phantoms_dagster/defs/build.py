@@ -9,7 +9,14 @@ import dagster as dg
 
 from phantoms_dagster.defs.alerts import alert_sensor, daily_summary_job, make_daily_summary_schedule
 from phantoms_dagster.defs.assets.approval import approval
-from phantoms_dagster.defs.assets.performance import hook_performance, platform_performance, post_metrics, video_performance
+from phantoms_dagster.defs.assets.performance import (
+    hook_performance,
+    platform_performance,
+    post_metrics,
+    thinning_job,
+    thinning_schedule,
+    video_performance,
+)
 from phantoms_dagster.defs.assets.posts import posts
 from phantoms_dagster.defs.assets.rendered_video import rendered_video
 from phantoms_dagster.defs.assets.script import script
@@ -41,8 +48,21 @@ def build_definitions(*, resource_overrides: Mapping[str, Any] | None = None) ->
             hook_performance,
         ],
         asset_checks=checks,
-        jobs=[*stage_jobs.values(), *chain_jobs.values(), analytics_job, daily_summary_job, retirement_job, late_ids_job],
-        schedules=[analytics_schedule, make_daily_summary_schedule(local_zone()), make_retirement_schedule(local_zone())],
+        jobs=[
+            *stage_jobs.values(),
+            *chain_jobs.values(),
+            analytics_job,
+            daily_summary_job,
+            retirement_job,
+            late_ids_job,
+            thinning_job,
+        ],
+        schedules=[
+            analytics_schedule,
+            thinning_schedule,
+            make_daily_summary_schedule(local_zone()),
+            make_retirement_schedule(local_zone()),
+        ],
         sensors=[intake_sensor, advance_sensor, release_sensor, alert_sensor, dead_letters_sensor, revival_sensor, late_ids_sensor],
         resources={"workshop": workshop_resource, **(resource_overrides or {})},
         # One process a run: a process for each step would cost seven CPU-seconds each for imports alone.

@@ -5,7 +5,7 @@ Every method may raise the `ProviderError`s of `domain.errors` and nothing else 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -312,14 +312,31 @@ class Metrics:
     watch_seconds: float | None = None
 
 
+@dataclass(frozen=True)
+class ReadPage:
+    """What one call of a reader brought: numbers, ids that the platform does not know any more, and why others failed, by id.
+
+    An id in none of them was not asked about. `unsupported`: metrics that the account turned out not to have.
+    """
+
+    metrics: tuple[Metrics, ...] = ()
+    gone: tuple[str, ...] = ()
+    failed: Mapping[str, str] = field(default_factory=dict)
+    unsupported: frozenset[str] = frozenset()
+
+
 class MetricsReader(Protocol):
     """Reads results back."""
 
     provider: str
     platform: Platform
 
-    async def read(self, account: str, remote_ids: Sequence[str]) -> list[Metrics]:
-        """The metrics of those posts; posts that the platform no longer knows are absent."""
+    def pages(self, account: str, remote_ids: Sequence[str], *, without: Collection[str] = ()) -> AsyncIterator[ReadPage]:
+        """What the platform says of those posts, page by page as it says it.
+
+        `without`: metrics that this account is known not to have, which are not asked for. An error that concerns the whole
+        account is raised after the pages that were read before it.
+        """
         ...
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Literal, Protocol, TypeVar
 
@@ -284,10 +284,12 @@ class Waiting(Protocol):
 
 @dataclass(frozen=True)
 class PublishedRow:
-    """A published post, for reading its results back."""
+    """A published post, for reading its results back. `age`: since it was published. `gone`: the platform did not know it last."""
 
     post_id: int
     video_key: str
     platform: Platform
     account: str
     remote_id: str
+    age: timedelta = timedelta(0)
+    gone: bool = False

@@ -1,106 +1,114 @@
-"""Results: reading metrics of posts back, and making performance tables of their snapshots."""
+"""Reading results back: every account by itself, what was read handed on at once, and what came of it said for each account."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-import pandas as pd
-
-from phantoms_dagster.domain.errors import PhantomsError
+from phantoms_dagster.domain.errors import NotYet, PhantomsError
 from phantoms_dagster.domain.models import Platform
-from phantoms_dagster.domain.ports import Metrics, MetricsReader
+from phantoms_dagster.domain.ports import MetricsReader, ReadPage
+from phantoms_dagster.domain.readback import FAILED, GONE_AGAIN, GONE_ONCE, AccountRead, Reading, pause_after
 from phantoms_dagster.domain.work import PublishedRow
 
-COUNTS = ["views", "likes", "comments", "shares"]
+log = logging.getLogger(__name__)
+
+Keep = Callable[[Sequence[Reading]], Awaitable[None]]
+Account = tuple[Platform, str]
 
 
 @dataclass(frozen=True)
 class ReadBack:
-    """What was read. `failures` names the platform accounts that could not be read, and why: never an empty read."""
+    """What came of one turn, by account."""
 
-    snapshots: Sequence[tuple[int, Metrics]]
-    missing: Sequence[PublishedRow]
-    failures: Mapping[str, str]
+    accounts: tuple[AccountRead, ...]
+
+    @property
+    def problems(self) -> Mapping[str, str]:
+        """The accounts that could not be read, and why."""
+        return {a.name: a.problem for a in self.accounts if a.problem is not None}
+
+    @property
+    def waits(self) -> Mapping[str, str]:
+        """The accounts of which only a part was read, and what the rest waits for."""
+        return {a.name: a.waits for a in self.accounts if a.waits is not None}
 
 
-async def read_back(posts: Sequence[PublishedRow], readers: Mapping[Platform, MetricsReader]) -> ReadBack:
-    """The metrics of all posts, every account asked at once; one account's trouble does not hide the others' results."""
-    groups: defaultdict[tuple[Platform, str], list[PublishedRow]] = defaultdict(list)
+async def read_back(
+    posts: Sequence[PublishedRow],
+    readers: Mapping[Platform, MetricsReader],
+    keep: Keep,
+    unsupported: Mapping[Account, frozenset[str]],
+) -> ReadBack:
+    """Ask about all these posts, every account at once, and hand each page to `keep` before the next one is asked for.
+
+    What goes wrong with one account, a fault of ours included, ends that account's turn and nobody else's. `unsupported`: by
+    account, the metrics that it is known not to have. Raises what `keep` raises.
+    """
+    groups: defaultdict[Account, list[PublishedRow]] = defaultdict(list)
     for post in posts:
         groups[post.platform, post.account].append(post)
-    snapshots: list[tuple[int, Metrics]] = []
-    missing: list[PublishedRow] = []
-    failures: dict[str, str] = {}
-
-    async def read(platform: Platform, account: str, group: Sequence[PublishedRow]) -> None:
-        try:
-            found = {m.remote_id: m for m in await readers[platform].read(account, [p.remote_id for p in group])}
-        except PhantomsError as error:
-            failures[f"{platform}:{account}"] = str(error)
-            return
-        snapshots.extend((p.post_id, found[p.remote_id]) for p in group if p.remote_id in found)
-        missing.extend(p for p in group if p.remote_id not in found)
-
     async with asyncio.TaskGroup() as tasks:
-        for (platform, account), group in groups.items():
-            tasks.create_task(read(platform, account, group))
-    return ReadBack(sorted(snapshots, key=lambda pair: pair[0]), missing, failures)
+        turns = [
+            tasks.create_task(_turn(group, readers, keep, unsupported.get(account, frozenset())))
+            for account, group in groups.items()
+        ]
+    return ReadBack(tuple(sorted((turn.result() for turn in turns), key=lambda a: a.name)))
 
 
-def latest(snapshots: pd.DataFrame) -> pd.DataFrame:
-    """The last known number of each post: a platform that does not say today has not lost what it said yesterday."""
-    if snapshots.empty:
-        return snapshots
-    ordered = snapshots.sort_values(["post_id", "at"])
-    # GroupBy.last takes the last value that is not missing, column by column.
-    return ordered.groupby("post_id", as_index=False).last()
+async def _turn(
+    posts: Sequence[PublishedRow], readers: Mapping[Platform, MetricsReader], keep: Keep, without: frozenset[str]
+) -> AccountRead:
+    platform, account = posts[0].platform, posts[0].account
+    by_id: defaultdict[str, list[PublishedRow]] = defaultdict(list)
+    for post in posts:
+        by_id[post.remote_id].append(post)
+    result = AccountRead(platform, account, asked=len(posts), unsupported=without)
+    pages = None
+    while True:
+        try:
+            pages = pages or readers[platform].pages(account, list(by_id), without=without)
+            page = await anext(pages)
+        except StopAsyncIteration:
+            break
+        except Exception as error:  # noqa: BLE001 - whatever it is, the other accounts' numbers are read and kept
+            return _stopped(result, error)
+        await keep(_readings(page, by_id))
+        result = _counted(result, page)
+    if result.failed and not (result.read or result.gone):
+        return replace(result, problem=f"{len(result.failed)} posts failed, the first: {next(iter(result.failed.values()))}")
+    return result
 
 
-def _summed(posts: pd.DataFrame, by: list[str], now: datetime, cost: str) -> pd.DataFrame:
-    numbers = posts.assign(**{c: pd.to_numeric(posts[c]) for c in [*COUNTS, "watch_seconds"]})
-    groups = numbers.groupby(by, dropna=False)
-    table = groups[COUNTS].sum().astype("int64")
-    table.insert(0, "posts", groups.size())
-    table["watch_seconds"] = groups["watch_seconds"].sum(min_count=1)
-    engaged = table["likes"] + table["comments"] + table["shares"]
-    table["engagement_rate"] = (engaged / table["views"]).where(table["views"] > 0)
-    table["cost"] = groups[cost].sum().round(6)
-    table["computed_at"] = now
-    return table.reset_index()
+def _stopped(result: AccountRead, error: Exception) -> AccountRead:
+    """The turn of an account that ended early. A full pool is a matter of time, unless nothing at all could be read."""
+    if isinstance(error, NotYet) and result.read:
+        return replace(result, waits=str(error))
+    if isinstance(error, PhantomsError):
+        return replace(result, problem=str(error))
+    log.error("the results of %s cannot be read", result.name, exc_info=error)
+    return replace(result, problem=f"internal {type(error).__name__}; the log has the trace")
 
 
-def video_performance(snapshots: pd.DataFrame, now: datetime) -> pd.DataFrame:
-    """One row a video: totals over its posts. Columns as in the table of that name; most views first."""
-    posts = latest(snapshots)
-    if posts.empty:
-        return pd.DataFrame()
-    posts = posts.assign(share=posts["video_cost"] / posts.groupby("video_key")["video_key"].transform("size"))
-    table = _summed(posts, ["video_key", "title", "channel", "hook"], now, "share")
-    first = posts.groupby("video_key")["published_at"].min().rename("first_published_at")
-    return table.merge(first, on="video_key").sort_values("views", ascending=False, ignore_index=True)
+def _readings(page: ReadPage, by_id: Mapping[str, Sequence[PublishedRow]]) -> list[Reading]:
+    def posts(remote_id: str) -> Sequence[PublishedRow]:
+        return by_id.get(remote_id, ())
+
+    found = [Reading(p.post_id, pause_after(p.age), metrics=m) for m in page.metrics for p in posts(m.remote_id)]
+    found += [Reading(p.post_id, GONE_AGAIN if p.gone else GONE_ONCE, gone=True) for i in page.gone for p in posts(i)]
+    found += [Reading(p.post_id, FAILED, problem=why) for i, why in page.failed.items() for p in posts(i)]
+    return found
 
 
-def platform_performance(snapshots: pd.DataFrame, now: datetime) -> pd.DataFrame:
-    """One row for each day of publication (UTC), platform and channel; a video's cost is shared out among its posts."""
-    posts = latest(snapshots)
-    if posts.empty:
-        return pd.DataFrame()
-    posts = posts.assign(
-        day=pd.to_datetime(posts["published_at"], utc=True).dt.date,
-        share=posts["video_cost"] / posts.groupby("video_key")["video_key"].transform("size"),
+def _counted(result: AccountRead, page: ReadPage) -> AccountRead:
+    return replace(
+        result,
+        read=result.read + len(page.metrics),
+        views=result.views + sum(m.views or 0 for m in page.metrics),
+        gone=result.gone + len(page.gone),
+        failed={**result.failed, **page.failed},
+        unsupported=result.unsupported | page.unsupported,
     )
-    return _summed(posts, ["day", "platform", "channel"], now, "share").sort_values(["day", "platform"], ignore_index=True)
-
-
-def hook_performance(snapshots: pd.DataFrame, now: datetime) -> pd.DataFrame:
-    """One row a hook: which opening lines work."""
-    posts = latest(snapshots)
-    if posts.empty:
-        return pd.DataFrame()
-    posts = posts.dropna(subset=["hook"])
-    posts = posts.assign(share=posts["video_cost"] / posts.groupby("video_key")["video_key"].transform("size"))
-    return _summed(posts, ["hook"], now, "share").sort_values("views", ascending=False, ignore_index=True)

@@ -2,27 +2,44 @@
 
 Requests and errors of the Graph API belong in `instagram_api`, posting in `instagram`.
 
-A metric that a reel does not have fails the whole call, so the six that every reel has are asked for together and the extra
+A metric that a reel does not have fails the whole call, so the six that every reel has are asked for together and each extra
 one by itself. Numbers lag up to 48 hours behind and come as an empty set until then.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Collection, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
 
-from phantoms_dagster.domain.errors import Permanent, ProviderError
+from phantoms_dagster.domain.errors import NotYet, Permanent, PhantomsError, ProviderError, Throttled
 from phantoms_dagster.domain.models import Platform
-from phantoms_dagster.domain.ports import Clock, Metrics, Tokens
+from phantoms_dagster.domain.ports import Clock, Metrics, ReadPage, Tokens
 from phantoms_dagster.providers.http import objects
 from phantoms_dagster.providers.instagram_api import GONE, PROVIDER, Graph, path
 
 STABLE = ("views", "reach", "likes", "comments", "shares", "saved")
 WATCH_TIME = "ig_reels_video_view_total_time"  # milliseconds, of all views together
+# Codes that say something of the token or the account, not of one post: asking about the next post is of no use.
+_ACCOUNT_CODES = frozenset({"10", "190", *map(str, range(200, 300))})
 Numbers = dict[str, float]
+
+
+@dataclass
+class _Turn:
+    """What one turn of an account learns: by metric, how many reels had it and how many were refused it."""
+
+    without: frozenset[str]
+    had: Counter[str] = field(default_factory=Counter)
+    refused: Counter[str] = field(default_factory=Counter)
+
+    def unsupported(self) -> frozenset[str]:
+        """The metrics that were refused for every reel that was asked about."""
+        return frozenset(metric for metric in self.refused if not self.had[metric])
 
 
 class InstagramMetricsReader:
@@ -40,35 +57,47 @@ class InstagramMetricsReader:
         clock: Clock,
         sandbox: bool = False,
         version: str = "v26.0",
-        at_once: int = 8,
+        at_once: int = 4,
     ) -> None:
         self.sandbox = sandbox
         self._graph = Graph(client=client, base_url=base_url, version=version, tokens=tokens)
         self._clock = clock
         self._at_once = at_once
 
-    async def read(self, account: str, remote_ids: Sequence[str]) -> list[Metrics]:
-        """The metrics of those posts, in their order; a number that Instagram does not (yet) give is None."""
-        found: list[Metrics] = []
+    async def pages(self, account: str, remote_ids: Sequence[str], *, without: Collection[str] = ()) -> AsyncIterator[ReadPage]:
+        """See the port. A number that Instagram does not (yet) give is None.
+
+        One post that fails does not end the turn, unless what is wrong is the account's or nothing of a page could be read.
+        """
+        turn = _Turn(frozenset(without))
         for at in range(0, len(remote_ids), self._at_once):
             batch = remote_ids[at : at + self._at_once]
-            # All are awaited before the first error is raised, so that no request is left running behind it.
-            answers = await asyncio.gather(*(self._one(account, number) for number in batch), return_exceptions=True)
-            for answer in answers:
-                if isinstance(answer, BaseException):
-                    raise answer
-                if answer is not None:
-                    found.append(answer)
-        return found
+            # All are awaited before an error is raised, so that no request is left running behind it.
+            answers = await asyncio.gather(*(self._one(account, number, turn) for number in batch), return_exceptions=True)
+            metrics = tuple(answer for answer in answers if isinstance(answer, Metrics))
+            gone = tuple(number for number, answer in zip(batch, answers, strict=True) if answer is None)
+            errors = {number: answer for number, answer in zip(batch, answers, strict=True) if isinstance(answer, BaseException)}
+            ending = next((error for error in errors.values() if _ends_the_turn(error)), None)
+            if ending is None and errors and not (metrics or gone):
+                ending = next(iter(errors.values()))
+            failed = {} if ending is not None else {number: str(error) for number, error in errors.items()}
+            last = ending is not None or at + self._at_once >= len(remote_ids)
+            yield ReadPage(metrics, gone, failed, turn.unsupported() if last else frozenset())
+            if ending is not None:
+                raise ending
 
-    async def _one(self, account: str, number: str) -> Metrics | None:
+    async def _one(self, account: str, number: str, turn: _Turn) -> Metrics | None:
         try:
-            numbers = await self._stable(account, number)
+            numbers = await self._stable(account, number, turn)
         except ProviderError as error:
             if error.code in GONE:
                 return None
             raise
-        watched = (await self._supported(account, number, WATCH_TIME)).get(WATCH_TIME)
+        try:
+            watched = (await self._supported(account, number, WATCH_TIME, turn)).get(WATCH_TIME)
+        except PhantomsError:
+            # The six were read and are kept. What is wrong with the account is met again by the next post's six.
+            watched = None
         return Metrics(
             remote_id=number,
             views=_count(numbers, "views"),
@@ -78,26 +107,39 @@ class InstagramMetricsReader:
             watch_seconds=None if watched is None else watched / 1000,
         )
 
-    async def _stable(self, account: str, number: str) -> Numbers:
+    async def _stable(self, account: str, number: str, turn: _Turn) -> Numbers:
         """The six; one by one when the API has stopped to know one of them, so that it does not hide the others."""
+        wanted = [metric for metric in STABLE if metric not in turn.without]
         try:
-            return await self._insights(account, number, *STABLE)
+            numbers = await self._insights(account, number, *wanted)
         except Permanent as error:
+            if _too_few_viewers(error):
+                return {}
             if not _unsupported(error):
                 raise
-        numbers: Numbers = {}
-        for metric in STABLE:
-            numbers |= await self._supported(account, number, metric)
+        else:
+            turn.had.update(wanted)
+            return numbers
+        numbers = {}
+        for metric in wanted:
+            numbers |= await self._supported(account, number, metric, turn)
         return numbers
 
-    async def _supported(self, account: str, number: str, metric: str) -> Numbers:
+    async def _supported(self, account: str, number: str, metric: str, turn: _Turn) -> Numbers:
         """One metric, or nothing when this reel does not have it."""
+        if metric in turn.without:
+            return {}
         try:
-            return await self._insights(account, number, metric)
+            numbers = await self._insights(account, number, metric)
         except Permanent as error:
+            if _too_few_viewers(error):
+                return {}
             if not _unsupported(error):
                 raise
+            turn.refused[metric] += 1
             return {}
+        turn.had[metric] += 1
+        return numbers
 
     async def _insights(self, account: str, number: str, *metrics: str) -> Numbers:
         answer = await self._graph.get(account, path(number, "insights"), metric=",".join(metrics))
@@ -107,6 +149,19 @@ class InstagramMetricsReader:
             if value is not None:
                 numbers[str(row.get("name"))] = value
         return numbers
+
+
+def _ends_the_turn(error: BaseException) -> bool:
+    """Whether an error concerns the account: a pool that is full, a pace that is too quick, a token that is refused."""
+    if isinstance(error, ProviderError):
+        code = (error.code or "").split("/")[0]
+        return isinstance(error, Throttled) or error.code == "not_connected" or code in _ACCOUNT_CODES
+    return isinstance(error, NotYet) or not isinstance(error, PhantomsError)
+
+
+def _too_few_viewers(error: ProviderError) -> bool:
+    """Whether Instagram keeps a number to itself because few people saw the reel: it uses the code of missing permissions."""
+    return error.code is not None and error.code.split("/")[0] == "10" and "enough viewers" in str(error)
 
 
 def _unsupported(error: ProviderError) -> bool:

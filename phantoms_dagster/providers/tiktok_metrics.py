@@ -5,12 +5,12 @@ Calls and the error table belong in `tiktok_api`, posting in `tiktok`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 
 import httpx
 
 from phantoms_dagster.domain.models import Platform
-from phantoms_dagster.domain.ports import Metrics, Tokens
+from phantoms_dagster.domain.ports import Metrics, ReadPage, Tokens
 from phantoms_dagster.domain.values import JsonObject, JsonValue
 from phantoms_dagster.providers.http import objects
 from phantoms_dagster.providers.tiktok_api import MAX_IDS, PROVIDER, TikTokCalls
@@ -27,21 +27,26 @@ class TikTokMetricsReader:
     def __init__(self, *, client: httpx.AsyncClient, base_url: str, tokens: Tokens) -> None:
         self._calls = TikTokCalls(client, base_url, tokens)
 
-    async def read(self, account: str, remote_ids: Sequence[str]) -> list[Metrics]:
-        """The metrics of those posts that TikTok shows, in the order asked for.
+    async def pages(
+        self,
+        account: str,
+        remote_ids: Sequence[str],
+        *,
+        without: Collection[str] = (),  # noqa: ARG002 - every account has all four
+    ) -> AsyncIterator[ReadPage]:
+        """See the port. Twenty posts a page, in the order asked for.
 
-        Ids that are no video ids (a publish_id of a post that never became public) are left out: one of them would fail
+        Ids that are no video ids (a publish_id of a post that is not public yet) are not asked about: one of them would fail
         its whole group.
         """
         wanted = [i for i in dict.fromkeys(remote_ids) if i.isascii() and i.isdigit()]
-        found: dict[str, Metrics] = {}
         for start in range(0, len(wanted), MAX_IDS):
-            body: JsonObject = {"filters": {"video_ids": list[JsonValue](wanted[start : start + MAX_IDS])}}
+            batch = wanted[start : start + MAX_IDS]
+            body: JsonObject = {"filters": {"video_ids": list[JsonValue](batch)}}
             fields = {"fields": "id,view_count,like_count,comment_count,share_count"}
-            for video in objects(await self._calls.post(account, QUERY_PATH, body, params=fields), "videos"):
-                metrics = _metrics(video)
-                found[metrics.remote_id] = metrics
-        return [found[i] for i in wanted if i in found]
+            shown = objects(await self._calls.post(account, QUERY_PATH, body, params=fields), "videos")
+            found = {metrics.remote_id: metrics for metrics in map(_metrics, shown)}
+            yield ReadPage(tuple(found[i] for i in batch if i in found), tuple(i for i in batch if i not in found))
 
 
 def _metrics(video: JsonObject) -> Metrics:

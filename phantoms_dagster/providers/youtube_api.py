@@ -133,9 +133,14 @@ class YouTubeCalls:
         """An address at the API's host."""
         return f"{self.base_url.rstrip('/')}/{path}"
 
-    async def get(self, account: str, resource: str, **query: str) -> JsonObject:
-        """A read of `videos`, `channels` or `playlistItems`. Raises what the table says, and Transient."""
-        response = await self.send(account, "GET", self.url(f"youtube/v3/{resource}"), params=query)
+    async def get(self, account: str, resource: str, *, pool: str | None = None, **query: str) -> JsonObject:
+        """A read of `videos`, `channels` or `playlistItems`. Raises what the table says, and Transient.
+
+        `pool`: another than that of the path, for a read that must leave publishing its units.
+        """
+        # Pool and breaker of reading results: its troubles are not publishing's.
+        scope = {} if pool is None else {"extensions": {"phantoms": {"pool": pool, "integration": "youtube_metrics"}}}
+        response = await self.send(account, "GET", self.url(f"youtube/v3/{resource}"), params=query, **scope)
         return accepted(response, self.clock.now())
 
     async def send(

@@ -1,19 +1,25 @@
-"""Reads the counters of YouTube videos (videos.list, part=statistics).
+"""Reads the counters of YouTube videos: by videos.batchGetStats, which has a bucket of its own, else by videos.list.
 
 Requests and the error table belong in `youtube_api`, posting in `youtube`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 
 import httpx
 
+from phantoms_dagster.domain.errors import Permanent
 from phantoms_dagster.domain.models import Platform
-from phantoms_dagster.domain.ports import Clock, Metrics, Tokens
+from phantoms_dagster.domain.ports import Clock, Metrics, ReadPage, Tokens
 from phantoms_dagster.domain.values import JsonObject
 from phantoms_dagster.providers.http import objects
 from phantoms_dagster.providers.youtube_api import MAX_IDS, PROVIDER, YouTubeCalls, part
+
+# The pool of a videos.list that only reads numbers: it takes from the units that publishing needs, and leaves it enough.
+READING_POOL = "youtube_reading"
+# What a project answers that may not call batchGetStats, or a host that does not know it. A bad token is none of these.
+_NOT_OFFERED = (400, 403, 404)
 
 
 class YouTubeMetricsReader:
@@ -28,17 +34,34 @@ class YouTubeMetricsReader:
     def __init__(self, *, client: httpx.AsyncClient, base_url: str, tokens: Tokens, clock: Clock, sandbox: bool = False) -> None:
         self.sandbox = sandbox
         self._calls = YouTubeCalls(client, base_url, tokens, clock)
+        self._offered = True
 
-    async def read(self, account: str, remote_ids: Sequence[str]) -> list[Metrics]:
-        """The metrics now, in the order asked for; videos that YouTube no longer lists are absent. 50 videos cost 1 unit."""
-        found: list[Metrics] = []
+    async def pages(
+        self,
+        account: str,
+        remote_ids: Sequence[str],
+        *,
+        without: Collection[str] = (),  # noqa: ARG002 - every account has all three
+    ) -> AsyncIterator[ReadPage]:
+        """See the port. Fifty posts a page, in the order asked for; each page is one call."""
         ids = list(dict.fromkeys(remote_ids))
         for i in range(0, len(ids), MAX_IDS):
             batch = ids[i : i + MAX_IDS]
-            listing = await self._calls.get(account, "videos", part="statistics", id=",".join(batch))
-            listed = {m.remote_id: m for m in metrics_in(listing)}
-            found += [listed[r] for r in batch if r in listed]
-        return found
+            listed = {m.remote_id: m for m in metrics_in(await self._statistics(account, batch))}
+            yield ReadPage(tuple(listed[r] for r in batch if r in listed), tuple(r for r in batch if r not in listed))
+
+    async def _statistics(self, account: str, batch: Sequence[str]) -> JsonObject:
+        query = {"part": "statistics", "id": ",".join(batch)}
+        if self._offered:
+            try:
+                return await self._calls.get(account, "videos:batchGetStats", **query)
+            except Permanent as error:
+                if error.evidence.status not in _NOT_OFFERED:
+                    raise
+        listing = await self._calls.get(account, "videos", pool=READING_POOL, **query)
+        # It answered where the other refused: the refusal was about the method, and asking for that again would be in vain.
+        self._offered = False
+        return listing
 
 
 def metrics_in(listing: JsonObject) -> list[Metrics]:

@@ -201,7 +201,8 @@ class Admission:
         head += ["1" if name in request.probes else "0" for name in request.breakers]
         now = time.time()
         for _ in range(2):
-            limits = [number for pool in request.pools for number in self._limits(pool, now)]
+            left = {shared.shares: shared.leaves for shared in map(self._pools.limits, request.pools) if shared.shares}
+            limits = [number for pool in request.pools for number in self._limits(pool, now, left.get(pool, 0))]
             answer: list[Any] = await self._scripts.run(lua.ACQUIRE, keys, [*head, *limits])
             self._losses = losses
             if answer[0] != 2:
@@ -225,7 +226,7 @@ class Admission:
             self._keeper = asyncio.get_running_loop().create_task(self._keep(), context=Context())
         return lease
 
-    def _limits(self, pool: str, now: float) -> list[Argument]:
+    def _limits(self, pool: str, now: float, left_to_others: int = 0) -> list[Argument]:
         if (fixed := self._fixed.get(pool)) is not None:
             return fixed
         limits = self._pools.limits(pool)
@@ -241,7 +242,8 @@ class Admission:
             midnights = [second * 1_000_000 for second in limits.daily.midnights(datetime.fromtimestamp(now, UTC))]
             self._midnights[pool] = (now, midnights)
         # What this process saw used is a floor: a Redis that forgot the day's use learns it from us.
-        return [*numbers, limits.daily.units, *self._used.get(pool, (0, 0)), len(midnights), *midnights]
+        units = max(0, limits.daily.units - left_to_others)
+        return [*numbers, units, *self._used.get(pool, (0, 0)), len(midnights), *midnights]
 
     # --- keeping and giving back
 

@@ -46,13 +46,16 @@ class DailyQuota:
 class PoolLimits:
     """All limits of one pool. `slots`: calls in flight (None: any number); `rates`: `(calls, seconds, burst)` each.
 
-    A dead holder's slot comes back after `lease_seconds`.
+    A dead holder's slot comes back after `lease_seconds`. `shares`: another pool whose daily quota these calls use, too; they
+    stop while less than `leaves` of it would be left, which is then there for that pool's own calls.
     """
 
     slots: int | None = None
     rates: tuple[Rate | tuple[int, float, int], ...] = ()
     daily: DailyQuota | None = None
     lease_seconds: float = 30.0
+    shares: str | None = None
+    leaves: int = 0
 
     def __post_init__(self) -> None:
         """Refuse limits that would let nothing through for ever, or everything."""
@@ -63,6 +66,8 @@ class PoolLimits:
                 raise ValueError(f"no rate: {calls} calls in {seconds} s, {burst} at once")
         if self.daily is not None and self.daily.units < 0:
             raise ValueError("a quota cannot be negative")
+        if self.leaves < 0:
+            raise ValueError("what is left to others cannot be negative")
         if self.lease_seconds <= 0:
             raise ValueError("a lease lasts some time")
 
@@ -90,6 +95,13 @@ DEFAULT_POOLS: Mapping[str, PoolLimits] = MappingProxyType(
         "upload_youtube": PoolLimits(slots=8, lease_seconds=60),
         # All other calls share 10,000 units a project and day: lists cost 1, videos.update and delete 50.
         "youtube_api": PoolLimits(slots=16, daily=DailyQuota(10_000, PACIFIC)),
+        # search.list has a bucket of 100 calls for itself.
+        "youtube_search": PoolLimits(slots=2, daily=DailyQuota(100, PACIFIC)),
+        # Numbers are read from a bucket of their own, 10,000 calls of 50 videos.
+        "metrics_youtube": PoolLimits(slots=4, daily=DailyQuota(10_000, PACIFIC)),
+        # Where that is refused, numbers come out of the units: never more than a tenth of them, and never the last 2,000, which
+        # carry some thirty videos from upload to public.
+        "youtube_reading": PoolLimits(slots=4, daily=DailyQuota(1_000, PACIFIC), shares="youtube_api", leaves=2_000),
         # The Analytics API has a bucket of its own whose size is not published.
         "youtube_analytics": PoolLimits(slots=4, rates=(Rate(60, MINUTE, 6),)),
         # TikTok: limits per user token in a sliding minute; init 6, status 30, creator_info 20, each metrics endpoint 600;
@@ -99,15 +111,21 @@ DEFAULT_POOLS: Mapping[str, PoolLimits] = MappingProxyType(
         "tiktok_creator:*": PoolLimits(slots=2, rates=(Rate(20, MINUTE, 4),)),
         "tiktok_status:*": PoolLimits(slots=4, rates=(Rate(30, MINUTE, 6),)),
         "upload_tiktok": PoolLimits(slots=8, lease_seconds=60),
+        "tiktok_api": PoolLimits(slots=8),
+        "tiktok_api:*": PoolLimits(slots=4, rates=(Rate(600, MINUTE, 60),)),
         "metrics_tiktok": PoolLimits(slots=8),
         "metrics_tiktok:*": PoolLimits(slots=4, rates=(Rate(600, MINUTE, 60),)),
         # Instagram: 50 posts per account in a rolling 24 h by the reference pages, 100 by the guide: the lower one; at most 400
-        # containers; 200 calls per user and hour otherwise. developers.facebook.com/docs/graph-api/overview/rate-limiting
+        # containers; 200 calls per user and hour otherwise, of which 140 are publishing's and 60 are for reading numbers.
+        # developers.facebook.com/docs/graph-api/overview/rate-limiting
         "publish_instagram": PoolLimits(slots=16),
         "publish_instagram:*": PoolLimits(slots=2, rates=(Rate(50, DAY, 50),)),
         "instagram_container:*": PoolLimits(slots=2, rates=(Rate(400, DAY, 50),)),
         "instagram_api": PoolLimits(slots=16),
-        "instagram_api:*": PoolLimits(slots=4, rates=(Rate(200, HOUR, 40),)),
+        "instagram_api:*": PoolLimits(slots=4, rates=(Rate(140, HOUR, 40),)),
+        "metrics_instagram": PoolLimits(slots=8),
+        # Numbers are read in one go each hour: the hour's share may be used at once.
+        "metrics_instagram:*": PoolLimits(slots=4, rates=(Rate(60, HOUR, 60),)),
         "upload_instagram": PoolLimits(slots=8, lease_seconds=60),
     }
 )
@@ -144,6 +162,8 @@ class Pools:
         Calls that name no account share one, so that forgetting it can make them slower but never too fast.
         """
         names = [pool] if pool in self._limits else []
+        if names and (shared := self._limits[pool].shares) is not None:
+            names.append(shared)
         if f"{pool}:*" in self._limits:
             names.append(f"{pool}:{account or NOBODY}")
         if not names:

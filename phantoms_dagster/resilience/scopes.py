@@ -1,7 +1,7 @@
 """Which pool each request of an integration falls under, so that adapters need not say it.
 
 A table of paths and nothing else; the numbers of the pools stand in `pools`. What a row costs against a daily quota is the
-provider's own price list.
+provider's own price list. Reading results has pools and breakers of its own: whatever happens to it, publishing goes on.
 """
 
 from __future__ import annotations
@@ -41,9 +41,14 @@ ROUTES: dict[str, tuple[Route, ...]] = {
     ),
     "youtube": (
         _route("POST", r"/upload/youtube/v3/videos", "publish_youtube"),
+        # determine_quota_cost: writes cost 50 units, reads 1; captions are dearer.
+        _route("POST", r"/upload/youtube/v3/captions", "youtube_api", 400),
+        _route("POST", r"/upload/", "youtube_api", 50),
         _route(None, r"/upload/", "upload_youtube"),
-        _route(None, r"youtubeanalytics|/v2/reports", "youtube_analytics"),
-        # determine_quota_cost: writes cost 50 units, reads 1.
+        _route(None, r"youtubeanalytics|/v2/reports", "youtube_analytics", integration="youtube_metrics"),
+        _route("GET", r"/videos:batchGetStats", "metrics_youtube", integration="youtube_metrics"),
+        _route("GET", r"/v3/search", "youtube_search"),
+        _route("GET", r"/v3/captions", "youtube_api", 50),
         _route("GET", r"", "youtube_api"),
         _route(None, r"", "youtube_api", 50),
     ),
@@ -52,12 +57,14 @@ ROUTES: dict[str, tuple[Route, ...]] = {
         _route(None, r"/publish/(inbox/)?(video|content)/init/", "publish_tiktok"),
         _route(None, r"/publish/creator_info/", "tiktok_creator"),
         _route(None, r"/publish/", "tiktok_status"),
-        _route(None, r"", "metrics_tiktok"),
+        _route(None, r"/video/(query|list)/", "metrics_tiktok", integration="tiktok_metrics"),
+        _route(None, r"", "tiktok_api"),
     ),
     "instagram": (
         _route("POST", r"/ig-api-upload/|rupload\.", "upload_instagram"),
         _route("POST", r"/media_publish\b", "publish_instagram"),
         _route("POST", r"/media\b", "instagram_container"),
+        _route("GET", r"/insights$", "metrics_instagram", integration="instagram_metrics"),
         _route(None, r"", "instagram_api"),
     ),
 }

@@ -3,6 +3,7 @@
 Rules and error bodies belong in `youtube_rules`, upload sessions in `youtube_uploads`, how a video reads in `youtube_videos`.
 
 Settings: `youtube.processing_seconds` (0.2), `youtube.inserts_per_day` (100), `youtube.units_per_day` (10,000),
+`youtube.stats_per_day` (10,000: calls of batchGetStats),
 `youtube.uploads_per_channel_per_day` (none), `youtube.session_seconds` (a week), `youtube.locked_private` (False: as a
 project without YouTube's audit), `youtube.rejection_reason` (none: for videos uploaded from now on),
 `youtube.hidden_counters` (none: names such as likeCount). The ledger gets `youtube.video` when an upload's last byte is
@@ -39,6 +40,7 @@ DAY = 86_400.0
 VIDEO_PARTS = frozenset(WRITABLE) | READ_ONLY_PARTS
 PLAYLIST_PARTS = frozenset({"id", "snippet", "contentDetails", "status"})
 CHANNEL_PARTS = frozenset({"id", "snippet", "contentDetails", "statistics", "status"})
+STATS_PARTS = frozenset({"id", "snippet", "contentDetails", "statistics"})
 MAX_IDS = 50
 
 Handler = Callable[["YouTube", web.Request], Awaitable[web.Response]]
@@ -166,6 +168,23 @@ class YouTube:
         account = _known(account_of(request))
         self.quota.charge(self.sandbox, units=1)
         parts = parts_of(request, allowed=VIDEO_PARTS)
+        seen = self._seen(request, account)
+        if OWNER_PARTS & set(parts) and any(v.account != account for v in seen):
+            raise ApiError(403, "forbidden", "The request cannot access private details of the video.")
+        return _listing("youtube#videoListResponse", [v.resource(parts, self.sandbox) for v in seen])
+
+    @_answers
+    async def batch_get_stats(self, request: web.Request) -> web.Response:
+        """GET the numbers of videos by id, from a bucket of its own; those that there are not are left out."""
+        account = _known(account_of(request))
+        self.quota.charge(self.sandbox, stats=1)
+        parts = parts_of(request, allowed=STATS_PARTS)
+        items = [v.stats(parts, self.sandbox) for v in self._seen(request, account)]
+        kind = "youtube#batchGetStatsResponse"
+        return web.json_response({"kind": kind, "etag": short_hash(kind, items, length=27), "items": items})
+
+    def _seen(self, request: web.Request, account: str) -> list[Video]:
+        """The videos that the request names and this account may see, each once, in the order asked for."""
         ids = [i for value in request.query.getall("id", []) for i in value.split(",") if i]
         if not ids:
             raise ApiError(400, "missingRequiredParameter", "No filter selected. Expected one of: id", domain="youtube.parameter")
@@ -174,10 +193,7 @@ class YouTube:
         found = [self.videos[i] for i in dict.fromkeys(ids) if i in self.videos]
         for video in found:
             self._settle(video)
-        seen = [v for v in found if v.account == account or v.privacy != "private"]
-        if OWNER_PARTS & set(parts) and any(v.account != account for v in seen):
-            raise ApiError(403, "forbidden", "The request cannot access private details of the video.")
-        return _listing("youtube#videoListResponse", [v.resource(parts, self.sandbox) for v in seen])
+        return [v for v in found if v.account == account or v.privacy != "private"]
 
     @_answers
     async def update_video(self, request: web.Request) -> web.Response:
@@ -303,6 +319,7 @@ def routes(sandbox: Sandbox) -> list[web.RouteDef]:
         web.post(upload, youtube.open, name="youtube.open"),
         web.put(upload, youtube.upload, name="youtube.upload"),
         web.get("/youtube/v3/videos", youtube.list_videos, name="youtube.list"),
+        web.get("/youtube/v3/videos:batchGetStats", youtube.batch_get_stats, name="youtube.stats"),
         web.put("/youtube/v3/videos", youtube.update_video, name="youtube.update"),
         web.post("/youtube/v3/videos", youtube.insert_without_media, name="youtube.insert"),
         web.get("/youtube/v3/channels", youtube.channels, name="youtube.channels"),

@@ -81,12 +81,14 @@ def account_of(request: web.Request, *, required: bool = True) -> str | None:
 
 @dataclass
 class Quota:
-    """What a project has used since midnight in California: upload calls in one bucket, units for all else in another."""
+    """What a project has used since midnight in California: upload calls and batchGetStats calls in buckets of their own, units
+    for all else.
+    """
 
     day: str = ""
     used: Counter[str] = field(default_factory=Counter)
 
-    def charge(self, sandbox: Sandbox, *, inserts: int = 0, units: int = 0) -> None:
+    def charge(self, sandbox: Sandbox, *, inserts: int = 0, units: int = 0, stats: int = 0) -> None:
         """Take from the day's quota, or raise ApiError quotaExceeded and take nothing."""
         today = datetime.fromtimestamp(sandbox.now(), PACIFIC).date().isoformat()
         if today != self.day:
@@ -94,6 +96,7 @@ class Quota:
         limits = {
             "inserts": (inserts, sandbox.setting("youtube.inserts_per_day", 100)),
             "units": (units, sandbox.setting("youtube.units_per_day", 10_000)),
+            "stats": (stats, sandbox.setting("youtube.stats_per_day", 10_000)),
         }
         if any(cost and self.used[bucket] + cost > limit for bucket, (cost, limit) in limits.items()):
             raise ApiError(403, "quotaExceeded", "The request cannot be completed: quota exceeded.", domain="youtube.quota")

@@ -248,6 +248,29 @@ metric_snapshots = Table(
     Index("metric_snapshots_of_post", "post_id", "at"),
 )
 
+post_reads = Table(
+    "post_reads",
+    metadata,
+    Column("post_id", BigInteger, ForeignKey("phantoms.posts.id", ondelete="CASCADE"), primary_key=True),
+    _time("due_at", nullable=False),
+    _time("read_at"),
+    _time("gone_at"),
+    Column("failures", Integer, nullable=False, server_default=text("0")),
+    Column("problem", Text),
+)
+
+account_reads = Table(
+    "account_reads",
+    metadata,
+    Column("platform", Text, primary_key=True),
+    Column("account", Text, primary_key=True),
+    _time("read_at"),
+    _time("failing_since"),
+    Column("problem", Text),
+    Column("unsupported", ARRAY(Text), nullable=False, server_default=text("'{}'")),
+    _time("unsupported_at"),
+)
+
 _PERFORMANCE = ("posts", "views", "likes", "comments", "shares")
 
 

@@ -25,7 +25,7 @@ def pool_overrides(settings: Settings) -> dict[str, PoolLimits]:
 
 
 def _limits(name: str, given: Mapping[str, Any]) -> PoolLimits:
-    known = {"slots", "rates", "daily", "lease_seconds"}
+    known = {"slots", "rates", "daily", "lease_seconds", "leaves"}
     if unknown := set(given) - known:
         raise InvalidInput(
             f"PHANTOMS_POOLS: pool {name}: unknown field {sorted(unknown)[0]!r}; there are {', '.join(sorted(known))}"
@@ -38,6 +38,8 @@ def _limits(name: str, given: Mapping[str, Any]) -> PoolLimits:
             rates=tuple(Rate(*rate) for rate in given.get("rates", default.rates)),
             daily=DailyQuota(*daily) if isinstance(daily, list) else daily,
             lease_seconds=given.get("lease_seconds", default.lease_seconds),
+            shares=default.shares,
+            leaves=given.get("leaves", default.leaves),
         )
     except (TypeError, ValueError, KeyError) as error:
         raise InvalidInput(f"PHANTOMS_POOLS: pool {name}: {error}") from error

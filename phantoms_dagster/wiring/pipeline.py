@@ -6,7 +6,7 @@ import os
 import random
 import socket
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -21,12 +21,12 @@ from phantoms_dagster.domain.ports import (
     FoundPost,
     LateIds,
     MediaStore,
-    Metrics,
     MetricsReader,
     PostJournal,
     PublishedPost,
     Publisher,
     PublishJob,
+    ReadPage,
     Renderer,
 )
 from phantoms_dagster.domain.retry import RetryPolicy
@@ -313,7 +313,12 @@ class _ReaderForItsAccount:
         self.provider = reader.provider
         self.platform = reader.platform
 
-    async def read(self, account: str, remote_ids: Sequence[str]) -> list[Metrics]:
+    async def pages(self, account: str, remote_ids: Sequence[str], *, without: Collection[str] = ()) -> AsyncIterator[ReadPage]:
         """See the port."""
-        with calling_for(account):
-            return await self._reader.read(account, remote_ids)
+        pages = self._reader.pages(account, remote_ids, without=without)
+        while True:
+            with calling_for(account):  # not around the yield: the account would then be that of whoever reads the pages
+                page = await anext(pages, None)
+            if page is None:
+                return
+            yield page

@@ -20,6 +20,7 @@ from phantoms_dagster.settings import Settings
 from phantoms_dagster.store.catalogue import Catalogue
 from phantoms_dagster.store.decisions import Decisions
 from phantoms_dagster.store.engine import engine
+from phantoms_dagster.store.performance import PerformanceTables
 from phantoms_dagster.store.planning import Planning
 from phantoms_dagster.store.results import Results
 from phantoms_dagster.wiring.clock import SystemClock
@@ -86,8 +87,12 @@ class Workshop:
         return Planning(self.engine)
 
     def results(self) -> Results:
-        """Metrics and performance tables."""
+        """What was read back of posts, and what is to be read next."""
         return Results(self.engine)
+
+    def performance(self) -> PerformanceTables:
+        """The performance tables."""
+        return PerformanceTables(self.engine)
 
     def record_decision(self, key: str, *, approved: bool, reviewer: str, note: str) -> None:
         """Record a decision made in the Dagster UI."""

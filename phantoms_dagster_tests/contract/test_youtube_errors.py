@@ -15,7 +15,9 @@ from phantoms_dagster.providers.youtube_api import accepted, refusal, seconds_to
 from phantoms_dagster.providers.youtube_metrics import YouTubeMetricsReader, metrics_in
 from phantoms_dagster.providers.youtube_search import is_ours
 from phantoms_dagster.providers.youtube_words import fit_description, fit_title
+from phantoms_dagster.sandbox.core import Fault
 from phantoms_dagster_tests.contract.test_youtube import FakeJournal, FakeTokens, World, make_job, world
+from phantoms_dagster_tests.reading import metrics, whole
 
 NOW = datetime(2026, 11, 22, 20, 0, tzinfo=UTC)  # noon in California
 MIDNIGHT = 12 * 3_600.0
@@ -163,7 +165,7 @@ async def test_counters_grow_and_never_fall_and_are_the_same_for_the_same_seed(t
             views = []
             for _ in range(20):
                 w.sandbox.advance(6 * 3_600)
-                [m] = await reader(w).read("main", [post.remote_id])
+                [m] = await metrics(reader(w), "main", [post.remote_id])
                 assert m.views is not None
                 assert m.likes is not None
                 views.append(m.views)
@@ -178,7 +180,7 @@ async def test_counters_that_are_hidden_or_not_told_are_none_not_zero(tmp_path: 
     async with world() as w:
         w.sandbox.config["youtube.hidden_counters"] = ["likeCount"]
         post = await w.publisher.publish(make_job(tmp_path), FakeJournal())
-        [m] = await reader(w).read("main", [post.remote_id])
+        [m] = await metrics(reader(w), "main", [post.remote_id])
         assert m == Metrics(remote_id=post.remote_id, views=0, likes=None, comments=0, shares=None, watch_seconds=None)
 
 
@@ -188,14 +190,36 @@ async def test_posts_that_youtube_no_longer_knows_are_absent_and_ids_go_in_group
             (await w.publisher.publish(make_job(tmp_path, marker=f"m-{n}", size=500), FakeJournal())).remote_id for n in range(3)
         ]
         asked = [ids[2], *(f"unknown{n}" for n in range(60)), ids[0], ids[1], ids[0]]
-        before = w.sandbox.calls["youtube.list"]
-        assert [m.remote_id for m in await reader(w).read("main", asked)] == [ids[2], ids[0], ids[1]]
-        assert w.sandbox.calls["youtube.list"] - before == 2
+        read = await whole(reader(w).pages("main", asked))
+        assert [m.remote_id for m in read.metrics] == [ids[2], ids[0], ids[1]]
+        assert read.gone == tuple(f"unknown{n}" for n in range(60))
+        assert w.sandbox.calls["youtube.stats"] == 2
+
+
+async def test_numbers_are_read_without_a_unit_of_what_publishing_needs(tmp_path: Path) -> None:
+    async with world() as w:
+        post = await w.publisher.publish(make_job(tmp_path), FakeJournal())
+        youtube = w.sandbox.state["youtube"]
+        before = dict(youtube.quota.used)
+        await metrics(reader(w), "main", [post.remote_id])
+        assert youtube.quota.used["units"] == before["units"]
+        assert youtube.quota.used["stats"] == 1
+
+
+@pytest.mark.parametrize("status", [400, 403, 404])
+async def test_a_project_that_may_not_call_batch_get_stats_reads_by_list_and_asks_only_once(tmp_path: Path, status: int) -> None:
+    async with world() as w:
+        post = await w.publisher.publish(make_job(tmp_path), FakeJournal())
+        w.sandbox.faults.append(Fault(route="youtube.stats", status=status, body='{"error": {"message": "no"}}'))
+        reading = reader(w)
+        for _ in range(2):
+            assert [m.remote_id for m in await metrics(reading, "main", [post.remote_id])] == [post.remote_id]
+        assert w.sandbox.calls["youtube.stats"] == 1
 
 
 async def test_nothing_to_read_asks_nothing() -> None:
     async with world() as w:
-        assert await reader(w).read("main", []) == []
+        assert await metrics(reader(w), "main", []) == []
         assert w.sandbox.calls == {}
 
 

@@ -21,6 +21,7 @@ from phantoms_dagster.wiring import logs
 from phantoms_dagster.wiring.endpoints import Endpoints
 from phantoms_dagster.wiring.pipeline import open_pipeline
 from phantoms_dagster_tests.integration.stage_world import SENSOR, FakeClock, World, open_world, output_of
+from phantoms_dagster_tests.reading import metrics
 
 
 @pytest.fixture
@@ -91,9 +92,9 @@ async def test_the_pipelines_calls_are_lines_at_debug_and_carry_no_token(
     )
     async with open_pipeline(given, Endpoints(given), FakeClock(), database_url) as pipeline:
         with pytest.raises(Transient):
-            await pipeline.readers[Platform.INSTAGRAM].read("main", ["42"])
+            await metrics(pipeline.readers[Platform.INSTAGRAM], "main", ["42"])
     (line,) = [line for line in written(capsys) if line["logger"] == "phantoms_dagster.calls"]
-    wanted = {"integration": "instagram", "account": "main", "host": "127.0.0.1", "outcome": "failed", "level": "DEBUG"}
+    wanted = {"integration": "instagram_metrics", "account": "main", "host": "127.0.0.1", "outcome": "failed", "level": "DEBUG"}
     assert {name: line[name] for name in wanted} == wanted
     assert line["why"].startswith("Connect")
     assert {"seconds", "waited"} <= set(line)

@@ -1,7 +1,8 @@
-"""`post_metrics` and the performance tables made of them."""
+"""`post_metrics`, the performance tables made of them, and the nightly thinning of what was read."""
 
+import asyncio
 import io
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
 
 import dagster as dg
 import pandas as pd
@@ -9,13 +10,16 @@ import pandas as pd
 from phantoms_dagster.defs.away import fails_plainly_while_the_store_is_away
 from phantoms_dagster.defs.interrupt import run_interruptible
 from phantoms_dagster.defs.metadata import image
+from phantoms_dagster.defs.tags import STAGE
 from phantoms_dagster.domain.models import Platform
+from phantoms_dagster.domain.readback import Reading
 from phantoms_dagster.production import performance
 from phantoms_dagster.wiring import Workshop
 
 GROUP = "analytics"
 OWNERS = ["team:content"]
 SHOWN_ROWS = 50
+READ_CHECK = "every_account_is_read"
 
 
 @dg.asset(
@@ -24,26 +28,58 @@ SHOWN_ROWS = 50
     kinds={"postgres", "python"},
     pool="analytics",
     deps=[dg.AssetKey([str(platform), "post"]) for platform in Platform],
-    description="Views, likes, comments, shares and watch time of every post, read back from its platform; one snapshot an hour.",
+    check_specs=[
+        dg.AssetCheckSpec(
+            READ_CHECK, asset="post_metrics", description="Every account that had posts to be read could be read this time."
+        )
+    ],
+    description="Views, likes, comments, shares and watch time of the posts that are due, read back from their platforms: hourly in"
+    " a post's first day, then ever more rarely.",
 )
 @fails_plainly_while_the_store_is_away
 def post_metrics(context: dg.AssetExecutionContext, workshop: dg.ResourceParam[Workshop]) -> dg.MaterializeResult[None]:
-    """Read results back. An account that cannot be read fails the step after the others' results are stored."""
+    """Read results back. What can be read is kept; an account that cannot be read fails the check, and no other account."""
     results = workshop.results()
-    posts = results.published()
+    posts, unsupported = results.due(), results.unsupported()
+
+    async def keep(readings: Sequence[Reading]) -> None:
+        await asyncio.to_thread(results.record, readings)
 
     async def work() -> performance.ReadBack:
-        return await performance.read_back(posts, (await workshop.pipeline()).readers)
+        return await performance.read_back(posts, (await workshop.pipeline()).readers, keep, unsupported)
 
     read = run_interruptible(work(), workshop.loop)
-    results.add_snapshots(read.snapshots)
-    for post in read.missing:
-        context.log.warning("%s: %s does not know post %s any more", post.video_key, post.platform, post.remote_id)
-    if read.failures:
-        reasons = "\n".join(f"{account}: {reason}" for account, reason in read.failures.items())
-        raise dg.Failure(f"{len(read.snapshots)} posts read; some accounts could not be\n{reasons}", allow_retries=False)
-    views = sum(m.views or 0 for _, m in read.snapshots)
-    return dg.MaterializeResult(metadata={"posts": len(read.snapshots), "missing": len(read.missing), "views": views})
+    results.record_accounts(read.accounts, unsupported)
+    for account in read.accounts:
+        for remote_id, why in account.failed.items():
+            context.log.warning("%s: post %s could not be read: %s", account.name, remote_id, why)
+    for name, why in {**read.problems, **read.waits}.items():
+        context.log.warning("%s: %s", name, why)
+    counts = {name: sum(getattr(a, name) for a in read.accounts) for name in ("asked", "read", "views", "gone")}
+    failed = sum(len(a.failed) for a in read.accounts)
+    told = {name: dg.MetadataValue.md(_list(of)) for name, of in (("unread", read.problems), ("wait", read.waits)) if of}
+    return dg.MaterializeResult(
+        metadata={
+            "due": counts["asked"],
+            "posts": counts["read"],
+            "missing": counts["gone"],
+            "failed": failed,
+            "views": counts["views"],
+            **told,
+        },
+        check_results=[
+            dg.AssetCheckResult(
+                passed=not read.problems,
+                check_name=READ_CHECK,
+                severity=dg.AssetCheckSeverity.WARN,
+                metadata={"accounts": len(read.accounts), **told},
+            )
+        ],
+    )
+
+
+def _list(reasons: Mapping[str, str]) -> str:
+    return "\n".join(f"- `{name}`: {why}" for name, why in reasons.items())
 
 
 def _cell(value: object) -> int | float | str:
@@ -53,13 +89,13 @@ def _cell(value: object) -> int | float | str:
     return value if isinstance(value, int | str) else "" if value is None else str(value)
 
 
-def _table(frame: pd.DataFrame) -> dict[str, dg.MetadataValue[object]]:
-    shown = frame.head(SHOWN_ROWS).drop(columns="computed_at", errors="ignore")
+def _table(frame: pd.DataFrame, rows: int) -> dict[str, dg.MetadataValue[object]]:
+    shown = frame.drop(columns="computed_at", errors="ignore")
     records = [
         dg.TableRecord({str(k): _cell(v) for k, v in row.items()})
         for row in shown.astype(object).where(shown.notna(), None).to_dict("records")
     ]
-    return {"rows": dg.MetadataValue.int(len(frame)), "table": dg.MetadataValue.table(records)} if records else {}
+    return {"rows": dg.MetadataValue.int(rows), "table": dg.MetadataValue.table(records)} if records else {}
 
 
 def _plot(frame: pd.DataFrame, label: str, title: str) -> dict[str, dg.MetadataValue[object]]:
@@ -83,48 +119,70 @@ def _plot(frame: pd.DataFrame, label: str, title: str) -> dict[str, dg.MetadataV
     return {"plot": image(out.getvalue(), "png", title)}
 
 
-def _made(workshop: Workshop, name: str, frame: pd.DataFrame, label: str, title: str) -> dg.MaterializeResult[None]:
-    workshop.results().replace(name, frame)
-    return dg.MaterializeResult(metadata={**_table(frame), **_plot(frame, label, title)})
+def _renewed(workshop: Workshop, name: str, label: str, title: str) -> dg.MaterializeResult[None]:
+    tables = workshop.performance()
+    rows = tables.renew(name)
+    frame = tables.table(name, most=SHOWN_ROWS)
+    return dg.MaterializeResult(metadata={**_table(frame, rows), **_plot(frame, label, title)})
 
 
 @dg.asset(
     group_name=GROUP,
     owners=OWNERS,
-    kinds={"postgres", "pandas"},
+    kinds={"postgres"},
     deps=[post_metrics],
     description="One row a video: its totals over all platforms, engagement and cost.",
 )
 @fails_plainly_while_the_store_is_away
 def video_performance(workshop: dg.ResourceParam[Workshop]) -> dg.MaterializeResult[None]:
-    """Replace the table of that name."""
-    frame = performance.video_performance(workshop.results().snapshots(), datetime.now(UTC))
-    return _made(workshop, "video_performance", frame, "title", "Views by video")
+    """Renew the table of that name."""
+    return _renewed(workshop, "video_performance", "title", "Views by video")
 
 
 @dg.asset(
     group_name=GROUP,
     owners=OWNERS,
-    kinds={"postgres", "pandas"},
+    kinds={"postgres"},
     deps=[post_metrics],
     description="One row for each day, platform and channel.",
 )
 @fails_plainly_while_the_store_is_away
 def platform_performance(workshop: dg.ResourceParam[Workshop]) -> dg.MaterializeResult[None]:
-    """Replace the table of that name."""
-    frame = performance.platform_performance(workshop.results().snapshots(), datetime.now(UTC))
-    return _made(workshop, "platform_performance", frame, "platform", "Views by platform and day")
+    """Renew the table of that name."""
+    return _renewed(workshop, "platform_performance", "platform", "Views by platform and day")
 
 
 @dg.asset(
     group_name=GROUP,
     owners=OWNERS,
-    kinds={"postgres", "pandas"},
+    kinds={"postgres"},
     deps=[post_metrics],
     description="One row for each opening line: which hooks work.",
 )
 @fails_plainly_while_the_store_is_away
 def hook_performance(workshop: dg.ResourceParam[Workshop]) -> dg.MaterializeResult[None]:
-    """Replace the table of that name."""
-    frame = performance.hook_performance(workshop.results().snapshots(), datetime.now(UTC))
-    return _made(workshop, "hook_performance", frame, "hook", "Views by hook")
+    """Renew the table of that name."""
+    return _renewed(workshop, "hook_performance", "hook", "Views by hook")
+
+
+@dg.op(description="Deletes snapshots that are no news any more: all stay for two days, then one an hour, a day, a week.")
+def thin_snapshots(context: dg.OpExecutionContext, workshop: dg.ResourceParam[Workshop]) -> None:
+    """As in `store.results`."""
+    deleted = workshop.results().thin()
+    context.add_output_metadata({"deleted": deleted})
+    context.log.info("%d snapshots deleted", deleted)
+
+
+@dg.job(tags={STAGE: "thinning"}, description="Thins the snapshots of metrics by their age.")
+def thinning_job() -> None:
+    """One op."""
+    thin_snapshots()
+
+
+thinning_schedule = dg.ScheduleDefinition(
+    name="thinning_schedule",
+    job=thinning_job,
+    cron_schedule="41 4 * * *",  # away from the reading at seven minutes past
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Thins the snapshots of metrics each night.",
+)

@@ -1,0 +1,112 @@
+"""The analytics job as Dagster runs it, on a sandbox of which one platform fails."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from phantoms_dagster.defs.assets.performance import thinning_job
+from phantoms_dagster.defs.build import build_definitions
+from phantoms_dagster.sandbox.core import Fault
+from phantoms_dagster.sandbox.youtube_videos import Video
+from phantoms_dagster.settings import Settings
+from phantoms_dagster.wiring import Workshop
+from phantoms_dagster_tests.integration.stage_world import World
+from phantoms_dagster_tests.integration.test_readback_store import Archive
+from phantoms_dagster_tests.sandbox_thread import Running, sandbox_thread
+
+HEAD = b"\0\0\0\x18ftypmp42"
+
+
+@pytest.fixture
+def archive(database_url: str) -> Iterator[Archive]:
+    world = World(database_url)
+    yield Archive(world)
+    world.engine.dispose()
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[Running]:
+    with sandbox_thread(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def workshop(archive: Archive, running: Running, redis_url: str, tmp_path: Path) -> Iterator[Workshop]:
+    settings = Settings(home=tmp_path, database_url=archive.world.url, redis_url=redis_url, sandbox="on", sandbox_url=running.url)  # type: ignore[call-arg, arg-type]
+    made = Workshop(settings)
+    yield made
+    made.close()
+
+
+def on_youtube(running: Running, remote_id: str) -> None:
+    """A public video of two days ago."""
+    at = time.time() - 2 * 86_400
+    running.sandbox.state["youtube"].videos[remote_id] = Video(
+        remote_id, "main", {"title": "t"}, {"privacyStatus": "public"}, "a.mp4", 100, "x", HEAD, at, at, published_at=at
+    )
+
+
+def analytics(workshop: Workshop, instance: dg.DagsterInstance) -> dg.ExecuteInProcessResult:
+    job = build_definitions(resource_overrides={"workshop": workshop}).get_job_def("analytics_job")
+    return job.execute_in_process(instance=instance)
+
+
+def metadata(result: dg.ExecuteInProcessResult, asset: str) -> dict[str, Any]:
+    [event] = [e for e in result.get_asset_materialization_events() if e.asset_key == dg.AssetKey(asset)]
+    return {name: value.value for name, value in event.materialization.metadata.items()}
+
+
+def test_a_platform_that_fails_leaves_the_tables_of_the_others_fresh_and_is_told(
+    archive: Archive, running: Running, workshop: Workshop
+) -> None:
+    """One account's failing calls stopped the performance tables of all platforms, and nobody was told."""
+    good, bad = archive.world.add(2)
+    archive.post(good)
+    archive.post(bad, platform="instagram")
+    on_youtube(running, f"r-{good}")
+    running.sandbox.faults.append(Fault(route="instagram.*", status=500))
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = analytics(workshop, instance)
+    assert result.success
+    found = metadata(result, "post_metrics")
+    assert (found["due"], found["posts"], found["missing"]) == (2, 1, 0)
+    assert "instagram:main" in found["unread"]
+    [check] = result.get_asset_check_evaluations()
+    assert (check.check_name, check.passed, check.severity) == ("every_account_is_read", False, dg.AssetCheckSeverity.WARN)
+    [row] = archive.tables.table("video_performance").to_dict("records")
+    assert row["video_key"] == good
+    assert row["views"] > 0
+    assert found["views"] == row["views"]
+    [silent] = archive.results.unread()
+    assert (silent.platform, silent.account) == ("instagram", "main")
+    assert {metadata(result, f"{name}_performance")["rows"] for name in ("video", "platform")} == {1}
+
+
+def test_a_second_turn_right_after_the_first_asks_nobody(archive: Archive, running: Running, workshop: Workshop) -> None:
+    [key] = archive.world.add(1)
+    archive.post(key)
+    on_youtube(running, f"r-{key}")
+    with dg.DagsterInstance.ephemeral() as instance:
+        analytics(workshop, instance)
+        calls = dict(running.sandbox.calls)
+        second = analytics(workshop, instance)
+    assert running.sandbox.calls == calls
+    assert metadata(second, "post_metrics")["due"] == 0
+    [check] = second.get_asset_check_evaluations()
+    assert check.passed
+
+
+def test_the_nightly_job_thins(archive: Archive, workshop: Workshop) -> None:
+    [key] = archive.world.add(1)
+    post = archive.post(key, hours=24 * 200)
+    for minutes in range(3):
+        archive.snapshot(post, hours=24 * 199 + minutes / 60, views=minutes)
+    result = thinning_job.execute_in_process(resources={"workshop": workshop})
+    [event] = [e for e in result.all_events if e.is_successful_output]
+    assert event.step_output_data.metadata["deleted"].value >= 1

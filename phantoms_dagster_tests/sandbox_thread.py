@@ -1,0 +1,43 @@
+"""The whole sandbox on a thread of its own, for tests whose code under test owns the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from aiohttp.test_utils import TestServer
+
+from phantoms_dagster.sandbox.core import SANDBOX_KEY, Sandbox
+from phantoms_dagster.wiring.sandbox import sandbox_application
+
+
+@dataclass(frozen=True)
+class Running:
+    """A sandbox that answers at `url`."""
+
+    sandbox: Sandbox
+    url: str
+
+
+@contextmanager
+def sandbox_thread(folder: Path) -> Iterator[Running]:
+    """A sandbox until the end."""
+    app = sandbox_application(seed=1, base_url="", work_dir=folder, real_renders=False)
+    server = TestServer(app)
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="sandbox")
+    thread.start()
+    try:
+        asyncio.run_coroutine_threadsafe(server.start_server(), loop).result(30)
+        url = str(server.make_url("")).rstrip("/")
+        app[SANDBOX_KEY].base_url = url
+        yield Running(app[SANDBOX_KEY], url)
+        asyncio.run_coroutine_threadsafe(server.close(), loop).result(30)
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
