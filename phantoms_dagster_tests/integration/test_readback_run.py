@@ -53,7 +53,7 @@ def on_youtube(running: Running, remote_id: str) -> None:
 
 
 def analytics(workshop: Workshop, instance: dg.DagsterInstance) -> dg.ExecuteInProcessResult:
-    job = build_definitions(resource_overrides={"workshop": workshop}).get_job_def("analytics_job")
+    job = build_definitions(resource_overrides={"workshop": workshop}).resolve_job_def("analytics_job")
     return job.execute_in_process(instance=instance)
 
 

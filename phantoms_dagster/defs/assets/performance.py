@@ -37,7 +37,7 @@ READ_CHECK = "every_account_is_read"
     " a post's first day, then ever more rarely.",
 )
 @fails_plainly_while_the_store_is_away
-def post_metrics(context: dg.AssetExecutionContext, workshop: dg.ResourceParam[Workshop]) -> dg.MaterializeResult[None]:
+def post_metrics(context: dg.AssetExecutionContext, workshop: dg.ResourceParam[Workshop]) -> dg.MaterializeResult:
     """Read results back. What can be read is kept; an account that cannot be read fails the check, and no other account."""
     results = workshop.results()
     posts, unsupported = results.due(), results.unsupported()
