@@ -55,7 +55,8 @@ OPEN = [
 def intake_sensor(context: dg.SensorEvaluationContext, workshop: dg.ResourceParam[Workshop]) -> dg.SkipReason:
     """The cursor holds when the order was last looked at."""
     for report in workshop.take_inbox():
-        context.log.info("%s: %d briefs taken, %d refused", report.file, report.taken, len(report.refused))
+        left = f", {report.left} left for the next look" if report.left else ""
+        context.log.info("%s: %d briefs taken, %d refused%s", report.file, report.taken, len(report.refused), left)
         for refusal in report.refused[:SHOWN_REFUSALS]:
             context.log.warning("%s", refusal)
     keys = register(context.instance, workshop.catalogue())

@@ -1,4 +1,4 @@
-"""Briefs from files: CSV, JSONL and YAML, row by row. A bad row is named with its line and reason; the good rows are taken.
+"""Briefs from files, row by row. The code names a bad row with its line and its reason, and takes the good rows.
 
 How the formats are read belongs in `rows`; which folder is watched, in `inbox`; what is stored, elsewhere.
 """
@@ -18,9 +18,11 @@ from pydantic import ValidationError
 from phantoms_dagster.domain.channels import first_problem
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.models import Brief, Channel, Platform
-from phantoms_dagster.production.rows import BadRow, Row, csv_rows, json_rows, yaml_rows
+from phantoms_dagster.production.rows import BadRow, Row, as_utf8, csv_rows, json_document_rows, json_rows, yaml_rows
+from phantoms_dagster.production.sheets import SUFFIXES as SHEETS
+from phantoms_dagster.production.sheets import sheet_rows
 
-SUFFIXES = (".csv", ".jsonl", ".ndjson", ".yaml", ".yml")
+SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".yaml", ".yml", *SHEETS)
 FIELDS = ("title", "angle", "facts", "channel", "platforms", "publish_at", "priority")
 MAX_FILE_BYTES = 64 * 1024 * 1024
 SHOWN_CHARACTERS = 60
@@ -111,13 +113,28 @@ def _rows(name: str, content: bytes) -> Iterator[Row | BadRow]:
         yield BadRow(1, f"unknown file type {_short(suffix) or '(none)'!r}; use {', '.join(SUFFIXES)}")
     elif len(content) > MAX_FILE_BYTES:
         yield BadRow(1, f"the file is larger than {MAX_FILE_BYTES // 1024**2} MiB; split it")
-    elif not content.removeprefix(b"\xef\xbb\xbf").strip():
-        names = f"; its first line should name the columns: {','.join(FIELDS)}" if suffix == ".csv" else ""
-        yield BadRow(1, f"the file is empty{names}")
-    elif suffix == ".csv":
-        yield from csv_rows(content, FIELDS)
+    elif suffix in SHEETS:
+        yield from sheet_rows(content, FIELDS)
     else:
-        yield from (yaml_rows if suffix in (".yaml", ".yml") else json_rows)(content)
+        yield from _text_rows(suffix, content)
+
+
+def _text_rows(suffix: str, content: bytes) -> Iterator[Row | BadRow]:
+    tables = (".csv", ".tsv")
+    try:
+        content = as_utf8(content)
+    except ValueError:
+        yield BadRow(1, "begins as UTF-16 and is none; save the file as UTF-8")
+        return
+    if not content.removeprefix(b"\xef\xbb\xbf").strip():
+        names = f"; its first line should name the columns: {','.join(FIELDS)}" if suffix in tables else ""
+        yield BadRow(1, f"the file is empty{names}")
+    elif suffix in tables:
+        yield from csv_rows(content, FIELDS)
+    elif suffix in (".yaml", ".yml"):
+        yield from yaml_rows(content)
+    else:
+        yield from (json_document_rows if suffix == ".json" else json_rows)(content)
 
 
 def _brief(row: Row | BadRow, channels: Mapping[str, Channel]) -> Brief:

@@ -5,8 +5,10 @@ What the fields mean, and which values they may have, belongs in `intake`.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +26,18 @@ _YAML_TAGS = frozenset(f"tag:yaml.org,2002:{name}" for name in (*_YAML_SCALARS, 
 _NOT_UTF8 = "not UTF-8; save the file as UTF-8"
 _BOM = "\ufeff"
 _MARK = "\ufffd"
+# Longer marks first: UTF-32 little-endian begins with the mark of UTF-16.
+_WIDE_MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_SEPARATORS = (",", ";", "\t")
+# Excel writes this line, and hides it from its user.
+_EXCEL_SEPARATOR = re.compile(r"\"?sep=(.)\"?\s*", re.IGNORECASE | re.DOTALL)
+_WRAPPED = re.compile(r'\s*\{\s*"briefs"\s*:\s*\[')
+_JSON_SPACE = re.compile(r"[ \t\r\n]*")
 
 
 @dataclass(frozen=True)
@@ -42,11 +56,32 @@ class BadRow:
     reason: str
 
 
+def as_utf8(content: bytes) -> bytes:
+    """The same text in UTF-8 when it is UTF-16 or UTF-32, which Excel and Windows write. Raises ValueError."""
+    encoding = next((name for mark, name in _WIDE_MARKS if content.startswith(mark)), None) or _unmarked_utf16(content)
+    return content.decode(encoding).encode() if encoding else content
+
+
+def _unmarked_utf16(content: bytes) -> str | None:
+    """UTF-16 without its mark: in a text with Latin letters every other byte is then zero."""
+    start = content[:64]
+    if len(start) < 4 or len(content) % 2:
+        return None
+    if start[1::2].count(0) * 2 > len(start) // 2 and not start[0::2].count(0):
+        return "utf-16-le"
+    return "utf-16-be" if start[0::2].count(0) * 2 > len(start) // 2 and not start[1::2].count(0) else None
+
+
 def csv_rows(content: bytes, columns: Sequence[str]) -> Iterator[Row | BadRow]:
-    """The rows of a CSV file whose first row names some of `columns`. A broken row costs that row, not those below it."""
+    """The rows of a CSV file whose first row names some of `columns`. A broken row costs that row, not those below it.
+
+    Commas, semicolons or tabs separate the columns: Excel's `sep=;` line says which, else the header does.
+    """
     lines, spoiled = _lines(content)
+    declared = _EXCEL_SEPARATOR.fullmatch(lines[0]) if lines else None
+    separator = declared[1] if declared else _separator(lines)
     header: list[str] | None = None
-    for first, last, cells in _csv_records(lines):
+    for first, last, cells in _csv_records(lines, separator, skip=1 if declared else 0):
         broken = next((n for n in range(first, last + 1) if n in spoiled), None)
         if broken is not None:
             yield BadRow(broken, spoiled[broken])
@@ -55,24 +90,35 @@ def csv_rows(content: bytes, columns: Sequence[str]) -> Iterator[Row | BadRow]:
         elif not any(cell.strip() for cell in cells):
             continue
         elif header is None:
-            header = _trimmed(cell.strip().lower() for cell in cells)
-            problem = _header_problem(header, columns)
+            header = header_of(cells)
+            problem = header_problem(header, columns)
             if problem:
                 yield BadRow(first, problem)
                 return
             continue
         else:
-            yield _csv_row(first, cells, header)
+            yield table_row(first, cells, header)
         if header is None:
             return  # without its header nothing below can be understood
 
 
-def _csv_records(lines: Sequence[str]) -> Iterator[tuple[int, int, list[str] | str]]:
+def _separator(lines: Sequence[str]) -> str:
+    """The separator under which the first record has a column `title`; a comma when there is none."""
+    for separator in _SEPARATORS:
+        for _, _, cells in _csv_records(lines, separator):
+            if isinstance(cells, str) or any(cell.strip() for cell in cells):
+                if "title" in header_of(cells):
+                    return separator
+                break
+    return ","
+
+
+def _csv_records(lines: Sequence[str], separator: str, *, skip: int = 0) -> Iterator[tuple[int, int, list[str] | str]]:
     """Every record with its first and last line: its cells, or why it has none. After a broken one reading goes on a line later."""
     csv.field_size_limit(sum(map(len, lines)) + 1)  # the default, 131,072, would hide which field is too long
-    start = 0
+    start = skip
     while start < len(lines):
-        reader = csv.reader((lines[n] for n in range(start, len(lines))), strict=True)
+        reader = csv.reader((lines[n] for n in range(start, len(lines))), strict=True, delimiter=separator)
         done = 0
         try:
             for cells in reader:
@@ -93,7 +139,13 @@ def _csv_problem(error: str) -> str:
     return f"not valid CSV: {error}"
 
 
-def _csv_row(line: int, cells: list[str], header: list[str]) -> Row | BadRow:
+def header_of(cells: Sequence[str] | str) -> list[str]:
+    """The names of the columns, as they are compared: without empty ones at the end."""
+    return [] if isinstance(cells, str) else _trimmed(cell.strip().lower() for cell in cells)
+
+
+def table_row(line: int, cells: list[str], header: list[str]) -> Row | BadRow:
+    """A row of a table as its fields; a BadRow when it has more or fewer columns than the header."""
     if len(cells) > len(header):
         cells = [*cells[: len(header)], *_trimmed(cells[len(header) :])]
     if len(cells) != len(header):
@@ -102,11 +154,10 @@ def _csv_row(line: int, cells: list[str], header: list[str]) -> Row | BadRow:
     return Row(line, dict(zip(header, cells, strict=True)))
 
 
-def _header_problem(header: Sequence[str], columns: Sequence[str]) -> str | None:
+def header_problem(header: Sequence[str], columns: Sequence[str]) -> str | None:
+    """What is wrong with the names of the columns, if anything is."""
     if "title" not in header:
-        separators = [name for sign, name in ((";", "semicolons"), ("\t", "tabs")) if len(header) == 1 and sign in header[0]]
-        hint = f"; the columns are separated by {separators[0]}, use commas" if separators else ""
-        return f"column `title` is missing{hint}; the header names {', '.join(header[:12])}"
+        return f"column `title` is missing; the header names {', '.join(header[:12])}"
     for name in header:
         if name not in columns:
             return f"unknown column {name[:60]!r}; the columns are {', '.join(columns)}"
@@ -131,6 +182,58 @@ def json_rows(content: bytes) -> Iterator[Row | BadRow]:
             yield BadRow(number, spoiled[number])
         elif line.strip():
             yield _json_row(number, line)
+
+
+def json_document_rows(content: bytes) -> Iterator[Row | BadRow]:
+    """The rows of a JSON file: a list of briefs, `{"briefs": [...]}`, or objects one after another, on one line each or on many.
+
+    Items above a syntax error are good, the rest cannot be read.
+    """
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        yield BadRow(content.count(b"\n", 0, error.start) + 1, _NOT_UTF8)
+        return
+    wrapped = _WRAPPED.match(text)
+    at = wrapped.end() if wrapped else _after_space(text, 0)
+    listed = wrapped is not None or text[at : at + 1] == "["
+    if listed and not wrapped:
+        at += 1
+    decoder = json.JSONDecoder(object_pairs_hook=_object)
+    while True:
+        at = _after_space(text, at)
+        if at == len(text) and not listed:
+            return
+        if listed and text[at : at + 1] == "]":
+            break
+        line = text.count("\n", 0, at) + 1
+        try:
+            item, at = decoder.raw_decode(text, at)
+        except RecursionError:
+            yield BadRow(line, "cannot be read from here on: nested too deeply")
+            return
+        except ValueError as error:
+            yield BadRow(line, f"cannot be read from here on: {_json_problem(error)}")
+            return
+        yield Row(line, item) if isinstance(item, dict) else BadRow(line, "each brief should be a JSON object")
+        at = _after_space(text, at)
+        if listed and text[at : at + 1] == ",":
+            at += 1
+    at = _after_space(text, at + 1)
+    if wrapped and text[at : at + 1] == "}":
+        at = _after_space(text, at + 1)
+    if at < len(text):
+        yield BadRow(text.count("\n", 0, at) + 1, "cannot be read from here on: text follows the end of the list")
+
+
+def _after_space(text: str, at: int) -> int:
+    found = _JSON_SPACE.match(text, at)
+    assert found is not None
+    return found.end()
+
+
+def _json_problem(error: ValueError) -> str:
+    return f"{error.msg} on line {error.lineno}" if isinstance(error, json.JSONDecodeError) else str(error)
 
 
 def _json_row(number: int, line: str) -> Row | BadRow:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -13,26 +14,33 @@ from typing import Any
 from sqlalchemy import Connection, Engine, text
 
 from phantoms_dagster.domain.errors import InvalidInput, NotFound
-from phantoms_dagster.domain.models import Brief, Channel
+from phantoms_dagster.domain.models import Brief, Channel, Platform
 from phantoms_dagster.domain.stages import State, stages_for
 from phantoms_dagster.store.planning import NUDGE
 from phantoms_dagster.store.schema import SCHEMA
 
 _SLUG_CHARACTERS = 32
+_MOST_ALIKE = 100
+# Briefs in one statement.
+PAGE = 1_000
 
+# Both unique columns may be in the way, of rows that another transaction adds at the same time.
 _ADD = text(
     """
     INSERT INTO phantoms.videos (key, channel, title, brief, platforms, publish_at, priority, source, fingerprint)
-    VALUES (:key, :channel, :title, CAST(:brief AS jsonb), :platforms, :publish_at, :priority, :source, :fingerprint)
-    ON CONFLICT DO NOTHING RETURNING id
+    SELECT g.key, g.channel, g.title, g.brief, g.platforms, g.publish_at, g.priority, :source, g.fingerprint
+    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS g(n int, key text, channel text, title text, brief jsonb, platforms text[],
+        publish_at timestamptz, priority smallint, fingerprint text)
+    ORDER BY g.n
+    ON CONFLICT DO NOTHING RETURNING id, fingerprint, platforms
     """
 )
 
 _ADD_STAGES = text(
     """
     INSERT INTO phantoms.stages (video_id, stage, state, ready_at)
-    SELECT :id, g.stage, g.state, CASE WHEN g.state = 'ready' THEN clock_timestamp() END
-    FROM unnest(CAST(:stages AS text[]), CAST(:states AS text[])) AS g(stage, state)
+    SELECT g.video_id, g.stage, g.state, CASE WHEN g.state = 'ready' THEN clock_timestamp() END
+    FROM unnest(CAST(:ids AS bigint[]), CAST(:stages AS text[]), CAST(:states AS text[])) AS g(video_id, stage, state)
     """
 )
 
@@ -139,6 +147,62 @@ _LOST = text(
 )
 
 
+def _add_page(connection: Connection, briefs: Sequence[Brief], source: str) -> list[Added]:
+    """Add a page of briefs; what became of each, in their order."""
+    known = _keys_by_fingerprint(connection, [brief.fingerprint for brief in briefs])
+    wanted = {brief.fingerprint: brief for brief in briefs if brief.fingerprint not in known}
+    fresh: set[str] = set()
+    today = datetime.now(UTC)
+    for number in range(1, _MOST_ALIKE):  # two briefs may share a day, a slug and four digits
+        if not wanted:
+            break
+        salt = "" if number == 1 else f"-{number}"
+        rows = [_row(n, brief, partition_key(brief, today, salt=salt)) for n, brief in enumerate(wanted.values())]
+        inserted = connection.execute(_ADD, {"rows": json.dumps(rows), "source": source}).all()
+        fresh |= {row.fingerprint for row in inserted}
+        stages = [(row.id, stage) for row in inserted for stage in stages_for(tuple(Platform(p) for p in row.platforms))]
+        values = {
+            "ids": [video_id for video_id, _ in stages],
+            "stages": [stage.name for _, stage in stages],
+            "states": [str(State.BLOCKED if stage.after else State.READY) for _, stage in stages],
+        }
+        connection.execute(_ADD_STAGES, values)
+        known |= _keys_by_fingerprint(connection, list(wanted))
+        wanted = {fingerprint: brief for fingerprint, brief in wanted.items() if fingerprint not in known}
+    if wanted:
+        raise InvalidInput(f"there are a hundred videos titled {next(iter(wanted.values())).title!r} today already")
+    added = []
+    for brief in briefs:
+        added.append(Added(known[brief.fingerprint], new=brief.fingerprint in fresh))
+        fresh.discard(brief.fingerprint)  # the same brief twice in one page is one video
+    return added
+
+
+def _pages(briefs: Sequence[Brief], size: int) -> Iterator[Sequence[Brief]]:
+    """The briefs in pages of at most `size`."""
+    for start in range(0, len(briefs), size):
+        yield briefs[start : start + size]
+
+
+def _keys_by_fingerprint(connection: Connection, fingerprints: Sequence[str]) -> dict[str, str]:
+    statement = text("SELECT fingerprint, key FROM phantoms.videos WHERE fingerprint = ANY(:fingerprints)")
+    return {row.fingerprint: row.key for row in connection.execute(statement, {"fingerprints": list(fingerprints)})}
+
+
+def _row(number: int, brief: Brief, key: str) -> dict[str, Any]:
+    return {
+        "n": number,
+        "key": key,
+        "channel": brief.channel,
+        "title": brief.title,
+        "brief": brief.model_dump(mode="json"),
+        "platforms": [str(platform) for platform in brief.platforms],
+        "publish_at": brief.publish_at.isoformat() if brief.publish_at else None,
+        "priority": brief.priority,
+        "fingerprint": brief.fingerprint,
+    }
+
+
 class Catalogue:
     """The catalogue of videos."""
 
@@ -159,9 +223,12 @@ class Catalogue:
                 connection.execute(statement, {"name": channel.name, "config": channel.model_dump_json()})
 
     def add(self, briefs: Sequence[Brief], *, source: str) -> list[Added]:
-        """Add videos, all or none; a brief that is there already is not added again. `source` says where they came from."""
+        """Add videos, all or none; a brief that is there already is not added again. `source` says where they came from.
+
+        25,000 briefs take some seconds: each page of them is one statement.
+        """
         with self._engine.begin() as connection:
-            added = [self._add(connection, brief, source) for brief in briefs]
+            added = [one for page in _pages(briefs, PAGE) for one in _add_page(connection, page, source)]
             connection.execute(text(NUDGE))
             return added
 
@@ -169,33 +236,6 @@ class Catalogue:
         """Add videos and count: how many were new, how many were there already."""
         added = self.add(briefs, source=source)
         return sum(a.new for a in added), sum(not a.new for a in added)
-
-    def _add(self, connection: Connection, brief: Brief, source: str) -> Added:
-        same = text("SELECT key FROM phantoms.videos WHERE fingerprint = :fingerprint")
-        today = datetime.now(UTC)
-        for salt in ("", *(f"-{n}" for n in range(2, 100))):  # two briefs may share a day, a slug and four digits
-            key = partition_key(brief, today, salt=salt)
-            values = {
-                "key": key,
-                "channel": brief.channel,
-                "title": brief.title,
-                "brief": brief.model_dump_json(),
-                "platforms": [str(p) for p in brief.platforms],
-                "publish_at": brief.publish_at,
-                "priority": brief.priority,
-                "source": source,
-                "fingerprint": brief.fingerprint,
-            }
-            video_id = connection.execute(_ADD, values).scalar()
-            if video_id is not None:
-                stages = stages_for(brief.platforms)
-                states = [str(State.BLOCKED if s.after else State.READY) for s in stages]
-                connection.execute(_ADD_STAGES, {"id": video_id, "stages": [s.name for s in stages], "states": states})
-                return Added(key, new=True)
-            existing = connection.execute(same, {"fingerprint": brief.fingerprint}).scalar()
-            if existing is not None:
-                return Added(existing, new=False)
-        raise InvalidInput(f"there are a hundred videos titled {brief.title!r} today already")
 
     def videos(self, *, limit: int = 1000, keys: Sequence[str] | None = None) -> list[VideoRow]:
         """The newest videos first."""

@@ -8,9 +8,11 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
+from sqlalchemy import event
 
 from phantoms_dagster.domain.errors import InvalidInput, NotFound
 from phantoms_dagster.domain.models import Platform
+from phantoms_dagster.store import catalogue
 from phantoms_dagster.store.catalogue import partition_key
 from phantoms_dagster_tests.integration.stage_world import CHANNEL, World, brief, finished, open_world
 
@@ -54,6 +56,30 @@ async def test_the_same_brief_is_not_added_twice_whatever_its_priority_or_platfo
     assert first.new
     assert [(a.key == first.key, a.new) for a in again] == [(True, False), (False, True)]
     assert world.catalogue.add_from([brief(1), brief(3)], "c") == (1, 1)
+
+
+async def test_thousands_of_briefs_are_added_page_by_page_and_not_one_by_one(world: World) -> None:
+    statements: list[str] = []
+    engine = world.catalogue._engine
+    listener = lambda _c, _k, statement, *_: statements.append(statement)  # noqa: E731
+    event.listen(engine, "before_cursor_execute", listener)
+    briefs = [brief(n) for n in range(2_500)]
+    added = world.catalogue.add([*briefs, briefs[7]], source="a")
+    assert len(statements) < 20
+    assert [a.new for a in added] == [True] * 2_500 + [False]
+    assert len({a.key for a in added}) == 2_500
+    assert added[-1].key == added[7].key
+    assert world.catalogue.counts()["script"] == {"ready": 2_500}
+    assert world.catalogue.unregistered(limit=2_500) == [a.key for a in added[:2_500]]
+
+
+async def test_two_briefs_whose_keys_are_alike_get_two_keys_also_when_added_together(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalogue, "partition_key", lambda _brief, _today, *, salt="": f"20261122-alike{salt}")
+    added = world.catalogue.add([brief(1), brief(2)], source="a") + world.catalogue.add([brief(3)], source="a")
+    assert [a.key for a in added] == ["20261122-alike", "20261122-alike-2", "20261122-alike-3"]
+    assert all(a.new for a in added)
 
 
 async def test_the_same_brief_added_by_two_at_once_is_one_video(world: World) -> None:

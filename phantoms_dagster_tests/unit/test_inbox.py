@@ -128,13 +128,29 @@ def test_an_unreadable_file_is_reported_and_blocks_no_other(tmp_path: Path, shel
     assert names(tmp_path) == ["b.csv", "taken/a.csv", "taken/c.csv"]
 
 
-def test_a_file_that_cannot_be_moved_is_reported_and_blocks_no_other(tmp_path: Path, shelf: Shelf) -> None:
-    long = "a" * 250 + ".csv"  # the name of its errors would be too long for the file system
-    (tmp_path / long).write_text("title\n,\nA,b\n")
-    (tmp_path / "b.csv").write_text("title\nB\n")
+def test_a_file_that_cannot_be_moved_is_reported_and_blocks_no_other(
+    tmp_path: Path, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.csv").write_text(f"title\n{name}\n")
+    rename = Path.rename
+
+    def refusing(self: Path, target: Path) -> Path:
+        if self.name == "a.csv":
+            raise OSError(18, "Invalid cross-device link")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refusing)
     reports = take(tmp_path, shelf)
     assert [r.taken for r in reports] == [0, 1]
     assert "stays in the inbox" in reports[0].refused[0].reason
+
+
+def test_a_file_whose_name_is_as_long_as_can_be_is_moved_with_its_errors(tmp_path: Path, shelf: Shelf) -> None:
+    (tmp_path / ("ä" * 125 + ".csv")).write_text("title\n,\nA,b\n")
+    [report] = take(tmp_path, shelf)
+    assert "2 columns where the header has 1" in report.refused[0].reason
+    assert names(tmp_path) == ["refused/" + "ä" * 98 + ".csv", "refused/" + "ä" * 98 + ".csv.errors.txt"]
 
 
 def test_a_file_that_another_daemon_takes_first_is_none_of_our_business(
@@ -153,20 +169,82 @@ def test_a_file_that_another_daemon_takes_first_is_none_of_our_business(
     assert [(r.file, r.taken) for r in take(tmp_path, shelf)] == [("b.csv", 1)]
 
 
-def test_links_folders_hidden_files_and_other_types_are_left_alone(tmp_path: Path, shelf: Shelf) -> None:
+def test_nothing_in_the_inbox_is_ignored(tmp_path: Path, shelf: Shelf) -> None:
     outside, inbox = tmp_path / "outside.csv", tmp_path / "inbox"
     inbox.mkdir()
     outside.write_text("title\nA\n")
     (inbox / "link.csv").symlink_to(outside)
     (inbox / "dangling.csv").symlink_to(tmp_path / "nothing")
     (inbox / "folder.csv").mkdir()
+    (inbox / "folder.csv" / "inside.csv").write_text("title\nB\n")
     os.mkfifo(inbox / "pipe.csv")
-    (inbox / ".hidden.csv").write_text("title\nA\n")
-    (inbox / "a.csv.part").write_text("title\nA\n")
-    before = sorted(p.name for p in inbox.iterdir())
-    assert take(inbox, shelf) == []
-    assert sorted(p.name for p in inbox.iterdir()) == before
+    (inbox / "notes.docx").write_bytes(b"PK")
+    (inbox / "briefs").write_text("title\nC\n")
+    reports = take_inbox(inbox, lambda: CHANNELS, shelf.add, quiet_seconds=0)
+    reasons = {report.file: report.refused[0].reason for report in reports}
+    assert {name: reason.partition(";")[0] for name, reason in reasons.items()} == {
+        "link.csv": "is a link",
+        "dangling.csv": "is a link",
+        "folder.csv": "is a folder",
+        "pipe.csv": "is not a regular file",
+        "notes.docx": "unknown file type '.docx'",
+        "briefs": "unknown file type '(none)'",
+    }
+    assert sorted(p.name for p in inbox.iterdir()) == ["refused"]
+    assert (inbox / "refused/briefs.errors.txt").read_text().startswith("briefs:1: unknown file type")
+    assert (inbox / "refused/folder.csv/inside.csv").read_text() == "title\nB\n"
     assert outside.exists()
+    assert not shelf.titles
+
+
+def test_a_name_that_says_it_is_still_being_written_is_believed_for_a_while(tmp_path: Path, shelf: Shelf) -> None:
+    unfinished = [".hidden.csv", "a.csv.part", "~$b.xlsx"]
+    for name in unfinished:
+        (tmp_path / name).write_text("title\nA\n")
+    assert take_inbox(tmp_path, lambda: CHANNELS, shelf.add, quiet_seconds=0, arriving_seconds=60) == []
+    reports = take_inbox(tmp_path, lambda: CHANNELS, shelf.add, quiet_seconds=0, arriving_seconds=0)
+    assert sorted(report.file for report in reports) == sorted(unfinished)
+    assert all("still being written" in report.refused[0].reason for report in reports)
+    assert not shelf.titles
+
+
+def test_what_operating_systems_leave_in_a_folder_is_not_refused_again_and_again(tmp_path: Path, shelf: Shelf) -> None:
+    for name in (".DS_Store", "Thumbs.db", "desktop.ini", "._a.csv", ".gitkeep"):
+        (tmp_path / name).write_text("")
+    assert take_inbox(tmp_path, lambda: CHANNELS, shelf.add, quiet_seconds=0, arriving_seconds=0) == []
+    assert len(names(tmp_path)) == 5
+
+
+def test_a_file_too_large_for_one_look_is_taken_in_several_and_moved_by_the_last(
+    tmp_path: Path, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inbox_module, "PAGE", 2)
+    (tmp_path / "a.csv").write_text("title\nA\nB\nC\nD\nE\n,too much\n")
+    (tmp_path / "b.csv").write_text("title\nF\n")
+
+    def look() -> list[InboxReport]:
+        return take_inbox(tmp_path, lambda: CHANNELS, shelf.add, quiet_seconds=0, look_seconds=0)
+
+    [first] = look()
+    assert (first.taken, first.left, list(first.refused)) == (2, 3, [])
+    assert names(tmp_path) == ["a.csv", "b.csv"]
+    monkeypatch.setattr(inbox_module, "PAGE", 5)
+    [second] = look()
+    assert (second.taken, second.known, second.left, len(second.refused)) == (3, 2, 0, 1)
+    assert names(tmp_path) == ["b.csv", "refused/a.csv", "refused/a.csv.errors.txt"]
+    assert [report.file for report in look()] == ["b.csv"]
+    assert len(shelf.titles) == 6
+
+
+def test_a_file_with_more_briefs_than_a_look_can_read_is_refused_with_the_way_out(
+    tmp_path: Path, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inbox_module, "MOST_BRIEFS", 1)
+    (tmp_path / "a.csv").write_text("title\nA\nB\n")
+    [report] = take(tmp_path, shelf)
+    assert "phantoms import" in report.refused[0].reason
+    assert names(tmp_path) == ["refused/a.csv", "refused/a.csv.errors.txt"]
+    assert not shelf.titles
 
 
 def test_a_catalogue_that_does_not_answer_leaves_the_file_where_it_is(tmp_path: Path) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 from datetime import UTC, datetime
 from pathlib import Path
 
+import openpyxl
 import pytest
 import yaml
 from hypothesis import given, settings
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 
 from phantoms_dagster.domain.channels import default_text, parse
 from phantoms_dagster.domain.errors import InvalidInput
-from phantoms_dagster.production import intake, rows
+from phantoms_dagster.production import intake, rows, sheets
 from phantoms_dagster.production.intake import Batch, load, make_brief, read
 
 CHANNELS = parse(default_text())
@@ -239,8 +241,8 @@ def test_a_yaml_that_is_no_list_of_briefs_says_what_it_should_be(content: str, l
     ("content", "reason"),
     [
         ("angle,facts\na,b\n", "column `title` is missing; the header names angle, facts"),
-        ("title;angle\na;b\n", "separated by semicolons, use commas"),
-        ("title\tangle\na\tb\n", "separated by tabs, use commas"),
+        ("angle;facts\na;b\n", "column `title` is missing"),
+        ("sep=;\ntitle,angle\na,b\n", "column `title` is missing"),
         ("title,autor\na,b\n", "unknown column 'autor'"),
         ("title,title\na,b\n", "column `title` stands twice"),
         (",".join(["x" * 1_000] * 1_000), "column `title` is missing"),
@@ -251,12 +253,107 @@ def test_a_csv_with_a_wrong_header_is_refused_as_a_whole(content: str, reason: s
     batch = reading("b.csv", content)
     assert not batch.accepted
     [refusal] = batch.refused
-    assert refusal.line == 1
+    assert refusal.line == (2 if content.startswith("sep=") else 1)
     assert reason in refusal.reason
 
 
 def test_a_header_in_another_encoding_says_so() -> None:
-    assert "not UTF-8" in refused(reading("b.csv", "title\nGrün".encode("utf-16")))[1]
+    assert "not UTF-8" in refused(reading("b.csv", "titlé\nGrün".encode("cp1252")))[1]
+    assert "begins as UTF-16" in refused(reading("b.csv", b"\xff\xfet"))[1]
+
+
+@pytest.mark.parametrize("first_line", ["", "sep=,\r\n", '"sep=,"\r\n', "SEP=,\n"])
+def test_the_line_that_excel_writes_first_is_no_header(first_line: str) -> None:
+    batch = reading("b.csv", f"{first_line}title,facts\nA,x|y\n")
+    assert [(a.brief.title, a.brief.facts) for a in batch.accepted] == [("A", ("x", "y"))]
+    assert not batch.refused
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "sep=;\ntitle;angle\nA;one, two\n",
+        "title;angle\nA;one, two\n",
+        "title\tangle\nA\tone, two\n",
+        "sep=|\ntitle|angle\nA|one, two\n",
+    ],
+)
+def test_excels_separators_are_understood(content: str) -> None:
+    [accepted] = reading("b.csv", content).accepted
+    assert (accepted.brief.title, accepted.brief.angle) == ("A", "one, two")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-8-sig"])
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("b.csv", "title,angle\r\nGrüne Woche,日本\r\n"),
+        ("b.tsv", "title\tangle\r\nGrüne Woche\t日本\r\n"),
+        ("b.jsonl", '{"title": "Grüne Woche", "angle": "日本"}\n'),
+        ("b.json", '[{"title": "Grüne Woche", "angle": "日本"}]'),
+        ("b.yaml", "- title: Grüne Woche\n  angle: 日本\n"),
+    ],
+)
+def test_a_text_file_in_any_unicode_encoding_is_read(name: str, content: str, encoding: str) -> None:
+    batch = reading(name, content.encode(encoding))
+    assert [(a.brief.title, a.brief.angle) for a in batch.accepted] == [("Grüne Woche", "日本")]
+    assert not batch.refused
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '[{"title": "A"},\n {"title": "B"}]',
+        '{"briefs": [{"title": "A"},\n{"title": "B"}]}\n',
+        '{"title": "A"}\n{"title": "B"}\n',
+        '{\n  "title": "A" }{ "title": "B"\n}',
+    ],
+)
+def test_json_is_read_as_a_list_wrapped_or_object_by_object(content: str) -> None:
+    batch = reading("b.json", content)
+    assert [a.brief.title for a in batch.accepted] == ["A", "B"]
+    assert not batch.refused
+
+
+def test_json_items_above_a_mistake_are_taken_and_the_mistake_has_its_line() -> None:
+    batch = reading("b.json", '[{"title": "A"},\n5,\n{"title": "B"},\n{"title": "C",}\n]')
+    assert taken(batch) == [(1, "A"), (3, "B")]
+    assert_refused(batch, {2: "should be a JSON object", 4: "cannot be read from here on"})
+    assert "text follows" in refused(reading("b.json", '[{"title": "A"}]\n{"title": "B"}'))[2]
+
+
+def sheet(rows: list[list[object]]) -> bytes:
+    book = openpyxl.Workbook()
+    assert book.active is not None
+    for row in rows:
+        book.active.append(row)
+    content = io.BytesIO()
+    book.save(content)
+    return content.getvalue()
+
+
+def test_a_spreadsheet_is_read_as_its_user_sees_it() -> None:
+    rows: list[list[object]] = [
+        ["Title", "facts", "publish_at", "Priority", None],
+        ["Grüne Woche", "x|y", datetime(2026, 12, 24, 18, 0), 3, None],  # noqa: DTZ001  a cell has no zone
+        [None, None, None, None, None],
+        [1984, None, None, None, None],
+        ["C", None, None, None, "more"],
+    ]
+    batch = reading("b.xlsx", sheet(rows))
+    assert [(a.line, a.brief.title, a.brief.facts, a.brief.publish_at, a.brief.priority) for a in batch.accepted] == [
+        (2, "Grüne Woche", ("x", "y"), datetime(2026, 12, 24, 18, 0, tzinfo=UTC), 3),
+        (4, "1984", (), None, 5),
+    ]
+    assert_refused(batch, {5: "5 columns where the header has 4"})
+
+
+def test_a_file_that_is_no_spreadsheet_or_a_bomb_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "cannot be read as a spreadsheet" in refused(reading("b.xlsx", b"title\nA\n"))[1]
+    assert "the first sheet is empty" in refused(reading("b.xlsx", sheet([])))[1]
+    assert "column `title` is missing" in refused(reading("b.xlsx", sheet([["a"], ["b"]])))[1]
+    monkeypatch.setattr(sheets, "MAX_UNPACKED_BYTES", 1_000)
+    assert "unpacks to" in refused(reading("b.xlsx", sheet([["title"], ["A"]])))[1]
 
 
 def test_a_quote_that_is_never_closed_costs_its_row_alone() -> None:
@@ -290,9 +387,9 @@ def test_an_empty_file_is_named(name: str, content: bytes) -> None:
     assert (refusal.line, refusal.reason.startswith("the file is empty")) == (1, True)
 
 
-@pytest.mark.parametrize("name", ["b.txt", "b.xlsx", "briefs", ".csv", "b." + "x" * 200])
+@pytest.mark.parametrize("name", ["b.txt", "b.docx", "briefs", ".csv", "b." + "x" * 200])
 def test_an_unknown_type_names_those_there_are(name: str) -> None:
-    assert ".csv, .jsonl, .ndjson, .yaml, .yml" in refused(reading(name, b"title\nA\n"))[1]
+    assert ".csv, .tsv, .json, .jsonl, .ndjson, .yaml, .yml, .xlsx" in refused(reading(name, b"title\nA\n"))[1]
 
 
 def test_a_huge_file_is_refused_unread(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
