@@ -1,16 +1,29 @@
-"""`phantoms add` and `phantoms import`: briefs in."""
+"""`phantoms add`, `phantoms import` and `phantoms edit`: briefs in, and changed."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from phantoms_dagster.cli.console import BAD_INPUT, err, out, plain, plain_errors, print_json
+from phantoms_dagster.cli.console import BAD_INPUT, err, out, plain, plain_errors, print_json, progress
 from phantoms_dagster.cli.up import current
-from phantoms_dagster.production.intake import Accepted, Refusal, load, make_brief, printable, read
+from phantoms_dagster.domain.errors import InvalidInput
+from phantoms_dagster.production.intake import (
+    REASON_CHARACTERS,
+    Accepted,
+    Refusal,
+    load,
+    make_brief,
+    make_changes,
+    printable,
+    read,
+)
+from phantoms_dagster.store.catalogue import PAGE
 from phantoms_dagster.wiring import Workshop
 
 SHOWN_REFUSALS = 100
@@ -20,6 +33,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command(rich_help_panel="Briefs")(add)
     app.command("import", rich_help_panel="Briefs")(import_file)
+    app.command(rich_help_panel="Briefs")(edit)
 
 
 def add(
@@ -60,16 +74,79 @@ def add(
             out.print(f"  follow it: phantoms show {added.key}", style="dim", soft_wrap=True)
         else:
             out.print(f"this brief is there already: [bold]{added.key}[/]", soft_wrap=True)
+            out.print(
+                f"  change it: phantoms edit {added.key} --publish-at ... --platforms ... --priority ...",
+                style="dim",
+                soft_wrap=True,
+            )
+
+
+def edit(
+    video: Annotated[str, typer.Argument(help="Key of the video, or enough of it")],
+    title: Annotated[str | None, typer.Option(help="What the video is about; a script that is there stays")] = None,
+    publish_at: Annotated[
+        str | None,
+        typer.Option(help="Not before, such as 2026-12-24T18:00+01:00; without a zone it is UTC; `now` takes the time away"),
+    ] = None,
+    platforms: Annotated[
+        str | None,
+        typer.Option(help="Comma-separated, all that are wanted: youtube,tiktok,instagram; a new one needs a new approval"),
+    ] = None,
+    priority: Annotated[int | None, typer.Option(min=0, max=9, help="0 is the most urgent")] = None,
+) -> None:
+    """Change the brief of a video that is there already. What is posted stays posted.
+
+    Examples: `phantoms edit octopuses --publish-at 2026-12-24T18:00+01:00`, `phantoms edit octopuses --platforms youtube,tiktok`.
+    """
+    with plain_errors():
+        given = {"title": title, "publish_at": publish_at, "platforms": platforms, "priority": priority}
+        if all(value is None for value in given.values()):
+            raise InvalidInput("nothing to change; give --title, --publish-at, --platforms or --priority")
+        workshop = Workshop(current())
+        try:
+            channels = workshop.channels()
+            catalogue = workshop.catalogue()
+            key = catalogue.find(video)
+            name = catalogue.brief(key).channel
+            if name not in channels:
+                raise InvalidInput(f"channel {name} is not in channels.yaml any more; put it back to change its videos")
+            changes = make_changes(given, channels[name])
+            catalogue.put_channels(channels.values())
+            edited = workshop.brief_edits().edit(key, changes, by="cli", offered=lambda wanted: channels[wanted].accounts)
+        finally:
+            workshop.close()
+        differences = list(edited.differences)
+        out.print(f"[bold]{key}[/]" + ("" if differences else ": nothing is different"), soft_wrap=True)
+        for field, old, new in differences:
+            out.print(f"  {field}: {plain(_said(old))} -> {plain(_said(new))}", soft_wrap=True)
+        for note in edited.notes:
+            out.print(f"  {note}", style="yellow", soft_wrap=True)
+
+
+def _said(value: object) -> str:
+    """A value of a brief as people write it."""
+    match value:
+        case None:
+            return "none"
+        case tuple():
+            return ", ".join(str(part) for part in value)
+        case datetime():
+            return f"{value.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+        case _:
+            return str(value)
 
 
 def import_file(
     file: Annotated[
         Path,
         typer.Argument(
-            help="A .csv, .jsonl or .yaml file. Columns: title (needed), angle, facts (separated by | in CSV), channel, "
-            "platforms, publish_at, priority"
+            help="An .xlsx, .ods, .csv, .json, .jsonl or .yaml file. Columns: title (needed), angle, facts (in a table separated "
+            "by |), channel, platforms, publish_at, priority"
         ),
     ],
+    update: Annotated[
+        bool, typer.Option("--update", help="Give briefs that are there already this file's platforms, publish_at and priority")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only check the file")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object")] = False,
 ) -> None:
@@ -79,31 +156,66 @@ def import_file(
         workshop = Workshop(current())
         try:
             batch = read(str(file), content, workshop.channels())
-            new, known = _store(workshop, batch.accepted, f"import:{printable(file.name, 200)}") if not dry_run else ([], [])
+            stored = _Stored() if dry_run else _store(workshop, batch.accepted, str(file), update=update)
         finally:
             workshop.close()
-        duplicates = [Refusal(str(file), line, f"duplicate: this brief is {key} already") for line, key in known]
-        refused = sorted([*batch.refused, *duplicates], key=lambda r: r.line)
-        good = len(batch.accepted) - len(known)
+        refused = sorted([*batch.refused, *stored.refused], key=lambda r: r.line)
+        good = len(batch.accepted) if dry_run else len(stored.new)
         if as_json:
             reasons = [{"line": r.line, "reason": r.reason} for r in refused]
-            print_json({"file": str(file), "taken": new, "good": good, "refused": reasons})
+            counts = {"taken": stored.new, "updated": stored.updated, "unchanged": stored.unchanged, "good": good}
+            print_json({"file": str(file), **counts, "refused": reasons})
         else:
             _print(refused)
-            out.print(f"{good} {'good' if dry_run else 'taken'}, {len(refused)} refused")
+            changed = f", {len(stored.updated)} updated, {len(stored.unchanged)} unchanged" if update and not dry_run else ""
+            out.print(f"{good} {'good' if dry_run else 'taken'}{changed}, {len(refused)} refused")
+            if stored.known and not update:
+                out.print("  change those that are there already: add --update", style="dim", soft_wrap=True)
+            if stored.new:
+                out.print(f"  follow them: phantoms status; the first is {stored.new[0]}", style="dim", soft_wrap=True)
         if refused:
             raise typer.Exit(BAD_INPUT)
 
 
-def _store(workshop: Workshop, rows: Sequence[Accepted], source: str) -> tuple[list[str], list[tuple[int, str]]]:
-    """The keys that are new, and the lines of briefs that were there already with the keys of those."""
+@dataclass
+class _Stored:
+    """What became of the rows that can be taken: keys, and refusals of rows that could not be stored after all."""
+
+    new: list[str] = field(default_factory=list)
+    updated: list[str] = field(default_factory=list)
+    unchanged: list[str] = field(default_factory=list)
+    known: int = 0
+    refused: list[Refusal] = field(default_factory=list)
+
+
+def _store(workshop: Workshop, rows: Sequence[Accepted], file: str, *, update: bool) -> _Stored:
+    """Add the rows page by page, with a progress bar. Briefs that are there already are refused, or updated."""
+    stored = _Stored()
     if not rows:
-        return [], []
-    catalogue = workshop.catalogue()
-    catalogue.put_channels(workshop.channels().values())
-    added = catalogue.add([row.brief for row in rows], source=source)
-    known = [(row.line, a.key) for row, a in zip(rows, added, strict=True) if not a.new]
-    return [a.key for a in added if a.new], known
+        return stored
+    catalogue, edits, channels = workshop.catalogue(), workshop.brief_edits(), workshop.channels()
+    catalogue.put_channels(channels.values())
+    source = f"import:{printable(Path(file).name, 200)}"
+    with progress("adding", len(rows)) as done:
+        for start in range(0, len(rows), PAGE):
+            page = rows[start : start + PAGE]
+            added = catalogue.add([row.brief for row in page], source=source)
+            for row, one in zip(page, added, strict=True):
+                if one.new:
+                    stored.new.append(one.key)
+                    continue
+                stored.known += 1
+                if not update:
+                    stored.refused.append(Refusal(file, row.line, f"duplicate: this brief is {one.key} already"))
+                    continue
+                try:
+                    edited = edits.edit(one.key, row.changes, by="cli", offered=lambda name: channels[name].accounts)
+                except InvalidInput as error:
+                    stored.refused.append(Refusal(file, row.line, printable(str(error), REASON_CHARACTERS)))
+                else:
+                    (stored.updated if edited.before != edited.after else stored.unchanged).append(one.key)
+            done(len(page))
+    return stored
 
 
 def _print(refused: Sequence[Refusal]) -> None:

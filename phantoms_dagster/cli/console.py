@@ -6,7 +6,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from decimal import Decimal
@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import Progress
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from phantoms_dagster.domain.channels import first_problem
@@ -77,6 +78,14 @@ def plain_errors() -> Iterator[None]:
         _stop(f"{error.filename or 'the system'}: {error.strerror or error}", FAILED)
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
+
+
+@contextmanager
+def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar on standard error, only when that is a terminal; the function moves it on by so many."""
+    with Progress(console=err, transient=True, disable=not err.is_terminal) as bar:
+        task = bar.add_task(label, total=total)
+        yield lambda count: bar.advance(task, count)
 
 
 def print_json(value: Any) -> None:

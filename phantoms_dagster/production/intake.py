@@ -15,6 +15,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from phantoms_dagster.domain.brief_changes import BriefChanges
 from phantoms_dagster.domain.channels import first_problem
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.models import Brief, Channel, Platform
@@ -31,6 +32,7 @@ REASON_CHARACTERS = 300
 YEARS = range(2000, 2101)
 DATE_HINT = "write publish_at like 2026-12-24T18:00+01:00"
 
+_NOTHING: tuple[object, ...] = (None, "", [])
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
@@ -49,10 +51,21 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Accepted:
-    """A row that can be taken, and the line it began on."""
+    """A row that can be taken, the line it began on, and the names of the fields that it gives a value."""
 
     brief: Brief
     line: int
+    given: frozenset[str] = frozenset(FIELDS)
+
+    @property
+    def changes(self) -> BriefChanges:
+        """What this row says about a video with the same title, angle, facts and channel."""
+        brief, given = self.brief, self.given
+        return BriefChanges(
+            platforms=brief.platforms if "platforms" in given else None,
+            publish_at=brief.publish_at if "publish_at" in given else None,
+            priority=brief.priority if "priority" in given else None,
+        )
 
 
 @dataclass(frozen=True)
@@ -97,7 +110,10 @@ def read(name: str, content: bytes, channels: Mapping[str, Channel]) -> Batch:
             refused.append(Refusal(printable(name, 1_000), row.line, printable(str(bad), REASON_CHARACTERS)))
         else:
             seen[brief.fingerprint] = row.line
-            accepted.append(Accepted(brief, row.line))
+            assert isinstance(row, Row)
+            accepted.append(
+                Accepted(brief, row.line, frozenset(name for name, value in row.fields.items() if value not in _NOTHING))
+            )
     return Batch(accepted, refused)
 
 
@@ -169,6 +185,22 @@ def make_brief(given: Mapping[str, Any], channels: Mapping[str, Channel]) -> Bri
         return Brief.model_validate(fields)
     except ValidationError as error:
         raise InvalidInput(first_problem(error)) from error
+
+
+NOW = "now"
+
+
+def make_changes(given: Mapping[str, Any], channel: Channel) -> BriefChanges:
+    """Changes of what a person gave: title, platforms, publish_at (or `now`) and priority. Raises InvalidInput with the reason."""
+    title = " ".join(_text("title", given.get("title")).split())
+    now = _text("publish_at", given.get("publish_at")).casefold() == NOW
+    return BriefChanges(
+        title=title or None,
+        platforms=_platforms(given["platforms"], channel) if given.get("platforms") else None,
+        publish_at=None if now else _time(given.get("publish_at")),
+        publish_now=now,
+        priority=_priority(given.get("priority")),
+    )
 
 
 def _text(field: str, value: Any) -> str:

@@ -17,6 +17,7 @@ from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.models import Channel
 from phantoms_dagster.production.inbox import InboxReport, take_inbox
 from phantoms_dagster.settings import Settings
+from phantoms_dagster.store.brief_edits import BriefEdits
 from phantoms_dagster.store.catalogue import Catalogue
 from phantoms_dagster.store.decisions import Decisions
 from phantoms_dagster.store.engine import engine
@@ -81,6 +82,10 @@ class Workshop:
     def decisions(self) -> Decisions:
         """Reviewers' decisions."""
         return Decisions(self.engine)
+
+    def brief_edits(self) -> BriefEdits:
+        """The editor of stored briefs."""
+        return BriefEdits(self.engine)
 
     def planning(self) -> Planning:
         """The planner's reader."""

@@ -43,7 +43,8 @@ def test_add_tells_the_key_and_adds_a_brief_once(world: str) -> None:
     key = first.stdout.split()[1]
     assert f"phantoms show {key}" in first.stdout
     again = phantoms("add", "Why octopuses have  three hearts", "--fact", "Two pump.")
-    assert (again.exit_code, again.stdout.strip()) == (0, f"this brief is there already: {key}")
+    assert (again.exit_code, again.stdout.splitlines()[0]) == (0, f"this brief is there already: {key}")
+    assert f"phantoms edit {key}" in again.stdout
     assert titles(world) == ["Why octopuses have three hearts"]
 
 
@@ -72,7 +73,7 @@ def test_import_names_bad_rows_takes_good_ones_and_exits_with_2(world: str, tmp_
     file.write_bytes(b"\n".join(rows))
     result = phantoms("import", str(file))
     assert result.exit_code == 2
-    assert result.stdout == "1 taken, 5 refused\n"
+    assert result.stdout.startswith("1 taken, 5 refused\n  change those that are there already: add --update\n")
     lines = result.stderr.splitlines()
     assert [line.split(": ", 1)[0] for line in lines] == [f"{file}:{n}" for n in (3, 4, 5, 6, 7)]
     assert "duplicate: this brief is 2" in lines[0]
@@ -83,10 +84,63 @@ def test_import_names_bad_rows_takes_good_ones_and_exits_with_2(world: str, tmp_
 @pytest.mark.parametrize("name", ["b.jsonl", "b.yaml"])
 def test_importing_a_file_twice_takes_it_once(world: str, tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text('{"title": "A"}\n{"title": "B"}\n' if name == "b.jsonl" else "- title: A\n- title: B\n")
-    assert phantoms("import", str(tmp_path / name)).stdout == "2 taken, 0 refused\n"
+    assert phantoms("import", str(tmp_path / name)).stdout.startswith("2 taken, 0 refused\n  follow them: phantoms status")
     again = phantoms("import", str(tmp_path / name))
-    assert (again.exit_code, again.stdout) == (2, "0 taken, 2 refused\n")
+    assert (again.exit_code, again.stdout.splitlines()[0]) == (2, "0 taken, 2 refused")
     assert titles(world) == ["A", "B"]
+
+
+def test_an_import_with_update_gives_stored_briefs_what_the_file_says_and_nothing_else(world: str, tmp_path: Path) -> None:
+    file = tmp_path / "b.csv"
+    file.write_text("title,publish_at,platforms,priority\nA,2027-01-01T10:00Z,youtube,1\nB,,youtube,\n")
+    phantoms("import", str(file))
+    file.write_text("title,publish_at,platforms,priority\nA,2027-01-02T10:00Z,,\nB,,youtube,\nC,,,\n")
+    result = phantoms("import", str(file), "--update")
+    assert (result.exit_code, result.stdout.splitlines()[0]) == (0, "1 taken, 1 updated, 1 unchanged, 0 refused")
+    database = engine(world)
+    with database.connect() as connection:
+        rows = connection.execute(
+            text(
+                "SELECT title, to_char(publish_at AT TIME ZONE 'UTC', 'MM-DD HH24:MI'), platforms, priority "
+                "FROM phantoms.videos ORDER BY id"
+            )
+        ).all()
+    database.dispose()
+    assert [tuple(row) for row in rows[:2]] == [("A", "01-02 10:00", ["youtube"], 1), ("B", None, ["youtube"], 5)]
+    assert titles(world) == ["A", "B", "C"]
+
+
+def test_edit_says_what_changed_and_what_to_do_next(world: str) -> None:
+    key = phantoms("add", "A", "--platforms", "youtube").stdout.split()[1]
+    result = phantoms("edit", key, "--publish-at", "2027-01-02T10:00+01:00", "--priority", "0", "--platforms", "tiktok,youtube")
+    assert result.exit_code == 0
+    assert result.stdout.splitlines() == [
+        key,
+        "  platforms: youtube -> tiktok, youtube",
+        "  publish_at: none -> 2027-01-02 09:00 UTC",
+        "  priority: 5 -> 0",
+    ]
+    assert "publish_at: 2027-01-02 09:00 UTC -> none" in phantoms("edit", key, "--publish-at", "now").stdout
+    assert "nothing is different" in phantoms("edit", key, "--priority", "0").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ([], "nothing to change; give --title"),
+        (["--publish-at", "soon"], "bad date 'soon'"),
+        (["--platforms", "vimeo"], "unknown platform 'vimeo'"),
+        (["--title", "x" * 300], "title: String should have at most 200 characters"),
+        (["--title", "Taken"], "already; two videos cannot have the same"),
+    ],
+)
+def test_edit_says_what_is_wrong_and_changes_nothing(world: str, arguments: list[str], reason: str) -> None:
+    phantoms("add", "Taken")
+    key = phantoms("add", "A").stdout.split()[1]
+    result = phantoms("edit", key, *arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert reason in result.stderr
+    assert titles(world) == ["Taken", "A"]
 
 
 def test_import_as_json_prints_one_object_and_nothing_else(world: str, tmp_path: Path) -> None:

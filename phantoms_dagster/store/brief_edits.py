@@ -1,0 +1,160 @@
+"""Editing the briefs of videos that are there already. What is posted stays posted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+
+from pydantic import ValidationError
+from sqlalchemy import Connection, Engine, RowMapping, text
+from sqlalchemy.exc import IntegrityError
+
+from phantoms_dagster.domain.brief_changes import BriefChanges, EditedBrief
+from phantoms_dagster.domain.channels import first_problem
+from phantoms_dagster.domain.errors import InvalidInput, NotFound
+from phantoms_dagster.domain.models import Brief, Platform
+from phantoms_dagster.domain.stages import STAGES, State, downstream, stages_for
+from phantoms_dagster.store.planning import NUDGE
+from phantoms_dagster.store.replay_sql import NEW_REVISION
+from phantoms_dagster.store.stage_store import VOID
+
+_VIDEO = text("SELECT id, brief, retired_at FROM phantoms.videos WHERE key = :key FOR UPDATE")
+# In the order in which claims lock them.
+_STAGES = text("SELECT stage, state FROM phantoms.stages WHERE video_id = :id ORDER BY stage FOR UPDATE")
+_POSTS = text("SELECT platform, state FROM phantoms.posts WHERE video_id = :id")
+_WRITE = text(
+    """
+    UPDATE phantoms.videos SET title = :title, brief = CAST(:brief AS jsonb), platforms = :platforms, publish_at = :publish_at,
+        priority = :priority, fingerprint = :fingerprint
+    WHERE id = :id
+    """
+)
+_SAME = text("SELECT key FROM phantoms.videos WHERE fingerprint = :fingerprint AND id <> :id")
+_ADD_STAGES = text(
+    """
+    INSERT INTO phantoms.stages (video_id, stage, state)
+    SELECT :id, g.stage, 'blocked' FROM unnest(CAST(:stages AS text[])) AS g(stage) ON CONFLICT DO NOTHING
+    """
+)
+_DROP_STAGES = text("DELETE FROM phantoms.stages WHERE video_id = :id AND stage = ANY(:stages)")
+_CLOSE_LETTERS = text(
+    """
+    UPDATE phantoms.dead_letters
+    SET state = 'discarded', closed_at = clock_timestamp(), closed_by = :by,
+        closed_reason = 'the platform was taken out of the brief'
+    WHERE video_id = :id AND stage = ANY(:stages) AND state = 'open'
+    """
+)
+# A post that waits for its time looks at the new one at once; one that waits for something else goes on waiting.
+_MOVE = text(
+    """
+    UPDATE phantoms.stages
+    SET ready_at = CASE WHEN state = 'ready' THEN GREATEST(clock_timestamp(), :publish_at) ELSE ready_at END,
+        retry_at = CASE WHEN state = 'deferred' THEN clock_timestamp() ELSE retry_at END, updated_at = clock_timestamp()
+    WHERE video_id = :id AND stage LIKE '%/post' AND (state = 'ready' OR (state = 'deferred' AND reason LIKE 'goes out at %'))
+    """
+)
+
+_UNDER_WAY = frozenset({"opened", "uploading", "committing", "unknown"})
+_OUT = frozenset({"published", "confirmed"})
+
+
+class BriefEdits:
+    """Changes the briefs of stored videos."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def edit(
+        self, key: str, changes: BriefChanges, *, by: str, offered: Callable[[str], Collection[Platform]] = lambda _: Platform
+    ) -> EditedBrief:
+        """Change the brief of one video, in one transaction. `offered` gives the platforms that a channel has accounts on.
+
+        A platform that comes in needs a new approval, because nobody has seen its words. Raises NotFound, and InvalidInput with the
+        next step when a value is out of its bounds, when the same brief is another video already, and when a post is under way
+        or out on a platform that should go.
+        """
+        with self._engine.begin() as connection:
+            video = connection.execute(_VIDEO, {"key": key}).mappings().one_or_none()
+            if video is None:
+                raise NotFound(f"no video {key!r}; `phantoms status` lists them")
+            before = Brief.model_validate(video["brief"])
+            try:
+                after = changes.applied_to(before)
+            except ValidationError as error:
+                raise InvalidInput(first_problem(error)) from error
+            if after == before:
+                return EditedBrief(key, before, after)
+            notes = _carry_out(connection, key, video, before, after, by=by, offered=offered(before.channel))
+            connection.execute(text(NUDGE))
+        return EditedBrief(key, before, after, tuple(notes))
+
+
+def _carry_out(
+    connection: Connection, key: str, video: RowMapping, before: Brief, after: Brief, *, by: str, offered: Collection[Platform]
+) -> list[str]:
+    """Write the new brief and everything that follows from it; what a person should know."""
+    video_id = video["id"]
+    states = {row.stage: State(row.state) for row in connection.execute(_STAGES, {"id": video_id})}
+    posts = {row.platform: row.state for row in connection.execute(_POSTS, {"id": video_id})}
+    added = [platform for platform in after.platforms if platform not in before.platforms]
+    removed = [platform for platform in before.platforms if platform not in after.platforms]
+    busy = [p for p in before.platforms if posts.get(p) in _UNDER_WAY or states.get(f"{p}/post") is State.RUNNING]
+    for platform in added:
+        if platform not in offered:
+            raise InvalidInput(f"channel {before.channel} has no account on {platform}; add one to channels.yaml")
+    for platform in removed:
+        if posts.get(platform) in _OUT or states.get(f"{platform}/post") is State.DONE:
+            raise InvalidInput(f"{key} is posted on {platform.title} already, and what is posted stays posted")
+    if (added or removed) and busy:
+        raise InvalidInput(f"{key} is on its way to {busy[0].title} now; wait until `phantoms show {key}` says how it ended")
+    _write(connection, video_id, after)
+    notes = []
+    if removed:
+        names = [stage.name for stage in STAGES.values() if stage.platform in removed]
+        connection.execute(_DROP_STAGES, {"id": video_id, "stages": names})
+        connection.execute(_CLOSE_LETTERS, {"id": video_id, "stages": names, "by": by})
+    if added:
+        names = [stage.name for stage in stages_for(tuple(added)) if stage.platform]
+        connection.execute(_ADD_STAGES, {"id": video_id, "stages": names})
+        if states["approval"] is State.DONE:
+            _ask_again(connection, video_id)
+            notes.append(f"nobody has approved the words for {_names(added)}: approve the video again")
+        if video["retired_at"] is not None:
+            notes.append(f"the video is retired; bring it back with `phantoms unretire {key}`")
+    if after.publish_at != before.publish_at:
+        connection.execute(_MOVE, {"id": video_id, "publish_at": after.publish_at})
+        posted = [p for p in after.platforms if posts.get(p) in _OUT or p in busy]
+        if posted:
+            notes.append(f"it is posted on {_names(posted)}, or on its way there: that stays as it is")
+    if after.title != before.title and states["script"] is not State.READY:
+        notes.append("the script was written from the old title, and stays until it is made again")
+    return notes
+
+
+def _write(connection: Connection, video_id: int, brief: Brief) -> None:
+    same = connection.execute(_SAME, {"fingerprint": brief.fingerprint, "id": video_id}).scalar()
+    if same is not None:
+        raise InvalidInput(f"this brief is {same} already; two videos cannot have the same title, angle, facts and channel")
+    values = {
+        "id": video_id,
+        "title": brief.title,
+        "brief": brief.model_dump_json(),
+        "platforms": [str(platform) for platform in brief.platforms],
+        "publish_at": brief.publish_at,
+        "priority": brief.priority,
+        "fingerprint": brief.fingerprint,
+    }
+    try:
+        connection.execute(_WRITE, values)
+    except IntegrityError as error:  # somebody added the same brief a moment ago
+        raise InvalidInput("another video has got the same title, angle, facts and channel meanwhile") from error
+
+
+def _ask_again(connection: Connection, video_id: int) -> None:
+    """Take the approval back. What is posted keeps its rows; every other platform starts again behind the new approval."""
+    connection.execute(NEW_REVISION, {"ids": [video_id], "stage": "approval", "before": [str(State.DONE)]})
+    connection.execute(VOID, {"ids": [video_id], "stages": [stage.name for stage in downstream("approval")]})
+
+
+def _names(platforms: Sequence[Platform]) -> str:
+    return " and ".join(platform.title for platform in platforms)

@@ -1,0 +1,143 @@
+"""Editing stored briefs: every change reaches the stages that depend on it, and what is posted stays posted."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from phantoms_dagster.domain.brief_changes import BriefChanges, EditedBrief
+from phantoms_dagster.domain.errors import InvalidInput, NotFound
+from phantoms_dagster.domain.models import Platform
+from phantoms_dagster.store.brief_edits import BriefEdits
+from phantoms_dagster_tests.integration.stage_world import World, open_world
+
+MAKING = ("script", "voiceover", "rendered_video", "approval")
+
+
+@pytest.fixture
+async def world(database_url: str) -> AsyncIterator[World]:
+    async with open_world(database_url) as opened:
+        yield opened
+
+
+def edit(world: World, key: str, **changes: object) -> EditedBrief:
+    return BriefEdits(world.engine).edit(key, BriefChanges(**changes), by="test")  # type: ignore[arg-type]
+
+
+def states(world: World, key: str) -> dict[str, str]:
+    return {name: row.state for name, row in world.catalogue.stages(key).items()}
+
+
+async def test_a_platform_that_comes_in_asks_for_a_new_approval_and_leaves_what_is_posted(world: World) -> None:
+    [key] = world.add()
+    world.catalogue.registered(world.catalogue.unregistered())
+    await world.carry([key], *MAKING, "youtube/variant", "youtube/post")
+    edited = edit(world, key, platforms=(Platform.YOUTUBE, Platform.TIKTOK))
+    assert edited.notes == ("nobody has approved the words for TikTok: approve the video again",)
+    assert states(world, key) == {
+        **dict.fromkeys(("script", "voiceover", "rendered_video", "youtube/variant", "youtube/post"), "done"),
+        "approval": "ready",
+        "tiktok/variant": "blocked",
+        "tiktok/post": "blocked",
+    }
+    await world.carry([key], "approval")
+    assert world.due("tiktok/variant") == [key]
+
+
+async def test_an_approved_post_that_is_not_out_yet_waits_for_the_new_approval_too(world: World) -> None:
+    [key] = world.add()
+    world.catalogue.registered(world.catalogue.unregistered())
+    await world.carry([key], *MAKING, "youtube/variant")
+    edit(world, key, platforms=(Platform.YOUTUBE, Platform.TIKTOK))
+    assert {states(world, key)[name] for name in ("youtube/variant", "youtube/post", "tiktok/variant")} == {"blocked"}
+
+
+async def test_a_platform_that_goes_takes_its_stages_and_its_letters_along(world: World) -> None:
+    [key] = world.add(platforms=(Platform.YOUTUBE, Platform.TIKTOK))
+    world.catalogue.registered(world.catalogue.unregistered())
+    await world.carry([key], *MAKING)
+    world.write(
+        """INSERT INTO phantoms.dead_letters (video_id, stage, revision, error_class, message, attempts)
+        SELECT id, 'tiktok/variant', 1, 'permanent', 'broken', '[]' FROM phantoms.videos"""
+    )
+    edit(world, key, platforms=(Platform.YOUTUBE,))
+    assert set(states(world, key)) == {*MAKING, "youtube/variant", "youtube/post"}
+    assert [letter["state"] for letter in world.letters(key)] == ["discarded"]
+    assert world.due("youtube/variant") == [key]
+
+
+@pytest.mark.parametrize("post", ["published", "confirmed"])
+async def test_a_platform_that_is_posted_cannot_go(world: World, post: str) -> None:
+    [key] = world.add(platforms=(Platform.YOUTUBE, Platform.TIKTOK))
+    world.catalogue.registered(world.catalogue.unregistered())
+    ledger(world, "tiktok", post)
+    with pytest.raises(InvalidInput, match="posted on TikTok already, and what is posted stays posted"):
+        edit(world, key, platforms=(Platform.YOUTUBE,))
+    assert "tiktok/post" in states(world, key)
+
+
+@pytest.mark.parametrize("post", ["opened", "uploading", "committing", "unknown"])
+async def test_platforms_do_not_change_while_a_post_is_under_way(world: World, post: str) -> None:
+    [key] = world.add(platforms=(Platform.YOUTUBE, Platform.TIKTOK))
+    world.catalogue.registered(world.catalogue.unregistered())
+    ledger(world, "tiktok", post)
+    for platforms in [(Platform.YOUTUBE,), (Platform.TIKTOK,), tuple(Platform)]:
+        with pytest.raises(InvalidInput, match="on its way to TikTok now"):
+            edit(world, key, platforms=platforms)
+    assert edit(world, key, priority=0).after.priority == 0
+
+
+def ledger(world: World, platform: str, state: str) -> None:
+    world.write(
+        """INSERT INTO phantoms.posts (video_id, platform, account, state, marker, video_sha256, caption_sha256)
+        SELECT id, :platform, 'a', :state, 'm', 'v', 'c' FROM phantoms.videos""",
+        platform=platform,
+        state=state,
+    )
+
+
+async def test_a_new_time_moves_the_post_that_waits_for_the_old_one(world: World) -> None:
+    first, second, third = world.add(3, publish_at=datetime.now(UTC) + timedelta(days=30))
+    world.catalogue.registered(world.catalogue.unregistered())
+    keys = [first, second, third]
+    await world.carry(keys, *MAKING, "youtube/variant")
+    reasons = {second: "goes out at 2030-01-01 10:00 UTC", third: "the breaker of youtube is open"}
+    for key, reason in reasons.items():
+        world.write(
+            """UPDATE phantoms.stages SET state = 'deferred', retry_at = clock_timestamp() + interval '1 day', reason = :reason
+            WHERE stage = 'youtube/post' AND video_id = (SELECT id FROM phantoms.videos WHERE key = :key)""",
+            key=key,
+            reason=reason,
+        )
+    assert world.due("youtube/post") == []
+    for key in keys:
+        edit(world, key, publish_now=True)
+    assert sorted(world.due("youtube/post")) == sorted([first, second])
+    edit(world, first, publish_at=datetime.now(UTC) + timedelta(days=1))
+    assert world.due("youtube/post") == [second]
+
+
+async def test_a_new_title_keeps_the_key_and_says_what_the_script_was_made_from(world: World) -> None:
+    first, second = world.add(2)
+    assert edit(world, first, title="Another").notes == ()
+    await world.carry([second], "script")
+    [note] = edit(world, second, title="Something else").notes
+    assert "written from the old title" in note
+    assert [video.title for video in world.catalogue.videos(keys=[first, second])] == ["Something else", "Another"]
+    with pytest.raises(InvalidInput, match=f"this brief is {second} already"):
+        edit(world, first, title="Something else")
+
+
+async def test_what_cannot_be_is_refused_with_the_reason(world: World) -> None:
+    [key] = world.add()
+    world.catalogue.registered(world.catalogue.unregistered())
+    with pytest.raises(NotFound, match="no video"):
+        edit(world, "nothing", priority=1)
+    with pytest.raises(InvalidInput, match="priority"):
+        edit(world, key, priority=11)
+    with pytest.raises(InvalidInput, match="no account on tiktok"):
+        BriefEdits(world.engine).edit(
+            key, BriefChanges(platforms=(Platform.TIKTOK,)), by="test", offered=lambda _: [Platform.YOUTUBE]
+        )
