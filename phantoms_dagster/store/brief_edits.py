@@ -65,7 +65,12 @@ class BriefEdits:
         self._engine = engine
 
     def edit(
-        self, key: str, changes: BriefChanges, *, by: str, offered: Callable[[str], Collection[Platform]] = lambda _: Platform
+        self,
+        key: str,
+        changes: BriefChanges,
+        *,
+        by: str,
+        offered: Callable[[str], Collection[Platform]] = lambda _: tuple(Platform),
     ) -> EditedBrief:
         """Change the brief of one video, in one transaction. `offered` gives the platforms that a channel has accounts on.
 
