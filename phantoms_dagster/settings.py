@@ -129,6 +129,9 @@ class Settings(BaseSettings):
     tiktok_base_url: str = Field("https://open.tiktokapis.com", description="Host of the TikTok API.")
     tiktok_privacy: str = Field("PUBLIC_TO_EVERYONE", description="Wanted privacy level; must be one that the creator offers.")
     instagram_token: SecretStr | None = Field(None, description="Access token for Instagram publishing.")
+    instagram_app_secret: SecretStr | None = Field(
+        None, description="Secret of the Meta app. Calls to graph.facebook.com then carry appsecret_proof."
+    )
     instagram_base_url: str = Field("https://graph.facebook.com", description="Host of the Graph API.")
     instagram_upload_url: str = Field("https://rupload.facebook.com", description="Host of the resumable upload.")
     instagram_version: str = Field("v26.0", description="Graph API version.")

@@ -21,6 +21,10 @@ _WORD = regex.compile(r"[\p{L}\p{N}_]" + WORD_CHARACTER + "*")
 _NO_WORD = regex.compile(WORD_CHARACTER.replace("[", "[^", 1) + "+")
 _IN_TEXT = regex.compile(rf"(?<!{WORD_CHARACTER}|[{_SIGNS}&])[{_SIGNS}](?P<word>[\p{{L}}\p{{N}}_]{WORD_CHARACTER}*)")
 
+HASHTAG = _IN_TEXT
+# A name of Instagram: letters, digits, underscores and full stops inside. An address of mail is no mention.
+MENTION = regex.compile(rf"(?<!{WORD_CHARACTER}|[@.])[@＠](?P<word>\w(?:[\w.]{{0,28}}\w)?)", regex.ASCII)  # noqa: RUF001
+
 
 class Hashtag(str):
     """`#word` in NFC. The same word in another case is the same hashtag: compare `key`."""
@@ -64,6 +68,23 @@ def unique(hashtags: Iterable[Hashtag]) -> tuple[Hashtag, ...]:
 def in_text(text: str) -> tuple[Hashtag, ...]:
     """The hashtags that a platform sees in `text`, in order, repeated ones included."""
     return tuple(Hashtag(match["word"][:MAX_CHARACTERS]) for match in _IN_TEXT.finditer(nfc(text)))
+
+
+def mentions(text: str) -> tuple[str, ...]:
+    """The accounts that a platform sees named in `text`, as `@name`, in order, repeated ones included."""
+    return tuple(f"@{match['word']}" for match in MENTION.finditer(nfc(text)))
+
+
+def without_signs(text: str, kind: regex.Pattern[str], most: int) -> tuple[str, list[str]]:
+    """The text with all but the first `most` of its hashtags or mentions as plain words, and what those were.
+
+    `kind` is `HASHTAG` or `MENTION`.
+    """
+    text = nfc(text)
+    found = list(kind.finditer(text))[most:]
+    for match in reversed(found):
+        text = text[: match.start()] + match["word"] + text[match.end() :]
+    return text, [match.group() for match in found]
 
 
 def repaired(written: str) -> tuple[Hashtag, ...]:

@@ -65,6 +65,13 @@ class PostingHours(Value):
         return self
 
 
+class InstagramLimits(Value):
+    """The most hashtags and mentions in a caption. Instagram counts five hashtags since December 2025; what is more is left out."""
+
+    hashtags: Annotated[int, Field(ge=0, le=30)] = 5
+    mentions: Annotated[int, Field(ge=0, le=20)] = 3
+
+
 class Channel(Value):
     """A brand: its voice, its look, where it posts, when, and what a video may cost."""
 
@@ -82,6 +89,7 @@ class Channel(Value):
     budget_usd: Annotated[Decimal, Field(ge=0)] = Decimal("1.00")
     palette: Palette = Palette()
     made_for_kids: bool = False
+    instagram: InstagramLimits = InstagramLimits()
 
     @field_validator("hashtags")
     @classmethod
@@ -235,13 +243,17 @@ class VoiceoverOutput(Value):
 
 
 class PostWords(Value):
-    """Everything one platform is told beside the film: what a person approves with it. `privacy` is in the platform's own terms."""
+    """Everything one platform is told beside the film: what a person approves with it. `privacy` is in the platform's own terms.
+
+    `left_out`: hashtags and mentions that the platform's limits left no room for. They are shown, and are not part of the hash.
+    """
 
     platform: Platform
     title: str
     caption: str
     privacy: str
     made_for_kids: bool = False
+    left_out: tuple[str, ...] = ()
 
 
 class RenderedVideoOutput(Value):
@@ -310,5 +322,5 @@ def content_hash(script: Script, video: MediaFile, words: Sequence[PostWords] = 
     Without `words` it is the hash of approvals that older versions made.
     """
     content: list[Any] = [video.sha256, script.title, script.caption, list(script.hashtags)]
-    content += [post.model_dump(mode="json") for post in sorted(words, key=lambda post: post.platform)]
+    content += [post.model_dump(mode="json", exclude={"left_out"}) for post in sorted(words, key=lambda post: post.platform)]
     return hashlib.sha256(json.dumps(content, ensure_ascii=False, sort_keys=True).encode()).hexdigest()

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
-from phantoms_dagster.domain.hashtags import in_text, unique
+from phantoms_dagster.domain.hashtags import HASHTAG, MENTION, in_text, unique, without_signs
 from phantoms_dagster.domain.models import Channel, Platform, PostWords, Script
 from phantoms_dagster.domain.text import graphemes
 
@@ -28,39 +28,61 @@ def post_words(
 
 
 def _post_words(script: Script, channel: Channel, platform: Platform, privacy: Mapping[Platform, str]) -> PostWords:
-    title, caption = words(script, channel, platform)
+    title, caption, left_out = compose(script, channel, platform)
     return PostWords(
         platform=platform,
         title=title,
         caption=caption,
+        left_out=left_out,
         privacy=privacy.get(platform, DEFAULT_PRIVACY[platform]),
         made_for_kids=channel.made_for_kids,
     )
 
 
 def words(script: Script, channel: Channel, platform: Platform) -> tuple[str, str]:
-    """The title and the caption, hashtags included, as that platform shows them.
+    """The title and the caption of `compose`."""
+    title, caption, _ = compose(script, channel, platform)
+    return title, caption
+
+
+def compose(script: Script, channel: Channel, platform: Platform) -> tuple[str, str, tuple[str, ...]]:
+    """The title and the caption, hashtags included, as that platform shows them; and what there was no room for.
 
     Limits (contracts of the platforms): YouTube 100 characters without < and >, 5,000 bytes of description; TikTok 2,200
-    UTF-16 units; Instagram 2,200 characters and 30 hashtags. A hashtag that the caption has already is not repeated,
-    whatever its case. Hashtags that do not fit are left out, the last ones first;
-    a caption that does not fit even so is cut.
+    UTF-16 units; Instagram 2,200 characters and the channel's numbers of hashtags and mentions. A hashtag that the caption has
+    already is not repeated, whatever its case. Those in the caption come first, then the channel's, then the script's; the last
+    ones are left out. In the caption itself, a hashtag or mention that is too many loses its sign and stays as a word. A
+    caption that does not fit even so is cut.
     """
     title, caption = script.title, script.caption
+    limits = channel.instagram if platform is Platform.INSTAGRAM else None
+    most = limits.hashtags if limits else _MOST_HASHTAGS
     if platform is Platform.YOUTUBE:
         title, caption = title.translate(_NO_BRACKETS), caption.translate(_NO_BRACKETS)
+    left_out: list[str] = []
+    if limits:
+        caption, unsaid = without_signs(caption, MENTION, limits.mentions)
+        caption, untagged = without_signs(caption, HASHTAG, most)
+        left_out += [*unsaid, *untagged]
     written = in_text(caption)
     there = {tag.key for tag in written}
     tags = [tag for tag in unique([*script.hashtags, *channel.hashtags]) if tag.key not in there]
-    del tags[max(0, _MOST_HASHTAGS - len(written)) :]
-    while tags and not _fits(f"{caption}\n\n{' '.join(tags)}", platform):
-        tags.pop()
+    own = {tag.key for tag in channel.hashtags}
+    order = sorted(tags, key=lambda tag: tag.key not in own) if limits else tags
+    kept = order[: max(0, most - len(written))]
+    while kept and not _fits(_with_tags(caption, [tag for tag in tags if tag in kept]), platform):
+        kept.pop()
     if not _fits(caption, platform):
         letters = graphemes(caption)
         while not _fits(f"{''.join(letters)}…", platform):
             letters.pop()
         caption = f"{''.join(letters)}…"
-    return title, f"{caption}\n\n{' '.join(tags)}".strip()
+    left_out += [tag for tag in tags if tag not in kept]
+    return title, _with_tags(caption, [tag for tag in tags if tag in kept]).strip(), tuple(dict.fromkeys(map(str, left_out)))
+
+
+def _with_tags(caption: str, tags: Iterable[str]) -> str:
+    return f"{caption}\n\n{' '.join(tags)}"
 
 
 def _fits(caption: str, platform: Platform) -> bool:

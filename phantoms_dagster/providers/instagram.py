@@ -47,6 +47,7 @@ class InstagramPublisher:
         clock: Clock,
         sandbox: bool = False,
         version: str = "v26.0",
+        app_secret: str | None = None,
         patience: float = 60.0,
         settle_seconds: float = 60.0,
         stall_seconds: float = 60.0,
@@ -54,7 +55,7 @@ class InstagramPublisher:
     ) -> None:
         self.sandbox = sandbox
         self._client = client
-        self._graph = Graph(client=client, base_url=base_url, version=version, tokens=tokens)
+        self._graph = Graph(client=client, base_url=base_url, version=version, tokens=tokens, app_secret=app_secret)
         self._quotas = Quotas(self._graph, clock)
         self._uploads = f"{upload_url.rstrip('/')}/"
         self._upload_path = f"ig-api-upload/{version}"

@@ -6,6 +6,8 @@ Facts: Instagram Platform error codes, June 2026, Graph API v26.0. What a reques
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import json
 from collections.abc import Mapping
 from datetime import datetime
@@ -23,6 +25,7 @@ from phantoms_dagster.domain.values import JsonObject
 from phantoms_dagster.providers import http
 
 PROVIDER = "instagram"
+INSTAGRAM_LOGIN_HOST = "graph.instagram.com"
 
 # (code, error_subcode) -> what is to be done. A code with None stands for all of its subcodes that have no row of their own.
 ERRORS: Mapping[tuple[int, int | None], type[ProviderError]] = MappingProxyType(
@@ -147,12 +150,19 @@ def upload_error(response: httpx.Response, account: str) -> ProviderError | None
 
 
 class Graph:
-    """Requests to one version of the Graph API, in the name of an account."""
+    """Requests to one version of the Graph API, in the name of an account.
 
-    def __init__(self, *, client: httpx.AsyncClient, base_url: str, version: str, tokens: Tokens) -> None:
+    `app_secret`: each call then carries `appsecret_proof`, so that a stolen token is worth nothing to others. Instagram Login's
+    host does not know the parameter.
+    """
+
+    def __init__(
+        self, *, client: httpx.AsyncClient, base_url: str, version: str, tokens: Tokens, app_secret: str | None = None
+    ) -> None:
         self._client = client
         self._base = f"{base_url.rstrip('/')}/{version}"
         self._tokens = tokens
+        self._app_secret = None if httpx.URL(base_url).host == INSTAGRAM_LOGIN_HOST else app_secret
 
     async def get(self, account: str, path: str, **params: str) -> JsonObject:
         """A read. `path` comes from `path(...)`."""
@@ -168,13 +178,22 @@ class Graph:
         return await self._tokens.token(Platform.INSTAGRAM, account)
 
     async def _call(self, method: str, account: str, path: str, *, commits: bool = False, **request: Any) -> httpx.Response:
-        headers = http.bearer(await self.token(account))
+        token = await self.token(account)
+        headers = http.bearer(token)
+        if self._app_secret is not None:
+            place = "params" if method == "GET" else "data"
+            request[place] = {**request.get(place, {}), "appsecret_proof": appsecret_proof(self._app_secret, token)}
         response = await http.send(
             self._client, method, f"{self._base}/{path}", provider=PROVIDER, commits=commits, headers=headers, **request
         )
         if response.is_success:
             return response
         raise judge(response, account, commits=commits)
+
+
+def appsecret_proof(app_secret: str, token: str) -> str:
+    """The proof that a call comes from the app itself: the token's HMAC by the app's secret."""
+    return hmac.new(app_secret.encode(), token.encode(), hashlib.sha256).hexdigest()
 
 
 def _dated(response: httpx.Response) -> datetime | None:

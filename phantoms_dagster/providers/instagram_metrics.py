@@ -57,10 +57,11 @@ class InstagramMetricsReader:
         clock: Clock,
         sandbox: bool = False,
         version: str = "v26.0",
+        app_secret: str | None = None,
         at_once: int = 4,
     ) -> None:
         self.sandbox = sandbox
-        self._graph = Graph(client=client, base_url=base_url, version=version, tokens=tokens)
+        self._graph = Graph(client=client, base_url=base_url, version=version, tokens=tokens, app_secret=app_secret)
         self._clock = clock
         self._at_once = at_once
 

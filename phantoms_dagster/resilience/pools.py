@@ -115,11 +115,12 @@ DEFAULT_POOLS: Mapping[str, PoolLimits] = MappingProxyType(
         "tiktok_api:*": PoolLimits(slots=4, rates=(Rate(600, MINUTE, 60),)),
         "metrics_tiktok": PoolLimits(slots=8),
         "metrics_tiktok:*": PoolLimits(slots=4, rates=(Rate(600, MINUTE, 60),)),
-        # Instagram: 50 posts per account in a rolling 24 h by the reference pages, 100 by the guide: the lower one; at most 400
-        # containers; 200 calls per user and hour otherwise, of which 140 are publishing's and 60 are for reading numbers.
+        # Instagram: pages name 25, 50 and 100 posts per account in a rolling 24 h. The adapter obeys what content_publishing_limit
+        # returns, before it uploads; a number of ours would hold a post back after its upload. At most 400 containers a day; 200
+        # calls per user and hour otherwise, of which 140 are publishing's and 60 are for reading numbers.
         # developers.facebook.com/docs/graph-api/overview/rate-limiting
         "publish_instagram": PoolLimits(slots=16),
-        "publish_instagram:*": PoolLimits(slots=2, rates=(Rate(50, DAY, 50),)),
+        "publish_instagram:*": PoolLimits(slots=2),
         "instagram_container:*": PoolLimits(slots=2, rates=(Rate(400, DAY, 50),)),
         "instagram_api": PoolLimits(slots=16),
         "instagram_api:*": PoolLimits(slots=4, rates=(Rate(140, HOUR, 40),)),

@@ -58,6 +58,12 @@ class Endpoints:
         return str(getattr(self._settings, f"{integration}_base_url"))
 
     @property
+    def instagram_app_secret(self) -> str | None:
+        """The secret that calls are proved with; the sandbox is never told it."""
+        secret = self._settings.instagram_app_secret
+        return None if secret is None or self.sandboxed("instagram") else secret.get_secret_value()
+
+    @property
     def instagram_upload_url(self) -> str:
         """The host of Instagram's resumable upload."""
         if self.sandboxed("instagram"):

@@ -208,6 +208,7 @@ class _Parts:
                 clock=self.clock,
                 sandbox=instagram_sandboxed,
                 version=self.settings.instagram_version,
+                app_secret=e.instagram_app_secret,
                 patience=patience,
                 settle_seconds=SANDBOX_SETTLE_SECONDS if instagram_sandboxed else SETTLE_SECONDS,
             ),
@@ -236,6 +237,7 @@ class _Parts:
                 tokens=e,
                 clock=self.clock,
                 version=self.settings.instagram_version,
+                app_secret=e.instagram_app_secret,
             ),
         }
         return _LazyMapping(makers)

@@ -35,10 +35,12 @@ from phantoms_dagster.domain.ports import PostRecord, PublishedPost, PublishJob
 from phantoms_dagster.domain.stages import POST_TRANSITIONS, PostState
 from phantoms_dagster.domain.values import JsonObject
 from phantoms_dagster.providers.instagram import InstagramPublisher
-from phantoms_dagster.providers.instagram_api import ERRORS, error_class, judge
+from phantoms_dagster.providers.instagram_api import ERRORS, Graph, error_class, judge
+from phantoms_dagster.providers.instagram_metrics import InstagramMetricsReader
 from phantoms_dagster.providers.instagram_reel import normalised
 from phantoms_dagster.sandbox.core import Fault, Sandbox, application
 from phantoms_dagster.sandbox.instagram import routes
+from phantoms_dagster.sandbox.instagram_people import APP_SECRET
 
 ACCOUNT = "ocean.facts"
 CAPTION = "Eels cross an ocean to spawn,  says @marine_lab\n#ocean #facts"
@@ -762,3 +764,40 @@ def test_throttling_waits_as_long_as_the_business_use_case_header_says() -> None
     error = judge(answer, ACCOUNT)
     assert isinstance(error, Throttled)
     assert error.retry_after == 420
+
+
+# --- the proof that a call comes from the app
+
+
+async def test_with_an_app_secret_every_call_proves_that_it_comes_from_the_app(stand: Stand, job: PublishJob) -> None:
+    stand.sandbox.config["instagram.require_proof"] = True
+    with pytest.raises(Permanent, match="appsecret_proof"):
+        await stand.publisher().publish(job, FakeJournal())
+    with pytest.raises(Permanent, match="appsecret_proof"):
+        await stand.publisher(app_secret="another").publish(job, FakeJournal())
+    journal = FakeJournal()
+    post = await stand.publisher(app_secret=APP_SECRET).publish(job, journal)
+    assert_one_post(stand, job, journal, post)
+    reader = InstagramMetricsReader(
+        client=stand.client,
+        base_url=f"{stand.origin}/instagram",
+        tokens=stand.tokens,
+        clock=stand.clock,
+        app_secret=APP_SECRET,
+    )
+    assert [m.remote_id for m in await reader.read(ACCOUNT, [post.remote_id])] == [post.remote_id]
+
+
+@pytest.mark.parametrize(("host", "proved"), [("graph.facebook.com", True), ("graph.instagram.com", False)])
+async def test_only_facebook_logins_host_is_given_the_proof(host: str, proved: bool) -> None:
+    asked: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        return httpx.Response(200, json={"id": "1"})
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as client:
+        graph = Graph(client=client, base_url=f"https://{host}", version="v26.0", tokens=SandboxTokens(), app_secret="secret")
+        await graph.get(ACCOUNT, "1", fields="id")
+        await graph.post(ACCOUNT, "1/media", caption="Eels")
+    assert ["appsecret_proof" in asked[0].url.params, b"appsecret_proof" in asked[1].content] == [proved, proved]

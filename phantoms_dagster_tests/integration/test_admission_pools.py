@@ -372,3 +372,9 @@ def test_settings_override_a_pool_by_name() -> None:
 def test_limits_that_could_not_work_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"."):
         PoolLimits(**wrong)
+
+
+def test_no_number_of_ours_holds_an_instagram_post_back_after_its_upload() -> None:
+    """Its account's quota is what content_publishing_limit returns; the adapter reads it before the upload."""
+    assert Pools().limits("publish_instagram:main").rates == ()
+    assert Pools().limits("publish_instagram:main").daily is None

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from phantoms_dagster.domain.models import Channel, Platform, Scene, Script
-from phantoms_dagster.domain.wording import words
+from phantoms_dagster.domain.models import Channel, InstagramLimits, Platform, Scene, Script
+from phantoms_dagster.domain.wording import compose, post_words, words
 
 
 def script(**changes: object) -> Script:
@@ -55,7 +55,31 @@ def test_the_longest_words_in_any_alphabet_keep_within_the_limits(platform: Plat
     title, caption = words(longest, channel(*(f"#{n}" for n in range(40))), platform)
     assert len(title) <= 100
     assert size(caption, platform) <= most
-    assert caption.count("#") <= 30
+    assert caption.count("#") <= (5 if platform is Platform.INSTAGRAM else 30)
+
+
+def test_instagram_gets_five_hashtags_the_channels_before_the_scripts_and_says_which_were_left_out() -> None:
+    tagged = script(caption="Eels #first", hashtags=("#a", "#b", "#c", "#d"))
+    title, caption, left_out = compose(tagged, channel("#ad", "#daily"), Platform.INSTAGRAM)
+    assert (title, caption) == ("The <deep> sea", "Eels #first\n\n#a #b #ad #daily")
+    assert left_out == ("#c", "#d")
+    assert compose(tagged, channel("#ad", "#daily"), Platform.TIKTOK)[2] == ()
+    [post] = post_words(tagged, channel("#ad", "#daily"), [Platform.INSTAGRAM])
+    assert post.left_out == left_out
+
+
+def test_hashtags_and_mentions_too_many_inside_a_caption_become_plain_words() -> None:
+    written = "Ask @one, @two.x and @three or @four; #a #b #c #d #e #f a@b.org"
+    _, caption, left_out = compose(script(caption=written, hashtags=("#g",)), channel(), Platform.INSTAGRAM)
+    assert caption == "Ask @one, @two.x and @three or four; #a #b #c #d #e f a@b.org"
+    assert left_out == ("@four", "#f", "#g")
+
+
+def test_the_numbers_of_hashtags_and_mentions_are_the_channels_setting() -> None:
+    few = channel("#daily").model_copy(update={"instagram": InstagramLimits(hashtags=1, mentions=0)})
+    assert compose(script(caption="By @one"), few, Platform.INSTAGRAM)[1:] == ("By one\n\n#daily", ("@one", "#sea", "#facts"))
+    none = few.model_copy(update={"instagram": InstagramLimits(hashtags=0)})
+    assert compose(script(caption="a #b"), none, Platform.INSTAGRAM)[1:] == ("a b", ("#b", "#sea", "#facts", "#daily"))
 
 
 def test_a_caption_that_is_too_long_loses_its_last_hashtags_before_any_of_its_words() -> None:
