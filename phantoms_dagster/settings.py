@@ -112,9 +112,16 @@ class Settings(BaseSettings):
     sandbox_url: str | None = Field(None, description="URL of a running sandbox. `phantoms up` sets it.")
     openai_api_key: SecretStr | None = Field(None, description="Key for scripts (OpenAI or any compatible server).")
     openai_base_url: str = Field("https://api.openai.com/v1", description="Base URL of the chat completions API.")
-    openai_model: str = Field("gpt-5.1-mini", description="Model that writes the scripts.")
-    openai_input_usd_per_million: float = Field(0.25, ge=0, description="Price of a million input tokens, for the cost column.")
-    openai_output_usd_per_million: float = Field(2.0, ge=0, description="Price of a million output tokens, for the cost column.")
+    openai_model: str = Field("gpt-6-luna", description="Model that writes the scripts; `phantoms doctor` lists what there is.")
+    openai_input_usd_per_million: float = Field(
+        0.10, ge=0, description="Price of a million input tokens, for the cost column. Default: gpt-6-luna's of November 2026."
+    )
+    openai_output_usd_per_million: float = Field(
+        0.50, ge=0, description="Price of a million output tokens, for the cost column. Default: gpt-6-luna's of November 2026."
+    )
+    openai_seconds: float = Field(
+        600.0, gt=0, description="Longest a call of the model may take: its first byte may come as late as its last."
+    )
     renderer: Literal["auto", "local", "shotstack"] = Field(
         "auto", description="auto: Shotstack with a key, the sandbox's render API without any key at all, else local ffmpeg."
     )

@@ -29,6 +29,7 @@ from phantoms_dagster.settings import Settings
 from phantoms_dagster.store.migrate import pending
 from phantoms_dagster.wiring import INTEGRATIONS, Workshop
 from phantoms_dagster.wiring.media import probe
+from phantoms_dagster.wiring.models import model_finding
 
 LOW_DISK_BYTES = 2_000_000_000
 STYLES = {"ok": "green", "note": "yellow", "wrong": "red"}
@@ -213,3 +214,6 @@ def _keys(workshop: Workshop) -> Iterator[Finding]:
             yield Finding(name, "note", "the sandbox answers", f"set PHANTOMS_{name.upper()}_{kind} for the real service")
         else:
             yield Finding(name, "ok", str(httpx.URL(endpoints.base_url(name)).copy_with(userinfo=b"")))
+        if name == "openai" and (not sandboxed or workshop.settings.sandbox_url):
+            model = model_finding(workshop.settings)
+            yield Finding("model", model.verdict, model.found, model.fix)

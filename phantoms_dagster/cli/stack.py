@@ -24,6 +24,7 @@ from phantoms_dagster.embedded.valkey import write_private
 from phantoms_dagster.execution.home import prepare
 from phantoms_dagster.settings import RUNNING_FILE, Settings
 from phantoms_dagster.wiring import Workshop
+from phantoms_dagster.wiring.models import model_warning
 
 READY_SECONDS = 180.0
 GRACE_SECONDS = 15.0
@@ -89,6 +90,8 @@ class Stack:
         environment = self._environment(settings)
         workshop = Workshop(settings)
         make_ready(workshop, environment, say=self._say)
+        if (problem := model_warning(settings)) is not None:
+            self._warn(problem)
         needed = tuple(workshop.endpoints.sandbox_needed)
         ours = needed and self._settings.sandbox_url is None
         specs = [*([self._sandbox(settings, environment)] if ours else []), *self._dagster(settings, environment)]

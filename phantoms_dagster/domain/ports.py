@@ -67,7 +67,7 @@ class Attempt(Protocol):
 
 @dataclass(frozen=True)
 class WrittenScript:
-    """A script and what it took. `cost` is in US dollars; `sandbox` says that no real model wrote it.
+    """A script and what it took. `cost` is in US dollars, what this attempt added; `sandbox` says that no real model wrote it.
 
     `removed` is what was taken out of the model's answer.
     """
@@ -88,7 +88,7 @@ class ScriptWriter(Protocol):
     provider: str
 
     async def write(self, brief: Brief, channel: Channel, attempt: Attempt) -> WrittenScript:
-        """One call of the model, or none when `attempt.stored_response` holds its answer."""
+        """A script by as few calls of the model as it takes; by none when `attempt.stored_response` holds its answer."""
         ...
 
 

@@ -239,6 +239,7 @@ def bodies(settings: Settings, slots: Mapping[str, int]) -> dict[Slot, Callable[
     url, lease = redis_url(settings), settings.worker_lease_seconds
 
     def reap() -> int:
+        _say_what_is_wrong(settings)
         reaper.reap(ref, url, lease_seconds=lease)
         return 1
 
@@ -249,6 +250,18 @@ def bodies(settings: Settings, slots: Mapping[str, int]) -> dict[Slot, Callable[
                 _work, queue, number, url=url, lease_seconds=lease, grace_seconds=settings.worker_grace_seconds
             )
     return found
+
+
+def _say_what_is_wrong(settings: Settings) -> None:
+    """Warn once of a model that is not there, or goes soon. It needs connections, so a child does it and not the parent."""
+    from phantoms_dagster.wiring.models import model_warning  # noqa: PLC0415 - see `load`
+
+    try:
+        warning = model_warning(settings)
+    except PhantomsError as error:
+        warning = str(error)
+    if warning is not None:
+        log.warning("%s", warning)
 
 
 def niceness(queue: str) -> int:

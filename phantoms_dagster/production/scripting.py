@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
-
 from phantoms_dagster.domain.models import ScriptOutput
 from phantoms_dagster.domain.ports import ScriptWriter
 from phantoms_dagster.domain.work import Made, Work
@@ -17,7 +15,6 @@ class WriteScript:
 
     async def __call__(self, work: Work) -> Made:
         """Raises the writer's errors."""
-        paid_before = work.attempt.stored_response is not None
         written = await self._writer.write(work.video.brief, work.video.channel, work.attempt)
         output = ScriptOutput(
             script=written.script,
@@ -27,4 +24,4 @@ class WriteScript:
             input_tokens=written.input_tokens,
             output_tokens=written.output_tokens,
         )
-        return Made(output, Decimal(0) if paid_before else written.cost, written.provider_ref, self._writer.provider)
+        return Made(output, written.cost, written.provider_ref, self._writer.provider)

@@ -14,22 +14,33 @@ from typing import Any
 from pydantic import ValidationError
 
 from phantoms_dagster.domain import markup
-from phantoms_dagster.domain.errors import Evidence, Rejected, Transient
+from phantoms_dagster.domain.errors import Evidence, Permanent, ProviderError, Rejected
 from phantoms_dagster.domain.hashtags import Hashtag, repaired, unique
-from phantoms_dagster.domain.models import Channel, Script
+from phantoms_dagster.domain.models import Channel, Scene, Script
 from phantoms_dagster.domain.text import speakable
 from phantoms_dagster.domain.values import JsonObject
-from phantoms_dagster.providers import http
+from phantoms_dagster.providers import http, openai_object
 from phantoms_dagster.providers.openai_errors import PROVIDER
 from phantoms_dagster.providers.openai_prompt import target_words
 
 MAX_HASHTAGS = 15
+TITLE_LIMIT, CAPTION_LIMIT, SHOWN_LIMIT = 100, 1_500, 80
+SHOWN_WORDS = 5
+_SENTENCE_END = re.compile(r"(?<=[.!?\u3002\uff01\uff1f])(?=\s|$)|(?<=[\u3002\uff01\uff1f])")
+_WORD_END = re.compile(r"(?=\s)")
 # Beyond these shares of the wanted words the video would be another one than was asked for.
 SHORTEST, LONGEST = 0.5, 1.6
 # Written without spaces: words cannot be counted.
 _UNSPACED = frozenset({"zh", "ja", "th", "lo", "km", "my"})
 
-_FENCE = re.compile(r"^\s*```(?:json)?\s*(.*?)\s*```\s*$", re.DOTALL)
+
+class FaultyAnswer(Exception):
+    """An answer that cannot be used, though another one might be. `told` is for the model, `final` is how the stage ends."""
+
+    def __init__(self, told: str, final: ProviderError) -> None:
+        super().__init__(told)
+        self.told = told
+        self.final = final
 
 
 def read(body: JsonObject, channel: Channel) -> Script:
@@ -38,19 +49,15 @@ def read(body: JsonObject, channel: Channel) -> Script:
 
 
 def examined(body: JsonObject, channel: Channel) -> tuple[Script, tuple[str, ...]]:
-    """The script in a raw answer, and what was taken out of it as markup, each with its place.
+    """The script in a raw answer, its repairable faults repaired, and what was taken out of it, each with its place.
 
-    Raises Rejected (refusal, content filter, banned words: a person must look) or Transient (cut short, no choice, no
-    JSON, not a script: another try may do better; it costs an attempt).
+    Raises Rejected (refusal, content filter: asking again would change nothing) or FaultyAnswer (cut short, no choice, no JSON,
+    not a script, banned words), whose text the model is told.
     """
     content = _content(body)
-    fenced = _FENCE.match(content)
-    try:
-        raw = json.loads(fenced[1] if fenced else content)
-    except ValueError as error:
-        raise _malformed("no JSON", content) from error
-    if not isinstance(raw, dict):
-        raise _malformed("no JSON object", content)
+    raw = openai_object.object_in(content, key="scenes")
+    if raw is None:
+        raise _malformed("it holds no JSON object", content)
     removed: list[str] = []
     try:
         script = Script.model_validate(_cleaned(raw, channel, removed))
@@ -68,8 +75,19 @@ def examined(body: JsonObject, channel: Channel) -> tuple[Script, tuple[str, ...
     banned = channel.banned_in(" \n ".join([script.hook, *words, *script.hashtags]))
     if banned:
         message = f"the script uses words that {channel.name} bans: {', '.join(banned)}"
-        raise Rejected(message, provider=PROVIDER, code="banned_words", evidence=_evidence(content))
+        raise FaultyAnswer(
+            f"it uses words that are banned: {', '.join(banned)}",
+            Rejected(message, provider=PROVIDER, code="banned_words", evidence=_evidence(content)),
+        )
     return script, tuple(removed)
+
+
+def text_of(body: JsonObject) -> str:
+    """What the model wrote, without its thoughts; empty when there is nothing."""
+    choices = body.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
+    message = choice.get("message")
+    return openai_object.without_thoughts(_text(message if isinstance(message, dict) else {}) or "").strip()
 
 
 def usage(body: JsonObject) -> tuple[int, int]:
@@ -80,9 +98,9 @@ def usage(body: JsonObject) -> tuple[int, int]:
     return billed[0], billed[1]
 
 
-def cost(body: JsonObject, *, input_usd_per_million: float, output_usd_per_million: float) -> Decimal:
-    """US dollars at list price: cached input is billed lower, so this is never less than the bill."""
-    tokens_in, tokens_out = usage(body)
+def cost(tokens: tuple[int, int], *, input_usd_per_million: float, output_usd_per_million: float) -> Decimal:
+    """US dollars at list price for input and output tokens: cached input is billed lower, so this is never less than the bill."""
+    tokens_in, tokens_out = tokens
     # By way of str, so that a price of 0.1 is a tenth.
     prices = Decimal(str(input_usd_per_million)), Decimal(str(output_usd_per_million))
     return (tokens_in * prices[0] + tokens_out * prices[1]) / 1_000_000
@@ -96,28 +114,43 @@ def normalised(hashtags: Iterable[str]) -> tuple[Hashtag, ...]:
 def _content(body: JsonObject) -> str:
     choices = body.get("choices")
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
-        raise Transient("OpenAI answered without a choice", provider=PROVIDER, code="empty", evidence=_evidence(json.dumps(body)))
+        raise _fault("there was no answer", "the model server answered without a choice", "empty", json.dumps(body))
     choice: dict[str, Any] = choices[0]
     message = choice.get("message")
     message = message if isinstance(message, dict) else {}
-    content, refusal, reason = message.get("content"), message.get("refusal"), choice.get("finish_reason")
+    content, refusal, reason = _text(message), message.get("refusal"), choice.get("finish_reason")
     if reason == "content_filter":
-        text = "OpenAI's content filter withheld the script"
-        raise Rejected(text, provider=PROVIDER, code="content_filter", evidence=_evidence(str(content or "")))
+        text = "the content filter withheld the script"
+        raise Rejected(text, provider=PROVIDER, code="content_filter", evidence=_evidence(content or ""))
     if refusal:
         text = f"the model refused to write the script: {str(refusal)[:300]}"
         raise Rejected(text, provider=PROVIDER, code="refusal", evidence=_evidence(str(refusal)))
     if reason == "length":
-        text = "the script was cut off at the token limit"
-        raise Transient(text, provider=PROVIDER, code="length", evidence=_evidence(str(content or "")))
-    if not isinstance(content, str):
-        raise _malformed("no text", json.dumps(choice))
+        told = "it was cut off because it was too long: think less, and keep to the length that was asked for"
+        raise _fault(told, "the script was cut off at the token limit", "length", content or "")
+    if not content:
+        raise _malformed("it holds no text", json.dumps(choice))
     return content
 
 
+def _text(message: dict[str, Any]) -> str | None:
+    """The text of a message; that of its thoughts when a server puts everything there, which some do with a grammar."""
+    content = message.get("content")
+    if isinstance(content, list):
+        parts = [part.get("text") for part in content if isinstance(part, dict)]
+        content = "".join(part for part in parts if isinstance(part, str))
+    for text in (content, message.get("reasoning_content"), message.get("reasoning")):
+        if isinstance(text, str) and text.strip():
+            return text
+    return None
+
+
 def _cleaned(raw: dict[str, Any], channel: Channel, removed: list[str]) -> dict[str, Any]:
-    """The answer with its texts cleaned; whatever has the wrong shape is left for the model's validation to name."""
-    clean = dict(raw)
+    """The answer with its texts cleaned and cut to size where that leaves the meaning; nothing that is spoken is cut.
+
+    Whatever has the wrong shape is left for the model's validation to name.
+    """
+    clean = {name: value for name, value in raw.items() if name in Script.model_fields}
 
     def cleaned(place: str, value: Any, how: Callable[[str], markup.Plain]) -> Any:
         if not isinstance(value, str):
@@ -126,24 +159,55 @@ def _cleaned(raw: dict[str, Any], channel: Channel, removed: list[str]) -> dict[
         removed.extend(f"{place}: {part}" for part in left.removed)
         return left.text
 
+    def fitted(place: str, text: str, most: int) -> str:
+        kept = cut(text, most)
+        if kept != text:
+            removed.append(f"{place}: {text[len(kept) :].strip()[:60]!r} was too long")
+        return kept
+
+    def scene_of(number: int, given: dict[str, Any]) -> dict[str, Any]:
+        scene = {name: value for name, value in given.items() if name in Scene.model_fields}
+        place = f"scene {number}"
+        narration = scene["narration"] = cleaned(place, scene.get("narration"), markup.spoken)
+        shown = scene["on_screen_text"] = cleaned(place, scene.get("on_screen_text", ""), markup.plain)
+        if isinstance(narration, str) and isinstance(shown, str):
+            if not markup.spoken(shown).text:
+                # Nothing is left of a text that was only an address: the scene shows how its narration begins.
+                removed.extend([f"{place}: {shown[:60]!r}"] if shown else [])
+                shown = " ".join(narration.split()[:SHOWN_WORDS]).rstrip(".,;:")
+            scene["on_screen_text"] = fitted(place, shown, SHOWN_LIMIT)
+        return scene
+
     for name, how in (("hook", markup.spoken), ("title", markup.plain), ("caption", markup.posted)):
         if name in raw:
             clean[name] = cleaned(name, raw[name], how)
+    hook = clean.get("hook")
+    for name, most in (("title", TITLE_LIMIT), ("caption", CAPTION_LIMIT)):
+        if isinstance(clean.get(name), str) and isinstance(hook, str):
+            clean[name] = fitted(name, clean[name] or hook, most)
     if isinstance(raw.get("scenes"), list):
         clean["scenes"] = [
-            {
-                key: cleaned(f"scene {number}", value, markup.spoken if key == "narration" else markup.plain)
-                for key, value in scene.items()
-            }
-            if isinstance(scene, dict)
-            else scene
-            for number, scene in enumerate(raw["scenes"], start=1)
+            scene_of(number, scene) if isinstance(scene, dict) else scene for number, scene in enumerate(raw["scenes"], start=1)
         ]
-    tags = raw.get("hashtags")
+    tags = raw.get("hashtags", [])
+    if isinstance(tags, str):
+        tags = tags.replace(",", " ").split()
     if isinstance(tags, list) and all(isinstance(tag, str) for tag in tags):
         clean["hashtags"] = normalised([*channel.hashtags, *tags])
         removed.extend(f"hashtags: {markup.one_line(tag)[:60]!r} has no word" for tag in tags if not repaired(tag))
     return clean
+
+
+def cut(text: str, most: int) -> str:
+    """The text within `most` characters: up to the end of a sentence in its second half, else of a word, else of a character."""
+    if len(text) <= most:
+        return text
+    kept = text[: most + 1]
+    for end in (_SENTENCE_END, _WORD_END):
+        places = [found.start() for found in end.finditer(kept)]
+        if places and places[-1] > most // 2:
+            return kept[: places[-1]].rstrip(" ,;:")
+    return text[:most]
 
 
 def _check_length(script: Script, channel: Channel, content: str) -> None:
@@ -154,10 +218,12 @@ def _check_length(script: Script, channel: Channel, content: str) -> None:
         raise _malformed(f"{said} words where about {wanted} were asked for", content)
 
 
-def _malformed(what: str, content: str) -> Transient:
-    return Transient(
-        f"the model's answer is not a script: {what}", provider=PROVIDER, code="malformed", evidence=_evidence(content)
-    )
+def _malformed(what: str, content: str) -> FaultyAnswer:
+    return _fault(what, f"the model's answer is not a script: {what}", "malformed", content)
+
+
+def _fault(told: str, message: str, code: str, content: str) -> FaultyAnswer:
+    return FaultyAnswer(told, Permanent(message, provider=PROVIDER, code=code, evidence=_evidence(content)))
 
 
 def _evidence(text: str) -> Evidence:

@@ -12,8 +12,10 @@ import httpx
 
 from phantoms_dagster.domain.errors import Evidence, Permanent, ProviderError, Rejected, Throttled, Transient
 from phantoms_dagster.providers import http
+from phantoms_dagster.providers.openai_servers import Server
 
 PROVIDER = "openai"
+OPENAI = Server(openai=True, free=False, name="OpenAI")
 # The provider asks for a longer back-off when all its servers are busy, and often sends no header with it.
 OVERLOADED_SECONDS = 30.0
 MESSAGE_LIMIT = 300
@@ -41,22 +43,28 @@ ERRORS: Mapping[tuple[int, str | None], type[ProviderError]] = {
 }
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
+_CONTEXT_CODES = frozenset({"context_length_exceeded", "exceed_context_size_error"})
+_CONTEXT_WORDS = re.compile(r"maximum context length|context (?:size|window|length)|max_model_len", re.IGNORECASE)
 # A key that a server repeats back, whole or half masked.
 _KEY = re.compile(r"\b(?:sk|pk|rk)-[\w*.-]{4,}")
 
 
-def refusal(response: httpx.Response, *, secret: str | None) -> ProviderError:
+def refusal(response: httpx.Response, *, secret: str | None, server: Server = OPENAI) -> ProviderError:
     """The domain error for an answer that is an error. The body must have been read. `secret` is kept out of all text."""
     said, code, kind = error_body(response)
     status = response.status_code
     which = _class_of(status, code, kind)
     name = code or kind
-    message = f"OpenAI refused ({status}{f' {name}' if name else ''})"
+    message = f"{server.name} refused ({status}{f' {name}' if name else ''})"
     # The text of a 401 quotes the key.
     if status != 401 and said:
         message += f": {said[:MESSAGE_LIMIT]}"
-    if status >= 500:
+    if status >= 500 and not server.free:
         message += " (the request may have been billed)"
+    if context_exceeded(response):
+        message += "; use a model or a server with a larger context (llama.cpp: -c, Ollama: num_ctx), or give fewer facts"
+    elif status == 404 and name in ("model_not_found", "not_found_error"):
+        message += "; `phantoms doctor` lists the models to set PHANTOMS_OPENAI_MODEL to"
     message = scrub(message, secret)
     seen = evidence(response, secret=secret)
     if issubclass(which, Transient):
@@ -64,14 +72,37 @@ def refusal(response: httpx.Response, *, secret: str | None) -> ProviderError:
     return which(message, provider=PROVIDER, code=name or str(status), evidence=seen)
 
 
-def lost(error: BaseException) -> Transient:
+def lost(error: BaseException, *, server: Server = OPENAI) -> Transient:
     """The domain error for a request without an answer. The chain of causes tells whether it ever left."""
     cause = error.__cause__ or error
     what = http.describe(cause)
     if http.never_sent(cause):
-        return Transient(f"OpenAI cannot be reached: {what}", provider=PROVIDER, code=type(cause).__name__)
-    message = f"OpenAI gave no answer, the request may have been billed: {what}"
+        return Transient(f"{server.name} cannot be reached: {what}", provider=PROVIDER, code=type(cause).__name__)
+    message = f"{server.name} gave no answer{billed(server)}: {what}"
+    if isinstance(cause, httpx.ReadTimeout):
+        message += "; a slow model may need a larger PHANTOMS_OPENAI_SECONDS"
     return Transient(message, provider=PROVIDER, code=type(cause).__name__)
+
+
+def billed(server: Server) -> str:
+    """What to say of the money when an answer is lost."""
+    return "" if server.free else ", the request may have been billed"
+
+
+def context_exceeded(response: httpx.Response) -> bool:
+    """Whether a refusal says that prompt and answer together do not fit the model's context."""
+    if response.status_code not in (400, 413, 422):
+        return False
+    _, code, kind = error_body(response)
+    return bool({code, kind} & _CONTEXT_CODES) or _CONTEXT_WORDS.search(response.text) is not None
+
+
+def context_counts(response: httpx.Response) -> tuple[int, int] | None:
+    """The tokens of the prompt and of the context, where the server tells (llama.cpp does)."""
+    error = http.lenient_json(response).get("error")
+    counts = [error.get("n_prompt_tokens"), error.get("n_ctx")] if isinstance(error, dict) else []
+    whole = [count for count in counts if isinstance(count, int)]
+    return (whole[0], whole[1]) if len(whole) == 2 else None
 
 
 def error_body(response: httpx.Response) -> tuple[str, str | None, str | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -55,6 +56,14 @@ def breaker_policy(settings: Settings) -> BreakerPolicy:
     )
 
 
+def deadlines_of(settings: Settings, integration: str) -> Deadlines:
+    """How long a call of the integration may take. A model is silent until its whole answer is written; no other service is."""
+    deadlines = Deadlines(total=settings.call_seconds, patience=settings.patience_seconds)
+    if integration == "openai":
+        return replace(deadlines, read=settings.openai_seconds, total=settings.openai_seconds)
+    return replace(deadlines, read=min(deadlines.read, settings.call_seconds))
+
+
 @asynccontextmanager
 async def limits_of(settings: Settings, clock: Clock) -> AsyncIterator[RedisLimits]:
     """The fleet's limits on this event loop. Redis is not asked before the first call. Raises InvalidInput without a URL."""
@@ -70,12 +79,11 @@ async def guarded_clients(
     settings: Settings, clock: Clock, observer: CallObserver | None = None
 ) -> AsyncIterator[dict[str, httpx.AsyncClient]]:
     """One client for each integration; all of them behind the same breakers and pools."""
-    deadlines = Deadlines(total=settings.call_seconds, patience=settings.patience_seconds)
     async with AsyncExitStack() as stack:
         limits = await stack.enter_async_context(limits_of(settings, clock))
         yield {
             name: await stack.enter_async_context(
-                build_client(limits=limits, scope=scope_of(name), deadlines=deadlines, observer=observer)
+                build_client(limits=limits, scope=scope_of(name), deadlines=deadlines_of(settings, name), observer=observer)
             )
             for name in INTEGRATIONS
         }

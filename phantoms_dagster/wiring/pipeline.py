@@ -43,7 +43,7 @@ from phantoms_dagster.production.speaking import SpeakScript
 from phantoms_dagster.production.varying import MakeVariant
 from phantoms_dagster.providers.instagram import InstagramPublisher
 from phantoms_dagster.providers.instagram_metrics import InstagramMetricsReader
-from phantoms_dagster.providers.openai_scripts import OpenAIScriptWriter
+from phantoms_dagster.providers.openai_scripts import READ_BACK_SECONDS, OpenAIScriptWriter
 from phantoms_dagster.providers.shotstack import ShotstackRenderer
 from phantoms_dagster.providers.tiktok import TikTokPublisher
 from phantoms_dagster.providers.tiktok_late import TikTokLateIds
@@ -62,6 +62,7 @@ from phantoms_dagster.wiring.media import guarded_media
 
 SANDBOX_SETTLE_SECONDS = 0.5
 SETTLE_SECONDS = 60.0
+SANDBOX_READ_BACK_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -164,6 +165,7 @@ class _Parts:
             input_usd_per_million=self.settings.openai_input_usd_per_million,
             output_usd_per_million=self.settings.openai_output_usd_per_million,
             sandbox=self.endpoints.sandboxed("openai"),
+            read_back=(SANDBOX_READ_BACK_SECONDS,) if self.endpoints.sandboxed("openai") else READ_BACK_SECONDS,
         )
 
     def _renderer(self) -> Renderer:

@@ -27,7 +27,7 @@ from phantoms_dagster.sandbox.core import Sandbox, application
 from phantoms_dagster.sandbox.openai_schema import SchemaRefused, check_strict, conforming
 from phantoms_dagster.sandbox.openai_writer import NOTICE, compose
 
-ASK: dict[str, Any] = {"model": "gpt-5.1-mini", "messages": [{"role": "user", "content": '{"title": "Tides", "target_words": 72}'}]}
+ASK: dict[str, Any] = {"model": "gpt-6-luna", "messages": [{"role": "user", "content": '{"title": "Tides", "target_words": 72}'}]}
 SCRIPT: dict[str, Any] = {**ASK, "response_format": openai_prompt.RESPONSE_FORMAT}
 
 
@@ -73,7 +73,7 @@ async def test_the_vendors_client_works_unchanged(api: Api) -> None:
         found = [c.id async for c in client.chat.completions.list(metadata={"attempt": "x-1"}, limit=1)]
         assert found == [done.id]
         assert (await client.chat.completions.retrieve(done.id)).choices == done.choices
-        assert "gpt-5.1-mini" in [model.id async for model in client.models.list()]
+        assert "gpt-6-luna" in [model.id async for model in client.models.list()]
         with pytest.raises(openai.NotFoundError):
             await client.chat.completions.retrieve("chatcmpl-none")
     async with openai.AsyncOpenAI(api_key="sk-real", base_url=api.base_url, max_retries=0) as stranger:
@@ -152,7 +152,21 @@ def _format(schema: Any, **changed: Any) -> dict[str, Any]:
         ({**ASK, "max_tokens": 5}, 400, "Use 'max_completion_tokens' instead"),
         ({**ASK, "max_completion_tokens": 0}, 400, "out of range"),
         ({**ASK, "n": 0}, 400, "out of range"),
-        ({**ASK, "stream": True}, 400, "the sandbox has no 'stream'"),
+        ({**ASK, "model": "gpt-5.1-mini"}, 404, "does not exist"),
+        ({**ASK, "model": "tts-1"}, 404, "not a chat model"),
+        ({**ASK, "stream": "yes"}, 400, "expected a boolean"),
+        ({**ASK, "stream_options": {"include_usage": True}}, 400, "only allowed when 'stream' is enabled"),
+        ({**ASK, "seed": "7"}, 400, "Invalid type for 'seed': expected an integer, but got a string"),
+        ({**ASK, "seed": True}, 400, "but got a boolean"),
+        ({**ASK, "user": 7}, 400, "Invalid type for 'user'"),
+        ({**ASK, "stop": 7}, 400, "Invalid type for 'stop'"),
+        ({**ASK, "reasoning_effort": "much"}, 400, "Supported values are: 'none'"),
+        ({**ASK, "model": "gpt-4o", "reasoning_effort": "low"}, 400, "not supported with this model"),
+        ({**ASK, "service_tier": 1}, 400, "Invalid type for 'service_tier'"),
+        ({**ASK, "max_completion_tokens": "many"}, 400, "expected an integer"),
+        ({**ASK, "max_completion_tokens": 200_000}, 400, "at most 128000 completion tokens"),
+        ({**ASK, "model": "gpt-4o", "messages": [{"role": "user", "content": "word " * 130_000}]}, 400, "maximum context length"),
+        ({**ASK, "tools": [{"type": "function"}]}, 400, "the sandbox has no 'tools'"),
         ({**ASK, "response_format": {"type": "xml"}}, 400, "Supported values"),
         ({**ASK, "response_format": {"type": "json_object"}}, 400, "must contain the word 'json'"),
         ({**ASK, "response_format": {"type": "json_schema"}}, 400, "Missing required parameter"),
@@ -256,7 +270,7 @@ async def test_a_billed_script_stands_in_the_ledger_with_its_marker(api: Api) ->
     answer = (await api.post(**SCRIPT, store=True, metadata={"attempt": "m-1"})).json()
     [entry] = api.sandbox.ledger
     del entry["at"]
-    assert entry == {"kind": "script", "id": answer["id"], "title": "Tides", "marker": "m-1", "model": "gpt-5.1-mini"}
+    assert entry == {"kind": "script", "id": answer["id"], "title": "Tides", "marker": "m-1", "model": "gpt-6-luna"}
 
 
 async def test_the_brief_is_found_in_prose_and_in_parts(api: Api) -> None:
@@ -383,7 +397,7 @@ async def test_what_we_send_conforms_to_the_spec(spec: dict[str, Any]) -> None:
     channel = Channel(name="a", title="A", brand_voice="Warm.", accounts={Platform.TIKTOK: "a"}, banned_words=("x",))
     brief = Brief(title="Tides", channel="a", platforms=(Platform.TIKTOK,))
     sent = {
-        "model": "gpt-5.1-mini",
+        "model": "gpt-6-luna",
         "messages": openai_prompt.messages(brief, channel),
         "response_format": openai_prompt.RESPONSE_FORMAT,
         "max_completion_tokens": 8_000,

@@ -1,0 +1,43 @@
+"""Whether the language model that is set can be used: for `phantoms doctor`, and said once when `phantoms up` or workers start."""
+
+from __future__ import annotations
+
+import asyncio
+
+import httpx
+
+from phantoms_dagster.providers.openai_models import ModelFinding, examine
+from phantoms_dagster.settings import Settings
+from phantoms_dagster.wiring.clock import SystemClock
+from phantoms_dagster.wiring.endpoints import Endpoints
+
+SECONDS = 5.0
+
+
+def model_finding(settings: Settings) -> ModelFinding:
+    """What is to be said of the model. Raises InvalidInput when there is neither a key nor a sandbox."""
+    endpoints = Endpoints(settings)
+
+    async def ask() -> ModelFinding:
+        # Not the guarded client: this is asked where Redis may not be running yet, and it is one small call.
+        async with httpx.AsyncClient(timeout=SECONDS, trust_env=False) as client:
+            return await examine(
+                client,
+                base_url=endpoints.base_url("openai"),
+                api_key=endpoints.key("openai"),
+                model=settings.openai_model,
+                today=SystemClock().now().date(),
+                sandbox=endpoints.sandboxed("openai"),
+            )
+
+    return asyncio.run(ask())
+
+
+def model_warning(settings: Settings) -> str | None:
+    """What to warn of when something starts; None when the model is fine, or the sandbox writes the scripts."""
+    if Endpoints(settings).sandboxed("openai"):
+        return None
+    finding = model_finding(settings)
+    if finding.verdict == "ok":
+        return None
+    return "; ".join(part for part in (f"scripts: {finding.found}", finding.fix) if part)
