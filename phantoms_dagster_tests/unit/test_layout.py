@@ -77,8 +77,9 @@ def test_dagster_dev_loads_the_same_definitions() -> None:
     assert location["module_name"] == "phantoms_dagster.definitions"
 
 
-def test_decisions_are_numbered_without_gaps_and_say_context_decision_and_consequences() -> None:
-    assert [int(path.name[:4]) for path in ADRS] == list(range(1, len(ADRS) + 1))
+def test_decisions_have_numbers_of_their_own_and_say_context_decision_and_consequences() -> None:
+    numbers = [int(path.name[:4]) for path in ADRS]
+    assert len(set(numbers)) == len(numbers)
     for path in ADRS:
         text = path.read_text(encoding="utf-8")
         assert text.startswith(f"# {path.name[:4]} "), path.name
