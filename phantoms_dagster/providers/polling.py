@@ -22,6 +22,14 @@ def pauses(longest: float) -> Iterator[float]:
         pause *= 2
 
 
+def pause_at(age: float, longest: float) -> float:
+    """Seconds until the next look at something that began `age` seconds ago: as long again as it has taken, up to `longest`.
+
+    A call that comes back after a deferral goes on as slowly as the last one ended, where `pauses` would begin quickly again.
+    """
+    return min(max(FIRST_PAUSE_SECONDS, age), longest)
+
+
 class Patience:
     """Waits until `seconds` of them are used up, then raises NotYet.
 

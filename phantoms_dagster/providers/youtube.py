@@ -23,7 +23,7 @@ from phantoms_dagster.domain.ports import Clock, PostJournal, PostRecord, Publis
 from phantoms_dagster.domain.stages import PostState
 from phantoms_dagster.domain.values import JsonObject
 from phantoms_dagster.providers.http import evidence, file_body, objects
-from phantoms_dagster.providers.polling import pauses
+from phantoms_dagster.providers.polling import pause_at, pauses
 from phantoms_dagster.providers.youtube_api import (
     PROVIDER,
     Finished,
@@ -46,6 +46,7 @@ GRANULE = 262_144  # YouTube wants every chunk but the last to be a multiple of 
 PRIVACIES = ("private", "unlisted", "public")
 CLOCK_MARGIN = timedelta(hours=1)  # between YouTube's clock and ours
 LOOK_AGAIN_SECONDS = 60.0
+RETURN_SECONDS = 30.0  # a deferred look is a claim and a run: not for the half second that a first look would wait
 
 
 class YouTubePublisher:
@@ -63,12 +64,14 @@ class YouTubePublisher:
         clock: Clock,
         sandbox: bool = False,
         patience: float = 60.0,
-        poll_seconds: float = 2.0,
+        poll_seconds: float = 60.0,
         chunk_bytes: int = 32 * GRANULE,
         absence_seconds: float = 600.0,
         category_id: str = "22",
     ) -> None:
         """Waits are in seconds: `patience` for YouTube's processing, `absence_seconds` until a lost video counts as never made.
+
+        `poll_seconds` is the longest pause between two looks, each of which costs a unit of the day's quota.
 
         `chunk_bytes` is a multiple of 262,144; after each chunk the journal is committed. Raises ValueError.
         """
@@ -249,23 +252,26 @@ class YouTubePublisher:
 
         `fresh`: its last byte was taken a moment ago, so there is nothing to see before the first pause.
         """
-        deadline = self._clock.now() + timedelta(seconds=self._patience)
-        waits = pauses(self._poll)
+        now = self._clock.now()
+        deadline, uploaded = now + timedelta(seconds=self._patience), moment(journal.record.handle, "uploaded_at", now)
+
+        def pause() -> float:
+            return pause_at((self._clock.now() - uploaded).total_seconds(), self._poll)
+
         if fresh:
-            await self._clock.sleep(min(next(waits), self._patience))
-        for pause in waits:
+            await self._clock.sleep(min(pause(), self._patience))
+        while True:
             video = await self._read(job, video_id)
             if video is not None:
                 status = part(video, "status")
                 if text(status, "uploadStatus") == "processed":
                     return video
                 _raise_for_end(status, video_id)
-            elif self._clock.now() - moment(journal.record.handle, "uploaded_at", self._clock.now()) > self._absence:
+            elif self._clock.now() - uploaded > self._absence:
                 raise Rejected(f"video {video_id} is gone from YouTube", provider=PROVIDER, code="videoGone")
-            if self._clock.now() + timedelta(seconds=pause) > deadline:
-                raise NotYet(f"YouTube is still processing video {video_id}", retry_after=max(30.0, self._poll))
-            await self._clock.sleep(pause)
-        raise AssertionError("pauses never end")
+            if self._clock.now() + timedelta(seconds=pause()) > deadline:
+                raise NotYet(f"YouTube is still processing video {video_id}", retry_after=max(RETURN_SECONDS, pause()))
+            await self._clock.sleep(pause())
 
     async def _read(self, job: PublishJob, video_id: str) -> JsonObject | None:
         listing = await self._calls.get(job.account, "videos", part="snippet,status,processingDetails", id=video_id)
@@ -278,8 +284,9 @@ def _privacy(video: JsonObject) -> str | None:
 
 def _locked(video_id: str, job: PublishJob, shown: str | None) -> Rejected:
     message = (
-        f"YouTube keeps video {video_id} {shown or 'hidden'} although {job.privacy} was asked for: uploads of an API project "
-        "that has not passed YouTube's audit are locked as private. Apply for the audit, then replay; nothing is uploaded again"
+        f"YouTube keeps video {video_id} {shown or 'hidden'} although {job.privacy} was asked for. Look at it in YouTube Studio: "
+        "the account or a policy may restrict it, and so may the lock of uploads made before 2026-11-02. Set it to "
+        f"{job.privacy} there, or lift the restriction, then replay; nothing is uploaded again"
     )
     return Rejected(message, provider=PROVIDER, code="lockedPrivate")
 

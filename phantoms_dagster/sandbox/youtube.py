@@ -3,10 +3,10 @@
 Rules and error bodies belong in `youtube_rules`, upload sessions in `youtube_uploads`, how a video reads in `youtube_videos`.
 
 Settings: `youtube.processing_seconds` (0.2), `youtube.inserts_per_day` (100), `youtube.units_per_day` (10,000),
-`youtube.stats_per_day` (10,000: calls of batchGetStats),
-`youtube.uploads_per_channel_per_day` (none), `youtube.session_seconds` (a week), `youtube.locked_private` (False: as a
-project without YouTube's audit), `youtube.rejection_reason` (none: for videos uploaded from now on),
-`youtube.hidden_counters` (none: names such as likeCount). The ledger gets `youtube.video` when an upload's last byte is
+`youtube.stats_per_day` (10,000: calls of batchGetStats), `youtube.uploads_per_channel_per_day` (none), `youtube.session_seconds`
+(a week), `youtube.locked_private` (False: uploads stay private whatever is asked, as those of unaudited projects did until
+2026-11-01), `youtube.rejection_reason` (none: for videos uploaded from now on), `youtube.hidden_counters` (none: names such as
+likeCount). The ledger gets `youtube.video` when an upload's last byte is
 accepted and `post` when a video first is public or unlisted.
 """
 
@@ -149,7 +149,7 @@ class YouTube:
         return [v for v in self._playlists.get(playlist, []) if v.id in self.videos]
 
     def _settle(self, video: Video) -> None:
-        """Carry out what the status asks for: a schedule that is due, the lock of unaudited projects, the first showing."""
+        """Carry out what the status asks for: a schedule that is due, the lock of uploads, the first showing."""
         now = self.sandbox.now()
         at = video.status.get("publishAt")
         if at is not None and datetime.fromisoformat(at).timestamp() <= now:

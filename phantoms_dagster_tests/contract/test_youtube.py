@@ -4,6 +4,7 @@ belong in `test_youtube_sandbox`, the error table and the metrics in `test_youtu
 from __future__ import annotations
 
 import hashlib
+import json
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -263,12 +264,13 @@ async def test_long_processing_defers_the_post_and_it_goes_public_only_afterward
 # --- what a person must look at --------------------------------------------------------------------------------------
 
 
-async def test_a_project_without_audit_is_told_that_its_videos_are_locked_private(tmp_path: Path) -> None:
+async def test_a_video_that_stays_private_sends_nobody_to_an_audit_and_is_not_uploaded_again(tmp_path: Path) -> None:
     async with world() as w:
         w.sandbox.config["youtube.locked_private"] = True
         job, journal = make_job(tmp_path), FakeJournal()
-        with pytest.raises(Rejected, match="locked as private") as caught:
+        with pytest.raises(Rejected, match="Look at it in YouTube Studio") as caught:
             await w.publisher.publish(job, journal)
+        assert "audit" not in str(caught.value)
         assert caught.value.code == "lockedPrivate"
         assert w.clock.slept < 10  # YouTube said so at once: nobody waits for it to change its mind
         assert w.entries("post") == []
@@ -627,3 +629,39 @@ async def test_a_video_deleted_by_hand_before_it_was_public_needs_a_person(tmp_p
         with pytest.raises(Rejected, match="gone from YouTube"):
             await w.publisher.publish(job, journal)
         assert w.sandbox.calls["youtube.open"] == 1
+
+
+async def test_a_video_that_is_processed_for_ten_minutes_costs_few_of_the_days_units(tmp_path: Path) -> None:
+    """Looking every two seconds cost 302 of 10,000 units."""
+    async with world(patience=120) as w:
+        w.sandbox.config["youtube.processing_seconds"] = 600
+        job, journal = make_job(tmp_path), FakeJournal()
+        waits = []
+        while True:
+            try:
+                await w.publisher.publish(job, journal)
+                break
+            except NotYet as wait:
+                waits.append(wait.retry_after)
+                await w.clock.sleep(wait.retry_after)
+        used = w.sandbox.state["youtube"].quota.used
+        assert used["units"] <= 50 + 25  # the change to public, and the looks
+        assert min(waits) >= 30
+        assert w.sandbox.calls["youtube.list"] <= 25
+
+
+async def test_every_request_that_writes_the_status_says_the_privacy(tmp_path: Path) -> None:
+    """Since 2026-11-02 an upload that does not say it is public at once."""
+    async with world() as w:
+        await w.publisher.publish(make_job(tmp_path, privacy="unlisted"), FakeJournal())
+        written = [json.loads(r.content) for r in w.transport.requests if r.headers.get("content-type") == "application/json"]
+        assert [body["status"]["privacyStatus"] for body in written] == ["private", "unlisted"]
+
+
+async def test_an_upload_that_does_not_say_its_privacy_is_public_in_the_sandbox_as_on_youtube() -> None:
+    async with world() as w:
+        headers = {"Authorization": "Bearer sandbox-main", "X-Upload-Content-Type": "video/mp4"}
+        url, query = f"{w.base_url}/upload/youtube/v3/videos", {"uploadType": "resumable", "part": "snippet,status"}
+        opened = await w.client.post(url, params=query, headers=headers, json={"snippet": {"title": "t"}})
+        made = await w.client.put(opened.headers["location"], headers=headers, content=video_bytes(500))
+        assert made.json()["status"]["privacyStatus"] == "public"
