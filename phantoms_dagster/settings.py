@@ -154,9 +154,14 @@ class Settings(BaseSettings):
     )
     in_flight: int = Field(100, ge=1, description="Most videos worked on at once in one run.")
     renders_in_flight: int = Field(1, ge=1, description="Most local ffmpeg renders at once in one process.")
-    patience_seconds: float = Field(120, ge=0, description="Longest wait inside a run; a longer one is deferred to the table.")
+    patience_seconds: float = Field(
+        120, ge=0, description="Longest that a video may wait inside a run, in all; a longer wait is deferred."
+    )
     lease_seconds: float = Field(60, gt=0, description="A claim that is not renewed for so long is taken over.")
     attempts: int = Field(5, ge=1, description="Attempts a stage of a video has before its dead letter.")
+    give_up_minutes: float = Field(
+        30.0, ge=0, description="A passing failure becomes a dead letter no sooner than this after the first; 0: by attempts alone."
+    )
     stage_attempts: dict[str, int] = Field({}, description='Attempts by kind of stage, as JSON: {"post": 8}.')
     pools: dict[str, dict[str, Any]] = Field(
         {}, description='Limits by pool, as JSON: {"render": {"slots": 4, "rates": [[60, 60, 5]], "daily": [500, "UTC"]}}.'

@@ -296,6 +296,7 @@ def _print_detail(detail: LetterDetail) -> None:
         ("stage", f"{letter.stage}, revision {letter.revision}, now [{style}]{detail.stage_state}[/]"),
         ("cause", f"[bold]{letter.error_class}[/] {plain(letter.provider or '')} {plain(letter.code or '')}"),
         ("", plain(letter.message)),
+        *_budget(letter),
         ("since", f"{local(letter.created_at)}, run {letter.run_id or '-'}"),
         *((name, plain(str(value))) for name, value in detail.evidence.items()),
     ]
@@ -313,6 +314,16 @@ def _print_detail(detail: LetterDetail) -> None:
     if letter.state == "open":
         out.print(f"  phantoms dead-letters replay {letter.id}", soft_wrap=True)
         out.print(f'  phantoms dead-letters discard {letter.id} --reason "why"\n', soft_wrap=True)
+
+
+def _budget(letter: Letter) -> list[tuple[str, str]]:
+    """What the stage was given up after: `5 attempts over 34 minutes`. Nothing for what failed at once."""
+    if letter.counted is None or letter.failing_since is None or letter.error_class != "transient":
+        return []
+    minutes = (letter.created_at - letter.failing_since).total_seconds() / 60
+    over = f"{minutes:.0f} minutes" if minutes >= 1.5 else f"{minutes * 60:.0f} seconds"
+    free = letter.tries - letter.counted
+    return [("given up", f"after {letter.counted} attempts over {over}" + (f"; {free} more tries cost none" if free > 0 else ""))]
 
 
 def _short(at: Any) -> str:

@@ -17,6 +17,9 @@ from phantoms_dagster.domain.errors import HumanRejection, NotYet, PhantomsError
 LONGEST_WISH_SECONDS = 86_400.0
 # An unknown outcome is read back after this long, then twice as long, and so on: listings lag behind commits.
 READ_BACK_SECONDS = 30.0
+# Somebody who waits for the same thing again and again is asked for ever more rarely: from the first to the second of these.
+# Nobody tells a run that a breaker has closed or a pool is free, so that second one is short. A busy account wakes who waits.
+ASK_AGAIN_SECONDS, ASK_AGAIN_MAX_SECONDS, HELD_MAX_SECONDS = 5.0, 60.0, 300.0
 _MOST_DOUBLINGS = 64  # 2.0**1024 overflows; long before that every wait has met its bound
 
 
@@ -24,13 +27,16 @@ _MOST_DOUBLINGS = 64  # 2.0**1024 overflows; long before that every wait has met
 class RetryPolicy:
     """The budget of one stage. Seconds throughout; `attempts` counts the first one too.
 
-    `patience_seconds` is the longest wait inside a run: a longer one is written to the table and holds no process.
+    A transient failure is final when both are used up: the attempts, and `give_up_seconds` since the first of the failures that
+    cost one. `patience_seconds` is all that one claim may wait inside a run: a longer wait is written to the table and holds no
+    process.
     """
 
     attempts: int = 5
     backoff_seconds: float = 2.0
     backoff_max_seconds: float = 900.0
     patience_seconds: float = 120.0
+    give_up_seconds: float = 1_800.0
 
     def __post_init__(self) -> None:
         """Refuse a budget that no error could be decided with."""
@@ -40,6 +46,8 @@ class RetryPolicy:
             raise ValueError("the first back-off must be above zero and no longer than the longest")
         if self.patience_seconds < 0:
             raise ValueError("patience cannot be negative")
+        if self.give_up_seconds < 0:
+            raise ValueError("the age at which a stage is given up cannot be negative")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,17 +88,23 @@ def decide(
     now: datetime | None = None,
     reads: int | None = None,
     waits_for_others: bool = False,
+    failing_seconds: float | None = None,
+    outage: bool = False,
+    again: int = 0,
 ) -> Decision:
     """What to do after `error` ended try number `attempt` (from 1, counting only tries that cost an attempt).
 
     `random` gives numbers in 0..1. `now` lets a NotYet with a time be compared with the patience; without it its
     `retry_after` is. `reads` is the number of read-backs of an unknown outcome so far (default: `attempt - 1`).
-    `waits_for_others`: a wait for another run may be spent here as well as any other.
+    `waits_for_others`: a wait for another run may be spent here as well as any other. `failing_seconds`: the time since the first
+    failure that cost an attempt (None: this is it). `outage`: a breaker in the way of the failed call was not closed, so the
+    provider is down and the failure costs nothing. `again`: how many tries before this one ended without a cost.
 
     - Transient waits with full jitter, `random() * min(max, base * 2**(attempt-1))`, on top of the provider's Retry-After:
-      a floor that a crowd would otherwise come back at all at once. It fails after `policy.attempts` tries.
-    - Throttled waits alike and never fails. NotYet waits as long as it says, in the table when another run has to end first.
-      Neither costs an attempt.
+      a floor that a crowd would otherwise come back at all at once. It fails when `policy.attempts` tries and
+      `policy.give_up_seconds` are used up; until both are, the waits go on growing.
+    - Throttled waits alike and never fails. NotYet waits as long as it says, in the table when another run has to end first,
+      and there ever longer when it was in vain before. Neither costs an attempt.
     - Unknown waits `30 s * 2**reads`, at most the longest back-off, for its read-back: it is never sent again, costs no
       attempt and is never given up by a timer.
     - Anything else fails at once.
@@ -100,27 +114,41 @@ def decide(
     if not isinstance(error, Exception):
         raise error
     if isinstance(error, NotYet):
-        seconds = (error.until - now).total_seconds() if error.until is not None and now is not None else error.retry_after
-        if error.held and not waits_for_others:
-            return Defer(_finite(seconds, math.inf), str(error), counts=False, until=error.until)
-        return _wait(_finite(seconds, math.inf), str(error), counts=False, policy=policy, until=error.until)
+        return _not_yet(error, policy=policy, random=random, now=now, here=waits_for_others or not error.held, again=again)
     if isinstance(error, Unknown):
         wait = _doubled(READ_BACK_SECONDS, attempt - 1 if reads is None else reads, policy.backoff_max_seconds)
         return _wait(max(wait, _wish(error.retry_after)), str(error), counts=False, policy=policy)
     if isinstance(error, Transient):
-        costs = not isinstance(error, Throttled)
-        if costs and attempt >= policy.attempts:
+        costs = not isinstance(error, Throttled) and not outage
+        if costs and attempt >= policy.attempts and (failing_seconds or 0.0) >= policy.give_up_seconds:
             return Fail(error.error_class)
-        backoff = random() * _doubled(policy.backoff_seconds, attempt - 1, policy.backoff_max_seconds)
-        return _wait(_wish(error.retry_after) + backoff, str(error), counts=costs, policy=policy)
+        wish = _wish(error.retry_after)
+        # What costs nothing does not count up: without a wish its waits grow by how often it has happened.
+        doublings = attempt - 1 if costs or wish else attempt - 1 + again
+        backoff = random() * _doubled(policy.backoff_seconds, doublings, policy.backoff_max_seconds)
+        return _wait(wish + backoff, str(error), counts=costs, policy=policy)
     return Fail(_class_of(error))
 
 
-def _wait(seconds: float, reason: str, *, counts: bool, policy: RetryPolicy, until: datetime | None = None) -> Decision:
+def _not_yet(
+    error: NotYet, *, policy: RetryPolicy, random: Callable[[], float], now: datetime | None, here: bool, again: int
+) -> Decision:
+    said = (error.until - now).total_seconds() if error.until is not None and now is not None else error.retry_after
+    seconds = _finite(said, math.inf)
+    if here and seconds <= policy.patience_seconds:
+        return WaitHere(seconds, str(error), counts=False)
+    longest = HELD_MAX_SECONDS if error.held else ASK_AGAIN_MAX_SECONDS
+    grown = _doubled(ASK_AGAIN_SECONDS, again - 1, longest) * (0.5 + 0.5 * random()) if again else 0.0
+    if grown > seconds:
+        return Defer(grown, str(error), counts=False)
+    return Defer(seconds, str(error), counts=False, until=error.until)
+
+
+def _wait(seconds: float, reason: str, *, counts: bool, policy: RetryPolicy) -> Decision:
     """Here when the patience covers it, else later."""
     if seconds <= policy.patience_seconds:
         return WaitHere(seconds, reason, counts)
-    return Defer(seconds, reason, counts, until)
+    return Defer(seconds, reason, counts)
 
 
 def _doubled(base: float, times: int, most: float) -> float:

@@ -19,6 +19,9 @@ from phantoms_dagster.domain.values import JsonObject
 
 Output = TypeVar("Output")
 
+# The class of a stage that waits for another run, which wakes it when it has ended.
+HELD = "held"
+
 
 @dataclass(frozen=True)
 class Decision:
@@ -33,18 +36,23 @@ class Decision:
 
 @dataclass(frozen=True)
 class RunContext:
-    """Who asks. A `person` (the UI, a backfill, the command line) may also claim what has failed or waits for its retry."""
+    """Who asks. A `person` (the UI, a backfill, the command line) may also claim what has failed or waits for its retry.
+
+    `patience_seconds` shortens the stage's own patience: something else of the same run waits behind this stage.
+    """
 
     run_id: str
     by: Literal["sensor", "person"]
     decision: Decision | None = None
+    patience_seconds: float | None = None
 
 
 @dataclass(frozen=True)
 class Claim:
     """One video in one stage, `owner`'s until the lease ends. `generation` fences every write; `spent` is in US dollars.
 
-    `in_doubt`: rows of the attempts right before this one that were killed or ended unknown.
+    `in_doubt`: rows of the attempts right before this one that were killed or ended unknown. `waits`: how often the video came
+    back to the table since its last failure that cost an attempt, without being made.
     """
 
     video_id: int
@@ -61,6 +69,7 @@ class Claim:
     decision: Decision | None = None
     owner: str = ""
     in_doubt: tuple[int, ...] = ()
+    waits: int = 0
 
     def output(self, stage: str, kind: type[Output]) -> Output:
         """What an earlier stage made. The claim guarantees that it is there."""
@@ -116,7 +125,8 @@ class Claims:
 class Ending:
     """How an attempt of a claim ended, as it goes into the table.
 
-    `state` is DONE, DEFERRED, FAILED or REJECTED. `counts`: whether it used up an attempt of the budget.
+    `state` is DONE, DEFERRED, FAILED or REJECTED. `counts`: whether it used up an attempt of the budget. `unsent`: nothing left
+    for anybody's service, so that the attempt never was one and its row goes. `outage`: a provider that is down failed it.
     """
 
     state: State
@@ -128,6 +138,8 @@ class Ending:
     code: str | None = None
     message: str | None = None
     evidence: Evidence | None = None
+    unsent: bool = False
+    outage: bool = False
 
 
 @dataclass(frozen=True)
@@ -203,6 +215,10 @@ class StageStore(Protocol):
 
     async def try_again(self, claim: Claim, ending: Ending) -> Claim:
         """Close the attempt and open the next one under the same claim. Raises StaleClaim."""
+        ...
+
+    async def failing_seconds(self, claim: Claim) -> float | None:
+        """By the database's clock: how long ago the first failure was that cost an attempt of the present budget; None: none."""
         ...
 
     async def finish(self, claim: Claim, ending: Ending) -> bool:

@@ -1,6 +1,7 @@
 """`StageRunner`: one stage over many videos on one event loop. What no stage should write again.
 
-Claim, work concurrently, retry or defer as decided, record; renew the lease meanwhile. What is made belongs to the use
+Claim, work concurrently, retry or defer as decided, record; renew the lease meanwhile. All waits of one claim share one budget,
+the patience, and who waits occupies no place in flight. What is made belongs to the use
 cases, what the run's events say to `defs`.
 """
 
@@ -10,16 +11,18 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 from types import MappingProxyType
 from typing import Any, Protocol
 
 from phantoms_dagster.domain import logs
-from phantoms_dagster.domain.errors import HumanRejection, PhantomsError, ProviderError, StaleClaim, StoreAway, Unknown
+from phantoms_dagster.domain.errors import HumanRejection, NotYet, PhantomsError, ProviderError, StaleClaim, StoreAway, Transient
 from phantoms_dagster.domain.ports import Clock
 from phantoms_dagster.domain.retry import Decision, Defer, Fail, RetryPolicy, WaitHere, decide
 from phantoms_dagster.domain.stages import Stage, State
-from phantoms_dagster.domain.work import Claim, Ending, Made, Result, RunContext, StageStore, Unclaimed, Work
+from phantoms_dagster.domain.trying import Try, trying
+from phantoms_dagster.domain.work import HELD, Claim, Ending, Made, Result, RunContext, StageStore, Unclaimed, Work
 
 _log = logging.getLogger(__name__)
 
@@ -39,7 +42,7 @@ class StageRunner:
     """Runs stages. One instance belongs to one event loop.
 
     `use_cases` and `policies`: by the stage's kind; `policy` is for the kinds without one of their own. `in_flight`: most
-    videos at once. `heartbeat_seconds`: a third of the lease.
+    videos at work at once. `heartbeat_seconds`: a third of the lease.
     """
 
     def __init__(
@@ -92,17 +95,17 @@ class StageRunner:
         for unclaimed in claims.unclaimed:
             note(_left_alone(unclaimed))
         if claims.claimed:
-            await self._work_on(claims.claimed, owner, note, by_person=context.by == "person")
+            await self._work_on(claims.claimed, owner, note, context)
         return [results[key] for key in dict.fromkeys(keys)]
 
-    async def _work_on(self, claims: Sequence[Claim], owner: str, note: OnResult, *, by_person: bool) -> None:
+    async def _work_on(self, claims: Sequence[Claim], owner: str, note: OnResult, context: RunContext) -> None:
         use_case = self._use_cases[claims[0].stage.kind]
         heart = asyncio.create_task(self._beat(owner))
         away: list[StoreAway] = []
         try:
             async with asyncio.TaskGroup() as group:
                 for claim in claims:
-                    group.create_task(self._carry(claim, use_case, note, away, by_person=by_person))
+                    group.create_task(self._carry(claim, use_case, note, away, context))
             if away:
                 raise away[0]
         except BaseException as error:
@@ -126,63 +129,83 @@ class StageRunner:
                 # Without the store the lease runs out and another runner takes over; every write is fenced against that.
                 _log.warning("the lease could not be renewed", exc_info=True)
 
-    async def _carry(self, claim: Claim, use_case: UseCase, note: OnResult, away: list[StoreAway], *, by_person: bool) -> None:
+    async def _carry(self, claim: Claim, use_case: UseCase, note: OnResult, away: list[StoreAway], context: RunContext) -> None:
         """Carry one video to its ending. The store's own errors go into `away`, and nothing more is begun after the first.
 
         What is under way is not cut off by another's: its call may be paid for, and its answer can be kept once PostgreSQL is back.
         """
-        about = logs.about(run_id=claim.run_id, stage=claim.stage.name, video=claim.video.key)
-        async with self._in_flight:
-            if away:
-                return
-            try:
-                with about:
-                    note(await self._until_ended(claim, use_case, by_person=by_person))
-            except StaleClaim as error:
-                note(Result(claim.video.key, "stale", message=str(error)))
-            except StoreAway as error:
-                away.append(error)
+        try:
+            with logs.about(run_id=claim.run_id, stage=claim.stage.name, video=claim.video.key):
+                note(await self._until_ended(claim, use_case, away, context))
+        except StaleClaim as error:
+            note(Result(claim.video.key, "stale", message=str(error)))
+        except StoreAway as error:
+            away.append(error)
 
-    async def _until_ended(self, claim: Claim, use_case: UseCase, *, by_person: bool) -> Result:
-        reads = 0
+    async def _until_ended(self, claim: Claim, use_case: UseCase, away: Sequence[StoreAway], context: RunContext) -> Result:
+        policy = self._policies.get(claim.stage.kind, self._policy)
+        left, again = policy.patience_seconds, claim.waits
+        if context.patience_seconds is not None:
+            left = min(left, context.patience_seconds)
         while True:
+            this = Try(longest_wait=None if context.patience_seconds is None else left)
             try:
-                made = await self._attempt(claim, use_case)
+                made = await self._attempt(claim, use_case, this, away)
             except (StaleClaim, StoreAway):
                 raise
             except Exception as error:  # noqa: BLE001  every error of a use case becomes a decision, and is kept with its class
+                left = max(0.0, left - this.waited)
                 decision = decide(
                     error,
                     attempt=claim.attempts_used + 1,
-                    policy=self._policies.get(claim.stage.kind, self._policy),
+                    policy=replace(policy, patience_seconds=left),
                     random=self._random,
                     now=self._clock.now(),
-                    reads=reads,
+                    reads=len(claim.in_doubt),
                     # To a person a deferred video is an unfinished run; what the sensor asked for, it asks for again.
-                    waits_for_others=by_person,
+                    waits_for_others=context.by == "person",
+                    failing_seconds=await self._failing_seconds(error, claim, policy),
+                    outage=this.outage,
+                    again=again,
                 )
-                reads += isinstance(error, Unknown)
-                ending = self._ending(error, decision)
+                ending = self._ending(error, decision, this)
                 if not isinstance(decision, WaitHere):
                     return await self._end(claim, ending)
-                claim = await self._store.try_again(claim, ending)
+                left -= decision.seconds
+                again = 0 if decision.counts else again + 1
+                if not ending.unsent:
+                    claim = await self._store.try_again(claim, ending)
                 await self._clock.sleep(decision.seconds)
                 continue
             return await self._end(claim, Ending(State.DONE, made=made, counts=False))
 
-    async def _attempt(self, claim: Claim, use_case: UseCase) -> Made:
+    async def _failing_seconds(self, error: Exception, claim: Claim, policy: RetryPolicy) -> float | None:
+        """The age of the present failures, asked for only when the decision hangs on it."""
+        if not isinstance(error, Transient) or claim.attempts_used + 1 < policy.attempts or not policy.give_up_seconds:
+            return None
+        return await self._store.failing_seconds(claim)
+
+    async def _attempt(self, claim: Claim, use_case: UseCase, this: Try, away: Sequence[StoreAway]) -> Made:
         attempt = await self._store.attempt(claim)
-        with logs.about(attempt=attempt.id):
-            try:
-                made = await use_case(Work(claim, attempt))
-            except PhantomsError as error:
-                _log.info("%s not made for %s: %s: %s", claim.stage.name, claim.video.key, type(error).__name__, error)
-                raise
-            except Exception:
-                _log.exception("%s failed on %s", claim.stage.name, claim.video.key)
-                raise
-            _log.info("%s made for %s", claim.stage.name, claim.video.key)
-            return made
+        await self._in_flight.acquire()
+        this.slot = self._in_flight
+        try:
+            if away:
+                raise away[0]
+            with logs.about(attempt=attempt.id), trying(this):
+                try:
+                    made = await use_case(Work(claim, attempt))
+                except PhantomsError as error:
+                    _log.info("%s not made for %s: %s: %s", claim.stage.name, claim.video.key, type(error).__name__, error)
+                    raise
+                except Exception:
+                    _log.exception("%s failed on %s", claim.stage.name, claim.video.key)
+                    raise
+                _log.info("%s made for %s", claim.stage.name, claim.video.key)
+                return made
+        finally:
+            if this.slot is not None:
+                this.slot.release()
 
     async def _end(self, claim: Claim, ending: Ending) -> Result:
         if not await self._store.finish(claim, ending):
@@ -198,12 +221,14 @@ class StageRunner:
             retry_at=ending.retry_at,
         )
 
-    def _ending(self, error: Exception, decision: Decision) -> Ending:
+    def _ending(self, error: Exception, decision: Decision, this: Try) -> Ending:
         provider = error.provider if isinstance(error, ProviderError) else None
         code = error.code if isinstance(error, ProviderError) else type(error).__name__
         evidence = error.evidence if isinstance(error, ProviderError) else None
         message = str(error) if isinstance(error, PhantomsError) else f"{type(error).__name__}: {error}"
         error_class = error.error_class if isinstance(error, ProviderError) else None
+        if isinstance(error, NotYet) and error.held:
+            error_class = HELD
         match decision:
             case WaitHere():
                 state, retry_at, counts = State.DEFERRED, None, decision.counts
@@ -213,7 +238,9 @@ class StageRunner:
             case Fail():
                 state, retry_at, counts = (State.REJECTED if isinstance(error, HumanRejection) else State.FAILED), None, True
                 error_class = decision.error_class
-        return Ending(state, None, retry_at, counts, provider, error_class, code, message, evidence)
+        unsent = isinstance(error, NotYet) and not this.sent
+        outage = isinstance(error, Transient) and this.outage
+        return Ending(state, None, retry_at, counts, provider, error_class, code, message, evidence, unsent, outage)
 
 
 _NAMES: Mapping[State, Any] = {

@@ -212,6 +212,10 @@ class Breakers:
         except NotYet as error:
             log.debug("the breaker of %s was not told: %s", leave.name, error)
 
+    def in_outage(self, leave: Pass) -> bool:
+        """Whether a call that failed and is settled belongs to an outage: it was a probe, or its breaker is not closed now."""
+        return leave.probe is not None or self._breaker(leave.name).storage.state != pybreaker.STATE_CLOSED
+
     async def trip(self, name: str, *, seconds: float | None = None, why: str) -> None:
         """Open it by hand: for `seconds`, after which it is probed, or until `reset`."""
         breaker = self._breaker(name)

@@ -15,6 +15,7 @@ from typing import Protocol
 
 from phantoms_dagster.domain.errors import NotYet
 from phantoms_dagster.domain.ports import Clock
+from phantoms_dagster.domain.trying import note_end, note_sent
 from phantoms_dagster.resilience.admission import Admission, Lease, Request, Wait
 from phantoms_dagster.resilience.breaker import BreakerPolicy, Breakers, Outcome, Pass
 from phantoms_dagster.resilience.pools import PoolLimits, Pools
@@ -115,6 +116,7 @@ class RedisLimits:
                 answer = await self.admission.acquire(request, patience=patience - permit.waited, hold_seconds=hold_seconds)
                 if not isinstance(answer, Wait):
                     permit.lease = answer.lease
+                    note_sent()
                     return permit
                 if answer.kind == "breaker":
                     await self.settle(permit, Outcome.UNSENT)
@@ -133,9 +135,15 @@ class RedisLimits:
             raise
 
     async def settle(self, permit: Permit, outcome: Outcome) -> None:
-        """Give the slots back and tell the breakers, to the end even if the caller is cancelled meanwhile."""
+        """Give the slots back and tell the breakers, to the end even if the caller is cancelled meanwhile.
+
+        What they know then says whether a failed call is one more of an outage; that is noted for the try that made the call.
+        """
+        passes = permit.passes
         if (task := self._settle_soon(permit, outcome)) is not None:
             await asyncio.shield(task)
+        if outcome is not Outcome.UNSENT:
+            note_end(outage=outcome is Outcome.FAILED and any(self.breakers.in_outage(leave) for leave in passes))
 
     def abandon(self, permit: Permit, outcome: Outcome) -> None:
         """The same, in the background."""
@@ -215,6 +223,7 @@ class UnguardedLimits:
 
     async def admit(self, scope: CallScope, *, patience: float, hold_seconds: float) -> Permit:  # noqa: ARG002 - the protocol's
         """Always."""
+        note_sent()
         return Permit()
 
     async def settle(self, permit: Permit, outcome: Outcome) -> None:

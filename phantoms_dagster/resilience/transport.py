@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import httpx
 
 from phantoms_dagster.domain.errors import NotYet
+from phantoms_dagster.domain.trying import longest_wait
 from phantoms_dagster.resilience.breaker import Outcome
 from phantoms_dagster.resilience.limits import CallScope, Limits, Permit, UnguardedLimits, current_account
 from phantoms_dagster.resilience.wire import WireBody, wire
@@ -119,7 +120,7 @@ class GuardedTransport(httpx.AsyncBaseTransport):
         scope, total = self._scope_of(request)
         asked = time.monotonic()
         try:
-            permit = await self._limits.admit(scope, patience=self._deadlines.patience, hold_seconds=total + _SLACK_SECONDS)
+            permit = await self._limits.admit(scope, patience=self._patience(), hold_seconds=total + _SLACK_SECONDS)
         except NotYet as error:
             why = getattr(error, "kind", type(error).__name__)
             self._observe(CallRecord(scope, request.method, request.url.host, "deferred", None, why, time.monotonic() - asked, 0.0))
@@ -165,6 +166,10 @@ class GuardedTransport(httpx.AsyncBaseTransport):
             return scope, self._deadlines.total
         changes = {name: value for name, value in said.items() if name in _SCOPE_FIELDS}
         return replace(scope, **changes), float(said.get("total", self._deadlines.total))
+
+    def _patience(self) -> float:
+        left = longest_wait()
+        return self._deadlines.patience if left is None else min(self._deadlines.patience, left)
 
     def _bound(self, request: httpx.Request) -> None:
         """No call without time-outs, whatever client it came from (openai's are ten minutes)."""

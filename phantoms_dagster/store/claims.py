@@ -44,6 +44,7 @@ _CLAIM = text(
         SET state = 'running', generation = s.generation + 1, lease_owner = :owner,
             lease_until = clock_timestamp() + make_interval(secs => :lease), run_id = :run_id,
             attempts = CASE WHEN s.state IN ('failed', 'rejected') THEN 0 ELSE s.attempts END,
+            failing_since = CASE WHEN s.state IN ('failed', 'rejected') THEN NULL ELSE s.failing_since END,
             retry_at = NULL, reason = NULL, error_class = NULL, finished_at = NULL,
             started_at = COALESCE(s.started_at, clock_timestamp()), updated_at = clock_timestamp()
         FROM due WHERE s.video_id = due.video_id AND s.stage = due.stage
@@ -66,7 +67,7 @@ _CLAIM = text(
 _LOOK = text(
     """
     SELECT w.key, v.id AS video_id, v.brief::text, v.created_at, c.config::text AS channel,
-        s.state, s.revision, s.generation, s.attempts, s.ready_at, s.retry_at, s.lease_until, s.output::text, s.reason,
+        s.state, s.revision, s.generation, s.attempts, s.waits, s.ready_at, s.retry_at, s.lease_until, s.output::text, s.reason,
         s.error_class,
         (SELECT json_object_agg(n.stage, n.output) FROM phantoms.stages n
             WHERE n.video_id = v.id AND n.stage = ANY(:needs) AND n.state IS NOT DISTINCT FROM 'done')::text AS inputs,
@@ -151,6 +152,7 @@ def _claimed(row: RowMapping, stage: Stage, attempt_row: int, context: RunContex
         decision=context.decision or decision_of(row["decision"]),
         owner=owner,
         in_doubt=tuple(row["in_doubt"] or ()),
+        waits=row["waits"],
     )
 
 

@@ -51,7 +51,10 @@ class LetterFilter:
 
 @dataclass(frozen=True)
 class Letter:
-    """A dead letter in a list. `tries` counts the attempts behind it; `state`: open, replayed or discarded."""
+    """A dead letter in a list. `state`: open, replayed or discarded.
+
+    `tries` counts the attempts behind it, `counted` those that the budget was charged with, the first of them at `failing_since`.
+    """
 
     id: int
     key: str
@@ -68,6 +71,8 @@ class Letter:
     closed_at: datetime | None
     closed_by: str | None
     closed_reason: str | None
+    counted: int | None = None
+    failing_since: datetime | None = None
 
 
 @dataclass(frozen=True)

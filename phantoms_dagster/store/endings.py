@@ -21,7 +21,14 @@ from phantoms_dagster.store.rows import as_json
 _ROWS = """jsonb_to_recordset(CAST(:rows AS jsonb)) AS g(
     video_id bigint, stage text, generation bigint, owner text, attempt_row bigint, state text, counts int, output jsonb,
     provider text, provider_ref text, cost numeric, retry_at timestamptz, error_class text, code text, message text,
-    evidence jsonb)"""
+    evidence jsonb, unsent boolean, outage boolean)"""
+
+# What an ending does to a stage's budget. The age of its failures begins with the first that costs an attempt, and anew after an
+# outage: what failed because a provider was down says nothing about the video.
+_BUDGET = """attempts = s.attempts + g.counts,
+            failing_since = CASE WHEN g.outage THEN NULL WHEN g.counts = 1 THEN COALESCE(s.failing_since, clock_timestamp())
+                ELSE s.failing_since END,
+            waits = CASE WHEN g.counts = 0 AND g.state = 'deferred' THEN s.waits + 1 ELSE 0 END"""
 
 # Each row of a batch finds its stage by the primary key. `IS NOT DISTINCT FROM` keeps the planner off the indexes by state and by
 # owner: what it knows of them is of another moment, when few were running, and so it walked all running stages for each row.
@@ -45,7 +52,7 @@ _FINISH = text(
     ended AS (
         UPDATE phantoms.stages s
         SET state = g.state, output = COALESCE(g.output, s.output), provider_ref = COALESCE(g.provider_ref, s.provider_ref),
-            attempts = s.attempts + g.counts, retry_at = g.retry_at, reason = g.message, error_class = g.error_class,
+            {_BUDGET}, retry_at = g.retry_at, reason = g.message, error_class = g.error_class,
             lease_owner = NULL, lease_until = NULL, updated_at = clock_timestamp(),
             cost = (SELECT COALESCE(sum(CASE WHEN a.id = g.attempt_row OR a.state = 'received'
                         THEN GREATEST(a.cost, COALESCE(g.cost, 0)) ELSE a.cost END), 0)
@@ -61,7 +68,11 @@ _FINISH = text(
             provider_ref = COALESCE(g.provider_ref, a.provider_ref), cost = GREATEST(a.cost, COALESCE(g.cost, 0)),
             error_class = g.error_class, code = g.code, message = g.message, evidence = g.evidence
         FROM g JOIN ended e ON e.video_id = g.video_id AND e.stage = g.stage
-        WHERE a.video_id = g.video_id AND a.stage = g.stage AND (a.id = g.attempt_row OR a.state IS NOT DISTINCT FROM 'received')
+        WHERE a.video_id = g.video_id AND a.stage = g.stage AND NOT g.unsent
+            AND (a.id = g.attempt_row OR a.state IS NOT DISTINCT FROM 'received')
+    ), never AS (
+        DELETE FROM phantoms.attempts a USING g JOIN ended e ON e.video_id = g.video_id AND e.stage = g.stage
+        WHERE g.unsent AND a.video_id = g.video_id AND a.id = g.attempt_row AND a.state IS NOT DISTINCT FROM 'intent'
     ), next AS (
         UPDATE phantoms.stages n
         SET state = 'ready', updated_at = clock_timestamp(),
@@ -76,14 +87,35 @@ _FINISH = text(
     """
 )
 
+# What a letter keeps of a long history: the first tries, the last ones, and a count of those between.
+FIRST_TRIES, LAST_TRIES, MESSAGE_CHARACTERS = 5, 15, 500
 _BURY = text(
     f"""
-    INSERT INTO phantoms.dead_letters (video_id, stage, revision, provider, error_class, code, message, evidence, attempts, run_id)
-    SELECT g.video_id, g.stage, s.revision, g.provider, g.error_class, g.code, g.message, g.evidence,
-        (SELECT jsonb_agg(jsonb_build_object('at', a.started_at, 'ended', a.finished_at, 'provider', a.provider, 'class',
-            a.error_class, 'code', a.code, 'message', a.message, 'run_id', a.run_id) ORDER BY a.id)
-         FROM phantoms.attempts a WHERE a.video_id = g.video_id AND a.stage = g.stage AND a.revision = s.revision), s.run_id
+    INSERT INTO phantoms.dead_letters (video_id, stage, revision, provider, error_class, code, message, evidence, attempts, tries,
+        counted, failing_since, run_id)
+    SELECT g.video_id, g.stage, s.revision, g.provider, g.error_class, g.code, g.message, g.evidence, COALESCE(h.items, '[]'),
+        h.tries, s.attempts, s.failing_since, s.run_id
     FROM {_ROWS} JOIN phantoms.stages s ON s.video_id = g.video_id AND s.stage = g.stage AND s.generation = g.generation
+    CROSS JOIN LATERAL (
+        WITH numbered AS (
+            SELECT a.*, row_number() OVER (ORDER BY a.id) AS place, count(*) OVER () AS total FROM phantoms.attempts a
+            WHERE a.video_id = g.video_id AND a.stage = g.stage AND a.revision = s.revision
+        ), kept AS (
+            SELECT place, jsonb_build_object('at', started_at, 'ended', finished_at, 'provider', provider, 'class', error_class,
+                'code', code, 'message', left(message, {MESSAGE_CHARACTERS}), 'run_id', run_id) AS item
+            FROM numbered WHERE place <= {FIRST_TRIES} OR place > total - {LAST_TRIES}
+        ), gap AS (
+            SELECT COALESCE(error_class, state) AS class, count(*) AS n, min(started_at) AS at, max(finished_at) AS ended
+            FROM numbered WHERE place > {FIRST_TRIES} AND place <= total - {LAST_TRIES} GROUP BY 1
+        )
+        SELECT (SELECT jsonb_agg(i.item ORDER BY i.place) FROM (
+                SELECT place::float8 AS place, item FROM kept
+                UNION ALL
+                SELECT {FIRST_TRIES}.5, jsonb_build_object('at', min(at), 'ended', max(ended), 'omitted', sum(n),
+                    'message', sum(n) || ' more: ' || string_agg(n || ' ' || class, ', ' ORDER BY n DESC, class))
+                FROM gap HAVING count(*) > 0) i) AS items,
+            (SELECT count(*) FROM numbered) AS tries
+    ) h
     WHERE s.state IS NOT DISTINCT FROM 'failed'
     ON CONFLICT (video_id, stage) WHERE state = 'open' DO NOTHING
     """
@@ -101,7 +133,7 @@ _STILL_OURS = text(
 _NEXT_ATTEMPT = text(
     f"""
     WITH ours AS (
-        SELECT s.video_id, s.stage, s.revision, s.generation, s.run_id, g.counts,
+        SELECT s.video_id, s.stage, s.revision, s.generation, s.run_id, g.counts, g.outage, g.state,
             (SELECT max(n.id) FROM phantoms.attempts n
                 WHERE n.video_id = s.video_id AND n.stage = s.stage AND n.generation = s.generation
                     AND n.id > g.attempt_row) AS next
@@ -111,8 +143,8 @@ _NEXT_ATTEMPT = text(
         ORDER BY s.video_id
         FOR UPDATE OF s
     ), counted AS (
-        UPDATE phantoms.stages s SET attempts = s.attempts + ours.counts, updated_at = clock_timestamp()
-        FROM ours WHERE s.video_id = ours.video_id AND s.stage = ours.stage AND ours.next IS NULL
+        UPDATE phantoms.stages s SET {_BUDGET}, updated_at = clock_timestamp()
+        FROM ours g WHERE s.video_id = g.video_id AND s.stage = g.stage AND g.next IS NULL
     ), opened AS (
         INSERT INTO phantoms.attempts (video_id, stage, revision, generation, run_id)
         SELECT video_id, stage, revision, generation, run_id FROM ours WHERE next IS NULL
@@ -161,6 +193,8 @@ class Closing:
             "code": ending.code,
             "message": ending.message,
             "evidence": ending.evidence.model_dump(mode="json", exclude_defaults=True) if ending.evidence else None,
+            "unsent": ending.unsent,
+            "outage": ending.outage,
         }
         return {name: value for name, value in fields.items() if value is not None}
 

@@ -34,7 +34,8 @@ _MATCHES = """
     AND (CAST(:keys AS text[]) IS NULL OR v.key = ANY(:keys))"""
 
 _FIELDS = """d.id, v.key, d.video_id, d.stage, d.revision, d.provider, d.error_class, d.code, d.message, d.created_at,
-    jsonb_array_length(d.attempts) AS tries, d.run_id, d.state, d.closed_at, d.closed_by, d.closed_reason"""
+    COALESCE(d.tries, jsonb_array_length(d.attempts)) AS tries, d.counted, d.failing_since, d.run_id, d.state, d.closed_at,
+    d.closed_by, d.closed_reason"""
 
 _LETTERS = "phantoms.dead_letters d JOIN phantoms.videos v ON v.id = d.video_id"
 
@@ -78,7 +79,8 @@ _OF_LETTERS = """FROM unnest(CAST(:videos AS bigint[]), CAST(:stages AS text[]))
 REPLAY = text(
     f"""
     UPDATE phantoms.stages s
-    SET {_FRESH}, attempts = 0, ready_at = clock_timestamp(), retry_at = NULL, reason = 'replayed', error_class = NULL,
+    SET {_FRESH}, attempts = 0, failing_since = NULL, waits = 0, ready_at = clock_timestamp(), retry_at = NULL,
+    reason = 'replayed', error_class = NULL,
         finished_at = NULL
     {_OF_LETTERS}
     """
@@ -116,8 +118,9 @@ MAY_START_OVER = text(
 NEW_REVISION = text(
     """
     UPDATE phantoms.stages s
-    SET state = 'ready', revision = s.revision + 1, attempts = 0, generation = s.generation + 1, ready_at = clock_timestamp(),
-        retry_at = NULL, reason = 'started over', error_class = NULL, started_at = NULL, finished_at = NULL,
+    SET state = 'ready', revision = s.revision + 1, attempts = 0, failing_since = NULL, waits = 0,
+        generation = s.generation + 1, ready_at = clock_timestamp(), retry_at = NULL, reason = 'started over',
+        error_class = NULL, started_at = NULL, finished_at = NULL,
         updated_at = clock_timestamp()
     WHERE s.video_id = ANY(:ids) AND s.stage = :stage AND s.state = ANY(:before)
     RETURNING s.video_id

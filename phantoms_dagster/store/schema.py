@@ -94,6 +94,8 @@ stages = Table(
     _time("finished_at"),
     _time("updated_at", now=True),
     _time("cleaned_at"),
+    _time("failing_since"),
+    Column("waits", Integer, nullable=False, server_default=text("0")),
     Index(
         "stages_waiting", "stage", "state", "video_id", postgresql_where=text("state IN ('ready', 'deferred', 'running', 'failed')")
     ),
@@ -199,6 +201,9 @@ dead_letters = Table(
     _time("closed_at"),
     Column("closed_by", Text),
     Column("closed_reason", Text),
+    Column("tries", Integer),
+    Column("counted", Integer),
+    _time("failing_since"),
     Index("dead_letters_open", "video_id", "stage", unique=True, postgresql_where=text("state = 'open'")),
 )
 

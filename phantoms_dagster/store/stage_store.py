@@ -50,8 +50,9 @@ _IN_FLIGHT = text(
 _NEW_REVISION = text(
     """
     UPDATE phantoms.stages s
-    SET state = 'ready', revision = s.revision + 1, attempts = 0, generation = s.generation + 1, ready_at = clock_timestamp(),
-        reason = 'regenerated', error_class = NULL, started_at = NULL, finished_at = NULL, updated_at = clock_timestamp()
+    SET state = 'ready', revision = s.revision + 1, attempts = 0, failing_since = NULL, waits = 0,
+        generation = s.generation + 1, ready_at = clock_timestamp(), reason = 'regenerated', error_class = NULL,
+        started_at = NULL, finished_at = NULL, updated_at = clock_timestamp()
     FROM phantoms.videos v
     WHERE v.id = s.video_id AND v.key = ANY(:keys) AND s.stage = :stage AND s.state = 'done'
         AND s.run_id IS DISTINCT FROM :run_id -- a run that was resumed does not make again what it made already
@@ -63,8 +64,9 @@ _NEW_REVISION = text(
 VOID = text(
     """
     UPDATE phantoms.stages s
-    SET state = 'blocked', revision = s.revision + 1, attempts = 0, generation = s.generation + 1, output = NULL, ready_at = NULL,
-        retry_at = NULL, lease_owner = NULL, lease_until = NULL, reason = 'an earlier stage was regenerated', error_class = NULL,
+    SET state = 'blocked', revision = s.revision + 1, attempts = 0, failing_since = NULL, waits = 0,
+        generation = s.generation + 1, output = NULL, ready_at = NULL, retry_at = NULL, lease_owner = NULL, lease_until = NULL,
+        reason = 'an earlier stage was regenerated', error_class = NULL,
         started_at = NULL, finished_at = NULL, updated_at = clock_timestamp()
     WHERE s.video_id = ANY(:ids) AND s.stage = ANY(:stages) AND NOT EXISTS (
         SELECT FROM phantoms.stages p
@@ -87,6 +89,13 @@ _RECEIVED = text(
     SET state = 'received', response = g.response, provider_ref = g.provider_ref, cost = COALESCE(g.cost, a.cost)
     FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS g(id bigint, response jsonb, provider_ref text, cost numeric)
     WHERE a.id = g.id
+    """
+)
+
+_FAILING = text(
+    """
+    SELECT extract(epoch FROM clock_timestamp() - failing_since)::float8 AS seconds
+    FROM phantoms.stages WHERE video_id = :video_id AND stage = :stage
     """
 )
 
@@ -193,6 +202,16 @@ class PostgresStageStore:
         in_doubt = (*claim.in_doubt, claim.attempt_row) if ending.error_class == Unknown.error_class else ()
         used = claim.attempts_used + int(ending.counts)
         return replace(claim, attempt_row=row, attempts_used=used, stored_response=None, in_doubt=in_doubt)
+
+    async def failing_seconds(self, claim: Claim) -> float | None:
+        """See the port."""
+
+        async def work(connection: AsyncConnection) -> float | None:
+            seconds = await connection.execute(_FAILING, {"video_id": claim.video_id, "stage": claim.stage.name})
+            found: float | None = seconds.scalar_one_or_none()
+            return found
+
+        return await transaction(self._statements, work)
 
     async def finish(self, claim: Claim, ending: Ending) -> bool:
         """See the port."""

@@ -30,6 +30,7 @@ from phantoms_dagster.domain.ports import (
     Renderer,
 )
 from phantoms_dagster.domain.retry import RetryPolicy
+from phantoms_dagster.domain.trying import WaitingClock
 from phantoms_dagster.domain.values import JsonObject
 from phantoms_dagster.media.local_renderer import LocalRenderer
 from phantoms_dagster.media.studio import FfmpegStudio
@@ -80,7 +81,8 @@ async def open_pipeline(settings: Settings, endpoints: Endpoints, clock: Clock, 
     logs.configure(settings)
     database = async_engine(database_url)
     try:
-        async with guarded_clients(settings, clock, logs.log_call) as clients, guarded_media(settings, clock) as media:
+        waiting = WaitingClock(clock)
+        async with guarded_clients(settings, waiting, logs.log_call) as clients, guarded_media(settings, waiting) as media:
             parts = _Parts(settings, endpoints, clock, clients, media)
             yield Pipeline(runner=parts.runner(database), readers=parts.readers(), late_ids=parts.late_ids())
     finally:
@@ -98,7 +100,8 @@ class _Parts:
     ) -> None:
         self.settings = settings
         self.endpoints = endpoints
-        self.clock = clock
+        self.wall_clock = clock
+        self.clock = WaitingClock(clock)
         self.clients = clients
         self.media = media
 
@@ -109,11 +112,12 @@ class _Parts:
             backoff_seconds=s.backoff_seconds,
             backoff_max_seconds=s.backoff_max_seconds,
             patience_seconds=s.patience_seconds,
+            give_up_seconds=s.give_up_minutes * 60,
         )
         return StageRunner(
             store=PostgresStageStore(database, lease_seconds=s.lease_seconds),
             use_cases=self._use_cases(PostgresLedgers(database)),
-            clock=self.clock,
+            clock=self.wall_clock,
             policy=policy,
             random=random.random,
             new_owner=lambda: f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:12]}",

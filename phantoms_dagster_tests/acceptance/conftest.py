@@ -149,6 +149,7 @@ def stack(tmp_path: Path, sandbox: SandboxProcess) -> Iterator[StackProcess]:
     environment |= {
         "PHANTOMS_SANDBOX_URL": sandbox.url,
         "PHANTOMS_ATTEMPTS": "2",
+        "PHANTOMS_GIVE_UP_MINUTES": "0",
         "PHANTOMS_BACKOFF_SECONDS": "0.1",
         "PHANTOMS_LEASE_SECONDS": "10",
         "PHANTOMS_RENDER_POLL_SECONDS": "0.5",

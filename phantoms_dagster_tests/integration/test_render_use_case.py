@@ -172,7 +172,7 @@ class Shop:
             store=self.world.store(),
             use_cases={"rendered_video": self.use_case()},
             clock=self.clock,
-            policy=RetryPolicy(attempts=attempts, patience_seconds=120),
+            policy=RetryPolicy(attempts=attempts, patience_seconds=120, give_up_seconds=0),
             random=lambda: 1.0,
             new_owner=lambda: f"process-{self._runs}",
             in_flight=10,

@@ -30,7 +30,7 @@ from phantoms_dagster.production.runner import StageRunner, UseCase
 from phantoms_dagster.store.stage_store import PostgresStageStore
 from phantoms_dagster_tests.integration.stage_world import PERSON, SENSOR, FakeClock, World, open_world, output_of
 
-POLICY = RetryPolicy(attempts=3, backoff_seconds=2, backoff_max_seconds=900, patience_seconds=120)
+POLICY = RetryPolicy(attempts=3, backoff_seconds=2, backoff_max_seconds=900, patience_seconds=120, give_up_seconds=0)
 SCRIPT_STAGE = stage("script")
 MADE = Made(output_of("script"), Decimal("0.01"), "ref-1")
 RESTARTS = 4
@@ -243,8 +243,23 @@ async def test_an_unknown_outcome_is_read_back_later_each_time_and_costs_no_atte
     clock = FakeClock()
     unknowns = [Unknown("the answer was lost", provider="llm") for _ in range(3)]
     key, result, _ = await run_one(world, transient(), *unknowns, clock=clock)
-    assert clock.slept == [2.0, 30.0, 60.0, 120.0]
-    assert (result.ending, world.row(key, "script")["attempts"]) == ("done", 1)
+    assert clock.slept == [2.0, 30.0, 60.0]
+    assert (result.ending, result.retry_at, world.row(key, "script")["attempts"]) == (
+        "deferred",
+        clock.now() + timedelta(seconds=120),
+        1,
+    )
+
+
+async def test_the_read_backs_of_an_unknown_outcome_go_on_growing_in_the_next_run(world: World) -> None:
+    def lost() -> Unknown:
+        return Unknown("the answer was lost", provider="llm")
+
+    key, first, _ = await run_one(world, lost(), lost(), lost())
+    assert first.ending == "deferred"
+    clock = FakeClock()
+    again = (await runner(world, Steps(lost()), clock).run(SCRIPT_STAGE, [key], PERSON))[0]
+    assert (clock.slept, again.ending, again.retry_at) == ([], "deferred", clock.now() + timedelta(seconds=240))
 
 
 async def test_one_videos_failure_is_not_the_others(world: World) -> None:

@@ -22,7 +22,7 @@ from phantoms_dagster.domain.errors import (
 )
 from phantoms_dagster.domain.retry import Decision, Defer, Fail, RetryPolicy, WaitHere, decide
 
-POLICY = RetryPolicy(attempts=5, backoff_seconds=2, backoff_max_seconds=900, patience_seconds=120)
+POLICY = RetryPolicy(attempts=5, backoff_seconds=2, backoff_max_seconds=900, patience_seconds=120, give_up_seconds=0)
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
 policies = st.builds(

@@ -1,0 +1,20 @@
+"""Since when a stage fails and how often it waited in vain; how many tries a letter is the end of, and since when."""
+
+from alembic import op
+
+revision = "0006"
+down_revision = "0005"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.execute("ALTER TABLE phantoms.stages ADD COLUMN failing_since timestamptz, ADD COLUMN waits integer NOT NULL DEFAULT 0")
+    op.execute(
+        "ALTER TABLE phantoms.dead_letters ADD COLUMN tries integer, ADD COLUMN counted integer, ADD COLUMN failing_since timestamptz"
+    )
+
+
+def downgrade() -> None:
+    op.execute("ALTER TABLE phantoms.dead_letters DROP COLUMN failing_since, DROP COLUMN counted, DROP COLUMN tries")
+    op.execute("ALTER TABLE phantoms.stages DROP COLUMN waits, DROP COLUMN failing_since")
