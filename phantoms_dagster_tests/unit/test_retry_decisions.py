@@ -78,6 +78,43 @@ def test_a_transient_error_is_given_up_after_the_last_attempt() -> None:
     assert after(transient(), 5) == Fail("transient")
 
 
+AGED = RetryPolicy(attempts=5, backoff_seconds=2, backoff_max_seconds=900, patience_seconds=120, give_up_seconds=1800)
+
+
+def test_a_transient_error_is_final_only_when_attempts_and_age_are_used_up() -> None:
+    assert after(transient(), 5, policy=AGED, failing_seconds=1799) == WaitHere(32, "down", counts=True)
+    assert after(transient(), 4, policy=AGED, failing_seconds=99_999) == WaitHere(16, "down", counts=True)
+    assert after(transient(), 5, policy=AGED, failing_seconds=1800) == Fail("transient")
+    assert after(transient(), 9, policy=AGED) == Defer(512, "down", counts=True)  # nobody knows its age: it is young
+
+
+@pytest.mark.parametrize("luck", [0.25, 0.5, 1.0])
+def test_the_back_off_goes_on_growing_until_the_age_is_reached(luck: float) -> None:
+    seconds, gaps = 0.0, []
+    for attempt in range(1, 100):
+        decision = after(transient(), attempt, policy=AGED, luck=luck, failing_seconds=seconds)
+        if isinstance(decision, Fail):
+            break
+        gaps.append(decision.seconds)
+        seconds += decision.seconds
+    assert 1800 <= seconds <= 1800 + 900
+    assert gaps == sorted(gaps)
+    assert 10 <= len(gaps) <= 20
+
+
+def test_a_failure_in_an_outage_costs_nothing_and_is_never_final() -> None:
+    assert after(transient(), 5000, policy=AGED, luck=0.0, failing_seconds=99_999, outage=True) == WaitHere(0, "down", counts=False)
+    assert after(transient(), 1, policy=AGED, outage=True, again=3) == WaitHere(16, "down", counts=False)
+
+
+def test_who_waits_in_vain_asks_ever_more_rarely_from_the_table() -> None:
+    nobody_waits = RetryPolicy(patience_seconds=0)
+    gaps = [after(NotYet("open", retry_after=1), policy=nobody_waits, again=n) for n in range(8)]
+    assert [gap.seconds for gap in gaps if isinstance(gap, Defer)] == [1, 5, 10, 20, 40, 60, 60, 60]
+    busy = [after(NotYet("busy", retry_after=5, held=True), again=n) for n in range(9)]
+    assert [gap.seconds for gap in busy if isinstance(gap, Defer)] == [5, 5, 10, 20, 40, 80, 160, 300, 300]
+
+
 def test_being_throttled_never_costs_an_attempt_however_often_it_happens() -> None:
     assert after(throttled(30), 5, luck=0.0) == WaitHere(30, "slow down", counts=False)
     assert isinstance(after(throttled(), 5000), Defer)
