@@ -8,10 +8,12 @@ import sys
 from collections.abc import Callable, Mapping
 
 from phantoms_dagster.domain import channels as channels_file
-from phantoms_dagster.domain.errors import PhantomsError
+from phantoms_dagster.domain.errors import MediaAway, PhantomsError
 from phantoms_dagster.store.engine import engine
+from phantoms_dagster.store.kept_files import files_were_stored
 from phantoms_dagster.store.migrate import upgrade
 from phantoms_dagster.wiring import Workshop
+from phantoms_dagster.wiring.media_gate import media_disk
 
 INITIALISE_SECONDS = 180.0
 _EXCEPTION = re.compile(r"[A-Za-z_][\w.]*: ")
@@ -31,21 +33,24 @@ def make_ready(workshop: Workshop, environment: Mapping[str, str], *, say: Calla
     say("database: applying migrations")
     upgrade(workshop.database_url)
     try:
-        _welcome(workshop)
+        _welcome(workshop, say)
     finally:
         workshop.close()
     say("dagster: preparing the instance")
     _initialise(environment)
 
 
-def _welcome(workshop: Workshop) -> None:
-    """A fresh data directory gets a channels.yaml to edit and an inbox to drop files into."""
+def _welcome(workshop: Workshop, say: Callable[[str], None]) -> None:
+    """A fresh data directory gets a channels.yaml to edit, an inbox to drop files into and a marked media folder."""
     path = workshop.settings.path("channels")
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(channels_file.default_text(), encoding="utf-8")
     workshop.settings.path("inbox").mkdir(parents=True, exist_ok=True)
-    workshop.settings.path("media").mkdir(parents=True, exist_ok=True)
+    try:
+        media_disk(workshop.settings).identify(known=files_were_stored(workshop.engine))
+    except MediaAway as away:
+        say(f"media: {away}. Videos wait for it")  # scripts and reviews go on without it
     workshop.catalogue().put_channels(workshop.channels().values())
 
 

@@ -3,6 +3,7 @@
 Thin shells: who is retired and in which order belongs in `production.retirement`, whose files go in `production.cleaning`.
 """
 
+import asyncio
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -16,9 +17,11 @@ from phantoms_dagster.defs.tags import STAGE
 from phantoms_dagster.domain.errors import PhantomsError
 from phantoms_dagster.production import cleaning, retirement
 from phantoms_dagster.store.cleaning import RetiredFiles
+from phantoms_dagster.store.kept_files import files_were_stored
 from phantoms_dagster.store.retirement import Retirement
 from phantoms_dagster.wiring import Workshop
 from phantoms_dagster.wiring.media import guarded_media
+from phantoms_dagster.wiring.media_gate import media_disk
 
 AT = "17 4 * * *"  # when nobody posts, and at no hour that a change of the clocks leaves out
 SECONDS = 60
@@ -65,6 +68,8 @@ def clean_media(context: dg.OpExecutionContext, workshop: dg.ResourceParam[Works
     before = workshop.clock.now() - timedelta(days=settings.media_keep_days)
 
     async def work() -> cleaning.Cleaned:
+        # In an empty mount point every file is gone already: that must not be noted as cleaned.
+        await asyncio.to_thread(media_disk(settings).identify, known=files_were_stored(workshop.engine))
         async with guarded_media(settings, workshop.clock) as media:
             return await cleaning.clean(RetiredFiles(workshop.engine), media, settings.media_keep, before=before)
 

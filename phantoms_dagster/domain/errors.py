@@ -143,5 +143,16 @@ class NotYet(PhantomsError):
         self.held = held
 
 
+class MediaAway(NotYet):
+    """The place where files are kept cannot be used now: full, not mounted, read-only, failing. Nothing is wrong with the video.
+
+    `reading`: not even what is there can be read.
+    """
+
+    def __init__(self, message: str, *, reading: bool, retry_after: float = 30.0) -> None:
+        super().__init__(message, retry_after=retry_after)
+        self.reading = reading
+
+
 class HumanRejection(PhantomsError):
     """The reviewer said no. A decision, not a failure."""

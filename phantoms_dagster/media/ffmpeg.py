@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import errno
 import functools
 import os
 import re
@@ -19,6 +20,7 @@ import imageio_ffmpeg
 
 from phantoms_dagster.domain.errors import Evidence, Permanent, Transient
 from phantoms_dagster.media import graph
+from phantoms_dagster.media.disk import FULL_CODE
 
 PROVIDER = "media"
 THREADS = 2
@@ -96,7 +98,9 @@ async def voice_gain(source: Path) -> float:
 def _failure(code: int, tail: str, command: list[str]) -> Permanent | Transient:
     reason = tail.strip().splitlines()[-1] if tail.strip() else f"exit code {code}"
     evidence = Evidence(body=tail, request=" ".join(command)[:2_000])
-    if code < 0 or "No space left on device" in tail or "Cannot allocate memory" in tail:
+    if any(os.strerror(number) in tail for number in (errno.ENOSPC, errno.EDQUOT)):
+        return Transient(f"ffmpeg's output did not fit: {reason}", provider=PROVIDER, code=FULL_CODE, evidence=evidence)
+    if code < 0 or "Cannot allocate memory" in tail:
         signalled = f"killed by {signal.Signals(-code).name}" if code < 0 else reason
         return Transient(f"ffmpeg was stopped: {signalled}", provider=PROVIDER, code="stopped", evidence=evidence)
     return Permanent(f"ffmpeg refused: {reason}", provider=PROVIDER, code="ffmpeg", evidence=evidence)

@@ -112,6 +112,16 @@ def is_outage(error: ProviderError) -> bool:
     return not isinstance(error, Throttled) and (error.code == UNREACHABLE or (error.evidence.status or 0) >= 500)
 
 
+def shuts_the_store(error: ProviderError) -> bool:
+    """Whether the store would say the same to any other file: keys, bucket, region, rights or space are wrong, not the file.
+
+    A read that is refused says less: without the right to list, that is how S3 answers for a file that is not there.
+    """
+    if error.code in ("AccessDenied", "403") and error.evidence.request.startswith(("GET", "HEAD")):
+        return False
+    return isinstance(error, Permanent) or error.code in (*_FULL, "507", "no keys")
+
+
 def _made(
     kind: type[Permanent] | type[Transient], error: BucketError, message: str, *, code: str | None = None, **more: float
 ) -> ProviderError:

@@ -11,12 +11,12 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcon
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from phantoms_dagster.domain.errors import InvalidInput, NotFound, PhantomsError, ProviderError
+from phantoms_dagster.domain.errors import InvalidInput, MediaAway, NotFound, NotYet, PhantomsError, ProviderError
 from phantoms_dagster.domain.models import MediaFile
 from phantoms_dagster.domain.ports import Clock
 from phantoms_dagster.media.files import FolderStore
 from phantoms_dagster.resilience.breaker import Outcome
-from phantoms_dagster.resilience.limits import CallScope, Limits
+from phantoms_dagster.resilience.limits import CallScope, RedisLimits
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.wiring.limits import limits_of
 
@@ -72,16 +72,26 @@ async def guarded_media(settings: Settings, clock: Clock) -> AsyncIterator[Folde
 
 
 @asynccontextmanager
-async def _guarded(limits: Limits, settings: Settings) -> AsyncIterator[None]:
-    """One look at the breaker for a whole transfer, and one word to it about what came of that."""
-    from phantoms_dagster.media.s3_errors import is_outage  # noqa: PLC0415
+async def _guarded(limits: RedisLimits, settings: Settings) -> AsyncIterator[None]:
+    """One look at the breaker for a whole transfer, and one word to it about what came of that.
+
+    A key that was refused, a bucket that is gone or full: that is nobody's video, and the next would hear the same. The breaker
+    opens at once with the reason, and MediaAway is raised.
+    """
+    from phantoms_dagster.media.s3_errors import is_outage, shuts_the_store  # noqa: PLC0415
 
     permit = await limits.admit(_SCOPE, patience=settings.patience_seconds, hold_seconds=settings.call_seconds + _SLACK_SECONDS)
     try:
         yield
     except ProviderError as error:
-        await limits.settle(permit, Outcome.FAILED if is_outage(error) else Outcome.ANSWERED)
-        raise
+        shut = shuts_the_store(error)
+        await limits.settle(permit, Outcome.FAILED if shut or is_outage(error) else Outcome.ANSWERED)
+        if not shut:
+            raise
+        with suppress(NotYet):  # without Redis nobody is let through anyway
+            if (await limits.breakers.state(INTEGRATION)).state == "closed":
+                await limits.breakers.trip(INTEGRATION, seconds=settings.breaker_reset_seconds, why=str(error))
+        raise MediaAway(str(error), reading=True) from error
     except NotFound:
         await limits.settle(permit, Outcome.ANSWERED)
         raise

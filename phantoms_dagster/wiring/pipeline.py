@@ -54,12 +54,14 @@ from phantoms_dagster.providers.youtube_metrics import YouTubeMetricsReader
 from phantoms_dagster.resilience.limits import calling_for
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.store.engine import async_engine
+from phantoms_dagster.store.kept_files import files_are_known
 from phantoms_dagster.store.ledgers import PostgresLedgers
 from phantoms_dagster.store.stage_store import PostgresStageStore
 from phantoms_dagster.wiring import logs
 from phantoms_dagster.wiring.endpoints import Endpoints
 from phantoms_dagster.wiring.limits import guarded_clients
 from phantoms_dagster.wiring.media import guarded_media
+from phantoms_dagster.wiring.media_gate import MediaGate, OnMedia, media_gate
 
 SANDBOX_SETTLE_SECONDS = 0.5
 SETTLE_SECONDS = 60.0
@@ -82,8 +84,12 @@ async def open_pipeline(settings: Settings, endpoints: Endpoints, clock: Clock, 
     database = async_engine(database_url)
     try:
         waiting = WaitingClock(clock)
-        async with guarded_clients(settings, waiting, logs.log_call) as clients, guarded_media(settings, waiting) as media:
-            parts = _Parts(settings, endpoints, clock, clients, media)
+        async with (
+            guarded_clients(settings, waiting, logs.log_call) as clients,
+            guarded_media(settings, waiting) as media,
+            media_gate(settings, waiting, lambda: files_are_known(database)) as gate,
+        ):
+            parts = _Parts(settings, endpoints, clock, clients, media, gate=gate)
             yield Pipeline(runner=parts.runner(database), readers=parts.readers(), late_ids=parts.late_ids())
     finally:
         await database.dispose()
@@ -97,6 +103,8 @@ class _Parts:
         clock: Clock,
         clients: Mapping[str, httpx.AsyncClient],
         media: MediaStore,
+        *,
+        gate: MediaGate,
     ) -> None:
         self.settings = settings
         self.endpoints = endpoints
@@ -104,6 +112,7 @@ class _Parts:
         self.clock = WaitingClock(clock)
         self.clients = clients
         self.media = media
+        self.gate = gate
 
     def runner(self, database: AsyncEngine) -> StageRunner:
         s = self.settings
@@ -152,11 +161,11 @@ class _Parts:
         )
         return {
             "script": _Lazy(lambda: WriteScript(self._writer())),
-            "voiceover": _Lazy(lambda: SpeakScript(NeuralVoice(media))),
-            "rendered_video": rendering,
+            "voiceover": OnMedia(self.gate, _Lazy(lambda: SpeakScript(NeuralVoice(media))), writing=True),
+            "rendered_video": OnMedia(self.gate, rendering, writing=True),
             "approval": Approve(self.clock),
-            "variant": MakeVariant(studio=studio, media=media),
-            "post": publishing,
+            "variant": OnMedia(self.gate, MakeVariant(studio=studio, media=media), writing=True),
+            "post": OnMedia(self.gate, publishing, writing=False),
         }
 
     def _writer(self) -> OpenAIScriptWriter:

@@ -13,14 +13,16 @@ from pathlib import Path
 import obstore
 import pytest
 
-from phantoms_dagster.domain.errors import InvalidInput, NotFound, NotYet, Permanent, Transient
+from phantoms_dagster.domain.errors import InvalidInput, MediaAway, NotFound, NotYet, Permanent, Transient
 from phantoms_dagster.domain.models import MediaFile
 from phantoms_dagster.media import s3
 from phantoms_dagster.media.cache import Cache
 from phantoms_dagster.media.object_store import ObjectStore
 from phantoms_dagster.media.s3 import Bucket
+from phantoms_dagster.resilience.breaker import BreakerOpen
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.wiring.clock import SystemClock
+from phantoms_dagster.wiring.limits import limits_of
 from phantoms_dagster.wiring.media import Shelf, guarded_media, media_store, probe
 from phantoms_dagster_tests.s3_server import BUCKET, KEY_ID, SECRET, Line, S3Server, line_to, s3_server
 
@@ -350,14 +352,25 @@ async def test_while_the_store_is_down_stages_are_deferred_and_go_on_when_it_is_
         pytest.fail("the breaker never closed")
 
 
-async def test_a_refused_key_does_not_open_the_breaker(tmp_path: Path, server: S3Server, redis_url: str) -> None:
+async def test_behind_a_refused_key_everything_waits_and_the_breaker_says_why(
+    tmp_path: Path, server: S3Server, redis_url: str
+) -> None:
     settings = settings_for(
-        server, tmp_path / "home", redis_url=redis_url, breaker_minimum_calls=2, media_secret_access_key="another+secret"
+        server,
+        tmp_path / "home",
+        redis_url=redis_url,
+        breaker_reset_seconds=60.0,
+        media_secret_access_key="another+secret",
     )
     async with guarded_media(settings, SystemClock()) as store:
-        for _ in range(5):
-            with pytest.raises(Permanent):
+        with pytest.raises(MediaAway, match="SignatureDoesNotMatch"):
+            await store.add(a_file(tmp_path, 10))
+        for _ in range(3):
+            with pytest.raises(BreakerOpen):
                 await store.add(a_file(tmp_path, 10))
+    async with limits_of(settings, SystemClock()) as limits:
+        (opened,) = await limits.breakers.history("media")
+    assert "PHANTOMS_MEDIA_SECRET_ACCESS_KEY" in opened.why
 
 
 async def test_the_standard_variables_are_used_where_ours_are_unset(

@@ -1,0 +1,26 @@
+"""Whether the table of stages knows of stored files: what tells an empty mount point from a media folder that is new."""
+
+from __future__ import annotations
+
+from sqlalchemy import Engine, text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from phantoms_dagster.store.transactions import statements, transaction
+
+# Indexed by stage and state; the first row is enough.
+_ANY = text("SELECT EXISTS (SELECT 1 FROM phantoms.stages WHERE stage IN ('voiceover', 'rendered_video') AND state = 'done')")
+
+
+async def files_are_known(engine: AsyncEngine) -> bool:
+    """Whether any stage has stored a file. Raises StoreAway."""
+
+    async def work(connection: AsyncConnection) -> bool:
+        return bool((await connection.execute(_ANY)).scalar())
+
+    return await transaction(statements(engine), work)
+
+
+def files_were_stored(engine: Engine) -> bool:
+    """The same, for commands."""
+    with engine.connect() as connection:
+        return bool(connection.execute(_ANY).scalar())

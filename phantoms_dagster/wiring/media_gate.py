@@ -1,0 +1,135 @@
+"""The gate before every stage that works with files: while their folder cannot be used, videos wait, and one breaker says why.
+
+`media_folder` opens when the folder cannot be used at all, `media_space` when it cannot be written. With an object store it is this
+machine's cache, so the breakers carry the machine's name. What is wrong with a folder is `media.disk`'s to say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from phantoms_dagster.domain.errors import MediaAway, NotYet
+from phantoms_dagster.domain.ports import Clock
+from phantoms_dagster.domain.work import Made, Work
+from phantoms_dagster.media.disk import Disk
+from phantoms_dagster.production.runner import UseCase
+from phantoms_dagster.resilience.breaker import BreakerOpen, Breakers, Outcome
+from phantoms_dagster.settings import Settings
+from phantoms_dagster.wiring.limits import limits_of
+
+Known = Callable[[], Awaitable[bool]]
+
+
+def media_disk(settings: Settings) -> Disk:
+    """The folder that files are kept in, or that of the object store's cache and the work in progress."""
+    ours = settings.media_url is None
+    return Disk(settings.path("media"), what="media folder" if ours else "media cache", marked=ours)
+
+
+@asynccontextmanager
+async def media_gate(settings: Settings, clock: Clock, known: Known) -> AsyncIterator[MediaGate]:
+    """The gate of one event loop. `known`: whether files were stored before; asked only while the folder has no marker."""
+    async with limits_of(settings, clock) as limits:
+        where = "" if settings.media_url is None else f"@{socket.gethostname()}"
+        yield MediaGate(media_disk(settings), limits.breakers, known, reset_seconds=settings.breaker_reset_seconds, where=where)
+
+
+class MediaGate:
+    """Lets one look at a folder in trouble at a time; everybody else waits. Without Redis each process keeps its own account."""
+
+    def __init__(self, disk: Disk, breakers: Breakers, known: Known, *, reset_seconds: float, where: str = "") -> None:
+        self._disk = disk
+        self._breakers = breakers
+        self._known = known
+        self._reset_seconds = reset_seconds
+        self._reading, self._writing = f"media_folder{where}", f"media_space{where}"
+        self._shut_until: dict[str, float] = {}
+        self._identified = False
+
+    @asynccontextmanager
+    async def __call__(self, *, writing: bool) -> AsyncIterator[None]:
+        """Surrounds work with files. Raises NotYet while the folder cannot be used, also for what goes wrong with it inside."""
+        for name in (self._reading, self._writing) if writing else (self._reading,):
+            await self._pass(name)
+        try:
+            await self._identify()
+            yield
+        except Exception as error:
+            away = await asyncio.to_thread(self._disk.complaint, error)
+            if away is not None:
+                await self._shut(away)
+                raise away from (None if away is error else error)
+            if (passing := self._disk.passing(error)) is not None:
+                raise passing from error
+            raise
+
+    async def _identify(self) -> None:
+        if not await asyncio.to_thread(self._disk.is_there):
+            # It was there a moment ago, in this very process: then no table need be asked.
+            known = self._identified or await self._known()
+            await asyncio.to_thread(self._disk.identify, known=known)
+        self._identified = True
+
+    async def _pass(self, name: str) -> None:
+        """Raises NotYet while `name` is open. Who finds it half-open tries the folder, and no video pays for that."""
+        try:
+            leave = await self._breakers.admit(name)
+        except BreakerOpen:
+            raise
+        except NotYet:
+            await self._pass_alone(name)
+            return
+        if leave.probe is None:
+            return
+        try:
+            await self._try(name)
+        except MediaAway:
+            await self._breakers.settle(leave, Outcome.FAILED)
+            raise
+        except BaseException:
+            await self._breakers.settle(leave, Outcome.NONE)
+            raise
+        await self._breakers.settle(leave, Outcome.ANSWERED)
+
+    async def _pass_alone(self, name: str) -> None:
+        """Redis is away: what this process has seen decides."""
+        until = self._shut_until.get(name)
+        if until is None:
+            return
+        left = until - time.monotonic()
+        if left > 0:
+            raise NotYet(f"{name} is shut: the {self._disk.what} cannot be used", retry_after=left)
+        self._shut_until[name] = time.monotonic() + self._reset_seconds  # one tries, the others of this process wait
+        await self._try(name)
+        self._shut_until.pop(name, None)
+
+    async def _try(self, name: str) -> None:
+        await asyncio.to_thread(self._disk.try_it, writing=name == self._writing)
+
+    async def _shut(self, away: MediaAway) -> None:
+        """Open the breaker with the cause as its reason, once for all who find out at the same time."""
+        name = self._reading if away.reading else self._writing
+        self._shut_until[name] = time.monotonic() + self._reset_seconds
+        try:
+            if (await self._breakers.state(name)).state == "closed":
+                await self._breakers.trip(name, seconds=self._reset_seconds, why=str(away))
+        except NotYet:
+            return  # Redis is away: `_shut_until` is all there is
+
+
+class OnMedia:
+    """A use case that works with files, behind the gate."""
+
+    def __init__(self, gate: MediaGate, use_case: UseCase, *, writing: bool) -> None:
+        self._gate = gate
+        self._use_case = use_case
+        self._writing = writing
+
+    async def __call__(self, work: Work) -> Made:
+        """Raises what the use case raises, and NotYet while the folder cannot be used."""
+        async with self._gate(writing=self._writing):
+            return await self._use_case(work)
