@@ -12,52 +12,41 @@ accepted and `post` when a video first is public or unlisted.
 
 from __future__ import annotations
 
-import functools
 import html
-import itertools
-from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Any
 
 from aiohttp import web
 
+from phantoms_dagster.sandbox import google_token
 from phantoms_dagster.sandbox.core import Sandbox, page
+from phantoms_dagster.sandbox.youtube_analytics import Analytics
+from phantoms_dagster.sandbox.youtube_extras import Extras
 from phantoms_dagster.sandbox.youtube_rules import (
     MAX_FILE_BYTES,
     OWNER_PARTS,
     READ_ONLY_PARTS,
+    READS,
+    UPLOADS,
     WRITABLE,
+    WRITES,
     ApiError,
     Quota,
     account_of,
+    answers,
+    json_body,
+    known,
     parts_of,
     video_body,
 )
-from phantoms_dagster.sandbox.youtube_uploads import Session, receive
-from phantoms_dagster.sandbox.youtube_videos import Video, channel_id, short_hash, timestamp, uploads_id
+from phantoms_dagster.sandbox.youtube_uploads import Session, Sessions, receive
+from phantoms_dagster.sandbox.youtube_videos import DAY, Video, channel_id, short_hash, timestamp, uploads_id
 
-DAY = 86_400.0
 VIDEO_PARTS = frozenset(WRITABLE) | READ_ONLY_PARTS
 PLAYLIST_PARTS = frozenset({"id", "snippet", "contentDetails", "status"})
 CHANNEL_PARTS = frozenset({"id", "snippet", "contentDetails", "statistics", "status"})
 STATS_PARTS = frozenset({"id", "snippet", "contentDetails", "statistics"})
 MAX_IDS = 50
-
-Handler = Callable[["YouTube", web.Request], Awaitable[web.Response]]
-
-
-def _answers(handler: Handler) -> Handler:
-    """Turn an ApiError into its answer."""
-
-    @functools.wraps(handler)
-    async def answer(self: YouTube, request: web.Request) -> web.Response:
-        try:
-            return await handler(self, request)
-        except ApiError as error:
-            await request.release()
-            return error.response()
-
-    return answer
 
 
 class YouTube:
@@ -66,39 +55,35 @@ class YouTube:
     def __init__(self, sandbox: Sandbox) -> None:
         self.sandbox = sandbox
         self.quota = Quota()
-        self.sessions: dict[str, Session] = {}
+        self.sessions = Sessions(sandbox)
         self.videos: dict[str, Video] = {}  # oldest first
         self._playlists: dict[str, list[Video]] = {}  # each account's uploads, oldest first
-        self._numbers = itertools.count(1)
+        self.extras = Extras(sandbox, self.quota, self.videos, self.sessions)
+        self.analytics = Analytics(sandbox, self.videos)
 
     # --- uploads
 
-    @_answers
+    @answers
     async def open(self, request: web.Request) -> web.Response:
         """POST: start a resumable upload; the answer's Location is its session URI."""
-        account = _known(account_of(request))
-        if request.query.get("uploadType") != "resumable":
-            raise ApiError(400, "badRequest", "uploadType must be resumable.", domain="global")
+        account = known(account_of(request, needs=UPLOADS))
+        if request.query.get("uploadType") not in ("resumable", "multipart"):
+            raise ApiError(400, "badRequest", "uploadType must be resumable or multipart.", domain="global")
         parts = parts_of(request, allowed=VIDEO_PARTS)
         # Whether YouTube charges a session that is never finished is not documented: the strict reading.
         self.quota.charge(self.sandbox, inserts=1)
         self._refuse_beyond_upload_limit(account)
-        total = _declared_size(request)
-        body = await video_body(request, parts, sandbox=self.sandbox, update=False)
-        session = Session(
-            id=short_hash("session", self.sandbox.seed, account, next(self._numbers), length=40),
-            account=account,
-            body=body,
-            parts=parts,
-            file_name=request.headers.get("Slug", "unknown"),
-            total=total,
-            expires_at=self.sandbox.now() + self.sandbox.setting("youtube.session_seconds", 7 * DAY),
-        )
-        self.sessions[session.id] = session
-        location = request.url.with_query({"uploadType": "resumable", "upload_id": session.id})
-        return web.Response(headers={"Location": str(location), "X-GUploader-UploadID": session.id})
 
-    @_answers
+        def check(body: dict[str, Any]) -> dict[str, Any]:
+            return video_body(body, parts, sandbox=self.sandbox, update=False)
+
+        def finish(session: Session) -> tuple[int, dict[str, Any]]:
+            return 201, self._accept(session).resource(parts, self.sandbox)
+
+        types = ("video/", "application/octet-stream")
+        return await self.sessions.begin(request, account, parts, finish, check=check, most=MAX_FILE_BYTES, types=types)
+
+    @answers
     async def upload(self, request: web.Request) -> web.Response:
         """PUT on a session URI: bytes, or a question for the progress; the final answer is repeated to whoever asks."""
         account_of(request, required=False)  # the session URI alone is enough, a wrong token is not
@@ -110,7 +95,8 @@ class YouTube:
             if not session.complete:
                 return session.incomplete()
         if session.final is None:
-            session.final = (201, self._accept(session).resource(session.parts, self.sandbox))
+            assert session.finish is not None
+            session.final = session.finish(session)
         else:
             await request.release()
         status, body = session.final
@@ -131,6 +117,7 @@ class YouTube:
             uploaded_at=now,
             processed_at=now + self.sandbox.setting("youtube.processing_seconds", 0.2),
             rejection=self.sandbox.setting("youtube.rejection_reason", None),
+            paid=session.body.get("paidProductPlacementDetails"),
         )
         self.videos[video.id] = video
         self._playlists.setdefault(uploads_id(video.account), []).append(video)
@@ -162,10 +149,10 @@ class YouTube:
 
     # --- videos
 
-    @_answers
+    @answers
     async def list_videos(self, request: web.Request) -> web.Response:
         """GET videos by id: those that exist and that this account may see, in the order asked for."""
-        account = _known(account_of(request))
+        account = known(account_of(request, needs=READS))
         self.quota.charge(self.sandbox, units=1)
         parts = parts_of(request, allowed=VIDEO_PARTS)
         seen = self._seen(request, account)
@@ -173,10 +160,10 @@ class YouTube:
             raise ApiError(403, "forbidden", "The request cannot access private details of the video.")
         return _listing("youtube#videoListResponse", [v.resource(parts, self.sandbox) for v in seen])
 
-    @_answers
+    @answers
     async def batch_get_stats(self, request: web.Request) -> web.Response:
         """GET the numbers of videos by id, from a bucket of its own; those that there are not are left out."""
-        account = _known(account_of(request))
+        account = known(account_of(request, needs=READS))
         self.quota.charge(self.sandbox, stats=1)
         parts = parts_of(request, allowed=STATS_PARTS)
         items = [v.stats(parts, self.sandbox) for v in self._seen(request, account)]
@@ -195,13 +182,13 @@ class YouTube:
             self._settle(video)
         return [v for v in found if v.account == account or v.privacy != "private"]
 
-    @_answers
+    @answers
     async def update_video(self, request: web.Request) -> web.Response:
         """PUT: every part that is sent is replaced; what it leaves out is gone."""
-        account = _known(account_of(request))
+        account = known(account_of(request, needs=WRITES))
         self.quota.charge(self.sandbox, units=50)
         parts = parts_of(request, allowed=VIDEO_PARTS)
-        body = await video_body(request, parts, sandbox=self.sandbox, update=True)
+        body = video_body(json_body(await request.read()), parts, sandbox=self.sandbox, update=True)
         video = self.videos.get(str(body.get("id", "")))
         if video is None:
             raise ApiError(404, "videoNotFound", "The video that you are trying to update cannot be found.")
@@ -211,37 +198,54 @@ class YouTube:
             video.snippet = dict(body["snippet"])
         if "status" in parts:
             video.status = dict(body.get("status", {}))
+        if "paidProductPlacementDetails" in parts:
+            video.paid = body.get("paidProductPlacementDetails")
         self._settle(video)
         return web.json_response(video.resource(parts, self.sandbox))
 
-    @_answers
+    @answers
+    async def delete_video(self, request: web.Request) -> web.Response:
+        """DELETE: 204, and everybody has seen the last of it."""
+        account = known(account_of(request, needs=WRITES))
+        self.quota.charge(self.sandbox, units=50)
+        video = self.videos.get(request.query.get("id", ""))
+        if video is None:
+            raise ApiError(404, "videoNotFound", "The video that you are trying to delete cannot be found.")
+        if video.account != account:
+            raise ApiError(403, "forbidden", "The video that you are trying to delete cannot be deleted by this account.")
+        del self.videos[video.id]
+        self.extras.forget(video.id)
+        self.sandbox.record("youtube.deleted", remote_id=video.id)
+        return web.Response(status=204)
+
+    @answers
     async def insert_without_media(self, request: web.Request) -> web.Response:
         """POST of a resource alone."""
-        account_of(request)
+        account_of(request, needs=UPLOADS)
         raise ApiError(400, "mediaBodyRequired", "The request does not include the video content.")
 
     # --- channels and playlists
 
-    @_answers
+    @answers
     async def channels(self, request: web.Request) -> web.Response:
         """GET the channel of the account."""
-        account = _known(account_of(request))
+        account = known(account_of(request, needs=READS))
         self.quota.charge(self.sandbox, units=1)
         parts = parts_of(request, allowed=CHANNEL_PARTS)
         if request.query.get("mine") != "true":
             message = "No filter selected. Expected one of: mine"
             raise ApiError(400, "missingRequiredParameter", message, domain="youtube.parameter")
-        known: dict[str, dict[str, Any]] = {
+        shown: dict[str, dict[str, Any]] = {
             "snippet": {"title": account, "description": "", "publishedAt": timestamp(0)},
             "contentDetails": {"relatedPlaylists": {"likes": "", "uploads": uploads_id(account)}},
         }
         identity = {"kind": "youtube#channel", "etag": short_hash(account, length=27), "id": channel_id(account)}
-        return _listing("youtube#channelListResponse", [{**identity, **{p: known[p] for p in parts if p in known}}])
+        return _listing("youtube#channelListResponse", [{**identity, **{p: shown[p] for p in parts if p in shown}}])
 
-    @_answers
+    @answers
     async def playlist_items(self, request: web.Request) -> web.Response:
         """GET the uploads of an account, newest first; private ones for the owner alone."""
-        account = _known(account_of(request))
+        account = known(account_of(request, needs=READS))
         self.quota.charge(self.sandbox, units=1)
         parts = parts_of(request, allowed=PLAYLIST_PARTS)
         playlist, limit, start = (
@@ -276,12 +280,6 @@ class YouTube:
         return page(title, f'<p style="white-space:pre-wrap">{description}</p><p><small>{facts}</small></p>')
 
 
-def _known(account: str | None) -> str:
-    if account is None:
-        raise ApiError(401, "required", "Login Required.", domain="global")
-    return account
-
-
 def _integer(request: web.Request, name: str, default: int) -> int:
     value = request.query.get(name)
     if value is None:
@@ -289,21 +287,6 @@ def _integer(request: web.Request, name: str, default: int) -> int:
     if not value.isascii() or not value.isdigit():
         raise ApiError(400, "invalidValue", f"Invalid value for {name}.", domain="youtube.parameter")
     return int(value)
-
-
-def _declared_size(request: web.Request) -> int | None:
-    kind = request.headers.get("X-Upload-Content-Type", "application/octet-stream")
-    if not kind.startswith("video/") and kind != "application/octet-stream":
-        message = f"Media type '{kind}' is not supported. Valid media types: [video/*, application/octet-stream]"
-        raise ApiError(400, "badContent", message, domain="global")
-    declared = request.headers.get("X-Upload-Content-Length")
-    if declared is None:
-        return None
-    if not declared.isascii() or not declared.isdigit():
-        raise ApiError(400, "badRequest", "Invalid X-Upload-Content-Length.", domain="global")
-    if int(declared) > MAX_FILE_BYTES:
-        raise ApiError(413, "uploadTooLarge", "The media is too large.", domain="global")
-    return int(declared)
 
 
 def _listing(kind: str, items: list[dict[str, Any]], *, total: int | None = None, **more: str) -> web.Response:
@@ -314,7 +297,9 @@ def _listing(kind: str, items: list[dict[str, Any]], *, total: int | None = None
 def routes(sandbox: Sandbox) -> list[web.RouteDef]:
     """The routes of the stand-in; its state is `sandbox.state["youtube"]`."""
     youtube = sandbox.state["youtube"] = YouTube(sandbox)
-    upload = "/{prefix:(?:resumable/)?upload}/youtube/v3/videos"  # the discovery document lists both spellings
+    extras = youtube.extras
+    base = "/{prefix:(?:resumable/)?upload}/youtube/v3"  # the discovery document lists both spellings
+    upload = f"{base}/videos"
     return [
         web.post(upload, youtube.open, name="youtube.open"),
         web.put(upload, youtube.upload, name="youtube.upload"),
@@ -322,6 +307,14 @@ def routes(sandbox: Sandbox) -> list[web.RouteDef]:
         web.get("/youtube/v3/videos:batchGetStats", youtube.batch_get_stats, name="youtube.stats"),
         web.put("/youtube/v3/videos", youtube.update_video, name="youtube.update"),
         web.post("/youtube/v3/videos", youtube.insert_without_media, name="youtube.insert"),
+        web.delete("/youtube/v3/videos", youtube.delete_video, name="youtube.delete"),
+        web.post(f"{base}/thumbnails/set", extras.set_thumbnail, name="youtube.thumbnail"),
+        web.put(f"{base}/thumbnails/set", youtube.upload, name="youtube.thumbnail_bytes"),
+        web.post(f"{base}/captions", extras.insert_caption, name="youtube.caption"),
+        web.put(f"{base}/captions", youtube.upload, name="youtube.caption_bytes"),
+        web.get("/youtube/v3/captions", extras.list_captions, name="youtube.captions"),
+        web.get("/v2/reports", youtube.analytics.query, name="youtube.reports"),
+        *google_token.routes(sandbox),
         web.get("/youtube/v3/channels", youtube.channels, name="youtube.channels"),
         web.get("/youtube/v3/playlistItems", youtube.playlist_items, name="youtube.playlist"),
         web.get("/watch/{id}", youtube.watch, name="youtube.watch"),

@@ -5,16 +5,19 @@ What a video is and how it reads belongs in `youtube_videos`, the protocol in `y
 
 from __future__ import annotations
 
+import functools
 import json
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
 
 from aiohttp import web
 
-from phantoms_dagster.sandbox.core import Sandbox, account_behind
+from phantoms_dagster.sandbox.core import SANDBOX_KEY, Sandbox
+from phantoms_dagster.sandbox.tokens import token_of
 
 PACIFIC = ZoneInfo("America/Los_Angeles")  # where YouTube's quota day begins
 MAX_TITLE_CHARACTERS = 100
@@ -42,8 +45,22 @@ WRITABLE: dict[str, dict[str, type]] = {
         "embeddable": bool,
         "publicStatsViewable": bool,
     },
+    "paidProductPlacementDetails": {"hasPaidProductPlacement": bool},
+}
+# Fields that the API answers and a client may send back: what it listed it may change and send whole. They are ignored.
+READ_ONLY: dict[str, frozenset[str]] = {
+    "snippet": frozenset({"publishedAt", "channelId", "channelTitle", "thumbnails", "liveBroadcastContent", "localized"}),
+    "status": frozenset({"uploadStatus", "failureReason", "rejectionReason", "madeForKids"}),
+    "paidProductPlacementDetails": frozenset(),
 }
 READ_ONLY_PARTS = frozenset({"contentDetails", "statistics", "processingDetails", "fileDetails", "id", "player"})
+# Scopes, without their https://www.googleapis.com/auth/; any one of a set suffices.
+UPLOADS = frozenset({"youtube.upload", "youtube", "youtube.force-ssl"})
+READS = frozenset({"youtube.readonly", "youtube", "youtube.force-ssl"})
+WRITES = frozenset({"youtube", "youtube.force-ssl"})
+FORCE_SSL = frozenset({"youtube.force-ssl"})
+ANALYTICS = frozenset({"yt-analytics.readonly", "youtube", "youtube.readonly"})
+SCOPES = UPLOADS | READS | ANALYTICS
 OWNER_PARTS = frozenset({"processingDetails", "fileDetails"})
 
 
@@ -65,17 +82,47 @@ class ApiError(Exception):
         return web.json_response(body, status=self.status, headers=headers)
 
 
-def account_of(request: web.Request, *, required: bool = True) -> str | None:
-    """The account behind the bearer token. None without a token, where none is required. Raises ApiError 401."""
+Self = TypeVar("Self")
+Handler = Callable[[Self, web.Request], Awaitable[web.Response]]
+
+
+def answers(handler: Handler[Self]) -> Handler[Self]:
+    """Turn an ApiError into its answer."""
+
+    @functools.wraps(handler)
+    async def answer(self: Self, request: web.Request) -> web.Response:
+        try:
+            return await handler(self, request)
+        except ApiError as error:
+            await request.release()
+            return error.response()
+
+    return answer
+
+
+def account_of(request: web.Request, *, required: bool = True, needs: frozenset[str] = SCOPES) -> str | None:
+    """The account behind the bearer token. None without a token, where none is required.
+
+    Raises ApiError 401 for a token that is none or is dead, 403 for one without any of the scopes in `needs`.
+    """
     header = request.headers.get("Authorization")
     if header is None:
         if not required:
             return None
         raise ApiError(401, "required", "Login Required.", domain="global")
-    scheme, _, token = header.partition(" ")
-    account = account_behind(token) if scheme == "Bearer" else None
-    if account is None:
+    scheme, _, text = header.partition(" ")
+    token = token_of(request.app[SANDBOX_KEY], "youtube", text, SCOPES) if scheme == "Bearer" else None
+    if token is None or not token.alive:
         raise ApiError(401, "authError", "Request had invalid authentication credentials.", domain="global")
+    if not token.scopes & needs:
+        raise ApiError(403, "insufficientPermissions", "Request had insufficient authentication scopes.", domain="global")
+    return token.account
+
+
+def known(account: str | None) -> str:
+    """The account, where one is required."""
+    if account is None:
+        raise ApiError(401, "required", "Login Required.", domain="global")
     return account
 
 
@@ -115,35 +162,47 @@ def parts_of(request: web.Request, *, allowed: frozenset[str]) -> tuple[str, ...
     return names
 
 
-async def video_body(request: web.Request, parts: tuple[str, ...], *, sandbox: Sandbox, update: bool) -> dict[str, Any]:
-    """The video resource in a request's body, checked field by field. Raises ApiError 400."""
+def json_body(raw: bytes) -> dict[str, Any]:
+    """A request's JSON. Raises ApiError 400."""
     try:
-        body = json.loads(await request.read() or b"{}")
+        body = json.loads(raw or b"{}")
     except ValueError as error:
         raise ApiError(400, "parseError", "Parse Error", domain="global") from error
     if not isinstance(body, dict):
         raise ApiError(400, "parseError", "Parse Error", domain="global")
+    return body
+
+
+def video_body(body: dict[str, Any], parts: tuple[str, ...], *, sandbox: Sandbox, update: bool) -> dict[str, Any]:
+    """The writable fields of the video resource in a request's body, checked one by one. Raises ApiError 400."""
+    found: dict[str, Any] = {name: body[name] for name in ("id",) if name in body}
     for part, content in body.items():
         if part in ("id", "kind", "etag"):
             continue
         if part not in parts:
             raise ApiError(400, "unexpectedPart", f"The body holds '{part}', the part parameter does not.", domain="youtube.part")
-        _check_types(part, content)
+        if part not in READ_ONLY_PARTS:
+            found[part] = _writable(part, content)
     if "snippet" in parts:
-        _check_snippet(body.get("snippet", {}), update=update)
+        _check_snippet(found.get("snippet", {}), update=update)
     if "status" in parts:
-        _check_status(body.get("status", {}), now=sandbox.now())
-    return body
+        _check_status(found.get("status", {}), now=sandbox.now())
+    return found
 
 
-def _check_types(part: str, content: object) -> None:
-    fields = WRITABLE.get(part, {})
+def _writable(part: str, content: object) -> dict[str, Any]:
+    """The fields of a part that a client may set. Read-only ones are left out, unknown ones refused."""
+    fields, kept = WRITABLE.get(part, {}), {}
     for name, value in content.items() if isinstance(content, dict) else [("", None)]:
+        if name in READ_ONLY.get(part, ()):
+            continue
         if name not in fields:
             message = f"Invalid JSON payload received. Unknown name \"{name}\" at 'video.{part}': Cannot find field."
             raise ApiError(400, "invalid", message, domain="global")
         if not isinstance(value, fields[name]):
             raise ApiError(400, "invalid", f"Invalid value at 'video.{part}.{name}'", domain="global")
+        kept[name] = value
+    return kept
 
 
 def _check_snippet(snippet: dict[str, Any], *, update: bool) -> None:

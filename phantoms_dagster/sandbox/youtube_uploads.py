@@ -6,18 +6,26 @@ What becomes of a finished file belongs in `youtube`.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 from aiohttp import ClientError, web
 
-from phantoms_dagster.sandbox.core import body_blocks
-from phantoms_dagster.sandbox.youtube_rules import ApiError
+from phantoms_dagster.sandbox.core import Sandbox, body_blocks
+from phantoms_dagster.sandbox.youtube_rules import ApiError, json_body
+from phantoms_dagster.sandbox.youtube_videos import DAY, short_hash
 
 GRANULE = 262_144  # every chunk but the last is a multiple of this
 HEAD_BYTES = 4_096  # enough for the file type and the length of an MP4 whose moov box is first
 _RANGE = re.compile(r"bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)")
+
+
+# What becomes of a whole file: the answer's status and body. Raises ApiError.
+Finish: TypeAlias = Callable[["Session"], tuple[int, dict[str, Any]]]
+Check: TypeAlias = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 @dataclass
@@ -34,6 +42,7 @@ class Session:
     received: int = 0
     head: bytearray = field(default_factory=bytearray)
     final: tuple[int, dict[str, Any]] | None = None
+    finish: Finish | None = None
     _digest: Any = field(default_factory=hashlib.sha256)
 
     @property
@@ -59,6 +68,95 @@ class Session:
         self.head += block[: HEAD_BYTES - len(self.head)]
         self.received += len(block)
         return True
+
+
+class Sessions(dict[str, Session]):
+    """The resumable uploads that were begun, by id; also uploads of one request, which need no session."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        super().__init__()
+        self.sandbox = sandbox
+        self._numbers = itertools.count(1)
+
+    async def begin(
+        self,
+        request: web.Request,
+        account: str,
+        parts: tuple[str, ...],
+        finish: Finish,
+        *,
+        check: Check = dict,
+        most: int,
+        types: tuple[str, ...] = (),
+        alone: bool = False,
+    ) -> web.Response:
+        """POST: start a resumable upload (the answer's Location is its session URI), or take a file in one request.
+
+        `check` looks at the metadata, and says what is kept of them; `most` is in bytes; `types` are those that the file may
+        have, any when empty; `alone`: the file comes without metadata. Raises ApiError.
+        """
+        how = request.query.get("uploadType")
+        if how == "resumable":
+            total = _declared_size(request, most, types)
+            body = check({} if alone else json_body(await request.read()))
+            session = self._made(request, account, body=body, parts=parts, total=total, finish=finish)
+            self[session.id] = session
+            location = request.url.with_query({"uploadType": "resumable", "upload_id": session.id})
+            return web.Response(headers={"Location": str(location), "X-GUploader-UploadID": session.id})
+        if how == ("media" if alone else "multipart"):
+            metadata, media = (b"", await request.read()) if alone else await _related(request)
+            if len(media) > most:
+                raise ApiError(413, "uploadTooLarge", "The media is too large.", domain="global")
+            body = check(json_body(metadata))
+            session = self._made(request, account, body=body, parts=parts, total=len(media), finish=finish)
+            session.keep(0, media)
+            _, answer = finish(session)
+            return web.json_response(answer)
+        raise _bad("uploadType must be resumable, or media or multipart where the method takes a file in one request.")
+
+    def _made(
+        self, request: web.Request, account: str, *, body: dict[str, Any], parts: tuple[str, ...], total: int | None, finish: Finish
+    ) -> Session:
+        return Session(
+            id=short_hash("session", self.sandbox.seed, account, next(self._numbers), length=40),
+            account=account,
+            body=body,
+            parts=parts,
+            file_name=request.headers.get("Slug", "unknown"),
+            total=total,
+            expires_at=self.sandbox.now() + self.sandbox.setting("youtube.session_seconds", 7 * DAY),
+            finish=finish,
+        )
+
+
+async def _related(request: web.Request) -> tuple[bytes, bytes]:
+    """The two parts of a multipart/related body: metadata, file.
+
+    Google's client ends its lines without a carriage return, which aiohttp's reader does not take and Google does.
+    """
+    boundary = re.search(r'boundary="?([^";]+)"?', request.headers.get("Content-Type", ""))
+    if not request.content_type.startswith("multipart/") or boundary is None:
+        raise _bad("A multipart upload has a body of multipart/related.")
+    pieces = re.split(rb"(?:\r?\n|\A)--" + re.escape(boundary.group(1).encode()), await request.read())
+    found = [re.split(rb"\r?\n\r?\n", piece, maxsplit=1)[-1] for piece in pieces[1:-1]]
+    if len(found) != 2:
+        raise _bad("A multipart upload has two parts: the metadata and the file.")
+    return found[0], found[1]
+
+
+def _declared_size(request: web.Request, most: int, types: tuple[str, ...]) -> int | None:
+    kind = request.headers.get("X-Upload-Content-Type", "application/octet-stream")
+    if types and not kind.startswith(types):
+        message = f"Media type '{kind}' is not supported. Valid media types: [{', '.join(types)}]"
+        raise ApiError(400, "badContent", message, domain="global")
+    declared = request.headers.get("X-Upload-Content-Length")
+    if declared is None:
+        return None
+    if not declared.isascii() or not declared.isdigit():
+        raise ApiError(400, "badRequest", "Invalid X-Upload-Content-Length.", domain="global")
+    if int(declared) > most:
+        raise ApiError(413, "uploadTooLarge", "The media is too large.", domain="global")
+    return int(declared)
 
 
 async def receive(session: Session, request: web.Request) -> None:

@@ -20,10 +20,12 @@ from phantoms_dagster.sandbox.growth import risen
 from phantoms_dagster.sandbox.mp4 import mp4_seconds
 
 HOUR = 3_600.0
+DAY = 24 * HOUR
 ACCOUNTS_KEPT = 1_024
 # What the sandbox takes for a video: an MP4 or QuickTime file, or Matroska and WebM.
 _MAGIC = ((4, b"ftyp"), (0, b"\x1a\x45\xdf\xa3"))
 _FAILED = ("failed", "rejected")
+_OPTIONAL = ("tags", "defaultLanguage", "defaultAudioLanguage")
 
 
 def short_hash(*parts: object, length: int) -> str:
@@ -64,6 +66,8 @@ class Video:
     processed_at: float
     rejection: str | None = None
     published_at: float | None = None
+    thumbnail: str | None = None
+    paid: dict[str, Any] | None = None
     seconds: float | None = field(init=False)
 
     def __post_init__(self) -> None:
@@ -93,12 +97,13 @@ class Video:
         now = sandbox.now()
         body: dict[str, Any] = {"kind": "youtube#video", "etag": short_hash(self.id, self.status, length=27), "id": self.id}
         made: dict[str, Callable[[float], dict[str, Any] | None]] = {
-            "snippet": self._snippet,
+            "snippet": lambda _: self._snippet(sandbox),
             "status": self._status,
             "contentDetails": self._content_details,
             "processingDetails": self._processing_details,
             "fileDetails": self._file_details,
             "statistics": lambda _: self.statistics(sandbox),
+            "paidProductPlacementDetails": lambda _: {"hasPaidProductPlacement": False, **(self.paid or {})},
         }
         for part in parts:
             content = made[part](now) if part in made else None
@@ -116,7 +121,7 @@ class Video:
         identity = {"kind": "youtube#videoStats", "etag": short_hash(self.id, "stats", length=27), "id": self.id}
         return {**identity, **{part: made[part]() for part in parts if part in made}}
 
-    def _snippet(self, _: float) -> dict[str, Any]:
+    def _snippet(self, sandbox: Sandbox) -> dict[str, Any]:
         published = self.published_at if self.published_at is not None else self.uploaded_at
         return {
             "publishedAt": timestamp(published),
@@ -126,8 +131,17 @@ class Video:
             "description": self.snippet.get("description", ""),
             "categoryId": self.snippet.get("categoryId", "22"),
             "liveBroadcastContent": "none",
-            **({"tags": self.snippet["tags"]} if self.snippet.get("tags") else {}),
+            "localized": {"title": self.snippet["title"], "description": self.snippet.get("description", "")},
+            "thumbnails": self.thumbnails(sandbox),
+            **{name: self.snippet[name] for name in _OPTIONAL if self.snippet.get(name)},
         }
+
+    def thumbnails(self, sandbox: Sandbox) -> dict[str, Any]:
+        """The pictures by size; which picture it is shows in their addresses."""
+        shown = self.thumbnail or "default"
+        sizes = {"default": (120, 90), "medium": (320, 180), "high": (480, 360)}
+        address = f"{sandbox.base_url}/vi/{self.id}"
+        return {n: {"url": f"{address}/{n}.jpg?{shown[:12]}", "width": w, "height": h} for n, (w, h) in sizes.items()}
 
     def _status(self, now: float) -> dict[str, Any]:
         state = self.upload_status(now)
@@ -168,20 +182,19 @@ class Video:
         return {"fileName": self.file_name, "fileSize": str(self.size), "fileType": "video", **length}
 
     def statistics(self, sandbox: Sandbox) -> dict[str, str]:
-        """The counters now, as strings: an S-shaped curve to this video's own plateau, fixed by the seed, never falling."""
+        """The counters now, as strings, without those that are hidden."""
+        hidden = sandbox.setting("youtube.hidden_counters", ())
+        return {k: str(v) for k, v in self.counters(sandbox, sandbox.now()).items() if k not in hidden}
+
+    def counters(self, sandbox: Sandbox, at: float) -> dict[str, int]:
+        """The counters at that time: an S-shaped curve to this video's own plateau, fixed by the seed, never falling."""
         chance = random.Random(f"{sandbox.seed}:{self.id}")
         plateau = 10 ** chance.uniform(2.5, 4.8)
         half_hours = chance.uniform(10, 40)
         likes, comments = chance.uniform(0.02, 0.07), chance.uniform(0.001, 0.006)
-        age = 0.0 if self.published_at is None else sandbox.now() - self.published_at
+        age = 0.0 if self.published_at is None else at - self.published_at
         views = int(plateau * risen(age, half_hours * HOUR))
-        counters = {
-            "viewCount": str(views),
-            "likeCount": str(int(views * likes)),
-            "favoriteCount": "0",
-            "commentCount": str(int(views * comments)),
-        }
-        return {k: v for k, v in counters.items() if k not in sandbox.setting("youtube.hidden_counters", ())}
+        return {"viewCount": views, "likeCount": int(views * likes), "favoriteCount": 0, "commentCount": int(views * comments)}
 
     def is_out(self, now: float) -> bool:
         """Whether somebody other than the owner can see it."""

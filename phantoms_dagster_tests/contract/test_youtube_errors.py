@@ -124,7 +124,7 @@ def test_titles_and_descriptions_keep_to_youtubes_limits() -> None:
     cut = fit_description("wörter " * 1_000)
     assert len(cut.encode()) <= 5_000
     assert cut.endswith("wörter")
-    assert len(fit_description("é" * 4_000).encode()) == 5_000
+    assert 4_990 < len(fit_description("é" * 4_000).encode()) <= 5_000
     assert ">" not in fit_description("a -> b")
 
 
