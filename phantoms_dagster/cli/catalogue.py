@@ -17,6 +17,7 @@ from phantoms_dagster.cli.up import current
 from phantoms_dagster.domain.models import Brief, MediaFile
 from phantoms_dagster.domain.stages import STAGES
 from phantoms_dagster.store.catalogue import StageRow, VideoRow
+from phantoms_dagster.store.decisions import Review
 from phantoms_dagster.wiring import Workshop
 from phantoms_dagster.wiring.media import Shelf
 
@@ -120,11 +121,17 @@ def show(
             key = catalogue.find(video)
             brief, stages, retired = catalogue.brief(key), catalogue.stages(key), catalogue.retired_at(key)
             waits = key in workshop.decisions().undecided(limit=100_000)
+            review = workshop.decisions().review(key) if waits else None
         finally:
             workshop.close()
         if as_json:
             rows = {name: asdict(row) for name, row in stages.items()}
-            print_json({"key": key, "brief": brief.model_dump(mode="json"), "stages": rows, "retired_at": retired})
+            found = (
+                {"words": [post.model_dump(mode="json") for post in review.words], "content": review.content} if review else None
+            )
+            print_json(
+                {"key": key, "brief": brief.model_dump(mode="json"), "stages": rows, "retired_at": retired, "to_review": found}
+            )
             return
         done = {name: stages[name].output or {} for name in STAGES if name in stages and stages[name].state == "done"}
         out.print(_brief_panel(key, brief))
@@ -139,8 +146,11 @@ def show(
             out.print(f"\nretired {local(retired)}: everything stays but its partition in Dagster", style="dim", soft_wrap=True)
             out.print(f"  phantoms unretire {key}", style="dim", soft_wrap=True)
         if waits:
+            named = f" --content {review.content[:12]}" if review and review.changed else ""
+            if review:
+                out.print(_words_panel(review))
             out.print("\n[bold]It waits for you:[/]")
-            out.print(f'  phantoms approve {key}\n  phantoms reject {key} --note "why"', soft_wrap=True)
+            out.print(f'  phantoms approve {key}{named}\n  phantoms reject {key} --note "why"', soft_wrap=True)
 
 
 def _brief_panel(key: str, brief: Brief) -> Panel:
@@ -186,6 +196,19 @@ def _taken_out(done: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
         parts = done.get(stage, {}).get(field)
         if parts:
             yield f"{label}: {plain(', '.join(parts))}"
+
+
+def _words_panel(review: Review) -> Panel:
+    lines = []
+    for post in review.words:
+        kids = ", made for kids" if post.made_for_kids else ""
+        lines.append(
+            f"[bold]{post.platform.title}[/] [dim]{plain(post.privacy)}{kids}[/]\n{plain(post.title)}\n{plain(post.caption)}"
+        )
+    if review.changed:
+        lines.append(f"[yellow]changed since it was rendered: {plain(review.changed)}[/]")
+    lines.append(f"[dim]content {review.content[:12]}[/]")
+    return Panel("\n\n".join(lines), title="what would be posted", title_align="left")
 
 
 def _outputs(shelf: Shelf, done: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:

@@ -17,6 +17,7 @@ from phantoms_dagster.wiring import Workshop
 MOST_AT_ONCE = 100_000
 # Decided in one transaction, whose rows nobody else can work on meanwhile.
 PAGE = 500
+SHORTEST_HASH = 8
 
 Videos = Annotated[list[str] | None, typer.Argument(help="Keys of videos, or enough of each")]
 Everything = Annotated[bool, typer.Option("--all", help="Every video that waits for review")]
@@ -34,9 +35,15 @@ def approve(
     everything: Everything = False,
     note: Annotated[str, typer.Option(help="Kept with the decision")] = "",
     reviewer: Reviewer = None,
+    content: Annotated[
+        str | None, typer.Option(metavar="HASH", help="What was looked at, as `phantoms show` says; of one video")
+    ] = None,
 ) -> None:
-    """Approve videos: exactly these bytes and words go out. A later change needs a new approval."""
-    _decide(videos, everything=everything, note=note, reviewer=reviewer, approved=True)
+    """Approve videos: exactly these bytes and words go out, whatever is changed later.
+
+    A video whose posts would say something else than when it was rendered is refused: look at it again, and name its content.
+    """
+    _decide(videos, everything=everything, note=note, reviewer=reviewer, approved=True, content=content)
 
 
 def reject(
@@ -49,8 +56,12 @@ def reject(
     _decide(videos, everything=everything, note=note, reviewer=reviewer, approved=False)
 
 
-def _decide(videos: list[str] | None, *, everything: bool, note: str, reviewer: str | None, approved: bool) -> None:
+def _decide(
+    videos: list[str] | None, *, everything: bool, note: str, reviewer: str | None, approved: bool, content: str | None = None
+) -> None:
     with plain_errors():
+        if content is not None and (len(videos or []) != 1 or len(content) < SHORTEST_HASH):
+            raise InvalidInput(f"--content is that of one video, at least {SHORTEST_HASH} characters; see `phantoms show`")
         if bool(videos) == everything:
             raise InvalidInput("name the videos, or give --all; `phantoms status` lists what waits for review")
         workshop = Workshop(current())
@@ -58,9 +69,12 @@ def _decide(videos: list[str] | None, *, everything: bool, note: str, reviewer: 
             decisions, catalogue = workshop.decisions(), workshop.catalogue()
             # All names first: a mistyped one should not leave half of the decisions made.
             keys = decisions.undecided(limit=MOST_AT_ONCE) if everything else [catalogue.find(video) for video in videos or []]
+            contents = {keys[0]: content} if content else {}
             problems, word = 0, "approved" if approved else "rejected"
             for page in _pages(list(dict.fromkeys(keys))):
-                for decided in decisions.decide_all(page, approved=approved, reviewer=reviewer or _user(), note=note, via="cli"):
+                for decided in decisions.decide_all(
+                    page, approved=approved, reviewer=reviewer or _user(), note=note, via="cli", contents=contents
+                ):
                     if isinstance(decided, InvalidInput):  # the others can be decided all the same
                         report(str(decided))
                         problems += 1

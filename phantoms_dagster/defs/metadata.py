@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from typing import Any
 
 import dagster as dg
@@ -11,6 +12,7 @@ from phantoms_dagster.domain.models import (
     ApprovalOutput,
     MediaFile,
     PostOutput,
+    PostWords,
     Probe,
     RenderedVideoOutput,
     ScriptOutput,
@@ -55,7 +57,9 @@ def of_output(output: StageOutput, shelf: Shelf) -> dict[str, Any]:
         case RenderedVideoOutput():
             still = shelf.bytes_of(output.thumbnail)
             picture = {"thumbnail": image(still, "jpeg", "thumbnail")} if still else {}
-            entries = {"renderer": output.renderer, "render_id": output.render_id}
+            entries = {"renderer": output.renderer, "render_id": output.render_id, **_words(output.words)}
+            if output.content_sha256:
+                entries["content_sha256"] = output.content_sha256
             return {**picture, **_probe(output.probe), **entries, "file": _place(output.video, shelf)}
         case ApprovalOutput():
             return {
@@ -63,6 +67,7 @@ def of_output(output: StageOutput, shelf: Shelf) -> dict[str, Any]:
                 "note": output.note or "(none)",
                 "decided_at": dg.MetadataValue.timestamp(output.decided_at),
                 "content_sha256": output.content_sha256,
+                **_words(output.words),
             }
         case VariantOutput():
             return {
@@ -80,6 +85,14 @@ def of_output(output: StageOutput, shelf: Shelf) -> dict[str, Any]:
                 "published_at": dg.MetadataValue.timestamp(output.published_at),
                 "sandbox": output.sandbox,
             }
+
+
+def _words(words: Sequence[PostWords]) -> dict[str, Any]:
+    """What would be posted, so what an approval is about."""
+    if not words:
+        return {}
+    texts = [f"**{post.platform.title}** ({post.privacy})\n\n{post.title}\n\n{post.caption}" for post in words]
+    return {"posts": dg.MetadataValue.md("\n\n---\n\n".join(texts))}
 
 
 def _place(file: MediaFile, shelf: Shelf) -> dg.UrlMetadataValue | dg.PathMetadataValue:

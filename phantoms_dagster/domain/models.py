@@ -259,7 +259,7 @@ class PostWords(Value):
 class RenderedVideoOutput(Value):
     """What `rendered_video` makes: the master, 1080x1920, and a JPEG of a telling frame.
 
-    `words`: what the posts would say when the film was made, so what its reviewer is shown.
+    `words`: what the posts would say when the film was made, so what its reviewer is shown; `content_sha256`: the hash of both.
     """
 
     kind: Literal["rendered_video"] = "rendered_video"
@@ -269,6 +269,7 @@ class RenderedVideoOutput(Value):
     renderer: str
     render_id: str
     words: tuple[PostWords, ...] = ()
+    content_sha256: str = ""
 
 
 class ApprovalOutput(Value):

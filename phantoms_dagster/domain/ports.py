@@ -220,9 +220,17 @@ class MediaStore(Protocol):
 # --- publish --------------------------------------------------------------------------------------------------------
 
 
+async def _at_any_time() -> None:
+    """The job's `may_go` of a channel without hours."""
+
+
 @dataclass(frozen=True)
 class PublishJob:
-    """One post to be made. `marker` is the same in every attempt of this post and unique among posts."""
+    """One post to be made. `marker` is the same in every attempt of this post and unique among posts.
+
+    `may_go` is awaited right before the first request of a post, and right before each request that can make it public. It raises
+    NotYet when that is not allowed now, such as after the posting hours.
+    """
 
     video_key: str
     platform: Platform
@@ -236,11 +244,15 @@ class PublishJob:
     caption: str
     made_for_kids: bool = False
     privacy: str = "public"
+    may_go: Callable[[], Awaitable[None]] = _at_any_time
 
 
 @dataclass(frozen=True)
 class PostRecord:
-    """The ledger's row of a post. `handle` is the provider's (session URI, publish id, container id), opaque to us."""
+    """The ledger's row of a post. `handle` is the provider's (session URI, publish id, container id), opaque to us.
+
+    `account` is the one that the post was opened on, whatever the channel's is called by now.
+    """
 
     state: PostState
     handle: JsonObject = field(default_factory=dict)
@@ -248,6 +260,7 @@ class PostRecord:
     remote_id: str | None = None
     url: str | None = None
     attempted_at: datetime | None = None
+    account: str = ""
 
 
 class PostJournal(Protocol):
@@ -357,6 +370,24 @@ class LateIds(Protocol):
 
     async def public_id(self, account: str, handle: JsonObject, *, last: bool) -> FoundPost | None:
         """The post of that handle (see `PostRecord`), or None when it has no public id yet. `last`: nobody will ask again."""
+        ...
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who a token belongs to, as its platform says. `subject` never changes (a channel id, an open_id); `label` is for people."""
+
+    subject: str
+    label: str
+
+
+class IdentityReader(Protocol):
+    """Asks a platform whose a token is."""
+
+    platform: Platform
+
+    async def read(self, account: str) -> Identity:
+        """The owner of the account's token."""
         ...
 
 

@@ -5,7 +5,7 @@ Which of them were approved belongs in `production.approving`; how a platform is
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
 from phantoms_dagster.domain.hashtags import HASHTAG, MENTION, in_text, unique, without_signs
@@ -37,6 +37,29 @@ def _post_words(script: Script, channel: Channel, platform: Platform, privacy: M
         privacy=privacy.get(platform, DEFAULT_PRIVACY[platform]),
         made_for_kids=channel.made_for_kids,
     )
+
+
+def changes(shown: Sequence[PostWords], now: Sequence[PostWords]) -> str:
+    """What `now` has that `shown` had not, in words; empty when they are alike."""
+    before = {post.platform: post for post in shown}
+    found = []
+    for post in now:
+        old = before.pop(post.platform, None)
+        if old is None:
+            found.append(f"{post.platform.title} is new")
+            continue
+        for name in ("title", "caption", "privacy", "made_for_kids"):
+            was, is_now = str(getattr(old, name)), str(getattr(post, name))
+            if was != is_now:
+                found.append(f"{post.platform.title} {name.replace('_', ' ')}: {_difference(was, is_now)}")
+    return "; ".join([*found, *(f"{platform.title} is gone" for platform in before)])
+
+
+def _difference(was: str, is_now: str) -> str:
+    """The words that came and went."""
+    old, new = was.split(), is_now.split()
+    parts = [f"+{word}" for word in new if word not in old][:10] + [f"-{word}" for word in old if word not in new][:10]
+    return " ".join(parts) or "in another order"
 
 
 def words(script: Script, channel: Channel, platform: Platform) -> tuple[str, str]:

@@ -12,7 +12,7 @@ from decimal import Decimal
 from typing import Literal, Protocol, TypeVar
 
 from phantoms_dagster.domain.errors import Evidence
-from phantoms_dagster.domain.models import MediaFile, Platform, StageOutput, Video
+from phantoms_dagster.domain.models import MediaFile, Platform, PostWords, StageOutput, Video
 from phantoms_dagster.domain.ports import Attempt, PostJournal
 from phantoms_dagster.domain.stages import Stage, State
 from phantoms_dagster.domain.values import JsonObject
@@ -25,13 +25,14 @@ HELD = "held"
 
 @dataclass(frozen=True)
 class Decision:
-    """What a reviewer decided about one revision of a video."""
+    """What a reviewer decided about one revision of a video. `words`: what its posts would have said then."""
 
     approved: bool
     reviewer: str
     note: str = ""
     content_sha256: str | None = None
     decided_at: datetime | None = None
+    words: tuple[PostWords, ...] = ()
 
 
 @dataclass(frozen=True)

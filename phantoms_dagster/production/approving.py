@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 
 from phantoms_dagster.domain.errors import HumanRejection, NotYet
-from phantoms_dagster.domain.models import ApprovalOutput, RenderedVideoOutput, ScriptOutput, content_hash
+from phantoms_dagster.domain.models import ApprovalOutput, Platform, PostWords, RenderedVideoOutput, ScriptOutput, content_hash
 from phantoms_dagster.domain.ports import Clock
+from phantoms_dagster.domain.wording import DEFAULT_PRIVACY, post_words
 from phantoms_dagster.domain.work import Made, Work
 
 # Nobody polls for a person: a decision makes the stage due at once.
@@ -14,17 +16,20 @@ _UNTIL_DECIDED = timedelta(days=3650)
 
 
 class Approve:
-    """Turns a recorded decision into the stage's ending. Without one the video waits."""
+    """Turns a recorded decision into the stage's ending. Without one the video waits.
 
-    def __init__(self, clock: Clock) -> None:
+    The words of all posts are fixed here: a later change of the channel changes nothing that was approved.
+    """
+
+    def __init__(self, clock: Clock, privacy: Mapping[Platform, str] = DEFAULT_PRIVACY) -> None:
         self._clock = clock
+        self._privacy = privacy
 
     async def __call__(self, work: Work) -> Made:
         """Raises NotYet without a decision on this very content, HumanRejection for a no."""
-        script = work.claim.output("script", ScriptOutput).script
-        content = content_hash(script, work.claim.output("rendered_video", RenderedVideoOutput).video)
         decision, key = work.claim.decision, work.video.key
-        if decision is None or decision.content_sha256 not in (None, content):
+        approved = self._content(work)
+        if decision is None or approved is None:
             about = "nobody has decided yet" if decision is None else "the decision was about an earlier version"
             raise NotYet(
                 f"{about}: `phantoms approve {key}`, or materialize `approval` with a decision in the run config",
@@ -32,10 +37,26 @@ class Approve:
             )
         if not decision.approved:
             raise HumanRejection(f"rejected by {decision.reviewer}" + (f": {decision.note}" if decision.note else ""))
+        words, content = approved
         output = ApprovalOutput(
             reviewer=decision.reviewer,
             note=decision.note,
             content_sha256=content,
             decided_at=decision.decided_at or self._clock.now(),
+            words=words,
         )
         return Made(output)
+
+    def _content(self, work: Work) -> tuple[tuple[PostWords, ...], str] | None:
+        """The words that the decision is about and the hash of all content; None when it is about other content."""
+        decision = work.claim.decision
+        script = work.claim.output("script", ScriptOutput).script
+        rendered = work.claim.output("rendered_video", RenderedVideoOutput)
+        if decision is None:
+            return None
+        words = decision.words or post_words(script, work.video.channel, work.video.brief.platforms, self._privacy)
+        content = content_hash(script, rendered.video, words)
+        # A decision that names no content is about what the render showed. Renders and decisions of older versions have no words.
+        seen = decision.content_sha256 or content_hash(script, rendered.video, rendered.words or words)
+        old = not rendered.words and not decision.words and seen == content_hash(script, rendered.video)
+        return (words, content) if seen == content or old else None

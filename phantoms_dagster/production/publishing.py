@@ -12,9 +12,21 @@ from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from phantoms_dagster.domain.errors import NotYet, Permanent, Rejected
-from phantoms_dagster.domain.models import ApprovalOutput, Channel, MediaFile, Platform, PostOutput, VariantOutput
+from phantoms_dagster.domain.models import (
+    ApprovalOutput,
+    Channel,
+    MediaFile,
+    Platform,
+    PostOutput,
+    PostWords,
+    RenderedVideoOutput,
+    ScriptOutput,
+    VariantOutput,
+    content_hash,
+)
 from phantoms_dagster.domain.ports import Clock, MediaStore, PostJournal, PublishedPost, Publisher, PublishJob
 from phantoms_dagster.domain.stages import BEFORE_COMMIT, PostState
+from phantoms_dagster.domain.wording import DEFAULT_PRIVACY
 from phantoms_dagster.domain.work import Ledgers, Made, Work
 
 
@@ -28,7 +40,7 @@ class Publish:
         media: MediaStore,
         ledgers: Ledgers,
         clock: Clock,
-        privacy: Mapping[Platform, str],
+        privacy: Mapping[Platform, str] = DEFAULT_PRIVACY,
     ) -> None:
         self._publishers = publishers
         self._media = media
@@ -41,31 +53,28 @@ class Publish:
         """Raises NotYet before its time, and the publisher's errors."""
         platform = work.claim.stage.platform
         assert platform is not None
-        channel, brief = work.video.channel, work.video.brief
+        channel = work.video.channel
         account = channel.accounts.get(platform)
         if account is None:
             message = f"channel {channel.name} has no {platform.title} account; add one to channels.yaml and replay"
             raise Permanent(message, provider=str(platform), code="no_account")
-        opens = next_opening(channel, max(self._clock.now(), brief.publish_at or self._clock.now()))
-        if opens > self._clock.now():
-            wait = (opens - self._clock.now()).total_seconds()
-            raise NotYet(f"goes out at {opens:%Y-%m-%d %H:%M} UTC", retry_after=wait, until=opens)
+        await self._may_go(work)
         variant = work.claim.output(work.claim.stage.after[0], VariantOutput)
-        approval = work.claim.output("approval", ApprovalOutput)
-        if variant.content_sha256 != approval.content_sha256:
-            raise Permanent("this is not what was approved: approve it again", provider="approval", code="content_changed")
+        words = self._words(work, variant)
+        _check_approved(work, variant, words)
         publisher = self._publishers[platform]
+        marker = f"{work.video.key}-{platform}"
+        journal = await self._ledgers.post(
+            work.claim,
+            account=account,
+            marker=marker,
+            video=variant.video,
+            caption=words.caption,
+            sandbox=publisher.sandbox,
+        )
+        account = journal.record.account or account
         async with self._one_at_a_time[platform, account]:
-            marker = f"{work.video.key}-{platform}"
-            journal = await self._ledgers.post(
-                work.claim,
-                account=account,
-                marker=marker,
-                video=variant.video,
-                caption=variant.caption,
-                sandbox=publisher.sandbox,
-            )
-            job = await self._job(work, account, variant, marker)
+            job = await self._job(work, account, variant, words, marker)
             post = await self._published(publisher, job, journal)
         output = PostOutput(
             platform=platform,
@@ -76,6 +85,25 @@ class Publish:
             sandbox=publisher.sandbox,
         )
         return Made(output, provider_ref=post.remote_id, provider=publisher.provider)
+
+    async def _may_go(self, work: Work) -> None:
+        """Raises NotYet outside the channel's hours. Asked again right before what can make a post public: waits may be long."""
+        now = self._clock.now()
+        opens = next_opening(work.video.channel, max(now, work.video.brief.publish_at or now))
+        if opens > now:
+            raise NotYet(f"goes out at {opens:%Y-%m-%d %H:%M} UTC", retry_after=(opens - now).total_seconds(), until=opens)
+
+    def _words(self, work: Work, variant: VariantOutput) -> PostWords:
+        """What will be sent: the variant's own title and caption, and whatever else was approved with them."""
+        approval = work.claim.output("approval", ApprovalOutput)
+        approved = next((post for post in approval.words if post.platform is variant.platform), None)
+        if approved is None:  # by an older version; `_check_approved` refuses it when others are approved
+            privacy = self._privacy.get(variant.platform, DEFAULT_PRIVACY[variant.platform])
+            kids = work.video.channel.made_for_kids
+            return PostWords(
+                platform=variant.platform, title=variant.title, caption=variant.caption, privacy=privacy, made_for_kids=kids
+            )
+        return approved.model_copy(update={"title": variant.title, "caption": variant.caption})
 
     async def _published(self, publisher: Publisher, job: PublishJob, journal: PostJournal) -> PublishedPost:
         if journal.record.state is PostState.FAILED:
@@ -95,8 +123,13 @@ class Publish:
             await journal.save(PostState.CONFIRMED)
         return post
 
-    async def _job(self, work: Work, account: str, variant: VariantOutput, marker: str) -> PublishJob:
+    async def _job(self, work: Work, account: str, variant: VariantOutput, words: PostWords, marker: str) -> PublishJob:
         file: MediaFile = variant.video
+
+        async def may_go() -> None:
+            _check_approved(work, variant, words)
+            await self._may_go(work)
+
         return PublishJob(
             video_key=work.video.key,
             platform=variant.platform,
@@ -106,11 +139,23 @@ class Publish:
             size=file.size,
             sha256=file.sha256,
             probe=variant.probe,
-            title=variant.title,
-            caption=variant.caption,
-            made_for_kids=work.video.channel.made_for_kids,
-            privacy=self._privacy.get(variant.platform, "public"),
+            title=words.title,
+            caption=words.caption,
+            made_for_kids=words.made_for_kids,
+            privacy=words.privacy,
+            may_go=may_go,
         )
+
+
+def _check_approved(work: Work, variant: VariantOutput, words: PostWords) -> None:
+    """Raises Permanent unless exactly this film with exactly these words was approved."""
+    approval = work.claim.output("approval", ApprovalOutput)
+    script = work.claim.output("script", ScriptOutput).script
+    master = work.claim.output("rendered_video", RenderedVideoOutput).video
+    others = [post for post in approval.words if post.platform is not words.platform]
+    content = content_hash(script, master, [*others, words] if approval.words else ())
+    if not variant.content_sha256 == content == approval.content_sha256:
+        raise Permanent("this is not what was approved: approve it again", provider="approval", code="content_changed")
 
 
 def next_opening(channel: Channel, earliest: datetime) -> datetime:

@@ -6,15 +6,24 @@ How a renderer makes a video belongs to its adapter.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 
 from phantoms_dagster.domain.errors import NotYet, Permanent, ProviderError, Transient, Unknown
-from phantoms_dagster.domain.models import Probe, RenderedVideoOutput, ScriptOutput, VoiceoverOutput
+from phantoms_dagster.domain.models import (
+    Platform,
+    PostWords,
+    Probe,
+    RenderedVideoOutput,
+    ScriptOutput,
+    VoiceoverOutput,
+    content_hash,
+)
 from phantoms_dagster.domain.ports import Clock, MediaStore, Renderer, RenderJob, RenderStatus, Studio
+from phantoms_dagster.domain.wording import DEFAULT_PRIVACY, post_words
 from phantoms_dagster.domain.work import Ledgers, Made, RenderJournal, Work
 
 # The first pause between two looks at a render; they double up to the setting.
@@ -71,7 +80,9 @@ class RenderVideo:
         poll_seconds: float,
         patience_seconds: float,
         lost_seconds: float = 1800.0,
+        privacy: Mapping[Platform, str] = DEFAULT_PRIVACY,
     ) -> None:
+        self._privacy = privacy
         self._renderer = renderer
         self._studio = studio
         self._media = media
@@ -103,9 +114,20 @@ class RenderVideo:
             video = await self._media.add(master)
         await journal.save("done")
         output = RenderedVideoOutput(
-            video=video, thumbnail=thumbnail, probe=probe, renderer=self._renderer.provider, render_id=render_id
+            video=video,
+            thumbnail=thumbnail,
+            probe=probe,
+            renderer=self._renderer.provider,
+            render_id=render_id,
+            words=(words := self._words(work)),
+            content_sha256=content_hash(work.claim.output("script", ScriptOutput).script, video, words),
         )
         return Made(output, status.cost or Decimal(0), render_id, self._renderer.provider)
+
+    def _words(self, work: Work) -> tuple[PostWords, ...]:
+        """What the posts would say: whoever reviews the film is shown it together with them."""
+        script = work.claim.output("script", ScriptOutput).script
+        return post_words(script, work.video.channel, work.video.brief.platforms, self._privacy)
 
     async def _looked_at(self, master: Path) -> Probe:
         """What came down. Bytes that are no film are a download gone wrong (a proxy's page): the render is there, paid for."""

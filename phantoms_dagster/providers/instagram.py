@@ -107,7 +107,8 @@ class InstagramPublisher:
             await self._quotas.check(job.account)
             answer, date = await self._graph.post(
                 job.account,
-                path(job.account, "media"),
+                path(await self._graph.user(job.account), "media"),
+                before=job.may_go,
                 media_type="REELS",
                 upload_type="resumable",
                 caption=job.caption,
@@ -191,8 +192,8 @@ class InstagramPublisher:
         await self._save(journal, PostState.COMMITTING, sent)
         self._quotas.sent(job.account)
         try:
-            target = path(job.account, "media_publish")
-            answer, _ = await self._graph.post(job.account, target, commits=True, creation_id=container.id)
+            target = path(await self._graph.user(job.account), "media_publish")
+            answer, _ = await self._graph.post(job.account, target, commits=True, before=job.may_go, creation_id=container.id)
             number = answer.get("id")
             if not isinstance(number, str):
                 raise Unknown("Instagram published without naming the post", provider=PROVIDER, code="malformed")

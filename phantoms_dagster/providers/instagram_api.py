@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from types import MappingProxyType
@@ -20,7 +20,7 @@ import httpx
 
 from phantoms_dagster.domain.errors import Permanent, ProviderError, Rejected, Throttled, Transient, Unknown
 from phantoms_dagster.domain.models import Platform
-from phantoms_dagster.domain.ports import Tokens
+from phantoms_dagster.domain.ports import Identity, Tokens
 from phantoms_dagster.domain.values import JsonObject
 from phantoms_dagster.providers import http
 
@@ -163,19 +163,42 @@ class Graph:
         self._base = f"{base_url.rstrip('/')}/{version}"
         self._tokens = tokens
         self._app_secret = None if httpx.URL(base_url).host == INSTAGRAM_LOGIN_HOST else app_secret
+        self._users: dict[tuple[str, str], Identity] = {}
 
     async def get(self, account: str, path: str, **params: str) -> JsonObject:
         """A read. `path` comes from `path(...)`."""
         return http.json_object(await self._call("GET", account, path, params=params), provider=PROVIDER)
 
-    async def post(self, account: str, path: str, *, commits: bool = False, **form: str) -> tuple[JsonObject, datetime | None]:
-        """A write: its answer, and when that was by the platform's clock. `commits`: a lost answer is Unknown."""
-        response = await self._call("POST", account, path, commits=commits, data=form)
+    async def post(
+        self,
+        account: str,
+        path: str,
+        *,
+        commits: bool = False,
+        before: Callable[[], Awaitable[None]] | None = None,
+        **form: str,
+    ) -> tuple[JsonObject, datetime | None]:
+        """A write: its answer, and when that was by the platform's clock. `commits`: a lost answer is Unknown.
+
+        `before`: see `http.send`.
+        """
+        response = await self._call("POST", account, path, commits=commits, before=before, data=form)
         return http.json_object(response, provider=PROVIDER, commits=commits), _dated(response)
 
     async def token(self, account: str) -> str:
         """The account's token."""
         return await self._tokens.token(Platform.INSTAGRAM, account)
+
+    async def user(self, account: str) -> str:
+        """The numeric id of the account's Instagram user: what paths need. Raises Permanent when the token has none."""
+        return (await self.identity(account)).subject
+
+    async def identity(self, account: str) -> Identity:
+        """Whose the account's token is. The platform is asked once for each token; our own name of an account is never sent."""
+        known = (account, await self.token(account))
+        if known not in self._users:
+            self._users[known] = await find_user(self, account)
+        return self._users[known]
 
     async def _call(self, method: str, account: str, path: str, *, commits: bool = False, **request: Any) -> httpx.Response:
         token = await self.token(account)
@@ -194,6 +217,47 @@ class Graph:
 def appsecret_proof(app_secret: str, token: str) -> str:
     """The proof that a call comes from the app itself: the token's HMAC by the app's secret."""
     return hmac.new(app_secret.encode(), token.encode(), hashlib.sha256).hexdigest()
+
+
+async def find_user(graph: Graph, account: str) -> Identity:
+    """The Instagram user behind the account's token, in either flavour of the API.
+
+    With Facebook Login the token is a person's, whose Pages have the Instagram accounts, or a Page's; with Instagram Login it is
+    the Instagram account's own. Raises Permanent when there is none, or when several fit and none has the account's name.
+    """
+    nested = "instagram_business_account{id,username}"
+    found = await _listed(graph, account, path("me", "accounts"), fields=f"name,{nested}")
+    for fields in () if found else ("user_id,username", nested):
+        found += await _listed(graph, account, path("me"), fields=fields)
+    users = {user.subject: user for user in found}
+    named = [user for user in users.values() if account.lstrip("@").lower() in (user.subject, user.label.lower())]
+    if len(named) == 1 or len(users) == 1:
+        return named[0] if named else next(iter(users.values()))
+    if users:
+        names = ", ".join(sorted(user.label for user in users.values()))
+        message = f"the token of Instagram account {account} has several Instagram accounts ({names}): name one in channels.yaml"
+        raise Permanent(message, provider=PROVIDER, code="several_accounts")
+    message = (
+        f"the token of Instagram account {account} has no professional Instagram account: connect one to its Page, "
+        "and grant pages_show_list and instagram_basic (or instagram_business_basic)"
+    )
+    raise Permanent(message, provider=PROVIDER, code="no_account")
+
+
+async def _listed(graph: Graph, account: str, place: str, *, fields: str) -> list[Identity]:
+    """The Instagram users that the answer names; none when the API does not know the question for this kind of token."""
+    try:
+        answer = await graph.get(account, place, fields=fields)
+    except Permanent as error:
+        if error.code is not None and error.code.split("/")[0] in ("100", "10", "200", "2500", "803"):
+            return []
+        raise
+    rows = [answer, *http.objects(answer, "data")]
+    users = [row["instagram_business_account"] for row in rows if isinstance(row.get("instagram_business_account"), dict)]
+    found = [Identity(str(user["id"]), str(user.get("username") or user["id"])) for user in users if "id" in user]
+    if isinstance(answer.get("user_id"), str | int):
+        found.append(Identity(str(answer["user_id"]), str(answer.get("username") or answer["user_id"])))
+    return found
 
 
 def _dated(response: httpx.Response) -> datetime | None:

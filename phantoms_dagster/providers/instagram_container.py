@@ -95,7 +95,8 @@ class Quotas:
         if room is not None and room.left > 0 and self._clock.now() - room.asked_at < QUOTA_HOLDS:
             return
         asked_at = self._clock.now()
-        answer = await self._graph.get(account, path(account, "content_publishing_limit"), fields="quota_usage,config")
+        place = path(await self._graph.user(account), "content_publishing_limit")
+        answer = await self._graph.get(account, place, fields="quota_usage,config")
         rows: Any = answer.get("data")
         row = rows[0] if isinstance(rows, list) and rows else {}
         used, total = row.get("quota_usage"), row.get("config", {}).get("quota_total")

@@ -45,10 +45,11 @@ async def listed_like(graph: Graph, account: str, caption: str, since: datetime)
     wanted = normalised(caption)
     matches: list[str] = []
     cursor: dict[str, str] = {}
+    place = path(await graph.user(account), "media")
     for _ in range(PAGES):
         answer = await graph.get(
             account,
-            path(account, "media"),
+            place,
             fields="id,caption,timestamp,media_product_type",
             since=str(int(since.timestamp())),
             limit=str(PAGE),

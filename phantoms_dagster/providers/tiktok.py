@@ -84,9 +84,10 @@ class TikTokPublisher:
     async def _open(self, job: PublishJob, journal: PostJournal) -> None:
         """Ask for a slot. Its answer lost leaves an empty slot, which publishes nothing and dies after an hour."""
         _check_job(job)
-        creator = await self._calls.post(job.account, CREATOR_INFO_PATH)
+        creator = await self._calls.post(job.account, CREATOR_INFO_PATH, before=job.may_go)
         plan = plan_chunks(job.size)
-        data = await self._calls.post(job.account, INIT_PATH, init_body(job, self._privacy, creator, plan))
+        privacy = self._wanted(job)
+        data = await self._calls.post(job.account, INIT_PATH, init_body(job, privacy, creator, plan), before=job.may_go)
         publish_id, upload_url = data.get("publish_id"), data.get("upload_url")
         if not (isinstance(publish_id, str) and publish_id and isinstance(upload_url, str) and upload_url):
             raise Transient("TikTok opened no upload", provider=PROVIDER, code="malformed")
@@ -94,7 +95,7 @@ class TikTokPublisher:
             publish_id=publish_id,
             upload_url=upload_url,
             username=str(creator.get("creator_username") or job.account),
-            privacy=self._privacy,
+            privacy=privacy,
             content=content_of(job),
             size=plan.size,
             chunk_size=plan.chunk_size,
@@ -104,6 +105,10 @@ class TikTokPublisher:
             seconds=job.probe.seconds,
         )
         await journal.save(PostState.OPENED, handle=slot.model_dump(mode="json"), offset=0)
+
+    def _wanted(self, job: PublishJob) -> str:
+        """The privacy level that was approved; TikTok's are in capitals. A job of an older version has none."""
+        return job.privacy if job.privacy.isupper() else self._privacy
 
     async def _carry(self, job: PublishJob, journal: PostJournal, *, fresh: bool) -> PublishedPost | None:
         """Bring the journal's slot to its end; None when it is dead, published nothing and the journal says `intent`."""
@@ -171,6 +176,10 @@ class TikTokPublisher:
             except Unknown:
                 await journal.save(PostState.UNKNOWN)
                 raise
+            except NotYet:
+                if last:  # it never left
+                    await journal.save(PostState.UPLOADING)
+                raise
             if response.status_code == 201:
                 if not last:
                     await journal.save(PostState.COMMITTING)
@@ -192,7 +201,16 @@ class TikTokPublisher:
         }
         async with file_body(job.file, offset, end) as content:
             url = slot.upload_url
-            response = await send(self._client, "PUT", url, provider=PROVIDER, commits=commits, headers=headers, content=content)
+            response = await send(
+                self._client,
+                "PUT",
+                url,
+                provider=PROVIDER,
+                commits=commits,
+                before=job.may_go if commits else None,
+                headers=headers,
+                content=content,
+            )
         if response.status_code >= 500:
             raise server_error(response, provider=PROVIDER, commits=commits)
         if response.status_code == 429:

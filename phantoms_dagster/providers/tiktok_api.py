@@ -6,7 +6,7 @@ reading numbers in `tiktok_metrics`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
@@ -126,12 +126,21 @@ class TikTokCalls:
     tokens: Tokens
 
     async def post(
-        self, account: str, path: str, body: JsonObject | None = None, *, params: Mapping[str, str] | None = None
+        self,
+        account: str,
+        path: str,
+        body: JsonObject | None = None,
+        *,
+        params: Mapping[str, str] | None = None,
+        before: Callable[[], Awaitable[None]] | None = None,
     ) -> JsonObject:
-        """The envelope's `data`; success is error.code "ok" whatever the status. None of these calls publishes anything."""
+        """The envelope's `data`; success is error.code "ok" whatever the status. None of these calls publishes anything.
+
+        `before`: see `http.send`.
+        """
         headers = {**bearer(await self.tokens.token(Platform.TIKTOK, account)), "Content-Type": "application/json; charset=UTF-8"}
         url = self.base_url.rstrip("/") + path
-        response = await send(self.client, "POST", url, provider=PROVIDER, headers=headers, json=body, params=params)
+        response = await send(self.client, "POST", url, provider=PROVIDER, before=before, headers=headers, json=body, params=params)
         envelope = json_object(response, provider=PROVIDER) if response.status_code < 400 else lenient_json(response)
         error, data = envelope.get("error"), envelope.get("data")
         code, said = (str(error.get("code", "")), str(error.get("message", ""))) if isinstance(error, dict) else ("", "")

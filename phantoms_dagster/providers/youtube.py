@@ -149,6 +149,7 @@ class YouTubePublisher:
             self._calls.url("upload/youtube/v3/videos"),
             headers=headers,
             params={"uploadType": "resumable", "part": "snippet,status"},
+            before=job.may_go,
             json={"snippet": snippet, "status": status_part(job, "private")},
         )
         if response.status_code >= 300:
@@ -233,7 +234,9 @@ class YouTubePublisher:
         async with _in_doubt(journal):
             change: JsonObject = {"id": video_id, "status": status_part(job, job.privacy)}
             url = self._calls.url("youtube/v3/videos")
-            response = await self._calls.send(job.account, "PUT", url, commits=True, params={"part": "status"}, json=change)
+            response = await self._calls.send(
+                job.account, "PUT", url, commits=True, before=job.may_go, params={"part": "status"}, json=change
+            )
             answer = accepted(response, self._clock.now(), commits=True)
         if _privacy(answer) != job.privacy:
             raise _locked(video_id, job, _privacy(answer))

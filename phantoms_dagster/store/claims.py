@@ -15,12 +15,13 @@ from pydantic import TypeAdapter
 from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from phantoms_dagster.domain.models import Brief, Channel, StageOutput, Video
+from phantoms_dagster.domain.models import Brief, Channel, PostWords, StageOutput, Video
 from phantoms_dagster.domain.stages import Stage, State
 from phantoms_dagster.domain.work import Claim, Claims, Decision, RunContext, Unclaimed
 
 # Models read their JSON themselves, twice as quickly as from the objects that the driver would make of it.
 OUTPUT: TypeAdapter[StageOutput] = TypeAdapter(StageOutput)
+WORDS: TypeAdapter[tuple[PostWords, ...]] = TypeAdapter(tuple[PostWords, ...])
 OUTPUTS: TypeAdapter[dict[str, StageOutput]] = TypeAdapter(dict[str, StageOutput])
 
 # Rows are locked in one order, so that two runners with overlapping ranges cannot deadlock. A row that we hold already is
@@ -149,11 +150,19 @@ def _claimed(row: RowMapping, stage: Stage, attempt_row: int, context: RunContex
         spent=Decimal(row["spent"]),
         run_id=context.run_id,
         stored_response=row["stored_response"],
-        decision=context.decision or decision_of(row["decision"]),
+        decision=_decision(context.decision, decision_of(row["decision"])),
         owner=owner,
         in_doubt=tuple(row["in_doubt"] or ()),
         waits=row["waits"],
     )
+
+
+def _decision(given: Decision | None, recorded: Decision | None) -> Decision | None:
+    """What the run was told, or the same as it was recorded: that knows the words that were looked at."""
+    if given is None or recorded is None:
+        return given or recorded
+    same = (given.approved, given.reviewer, given.note) == (recorded.approved, recorded.reviewer, recorded.note)
+    return recorded if same else given
 
 
 def decision_of(row: Mapping[str, Any] | None) -> Decision | None:
@@ -167,6 +176,7 @@ def decision_of(row: Mapping[str, Any] | None) -> Decision | None:
         note=row["note"],
         content_sha256=row["content_sha256"],
         decided_at=datetime.fromisoformat(decided_at) if isinstance(decided_at, str) else decided_at,
+        words=WORDS.validate_python(row["words"] or ()),
     )
 
 

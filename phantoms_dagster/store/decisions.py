@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from sqlalchemy import Engine, RowMapping, text
 
 from phantoms_dagster.domain.errors import InvalidInput
-from phantoms_dagster.domain.models import RenderedVideoOutput, ScriptOutput, content_hash
+from phantoms_dagster.domain.models import Channel, Platform, PostWords, RenderedVideoOutput, ScriptOutput, content_hash
+from phantoms_dagster.domain.wording import DEFAULT_PRIVACY, changes, post_words
+from phantoms_dagster.store.claims import WORDS
 from phantoms_dagster.store.planning import nudge
 
 _CONTENT = text(
     """
-    SELECT v.key, v.id, a.state, sc.output AS script, r.output AS rendered
+    SELECT v.key, v.id, a.state, sc.output AS script, r.output AS rendered, v.brief->'platforms' AS platforms, c.config AS channel
     FROM phantoms.videos v
+    JOIN phantoms.channels c ON c.name = v.channel
     JOIN phantoms.stages a ON a.video_id = v.id AND a.stage = 'approval'
     LEFT JOIN phantoms.stages sc ON sc.video_id = v.id AND sc.stage = 'script' AND sc.state = 'done'
     LEFT JOIN phantoms.stages r ON r.video_id = v.id AND r.stage = 'rendered_video' AND r.state = 'done'
@@ -24,9 +28,9 @@ _CONTENT = text(
 
 _RECORD = text(
     """
-    INSERT INTO phantoms.approvals (video_id, approved, reviewer, note, content_sha256, via, decided_at)
-    SELECT d.id, :approved, :reviewer, :note, d.content, :via, clock_timestamp()
-    FROM unnest(CAST(:ids AS bigint[]), CAST(:contents AS text[])) AS d(id, content)
+    INSERT INTO phantoms.approvals (video_id, approved, reviewer, note, content_sha256, words, via, decided_at)
+    SELECT d.id, :approved, :reviewer, :note, d.content, CAST(d.words AS jsonb), :via, clock_timestamp()
+    FROM unnest(CAST(:ids AS bigint[]), CAST(:contents AS text[]), CAST(:words AS text[])) AS d(id, content, words)
     """
 )
 
@@ -61,56 +65,107 @@ class Decided:
     new: bool
 
 
-class Decisions:
-    """What reviewers decide."""
+@dataclass(frozen=True)
+class Review:
+    """What there is to decide on. `words`: what the posts would say now; `content`: the hash of all of it.
 
-    def __init__(self, engine: Engine) -> None:
+    `changed`: what is not as it was when the film was rendered and its words were shown, in words; empty when all is.
+    """
+
+    words: tuple[PostWords, ...]
+    content: str
+    changed: str = ""
+
+
+class Decisions:
+    """What reviewers decide. `privacy`: as the settings want it, by platform."""
+
+    def __init__(self, engine: Engine, privacy: Mapping[Platform, str] = DEFAULT_PRIVACY) -> None:
         self._engine = engine
+        self._privacy = privacy
 
     def undecided(self, *, limit: int = 1000) -> list[str]:
         """Videos that are ready for review, most urgent first."""
         with self._engine.connect() as connection:
             return list(connection.execute(_UNDECIDED, {"limit": limit}).scalars())
 
-    def decide(self, key: str, *, approved: bool, reviewer: str, note: str = "", via: str) -> Decided:
+    def review(self, key: str) -> Review | None:
+        """What would be decided on now; None when there is nothing to review yet."""
+        with self._engine.begin() as connection:
+            row = connection.execute(_CONTENT, {"keys": [key]}).mappings().first()
+            return None if row is None or row["script"] is None or row["rendered"] is None else self._review(row)
+
+    def decide(
+        self, key: str, *, approved: bool, reviewer: str, note: str = "", via: str, content_sha256: str | None = None
+    ) -> Decided:
         """Record a decision on what the video is now. `via`: cli, desk, dagster, demo.
 
-        Raises InvalidInput when there is nothing to review yet, or when it is approved already.
+        `content_sha256`: the hash that was looked at, or its beginning; without it, what was shown when the film was rendered.
+        Raises InvalidInput when there is nothing to review yet, when it is approved already, or when what would be approved is
+        not what was looked at.
         """
-        [decided] = self.decide_all([key], approved=approved, reviewer=reviewer, note=note, via=via)
+        contents = {key: content_sha256} if content_sha256 else {}
+        [decided] = self.decide_all([key], approved=approved, reviewer=reviewer, note=note, via=via, contents=contents)
         if isinstance(decided, InvalidInput):
             raise decided
         return decided
 
     def decide_all(
-        self, keys: Sequence[str], *, approved: bool, reviewer: str, note: str = "", via: str
+        self,
+        keys: Sequence[str],
+        *,
+        approved: bool,
+        reviewer: str,
+        note: str = "",
+        via: str,
+        contents: Mapping[str, str] = MappingProxyType({}),
     ) -> list[Decided | InvalidInput]:
         """`decide` for many videos in one transaction; for each of `keys` (no two alike) what became of it.
 
         What is decided together becomes ready together: one by one, the first of them would be on their way in runs of their own.
+        `contents`: the hashes that were looked at, by key.
         """
         with self._engine.begin() as connection:
             rows = {row["key"]: row for row in connection.execute(_CONTENT, {"keys": list(keys)}).mappings()}
-            found = [_judged(key, rows.get(key), approved=approved) for key in keys]
-            new = [rows[one.key] for one in found if isinstance(one, Decided) and one.new]
+            reviews = {key: self._review(row) for key, row in rows.items() if row["script"] and row["rendered"]}
+            found = [_judged(key, rows.get(key), reviews.get(key), approved=approved, looked_at=contents.get(key)) for key in keys]
+            new = [one.key for one in found if isinstance(one, Decided) and one.new]
             if new:
-                ids = [row["id"] for row in new]
-                values = {"approved": approved, "reviewer": reviewer, "note": note, "via": via}
-                connection.execute(_RECORD, {**values, "ids": ids, "contents": [_content(row) for row in new]})
+                ids = [rows[key]["id"] for key in new]
+                values = {"approved": approved, "reviewer": reviewer, "note": note, "via": via, "ids": ids}
+                words = [WORDS.dump_json(reviews[key].words).decode() for key in new]
+                connection.execute(_RECORD, {**values, "contents": [reviews[key].content for key in new], "words": words})
                 connection.execute(_DUE, {"ids": ids})
                 connection.execute(text(nudge("'approval'")))
         return found
 
+    def _review(self, row: RowMapping) -> Review:
+        script = ScriptOutput.model_validate(row["script"]).script
+        rendered = RenderedVideoOutput.model_validate(row["rendered"])
+        platforms = [Platform(name) for name in row["platforms"]]
+        words = post_words(script, Channel.model_validate(row["channel"]), platforms, self._privacy)
+        changed = changes(rendered.words, words) if rendered.words else ""
+        return Review(words, content_hash(script, rendered.video, words), changed)
 
-def _judged(key: str, row: RowMapping | None, *, approved: bool) -> Decided | InvalidInput:
+
+def _judged(
+    key: str, row: RowMapping | None, review: Review | None, *, approved: bool, looked_at: str | None
+) -> Decided | InvalidInput:
     """What a decision on the video comes to, as it stands."""
-    if row is None or row["script"] is None or row["rendered"] is None or row["state"] == "blocked":
+    if row is None or review is None or row["state"] == "blocked":
         return InvalidInput(f"{key} is not rendered yet: there is nothing to review (see `phantoms show {key}`)")
-    if row["state"] == "done" and not approved:
+    if row["state"] == "done":
+        if approved:
+            return Decided(key, approved=True, new=False)
         return InvalidInput(f"{key} is approved already; regenerate its script or render to take it back")
-    return Decided(key, approved=approved, new=row["state"] != "done")
-
-
-def _content(row: RowMapping) -> str:
-    script = ScriptOutput.model_validate(row["script"]).script
-    return content_hash(script, RenderedVideoOutput.model_validate(row["rendered"]).video)
+    if approved and looked_at is not None and not review.content.startswith(looked_at):
+        return InvalidInput(
+            f"{key} is not what was looked at: its film or the words of its posts have changed since (now {review.content[:12]}); "
+            f"look again with `phantoms show {key}`"
+        )
+    if approved and looked_at is None and review.changed:
+        return InvalidInput(
+            f"{key} would post other words than were shown when it was rendered ({review.changed}); "
+            f"look with `phantoms show {key}`, then `phantoms approve {key} --content {review.content[:12]}`"
+        )
+    return Decided(key, approved=approved, new=True)

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import RowMapping, TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from phantoms_dagster.domain.errors import IllegalTransition, NotYet, StaleClaim
+from phantoms_dagster.domain.errors import IllegalTransition, NotYet, Rejected, StaleClaim
 from phantoms_dagster.domain.models import MediaFile
 from phantoms_dagster.domain.ports import PostRecord
 from phantoms_dagster.domain.stages import POST_TRANSITIONS, PostState
@@ -24,6 +24,7 @@ from phantoms_dagster.store.rows import as_json
 from phantoms_dagster.store.transactions import statements, transaction
 
 ACCOUNT_BUSY_SECONDS = 5.0
+BEGUN_FOR_REAL_SECONDS = 600.0
 
 _OPEN_POST = text(
     """
@@ -32,12 +33,34 @@ _OPEN_POST = text(
     FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(
         video_id bigint, platform text, account text, marker text, video_sha256 text, caption_sha256 text, sandbox boolean)
     ORDER BY video_id, platform
-    ON CONFLICT (video_id, platform, account) DO UPDATE
-    SET video_sha256 = CASE WHEN posts.state IN ('intent', 'failed') THEN excluded.video_sha256 ELSE posts.video_sha256 END,
+    ON CONFLICT (video_id, platform, sandbox) WHERE NOT duplicate DO UPDATE
+    -- What was begun on an account is finished there, however it is called by now.
+    SET account = CASE WHEN posts.state IN ('intent', 'failed') AND posts.handle = '{}' AND posts.remote_id IS NULL
+            THEN excluded.account ELSE posts.account END,
+        video_sha256 = CASE WHEN posts.state IN ('intent', 'failed') THEN excluded.video_sha256 ELSE posts.video_sha256 END,
         caption_sha256 = CASE WHEN posts.state IN ('intent', 'failed') THEN excluded.caption_sha256 ELSE posts.caption_sha256 END,
-        sandbox = CASE WHEN posts.state IN ('intent', 'failed') THEN excluded.sandbox ELSE posts.sandbox END,
         updated_at = clock_timestamp()
-    RETURNING id, video_id, platform, account, state, handle, upload_offset, remote_id, url, attempted_at
+    RETURNING id, video_id, platform, account, state, handle, upload_offset, remote_id, url, attempted_at,
+        sandbox AND EXISTS (
+            SELECT FROM phantoms.posts r WHERE r.video_id = posts.video_id AND r.platform = posts.platform AND NOT r.sandbox
+                AND NOT r.duplicate AND r.state NOT IN ('intent', 'failed')) AS begun_for_real
+    """
+)
+
+# What was begun in the sandbox is begun again for real: nothing of it is at the real platform.
+_LEAVE_SANDBOX = text(
+    """
+    UPDATE phantoms.posts p SET state = 'failed', updated_at = clock_timestamp()
+    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(video_id bigint, platform text, sandbox boolean)
+    WHERE p.video_id = r.video_id AND p.platform = r.platform AND p.sandbox AND NOT r.sandbox
+        AND p.state IN ('opened', 'uploading', 'committing', 'unknown')
+    """
+)
+
+_TAKEN = text(
+    """
+    SELECT v.key FROM phantoms.posts p JOIN phantoms.videos v ON v.id = p.video_id
+    WHERE p.platform = :platform AND p.remote_id = :remote_id AND p.id <> :id AND NOT p.sandbox AND NOT p.duplicate LIMIT 1
     """
 )
 
@@ -60,8 +83,11 @@ _SAVE_POSTS = text(
         attempted_at = CASE WHEN g.state = 'intent' THEN NULL ELSE COALESCE(p.attempted_at, clock_timestamp()) END,
         published_at = CASE WHEN g.state = 'published' THEN COALESCE(p.published_at, clock_timestamp()) ELSE p.published_at END
     FROM ours g
-    WHERE p.id = g.id AND p.video_id = g.video_id
-    RETURNING p.id, p.state, p.handle, p.upload_offset, p.remote_id, p.url, p.attempted_at
+    WHERE p.id = g.id AND p.video_id = g.video_id AND NOT (
+        g.remote_id IS NOT NULL AND NOT p.sandbox AND NOT p.duplicate AND EXISTS (
+            SELECT FROM phantoms.posts o WHERE o.platform = p.platform AND o.remote_id = g.remote_id AND o.id <> p.id
+                AND NOT o.sandbox AND NOT o.duplicate))
+    RETURNING p.id, p.account, p.state, p.handle, p.upload_offset, p.remote_id, p.url, p.attempted_at
     """
 )
 
@@ -139,10 +165,10 @@ class _AccountBusy:
 class PostgresPostJournal:
     """Implements `ports.PostJournal`."""
 
-    def __init__(self, ledgers: PostgresLedgers, claim: Claim, account: str, row: RowMapping) -> None:
+    def __init__(self, ledgers: PostgresLedgers, claim: Claim, row: RowMapping) -> None:
         self._ledgers = ledgers
         self._claim = claim
-        self._account = account
+        self._account: str = row["account"]
         self._id: int = row["id"]
         self._record = _post_record(row)
 
@@ -187,6 +213,10 @@ class PostgresPostJournal:
         else:
             row = await self._ledgers.save_post(step)
         if row is None:
+            platform = str(self._claim.stage.platform)
+            if remote_id is not None and (other := await self._ledgers.owner_of(platform, remote_id, self._id)) is not None:
+                message = f"{platform} names {remote_id} as this post, which is that of {other}: look at the account"
+                raise Rejected(message, provider=platform, code="remote_id_taken")
             raise StaleClaim(f"{self._claim.video.key}: another runner has taken over {self._claim.stage.name}")
         self._record = _post_record(row)
         return self._record
@@ -249,7 +279,25 @@ class PostgresLedgers:
             "caption_sha256": hashlib.sha256(caption.encode()).hexdigest(),
             "sandbox": sandbox,
         }
-        return PostgresPostJournal(self, claim, account, await self._open_post(_Step(values)))
+        row = await self._open_post(_Step(values))
+        if row["begun_for_real"]:
+            platform = claim.stage.platform
+            assert platform is not None
+            message = (
+                f"the post was begun at the real {platform.title} and the sandbox cannot finish it: "
+                f"give {platform.title} its token again (`phantoms doctor` says where it is missing)"
+            )
+            raise NotYet(message, retry_after=BEGUN_FOR_REAL_SECONDS)
+        return PostgresPostJournal(self, claim, row)
+
+    async def owner_of(self, platform: str, remote_id: str, post_id: int) -> str | None:
+        """The video whose real post that is already, other than the post `post_id`."""
+
+        async def work(connection: AsyncConnection) -> str | None:
+            values = {"platform": platform, "remote_id": remote_id, "id": post_id}
+            return (await connection.execute(_TAKEN, values)).scalar()
+
+        return await transaction(self._statements, work)
 
     async def render(self, claim: Claim) -> PostgresRenderJournal:
         """See the port."""
@@ -259,7 +307,14 @@ class PostgresLedgers:
     # --- batches. One row stands twice in one only when two callers hold it, which a claim rules out.
 
     async def _write_new_posts(self, steps: Sequence[_Step]) -> Sequence[RowMapping]:
-        return await self._rows(_OPEN_POST, steps, ("video_id", "platform", "account"))
+        rows = await self._rows(_OPEN_POST, steps, ("video_id", "platform"))
+        if real := [step.row for step in steps if not step.row["sandbox"]]:
+
+            async def work(connection: AsyncConnection) -> None:
+                await connection.execute(_LEAVE_SANDBOX, {"rows": as_json(real)})
+
+            await transaction(self._statements, work)
+        return rows
 
     async def _write_new_renders(self, steps: Sequence[_Step]) -> Sequence[RowMapping]:
         return await self._rows(_OPEN_RENDER, steps, ("video_id", "revision"))
@@ -317,6 +372,7 @@ def _post_record(row: RowMapping) -> PostRecord:
         remote_id=row["remote_id"],
         url=row["url"],
         attempted_at=row["attempted_at"],
+        account=row["account"],
     )
 
 

@@ -163,7 +163,16 @@ posts = Table(
     _time("published_at"),
     _time("created_at", now=True),
     _time("updated_at", now=True),
-    UniqueConstraint("video_id", "platform", "account", name="posts_once"),
+    Column("duplicate", Boolean, nullable=False, server_default=text("false")),
+    Index("posts_bound", "video_id", "platform", "sandbox", unique=True, postgresql_where=text("NOT duplicate")),
+    Index(
+        "posts_remote",
+        "platform",
+        "sandbox",
+        "remote_id",
+        unique=True,
+        postgresql_where=text("remote_id IS NOT NULL AND NOT duplicate AND NOT sandbox"),
+    ),
     Index("posts_published", "published_at"),
     Index("posts_in_flight", "platform", "account", postgresql_where=text("state IN ('opened', 'uploading', 'committing')")),
     Index(
@@ -218,6 +227,7 @@ approvals = Table(
     Column("content_sha256", Text, nullable=False),
     Column("via", Text, nullable=False),
     _time("decided_at", now=True),
+    Column("words", JSONB),
     Index("approvals_of_video", "video_id", "id"),
 )
 
@@ -236,6 +246,12 @@ accounts = Table(
     Column("generation", BigInteger, nullable=False, server_default=text("0")),
     Column("state", Text, nullable=False, server_default=text("'active'")),
     _time("updated_at", now=True),
+    Column("label", Text),
+    Column("token_ref", Text),
+    Column("token_sha256", Text),
+    Column("reason", Text),
+    _time("state_since"),
+    _time("asked_at"),
     UniqueConstraint("platform", "name", name="accounts_once"),
 )
 

@@ -6,9 +6,15 @@ from pydantic import SecretStr
 
 from phantoms_dagster.domain.errors import InvalidInput, Permanent
 from phantoms_dagster.domain.models import Platform
+from phantoms_dagster.domain.wording import DEFAULT_PRIVACY
 from phantoms_dagster.settings import Settings
 
 INTEGRATIONS = ("openai", "shotstack", "youtube", "tiktok", "instagram")
+
+
+def wanted_privacy(settings: Settings) -> dict[Platform, str]:
+    """Who may see finished posts, as each platform calls it."""
+    return {**DEFAULT_PRIVACY, Platform.YOUTUBE: settings.youtube_privacy, Platform.TIKTOK: settings.tiktok_privacy}
 
 
 class Endpoints:

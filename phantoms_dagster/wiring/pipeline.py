@@ -58,7 +58,7 @@ from phantoms_dagster.store.kept_files import files_are_known
 from phantoms_dagster.store.ledgers import PostgresLedgers
 from phantoms_dagster.store.stage_store import PostgresStageStore
 from phantoms_dagster.wiring import logs
-from phantoms_dagster.wiring.endpoints import Endpoints
+from phantoms_dagster.wiring.endpoints import Endpoints, wanted_privacy
 from phantoms_dagster.wiring.limits import guarded_clients
 from phantoms_dagster.wiring.media import guarded_media
 from phantoms_dagster.wiring.media_gate import MediaGate, OnMedia, media_gate
@@ -138,6 +138,7 @@ class _Parts:
     def _use_cases(self, ledgers: PostgresLedgers) -> Mapping[str, UseCase]:
         s, media = self.settings, self.media
         studio = FfmpegStudio()
+        privacy = wanted_privacy(s)
         rendering = _Lazy(
             lambda: RenderVideo(
                 renderer=self._renderer(),
@@ -148,6 +149,7 @@ class _Parts:
                 poll_seconds=s.render_poll_seconds,
                 patience_seconds=s.patience_seconds,
                 lost_seconds=s.lost_render_seconds,
+                privacy=privacy,
             )
         )
         publishing = _Lazy(
@@ -156,14 +158,14 @@ class _Parts:
                 media=media,
                 ledgers=ledgers,
                 clock=self.clock,
-                privacy={Platform.YOUTUBE: s.youtube_privacy},
+                privacy=privacy,
             )
         )
         return {
             "script": _Lazy(lambda: WriteScript(self._writer())),
             "voiceover": OnMedia(self.gate, _Lazy(lambda: SpeakScript(NeuralVoice(media))), writing=True),
             "rendered_video": OnMedia(self.gate, rendering, writing=True),
-            "approval": Approve(self.clock),
+            "approval": Approve(self.clock, privacy),
             "variant": OnMedia(self.gate, MakeVariant(studio=studio, media=media), writing=True),
             "post": OnMedia(self.gate, publishing, writing=False),
         }

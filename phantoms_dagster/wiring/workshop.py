@@ -25,7 +25,7 @@ from phantoms_dagster.store.performance import PerformanceTables
 from phantoms_dagster.store.planning import Planning
 from phantoms_dagster.store.results import Results
 from phantoms_dagster.wiring.clock import SystemClock
-from phantoms_dagster.wiring.endpoints import Endpoints
+from phantoms_dagster.wiring.endpoints import Endpoints, wanted_privacy
 from phantoms_dagster.wiring.media import Shelf
 from phantoms_dagster.wiring.pipeline import Pipeline, open_pipeline
 
@@ -81,7 +81,7 @@ class Workshop:
 
     def decisions(self) -> Decisions:
         """Reviewers' decisions."""
-        return Decisions(self.engine)
+        return Decisions(self.engine, wanted_privacy(self.settings))
 
     def brief_edits(self) -> BriefEdits:
         """The editor of stored briefs."""
@@ -99,9 +99,9 @@ class Workshop:
         """The performance tables."""
         return PerformanceTables(self.engine)
 
-    def record_decision(self, key: str, *, approved: bool, reviewer: str, note: str) -> None:
-        """Record a decision made in the Dagster UI."""
-        self.decisions().decide(key, approved=approved, reviewer=reviewer, note=note, via="dagster")
+    def record_decision(self, key: str, *, approved: bool, reviewer: str, note: str, content_sha256: str | None = None) -> None:
+        """Record a decision made in the Dagster UI. `content_sha256`: what was looked at, see `Decisions.decide`."""
+        self.decisions().decide(key, approved=approved, reviewer=reviewer, note=note, via="dagster", content_sha256=content_sha256)
 
     def take_inbox(self) -> list[InboxReport]:
         """Take what lies in the inbox folder into the catalogue."""

@@ -8,14 +8,16 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from phantoms_dagster.domain.errors import HumanRejection, InvalidInput, NotYet
-from phantoms_dagster.domain.models import ApprovalOutput, content_hash
+from phantoms_dagster.domain.models import ApprovalOutput, Platform, content_hash
 from phantoms_dagster.domain.retry import RetryPolicy
 from phantoms_dagster.domain.stages import State, stage
+from phantoms_dagster.domain.wording import post_words
 from phantoms_dagster.domain.work import Ending, Made, Result, Work
 from phantoms_dagster.production.approving import Approve
 from phantoms_dagster.production.runner import StageRunner
 from phantoms_dagster.store.decisions import Decided, Decisions
 from phantoms_dagster_tests.integration.stage_world import (
+    CHANNEL,
     SCRIPT,
     SENSOR,
     FakeClock,
@@ -94,7 +96,7 @@ async def test_many_are_decided_at_once_and_what_cannot_be_decided_stops_none_of
 async def test_an_approval_is_bound_to_the_hash_of_the_bytes_and_words_that_were_reviewed(world: World) -> None:
     key = (await rendered(world))[0]
     Decisions(world.engine).decide(key, approved=True, reviewer="ann", via="cli")
-    content = content_hash(SCRIPT, media_file("master"))
+    content = content_hash(SCRIPT, media_file("master"), post_words(SCRIPT, CHANNEL, [Platform.YOUTUBE]))
     assert world.rows("SELECT content_sha256 AS c FROM phantoms.approvals")[0]["c"] == content
     output = (await sense(world))[0].output
     assert isinstance(output, ApprovalOutput)

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from phantoms_dagster.domain.errors import IllegalTransition, NotYet, StaleClaim
+from phantoms_dagster.domain.errors import IllegalTransition, NotYet, Rejected, StaleClaim
 from phantoms_dagster.domain.stages import POST_TRANSITIONS, PostState, State
 from phantoms_dagster.domain.work import Claim, Ending
 from phantoms_dagster.store.ledgers import PostgresLedgers, PostgresPostJournal
@@ -160,13 +160,92 @@ async def test_a_post_that_starts_over_forgets_when_it_was_first_sent(world: Wor
     assert (record.attempted_at, record.handle) == (None, {"session": "s1"})
 
 
-async def test_a_post_that_failed_in_the_sandbox_is_not_called_a_sandbox_post_when_it_is_made_for_real(world: World) -> None:
+# --- a post is bound to the account it was opened on ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("state", [s for s in PostState if s is not PostState.INTENT])
+async def test_a_renamed_account_continues_the_post_that_was_opened_under_its_old_name(world: World, state: PostState) -> None:
     key = (await ready_to_post(world))[0]
     _, claim = await world.claimed("youtube/post", key)
+    await (await opened(world, claim, account="main")).save(PostState.OPENED, handle={"session": "s1"})
+    world.write("UPDATE phantoms.posts SET state = :state, remote_id = '42'", state=str(state))
+    again = await opened(world, claim, account="studio")
+    assert (again.record.state, again.record.account, again.record.handle) == (state, "main", {"session": "s1"})
+    assert [tuple(r.values()) for r in world.rows("SELECT account, state FROM phantoms.posts")] == [("main", str(state))]
+
+
+@pytest.mark.parametrize("failed", [False, True])
+async def test_a_post_of_which_nothing_was_sent_moves_to_the_new_account(world: World, failed: bool) -> None:
+    key = (await ready_to_post(world))[0]
+    _, claim = await world.claimed("youtube/post", key)
+    journal = await opened(world, claim, account="main")
+    if failed:
+        await journal.save(PostState.FAILED)
+    assert (await opened(world, claim, account="studio")).record.account == "studio"
+    assert [r["account"] for r in world.rows("SELECT account FROM phantoms.posts")] == ["studio"]
+
+
+async def test_a_remote_post_belongs_to_one_video_only_and_neighbours_in_the_batch_are_saved(world: World) -> None:
+    one, other, third = await ready_to_post(world, 3)
     ledgers = PostgresLedgers(world.async_engine)
-    for sandbox in (True, False):
-        await ledgers.post(claim, account="main", marker="m", video=media_file("v"), caption="", sandbox=sandbox)
-        assert world.rows("SELECT sandbox FROM phantoms.posts")[0]["sandbox"] is sandbox
+    journals = []
+    for n, key in enumerate((one, other, third)):
+        _, claim = await world.claimed("youtube/post", key)
+        journal = await ledgers.post(claim, account=f"a{n}", marker=key, video=media_file("v"), caption="", sandbox=False)
+        await journal.save(PostState.OPENED)
+        await journal.save(PostState.COMMITTING)
+        journals.append(journal)
+    await journals[0].save(PostState.PUBLISHED, remote_id="42")
+    ended = await asyncio.gather(
+        journals[1].save(PostState.PUBLISHED, remote_id="42"),
+        journals[2].save(PostState.PUBLISHED, remote_id="43"),
+        return_exceptions=True,
+    )
+    assert isinstance(ended[0], Rejected)
+    assert f"names 42 as this post, which is that of {one}" in str(ended[0])
+    assert not isinstance(ended[1], BaseException)
+    states = [r["state"] for r in world.rows("SELECT state FROM phantoms.posts ORDER BY id")]
+    assert states == ["published", "committing", "published"]
+
+
+# --- nothing crosses the border between the sandbox and the real platforms ------------------------------------------
+
+
+async def with_sandbox(world: World, claim: Claim, *, sandbox: bool) -> PostgresPostJournal:
+    ledgers = PostgresLedgers(world.async_engine)
+    return await ledgers.post(claim, account="main", marker="m", video=media_file("v"), caption="", sandbox=sandbox)
+
+
+@pytest.mark.parametrize("state", [s for s in PostState if s is not PostState.INTENT])
+async def test_a_post_begun_in_the_sandbox_is_begun_again_for_real(world: World, state: PostState) -> None:
+    key = (await ready_to_post(world))[0]
+    _, claim = await world.claimed("youtube/post", key)
+    await (await with_sandbox(world, claim, sandbox=True)).save(PostState.OPENED, handle={"session": "http://127.0.0.1/s"})
+    world.write("UPDATE phantoms.posts SET state = :state, remote_id = 'sandbox-1'", state=str(state))
+    real = await with_sandbox(world, claim, sandbox=False)
+    assert (real.record.state, real.record.handle, real.record.remote_id) == (PostState.INTENT, {}, None)
+    rows = world.rows("SELECT sandbox, state FROM phantoms.posts ORDER BY id")
+    assert [r["sandbox"] for r in rows] == [True, False]
+    assert rows[0]["state"] in ("failed", "published", "confirmed")  # it is nobody's concern any more
+    await real.save(PostState.OPENED)
+
+
+@pytest.mark.parametrize("state", [PostState.OPENED, PostState.COMMITTING, PostState.UNKNOWN, PostState.PUBLISHED])
+async def test_a_post_begun_for_real_is_not_made_in_the_sandbox(world: World, state: PostState) -> None:
+    key = (await ready_to_post(world))[0]
+    _, claim = await world.claimed("youtube/post", key)
+    await (await with_sandbox(world, claim, sandbox=False)).save(PostState.OPENED, handle={"session": "s1"})
+    world.write("UPDATE phantoms.posts SET state = :state", state=str(state))
+    with pytest.raises(NotYet, match="begun at the real YouTube and the sandbox cannot finish it"):
+        await with_sandbox(world, claim, sandbox=True)
+    assert (await with_sandbox(world, claim, sandbox=False)).record.handle == {"session": "s1"}
+
+
+async def test_a_post_that_failed_for_real_before_anything_was_sent_may_be_tried_in_the_sandbox(world: World) -> None:
+    key = (await ready_to_post(world))[0]
+    _, claim = await world.claimed("youtube/post", key)
+    await (await with_sandbox(world, claim, sandbox=False)).save(PostState.FAILED)
+    assert (await with_sandbox(world, claim, sandbox=True)).record.state is PostState.INTENT
 
 
 async def test_a_render_is_one_row_a_revision_and_starts_empty_after_regeneration(world: World) -> None:

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from phantoms_dagster.defs.assets.stage_asset import spec
 from phantoms_dagster.defs.stage_step import run_stage
+from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.stages import STAGES
 from phantoms_dagster.domain.work import Decision
 from phantoms_dagster.wiring import Workshop
@@ -30,6 +31,11 @@ class ApprovalConfig(dg.Config):
     decision: Choice = Choice.UNDECIDED
     reviewer: str = Field(default="", description="Who decides; needed with a decision.")
     note: str = ""
+    content_sha256: str = Field(
+        default="",
+        description="The content that was looked at, as `rendered_video` and `phantoms show` say; one video only. "
+        "Empty: what was shown when the film was rendered.",
+    )
 
 
 @dg.multi_asset(
@@ -53,8 +59,15 @@ def approval(
     if config.decision is not Choice.UNDECIDED:
         if not config.reviewer.strip():
             raise dg.Failure("a decision needs a `reviewer` in the run config", allow_retries=False)
-        approved = config.decision is Choice.APPROVE
+        approved, looked_at = config.decision is Choice.APPROVE, config.content_sha256.strip() or None
+        if looked_at is not None and len(context.partition_keys) > 1:
+            raise dg.Failure("`content_sha256` is that of one video: decide on one at a time", allow_retries=False)
         decision = Decision(approved, config.reviewer.strip(), config.note, decided_at=datetime.now(UTC))
-        for key in context.partition_keys:
-            workshop.record_decision(key, approved=approved, reviewer=decision.reviewer, note=decision.note)
+        try:
+            for key in context.partition_keys:
+                workshop.record_decision(
+                    key, approved=approved, reviewer=decision.reviewer, note=decision.note, content_sha256=looked_at
+                )
+        except InvalidInput as error:
+            raise dg.Failure(str(error), allow_retries=False) from error
     yield from run_stage(context, workshop, STAGE, decision=decision)

@@ -1,0 +1,199 @@
+"""Publishing: only what a person approved, one post at a time on an account, and within the hours at the moment of sending."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from phantoms_dagster.domain.errors import InvalidInput, NotYet, Permanent
+from phantoms_dagster.domain.models import Channel, Platform, PostingHours, PostOutput, PostWords
+from phantoms_dagster.domain.ports import PostJournal, PublishedPost, PublishJob
+from phantoms_dagster.domain.stages import PostState
+from phantoms_dagster.domain.work import Work
+from phantoms_dagster.store.decisions import Decisions
+from phantoms_dagster_tests.integration.publishing_world import Studio, open_studio
+from phantoms_dagster_tests.integration.stage_world import CHANNEL, World, open_world
+
+FINE = Channel.model_validate({**CHANNEL.model_dump(), "hashtags": ["#fine"]})
+SPONSORED = Channel.model_validate({**CHANNEL.model_dump(), "hashtags": ["#fine", "#SPONSORED"]})
+
+
+@pytest.fixture
+async def world(database_url: str) -> AsyncIterator[World]:
+    async with open_world(database_url) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def studio(world: World, tmp_path: Path) -> AsyncIterator[Studio]:
+    async with open_studio(world, tmp_path) as opened:
+        yield opened
+
+
+# --- what was approved ----------------------------------------------------------------------------------------------
+
+
+async def test_hashtags_that_a_channel_got_after_the_render_are_not_approved_unseen(studio: Studio) -> None:
+    [key] = await studio.rendered(channel=FINE, platforms=tuple(Platform))
+    studio.world.catalogue.put_channels([SPONSORED])  # as any `phantoms add` does
+    decisions = Decisions(studio.world.engine)
+    with pytest.raises(InvalidInput, match=r"other words .*YouTube caption: \+#SPONSORED.*phantoms show.*--content") as refused:
+        decisions.decide(key, approved=True, reviewer="ann", via="cli")
+    seen = decisions.review(key)
+    assert seen is not None
+    assert seen.content[:12] in str(refused.value)
+    assert decisions.decide(key, approved=True, reviewer="ann", via="cli", content_sha256=seen.content[:12]).new
+    assert all("#SPONSORED" in post.caption for post in (await studio.approved(key)).words)
+
+
+async def test_hashtags_that_a_channel_gets_after_the_approval_are_posted_nowhere(studio: Studio) -> None:
+    [key] = await studio.rendered(channel=FINE, platforms=tuple(Platform))
+    Decisions(studio.world.engine).decide(key, approved=True, reviewer="ann", via="cli")
+    studio.world.catalogue.put_channels([SPONSORED])
+    await studio.approved(key)
+    for platform in Platform:
+        assert (await studio.varied(key, platform)).caption == "About the sea.\n\n#sea #fine"
+    await studio.make(key, "youtube/post", studio.publish())
+    assert [post["caption"] for post in studio.posts()] == ["About the sea.\n\n#sea #fine"]
+
+
+async def test_a_hash_that_was_looked_at_and_is_not_that_of_now_is_refused(studio: Studio) -> None:
+    [key] = await studio.rendered(channel=FINE)
+    decisions = Decisions(studio.world.engine)
+    looked_at = decisions.review(key)
+    assert looked_at is not None
+    studio.world.catalogue.put_channels([SPONSORED])
+    with pytest.raises(InvalidInput, match="is not what was looked at"):
+        decisions.decide(key, approved=True, reviewer="ann", via="dagster", content_sha256=looked_at.content)
+
+
+@pytest.mark.parametrize("changed", ["title", "caption", "content_sha256"])
+async def test_words_that_are_not_those_of_the_approval_never_reach_the_platform(studio: Studio, changed: str) -> None:
+    [key] = await studio.ready_to_post()
+    other = "ab" * 32 if changed == "content_sha256" else "Buy now"
+    studio.world.write(
+        "UPDATE phantoms.stages SET output = jsonb_set(output, CAST(:path AS text[]), to_jsonb(CAST(:other AS text)))"
+        " WHERE stage = 'youtube/variant'",
+        path=[changed],
+        other=other,
+    )
+    store, claim = await studio.claim(key)
+    with pytest.raises(Permanent, match="not what was approved") as refused:
+        await studio.publish()(Work(claim, await store.attempt(claim)))
+    assert refused.value.code == "content_changed"
+    assert studio.sandbox.calls == {}
+
+
+@pytest.mark.parametrize("changed", [{"privacy": "unlisted"}, {"made_for_kids": True}])
+async def test_an_approval_that_was_changed_behind_its_back_publishes_nothing(studio: Studio, changed: dict[str, object]) -> None:
+    [key] = await studio.ready_to_post()
+    row = studio.world.row(key, "approval")["output"]
+    words = PostWords.model_validate(row["words"][0]).model_copy(update=changed)
+    studio.world.write(
+        "UPDATE phantoms.stages SET output = jsonb_set(output, '{words,0}', CAST(:words AS jsonb)) WHERE stage = 'approval'",
+        words=words.model_dump_json(),
+    )
+    store, claim = await studio.claim(key)
+    with pytest.raises(Permanent, match="not what was approved"):
+        await studio.publish()(Work(claim, await store.attempt(claim)))
+    assert studio.sandbox.calls == {}
+
+
+async def test_a_privacy_or_audience_changed_after_the_approval_changes_nothing_that_was_approved(
+    studio: Studio,
+) -> None:
+    [key] = await studio.ready_to_post()
+    studio.world.catalogue.put_channels([CHANNEL.model_copy(update={"made_for_kids": True})])
+    publish = studio.publish()
+    publish._privacy = {Platform.YOUTUBE: "private"}
+    await studio.make(key, "youtube/post", publish)
+    assert [(post["privacy"]) for post in studio.posts()] == ["public"]
+
+
+# --- one post at a time ---------------------------------------------------------------------------------------------
+
+
+class Slow:
+    """A publisher that opens its post and then takes its time; it counts how many are open at once."""
+
+    provider = "youtube"
+    platform = Platform.YOUTUBE
+    sandbox = True
+
+    def __init__(self) -> None:
+        self.open = self.most = 0
+
+    async def publish(self, job: PublishJob, journal: PostJournal) -> PublishedPost:
+        self.open += 1
+        self.most = max(self.most, self.open)
+        await journal.save(PostState.OPENED)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        await journal.save(PostState.COMMITTING)
+        await journal.save(PostState.PUBLISHED, remote_id=job.video_key)
+        self.open -= 1
+        return PublishedPost(job.video_key, "https://example.org", datetime.now(UTC))
+
+
+async def test_posts_of_one_run_on_one_account_take_turns_and_none_is_put_off(studio: Studio) -> None:
+    keys = await studio.ready_to_post(count=3)
+    slow = Slow()
+    publish = studio.publish(slow)
+    claims = [await studio.world.claimed("youtube/post", key, owner="poster") for key in keys]
+    made = await asyncio.gather(*[publish(Work(claim, await store.attempt(claim))) for store, claim in claims])
+    assert slow.most == 1
+    assert [m.output.remote_id for m in made if isinstance(m.output, PostOutput)] == keys
+
+
+# --- the hours, at the moment of sending ----------------------------------------------------------------------------
+
+
+def hours_from(now: datetime) -> Channel:
+    """A channel that posts in this very hour alone."""
+    return CHANNEL.model_copy(update={"posting_hours": PostingHours(start=now.hour, end=now.hour + 1)})
+
+
+async def test_posts_whose_turn_comes_after_closing_time_wait_for_the_morning(studio: Studio) -> None:
+    studio.clock.time = studio.clock.time.replace(hour=12, minute=59, second=0)
+    keys = await studio.ready_to_post(count=3, channel=hours_from(studio.clock.time))
+    before = studio.youtube()
+
+    class SlowFirst:
+        """Ahead of the real adapter: while the first post is under way the hour ends."""
+
+        provider, platform, sandbox = before.provider, before.platform, before.sandbox
+
+        async def publish(self, job: PublishJob, journal: PostJournal) -> PublishedPost:
+            post = await before.publish(job, journal)
+            studio.clock.time = studio.clock.time.replace(hour=13, minute=5)
+            return post
+
+    publish = studio.publish(SlowFirst())
+    claims = [await studio.world.claimed("youtube/post", key, owner="poster") for key in keys]
+    tries = [publish(Work(claim, await store.attempt(claim))) for store, claim in claims]
+    ended = await asyncio.gather(*tries, return_exceptions=True)
+    assert [type(e).__name__ for e in ended].count("NotYet") == 2
+    assert len(studio.posts()) == 1
+    assert all(str(e).startswith("goes out at") for e in ended if isinstance(e, NotYet))
+    assert studio.sandbox.calls["youtube.open"] == 1
+
+
+async def test_a_video_that_is_processed_until_after_closing_time_becomes_public_in_the_morning(studio: Studio) -> None:
+    studio.clock.time = studio.clock.time.replace(hour=12, minute=59, second=58)
+    [key] = await studio.ready_to_post(channel=hours_from(studio.clock.time))
+    studio.sandbox.config["youtube.processing_seconds"] = 30
+    store, claim = await studio.claim(key)
+    with pytest.raises(NotYet, match="goes out at") as waits:
+        await studio.publish()(Work(claim, await store.attempt(claim)))
+    assert studio.posts() == []
+    assert waits.value.until is not None
+    assert waits.value.until.hour == 12
+    studio.clock.time = waits.value.until + timedelta(seconds=1)
+    store, claim = await studio.claim(key, owner="morning")
+    await studio.publish()(Work(claim, await store.attempt(claim)))
+    assert len(studio.posts()) == 1
+    assert studio.sandbox.calls["youtube.open"] == 1
