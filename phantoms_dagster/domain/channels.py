@@ -1,8 +1,9 @@
-"""channels.yaml: from its text to channels, with errors that name the place. Reading the file belongs to `wiring`."""
+"""channels.yaml: from its text to channels, with errors that name the line and the right form. Reading the file is `wiring`'s."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+import re
+from collections.abc import Hashable, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -12,6 +13,29 @@ from pydantic import ValidationError
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.models import Channel
 
+# How each key is written, for whoever wrote it otherwise. A channel has these keys and no others.
+FORMS: Mapping[str, str] = {
+    "title": "title: Curious Minute",
+    "brand_voice": "brand_voice: Warm, quick and precise.",
+    "banned_words": "banned_words: [miracle, guaranteed]",
+    "language": "language: en, or another code of BCP 47 such as de or pt-BR",
+    "voice": "voice: default",
+    "target_seconds": "target_seconds: 30, a whole number from 15 to 60",
+    "accounts": "accounts: {youtube: my-channel, tiktok: my-channel}",
+    "hashtags": 'hashtags: ["#fun", "#facts"], each in quotes',
+    "instagram": "instagram: {hashtags: 5, mentions: 3}",
+    "timezone": "timezone: Europe/Berlin",
+    "posting_hours": "posting_hours: {start: 9, end: 21}, local hours from 0 to 24; {start: 20, end: 2} goes over midnight",
+    "budget_usd": "budget_usd: 1.50",
+    "palette": 'palette: {background: ["#0f1b4c", "#6a1b9a"], text: "#ffffff", accent: "#ffd23f"}',
+    "made_for_kids": "made_for_kids: false",
+}
+_COMMENT = "a # begins a comment in YAML"
+# A list or a value that a comment cuts off: `hashtags: [#fun, #facts]`, `accent: #ffd23f`, `- #fun`.
+_CUT_OFF = re.compile(r"""^[^"'#]*[\[:,\-]\s*\#""")
+
+_Path = tuple[str | int, ...]
+
 
 def default_text() -> str:
     """The channels.yaml that a fresh installation gets: one channel on all platforms, with every key explained."""
@@ -19,36 +43,81 @@ def default_text() -> str:
 
 
 def parse(content: str, *, name: str = "channels.yaml") -> dict[str, Channel]:
-    """The channels, by name; the first is the default one. Raises InvalidInput that names file, channel and key."""
+    """The channels, by name; the first is the default one.
+
+    Raises InvalidInput that names the file, the line, the channel and the key, says what is wrong, and shows the right form.
+    """
     try:
-        document = yaml.load(content, Loader=_Loader)  # noqa: S506  a SafeLoader
+        loader = _Loader(content)
+        root = loader.get_single_node()
+        document = loader.construct_document(root) if root is not None else None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        # ValueError: a date that does not exist.
-        raise InvalidInput(f"{name} is not valid YAML: {_where(error)}") from error
+        raise InvalidInput(f"{name}{_not_yaml(content, error)}") from error
     entries = document.get("channels") if isinstance(document, Mapping) else None
     if not isinstance(entries, Mapping) or not entries:
         raise InvalidInput(f"{name} needs a mapping `channels:` with at least one channel")
-    unknown = [key for key in document if key != "channels"]
-    if unknown:
-        raise InvalidInput(f"{name}: unknown key {unknown[0]!r} beside `channels`")
-    return {str(key): _channel(str(key), fields, f"{name}: channel {key!r}") for key, fields in entries.items()}
+    assert isinstance(document, Mapping)
+    for key in document:
+        if key != "channels":
+            raise InvalidInput(f"{name}{_at(root, (key,))}: unknown key {key!r} beside `channels`")
+    return {str(key): _channel(str(key), fields, name, root, content) for key, fields in entries.items()}
 
 
-def _channel(key: str, fields: Any, place: str) -> Channel:
+def _channel(key: str, fields: Any, name: str, root: yaml.Node, content: str) -> Channel:
+    def wrong(path: _Path, reason: str) -> InvalidInput:
+        field = str(path[0]) if path else ""
+        where = f"{name}{_at(root, ('channels', key, *path))}: channel {key!r}"
+        named = f": {'.'.join(str(part) for part in path)}" if path else ""
+        form = f"; write it like `{FORMS[field]}`" if field in FORMS else ""
+        return InvalidInput(f"{where}{named}: {reason}{form}")
+
     if not isinstance(fields, Mapping):
-        raise InvalidInput(f"{place} must be a mapping of settings")
+        raise wrong((), "must be a mapping of settings")
     if "name" in fields:
-        raise InvalidInput(f"{place}: name: the channel's name is its key; remove this line")
+        raise wrong(("name",), "the channel's name is its key; remove this line")
+    for unknown in fields:
+        if unknown not in Channel.model_fields:
+            raise wrong((str(unknown),), f"there is no such key; the keys are {', '.join(FORMS)}")
+    empty = next(_empty(fields, ()), None)
+    if empty is not None:
+        line = _line(root, ("channels", key, *empty))
+        cut = line is not None and "#" in content.splitlines()[line - 1]
+        raise wrong(empty, f"nothing is here, because {_COMMENT}" if cut else "nothing is here; give it a value or remove the line")
+    if "accounts" in fields and not fields["accounts"]:
+        raise wrong(("accounts",), "a channel needs at least one account to post to")
     try:
         return Channel.model_validate({"name": key, **fields})
     except ValidationError as error:
-        raise InvalidInput(f"{place}: {first_problem(error)}") from error
+        path, reason = _first_problem(error)
+        if path[:1] == ("name",):
+            raise wrong((), f"the name {key!r} may have small letters, digits, - and _ only, at most 40") from error
+        raise wrong(path, reason) from error
     except (OSError, UnicodeError) as error:  # `Europe` alone is a folder of time zones, not one
-        raise InvalidInput(f"{place}: timezone: unknown time zone; use a name such as Europe/Berlin") from error
+        raise wrong(("timezone",), "unknown time zone; use a name such as Europe/Berlin") from error
+
+
+def _empty(value: Any, path: _Path) -> Any:
+    """The paths of values that are not there."""
+    if value is None:
+        yield path
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _empty(inner, (*path, str(key)))
+    elif isinstance(value, list):
+        for number, inner in enumerate(value):
+            yield from _empty(inner, (*path, number))
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that stands twice: of two channels or settings of one name, YAML would silently keep the last."""
+    """Every value is the text that was written: `no` is Norwegian and no False, an account may be a number.
+
+    A key that stands twice is refused: of two channels or settings of one name, YAML would silently keep the last.
+    """
+
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {  # noqa: RUF012  the name and kind are PyYAML's
+        first: [(tag, pattern) for tag, pattern in resolvers if tag in ("tag:yaml.org,2002:null", "tag:yaml.org,2002:merge")]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         """See SafeLoader."""
@@ -61,15 +130,51 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep=deep)
 
 
-def _where(error: Exception) -> str:
+def _not_yaml(content: str, error: Exception) -> str:
+    """What is wrong with the file, with the line on which a person finds it."""
     mark = getattr(error, "problem_mark", None)
     problem = str(getattr(error, "problem", None) or error)
-    return f"line {mark.line + 1}: {problem}" if mark else problem
+    lines = content.splitlines()
+    last = min(mark.line, len(lines) - 1) if mark else -1
+    # YAML notices only at the next line, or at the end of the file, that a list was never closed.
+    for number in range(last, -1, -1):
+        if _CUT_OFF.match(lines[number]):
+            key = lines[number].split(":")[0].strip(" -")
+            form = f"; write it like `{FORMS[key]}`" if key in FORMS else '; put it in quotes: "#fun"'
+            return f" line {number + 1}: {_COMMENT}, so the rest of this line is missing{form}"
+    return f" line {last + 1}: not valid YAML: {problem}" if mark and lines else f" is not valid YAML: {problem}"
+
+
+def _at(root: yaml.Node | None, path: Sequence[str | int]) -> str:
+    line = _line(root, path)
+    return f" line {line}" if line is not None else ""
+
+
+def _line(root: yaml.Node | None, path: Sequence[str | int]) -> int | None:
+    """The line, counted from 1, of what that path leads to, or of the nearest thing above it that is there."""
+    node, line = root, None
+    for part in path:
+        if isinstance(node, yaml.MappingNode):
+            pair = next(((key, value) for key, value in node.value if key.value == str(part)), None)
+            if pair is None:
+                break
+            line, node = pair[0].start_mark.line + 1, pair[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            node = node.value[part]
+            line = node.start_mark.line + 1
+        else:
+            break
+    return line
+
+
+def _first_problem(error: ValidationError) -> tuple[_Path, str]:
+    """Where the first problem is, and what it is."""
+    problem = error.errors(include_url=False, include_input=False)[0]
+    return tuple(problem["loc"]), problem["msg"].removeprefix("Value error, ")
 
 
 def first_problem(error: ValidationError) -> str:
     """The first thing that is wrong, in words: `facts.0: should have at most 500 characters`."""
-    problem = error.errors(include_url=False, include_input=False)[0]
-    where = ".".join(str(part) for part in problem["loc"])
-    message = problem["msg"].removeprefix("Value error, ")
-    return f"{where}: {message}" if where else message
+    path, reason = _first_problem(error)
+    where = ".".join(str(part) for part in path)
+    return f"{where}: {reason}" if where else reason

@@ -18,6 +18,7 @@ from zoneinfo import ZoneInfo
 from pydantic import Field, field_validator, model_validator
 
 from phantoms_dagster.domain.hashtags import Hashtag, unique
+from phantoms_dagster.domain.languages import language_tag
 from phantoms_dagster.domain.text import NFC, Written, has_word
 from phantoms_dagster.domain.values import Value
 
@@ -53,16 +54,25 @@ class Palette(Value):
 
 
 class PostingHours(Value):
-    """When a channel posts: local hours, `start <= hour < end`. The default is around the clock."""
+    """When a channel posts: local hours, `start <= hour < end`. With `end` before `start` they go over midnight.
+
+    The default is around the clock.
+    """
 
     start: Annotated[int, Field(ge=0, le=23)] = 0
-    end: Annotated[int, Field(ge=1, le=24)] = 24
+    end: Annotated[int, Field(ge=0, le=24)] = 24
 
     @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.start >= self.end:
-            raise ValueError("posting_hours.start must be before posting_hours.end")
+    def _some(self) -> Self:
+        if self.start == self.end % 24 and self.end != 24:
+            raise ValueError("start and end are the same hour; around the clock is {start: 0, end: 24}")
         return self
+
+    def __contains__(self, hour: int) -> bool:
+        """Whether a channel posts within that local hour."""
+        if self.start < self.end:
+            return self.start <= hour < self.end
+        return hour >= self.start or hour < self.end
 
 
 class InstagramLimits(Value):
@@ -95,6 +105,11 @@ class Channel(Value):
     @classmethod
     def _each_once(cls, value: tuple[Hashtag, ...]) -> tuple[Hashtag, ...]:
         return unique(value)
+
+    @field_validator("language")
+    @classmethod
+    def _known_language(cls, value: str) -> str:
+        return language_tag(value)
 
     @field_validator("timezone")
     @classmethod

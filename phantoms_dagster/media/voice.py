@@ -22,6 +22,7 @@ import regex
 from numpy.typing import NDArray
 
 from phantoms_dagster.domain.errors import Permanent, Transient
+from phantoms_dagster.domain.languages import primary
 from phantoms_dagster.domain.markup import one_line
 from phantoms_dagster.domain.models import Channel, Script, Sentence, VoiceoverOutput
 from phantoms_dagster.domain.ports import MediaStore
@@ -94,22 +95,20 @@ def voices() -> list[str]:
     return [DEFAULT, *(name for name in VOICES if name != DEFAULT)]
 
 
+def voice_problem(channel: Channel) -> str | None:
+    """Why this channel cannot be spoken here, with the way out; None when it can. Asked before anything is paid for it."""
+    if channel.voice != "default" and channel.voice not in voices():
+        return f"there is no voice {channel.voice!r}; the voices are default, {', '.join(voices())}"
+    if primary(channel.language) != "en":
+        return f"the local voices speak English only, and language is {channel.language!r}; write `language: en`"
+    return None
+
+
 def _voice_name(channel: Channel) -> str:
-    known = voices()
-    name = known[0] if channel.voice == "default" else channel.voice
-    if name not in known:
-        raise Permanent(
-            f"channel {channel.name!r} asks for an unknown voice {name!r}; the voices are default, {', '.join(known)}",
-            provider=NeuralVoice.provider,
-            code="unknown voice",
-        )
-    if channel.language.split("-")[0].lower() != "en":
-        raise Permanent(
-            f"channel {channel.name!r} speaks {channel.language!r}, but the local voices speak English only",
-            provider=NeuralVoice.provider,
-            code="unknown language",
-        )
-    return name
+    problem = voice_problem(channel)
+    if problem is not None:
+        raise Permanent(f"channel {channel.name!r}: {problem}", provider=NeuralVoice.provider, code="unknown voice")
+    return voices()[0] if channel.voice == "default" else channel.voice
 
 
 # One thread a process: the model is loaded once, callers queue up in order, and the event loop stays free. The process id is

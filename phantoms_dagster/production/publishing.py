@@ -162,7 +162,7 @@ def next_opening(channel: Channel, earliest: datetime) -> datetime:
     """The first moment at or after `earliest` within the channel's posting hours, in UTC; local days keep DST right."""
     zone, hours = ZoneInfo(channel.timezone), channel.posting_hours
     local = earliest.astimezone(zone)
-    if hours.start <= local.hour < hours.end:
+    if local.hour in hours:
         return earliest
     day = local if local.hour < hours.start else local + timedelta(days=1)
     return day.replace(hour=hours.start, minute=0, second=0, microsecond=0).astimezone(UTC)

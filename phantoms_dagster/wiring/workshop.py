@@ -15,6 +15,7 @@ from phantoms_dagster import settings as settings_module
 from phantoms_dagster.domain import channels as channels_file
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.models import Channel
+from phantoms_dagster.media.voice import voice_problem
 from phantoms_dagster.production.inbox import InboxReport, take_inbox
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.store.brief_edits import BriefEdits
@@ -65,7 +66,10 @@ class Workshop:
         return Shelf(self.settings)
 
     def channels(self) -> dict[str, Channel]:
-        """The channels of channels.yaml (the default ones when there is no file). Raises InvalidInput."""
+        """The channels of channels.yaml (the default ones when there is no file). Raises InvalidInput.
+
+        Everything about them is checked here, before a brief is taken and a script is paid for.
+        """
         path = self.settings.path("channels")
         if not path.exists():
             return channels_file.parse(channels_file.default_text(), name="the default channels.yaml")
@@ -73,7 +77,12 @@ class Workshop:
             content = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise InvalidInput(f"{path} cannot be read: {error}") from error
-        return channels_file.parse(content, name=str(path))
+        channels = channels_file.parse(content, name=str(path))
+        for channel in channels.values():
+            problem = voice_problem(channel)
+            if problem is not None:
+                raise InvalidInput(f"{path}: channel {channel.name!r}: {problem}")
+        return channels
 
     def catalogue(self) -> Catalogue:
         """The catalogue of videos."""

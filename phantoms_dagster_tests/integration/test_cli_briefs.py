@@ -184,4 +184,27 @@ def test_a_broken_channels_file_is_named(world: str, tmp_path: Path) -> None:
     (tmp_path / "home" / "channels.yaml").write_text("channels:\n  sea: {title: Sea}\n")
     result = phantoms("add", "A")
     assert result.exit_code == 2
-    assert "channels.yaml: channel 'sea': brand_voice: Field required" in result.stderr
+    assert "channels.yaml line 2: channel 'sea': brand_voice: Field required" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("setting", "reason"),
+    [
+        ("language: de", "the local voices speak English only"),
+        ("language: English", "no language code of BCP 47"),
+        ("voice: nobody", "there is no voice 'nobody'; the voices are default, "),
+        ("hashtags: [#fun, #facts]", 'write it like `hashtags: ["#fun", "#facts"]'),
+    ],
+)
+def test_a_channel_that_cannot_be_spoken_or_written_is_refused_before_anything_is_taken(
+    world: str, tmp_path: Path, setting: str, reason: str
+) -> None:
+    (tmp_path / "home" / "inbox").mkdir(parents=True)
+    channel = "channels:\n  sea:\n    title: Sea\n    brand_voice: Calm.\n    accounts: {youtube: sea}\n"
+    (tmp_path / "home" / "channels.yaml").write_text(f"{channel}    {setting}\n")
+    (tmp_path / "b.csv").write_text("title\nA\n")
+    for arguments in (["add", "A"], ["import", str(tmp_path / "b.csv")]):
+        result = phantoms(*arguments)
+        assert result.exit_code == 2
+        assert reason in result.stderr
+    assert titles(world) == []

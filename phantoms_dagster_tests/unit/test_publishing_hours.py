@@ -14,7 +14,7 @@ from phantoms_dagster.production.publishing import next_opening
 
 zones = st.sampled_from(["UTC", "Europe/Berlin", "America/New_York", "Asia/Kolkata", "Pacific/Auckland", "Australia/Lord_Howe"])
 moments = st.datetimes(datetime(2026, 1, 1), datetime(2027, 12, 31), timezones=st.just(UTC))  # noqa: DTZ001  hypothesis adds the zone
-hours = st.tuples(st.integers(0, 23), st.integers(1, 24)).filter(lambda pair: pair[0] < pair[1])
+hours = st.tuples(st.integers(0, 23), st.integers(0, 24)).filter(lambda pair: pair[0] != pair[1] % 24 or pair[1] == 24)
 
 
 def channel(start: int = 0, end: int = 24, zone: str = "UTC") -> Channel:
@@ -47,6 +47,20 @@ def test_a_post_goes_out_at_once_within_the_hours_and_else_when_they_begin(earli
     assert next_opening(channel(9, 18), utc(earliest)) == utc(opening)
 
 
+@pytest.mark.parametrize(
+    ("earliest", "opening"),
+    [
+        ("2026-11-22T19:59", "2026-11-22T20:00"),
+        ("2026-11-22T20:00", "2026-11-22T20:00"),
+        ("2026-11-22T23:59", "2026-11-22T23:59"),
+        ("2026-11-23T01:59", "2026-11-23T01:59"),
+        ("2026-11-23T02:00", "2026-11-23T20:00"),
+    ],
+)
+def test_the_hours_may_go_over_midnight(earliest: str, opening: str) -> None:
+    assert next_opening(channel(20, 2), utc(earliest)) == utc(opening)
+
+
 def test_the_hours_are_those_of_the_channels_own_day() -> None:
     new_york = channel(9, 18, "America/New_York")
     assert next_opening(new_york, utc("2026-11-22T12:00")) == utc("2026-11-22T14:00")
@@ -73,4 +87,4 @@ def test_an_opening_is_never_early_never_more_than_a_day_away_and_always_within_
     assert timedelta(0) <= opening - moment <= timedelta(hours=25)
     local = opening.astimezone(ZoneInfo(zone))
     # An hour that the change to summer time skips begins when the clocks have been put forward.
-    assert start <= local.hour < end or local.hour == start + 1
+    assert local.hour in PostingHours(start=start, end=end) or local.hour == start + 1
