@@ -63,7 +63,7 @@ def parse(content: str, *, name: str = "channels.yaml") -> dict[str, Channel]:
     return {str(key): _channel(str(key), fields, name, root, content) for key, fields in entries.items()}
 
 
-def _channel(key: str, fields: Any, name: str, root: yaml.Node, content: str) -> Channel:
+def _channel(key: str, fields: Any, name: str, root: yaml.Node | None, content: str) -> Channel:
     def wrong(path: _Path, reason: str) -> InvalidInput:
         field = str(path[0]) if path else ""
         where = f"{name}{_at(root, ('channels', key, *path))}: channel {key!r}"
