@@ -25,6 +25,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from phantoms_dagster.cli.console import FAILED, database_problem, out, plain, plain_errors, print_json
 from phantoms_dagster.cli.up import current
 from phantoms_dagster.domain.errors import PhantomsError
+from phantoms_dagster.resilience.redis_refusals import refuse_cluster
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.store.migrate import pending
 from phantoms_dagster.wiring import INTEGRATIONS, Workshop
@@ -189,6 +190,7 @@ def _redis(settings: Settings) -> str:
             "the URL cannot be read, or its host is not known (write @ : / and % in a password as %40 ...)"
         ) from None
     with client:
+        refuse_cluster(client)
         info = client.info("server")
     return f"version {info.get('valkey_version') or info.get('redis_version')}"
 

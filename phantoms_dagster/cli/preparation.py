@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 
 from phantoms_dagster.domain import channels as channels_file
 from phantoms_dagster.domain.errors import MediaAway, PhantomsError
+from phantoms_dagster.resilience.redis_refusals import refuse_cluster_at
 from phantoms_dagster.store.engine import engine
 from phantoms_dagster.store.kept_files import files_were_stored
 from phantoms_dagster.store.migrate import upgrade
@@ -30,6 +31,8 @@ def make_ready(workshop: Workshop, environment: Mapping[str, str], *, say: Calla
     """
     # One that cannot be read is refused here, where nothing of it is repeated.
     engine(workshop.settings.dagster_url() or workshop.database_url).dispose()
+    if workshop.settings.redis_url and (trouble := refuse_cluster_at(workshop.settings.redis_url.get_secret_value())):
+        say(f"redis: {trouble}; nothing is carried out before it does")
     say("database: applying migrations")
     upgrade(workshop.database_url)
     try:

@@ -28,6 +28,7 @@ from rq.worker_registration import clean_worker_registry, get_keys
 
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.stages import CHAINS, STAGES
+from phantoms_dagster.resilience.redis_refusals import PatientRedis
 from phantoms_dagster.settings import Settings
 
 # The run tags that name its stage or its chain of stages, and the one that names the job that carries it now.
@@ -130,7 +131,7 @@ def redis_url(settings: Settings) -> str:
 def connect(url: str) -> Redis:
     """A client for short questions: it gives up after a few seconds."""
     retry = Retry(ExponentialBackoff(cap=1.0, base=0.1), 3)
-    return Redis.from_url(url, socket_timeout=5, socket_connect_timeout=2, health_check_interval=30, retry=retry)
+    return PatientRedis.from_url(url, socket_timeout=5, socket_connect_timeout=2, health_check_interval=30, retry=retry)
 
 
 class RunQueues:

@@ -28,9 +28,11 @@ from rq.serializers import JSONSerializer
 from rq.utils import now
 from rq.worker_registration import register
 
+from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.execution.processes import die_with, orphaned
 from phantoms_dagster.execution.queues import JOB_TAG, Mode, RunQueues, worker_name
 from phantoms_dagster.execution.storage import PooledPostgresStorage, ReadyStorage
+from phantoms_dagster.resilience.redis_refusals import PatientRedis, refuse_cluster
 
 if TYPE_CHECKING:
     from redis.client import Pipeline
@@ -219,9 +221,14 @@ def work(queue: str, slot: int, *, url: str, lease_seconds: int, grace_seconds: 
     """Be a worker until told to stop; the exit code, 0 when it was told to."""
     options: dict[str, Any] = {"lease_seconds": lease_seconds, "grace_seconds": grace_seconds}
     try:
-        worker = RunWorker(queue, slot, connection=Redis.from_url(url, socket_connect_timeout=5), **options)
+        redis = PatientRedis.from_url(url, socket_connect_timeout=5)
+        refuse_cluster(redis)
+        worker = RunWorker(queue, slot, connection=redis, **options)
         worker.work(logging_level=logging.getLevelName(logging.WARNING))
     except RedisError as error:
         log.warning("worker %s-%d: Redis does not answer: %s", queue, slot, error)
         return 1
+    except InvalidInput as error:
+        log.error("worker %s-%d: %s", queue, slot, error)
+        return 2
     return 0 if worker._stop_requested else 1

@@ -32,6 +32,7 @@ from phantoms_dagster.domain.stages import CHAINS
 from phantoms_dagster.execution.processes import die_with
 from phantoms_dagster.execution.queues import redis_url, slots_of
 from phantoms_dagster.resilience import wire
+from phantoms_dagster.resilience.redis_refusals import refuse_cluster_at
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.wiring import logs
 
@@ -290,7 +291,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logs.configure(settings)
     try:
         slots = slots_of(settings, given.queues)
-        redis_url(settings)
+        if trouble := refuse_cluster_at(redis_url(settings)):
+            log.warning("%s; workers wait for it", trouble)
     except PhantomsError as error:
         log.error("%s", error)
         return 2

@@ -1,7 +1,8 @@
 """Admission to pools: slots, rates and daily quotas of every pool of a call, decided together in one round trip.
 
 Who may call now is decided by the script alone, on Redis' clock; this module only asks, keeps leases alive and gives them
-back. Sleeping until it is one's turn belongs to the caller.
+back. Sleeping until it is one's turn belongs to the caller, except for the last few milliseconds before the instant that was
+dealt to it: who would miss that gets another one, because late calls and punctual ones together would be too many.
 
 What may be sent twice: every script here. An acquire carries its own id, so that a repeated one finds the slot it already
 holds and pays once; renewals and releases say how it shall be; a penalty within a pause only prolongs it. A grant whose
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 import uuid
 from collections.abc import Sequence
@@ -32,6 +34,10 @@ KEEPER_SECONDS = lua.RECOVERY_SECONDS / 4
 # A refusal without Retry-After.
 PAUSE_SECONDS = 1.0
 _MIDNIGHTS_KEPT_SECONDS = 3_600.0
+# A process that is late for so many instants, one after another, would never get to call.
+_MOST_INSTANTS = 20
+# How far two good clocks may drift apart.
+_DRIFT = 100e-6
 
 
 @dataclass(eq=False)
@@ -39,7 +45,7 @@ class Lease:
     """One slot in each of `pools`. `token` only ever grows, per pool: a later holder's is greater.
 
     `lost` turns true when the lease ran out before it could be renewed: somebody else may hold the slot. `known_to` is the
-    life of Redis' memory that has it, and the losses of contact until then.
+    life of Redis' memory that has it, and the losses of contact until then. `at`: the instant to send at, by Redis' clock.
     """
 
     id: str
@@ -50,6 +56,7 @@ class Lease:
     keep_until: float
     known_to: tuple[str, int] = ("", 0)
     lost: bool = False
+    at: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +101,8 @@ class Request:
     probes: frozenset[str] = frozenset()
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     ticket: int = 0
+    missed: int = 0
+    token: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +136,8 @@ class Admission:
         self._used: dict[str, tuple[int, int]] = {}
         self._fixed: dict[str, list[Argument]] = {}
         self._midnights: dict[str, tuple[float, list[int]]] = {}
+        self._jitter: dict[str, float] = {}
+        self._behind, self._compared_at = math.inf, 0.0
 
     async def acquire(self, request: Request, *, patience: float, hold_seconds: float = 600.0) -> Granted | Wait:
         """Ask for one slot in every pool of the request, and for its share of their rates and quotas: all or nothing.
@@ -134,6 +145,19 @@ class Admission:
         `patience`: seconds the caller would wait here; a longer wait keeps no place in line. A lease is renewed for at most
         `hold_seconds`, then it runs out. Raises NotYet while Redis is away.
         """
+        for tries in range(_MOST_INSTANTS):
+            answer = await self._acquire(request, patience, hold_seconds)
+            if isinstance(answer, Wait):
+                return answer
+            request.token = answer.lease.token = request.token or answer.lease.token  # another instant is no later place in line
+            if await self._punctual(answer.lease) or tries == _MOST_INSTANTS - 1:
+                break
+            self._held.pop(answer.lease.id, None)  # it is still ours, and asked for with the same id
+            request.missed = answer.lease.at
+        request.missed = request.token = 0
+        return answer
+
+    async def _acquire(self, request: Request, patience: float, hold_seconds: float) -> Granted | Wait:
         try:
             answer = await self._ask(request, patience)
         except asyncio.CancelledError:
@@ -147,6 +171,33 @@ class Admission:
             pool = request.pools[int(answer[4]) - 1] if int(answer[4]) else "Redis"
             return Wait(int(answer[1]) / 1e6, pool, answer[5])
         return Granted(self._granted(request, answer, hold_seconds))
+
+    async def _punctual(self, lease: Lease) -> bool:
+        """Sleep until the lease's instant; whether it is not over yet, but for what the pools allow as jitter."""
+        allowed = min((self._allowed_jitter(pool) for pool in lease.pools), default=math.inf)
+        if allowed == math.inf:
+            return True
+        instant = lease.at / 1e6 + self._behind
+        try:
+            await asyncio.sleep(max(0.0, instant - time.monotonic()))
+        except asyncio.CancelledError:
+            self.release_soon(lease)
+            raise
+        return time.monotonic() - instant <= allowed
+
+    def _allowed_jitter(self, pool: str) -> float:
+        """Seconds by which a call may miss its instant: two thirds of the slack of its shortest window; the rest is for the way to
+        the provider. A window that is not short has slack for everything."""
+        if pool not in self._jitter:
+            short = [seconds for _, seconds, _ in self._pools.limits(pool).rates if seconds <= lua.SHORT_SECONDS]
+            self._jitter[pool] = min(short) * lua.SHORT_SLACK_SHARE * 2 / 3 if short else math.inf
+        return self._jitter[pool]
+
+    def _compare_clocks(self, redis_now: int) -> None:
+        """Redis' clock against ours. The quickest answer says best how far they are apart."""
+        now = time.monotonic()
+        drifted = self._behind + (now - self._compared_at) * _DRIFT
+        self._behind, self._compared_at = min(drifted, now - redis_now / 1e6), now
 
     async def release(self, lease: Lease) -> None:
         """Give the slots back. When Redis is away they come back with the end of the lease."""
@@ -197,7 +248,7 @@ class Admission:
         losses, lost = self._broken()
         keys = [self._contact, *map(self._breaker, request.breakers), *map(self._base, request.pools)]
         head: list[Argument] = [request.id, request.ticket, self._microseconds(patience), self._epoch]
-        head += [lost, request.cost, len(request.breakers)]
+        head += [lost, request.cost, request.missed, len(request.breakers)]
         head += ["1" if name in request.probes else "0" for name in request.breakers]
         now = time.time()
         for _ in range(2):
@@ -205,6 +256,8 @@ class Admission:
             limits = [number for pool in request.pools for number in self._limits(pool, now, left.get(pool, 0))]
             answer: list[Any] = await self._scripts.run(lua.ACQUIRE, keys, [*head, *limits])
             self._losses = losses
+            if answer[0] in (0, 1):
+                self._compare_clocks(int(answer[2 if answer[0] else 6]))
             if answer[0] != 2:
                 return answer
             # Our clock is days away from Redis': its is the one that counts.
@@ -218,7 +271,8 @@ class Admission:
             self._used[pool] = (int(answer[4 + 2 * n]), int(answer[5 + 2 * n]))
         now = time.monotonic()
         known_to = (self._epoch, self._losses)
-        lease = Lease(request.id, request.pools, int(answer[1]), int(answer[2]), now, now + hold_seconds, known_to)
+        at = int(answer[-1])
+        lease = Lease(request.id, request.pools, int(answer[1]), int(answer[2]), now, now + hold_seconds, known_to, at=at)
         if not lease.pools:
             return lease
         self._held[lease.id] = lease
@@ -255,6 +309,8 @@ class Admission:
                 await self._keep_once()
             except NotYet as error:
                 log.debug("leases cannot be renewed: %s", error)
+            except Exception:  # without its keeper every lease would run out
+                log.exception("leases could not be renewed this time")
 
     async def _keep_once(self) -> None:
         if self._held:

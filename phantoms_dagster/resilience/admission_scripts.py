@@ -14,7 +14,11 @@ RECOVERY_SECONDS = 2.0
 # A client that keeps losing contact may not keep everybody waiting.
 _RECOVERY_EVERY_SECONDS = 10.0
 # Arrivals at the provider are less regular than grants: windows are kept this much longer (a share, and at most so long).
-_SLACK_SHARE, _SLACK_SECONDS = 0.03, 0.1
+_SLACK_SHARE, _SLACK_SECONDS = 0.03, 1.0
+# In a window this short a burst and a little jitter would put more calls into one window than it allows. Its calls are spaced
+# instead, never closer than this share of an even spacing (closer than even: to make up for instants that nobody took), with a
+# larger share for jitter. An instant is dealt this long ahead, so that the way of the answer costs no punctuality.
+SHORT_SECONDS, SHORT_SLACK_SHARE, CLOSEST_SHARE, AHEAD_SECONDS = 5.0, 0.06, 0.6, 0.08
 # Seeding the window of a rate after a loss is worth it for short windows only; a day's worth would stop an account for hours.
 _SEEDED_SECONDS = 600
 # A refused call halves nothing: it takes a quarter off, at most down to a quarter, and the whole comes back in ten minutes.
@@ -23,6 +27,8 @@ CUT, FLOOR, RESTORE_SECONDS = 0.75, 0.25, 600.0
 _CONSTANTS = f"""
 local RECOVERY, RECOVERY_EVERY = {RECOVERY_SECONDS * 1e6:.0f}, {_RECOVERY_EVERY_SECONDS * 1e6:.0f}
 local SLACK_SHARE, SLACK, SEEDED = {_SLACK_SHARE}, {_SLACK_SECONDS * 1e6:.0f}, {_SEEDED_SECONDS * 1e6:.0f}
+local SHORT, SHORT_SHARE, CLOSEST = {SHORT_SECONDS * 1e6:.0f}, {SHORT_SLACK_SHARE}, {CLOSEST_SHARE}
+local AHEAD = {AHEAD_SECONDS * 1e6:.0f}
 local CUT, FLOOR, RESTORE = {CUT}, {FLOOR}, {RESTORE_SECONDS * 1e6:.0f}
 """
 
@@ -48,10 +54,11 @@ end
 """
 
 # KEYS: contact, breakers..., pool bases...
-# ARGV: id, ticket ('0': none yet), patience, known epoch, lost, cost, number of breakers, per breaker '1' if this call is its
-#       probe, then per pool: slots (-1: any), lease, number of rates, (calls, window, burst) each, quota (-1: none) and, with
-#       a quota, the day and the use of it that the caller knows of, the number of midnights and those.
-# -> {1, token, now, epoch, then per pool day and used}   granted
+# ARGV: id, ticket ('0': none yet), patience, known epoch, lost, cost, instant that was missed ('0': none; it is dealt anew),
+#       number of breakers, per breaker '1' if this call is its probe, then per pool: slots (-1: any), lease, number of rates,
+#       (calls, window, burst) each, quota (-1: none) and, with a quota, the day and the use of it that the caller knows of, the
+#       number of midnights and those.
+# -> {1, token, now, epoch, then per pool day and used, and last the instant to send at}   granted
 #    {0, wait, ticket, epoch, pool (from 1), kind, now}   wait; pool 0: the whole of Redis recovers
 #    {2, now}                                             the midnights do not surround Redis' time
 #    {3, wait, breaker (from 1)}                          that breaker is open
@@ -64,7 +71,7 @@ local function text() a = a + 1 return ARGV[a] end
 local function number() a = a + 1 return tonumber(ARGV[a]) end
 local id, ticket, patience = text(), number(), number()
 local epoch, lost_at = contact(KEYS[1], text(), text())
-local cost, breakers = number(), number()
+local cost, missed, breakers = number(), text(), number()
 for i = 1, breakers do
   local probe = text()
   local b = redis.call('HMGET', KEYS[1 + i], 'state', 'until')
@@ -91,9 +98,14 @@ for p = 1, count do
     redis.call('ZREM', base .. '#q', dead)
     redis.call('ZREM', base .. '#w', dead)
   end
-  if redis.call('ZSCORE', base .. '#h', id) then mine = mine + 1 end
+  if redis.call('ZSCORE', base .. '#h', id) then mine, pool.mine = mine + 1, true end
+  if missed ~= '0' then
+    for i = 1, #pool.rates do redis.call('LREM', base .. '#r' .. i, 1, missed) end
+  end
   pools[p] = pool
 end
+-- When this call may be sent: later than now by no more than AHEAD.
+local at = now
 
 -- Each pool's own wait, `ahead` being its older waiters: capacity that they are about to take is not there.
 local function judge(pool)
@@ -106,7 +118,7 @@ local function judge(pool)
   longer(tonumber(s[2] or 0) - now, 'paused')
   local factor = s[3] and math.min(1, tonumber(s[3]) + (now - tonumber(s[4])) / RESTORE) or 1
   local ahead = redis.call('ZCOUNT', base .. '#q', '-inf', '(' .. string.format('%.0f', ticket))
-  if pool.slots >= 0 then
+  if pool.slots >= 0 and not pool.mine then
     local slots = math.max(1, math.floor(pool.slots * factor))
     local place = redis.call('ZCARD', base .. '#h') + ahead - slots + 1
     if place > 0 then
@@ -119,17 +131,22 @@ local function judge(pool)
     local calls = math.max(1, math.floor(rate.calls * factor))
     local log = base .. '#r' .. i
     local seed = now - lost_at < rate.window and rate.window <= SEEDED and redis.call('EXISTS', log) == 0
-    rate.step = rate.window / rate.calls / factor
+    local short = rate.window <= SHORT
+    local span = rate.window + math.min(SLACK, rate.window * (short and SHORT_SHARE or SLACK_SHARE))
+    rate.step = (short and span or rate.window) / rate.calls / factor
     local burst = math.min(rate.burst, calls) * rate.step
     rate.tat = math.max(tonumber(s[7 + i] or 0), seed and now + burst or now)
-    longer(rate.tat + rate.step * (ahead + 1) - burst - now, 'rate')
     if seed then
       for n = calls - 1, 0, -1 do redis.call('LPUSH', log, string.format('%.0f', now - n * rate.step)) end
       redis.call('PEXPIRE', log, math.ceil(rate.window / 500))
     end
+    local due = rate.tat + rate.step * (ahead + 1) - burst
+    local last = short and redis.call('LINDEX', log, 0)
+    if last then due = math.max(due, tonumber(last) + rate.step * CLOSEST * (ahead + 1)) end
     local oldest = redis.call('LINDEX', log, calls - 1 - ahead % calls)
-    local span = rate.window + math.min(SLACK, rate.window * SLACK_SHARE)
-    if oldest then longer(tonumber(oldest) + span * (1 + math.floor(ahead / calls)) - now, 'rate') end
+    if oldest then due = math.max(due, tonumber(oldest) + span * (1 + math.floor(ahead / calls))) end
+    longer(due - now - (short and AHEAD or 0), 'rate')
+    at = math.max(at, math.ceil(due))
   end
   pool.used = s[6] and tonumber(s[6]) == pool.day and tonumber(s[7]) or 0
   if pool.quota >= 0 then
@@ -140,8 +157,9 @@ local function judge(pool)
 end
 
 local wait, kind, where, waits = 0, '', 0, {}
-local again = mine == count
-if now < lost_at + RECOVERY and not again then wait, kind = lost_at + RECOVERY - now, 'recovery' end
+local held = mine == count
+local again = held and missed == '0'
+if now < lost_at + RECOVERY and not held then wait, kind = lost_at + RECOVERY - now, 'recovery' end
 local recovering = wait > 0
 for p, pool in ipairs(pools) do
   local w, k = judge(pool)
@@ -178,13 +196,13 @@ for _, pool in ipairs(pools) do
   if not again then
     for i, rate in ipairs(pool.rates) do
       set[#set + 1] = 'tat' .. i
-      set[#set + 1] = string.format('%.0f', rate.tat + rate.step)
+      set[#set + 1] = string.format('%.0f', math.max(rate.tat, at) + rate.step)
       local log = base .. '#r' .. i
-      redis.call('LPUSH', log, string.format('%.0f', now))
+      redis.call('LPUSH', log, string.format('%.0f', math.max(at, tonumber(redis.call('LINDEX', log, 0) or 0))))
       redis.call('LTRIM', log, 0, rate.calls - 1)
       redis.call('PEXPIRE', log, math.ceil(rate.window / 500))
     end
-    if pool.quota >= 0 then
+    if pool.quota >= 0 and not held then
       pool.used = pool.used + cost
       set[#set + 1] = 'day'
       set[#set + 1] = pool.day
@@ -198,6 +216,7 @@ for _, pool in ipairs(pools) do
   answer[#answer + 1] = pool.day
   answer[#answer + 1] = pool.used
 end
+answer[#answer + 1] = again and now or at
 return answer
 """
 )

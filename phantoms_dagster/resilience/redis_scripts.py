@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 from collections.abc import Sequence
 from contextvars import Context
 from dataclasses import dataclass, field
@@ -16,15 +17,18 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, OutOfMemoryError, ReadOnlyError
-from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from phantoms_dagster.domain.errors import NotYet
+from phantoms_dagster.resilience.redis_refusals import refuses
+
+log = logging.getLogger(__name__)
 
 ASK_AGAIN_SECONDS = 2.0
 _MOST_IN_A_BATCH = 256
-# Redis is there but cannot decide now (restarting, failing over, full): as good as away, and over by itself.
-_LOST = (RedisConnectionError, RedisTimeoutError, ReadOnlyError, OutOfMemoryError, OSError)
+# Whatever it says instead of an answer (restarting, failing over, full, a replica missing, busy with another script), Redis cannot
+# decide now: as good as away. A script that it forgot is the one error that is not the caller's business.
+_LOST = (RedisError, OSError)
 
 Argument = str | int | float
 
@@ -81,6 +85,7 @@ class Scripts:
         self._client = client
         self._waiting: list[_Call] = []
         self._sender: asyncio.Task[None] | None = None
+        self._faults: set[str] = set()
         self.losses = 0
         """How often Redis was lost so far: who compares it knows that contact broke in between."""
 
@@ -158,6 +163,11 @@ class Scripts:
     def _lose(self, batch: Sequence[_Call], reason: str) -> None:
         if batch:
             self.losses += 1
+        if (
+            reason.startswith(ResponseError.__name__) and not refuses(reason) and reason not in self._faults
+        ):  # perhaps it is ours: waiting hides that, this line does not
+            self._faults.add(reason)
+            log.error("Redis did not run a script: %s", reason)
         for call in batch:
             _answer_all([call], RedisLost(reason))  # one each: they are raised in different places
 

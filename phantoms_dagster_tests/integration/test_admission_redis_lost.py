@@ -41,8 +41,8 @@ class Server:
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}/0"
 
-    def start(self) -> None:
-        command = [str(get_binary_path()), "--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self._folder)]
+    def start(self, *config: str) -> None:
+        command = [str(get_binary_path()), *config, "--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self._folder)]
         self._process = subprocess.Popen([*command, "--save", "", "--appendonly", "yes", "--logfile", "log"], cwd=self._folder)
         for _ in range(500):
             with socket.socket() as probe:
