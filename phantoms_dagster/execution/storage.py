@@ -22,6 +22,7 @@ from sqlalchemy.engine import make_url
 
 from phantoms_dagster import settings
 from phantoms_dagster.domain.errors import InvalidInput
+from phantoms_dagster.store.engine import without_values
 
 STATEMENT_TIMEOUT_MS = 60_000
 RECYCLE_SECONDS = 3_600
@@ -49,8 +50,9 @@ def _engine(url: str, process: int) -> Engine:
     del process
     given = make_url(url).query.get("options", "")
     timeout = f"-c statement_timeout={STATEMENT_TIMEOUT_MS}"
-    return create_pg_engine(
+    made = create_pg_engine(
         url,
+        hide_parameters=True,
         isolation_level="AUTOCOMMIT",
         pool_size=POOL_SIZE,
         max_overflow=MAX_OVERFLOW,
@@ -59,6 +61,7 @@ def _engine(url: str, process: int) -> Engine:
         use_native_hstore=False,  # it would ask each new connection for a type that Dagster has no column of
         connect_args={"options": " ".join([timeout, *([given] if isinstance(given, str) else given)]).strip()},
     )
+    return without_values(made)
 
 
 @cache

@@ -174,7 +174,13 @@ class StageRunner:
                 left -= decision.seconds
                 again = 0 if decision.counts else again + 1
                 if not ending.unsent:
-                    claim = await self._store.try_again(claim, ending)
+                    try:
+                        claim = await self._store.try_again(claim, ending)
+                    except (StaleClaim, StoreAway):
+                        raise
+                    except Exception as unwritable:  # noqa: BLE001  as in `_end`
+                        _log.exception("an attempt of %s on %s cannot be closed", claim.stage.name, claim.video.key)
+                        return await self._end(claim, _unwritable(unwritable))
                 await self._clock.sleep(decision.seconds)
                 continue
             return await self._end(claim, Ending(State.DONE, made=made, counts=False))
@@ -208,7 +214,16 @@ class StageRunner:
                 this.slot.release()
 
     async def _end(self, claim: Claim, ending: Ending) -> Result:
-        if not await self._store.finish(claim, ending):
+        try:
+            ours = await self._store.finish(claim, ending)
+        except (StaleClaim, StoreAway):
+            raise
+        except Exception as error:  # noqa: BLE001  whatever it is, the table cannot take it
+            # Something in it cannot be kept. That is this video's fault alone, and a person has to see it.
+            _log.exception("the ending of %s on %s cannot be written", claim.stage.name, claim.video.key)
+            ending = _unwritable(error)
+            ours = await self._store.finish(claim, ending)
+        if not ours:
             raise StaleClaim(f"{claim.video.key}: another runner has taken over {claim.stage.name}")
         made = ending.made
         return Result(
@@ -241,6 +256,11 @@ class StageRunner:
         unsent = isinstance(error, NotYet) and not this.sent
         outage = isinstance(error, Transient) and this.outage
         return Ending(state, None, retry_at, counts, provider, error_class, code, message, evidence, unsent, outage)
+
+
+def _unwritable(error: Exception) -> Ending:
+    message = f"{type(error).__name__}: what was made or answered cannot be written to the table: {error}"
+    return Ending(State.FAILED, None, None, True, None, "internal", type(error).__name__, message, None)
 
 
 _NAMES: Mapping[State, Any] = {

@@ -186,11 +186,11 @@ class Admission:
         return time.monotonic() - instant <= allowed
 
     def _allowed_jitter(self, pool: str) -> float:
-        """Seconds by which a call may miss its instant: two thirds of the slack of its shortest window; the rest is for the way to
+        """Seconds by which a call may miss its instant: a third of the slack of its shortest window; the rest is for the way to
         the provider. A window that is not short has slack for everything."""
         if pool not in self._jitter:
             short = [seconds for _, seconds, _ in self._pools.limits(pool).rates if seconds <= lua.SHORT_SECONDS]
-            self._jitter[pool] = min(short) * lua.SHORT_SLACK_SHARE * 2 / 3 if short else math.inf
+            self._jitter[pool] = min(short) * lua.SHORT_SLACK_SHARE / 3 if short else math.inf
         return self._jitter[pool]
 
     def _compare_clocks(self, redis_now: int) -> None:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import Engine, create_engine
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy import Engine, create_engine, event
+from sqlalchemy.engine import URL, ExceptionContext, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from phantoms_dagster.domain.errors import InvalidInput
+from phantoms_dagster.store.rows import json_text
 
 # A machine that loses its power says goodbye to nobody: the server would wait two hours for the rest of its transaction, and keep
 # the rows locked that another machine is to take over. A runner's transactions last milliseconds; the time is that of a run
@@ -50,20 +50,21 @@ def _options(
     options = " ".join([*(f"-c {name}={value}" for name, value in ours.items()), *([given] if isinstance(given, str) else given)])
     lost_server = {name: value for name, value in _LOST_SERVER.items() if name not in place.query}
     return {
+        "hide_parameters": True,  # they hold upload addresses and answers, and errors end up in letters and logs
         "pool_size": pool_size,
         "max_overflow": 0,  # a connection that was opened is kept: to open one costs as much as twenty statements
         "pool_use_lifo": True,  # a connection that was used before knows the statements and the tables
         "pool_pre_ping": True,  # a restarted server costs one extra round trip, not a failed command
         "connect_args": {"connect_timeout": 10, "application_name": "phantoms", "options": options.strip(), **lost_server},
         "use_native_hstore": False,  # each new engine would ask for a type that we have no column of
-        "json_serializer": lambda value: json.dumps(value, ensure_ascii=False, separators=(",", ":")),
+        "json_serializer": json_text,
     }
 
 
 def engine(url: str, *, pool_size: int = 4) -> Engine:
     """A pooled engine for commands, sensors and migrations. Raises InvalidInput for a URL that is not PostgreSQL's."""
     place = _place(url)
-    return create_engine(place, **_options(place, pool_size, COMMAND_SILENT_SECONDS))
+    return without_values(create_engine(place, **_options(place, pool_size, COMMAND_SILENT_SECONDS)))
 
 
 def async_engine(url: str, *, pool_size: int = 8) -> AsyncEngine:
@@ -72,4 +73,26 @@ def async_engine(url: str, *, pool_size: int = 8) -> AsyncEngine:
     options = _options(place, pool_size, RUNNER_SILENT_SECONDS, _PLANNED_ONCE)
     options["pool_pre_ping"] = False  # `transactions` tries again anyway, and a round trip before each would be one in three
     options["connect_args"]["prepare_threshold"] = 0
-    return create_async_engine(place, **options)
+    database = create_async_engine(place, **options)
+    without_values(database.sync_engine)
+    return database
+
+
+def without_values(database: Engine) -> Engine:
+    """The engine, whose errors say what was wrong but repeat no value: those hold upload addresses and what providers answered.
+
+    `hide_parameters` does that for SQLAlchemy's part of a message; PostgreSQL quotes values in its details.
+    """
+    event.listen(database, "handle_error", _leave_out_details)
+    return database
+
+
+def _leave_out_details(context: ExceptionContext) -> None:
+    original = context.original_exception
+    said = getattr(getattr(original, "diag", None), "message_primary", None)
+    if not said:
+        return
+    original.args = (said,)
+    if context.sqlalchemy_exception is not None:
+        kind = type(original)
+        context.sqlalchemy_exception.args = (f"({kind.__module__}.{kind.__name__}) {said}",)

@@ -6,13 +6,18 @@ A caller resumes only when its own item is durable, so an intent is still commit
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import Context
 from typing import Generic, TypeVar
 
+from phantoms_dagster.domain.errors import StoreAway
+
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
+
+_log = logging.getLogger(__name__)
 
 LINGER_SECONDS = 0.002
 # With many callers a batch waits longer, so that it is worth its commit: a statement costs as much as forty items in it.
@@ -26,8 +31,9 @@ MOST_ITEMS = 500
 class GroupCommit(Generic[Item, Answer]):
     """Collects items for `linger` seconds, hands them to `write`, and gives each caller its own answer.
 
-    `write` gets at most 500 items and returns one answer for each, in order; when it raises, every caller of that
-    batch sees the error. A cancelled caller's item may still be written.
+    `write` gets at most 500 items and returns one answer for each, in order. It writes all of them or raises and writes none; then
+    each is written alone, so that only the caller of the item that cannot be written sees an error. StoreAway is everybody's.
+    A cancelled caller's item may still be written.
     """
 
     def __init__(self, write: Callable[[Sequence[Item]], Awaitable[Sequence[Answer]]], *, linger: float = LINGER_SECONDS) -> None:
@@ -69,17 +75,38 @@ class GroupCommit(Generic[Item, Answer]):
             self._count(len(self._waiting))
             batch, self._waiting = self._waiting[:MOST_ITEMS], self._waiting[MOST_ITEMS:]
             try:
-                answers = await self._write([item for item, _ in batch])
+                await self._write_batch(batch)
             except asyncio.CancelledError:
                 for _, future in [*batch, *self._waiting]:
                     future.cancel()
                 raise
-            except Exception as error:  # noqa: BLE001  the callers raise it; this task has nobody to tell
-                for _, future in batch:
-                    if not future.done():
-                        future.set_exception(error)
-                        future.exception()  # a caller that was cancelled meanwhile is not "never retrieved"
-                continue
+
+    async def _write_batch(self, batch: Sequence[tuple[Item, asyncio.Future[Answer]]]) -> StoreAway | None:
+        """Write the items together; when that fails for one's sake, each alone. Answers with StoreAway if that ended it."""
+        try:
+            answers = await self._write([item for item, _ in batch])
+        except StoreAway as error:
+            for _, future in batch:
+                _fail(future, StoreAway(error.reason))
+            return error
+        except Exception as error:  # noqa: BLE001  the callers raise it; this task has nobody to tell
+            if len(batch) == 1:
+                _fail(batch[0][1], error)
+                return None
+            _log.warning("%d items could not be written together (%s); each is written alone", len(batch), type(error).__name__)
+            for n, one in enumerate(batch):
+                if (away := await self._write_batch([one])) is not None:
+                    for _, future in batch[n + 1 :]:
+                        _fail(future, StoreAway(away.reason))
+                    return away
+        else:
             for (_, future), answer in zip(batch, answers, strict=True):
                 if not future.done():
                     future.set_result(answer)
+        return None
+
+
+def _fail(future: asyncio.Future[Answer], error: Exception) -> None:
+    if not future.done():
+        future.set_exception(error)
+        future.exception()  # a caller that was cancelled meanwhile is not "never retrieved"

@@ -3,22 +3,53 @@
 from __future__ import annotations
 
 import json
-import re
+import math
 from collections.abc import Sequence
 from typing import Any
 
-# An escaped NUL, unless its backslash is itself escaped.
-_NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
-_REPLACEMENT = "\\1\ufffd"
+# Python writes neither deeper brackets than its stack takes nor longer numbers than 4,300 digits; PostgreSQL takes a little more.
+MOST_DEPTH = 200
+MOST_DIGITS = 1_000
+_REPLACEMENT = "\ufffd"
+_TOO_DEEP = "(nested too deeply)"
 
 
 def as_json(rows: Sequence[dict[str, Any]]) -> str:
     """The rows as a JSON array that PostgreSQL can hold.
 
-    Providers answer with anything. A jsonb holds neither NUL nor half a surrogate pair, and one such character would fail
-    the commit of every video that shares it: they are replaced.
+    Providers answer with anything. A jsonb holds neither NUL nor half a surrogate pair, no NaN and no infinity, and one such value
+    would fail the commit of every video that shares it: they become what says the same and can be held.
     """
-    written = json.dumps(rows, ensure_ascii=False)
+    return json_text(rows)
+
+
+def json_text(value: Any) -> str:
+    """One value as JSON that PostgreSQL can hold."""
+    try:
+        written = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    except (ValueError, RecursionError):  # a number that is none, too many digits, or no end of brackets
+        written = json.dumps(_holdable(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     if "\\u0000" in written:
-        written = _NUL.sub(_REPLACEMENT, written)
+        written = json.dumps(_holdable(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return written.encode("utf-8", "replace").decode("utf-8")
+
+
+def _holdable(value: Any, depth: int = 0) -> Any:
+    """The value without what no jsonb holds."""
+    match value:
+        case str():
+            return value.replace("\x00", _REPLACEMENT)
+        case bool() | None:
+            return value
+        case float():
+            return value if math.isfinite(value) else str(value)
+        case int():
+            return value if -(10**MOST_DIGITS) < value < 10**MOST_DIGITS else f"a number of more than {MOST_DIGITS} digits"
+        case dict() if depth < MOST_DEPTH:
+            return {_holdable(str(name)): _holdable(inner, depth + 1) for name, inner in value.items()}
+        case list() | tuple() if depth < MOST_DEPTH:
+            return [_holdable(inner, depth + 1) for inner in value]
+        case dict() | list() | tuple():
+            return _TOO_DEEP
+        case _:
+            return value

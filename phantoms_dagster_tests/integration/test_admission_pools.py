@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -13,6 +14,7 @@ import pytest
 from redis.asyncio import Redis
 
 from phantoms_dagster.resilience.admission import Admission, Granted, Lease, Request, Wait
+from phantoms_dagster.resilience.admission_scripts import CLOSEST_SHARE, SHORT_SLACK_SHARE
 from phantoms_dagster.resilience.pools import DEFAULT_POOLS, PACIFIC, DailyQuota, PoolLimits, Pools
 from phantoms_dagster.resilience.redis_scripts import Script, Scripts, redis_client
 
@@ -224,7 +226,7 @@ async def test_never_more_calls_than_a_rate_allows_in_any_window_and_hardly_less
     async def worker() -> None:
         while time.monotonic() < end:
             lease = await granted_in_the_end(pools, "api")
-            grants.append(lease.granted_at)
+            grants.append(lease.at)
             await pools.release(lease)
 
     await asyncio.gather(*(worker() for _ in range(12)))
@@ -378,3 +380,29 @@ def test_no_number_of_ours_holds_an_instagram_post_back_after_its_upload() -> No
     """Its account's quota is what content_publishing_limit returns; the adapter reads it before the upload."""
     assert Pools().limits("publish_instagram:main").rates == ()
     assert Pools().limits("publish_instagram:main").daily is None
+
+
+async def test_calls_of_a_short_window_are_spaced_and_never_more_than_it_allows(admission: MakeAdmission) -> None:
+    """A burst of four at the edge of two windows made 24 calls of 20 in a second."""
+    pools = admission({"pool": PoolLimits(rates=((20, 1.0, 4),))})
+    leases = await asyncio.gather(*(granted_in_the_end(pools, "pool") for _ in range(60)))
+    instants = sorted(lease.at for lease in leases)
+    assert min(later - earlier for earlier, later in pairwise(instants)) >= CLOSEST_SHARE * SECOND / 20
+    assert all(instants[n + 20] - instants[n] >= (1 + SHORT_SLACK_SHARE) * SECOND for n in range(len(instants) - 20))
+
+
+async def test_who_misses_its_instant_gets_another_one_and_pays_once(scripts: Scripts) -> None:
+    class Late(Admission):
+        missed = 0
+
+        async def _punctual(self, lease: Lease) -> bool:
+            self.missed += 1
+            return self.missed > 3
+
+    pools = Late(scripts, Pools({"pool": PoolLimits(slots=1, rates=((5, 1.0, 5),), daily=DailyQuota(5))}, defaults={}))
+    lease = await granted_in_the_end(pools, "pool")
+    (state,) = await pools.look()
+    assert (pools.missed, state.in_flight, state.used_today) == (4, 1, 1)
+    assert await scripts.run(Script("return redis.call('LLEN', KEYS[1])"), ["phantoms:pool:pool#r1"], []) == 1
+    await pools.release(lease)
+    await pools.aclose()

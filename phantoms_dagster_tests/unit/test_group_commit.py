@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from phantoms_dagster.domain.errors import StoreAway
 from phantoms_dagster.store.group_commit import MOST_ITEMS, GroupCommit
 
 
@@ -68,12 +69,41 @@ async def test_a_crowd_is_written_in_batches_of_bounded_size() -> None:
     assert [len(batch) for batch in table.batches] == [MOST_ITEMS, MOST_ITEMS, 1]
 
 
-async def test_every_writer_of_a_failed_commit_hears_of_it_and_the_next_batch_goes_on() -> None:
+async def test_only_the_writer_of_what_cannot_be_written_hears_of_it_and_the_next_batch_goes_on() -> None:
     table = Table(poison=7)
     commit = GroupCommit(table.write)
-    failed = await asyncio.gather(*(commit(n) for n in (6, 7, 8)), return_exceptions=True)
-    assert [str(error) for error in failed] == ["refused"] * 3
+    answers = await asyncio.gather(*(commit(n) for n in (6, 7, 8)), return_exceptions=True)
+    assert [str(answer) for answer in answers] == ["12", "refused", "16"]
+    assert table.batches == [[6, 7, 8], [6], [7], [8]]
     assert await commit(9) == 18
+
+
+async def test_while_the_store_is_away_nobody_is_tried_alone() -> None:
+    batches: list[int] = []
+
+    async def write(items: Sequence[int]) -> list[int]:
+        batches.append(len(items))
+        raise StoreAway("gone")
+
+    commit = GroupCommit(write)
+    answers = await asyncio.gather(*(commit(n) for n in range(3)), return_exceptions=True)
+    assert [str(answer) for answer in answers] == ["PostgreSQL is away: gone"] * 3
+    assert batches == [3]
+
+
+async def test_the_store_going_away_while_items_are_written_alone_is_waited_for_once() -> None:
+    tried: list[list[int]] = []
+
+    async def write(items: Sequence[int]) -> list[int]:
+        tried.append(list(items))
+        if len(items) > 1:
+            raise ValueError("one of them")
+        raise StoreAway("gone")
+
+    commit = GroupCommit(write)
+    answers = await asyncio.gather(*(commit(n) for n in range(3)), return_exceptions=True)
+    assert [type(answer) for answer in answers] == [StoreAway] * 3
+    assert tried == [[0, 1, 2], [0]]
 
 
 async def test_a_cancelled_writer_takes_nobody_else_down() -> None:
