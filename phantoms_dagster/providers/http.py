@@ -95,10 +95,16 @@ async def send(
         if never_sent(error):
             message = f"{provider} cannot be reached: {describe(error)}"
             raise Transient(message, provider=provider, code=type(error).__name__) from error
-        said = Evidence(request=redact(f"{method} {url}"))
-        message = f"{provider} gave no answer: {describe(error)}"
+        said = evidence_of(error, request=f"{method} {url}")
+        message = f"{provider} gave no {'answer' if said.status is None else 'usable answer'}: {describe(error)}"
         kind = Unknown if commits else Transient
         raise kind(message, provider=provider, code=type(error).__name__, evidence=said) from error
+
+
+def evidence_of(error: BaseException, *, request: str = "") -> Evidence:
+    """What is known of an answer that was not read to its end: the transport keeps the beginning of one that was too large."""
+    status, beginning = getattr(error, "status", None), getattr(error, "beginning", "")
+    return Evidence(status=status, body=redact(str(beginning)[:BODY_LIMIT]), request=redact(request))
 
 
 def never_sent(error: BaseException) -> bool:

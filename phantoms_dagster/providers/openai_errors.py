@@ -78,10 +78,11 @@ def lost(error: BaseException, *, server: Server = OPENAI) -> Transient:
     what = http.describe(cause)
     if http.never_sent(cause):
         return Transient(f"{server.name} cannot be reached: {what}", provider=PROVIDER, code=type(cause).__name__)
-    message = f"{server.name} gave no answer{billed(server)}: {what}"
+    seen = http.evidence_of(cause)
+    message = f"{server.name} gave no {'answer' if seen.status is None else 'usable answer'}{billed(server)}: {what}"
     if isinstance(cause, httpx.ReadTimeout):
         message += "; a slow model may need a larger PHANTOMS_OPENAI_SECONDS"
-    return Transient(message, provider=PROVIDER, code=type(cause).__name__)
+    return Transient(message, provider=PROVIDER, code=type(cause).__name__, evidence=seen)
 
 
 def billed(server: Server) -> str:

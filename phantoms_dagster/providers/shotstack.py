@@ -46,6 +46,8 @@ ERRORS: Mapping[int, type[ProviderError]] = MappingProxyType(
 )
 _BUY = "the account has no credits left: buy credits at https://dashboard.shotstack.io, then replay"
 _KEY = "check the API key and that it belongs to this stage (v1 and stage have different keys)"
+# A minute of video at the highest rate that the service renders has some 200 MB. It is written to a file as it comes.
+MOST_FILM_BYTES = 2 << 30
 _GONE = (403, 404, 410)  # what object storage answers for a file that has expired
 
 
@@ -236,7 +238,8 @@ class ShotstackRenderer:
         """Stream a file beside `destination` and rename it; False when there is no such file any more."""
         part = destination.with_name(f".{destination.name}.{uuid.uuid4().hex}.part")
         try:
-            async with self._client.stream("GET", url, headers={"Accept-Encoding": "identity"}) as response:
+            film = {"phantoms": {"most_bytes": MOST_FILM_BYTES}}
+            async with self._client.stream("GET", url, headers={"Accept-Encoding": "identity"}, extensions=film) as response:
                 if response.status_code in _GONE:
                     return False
                 if not response.is_success:

@@ -20,9 +20,10 @@ import httpx
 
 from phantoms_dagster.domain.errors import NotYet
 from phantoms_dagster.domain.trying import longest_wait
+from phantoms_dagster.resilience.bodies import BoundedBody
 from phantoms_dagster.resilience.breaker import Outcome
 from phantoms_dagster.resilience.limits import CallScope, Limits, Permit, UnguardedLimits, current_account
-from phantoms_dagster.resilience.wire import WireBody, wire
+from phantoms_dagster.resilience.wire import wire
 
 __all__ = ["CallObserver", "CallRecord", "CallScope", "Deadlines", "GuardedTransport", "UnguardedLimits", "build_client"]
 
@@ -95,9 +96,10 @@ class GuardedTransport(httpx.AsyncBaseTransport):
     """Guards `inner`. `scope` is what a call falls under unless its `extensions["phantoms"]` says otherwise.
 
     That extension is a CallScope, or a mapping with some of its fields (`{"account": "main"}`) and perhaps `total` seconds; so
-    an adapter can name its account without knowing this module. A `before` in that mapping is awaited once the call may be sent
-    and right before it is; what it raises stops the call. Raises NotYet when a call must wait longer than the patience or a
-    breaker is open, httpx.ReadTimeout past the total deadline, and otherwise what `inner` raises.
+    an adapter can name its account without knowing this module. `most_bytes` in it is how large a successful answer may be, packed
+    and unpacked (8 MB unless it says so). A `before` in it is awaited once the call may be sent and right before it is; what it
+    raises stops the call. Raises NotYet when a call must wait longer than the patience or a breaker is open, httpx.ReadTimeout past
+    the total deadline, AnswerTooLarge, and otherwise what `inner` raises.
     """
 
     def __init__(
@@ -142,7 +144,7 @@ class GuardedTransport(httpx.AsyncBaseTransport):
             await self._limits.throttled(scope, _retry_after(response.headers))
         assert isinstance(response.stream, httpx.AsyncByteStream)
         # Its body is watched, because the slot is taken until it is closed.
-        watched = _Watched(response.stream, call, self)
+        watched = _Watched(BoundedBody(response, response.stream, request), call, self)
         if response.is_closed:  # one that was read before it came here would never be closed again
             return httpx.Response(response.status_code, headers=response.headers, stream=watched, request=request)
         response.stream = watched
@@ -233,7 +235,7 @@ async def _before(request: httpx.Request) -> None:
 class _Watched(httpx.AsyncByteStream):
     """An answer's body: read within the deadline, and the end of its call when it is closed."""
 
-    def __init__(self, inner: httpx.AsyncByteStream, call: _Call, transport: GuardedTransport) -> None:
+    def __init__(self, inner: BoundedBody, call: _Call, transport: GuardedTransport) -> None:
         self._inner = inner
         self._call = call
         self._transport = transport
@@ -257,9 +259,7 @@ class _Watched(httpx.AsyncByteStream):
         """All of it, and the end of its call: what reading to the end and closing come to, without a generator for each layer."""
         try:
             async with asyncio.timeout_at(self._call.deadline):
-                if isinstance(self._inner, WireBody):
-                    return await self._inner.whole()
-                return b"".join([chunk async for chunk in self._inner])
+                return await self._inner.whole()
         except TimeoutError as error:
             raise await self._transport._too_late(self._call) from error
         except BaseException as error:
@@ -292,7 +292,9 @@ def build_client(
     deadlines = deadlines or Deadlines()
     guarded = GuardedTransport(inner or wire(), limits, scope=scope, deadlines=deadlines, observer=observer)
     timeout = httpx.Timeout(deadlines.read, connect=deadlines.connect, pool=None)
-    return _Client(**{"timeout": timeout, "trust_env": False, **client, "transport": guarded})
+    made = _Client(**{"timeout": timeout, "trust_env": False, **client, "transport": guarded})
+    made.headers["Accept-Encoding"] = "gzip, deflate"  # what `bodies` unpacks
+    return made
 
 
 class _Client(httpx.AsyncClient):

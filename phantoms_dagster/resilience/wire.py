@@ -136,13 +136,6 @@ class WireBody(httpx.AsyncByteStream):
         except (aiohttp.ClientError, TimeoutError, OSError, RuntimeError) as error:
             raise self._broken(error) from error
 
-    async def whole(self) -> bytes:
-        """All of it at once."""
-        try:
-            return await self._answer.content.read()
-        except (aiohttp.ClientError, TimeoutError, OSError, RuntimeError) as error:
-            raise self._broken(error) from error
-
     async def aclose(self) -> None:
         """Give the connection back, or close it when there is more to come."""
         self._answer.release()

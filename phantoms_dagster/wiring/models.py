@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-import httpx
-
 from phantoms_dagster.providers.openai_models import ModelFinding, examine
+from phantoms_dagster.resilience.limits import CallScope, UnguardedLimits
+from phantoms_dagster.resilience.transport import Deadlines, build_client
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.wiring.clock import SystemClock
 from phantoms_dagster.wiring.endpoints import Endpoints
@@ -19,8 +19,9 @@ def model_finding(settings: Settings) -> ModelFinding:
     endpoints = Endpoints(settings)
 
     async def ask() -> ModelFinding:
-        # Not the guarded client: this is asked where Redis may not be running yet, and it is one small call.
-        async with httpx.AsyncClient(timeout=SECONDS, trust_env=False) as client:
+        # Without the fleet's limits: this is asked where Redis may not be running yet, and it is one small call.
+        deadlines = Deadlines(read=SECONDS, total=SECONDS)
+        async with build_client(limits=UnguardedLimits(), scope=CallScope("openai"), deadlines=deadlines) as client:
             return await examine(
                 client,
                 base_url=endpoints.base_url("openai"),

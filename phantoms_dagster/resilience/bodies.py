@@ -1,0 +1,135 @@
+"""How much of an answer is read: a bound on the bytes that come over the wire, and on what they unpack to.
+
+The services of this trade answer with some kilobytes of JSON. One that answers with more than eight megabytes is broken or
+hostile, and a process that reads it to the end runs out of memory: 300 MB took 1.1 GB. A download says what it expects and is
+written block by block.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import AsyncIterator, Iterator
+from typing import Protocol
+
+import httpx
+
+MOST_BYTES = 8 << 20
+# Of an answer that is too large, as much is kept to show what it was.
+KEPT_BYTES = 2_000
+# What is unpacked at a time: a bomb grows a thousandfold.
+_STEP = 1 << 18
+
+
+class AnswerTooLarge(httpx.TransportError):
+    """An answer beyond the bound; reading it stopped there. `status` and `beginning` are evidence of what it was."""
+
+    def __init__(self, message: str, *, request: httpx.Request, status: int, beginning: str) -> None:
+        super().__init__(message, request=request)
+        self.status = status
+        self.beginning = beginning
+
+
+class Body(Protocol):
+    """An answer's bytes as they come."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+
+    async def aclose(self) -> None: ...
+
+
+def most_bytes_of(request: httpx.Request, status: int) -> int:
+    """The bound for an answer: `extensions["phantoms"]["most_bytes"]` for a success, else eight megabytes."""
+    said = request.extensions.get("phantoms")
+    asked = said.get("most_bytes") if isinstance(said, dict) and 200 <= status < 300 else None
+    return int(asked) if asked is not None else MOST_BYTES
+
+
+class BoundedBody(httpx.AsyncByteStream):
+    """A body that is unpacked here and breaks off beyond its bound.
+
+    It takes the encoding from the answer's headers, so that nobody unpacks the rest without a bound. Raises AnswerTooLarge, and
+    httpx.DecodingError for an encoding that was not asked for or bytes that cannot be unpacked.
+    """
+
+    def __init__(self, response: httpx.Response, inner: Body, request: httpx.Request) -> None:
+        self._inner = inner
+        self._request = request
+        self._status = response.status_code
+        self._most = most_bytes_of(request, response.status_code)
+        encodings = [name.strip().lower() for name in response.headers.get("content-encoding", "").split(",")]
+        self._encodings = [name for name in encodings if name not in ("", "identity")]
+        self._announced = response.headers.get("content-length", "")
+        if self._encodings:
+            response.headers.pop("content-encoding", None)
+            response.headers.pop("content-length", None)
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        if self._announced.isdigit() and int(self._announced) > self._most and self._request.method != "HEAD":
+            raise self._too_large(b"", f"{int(self._announced):,} bytes were announced")
+        unpack = self._unpacker()
+        beginning, read, made = b"", 0, 0
+        async for block in self._inner:
+            read += len(block)
+            if read > self._most:
+                raise self._too_large(beginning or block, "reading stopped there")
+            for part in unpack.parts(block) if unpack else (block,):
+                made += len(part)
+                if made > self._most:
+                    raise self._too_large(beginning or part, f"unpacking stopped there, {read:,} bytes of it had been read")
+                if len(beginning) < KEPT_BYTES:
+                    beginning += part[:KEPT_BYTES]
+                yield part
+
+    async def whole(self) -> bytes:
+        """All of it."""
+        return b"".join([part async for part in self])
+
+    async def aclose(self) -> None:
+        """See the base class."""
+        await self._inner.aclose()
+
+    def _unpacker(self) -> _Unpacker | None:
+        if not self._encodings:
+            return None
+        if len(self._encodings) == 1 and self._encodings[0] in ("gzip", "x-gzip", "deflate"):
+            return _Unpacker(self._request)
+        raise httpx.DecodingError(
+            f"the answer is packed as {', '.join(self._encodings)}, which was not asked for", request=self._request
+        )
+
+    def _too_large(self, beginning: bytes, what: str) -> AnswerTooLarge:
+        text = f"the answer is larger than {self._most:,} bytes; {what}"
+        shown = beginning[:KEPT_BYTES].decode("utf-8", "replace")
+        return AnswerTooLarge(text, request=self._request, status=self._status, beginning=shown)
+
+
+class _Unpacker:
+    """gzip (of several members too), zlib, or the bare deflate that some servers send under its name."""
+
+    def __init__(self, request: httpx.Request) -> None:
+        self._request = request
+        self._packed = zlib.decompressobj(zlib.MAX_WBITS | 32)
+        self._fresh = True
+
+    def parts(self, block: bytes) -> Iterator[bytes]:
+        """What the block unpacks to, piece by piece, so that the caller can stop."""
+        while block:
+            part, block = self._step(block)
+            yield part
+
+    def _step(self, block: bytes) -> tuple[bytes, bytes]:
+        """A piece of at most 256 KB, and what is left of the block."""
+        try:
+            part = self._packed.decompress(block, _STEP)
+        except zlib.error as error:
+            if not self._fresh:
+                raise httpx.DecodingError(f"the answer cannot be unpacked: {error}", request=self._request) from error
+            self._fresh = False
+            self._packed = zlib.decompressobj(-zlib.MAX_WBITS)
+            return self._step(block)
+        self._fresh = False
+        if self._packed.eof and self._packed.unused_data:
+            rest = self._packed.unused_data
+            self._packed, self._fresh = zlib.decompressobj(zlib.MAX_WBITS | 32), False
+            return part, rest
+        return part, self._packed.unconsumed_tail
