@@ -174,6 +174,9 @@ class Settings(BaseSettings):
     backoff_seconds: float = Field(2.0, gt=0, description="First back-off; doubled each attempt, full jitter.")
     backoff_max_seconds: float = Field(900.0, gt=0, description="Longest back-off.")
     render_poll_seconds: float = Field(3.0, gt=0, description="Longest time between two looks at a running render.")
+    render_deadline_minutes: float = Field(
+        60.0, gt=0, description="A render that has not ended after this long is booked as spent and made again."
+    )
     lost_render_seconds: float = Field(
         1800.0, gt=0, description="A render whose submission got no answer is booked as spent after so long, and made again."
     )

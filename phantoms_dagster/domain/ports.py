@@ -155,8 +155,12 @@ class Renderer(Protocol):
         """
         ...
 
+    def price(self, seconds: float) -> Decimal:
+        """What a render of that length costs, in US dollars, as far as can be told before it is made."""
+        ...
+
     async def status(self, render_id: str) -> RenderStatus:
-        """How that render is doing."""
+        """How that render is doing. Raises Permanent with the code `404` for one that the service does not know."""
         ...
 
     async def find(self, attempt_id: str) -> str | None:

@@ -159,12 +159,16 @@ class Result:
 
 @dataclass(frozen=True)
 class RenderRecord:
-    """The ledger's row of a paid render. `state`: intent, submitted, unknown, done or failed."""
+    """The ledger's row of a paid render. `state`: intent, submitted, unknown, done or failed.
+
+    `spent`: US dollars that the video had cost when the row was opened.
+    """
 
     state: str = "intent"
     render_id: str | None = None
     attempt_id: str | None = None
     attempted_at: datetime | None = None
+    spent: Decimal = Decimal(0)
 
 
 class RenderJournal(Protocol):
@@ -175,8 +179,13 @@ class RenderJournal(Protocol):
         """The row as last committed."""
         ...
 
-    async def save(self, state: str, *, render_id: str | None = None, attempt_id: str | None = None) -> RenderRecord:
-        """Commit a step. Raises StaleClaim."""
+    async def save(
+        self, state: str, *, render_id: str | None = None, attempt_id: str | None = None, billed: Decimal | None = None
+    ) -> RenderRecord:
+        """Commit a step. `billed`: what the render so far may have cost is booked with its attempt, in the same commit.
+
+        Raises StaleClaim.
+        """
         ...
 
 

@@ -79,6 +79,10 @@ class LocalRenderer:
                 await render(job, path, fonts=self._fonts)
         return job.attempt_id
 
+    def price(self, seconds: float) -> Decimal:  # noqa: ARG002 - the port's
+        """Nothing."""
+        return Decimal(0)
+
     async def status(self, render_id: str) -> RenderStatus:
         """`done`, or `failed` when there is no such file: nothing renders behind the caller's back."""
         path = self._path(render_id)

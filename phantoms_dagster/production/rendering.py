@@ -28,6 +28,10 @@ from phantoms_dagster.domain.work import Ledgers, Made, RenderJournal, Work
 
 # The first pause between two looks at a render; they double up to the setting.
 FIRST_LOOK_SECONDS = 0.5
+# A service may take a moment until it knows what it has just taken: only after this long does "unknown" mean "gone".
+GONE_AFTER = timedelta(seconds=60)
+# Codes of Permanent: the service does not know the render, has no file of it any more, or says that it failed.
+GONE = ("404", "410", "gone", "failed")
 SHORTEST_SECONDS = 3.0
 
 
@@ -65,8 +69,9 @@ def scratch_file(media: MediaStore, name: str) -> Iterator[Callable[[], Path]]:
 class RenderVideo:
     """Submits a render at most once, follows it, fetches the file and looks at what it really is.
 
-    A submission whose answer was lost is booked as spent, and a new one allowed, after `lost_seconds`: when its render must have
-    ended long ago.
+    What will never bring a file is booked as spent, once, and made again: a submission whose answer was lost for `lost_seconds`, a
+    render that runs for longer than `deadline_seconds`, one that the service has forgotten, that failed, or whose file is gone or
+    unusable. So no render holds a video for ever, and the video's budget knows of each one.
     """
 
     def __init__(
@@ -81,6 +86,7 @@ class RenderVideo:
         patience_seconds: float,
         lost_seconds: float = 1800.0,
         privacy: Mapping[Platform, str] = DEFAULT_PRIVACY,
+        deadline_seconds: float = 3600.0,
     ) -> None:
         self._privacy = privacy
         self._renderer = renderer
@@ -89,24 +95,28 @@ class RenderVideo:
         self._ledgers = ledgers
         self._clock = clock
         self._lost_after = timedelta(seconds=lost_seconds)
+        self._deadline = timedelta(seconds=deadline_seconds)
         self._poll_seconds = poll_seconds
         self._patience_seconds = patience_seconds
 
     async def __call__(self, work: Work) -> Made:
         """Raises NotYet while the render runs longer than the run's patience."""
-        budget = work.video.channel.budget_usd
-        if work.claim.spent > budget:
-            message = f"{work.claim.spent:.2f} USD are spent already and the channel's budget is {budget:.2f} USD a video"
-            raise Permanent(message, provider="budget", code="over_budget")
         journal = await self._ledgers.render(work.claim)
         fresh = journal.record.render_id is None
         render_id = await self._submitted(work, journal)
-        status = await self._finished(render_id, journal, fresh=fresh)
+        status = await self._finished(render_id, journal, self._price(work), fresh=fresh)
+        billed = self._price(work) if status.cost is None else status.cost
         with scratch(self._media) as folder:
             master = folder / "master.mp4"
-            await self._renderer.fetch(render_id, master, url=status.url)
+            try:
+                await self._renderer.fetch(render_id, master, url=status.url)
+            except Permanent as error:
+                if error.code not in GONE:
+                    raise
+                raise await self._given_up(journal, billed, "render_gone", f"the file of render {render_id} is gone") from error
             probe = await self._looked_at(master)
             if probe.seconds < SHORTEST_SECONDS or probe.video_codec == "":
+                await journal.save("intent", billed=billed)  # a replay must not be given the same file
                 raise Permanent(f"the rendered file is unusable ({probe.seconds:.1f} s)", provider=self._renderer.provider)
             still = folder / "thumbnail.jpg"
             await self._studio.thumbnail(master, still)
@@ -122,7 +132,16 @@ class RenderVideo:
             words=(words := self._words(work)),
             content_sha256=content_hash(work.claim.output("script", ScriptOutput).script, video, words),
         )
-        return Made(output, status.cost or Decimal(0), render_id, self._renderer.provider)
+        return Made(output, billed, render_id, self._renderer.provider)
+
+    def _price(self, work: Work) -> Decimal:
+        return self._renderer.price(work.claim.output("voiceover", VoiceoverOutput).seconds)
+
+    async def _given_up(self, journal: RenderJournal, billed: Decimal, code: str, what: str) -> Transient:
+        """Book a render that will never bring a file; the error after which it is made again, if the budget allows it."""
+        await journal.save("intent", billed=billed)
+        message = f"{what}; it is booked as spent ({billed:.2f} USD) and rendered again"
+        return Transient(message, provider=self._renderer.provider, code=code, retry_after=0)
 
     def _words(self, work: Work) -> tuple[PostWords, ...]:
         """What the posts would say: whoever reviews the film is shown it together with them."""
@@ -142,7 +161,12 @@ class RenderVideo:
         if record.render_id is not None and record.state in ("submitted", "done"):
             return record.render_id
         if record.attempt_id is not None and record.state in ("sending", "unknown"):
-            return await self._recovered(record.attempt_id, journal)
+            return await self._recovered(record.attempt_id, journal, self._price(work))
+        # The claim knows what was spent when it was made; a render of this very claim may have been booked since.
+        spent, budget = max(work.claim.spent, record.spent), work.video.channel.budget_usd
+        if spent > budget:
+            message = f"{spent:.2f} USD are spent already and the channel's budget is {budget:.2f} USD a video"
+            raise Permanent(message, provider="budget", code="over_budget")
         return await self._submit(work, journal)
 
     async def _submit(self, work: Work, journal: RenderJournal) -> str:
@@ -177,7 +201,7 @@ class RenderVideo:
         await journal.save("submitted", render_id=render_id)
         return render_id
 
-    async def _recovered(self, attempt_id: str, journal: RenderJournal) -> str:
+    async def _recovered(self, attempt_id: str, journal: RenderJournal, price: Decimal) -> str:
         """The render of a submission whose answer was lost. Never submits again before the first one must have ended."""
         render_id = await self._renderer.find(attempt_id)
         if render_id is not None:
@@ -185,9 +209,7 @@ class RenderVideo:
             return render_id
         sent_at = journal.record.attempted_at or self._clock.now()
         if self._clock.now() - sent_at > self._lost_after:
-            await journal.save("intent", attempt_id=attempt_id)
-            message = "a render's answer was lost and it never showed up; it is booked as spent and rendered again"
-            raise Transient(message, provider=self._renderer.provider, code="render_lost", retry_after=0)
+            raise await self._given_up(journal, price, "render_lost", "a render's answer was lost and it never showed up")
         raise Unknown(
             "a render was sent and its answer lost; it may have been billed, so it is not sent again yet",
             provider=self._renderer.provider,
@@ -195,20 +217,42 @@ class RenderVideo:
             retry_after=(sent_at + self._lost_after - self._clock.now()).total_seconds(),
         )
 
-    async def _finished(self, render_id: str, journal: RenderJournal, *, fresh: bool) -> RenderStatus:
+    async def _finished(self, render_id: str, journal: RenderJournal, price: Decimal, *, fresh: bool) -> RenderStatus:
         """How the render ended. One that is `fresh`, submitted a moment ago, is not looked at before the first pause."""
-        waited, pause = 0.0, min(FIRST_LOOK_SECONDS, self._poll_seconds)
+        sent_at = journal.record.attempted_at or self._clock.now()
+        waited, pause, misses = 0.0, min(FIRST_LOOK_SECONDS, self._poll_seconds), 0
         looks = not fresh or self._renderer.at_once
         while True:
             if looks:
-                status = await self._renderer.status(render_id)
-                if status.state == "done":
+                status = await self._status(render_id)
+                age = self._clock.now() - sent_at
+                if status is None:
+                    misses += 1
+                    if age <= GONE_AFTER:
+                        left = (GONE_AFTER - age).total_seconds() + 1
+                        raise NotYet(f"the service does not know render {render_id} yet", retry_after=left)
+                    if misses > 1:
+                        raise await self._given_up(journal, price, "render_gone", f"the service no longer knows render {render_id}")
+                elif status.state == "done":
                     return status
-                if status.state == "failed":
-                    await journal.save("intent")
+                elif status.state == "failed":
+                    await journal.save("intent", billed=price if status.cost is None else status.cost)
                     message = f"the render failed: {status.error or 'no reason given'}"
                     raise Transient(message, provider=self._renderer.provider, code="render_failed")
+                elif age > self._deadline:
+                    minutes = age.total_seconds() / 60
+                    what = f"render {render_id} has not ended after {minutes:.0f} minutes"
+                    raise await self._given_up(journal, price, "render_overdue", what)
             if waited >= self._patience_seconds:
                 raise NotYet(f"render {render_id} is still running", retry_after=self._patience_seconds + 1)
             await self._clock.sleep(pause)
             waited, pause, looks = waited + pause, min(pause * 2, self._poll_seconds), True
+
+    async def _status(self, render_id: str) -> RenderStatus | None:
+        """None: the service does not know the render."""
+        try:
+            return await self._renderer.status(render_id)
+        except Permanent as error:
+            if error.code not in GONE:
+                raise
+            return None

@@ -113,6 +113,10 @@ class ShotstackRenderer:
             raise Unknown(message, provider=PROVIDER, code="no_id", evidence=evidence(response))
         return render_id
 
+    def price(self, seconds: float) -> Decimal:
+        """By the setting's price of a minute."""
+        return Decimal(str(seconds)) / 60 * self._usd_per_minute
+
     async def status(self, render_id: str) -> RenderStatus:
         """How a render is doing. States that Shotstack may add later count as `rendering`."""
         answer = await self._read(f"{self._edit}/render/{render_id}?data=false")
@@ -124,7 +128,7 @@ class ShotstackRenderer:
         if response["status"] != "done":
             return RenderStatus("rendering")
         url, seconds = response.get("url"), response.get("duration")
-        cost = self._cost(seconds) if isinstance(seconds, int | float) else None
+        cost = self.price(seconds) if isinstance(seconds, int | float) else None
         return RenderStatus("done", progress=1.0, url=url if isinstance(url, str) and url else None, cost=cost)
 
     async def find(self, attempt_id: str) -> str | None:  # noqa: ARG002 - the port's signature
@@ -269,9 +273,6 @@ class ShotstackRenderer:
         if not response.is_success:
             raise _failure(response)
         return json_object(response, provider=PROVIDER)
-
-    def _cost(self, seconds: float) -> Decimal:
-        return Decimal(str(seconds)) / 60 * self._usd_per_minute
 
 
 def _failure(response: httpx.Response, *, commits: bool = False) -> ProviderError:

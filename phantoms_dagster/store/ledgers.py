@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import RowMapping, TextClause, text
@@ -116,19 +117,26 @@ _OPEN_RENDER = text(
     INSERT INTO phantoms.renders (video_id, revision)
     SELECT video_id, revision FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(video_id bigint, revision int) ORDER BY video_id
     ON CONFLICT (video_id, revision) DO UPDATE SET updated_at = clock_timestamp()
-    RETURNING id, video_id, revision, state, render_id, attempt_id, attempted_at
+    RETURNING id, video_id, revision, state, render_id, attempt_id, attempted_at,
+        (SELECT COALESCE(sum(a.cost), 0) FROM phantoms.attempts a WHERE a.video_id = renders.video_id) AS spent
     """
 )
 
+# A render that is given up is booked with the attempt that sent it, and once: a repeated commit finds the row in `intent`.
 _SAVE_RENDERS = text(
     """
     WITH g AS MATERIALIZED (
         SELECT * FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(
-            id bigint, video_id bigint, stage text, generation bigint, state text, render_id text, attempt_id text)
+            id bigint, video_id bigint, stage text, generation bigint, state text, render_id text, attempt_id text,
+            billed numeric)
     ), ours AS MATERIALIZED (
         SELECT g.* FROM g
         JOIN phantoms.stages s ON s.video_id = g.video_id AND s.stage = g.stage AND s.generation = g.generation
         WHERE s.state IS NOT DISTINCT FROM 'running' ORDER BY s.video_id FOR SHARE OF s
+    ), booked AS (
+        UPDATE phantoms.attempts a SET cost = a.cost + g.billed
+        FROM ours g JOIN phantoms.renders r ON r.id = g.id AND r.video_id = g.video_id AND r.state <> 'intent'
+        WHERE g.billed > 0 AND a.video_id = g.video_id AND a.id = CAST(substring(r.attempt_id FROM '^a([0-9]+)-') AS bigint)
     )
     UPDATE phantoms.renders r
     SET state = g.state, updated_at = clock_timestamp(), attempt_id = COALESCE(g.attempt_id, r.attempt_id),
@@ -236,7 +244,9 @@ class PostgresRenderJournal:
         """See the port."""
         return self._record
 
-    async def save(self, state: str, *, render_id: str | None = None, attempt_id: str | None = None) -> RenderRecord:
+    async def save(
+        self, state: str, *, render_id: str | None = None, attempt_id: str | None = None, billed: Decimal | None = None
+    ) -> RenderRecord:
         """See the port."""
         values = {
             "id": self._id,
@@ -246,6 +256,7 @@ class PostgresRenderJournal:
             "state": state,
             "render_id": render_id,
             "attempt_id": attempt_id,
+            "billed": None if billed is None else str(billed),
         }
         row = await self._ledgers.save_render(_Step(values))
         if row is None:
@@ -378,5 +389,9 @@ def _post_record(row: RowMapping) -> PostRecord:
 
 def _render_record(row: RowMapping) -> RenderRecord:
     return RenderRecord(
-        state=row["state"], render_id=row["render_id"], attempt_id=row["attempt_id"], attempted_at=row["attempted_at"]
+        state=row["state"],
+        render_id=row["render_id"],
+        attempt_id=row["attempt_id"],
+        attempted_at=row["attempted_at"],
+        spent=row.get("spent", Decimal(0)),
     )

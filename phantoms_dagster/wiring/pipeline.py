@@ -150,6 +150,7 @@ class _Parts:
                 patience_seconds=s.patience_seconds,
                 lost_seconds=s.lost_render_seconds,
                 privacy=privacy,
+                deadline_seconds=s.render_deadline_minutes * 60,
             )
         )
         publishing = _Lazy(

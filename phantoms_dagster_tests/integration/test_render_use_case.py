@@ -23,6 +23,7 @@ from phantoms_dagster_tests.integration.stage_world import CHANNEL, PERSON, PROB
 
 STAGE = stage("rendered_video")
 RENDERING = RenderStatus("rendering")
+PRICE = Decimal("0.20")
 DONE = RenderStatus("done", url="https://example.org/r1.mp4", cost=Decimal("0.20"))
 
 
@@ -51,6 +52,8 @@ class Service:
         self.seen: list[tuple[str, str]] = []
         self.asked: list[str] = []
         self.findable = True
+        self.forgotten: set[str] = set()
+        self.gone: set[str] = set()
 
     def journal(self) -> str:
         """The state of the ledger's newest row, as another process would read it."""
@@ -78,7 +81,12 @@ class Service:
             raise asyncio.CancelledError
         return self.billed[job.attempt_id]
 
+    def price(self, seconds: float) -> Decimal:
+        return PRICE
+
     async def status(self, render_id: str) -> RenderStatus:
+        if render_id in self.forgotten:
+            raise Permanent("404", provider=self.provider, code="404")
         self.asked.append(render_id)
         self.seen.append(("status", self.journal()))
         return self.statuses.pop(0) if self.statuses else DONE
@@ -88,6 +96,8 @@ class Service:
 
     async def fetch(self, render_id: str, destination: Path, *, url: str | None = None) -> None:
         assert url == DONE.url
+        if render_id in self.gone:
+            raise Permanent("no file", provider=self.provider, code="gone")
         await asyncio.to_thread(destination.write_bytes, render_id.encode())
 
 
@@ -381,3 +391,88 @@ async def test_a_video_that_has_cost_more_than_its_budget_is_not_rendered_again(
         await shop.attempt(key)
     assert caught.value.code == "over_budget"
     assert shop.service.seen == []
+
+
+def spent(shop: Shop, key: str) -> list[Decimal]:
+    """What is booked with each attempt of the render."""
+    return [a["cost"] for a in shop.world.attempts(key, "rendered_video") if a["cost"]]
+
+
+async def test_a_render_that_the_service_forgot_is_booked_once_and_made_again(shop: Shop) -> None:
+    """Four replays of such a dead letter made one submission: each asked for the forgotten render again."""
+    key = await shop.video()
+    shop.service.statuses = [RENDERING] * 100
+    with pytest.raises(NotYet, match="still running"):
+        await shop.attempt(key)
+    shop.service.forgotten, shop.service.statuses = {"r1"}, []
+    shop.clock.time += timedelta(minutes=2)
+    with pytest.raises(Transient, match=r"no longer knows render r1; it is booked as spent \(0\.20 USD\)") as gone:
+        await shop.attempt(key)
+    assert gone.value.code == "render_gone"
+    assert spent(shop, key) == [PRICE]
+    result = await shop.run(key)
+    assert result.ending == "done"
+    assert list(shop.service.billed.values()) == ["r1", "r2"]
+    assert spent(shop, key) == [PRICE, PRICE], "as many as were billed"
+    assert shop.world.row(key, "rendered_video")["cost"] == 2 * PRICE
+
+
+async def test_a_render_that_is_not_known_yet_is_waited_for(shop: Shop) -> None:
+    key = await shop.video()
+    shop.service.forgotten = {"r1"}
+    with pytest.raises(NotYet, match="does not know render r1 yet"):
+        await shop.attempt(key)
+    shop.service.forgotten = set()
+    assert (await shop.attempt(key)).provider_ref == "r1"
+    assert len(shop.service.billed) == 1
+
+
+async def test_a_render_that_never_ends_is_booked_and_made_again_after_the_deadline(shop: Shop) -> None:
+    key = await shop.video()
+    shop.service.statuses = [RENDERING] * 500
+    for minutes in (0, 50):
+        shop.clock.time += timedelta(minutes=minutes)
+        with pytest.raises(NotYet, match="still running"):
+            await shop.attempt(key)
+    shop.clock.time += timedelta(minutes=11)
+    with pytest.raises(Transient, match=r"has not ended after 6\d minutes; it is booked as spent"):
+        await shop.attempt(key)
+    shop.service.statuses = []
+    assert (await shop.attempt(key)).provider_ref == "r2"
+    assert spent(shop, key) == [PRICE]
+
+
+async def test_renders_that_never_end_stop_at_the_budget(shop: Shop) -> None:
+    key = await shop.video()
+    shop.world.write("UPDATE phantoms.attempts SET cost = :cost WHERE stage = 'script'", cost=CHANNEL.budget_usd - PRICE / 2)
+    shop.service.statuses = [RenderStatus("failed")] * 50
+    result = await shop.run(key, attempts=10)
+    assert (result.ending, result.error_class) == ("failed", "permanent")
+    assert "are spent already" in result.message
+    assert len(shop.service.billed) == 1, "within one run, too, the budget knows what was lost"
+
+
+@pytest.mark.parametrize("trouble", ["lose", "vanish"])
+async def test_a_lost_render_is_booked_with_the_attempt_that_sent_it(shop: Shop, trouble: str) -> None:
+    key = await shop.video()
+    shop.service.trouble, shop.service.findable = [trouble], False
+    with pytest.raises(Unknown):
+        await shop.attempt(key)
+    shop.clock.time += timedelta(minutes=31)
+    with pytest.raises(Transient):
+        await shop.attempt(key)
+    assert shop.world.attempts(key, "rendered_video")[0]["cost"] == PRICE
+    assert spent(shop, key) == [PRICE]
+
+
+async def test_a_render_whose_file_is_gone_or_unusable_is_booked_and_a_replay_makes_another(shop: Shop) -> None:
+    key = await shop.video()
+    shop.service.gone = {"r1"}
+    with pytest.raises(Transient, match="the file of render r1 is gone"):
+        await shop.attempt(key)
+    shop.studio.sees = PROBE.model_copy(update={"seconds": 0.4})
+    with pytest.raises(Permanent, match="unusable"):
+        await shop.attempt(key)
+    shop.studio.sees = PROBE
+    assert (await shop.attempt(key)).provider_ref == "r3"
+    assert spent(shop, key) == [PRICE, PRICE]
