@@ -191,7 +191,11 @@ def _script_panel(script: Mapping[str, Any]) -> Panel:
 
 def _taken_out(done: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     """What a person who approves should know: what of the script is not in the video as it was written."""
-    labels = (("script", "removed", "removed from the script"), ("voiceover", "unspoken", "shown but not spoken"))
+    labels = (
+        ("script", "removed", "removed from the script"),
+        ("voiceover", "unspoken", "shown but not spoken"),
+        ("rendered_video", "not_shown", "left out of the picture, because no font has it"),
+    )
     for stage, field, label in labels:
         parts = done.get(stage, {}).get(field)
         if parts:

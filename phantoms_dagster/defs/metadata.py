@@ -60,6 +60,8 @@ def of_output(output: StageOutput, shelf: Shelf) -> dict[str, Any]:
             entries = {"renderer": output.renderer, "render_id": output.render_id, **_words(output.words)}
             if output.content_sha256:
                 entries["content_sha256"] = output.content_sha256
+            if output.not_shown:
+                entries["not_shown"] = " ".join(output.not_shown)
             return {**picture, **_probe(output.probe), **entries, "file": _place(output.video, shelf)}
         case ApprovalOutput():
             return {

@@ -283,6 +283,7 @@ class RenderedVideoOutput(Value):
     probe: Probe
     renderer: str
     render_id: str
+    not_shown: tuple[str, ...] = ()
     words: tuple[PostWords, ...] = ()
     content_sha256: str = ""
 

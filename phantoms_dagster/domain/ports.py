@@ -125,6 +125,7 @@ class RenderJob:
     audio: Path
     palette: Palette
     channel_title: str
+    language: str = ""
 
 
 @dataclass(frozen=True)
@@ -185,6 +186,10 @@ class Studio(Protocol):
 
     async def probe(self, path: Path, *, loudness: bool = False) -> Probe:
         """What the file really is. Raises Permanent (`unreadable media`) when it cannot be read."""
+        ...
+
+    async def unshowable(self, texts: Sequence[str]) -> tuple[str, ...]:
+        """The letters of `texts`, each as a reader sees it, that no font of ours has."""
         ...
 
     async def thumbnail(self, path: Path, destination: Path) -> None:

@@ -6,6 +6,7 @@ Stripping Markdown is `markup`, cutting into sentences `sentences`, hashtags `ha
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Collection
 from typing import Annotated
 
 import regex
@@ -16,6 +17,7 @@ from pydantic import BeforeValidator
 WORD_CHARACTER = r"[\p{L}\p{M}\p{N}_\u200c\u200d]"
 
 _SPEAKABLE = regex.compile(r"[\p{L}\p{N}]")
+_GEORGIAN, _GREEK = regex.compile(r"\p{Georgian}"), regex.compile(r"\p{Greek}")
 _GRAPHEME = regex.compile(r"\X")
 
 
@@ -50,6 +52,28 @@ def cut(text: str, limit: int, *, ending: str = "…") -> str:
         kept.append(part)
         room -= len(part)
     return "".join(kept).rstrip() + ending
+
+
+def without(text: str, parts: Collection[str]) -> str:
+    """`text` on one line without those graphemes, and without the small letters of which they are the capitals."""
+    if not parts:
+        return text
+    return " ".join("".join(part for part in graphemes(text) if part not in parts and part.upper() not in parts).split())
+
+
+def capitals(text: str, language: str = "") -> str:
+    """`text` in capitals as its language writes them: Turkish has two i, Greek capitals no accent, Georgian texts no capitals."""
+    base = language[:2].lower()
+    if base in ("tr", "az"):
+        text = text.replace("i", "\u0130").replace("\u0131", "I")
+    raised = "".join(part if _GEORGIAN.search(part) else part.upper() for part in graphemes(text))
+    if _GREEK.search(raised):
+        raised = "".join(_unaccented(part) if _GREEK.search(part) else part for part in graphemes(raised))
+    return raised
+
+
+def _unaccented(letter: str) -> str:
+    return nfc("".join(mark for mark in unicodedata.normalize("NFD", letter) if mark != "\u0301"))
 
 
 def speakable(text: str) -> bool:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import colorsys
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -16,14 +17,14 @@ SAFE_LEFT, SAFE_RIGHT = 130, WIDTH - 130
 SAFE_TOP, SAFE_BOTTOM = 270, 1496
 SAFE_WIDTH = SAFE_RIGHT - SAFE_LEFT
 
-_HEADER = f"""[Script Info]
+_HEADER = """[Script Info]
 ScriptType: v4.00+
-PlayResX: {WIDTH}
-PlayResY: {HEIGHT}
+PlayResX: 1080
+PlayResY: 1920
 WrapStyle: 2
 ScaledBorderAndShadow: yes
 YCbCr Matrix: TV.709
-
+{language}
 [V4+ Styles]
 Format: Name, Fontname, Fontsize, PrimaryColour, SecondaryColour, OutlineColour, BackColour, Bold, Italic, Underline, \
 StrikeOut, ScaleX, ScaleY, Spacing, Angle, BorderStyle, Outline, Shadow, Alignment, MarginL, MarginR, MarginV, Encoding
@@ -46,19 +47,20 @@ class Event:
 
 
 def style(name: str, *, family: str, size: int, colour: str, outline_colour: str, outline: float) -> str:
-    """A style line: no shadow, top left alignment."""
+    """A style line: no shadow, top left alignment. Encoding -1: each line's first letter decides whether it runs right to left."""
     colours = f"&H00{_bgr(colour)},&H00{_bgr(colour)},&H00{_bgr(outline_colour)},&H80{_bgr(outline_colour)}"
-    return f"Style: {name},{family},{size},{colours},0,0,0,0,100,100,0,0,1,{outline:g},0,7,0,0,0,1"
+    return f"Style: {name},{family},{size},{colours},0,0,0,0,100,100,0,0,1,{outline:g},0,7,0,0,0,-1"
 
 
-def document(styles: Iterable[str], events: Iterable[Event]) -> str:
-    """The whole file. Events that never show are left out."""
+def document(styles: Iterable[str], events: Iterable[Event], language: str = "") -> str:
+    """The whole file. Events that never show are left out. `language`, a BCP 47 tag, chooses forms such as Chinese or Japanese."""
     lines = [
         f"Dialogue: {e.layer},{timestamp(e.start)},{timestamp(e.end)},{e.style},,0,0,0,,{e.text}"
         for e in events
         if timestamp(e.start) != timestamp(e.end)
     ]
-    return _HEADER + "\n".join(styles) + "\n" + _EVENTS + "\n".join(lines) + "\n"
+    known = f"Language: {language}\n" if re.fullmatch(r"[A-Za-z0-9-]{2,35}", language) else ""
+    return _HEADER.format(language=known) + "\n".join(styles) + "\n" + _EVENTS + "\n".join(lines) + "\n"
 
 
 def escape(text: str) -> str:
@@ -66,8 +68,12 @@ def escape(text: str) -> str:
 
     A backslash cannot be escaped; an invisible word joiner behind it takes away its meaning.
     """
-    one_line = " ".join(text.split())
-    return one_line.replace("\\", "\\\u2060").replace("{", "\\{").replace("}", "\\}")
+    return escape_part(" ".join(text.split()))
+
+
+def escape_part(text: str) -> str:
+    """Like `escape` for a piece of a line: the spaces at its ends stay."""
+    return text.replace("\\", "\\\u2060").replace("{", "\\{").replace("}", "\\}")
 
 
 def timestamp(seconds: float) -> str:

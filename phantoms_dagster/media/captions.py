@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from phantoms_dagster.domain.markup import one_line
 from phantoms_dagster.domain.models import Palette, Sentence
-from phantoms_dagster.domain.text import speakable
+from phantoms_dagster.domain.text import capitals, speakable
 from phantoms_dagster.media import ass, layout
 from phantoms_dagster.media.fonts import Fonts
 
@@ -19,7 +19,6 @@ CENTRE_Y = 1100
 STYLE = "Caption"
 LARGEST_EM, SMALLEST_EM, MOST_LINES = 94.0, 52.0, 2
 MOST_WORDS = 4
-LONGEST_WORD = 24
 OUTLINE = 7
 HOLD_SECONDS = 0.6
 
@@ -39,7 +38,7 @@ class TimedWord:
 
 def timed_words(sentence: Sentence) -> tuple[TimedWord, ...]:
     """The words of a sentence share its time by how long they take to say. First start and last end are the sentence's own."""
-    words = [piece for word in one_line(sentence.text).split() for piece in _pieces(word)]
+    words = layout.breakable(one_line(sentence.text))
     weights = [_weight(word, last=i == len(words) - 1) for i, word in enumerate(words)]
     total, done = sum(weights), 0.0
     borders = [sentence.start]
@@ -50,7 +49,7 @@ def timed_words(sentence: Sentence) -> tuple[TimedWord, ...]:
     return tuple(TimedWord(word, borders[i], borders[i + 1]) for i, word in enumerate(words))
 
 
-def chunks(words: Sequence[TimedWord], fonts: Fonts) -> list[tuple[TimedWord, ...]]:
+def chunks(words: Sequence[TimedWord], fonts: Fonts, language: str = "") -> list[tuple[TimedWord, ...]]:
     """Two to four words that stand together, at best up to a comma. A sentence of one word is one chunk.
 
     The cheapest partition, found from the end: an end at a pause is good, small type and a lonely word are bad.
@@ -61,7 +60,7 @@ def chunks(words: Sequence[TimedWord], fonts: Fonts) -> list[tuple[TimedWord, ..
         options = []
         for size in range(1, min(MOST_WORDS, count - start) + 1):
             group = words[start : start + size]
-            options.append((_badness(group, fonts) + best[start + size][0], start + size))
+            options.append((_badness(group, fonts, language) + best[start + size][0], start + size))
         best[start] = min(options)
     found, at = [], 0
     while at < count:
@@ -71,12 +70,12 @@ def chunks(words: Sequence[TimedWord], fonts: Fonts) -> list[tuple[TimedWord, ..
     return found
 
 
-def block(group: Sequence[TimedWord], fonts: Fonts) -> layout.Block:
+def block(group: Sequence[TimedWord], fonts: Fonts, language: str = "") -> layout.Block:
     """The chunk as it is set: upper case, at most two lines, inside the safe width."""
-    words = [word.text.upper() for word in group]
+    words = [capitals(word.text, language) for word in group]
     return layout.fit(
         words,
-        fonts.for_text(" ".join(words)),
+        fonts.for_text(layout.joined(words)),
         width=_TEXT_WIDTH,
         largest=LARGEST_EM,
         smallest=SMALLEST_EM,
@@ -84,7 +83,7 @@ def block(group: Sequence[TimedWord], fonts: Fonts) -> layout.Block:
     )
 
 
-def caption_events(sentences: Sequence[Sentence], palette: Palette, fonts: Fonts) -> list[ass.Event]:
+def caption_events(sentences: Sequence[Sentence], palette: Palette, fonts: Fonts, language: str = "") -> list[ass.Event]:
     """One event per word: its whole chunk, with this word in the accent colour.
 
     A sentence's last chunk stays on the screen over a short pause, so that the picture does not flicker.
@@ -94,8 +93,8 @@ def caption_events(sentences: Sequence[Sentence], palette: Palette, fonts: Fonts
         following = sentences[index + 1].start if index + 1 < len(sentences) else sentence.end + HOLD_SECONDS
         held = min(following, sentence.end + HOLD_SECONDS)
         words = timed_words(sentence)
-        for group in chunks(words, fonts):
-            set_in = block(group, fonts)
+        for group in chunks(words, fonts, language):
+            set_in = block(group, fonts, language)
             for position, word in enumerate(group):
                 end = held if word is words[-1] else word.end
                 text = _text(set_in, position, palette, appears=position == 0)
@@ -104,23 +103,24 @@ def caption_events(sentences: Sequence[Sentence], palette: Palette, fonts: Fonts
 
 
 def _text(set_in: layout.Block, spoken: int, palette: Palette, *, appears: bool) -> str:
-    tags = f"\\an5\\pos({ass.WIDTH // 2},{CENTRE_Y})\\fn{set_in.face.family}\\fs{set_in.face.size(set_in.em)}"
+    tags = f"\\an5\\pos({ass.WIDTH // 2},{CENTRE_Y}){set_in.face.tag(set_in.em)}"
     if appears:
         tags += "\\fscx88\\fscy88\\t(0,90,\\fscx100\\fscy100)"
     lines, at = [], 0
     for line in set_in.lines:
         shown = []
         for word in line:
-            escaped = ass.escape(word)
+            escaped = set_in.face.set(word.removesuffix(layout.GLUE), set_in.em)
             accent, back = ass.colour(palette.accent), ass.colour(palette.text)
-            shown.append(f"{{{accent}}}{escaped}{{{back}}}" if at == spoken else escaped)
+            space = "" if word.endswith(layout.GLUE) else " "
+            shown.append((f"{{{accent}}}{escaped}{{{back}}}" if at == spoken else escaped) + space)
             at += 1
-        lines.append(" ".join(shown))
+        lines.append("".join(shown).removesuffix(" "))
     return f"{{{tags}}}" + "\\N".join(lines)
 
 
-def _badness(group: Sequence[TimedWord], fonts: Fonts) -> float:
-    set_in = block(group, fonts)
+def _badness(group: Sequence[TimedWord], fonts: Fonts, language: str) -> float:
+    set_in = block(group, fonts, language)
     lonely = 3.0 if len(group) == 1 else 0.0
     crowded = 0.4 if len(group) == MOST_WORDS else 0.0
     small = (LARGEST_EM - set_in.em) / 6
@@ -139,8 +139,3 @@ def _weight(word: str, *, last: bool) -> float:
         syllables = max(syllables, float(len(word)))  # an acronym is spelled out
     pause = 1.2 if _PAUSE_AFTER.search(word) and not last else 0.0
     return max(syllables, 0.8) + 0.12 * len(word) + pause
-
-
-def _pieces(word: str) -> list[str]:
-    """The word, or, when it is too long for a line (a URL, a language without spaces), parts of it."""
-    return [word[i : i + LONGEST_WORD] for i in range(0, len(word), LONGEST_WORD)]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from phantoms_dagster.domain.markup import one_line
 from phantoms_dagster.domain.models import Palette
 from phantoms_dagster.domain.ports import RenderJob
+from phantoms_dagster.domain.text import capitals
 from phantoms_dagster.media import ass, layout
 from phantoms_dagster.media.ass import Event
 from phantoms_dagster.media.captions import OUTLINE, STYLE, caption_events
@@ -60,7 +61,7 @@ def screenplay(job: RenderJob, levels: NDArray[np.float32], fonts: Fonts) -> str
     events = [*_bars(levels, palette), *_header(job, stretches, fonts)]
     for part in stretches:
         events += _title(job, part, fonts)
-    return ass.document(styles, [*events, *caption_events(job.sentences, palette, fonts)])
+    return ass.document(styles, [*events, *caption_events(job.sentences, palette, fonts, job.language)], job.language)
 
 
 def shadow(palette: Palette) -> str:
@@ -74,11 +75,15 @@ def _header(job: RenderJob, stretches: Sequence[Part], fonts: Fonts) -> list[Eve
     palette, end = job.palette, job.seconds
     name = one_line(job.channel_title)
     set_in = layout.fit(
-        name.split() or ["·"], fonts.for_text(name), width=ass.SAFE_WIDTH - 40, largest=36, smallest=20, most_lines=1
+        layout.breakable(name) or ["·"], fonts.for_text(name), width=ass.SAFE_WIDTH - 40, largest=36, smallest=20, most_lines=1
     )
-    label = f"\\an4\\pos({ass.SAFE_LEFT + 34},{_NAME_Y + 22})\\fn{set_in.face.family}\\fs{set_in.face.size(set_in.em)}"
+    label = f"\\an4\\pos({ass.SAFE_LEFT + 34},{_NAME_Y + 22}){set_in.face.tag(set_in.em)}"
+    shown = set_in.face.set(layout.joined(set_in.lines[0]), set_in.em)
     dot = f"{{\\pos({ass.SAFE_LEFT},{_NAME_Y + 12}){ass.colour(palette.accent)}\\p1}}{ass.pill(20, 20)}"
-    events = [Event(3, 0, end, "Shape", dot), Event(3, 0, end, "Label", f"{{{label}}}" + ass.escape(" ".join(set_in.lines[0])))]
+    events = [
+        Event(3, 0, end, "Shape", dot),
+        Event(3, 0, end, "Label", f"{{{label}}}{shown}"),
+    ]
     width = (ass.SAFE_WIDTH - _PROGRESS_GAP * (len(stretches) - 1)) / len(stretches)
     for index, part in enumerate(stretches):
         x = ass.SAFE_LEFT + index * (width + _PROGRESS_GAP)
@@ -99,11 +104,11 @@ def _title(job: RenderJob, part: Part, fonts: Fonts) -> list[Event]:
     is_hook = part.scene < 0
     if not is_hook and part.scene >= len(job.scene_titles):
         return []
-    words = one_line(job.title if is_hook else job.scene_titles[part.scene]).upper().split()
+    words = layout.breakable(capitals(one_line(job.title if is_hook else job.scene_titles[part.scene]), job.language))
     if not words:
         return []
     largest, smallest, most_lines = (156, 84, 4) if is_hook else (118, 72, 3)
-    face = fonts.for_display(" ".join(words))
+    face = fonts.for_display(layout.joined(words))
     top = _TITLE_Y + (0 if is_hook else 88)
     height = _TITLE_BOTTOM - top
     set_in = layout.fit(words, face, width=ass.SAFE_WIDTH, height=height, largest=largest, smallest=smallest, most_lines=most_lines)
@@ -118,8 +123,8 @@ def _title(job: RenderJob, part: Part, fonts: Fonts) -> list[Event]:
             if first
             else f"\\move({ass.SAFE_LEFT - 70},{y:.0f},{ass.SAFE_LEFT},{y:.0f},0,260)\\fad(180,120)"
         )
-        tags = f"\\an4{motion}\\fn{face.family}\\fs{face.size(set_in.em)}"
-        events.append(Event(4, begin, part.end, "Title", f"{{{tags}}}" + ass.escape(" ".join(line))))
+        tags = f"\\an4{motion}{face.tag(set_in.em)}"
+        events.append(Event(4, begin, part.end, "Title", f"{{{tags}}}" + face.set(layout.joined(line), set_in.em)))
     if is_hook:
         events.append(_underline(job.palette, part, top + len(set_in.lines) * step + 34))
     return events

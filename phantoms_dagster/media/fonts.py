@@ -8,17 +8,24 @@ from __future__ import annotations
 import atexit
 import functools
 import os
+import re
 import shutil
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import fontpkg
 from fontTools import subset
 from fontTools.ttLib import TTFont
 from fontTools.varLib import instancer
 
-_UNKNOWN_GLYPH_EM = 1.1  # a glyph of a fallback font: as wide as an ideograph or an emoji, so that nothing ever sticks out
+from phantoms_dagster.domain.text import graphemes
+from phantoms_dagster.media import ass
+from phantoms_dagster.media.coverage import Source, fallbacks, source_of, styled
+
+_UNKNOWN_GLYPH_EM = 1.1  # what no font has is as wide as an ideograph or an emoji, so that nothing ever sticks out
+_NAMED = re.compile(r"(?:\\fn|^Style: \w+,)([^\\,}]+)", re.MULTILINE)
+_WIDE_EM = 1.0  # Chinese, Japanese and Korean letters all have this width
 
 
 @dataclass(frozen=True)
@@ -30,7 +37,7 @@ class Typeface:
 
     family: str
     path: Path
-    advances: dict[int, float]
+    advances: dict[int, float] = field(hash=False, compare=False, repr=False)
     line: float
 
     def width(self, text: str, em: float) -> float:
@@ -41,27 +48,106 @@ class Typeface:
         """The ASS font size that gives `em` pixels per em."""
         return max(1, round(em * self.line))
 
-    def covers(self, text: str) -> bool:
-        """Whether the font has every letter and digit of `text`."""
-        return all(ord(c) in self.advances for c in text if c.isalnum())
+    def tag(self, em: float) -> str:
+        """The override that turns on this face at `em` pixels per em."""
+        return f"\\fn{self.family}\\fs{self.size(em)}"
+
+    def has(self, text: str) -> bool:
+        """Whether the font has every character of `text`."""
+        return all(ord(c) in self.advances for c in text)
+
+
+@dataclass(frozen=True)
+class Stack:
+    """How one text is set: in its `main` face, and each part that this face lacks in the first other one that has it."""
+
+    main: Typeface
+    fonts: Fonts
+
+    def runs(self, text: str) -> list[tuple[Typeface, str]]:
+        """`text` in pieces of one face each. A word stays in one face where one has all of it."""
+        if self.main.has(text):
+            return [(self.main, text)]
+        found: list[tuple[Typeface, str]] = []
+        for word in re.split("( )", text):
+            for face, part in self._word(word):
+                if found and found[-1][0] is face:
+                    found[-1] = (face, found[-1][1] + part)
+                else:
+                    found.append((face, part))
+        return found
+
+    def width(self, text: str, em: float) -> float:
+        """The width of `text` in pixels at `em` pixels per em."""
+        return sum(face.width(part, em) for face, part in self.runs(text))
+
+    def tag(self, em: float) -> str:
+        """The override that turns on the main face."""
+        return self.main.tag(em)
+
+    def set(self, text: str, em: float) -> str:
+        """`text` as ASS, with a change of font around what the main face lacks. The main face is taken to be on already."""
+        parts: list[str] = []
+        current = self.main
+        for face, part in [*self.runs(text), (self.main, "")]:
+            if face is not current:
+                parts.append(f"{{{face.tag(em)}}}")
+                current = face
+            parts.append(ass.escape_part(part))
+        return "".join(parts)
+
+    def _word(self, word: str) -> list[tuple[Typeface, str]]:
+        whole = next((face for face in (self.main, *self.fonts.styled) if face.has(word)), None)
+        if whole is not None:
+            return [(whole, word)]
+        return [(self._face(part), part) for part in graphemes(word)]
+
+    def _face(self, grapheme: str) -> Typeface:
+        face = next((face for face in (self.main, *self.fonts.styled) if face.has(grapheme)), None)
+        return face or self.fonts.fallback(grapheme) or self.main
 
 
 @dataclass(frozen=True)
 class Fonts:
-    """`display` for titles, `text` for captions, `world` for scripts that those two lack; all lie in `folder`."""
+    """`display` for titles, `text` for captions, `world` for scripts that those two lack; all lie in `folder`.
+
+    Faces for other scripts, symbols and emoji are prepared when a text first needs them.
+    """
 
     folder: Path
     display: Typeface
     text: Typeface
     world: Typeface
 
-    def for_display(self, text: str) -> Typeface:
-        """The face for a title."""
-        return next((face for face in (self.display, self.text) if face.covers(text)), self.world)
+    @property
+    def styled(self) -> tuple[Typeface, ...]:
+        """The faces that are always there."""
+        return (self.display, self.text, self.world)
 
-    def for_text(self, text: str) -> Typeface:
-        """The face for a caption."""
-        return self.text if self.text.covers(text) else self.world
+    def for_display(self, text: str) -> Stack:
+        """How a title is set."""
+        return Stack(_best(text, (self.display, self.text, self.world)), self)
+
+    def for_text(self, text: str) -> Stack:
+        """How a caption is set."""
+        return Stack(_best(text, (self.text, self.world)), self)
+
+    def fallback(self, grapheme: str) -> Typeface | None:
+        """The face for what the styled ones lack, or None when no font has it."""
+        source = source_of(grapheme)
+        return source and _prepared(self.folder, source)
+
+    def named_in(self, document: str) -> list[Typeface]:
+        """The faces that an ASS document names."""
+        named = set(_NAMED.findall(document))
+        faces = [*self.styled, *(_prepared(self.folder, source) for source in fallbacks() if _family(source) in named)]
+        return [face for face in faces if face.family in named]
+
+
+def _best(text: str, faces: Sequence[Typeface]) -> Typeface:
+    """The face that has most of the letters and digits; the first of several."""
+    letters = [ord(c) for c in text if c.isalnum()]
+    return max(faces, key=lambda face: sum(letter in face.advances for letter in letters))
 
 
 # A folder's fonts never change: made once a process. The files are kept between processes.
@@ -71,9 +157,7 @@ def load_fonts(folder: Path) -> Fonts:
     folder.mkdir(parents=True, exist_ok=True)
     return Fonts(
         folder,
-        display=_typeface(folder, "Anton", {}),
-        text=_typeface(folder, "Montserrat", {"wght": 800}),
-        world=_typeface(folder, "Inter", {"wght": 800, "opsz": 32}),
+        **dict(zip(("display", "text", "world"), (_prepared(folder, source) for source in styled()), strict=True)),
     )
 
 
@@ -91,34 +175,43 @@ def private_folder() -> Path:
     return folder
 
 
-def _typeface(folder: Path, name: str, axes: dict[str, float]) -> Typeface:
-    source = fontpkg.path(name)
-    family = f"Phantoms {name}"
-    weight = "-".join(f"{tag}{value:g}" for tag, value in axes.items()) or "static"
-    path = folder / f"{name}-{weight}-{source.stat().st_size}.ttf"
-    if not path.exists():
-        _make_static(source, path, family, axes)
+@functools.lru_cache(maxsize=256)
+def _prepared(folder: Path, source: Source) -> Typeface:
+    family, path = _family(source), source.path
+    if source.axes or not source.shaping:
+        weight = "-".join(f"{tag}{value:g}" for tag, value in source.axes) or "static"
+        path = folder / f"{source.name}-{weight}-{source.path.stat().st_size}.ttf"
+        if not path.exists():
+            _make_static(source, path, family)
     with TTFont(path, lazy=True) as font:
         units = font["head"].unitsPerEm
+        os2 = font["OS/2"]
+        line = (os2.usWinAscent + os2.usWinDescent) / units
+        if path == source.path:  # 65,535 glyphs of one width: reading each takes a second
+            return Typeface(family, path, dict.fromkeys(font.getBestCmap(), _WIDE_EM), line)
         widths = font["hmtx"].metrics
         advances = {code: widths[glyph][0] / units for code, glyph in font.getBestCmap().items()}
-        os2 = font["OS/2"]
-        return Typeface(family, path, advances, (os2.usWinAscent + os2.usWinDescent) / units)
+        return Typeface(family, path, advances, line)
 
 
-def _make_static(source: Path, path: Path, family: str, axes: dict[str, float]) -> None:
+def _family(source: Source) -> str:
+    return f"Phantoms {source.name}" if source.axes or not source.shaping else "Noto Sans CJK JP"
+
+
+def _make_static(source: Source, path: Path, family: str) -> None:
     """Write one weight of a variable font under a name of its own.
 
-    libass takes the default instance of a variable font, which for Montserrat is Thin. Layout features are dropped first:
-    instancing them costs four seconds.
+    libass takes the default instance of a variable font, which for Montserrat is Thin. Layout features are dropped first where
+    letters do not need them: instancing them costs four seconds.
     """
-    with TTFont(source) as font:
-        options = subset.Options(layout_features=[], hinting=False, notdef_outline=True, name_IDs=["*"])
+    with TTFont(source.path) as font:
+        features = ["*"] if source.shaping else []
+        options = subset.Options(layout_features=features, hinting=False, notdef_outline=True, name_IDs=["*"])
         subsetter = subset.Subsetter(options)
         subsetter.populate(unicodes=font.getBestCmap())
         subsetter.subset(font)
-        if axes:
-            instancer.instantiateVariableFont(font, axes, inplace=True)
+        if source.axes:
+            instancer.instantiateVariableFont(font, dict(source.axes), inplace=True)
         names = font["name"]
         names.names = []
         for name_id, value in {1: family, 2: "Regular", 4: family, 6: family.replace(" ", "")}.items():

@@ -6,28 +6,70 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from phantoms_dagster.media.fonts import Typeface
+import regex
 
+from phantoms_dagster.domain.text import graphemes
+from phantoms_dagster.media.fonts import Stack
+
+# At the end of a piece that the next one follows without a space: where a line may break in Chinese or Thai. Texts have none of
+# these left when they get here (`markup.one_line`).
+GLUE = "\u200b"
 LINE_HEIGHT = 1.22  # of an em, from line to line
+
+
+LONGEST_WORD, LONGEST_UNSPACED, LONGEST_IDEOGRAPHS = 24, 12, 4
+_IDEOGRAPH = regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}]")
+_UNSPACED = regex.compile(r"[\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]")
+# What never begins a line (closing marks, small kana, Thai and Lao vowels behind their letter) and what never ends one.
+_ENDS = regex.compile(
+    r"^[\p{Pe}\p{Pf}、。，．！？：；・ー々ぁぃぅぇぉっゃゅょゎァィゥェォッャュョヮ.,!?:;%"  # noqa: RUF001
+    r"\u0e30-\u0e3a\u0e45-\u0e4e\u0eb0-\u0ebd\u0ec6-\u0ece]"
+)
+_OPENS = regex.compile(r"^[\p{Ps}\p{Pi}\u0e40-\u0e44\u0ec0-\u0ec4]")
 
 
 @dataclass(frozen=True)
 class Block:
     """A text set in lines: `lines` are words; `em` is pixels per em."""
 
-    face: Typeface
+    face: Stack
     lines: tuple[tuple[str, ...], ...]
     em: float
 
     @property
     def width(self) -> float:
         """The width of the longest line in pixels."""
-        return max(self.face.width(" ".join(line), self.em) for line in self.lines)
+        return max(self.face.width(joined(line), self.em) for line in self.lines)
+
+
+def joined(words: Sequence[str]) -> str:
+    """A line: words with spaces between them, but none behind a piece that ends with glue."""
+    return " ".join(words).replace(f"{GLUE} ", "").removesuffix(GLUE)
+
+
+def breakable(text: str) -> list[str]:
+    """The words of `text`; long ones, and those of scripts without spaces, in pieces that may stand on two lines."""
+    return [piece for word in text.split() for piece in _pieces(word)]
+
+
+def _pieces(word: str) -> list[str]:
+    """A few letters each, cut between graphemes, never before a mark that ends something or behind one that opens it."""
+    most = LONGEST_IDEOGRAPHS if _IDEOGRAPH.search(word) else LONGEST_UNSPACED if _UNSPACED.search(word) else LONGEST_WORD
+    found: list[list[str]] = [[]]
+    for part in graphemes(word):
+        piece = found[-1]
+        full = len(piece) >= most or (most == LONGEST_IDEOGRAPHS and piece and bool(_ENDS.search(piece[-1])))
+        if full and not _ENDS.search(part) and not _OPENS.search(piece[-1]):
+            found.append([part])
+        else:
+            piece.append(part)
+    pieces = ["".join(piece) for piece in found]
+    return [*(piece + GLUE for piece in pieces[:-1]), pieces[-1]]
 
 
 def fit(
     words: Sequence[str],
-    face: Typeface,
+    face: Stack,
     *,
     width: float,
     largest: float,
@@ -49,7 +91,7 @@ def fit(
         em -= 2
     lines = _broken(words, face, smallest, width)
     while len(lines) > most_lines:  # long words on a few lines: join the shortest neighbours and shrink
-        pairs = [face.width(" ".join(a + b), 1) for a, b in itertools.pairwise(lines)]
+        pairs = [face.width(joined(a + b), 1) for a, b in itertools.pairwise(lines)]
         at = pairs.index(min(pairs))
         lines[at : at + 2] = [lines[at] + lines[at + 1]]
     narrower = smallest * width / max(_widest(lines, face, smallest), 1)
@@ -57,18 +99,18 @@ def fit(
     return Block(face, tuple(lines), em)
 
 
-def _broken(words: Sequence[str], face: Typeface, em: float, width: float) -> list[tuple[str, ...]]:
+def _broken(words: Sequence[str], face: Stack, em: float, width: float) -> list[tuple[str, ...]]:
     """Greedy lines. A word that is too long stands alone."""
     lines: list[tuple[str, ...]] = []
     for word in words:
-        if lines and face.width(" ".join((*lines[-1], word)), em) <= width:
+        if lines and face.width(joined((*lines[-1], word)), em) <= width:
             lines[-1] = (*lines[-1], word)
         else:
             lines.append((word,))
     return lines
 
 
-def _balanced(words: Sequence[str], face: Typeface, em: float, width: float, count: int) -> tuple[tuple[str, ...], ...]:
+def _balanced(words: Sequence[str], face: Stack, em: float, width: float, count: int) -> tuple[tuple[str, ...], ...]:
     """The words in exactly `count` lines, as even as they get: least squared space at the line ends, found from the end."""
     total = len(words)
     impossible = (float("inf"), total)
@@ -78,7 +120,7 @@ def _balanced(words: Sequence[str], face: Typeface, em: float, width: float, cou
             options = [
                 (best.get((end, left - 1), impossible)[0] + (width - length) ** 2, end)
                 for end in range(start + 1, total + 1)
-                if (length := face.width(" ".join(words[start:end]), em)) <= width
+                if (length := face.width(joined(words[start:end]), em)) <= width
             ]
             best[start, left] = min(options, default=impossible)
     lines, at = [], 0
@@ -89,5 +131,5 @@ def _balanced(words: Sequence[str], face: Typeface, em: float, width: float, cou
     return tuple(lines)
 
 
-def _widest(lines: Sequence[tuple[str, ...]], face: Typeface, em: float) -> float:
-    return max(face.width(" ".join(line), em) for line in lines)
+def _widest(lines: Sequence[tuple[str, ...]], face: Stack, em: float) -> float:
+    return max(face.width(joined(line), em) for line in lines)

@@ -132,10 +132,11 @@ def _prepare(job: RenderJob, work: Path, fonts_folder: Path) -> None:
         raise Permanent(f"the voiceover cannot be read: {error}", provider=ffmpeg.PROVIDER, code="unreadable media") from error
     fonts = load_fonts(fonts_folder)
     levels = waveform.band_levels(samples, rate, job.seconds, _BANDS)
-    (work / "captions.ass").write_text(cards.screenplay(job, levels, fonts), encoding="utf-8")
+    document = cards.screenplay(job, levels, fonts)
+    (work / "captions.ass").write_text(document, encoding="utf-8")
     (work / "fonts").mkdir()
-    for face in (fonts.display, fonts.text, fonts.world):
-        shutil.copyfile(face.path, work / "fonts" / face.path.name)
+    for face in fonts.named_in(document):
+        (work / "fonts" / face.path.name).symlink_to(face.path.absolute())
 
 
 def _graph(job: RenderJob, gain: float) -> str:

@@ -20,7 +20,7 @@ import av.error
 from phantoms_dagster.domain.errors import Evidence, Permanent
 from phantoms_dagster.domain.models import Platform, Probe
 from phantoms_dagster.domain.ports import Fitted
-from phantoms_dagster.media import ass, ffmpeg, graph
+from phantoms_dagster.media import ass, coverage, ffmpeg, graph
 from phantoms_dagster.media.edit_lists import without_edit_lists
 from phantoms_dagster.media.limits import EDIT_LIST, LIMITS, Verdict, Work, judge
 from phantoms_dagster.media.mp4 import read_boxes
@@ -63,6 +63,12 @@ class FfmpegStudio:
         if loudness and probe.audio_codec is not None:
             return probe.model_copy(update={"loudness_lufs": await ffmpeg.loudness(path)})
         return probe
+
+    async def unshowable(self, texts: Sequence[str]) -> tuple[str, ...]:
+        """What our fonts lack, each once: letters as a reader sees them."""
+        if all(text.isascii() for text in texts):
+            return ()
+        return await _in_thread(coverage.missing, texts)
 
     async def thumbnail(self, path: Path, destination: Path) -> None:
         """A JPEG of 270x480, cut to fill, of a frame of the title card."""

@@ -23,6 +23,7 @@ from phantoms_dagster.domain.models import (
     content_hash,
 )
 from phantoms_dagster.domain.ports import Clock, MediaStore, Renderer, RenderJob, RenderStatus, Studio
+from phantoms_dagster.domain.text import capitals, without
 from phantoms_dagster.domain.wording import DEFAULT_PRIVACY, post_words
 from phantoms_dagster.domain.work import Ledgers, Made, RenderJournal, Work
 
@@ -129,6 +130,7 @@ class RenderVideo:
             probe=probe,
             renderer=self._renderer.provider,
             render_id=render_id,
+            not_shown=await self._not_shown(work),
             words=(words := self._words(work)),
             content_sha256=content_hash(work.claim.output("script", ScriptOutput).script, video, words),
         )
@@ -147,6 +149,15 @@ class RenderVideo:
         """What the posts would say: whoever reviews the film is shown it together with them."""
         script = work.claim.output("script", ScriptOutput).script
         return post_words(script, work.video.channel, work.video.brief.platforms, self._privacy)
+
+    async def _not_shown(self, work: Work) -> tuple[str, ...]:
+        """What no font has, of all that stands in the picture: it is left out and told, never drawn as a box."""
+        script = work.claim.output("script", ScriptOutput).script
+        spoken = work.claim.output("voiceover", VoiceoverOutput).sentences
+        texts = [work.video.channel.title, script.title, *(scene.on_screen_text for scene in script.scenes)]
+        texts += [sentence.text for sentence in spoken]
+        language = work.video.channel.language
+        return await self._studio.unshowable([*texts, *(capitals(text, language) for text in texts)])
 
     async def _looked_at(self, master: Path) -> Probe:
         """What came down. Bytes that are no film are a download gone wrong (a proxy's page): the render is there, paid for."""
@@ -172,17 +183,20 @@ class RenderVideo:
     async def _submit(self, work: Work, journal: RenderJournal) -> str:
         script = work.claim.output("script", ScriptOutput).script
         voiceover = work.claim.output("voiceover", VoiceoverOutput)
+        gone = await self._not_shown(work)
+        shown = [(sentence, without(sentence.text, gone)) for sentence in voiceover.sentences]
         job = RenderJob(
             video_key=work.video.key,
             attempt_id=work.attempt.id,
-            title=script.title,
-            hook=script.hook,
-            scene_titles=tuple(scene.on_screen_text for scene in script.scenes),
-            sentences=voiceover.sentences,
+            title=without(script.title, gone),
+            hook=without(script.hook, gone),
+            scene_titles=tuple(without(scene.on_screen_text, gone) for scene in script.scenes),
+            sentences=tuple(sentence.model_copy(update={"text": text}) for sentence, text in shown if text),
             seconds=voiceover.seconds,
             audio=await self._media.local(voiceover.audio),
             palette=work.video.channel.palette,
-            channel_title=work.video.channel.title,
+            channel_title=without(work.video.channel.title, gone),
+            language=work.video.channel.language,
         )
         await journal.save("intent", attempt_id=job.attempt_id)
 

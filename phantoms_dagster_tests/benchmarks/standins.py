@@ -14,7 +14,7 @@ import shutil
 import uuid
 import wave
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from phantoms_dagster.domain.models import Channel, MediaFile, Platform, Probe, Script, Sentence, VoiceoverOutput
@@ -115,6 +115,10 @@ class RememberingStudio:
 
         name = f"{_digest(path)}-{'loudness' if loudness else 'probe'}"
         return Probe.model_validate_json(await self._memory.recall(name, ask))
+
+    async def unshowable(self, texts: Sequence[str]) -> tuple[str, ...]:
+        """See the port."""
+        return await self._real.unshowable(texts)
 
     async def thumbnail(self, path: Path, destination: Path) -> None:
         """See the port."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -51,6 +51,7 @@ class Service:
         self.billed: dict[str, str] = {}
         self.seen: list[tuple[str, str]] = []
         self.asked: list[str] = []
+        self.jobs: list[RenderJob] = []
         self.findable = True
         self.forgotten: set[str] = set()
         self.gone: set[str] = set()
@@ -62,6 +63,7 @@ class Service:
     async def submit(self, job: RenderJob, about_to_bill: AboutToBill) -> str:
         trouble = self.trouble.pop(0) if self.trouble else ""
         self.seen.append(("upload", self.journal()))
+        self.jobs.append(job)
         if trouble == "refuse":
             raise Permanent("no credits", provider=self.provider, code="402")
         if trouble == "kill before":
@@ -105,6 +107,7 @@ class Studio:
     """Sees what it is told to see."""
 
     def __init__(self) -> None:
+        self.lacks: tuple[str, ...] = ()
         self.sees = PROBE
         self.trouble: list[Exception] = []
 
@@ -113,6 +116,9 @@ class Studio:
         if self.trouble:
             raise self.trouble.pop(0)
         return self.sees
+
+    async def unshowable(self, texts: Sequence[str]) -> tuple[str, ...]:
+        return tuple(part for part in self.lacks if any(part in text for text in texts))
 
     async def thumbnail(self, path: Path, destination: Path) -> None:
         await asyncio.to_thread(destination.write_bytes, b"still")
@@ -209,6 +215,17 @@ async def test_a_render_is_written_down_before_it_is_billed_and_before_it_is_fol
     )
     assert (made.output.video, made.output.thumbnail) == (media_file("r1"), media_file("still", ".jpg"))
     assert not any(folder.exists() for folder in shop.media.scratches)
+
+
+async def test_what_no_font_has_is_left_out_of_the_picture_and_told(shop: Shop) -> None:
+    key = await shop.video()
+    shop.studio.lacks = ("d",)
+    made = await shop.attempt(key)
+    assert isinstance(made.output, RenderedVideoOutput)
+    assert made.output.not_shown == ("d",)
+    job = shop.service.jobs[0]
+    assert job.title
+    assert not any("d" in text for text in [job.title, job.channel_title, *job.scene_titles, *(s.text for s in job.sentences)])
 
 
 async def test_a_render_is_looked_at_until_it_is_done(shop: Shop) -> None:

@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001  texts in many scripts
 """Text as people type it: one form whatever the keyboard, and cuts that never split what a reader sees as one letter."""
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from phantoms_dagster.domain.channels import parse
 from phantoms_dagster.domain.models import Brief, Channel, Platform
-from phantoms_dagster.domain.text import cut, graphemes
+from phantoms_dagster.domain.text import capitals, cut, graphemes, without
 from phantoms_dagster.domain.wording import words
 from phantoms_dagster.production.intake import make_brief, read
 from phantoms_dagster.providers.youtube_words import fit_description, fit_title
@@ -77,3 +78,23 @@ def test_a_description_without_spaces_is_cut_between_graphemes() -> None:
 def test_a_caption_that_is_too_long_is_cut_between_graphemes(platform: Platform) -> None:
     caption = words(script(caption=FAMILY * 300), channel(), platform)[1]
     assert set(graphemes(caption)) == {FAMILY, "…"}
+
+
+@pytest.mark.parametrize(
+    ("written", "language", "shown"),
+    [
+        ("straße", "de", "STRASSE"),
+        ("istanbul ılık", "tr", "İSTANBUL ILIK"),
+        ("istanbul", "en", "ISTANBUL"),
+        ("γιατί", "el", "ΓΙΑΤΙ"),
+        ("საქართველო", "ka", "საქართველო"),
+        ("e\u0301te\u0301", "fr", "E\u0301TE\u0301"),
+    ],
+)
+def test_capitals_are_those_of_the_language(written: str, language: str, shown: str) -> None:
+    assert capitals(written, language) == shown
+
+
+def test_what_no_font_has_is_left_out_with_its_small_letters() -> None:
+    assert without("a \N{OCTOPUS} b ß", ["\N{OCTOPUS}", "B"]) == "a ß"
+    assert without("a  b", []) == "a  b"
