@@ -16,6 +16,7 @@ from typing import Any
 
 from aiohttp import web
 
+from phantoms_dagster.sandbox import openai_responses, openai_speech
 from phantoms_dagster.sandbox.core import Sandbox
 from phantoms_dagster.sandbox.openai_gate import PREFIX, ApiError, dead_ends, digest, gate, json_body, missing
 from phantoms_dagster.sandbox.openai_models import MODELS, model_named, offered
@@ -59,7 +60,7 @@ class _State:
 
 
 def routes(sandbox: Sandbox) -> list[web.RouteDef]:
-    """Routes `openai.chat`, `openai.list`, `openai.retrieve` and `openai.models`."""
+    """Routes of chat completions, those stored, models, speech, moderations and responses; each is named `openai.<what>`."""
     state = _State()
     sandbox.state["openai"] = state
 
@@ -130,6 +131,8 @@ def routes(sandbox: Sandbox) -> list[web.RouteDef]:
         web.get(f"{PREFIX}/models", endpoint(models), name="openai.models"),
         web.get(f"{PREFIX}/models/{{id}}", endpoint(model), name="openai.model"),
     ]
+    ours += openai_speech.routes(sandbox, endpoint)
+    ours += openai_responses.routes(sandbox, endpoint, lambda owner, body: _complete(sandbox, state, owner, body))
     return [*ours, *dead_ends(ours)]
 
 
