@@ -24,7 +24,7 @@ _DUE = text(
     JOIN phantoms.videos v ON v.id = p.video_id
     LEFT JOIN phantoms.post_reads r ON r.post_id = p.id
     WHERE p.state IN ('published', 'confirmed') AND p.remote_id IS NOT NULL
-        AND p.published_at > clock_timestamp() - make_interval(secs => :read_for)
+        AND p.published_at BETWEEN clock_timestamp() - make_interval(secs => :read_for) AND clock_timestamp()
         AND (r.due_at IS NULL OR r.due_at <= clock_timestamp())
     ORDER BY COALESCE(r.due_at, p.published_at), p.id
     """

@@ -41,6 +41,12 @@ def test_a_storm_over_six_videos_leaves_nothing_stuck_and_nothing_doubled() -> N
     assert figures["posted exactly once"] > 0
 
 
+def test_every_number_of_a_few_days_is_stored_and_publishing_never_waits_for_reading() -> None:
+    done = command("readback", "--posts", "4", "--days", "2", "--snapshots", "3000", "--json", seconds=300)
+    told = json.loads(done.stdout)
+    assert (told["ok"], told["problems"], done.returncode) == (True, [], 0), done.stdout + done.stderr
+
+
 async def test_the_sandbox_notes_when_each_call_came_whatever_came_of_it() -> None:
     sandbox = Sandbox()
     sandbox.faults.append(Fault("openai.models", status=503, times=1))
