@@ -6,7 +6,21 @@ import sys
 
 import typer
 
-from phantoms_dagster.cli import briefs, catalogue, dead_letters, demo, doctor, init, limits, metrics, retire, review, up, worker
+from phantoms_dagster.cli import (
+    briefs,
+    catalogue,
+    dead_letters,
+    demo,
+    doctor,
+    init,
+    limits,
+    metrics,
+    retire,
+    retry,
+    review,
+    up,
+    worker,
+)
 from phantoms_dagster.cli.console import plain_errors
 
 EXAMPLES = {
@@ -23,6 +37,7 @@ EXAMPLES = {
     "show": ["phantoms show 20261122-why-octopuses-have-three-hearts-10e6", "phantoms show octopuses --json"],
     "approve": ["phantoms approve octopuses", "phantoms approve --all --reviewer Ada"],
     "reject": ['phantoms reject octopuses --note "the second fact is wrong"'],
+    "retry": ["phantoms retry octopuses", "phantoms retry octopuses --from rendered_video --yes"],
     "retire": ["phantoms retire octopuses", "phantoms retire --finished-before 30d --dry-run"],
     "unretire": ["phantoms unretire octopuses"],
     "pools": ["phantoms pools", "phantoms pools publish_youtube --json"],
@@ -42,7 +57,7 @@ app = typer.Typer(
     add_completion=False,
 )
 
-for group in (up, demo, briefs, catalogue, retire, review, dead_letters, doctor, limits, metrics, worker, init):
+for group in (up, demo, briefs, catalogue, retire, review, retry, dead_letters, doctor, limits, metrics, worker, init):
     group.register(app)
 
 for command in app.registered_commands:

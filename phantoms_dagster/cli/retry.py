@@ -1,0 +1,53 @@
+"""`phantoms retry`: ask for a video's stage again, whatever state it is in. The rules of doing it belong to `store.retrying`."""
+
+from __future__ import annotations
+
+import getpass
+from decimal import Decimal
+from typing import Annotated
+
+import typer
+
+from phantoms_dagster.cli.console import out, plain, plain_errors
+from phantoms_dagster.cli.up import current
+from phantoms_dagster.domain.errors import InvalidInput
+from phantoms_dagster.domain.stages import STAGES
+from phantoms_dagster.store.retrying import Retrying
+from phantoms_dagster.wiring import Workshop
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(rich_help_panel="Review")(retry)
+
+
+def retry(
+    video: Annotated[str, typer.Argument(help="Key of the video (enough of it)")],
+    start: Annotated[str | None, typer.Option("--from", metavar="STAGE", help="Make this stage again, and what follows it")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask")] = False,
+    by: Annotated[str | None, typer.Option("--by", help="Who asks for it; default: the user of this machine")] = None,
+) -> None:
+    """Ask for a video's stage again: one that failed, waits, hangs in a render, or is done (with --from).
+
+    Says what it does, costs and risks, and asks first. A post that is in flight or unknown is read back, never sent again.
+    """
+    with plain_errors():
+        if start is not None and start not in STAGES:
+            raise InvalidInput(f"unknown stage {start!r}; the stages are {', '.join(STAGES)}")
+        settings = current()
+        workshop = Workshop(settings)
+        try:
+            local = workshop.endpoints.renderer == "local"
+            price = Decimal(0) if local else Decimal(str(settings.shotstack_usd_per_minute))
+            retrying = Retrying(workshop.engine, price_per_minute=price)
+            plan = retrying.plan(workshop.catalogue().find(video), start)
+            out.print(plain(plan.key), soft_wrap=True)
+            for line in plan.lines:
+                out.print(f"  {plain(line)}", soft_wrap=True)
+            if not yes and not typer.confirm("Do it?"):
+                out.print("nothing was changed")
+                return
+            retrying.carry_out(plan, by=by or getpass.getuser())
+            out.print(f"done: {plain(plan.stage)} is asked for again", soft_wrap=True)
+        finally:
+            workshop.close()

@@ -1,0 +1,178 @@
+"""One video's stage, asked for again by a person: from every state it may be in. Synchronous, for commands.
+
+What has a dead letter is replayed by `dead_letters`; this module knows what to do in the other states, and says what it may cost.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+
+from sqlalchemy import Connection, Engine, RowMapping, text
+
+from phantoms_dagster.domain.errors import InvalidInput
+from phantoms_dagster.domain.stages import STAGES, State, downstream, stage
+from phantoms_dagster.store import replay_sql as sql
+from phantoms_dagster.store.dead_letters import FRESH_STARTS, DeadLetters, LetterFilter
+from phantoms_dagster.store.planning import NUDGE
+
+_ROWS = text(
+    """
+    SELECT s.video_id, s.stage, s.state, s.revision, s.retry_at, s.lease_until > clock_timestamp() AS held, s.lease_until,
+        CAST(s.output ->> 'seconds' AS double precision) AS seconds,
+        r.state AS render, r.render_id, p.state AS post, p.platform
+    FROM phantoms.stages s JOIN phantoms.videos v ON v.id = s.video_id
+    LEFT JOIN phantoms.renders r ON r.video_id = s.video_id AND r.revision = s.revision AND s.stage = 'rendered_video'
+    LEFT JOIN phantoms.posts p ON p.video_id = s.video_id AND s.stage = p.platform || '/post'
+    WHERE v.key = :key
+    """
+)
+_LOCK = text("SELECT FROM phantoms.stages s WHERE s.video_id = :id ORDER BY s.stage FOR UPDATE")
+_WAKE = text(
+    """
+    UPDATE phantoms.stages SET retry_at = clock_timestamp(), attempts = 0, failing_since = NULL, waits = 0,
+        reason = :reason, updated_at = clock_timestamp()
+    WHERE video_id = :id AND stage = :stage AND state = 'deferred'
+    """
+)
+# What may have been billed is booked with the attempt that sent it, as the render's own ledger does.
+_GIVE_UP_RENDER = text(
+    """
+    WITH old AS (
+        SELECT r.id, r.attempt_id FROM phantoms.renders r
+        WHERE r.video_id = :id AND r.revision = :revision AND r.state IN ('sending', 'unknown', 'submitted') FOR UPDATE
+    ), booked AS (
+        UPDATE phantoms.attempts a SET cost = a.cost + :billed FROM old
+        WHERE a.video_id = :id AND a.id = CAST(substring(old.attempt_id FROM '^a([0-9]+)-') AS bigint)
+    )
+    UPDATE phantoms.renders r SET state = 'intent', render_id = NULL, updated_at = clock_timestamp() FROM old WHERE r.id = old.id
+    """
+)
+_DOUBTFUL = ("opened", "uploading", "committing", "unknown")
+_LETTERED = (State.FAILED, State.REJECTED, State.DISCARDED)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a retry would do. `lines`: what it does, costs and risks, for a person; `stage` is where it begins."""
+
+    key: str
+    stage: str
+    how: str
+    lines: tuple[str, ...]
+    seconds: float | None = None
+    retry_at: datetime | None = None
+
+
+class Retrying:
+    """Retries of single videos. `price`: US dollars for a render of so many seconds."""
+
+    def __init__(self, engine: Engine, *, price_per_minute: Decimal) -> None:
+        self._engine = engine
+        self._price_per_minute = price_per_minute
+
+    def plan(self, key: str, start: str | None = None) -> Plan:
+        """What would be done. Raises InvalidInput with the reason and the next step when nothing can be."""
+        with self._engine.connect() as connection:
+            return self._plan(self._rows(connection, key), key, start)
+
+    def carry_out(self, plan: Plan, *, by: str) -> None:
+        """Do it, unless the video has moved on since. Raises InvalidInput then."""
+        if plan.how == "replay":
+            letters = DeadLetters(self._engine)
+            ids = [d.letter.id for d in letters.of_video(plan.key) if d.letter.stage == plan.stage and d.letter.state != "replayed"]
+            if not letters.replay(LetterFilter(ids=ids[:1], state=None), by=by).closed:
+                raise InvalidInput(
+                    f"{plan.stage} of {plan.key} has no dead letter that can be replayed; see `phantoms show {plan.key}`"
+                )
+            return
+        with self._engine.begin() as connection:
+            rows = self._rows(connection, plan.key)
+            row = rows[plan.stage]
+            connection.execute(_LOCK, {"id": row["video_id"]})
+            rows = self._rows(connection, plan.key)
+            if self._plan(rows, plan.key, plan.stage if plan.how in ("fresh", "render") else None).how != plan.how:
+                raise InvalidInput(f"{plan.key} has moved on meanwhile: ask again")
+            row, reason = rows[plan.stage], f"asked for again by {by}"
+            if plan.how == "fresh":
+                following = [s.name for s in downstream(plan.stage)]
+                values = {"ids": [row["video_id"]], "stage": plan.stage, "before": [str(State.DONE)]}
+                connection.execute(sql.NEW_REVISION, values)
+                connection.execute(sql.VOID, {"ids": [row["video_id"]], "stages": following})
+                open_letters = connection.execute(sql.OPEN_LETTERS, {"ids": [row["video_id"]], "stages": following}).mappings()
+                ids = [letter["id"] for letter in open_letters]
+                connection.execute(sql.CLOSE, {"ids": ids, "to": "replayed", "by": by, "reason": f"retried from {plan.stage}"})
+            if plan.how == "render":
+                billed = self._price(plan.seconds)
+                connection.execute(_GIVE_UP_RENDER, {"id": row["video_id"], "revision": row["revision"], "billed": billed})
+            connection.execute(_WAKE, {"id": row["video_id"], "stage": plan.stage, "reason": reason})
+            connection.execute(text(NUDGE))
+
+    def _rows(self, connection: Connection, key: str) -> dict[str, RowMapping]:
+        found = {row["stage"]: row for row in connection.execute(_ROWS, {"key": key}).mappings()}
+        return {name: found[name] for name in STAGES if name in found}
+
+    def _price(self, seconds: float | None) -> Decimal:
+        return (Decimal(str(seconds or 0.0)) / 60 * self._price_per_minute).quantize(Decimal("0.0001"))
+
+    def _plan(self, rows: dict[str, RowMapping], key: str, start: str | None) -> Plan:
+        doubt = [name for name, row in rows.items() if row["post"] in _DOUBTFUL]
+        if start is None:
+            return self._as_it_is(rows, key)
+        if start not in rows:
+            raise InvalidInput(f"{key} has no stage {start!r}; its stages are {', '.join(rows)}")
+        row = rows[start]
+        seconds = rows["voiceover"]["seconds"]
+        if row["state"] == State.DEFERRED and start == "rendered_video" and row["render"] in ("sending", "unknown", "submitted"):
+            price = self._price(seconds)
+            lines = (
+                f"render {row['render_id'] or '(its answer was lost)'} is given up and booked as spent: {price:.2f} USD",
+                f"a new render costs about {price:.2f} USD more, if the channel's budget allows it",
+                "risk: the old render may still end; its file is not used",
+            )
+            return Plan(key, start, "render", lines, seconds)
+        if row["state"] != State.DONE:
+            plan = self._as_it_is(rows, key)
+            if plan.stage != start:
+                raise InvalidInput(
+                    f"{start} is {row['state']}: {plan.stage} comes first; run `phantoms retry {key}` without --from"
+                )
+            return plan
+        if stage(start).kind not in FRESH_STARTS:
+            raise InvalidInput(f"{start} is done, and a post is never made twice; give an earlier stage")
+        following = {s.name for s in downstream(start)}
+        if busy := [name for name in doubt if name in following]:
+            raise InvalidInput(
+                f"{busy[0]} is in flight or its outcome is unknown: it is read back, never sent again. Wait for it "
+                f"(`phantoms show {key}`), then start over from {start}"
+            )
+        said = [f"{start} is made again, and what follows it; what is published stays"]
+        if start in ("script", "voiceover", "rendered_video"):
+            said.append(
+                f"a new render costs about {self._price(seconds):.2f} USD, a new script its tokens; the approval is asked for again"
+            )
+        return Plan(key, start, "fresh", tuple(said), seconds)
+
+    def _as_it_is(self, rows: dict[str, RowMapping], key: str) -> Plan:
+        """The first stage that has not ended well."""
+        waiting = [name for name, row in rows.items() if row["state"] not in (State.DONE, State.BLOCKED)]
+        if not waiting:
+            raise InvalidInput(f"every stage of {key} is done; --from STAGE makes one again")
+        # What can be moved comes before what is under way or waits for a worker already.
+        order = [*_LETTERED, State.DEFERRED, State.RUNNING, State.READY]
+        name = min(waiting, key=lambda found: order.index(State(rows[found]["state"])))
+        row = rows[name]
+        note = ("its post is in flight or unknown: it is read back, never sent again",) if row["post"] in _DOUBTFUL else ()
+        if row["state"] in _LETTERED:
+            return Plan(key, name, "replay", (f"{name} is {row['state']}: it starts over with a fresh budget", *note))
+        if row["state"] == State.DEFERRED:
+            if row["render"] in ("sending", "unknown", "submitted"):
+                note = (
+                    "the same render is looked at again, which costs nothing; --from rendered_video gives it up and makes another",
+                )
+            return Plan(key, name, "wake", (f"{name} waits until {row['retry_at']:%Y-%m-%d %H:%M} UTC: it is tried now", *note))
+        if row["state"] == State.RUNNING and not row["held"]:
+            return Plan(key, name, "takeover", (f"the run that held {name} is dead: the next run takes it over by itself", *note))
+        what = "is being worked on" if row["state"] == State.RUNNING else "waits for a worker already"
+        raise InvalidInput(f"{name} of {key} {what}: nothing to do; see `phantoms show {key}`")
