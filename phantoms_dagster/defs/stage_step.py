@@ -20,6 +20,8 @@ from phantoms_dagster.domain.work import Decision, Result, RunContext
 from phantoms_dagster.wiring import Workshop
 
 SHOWN_VIDEOS = 20
+# A shorter wait is sat out in a chain's run: a run of its own afterwards costs as much.
+CHAIN_PATIENCE_SECONDS = 5.0
 _STOPPED = (
     "This run stopped because {}. No video has failed by that: what was finished stays, the rest goes on when PostgreSQL is back."
 )
@@ -36,7 +38,9 @@ def run_stage(
     """Carry the partitions of this step through `stage`. Raises Failure, which no retry policy of Dagster's may repeat."""
     keys = list(context.partition_keys)
     planned = tags.PLANNED in context.run.tags
-    asker = RunContext(run_id=context.run_id, by="sensor" if planned else "person", decision=decision)
+    # In a chain a platform's post goes after another's: the wait of one must not hold up the other. What a person asked for waits.
+    patience = CHAIN_PATIENCE_SECONDS if planned and stage.platform and _later_stage_selected(context, stage) else None
+    asker = RunContext(context.run_id, "sensor" if planned else "person", decision, patience)
     results: list[Result] = []
 
     async def work() -> None:

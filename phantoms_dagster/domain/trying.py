@@ -87,6 +87,25 @@ async def aside() -> AsyncIterator[None]:
             this.slot = slot
 
 
+async def turn(lock: asyncio.Lock, seconds: float) -> bool:
+    """Whether it was this try's turn within that time; then it holds the lock. Who stands in line takes no place in flight."""
+    if not lock.locked() and await lock.acquire():
+        return True
+    this, left = _try.get(), longest_wait()
+    began, held = asyncio.get_running_loop().time(), False
+    try:
+        async with aside(), asyncio.timeout(seconds if left is None else min(seconds, left)):
+            held = await lock.acquire()
+    except TimeoutError:
+        if this is not None:
+            this.waited += asyncio.get_running_loop().time() - began
+    except BaseException:
+        if held:
+            lock.release()
+        raise
+    return held
+
+
 class WaitingClock:
     """The clock for use cases and adapters. Who sleeps by it occupies no place in flight, and the runner hears how long it was.
 

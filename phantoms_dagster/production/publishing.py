@@ -26,8 +26,12 @@ from phantoms_dagster.domain.models import (
 )
 from phantoms_dagster.domain.ports import Clock, MediaStore, PostJournal, PublishedPost, Publisher, PublishJob
 from phantoms_dagster.domain.stages import BEFORE_COMMIT, PostState
+from phantoms_dagster.domain.trying import turn
 from phantoms_dagster.domain.wording import DEFAULT_PRIVACY
 from phantoms_dagster.domain.work import Ledgers, Made, Work
+
+# A busy account wakes who waits for it; this is for when nobody does. It grows each time it was in vain.
+BUSY_SECONDS = 5.0
 
 
 class Publish:
@@ -41,7 +45,9 @@ class Publish:
         ledgers: Ledgers,
         clock: Clock,
         privacy: Mapping[Platform, str] = DEFAULT_PRIVACY,
+        patience_seconds: float = 120.0,
     ) -> None:
+        self._patience_seconds = patience_seconds
         self._publishers = publishers
         self._media = media
         self._ledgers = ledgers
@@ -73,9 +79,14 @@ class Publish:
             sandbox=publisher.sandbox,
         )
         account = journal.record.account or account
-        async with self._one_at_a_time[platform, account]:
+        one_at_a_time = self._one_at_a_time[platform, account]
+        if not await turn(one_at_a_time, self._patience_seconds):
+            raise NotYet(f"other videos are being published on {platform}:{account}", retry_after=BUSY_SECONDS, held=True)
+        try:
             job = await self._job(work, account, variant, words, marker)
             post = await self._published(publisher, job, journal)
+        finally:
+            one_at_a_time.release()
         output = PostOutput(
             platform=platform,
             account=account,

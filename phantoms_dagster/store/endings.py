@@ -14,7 +14,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from phantoms_dagster.domain.stages import STAGES, State
-from phantoms_dagster.domain.work import Claim, Ending
+from phantoms_dagster.domain.work import HELD, Claim, Ending
 from phantoms_dagster.store.planning import nudge
 from phantoms_dagster.store.rows import as_json
 
@@ -155,6 +155,38 @@ _NEXT_ATTEMPT = text(
     """
 )
 
+# An account is free when no run is at one of its posts. Then those that wait for it are due at once: a few, since they stand in
+# line in one run, whose end wakes the next few. A row that is being claimed this moment needs nobody to wake it.
+WOKEN = 10
+_OF_POST = "s.video_id = o.video_id AND s.stage = o.platform || '/post' AND s.state IS NOT DISTINCT FROM"
+_AT_WORK = f"""SELECT FROM phantoms.posts o
+            JOIN phantoms.stages s ON {_OF_POST} 'running' AND s.lease_until > clock_timestamp()
+            WHERE o.platform = f.platform AND o.account = f.account"""
+_WAKE = text(
+    f"""
+    WITH freed AS (
+        SELECT DISTINCT p.platform, p.account
+        FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS g(video_id bigint, stage text)
+        JOIN phantoms.posts p ON p.video_id = g.video_id AND p.platform || '/post' = g.stage
+    ), woken AS (
+        UPDATE phantoms.stages w SET retry_at = clock_timestamp(), updated_at = clock_timestamp()
+        FROM freed f CROSS JOIN LATERAL (
+            SELECT s.video_id, s.stage FROM phantoms.posts o
+            JOIN phantoms.stages s ON {_OF_POST} 'deferred' AND s.error_class = '{HELD}' AND s.retry_at > clock_timestamp()
+            JOIN phantoms.videos v ON v.id = s.video_id
+            WHERE o.platform = f.platform AND o.account = f.account AND o.state = 'intent'
+            ORDER BY v.publish_at NULLS LAST, v.priority, v.place LIMIT {WOKEN}
+            FOR UPDATE OF s SKIP LOCKED
+        ) n
+        WHERE w.video_id = n.video_id AND w.stage = n.stage
+            AND NOT EXISTS ({_AT_WORK} AND o.state = 'intent')
+            AND NOT EXISTS ({_AT_WORK} AND o.state IN ('opened', 'uploading', 'committing'))
+        RETURNING w.stage
+    )
+    {nudge("stage")} FROM (SELECT DISTINCT stage FROM woken) n
+    """
+)
+
 
 @dataclass(frozen=True)
 class Closing:
@@ -207,13 +239,17 @@ def _json(closings: Iterable[Closing]) -> dict[str, str]:
 async def finish(connection: AsyncConnection, closings: Sequence[Closing]) -> list[bool]:
     """Write endings. False for a claim that somebody else has taken over: nothing of it was written.
 
-    Without a failed one among them (`Closing.fails`) all is written by one statement, and needs no transaction.
+    Without a failed one among them (`Closing.fails`) all is written by one statement, and needs no transaction. Posts that wait
+    for an account which is free now are woken after it; when that is lost, they come back by their own time.
     """
     following = [
         {"made": m.name, "stage": s.name} for m in {c.claim.stage for c in closings} for s in STAGES.values() if m.name in s.after
     ]
     ended = await connection.execute(_FINISH, {**_json(closings), "next": json.dumps(following)})
     ours = {(row.video_id, row.stage) for row in ended}
+    posts = [c for c in closings if c.claim.stage.kind == "post"]
+    if posts:
+        await connection.execute(_WAKE, _json(posts))
     failed = [c for c in closings if c.fails]
     if failed:
         await connection.execute(_BURY, _json(failed))

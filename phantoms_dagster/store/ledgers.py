@@ -42,6 +42,14 @@ _OPEN_POST = text(
         caption_sha256 = CASE WHEN posts.state IN ('intent', 'failed') THEN excluded.caption_sha256 ELSE posts.caption_sha256 END,
         updated_at = clock_timestamp()
     RETURNING id, video_id, platform, account, state, handle, upload_offset, remote_id, url, attempted_at,
+        -- Another run's: who is of the same run stands in line with it.
+        (SELECT v.key FROM phantoms.posts o
+            JOIN phantoms.stages s ON s.video_id = o.video_id AND s.stage = o.platform || '/post'
+                AND s.state IS NOT DISTINCT FROM 'running' AND s.lease_until > clock_timestamp()
+            JOIN phantoms.stages m ON m.video_id = posts.video_id AND m.stage = s.stage AND m.run_id IS DISTINCT FROM s.run_id
+            JOIN phantoms.videos v ON v.id = o.video_id
+            WHERE o.platform = posts.platform AND o.account = posts.account AND o.id <> posts.id
+                AND o.state IN ('opened', 'uploading', 'committing') LIMIT 1) AS busy,
         sandbox AND EXISTS (
             SELECT FROM phantoms.posts r WHERE r.video_id = posts.video_id AND r.platform = posts.platform AND NOT r.sandbox
                 AND NOT r.duplicate AND r.state NOT IN ('intent', 'failed')) AS begun_for_real
@@ -215,8 +223,7 @@ class PostgresPostJournal:
             opening = _Opening(step, str(self._claim.stage.platform), self._account, self._claim.video.key)
             opened = await self._ledgers.open_on_account(opening)
             if isinstance(opened, _AccountBusy):
-                message = f"{opened.key} is being published on {opening.platform}:{self._account}"
-                raise NotYet(message, retry_after=ACCOUNT_BUSY_SECONDS, held=True)
+                raise _busy(opened.key, opening.platform, self._account)
             row = opened
         else:
             row = await self._ledgers.save_post(step)
@@ -299,6 +306,9 @@ class PostgresLedgers:
                 f"give {platform.title} its token again (`phantoms doctor` says where it is missing)"
             )
             raise NotYet(message, retry_after=BEGUN_FOR_REAL_SECONDS)
+        if row["busy"] is not None and row["state"] == PostState.INTENT:
+            # Only a hint, so that nothing is sent in vain: who opens the post on its account looks again, behind a lock.
+            raise _busy(row["busy"], row["platform"], row["account"])
         return PostgresPostJournal(self, claim, row)
 
     async def owner_of(self, platform: str, remote_id: str, post_id: int) -> str | None:
@@ -373,6 +383,10 @@ class PostgresLedgers:
 
         rows = await transaction(self._statements, work)
         return [rows[tuple(step.row[name] for name in names)] for step in steps]
+
+
+def _busy(key: str, platform: str, account: str) -> NotYet:
+    return NotYet(f"{key} is being published on {platform}:{account}", retry_after=ACCOUNT_BUSY_SECONDS, held=True)
 
 
 def _post_record(row: RowMapping) -> PostRecord:

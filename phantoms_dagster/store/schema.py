@@ -174,6 +174,7 @@ posts = Table(
         postgresql_where=text("remote_id IS NOT NULL AND NOT duplicate AND NOT sandbox"),
     ),
     Index("posts_published", "published_at"),
+    Index("posts_to_open", "platform", "account", postgresql_where=text("state = 'intent'")),
     Index("posts_in_flight", "platform", "account", postgresql_where=text("state IN ('opened', 'uploading', 'committing')")),
     Index(
         "posts_without_public_id",

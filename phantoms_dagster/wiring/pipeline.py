@@ -159,6 +159,7 @@ class _Parts:
                 media=media,
                 ledgers=ledgers,
                 clock=self.clock,
+                patience_seconds=s.patience_seconds,
                 privacy=privacy,
             )
         )

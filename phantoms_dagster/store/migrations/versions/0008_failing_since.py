@@ -13,8 +13,10 @@ def upgrade() -> None:
     op.execute(
         "ALTER TABLE phantoms.dead_letters ADD COLUMN tries integer, ADD COLUMN counted integer, ADD COLUMN failing_since timestamptz"
     )
+    op.execute("CREATE INDEX posts_to_open ON phantoms.posts (platform, account) WHERE state = 'intent'")
 
 
 def downgrade() -> None:
+    op.execute("DROP INDEX phantoms.posts_to_open")
     op.execute("ALTER TABLE phantoms.dead_letters DROP COLUMN failing_since, DROP COLUMN counted, DROP COLUMN tries")
     op.execute("ALTER TABLE phantoms.stages DROP COLUMN waits, DROP COLUMN failing_since")
