@@ -14,6 +14,7 @@ from rich.table import Table
 
 from phantoms_dagster.cli.console import STATE_STYLES, local, out, plain, plain_errors, print_json
 from phantoms_dagster.cli.up import current
+from phantoms_dagster.domain.attention import Attention
 from phantoms_dagster.domain.models import Brief, MediaFile
 from phantoms_dagster.domain.stages import STAGES
 from phantoms_dagster.store.catalogue import StageRow, VideoRow
@@ -54,12 +55,15 @@ def status(
         try:
             videos, counts = workshop.catalogue().videos(limit=limit), workshop.catalogue().counts()
             undecided = workshop.decisions().undecided()
+            waits = [item for item in workshop.waits_for_people() if item.id != "review"]
         finally:
             workshop.close()
         if as_json:
-            print_json({"videos": [asdict(v) for v in videos], "stages": counts, "to_review": undecided})
+            everything = {"videos": [asdict(v) for v in videos], "stages": counts, "to_review": undecided}
+            print_json({**everything, "waits": [asdict(item) for item in waits]})
             return
         if not videos:
+            _print_waits(waits)
             out.print('no videos yet; add one: phantoms add "Why octopuses have three hearts"', soft_wrap=True)
             return
         for lines in _list(videos, set(undecided)):
@@ -70,6 +74,14 @@ def status(
         if undecided:
             out.print(f"\n[bold]{len(undecided)} to review[/], the most urgent first:")
             out.print(f"  phantoms show {undecided[0]}\n  phantoms approve {undecided[0]}", soft_wrap=True)
+        _print_waits(waits)
+
+
+def _print_waits(waits: Sequence[Attention]) -> None:
+    if waits:
+        out.print("\n[bold]Waits for you:[/]")
+    for item in waits:
+        out.print(f"  {plain(item.what)}\n    [dim]{plain(item.next_step)}[/]", soft_wrap=True)
 
 
 def _list(videos: Sequence[VideoRow], waiting: Collection[str]) -> Iterator[RenderableType]:

@@ -22,6 +22,7 @@ from phantoms_dagster.defs.assets.rendered_video import rendered_video
 from phantoms_dagster.defs.assets.script import script
 from phantoms_dagster.defs.assets.variants import variants
 from phantoms_dagster.defs.assets.voiceover import voiceover
+from phantoms_dagster.defs.attention import attention_sensor
 from phantoms_dagster.defs.checks import checks, dead_letters_sensor
 from phantoms_dagster.defs.jobs import analytics_job, chain_jobs, stage_jobs
 from phantoms_dagster.defs.late_ids import late_ids_job, late_ids_sensor
@@ -63,7 +64,16 @@ def build_definitions(*, resource_overrides: Mapping[str, Any] | None = None) ->
             make_daily_summary_schedule(local_zone()),
             make_retirement_schedule(local_zone()),
         ],
-        sensors=[intake_sensor, advance_sensor, release_sensor, alert_sensor, dead_letters_sensor, revival_sensor, late_ids_sensor],
+        sensors=[
+            intake_sensor,
+            advance_sensor,
+            release_sensor,
+            alert_sensor,
+            dead_letters_sensor,
+            revival_sensor,
+            late_ids_sensor,
+            attention_sensor,
+        ],
         resources={"workshop": workshop_resource, **(resource_overrides or {})},
         # One process a run: a process for each step would cost seven CPU-seconds each for imports alone.
         executor=dg.in_process_executor,

@@ -9,12 +9,13 @@ from __future__ import annotations
 import shlex
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 
 from pydantic import TypeAdapter, ValidationError
 
+from phantoms_dagster.domain.attention import Attention
 from phantoms_dagster.domain.errors import PhantomsError
 
 # A letter's time is when its transaction began: it may turn up so much later than younger ones.
@@ -52,12 +53,16 @@ class BreakerNews:
 
 @dataclass(frozen=True)
 class Told:
-    """What one destination has been told already. `letters`: ids of the last `LATE` before `since`; `breakers`: last opening."""
+    """What one destination has been told already. `letters`: ids of the last `LATE` before `since`; `breakers`: last opening.
+
+    `waits`: ids of what waits for a person and was told.
+    """
 
     since: datetime
     letters: frozenset[int] = frozenset()
     breakers: Mapping[str, datetime] = field(default_factory=dict)
     sent_at: datetime | None = None
+    waits: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -66,10 +71,11 @@ class News:
 
     letters: tuple[LetterNews, ...] = ()
     breakers: tuple[BreakerNews, ...] = ()
+    waits: tuple[Attention, ...] = ()
 
     def __bool__(self) -> bool:
         """Whether there is anything."""
-        return bool(self.letters or self.breakers)
+        return bool(self.letters or self.breakers or self.waits)
 
 
 @dataclass(frozen=True)
@@ -79,6 +85,7 @@ class Reading:
     at: datetime
     letters: tuple[LetterNews, ...]
     breakers: tuple[BreakerNews, ...] | None = None
+    waits: tuple[Attention, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -128,6 +135,7 @@ class DayFacts:
     cost: Decimal
     open_letters: int
     unknown_posts: int
+    waits: tuple[Attention, ...] = ()
 
 
 _TOLD = TypeAdapter(dict[str, Told])
@@ -173,7 +181,7 @@ def deliver(
     breakers = reading.breakers or ()
     for name, send in destinations.items():
         before = told.get(name)
-        found = news(reading.letters, breakers, before)
+        found = news(reading.letters, breakers, before, reading.waits)
         later = too_soon(before, now, pause)
         if found and later is not None:
             waits.append(later)
@@ -185,33 +193,39 @@ def deliver(
                 failed[name] = str(error)
             else:
                 sent.append(message)
-                after[name] = after_telling(before, reading.letters, breakers, read_at=reading.at, sent_at=now)
+                after[name] = after_telling(before, reading.letters, breakers, reading.waits, read_at=reading.at, sent_at=now)
         elif before is None:
-            after[name] = after_telling(None, reading.letters, breakers, read_at=reading.at, sent_at=None)
+            after[name] = after_telling(None, reading.letters, breakers, reading.waits, read_at=reading.at, sent_at=None)
         if name not in after and before is not None:
-            after[name] = before
+            # What waits no longer is news again when it comes back.
+            after[name] = replace(before, waits=before.waits & {item.id for item in reading.waits})
     return Delivery(after, tuple(sent), failed, min(waits, default=None))
 
 
-def news(letters: Iterable[LetterNews], breakers: Iterable[BreakerNews], told: Told | None) -> News:
+def news(
+    letters: Iterable[LetterNews], breakers: Iterable[BreakerNews], told: Told | None, waits: Iterable[Attention] = ()
+) -> News:
     """What is new to a destination. To one that was told nothing before: every letter, and the breakers that are open now."""
+    known = told.waits if told is not None else frozenset()
+    waiting = tuple(item for item in waits if item.alert and item.id not in known)
     if told is None:
         # Of the past only what is still so: openings that are long over are no news.
         still = (BreakerNews(b.name, b.state, b.opened[-1:]) for b in breakers if b.state != "closed" and b.opened)
-        return News(tuple(letters), tuple(still))
+        return News(tuple(letters), tuple(still), waiting)
     fresh = tuple(n for n in letters if n.id not in told.letters and n.created_at > told.since - LATE)
     opened = []
     for breaker in breakers:
         after = told.breakers.get(breaker.name, told.since)
         if later := tuple(opening for opening in breaker.opened if opening[0] > after):
             opened.append(BreakerNews(breaker.name, breaker.state, later))
-    return News(fresh, tuple(opened))
+    return News(fresh, tuple(opened), waiting)
 
 
 def after_telling(
     told: Told | None,
     letters: Iterable[LetterNews],
     breakers: Iterable[BreakerNews],
+    waits: Iterable[Attention] = (),
     *,
     read_at: datetime,
     sent_at: datetime | None,
@@ -220,7 +234,8 @@ def after_telling(
     known = dict(told.breakers) if told is not None else {}
     known |= {b.name: b.opened[-1][0] for b in breakers if b.opened}
     recent = frozenset(n.id for n in letters if n.created_at > read_at - LATE)
-    return Told(read_at, recent, known, sent_at or (told.sent_at if told is not None else None))
+    told_of = frozenset(item.id for item in waits if item.alert)
+    return Told(read_at, recent, known, sent_at or (told.sent_at if told is not None else None), told_of)
 
 
 def too_soon(told: Told | None, now: datetime, pause: timedelta) -> datetime | None:
@@ -248,6 +263,8 @@ def alert(found: News, *, web_url: str | None = None) -> Message:
     parts = [_count(len(found.letters), "new dead letter")] if groups else []
     if found.breakers:
         parts.append(f"{_count(len(found.breakers), 'breaker')} opened")
+    if found.waits:
+        parts.append(f"{_count(len(found.waits), 'thing')} waiting for a person")
     lines: list[str] = []
     for group in groups[:SHOWN_GROUPS]:
         where = f" at {group.provider}" if group.provider else ""
@@ -259,7 +276,8 @@ def alert(found: News, *, web_url: str | None = None) -> Message:
     if hidden := groups[SHOWN_GROUPS:]:
         lines.append(f"... and {sum(len(g.keys) for g in hidden)} in {_count(len(hidden), 'more group')}")
     lines += [_breaker(breaker) for breaker in found.breakers]
-    lines += ["", "Next:", *_commands(groups, found.breakers)]
+    lines += [_line(item.what) for item in found.waits]
+    lines += ["", "Next:", *_commands(groups, found.breakers), *dict.fromkeys(_line(item.next_step) for item in found.waits)]
     if web_url:
         lines += ["", f"Dagster: {web_url}"]
     return Message(f"Phantoms: {', '.join(parts)}", "\n".join(lines).strip(), urgent=True)
@@ -279,6 +297,8 @@ def summary(facts: DayFacts) -> Message:
     ]
     if facts.unknown_posts:
         lines.append(f"Posts whose outcome is unknown: {facts.unknown_posts} (they are read back, never sent again)")
+    if facts.waits:
+        lines += ["", "Waiting for a person:", *(f"- {_line(item.what)} ({_line(item.next_step)})" for item in facts.waits)]
     if facts.open_letters:
         lines += ["", "Next:", "phantoms dead-letters list", "phantoms dead-letters replay --all"]
     return Message(title, "\n".join(lines))

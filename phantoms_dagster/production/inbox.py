@@ -12,9 +12,11 @@ import stat
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from os import stat_result
 from pathlib import Path
 
+from phantoms_dagster.domain.attention import Attention
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.models import Brief, Channel
 from phantoms_dagster.production.intake import Refusal, load, printable, read
@@ -174,3 +176,19 @@ def _free(path: Path) -> Path:
         candidate = path.with_name(f"{path.stem}-{number}{path.suffix}")
         number += 1
     return candidate
+
+
+def refused_files(inbox: Path) -> list[Attention]:
+    """The refused files that lie in the inbox until a person deletes them or puts them back, as one thing to look at."""
+    refused = inbox / "refused"
+    reports = sorted(refused.glob("*.errors.txt"), key=lambda path: path.stat().st_mtime) if refused.is_dir() else []
+    if not reports:
+        return []
+    files = "1 file of the inbox was" if len(reports) == 1 else f"{len(reports)} files of the inbox were"
+    name = printable(reports[-1].name, 200)
+    what = f"{files} refused, in part or as a whole; the newest report is {name}"
+    since = datetime.fromtimestamp(reports[0].stat().st_mtime, UTC)
+    # Another file is news again.
+    return [
+        Attention(f"inbox:{name}", what, f"read {refused}, put the corrected files back, delete the old ones", since, len(reports))
+    ]

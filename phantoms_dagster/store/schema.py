@@ -256,6 +256,15 @@ accounts = Table(
     UniqueConstraint("platform", "name", name="accounts_once"),
 )
 
+notices = Table(
+    "notices",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("what", Text, nullable=False),
+    Column("next_step", Text, nullable=False),
+    _time("since", nullable=False),
+)
+
 metric_snapshots = Table(
     "metric_snapshots",
     metadata,

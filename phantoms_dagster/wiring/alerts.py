@@ -13,6 +13,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -47,12 +48,13 @@ def read(workshop: Workshop, since: datetime | None) -> Reading:
     """The open letters since then, and the breakers when Redis answers: without it the letters are told all the same."""
     letters, at = DeadLetters(workshop.engine).open_since(since)
     found = tuple(LetterNews(n.id, n.key, n.stage, n.error_class, n.provider, redact(n.message), n.created_at) for n in letters)
+    waits = tuple(replace(item, what=redact(item.what)) for item in workshop.waits_for_people())
     try:
         breakers = asyncio.run(_breakers(workshop.settings))
     except (PhantomsError, RedisError) as error:
         _log.warning("breakers cannot be looked at for alerts: %s", type(error).__name__)
-        return Reading(at, found)
-    return Reading(at, found, breakers)
+        return Reading(at, found, waits=waits)
+    return Reading(at, found, breakers, waits)
 
 
 def facts_of(workshop: Workshop, day: date, zone: str) -> DayFacts:
@@ -68,6 +70,7 @@ def facts_of(workshop: Workshop, day: date, zone: str) -> DayFacts:
         cost=found.cost,
         open_letters=found.open_letters,
         unknown_posts=found.unknown_posts,
+        waits=tuple(item for item in workshop.waits_for_people() if not item.id.startswith("letters:")),
     )
 
 

@@ -13,11 +13,13 @@ from sqlalchemy import Engine
 
 from phantoms_dagster import settings as settings_module
 from phantoms_dagster.domain import channels as channels_file
+from phantoms_dagster.domain.attention import Attention
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.models import Channel
 from phantoms_dagster.media.voice import voice_problem
-from phantoms_dagster.production.inbox import InboxReport, take_inbox
+from phantoms_dagster.production.inbox import InboxReport, refused_files, take_inbox
 from phantoms_dagster.settings import Settings
+from phantoms_dagster.store.attention import AttentionBoard
 from phantoms_dagster.store.brief_edits import BriefEdits
 from phantoms_dagster.store.catalogue import Catalogue
 from phantoms_dagster.store.decisions import Decisions
@@ -95,6 +97,14 @@ class Workshop:
     def brief_edits(self) -> BriefEdits:
         """The editor of stored briefs."""
         return BriefEdits(self.engine)
+
+    def attention(self) -> AttentionBoard:
+        """What waits for a person, as far as the tables know; `waits_for_people` has all of it."""
+        return AttentionBoard(self.engine)
+
+    def waits_for_people(self) -> list[Attention]:
+        """Everything that waits for a person, the longest first."""
+        return sorted([*self.attention().read(), *refused_files(self.settings.path("inbox"))], key=lambda item: item.since)
 
     def planning(self) -> Planning:
         """The planner's reader."""

@@ -401,7 +401,8 @@ async def test_a_check_can_be_run_by_hand_and_fails_without_failing_its_run(worl
     definitions = build_definitions(resource_overrides={"workshop": dg.ResourceDefinition.hardcoded_resource(workshop)})
     repository = definitions.get_repository_def()
     assert {(k.asset_key.to_user_string(), k.name) for k in repository.asset_graph.asset_check_keys} == {
-        (name, "no_dead_letters") for name in STAGES
+        *((name, "no_dead_letters") for name in STAGES),
+        ("post_metrics", "every_account_is_read"),
     }
     checks = [c for c in definitions.asset_checks or [] if isinstance(c, dg.AssetChecksDefinition)]
     with dg.DagsterInstance.ephemeral() as instance:

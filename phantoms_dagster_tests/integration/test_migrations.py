@@ -89,7 +89,7 @@ def test_the_migrations_make_the_same_indexes_as_the_schema(database_url: str, e
 
 
 def test_upgrading_again_changes_nothing_and_nothing_is_pending_then(empty_database_url: str) -> None:
-    assert migrate.pending(empty_database_url) == ["0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009"]
+    assert migrate.pending(empty_database_url) == [f"{number:04}" for number in range(1, 11)]
     migrate.upgrade(empty_database_url)
     assert migrate.pending(empty_database_url) == []
     migrate.upgrade(empty_database_url)

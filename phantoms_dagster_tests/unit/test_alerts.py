@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr, ValidationError
 
+from phantoms_dagster.domain.attention import Attention
 from phantoms_dagster.production.alerts import (
     LATE,
     SHOWN_GROUPS,
@@ -276,3 +277,40 @@ def test_the_local_zone_is_the_environments_or_the_machines_or_utc(tmp_path: Pat
     assert local_zone({"TZ": "CET-1CEST,M3.5.0"}, link) == "Europe/Berlin"
     assert local_zone({"TZ": "../etc"}, tmp_path / "missing") == "UTC"
     assert local_zone({}, link) == "Europe/Berlin"
+
+
+def waiting(name: str = "account:tiktok:main", **changes: object) -> Attention:
+    fields = {"what": f"{name} waits", "next_step": "phantoms doctor", "since": NOW}
+    return Attention(**{"id": name, **fields, **changes})  # type: ignore[arg-type]
+
+
+def test_what_waits_for_a_person_is_told_once_as_long_as_it_waits_and_again_when_it_comes_back() -> None:
+    ear = Ear()
+    told = tell({}, Reading(NOW, (), (), (waiting(),)), {"a": ear})
+    assert ear.heard[-1].title == "Phantoms: 1 thing waiting for a person"
+    assert "account:tiktok:main waits\n\nNext:\nphantoms doctor" in ear.heard[-1].body
+    told = tell(dict(told.told), Reading(NOW + HOUR, (), (), (waiting(),)), {"a": ear}, now=NOW + HOUR)
+    told = tell(dict(told.told), Reading(NOW + 2 * HOUR, (), (), ()), {"a": ear}, now=NOW + 2 * HOUR)
+    assert len(ear.heard) == 1
+    tell(dict(told.told), Reading(NOW + 3 * HOUR, (), (), (waiting(),)), {"a": ear}, now=NOW + 3 * HOUR)
+    assert len(ear.heard) == 2
+
+
+def test_what_has_not_waited_long_enough_is_told_when_it_has() -> None:
+    ear = Ear()
+    told = tell({}, Reading(NOW, (), (), (waiting("review", alert=False),)), {"a": ear})
+    assert ear.heard == []
+    tell(dict(told.told), Reading(NOW + HOUR, (), (), (waiting("review"),)), {"a": ear}, now=NOW + HOUR)
+    assert len(ear.heard) == 1
+
+
+def test_a_cursor_from_before_there_was_anything_to_wait_for_is_understood() -> None:
+    assert (
+        remembered('{"a": {"since": "2026-11-22T12:00:00Z", "letters": [], "breakers": {}, "sent_at": null}}')["a"].waits
+        == frozenset()
+    )
+
+
+def test_the_summary_repeats_what_waits() -> None:
+    facts = DayFacts(date(2026, 11, 22), 0, {}, {}, Decimal(0), 0, 0, (waiting(),))
+    assert "Waiting for a person:\n- account:tiktok:main waits (phantoms doctor)" in summary(facts).body

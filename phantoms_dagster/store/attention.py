@@ -1,0 +1,150 @@
+"""Everything in the tables that waits for a person, and the notices that other parts leave here for it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+
+from sqlalchemy import Engine, RowMapping, text
+
+from phantoms_dagster.domain.attention import Attention, Notice
+
+# How long each kind waits before somebody is told. `phantoms status` shows all of them from the start.
+REVIEW_ALERT = timedelta(days=1)
+UNKNOWN_ALERT = timedelta(hours=1)
+UNREAD_ALERT = timedelta(hours=6)
+DEFERRED_LONG = timedelta(days=1)
+_SHOWN_KEYS = 3
+
+_LOOK = text(
+    """
+    SELECT 'review' AS kind, NULL AS subject, NULL AS why, count(*) AS n, min(s.ready_at) AS since,
+        (array_agg(v.key ORDER BY v.publish_at NULLS LAST, v.priority, v.id))[1:3] AS keys, clock_timestamp() AS now
+    FROM phantoms.stages s JOIN phantoms.videos v ON v.id = s.video_id
+    WHERE s.stage = 'approval' AND s.state IN ('ready', 'deferred')
+        AND NOT EXISTS (SELECT FROM phantoms.approvals d WHERE d.video_id = v.id AND d.decided_at >= s.ready_at)
+    UNION ALL
+    SELECT 'unknown', p.platform, NULL, count(*), min(COALESCE(p.attempted_at, p.updated_at)),
+        (array_agg(v.key ORDER BY p.id))[1:3], clock_timestamp()
+    FROM phantoms.posts p JOIN phantoms.videos v ON v.id = p.video_id
+    WHERE p.state = 'unknown' AND NOT p.duplicate GROUP BY p.platform
+    UNION ALL
+    SELECT 'deferred', s.stage, min(s.reason), count(*), min(s.started_at), (array_agg(v.key ORDER BY s.started_at))[1:3],
+        clock_timestamp()
+    FROM phantoms.stages s JOIN phantoms.videos v ON v.id = s.video_id
+    WHERE s.state = 'deferred' AND s.stage <> 'approval' AND COALESCE(s.reason, '') NOT LIKE 'goes out at %'
+        AND s.started_at < clock_timestamp() - make_interval(secs => :long)
+    GROUP BY s.stage
+    UNION ALL
+    SELECT 'letters', d.stage, NULL, count(*), min(d.created_at), (array_agg(v.key ORDER BY d.id DESC))[1:3], clock_timestamp()
+    FROM phantoms.dead_letters d JOIN phantoms.videos v ON v.id = d.video_id WHERE d.state = 'open' GROUP BY d.stage
+    UNION ALL
+    SELECT 'account', platform || ':' || name, reason, 1, COALESCE(state_since, updated_at), NULL, clock_timestamp()
+    FROM phantoms.accounts WHERE state <> 'active'
+    UNION ALL
+    SELECT 'unread', platform || ':' || account, problem, 1, failing_since, NULL, clock_timestamp()
+    FROM phantoms.account_reads WHERE failing_since IS NOT NULL
+    """
+)
+
+_NOTICES = text("SELECT id, what, next_step, since FROM phantoms.notices ORDER BY id")
+# A notice that stays keeps its `since`.
+_LEAVE = text(
+    """
+    INSERT INTO phantoms.notices AS n (id, what, next_step, since)
+    SELECT g.id, g.what, g.next_step, g.since
+    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS g(id text, what text, next_step text, since timestamptz)
+    ON CONFLICT (id) DO UPDATE SET what = excluded.what, next_step = excluded.next_step, since = LEAST(n.since, excluded.since)
+    """
+)
+_CLEAR = text("DELETE FROM phantoms.notices WHERE starts_with(id, :prefix) AND NOT id = ANY(:ids)")
+
+
+class AttentionBoard:
+    """Reads what waits for a person, and keeps the notices."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def read(self) -> list[Attention]:
+        """Everything that waits, the longest first."""
+        with self._engine.connect() as connection:
+            rows = connection.execute(_LOOK, {"long": DEFERRED_LONG.total_seconds()}).mappings().all()
+            notices = connection.execute(_NOTICES).all()
+        found = [_KINDS[row["kind"]](row) for row in rows if row["n"]]
+        found += [Attention(f"notice:{n.id}", n.what, n.next_step, n.since) for n in notices]
+        return sorted(found, key=lambda item: item.since)
+
+    def keep(self, prefix: str, notices: Sequence[Notice]) -> None:
+        """Make the notices whose ids begin with `prefix` exactly these."""
+        rows = [{"id": n.id, "what": n.what, "next_step": n.next_step, "since": n.since.isoformat()} for n in notices]
+        with self._engine.begin() as connection:
+            connection.execute(_CLEAR, {"prefix": prefix, "ids": [n.id for n in notices]})
+            if rows:
+                connection.execute(_LEAVE, {"rows": json.dumps(rows)})
+
+
+def _review(row: RowMapping) -> Attention:
+    what = f"{_count(row['n'], 'video waits', 'videos wait')} for your approval, the oldest since {_time(row['since'])}"
+    return _attention(row, "review", what, f"phantoms show {row['keys'][0]}", row["now"] - row["since"] >= REVIEW_ALERT)
+
+
+def _unknown(row: RowMapping) -> Attention:
+    posts = _count(row["n"], "post", "posts")
+    what = f"{posts} on {row['subject']} may be out: the answer was lost, and reading it back goes on since {_time(row['since'])}"
+    next_step = f"look at the account, then: phantoms show {row['keys'][0]}"
+    return _attention(row, f"unknown:{row['subject']}", what, next_step, row["now"] - row["since"] >= UNKNOWN_ALERT)
+
+
+def _deferred(row: RowMapping) -> Attention:
+    videos = _count(row["n"], "video waits", "videos wait")
+    what = f"{videos} in {row['subject']} for longer than a day, since {_time(row['since'])}: {_short(row['why'])}"
+    return _attention(row, f"deferred:{row['subject']}", what, f"phantoms show {row['keys'][0]}", alert=True)
+
+
+def _letters(row: RowMapping) -> Attention:
+    what = f"{_count(row['n'], 'video', 'videos')} failed for good in {row['subject']}, the first {_time(row['since'])}"
+    next_step = f"phantoms dead-letters list --stage {row['subject']}"
+    # Alerts tell of letters by their cause.
+    return _attention(row, f"letters:{row['subject']}", what, next_step, alert=False)
+
+
+def _account(row: RowMapping) -> Attention:
+    platform, _, name = row["subject"].partition(":")
+    what = f"the {platform} account {name} cannot post since {_time(row['since'])}: {_short(row['why'])}"
+    return _attention(row, f"account:{row['subject']}", what, "phantoms doctor", alert=True)
+
+
+def _unread(row: RowMapping) -> Attention:
+    platform, _, name = row["subject"].partition(":")
+    what = f"the results of the {platform} account {name} cannot be read since {_time(row['since'])}: {_short(row['why'])}"
+    return _attention(row, f"unread:{row['subject']}", what, "phantoms doctor", row["now"] - row["since"] >= UNREAD_ALERT)
+
+
+_KINDS: dict[str, Callable[[RowMapping], Attention]] = {
+    "review": _review,
+    "unknown": _unknown,
+    "deferred": _deferred,
+    "letters": _letters,
+    "account": _account,
+    "unread": _unread,
+}
+
+
+def _attention(row: RowMapping, name: str, what: str, next_step: str, alert: bool) -> Attention:
+    keys = tuple(row["keys"] or ())[:_SHOWN_KEYS]
+    return Attention(name, what, next_step, row["since"], row["n"], keys, alert=alert)
+
+
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"
+
+
+def _time(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M} UTC"
+
+
+def _short(why: str | None) -> str:
+    line = " ".join((why or "no reason is known").split())
+    return line if len(line) <= 160 else line[:159] + "\u2026"
