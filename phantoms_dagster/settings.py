@@ -134,7 +134,6 @@ class Settings(BaseSettings):
     youtube_privacy: Literal["public", "unlisted", "private"] = Field("public", description="Visibility of finished YouTube posts.")
     tiktok_token: SecretStr | None = Field(None, description="OAuth access token for TikTok.")
     tiktok_base_url: str = Field("https://open.tiktokapis.com", description="Host of the TikTok API.")
-    tiktok_privacy: str = Field("PUBLIC_TO_EVERYONE", description="Wanted privacy level; must be one that the creator offers.")
     instagram_token: SecretStr | None = Field(None, description="Access token for Instagram publishing.")
     instagram_app_secret: SecretStr | None = Field(
         None, description="Secret of the Meta app. Calls to graph.facebook.com then carry appsecret_proof."

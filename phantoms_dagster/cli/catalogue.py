@@ -17,6 +17,7 @@ from phantoms_dagster.cli.up import current
 from phantoms_dagster.domain.attention import Attention
 from phantoms_dagster.domain.models import Brief, MediaFile
 from phantoms_dagster.domain.stages import STAGES
+from phantoms_dagster.domain.wording import notes
 from phantoms_dagster.store.catalogue import StageRow, VideoRow
 from phantoms_dagster.store.decisions import Review
 from phantoms_dagster.wiring import Workshop
@@ -221,6 +222,7 @@ def _words_panel(review: Review) -> Panel:
         lines.append(
             f"[bold]{post.platform.title}[/] [dim]{plain(post.privacy)}{kids}[/]\n{plain(post.title)}\n{plain(post.caption)}"
         )
+        lines[-1] += "".join(f"\n[yellow]{plain(note)}[/]" for note in notes(post))
     if review.changed:
         lines.append(f"[yellow]changed since it was rendered: {plain(review.changed)}[/]")
     lines.append(f"[dim]content {review.content[:12]}[/]")

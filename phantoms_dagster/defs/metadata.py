@@ -20,6 +20,7 @@ from phantoms_dagster.domain.models import (
     VariantOutput,
     VoiceoverOutput,
 )
+from phantoms_dagster.domain.wording import notes
 from phantoms_dagster.domain.work import Result
 from phantoms_dagster.wiring.media import Shelf
 
@@ -93,7 +94,10 @@ def _words(words: Sequence[PostWords]) -> dict[str, Any]:
     """What would be posted, so what an approval is about."""
     if not words:
         return {}
-    texts = [f"**{post.platform.title}** ({post.privacy})\n\n{post.title}\n\n{post.caption}" for post in words]
+    texts = []
+    for post in words:
+        said = [f"*{note}*" for note in notes(post)]
+        texts.append("\n\n".join([f"**{post.platform.title}** ({post.privacy})", post.title, post.caption, *said]))
     return {"posts": dg.MetadataValue.md("\n\n---\n\n".join(texts))}
 
 

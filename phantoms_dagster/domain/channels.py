@@ -11,7 +11,7 @@ import yaml
 from pydantic import ValidationError
 
 from phantoms_dagster.domain.errors import InvalidInput
-from phantoms_dagster.domain.models import Channel
+from phantoms_dagster.domain.models import Channel, Platform
 
 # How each key is written, for whoever wrote it otherwise. A channel has these keys and no others.
 FORMS: Mapping[str, str] = {
@@ -24,6 +24,7 @@ FORMS: Mapping[str, str] = {
     "accounts": "accounts: {youtube: my-channel, tiktok: my-channel}",
     "hashtags": 'hashtags: ["#fun", "#facts"], each in quotes',
     "instagram": "instagram: {hashtags: 5, mentions: 3}",
+    "tiktok": "tiktok: {privacy: PUBLIC_TO_EVERYONE}, with comments, duets, stitches, your_brand or branded_content: true as needed",
     "timezone": "timezone: Europe/Berlin",
     "posting_hours": "posting_hours: {start: 9, end: 21}, local hours from 0 to 24; {start: 20, end: 2} goes over midnight",
     "budget_usd": "budget_usd: 1.50",
@@ -86,7 +87,7 @@ def _channel(key: str, fields: Any, name: str, root: yaml.Node | None, content: 
     if "accounts" in fields and not fields["accounts"]:
         raise wrong(("accounts",), "a channel needs at least one account to post to")
     try:
-        return Channel.model_validate({"name": key, **fields})
+        channel = Channel.model_validate({"name": key, **fields})
     except ValidationError as error:
         path, reason = _first_problem(error)
         if path[:1] == ("name",):
@@ -94,6 +95,14 @@ def _channel(key: str, fields: Any, name: str, root: yaml.Node | None, content: 
         raise wrong(path, reason) from error
     except (OSError, UnicodeError) as error:  # `Europe` alone is a folder of time zones, not one
         raise wrong(("timezone",), "unknown time zone; use a name such as Europe/Berlin") from error
+    if Platform.TIKTOK in channel.accounts and channel.tiktok is None:
+        # Not a rule of `Channel`: channels that older versions stored have none, and only their TikTok posts are refused.
+        raise wrong(
+            ("tiktok",),
+            "say who may see its TikTok posts: PUBLIC_TO_EVERYONE, FOLLOWER_OF_CREATOR, MUTUAL_FOLLOW_FRIENDS or SELF_ONLY, "
+            "for TikTok allows no default",
+        )
+    return channel
 
 
 def _empty(value: Any, path: _Path) -> Any:

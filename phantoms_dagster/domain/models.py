@@ -75,6 +75,53 @@ class PostingHours(Value):
         return hour >= self.start or hour < self.end
 
 
+class TikTokChoices(Value):
+    """What TikTok wants a person to choose for its posts (content sharing guidelines): nothing is chosen for them.
+
+    Interactions are off and the content is nobody's advertisement unless the channel says otherwise; who may see the posts has no
+    default. `your_brand`: promotes the account's own business; `branded_content`: a third party pays for it.
+    """
+
+    privacy: Literal["PUBLIC_TO_EVERYONE", "FOLLOWER_OF_CREATOR", "MUTUAL_FOLLOW_FRIENDS", "SELF_ONLY"]
+    comments: bool = False
+    duets: bool = False
+    stitches: bool = False
+    your_brand: bool = False
+    branded_content: bool = False
+
+    @model_validator(mode="after")
+    def _seen_by_others(self) -> Self:
+        if self.branded_content and self.privacy == "SELF_ONLY":
+            raise ValueError("branded_content cannot go out as SELF_ONLY; choose another privacy")
+        return self
+
+
+TIKTOK_DECLARATION = "2026-09"  # the guidelines' wording of that month
+
+
+class TikTokTerms(Value):
+    """What a TikTok post declares. A person agrees to it by approving: the approval keeps it with their name and the time.
+
+    `declaration` is the guidelines' own text, `version` says of which month. All our videos are made by AI, and say so.
+    """
+
+    comments: bool
+    duets: bool
+    stitches: bool
+    your_brand: bool
+    branded_content: bool
+    ai_generated: bool = True
+    declaration: str
+    version: str = TIKTOK_DECLARATION
+
+    @classmethod
+    def of(cls, choices: TikTokChoices) -> Self:
+        """The terms that follow from a channel's choices."""
+        policy = "Branded Content Policy and Music Usage Confirmation" if choices.branded_content else "Music Usage Confirmation"
+        said = f"By posting, you agree to TikTok's {policy}."
+        return cls(declaration=said, **choices.model_dump(exclude={"privacy"}))
+
+
 class InstagramLimits(Value):
     """The most hashtags and mentions in a caption. Instagram counts five hashtags since December 2025; what is more is left out."""
 
@@ -100,6 +147,7 @@ class Channel(Value):
     palette: Palette = Palette()
     made_for_kids: bool = False
     instagram: InstagramLimits = InstagramLimits()
+    tiktok: TikTokChoices | None = None
 
     @field_validator("hashtags")
     @classmethod
@@ -269,12 +317,14 @@ class PostWords(Value):
     privacy: str
     made_for_kids: bool = False
     left_out: tuple[str, ...] = ()
+    tiktok: TikTokTerms | None = None
 
 
 class RenderedVideoOutput(Value):
     """What `rendered_video` makes: the master, 1080x1920, and a JPEG of a telling frame.
 
     `words`: what the posts would say when the film was made, so what its reviewer is shown; `content_sha256`: the hash of both.
+    `named`: the picture carries the channel's name.
     """
 
     kind: Literal["rendered_video"] = "rendered_video"
@@ -286,6 +336,7 @@ class RenderedVideoOutput(Value):
     not_shown: tuple[str, ...] = ()
     words: tuple[PostWords, ...] = ()
     content_sha256: str = ""
+    named: bool = False
 
 
 class ApprovalOutput(Value):
@@ -339,5 +390,6 @@ def content_hash(script: Script, video: MediaFile, words: Sequence[PostWords] = 
     Without `words` it is the hash of approvals that older versions made.
     """
     content: list[Any] = [video.sha256, script.title, script.caption, list(script.hashtags)]
-    content += [post.model_dump(mode="json", exclude={"left_out"}) for post in sorted(words, key=lambda post: post.platform)]
+    ordered = sorted(words, key=lambda post: post.platform)
+    content += [post.model_dump(mode="json", exclude={"left_out"}, exclude_none=True) for post in ordered]
     return hashlib.sha256(json.dumps(content, ensure_ascii=False, sort_keys=True).encode()).hexdigest()

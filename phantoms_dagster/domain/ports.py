@@ -21,6 +21,7 @@ from phantoms_dagster.domain.models import (
     Probe,
     Script,
     Sentence,
+    TikTokTerms,
     VoiceoverOutput,
 )
 from phantoms_dagster.domain.stages import PostState
@@ -113,7 +114,10 @@ AboutToBill = Callable[[], Awaitable[None]]
 
 @dataclass(frozen=True)
 class RenderJob:
-    """Everything a renderer needs to make the master of one video. `audio` is a local path to a WAV file."""
+    """Everything a renderer needs to make the master of one video. `audio` is a local path to a WAV file.
+
+    `channel_title` stands at the top of the picture; empty: the film carries no name.
+    """
 
     video_key: str
     attempt_id: str
@@ -254,6 +258,7 @@ class PublishJob:
     made_for_kids: bool = False
     privacy: str = "public"
     may_go: Callable[[], Awaitable[None]] = _at_any_time
+    tiktok: TikTokTerms | None = None
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
 from phantoms_dagster.domain.hashtags import HASHTAG, MENTION, in_text, unique, without_signs
-from phantoms_dagster.domain.models import Channel, Platform, PostWords, Script
+from phantoms_dagster.domain.models import Channel, Platform, PostWords, Script, TikTokTerms
 from phantoms_dagster.domain.text import graphemes
 
 DEFAULT_PRIVACY: Mapping[Platform, str] = MappingProxyType(
-    {Platform.YOUTUBE: "public", Platform.TIKTOK: "PUBLIC_TO_EVERYONE", Platform.INSTAGRAM: "public"}
+    # TikTok's has no default: the channel chooses it (`Channel.tiktok`), and a post without a choice is refused.
+    {Platform.YOUTUBE: "public", Platform.TIKTOK: "", Platform.INSTAGRAM: "public"}
 )
 # YouTube refuses < and >; single guillemets read the same.
 _NO_BRACKETS = str.maketrans({"<": "\u2039", ">": "\u203a"})
@@ -29,14 +30,30 @@ def post_words(
 
 def _post_words(script: Script, channel: Channel, platform: Platform, privacy: Mapping[Platform, str]) -> PostWords:
     title, caption, left_out = compose(script, channel, platform)
+    choices = channel.tiktok if platform is Platform.TIKTOK else None
     return PostWords(
         platform=platform,
         title=title,
         caption=caption,
         left_out=left_out,
-        privacy=privacy.get(platform, DEFAULT_PRIVACY[platform]),
+        tiktok=TikTokTerms.of(choices) if choices else None,
+        privacy=choices.privacy if choices else privacy.get(platform, DEFAULT_PRIVACY[platform]),
         made_for_kids=channel.made_for_kids,
     )
+
+
+def notes(post: PostWords) -> list[str]:
+    """What a reviewer must know beside the words: what was left out, and what they declare by approving."""
+    found = [f"left out, no room: {' '.join(post.left_out)}"] if post.left_out else []
+    return [*found, _declared(post.tiktok)] if post.tiktok else found
+
+
+def _declared(terms: TikTokTerms) -> str:
+    on = [name for name in ("comments", "duets", "stitches") if getattr(terms, name)]
+    discloses = [name.replace("_", " ") for name in ("your_brand", "branded_content") if getattr(terms, name)]
+    label = "labelled as made by AI" if terms.ai_generated else "no AI label"
+    parts = [f"{', '.join(on)} on" if on else "comments, duets and stitches off", ", ".join(discloses) or "no advertising", label]
+    return f"{'; '.join(parts)}. {terms.declaration}"
 
 
 def changes(shown: Sequence[PostWords], now: Sequence[PostWords]) -> str:
@@ -48,7 +65,7 @@ def changes(shown: Sequence[PostWords], now: Sequence[PostWords]) -> str:
         if old is None:
             found.append(f"{post.platform.title} is new")
             continue
-        for name in ("title", "caption", "privacy", "made_for_kids"):
+        for name in ("title", "caption", "privacy", "made_for_kids", "tiktok"):
             was, is_now = str(getattr(old, name)), str(getattr(post, name))
             if was != is_now:
                 found.append(f"{post.platform.title} {name.replace('_', ' ')}: {_difference(was, is_now)}")

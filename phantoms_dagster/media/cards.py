@@ -71,19 +71,9 @@ def shadow(palette: Palette) -> str:
 
 
 def _header(job: RenderJob, stretches: Sequence[Part], fonts: Fonts) -> list[Event]:
-    """The channel's name and, below it, one bar per part that fills as time goes by."""
+    """The channel's name, if the film is to carry one, and below it one bar per part that fills as time goes by."""
     palette, end = job.palette, job.seconds
-    name = one_line(job.channel_title)
-    set_in = layout.fit(
-        layout.breakable(name) or ["·"], fonts.for_text(name), width=ass.SAFE_WIDTH - 40, largest=36, smallest=20, most_lines=1
-    )
-    label = f"\\an4\\pos({ass.SAFE_LEFT + 34},{_NAME_Y + 22}){set_in.face.tag(set_in.em)}"
-    shown = set_in.face.set(layout.joined(set_in.lines[0]), set_in.em)
-    dot = f"{{\\pos({ass.SAFE_LEFT},{_NAME_Y + 12}){ass.colour(palette.accent)}\\p1}}{ass.pill(20, 20)}"
-    events = [
-        Event(3, 0, end, "Shape", dot),
-        Event(3, 0, end, "Label", f"{{{label}}}{shown}"),
-    ]
+    events = _name(job, fonts) if job.channel_title else []
     width = (ass.SAFE_WIDTH - _PROGRESS_GAP * (len(stretches) - 1)) / len(stretches)
     for index, part in enumerate(stretches):
         x = ass.SAFE_LEFT + index * (width + _PROGRESS_GAP)
@@ -97,6 +87,20 @@ def _header(job: RenderJob, stretches: Sequence[Part], fonts: Fonts) -> list[Eve
         events.append(Event(4, part.start, part.end, "Shape", fill))
         events.append(Event(4, part.end, end, "Shape", f"{{{place}{ass.colour(palette.accent)}{shape}"))
     return events
+
+
+def _name(job: RenderJob, fonts: Fonts) -> list[Event]:
+    name, palette, end = one_line(job.channel_title), job.palette, job.seconds
+    set_in = layout.fit(
+        layout.breakable(name) or ["·"], fonts.for_text(name), width=ass.SAFE_WIDTH - 40, largest=36, smallest=20, most_lines=1
+    )
+    label = f"\\an4\\pos({ass.SAFE_LEFT + 34},{_NAME_Y + 22}){set_in.face.tag(set_in.em)}"
+    shown = set_in.face.set(layout.joined(set_in.lines[0]), set_in.em)
+    dot = f"{{\\pos({ass.SAFE_LEFT},{_NAME_Y + 12}){ass.colour(palette.accent)}\\p1}}{ass.pill(20, 20)}"
+    return [
+        Event(3, 0, end, "Shape", dot),
+        Event(3, 0, end, "Label", f"{{{label}}}{shown}"),
+    ]
 
 
 def _title(job: RenderJob, part: Part, fonts: Fonts) -> list[Event]:

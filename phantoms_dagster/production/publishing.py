@@ -21,6 +21,7 @@ from phantoms_dagster.domain.models import (
     PostWords,
     RenderedVideoOutput,
     ScriptOutput,
+    TikTokTerms,
     VariantOutput,
     content_hash,
 )
@@ -110,9 +111,14 @@ class Publish:
         approved = next((post for post in approval.words if post.platform is variant.platform), None)
         if approved is None:  # by an older version; `_check_approved` refuses it when others are approved
             privacy = self._privacy.get(variant.platform, DEFAULT_PRIVACY[variant.platform])
-            kids = work.video.channel.made_for_kids
+            choices = work.video.channel.tiktok if variant.platform is Platform.TIKTOK else None
             return PostWords(
-                platform=variant.platform, title=variant.title, caption=variant.caption, privacy=privacy, made_for_kids=kids
+                platform=variant.platform,
+                title=variant.title,
+                caption=variant.caption,
+                privacy=choices.privacy if choices else privacy,
+                made_for_kids=work.video.channel.made_for_kids,
+                tiktok=TikTokTerms.of(choices) if choices else None,
             )
         return approved.model_copy(update={"title": variant.title, "caption": variant.caption})
 
@@ -154,6 +160,7 @@ class Publish:
             caption=words.caption,
             made_for_kids=words.made_for_kids,
             privacy=words.privacy,
+            tiktok=words.tiktok,
             may_go=may_go,
         )
 

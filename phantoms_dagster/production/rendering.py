@@ -19,6 +19,7 @@ from phantoms_dagster.domain.models import (
     Probe,
     RenderedVideoOutput,
     ScriptOutput,
+    Video,
     VoiceoverOutput,
     content_hash,
 )
@@ -133,6 +134,7 @@ class RenderVideo:
             not_shown=await self._not_shown(work),
             words=(words := self._words(work)),
             content_sha256=content_hash(work.claim.output("script", ScriptOutput).script, video, words),
+            named=bool(shown_name(work.video)),
         )
         return Made(output, billed, render_id, self._renderer.provider)
 
@@ -154,7 +156,7 @@ class RenderVideo:
         """What no font has, of all that stands in the picture: it is left out and told, never drawn as a box."""
         script = work.claim.output("script", ScriptOutput).script
         spoken = work.claim.output("voiceover", VoiceoverOutput).sentences
-        texts = [work.video.channel.title, script.title, *(scene.on_screen_text for scene in script.scenes)]
+        texts = [shown_name(work.video), script.title, *(scene.on_screen_text for scene in script.scenes)]
         texts += [sentence.text for sentence in spoken]
         language = work.video.channel.language
         return await self._studio.unshowable([*texts, *(capitals(text, language) for text in texts)])
@@ -195,7 +197,7 @@ class RenderVideo:
             seconds=voiceover.seconds,
             audio=await self._media.local(voiceover.audio),
             palette=work.video.channel.palette,
-            channel_title=without(work.video.channel.title, gone),
+            channel_title=without(shown_name(work.video), gone),
             language=work.video.channel.language,
         )
         await journal.save("intent", attempt_id=job.attempt_id)
@@ -270,3 +272,11 @@ class RenderVideo:
             if error.code not in GONE:
                 raise
             return None
+
+
+def shown_name(video: Video) -> str:
+    """The name that the picture carries. TikTok takes no film with a name or logo burnt in.
+
+    All platforms share one master, so a film that also goes to TikTok carries no name anywhere.
+    """
+    return "" if Platform.TIKTOK in video.brief.platforms else video.channel.title

@@ -37,6 +37,13 @@ class MakeVariant:
         if content != approval.content_sha256:
             raise Permanent("this is not what was approved: approve it again", provider="approval", code="content_changed")
         title, caption = _approved(approval, script, work.video.channel, platform)
+        if platform is Platform.TIKTOK and master.named:
+            raise Permanent(
+                "the film carries the channel's name, which TikTok does not take: materialize `rendered_video` with regenerate to "
+                "make it without, then approve it again",
+                provider="tiktok",
+                code="named",
+            )
         path = await self._media.local(master.video)
         with scratch_file(self._media, "variant.mp4") as destination:
             fitted = await self._studio.fit(path, platform, destination, known=master.probe)

@@ -54,7 +54,7 @@ def build_edit(job: RenderJob, audio_url: str) -> JsonObject:
         list(_scene_titles(job)),
         list(_captions(job)),
         [_hook(job)],
-        [_channel(job)],
+        [_channel(job)] if job.channel_title else [],
         [_background(job)],
         [_voiceover(job, audio_url)],
     ]
@@ -296,7 +296,7 @@ def job_from_edit(edit: Mapping[str, Any], audio: Path) -> RenderJob:
             seconds=float(clips["voiceover"]["length"]),
             audio=audio,
             palette=_palette_of(clips),
-            channel_title=clips["channel"]["asset"]["text"],
+            channel_title=clips["channel"]["asset"]["text"] if "channel" in clips else "",
         )
     except (KeyError, TypeError) as error:
         raise ValueError(f"this Edit was not made from a render job: {type(error).__name__} {error}") from error

@@ -37,7 +37,7 @@ CONTENT_TYPES = MappingProxyType({".mp4": "video/mp4", ".mov": "video/quicktime"
 
 
 class TikTokPublisher:
-    """Posts videos. `privacy` is the wanted privacy level; `patience`: longest wait for TikTok's processing, in seconds.
+    """Posts videos. `patience`: longest wait for TikTok's processing, in seconds.
 
     `sandbox` says that `base_url` is a stand-in, whose pages are then the posts' URLs.
     """
@@ -53,7 +53,6 @@ class TikTokPublisher:
         tokens: Tokens,
         clock: Clock,
         sandbox: bool = False,
-        privacy: str = "PUBLIC_TO_EVERYONE",
         patience: float = 60.0,
         poll_seconds: float = FIRST_PAUSE_SECONDS,
     ) -> None:
@@ -62,7 +61,6 @@ class TikTokPublisher:
         self._calls = TikTokCalls(client, base_url, tokens)
         self._clock = clock
         self.sandbox = sandbox
-        self._privacy = privacy
         self._patience = patience
         self._poll_seconds = poll_seconds
 
@@ -86,8 +84,7 @@ class TikTokPublisher:
         _check_job(job)
         creator = await self._calls.post(job.account, CREATOR_INFO_PATH, before=job.may_go)
         plan = plan_chunks(job.size)
-        privacy = self._wanted(job)
-        data = await self._calls.post(job.account, INIT_PATH, init_body(job, privacy, creator, plan), before=job.may_go)
+        data = await self._calls.post(job.account, INIT_PATH, init_body(job, creator, plan), before=job.may_go)
         publish_id, upload_url = data.get("publish_id"), data.get("upload_url")
         if not (isinstance(publish_id, str) and publish_id and isinstance(upload_url, str) and upload_url):
             raise Transient("TikTok opened no upload", provider=PROVIDER, code="malformed")
@@ -95,7 +92,7 @@ class TikTokPublisher:
             publish_id=publish_id,
             upload_url=upload_url,
             username=str(creator.get("creator_username") or job.account),
-            privacy=privacy,
+            privacy=job.privacy,
             content=content_of(job),
             size=plan.size,
             chunk_size=plan.chunk_size,
@@ -105,10 +102,6 @@ class TikTokPublisher:
             seconds=job.probe.seconds,
         )
         await journal.save(PostState.OPENED, handle=slot.model_dump(mode="json"), offset=0)
-
-    def _wanted(self, job: PublishJob) -> str:
-        """The privacy level that was approved; TikTok's are in capitals. A job of an older version has none."""
-        return job.privacy if job.privacy.isupper() else self._privacy
 
     async def _carry(self, job: PublishJob, journal: PostJournal, *, fresh: bool) -> PublishedPost | None:
         """Bring the journal's slot to its end; None when it is dead, published nothing and the journal says `intent`."""
@@ -296,6 +289,13 @@ def _check_file(job: PublishJob) -> None:
 
 def _check_job(job: PublishJob) -> None:
     _check_file(job)
+    if job.tiktok is None:
+        raise Permanent(
+            "TikTok: nobody chose who may see this post. Set `tiktok: {privacy: ...}` of the channel in channels.yaml, then "
+            "approve the video again",
+            provider=PROVIDER,
+            code="no_choice",
+        )
     if job.size > MAX_VIDEO_BYTES:
         raise _refused(f"takes at most {MAX_VIDEO_BYTES} bytes, the file has {job.size}")
     if utf16_units(job.caption) > MAX_TITLE_UNITS:
@@ -307,8 +307,10 @@ def utf16_units(text: str) -> int:
     return len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
-def init_body(job: PublishJob, privacy: str, creator: JsonObject, plan: ChunkPlan) -> JsonObject:
+def init_body(job: PublishJob, creator: JsonObject, plan: ChunkPlan) -> JsonObject:
     """What init is asked for, within what creator_info allows. Raises Rejected or Permanent when it does not allow it."""
+    terms, privacy = job.tiktok, job.privacy
+    assert terms is not None, "checked before"
     options = creator.get("privacy_level_options")
     offered = [str(option) for option in options] if isinstance(options, list) else []
     if privacy not in offered:
@@ -320,12 +322,12 @@ def init_body(job: PublishJob, privacy: str, creator: JsonObject, plan: ChunkPla
     info: JsonObject = {
         "title": job.caption,
         "privacy_level": privacy,
-        "disable_comment": bool(creator.get("comment_disabled")),
-        "disable_duet": bool(creator.get("duet_disabled")),
-        "disable_stitch": bool(creator.get("stitch_disabled")),
-        "brand_content_toggle": False,
-        "brand_organic_toggle": False,
-        "is_aigc": True,
+        "disable_comment": not terms.comments or bool(creator.get("comment_disabled")),
+        "disable_duet": not terms.duets or bool(creator.get("duet_disabled")),
+        "disable_stitch": not terms.stitches or bool(creator.get("stitch_disabled")),
+        "brand_content_toggle": terms.branded_content,
+        "brand_organic_toggle": terms.your_brand,
+        "is_aigc": terms.ai_generated,
     }
     source: JsonObject = {
         "source": "FILE_UPLOAD",

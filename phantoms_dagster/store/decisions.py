@@ -158,6 +158,11 @@ def _judged(
         if approved:
             return Decided(key, approved=True, new=False)
         return InvalidInput(f"{key} is approved already; regenerate its script or render to take it back")
+    if approved and any(post.platform is Platform.TIKTOK and post.tiktok is None for post in review.words):
+        return InvalidInput(
+            f"{key} goes to TikTok, and its channel does not say who may see its posts there: set `tiktok: {{privacy: ...}}` in "
+            f"channels.yaml, run `phantoms doctor`, then look again with `phantoms show {key}`"
+        )
     if approved and looked_at is not None and not review.content.startswith(looked_at):
         return InvalidInput(
             f"{key} is not what was looked at: its film or the words of its posts have changed since (now {review.content[:12]}); "

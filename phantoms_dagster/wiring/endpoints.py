@@ -13,8 +13,8 @@ INTEGRATIONS = ("openai", "shotstack", "youtube", "tiktok", "instagram")
 
 
 def wanted_privacy(settings: Settings) -> dict[Platform, str]:
-    """Who may see finished posts, as each platform calls it."""
-    return {**DEFAULT_PRIVACY, Platform.YOUTUBE: settings.youtube_privacy, Platform.TIKTOK: settings.tiktok_privacy}
+    """Who may see finished posts, as each platform calls it. TikTok's is chosen by the channel."""
+    return {**DEFAULT_PRIVACY, Platform.YOUTUBE: settings.youtube_privacy}
 
 
 class Endpoints:

@@ -216,7 +216,6 @@ class _Parts:
                 tokens=e,
                 clock=self.clock,
                 sandbox=e.sandboxed("tiktok"),
-                privacy=self.settings.tiktok_privacy,
                 patience=patience,
             ),
             InstagramPublisher(

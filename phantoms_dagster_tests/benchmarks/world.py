@@ -20,7 +20,7 @@ from typing import Any
 import httpx
 from sqlalchemy import RowMapping, text
 
-from phantoms_dagster.domain.models import Brief, Channel, Platform
+from phantoms_dagster.domain.models import Brief, Channel, Platform, TikTokChoices
 from phantoms_dagster.embedded.processes import ProcessSpec
 from phantoms_dagster.embedded.servers import EmbeddedServers, ServerUrls, free_port
 from phantoms_dagster.embedded.supervisor import Supervisor
@@ -132,6 +132,7 @@ class Bench:
                 brand_voice="calm and exact",
                 target_seconds=15,
                 accounts=dict.fromkeys(platforms, f"account-{n}"),
+                tiktok=TikTokChoices(privacy="PUBLIC_TO_EVERYONE"),
             )
             for n in range(first, first + count)
         ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import itertools
 import json
 import os
@@ -80,7 +81,7 @@ def jobs(draw: st.DrawFn) -> RenderJob:
         seconds=round(at + 0.5, 3),
         audio=AUDIO,
         palette=Palette(background=(draw(colours), draw(colours)), text=draw(colours), accent=draw(colours)),
-        channel_title=draw(text_strategy),
+        channel_title=draw(st.just("") | text_strategy),
     )
 
 
@@ -90,6 +91,11 @@ def test_any_job_comes_back_from_its_edit_and_the_edit_is_accepted(job: RenderJo
     edit = json.loads(json.dumps(build_edit(job, AUDIO_URL)))
     assert problem(edit) is None
     assert job_from_edit(edit, AUDIO) == job
+
+
+def test_a_film_without_a_name_has_no_clip_of_the_channel() -> None:
+    assert clips_of(build_edit(JOB, AUDIO_URL), "channel")
+    assert clips_of(build_edit(dataclasses.replace(JOB, channel_title=""), AUDIO_URL), "channel") == []
 
 
 def test_captions_follow_one_another_within_their_sentence_and_longer_chunks_stand_longer() -> None:

@@ -90,10 +90,26 @@ async def test_a_post_that_is_out_is_answered_from_the_journal_without_a_call(wo
 
 async def test_what_the_creator_has_switched_off_is_switched_off_in_the_post(world: World) -> None:
     world.sandbox.config["tiktok.creator"] = {"comment_disabled": True, "stitch_disabled": True}
-    await world.publisher().publish(world.job(), world.journal())
+    await world.publisher().publish(world.job(comments=True, duets=True, stitches=True), world.journal())
     (upload,) = world.known_uploads().values()
     disabled = {name: upload.post_info[name] for name in ("disable_comment", "disable_duet", "disable_stitch")}
     assert disabled == {"disable_comment": True, "disable_duet": False, "disable_stitch": True}
+
+
+async def test_interactions_are_off_and_nothing_is_disclosed_unless_the_channel_says_otherwise(world: World) -> None:
+    await world.publisher().publish(world.job(), world.journal())
+    await world.publisher().publish(world.job(caption="More", comments=True, stitches=True, your_brand=True), world.journal())
+    sent = [upload.post_info for upload in world.known_uploads().values()]
+    names = ("disable_comment", "disable_duet", "disable_stitch", "brand_organic_toggle", "brand_content_toggle", "is_aigc")
+    assert [sent[0][name] for name in names] == [True, True, True, False, False, True]
+    assert [sent[1][name] for name in names] == [False, True, False, True, False, True]
+
+
+async def test_a_post_whose_privacy_nobody_chose_is_refused_before_anything_is_sent(world: World) -> None:
+    with pytest.raises(Permanent, match=r"tiktok: \{privacy: ...\}") as refused:
+        await world.publisher().publish(replace(world.job(), tiktok=None, privacy="public"), world.journal())
+    assert refused.value.code == "no_choice"
+    assert world.sandbox.calls == {}
 
 
 async def test_creator_info_is_asked_before_every_post(world: World) -> None:
@@ -104,7 +120,7 @@ async def test_creator_info_is_asked_before_every_post(world: World) -> None:
 
 async def test_a_privacy_level_that_is_not_offered_is_rejected_and_the_offer_is_named(world: World) -> None:
     with pytest.raises(Rejected, match=r"FOLLOWER_OF_CREATOR.*PUBLIC_TO_EVERYONE, MUTUAL_FOLLOW_FRIENDS, SELF_ONLY"):
-        await world.publisher(privacy="FOLLOWER_OF_CREATOR").publish(world.job(), world.journal())
+        await world.publisher().publish(world.job(privacy="FOLLOWER_OF_CREATOR"), world.journal())
     assert world.calls("init") == 0
 
 
@@ -225,7 +241,7 @@ async def test_two_listed_videos_that_look_alike_are_not_guessed_between(world: 
 
 
 async def test_a_post_for_oneself_alone_never_gets_a_public_id_and_is_not_waited_for(world: World) -> None:
-    post = await world.publisher(privacy="SELF_ONLY").publish(world.job(), world.journal())
+    post = await world.publisher().publish(world.job(privacy="SELF_ONLY"), world.journal())
     assert post.remote_id == world.posts[0]["publish_id"]
     assert sum(world.clock.slept) < 10
     assert (await world.client.get(post.url)).status_code == 200

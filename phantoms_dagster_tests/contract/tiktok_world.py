@@ -20,7 +20,7 @@ from phantoms_dagster.domain.errors import (
     Transient,
     Unknown,
 )
-from phantoms_dagster.domain.models import Platform, Probe
+from phantoms_dagster.domain.models import Platform, Probe, TikTokChoices, TikTokTerms
 from phantoms_dagster.domain.ports import PostRecord, PublishedPost, PublishJob
 from phantoms_dagster.domain.stages import POST_TRANSITIONS, PostState
 from phantoms_dagster.domain.values import JsonObject
@@ -131,7 +131,16 @@ class World:
     def journal(self) -> FakeJournal:
         return FakeJournal(self.clock)
 
-    def job(self, size: int = 20_000, *, caption: str = CAPTION, account: str = "ocean_facts", seconds: float = 30.0) -> PublishJob:
+    def job(
+        self,
+        size: int = 20_000,
+        *,
+        caption: str = CAPTION,
+        account: str = "ocean_facts",
+        seconds: float = 30.0,
+        privacy: str = "PUBLIC_TO_EVERYONE",
+        **choices: bool,
+    ) -> PublishJob:
         file = self.folder / f"{size}.mp4"
         content = bytes(1_000) + size.to_bytes(8, "big") * (size // 8 + 1)
         file.write_bytes(content[:size])
@@ -146,6 +155,8 @@ class World:
             probe=probe(seconds, size),
             title="Three hearts",
             caption=caption,
+            privacy=privacy,
+            tiktok=TikTokTerms.of(TikTokChoices.model_validate({"privacy": privacy, **choices})),
         )
 
     def fault(self, route: str, kind: str = "status", **facts: Any) -> Fault:

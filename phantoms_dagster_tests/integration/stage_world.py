@@ -30,6 +30,7 @@ from phantoms_dagster.domain.models import (
     ScriptOutput,
     Sentence,
     StageOutput,
+    TikTokChoices,
     VariantOutput,
     VoiceoverOutput,
     content_hash,
@@ -46,6 +47,7 @@ CHANNEL = Channel(
     title="Facts",
     brand_voice="calm",
     accounts={platform: f"{platform}-account" for platform in Platform},
+    tiktok=TikTokChoices(privacy="PUBLIC_TO_EVERYONE"),
 )
 SCRIPT = Script(
     hook="Did you know?",

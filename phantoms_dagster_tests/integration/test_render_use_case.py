@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -49,6 +50,7 @@ class Service:
         self.trouble: list[str] = []
         self.statuses: list[RenderStatus] = []
         self.billed: dict[str, str] = {}
+        self.names: list[str] = []
         self.seen: list[tuple[str, str]] = []
         self.asked: list[str] = []
         self.jobs: list[RenderJob] = []
@@ -62,6 +64,7 @@ class Service:
 
     async def submit(self, job: RenderJob, about_to_bill: AboutToBill) -> str:
         trouble = self.trouble.pop(0) if self.trouble else ""
+        self.names.append(job.channel_title)
         self.seen.append(("upload", self.journal()))
         self.jobs.append(job)
         if trouble == "refuse":
@@ -157,8 +160,8 @@ class Shop:
         self.clock = FakeClock()
         self._runs = 0
 
-    async def video(self) -> str:
-        key = self.world.add()[0]
+    async def video(self, **changes: Any) -> str:
+        key = self.world.add(**changes)[0]
         await self.world.carry([key], "script", "voiceover")
         return key
 
@@ -493,3 +496,12 @@ async def test_a_render_whose_file_is_gone_or_unusable_is_booked_and_a_replay_ma
     shop.studio.sees = PROBE
     assert (await shop.attempt(key)).provider_ref == "r3"
     assert spent(shop, key) == [PRICE, PRICE]
+
+
+async def test_a_film_for_tiktok_does_not_carry_the_channels_name(shop: Shop) -> None:
+    everywhere = await shop.attempt(await shop.video(platforms=tuple(Platform)))
+    elsewhere = await shop.attempt(await shop.video(platforms=(Platform.YOUTUBE, Platform.INSTAGRAM)))
+    assert shop.service.names == ["", "Facts"]
+    assert isinstance(everywhere.output, RenderedVideoOutput)
+    assert isinstance(elsewhere.output, RenderedVideoOutput)
+    assert (everywhere.output.named, elsewhere.output.named) == (False, True)

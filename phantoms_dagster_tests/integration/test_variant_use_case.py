@@ -112,6 +112,14 @@ async def test_what_was_not_approved_is_not_varied(shelf: Shelf) -> None:
         await shelf.vary(Platform.TIKTOK, approved="0" * 64)
 
 
+async def test_a_film_that_carries_the_channels_name_is_no_variant_for_tiktok(shelf: Shelf) -> None:
+    shelf.master = shelf.master.model_copy(update={"named": True})
+    with pytest.raises(Permanent, match="regenerate") as refused:
+        await shelf.vary(Platform.TIKTOK)
+    assert refused.value.code == "named"
+    assert (await shelf.vary(Platform.YOUTUBE)).how == "kept"
+
+
 async def test_a_thread_that_outlives_its_task_gets_no_place_to_write_to(shelf: Shelf) -> None:
     with scratch_file(shelf.store, "variant.mp4") as destination:
         first = await asyncio.to_thread(destination)

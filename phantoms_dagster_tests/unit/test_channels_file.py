@@ -20,6 +20,20 @@ def test_the_default_file_is_valid_and_posts_everywhere() -> None:
     assert set(channel.accounts) == set(Platform)
 
 
+TIKTOK = ONE.replace("youtube: sea", "tiktok: sea")
+
+
+def test_a_tiktok_account_needs_a_choice_of_who_may_see_its_posts() -> None:
+    with pytest.raises(InvalidInput, match=r"channel 'sea': tiktok: say who may see .* `tiktok: \{privacy: PUBLIC_TO_EVERYONE\}"):
+        parse(TIKTOK)
+    choices = parse(TIKTOK + "    tiktok: {privacy: SELF_ONLY}\n")["sea"].tiktok
+    assert choices is not None
+    assert choices.model_dump() == {
+        "privacy": "SELF_ONLY",
+        **dict.fromkeys(("comments", "duets", "stitches", "your_brand", "branded_content"), False),
+    }
+
+
 def test_the_first_channel_of_the_file_is_the_first_of_the_mapping() -> None:
     second = ONE.removeprefix("channels:\n").replace("sea:", "air:")
     assert list(parse(ONE + second)) == ["sea", "air"]
@@ -53,6 +67,10 @@ def test_the_first_channel_of_the_file_is_the_first_of_the_mapping() -> None:
         (ONE.replace("  sea:", "  Sea Side:"), "line 2: channel 'Sea Side': the name 'Sea Side' may have small letters"),
         (ONE + "defaults: {}\n", "line 6: unknown key 'defaults'"),
         ("channels: {sea: 5}", "line 1: channel 'sea': must be a mapping"),
+        (ONE + "    tiktok: {}\n", "tiktok.privacy"),
+        (ONE + "    tiktok: {privacy: everybody}\n", "tiktok.privacy"),
+        (ONE + "    tiktok: {privacy: SELF_ONLY, branded_content: true}\n", "cannot go out as SELF_ONLY"),
+        (ONE + "    instagram: {hashtags: 31}\n", "instagram.hashtags"),
         ("[" * 3_000, "not valid YAML"),
         # A `#` that nobody meant as a comment.
         (

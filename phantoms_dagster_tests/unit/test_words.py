@@ -4,8 +4,20 @@ from __future__ import annotations
 
 import pytest
 
-from phantoms_dagster.domain.models import Channel, InstagramLimits, Platform, Scene, Script
-from phantoms_dagster.domain.wording import compose, post_words, words
+from phantoms_dagster.domain.models import (
+    Channel,
+    InstagramLimits,
+    MediaFile,
+    Platform,
+    Scene,
+    Script,
+    TikTokChoices,
+    TikTokTerms,
+    content_hash,
+)
+from phantoms_dagster.domain.wording import changes, compose, notes, post_words, words
+
+FILM = MediaFile(sha256="0" * 64, size=1, suffix=".mp4")
 
 
 def script(**changes: object) -> Script:
@@ -93,3 +105,45 @@ def test_a_caption_that_is_too_long_loses_its_last_hashtags_before_any_of_its_wo
 def test_a_caption_that_fits_no_other_way_is_cut_and_says_so() -> None:
     caption = words(script(caption="\N{ROCKET}" * 1_500), channel(), Platform.TIKTOK)[1]
     assert caption == "\N{ROCKET}" * 1_099 + "…"
+
+
+def tiktok(**choices: object) -> Channel:
+    given = {"privacy": "SELF_ONLY", **choices}
+    return channel().model_copy(update={"tiktok": TikTokChoices.model_validate(given)})
+
+
+def test_tiktoks_terms_are_part_of_what_is_approved() -> None:
+    """A change of who may see a post, of an interaction or of a disclosure needs a new approval."""
+    [post] = post_words(script(), tiktok(), [Platform.TIKTOK])
+    assert post.privacy == "SELF_ONLY"
+    assert post.tiktok == TikTokTerms(
+        comments=False,
+        duets=False,
+        stitches=False,
+        your_brand=False,
+        branded_content=False,
+        ai_generated=True,
+        declaration="By posting, you agree to TikTok's Music Usage Confirmation.",
+    )
+    hashes = {
+        content_hash(script(), FILM, post_words(script(), changed, [Platform.TIKTOK]))
+        for changed in (tiktok(), tiktok(privacy="PUBLIC_TO_EVERYONE"), tiktok(comments=True), tiktok(your_brand=True))
+    }
+    assert len(hashes) == 4
+    assert "tiktok" in changes([post], post_words(script(), tiktok(duets=True), [Platform.TIKTOK]))
+
+
+def test_branded_content_names_its_policy_and_is_never_for_oneself_alone() -> None:
+    [post] = post_words(script(), tiktok(privacy="PUBLIC_TO_EVERYONE", branded_content=True), [Platform.TIKTOK])
+    assert post.tiktok is not None
+    assert post.tiktok.declaration == "By posting, you agree to TikTok's Branded Content Policy and Music Usage Confirmation."
+    assert notes(post) == [
+        "comments, duets and stitches off; branded content; labelled as made by AI. " + post.tiktok.declaration,
+    ]
+    with pytest.raises(ValueError, match="SELF_ONLY"):
+        tiktok(branded_content=True)
+
+
+def test_other_platforms_declare_nothing_of_tiktoks() -> None:
+    posts = post_words(script(), tiktok(), [Platform.YOUTUBE, Platform.INSTAGRAM])
+    assert [(post.tiktok, post.privacy) for post in posts] == [(None, "public"), (None, "public")]
