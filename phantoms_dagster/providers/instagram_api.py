@@ -249,7 +249,9 @@ async def _listed(graph: Graph, account: str, place: str, *, fields: str) -> lis
     try:
         answer = await graph.get(account, place, fields=fields)
     except Permanent as error:
-        if error.code is not None and error.code.split("/")[0] in ("100", "10", "200", "2500", "803"):
+        # A missing or wrong proof of the app is code 100, too, and says nothing about the account.
+        unknown = error.code is not None and error.code.split("/")[0] in ("100", "10", "200", "2500", "803")
+        if unknown and "appsecret_proof" not in str(error):
             return []
         raise
     rows = [answer, *http.objects(answer, "data")]

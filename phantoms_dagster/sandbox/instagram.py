@@ -5,10 +5,11 @@ rupload.facebook.com, `/instagram/watch/<id>` for the page behind a permalink. W
 account has, is in `instagram_people`. Nothing leaves the machine: a `video_url` is fetched from this machine only.
 
 Settings: `instagram.processing_seconds` (0.2), `instagram.quota_total` (100), `instagram.containers_total` (400),
-`instagram.names` (true: an account may be addressed by its name too), `instagram.login` (facebook), `instagram.app_secret`,
-`instagram.require_proof` (false: a call needs no `appsecret_proof`, but a wrong one is refused), those of `tokens`,
-`instagram.max_bytes` (300 MB), `instagram.check_media` (true), `instagram.strip_at` (true: captions are read back without
-'@'), `instagram.status_lag_seconds` (0), `instagram.insights_delay_seconds` (0), `instagram.metrics_hours` (24).
+`instagram.names` (false: an account may be addressed by its name too, which the platform refuses), `instagram.login`
+(facebook), `instagram.app_secret`, `instagram.require_proof` (false: a call needs no `appsecret_proof`, but a wrong one is
+refused), those of `tokens`, `instagram.max_bytes` (300 MB), `instagram.check_media` (true), `instagram.strip_at` (true:
+captions are read back without '@'), `instagram.status_lag_seconds` (0), `instagram.insights_delay_seconds` (0),
+`instagram.metrics_hours` (24).
 """
 
 from __future__ import annotations
@@ -254,7 +255,7 @@ class _Instagram:
     def _owner(self, request: web.Request, params: Params, permission: str) -> str:
         """The account of the path, when the token is that account's."""
         account, named = self._account(request, params, permission), request.match_info["user"]
-        if named == people.ig_user_id(account) or (named == account and self._setting("names", True)):
+        if named == people.ig_user_id(account) or (named == account and self._setting("names", False)):
             return account
         raise gone(named) if named.isdecimal() or request.method == "POST" else unknown_name(named)
 
