@@ -24,7 +24,7 @@ FORMS: Mapping[str, str] = {
     "accounts": "accounts: {youtube: my-channel, tiktok: my-channel}",
     "hashtags": 'hashtags: ["#fun", "#facts"], each in quotes',
     "instagram": "instagram: {hashtags: 5, mentions: 3}",
-    "tiktok": "tiktok: {privacy: PUBLIC_TO_EVERYONE}, with comments, duets, stitches, your_brand or branded_content: true as needed",
+    "tiktok": "tiktok: {privacy: PUBLIC_TO_EVERYONE, comments: true}; others are duets, stitches, your_brand and branded_content",
     "timezone": "timezone: Europe/Berlin",
     "posting_hours": "posting_hours: {start: 9, end: 21}, local hours from 0 to 24; {start: 20, end: 2} goes over midnight",
     "budget_usd": "budget_usd: 1.50",

@@ -785,7 +785,8 @@ async def test_with_an_app_secret_every_call_proves_that_it_comes_from_the_app(s
         clock=stand.clock,
         app_secret=APP_SECRET,
     )
-    assert [m.remote_id for m in await reader.read(ACCOUNT, [post.remote_id])] == [post.remote_id]
+    pages = [page async for page in reader.pages(ACCOUNT, [post.remote_id])]
+    assert [found.remote_id for page in pages for found in page.metrics] == [post.remote_id]
 
 
 @pytest.mark.parametrize(("host", "proved"), [("graph.facebook.com", True), ("graph.instagram.com", False)])
