@@ -1,4 +1,4 @@
-"""What sensors, schedules, checks and ops say while PostgreSQL is away: one line, and no traceback.
+"""What sensors, schedules, checks and ops say while PostgreSQL is away or its tables do not fit: one line, and no traceback.
 
 Which errors mean that is decided in `store.away`. How a stage's step ends then belongs in `stage_step`.
 """
@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import dagster as dg
 
 from phantoms_dagster.domain.errors import StoreAway
 from phantoms_dagster.store.away import store_errors
+from phantoms_dagster.store.fitting import check_now_and_then
+from phantoms_dagster.wiring import Workshop
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -25,6 +27,7 @@ def skips_while_the_store_is_away(look: Function) -> Function:
     def looking(*arguments: Any, **named: Any) -> Any:
         try:
             with store_errors():
+                _check_schema(named)
                 return look(*arguments, **named)
         except StoreAway as error:
             return dg.SkipReason(str(error))
@@ -33,6 +36,7 @@ def skips_while_the_store_is_away(look: Function) -> Function:
     def requesting(*arguments: Any, **named: Any) -> Iterator[Any]:
         try:
             with store_errors():
+                _check_schema(named)
                 yield from look(*arguments, **named)
         except StoreAway as error:
             yield dg.SkipReason(str(error))
@@ -47,6 +51,7 @@ def fails_plainly_while_the_store_is_away(work: Function) -> Function:
     def working(*arguments: Any, **named: Any) -> Any:
         try:
             with store_errors():
+                _check_schema(named)
                 return work(*arguments, **named)
         except StoreAway as error:
             raise dg.Failure(str(error), allow_retries=True) from None
@@ -55,8 +60,16 @@ def fails_plainly_while_the_store_is_away(work: Function) -> Function:
     def yielding(*arguments: Any, **named: Any) -> Iterator[Any]:
         try:
             with store_errors():
+                _check_schema(named)
                 yield from work(*arguments, **named)
         except StoreAway as error:
             raise dg.Failure(str(error), allow_retries=True) from None
 
     return yielding if inspect.isgeneratorfunction(work) else working  # type: ignore[return-value]
+
+
+def _check_schema(named: Mapping[str, Any]) -> None:
+    """Raises SchemaMismatch for functions that get the workshop: its tables must be those that this code knows."""
+    workshop = named.get("workshop")
+    if isinstance(workshop, Workshop):
+        check_now_and_then(workshop.engine)

@@ -47,6 +47,14 @@ class StoreAway(PhantomsError):
         self.reason = reason
 
 
+class SchemaMismatch(StoreAway):
+    """The tables are not those that this code knows: nothing is read from them or written before they are."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.args = (reason,)
+
+
 class Evidence(Value):
     """What a provider answered, cut short and redacted; fit for a dead letter."""
 

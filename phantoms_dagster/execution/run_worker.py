@@ -27,12 +27,17 @@ from rq.exceptions import StopRequested
 from rq.serializers import JSONSerializer
 from rq.utils import now
 from rq.worker_registration import register
+from sqlalchemy.exc import SQLAlchemyError
 
-from phantoms_dagster.domain.errors import InvalidInput
+from phantoms_dagster import settings
+from phantoms_dagster.domain.errors import InvalidInput, SchemaMismatch
 from phantoms_dagster.execution.processes import die_with, orphaned
 from phantoms_dagster.execution.queues import JOB_TAG, Mode, RunQueues, worker_name
 from phantoms_dagster.execution.storage import PooledPostgresStorage, ReadyStorage
 from phantoms_dagster.resilience.redis_refusals import PatientRedis, refuse_cluster
+from phantoms_dagster.store import fitting
+from phantoms_dagster.store.away import in_words
+from phantoms_dagster.store.engine import engine
 
 if TYPE_CHECKING:
     from redis.client import Pipeline
@@ -46,6 +51,8 @@ BEAT_SECONDS = 1
 GC_THRESHOLD = (20_000, 20, 20)
 # How long a cancelled run may take to put its things in order before its process is killed.
 CANCEL_SECONDS = 30.0
+# Between two looks whether the schema fits by now.
+SCHEMA_SECONDS = 2.0
 
 log = logging.getLogger(__name__)
 _instance_ref: InstanceRef | None = None
@@ -188,9 +195,22 @@ class RunWorker(Worker):
         """Wait for a job. Only here may a signal break off what the worker does."""
         self._idle = True
         try:
+            self._wait_for_the_schema()
             return super().dequeue_job_and_maintain_ttl(timeout, max_idle_time)
         finally:
             self._idle = False
+
+    def _wait_for_the_schema(self) -> None:
+        """Take no run while the tables are not those that this code knows: leave them to workers whose code does."""
+        told = ""
+        while problem := schema_problem():
+            if problem != told:
+                log.error("%s takes no runs: %s", self.name, problem)
+                told = problem
+            self.heartbeat()
+            time.sleep(SCHEMA_SECONDS)
+        if told:
+            log.warning("%s takes runs again", self.name)
 
     def _install_signal_handlers(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -215,6 +235,26 @@ class RunWorker(Worker):
     def run_maintenance_tasks(self) -> None:
         """Nothing: see the module."""
         self.last_cleaned_at = now()  # type: ignore[assignment]
+
+
+def schema_problem() -> str:
+    """Why this code must leave the tables alone; empty when it need not, or when that cannot be asked now: runs ask again.
+
+    A database that was never prepared has nothing in it that could be spoilt.
+    """
+    url = settings.load().database_url
+    if url is None:
+        return ""
+    database = engine(url.get_secret_value(), pool_size=1)  # not kept: this process forks
+    try:
+        fitting.check_now_and_then(database)
+    except SchemaMismatch as error:
+        return "" if error.reason == fitting.UNPREPARED else error.reason
+    except SQLAlchemyError as error:
+        log.debug("the schema cannot be looked at: %s", in_words(error))
+    finally:
+        database.dispose()
+    return ""
 
 
 def work(queue: str, slot: int, *, url: str, lease_seconds: int, grace_seconds: float) -> int:

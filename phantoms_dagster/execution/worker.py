@@ -283,9 +283,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
     # Its pool of threads would be forked along, and a run that needs more than one core is none of ours.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    if given.check:
-        load(given.module)
-        return 0
     settings = settings_module.load()
     settings_module.pin(settings)
     logs.configure(settings)
@@ -298,6 +295,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     load(given.module)
     children = bodies(settings, slots)
+    if given.check:  # of what a parent and its children import, all has been imported
+        return 0
     gc.collect()
     # What lives now lives for ever: the collector would write into its pages and so unshare them.
     gc.freeze()
@@ -311,8 +310,9 @@ def _become_new(module: str, queues: str | None, children: Mapping[int, Slot]) -
     """Run this program anew in this process, with its children, unless the new code cannot be loaded."""
     program = [sys.executable, "-m", "phantoms_dagster.execution.worker", "--module", module]
     try:
-        tried = subprocess.run([*program, "--check"], capture_output=True, text=True, check=False, timeout=CHECK_SECONDS)
-        problem = "" if tried.returncode == 0 else tried.stderr.strip()
+        check = [*program, "--check", *(["--queues", queues] if queues else [])]
+        tried = subprocess.run(check, capture_output=True, text=True, check=False, timeout=CHECK_SECONDS)
+        problem = "" if tried.returncode == 0 else tried.stderr.strip() or f"it ended with {tried.returncode}"
     except subprocess.TimeoutExpired:
         problem = f"it did not load within {CHECK_SECONDS} s"
     if problem:
@@ -331,7 +331,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m phantoms_dagster.execution.worker", description="Carries Dagster runs.")
     parser.add_argument("--queues", help="workers by queue, such as script=2,rendered_video=1; default: PHANTOMS_WORKER_SLOTS")
     parser.add_argument("--module", default=MODULE, help="the module of the definitions")
-    parser.add_argument("--check", action="store_true", help="only see whether the definitions can be loaded")
+    parser.add_argument("--check", action="store_true", help="only see whether all that workers need can be loaded")
     parser.add_argument("--adopt", action="append", default=[], help=argparse.SUPPRESS)
     return parser
 

@@ -87,7 +87,7 @@ class GroupCommit(Generic[Item, Answer]):
             answers = await self._write([item for item, _ in batch])
         except StoreAway as error:
             for _, future in batch:
-                _fail(future, StoreAway(error.reason))
+                _fail(future, type(error)(error.reason))
             return error
         except Exception as error:  # noqa: BLE001  the callers raise it; this task has nobody to tell
             if len(batch) == 1:
@@ -97,7 +97,7 @@ class GroupCommit(Generic[Item, Answer]):
             for n, one in enumerate(batch):
                 if (away := await self._write_batch([one])) is not None:
                     for _, future in batch[n + 1 :]:
-                        _fail(future, StoreAway(away.reason))
+                        _fail(future, type(away)(away.reason))
                     return away
         else:
             for (_, future), answer in zip(batch, answers, strict=True):

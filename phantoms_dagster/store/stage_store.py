@@ -13,7 +13,7 @@ from phantoms_dagster.domain.errors import InvalidInput, StaleClaim, Unknown
 from phantoms_dagster.domain.stages import Stage, downstream
 from phantoms_dagster.domain.values import JsonObject
 from phantoms_dagster.domain.work import Claim, Claims, Ending, RunContext
-from phantoms_dagster.store import claims, endings
+from phantoms_dagster.store import claims, endings, fitting
 from phantoms_dagster.store.endings import Closing
 from phantoms_dagster.store.group_commit import GroupCommit
 from phantoms_dagster.store.rows import as_json
@@ -150,6 +150,7 @@ class PostgresStageStore:
         """See the port."""
 
         async def work(connection: AsyncConnection) -> Claims:
+            await connection.run_sync(fitting.check)  # nothing is begun on tables of another version
             return await claims.claim(connection, stage, keys, owner=owner, context=context, lease_seconds=self._lease_seconds)
 
         return await transaction(self._engine, work)

@@ -15,6 +15,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from phantoms_dagster.domain.errors import StoreAway
+from phantoms_dagster.store import fitting
 from phantoms_dagster.store.away import in_words, is_away, spoils_connection
 
 Answer = TypeVar("Answer")
@@ -51,12 +52,20 @@ async def transaction(
             return await _once(engine, work)
         except SQLAlchemyError as error:
             if not is_away(error):
+                if getattr(getattr(error, "orig", None), "sqlstate", None) in fitting.BROKEN_BY_MIGRATIONS:
+                    await check_schema(engine)  # then it is the schema that is wrong, and not the statement
                 raise
             if loop.time() > give_up:
                 raise StoreAway(in_words(error)) from error
             _log.warning("PostgreSQL did not answer (%s); trying again in %.2f s", in_words(error), pause)
         await asyncio.sleep(pause)
         pause = min(LONGEST_PAUSE_SECONDS, pause * 2)
+
+
+async def check_schema(engine: AsyncEngine) -> None:
+    """Raises SchemaMismatch when the tables are not those that this code knows."""
+    async with engine.connect() as connection:
+        await connection.run_sync(fitting.check)
 
 
 async def _once(engine: AsyncEngine, work: Callable[[AsyncConnection], Awaitable[Answer]]) -> Answer:
