@@ -73,3 +73,4 @@ def _check_schema(named: Mapping[str, Any]) -> None:
     workshop = named.get("workshop")
     if isinstance(workshop, Workshop):
         check_now_and_then(workshop.engine)
+        workshop.clock.agree_now_and_then(workshop.engine)

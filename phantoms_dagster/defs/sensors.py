@@ -4,7 +4,7 @@ a sensor every few seconds at best, and a video that has to be noticed six times
 
 import time
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import dagster as dg
 
@@ -208,7 +208,7 @@ def tick(
             fuse=settings.fuse_videos if settings.worker_slots.get(chain.name, 1) else 0,
             gather=timedelta(seconds=settings.gather_seconds),
         ),
-        now=datetime.now(UTC),
+        now=workshop.clock.now(),
     )
     return [run for run in runs if _has_both_ends(instance, catalogue, run)]
 

@@ -17,7 +17,7 @@ from phantoms_dagster.domain.errors import NotYet
 from phantoms_dagster.domain.ports import Clock
 from phantoms_dagster.domain.trying import note_end, note_sent
 from phantoms_dagster.resilience.admission import Admission, Lease, Request, Wait
-from phantoms_dagster.resilience.breaker import BreakerPolicy, Breakers, Outcome, Pass
+from phantoms_dagster.resilience.breaker import BreakerOpen, BreakerPolicy, Breakers, Outcome, Pass
 from phantoms_dagster.resilience.pools import PoolLimits, Pools
 from phantoms_dagster.resilience.redis_scripts import Scripts, redis_client
 
@@ -184,7 +184,9 @@ class RedisLimits:
         try:
             for name in names:
                 passes.append(await self.breakers.admit(name, probe_seconds=probe_seconds))
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, BreakerOpen):  # by the clock that decisions are made by
+                error.until = self._clock.now() + timedelta(seconds=error.retry_after)
             self.abandon(Permit(passes=passes), Outcome.UNSENT)
             raise
         return passes

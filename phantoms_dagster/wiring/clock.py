@@ -1,18 +1,53 @@
-"""The clock on the wall."""
+"""The clock on the wall, put right by the database's: what machines write to its tables must agree, their clocks need not."""
 
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
+import time
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from phantoms_dagster.store.transactions import statements, transaction
+
+_NOW = text("SELECT clock_timestamp()")
+# Good clocks drift by less than a tenth of a second in that time.
+AGREED_SECONDS = 300.0
 
 
 class SystemClock:
-    """Implements `ports.Clock`."""
+    """Implements `ports.Clock`. Until it has asked the database, it is this machine's clock."""
+
+    def __init__(self) -> None:
+        self._ahead = timedelta(0)
+        self._agreed_at: float | None = None
 
     def now(self) -> datetime:
         """See the port."""
-        return datetime.now(UTC)
+        return datetime.now(UTC) + self._ahead
 
     async def sleep(self, seconds: float) -> None:
         """See the port."""
         await asyncio.sleep(seconds)
+
+    def agree(self, connection: Connection) -> None:
+        """Take over the database's time."""
+        before = datetime.now(UTC)
+        theirs: datetime = connection.execute(_NOW).scalar_one()
+        after = datetime.now(UTC)
+        self._ahead, self._agreed_at = theirs - (before + (after - before) / 2), time.monotonic()
+
+    def agree_now_and_then(self, engine: Engine) -> None:
+        """`agree`, unless that was done a moment ago."""
+        if self._agreed_at is None or time.monotonic() - self._agreed_at > AGREED_SECONDS:
+            with engine.connect() as connection:
+                self.agree(connection)
+
+    async def agree_with(self, engine: AsyncEngine) -> None:
+        """`agree` for an event loop. Raises StoreAway."""
+
+        async def work(connection: AsyncConnection) -> None:
+            await connection.run_sync(self.agree)
+
+        await transaction(statements(engine), work)

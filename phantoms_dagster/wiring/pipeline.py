@@ -58,6 +58,7 @@ from phantoms_dagster.store.kept_files import files_are_known
 from phantoms_dagster.store.ledgers import PostgresLedgers
 from phantoms_dagster.store.stage_store import PostgresStageStore
 from phantoms_dagster.wiring import logs
+from phantoms_dagster.wiring.clock import SystemClock
 from phantoms_dagster.wiring.endpoints import Endpoints, wanted_privacy
 from phantoms_dagster.wiring.limits import guarded_clients
 from phantoms_dagster.wiring.media import guarded_media
@@ -83,6 +84,8 @@ async def open_pipeline(settings: Settings, endpoints: Endpoints, clock: Clock, 
     logs.configure(settings)
     database = async_engine(database_url)
     try:
+        if isinstance(clock, SystemClock):
+            await clock.agree_with(database)
         waiting = WaitingClock(clock)
         async with (
             guarded_clients(settings, waiting, logs.log_call) as clients,
