@@ -24,14 +24,24 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from phantoms_dagster.cli.console import FAILED, database_problem, out, plain, plain_errors, print_json
 from phantoms_dagster.cli.up import current
+from phantoms_dagster.domain.accounts import places
 from phantoms_dagster.domain.errors import PhantomsError
+from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.resilience.redis_refusals import refuse_cluster
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.store.migrate import pending
 from phantoms_dagster.wiring import INTEGRATIONS, Workshop
 from phantoms_dagster.wiring.media import probe
 from phantoms_dagster.wiring.models import model_finding
+from phantoms_dagster.wiring.whose import whose
 
+# What posting and reading results need; see docs/accounts.md.
+SCOPES = {
+    Platform.YOUTUBE: "youtube.upload, youtube.readonly, youtube.force-ssl, yt-analytics.readonly",
+    Platform.TIKTOK: "user.info.basic, video.publish, video.list",
+    Platform.INSTAGRAM: "instagram_basic, instagram_content_publish, instagram_manage_insights, pages_show_list, "
+    "pages_read_engagement",
+}
 LOW_DISK_BYTES = 2_000_000_000
 STYLES = {"ok": "green", "note": "yellow", "wrong": "red"}
 
@@ -88,6 +98,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
         yield _channels(workshop)
         yield from _servers(workshop)
         yield from _keys(workshop)
+        yield from _accounts(workshop)
     finally:
         workshop.close()
 
@@ -219,3 +230,22 @@ def _keys(workshop: Workshop) -> Iterator[Finding]:
         if name == "openai" and (not sandboxed or workshop.settings.sandbox_url):
             model = model_finding(workshop.settings)
             yield Finding("model", model.verdict, model.found, model.fix)
+
+
+def _accounts(workshop: Workshop) -> Iterator[Finding]:
+    """Whose the token of each account is, as its platform says now."""
+    endpoints = workshop.endpoints
+    try:
+        wanted = places(workshop.channels().values())
+        real = [platform for platform in Platform if not endpoints.sandboxed(str(platform))]
+    except (PhantomsError, SQLAlchemyError):
+        return  # told above
+    for (platform, name), place in wanted.items():
+        if platform not in real:
+            continue
+
+        def look(platform: Platform = platform, name: str = name, place: str | None = place) -> str:
+            found = asyncio.run(whose(workshop.settings, endpoints, platform, name, place))
+            return f"{found.label} ({found.subject})"
+
+        yield _tried(f"{platform}:{name}", look, f"renew the token, with the scopes {SCOPES[platform]}")

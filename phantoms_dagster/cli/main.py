@@ -7,6 +7,7 @@ import sys
 import typer
 
 from phantoms_dagster.cli import (
+    accounts,
     briefs,
     catalogue,
     dead_letters,
@@ -44,6 +45,7 @@ EXAMPLES = {
     "metrics": ["phantoms metrics", "phantoms metrics --port 9100"],
     "worker": ["phantoms worker", "phantoms worker --queues script=2,rendered_video=1"],
     "init": ["phantoms init", "phantoms init --code-server code-server:4000 --machines 4"],
+    "accounts": ["phantoms accounts", "phantoms accounts --forget youtube:main"],
     "doctor": ["phantoms doctor", "phantoms doctor --json"],
 }
 
@@ -57,7 +59,7 @@ app = typer.Typer(
     add_completion=False,
 )
 
-for group in (up, demo, briefs, catalogue, retire, review, retry, dead_letters, doctor, limits, metrics, worker, init):
+for group in (up, demo, briefs, catalogue, retire, review, retry, dead_letters, accounts, doctor, limits, metrics, worker, init):
     group.register(app)
 
 for command in app.registered_commands:

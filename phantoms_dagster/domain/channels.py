@@ -22,6 +22,7 @@ FORMS: Mapping[str, str] = {
     "voice": "voice: default",
     "target_seconds": "target_seconds: 30, a whole number from 15 to 60",
     "accounts": "accounts: {youtube: my-channel, tiktok: my-channel}",
+    "tokens": 'tokens: {youtube: "env:MY_TOKEN"}, or "file:/path"; never the token itself',
     "hashtags": 'hashtags: ["#fun", "#facts"], each in quotes',
     "instagram": "instagram: {hashtags: 5, mentions: 3}",
     "tiktok": "tiktok: {privacy: PUBLIC_TO_EVERYONE, comments: true}; others are duets, stitches, your_brand and branded_content",

@@ -113,6 +113,11 @@ class Permanent(ProviderError):
     error_class = "permanent"
 
 
+class Disconnected(Permanent):
+    """The platform does not accept the account's token any more. That is the account's trouble, not the post's: all of its posts
+    wait until the token works again."""
+
+
 class Rejected(ProviderError):
     """The provider's policy, or ours, refuses the content: a person must look. Dead letter now."""
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
@@ -30,6 +31,9 @@ MAX_FACTS = 30
 Colour = Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Line = Annotated[str, Field(min_length=1)]
+
+
+TOKEN_PLACE = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*|file:[/~].+")
 
 
 class Platform(StrEnum):
@@ -130,7 +134,10 @@ class InstagramLimits(Value):
 
 
 class Channel(Value):
-    """A brand: its voice, its look, where it posts, when, and what a video may cost."""
+    """A brand: its voice, its look, where it posts, when, and what a video may cost.
+
+    `tokens`: where the secret of an account is, by platform, as `env:NAME` or `file:/path`; never the secret itself.
+    """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
     title: Annotated[str, Field(min_length=1, max_length=80), NFC]
@@ -140,6 +147,7 @@ class Channel(Value):
     voice: str = "default"
     target_seconds: Annotated[int, Field(ge=15, le=60)] = 30
     accounts: dict[Platform, Annotated[str, Field(min_length=1, max_length=100), NFC]]
+    tokens: dict[Platform, str] = Field(default_factory=dict)
     hashtags: tuple[Hashtag, ...] = ()
     timezone: str = "UTC"
     posting_hours: PostingHours = PostingHours()
@@ -158,6 +166,34 @@ class Channel(Value):
     @classmethod
     def _known_language(cls, value: str) -> str:
         return language_tag(value)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accounts_with_tokens(cls, given: Any) -> Any:
+        """`youtube: {account: main, token: env:NAME}` is the account `main` and where its secret is."""
+        accounts = given.get("accounts") if isinstance(given, Mapping) else None
+        if not isinstance(accounts, Mapping):
+            return given
+        names, tokens = dict(accounts), dict(given.get("tokens") or {})
+        for platform, account in accounts.items():
+            if isinstance(account, Mapping):
+                unknown = sorted(str(key) for key in account if key not in ("account", "token"))
+                if unknown or "account" not in account:
+                    raise ValueError(f"accounts.{platform}: write {{account: NAME, token: env:VARIABLE}}, or only the name")
+                names[platform] = account["account"]
+                if account.get("token") is not None:
+                    tokens[platform] = account["token"]
+        return {**given, "accounts": names, "tokens": tokens}
+
+    @field_validator("tokens")
+    @classmethod
+    def _places_of_tokens(cls, value: dict[Platform, str]) -> dict[Platform, str]:
+        # What was written is never repeated: it may be the secret itself.
+        for platform, place in value.items():
+            if not TOKEN_PLACE.fullmatch(place):
+                message = "write env:VARIABLE or file:/path/of/a/secret, never the token itself"
+                raise ValueError(f"the token of the {platform.title} account: {message}")
+        return value
 
     @field_validator("timezone")
     @classmethod

@@ -21,6 +21,8 @@ from phantoms_dagster.domain.errors import PhantomsError
 # A letter's time is when its transaction began: it may turn up so much later than younger ones.
 LATE = timedelta(minutes=2)
 SHOWN_GROUPS = 8
+# News of an account that cannot post goes the way of a breaker's: one message, whatever number of posts waits behind it.
+ACCOUNT = "account "
 SHOWN_VIDEOS = 3
 SHOWN_CHARACTERS = 160
 
@@ -261,8 +263,11 @@ def alert(found: News, *, web_url: str | None = None) -> Message:
     """The one message about all that is new."""
     groups = grouped(found.letters)
     parts = [_count(len(found.letters), "new dead letter")] if groups else []
-    if found.breakers:
-        parts.append(f"{_count(len(found.breakers), 'breaker')} opened")
+    accounts = sum(breaker.name.startswith(ACCOUNT) for breaker in found.breakers)
+    if accounts:
+        parts.append(f"{_count(accounts, 'account')} cannot post")
+    if len(found.breakers) > accounts:
+        parts.append(f"{_count(len(found.breakers) - accounts, 'breaker')} opened")
     if found.waits:
         parts.append(f"{_count(len(found.waits), 'thing')} waiting for a person")
     lines: list[str] = []
@@ -316,13 +321,17 @@ def _commands(groups: Sequence[Group], breakers: Sequence[BreakerNews]) -> list[
     elif groups:
         commands.append("phantoms dead-letters list")
         commands += [f"phantoms dead-letters replay {group.filters}" for group in groups[:SHOWN_GROUPS]]
-    if breakers:
+    if any(breaker.name.startswith(ACCOUNT) for breaker in breakers):
+        commands.append("phantoms accounts")
+    if any(not breaker.name.startswith(ACCOUNT) for breaker in breakers):
         commands.append("phantoms breakers")
     return commands
 
 
 def _breaker(breaker: BreakerNews) -> str:
     at, why = breaker.opened[-1]
+    if breaker.name.startswith(ACCOUNT):
+        return f"{breaker.name} waits since {at:%Y-%m-%d %H:%M} UTC: {_line(why)}"
     times = f" {len(breaker.opened)} times, last" if len(breaker.opened) > 1 else ""
     return f"breaker {breaker.name} opened{times} at {at:%Y-%m-%d %H:%M} UTC: {_line(why)} (now {breaker.state})"
 

@@ -202,6 +202,20 @@ def describe(error: BaseException) -> str:
     return redact(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
 
 
+def same_service(url: str, base_url: str, domain: str = "") -> bool:
+    """Whether an address that an answer named, or that we stored, is at the integration's own host: others get no token.
+
+    `domain`: hosts below it are one service when the integration's own host is, such as `.googleapis.com`.
+    """
+    try:
+        there, home = httpx.URL(url), httpx.URL(base_url)
+    except httpx.InvalidURL:
+        return False
+    if (there.scheme, there.host, there.port) == (home.scheme, home.host, home.port):
+        return True
+    return bool(domain) and there.scheme == "https" and there.host.endswith(domain) and home.host.endswith(domain)
+
+
 def bearer(token: str) -> Mapping[str, str]:
     """The Authorization header."""
     return {"Authorization": f"Bearer {token}"}

@@ -136,7 +136,8 @@ class InstagramPublisher:
         elif container.published_at is not None:
             await journal.save(PostState.COMMITTING)
             return
-        elif self._clock.now() - container.since > LIFE:
+        elif self._clock.now() - container.since > LIFE or not container.upload_url.startswith(self._uploads):
+            # Dead, or at a host that is not the upload's: the token goes nowhere else.
             await self._give_up(journal)
             return
         token = await self._graph.token(job.account)

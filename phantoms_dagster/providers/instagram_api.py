@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 import httpx
 
-from phantoms_dagster.domain.errors import Permanent, ProviderError, Rejected, Throttled, Transient, Unknown
+from phantoms_dagster.domain.errors import Disconnected, Permanent, ProviderError, Rejected, Throttled, Transient, Unknown
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.ports import Identity, Tokens
 from phantoms_dagster.domain.values import JsonObject
@@ -49,7 +49,7 @@ ERRORS: Mapping[tuple[int, int | None], type[ProviderError]] = MappingProxyType(
         (36_001, 2_207_005): Permanent,  # image format
         (36_003, 2_207_009): Permanent,  # ratio
         (36_004, 2_207_010): Permanent,  # caption too long
-        (190, None): Permanent,  # token dead
+        (190, None): Disconnected,  # token dead
         (10, None): Permanent,  # permission
         **{(code, None): Permanent for code in range(200, 300)},  # permission
         **{(code, None): Throttled for code in (4, 17, 32, 613, 80_002, 80_004)},
@@ -193,10 +193,13 @@ class Graph:
         """The numeric id of the account's Instagram user: what paths need. Raises Permanent when the token has none."""
         return (await self.identity(account)).subject
 
-    async def identity(self, account: str) -> Identity:
-        """Whose the account's token is. The platform is asked once for each token; our own name of an account is never sent."""
+    async def identity(self, account: str, *, fresh: bool = False) -> Identity:
+        """Whose the account's token is. The platform is asked once for each token, or again when the answer must be `fresh`.
+
+        Our own name of an account is never sent.
+        """
         known = (account, await self.token(account))
-        if known not in self._users:
+        if fresh or known not in self._users:
             self._users[known] = await find_user(self, account)
         return self._users[known]
 

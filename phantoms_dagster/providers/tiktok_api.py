@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 import httpx
 
-from phantoms_dagster.domain.errors import Permanent, ProviderError, Rejected, Throttled, Transient
+from phantoms_dagster.domain.errors import Disconnected, Permanent, ProviderError, Rejected, Throttled, Transient
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.ports import Tokens
 from phantoms_dagster.domain.values import JsonObject
@@ -51,7 +51,7 @@ class Row:
     wait: float | None = None
 
 
-_RECONNECT = Row(Permanent, "reconnect the TikTok account")
+_RECONNECT = Row(Disconnected, "reconnect the TikTok account")
 _FIX_MEDIA = Row(Permanent, "the file does not fit TikTok's limits")
 _NEXT_DAY = Row(Throttled, "the account's posts of this day are used up", DAY_SECONDS)
 _BANNED = Row(Rejected, "TikTok does not let this account post")
@@ -125,6 +125,10 @@ class TikTokCalls:
     base_url: str
     tokens: Tokens
 
+    async def get(self, account: str, path: str, params: Mapping[str, str]) -> JsonObject:
+        """A read; the envelope's `data`."""
+        return await self._call("GET", account, path, params=params)
+
     async def post(
         self,
         account: str,
@@ -138,9 +142,21 @@ class TikTokCalls:
 
         `before`: see `http.send`.
         """
+        return await self._call("POST", account, path, body=body, params=params, before=before)
+
+    async def _call(
+        self,
+        method: str,
+        account: str,
+        path: str,
+        *,
+        params: Mapping[str, str] | None,
+        body: JsonObject | None = None,
+        before: Callable[[], Awaitable[None]] | None = None,
+    ) -> JsonObject:
         headers = {**bearer(await self.tokens.token(Platform.TIKTOK, account)), "Content-Type": "application/json; charset=UTF-8"}
         url = self.base_url.rstrip("/") + path
-        response = await send(self.client, "POST", url, provider=PROVIDER, before=before, headers=headers, json=body, params=params)
+        response = await send(self.client, method, url, provider=PROVIDER, before=before, headers=headers, json=body, params=params)
         envelope = json_object(response, provider=PROVIDER) if response.status_code < 400 else lenient_json(response)
         error, data = envelope.get("error"), envelope.get("data")
         code, said = (str(error.get("code", "")), str(error.get("message", ""))) if isinstance(error, dict) else ("", "")

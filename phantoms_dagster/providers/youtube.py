@@ -114,7 +114,8 @@ class YouTubePublisher:
         session = Session.of(journal.record.handle)
         if session is None:
             return await self._send_bytes(job, journal, await self._open(job, journal), 0)
-        answer = await self._ask(job, session)
+        # A session at another host is none of this service's: whoever is there must not see the token.
+        answer = await self._ask(job, session) if self.sandbox or self._calls.owns(session.uri) else Gone()
         if isinstance(answer, Finished):
             return answer.video_id
         if isinstance(answer, Kept):
@@ -157,6 +158,10 @@ class YouTubePublisher:
         location = response.headers.get("location")
         if location is None:
             raise Transient("YouTube gave no upload session", provider=PROVIDER, code="malformed", evidence=evidence(response))
+        if not (self.sandbox or self._calls.owns(location)):
+            host = httpx.URL(location).host
+            message = f"YouTube named an upload address at another host ({host}); check PHANTOMS_YOUTUBE_BASE_URL"
+            raise Permanent(message, provider=PROVIDER, code="foreign_host")
         session = Session(uri=location, opened_at=self._clock.now())
         await journal.save(PostState.OPENED, handle=session.handle(), offset=0)
         return session

@@ -17,11 +17,21 @@ from zoneinfo import ZoneInfo
 
 import httpx
 
-from phantoms_dagster.domain.errors import Permanent, ProviderError, Throttled, Transient, Unknown
+from phantoms_dagster.domain.errors import Disconnected, Permanent, ProviderError, Throttled, Transient, Unknown
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.ports import Clock, Tokens
 from phantoms_dagster.domain.values import JsonObject
-from phantoms_dagster.providers.http import bearer, evidence, json_object, redact, retry_after, send, server_error, unexpected
+from phantoms_dagster.providers.http import (
+    bearer,
+    evidence,
+    json_object,
+    redact,
+    retry_after,
+    same_service,
+    send,
+    server_error,
+    unexpected,
+)
 
 PROVIDER = "youtube"
 MAX_IDS = 50  # of one videos.list, and items of one page
@@ -40,7 +50,7 @@ class Verdict:
 
 
 _INPUT = Verdict(Permanent, "correct the post's words or settings and replay it")
-_RECONNECT = Verdict(Permanent, "reconnect the account: its access token is no longer accepted")
+_RECONNECT = Verdict(Disconnected, "reconnect the account: its access token is no longer accepted")
 _QUOTA = Verdict(Throttled, "the project's daily quota is used up until midnight in California", "midnight")
 _PACE = Verdict(Throttled, "requests come too fast")
 _FORBIDDEN = Verdict(Permanent, "the account may not do this: check its permissions and the granted scopes, then reconnect it")
@@ -60,7 +70,7 @@ ERRORS: Mapping[tuple[int, str], Verdict] = MappingProxyType(
         (400, "defaultLanguageNotSet"): _INPUT,
         (400, "mediaBodyRequired"): _INPUT,
         (400, "uploadLimitExceeded"): Verdict(Throttled, "the channel may upload no more for about a day", "day"),
-        (401, "youtubeSignupRequired"): Verdict(Permanent, "create a YouTube channel for the account, then reconnect it"),
+        (401, "youtubeSignupRequired"): Verdict(Disconnected, "create a YouTube channel for the account, then reconnect it"),
         (401, "*"): _RECONNECT,  # authError, expired, required, authorizationRequired
         (403, "quotaExceeded"): _QUOTA,
         (403, "dailyLimitExceeded"): _QUOTA,
@@ -87,8 +97,8 @@ def refusal(response: httpx.Response, now: datetime) -> ProviderError:
         return unexpected(response, provider=PROVIDER, message=said or reason)
     code = reason or str(response.status_code)
     message = f"YouTube refused ({code}): {said + '; ' if said else ''}{verdict.advice}"
-    if verdict.error is Permanent:
-        return Permanent(message, provider=PROVIDER, code=code, evidence=evidence(response))
+    if issubclass(verdict.error, Permanent):
+        return verdict.error(message, provider=PROVIDER, code=code, evidence=evidence(response))
     waits = {"answer": retry_after(response), "midnight": seconds_to_midnight(now), "day": 86_400.0}
     return Throttled(message, provider=PROVIDER, code=code, evidence=evidence(response), retry_after=waits[verdict.wait])
 
@@ -132,6 +142,10 @@ class YouTubeCalls:
     def url(self, path: str) -> str:
         """An address at the API's host."""
         return f"{self.base_url.rstrip('/')}/{path}"
+
+    def owns(self, url: str) -> bool:
+        """Whether an upload session is at this very service: the token goes nowhere else."""
+        return same_service(url, self.base_url, ".googleapis.com")
 
     async def get(self, account: str, resource: str, *, pool: str | None = None, **query: str) -> JsonObject:
         """A read of `videos`, `channels` or `playlistItems`. Raises what the table says, and Transient.

@@ -13,9 +13,11 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, text
 
+from phantoms_dagster.domain.accounts import places
 from phantoms_dagster.domain.errors import InvalidInput, NotFound
 from phantoms_dagster.domain.models import Brief, Channel, Platform
 from phantoms_dagster.domain.stages import State, stages_for
+from phantoms_dagster.store.accounts import put_places
 from phantoms_dagster.store.planning import NUDGE
 from phantoms_dagster.store.schema import SCHEMA
 
@@ -218,9 +220,11 @@ class Catalogue:
             WHERE channels.config IS DISTINCT FROM excluded.config
             """
         )
+        known = list(channels)
         with self._engine.begin() as connection:
-            for channel in channels:
+            for channel in known:
                 connection.execute(statement, {"name": channel.name, "config": channel.model_dump_json()})
+            put_places(connection, places(known))
 
     def add(self, briefs: Sequence[Brief], *, source: str) -> list[Added]:
         """Add videos, all or none; a brief that is there already is not added again. `source` says where they came from.

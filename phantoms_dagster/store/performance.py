@@ -25,6 +25,8 @@ _POSTS = f"""
         SELECT p.video_id, p.platform, p.published_at, {", ".join(_last(c) for c in (*COUNTS, "watch_seconds"))}
         FROM phantoms.posts p
         WHERE EXISTS (SELECT FROM phantoms.metric_snapshots m WHERE m.post_id = p.id)
+            -- The sandbox's numbers are made up: from the first real post on they count no more.
+            AND p.sandbox = NOT EXISTS (SELECT FROM phantoms.posts o WHERE NOT o.sandbox AND o.published_at IS NOT NULL)
     ), costs AS (
         SELECT video_id, sum(cost) AS cost FROM phantoms.attempts GROUP BY video_id
     ), shared AS (

@@ -26,6 +26,8 @@ _DUE = text(
     WHERE p.state IN ('published', 'confirmed') AND p.remote_id IS NOT NULL
         AND p.published_at BETWEEN clock_timestamp() - make_interval(secs => :read_for) AND clock_timestamp()
         AND (r.due_at IS NULL OR r.due_at <= clock_timestamp())
+        -- What was posted in the sandbox is unknown to the real platform, and the other way round.
+        AND (CAST(:sandboxed AS text[]) IS NULL OR p.sandbox = (p.platform = ANY(CAST(:sandboxed AS text[]))))
     ORDER BY COALESCE(r.due_at, p.published_at), p.id
     """
 )
@@ -136,10 +138,14 @@ class Results:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def due(self) -> list[PublishedRow]:
-        """The posts that are out and whose turn it is, the longest overdue first."""
+    def due(self, sandboxed: Sequence[str] | None = None) -> list[PublishedRow]:
+        """The posts that are out and whose turn it is, the longest overdue first.
+
+        `sandboxed`: the platforms that the sandbox answers for now; of the others only real posts are read. None: all posts.
+        """
+        values = {"read_for": READ_FOR.total_seconds(), "sandboxed": None if sandboxed is None else list(sandboxed)}
         with self._engine.connect() as connection:
-            rows = connection.execute(_DUE, {"read_for": READ_FOR.total_seconds()}).mappings()
+            rows = connection.execute(_DUE, values).mappings()
             return [PublishedRow(**{**row, "platform": Platform(row["platform"])}) for row in rows]
 
     def record(self, readings: Sequence[Reading]) -> None:

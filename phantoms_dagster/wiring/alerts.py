@@ -23,10 +23,11 @@ from pydantic import SecretStr
 from redis.exceptions import RedisError
 
 from phantoms_dagster.domain.errors import PhantomsError
-from phantoms_dagster.production.alerts import BreakerNews, DayFacts, LetterNews, Message, Reading, Undelivered
+from phantoms_dagster.production.alerts import ACCOUNT, BreakerNews, DayFacts, LetterNews, Message, Reading, Undelivered
 from phantoms_dagster.providers.http import redact
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.store import daily
+from phantoms_dagster.store.accounts import Accounts
 from phantoms_dagster.store.dead_letters import DeadLetters
 from phantoms_dagster.wiring.watching import watching
 from phantoms_dagster.wiring.workshop import Workshop
@@ -49,12 +50,16 @@ def read(workshop: Workshop, since: datetime | None) -> Reading:
     letters, at = DeadLetters(workshop.engine).open_since(since)
     found = tuple(LetterNews(n.id, n.key, n.stage, n.error_class, n.provider, redact(n.message), n.created_at) for n in letters)
     waits = tuple(replace(item, what=redact(item.what)) for item in workshop.waits_for_people())
+    accounts = tuple(
+        BreakerNews(f"{ACCOUNT}{a.platform}:{a.name}", a.state, ((a.since or at, redact(a.reason or a.state)),))
+        for a in Accounts(workshop.engine).waiting()
+    )
     try:
         breakers = asyncio.run(_breakers(workshop.settings))
     except (PhantomsError, RedisError) as error:
         _log.warning("breakers cannot be looked at for alerts: %s", type(error).__name__)
-        return Reading(at, found, waits=waits)
-    return Reading(at, found, breakers, waits)
+        return Reading(at, found, accounts or None, waits=waits)
+    return Reading(at, found, (*accounts, *breakers), waits)
 
 
 def facts_of(workshop: Workshop, day: date, zone: str) -> DayFacts:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Collection
+from pathlib import Path
+
 from pydantic import SecretStr
 
 from phantoms_dagster.domain.errors import InvalidInput, Permanent
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.wording import DEFAULT_PRIVACY
-from phantoms_dagster.settings import Settings
+from phantoms_dagster.settings import SECRET_BYTES, Settings
 
 INTEGRATIONS = ("openai", "shotstack", "youtube", "tiktok", "instagram")
 
@@ -17,35 +21,69 @@ def wanted_privacy(settings: Settings) -> dict[Platform, str]:
     return {**DEFAULT_PRIVACY, Platform.YOUTUBE: settings.youtube_privacy}
 
 
+def current_secret(path: Path) -> str:
+    """The one line of a secret's file as it is now. Raises OSError, UnicodeDecodeError or ValueError."""
+    with path.open("rb") as opened:
+        text = opened.read(SECRET_BYTES + 1).decode("utf-8-sig").strip()
+    if len(text.splitlines()) > 1 or len(text) > SECRET_BYTES:
+        raise ValueError("not one line of text")
+    return text
+
+
 class Endpoints:
     """Where each integration is and with which key: the real service with a key, else the sandbox."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, connected: Callable[[], Collection[str]] = tuple) -> None:
+        """`connected`: asks for the platforms of which an account has a token of its own, when that is first needed."""
         self._settings = settings
+        self._ask = connected
+        self._connected: frozenset[str] | None = None
+
+    def connect(self, platforms: Collection[str]) -> None:
+        """Note the platforms of which an account has a token of its own: for these the sandbox is not needed."""
+        self._connected = frozenset(platforms)
+
+    @property
+    def connected(self) -> frozenset[str]:
+        """The platforms of which an account has a token of its own."""
+        if self._connected is None:
+            self.connect(self._ask())
+        return self._connected or frozenset()
+
+    def missing(self, integration: str) -> bool:
+        """Whether there is neither a key or token for all nor, on a platform, one of an account."""
+        return self.secret(integration) is None and not (integration in tuple(Platform) and integration in self.connected)
 
     def secret(self, integration: str) -> str | None:
-        """The key or token that is set."""
+        """The key or token that is set. A token's file is read again when it changes: workers live longer than tokens."""
         name = f"{integration}_api_key" if integration in ("openai", "shotstack") else f"{integration}_token"
         value: SecretStr | None = getattr(self._settings, name)
-        return value.get_secret_value() if value else None
+        variable = f"PHANTOMS_{name.upper()}"
+        path = os.environ.get(f"{variable}_FILE")
+        if value is None or not path or os.environ.get(variable):
+            return value.get_secret_value() if value else None
+        try:
+            return current_secret(Path(path).expanduser()) or value.get_secret_value()
+        except (OSError, UnicodeDecodeError, ValueError):
+            return value.get_secret_value()  # it was good at the start; a file that is being replaced is read again next time
 
     def sandboxed(self, integration: str) -> bool:
         """Whether the sandbox answers. Raises InvalidInput when a key is missing and the sandbox is off."""
         match self._settings.sandbox:
             case "on":
                 return True
-            case "off" if self.secret(integration) is None:
+            case "off" if self.missing(integration):
                 kind = "API_KEY" if integration in ("openai", "shotstack") else "TOKEN"
                 raise InvalidInput(f"PHANTOMS_{integration.upper()}_{kind} is not set and PHANTOMS_SANDBOX is off")
             case _:
-                return self.secret(integration) is None
+                return self.missing(integration)
 
     @property
     def renderer(self) -> str:
         """`local` or `shotstack`, as the setting says."""
         if self._settings.renderer != "auto":
             return self._settings.renderer
-        others_are_real = any(self.secret(name) for name in INTEGRATIONS if name != "shotstack")
+        others_are_real = any(not self.missing(name) for name in INTEGRATIONS if name != "shotstack")
         return "local" if self.secret("shotstack") is None and others_are_real else "shotstack"
 
     @property

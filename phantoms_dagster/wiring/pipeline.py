@@ -15,10 +15,12 @@ from typing import Any
 import httpx
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from phantoms_dagster.domain.errors import Disconnected
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.ports import (
     Clock,
     FoundPost,
+    IdentityReader,
     LateIds,
     MediaStore,
     MetricsReader,
@@ -28,6 +30,7 @@ from phantoms_dagster.domain.ports import (
     PublishJob,
     ReadPage,
     Renderer,
+    Tokens,
 )
 from phantoms_dagster.domain.retry import RetryPolicy
 from phantoms_dagster.domain.trying import WaitingClock
@@ -35,6 +38,7 @@ from phantoms_dagster.domain.values import JsonObject
 from phantoms_dagster.media.local_renderer import LocalRenderer
 from phantoms_dagster.media.studio import FfmpegStudio
 from phantoms_dagster.media.voice import NeuralVoice
+from phantoms_dagster.production.accounts import AccountGate
 from phantoms_dagster.production.approving import Approve
 from phantoms_dagster.production.publishing import Publish
 from phantoms_dagster.production.rendering import RenderVideo
@@ -42,7 +46,9 @@ from phantoms_dagster.production.runner import StageRunner, UseCase
 from phantoms_dagster.production.scripting import WriteScript
 from phantoms_dagster.production.speaking import SpeakScript
 from phantoms_dagster.production.varying import MakeVariant
+from phantoms_dagster.providers.identities import InstagramIdentity, TikTokIdentity, YouTubeIdentity
 from phantoms_dagster.providers.instagram import InstagramPublisher
+from phantoms_dagster.providers.instagram_api import Graph
 from phantoms_dagster.providers.instagram_metrics import InstagramMetricsReader
 from phantoms_dagster.providers.openai_scripts import READ_BACK_SECONDS, OpenAIScriptWriter
 from phantoms_dagster.providers.shotstack import ShotstackRenderer
@@ -53,6 +59,7 @@ from phantoms_dagster.providers.youtube import YouTubePublisher
 from phantoms_dagster.providers.youtube_metrics import YouTubeMetricsReader
 from phantoms_dagster.resilience.limits import calling_for
 from phantoms_dagster.settings import Settings
+from phantoms_dagster.store.accounts import PostgresAccounts
 from phantoms_dagster.store.engine import async_engine
 from phantoms_dagster.store.kept_files import files_are_known
 from phantoms_dagster.store.ledgers import PostgresLedgers
@@ -63,6 +70,7 @@ from phantoms_dagster.wiring.endpoints import Endpoints, wanted_privacy
 from phantoms_dagster.wiring.limits import guarded_clients
 from phantoms_dagster.wiring.media import guarded_media
 from phantoms_dagster.wiring.media_gate import MediaGate, OnMedia, media_gate
+from phantoms_dagster.wiring.tokens import AccountTokens
 
 SANDBOX_SETTLE_SECONDS = 0.5
 SETTLE_SECONDS = 60.0
@@ -92,7 +100,10 @@ async def open_pipeline(settings: Settings, endpoints: Endpoints, clock: Clock, 
             guarded_media(settings, waiting) as media,
             media_gate(settings, waiting, lambda: files_are_known(database)) as gate,
         ):
-            parts = _Parts(settings, endpoints, clock, clients, media, gate=gate)
+            accounts = PostgresAccounts(database)
+            if settings.sandbox != "on":
+                endpoints.connect({platform for platform, _ in await accounts.places()})
+            parts = _Parts(settings, endpoints, clock, clients, media, gate=gate, accounts=accounts)
             yield Pipeline(runner=parts.runner(database), readers=parts.readers(), late_ids=parts.late_ids())
     finally:
         await database.dispose()
@@ -108,7 +119,10 @@ class _Parts:
         media: MediaStore,
         *,
         gate: MediaGate,
+        accounts: PostgresAccounts,
     ) -> None:
+        self.accounts = accounts
+        self.tokens = AccountTokens(endpoints, accounts.places)
         self.settings = settings
         self.endpoints = endpoints
         self.wall_clock = clock
@@ -208,7 +222,7 @@ class _Parts:
             YouTubePublisher(
                 client=self.clients["youtube"],
                 base_url=e.base_url("youtube"),
-                tokens=e,
+                tokens=self.tokens,
                 clock=self.clock,
                 sandbox=e.sandboxed("youtube"),
                 patience=patience,
@@ -216,7 +230,7 @@ class _Parts:
             TikTokPublisher(
                 client=self.clients["tiktok"],
                 base_url=e.base_url("tiktok"),
-                tokens=e,
+                tokens=self.tokens,
                 clock=self.clock,
                 sandbox=e.sandboxed("tiktok"),
                 patience=patience,
@@ -225,7 +239,7 @@ class _Parts:
                 client=self.clients["instagram"],
                 base_url=e.base_url("instagram"),
                 upload_url=e.instagram_upload_url,
-                tokens=e,
+                tokens=self.tokens,
                 clock=self.clock,
                 sandbox=instagram_sandboxed,
                 version=self.settings.instagram_version,
@@ -234,13 +248,19 @@ class _Parts:
                 settle_seconds=SANDBOX_SETTLE_SECONDS if instagram_sandboxed else SETTLE_SECONDS,
             ),
         ]
-        return {publisher.platform: _ForItsAccount(publisher) for publisher in publishers}
+        gate = AccountGate(
+            store=self.accounts,
+            tokens=self.tokens,
+            readers=identity_readers(self.clients, e, self.tokens, self.clock, self.settings.instagram_version),
+            sandboxed=lambda platform: e.sandboxed(str(platform)),
+        )
+        return {publisher.platform: _ForItsAccount(publisher, gate) for publisher in publishers}
 
     def late_ids(self) -> Mapping[Platform, LateIds]:
         e = self.endpoints
         makers: Mapping[Platform, Callable[[], LateIds]] = {
             Platform.TIKTOK: lambda: TikTokLateIds(
-                client=self.clients["tiktok"], base_url=e.base_url("tiktok"), tokens=e, sandbox=e.sandboxed("tiktok")
+                client=self.clients["tiktok"], base_url=e.base_url("tiktok"), tokens=self.tokens, sandbox=e.sandboxed("tiktok")
             ),
         }
         return _LazyLateIds(makers)
@@ -249,19 +269,44 @@ class _Parts:
         e = self.endpoints
         makers: Mapping[Platform, Callable[[], MetricsReader]] = {
             Platform.YOUTUBE: lambda: YouTubeMetricsReader(
-                client=self.clients["youtube"], base_url=e.base_url("youtube"), tokens=e, clock=self.clock
+                client=self.clients["youtube"], base_url=e.base_url("youtube"), tokens=self.tokens, clock=self.clock
             ),
-            Platform.TIKTOK: lambda: TikTokMetricsReader(client=self.clients["tiktok"], base_url=e.base_url("tiktok"), tokens=e),
+            Platform.TIKTOK: lambda: TikTokMetricsReader(
+                client=self.clients["tiktok"], base_url=e.base_url("tiktok"), tokens=self.tokens
+            ),
             Platform.INSTAGRAM: lambda: InstagramMetricsReader(
                 client=self.clients["instagram"],
                 base_url=e.base_url("instagram"),
-                tokens=e,
+                tokens=self.tokens,
                 clock=self.clock,
                 version=self.settings.instagram_version,
                 app_secret=e.instagram_app_secret,
             ),
         }
         return _LazyMapping(makers)
+
+
+def identity_readers(
+    clients: Mapping[str, httpx.AsyncClient], endpoints: Endpoints, tokens: Tokens, clock: Clock, version: str
+) -> Mapping[Platform, IdentityReader]:
+    """What asks each platform whose a token is."""
+    real = {name: endpoints.base_url(name) for name in ("youtube", "tiktok", "instagram") if not endpoints.sandboxed(name)}
+    readers: dict[Platform, IdentityReader] = {}
+    if "youtube" in real:
+        youtube = YouTubeIdentity(client=clients["youtube"], base_url=real["youtube"], tokens=tokens, clock=clock)
+        readers[Platform.YOUTUBE] = youtube
+    if "tiktok" in real:
+        readers[Platform.TIKTOK] = TikTokIdentity(client=clients["tiktok"], base_url=real["tiktok"], tokens=tokens)
+    if "instagram" in real:
+        graph = Graph(
+            client=clients["instagram"],
+            base_url=real["instagram"],
+            version=version,
+            tokens=tokens,
+            app_secret=endpoints.instagram_app_secret,
+        )
+        readers[Platform.INSTAGRAM] = InstagramIdentity(graph)
+    return readers
 
 
 class _Lazy:
@@ -299,10 +344,11 @@ class _LazyLateIds(dict[Platform, LateIds]):
 
 
 class _ForItsAccount:
-    """A publisher whose calls fall under its account's pools and breaker."""
+    """A publisher whose calls fall under its account's pools and breaker, and whose posts wait while the account's token is bad."""
 
-    def __init__(self, publisher: Publisher) -> None:
+    def __init__(self, publisher: Publisher, gate: AccountGate) -> None:
         self._publisher = publisher
+        self._gate = gate
         self.provider = publisher.provider
         self.platform = publisher.platform
         self.sandbox = publisher.sandbox
@@ -310,7 +356,11 @@ class _ForItsAccount:
     async def publish(self, job: PublishJob, journal: PostJournal) -> PublishedPost:
         """See the port."""
         with calling_for(job.account):
-            return await self._publisher.publish(job, journal)
+            await self._gate.enter(job.platform, job.account)
+            try:
+                return await self._publisher.publish(job, journal)
+            except Disconnected as error:
+                raise await self._gate.refused(job.platform, job.account, error) from error
 
 
 class _LateIdsOfItsAccount:

@@ -10,15 +10,18 @@ from contextlib import AsyncExitStack
 from functools import cached_property
 
 from sqlalchemy import Engine
+from sqlalchemy.exc import ProgrammingError
 
 from phantoms_dagster import settings as settings_module
 from phantoms_dagster.domain import channels as channels_file
+from phantoms_dagster.domain.accounts import check_tokens, places
 from phantoms_dagster.domain.attention import Attention
 from phantoms_dagster.domain.errors import InvalidInput
-from phantoms_dagster.domain.models import Channel
+from phantoms_dagster.domain.models import Channel, Platform
 from phantoms_dagster.media.voice import voice_problem
 from phantoms_dagster.production.inbox import InboxReport, refused_files, take_inbox
 from phantoms_dagster.settings import Settings
+from phantoms_dagster.store.accounts import Accounts
 from phantoms_dagster.store.attention import AttentionBoard
 from phantoms_dagster.store.brief_edits import BriefEdits
 from phantoms_dagster.store.catalogue import Catalogue
@@ -38,7 +41,7 @@ class Workshop:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.endpoints = Endpoints(settings)
+        self.endpoints = Endpoints(settings, self._connected)
         self.clock = SystemClock()
         self._opened = AsyncExitStack()
         self._pipeline: Pipeline | None = None
@@ -72,6 +75,22 @@ class Workshop:
 
         Everything about them is checked here, before a brief is taken and a script is paid for.
         """
+        found = self._channels()
+        variables = [platform for platform in Platform if self.endpoints.secret(str(platform)) is not None]
+        if self.settings.sandbox != "on":
+            check_tokens(places(found.values()), variables)
+        return found
+
+    def _connected(self) -> set[str]:
+        """The platforms with an account that has a token of its own: as the table says, and before there is one, the file."""
+        try:
+            if self.settings.database_url is not None:
+                return {str(account.platform) for account in Accounts(self.engine).all() if account.place}
+        except ProgrammingError:
+            pass  # the table is not there yet
+        return {str(platform) for channel in self._channels().values() for platform in channel.tokens}
+
+    def _channels(self) -> dict[str, Channel]:
         path = self.settings.path("channels")
         if not path.exists():
             return channels_file.parse(channels_file.default_text(), name="the default channels.yaml")

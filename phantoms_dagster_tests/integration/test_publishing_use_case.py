@@ -197,3 +197,27 @@ async def test_a_video_that_is_processed_until_after_closing_time_becomes_public
     await studio.publish()(Work(claim, await store.attempt(claim)))
     assert len(studio.posts()) == 1
     assert studio.sandbox.calls["youtube.open"] == 1
+
+
+# --- a token is sent to its own service only ------------------------------------------------------------------------
+
+
+async def test_a_stored_upload_session_at_another_host_never_gets_the_token(studio: Studio) -> None:
+    [key] = await studio.ready_to_post()
+    store, claim = await studio.claim(key)
+    await studio.publish()._ledgers.post(
+        claim, account="youtube-account", marker="m", video=await studio.film(key), caption="", sandbox=False
+    )
+    studio.world.write(
+        "UPDATE phantoms.posts SET state = 'uploading', upload_offset = 10, handle = jsonb_build_object('session',"
+        " 'http://127.0.0.1:9/upload?upload_id=x', 'opened_at', '2026-11-26T00:00:00+00:00', 'last_byte_sent', false)"
+    )
+    sent: list[str] = []
+    studio.client.event_hooks["request"] = [lambda request: _note(sent, str(request.url))]
+    await studio.publish(studio.youtube(sandbox=False))(Work(claim, await store.attempt(claim)))
+    assert all(url.startswith(studio.base_url) for url in sent)
+    assert len(studio.posts()) == 1
+
+
+async def _note(sent: list[str], url: str) -> None:
+    sent.append(url)

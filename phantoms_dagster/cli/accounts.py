@@ -1,0 +1,59 @@
+"""`phantoms accounts`: whose each account is, which of them wait and why, and forgetting whose one was."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from phantoms_dagster.cli.console import out, plain, plain_errors, print_json
+from phantoms_dagster.cli.up import current
+from phantoms_dagster.domain.accounts import ACTIVE
+from phantoms_dagster.domain.errors import InvalidInput
+from phantoms_dagster.domain.models import Platform
+from phantoms_dagster.store.accounts import Accounts
+from phantoms_dagster.wiring import Workshop
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(rich_help_panel="Look")(accounts)
+
+
+def accounts(
+    forget: Annotated[
+        str | None, typer.Option(metavar="PLATFORM:NAME", help="Forget whose this account was: its next token decides")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object")] = False,
+) -> None:
+    """Show the accounts: whose each one is, as its platform says, and why its posts wait."""
+    with plain_errors():
+        workshop = Workshop(current())
+        try:
+            table = Accounts(workshop.engine)
+            if forget is not None:
+                platform, _, name = forget.partition(":")
+                if platform not in tuple(Platform) or not name:
+                    raise InvalidInput("--forget takes a platform and an account, such as youtube:main")
+                table.forget(Platform(platform), name)
+                out.print(f"forgot whose {forget} was; its next post asks the platform", soft_wrap=True)
+                return
+            found = table.all()
+        finally:
+            workshop.close()
+        if as_json:
+            print_json({"accounts": [{k: v for k, v in asdict(a).items() if k != "token_sha256"} for a in found]})
+            return
+        if not found:
+            out.print("no accounts yet: `phantoms up` takes them from channels.yaml")
+            return
+        rows = Table(box=None, header_style="bold", padding=(0, 2, 0, 0), pad_edge=False)
+        for title in ("account", "whose", "token", "now"):
+            rows.add_column(title, overflow="fold")
+        for account in found:
+            whose = f"{account.label} ({account.subject})" if account.subject else "not asked yet"
+            now = "ok" if account.state == ACTIVE else f"waits: {account.reason}"
+            rows.add_row(f"{account.platform}:{account.name}", plain(whose), plain(account.place or "the one variable"), plain(now))
+        out.print(rows)

@@ -1,0 +1,191 @@
+"""Accounts: whose each was, where its token is, and which of them wait. What is compared belongs in `production.accounts`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Connection, Engine, RowMapping, text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from phantoms_dagster.domain.accounts import ACTIVE, Account
+from phantoms_dagster.domain.errors import NotFound
+from phantoms_dagster.domain.models import Platform
+from phantoms_dagster.domain.ports import Identity
+from phantoms_dagster.store.transactions import transaction
+
+_COLUMNS = "platform, name, token_ref, subject, label, token_sha256, state, reason, state_since"
+_PUT = text(
+    """
+    INSERT INTO phantoms.accounts (platform, name, token_ref) VALUES (:platform, :name, :place)
+    ON CONFLICT (platform, name) DO UPDATE SET token_ref = excluded.token_ref, updated_at = clock_timestamp()
+    WHERE accounts.token_ref IS DISTINCT FROM excluded.token_ref
+    """
+)
+_LOOK = text(f"SELECT {_COLUMNS} FROM phantoms.accounts WHERE platform = :platform AND name = :name")
+_ALL = text(f"SELECT {_COLUMNS} FROM phantoms.accounts ORDER BY platform, name")
+_MAY_ASK = text(
+    """
+    UPDATE phantoms.accounts SET asked_at = clock_timestamp()
+    WHERE platform = :platform AND name = :name
+        AND (asked_at IS NULL OR asked_at <= clock_timestamp() - make_interval(secs => :seconds))
+    RETURNING id
+    """
+)
+_CONFIRM = text(
+    """
+    INSERT INTO phantoms.accounts (platform, name, subject, label, token_sha256)
+    VALUES (:platform, :name, :subject, :label, :token)
+    ON CONFLICT (platform, name) DO UPDATE SET subject = excluded.subject, label = excluded.label,
+        token_sha256 = excluded.token_sha256, state = 'active', reason = NULL, state_since = NULL, asked_at = NULL,
+        updated_at = clock_timestamp()
+    """
+)
+_MARK = text(
+    """
+    INSERT INTO phantoms.accounts (platform, name, token_sha256, state, reason, state_since, asked_at)
+    VALUES (:platform, :name, :token, :state, :reason, clock_timestamp(), clock_timestamp())
+    ON CONFLICT (platform, name) DO UPDATE SET token_sha256 = excluded.token_sha256, state = excluded.state,
+        reason = excluded.reason, asked_at = clock_timestamp(), updated_at = clock_timestamp(),
+        -- Since when it waits, not since when it was last asked: one alert tells of one trouble.
+        state_since = CASE WHEN accounts.state = 'active' THEN clock_timestamp() ELSE accounts.state_since END
+    """
+)
+_WAKE = text(
+    """
+    UPDATE phantoms.stages SET retry_at = clock_timestamp(), updated_at = clock_timestamp()
+    WHERE stage = :stage AND state = 'deferred' AND starts_with(reason, :waiting)
+    """
+)
+# Only accounts that a channel names now: one that was renamed is the same identity under its old name.
+_ALSO = text(
+    """
+    SELECT a.name FROM phantoms.accounts a
+    WHERE a.platform = :platform AND a.subject = :subject AND a.name <> :name AND EXISTS (
+        SELECT FROM phantoms.channels c WHERE c.config->'accounts'->>:platform = a.name)
+    ORDER BY a.name LIMIT 1
+    """
+)
+_FORGET = text(
+    """
+    UPDATE phantoms.accounts SET subject = NULL, label = NULL, token_sha256 = NULL, state = 'active', reason = NULL,
+        state_since = NULL, asked_at = NULL, updated_at = clock_timestamp()
+    WHERE platform = :platform AND name = :name RETURNING id
+    """
+)
+
+
+class PostgresAccounts:
+    """Implements `production.accounts.AccountStore`; belongs to one event loop."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+
+    async def look(self, platform: Platform, name: str) -> Account:
+        """See the port."""
+
+        async def work(connection: AsyncConnection) -> RowMapping | None:
+            return (await connection.execute(_LOOK, {"platform": str(platform), "name": name})).mappings().first()
+
+        row = await transaction(self._engine, work)
+        return Account(platform, name) if row is None else _account(row)
+
+    async def may_ask(self, platform: Platform, name: str, *, every_seconds: float) -> bool:
+        """See the port."""
+
+        async def work(connection: AsyncConnection) -> bool:
+            values = {"platform": str(platform), "name": name, "seconds": every_seconds}
+            return (await connection.execute(_MAY_ASK, values)).first() is not None
+
+        return await transaction(self._engine, work)
+
+    async def confirm(self, account: Account, identity: Identity, token_sha256: str) -> None:
+        """See the port."""
+
+        async def work(connection: AsyncConnection) -> None:
+            values = {"subject": identity.subject, "label": identity.label, "token": token_sha256}
+            await connection.execute(_CONFIRM, {**_key(account), **values})
+            if account.state != ACTIVE:
+                await connection.execute(_WAKE, _waiting(account))
+
+        await transaction(self._engine, work)
+
+    async def mark(self, account: Account, state: str, reason: str, token_sha256: str | None) -> None:
+        """See the port."""
+
+        async def work(connection: AsyncConnection) -> None:
+            await connection.execute(_MARK, {**_key(account), "state": state, "reason": reason, "token": token_sha256})
+
+        await transaction(self._engine, work)
+
+    async def also(self, platform: Platform, subject: str, name: str) -> str | None:
+        """See the port."""
+
+        async def work(connection: AsyncConnection) -> str | None:
+            values = {"platform": str(platform), "subject": subject, "name": name}
+            return (await connection.execute(_ALSO, values)).scalar()
+
+        return await transaction(self._engine, work)
+
+    async def places(self) -> dict[tuple[str, str], str]:
+        """Where the token of each account is that has one of its own, by platform and name."""
+
+        async def work(connection: AsyncConnection) -> list[RowMapping]:
+            return list((await connection.execute(_ALL)).mappings())
+
+        rows = await transaction(self._engine, work)
+        return {(row["platform"], row["name"]): row["token_ref"] for row in rows if row["token_ref"]}
+
+
+class Accounts:
+    """The same table for commands and sensors."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def all(self) -> list[Account]:
+        """Every account that was ever named or used."""
+        with self._engine.connect() as connection:
+            return [_account(row) for row in connection.execute(_ALL).mappings()]
+
+    def waiting(self) -> list[Account]:
+        """The accounts whose posts wait."""
+        return [account for account in self.all() if account.state != ACTIVE]
+
+    def forget(self, platform: Platform, name: str) -> None:
+        """Forget whose the account was: whoever its token belongs to next is right. Raises NotFound."""
+        account = Account(platform, name)
+        with self._engine.begin() as connection:
+            if connection.execute(_FORGET, _key(account)).first() is None:
+                raise NotFound(f"no account {platform}:{name}; `phantoms accounts` lists them")
+            connection.execute(_WAKE, _waiting(account))
+
+
+def put_places(connection: Connection, places: Mapping[tuple[Platform, str], str | None]) -> None:
+    """Note where the tokens of these accounts are. Accounts that are gone stay: their posts may not be finished."""
+    rows = [{"platform": str(platform), "name": name, "place": place} for (platform, name), place in places.items()]
+    if rows:
+        connection.execute(_PUT, rows)
+
+
+def _key(account: Account) -> dict[str, Any]:
+    return {"platform": str(account.platform), "name": account.name}
+
+
+def _waiting(account: Account) -> dict[str, str]:
+    # As `production.accounts.waiting` begins.
+    return {"stage": f"{account.platform}/post", "waiting": f"{account.platform} account {account.name} waits: "}
+
+
+def _account(row: RowMapping) -> Account:
+    return Account(
+        platform=Platform(row["platform"]),
+        name=row["name"],
+        place=row["token_ref"],
+        subject=row["subject"],
+        label=row["label"],
+        token_sha256=row["token_sha256"],
+        state=row["state"],
+        reason=row["reason"],
+        since=row["state_since"],
+    )

@@ -1,0 +1,55 @@
+"""The token of each account, from where `channels.yaml` says it is, else from the platform's one variable; always as it is now."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+
+from phantoms_dagster.domain.errors import Permanent
+from phantoms_dagster.domain.models import Platform
+from phantoms_dagster.wiring.endpoints import Endpoints, current_secret
+
+PLACES_HOLD_SECONDS = 30.0
+
+Places = Mapping[tuple[str, str], str]
+
+
+class AccountTokens:
+    """Implements `ports.Tokens`. `places`: where the tokens of accounts are that have one of their own, by platform and name."""
+
+    def __init__(self, endpoints: Endpoints, places: Callable[[], Awaitable[Places]]) -> None:
+        self._endpoints = endpoints
+        self._ask = places
+        self._places: tuple[float, Places] | None = None
+
+    async def token(self, platform: Platform, account: str) -> str:
+        """See the port."""
+        if self._endpoints.sandboxed(str(platform)):
+            return await self._endpoints.token(platform, account)
+        if self._places is None or time.monotonic() - self._places[0] > PLACES_HOLD_SECONDS:
+            self._places = (time.monotonic(), await self._ask())
+        place = self._places[1].get((str(platform), account))
+        if place is None:
+            return await self._endpoints.token(platform, account)
+        return read(platform, account, place)
+
+
+def read(platform: Platform, account: str, place: str) -> str:
+    """The token at `env:NAME` or `file:/path`. Raises Permanent with what is wrong there, never with what is there."""
+    kind, _, name = place.partition(":")
+    try:
+        token = (os.environ.get(name) or "") if kind == "env" else current_secret(Path(name).expanduser())
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not one line of text"
+        raise _missing(platform, account, f"the file {name} that channels.yaml names cannot be read: {reason}") from None
+    if not token.strip():
+        what = f"the variable {name}" if kind == "env" else f"the file {name}"
+        raise _missing(platform, account, f"{what} that channels.yaml names is empty or not set")
+    return token.strip()
+
+
+def _missing(platform: Platform, account: str, why: str) -> Permanent:
+    message = f"{platform.title} account {account} is not connected: {why}"
+    return Permanent(message, provider=str(platform), code="not_connected")

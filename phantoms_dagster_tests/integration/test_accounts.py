@@ -1,0 +1,195 @@
+"""Whose token an account has: asked before its first byte, compared, and one trouble for the whole account when it is refused."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from phantoms_dagster.domain.accounts import DISCONNECTED, MISMATCH
+from phantoms_dagster.domain.errors import Disconnected, Permanent
+from phantoms_dagster.domain.models import Platform
+from phantoms_dagster.production.accounts import ASK_AGAIN_SECONDS, AccountGate, AccountWaits
+from phantoms_dagster.providers.identities import YouTubeIdentity
+from phantoms_dagster.settings import Settings
+from phantoms_dagster.store.accounts import Accounts, PostgresAccounts
+from phantoms_dagster.store.performance import PerformanceTables
+from phantoms_dagster.store.results import Results
+from phantoms_dagster.wiring.endpoints import Endpoints
+from phantoms_dagster.wiring.tokens import read
+from phantoms_dagster.wiring.whose import whose
+from phantoms_dagster_tests.integration.publishing_world import Studio, open_studio
+from phantoms_dagster_tests.integration.stage_world import CHANNEL, World, open_world
+
+YOUTUBE = Platform.YOUTUBE
+
+
+class TokenFile:
+    """Tokens that a person replaces while workers run."""
+
+    def __init__(self, **tokens: str) -> None:
+        self.tokens = tokens
+
+    async def token(self, platform: Platform, account: str) -> str:
+        if account not in self.tokens:
+            raise Permanent(f"{account} is not connected", provider=str(platform), code="not_connected")
+        return self.tokens[account]
+
+
+@pytest.fixture
+async def world(database_url: str) -> AsyncIterator[World]:
+    async with open_world(database_url) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def studio(world: World, tmp_path: Path) -> AsyncIterator[Studio]:
+    async with open_studio(world, tmp_path) as opened:
+        yield opened
+
+
+def gate(studio: Studio, tokens: TokenFile) -> AccountGate:
+    reader = YouTubeIdentity(client=studio.client, base_url=studio.base_url, tokens=tokens, clock=studio.clock)
+    store = PostgresAccounts(studio.world.async_engine)
+    return AccountGate(store=store, tokens=tokens, readers={YOUTUBE: reader}, sandboxed=lambda _: False)
+
+
+def asked(studio: Studio) -> int:
+    return studio.sandbox.calls.get("youtube.channels", 0)
+
+
+async def test_the_platform_is_asked_once_whose_a_token_is_and_again_when_the_token_changes(studio: Studio) -> None:
+    tokens = TokenFile(main="sandbox-ocean")
+    for _ in range(3):
+        await gate(studio, tokens).enter(YOUTUBE, "main")
+    assert asked(studio) == 1
+    [account] = [a for a in Accounts(studio.world.engine).all() if a.name == "main"]
+    assert account.label == "ocean"
+    studio.world.write("UPDATE phantoms.accounts SET token_sha256 = 'other' WHERE name = 'main'")
+    await gate(studio, tokens).enter(YOUTUBE, "main")
+    assert asked(studio) == 2
+
+
+async def test_a_token_of_somebody_else_is_refused_with_both_names_until_the_right_one_is_back(studio: Studio) -> None:
+    tokens = TokenFile(main="sandbox-ocean")
+    await gate(studio, tokens).enter(YOUTUBE, "main")
+    tokens.tokens["main"] = "sandbox-desert"
+    with pytest.raises(AccountWaits, match=r"that of desert \(.*\), and the account was ocean .* before"):
+        await gate(studio, tokens).enter(YOUTUBE, "main")
+    assert [a.state for a in Accounts(studio.world.engine).waiting()] == [MISMATCH]
+    tokens.tokens["main"] = "sandbox-ocean"
+    await gate(studio, tokens).enter(YOUTUBE, "main")
+    assert Accounts(studio.world.engine).waiting() == []
+
+
+async def test_a_forgotten_account_takes_its_next_token(studio: Studio) -> None:
+    tokens = TokenFile(main="sandbox-ocean")
+    await gate(studio, tokens).enter(YOUTUBE, "main")
+    tokens.tokens["main"] = "sandbox-desert"
+    with pytest.raises(AccountWaits):
+        await gate(studio, tokens).enter(YOUTUBE, "main")
+    Accounts(studio.world.engine).forget(YOUTUBE, "main")
+    await gate(studio, tokens).enter(YOUTUBE, "main")
+    assert Accounts(studio.world.engine).waiting() == []
+
+
+async def test_two_accounts_of_the_channels_cannot_have_one_token(studio: Studio) -> None:
+    other = CHANNEL.model_copy(update={"name": "other", "accounts": {YOUTUBE: "second"}})
+    first = CHANNEL.model_copy(update={"accounts": {YOUTUBE: "first"}})
+    studio.world.catalogue.put_channels([first, other])
+    tokens = TokenFile(first="sandbox-ocean", second="sandbox-ocean")
+    await gate(studio, tokens).enter(YOUTUBE, "first")
+    with pytest.raises(AccountWaits, match="which is account first already"):
+        await gate(studio, tokens).enter(YOUTUBE, "second")
+
+
+async def test_a_refused_token_stops_the_account_once_and_its_posts_go_on_when_it_is_replaced(studio: Studio) -> None:
+    keys = await studio.ready_to_post(count=3)
+    tokens = TokenFile(main="sandbox-ocean")
+    watched = gate(studio, tokens)
+    await watched.enter(YOUTUBE, "main")
+    refusal = Disconnected("the token is dead", provider="youtube", code="authError")
+    waits = await watched.refused(YOUTUBE, "main", refusal)
+    assert waits.retry_after == ASK_AGAIN_SECONDS
+    before = asked(studio)
+    for _ in keys:
+        with pytest.raises(AccountWaits, match="youtube account main waits: the token is dead"):
+            await watched.enter(YOUTUBE, "main")
+    assert asked(studio) == before  # nobody asks for each video
+    [account] = Accounts(studio.world.engine).waiting()
+    assert (account.state, account.reason) == (DISCONNECTED, "the token is dead")
+    studio.world.write(
+        "UPDATE phantoms.stages SET state = 'deferred', retry_at = clock_timestamp() + interval '1 hour', reason = :why"
+        " WHERE stage = 'youtube/post'",
+        why=str(waits),
+    )
+    assert studio.world.due("youtube/post") == []
+    studio.world.write("UPDATE phantoms.accounts SET token_sha256 = 'the dead one'")
+    await watched.enter(YOUTUBE, "main")
+    assert studio.world.due("youtube/post") == keys
+
+
+async def test_an_account_without_a_token_waits_and_says_what_is_missing(studio: Studio) -> None:
+    with pytest.raises(AccountWaits, match="youtube account main waits: main is not connected"):
+        await gate(studio, TokenFile()).enter(YOUTUBE, "main")
+
+
+async def test_nothing_of_the_sandbox_is_kept_with_the_real_accounts(studio: Studio) -> None:
+    store = PostgresAccounts(studio.world.async_engine)
+    watched = AccountGate(store=store, tokens=TokenFile(), readers={}, sandboxed=lambda _: True)
+    await watched.enter(YOUTUBE, "main")
+    assert [a for a in Accounts(studio.world.engine).all() if a.subject] == []
+
+
+def test_a_renewed_secret_file_is_read_by_whoever_runs_already(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "token"
+    file.write_text("one\n")
+    assert read(YOUTUBE, "main", f"file:{file}") == "one"
+    file.write_text("two\n")
+    assert read(YOUTUBE, "main", f"file:{file}") == "two"
+    file.unlink()
+    with pytest.raises(Permanent, match="cannot be read: No such file"):
+        read(YOUTUBE, "main", f"file:{file}")
+    monkeypatch.delenv("CURIOUS_TOKEN", raising=False)
+    with pytest.raises(Permanent, match=r"the variable CURIOUS_TOKEN .* is empty or not set"):
+        read(YOUTUBE, "main", "env:CURIOUS_TOKEN")
+
+
+async def test_a_dead_token_is_the_accounts_trouble_in_the_youtube_adapter(studio: Studio) -> None:
+    with pytest.raises(Disconnected):
+        await YouTubeIdentity(
+            client=studio.client, base_url=studio.base_url, tokens=TokenFile(main="dead"), clock=studio.clock
+        ).read("main")
+
+
+async def test_numbers_of_the_sandbox_are_in_no_table_and_are_read_no_more_once_a_real_post_is_out(studio: Studio) -> None:
+    world = studio.world
+    keys = world.add(2)
+    for key, sandbox, views in ((keys[0], True, 1_000_000), (keys[1], False, 7)):
+        world.write(
+            "WITH p AS (INSERT INTO phantoms.posts (video_id, platform, account, state, marker, remote_id, sandbox, video_sha256,"
+            " caption_sha256, published_at) SELECT id, 'youtube', 'main', 'confirmed', :key, :key, :sandbox, 'v', 'c',"
+            " clock_timestamp() FROM phantoms.videos WHERE key = :key RETURNING id)"
+            " INSERT INTO phantoms.metric_snapshots (post_id, views) SELECT id, :views FROM p",
+            key=key,
+            sandbox=sandbox,
+            views=views,
+        )
+        PerformanceTables(world.engine).renew("video_performance")
+        made = world.rows("SELECT video_key, views FROM phantoms.video_performance")
+        assert [tuple(row.values()) for row in made] == [(key, views)]
+    results = Results(world.engine)
+    assert [post.video_key for post in results.due(sandboxed=[])] == [keys[1]]
+    assert [post.video_key for post in results.due(sandboxed=["youtube"])] == [keys[0]]
+
+
+async def test_doctor_asks_the_platform_whose_a_token_is(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CURIOUS_TOKEN", "sandbox-ocean")
+    settings = Settings(youtube_base_url=studio.base_url, youtube_token=None)
+    endpoints = Endpoints(settings, lambda: ["youtube"])
+    found = await whose(settings, endpoints, YOUTUBE, "main", "env:CURIOUS_TOKEN")
+    assert found.label == "ocean"
+    monkeypatch.setenv("CURIOUS_TOKEN", "dead")
+    with pytest.raises(Disconnected):
+        await whose(settings, endpoints, YOUTUBE, "main", "env:CURIOUS_TOKEN")
