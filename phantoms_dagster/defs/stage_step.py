@@ -40,7 +40,7 @@ def run_stage(
     planned = tags.PLANNED in context.run.tags
     # In a chain a platform's post goes after another's: the wait of one must not hold up the other. What a person asked for waits.
     patience = CHAIN_PATIENCE_SECONDS if planned and stage.platform and _later_stage_selected(context, stage) else None
-    asker = RunContext(context.run_id, "sensor" if planned else "person", decision, patience)
+    asker = RunContext(context.run.run_id, "sensor" if planned else "person", decision, patience)
     results: list[Result] = []
 
     async def work() -> None:
