@@ -113,7 +113,8 @@ def _letters(row: RowMapping) -> Attention:
 def _account(row: RowMapping) -> Attention:
     platform, _, name = row["subject"].partition(":")
     what = f"the {platform} account {name} cannot post since {_time(row['since'])}: {_short(row['why'])}"
-    return _attention(row, f"account:{row['subject']}", what, "phantoms doctor", alert=True)
+    # Alerts tell of an account as its trouble begins, together with the breakers (`wiring.alerts`): never twice.
+    return _attention(row, f"account:{row['subject']}", what, "phantoms doctor", alert=False)
 
 
 def _unread(row: RowMapping) -> Attention:

@@ -21,6 +21,7 @@ import pytest
 from aiohttp.test_utils import TestServer
 
 from phantoms_dagster.domain.errors import (
+    Disconnected,
     IllegalTransition,
     NotYet,
     Permanent,
@@ -655,7 +656,7 @@ async def test_a_quota_that_others_used_up_since_it_was_read_is_told_by_the_refu
     [
         (9, 2_207_042, Throttled, PostState.UPLOADING),
         (4, None, Throttled, PostState.UPLOADING),
-        (190, 463, Permanent, PostState.UPLOADING),
+        (190, 463, Disconnected, PostState.UPLOADING),
         (9007, 2_207_027, NotYet, PostState.UPLOADING),
         (4, 2_207_051, Rejected, PostState.UNKNOWN),
         (-1, 2_207_001, Unknown, PostState.UNKNOWN),
@@ -713,6 +714,46 @@ async def test_a_permalink_that_cannot_be_read_yet_does_not_undo_the_post(stand:
     assert_one_post(stand, job, journal, post)
 
 
+# --- the hours, at the moment of sending
+
+
+class Hours:
+    """The job's `may_go`: open for that many requests, then closed until it is set."""
+
+    def __init__(self, open_for: int) -> None:
+        self.left = open_for
+
+    async def __call__(self) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise NotYet("goes out in the morning", retry_after=3_600)
+
+
+async def test_a_reel_that_is_processed_until_after_the_hours_is_published_in_the_morning(stand: Stand, job: PublishJob) -> None:
+    hours, journal = Hours(1), FakeJournal()
+    job = dataclasses.replace(job, may_go=hours)
+    with pytest.raises(NotYet, match="in the morning"):
+        await stand.publisher().publish(job, journal)
+    assert (stand.posts, stand.calls("publish"), journal.record.state) == ([], 0, PostState.UPLOADING)
+    hours.left = 10
+    post = await stand.publisher().publish(job, journal)
+    assert_one_post(stand, job, journal, post)
+    assert (stand.calls("create"), stand.calls("upload"), stand.calls("publish")) == (1, 1, 1)
+
+
+# --- a token is sent to its own service only
+
+
+async def test_a_stored_upload_address_at_another_host_never_gets_the_token(stand: Stand, job: PublishJob) -> None:
+    journal = FakeJournal()
+    handle: JsonObject = {"id": "17", "upload_url": "http://127.0.0.1:9/upload/17", "since": stand.clock.now().isoformat()}
+    journal.record = PostRecord(PostState.OPENED, handle=handle)
+    stand.transport.refuse[":9/"] = AssertionError("the token went to another host")
+    post = await stand.publisher().publish(job, journal)
+    assert_one_post(stand, job, journal, post)
+    assert stand.calls("create") == 1
+
+
 # --- the table of errors
 
 TABLE = [
@@ -722,9 +763,10 @@ TABLE = [
     (100, 2_207_028, Permanent), (100, 2_207_040, Permanent), (100, 2_207_035, Permanent), (100, 2_207_036, Permanent),
     (100, 2_207_037, Permanent), (352, 2_207_026, Permanent), (9004, 2_207_052, Permanent), (9007, 2_207_027, Transient),
     (36_000, 2_207_004, Permanent), (36_001, 2_207_005, Permanent), (36_003, 2_207_009, Permanent),
-    (36_004, 2_207_010, Permanent), (190, 102, Permanent), (190, 463, Permanent), (190, 467, Permanent), (10, None, Permanent),
-    (200, None, Permanent), (299, None, Permanent), (4, None, Throttled), (17, None, Throttled), (32, None, Throttled),
-    (613, None, Throttled), (80_002, None, Throttled), (80_004, None, Throttled), (1, None, Transient), (2, None, Transient),
+    (36_004, 2_207_010, Permanent), (190, 102, Disconnected), (190, 463, Disconnected), (190, 467, Disconnected),
+    (10, None, Permanent), (200, None, Permanent), (299, None, Permanent), (4, None, Throttled),
+    (17, None, Throttled), (32, None, Throttled), (613, None, Throttled), (80_002, None, Throttled), (80_004, None, Throttled),
+    (1, None, Transient), (2, None, Transient),
 ]  # fmt: skip
 
 

@@ -112,6 +112,24 @@ async def test_a_post_whose_privacy_nobody_chose_is_refused_before_anything_is_s
     assert world.sandbox.calls == {}
 
 
+async def test_a_video_whose_hours_end_before_its_last_chunk_is_published_in_the_morning(world: World) -> None:
+    left = 2  # creator_info and init; the last chunk publishes
+
+    async def may_go() -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise NotYet("goes out in the morning", retry_after=3_600)
+
+    job, journal = replace(world.job(), may_go=may_go), world.journal()
+    with pytest.raises(NotYet, match="in the morning"):
+        await world.publisher().publish(job, journal)
+    assert (world.posts, world.calls("upload"), journal.record.state) == ([], 0, PostState.UPLOADING)
+    left = 10
+    await world.publisher().publish(job, journal)
+    assert (len(world.posts), world.calls("init"), world.calls("upload")) == (1, 1, 1)
+
+
 async def test_creator_info_is_asked_before_every_post(world: World) -> None:
     for expected in (1, 2):
         await world.publisher().publish(world.job(), world.journal())

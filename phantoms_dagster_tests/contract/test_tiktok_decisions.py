@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from phantoms_dagster.domain.errors import (
+    Disconnected,
     Permanent,
     ProviderError,
     Rejected,
@@ -128,9 +129,9 @@ TABLE = [
     (400, "token_not_authorized_for_specified_publish_id", Permanent),
     (400, "publish_not_cancellable", Permanent),
     (400, "invalid_publish_id", Permanent),
-    (401, "access_token_invalid", Permanent),
-    (401, "scope_not_authorized", Permanent),
-    (400, "scope_permission_missed", Permanent),
+    (401, "access_token_invalid", Disconnected),
+    (401, "scope_not_authorized", Disconnected),
+    (400, "scope_permission_missed", Disconnected),
     (403, "spam_risk_too_many_posts", Throttled),
     (200, "spam_risk_too_many_posts", Throttled),
     (403, "spam_risk_too_many_pending_share", Throttled),
@@ -153,7 +154,7 @@ REASONS = {
     "video_pull_failed": Transient,
     "photo_pull_failed": Transient,
     "publish_cancelled": Rejected,
-    "auth_removed": Permanent,
+    "auth_removed": Disconnected,
     "spam_risk_text": Rejected,
     "spam_risk": Rejected,
 }
@@ -184,7 +185,7 @@ def test_the_table_has_no_row_that_is_not_tested() -> None:
 @pytest.mark.parametrize(
     ("status", "body", "kind"),
     [
-        (401, "<html>", Permanent),
+        (401, "<html>", Disconnected),
         (429, "", Throttled),
         (502, "<html>bad gateway", Transient),
         (503, '{"error":{"code":"never_heard_of"}}', Transient),

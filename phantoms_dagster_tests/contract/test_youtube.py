@@ -665,3 +665,45 @@ async def test_an_upload_that_does_not_say_its_privacy_is_public_in_the_sandbox_
         opened = await w.client.post(url, params=query, headers=headers, json={"snippet": {"title": "t"}})
         made = await w.client.put(opened.headers["location"], headers=headers, content=video_bytes(500))
         assert made.json()["status"]["privacyStatus"] == "public"
+
+
+# --- the privacy is never left to a default
+
+
+async def test_every_status_that_is_sent_names_its_privacy(tmp_path: Path) -> None:
+    async with world() as w:
+        await w.publisher.publish(make_job(tmp_path), FakeJournal())
+    bodies = [json.loads(r.content) for r in w.transport.requests if r.headers.get("content-type") == "application/json"]
+    assert [body["status"]["privacyStatus"] for body in bodies if "status" in body] == ["private", "public"]
+
+
+# --- a token is sent to its own service only
+
+
+class Elsewhere(httpx.AsyncBaseTransport):
+    """Names an upload address at another host, as a wrong base URL or a proxy on the way may do."""
+
+    def __init__(self) -> None:
+        self.inner = httpx.AsyncHTTPTransport()
+        self.hosts: list[str] = []
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        self.hosts.append(request.url.host)
+        response = await self.inner.handle_async_request(request)
+        if "location" in response.headers:
+            response.headers["location"] = "http://localhost:9/upload?upload_id=x"
+        return response
+
+    async def aclose(self) -> None:
+        await self.inner.aclose()
+
+
+async def test_an_upload_address_at_another_host_is_refused_and_never_gets_the_token(tmp_path: Path) -> None:
+    elsewhere = Elsewhere()
+    async with world(inner=elsewhere, sandbox=False) as w:
+        journal = FakeJournal()
+        with pytest.raises(Permanent, match=r"another host \(localhost\)") as refused:
+            await w.publisher.publish(make_job(tmp_path), journal)
+    assert refused.value.code == "foreign_host"
+    assert set(elsewhere.hosts) == {"127.0.0.1"}
+    assert journal.record.state is PostState.INTENT

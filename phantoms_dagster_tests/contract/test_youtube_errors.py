@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from phantoms_dagster.domain.errors import Permanent, ProviderError, Throttled, Transient, Unknown
+from phantoms_dagster.domain.errors import Disconnected, Permanent, ProviderError, Throttled, Transient, Unknown
 from phantoms_dagster.domain.ports import Metrics
 from phantoms_dagster.domain.values import JsonValue
 from phantoms_dagster.providers.youtube_api import accepted, refusal, seconds_to_midnight
@@ -49,10 +49,10 @@ def answer(status: int, reason: str | None, **headers: str) -> httpx.Response:
             )
         ],
         (400, "uploadLimitExceeded", Throttled, DAY),
-        (401, "authError", Permanent, None),
-        (401, "expired", Permanent, None),
-        (401, "youtubeSignupRequired", Permanent, None),
-        (401, "authorizationRequired", Permanent, None),
+        (401, "authError", Disconnected, None),
+        (401, "expired", Disconnected, None),
+        (401, "youtubeSignupRequired", Disconnected, None),
+        (401, "authorizationRequired", Disconnected, None),
         (403, "quotaExceeded", Throttled, MIDNIGHT),
         (403, "dailyLimitExceeded", Throttled, MIDNIGHT),
         (403, "rateLimitExceeded", Throttled, 9.0),

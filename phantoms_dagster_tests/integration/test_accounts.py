@@ -10,6 +10,8 @@ import pytest
 from phantoms_dagster.domain.accounts import DISCONNECTED, MISMATCH
 from phantoms_dagster.domain.errors import Disconnected, Permanent
 from phantoms_dagster.domain.models import Platform
+from phantoms_dagster.domain.ports import PostJournal, PublishedPost, PublishJob
+from phantoms_dagster.domain.work import Work
 from phantoms_dagster.production.accounts import ASK_AGAIN_SECONDS, AccountGate, AccountWaits
 from phantoms_dagster.providers.identities import YouTubeIdentity
 from phantoms_dagster.settings import Settings
@@ -17,6 +19,7 @@ from phantoms_dagster.store.accounts import Accounts, PostgresAccounts
 from phantoms_dagster.store.performance import PerformanceTables
 from phantoms_dagster.store.results import Results
 from phantoms_dagster.wiring.endpoints import Endpoints
+from phantoms_dagster.wiring.pipeline import _ForItsAccount
 from phantoms_dagster.wiring.tokens import read
 from phantoms_dagster.wiring.whose import whose
 from phantoms_dagster_tests.integration.publishing_world import Studio, open_studio
@@ -193,3 +196,45 @@ async def test_doctor_asks_the_platform_whose_a_token_is(studio: Studio, monkeyp
     monkeypatch.setenv("CURIOUS_TOKEN", "dead")
     with pytest.raises(Disconnected):
         await whose(settings, endpoints, YOUTUBE, "main", "env:CURIOUS_TOKEN")
+
+
+# --- the gate stands before every post ------------------------------------------------------------------------------
+
+
+async def post(studio: Studio, key: str, publisher: object) -> None:
+    store, claim = await studio.claim(key)
+    await studio.publish(publisher)(Work(claim, await store.attempt(claim)))
+
+
+async def test_a_post_sends_nothing_while_its_account_has_the_token_of_somebody_else(studio: Studio) -> None:
+    [key] = await studio.ready_to_post()
+    name = CHANNEL.accounts[YOUTUBE]
+    tokens = TokenFile(**{name: "sandbox-ocean"})
+    watched = gate(studio, tokens)
+    await watched.enter(YOUTUBE, name)
+    tokens.tokens[name] = "sandbox-desert"
+    with pytest.raises(AccountWaits, match="that of desert"):
+        await post(studio, key, _ForItsAccount(studio.youtube(), watched))
+    assert studio.posts() == []
+    assert "youtube.open" not in studio.sandbox.calls
+    tokens.tokens[name] = "sandbox-ocean"
+    await post(studio, key, _ForItsAccount(studio.youtube(), watched))
+    assert len(studio.posts()) == 1
+
+
+class Refused:
+    """A publisher whose token dies in the middle of a post."""
+
+    provider, platform, sandbox = "youtube", YOUTUBE, True
+
+    async def publish(self, job: PublishJob, journal: PostJournal) -> PublishedPost:
+        raise Disconnected("the token is dead", provider="youtube", code="authError")
+
+
+async def test_a_token_that_dies_in_the_middle_of_a_post_stops_the_account_and_fails_no_video(studio: Studio) -> None:
+    [key] = await studio.ready_to_post()
+    name = CHANNEL.accounts[YOUTUBE]
+    watched = gate(studio, TokenFile(**{name: "sandbox-ocean"}))
+    with pytest.raises(AccountWaits, match="the token is dead"):
+        await post(studio, key, _ForItsAccount(Refused(), watched))
+    assert [(a.name, a.state) for a in Accounts(studio.world.engine).waiting()] == [(name, DISCONNECTED)]

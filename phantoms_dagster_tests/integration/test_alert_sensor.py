@@ -277,6 +277,23 @@ async def test_a_breaker_that_opens_is_told_once_however_often_its_probes_fail(
     assert (await ticked(quick, cursor))[0] == "nothing is new"
 
 
+async def test_an_account_that_cannot_post_is_told_once_with_the_reason_and_without_its_token(
+    world: World, settings: Settings, receiver: Receiver
+) -> None:
+    world.write(
+        "INSERT INTO phantoms.accounts (platform, name, state, reason, state_since)"
+        " VALUES ('youtube', 'main', 'disconnected', :why, clock_timestamp())",
+        why=f"refused https://x.example/?access_token={TOKEN}",
+    )
+    _, cursor = await ticked(settings)
+    await ticked(settings, cursor)
+    [message] = receiver.got
+    assert message["title"] == "Phantoms: 1 account cannot post"
+    assert "account youtube:main waits since" in message["message"]
+    assert "access_token=***" in message["message"]
+    assert TOKEN not in json.dumps(message)
+
+
 async def test_nobody_to_tell_is_said_and_nothing_is_forgotten(world: World, settings: Settings, receiver: Receiver) -> None:
     dead(world, 1)
     nowhere = Settings(**{**settings.model_dump(), "alert_urls": []})

@@ -103,6 +103,19 @@ async def test_an_approval_that_was_changed_behind_its_back_publishes_nothing(st
     assert studio.sandbox.calls == {}
 
 
+async def test_a_film_and_words_that_fit_each_other_are_not_posted_when_the_approved_hash_is_that_of_others(studio: Studio) -> None:
+    [key] = await studio.ready_to_post()
+    studio.world.write(
+        "UPDATE phantoms.stages SET output = jsonb_set(output, '{content_sha256}', to_jsonb(CAST(:other AS text)))"
+        " WHERE stage = 'approval'",
+        other="ab" * 32,
+    )
+    store, claim = await studio.claim(key)
+    with pytest.raises(Permanent, match="not what was approved"):
+        await studio.publish()(Work(claim, await store.attempt(claim)))
+    assert studio.sandbox.calls == {}
+
+
 async def test_a_privacy_or_audience_changed_after_the_approval_changes_nothing_that_was_approved(
     studio: Studio,
 ) -> None:

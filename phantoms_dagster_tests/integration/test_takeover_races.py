@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from phantoms_dagster.domain.errors import StaleClaim
+from phantoms_dagster.domain.errors import NotYet, StaleClaim
 from phantoms_dagster.domain.stages import PostState
 from phantoms_dagster.domain.work import Claim
 from phantoms_dagster.store.ledgers import PostgresLedgers
@@ -87,3 +87,32 @@ async def test_a_step_of_a_render_that_meets_a_takeover_is_refused(world: World)
     with pytest.raises(StaleClaim):
         await during_a_takeover(world, claim, journal.save("sending", attempt_id="a1"))
     assert world.rows("SELECT state FROM phantoms.renders")[0]["state"] == "intent"
+
+
+async def test_two_processes_that_open_posts_on_one_account_at_the_same_moment_leave_one_winner(world: World) -> None:
+    keys = world.add(2)
+    await world.carry(keys, *BEFORE_POST)
+    journals, claims = [], []
+    for key in keys:
+        _, claim = await world.claimed("youtube/post", key, owner=key)
+        ledgers = PostgresLedgers(world.async_engine)  # as each process has its own
+        video = media_file("master")
+        journals.append(await ledgers.post(claim, account="main", marker=key, video=video, caption="words", sandbox=False))
+        claims.append(claim)
+    async with world.async_engine.connect() as connection:
+        # The first has looked at the account and cannot write yet.
+        lock = "SELECT FROM phantoms.stages WHERE video_id = :video AND stage = 'youtube/post' FOR UPDATE"
+        await connection.execute(text(lock), {"video": claims[0].video_id})
+        first = asyncio.ensure_future(journals[0].save(PostState.OPENED))
+        while not world.rows(WAITING):
+            assert not first.done(), "it did not wait"
+            await asyncio.sleep(0.01)
+        second = asyncio.ensure_future(journals[1].save(PostState.OPENED))
+        while len(world.rows(WAITING)) < 2:
+            if second.done():
+                break  # nobody made it wait
+            await asyncio.sleep(0.01)
+        await connection.commit()
+    await first
+    with pytest.raises(NotYet, match=f"{keys[0]} is being published"):
+        await second
