@@ -13,10 +13,11 @@ from typing import Annotated, TypeVar
 import typer
 from rich.table import Table
 
-from phantoms_dagster.cli.console import local, out, plain, plain_errors, print_json
+from phantoms_dagster.cli.console import err, local, out, plain, plain_errors, print_json
 from phantoms_dagster.cli.up import current
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.resilience.breaker import BreakerState
+from phantoms_dagster.resilience.pools import SANDBOX
 from phantoms_dagster.resilience.usage import RateUse
 from phantoms_dagster.wiring.watching import PoolView, Watcher, known_breaker, watching
 
@@ -31,7 +32,10 @@ GROUP_EXAMPLES = (
 
 Found = TypeVar("Found")
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object")]
-Breaker = Annotated[str, typer.Argument(help="An integration, such as youtube, or one account of it: youtube:main")]
+Breaker = Annotated[
+    str,
+    typer.Argument(help="An integration, such as youtube, or one account of it: youtube:main; the sandbox's is sandbox/youtube"),
+]
 Why = Annotated[str, typer.Option(help="Kept in the breaker's history")]
 
 
@@ -142,9 +146,16 @@ def trip(
         breaker, reason = known_breaker(name), _said(why)
         if seconds is not None and not 0 < seconds <= 366 * 86_400:
             raise InvalidInput("--for takes seconds above 0, a year at most")
-        _asked(lambda watcher: watcher.breakers.trip(breaker, seconds=seconds, why=reason))
+
+        async def tripped(watcher: Watcher) -> bool:
+            await watcher.breakers.trip(breaker, seconds=seconds, why=reason)
+            return any(state.name == f"{SANDBOX}{breaker}" for state in await watcher.breakers.look())
+
+        in_sandbox = _asked(tripped)
         until = "it is reset" if seconds is None else f"a probe in {seconds:g} s"
         out.print(f"{plain(breaker)} is open until {until}", soft_wrap=True)
+        if in_sandbox:
+            err.print(f"calls that the sandbox answers go on: their breaker is {SANDBOX}{plain(breaker)}", soft_wrap=True)
 
 
 def reset(name: Breaker, why: Why) -> None:

@@ -196,8 +196,8 @@ class Ledgers(Protocol):
         """The post's row, made when there is none."""
         ...
 
-    async def render(self, claim: Claim) -> RenderJournal:
-        """The render's row, made when there is none."""
+    async def render(self, claim: Claim, *, sandbox: bool) -> RenderJournal:
+        """The render's row, made when there is none. Raises NotYet when the sandbox would go on with a real render."""
         ...
 
 

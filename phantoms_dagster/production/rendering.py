@@ -103,7 +103,7 @@ class RenderVideo:
 
     async def __call__(self, work: Work) -> Made:
         """Raises NotYet while the render runs longer than the run's patience."""
-        journal = await self._ledgers.render(work.claim)
+        journal = await self._ledgers.render(work.claim, sandbox=self._renderer.sandbox)
         fresh = journal.record.render_id is None
         render_id = await self._submitted(work, journal)
         status = await self._finished(render_id, journal, self._price(work), fresh=fresh)

@@ -32,6 +32,7 @@ READ_BACK_SECONDS = (1.0, 9.0, 50.0)
 DOUBTS_KEPT = 6
 # Our own entry in the kept answer: `asked` is the marker of a second call that is about to be made, `first` is what the first cost.
 NOTE = "phantoms"
+SANDBOX = "sandbox"
 
 
 class OpenAIScriptWriter:
@@ -80,13 +81,13 @@ class OpenAIScriptWriter:
         Raises what `Completions.ask` raises; Rejected and Permanent when the model would not or could not write it.
         """
         messages = openai_prompt.messages(brief, channel, with_shape=not self._server.openai)
-        body, spent = attempt.stored_response, Decimal(0)
+        body, spent = self._stored(attempt), Decimal(0)
         if body is None:
             body = await self._found_again(attempt)
             if body is None:
                 body = await self._completions.ask(messages, attempt.id, most_tokens=MAX_OUTPUT_TOKENS)
             spent = self._cost(body)
-            await attempt.received(body, provider_ref=_reference(body), cost=spent)
+            await attempt.received(self._marked(body), provider_ref=_reference(body), cost=spent)
         try:
             return self._written(channel, body, spent)
         except FaultyAnswer as fault:
@@ -95,11 +96,20 @@ class OpenAIScriptWriter:
             first, told = body, fault
         body = await self._second(first, told, messages, attempt, spent)
         spent += self._cost(body) - self._cost(first)
-        await attempt.received(body, provider_ref=_reference(body), cost=spent)
+        await attempt.received(self._marked(body), provider_ref=_reference(body), cost=spent)
         try:
             return self._written(channel, body, spent)
         except FaultyAnswer as fault:
             raise _ended(fault) from None
+
+    def _stored(self, attempt: Attempt) -> JsonObject | None:
+        """The answer that an earlier attempt got, unless it is the sandbox's and a real model writes now, or vice versa."""
+        body = attempt.stored_response
+        return body if body is not None and bool(_note(body).get(SANDBOX)) == self._sandbox else None
+
+    def _marked(self, body: JsonObject) -> JsonObject:
+        """The answer as it is kept: one of the sandbox says so."""
+        return {**body, NOTE: {**_note(body), SANDBOX: True}} if self._sandbox else body
 
     async def _found_again(self, attempt: Attempt) -> JsonObject | None:
         """What an earlier attempt was billed for, whose answer never arrived. Raises Unknown."""
@@ -123,7 +133,7 @@ class OpenAIScriptWriter:
             return self._after(first, found)
         marker = _second_marker(attempt.id)
         # Whoever goes on after a crash has to know that this call may have been made.
-        await attempt.received({**first, NOTE: {"asked": marker}}, provider_ref=_reference(first), cost=spent)
+        await attempt.received(self._marked({**first, NOTE: {"asked": marker}}), provider_ref=_reference(first), cost=spent)
         told = openai_prompt.correction(openai_answer.text_of(first), fault.told)
         room = MORE_OUTPUT_TOKENS if fault.final.code == "length" else MAX_OUTPUT_TOKENS
         try:
@@ -131,7 +141,7 @@ class OpenAIScriptWriter:
         except (NotYet, Transient) as error:
             if self._completions.keeps:
                 # The next attempt finds the first answer, and books it.
-                await attempt.received(first, provider_ref=_reference(first), cost=Decimal(0))
+                await attempt.received(self._marked(first), provider_ref=_reference(first), cost=Decimal(0))
             raise self._kept_waiting(error) from error
 
     def _kept_waiting(self, error: NotYet | Transient) -> Exception:

@@ -17,7 +17,7 @@ from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.ports import Clock, PostJournal, PostRecord, PublishedPost, PublishJob, Tokens
 from phantoms_dagster.domain.stages import PostState
 from phantoms_dagster.domain.values import JsonObject
-from phantoms_dagster.providers.http import file_body, send, server_error, unexpected
+from phantoms_dagster.providers.http import file_body, same_service, send, server_error, unexpected
 from phantoms_dagster.providers.polling import FIRST_PAUSE_SECONDS, Patience
 from phantoms_dagster.providers.tiktok_api import PROVIDER, TikTokCalls, error_for, listed_since, read_status, same_video
 from phantoms_dagster.providers.tiktok_chunks import DECIDED, ChunkPlan, Slot, Step, content_of, next_step, plan_chunks, post_url
@@ -88,6 +88,10 @@ class TikTokPublisher:
         publish_id, upload_url = data.get("publish_id"), data.get("upload_url")
         if not (isinstance(publish_id, str) and publish_id and isinstance(upload_url, str) and upload_url):
             raise Transient("TikTok opened no upload", provider=PROVIDER, code="malformed")
+        if not (self.sandbox or self._owns(upload_url)):
+            host = httpx.URL(upload_url).host
+            message = f"TikTok named an upload address at another host ({host}); check PHANTOMS_TIKTOK_BASE_URL"
+            raise Permanent(message, provider=PROVIDER, code="foreign_host")
         slot = Slot(
             publish_id=publish_id,
             upload_url=upload_url,
@@ -116,7 +120,7 @@ class TikTokPublisher:
             if step is None:
                 seen = await read_status(self._calls, job.account, slot.publish_id)
                 step = next_step(seen, journal.record, slot.size, refusal=refusal, counted=counted)
-            if step.do == "upload" and slot.content != content_of(job):
+            if step.do == "upload" and (slot.content != content_of(job) or not (self.sandbox or self._owns(slot.upload_url))):
                 step = self._abandoned(journal.record, slot)
             if step.do == "restart":
                 await _start_over(journal)
@@ -139,8 +143,13 @@ class TikTokPublisher:
                 await patience.poll("TikTok lost the upload, and its video is not listed (yet)")
             step = None
 
+    def _owns(self, url: str) -> bool:
+        """Whether an upload address is at this very service: the film goes nowhere else."""
+        return same_service(url, self._base_url, ".tiktokapis.com")
+
     def _abandoned(self, record: PostRecord, slot: Slot) -> Step:
-        """The video was made anew since its slot was opened, and the slot holds less than the whole old one.
+        """The video was made again since its slot was opened, and the slot holds less than the whole old one; or the slot's address
+        is at another host.
 
         Once its last chunk was sent, a runner that was taken over may still wake up and send it: the slot must die first.
         """

@@ -30,6 +30,7 @@ import pybreaker
 from phantoms_dagster.domain.errors import NotYet
 from phantoms_dagster.resilience import breaker_scripts as lua
 from phantoms_dagster.resilience.breaker_mirror import CACHE_SECONDS, BreakerPolicy, MirrorStorage, ProbeOnly
+from phantoms_dagster.resilience.pools import SANDBOX
 from phantoms_dagster.resilience.redis_scripts import Scripts
 
 __all__ = [
@@ -253,7 +254,8 @@ class Breakers:
     # --- inside
 
     def _policy_of(self, name: str) -> BreakerPolicy:
-        return self._policies.get(name) or self._policies.get(name.split(":", 1)[0]) or self._policy
+        real = name.removeprefix(SANDBOX)  # the sandbox's breaker opens as the real one would
+        return self._policies.get(name) or self._policies.get(real) or self._policies.get(real.split(":", 1)[0]) or self._policy
 
     def _breaker(self, name: str) -> _Breaker:
         breaker = self._breakers.get(name)

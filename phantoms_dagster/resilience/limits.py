@@ -18,7 +18,7 @@ from phantoms_dagster.domain.ports import Clock
 from phantoms_dagster.domain.trying import note_end, note_sent
 from phantoms_dagster.resilience.admission import Admission, Lease, Request, Wait
 from phantoms_dagster.resilience.breaker import BreakerOpen, BreakerPolicy, Breakers, Outcome, Pass
-from phantoms_dagster.resilience.pools import PoolLimits, Pools
+from phantoms_dagster.resilience.pools import SANDBOX, PoolLimits, Pools
 from phantoms_dagster.resilience.redis_scripts import Scripts, redis_client
 
 
@@ -26,7 +26,8 @@ from phantoms_dagster.resilience.redis_scripts import Scripts, redis_client
 class CallScope:
     """Whose limits a call falls under. `commits`: it is the one request of a protocol that makes something public or billable.
 
-    `cost` counts against daily quotas (YouTube: a list 1, an update 50).
+    `cost` counts against daily quotas (YouTube: a list 1, an update 50). `sandbox`: the sandbox answers, so the call has
+    breakers and pools of its own, and uses up nothing of the real service's.
     """
 
     integration: str
@@ -34,6 +35,12 @@ class CallScope:
     pool: str = ""
     commits: bool = False
     cost: int = 1
+    sandbox: bool = False
+
+    @property
+    def breakers(self) -> tuple[str, ...]:
+        """The breakers of the call: the account's own first, then the integration's."""
+        return Breakers.of(f"{SANDBOX if self.sandbox else ''}{self.integration}", self.account)
 
 
 _account: ContextVar[str | None] = ContextVar("phantoms_account", default=None)
@@ -106,8 +113,8 @@ class RedisLimits:
 
     async def admit(self, scope: CallScope, *, patience: float, hold_seconds: float) -> Permit:
         """Breakers, then pools. A breaker that opens while the call waits in line stops it there, before it is sent."""
-        names = self.breakers.of(scope.integration, scope.account)
-        request = Request(tuple(self._pools.of(scope.pool, scope.account)) if scope.pool else (), cost=scope.cost, breakers=names)
+        names, pools = scope.breakers, self._pools_of(scope)
+        request = Request(tuple(pools), cost=scope.cost, breakers=names)
         permit = Permit()
         try:
             permit.passes = await self._pass(names, patience + hold_seconds)
@@ -170,9 +177,12 @@ class RedisLimits:
         """The narrowest pool learns: limits per token are the usual ones, and a wider one that is full tells each in turn."""
         if scope.pool:
             try:
-                await self.admission.penalise(self._pools.of(scope.pool, scope.account)[-1], retry_after)
+                await self.admission.penalise(self._pools_of(scope)[-1], retry_after)
             except NotYet:
                 return  # without Redis nobody is let through anyway
+
+    def _pools_of(self, scope: CallScope) -> list[str]:
+        return self._pools.of(scope.pool, scope.account, sandbox=scope.sandbox) if scope.pool else []
 
     async def aclose(self) -> None:
         """Finish what goes on in the background; close the admission after it."""

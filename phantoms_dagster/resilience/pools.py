@@ -14,6 +14,8 @@ from zoneinfo import ZoneInfo
 
 # The account of calls that name none.
 NOBODY = "-"
+# What pools and breakers of calls to the sandbox begin with. Their limits are those of the real service; what is used is not.
+SANDBOX = "sandbox/"
 PACIFIC = "America/Los_Angeles"
 MINUTE, HOUR, DAY = 60.0, 3_600.0, 86_400.0
 
@@ -152,15 +154,17 @@ class Pools:
         return self._find(pool) is not None
 
     def _find(self, pool: str) -> PoolLimits | None:
+        pool = pool.removeprefix(SANDBOX)
         found = self._limits.get(pool)
         if found is None and ":" in pool:
             found = self._limits.get(pool.split(":", 1)[0] + ":*")
         return found
 
-    def of(self, pool: str, account: str | None) -> list[str]:
+    def of(self, pool: str, account: str | None, *, sandbox: bool = False) -> list[str]:
         """The pools that one call goes through: the app's own first, then the account's; whichever of them exist.
 
-        Calls that name no account share one, so that forgetting it can make them slower but never too fast.
+        Calls that name no account share one, so that forgetting it can make them slower but never too fast. `sandbox`: the pools
+        of the sandbox, which count for themselves.
         """
         names = [pool] if pool in self._limits else []
         if names and (shared := self._limits[pool].shares) is not None:
@@ -169,7 +173,7 @@ class Pools:
             names.append(f"{pool}:{account or NOBODY}")
         if not names:
             self.limits(pool)  # says what there is
-        return names
+        return [SANDBOX + name for name in names] if sandbox else names
 
     def names(self) -> list[str]:
         """All defined names, `*` standing for any account."""

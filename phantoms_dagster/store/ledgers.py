@@ -122,10 +122,17 @@ _BUSY = text(
 
 _OPEN_RENDER = text(
     """
-    INSERT INTO phantoms.renders (video_id, revision)
-    SELECT video_id, revision FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(video_id bigint, revision int) ORDER BY video_id
-    ON CONFLICT (video_id, revision) DO UPDATE SET updated_at = clock_timestamp()
-    RETURNING id, video_id, revision, state, render_id, attempt_id, attempted_at,
+    INSERT INTO phantoms.renders (video_id, revision, sandbox)
+    SELECT video_id, revision, sandbox
+    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(video_id bigint, revision int, sandbox boolean) ORDER BY video_id
+    ON CONFLICT (video_id, revision) DO UPDATE
+    -- What was begun in the sandbox is begun again for real: nothing of it is at the real service, and nothing was paid.
+    SET state = CASE WHEN renders.sandbox AND NOT excluded.sandbox THEN 'intent' ELSE renders.state END,
+        render_id = CASE WHEN renders.sandbox AND NOT excluded.sandbox THEN NULL ELSE renders.render_id END,
+        attempt_id = CASE WHEN renders.sandbox AND NOT excluded.sandbox THEN NULL ELSE renders.attempt_id END,
+        sandbox = excluded.sandbox AND (renders.state = 'intent' OR renders.sandbox IS NOT FALSE),
+        updated_at = clock_timestamp()
+    RETURNING id, video_id, revision, state, render_id, attempt_id, attempted_at, sandbox,
         (SELECT COALESCE(sum(a.cost), 0) FROM phantoms.attempts a WHERE a.video_id = renders.video_id) AS spent
     """
 )
@@ -320,9 +327,16 @@ class PostgresLedgers:
 
         return await transaction(self._statements, work)
 
-    async def render(self, claim: Claim) -> PostgresRenderJournal:
+    async def render(self, claim: Claim, *, sandbox: bool) -> PostgresRenderJournal:
         """See the port."""
-        row = await self._open_render(_Step({"video_id": claim.video_id, "revision": claim.revision}))
+        row = await self._open_render(_Step({"video_id": claim.video_id, "revision": claim.revision, "sandbox": sandbox}))
+        if sandbox and not row["sandbox"]:
+            message = (
+                "the render was begun at the real service and the sandbox cannot finish it: give the service its key again "
+                f"(`phantoms doctor` says where it is missing), or give the render up: "
+                f"`phantoms retry {claim.video.key} --from rendered_video`"
+            )
+            raise NotYet(message, retry_after=BEGUN_FOR_REAL_SECONDS)
         return PostgresRenderJournal(self, claim, row)
 
     # --- batches. One row stands twice in one only when two callers hold it, which a claim rules out.

@@ -140,6 +140,7 @@ renders = Table(
     Column("attempt_id", Text),
     _time("attempted_at"),
     _time("updated_at", now=True),
+    Column("sandbox", Boolean),
     UniqueConstraint("video_id", "revision", name="renders_once"),
 )
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import httpx
@@ -12,7 +13,7 @@ import httpx
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.ports import Clock
 from phantoms_dagster.resilience.breaker import BreakerPolicy
-from phantoms_dagster.resilience.limits import RedisLimits, redis_limits
+from phantoms_dagster.resilience.limits import CallScope, RedisLimits, redis_limits
 from phantoms_dagster.resilience.pools import DailyQuota, PoolLimits, Pools, Rate
 from phantoms_dagster.resilience.scopes import scope_of
 from phantoms_dagster.resilience.transport import CallObserver, Deadlines, build_client
@@ -76,14 +77,32 @@ async def limits_of(settings: Settings, clock: Clock) -> AsyncIterator[RedisLimi
 
 @asynccontextmanager
 async def guarded_clients(
-    settings: Settings, clock: Clock, observer: CallObserver | None = None
+    settings: Settings, clock: Clock, observer: CallObserver | None = None, *, sandboxed: Callable[[str], bool]
 ) -> AsyncIterator[dict[str, httpx.AsyncClient]]:
-    """One client for each integration; all of them behind the same breakers and pools."""
+    """One client for each integration, behind the fleet's breakers and pools.
+
+    `sandboxed`: whether the sandbox answers for an integration; its calls then have breakers and pools of their own. It is asked
+    at the first call, when all that it depends on is known.
+    """
     async with AsyncExitStack() as stack:
         limits = await stack.enter_async_context(limits_of(settings, clock))
         yield {
             name: await stack.enter_async_context(
-                build_client(limits=limits, scope=scope_of(name), deadlines=deadlines_of(settings, name), observer=observer)
+                build_client(
+                    limits=limits, scope=_scope(name, sandboxed), deadlines=deadlines_of(settings, name), observer=observer
+                )
             )
             for name in INTEGRATIONS
         }
+
+
+def _scope(integration: str, sandboxed: Callable[[str], bool]) -> Callable[[httpx.Request], CallScope]:
+    """What a request of the integration falls under."""
+    of_path = scope_of(integration)
+    in_sandbox = cache(lambda: sandboxed(integration))
+
+    def scope(request: httpx.Request) -> CallScope:
+        found = of_path(request)
+        return replace(found, sandbox=True) if in_sandbox() else found
+
+    return scope

@@ -79,6 +79,7 @@ def log_call(call: CallRecord) -> None:
             "integration": call.scope.integration,
             "account": call.scope.account,
             "pool": call.scope.pool,
+            "sandbox": call.scope.sandbox,
             "host": call.host,
             "status": call.status,
             "outcome": call.outcome,

@@ -96,7 +96,7 @@ async def open_pipeline(settings: Settings, endpoints: Endpoints, clock: Clock, 
             await clock.agree_with(database)
         waiting = WaitingClock(clock)
         async with (
-            guarded_clients(settings, waiting, logs.log_call) as clients,
+            guarded_clients(settings, waiting, logs.log_call, sandboxed=endpoints.sandboxed) as clients,
             guarded_media(settings, waiting) as media,
             media_gate(settings, waiting, lambda: files_are_known(database)) as gate,
         ):

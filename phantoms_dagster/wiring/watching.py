@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from phantoms_dagster.domain.errors import InvalidInput, NotFound, PhantomsError
 from phantoms_dagster.resilience.admission import Admission
 from phantoms_dagster.resilience.breaker import Breakers
-from phantoms_dagster.resilience.pools import PoolLimits, Pools
+from phantoms_dagster.resilience.pools import SANDBOX, PoolLimits, Pools
 from phantoms_dagster.resilience.redis_scripts import RedisLost, Scripts, redis_client
 from phantoms_dagster.resilience.scopes import ROUTES
 from phantoms_dagster.resilience.usage import RateUse, rates_used
@@ -53,13 +53,16 @@ class Watcher:
         self.breakers = Breakers(scripts, policy=breaker_policy(settings))
 
     async def pools(self, wanted: str | None = None) -> list[PoolView]:
-        """All pools, or one with its accounts' (`publish_youtube` and `publish_youtube:main`). Raises NotFound."""
+        """All pools, or one with its accounts' (`publish_youtube` and `publish_youtube:main`). Raises NotFound.
+
+        The sandbox's pools (`sandbox/publish_youtube`) are there once somebody used them, and are shown with the real ones.
+        """
         states = {state.pool: state for state in await self._admission.look()}
         # An account's pool says more than the pattern that it follows.
         seen = {f"{name.split(':', 1)[0]}:*" for name in states if ":" in name}
         names = sorted({*states, *(name for name in self._pools.names() if name not in seen)})
         if wanted is not None:
-            names = [name for name in names if wanted in (name, name.split(":", 1)[0])]
+            names = [name for name in names if _meant(wanted, name)]
             if not names:
                 raise NotFound(f"no pool {wanted!r}; `phantoms pools` lists them")
         # A pool may have been used under settings that are gone.
@@ -86,9 +89,17 @@ class Watcher:
         return views
 
 
+def _meant(wanted: str, name: str) -> bool:
+    """Whether somebody who asks for the pool `wanted` asks for `name`, too: an account's, or the sandbox's of that name."""
+    return any(wanted in (of, of.split(":", 1)[0]) for of in (name, name.removeprefix(SANDBOX)))
+
+
 def known_breaker(name: str) -> str:
-    """The name, when there is or may be such a breaker: an integration's, or `integration:account`. Raises NotFound."""
-    integration, _, account = name.partition(":")
+    """The name, when there is or may be such a breaker: an integration's, or `integration:account`. Raises NotFound.
+
+    One that begins with `sandbox/` is of the calls that the sandbox answers.
+    """
+    integration, _, account = name.removeprefix(SANDBOX).partition(":")
     of_routes = {route.integration for routes in ROUTES.values() for route in routes if route.integration}
     known = sorted({media.INTEGRATION, *ROUTES, *of_routes})
     if integration not in known or (":" in name and not account):

@@ -16,10 +16,11 @@ import httpx
 from phantoms_dagster.domain.errors import NotYet
 from phantoms_dagster.resilience.admission import Granted, Request, Wait
 from phantoms_dagster.resilience.limits import CallScope, RedisLimits
+from phantoms_dagster.resilience.pools import SANDBOX
 from phantoms_dagster.wiring import Workshop
 from phantoms_dagster.wiring.limits import guarded_clients, limits_of
 
-SCOPE = CallScope("openai", pool="script")
+SCOPE = CallScope("openai", pool="script", sandbox=True)
 
 
 def tell(**event: Any) -> None:
@@ -45,7 +46,10 @@ async def call(number: int, options: Mapping[str, Any]) -> None:
             except httpx.HTTPError:
                 counted["failed"] += 1
 
-    async with guarded_clients(workshop.settings, workshop.clock) as clients, asyncio.TaskGroup() as group:
+    async with (
+        guarded_clients(workshop.settings, workshop.clock, sandboxed=workshop.endpoints.sandboxed) as clients,
+        asyncio.TaskGroup() as group,
+    ):
         for _ in range(options["at_once"]):
             group.create_task(caller(clients["openai"]))
     tell(calls=counted, number=number)
@@ -73,8 +77,8 @@ async def wait(number: int, options: Mapping[str, Any]) -> None:
 
 async def _stand_in_line(limits: RedisLimits, place: int, options: Mapping[str, Any]) -> None:
     await asyncio.sleep(max(0.0, options["start"] + options["spacing"] * place - time.time()))
-    request = Request((SCOPE.pool,))
-    answer: Granted | Wait = Wait(0.0, SCOPE.pool, "slots")
+    request = Request((f"{SANDBOX}{SCOPE.pool}",))
+    answer: Granted | Wait = Wait(0.0, f"{SANDBOX}{SCOPE.pool}", "slots")
     while isinstance(answer, Wait):
         await asyncio.sleep(answer.seconds)
         answer = await limits.admission.acquire(request, patience=120)

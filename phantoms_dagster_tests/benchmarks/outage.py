@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from phantoms_dagster.resilience.breaker import Transition
+from phantoms_dagster.resilience.pools import SANDBOX
 from phantoms_dagster.wiring.limits import limits_of
 from phantoms_dagster_tests.benchmarks import carrying, truth
 from phantoms_dagster_tests.benchmarks.report import Report, percentile
@@ -103,7 +104,7 @@ def _load(bench: Bench, keys: Sequence[str], options: argparse.Namespace) -> Tim
 
 def _probes(report: Report, bench: Bench, times: Times, reset: float, finished: float) -> None:
     """Who called the dead provider once its breaker was open."""
-    history = asyncio.run(_history(bench, "youtube"))
+    history = asyncio.run(_history(bench, f"{SANDBOX}youtube"))
     opened = next((t.at.timestamp() for t in history if t.new == "open" and t.at.timestamp() >= times.death), None)
     arrivals = sorted(at for calls in bench.sandbox.ledger(arrivals=DEAD)["arrivals"].values() for at in calls)
     report.tell("calls while it was dead", sum(times.death <= at < times.recovery for at in arrivals))

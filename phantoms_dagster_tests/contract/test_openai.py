@@ -181,6 +181,18 @@ async def test_a_stored_answer_is_used_instead_of_asking_again(bench: Bench) -> 
     assert again.receipts == []
 
 
+async def test_an_answer_of_the_sandbox_is_not_taken_for_one_of_a_real_model(bench: Bench) -> None:
+    first = FakeAttempt("tried-out")
+    await bench.writer(sandbox=True).write(BRIEF, CHANNEL, first)
+    real = FakeAttempt("real", stored=first.receipts[0][0])
+    written = await bench.writer(sandbox=False).write(BRIEF, CHANNEL, real)
+    assert not written.sandbox
+    assert len(bench.billed()) == 2
+    sandboxed = FakeAttempt("tried-again", stored=real.receipts[0][0])
+    assert (await bench.writer(sandbox=True).write(BRIEF, CHANNEL, sandboxed)).sandbox
+    assert len(bench.billed()) == 3
+
+
 async def test_an_answer_that_is_no_script_is_committed_before_it_is_judged(bench: Bench) -> None:
     bench.sandbox.config["openai.outcome"] = "nonsense"
     attempt = FakeAttempt()

@@ -6,7 +6,7 @@ What happens when the process dies belongs in `test_tiktok_kills.py`, what the s
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from phantoms_dagster.providers import tiktok_chunks
 from phantoms_dagster_tests.contract.tiktok_world import (
     CAPTION,
     MB,
+    FakeJournal,
     Killed,
     World,
     a_world,
@@ -78,6 +79,28 @@ async def test_a_file_over_64_mb_goes_up_in_chunks_and_arrives_whole(tmp_path: P
 async def test_outside_the_sandbox_the_url_is_tiktoks_own(world: World) -> None:
     post = await world.publisher(sandbox=False).publish(world.job(), world.journal())
     assert post.url == f"https://www.tiktok.com/@ocean_facts/video/{post.remote_id}"
+
+
+async def test_a_film_is_never_sent_to_a_stored_address_of_another_host(world: World) -> None:
+    job, journal = world.job(), world.journal()
+    with pytest.raises(NotYet):
+        await world.publisher().publish(replace(job, may_go=stop_before_the_last_chunk(journal)), journal)
+    foreign = {**journal.record.handle, "upload_url": "http://stranger.invalid/upload"}
+    await journal.save(PostState.UPLOADING, handle=foreign, offset=0)
+    post = await world.publisher(sandbox=False).publish(job, journal)
+    assert [entry["sha256"] for entry in world.posts] == [job.sha256]
+    assert "stranger" not in str(journal.record.handle)
+    assert post.remote_id == journal.record.remote_id
+
+
+def stop_before_the_last_chunk(journal: FakeJournal) -> Callable[[], Awaitable[None]]:
+    """Channel hours that end once the upload is open."""
+
+    async def may_go() -> None:
+        if journal.record.state is not PostState.INTENT:
+            raise NotYet("closed", retry_after=1)
+
+    return may_go
 
 
 async def test_a_post_that_is_out_is_answered_from_the_journal_without_a_call(world: World) -> None:

@@ -253,14 +253,14 @@ async def test_a_render_is_one_row_a_revision_and_starts_empty_after_regeneratio
     await world.carry([key], "script", "voiceover")
     ledgers = PostgresLedgers(world.async_engine)
     store, claim = await world.claimed("rendered_video", key)
-    journal = await ledgers.render(claim)
+    journal = await ledgers.render(claim, sandbox=False)
     await journal.save("sending", attempt_id="a1")
     await journal.save("submitted", render_id="r1")
-    assert (await ledgers.render(claim)).record == journal.record
+    assert (await ledgers.render(claim, sandbox=False)).record == journal.record
     await store.finish(claim, finished("rendered_video"))
     await store.regenerate(claim.stage, [key])
     _, again = await world.claimed("rendered_video", key, owner="second")
-    fresh = await ledgers.render(again)
+    fresh = await ledgers.render(again, sandbox=False)
     assert (fresh.record.state, fresh.record.render_id, fresh.record.attempt_id) == ("intent", None, None)
     assert len(world.rows("SELECT id FROM phantoms.renders")) == 2
 
@@ -269,7 +269,7 @@ async def test_a_render_knows_when_it_was_sent_and_an_intent_forgets_the_old_ren
     key = world.add()[0]
     await world.carry([key], "script", "voiceover")
     _, claim = await world.claimed("rendered_video", key)
-    journal = await PostgresLedgers(world.async_engine).render(claim)
+    journal = await PostgresLedgers(world.async_engine).render(claim, sandbox=False)
     prepared = (await journal.save("intent", attempt_id="a1")).attempted_at
     sent = (await journal.save("sending", attempt_id="a1")).attempted_at
     assert prepared is not None
@@ -284,10 +284,46 @@ async def test_a_runner_that_was_taken_over_cannot_move_the_render(world: World)
     key = world.add()[0]
     await world.carry([key], "script", "voiceover")
     _, claim = await world.claimed("rendered_video", key)
-    journal = await PostgresLedgers(world.async_engine).render(claim)
+    journal = await PostgresLedgers(world.async_engine).render(claim, sandbox=False)
     await journal.save("sending", attempt_id="a1")
     world.let_leases_expire()
     await world.claimed("rendered_video", key, owner="second")
     with pytest.raises(StaleClaim):
         await journal.save("intent")
     assert world.rows("SELECT state FROM phantoms.renders")[0]["state"] == "sending"
+
+
+async def submitted(world: World, *, sandbox: bool) -> Claim:
+    """A render that was submitted there."""
+    key = world.add()[0]
+    await world.carry([key], "script", "voiceover")
+    _, claim = await world.claimed("rendered_video", key)
+    journal = await PostgresLedgers(world.async_engine).render(claim, sandbox=sandbox)
+    await journal.save("sending", attempt_id="a1")
+    await journal.save("submitted", render_id="r1")
+    return claim
+
+
+async def test_a_render_begun_in_the_sandbox_is_begun_again_at_the_real_service(world: World) -> None:
+    claim = await submitted(world, sandbox=True)
+    ledgers = PostgresLedgers(world.async_engine)
+    assert (await ledgers.render(claim, sandbox=True)).record.render_id == "r1"
+    real = await ledgers.render(claim, sandbox=False)
+    assert (real.record.state, real.record.render_id, real.record.attempt_id) == ("intent", None, None)
+    await real.save("sending", attempt_id="a2")
+    await real.save("submitted", render_id="r2")
+    assert (await ledgers.render(claim, sandbox=False)).record.render_id == "r2"
+
+
+async def test_a_real_render_is_never_looked_up_in_the_sandbox(world: World) -> None:
+    claim = await submitted(world, sandbox=False)
+    ledgers = PostgresLedgers(world.async_engine)
+    with pytest.raises(NotYet, match="give the service its key again"):
+        await ledgers.render(claim, sandbox=True)
+    assert (await ledgers.render(claim, sandbox=False)).record.render_id == "r1"
+
+
+async def test_a_render_of_an_older_version_belongs_to_whoever_goes_on_with_it(world: World) -> None:
+    claim = await submitted(world, sandbox=False)
+    world.write("UPDATE phantoms.renders SET sandbox = NULL")
+    assert (await PostgresLedgers(world.async_engine).render(claim, sandbox=True)).record.render_id == "r1"

@@ -83,7 +83,7 @@ async def test_a_step_of_a_render_that_meets_a_takeover_is_refused(world: World)
     key = world.add()[0]
     await world.carry([key], "script", "voiceover")
     _, claim = await world.claimed("rendered_video", key)
-    journal = await PostgresLedgers(world.async_engine).render(claim)
+    journal = await PostgresLedgers(world.async_engine).render(claim, sandbox=False)
     with pytest.raises(StaleClaim):
         await during_a_takeover(world, claim, journal.save("sending", attempt_id="a1"))
     assert world.rows("SELECT state FROM phantoms.renders")[0]["state"] == "intent"
