@@ -16,14 +16,15 @@ from phantoms_dagster.domain.models import Channel, Platform
 ACTIVE = "active"
 DISCONNECTED = "disconnected"
 MISMATCH = "mismatch"
+BARRED = "barred"
 
 
 @dataclass(frozen=True)
 class Account:
     """An account as it is kept. `subject` and `label`: whose its token was, as the platform said (see `ports.Identity`).
 
-    `state`: active, disconnected or mismatch; `reason` says why it waits, `since` from when on. `token_sha256`: the token that
-    this was last said of. `place`: where its token is (`env:NAME`, `file:/path`); None: the platform's one variable.
+    `state`: active, disconnected, mismatch or barred; `reason` says why it waits, `since` from when on. `token_sha256`: the
+    token that this was last said of. `place`: where its token is (`env:NAME`, `file:/path`); None: the platform's one variable.
     """
 
     platform: Platform

@@ -118,6 +118,13 @@ class Disconnected(Permanent):
     wait until the token works again."""
 
 
+class Barred(Disconnected):
+    """The token works, but the account may not do this: a permission was not granted, or the platform has barred the account.
+
+    All of its posts wait; only the next try can tell whether it may again.
+    """
+
+
 class Rejected(ProviderError):
     """The provider's policy, or ours, refuses the content: a person must look. Dead letter now."""
 

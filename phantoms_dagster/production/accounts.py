@@ -9,8 +9,8 @@ import hashlib
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from phantoms_dagster.domain.accounts import ACTIVE, DISCONNECTED, MISMATCH, Account
-from phantoms_dagster.domain.errors import NotYet, Permanent
+from phantoms_dagster.domain.accounts import ACTIVE, BARRED, DISCONNECTED, MISMATCH, Account
+from phantoms_dagster.domain.errors import Barred, NotYet, Permanent
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.ports import Identity, IdentityReader, Tokens
 
@@ -62,10 +62,13 @@ class AccountGate:
         self._readers = readers
         self._sandboxed = sandboxed
 
-    async def enter(self, platform: Platform, name: str) -> None:
-        """Raises AccountWaits. What the platform answers besides is raised as it is."""
+    async def enter(self, platform: Platform, name: str) -> bool:
+        """Raises AccountWaits. What the platform answers besides is raised as it is.
+
+        True: the account was barred, and this post finds out whether it still is; `worked` is to be told when it succeeds.
+        """
         if self._sandboxed(platform):
-            return  # the sandbox has no accounts to mix up, and nothing of it is kept with the real ones
+            return False  # the sandbox has no accounts to mix up, and nothing of it is kept with the real ones
         account = await self._store.look(platform, name)
         try:
             token = await self._tokens.token(platform, name)
@@ -74,9 +77,11 @@ class AccountGate:
         used = fingerprint(token)
         same = account.token_sha256 == used
         if account.state == ACTIVE and same and account.subject is not None:
-            return
+            return False
         if account.state != ACTIVE and same and not await self._store.may_ask(platform, name, every_seconds=ASK_AGAIN_SECONDS):
             raise AccountWaits(waiting(account, account.reason or account.state), retry_after=ASK_AGAIN_SECONDS)
+        if account.state == BARRED and same:
+            return True  # whose the token is, is known; whether it may post, only a post can tell
         try:
             identity = await self._readers[platform].read(name)
         except Permanent as error:
@@ -95,6 +100,20 @@ class AccountGate:
             )
             raise await self._stop(account, MISMATCH, reason, used)
         await self._store.confirm(account, identity, used)
+        return False
+
+    async def worked(self, platform: Platform, name: str) -> None:
+        """A post of an account that was barred went through: the others are due now."""
+        account = await self._store.look(platform, name)
+        if account.subject is None:
+            return  # it was forgotten meanwhile: the next post asks whose it is
+        identity = Identity(account.subject, account.label or account.subject)
+        await self._store.confirm(account, identity, fingerprint(await self._tokens.token(platform, name)))
+
+    async def dead(self, platform: Platform, name: str, error: Permanent) -> None:
+        """A reader of results was told that the token is dead: the posts need not find that out one by one."""
+        if not self._sandboxed(platform):
+            await self.refused(platform, name, error)
 
     async def refused(self, platform: Platform, name: str, error: Permanent) -> AccountWaits:
         """The error to raise when the platform refused the account's token in the middle of a post."""
@@ -103,7 +122,8 @@ class AccountGate:
             used = fingerprint(await self._tokens.token(platform, name))
         except Permanent:
             used = None
-        return await self._stop(account, DISCONNECTED, str(error), used)
+        state = BARRED if isinstance(error, Barred) else DISCONNECTED
+        return await self._stop(account, state, str(error), used)
 
     async def _stop(self, account: Account, state: str, reason: str, token_sha256: str | None) -> AccountWaits:
         await self._store.mark(account, state, reason, token_sha256)

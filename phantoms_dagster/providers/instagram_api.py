@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 import httpx
 
-from phantoms_dagster.domain.errors import Disconnected, Permanent, ProviderError, Rejected, Throttled, Transient, Unknown
+from phantoms_dagster.domain.errors import Barred, Disconnected, Permanent, ProviderError, Rejected, Throttled, Transient, Unknown
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.ports import Identity, Tokens
 from phantoms_dagster.domain.values import JsonObject
@@ -40,7 +40,7 @@ ERRORS: Mapping[tuple[int, int | None], type[ProviderError]] = MappingProxyType(
         (9, 2_207_042): Throttled,  # daily limit
         (24, 2_207_006): Transient,  # container not found
         (24, 2_207_008): Transient,  # container not there yet, or expired
-        (25, 2_207_050): Rejected,  # account restricted
+        (25, 2_207_050): Barred,  # account restricted
         (100, None): Permanent,  # bad parameters: 2207023, 2207028, 2207035-37, 2207040
         (352, 2_207_026): Permanent,  # video format
         (9004, 2_207_052): Permanent,  # URL cannot be fetched
@@ -50,8 +50,8 @@ ERRORS: Mapping[tuple[int, int | None], type[ProviderError]] = MappingProxyType(
         (36_003, 2_207_009): Permanent,  # ratio
         (36_004, 2_207_010): Permanent,  # caption too long
         (190, None): Disconnected,  # token dead
-        (10, None): Permanent,  # permission
-        **{(code, None): Permanent for code in range(200, 300)},  # permission
+        (10, None): Barred,  # permission
+        **{(code, None): Barred for code in range(200, 300)},  # permission
         **{(code, None): Throttled for code in (4, 17, 32, 613, 80_002, 80_004)},
         (1, None): Transient,
         (2, None): Transient,

@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 import httpx
 
-from phantoms_dagster.domain.errors import Disconnected, Permanent, ProviderError, Rejected, Throttled, Transient
+from phantoms_dagster.domain.errors import Barred, Disconnected, Permanent, ProviderError, Rejected, Throttled, Transient
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.ports import Tokens
 from phantoms_dagster.domain.values import JsonObject
@@ -54,7 +54,8 @@ class Row:
 _RECONNECT = Row(Disconnected, "reconnect the TikTok account")
 _FIX_MEDIA = Row(Permanent, "the file does not fit TikTok's limits")
 _NEXT_DAY = Row(Throttled, "the account's posts of this day are used up", DAY_SECONDS)
-_BANNED = Row(Rejected, "TikTok does not let this account post")
+_SCOPES = Row(Barred, "connect the TikTok account again with all scopes of docs/accounts.md")
+_BANNED = Row(Barred, "TikTok does not let this account post")
 _SPAM = Row(Rejected, "TikTok takes the post for spam")
 _RESTART = Row(Transient, "the upload has to begin again")
 
@@ -68,12 +69,12 @@ ERRORS: Mapping[str, Row] = MappingProxyType(
         "token_not_authorized_for_specified_publish_id": Row(Permanent, "the upload was begun by another TikTok account"),
         "publish_not_cancellable": Row(Permanent, "too late to cancel"),
         "access_token_invalid": _RECONNECT,
-        "scope_not_authorized": _RECONNECT,
-        "scope_permission_missed": _RECONNECT,
+        "scope_not_authorized": _SCOPES,
+        "scope_permission_missed": _SCOPES,
         "spam_risk_too_many_posts": _NEXT_DAY,
         "spam_risk_too_many_pending_share": Row(Throttled, "too many drafts wait in the creator's inbox", DAY_SECONDS),
         "spam_risk_user_banned_from_posting": _BANNED,
-        "reached_active_user_cap": Row(Throttled, "the app's users of this day are used up", DAY_SECONDS),
+        "reached_active_user_cap": Row(Barred, "the app's users of this day are used up"),
         "unaudited_client_can_only_post_to_private_accounts": Row(
             Rejected, "until TikTok has audited the app it posts SELF_ONLY to private accounts"
         ),

@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo
 
 import httpx
 
-from phantoms_dagster.domain.errors import Disconnected, Permanent, ProviderError, Throttled, Transient, Unknown
+from phantoms_dagster.domain.errors import Barred, Disconnected, Permanent, ProviderError, Throttled, Transient, Unknown
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.ports import Clock, Tokens
 from phantoms_dagster.domain.values import JsonObject
@@ -54,7 +54,8 @@ _RECONNECT = Verdict(Disconnected, "reconnect the account: its access token is n
 _QUOTA = Verdict(Throttled, "the project's daily quota is used up until midnight in California", "midnight")
 _PACE = Verdict(Throttled, "requests come too fast")
 _FORBIDDEN = Verdict(Permanent, "the account may not do this: check its permissions and the granted scopes, then reconnect it")
-_ACCOUNT = Verdict(Permanent, "the account is suspended, closed or not fit for this: a person must look at it on YouTube")
+_SCOPES = Verdict(Barred, "the account has not granted what this needs: connect it again with all scopes of docs/accounts.md")
+_ACCOUNT = Verdict(Barred, "the account is suspended, closed or not fit for this: a person must look at it on YouTube")
 
 # Status and reason, as globs; the first row that fits counts. 5xx answers are judged by `providers.http.server_error`.
 ERRORS: Mapping[tuple[int, str], Verdict] = MappingProxyType(
@@ -77,7 +78,7 @@ ERRORS: Mapping[tuple[int, str], Verdict] = MappingProxyType(
         (403, "rateLimitExceeded"): _PACE,
         (403, "userRateLimitExceeded"): _PACE,
         (403, "forbidden"): _FORBIDDEN,
-        (403, "insufficientPermissions"): _FORBIDDEN,
+        (403, "insufficientPermissions"): _SCOPES,
         (403, "forbiddenPrivacySetting"): _FORBIDDEN,
         (403, "forbiddenLicenseSetting"): _FORBIDDEN,
         (403, "authenticatedUser*"): _ACCOUNT,

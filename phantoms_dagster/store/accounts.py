@@ -12,6 +12,7 @@ from phantoms_dagster.domain.accounts import ACTIVE, Account
 from phantoms_dagster.domain.errors import NotFound
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.ports import Identity
+from phantoms_dagster.store.planning import NUDGE
 from phantoms_dagster.store.transactions import transaction
 
 _COLUMNS = "platform, name, token_ref, subject, label, token_sha256, state, reason, state_since"
@@ -107,6 +108,7 @@ class PostgresAccounts:
             await connection.execute(_CONFIRM, {**_key(account), **values})
             if account.state != ACTIVE:
                 await connection.execute(_WAKE, _waiting(account))
+                await connection.execute(text(NUDGE))
 
         await transaction(self._engine, work)
 
@@ -159,6 +161,7 @@ class Accounts:
             if connection.execute(_FORGET, _key(account)).first() is None:
                 raise NotFound(f"no account {platform}:{name}; `phantoms accounts` lists them")
             connection.execute(_WAKE, _waiting(account))
+            connection.execute(text(NUDGE))
 
 
 def put_places(connection: Connection, places: Mapping[tuple[Platform, str], str | None]) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from phantoms_dagster.domain.errors import Disconnected
+from phantoms_dagster.domain.errors import Barred, Disconnected
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.ports import (
     Clock,
@@ -248,13 +248,17 @@ class _Parts:
                 settle_seconds=SANDBOX_SETTLE_SECONDS if instagram_sandboxed else SETTLE_SECONDS,
             ),
         ]
-        gate = AccountGate(
+        gate = self._account_gate()
+        return {publisher.platform: _ForItsAccount(publisher, gate) for publisher in publishers}
+
+    def _account_gate(self) -> AccountGate:
+        e = self.endpoints
+        return AccountGate(
             store=self.accounts,
             tokens=self.tokens,
             readers=identity_readers(self.clients, e, self.tokens, self.clock, self.settings.instagram_version),
             sandboxed=lambda platform: e.sandboxed(str(platform)),
         )
-        return {publisher.platform: _ForItsAccount(publisher, gate) for publisher in publishers}
 
     def late_ids(self) -> Mapping[Platform, LateIds]:
         e = self.endpoints
@@ -283,7 +287,7 @@ class _Parts:
                 app_secret=e.instagram_app_secret,
             ),
         }
-        return _LazyMapping(makers)
+        return _LazyMapping(makers, self._account_gate)
 
 
 def identity_readers(
@@ -324,12 +328,13 @@ class _Lazy:
 
 
 class _LazyMapping(dict[Platform, MetricsReader]):
-    def __init__(self, makers: Mapping[Platform, Callable[[], MetricsReader]]) -> None:
+    def __init__(self, makers: Mapping[Platform, Callable[[], MetricsReader]], gate: Callable[[], AccountGate]) -> None:
         super().__init__()
         self._makers = makers
+        self._gate = gate
 
     def __missing__(self, platform: Platform) -> MetricsReader:
-        self[platform] = reader = _ReaderForItsAccount(self._makers[platform]())
+        self[platform] = reader = _ReaderForItsAccount(self._makers[platform](), self._gate())
         return reader
 
 
@@ -356,11 +361,14 @@ class _ForItsAccount:
     async def publish(self, job: PublishJob, journal: PostJournal) -> PublishedPost:
         """See the port."""
         with calling_for(job.account):
-            await self._gate.enter(job.platform, job.account)
+            probes = await self._gate.enter(job.platform, job.account)
             try:
-                return await self._publisher.publish(job, journal)
+                post = await self._publisher.publish(job, journal)
             except Disconnected as error:
                 raise await self._gate.refused(job.platform, job.account, error) from error
+            if probes:
+                await self._gate.worked(job.platform, job.account)
+            return post
 
 
 class _LateIdsOfItsAccount:
@@ -379,10 +387,11 @@ class _LateIdsOfItsAccount:
 
 
 class _ReaderForItsAccount:
-    """A reader of results whose calls fall under the account's pools and breaker."""
+    """A reader of results whose calls fall under the account's pools and breaker. A dead token that it meets stops the account."""
 
-    def __init__(self, reader: MetricsReader) -> None:
+    def __init__(self, reader: MetricsReader, gate: AccountGate) -> None:
         self._reader = reader
+        self._gate = gate
         self.provider = reader.provider
         self.platform = reader.platform
 
@@ -391,7 +400,12 @@ class _ReaderForItsAccount:
         pages = self._reader.pages(account, remote_ids, without=without)
         while True:
             with calling_for(account):  # not around the yield: the account would then be that of whoever reads the pages
-                page = await anext(pages, None)
+                try:
+                    page = await anext(pages, None)
+                except Disconnected as error:
+                    if not isinstance(error, Barred):  # what may not be read may be posted all the same
+                        await self._gate.dead(self.platform, account, error)
+                    raise
             if page is None:
                 return
             yield page

@@ -21,6 +21,7 @@ import pytest
 from aiohttp.test_utils import TestServer
 
 from phantoms_dagster.domain.errors import (
+    Barred,
     Disconnected,
     IllegalTransition,
     NotYet,
@@ -759,12 +760,12 @@ async def test_a_stored_upload_address_at_another_host_never_gets_the_token(stan
 TABLE = [
     (-2, 2_207_003, Transient), (-2, 2_207_020, Transient), (-1, 2_207_001, Transient), (-1, 2_207_032, Transient),
     (-1, 2_207_053, Transient), (1, 2_207_057, Permanent), (4, 2_207_051, Rejected), (9, 2_207_042, Throttled),
-    (24, 2_207_006, Transient), (24, 2_207_008, Transient), (25, 2_207_050, Rejected), (100, 2_207_023, Permanent),
+    (24, 2_207_006, Transient), (24, 2_207_008, Transient), (25, 2_207_050, Barred), (100, 2_207_023, Permanent),
     (100, 2_207_028, Permanent), (100, 2_207_040, Permanent), (100, 2_207_035, Permanent), (100, 2_207_036, Permanent),
     (100, 2_207_037, Permanent), (352, 2_207_026, Permanent), (9004, 2_207_052, Permanent), (9007, 2_207_027, Transient),
     (36_000, 2_207_004, Permanent), (36_001, 2_207_005, Permanent), (36_003, 2_207_009, Permanent),
     (36_004, 2_207_010, Permanent), (190, 102, Disconnected), (190, 463, Disconnected), (190, 467, Disconnected),
-    (10, None, Permanent), (200, None, Permanent), (299, None, Permanent), (4, None, Throttled),
+    (10, None, Barred), (200, None, Barred), (299, None, Barred), (4, None, Throttled),
     (17, None, Throttled), (32, None, Throttled), (613, None, Throttled), (80_002, None, Throttled), (80_004, None, Throttled),
     (1, None, Transient), (2, None, Transient),
 ]  # fmt: skip

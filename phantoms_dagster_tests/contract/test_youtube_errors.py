@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from phantoms_dagster.domain.errors import Disconnected, Permanent, ProviderError, Throttled, Transient, Unknown
+from phantoms_dagster.domain.errors import Barred, Disconnected, Permanent, ProviderError, Throttled, Transient, Unknown
 from phantoms_dagster.domain.ports import Metrics
 from phantoms_dagster.domain.values import JsonValue
 from phantoms_dagster.providers.youtube_api import accepted, refusal, seconds_to_midnight
@@ -61,10 +61,10 @@ def answer(status: int, reason: str | None, **headers: str) -> httpx.Response:
         (429, "userRateLimitExceeded", Throttled, 9.0),
         (429, "uploadRateLimitExceeded", Throttled, 9.0),
         (403, "forbidden", Permanent, None),
-        (403, "insufficientPermissions", Permanent, None),
+        (403, "insufficientPermissions", Barred, None),
         (403, "forbiddenPrivacySetting", Permanent, None),
         (403, "forbiddenLicenseSetting", Permanent, None),
-        (403, "authenticatedUserAccountSuspended", Permanent, None),
+        (403, "authenticatedUserAccountSuspended", Barred, None),
         (404, "videoNotFound", Permanent, None),
         (418, "somethingNew", Permanent, None),
         (400, None, Permanent, None),

@@ -5,21 +5,23 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import psycopg
 import pytest
 
-from phantoms_dagster.domain.accounts import DISCONNECTED, MISMATCH
-from phantoms_dagster.domain.errors import Disconnected, Permanent
+from phantoms_dagster.domain.accounts import ACTIVE, BARRED, DISCONNECTED, MISMATCH
+from phantoms_dagster.domain.errors import Barred, Disconnected, Permanent
 from phantoms_dagster.domain.models import Platform
-from phantoms_dagster.domain.ports import PostJournal, PublishedPost, PublishJob
+from phantoms_dagster.domain.ports import PostJournal, PublishedPost, PublishJob, ReadPage
 from phantoms_dagster.domain.work import Work
 from phantoms_dagster.production.accounts import ASK_AGAIN_SECONDS, AccountGate, AccountWaits
 from phantoms_dagster.providers.identities import YouTubeIdentity
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.store.accounts import Accounts, PostgresAccounts
 from phantoms_dagster.store.performance import PerformanceTables
+from phantoms_dagster.store.planning import CHANNEL as NUDGES
 from phantoms_dagster.store.results import Results
 from phantoms_dagster.wiring.endpoints import Endpoints
-from phantoms_dagster.wiring.pipeline import _ForItsAccount
+from phantoms_dagster.wiring.pipeline import _ForItsAccount, _ReaderForItsAccount
 from phantoms_dagster.wiring.tokens import read
 from phantoms_dagster.wiring.whose import whose
 from phantoms_dagster_tests.integration.publishing_world import Studio, open_studio
@@ -238,3 +240,88 @@ async def test_a_token_that_dies_in_the_middle_of_a_post_stops_the_account_and_f
     with pytest.raises(AccountWaits, match="the token is dead"):
         await post(studio, key, _ForItsAccount(Refused(), watched))
     assert [(a.name, a.state) for a in Accounts(studio.world.engine).waiting()] == [(name, DISCONNECTED)]
+
+
+class Limited:
+    """A publisher whose account may not post until somebody grants the permission."""
+
+    provider, platform, sandbox = "youtube", YOUTUBE, True
+
+    def __init__(self, studio: Studio) -> None:
+        self.granted, self.asked = False, 0
+        self._publisher = studio.youtube()
+
+    async def publish(self, job: PublishJob, journal: PostJournal) -> PublishedPost:
+        self.asked += 1
+        if not self.granted:
+            raise Barred("youtube.upload was not granted", provider="youtube", code="insufficientPermissions")
+        return await self._publisher.publish(job, journal)
+
+
+async def test_a_missing_permission_is_one_trouble_of_the_account_until_a_post_goes_through(studio: Studio) -> None:
+    keys = await studio.ready_to_post(count=3)
+    name, world = CHANNEL.accounts[YOUTUBE], studio.world
+    limited = Limited(studio)
+    guarded = _ForItsAccount(limited, gate(studio, TokenFile(**{name: "sandbox-ocean"})))
+
+    async def refused(key: str) -> None:
+        with pytest.raises(AccountWaits, match=r"waits: youtube\.upload was not granted"):
+            await post(studio, key, guarded)
+
+    for key in keys:
+        await refused(key)
+    assert limited.asked == 1  # the others were not sent to be refused in turn
+    [told] = Accounts(world.engine).waiting()
+    assert (told.name, told.state) == (name, BARRED)
+    hour = "UPDATE phantoms.accounts SET asked_at = asked_at - interval '1 hour'"
+    world.write(hour)
+    await refused(keys[0])  # the token's owner is known, and that says nothing of what it may do
+    assert [(a.state, a.since) for a in Accounts(world.engine).waiting()] == [(BARRED, told.since)]  # no second alert
+    limited.granted = True
+    world.write(hour)
+    await post(studio, keys[0], guarded)
+    assert [a.state for a in Accounts(world.engine).all() if a.name == name] == [ACTIVE]
+    await post(studio, keys[1], guarded)
+    assert len(studio.posts()) == 2
+
+
+class Reader:
+    """A reader of results that is refused."""
+
+    provider, platform, sandbox = "youtube", YOUTUBE, False
+
+    def __init__(self, error: Permanent) -> None:
+        self._error = error
+
+    async def pages(self, account: str, remote_ids: object, *, without: object = ()) -> AsyncIterator[ReadPage]:
+        raise self._error
+        yield
+
+
+async def test_a_dead_token_that_reading_meets_stops_the_account_and_a_missing_permission_to_read_does_not(studio: Studio) -> None:
+    watched = gate(studio, TokenFile(main="sandbox-ocean"))
+    await watched.enter(YOUTUBE, "main")
+    for error, waiting in ((Barred("no analytics", provider="youtube"), []), (Disconnected("dead", provider="youtube"), ["main"])):
+        with pytest.raises(type(error)):
+            [page async for page in _ReaderForItsAccount(Reader(error), watched).pages("main", ["v"])]
+        assert [account.name for account in Accounts(studio.world.engine).waiting()] == waiting
+
+
+async def test_an_account_that_works_again_wakes_the_planner(studio: Studio) -> None:
+    tokens = TokenFile(main="sandbox-ocean")
+    watched = gate(studio, tokens)
+    await watched.enter(YOUTUBE, "main")
+    url = studio.world.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+
+    async def revoked() -> None:
+        await watched.refused(YOUTUBE, "main", Disconnected("dead", provider="youtube"))
+
+    with psycopg.connect(url, autocommit=True) as listener:
+        listener.execute(f"LISTEN {NUDGES}")
+        await revoked()
+        tokens.tokens["main"] = "sandbox-ocean~2"
+        await watched.enter(YOUTUBE, "main")
+        assert len(list(listener.notifies(timeout=10, stop_after=1))) == 1
+        await revoked()
+        Accounts(studio.world.engine).forget(YOUTUBE, "main")
+        assert len(list(listener.notifies(timeout=10, stop_after=1))) == 1
