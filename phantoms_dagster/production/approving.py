@@ -54,6 +54,8 @@ class Approve:
         rendered = work.claim.output("rendered_video", RenderedVideoOutput)
         if decision is None:
             return None
+        if decision.words and not set(work.video.brief.platforms) <= {post.platform for post in decision.words}:
+            return None  # a platform came in after it, whose words nobody has seen
         words = decision.words or post_words(script, work.video.channel, work.video.brief.platforms, self._privacy)
         content = content_hash(script, rendered.video, words)
         # A decision that names no content is about what the render showed. Renders and decisions of older versions have no words.

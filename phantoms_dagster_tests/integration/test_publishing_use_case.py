@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from phantoms_dagster.domain.brief_changes import BriefChanges
 from phantoms_dagster.domain.errors import InvalidInput, NotYet, Permanent
 from phantoms_dagster.domain.models import Channel, Platform, PostingHours, PostOutput, PostWords
 from phantoms_dagster.domain.ports import PostJournal, PublishedPost, PublishJob
 from phantoms_dagster.domain.stages import PostState
 from phantoms_dagster.domain.work import Work
+from phantoms_dagster.store.brief_edits import BriefEdits
 from phantoms_dagster.store.decisions import Decisions
 from phantoms_dagster_tests.integration.publishing_world import Studio, open_studio
 from phantoms_dagster_tests.integration.stage_world import CHANNEL, World, open_world
@@ -234,3 +236,21 @@ async def test_a_stored_upload_session_at_another_host_never_gets_the_token(stud
 
 async def _note(sent: list[str], url: str) -> None:
     sent.append(url)
+
+
+async def test_a_platform_added_after_the_approval_is_approved_again_and_only_it_is_posted(studio: Studio) -> None:
+    [key] = await studio.ready_to_post(channel=FINE)
+    await studio.make(key, "youtube/post", studio.publish())
+    BriefEdits(studio.world.engine).edit(key, BriefChanges(platforms=(Platform.YOUTUBE, Platform.TIKTOK)), by="test")
+    decisions = Decisions(studio.world.engine)
+    seen = decisions.review(key)
+    assert seen is not None
+    with pytest.raises(NotYet):  # the old decision knew nothing of TikTok
+        await studio.approved(key)
+    studio.world.let_leases_expire()
+    assert decisions.decide(key, approved=True, reviewer="ann", via="cli", content_sha256=seen.content).new
+    assert [words.platform for words in (await studio.approved(key)).words] == [Platform.YOUTUBE, Platform.TIKTOK]
+    await studio.varied(key, Platform.TIKTOK)
+    assert studio.world.due("youtube/post") == []
+    assert studio.world.due("tiktok/post") == [key]
+    assert len(studio.posts()) == 1
