@@ -34,6 +34,9 @@ _LOOK = text(
         clock_timestamp()
     FROM phantoms.stages s JOIN phantoms.videos v ON v.id = s.video_id
     WHERE s.state = 'deferred' AND s.stage <> 'approval' AND COALESCE(s.reason, '') NOT LIKE 'goes out at %'
+        -- The account itself is in this list: it is one trouble, whatever waits for it.
+        AND NOT EXISTS (SELECT FROM phantoms.accounts a WHERE a.state <> 'active'
+            AND starts_with(s.reason, a.platform || ' account ' || a.name || ' waits: '))
         AND s.started_at < clock_timestamp() - make_interval(secs => :long)
     GROUP BY s.stage
     UNION ALL
@@ -44,7 +47,8 @@ _LOOK = text(
     FROM phantoms.accounts WHERE state <> 'active'
     UNION ALL
     SELECT 'unread', platform || ':' || account, problem, 1, failing_since, NULL, clock_timestamp()
-    FROM phantoms.account_reads WHERE failing_since IS NOT NULL
+    FROM phantoms.account_reads r WHERE failing_since IS NOT NULL AND NOT EXISTS (
+        SELECT FROM phantoms.accounts a WHERE a.platform = r.platform AND a.name = r.account AND a.state <> 'active')
     """
 )
 
@@ -114,7 +118,7 @@ def _account(row: RowMapping) -> Attention:
     platform, _, name = row["subject"].partition(":")
     what = f"the {platform} account {name} cannot post since {_time(row['since'])}: {_short(row['why'])}"
     # Alerts tell of an account as its trouble begins, together with the breakers (`wiring.alerts`): never twice.
-    return _attention(row, f"account:{row['subject']}", what, "phantoms doctor", alert=False)
+    return _attention(row, f"account:{row['subject']}", what, "phantoms accounts", alert=False)
 
 
 def _unread(row: RowMapping) -> Attention:

@@ -24,6 +24,7 @@ NAMES = {
     "planner": "a look of the advance sensor at 10,000 and 100,000 videos: under 100 and 500 ms",
     "flood": "2,000 new videos while 20 approved ones are published: these take as long as alone",
     "kills": "50 kill -9 of every kind of process over 300 videos in the whole stack: all posted once, soon resumed",
+    "weather": "200 videos while stores, disk, model, a token and a provider fail in turn: all posted once, one alert a cause",
     "readback": "60 posts on one Instagram account for 90 days: all numbers stored, publishing never waits; tables in SQL",
     "guards": "what an admission and a breaker check cost",
 }

@@ -177,12 +177,18 @@ class Bench:
 
 @contextlib.contextmanager
 def open_bench(
-    *, seed: int = 1, settings: Mapping[str, str] | None = None, quick: bool = True, durable: bool = False
+    *,
+    seed: int = 1,
+    settings: Mapping[str, str] | None = None,
+    quick: bool = True,
+    durable: bool = False,
+    connected: bool = False,
 ) -> Iterator[Bench]:
     """Servers, schema, sandbox and settings of one benchmark, in a folder that is gone afterwards.
 
     `settings`: environment variables for this world and its workers, on top of the quick ones and wide pools, or, when not
-    `quick`, of the product's own defaults. `durable`: PostgreSQL and Valkey flush to the disk, as for users.
+    `quick`, of the product's own defaults. `durable`: PostgreSQL and Valkey flush to the disk, as for users. `connected`: the
+    platforms count as the real ones at the sandbox's address, so that each account needs a token and is asked whose that is.
     """
     for name in [n for n in os.environ if n.startswith("PHANTOMS_")]:
         del os.environ[name]  # a benchmark touches nobody's real accounts, nor somebody's running servers
@@ -202,6 +208,7 @@ def open_bench(
             "PHANTOMS_SANDBOX": "on",
             "PHANTOMS_RENDERER": "shotstack",
             "PHANTOMS_SANDBOX_URL": f"http://127.0.0.1:{port}",
+            **(_platforms_at(f"http://127.0.0.1:{port}") if connected else {}),
         }
         environment = {**os.environ, **chosen, "PYTHONUNBUFFERED": "1"}
         upgrade(urls.database_url)
@@ -213,6 +220,17 @@ def open_bench(
         stack.callback(workshop.close)
         bench = Bench(home, servers, urls, workshop, sandbox, environment, stack, stand_ins, warnings=warnings)
         yield bench
+
+
+def _platforms_at(url: str) -> dict[str, str]:
+    """Settings by which the platforms are real and stand at that address. Scripts and renders, without keys, stay the sandbox's."""
+    return {
+        "PHANTOMS_SANDBOX": "auto",
+        "PHANTOMS_YOUTUBE_BASE_URL": url,
+        "PHANTOMS_TIKTOK_BASE_URL": f"{url}/tiktok",
+        "PHANTOMS_INSTAGRAM_BASE_URL": f"{url}/instagram",
+        "PHANTOMS_INSTAGRAM_UPLOAD_URL": f"{url}/instagram/rupload",
+    }
 
 
 def _start_sandbox(

@@ -214,6 +214,20 @@ async def test_only_what_came_since_the_last_tick_is_told(world: World, settings
     assert (await ticked(settings, cursor))[0] == "nothing is new"
 
 
+async def test_an_account_that_cannot_post_is_told_once(world: World, settings: Settings, receiver: Receiver) -> None:
+    world.write(
+        """INSERT INTO phantoms.accounts (platform, name, state, reason, state_since)
+        VALUES ('youtube', 'ocean', 'disconnected', 'reconnect it', clock_timestamp())"""
+    )
+    said, cursor = await ticked(settings)
+    assert said == "sent 1: Phantoms: 1 account cannot post"
+    [message] = receiver.got
+    assert message["message"].count("ocean") == 1
+    assert "phantoms accounts" in message["message"].splitlines()
+    world.write("UPDATE phantoms.accounts SET reason = 'reconnect it now'")  # it was asked again
+    assert (await ticked(settings, cursor))[0] == "nothing is new"
+
+
 async def test_a_delivery_that_fails_is_a_failed_tick_and_repeated_until_it_is_taken(
     world: World, settings: Settings, receiver: Receiver
 ) -> None:

@@ -103,6 +103,31 @@ async def test_an_account_that_cannot_post_or_be_read_is_one_thing_however_many_
     assert not board(world)["unread:instagram:main"].alert
 
 
+async def test_an_account_that_cannot_post_is_the_cause_of_all_that_waits_for_it(world: World) -> None:
+    keys = world.add(2)
+    world.write(
+        """INSERT INTO phantoms.accounts (platform, name, state, reason, state_since)
+        VALUES ('youtube', 'main', 'disconnected', 'the token was revoked', clock_timestamp())"""
+    )
+    world.write(
+        """INSERT INTO phantoms.account_reads (platform, account, failing_since, problem)
+        VALUES ('youtube', 'main', clock_timestamp() - interval '7 hours', 'answered 401')"""
+    )
+    for key, reason in zip(
+        keys, ("youtube account main waits: the token was revoked", "the breaker of youtube is open"), strict=True
+    ):
+        world.write(
+            """UPDATE phantoms.stages SET state = 'deferred', started_at = clock_timestamp() - interval '25 hours', reason = :reason
+            WHERE stage = 'youtube/post' AND video_id = (SELECT id FROM phantoms.videos WHERE key = :key)""",
+            key=key,
+            reason=reason,
+        )
+    found = board(world)
+    assert set(found) == {"account:youtube:main", "deferred:youtube/post"}
+    assert found["account:youtube:main"].next_step == "phantoms accounts"
+    assert (found["deferred:youtube/post"].count, found["deferred:youtube/post"].keys) == (1, (keys[1],))
+
+
 async def test_a_notice_stays_until_it_is_no_longer_kept_and_remembers_since_when(world: World) -> None:
     notices = AttentionBoard(world.engine)
     early, late = datetime(2026, 11, 1, tzinfo=UTC), datetime(2026, 11, 2, tzinfo=UTC)
