@@ -41,6 +41,13 @@ def test_a_storm_over_six_videos_leaves_nothing_stuck_and_nothing_doubled() -> N
     assert figures["posted exactly once"] > 0
 
 
+def test_short_troubles_one_after_another_end_with_every_post_once_or_waiting_for_its_account() -> None:
+    done = command("weather", "--scale", "0.03", "--workers", "2", "--limit", "4000", "--json", seconds=420)
+    told = json.loads(done.stdout)
+    assert (told["ok"], told["problems"], done.returncode) == (True, [], 0), done.stdout + done.stderr
+    assert told["figures"]["posts wanted"] == 12
+
+
 def test_every_number_of_a_few_days_is_stored_and_publishing_never_waits_for_reading() -> None:
     done = command("readback", "--posts", "4", "--days", "2", "--snapshots", "3000", "--json", seconds=300)
     told = json.loads(done.stdout)
