@@ -102,7 +102,8 @@ def decide(
 
     - Transient waits with full jitter, `random() * min(max, base * 2**(attempt-1))`, on top of the provider's Retry-After:
       a floor that a crowd would otherwise come back at all at once. It fails when `policy.attempts` tries and
-      `policy.give_up_seconds` are used up; until both are, the waits go on growing.
+      `policy.give_up_seconds` are used up; until both are, the waits go on growing. In an outage they stay as short as those for
+      an open breaker, so that work goes on soon after it.
     - Throttled waits alike and never fails. NotYet waits as long as it says, in the table when another run has to end first,
       and there ever longer when it was in vain before. Neither costs an attempt.
     - Unknown waits `30 s * 2**reads`, at most the longest back-off, for its read-back: it is never sent again, costs no
@@ -125,7 +126,9 @@ def decide(
         wish = _wish(error.retry_after)
         # What costs nothing does not count up: without a wish its waits grow by how often it has happened.
         doublings = attempt - 1 if costs or wish else attempt - 1 + again
-        backoff = random() * _doubled(policy.backoff_seconds, doublings, policy.backoff_max_seconds)
+        # The breaker keeps the crowd away: who was its probe need not come back later than those that it sent away.
+        longest = min(policy.backoff_max_seconds, ASK_AGAIN_MAX_SECONDS) if outage else policy.backoff_max_seconds
+        backoff = random() * _doubled(policy.backoff_seconds, doublings, longest)
         return _wait(wish + backoff, str(error), counts=costs, policy=policy)
     return Fail(_class_of(error))
 

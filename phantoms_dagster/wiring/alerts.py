@@ -22,6 +22,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import SecretStr
 from redis.exceptions import RedisError
 
+from phantoms_dagster.domain.attention import Attention
 from phantoms_dagster.domain.errors import PhantomsError
 from phantoms_dagster.production.alerts import ACCOUNT, BreakerNews, DayFacts, LetterNews, Message, Reading, Undelivered
 from phantoms_dagster.providers.http import redact
@@ -46,7 +47,7 @@ def destinations(settings: Settings) -> dict[str, Callable[[Message], None]]:
 
 
 def read(workshop: Workshop, since: datetime | None) -> Reading:
-    """The open letters since then, and the breakers when Redis answers: without it the letters are told all the same."""
+    """The open letters since then, and the breakers when Redis answers. When it does not, that is news as well."""
     letters, at = DeadLetters(workshop.engine).open_since(since)
     found = tuple(LetterNews(n.id, n.key, n.stage, n.error_class, n.provider, redact(n.message), n.created_at) for n in letters)
     waits = tuple(replace(item, what=redact(item.what)) for item in workshop.waits_for_people())
@@ -58,7 +59,9 @@ def read(workshop: Workshop, since: datetime | None) -> Reading:
         breakers = asyncio.run(_breakers(workshop.settings))
     except (PhantomsError, RedisError) as error:
         _log.warning("breakers cannot be looked at for alerts: %s", type(error).__name__)
-        return Reading(at, found, accounts or None, waits=waits)
+        why = str(error) if isinstance(error, PhantomsError) else type(error).__name__
+        away = Attention("redis", f"Redis cannot be used, so all videos wait: {redact(why)}", "phantoms doctor", at)
+        return Reading(at, found, accounts or None, (*waits, away))
     return Reading(at, found, (*accounts, *breakers), waits)
 
 

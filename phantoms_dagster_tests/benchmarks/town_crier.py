@@ -101,6 +101,8 @@ def cause(line: str) -> str:
         return "breaker:" + found[1].split(":", 1)[0]
     if found := _ACCOUNT.match(line):
         return f"account:{found[1]}:{found[2]}"
+    if line.startswith("Redis cannot be used"):
+        return "redis"
     if found := _LETTERS.match(line):
         return f"letters:{found[1]}"
     return line

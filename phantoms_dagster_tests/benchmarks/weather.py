@@ -289,7 +289,8 @@ def _endings(report: Report, bench: Bench, videos: int) -> None:
 def _alerts(report: Report, crier: Crier, *, exactly: bool) -> None:
     """Each cause is told once. Of a short trouble nobody need hear: a breaker judges a number of calls."""
     told: Counter[str] = crier.told()
-    causes = {"tiktok": "TikTok", "media_space": "the disk", f"account:youtube:{REVOKED}": "the revoked account"}
+    account = f"account:youtube:{REVOKED}"
+    causes = {"tiktok": "TikTok", "redis": "Redis", "media_space": "the disk", account: "the revoked account"}
     for cause, name in causes.items():
         times = told.pop(cause, 0)
         report.check(f"alerts of {name}", times, "1" if exactly else "1 at most", ok=times == 1 if exactly else times <= 1)

@@ -20,7 +20,7 @@ from phantoms_dagster.domain.errors import (
     Transient,
     Unknown,
 )
-from phantoms_dagster.domain.retry import Decision, Defer, Fail, RetryPolicy, WaitHere, decide
+from phantoms_dagster.domain.retry import ASK_AGAIN_MAX_SECONDS, Decision, Defer, Fail, RetryPolicy, WaitHere, decide
 
 POLICY = RetryPolicy(attempts=5, backoff_seconds=2, backoff_max_seconds=900, patience_seconds=120, give_up_seconds=0)
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -105,6 +105,11 @@ def test_the_back_off_goes_on_growing_until_the_age_is_reached(luck: float) -> N
 def test_a_failure_in_an_outage_costs_nothing_and_is_never_final() -> None:
     assert after(transient(), 5000, policy=AGED, luck=0.0, failing_seconds=99_999, outage=True) == WaitHere(0, "down", counts=False)
     assert after(transient(), 1, policy=AGED, outage=True, again=3) == WaitHere(16, "down", counts=False)
+
+
+def test_a_failed_probe_comes_back_as_soon_as_those_that_the_open_breaker_sent_away() -> None:
+    outage = after(transient(), 1, policy=AGED, outage=True, again=40)
+    assert getattr(outage, "seconds", None) == ASK_AGAIN_MAX_SECONDS
 
 
 def test_who_waits_in_vain_asks_ever_more_rarely_from_the_table() -> None:
