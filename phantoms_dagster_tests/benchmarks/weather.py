@@ -219,6 +219,8 @@ class _Sky:
         try:
             for at, which, name in sorted(moments):
                 sleep_until(self.began + at * self.scale)
+                if which == 1:  # it may have taken a moment to begin, and lasts as long all the same
+                    time.sleep(max(0.0, starts[name] + PLAN[name][1] * self.scale - time.time()))
                 acts[name][which]()
                 if which == 0:
                     starts[name] = time.time()

@@ -265,7 +265,20 @@ async def test_without_redis_dead_letters_are_told_all_the_same(world: World, se
     dead(world, 1)
     for url in ("redis://127.0.0.1:1/0", None):
         away = Settings(**{**settings.model_dump(), "redis_url": url})
-        assert (await ticked(away))[0] == "sent 1: Phantoms: 1 new dead letter"
+        assert (await ticked(away))[0] == "sent 1: Phantoms: 1 new dead letter, 1 thing waiting for a person"
+    assert len(receiver.got) == 2
+
+
+async def test_a_redis_that_cannot_be_used_is_told_once_and_again_only_when_it_was_back(
+    world: World, settings: Settings, receiver: Receiver
+) -> None:
+    away = Settings(**{**settings.model_dump(), "redis_url": "redis://127.0.0.1:1/0"})
+    said, cursor = await ticked(away)
+    assert said == "sent 1: Phantoms: 1 thing waiting for a person"
+    assert "Redis cannot be used, so all videos wait: Redis does not answer (" in receiver.got[0]["message"]
+    assert (await ticked(away, cursor))[0] == "nothing is new"
+    _, cursor = await ticked(settings, cursor)
+    assert (await ticked(away, cursor))[0] == said
     assert len(receiver.got) == 2
 
 
