@@ -77,6 +77,9 @@ class MirrorStorage(pybreaker.CircuitBreakerStorage):
     @state.setter
     def state(self, state: str) -> None:
         """pybreaker's verdict: believed at once here, proposed to the fleet by whoever called."""
+        if state == pybreaker.STATE_OPEN:
+            # What was looked up last may be the time that a probe is allowed to take, which is minutes for a long call.
+            self.wait = self._policy.reset_seconds
         self.proposed = self._state = state
 
     @property

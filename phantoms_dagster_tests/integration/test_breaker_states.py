@@ -11,6 +11,7 @@ import pytest
 from redis.asyncio import Redis
 
 from phantoms_dagster.resilience.breaker import CACHE_SECONDS, BreakerOpen, BreakerPolicy, Breakers, Outcome, Pass
+from phantoms_dagster.resilience.breaker_scripts import Look, Remote
 from phantoms_dagster.resilience.redis_scripts import Scripts, redis_client
 
 POLICY = BreakerPolicy(window_seconds=30, minimum_calls=4, failure_rate=0.5, reset_seconds=0.3, probe_seconds=60)
@@ -153,6 +154,29 @@ async def test_a_failed_probe_opens_it_again_for_a_whole_reset_time(make: Make) 
     assert state.state == "open"
     assert await is_open(breakers)
     assert (await probe(breakers)).probe is not None
+
+
+async def test_while_redis_is_told_of_a_failed_probe_nobody_is_sent_away_for_as_long_as_the_probe_might_have_taken(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    breakers = make(POLICY)
+    await open_up(breakers)
+    await asyncio.sleep(POLICY.reset_seconds)
+    leave = await breakers.admit("shotstack", probe_seconds=750)
+    assert leave.probe is not None
+    waits: list[float] = []
+    move = Remote.move
+
+    async def slow(remote: Remote, state: str, probe: str | None) -> Look:
+        with pytest.raises(BreakerOpen) as caught:
+            await breakers.admit("shotstack")
+        waits.append(caught.value.retry_after)
+        return await move(remote, state, probe)
+
+    monkeypatch.setattr(Remote, "move", slow)
+    await breakers.settle(leave, Outcome.FAILED)
+    assert len(waits) == 1
+    assert waits[0] <= max(POLICY.reset_seconds, CACHE_SECONDS)
 
 
 async def test_late_ends_of_calls_begun_before_neither_close_nor_reopen_it_nor_alarm_anybody(make: Make) -> None:
