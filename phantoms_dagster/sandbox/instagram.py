@@ -7,9 +7,9 @@ account has, is in `instagram_people`. Nothing leaves the machine: a `video_url`
 Settings: `instagram.processing_seconds` (0.2), `instagram.quota_total` (100), `instagram.containers_total` (400),
 `instagram.names` (false: an account may be addressed by its name too, which the platform refuses), `instagram.login`
 (facebook), `instagram.app_secret`, `instagram.require_proof` (false: a call needs no `appsecret_proof`, but a wrong one is
-refused), those of `tokens`, `instagram.max_bytes` (300 MB), `instagram.check_media` (true), `instagram.strip_at` (true:
-captions are read back without '@'), `instagram.status_lag_seconds` (0), `instagram.insights_delay_seconds` (0),
-`instagram.metrics_hours` (24).
+refused), those of `tokens`, `instagram.max_bytes` (300 MB), `instagram.check_media` (true: a film that breaks the media rules
+fails), `instagram.strip_at` (true: captions are read back without '@'), `instagram.status_lag_seconds` (0),
+`instagram.insights_delay_seconds` (0), `instagram.metrics_hours` (24).
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class _Instagram:
         if received.size > self._setting("max_bytes", MAX_BYTES):
             container.error = UNSUPPORTED_FORMAT
         elif self._setting("check_media", True):
-            container.error = fault(bytes(received.head))
+            container.error = fault(received.film(self.sandbox))
 
     async def _fetch(self, container: Container, url: str) -> None:
         """Take a file from this very machine; the sandbox asks nobody else. An error of the fetch is one of the container."""

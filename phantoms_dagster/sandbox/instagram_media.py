@@ -1,35 +1,41 @@
-"""What the Instagram stand-in finds wrong with an uploaded file: its size, its container and its length.
+"""What the Instagram stand-in finds wrong with an uploaded film: its container, its codecs, its pictures and its length.
 
-Only the MP4 boxes at the top of the file are read; pictures and sound are not decoded. The setting
-`instagram.check_media` = false switches the look into the boxes off.
+How a film is read belongs in `films`. The setting `instagram.check_media` = false switches the checks off.
 """
 
 from __future__ import annotations
 
 import hashlib
-import struct
-from collections.abc import Iterator
 
-from phantoms_dagster.sandbox.mp4 import movie_seconds
+from phantoms_dagster.sandbox.core import Sandbox
+from phantoms_dagster.sandbox.films import Film, Intake
 
 UNSUPPORTED_FORMAT = 2_207_026
-HEAD_BYTES = 4 << 20
 MIN_SECONDS, MAX_SECONDS = 3.0, 900.0
+MIN_FPS, MAX_FPS = 23.0, 60.0
+MIN_RATIO, MAX_RATIO = 0.01, 10.0
+MAX_WIDTH = 1920
+MAX_BIT_RATE = 25_000_000
+MAX_AUDIO_HZ = 48_000
 
 
 class Upload:
-    """An upload as it streams in: its size, its hash, and its first bytes for `fault`."""
+    """An upload as it streams in: its size, its hash, and its bytes until the film was looked at."""
 
     def __init__(self) -> None:
         self.size = 0
-        self.head = bytearray()
         self._hash = hashlib.sha256()
+        self._kept = Intake()
 
     def feed(self, chunk: bytes) -> None:
         """Take in the next bytes."""
+        self._kept.write(self.size, chunk)
         self.size += len(chunk)
         self._hash.update(chunk)
-        self.head += chunk[: HEAD_BYTES - len(self.head)]
+
+    def film(self, sandbox: Sandbox) -> Film | None:
+        """What was uploaded; None when it is no film."""
+        return self._kept.film(sandbox, self.sha256)
 
     @property
     def sha256(self) -> str:
@@ -37,38 +43,21 @@ class Upload:
         return self._hash.hexdigest()
 
 
-def fault(head: bytes) -> int | None:
-    """The subcode of what is wrong with the file that begins with `head`, or None: MP4/MOV, moov before mdat, 3 s .. 15 min."""
-    boxes = list(_boxes(head))
-    kinds = [kind for kind, _ in boxes]
-    if not kinds or kinds[0] != b"ftyp" or b"moov" not in kinds:
+def fault(film: Film | None) -> int | None:
+    """The subcode of what is wrong with a reel, or None when it keeps the media rules."""
+    if film is None or film.container not in ("mp4", "mov") or film.edited or not film.moov_first:
         return UNSUPPORTED_FORMAT
-    if b"mdat" in kinds and kinds.index(b"mdat") < kinds.index(b"moov"):
-        return UNSUPPORTED_FORMAT
-    seconds = _seconds(boxes[kinds.index(b"moov")][1])
-    if seconds is None or not MIN_SECONDS <= seconds <= MAX_SECONDS:
-        return UNSUPPORTED_FORMAT
-    return None
-
-
-def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """The kinds and contents of the boxes in `data`, as far as it reaches; the last one's content may be cut."""
-    at = 0
-    while at + 8 <= len(data):
-        size, kind = struct.unpack_from(">I4s", data, at)
-        header = 8
-        if size == 1 and at + 16 <= len(data):
-            (size,), header = struct.unpack_from(">Q", data, at + 8), 16
-        end = len(data) if size == 0 else at + size
-        if end < at + header:
-            return
-        yield kind, data[at + header : end]
-        at = end
-
-
-def _seconds(moov: bytes) -> float | None:
-    """The length that the movie header states."""
-    for kind, content in _boxes(moov):
-        if kind == b"mvhd":
-            return movie_seconds(content)
-    return None
+    silent = film.audio_codec is None
+    rules = (
+        film.video_codec in ("h264", "hevc"),
+        film.pixel_format in (None, "yuv420p", "yuvj420p", "yuv420p10le"),
+        MIN_SECONDS <= film.seconds <= MAX_SECONDS,
+        MIN_FPS <= film.fps <= MAX_FPS + 0.01,
+        0 < film.width <= MAX_WIDTH,
+        film.height > 0 and MIN_RATIO <= film.width / film.height <= MAX_RATIO,
+        film.seconds > 0 and film.size * 8 / film.seconds <= MAX_BIT_RATE,
+        silent or film.audio_codec == "aac",
+        silent or (film.audio_hz or 0) <= MAX_AUDIO_HZ,
+        silent or 1 <= (film.audio_channels or 0) <= 2,
+    )
+    return None if all(rules) else UNSUPPORTED_FORMAT

@@ -2,9 +2,9 @@
 
 Requests are read and answered here, in the API's envelope; what is remembered and decided belongs in `tiktok_state.py`.
 Settings: `tiktok.processing_seconds` (0.2), `tiktok.moderation_seconds` (0: how much later the public id comes),
-`tiktok.rate_limits` (False), `tiktok.daily_posts` (None; the real cap is about 15), `tiktok.creator` (overrides of
-creator_info), `tiktok.banned_accounts` ([]), `tiktok.audited` (True), `tiktok.fail_reason` (None: how processing
-fails), and those of `tokens`.
+`tiktok.rate_limits` (True: the documented calls a minute of each token), `tiktok.daily_posts` (15; null: any number),
+`tiktok.check_media` (True: a film that breaks the media limits fails), `tiktok.creator` (overrides of creator_info),
+`tiktok.banned_accounts` ([]), `tiktok.audited` (True), `tiktok.fail_reason` (None: how processing fails), and those of `tokens`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from typing import Any
 from aiohttp import web
 
 from phantoms_dagster.sandbox.core import Sandbox, body_blocks, page
-from phantoms_dagster.sandbox.tiktok_state import HEAD_BYTES, UPLOAD_URL_SECONDS, Post, Refused, TikTokState, Upload, invalid
+from phantoms_dagster.sandbox.films import Intake
+from phantoms_dagster.sandbox.tiktok_state import UPLOAD_URL_SECONDS, Post, Refused, TikTokState, Upload, invalid
 from phantoms_dagster.sandbox.tokens import Token, token_of
 
 VIDEO_TYPES = ("video/mp4", "video/quicktime", "video/webm")
@@ -230,13 +231,17 @@ class _Uploads:
 
     async def _keep(self, request: web.Request, upload: Upload, size: int) -> bool:
         """Take the chunk in; True when it was the last. A chunk that is cut raises while it is read, and leaves no trace."""
-        first, digest, head = upload.uploaded, upload.digest.copy(), upload.head
+        first, digest, kept = upload.uploaded, upload.digest.copy(), upload.kept or Intake()
+        at = first
         async for block in body_blocks(request, READ_BYTES):
+            if upload.uploaded != first:
+                break
             digest.update(block)
-            head += block[: HEAD_BYTES - len(head)]
+            kept.write(at, block)
+            at += len(block)
         if upload.uploaded != first:  # the same chunk came twice at once, and the other one was quicker
             raise Refused(416, "range_not_satisfiable", "The range does not match the upload's progress")
-        upload.head = head
+        upload.kept = kept
         return self.state.accept(upload, size, digest)
 
 

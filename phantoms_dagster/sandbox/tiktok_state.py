@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from phantoms_dagster.sandbox.core import Sandbox
+from phantoms_dagster.sandbox.films import Film, Intake
 from phantoms_dagster.sandbox.growth import risen
-from phantoms_dagster.sandbox.mp4 import mp4_seconds
 
 MEGABYTE = 1_000_000  # decimal, as in the official example
 MIN_CHUNK_BYTES = 5 * MEGABYTE
@@ -27,9 +27,14 @@ UPLOAD_URL_SECONDS = 3_600
 DAY_SECONDS = 86_400
 # Calls of one user token in a sliding minute.
 CALLS_PER_MINUTE = {"user_info": 600, "creator_info": 20, "init": 6, "status": 30, "query": 600, "list": 600}
+DAILY_POSTS = 15  # of one creator, by all apps together
+CONTAINERS = frozenset({"mp4", "mov", "webm"})
+VIDEO_CODECS = frozenset({"h264", "hevc", "vp8", "vp9"})
+MIN_FPS, MAX_FPS = 23.0, 60.0
+MIN_SIDE, MAX_SIDE = 360, 4096
+MAX_SECONDS = 600.0  # of the API; a creator may have less
 PUBLIC_OPTIONS = ["PUBLIC_TO_EVERYONE", "MUTUAL_FOLLOW_FRIENDS", "SELF_ONLY"]
 PRIVATE_OPTIONS = ["FOLLOWER_OF_CREATOR", "MUTUAL_FOLLOW_FRIENDS", "SELF_ONLY"]
-HEAD_BYTES = 1 << 20
 
 
 class Refused(Exception):
@@ -45,7 +50,7 @@ class Refused(Exception):
 class Upload:
     """One publish_id: what was asked for, the bytes kept so far, how it ended. Times are seconds since the epoch.
 
-    `digest` has seen the bytes kept so far, `head` is the first of them (at most HEAD_BYTES): the rest is not kept.
+    `digest` has seen the bytes so far, `kept` holds them until the last one is there and the film was looked at.
     """
 
     publish_id: str
@@ -58,7 +63,7 @@ class Upload:
     opened_at: float
     uploaded: int = 0
     digest: Any = field(default_factory=hashlib.sha256)
-    head: bytes = b""
+    kept: Intake | None = None
     accepted_at: float | None = None
     fail_reason: str | None = None
     post_id: int | None = None
@@ -104,7 +109,7 @@ class TikTokState:
 
     def admit(self, account: str, endpoint: str) -> None:
         """Count a call against the sliding minute. Raises Refused (429); a refused call is not counted."""
-        if not self.sandbox.setting("tiktok.rate_limits", False):
+        if not self.sandbox.setting("tiktok.rate_limits", True):
             return
         now = self.sandbox.now()
         calls = self._calls.setdefault((account, endpoint), deque())
@@ -118,7 +123,7 @@ class TikTokState:
         """Raises Refused with that HTTP status: creator_info says it with 200, init with 403."""
         if account in self.sandbox.setting("tiktok.banned_accounts", []):
             raise Refused(status, "spam_risk_user_banned_from_posting", "The user is banned from making new posts.")
-        cap = self.sandbox.setting("tiktok.daily_posts", None)
+        cap = self.sandbox.setting("tiktok.daily_posts", DAILY_POSTS)
         since = self.sandbox.now() - DAY_SECONDS
         if cap is not None and sum(p.created_at > since for p in self._by_account.get(account, [])) >= cap:
             raise Refused(status, "spam_risk_too_many_posts", "The daily post cap from the API is reached for the current user.")
@@ -183,14 +188,18 @@ class TikTokState:
         if upload.uploaded < upload.size:
             return False
         upload.accepted_at = self.sandbox.now()
+        assert upload.kept is not None
+        film = upload.kept.film(self.sandbox, digest.hexdigest())
+        upload.kept.close()
+        upload.kept = None
         upload.fail_reason = self.sandbox.setting("tiktok.fail_reason", None)
-        if (mp4_seconds(upload.head) or 0.0) > self.creator(upload.account)["max_video_post_duration_sec"]:
-            upload.fail_reason = "duration_check_failed"
+        if upload.fail_reason is None and self.sandbox.setting("tiktok.check_media", True):
+            upload.fail_reason = fault(film, float(self.creator(upload.account)["max_video_post_duration_sec"]))
         if upload.fail_reason is None:
-            self._post(upload, upload.accepted_at)
+            self._post(upload, upload.accepted_at, film.seconds if film else 0.0)
         return True
 
-    def _post(self, upload: Upload, now: float) -> None:
+    def _post(self, upload: Upload, now: float, seconds: float) -> None:
         info = upload.post_info
         number = len(self.posts) + 1
         post_id = 7_400_000_000_000_000_000 + (self.sandbox.seed % 10**5) * 10**12 + number
@@ -203,7 +212,7 @@ class TikTokState:
             size=upload.size,
             sha256=upload.digest.hexdigest(),
             is_aigc=info.get("is_aigc", False),
-            seconds=mp4_seconds(upload.head) or 0.0,
+            seconds=seconds,
             created_at=now,
             public_at=now + hidden if public else None,
         )
@@ -268,6 +277,19 @@ class TikTokState:
 def invalid(message: str, *, code: str = "invalid_param") -> Refused:
     """A 400: posting calls say invalid_param, display calls invalid_params."""
     return Refused(400, code, message)
+
+
+def fault(film: Film | None, longest: float) -> str | None:
+    """The fail_reason of a file against the media limits; None when it keeps them. `longest`: the creator's maximum, in seconds."""
+    if film is None or film.container not in CONTAINERS or film.video_codec not in VIDEO_CODECS:
+        return "file_format_check_failed"
+    if not 0 < film.seconds <= min(longest, MAX_SECONDS):
+        return "duration_check_failed"
+    if not MIN_FPS <= film.fps <= MAX_FPS + 0.01:
+        return "frame_rate_check_failed"
+    if not MIN_SIDE <= min(film.width, film.height) <= max(film.width, film.height) <= MAX_SIDE:
+        return "picture_size_check_failed"
+    return None
 
 
 def _is_count(value: object) -> bool:

@@ -35,7 +35,7 @@ from phantoms_dagster_tests.benchmarks.memory import children_of
 from phantoms_dagster_tests.benchmarks.namespaces import NETWORK, SERVER, Host, open_network
 from phantoms_dagster_tests.benchmarks.network_processes import CAUGHT
 from phantoms_dagster_tests.benchmarks.stack import STAND_INS, wait_for
-from phantoms_dagster_tests.benchmarks.world import UNLIMITED, Bench, Sandbox, wide_pools
+from phantoms_dagster_tests.benchmarks.world import UNLIMITED, UNPACED, Bench, Sandbox, wide_pools
 
 PROCESSES = "phantoms_dagster_tests.benchmarks.network_processes"
 READY_SECONDS = 120.0
@@ -149,7 +149,7 @@ def open_world(names: Sequence[str], *, seed: int, settings: Mapping[str, str]) 
             urls = _on_network(exits.enter_context(servers))
         sandbox = Sandbox(f"http://{SERVER}:{free_port(0)}", exits.enter_context(httpx.Client(trust_env=False, timeout=30)))
         stand_ins = _start_sandbox(exits, logs, sandbox, seed)
-        sandbox.configure(**UNLIMITED)
+        sandbox.configure(**UNLIMITED, **UNPACED)
         chosen = {
             "PHANTOMS_POOLS": wide_pools(),
             **settings,

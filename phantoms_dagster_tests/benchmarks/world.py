@@ -40,6 +40,8 @@ UNLIMITED = {
     "shotstack.ingest_seconds": 0.0,
     "shotstack.processing_seconds": 0.0,
 }
+# The stand-ins' own limits a minute and account, for pools that keep none.
+UNPACED = {"tiktok.rate_limits": False, "tiktok.daily_posts": None}
 # Waits of a day's work, shortened to those of a benchmark.
 QUICK = {
     "PHANTOMS_PATIENCE_SECONDS": "4",
@@ -215,7 +217,7 @@ def open_bench(
         client = stack.enter_context(httpx.Client(trust_env=False, timeout=30))
         sandbox = Sandbox(f"http://127.0.0.1:{port}", client)
         stand_ins = _start_sandbox(stack, home, sandbox, port, seed, environment)
-        sandbox.configure(**UNLIMITED)
+        sandbox.configure(**UNLIMITED, **(UNPACED if "PHANTOMS_POOLS" in chosen else {}))
         workshop = Workshop(_settings(chosen))
         stack.callback(workshop.close)
         bench = Bench(home, servers, urls, workshop, sandbox, environment, stack, stand_ins, warnings=warnings)

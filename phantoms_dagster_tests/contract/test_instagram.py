@@ -9,7 +9,6 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import struct
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -43,6 +42,7 @@ from phantoms_dagster.providers.instagram_reel import normalised
 from phantoms_dagster.sandbox.core import Fault, Sandbox, application
 from phantoms_dagster.sandbox.instagram import routes
 from phantoms_dagster.sandbox.instagram_people import APP_SECRET
+from phantoms_dagster_tests.films import film
 
 ACCOUNT = "ocean.facts"
 CAPTION = "Eels cross an ocean to spawn,  says @marine_lab\n#ocean #facts"
@@ -189,15 +189,9 @@ async def standing() -> AsyncIterator[Stand]:
             yield Stand(sandbox, SandboxClock(sandbox), transport, client, str(server.make_url("")).rstrip("/"))
 
 
-def mp4(seconds: float = 30.0, *, moov_first: bool = True, payload: int = 200_000) -> bytes:
-    """The boxes of an MP4 file, with noise for pictures."""
-
-    def box(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I4s", 8 + len(content), kind) + content
-
-    mvhd = box(b"mvhd", struct.pack(">IIIII", 0, 0, 0, 1000, int(seconds * 1000)) + bytes(80))
-    moov, mdat = box(b"moov", mvhd), box(b"mdat", hashlib.sha256(b"x").digest() * (payload // 32))
-    return box(b"ftyp", b"isom\x00\x00\x02\x00") + (moov + mdat if moov_first else mdat + moov)
+def mp4(seconds: float = 30.0, *, moov_first: bool = True) -> bytes:
+    """A small film within Instagram's rules."""
+    return film(seconds=seconds, fps=24, width=64, height=114, moov_first=moov_first)
 
 
 def make_job(folder: Path, content: bytes | None = None, **changes: Any) -> PublishJob:

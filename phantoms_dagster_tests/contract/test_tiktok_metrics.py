@@ -24,6 +24,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
 
 
 async def test_metrics_are_asked_for_in_groups_of_twenty_and_only_grow(world: World) -> None:
+    world.sandbox.config |= {"tiktok.rate_limits": False, "tiktok.daily_posts": None}
     ids = [(await world.publisher().publish(world.job(), world.journal())).remote_id for _ in range(21)]
     before = world.calls("query")
     first = await metrics(world.reader(), "ocean_facts", ids)

@@ -1,0 +1,161 @@
+"""Uploaded films: their bytes while they come in, and what they are, read once for each content.
+
+The stand-ins of platforms that check media use it. What a platform refuses belongs in its own stand-in. Nothing is decoded.
+"""
+
+from __future__ import annotations
+
+import struct
+import tempfile
+import weakref
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import IO, BinaryIO, cast
+
+import av
+from av.error import FFmpegError
+
+from phantoms_dagster.sandbox.core import Sandbox
+
+IN_MEMORY_BYTES = 8 << 20
+_INSIDE = (b"moov", b"trak", b"edts")
+
+
+@dataclass(frozen=True)
+class Film:
+    """A film's facts. `container`: `mp4`, `mov`, `webm` or another name of ffmpeg's; `audio_*` are None without sound.
+
+    `moov_first`: the index stands before the media. `edited`: an edit list cuts, delays or repeats.
+    """
+
+    container: str
+    seconds: float
+    size: int
+    width: int
+    height: int
+    fps: float
+    video_codec: str
+    pixel_format: str | None
+    audio_codec: str | None
+    audio_hz: int | None
+    audio_channels: int | None
+    moov_first: bool
+    edited: bool
+
+
+class Intake:
+    """The bytes of one upload: in memory while they are few, else in a file that is gone with this object."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        # It must outlive this method; the finalizer closes it when nobody holds this object any more.
+        self._file: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY_BYTES)  # noqa: SIM115
+        self.close = weakref.finalize(self, self._file.close)
+
+    def write(self, at: int, block: bytes) -> None:
+        """Keep a block that begins at byte `at`."""
+        self._file.seek(at)
+        self._file.write(block)
+        self.size = max(self.size, at + len(block))
+
+    def film(self, sandbox: Sandbox, sha256: str) -> Film | None:
+        """What the upload is; None when it is no film. A content that any platform was sent before is not read again."""
+        known: dict[str, Film | None] = sandbox.state.setdefault("films", {})
+        if sha256 not in known:
+            known[sha256] = read_film(cast(BinaryIO, self._file), self.size)
+        return known[sha256]
+
+
+def read_film(file: BinaryIO, size: int) -> Film | None:
+    """The facts of a file of `size` bytes that can be read and sought; None when ffmpeg finds no film in it."""
+    brand, order, edited = _boxes_of(file, size)
+    file.seek(0)
+    try:
+        # A wrapper, for PyAV takes a file's `name` for a path.
+        with av.open(_Nameless(file), "r") as opened:
+            if not opened.streams.video:
+                return None
+            video, sound = opened.streams.video[0], next(iter(opened.streams.audio), None)
+            length = video.duration * video.time_base if video.duration and video.time_base else None
+            seconds = opened.duration / av.time_base if opened.duration else float(length or 0)
+            rate = video.frames / length if video.frames and length else video.average_rate or 0
+            return Film(
+                container=_container(opened.format.name, brand, file),
+                seconds=float(seconds),
+                size=size,
+                width=video.codec_context.width,
+                height=video.codec_context.height,
+                fps=float(rate),
+                video_codec=video.codec_context.name,
+                pixel_format=video.codec_context.pix_fmt,
+                audio_codec=sound.codec_context.name if sound else None,
+                audio_hz=sound.codec_context.sample_rate if sound else None,
+                audio_channels=sound.codec_context.channels if sound else None,
+                moov_first=b"moov" in order and (b"mdat" not in order or order.index(b"moov") < order.index(b"mdat")),
+                edited=edited,
+            )
+    except FFmpegError:
+        return None
+
+
+class _Nameless:
+    def __init__(self, file: BinaryIO) -> None:
+        self.read, self.seek, self.tell = file.read, file.seek, file.tell
+
+
+def _container(name: str, brand: bytes, file: BinaryIO) -> str:
+    if name.startswith("mov,"):
+        return "mov" if brand == b"qt  " else "mp4"
+    if name.startswith("matroska"):
+        file.seek(0)
+        return "webm" if b"webm" in file.read(64) else "matroska"
+    return name
+
+
+def _boxes_of(file: BinaryIO, size: int) -> tuple[bytes, list[bytes], bool]:
+    """The major brand of an MP4 or MOV, the kinds of its boxes in their order, and whether an edit list changes what plays."""
+    brand, order, edited = b"", [], False
+    for kind, start, end in _boxes(file, 0, size):
+        order.append(kind)
+        if kind == b"ftyp":
+            file.seek(start)
+            brand = file.read(4)
+        elif kind == b"moov":
+            edited = any(_edits(file, at) for at in _edit_lists(file, start, end))
+    return brand, order, edited
+
+
+def _boxes(file: BinaryIO, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """The kind of each box, and where its content begins and ends."""
+    while start + 8 <= end:
+        file.seek(start)
+        head = file.read(16)
+        if len(head) < 8:
+            return
+        size, kind = struct.unpack_from(">I4s", head)
+        header = 8
+        if size == 1 and len(head) == 16:
+            (size,), header = struct.unpack_from(">Q", head, 8), 16
+        elif size == 0:
+            size = end - start
+        if size < header:
+            return
+        yield kind, start + header, min(start + size, end)
+        start += size
+
+
+def _edit_lists(file: BinaryIO, start: int, end: int) -> Iterator[int]:
+    for kind, at, to in _boxes(file, start, end):
+        if kind in _INSIDE:
+            yield from _edit_lists(file, at, to)
+        elif kind == b"elst":
+            yield at
+
+
+def _edits(file: BinaryIO, at: int) -> bool:
+    """Whether the list has an effect: one entry from media time 0 has none."""
+    file.seek(at)
+    data = file.read(28).ljust(28, b"\0")
+    count = struct.unpack_from(">I", data, 4)[0]
+    media_time: int = struct.unpack_from(">Qq" if data[0] == 1 else ">Ii", data, 8)[1]
+    return count > 1 or (count == 1 and media_time != 0)
