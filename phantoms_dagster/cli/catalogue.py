@@ -140,7 +140,13 @@ def show(
         if as_json:
             rows = {name: asdict(row) for name, row in stages.items()}
             found = (
-                {"words": [post.model_dump(mode="json") for post in review.words], "content": review.content} if review else None
+                {
+                    "words": [post.model_dump(mode="json") for post in review.words],
+                    "content": review.content,
+                    "warnings": list(review.warnings),
+                }
+                if review
+                else None
             )
             print_json(
                 {"key": key, "brief": brief.model_dump(mode="json"), "stages": rows, "retired_at": retired, "to_review": found}
@@ -225,6 +231,7 @@ def _words_panel(review: Review) -> Panel:
         lines[-1] += "".join(f"\n[yellow]{plain(note)}[/]" for note in notes(post))
     if review.changed:
         lines.append(f"[yellow]changed since it was rendered: {plain(review.changed)}[/]")
+    lines += [f"[yellow]{plain(warning)}[/]" for warning in review.warnings]
     lines.append(f"[dim]content {review.content[:12]}[/]")
     return Panel("\n\n".join(lines), title="what would be posted", title_align="left")
 

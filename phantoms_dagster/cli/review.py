@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
-from phantoms_dagster.cli.console import BAD_INPUT, out, plain_errors, report
+from phantoms_dagster.cli.console import BAD_INPUT, err, out, plain_errors, report
 from phantoms_dagster.cli.up import current
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.wiring import Workshop
@@ -80,6 +81,8 @@ def _decide(
                         problems += 1
                         continue
                     out.print(f"{word} {decided.key}" if decided.new else f"{decided.key} was {word} before", soft_wrap=True)
+                    for warning in decided.warnings:
+                        err.print(f"[yellow]warning: {decided.key}: {escape(warning)}[/]", soft_wrap=True)
             if not keys:
                 out.print("nothing waits for review")
         finally:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from sqlalchemy import Engine, RowMapping, text
+from sqlalchemy import Connection, Engine, RowMapping, text
 
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.models import Channel, Platform, PostWords, RenderedVideoOutput, ScriptOutput, content_hash
 from phantoms_dagster.domain.wording import DEFAULT_PRIVACY, changes, post_words
 from phantoms_dagster.store.claims import WORDS
 from phantoms_dagster.store.planning import nudge
+from phantoms_dagster.store.repeated_captions import PlannedCaption, repeated_captions
 
 _CONTENT = text(
     """
@@ -58,11 +59,12 @@ _UNDECIDED = text(
 
 @dataclass(frozen=True)
 class Decided:
-    """A decision that was recorded, or that was recorded before."""
+    """A decision that was recorded, or that was recorded before. `warnings`: what the reviewer should know of it."""
 
     key: str
     approved: bool
     new: bool
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -70,19 +72,22 @@ class Review:
     """What there is to decide on. `words`: what the posts would say now; `content`: the hash of all of it.
 
     `changed`: what is not as it was when the film was rendered and its words were shown, in words; empty when all is.
+    `warnings`: what speaks against it and refuses nothing.
     """
 
     words: tuple[PostWords, ...]
     content: str
     changed: str = ""
+    warnings: tuple[str, ...] = ()
 
 
 class Decisions:
-    """What reviewers decide. `privacy`: as the settings want it, by platform."""
+    """What reviewers decide. `privacy`: as the settings want it, by platform; `sandbox`: Instagram's posts go to the sandbox."""
 
-    def __init__(self, engine: Engine, privacy: Mapping[Platform, str] = DEFAULT_PRIVACY) -> None:
+    def __init__(self, engine: Engine, privacy: Mapping[Platform, str] = DEFAULT_PRIVACY, *, sandbox: bool = False) -> None:
         self._engine = engine
         self._privacy = privacy
+        self._sandbox = sandbox
 
     def undecided(self, *, limit: int = 1000) -> list[str]:
         """Videos that are ready for review, most urgent first."""
@@ -93,7 +98,10 @@ class Decisions:
         """What would be decided on now; None when there is nothing to review yet."""
         with self._engine.begin() as connection:
             row = connection.execute(_CONTENT, {"keys": [key]}).mappings().first()
-            return None if row is None or row["script"] is None or row["rendered"] is None else self._review(row)
+            if row is None or row["script"] is None or row["rendered"] is None:
+                return None
+            review = self._review(row)
+            return replace(review, warnings=tuple(self._warnings(connection, {key: row}, {key: review}).values()))
 
     def decide(
         self, key: str, *, approved: bool, reviewer: str, note: str = "", via: str, content_sha256: str | None = None
@@ -137,7 +145,25 @@ class Decisions:
                 connection.execute(_RECORD, {**values, "contents": [reviews[key].content for key in new], "words": words})
                 connection.execute(_DUE, {"ids": ids})
                 connection.execute(text(nudge("'approval'")))
+            # Afterwards: two that are approved together are each other's repetition.
+            if approved and new:
+                said = self._warnings(connection, rows, {key: reviews[key] for key in new})
+                return [
+                    replace(one, warnings=(said[one.key],)) if isinstance(one, Decided) and one.key in said else one
+                    for one in found
+                ]
         return found
+
+    def _warnings(self, connection: Connection, rows: Mapping[str, RowMapping], reviews: Mapping[str, Review]) -> Mapping[str, str]:
+        """A warning for each of these videos that repeats a caption of its account, by key."""
+        accounts = {key: rows[key]["channel"].get("accounts", {}).get(Platform.INSTAGRAM) for key in reviews}
+        planned = [
+            PlannedCaption(key, accounts[key], post.caption)
+            for key, review in reviews.items()
+            for post in review.words
+            if post.platform is Platform.INSTAGRAM and accounts[key]
+        ]
+        return repeated_captions(connection, planned, sandbox=self._sandbox)
 
     def _review(self, row: RowMapping) -> Review:
         script = ScriptOutput.model_validate(row["script"]).script

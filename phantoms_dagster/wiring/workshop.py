@@ -111,7 +111,8 @@ class Workshop:
 
     def decisions(self) -> Decisions:
         """Reviewers' decisions."""
-        return Decisions(self.engine, wanted_privacy(self.settings))
+        sandbox = self.settings.sandbox == "on" or (self.settings.sandbox == "auto" and self.settings.instagram_token is None)
+        return Decisions(self.engine, wanted_privacy(self.settings), sandbox=sandbox)
 
     def brief_edits(self) -> BriefEdits:
         """The editor of stored briefs."""
@@ -137,9 +138,14 @@ class Workshop:
         """The performance tables."""
         return PerformanceTables(self.engine)
 
-    def record_decision(self, key: str, *, approved: bool, reviewer: str, note: str, content_sha256: str | None = None) -> None:
-        """Record a decision made in the Dagster UI. `content_sha256`: what was looked at, see `Decisions.decide`."""
-        self.decisions().decide(key, approved=approved, reviewer=reviewer, note=note, via="dagster", content_sha256=content_sha256)
+    def record_decision(
+        self, key: str, *, approved: bool, reviewer: str, note: str, content_sha256: str | None = None
+    ) -> tuple[str, ...]:
+        """Record a decision made in the Dagster UI; what its reviewer is warned of. `content_sha256`: see `Decisions.decide`."""
+        decided = self.decisions().decide(
+            key, approved=approved, reviewer=reviewer, note=note, via="dagster", content_sha256=content_sha256
+        )
+        return decided.warnings
 
     def take_inbox(self) -> list[InboxReport]:
         """Take what lies in the inbox folder into the catalogue."""

@@ -65,9 +65,11 @@ def approval(
         decision = Decision(approved, config.reviewer.strip(), config.note, decided_at=datetime.now(UTC))
         try:
             for key in context.partition_keys:
-                workshop.record_decision(
+                warnings = workshop.record_decision(
                     key, approved=approved, reviewer=decision.reviewer, note=decision.note, content_sha256=looked_at
                 )
+                for warning in warnings:
+                    context.log.warning("%s: %s", key, warning)
         except InvalidInput as error:
             raise dg.Failure(str(error), allow_retries=False) from error
     yield from run_stage(context, workshop, STAGE, decision=decision)

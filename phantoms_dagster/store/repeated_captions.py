@@ -1,0 +1,81 @@
+"""Finds captions that one Instagram account would show twice within a day.
+
+Instagram may take the second post for spam, and after a lost answer two posts of one caption cannot be told apart. The reviewer is
+told, and nothing is refused. The ledger's hash of its caption finds what is out or on its way; the approved words find what is
+approved and not begun yet.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection, text
+
+from phantoms_dagster.domain.models import Platform
+
+_FOUND = text(
+    """
+    WITH wanted AS MATERIALIZED (
+        SELECT v.id, v.key, w.account, w.caption, encode(sha256(convert_to(w.caption, 'UTF8')), 'hex') AS hash,
+            GREATEST(clock_timestamp(), v.publish_at) AS due
+        FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS w(key text, account text, caption text)
+        JOIN phantoms.videos v ON v.key = w.key
+    ), others AS (
+        SELECT w.key, w.account, o.key AS other, COALESCE(p.published_at, p.attempted_at) AS at, true AS begun
+        FROM wanted w
+        JOIN phantoms.posts p ON p.platform = :platform AND p.account = w.account AND p.caption_sha256 = w.hash
+            AND p.video_id <> w.id AND p.state NOT IN ('intent', 'failed') AND p.sandbox = :sandbox
+        JOIN phantoms.videos o ON o.id = p.video_id
+        WHERE COALESCE(p.published_at, p.attempted_at) > w.due - interval '24 hours'
+        UNION ALL
+        SELECT w.key, w.account, o.key, GREATEST(clock_timestamp(), o.publish_at), false
+        FROM wanted w
+        JOIN phantoms.channels c ON c.config->'accounts'->>:platform = w.account
+        JOIN phantoms.videos o ON o.channel = c.name AND o.id <> w.id
+        JOIN phantoms.stages s ON s.video_id = o.id AND s.stage = :platform || '/post'
+            AND s.state IN ('blocked', 'ready', 'running', 'deferred')
+        JOIN LATERAL (
+            SELECT d.approved, d.words, d.decided_at FROM phantoms.approvals d WHERE d.video_id = o.id ORDER BY d.id DESC LIMIT 1
+        ) d ON d.approved AND d.decided_at > clock_timestamp() - interval '24 hours'
+        WHERE abs(extract(epoch FROM GREATEST(clock_timestamp(), o.publish_at) - w.due)) < 86400
+            AND EXISTS (SELECT FROM jsonb_array_elements(d.words) x
+                WHERE x->>'platform' = :platform AND x->>'caption' = w.caption)
+            AND NOT EXISTS (SELECT FROM phantoms.posts p WHERE p.video_id = o.id AND p.platform = :platform
+                AND p.state NOT IN ('intent', 'failed') AND p.sandbox = :sandbox)
+    )
+    SELECT DISTINCT ON (key) key, account, other, at, begun FROM others ORDER BY key, begun DESC, at DESC
+    """
+)
+
+
+@dataclass(frozen=True)
+class PlannedCaption:
+    """What a video would say on an account."""
+
+    key: str
+    account: str
+    caption: str
+
+
+def repeated_captions(connection: Connection, planned: Iterable[PlannedCaption], *, sandbox: bool) -> Mapping[str, str]:
+    """A warning for each video whose caption its Instagram account shows elsewhere within 24 hours, by key.
+
+    `sandbox`: whether Instagram's posts go to the sandbox; its posts and the real ones are not compared.
+    """
+    rows = [{"key": one.key, "account": one.account, "caption": one.caption} for one in planned]
+    if not rows:
+        return {}
+    values = {"rows": json.dumps(rows), "platform": str(Platform.INSTAGRAM), "sandbox": sandbox}
+    found = connection.execute(_FOUND, values).mappings()
+    return {row["key"]: _warning(row["account"], row["other"], row["at"], begun=row["begun"]) for row in found}
+
+
+def _warning(account: str, other: str, at: datetime, *, begun: bool) -> str:
+    when = f"at {at:%Y-%m-%d %H:%M} UTC" if begun else "approved and not posted yet"
+    return (
+        f"Instagram: {other} has the same caption on account {account} within 24 hours ({when}). Instagram may take the second "
+        "post for spam. To avoid it, regenerate the script or post later (`phantoms edit VIDEO --publish-at`)"
+    )
