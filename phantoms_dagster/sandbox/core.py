@@ -24,6 +24,7 @@ from aiohttp import web
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 MAX_UPLOAD_BYTES = 1 << 30
 ARRIVALS_KEPT = 100_000  # per route
+PACES = ("quick", "realistic")
 TOKEN_PREFIX = "sandbox-"  # noqa: S105 - what every token of the sandbox starts with
 
 
@@ -215,7 +216,10 @@ def _control(sandbox: Sandbox) -> list[web.RouteDef]:
         return web.json_response({"faults": [asdict(f) for f in sandbox.faults]})
 
     async def configure(request: web.Request) -> web.Response:
-        sandbox.config.update(await request.json())
+        values = await request.json()
+        if values.get("processing", "quick") not in PACES:
+            return web.json_response({"error": f"`processing` is one of {', '.join(PACES)}"}, status=400)
+        sandbox.config.update(values)
         return web.json_response(sandbox.config)
 
     async def advance(request: web.Request) -> web.Response:

@@ -4,7 +4,7 @@ Routes stand below `/instagram`: `/instagram/v26.0/...` for graph.facebook.com, 
 rupload.facebook.com, `/instagram/watch/<id>` for the page behind a permalink. Who is behind a token, and which numeric id an
 account has, is in `instagram_people`. Nothing leaves the machine: a `video_url` is fetched from this machine only.
 
-Settings: `instagram.processing_seconds` (0.2), `instagram.quota_total` (100), `instagram.containers_total` (400),
+Settings: `instagram.processing_seconds` (see `pace`), `instagram.quota_total` (100), `instagram.containers_total` (400),
 `instagram.names` (false: an account may be addressed by its name too, which the platform refuses), `instagram.login`
 (facebook), `instagram.app_secret`, `instagram.require_proof` (false: a call needs no `appsecret_proof`, but a wrong one is
 refused), those of `tokens`, `instagram.max_bytes` (300 MB), `instagram.check_media` (true: a film that breaks the media rules

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from phantoms_dagster.sandbox.core import Sandbox
+from phantoms_dagster.sandbox.pace import wait_seconds
 
 DAY = 86_400
 # Ids of the two kinds of objects begin differently, so that each kind has a route, and a fault, of its own.
@@ -86,7 +87,7 @@ class InstagramState:
             return "EXPIRED"
         if container.error is not None:
             return "ERROR"
-        processing = float(self.sandbox.setting("instagram.processing_seconds", 0.2))
+        processing = wait_seconds(self.sandbox, "instagram.processing_seconds", container.id)
         if container.uploaded_at is None or now - container.uploaded_at < processing:
             return "IN_PROGRESS"
         return "FINISHED"

@@ -4,7 +4,7 @@ Requests, refusals and answers are here; what is kept and rendered in `shotstack
 `shotstack_schema.py`. Keys start with `sandbox`; each key is an owner of its own. Paths are those of api.shotstack.io:
 `/edit/{v1|stage}/render`, `/ingest/{v1|stage}/upload`, `/serve/{v1|stage}/assets/render/{id}`.
 
-Settings: `shotstack.processing_seconds` (0.2), `shotstack.ingest_seconds` (0.05), `shotstack.renders_in_flight` (1),
+Settings: `shotstack.processing_seconds`, `shotstack.ingest_seconds` (both see `pace`), `shotstack.renders_in_flight` (1),
 `shotstack.rate_limit` (requests to the Edit API per key and minute; None, the real one is 300), `shotstack.credits` (minutes
 that may be rendered; None: no end).
 """

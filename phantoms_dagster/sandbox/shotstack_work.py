@@ -22,6 +22,7 @@ from typing import Any
 import imageio_ffmpeg
 
 from phantoms_dagster.sandbox.core import Sandbox
+from phantoms_dagster.sandbox.pace import wait_seconds
 from phantoms_dagster.sandbox.shotstack_schema import audio_sources, seconds_of
 
 # Makes the MP4 of an Edit: `await render(edit, audio, destination)`; `audio` is the uploaded voiceover.
@@ -127,7 +128,7 @@ class Studio:
 
     def new_source(self, owner: str, stage: str) -> Source:
         """A source whose bytes are still to come."""
-        processing = float(self.sandbox.setting("shotstack.ingest_seconds", 0.05))
+        processing = wait_seconds(self.sandbox, "shotstack.ingest_seconds", str(len(self.sources) + 1))
         source = Source(str(uuid.uuid4()), owner, stage, self.sandbox.now(), processing)
         self.sources[source.id] = source
         return source
@@ -148,7 +149,7 @@ class Studio:
 
     def accept(self, owner: str, stage: str, edit: dict[str, Any]) -> RenderTask:
         """Queue a render; the file is made in the background."""
-        processing = float(self.sandbox.setting("shotstack.processing_seconds", 0.2))
+        processing = wait_seconds(self.sandbox, "shotstack.processing_seconds", str(len(self.renders) + 1))
         job = RenderTask(str(uuid.uuid4()), owner, stage, edit, seconds_of(edit), self.sandbox.now(), processing)
         self.renders[job.id] = job
         self.minutes_spent += job.seconds / 60

@@ -1,7 +1,7 @@
 """The TikTok stand-in over HTTP, below `/tiktok`: Content Posting API (direct post, FILE_UPLOAD) and Display API.
 
 Requests are read and answered here, in the API's envelope; what is remembered and decided belongs in `tiktok_state.py`.
-Settings: `tiktok.processing_seconds` (0.2), `tiktok.moderation_seconds` (0: how much later the public id comes),
+Settings: `tiktok.processing_seconds`, `tiktok.moderation_seconds` (how much later the public id comes; both see `pace`),
 `tiktok.rate_limits` (True: the documented calls a minute of each token), `tiktok.daily_posts` (15; null: any number),
 `tiktok.check_media` (True: a film that breaks the media limits fails), `tiktok.creator` (overrides of creator_info),
 `tiktok.banned_accounts` ([]), `tiktok.audited` (True), `tiktok.fail_reason` (None: how processing fails), and those of `tokens`.

@@ -15,6 +15,7 @@ from typing import Any
 from phantoms_dagster.sandbox.core import Sandbox
 from phantoms_dagster.sandbox.films import Film, Intake
 from phantoms_dagster.sandbox.growth import risen
+from phantoms_dagster.sandbox.pace import wait_seconds
 
 MEGABYTE = 1_000_000  # decimal, as in the official example
 MIN_CHUNK_BYTES = 5 * MEGABYTE
@@ -204,7 +205,7 @@ class TikTokState:
         number = len(self.posts) + 1
         post_id = 7_400_000_000_000_000_000 + (self.sandbox.seed % 10**5) * 10**12 + number
         public = info["privacy_level"] == "PUBLIC_TO_EVERYONE"
-        hidden = self._processing() + float(self.sandbox.setting("tiktok.moderation_seconds", 0.0))
+        hidden = self._processing(upload) + wait_seconds(self.sandbox, "tiktok.moderation_seconds", upload.publish_id)
         post = Post(
             id=post_id,
             account=upload.account,
@@ -233,14 +234,14 @@ class TikTokState:
             sha256=post.sha256,
         )
 
-    def _processing(self) -> float:
-        return float(self.sandbox.setting("tiktok.processing_seconds", 0.2))
+    def _processing(self, upload: Upload) -> float:
+        return wait_seconds(self.sandbox, "tiktok.processing_seconds", upload.publish_id)
 
     def status(self, upload: Upload) -> dict[str, Any]:
         """The data of status/fetch."""
         now = self.sandbox.now()
         data: dict[str, Any] = {"status": "PROCESSING_UPLOAD", "uploaded_bytes": upload.uploaded}
-        if upload.accepted_at is None or now < upload.accepted_at + self._processing():
+        if upload.accepted_at is None or now < upload.accepted_at + self._processing(upload):
             return data
         if upload.fail_reason is not None:
             return data | {"status": "FAILED", "fail_reason": upload.fail_reason}

@@ -2,7 +2,7 @@
 
 Rules and error bodies belong in `youtube_rules`, upload sessions in `youtube_uploads`, how a video reads in `youtube_videos`.
 
-Settings: `youtube.processing_seconds` (0.2), `youtube.inserts_per_day` (100), `youtube.units_per_day` (10,000),
+Settings: `youtube.processing_seconds` (see `pace`), `youtube.inserts_per_day` (100), `youtube.units_per_day` (10,000),
 `youtube.stats_per_day` (10,000: calls of batchGetStats), `youtube.uploads_per_channel_per_day` (none), `youtube.session_seconds`
 (a week), `youtube.locked_private` (False: uploads stay private whatever is asked, as those of unaudited projects did until
 2026-11-01), `youtube.rejection_reason` (none: for videos uploaded from now on), `youtube.hidden_counters` (none: names such as
@@ -20,6 +20,7 @@ from aiohttp import web
 
 from phantoms_dagster.sandbox import google_token
 from phantoms_dagster.sandbox.core import Sandbox, page
+from phantoms_dagster.sandbox.pace import wait_seconds
 from phantoms_dagster.sandbox.youtube_analytics import Analytics
 from phantoms_dagster.sandbox.youtube_extras import Extras
 from phantoms_dagster.sandbox.youtube_rules import (
@@ -115,7 +116,7 @@ class YouTube:
             sha256=session.sha256,
             head=bytes(session.head),
             uploaded_at=now,
-            processed_at=now + self.sandbox.setting("youtube.processing_seconds", 0.2),
+            processed_at=now + wait_seconds(self.sandbox, "youtube.processing_seconds", str(len(self.videos) + 1)),
             rejection=self.sandbox.setting("youtube.rejection_reason", None),
             paid=session.body.get("paidProductPlacementDetails"),
         )

@@ -3,6 +3,9 @@
 From the brief that is added to the video that is ready for review, and from the approval to the posts committed, on three
 platforms, each video on accounts of its own. Where the time goes is read from Dagster's own event log. The voice and the film are
 prepared ones: how fast ffmpeg is belongs elsewhere.
+
+With `--realistic` the stand-ins take as long as the real services (see `sandbox.pace`). The waits are then the services' own, and
+the benchmark only promises that every post is committed.
 """
 
 from __future__ import annotations
@@ -18,6 +21,11 @@ from phantoms_dagster_tests.benchmarks.stack import STAND_INS, BenchStack, open_
 
 TARGETS = {"brief to ready for review": 10.0, "approval to posts committed": 6.0}
 CALL_SECONDS = 0.05
+PATIENCE_SECONDS = 120.0
+# YouTube takes up to six minutes, and is asked ever more rarely.
+REALISTIC_PATIENCE_SECONDS = 900.0
+# The bench lets renders be done at once; null takes that back.
+REALISTIC = {"processing": "realistic", "shotstack.processing_seconds": None, "shotstack.ingest_seconds": None}
 LOOK_SECONDS = 0.02
 _EVENTS = """
     SELECT r.run_id, extract(epoch FROM r.create_timestamp AT TIME ZONE 'UTC') AS made, e.dagster_event_type AS event,
@@ -38,12 +46,17 @@ LEGS = {
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of this benchmark."""
     parser.add_argument("--videos", type=int, default=15, help="how many, one after the other (15)")
-    parser.add_argument("--seed", type=int, default=1, help="fixes the pauses between them (1)")
+    parser.add_argument("--seed", type=int, default=1, help="fixes the pauses between them, and the realistic waits (1)")
+    parser.add_argument(
+        "--realistic", action="store_true", help="the stand-ins take as long as the real services: some 5 min a video"
+    )
 
 
 def run(options: argparse.Namespace) -> Report:
     """One video after the other, at moments that have nothing to do with the daemon's."""
     report = Report("latency", {"videos": options.videos, "seed": options.seed, "call": f"{CALL_SECONDS * 1000:.0f} ms"})
+    report.setting["realistic"] = options.realistic
+    patience = REALISTIC_PATIENCE_SECONDS if options.realistic else PATIENCE_SECONDS
     report.notes += [
         "settings are the product's defaults; posts go to the stand-ins of YouTube, TikTok and Instagram",
         "each video has accounts of its own: ten posts in a row would use up what an account may do, and waits would be measured",
@@ -53,15 +66,23 @@ def run(options: argparse.Namespace) -> Report:
     noticed: dict[str, list[float]] = {name: [] for name in TARGETS}
     with open_stack(seed=options.seed, module=STAND_INS) as stack:
         stack.bench.sandbox.fault("*", "latency", seconds=CALL_SECONDS)
+        if options.realistic:
+            stack.bench.sandbox.configure(**REALISTIC)
         for number in range(options.videos):
             time.sleep(chance.uniform(1, 6))
-            for name, (seconds, wait) in _carry(stack, number).items():
+            for name, (seconds, wait) in _carry(stack, number, patience).items():
                 times[name].append(seconds)
                 noticed[name].append(wait)
         runs = runs_of(stack)
+        posts = stack.bench.sandbox.ledger(kind="post")["entries"]
+    if options.realistic:
+        report.check("posts", len(posts), str(options.videos * 3), ok=len(posts) == options.videos * 3)
     for name, target in TARGETS.items():
         p50 = percentile(times[name], 0.5)
-        report.check(f"{name}: p50 s", round(p50, 2), f"< {target:g}", ok=p50 < target)
+        if options.realistic:
+            report.tell(f"{name}: p50 s", round(p50, 2))
+        else:
+            report.check(f"{name}: p50 s", round(p50, 2), f"< {target:g}", ok=p50 < target)
         report.tell(f"{name}: p95 s", round(percentile(times[name], 0.95), 2))
         report.tell(f"{name}: sensor (until its first run is made) p50 s", round(percentile(noticed[name], 0.5), 2))
     for leg, (first, last) in LEGS.items():
@@ -71,15 +92,15 @@ def run(options: argparse.Namespace) -> Report:
     return report
 
 
-def _carry(stack: BenchStack, number: int) -> Mapping[str, tuple[float, float]]:
+def _carry(stack: BenchStack, number: int, patience: float) -> Mapping[str, tuple[float, float]]:
     bench = stack.bench
     decisions = bench.workshop.decisions()
     added = time.time()
     [key] = bench.add_videos(1, topic="Latency", register=False, first=number)
-    first = _until(lambda: key in decisions.undecided(), key) - added
+    first = _until(lambda: key in decisions.undecided(), key, patience) - added
     decided = time.time()
     decisions.decide(key, approved=True, reviewer="benchmark", via="cli")
-    last = _until(lambda: _posted(bench, key), key) - decided
+    last = _until(lambda: _posted(bench, key), key, patience) - decided
     made = sorted(at["made"] for at in runs_of(stack))
     waits = [min(m for m in made if m >= since) - since for since in (added, decided)]
     return dict(zip(TARGETS, zip((first, last), waits, strict=True), strict=True))
@@ -94,11 +115,11 @@ def _posted(bench: Any, key: str) -> bool:
     return all(row["state"] == "done" for row in rows)
 
 
-def _until(condition: Callable[[], bool], key: str) -> float:
-    deadline = time.monotonic() + 120
+def _until(condition: Callable[[], bool], key: str, patience: float) -> float:
+    deadline = time.monotonic() + patience
     while not condition():
         if time.monotonic() > deadline:
-            raise TimeoutError(f"{key} did not get there within 120 s")
+            raise TimeoutError(f"{key} did not get there within {patience:g} s")
         time.sleep(LOOK_SECONDS)
     return time.time()
 

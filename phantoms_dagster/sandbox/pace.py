@@ -1,0 +1,42 @@
+"""How long the stand-ins take over a video: at once, or as long as the real services.
+
+`POST /_sandbox/config` with `{"processing": "realistic"}` draws each wait from the range below. It is always the same for one seed
+and one video. A setting of its own (`youtube.processing_seconds`: 30) goes before both; `null` takes it back.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from phantoms_dagster.sandbox.core import Sandbox
+
+# Seconds, shortest and longest. Short waits are the common ones, as with the real services.
+REALISTIC: Mapping[str, tuple[float, float]] = MappingProxyType(
+    {
+        "youtube.processing_seconds": (60.0, 360.0),
+        "tiktok.processing_seconds": (10.0, 60.0),
+        # How much later the public id comes: mostly within some minutes, sometimes after hours.
+        "tiktok.moderation_seconds": (30.0, 7_200.0),
+        "instagram.processing_seconds": (30.0, 120.0),
+        "shotstack.processing_seconds": (15.0, 60.0),
+        "shotstack.ingest_seconds": (1.0, 5.0),
+    }
+)
+QUICK: Mapping[str, float] = MappingProxyType(
+    {**dict.fromkeys(REALISTIC, 0.2), "tiktok.moderation_seconds": 0.0, "shotstack.ingest_seconds": 0.05}
+)
+
+
+def wait_seconds(sandbox: Sandbox, name: str, key: str) -> float:
+    """How long that wait lasts for the thing `key`. `name` is one of those above."""
+    given = sandbox.setting(name, None)
+    if given is not None:
+        return float(given)
+    if sandbox.setting("processing", "quick") != "realistic":
+        return QUICK[name]
+    shortest, longest = REALISTIC[name]
+    chance = random.Random(f"{sandbox.seed}:{name}:{key}").random()
+    return shortest * math.pow(longest / shortest, chance)
