@@ -111,7 +111,7 @@ class Workshop:
 
     def decisions(self) -> Decisions:
         """Reviewers' decisions."""
-        sandbox = self.settings.sandbox == "on" or (self.settings.sandbox == "auto" and self.settings.instagram_token is None)
+        sandbox = self.settings.sandbox == "on" or (self.settings.sandbox == "auto" and self.endpoints.missing("instagram"))
         return Decisions(self.engine, wanted_privacy(self.settings), sandbox=sandbox)
 
     def brief_edits(self) -> BriefEdits:
