@@ -17,6 +17,20 @@ from phantoms_dagster.wiring import logs
 
 SECRET = "sk-5ecr3t-5ecr3t"
 LOGGER = logging.getLogger("phantoms_dagster.production.test")
+# Parameters and fields of the providers' requests and answers that are as good as a password.
+SECRET_NAMES = (
+    "access_token",
+    "refresh_token",
+    "upload_token",
+    "upload_id",
+    "appsecret_proof",
+    "client_secret",
+    "X-Amz-Signature",
+    "signature",
+    "token",
+    "api_key",
+    "x-api-key",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -114,6 +128,9 @@ def test_no_secret_gets_out_by_message_argument_field_or_traceback(stderr: Writt
         f"key {SECRET} is bad",
         "GET https://x/?access_token=HIDDEN&a=1",
         "Authorization: Bearer HIDDEN",
+        "Authorization: OAuth HIDDEN",  # Instagram's upload host
+        *(f"PUT https://x/?{name}=HIDDEN&a=1" for name in SECRET_NAMES),
+        *(f'{{"{name}": "HIDDEN"}}' for name in SECRET_NAMES),
         "postgresql://u:HIDDEN@127.0.0.1/db",
         "redis://:HIDDEN@127.0.0.1/0",
     ]
