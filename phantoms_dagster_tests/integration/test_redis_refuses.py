@@ -164,7 +164,7 @@ async def test_a_redis_that_refuses_lets_nobody_in_and_fails_nothing_that_is_und
     await limits.admission.aclose()
 
 
-@pytest.mark.parametrize("way", ["NOREPLICAS", "OOM", "READONLY"])
+@pytest.mark.parametrize("way", WAYS)
 def test_run_queues_take_a_refusal_for_a_lost_connection(server: Server, way: str) -> None:
     queues = connect(server.url)
     with refusing(server, way):
