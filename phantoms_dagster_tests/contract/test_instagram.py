@@ -749,6 +749,20 @@ async def test_a_stored_upload_address_at_another_host_never_gets_the_token(stan
     assert stand.calls("create") == 1
 
 
+async def test_an_answer_that_names_another_host_for_the_upload_is_not_obeyed(stand: Stand, job: PublishJob) -> None:
+    publisher, journal = stand.publisher(), FakeJournal()
+    send = publisher._graph.post
+
+    async def elsewhere(account: str, path: str, **given: Any) -> Any:
+        answer, date = await send(account, path, **given)
+        return {**answer, "uri": "http://127.0.0.1:9/upload"}, date
+
+    publisher._graph.post = elsewhere  # type: ignore[method-assign]
+    stand.transport.refuse[":9/"] = AssertionError("the token went to another host")
+    post = await publisher.publish(job, journal)
+    assert_one_post(stand, job, journal, post)
+
+
 # --- the table of errors
 
 TABLE = [

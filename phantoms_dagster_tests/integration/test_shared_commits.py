@@ -132,3 +132,19 @@ async def test_an_error_of_a_statement_repeats_no_value(world: World, whose: str
     said = "".join(traceback.format_exception(raised.value))
     assert "upload.example" not in said
     assert "token=abc" not in said
+
+
+@pytest.mark.parametrize("whose", ["ours", "the runner's"])
+async def test_an_error_of_the_driver_itself_repeats_no_value(world: World, whose: str) -> None:
+    # PostgreSQL never saw it, so there is no error of its own to show instead.
+    statement, given = text("SELECT CAST(:value AS text)"), {"value": f"{SECRET}\x00"}
+    with pytest.raises(DBAPIError) as raised:  # noqa: PT012
+        if whose == "ours":
+            with world.engine.connect() as connection:
+                connection.execute(statement, given)
+        else:
+            async with world.async_engine.connect() as runners:
+                await runners.execute(statement, given)
+    said = "".join(traceback.format_exception(raised.value))
+    assert "upload.example" not in said
+    assert "token=abc" not in said
