@@ -140,3 +140,8 @@ async def test_the_units_that_are_left_today_are_shown(limits: OpenLimits, redis
         "metrics_youtube": 9_999,
         "youtube_reading": 999,
     }
+
+
+def test_the_defaults_keep_the_last_units_of_youtubes_day_for_publishing() -> None:
+    reading = Pools().limits("youtube_reading")
+    assert (reading.shares, reading.leaves) == ("youtube_api", 2_000)
