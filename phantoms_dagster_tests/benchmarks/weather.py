@@ -275,7 +275,10 @@ def _endings(report: Report, bench: Bench, videos: int) -> None:
     posted, there = found.counts["posted"], sum(seen.posts.values())
     report.tell("posts wanted", wanted)
     report.check("posts recorded and those that wait", posted + len(waiting), str(wanted), ok=posted + len(waiting) == wanted)
-    report.check("posts that the platforms have", there, f"{posted}, those recorded", ok=there == posted)
+    # A token may be revoked between the upload and the look at what came of it: such a post is out, and waits to be recorded.
+    report.check(
+        "posts that the platforms have", there, f"{posted} recorded, or of those that wait", ok=seen.unrecorded <= len(waiting)
+    )
     report.tell("posts by platform", dict(seen.posts))
     report.tell("posts that wait for the revoked account", len(waiting))
     report.check("posts left for another reason", len(stuck), "0", ok=not stuck)
@@ -295,7 +298,9 @@ def _alerts(report: Report, crier: Crier, *, exactly: bool) -> None:
     causes = {"tiktok": "TikTok", "redis": "Redis", "media_space": "the disk", account: "the revoked account"}
     for cause, name in causes.items():
         times = told.pop(cause, 0)
-        report.check(f"alerts of {name}", times, "1" if exactly else "1 at most", ok=times == 1 if exactly else times <= 1)
+        # What is over before the next message may go is not told any more: Redis may be back by then.
+        once = exactly and cause != "redis"
+        report.check(f"alerts of {name}", times, "1" if once else "1 at most", ok=times == 1 if once else times <= 1)
     report.check("alerts of anything else", dict(told), "none", ok=not told)
     report.tell("messages sent", len(crier.messages))
     report.tell("looks for news while PostgreSQL was away", crier.away)
