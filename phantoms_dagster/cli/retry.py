@@ -37,6 +37,7 @@ def retry(
         settings = current()
         workshop = Workshop(settings)
         try:
+            workshop.take_channels()
             local = workshop.endpoints.renderer == "local"
             price = Decimal(0) if local else Decimal(str(settings.shotstack_usd_per_minute))
             retrying = Retrying(workshop.engine, price_per_minute=price)

@@ -68,6 +68,7 @@ def _decide(
         workshop = Workshop(current())
         try:
             decisions, catalogue = workshop.decisions(), workshop.catalogue()
+            workshop.take_channels()
             # All names first: a mistyped one should not leave half of the decisions made.
             keys = decisions.undecided(limit=MOST_AT_ONCE) if everything else [catalogue.find(video) for video in videos or []]
             contents = {keys[0]: content} if content else {}

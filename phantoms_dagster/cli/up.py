@@ -61,9 +61,9 @@ def _where(running: Running) -> Table:
     if running.sandbox_url:
         table.add_row("[bold]Sandbox[/]", f"{running.sandbox_url} stands in for {', '.join(running.sandboxed)}")
     table.add_row("[bold]Metrics[/]", f"[link={running.metrics_url}]{running.metrics_url}[/link]")
-    table.add_row("[bold]Data[/]", str(running.home))
-    table.add_row("[bold]Inbox[/]", f"{running.settings.path('inbox')} (drop CSV, JSONL or YAML files)")
-    table.add_row("[bold]Logs[/]", str(running.home / "logs"))
+    table.add_row("[bold]Data[/]", escape(str(running.home)))
+    table.add_row("[bold]Inbox[/]", f"{escape(str(running.settings.path('inbox')))} (drop Excel, CSV, JSON or YAML files)")
+    table.add_row("[bold]Logs[/]", escape(str(running.home / "logs")))
     table.add_row("[bold]Next[/]", 'phantoms add "Why octopuses have three hearts"')
     return table
 

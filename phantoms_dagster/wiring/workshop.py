@@ -105,6 +105,11 @@ class Workshop:
                 raise InvalidInput(f"{path}: channel {channel.name!r}: {problem}")
         return channels
 
+    def take_channels(self) -> None:
+        """Take over what channels.yaml says now, when this machine has one. Raises InvalidInput when it cannot be used."""
+        if self.settings.path("channels").exists():
+            self.catalogue().put_channels(self.channels().values())
+
     def catalogue(self) -> Catalogue:
         """The catalogue of videos."""
         return Catalogue(self.engine)
