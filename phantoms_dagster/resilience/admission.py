@@ -70,8 +70,8 @@ class Granted:
 class Wait:
     """Not now: ask again after `seconds`, with the same `request`, which keeps the place in line.
 
-    `pool` and `kind` name what is in the way: `slots`, `rate`, `order` (somebody came earlier), `daily`, `paused` (the provider
-    said so), `recovery` (Redis lost its memory) or `breaker` (`pool` is then the breaker's name).
+    `pool` and `kind` name what is in the way: `slots`, `rate`, `daily`, `paused` (the provider said so), `recovery` (Redis
+    lost its memory) or `breaker` (`pool` is then the breaker's name).
     """
 
     seconds: float
@@ -83,7 +83,6 @@ class Wait:
         said = {
             "slots": "all slots are taken",
             "rate": "the rate is used up",
-            "order": "somebody who came earlier goes first",
             "daily": "the daily quota is used up",
             "paused": "the provider asked us to wait",
             "recovery": "leases are being re-registered",
@@ -187,11 +186,11 @@ class Admission:
         return time.monotonic() - instant <= allowed
 
     def _allowed_jitter(self, pool: str) -> float:
-        """Seconds by which a call may miss its instant: less than its shortest window allows for the arrival, because the way to
-        the provider takes time, too. A window that is not short has slack for everything."""
+        """Seconds by which a call may miss its instant: a third of the slack of its shortest window; the rest is for the way to
+        the provider. A window that is not short has slack for everything."""
         if pool not in self._jitter:
             short = [seconds for _, seconds, _ in self._pools.limits(pool).rates if seconds <= lua.SHORT_SECONDS]
-            self._jitter[pool] = min(short) * lua.ARRIVAL_SHARE / 3 if short else math.inf
+            self._jitter[pool] = min(short) * lua.SHORT_SLACK_SHARE / 3 if short else math.inf
         return self._jitter[pool]
 
     def _compare_clocks(self, redis_now: int) -> None:
@@ -209,7 +208,7 @@ class Admission:
     def release_soon(self, lease: Lease) -> None:
         """`release` for where nothing can be awaited, as in a cancellation."""
         self._held.pop(lease.id, None)
-        self._give_back(lease.id, lease.pools, lease.granted_at, lease.at)
+        self._give_back(lease.id, lease.pools, lease.granted_at)
 
     def forget(self, request: Request) -> None:
         """Leave the line: this request will not be asked with again."""
@@ -341,11 +340,10 @@ class Admission:
         losses = self._scripts.losses
         return losses, "1" if self._epoch and losses != self._losses else "0"
 
-    def _give_back(self, lease_id: str, pools: Sequence[str], granted_at: int, instant: int = 0) -> None:
+    def _give_back(self, lease_id: str, pools: Sequence[str], granted_at: int) -> None:
         if not pools:
             return
-        short = [len(self._pools.limits(pool).rates) if self._allowed_jitter(pool) < math.inf else 0 for pool in pools]
-        answer = self._scripts.send(lua.RELEASE, [self._base(pool) for pool in pools], [lease_id, granted_at, instant, *short])
+        answer = self._scripts.send(lua.RELEASE, [self._base(pool) for pool in pools], [lease_id, granted_at])
         self._releasing.add(answer)
         answer.add_done_callback(self._given_back)
 

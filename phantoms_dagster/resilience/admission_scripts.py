@@ -1,8 +1,7 @@
 """The Lua that decides admissions, atomically, on Redis' own clock. What its arguments and answers mean stands beside each.
 
 A pool lives under its base key: `#s` hash (fencing token, TATs, quota, learnt factor), `#h` holders by end of lease, `#q`
-waiters by ticket, `#w` the same waiters by when their place is given up, `#r<n>` times of the last grants of each rate, `#e<n>`
-for a rate of a short window: its calls by the latest time at which each may have arrived at the provider.
+waiters by ticket, `#w` the same waiters by when their place is given up, `#r<n>` times of the last grants of each rate.
 All times are microseconds of Redis' clock, exact in a double until the year 2255.
 """
 
@@ -16,17 +15,10 @@ RECOVERY_SECONDS = 2.0
 _RECOVERY_EVERY_SECONDS = 10.0
 # Arrivals at the provider are less regular than grants: windows are kept this much longer (a share, and at most so long).
 _SLACK_SHARE, _SLACK_SECONDS = 0.03, 1.0
-# In a window this short, a burst or a late arrival would put more calls into one window than it allows. Its calls are spaced
-# instead, never closer than this share of an even spacing (closer than even: to make up for instants that nobody took). A call
-# counts from its instant until its answer, because it arrived somewhere between the two: so no window can hold too many of them,
-# however late a busy machine makes them. A call without an answer counts for ARRIVAL_SHARE of the window longer, or for a whole
-# window longer where answers usually come sooner than that. The margin is for clocks that differ.
-# An instant is dealt AHEAD_SECONDS before it, so that the way of the answer costs no punctuality.
-SHORT_SECONDS, SHORT_MARGIN, ARRIVAL_SHARE, CLOSEST_SHARE, AHEAD_SECONDS = 5.0, 0.01, 0.25, 0.9, 0.08
-# An older waiter that is due to ask within SOON is let in first. One that is late by more than TARDY is not waited for.
-_SOON_SECONDS, _TARDY_SECONDS, _ORDER_SECONDS = 0.05, 0.5, 0.005
-# A waiter keeps its place for so long after it should have asked again.
-_KEPT_SECONDS = 2.0
+# In a window this short a burst and a little jitter would put more calls into one window than it allows. Its calls are spaced
+# instead, never closer than this share of an even spacing (closer than even: to make up for instants that nobody took), with a
+# larger share for jitter. An instant is dealt this long ahead, so that the way of the answer costs no punctuality.
+SHORT_SECONDS, SHORT_SLACK_SHARE, CLOSEST_SHARE, AHEAD_SECONDS = 5.0, 0.1, 0.9, 0.08
 # Seeding the window of a rate after a loss is worth it for short windows only; a day's worth would stop an account for hours.
 _SEEDED_SECONDS = 600
 # A refused call halves nothing: it takes a quarter off, at most down to a quarter, and the whole comes back in ten minutes.
@@ -35,9 +27,8 @@ CUT, FLOOR, RESTORE_SECONDS = 0.75, 0.25, 600.0
 _CONSTANTS = f"""
 local RECOVERY, RECOVERY_EVERY = {RECOVERY_SECONDS * 1e6:.0f}, {_RECOVERY_EVERY_SECONDS * 1e6:.0f}
 local SLACK_SHARE, SLACK, SEEDED = {_SLACK_SHARE}, {_SLACK_SECONDS * 1e6:.0f}, {_SEEDED_SECONDS * 1e6:.0f}
-local SHORT, MARGIN, ARRIVAL, CLOSEST = {SHORT_SECONDS * 1e6:.0f}, {SHORT_MARGIN}, {ARRIVAL_SHARE}, {CLOSEST_SHARE}
-local AHEAD, SOON, TARDY = {AHEAD_SECONDS * 1e6:.0f}, {_SOON_SECONDS * 1e6:.0f}, {_TARDY_SECONDS * 1e6:.0f}
-local ORDER, KEPT = {_ORDER_SECONDS * 1e6:.0f}, {_KEPT_SECONDS * 1e6:.0f}
+local SHORT, SHORT_SHARE, CLOSEST = {SHORT_SECONDS * 1e6:.0f}, {SHORT_SLACK_SHARE}, {CLOSEST_SHARE}
+local AHEAD = {AHEAD_SECONDS * 1e6:.0f}
 local CUT, FLOOR, RESTORE = {CUT}, {FLOOR}, {RESTORE_SECONDS * 1e6:.0f}
 """
 
@@ -109,10 +100,7 @@ for p = 1, count do
   end
   if redis.call('ZSCORE', base .. '#h', id) then mine, pool.mine = mine + 1, true end
   if missed ~= '0' then
-    for i = 1, #pool.rates do
-      redis.call('LREM', base .. '#r' .. i, 1, missed)
-      redis.call('ZREM', base .. '#e' .. i, id)
-    end
+    for i = 1, #pool.rates do redis.call('LREM', base .. '#r' .. i, 1, missed) end
   end
   pools[p] = pool
 end
@@ -123,7 +111,7 @@ local at = now
 local function judge(pool)
   local base, wait, kind = pool.base, 0, ''
   local function longer(w, k) if w > wait then wait, kind = w, k end end
-  local fields = {'token', 'pause', 'factor', 'factor_at', 'hold', 'day', 'used', 'way'}
+  local fields = {'token', 'pause', 'factor', 'factor_at', 'hold', 'day', 'used'}
   for i = 1, #pool.rates do fields[#fields + 1] = 'tat' .. i end
   local s = redis.call('HMGET', base .. '#s', unpack(fields))
   pool.token = tonumber(s[1] or 0)
@@ -144,13 +132,10 @@ local function judge(pool)
     local log = base .. '#r' .. i
     local seed = now - lost_at < rate.window and rate.window <= SEEDED and redis.call('EXISTS', log) == 0
     local short = rate.window <= SHORT
-    pool.short = pool.short or short
-    local span = rate.window + math.min(SLACK, rate.window * (short and MARGIN or SLACK_SHARE))
-    local longest, way = rate.window * ARRIVAL, tonumber(s[8] or 0)
-    rate.arrives = way <= longest and rate.window or longest
-    rate.step = (short and span + math.min(way, longest) or rate.window) / rate.calls / factor
+    local span = rate.window + math.min(SLACK, rate.window * (short and SHORT_SHARE or SLACK_SHARE))
+    rate.step = (short and span or rate.window) / rate.calls / factor
     local burst = math.min(rate.burst, calls) * rate.step
-    rate.tat = math.max(tonumber(s[8 + i] or 0), seed and now + burst or now)
+    rate.tat = math.max(tonumber(s[7 + i] or 0), seed and now + burst or now)
     if seed then
       for n = calls - 1, 0, -1 do redis.call('LPUSH', log, string.format('%.0f', now - n * rate.step)) end
       redis.call('PEXPIRE', log, math.ceil(rate.window / 500))
@@ -160,24 +145,8 @@ local function judge(pool)
     if last then due = math.max(due, tonumber(last) + rate.step * CLOSEST * (ahead + 1)) end
     local oldest = redis.call('LINDEX', log, calls - 1 - ahead % calls)
     if oldest then due = math.max(due, tonumber(oldest) + span * (1 + math.floor(ahead / calls))) end
-    if short then
-      local n = calls - 1 - ahead % calls
-      local latest = redis.call('ZREVRANGE', base .. '#e' .. i, n, n, 'WITHSCORES')[2]
-      if latest then due = math.max(due, tonumber(latest) + span * (1 + math.floor(ahead / calls))) end
-    end
     longer(due - now - (short and AHEAD or 0), 'rate')
     at = math.max(at, math.ceil(due))
-  end
-  -- Whoever came earlier and is about to ask goes first, even if there is room for both.
-  if wait <= 0 and ahead > 0 and not pool.mine then
-    local soon = redis.call('ZRANGEBYSCORE', base .. '#w', now + KEPT - TARDY, now + KEPT + SOON)
-    for _, other in ipairs(soon) do
-      local came = tonumber(redis.call('ZSCORE', base .. '#q', other) or ticket)
-      if came < ticket then
-        longer(ORDER, 'order')
-        break
-      end
-    end
   end
   pool.used = s[6] and tonumber(s[6]) == pool.day and tonumber(s[7]) or 0
   if pool.quota >= 0 then
@@ -202,10 +171,10 @@ if wait > 0 then
   wait = math.ceil(wait)
   for p, pool in ipairs(pools) do
     -- A place is kept only where this call is stopped, so that nobody else waits for what it cannot use; and only for one
-    -- that stays, for KEPT longer than it was told to wait.
+    -- that stays, for two seconds longer than it was told to wait.
     if wait <= patience and (waits[p] > 0 or recovering) then
       redis.call('ZADD', pool.base .. '#q', ticket, id)
-      redis.call('ZADD', pool.base .. '#w', now + wait + KEPT, id)
+      redis.call('ZADD', pool.base .. '#w', now + wait + 2000000, id)
     else
       redis.call('ZREM', pool.base .. '#q', id)
       redis.call('ZREM', pool.base .. '#w', id)
@@ -214,11 +183,6 @@ if wait > 0 then
   return {0, wait, ticket, epoch, where, kind, now}
 end
 
--- The answer to the same call was lost: its first instant may still be to come, or may be over.
-if again then
-  at = now
-  for _, pool in ipairs(pools) do if pool.short then at = now + AHEAD end end
-end
 local token = now
 for _, pool in ipairs(pools) do token = math.max(token, pool.token + 1) end
 local answer = {1, token, now, epoch}
@@ -228,14 +192,6 @@ for _, pool in ipairs(pools) do
   redis.call('ZREM', base .. '#q', id)
   redis.call('ZREM', base .. '#w', id)
   local set = {'token', token}
-  for i, rate in ipairs(pool.rates) do
-    if rate.window <= SHORT then
-      local arrivals = base .. '#e' .. i
-      redis.call('ZREMRANGEBYSCORE', arrivals, '-inf', now - 2 * rate.window)
-      redis.call('ZADD', arrivals, at + rate.arrives, id)
-      redis.call('PEXPIRE', arrivals, math.ceil(rate.window / 250))
-    end
-  end
   -- The same call asking again (its answer was lost) has paid already.
   if not again then
     for i, rate in ipairs(pool.rates) do
@@ -260,7 +216,7 @@ for _, pool in ipairs(pools) do
   answer[#answer + 1] = pool.day
   answer[#answer + 1] = pool.used
 end
-answer[#answer + 1] = at
+answer[#answer + 1] = again and now or at
 return answer
 """
 )
@@ -285,25 +241,15 @@ return {held, epoch}
 """
 )
 
-# KEYS: pool bases...   ARGV: id, when it was granted (0: it only waited), its instant, per pool the number of its rates if any has
-# a short window (0: none has). Gives back slots and places in line. What was sent has arrived by now.
+# KEYS: pool bases...   ARGV: id, when it was granted (0: it only waited). Gives back slots and places in line.
 RELEASE = Script(
     """
 local t = redis.call('TIME')
-local now = t[1] * 1000000 + t[2]
-local function usual(base, field, length)
-  local before = tonumber(redis.call('HGET', base .. '#s', field) or length)
-  redis.call('HSET', base .. '#s', field, math.floor(before * 0.8 + length * 0.2))
-end
-for p, base in ipairs(KEYS) do
+local held = t[1] * 1000000 + t[2] - tonumber(ARGV[2])
+for _, base in ipairs(KEYS) do
   if redis.call('ZREM', base .. '#h', ARGV[1]) == 1 and ARGV[2] ~= '0' then
-    usual(base, 'hold', now - tonumber(ARGV[2]))
-    local rates = tonumber(ARGV[3 + p])
-    if rates > 0 then usual(base, 'way', math.max(0, now - tonumber(ARGV[3]))) end
-    for i = 1, rates do
-      local latest = redis.call('ZSCORE', base .. '#e' .. i, ARGV[1])
-      if latest and now < tonumber(latest) then redis.call('ZADD', base .. '#e' .. i, now, ARGV[1]) end
-    end
+    local hold = tonumber(redis.call('HGET', base .. '#s', 'hold') or held)
+    redis.call('HSET', base .. '#s', 'hold', math.floor(hold * 0.8 + held * 0.2))
   end
   redis.call('ZREM', base .. '#q', ARGV[1])
   redis.call('ZREM', base .. '#w', ARGV[1])

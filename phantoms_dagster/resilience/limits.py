@@ -66,7 +66,7 @@ class Refused(NotYet):
 
     def __init__(self, wait: Wait, clock: Clock) -> None:
         # How long somebody else keeps a slot is a guess: who has waited in vain need not be back in milliseconds.
-        seconds = max(wait.seconds, 1.0) if wait.kind in ("slots", "order") else wait.seconds
+        seconds = max(wait.seconds, 1.0) if wait.kind == "slots" else wait.seconds
         super().__init__(str(wait), retry_after=seconds, until=clock.now() + timedelta(seconds=seconds))
         self.pool = wait.pool
         self.kind = wait.kind

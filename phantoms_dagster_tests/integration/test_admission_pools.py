@@ -14,7 +14,7 @@ import pytest
 from redis.asyncio import Redis
 
 from phantoms_dagster.resilience.admission import Admission, Granted, Lease, Request, Wait
-from phantoms_dagster.resilience.admission_scripts import CLOSEST_SHARE
+from phantoms_dagster.resilience.admission_scripts import CLOSEST_SHARE, SHORT_SLACK_SHARE
 from phantoms_dagster.resilience.pools import DEFAULT_POOLS, PACIFIC, DailyQuota, PoolLimits, Pools
 from phantoms_dagster.resilience.redis_scripts import Script, Scripts, redis_client
 
@@ -388,7 +388,7 @@ async def test_calls_of_a_short_window_are_spaced_and_never_more_than_it_allows(
     leases = await asyncio.gather(*(granted_in_the_end(pools, "pool") for _ in range(60)))
     instants = sorted(lease.at for lease in leases)
     assert min(later - earlier for earlier, later in pairwise(instants)) >= CLOSEST_SHARE * SECOND / 20
-    assert all(instants[n + 20] - instants[n] >= SECOND for n in range(len(instants) - 20))
+    assert all(instants[n + 20] - instants[n] >= (1 + SHORT_SLACK_SHARE) * SECOND for n in range(len(instants) - 20))
 
 
 async def test_who_misses_its_instant_gets_another_one_and_pays_once(scripts: Scripts) -> None:
@@ -406,34 +406,3 @@ async def test_who_misses_its_instant_gets_another_one_and_pays_once(scripts: Sc
     assert await scripts.run(Script("return redis.call('LLEN', KEYS[1])"), ["phantoms:pool:pool#r1"], []) == 1
     await pools.release(lease)
     await pools.aclose()
-
-
-async def test_a_call_counts_until_its_answer_so_that_a_late_arrival_packs_no_window(admission: MakeAdmission) -> None:
-    """A provider that stalls counts early calls late and later ones in time: 21 of 20 in a second."""
-    pools = admission({"pool": PoolLimits(rates=((4, 2.0, 1),))})
-    leases = [await granted_in_the_end(pools, "pool") for _ in range(4)]
-    await asyncio.sleep(max(0.0, leases[0].at / 1e6 + 0.8 - time.time()))
-    arrived = time.time()  # as late as the provider may count them
-    for lease in leases:
-        await pools.release(lease)
-    following = await granted_in_the_end(pools, "pool")
-    assert following.at / 1e6 - arrived >= 2.0
-
-
-async def test_of_two_free_slots_the_first_goes_to_who_came_first(admission: MakeAdmission) -> None:
-    pools = admission({"pool": PoolLimits(slots=2)})
-    held = [await grant(pools, "pool") for _ in range(2)]
-    older, younger = Request(("pool",)), Request(("pool",))
-    await asyncio.sleep((await waiting(pools, older)).seconds)
-    await waiting(pools, older)
-    for lease in held:
-        await pools.release(lease)
-    assert (await waiting(pools, younger)).kind == "order"
-    assert isinstance(await pools.acquire(older, patience=60), Granted)
-    assert isinstance(await pools.acquire(younger, patience=60), Granted)
-
-
-async def waiting(pools: Admission, request: Request) -> Wait:
-    answer = await pools.acquire(request, patience=60)
-    assert isinstance(answer, Wait), answer
-    return answer
