@@ -11,6 +11,7 @@ from sqlalchemy import Engine, text
 from typer.testing import CliRunner, Result
 
 from phantoms_dagster.cli.main import app
+from phantoms_dagster.domain.channels import default_text
 from phantoms_dagster.store.engine import engine
 
 SCENE = {"narration": "Two pump blood.\x1b[2J", "on_screen_text": "THREE [red]HEARTS"}
@@ -187,3 +188,16 @@ def test_show_says_what_of_the_script_was_removed_and_what_is_shown_but_not_spok
     shown = phantoms("show", key).stdout
     assert "removed from the script: scene 1: **, hook: [pause]" in shown
     assert "shown but not spoken: 水" in shown
+
+
+def test_approve_reads_channels_yaml_as_it_is_now(database: Engine, tmp_path: Path) -> None:
+    key = rendered(database, "Good")
+    file = tmp_path / "channels.yaml"
+    file.write_text(default_text().replace('"#shorts"', '"#short"'), encoding="utf-8")
+    assert phantoms("approve", key).exit_code == 0
+    with database.connect() as connection:
+        config = connection.execute(text("SELECT config FROM phantoms.channels WHERE name = 'curious'")).scalar_one()
+    assert config["hashtags"] == ["#curious", "#short"]
+    file.write_text("channels:\n  curious: 5\n", encoding="utf-8")
+    broken = phantoms("approve", key)
+    assert (broken.exit_code, "channels.yaml line 2" in broken.stderr) == (2, True)
