@@ -96,11 +96,20 @@ def examine(settings: Settings) -> Iterator[Finding]:
         yield from _media(settings)
         yield _ffmpeg()
         yield _channels(workshop)
+        _know_accounts(workshop)
         yield from _servers(workshop)
         yield from _keys(workshop)
         yield from _accounts(workshop)
     finally:
         workshop.close()
+
+
+def _know_accounts(workshop: Workshop) -> None:
+    """Find out which accounts have tokens. Without PostgreSQL and a good channels.yaml only the environment's are known."""
+    try:
+        _ = workshop.endpoints.connected
+    except (PhantomsError, SQLAlchemyError):
+        workshop.endpoints.connect(())
 
 
 def _home(settings: Settings) -> Finding:

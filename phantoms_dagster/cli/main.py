@@ -33,7 +33,15 @@ EXAMPLES = {
         'phantoms add "How honey stays good" --fact "Bees add an enzyme" --platforms youtube,tiktok --priority 1',
         'phantoms add "A look at the longest night" --publish-at 2026-12-21T18:00+01:00',
     ],
-    "import": ["phantoms import briefs.csv --dry-run", "phantoms import briefs.yaml", "phantoms import briefs.jsonl --json"],
+    "import": [
+        "phantoms import briefs.csv --dry-run",
+        "phantoms import briefs.xlsx --update",
+        "phantoms import briefs.jsonl --json",
+    ],
+    "edit": [
+        "phantoms edit octopuses --publish-at 2026-12-24T18:00+01:00",
+        "phantoms edit octopuses --platforms youtube,tiktok --priority 1",
+    ],
     "status": ["phantoms status", "phantoms status --limit 100 --json"],
     "show": ["phantoms show 20261122-why-octopuses-have-three-hearts-10e6", "phantoms show octopuses --json"],
     "approve": ["phantoms approve octopuses", "phantoms approve --all --reviewer Ada"],

@@ -191,7 +191,9 @@ def _complete(sandbox: Sandbox, state: _State, owner: str, body: dict[str, Any])
         state.asked[completion["id"]] = body["messages"]
         state.mark(owner, completion)
     title = brief.get("title") if isinstance(brief.get("title"), str) else scripts[0]["title"]
-    sandbox.record("script", id=completion["id"], title=title, marker=metadata.get("attempt"), model=body["model"])
+    # Whose key it was, without the key.
+    account = digest(owner)[:12]
+    sandbox.record("script", id=completion["id"], title=title, marker=metadata.get("attempt"), model=body["model"], account=account)
     return completion
 
 

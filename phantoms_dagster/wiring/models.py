@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from urllib.parse import urlsplit
 
 from phantoms_dagster.providers.openai_models import ModelFinding, examine
 from phantoms_dagster.resilience.limits import CallScope, UnguardedLimits
@@ -17,6 +18,9 @@ SECONDS = 5.0
 def model_finding(settings: Settings) -> ModelFinding:
     """What is to be said of the model. Raises InvalidInput when there is neither a key nor a sandbox."""
     endpoints = Endpoints(settings)
+    if urlsplit(endpoints.base_url("openai")).username is not None:
+        fix = "take them out; the key goes into PHANTOMS_OPENAI_API_KEY"
+        return ModelFinding("wrong", "PHANTOMS_OPENAI_BASE_URL holds a user name or a password, which no call can send", fix)
 
     async def ask() -> ModelFinding:
         # Without the fleet's limits: this is asked where Redis may not be running yet, and it is one small call.

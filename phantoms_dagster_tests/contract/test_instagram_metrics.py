@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from phantoms_dagster.domain.errors import Permanent, Throttled, Transient
+from phantoms_dagster.domain.errors import Disconnected, Throttled, Transient
 from phantoms_dagster.domain.ports import Metrics
 from phantoms_dagster.providers.instagram_metrics import InstagramMetricsReader
 from phantoms_dagster.sandbox.instagram_insights import REEL_METRICS, reel, value
@@ -108,7 +108,7 @@ async def test_metrics_that_a_reel_cannot_have_fail_the_whole_call_of_the_sandbo
         assert answer.json()["error"]["code"] == 100
 
 
-@pytest.mark.parametrize(("code", "kind"), [(190, Permanent), (4, Throttled), (2, Transient)])
+@pytest.mark.parametrize(("code", "kind"), [(190, Disconnected), (4, Throttled), (2, Transient)])
 async def test_a_refused_read_is_an_error_not_a_gap(stand: Stand, tmp_path: Path, code: int, kind: type[Exception]) -> None:
     number = await posted(stand, tmp_path)
     stand.refuse("insights", code)

@@ -270,6 +270,7 @@ async def test_a_billed_script_stands_in_the_ledger_with_its_marker(api: Api) ->
     answer = (await api.post(**SCRIPT, store=True, metadata={"attempt": "m-1"})).json()
     [entry] = api.sandbox.ledger
     del entry["at"]
+    assert len(entry.pop("account")) == 12
     assert entry == {"kind": "script", "id": answer["id"], "title": "Tides", "marker": "m-1", "model": "gpt-6-luna"}
 
 

@@ -15,6 +15,7 @@ from sqlalchemy import make_url
 
 from phantoms_dagster.embedded.servers import free_port
 from phantoms_dagster.execution.queues import QUEUES
+from phantoms_dagster.sandbox.openai_gate import digest
 from phantoms_dagster_tests.integration.compose_world import KEY, compose_world
 from phantoms_dagster_tests.integration.run_world import wait_for
 
@@ -74,8 +75,8 @@ def test_the_services_started_by_their_own_commands_carry_a_video_with_the_key_o
             ended = "SELECT status FROM public.runs WHERE run_id = %s"
             wait_for(lambda: connection.execute(ended, [run_id]).fetchone() == ("SUCCESS",), lambda: world.log("worker"))
         # What was written with the key that only the worker's file has.
-        bought = httpx.get(f"{sandbox_url}/openai/v1/chat/completions", headers={"Authorization": f"Bearer {KEY}"}).json()
-        assert len(bought["data"]) == 1
+        [bought] = httpx.get(f"{sandbox_url}/_sandbox/ledger", params={"kind": "script"}).json()["entries"]
+        assert bought["account"] == digest(KEY.removeprefix("sandbox-"))[:12]
 
         again = world.run("init")
         assert again.returncode == 0, again.stderr
