@@ -69,6 +69,7 @@ def test_a_platform_that_fails_leaves_the_tables_of_the_others_fresh_and_is_told
     good, bad = archive.world.add(2)
     archive.post(good)
     archive.post(bad, platform="instagram")
+    archive.world.write("UPDATE phantoms.posts SET sandbox = true")
     on_youtube(running, f"r-{good}")
     running.sandbox.faults.append(Fault(route="instagram.*", status=500))
     with dg.DagsterInstance.ephemeral() as instance:
@@ -91,6 +92,7 @@ def test_a_platform_that_fails_leaves_the_tables_of_the_others_fresh_and_is_told
 def test_a_second_turn_right_after_the_first_asks_nobody(archive: Archive, running: Running, workshop: Workshop) -> None:
     [key] = archive.world.add(1)
     archive.post(key)
+    archive.world.write("UPDATE phantoms.posts SET sandbox = true")
     on_youtube(running, f"r-{key}")
     with dg.DagsterInstance.ephemeral() as instance:
         analytics(workshop, instance)
