@@ -23,6 +23,16 @@ from sqlalchemy import URL, make_url
 from phantoms_dagster.embedded.servers import EmbeddedServers, ServerUrls
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """How many processes share the tests: one more than there are processors, for most tests wait.
+
+    Single files run in this process, and so does everything on servers that run already: each process empties their databases.
+    """
+    given = {"PHANTOMS_TEST_DATABASE_URL", "PHANTOMS_TEST_REDIS_URL"} & os.environ.keys()
+    folders = all(Path(argument).is_dir() for argument in config.args)
+    return min(8, (os.cpu_count() or 1) + 1) if folders and not given else 0
+
+
 @pytest.fixture(scope="session")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerUrls]:
     """The URLs of servers for tests. Take `database_url` and `redis_url` for a clean database."""

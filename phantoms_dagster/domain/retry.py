@@ -20,6 +20,7 @@ READ_BACK_SECONDS = 30.0
 # Somebody who waits for the same thing again and again is asked for ever more rarely: from the first to the second of these.
 # Nobody tells a run that a breaker has closed or a pool is free, so that second one is short. A busy account wakes who waits.
 ASK_AGAIN_SECONDS, ASK_AGAIN_MAX_SECONDS, HELD_MAX_SECONDS = 5.0, 60.0, 300.0
+SHORTEST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.05, 1.0
 _MOST_DOUBLINGS = 64  # 2.0**1024 overflows; long before that every wait has met its bound
 
 
@@ -138,6 +139,9 @@ def _not_yet(
 ) -> Decision:
     said = (error.until - now).total_seconds() if error.until is not None and now is not None else error.retry_after
     seconds = _finite(said, math.inf)
+    if here and again:
+        # A time that has passed and still does not help (two clocks that differ) must not become a loop without a pause.
+        seconds = max(seconds, _doubled(SHORTEST_PAUSE_SECONDS, again - 1, LONGEST_PAUSE_SECONDS))
     if here and seconds <= policy.patience_seconds:
         return WaitHere(seconds, str(error), counts=False)
     longest = HELD_MAX_SECONDS if error.held else ASK_AGAIN_MAX_SECONDS

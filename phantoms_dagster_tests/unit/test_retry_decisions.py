@@ -170,6 +170,12 @@ def test_a_publish_hour_is_compared_with_now_and_handed_on_exactly() -> None:
     assert after(NotYet("hour", retry_after=999, until=tonight)) == Defer(999, "hour", counts=False, until=tonight)
 
 
+def test_a_time_that_has_passed_and_does_not_help_is_never_a_loop_without_a_pause() -> None:
+    gone = NotYet("open", retry_after=60, until=NOW - timedelta(seconds=1))
+    waits = [after(gone, now=NOW, again=n) for n in range(8)]
+    assert [wait.seconds for wait in waits if isinstance(wait, WaitHere)] == [0, 0.05, 0.1, 0.2, 0.4, 0.8, 1, 1]
+
+
 def test_a_publish_hour_in_a_fortnight_is_not_cut_to_a_day() -> None:
     assert after(NotYet("later", retry_after=14 * 86_400)) == Defer(14 * 86_400, "later", counts=False)
 
