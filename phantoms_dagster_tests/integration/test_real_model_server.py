@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import httpx
@@ -14,12 +15,14 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from phantoms_dagster.domain.models import ScriptOutput
 from phantoms_dagster.domain.retry import RetryPolicy
 from phantoms_dagster.domain.stages import stage
 from phantoms_dagster.domain.work import Result
 from phantoms_dagster.production.runner import StageRunner
 from phantoms_dagster.production.scripting import WriteScript
 from phantoms_dagster.providers import openai_models
+from phantoms_dagster.providers.openai_prompt import SCRIPT_SCHEMA
 from phantoms_dagster.providers.openai_scripts import OpenAIScriptWriter
 from phantoms_dagster.resilience.limits import CallScope, UnguardedLimits
 from phantoms_dagster.resilience.transport import Deadlines, build_client
@@ -37,6 +40,40 @@ SCRIPT_STAGE = stage("script")
 # Longer than any other service may be silent.
 SILENCE_SECONDS = 61.0
 TOKENS = 24
+INPUT_USD, OUTPUT_USD = Decimal(3), Decimal(7)  # per million tokens
+
+
+def words(least: int, most: int) -> dict[str, Any]:
+    """The schema of a sentence with so many words."""
+    return {"type": "string", "pattern": f"^[A-Z][a-z]{{0,9}}( [a-z]{{1,10}}){{{least - 1},{most - 1}}}\\.$"}
+
+
+# Each text that this allows is allowed by our own schema too. It keeps a model of this size to a length that a channel of 15
+# seconds accepts, whatever it writes: 23 to 38 spoken words where 36 are asked for.
+SMALL_SCRIPT: dict[str, Any] = {
+    **SCRIPT_SCHEMA,
+    "properties": {
+        "hook": words(5, 8),
+        "scenes": {
+            "type": "array",
+            "minItems": 3,
+            "maxItems": 3,
+            "items": {
+                **SCRIPT_SCHEMA["properties"]["scenes"]["items"],
+                "properties": {"narration": words(6, 10), "on_screen_text": words(2, 3)},
+            },
+        },
+        "title": words(2, 5),
+        "caption": words(3, 8),
+        "hashtags": {"type": "array", "minItems": 1, "maxItems": 3, "items": {"type": "string", "pattern": "^#[a-z]{3,10}$"}},
+    },
+}
+CUT_OFF = {"max_tokens": TOKENS}
+WHOLE = {
+    "temperature": 0,
+    "seed": 7,
+    "response_format": {"type": "json_schema", "json_schema": {"name": "script", "strict": True, "schema": SMALL_SCRIPT}},
+}
 
 
 @pytest.fixture
@@ -56,10 +93,11 @@ class Counted:
 
 
 @asynccontextmanager
-async def counted(target: str, *, silence: float = 0.0) -> AsyncIterator[Counted]:
+async def counted(target: str, *, silence: float = 0.0, changes: Mapping[str, Any] = CUT_OFF) -> AsyncIterator[Counted]:
     """`silence`: seconds before the first answer is passed on, at least; a thread of a slower machine would need them.
 
-    Each answer is cut off after a few tokens: no script fits into them, and the machine has other work to do.
+    `changes` to what is asked. By default each answer is cut off after a few tokens: no script fits into them, and the machine
+    has other work to do.
     """
     seen = Counted()
     async with httpx.AsyncClient(timeout=600, trust_env=False) as onward:
@@ -68,7 +106,7 @@ async def counted(target: str, *, silence: float = 0.0) -> AsyncIterator[Counted
             body = await request.json()
             seen.asked.append(body)
             patience = asyncio.create_task(asyncio.sleep(silence if len(seen.asked) == 1 else 0))
-            answer = await onward.post(f"{target}/chat/completions", json={**body, "max_tokens": TOKENS})
+            answer = await onward.post(f"{target}/chat/completions", json={**body, **changes})
             seen.answers.append(answer.json())
             await patience
             return web.Response(status=answer.status_code, body=answer.content, content_type="application/json")
@@ -80,18 +118,43 @@ async def counted(target: str, *, silence: float = 0.0) -> AsyncIterator[Counted
             yield seen
 
 
-async def script_stage(world: World, proxy: Counted, deadlines: Deadlines) -> tuple[str, Result]:
+class Billed(httpx.AsyncBaseTransport):
+    """Leads the address of a server that bills to the proxy: one on this machine would be free, and its calls booked at nothing."""
+
+    URL = "http://models.example.com/v1"
+
+    def __init__(self, proxy: Counted) -> None:
+        self._to = httpx.URL(proxy.url)
+        self._wire = httpx.AsyncHTTPTransport()
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        request.url = request.url.copy_with(host=self._to.host, port=self._to.port)
+        return await self._wire.handle_async_request(request)
+
+    async def aclose(self) -> None:
+        await self._wire.aclose()
+
+
+async def script_stage(
+    world: World,
+    proxy: Counted,
+    deadlines: Deadlines,
+    *,
+    billed: bool = False,
+    facts: tuple[str, ...] = ("The moon pulls the sea.",),
+) -> tuple[str, Result]:
     """One video through the stage; its key and its result."""
-    [key] = world.add(title="Tides", facts=("The moon pulls the sea.",))
-    async with build_client(limits=UnguardedLimits(), scope=CallScope("openai"), deadlines=deadlines) as client:
+    [key] = world.add(title="Tides", facts=facts)
+    inner = Billed(proxy) if billed else None
+    async with build_client(limits=UnguardedLimits(), scope=CallScope("openai"), deadlines=deadlines, inner=inner) as client:
         writer = OpenAIScriptWriter(
             http_client=client,
             api_key="any",
-            base_url=proxy.url,
+            base_url=Billed.URL if billed else proxy.url,
             model="smollm2",
             clock=SystemClock(),
-            input_usd_per_million=1.0,
-            output_usd_per_million=1.0,
+            input_usd_per_million=float(INPUT_USD),
+            output_usd_per_million=float(OUTPUT_USD),
         )
         runner = StageRunner(
             store=world.store(),
@@ -134,6 +197,57 @@ async def test_a_model_that_is_silent_for_more_than_a_minute_is_neither_cut_off_
     else:
         assert result.error_class == "permanent"
         assert "told what was wrong" in result.message
+
+
+async def test_a_script_that_a_model_writes_whole_is_kept_after_one_call_and_paid_for_once_by_what_the_server_counted(
+    server: str, world: World
+) -> None:
+    async with counted(server, changes=WHOLE) as proxy:
+        key, result = await script_stage(world, proxy, deadlines_of(Settings(), "openai"), billed=True)
+
+    [asked], [answer] = proxy.asked, proxy.answers
+    assert asked["response_format"]["json_schema"]["schema"] == SCRIPT_SCHEMA
+    assert "timings" in answer  # it is the real one
+    assert (result.ending, result.message) == ("done", "")
+    row = world.row(key, "script")
+    assert (row["state"], row["error_class"]) == ("done", None)
+
+    [choice] = answer["choices"]
+    wrote = json.loads(choice["message"]["content"])
+    kept = ScriptOutput.model_validate(row["output"])
+    assert kept.script.hook == wrote["hook"]
+    assert [(scene.narration, scene.on_screen_text) for scene in kept.script.scenes] == [
+        (scene["narration"], scene["on_screen_text"]) for scene in wrote["scenes"]
+    ]
+    assert (kept.script.title, kept.script.caption) == (wrote["title"], wrote["caption"])
+
+    used = answer["usage"]
+    assert used["prompt_tokens"] > 100
+    assert used["completion_tokens"] > 40
+    assert (kept.input_tokens, kept.output_tokens) == (used["prompt_tokens"], used["completion_tokens"])
+    cost = (used["prompt_tokens"] * INPUT_USD + used["completion_tokens"] * OUTPUT_USD) / 1_000_000
+    [attempt] = world.attempts(key, "script")
+    assert (attempt["state"], attempt["cost"], attempt["provider_ref"]) == ("done", cost, answer["id"])
+    assert row["cost"] == cost
+    assert world.letters(key) == []
+
+
+async def test_a_prompt_that_is_too_long_for_the_model_ends_at_once_and_says_what_to_do(server: str, world: World) -> None:
+    harbours = " and ".join(f"{number * 7919} mm up the wall of harbour {number * 104729}" for number in range(5))
+    facts = tuple(f"On day {day} the moon pulled the sea {harbours}." for day in range(30))
+    async with counted(server) as proxy:
+        key, result = await script_stage(world, proxy, deadlines_of(Settings(), "openai"), billed=True, facts=facts)
+
+    [answer] = proxy.answers  # no second try, and no shorter answer is asked for: that would not fit either
+    assert answer["error"]["n_prompt_tokens"] > answer["error"]["n_ctx"]
+    assert (result.ending, result.error_class) == ("failed", "permanent")
+    [letter] = world.letters(key)
+    assert letter["error_class"] == "permanent"
+    for told in ("exceeds the available context size", "use a model or a server with a larger context", "give fewer facts"):
+        assert told in letter["message"]
+    [attempt] = world.attempts(key, "script")
+    assert (attempt["state"], attempt["cost"]) == ("failed", 0)
+    assert world.row(key, "script")["cost"] == 0
 
 
 async def test_a_model_that_cannot_answer_by_the_schema_ends_clearly_after_two_calls(server: str, world: World) -> None:
