@@ -221,8 +221,11 @@ class MediaStore(Protocol):
         """A local path to read the file from. Raises NotFound."""
         ...
 
-    async def remove(self, file: MediaFile) -> None:
-        """Delete the file's bytes; nothing happens when they are gone already."""
+    async def remove(self, file: MediaFile, *, unused_seconds: float = 0) -> bool:
+        """Delete the file's bytes, unless somebody added them within the last `unused_seconds`: then they stay, and this is False.
+
+        Nothing happens when they are gone already. An `add` at the same time wins: the file that it returned is there afterwards.
+        """
         ...
 
     def scratch(self) -> Path:

@@ -18,6 +18,8 @@ from phantoms_dagster.domain.models import MediaFile
 _SUFFIX = re.compile(r"\.[a-z0-9]{1,8}")
 _BLOCK = 1 << 20
 _FORGOTTEN_SECONDS = 2 * 86_400
+# Cleaning renames a file away for the moment of its second look.
+_BACK_SECONDS = 0.1
 
 
 class FolderStore:
@@ -42,16 +44,18 @@ class FolderStore:
         """The path to read from. Raises NotFound, also when the file's size is not what was stored."""
         path = self._root / file.name
         size = _size(path)
+        if size is None:  # cleaning may have it in its hands, and put it back in a moment
+            await asyncio.sleep(_BACK_SECONDS)
+            size = _size(path)
         if size is None:
             raise NotFound(f"the media store has no {file.name}; what it has lies in {self._root}")
         if size != file.size:
             raise NotFound(f"{path} is damaged: {size} bytes instead of {file.size}; make the stage that wrote it again")
         return path
 
-    async def remove(self, file: MediaFile) -> None:
-        """Delete the file; nothing happens when it is gone already."""
-        # Its folder stays, even when empty: another process may be about to move a file into it.
-        (self._root / file.name).unlink(missing_ok=True)
+    async def remove(self, file: MediaFile, *, unused_seconds: float = 0) -> bool:
+        """Delete the file unless it was added in the last so many seconds; nothing happens when it is gone already."""
+        return await asyncio.to_thread(self._remove, self._root / file.name, unused_seconds)
 
     def address(self, file: MediaFile) -> str:
         """Where the file is, for people."""
@@ -64,6 +68,23 @@ class FolderStore:
             self._swept = True
             self._sweep()
         return Path(tempfile.mkdtemp(dir=self._scratch))
+
+    def _remove(self, path: Path, unused_seconds: float) -> bool:
+        if _added_within(path, unused_seconds):
+            return False
+        # The file is renamed first. From then on an `add` finds nothing and stores its bytes again; an `add` before that left its
+        # time on the file, and the second look sees it. The folder stays, even when empty: somebody may be about to use it.
+        self._scratch.mkdir(parents=True, exist_ok=True)
+        going = self._scratch / f"{uuid.uuid4().hex}.going"
+        try:
+            path.replace(going)
+        except FileNotFoundError:
+            return True
+        if _added_within(going, unused_seconds):
+            going.replace(path)
+            return False
+        going.unlink(missing_ok=True)
+        return True
 
     def _add(self, path: Path) -> MediaFile:
         suffix = path.suffix.lower()
@@ -79,11 +100,12 @@ class FolderStore:
                 raise Permanent(f"{path.name} is empty", provider="media", code="empty file")
             file = MediaFile(sha256=digest, size=size, suffix=suffix)
             target = self._root / file.name
-            if _size(target) == size:
+            if _size(target) == size and _touched(target):
                 whole.unlink()
                 return file
             target.parent.mkdir(exist_ok=True)
             _sync(whole)
+            _touched(whole)  # a file that was moved here may be old
             whole.replace(target)
             _sync(target.parent)
             return file
@@ -107,6 +129,22 @@ def _size(path: Path) -> int | None:
         return path.stat().st_size
     except FileNotFoundError:
         return None
+
+
+def _touched(path: Path) -> bool:
+    """Set the file's time to now. False when it was removed meanwhile or belongs to another user: then it must be stored again."""
+    try:
+        os.utime(path)
+    except (FileNotFoundError, PermissionError):
+        return False
+    return True
+
+
+def _added_within(path: Path, seconds: float) -> bool:
+    try:
+        return seconds > 0 and path.stat().st_mtime > time.time() - seconds
+    except FileNotFoundError:
+        return False
 
 
 def _hash(path: Path) -> tuple[str, int]:

@@ -18,6 +18,10 @@ from phantoms_dagster.media.s3 import PROVIDER, Bucket
 # Each holds a part in memory, and they share the line.
 TRANSFERS = 4
 _SETTLE_SECONDS = 0.5
+# An object that was written so lately counts as added now: cleaning leaves it alone for much longer.
+FRESH_SECONDS = 900.0
+# A mark that is older was left by a cleaning that died. Cleaning itself gives up well before that.
+_MARK_SECONDS, _REMOVE_SECONDS = 300.0, 120.0
 
 Guard = Callable[[], AbstractAsyncContextManager[object]]
 
@@ -38,8 +42,8 @@ class ObjectStore:
     async def add(self, path: Path) -> MediaFile:
         """Take the file into the cache, moved out of scratch or copied, and bring it to the bucket. On return it is there, whole.
 
-        Bytes that are there already are not sent again. Raises Permanent for an empty file or a suffix that is none, and the
-        bucket's errors.
+        Bytes that were sent in the last quarter of an hour are not sent again. Raises Permanent for an empty file or a suffix that
+        is none, and the bucket's errors.
         """
         file = await self._cache.take(path)
         async with self._lock(file):
@@ -68,11 +72,29 @@ class ObjectStore:
         task.add_done_callback(lambda _: cache.let_go(held))
         return held
 
-    async def remove(self, file: MediaFile) -> None:
-        """Delete the object, here and in the bucket; nothing happens when it is gone already."""
+    async def remove(self, file: MediaFile, *, unused_seconds: float = 0) -> bool:
+        """Delete the object, here and in the bucket, unless it was written in the last so many seconds.
+
+        It writes a mark before it looks at the object's time. An `add` that wrote the object before that look is seen by the time;
+        an `add` that wrote it later sees the mark, waits until it is gone, and looks at its object again. A mark whose deletion
+        got no answer stays until it is old, because the store may still carry that deletion out.
+        """
         async with self._guard():
-            await self._bucket.delete(file.name)
+            await self._bucket.mark(_mark(file))
+            try:
+                async with asyncio.timeout(_REMOVE_SECONDS):
+                    found = await self._bucket.look(file.name)
+                    young = found is not None and found[1] < unused_seconds
+                    if not young:
+                        await self._bucket.delete(file.name)
+            except TimeoutError:
+                message = f"{self.address(file)} was not deleted within {_REMOVE_SECONDS:g} s; the next night tries again"
+                raise Transient(message, provider=PROVIDER, code="timeout") from None
+            await self._bucket.delete(_mark(file))
+        if young:
+            return False
         await self._cache.drop(file)
+        return True
 
     def scratch(self) -> Path:
         """A fresh directory on this machine that the caller removes."""
@@ -84,19 +106,31 @@ class ObjectStore:
 
     async def _send(self, file: MediaFile, held: Path) -> None:
         try:
-            there = await self._bucket.size(file.name)
+            found = await self._bucket.look(file.name)
         except Permanent:
-            there = None  # a refused look says neither why nor whether the upload would be refused as well: that does
-        if there == file.size:
-            return
-        await self._bucket.put(file.name, held)
+            found = None  # a refused look says neither why nor whether the upload would be refused as well: that does
+        # An old object is written again: its new time keeps cleaning away until a row needs it.
+        if found is None or found[0] != file.size or found[1] > FRESH_SECONDS:
+            await self._bucket.put(file.name, held)
+        while await self._cleaning(file):  # noqa: ASYNC110 - another process ends it
+            await asyncio.sleep(_SETTLE_SECONDS)
         there = await self._bucket.size(file.name)
+        if there is None:  # cleaning was quicker
+            await self._bucket.put(file.name, held)
+            there = await self._bucket.size(file.name)
         if there is None:  # while several write one name, some stores show none of it for a moment
             await asyncio.sleep(_SETTLE_SECONDS)
             there = await self._bucket.size(file.name)
         if there != file.size:
             message = f"{self.address(file)} has {there or 'no'} bytes instead of {file.size} after its upload"
             raise Transient(message, provider=PROVIDER, code="bad upload")
+
+    async def _cleaning(self, file: MediaFile) -> bool:
+        try:
+            mark = await self._bucket.look(_mark(file))
+        except Permanent:  # who may not list a bucket is refused a look at what is not there
+            return False
+        return mark is not None and mark[1] < _MARK_SECONDS
 
     async def _fetch(self, file: MediaFile) -> None:
         address = self.address(file)
@@ -123,6 +157,10 @@ class ObjectStore:
     def _lock(self, file: MediaFile) -> asyncio.Lock:
         """One lock a file for those who want it now: the second finds what the first one brought."""
         return self._one_at_a_time.setdefault(file.name, asyncio.Lock())
+
+
+def _mark(file: MediaFile) -> str:
+    return f"going/{file.name}"
 
 
 def _dropped(file: MediaFile) -> Transient:

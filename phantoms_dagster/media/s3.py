@@ -11,7 +11,7 @@ import functools
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -85,11 +85,22 @@ class Bucket:
 
     async def size(self, name: str) -> int | None:
         """The object's size; None when there is none. S3 says None of a bucket that is not there, too."""
+        found = await self.look(name)
+        return found[0] if found else None
+
+    async def look(self, name: str) -> tuple[int, float] | None:
+        """The object's size and the seconds since it was written, by this machine's clock; None when there is none."""
         with self._errors("HEAD", name):
             try:
-                return (await obstore.head_async(self._store, name))["size"]
+                found = await obstore.head_async(self._store, name)
             except FileNotFoundError:
                 return None
+        return found["size"], (datetime.now(UTC) - found["last_modified"]).total_seconds()
+
+    async def mark(self, name: str) -> None:
+        """Write a tiny object of that name."""
+        with self._errors("PUT", name):
+            await obstore.put_async(self._store, name, b"-")
 
     async def put(self, name: str, path: Path) -> None:
         """Upload the file: whole under its name, or not at all. Its bytes are signed, so that the store checks them."""

@@ -28,6 +28,8 @@ GOES: Mapping[Policy, tuple[str, ...]] = {
 MOST_A_NIGHT = 5_000
 # Videos whose rows are locked together while their files are deleted.
 BATCH = 200
+# A file that was added within this time stays: the row that needs it may not be written yet.
+UNUSED_SECONDS = 3_600.0
 AT_ONCE = 16
 
 
@@ -76,8 +78,18 @@ def stages_that_go(policy: Policy) -> tuple[str, ...]:
     return tuple(stage.name for stage in STAGES.values() if stage.kind in GOES[policy])
 
 
-async def clean(retirees: Retirees, media: MediaStore, policy: Policy, *, before: datetime, most: int = MOST_A_NIGHT) -> Cleaned:
+async def clean(
+    retirees: Retirees,
+    media: MediaStore,
+    policy: Policy,
+    *,
+    before: datetime,
+    most: int = MOST_A_NIGHT,
+    unused_seconds: float = UNUSED_SECONDS,
+) -> Cleaned:
     """Delete what the policy does not keep of videos that were retired before that time, of at most so many.
+
+    A file that somebody added within the last `unused_seconds` stays: it counts as needed.
 
     Files go first and are noted afterwards: a crash between deletes them once more, which does nothing.
     """
@@ -88,7 +100,7 @@ async def clean(retirees: Retirees, media: MediaStore, policy: Policy, *, before
                 return night
             files = {file for made in batch.stages for file in made.files}
             going = files - set(batch.shared)
-            await _remove(media, going)
+            going -= await _remove(media, going, unused_seconds)
             batch.cleaned()
         night = Cleaned(
             videos=night.videos + len({made.video_id for made in batch.stages}),
@@ -100,12 +112,15 @@ async def clean(retirees: Retirees, media: MediaStore, policy: Policy, *, before
     return night
 
 
-async def _remove(media: MediaStore, files: Collection[MediaFile]) -> None:
+async def _remove(media: MediaStore, files: Collection[MediaFile], unused_seconds: float) -> set[MediaFile]:
+    """Remove them. The answer is those that stay because somebody added them lately."""
     slots = asyncio.Semaphore(AT_ONCE)
+    stay: set[MediaFile] = set()
 
     async def remove(file: MediaFile) -> None:
         async with slots:
-            await media.remove(file)
+            if not await media.remove(file, unused_seconds=unused_seconds):
+                stay.add(file)
 
     try:
         async with asyncio.TaskGroup() as tasks:
@@ -113,3 +128,4 @@ async def _remove(media: MediaStore, files: Collection[MediaFile]) -> None:
                 tasks.create_task(remove(file))
     except ExceptionGroup as group:  # the store is away: its first word says why, a hundred more do not
         raise group.exceptions[0] from group
+    return stay

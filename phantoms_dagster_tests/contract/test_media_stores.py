@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import itertools
 import os
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +14,10 @@ from pathlib import Path
 import obstore
 import pytest
 
-from phantoms_dagster.domain.errors import NotFound, Permanent
+from phantoms_dagster.domain.errors import NotFound, Permanent, Transient
 from phantoms_dagster.domain.models import MediaFile
 from phantoms_dagster.domain.ports import MediaStore
+from phantoms_dagster.media import files as files_module
 from phantoms_dagster.media.cache import Cache
 from phantoms_dagster.media.files import FolderStore
 from phantoms_dagster.media.object_store import ObjectStore
@@ -150,3 +152,88 @@ async def test_scratch_folders_are_fresh(shared: Shared) -> None:
     folders = {store.scratch(), store.scratch(), shared.machine().scratch()}
     assert len(folders) == 3
     assert all(not list(folder.iterdir()) for folder in folders)
+
+
+async def test_bytes_that_somebody_adds_while_they_are_cleaned_away_are_there_afterwards(
+    shared: Shared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cleaning judged an old file; before it deletes, another video's stage adds the same bytes and finds them there."""
+    (tmp_path / "a.mp4").write_bytes(b"the same film")
+    cleaner, maker = shared.machine(), shared.machine()
+    file = await cleaner.add(tmp_path / "a.mp4")
+    _age(cleaner, shared, file)
+    assert await maker.add(tmp_path / "a.mp4") == file
+    await cleaner.remove(file, unused_seconds=3_600)
+    assert shared.files() == [file.name]
+    # The same between the look at its age and the deletion.
+    _age(cleaner, shared, file)
+    adding: list[asyncio.Task[MediaFile]] = []
+    if isinstance(cleaner, FolderStore):
+        late = iter([False])
+        judge = files_module._added_within
+
+        def judged(path: Path, seconds: float) -> bool:
+            found = judge(path, seconds)
+            if next(late, True) is False:
+                FolderStore(shared.kept)._add(tmp_path / "a.mp4")
+            return found
+
+        monkeypatch.setattr(files_module, "_added_within", judged)
+    else:
+        delete = Bucket.delete
+
+        async def deleted(bucket: Bucket, name: str) -> None:
+            if not adding:
+                adding.append(asyncio.create_task(maker.add(tmp_path / "a.mp4")))
+                await asyncio.sleep(0.5)
+            await delete(bucket, name)
+
+        monkeypatch.setattr(Bucket, "delete", deleted)
+    await cleaner.remove(file, unused_seconds=3_600)
+    await asyncio.gather(*adding)
+    assert shared.files() == [file.name]
+    assert await shared.machine().local(file)
+
+
+async def test_a_mark_stays_when_a_deletion_got_no_answer_and_an_old_mark_holds_nobody_up(
+    shared: Shared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store may still carry that deletion out, so an `add` must go on waiting for it."""
+    (tmp_path / "a.mp4").write_bytes(b"a film")
+    cleaner, maker = shared.machine(), shared.machine()
+    if isinstance(cleaner, FolderStore):
+        pytest.skip("a folder has no marks")
+    file = await cleaner.add(tmp_path / "a.mp4")
+    _age(cleaner, shared, file)
+
+    async def unanswered(_: Bucket, name: str) -> None:
+        raise Transient(f"no answer about {name}", provider="media", code="timeout")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Bucket, "delete", unanswered)
+        with pytest.raises(Transient, match="no answer"):
+            await cleaner.remove(file, unused_seconds=3_600)
+    mark = shared.kept / "going" / file.name
+    assert mark.exists()
+    adding = asyncio.create_task(maker.add(tmp_path / "a.mp4"))
+    await asyncio.sleep(0.5)
+    assert not adding.done()
+    long_ago = time.time() - 3_600
+    os.utime(mark, (long_ago, long_ago))
+    assert await adding == file
+
+
+async def test_old_bytes_that_nobody_added_lately_are_removed_and_young_ones_stay(shared: Shared, tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"a film")
+    store = shared.machine()
+    file = await store.add(tmp_path / "a.mp4")
+    assert await store.remove(file, unused_seconds=3_600) is False
+    _age(store, shared, file)
+    assert await store.remove(file, unused_seconds=3_600) is True
+    assert shared.files() == []
+
+
+def _age(store: MediaStore, shared: Shared, file: MediaFile) -> None:
+    """Let the file be a day old. Both stores keep files in a folder here."""
+    long_ago = time.time() - 86_400
+    os.utime(shared.kept / file.name, (long_ago, long_ago))

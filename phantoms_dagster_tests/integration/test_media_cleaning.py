@@ -75,7 +75,7 @@ class Media:
         )
 
     async def clean(self, policy: Policy, *, days: float = 7, **more: int) -> Cleaned:
-        return await clean(self.retirees, self.store, policy, before=TODAY - timedelta(days=days), **more)
+        return await clean(self.retirees, self.store, policy, before=TODAY - timedelta(days=days), **{"unused_seconds": 0, **more})
 
 
 @pytest.fixture
@@ -205,11 +205,11 @@ async def test_a_crash_after_some_files_are_gone_is_made_good_by_the_next_night(
     class Fails(FolderStore):
         left = 3
 
-        async def remove(self, file: MediaFile) -> None:
+        async def remove(self, file: MediaFile, *, unused_seconds: float = 0) -> bool:
             if self.left == 0:
                 raise OSError("the disk is away")
             self.left -= 1
-            await super().remove(file)
+            return await super().remove(file, unused_seconds=unused_seconds)
 
     store, media.store = media.store, Fails(media.store._root)
     with pytest.raises(OSError, match="the disk is away"):

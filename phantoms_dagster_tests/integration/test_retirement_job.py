@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import time
 from collections.abc import AsyncIterator, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -88,6 +90,8 @@ async def test_a_night_frees_the_files_that_the_policy_does_not_keep(archive: Ar
     )
     settings = {"home": tmp_path, "media_keep": "master", "media_keep_days": 0}
     archive.retire()
+    an_hour_ago = time.time() - 3_700
+    os.utime(tmp_path / "media" / file.name, (an_hour_ago, an_hour_ago))
     freed = told(await asyncio.to_thread(night, archive, **settings), "clean_media")
     assert (freed["videos"], freed["files"], freed["bytes"], freed["still_needed"]) == (1, 1, 1_500, 1)
     assert (freed["keep"], freed["goes"]) == ("master", "voiceover, youtube/variant, tiktok/variant, instagram/variant")
