@@ -22,6 +22,10 @@ from sqlalchemy import URL, make_url
 
 from phantoms_dagster.embedded.servers import EmbeddedServers, ServerUrls
 
+# GNU readline leaves them to the processes that share the tests, and a Rich console that is made then keeps that size for good.
+for _size in ("COLUMNS", "LINES"):
+    os.environ.pop(_size, None)
+
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """How many processes share the tests: one more than there are processors, for most tests wait.

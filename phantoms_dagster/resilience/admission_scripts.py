@@ -18,7 +18,7 @@ _SLACK_SHARE, _SLACK_SECONDS = 0.03, 1.0
 # In a window this short a burst and a little jitter would put more calls into one window than it allows. Its calls are spaced
 # instead, never closer than this share of an even spacing (closer than even: to make up for instants that nobody took), with a
 # larger share for jitter. An instant is dealt this long ahead, so that the way of the answer costs no punctuality.
-SHORT_SECONDS, SHORT_SLACK_SHARE, CLOSEST_SHARE, AHEAD_SECONDS = 5.0, 0.1, 0.9, 0.08
+SHORT_SECONDS, SHORT_SLACK_SHARE, CLOSEST_SHARE, AHEAD_SECONDS = 5.0, 0.2, 0.9, 0.08
 # Seeding the window of a rate after a loss is worth it for short windows only; a day's worth would stop an account for hours.
 _SEEDED_SECONDS = 600
 # A refused call halves nothing: it takes a quarter off, at most down to a quarter, and the whole comes back in ten minutes.

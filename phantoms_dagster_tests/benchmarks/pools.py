@@ -68,8 +68,8 @@ def _throughput(report: Report, bench: Bench, options: argparse.Namespace) -> No
     report.check("most in flight", in_flight, f"<= {options.slots}", ok=0 < in_flight <= options.slots)
     report.check("most in any second", most, f"<= {options.rate}", ok=0 < most <= options.rate)
     report.tell("calls a second", round(len(within) / options.seconds, 2))
-    # A tenth is left free, so that calls which arrive less regularly than they were let in are never too many.
-    report.check("share of the limit", round(share, 3), ">= 0.85", ok=share >= 0.85)
+    # A sixth is left free, so that calls which arrive less regularly than they were let in are never too many.
+    report.check("share of the limit", round(share, 3), ">= 0.75", ok=share >= 0.75)
     report.tell("calls of the least and the most favoured process", [min(shares, default=0), max(shares, default=0)])
     report.check("failed calls", failed, "0", ok=failed == 0)
     if len(told) != options.processes:

@@ -123,8 +123,9 @@ async def test_a_sensor_does_not_plan_again_what_an_open_run_has(
 
 
 async def test_what_is_ready_on_one_platform_waits_a_moment_for_the_same_on_another(
-    world: World, instance: dg.DagsterInstance, workshop: Workshop
+    world: World, instance: dg.DagsterInstance, workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("phantoms_dagster.defs.sensors.SIBLINGS_SECONDS", 60.0)
     approved, _ = await approved_and_new(world, instance)
     await world.carry([approved], "approval", "youtube/variant")
     under_way = open_run(instance, "tiktok/variant", approved)
