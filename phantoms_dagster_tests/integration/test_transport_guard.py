@@ -273,6 +273,21 @@ async def test_patience_ends_and_the_place_in_line_is_given_up(bench: Bench, red
     assert await redis.zcard("phantoms:pool:render#q") == 0
 
 
+async def test_a_call_that_is_cancelled_while_it_waits_gives_its_place_in_line_up(bench: Bench, redis: Redis) -> None:
+    """Its place stayed for a minute, and every later call stood behind a caller that was gone."""
+    client = bench.client(answers(200), CallScope("shotstack", pool="slow"), patience=120)
+    await client.get(URL)
+    bench.clock.real = True  # it sleeps for most of a minute, so the cancellation meets it asleep
+    call = asyncio.create_task(client.get(URL))
+    await bench.clock.asleep.wait()
+    assert await redis.zcard("phantoms:pool:slow#q") == 1
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    await bench.admission.aclose()
+    assert await redis.zcard("phantoms:pool:slow#q") == 0
+
+
 async def test_a_429_pauses_the_pool_for_as_long_as_the_provider_asked(bench: Bench) -> None:
     scope = CallScope("tiktok", "main", pool="publish")
     client = bench.client(answers(429, headers={"Retry-After": "45"}), scope)
@@ -315,7 +330,7 @@ async def test_what_the_provider_refuses_opens_no_breaker(bench: Bench, status: 
         await client.get(URL)
 
 
-async def test_a_call_in_line_is_stopped_when_the_breaker_opens_elsewhere(bench: Bench) -> None:
+async def test_a_call_in_line_is_stopped_when_the_breaker_opens_elsewhere(bench: Bench, redis: Redis) -> None:
     held = await bench.admission.acquire(Request(("render",)), patience=0)
     assert isinstance(held, Granted)
     sent: list[httpx.Request] = []
@@ -325,6 +340,8 @@ async def test_a_call_in_line_is_stopped_when_the_breaker_opens_elsewhere(bench:
     with pytest.raises(BreakerOpen):
         await call
     assert sent == []
+    await bench.admission.aclose()
+    assert await redis.zcard("phantoms:pool:render#q") == 0  # it keeps no place in line
 
 
 async def test_a_probe_that_finds_its_pool_full_hands_the_probe_back(bench: Bench) -> None:
