@@ -206,12 +206,12 @@ def _store(workshop: Workshop, rows: Sequence[Accepted], file: str, *, update: b
                     continue
                 stored.known += 1
                 if not update:
-                    stored.refused.append(Refusal(file, row.line, f"duplicate: this brief is {one.key} already"))
+                    stored.refused.append(Refusal(file, row.line, f"duplicate: this brief is {one.key} already", row.entry))
                     continue
                 try:
                     edited = edits.edit(one.key, row.changes, by="cli", offered=lambda name: channels[name].accounts)
                 except InvalidInput as error:
-                    stored.refused.append(Refusal(file, row.line, printable(str(error), REASON_CHARACTERS)))
+                    stored.refused.append(Refusal(file, row.line, printable(str(error), REASON_CHARACTERS), row.entry))
                 else:
                     (stored.updated if edited.before != edited.after else stored.unchanged).append(one.key)
             done(len(page))

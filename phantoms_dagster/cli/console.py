@@ -21,8 +21,8 @@ from rich.markup import escape
 from rich.progress import Progress
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from phantoms_dagster.domain.channels import first_problem
 from phantoms_dagster.domain.errors import InvalidInput, NotFound, PhantomsError
+from phantoms_dagster.domain.problems import first_problem
 
 # A title may hold `:fire:` and `[red]`: it is shown as it was written.
 out = Console(highlight=False, emoji=False)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
 from importlib.resources import files
 from typing import Any
 
@@ -12,6 +14,8 @@ from pydantic import ValidationError
 
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.models import Channel, Platform
+from phantoms_dagster.domain.problems import Path, first_place
+from phantoms_dagster.domain.text import unfit
 
 # How each key is written, for whoever wrote it otherwise. A channel has these keys and no others.
 FORMS: Mapping[str, str] = {
@@ -35,8 +39,13 @@ FORMS: Mapping[str, str] = {
 _COMMENT = "a # begins a comment in YAML"
 # A list or a value that a comment cuts off: `hashtags: [#fun, #facts]`, `accent: #ffd23f`, `- #fun`.
 _CUT_OFF = re.compile(r"""^[^"'#]*[\[:,\-]\s*\#""")
+_MOST_USD = 1_000_000
+_SMALLEST_USD = Decimal("0.000001")
+# What may have several lines.
+_LONG_TEXTS = ("brand_voice",)
 
-_Path = tuple[str | int, ...]
+# What else is wrong with a channel: the key and the reason.
+Check = Callable[[Channel], tuple[str, str] | None]
 
 
 def default_text() -> str:
@@ -44,8 +53,8 @@ def default_text() -> str:
     return files("phantoms_dagster.domain").joinpath("channels_default.yaml").read_text(encoding="utf-8")
 
 
-def parse(content: str, *, name: str = "channels.yaml") -> dict[str, Channel]:
-    """The channels, by name; the first is the default one.
+def parse(content: str, *, name: str = "channels.yaml", check: Check = lambda _channel: None) -> dict[str, Channel]:
+    """The channels, by name; the first is the default one. `check` is asked about each of them.
 
     Raises InvalidInput that names the file, the line, the channel and the key, says what is wrong, and shows the right form.
     """
@@ -62,51 +71,91 @@ def parse(content: str, *, name: str = "channels.yaml") -> dict[str, Channel]:
     for key in document:
         if key != "channels":
             raise InvalidInput(f"{name}{_at(root, (key,))}: unknown key {key!r} beside `channels`")
-    return {str(key): _channel(str(key), fields, name, root, content) for key, fields in entries.items()}
+    return {str(key): _channel(fields, _Place(str(key), name, content, root), check) for key, fields in entries.items()}
 
 
-def _channel(key: str, fields: Any, name: str, root: yaml.Node | None, content: str) -> Channel:
-    def wrong(path: _Path, reason: str) -> InvalidInput:
+@dataclass(frozen=True)
+class _Place:
+    """Where the channel `key` stands: the name of the file, its content, and its nodes."""
+
+    key: str
+    name: str
+    content: str
+    root: yaml.Node | None
+
+    def wrong(self, path: Path, reason: str) -> InvalidInput:
+        """The error for what `path` leads to, with its line and its right form."""
         field = str(path[0]) if path else ""
-        where = f"{name}{_at(root, ('channels', key, *path))}: channel {key!r}"
+        where = f"{self.name}{_at(self.root, ('channels', self.key, *path))}: channel {self.key!r}"
         named = f": {'.'.join(str(part) for part in path)}" if path else ""
         form = f"; write it like `{FORMS[field]}`" if field in FORMS else ""
         return InvalidInput(f"{where}{named}: {reason}{form}")
 
+    def is_cut(self, path: Path) -> bool:
+        """Whether a # stands on the line of what `path` leads to."""
+        line = _line(self.root, ("channels", self.key, *path))
+        return line is not None and "#" in self.content.splitlines()[line - 1]
+
+
+def _channel(fields: Any, place: _Place, check: Check) -> Channel:
+    written = _written(fields, place)
+    try:
+        channel = Channel.model_validate({"name": place.key, **written})
+    except ValidationError as error:
+        path, reason = first_place(error)
+        if path[:1] == ("name",):
+            raise place.wrong((), f"the name {place.key!r} may have small letters, digits, - and _ only, at most 40") from error
+        if path[:1] == ("tokens",) and path[1:] and path[1] not in written.get("tokens", {}):
+            path = ("accounts", path[1], "token")  # it stands beside the account
+        raise place.wrong(path, reason) from error
+    except (OSError, UnicodeError) as error:  # `Europe` alone is a folder of time zones, not one
+        raise place.wrong(("timezone",), "unknown time zone; use a name such as Europe/Berlin") from error
+    for path, reason in _beyond_the_model(channel, check):
+        raise place.wrong(path, reason)
+    return channel
+
+
+def _written(fields: Any, place: _Place) -> dict[str, Any]:
+    """What was written for a channel, when its keys and its texts can be those of one. Raises InvalidInput."""
     if not isinstance(fields, Mapping):
-        raise wrong((), "must be a mapping of settings")
+        raise place.wrong((), "must be a mapping of settings")
     if "name" in fields:
-        raise wrong(("name",), "the channel's name is its key; remove this line")
+        raise place.wrong(("name",), "the channel's name is its key; remove this line")
     for unknown in fields:
         if unknown not in Channel.model_fields:
-            raise wrong((str(unknown),), f"there is no such key; the keys are {', '.join(FORMS)}")
-    empty = next(_empty(fields, ()), None)
-    if empty is not None:
-        line = _line(root, ("channels", key, *empty))
-        cut = line is not None and "#" in content.splitlines()[line - 1]
-        raise wrong(empty, f"nothing is here, because {_COMMENT}" if cut else "nothing is here; give it a value or remove the line")
-    if "accounts" in fields and not fields["accounts"]:
-        raise wrong(("accounts",), "a channel needs at least one account to post to")
-    try:
-        channel = Channel.model_validate({"name": key, **fields})
-    except ValidationError as error:
-        path, reason = _first_problem(error)
-        if path[:1] == ("name",):
-            raise wrong((), f"the name {key!r} may have small letters, digits, - and _ only, at most 40") from error
-        raise wrong(path, reason) from error
-    except (OSError, UnicodeError) as error:  # `Europe` alone is a folder of time zones, not one
-        raise wrong(("timezone",), "unknown time zone; use a name such as Europe/Berlin") from error
+            raise place.wrong((str(unknown),), f"there is no such key; the keys are {', '.join(FORMS)}")
+    for path in _empty(fields, ()):
+        cut = place.is_cut(path)
+        nothing = f"nothing is here, because {_COMMENT}" if cut else "nothing is here; give it a value or remove the line"
+        raise place.wrong(path, nothing)
+    written = {key: _stripped(value) for key, value in fields.items()}
+    for path, text in _texts(written, ()):
+        if (problem := _text_problem(path, text)) is not None:
+            raise place.wrong(path, problem)
+    if "accounts" in written and not written["accounts"]:
+        raise place.wrong(("accounts",), "a channel needs at least one account to post to")
+    return written
+
+
+def _beyond_the_model(channel: Channel, check: Check) -> Iterator[tuple[Path, str]]:
+    """What is wrong by rules that `Channel` cannot have: channels that older versions stored may break them, and are read."""
+    for platform in channel.tokens:
+        if platform not in channel.accounts:
+            yield ("tokens", str(platform)), f"there is no {platform.title} account under `accounts`; add it or remove this"
+    budget = channel.budget_usd
+    if budget > _MOST_USD or budget % _SMALLEST_USD:
+        yield ("budget_usd",), f"should be at most {_MOST_USD:,} and have at most six decimals"
+    if (found := check(channel)) is not None:
+        yield (found[0],), found[1]
     if Platform.TIKTOK in channel.accounts and channel.tiktok is None:
-        # Not a rule of `Channel`: channels that older versions stored have none, and only their TikTok posts are refused.
-        raise wrong(
+        yield (
             ("tiktok",),
             "say who may see its TikTok posts: PUBLIC_TO_EVERYONE, FOLLOWER_OF_CREATOR, MUTUAL_FOLLOW_FRIENDS or SELF_ONLY, "
             "for TikTok allows no default",
         )
-    return channel
 
 
-def _empty(value: Any, path: _Path) -> Any:
+def _empty(value: Any, path: Path) -> Iterator[Path]:
     """The paths of values that are not there."""
     if value is None:
         yield path
@@ -116,6 +165,36 @@ def _empty(value: Any, path: _Path) -> Any:
     elif isinstance(value, list):
         for number, inner in enumerate(value):
             yield from _empty(inner, (*path, number))
+
+
+def _texts(value: Any, path: Path) -> Iterator[tuple[Path, str]]:
+    """The texts with their paths."""
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _texts(inner, (*path, str(key)))
+    elif isinstance(value, list):
+        for number, inner in enumerate(value):
+            yield from _texts(inner, (*path, number))
+
+
+def _stripped(value: Any) -> Any:
+    """The same without white space around any text: YAML's `|` and `>` end it with a line feed."""
+    if isinstance(value, str):
+        return value.strip()
+    if isinstance(value, Mapping):
+        return {key: _stripped(inner) for key, inner in value.items()}
+    return [_stripped(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _text_problem(path: Path, text: str) -> str | None:
+    """Why a channel cannot have that text. It is not repeated: it may be a secret in the wrong place."""
+    if not text:
+        return "this text is empty; write something, or remove it"
+    if len(text.splitlines()) > 1 and path[0] not in _LONG_TEXTS:
+        return "goes over several lines; write it on one"
+    return unfit(text)
 
 
 class _Loader(yaml.SafeLoader):
@@ -175,16 +254,3 @@ def _line(root: yaml.Node | None, path: Sequence[str | int]) -> int | None:
         else:
             break
     return line
-
-
-def _first_problem(error: ValidationError) -> tuple[_Path, str]:
-    """Where the first problem is, and what it is."""
-    problem = error.errors(include_url=False, include_input=False)[0]
-    return tuple(problem["loc"]), problem["msg"].removeprefix("Value error, ")
-
-
-def first_problem(error: ValidationError) -> str:
-    """The first thing that is wrong, in words: `facts.0: should have at most 500 characters`."""
-    path, reason = _first_problem(error)
-    where = ".".join(str(part) for part in path)
-    return f"{where}: {reason}" if where else reason

@@ -20,6 +20,7 @@ from pydantic import Field, field_validator, model_validator
 
 from phantoms_dagster.domain.hashtags import Hashtag, unique
 from phantoms_dagster.domain.languages import language_tag
+from phantoms_dagster.domain.problems import MisplacedError
 from phantoms_dagster.domain.text import NFC, Written, has_word
 from phantoms_dagster.domain.values import Value
 
@@ -174,14 +175,20 @@ class Channel(Value):
         accounts = given.get("accounts") if isinstance(given, Mapping) else None
         if not isinstance(accounts, Mapping):
             return given
-        names, tokens = dict(accounts), dict(given.get("tokens") or {})
+        beside = given.get("tokens") or {}
+        if not isinstance(beside, Mapping):
+            return given  # its own check says so
+        names, tokens = dict(accounts), dict(beside)
         for platform, account in accounts.items():
             if isinstance(account, Mapping):
+                place = ("accounts", str(platform))
                 unknown = sorted(str(key) for key in account if key not in ("account", "token"))
                 if unknown or "account" not in account:
-                    raise ValueError(f"accounts.{platform}: write {{account: NAME, token: env:VARIABLE}}, or only the name")
+                    raise MisplacedError(place, "write {account: NAME, token: env:VARIABLE}, or only the name")
                 names[platform] = account["account"]
                 if account.get("token") is not None:
+                    if platform in beside:
+                        raise MisplacedError((*place, "token"), f"`tokens` has a place for {platform}, too; remove one of the two")
                     tokens[platform] = account["token"]
         return {**given, "accounts": names, "tokens": tokens}
 
@@ -192,7 +199,7 @@ class Channel(Value):
         for platform, place in value.items():
             if not TOKEN_PLACE.fullmatch(place):
                 message = "write env:VARIABLE or file:/path/of/a/secret, never the token itself"
-                raise ValueError(f"the token of the {platform.title} account: {message}")
+                raise MisplacedError((str(platform),), f"the token of the {platform.title} account: {message}")
         return value
 
     @field_validator("timezone")

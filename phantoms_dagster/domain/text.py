@@ -19,6 +19,10 @@ WORD_CHARACTER = r"[\p{L}\p{M}\p{N}_\u200c\u200d]"
 _SPEAKABLE = regex.compile(r"[\p{L}\p{N}]")
 _GEORGIAN, _GREEK = regex.compile(r"\p{Georgian}"), regex.compile(r"\p{Greek}")
 _GRAPHEME = regex.compile(r"\X")
+_CONTROL = regex.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+_SURROGATE = regex.compile(r"[\ud800-\udfff]")
+# They turn the direction of what follows, so that a text reads otherwise than it is written. The marks U+200E and U+200F do not.
+_TURNING = regex.compile(r"[\u202a-\u202e\u2066-\u2069]")
 
 
 def nfc(text: str) -> str:
@@ -74,6 +78,17 @@ def capitals(text: str, language: str = "") -> str:
 
 def _unaccented(letter: str) -> str:
     return nfc("".join(mark for mark in unicodedata.normalize("NFD", letter) if mark != "\u0301"))
+
+
+def unfit(text: str) -> str | None:
+    """Why no terminal, database or platform should get this text: a character that nobody sees. None when it is fine."""
+    if _SURROGATE.search(text):
+        return "contains half of a character (an unpaired surrogate)"
+    if (control := _CONTROL.search(text)) is not None:
+        return f"contains the control character U+{ord(control[0]):04X}; remove it"
+    if (turning := _TURNING.search(text)) is not None:
+        return f"contains the invisible character U+{ord(turning[0]):04X}, which turns the direction of the text; remove it"
+    return None
 
 
 def speakable(text: str) -> bool:

@@ -95,19 +95,22 @@ def voices() -> list[str]:
     return [DEFAULT, *(name for name in VOICES if name != DEFAULT)]
 
 
-def voice_problem(channel: Channel) -> str | None:
-    """Why this channel cannot be spoken here, with the way out; None when it can. Asked before anything is paid for it."""
+def voice_problem(channel: Channel) -> tuple[str, str] | None:
+    """The key that keeps this channel from being spoken here, and why, with the way out; None when nothing does.
+
+    It is asked before anything is paid for the channel.
+    """
     if channel.voice != "default" and channel.voice not in voices():
-        return f"there is no voice {channel.voice!r}; the voices are default, {', '.join(voices())}"
+        return "voice", f"there is no voice {channel.voice!r}; the voices are default, {', '.join(voices())}"
     if primary(channel.language) != "en":
-        return f"the local voices speak English only, and language is {channel.language!r}; write `language: en`"
+        return "language", f"the local voices speak English only, and language is {channel.language!r}; write `language: en`"
     return None
 
 
 def _voice_name(channel: Channel) -> str:
     problem = voice_problem(channel)
     if problem is not None:
-        raise Permanent(f"channel {channel.name!r}: {problem}", provider=NeuralVoice.provider, code="unknown voice")
+        raise Permanent(f"channel {channel.name!r}: {problem[1]}", provider=NeuralVoice.provider, code="unknown voice")
     return voices()[0] if channel.voice == "default" else channel.voice
 
 

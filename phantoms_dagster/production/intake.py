@@ -16,9 +16,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from phantoms_dagster.domain.brief_changes import BriefChanges
-from phantoms_dagster.domain.channels import first_problem
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.models import Brief, Channel, Platform
+from phantoms_dagster.domain.problems import first_problem
+from phantoms_dagster.domain.text import unfit
 from phantoms_dagster.production.rows import BadRow, Row, as_utf8, csv_rows, json_document_rows, json_rows, yaml_rows
 from phantoms_dagster.production.sheets import SUFFIXES as SHEETS
 from phantoms_dagster.production.sheets import sheet_rows
@@ -33,29 +34,33 @@ YEARS = range(2000, 2101)
 DATE_HINT = "write publish_at like 2026-12-24T18:00+01:00"
 
 _NOTHING: tuple[object, ...] = (None, "", [])
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
-_SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """A row that was not taken. `line` counts from 1; `reason` is one line of at most 300 characters."""
+    """A row that was not taken. `line` counts from 1; `reason` is one line of at most 300 characters.
+
+    `entry`: the place of the brief in a list, from 1. A list may stand on a single line.
+    """
 
     file: str
     line: int
     reason: str
+    entry: int | None = None
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}: {self.reason}"
+        entry = "" if self.entry is None else f"entry {self.entry}: "
+        return f"{self.file}:{self.line}: {entry}{self.reason}"
 
 
 @dataclass(frozen=True)
 class Accepted:
-    """A row that can be taken, the line it began on, and the names of the fields that it gives a value."""
+    """A row that can be taken, the line it began on, and the names of the fields that it gives a value. `entry`: see `Refusal`."""
 
     brief: Brief
     line: int
     given: frozenset[str] = frozenset(FIELDS)
+    entry: int | None = None
 
     @property
     def changes(self) -> BriefChanges:
@@ -100,20 +105,19 @@ def read(name: str, content: bytes, channels: Mapping[str, Channel]) -> Batch:
     """
     accepted: list[Accepted] = []
     refused: list[Refusal] = []
-    seen: dict[str, int] = {}
+    seen: dict[str, str] = {}
     for row in _rows(name, content):
         try:
             brief = _brief(row, channels)
             if brief.fingerprint in seen:
-                raise InvalidInput(f"duplicate: the same brief stands on line {seen[brief.fingerprint]} already")
+                raise InvalidInput(f"duplicate: the same brief stands on {seen[brief.fingerprint]} already")
         except InvalidInput as bad:
-            refused.append(Refusal(printable(name, 1_000), row.line, printable(str(bad), REASON_CHARACTERS)))
+            refused.append(Refusal(printable(name, 1_000), row.line, printable(str(bad), REASON_CHARACTERS), row.entry))
         else:
-            seen[brief.fingerprint] = row.line
+            seen[brief.fingerprint] = f"line {row.line}{'' if row.entry is None else f' as entry {row.entry}'}"
             assert isinstance(row, Row)
-            accepted.append(
-                Accepted(brief, row.line, frozenset(name for name, value in row.fields.items() if value not in _NOTHING))
-            )
+            given = frozenset(name for name, value in row.fields.items() if value not in _NOTHING)
+            accepted.append(Accepted(brief, row.line, given, row.entry))
     return Batch(accepted, refused)
 
 
@@ -209,11 +213,8 @@ def _text(field: str, value: Any) -> str:
         return ""
     if not isinstance(value, str):
         raise InvalidInput(f"{field} should be text")
-    if _SURROGATE.search(value):
-        raise InvalidInput(f"{field} contains half of a character (an unpaired surrogate)")
-    control = _CONTROL.search(value)
-    if control:
-        raise InvalidInput(f"{field} contains the control character U+{ord(control[0]):04X}")
+    if (problem := unfit(value)) is not None:
+        raise InvalidInput(f"{field} {problem}")
     return value.strip()
 
 

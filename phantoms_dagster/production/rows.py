@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import codecs
 import csv
+import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -42,18 +43,23 @@ _JSON_SPACE = re.compile(r"[ \t\r\n]*")
 
 @dataclass(frozen=True)
 class Row:
-    """A row that could be read. `line` counts from 1. CSV and YAML give every value as text."""
+    """A row that could be read. `line` counts from 1. CSV and YAML give every value as text.
+
+    `entry`: its place in a list, from 1, where the format has lists.
+    """
 
     line: int
     fields: Mapping[str, Any]
+    entry: int | None = None
 
 
 @dataclass(frozen=True)
 class BadRow:
-    """A row, or the rest of the file, that could not be read."""
+    """A row, or the rest of the file, that could not be read. `entry`: see `Row`."""
 
     line: int
     reason: str
+    entry: int | None = None
 
 
 def as_utf8(content: bytes) -> bytes:
@@ -200,7 +206,7 @@ def json_document_rows(content: bytes) -> Iterator[Row | BadRow]:
     if listed and not wrapped:
         at += 1
     decoder = json.JSONDecoder(object_pairs_hook=_object)
-    while True:
+    for entry in itertools.count(1):
         at = _after_space(text, at)
         if at == len(text) and not listed:
             return
@@ -210,12 +216,12 @@ def json_document_rows(content: bytes) -> Iterator[Row | BadRow]:
         try:
             item, at = decoder.raw_decode(text, at)
         except RecursionError:
-            yield BadRow(line, "cannot be read from here on: nested too deeply")
+            yield BadRow(line, "cannot be read from here on: nested too deeply", entry)
             return
         except ValueError as error:
-            yield BadRow(line, f"cannot be read from here on: {_json_problem(error)}")
+            yield BadRow(line, f"cannot be read from here on: {_json_problem(error)}", entry)
             return
-        yield Row(line, item) if isinstance(item, dict) else BadRow(line, "each brief should be a JSON object")
+        yield Row(line, item, entry) if isinstance(item, dict) else BadRow(line, "each brief should be a JSON object", entry)
         at = _after_space(text, at)
         if listed and text[at : at + 1] == ",":
             at += 1
@@ -262,14 +268,14 @@ def yaml_rows(content: bytes) -> Iterator[Row | BadRow]:
     text, replaced = Reader.NON_PRINTABLE.subn(_MARK, "".join(lines))
     loader = _loader(text)
     try:
-        for node in _items(loader):
+        for entry, node in enumerate(_items(loader), start=1):
             line = _line(node)
             try:
                 fields = _Plain(spoiled=bool(spoiled or replaced)).mapping(node, 0)
             except _Unusable as error:
-                yield BadRow(line, str(error))
+                yield BadRow(line, str(error), entry)
             else:
-                yield Row(line, fields)
+                yield Row(line, fields, entry)
     except _Unusable as error:
         yield BadRow(error.line, str(error))
     except yaml.YAMLError as error:

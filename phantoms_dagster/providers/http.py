@@ -10,14 +10,13 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import httpx
 
 from phantoms_dagster.domain.errors import Evidence, Permanent, Transient, Unknown
+from phantoms_dagster.domain.retry_after import retry_after as seconds_after
 from phantoms_dagster.domain.values import JsonObject
 
 BODY_LIMIT = 2_000
@@ -53,17 +52,7 @@ def evidence(response: httpx.Response) -> Evidence:
 
 def retry_after(response: httpx.Response) -> float | None:
     """The Retry-After header in seconds from now, from either of its forms; None when absent or unreadable."""
-    value = response.headers.get("retry-after")
-    if value is None:
-        return None
-    try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
-    except (TypeError, ValueError):
-        return None
+    return seconds_after(response.headers)
 
 
 async def send(

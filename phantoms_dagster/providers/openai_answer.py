@@ -17,6 +17,7 @@ from phantoms_dagster.domain import markup
 from phantoms_dagster.domain.errors import Evidence, Permanent, ProviderError, Rejected
 from phantoms_dagster.domain.hashtags import Hashtag, repaired, unique
 from phantoms_dagster.domain.models import Channel, Scene, Script
+from phantoms_dagster.domain.problems import reason
 from phantoms_dagster.domain.text import speakable
 from phantoms_dagster.domain.values import JsonObject
 from phantoms_dagster.providers import http, openai_object
@@ -62,7 +63,7 @@ def examined(body: JsonObject, channel: Channel) -> tuple[Script, tuple[str, ...
     try:
         script = Script.model_validate(_cleaned(raw, channel, removed))
     except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:5])
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {reason(e)}" for e in error.errors()[:5])
         raise _malformed(wrong, content) from error
     _check_length(script, channel, content)
     for place, text in [

@@ -9,16 +9,16 @@ from __future__ import annotations
 import asyncio
 import functools
 import json as json_module
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, fields, replace
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any, Protocol
 
 import httpx
 
 from phantoms_dagster.domain.errors import NotYet
+from phantoms_dagster.domain.retry_after import retry_after
 from phantoms_dagster.domain.trying import longest_wait
 from phantoms_dagster.resilience.bodies import BoundedBody
 from phantoms_dagster.resilience.breaker import Outcome
@@ -394,14 +394,7 @@ def _plain(method: str, url: httpx.URL, headers: list[tuple[bytes, bytes]], *, b
 
 def _retry_after(headers: httpx.Headers) -> float | None:
     """Seconds, from any of the forms in use; None when absent or unreadable."""
-    try:
-        if "retry-after-ms" in headers:
-            return float(headers["retry-after-ms"]) / 1000
-        value = headers.get("retry-after")
-        if value is None:
-            return None
-        if value.strip().replace(".", "", 1).isdigit():
-            return float(value)
-        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
-    except (TypeError, ValueError):
-        return None
+    milliseconds = headers.get("retry-after-ms", "")
+    if re.fullmatch(r"\d+(\.\d+)?", milliseconds):
+        return float(milliseconds) / 1_000
+    return retry_after(headers)

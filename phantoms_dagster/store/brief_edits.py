@@ -9,9 +9,9 @@ from sqlalchemy import Connection, Engine, RowMapping, text
 from sqlalchemy.exc import IntegrityError
 
 from phantoms_dagster.domain.brief_changes import BriefChanges, EditedBrief
-from phantoms_dagster.domain.channels import first_problem
 from phantoms_dagster.domain.errors import InvalidInput, NotFound
 from phantoms_dagster.domain.models import Brief, Platform
+from phantoms_dagster.domain.problems import first_problem
 from phantoms_dagster.domain.stages import STAGES, State, downstream, stages_for
 from phantoms_dagster.store.planning import NUDGE
 from phantoms_dagster.store.replay_sql import NEW_REVISION

@@ -98,12 +98,7 @@ class Workshop:
             content = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise InvalidInput(f"{path} cannot be read: {error}") from error
-        channels = channels_file.parse(content, name=str(path))
-        for channel in channels.values():
-            problem = voice_problem(channel)
-            if problem is not None:
-                raise InvalidInput(f"{path}: channel {channel.name!r}: {problem}")
-        return channels
+        return channels_file.parse(content, name=str(path), check=voice_problem)
 
     def take_channels(self) -> None:
         """Take over what channels.yaml says now, when this machine has one. Raises InvalidInput when it cannot be used."""

@@ -52,7 +52,7 @@ def test_add_tells_the_key_and_adds_a_brief_once(world: str) -> None:
     ("arguments", "reason"),
     [
         (["  "], "title is missing"),
-        (["x" * 100_000], "title: String should have at most 200 characters"),
+        (["x" * 100_000], "title: should have at most 200 characters"),
         (["A", "--publish-at", "soon"], "bad date 'soon'; write publish_at like"),
         (["A", "--platforms", "vimeo"], "unknown platform 'vimeo'"),
         (["A", "--channel", "none"], "unknown channel 'none'; the channels are curious"),
@@ -130,7 +130,7 @@ def test_edit_says_what_changed_and_what_to_do_next(world: str) -> None:
         ([], "nothing to change; give --title"),
         (["--publish-at", "soon"], "bad date 'soon'"),
         (["--platforms", "vimeo"], "unknown platform 'vimeo'"),
-        (["--title", "x" * 300], "title: String should have at most 200 characters"),
+        (["--title", "x" * 300], "title: should have at most 200 characters"),
         (["--title", "Taken"], "already; two videos cannot have the same"),
     ],
 )
@@ -184,15 +184,15 @@ def test_a_broken_channels_file_is_named(world: str, tmp_path: Path) -> None:
     (tmp_path / "home" / "channels.yaml").write_text("channels:\n  sea: {title: Sea}\n")
     result = phantoms("add", "A")
     assert result.exit_code == 2
-    assert "channels.yaml line 2: channel 'sea': brand_voice: Field required" in result.stderr
+    assert "channels.yaml line 2: channel 'sea': brand_voice: is missing; write it like" in result.stderr
 
 
 @pytest.mark.parametrize(
     ("setting", "reason"),
     [
-        ("language: de", "the local voices speak English only"),
+        ("language: de", "line 6: channel 'sea': language: the local voices speak English only"),
         ("language: English", "no language code of BCP 47"),
-        ("voice: nobody", "there is no voice 'nobody'; the voices are default, "),
+        ("voice: nobody", "line 6: channel 'sea': voice: there is no voice 'nobody'; the voices are default, "),
         ("hashtags: [#fun, #facts]", 'write it like `hashtags: ["#fun", "#facts"]'),
     ],
 )

@@ -85,6 +85,53 @@ def test_the_first_channel_of_the_file_is_the_first_of_the_mapping() -> None:
             "line 7: channel 'sea': palette.accent: nothing is here, because a # begins",
         ),
         (ONE + "    palette: {accent: yellow}\n", "line 6: channel 'sea': palette.accent: "),
+        (
+            ONE + "    posting_hours: 9-21\n",
+            "line 6: channel 'sea': posting_hours: should be pairs of a key and a value; write it like",
+        ),
+        (
+            ONE + "    posting_hours: {start: early}\n",
+            "line 6: channel 'sea': posting_hours.start: should be a whole number; write",
+        ),
+        (ONE + "    hashtags: fun\n", "line 6: channel 'sea': hashtags: should be a list; write it like `hashtags: ["),
+        (ONE + "    palette: {background: ['#ffffff']}\n", "line 6: channel 'sea': palette.background.1: is missing; write"),
+        (ONE + "    tiktok: {privacy: everybody}\n", "tiktok.privacy: should be 'PUBLIC_TO_EVERYONE', 'FOLLOWER_OF_CREATOR', '"),
+        (ONE.replace("youtube", "vimeo"), "accounts.vimeo: should be 'youtube', 'tiktok' or 'instagram'; write it like"),
+        (ONE + "    made_for_kids: maybe\n", "line 6: channel 'sea': made_for_kids: should be true or false; write"),
+        (ONE + "    budget_usd: 1e400\n", "line 6: channel 'sea': budget_usd: should be at most 1,000,000 and have at most six"),
+        (ONE + "    budget_usd: 1e-400\n", "line 6: channel 'sea': budget_usd: should be at most 1,000,000 and have at most six"),
+        (ONE + "    budget_usd: NaN\n", "line 6: channel 'sea': budget_usd: should be a number; write it like `budget_usd: 1.50`"),
+        (ONE + "    budget_usd: -1\n", "line 6: channel 'sea': budget_usd: should be at least 0; write"),
+        (ONE + "    banned_words: ''\n", "line 6: channel 'sea': banned_words: this text is empty"),
+        (ONE + "    banned_words:\n      - fine\n      - ' '\n", "line 8: channel 'sea': banned_words.1: this text is empty"),
+        (ONE.replace("{youtube: sea}", "{youtube: ' '}"), "line 5: channel 'sea': accounts.youtube: this text is empty"),
+        (ONE.replace("The Sea", '"The Sea\\u202Exe"'), "line 3: channel 'sea': title: contains the invisible character U+202E"),
+        (ONE.replace("The Sea", '"The Sea\\x07"'), "line 3: channel 'sea': title: contains the control character U+0007"),
+        (ONE.replace("The Sea", '"The\\nSea"'), "line 3: channel 'sea': title: goes over several lines; write it on one"),
+        (ONE.replace("The Sea", '"The\\u2028Sea"'), "line 3: channel 'sea': title: goes over several lines; write it on one"),
+        (ONE.replace("Calm.", '"Calm.\\x1b[2J"'), "line 4: channel 'sea': brand_voice: contains the control character U+001B"),
+        # Where the secret of an account is, said twice, for nobody, or wrongly.
+        (
+            ONE.replace("youtube: sea", "youtube: {account: sea, token: env:ONE}") + "    tokens: {youtube: env:TWO}\n",
+            "line 5: channel 'sea': accounts.youtube.token: `tokens` has a place for youtube, too; remove one of the two",
+        ),
+        (
+            ONE + "    tokens: {tiktok: env:ONE}\n",
+            "line 6: channel 'sea': tokens.tiktok: there is no TikTok account under `accounts`",
+        ),
+        (ONE + "    tokens: env:ONE\n", "line 6: channel 'sea': tokens: should be pairs of a key and a value; write it like"),
+        (
+            ONE + "    tokens:\n      youtube: abc\n",
+            "line 7: channel 'sea': tokens.youtube: the token of the YouTube account: write env:",
+        ),
+        (
+            ONE.replace("{youtube: sea}", "\n      youtube:\n        account: sea\n        token: abc"),
+            "line 8: channel 'sea': accounts.youtube.token: the token of the YouTube account: write env:",
+        ),
+        (
+            ONE.replace("{youtube: sea}", "\n      youtube: {name: sea}"),
+            "line 6: channel 'sea': accounts.youtube: write {account: NAME, token: env:VARIABLE}, or only the name",
+        ),
         (ONE + "    voice:\n", "line 6: channel 'sea': voice: nothing is here; give it a value or remove the line"),
     ],
 )
@@ -93,6 +140,36 @@ def test_a_mistake_is_named_with_its_place_and_the_right_form(content: str, reas
         parse(content, name="my.yaml")
     assert str(caught.value).startswith("my.yaml")
     assert reason in str(caught.value)
+
+
+@pytest.mark.parametrize("key", sorted(FORMS))
+@pytest.mark.parametrize(
+    "value", ["x", "[x]", "{x: y}", "5", "''", "[[]]", "{youtube: []}", "{start: [], hashtags: x, privacy: {}}"]
+)
+def test_no_mistake_is_told_in_the_words_of_pydantic(key: str, value: str) -> None:
+    lines = [line for line in ONE.splitlines() if not line.strip().startswith(f"{key}:")]
+    try:
+        parse("\n".join([*lines, f"    {key}: {value}"]))
+    except InvalidInput as error:
+        told = str(error).split("; write it like")[0]
+        assert "line " in told
+        for word in ("Input", "valid ", "String", "Tuple", "dictionary", "Value error", "[key]"):
+            assert word not in told, told
+
+
+def test_what_else_is_wrong_with_a_channel_is_named_with_its_line() -> None:
+    with pytest.raises(
+        InvalidInput, match=r"my.yaml line 6: channel 'sea': voice: nobody knows it; write it like `voice: default`"
+    ):
+        parse(ONE + "    voice: lost\n", name="my.yaml", check=lambda channel: ("voice", "nobody knows it"))
+    assert parse(ONE, check=lambda _channel: None)["sea"].voice == "default"
+
+
+def test_a_text_in_a_block_has_no_line_feed_at_its_end_and_a_voice_may_have_several_lines() -> None:
+    written = ONE.replace("The Sea", ">\n      The Sea\n").replace("Calm.", "|\n      Calm.\n      Slow.\n")
+    [channel] = parse(written + "    tokens: {youtube: env:ONE}\n").values()
+    assert (channel.title, channel.brand_voice) == ("The Sea", "Calm.\nSlow.")
+    assert channel.tokens == {Platform.YOUTUBE: "env:ONE"}
 
 
 def test_every_value_is_what_was_written_and_not_what_yaml_makes_of_it() -> None:

@@ -70,7 +70,7 @@ def test_every_bad_row_of_a_csv_is_named_and_the_good_ones_are_taken() -> None:
         {
             3: "bad date 'next tuesday'; write publish_at like",
             4: "unknown platform 'vimeo'; the platforms are youtube, tiktok, instagram",
-            5: "title: String should have at most 200 characters",
+            5: "title: should have at most 200 characters",
             6: "not UTF-8; save the file as UTF-8 (byte 11 of the line)",
             7: "duplicate: the same brief stands on line 2 already",
             8: 'bad priority "urgent"',
@@ -113,7 +113,7 @@ def test_every_bad_line_of_a_jsonl_is_named_and_the_good_ones_are_taken() -> Non
             2: "title is missing",
             3: "bad date '2026-13-01'",
             4: "unknown platform 'vimeo'",
-            5: "title: String should have at most 200 characters",
+            5: "title: should have at most 200 characters",
             6: "not UTF-8",
             7: "duplicate: the same brief stands on line 1",
             8: "bad priority true",
@@ -171,7 +171,7 @@ def test_every_bad_item_of_a_yaml_is_named_and_the_good_ones_are_taken(monkeypat
             4: "title is missing",
             5: "bad date '2026-13-45'",
             7: "unknown platform 'vimeo'",
-            9: "title: String should have at most 200 characters",
+            9: "title: should have at most 200 characters",
             10: "bytes that are not UTF-8",
             11: "contains a control character",
             12: "duplicate: the same brief stands on line 2",
@@ -447,6 +447,33 @@ def test_a_channel_without_an_account_there_is_named() -> None:
         make_brief({"title": "A", "platforms": "tiktok"}, {"sea": sea})
     with pytest.raises(InvalidInput, match="unknown channel 'air'; the channels are sea"):
         make_brief({"title": "A", "channel": "air"}, {"sea": sea})
+
+
+@pytest.mark.parametrize("name", ["briefs.json", "briefs.yaml"])
+def test_a_bad_brief_of_a_list_on_one_line_is_named_by_its_place_in_the_list(name: str) -> None:
+    written = '[{"title": "One"}, {"title": "Two", "priority": "soon"}, "three", {"title": "One"}, {"title": "Five"}]'
+    batch = read(name, written.encode(), CHANNELS)
+    assert [row.entry for row in batch.accepted] == [1, 5]
+    told = [str(refusal) for refusal in batch.refused]
+    assert told[0].startswith(f'{name}:1: entry 2: bad priority "soon"')
+    assert told[1].startswith(f"{name}:1: entry 3: each brief should be a ")
+    assert told[2] == f"{name}:1: entry 4: duplicate: the same brief stands on line 1 as entry 1 already"
+
+
+@pytest.mark.parametrize("field", ["title", "angle", "facts"])
+@pytest.mark.parametrize("character", ["\u202e", "\u202a", "\u2066", "\u2069"])
+def test_a_text_whose_direction_is_turned_by_what_nobody_sees_is_refused(field: str, character: str) -> None:
+    brief = {"title": "Fish", field: f"a{character}b"}
+    [refusal] = read("b.jsonl", json.dumps(brief).encode(), CHANNELS).refused
+    assert (
+        f"contains the invisible character U+{ord(character):04X}, which turns the direction of the text; remove it"
+        in refusal.reason
+    )
+
+
+def test_the_marks_that_right_to_left_texts_need_are_kept() -> None:
+    [row] = read("b.jsonl", json.dumps({"title": "\u05d9\u05dd\u200f 5\u200e!"}).encode(), CHANNELS).accepted
+    assert row.brief.title == "\u05d9\u05dd\u200f 5\u200e!"
 
 
 def test_two_briefs_on_one_line_can_be_duplicates() -> None:

@@ -1,0 +1,35 @@
+"""When a service wants to be asked again: the Retry-After header, in both of its forms."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+
+def retry_after(headers: Mapping[str, str], *, now: datetime | None = None) -> float | None:
+    """Seconds from now; None when the header is absent or unreadable. `headers` are asked by names in small letters.
+
+    A date is compared with the answer's own Date: our clock may differ from the service's, and a wait of a minute would then end
+    at once or last for hours. Without a Date, `now` counts (default: our clock).
+    """
+    value = headers.get("retry-after")
+    if value is None:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        until = _moment(value)
+        if until is None:
+            return None
+        seconds = (until - (_moment(headers.get("date", "")) or now or datetime.now(UTC))).total_seconds()
+    return max(0.0, seconds) if math.isfinite(seconds) else None
+
+
+def _moment(text: str) -> datetime | None:
+    try:
+        moment = parsedate_to_datetime(text)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
