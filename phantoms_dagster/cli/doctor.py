@@ -8,8 +8,9 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -19,10 +20,12 @@ import imageio_ffmpeg
 import redis
 import typer
 from rich.table import Table
+from rich.text import Text
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from phantoms_dagster.cli.console import FAILED, database_problem, out, plain, plain_errors, print_json
+from phantoms_dagster.cli.looks import SLOW_SECONDS, Looks
 from phantoms_dagster.cli.up import current
 from phantoms_dagster.domain.accounts import places
 from phantoms_dagster.domain.errors import PhantomsError
@@ -31,29 +34,28 @@ from phantoms_dagster.resilience.redis_refusals import refuse_cluster
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.store.migrate import pending
 from phantoms_dagster.wiring import INTEGRATIONS, Workshop
+from phantoms_dagster.wiring.asking import Finding, ask_account, ask_openai, ask_shotstack
 from phantoms_dagster.wiring.media import probe
 from phantoms_dagster.wiring.models import model_finding
-from phantoms_dagster.wiring.whose import whose
 
-# What posting and reading results need; see docs/accounts.md.
-SCOPES = {
-    Platform.YOUTUBE: "youtube.upload, youtube.readonly, youtube.force-ssl, yt-analytics.readonly",
-    Platform.TIKTOK: "user.info.basic, video.publish, video.list",
-    Platform.INSTAGRAM: "instagram_basic, instagram_content_publish, instagram_manage_insights, pages_show_list, "
-    "pages_read_engagement",
-}
 LOW_DISK_BYTES = 2_000_000_000
+VERDICT_WIDTH, CHECK_WIDTH = 5, 16
+# Of the JSON object. Accounts come last, by name.
+ORDER = (
+    "python",
+    "data directory",
+    "disk",
+    "media",
+    "ffmpeg",
+    "channels",
+    "servers",
+    "PostgreSQL",
+    "Redis",
+    "Dagster UI",
+    "sandbox",
+)
+ORDER += ("openai", "model", "shotstack", "render", "youtube", "tiktok", "instagram")
 STYLES = {"ok": "green", "note": "yellow", "wrong": "red"}
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One check. `verdict`: ok, note or wrong; `fix` says what to do."""
-
-    check: str
-    verdict: str
-    found: str
-    fix: str = ""
 
 
 def register(app: typer.Typer) -> None:
@@ -64,52 +66,109 @@ def register(app: typer.Typer) -> None:
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object")] = False) -> None:
     """Check settings, servers, ffmpeg, keys and disk, and say how to fix what is wrong. Exits with 1 when something is."""
     with plain_errors():
-        findings = list(examine(current()))
-        wrong = [f for f in findings if f.verdict == "wrong"]
         if as_json:
-            print_json({"ok": not wrong, "findings": [asdict(f) for f in findings]})
+            findings = sorted(examine(current()), key=_place)
+            print_json({"ok": not _wrong(findings), "findings": [asdict(f) for f in findings]})
         else:
-            out.print(_table(findings))
-        if wrong:
+            findings = _shown(current())
+        if _wrong(findings):
             raise typer.Exit(FAILED)
 
 
-def _table(findings: Iterable[Finding]) -> Table:
+def _wrong(findings: Iterable[Finding]) -> list[Finding]:
+    return [finding for finding in findings if finding.verdict == "wrong"]
+
+
+def _place(finding: Finding) -> tuple[int, str]:
+    """Where a finding stands in the JSON object, whichever answer came first."""
+    return (ORDER.index(finding.check) if finding.check in ORDER else len(ORDER)), finding.check
+
+
+def _shown(settings: Settings) -> list[Finding]:
+    """Print each finding as soon as it is known. A terminal shows what is still being asked below them."""
+    findings = []
+    if not out.is_terminal:
+        for finding in examine(settings):
+            out.print(_line(finding))
+            findings.append(finding)
+        return findings
+    with out.status(_waiting(())) as status:
+        for finding in examine(settings, lambda names: status.update(_waiting(names))):
+            out.print(_line(finding))
+            findings.append(finding)
+    return findings
+
+
+def _waiting(names: Collection[str]) -> Text:
+    said = f"asking {', '.join(names)}" if names else "looking at this machine"
+    return Text(said, no_wrap=True, overflow="ellipsis")
+
+
+def _line(finding: Finding) -> Table:
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    table.add_column(no_wrap=True)
+    table.add_column(width=VERDICT_WIDTH, no_wrap=True)
+    table.add_column(width=CHECK_WIDTH, overflow="fold")
     table.add_column(overflow="fold")
-    table.add_column(overflow="fold")
-    for finding in findings:
-        fix = f"\n[bold]{plain(finding.fix)}[/]" if finding.fix else ""
-        table.add_row(f"[{STYLES[finding.verdict]}]{finding.verdict}[/]", finding.check, plain(finding.found) + fix)
+    fix = f"\n[bold]{plain(finding.fix)}[/]" if finding.fix else ""
+    table.add_row(f"[{STYLES[finding.verdict]}]{finding.verdict}[/]", plain(finding.check), plain(finding.found) + fix)
     return table
 
 
-def examine(settings: Settings) -> Iterator[Finding]:
-    """All findings, in an order that lets the first problem explain the later ones."""
+def examine(settings: Settings, asking: Callable[[Collection[str]], None] = lambda _: None) -> Iterator[Finding]:
+    """All findings: what this machine knows by itself first, then each answer of a server or a service when it comes.
+
+    `asking` is told what is still being waited for.
+    """
     workshop = Workshop(settings)
+    looks = Looks(asking)
     try:
         version = ".".join(map(str, sys.version_info[:3]))
         yield Finding("python", "ok", version)
         yield _home(settings)
         yield _disk(settings)
-        yield from _media(settings)
         yield _ffmpeg()
         yield _channels(workshop)
-        _know_accounts(workshop)
-        yield from _servers(workshop)
-        yield from _keys(workshop)
-        yield from _accounts(workshop)
+        if settings.media_url is not None or settings.path("media").exists():  # else the first file makes the folder
+            looks.start("media", lambda: [_media(settings)], SLOW_SECONDS)
+        if settings.database_url is None:
+            yield Finding("servers", "note", "nothing is running here and no URLs are set", "start `phantoms up`")
+            yield from _services(workshop, looks)
+        else:
+            _servers(workshop, looks)
+        for finding in looks.findings():
+            yield finding
+            if finding.check == "PostgreSQL":
+                # Its table knows which accounts have tokens of their own. That decides which services are asked at all.
+                yield from _services(workshop, looks, database=finding.verdict == "ok")
     finally:
         workshop.close()
 
 
-def _know_accounts(workshop: Workshop) -> None:
-    """Find out which accounts have tokens. Without PostgreSQL and a good channels.yaml only the environment's are known."""
+def _services(workshop: Workshop, looks: Looks, *, database: bool = False) -> Iterator[Finding]:
+    """Start asking the services, all beside one another; what is known without asking is a finding at once."""
+    settings, endpoints = workshop.settings, workshop.endpoints
+    _know_accounts(workshop, database=database)
+    if settings.sandbox_url and endpoints.sandbox_needed:
+        url = settings.sandbox_url
+        fix = "start `phantoms up`"
+        looks.start("sandbox", lambda: [_tried("sandbox", lambda: _get(f"{url}/_sandbox/health", url), fix)])
+    yield from _keys(workshop, looks)
+    _accounts(workshop, looks)
+
+
+def _know_accounts(workshop: Workshop, *, database: bool) -> None:
+    """Find out which accounts have tokens of their own: from PostgreSQL, and without it from channels.yaml."""
     try:
-        _ = workshop.endpoints.connected
+        if database:
+            _ = workshop.endpoints.connected
+            return
     except (PhantomsError, SQLAlchemyError):
-        workshop.endpoints.connect(())
+        pass
+    try:
+        found = {str(platform) for channel in workshop.channels().values() for platform in channel.tokens}
+    except PhantomsError:
+        found = set()  # told above
+    workshop.endpoints.connect(found)
 
 
 def _home(settings: Settings) -> Finding:
@@ -131,11 +190,9 @@ def _disk(settings: Settings) -> Finding:
     return Finding("disk", "wrong", found, "free some space, or set PHANTOMS_MEDIA to a larger disk (a video takes about 15 MB)")
 
 
-def _media(settings: Settings) -> Iterator[Finding]:
-    if settings.media_url is None and not settings.path("media").exists():
-        return  # the first file makes the folder
+def _media(settings: Settings) -> Finding:
     fix = "check the PHANTOMS_MEDIA_* settings" if settings.media_url else "let this user write there, or set PHANTOMS_MEDIA"
-    yield _tried("media", lambda: f"a file was written, read and deleted in {asyncio.run(probe(settings))}", fix)
+    return _tried("media", lambda: f"a file was written, read and deleted in {asyncio.run(probe(settings))}", fix)
 
 
 def _ffmpeg() -> Finding:
@@ -163,19 +220,16 @@ def _channels(workshop: Workshop) -> Finding:
     return Finding("channels", "ok", names)
 
 
-def _servers(workshop: Workshop) -> Iterator[Finding]:
+def _servers(workshop: Workshop, looks: Looks) -> None:
     settings = workshop.settings
-    if settings.database_url is None:
-        yield Finding("servers", "note", "nothing is running here and no URLs are set", "start `phantoms up`")
-        return
-    yield _tried("PostgreSQL", lambda: _postgres(workshop), "check PHANTOMS_DATABASE_URL, or start `phantoms up`")
-    yield _tried("Redis", lambda: _redis(settings), "check PHANTOMS_REDIS_URL, or start `phantoms up`")
+
+    def start(check: str, look: Callable[[], str], fix: str) -> None:
+        looks.start(check, lambda: [_tried(check, look, fix)])
+
+    start("PostgreSQL", lambda: _postgres(workshop), "check PHANTOMS_DATABASE_URL, or start `phantoms up`")
+    start("Redis", lambda: _redis(settings), "check PHANTOMS_REDIS_URL, or start `phantoms up`")
     if settings.web_url:
-        yield _tried("Dagster UI", lambda: _get(f"{settings.web_url}/server_info", str(settings.web_url)), "start `phantoms up`")
-    if settings.sandbox_url and workshop.endpoints.sandbox_needed:
-        yield _tried(
-            "sandbox", lambda: _get(f"{settings.sandbox_url}/_sandbox/health", str(settings.sandbox_url)), "start `phantoms up`"
-        )
+        start("Dagster UI", lambda: _get(f"{settings.web_url}/server_info", str(settings.web_url)), "start `phantoms up`")
 
 
 def _tried(check: str, look: Callable[[], str], fix: str) -> Finding:
@@ -220,8 +274,10 @@ def _get(url: str, shown: str) -> str:
     return shown
 
 
-def _keys(workshop: Workshop) -> Iterator[Finding]:
-    endpoints = workshop.endpoints
+def _keys(workshop: Workshop, looks: Looks) -> Iterator[Finding]:
+    """Ask the services that have one key for all. Platforms are asked account by account: `_accounts` does."""
+    settings, endpoints = workshop.settings, workshop.endpoints
+    wanted = _wanted(workshop)
     for name in INTEGRATIONS:
         if name == "shotstack" and endpoints.renderer == "local":
             yield Finding("render", "ok", "local ffmpeg")
@@ -233,28 +289,40 @@ def _keys(workshop: Workshop) -> Iterator[Finding]:
             continue
         kind = "API_KEY" if name in ("openai", "shotstack") else "TOKEN"
         if sandboxed:
-            yield Finding(name, "note", "the sandbox answers", f"set PHANTOMS_{name.upper()}_{kind} for the real service")
-        else:
-            yield Finding(name, "ok", str(httpx.URL(endpoints.base_url(name)).copy_with(userinfo=b"")))
-        if name == "openai" and (not sandboxed or workshop.settings.sandbox_url):
-            model = model_finding(workshop.settings)
-            yield Finding("model", model.verdict, model.found, model.fix)
+            yield Finding(
+                name, "note", "not asked: the sandbox answers", f"set PHANTOMS_{name.upper()}_{kind} for the real service"
+            )
+            if name == "openai" and settings.sandbox_url:
+                looks.start("model", lambda: [_model(settings)])
+        elif name == "openai":
+            looks.start(name, lambda: ask_openai(settings, endpoints))
+        elif name == "shotstack":
+            looks.start(name, lambda: ask_shotstack(settings, endpoints))
+        elif not (wanted and any(platform == name for platform, _ in wanted)):
+            why = "channels.yaml cannot be used" if wanted is None else "no channel has an account there"
+            yield Finding(name, "note", f"not asked: {why}", "correct the accounts in channels.yaml")
 
 
-def _accounts(workshop: Workshop) -> Iterator[Finding]:
-    """Whose the token of each account is, as its platform says now."""
-    endpoints = workshop.endpoints
+def _model(settings: Settings) -> Finding:
+    found = model_finding(settings)
+    return Finding("model", found.verdict, found.found, found.fix)
+
+
+def _wanted(workshop: Workshop) -> Mapping[tuple[Platform, str], str | None] | None:
+    """Every account and where its token is; None when channels.yaml cannot be used."""
     try:
-        wanted = places(workshop.channels().values())
-        real = [platform for platform in Platform if not endpoints.sandboxed(str(platform))]
-    except (PhantomsError, SQLAlchemyError):
-        return  # told above
-    for (platform, name), place in wanted.items():
-        if platform not in real:
-            continue
+        return places(workshop.channels().values())
+    except PhantomsError:
+        return None  # told above
 
-        def look(platform: Platform = platform, name: str = name, place: str | None = place) -> str:
-            found = asyncio.run(whose(workshop.settings, endpoints, platform, name, place))
-            return f"{found.label} ({found.subject})"
 
-        yield _tried(f"{platform}:{name}", look, f"renew the token, with the scopes {SCOPES[platform]}")
+def _accounts(workshop: Workshop, looks: Looks) -> None:
+    """Ask each platform whose the token of each account is, and what it may do."""
+    settings, endpoints = workshop.settings, workshop.endpoints
+    for (platform, name), place in (_wanted(workshop) or {}).items():
+        try:
+            real = not endpoints.sandboxed(str(platform))
+        except PhantomsError:
+            continue  # told above
+        if real:
+            looks.start(f"{platform}:{name}", partial(ask_account, settings, endpoints, platform, name, place))

@@ -36,6 +36,7 @@ from phantoms_dagster.providers.shotstack_edit import build_edit
 
 PROVIDER = "shotstack"
 CHUNK = 1 << 18
+NO_RENDER = "00000000-0000-0000-0000-000000000000"
 WINDOW_SECONDS = 60.0  # of the rate limit: the longest wait when the answer names none
 MAX_POLL_SECONDS = 2.0
 POLL_AGAIN_SECONDS = 5.0
@@ -130,6 +131,17 @@ class ShotstackRenderer:
         url, seconds = response.get("url"), response.get("duration")
         cost = self.price(seconds) if isinstance(seconds, int | float) else None
         return RenderStatus("done", progress=1.0, url=url if isinstance(url, str) and url else None, cost=cost)
+
+    async def check_key(self) -> None:
+        """Read a render that cannot exist: an answer of 404 says that the key is accepted at this stage. Costs nothing.
+
+        Raises ProviderError for every other answer.
+        """
+        try:
+            await self.status(NO_RENDER)
+        except Permanent as error:
+            if error.code != "404":
+                raise
 
     async def find(self, attempt_id: str) -> str | None:  # noqa: ARG002 - the port's signature
         """Always None: Shotstack has no call that lists renders or searches them by a marker.

@@ -1,4 +1,4 @@
-"""The stand-in of Google's token endpoint: refresh tokens in, access tokens out.
+"""The stand-in of Google's token endpoints: refresh tokens in, access tokens out, and `tokeninfo`, which says what one may do.
 
 A refresh token reads `1//sandbox-<account>`. It stays the same, as Google's do. Settings: `google.token_seconds` (3599),
 `google.dead_refresh_tokens` ([]: those that are answered with invalid_grant).
@@ -11,9 +11,12 @@ import itertools
 from aiohttp import web
 
 from phantoms_dagster.sandbox.core import Sandbox, account_behind
+from phantoms_dagster.sandbox.tokens import token_of
 from phantoms_dagster.sandbox.youtube_rules import SCOPES
 
 PREFIX = "1//"
+SCOPE_PREFIX = "https://www.googleapis.com/auth/"
+CLIENT_ID = "1234567890-sandbox.apps.googleusercontent.com"
 
 
 def routes(sandbox: Sandbox) -> list[web.RouteDef]:
@@ -41,7 +44,29 @@ def routes(sandbox: Sandbox) -> list[web.RouteDef]:
             headers={"Cache-Control": "no-store"},
         )
 
-    return [web.post("/token", token, name="google.token")]
+    async def tokeninfo(request: web.Request) -> web.Response:
+        """POST with `access_token` in the query, as the discovery document of oauth2 v2 says."""
+        given = request.query.get("access_token")
+        if not given:
+            return _refused(400, "invalid_request", "either access_token, id_token, or token_handle required")
+        found = token_of(sandbox, "youtube", given, SCOPES)
+        if found is None or not found.alive:
+            return _refused(400, "invalid_token", "Invalid Value")
+        left = 3_599.0 if found.expires_at is None else found.expires_at - sandbox.now()
+        return web.json_response(
+            {
+                "issued_to": CLIENT_ID,
+                "audience": CLIENT_ID,
+                "scope": " ".join(SCOPE_PREFIX + scope for scope in sorted(found.scopes)),
+                "expires_in": int(left),
+                "access_type": "offline",
+            }
+        )
+
+    return [
+        web.post("/token", token, name="google.token"),
+        web.post("/oauth2/v2/tokeninfo", tokeninfo, name="google.tokeninfo"),
+    ]
 
 
 def _refused(status: int, error: str, description: str) -> web.Response:

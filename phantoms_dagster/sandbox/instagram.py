@@ -204,6 +204,12 @@ class _Instagram:
         people.check_scope(token, self._login, "pages_show_list")
         return web.json_response(people.pages(token, request.query.get("fields")))
 
+    async def permissions(self, request: web.Request) -> web.Response:
+        token = self._living(request, request.query)
+        if self._login == "instagram":
+            raise GraphError(400, 100, "(#100) Tried accessing nonexisting field (permissions) on node type (IGUser)")
+        return web.json_response(people.permissions(token, self._login))
+
     async def debug_token(self, request: web.Request) -> web.Response:
         app = f"{people.APP_ID}|{self._setting('app_secret', people.APP_SECRET)}"
         if text_of(request, request.query) != app:
@@ -325,6 +331,7 @@ def routes(sandbox: Sandbox) -> list[web.RouteDef]:
     return [
         web.get(graph + "/me" + end, answering(api.me), name="instagram.me"),
         web.get(graph + "/me/accounts" + end, answering(api.pages), name="instagram.accounts"),
+        web.get(graph + "/me/permissions" + end, answering(api.permissions), name="instagram.permissions"),
         web.get(graph + "/debug_token" + end, answering(api.debug_token), name="instagram.debug_token"),
         web.post(graph + "/{user}/media" + end, answering(api.create), name="instagram.create"),
         web.post(r"/instagram/rupload/ig-api-upload/{version}/{container}", answering(api.upload), name="instagram.upload"),

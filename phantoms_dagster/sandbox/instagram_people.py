@@ -67,6 +67,12 @@ def pages(token: Token, fields: str | None) -> dict[str, Any]:
     return {"data": [picked(asked, page, node="Page")], "paging": {"cursors": {"before": page["id"], "after": page["id"]}}}
 
 
+def permissions(token: Token, login: str) -> dict[str, Any]:
+    """`GET /me/permissions`: what the person granted of all that the app asked for, and what was declined."""
+    asked = [*scopes_of(login), *sorted(token.scopes.difference(scopes_of(login)))]
+    return {"data": [{"permission": name, "status": "granted" if name in token.scopes else "declined"} for name in asked]}
+
+
 def page_facts(token: Token) -> dict[str, Any]:
     """The Page that the Instagram account is linked to."""
     return {

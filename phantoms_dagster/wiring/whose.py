@@ -1,28 +1,65 @@
-"""Asking the platforms whose each account's token is, for a person who checks an installation. No post is made."""
+"""Asking the platforms whose each account's token is and what it may do, for `phantoms doctor`. No post is made."""
 
 from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import httpx
 
 from phantoms_dagster.domain.models import Platform
-from phantoms_dagster.domain.ports import Identity
+from phantoms_dagster.domain.ports import Identity, Tokens
+from phantoms_dagster.providers.grants import Grants, InstagramGrants, Scope, TikTokGrants, YouTubeGrants
+from phantoms_dagster.providers.instagram_api import Graph
+from phantoms_dagster.resilience.limits import CallScope, UnguardedLimits
+from phantoms_dagster.resilience.transport import Deadlines, build_client
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.wiring.clock import SystemClock
 from phantoms_dagster.wiring.endpoints import Endpoints
 from phantoms_dagster.wiring.pipeline import identity_readers
 from phantoms_dagster.wiring.tokens import AccountTokens
 
-SECONDS = 20.0
+SECONDS = 8.0
 
 
-async def whose(settings: Settings, endpoints: Endpoints, platform: Platform, account: str, place: str | None) -> Identity:
-    """The owner of that account's token. Raises what the platform's table of errors says."""
+@dataclass(frozen=True)
+class TokenFacts:
+    """What a platform says of a token. `missing`: needed permissions that it lacks; None when the platform does not tell.
+
+    `owner` is None when only the permissions could be read: the missing ones then say why.
+    """
+
+    owner: Identity | None
+    missing: Sequence[Scope] | None
+
+
+async def whose(settings: Settings, endpoints: Endpoints, platform: Platform, account: str, place: str | None) -> TokenFacts:
+    """The owner and the permissions of that account's token. Raises what the platform's table of errors says."""
 
     async def places() -> dict[tuple[str, str], str]:
         return {(str(platform), account): place} if place else {}
 
     tokens = AccountTokens(endpoints, places)
-    async with httpx.AsyncClient(timeout=SECONDS, trust_env=False) as client:
+    # Without the fleet's limits: Redis may not be running, and these are a few small reads.
+    deadlines = Deadlines(read=SECONDS, total=SECONDS)
+    async with build_client(limits=UnguardedLimits(), scope=CallScope(str(platform)), deadlines=deadlines) as client:
         clients = dict.fromkeys(("youtube", "tiktok", "instagram"), client)
         readers = identity_readers(clients, endpoints, tokens, SystemClock(), settings.instagram_version)
-        return await readers[platform].read(account)
+        grants = _grants(client, endpoints, tokens, settings.instagram_version, platform)
+        owner, missing = await asyncio.gather(readers[platform].read(account), grants.missing(account), return_exceptions=True)
+    if isinstance(owner, BaseException) and (isinstance(missing, BaseException) or not missing):
+        raise owner
+    if isinstance(missing, BaseException):
+        raise missing
+    return TokenFacts(None if isinstance(owner, BaseException) else owner, missing)
+
+
+def _grants(client: httpx.AsyncClient, endpoints: Endpoints, tokens: Tokens, version: str, platform: Platform) -> Grants:
+    base_url = endpoints.base_url(str(platform))
+    if platform is Platform.YOUTUBE:
+        return YouTubeGrants(client=client, base_url=base_url, tokens=tokens)
+    if platform is Platform.TIKTOK:
+        return TikTokGrants(client=client, base_url=base_url, tokens=tokens)
+    secret = endpoints.instagram_app_secret
+    return InstagramGrants(Graph(client=client, base_url=base_url, version=version, tokens=tokens, app_secret=secret))

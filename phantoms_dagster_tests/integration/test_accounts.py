@@ -194,7 +194,8 @@ async def test_doctor_asks_the_platform_whose_a_token_is(studio: Studio, monkeyp
     settings = Settings(youtube_base_url=studio.base_url, youtube_token=None)
     endpoints = Endpoints(settings, lambda: ["youtube"])
     found = await whose(settings, endpoints, YOUTUBE, "main", "env:CURIOUS_TOKEN")
-    assert found.label == "ocean"
+    assert found.owner is not None
+    assert (found.owner.label, found.missing) == ("ocean", [])
     monkeypatch.setenv("CURIOUS_TOKEN", "dead")
     with pytest.raises(Disconnected):
         await whose(settings, endpoints, YOUTUBE, "main", "env:CURIOUS_TOKEN")

@@ -1,0 +1,59 @@
+"""Looks at servers and services that go on beside one another, each with a deadline, for `phantoms doctor`."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+
+from phantoms_dagster.wiring.asking import Finding
+
+SECONDS = 10.0
+SLOW_SECONDS = 30.0  # an object store is written to, read from and cleaned
+
+
+class Looks:
+    """Each look runs in a thread of its own. One that outlives its deadline is told as wrong, and what it finds later is dropped:
+    nothing can stop a resolver that waits for its name servers.
+    """
+
+    def __init__(self, asking: Callable[[Collection[str]], None]) -> None:
+        self._asking = asking
+        self._done: queue.SimpleQueue[tuple[str, Sequence[Finding] | BaseException]] = queue.SimpleQueue()
+        self._running: dict[str, float] = {}
+
+    def start(self, check: str, look: Callable[[], Sequence[Finding]], seconds: float = SECONDS) -> None:
+        """Begin a look. `seconds`: how long its answer is waited for."""
+
+        def run() -> None:
+            try:
+                self._done.put((check, look()))
+            except BaseException as error:  # noqa: BLE001 - raised again where the findings are read
+                self._done.put((check, error))
+
+        self._running[check] = time.monotonic() + seconds
+        self._asking(tuple(self._running))
+        threading.Thread(target=run, name=f"look at {check}", daemon=True).start()
+
+    def findings(self) -> Iterator[Finding]:
+        """What the looks find, as it comes. A look may be started while this is read. Raises what a look raised."""
+        while self._running:
+            try:
+                check, found = self._done.get(timeout=max(0.0, min(self._running.values()) - time.monotonic()))
+            except queue.Empty:
+                yield from self._late()
+                continue
+            if self._running.pop(check, None) is None:
+                continue
+            self._asking(tuple(self._running))
+            if isinstance(found, BaseException):
+                raise found
+            yield from found
+
+    def _late(self) -> Iterator[Finding]:
+        now = time.monotonic()
+        for check in [name for name, deadline in self._running.items() if deadline <= now]:
+            del self._running[check]
+            self._asking(tuple(self._running))
+            yield Finding(check, "wrong", "no answer in time", "check the network, and that its host name can be resolved")

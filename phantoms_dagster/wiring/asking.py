@@ -1,0 +1,177 @@
+"""Asking each real service whether it accepts our key, for `phantoms doctor`. Every call is a read that costs nothing.
+
+An answer that is a refusal, a service that cannot be reached and a service that has trouble of its own are told apart: each has
+its own next step. Nothing is called "ok" that was not asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+import ssl
+from collections.abc import Awaitable, Iterator
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import httpx
+
+from phantoms_dagster.domain.errors import Barred, Disconnected, PhantomsError, ProviderError, Transient
+from phantoms_dagster.domain.models import Platform
+from phantoms_dagster.providers.grants import NEEDED
+from phantoms_dagster.providers.http import describe
+from phantoms_dagster.providers.openai_models import judge, models_of
+from phantoms_dagster.providers.shotstack import ShotstackRenderer
+from phantoms_dagster.resilience.limits import CallScope, UnguardedLimits
+from phantoms_dagster.resilience.transport import Deadlines, build_client
+from phantoms_dagster.settings import Settings
+from phantoms_dagster.wiring.clock import SystemClock
+from phantoms_dagster.wiring.endpoints import Endpoints
+from phantoms_dagster.wiring.whose import SECONDS, whose
+
+PROXIES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "HTTP_PROXY", "http_proxy")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One check. `verdict`: ok, note or wrong; `fix` says what to do."""
+
+    check: str
+    verdict: str
+    found: str
+    fix: str = ""
+
+
+def ask_openai(settings: Settings, endpoints: Endpoints) -> list[Finding]:
+    """Whether the model server accepts the key, and whether it has the model that is set."""
+    shown, base_url = _shown(endpoints, "openai"), endpoints.base_url("openai")
+    if urlsplit(base_url).username is not None:
+        found = "PHANTOMS_OPENAI_BASE_URL holds a user name or a password, which no call can send"
+        return [Finding("openai", "wrong", found, "take them out; the key goes into PHANTOMS_OPENAI_API_KEY")]
+
+    async def ask() -> list[Finding]:
+        async with _client("openai") as client:
+            models = await models_of(client, base_url=base_url, api_key=endpoints.key("openai"))
+        today = SystemClock().now().date()
+        model = judge(models, settings.openai_model, today=today, base_url=base_url)
+        return [Finding("openai", "ok", f"{shown} answers"), Finding("model", model.verdict, model.found, model.fix)]
+
+    return _asked("openai", "renew the key in PHANTOMS_OPENAI_API_KEY", ask())
+
+
+def ask_shotstack(settings: Settings, endpoints: Endpoints) -> list[Finding]:
+    """Whether Shotstack accepts the key at this stage."""
+
+    async def ask() -> list[Finding]:
+        async with _client("shotstack") as client:
+            await ShotstackRenderer(
+                client=client,
+                base_url=endpoints.base_url("shotstack"),
+                api_key=endpoints.key("shotstack"),
+                stage=settings.shotstack_stage,
+                clock=SystemClock(),
+            ).check_key()
+        stage = settings.shotstack_stage
+        return [Finding("shotstack", "ok", f"{_shown(endpoints, 'shotstack')} accepts the key for the stage {stage}")]
+
+    fix = "renew the key in PHANTOMS_SHOTSTACK_API_KEY, or set PHANTOMS_SHOTSTACK_STAGE to the key's stage"
+    return _asked("shotstack", fix, ask())
+
+
+def ask_account(settings: Settings, endpoints: Endpoints, platform: Platform, account: str, place: str | None) -> list[Finding]:
+    """Whose the account's token is, and which of the permissions that posting and reading need it lacks."""
+    check = f"{platform}:{account}"
+
+    async def ask() -> list[Finding]:
+        facts = await whose(settings, endpoints, platform, account, place)
+        owner = f"{facts.owner.label} ({facts.owner.subject})" if facts.owner else "the token is accepted"
+        if facts.missing is None:
+            found = f"{owner}; which scopes it has was not asked: this host does not tell"
+            return [Finding(check, "note", found, "if posts are refused, compare its scopes with docs/accounts.md")]
+        if facts.missing:
+            lacks = ", ".join(f"{scope.name} ({scope.purpose})" for scope in facts.missing)
+            return [Finding(check, "wrong", f"{owner} lacks scopes: {lacks}", "connect the account again and grant these scopes")]
+        return [Finding(check, "ok", f"{owner}, all scopes granted")]
+
+    where = place or f"PHANTOMS_{platform.upper()}_TOKEN"
+    scopes = ", ".join(scope.name for scope in NEEDED[platform])
+    return _asked(check, f"renew the token in {where}, with the scopes {scopes}", ask(), setting=str(platform))
+
+
+def _client(name: str) -> httpx.AsyncClient:
+    # Without the fleet's limits: this is asked where Redis may not be running, and it is one small call.
+    return build_client(limits=UnguardedLimits(), scope=CallScope(name), deadlines=Deadlines(read=SECONDS, total=SECONDS))
+
+
+def _shown(endpoints: Endpoints, name: str) -> str:
+    return str(httpx.URL(endpoints.base_url(name)).copy_with(userinfo=b""))
+
+
+def _asked(check: str, renew: str, ask: Awaitable[list[Finding]], *, setting: str | None = None) -> list[Finding]:
+    """What was found, or what is wrong in words with the next step. `renew`: the next step when the key is refused."""
+
+    async def bounded() -> list[Finding]:
+        async with asyncio.timeout(SECONDS):
+            return await ask
+
+    network = f"check the network or PHANTOMS_{(setting or check).upper()}_BASE_URL"
+    if any(os.environ.get(name) for name in PROXIES):
+        network += "; the proxy of the environment is not used"
+    try:
+        return asyncio.run(bounded())
+    except TimeoutError:
+        return [Finding(check, "wrong", f"cannot be reached: no answer within {SECONDS:g} s", network)]
+    except ProviderError as error:
+        return [_refused(check, error, renew=renew, network=network)]
+    except PhantomsError as error:
+        return [Finding(check, "wrong", str(error), "correct the setting")]
+
+
+def _refused(check: str, error: ProviderError, *, renew: str, network: str) -> Finding:
+    said = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+    status = error.evidence.status
+    if isinstance(error, Transient) and (status is None or error.code == "malformed" or status == 407):
+        return Finding(check, "wrong", f"cannot be reached: {unreachable(error)}", network)
+    if status == 407:
+        return Finding(check, "wrong", "cannot be reached: a proxy on the way asks for a login (407)", network)
+    if isinstance(error, Transient):
+        return Finding(check, "note", f"it gave no verdict: {said}", "it has trouble of its own, or is busy: try again in a while")
+    if error.code == "not_connected":
+        return Finding(check, "wrong", said, "put the token there; docs/accounts.md says how")
+    if isinstance(error, Barred):
+        return Finding(check, "wrong", said, "connect the account again with all scopes of docs/accounts.md")
+    if isinstance(error, Disconnected) or status in (401, 403):
+        return Finding(check, "wrong", said, renew)
+    if status in (404, 405) and check == "openai":
+        return Finding(check, "note", f"not asked: this server lists no models ({status})", network)
+    return Finding(check, "wrong", said, "the message says what is wrong; docs/accounts.md has what an account needs")
+
+
+def unreachable(error: BaseException) -> str:
+    """Why no usable answer came, in the words of somebody who can repair the network."""
+    chain = list(_causes(error))
+    names = " ".join(type(cause).__name__ for cause in chain)
+    if getattr(error, "code", None) == "malformed":
+        return "what answers is not its API: a proxy or a login page may be in the way"
+    if any(isinstance(cause, socket.gaierror) for cause in chain) or "DNS" in names:
+        return "the name of its host is not known (DNS)"
+    if any(isinstance(cause, ssl.SSLError) for cause in chain) or "SSL" in names or "Certificate" in names:
+        return f"TLS failed: {_last_words(chain)}"
+    numbers = {cause.errno for cause in chain if isinstance(cause, OSError)}
+    if errno.ECONNREFUSED in numbers:
+        return "the connection was refused"
+    if any(isinstance(cause, TimeoutError | httpx.TimeoutException) for cause in chain) and "Connector" not in names:
+        return "no answer in time"
+    return _last_words(chain)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    seen: BaseException | None = error
+    while seen is not None:
+        yield seen
+        seen = seen.__cause__ or seen.__context__
+
+
+def _last_words(chain: list[BaseException]) -> str:
+    return describe(chain[-1])[:200]
