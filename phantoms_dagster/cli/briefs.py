@@ -107,7 +107,7 @@ def edit(
             channels = workshop.channels()
             catalogue = workshop.catalogue()
             key = catalogue.find(video)
-            name = catalogue.brief(key).channel
+            name = catalogue.channel_name(key)
             if name not in channels:
                 raise InvalidInput(f"channel {name} is not in channels.yaml any more; put it back to change its videos")
             changes = make_changes(given, channels[name])

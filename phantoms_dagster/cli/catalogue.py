@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import functools
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 from rich import box
@@ -20,8 +21,11 @@ from phantoms_dagster.domain.stages import STAGES
 from phantoms_dagster.domain.wording import notes
 from phantoms_dagster.store.catalogue import StageRow, VideoRow
 from phantoms_dagster.store.decisions import Review
+from phantoms_dagster.store.stored import Unreadable, output_of
 from phantoms_dagster.wiring import Workshop
 from phantoms_dagster.wiring.media import Shelf
+
+Found = TypeVar("Found")
 
 MARKS = {
     "done": "●",
@@ -132,9 +136,12 @@ def show(
         try:
             catalogue = workshop.catalogue()
             key = catalogue.find(video)
-            brief, stages, retired = catalogue.brief(key), catalogue.stages(key), catalogue.retired_at(key)
+            stages, retired = catalogue.stages(key), catalogue.retired_at(key)
             waits = key in workshop.decisions().undecided(limit=100_000)
-            review = workshop.decisions().review(key) if waits else None
+            unreadable: list[str] = []
+            brief = _readable(lambda: catalogue.brief(key), unreadable)
+            done = _outputs_of(key, stages, unreadable)
+            review = _readable(lambda: workshop.decisions().review(key) if waits else None, unreadable)
         finally:
             workshop.close()
         if as_json:
@@ -149,11 +156,19 @@ def show(
                 else None
             )
             print_json(
-                {"key": key, "brief": brief.model_dump(mode="json"), "stages": rows, "retired_at": retired, "to_review": found}
+                {
+                    "key": key,
+                    "brief": brief.model_dump(mode="json") if brief else None,
+                    "stages": rows,
+                    "retired_at": retired,
+                    "to_review": found,
+                    "unreadable": unreadable,
+                }
             )
             return
-        done = {name: stages[name].output or {} for name in STAGES if name in stages and stages[name].state == "done"}
-        out.print(_brief_panel(key, brief))
+        out.print(_brief_panel(key, brief) if brief else f"[bold]{key}[/]", soft_wrap=True)
+        for problem in unreadable:
+            out.print(plain(problem), style="red", soft_wrap=True)
         out.print(_stages_table(stages))
         if "script" in done:
             out.print(_script_panel(done["script"]["script"]))
@@ -170,6 +185,25 @@ def show(
                 out.print(_words_panel(review))
             out.print("\n[bold]It waits for you:[/]")
             out.print(f'  phantoms approve {key}{named}\n  phantoms reject {key} --note "why"', soft_wrap=True)
+
+
+def _readable(read: Callable[[], Found], problems: list[str]) -> Found | None:
+    """What was read. None when it cannot be read, and why goes into `problems`: the rest of the video is shown all the same."""
+    try:
+        return read()
+    except Unreadable as error:
+        if str(error) not in problems:
+            problems.append(str(error))
+        return None
+
+
+def _outputs_of(key: str, stages: Mapping[str, StageRow], problems: list[str]) -> dict[str, dict[str, Any]]:
+    """What the done stages made, as stored; what cannot be read goes into `problems`."""
+    done: dict[str, dict[str, Any]] = {}
+    for name, row in ((name, stages[name]) for name in STAGES if name in stages):
+        if row.state == "done" and _readable(functools.partial(output_of, key, name, row.output), problems):
+            done[name] = row.output or {}
+    return done
 
 
 def _brief_panel(key: str, brief: Brief) -> Panel:

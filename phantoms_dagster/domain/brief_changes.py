@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from phantoms_dagster.domain.models import Brief, Platform
 
@@ -24,16 +25,15 @@ class BriefChanges:
 
     def applied_to(self, brief: Brief) -> Brief:
         """The brief with the new values. Raises pydantic's ValidationError when a value is out of its bounds."""
-        publish_at = None if self.publish_now else self.publish_at or brief.publish_at
-        return Brief.model_validate(
-            {
-                **brief.model_dump(),
-                "title": brief.title if self.title is None else self.title,
-                "platforms": brief.platforms if self.platforms is None else self.platforms,
-                "publish_at": publish_at,
-                "priority": brief.priority if self.priority is None else self.priority,
-            }
-        )
+        return self.applied_to_fields(brief.model_dump())
+
+    def applied_to_fields(self, fields: Mapping[str, Any]) -> Brief:
+        """The same for the fields of a brief that need not be valid: a change may make them so."""
+        given = {"title": self.title, "platforms": self.platforms, "publish_at": self.publish_at, "priority": self.priority}
+        changed: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        if self.publish_now:
+            changed["publish_at"] = None
+        return Brief.model_validate({**fields, **changed})
 
 
 @dataclass(frozen=True)

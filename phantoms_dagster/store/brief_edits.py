@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
 
 from pydantic import ValidationError
 from sqlalchemy import Connection, Engine, RowMapping, text
@@ -82,16 +83,26 @@ class BriefEdits:
             video = connection.execute(_VIDEO, {"key": key}).mappings().one_or_none()
             if video is None:
                 raise NotFound(f"no video {key!r}; `phantoms status` lists them")
-            before = Brief.model_validate(video["brief"])
             try:
-                after = changes.applied_to(before)
+                after = changes.applied_to_fields(video["brief"])
             except ValidationError as error:
                 raise InvalidInput(first_problem(error)) from error
+            before = _as_stored(video["brief"], after)
             if after == before:
                 return EditedBrief(key, before, after)
             notes = _carry_out(connection, key, video, before, after, by=by, offered=offered(before.channel))
             connection.execute(text(NUDGE))
         return EditedBrief(key, before, after, tuple(notes))
+
+
+def _as_stored(fields: Mapping[str, Any], after: Brief) -> Brief:
+    """The brief as it is stored. Where that is not valid any more, its fields as they are, for the comparison with the new one."""
+    try:
+        return Brief.model_validate(fields)
+    except ValidationError:
+        known = tuple(Platform(name) for name in fields.get("platforms") or () if name in set(Platform))
+        raw = {name: fields.get(name) for name in ("title", "priority")}
+        return Brief.model_construct(**{**dict(after), **raw, "platforms": known, "publish_at": None})
 
 
 def _carry_out(

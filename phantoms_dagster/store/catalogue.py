@@ -20,6 +20,7 @@ from phantoms_dagster.domain.stages import State, stages_for
 from phantoms_dagster.store.accounts import put_places
 from phantoms_dagster.store.planning import NUDGE
 from phantoms_dagster.store.schema import SCHEMA
+from phantoms_dagster.store.stored import brief_of
 
 _SLUG_CHARACTERS = 32
 _MOST_ALIKE = 100
@@ -261,12 +262,20 @@ class Catalogue:
         return str(keys[0])
 
     def brief(self, key: str) -> Brief:
-        """What was asked for. Raises NotFound."""
+        """What was asked for. Raises NotFound, Unreadable."""
         with self._engine.connect() as connection:
             brief = connection.execute(text("SELECT brief FROM phantoms.videos WHERE key = :key"), {"key": key}).scalar()
         if brief is None:
             raise NotFound(f"no video {key!r}; `phantoms status` lists them")
-        return Brief.model_validate(brief)
+        return brief_of(key, brief)
+
+    def channel_name(self, key: str) -> str:
+        """The channel of a video. Raises NotFound."""
+        with self._engine.connect() as connection:
+            name = connection.execute(text("SELECT channel FROM phantoms.videos WHERE key = :key"), {"key": key}).scalar()
+        if name is None:
+            raise NotFound(f"no video {key!r}; `phantoms status` lists them")
+        return str(name)
 
     def retired_at(self, key: str) -> datetime | None:
         """When the video was retired, if it is."""

@@ -5,24 +5,22 @@ How a claim ends belongs in `endings`.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
-from functools import lru_cache
 from typing import Any
 
-from pydantic import TypeAdapter
 from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from phantoms_dagster.domain.models import Brief, Channel, PostWords, StageOutput, Video
+from phantoms_dagster.domain.errors import Permanent
+from phantoms_dagster.domain.models import Video
 from phantoms_dagster.domain.stages import Stage, State
-from phantoms_dagster.domain.work import Claim, Claims, Decision, RunContext, Unclaimed
-
-# Models read their JSON themselves, twice as quickly as from the objects that the driver would make of it.
-OUTPUT: TypeAdapter[StageOutput] = TypeAdapter(StageOutput)
-WORDS: TypeAdapter[tuple[PostWords, ...]] = TypeAdapter(tuple[PostWords, ...])
-OUTPUTS: TypeAdapter[dict[str, StageOutput]] = TypeAdapter(dict[str, StageOutput])
+from phantoms_dagster.domain.work import Claim, Claims, Decision, Ending, RunContext, Unclaimed
+from phantoms_dagster.store.endings import Closing, finish
+from phantoms_dagster.store.stored import Unreadable, brief_of, channel_of, output_of, outputs_of, words_of
 
 # Rows are locked in one order, so that two runners with overlapping ranges cannot deadlock. A row that we hold already is
 # claimed again: that happens when the answer of a first commit was lost. So is one that our run holds: it was resumed after its
@@ -97,7 +95,10 @@ _LOOK = text(
 async def claim(
     connection: AsyncConnection, stage: Stage, keys: Sequence[str], *, owner: str, context: RunContext, lease_seconds: float
 ) -> Claims:
-    """Claim what can be claimed of `keys` in this transaction; explain the rest."""
+    """Claim what can be claimed of `keys` in this transaction; explain the rest.
+
+    A video of which something stored cannot be read gets its dead letter here, and the others are claimed all the same.
+    """
     person = context.by == "person"
     keys = list(dict.fromkeys(keys))  # a key given twice is still one piece of work
     values = {
@@ -113,26 +114,48 @@ async def claim(
     rows = await connection.execute(_LOOK, {"stage": stage.name, "keys": keys, "needs": list(stage.needs)})
     claimed: list[Claim] = []
     unclaimed: list[Unclaimed] = []
+    broken: list[Closing] = []
     for row in rows.mappings():
-        if row["video_id"] in opened:
-            claimed.append(_claimed(row, stage, opened[row["video_id"]], context, owner))
-        else:
-            unclaimed.append(_unclaimed(row, stage))
+        attempt_row = opened.get(row["video_id"])
+        try:
+            if attempt_row is None:
+                unclaimed.append(_unclaimed(row, stage))
+            else:
+                claimed.append(_claimed(row, stage, attempt_row, context, owner))
+        except Unreadable as error:
+            unclaimed.append(Unclaimed(row["key"], "failed", str(error), error_class=UNREADABLE.error_class))
+            if attempt_row is not None:
+                held = _Held(row["video_id"], stage, row["generation"], attempt_row, owner)
+                broken.append(Closing(held, replace(UNREADABLE, message=str(error))))
+    if broken:
+        await finish(connection, broken)
     return Claims(claimed, unclaimed)
 
 
-@lru_cache(maxsize=256)
-def _channel(config: str) -> Channel:
-    # Frozen, and the same for many videos.
-    return Channel.model_validate_json(config)
+# Nothing was sent: the attempt goes, and what an earlier one received stays for the retry.
+UNREADABLE = Ending(State.FAILED, counts=False, error_class=Permanent.error_class, code="unreadable", unsent=True)
+
+
+@dataclass(frozen=True)
+class _Held:
+    """What an ending needs of a claim whose video cannot be read."""
+
+    video_id: int
+    stage: Stage
+    generation: int
+    attempt_row: int
+    owner: str
 
 
 def video_of(row: RowMapping) -> Video:
-    """The video of a row with `key`, `brief`, `channel` (the channel's configuration), both as JSON, and `created_at`."""
+    """The video of a row with `key`, `brief`, `channel` (the channel's configuration), both as JSON, and `created_at`.
+
+    Raises Unreadable.
+    """
     return Video(
         key=row["key"],
-        brief=Brief.model_validate_json(row["brief"]),
-        channel=_channel(row["channel"]),
+        brief=brief_of(row["key"], row["brief"]),
+        channel=channel_of(row["key"], row["channel"]),
         created_at=row["created_at"],
     )
 
@@ -146,11 +169,11 @@ def _claimed(row: RowMapping, stage: Stage, attempt_row: int, context: RunContex
         generation=row["generation"],
         attempt_row=attempt_row,
         attempts_used=row["attempts"],
-        inputs=OUTPUTS.validate_json(row["inputs"] or "{}"),
+        inputs=outputs_of(row["key"], row["inputs"]),
         spent=Decimal(row["spent"]),
         run_id=context.run_id,
         stored_response=row["stored_response"],
-        decision=_decision(context.decision, decision_of(row["decision"])),
+        decision=_decision(context.decision, decision_of(row["key"], row["decision"])),
         owner=owner,
         in_doubt=tuple(row["in_doubt"] or ()),
         waits=row["waits"],
@@ -165,8 +188,8 @@ def _decision(given: Decision | None, recorded: Decision | None) -> Decision | N
     return recorded if same else given
 
 
-def decision_of(row: Mapping[str, Any] | None) -> Decision | None:
-    """The decision in a row of `approvals` (as JSON or as a mapping); None for none."""
+def decision_of(key: str, row: Mapping[str, Any] | None) -> Decision | None:
+    """The decision in a row of `approvals` (as JSON or as a mapping); None for none. Raises Unreadable."""
     if row is None:
         return None
     decided_at = row["decided_at"]
@@ -176,7 +199,7 @@ def decision_of(row: Mapping[str, Any] | None) -> Decision | None:
         note=row["note"],
         content_sha256=row["content_sha256"],
         decided_at=datetime.fromisoformat(decided_at) if isinstance(decided_at, str) else decided_at,
-        words=WORDS.validate_python(row["words"] or ()),
+        words=words_of(key, row["words"]),
     )
 
 
@@ -188,9 +211,9 @@ def _unclaimed(row: RowMapping, stage: Stage) -> Unclaimed:
         return Unclaimed(key, "skipped", f"not wanted on {stage.platform}")
     state = State(row["state"])
     if state is State.DONE:
-        return Unclaimed(key, "done", "", output=OUTPUT.validate_json(row["output"]))
+        return Unclaimed(key, "done", "", output=output_of(key, stage.name, row["output"] or "null"))
     if state is State.BLOCKED:
-        made = OUTPUTS.validate_json(row["inputs"] or "{}")
+        made = json.loads(row["inputs"] or "{}")
         missing = [name for name in stage.needs if name not in made]
         return Unclaimed(key, "failed", f"waits for {', '.join(missing) or 'an earlier stage'}", error_class="missing_input")
     if state is State.RUNNING:

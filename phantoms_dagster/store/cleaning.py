@@ -5,16 +5,21 @@ What goes is said in `production.cleaning`; deleting it belongs to the media sto
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, Engine, text
+from pydantic import ValidationError
+from sqlalchemy import Connection, Engine, RowMapping, text
 
 from phantoms_dagster.domain.models import MediaFile
+from phantoms_dagster.domain.problems import first_problem
 from phantoms_dagster.domain.retirement import StageFiles
 from phantoms_dagster.store.retirement import OPEN_POSTS, UNDER_WAY
+
+_log = logging.getLogger(__name__)
 
 # Of a video that was retired before that time, whose partition is gone and of which nothing is under way, not even a post.
 _SETTLED = f"""(v.retired_at < :before AND v.place IS NULL
@@ -28,6 +33,7 @@ _LOCK_SETTLED = text(
     f"""
     SELECT v.id FROM phantoms.videos v
     WHERE {_SETTLED} AND EXISTS (SELECT FROM phantoms.stages s WHERE s.video_id = v.id AND {_UNCLEAN})
+        AND NOT v.id = ANY(:skipped)
     ORDER BY v.retired_at, v.id LIMIT :most FOR NO KEY UPDATE
     """
 )
@@ -73,22 +79,38 @@ class LockedFiles:
 
 
 class RetiredFiles:
-    """Whose files may go. Implements `cleaning.Retirees`."""
+    """Whose files may go. Implements `cleaning.Retirees`. A video whose files cannot be read is left alone, with a warning."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._skipped: set[int] = set()
 
     @contextmanager
     def cleaning(self, stages: Sequence[str], before: datetime, most: int) -> Iterator[LockedFiles]:
         """See the port."""
         which = {"stages": list(stages), "before": before}
         with self._engine.begin() as connection:
-            ids = list(connection.execute(_LOCK_SETTLED, {**which, "most": most}).scalars())
-            rows = connection.execute(_MADE, {**which, "ids": ids}).mappings().all() if ids else []
-            made = [
-                StageFiles(row["video_id"], row["key"], row["stage"], [MediaFile.model_validate(file) for file in row["files"]])
-                for row in rows
-            ]
+            made: list[StageFiles] = []
+            while not made:
+                values = {**which, "most": most, "skipped": list(self._skipped)}
+                ids = list(connection.execute(_LOCK_SETTLED, values).scalars())
+                if not ids:
+                    break
+                made = self._readable(connection.execute(_MADE, {**which, "ids": ids}).mappings().all())
             names = {file.sha256 + file.suffix: file for one in made for file in one.files}
             found = connection.execute(_SHARED, {**which, "names": list(names)}).scalars() if names else ()
             yield LockedFiles(made, frozenset(names[name] for name in found), connection)
+
+    def _readable(self, rows: Sequence[RowMapping]) -> list[StageFiles]:
+        """The files of these stages, without videos that have one that cannot be read: those are skipped from now on."""
+        made: list[StageFiles] = []
+        for row in rows:
+            try:
+                files = [MediaFile.model_validate(file) for file in row["files"]]
+            except ValidationError as error:
+                what = (row["key"], row["stage"], first_problem(error))
+                _log.warning("the files of %s stay: what %s made cannot be read: %s", *what)
+                self._skipped.add(row["video_id"])
+            else:
+                made.append(StageFiles(row["video_id"], row["key"], row["stage"], files))
+        return [one for one in made if one.video_id not in self._skipped]

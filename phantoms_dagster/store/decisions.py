@@ -9,11 +9,11 @@ from types import MappingProxyType
 from sqlalchemy import Connection, Engine, RowMapping, text
 
 from phantoms_dagster.domain.errors import InvalidInput
-from phantoms_dagster.domain.models import Channel, Platform, PostWords, RenderedVideoOutput, ScriptOutput, content_hash
+from phantoms_dagster.domain.models import Platform, PostWords, RenderedVideoOutput, ScriptOutput, content_hash
 from phantoms_dagster.domain.wording import DEFAULT_PRIVACY, changes, post_words
-from phantoms_dagster.store.claims import WORDS
 from phantoms_dagster.store.planning import nudge
 from phantoms_dagster.store.repeated_captions import PlannedCaption, repeated_captions
+from phantoms_dagster.store.stored import WORDS, Unreadable, channel_of, output_of
 
 _CONTENT = text(
     """
@@ -95,7 +95,7 @@ class Decisions:
             return list(connection.execute(_UNDECIDED, {"limit": limit}).scalars())
 
     def review(self, key: str) -> Review | None:
-        """What would be decided on now; None when there is nothing to review yet."""
+        """What would be decided on now; None when there is nothing to review yet. Raises Unreadable."""
         with self._engine.begin() as connection:
             row = connection.execute(_CONTENT, {"keys": [key]}).mappings().first()
             if row is None or row["script"] is None or row["rendered"] is None:
@@ -135,8 +135,11 @@ class Decisions:
         """
         with self._engine.begin() as connection:
             rows = {row["key"]: row for row in connection.execute(_CONTENT, {"keys": list(keys)}).mappings()}
-            reviews = {key: self._review(row) for key, row in rows.items() if row["script"] and row["rendered"]}
-            found = [_judged(key, rows.get(key), reviews.get(key), approved=approved, looked_at=contents.get(key)) for key in keys]
+            reviews, unreadable = self._reviews(rows)
+            found = [
+                unreadable.get(key) or _judged(key, rows.get(key), reviews.get(key), approved=approved, looked_at=contents.get(key))
+                for key in keys
+            ]
             new = [one.key for one in found if isinstance(one, Decided) and one.new]
             if new:
                 ids = [rows[key]["id"] for key in new]
@@ -165,11 +168,25 @@ class Decisions:
         ]
         return repeated_captions(connection, planned, sandbox=self._sandbox)
 
+    def _reviews(self, rows: Mapping[str, RowMapping]) -> tuple[dict[str, Review], dict[str, Unreadable]]:
+        """What there is to decide on, and what cannot be read, both by key."""
+        reviews: dict[str, Review] = {}
+        unreadable: dict[str, Unreadable] = {}
+        for key, row in rows.items():
+            if row["script"] and row["rendered"]:
+                try:
+                    reviews[key] = self._review(row)
+                except Unreadable as error:
+                    unreadable[key] = error
+        return reviews, unreadable
+
     def _review(self, row: RowMapping) -> Review:
-        script = ScriptOutput.model_validate(row["script"]).script
-        rendered = RenderedVideoOutput.model_validate(row["rendered"])
+        made, rendered = (output_of(row["key"], *one) for one in (("script", row["script"]), ("rendered_video", row["rendered"])))
+        assert isinstance(made, ScriptOutput)
+        assert isinstance(rendered, RenderedVideoOutput)
+        script = made.script
         platforms = [Platform(name) for name in row["platforms"]]
-        words = post_words(script, Channel.model_validate(row["channel"]), platforms, self._privacy)
+        words = post_words(script, channel_of(row["key"], row["channel"]), platforms, self._privacy)
         changed = changes(rendered.words, words) if rendered.words else ""
         return Review(words, content_hash(script, rendered.video, words), changed)
 

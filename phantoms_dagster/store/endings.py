@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from phantoms_dagster.domain.stages import STAGES, State
-from phantoms_dagster.domain.work import HELD, Claim, Ending
+from phantoms_dagster.domain.stages import STAGES, Stage, State
+from phantoms_dagster.domain.work import HELD, Ending
 from phantoms_dagster.store.planning import nudge
 from phantoms_dagster.store.rows import as_json
 
@@ -188,11 +188,40 @@ _WAKE = text(
 )
 
 
+class Held(Protocol):
+    """What an ending needs to know of a claim."""
+
+    @property
+    def video_id(self) -> int:
+        """Which video."""
+        ...
+
+    @property
+    def stage(self) -> Stage:
+        """Which stage of it."""
+        ...
+
+    @property
+    def generation(self) -> int:
+        """The fence of every write."""
+        ...
+
+    @property
+    def attempt_row(self) -> int:
+        """The attempt that is open."""
+        ...
+
+    @property
+    def owner(self) -> str:
+        """Who holds it."""
+        ...
+
+
 @dataclass(frozen=True)
 class Closing:
     """An ending on its way to the table."""
 
-    claim: Claim
+    claim: Held
     ending: Ending
 
     @property

@@ -20,7 +20,8 @@ from phantoms_dagster.store.planning import NUDGE
 _ROWS = text(
     """
     SELECT s.video_id, s.stage, s.state, s.revision, s.retry_at, s.lease_until > clock_timestamp() AS held, s.lease_until,
-        CAST(s.output ->> 'seconds' AS double precision) AS seconds,
+        CASE WHEN jsonb_typeof(s.output -> 'seconds') = 'number'
+            THEN CAST(s.output ->> 'seconds' AS double precision) END AS seconds,
         r.state AS render, r.render_id, p.state AS post, p.platform
     FROM phantoms.stages s JOIN phantoms.videos v ON v.id = s.video_id
     LEFT JOIN phantoms.renders r ON r.video_id = s.video_id AND r.revision = s.revision AND s.stage = 'rendered_video'

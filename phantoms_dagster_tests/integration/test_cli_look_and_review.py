@@ -23,7 +23,12 @@ PROBE = {"container": "mp4", "seconds": 30, "size": 1, "width": 1080, "height": 
 }
 FILE = {"sha256": "ab" * 32, "size": 10, "suffix": ".mp4"}
 RENDERED = {"kind": "rendered_video", "video": FILE, "thumbnail": FILE, "probe": PROBE, "renderer": "local", "render_id": "1"}
-POST = {"kind": "post", "platform": "youtube", "account": "sea", "remote_id": "x", "url": "https://youtu.be/x"}
+POST = {"kind": "post", "platform": "youtube", "account": "sea", "remote_id": "x", "url": "https://youtu.be/x"} | {
+    "published_at": "2026-11-22T12:00:00Z"
+}
+VOICE = {"kind": "voiceover", "audio": FILE, "seconds": 20.0, "voice": "test"} | {
+    "sentences": [{"text": "Listen", "scene": -1, "start": 0.0, "end": 1.0}]
+}
 
 
 @pytest.fixture
@@ -184,7 +189,7 @@ def test_show_says_what_of_the_script_was_removed_and_what_is_shown_but_not_spok
     key = rendered(database, "Honey")
     removed = ["scene 1: **", "hook: [pause]"]
     put(database, key, "script", "done", {"kind": "script", "script": SCRIPT, "model": "m", "removed": removed})
-    put(database, key, "voiceover", "done", {"kind": "voiceover", "unspoken": ["水"]})
+    put(database, key, "voiceover", "done", {**VOICE, "unspoken": ["水"]})
     shown = phantoms("show", key).stdout
     assert "removed from the script: scene 1: **, hook: [pause]" in shown
     assert "shown but not spoken: 水" in shown
