@@ -38,6 +38,9 @@ _DIRECTION = regex.compile(
     r"fade (?:in|out)|b-roll)(?:[\s:][^\])]*)?[\])]",
     regex.IGNORECASE,
 )
+# A name of Python's, such as `__init__`: with underscores it is spelled right. Models mark what they stress with stars.
+_DUNDER = regex.compile(r"__[a-z][a-z0-9]*(?:_[a-z0-9]+)*__(?![\w_])")
+_BREAKS = frozenset({"br", "p", "li", "div", "hr"})
 _JOINERS = "\u200c\u200d"  # they shape letters (Persian, Hindi) and emoji
 _CLOSED = frozenset(")]}%")  # `f(x)*g` is a product
 _SHOWN_REMOVED = 60
@@ -77,10 +80,16 @@ def spoken(text: str) -> Plain:
 
 
 def posted(text: str) -> Plain:
-    """`text` for a caption: lines, lists and everything else stay as they are, emphasis and code marks go."""
+    """`text` for a caption: lines, lists and addresses stay; emphasis, code marks and HTML tags go.
+
+    No platform makes a link of `[film](https://x.example/f)`: it becomes `film (https://x.example/f)`.
+    """
     removed: list[str] = []
     lines: list[str] = []
-    for line in nfc(text).strip().splitlines():
+    for line in _without_tags(nfc(text), removed, instead="\n").strip().splitlines():
+        if _FENCE.fullmatch(line):
+            removed.append(line)
+            continue
         words: list[str] = []
         for token in _inline(line):
             _read(token, words, removed, with_address=True)
@@ -113,15 +122,22 @@ def _without_blocks(text: str, removed: list[str]) -> str:
         removed.append(match[0].strip())
         return ""
 
-    def tag(match: regex.Match[str]) -> str:
-        if match["name"].lower() not in _TAGS:
-            return match[0]
-        removed.append(match[0])
-        return " " if match["name"].lower() in ("br", "p", "li", "div", "hr") else ""
-
     text = _FENCE.sub(gone, text)
     text = _RULE.sub(gone, text)
-    return _TAG.sub(tag, _LINE_MARK.sub(gone, text))
+    return _without_tags(_LINE_MARK.sub(gone, text), removed, instead=" ")
+
+
+def _without_tags(text: str, removed: list[str], *, instead: str) -> str:
+    """Without the HTML tags that models write; `instead` stands where one ended a line."""
+
+    def tag(match: regex.Match[str]) -> str:
+        name = match["name"].lower()
+        if name not in _TAGS:
+            return match[0]
+        removed.append(match[0])
+        return instead if name in _BREAKS else ""
+
+    return _TAG.sub(tag, text)
 
 
 def _inline(text: str) -> Iterable[Token]:
@@ -142,13 +158,31 @@ def _read(token: Token, words: list[str], removed: list[str], *, with_address: b
             removed.append(f"![]({token.attrs.get('src', '')})")
             words.append(token.content)
         case "link_open" if with_address:
-            words.append(f"{token.attrs.get('href', '')} ")
+            words.append(_Opened(str(token.attrs.get("href", ""))))
+        case "link_close" if with_address:
+            _put_address(words)
         case "link_open":
             removed.append(f"({token.attrs.get('href', '')})")
         case "em_open" | "strong_open" | "s_open":
             removed.append(token.markup)
         case _:
             pass  # the closing halves
+
+
+class _Opened(str):
+    """Where a link began among the words, and its address."""
+
+    __slots__ = ()
+
+
+def _put_address(words: list[str]) -> None:
+    """Put the address of the innermost open link behind its words, in parentheses; once, when it is its own text."""
+    at = max(n for n, word in enumerate(words) if isinstance(word, _Opened))
+    address, shown = str(words[at]), "".join(words[at + 1 :])
+    if not shown.strip() or shown.strip() == address:
+        words[at:] = [address]
+    else:
+        words[at:] = [shown, f" ({address})" if address else ""]
 
 
 # The parser's tables are built once a process: 3 ms.
@@ -175,6 +209,11 @@ def _emphasis(state: StateInline, silent: bool) -> bool:
     start, marker = state.pos, state.src[state.pos]
     if silent or marker not in "*_":
         return False
+    name = None if _inside_a_word(state.src[start - 1 : start] if start else "") else _DUNDER.match(state.src, start, state.posMax)
+    if name is not None:
+        state.push("text", "", 0).content = name[0]
+        state.pos = name.end()
+        return True
     end = start
     while end < state.posMax and state.src[end] == marker:
         end += 1
@@ -202,6 +241,10 @@ def _border(neighbour: str) -> bool:
         return True
     category = unicodedata.category(neighbour)
     return category == "Lo" or not (category[0] in "LMN" or neighbour in "_^=+/\\")
+
+
+def _inside_a_word(neighbour: str) -> bool:
+    return neighbour == "_" or unicodedata.category(neighbour or " ")[0] in "LMN"
 
 
 def _loose(neighbour: str) -> bool:

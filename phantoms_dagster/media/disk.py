@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -90,7 +91,7 @@ class Disk:
             _try_writing(self.root)
         except OSError as error:
             raise self._away(error, reading=False) from error
-        if self._too_full():
+        if _too_full(self.root) or _full_temporary(self.root) is not None:
             raise self._full(errno.ENOSPC)
 
     def complaint(self, error: BaseException) -> MediaAway | None:
@@ -134,14 +135,11 @@ class Disk:
         if number == errno.EDQUOT:
             return MediaAway(f"the quota for the {self.what} {self.root} is used up", reading=False)
         try:
-            free = f": {shutil.disk_usage(self.root).free:,} bytes free"
+            temporary = None if _too_full(self.root) else _full_temporary(self.root)
+            folder, what = (self.root, self.what) if temporary is None else (temporary, "folder for temporary files (TMPDIR)")
+            return MediaAway(f"the {what} {folder} is full: {shutil.disk_usage(folder).free:,} bytes free", reading=False)
         except OSError:
-            free = ""
-        return MediaAway(f"the {self.what} {self.root} is full{free}", reading=False)
-
-    def _too_full(self) -> bool:
-        usage = shutil.disk_usage(self.root)
-        return usage.free < min(_LEAST_FREE_BYTES, usage.total // _LEAST_FREE_SHARE)
+            return MediaAway(f"the {self.what} {self.root} is full", reading=False)
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
@@ -152,6 +150,23 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
             return
         yield link
         link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
+
+
+def _too_full(folder: Path) -> bool:
+    usage = shutil.disk_usage(folder)
+    return usage.free < min(_LEAST_FREE_BYTES, usage.total // _LEAST_FREE_SHARE)
+
+
+def _full_temporary(root: Path) -> Path | None:
+    """The folder for temporary files, when it is on another disk than `root` and that disk is full. Renders need it, too.
+
+    `tempfile` is not asked first: on a full disk it finds no folder at all, or silently another one.
+    """
+    try:
+        folder = Path(os.environ.get("TMPDIR") or tempfile.gettempdir()).absolute()
+        return folder if folder.stat().st_dev != root.stat().st_dev and _too_full(folder) else None
+    except OSError:
+        return None
 
 
 def _holds_files(root: Path) -> bool:

@@ -8,6 +8,7 @@ How a file is read is the business of `intake`.
 from __future__ import annotations
 
 import os
+import shlex
 import stat
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -190,5 +191,11 @@ def refused_files(inbox: Path) -> list[Attention]:
     since = datetime.fromtimestamp(reports[0].stat().st_mtime, UTC)
     # Another file is news again.
     return [
-        Attention(f"inbox:{name}", what, f"read {refused}, put the corrected files back, delete the old ones", since, len(reports))
+        Attention(
+            f"inbox:{name}",
+            what,
+            f"read {shlex.quote(str(refused))}, put the corrected files back, delete the old ones",
+            since,
+            len(reports),
+        )
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -140,6 +141,15 @@ async def test_a_notice_stays_until_it_is_no_longer_kept_and_remembers_since_whe
     }
     notices.keep(RUNS, [])
     assert set(board(world)) == {"notice:tick:s"}
+
+
+def test_the_folder_of_refused_files_can_be_copied_into_a_shell(tmp_path: Path) -> None:
+    inbox = tmp_path / "it's my [studio] $HOME" / "inbox"
+    (inbox / "refused").mkdir(parents=True)
+    (inbox / "refused" / "a.csv.errors.txt").write_text("a.csv:1: no title")
+    [found] = refused_files(inbox)
+    words = shlex.split(found.next_step.split(", put")[0])
+    assert words == ["read", str(inbox / "refused")]
 
 
 def test_refused_files_wait_and_another_one_is_news_again(tmp_path: Path) -> None:

@@ -295,3 +295,33 @@ async def test_an_ffmpeg_that_found_no_room_is_recognised(small_disk: Path, tmp_
     with pytest.raises(Permanent) as refused:
         await FfmpegStudio().probe(tmp_path / "conftest.py")
     assert disk.complaint(refused.value) is None, "what is no film is not the disk's fault"
+
+
+async def test_a_full_disk_of_temporary_files_is_named_and_not_taken_for_the_media_folder(
+    world: World, redis_url: str, small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(small_disk))
+    (tmp_path / "media").mkdir()
+    disk = Disk(tmp_path / "media", what="media folder", marked=False)
+    disk.try_it(writing=True)
+    with pytest.raises(OSError, match="No space left"):
+        (small_disk / "fonts.ttf").write_bytes(b"\1" * 3_000_000)
+    for error in (
+        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+        Transient("no room", provider="media", code=disk_module.FULL_CODE),
+    ):
+        complaint = disk.complaint(error)
+        assert complaint is not None
+        assert str(complaint).startswith(f"the folder for temporary files (TMPDIR) {small_disk} is full: ")
+
+    settings = settings_for(tmp_path / "media", redis_url)
+    async with gate_of(world, settings) as gate:
+        with pytest.raises(MediaAway, match="TMPDIR"):
+            async with gate(writing=True):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        await asyncio.sleep(RESET_SECONDS * 1.5)
+        with pytest.raises(NotYet):  # whoever tries finds it full still, and no video pays for that
+            async with gate(writing=True):
+                pytest.fail("nobody is let through")
+        grow(small_disk)
+        assert await _in_the_end(gate)

@@ -21,6 +21,7 @@ from phantoms_dagster.domain.markup import one_line, plain, posted, spoken
         ('**"Quoted"**, (*really*)', '"Quoted", (really)', ("**", "*")),
         ("这是**粗体。**字", "这是粗体。字", ("**",)),
         ("AT&amp;T", "AT&T", ()),
+        ("__Stressed__ and __two words__", "Stressed and two words", ("__", "__")),
         ("a\u00adb\u200bc\ufeff", "abc", ()),
     ],
 )
@@ -41,6 +42,7 @@ def test_markup_goes_and_is_told(written: str, shown: str, removed: tuple[str, .
         "[1] and [00:10] and [sic]",
         "★ ✓ ♥ \N{OCTOPUS}",
         "snake_case and other_snake_case",
+        "Python calls __init__ and __new__, then __get_item__.",
         "f*ck and sh*t",
         "*Terms apply. Rated **** by us.",
         'Press "*" and "*" again',
@@ -78,4 +80,27 @@ def test_the_voice_is_spared_addresses_and_stage_directions() -> None:
 
 def test_a_caption_keeps_its_lines_lists_and_addresses() -> None:
     left = posted("**New** [film](https://x.example/f)\n\n- 5*4*3\n- #ocean")
-    assert left.text == "New https://x.example/f film\n\n- 5*4*3\n- #ocean"
+    assert left.text == "New film (https://x.example/f)\n\n- 5*4*3\n- #ocean"
+
+
+@pytest.mark.parametrize(
+    ("written", "text"),
+    [
+        ("[a](b)", "a (b)"),
+        (
+            "See [our **film**](https://x.example/f) and [more](https://y.example).",
+            "See our film (https://x.example/f) and more (https://y.example).",
+        ),
+        ("[https://x.example](https://x.example)", "https://x.example"),
+        ("[](https://x.example)", "https://x.example"),
+        ("[a]()", "a"),
+    ],
+)
+def test_a_link_in_a_caption_is_its_words_and_then_its_address(written: str, text: str) -> None:
+    assert posted(written).text == text
+
+
+def test_a_caption_has_no_tags_and_no_fences_and_a_break_ends_its_line() -> None:
+    left = posted("<p>One <b>bold</b> fact.<br>Two &lt; three</p>\n```text\n<3 hearts\n```")
+    assert left.text == "One bold fact.\nTwo < three\n\n<3 hearts"
+    assert left.removed == ("<p>", "<b>", "</b>", "<br>", "</p>", "```text", "```")
