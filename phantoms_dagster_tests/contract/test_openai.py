@@ -503,7 +503,7 @@ def test_markup_of_the_answer_is_removed_and_told_with_its_place() -> None:
     script, removed = examined(completion(json.dumps(raw)), CHANNEL)
     assert script.scenes[0].narration == "In cold water, 5*4*3*2*1 = 120 [1]. See"
     assert script.scenes[0].on_screen_text == "x.example \u2605"
-    assert script.caption == "Read more:\n- https://x.example/b here 2*x and 3*y"
+    assert script.caption == "Read more:\n- here (https://x.example/b) 2*x and 3*y"
     assert removed == (
         *("caption: **", "scene 1: **", "scene 1: https://x.example/a"),
         "hashtags: '#\U0001f419' has no word",
