@@ -17,7 +17,17 @@ from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.ports import Clock, PostJournal, PublishedPost, PublishJob, Tokens
 from phantoms_dagster.domain.stages import PostState
 from phantoms_dagster.providers import http
-from phantoms_dagster.providers.instagram_api import GONE, NOT_READY, PROVIDER, Graph, moment, path, upload_error
+from phantoms_dagster.providers.instagram_api import (
+    GONE,
+    NOT_READY,
+    PROVIDER,
+    AppSecret,
+    Graph,
+    moment,
+    no_secret,
+    path,
+    upload_error,
+)
 from phantoms_dagster.providers.instagram_container import MISSING, Container, Quotas, container_of, failed, read_status
 from phantoms_dagster.providers.instagram_reel import check, listed_like
 from phantoms_dagster.providers.polling import FIRST_PAUSE_SECONDS, Patience
@@ -47,7 +57,7 @@ class InstagramPublisher:
         clock: Clock,
         sandbox: bool = False,
         version: str = "v26.0",
-        app_secret: str | None = None,
+        app_secret: AppSecret = no_secret,
         patience: float = 60.0,
         settle_seconds: float = 60.0,
         stall_seconds: float = 60.0,

@@ -149,20 +149,27 @@ def upload_error(response: httpx.Response, account: str) -> ProviderError | None
     return judge(response, account)
 
 
+AppSecret = Callable[[], str | None]
+
+
+def no_secret() -> None:
+    """No secret of an app: calls carry no proof."""
+
+
 class Graph:
     """Requests to one version of the Graph API, in the name of an account.
 
-    `app_secret`: each call then carries `appsecret_proof`, so that a stolen token is worth nothing to others. Instagram Login's
-    host does not know the parameter.
+    `app_secret`, called for each request: it then carries `appsecret_proof`, so that a stolen token is worth nothing to others.
+    Instagram Login's host does not know the parameter.
     """
 
     def __init__(
-        self, *, client: httpx.AsyncClient, base_url: str, version: str, tokens: Tokens, app_secret: str | None = None
+        self, *, client: httpx.AsyncClient, base_url: str, version: str, tokens: Tokens, app_secret: AppSecret = no_secret
     ) -> None:
         self._client = client
         self._base = f"{base_url.rstrip('/')}/{version}"
         self._tokens = tokens
-        self._app_secret = None if httpx.URL(base_url).host == INSTAGRAM_LOGIN_HOST else app_secret
+        self._app_secret = no_secret if httpx.URL(base_url).host == INSTAGRAM_LOGIN_HOST else app_secret
         self._users: dict[tuple[str, str], Identity] = {}
 
     async def get(self, account: str, path: str, **params: str) -> JsonObject:
@@ -206,9 +213,9 @@ class Graph:
     async def _call(self, method: str, account: str, path: str, *, commits: bool = False, **request: Any) -> httpx.Response:
         token = await self.token(account)
         headers = http.bearer(token)
-        if self._app_secret is not None:
+        if (app_secret := self._app_secret()) is not None:
             place = "params" if method == "GET" else "data"
-            request[place] = {**request.get(place, {}), "appsecret_proof": appsecret_proof(self._app_secret, token)}
+            request[place] = {**request.get(place, {}), "appsecret_proof": appsecret_proof(app_secret, token)}
         response = await http.send(
             self._client, method, f"{self._base}/{path}", provider=PROVIDER, commits=commits, headers=headers, **request
         )

@@ -20,7 +20,7 @@ from phantoms_dagster.domain.errors import NotYet, Permanent, PhantomsError, Pro
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.ports import Clock, Metrics, ReadPage, Tokens
 from phantoms_dagster.providers.http import objects
-from phantoms_dagster.providers.instagram_api import GONE, PROVIDER, Graph, path
+from phantoms_dagster.providers.instagram_api import GONE, PROVIDER, AppSecret, Graph, no_secret, path
 
 STABLE = ("views", "reach", "likes", "comments", "shares", "saved")
 WATCH_TIME = "ig_reels_video_view_total_time"  # milliseconds, of all views together
@@ -57,7 +57,7 @@ class InstagramMetricsReader:
         clock: Clock,
         sandbox: bool = False,
         version: str = "v26.0",
-        app_secret: str | None = None,
+        app_secret: AppSecret = no_secret,
         at_once: int = 4,
     ) -> None:
         self.sandbox = sandbox

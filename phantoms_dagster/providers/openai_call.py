@@ -7,7 +7,7 @@ answer is not streamed: the call's own deadline bounds the time to its first byt
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import httpx
@@ -36,14 +36,17 @@ class Completions:
 
     `read_back`: seconds before each look for a lost answer; a completion is listed a while after it was made. `store` asks the
     server to keep completions, marked, so that a lost one can be read back instead of being paid for again; a server that refuses
-    that is asked again without, and from then on at once without. Raises InvalidInput for a key that no header can carry.
+    that is asked again without, and from then on at once without.
+
+    `api_key` is called for each request, so a key that is renewed is used at once. Raises InvalidInput, here and before a request,
+    for a key that no header can carry.
     """
 
     def __init__(
         self,
         *,
         http_client: httpx.AsyncClient,
-        api_key: str,
+        api_key: Callable[[], str],
         base_url: str,
         model: str,
         clock: Clock,
@@ -52,25 +55,38 @@ class Completions:
         read_back: Sequence[float],
         secret: bool = True,
     ) -> None:
-        key = api_key.strip()
-        if not key or not key.isascii() or not key.isprintable() or " " in key:
-            # An HTTP library would quote such a header value, the key, in its error.
-            raise InvalidInput("the OpenAI API key is empty or has characters that no key has")
+        self._api_key = api_key
+        self._hides = secret
+        self._key()
         self._client = openai.AsyncOpenAI(
-            api_key=key,
+            api_key=self._fresh_key,
             base_url=base_url,  # always given: an ambient OPENAI_BASE_URL would redirect us silently
             max_retries=0,  # the SDK would send a billed request again
             timeout=cast(Any, http_client.timeout),  # the SDK takes httpx and httpx2; its types name httpx2 alone
             http_client=cast(Any, http_client),
         )
         self._clock = clock
-        self._secret = key if secret else None
         self._model = model
         self._server = server
         self._read_back = read_back
         self._store = store
         self._limit_names = [server.limit_name, *(name for name in _LIMITS if name != server.limit_name)]
         self._most_tokens: int | None = None
+
+    def _key(self) -> str:
+        key = self._api_key().strip()
+        if not key or not key.isascii() or not key.isprintable() or " " in key:
+            # An HTTP library would quote such a header value, the key, in its error.
+            raise InvalidInput("the OpenAI API key is empty or has characters that no key has")
+        return key
+
+    async def _fresh_key(self) -> str:
+        return self._key()
+
+    @property
+    def _secret(self) -> str | None:
+        """What no text may show: the key of the last request."""
+        return (self._client.api_key or self._key()) if self._hides else None
 
     @property
     def keeps(self) -> bool:

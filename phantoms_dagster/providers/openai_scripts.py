@@ -6,7 +6,7 @@ one; then the stage ends, one way or the other. How a call is made stands in `op
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -39,7 +39,8 @@ class OpenAIScriptWriter:
     """A `ScriptWriter`.
 
     `http_client` carries time-outs, breaker and pools, and is closed by whoever made it. Prices are US dollars per million
-    tokens. `sandbox` says that `base_url` is the sandbox's. `store`: see `Completions`; None leaves it to the kind of server.
+    tokens. `sandbox` says that `base_url` is the sandbox's. `api_key` is called for each request.
+    `store`: see `Completions`; None leaves it to the kind of server.
     """
 
     provider = PROVIDER
@@ -48,7 +49,7 @@ class OpenAIScriptWriter:
         self,
         *,
         http_client: httpx.AsyncClient,
-        api_key: str,
+        api_key: Callable[[], str],
         base_url: str,
         model: str,
         clock: Clock,

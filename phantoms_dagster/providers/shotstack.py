@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from pathlib import Path
 from types import MappingProxyType
@@ -56,6 +56,7 @@ class ShotstackRenderer:
     """Renders masters at Shotstack.
 
     `base_url` is the host (`https://api.shotstack.io`), `stage` is `v1` (paid) or `stage` (watermarked trial; another key).
+    `api_key` is called for each request, so a key that is renewed is used at once.
     `usd_per_minute` prices a rendered minute; parts of a minute are billed as parts. `ingest_patience` is how many seconds
     `submit` waits for an uploaded voiceover to become usable.
     """
@@ -68,7 +69,7 @@ class ShotstackRenderer:
         *,
         client: httpx.AsyncClient,
         base_url: str,
-        api_key: str,
+        api_key: Callable[[], str],
         stage: str,
         clock: Clock,
         sandbox: bool = False,
@@ -278,7 +279,7 @@ class ShotstackRenderer:
 
     @property
     def _headers(self) -> dict[str, str]:
-        return {"x-api-key": self._api_key, "Accept": "application/json"}
+        return {"x-api-key": self._api_key(), "Accept": "application/json"}
 
     async def _read(self, url: str) -> JsonObject:
         response = await send(self._client, "GET", url, provider=PROVIDER, headers=self._headers)

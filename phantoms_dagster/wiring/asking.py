@@ -13,6 +13,7 @@ import socket
 import ssl
 from collections.abc import Awaitable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from urllib.parse import urlsplit
 
 import httpx
@@ -68,7 +69,7 @@ def ask_shotstack(settings: Settings, endpoints: Endpoints) -> list[Finding]:
             await ShotstackRenderer(
                 client=client,
                 base_url=endpoints.base_url("shotstack"),
-                api_key=endpoints.key("shotstack"),
+                api_key=partial(endpoints.key, "shotstack"),
                 stage=settings.shotstack_stage,
                 clock=SystemClock(),
             ).check_key()

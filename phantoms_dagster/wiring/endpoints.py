@@ -38,6 +38,7 @@ class Endpoints:
         self._settings = settings
         self._ask = connected
         self._connected: frozenset[str] | None = None
+        self._last_good: dict[str, str] = {}
 
     def connect(self, platforms: Collection[str]) -> None:
         """Note the platforms of which an account has a token of its own: for these the sandbox is not needed."""
@@ -55,17 +56,26 @@ class Endpoints:
         return self.secret(integration) is None and not (integration in tuple(Platform) and integration in self.connected)
 
     def secret(self, integration: str) -> str | None:
-        """The key or token that is set. A token's file is read again when it changes: workers live longer than tokens."""
-        name = f"{integration}_api_key" if integration in ("openai", "shotstack") else f"{integration}_token"
+        """The key or token that is set, as its file has it now."""
+        return self._current(f"{integration}_api_key" if integration in ("openai", "shotstack") else f"{integration}_token")
+
+    def _current(self, name: str) -> str | None:
+        """The secret of that setting. Its file is read each time: workers and the daemon live longer than keys.
+
+        A file that cannot be used for a moment, because it is being replaced, leaves the last good secret in force.
+        """
         value: SecretStr | None = getattr(self._settings, name)
         variable = f"PHANTOMS_{name.upper()}"
         path = os.environ.get(f"{variable}_FILE")
         if value is None or not path or os.environ.get(variable):
             return value.get_secret_value() if value else None
         try:
-            return current_secret(Path(path).expanduser()) or value.get_secret_value()
+            found = current_secret(Path(path).expanduser())
         except (OSError, UnicodeDecodeError, ValueError):
-            return value.get_secret_value()  # it was good at the start; a file that is being replaced is read again next time
+            found = ""
+        if found:
+            self._last_good[name] = found
+        return self._last_good.get(name) or value.get_secret_value()
 
     def sandboxed(self, integration: str) -> bool:
         """Whether the sandbox answers. Raises InvalidInput when a key is missing and the sandbox is off."""
@@ -101,11 +111,9 @@ class Endpoints:
             return self.sandbox_url + paths.get(integration, "")
         return str(getattr(self._settings, f"{integration}_base_url"))
 
-    @property
     def instagram_app_secret(self) -> str | None:
         """The secret that calls are proved with; the sandbox is never told it."""
-        secret = self._settings.instagram_app_secret
-        return None if secret is None or self.sandboxed("instagram") else secret.get_secret_value()
+        return None if self.sandboxed("instagram") else self._current("instagram_app_secret")
 
     @property
     def instagram_upload_url(self) -> str:
@@ -122,7 +130,7 @@ class Endpoints:
         return self._settings.sandbox_url.rstrip("/")
 
     def key(self, integration: str) -> str:
-        """The key that the adapter is given."""
+        """The key as it is now. Adapters are given this as a function, and call it for each request."""
         return "sandbox-key" if self.sandboxed(integration) else self.secret(integration) or ""
 
     async def token(self, platform: Platform, account: str) -> str:

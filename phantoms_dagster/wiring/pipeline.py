@@ -9,7 +9,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import httpx
@@ -192,7 +192,7 @@ class _Parts:
     def _writer(self) -> OpenAIScriptWriter:
         return OpenAIScriptWriter(
             http_client=self.clients["openai"],
-            api_key=self.endpoints.key("openai"),
+            api_key=partial(self.endpoints.key, "openai"),
             base_url=self.endpoints.base_url("openai"),
             model=self.settings.openai_model,
             clock=self.clock,
@@ -208,7 +208,7 @@ class _Parts:
         return ShotstackRenderer(
             client=self.clients["shotstack"],
             base_url=self.endpoints.base_url("shotstack"),
-            api_key=self.endpoints.key("shotstack"),
+            api_key=partial(self.endpoints.key, "shotstack"),
             stage=self.settings.shotstack_stage,
             clock=self.clock,
             sandbox=self.endpoints.sandboxed("shotstack"),

@@ -61,5 +61,6 @@ def _grants(client: httpx.AsyncClient, endpoints: Endpoints, tokens: Tokens, ver
         return YouTubeGrants(client=client, base_url=base_url, tokens=tokens)
     if platform is Platform.TIKTOK:
         return TikTokGrants(client=client, base_url=base_url, tokens=tokens)
-    secret = endpoints.instagram_app_secret
-    return InstagramGrants(Graph(client=client, base_url=base_url, version=version, tokens=tokens, app_secret=secret))
+    return InstagramGrants(
+        Graph(client=client, base_url=base_url, version=version, tokens=tokens, app_secret=endpoints.instagram_app_secret)
+    )

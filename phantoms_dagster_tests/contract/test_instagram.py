@@ -825,16 +825,16 @@ async def test_with_an_app_secret_every_call_proves_that_it_comes_from_the_app(s
     with pytest.raises(Permanent, match="appsecret_proof"):
         await stand.publisher().publish(job, FakeJournal())
     with pytest.raises(Permanent, match="appsecret_proof"):
-        await stand.publisher(app_secret="another").publish(job, FakeJournal())
+        await stand.publisher(app_secret=lambda: "another").publish(job, FakeJournal())
     journal = FakeJournal()
-    post = await stand.publisher(app_secret=APP_SECRET).publish(job, journal)
+    post = await stand.publisher(app_secret=lambda: APP_SECRET).publish(job, journal)
     assert_one_post(stand, job, journal, post)
     reader = InstagramMetricsReader(
         client=stand.client,
         base_url=f"{stand.origin}/instagram",
         tokens=stand.tokens,
         clock=stand.clock,
-        app_secret=APP_SECRET,
+        app_secret=lambda: APP_SECRET,
     )
     pages = [page async for page in reader.pages(ACCOUNT, [post.remote_id])]
     assert [found.remote_id for page in pages for found in page.metrics] == [post.remote_id]
@@ -849,7 +849,9 @@ async def test_only_facebook_logins_host_is_given_the_proof(host: str, proved: b
         return httpx.Response(200, json={"id": "1"})
 
     async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as client:
-        graph = Graph(client=client, base_url=f"https://{host}", version="v26.0", tokens=SandboxTokens(), app_secret="secret")
+        graph = Graph(
+            client=client, base_url=f"https://{host}", version="v26.0", tokens=SandboxTokens(), app_secret=lambda: "secret"
+        )
         await graph.get(ACCOUNT, "1", fields="id")
         await graph.post(ACCOUNT, "1/media", caption="Eels")
     assert ["appsecret_proof" in asked[0].url.params, b"appsecret_proof" in asked[1].content] == [proved, proved]

@@ -101,7 +101,7 @@ class Bench:
 def writer(client: httpx.AsyncClient, **changed: Any) -> OpenAIScriptWriter:
     arguments: dict[str, Any] = {
         "http_client": client,
-        "api_key": KEY,
+        "api_key": lambda: KEY,
         "base_url": "http://127.0.0.1/openai/v1",
         "model": "gpt-6-luna",
         "clock": FakeClock(),
@@ -565,7 +565,7 @@ async def test_a_server_error_is_sent_once_and_says_that_it_may_have_been_billed
 async def test_a_wrong_key_is_permanent_and_never_shown(bench: Bench) -> None:
     secret = "sk-proj-AbCdEf0123456789"
     with pytest.raises(Permanent) as caught:
-        await bench.writer(api_key=secret).write(BRIEF, CHANNEL, FakeAttempt())
+        await bench.writer(api_key=lambda: secret).write(BRIEF, CHANNEL, FakeAttempt())
     assert "invalid_api_key" in str(caught.value)
     shown = str(caught.value) + caught.value.evidence.model_dump_json()
     assert secret not in shown
@@ -583,7 +583,7 @@ async def test_a_key_that_the_server_repeats_reaches_no_message(status: int) -> 
 
     async with answering(handler) as client:
         with pytest.raises((Permanent, Transient)) as caught:
-            await writer(client, api_key=secret, sandbox=False).write(BRIEF, CHANNEL, FakeAttempt())
+            await writer(client, api_key=lambda: secret, sandbox=False).write(BRIEF, CHANNEL, FakeAttempt())
     assert secret not in str(caught.value) + caught.value.evidence.model_dump_json()
 
 
@@ -591,5 +591,5 @@ async def test_a_key_that_the_server_repeats_reaches_no_message(status: int) -> 
 async def test_a_key_that_could_not_stand_in_a_header_is_refused_without_being_shown(key: str) -> None:
     async with httpx.AsyncClient() as client:
         with pytest.raises(InvalidInput) as caught:
-            writer(client, api_key=key)
+            writer(client, api_key=lambda key=key: key)
     assert not key.strip() or key not in str(caught.value)

@@ -63,7 +63,7 @@ class World:
         self.warned += 1
 
     def renderer(self, **changed: Any) -> ShotstackRenderer:
-        arguments = {"client": self.client, "base_url": f"{self.url}/shotstack", "api_key": KEY, "stage": "v1"}
+        arguments = {"client": self.client, "base_url": f"{self.url}/shotstack", "api_key": lambda: KEY, "stage": "v1"}
         return ShotstackRenderer(**{**arguments, "clock": self.clock, "sandbox": True, **changed})
 
     def job(self, **changed: Any) -> RenderJob:
@@ -568,7 +568,7 @@ async def test_the_sandbox_counts_requests_per_key_and_minute(world: World) -> N
     with pytest.raises(Throttled) as caught:
         await renderer.status(render_id)
     assert 1 <= (caught.value.retry_after or 0) <= 60
-    assert (await world.renderer(api_key="sandbox-other").submit(world.job(), world.about_to_bill)) != render_id
+    assert (await world.renderer(api_key=lambda: "sandbox-other").submit(world.job(), world.about_to_bill)) != render_id
     world.sandbox.advance(60)
     await renderer.status(render_id)
 
@@ -586,9 +586,9 @@ async def test_without_credits_the_message_says_to_buy_some(world: World) -> Non
 )
 async def test_a_wrong_key_is_named_as_such(world: World, key: str, match: str) -> None:
     with pytest.raises(Permanent, match=match):
-        await world.renderer(api_key=key).submit(world.job(), world.about_to_bill)
+        await world.renderer(api_key=lambda: key).submit(world.job(), world.about_to_bill)
     with pytest.raises(Permanent, match=match):
-        await world.renderer(api_key=key).status("00000000-0000-4000-8000-000000000000")
+        await world.renderer(api_key=lambda: key).status("00000000-0000-4000-8000-000000000000")
 
 
 # --- what the stand-in refuses ----------------------------------------------------------------------------------------
@@ -596,7 +596,7 @@ async def test_a_wrong_key_is_named_as_such(world: World, key: str, match: str) 
 
 async def test_a_render_belongs_to_its_key_and_its_stage(world: World) -> None:
     render_id = await world.renderer().submit(world.job(), world.about_to_bill)
-    for other in (world.renderer(api_key="sandbox-other"), world.renderer(stage="stage")):
+    for other in (world.renderer(api_key=lambda: "sandbox-other"), world.renderer(stage="stage")):
         with pytest.raises(Permanent, match="404"):
             await other.status(render_id)
 

@@ -354,7 +354,7 @@ async def _call(provider: str, client: httpx.AsyncClient, url: str) -> None:
         await TikTokCalls(client, url, _Token()).post("main", "/v2/x", params={"upload_token": TOKEN})
     elif provider == "shotstack":
         renderer = ShotstackRenderer(
-            client=client, base_url=url, api_key=TOKEN, stage="v1", clock=SystemClock(), sandbox=True, usd_per_minute=0
+            client=client, base_url=url, api_key=lambda: TOKEN, stage="v1", clock=SystemClock(), sandbox=True, usd_per_minute=0
         )
         await renderer.status("r1")
     else:

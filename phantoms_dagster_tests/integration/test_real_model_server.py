@@ -149,7 +149,7 @@ async def script_stage(
     async with build_client(limits=UnguardedLimits(), scope=CallScope("openai"), deadlines=deadlines, inner=inner) as client:
         writer = OpenAIScriptWriter(
             http_client=client,
-            api_key="any",
+            api_key=lambda: "any",
             base_url=Billed.URL if billed else proxy.url,
             model="smollm2",
             clock=SystemClock(),
