@@ -13,6 +13,7 @@ import typer
 from aiohttp import web
 from prometheus_client.core import Metric
 from redis.exceptions import RedisError
+from sqlalchemy import Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from phantoms_dagster.cli import exposition
@@ -25,6 +26,7 @@ from phantoms_dagster.settings import Settings
 from phantoms_dagster.store.engine import engine
 from phantoms_dagster.store.statistics import Reading, Statistics
 from phantoms_dagster.wiring import Workshop, logs
+from phantoms_dagster.wiring.store_watch import LOOK_SECONDS, POSTGRESQL, REDIS, watch_stores
 from phantoms_dagster.wiring.watching import PoolView, away, watching
 
 # Prometheus gives up after ten seconds by default: a store that takes longer than this counts as down.
@@ -60,8 +62,13 @@ def metrics(
             web.run_app(application, sock=listener, print=None, access_log=None)
 
 
-def metrics_application(settings: Settings, *, patience_seconds: float = PATIENCE_SECONDS) -> web.Application:
-    """The endpoint as an application of one event loop. Raises InvalidInput when a store's URL is missing or unusable."""
+def metrics_application(
+    settings: Settings, *, patience_seconds: float = PATIENCE_SECONDS, watch_seconds: float = LOOK_SECONDS
+) -> web.Application:
+    """The endpoint as an application of one event loop. Raises InvalidInput when a store's URL is missing or unusable.
+
+    It also looks at both stores every `watch_seconds`, and tells the alerts' destinations of one that stays away.
+    """
     database = engine(Workshop(settings).database_url, pool_size=2)
     statistics = Statistics(database)
     if settings.redis_url is None:
@@ -79,7 +86,17 @@ def metrics_application(settings: Settings, *, patience_seconds: float = PATIENC
             app[_SCRAPER] = scraper = _Scraper(
                 _Source("postgresql", tables, patience_seconds), _Source("redis", limited, patience_seconds)
             )
+            seen = (
+                _Source("postgresql, watched", lambda: asyncio.to_thread(_ask, database), patience_seconds),
+                _Source("redis, watched", watcher.breakers.look, patience_seconds),
+            )
+            looks = {POSTGRESQL: seen[0].problem, REDIS: seen[1].problem}
+            watch = asyncio.create_task(watch_stores(settings, looks, every_seconds=watch_seconds))
             yield
+            watch.cancel()
+            await asyncio.gather(watch, return_exceptions=True)
+            for source in seen:
+                await source.aclose()
             await scraper.aclose()
             database.dispose()
 
@@ -87,6 +104,12 @@ def metrics_application(settings: Settings, *, patience_seconds: float = PATIENC
     application.cleanup_ctx.append(scraping)
     application.router.add_get("/metrics", _answer)
     return application
+
+
+def _ask(database: Engine) -> bool:
+    """Whether PostgreSQL answers. Raises SQLAlchemyError."""
+    with database.connect() as connection:
+        return connection.execute(text("SELECT true")).scalar_one() is True
 
 
 class _Source(Generic[Value]):
@@ -122,6 +145,10 @@ class _Source(Generic[Value]):
             return None
         self._note("")
         return value
+
+    async def problem(self) -> str | None:
+        """Why the store does not answer; None when it does."""
+        return None if await self.latest() is not None else self._trouble
 
     async def aclose(self) -> None:
         """Wait for a reading that is under way; it is bounded by the store's own time-outs."""

@@ -15,7 +15,9 @@ from phantoms_dagster.domain.ports import Identity
 from phantoms_dagster.store.planning import NUDGE
 from phantoms_dagster.store.transactions import transaction
 
-_COLUMNS = "platform, name, token_ref, subject, label, token_sha256, state, reason, state_since"
+# Rows that older code marked have no `state_since`.
+_SINCE = "CASE WHEN state <> 'active' THEN COALESCE(state_since, updated_at) END AS state_since"
+_COLUMNS = f"platform, name, token_ref, subject, label, token_sha256, state, reason, {_SINCE}"
 _PUT = text(
     """
     INSERT INTO phantoms.accounts (platform, name, token_ref) VALUES (:platform, :name, :place)
@@ -49,7 +51,8 @@ _MARK = text(
     ON CONFLICT (platform, name) DO UPDATE SET token_sha256 = excluded.token_sha256, state = excluded.state,
         reason = excluded.reason, asked_at = clock_timestamp(), updated_at = clock_timestamp(),
         -- Since when it waits, not since when it was last asked: one alert tells of one trouble.
-        state_since = CASE WHEN accounts.state = 'active' THEN clock_timestamp() ELSE accounts.state_since END
+        state_since = CASE WHEN accounts.state = 'active' THEN clock_timestamp()
+            ELSE COALESCE(accounts.state_since, accounts.updated_at) END
     """
 )
 _WAKE = text(

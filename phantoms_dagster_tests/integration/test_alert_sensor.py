@@ -214,6 +214,20 @@ async def test_only_what_came_since_the_last_tick_is_told(world: World, settings
     assert (await ticked(settings, cursor))[0] == "nothing is new"
 
 
+async def test_an_account_whose_trouble_has_no_known_beginning_is_told_once(
+    world: World, settings: Settings, receiver: Receiver
+) -> None:
+    world.write(
+        "INSERT INTO phantoms.accounts (platform, name, state, reason) VALUES ('youtube', 'old', 'unauthorized', 'reconnect')"
+    )
+    said, cursor = await ticked(settings)
+    assert said == "sent 1: Phantoms: 1 account cannot post"
+    for _ in range(2):
+        said, cursor = await ticked(settings, cursor)
+        assert said == "nothing is new"
+    assert len(receiver.got) == 1
+
+
 async def test_an_account_that_cannot_post_is_told_once(world: World, settings: Settings, receiver: Receiver) -> None:
     world.write(
         """INSERT INTO phantoms.accounts (platform, name, state, reason, state_since)
