@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import regex
 
 from phantoms_dagster.domain.text import graphemes
 from phantoms_dagster.media.fonts import Stack
+
+if TYPE_CHECKING:
+    from budoux import Parser
 
 # At the end of a piece that the next one follows without a space: where a line may break in Chinese or Thai. Texts have none of
 # these left when they get here (`markup.one_line`).
@@ -19,6 +24,7 @@ LINE_HEIGHT = 1.22  # of an em, from line to line
 
 LONGEST_WORD, LONGEST_UNSPACED, LONGEST_IDEOGRAPHS = 24, 12, 4
 _IDEOGRAPH = regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}]")
+_THAI = regex.compile(r"\p{Thai}")
 _UNSPACED = regex.compile(r"[\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]")
 # What never begins a line (closing marks, small kana, Thai and Lao vowels behind their letter) and what never ends one.
 _ENDS = regex.compile(
@@ -53,6 +59,39 @@ def breakable(text: str) -> list[str]:
 
 
 def _pieces(word: str) -> list[str]:
+    """A few letters each. Thai, which puts no spaces between words, is cut between its words; the others between graphemes."""
+    parts = _thai_words(word) if _THAI.search(word) else [word]
+    pieces = [piece for part in parts for piece in _letters(part)]
+    return [*(piece + GLUE for piece in pieces[:-1]), pieces[-1]]
+
+
+def _thai_words(text: str) -> list[str]:
+    """Neighbouring words together, as long as they are short. Words that are long themselves stay whole here."""
+    found: list[str] = []
+    length = done = 0
+    borders = set(itertools.accumulate(map(len, graphemes(text))))
+    for word in _thai_parser().parse(text):
+        letters = len(graphemes(word))
+        # The parser knows nothing of marks: one that it cut off its letter, or that closes something, goes with what it follows.
+        bound = found and (done not in borders or _ENDS.search(word) or _OPENS.search(graphemes(found[-1])[-1]))
+        done += len(word)
+        if found and (bound or length + letters <= LONGEST_UNSPACED):
+            found[-1] += word
+            length += letters
+        else:
+            found.append(word)
+            length = letters
+    return found or [text]
+
+
+@functools.cache
+def _thai_parser() -> Parser:
+    from budoux import load_default_thai_parser  # noqa: PLC0415 - 40 ms that most videos do not need
+
+    return load_default_thai_parser()
+
+
+def _letters(word: str) -> list[str]:
     """A few letters each, cut between graphemes, never before a mark that ends something or behind one that opens it."""
     most = LONGEST_IDEOGRAPHS if _IDEOGRAPH.search(word) else LONGEST_UNSPACED if _UNSPACED.search(word) else LONGEST_WORD
     found: list[list[str]] = [[]]
@@ -63,8 +102,7 @@ def _pieces(word: str) -> list[str]:
             found.append([part])
         else:
             piece.append(part)
-    pieces = ["".join(piece) for piece in found]
-    return [*(piece + GLUE for piece in pieces[:-1]), pieces[-1]]
+    return ["".join(piece) for piece in found]
 
 
 def fit(

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from phantoms_dagster.domain.markup import one_line
 from phantoms_dagster.domain.models import Palette, Sentence
+from phantoms_dagster.domain.text import graphemes
 from phantoms_dagster.media import ass, captions, layout
 from phantoms_dagster.media.fonts import Fonts, load_fonts
 
@@ -108,6 +109,36 @@ def test_times_are_rounded_down_so_that_neighbours_never_overlap() -> None:
     document = ass.document([], [ass.Event(0, 1.001, 1.002, "A", "never seen"), ass.Event(0, 1.0, 2.0, "A", "seen")])
     lines = [match["text"] for line in document.splitlines() if (match := _DIALOGUE.match(line))]
     assert lines == ["seen"]
+
+
+def test_thai_breaks_between_its_words_and_never_inside_of_one() -> None:
+    """It broke after every twelfth letter: in the middle of the words for squid and for Thailand."""
+    words = ["ปลาหมึก", "ยักษ์", "มี", "หัวใจ", "สาม", "ดวง", "และ", "อาศัย", "อยู่", "ใน", "ทะเล", "ของ", "ประเทศไทย"]
+    text = "".join(words)
+    pieces = layout.breakable(text)
+    assert layout.joined(pieces) == text
+    assert len(pieces) >= 4
+    borders = list(itertools.accumulate(len(word) for word in words))
+    cuts = list(itertools.accumulate(len(piece.removesuffix(layout.GLUE)) for piece in pieces))
+    inside = [text[cut - 3 : cut + 3] for cut in cuts if cut not in borders and text[cut:] != "ไทย"]
+    assert inside == []
+
+
+@pytest.mark.parametrize("text", ["ที่นี่", "ก" * 40, "เก้า(สิบ)ครั้ง!", "ABCไทย123", "ๆๆๆๆๆๆๆๆๆๆๆๆๆๆ", "กำ" * 20, "น้ำ" * 15])
+def test_no_letter_of_thai_is_cut_from_its_marks(text: str) -> None:
+    pieces = [piece.removesuffix(layout.GLUE) for piece in layout.breakable(text)]
+    assert "".join(pieces) == text
+    assert [letter for piece in pieces for letter in graphemes(piece)] == graphemes(text)
+    assert all(len(graphemes(piece)) <= 2 * layout.LONGEST_UNSPACED for piece in pieces)
+
+
+@given(st.text(st.sampled_from("กขงนมเแไาำิีุู่้์ๆ a\u0301\u200d(!)5"), max_size=60).map(one_line))
+def test_no_text_with_thai_loses_anything_or_is_cut_inside_of_a_letter(text: str) -> None:
+    pieces = layout.breakable(text)
+    assert layout.joined(pieces) == text
+    assert [letter for piece in pieces for letter in graphemes(piece.removesuffix(layout.GLUE))] == [
+        letter for word in text.split() for letter in graphemes(word)
+    ]
 
 
 def test_a_title_shrinks_until_it_fits_its_box(fonts: Fonts) -> None:
