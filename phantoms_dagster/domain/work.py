@@ -196,6 +196,10 @@ class Ledgers(Protocol):
         """The post's row, made when there is none."""
         ...
 
+    async def bound_account(self, claim: Claim, *, sandbox: bool) -> str | None:
+        """The account that this post was begun on; None when nothing of it was sent."""
+        ...
+
     async def render(self, claim: Claim, *, sandbox: bool) -> RenderJournal:
         """The render's row, made when there is none. Raises NotYet when the sandbox would go on with a real render."""
         ...

@@ -60,16 +60,12 @@ class Publish:
         """Raises NotYet before its time, and the publisher's errors."""
         platform = work.claim.stage.platform
         assert platform is not None
-        channel = work.video.channel
-        account = channel.accounts.get(platform)
-        if account is None:
-            message = f"channel {channel.name} has no {platform.title} account; add one to channels.yaml and replay"
-            raise Permanent(message, provider=str(platform), code="no_account")
+        publisher = self._publishers[platform]
+        account = await self._account(work, platform, sandbox=publisher.sandbox)
         await self._may_go(work)
         variant = work.claim.output(work.claim.stage.after[0], VariantOutput)
         words = self._words(work, variant)
         _check_approved(work, variant, words)
-        publisher = self._publishers[platform]
         marker = f"{work.video.key}-{platform}"
         journal = await self._ledgers.post(
             work.claim,
@@ -97,6 +93,17 @@ class Publish:
             sandbox=publisher.sandbox,
         )
         return Made(output, provider_ref=post.remote_id, provider=publisher.provider)
+
+    async def _account(self, work: Work, platform: Platform, *, sandbox: bool) -> str:
+        """The channel's account. A post that was begun is finished where it was begun, even if the channel no longer names that
+        account: it may be out already. Raises Permanent when there is neither.
+        """
+        channel = work.video.channel
+        account = channel.accounts.get(platform) or await self._ledgers.bound_account(work.claim, sandbox=sandbox)
+        if account is None:
+            message = f"channel {channel.name} has no {platform.title} account; add one to channels.yaml and replay"
+            raise Permanent(message, provider=str(platform), code="no_account")
+        return account
 
     async def _may_go(self, work: Work) -> None:
         """Raises NotYet outside the channel's hours. Asked again right before what can make a post public: waits may be long."""

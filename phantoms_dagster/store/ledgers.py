@@ -50,9 +50,19 @@ _OPEN_POST = text(
             JOIN phantoms.videos v ON v.id = o.video_id
             WHERE o.platform = posts.platform AND o.account = posts.account AND o.id <> posts.id
                 AND o.state IN ('opened', 'uploading', 'committing') LIMIT 1) AS busy,
-        sandbox AND EXISTS (
-            SELECT FROM phantoms.posts r WHERE r.video_id = posts.video_id AND r.platform = posts.platform AND NOT r.sandbox
-                AND NOT r.duplicate AND r.state NOT IN ('intent', 'failed')) AS begun_for_real
+        (SELECT r.account FROM phantoms.posts r WHERE posts.sandbox AND r.video_id = posts.video_id
+            AND r.platform = posts.platform AND NOT r.sandbox AND NOT r.duplicate AND r.state NOT IN ('intent', 'failed') LIMIT 1
+        ) AS begun_for_real
+    """
+)
+
+# The same condition as in `_OPEN_POST`. A real post counts for the sandbox, too: only its own account may finish it.
+_BOUND = text(
+    """
+    SELECT account FROM phantoms.posts
+    WHERE video_id = :video_id AND platform = :platform AND NOT duplicate AND (sandbox = :sandbox OR NOT sandbox)
+        AND NOT (state IN ('intent', 'failed') AND handle = '{}' AND remote_id IS NULL)
+    ORDER BY sandbox = :sandbox DESC LIMIT 1
     """
 )
 
@@ -305,18 +315,27 @@ class PostgresLedgers:
             "sandbox": sandbox,
         }
         row = await self._open_post(_Step(values))
-        if row["begun_for_real"]:
+        if row["begun_for_real"] is not None:
             platform = claim.stage.platform
             assert platform is not None
             message = (
                 f"the post was begun at the real {platform.title} and the sandbox cannot finish it: "
-                f"give {platform.title} its token again (`phantoms doctor` says where it is missing)"
+                f"give the {platform.title} account {row['begun_for_real']} its token again (`phantoms accounts` lists them)"
             )
             raise NotYet(message, retry_after=BEGUN_FOR_REAL_SECONDS)
         if row["busy"] is not None and row["state"] == PostState.INTENT:
             # Only a hint, so that nothing is sent in vain: who opens the post on its account looks again, behind a lock.
             raise _busy(row["busy"], row["platform"], row["account"])
         return PostgresPostJournal(self, claim, row)
+
+    async def bound_account(self, claim: Claim, *, sandbox: bool) -> str | None:
+        """See the port."""
+
+        async def work(connection: AsyncConnection) -> str | None:
+            values = {"video_id": claim.video_id, "platform": str(claim.stage.platform), "sandbox": sandbox}
+            return (await connection.execute(_BOUND, values)).scalar()
+
+        return await transaction(self._statements, work)
 
     async def owner_of(self, platform: str, remote_id: str, post_id: int) -> str | None:
         """The video whose real post that is already, other than the post `post_id`."""

@@ -51,5 +51,5 @@ def read(platform: Platform, account: str, place: str) -> str:
 
 
 def _missing(platform: Platform, account: str, why: str) -> Permanent:
-    message = f"{platform.title} account {account} is not connected: {why}"
+    message = f"{platform.title} account {account} is not connected: {why}; put the account's token there"
     return Permanent(message, provider=str(platform), code="not_connected")
