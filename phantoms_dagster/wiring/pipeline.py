@@ -6,7 +6,7 @@ import os
 import random
 import socket
 import uuid
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -15,26 +15,19 @@ from typing import Any
 import httpx
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from phantoms_dagster.domain.errors import Barred, Disconnected
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.ports import (
     Clock,
-    FoundPost,
     IdentityReader,
     LateIds,
     MediaStore,
     MetricsReader,
-    PostJournal,
-    PublishedPost,
     Publisher,
-    PublishJob,
-    ReadPage,
     Renderer,
     Tokens,
 )
 from phantoms_dagster.domain.retry import RetryPolicy
 from phantoms_dagster.domain.trying import WaitingClock
-from phantoms_dagster.domain.values import JsonObject
 from phantoms_dagster.media.local_renderer import LocalRenderer
 from phantoms_dagster.media.studio import FfmpegStudio
 from phantoms_dagster.media.voice import NeuralVoice
@@ -57,7 +50,6 @@ from phantoms_dagster.providers.tiktok_late import TikTokLateIds
 from phantoms_dagster.providers.tiktok_metrics import TikTokMetricsReader
 from phantoms_dagster.providers.youtube import YouTubePublisher
 from phantoms_dagster.providers.youtube_metrics import YouTubeMetricsReader
-from phantoms_dagster.resilience.limits import calling_for
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.store.accounts import PostgresAccounts
 from phantoms_dagster.store.engine import async_engine
@@ -70,6 +62,7 @@ from phantoms_dagster.wiring.endpoints import Endpoints, wanted_privacy
 from phantoms_dagster.wiring.limits import guarded_clients
 from phantoms_dagster.wiring.media import guarded_media
 from phantoms_dagster.wiring.media_gate import MediaGate, OnMedia, media_gate
+from phantoms_dagster.wiring.of_accounts import LateIdsOfAccount, PublisherOfAccount, ReaderOfAccount
 from phantoms_dagster.wiring.tokens import AccountTokens
 
 SANDBOX_SETTLE_SECONDS = 0.5
@@ -249,7 +242,7 @@ class _Parts:
             ),
         ]
         gate = self._account_gate()
-        return {publisher.platform: _ForItsAccount(publisher, gate) for publisher in publishers}
+        return {publisher.platform: PublisherOfAccount(publisher, gate) for publisher in publishers}
 
     def _account_gate(self) -> AccountGate:
         e = self.endpoints
@@ -334,7 +327,7 @@ class _LazyMapping(dict[Platform, MetricsReader]):
         self._gate = gate
 
     def __missing__(self, platform: Platform) -> MetricsReader:
-        self[platform] = reader = _ReaderForItsAccount(self._makers[platform](), self._gate())
+        self[platform] = reader = ReaderOfAccount(self._makers[platform](), self._gate())
         return reader
 
 
@@ -344,68 +337,5 @@ class _LazyLateIds(dict[Platform, LateIds]):
         self._makers = makers
 
     def __missing__(self, platform: Platform) -> LateIds:
-        self[platform] = finder = _LateIdsOfItsAccount(self._makers[platform]())
+        self[platform] = finder = LateIdsOfAccount(self._makers[platform]())
         return finder
-
-
-class _ForItsAccount:
-    """A publisher whose calls fall under its account's pools and breaker, and whose posts wait while the account's token is bad."""
-
-    def __init__(self, publisher: Publisher, gate: AccountGate) -> None:
-        self._publisher = publisher
-        self._gate = gate
-        self.provider = publisher.provider
-        self.platform = publisher.platform
-        self.sandbox = publisher.sandbox
-
-    async def publish(self, job: PublishJob, journal: PostJournal) -> PublishedPost:
-        """See the port."""
-        with calling_for(job.account):
-            probes = await self._gate.enter(job.platform, job.account)
-            try:
-                post = await self._publisher.publish(job, journal)
-            except Disconnected as error:
-                raise await self._gate.refused(job.platform, job.account, error) from error
-            if probes:
-                await self._gate.worked(job.platform, job.account)
-            return post
-
-
-class _LateIdsOfItsAccount:
-    """A finder of late ids whose calls fall under the account's pools and breaker."""
-
-    def __init__(self, finder: LateIds) -> None:
-        self._finder = finder
-        self.provider = finder.provider
-        self.platform = finder.platform
-        self.sandbox = finder.sandbox
-
-    async def public_id(self, account: str, handle: JsonObject, *, last: bool) -> FoundPost | None:
-        """See the port."""
-        with calling_for(account):
-            return await self._finder.public_id(account, handle, last=last)
-
-
-class _ReaderForItsAccount:
-    """A reader of results whose calls fall under the account's pools and breaker. A dead token that it meets stops the account."""
-
-    def __init__(self, reader: MetricsReader, gate: AccountGate) -> None:
-        self._reader = reader
-        self._gate = gate
-        self.provider = reader.provider
-        self.platform = reader.platform
-
-    async def pages(self, account: str, remote_ids: Sequence[str], *, without: Collection[str] = ()) -> AsyncIterator[ReadPage]:
-        """See the port."""
-        pages = self._reader.pages(account, remote_ids, without=without)
-        while True:
-            with calling_for(account):  # not around the yield: the account would then be that of whoever reads the pages
-                try:
-                    page = await anext(pages, None)
-                except Disconnected as error:
-                    if not isinstance(error, Barred):  # what may not be read may be posted all the same
-                        await self._gate.dead(self.platform, account, error)
-                    raise
-            if page is None:
-                return
-            yield page

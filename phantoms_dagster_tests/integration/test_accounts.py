@@ -21,7 +21,7 @@ from phantoms_dagster.store.performance import PerformanceTables
 from phantoms_dagster.store.planning import CHANNEL as NUDGES
 from phantoms_dagster.store.results import Results
 from phantoms_dagster.wiring.endpoints import Endpoints
-from phantoms_dagster.wiring.pipeline import _ForItsAccount, _ReaderForItsAccount
+from phantoms_dagster.wiring.of_accounts import PublisherOfAccount, ReaderOfAccount
 from phantoms_dagster.wiring.tokens import read
 from phantoms_dagster.wiring.whose import whose
 from phantoms_dagster_tests.integration.publishing_world import Studio, open_studio
@@ -217,11 +217,11 @@ async def test_a_post_sends_nothing_while_its_account_has_the_token_of_somebody_
     await watched.enter(YOUTUBE, name)
     tokens.tokens[name] = "sandbox-desert"
     with pytest.raises(AccountWaits, match="that of desert"):
-        await post(studio, key, _ForItsAccount(studio.youtube(), watched))
+        await post(studio, key, PublisherOfAccount(studio.youtube(), watched))
     assert studio.posts() == []
     assert "youtube.open" not in studio.sandbox.calls
     tokens.tokens[name] = "sandbox-ocean"
-    await post(studio, key, _ForItsAccount(studio.youtube(), watched))
+    await post(studio, key, PublisherOfAccount(studio.youtube(), watched))
     assert len(studio.posts()) == 1
 
 
@@ -239,7 +239,7 @@ async def test_a_token_that_dies_in_the_middle_of_a_post_stops_the_account_and_f
     name = CHANNEL.accounts[YOUTUBE]
     watched = gate(studio, TokenFile(**{name: "sandbox-ocean"}))
     with pytest.raises(AccountWaits, match="the token is dead"):
-        await post(studio, key, _ForItsAccount(Refused(), watched))
+        await post(studio, key, PublisherOfAccount(Refused(), watched))
     assert [(a.name, a.state) for a in Accounts(studio.world.engine).waiting()] == [(name, DISCONNECTED)]
 
 
@@ -263,7 +263,7 @@ async def test_a_missing_permission_is_one_trouble_of_the_account_until_a_post_g
     keys = await studio.ready_to_post(count=3)
     name, world = CHANNEL.accounts[YOUTUBE], studio.world
     limited = Limited(studio)
-    guarded = _ForItsAccount(limited, gate(studio, TokenFile(**{name: "sandbox-ocean"})))
+    guarded = PublisherOfAccount(limited, gate(studio, TokenFile(**{name: "sandbox-ocean"})))
 
     async def refused(key: str) -> None:
         with pytest.raises(AccountWaits, match=r"waits: youtube\.upload was not granted"):
@@ -304,7 +304,7 @@ async def test_a_dead_token_that_reading_meets_stops_the_account_and_a_missing_p
     await watched.enter(YOUTUBE, "main")
     for error, waiting in ((Barred("no analytics", provider="youtube"), []), (Disconnected("dead", provider="youtube"), ["main"])):
         with pytest.raises(type(error)):
-            [page async for page in _ReaderForItsAccount(Reader(error), watched).pages("main", ["v"])]
+            [page async for page in ReaderOfAccount(Reader(error), watched).pages("main", ["v"])]
         assert [account.name for account in Accounts(studio.world.engine).waiting()] == waiting
 
 

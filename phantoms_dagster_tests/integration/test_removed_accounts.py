@@ -19,7 +19,7 @@ from phantoms_dagster.sandbox.core import Fault
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.store.accounts import Accounts, PostgresAccounts
 from phantoms_dagster.wiring.endpoints import Endpoints
-from phantoms_dagster.wiring.pipeline import _ForItsAccount
+from phantoms_dagster.wiring.of_accounts import PublisherOfAccount
 from phantoms_dagster.wiring.tokens import AccountTokens
 from phantoms_dagster_tests.integration.publishing_world import Studio, open_studio
 from phantoms_dagster_tests.integration.stage_world import CHANNEL, World, open_world
@@ -48,7 +48,7 @@ def tokens_of(studio: Studio) -> Tokens:
     return AccountTokens(Endpoints(settings, lambda: ["youtube"]), PostgresAccounts(studio.world.async_engine).places)
 
 
-def real_publisher(studio: Studio) -> _ForItsAccount:
+def real_publisher(studio: Studio) -> PublisherOfAccount:
     """YouTube as with real tokens, behind the gate of its accounts."""
     tokens = tokens_of(studio)
     publisher = YouTubePublisher(client=studio.client, base_url=studio.base_url, tokens=tokens, clock=studio.clock, sandbox=False)
@@ -58,7 +58,7 @@ def real_publisher(studio: Studio) -> _ForItsAccount:
         readers={YOUTUBE: YouTubeIdentity(client=studio.client, base_url=studio.base_url, tokens=tokens, clock=studio.clock)},
         sandboxed=lambda _: False,
     )
-    return _ForItsAccount(publisher, gate)
+    return PublisherOfAccount(publisher, gate)
 
 
 async def post(studio: Studio, key: str, publisher: object) -> None:

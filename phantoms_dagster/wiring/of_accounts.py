@@ -1,0 +1,83 @@
+"""Publishers and readers of results as they work for one account: its pools and breaker, and its token's trouble as one trouble."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Sequence
+
+from phantoms_dagster.domain.errors import Barred, Disconnected
+from phantoms_dagster.domain.ports import (
+    FoundPost,
+    LateIds,
+    MetricsReader,
+    PostJournal,
+    PublishedPost,
+    Publisher,
+    PublishJob,
+    ReadPage,
+)
+from phantoms_dagster.domain.values import JsonObject
+from phantoms_dagster.production.accounts import AccountGate
+from phantoms_dagster.resilience.limits import calling_for
+
+
+class PublisherOfAccount:
+    """A publisher whose calls fall under its account's pools and breaker, and whose posts wait while the account's token is bad."""
+
+    def __init__(self, publisher: Publisher, gate: AccountGate) -> None:
+        self._publisher = publisher
+        self._gate = gate
+        self.provider = publisher.provider
+        self.platform = publisher.platform
+        self.sandbox = publisher.sandbox
+
+    async def publish(self, job: PublishJob, journal: PostJournal) -> PublishedPost:
+        """See the port."""
+        with calling_for(job.account):
+            probes = await self._gate.enter(job.platform, job.account)
+            try:
+                post = await self._publisher.publish(job, journal)
+            except Disconnected as error:
+                raise await self._gate.refused(job.platform, job.account, error) from error
+            if probes:
+                await self._gate.worked(job.platform, job.account)
+            return post
+
+
+class LateIdsOfAccount:
+    """A finder of late ids whose calls fall under the account's pools and breaker."""
+
+    def __init__(self, finder: LateIds) -> None:
+        self._finder = finder
+        self.provider = finder.provider
+        self.platform = finder.platform
+        self.sandbox = finder.sandbox
+
+    async def public_id(self, account: str, handle: JsonObject, *, last: bool) -> FoundPost | None:
+        """See the port."""
+        with calling_for(account):
+            return await self._finder.public_id(account, handle, last=last)
+
+
+class ReaderOfAccount:
+    """A reader of results whose calls fall under the account's pools and breaker. A dead token that it meets stops the account."""
+
+    def __init__(self, reader: MetricsReader, gate: AccountGate) -> None:
+        self._reader = reader
+        self._gate = gate
+        self.provider = reader.provider
+        self.platform = reader.platform
+
+    async def pages(self, account: str, remote_ids: Sequence[str], *, without: Collection[str] = ()) -> AsyncIterator[ReadPage]:
+        """See the port."""
+        pages = self._reader.pages(account, remote_ids, without=without)
+        while True:
+            with calling_for(account):  # not around the yield: the account would then be that of whoever reads the pages
+                try:
+                    page = await anext(pages, None)
+                except Disconnected as error:
+                    if not isinstance(error, Barred):  # what may not be read may be posted all the same
+                        await self._gate.dead(self.platform, account, error)
+                    raise
+            if page is None:
+                return
+            yield page
