@@ -15,6 +15,9 @@ from dagster._daemon import controller, sensor
 from dagster._daemon.cli import cli
 from dagster._daemon.daemon import DaemonIterator
 from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import QueuedRunCoordinatorDaemon
+from dagster._daemon.utils import DaemonErrorCapture
+
+from phantoms_dagster.execution.plain_errors import process_exception
 
 LOOP_SECONDS = 0.26
 QUEUE_SECONDS = 0.25
@@ -61,6 +64,8 @@ def main() -> None:
     sensor.is_under_min_interval = is_under_min_interval
     sensor.MIN_INTERVAL_LOOP_TIME = LOOP_SECONDS  # type: ignore[assignment]  # it is only ever slept
     controller.QueuedRunCoordinatorDaemon = PromptQueueDaemon
+    assert hasattr(DaemonErrorCapture, "process_exception")
+    DaemonErrorCapture.process_exception = staticmethod(process_exception)  # type: ignore[assignment]
     cli(["run", *sys.argv[1:]], prog_name="python -m phantoms_dagster.execution.daemon")
 
 

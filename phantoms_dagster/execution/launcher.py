@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 from dagster import DagsterInstance, DagsterRun
 from dagster._core.launcher.base import CheckRunHealthResult, LaunchRunContext, ResumeRunContext, RunLauncher, WorkerStatus
 from dagster._serdes import ConfigurableClass, ConfigurableClassData
+from redis.exceptions import RedisError
 from rq.job import JobStatus
 
 from phantoms_dagster import settings
+from phantoms_dagster.execution.plain_errors import why_away
 from phantoms_dagster.execution.queues import JOB_TAG, Mode, RunQueues, connect, job_of, launches, queue_of, redis_url
 
 if TYPE_CHECKING:
@@ -88,7 +90,10 @@ class RqRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
         """Where the run waited, for the message of a run that is failed for it."""
         del include_container_logs
         queue = queue_of(run.tags)
-        return f"It was in queue {queue}, on which {self._queues.alive(queue)} workers listen."
+        try:
+            return f"It was in queue {queue}, on which {self._queues.alive(queue)} workers listen."
+        except RedisError as error:  # Dagster would log a traceback
+            return f"It was in queue {queue}. {why_away(error)}"
 
     def dispose(self) -> None:
         """Close the connections."""
