@@ -18,8 +18,8 @@ import httpx
 
 from phantoms_dagster.cli.preparation import make_ready
 from phantoms_dagster.embedded.processes import ProcessSpec
-from phantoms_dagster.embedded.servers import EmbeddedServers, free_port
-from phantoms_dagster.embedded.supervisor import Supervisor
+from phantoms_dagster.embedded.servers import START_TRIES, EmbeddedServers, free_port, is_free
+from phantoms_dagster.embedded.supervisor import ProcessFailed, Supervisor
 from phantoms_dagster.embedded.valkey import write_private
 from phantoms_dagster.execution.home import prepare
 from phantoms_dagster.settings import RUNNING_FILE, Settings
@@ -65,7 +65,7 @@ class Stack:
         self._seed = sandbox_seed
         self._module = module
         self._exit = ExitStack()
-        self._supervisor: Supervisor | None = None
+        self._supervisors: list[Supervisor] = []
 
     def __enter__(self) -> Running:
         """Start everything. Raises PhantomsError with the next step; then nothing is left running."""
@@ -81,7 +81,7 @@ class Stack:
 
     def pids(self) -> dict[str, int]:
         """The processes, by name."""
-        return self._supervisor.pids if self._supervisor else {}
+        return {name: pid for supervisor in self._supervisors for name, pid in supervisor.pids.items()}
 
     def _start(self) -> Running:
         self._home.mkdir(parents=True, exist_ok=True)
@@ -95,15 +95,34 @@ class Stack:
         needed = tuple(workshop.endpoints.sandbox_needed)
         ours = needed and self._settings.sandbox_url is None
         specs = [*([self._sandbox(settings, environment)] if ours else []), *self._dagster(settings, environment)]
-        metrics_url = f"http://{settings.web_host}:{free_port(settings.metrics_port)}/metrics"
-        specs.append(self._metrics(metrics_url, environment))
-        self._supervisor = Supervisor(specs, logs=self._home / "logs", notify=self._warn)
-        self._exit.callback(self._supervisor.stop)
-        self._say("starting " + ", ".join(spec.name for spec in specs))
-        self._supervisor.start()
+        self._say("starting " + ", ".join([*(spec.name for spec in specs), "metrics"]))
+        self._supervise(specs)
+        metrics_url = self._start_metrics(settings, environment)
         self._announce(environment)
         assert settings.web_url is not None
         return Running(self._home, settings.web_url, settings.sandbox_url if needed else None, needed, settings, metrics_url)
+
+    def _supervise(self, specs: list[ProcessSpec]) -> None:
+        """Start these, until we stop. Raises ProcessFailed; then none of them runs."""
+        supervisor = Supervisor(specs, logs=self._home / "logs", notify=self._warn)
+        self._exit.callback(supervisor.stop)
+        supervisor.start()
+        self._supervisors.append(supervisor)
+
+    def _start_metrics(self, settings: Settings, environment: dict[str, str]) -> str:
+        """Start the endpoint; its URL. Another port is tried when somebody took the one that was free a moment ago."""
+        port = settings.metrics_port
+        for tries_left in reversed(range(START_TRIES)):
+            port = free_port(port, settings.web_host)
+            url = f"http://{settings.web_host}:{port}/metrics"
+            try:
+                self._supervise([self._metrics(url, environment)])
+            except ProcessFailed:
+                if tries_left == 0 or is_free(port, settings.web_host):
+                    raise
+            else:
+                break
+        return url
 
     def _with_servers(self) -> Settings:
         """The settings with every URL in place."""
@@ -118,7 +137,7 @@ class Stack:
                 del found["redis_url"]
         if Workshop(self._settings).endpoints.sandbox_needed and self._settings.sandbox_url is None:
             found["sandbox_url"] = f"http://127.0.0.1:{free_port(0)}"
-        found["web_url"] = f"http://{self._settings.web_host}:{free_port(self._settings.web_port)}"
+        found["web_url"] = f"http://{self._settings.web_host}:{free_port(self._settings.web_port, self._settings.web_host)}"
         return Settings(**{**self._settings.model_dump(), "home": self._home, **found})
 
     def _environment(self, settings: Settings) -> dict[str, str]:

@@ -181,7 +181,7 @@ class EmbeddedServers:
                 self._supervisor.start()
             except ProcessFailed:
                 # Somebody may have taken a port after it was found free.
-                if tries_left == 0 or all(_is_free(port) for port in (kept.postgres_port, kept.valkey_port)):
+                if tries_left == 0 or all(is_free(port) for port in (kept.postgres_port, kept.valkey_port)):
                     raise
             else:
                 postgres.make_databases()
@@ -232,19 +232,20 @@ def _refuse_windows() -> None:
         )
 
 
-def free_port(wanted: int) -> int:
-    """The wanted port when it is free, else another one."""
+def free_port(wanted: int, host: str = "127.0.0.1") -> int:
+    """The wanted port when it is free on `host`, else another one."""
     candidates = [wanted] if wanted else []
     candidates += (PORTS[secrets.randbelow(len(PORTS))] for _ in range(PORT_TRIES))
-    return next((port for port in candidates if _is_free(port)), 0) or _any_port()
+    return next((port for port in candidates if is_free(port, host)), 0) or _any_port()
 
 
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
+def is_free(port: int, host: str = "127.0.0.1") -> bool:
+    """Whether a server could listen on that port now. It may be taken in the next moment."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         # As the servers do: a port whose last connections linger is free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", port))
+            probe.bind((host, port))
         except OSError:
             return False
         return True
