@@ -17,7 +17,7 @@ from phantoms_dagster.domain.models import Channel, Platform
 from phantoms_dagster.domain.problems import Path, first_place
 from phantoms_dagster.domain.text import unfit
 
-# How each key is written, for whoever wrote it otherwise. A channel has these keys and no others.
+# How each key is written; a mistake is answered with it. A channel has these keys and no others.
 FORMS: Mapping[str, str] = {
     "title": "title: Curious Minute",
     "brand_voice": "brand_voice: Warm, quick and precise.",
@@ -106,7 +106,7 @@ def _channel(fields: Any, place: _Place, check: Check) -> Channel:
         if path[:1] == ("name",):
             raise place.wrong((), f"the name {place.key!r} may have small letters, digits, - and _ only, at most 40") from error
         if path[:1] == ("tokens",) and path[1:] and path[1] not in written.get("tokens", {}):
-            path = ("accounts", path[1], "token")  # it stands beside the account
+            path = ("accounts", path[1], "token")  # there it was written
         raise place.wrong(path, reason) from error
     except (OSError, UnicodeError) as error:  # `Europe` alone is a folder of time zones, not one
         raise place.wrong(("timezone",), "unknown time zone; use a name such as Europe/Berlin") from error

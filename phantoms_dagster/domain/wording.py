@@ -1,6 +1,6 @@
 """What each platform is told beside a film: the words of a post, made of script and channel.
 
-Which of them were approved belongs in `production.approving`; how a platform is told belongs in its adapter.
+`production.approving` decides which of them were approved; each adapter tells its platform.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Briefs from files, row by row. The code names a bad row with its line and its reason, and takes the good rows.
 
-How the formats are read belongs in `rows`; which folder is watched, in `inbox`; what is stored, elsewhere.
+`rows` reads the formats, and `inbox` watches the folder. Nothing is stored here.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """From the bytes of a CSV, JSONL or YAML file to rows, each with the line it begins on. What cannot be read is a bad row.
 
-What the fields mean, and which values they may have, belongs in `intake`.
+`intake` knows what the fields mean and which values they may have.
 """
 
 from __future__ import annotations

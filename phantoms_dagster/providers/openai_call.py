@@ -1,6 +1,6 @@
 """The one billed call: sending it, once, and looking up what became of one whose answer was lost.
 
-What is asked belongs in `openai_prompt`, what an answer means in `openai_answer`, what a refusal means in `openai_errors`. The
+`openai_prompt` says what is asked, `openai_answer` what an answer means, `openai_errors` what a refusal means. The
 answer is not streamed: the call's own deadline bounds the time to its first byte (docs/adr/0020).
 """
 

@@ -1,7 +1,7 @@
 """Scripts by the chat completions of OpenAI, or of a server that speaks the same: what is asked how often, and its bookkeeping.
 
 A script takes one paid call. An answer with a fault that cannot be repaired here is told to the model once, which takes a second
-one; then the stage ends, one way or the other. How a call is made stands in `openai_call`.
+one; then the stage ends, one way or the other. How a call is made: see `openai_call`.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ class OpenAIScriptWriter:
         if found is not None:
             return self._after(first, found)
         marker = _second_marker(attempt.id)
-        # Whoever goes on after a crash has to know that this call may have been made.
+        # After a crash the next attempt must know that this call may have been made.
         await attempt.received(self._marked({**first, NOTE: {"asked": marker}}), provider_ref=_reference(first), cost=spent)
         told = openai_prompt.correction(openai_answer.text_of(first), fault.told)
         room = MORE_OUTPUT_TOKENS if fault.final.code == "length" else MAX_OUTPUT_TOKENS

@@ -320,7 +320,7 @@ async def test_a_full_disk_of_temporary_files_is_named_and_not_taken_for_the_med
             async with gate(writing=True):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         await asyncio.sleep(RESET_SECONDS * 1.5)
-        with pytest.raises(NotYet):  # whoever tries finds it full still, and no video pays for that
+        with pytest.raises(NotYet):  # the one that tries finds it full still, and no video pays for that
             async with gate(writing=True):
                 pytest.fail("nobody is let through")
         grow(small_disk)
