@@ -6,7 +6,7 @@ import gc
 import logging
 import tempfile
 import threading
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -18,7 +18,9 @@ from rich.table import Table
 from phantoms_dagster import settings as settings_module
 from phantoms_dagster.cli.console import err, out, plain_errors
 from phantoms_dagster.cli.stack import Running, Stack
+from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.embedded.supervisor import interrupt_on_signals
+from phantoms_dagster.sandbox.state_store import StateUnusable
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.wiring.sandbox import sandbox_application
 
@@ -72,6 +74,9 @@ def sandbox(
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1")] = 8321,
     seed: Annotated[int, typer.Option(help="Fixes every random choice")] = 1,
     fast_renders: Annotated[bool, typer.Option(help="Answer renders with one small prepared file instead of making them")] = False,
+    state: Annotated[
+        Path | None, typer.Option(help="Folder in which its posts, renders and settings stay when it stops; default: they are lost")
+    ] = None,
 ) -> None:
     """Run only the sandbox: loopback stand-ins of every provider, with fault injection and a ledger of what they accepted.
 
@@ -79,10 +84,21 @@ def sandbox(
     {"route": "shotstack.render", "kind": "status", "status": 503, "retry_after": 2}.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    with plain_errors(), tempfile.TemporaryDirectory(prefix="phantoms-sandbox-") as folder:
-        application = sandbox_application(
-            seed=seed, base_url=f"http://127.0.0.1:{port}", work_dir=Path(folder), real_renders=not fast_renders
-        )
+    with plain_errors(), ExitStack() as until_the_end:
+        if state is None:
+            folder = Path(until_the_end.enter_context(tempfile.TemporaryDirectory(prefix="phantoms-sandbox-")))
+        else:
+            folder = state.expanduser().absolute()
+        try:
+            application = sandbox_application(
+                seed=seed,
+                base_url=f"http://127.0.0.1:{port}",
+                work_dir=folder,
+                real_renders=not fast_renders,
+                lasting=state is not None,
+            )
+        except StateUnusable as error:
+            raise InvalidInput(str(error)) from error
         # It keeps what it was told: looking through all of that again and again for what nobody needs is a tenth of its time.
         gc.freeze()
         gc.set_threshold(10_000, 50, 1_000)

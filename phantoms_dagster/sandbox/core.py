@@ -1,6 +1,7 @@
 """What all stand-ins share: the ledger of accepted commits, faults per route, the sandbox's clock and its HTTP application.
 
-Also what is the same in each of their requests: whose token it is, a body block by block, and a page for people.
+Also what is the same in each of their requests: whose token it is, a body block by block, and a page for people. With a
+`StateStore` the ledger, the settings, the clock and what the stand-ins keep outlive the process; faults and counts of calls do not.
 
 What a provider answers belongs in the file of that provider, which offers `routes(sandbox)`: aiohttp routes with a `name`
 such as `openai.chat`; faults are set by that name (or a glob).
@@ -15,13 +16,16 @@ import json
 import random
 import time
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from aiohttp import web
 
+from phantoms_dagster.sandbox.state_store import StateStore
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+T = TypeVar("T")
 MAX_UPLOAD_BYTES = 1 << 30
 ARRIVALS_KEPT = 100_000  # per route
 PACES = ("quick", "realistic")
@@ -59,11 +63,17 @@ class Fault:
 
 
 class Sandbox:
-    """The state of all stand-ins. `seed` fixes every random choice; `state` holds one object per provider."""
+    """The state of all stand-ins. `seed` fixes every random choice; `state` holds one object per provider.
 
-    def __init__(self, *, seed: int = 1, base_url: str = "") -> None:
-        self.seed = seed
-        self.random = random.Random(seed)
+    `store`: where what they keep outlives the process; None: nowhere. What lies there keeps the seed that it began with, for ids
+    and numbers of posts follow from it.
+    """
+
+    def __init__(self, *, seed: int = 1, base_url: str = "", store: StateStore | None = None) -> None:
+        self.store = store
+        kept = dict(store.rows("sandbox")) if store else {}
+        self.seed = int(kept.get("seed", seed))
+        self.random = random.Random(self.seed)
         self.base_url = base_url
         self.ledger: list[dict[str, Any]] = []
         self.faults: list[Fault] = []
@@ -71,9 +81,12 @@ class Sandbox:
         self.arrivals: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=ARRIVALS_KEPT))
         self.in_flight: dict[str, int] = {}
         self.max_in_flight: dict[str, int] = {}
-        self.config: dict[str, Any] = {}
+        self.config: dict[str, Any] = kept.get("config", {})
         self.state: dict[str, Any] = {}
-        self._skew = 0.0
+        self.numbers: dict[str, int] = dict(store.rows("number")) if store else {}
+        self._skew = float(kept.get("skew", 0.0))
+        self.ledger += [entry for _, entry in self.kept_rows("ledger")]
+        self.keep("sandbox", "seed", self.seed)
 
     def now(self) -> float:
         """Seconds since the epoch, as this sandbox sees them (`POST /_sandbox/advance` moves them on)."""
@@ -82,6 +95,45 @@ class Sandbox:
     def advance(self, seconds: float) -> None:
         """Let time pass for token lives, sessions, quotas and growing metrics."""
         self._skew += seconds
+        self.keep("sandbox", "skew", self._skew)
+
+    def configure(self, values: dict[str, Any]) -> None:
+        """Change settings of the stand-ins."""
+        self.config.update(values)
+        self.keep("sandbox", "config", self.config)
+
+    def number(self, name: str, *, lazily: bool = False) -> int:
+        """The next number of that name, from 1; never the same twice, also after a restart. `lazily`: see `StateStore`."""
+        found = self.numbers[name] = self.numbers.get(name, 0) + 1
+        self.keep("number", name, found, lazily=lazily)
+        return found
+
+    # --- what outlives the process
+
+    def keep(self, kind: str, key: str, value: Any, *, lazily: bool = False) -> None:
+        """Save that value before the request that changes it is answered. See `StateStore.keep`."""
+        if self.store is not None:
+            self.store.keep(kind, key, value, lazily=lazily)
+
+    def forget(self, kind: str, key: str) -> None:
+        """Delete it."""
+        if self.store is not None:
+            self.store.forget(kind, key)
+
+    def kept(self, kind: str, cls: type[T]) -> Iterator[T]:
+        """What was kept of that kind, oldest first, as objects of that dataclass."""
+        if self.store is not None:
+            yield from (thing for _, thing in self.store.restored(kind, cls))
+
+    def kept_rows(self, kind: str) -> Iterator[tuple[str, Any]]:
+        """What was kept of that kind, oldest first, as keys and plain values."""
+        if self.store is not None:
+            yield from self.store.rows(kind)
+
+    def save(self) -> None:
+        """Write what has changed. Requests do it by themselves, what goes on in the background calls it."""
+        if self.store is not None:
+            self.store.save()
 
     def setting(self, name: str, default: Any) -> Any:
         """A value set by `POST /_sandbox/config`, else the default."""
@@ -89,7 +141,10 @@ class Sandbox:
 
     def record(self, kind: str, **facts: Any) -> None:
         """Write down something that took effect: a post, a billed render, a billed script."""
-        self.ledger.append({"kind": kind, "at": self.now(), **facts})
+        entry = {"kind": kind, "at": self.now(), **facts}
+        self.ledger.append(entry)
+        if self.store is not None:
+            self.keep("ledger", str(self.number("ledger")), entry)
 
     def fault_for(self, route: str, text: str) -> Fault | None:
         """The first fault that applies to this request; counts the hit."""
@@ -106,6 +161,15 @@ class Sandbox:
 
 
 SANDBOX_KEY: web.AppKey[Sandbox] = web.AppKey("sandbox", Sandbox)
+
+
+@web.middleware
+async def _saving(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Saves what a request has changed before it is answered: innermost, so that a fault cannot come between."""
+    try:
+        return await handler(request)
+    finally:
+        request.app[SANDBOX_KEY].save()
 
 
 def _drop(request: web.Request) -> None:
@@ -219,7 +283,7 @@ def _control(sandbox: Sandbox) -> list[web.RouteDef]:
         values = await request.json()
         if values.get("processing", "quick") not in PACES:
             return web.json_response({"error": f"`processing` is one of {', '.join(PACES)}"}, status=400)
-        sandbox.config.update(values)
+        sandbox.configure(values)
         return web.json_response(sandbox.config)
 
     async def advance(request: web.Request) -> web.Response:
@@ -242,7 +306,8 @@ def _control(sandbox: Sandbox) -> list[web.RouteDef]:
 
 def application(sandbox: Sandbox, providers: Iterable[list[web.RouteDef]]) -> web.Application:
     """The HTTP application: the control routes under `/_sandbox` and the routes of the given providers."""
-    app = web.Application(middlewares=[_faulty], client_max_size=MAX_UPLOAD_BYTES)
+    lasting = [_saving] if sandbox.store is not None else []
+    app = web.Application(middlewares=[_faulty, *lasting], client_max_size=MAX_UPLOAD_BYTES)
     app[SANDBOX_KEY] = sandbox
     app.add_routes([*_control(sandbox), *itertools.chain.from_iterable(providers)])
     return app

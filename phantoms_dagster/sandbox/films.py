@@ -5,12 +5,14 @@ The stand-ins of platforms that check media use it. What a platform refuses belo
 
 from __future__ import annotations
 
+import hashlib
 import struct
 import tempfile
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import IO, BinaryIO, cast
+from pathlib import Path
+from typing import IO, Any, BinaryIO, cast
 
 import av
 from av.error import FFmpegError
@@ -18,6 +20,7 @@ from av.error import FFmpegError
 from phantoms_dagster.sandbox.core import Sandbox
 
 IN_MEMORY_BYTES = 8 << 20
+HASH_BLOCK_BYTES = 1 << 20
 _INSIDE = (b"moov", b"trak", b"edts")
 
 
@@ -44,13 +47,38 @@ class Film:
 
 
 class Intake:
-    """The bytes of one upload: in memory while they are few, else in a file that is gone with this object."""
+    """The bytes of one upload: in memory while they are few, else in a file that is gone with this object.
 
-    def __init__(self) -> None:
-        self.size = 0
+    With a `path` they lie in that file from the first block on, and stay there until `discard`.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._path = path
         # It must outlive this method; the finalizer closes it when nobody holds this object any more.
-        self._file: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY_BYTES)  # noqa: SIM115
+        if path is None:
+            self._file: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY_BYTES)  # noqa: SIM115
+        else:
+            path.touch(mode=0o600)
+            self._file = path.open("r+b", buffering=0)  # unbuffered, so that a kill costs nothing that was written
+        self.size = 0 if path is None else path.stat().st_size
         self.close = weakref.finalize(self, self._file.close)
+
+    def discard(self) -> None:
+        """Close, and remove the file."""
+        self.close()
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
+
+    def digest(self, size: int) -> Any:
+        """A SHA-256 that has seen the first `size` bytes. Raises ValueError when there are fewer."""
+        digest, left = hashlib.sha256(), size
+        self._file.seek(0)
+        while left and (block := self._file.read(min(left, HASH_BLOCK_BYTES))):
+            digest.update(block)
+            left -= len(block)
+        if left:
+            raise ValueError(f"{left} bytes of the upload are missing")
+        return digest
 
     def write(self, at: int, block: bytes) -> None:
         """Keep a block that begins at byte `at`."""
@@ -64,6 +92,11 @@ class Intake:
         if sha256 not in known:
             known[sha256] = read_film(cast(BinaryIO, self._file), self.size)
         return known[sha256]
+
+
+def intake(sandbox: Sandbox, name: str) -> Intake:
+    """Where the bytes of an upload of several requests go: with a store, into a file that outlives the process."""
+    return Intake(None if sandbox.store is None else sandbox.store.upload(name))
 
 
 def read_film(file: BinaryIO, size: int) -> Film | None:

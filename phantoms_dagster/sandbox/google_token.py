@@ -6,8 +6,6 @@ A refresh token reads `1//sandbox-<account>`. It stays the same, as Google's do.
 
 from __future__ import annotations
 
-import itertools
-
 from aiohttp import web
 
 from phantoms_dagster.sandbox.core import Sandbox, account_behind
@@ -21,7 +19,6 @@ CLIENT_ID = "1234567890-sandbox.apps.googleusercontent.com"
 
 def routes(sandbox: Sandbox) -> list[web.RouteDef]:
     """The routes of the stand-in."""
-    numbers = itertools.count(2)
 
     async def token(request: web.Request) -> web.Response:
         """POST a form. Errors have the shape of RFC 6749."""
@@ -36,7 +33,7 @@ def routes(sandbox: Sandbox) -> list[web.RouteDef]:
             return _refused(400, "invalid_grant", "Token has been expired or revoked.")
         return web.json_response(
             {
-                "access_token": f"sandbox-{account}~{next(numbers)}",
+                "access_token": f"sandbox-{account}~{sandbox.number('google.token') + 1}",
                 "expires_in": sandbox.setting("google.token_seconds", 3_599),
                 "scope": " ".join(sorted(SCOPES)),
                 "token_type": "Bearer",

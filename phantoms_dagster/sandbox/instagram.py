@@ -89,6 +89,7 @@ class _Instagram:
 
     def _take(self, container: Container, received: Upload) -> None:
         container.uploaded_at, container.size, container.sha256 = self.sandbox.now(), received.size, received.sha256
+        self.state.keep(container)
         if received.size > self._setting("max_bytes", MAX_BYTES):
             container.error = UNSUPPORTED_FORMAT
         elif self._setting("check_media", True):

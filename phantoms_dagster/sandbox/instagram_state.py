@@ -65,12 +65,30 @@ class InstagramState:
     _opened: dict[str, list[float]] = field(default_factory=dict)
     _published: dict[str, list[Media]] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        for container in self.sandbox.kept("instagram.container", Container):
+            self._know(container)
+        for media in self.sandbox.kept("instagram.media", Media):
+            self._show(media)
+
+    def _know(self, container: Container) -> None:
+        self.containers[container.id] = container
+        self._opened.setdefault(container.account, []).append(container.created_at)
+
+    def _show(self, media: Media) -> None:
+        self.media[media.id] = media
+        self._published.setdefault(media.account, []).append(media)
+
+    def keep(self, container: Container) -> None:
+        """Let the container, as it is at the end of this request, outlive the process."""
+        self.sandbox.keep("instagram.container", container.id, container)
+
     def open(self, account: str, caption: str, *, share_to_feed: bool, is_ai_generated: bool) -> Container:
         """A new, empty container."""
-        number = str(CONTAINER_IDS + len(self.containers) + 1)
+        number = str(CONTAINER_IDS + self.sandbox.number("instagram.container"))
         made = Container(number, account, caption, share_to_feed, is_ai_generated, self.sandbox.now())
-        self.containers[number] = made
-        self._opened.setdefault(account, []).append(made.created_at)
+        self._know(made)
+        self.keep(made)
         return made
 
     def status(self, container: Container) -> str:
@@ -96,16 +114,17 @@ class InstagramState:
         """Make the container's reel public and write it into the ledger."""
         now = self.sandbox.now()
         media = Media(
-            id=str(MEDIA_IDS + len(self.media) + 1),
+            id=str(MEDIA_IDS + self.sandbox.number("instagram.media")),
             account=container.account,
             caption=container.caption,
             share_to_feed=container.share_to_feed,
             is_ai_generated=container.is_ai_generated,
             published_at=now,
         )
-        self.media[media.id] = media
-        self._published.setdefault(media.account, []).append(media)
+        self._show(media)
         container.media_id, container.published_at = media.id, now
+        self.sandbox.keep("instagram.media", media.id, media)
+        self.keep(container)
         self.sandbox.record(
             "post",
             platform="instagram",

@@ -25,6 +25,7 @@ from phantoms_dagster.sandbox.openai_schema import SchemaRefused, conforming
 from phantoms_dagster.sandbox.openai_writer import compose, tokens
 
 OUTCOMES = ("script", "refusal", "length", "content_filter", "empty", "prose", "thinking", "links", "long", "nonsense")
+COMPLETION = "openai.completion"  # the kind of the rows of stored completions
 _METADATA = re.compile(r"metadata\[(.+)\]")
 
 
@@ -38,7 +39,19 @@ class _State:
     marked: dict[tuple[str, str, str], list[dict[str, Any]]] = field(default_factory=dict)
     takes: dict[str, int] = field(default_factory=dict)
     asked: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-    answered: int = 0
+
+    def restore(self, sandbox: Sandbox) -> None:
+        """Take up what another process has left."""
+        for number, row in sandbox.kept_rows(COMPLETION):
+            self.stored.setdefault(row["owner"], {})[number] = row["completion"]
+            self.asked[number] = row["messages"]
+            self.mark(row["owner"], row["completion"])
+        self.takes.update(sandbox.kept_rows("openai.take"))
+
+    def keep(self, sandbox: Sandbox, owner: str, completion: dict[str, Any]) -> None:
+        """Let a stored completion, as it is at the end of this request, outlive the process."""
+        row = {"owner": owner, "completion": completion, "messages": self.asked[completion["id"]]}
+        sandbox.keep(COMPLETION, completion["id"], row)
 
     def mark(self, owner: str, completion: dict[str, Any]) -> None:
         """Let it be found by its metadata."""
@@ -50,18 +63,22 @@ class _State:
         for mark in completion["metadata"].items():
             self.marked[owner, *mark].remove(completion)
 
-    def outcome(self, setting: str | list[str]) -> str:
-        """What comes of this request: the setting, or of a list the next one; the last of a list stays."""
-        wanted = setting if isinstance(setting, str) else setting[min(self.answered, len(setting) - 1)]
-        if wanted not in OUTCOMES:
-            raise ApiError(400, f"openai.outcome must be one of {', '.join(OUTCOMES)}", param="openai.outcome")
-        self.answered += 1
-        return wanted
+
+def _outcome(sandbox: Sandbox) -> str:
+    """What comes of this request: the setting, or of a list the next one; the last of a list stays."""
+    setting: str | list[str] = sandbox.setting("openai.outcome", "script")
+    answered = sandbox.numbers.get("openai.answered", 0)
+    wanted = setting if isinstance(setting, str) else setting[min(answered, len(setting) - 1)]
+    if wanted not in OUTCOMES:
+        raise ApiError(400, f"openai.outcome must be one of {', '.join(OUTCOMES)}", param="openai.outcome")
+    sandbox.number("openai.answered", lazily=True)
+    return wanted
 
 
 def routes(sandbox: Sandbox) -> list[web.RouteDef]:
     """Routes of chat completions, those stored, models, speech, moderations and responses; each is named `openai.<what>`."""
     state = _State()
+    state.restore(sandbox)
     sandbox.state["openai"] = state
 
     async def chat(request: web.Request, owner: str) -> dict[str, Any] | web.StreamResponse:
@@ -104,12 +121,14 @@ def routes(sandbox: Sandbox) -> list[web.RouteDef]:
         state.unmark(owner, completion)
         completion["metadata"] = metadata
         state.mark(owner, completion)
+        state.keep(sandbox, owner, completion)
         return completion
 
     async def delete(request: web.Request, owner: str) -> dict[str, Any]:
         completion = kept(request, owner)
         state.unmark(owner, completion)
         del state.stored[owner][completion["id"]]
+        sandbox.forget(COMPLETION, completion["id"])
         return {"object": "chat.completion.deleted", "id": completion["id"], "deleted": True}
 
     async def models(_: web.Request, __: str) -> dict[str, Any]:
@@ -167,7 +186,7 @@ def _complete(sandbox: Sandbox, state: _State, owner: str, body: dict[str, Any])
     prompt = digest(sandbox.seed, owner, body["model"], json.dumps(body["messages"], sort_keys=True))
     take = state.takes.get(prompt, 0)
     brief = _brief(body["messages"])
-    outcome = state.outcome(sandbox.setting("openai.outcome", "script"))
+    outcome = _outcome(sandbox)
 
     scripts = [compose(brief, seed=f"{prompt}/{take}/{i}") for i in range(body.get("n") or 1)]
     texts = [_text(script, body.get("response_format")) for script in scripts]
@@ -185,11 +204,13 @@ def _complete(sandbox: Sandbox, state: _State, owner: str, body: dict[str, Any])
     }
     metadata = body.get("metadata") or {}
     state.takes[prompt] = take + 1
+    sandbox.keep("openai.take", prompt, take + 1)
     if body.get("store"):
         completion["metadata"] = metadata
         state.stored.setdefault(owner, {})[completion["id"]] = completion
         state.asked[completion["id"]] = body["messages"]
         state.mark(owner, completion)
+        state.keep(sandbox, owner, completion)
     title = brief.get("title") if isinstance(brief.get("title"), str) else scripts[0]["title"]
     # Whose key it was, without the key.
     account = digest(owner)[:12]

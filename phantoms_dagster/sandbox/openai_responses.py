@@ -36,14 +36,21 @@ _OWN = frozenset(
     }
 )  # fmt: skip
 _NOT_HERE = ("stream", "tools", "conversation", "previous_response_id", "prompt")
+KIND = "openai.response"  # of its rows in the sandbox's store
 _ENDED = ("completed", "incomplete", "failed", "cancelled")
 
 
 def routes(sandbox: Sandbox, endpoint: Endpoint, complete: Complete) -> list[web.RouteDef]:
     """Routes `openai.respond`, `.response`, `.cancel`, `.forget` and `.input_items`. `complete` makes a chat completion, billed."""
-    kept: dict[tuple[str, str], dict[str, Any]] = {}
-    asked: dict[str, list[dict[str, Any]]] = {}
-    done: dict[str, tuple[float, dict[str, Any]]] = {}
+    rows = dict(sandbox.kept_rows(KIND))
+    kept: dict[tuple[str, str], dict[str, Any]] = {(row["owner"], number): row["response"] for number, row in rows.items()}
+    asked: dict[str, list[dict[str, Any]]] = {number: row["asked"] for number, row in rows.items()}
+    done: dict[str, tuple[float, dict[str, Any]]] = {n: (row["done"][0], row["done"][1]) for n, row in rows.items() if row["done"]}
+
+    def keep(owner: str, response: dict[str, Any]) -> None:
+        number = response["id"]
+        row = {"owner": owner, "response": response, "asked": asked[number], "done": done.get(number)}
+        sandbox.keep(KIND, number, row)
 
     def current(owner: str, wanted: str) -> dict[str, Any]:
         """The response as it is now: one in the background goes on with the sandbox's clock."""
@@ -70,6 +77,7 @@ def routes(sandbox: Sandbox, endpoint: Endpoint, complete: Complete) -> list[web
         if body.get("store") is not False:
             kept[owner, response["id"]] = response
             asked[response["id"]] = _items(body["input"], response["id"])
+            keep(owner, response)
         return response
 
     async def retrieve(request: web.Request, owner: str) -> dict[str, Any]:
@@ -81,11 +89,13 @@ def routes(sandbox: Sandbox, endpoint: Endpoint, complete: Complete) -> list[web
             raise ApiError(400, "Only responses created with 'background' can be cancelled.", param="response_id")
         if response["status"] not in _ENDED:
             response["status"] = "cancelled"
+            keep(owner, response)
         return response
 
     async def forget(request: web.Request, owner: str) -> dict[str, Any]:
         response = current(owner, request.match_info["id"])
         del kept[owner, response["id"]]
+        sandbox.forget(KIND, response["id"])
         return {"id": response["id"], "object": "response", "deleted": True}
 
     async def input_items(request: web.Request, owner: str) -> dict[str, Any]:

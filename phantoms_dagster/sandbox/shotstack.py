@@ -56,11 +56,15 @@ def routes(sandbox: Sandbox, render: Render | None = None, *, work_dir: Path | N
 
 
 def setup(app: web.Application) -> None:
-    """Let renders end, and the temporary directory go, when the application shuts down."""
+    """Take up renders that another process has left, and let them end, and the temporary directory go, at the shutdown."""
+
+    async def resume(starting: web.Application) -> None:
+        starting[SANDBOX_KEY].state["shotstack"].resume()
 
     async def close(closing: web.Application) -> None:
         await closing[SANDBOX_KEY].state["shotstack"].close()
 
+    app.on_startup.append(resume)
     app.on_cleanup.append(close)
 
 

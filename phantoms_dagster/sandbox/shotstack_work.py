@@ -33,6 +33,7 @@ URL_SECONDS = 24 * 3600.0  # the temporary URL of a finished file
 KEPT_SECONDS = 72 * 3600.0  # then this stand-in frees the disk; the real service keeps hosted copies
 STOCK_SECONDS = 16  # long enough to be a short on every platform
 GROUP_SECONDS = 2  # of the pictures that it repeats
+STOCK = "stock.mp4"
 _SOURCE_ID = re.compile(r"/sources/[0-9a-f]+/([0-9a-f-]{36})/")
 
 
@@ -114,6 +115,38 @@ class Studio:
     _stock: Path | None = None
     _stock_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
+    def __post_init__(self) -> None:
+        for source in self.sandbox.kept("shotstack.source", Source):
+            self.sources[source.id] = source
+            source.path = source.path and self.place(source.path.name)
+        for job in self.sandbox.kept("shotstack.render", RenderTask):
+            self.renders[job.id] = job
+            job.file = job.file and self.place(job.file.name)
+            if job.file is not None and job.file.name == STOCK and job.file.exists():
+                self._stock = job.file
+        self.minutes_spent = dict(self.sandbox.kept_rows("shotstack.minutes")).get("spent", 0.0)
+        if self.sandbox.store is not None:
+            self._remove_strays()
+
+    def _remove_strays(self) -> None:
+        """Remove files that a killed process has half made, or that no row is left of."""
+        kept = {thing.path for thing in self.sources.values()} | {job.file for job in self.renders.values()}
+        for path in self.folder.iterdir() if self.folder is not None and self.folder.exists() else ():
+            if path.is_file() and path not in kept:
+                path.unlink(missing_ok=True)
+
+    def resume(self) -> None:
+        """Make the renders that another process has left unfinished, from their beginning. On a running loop."""
+        for job in self.renders.values():
+            if job.finished is None:
+                job.waiting = True
+                self._begin(job)
+
+    def _begin(self, job: RenderTask) -> None:
+        task = asyncio.create_task(self._carry_out(job))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
     def place(self, name: str) -> Path:
         """A path in this stand-in's folder, which is made when it is first needed."""
         if self.folder is None:
@@ -131,6 +164,7 @@ class Studio:
         processing = wait_seconds(self.sandbox, "shotstack.ingest_seconds", str(len(self.sources) + 1))
         source = Source(str(uuid.uuid4()), owner, stage, self.sandbox.now(), processing)
         self.sources[source.id] = source
+        self.sandbox.keep("shotstack.source", source.id, source)
         return source
 
     def received(self, source: Source, body: bytes) -> None:
@@ -146,6 +180,7 @@ class Studio:
             finally:
                 upload.unlink(missing_ok=True)
         source.received = self.sandbox.now()
+        self.sandbox.keep("shotstack.source", source.id, source)
 
     def accept(self, owner: str, stage: str, edit: dict[str, Any]) -> RenderTask:
         """Queue a render; the file is made in the background."""
@@ -153,10 +188,10 @@ class Studio:
         job = RenderTask(str(uuid.uuid4()), owner, stage, edit, seconds_of(edit), self.sandbox.now(), processing)
         self.renders[job.id] = job
         self.minutes_spent += job.seconds / 60
+        self.sandbox.keep("shotstack.render", job.id, job)
+        self.sandbox.keep("shotstack.minutes", "spent", self.minutes_spent)
         self._forget_old_files()
-        task = asyncio.create_task(self._carry_out(job))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._begin(job)
         return job
 
     async def close(self) -> None:
@@ -176,6 +211,8 @@ class Studio:
         except Exception as error:  # noqa: BLE001 - whatever a renderer raises is what the API would report as `failed`
             job.error = str(error) or type(error).__name__
         job.finished = self.sandbox.now()
+        self.sandbox.keep("shotstack.render", job.id, job)
+        self.sandbox.save()
 
     def _fetched(self, job: RenderTask) -> Path | None:
         """The voiceover, as the service would download it: only what was uploaded here can be reached."""
@@ -212,7 +249,7 @@ class Studio:
         job.waiting = False
         if self._stock is None:
             async with self._stock_lock:
-                self._stock = self._stock or await _make_stock_film(self.place("stock.mp4"))
+                self._stock = self._stock or await _make_stock_film(self.place(STOCK))
         return self._stock
 
     def _forget_old_files(self) -> None:

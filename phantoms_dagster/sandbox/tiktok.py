@@ -21,7 +21,6 @@ from typing import Any
 from aiohttp import web
 
 from phantoms_dagster.sandbox.core import Sandbox, body_blocks, page
-from phantoms_dagster.sandbox.films import Intake
 from phantoms_dagster.sandbox.tiktok_state import UPLOAD_URL_SECONDS, Post, Refused, TikTokState, Upload, invalid
 from phantoms_dagster.sandbox.tokens import Token, token_of
 
@@ -231,7 +230,7 @@ class _Uploads:
 
     async def _keep(self, request: web.Request, upload: Upload, size: int) -> bool:
         """Take the chunk in; True when it was the last. A chunk that is cut raises while it is read, and leaves no trace."""
-        first, digest, kept = upload.uploaded, upload.digest.copy(), upload.kept or Intake()
+        first, digest, kept = upload.uploaded, upload.digest.copy(), upload.kept or self.state.intake(upload)
         at = first
         async for block in body_blocks(request, READ_BYTES):
             if upload.uploaded != first:

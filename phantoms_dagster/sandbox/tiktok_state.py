@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from phantoms_dagster.sandbox.core import Sandbox
-from phantoms_dagster.sandbox.films import Film, Intake
+from phantoms_dagster.sandbox.films import Film, Intake, intake
 from phantoms_dagster.sandbox.growth import risen
 from phantoms_dagster.sandbox.pace import wait_seconds
 
@@ -63,8 +63,8 @@ class Upload:
     chunks: int
     opened_at: float
     uploaded: int = 0
-    digest: Any = field(default_factory=hashlib.sha256)
-    kept: Intake | None = None
+    digest: Any = field(default_factory=hashlib.sha256, metadata={"saved": False})
+    kept: Intake | None = field(default=None, metadata={"saved": False})
     accepted_at: float | None = None
     fail_reason: str | None = None
     post_id: int | None = None
@@ -105,6 +105,35 @@ class TikTokState:
         self._by_name: dict[str, Post] = {}  # as an id is written in an answer
         self._by_account: dict[str, list[Post]] = {}  # oldest first
         self._calls: dict[tuple[str, str], deque[float]] = {}
+        self._restore()
+
+    # --- what outlives the process
+
+    def _restore(self) -> None:
+        for upload in self.sandbox.kept("tiktok.upload", Upload):
+            self._know(upload)
+            if upload.accepted_at is None and upload.uploaded:
+                upload.kept = self.intake(upload)
+                try:
+                    upload.digest = upload.kept.digest(upload.uploaded)
+                except ValueError:  # somebody has taken the file away: the upload begins again
+                    upload.uploaded = 0
+        for post in self.sandbox.kept("tiktok.post", Post):
+            self._show(post)
+        if self.sandbox.store is not None:
+            open_ones = [u for u in self.uploads.values() if u.accepted_at is None]
+            self.sandbox.store.keep_uploads("tiktok", (_file_name(u) for u in open_ones))
+
+    def _know(self, upload: Upload) -> None:
+        self.uploads[upload.publish_id] = self.by_token[upload.token] = upload
+
+    def _show(self, post: Post) -> None:
+        self.posts[post.id] = self._by_name[str(post.id)] = post
+        self._by_account.setdefault(post.account, []).append(post)
+
+    def intake(self, upload: Upload) -> Intake:
+        """Where its bytes go. Only what comes in several chunks needs to outlive the process: a chunk counts when it is whole."""
+        return intake(self.sandbox, _file_name(upload)) if upload.chunks > 1 else Intake()
 
     # --- limits
 
@@ -152,12 +181,12 @@ class TikTokState:
         self._check_post_info(account, post_info)
         size, chunk_size, chunks = check_source(source)
         self.check_may_post(account, 403)
-        number = len(self.uploads) + 1
+        number = self.sandbox.number("tiktok.upload")
         secret = hashlib.sha256(f"{self.sandbox.seed}:tiktok:{number}".encode()).hexdigest()
         publish_id = f"v_pub_file~v2-1.{self.sandbox.seed % 10**6:06d}{number:013d}"
         upload = Upload(publish_id, secret, account, post_info, size, chunk_size, chunks, self.sandbox.now())
-        self.uploads[publish_id] = upload
-        self.by_token[secret] = upload
+        self._know(upload)
+        self.sandbox.keep("tiktok.upload", publish_id, upload)
         return upload
 
     def _check_post_info(self, account: str, info: dict[str, Any]) -> None:
@@ -186,12 +215,13 @@ class TikTokState:
         """Keep a chunk that came whole; `digest` has seen every byte up to its end. True when posting starts with it."""
         upload.uploaded += size
         upload.digest = digest
+        self.sandbox.keep("tiktok.upload", upload.publish_id, upload)
         if upload.uploaded < upload.size:
             return False
         upload.accepted_at = self.sandbox.now()
         assert upload.kept is not None
         film = upload.kept.film(self.sandbox, digest.hexdigest())
-        upload.kept.close()
+        upload.kept.discard()
         upload.kept = None
         upload.fail_reason = self.sandbox.setting("tiktok.fail_reason", None)
         if upload.fail_reason is None and self.sandbox.setting("tiktok.check_media", True):
@@ -202,7 +232,7 @@ class TikTokState:
 
     def _post(self, upload: Upload, now: float, seconds: float) -> None:
         info = upload.post_info
-        number = len(self.posts) + 1
+        number = self.sandbox.number("tiktok.post")
         post_id = 7_400_000_000_000_000_000 + (self.sandbox.seed % 10**5) * 10**12 + number
         public = info["privacy_level"] == "PUBLIC_TO_EVERYONE"
         hidden = self._processing(upload) + wait_seconds(self.sandbox, "tiktok.moderation_seconds", upload.publish_id)
@@ -218,8 +248,8 @@ class TikTokState:
             public_at=now + hidden if public else None,
         )
         upload.post_id = post_id
-        self.posts[post_id] = self._by_name[str(post_id)] = post
-        self._by_account.setdefault(post.account, []).append(post)
+        self._show(post)
+        self.sandbox.keep("tiktok.post", str(post_id), post)
         self.sandbox.record(
             "post",
             platform="tiktok",
@@ -273,6 +303,10 @@ class TikTokState:
         views = plateau * risen(self.sandbox.now() - post.created_at, half_hours * 3_600)
         likes, comments, shares = (int(views * rate) for rate in rates)
         return {"view_count": int(views), "like_count": likes, "comment_count": comments, "share_count": shares}
+
+
+def _file_name(upload: Upload) -> str:
+    return f"tiktok.{upload.publish_id}"
 
 
 def invalid(message: str, *, code: str = "invalid_param") -> Refused:

@@ -41,8 +41,7 @@ def token_of(sandbox: Sandbox, platform: str, text: str, scopes: Collection[str]
     account = account_behind(text)
     if account is None:
         return None
-    issued: dict[tuple[str, str], float] = sandbox.state.setdefault("tokens", {})
-    issued_at = issued.setdefault((platform, text), sandbox.now())
+    issued_at = _issued(sandbox, f"{platform} {text}")
     seconds = sandbox.setting(f"{platform}.token_seconds", None)
     expires_at = None if seconds is None else issued_at + float(seconds)
     limited = sandbox.setting(f"{platform}.scopes", {})
@@ -56,3 +55,14 @@ def token_of(sandbox: Sandbox, platform: str, text: str, scopes: Collection[str]
         expired=expires_at is not None and sandbox.now() >= expires_at,
         revoked=text in revoked or account in revoked,
     )
+
+
+def _issued(sandbox: Sandbox, name: str) -> float:
+    """When that token was first seen."""
+    if "tokens" not in sandbox.state:
+        sandbox.state["tokens"] = dict(sandbox.kept_rows("token"))
+    issued: dict[str, float] = sandbox.state["tokens"]
+    if name not in issued:
+        issued[name] = sandbox.now()
+        sandbox.keep("token", name, issued[name])
+    return issued[name]

@@ -55,12 +55,23 @@ class YouTube:
 
     def __init__(self, sandbox: Sandbox) -> None:
         self.sandbox = sandbox
-        self.quota = Quota()
+        self.quota = Quota.of(sandbox)
         self.sessions = Sessions(sandbox)
+        self.sessions.uses["video"] = lambda session: (201, self._accept(session).resource(session.parts, self.sandbox))
         self.videos: dict[str, Video] = {}  # oldest first
         self._playlists: dict[str, list[Video]] = {}  # each account's uploads, oldest first
         self.extras = Extras(sandbox, self.quota, self.videos, self.sessions)
         self.analytics = Analytics(sandbox, self.videos)
+        for video in sandbox.kept("youtube.video", Video):
+            self._know(video)
+
+    def _know(self, video: Video) -> None:
+        self.videos[video.id] = video
+        self._playlists.setdefault(uploads_id(video.account), []).append(video)
+
+    def _keep(self, video: Video) -> None:
+        """Let the video, as it is at the end of this request, outlive the process."""
+        self.sandbox.keep("youtube.video", video.id, video)
 
     # --- uploads
 
@@ -78,11 +89,8 @@ class YouTube:
         def check(body: dict[str, Any]) -> dict[str, Any]:
             return video_body(body, parts, sandbox=self.sandbox, update=False)
 
-        def finish(session: Session) -> tuple[int, dict[str, Any]]:
-            return 201, self._accept(session).resource(parts, self.sandbox)
-
         types = ("video/", "application/octet-stream")
-        return await self.sessions.begin(request, account, parts, finish, check=check, most=MAX_FILE_BYTES, types=types)
+        return await self.sessions.begin(request, account, parts, "video", check=check, most=MAX_FILE_BYTES, types=types)
 
     @answers
     async def upload(self, request: web.Request) -> web.Response:
@@ -92,12 +100,12 @@ class YouTube:
         if session is None or self.sandbox.now() >= session.expires_at:
             raise ApiError(404, "notFound", "The upload session was not found.", domain="global")
         if session.final is None:
+            self.sessions.progress(session)
             await receive(session, request)
             if not session.complete:
                 return session.incomplete()
         if session.final is None:
-            assert session.finish is not None
-            session.final = session.finish(session)
+            self.sessions.close(session)
         else:
             await request.release()
         status, body = session.final
@@ -120,8 +128,8 @@ class YouTube:
             rejection=self.sandbox.setting("youtube.rejection_reason", None),
             paid=session.body.get("paidProductPlacementDetails"),
         )
-        self.videos[video.id] = video
-        self._playlists.setdefault(uploads_id(video.account), []).append(video)
+        self._know(video)
+        self._keep(video)
         self.sandbox.record("youtube.video", **video.facts())
         self._settle(video)
         return video
@@ -142,10 +150,13 @@ class YouTube:
         at = video.status.get("publishAt")
         if at is not None and datetime.fromisoformat(at).timestamp() <= now:
             video.status = {k: v for k, v in video.status.items() if k != "publishAt"} | {"privacyStatus": "public"}
+            self._keep(video)
         if video.published_at is None and self.sandbox.setting("youtube.locked_private", False):
             video.status["privacyStatus"] = "private"
+            self._keep(video)
         if video.privacy != "private" and video.published_at is None:
             video.published_at = now
+            self._keep(video)
             self.sandbox.record("post", **video.facts())
 
     # --- videos
@@ -201,6 +212,7 @@ class YouTube:
             video.status = dict(body.get("status", {}))
         if "paidProductPlacementDetails" in parts:
             video.paid = body.get("paidProductPlacementDetails")
+        self._keep(video)
         self._settle(video)
         return web.json_response(video.resource(parts, self.sandbox))
 
@@ -215,6 +227,7 @@ class YouTube:
         if video.account != account:
             raise ApiError(403, "forbidden", "The video that you are trying to delete cannot be deleted by this account.")
         del self.videos[video.id]
+        self.sandbox.forget("youtube.video", video.id)
         self.extras.forget(video.id)
         self.sandbox.record("youtube.deleted", remote_id=video.id)
         return web.Response(status=204)

@@ -61,6 +61,10 @@ class Extras:
         self.sandbox = sandbox
         self.captions: dict[str, Caption] = {}
         self._quota, self._videos, self._sessions = quota, videos, sessions
+        for caption in sandbox.kept("youtube.caption", Caption):
+            self.captions[caption.id] = caption
+        sessions.uses["caption"] = lambda s: (200, self._caption(s.account, s.body, bytes(s.head)).resource(s.parts))
+        sessions.uses["thumbnail"] = self._thumbnail
 
     @answers
     async def insert_caption(self, request: web.Request) -> web.Response:
@@ -69,14 +73,11 @@ class Extras:
         self._quota.charge(self.sandbox, units=400)
         parts = parts_of(request, allowed=CAPTION_PARTS)
 
-        def finish(session: Session) -> tuple[int, dict[str, Any]]:
-            return 200, self._caption(session.account, session.body, bytes(session.head)).resource(parts)
-
         def check(body: dict[str, Any]) -> dict[str, Any]:
             self._fresh(account, body)
             return body
 
-        return await self._sessions.begin(request, account, parts, finish, check=check, most=CAPTION_BYTES)
+        return await self._sessions.begin(request, account, parts, "caption", check=check, most=CAPTION_BYTES)
 
     def _caption(self, account: str, body: dict[str, Any], head: bytes) -> Caption:
         snippet = self._fresh(account, body)
@@ -91,6 +92,7 @@ class Extras:
             at=self.sandbox.now(),
         )
         self.captions[number] = caption
+        self.sandbox.keep("youtube.caption", number, caption)
         self.sandbox.record("youtube.caption", video=caption.video_id, language=caption.language, name=caption.name)
         return caption
 
@@ -124,15 +126,20 @@ class Extras:
         self._quota.charge(self.sandbox, units=50)
         video = self._mine(account, request.query.get("videoId", ""), "youtube.thumbnail")
 
-        def finish(session: Session) -> tuple[int, dict[str, Any]]:
-            if not any(bytes(session.head).startswith(magic) for magic in PICTURES.values()):
-                raise ApiError(400, "invalidImage", "The provided image content is invalid.", domain="youtube.thumbnail")
-            video.thumbnail = session.sha256
-            self.sandbox.record("youtube.thumbnail", video=video.id, sha256=session.sha256)
-            kind, items = "youtube#thumbnailSetResponse", [video.thumbnails(self.sandbox)]
-            return 200, {"kind": kind, "etag": short_hash(kind, session.sha256, length=27), "items": items}
+        def which(_: dict[str, Any]) -> dict[str, Any]:
+            return {"videoId": video.id}
 
-        return await self._sessions.begin(request, account, (), finish, most=THUMBNAIL_BYTES, alone=True)
+        return await self._sessions.begin(request, account, (), "thumbnail", check=which, most=THUMBNAIL_BYTES, alone=True)
+
+    def _thumbnail(self, session: Session) -> tuple[int, dict[str, Any]]:
+        video = self._mine(session.account, session.body["videoId"], "youtube.thumbnail")
+        if not any(bytes(session.head).startswith(magic) for magic in PICTURES.values()):
+            raise ApiError(400, "invalidImage", "The provided image content is invalid.", domain="youtube.thumbnail")
+        video.thumbnail = session.sha256
+        self.sandbox.keep("youtube.video", video.id, video)
+        self.sandbox.record("youtube.thumbnail", video=video.id, sha256=session.sha256)
+        kind, items = "youtube#thumbnailSetResponse", [video.thumbnails(self.sandbox)]
+        return 200, {"kind": kind, "etag": short_hash(kind, session.sha256, length=27), "items": items}
 
     def _mine(self, account: str, video_id: str, domain: str) -> Video:
         video = self._videos.get(video_id)
@@ -144,4 +151,6 @@ class Extras:
 
     def forget(self, video_id: str) -> None:
         """The video was deleted."""
+        for number in [i for i, c in self.captions.items() if c.video_id == video_id]:
+            self.sandbox.forget("youtube.caption", number)
         self.captions = {i: c for i, c in self.captions.items() if c.video_id != video_id}

@@ -135,6 +135,13 @@ class Quota:
     day: str = ""
     used: Counter[str] = field(default_factory=Counter)
 
+    @classmethod
+    def of(cls, sandbox: Sandbox) -> Quota:
+        """What was used before this process, as far as it was saved."""
+        for _, (day, used) in sandbox.kept_rows("youtube.quota"):
+            return cls(day, Counter(used))
+        return cls()
+
     def charge(self, sandbox: Sandbox, *, inserts: int = 0, units: int = 0, stats: int = 0) -> None:
         """Take from the day's quota, or raise ApiError quotaExceeded and take nothing."""
         today = datetime.fromtimestamp(sandbox.now(), PACIFIC).date().isoformat()
@@ -149,6 +156,7 @@ class Quota:
             raise ApiError(403, "quotaExceeded", "The request cannot be completed: quota exceeded.", domain="youtube.quota")
         for bucket, (cost, _) in limits.items():
             self.used[bucket] += cost
+        sandbox.keep("youtube.quota", "used", (self.day, self.used), lazily=True)
 
 
 def parts_of(request: web.Request, *, allowed: frozenset[str]) -> tuple[str, ...]:

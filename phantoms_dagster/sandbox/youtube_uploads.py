@@ -6,20 +6,22 @@ What becomes of a finished file belongs in `youtube`.
 from __future__ import annotations
 
 import hashlib
-import itertools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeAlias
 
 from aiohttp import ClientError, web
 
 from phantoms_dagster.sandbox.core import Sandbox, body_blocks
+from phantoms_dagster.sandbox.films import Intake, intake
 from phantoms_dagster.sandbox.youtube_rules import ApiError, json_body
 from phantoms_dagster.sandbox.youtube_videos import DAY, short_hash
 
 GRANULE = 262_144  # every chunk but the last is a multiple of this
 HEAD_BYTES = 4_096  # enough for the file type and the length of an MP4 whose moov box is first
+KIND = "youtube.session"  # of its rows in the sandbox's store
 _RANGE = re.compile(r"bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)")
 
 
@@ -30,10 +32,15 @@ Check: TypeAlias = Callable[[dict[str, Any]], dict[str, Any]]
 
 @dataclass
 class Session:
-    """One upload. `total` is None as long as nobody said how long the file is; `final` is the answer given at its end."""
+    """One upload. `total` is None as long as nobody said how long the file is; `final` is the answer given at its end.
+
+    `use` names what becomes of the whole file, see `Sessions.uses`. `kept`, made by `to_file`, has the bytes of an upload that is
+    not complete, only so that another process can continue its hash.
+    """
 
     id: str
     account: str
+    use: str
     body: dict[str, Any]
     parts: tuple[str, ...]
     file_name: str
@@ -42,8 +49,9 @@ class Session:
     received: int = 0
     head: bytearray = field(default_factory=bytearray)
     final: tuple[int, dict[str, Any]] | None = None
-    finish: Finish | None = None
-    _digest: Any = field(default_factory=hashlib.sha256)
+    kept: Intake | None = field(default=None, metadata={"saved": False})
+    to_file: Callable[[], Intake] | None = field(default=None, metadata={"saved": False})
+    digest: Any = field(default_factory=hashlib.sha256, metadata={"saved": False})
 
     @property
     def complete(self) -> bool:
@@ -53,7 +61,7 @@ class Session:
     @property
     def sha256(self) -> str:
         """The hash of the bytes kept so far."""
-        return str(self._digest.hexdigest())
+        return str(self.digest.hexdigest())
 
     def incomplete(self) -> web.Response:
         """308 with what is kept; no Range header means nothing."""
@@ -64,9 +72,12 @@ class Session:
         """Keep a block that continues the file; one that overlaps or leaves a gap is dropped."""
         if at != self.received:
             return False
-        self._digest.update(block)
+        self.digest.update(block)
         self.head += block[: HEAD_BYTES - len(self.head)]
         self.received += len(block)
+        if self.to_file is not None and not self.complete:  # most uploads are complete with their first block
+            self.kept = self.kept or self.to_file()
+            self.kept.write(at, block)
         return True
 
 
@@ -76,14 +87,52 @@ class Sessions(dict[str, Session]):
     def __init__(self, sandbox: Sandbox) -> None:
         super().__init__()
         self.sandbox = sandbox
-        self._numbers = itertools.count(1)
+        self.uses: dict[str, Finish] = {}
+        """What becomes of a whole file, by the name that a session has for it."""
+        self._restore()
+
+    def _restore(self) -> None:
+        """Take up what another process has left, but for what is out of date."""
+        now = self.sandbox.now()
+        for session in self.sandbox.kept(KIND, Session):
+            if session.expires_at <= now:
+                self.sandbox.forget(KIND, session.id)
+                continue
+            self._know(session)
+            if session.final is None and session.received:
+                self._continue(session)
+        if self.sandbox.store is not None:
+            self.sandbox.store.keep_uploads("youtube", (_file_name(s) for s in self.values() if s.final is None))
+
+    def _know(self, session: Session) -> None:
+        self[session.id] = session
+        if self.sandbox.store is not None:
+            session.to_file = partial(intake, self.sandbox, _file_name(session))
+
+    def _continue(self, session: Session) -> None:
+        session.kept = intake(self.sandbox, _file_name(session))
+        try:
+            session.digest = session.kept.digest(session.received)
+        except ValueError:  # somebody has taken the file away: the upload begins again
+            session.received, session.head = 0, bytearray()
+
+    def progress(self, session: Session) -> None:
+        """Let the session, as it is at the end of this request, outlive the process."""
+        self.sandbox.keep(KIND, session.id, session)
+
+    def close(self, session: Session) -> None:
+        """The whole file has come: answer with what becomes of it, now and to everybody who asks later. Raises ApiError."""
+        session.final = self.uses[session.use](session)
+        if session.kept is not None:
+            session.kept.discard()
+            session.kept = None
 
     async def begin(
         self,
         request: web.Request,
         account: str,
         parts: tuple[str, ...],
-        finish: Finish,
+        use: str,
         *,
         check: Check = dict,
         most: int,
@@ -92,15 +141,16 @@ class Sessions(dict[str, Session]):
     ) -> web.Response:
         """POST: start a resumable upload (the answer's Location is its session URI), or take a file in one request.
 
-        `check` looks at the metadata, and says what is kept of them; `most` is in bytes; `types` are those that the file may
-        have, any when empty; `alone`: the file comes without metadata. Raises ApiError.
+        `use` is one of `uses`. `check` looks at the metadata, and says what is kept of them; `most` is in bytes; `types` are those
+        that the file may have, any when empty; `alone`: the file comes without metadata. Raises ApiError.
         """
         how = request.query.get("uploadType")
         if how == "resumable":
             total = _declared_size(request, most, types)
             body = check({} if alone else json_body(await request.read()))
-            session = self._made(request, account, body=body, parts=parts, total=total, finish=finish)
-            self[session.id] = session
+            session = self._made(request, account, body=body, parts=parts, total=total, use=use)
+            self._know(session)
+            self.progress(session)
             location = request.url.with_query({"uploadType": "resumable", "upload_id": session.id})
             return web.Response(headers={"Location": str(location), "X-GUploader-UploadID": session.id})
         if how == ("media" if alone else "multipart"):
@@ -108,25 +158,29 @@ class Sessions(dict[str, Session]):
             if len(media) > most:
                 raise ApiError(413, "uploadTooLarge", "The media is too large.", domain="global")
             body = check(json_body(metadata))
-            session = self._made(request, account, body=body, parts=parts, total=len(media), finish=finish)
+            session = self._made(request, account, body=body, parts=parts, total=len(media), use=use)
             session.keep(0, media)
-            _, answer = finish(session)
+            _, answer = self.uses[use](session)
             return web.json_response(answer)
         raise _bad("uploadType must be resumable, or media or multipart where the method takes a file in one request.")
 
     def _made(
-        self, request: web.Request, account: str, *, body: dict[str, Any], parts: tuple[str, ...], total: int | None, finish: Finish
+        self, request: web.Request, account: str, *, body: dict[str, Any], parts: tuple[str, ...], total: int | None, use: str
     ) -> Session:
         return Session(
-            id=short_hash("session", self.sandbox.seed, account, next(self._numbers), length=40),
+            id=short_hash("session", self.sandbox.seed, account, self.sandbox.number("youtube.session"), length=40),
             account=account,
+            use=use,
             body=body,
             parts=parts,
             file_name=request.headers.get("Slug", "unknown"),
             total=total,
             expires_at=self.sandbox.now() + self.sandbox.setting("youtube.session_seconds", 7 * DAY),
-            finish=finish,
         )
+
+
+def _file_name(session: Session) -> str:
+    return f"youtube.{session.id}"
 
 
 async def _related(request: web.Request) -> tuple[bytes, bytes]:

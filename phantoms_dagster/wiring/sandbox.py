@@ -16,11 +16,19 @@ from phantoms_dagster.sandbox import shotstack as shotstack_sandbox
 from phantoms_dagster.sandbox import tiktok as tiktok_sandbox
 from phantoms_dagster.sandbox import youtube as youtube_sandbox
 from phantoms_dagster.sandbox.core import Sandbox, application
+from phantoms_dagster.sandbox.state_store import StateStore
 
 
-def sandbox_application(*, seed: int, base_url: str, work_dir: Path, real_renders: bool = True) -> web.Application:
-    """The sandbox's HTTP application. Its render API is backed by the local renderer unless `real_renders` is off."""
-    sandbox = Sandbox(seed=seed, base_url=base_url)
+def sandbox_application(
+    *, seed: int, base_url: str, work_dir: Path, real_renders: bool = True, lasting: bool = False
+) -> web.Application:
+    """The sandbox's HTTP application. Its render API is backed by the local renderer unless `real_renders` is off.
+
+    `lasting`: what it was told stays in `work_dir`, and a sandbox that is started there again goes on with it. Raises
+    StateUnusable.
+    """
+    store = StateStore(work_dir) if lasting else None
+    sandbox = Sandbox(seed=seed, base_url=base_url, store=store)
 
     async def render_edit(edit: dict[str, Any], audio: Path | None, destination: Path) -> None:
         if audio is None:
@@ -32,11 +40,17 @@ def sandbox_application(*, seed: int, base_url: str, work_dir: Path, real_render
         sandbox,
         [
             openai_sandbox.routes(sandbox),
-            shotstack_sandbox.routes(sandbox, render=callback, work_dir=work_dir),
+            shotstack_sandbox.routes(sandbox, render=callback, work_dir=work_dir / "renders"),
             youtube_sandbox.routes(sandbox),
             tiktok_sandbox.routes(sandbox),
             instagram_sandbox.routes(sandbox),
         ],
     )
     shotstack_sandbox.setup(app)
+    if store is not None:
+
+        async def close(_: web.Application) -> None:
+            store.close()
+
+        app.on_cleanup.append(close)
     return app

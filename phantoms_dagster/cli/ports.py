@@ -1,0 +1,59 @@
+"""Which ports the services of a data directory have. They are remembered, so that addresses and links survive a restart."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from phantoms_dagster.embedded.servers import free_port
+
+FILE = "ports.json"
+REMEMBERED = 4  # ports of a service
+
+
+class Ports:
+    """The ports of one data directory, in `<home>/ports.json`. `warn` is told when a service cannot have its own.
+
+    A service has its own port first and then those that it had while another program held that one, so that a program that stays
+    there does not move the service at each start.
+    """
+
+    def __init__(self, home: Path, *, warn: Callable[[str], None]) -> None:
+        self._path = home / FILE
+        self._warn = warn
+        self._known = _read(self._path)
+
+    def take(self, service: str, *, wish: int | None = None, usual: int = 0) -> int:
+        """The port for that service: the wish if there is one, else the one that it had before, else the usual one.
+
+        When that is taken, another one, and a warning. Wish and usual: 0 means that any will do.
+        """
+        known = self._known.get(service, [])
+        if wish:
+            known = [wish, *(port for port in known if port != wish)]
+        elif not known and wish is None and usual:
+            known = [usual]
+        port = next((port for port in known if free_port(port) == port), 0) or free_port(0)
+        if known and port != known[0]:
+            self._warn(f"{service}: another program has port {known[0]}, so this is on {port}; links to {known[0]} do not work")
+        known = [*known, *([] if port in known else [port])]
+        self._remember(service, [*known[: REMEMBERED - 1], known[-1]] if len(known) > REMEMBERED else known)
+        return port
+
+    def _remember(self, service: str, ports: list[int]) -> None:
+        if self._known.get(service) == ports:
+            return
+        self._known[service] = ports
+        fresh = self._path.with_suffix(".part")
+        fresh.write_text(json.dumps(self._known, indent=2) + "\n", encoding="utf-8")
+        fresh.replace(self._path)
+
+
+def _read(path: Path) -> dict[str, list[int]]:
+    """What the file says; nothing when it is not there or was spoiled: the ports are chosen again."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return {str(service): [port for port in ports if 0 < int(port) < 65_536] for service, ports in found.items()}
+    except (FileNotFoundError, ValueError, TypeError, AttributeError):
+        return {}
