@@ -287,11 +287,8 @@ def _keys(workshop: Workshop, looks: Looks) -> Iterator[Finding]:
         except PhantomsError as error:
             yield Finding(name, "wrong", str(error), "set the key, or PHANTOMS_SANDBOX=auto")
             continue
-        kind = "API_KEY" if name in ("openai", "shotstack") else "TOKEN"
         if sandboxed:
-            yield Finding(
-                name, "note", "not asked: the sandbox answers", f"set PHANTOMS_{name.upper()}_{kind} for the real service"
-            )
+            looks.start(name, partial(_sandboxed, settings, name))
             if name == "openai" and settings.sandbox_url:
                 looks.start("model", lambda: [_model(settings)])
         elif name == "openai":
@@ -301,6 +298,18 @@ def _keys(workshop: Workshop, looks: Looks) -> Iterator[Finding]:
         elif not (wanted and any(platform == name for platform, _ in wanted)):
             why = "channels.yaml cannot be used" if wanted is None else "no channel has an account there"
             yield Finding(name, "note", f"not asked: {why}", "correct the accounts in channels.yaml")
+
+
+def _sandboxed(settings: Settings, name: str) -> list[Finding]:
+    """What is said of a service that has no key: whether the sandbox answers in its place."""
+    wish = f"set PHANTOMS_{name.upper()}_{'API_KEY' if name in ('openai', 'shotstack') else 'TOKEN'}"
+    try:
+        if settings.sandbox_url is not None:
+            _get(f"{settings.sandbox_url}/_sandbox/health", settings.sandbox_url)
+            return [Finding(name, "note", "not asked: the sandbox answers", f"{wish} for the real service")]
+    except httpx.HTTPError:
+        pass
+    return [Finding(name, "note", "not asked: it has no key, and the sandbox is not running", f"start `phantoms up`, or {wish}")]
 
 
 def _model(settings: Settings) -> Finding:

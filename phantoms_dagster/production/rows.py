@@ -219,7 +219,8 @@ def json_document_rows(content: bytes) -> Iterator[Row | BadRow]:
             yield BadRow(line, "cannot be read from here on: nested too deeply", entry)
             return
         except ValueError as error:
-            yield BadRow(line, f"cannot be read from here on: {_json_problem(error)}", entry)
+            wrong = error.lineno if isinstance(error, json.JSONDecodeError) else line
+            yield BadRow(wrong, f"cannot be read from here on: {_json_problem(error)}", entry)
             return
         yield Row(line, item, entry) if isinstance(item, dict) else BadRow(line, "each brief should be a JSON object", entry)
         at = _after_space(text, at)
@@ -239,7 +240,8 @@ def _after_space(text: str, at: int) -> int:
 
 
 def _json_problem(error: ValueError) -> str:
-    return f"{error.msg} on line {error.lineno}" if isinstance(error, json.JSONDecodeError) else str(error)
+    """What is wrong, without the line, which is told with the row."""
+    return f"{error.msg} at character {error.colno} of the line" if isinstance(error, json.JSONDecodeError) else str(error)
 
 
 def _json_row(number: int, line: str) -> Row | BadRow:
@@ -248,7 +250,7 @@ def _json_row(number: int, line: str) -> Row | BadRow:
     except RecursionError:
         return BadRow(number, "nested too deeply")
     except ValueError as error:
-        return BadRow(number, f"not JSON: {error}")
+        return BadRow(number, f"not JSON: {_json_problem(error)}")
     return Row(number, row) if isinstance(row, dict) else BadRow(number, "each line should be a JSON object")
 
 

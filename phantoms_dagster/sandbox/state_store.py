@@ -175,7 +175,7 @@ class StateStore:
             while self._used() > self._max_bytes * 3 // 4:
                 if self._database.execute(f"DELETE FROM things WHERE id IN ({oldest})", LASTING).rowcount == 0:  # noqa: S608
                     return
-            self._database.execute("PRAGMA incremental_vacuum").fetchall()
+            self._database.executescript("PRAGMA incremental_vacuum")  # `execute` would free a single page
         except sqlite3.Error as error:
             self._warn(error)
 

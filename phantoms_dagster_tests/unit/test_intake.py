@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -458,6 +459,25 @@ def test_a_bad_brief_of_a_list_on_one_line_is_named_by_its_place_in_the_list(nam
     assert told[0].startswith(f'{name}:1: entry 2: bad priority "soon"')
     assert told[1].startswith(f"{name}:1: entry 3: each brief should be a ")
     assert told[2] == f"{name}:1: entry 4: duplicate: the same brief stands on line 1 as entry 1 already"
+
+
+@pytest.mark.parametrize(
+    ("name", "written", "where"),
+    [
+        ("briefs.jsonl", '{"title": "One"}\n{"title": "Two" "angle": "x"}\n', "briefs.jsonl:2: not JSON: "),
+        (
+            "briefs.json",
+            '[{"title": "One"},\n{"title": "Two",\n"angle" "x"}]',
+            "briefs.json:3: entry 2: cannot be read from here on: ",
+        ),
+    ],
+)
+def test_broken_json_is_named_with_the_one_line_where_it_breaks(name: str, written: str, where: str) -> None:
+    """The parser's own count of lines stood in the message too, and said line 1 for every line of a JSONL file."""
+    [refusal] = read(name, written.encode(), CHANNELS).refused
+    assert str(refusal).startswith(where)
+    assert "line 1" not in str(refusal)
+    assert not re.search(r"\bline \d", str(refusal))
 
 
 @pytest.mark.parametrize("field", ["title", "angle", "facts"])
