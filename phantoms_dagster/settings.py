@@ -214,10 +214,20 @@ class Settings(BaseSettings):
     # --- web
     web_host: str = Field("127.0.0.1", description="Address that the Dagster UI and the metrics bind to.")
     web_url: str | None = Field(None, description="Where the Dagster UI is. `phantoms up` sets it.")
-    web_port: int = Field(3000, ge=0, le=65535, description="Port of the Dagster UI; 0 or a taken port: any free one.")
+    web_port: int = Field(
+        3000,
+        ge=0,
+        le=65535,
+        description="Port of the Dagster UI. Unset: the one that it had before, at first 3000. 0, or a taken one: any free one.",
+    )
 
     # --- observation
-    metrics_port: int = Field(9464, ge=0, le=65535, description="Port of the Prometheus metrics; 0 or a taken port: any free one.")
+    metrics_port: int = Field(
+        9464,
+        ge=0,
+        le=65535,
+        description="Port of the metrics. Unset: the one that they had before, at first 9464. 0, or a taken one: any free one.",
+    )
     log_format: Literal["text", "json"] = Field("text", description="text: lines for people; json: one JSON object a line.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="DEBUG also logs each call to a provider.")
 

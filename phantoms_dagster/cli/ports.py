@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from phantoms_dagster.embedded.servers import free_port
+from phantoms_dagster.embedded.servers import free_port, is_free
 
 FILE = "ports.json"
 REMEMBERED = 4  # ports of a service
@@ -24,7 +24,7 @@ class Ports:
         self._warn = warn
         self._known = _read(self._path)
 
-    def take(self, service: str, *, wish: int | None = None, usual: int = 0) -> int:
+    def take(self, service: str, *, wish: int | None = None, usual: int = 0, host: str = "127.0.0.1") -> int:
         """The port for that service: the wish if there is one, else the one that it had before, else the usual one.
 
         When that is taken, another one, and a warning. Wish and usual: 0 means that any will do.
@@ -34,9 +34,10 @@ class Ports:
             known = [wish, *(port for port in known if port != wish)]
         elif not known and wish is None and usual:
             known = [usual]
-        port = next((port for port in known if free_port(port) == port), 0) or free_port(0)
+        port = next((port for port in known if is_free(port, host)), 0) or free_port(0, host)
         if known and port != known[0]:
-            self._warn(f"{service}: another program has port {known[0]}, so this is on {port}; links to {known[0]} do not work")
+            links = f"; links to {known[0]} do not work" if known[0] in self._known.get(service, []) else ""
+            self._warn(f"{service}: another program has port {known[0]}, so this is on {port}{links}")
         known = [*known, *([] if port in known else [port])]
         self._remember(service, [*known[: REMEMBERED - 1], known[-1]] if len(known) > REMEMBERED else known)
         return port

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 from phantoms_dagster.domain import channels as channels_file
 from phantoms_dagster.domain.errors import MediaAway, PhantomsError
@@ -33,14 +35,14 @@ def make_ready(workshop: Workshop, environment: Mapping[str, str], *, say: Calla
     engine(workshop.settings.dagster_url() or workshop.database_url).dispose()
     if workshop.settings.redis_url and (trouble := refuse_cluster_at(workshop.settings.redis_url.get_secret_value())):
         say(f"redis: {trouble}; nothing is carried out before it does")
-    say("database: applying migrations")
-    upgrade(workshop.database_url)
-    try:
-        _welcome(workshop, say)
-    finally:
-        workshop.close()
-    say("dagster: preparing the instance")
-    _initialise(environment)
+    began = time.monotonic()
+    with _initialising(environment):  # beside ours: other tables, another process
+        upgrade(workshop.database_url)
+        try:
+            _welcome(workshop, say)
+        finally:
+            workshop.close()
+    say(f"tables: ready after {time.monotonic() - began:.1f} s")
 
 
 def _welcome(workshop: Workshop, say: Callable[[str], None]) -> None:
@@ -57,11 +59,20 @@ def _welcome(workshop: Workshop, say: Callable[[str], None]) -> None:
     workshop.catalogue().put_channels(workshop.channels().values())
 
 
-def _initialise(environment: Mapping[str, str]) -> None:
-    command = [sys.executable, "-m", "phantoms_dagster.execution.initialise"]
-    done = subprocess.run(command, env=dict(environment), capture_output=True, text=True, check=False, timeout=INITIALISE_SECONDS)
-    if done.returncode != 0:
-        raise PreparationFailed("Dagster's instance could not be prepared:\n" + _reasons(done.stderr))
+@contextmanager
+def _initialising(environment: Mapping[str, str]) -> Iterator[None]:
+    """Dagster's tables, in a process that has ended when this block has. Raises PreparationFailed at its end."""
+    command = [sys.executable, "-P", "-m", "phantoms_dagster.execution.initialise"]
+    with subprocess.Popen(command, env=dict(environment), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        try:
+            yield
+            said, _ = process.communicate(timeout=INITIALISE_SECONDS)
+        except subprocess.TimeoutExpired:
+            raise PreparationFailed(f"Dagster's instance was not prepared within {INITIALISE_SECONDS:.0f} s") from None
+        finally:
+            process.kill()
+    if process.returncode != 0:
+        raise PreparationFailed("Dagster's instance could not be prepared:\n" + _reasons(said))
 
 
 def _reasons(output: str) -> str:

@@ -1,5 +1,5 @@
-"""Everything that `phantoms up` runs: servers, migrations, sandbox, code server, daemon, web server. Started in order, stopped
-in reverse, found by other commands through a file in the data directory.
+"""Everything that `phantoms up` runs: servers, migrations, sandbox, code server, daemon, web server. What need not wait for another
+starts beside it; they stop in reverse, and other commands find them through a file in the data directory.
 """
 
 from __future__ import annotations
@@ -8,20 +8,25 @@ import os
 import secrets
 import socket
 import sys
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
 import httpx
+from redis.exceptions import RedisError
 
+from phantoms_dagster.cli.ports import Ports
 from phantoms_dagster.cli.preparation import make_ready
 from phantoms_dagster.embedded.processes import ProcessSpec
-from phantoms_dagster.embedded.servers import START_TRIES, EmbeddedServers, free_port, is_free
+from phantoms_dagster.embedded.servers import START_TRIES, EmbeddedServers, free_port, is_free, read_urls
 from phantoms_dagster.embedded.supervisor import ProcessFailed, Supervisor
 from phantoms_dagster.embedded.valkey import write_private
 from phantoms_dagster.execution.home import prepare
+from phantoms_dagster.execution.queues import RunQueues, connect, redis_url, slots_of
 from phantoms_dagster.settings import RUNNING_FILE, Settings
 from phantoms_dagster.wiring import Workshop
 from phantoms_dagster.wiring.models import model_warning
@@ -29,6 +34,8 @@ from phantoms_dagster.wiring.models import model_warning
 READY_SECONDS = 180.0
 GRACE_SECONDS = 15.0
 MODULE = "phantoms_dagster.definitions"
+CODE_SERVER, DAEMON = "code-server", "daemon"
+WORKERS_SECONDS = 60.0  # the longest that the start waits for workers
 
 
 @dataclass(frozen=True)
@@ -43,10 +50,33 @@ class Running:
     metrics_url: str
 
 
+class Awaited:
+    """What the start waits for. `told` gets the names, whenever they change, from the thread that changes them."""
+
+    def __init__(self, told: Callable[[Sequence[str]], None]) -> None:
+        self._told = told
+        self._names: list[str] = []
+        self._lock = threading.Lock()
+
+    def add(self, names: Sequence[str]) -> None:
+        """Wait for these too."""
+        self._change(lambda known: [*known, *names])
+
+    def remove(self, name: str) -> None:
+        """Wait for that one no more."""
+        self._change(lambda known: [other for other in known if other != name])
+
+    def _change(self, change: Callable[[list[str]], list[str]]) -> None:
+        with self._lock:
+            self._names = change(self._names)
+            self._told(self._names)
+
+
 class Stack:
     """The stack of one data directory. Use it as a context manager: what was started is stopped.
 
-    `module` has the definitions; another one than ours lets a benchmark stand in for the slow parts.
+    `module` has the definitions; another one than ours lets a benchmark stand in for the slow parts. `waiting` is told, from
+    several threads, what the start waits for whenever that changes.
     """
 
     def __init__(
@@ -57,6 +87,7 @@ class Stack:
         warn: Callable[[str], None],
         sandbox_seed: int = 1,
         module: str = MODULE,
+        waiting: Callable[[Sequence[str]], None] = lambda _: None,
     ) -> None:
         self._home = settings.home.expanduser().absolute()
         self._settings = settings
@@ -66,6 +97,8 @@ class Stack:
         self._module = module
         self._exit = ExitStack()
         self._supervisors: list[Supervisor] = []
+        self._awaited = Awaited(waiting)
+        self._ports: Ports | None = None
 
     def __enter__(self) -> Running:
         """Start everything. Raises PhantomsError with the next step; then nothing is left running."""
@@ -85,38 +118,56 @@ class Stack:
 
     def _start(self) -> Running:
         self._home.mkdir(parents=True, exist_ok=True)
-        settings = self._with_servers()
+        embedded = self._embedded()
+        if embedded is not None and read_urls(self._home) is not None:
+            self._exit.enter_context(embedded)  # another `phantoms up` runs here: this raises, before a port or a file is touched
+        settings = self._with_addresses()
+        sandbox = None
+        if settings.sandbox_url != self._settings.sandbox_url:
+            sandbox = self._begin([self._sandbox(settings, self._plain_environment())])
+        settings = self._with_servers(settings, embedded)
         (self._home / RUNNING_FILE).unlink(missing_ok=True)  # a killed stack leaves one that points nowhere
         environment = self._environment(settings)
+        specs = self._dagster(settings, environment)
+        # It reads no table, and takes the longest of all.
+        code_server = self._begin([spec for spec in specs if spec.name == CODE_SERVER])
         workshop = Workshop(settings)
         make_ready(workshop, environment, say=self._say)
         if (problem := model_warning(settings)) is not None:
             self._warn(problem)
         needed = tuple(workshop.endpoints.sandbox_needed)
-        ours = needed and self._settings.sandbox_url is None
-        specs = [*([self._sandbox(settings, environment)] if ours else []), *self._dagster(settings, environment)]
-        self._say("starting " + ", ".join([*(spec.name for spec in specs), "metrics"]))
-        self._supervise(specs)
+        if sandbox is not None and not needed:  # the database knows a token for every account
+            sandbox.stop()
+            self._supervisors.remove(sandbox)
+        others = self._begin([spec for spec in specs if spec.name != CODE_SERVER])
         metrics_url = self._start_metrics(settings, environment)
+        for supervisor in (*([sandbox] if sandbox and needed else []), code_server, others):
+            supervisor.wait()
         self._announce(environment)
         assert settings.web_url is not None
         return Running(self._home, settings.web_url, settings.sandbox_url if needed else None, needed, settings, metrics_url)
 
-    def _supervise(self, specs: list[ProcessSpec]) -> None:
-        """Start these, until we stop. Raises ProcessFailed; then none of them runs."""
-        supervisor = Supervisor(specs, logs=self._home / "logs", notify=self._warn)
+    def _begin(self, specs: list[ProcessSpec]) -> Supervisor:
+        """Start these at once, until we stop; `wait` of the supervisor raises ProcessFailed, and then none of them runs."""
+        supervisor = Supervisor(specs, logs=self._home / "logs", notify=self._warn, together=True, ready=self._ready)
         self._exit.callback(supervisor.stop)
-        supervisor.start()
+        self._awaited.add([spec.name for spec in specs])
+        supervisor.begin()
         self._supervisors.append(supervisor)
+        return supervisor
+
+    def _ready(self, name: str, seconds: float, _: Sequence[str]) -> None:
+        self._say(f"{name}: started" if name == DAEMON else f"{name}: ready after {seconds:.1f} s")
+        self._awaited.remove(name)
 
     def _start_metrics(self, settings: Settings, environment: dict[str, str]) -> str:
         """Start the endpoint; its URL. Another port is tried when somebody took the one that was free a moment ago."""
-        port = settings.metrics_port
+        port = self._port("metrics", settings, "metrics_port")
         for tries_left in reversed(range(START_TRIES)):
             port = free_port(port, settings.web_host)
             url = f"http://{settings.web_host}:{port}/metrics"
             try:
-                self._supervise([self._metrics(url, environment)])
+                self._begin([self._metrics(url, environment)]).wait()
             except ProcessFailed:
                 if tries_left == 0 or is_free(port, settings.web_host):
                     raise
@@ -124,25 +175,50 @@ class Stack:
                 break
         return url
 
-    def _with_servers(self) -> Settings:
-        """The settings with every URL in place."""
-        found: dict[str, str] = {}
-        if self._settings.database_url is None or self._settings.redis_url is None:
-            self._say("servers: starting the embedded PostgreSQL and Valkey")
-            urls = self._exit.enter_context(EmbeddedServers(self._home, notify=self._warn))
-            found = {"redis_url": urls.redis_url}
-            if self._settings.database_url is None:
-                found |= {"database_url": urls.database_url, "dagster_database_url": urls.dagster_database_url}
-            if self._settings.redis_url is not None:
-                del found["redis_url"]
+    def _port(self, service: str, settings: Settings, field: str | None = None) -> int:
+        """The port that the service had before, unless the setting `field` was given."""
+        self._ports = self._ports or Ports(self._home, warn=self._warn)
+        if field is None:
+            return self._ports.take(service)
+        wanted: int = getattr(settings, field)
+        given = field in self._settings.model_fields_set
+        return self._ports.take(service, wish=wanted if given else None, usual=wanted, host=settings.web_host)
+
+    def _with_addresses(self) -> Settings:
+        """The settings with the addresses of the Dagster UI and, when it is needed and is ours, of the sandbox."""
+        found = {"web_url": f"http://{self._settings.web_host}:{self._port('webserver', self._settings, 'web_port')}"}
         if Workshop(self._settings).endpoints.sandbox_needed and self._settings.sandbox_url is None:
-            found["sandbox_url"] = f"http://127.0.0.1:{free_port(0)}"
-        found["web_url"] = f"http://{self._settings.web_host}:{free_port(self._settings.web_port, self._settings.web_host)}"
+            found["sandbox_url"] = f"http://127.0.0.1:{self._port('sandbox', self._settings)}"
         return Settings(**{**self._settings.model_dump(), "home": self._home, **found})
+
+    def _embedded(self) -> EmbeddedServers | None:
+        """The servers that are ours; None when there are URLs for both."""
+        if self._settings.database_url is not None and self._settings.redis_url is not None:
+            return None
+        return EmbeddedServers(self._home, notify=self._warn)
+
+    def _with_servers(self, settings: Settings, embedded: EmbeddedServers | None) -> Settings:
+        """The settings with the URLs of the servers, which run then."""
+        if embedded is None:
+            return settings
+        began, names = time.monotonic(), "PostgreSQL and Valkey"
+        self._awaited.add([names])
+        urls = self._exit.enter_context(embedded)
+        self._ready(names, time.monotonic() - began, ())
+        found: dict[str, str] = {}
+        if settings.redis_url is None:
+            found["redis_url"] = urls.redis_url
+        if settings.database_url is None:
+            found |= {"database_url": urls.database_url, "dagster_database_url": urls.dagster_database_url}
+        return Settings(**{**settings.model_dump(), **found})
+
+    def _plain_environment(self) -> dict[str, str]:
+        """What every process of ours gets: ours, with the data directory. No module is taken from the working directory."""
+        kept = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
+        return {**kept, "PHANTOMS_HOME": str(self._home), "PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1"}
 
     def _environment(self, settings: Settings) -> dict[str, str]:
         ours = {
-            "PHANTOMS_HOME": str(self._home),
             "PHANTOMS_DATABASE_URL": settings.database_url.get_secret_value() if settings.database_url else "",
             "PHANTOMS_DAGSTER_DATABASE_URL": settings.dagster_url() or "",
             "PHANTOMS_REDIS_URL": settings.redis_url.get_secret_value() if settings.redis_url else "",
@@ -151,12 +227,13 @@ class Stack:
             "PHANTOMS_WEB_URL": settings.web_url or "",
         }
         dagster = {"DAGSTER_HOME": str(prepare(self._home, settings)), "DAGSTER_EVENT_BATCH_SIZE": "500"}
-        return {**os.environ, **ours, **dagster, "PYTHONUNBUFFERED": "1"}
+        return {**self._plain_environment(), **ours, **dagster}
 
     def _sandbox(self, settings: Settings, environment: dict[str, str]) -> ProcessSpec:
         assert settings.sandbox_url is not None
         url = httpx.URL(settings.sandbox_url)
-        command = (sys.executable, "-m", "phantoms_dagster.cli.main", "sandbox", "--port", str(url.port), "--seed", str(self._seed))
+        program = (sys.executable, "-m", "phantoms_dagster.cli.main", "sandbox", "--port", str(url.port))
+        command = (*program, "--seed", str(self._seed), "--state", str(self._home / "sandbox"))
         return self._spec("sandbox", command, environment, lambda: _answers(f"{url}/_sandbox/health"))
 
     def _metrics(self, url: str, environment: dict[str, str]) -> ProcessSpec:
@@ -185,20 +262,38 @@ class Stack:
             str(code_port),
             "--location-name",
             "phantoms",
+            "--empty-working-directory",
         )
         pages = ("-h", web.host, "-p", str(web.port), "-w", str(workspace), "--log-level", "warning")
         return [
             self._workers(settings, environment),
-            self._spec("code-server", code, environment, lambda: _listens(code_port)),
-            self._spec("daemon", (*python, "phantoms_dagster.execution.daemon", "-w", str(workspace)), environment, None),
-            self._spec("webserver", (*python, "dagster_webserver", *pages), environment, lambda: _answers(f"{web}/server_info")),
+            self._spec(CODE_SERVER, code, environment, lambda: _listens(code_port)),
+            self._spec(DAEMON, (*python, "phantoms_dagster.execution.daemon", "-w", str(workspace)), environment, None),
+            self._spec(
+                "webserver",
+                (*python, "phantoms_dagster.execution.webserver", *pages),
+                environment,
+                lambda: _answers(f"{web}/server_info"),
+            ),
         ]
 
     def _workers(self, settings: Settings, environment: dict[str, str]) -> ProcessSpec:
+        """Ready when a worker listens on each queue. A Redis that refuses them is no reason to end: they wait for it."""
+        queues, deadline = RunQueues(connect(redis_url(settings))), time.monotonic() + WORKERS_SECONDS
+
+        def listen() -> bool:
+            try:
+                return all(queues.alive(queue) for queue in slots_of(settings)) or time.monotonic() > deadline
+            except RedisError:
+                return time.monotonic() > deadline
+
+        self._exit.callback(queues.redis.close)
         return ProcessSpec(
             name="workers",
             argv=(sys.executable, "-m", "phantoms_dagster.execution.worker", "--module", self._module),
             env=environment,
+            ready=listen,
+            ready_timeout=READY_SECONDS,
             grace_seconds=settings.worker_grace_seconds + GRACE_SECONDS,
         )
 

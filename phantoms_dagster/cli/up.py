@@ -6,7 +6,8 @@ import gc
 import logging
 import tempfile
 import threading
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -33,7 +34,7 @@ def register(app: typer.Typer) -> None:
 
 def up(
     home: Annotated[Path | None, typer.Option(help="Data directory; default: PHANTOMS_HOME, else .phantoms")] = None,
-    port: Annotated[int | None, typer.Option(help="Port of the Dagster UI; default: 3000, or a free one")] = None,
+    port: Annotated[int | None, typer.Option(help="Port of the Dagster UI; default: as before, at first 3000")] = None,
 ) -> None:
     """Start everything and stay: servers, migrations, Dagster, and the sandbox for integrations without a key.
 
@@ -42,19 +43,32 @@ def up(
     with plain_errors():
         given = {"home": home, "web_port": port}
         settings = Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
-        with (
-            interrupt_on_signals(),
-            Stack(
-                settings,
-                say=lambda line: err.print(f"[dim]{escape(line)}[/]"),
-                warn=lambda line: err.print(f"[yellow]{escape(line)}[/]"),
-            ) as running,
-        ):
+        with interrupt_on_signals(), ExitStack() as until_the_end:
+            with starting() as waiting:
+                running = until_the_end.enter_context(Stack(settings, say=_say, warn=_warn, waiting=waiting))
             out.print(_where(running))
             out.print("Ctrl-C stops everything; the data stays.", style="dim")
             with suppress(KeyboardInterrupt):  # the way to stop it, so no failure
                 threading.Event().wait()
             err.print("[dim]stopping[/]")
+
+
+def _say(line: str) -> None:
+    err.print(f"[dim]{escape(line)}[/]", soft_wrap=True)
+
+
+def _warn(line: str) -> None:
+    err.print(f"[yellow]{escape(line)}[/]", soft_wrap=True)
+
+
+@contextmanager
+def starting() -> Iterator[Callable[[Sequence[str]], None]]:
+    """A spinner that names what the start waits for, on a terminal; elsewhere the lines of what is ready are enough."""
+    if not err.is_terminal:
+        yield lambda _: None
+        return
+    with err.status("starting") as spinner:
+        yield lambda names: spinner.update(escape(f"waiting for {', '.join(names)}" if names else "almost there"))
 
 
 def _where(running: Running) -> Table:

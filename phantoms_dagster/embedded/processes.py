@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -42,6 +43,7 @@ class ProcessSpec:
     `env` is its whole environment (None: ours). `ready` is asked from the supervisor's thread until it says True, for
     `ready_timeout` seconds at most; an exception of it ends the start-up; None: ready once started. `complaint` is asked once
     after that: given the process id, it says what is wrong with what was started, or None; a complaint stops the process.
+    `when`: in a supervisor that starts all together, the process starts as soon as this says True.
     `stdin` is what the process reads from its standard input, at most `STDIN_LIMIT_BYTES`; it may be secret. `restart`: start
     it again when it ends by itself. `stop_signal` goes to its group, SIGKILL follows `grace_seconds` later.
     """
@@ -51,6 +53,7 @@ class ProcessSpec:
     env: Mapping[str, str] | None = None
     cwd: Path | None = None
     identity: Identity = SAME
+    when: Callable[[], bool] | None = None
     ready: Callable[[], bool] | None = None
     ready_timeout: float = 60.0
     complaint: Callable[[int], str | None] | None = None
@@ -115,7 +118,7 @@ class Child:
 
     def spawn(self, ended: Callable[[Child, int], None]) -> None:
         """Start the process in a session of its own. `ended(child, exit code)` is called from a thread when it ends."""
-        self._rotate_log()
+        self.rotate_log()
         with self.log.open("ab") as out:
             self._tail_from = os.fstat(out.fileno()).st_size
             with standard_input(self.spec.stdin) as given:
@@ -155,7 +158,19 @@ class Child:
             lines = log.read().decode("utf-8", "replace").splitlines()
         return "\n".join(f"    {line}" for line in lines[-TAIL_LINES:]) or "    (it wrote nothing)"
 
-    def _rotate_log(self) -> None:
-        # At starts only: a running process keeps the file open.
-        if self.log.exists() and self.log.stat().st_size > LOG_LIMIT_BYTES:
-            self.log.replace(self.log.with_suffix(".log.1"))
+    def rotate_log(self) -> None:
+        """Put a log that has grown too long aside. Of a running process a few lines may be lost: it keeps the file open.
+
+        Such a process appends, so that it goes on at the beginning of a file that was emptied. A full disk is left alone: the log
+        then stays as it is.
+        """
+        if not self.log.exists() or self.log.stat().st_size <= LOG_LIMIT_BYTES:
+            return
+        aside = self.log.with_suffix(".log.1")
+        if not self.running:
+            self.log.replace(aside)
+            return
+        with contextlib.suppress(OSError):
+            shutil.copyfile(self.log, aside)
+            os.truncate(self.log, 0)
+            self._tail_from = 0

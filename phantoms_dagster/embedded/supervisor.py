@@ -1,8 +1,8 @@
 """Starts processes in order, keeps them running, stops them in reverse. What the processes are belongs to the caller.
 
 One thread starts, watches and stops all children of a supervisor: the kernel ties a child's death signal to the thread
-that forked it, so that thread must live as long as they do. It sleeps until a child ends, a restart is due or a stop is
-asked for.
+that forked it, so that thread must live as long as they do. It sleeps until a child ends, a restart is due, a stop is
+asked for, or it is time to look at the size of the logs.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ __all__ = ["ProcessFailed", "ProcessSpec", "Supervisor", "interrupt_on_signals"]
 STEADY_SECONDS = 10.0
 FIRST_READY_PAUSE = 0.02
 LONGEST_READY_PAUSE = 0.25
+LOGS_SECONDS = 60.0  # between two looks at the size of the logs
 
 
 class ProcessFailed(PhantomsError):
@@ -53,6 +54,9 @@ class Supervisor:
     `logs` gets `<name>.log` of each. `notify` is told, from the supervisor's thread, in sentences for a person, when a process
     ends by itself. A crashed process is started again after `backoff[0]` seconds, twice as long each time up to
     `backoff[1]`, and from the first again once it has run for `steady_seconds`.
+
+    `together`: all are started at once, else each when the one before is ready. `ready` is told, from the supervisor's thread,
+    which process is ready, after how many seconds, and which ones it still waits for.
     """
 
     def __init__(
@@ -63,12 +67,16 @@ class Supervisor:
         notify: Callable[[str], None] = lambda _: None,
         backoff: tuple[float, float] = (1.0, 30.0),
         steady_seconds: float = STEADY_SECONDS,
+        together: bool = False,
+        ready: Callable[[str, float, list[str]], None] = lambda *_: None,
     ) -> None:
         self._children = [Child(spec, logs / f"{spec.name}.log") for spec in specs]
         self._logs = logs
         self._notify = notify
         self._backoff = backoff
         self._steady_seconds = steady_seconds
+        self._together = together
+        self._ready = ready
         self._delays: dict[Child, float] = {}
         self._started_at: dict[Child, float] = {}
         self._due: dict[Child, float] = {}
@@ -85,12 +93,22 @@ class Supervisor:
         return {c.spec.name: c.pid for c in self._children if c.running and c.pid is not None}
 
     def start(self) -> None:
-        """Start all, each when the one before is ready. Raises ProcessFailed, and then nothing is left running."""
+        """Start all and wait until they are ready. Raises ProcessFailed, and then nothing is left running."""
+        self.begin()
+        self.wait()
+
+    def begin(self) -> None:
+        """Start all, and do not wait for them: `wait` does."""
         if self._thread is not None:
             raise RuntimeError("a supervisor is started once")
         self._logs.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._thread = threading.Thread(target=self._supervise, name="supervisor", daemon=True)
         self._thread.start()
+
+    def wait(self) -> None:
+        """Wait until all are ready. Raises ProcessFailed, and then nothing is left running."""
+        if self._thread is None:
+            raise RuntimeError("nothing was started")
         try:
             self._up.wait()
         except KeyboardInterrupt:
@@ -133,8 +151,11 @@ class Supervisor:
 
     def _supervise(self) -> None:
         try:
-            for child in self._children:
-                self._start(child)
+            if self._together:
+                self._start_together()
+            else:
+                for child in self._children:
+                    self._start(child)
             self._up.set()
             self._watch()
         except _Stopping:
@@ -151,9 +172,31 @@ class Supervisor:
     def _start(self, child: Child) -> None:
         self._spawn(child)
         self._await_ready(child)
+        self._is_ready(child, [other for other in self._children if other not in self._started_at])
+
+    def _start_together(self) -> None:
+        waiting, pause = list(self._children), FIRST_READY_PAUSE
+        while waiting:
+            for child in list(waiting):
+                if child not in self._started_at:
+                    if child.spec.when is not None and not child.spec.when():
+                        continue
+                    self._spawn(child)
+                if child.spec.ready is None or child.spec.ready():
+                    waiting.remove(child)
+                    self._is_ready(child, waiting)
+                elif time.monotonic() >= self._started_at[child] + child.spec.ready_timeout:
+                    raise self._failed(child, f"was not ready after {child.spec.ready_timeout:g} s")
+            if waiting:
+                self._next_while_starting(pause)
+                pause = min(pause * 1.5, LONGEST_READY_PAUSE)
+
+    def _is_ready(self, child: Child, waiting: Sequence[Child]) -> None:
         complaint = child.spec.complaint(child.pid) if child.spec.complaint and child.pid is not None else None
         if complaint is not None:
             raise self._failed(child, f"was stopped, because {complaint}")
+        with contextlib.suppress(OSError):  # see `_say`
+            self._ready(child.spec.name, time.monotonic() - self._started_at[child], [other.spec.name for other in waiting])
 
     def _await_ready(self, child: Child) -> None:
         if child.spec.ready is None:
@@ -163,17 +206,24 @@ class Supervisor:
         while not child.spec.ready():
             if time.monotonic() >= deadline:
                 raise self._failed(child, f"was not ready after {child.spec.ready_timeout:g} s")
-            exited = self._next(pause)
-            if exited is not None:
-                raise self._failed(exited.child, f"has stopped while it was started ({_how(exited.code)})")
+            self._next_while_starting(pause)
             pause = min(pause * 1.5, LONGEST_READY_PAUSE)
 
+    def _next_while_starting(self, pause: float) -> None:
+        exited = self._next(pause)
+        if exited is not None:
+            raise self._failed(exited.child, f"has stopped while it was started ({_how(exited.code)})")
+
     def _watch(self) -> None:
+        looked = time.monotonic()
         while any(child.running for child in self._children) or self._due or not self._inbox.empty():
-            wait = min(self._due.values()) - time.monotonic() if self._due else None
-            exited = self._next(wait)
+            exited = self._next(min([*self._due.values(), looked + LOGS_SECONDS]) - time.monotonic())
             if exited is not None:
                 self._plan_restart(exited)
+            if time.monotonic() >= looked + LOGS_SECONDS:
+                looked = time.monotonic()
+                for child in self._children:
+                    child.rotate_log()
             for child in [c for c, due in self._due.items() if due <= time.monotonic()]:
                 del self._due[child]
                 self._spawn(child)
@@ -195,10 +245,10 @@ class Supervisor:
         self._due[child] = time.monotonic() + delay
         self._say(f"{child.spec.name} has stopped ({how}) and is started again in {delay:g} s. Its log: {child.log}")
 
-    def _next(self, seconds: float | None) -> _Exited | None:
+    def _next(self, seconds: float) -> _Exited | None:
         """The next end of a process within that time, else None. Raises _Stopping when a stop is asked for."""
         try:
-            event = self._inbox.get(timeout=None if seconds is None else max(0.0, seconds))
+            event = self._inbox.get(timeout=max(0.0, seconds))
         except queue.Empty:
             return None
         if isinstance(event, _StopAsked):

@@ -7,6 +7,7 @@ is noticed, queued and launched several times on its way.
 
 from __future__ import annotations
 
+import logging
 import sys
 from threading import Event
 from typing import Any
@@ -17,12 +18,15 @@ from dagster._daemon.daemon import DaemonIterator
 from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import QueuedRunCoordinatorDaemon
 from dagster._daemon.utils import DaemonErrorCapture
 
+from phantoms_dagster.execution.code_server import await_code_server
 from phantoms_dagster.execution.plain_errors import process_exception
 
 LOOP_SECONDS = 0.26
 QUEUE_SECONDS = 0.25
 # See `defs.tags.INTERVAL`.
 INTERVAL_TAG = "phantoms/interval_seconds"
+# What Dagster logs at each look even if nothing is found: 18 MB a day of an idle machine. Each tick is on the sensor's page.
+IDLE_WORDS = ("Checking for new runs for sensor", "No run requests returned for", "Collected ", "Checking run ")
 
 _whole_seconds = sensor.is_under_min_interval
 
@@ -56,6 +60,12 @@ class _Sooner(Event):
         return self._event.wait(QUEUE_SECONDS)
 
 
+def says_something(record: logging.LogRecord) -> bool:
+    """Whether a line of the daemon tells more than that it has looked."""
+    said = record.getMessage()
+    return not said.startswith(IDLE_WORDS) and not (said.startswith("Sensor ") and " skipped: " in said)
+
+
 def main() -> None:
     """`dagster-daemon run` with our intervals. Its arguments are those of `dagster-daemon run`."""
     # There are no settings for them. A test notices when Dagster renames one.
@@ -66,6 +76,9 @@ def main() -> None:
     controller.QueuedRunCoordinatorDaemon = PromptQueueDaemon
     assert hasattr(DaemonErrorCapture, "process_exception")
     DaemonErrorCapture.process_exception = staticmethod(process_exception)  # type: ignore[assignment]
+    for name in ("SensorDaemon", "MonitoringDaemon"):
+        logging.getLogger(f"dagster.daemon.{name}").addFilter(says_something)
+    await_code_server(sys.argv[1:])
     cli(["run", *sys.argv[1:]], prog_name="python -m phantoms_dagster.execution.daemon")
 
 

@@ -33,5 +33,7 @@ class StockStack(Stack):
     def _dagster(self, settings: Settings, environment: dict[str, str]) -> list[ProcessSpec]:
         specs = {spec.name: spec for spec in super()._dagster(settings, environment)}
         daemon = specs["daemon"]
-        specs["daemon"] = replace(daemon, argv=(sys.executable, "-m", "dagster._daemon", "run", *daemon.argv[3:]))
+        argv = (sys.executable, "-m", "dagster._daemon", "run", *daemon.argv[3:])
+        # Ours waits for the code server; the stock one would load it a minute later.
+        specs["daemon"] = replace(daemon, argv=argv, when=specs["code-server"].ready)
         return [spec for name, spec in specs.items() if name != "workers"]

@@ -7,6 +7,7 @@ import queue
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -25,6 +26,13 @@ def spec(name: str, code: str, **options: object) -> ProcessSpec:
 
 
 Started = Callable[..., Supervisor]
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 @pytest.fixture
@@ -207,3 +215,49 @@ def test_a_log_that_has_grown_too_long_is_put_aside_at_the_next_start(
     supervisor.start()
     assert (tmp_path / "chatty.log.1").read_text() == "much too long already"
     assert (tmp_path / "chatty.log").read_text() == ""
+
+
+def test_the_log_of_a_process_that_runs_is_put_aside_and_the_process_goes_on_in_a_new_one(
+    supervise: Started, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The daemon's log grew by 18 MB a day for as long as `phantoms up` ran."""
+    monkeypatch.setattr("phantoms_dagster.embedded.processes.LOG_LIMIT_BYTES", 1_000)
+    monkeypatch.setattr("phantoms_dagster.embedded.supervisor.LOGS_SECONDS", 0.05)
+    go = tmp_path / "go"
+    code = f"import os, time\nprint('x' * 2_000, flush=True)\nwhile not os.path.exists({str(go)!r}): time.sleep(0.01)\n"
+    supervisor = supervise(spec("chatty", code + "print('after', flush=True)\n" + SLEEP))
+    supervisor.start()
+    log = tmp_path / "chatty.log"
+    until(lambda: (tmp_path / "chatty.log.1").exists() and log.stat().st_size == 0)
+    assert (tmp_path / "chatty.log.1").read_text() == "x" * 2_000 + "\n"
+    go.touch()
+    until(lambda: log.read_text() == "after\n")  # not behind 2,000 zeros
+
+
+def test_processes_that_start_together_do_not_wait_for_one_another_and_say_when_they_are_ready(
+    supervise: Started, tmp_path: Path
+) -> None:
+    """`phantoms up` took as long as all its services one after another, and was silent meanwhile."""
+    last, told = tmp_path / "last", []
+    supervisor = supervise(
+        spec("first", SLEEP, ready=last.exists),
+        spec("later", SLEEP, when=last.exists),
+        spec("second", f"open({str(last)!r}, 'w')\n" + SLEEP, ready=last.exists),
+        together=True,
+        ready=lambda name, seconds, waiting: told.append((name, seconds, list(waiting))),
+    )
+    supervisor.begin()
+    supervisor.wait()
+    assert {name for name, _, _ in told} == {"first", "second", "later"}
+    assert told[0][2]
+    assert told[-1][2] == []
+    assert set(supervisor.pids) == {"first", "second", "later"}
+
+
+def test_of_processes_that_start_together_one_that_dies_ends_all(supervise: Started) -> None:
+    supervisor = supervise(
+        spec("slow", SLEEP, ready=lambda: False), spec("broken", "import sys; sys.exit('no such port: banana')"), together=True
+    )
+    with pytest.raises(ProcessFailed, match=r"broken has stopped while it was started \(exit code 1\)"):
+        supervisor.start()
+    assert supervisor.pids == {}

@@ -1,0 +1,50 @@
+"""Ports that `phantoms up` remembers: links that were given out answer after a restart."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from phantoms_dagster.cli.ports import FILE, Ports
+from phantoms_dagster.embedded.servers import free_port
+
+
+def ports(home: Path) -> tuple[Ports, list[str]]:
+    told: list[str] = []
+    return Ports(home, warn=told.append), told
+
+
+def test_a_service_has_the_same_port_after_a_restart(tmp_path: Path) -> None:
+    first, told = ports(tmp_path)
+    before = [first.take("sandbox"), first.take("webserver", wish=0, usual=3_000)]
+    again, said = ports(tmp_path)
+    assert [again.take("sandbox"), again.take("webserver", wish=0, usual=3_000)] == before
+    assert told == said == []
+
+
+def test_a_taken_port_is_said_and_had_again_when_it_is_free(tmp_path: Path) -> None:
+    own = ports(tmp_path)[0].take("sandbox")
+    with socket.create_server(("127.0.0.1", own)):
+        other, told = ports(tmp_path)
+        meanwhile = other.take("sandbox")
+        assert meanwhile != own
+        assert told == [f"sandbox: another program has port {own}, so this is on {meanwhile}; links to {own} do not work"]
+        assert ports(tmp_path)[0].take("sandbox") == meanwhile  # a program that stays does not move it at each start
+    third, said = ports(tmp_path)
+    assert (third.take("sandbox"), said) == (own, [])
+
+
+def test_a_port_that_is_asked_for_comes_before_the_one_of_before(tmp_path: Path) -> None:
+    wish = free_port(0)
+    before = ports(tmp_path)[0].take("webserver", usual=free_port(0))
+    assert ports(tmp_path)[0].take("webserver", wish=wish) == wish
+    assert ports(tmp_path)[0].take("webserver", usual=before) == wish
+
+
+@pytest.mark.parametrize("content", ["", "[1]", '{"sandbox": "x"}', '{"sandbox": 5}', '{"sandbox": [99999999]}'])
+def test_a_file_that_was_spoiled_costs_the_addresses_and_no_more(tmp_path: Path, content: str) -> None:
+    (tmp_path / FILE).write_text(content)
+    port = ports(tmp_path)[0].take("sandbox")
+    assert ports(tmp_path)[0].take("sandbox") == port
