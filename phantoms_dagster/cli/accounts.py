@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from phantoms_dagster.cli.console import out, plain, plain_errors, print_json
-from phantoms_dagster.cli.up import current
+from phantoms_dagster.cli.console import current, out, plain, plain_errors, print_json
 from phantoms_dagster.domain.accounts import ACTIVE
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.models import Platform

@@ -10,8 +10,7 @@ from typing import Annotated
 
 import typer
 
-from phantoms_dagster.cli.console import BAD_INPUT, err, out, plain, plain_errors, print_json, progress
-from phantoms_dagster.cli.up import current
+from phantoms_dagster.cli.console import BAD_INPUT, current, err, out, plain, plain_errors, print_json, progress
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.production.intake import (
     REASON_CHARACTERS,

@@ -13,8 +13,7 @@ from rich.console import RenderableType
 from rich.panel import Panel
 from rich.table import Table
 
-from phantoms_dagster.cli.console import STATE_STYLES, local, out, plain, plain_errors, print_json
-from phantoms_dagster.cli.up import current
+from phantoms_dagster.cli.console import STATE_STYLES, current, local, out, plain, plain_errors, print_json
 from phantoms_dagster.domain.attention import Attention
 from phantoms_dagster.domain.models import Brief, MediaFile
 from phantoms_dagster.domain.stages import STAGES

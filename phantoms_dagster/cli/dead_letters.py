@@ -16,8 +16,7 @@ import typer
 from rich import box
 from rich.table import Table
 
-from phantoms_dagster.cli.console import BAD_INPUT, STATE_STYLES, local, out, plain, plain_errors, print_json, report
-from phantoms_dagster.cli.up import current
+from phantoms_dagster.cli.console import BAD_INPUT, STATE_STYLES, current, local, out, plain, plain_errors, print_json, report
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.stages import STAGES
 from phantoms_dagster.store.dead_letters import DeadLetters, Handled, Letter, LetterDetail, LetterFilter, stages_named

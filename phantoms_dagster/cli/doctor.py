@@ -24,9 +24,9 @@ from rich.text import Text
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
-from phantoms_dagster.cli.console import FAILED, database_problem, out, plain, plain_errors, print_json
+from phantoms_dagster.cli.console import FAILED, current, out, plain, plain_errors, print_json
 from phantoms_dagster.cli.looks import SLOW_SECONDS, Looks
-from phantoms_dagster.cli.up import current
+from phantoms_dagster.cli.problems import database_problem
 from phantoms_dagster.domain.accounts import places
 from phantoms_dagster.domain.errors import PhantomsError
 from phantoms_dagster.domain.models import Platform

@@ -13,8 +13,7 @@ from typing import Annotated, TypeVar
 import typer
 from rich.table import Table
 
-from phantoms_dagster.cli.console import err, local, out, plain, plain_errors, print_json
-from phantoms_dagster.cli.up import current
+from phantoms_dagster.cli.console import current, err, local, out, plain, plain_errors, print_json
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.resilience.breaker import BreakerState
 from phantoms_dagster.resilience.pools import SANDBOX

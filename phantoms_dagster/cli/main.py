@@ -1,4 +1,8 @@
-"""The command line's entry point, and an example or two for each command's help. Commands stand in the files of their groups."""
+"""The command line's entry point: the table of commands, and an example or two for each command's help.
+
+A command's module is imported only when the command runs. The table repeats each command's first paragraph of help; a test
+compares both.
+"""
 
 from __future__ import annotations
 
@@ -6,23 +10,8 @@ import sys
 
 import typer
 
-from phantoms_dagster.cli import (
-    accounts,
-    briefs,
-    catalogue,
-    dead_letters,
-    demo,
-    doctor,
-    init,
-    limits,
-    metrics,
-    retire,
-    retry,
-    review,
-    up,
-    worker,
-)
 from phantoms_dagster.cli.console import plain_errors
+from phantoms_dagster.cli.lazy import LazyGroup, Line
 
 EXAMPLES = {
     "up": ["phantoms up", "phantoms up --home ~/studio --port 3001"],
@@ -57,8 +46,116 @@ EXAMPLES = {
     "doctor": ["phantoms doctor", "phantoms doctor --json"],
 }
 
+LINES = (
+    Line(
+        "up",
+        "up",
+        "Run",
+        "Start everything and stay: servers, migrations, Dagster, and the sandbox for integrations without a key.",
+    ),
+    Line(
+        "sandbox",
+        "up",
+        "Run",
+        "Run only the sandbox: loopback stand-ins of every provider, with fault injection and a ledger of what they accepted.",
+    ),
+    Line(
+        "demo",
+        "demo",
+        "Run",
+        "Make real videos from bundled briefs and post them to the sandbox, on embedded servers: no keys, nothing to install.",
+    ),
+    Line(
+        "add",
+        "briefs",
+        "Briefs",
+        "Add one video. It goes through all stages by itself and waits for your approval before it is posted.",
+    ),
+    Line(
+        "import",
+        "briefs",
+        "Briefs",
+        "Add the videos of a file. Bad rows are named with line and reason, the good ones are taken; then the exit code is 2.",
+    ),
+    Line("edit", "briefs", "Briefs", "Change the brief of a video that is there already. What is posted stays posted."),
+    Line("status", "catalogue", "Look", "List the newest videos with the state of each stage, and what waits for you."),
+    Line("show", "catalogue", "Look", "Show one video: its brief, script, files, posts, and why it waits or failed."),
+    Line(
+        "retire",
+        "retire",
+        "Briefs",
+        "Retire finished videos now: they leave Dagster's partitions with the next nightly run, as soon as no run works on them.",
+    ),
+    Line(
+        "unretire",
+        "retire",
+        "Briefs",
+        "Take retired videos back: within seconds they are partitions again, last in the list. Then regenerate what you want.",
+    ),
+    Line("approve", "review", "Review", "Approve videos: exactly these bytes and words go out, whatever is changed later."),
+    Line(
+        "reject",
+        "review",
+        "Review",
+        "Reject videos: they are not posted. Regenerate the script or the render and decide again, or approve after all.",
+    ),
+    Line(
+        "retry",
+        "retry",
+        "Review",
+        "Ask for a video's stage again: one that failed, waits, hangs in a render, or is done (with --from).",
+    ),
+    Line("accounts", "accounts", "Look", "Show the accounts: whose each one is, as its platform says, and why its posts wait."),
+    Line(
+        "doctor",
+        "doctor",
+        "Look",
+        "Check settings, servers, ffmpeg, keys and disk, and say how to fix what is wrong. Exits with 1 when something is.",
+    ),
+    Line(
+        "pools",
+        "limits",
+        "Look",
+        "Show what paces the calls now: slots, who waits, rates, daily quotas, and how far 429s have narrowed them.",
+    ),
+    Line(
+        "metrics",
+        "metrics",
+        "Run",
+        "Serve Prometheus metrics under /metrics, read from PostgreSQL and Redis at each scrape. `phantoms up` does it by itself.",
+    ),
+    Line(
+        "worker",
+        "worker",
+        "Run",
+        "Carry Dagster runs on this machine. `phantoms up` starts workers by itself; this adds more, here or on other machines.",
+    ),
+    Line(
+        "init",
+        "init",
+        "Run",
+        "Make the servers and the data directory ready, once, before anything else starts. `phantoms up` does it by itself.",
+    ),
+    Line(
+        "dead-letters",
+        "dead_letters",
+        "Review",
+        "What failed for good: look at it, replay it once its cause is fixed, or discard it.",
+    ),
+    Line("breakers", "limits", "Look", "Show every breaker that was used; open one, close one, or read what happened to it."),
+)
+
+
+class Commands(LazyGroup):
+    """All commands of the program."""
+
+    lines = LINES
+    examples = EXAMPLES
+
+
 app = typer.Typer(
     name="phantoms",
+    cls=Commands,
     help="Short-form video from brief to published posts, unattended.\n\n"
     'Try it: [bold]phantoms demo[/]. Run it: [bold]phantoms up[/], then [bold]phantoms add "Why octopuses have three hearts"[/].',
     no_args_is_help=True,
@@ -67,12 +164,10 @@ app = typer.Typer(
     add_completion=False,
 )
 
-for group in (up, demo, briefs, catalogue, retire, review, retry, dead_letters, accounts, doctor, limits, metrics, worker, init):
-    group.register(app)
 
-for command in app.registered_commands:
-    name = str(command.name or getattr(command.callback, "__name__", ""))
-    command.epilog = "\n\n".join(["Examples:", *(f"[bold]{example}[/]" for example in EXAMPLES.get(name, []))])
+@app.callback()
+def phantoms() -> None:
+    """Do nothing before a command: this makes the application a group."""
 
 
 def main() -> None:

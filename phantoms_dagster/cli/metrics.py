@@ -17,8 +17,8 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from phantoms_dagster.cli import exposition
-from phantoms_dagster.cli.console import database_problem, out, plain_errors
-from phantoms_dagster.cli.up import current
+from phantoms_dagster.cli.console import current, out, plain_errors
+from phantoms_dagster.cli.problems import database_problem
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.resilience.breaker import BreakerState
 from phantoms_dagster.resilience.redis_scripts import RedisLost

@@ -12,9 +12,8 @@ from typing import Annotated
 
 import typer
 
-from phantoms_dagster.cli.console import BAD_INPUT, out, plain_errors, report
+from phantoms_dagster.cli.console import BAD_INPUT, current, out, plain_errors, report
 from phantoms_dagster.cli.dead_letters import moment
-from phantoms_dagster.cli.up import current
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.retirement import Standing
 from phantoms_dagster.domain.stages import STAGES
@@ -57,7 +56,7 @@ def retire(
 def unretire(
     videos: Annotated[list[str], typer.Argument(help="Keys of videos, or enough of each")],
 ) -> None:
-    """Take retired videos back: within seconds they are partitions again, at the end of the list. Then regenerate what you want.
+    """Take retired videos back: within seconds they are partitions again, last in the list. Then regenerate what you want.
 
     They are retired again PHANTOMS_RETIRE_DAYS days from now, or after the end of what you make of them.
     """

@@ -8,8 +8,7 @@ from typing import Annotated
 
 import typer
 
-from phantoms_dagster.cli.console import out, plain, plain_errors
-from phantoms_dagster.cli.up import current
+from phantoms_dagster.cli.console import current, out, plain, plain_errors
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.stages import STAGES
 from phantoms_dagster.store.retrying import Retrying

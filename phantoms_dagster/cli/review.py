@@ -10,8 +10,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from phantoms_dagster.cli.console import BAD_INPUT, err, out, plain_errors, report
-from phantoms_dagster.cli.up import current
+from phantoms_dagster.cli.console import BAD_INPUT, current, err, out, plain_errors, report
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.wiring import Workshop
 

@@ -9,21 +9,16 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from aiohttp import web
 from rich.markup import escape
 from rich.table import Table
 
-from phantoms_dagster import settings as settings_module
 from phantoms_dagster.cli.console import err, out, plain_errors
-from phantoms_dagster.cli.stack import Running, Stack
-from phantoms_dagster.domain.errors import InvalidInput
-from phantoms_dagster.embedded.supervisor import interrupt_on_signals
-from phantoms_dagster.sandbox.state_store import StateUnusable
-from phantoms_dagster.settings import Settings
-from phantoms_dagster.wiring.sandbox import sandbox_application
+
+if TYPE_CHECKING:
+    from phantoms_dagster.cli.stack import Running
 
 
 def register(app: typer.Typer) -> None:
@@ -40,6 +35,11 @@ def up(
 
     Ctrl-C stops all of it; the data stays. Without PHANTOMS_DATABASE_URL and PHANTOMS_REDIS_URL both servers are embedded.
     """
+    # The sandbox, the other command of this module, stays as long as this one and needs none of these.
+    from phantoms_dagster.cli.stack import Stack  # noqa: PLC0415
+    from phantoms_dagster.embedded.supervisor import interrupt_on_signals  # noqa: PLC0415
+    from phantoms_dagster.settings import Settings  # noqa: PLC0415
+
     with plain_errors():
         given = {"home": home, "web_port": port}
         settings = Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
@@ -97,6 +97,12 @@ def sandbox(
     GET /_sandbox/ledger tells what took effect; POST /_sandbox/faults makes a route fail, for example
     {"route": "shotstack.render", "kind": "status", "status": 503, "retry_after": 2}.
     """
+    from aiohttp import web  # noqa: PLC0415
+
+    from phantoms_dagster.domain.errors import InvalidInput  # noqa: PLC0415
+    from phantoms_dagster.sandbox.state_store import StateUnusable  # noqa: PLC0415
+    from phantoms_dagster.wiring.sandbox import sandbox_application  # noqa: PLC0415
+
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     with plain_errors(), ExitStack() as until_the_end:
         if state is None:
@@ -117,8 +123,3 @@ def sandbox(
         gc.freeze()
         gc.set_threshold(10_000, 50, 1_000)
         web.run_app(application, host="127.0.0.1", port=port, print=None, access_log=None)
-
-
-def current() -> Settings:
-    """The settings in force, with what a running `phantoms up` left for us."""
-    return settings_module.load()

@@ -9,8 +9,7 @@ from typing import Annotated
 
 import typer
 
-from phantoms_dagster.cli.console import out, plain_errors
-from phantoms_dagster.cli.up import current
+from phantoms_dagster.cli.console import current, out, plain_errors
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.execution.home import dagster_home, prepare
 from phantoms_dagster.execution.queues import redis_url, slots_of

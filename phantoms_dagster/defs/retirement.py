@@ -20,8 +20,8 @@ from phantoms_dagster.store.cleaning import RetiredFiles
 from phantoms_dagster.store.kept_files import files_were_stored
 from phantoms_dagster.store.retirement import Retirement
 from phantoms_dagster.wiring import Workshop
-from phantoms_dagster.wiring.media import guarded_media
 from phantoms_dagster.wiring.media_gate import media_disk
+from phantoms_dagster.wiring.media_guard import guarded_media
 
 AT = "17 4 * * *"  # when nobody posts, and at no hour that a change of the clocks leaves out
 SECONDS = 60

@@ -22,12 +22,12 @@ import regex
 from numpy.typing import NDArray
 
 from phantoms_dagster.domain.errors import Permanent, Transient
-from phantoms_dagster.domain.languages import primary
 from phantoms_dagster.domain.markup import one_line
 from phantoms_dagster.domain.models import Channel, Script, Sentence, VoiceoverOutput
 from phantoms_dagster.domain.ports import MediaStore
 from phantoms_dagster.domain.sentences import split
 from phantoms_dagster.domain.text import speakable
+from phantoms_dagster.media.voices import voice_problem, voices
 
 if TYPE_CHECKING:
     from hibari import Hibari
@@ -88,25 +88,6 @@ class NeuralVoice:
         return VoiceoverOutput(audio=audio, seconds=seconds, sentences=sentences, voice=f"hibari/{name}", unspoken=unspoken)
 
 
-def voices() -> list[str]:
-    """The names of the voices that a channel may ask for; `default` is the first."""
-    from hibari.voices import DEFAULT, VOICES  # noqa: PLC0415 - onnxruntime and its tables cost 0.2 s, most processes never speak
-
-    return [DEFAULT, *(name for name in VOICES if name != DEFAULT)]
-
-
-def voice_problem(channel: Channel) -> tuple[str, str] | None:
-    """The key that keeps this channel from being spoken here, and why, with the way out; None when nothing does.
-
-    It is asked before anything is paid for the channel.
-    """
-    if channel.voice != "default" and channel.voice not in voices():
-        return "voice", f"there is no voice {channel.voice!r}; the voices are default, {', '.join(voices())}"
-    if primary(channel.language) != "en":
-        return "language", f"the local voices speak English only, and language is {channel.language!r}; write `language: en`"
-    return None
-
-
 def _voice_name(channel: Channel) -> str:
     problem = voice_problem(channel)
     if problem is not None:
@@ -123,7 +104,7 @@ def _thread(_process: int) -> ThreadPoolExecutor:
 
 @functools.lru_cache(maxsize=2)
 def _model(name: str) -> Hibari:
-    from hibari import Hibari  # noqa: PLC0415 - see `voices`
+    from hibari import Hibari  # noqa: PLC0415 - see `voices.voices`
 
     class WholeSentences(Hibari):
         """Speaks each sentence as we cut it: its own rules would pause in the middle of "No. 5"."""

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Engine, RowMapping, text
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from phantoms_dagster.domain.accounts import ACTIVE, Account
 from phantoms_dagster.domain.errors import NotFound
@@ -14,6 +13,9 @@ from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.ports import Identity
 from phantoms_dagster.store.planning import NUDGE
 from phantoms_dagster.store.transactions import transaction
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 # Rows that older code marked have no `state_since`.
 _SINCE = "CASE WHEN state <> 'active' THEN COALESCE(state_since, updated_at) END AS state_since"

@@ -10,10 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import RowMapping, text
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from phantoms_dagster.domain.errors import Permanent
 from phantoms_dagster.domain.models import Video
@@ -21,6 +20,9 @@ from phantoms_dagster.domain.stages import Stage, State
 from phantoms_dagster.domain.work import Claim, Claims, Decision, Ending, RunContext, Unclaimed
 from phantoms_dagster.store.endings import Closing, finish
 from phantoms_dagster.store.stored import Unreadable, brief_of, channel_of, output_of, outputs_of, words_of
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection
 
 # Rows are locked in one order, so that two runners with overlapping ranges cannot deadlock. A row that we hold already is
 # claimed again: that happens when the answer of a first commit was lost. So is one that our run holds: it was resumed after its

@@ -8,15 +8,17 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from phantoms_dagster.domain.stages import STAGES, Stage, State
 from phantoms_dagster.domain.work import HELD, Ending
 from phantoms_dagster.store.planning import nudge
 from phantoms_dagster.store.rows import as_json
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection
 
 _ROWS = """jsonb_to_recordset(CAST(:rows AS jsonb)) AS g(
     video_id bigint, stage text, generation bigint, owner text, attempt_row bigint, state text, counts int, output jsonb,

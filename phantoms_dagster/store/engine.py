@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import URL, ExceptionContext, make_url
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.store.rows import json_text
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
 # A machine that loses its power says goodbye to nobody: the server would wait two hours for the rest of its transaction, and keep
 # the rows locked that another machine is to take over. A runner's transactions last milliseconds; the time is that of a run
@@ -69,6 +71,8 @@ def engine(url: str, *, pool_size: int = 4) -> Engine:
 
 def async_engine(url: str, *, pool_size: int = 8) -> AsyncEngine:
     """A pooled engine for a runner's event loop. It belongs to the loop it is first used on."""
+    from sqlalchemy.ext.asyncio import create_async_engine  # noqa: PLC0415 - commands do without, and with it comes the ORM
+
     place = _place(url)
     options = _options(place, pool_size, RUNNER_SILENT_SECONDS, _PLANNED_ONCE)
     options["pool_pre_ping"] = False  # `transactions` tries again anyway, and a round trip before each would be one in three

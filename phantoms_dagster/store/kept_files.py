@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from sqlalchemy import Engine, text
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from phantoms_dagster.store.transactions import statements, transaction
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 # Indexed by stage and state; the first row is enough.
 _ANY = text("SELECT EXISTS (SELECT 1 FROM phantoms.stages WHERE stage IN ('voiceover', 'rendered_video') AND state = 'done')")

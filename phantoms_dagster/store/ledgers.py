@@ -9,10 +9,9 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import RowMapping, TextClause, text
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from phantoms_dagster.domain.errors import IllegalTransition, NotYet, Rejected, StaleClaim
 from phantoms_dagster.domain.models import MediaFile
@@ -23,6 +22,9 @@ from phantoms_dagster.domain.work import Claim, RenderRecord
 from phantoms_dagster.store.group_commit import GroupCommit
 from phantoms_dagster.store.rows import as_json
 from phantoms_dagster.store.transactions import statements, transaction
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 ACCOUNT_BUSY_SECONDS = 5.0
 BEGUN_FOR_REAL_SECONDS = 600.0

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from decimal import Decimal
+from typing import TYPE_CHECKING
 
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from phantoms_dagster.domain.errors import InvalidInput, StaleClaim, Unknown
 from phantoms_dagster.domain.stages import Stage, downstream
@@ -18,6 +18,9 @@ from phantoms_dagster.store.endings import Closing
 from phantoms_dagster.store.group_commit import GroupCommit
 from phantoms_dagster.store.rows import as_json
 from phantoms_dagster.store.transactions import statements, transaction
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 _HEARTBEAT = text(
     """

@@ -1,4 +1,4 @@
-"""The media store from the settings: the folder, or the object store behind the same breakers as every other service."""
+"""The media store from the settings: the folder or the object store. `media_guard` puts it behind a breaker."""
 
 from __future__ import annotations
 
@@ -6,26 +6,19 @@ import asyncio
 import logging
 import secrets
 import tempfile
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from phantoms_dagster.domain.errors import InvalidInput, MediaAway, NotFound, NotYet, PhantomsError, ProviderError
+from phantoms_dagster.domain.errors import InvalidInput, NotFound, PhantomsError
 from phantoms_dagster.domain.models import MediaFile
-from phantoms_dagster.domain.ports import Clock
 from phantoms_dagster.media.files import FolderStore
-from phantoms_dagster.resilience.breaker import Outcome
-from phantoms_dagster.resilience.limits import CallScope, RedisLimits
 from phantoms_dagster.settings import Settings
-from phantoms_dagster.wiring.limits import limits_of
 
 if TYPE_CHECKING:
     from phantoms_dagster.media.object_store import ObjectStore
 
-INTEGRATION = "media"
-_SCOPE = CallScope(INTEGRATION)
-_SLACK_SECONDS = 30.0
 _log = logging.getLogger(__name__)
 
 
@@ -59,47 +52,6 @@ def media_store(
     )
     kept = Cache(cache or settings.path("media") / "cache", int(settings.media_cache_gb * 1e9))
     return ObjectStore(bucket, kept, guard=guard)
-
-
-@asynccontextmanager
-async def guarded_media(settings: Settings, clock: Clock) -> AsyncIterator[FolderStore | ObjectStore]:
-    """The store of a pipeline. While the object store is down its breaker is open, and stages are deferred instead of failed."""
-    if settings.media_url is None:
-        yield media_store(settings)
-        return
-    async with limits_of(settings, clock) as limits:
-        yield media_store(settings, guard=lambda: _guarded(limits, settings))
-
-
-@asynccontextmanager
-async def _guarded(limits: RedisLimits, settings: Settings) -> AsyncIterator[None]:
-    """One look at the breaker for a whole transfer, and one word to it about what came of that.
-
-    A key that was refused, a bucket that is gone or full: that is nobody's video, and the next would hear the same. The breaker
-    opens at once with the reason, and MediaAway is raised.
-    """
-    from phantoms_dagster.media.s3_errors import is_outage, shuts_the_store  # noqa: PLC0415
-
-    permit = await limits.admit(_SCOPE, patience=settings.patience_seconds, hold_seconds=settings.call_seconds + _SLACK_SECONDS)
-    try:
-        yield
-    except ProviderError as error:
-        shut = shuts_the_store(error)
-        await limits.settle(permit, Outcome.FAILED if shut or is_outage(error) else Outcome.ANSWERED)
-        if not shut:
-            raise
-        with suppress(NotYet):  # without Redis nobody is let through anyway
-            if (await limits.breakers.state(INTEGRATION)).state == "closed":
-                await limits.breakers.trip(INTEGRATION, seconds=settings.breaker_reset_seconds, why=str(error))
-        raise MediaAway(str(error), reading=True) from error
-    except NotFound:
-        await limits.settle(permit, Outcome.ANSWERED)
-        raise
-    except BaseException:
-        limits.abandon(permit, Outcome.NONE)
-        raise
-    else:
-        await limits.settle(permit, Outcome.ANSWERED)
 
 
 async def probe(settings: Settings) -> str:

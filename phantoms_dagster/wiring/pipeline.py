@@ -60,8 +60,8 @@ from phantoms_dagster.wiring import logs
 from phantoms_dagster.wiring.clock import SystemClock
 from phantoms_dagster.wiring.endpoints import Endpoints, wanted_privacy
 from phantoms_dagster.wiring.limits import guarded_clients
-from phantoms_dagster.wiring.media import guarded_media
 from phantoms_dagster.wiring.media_gate import MediaGate, OnMedia, media_gate
+from phantoms_dagster.wiring.media_guard import guarded_media
 from phantoms_dagster.wiring.of_accounts import LateIdsOfAccount, PublisherOfAccount, ReaderOfAccount
 from phantoms_dagster.wiring.tokens import AccountTokens
 

@@ -15,8 +15,8 @@ from phantoms_dagster.resilience.redis_scripts import RedisLost, Scripts, redis_
 from phantoms_dagster.resilience.scopes import ROUTES
 from phantoms_dagster.resilience.usage import RateUse, rates_used
 from phantoms_dagster.settings import Settings
-from phantoms_dagster.wiring import media
 from phantoms_dagster.wiring.limits import breaker_policy, pool_overrides
+from phantoms_dagster.wiring.media_guard import INTEGRATION as MEDIA
 
 
 class RedisAway(PhantomsError):
@@ -101,7 +101,7 @@ def known_breaker(name: str) -> str:
     """
     integration, _, account = name.removeprefix(SANDBOX).partition(":")
     of_routes = {route.integration for routes in ROUTES.values() for route in routes if route.integration}
-    known = sorted({media.INTEGRATION, *ROUTES, *of_routes})
+    known = sorted({MEDIA, *ROUTES, *of_routes})
     if integration not in known or (":" in name and not account):
         raise NotFound(f"no breaker {name!r}; they are {', '.join(known)}, and one for each account, such as youtube:main")
     return name

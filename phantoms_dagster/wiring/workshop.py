@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine
 from sqlalchemy.exc import ProgrammingError
@@ -18,22 +19,25 @@ from phantoms_dagster.domain.accounts import check_tokens, places
 from phantoms_dagster.domain.attention import Attention
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.models import Channel, Platform
-from phantoms_dagster.media.voice import voice_problem
-from phantoms_dagster.production.inbox import InboxReport, refused_files, take_inbox
+from phantoms_dagster.media.voices import voice_problem
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.store.accounts import Accounts
 from phantoms_dagster.store.attention import AttentionBoard
-from phantoms_dagster.store.brief_edits import BriefEdits
 from phantoms_dagster.store.catalogue import Catalogue
 from phantoms_dagster.store.decisions import Decisions
 from phantoms_dagster.store.engine import engine
-from phantoms_dagster.store.performance import PerformanceTables
 from phantoms_dagster.store.planning import Planning
 from phantoms_dagster.store.results import Results
 from phantoms_dagster.wiring.clock import SystemClock
 from phantoms_dagster.wiring.endpoints import Endpoints, wanted_privacy
 from phantoms_dagster.wiring.media import Shelf
-from phantoms_dagster.wiring.pipeline import Pipeline, open_pipeline
+
+# Commands end after a second: what few of them need is imported by the method that needs it (see `test_light_commands`).
+if TYPE_CHECKING:
+    from phantoms_dagster.production.inbox import InboxReport
+    from phantoms_dagster.store.brief_edits import BriefEdits
+    from phantoms_dagster.store.performance import PerformanceTables
+    from phantoms_dagster.wiring.pipeline import Pipeline
 
 
 class Workshop:
@@ -116,6 +120,8 @@ class Workshop:
 
     def brief_edits(self) -> BriefEdits:
         """The editor of stored briefs."""
+        from phantoms_dagster.store.brief_edits import BriefEdits  # noqa: PLC0415
+
         return BriefEdits(self.engine)
 
     def attention(self) -> AttentionBoard:
@@ -124,6 +130,8 @@ class Workshop:
 
     def waits_for_people(self) -> list[Attention]:
         """Everything that waits for a person, the longest first."""
+        from phantoms_dagster.production.inbox import refused_files  # noqa: PLC0415
+
         return sorted([*self.attention().read(), *refused_files(self.settings.path("inbox"))], key=lambda item: item.since)
 
     def planning(self) -> Planning:
@@ -136,6 +144,8 @@ class Workshop:
 
     def performance(self) -> PerformanceTables:
         """The performance tables."""
+        from phantoms_dagster.store.performance import PerformanceTables  # noqa: PLC0415 - with it comes pandas
+
         return PerformanceTables(self.engine)
 
     def record_decision(
@@ -149,6 +159,8 @@ class Workshop:
 
     def take_inbox(self) -> list[InboxReport]:
         """Take what lies in the inbox folder into the catalogue."""
+        from phantoms_dagster.production.inbox import take_inbox  # noqa: PLC0415 - it reads spreadsheets
+
         catalogue = self.catalogue()
 
         def channels() -> Mapping[str, Channel]:
@@ -176,6 +188,9 @@ class Workshop:
     async def pipeline(self) -> Pipeline:
         """The pipeline of `loop`, opened when it is first asked for."""
         if self._pipeline is None:
+            # The models, providers and renderers of all stages.
+            from phantoms_dagster.wiring.pipeline import open_pipeline  # noqa: PLC0415
+
             opening = open_pipeline(self.settings, self.endpoints, self.clock, self.database_url)
             self._pipeline = await self._opened.enter_async_context(opening)
         return self._pipeline

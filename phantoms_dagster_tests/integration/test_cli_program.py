@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import make_url
 from typer.testing import CliRunner, Result
 
-from phantoms_dagster.cli.main import EXAMPLES, app
+from phantoms_dagster.cli.main import EXAMPLES, LINES, app
 
 SECRET = "5ecr3tW0rd"
 COMMANDS = ["add", "import", "status", "show", "approve", "reject", "doctor", "demo", "up", "sandbox"]
@@ -54,7 +54,7 @@ def test_every_commands_help_teaches_with_examples(name: str) -> None:
 
 
 def test_every_command_has_examples() -> None:
-    assert {c.name or getattr(c.callback, "__name__", "") for c in app.registered_commands} == set(EXAMPLES)
+    assert {line.name for line in LINES} - {"dead-letters", "breakers"} == set(EXAMPLES)  # those two have examples of their own
 
 
 def test_the_program_alone_shows_its_commands() -> None:

@@ -23,7 +23,8 @@ from phantoms_dagster.resilience.breaker import BreakerOpen
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.wiring.clock import SystemClock
 from phantoms_dagster.wiring.limits import limits_of
-from phantoms_dagster.wiring.media import Shelf, guarded_media, media_store, probe
+from phantoms_dagster.wiring.media import Shelf, media_store, probe
+from phantoms_dagster.wiring.media_guard import guarded_media
 from phantoms_dagster_tests.s3_server import BUCKET, KEY_ID, SECRET, Line, S3Server, line_to, s3_server
 
 MB = 10**6

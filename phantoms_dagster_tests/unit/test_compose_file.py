@@ -18,16 +18,15 @@ from typing import Any
 
 import dagster
 import pytest
-import typer
 from dagster._cli import create_dagster_cli
 from dagster._daemon.cli import create_dagster_daemon_cli
 from dagster_webserver.cli import dagster_webserver
 from pydantic import ValidationError
 
-from phantoms_dagster.cli.main import app
 from phantoms_dagster.execution import health
 from phantoms_dagster.settings import Settings, is_secret
 from phantoms_dagster_tests.compose_file import ROOT, Compose, Service, client, compose, text
+from phantoms_dagster_tests.program import whole_program
 
 UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600}
 # What services of other people are given.
@@ -215,7 +214,7 @@ def refusal(command: list[str]) -> str:
     programs = {script.name for script in importlib.metadata.entry_points(group="console_scripts")}
     match command:
         case ["phantoms", *arguments]:
-            return _parsed(typer.main.get_command(app), arguments)
+            return _parsed(whole_program(), arguments)
         case ["dagster", *arguments]:
             return _parsed(create_dagster_cli(), arguments)
         case ["dagster-webserver", *arguments] if "dagster-webserver" in programs:

@@ -14,15 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 import yaml
 from pydantic_core import PydanticUndefined
 
-from phantoms_dagster.cli.main import app
 from phantoms_dagster.domain import channels
 from phantoms_dagster.production.intake import FIELDS, SUFFIXES
 from phantoms_dagster.sandbox.core import Fault
 from phantoms_dagster.settings import Settings, is_secret
+from phantoms_dagster_tests.program import whole_program
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -95,7 +94,7 @@ def test_the_tables_are_those_of_the_code() -> None:
 
 
 def test_every_command_and_option_in_the_readme_exists() -> None:
-    group: Any = typer.main.get_command(app)
+    group: Any = whole_program()
     calls = command_lines()
     assert {"up", "demo", "add", "import", "status", "show", "approve", "reject", "sandbox", "doctor"} <= {c[0] for c in calls}
     for call in calls:
@@ -110,7 +109,7 @@ def test_every_command_and_option_in_the_readme_exists() -> None:
 
 
 def test_every_command_of_the_program_is_in_the_readme() -> None:
-    group: Any = typer.main.get_command(app)
+    group: Any = whole_program()
     assert set(group.commands) <= {call[0] for call in command_lines()}
 
 

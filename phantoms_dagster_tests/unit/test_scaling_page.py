@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import shlex
+from typing import Any
 
-import typer
 import yaml
 
-from phantoms_dagster.cli.main import app
 from phantoms_dagster.settings import Settings, is_secret
 from phantoms_dagster_tests.compose_file import ROOT, compose, text
+from phantoms_dagster_tests.program import whole_program
 
 PAGE = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
 LINES = [line for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL) for line in block.splitlines()]
@@ -48,11 +48,11 @@ def test_its_docker_commands_name_services_that_are_there() -> None:
 
 
 def test_its_phantoms_commands_exist_with_their_options() -> None:
-    group = typer.main.get_command(app)
+    group: Any = whole_program()
     calls = [shlex.split(found) for line in CODE for found in re.findall(r"(?:^|worker )phantoms ([^#|;]*)", line)]
     assert {call[0] for call in calls} >= {"worker", "init", "up", "doctor", "pools", "unretire", "breakers"}
     for name, *words in calls:
-        command = group.commands[name]  # type: ignore[attr-defined]
+        command = group.commands[name]
         while words and words[0] in getattr(command, "commands", {}):
             command = command.commands[words.pop(0)]
         options = {option for parameter in command.params for option in parameter.opts}

@@ -1,0 +1,71 @@
+"""A group of commands that imports a command's module when the command runs, not when its line in the help is shown."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+if TYPE_CHECKING:
+    # Typer carries its own copy of Click, whose command class has no public name.
+    ClickCommand = TyperCommand | TyperGroup
+
+
+@dataclass(frozen=True)
+class Line:
+    """A command's line in the help. `module` is a module of this package whose `register` adds the command.
+
+    `help` repeats the first paragraph of the command's own help, so that the list of commands needs no other module.
+    """
+
+    name: str
+    module: str
+    panel: str
+    help: str
+
+
+class LazyGroup(TyperGroup):
+    """A group whose `commands` are only names and lines of help. A command is imported when it is about to run.
+
+    Subclasses set `lines`, and `examples`: what each command's help ends with.
+    """
+
+    lines: Sequence[Line] = ()
+    examples: Mapping[str, Sequence[str]] = {}
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        self._lines = {line.name: line for line in self.lines}
+        for line in self.lines:
+            shown = TyperCommand(line.name, help=line.help, rich_help_panel=line.panel, rich_markup_mode=self.rich_markup_mode)
+            self.commands[line.name] = shown
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        """Find the command that the arguments name, and import it. Help and completion of names never come here."""
+        name, shown, rest = super().resolve_command(ctx, args)
+        return name, self.loaded(name) if name in self._lines else shown, rest
+
+    def loaded(self, name: str) -> ClickCommand:
+        """The real command of that name, which may be a group. It imports the command's module."""
+        app = typer.Typer(rich_markup_mode=self.rich_markup_mode, pretty_exceptions_enable=False)
+        app.callback()(_group)
+        import_module(f"{__package__}.{self._lines[name].module}").register(app)
+        found = typer.main.get_group(app).commands[name]
+        if name in self.examples:
+            found.epilog = "\n\n".join(["Examples:", *(f"[bold]{example}[/]" for example in self.examples[name])])
+        return found  # type: ignore[return-value]
+
+
+def first_paragraph(command: ClickCommand) -> str:
+    """What a command's line in the help shows: the first paragraph of its own help, on one line."""
+    text = command.short_help or command.help or ""
+    return " ".join(inspect.cleandoc(text).split("\n\n")[0].split())
+
+
+def _group() -> None:
+    """Make a Typer application a group even when it has only one command."""

@@ -1,0 +1,63 @@
+"""The media store of a pipeline: the object store is called behind the same breakers as every other service."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING
+
+from phantoms_dagster.domain.errors import MediaAway, NotFound, NotYet, ProviderError
+from phantoms_dagster.domain.ports import Clock
+from phantoms_dagster.media.files import FolderStore
+from phantoms_dagster.media.s3_errors import is_outage, shuts_the_store
+from phantoms_dagster.resilience.breaker import Outcome
+from phantoms_dagster.resilience.limits import CallScope, RedisLimits
+from phantoms_dagster.settings import Settings
+from phantoms_dagster.wiring.limits import limits_of
+from phantoms_dagster.wiring.media import media_store
+
+if TYPE_CHECKING:
+    from phantoms_dagster.media.object_store import ObjectStore
+
+INTEGRATION = "media"
+_SCOPE = CallScope(INTEGRATION)
+_SLACK_SECONDS = 30.0
+
+
+@asynccontextmanager
+async def guarded_media(settings: Settings, clock: Clock) -> AsyncIterator[FolderStore | ObjectStore]:
+    """The store of a pipeline. While the object store is down its breaker is open, and stages are deferred instead of failed."""
+    if settings.media_url is None:
+        yield media_store(settings)
+        return
+    async with limits_of(settings, clock) as limits:
+        yield media_store(settings, guard=lambda: _guarded(limits, settings))
+
+
+@asynccontextmanager
+async def _guarded(limits: RedisLimits, settings: Settings) -> AsyncIterator[None]:
+    """One look at the breaker for a whole transfer, and one word to it about what came of that.
+
+    A key that was refused, a bucket that is gone or full: that is nobody's video, and the next would hear the same. The breaker
+    opens at once with the reason, and MediaAway is raised.
+    """
+    permit = await limits.admit(_SCOPE, patience=settings.patience_seconds, hold_seconds=settings.call_seconds + _SLACK_SECONDS)
+    try:
+        yield
+    except ProviderError as error:
+        shut = shuts_the_store(error)
+        await limits.settle(permit, Outcome.FAILED if shut or is_outage(error) else Outcome.ANSWERED)
+        if not shut:
+            raise
+        with suppress(NotYet):  # without Redis nobody is let through anyway
+            if (await limits.breakers.state(INTEGRATION)).state == "closed":
+                await limits.breakers.trip(INTEGRATION, seconds=settings.breaker_reset_seconds, why=str(error))
+        raise MediaAway(str(error), reading=True) from error
+    except NotFound:
+        await limits.settle(permit, Outcome.ANSWERED)
+        raise
+    except BaseException:
+        limits.abandon(permit, Outcome.NONE)
+        raise
+    else:
+        await limits.settle(permit, Outcome.ANSWERED)
