@@ -26,6 +26,7 @@ NAMES = {
     "kills": "50 kill -9 of every kind of process over 300 videos in the whole stack: all posted once, soon resumed",
     "weather": "200 videos while stores, disk, model, a token and a provider fail in turn: all posted once, one alert a cause",
     "readback": "60 posts on one Instagram account for 90 days: all numbers stored, publishing never waits; tables in SQL",
+    "idle": "`phantoms up` with nothing to do: under 3 % of a core and 900 MB; and what --help and status cost",
     "guards": "what an admission and a breaker check cost",
 }
 _PACKAGE = "phantoms_dagster_tests.benchmarks"
