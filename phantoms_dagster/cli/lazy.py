@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -54,7 +55,13 @@ class LazyGroup(TyperGroup):
         """The real command of that name, which may be a group. It imports the command's module."""
         app = typer.Typer(rich_markup_mode=self.rich_markup_mode, pretty_exceptions_enable=False)
         app.callback()(_group)
-        import_module(f"{__package__}.{self._lines[name].module}").register(app)
+        # The collector would look again and again at thousands of new objects, all of which stay.
+        gc.disable()
+        try:
+            import_module(f"{__package__}.{self._lines[name].module}").register(app)
+        finally:
+            gc.freeze()
+            gc.enable()
         found = typer.main.get_group(app).commands[name]
         if name in self.examples:
             found.epilog = "\n\n".join(["Examples:", *(f"[bold]{example}[/]" for example in self.examples[name])])
