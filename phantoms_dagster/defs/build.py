@@ -23,13 +23,14 @@ from phantoms_dagster.defs.assets.script import script
 from phantoms_dagster.defs.assets.variants import variants
 from phantoms_dagster.defs.assets.voiceover import voiceover
 from phantoms_dagster.defs.attention import attention_sensor
-from phantoms_dagster.defs.checks import checks, dead_letters_sensor
+from phantoms_dagster.defs.checks import dead_letters_sensor
 from phantoms_dagster.defs.jobs import analytics_job, chain_jobs, stage_jobs
 from phantoms_dagster.defs.late_ids import late_ids_job, late_ids_sensor
 from phantoms_dagster.defs.resources import workshop_resource
 from phantoms_dagster.defs.retirement import make_retirement_schedule, retirement_job, revival_sensor
 from phantoms_dagster.defs.schedules import analytics_schedule
 from phantoms_dagster.defs.sensors import advance_sensor, intake_sensor, release_sensor
+from phantoms_dagster.defs.settled import settled_sensor
 from phantoms_dagster.wiring.alerts import local_zone
 
 
@@ -48,7 +49,6 @@ def build_definitions(*, resource_overrides: Mapping[str, Any] | None = None) ->
             platform_performance,
             hook_performance,
         ],
-        asset_checks=checks,
         jobs=[
             *stage_jobs.values(),
             *chain_jobs.values(),
@@ -70,6 +70,7 @@ def build_definitions(*, resource_overrides: Mapping[str, Any] | None = None) ->
             release_sensor,
             alert_sensor,
             dead_letters_sensor,
+            settled_sensor,
             revival_sensor,
             late_ids_sensor,
             attention_sensor,

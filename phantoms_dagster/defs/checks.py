@@ -1,22 +1,83 @@
-"""Asset checks: `no_dead_letters` on every stage, and the sensor that keeps them current without a run.
+"""Asset checks of the stages, evaluated in each step that makes something, and the sensor that keeps them current without a run.
 
-What a dead letter is belongs in `store`; who is told of one, in `alerts`.
+What a dead letter is belongs in `store`; who is told of one, in `alerts`; what content should be like, in `content`.
 """
 
 import json
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import dagster as dg
 
 from phantoms_dagster.defs.away import fails_plainly_while_the_store_is_away, skips_while_the_store_is_away
+from phantoms_dagster.defs.content import evaluation, rules_of
+from phantoms_dagster.defs.events import log_check
+from phantoms_dagster.domain.errors import StoreAway
 from phantoms_dagster.domain.stages import STAGES, Stage
+from phantoms_dagster.domain.work import Result
+from phantoms_dagster.store.away import store_errors
 from phantoms_dagster.store.dead_letters import DeadLetters, Letter, LetterFilter
+from phantoms_dagster.store.latest import latest_outputs
 from phantoms_dagster.wiring import Workshop
 
 NAME = "no_dead_letters"
+DECIDED = "every_film_is_decided_on"
 SHOWN_LETTERS = 50
 SHOWN_CHARACTERS = 300
 SECONDS = 30
+# A check that is run by hand looks at so many of the newest outputs.
+LOOKED_AT = 500
+
+
+def specs(stage: Stage) -> list[dg.AssetCheckSpec]:
+    """The checks of a stage. Its own step evaluates them: steps after it would be skipped when it makes nothing or fails."""
+    key = dg.AssetKey(stage.slug)
+    letters = f"No video has failed for good in {stage.name}: every dead letter is replayed or discarded."
+    found = [dg.AssetCheckSpec(NAME, asset=key, description=letters)]
+    found += [dg.AssetCheckSpec(rule.name, asset=key, description=rule.description) for rule in rules_of(stage)]
+    if stage.name == "approval":
+        # A warning, and no failure: to wait for a person is what `approval` is for.
+        found.append(dg.AssetCheckSpec(DECIDED, asset=key, description="No finished film waits for a person to decide on it."))
+    return found
+
+
+def evaluate(
+    context: dg.AssetExecutionContext, workshop: Workshop, stage: Stage, results: Sequence[Result]
+) -> Iterator[dg.AssetCheckResult]:
+    """Evaluate the checks of a stage at the end of its step. Those that the run did not select are logged all the same.
+
+    The jobs of the sensors select none: planning them would cost each run more than evaluating them.
+    """
+    made = {result.key: result.output for result in results if result.ending == "done" and result.output is not None}
+    selected = {key.name for key in context.selected_asset_check_keys}
+    if not selected and not made and not any(result.ending == "failed" for result in results):
+        return
+    try:
+        with store_errors():
+            found = [_letters(workshop, stage), *([_decided(workshop)] if stage.name == "approval" else [])]
+            looked_at = made or (latest_outputs(workshop.engine, stage.name, most=LOOKED_AT) if selected else {})
+    except StoreAway as error:
+        context.log.warning("the checks were not evaluated: %s", error)
+        return
+    found += [evaluation(stage, rule, looked_at) for rule in rules_of(stage) if made or rule.name in selected]
+    for each in found:
+        if each.check_name in selected:
+            yield _result(each)
+        else:
+            log_check(context, each)
+
+
+@fails_plainly_while_the_store_is_away
+def evaluate_alone(context: dg.AssetExecutionContext, stage: Stage, *, workshop: Workshop) -> Iterator[dg.AssetCheckResult]:
+    """Evaluate the checks that somebody executes by themselves, over the newest outputs of the stage."""
+    found = {NAME: lambda: _letters(workshop, stage), DECIDED: lambda: _decided(workshop)}
+    outputs = latest_outputs(workshop.engine, stage.name, most=LOOKED_AT)
+    rules = {rule.name: rule for rule in rules_of(stage)}
+    for name in sorted(key.name for key in context.selected_asset_check_keys):
+        yield _result(evaluation(stage, rules[name], outputs) if name in rules else found[name]())
+
+
+# --- dead letters
 
 
 def _metadata(stage: Stage, letters: list[Letter], total: int) -> dict[str, Any]:
@@ -40,49 +101,61 @@ def _metadata(stage: Stage, letters: list[Letter], total: int) -> dict[str, Any]
     return entries
 
 
-def _look(workshop: Workshop, stage: Stage) -> tuple[bool, dict[str, Any]]:
+def _letters(workshop: Workshop, stage: Stage) -> dg.AssetCheckEvaluation:
     letters, wanted = DeadLetters(workshop.engine), LetterFilter(stages=[stage.name])
     total = letters.count(wanted)
-    return total == 0, _metadata(stage, letters.list(wanted, limit=SHOWN_LETTERS) if total else [], total)
+    entries = _metadata(stage, letters.list(wanted, limit=SHOWN_LETTERS) if total else [], total)
+    return dg.AssetCheckEvaluation(dg.AssetKey(stage.slug), NAME, total == 0, entries)
 
 
-def _check(stage: Stage) -> dg.AssetChecksDefinition:
-    @dg.asset_check(
-        asset=dg.AssetKey(stage.path),
-        name=NAME,
-        blocking=False,
-        description=f"No video has failed for good in {stage.name}: every dead letter is replayed or discarded.",
+# --- decisions
+
+
+def _decided(workshop: Workshop) -> dg.AssetCheckEvaluation:
+    keys = workshop.decisions().undecided(limit=LOOKED_AT)
+    entries: dict[str, Any] = {"waiting": dg.MetadataValue.int(len(keys))}
+    if keys:
+        records = [dg.TableRecord({"video": key, "next": f"phantoms approve {key}"}) for key in keys[:SHOWN_LETTERS]]
+        entries["videos"] = dg.MetadataValue.table(records)
+    return dg.AssetCheckEvaluation(dg.AssetKey("approval"), DECIDED, not keys, entries, severity=dg.AssetCheckSeverity.WARN)
+
+
+def _result(found: dg.AssetCheckEvaluation) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(
+        passed=found.passed,
+        asset_key=found.asset_key,
+        check_name=found.check_name,
+        metadata=found.metadata,
+        severity=found.severity,
     )
-    @fails_plainly_while_the_store_is_away
-    def no_dead_letters(workshop: dg.ResourceParam[Workshop]) -> dg.AssetCheckResult:
-        passed, entries = _look(workshop, stage)
-        return dg.AssetCheckResult(passed=passed, metadata=entries)
-
-    return no_dead_letters
-
-
-checks = [_check(stage) for stage in STAGES.values()]
 
 
 @dg.sensor(
     minimum_interval_seconds=SECONDS,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Reports `no_dead_letters` for each stage whose open dead letters have changed.",
+    description="Reports `no_dead_letters` for each stage whose open dead letters have changed, and `every_film_is_decided_on` "
+    "when other films wait.",
 )
 @skips_while_the_store_is_away
 def dead_letters_sensor(
     context: dg.SensorEvaluationContext, workshop: dg.ResourceParam[Workshop]
 ) -> dg.SensorResult | dg.SkipReason:
-    """One query when nothing changed. A run for the checks would cost seconds of CPU, and those of a stage's own run are skipped
-    when the stage fails, which is when they matter."""
+    """Two queries when nothing changed. A run for the checks would cost seconds of CPU."""
     before = json.loads(context.cursor) if context.cursor else {}
     counts = DeadLetters(workshop.engine).open_by_stage()
-    now = {name: list(counts.get(name, (0, 0))) for name in STAGES}
+    now: dict[str, Any] = {name: list(counts.get(name, (0, 0))) for name in STAGES}
     changed = [stage for name, stage in STAGES.items() if before.get(name) != now[name]]
-    if not changed:
-        return dg.SkipReason("no dead letter was added or closed")
-    events = []
-    for stage in changed:
-        passed, entries = _look(workshop, stage)
-        events.append(dg.AssetCheckEvaluation(dg.AssetKey(stage.path), NAME, passed, entries))
-    return dg.SensorResult(asset_events=events, cursor=json.dumps(now))
+    events = [_letters(workshop, stage) for stage in changed]
+    now[DECIDED] = workshop.decisions().undecided(limit=SHOWN_LETTERS)
+    if now[DECIDED] != before.get(DECIDED):
+        events.append(_decided(workshop))
+    if not events:
+        return dg.SkipReason("no dead letter was added or closed, and no other film waits for a person")
+    said = [f"{stage.slug}: {counts.get(stage.name, (0, 0))[0]} open" for stage in changed]
+    reason = f"dead letters: {', '.join(said)}" if said else ""
+    waiting = f"{len(now[DECIDED])} films wait for a person" if now[DECIDED] != before.get(DECIDED) else ""
+    return dg.SensorResult(
+        skip_reason=dg.SkipReason("checks reported; " + "; ".join(part for part in (reason, waiting) if part)),
+        asset_events=events,
+        cursor=json.dumps(now),
+    )

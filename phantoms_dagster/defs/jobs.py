@@ -8,8 +8,8 @@ from phantoms_dagster.domain.stages import CHAINS, STAGES
 stage_jobs = {
     stage.name: dg.define_asset_job(
         f"{stage.slug}_job",
-        # Checks are reported by their own sensor: as steps of every run they would cost it time and be skipped when it fails.
-        selection=dg.AssetSelection.assets(dg.AssetKey(stage.path)).without_checks(),
+        # The step evaluates them itself: as steps of every run they would cost it time and be skipped when it fails.
+        selection=dg.AssetSelection.assets(dg.AssetKey(stage.slug)).without_checks(),
         tags={STAGE: stage.name},
         description=f"Runs {stage.name} over a range of videos.",
     )
@@ -19,7 +19,7 @@ stage_jobs = {
 chain_jobs = {
     chain.name: dg.define_asset_job(
         f"{chain.name}_job",
-        selection=dg.AssetSelection.assets(*(dg.AssetKey(stage.path) for stage in chain.stages)).without_checks(),
+        selection=dg.AssetSelection.assets(*(dg.AssetKey(stage.slug) for stage in chain.stages)).without_checks(),
         tags={CHAIN: chain.name},
         description=f"Runs {chain.stages[0].name} to {chain.stages[-1].name} over a few videos, one stage after the other.",
     )

@@ -21,8 +21,11 @@ from phantoms_dagster.domain.models import (
     VoiceoverOutput,
 )
 from phantoms_dagster.domain.wording import notes
-from phantoms_dagster.domain.work import Result
+from phantoms_dagster.domain.work import DISCARDED, NOT_WANTED, REJECTED, WAITS_FOR_PERSON, Result
 from phantoms_dagster.wiring.media import Shelf
+
+# How an entry is called that says why there is nothing to see, by the class of the result.
+_NOTHING = {WAITS_FOR_PERSON: "waits_for_a_person", REJECTED: "rejected", DISCARDED: "given_up", NOT_WANTED: "not_wanted"}
 
 
 def image(content: bytes, kind: str, alt: str) -> dg.MarkdownMetadataValue:
@@ -39,6 +42,12 @@ def of_result(result: Result, shelf: Shelf) -> dict[str, Any]:
     if not result.fresh:
         entries["reused"] = True
     return entries
+
+
+def of_nothing(result: Result, shown: StageOutput | None = None, shelf: Shelf | None = None) -> dict[str, Any]:
+    """Why nothing was made for a video. `shown`: what a person would decide about."""
+    looked_at = of_output(shown, shelf) if shown is not None and shelf is not None else {}
+    return {_NOTHING.get(result.error_class or "", "nothing_made"): result.message, **looked_at}
 
 
 def of_output(output: StageOutput, shelf: Shelf) -> dict[str, Any]:

@@ -3,13 +3,14 @@ a sensor every few seconds at best, and a video that has to be noticed six times
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 
 import dagster as dg
 
 from phantoms_dagster.defs import tags
 from phantoms_dagster.defs.away import skips_while_the_store_is_away
+from phantoms_dagster.defs.in_flight import VideoPartitions
 from phantoms_dagster.defs.jobs import chain_jobs, stage_jobs
 from phantoms_dagster.defs.partitions import VIDEOS
 from phantoms_dagster.domain.stages import CHAINS, Chain
@@ -19,10 +20,13 @@ from phantoms_dagster.store.catalogue import Catalogue
 from phantoms_dagster.store.planning import Nudges
 from phantoms_dagster.wiring import Workshop
 
-INTAKE_SECONDS = 5
+INTAKE_SECONDS = 10
 SHOWN_REFUSALS = 5
-# An evaluation listens so long for something to do, and looks once more at the end, for what became due by the clock.
-LISTEN_SECONDS = 4.0
+# An evaluation listens so long for something to do. Each leaves a line on the sensor's page, even when nothing happened: short
+# ones would bury the others. Below the minute after which Dagster gives an evaluation up.
+LISTEN_SECONDS = 27.0
+# Between two looks at the table when nobody says anything: for what becomes due by the clock.
+LOOK_SECONDS = 4.0
 # Between two looks at the table, however much becomes ready.
 PAUSE_SECONDS = 0.2
 # Between two looks whether one of the open runs is over.
@@ -63,11 +67,30 @@ def intake_sensor(context: dg.SensorEvaluationContext, workshop: dg.ResourcePara
     now = time.time()
     if now - float(context.cursor or 0) < AUDIT_SECONDS:
         return dg.SkipReason(f"{len(keys)} new videos: {keys[0]} .. {keys[-1]}" if keys else "no new videos")
+    removed = remove_unknown(context.instance, workshop.catalogue())
     moved = workshop.catalogue().reorder(context.instance.get_dynamic_partitions(VIDEOS))
     context.update_cursor(str(now))
-    return dg.SkipReason(
-        f"partitions were added or deleted by hand: {moved} videos put right" if moved else "all partitions in order"
-    )
+    said = [f"removed partitions without a brief: {', '.join(removed[:SHOWN_REFUSALS])}"] if removed else []
+    said += [f"partitions were added or deleted by hand: {moved} videos put right"] if moved else []
+    return dg.SkipReason("; ".join(said) or "all partitions in order")
+
+
+def remove_unknown(instance: dg.DagsterInstance, catalogue: Catalogue) -> list[str]:
+    """Delete the partitions that somebody typed: no brief has their key, so nothing can ever be made for them. Their keys.
+
+    One that a run or a backfill is at stays until the next look.
+    """
+    unknown = catalogue.unknown(instance.get_dynamic_partitions(VIDEOS))
+    if not unknown:
+        return []
+    busy = VideoPartitions(instance).in_flight()
+    if busy.unclear:
+        return []
+    taken = busy.keys | {key for ends in busy.ranges for key in ends}
+    removed = [key for key in unknown if key not in taken]
+    for key in removed:
+        instance.delete_dynamic_partition(VIDEOS, key)
+    return removed
 
 
 def register(instance: dg.DagsterInstance, catalogue: Catalogue) -> list[str]:
@@ -117,16 +140,19 @@ def _requests(context: dg.SensorEvaluationContext, workshop: Workshop, chain: Ch
     """Asks the planner, and as long as there is nothing to run, again when something became ready or a run has ended."""
     if chain is CHAINS["make"] and _open_runs(context.instance, CHAINS["release"]):
         time.sleep(STAND_BACK_SECONDS)
-    until = time.monotonic() + LISTEN_SECONDS
+    began = time.monotonic()
     with workshop.planning().nudges([stage.name for stage in chain.stages]) as nudges:
         while True:
             open_runs = _open_runs(context.instance, chain)
-            if (runs := tick(context.instance, workshop, chain, open_runs)) or time.monotonic() >= until:
+            over = nudges.stopped or time.monotonic() >= began + LISTEN_SECONDS
+            if (runs := tick(context.instance, workshop, chain, open_runs)) or over:
                 runs = _with_siblings(context, workshop, runs, open_runs, nudges, chain=chain)
                 break
-            _wait(context.instance, chain, open_runs, nudges, until)
+            _wait(context.instance, chain, open_runs, nudges, min(time.monotonic() + LOOK_SECONDS, began + LISTEN_SECONDS))
     if not runs:
-        yield dg.SkipReason("nothing is ready, or it has a run already")
+        waited = time.monotonic() - began
+        open_ones = f"{len(open_runs)} runs are open" if open_runs else "no run is open"
+        yield dg.SkipReason(f"nothing became ready in {waited:.0f} s; {open_ones}")
     elif _was_stopped(context):
         yield dg.SkipReason("the sensor was stopped while it waited")
         return
@@ -137,19 +163,26 @@ def _requests(context: dg.SensorEvaluationContext, workshop: Workshop, chain: Ch
             job_name=(chain_jobs if fused else stage_jobs)[run.work].name,
             tags={
                 tags.CHAIN if fused else tags.STAGE: run.work,
+                **_which(run),
                 tags.PLANNED: "true",
-                tags.RANGE_START: run.first,
-                tags.RANGE_END: run.last,
                 tags.PRIORITY: str(run.priority),
             },
         )
+
+
+def _which(run: PlannedRun) -> dict[str, str]:
+    """The tags that say which videos a run is about. The first is for people; Dagster shows tags in their order."""
+    if len(run.keys) == 1:
+        return {tags.VIDEO: run.first, tags.PARTITION: run.first}
+    return {tags.VIDEOS: str(len(run.keys)), tags.RANGE_START: run.first, tags.RANGE_END: run.last}
 
 
 def _wait(instance: dg.DagsterInstance, chain: Chain, open_runs: Sequence[OpenRun], nudges: Nudges, until: float) -> None:
     """Until somebody says that something is ready, or a run is over: nobody says so, and what is gathered may wait for it."""
     while (left := until - time.monotonic()) > 0:
         if nudges.wait(min(left, BUSY_SECONDS) if open_runs else left):
-            time.sleep(PAUSE_SECONDS)
+            if not nudges.stopped:
+                time.sleep(PAUSE_SECONDS)
             return
         if open_runs and _open_runs(instance, chain) != open_runs:
             return
@@ -221,10 +254,13 @@ def _has_both_ends(instance: dg.DagsterInstance, catalogue: Catalogue, run: Plan
     return not lost
 
 
+def _ends(of: Mapping[str, str]) -> tuple[str, str]:
+    """The first and the last partition of a planned run."""
+    one = of.get(tags.PARTITION, "")
+    return of.get(tags.RANGE_START, one), of.get(tags.RANGE_END, one)
+
+
 def _open_runs(instance: dg.DagsterInstance, chain: Chain) -> list[OpenRun]:
     found = instance.get_runs(dg.RunsFilter(statuses=OPEN, tags={tags.PLANNED: "true"}))
-    runs = [
-        OpenRun(run.tags.get(tags.CHAIN) or run.tags[tags.STAGE], run.tags[tags.RANGE_START], run.tags[tags.RANGE_END])
-        for run in found
-    ]
+    runs = [OpenRun(run.tags.get(tags.CHAIN) or run.tags[tags.STAGE], *_ends(run.tags)) for run in found]
     return [run for run in runs if run.work in chain.works]

@@ -3,6 +3,9 @@
 - All done and a later stage is in the same run: metadata for each partition and one `MaterializeResult`.
 - All done otherwise, or some deferred in a run that the sensor planned: one materialization for each done video, no output.
 - Some failed, or some deferred in a run that a person started: the same, then a `Failure` that says which and why.
+
+A video that only waits for a person, was rejected, was given up or is not wanted on this platform is nobody's failure in any run.
+Its partition says so.
 """
 
 from __future__ import annotations
@@ -12,16 +15,30 @@ from collections.abc import Iterator, Sequence
 import dagster as dg
 
 from phantoms_dagster.defs import metadata, tags
-from phantoms_dagster.defs.events import log_materializations
+from phantoms_dagster.defs.checks import evaluate, evaluate_alone
 from phantoms_dagster.defs.interrupt import run_interruptible
+from phantoms_dagster.defs.partitions import VIDEOS
+from phantoms_dagster.defs.step_events import StepEvents
 from phantoms_dagster.domain.errors import PhantomsError, StoreAway
 from phantoms_dagster.domain.stages import Stage
-from phantoms_dagster.domain.work import Decision, Result, RunContext
+from phantoms_dagster.domain.work import (
+    DISCARDED,
+    NOT_WANTED,
+    REJECTED,
+    UNKNOWN_VIDEO,
+    WAITS_FOR_PERSON,
+    Decision,
+    Result,
+    RunContext,
+)
 from phantoms_dagster.wiring import Workshop
 
+Ended = dg.MaterializeResult[None] | dg.AssetCheckResult
 SHOWN_VIDEOS = 20
 # A shorter wait is sat out in a chain's run: a run of its own afterwards costs as much.
 CHAIN_PATIENCE_SECONDS = 5.0
+# Nothing is wrong with a video of these classes, and no run will change it.
+_NOBODYS_FAILURE = frozenset({WAITS_FOR_PERSON, REJECTED, DISCARDED, NOT_WANTED})
 _STOPPED = (
     "This run stopped because {}. No video has failed by that: what was finished stays, the rest goes on when PostgreSQL is back."
 )
@@ -34,66 +51,105 @@ def run_stage(
     *,
     regenerate: bool = False,
     decision: Decision | None = None,
-) -> Iterator[dg.MaterializeResult[None]]:
+) -> Iterator[Ended]:
     """Carry the partitions of this step through `stage`. Raises Failure, which no retry policy of Dagster's may repeat."""
+    if not context.selected_asset_keys:
+        yield from evaluate_alone(context, stage, workshop=workshop)
+        return
     keys = list(context.partition_keys)
     planned = tags.PLANNED in context.run.tags
     # In a chain a platform's post goes after another's: the wait of one must not hold up the other. What a person asked for waits.
     patience = CHAIN_PATIENCE_SECONDS if planned and stage.platform and _later_stage_selected(context, stage) else None
     asker = RunContext(context.run.run_id, "sensor" if planned else "person", decision, patience)
     results: list[Result] = []
+    events = StepEvents(context, stage, workshop.shelf)
+    # What a later stage of this run reads is told by Dagster itself, when the step ends.
+    goes_on = _later_stage_selected(context, stage)
+
+    def note(result: Result) -> None:
+        results.append(result)
+        if result.ending == "done" and not goes_on:
+            events.note(result)
 
     async def work() -> None:
         pipeline = await workshop.pipeline()
-        await pipeline.runner.run(stage, keys, asker, regenerate=regenerate, on_result=results.append)
+        async with events.flushed_now_and_then():
+            await pipeline.runner.run(stage, keys, asker, regenerate=regenerate, on_result=note)
 
     context.log.info("%s: %s", stage.name, _some(keys))
     try:
         run_interruptible(work(), workshop.loop)
     except StoreAway as error:
-        _log(context, workshop, stage, results)
+        _log_done(events, results, goes_on=goes_on)
         # The sensor asks again for what it planned; a person's run is repeated by Dagster.
         raise dg.Failure(_STOPPED.format(error), allow_retries=not planned) from None
     except PhantomsError as error:
         raise dg.Failure(str(error), allow_retries=False) from error
     except BaseException:
         # What was finished before the run was stopped is finished; the rest is taken up again.
-        _log(context, workshop, stage, results)
+        _log_done(events, results, goes_on=goes_on)
         raise
-    yield from _end(context, workshop, stage, results, planned=planned)
+    yield from _end(context, workshop, stage, results, events, planned=planned, goes_on=goes_on)
 
 
 def _end(
-    context: dg.AssetExecutionContext, workshop: Workshop, stage: Stage, results: Sequence[Result], *, planned: bool
-) -> Iterator[dg.MaterializeResult[None]]:
-    by_ending = {name: [r for r in results if r.ending == name] for name in ("done", "deferred", "failed", "rejected", "stale")}
+    context: dg.AssetExecutionContext,
+    workshop: Workshop,
+    stage: Stage,
+    results: Sequence[Result],
+    events: StepEvents,
+    *,
+    planned: bool,
+    goes_on: bool,
+) -> Iterator[Ended]:
+    unfinished = [result for result in results if _is_unfinished(result, planned=planned)]
     for result in results:
         if result.ending != "done":
             until = f" until {result.retry_at:%Y-%m-%d %H:%M:%S} UTC" if result.retry_at else ""
             context.log.info("%s: %s%s: %s", result.key, result.ending, until, result.message)
-    unfinished = by_ending["failed"] + ([] if planned else by_ending["deferred"] + by_ending["rejected"] + by_ending["stale"])
-    whole = len(by_ending["done"]) == len(results)
-    if whole and not unfinished and _later_stage_selected(context, stage):
-        asset_key = dg.AssetKey(stage.path)
+        if result.error_class in _NOBODYS_FAILURE and not planned:
+            film = workshop.film_of(result.key) if stage.name == "approval" else None
+            events.explain(result, settle=tags.BACKFILL in context.run.tags, shown=film)
+    if goes_on and all(result.ending == "done" for result in results):
+        asset_key = dg.AssetKey(stage.slug)
         for result in results:
             entries = metadata.of_result(result, workshop.shelf)
             context.add_asset_metadata(entries, asset_key=asset_key, partition_key=result.key)
         yield dg.MaterializeResult(asset_key=asset_key)
-        return
-    _log(context, workshop, stage, by_ending["done"])
+    else:
+        _log_done(events, results, goes_on=goes_on)
+    yield from evaluate(context, workshop, stage, results)
     if unfinished:
+        _remove_unknown(context, unfinished)
         raise dg.Failure(_what_happened(stage, unfinished, len(results)), metadata=_table(unfinished), allow_retries=False)
 
 
-def _log(context: dg.AssetExecutionContext, workshop: Workshop, stage: Stage, results: Sequence[Result]) -> None:
-    done = {r.key: metadata.of_result(r, workshop.shelf) for r in results if r.ending == "done"}
-    if done:
-        log_materializations(context, dg.AssetKey(stage.path), done)
+def _is_unfinished(result: Result, *, planned: bool) -> bool:
+    """Whether the run failed because of it. To a person, what waits for its time or for another run is not made either."""
+    if result.error_class in _NOBODYS_FAILURE and result.ending != "failed":
+        return False
+    return result.ending == "failed" or (not planned and result.ending in ("deferred", "rejected", "stale"))
+
+
+def _remove_unknown(context: dg.AssetExecutionContext, unfinished: Sequence[Result]) -> None:
+    """A partition that somebody typed has no brief and never will: it would stay listed as failed for ever."""
+    for result in unfinished:
+        if result.error_class == UNKNOWN_VIDEO:
+            context.instance.delete_dynamic_partition(VIDEOS, result.key)
+            context.log.warning("%s: the partition is removed again: no brief has this key", result.key)
+
+
+def _log_done(events: StepEvents, results: Sequence[Result], *, goes_on: bool) -> None:
+    if goes_on:
+        for result in results:
+            if result.ending == "done":
+                events.note(result)
+    events.flush()
 
 
 def _later_stage_selected(context: dg.AssetExecutionContext, stage: Stage) -> bool:
     selected = context.run.asset_selection or context.job_def.asset_layer.selected_asset_keys
-    return len(set(selected) - {dg.AssetKey(stage.path)}) > 0
+    return len(set(selected) - {dg.AssetKey(stage.slug)}) > 0
 
 
 def _what_happened(stage: Stage, unfinished: Sequence[Result], of: int) -> str:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import datetime
 
 from pydantic import Field
@@ -161,6 +162,13 @@ class NotYet(PhantomsError):
         self.retry_after = retry_after
         self.until = until
         self.held = held
+
+
+class WaitsForPerson(NotYet):
+    """Only a person's decision helps. It makes the stage due at once, so there is no time at which to look again."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, retry_after=math.inf)
 
 
 class MediaAway(NotYet):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 from types import MappingProxyType
 
 from phantoms_dagster.domain.errors import IllegalTransition, UnknownStage
@@ -26,13 +27,8 @@ class Stage:
     platform: Platform | None = None
 
     @property
-    def path(self) -> list[str]:
-        """The asset key: `youtube/post` is ["youtube", "post"]."""
-        return self.name.split("/")
-
-    @property
     def slug(self) -> str:
-        """The name as an identifier: `youtube/post` is `youtube_post`."""
+        """The name as an identifier, and the asset's key: `youtube/post` is `youtube_post`."""
         return self.name.replace("/", "_")
 
 
@@ -107,6 +103,12 @@ def downstream(name: str) -> tuple[Stage, ...]:
         if reached & set(candidate.after):
             reached.add(candidate.name)
     return tuple(s for s in STAGES.values() if s.name in reached and s.name != name)
+
+
+@cache
+def upstream(name: str) -> tuple[Stage, ...]:
+    """Every stage that comes before `name`, in the order they run."""
+    return tuple(s for s in STAGES.values() if any(later.name == name for later in downstream(s.name)))
 
 
 class State(StrEnum):

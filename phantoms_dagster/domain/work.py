@@ -21,6 +21,11 @@ Output = TypeVar("Output")
 
 # The class of a stage that waits for another run, which wakes it when it has ended.
 HELD = "held"
+# The classes of a stage that nothing is wrong with: it waits for a person's decision; a person said no; a person gave up an
+# earlier stage of the video; nobody wants the video on this platform.
+WAITS_FOR_PERSON, REJECTED, DISCARDED, NOT_WANTED = "person", "rejected", "discarded", "not_wanted"
+# The class of a key without a brief.
+UNKNOWN_VIDEO = "unknown_video"
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,14 @@ from dagster._daemon.cli import cli
 from dagster._daemon.daemon import DaemonIterator
 from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import QueuedRunCoordinatorDaemon
 from dagster._daemon.utils import DaemonErrorCapture
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
+from phantoms_dagster import settings
 from phantoms_dagster.execution.code_server import await_code_server
 from phantoms_dagster.execution.plain_errors import process_exception
+from phantoms_dagster.store.engine import engine as create_engine
+from phantoms_dagster.store.planning import STOP
 
 LOOP_SECONDS = 0.26
 QUEUE_SECONDS = 0.25
@@ -27,6 +32,8 @@ QUEUE_SECONDS = 0.25
 INTERVAL_TAG = "phantoms/interval_seconds"
 # What Dagster logs at each look even if nothing is found: 18 MB a day of an idle machine. Each tick is on the sensor's page.
 IDLE_WORDS = ("Checking for new runs for sensor", "No run requests returned for", "Collected ", "Checking run ")
+
+_log = logging.getLogger(__name__)
 
 _whole_seconds = sensor.is_under_min_interval
 
@@ -57,7 +64,25 @@ class _Sooner(Event):
 
     def wait(self, timeout: float | None = None) -> bool:
         del timeout
-        return self._event.wait(QUEUE_SECONDS)
+        ending = self._event.wait(QUEUE_SECONDS)
+        if ending:
+            end_listening()
+        return ending
+
+
+def end_listening() -> None:
+    """Ask sensors that wait for something to do to return: the daemon ends only after them. Without a database they end by time."""
+    url = settings.load().database_url
+    if url is None:
+        return
+    listened_to = create_engine(url.get_secret_value())
+    try:
+        with listened_to.begin() as connection:
+            connection.execute(text(STOP))
+    except DBAPIError as error:
+        _log.warning("the sensors could not be told that the daemon ends: %s", type(error).__name__)
+    finally:
+        listened_to.dispose()
 
 
 def says_something(record: logging.LogRecord) -> bool:

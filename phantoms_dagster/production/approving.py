@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import timedelta
 
-from phantoms_dagster.domain.errors import HumanRejection, NotYet
+from phantoms_dagster.domain.errors import HumanRejection, WaitsForPerson
 from phantoms_dagster.domain.models import ApprovalOutput, Platform, PostWords, RenderedVideoOutput, ScriptOutput, content_hash
 from phantoms_dagster.domain.ports import Clock
 from phantoms_dagster.domain.wording import DEFAULT_PRIVACY, post_words
 from phantoms_dagster.domain.work import Made, Work
-
-# Nobody polls for a person: a decision makes the stage due at once.
-_UNTIL_DECIDED = timedelta(days=3650)
 
 
 class Approve:
@@ -26,14 +22,14 @@ class Approve:
         self._privacy = privacy
 
     async def __call__(self, work: Work) -> Made:
-        """Raises NotYet without a decision on this very content, HumanRejection for a no."""
+        """Raises WaitsForPerson without a decision on this very content, HumanRejection for a no."""
         decision, key = work.claim.decision, work.video.key
         approved = self._content(work)
         if decision is None or approved is None:
             about = "nobody has decided yet" if decision is None else "the decision was about an earlier version"
-            raise NotYet(
-                f"{about}: `phantoms approve {key}`, or materialize `approval` with a decision in the run config",
-                retry_after=_UNTIL_DECIDED.total_seconds(),
+            raise WaitsForPerson(
+                f"waits for a person, {about}: `phantoms approve {key}`, or materialize `approval` with a decision "
+                "in the run config"
             )
         if not decision.approved:
             raise HumanRejection(f"rejected by {decision.reviewer}" + (f": {decision.note}" if decision.note else ""))

@@ -17,12 +17,32 @@ from types import MappingProxyType
 from typing import Any, Protocol
 
 from phantoms_dagster.domain import logs
-from phantoms_dagster.domain.errors import HumanRejection, NotYet, PhantomsError, ProviderError, StaleClaim, StoreAway, Transient
+from phantoms_dagster.domain.errors import (
+    HumanRejection,
+    NotYet,
+    PhantomsError,
+    ProviderError,
+    StaleClaim,
+    StoreAway,
+    Transient,
+    WaitsForPerson,
+)
 from phantoms_dagster.domain.ports import Clock
 from phantoms_dagster.domain.retry import Decision, Defer, Fail, RetryPolicy, WaitHere, decide
 from phantoms_dagster.domain.stages import Stage, State
 from phantoms_dagster.domain.trying import Try, trying
-from phantoms_dagster.domain.work import HELD, Claim, Ending, Made, Result, RunContext, StageStore, Unclaimed, Work
+from phantoms_dagster.domain.work import (
+    HELD,
+    WAITS_FOR_PERSON,
+    Claim,
+    Ending,
+    Made,
+    Result,
+    RunContext,
+    StageStore,
+    Unclaimed,
+    Work,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -244,6 +264,9 @@ class StageRunner:
         error_class = error.error_class if isinstance(error, ProviderError) else None
         if isinstance(error, NotYet) and error.held:
             error_class = HELD
+        if isinstance(error, WaitsForPerson):
+            # No time is invented: a decision makes the stage due.
+            return Ending(State.DEFERRED, None, None, False, error_class=WAITS_FOR_PERSON, message=message, unsent=not this.sent)
         match decision:
             case WaitHere():
                 state, retry_at, counts = State.DEFERRED, None, decision.counts

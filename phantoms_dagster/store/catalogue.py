@@ -301,6 +301,15 @@ class Catalogue:
             connection.execute(_REGISTERED, {"keys": list(keys)})
             connection.execute(text(NUDGE))
 
+    def unknown(self, keys: Sequence[str]) -> list[str]:
+        """Those of these keys that no video has, in their order."""
+        statement = text(
+            """SELECT k.key FROM unnest(CAST(:keys AS text[])) WITH ORDINALITY AS k(key, n)
+            WHERE NOT EXISTS (SELECT FROM phantoms.videos v WHERE v.key = k.key) ORDER BY k.n"""
+        )
+        with self._engine.connect() as connection:
+            return list(connection.execute(statement, {"keys": list(keys)}).scalars())
+
     def forget(self, keys: Sequence[str]) -> None:
         """Note that Dagster does not know these keys: they are registered anew."""
         statement = text("UPDATE phantoms.videos SET registered_at = NULL, place = NULL WHERE key = ANY(:keys)")

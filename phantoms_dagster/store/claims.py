@@ -16,8 +16,20 @@ from sqlalchemy import RowMapping, text
 
 from phantoms_dagster.domain.errors import Permanent
 from phantoms_dagster.domain.models import Video
-from phantoms_dagster.domain.stages import Stage, State
-from phantoms_dagster.domain.work import Claim, Claims, Decision, Ending, RunContext, Unclaimed
+from phantoms_dagster.domain.stages import Stage, State, upstream
+from phantoms_dagster.domain.work import (
+    DISCARDED,
+    NOT_WANTED,
+    REJECTED,
+    UNKNOWN_VIDEO,
+    WAITS_FOR_PERSON,
+    Claim,
+    Claims,
+    Decision,
+    Ending,
+    RunContext,
+    Unclaimed,
+)
 from phantoms_dagster.store.endings import Closing, finish
 from phantoms_dagster.store.stored import Unreadable, brief_of, channel_of, output_of, outputs_of, words_of
 
@@ -72,6 +84,8 @@ _LOOK = text(
         s.error_class,
         (SELECT json_object_agg(n.stage, n.output) FROM phantoms.stages n
             WHERE n.video_id = v.id AND n.stage = ANY(:needs) AND n.state IS NOT DISTINCT FROM 'done')::text AS inputs,
+        CASE WHEN s.state = 'blocked' THEN (SELECT json_object_agg(b.stage, b.state) FROM phantoms.stages b
+            WHERE b.video_id = v.id AND b.stage = ANY(:before)) END AS before,
         (SELECT COALESCE(sum(a.cost), 0) FROM phantoms.attempts a WHERE a.video_id = v.id) AS spent,
         (SELECT a.response FROM phantoms.attempts a
             WHERE a.video_id = v.id AND a.stage = :stage AND a.revision = s.revision AND a.state = 'received'
@@ -113,7 +127,7 @@ async def claim(
         "decides": person and context.decision is not None,
     }
     opened = {row.video_id: row.id for row in await connection.execute(_CLAIM, values)}
-    rows = await connection.execute(_LOOK, {"stage": stage.name, "keys": keys, "needs": list(stage.needs)})
+    rows = await connection.execute(_LOOK, {**_names(stage), "keys": keys})
     claimed: list[Claim] = []
     unclaimed: list[Unclaimed] = []
     broken: list[Closing] = []
@@ -205,25 +219,47 @@ def decision_of(key: str, row: Mapping[str, Any] | None) -> Decision | None:
     )
 
 
+def _names(stage: Stage) -> dict[str, Any]:
+    return {"stage": stage.name, "needs": list(stage.needs), "before": [earlier.name for earlier in upstream(stage.name)]}
+
+
 def _unclaimed(row: RowMapping, stage: Stage) -> Unclaimed:
     key = row["key"]
     if row["video_id"] is None:
-        return Unclaimed(key, "failed", "there is no brief with this key; add one with `phantoms add`", error_class="unknown_video")
+        return Unclaimed(key, "failed", "there is no brief with this key; add one with `phantoms add`", error_class=UNKNOWN_VIDEO)
     if row["state"] is None:
-        return Unclaimed(key, "skipped", f"not wanted on {stage.platform}")
+        return Unclaimed(key, "skipped", f"not wanted on {stage.platform}", error_class=NOT_WANTED)
     state = State(row["state"])
     if state is State.DONE:
         return Unclaimed(key, "done", "", output=output_of(key, stage.name, row["output"] or "null"))
     if state is State.BLOCKED:
+        if nothing_is_wrong := _waits(key, stage, row["before"] or {}):
+            return nothing_is_wrong
         made = json.loads(row["inputs"] or "{}")
         missing = [name for name in stage.needs if name not in made]
         return Unclaimed(key, "failed", f"waits for {', '.join(missing) or 'an earlier stage'}", error_class="missing_input")
     if state is State.RUNNING:
         return Unclaimed(key, "deferred", "another run is working on it", retry_at=row["lease_until"])
     if state is State.DEFERRED:
-        return Unclaimed(key, "deferred", row["reason"] or "deferred", retry_at=row["retry_at"])
+        return Unclaimed(key, "deferred", row["reason"] or "deferred", retry_at=row["retry_at"], error_class=row["error_class"])
     if state is State.READY:
         return Unclaimed(key, "deferred", "not before its time", retry_at=row["ready_at"])
     if state is State.FAILED:
         return Unclaimed(key, "failed", row["reason"] or "failed before", error_class=row["error_class"])
-    return Unclaimed(key, "skipped", row["reason"] or str(state))
+    if state is State.REJECTED:
+        return Unclaimed(key, "skipped", row["reason"] or "rejected by a person", error_class=REJECTED)
+    return Unclaimed(key, "skipped", f"given up; it had failed with: {row['reason'] or 'no reason given'}", error_class=DISCARDED)
+
+
+def _waits(key: str, stage: Stage, states: Mapping[str, str]) -> Unclaimed | None:
+    """Why a blocked stage is blocked, when a person has to decide or has decided; None when an earlier stage is to be made."""
+    first = next((earlier.name for earlier in upstream(stage.name) if states.get(earlier.name) != State.DONE), None)
+    state = states.get(first or "")
+    if state == State.DISCARDED:
+        return Unclaimed(key, "skipped", f"{first} was given up: its dead letter is discarded", error_class=DISCARDED)
+    if state == State.REJECTED:
+        return Unclaimed(key, "skipped", f"rejected by a person: `phantoms show {key}`", error_class=REJECTED)
+    if first == "approval" and state in (State.READY, State.DEFERRED):
+        reason = f"waits for a person to decide: `phantoms approve {key}`"
+        return Unclaimed(key, "deferred", reason, error_class=WAITS_FOR_PERSON)
+    return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -58,6 +59,40 @@ _TABLES: Mapping[str, tuple[tuple[str, ...], str, str]] = {
 _MORE = {"video_performance": ("min(published_at) AS first_published_at",)}
 
 
+# By how much the views of each post grew between two readings, booked on the day of the later one. What a post had when it was
+# read first is booked then, unless it was published before the days that are looked at: it had those views long ago.
+_NEW_VIEWS = text(
+    """
+    WITH read AS (
+        SELECT m.post_id, m.at, m.views, lag(m.views) OVER (PARTITION BY m.post_id ORDER BY m.at, m.id) AS before
+        FROM phantoms.metric_snapshots m
+        WHERE m.views IS NOT NULL AND m.at >= clock_timestamp() - make_interval(days => :days + 1)
+    )
+    SELECT (r.at AT TIME ZONE 'UTC')::date AS day, p.platform, sum(GREATEST(r.views - COALESCE(r.before, 0), 0))::bigint AS views
+    FROM read r JOIN phantoms.posts p ON p.id = r.post_id
+    WHERE (r.before IS NOT NULL OR p.published_at >= clock_timestamp() - make_interval(days => :days))
+        AND p.sandbox = NOT EXISTS (SELECT FROM phantoms.posts o WHERE NOT o.sandbox AND o.published_at IS NOT NULL)
+    GROUP BY 1, 2 ORDER BY 1, 2
+    """
+)
+
+
+@dataclass(frozen=True)
+class Renewed:
+    """A table that was made: its rows, and the posts and views in it beside those of the posts that it was made of."""
+
+    rows: int
+    posts: int
+    views: int
+    posts_read: int
+    views_read: int
+
+    @property
+    def adds_up(self) -> bool:
+        """Whether no post was lost or counted twice."""
+        return (self.posts, self.views) == (self.posts_read, self.views_read)
+
+
 class PerformanceTables:
     """The tables by name: `video_performance`, `platform_performance` and `hook_performance`."""
 
@@ -66,16 +101,29 @@ class PerformanceTables:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def renew(self, name: str) -> int:
-        """Make a table say what the snapshots say now, in one transaction: readers see the old one or the new one. Its rows."""
+    def renew(self, name: str) -> Renewed:
+        """Make a table say what the snapshots say now, in one transaction: readers see the old one or the new one."""
         about, _, which = _TABLES[name]
         made = [*about, *_SUMS, *_MORE.get(name, ())]
         columns = ", ".join(column.rsplit(" AS ", 1)[-1] for column in made)
-        statement = f"""INSERT INTO phantoms.{name} ({columns}) {_POSTS}
-            SELECT {", ".join(made)} FROM shared WHERE {which} GROUP BY {", ".join(about)}"""
+        # One statement sees one state of the snapshots: what went in can be compared with what came out.
+        statement = f"""{_POSTS}, made AS (
+                INSERT INTO phantoms.{name} ({columns})
+                SELECT {", ".join(made)} FROM shared WHERE {which} GROUP BY {", ".join(about)} RETURNING posts, views
+            ), counted AS (SELECT count(*) AS posts, COALESCE(sum(views), 0) AS views FROM shared WHERE {which})
+            SELECT count(*) AS rows, COALESCE(sum(made.posts), 0) AS posts, COALESCE(sum(made.views), 0) AS views,
+                (SELECT posts FROM counted) AS posts_read, (SELECT views FROM counted) AS views_read
+            FROM made"""
         with self._engine.begin() as connection:
             connection.execute(self.TABLES[name].delete())
-            return connection.execute(text(statement)).rowcount
+            row = connection.execute(text(statement)).one()
+        return Renewed(*(int(number) for number in row))
+
+    def new_views(self, *, days: int) -> pd.DataFrame:
+        """The views that posts gained each day, by platform: columns day, platform, views; the oldest day first."""
+        with self._engine.connect() as connection:
+            rows: list[Any] = list(connection.execute(_NEW_VIEWS, {"days": days}).mappings().all())
+        return pd.DataFrame(rows, columns=["day", "platform", "views"])
 
     def table(self, name: str, *, most: int | None = None) -> pd.DataFrame:
         """A table, or its first rows, in the order that a person reads it: most views first, or by day."""

@@ -24,6 +24,9 @@ def nudge(stage: str) -> str:
 
 # Of no stage in particular.
 NUDGE = nudge("''")
+# Not of a stage: whoever listens is asked to stop, because the daemon ends and waits for them.
+_STOP = "(stop)"
+STOP = nudge(f"'{_STOP}'")
 
 # Of stage `s` of video `v`. An approval is due only when somebody decided since it became ready.
 _DUE = """(
@@ -137,11 +140,16 @@ class Nudges:
 
     def __init__(self, connection: psycopg.Connection[Any], stages: Collection[str]) -> None:
         self._connection = connection
-        self._heeded = {"", *stages}
+        self._heeded = {"", _STOP, *stages}
+        self.stopped = False
 
     def wait(self, seconds: float) -> bool:
-        """Whether somebody said within that time, or since this listens, that something is ready."""
-        return any(notice.payload in self._heeded for notice in self._connection.notifies(timeout=seconds))
+        """Whether somebody said within that time, or since this listens, that something is ready, or asked to stop."""
+        for notice in self._connection.notifies(timeout=seconds):
+            self.stopped = self.stopped or notice.payload == _STOP
+            if notice.payload in self._heeded:
+                return True
+        return False
 
 
 def _without_gap(rows: Sequence[Any], at: int) -> list[ReadyVideo]:

@@ -18,7 +18,7 @@ from phantoms_dagster.domain import channels as channels_file
 from phantoms_dagster.domain.accounts import check_tokens, places
 from phantoms_dagster.domain.attention import Attention
 from phantoms_dagster.domain.errors import InvalidInput
-from phantoms_dagster.domain.models import Channel, Platform
+from phantoms_dagster.domain.models import Channel, Platform, StageOutput
 from phantoms_dagster.media.voices import voice_problem
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.store.accounts import Accounts
@@ -28,6 +28,7 @@ from phantoms_dagster.store.decisions import Decisions
 from phantoms_dagster.store.engine import engine
 from phantoms_dagster.store.planning import Planning
 from phantoms_dagster.store.results import Results
+from phantoms_dagster.store.stored import output_of
 from phantoms_dagster.wiring.clock import SystemClock
 from phantoms_dagster.wiring.endpoints import Endpoints, wanted_privacy
 from phantoms_dagster.wiring.media import Shelf
@@ -133,6 +134,11 @@ class Workshop:
         from phantoms_dagster.production.inbox import refused_files  # noqa: PLC0415
 
         return sorted([*self.attention().read(), *refused_files(self.settings.path("inbox"))], key=lambda item: item.since)
+
+    def film_of(self, key: str) -> StageOutput | None:
+        """What a reviewer of that video decides about: its film, with the words of its posts. None when there is none."""
+        row = self.catalogue().stages(key).get("rendered_video")
+        return output_of(key, "rendered_video", row.output) if row is not None and row.state == "done" else None
 
     def planning(self) -> Planning:
         """The planner's reader."""

@@ -71,7 +71,7 @@ query Status($id: String!) {
 
 
 def _keys(*names: str) -> list[dict[str, Any]]:
-    return [{"path": name.split("/")} for name in names]
+    return [{"path": [name]} for name in names]
 
 
 def _titles(workshop: Workshop, titles: list[str]) -> list[str]:

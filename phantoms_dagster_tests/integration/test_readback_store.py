@@ -301,6 +301,22 @@ async def test_platforms_are_split_by_the_day_of_publication_in_utc_and_share_th
     await archive.world.async_engine.dispose()
 
 
+async def test_new_views_are_booked_on_the_day_on_which_they_came_not_on_that_of_the_post(archive: Archive) -> None:
+    first, second = archive.world.add(2)
+    young, old = archive.post(first, hours=50), archive.post(second, platform="tiktok", hours=24 * 90)
+    for hours, views in ((49, 5), (25, 12), (1, 12)):
+        archive.snapshot(young, hours=hours, views=views)
+    for hours, views in ((26, 1_000), (2, 1_003)):
+        archive.snapshot(old, hours=hours, views=views)
+    rows = archive.tables.new_views(days=30).to_dict("records")
+    by_platform = {name: [row["views"] for row in rows if row["platform"] == name] for name in ("youtube", "tiktok")}
+    assert sum(by_platform["youtube"]) == 12
+    assert sum(by_platform["tiktok"]) == 3, "what an old post had before is no news"
+    days = [row["day"] for row in rows if row["platform"] == "youtube"]
+    assert len(set(days)) == len(days) >= 2
+    assert (datetime.now(UTC).date() - days[0]).days in (2, 3)
+
+
 async def test_hooks_gather_all_videos_that_open_with_them_and_videos_without_one_are_left_out(archive: Archive) -> None:
     first, second, without = archive.world.add(3)
     await archive.world.carry([first, second], "script")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import uuid
 from collections.abc import AsyncIterator, Iterator
 
@@ -10,12 +11,13 @@ import dagster as dg
 import pytest
 from pydantic import SecretStr
 
-from phantoms_dagster.defs import tags
+from phantoms_dagster.defs import sensors, tags
 from phantoms_dagster.defs.partitions import VIDEOS
 from phantoms_dagster.defs.sensors import STAND_BACK_SECONDS, advance_sensor, register, release_sensor, tick
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.stages import CHAINS, STAGES
 from phantoms_dagster.domain.work import OpenRun
+from phantoms_dagster.execution.daemon import end_listening
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.store.decisions import Decisions
 from phantoms_dagster.wiring import Workshop
@@ -98,10 +100,69 @@ async def test_each_sensor_requests_the_runs_of_its_own_stages(
 ) -> None:
     approved, new = await approved_and_new(world, instance)
     asked = {sensor.name: requests_of(sensor, instance, workshop) for sensor in (advance_sensor, release_sensor)}
-    assert [(r.job_name, r.tags["dagster/asset_partition_range_start"]) for r in asked["advance_sensor"]] == [("script_job", new)]
-    assert [(r.job_name, r.tags["dagster/asset_partition_range_start"]) for r in asked["release_sensor"]] == [
-        ("approval_job", approved)
-    ]
+    assert [(r.job_name, r.tags[tags.PARTITION]) for r in asked["advance_sensor"]] == [("script_job", new)]
+    assert [(r.job_name, r.tags[tags.PARTITION]) for r in asked["release_sensor"]] == [("approval_job", approved)]
+
+
+async def test_a_run_names_its_video_or_how_many_it_carries_right_after_its_stage(
+    world: World, instance: dg.DagsterInstance, workshop: Workshop
+) -> None:
+    """Its page began with technical tags, and the run of a single video named no partition."""
+    [one] = world.add(1)
+    [alone] = requests_of(advance_sensor, instance, workshop)
+    assert list(alone.tags.items())[:3] == [(tags.STAGE, "script"), (tags.VIDEO, one), (tags.PARTITION, one)]
+    assert tags.RANGE_START not in alone.tags
+    more = world.add(2)
+    [together] = requests_of(advance_sensor, instance, workshop)
+    assert list(together.tags.items())[:2] == [(tags.STAGE, "script"), (tags.VIDEOS, "3")]
+    assert (together.tags[tags.RANGE_START], together.tags[tags.RANGE_END]) == (one, more[-1])
+
+
+async def test_a_sensor_with_nothing_to_do_leaves_one_line_for_many_looks_and_says_how_long_it_listened(
+    world: World, instance: dg.DagsterInstance, workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """45 lines a minute said "0 runs requested"."""
+    monkeypatch.setattr(sensors, "LISTEN_SECONDS", 0.5)
+    monkeypatch.setattr(sensors, "LOOK_SECONDS", 0.1)
+    looks: list[str] = []
+    look = sensors.tick
+    monkeypatch.setattr(sensors, "tick", lambda *given: looks.append("look") or look(*given))
+    reason = await asyncio.to_thread(reason_of, release_sensor, instance, workshop)
+    assert re.fullmatch(r"nothing became ready in \d+ s; no run is open", reason)
+    assert len(looks) >= 3
+
+
+async def test_what_becomes_ready_while_a_sensor_listens_is_requested_at_once(
+    world: World, instance: dg.DagsterInstance, workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sensors, "LOOK_SECONDS", 3_600.0)
+    monkeypatch.setattr(sensors, "LISTEN_SECONDS", 3_600.0)
+    [key] = world.add(1)
+    register(instance, world.catalogue)
+    await world.carry([key], "script", "voiceover", "rendered_video")
+
+    async def approve() -> None:
+        await asyncio.sleep(0.3)
+        Decisions(world.engine).decide(key, approved=True, reviewer="ann", via="cli")
+
+    requests, _ = await asyncio.gather(asyncio.to_thread(requests_of, release_sensor, instance, workshop), approve())
+    assert [request.job_name for request in requests] == ["approval_job"]
+
+
+async def test_a_sensor_stops_listening_when_the_daemon_ends(
+    world: World, instance: dg.DagsterInstance, workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The daemon waits for its sensors; a stop would take as long as they listen."""
+    monkeypatch.setattr(sensors, "LISTEN_SECONDS", 3_600.0)
+    monkeypatch.setattr(sensors, "LOOK_SECONDS", 3_600.0)
+    monkeypatch.setenv("PHANTOMS_DATABASE_URL", world.url)
+
+    async def stop() -> None:
+        await asyncio.sleep(0.3)
+        await asyncio.to_thread(end_listening)
+
+    reason, _ = await asyncio.gather(asyncio.to_thread(reason_of, release_sensor, instance, workshop), stop())
+    assert reason.startswith("nothing became ready in ")
 
 
 async def test_what_is_approved_goes_before_the_most_urgent_of_what_is_still_to_be_made(
@@ -170,6 +231,11 @@ def open_run(instance: dg.DagsterInstance, stage: str, key: str) -> dg.DagsterRu
         tags={tags.STAGE: stage, tags.PLANNED: "true", tags.RANGE_START: key, tags.RANGE_END: key},
     )
     return instance.add_run(run)
+
+
+def reason_of(sensor: dg.SensorDefinition, instance: dg.DagsterInstance, workshop: Workshop) -> str:
+    context = dg.build_sensor_context(instance=instance, resources={"workshop": workshop}, sensor_name=sensor.name)
+    return sensor.evaluate_tick(context).skip_message or ""
 
 
 def requests_of(sensor: dg.SensorDefinition, instance: dg.DagsterInstance, workshop: Workshop) -> list[dg.RunRequest]:

@@ -21,7 +21,7 @@ STATEMENTS = {
     "a doubt": (endings._STILL_OURS, {"rows": "[]"}),
     "a step of a post": (ledgers._SAVE_POSTS, {"rows": "[]"}),
     "a step of a render": (ledgers._SAVE_RENDERS, {"rows": "[]"}),
-    "a look at what was claimed": (claims._LOOK, {"stage": "voiceover", "keys": ["a"], "needs": ["script"]}),
+    "a look at what was claimed": (claims._LOOK, {"stage": "voiceover", "keys": ["a"], "needs": ["script"], "before": ["script"]}),
 }
 
 

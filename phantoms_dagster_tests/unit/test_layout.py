@@ -69,6 +69,7 @@ def test_dagster_yaml_starts_from_the_defaults_of_the_settings() -> None:
     assert config["concurrency"]["pools"] == {"granularity": "run"}
     assert config["run_monitoring"]["start_timeout_seconds"] == defaults["run_start_timeout"]
     assert config["run_retries"]["max_retries"] == defaults["run_retries"]
+    assert (config["telemetry"], config["nux"]) == ({"enabled": False}, {"enabled": False})
 
 
 def test_dagster_dev_loads_the_same_definitions() -> None:

@@ -98,7 +98,6 @@ def test_a_video_has_the_common_stages_and_those_of_its_platforms_in_running_ord
 
 
 def test_an_unknown_stage_is_answered_with_the_names_there_are() -> None:
-    assert stage("youtube/post").path == ["youtube", "post"]
     assert stage("youtube/post").slug == "youtube_post"
     with pytest.raises(UnknownStage, match=r"'posting'; the stages are script, voiceover"):
         stage("posting")

@@ -8,7 +8,8 @@ import dagster as dg
 from pydantic import Field
 
 from phantoms_dagster.defs.assets.stage_asset import spec
-from phantoms_dagster.defs.stage_step import run_stage
+from phantoms_dagster.defs.checks import specs as checks_of
+from phantoms_dagster.defs.stage_step import Ended, run_stage
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.stages import STAGES
 from phantoms_dagster.domain.work import Decision
@@ -48,15 +49,15 @@ class ApprovalConfig(dg.Config):
             kinds={"human"},
         )
     ],
+    check_specs=checks_of(STAGE),
+    can_subset=True,  # without its checks, or they without it
     pool=STAGE.pool,
     backfill_policy=dg.BackfillPolicy.multi_run(50),
 )
-def approval(
-    context: dg.AssetExecutionContext, config: ApprovalConfig, workshop: dg.ResourceParam[Workshop]
-) -> Iterator[dg.MaterializeResult[None]]:
+def approval(context: dg.AssetExecutionContext, config: ApprovalConfig, workshop: dg.ResourceParam[Workshop]) -> Iterator[Ended]:
     """Record the decision of the run config, or carry out the one that was recorded before."""
     decision: Decision | None = None
-    if config.decision is not Choice.UNDECIDED:
+    if config.decision is not Choice.UNDECIDED and context.selected_asset_keys:
         if not config.reviewer.strip():
             raise dg.Failure("a decision needs a `reviewer` in the run config", allow_retries=False)
         approved, looked_at = config.decision is Choice.APPROVE, config.content_sha256.strip() or None

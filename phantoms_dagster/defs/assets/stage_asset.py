@@ -4,8 +4,9 @@ from collections.abc import Iterator
 
 import dagster as dg
 
+from phantoms_dagster.defs.checks import specs as checks_of
 from phantoms_dagster.defs.partitions import videos
-from phantoms_dagster.defs.stage_step import run_stage
+from phantoms_dagster.defs.stage_step import Ended, run_stage
 from phantoms_dagster.defs.tags import STAGE
 from phantoms_dagster.domain.stages import STAGES
 from phantoms_dagster.domain.work import Decision
@@ -28,8 +29,8 @@ def spec(name: str, *, description: str, kinds: set[str]) -> dg.AssetSpec:
     """The asset spec of the stage of that name."""
     stage = STAGES[name]
     return dg.AssetSpec(
-        dg.AssetKey(stage.path),
-        deps=[dg.AssetKey(STAGES[earlier].path) for earlier in stage.after],
+        dg.AssetKey(stage.slug),
+        deps=[dg.AssetKey(STAGES[earlier].slug) for earlier in stage.after],
         description=description,
         partitions_def=videos,
         skippable=True,
@@ -46,12 +47,14 @@ def stage_asset(name: str, *, description: str, kinds: set[str], regenerates: bo
 
     def body(
         context: dg.AssetExecutionContext, workshop: Workshop, *, regenerate: bool = False, decision: Decision | None = None
-    ) -> Iterator[dg.MaterializeResult[None]]:
+    ) -> Iterator[Ended]:
         yield from run_stage(context, workshop, stage, regenerate=regenerate, decision=decision)
 
     decorate = dg.multi_asset(
         name=stage.slug,
         specs=[spec(name, description=description, kinds=kinds)],
+        check_specs=checks_of(stage),
+        can_subset=True,  # without its checks, or they without it
         pool=stage.pool,
         backfill_policy=dg.BackfillPolicy.multi_run(BACKFILL_BATCH),
     )
@@ -60,15 +63,13 @@ def stage_asset(name: str, *, description: str, kinds: set[str], regenerates: bo
         @decorate
         def with_config(
             context: dg.AssetExecutionContext, config: StageConfig, workshop: dg.ResourceParam[Workshop]
-        ) -> Iterator[dg.MaterializeResult[None]]:
+        ) -> Iterator[Ended]:
             yield from body(context, workshop, regenerate=config.regenerate)
 
         return with_config
 
     @decorate
-    def without_config(
-        context: dg.AssetExecutionContext, workshop: dg.ResourceParam[Workshop]
-    ) -> Iterator[dg.MaterializeResult[None]]:
+    def without_config(context: dg.AssetExecutionContext, workshop: dg.ResourceParam[Workshop]) -> Iterator[Ended]:
         yield from body(context, workshop)
 
     return without_config

@@ -1,0 +1,60 @@
+"""The sensor that notes on Dagster's partitions what is settled without having been made.
+
+What counts as settled is read in `store.settled`; what a step says about its own partitions belongs in `step_events`.
+"""
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import dagster as dg
+
+from phantoms_dagster.defs.away import skips_while_the_store_is_away
+from phantoms_dagster.defs.events import Stamps, report_events
+from phantoms_dagster.domain.stages import STAGES
+from phantoms_dagster.domain.work import DISCARDED, NOT_WANTED
+from phantoms_dagster.store.settled import OVERLAP, Settled, SettledStages
+from phantoms_dagster.wiring import Workshop
+
+SECONDS = 30
+# Videos, and letters, of one evaluation: a flood of them is noted over several.
+MOST = 100
+KINDS = (NOT_WANTED, DISCARDED)
+
+
+@dg.sensor(
+    minimum_interval_seconds=SECONDS,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Notes on partitions why nothing will be made there: a platform that a brief does not want, or a failure that a "
+    "person gave up. Without the note they would look like missing or failed ones for ever.",
+)
+@skips_while_the_store_is_away
+def settled_sensor(context: dg.SensorEvaluationContext, workshop: dg.ResourceParam[Workshop]) -> dg.SkipReason:
+    """The cursor holds, of each kind, the time up to which all is noted and the rows noted within the overlap before it."""
+    cursor: dict[str, Any] = json.loads(context.cursor) if context.cursor else {}
+    stages, said = SettledStages(workshop.engine), []
+    for kind, read in zip(KINDS, (stages.not_wanted, stages.given_up), strict=True):
+        before = cursor.get(kind) or {"until": datetime.fromtimestamp(0, UTC).isoformat(), "rows": []}
+        until = datetime.fromisoformat(before["until"])
+        # A row already noted must not take the place of a new one.
+        found = read(until - OVERLAP, most=MOST + len(before["rows"]))
+        fresh = [one for one in found if one.row not in set(before["rows"])]
+        report_events(context.instance, [_note(one) for one in fresh], stamps=Stamps())
+        cursor[kind] = _after(found, until)
+        if fresh:
+            what = "given up" if kind == DISCARDED else "not wanted on a platform"
+            said.append(f"{len({one.key for one in fresh})} videos {what}")
+    context.update_cursor(json.dumps(cursor))
+    return dg.SkipReason("noted: " + ", ".join(said) if said else "nothing was settled")
+
+
+def _after(found: Sequence[Settled], until: datetime) -> dict[str, Any]:
+    until = max([one.since for one in found], default=until)
+    oldest = until - OVERLAP - timedelta(seconds=1)
+    return {"until": until.isoformat(), "rows": sorted({one.row for one in found if one.since > oldest})}
+
+
+def _note(one: Settled) -> dg.AssetMaterialization:
+    entry = "given_up" if one.discarded else "not_wanted"
+    return dg.AssetMaterialization(dg.AssetKey(STAGES[one.stage].slug), partition=one.key, metadata={entry: one.why})
