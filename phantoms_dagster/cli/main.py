@@ -32,7 +32,7 @@ EXAMPLES = {
         "phantoms edit octopuses --platforms youtube,tiktok --priority 1",
     ],
     "status": ["phantoms status", "phantoms status --limit 100 --json"],
-    "show": ["phantoms show 20261122-why-octopuses-have-three-hearts-10e6", "phantoms show octopuses --json"],
+    "show": ["phantoms show why-octopuses-have-three-hearts-20261122-10e6", "phantoms show octopuses --json"],
     "approve": ["phantoms approve octopuses", "phantoms approve --all --reviewer Ada"],
     "reject": ['phantoms reject octopuses --note "the second fact is wrong"'],
     "retry": ["phantoms retry octopuses", "phantoms retry octopuses --from rendered_video --yes"],

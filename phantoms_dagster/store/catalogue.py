@@ -116,10 +116,24 @@ class StageRow:
 
 
 def partition_key(brief: Brief, today: datetime, *, salt: str = "") -> str:
-    """A key that reads like `20261122-ocean-facts-7f3a`: day, slug, four digits of the brief's fingerprint."""
+    """A key that reads like `ocean-facts-20261122-7f3a`: title, day, four digits of the brief's fingerprint.
+
+    The title comes first: lists that show only the beginning of a key still tell videos apart. Keys that older versions made
+    begin with the day; they stay as they are, and nothing reads a key's parts.
+    """
     plain = unicodedata.normalize("NFKD", brief.title).encode("ascii", "ignore").decode().lower()
-    slug = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:_SLUG_CHARACTERS].strip("-") or "video"
-    return f"{today:%Y%m%d}-{slug}-{brief.fingerprint[:4]}{salt}"
+    return f"{_slug(plain)}-{today:%Y%m%d}-{brief.fingerprint[:4]}{salt}"
+
+
+def _slug(title: str) -> str:
+    """The title's words as far as they fit; a first word that does not fit is cut."""
+    words = re.findall(r"[a-z0-9]+", title)
+    slug = words[0][:_SLUG_CHARACTERS] if words else "video"
+    for word in words[1:]:
+        if len(slug) + 1 + len(word) > _SLUG_CHARACTERS:
+            break
+        slug = f"{slug}-{word}"
+    return slug
 
 
 # Places are given out after the highest one, so by one process at a time.

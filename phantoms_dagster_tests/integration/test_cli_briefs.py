@@ -76,7 +76,7 @@ def test_import_names_bad_rows_takes_good_ones_and_exits_with_2(world: str, tmp_
     assert result.stdout.startswith("1 taken, 5 refused\n  change those that are there already: add --update\n")
     lines = result.stderr.splitlines()
     assert [line.split(": ", 1)[0] for line in lines] == [f"{file}:{n}" for n in (3, 4, 5, 6, 7)]
-    assert "duplicate: this brief is 2" in lines[0]
+    assert "duplicate: this brief is known-2" in lines[0]
     assert "duplicate: the same brief stands on line 2" in lines[1]
     assert titles(world) == ["Known", "New"]
 
