@@ -37,6 +37,9 @@ def accounts(
                 if platform not in tuple(Platform) or not name:
                     raise InvalidInput("--forget takes a platform and an account, such as youtube:main")
                 table.forget(Platform(platform), name)
+                if as_json:
+                    print_json({"forgotten": forget})
+                    return
                 out.print(f"forgot whose {forget} was; its next post asks the platform", soft_wrap=True)
                 return
             found = table.all()

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from phantoms_dagster.cli.completion import complete_video
 from phantoms_dagster.cli.console import BAD_INPUT, current, err, out, plain, plain_errors, print_json, progress
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.production.intake import (
@@ -26,6 +27,10 @@ from phantoms_dagster.store.catalogue import PAGE
 from phantoms_dagster.wiring import Workshop
 
 SHOWN_REFUSALS = 100
+SHOWN_KEYS = 20
+NEXT = "`phantoms up` makes each video and then waits for you: phantoms approve"
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object")]
 
 
 def register(app: typer.Typer) -> None:
@@ -47,6 +52,7 @@ def add(
         str | None, typer.Option(help="Not before, such as 2026-12-24T18:00+01:00; without a zone it is UTC")
     ] = None,
     priority: Annotated[int | None, typer.Option(min=0, max=9, help="0 is the most urgent; default 5")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Add one video. It goes through all stages by itself and waits for your approval before it is posted."""
     with plain_errors():
@@ -68,9 +74,12 @@ def add(
             [added] = catalogue.add([brief], source="cli")
         finally:
             workshop.close()
-        if added.new:
+        if as_json:
+            print_json({"key": added.key, "new": added.new})
+        elif added.new:
             out.print(f"added [bold]{added.key}[/]", soft_wrap=True)
             out.print(f"  follow it: phantoms show {added.key}", style="dim", soft_wrap=True)
+            out.print(f"  {NEXT}", style="dim", soft_wrap=True)
         else:
             out.print(f"this brief is there already: [bold]{added.key}[/]", soft_wrap=True)
             out.print(
@@ -81,7 +90,7 @@ def add(
 
 
 def edit(
-    video: Annotated[str, typer.Argument(help="Key of the video, or enough of it")],
+    video: Annotated[str, typer.Argument(help="Key of the video, or enough of it", autocompletion=complete_video)],
     title: Annotated[str | None, typer.Option(help="What the video is about; a script that is there stays")] = None,
     publish_at: Annotated[
         str | None,
@@ -92,6 +101,7 @@ def edit(
         typer.Option(help="Comma-separated, all that are wanted: youtube,tiktok,instagram; a new one needs a new approval"),
     ] = None,
     priority: Annotated[int | None, typer.Option(min=0, max=9, help="0 is the most urgent")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Change the brief of a video that is there already. What is posted stays posted.
 
@@ -115,6 +125,10 @@ def edit(
         finally:
             workshop.close()
         differences = list(edited.differences)
+        if as_json:
+            changed = {name: {"old": old, "new": new} for name, old, new in differences}
+            print_json({"key": key, "changed": changed, "notes": list(edited.notes)})
+            return
         out.print(f"[bold]{key}[/]" + ("" if differences else ": nothing is different"), soft_wrap=True)
         for field, old, new in differences:
             out.print(f"  {field}: {plain(_said(old))} -> {plain(_said(new))}", soft_wrap=True)
@@ -147,7 +161,7 @@ def import_file(
         bool, typer.Option("--update", help="Give briefs that are there already this file's platforms, publish_at and priority")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only check the file")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Add the videos of a file. Bad rows are named with line and reason, the good ones are taken; then the exit code is 2."""
     with plain_errors():
@@ -170,10 +184,20 @@ def import_file(
             out.print(f"{good} {'good' if dry_run else 'taken'}{changed}, {len(refused)} refused")
             if stored.known and not update:
                 out.print("  change those that are there already: add --update", style="dim", soft_wrap=True)
-            if stored.new:
-                out.print(f"  follow them: phantoms status; the first is {stored.new[0]}", style="dim", soft_wrap=True)
+            _print_taken(stored.new)
         if refused:
             raise typer.Exit(BAD_INPUT)
+
+
+def _print_taken(keys: Sequence[str]) -> None:
+    """The keys and the next step."""
+    for key in keys[:SHOWN_KEYS]:
+        out.print(f"  {key}", soft_wrap=True)
+    if len(keys) > SHOWN_KEYS:
+        out.print(f"  ... and {len(keys) - SHOWN_KEYS} more; --json lists all", style="dim")
+    if keys:
+        out.print(f"  follow them: phantoms status, or one of them: phantoms show {keys[0]}", style="dim", soft_wrap=True)
+        out.print(f"  {NEXT}", style="dim", soft_wrap=True)
 
 
 @dataclass

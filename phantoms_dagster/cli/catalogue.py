@@ -3,44 +3,37 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar
 
 import typer
 from rich import box
-from rich.console import RenderableType
+from rich.cells import cell_len
 from rich.panel import Panel
 from rich.table import Table
 
-from phantoms_dagster.cli.console import STATE_STYLES, current, local, out, plain, plain_errors, print_json
+from phantoms_dagster.cli.completion import complete_video
+from phantoms_dagster.cli.console import STATE_STYLES, current, out, plain, plain_errors, print_json
+from phantoms_dagster.cli.listing import lines_of, listed, marks, note_text
+from phantoms_dagster.cli.times import local, soon
 from phantoms_dagster.domain.attention import Attention
 from phantoms_dagster.domain.models import Brief, MediaFile
+from phantoms_dagster.domain.outlook import OPEN_STATES, Outages, next_steps, note, probe
 from phantoms_dagster.domain.stages import STAGES
 from phantoms_dagster.domain.wording import notes
-from phantoms_dagster.store.catalogue import StageRow, VideoRow
+from phantoms_dagster.store.catalogue import StageRow
 from phantoms_dagster.store.decisions import Review
+from phantoms_dagster.store.outlook import NextStep, Outlook
 from phantoms_dagster.store.stored import Unreadable, output_of
 from phantoms_dagster.wiring import Workshop
 from phantoms_dagster.wiring.media import Shelf
 
-Found = TypeVar("Found")
+# Below this width the table of stages loses its less important columns.
+NARROW = 72
 
-MARKS = {
-    "done": "●",
-    "running": "◐",
-    "ready": "○",
-    "deferred": "◷",
-    "failed": "✗",
-    "rejected": "⊘",
-    "discarded": "-",
-    "blocked": "·",
-}
-ASCII_MARKS = {**MARKS, "done": "#", "running": "~", "ready": "o", "deferred": "w", "failed": "X", "rejected": "/", "blocked": "."}
-# Below `NARROW` columns tables lose their less important columns; from `WIDE` on there is room for money.
-NARROW, WIDE = 72, 90
-# What a person should hear of a video first; what has ended well or cannot begin yet is no news.
-NEWS = ("failed", "rejected", "running", "deferred", "ready", "discarded")
+Found = TypeVar("Found")
 
 
 def register(app: typer.Typer) -> None:
@@ -53,80 +46,70 @@ def status(
     limit: Annotated[int, typer.Option(min=1, max=100_000, help="Most videos to list")] = 25,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object")] = False,
 ) -> None:
-    """List the newest videos with the state of each stage, and what waits for you."""
+    """List the newest videos, what waits for you, what is wrong, and what happens next and when."""
     with plain_errors():
         workshop = Workshop(current())
         try:
             videos, counts = workshop.catalogue().videos(limit=limit), workshop.catalogue().counts()
             undecided = workshop.decisions().undecided()
             waits = [item for item in workshop.waits_for_people() if item.id != "review"]
+            upcoming = Outlook(workshop.engine).next_steps()
+            # Redis is asked only when something could wait for it.
+            asked = any(state in OPEN_STATES for name, of in counts.items() if name != "approval" for state in of)
+            outages = workshop.outages() if asked else Outages()
         finally:
             workshop.close()
         if as_json:
-            everything = {"videos": [asdict(v) for v in videos], "stages": counts, "to_review": undecided}
-            print_json({**everything, "waits": [asdict(item) for item in waits]})
+            listing = [{**asdict(v), "now": note_text(v, set(undecided), outages.found)} for v in videos]
+            everything = {"videos": listing, "stages": counts, "to_review": undecided}
+            everything |= {"waits": [asdict(item) for item in waits], "next": [asdict(step) for step in upcoming]}
+            breakers = [{"breaker": o.breaker, "until": o.until, "stages": sorted(o.stages)} for o in outages.found]
+            print_json({**everything, "breakers": breakers, "redis_problem": outages.problem or None})
             return
         if not videos:
-            _print_waits(waits)
+            _print_wrong(waits, outages)
             out.print('no videos yet; add one: phantoms add "Why octopuses have three hearts"', soft_wrap=True)
             return
-        for lines in _list(videos, set(undecided)):
+        for lines in listed(lines_of(videos, set(undecided), outages.found)):
             out.print(lines, soft_wrap=isinstance(lines, str))
         out.print()
-        out.print("  ".join(f"[{STATE_STYLES[s]}]{m}[/] {s}" for s, m in _marks().items()))
+        out.print("  ".join(f"[{STATE_STYLES[s]}]{m}[/] {s}" for s, m in marks().items()))
         out.print("one mark a stage: " + ", ".join(STAGES), style="dim")
         if undecided:
             out.print(f"\n[bold]{len(undecided)} to review[/], the most urgent first:")
             out.print(f"  phantoms show {undecided[0]}\n  phantoms approve {undecided[0]}", soft_wrap=True)
-        _print_waits(waits)
+        _print_wrong(waits, outages)
+        _print_next(counts, upcoming)
 
 
-def _print_waits(waits: Sequence[Attention]) -> None:
+def _print_wrong(waits: Sequence[Attention], outages: Outages) -> None:
+    """What goes on only when a person acts, and what holds videos up meanwhile, each with what to type."""
     if waits:
         out.print("\n[bold]Waits for you:[/]")
     for item in waits:
         out.print(f"  {plain(item.what)}\n    [dim]{plain(item.next_step)}[/]", soft_wrap=True)
+    if outages.problem:
+        out.print(f"\n[bold]Nothing is carried out:[/] {plain(outages.problem)}", soft_wrap=True)
+    if outages.found:
+        out.print("\n[bold]Out of order:[/] videos wait, nothing fails")
+    for outage in outages.found:
+        out.print(f"  the breaker of {plain(outage.breaker)} is open, {plain(probe(outage, soon))}", soft_wrap=True)
+        out.print(f"    [dim]phantoms breakers history {plain(outage.breaker)}[/]", soft_wrap=True)
 
 
-def _list(videos: Sequence[VideoRow], waiting: Collection[str]) -> Iterator[RenderableType]:
-    """The videos: one mark a stage, and the one thing to know. In a narrow terminal two lines each, so that keys stay whole."""
-    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0), pad_edge=False)
-    table.add_column("video", overflow="fold")
-    table.add_column("stages", no_wrap=True, min_width=len(STAGES))
-    table.add_column("now", overflow="fold")
-    if out.width >= WIDE:
-        table.add_column("USD", justify="right", no_wrap=True)
-    for video in videos:
-        marks = "".join(_mark(video.states.get(name)) for name in STAGES)
-        news = "[bold]to review[/]" if video.key in waiting else _news(video.states)
-        news += " [dim]retired[/]" if video.retired_at else ""
-        if out.width < NARROW:
-            yield f"{video.key}\n  {marks}  {news}"
-        else:
-            table.add_row(video.key, marks, news, *([f"{video.cost:.3f}"] if out.width >= WIDE else []))
-    if table.row_count:
-        yield table
-
-
-def _marks() -> Mapping[str, str]:
-    return ASCII_MARKS if out.options.ascii_only else MARKS
-
-
-def _mark(state: str | None) -> str:
-    return " " if state is None else f"[{STATE_STYLES[state]}]{_marks()[state]}[/]"
-
-
-def _news(states: Mapping[str, str]) -> str:
-    for state in NEWS:
-        stages = [name for name in STAGES if states.get(name) == state]
-        if stages:
-            more = f" +{len(stages) - 1}" if len(stages) > 1 else ""
-            return f"[{STATE_STYLES[state]}]{stages[0]} {state}{more}[/]"
-    return "[green]published[/]" if set(states.values()) == {"done"} else ""
+def _print_next(counts: Mapping[str, Mapping[str, int]], upcoming: Sequence[NextStep]) -> None:
+    """What goes on by itself."""
+    running = [f"{of['running']} in {name}" for name in STAGES if (of := counts.get(name, {})).get("running")]
+    if running or upcoming:
+        out.print("\n[bold]Goes on by itself:[/]")
+    if running:
+        out.print(f"  now: {', '.join(running)}", soft_wrap=True)
+    for step in upcoming:
+        out.print(f"  {soon(step.at)}: {step.stage} of {step.key}", soft_wrap=True)
 
 
 def show(
-    video: Annotated[str, typer.Argument(help="Key of the video, or enough of it")],
+    video: Annotated[str, typer.Argument(help="Key of the video, or enough of it", autocompletion=complete_video)],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object")] = False,
 ) -> None:
     """Show one video: its brief, script, files, posts, and why it waits or failed."""
@@ -141,10 +124,15 @@ def show(
             brief = _readable(lambda: catalogue.brief(key), unreadable)
             done = _outputs_of(key, stages, unreadable)
             review = _readable(lambda: workshop.decisions().review(key) if waits else None, unreadable)
+            accounts = catalogue.videos(keys=[key])[0].accounts
+            asked = any(row.state in OPEN_STATES for name, row in stages.items() if name != "approval")
+            outages = workshop.outages() if asked else Outages()
         finally:
             workshop.close()
+        now = datetime.now(UTC)
+        said = {n: note(n, row.waiting, now=now, say=soon, outages=outages.found, accounts=accounts) for n, row in stages.items()}
         if as_json:
-            rows = {name: asdict(row) for name, row in stages.items()}
+            rows = {name: {**asdict(row), "note": said[name]} for name, row in stages.items()}
             found = (
                 {
                     "words": [post.model_dump(mode="json") for post in review.words],
@@ -165,25 +153,56 @@ def show(
                 }
             )
             return
-        out.print(_brief_panel(key, brief) if brief else f"[bold]{key}[/]", soft_wrap=True)
-        for problem in unreadable:
-            out.print(plain(problem), style="red", soft_wrap=True)
-        out.print(_stages_table(stages))
-        if "script" in done:
-            out.print(_script_panel(done["script"]["script"]))
-        for line in _taken_out(done):
-            out.print(line, style="yellow", soft_wrap=True)
-        for line in _outputs(workshop.shelf, done):
-            out.print(line, soft_wrap=True)
-        if retired:
-            out.print(f"\nretired {local(retired)}: everything stays but its partition in Dagster", style="dim", soft_wrap=True)
-            out.print(f"  phantoms unretire {key}", style="dim", soft_wrap=True)
-        if waits:
-            named = f" --content {review.content[:12]}" if review and review.changed else ""
-            if review:
-                out.print(_words_panel(review))
-            out.print("\n[bold]It waits for you:[/]")
-            out.print(f'  phantoms approve {key}{named}\n  phantoms reject {key} --note "why"', soft_wrap=True)
+        seen = _Seen(key, brief, stages, said, done, unreadable, review, waits=waits, retired=retired)
+        _print_video(seen, workshop.shelf)
+        if outages.problem:
+            out.print(f"\n[bold]Nothing is carried out:[/] {plain(outages.problem)}", soft_wrap=True)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What `show` has read of one video. `said`: what each stage waits for; `waits`: for a decision."""
+
+    key: str
+    brief: Brief | None
+    stages: Mapping[str, StageRow]
+    said: Mapping[str, str]
+    done: Mapping[str, Mapping[str, Any]]
+    unreadable: Sequence[str]
+    review: Review | None
+    waits: bool
+    retired: datetime | None
+
+
+def _print_video(seen: _Seen, shelf: Shelf) -> None:
+    """Everything, in the order in which it is asked: what it is, where it is, what it says, what to do."""
+    key, done = seen.key, seen.done
+    out.print(_brief_panel(key, seen.brief) if seen.brief else f"[bold]{key}[/]", soft_wrap=True)
+    for problem in seen.unreadable:
+        out.print(plain(problem), style="red", soft_wrap=True)
+    out.print(_stages_table(seen.stages, seen.said))
+    if "script" in done:
+        out.print(_script_panel(done["script"]["script"]))
+    for line in _taken_out(done):
+        out.print(line, style="yellow", soft_wrap=True)
+    for line in _outputs(shelf, done):
+        out.print(line, soft_wrap=True)
+    if seen.retired:
+        out.print(f"\nretired {local(seen.retired)}: everything stays but its partition in Dagster", style="dim", soft_wrap=True)
+        out.print(f"  phantoms unretire {key}", style="dim", soft_wrap=True)
+    if seen.waits and seen.review:
+        out.print(_words_panel(seen.review))
+    steps = _to_review(seen) if seen.waits else next_steps(key, {name: row.waiting for name, row in seen.stages.items()})
+    if steps:
+        out.print("\n[bold]It waits for you:[/]")
+    for step in steps:
+        out.print(f"  {step}", soft_wrap=True)
+
+
+def _to_review(seen: _Seen) -> list[str]:
+    named = f" --content {seen.review.content[:12]}" if seen.review and seen.review.changed else ""
+    watch = [f"phantoms open {seen.key}    # watch it"] if "rendered_video" in seen.done else []
+    return [*watch, f"phantoms approve {seen.key}{named}", f'phantoms reject {seen.key} --note "why"']
 
 
 def _readable(read: Callable[[], Found], problems: list[str]) -> Found | None:
@@ -210,10 +229,13 @@ def _brief_panel(key: str, brief: Brief) -> Panel:
     lines.append(f"[dim]channel {brief.channel}, {', '.join(brief.platforms)}, priority {brief.priority}[/]")
     if brief.publish_at:
         lines.append(f"[dim]not before {local(brief.publish_at)}[/]")
-    return Panel("\n".join(line for line in lines if line), title=key, title_align="left")
+    if cell_len(key) + 6 <= out.width:
+        return Panel("\n".join(line for line in lines if line), title=key, title_align="left")
+    out.print(key, soft_wrap=True)  # a panel would cut it
+    return Panel("\n".join(line for line in lines if line))
 
 
-def _stages_table(stages: Mapping[str, StageRow]) -> Table:
+def _stages_table(stages: Mapping[str, StageRow], said: Mapping[str, str]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("stage", overflow="fold", min_width=6)
     table.add_column("state", no_wrap=True)
@@ -224,14 +246,23 @@ def _stages_table(stages: Mapping[str, StageRow]) -> Table:
         table.add_column("USD", justify="right", no_wrap=True)
     table.add_column("note", overflow="fold")
     for row in (stages[name] for name in STAGES if name in stages):
-        until = f"until {local(row.retry_at)}" if row.retry_at and row.state == "deferred" else ""
-        why = [until, row.error_class or "", row.reason or ""] if row.state != "done" else []
+        why = _why(row, said[row.stage])
         if row.cleaned:
             why.append(f"files cleaned up {local(row.cleaned_at)}")
-        state = f"[{STATE_STYLES[row.state]}]{_marks()[row.state]} {row.state}[/]"
+        state = f"[{STATE_STYLES[row.state]}]{marks()[row.state]} {row.state}[/]"
         numbers = [str(row.attempts or ""), local(row.finished_at), f"{row.cost:.3f}" if row.cost else ""]
         table.add_row(row.stage, state, *([] if narrow else numbers), plain(" ".join(part for part in why if part)))
     return table
+
+
+def _why(row: StageRow, said: str) -> list[str]:
+    """What it waits for, and why it does. A time is told once: `goes out at` says the same in another zone."""
+    if row.state == "done":
+        return []
+    if said.startswith("scheduled"):
+        return [said]
+    reason = " ".join(part for part in (row.error_class or "", row.reason or "") if part)
+    return [f"{said}: {reason}" if said and reason else said or reason]
 
 
 def _script_panel(script: Mapping[str, Any]) -> Panel:

@@ -92,11 +92,6 @@ def plain(text: str) -> str:
     return escape("".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text))
 
 
-def local(moment: datetime | None) -> str:
-    """A time as people here write it."""
-    return "" if moment is None else moment.astimezone().strftime("%Y-%m-%d %H:%M")
-
-
 def report(message: str) -> None:
     """An error message on standard error, of bounded length, in lines that the terminal breaks and a file does not."""
     short = message if len(message) <= MESSAGE_CHARACTERS else message[:MESSAGE_CHARACTERS] + "…"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import re
+import textwrap
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,9 +15,12 @@ from typing import Annotated, Any
 
 import typer
 from rich import box
+from rich.cells import cell_len
 from rich.table import Table
 
-from phantoms_dagster.cli.console import BAD_INPUT, STATE_STYLES, current, local, out, plain, plain_errors, print_json, report
+from phantoms_dagster.cli.completion import complete_video
+from phantoms_dagster.cli.console import BAD_INPUT, STATE_STYLES, current, out, plain, plain_errors, print_json, report
+from phantoms_dagster.cli.times import local
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.stages import STAGES
 from phantoms_dagster.store.dead_letters import DeadLetters, Handled, Letter, LetterDetail, LetterFilter, stages_named
@@ -26,8 +30,9 @@ STATES = ("open", "replayed", "discarded")
 CLASSES = ("transient", "permanent", "rejected", "unknown", "internal")
 SHOWN_REFUSALS = 100
 MOST_LETTER = 2**63 - 1
-# Below these widths the list loses columns, the least telling first.
-NARROW, WIDE = 72, 110
+# Columns of the list: between two of its columns, for a time, and for a reason at the least.
+GAP, WHEN, WHY = 2, 21, 24
+SHOWN_WHY = 120
 _AGO = re.compile(r"(\d{1,6})\s*([smhdw])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
@@ -70,7 +75,9 @@ def register(app: typer.Typer) -> None:
     app.add_typer(dead_letters, name="dead-letters", rich_help_panel="Review")
 
 
-Which = Annotated[list[str] | None, typer.Argument(help="Numbers of letters, or keys of videos (enough of each)")]
+Which = Annotated[
+    list[str] | None, typer.Argument(help="Numbers of letters, or keys of videos (enough of each)", autocompletion=complete_video)
+]
 StageName = Annotated[str | None, typer.Option("--stage", help="Only this stage; `variant` and `post` mean all platforms")]
 Provider = Annotated[str | None, typer.Option("--provider", help="Only this provider; `none`: letters without one")]
 ErrorClass = Annotated[str | None, typer.Option("--class", help=f"Only this class: {', '.join(CLASSES)}")]
@@ -102,7 +109,7 @@ def list_letters(
         if not found:
             out.print("no dead letters" if state == "all" else f"no {state} dead letters that match")
             return
-        out.print(_table(found))
+        _print_letters(found)
         if total > len(found):
             out.print(f"... and {total - len(found)} more; --limit {total} lists all", style="dim")
         out.print()
@@ -115,7 +122,12 @@ def list_letters(
 
 @dead_letters.command(epilog=_epilog("show"))
 def show(
-    which: Annotated[str, typer.Argument(help="Number of a letter, or key of a video (enough of it): all of its letters")],
+    which: Annotated[
+        str,
+        typer.Argument(
+            help="Number of a letter, or key of a video (enough of it): all of its letters", autocompletion=complete_video
+        ),
+    ],
     as_json: AsJson = False,
 ) -> None:
     """Show everything about a letter: the cause, what the provider answered, every attempt."""
@@ -264,24 +276,40 @@ def _group(letter: Letter) -> str:
     return f"{letter.stage} {letter.error_class} {letter.provider or ''}".rstrip()
 
 
-def _table(found: Sequence[Letter]) -> Table:
-    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0), pad_edge=False)
+def _print_letters(found: Sequence[Letter]) -> None:
+    """One line a letter; where its key has no room in a table beside the rest, two. A broken key cannot be copied."""
+    longest = max(cell_len(letter.key) for letter in found)
+    number = max(len(str(letter.id)) for letter in found)
+    stage = max(len(letter.stage) for letter in found)
+    details = max(len(letter.error_class) for letter in found) + max(cell_len(letter.provider or "-") for letter in found)
+    least = number + longest + stage + 3 * GAP
+    if out.width < least:
+        for letter in found:
+            out.print(f"{letter.id}  {letter.key}\n  {plain(_group(letter))}", soft_wrap=True)
+        return
+    causes = out.width >= least + details + 2 * GAP
+    when = out.width >= least + details + 4 * GAP + WHEN + WHY
+    table = Table(box=None, header_style="bold", padding=(0, GAP, 0, 0), pad_edge=False)
     table.add_column("no.", justify="right", no_wrap=True)
-    if out.width >= WIDE:
+    if when:
         table.add_column("when", no_wrap=True)
-    table.add_column("video", overflow="fold")
-    table.add_column("stage", overflow="fold")
-    if out.width >= NARROW:
+    table.add_column("video", no_wrap=True)
+    table.add_column("stage", no_wrap=True)
+    if causes:
         table.add_column("class", no_wrap=True)
-        table.add_column("provider", overflow="fold")
-    if out.width >= WIDE:
-        table.add_column("why", overflow="ellipsis", no_wrap=True)
+        table.add_column("provider", no_wrap=True)
+    if when:
+        table.add_column("why", overflow="fold")
     for letter in found:
-        when, why = [local(letter.created_at)], [plain(" ".join(letter.message.split())[:300])]
-        details = [letter.error_class, plain(letter.provider or "-")] if out.width >= NARROW else []
-        first, last = (when, why) if out.width >= WIDE else ([], [])
-        table.add_row(str(letter.id), *first, letter.key, letter.stage, *details, *last)
-    return table
+        first, last = ([local(letter.created_at)], [_first_line(letter.message)]) if when else ([], [])
+        cause = [letter.error_class, plain(letter.provider or "-")] if causes else []
+        table.add_row(str(letter.id), *first, letter.key, letter.stage, *cause, *last)
+    out.print(table)
+
+
+def _first_line(message: str) -> str:
+    """The beginning of a reason, whole words only: `show` has all of it."""
+    return plain(textwrap.shorten(" ".join(message.split()), SHOWN_WHY, placeholder=" ..."))
 
 
 def _print_detail(detail: LetterDetail) -> None:
@@ -291,7 +319,6 @@ def _print_detail(detail: LetterDetail) -> None:
     table.add_column(overflow="fold")
     style = STATE_STYLES.get(detail.stage_state, "")
     rows = [
-        ("video", letter.key),
         ("stage", f"{letter.stage}, revision {letter.revision}, now [{style}]{detail.stage_state}[/]"),
         ("cause", f"[bold]{letter.error_class}[/] {plain(letter.provider or '')} {plain(letter.code or '')}"),
         ("", plain(letter.message)),
@@ -309,6 +336,7 @@ def _print_detail(detail: LetterDetail) -> None:
     for name, value in rows:
         table.add_row(name, value)
     out.print(f"[bold]dead letter {letter.id}[/], {letter.state}")
+    out.print(letter.key, soft_wrap=True)
     out.print(table)
     if letter.state == "open":
         out.print(f"  phantoms dead-letters replay {letter.id}", soft_wrap=True)

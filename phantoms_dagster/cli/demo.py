@@ -254,9 +254,9 @@ def _video(key: str, stages: dict[str, StageRow], shelf: Shelf) -> dict[str, Any
 
 
 def _print(outcome: Outcome, seconds: float) -> None:
-    table = Table(header_style="bold", title="Videos", title_justify="left")
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0), pad_edge=False)
     for column in ("video", "length", "posts", "views", "USD"):
-        table.add_column(column, overflow="fold", justify="left" if column == "video" else "right")
+        table.add_column(column, no_wrap=True, justify="left" if column == "video" else "right")
     for video in outcome.videos:
         length = f"{video['probe']['seconds']:.1f} s" if video["probe"] else ""
         table.add_row(video["id"], length, str(len(video["posts"])), f"{video['views']:,}", f"{video['cost_usd']:.3f}")

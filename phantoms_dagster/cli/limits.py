@@ -13,7 +13,8 @@ from typing import Annotated, TypeVar
 import typer
 from rich.table import Table
 
-from phantoms_dagster.cli.console import current, err, local, out, plain, plain_errors, print_json
+from phantoms_dagster.cli.console import current, err, out, plain, plain_errors, print_json
+from phantoms_dagster.cli.times import exact, local, soon
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.resilience.breaker import BreakerState
 from phantoms_dagster.resilience.pools import SANDBOX
@@ -132,13 +133,14 @@ def _next(breaker: BreakerState) -> str:
             return "a probe is under way"
     if breaker.until is None or (breaker.until - datetime.now(UTC)).days > 365:
         return "open until it is reset"
-    return f"probed from {breaker.until.astimezone():%H:%M:%S} on"
+    return f"probed from {soon(breaker.until)} on"
 
 
 def trip(
     name: Breaker,
     why: Why,
     seconds: Annotated[float | None, typer.Option("--for", help="Seconds until it is probed; default: open until reset")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Open a breaker by hand: calls stop at once, videos wait, nothing fails."""
     with plain_errors(), _unlogged():
@@ -151,17 +153,23 @@ def trip(
             return any(state.name == f"{SANDBOX}{breaker}" for state in await watcher.breakers.look())
 
         in_sandbox = _asked(tripped)
+        if as_json:
+            print_json({"breaker": breaker, "state": "open", "seconds": seconds, "why": reason, "sandbox_goes_on": in_sandbox})
+            return
         until = "it is reset" if seconds is None else f"a probe in {seconds:g} s"
         out.print(f"{plain(breaker)} is open until {until}", soft_wrap=True)
         if in_sandbox:
             err.print(f"calls that the sandbox answers go on: their breaker is {SANDBOX}{plain(breaker)}", soft_wrap=True)
 
 
-def reset(name: Breaker, why: Why) -> None:
+def reset(name: Breaker, why: Why, as_json: AsJson = False) -> None:
     """Close a breaker by hand and forget its failures."""
     with plain_errors(), _unlogged():
         breaker, reason = known_breaker(name), _said(why)
         _asked(lambda watcher: watcher.breakers.reset(breaker, why=reason))
+        if as_json:
+            print_json({"breaker": breaker, "state": "closed", "why": reason})
+            return
         out.print(f"{plain(breaker)} is closed", soft_wrap=True)
 
 
@@ -181,8 +189,7 @@ def history(name: Breaker, as_json: AsJson = False) -> None:
             table.add_column(title, no_wrap=True)
         table.add_column("why", overflow="fold")
         for change in found:
-            at = change.at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
-            table.add_row(at, change.old, f"[{STYLES[change.new]}]{change.new}[/]", plain(change.why))
+            table.add_row(exact(change.at), change.old, f"[{STYLES[change.new]}]{change.new}[/]", plain(change.why))
         out.print(table)
 
 

@@ -34,6 +34,9 @@ EXAMPLES = {
     "status": ["phantoms status", "phantoms status --limit 100 --json"],
     "show": ["phantoms show why-octopuses-have-three-hearts-20261122-10e6", "phantoms show octopuses --json"],
     "approve": ["phantoms approve octopuses", "phantoms approve --all --reviewer Ada"],
+    "open": ["phantoms open octopuses", "phantoms open octopuses --platform tiktok --print"],
+    "watch": ["phantoms watch", "phantoms watch --json | jq .key"],
+    "logs": ["phantoms logs octopuses", "phantoms logs octopuses --follow"],
     "reject": ['phantoms reject octopuses --note "the second fact is wrong"'],
     "retry": ["phantoms retry octopuses", "phantoms retry octopuses --from rendered_video --yes"],
     "retire": ["phantoms retire octopuses", "phantoms retire --finished-before 30d --dry-run"],
@@ -78,8 +81,20 @@ LINES = (
         "Add the videos of a file. Bad rows are named with line and reason, the good ones are taken; then the exit code is 2.",
     ),
     Line("edit", "briefs", "Briefs", "Change the brief of a video that is there already. What is posted stays posted."),
-    Line("status", "catalogue", "Look", "List the newest videos with the state of each stage, and what waits for you."),
+    Line(
+        "status", "catalogue", "Look", "List the newest videos, what waits for you, what is wrong, and what happens next and when."
+    ),
     Line("show", "catalogue", "Look", "Show one video: its brief, script, files, posts, and why it waits or failed."),
+    Line(
+        "watch", "watch", "Look", "Watch the stages, the newest events and what waits for you; open and approve films. Ends with q."
+    ),
+    Line("logs", "logs", "Look", "Show what all processes on this machine logged about one video, in the order of time."),
+    Line(
+        "open",
+        "open_film",
+        "Review",
+        "Watch a video's film in the player of this system, or in the browser. Where there is neither, its path is printed.",
+    ),
     Line(
         "retire",
         "retire",
@@ -161,7 +176,6 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
-    add_completion=False,
 )
 
 

@@ -12,7 +12,8 @@ from typing import Annotated
 
 import typer
 
-from phantoms_dagster.cli.console import BAD_INPUT, current, out, plain_errors, report
+from phantoms_dagster.cli.completion import complete_video
+from phantoms_dagster.cli.console import BAD_INPUT, current, out, plain_errors, print_json, report
 from phantoms_dagster.cli.dead_letters import moment
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.retirement import Standing
@@ -24,6 +25,8 @@ from phantoms_dagster.wiring import Workshop
 PAGE = 500
 SHOWN_KEYS = 100
 
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object")]
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
@@ -32,11 +35,14 @@ def register(app: typer.Typer) -> None:
 
 
 def retire(
-    videos: Annotated[list[str] | None, typer.Argument(help="Keys of videos, or enough of each")] = None,
+    videos: Annotated[
+        list[str] | None, typer.Argument(help="Keys of videos, or enough of each", autocompletion=complete_video)
+    ] = None,
     finished_before: Annotated[
         str | None, typer.Option("--finished-before", help="Every video that ended so long ago: 30d, 2w, or before 2026-11-01")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say which")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Retire finished videos now: they leave Dagster's partitions with the next nightly run, as soon as no run works on them.
 
@@ -48,13 +54,14 @@ def retire(
             raise InvalidInput("either name videos, or give --finished-before 30d; `phantoms status` lists videos")
         if videos:
             keys = list(dict.fromkeys(workshop.catalogue().find(video) for video in videos))
-            _retire_these(retirement, keys, dry_run=dry_run)
+            _retire_these(retirement, keys, dry_run=dry_run, as_json=as_json)
         else:
-            _retire_all(retirement, _moment(finished_before or ""), dry_run=dry_run)
+            _retire_all(retirement, _moment(finished_before or ""), dry_run=dry_run, as_json=as_json)
 
 
 def unretire(
-    videos: Annotated[list[str], typer.Argument(help="Keys of videos, or enough of each")],
+    videos: Annotated[list[str], typer.Argument(help="Keys of videos, or enough of each", autocompletion=complete_video)],
+    as_json: AsJson = False,
 ) -> None:
     """Take retired videos back: within seconds they are partitions again, last in the list. Then regenerate what you want.
 
@@ -64,6 +71,11 @@ def unretire(
         catalogue = workshop.catalogue()
         keys = list(dict.fromkeys(catalogue.find(video) for video in videos))
         back = retirement.take_back(keys)
+        if as_json:
+            print_json(
+                {"taken_back": [key for key in keys if key in back], "not_retired": [key for key in keys if key not in back]}
+            )
+            return
         for key in keys:
             if key not in back:
                 out.print(f"{key} is not retired", soft_wrap=True)
@@ -84,31 +96,38 @@ def _retirement() -> Iterator[tuple[Retirement, Workshop]]:
         workshop.close()
 
 
-def _retire_these(retirement: Retirement, keys: Sequence[str], *, dry_run: bool) -> None:
+def _retire_these(retirement: Retirement, keys: Sequence[str], *, dry_run: bool, as_json: bool) -> None:
     """Those that can be; exits with BAD_INPUT when some cannot."""
     found = retirement.standing(keys)
     ended = [video.key for video in found if video.retired_at is None and open_because(video) is None]
     marked = ended if dry_run else retirement.mark(ended, _ended)
-    _tell(marked, dry_run=dry_run)
-    refused = 0
-    for video in retirement.standing([key for key in keys if key not in marked]):
-        if video.retired_at is not None:
-            out.print(f"{video.key} is retired already", soft_wrap=True)
-            continue
-        report(f"{video.key} is not finished: {open_because(video) or 'somebody has just begun something'}")
-        refused += 1
+    others = retirement.standing([key for key in keys if key not in marked])
+    before = [video.key for video in others if video.retired_at is not None]
+    refused = {v.key: open_because(v) or "somebody has just begun something" for v in others if v.retired_at is None}
+    if as_json:
+        reasons = [{"key": key, "reason": reason} for key, reason in refused.items()]
+        print_json({"retired": marked, "dry_run": dry_run, "retired_before": before, "refused": reasons})
+    else:
+        _tell(marked, dry_run=dry_run)
+        for key in before:
+            out.print(f"{key} is retired already", soft_wrap=True)
+        for key, reason in refused.items():
+            report(f"{key} is not finished: {reason}")
     if refused:
         raise typer.Exit(BAD_INPUT)
 
 
-def _retire_all(retirement: Retirement, before: datetime, *, dry_run: bool) -> None:
+def _retire_all(retirement: Retirement, before: datetime, *, dry_run: bool, as_json: bool) -> None:
     after, marked = 0, []
     may = may_be_retired(before)
     while page := retirement.due(before, after=after, most=PAGE):
         after = page[-1].id
         keys = [video.key for video in page if may(video)]
         marked += keys if dry_run else retirement.mark(keys, may)
-    _tell(marked, dry_run=dry_run)
+    if as_json:
+        print_json({"retired": marked, "dry_run": dry_run, "retired_before": [], "refused": []})
+    else:
+        _tell(marked, dry_run=dry_run)
 
 
 def _ended(video: Standing) -> bool:

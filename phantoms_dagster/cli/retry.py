@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from phantoms_dagster.cli.console import current, out, plain, plain_errors
+from phantoms_dagster.cli.completion import complete_video
+from phantoms_dagster.cli.console import current, out, plain, plain_errors, print_json
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.stages import STAGES
 from phantoms_dagster.store.retrying import Retrying
@@ -21,10 +22,11 @@ def register(app: typer.Typer) -> None:
 
 
 def retry(
-    video: Annotated[str, typer.Argument(help="Key of the video (enough of it)")],
+    video: Annotated[str, typer.Argument(help="Key of the video, or enough of it", autocompletion=complete_video)],
     start: Annotated[str | None, typer.Option("--from", metavar="STAGE", help="Make this stage again, and what follows it")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask")] = False,
     by: Annotated[str | None, typer.Option("--by", help="Who asks for it; default: the user of this machine")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object; asks nothing, so it needs --yes")] = False,
 ) -> None:
     """Ask for a video's stage again: one that failed, waits, hangs in a render, or is done (with --from).
 
@@ -33,6 +35,8 @@ def retry(
     with plain_errors():
         if start is not None and start not in STAGES:
             raise InvalidInput(f"unknown stage {start!r}; the stages are {', '.join(STAGES)}")
+        if as_json and not yes:
+            raise InvalidInput("--json asks nothing: give --yes as well; without --json the command says first what it does")
         settings = current()
         workshop = Workshop(settings)
         try:
@@ -41,6 +45,10 @@ def retry(
             price = Decimal(0) if local else Decimal(str(settings.shotstack_usd_per_minute))
             retrying = Retrying(workshop.engine, price_per_minute=price)
             plan = retrying.plan(workshop.catalogue().find(video), start)
+            if as_json:
+                retrying.carry_out(plan, by=by or getpass.getuser())
+                print_json({"key": plan.key, "stage": plan.stage, "said": list(plan.lines)})
+                return
             out.print(plain(plan.key), soft_wrap=True)
             for line in plan.lines:
                 out.print(f"  {plain(line)}", soft_wrap=True)
@@ -49,5 +57,6 @@ def retry(
                 return
             retrying.carry_out(plan, by=by or getpass.getuser())
             out.print(f"done: {plain(plan.stage)} is asked for again", soft_wrap=True)
+            out.print(f"  follow it: phantoms show {plain(plan.key)}", style="dim", soft_wrap=True)
         finally:
             workshop.close()

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import getpass
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 from rich.markup import escape
 
-from phantoms_dagster.cli.console import BAD_INPUT, current, err, out, plain_errors, report
+from phantoms_dagster.cli.completion import complete_video
+from phantoms_dagster.cli.console import BAD_INPUT, current, err, out, plain_errors, print_json, report
+from phantoms_dagster.cli.times import soon
 from phantoms_dagster.domain.errors import InvalidInput
+from phantoms_dagster.production.publishing import next_opening
+from phantoms_dagster.store.decisions import Decided
+from phantoms_dagster.store.outlook import Outlook
 from phantoms_dagster.wiring import Workshop
 
 MOST_AT_ONCE = 100_000
@@ -19,9 +26,10 @@ MOST_AT_ONCE = 100_000
 PAGE = 500
 SHORTEST_HASH = 8
 
-Videos = Annotated[list[str] | None, typer.Argument(help="Keys of videos, or enough of each")]
+Videos = Annotated[list[str] | None, typer.Argument(help="Keys of videos, or enough of each", autocompletion=complete_video)]
 Everything = Annotated[bool, typer.Option("--all", help="Every video that waits for review")]
 Reviewer = Annotated[str | None, typer.Option(help="Who decides; default: the user of this machine")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object")]
 
 
 def register(app: typer.Typer) -> None:
@@ -38,12 +46,13 @@ def approve(
     content: Annotated[
         str | None, typer.Option(metavar="HASH", help="What was looked at, as `phantoms show` says; of one video")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Approve videos: exactly these bytes and words go out, whatever is changed later.
 
     A video whose posts would say something else than when it was rendered is refused: look at it again, and name its content.
     """
-    _decide(videos, everything=everything, note=note, reviewer=reviewer, approved=True, content=content)
+    _decide(videos, everything=everything, note=note, reviewer=reviewer, approved=True, content=content, as_json=as_json)
 
 
 def reject(
@@ -51,13 +60,21 @@ def reject(
     everything: Everything = False,
     note: Annotated[str, typer.Option(help="Why; kept with the decision")] = "",
     reviewer: Reviewer = None,
+    as_json: AsJson = False,
 ) -> None:
     """Reject videos: they are not posted. Regenerate the script or the render and decide again, or approve after all."""
-    _decide(videos, everything=everything, note=note, reviewer=reviewer, approved=False)
+    _decide(videos, everything=everything, note=note, reviewer=reviewer, approved=False, as_json=as_json)
 
 
 def _decide(
-    videos: list[str] | None, *, everything: bool, note: str, reviewer: str | None, approved: bool, content: str | None = None
+    videos: list[str] | None,
+    *,
+    everything: bool,
+    note: str,
+    reviewer: str | None,
+    approved: bool,
+    as_json: bool,
+    content: str | None = None,
 ) -> None:
     with plain_errors():
         if content is not None and (len(videos or []) != 1 or len(content) < SHORTEST_HASH):
@@ -71,24 +88,70 @@ def _decide(
             # All names first: a mistyped one should not leave half of the decisions made.
             keys = decisions.undecided(limit=MOST_AT_ONCE) if everything else [catalogue.find(video) for video in videos or []]
             contents = {keys[0]: content} if content else {}
-            problems, word = 0, "approved" if approved else "rejected"
+            found: list[Decided | InvalidInput] = []
             for page in _pages(list(dict.fromkeys(keys))):
-                for decided in decisions.decide_all(
+                found += decisions.decide_all(
                     page, approved=approved, reviewer=reviewer or _user(), note=note, via="cli", contents=contents
-                ):
-                    if isinstance(decided, InvalidInput):  # the others can be decided all the same
-                        report(str(decided))
-                        problems += 1
-                        continue
-                    out.print(f"{word} {decided.key}" if decided.new else f"{decided.key} was {word} before", soft_wrap=True)
-                    for warning in decided.warnings:
-                        err.print(f"[yellow]warning: {decided.key}: {escape(warning)}[/]", soft_wrap=True)
-            if not keys:
-                out.print("nothing waits for review")
+                )
+                if not as_json:
+                    _tell(found[-len(page) :], "approved" if approved else "rejected")
+            # What cannot be decided keeps nothing else from being decided.
+            problems = [str(one) for one in found if isinstance(one, InvalidInput)]
+            decided = [one for one in found if isinstance(one, Decided)]
+            fresh = [one.key for one in decided if one.new]
+            times = _times(workshop, fresh) if approved else {}
         finally:
             workshop.close()
+        if as_json:
+            rows = [{**asdict(one), "goes_out": times.get(one.key)} for one in decided]
+            print_json({"decided": rows, "refused": problems})
+        elif not keys:
+            out.print("nothing waits for review; `phantoms status` says what is under way")
+        else:
+            _tell_next(fresh, times, approved=approved)
         if problems:
             raise typer.Exit(BAD_INPUT)
+
+
+def _tell(found: Sequence[Decided | InvalidInput], word: str) -> None:
+    for one in found:
+        if isinstance(one, InvalidInput):
+            report(str(one))
+            continue
+        out.print(f"{word} {one.key}" if one.new else f"{one.key} was {word} before", soft_wrap=True)
+        for warning in one.warnings:
+            err.print(f"[yellow]warning: {one.key}: {escape(warning)}[/]", soft_wrap=True)
+
+
+def _times(workshop: Workshop, keys: Sequence[str]) -> dict[str, datetime]:
+    """When these videos go out, by key: not before their own time, and within the hours of their channel."""
+    now = datetime.now(UTC)
+    times = {}
+    for page in _pages(keys):
+        for release in Outlook(workshop.engine).releases(page):
+            times[release.key] = next_opening(release.channel, max(now, release.publish_at or now))
+    return times
+
+
+def _tell_next(keys: Sequence[str], times: Mapping[str, datetime], *, approved: bool) -> None:
+    """What comes next, and when."""
+    if not keys:
+        return
+    if not approved:
+        again = f"phantoms retry {keys[0]} --from script"
+        out.print(f"  next: nothing, unless you make it again ({again}) or approve it after all", style="dim", soft_wrap=True)
+        return
+    now = datetime.now(UTC)
+    later = sorted(at for at in times.values() if at > now)
+    at_once = len(times) - len(later)
+    if len(times) == 1:
+        [key] = times
+        when = f"not before {soon(later[0])}" if later else "at once"
+        out.print(f"  next: `phantoms up` posts it, {when}; follow it: phantoms show {key}", style="dim", soft_wrap=True)
+        return
+    parts = [f"{at_once} at once"] if at_once else []
+    parts += [f"{len(later)} later, the first at {soon(later[0])}"] if later else []
+    out.print(f"  next: `phantoms up` posts them, {', '.join(parts)}; follow them: phantoms status", style="dim", soft_wrap=True)
 
 
 def _pages(keys: Sequence[str]) -> Iterator[Sequence[str]]:

@@ -6,16 +6,17 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, RowMapping, text
 
 from phantoms_dagster.domain.accounts import places
 from phantoms_dagster.domain.errors import InvalidInput, NotFound
 from phantoms_dagster.domain.models import Brief, Channel, Platform
+from phantoms_dagster.domain.outlook import Waiting
 from phantoms_dagster.domain.stages import State, stages_for
 from phantoms_dagster.store.accounts import put_places
 from phantoms_dagster.store.planning import NUDGE
@@ -51,7 +52,10 @@ _LIST = text(
     """
     SELECT v.key, v.title, v.channel, v.platforms, v.created_at, v.publish_at, v.priority, v.retired_at,
         (SELECT COALESCE(sum(a.cost), 0) FROM phantoms.attempts a WHERE a.video_id = v.id) AS cost,
-        (SELECT jsonb_object_agg(s.stage, s.state) FROM phantoms.stages s WHERE s.video_id = v.id) AS states
+        (SELECT jsonb_object_agg(s.stage, s.state) FROM phantoms.stages s WHERE s.video_id = v.id) AS states,
+        (SELECT jsonb_object_agg(s.stage, jsonb_build_array(s.state, s.ready_at, s.retry_at, s.error_class, s.reason))
+            FROM phantoms.stages s WHERE s.video_id = v.id AND s.state NOT IN ('done', 'blocked')) AS waiting,
+        (SELECT c.config->'accounts' FROM phantoms.channels c WHERE c.name = v.channel) AS accounts
     FROM phantoms.videos v
     WHERE CAST(:keys AS text[]) IS NULL OR v.key = ANY(:keys)
     ORDER BY v.id DESC LIMIT :limit
@@ -61,7 +65,7 @@ _LIST = text(
 _STAGES = text(
     """
     SELECT s.stage, s.state, s.revision, s.attempts, s.retry_at, s.lease_until, s.output, s.cost, s.error_class, s.reason,
-        s.started_at, s.finished_at, s.run_id, s.cleaned_at
+        s.started_at, s.finished_at, s.run_id, s.cleaned_at, s.ready_at
     FROM phantoms.stages s JOIN phantoms.videos v ON v.id = s.video_id WHERE v.key = :key
     """
 )
@@ -77,7 +81,10 @@ class Added:
 
 @dataclass(frozen=True)
 class VideoRow:
-    """A video in a list. `states` maps each of its stages to its state; `cost` is in US dollars."""
+    """A video in a list. `states` maps each of its stages to its state; `cost` is in US dollars.
+
+    `waiting`: the stages that are neither done nor blocked. `accounts`: those of its channel, by platform.
+    """
 
     key: str
     title: str
@@ -89,6 +96,8 @@ class VideoRow:
     cost: Decimal
     states: dict[str, str]
     retired_at: datetime | None
+    waiting: dict[str, Waiting] = field(default_factory=dict)
+    accounts: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -108,6 +117,12 @@ class StageRow:
     finished_at: datetime | None
     run_id: str | None
     cleaned_at: datetime | None
+    ready_at: datetime | None = None
+
+    @property
+    def waiting(self) -> Waiting:
+        """What is known of why it has not ended."""
+        return Waiting(self.state, self.ready_at, self.retry_at, self.error_class, self.reason)
 
     @property
     def cleaned(self) -> bool:
@@ -206,6 +221,24 @@ def _keys_by_fingerprint(connection: Connection, fingerprints: Sequence[str]) ->
     return {row.fingerprint: row.key for row in connection.execute(statement, {"fingerprints": list(fingerprints)})}
 
 
+def _video_row(row: RowMapping) -> VideoRow:
+    waiting = {
+        name: Waiting(s, _time(ready), _time(retry), *why) for name, (s, ready, retry, *why) in (row["waiting"] or {}).items()
+    }
+    made = {
+        "platforms": tuple(row["platforms"]),
+        "states": row["states"] or {},
+        "waiting": waiting,
+        "accounts": row["accounts"] or {},
+    }
+    return VideoRow(**{**row, **made})
+
+
+def _time(given: str | None) -> datetime | None:
+    """A time as PostgreSQL writes it into JSON."""
+    return None if given is None else datetime.fromisoformat(given)
+
+
 def _row(number: int, brief: Brief, key: str) -> dict[str, Any]:
     return {
         "n": number,
@@ -260,7 +293,7 @@ class Catalogue:
         """The newest videos first."""
         with self._engine.connect() as connection:
             rows = connection.execute(_LIST, {"limit": limit, "keys": list(keys) if keys is not None else None}).mappings()
-            return [VideoRow(**{**row, "platforms": tuple(row["platforms"]), "states": row["states"] or {}}) for row in rows]
+            return [_video_row(row) for row in rows]
 
     def find(self, wanted: str) -> str:
         """The key that `wanted` names: a whole key, or the only one that contains it. Raises NotFound, InvalidInput."""

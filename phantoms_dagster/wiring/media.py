@@ -88,6 +88,10 @@ class Shelf:
         """Where the file is: a path on this machine, or the URL of its object."""
         return self._store.address(file)
 
+    def local(self, file: MediaFile) -> Path:
+        """The file on this machine; fetched from the object store when there is one. Raises NotFound and the store's errors."""
+        return asyncio.run(self._local(file))
+
     def bytes_of(self, file: MediaFile) -> bytes | None:
         """What is in the file, which had better be small. None when it cannot be had; then the store is not asked again."""
         if self._away:
@@ -102,5 +106,8 @@ class Shelf:
             return None
 
     async def _read(self, file: MediaFile) -> bytes:
+        return (await self._local(file)).read_bytes()
+
+    async def _local(self, file: MediaFile) -> Path:
         # A store belongs to one event loop.
-        return (await media_store(self._settings).local(file)).read_bytes()
+        return await media_store(self._settings).local(file)

@@ -19,6 +19,7 @@ from phantoms_dagster.domain.accounts import check_tokens, places
 from phantoms_dagster.domain.attention import Attention
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.models import Channel, Platform, StageOutput
+from phantoms_dagster.domain.outlook import Outages
 from phantoms_dagster.media.voices import voice_problem
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.store.accounts import Accounts
@@ -139,6 +140,14 @@ class Workshop:
         """What a reviewer of that video decides about: its film, with the words of its posts. None when there is none."""
         row = self.catalogue().stages(key).get("rendered_video")
         return output_of(key, "rendered_video", row.output) if row is not None and row.state == "done" else None
+
+    def outages(self) -> Outages:
+        """The breakers that are open now; none when there is no Redis to ask."""
+        if self.settings.redis_url is None:
+            return Outages()
+        from phantoms_dagster.wiring.outages import outages_now  # noqa: PLC0415 - few who look need Redis' client
+
+        return outages_now(self.settings, self.endpoints)
 
     def planning(self) -> Planning:
         """The planner's reader."""

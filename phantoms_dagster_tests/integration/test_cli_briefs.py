@@ -84,7 +84,7 @@ def test_import_names_bad_rows_takes_good_ones_and_exits_with_2(world: str, tmp_
 @pytest.mark.parametrize("name", ["b.jsonl", "b.yaml"])
 def test_importing_a_file_twice_takes_it_once(world: str, tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text('{"title": "A"}\n{"title": "B"}\n' if name == "b.jsonl" else "- title: A\n- title: B\n")
-    assert phantoms("import", str(tmp_path / name)).stdout.startswith("2 taken, 0 refused\n  follow them: phantoms status")
+    assert phantoms("import", str(tmp_path / name)).stdout.startswith("2 taken, 0 refused\n  a-")
     again = phantoms("import", str(tmp_path / name))
     assert (again.exit_code, again.stdout.splitlines()[0]) == (2, "0 taken, 2 refused")
     assert titles(world) == ["A", "B"]

@@ -140,8 +140,11 @@ def test_a_key_that_is_not_there_or_not_clear_is_said(database: Engine) -> None:
 
 def test_approve_and_reject_record_who_decided_and_why(database: Engine) -> None:
     good, bad = rendered(database, "Good"), rendered(database, "Bad")
-    assert phantoms("approve", "good", "--reviewer", "Ada").stdout == f"approved {good}\n"
-    assert phantoms("reject", "bad", "--note", "dull", "--reviewer", "Bob").stdout == f"rejected {bad}\n"
+    approved = phantoms("approve", "good", "--reviewer", "Ada").stdout.splitlines()
+    assert approved == [f"approved {good}", f"  next: `phantoms up` posts it, at once; follow it: phantoms show {good}"]
+    rejected = phantoms("reject", "bad", "--note", "dull", "--reviewer", "Bob").stdout.splitlines()
+    again = f"phantoms retry {bad} --from script"
+    assert rejected == [f"rejected {bad}", f"  next: nothing, unless you make it again ({again}) or approve it after all"]
     with database.connect() as connection:
         rows = connection.execute(text("SELECT approved, reviewer, note, via FROM phantoms.approvals ORDER BY id")).all()
     assert [tuple(row) for row in rows] == [(True, "Ada", "", "cli"), (False, "Bob", "dull", "cli")]
@@ -151,8 +154,10 @@ def test_all_decides_everything_that_waits_and_then_nothing(database: Engine) ->
     keys = {rendered(database, title) for title in ("One", "Two", "Three")}
     added("Not rendered")
     result = phantoms("approve", "--all")
-    assert {line.removeprefix("approved ") for line in result.stdout.splitlines()} == keys
-    assert phantoms("approve", "--all").stdout == "nothing waits for review\n"
+    *decided, following = result.stdout.splitlines()
+    assert {line.removeprefix("approved ") for line in decided} == keys
+    assert following == "  next: `phantoms up` posts them, 3 at once; follow them: phantoms status"
+    assert phantoms("approve", "--all").stdout.startswith("nothing waits for review")
 
 
 def test_a_video_that_is_not_rendered_yet_keeps_no_other_from_being_decided(database: Engine) -> None:
@@ -160,7 +165,7 @@ def test_a_video_that_is_not_rendered_yet_keeps_no_other_from_being_decided(data
     result = phantoms("approve", early, ready)
     assert result.exit_code == 2
     assert f"error: {early} is not rendered yet" in result.stderr
-    assert result.stdout == f"approved {ready}\n"
+    assert result.stdout.startswith(f"approved {ready}\n")
 
 
 def test_a_mistyped_name_leaves_everything_undecided(database: Engine) -> None:

@@ -1,0 +1,49 @@
+"""Single keys from a terminal, without Enter. The terminal is as it was afterwards, whatever happens."""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+import termios
+import tty
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_NAMED = {b"\x1b[A": "up", b"\x1b[B": "down", b"\x1bOA": "up", b"\x1bOB": "down", b"k": "up", b"j": "down", b"\x03": "ctrl-c"}
+
+
+@contextmanager
+def keyboard() -> Iterator[Keyboard]:
+    """The keys of standard input, which is a terminal."""
+    number = sys.stdin.fileno()
+    before = termios.tcgetattr(number)
+    try:
+        tty.setcbreak(number)
+        yield Keyboard(number)
+    finally:
+        termios.tcsetattr(number, termios.TCSADRAIN, before)
+
+
+class Keyboard:
+    """Keys as they are pressed."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+        self._typed = b""
+
+    def key(self, seconds: float) -> str:
+        """The next key, `up` and `down` by name; empty when none was pressed within `seconds`. `q` when the terminal is gone."""
+        if not self._typed:
+            if not select.select([self._number], [], [], seconds)[0]:
+                return ""
+            self._typed = os.read(self._number, 1_024)
+            if not self._typed:
+                return "q"
+        for keys, name in _NAMED.items():
+            if self._typed.startswith(keys):
+                self._typed = self._typed[len(keys) :]
+                return name
+        character = self._typed.decode("utf-8", "replace")[0]
+        self._typed = self._typed[len(character.encode()) if character != "\ufffd" else 1 :]
+        return character

@@ -1,0 +1,98 @@
+"""Videos in a list, one mark a stage and the one thing to know: for `phantoms status` and `watch`. Keys are never broken."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from rich.cells import cell_len
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from phantoms_dagster.cli.console import STATE_STYLES, out, plain
+from phantoms_dagster.cli.times import soon
+from phantoms_dagster.domain.outlook import Outage, news
+from phantoms_dagster.domain.stages import STAGES
+from phantoms_dagster.store.catalogue import VideoRow
+
+MARKS = {
+    "done": "●",
+    "running": "◐",
+    "ready": "○",
+    "deferred": "◷",
+    "failed": "✗",
+    "rejected": "⊘",
+    "discarded": "-",
+    "blocked": "·",
+}
+ASCII_MARKS = {**MARKS, "done": "#", "running": "~", "ready": "o", "deferred": "w", "failed": "X", "rejected": "/", "blocked": "."}
+# Columns that the note beside a key needs at the least; from `WIDE` on there is room for money.
+NOTE, WIDE = 24, 90
+GAP = 2
+
+
+@dataclass(frozen=True)
+class Line:
+    """A video in the list."""
+
+    key: str
+    marks: str
+    note: str
+    cost: str
+
+
+def lines_of(videos: Sequence[VideoRow], undecided: Collection[str], outages: Sequence[Outage]) -> list[Line]:
+    """What there is to say of each of these videos."""
+    return [Line(v.key, marks_of(v.states), _note(v, undecided, outages), f"{v.cost:.3f}") for v in videos]
+
+
+def listed(lines: Sequence[Line]) -> Iterator[RenderableType]:
+    """The list as wide as the terminal. Where key, marks and note do not fit beside one another, each video has two lines."""
+    longest = max((cell_len(line.key) for line in lines), default=0)
+    if out.width < longest + len(STAGES) + 2 * GAP + NOTE:
+        for line in lines:
+            yield f"{line.key}\n  {line.marks}  {line.note}"
+        return
+    money = out.width >= WIDE and out.width >= longest + len(STAGES) + 3 * GAP + NOTE + 6
+    table = Table(box=None, header_style="bold", padding=(0, GAP, 0, 0), pad_edge=False)
+    table.add_column("video", no_wrap=True, min_width=longest)
+    table.add_column("stages", no_wrap=True, min_width=len(STAGES))
+    table.add_column("now", overflow="fold")
+    if money:
+        table.add_column("USD", justify="right", no_wrap=True)
+    for line in lines:
+        table.add_row(line.key, line.marks, line.note, *([line.cost] if money else []))
+    yield table
+
+
+def marks() -> Mapping[str, str]:
+    """The mark of each state, as this terminal can show it."""
+    return ASCII_MARKS if out.options.ascii_only else MARKS
+
+
+def marks_of(states: Mapping[str, str]) -> str:
+    """One mark a stage, a space for a stage that the video does not have."""
+    return "".join(_mark(states.get(name)) for name in STAGES)
+
+
+def note_text(video: VideoRow, undecided: Collection[str], outages: Sequence[Outage]) -> str:
+    """The note without its colours."""
+    return Text.from_markup(_note(video, undecided, outages)).plain
+
+
+def _mark(state: str | None) -> str:
+    return " " if state is None else f"[{STATE_STYLES[state]}]{marks()[state]}[/]"
+
+
+def _note(video: VideoRow, undecided: Collection[str], outages: Sequence[Outage]) -> str:
+    retired = " [dim]retired[/]" if video.retired_at else ""
+    if video.key in undecided:
+        return f"[bold]to review[/]{retired}"
+    found = news(video.waiting, now=datetime.now(UTC), say=soon, outages=outages, accounts=video.accounts)
+    if found is None:
+        return ("[green]published[/]" if set(video.states.values()) == {"done"} else "") + retired
+    more = f" +{found.more}" if found.more else ""
+    said = found.state if not found.note else found.note if found.note.startswith("scheduled") else f"{found.state}, {found.note}"
+    return f"[{STATE_STYLES[found.state]}]{found.stage} {plain(said)}{more}[/]{retired}"

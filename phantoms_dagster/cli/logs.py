@@ -1,0 +1,80 @@
+"""`phantoms logs`: what all processes of this machine wrote about one video, in the order of time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from sqlalchemy.exc import SQLAlchemyError
+
+from phantoms_dagster.cli.completion import complete_video
+from phantoms_dagster.cli.console import current, err, out, plain, plain_errors, print_json
+from phantoms_dagster.cli.log_files import LogFiles, LogLine
+from phantoms_dagster.domain.errors import NotFound
+from phantoms_dagster.settings import Settings
+from phantoms_dagster.wiring import Workshop
+
+POLL_SECONDS = 0.5
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(rich_help_panel="Look")(logs)
+
+
+def logs(
+    video: Annotated[str, typer.Argument(help="Key of the video, or enough of it", autocompletion=complete_video)],
+    lines: Annotated[int, typer.Option("--lines", "-n", min=1, max=1_000_000, help="Most lines, the newest")] = 200,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what is written from now on, until Ctrl-C")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line")] = False,
+) -> None:
+    """Show what all processes on this machine logged about one video, in the order of time.
+
+    The times are those of the lines, in UTC. Without a database give the whole key: the files are read all the same.
+    """
+    with plain_errors():
+        settings = current()
+        folder = logs_folder(settings.home)
+        key = _key(settings, video)
+        files = LogFiles(folder, key)
+        if not files:
+            raise NotFound(
+                f"there are no log files in {folder}: `phantoms up` writes them. Containers log to their own output: "
+                "`docker compose logs`"
+            )
+        _print(files.read()[-lines:], as_json=as_json)
+        with suppress(KeyboardInterrupt):  # the way to stop it, so no failure
+            while follow:
+                time.sleep(POLL_SECONDS)
+                _print(files.read(), as_json=as_json)
+
+
+def _print(lines: Iterable[LogLine], *, as_json: bool) -> None:
+    for line in lines:
+        if as_json:
+            print_json({"at": line.at, "process": line.process, "text": line.text})
+        else:
+            out.print(f"[dim]{plain(line.process):<11}[/] {plain(line.text)}", soft_wrap=True)
+
+
+def _key(settings: Settings, video: str) -> str:
+    """The key. Logs are wanted most when the database is away: then it is what was typed."""
+    if settings.database_url is None:
+        return video
+    workshop = Workshop(settings)
+    try:
+        return workshop.catalogue().find(video)
+    except SQLAlchemyError:
+        err.print("the database does not answer: looking for exactly what was typed", style="yellow")
+        return video
+    finally:
+        workshop.close()
+
+
+def logs_folder(home: Path) -> Path:
+    """Where the processes of a data directory write."""
+    return home.expanduser().absolute() / "logs"

@@ -1,0 +1,69 @@
+"""`phantoms open`: watch a video's film before a decision is made on it, and after."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from phantoms_dagster.cli.completion import complete_video
+from phantoms_dagster.cli.console import current, out, plain, plain_errors, print_json
+from phantoms_dagster.cli.player import shown
+from phantoms_dagster.cli.times import local
+from phantoms_dagster.domain.errors import InvalidInput, NotFound
+from phantoms_dagster.domain.models import MediaFile, Platform
+from phantoms_dagster.store.catalogue import StageRow
+from phantoms_dagster.wiring import Workshop
+from phantoms_dagster.wiring.media import Shelf
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("open", rich_help_panel="Review")(open_film)
+
+
+def open_film(
+    video: Annotated[str, typer.Argument(help="Key of the video, or enough of it", autocompletion=complete_video)],
+    platform: Annotated[
+        Platform | None, typer.Option(help="The variant of this platform; default: the rendered video, which is what is approved")
+    ] = None,
+    only_print: Annotated[bool, typer.Option("--print", help="Only print where the file is")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, and open nothing")] = False,
+) -> None:
+    """Watch a video's film in the player of this system, or in the browser. Where there is neither, its path is printed."""
+    with plain_errors():
+        workshop = Workshop(current())
+        try:
+            catalogue = workshop.catalogue()
+            key = catalogue.find(video)
+            stage = "rendered_video" if platform is None else f"{platform}/variant"
+            path = film_of(key, stage, catalogue.stages(key), workshop.shelf)
+        finally:
+            workshop.close()
+        if as_json:
+            print_json({"key": key, "stage": stage, "path": str(path)})
+            return
+        out.print(plain(str(path)), soft_wrap=True)
+        if only_print:
+            return
+        by = shown(path)
+        said = f"opened in {by}" if by else "there is no screen with a player or a browser here: copy the file, or open that path"
+        out.print(f"  {said}", style="dim", soft_wrap=True)
+
+
+def film_of(key: str, stage: str, stages: Mapping[str, StageRow], shelf: Shelf) -> Path:
+    """The file of a stage that makes a film, on this machine. Raises InvalidInput, NotFound and the media store's errors."""
+    row = stages.get(stage)
+    if row is None:
+        raise InvalidInput(f"{key} is not wanted there: it has no {stage}; `phantoms show {key}` lists its stages")
+    if row.output is None or "video" not in row.output:
+        raise InvalidInput(f"there is no film yet: {stage} of {key} is {row.state}; `phantoms show {key}` says why")
+    try:
+        return shelf.local(MediaFile(**row.output["video"]))
+    except NotFound:
+        if row.cleaned:
+            again = f"`phantoms retry {key} --from rendered_video` makes a new one"
+            raise NotFound(f"the film of {key} was cleaned up {local(row.cleaned_at)}; {again}") from None
+        raise

@@ -1,0 +1,100 @@
+"""What happens next and what happened last, for people who watch. Every statement here reads a few rows through an index."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Engine, text
+
+from phantoms_dagster.domain.models import Channel
+from phantoms_dagster.domain.stages import STAGES
+from phantoms_dagster.store.stored import channel_of
+
+# Approvals wait for a person, whatever time their row has.
+_NEXT = text(
+    """
+    SELECT w.stage, n.key, n.at FROM unnest(CAST(:stages AS text[])) AS w(stage) CROSS JOIN LATERAL (
+        (SELECT v.key, s.ready_at AS at FROM phantoms.stages s JOIN phantoms.videos v ON v.id = s.video_id
+            WHERE s.stage = w.stage AND s.state = 'ready' AND s.ready_at > clock_timestamp() ORDER BY s.ready_at LIMIT 1)
+        UNION ALL
+        (SELECT v.key, s.retry_at FROM phantoms.stages s JOIN phantoms.videos v ON v.id = s.video_id
+            WHERE s.stage = w.stage AND s.state = 'deferred' AND s.retry_at > clock_timestamp() ORDER BY s.retry_at LIMIT 1)
+    ) n
+    WHERE w.stage <> 'approval' ORDER BY n.at LIMIT :most
+    """
+)
+
+_LATEST = text(
+    """
+    SELECT a.id, v.key, a.stage, a.state, a.started_at, a.finished_at, a.error_class, a.code, a.message
+    FROM (SELECT * FROM phantoms.attempts ORDER BY id DESC LIMIT :most) a JOIN phantoms.videos v ON v.id = a.video_id
+    ORDER BY a.id DESC
+    """
+)
+
+_CHANNELS = text(
+    """
+    SELECT v.key, v.publish_at, v.brief->'platforms' AS platforms, c.config AS channel
+    FROM phantoms.videos v JOIN phantoms.channels c ON c.name = v.channel WHERE v.key = ANY(:keys)
+    """
+)
+
+
+@dataclass(frozen=True)
+class NextStep:
+    """When the next video of a stage goes on by itself."""
+
+    stage: str
+    key: str
+    at: datetime
+
+
+@dataclass(frozen=True)
+class Happening:
+    """One attempt at a stage of a video. `state` is that of the table: `intent` while it is under way."""
+
+    id: int
+    key: str
+    stage: str
+    state: str
+    started_at: datetime
+    finished_at: datetime | None
+    error_class: str | None
+    code: str | None
+    message: str | None
+
+
+@dataclass(frozen=True)
+class Release:
+    """What decides when an approved video goes out."""
+
+    key: str
+    publish_at: datetime | None
+    platforms: tuple[str, ...]
+    channel: Channel
+
+
+class Outlook:
+    """Reads what happens next and what happened last."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def next_steps(self, *, most: int = 3) -> list[NextStep]:
+        """The soonest times at which something goes on by itself, at most two a stage."""
+        with self._engine.connect() as connection:
+            rows = connection.execute(_NEXT, {"stages": list(STAGES), "most": most})
+            return [NextStep(row.stage, row.key, row.at) for row in rows]
+
+    def latest(self, *, most: int = 12) -> list[Happening]:
+        """The newest attempts first."""
+        with self._engine.connect() as connection:
+            return [Happening(**row) for row in connection.execute(_LATEST, {"most": most}).mappings()]
+
+    def releases(self, keys: Sequence[str]) -> list[Release]:
+        """What decides when these videos go out. Raises Unreadable."""
+        with self._engine.connect() as connection:
+            rows = connection.execute(_CHANNELS, {"keys": list(keys)}).mappings().all()
+        return [Release(r["key"], r["publish_at"], tuple(r["platforms"]), channel_of(r["key"], r["channel"])) for r in rows]

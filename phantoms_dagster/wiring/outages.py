@@ -1,0 +1,63 @@
+"""Which breakers are open now, and which stages wait for them. For those who look: commands."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from phantoms_dagster.domain.errors import NotYet
+from phantoms_dagster.domain.models import Platform
+from phantoms_dagster.domain.outlook import Outage, Outages
+from phantoms_dagster.domain.stages import STAGES
+from phantoms_dagster.resilience.breaker import BreakerState
+from phantoms_dagster.resilience.pools import SANDBOX
+from phantoms_dagster.settings import Settings
+from phantoms_dagster.wiring.endpoints import Endpoints
+from phantoms_dagster.wiring.watching import RedisAway, watching
+
+# A breaker that a person opened without a time is "open" for decades.
+_FOR_EVER_DAYS = 365
+_WITH_FILES = frozenset(name for name, stage in STAGES.items() if stage.kind in ("voiceover", "rendered_video", "variant", "post"))
+_OF_INTEGRATION = {
+    "openai": frozenset({"script"}),
+    "shotstack": frozenset({"rendered_video"}),
+    "shotstack_files": frozenset({"rendered_video"}),
+    **{str(p): frozenset(name for name, s in STAGES.items() if s.kind == "post" and s.platform is p) for p in Platform},
+}
+
+
+def outages_now(settings: Settings, endpoints: Endpoints) -> Outages:
+    """Ask Redis, once."""
+
+    async def ask() -> list[BreakerState]:
+        async with watching(settings) as watcher:
+            return await watcher.breakers.look()
+
+    try:
+        states = asyncio.run(ask())
+    except (RedisAway, NotYet) as error:
+        return Outages(problem=str(error))
+    return Outages(tuple(_outages(states, endpoints)))
+
+
+def _outages(states: list[BreakerState], endpoints: Endpoints) -> Iterator[Outage]:
+    for state in states:
+        if state.state == "closed":
+            continue
+        name = state.name.removeprefix(SANDBOX)
+        integration, _, account = name.partition(":")
+        stages = _WITH_FILES if integration.startswith("media") else _OF_INTEGRATION.get(integration, frozenset())
+        if not integration.startswith("media") and not _concerns(integration, endpoints, sandbox=state.name != name):
+            continue
+        for_ever = state.until is None or (state.until - datetime.now(UTC)).days > _FOR_EVER_DAYS
+        until = None if for_ever else state.until
+        yield Outage(state.name, stages, account or None, until, probing=state.state == "half-open")
+
+
+def _concerns(integration: str, endpoints: Endpoints, *, sandbox: bool) -> bool:
+    """Whether the calls of now go where that breaker is: to the sandbox, or to the real service."""
+    base = integration.partition("_")[0]
+    if base == "shotstack" and endpoints.renderer != "shotstack":
+        return False
+    return endpoints.sandboxed(base) == sandbox
