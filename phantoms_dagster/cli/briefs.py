@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from phantoms_dagster.cli.completion import complete_video
-from phantoms_dagster.cli.console import BAD_INPUT, current, err, out, plain, plain_errors, print_json, progress
+from phantoms_dagster.cli.console import BAD_INPUT, current, err, out, plain, plain_errors, print_json, progress, say
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.production.intake import (
     REASON_CHARACTERS,
@@ -79,9 +79,9 @@ def add(
         elif added.new:
             out.print(f"added [bold]{added.key}[/]", soft_wrap=True)
             out.print(f"  follow it: phantoms show {added.key}", style="dim", soft_wrap=True)
-            out.print(f"  {NEXT}", style="dim", soft_wrap=True)
+            say(f"  {NEXT}", style="dim")
         else:
-            out.print(f"this brief is there already: [bold]{added.key}[/]", soft_wrap=True)
+            say(f"this brief is there already: [bold]{added.key}[/]")
             out.print(
                 f"  change it: phantoms edit {added.key} --publish-at ... --platforms ... --priority ...",
                 style="dim",
@@ -133,7 +133,7 @@ def edit(
         for field, old, new in differences:
             out.print(f"  {field}: {plain(_said(old))} -> {plain(_said(new))}", soft_wrap=True)
         for note in edited.notes:
-            out.print(f"  {note}", style="yellow", soft_wrap=True)
+            say(f"  {note}", style="yellow")
 
 
 def _said(value: object) -> str:
@@ -196,8 +196,8 @@ def _print_taken(keys: Sequence[str]) -> None:
     if len(keys) > SHOWN_KEYS:
         out.print(f"  ... and {len(keys) - SHOWN_KEYS} more; --json lists all", style="dim")
     if keys:
-        out.print(f"  follow them: phantoms status, or one of them: phantoms show {keys[0]}", style="dim", soft_wrap=True)
-        out.print(f"  {NEXT}", style="dim", soft_wrap=True)
+        out.print(f"  follow them: phantoms status\n  one of them: phantoms show {keys[0]}", style="dim", soft_wrap=True)
+        say(f"  {NEXT}", style="dim")
 
 
 @dataclass
@@ -243,6 +243,6 @@ def _store(workshop: Workshop, rows: Sequence[Accepted], file: str, *, update: b
 
 def _print(refused: Sequence[Refusal]) -> None:
     for refusal in refused[:SHOWN_REFUSALS]:
-        err.print(plain(str(refusal)), style="red", soft_wrap=True)
+        say(plain(str(refusal)), style="red", to=err)
     if len(refused) > SHOWN_REFUSALS:
         err.print(f"... and {len(refused) - SHOWN_REFUSALS} more; --json lists all", style="red")

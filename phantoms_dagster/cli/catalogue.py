@@ -15,7 +15,7 @@ from rich.panel import Panel
 from rich.table import Table
 
 from phantoms_dagster.cli.completion import complete_video
-from phantoms_dagster.cli.console import STATE_STYLES, current, out, plain, plain_errors, print_json
+from phantoms_dagster.cli.console import STATE_STYLES, current, out, plain, plain_errors, print_json, say
 from phantoms_dagster.cli.listing import lines_of, listed, marks, note_text
 from phantoms_dagster.cli.times import local, soon
 from phantoms_dagster.domain.attention import Attention
@@ -87,13 +87,13 @@ def _print_wrong(waits: Sequence[Attention], outages: Outages) -> None:
     if waits:
         out.print("\n[bold]Waits for you:[/]")
     for item in waits:
-        out.print(f"  {plain(item.what)}\n    [dim]{plain(item.next_step)}[/]", soft_wrap=True)
+        say(f"  {plain(item.what)}\n    [dim]{plain(item.next_step)}[/]")
     if outages.problem:
-        out.print(f"\n[bold]Nothing is carried out:[/] {plain(outages.problem)}", soft_wrap=True)
+        say(f"\n[bold]Nothing is carried out:[/] {plain(outages.problem)}")
     if outages.found:
         out.print("\n[bold]Out of order:[/] videos wait, nothing fails")
     for outage in outages.found:
-        out.print(f"  the breaker of {plain(outage.breaker)} is open, {plain(probe(outage, soon))}", soft_wrap=True)
+        say(f"  the breaker of {plain(outage.breaker)} is open, {plain(probe(outage, soon))}")
         out.print(f"    [dim]phantoms breakers history {plain(outage.breaker)}[/]", soft_wrap=True)
 
 
@@ -103,9 +103,9 @@ def _print_next(counts: Mapping[str, Mapping[str, int]], upcoming: Sequence[Next
     if running or upcoming:
         out.print("\n[bold]Goes on by itself:[/]")
     if running:
-        out.print(f"  now: {', '.join(running)}", soft_wrap=True)
+        say(f"  now: {', '.join(running)}")
     for step in upcoming:
-        out.print(f"  {soon(step.at)}: {step.stage} of {step.key}", soft_wrap=True)
+        say(f"  {soon(step.at)}: {step.stage} of {step.key}")
 
 
 def show(
@@ -156,7 +156,7 @@ def show(
         seen = _Seen(key, brief, stages, said, done, unreadable, review, waits=waits, retired=retired)
         _print_video(seen, workshop.shelf)
         if outages.problem:
-            out.print(f"\n[bold]Nothing is carried out:[/] {plain(outages.problem)}", soft_wrap=True)
+            say(f"\n[bold]Nothing is carried out:[/] {plain(outages.problem)}")
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,7 @@ def _print_video(seen: _Seen, shelf: Shelf) -> None:
     key, done = seen.key, seen.done
     out.print(_brief_panel(key, seen.brief) if seen.brief else f"[bold]{key}[/]", soft_wrap=True)
     for problem in seen.unreadable:
-        out.print(plain(problem), style="red", soft_wrap=True)
+        say(plain(problem), style="red")
     out.print(_stages_table(seen.stages, seen.said))
     if "script" in done:
         out.print(_script_panel(done["script"]["script"]))

@@ -92,10 +92,15 @@ def plain(text: str) -> str:
     return escape("".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text))
 
 
+def say(text: str, *, style: str | None = None, to: Console = out) -> None:
+    """A sentence: a terminal gets it in lines that end between words, so that no key is broken; a file gets it in one."""
+    to.print(text, style=style, soft_wrap=not to.is_terminal)
+
+
 def report(message: str) -> None:
-    """An error message on standard error, of bounded length, in lines that the terminal breaks and a file does not."""
+    """An error message on standard error, of bounded length."""
     short = message if len(message) <= MESSAGE_CHARACTERS else message[:MESSAGE_CHARACTERS] + "…"
-    err.print(f"[bold red]error:[/] {plain(short)}", soft_wrap=True)
+    say(f"[bold red]error:[/] {plain(short)}", to=err)
 
 
 def _stop(message: str, code: int) -> NoReturn:

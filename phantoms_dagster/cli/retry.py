@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from phantoms_dagster.cli.completion import complete_video
-from phantoms_dagster.cli.console import current, out, plain, plain_errors, print_json
+from phantoms_dagster.cli.console import current, out, plain, plain_errors, print_json, say
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.stages import STAGES
 from phantoms_dagster.store.retrying import Retrying
@@ -51,7 +51,7 @@ def retry(
                 return
             out.print(plain(plan.key), soft_wrap=True)
             for line in plan.lines:
-                out.print(f"  {plain(line)}", soft_wrap=True)
+                say(f"  {plain(line)}")
             if not yes and not typer.confirm("Do it?"):
                 out.print("nothing was changed")
                 return

@@ -13,7 +13,7 @@ import typer
 from rich.markup import escape
 
 from phantoms_dagster.cli.completion import complete_video
-from phantoms_dagster.cli.console import BAD_INPUT, current, err, out, plain_errors, print_json, report
+from phantoms_dagster.cli.console import BAD_INPUT, current, err, out, plain_errors, print_json, report, say
 from phantoms_dagster.cli.times import soon
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.production.publishing import next_opening
@@ -118,9 +118,9 @@ def _tell(found: Sequence[Decided | InvalidInput], word: str) -> None:
         if isinstance(one, InvalidInput):
             report(str(one))
             continue
-        out.print(f"{word} {one.key}" if one.new else f"{one.key} was {word} before", soft_wrap=True)
+        say(f"{word} {one.key}" if one.new else f"{one.key} was {word} before")
         for warning in one.warnings:
-            err.print(f"[yellow]warning: {one.key}: {escape(warning)}[/]", soft_wrap=True)
+            say(f"[yellow]warning: {one.key}: {escape(warning)}[/]", to=err)
 
 
 def _times(workshop: Workshop, keys: Sequence[str]) -> dict[str, datetime]:
@@ -138,8 +138,8 @@ def _tell_next(keys: Sequence[str], times: Mapping[str, datetime], *, approved: 
     if not keys:
         return
     if not approved:
-        again = f"phantoms retry {keys[0]} --from script"
-        out.print(f"  next: nothing, unless you make it again ({again}) or approve it after all", style="dim", soft_wrap=True)
+        say("  next: nothing; approve it after all, or make it again:", style="dim")
+        out.print(f"  phantoms retry {keys[0]} --from script", style="dim", soft_wrap=True)
         return
     now = datetime.now(UTC)
     later = sorted(at for at in times.values() if at > now)
@@ -147,11 +147,12 @@ def _tell_next(keys: Sequence[str], times: Mapping[str, datetime], *, approved: 
     if len(times) == 1:
         [key] = times
         when = f"not before {soon(later[0])}" if later else "at once"
-        out.print(f"  next: `phantoms up` posts it, {when}; follow it: phantoms show {key}", style="dim", soft_wrap=True)
+        say(f"  next: `phantoms up` posts it, {when}", style="dim")
+        out.print(f"  follow it: phantoms show {key}", style="dim", soft_wrap=True)
         return
     parts = [f"{at_once} at once"] if at_once else []
     parts += [f"{len(later)} later, the first at {soon(later[0])}"] if later else []
-    out.print(f"  next: `phantoms up` posts them, {', '.join(parts)}; follow them: phantoms status", style="dim", soft_wrap=True)
+    say(f"  next: `phantoms up` posts them, {', '.join(parts)}; follow them: phantoms status", style="dim")
 
 
 def _pages(keys: Sequence[str]) -> Iterator[Sequence[str]]:

@@ -233,7 +233,15 @@ class Stack:
         assert settings.sandbox_url is not None
         url = httpx.URL(settings.sandbox_url)
         program = (sys.executable, "-m", "phantoms_dagster.cli.main", "sandbox", "--port", str(url.port))
-        command = (*program, "--seed", str(self._seed), "--state", str(self._home / "sandbox"))
+        command = (
+            *program,
+            "--seed",
+            str(self._seed),
+            "--state",
+            str(self._home / "sandbox"),
+            "--films",
+            str(settings.path("media")),
+        )
         return self._spec("sandbox", command, environment, lambda: _answers(f"{url}/_sandbox/health"))
 
     def _metrics(self, url: str, environment: dict[str, str]) -> ProcessSpec:

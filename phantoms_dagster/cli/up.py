@@ -91,6 +91,7 @@ def sandbox(
     state: Annotated[
         Path | None, typer.Option(help="Folder in which its posts, renders and settings stay when it stops; default: they are lost")
     ] = None,
+    films: Annotated[Path | None, typer.Option(help="Media folder from which its watch pages play the films")] = None,
 ) -> None:
     """Run only the sandbox: loopback stand-ins of every provider, with fault injection and a ledger of what they accepted.
 
@@ -116,6 +117,7 @@ def sandbox(
                 work_dir=folder,
                 real_renders=not fast_renders,
                 lasting=state is not None,
+                films=films,
             )
         except StateUnusable as error:
             raise InvalidInput(str(error)) from error

@@ -40,6 +40,7 @@ from phantoms_dagster.sandbox.instagram_rules import (
 )
 from phantoms_dagster.sandbox.instagram_state import DAY, Container, InstagramState, Media
 from phantoms_dagster.sandbox.tokens import Token, token_of
+from phantoms_dagster.sandbox.watch_page import player
 
 MAX_BYTES = 300 * 1024 * 1024
 CHUNK = 1 << 18
@@ -190,7 +191,9 @@ class _Instagram:
             raise web.HTTPNotFound(text="Sorry, this page isn't available.")
         caption, account = html.escape(media.caption), html.escape(media.account.lstrip("@"))
         facts = f"A reel of the sandbox, published {media.timestamp}. Nobody else can see it."
-        return page(f"@{account} on Instagram (sandbox)", f"<p>{caption}</p><p>{facts}</p>")
+        container = next((c for c in self.state.containers.values() if c.media_id == media.id), None)
+        film = player(self.sandbox, container.sha256) if container is not None else ""
+        return page(f"@{account} on Instagram (sandbox)", f"{film}<p>{caption}</p><p>{facts}</p>")
 
     # --- who it is
 

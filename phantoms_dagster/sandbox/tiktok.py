@@ -23,6 +23,7 @@ from aiohttp import web
 from phantoms_dagster.sandbox.core import Sandbox, body_blocks, page
 from phantoms_dagster.sandbox.tiktok_state import UPLOAD_URL_SECONDS, Post, Refused, TikTokState, Upload, invalid
 from phantoms_dagster.sandbox.tokens import Token, token_of
+from phantoms_dagster.sandbox.watch_page import player
 
 VIDEO_TYPES = ("video/mp4", "video/quicktime", "video/webm")
 READ_BYTES = 1 << 20
@@ -259,7 +260,8 @@ async def _watch(state: TikTokState, request: web.Request) -> web.Response:
         return page("No such video", "", status=404)
     caption, account = html.escape(post.caption), html.escape(post.account)
     facts = f"{post.size:,} bytes, sha256 {post.sha256}"
-    return page(f"@{account} on TikTok (sandbox)", f"<p>{caption}</p><p><small>video {post.id}: {facts}</small></p>")
+    film = player(state.sandbox, post.sha256)
+    return page(f"@{account} on TikTok (sandbox)", f"{film}<p>{caption}</p><p><small>video {post.id}: {facts}</small></p>")
 
 
 def routes(sandbox: Sandbox) -> list[web.RouteDef]:

@@ -21,6 +21,7 @@ from aiohttp import web
 from phantoms_dagster.sandbox import google_token
 from phantoms_dagster.sandbox.core import Sandbox, page
 from phantoms_dagster.sandbox.pace import wait_seconds
+from phantoms_dagster.sandbox.watch_page import player
 from phantoms_dagster.sandbox.youtube_analytics import Analytics
 from phantoms_dagster.sandbox.youtube_extras import Extras
 from phantoms_dagster.sandbox.youtube_rules import (
@@ -291,7 +292,8 @@ class YouTube:
         title, description = (html.escape(str(video.snippet.get(k, ""))) for k in ("title", "description"))
         views = video.statistics(self.sandbox).get("viewCount", "?")
         facts = f"{html.escape(video.account)}, {video.privacy}, {views} views, {video.size} bytes, sha256 {video.sha256}"
-        return page(title, f'<p style="white-space:pre-wrap">{description}</p><p><small>{facts}</small></p>')
+        film = player(self.sandbox, video.sha256)
+        return page(title, f'{film}<p style="white-space:pre-wrap">{description}</p><p><small>{facts}</small></p>')
 
 
 def _integer(request: web.Request, name: str, default: int) -> int:

@@ -14,21 +14,23 @@ from phantoms_dagster.sandbox import instagram as instagram_sandbox
 from phantoms_dagster.sandbox import openai as openai_sandbox
 from phantoms_dagster.sandbox import shotstack as shotstack_sandbox
 from phantoms_dagster.sandbox import tiktok as tiktok_sandbox
+from phantoms_dagster.sandbox import watch_page
 from phantoms_dagster.sandbox import youtube as youtube_sandbox
 from phantoms_dagster.sandbox.core import Sandbox, application
 from phantoms_dagster.sandbox.state_store import StateStore
 
 
 def sandbox_application(
-    *, seed: int, base_url: str, work_dir: Path, real_renders: bool = True, lasting: bool = False
+    *, seed: int, base_url: str, work_dir: Path, real_renders: bool = True, lasting: bool = False, films: Path | None = None
 ) -> web.Application:
     """The sandbox's HTTP application. Its render API is backed by the local renderer unless `real_renders` is off.
 
     `lasting`: what it was told stays in `work_dir`, and a sandbox that is started there again goes on with it. Raises
-    StateUnusable.
+    StateUnusable. `films`: the media folder from which its watch pages play films.
     """
     store = StateStore(work_dir) if lasting else None
     sandbox = Sandbox(seed=seed, base_url=base_url, store=store)
+    watch_page.play_from(sandbox, films)
 
     async def render_edit(edit: dict[str, Any], audio: Path | None, destination: Path) -> None:
         if audio is None:
@@ -44,6 +46,7 @@ def sandbox_application(
             youtube_sandbox.routes(sandbox),
             tiktok_sandbox.routes(sandbox),
             instagram_sandbox.routes(sandbox),
+            watch_page.routes(sandbox),
         ],
     )
     shotstack_sandbox.setup(app)

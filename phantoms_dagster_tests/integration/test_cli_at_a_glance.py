@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -12,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 from sqlalchemy import Engine, text
 from typer.testing import CliRunner, Result
 
 from phantoms_dagster.cli.completion import complete_video
 from phantoms_dagster.cli.main import app
 from phantoms_dagster.store.engine import engine
+from phantoms_dagster_tests.program import whole_program
 
 LONG = "Why octopuses have three hearts and eight arms"
 SCENE = {"narration": "Two pump blood.", "on_screen_text": "THREE HEARTS"}
@@ -202,8 +204,8 @@ def test_an_import_ends_with_its_keys_and_a_next_step(database: Engine, tmp_path
     lines = phantoms("import", str(tmp_path / "b.csv")).stdout.splitlines()
     keys = [line.strip() for line in lines if line.startswith("  fact-")]
     assert (lines[0], len(keys)) == ("25 taken, 0 refused", 20)
-    assert lines[-3] == "  ... and 5 more; --json lists all"
-    assert lines[-2] == f"  follow them: phantoms status, or one of them: phantoms show {keys[0]}"
+    assert lines[-4] == "  ... and 5 more; --json lists all"
+    assert lines[-3:-1] == ["  follow them: phantoms status", f"  one of them: phantoms show {keys[0]}"]
     assert "phantoms approve" in lines[-1]
 
 
@@ -211,7 +213,7 @@ def test_an_import_ends_with_its_keys_and_a_next_step(database: Engine, tmp_path
 
 
 def commands() -> Iterator[tuple[list[str], Any]]:
-    group: Any = typer.main.get_command(app)
+    group: Any = whole_program()
     for name, command in group.commands.items():
         if hasattr(command, "commands"):
             yield from (([name, inner], found) for inner, found in command.commands.items())
@@ -258,6 +260,20 @@ def test_a_shell_completes_the_keys_that_begin_with_what_is_typed_else_those_tha
     assert complete_video("why-oct") == [hearts]
     assert complete_video("octopuses") == [hearts]
     assert complete_video("lake") == []
+
+
+def test_the_completion_that_a_shell_asks_for_answers_with_keys(database: Engine) -> None:
+    key = added(LONG)
+    asked = {"_PHANTOMS_COMPLETE": "complete_bash", "COMP_WORDS": "phantoms show why-oct", "COMP_CWORD": "2"}
+    program = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-c",
+        "import sys; sys.argv[0] = 'phantoms'; from phantoms_dagster.cli.main import main; main()",
+    ]
+    done = subprocess.run(program, env={**os.environ, **asked}, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.stdout.split(), done.stderr) == ([key], "")
 
 
 @pytest.mark.parametrize("url", ["", "postgresql://u:p@127.0.0.1:1/db", "nonsense"])

@@ -141,10 +141,9 @@ def test_a_key_that_is_not_there_or_not_clear_is_said(database: Engine) -> None:
 def test_approve_and_reject_record_who_decided_and_why(database: Engine) -> None:
     good, bad = rendered(database, "Good"), rendered(database, "Bad")
     approved = phantoms("approve", "good", "--reviewer", "Ada").stdout.splitlines()
-    assert approved == [f"approved {good}", f"  next: `phantoms up` posts it, at once; follow it: phantoms show {good}"]
+    assert approved == [f"approved {good}", "  next: `phantoms up` posts it, at once", f"  follow it: phantoms show {good}"]
     rejected = phantoms("reject", "bad", "--note", "dull", "--reviewer", "Bob").stdout.splitlines()
-    again = f"phantoms retry {bad} --from script"
-    assert rejected == [f"rejected {bad}", f"  next: nothing, unless you make it again ({again}) or approve it after all"]
+    assert (rejected[0], rejected[-1]) == (f"rejected {bad}", f"  phantoms retry {bad} --from script")
     with database.connect() as connection:
         rows = connection.execute(text("SELECT approved, reviewer, note, via FROM phantoms.approvals ORDER BY id")).all()
     assert [tuple(row) for row in rows] == [(True, "Ada", "", "cli"), (False, "Bob", "dull", "cli")]

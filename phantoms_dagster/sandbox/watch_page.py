@@ -1,0 +1,51 @@
+"""The film on a watch page. The stand-ins keep no film: the page plays the file of the same bytes from a media folder.
+
+Without that folder, or when the file is not there, the page says so. The route `sandbox.films` answers range requests, so that a
+browser can jump.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from aiohttp import web
+
+from phantoms_dagster.sandbox.core import Sandbox
+
+_FOLDER = "film_folder"
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def play_from(sandbox: Sandbox, folder: Path | None) -> None:
+    """Say where the films are: a folder of files named `ab/cd....mp4` by the SHA-256 of their bytes."""
+    sandbox.state[_FOLDER] = folder
+
+
+def player(sandbox: Sandbox, sha256: str) -> str:
+    """HTML that plays the film of these bytes, or says that it is not here."""
+    if _file(sandbox, sha256) is None:
+        return "<p>This sandbox keeps no films, and the media folder of this machine does not have this one.</p>"
+    return (
+        f'<p><video controls playsinline preload="metadata" style="max-height:80vh" src="/_sandbox/films/{sha256}.mp4"></video></p>'
+    )
+
+
+def routes(sandbox: Sandbox) -> list[web.RouteDef]:
+    """The route of the films, `sandbox.films`: no fault touches it."""
+
+    async def film(request: web.Request) -> web.StreamResponse:
+        path = _file(sandbox, request.match_info["sha256"])
+        if path is None:
+            raise web.HTTPNotFound(text="There is no such film.")
+        return web.FileResponse(path, headers={"Content-Type": "video/mp4"})
+
+    return [web.get("/_sandbox/films/{sha256}.mp4", film, name="sandbox.films")]
+
+
+def _file(sandbox: Sandbox, sha256: str) -> Path | None:
+    folder: Path | None = sandbox.state.get(_FOLDER)
+    if folder is None or not _SHA256.fullmatch(sha256):
+        return None
+    path = folder / sha256[:2] / f"{sha256[2:]}.mp4"
+    return path if path.is_file() else None
