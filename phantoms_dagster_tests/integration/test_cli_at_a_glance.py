@@ -21,6 +21,7 @@ from phantoms_dagster.cli.completion import complete_video
 from phantoms_dagster.cli.main import app
 from phantoms_dagster.store.engine import engine
 from phantoms_dagster_tests.program import whole_program
+from phantoms_dagster_tests.unit.test_readme import README
 
 LONG = "Why octopuses have three hearts and eight arms"
 SCENE = {"narration": "Two pump blood.", "on_screen_text": "THREE HEARTS"}
@@ -192,11 +193,10 @@ def test_status_names_the_command_for_failures_and_show_names_them_for_its_video
 def test_an_approval_says_what_comes_next_and_when(database: Engine) -> None:
     later = datetime.now(UTC) + timedelta(days=3)
     now, then = rendered(database, "Sea"), rendered(database, "Lake", "--publish-at", later.isoformat())
-    assert f"  next: `phantoms up` posts it, at once; follow it: phantoms show {now}" in phantoms("approve", now).stdout
+    assert f"  next: `phantoms up` posts it, at once\n  follow it: phantoms show {now}\n" in phantoms("approve", now).stdout
     there = later.astimezone()
-    assert (
-        f"not before {there:%Y-%m-%d %H:%M} {there.tzname()}; follow it: phantoms show {then}" in phantoms("approve", then).stdout
-    )
+    said = f"not before {there:%Y-%m-%d %H:%M} {there.tzname()}\n  follow it: phantoms show {then}\n"
+    assert said in phantoms("approve", then).stdout
 
 
 def test_an_import_ends_with_its_keys_and_a_next_step(database: Engine, tmp_path: Path) -> None:
@@ -224,6 +224,22 @@ def commands() -> Iterator[tuple[list[str], Any]]:
 def test_every_command_that_prints_takes_json() -> None:
     without = {names[0] for names, command in commands() if not any("--json" in p.opts for p in command.params)}
     assert without == WITHOUT_JSON
+
+
+def test_the_exit_codes_are_those_of_the_readme(database: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {phantoms("status").exit_code, phantoms("show", "nothing").exit_code, phantoms("approve", "--nonsense").exit_code}
+    assert found == {0, 2}
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("phantoms_dagster.store.catalogue.Catalogue.find", interrupted)
+        found.add(phantoms("show", "sea").exit_code)
+    monkeypatch.setenv("PHANTOMS_DATABASE_URL", "postgresql://u:p@127.0.0.1:1/db")
+    found.add(phantoms("status").exit_code)
+    table = README.split("| exit code | |")[1].split("\n\n")[0]
+    assert found == {int(code) for code in re.findall(r"^\| (\d+) \|", table, re.MULTILINE)} == {0, 1, 2, 130}
 
 
 def test_every_argument_that_is_a_video_is_completed() -> None:
