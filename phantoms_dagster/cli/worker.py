@@ -62,4 +62,4 @@ def worker(
         sys.stdout.flush()
         given = ["--queues", queues] if queues else []
         # A program of its own: the parent of workers forks, so it must be lean and have one thread.
-        os.execv(sys.executable, [sys.executable, "-m", "phantoms_dagster.execution.worker", *given])  # noqa: S606
+        os.execv(sys.executable, [sys.executable, "-P", "-m", "phantoms_dagster.execution.worker", *given])  # noqa: S606

@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from phantoms_dagster.defs.away import fails_plainly_while_the_store_is_away, skips_while_the_store_is_away
 from phantoms_dagster.defs.in_flight import OPEN
 from phantoms_dagster.defs.interrupt import run_interruptible
 from phantoms_dagster.defs.tags import STAGE
@@ -14,6 +15,7 @@ SECONDS = 60
 
 
 @dg.op(description="Asks TikTok for the public ids of posts that were published before they had one.")
+@fails_plainly_while_the_store_is_away
 def ask_for_late_ids(context: dg.OpExecutionContext, workshop: dg.ResourceParam[Workshop]) -> None:
     """Fails when an account could not be asked, after all others were."""
     table = LateIdTable(workshop.engine)
@@ -43,6 +45,7 @@ def late_ids_job() -> None:
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Starts late_ids_job when a post without a public id is due to be asked for.",
 )
+@skips_while_the_store_is_away
 def late_ids_sensor(context: dg.SensorEvaluationContext, workshop: dg.ResourceParam[Workshop]) -> dg.RunRequest | dg.SkipReason:
     """One query when there are none; never a second run beside the first."""
     sandbox = workshop.endpoints.sandboxed(str(Platform.TIKTOK))

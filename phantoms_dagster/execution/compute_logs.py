@@ -19,6 +19,7 @@ from dagster._core.storage.local_compute_log_manager import IO_TYPE_EXTENSION, L
 from dagster._serdes import ConfigurableClassData
 from dagster._utils import ensure_file, touch_file
 
+from phantoms_dagster.execution.without_stores import temporary_folder
 from phantoms_dagster.wiring import logs
 
 
@@ -34,7 +35,8 @@ class FileComputeLogManager(LocalComputeLogManager):
     def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Any) -> FileComputeLogManager:
         """See the base class."""
         del config_value
-        return cls(base_dir=str(Path(os.environ["DAGSTER_HOME"]) / "storage"), inst_data=inst_data)
+        home = os.environ.get("DAGSTER_HOME") or temporary_folder()
+        return cls(base_dir=str(Path(home) / "storage"), inst_data=inst_data)
 
     @contextmanager
     def capture_logs(self, log_key: Sequence[str]) -> Generator[CapturedLogContext, None, None]:

@@ -14,6 +14,7 @@ from rq.job import JobStatus
 from phantoms_dagster import settings
 from phantoms_dagster.execution.plain_errors import why_away
 from phantoms_dagster.execution.queues import JOB_TAG, Mode, RunQueues, connect, job_of, launches, queue_of, redis_url
+from phantoms_dagster.execution.without_stores import is_only_looked_at
 
 if TYPE_CHECKING:
     from rq.job import Job
@@ -28,7 +29,7 @@ class RqRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
     supports_check_run_worker_health = True
     supports_resume_run = True
 
-    def __init__(self, url: str, inst_data: ConfigurableClassData | None = None) -> None:
+    def __init__(self, url: str | None, inst_data: ConfigurableClassData | None = None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._url = url
         self._inst_data = inst_data
@@ -45,13 +46,14 @@ class RqRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
 
     @classmethod
     def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Any) -> RqRunLauncher:
-        """See the base class. Raises InvalidInput when no Redis is set and none is running here."""
+        """See the base class. Raises InvalidInput when no Redis is set and none is running here: see `without_stores`."""
         del config_value
-        return cls(redis_url(settings.load()), inst_data)
+        found = settings.load()
+        return cls(None if found.redis_url is None and is_only_looked_at(found) else redis_url(found), inst_data)
 
     @cached_property
     def _queues(self) -> RunQueues:
-        return RunQueues(connect(self._url))
+        return RunQueues(connect(self._url or redis_url(settings.load())))
 
     def launch_run(self, context: LaunchRunContext) -> None:
         """Put the run into its stage's queue. With nobody to take it, its event log says so."""

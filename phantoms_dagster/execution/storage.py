@@ -12,8 +12,10 @@ from functools import cache
 from typing import Any, cast
 
 from dagster import DagsterEventType, EventLogEntry
+from dagster._core.storage.base_storage import DagsterStorage
 from dagster._core.storage.config import PostgresStorageConfig
 from dagster._core.storage.event_log.schema import AssetKeyTable, SqlEventLogStorageMetadata, SqlEventLogStorageTable
+from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage, PostgresEventLogStorage, PostgresRunStorage, PostgresScheduleStorage
 from dagster_postgres.utils import create_pg_engine
@@ -22,6 +24,7 @@ from sqlalchemy.engine import make_url
 
 from phantoms_dagster import settings
 from phantoms_dagster.domain.errors import InvalidInput
+from phantoms_dagster.execution.without_stores import is_only_looked_at, temporary_folder
 from phantoms_dagster.store.engine import without_values
 
 STATEMENT_TIMEOUT_MS = 60_000
@@ -185,10 +188,16 @@ class PooledPostgresStorage(DagsterPostgresStorage):
     @classmethod
     def from_config_value(  # type: ignore[override]
         cls, inst_data: ConfigurableClassData | None, config_value: PostgresStorageConfig
-    ) -> PooledPostgresStorage:
-        """See the base class. Raises InvalidInput when no database is set and none is running here."""
+    ) -> DagsterStorage:
+        """See the base class. Raises InvalidInput when no database is set and none is running here.
+
+        `dagster dev` and `dagster definitions validate` then get SQLite files in a temporary folder.
+        """
         del config_value
-        url = settings.load().dagster_url()
+        found = settings.load()
+        url = found.dagster_url()
+        if url is None and is_only_looked_at(found):
+            return DagsterSqliteStorage(str(temporary_folder()), inst_data)
         if url is None:
             raise InvalidInput("no database is running here: start `phantoms up`, or set PHANTOMS_DATABASE_URL")
         return cls(url, cls.autocreate, inst_data)

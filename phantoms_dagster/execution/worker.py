@@ -314,7 +314,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _become_new(module: str, queues: str | None, children: Mapping[int, Slot]) -> None:
     """Run this program anew in this process, with its children, unless the new code cannot be loaded."""
-    program = [sys.executable, "-m", "phantoms_dagster.execution.worker", "--module", module]
+    program = [sys.executable, "-P", "-m", "phantoms_dagster.execution.worker", "--module", module]
     try:
         check = [*program, "--check", *(["--queues", queues] if queues else [])]
         tried = subprocess.run(check, capture_output=True, text=True, check=False, timeout=CHECK_SECONDS)

@@ -245,7 +245,7 @@ def test_the_command_becomes_the_parent_of_workers_with_its_queues(
     result = run("--queues", "script=2,rendered_video=1", DAGSTER_EVENT_BATCH_SIZE="500")
     assert result.exit_code == 0, result.output
     assert "workers: script=2, rendered_video=1" in result.output
-    assert became == [[sys.executable, "-m", "phantoms_dagster.execution.worker", "--queues", "script=2,rendered_video=1"]]
+    assert became == [[sys.executable, "-P", "-m", "phantoms_dagster.execution.worker", "--queues", "script=2,rendered_video=1"]]
     assert os.environ["DAGSTER_HOME"] == str(world.folder / "dagster")
 
 

@@ -191,6 +191,7 @@ def hook_performance(workshop: dg.ResourceParam[Workshop]) -> dg.MaterializeResu
 
 
 @dg.op(description="Deletes snapshots that are no news any more: all stay for two days, then one an hour, a day, a week.")
+@fails_plainly_while_the_store_is_away
 def thin_snapshots(context: dg.OpExecutionContext, workshop: dg.ResourceParam[Workshop]) -> None:
     """As in `store.results`."""
     deleted = workshop.results().thin()
