@@ -13,14 +13,17 @@ REMEMBERED = 4  # ports of a service
 
 
 class Ports:
-    """The ports of one data directory, in `<home>/ports.json`. `warn` is told when a service cannot have its own.
+    """The ports of one data directory, in `<home>/ports.json`.
+
+    `warn` is told when a service cannot have the one that it had, `say` when it cannot have the usual one at its first start.
 
     A service has its own port first and then those that it had while another program held that one, so that a program that stays
     there does not move the service at each start.
     """
 
-    def __init__(self, home: Path, *, warn: Callable[[str], None]) -> None:
+    def __init__(self, home: Path, *, say: Callable[[str], None], warn: Callable[[str], None]) -> None:
         self._path = home / FILE
+        self._say = say
         self._warn = warn
         self._known = _read(self._path)
 
@@ -36,8 +39,11 @@ class Ports:
             known = [usual]
         port = next((port for port in known if is_free(port, host)), 0) or free_port(0, host)
         if known and port != known[0]:
-            links = f"; links to {known[0]} do not work" if known[0] in self._known.get(service, []) else ""
-            self._warn(f"{service}: another program has port {known[0]}, so this is on {port}{links}")
+            moved = f"{service}: another program has port {known[0]}, so this is on {port}"
+            if known[0] in self._known.get(service, []):
+                self._warn(f"{moved}; links to {known[0]} do not work")
+            else:
+                self._say(moved)
         known = [*known, *([] if port in known else [port])]
         self._remember(service, [*known[: REMEMBERED - 1], known[-1]] if len(known) > REMEMBERED else known)
         return port

@@ -177,7 +177,7 @@ class Stack:
 
     def _port(self, service: str, settings: Settings, field: str | None = None) -> int:
         """The port that the service had before, unless the setting `field` was given."""
-        self._ports = self._ports or Ports(self._home, warn=self._warn)
+        self._ports = self._ports or Ports(self._home, say=self._say, warn=self._warn)
         if field is None:
             return self._ports.take(service)
         wanted: int = getattr(settings, field)

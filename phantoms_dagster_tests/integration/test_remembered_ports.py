@@ -13,7 +13,7 @@ from phantoms_dagster.embedded.servers import free_port
 
 def ports(home: Path) -> tuple[Ports, list[str]]:
     told: list[str] = []
-    return Ports(home, warn=told.append), told
+    return Ports(home, say=told.append, warn=told.append), told
 
 
 def test_a_service_has_the_same_port_after_a_restart(tmp_path: Path) -> None:
@@ -41,6 +41,14 @@ def test_a_port_that_is_asked_for_comes_before_the_one_of_before(tmp_path: Path)
     before = ports(tmp_path)[0].take("webserver", usual=free_port(0))
     assert ports(tmp_path)[0].take("webserver", wish=wish) == wish
     assert ports(tmp_path)[0].take("webserver", usual=before) == wish
+
+
+def test_the_usual_port_of_another_program_is_said_at_the_first_start(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        usual = other.getsockname()[1]
+        said: list[str] = []
+        port = Ports(tmp_path, say=said.append, warn=pytest.fail).take("metrics", usual=usual)
+        assert said == [f"metrics: another program has port {usual}, so this is on {port}"]
 
 
 @pytest.mark.parametrize("content", ["", "[1]", '{"sandbox": "x"}', '{"sandbox": 5}', '{"sandbox": [99999999]}'])
