@@ -12,7 +12,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 from dagster._core.instance import InstanceRef
-from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
+from dagster._core.storage.runs import SqliteRunStorage
 
 from phantoms_dagster import settings
 from phantoms_dagster.defs.build import build_definitions
@@ -60,7 +60,7 @@ def test_without_a_database_only_commands_that_look_at_a_checkout_get_an_instanc
         pass
     monkeypatch.setenv(MARKS[0], "1")
     with dg.DagsterInstance.from_ref(reference) as instance, dg.DagsterInstance.from_ref(reference) as other:
-        assert isinstance(instance._storage, DagsterSqliteStorage)
+        assert isinstance(instance.run_storage, SqliteRunStorage)
         instance.add_dynamic_partitions("videos", ["a"])
         assert other.get_dynamic_partitions("videos") == ["a"]  # the web server and the daemon see the same
         with pytest.raises(InvalidInput, match="no Redis is running here"):
