@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 
-from phantoms_dagster.media.local_renderer import render
 from phantoms_dagster.providers.shotstack_edit import job_from_edit
 from phantoms_dagster.sandbox import instagram as instagram_sandbox
 from phantoms_dagster.sandbox import openai as openai_sandbox
@@ -18,6 +18,13 @@ from phantoms_dagster.sandbox import watch_page
 from phantoms_dagster.sandbox import youtube as youtube_sandbox
 from phantoms_dagster.sandbox.core import Sandbox, application
 from phantoms_dagster.sandbox.state_store import StateStore
+
+
+def _renderer() -> Callable[..., Awaitable[Any]]:
+    """The local renderer, imported with the first render: it and its fonts take a third of the sandbox's start."""
+    from phantoms_dagster.media.local_renderer import render  # noqa: PLC0415
+
+    return render
 
 
 def sandbox_application(
@@ -35,6 +42,7 @@ def sandbox_application(
     async def render_edit(edit: dict[str, Any], audio: Path | None, destination: Path) -> None:
         if audio is None:
             raise ValueError("the edit has no voiceover")
+        render = await asyncio.to_thread(_renderer)
         await render(job_from_edit(edit, audio), destination, fonts=work_dir / "fonts")
 
     callback: Callable[[dict[str, Any], Path | None, Path], Awaitable[None]] | None = render_edit if real_renders else None
