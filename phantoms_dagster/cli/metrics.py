@@ -26,8 +26,9 @@ from phantoms_dagster.settings import Settings
 from phantoms_dagster.store.engine import engine
 from phantoms_dagster.store.statistics import Reading, Statistics
 from phantoms_dagster.wiring import Workshop, logs
+from phantoms_dagster.wiring.redis_looks import away
 from phantoms_dagster.wiring.store_watch import LOOK_SECONDS, POSTGRESQL, REDIS, watch_stores
-from phantoms_dagster.wiring.watching import PoolView, away, watching
+from phantoms_dagster.wiring.watching import PoolView, watching
 
 # Prometheus gives up after ten seconds by default: a store that takes longer than this counts as down.
 PATIENCE_SECONDS = 6.0

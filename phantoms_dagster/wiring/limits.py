@@ -12,13 +12,13 @@ import httpx
 
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.ports import Clock
-from phantoms_dagster.resilience.breaker import BreakerPolicy
 from phantoms_dagster.resilience.limits import CallScope, RedisLimits, redis_limits
 from phantoms_dagster.resilience.pools import DailyQuota, PoolLimits, Pools, Rate
 from phantoms_dagster.resilience.scopes import scope_of
 from phantoms_dagster.resilience.transport import CallObserver, Deadlines, build_client
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.wiring.endpoints import INTEGRATIONS
+from phantoms_dagster.wiring.redis_looks import breaker_policy
 
 
 def pool_overrides(settings: Settings) -> dict[str, PoolLimits]:
@@ -45,16 +45,6 @@ def _limits(name: str, given: Mapping[str, Any]) -> PoolLimits:
         )
     except (TypeError, ValueError, KeyError) as error:
         raise InvalidInput(f"PHANTOMS_POOLS: pool {name}: {error}") from error
-
-
-def breaker_policy(settings: Settings) -> BreakerPolicy:
-    """When breakers open and for how long."""
-    return BreakerPolicy(
-        window_seconds=settings.breaker_window_seconds,
-        minimum_calls=settings.breaker_minimum_calls,
-        failure_rate=settings.breaker_failure_rate,
-        reset_seconds=settings.breaker_reset_seconds,
-    )
 
 
 def deadlines_of(settings: Settings, integration: str) -> Deadlines:

@@ -10,11 +10,11 @@ from phantoms_dagster.domain.errors import NotYet
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.outlook import Outage, Outages
 from phantoms_dagster.domain.stages import STAGES
-from phantoms_dagster.resilience.breaker import BreakerState
+from phantoms_dagster.resilience.breaker import Breakers, BreakerState
 from phantoms_dagster.resilience.pools import SANDBOX
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.wiring.endpoints import Endpoints
-from phantoms_dagster.wiring.watching import RedisAway, watching
+from phantoms_dagster.wiring.redis_looks import RedisAway, breaker_policy, redis_scripts
 
 # A breaker that a person opened without a time is "open" for decades.
 _FOR_EVER_DAYS = 365
@@ -31,8 +31,8 @@ def outages_now(settings: Settings, endpoints: Endpoints) -> Outages:
     """Ask Redis, once."""
 
     async def ask() -> list[BreakerState]:
-        async with watching(settings) as watcher:
-            return await watcher.breakers.look()
+        async with redis_scripts(settings) as scripts:
+            return await Breakers(scripts, policy=breaker_policy(settings)).look()
 
     try:
         states = asyncio.run(ask())

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from phantoms_dagster.domain.errors import InvalidInput, NotFound, PhantomsError
+from phantoms_dagster.domain.errors import NotFound
 from phantoms_dagster.resilience.admission import Admission
 from phantoms_dagster.resilience.breaker import Breakers
 from phantoms_dagster.resilience.pools import SANDBOX, PoolLimits, Pools
-from phantoms_dagster.resilience.redis_scripts import RedisLost, Scripts, redis_client
+from phantoms_dagster.resilience.redis_scripts import Scripts
 from phantoms_dagster.resilience.scopes import ROUTES
 from phantoms_dagster.resilience.usage import RateUse, rates_used
 from phantoms_dagster.settings import Settings
-from phantoms_dagster.wiring.limits import breaker_policy, pool_overrides
+from phantoms_dagster.wiring.limits import pool_overrides
 from phantoms_dagster.wiring.media_guard import INTEGRATION as MEDIA
-
-
-class RedisAway(PhantomsError):
-    """Redis does not answer; the message says why and never where, since a mistyped address may be half a password."""
+from phantoms_dagster.wiring.redis_looks import breaker_policy, redis_scripts
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,24 +106,5 @@ def known_breaker(name: str) -> str:
 @asynccontextmanager
 async def watching(settings: Settings) -> AsyncIterator[Watcher]:
     """A watcher on the running event loop. Redis is not asked before the first look. Raises InvalidInput without a usable URL."""
-    if settings.redis_url is None:
-        raise InvalidInput("no Redis is running here: start `phantoms up`, or set PHANTOMS_REDIS_URL")
-    try:
-        client = redis_client(settings.redis_url.get_secret_value())
-    except ValueError:
-        # The parser's own words repeat what it took for a port, which may be half of a password.
-        raise InvalidInput("PHANTOMS_REDIS_URL cannot be read; it should look like redis://user:password@host:6379/0") from None
-    async with client:
-        scripts = Scripts(client)
-        try:
-            yield Watcher(scripts, settings)
-        except RedisLost as error:
-            raise RedisAway(away(error)) from error
-        finally:
-            await scripts.aclose()
-
-
-def away(error: RedisLost) -> str:
-    """Why Redis does not answer, and what to do."""
-    reason = re.sub(r" to \S+", "", str(error).removeprefix("Redis cannot decide: "))
-    return f"Redis does not answer ({reason}); is `phantoms up` running?"
+    async with redis_scripts(settings) as scripts:
+        yield Watcher(scripts, settings)

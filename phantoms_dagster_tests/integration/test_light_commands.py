@@ -94,6 +94,15 @@ def test_who_looks_or_decides_imports_no_provider_no_dagster_and_no_table_tools(
     assert not modules(arguments, **world) & HEAVY
 
 
+def test_who_looks_at_videos_that_wait_asks_redis_without_any_http_client(
+    database_url: str, redis_url: str, tmp_path: Path
+) -> None:
+    (tmp_path / "channels.yaml").write_text(default_text(), encoding="utf-8")
+    world = {"PHANTOMS_HOME": str(tmp_path), "PHANTOMS_DATABASE_URL": database_url, "PHANTOMS_REDIS_URL": redis_url}
+    modules(["add", "Why octopuses have three hearts"], **world)
+    assert modules(["status"], **world) & HEAVY == {"redis"}
+
+
 @pytest.mark.parametrize("module", ["phantoms_dagster.cli.up", "phantoms_dagster.cli.metrics", "phantoms_dagster.wiring"])
 def test_what_stays_running_imports_no_provider_no_dagster_and_no_table_tools(module: str) -> None:
     code = f"import json, sys, {module}; print(json.dumps(sorted(sys.modules)))"
