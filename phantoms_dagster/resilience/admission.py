@@ -208,7 +208,7 @@ class Admission:
     def release_soon(self, lease: Lease) -> None:
         """`release` for where nothing can be awaited, as in a cancellation."""
         self._held.pop(lease.id, None)
-        self._give_back(lease.id, lease.pools, lease.granted_at)
+        self._give_back(lease.id, lease.pools, lease.granted_at, lease.at)
 
     def forget(self, request: Request) -> None:
         """Leave the line: this request will not be asked with again."""
@@ -340,10 +340,11 @@ class Admission:
         losses = self._scripts.losses
         return losses, "1" if self._epoch and losses != self._losses else "0"
 
-    def _give_back(self, lease_id: str, pools: Sequence[str], granted_at: int) -> None:
+    def _give_back(self, lease_id: str, pools: Sequence[str], granted_at: int, at: int = 0) -> None:
         if not pools:
             return
-        answer = self._scripts.send(lua.RELEASE, [self._base(pool) for pool in pools], [lease_id, granted_at])
+        short = [self._short_rates(pool) for pool in pools]
+        answer = self._scripts.send(lua.RELEASE, [self._base(pool) for pool in pools], [lease_id, granted_at, at, *short])
         self._releasing.add(answer)
         answer.add_done_callback(self._given_back)
 
@@ -356,6 +357,11 @@ class Admission:
             log.debug("slots come back with their lease: %s", error)
         elif error is not None:
             log.error("slots could not be given back; they come back with their lease", exc_info=error)
+
+    def _short_rates(self, pool: str) -> str:
+        """The numbers, from 1, of its rates whose calls are spaced."""
+        rates = enumerate(self._pools.limits(pool).rates, start=1)
+        return ",".join(str(number) for number, (_, seconds, _) in rates if seconds <= lua.SHORT_SECONDS)
 
     def _shortest(self, lease: Lease) -> float:
         return min(self._pools.limits(pool).lease_seconds for pool in lease.pools)

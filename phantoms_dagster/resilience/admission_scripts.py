@@ -1,7 +1,7 @@
 """The Lua that decides admissions, atomically, on Redis' own clock. What its arguments and answers mean stands beside each.
 
-A pool lives under its base key: `#s` hash (fencing token, TATs, quota, learnt factor), `#h` holders by end of lease, `#q`
-waiters by ticket, `#w` the same waiters by when their place is given up, `#r<n>` times of the last grants of each rate.
+A pool lives under its base key: `#s` hash (fencing token, TATs, quota, learnt factor, lengths of calls), `#h` holders by end of
+lease, `#q` waiters by ticket, `#w` the same waiters by when their place is given up, `#r<n>` times of the last grants of each rate.
 All times are microseconds of Redis' clock, exact in a double until the year 2255.
 """
 
@@ -19,6 +19,8 @@ _SLACK_SHARE, _SLACK_SECONDS = 0.03, 1.0
 # instead, never closer than this share of an even spacing (closer than even: to make up for instants that nobody took), with a
 # larger share for jitter. An instant is dealt this long ahead, so that the way of the answer costs no punctuality.
 SHORT_SECONDS, SHORT_SLACK_SHARE, CLOSEST_SHARE, AHEAD_SECONDS = 5.0, 0.2, 0.9, 0.08
+# A call counts as late from this on. What quick calls take is learnt at once from a quicker one, and slowly from slower ones.
+LATE_SECONDS, SLOWLY = 0.02, 0.02
 # Seeding the window of a rate after a loss is worth it for short windows only; a day's worth would stop an account for hours.
 _SEEDED_SECONDS = 600
 # A refused call halves nothing: it takes a quarter off, at most down to a quarter, and the whole comes back in ten minutes.
@@ -241,15 +243,36 @@ return {held, epoch}
 """
 )
 
-# KEYS: pool bases...   ARGV: id, when it was granted (0: it only waited). Gives back slots and places in line.
+# KEYS: pool bases...   ARGV: id, when it was granted (0: it only waited), its instant, then per pool the numbers of its rates with
+# a short window ('1,3'; '' if none). Gives back slots and places in line.
+# A call that took longer than the quick ones do may have arrived that much later than at its instant. The log of a short window
+# then counts it from there, so that what a stalled provider or a busy machine held up is not followed by as many calls again.
 RELEASE = Script(
-    """
+    f"local NOTICED, SLOWLY = {LATE_SECONDS * 1e6:.0f}, {SLOWLY}"
+    + """
 local t = redis.call('TIME')
 local held = t[1] * 1000000 + t[2] - tonumber(ARGV[2])
-for _, base in ipairs(KEYS) do
+local function count_from(log, at, later)
+  local left = redis.call('PTTL', log)
+  if redis.call('LREM', log, 1, at) == 0 then return end
+  local before
+  for _, entry in ipairs(redis.call('LRANGE', log, 0, -1)) do
+    if tonumber(entry) <= later then before = entry break end
+  end
+  local moved = string.format('%.0f', later)
+  if before then redis.call('LINSERT', log, 'BEFORE', before, moved) else redis.call('RPUSH', log, moved) end
+  redis.call('PEXPIRE', log, left + math.ceil((later - tonumber(at)) / 1000))
+end
+for p, base in ipairs(KEYS) do
   if redis.call('ZREM', base .. '#h', ARGV[1]) == 1 and ARGV[2] ~= '0' then
-    local hold = tonumber(redis.call('HGET', base .. '#s', 'hold') or held)
-    redis.call('HSET', base .. '#s', 'hold', math.floor(hold * 0.8 + held * 0.2))
+    local known = redis.call('HMGET', base .. '#s', 'hold', 'quick')
+    local hold, quick = tonumber(known[1] or held), tonumber(known[2] or held)
+    local excess = held - quick
+    quick = excess < 0 and held or quick + excess * SLOWLY
+    redis.call('HSET', base .. '#s', 'hold', math.floor(hold * 0.8 + held * 0.2), 'quick', math.floor(quick))
+    if excess > NOTICED then
+      for rate in string.gmatch(ARGV[3 + p], '%d+') do count_from(base .. '#r' .. rate, ARGV[3], tonumber(ARGV[3]) + excess) end
+    end
   end
   redis.call('ZREM', base .. '#q', ARGV[1])
   redis.call('ZREM', base .. '#w', ARGV[1])

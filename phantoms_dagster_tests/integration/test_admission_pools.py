@@ -391,6 +391,35 @@ async def test_calls_of_a_short_window_are_spaced_and_never_more_than_it_allows(
     assert all(instants[n + 20] - instants[n] >= (1 + SHORT_SLACK_SHARE) * SECOND for n in range(len(instants) - 20))
 
 
+async def test_a_call_that_was_answered_late_counts_from_when_it_may_have_arrived(admission: MakeAdmission) -> None:
+    """A provider that stood still for a quarter of a second took five calls at once, and the usual number in the second after."""
+    window, slow = 4.0, 2.0
+    pools = admission({"pool": PoolLimits(rates=((4, window, 4),))})
+    await pools.release(await grant(pools, "pool"))
+    late = await granted_in_the_end(pools, "pool")
+    await asyncio.sleep(slow)
+    await pools.release(late)
+    after = await granted_in_the_end(pools, "pool")
+    apart = CLOSEST_SHARE * window * (1 + SHORT_SLACK_SHARE) / 4
+    assert after.at - late.at >= (slow + apart / 2) * SECOND
+
+
+async def test_the_log_of_calls_keeps_its_order_and_its_end_when_one_is_late(admission: MakeAdmission, redis: Redis) -> None:
+    pools = admission({"pool": PoolLimits(rates=((4, 1.0, 4), (9, 60.0, 9)))})
+    await pools.release(await grant(pools, "pool"))
+    late, *others = [await granted_in_the_end(pools, "pool") for _ in range(3)]
+    before = await redis.lrange("phantoms:pool:pool#r2", 0, -1)
+    await asyncio.sleep(0.1)
+    for lease in (late, *others):
+        await pools.release(lease)
+    log = [int(at) for at in await redis.lrange("phantoms:pool:pool#r1", 0, -1)]
+    assert log == sorted(log, reverse=True)
+    assert len(log) == 4
+    assert late.at not in log
+    assert 0 < await redis.pttl("phantoms:pool:pool#r1") <= 10_000
+    assert await redis.lrange("phantoms:pool:pool#r2", 0, -1) == before
+
+
 async def test_who_misses_its_instant_gets_another_one_and_pays_once(scripts: Scripts) -> None:
     class Late(Admission):
         missed = 0
