@@ -171,7 +171,7 @@ def _requests(context: dg.SensorEvaluationContext, workshop: Workshop, chain: Ch
 
 
 def _which(run: PlannedRun) -> dict[str, str]:
-    """The tags that say which videos a run is about. The first is for people; Dagster shows tags in their order."""
+    """The tags that say which videos a run is about. The first is for people."""
     if len(run.keys) == 1:
         return {tags.VIDEO: run.first, tags.PARTITION: run.first}
     return {tags.VIDEOS: str(len(run.keys)), tags.RANGE_START: run.first, tags.RANGE_END: run.last}

@@ -4,9 +4,9 @@
 STAGE = "phantoms/stage"
 # Which chain of stages a run works on, instead of one stage: the same is done with it.
 CHAIN = "phantoms/chain"
-# For people: the video of a run, or how many videos it carries.
-VIDEO = "phantoms/video"
-VIDEOS = "phantoms/videos"
+# For people: the video of a run, or how many videos it carries. Dagster shows tags by their alphabet: these come before its own.
+VIDEO = "content/video"
+VIDEOS = "content/videos"
 # Set by the sensor alone: in such a run a deferred video is nobody's failure.
 PLANNED = "phantoms/planned"
 # Dagster's own: a contiguous range of partitions, and the order in the run queue.
