@@ -1,7 +1,7 @@
 """`python -m phantoms_dagster.execution.worker --queues script=2,...`: the parent of all run workers of a machine.
 
 It imports Dagster and the definitions once, then forks one worker for each slot and the reaper, and starts again whatever ends.
-It opens no connection and starts no thread, so that forking is safe and its memory is shared. What a worker does belongs in
+It keeps no connection and starts no thread, so that forking is safe and its memory is shared. What a worker does belongs in
 `run_worker`.
 
 SIGTERM, SIGINT: stop; runs get the grace period, then they are handed back. Once more: at once. SIGHUP: load the code anew;
@@ -58,6 +58,8 @@ IMPORTED_BY_RUNS = (
     "dagster._core.workspace.autodiscovery",
     "dagster._utils.temp_file",
     "dagster._utils.test.definitions",
+    "encodings.ascii",
+    "encodings.idna",
     "av.subtitles.stream",
     "imageio_ffmpeg.binaries",
     "openai.lib._chat_completion_resources",
@@ -301,8 +303,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     load(given.module)
     children = bodies(settings, slots)
+    from phantoms_dagster.execution import run_worker  # noqa: PLC0415 - see `load`
+
     if given.check:  # of what a parent and its children import, all has been imported
         return 0
+    if not trouble:
+        run_worker.rehearse(redis_url(settings))
     gc.collect()
     # What lives now lives for ever: the collector would write into its pages and so unshare them.
     gc.freeze()

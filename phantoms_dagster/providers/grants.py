@@ -21,6 +21,7 @@ from phantoms_dagster.domain.values import JsonObject
 from phantoms_dagster.providers import http
 from phantoms_dagster.providers.identities import NO_SCOPE, USER_INFO_PATH
 from phantoms_dagster.providers.instagram_api import Graph, path
+from phantoms_dagster.providers.redaction import redact
 from phantoms_dagster.providers.tiktok import CREATOR_INFO_PATH
 from phantoms_dagster.providers.tiktok_api import LIST_PATH, TikTokCalls
 
@@ -98,7 +99,7 @@ class YouTubeGrants:
         if response.status_code == 404:
             return None
         if response.status_code in (400, 401):
-            said = http.redact(str(http.lenient_json(response).get("error_description") or response.status_code))
+            said = redact(str(http.lenient_json(response).get("error_description") or response.status_code))
             message = f"Google does not accept the token ({said.replace(token, '***')})"
             raise Disconnected(message, provider="youtube", code="invalid_token", evidence=http.evidence(response))
         if response.status_code >= 500:

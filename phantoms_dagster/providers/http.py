@@ -7,7 +7,6 @@ of the client that an adapter is given.
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,26 +17,14 @@ import httpx
 from phantoms_dagster.domain.errors import Evidence, Permanent, Transient, Unknown
 from phantoms_dagster.domain.retry_after import retry_after as seconds_after
 from phantoms_dagster.domain.values import JsonObject
+from phantoms_dagster.providers.redaction import redact
 
 BODY_LIMIT = 2_000
 READ_BYTES = 1 << 20
 KEPT_HEADERS = ("content-type", "retry-after", "x-request-id", "x-ratelimit-reset", "range", "content-range", "date")
-# Query parameters, headers and JSON fields that are as good as a password.
-_SECRETS = re.compile(
-    r"""(?ix)
-    ( (?:access_token|refresh_token|upload_token|upload_id|appsecret_proof|client_secret|x-amz-signature|signature|token
-        |api_key|x-api-key)(?:"\s*:\s*"|=) ) [^&"\s]+
-    | (Bearer\s+|OAuth\s+) [\w.~+/=-]+
-    """
-)
 # The request never left, or nobody was there to read it: any request may be sent again.
 _NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
 _NEVER_CONNECTED = {"ClientConnectorError", "ConnectionTimeoutError"}
-
-
-def redact(text: str) -> str:
-    """The text without tokens, signatures and session identifiers."""
-    return _SECRETS.sub(lambda m: (m.group(1) or m.group(2)) + "***", text)
 
 
 def evidence(response: httpx.Response) -> Evidence:

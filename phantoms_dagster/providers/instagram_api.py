@@ -23,6 +23,7 @@ from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.ports import Identity, Tokens
 from phantoms_dagster.domain.values import JsonObject
 from phantoms_dagster.providers import http
+from phantoms_dagster.providers.redaction import redact
 
 PROVIDER = "instagram"
 INSTAGRAM_LOGIN_HOST = "graph.instagram.com"
@@ -90,9 +91,7 @@ def judge(response: httpx.Response, account: str, *, commits: bool = False) -> P
     kind = error_class(code, subcode, is_transient=bool(envelope.get("is_transient")))
     name = f"{code}" if subcode is None else f"{code}/{subcode}"
     hint = _HINTS.get(code)
-    message = http.redact(
-        f"Instagram, account {account}: {envelope.get('message', 'no message')} ({name}){'; ' + hint if hint else ''}"
-    )
+    message = redact(f"Instagram, account {account}: {envelope.get('message', 'no message')} ({name}){'; ' + hint if hint else ''}")
     said: dict[str, Any] = {"provider": PROVIDER, "code": name, "evidence": http.evidence(response)}
     if kind is None and response.status_code < 500 and not commits:
         return Permanent(message, **said)
@@ -141,7 +140,7 @@ def upload_error(response: httpx.Response, account: str) -> ProviderError | None
     info = body.get("debug_info")
     if isinstance(info, dict):
         kind = Transient if info.get("retriable") else Permanent
-        message = http.redact(f"Instagram, account {account}: the upload failed: {info.get('type')}: {info.get('message')}")
+        message = redact(f"Instagram, account {account}: the upload failed: {info.get('type')}: {info.get('message')}")
         return kind(message, provider=PROVIDER, code=str(info.get("type")), evidence=http.evidence(response))
     if response.is_success:
         message = "Instagram did not say that it took the upload"

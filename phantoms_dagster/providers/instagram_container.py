@@ -14,8 +14,8 @@ from typing import Any
 from phantoms_dagster.domain.errors import Permanent, ProviderError, Rejected, Throttled, Transient
 from phantoms_dagster.domain.ports import Clock, PostRecord
 from phantoms_dagster.domain.values import Value
-from phantoms_dagster.providers import http
 from phantoms_dagster.providers.instagram_api import GONE, PROVIDER, Graph, path, subcode_class
+from phantoms_dagster.providers.redaction import redact
 
 QUOTA_HOLDS = timedelta(seconds=60)
 MISSING = "MISSING"  # our word for a container that the API no longer shows
@@ -63,7 +63,7 @@ def failed(status: str, text: str, account: str) -> ProviderError:
     """The error for a container of which nothing can come."""
     subcode = re.search(r"\b22070\d\d\b", text)
     kind = subcode_class(int(subcode.group())) if subcode else None
-    message = http.redact(f"Instagram, account {account}: the container is {status}. {text}")
+    message = redact(f"Instagram, account {account}: the container is {status}. {text}")
     code = subcode.group() if subcode else status.lower()
     if kind is Permanent or kind is Rejected:
         return kind(message, provider=PROVIDER, code=code)

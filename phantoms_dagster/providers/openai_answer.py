@@ -23,6 +23,7 @@ from phantoms_dagster.domain.values import JsonObject
 from phantoms_dagster.providers import http, openai_object
 from phantoms_dagster.providers.openai_errors import PROVIDER
 from phantoms_dagster.providers.openai_prompt import target_words
+from phantoms_dagster.providers.redaction import redact
 
 MAX_HASHTAGS = 15
 TITLE_LIMIT, CAPTION_LIMIT, SHOWN_LIMIT = 100, 1_500, 80
@@ -228,4 +229,4 @@ def _fault(told: str, message: str, code: str, content: str) -> FaultyAnswer:
 
 
 def _evidence(text: str) -> Evidence:
-    return Evidence(status=200, body=http.redact(text[: http.BODY_LIMIT]))
+    return Evidence(status=200, body=redact(text[: http.BODY_LIMIT]))

@@ -13,6 +13,7 @@ import httpx
 from phantoms_dagster.domain.errors import Evidence, Permanent, ProviderError, Rejected, Throttled, Transient
 from phantoms_dagster.providers import http
 from phantoms_dagster.providers.openai_servers import Server
+from phantoms_dagster.providers.redaction import redact
 
 PROVIDER = "openai"
 OPENAI = Server(openai=True, free=False, name="OpenAI")
@@ -146,7 +147,7 @@ def scrub(text: str, secret: str | None) -> str:
     """The text without the key, redacted as everywhere."""
     if secret:
         text = text.replace(secret, "***")
-    return http.redact(_KEY.sub("***", text))
+    return redact(_KEY.sub("***", text))
 
 
 def _class_of(status: int, code: str | None, kind: str | None) -> type[ProviderError]:

@@ -26,12 +26,12 @@ from phantoms_dagster.providers.http import (
     json_object,
     lenient_json,
     objects,
-    redact,
     retry_after,
     send,
     server_error,
     unexpected,
 )
+from phantoms_dagster.providers.redaction import redact
 from phantoms_dagster.providers.shotstack_edit import build_edit
 
 PROVIDER = "shotstack"

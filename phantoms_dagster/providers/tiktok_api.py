@@ -23,12 +23,12 @@ from phantoms_dagster.providers.http import (
     json_object,
     lenient_json,
     objects,
-    redact,
     retry_after,
     send,
     server_error,
     unexpected,
 )
+from phantoms_dagster.providers.redaction import redact
 
 PROVIDER = "tiktok"
 STATUS_PATH = "/v2/post/publish/status/fetch/"

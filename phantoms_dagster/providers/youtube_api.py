@@ -25,13 +25,13 @@ from phantoms_dagster.providers.http import (
     bearer,
     evidence,
     json_object,
-    redact,
     retry_after,
     same_service,
     send,
     server_error,
     unexpected,
 )
+from phantoms_dagster.providers.redaction import redact
 
 PROVIDER = "youtube"
 MAX_IDS = 50  # of one videos.list, and items of one page

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import NamedTuple
-
-import httpx
+from typing import TYPE_CHECKING, NamedTuple
 
 from phantoms_dagster.resilience.limits import CallScope
+
+if TYPE_CHECKING:
+    import httpx
 
 
 class Route(NamedTuple):

@@ -25,7 +25,7 @@ from redis.exceptions import RedisError
 from phantoms_dagster.domain.attention import Attention
 from phantoms_dagster.domain.errors import PhantomsError
 from phantoms_dagster.production.alerts import ACCOUNT, BreakerNews, DayFacts, LetterNews, Message, Reading, Undelivered
-from phantoms_dagster.providers.http import redact
+from phantoms_dagster.providers.redaction import redact
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.store import daily
 from phantoms_dagster.store.accounts import Accounts

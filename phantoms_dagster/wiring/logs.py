@@ -13,14 +13,16 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any, ClassVar, TextIO
+from typing import TYPE_CHECKING, Any, ClassVar, TextIO
 
 from pydantic import SecretStr
 
 from phantoms_dagster.domain.logs import FIELDS, AboutFilter
-from phantoms_dagster.providers.http import redact
-from phantoms_dagster.resilience.transport import CallRecord
+from phantoms_dagster.providers.redaction import redact
 from phantoms_dagster.settings import Settings
+
+if TYPE_CHECKING:
+    from phantoms_dagster.resilience.transport import CallRecord
 
 OURS = "phantoms_dagster"
 STANDARD_ERROR = 2

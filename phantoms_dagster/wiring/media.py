@@ -19,6 +19,7 @@ from phantoms_dagster.settings import Settings
 if TYPE_CHECKING:
     from phantoms_dagster.media.object_store import ObjectStore
 
+INTEGRATION = "media"
 _log = logging.getLogger(__name__)
 
 

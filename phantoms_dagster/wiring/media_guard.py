@@ -14,12 +14,11 @@ from phantoms_dagster.resilience.breaker import Outcome
 from phantoms_dagster.resilience.limits import CallScope, RedisLimits
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.wiring.limits import limits_of
-from phantoms_dagster.wiring.media import media_store
+from phantoms_dagster.wiring.media import INTEGRATION, media_store
 
 if TYPE_CHECKING:
     from phantoms_dagster.media.object_store import ObjectStore
 
-INTEGRATION = "media"
 _SCOPE = CallScope(INTEGRATION)
 _SLACK_SECONDS = 30.0
 

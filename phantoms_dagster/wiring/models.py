@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from phantoms_dagster.providers.openai_models import ModelFinding, examine
-from phantoms_dagster.resilience.limits import CallScope, UnguardedLimits
-from phantoms_dagster.resilience.transport import Deadlines, build_client
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.wiring.clock import SystemClock
 from phantoms_dagster.wiring.endpoints import Endpoints
+
+if TYPE_CHECKING:
+    from phantoms_dagster.providers.openai_models import ModelFinding
 
 SECONDS = 5.0
 
 
 def model_finding(settings: Settings) -> ModelFinding:
     """What is to be said of the model. Raises InvalidInput when there is neither a key nor a sandbox."""
+    # Who starts with the sandbox asks nobody, and needs no client.
+    from phantoms_dagster.providers.openai_models import ModelFinding, examine  # noqa: PLC0415
+    from phantoms_dagster.resilience.limits import CallScope, UnguardedLimits  # noqa: PLC0415
+    from phantoms_dagster.resilience.transport import Deadlines, build_client  # noqa: PLC0415
+
     endpoints = Endpoints(settings)
     if urlsplit(endpoints.base_url("openai")).username is not None:
         fix = "take them out; the key goes into PHANTOMS_OPENAI_API_KEY"

@@ -57,9 +57,9 @@ from phantoms_dagster.store.kept_files import files_are_known
 from phantoms_dagster.store.ledgers import PostgresLedgers
 from phantoms_dagster.store.stage_store import PostgresStageStore
 from phantoms_dagster.wiring import logs
+from phantoms_dagster.wiring.clients import guarded_clients
 from phantoms_dagster.wiring.clock import SystemClock
 from phantoms_dagster.wiring.endpoints import Endpoints, wanted_privacy
-from phantoms_dagster.wiring.limits import guarded_clients
 from phantoms_dagster.wiring.media_gate import MediaGate, OnMedia, media_gate
 from phantoms_dagster.wiring.media_guard import guarded_media
 from phantoms_dagster.wiring.of_accounts import LateIdsOfAccount, PublisherOfAccount, ReaderOfAccount

@@ -15,7 +15,7 @@ from phantoms_dagster.resilience.scopes import ROUTES
 from phantoms_dagster.resilience.usage import RateUse, rates_used
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.wiring.limits import pool_overrides
-from phantoms_dagster.wiring.media_guard import INTEGRATION as MEDIA
+from phantoms_dagster.wiring.media import INTEGRATION as MEDIA
 from phantoms_dagster.wiring.redis_looks import breaker_policy, redis_scripts
 
 

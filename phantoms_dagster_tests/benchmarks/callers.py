@@ -18,7 +18,8 @@ from phantoms_dagster.resilience.admission import Granted, Request, Wait
 from phantoms_dagster.resilience.limits import CallScope, RedisLimits
 from phantoms_dagster.resilience.pools import SANDBOX
 from phantoms_dagster.wiring import Workshop
-from phantoms_dagster.wiring.limits import guarded_clients, limits_of
+from phantoms_dagster.wiring.clients import guarded_clients
+from phantoms_dagster.wiring.limits import limits_of
 
 SCOPE = CallScope("openai", pool="script", sandbox=True)
 

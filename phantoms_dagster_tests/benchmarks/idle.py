@@ -43,7 +43,7 @@ _NAMES = (
     (r"execution\.worker", "workers"),
     (r"execution\.daemon", "daemon"),
     (r"dagster api grpc", "code-server"),
-    (r"dagster_webserver|dagster-webserver", "webserver"),
+    (r"execution\.webserver|dagster_webserver", "webserver"),
     (r"valkey", "valkey"),
     (r"postgres: (?:\S+: )?([a-z ]+)", "postgres "),
     (r"postgres", "postgres"),

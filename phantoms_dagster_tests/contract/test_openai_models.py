@@ -19,7 +19,7 @@ from phantoms_dagster.resilience.transport import build_client
 from phantoms_dagster.sandbox.core import Fault
 from phantoms_dagster.sandbox.openai_models import MODELS
 from phantoms_dagster.settings import Settings
-from phantoms_dagster.wiring.limits import deadlines_of
+from phantoms_dagster.wiring.clients import deadlines_of
 from phantoms_dagster.wiring.models import model_warning
 from phantoms_dagster_tests.contract.test_openai import BRIEF, CHANNEL, KEY, Bench, FakeAttempt, bench, writer
 

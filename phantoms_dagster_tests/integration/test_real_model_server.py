@@ -27,8 +27,8 @@ from phantoms_dagster.providers.openai_scripts import OpenAIScriptWriter
 from phantoms_dagster.resilience.limits import CallScope, UnguardedLimits
 from phantoms_dagster.resilience.transport import Deadlines, build_client
 from phantoms_dagster.settings import Settings
+from phantoms_dagster.wiring.clients import deadlines_of
 from phantoms_dagster.wiring.clock import SystemClock
-from phantoms_dagster.wiring.limits import deadlines_of
 from phantoms_dagster_tests.integration.stage_world import CHANNEL, PERSON, World, open_world
 from phantoms_dagster_tests.model_server import model_server
 

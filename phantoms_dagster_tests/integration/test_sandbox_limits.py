@@ -12,9 +12,10 @@ from phantoms_dagster.resilience.limits import CallScope
 from phantoms_dagster.sandbox import tiktok, youtube
 from phantoms_dagster.sandbox.core import Sandbox, application
 from phantoms_dagster.settings import Settings
+from phantoms_dagster.wiring.clients import guarded_clients
 from phantoms_dagster.wiring.clock import SystemClock
 from phantoms_dagster.wiring.endpoints import Endpoints
-from phantoms_dagster.wiring.limits import guarded_clients, limits_of
+from phantoms_dagster.wiring.limits import limits_of
 from phantoms_dagster.wiring.watching import known_breaker, watching
 
 SEARCH = CallScope("youtube", "main", "youtube_search")

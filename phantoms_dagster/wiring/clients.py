@@ -1,0 +1,59 @@
+"""One HTTP client for each integration, behind the fleet's breakers and pools."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from functools import cache
+
+import httpx
+
+from phantoms_dagster.domain.ports import Clock
+from phantoms_dagster.resilience.limits import CallScope
+from phantoms_dagster.resilience.scopes import scope_of
+from phantoms_dagster.resilience.transport import CallObserver, Deadlines, build_client
+from phantoms_dagster.settings import Settings
+from phantoms_dagster.wiring.endpoints import INTEGRATIONS
+from phantoms_dagster.wiring.limits import limits_of
+
+
+def deadlines_of(settings: Settings, integration: str) -> Deadlines:
+    """How long a call of the integration may take. A model is silent until its whole answer is written; no other service is."""
+    deadlines = Deadlines(total=settings.call_seconds, patience=settings.patience_seconds)
+    if integration == "openai":
+        return replace(deadlines, read=settings.openai_seconds, total=settings.openai_seconds)
+    return replace(deadlines, read=min(deadlines.read, settings.call_seconds))
+
+
+@asynccontextmanager
+async def guarded_clients(
+    settings: Settings, clock: Clock, observer: CallObserver | None = None, *, sandboxed: Callable[[str], bool]
+) -> AsyncIterator[dict[str, httpx.AsyncClient]]:
+    """One client for each integration, behind the fleet's breakers and pools.
+
+    `sandboxed`: whether the sandbox answers for an integration; its calls then have breakers and pools of their own. It is asked
+    at the first call, when all that it depends on is known.
+    """
+    async with AsyncExitStack() as stack:
+        limits = await stack.enter_async_context(limits_of(settings, clock))
+        yield {
+            name: await stack.enter_async_context(
+                build_client(
+                    limits=limits, scope=_scope(name, sandboxed), deadlines=deadlines_of(settings, name), observer=observer
+                )
+            )
+            for name in INTEGRATIONS
+        }
+
+
+def _scope(integration: str, sandboxed: Callable[[str], bool]) -> Callable[[httpx.Request], CallScope]:
+    """What a request of the integration falls under."""
+    of_path = scope_of(integration)
+    in_sandbox = cache(lambda: sandboxed(integration))
+
+    def scope(request: httpx.Request) -> CallScope:
+        found = of_path(request)
+        return replace(found, sandbox=True) if in_sandbox() else found
+
+    return scope

@@ -1,0 +1,75 @@
+"""What the parent of workers does once before it forks them, so that they share the memory that it takes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+# Two children do what a worker does when it begins: one before the parent has rehearsed it, one after.
+CODE = """
+import gc, json, os, sys, threading
+from phantoms_dagster import settings as settings_module
+from phantoms_dagster.execution import run_worker
+from phantoms_dagster.resilience.redis_refusals import PatientRedis
+
+def private_bytes():
+    lines = (line.split() for line in open("/proc/self/smaps_rollup"))
+    return next(int(words[1]) for words in lines if words[0] == "Private_Dirty:") * 1024
+
+def child():
+    reading, writing = os.pipe()
+    if os.fork() == 0:
+        before = private_bytes()
+        PatientRedis.from_url(url).ping()
+        run_worker.schema_problem()
+        os.write(writing, json.dumps(private_bytes() - before).encode())
+        os._exit(0)
+    os.wait()
+    return json.loads(os.read(reading, 100))
+
+def sockets():
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found.append(os.readlink("/proc/self/fd/" + name))
+        except FileNotFoundError:
+            pass  # the descriptor that listed them
+    return [name for name in found if name.startswith("socket:")]
+
+url = sys.argv[1]
+settings_module.pin(settings_module.load())
+gc.collect()
+gc.freeze()
+unrehearsed = child()
+run_worker.fitting.BELIEVED_SECONDS = 0.0  # the second child asks as well
+run_worker.rehearse(url)
+gc.collect()
+gc.freeze()
+print(json.dumps([unrehearsed, child(), threading.active_count(), sockets()]))
+"""
+
+
+def test_workers_share_what_their_beginning_takes_and_inherit_no_connection_and_no_thread(
+    database_url: str, redis_url: str
+) -> None:
+    environment = {**os.environ, "PHANTOMS_DATABASE_URL": database_url}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", CODE, redis_url],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    alone, shared, threads, sockets = json.loads(done.stdout)
+    assert shared < alone * 0.75
+    assert threads == 1
+    assert sockets == []
+
+
+def test_a_rehearsal_without_stores_is_no_trouble() -> None:
+    code = "from phantoms_dagster.execution import run_worker; run_worker.rehearse('redis://127.0.0.1:1/0')"
+    environment = {**os.environ, "PHANTOMS_DATABASE_URL": "postgresql://u:p@127.0.0.1:1/none"}
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], env=environment, check=True, timeout=120)
