@@ -272,15 +272,17 @@ class Stack:
             "phantoms",
             "--empty-working-directory",
         )
+        # Each thread that allocates gets an arena of glibc's by itself, and these have twenty threads and one lock.
+        lean = {"MALLOC_ARENA_MAX": "1", **environment}
         pages = ("-h", web.host, "-p", str(web.port), "-w", str(workspace), "--log-level", "warning")
         return [
             self._workers(settings, environment),
-            self._spec(CODE_SERVER, code, environment, lambda: _listens(code_port)),
-            self._spec(DAEMON, (*python, "phantoms_dagster.execution.daemon", "-w", str(workspace)), environment, None),
+            self._spec(CODE_SERVER, code, lean, lambda: _listens(code_port)),
+            self._spec(DAEMON, (*python, "phantoms_dagster.execution.daemon", "-w", str(workspace)), lean, None),
             self._spec(
                 "webserver",
                 (*python, "phantoms_dagster.execution.webserver", *pages),
-                environment,
+                lean,
                 lambda: _answers(f"{web}/server_info"),
             ),
         ]

@@ -23,6 +23,7 @@ from sqlalchemy.exc import DBAPIError
 from phantoms_dagster import settings
 from phantoms_dagster.execution.code_server import await_code_server
 from phantoms_dagster.execution.plain_errors import process_exception
+from phantoms_dagster.execution.sensor_looks import Looks, prompt_sensors
 from phantoms_dagster.store.engine import engine as create_engine
 from phantoms_dagster.store.planning import STOP
 
@@ -98,6 +99,8 @@ def main() -> None:
     assert hasattr(controller, "QueuedRunCoordinatorDaemon")
     sensor.is_under_min_interval = is_under_min_interval
     sensor.MIN_INTERVAL_LOOP_TIME = LOOP_SECONDS  # type: ignore[assignment]  # it is only ever slept
+    assert hasattr(sensor, "execute_sensor_iteration")
+    sensor.execute_sensor_iteration = Looks(sensor.execute_sensor_iteration, prompt_sensors)  # type: ignore[assignment]
     controller.QueuedRunCoordinatorDaemon = PromptQueueDaemon
     assert hasattr(DaemonErrorCapture, "process_exception")
     DaemonErrorCapture.process_exception = staticmethod(process_exception)  # type: ignore[assignment]
