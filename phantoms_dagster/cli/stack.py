@@ -132,7 +132,9 @@ class Stack:
         # It reads no table, and takes the longest of all.
         code_server = self._begin([spec for spec in specs if spec.name == CODE_SERVER])
         workshop = Workshop(settings)
+        self._awaited.add(["tables"])
         make_ready(workshop, environment, say=self._say)
+        self._awaited.remove("tables")
         if (problem := model_warning(settings)) is not None:
             self._warn(problem)
         needed = tuple(workshop.endpoints.sandbox_needed)

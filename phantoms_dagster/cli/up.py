@@ -68,7 +68,7 @@ def starting() -> Iterator[Callable[[Sequence[str]], None]]:
         yield lambda _: None
         return
     with err.status("starting") as spinner:
-        yield lambda names: spinner.update(escape(f"waiting for {', '.join(names)}" if names else "almost there"))
+        yield lambda names: spinner.update(escape(f"waiting for {', '.join(names)}" if names else "starting"))
 
 
 def _where(running: Running) -> Table:
