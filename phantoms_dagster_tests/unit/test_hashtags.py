@@ -37,7 +37,7 @@ def test_a_word_of_any_script_is_a_hashtag_with_or_without_its_sign(written: str
     ("written", "right"),
     [
         ("#Ocean Life", "'#Ocean Life' has a space in it; write '#OceanLife'"),
-        ("", "'' is an empty hashtag; write a word such as '#ocean', or remove it"),
+        ("", 'this text is empty; write something, or remove it; write it like `hashtags: ["#fun", "#facts"]'),
         ("#", "'#' is an empty hashtag; write a word such as '#ocean', or remove it"),
         ("#x#y", "'#x#y' is more than one hashtag; list them one by one: '#x', '#y'"),
         ("#\N{OCTOPUS}", "'#\N{OCTOPUS}' has no letter or digit; a hashtag is a word such as '#ocean'"),
