@@ -12,12 +12,13 @@ from rich.text import Text
 from phantoms_dagster.cli.console import STATE_STYLES, out
 from phantoms_dagster.cli.times import soon, zone
 from phantoms_dagster.domain.attention import Attention
-from phantoms_dagster.domain.outlook import Outages, probe
+from phantoms_dagster.domain.outlook import NEWS, Outages, probe
 from phantoms_dagster.domain.stages import STAGES
 from phantoms_dagster.store.outlook import Happening, NextStep
 
 SHOWN_REVIEWS, SHOWN_WAITS = 5, 4
-BAR = 24
+# Columns of a bar: at most, and what stands beside one.
+WIDEST_BAR, BESIDE = 24, 62
 # An attempt's state in the table, as people say it.
 WORDS = {"intent": "began", "received": "answered"}
 _SEGMENTS = ("done", "running", "deferred", "ready", "failed", "rejected", "discarded")
@@ -61,25 +62,25 @@ def _head(snapshot: Snapshot) -> Iterator[Text]:
         total = sum(of.values())
         if not total:
             continue
-        parts = [f"{of[state]} {state}" for state in _SEGMENTS[1:] if of.get(state)]
+        parts = [f"{of[state]} {state}" for state in NEWS if of.get(state)]
         line = Text(no_wrap=True, overflow="ellipsis")
         line.append(f"{stage:<18}")
-        line.append_text(_bar(of, total))
+        line.append_text(_bar(of, total, max(8, min(WIDEST_BAR, out.width - BESIDE))))
         line.append(f" {of.get('done', 0)} of {total}")
         line.append(f"  {', '.join(parts)}" if parts else "", style="dim")
         yield line
 
 
-def _bar(of: Mapping[str, int], total: int) -> Text:
+def _bar(of: Mapping[str, int], total: int, width: int) -> Text:
     """The stage's videos by state; a state with few videos still has its column."""
     full, light = ("#", ".") if out.options.ascii_only else ("━", "─")
     bar, used = Text(), 0
     for state in _SEGMENTS:
         share = of.get(state, 0)
-        cells = min(BAR - used, max(1, share * BAR // total) if share else 0)
+        cells = min(width - used, max(1, share * width // total) if share else 0)
         bar.append(full * cells, style=STATE_STYLES[state])
         used += cells
-    return bar.append(light * (BAR - used), style="dim")
+    return bar.append(light * (width - used), style="dim")
 
 
 def _reviews(snapshot: Snapshot, chosen: int) -> Iterator[Text]:
