@@ -9,7 +9,7 @@ from email.utils import parsedate_to_datetime
 
 
 def retry_after(headers: Mapping[str, str], *, now: datetime | None = None) -> float | None:
-    """Seconds from now; None when the header is absent or unreadable. `headers` are asked by names in small letters.
+    """Seconds from now; None when the header is absent, negative or unreadable. `headers` are asked by names in small letters.
 
     A date is compared with the answer's own Date: our clock may differ from the service's, and a wait of a minute would then end
     at once or last for hours. Without a Date, `now` counts (default: our clock).
@@ -23,8 +23,8 @@ def retry_after(headers: Mapping[str, str], *, now: datetime | None = None) -> f
         until = _moment(value)
         if until is None:
             return None
-        seconds = (until - (_moment(headers.get("date", "")) or now or datetime.now(UTC))).total_seconds()
-    return max(0.0, seconds) if math.isfinite(seconds) else None
+        seconds = max(0.0, (until - (_moment(headers.get("date", "")) or now or datetime.now(UTC))).total_seconds())
+    return seconds if math.isfinite(seconds) and seconds >= 0 else None
 
 
 def _moment(text: str) -> datetime | None:

@@ -115,11 +115,11 @@ class ObjectStore:
         while await self._cleaning(file):  # noqa: ASYNC110 - another process ends it
             await asyncio.sleep(_SETTLE_SECONDS)
         there = await self._bucket.size(file.name)
-        if there is None:  # cleaning was quicker
-            await self._bucket.put(file.name, held)
-            there = await self._bucket.size(file.name)
         if there is None:  # while several write one name, some stores show none of it for a moment
             await asyncio.sleep(_SETTLE_SECONDS)
+            there = await self._bucket.size(file.name)
+        if there is None:  # cleaning was quicker
+            await self._bucket.put(file.name, held)
             there = await self._bucket.size(file.name)
         if there != file.size:
             message = f"{self.address(file)} has {there or 'no'} bytes instead of {file.size} after its upload"

@@ -125,7 +125,7 @@ async def test_a_key_that_may_not_look_may_still_write(tmp_path: Path) -> None:
     async with answering(HEAD=["403", OK], PUT=[OK]) as server:
         file = await store_at(server.url, tmp_path).add(tmp_path / "a.mp4")
         assert file.size == 3
-        assert server.asked == ["HEAD", "PUT", "HEAD"]
+        assert server.asked == ["HEAD", "PUT", "HEAD", "HEAD"]  # the third one looks whether cleaning is at work
 
 
 async def test_an_upload_that_the_store_took_for_another_size_is_tried_again(tmp_path: Path) -> None:
@@ -137,23 +137,24 @@ async def test_an_upload_that_the_store_took_for_another_size_is_tried_again(tmp
 
 async def test_an_object_that_shows_a_moment_after_its_upload_is_waited_for_once(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_bytes(b"abc")
-    async with answering(HEAD=["404", "404", OK], PUT=[OK]) as server:
+    async with answering(HEAD=["404", "404", "404", OK], PUT=[OK]) as server:
         await store_at(server.url, tmp_path).add(tmp_path / "a.mp4")
+        assert server.asked == ["HEAD", "PUT", "HEAD", "HEAD", "HEAD"]
     async with answering(HEAD=["404"], PUT=[OK]) as server:
         with pytest.raises(Transient, match="has no bytes instead of 3"):
             await store_at(server.url, tmp_path).add(tmp_path / "a.mp4")
-        assert server.asked == ["HEAD", "PUT", "HEAD", "HEAD"]
+        assert server.asked == ["HEAD", "PUT", "HEAD", "HEAD", "HEAD", "PUT", "HEAD"]
 
 
 async def test_a_passing_failure_is_not_even_noticed(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_bytes(b"abc")
     async with answering(HEAD=["503", "404", OK], PUT=["500 InternalError", "503 SlowDown", OK]) as server:
         await store_at(server.url, tmp_path).add(tmp_path / "a.mp4")
-        assert server.asked == ["HEAD", "HEAD", "PUT", "PUT", "PUT", "HEAD"]
+        assert server.asked == ["HEAD", "HEAD", "PUT", "PUT", "PUT", "HEAD", "HEAD"]
 
 
 async def test_a_missing_object_is_not_found_and_deleting_it_is_nothing(tmp_path: Path) -> None:
-    async with answering(GET=["404 NoSuchKey"], DELETE=["404 NoSuchKey"]) as server:
+    async with answering(HEAD=["404"], PUT=[OK], GET=["404 NoSuchKey"], DELETE=["404 NoSuchKey"]) as server:
         store = store_at(server.url, tmp_path)
         with pytest.raises(NotFound, match="there is no s3://bucket/latest/ab/"):
             await store.local(FILE)
