@@ -80,7 +80,7 @@ def _wrong(findings: Iterable[Finding]) -> list[Finding]:
 
 
 def _place(finding: Finding) -> tuple[int, str]:
-    """Where a finding stands in the JSON object, whichever answer came first."""
+    """The place of a finding in the JSON object. It does not depend on which answer came first."""
     return (ORDER.index(finding.check) if finding.check in ORDER else len(ORDER)), finding.check
 
 

@@ -1,6 +1,6 @@
 """One video's lines in the log files of all processes: which lines are about it, and when each was written.
 
-A line is about a video when it names its key. What follows it without a time of its own (a traceback) belongs to it.
+A line is about a video when it names its key. The lines after it that have no time of their own, such as a traceback, go with it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _OLDEST = datetime.min.replace(tzinfo=UTC)
 
 @dataclass(frozen=True)
 class LogLine:
-    """A line, with those that belong to it. `at`: when it was written; the time of the last line that has one."""
+    """A line and the lines that go with it. `at`: when it was written, or when the last line with a time was."""
 
     at: datetime
     process: str

@@ -75,7 +75,7 @@ class Awaited:
 class Stack:
     """The stack of one data directory. Use it as a context manager: what was started is stopped.
 
-    `module` has the definitions; another one than ours lets a benchmark stand in for the slow parts. `waiting` is told, from
+    `module` has the definitions. A benchmark gives one of its own that replaces the slow parts. `waiting` is told, from
     several threads, what the start waits for whenever that changes.
     """
 

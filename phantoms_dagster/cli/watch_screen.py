@@ -17,7 +17,7 @@ from phantoms_dagster.domain.stages import STAGES
 from phantoms_dagster.store.outlook import Happening, NextStep
 
 SHOWN_REVIEWS, SHOWN_WAITS = 5, 4
-# Columns of a bar: at most, and what stands beside one.
+# The widest bar, and the room for the text next to it, in columns.
 WIDEST_BAR, BESIDE = 24, 62
 # An attempt's state in the table, as people say it.
 WORDS = {"intent": "began", "received": "answered"}

@@ -1,6 +1,6 @@
 """Asset checks of the stages, evaluated in each step that makes something, and the sensor that keeps them current without a run.
 
-What a dead letter is belongs in `store`; who is told of one, in `alerts`; what content should be like, in `content`.
+`store` says what a dead letter is, `alerts` who hears of one, and `content` what content should be like.
 """
 
 import json

@@ -1,6 +1,6 @@
 """What every script, film and variant should be like: the rules behind the asset checks of content. Pure functions of outputs.
 
-A rule never stops a video: whoever makes a stage's output refuses what cannot be used. A failed check says what to look at.
+A rule never stops a video: the stage itself refuses an output that cannot be used. A failed check says what to look at.
 """
 
 from __future__ import annotations

@@ -76,7 +76,7 @@ def log_check(context: dg.AssetExecutionContext, evaluation: dg.AssetCheckEvalua
 
 
 def report_events(instance: dg.DagsterInstance, events: Sequence[Told], *, stamps: Stamps) -> None:
-    """Report events that belong to no run, all in one batch."""
+    """Report events without a run, all in one batch."""
     times = [stamps.next() for _ in events]
     _write(instance, events, times, run_id=RUNLESS_RUN_ID, step_key=None, common={"job_name": RUNLESS_JOB_NAME})
 

@@ -1,6 +1,6 @@
 """The sensor that notes on Dagster's partitions what is settled without having been made.
 
-What counts as settled is read in `store.settled`; what a step says about its own partitions belongs in `step_events`.
+`store.settled` reads what counts as settled. `step_events` writes what a step says about its own partitions.
 """
 
 import json

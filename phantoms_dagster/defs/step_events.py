@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -34,7 +35,8 @@ class StepEvents:
         self._key = dg.AssetKey(stage.slug)
         self._shelf = shelf
         self._stamps = Stamps()
-        self._waiting: list[tuple[Result, float]] = []
+        # Its ends may be used from two threads at once.
+        self._waiting: deque[tuple[Result, float]] = deque()
         self._lock = threading.Lock()
 
     def note(self, result: Result) -> None:
@@ -42,17 +44,24 @@ class StepEvents:
         self._waiting.append((result, time.time()))
 
     def flush(self) -> None:
-        """Write what was noted since the last time."""
+        """Write what was noted since the last time. When that fails, all of it is still noted."""
         with self._lock:
-            noted, self._waiting = self._waiting, []
-            entries = {result.key: metadata.of_result(result, self._shelf) for result, _ in noted}
-            at = {result.key: when for result, when in noted}
-            if entries:
-                log_materializations(self._context, self._key, entries, stamps=self._stamps, at=at)
+            noted = [self._waiting.popleft() for _ in range(len(self._waiting))]
+            try:
+                entries = {result.key: metadata.of_result(result, self._shelf) for result, _ in noted}
+                at = {result.key: when for result, when in noted}
+                if entries:
+                    log_materializations(self._context, self._key, entries, stamps=self._stamps, at=at)
+            except BaseException:
+                self._waiting.extendleft(reversed(noted))
+                raise
 
     @asynccontextmanager
     async def flushed_now_and_then(self) -> AsyncIterator[None]:
-        """While this is open, what is noted is written once a second. What is left is for a last `flush`."""
+        """While this is open, what is noted is written once a second. What is left is for a last `flush`.
+
+        When a write fails, no more are tried: the last `flush` writes everything, or raises. The stage's own error goes first.
+        """
 
         async def again_and_again() -> None:
             while True:
@@ -65,9 +74,7 @@ class StepEvents:
             yield
         finally:
             writer.cancel()
-            ended = await asyncio.gather(writer, return_exceptions=True)
-            if isinstance(ended[0], Exception):  # and no cancellation
-                raise ended[0]
+            await asyncio.gather(writer, return_exceptions=True)
 
     def explain(self, result: Result, *, settle: bool, shown: StageOutput | None = None) -> None:
         """Say on the partition why there is nothing to see. `shown`: what a person would decide about.

@@ -82,10 +82,10 @@ class StateStore:
         """Write what has changed. When that fails, a warning says so and the next call tries again: answers are not held up."""
         if not self._due:
             return
-        waiting, self._waiting, self._due = self._waiting, {}, False
-        now = time.time()
+        waiting, now = self._waiting, time.time()
         gone = [_named(*name) for name, value in waiting.items() if value is _Gone]
         rows = [(*_named(*name), now, json.dumps(plain(value))) for name, value in waiting.items() if value is not _Gone]
+        self._waiting, self._due = {}, False
         try:
             self._database.execute("BEGIN")
             self._database.executemany("DELETE FROM things WHERE kind = ? AND key = ?", gone)

@@ -10,21 +10,10 @@ import pytest
 from phantoms_dagster.domain.models import Brief
 from phantoms_dagster.wiring import Workshop
 from phantoms_dagster_tests.acceptance.conftest import SandboxProcess, StackProcess, wait_for
+from phantoms_dagster_tests.integration.ui_world import BACKFILL, LAUNCH
 
 pytestmark = pytest.mark.timeout(1200)
 
-LAUNCH = """
-mutation Launch($keys: [AssetKeyInput!]!, $tags: [ExecutionTag!]!, $config: RunConfigData) {
-  launchRun(executionParams: {
-    selector: {repositoryLocationName: "phantoms", repositoryName: "__repository__", jobName: "__ASSET_JOB", assetSelection: $keys},
-    runConfigData: $config, mode: "default", executionMetadata: {tags: $tags}}) {
-    __typename
-    ... on LaunchRunSuccess { run { runId } }
-    ... on PythonError { message }
-    ... on RunConfigValidationInvalid { errors { message } }
-  }
-}
-"""
 RUN = "query Run($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
 STATS = """
 query Stats($keys: [AssetKeyInput!]) {
@@ -41,15 +30,6 @@ mutation Stop($id: String!) { stopSensor(id: $id) { __typename ... on PythonErro
 LIST_SENSORS = """
 { sensorsOrError(repositorySelector: {repositoryLocationName: "phantoms", repositoryName: "__repository__"}) {
   ... on Sensors { results { name id sensorState { id selectorId status } } } } }
-"""
-BACKFILL = """
-mutation Backfill($params: LaunchBackfillParams!) {
-  launchPartitionBackfill(backfillParams: $params) {
-    __typename
-    ... on LaunchBackfillSuccess { backfillId }
-    ... on PythonError { message }
-  }
-}
 """
 REEXECUTE = """
 mutation Reexecute($params: ReexecutionParams!) {

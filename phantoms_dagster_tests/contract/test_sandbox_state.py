@@ -295,3 +295,15 @@ def test_a_state_that_cannot_be_saved_is_saved_later(tmp_path: Path, caplog: pyt
     with sqlite3.connect(tmp_path / "state.sqlite") as database:
         assert database.execute("SELECT count(*) FROM things").fetchone() == (1,)
     database.close()
+
+
+def test_a_value_that_cannot_be_saved_takes_no_other_change_with_it(tmp_path: Path) -> None:
+    store = StateStore(tmp_path)
+    store.keep("thing", "a", {"n": 1})
+    store.keep("thing", "b", object())
+    with pytest.raises(TypeError):
+        store.save()
+    store.forget("thing", "b")
+    store.save()
+    assert list(store.rows("thing")) == [("a", {"n": 1})]
+    store.close()
