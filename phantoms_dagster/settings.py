@@ -221,6 +221,26 @@ class Settings(BaseSettings):
         description="Port of the Dagster UI. Unset: the one that it had before, at first 3000. 0, or a taken one: any free one.",
     )
 
+    # --- the desk
+    desk_host: str = Field("127.0.0.1", description="Address that the desk binds to. Anything but this machine needs a user first.")
+    desk_port: int = Field(
+        4000,
+        ge=0,
+        le=65535,
+        description="Port of the desk. Unset: the one that it had before, at first 4000. 0, or a taken one: any free one.",
+    )
+    desk_url: str | None = Field(
+        None, description="Where people reach the desk, such as https://desk.example.org. `phantoms up` sets it."
+    )
+    desk_undo_seconds: float = Field(
+        10.0, ge=0, le=3600, description="How long a decision can be undone at the desk; 0: not at all."
+    )
+    desk_session_hours: float = Field(12.0, gt=0, le=8760, description="How long a log-in lasts.")
+    desk_secret: SecretStr | None = Field(
+        None,
+        description="Signs cookies and media links; 32 characters or more, the same for all desks. Unset: a file of our own.",
+    )
+
     # --- observation
     metrics_port: int = Field(
         9464,

@@ -1,10 +1,10 @@
-"""`phantoms approve` and `phantoms reject`: a person decides."""
+"""`phantoms approve`, `reject`, `hold` and `unhold`: a person decides."""
 
 from __future__ import annotations
 
 import getpass
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated
@@ -16,8 +16,9 @@ from phantoms_dagster.cli.completion import complete_video
 from phantoms_dagster.cli.console import BAD_INPUT, current, err, out, plain_errors, print_json, report, say
 from phantoms_dagster.cli.times import soon
 from phantoms_dagster.domain.errors import InvalidInput
+from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.production.publishing import next_opening
-from phantoms_dagster.store.decisions import Decided
+from phantoms_dagster.store.decisions import Decided, Decisions
 from phantoms_dagster.store.outlook import Outlook
 from phantoms_dagster.wiring import Workshop
 
@@ -36,6 +37,8 @@ def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command(rich_help_panel="Review")(approve)
     app.command(rich_help_panel="Review")(reject)
+    app.command(rich_help_panel="Review")(hold)
+    app.command(rich_help_panel="Review")(unhold)
 
 
 def approve(
@@ -46,13 +49,16 @@ def approve(
     content: Annotated[
         str | None, typer.Option(metavar="HASH", help="What was looked at, as `phantoms show` says; of one video")
     ] = None,
+    only: Annotated[
+        str | None, typer.Option(metavar="PLATFORMS", help="Only for these, such as youtube,tiktok; the others leave the brief")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Approve videos: exactly these bytes and words go out, whatever is changed later.
 
     A video whose posts would say something else than when it was rendered is refused: look at it again, and name its content.
     """
-    _decide(videos, everything=everything, note=note, reviewer=reviewer, approved=True, content=content, as_json=as_json)
+    _decide(videos, everything=everything, note=note, reviewer=reviewer, approved=True, content=content, only=only, as_json=as_json)
 
 
 def reject(
@@ -75,14 +81,17 @@ def _decide(
     approved: bool,
     as_json: bool,
     content: str | None = None,
+    only: str | None = None,
 ) -> None:
     with plain_errors():
         if content is not None and (len(videos or []) != 1 or len(content) < SHORTEST_HASH):
             raise InvalidInput(f"--content is that of one video, at least {SHORTEST_HASH} characters; see `phantoms show`")
         if bool(videos) == everything:
             raise InvalidInput("name the videos, or give --all; `phantoms status` lists what waits for review")
+        platforms = _platforms(only)
         workshop = Workshop(current())
         try:
+            workshop.pending_decisions().commit_due()
             decisions, catalogue = workshop.decisions(), workshop.catalogue()
             workshop.take_channels()
             # All names first: a mistyped one should not leave half of the decisions made.
@@ -91,7 +100,7 @@ def _decide(
             found: list[Decided | InvalidInput] = []
             for page in _pages(list(dict.fromkeys(keys))):
                 found += decisions.decide_all(
-                    page, approved=approved, reviewer=reviewer or _user(), note=note, via="cli", contents=contents
+                    page, approved=approved, reviewer=reviewer or _user(), note=note, via="cli", contents=contents, only=platforms
                 )
                 if not as_json:
                     _tell(found[-len(page) :], "approved" if approved else "rejected")
@@ -111,6 +120,53 @@ def _decide(
             _tell_next(fresh, times, approved=approved)
         if problems:
             raise typer.Exit(BAD_INPUT)
+
+
+def hold(
+    videos: Annotated[list[str], typer.Argument(help="Keys of videos, or enough of each", autocompletion=complete_video)],
+    note: Annotated[str, typer.Option(help="Why; kept with the hold")] = "",
+    reviewer: Reviewer = None,
+) -> None:
+    """Put videos on hold: they leave the queue, and nobody can decide on them, until they are taken back."""
+    _each(videos, lambda decisions, key: decisions.hold(key, reviewer=reviewer or _user(), note=note, via="cli"), "on hold:")
+
+
+def unhold(
+    videos: Annotated[list[str], typer.Argument(help="Keys of videos, or enough of each", autocompletion=complete_video)],
+    reviewer: Reviewer = None,
+) -> None:
+    """Take videos back from hold: they wait for a decision again."""
+    _each(videos, lambda decisions, key: decisions.release(key, reviewer=reviewer or _user(), via="cli"), "taken back:")
+
+
+def _each(videos: list[str], change: Callable[[Decisions, str], None], word: str) -> None:
+    """Change each of these videos. What cannot be done keeps nothing else from being done."""
+    with plain_errors():
+        workshop = Workshop(current())
+        problems = 0
+        try:
+            workshop.pending_decisions().commit_due()
+            for key in dict.fromkeys([workshop.catalogue().find(video) for video in videos]):
+                try:
+                    change(workshop.decisions(), key)
+                except InvalidInput as error:
+                    report(str(error))
+                    problems += 1
+                else:
+                    say(f"{word} {key}")
+        finally:
+            workshop.close()
+        if problems:
+            raise typer.Exit(BAD_INPUT)
+
+
+def _platforms(only: str | None) -> tuple[Platform, ...]:
+    """The platforms of a list with commas. Raises InvalidInput."""
+    names = [name.strip().casefold() for name in (only or "").split(",") if name.strip()]
+    strange = [name for name in names if name not in set(Platform)]
+    if strange or (only is not None and not names):
+        raise InvalidInput(f"--only takes platforms, such as youtube,tiktok; {', '.join(strange) or 'an empty list'} is none")
+    return tuple(dict.fromkeys(Platform(name) for name in names))
 
 
 def _tell(found: Sequence[Decided | InvalidInput], word: str) -> None:

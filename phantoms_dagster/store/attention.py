@@ -24,6 +24,7 @@ _LOOK = text(
     FROM phantoms.stages s JOIN phantoms.videos v ON v.id = s.video_id
     WHERE s.stage = 'approval' AND s.state IN ('ready', 'deferred')
         AND NOT EXISTS (SELECT FROM phantoms.approvals d WHERE d.video_id = v.id AND d.decided_at >= s.ready_at)
+        AND NOT EXISTS (SELECT FROM phantoms.holds h WHERE h.video_id = v.id)
     UNION ALL
     SELECT 'unknown', p.platform, NULL, count(*), min(COALESCE(p.attempted_at, p.updated_at)),
         (array_agg(v.key ORDER BY p.id))[1:3], clock_timestamp()

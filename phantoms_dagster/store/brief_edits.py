@@ -80,19 +80,31 @@ class BriefEdits:
         or out on a platform that should go.
         """
         with self._engine.begin() as connection:
-            video = connection.execute(_VIDEO, {"key": key}).mappings().one_or_none()
-            if video is None:
-                raise NotFound(f"no video {key!r}; `phantoms status` lists them")
-            try:
-                after = changes.applied_to_fields(video["brief"])
-            except ValidationError as error:
-                raise InvalidInput(first_problem(error)) from error
-            before = _as_stored(video["brief"], after)
-            if after == before:
-                return EditedBrief(key, before, after)
-            notes = _carry_out(connection, key, video, before, after, by=by, offered=offered(before.channel))
-            connection.execute(text(NUDGE))
-        return EditedBrief(key, before, after, tuple(notes))
+            return edit_in(connection, key, changes, by=by, offered=offered)
+
+
+def edit_in(
+    connection: Connection,
+    key: str,
+    changes: BriefChanges,
+    *,
+    by: str,
+    offered: Callable[[str], Collection[Platform]] = lambda _: tuple(Platform),
+) -> EditedBrief:
+    """`BriefEdits.edit` in the caller's transaction."""
+    video = connection.execute(_VIDEO, {"key": key}).mappings().one_or_none()
+    if video is None:
+        raise NotFound(f"no video {key!r}; `phantoms status` lists them")
+    try:
+        after = changes.applied_to_fields(video["brief"])
+    except ValidationError as error:
+        raise InvalidInput(first_problem(error)) from error
+    before = _as_stored(video["brief"], after)
+    if after == before:
+        return EditedBrief(key, before, after)
+    notes = _carry_out(connection, key, video, before, after, by=by, offered=offered(before.channel))
+    connection.execute(text(NUDGE))
+    return EditedBrief(key, before, after, tuple(notes))
 
 
 def _as_stored(fields: Mapping[str, Any], after: Brief) -> Brief:

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from types import MappingProxyType
+from typing import Any
 
 from sqlalchemy import Connection, Engine, RowMapping, text
 
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.models import Platform, PostWords, RenderedVideoOutput, ScriptOutput, content_hash
 from phantoms_dagster.domain.wording import DEFAULT_PRIVACY, changes, post_words
+from phantoms_dagster.store.audit import Actor, Deed
+from phantoms_dagster.store.audit import note as note_deeds
 from phantoms_dagster.store.planning import nudge
 from phantoms_dagster.store.repeated_captions import PlannedCaption, repeated_captions
 from phantoms_dagster.store.stored import WORDS, Unreadable, channel_of, output_of
 
 _CONTENT = text(
     """
-    SELECT v.key, v.id, a.state, sc.output AS script, r.output AS rendered, v.brief->'platforms' AS platforms, c.config AS channel
+    SELECT v.key, v.id, a.state, sc.output AS script, r.output AS rendered, v.brief->'platforms' AS platforms, c.config AS channel,
+        (SELECT to_jsonb(h) FROM phantoms.holds h WHERE h.video_id = v.id) AS held,
+        (SELECT to_jsonb(p) FROM phantoms.pending_decisions p WHERE p.video_id = v.id AND p.state = 'pending') AS pending,
+        (SELECT to_jsonb(d) - 'words' FROM phantoms.approvals d WHERE d.video_id = v.id AND d.decided_at >= a.ready_at
+            AND a.state IN ('ready', 'deferred', 'running') ORDER BY d.id DESC LIMIT 1) AS decided
     FROM phantoms.videos v
     JOIN phantoms.channels c ON c.name = v.channel
     JOIN phantoms.stages a ON a.video_id = v.id AND a.stage = 'approval'
@@ -26,6 +34,9 @@ _CONTENT = text(
     WHERE v.key = ANY(:keys) ORDER BY v.id FOR UPDATE OF a
     """
 )
+
+# To look only: nobody has to wait for somebody who reads a page.
+_LOOK = text(_CONTENT.text.replace("FOR UPDATE OF a", ""))
 
 _RECORD = text(
     """
@@ -52,9 +63,45 @@ _UNDECIDED = text(
     SELECT v.key FROM phantoms.stages s JOIN phantoms.videos v ON v.id = s.video_id
     WHERE s.stage = 'approval' AND s.state IN ('ready', 'deferred')
         AND NOT EXISTS (SELECT FROM phantoms.approvals d WHERE d.video_id = v.id AND d.decided_at >= s.ready_at)
+        AND NOT EXISTS (SELECT FROM phantoms.holds h WHERE h.video_id = v.id)
+        AND NOT EXISTS (SELECT FROM phantoms.pending_decisions p WHERE p.video_id = v.id AND p.state = 'pending')
     ORDER BY v.publish_at NULLS LAST, v.priority, v.id LIMIT :limit
     """
 )
+
+
+# A brief's platforms change under the lock that edits take, and take it before the stages' own.
+_LOCK_VIDEOS = text("SELECT id FROM phantoms.videos WHERE key = ANY(:keys) ORDER BY id FOR UPDATE")
+
+_HOLD = text("INSERT INTO phantoms.holds (video_id, reviewer, note, via) VALUES (:id, :reviewer, :note, :via)")
+_RELEASE = text(
+    """
+    DELETE FROM phantoms.holds h USING phantoms.videos v WHERE v.id = h.video_id AND v.key = :key
+    RETURNING h.reviewer, h.note, h.held_at
+    """
+)
+_HELD = text(
+    """
+    SELECT v.key, v.title, v.channel, h.reviewer, h.note, h.held_at
+    FROM phantoms.holds h JOIN phantoms.videos v ON v.id = h.video_id ORDER BY h.held_at LIMIT :limit
+    """
+)
+
+
+class DecidedFirst(InvalidInput):
+    """Somebody else was first; the message says who, and with what."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """A video that is on hold: who holds it, since when, and why."""
+
+    key: str
+    title: str
+    channel: str
+    reviewer: str
+    note: str
+    held_at: datetime
 
 
 @dataclass(frozen=True)
@@ -96,24 +143,33 @@ class Decisions:
 
     def review(self, key: str) -> Review | None:
         """What would be decided on now; None when there is nothing to review yet. Raises Unreadable."""
-        with self._engine.begin() as connection:
-            row = connection.execute(_CONTENT, {"keys": [key]}).mappings().first()
+        with self._engine.connect() as connection:
+            row = connection.execute(_LOOK, {"keys": [key]}).mappings().first()
             if row is None or row["script"] is None or row["rendered"] is None:
                 return None
             review = self._review(row)
             return replace(review, warnings=tuple(self._warnings(connection, {key: row}, {key: review}).values()))
 
     def decide(
-        self, key: str, *, approved: bool, reviewer: str, note: str = "", via: str, content_sha256: str | None = None
+        self,
+        key: str,
+        *,
+        approved: bool,
+        reviewer: str,
+        note: str = "",
+        via: str,
+        content_sha256: str | None = None,
+        only: Sequence[Platform] = (),
     ) -> Decided:
-        """Record a decision on what the video is now. `via`: cli, desk, dagster, demo.
+        """Record a decision on what the video is now. `via`: cli, desk, api, dagster, demo.
 
         `content_sha256`: the hash that was looked at, or its beginning; without it, what was shown when the film was rendered.
+        `only`: approve for these platforms; the others leave the brief.
         Raises InvalidInput when there is nothing to review yet, when it is approved already, or when what would be approved is
         not what was looked at.
         """
         contents = {key: content_sha256} if content_sha256 else {}
-        [decided] = self.decide_all([key], approved=approved, reviewer=reviewer, note=note, via=via, contents=contents)
+        [decided] = self.decide_all([key], approved=approved, reviewer=reviewer, note=note, via=via, contents=contents, only=only)
         if isinstance(decided, InvalidInput):
             raise decided
         return decided
@@ -127,6 +183,7 @@ class Decisions:
         note: str = "",
         via: str,
         contents: Mapping[str, str] = MappingProxyType({}),
+        only: Sequence[Platform] = (),
     ) -> list[Decided | InvalidInput]:
         """`decide` for many videos in one transaction; for each of `keys` (no two alike) what became of it.
 
@@ -134,28 +191,124 @@ class Decisions:
         `contents`: the hashes that were looked at, by key.
         """
         with self._engine.begin() as connection:
-            rows = {row["key"]: row for row in connection.execute(_CONTENT, {"keys": list(keys)}).mappings()}
-            reviews, unreadable = self._reviews(rows)
-            found = [
-                unreadable.get(key) or _judged(key, rows.get(key), reviews.get(key), approved=approved, looked_at=contents.get(key))
-                for key in keys
+            actor = Actor(reviewer, via)
+            return self.decide_in(connection, keys, actor, approved=approved, note=note, contents=contents, only=only)
+
+    def decide_in(
+        self,
+        connection: Connection,
+        keys: Sequence[str],
+        actor: Actor,
+        *,
+        approved: bool,
+        note: str = "",
+        contents: Mapping[str, str] = MappingProxyType({}),
+        only: Sequence[Platform] = (),
+    ) -> list[Decided | InvalidInput]:
+        """`decide_all` in the caller's transaction."""
+        judgement = self._judge(connection, keys, approved=approved, contents=contents, only=only)
+        found = list(judgement.found)
+        for place, key in enumerate(keys):
+            if only and isinstance(one := found[place], Decided) and one.new:
+                found[place] = _narrowed(connection, one, only, judgement.rows[key], actor)
+        rows, reviews = judgement.rows, judgement.reviews
+        new = [one.key for one in found if isinstance(one, Decided) and one.new]
+        if new:
+            ids = [rows[key]["id"] for key in new]
+            values = {"approved": approved, "reviewer": actor.name, "note": note, "via": actor.via, "ids": ids}
+            words = [WORDS.dump_json(reviews[key].words).decode() for key in new]
+            connection.execute(_RECORD, {**values, "contents": [reviews[key].content for key in new], "words": words})
+            connection.execute(_DUE, {"ids": ids})
+            note_deeds(connection, [_deed(actor, key, rows[key], reviews[key], approved=approved, note=note) for key in new])
+            connection.execute(text(nudge("'approval'")))
+        # Afterwards: two that are approved together are each other's repetition.
+        if approved and new:
+            said = self._warnings(connection, rows, {key: reviews[key] for key in new})
+            return [
+                replace(one, warnings=(said[one.key],)) if isinstance(one, Decided) and one.key in said else one for one in found
             ]
-            new = [one.key for one in found if isinstance(one, Decided) and one.new]
-            if new:
-                ids = [rows[key]["id"] for key in new]
-                values = {"approved": approved, "reviewer": reviewer, "note": note, "via": via, "ids": ids}
-                words = [WORDS.dump_json(reviews[key].words).decode() for key in new]
-                connection.execute(_RECORD, {**values, "contents": [reviews[key].content for key in new], "words": words})
-                connection.execute(_DUE, {"ids": ids})
-                connection.execute(text(nudge("'approval'")))
-            # Afterwards: two that are approved together are each other's repetition.
-            if approved and new:
-                said = self._warnings(connection, rows, {key: reviews[key] for key in new})
-                return [
-                    replace(one, warnings=(said[one.key],)) if isinstance(one, Decided) and one.key in said else one
-                    for one in found
-                ]
         return found
+
+    def check(
+        self, connection: Connection, key: str, *, approved: bool, content_sha256: str, only: Sequence[Platform] = ()
+    ) -> Decided:
+        """What a decision would come to, without recording it; the video stays locked until the transaction ends.
+
+        Raises InvalidInput as `decide` does, and DecidedFirst also when somebody decided and nothing was done about it yet.
+        """
+        judgement = self._judge(connection, [key], approved=approved, contents={key: content_sha256}, only=only)
+        [one] = judgement.found
+        if isinstance(one, InvalidInput):
+            raise one
+        row = judgement.rows[key]
+        if not one.new:
+            raise DecidedFirst(f"{key} is approved already")
+        if row["decided"] is not None:
+            raise DecidedFirst(f"{row['decided']['reviewer']} was first: {_answer(row['decided']['approved'])} {key}")
+        return one
+
+    def hold(self, key: str, *, reviewer: str, note: str = "", via: str) -> None:
+        """Put a video on hold: it leaves the queue, and nobody can decide on it, until it is taken back. Raises InvalidInput."""
+        with self._engine.begin() as connection:
+            self.hold_in(connection, key, Actor(reviewer, via), note=note)
+
+    def hold_in(self, connection: Connection, key: str, actor: Actor, *, note: str = "") -> None:
+        """`hold` in the caller's transaction."""
+        row = self.check_hold(connection, key)
+        connection.execute(_HOLD, {"id": row["id"], "reviewer": actor.name, "note": note, "via": actor.via})
+        note_deeds(connection, [Deed(actor, "hold", key, before={"state": row["state"]}, after={"note": note})])
+
+    def check_hold(self, connection: Connection, key: str) -> RowMapping:
+        """The row of a video that can be put on hold, locked. Raises InvalidInput."""
+        row = connection.execute(_CONTENT, {"keys": [key]}).mappings().one_or_none()
+        if row is None:
+            raise InvalidInput(f"no video {key!r}; `phantoms status` lists them")
+        if row["state"] == "done":
+            raise DecidedFirst(f"{key} is approved already: there is nothing left to hold")
+        if (first := _somebody_first(key, row)) is not None:
+            raise first
+        return row
+
+    def release(self, key: str, *, reviewer: str, via: str, address: str = "") -> None:
+        """Take a video back from hold: it waits for a decision again. Raises InvalidInput when it is not on hold."""
+        with self._engine.begin() as connection:
+            row = connection.execute(_RELEASE, {"key": key}).mappings().one_or_none()
+            if row is None:
+                raise InvalidInput(f"{key} is not on hold")
+            before = {"reviewer": row["reviewer"], "note": row["note"], "since": row["held_at"].isoformat()}
+            note_deeds(connection, [Deed(Actor(reviewer, via, address), "take back from hold", key, before=before)])
+
+    def held(self, *, limit: int = 1000) -> list[Held]:
+        """The videos on hold, the longest first."""
+        with self._engine.connect() as connection:
+            return [Held(**row) for row in connection.execute(_HELD, {"limit": limit}).mappings()]
+
+    def _judge(
+        self,
+        connection: Connection,
+        keys: Sequence[str],
+        *,
+        approved: bool,
+        contents: Mapping[str, str],
+        only: Sequence[Platform],
+    ) -> _Judgement:
+        """What a decision on each of these would come to. Their approvals stay locked until the transaction ends."""
+        if only:
+            connection.execute(_LOCK_VIDEOS, {"keys": list(keys)})
+        rows = {row["key"]: row for row in connection.execute(_CONTENT, {"keys": list(keys)}).mappings()}
+        reviews, unreadable = self._reviews(rows)
+        found: list[Decided | InvalidInput] = []
+        for key in keys:
+            row, review = rows.get(key), reviews.get(key)
+            narrow = review
+            if only and row is not None and review is not None:
+                narrow = self._review({**row, "platforms": [str(platform) for platform in only]})
+            problem = unreadable.get(key) or _not_wanted(key, row, only)
+            looked_at = contents.get(key)
+            found.append(problem or _judged(key, row, review, narrow, approved=approved, looked_at=looked_at))
+            if narrow is not None:
+                reviews[key] = narrow
+        return _Judgement(rows, reviews, found)
 
     def _warnings(self, connection: Connection, rows: Mapping[str, RowMapping], reviews: Mapping[str, Review]) -> Mapping[str, str]:
         """A warning for each of these videos that repeats a caption of its account, by key."""
@@ -180,7 +333,7 @@ class Decisions:
                     unreadable[key] = error
         return reviews, unreadable
 
-    def _review(self, row: RowMapping) -> Review:
+    def _review(self, row: Mapping[str, Any]) -> Review:
         made, rendered = (output_of(row["key"], *one) for one in (("script", row["script"]), ("rendered_video", row["rendered"])))
         assert isinstance(made, ScriptOutput)
         assert isinstance(rendered, RenderedVideoOutput)
@@ -191,17 +344,88 @@ class Decisions:
         return Review(words, content_hash(script, rendered.video, words), changed)
 
 
-def _judged(
-    key: str, row: RowMapping | None, review: Review | None, *, approved: bool, looked_at: str | None
+@dataclass(frozen=True)
+class _Judgement:
+    """What decisions would come to, in the order of their keys; the rows and what would be approved, by key."""
+
+    rows: Mapping[str, RowMapping]
+    reviews: Mapping[str, Review]
+    found: Sequence[Decided | InvalidInput]
+
+
+def _not_wanted(key: str, row: RowMapping | None, only: Sequence[Platform]) -> InvalidInput | None:
+    """Why the video cannot be approved for these platforms alone."""
+    strange = [platform.title for platform in only if row is not None and platform not in (row["platforms"] or [])]
+    return InvalidInput(f"{key} does not go to {' or '.join(strange)}; see `phantoms show {key}`") if strange else None
+
+
+def _narrowed(
+    connection: Connection, one: Decided, only: Sequence[Platform], row: RowMapping, actor: Actor
 ) -> Decided | InvalidInput:
-    """What a decision on the video comes to, as it stands."""
-    if row is None or review is None or row["state"] == "blocked":
+    """Take the platforms that were not approved out of the brief. What goes wrong concerns this video alone."""
+    if set(only) >= set(row["platforms"]):
+        return one
+    from phantoms_dagster.domain.brief_changes import BriefChanges  # noqa: PLC0415 - few decisions change a brief
+    from phantoms_dagster.store.brief_edits import edit_in  # noqa: PLC0415
+
+    kept = tuple(platform for platform in Platform if platform in only)
+    try:
+        with connection.begin_nested():
+            edit_in(connection, one.key, BriefChanges(platforms=kept), by=actor.name)
+    except InvalidInput as error:
+        return error
+    return one
+
+
+def _deed(actor: Actor, key: str, row: RowMapping, review: Review, *, approved: bool, note: str) -> Deed:
+    after: dict[str, Any] = {"content": review.content}
+    if note:
+        after["note"] = note
+    if approved:
+        after["platforms"] = [str(post.platform) for post in review.words]
+    before = {"state": row["state"], "platforms": list(row["platforms"])}
+    return Deed(actor, "approve" if approved else "reject", key, before=before, after=after)
+
+
+def _answer(approved: bool) -> str:
+    return "approved" if approved else "rejected"
+
+
+_SAID = {"approve": "approved", "reject": "rejected", "hold": "held"}
+
+
+def _somebody_first(key: str, row: RowMapping) -> DecidedFirst | None:
+    """Who has the video now, when somebody has."""
+    if (held := row["held"]) is not None:
+        why = f": {held['note']}" if held["note"] else ""
+        return DecidedFirst(
+            f"{key} is on hold by {held['reviewer']} since {_clock(held['held_at'])}{why}; "
+            f"take it back with `phantoms unhold {key}`"
+        )
+    if (pending := row["pending"]) is not None:
+        until = _clock(pending["commit_at"])
+        return DecidedFirst(f"{pending['reviewer']} was first: {_SAID[pending['answer']]} {key}, can be undone until {until}")
+    return None
+
+
+def _clock(moment: str) -> str:
+    """A time that PostgreSQL wrote into JSON."""
+    return f"{datetime.fromisoformat(moment).astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _judged(
+    key: str, row: RowMapping | None, review: Review | None, narrow: Review | None, *, approved: bool, looked_at: str | None
+) -> Decided | InvalidInput:
+    """What a decision on the video comes to, as it stands. `narrow`: the part of `review` that would go out."""
+    if row is None or review is None or narrow is None or row["state"] == "blocked":
         return InvalidInput(f"{key} is not rendered yet: there is nothing to review (see `phantoms show {key}`)")
     if row["state"] == "done":
         if approved:
             return Decided(key, approved=True, new=False)
         return InvalidInput(f"{key} is approved already; regenerate its script or render to take it back")
-    if approved and any(post.platform is Platform.TIKTOK and post.tiktok is None for post in review.words):
+    if (first := _somebody_first(key, row)) is not None:
+        return first
+    if approved and any(post.platform is Platform.TIKTOK and post.tiktok is None for post in narrow.words):
         return InvalidInput(
             f"{key} goes to TikTok, and its channel does not say who may see its posts there: set `tiktok: {{privacy: ...}}` in "
             f"channels.yaml, run `phantoms doctor`, then look again with `phantoms show {key}`"

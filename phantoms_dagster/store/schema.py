@@ -343,3 +343,92 @@ hook_performance = Table(
     Column("hook", Text, primary_key=True),
     *_performance(),
 )
+
+# --- the desk
+
+users = Table(
+    "users",
+    metadata,
+    _id(),
+    Column("name", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("password_hash", Text, nullable=False),
+    _time("created_at", now=True),
+    _time("updated_at", now=True),
+    UniqueConstraint("name", name="users_once"),
+)
+
+desk_sessions = Table(
+    "desk_sessions",
+    metadata,
+    Column("id_sha256", Text, primary_key=True),
+    Column("user_id", BigInteger, ForeignKey("phantoms.users.id", ondelete="CASCADE"), nullable=False),
+    Column("address", Text, nullable=False),
+    _time("created_at", now=True),
+    _time("seen_at", now=True),
+    _time("expires_at", nullable=False),
+    Index("desk_sessions_of_user", "user_id"),
+    Index("desk_sessions_ended", "expires_at"),
+)
+
+api_tokens = Table(
+    "api_tokens",
+    metadata,
+    _id(),
+    Column("name", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("token_sha256", Text, nullable=False),
+    _time("created_at", now=True),
+    _time("used_at"),
+    UniqueConstraint("name", name="api_tokens_once"),
+    UniqueConstraint("token_sha256", name="api_tokens_secret"),
+)
+
+holds = Table(
+    "holds",
+    metadata,
+    Column("video_id", BigInteger, ForeignKey("phantoms.videos.id", ondelete="CASCADE"), primary_key=True, autoincrement=False),
+    Column("reviewer", Text, nullable=False),
+    Column("note", Text, nullable=False, server_default=text("''")),
+    Column("via", Text, nullable=False),
+    _time("held_at", now=True),
+    Index("holds_newest", "held_at"),
+)
+
+pending_decisions = Table(
+    "pending_decisions",
+    metadata,
+    _id(),
+    _video(),
+    Column("answer", Text, nullable=False),
+    Column("platforms", ARRAY(Text)),
+    Column("reviewer", Text, nullable=False),
+    Column("note", Text, nullable=False, server_default=text("''")),
+    Column("content_sha256", Text, nullable=False),
+    Column("via", Text, nullable=False),
+    Column("address", Text, nullable=False, server_default=text("''")),
+    Column("state", Text, nullable=False, server_default=text("'pending'")),
+    Column("outcome", Text),
+    _time("made_at", now=True),
+    _time("commit_at", nullable=False),
+    _time("ended_at"),
+    Index("pending_decisions_one", "video_id", unique=True, postgresql_where=text("state = 'pending'")),
+    Index("pending_decisions_due", "commit_at", postgresql_where=text("state = 'pending'")),
+    Index("pending_decisions_of_reviewer", "reviewer", "made_at"),
+)
+
+audit_log = Table(
+    "audit_log",
+    metadata,
+    _id(),
+    _time("at", now=True),
+    Column("who", Text, nullable=False),
+    Column("via", Text, nullable=False),
+    Column("address", Text, nullable=False, server_default=text("''")),
+    Column("action", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("before", JSONB),
+    Column("after", JSONB),
+    Index("audit_log_of_subject", "subject", "id"),
+    Index("audit_log_of_person", "who", "id"),
+)

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
+from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,7 @@ from phantoms_dagster.wiring.media import Shelf
 if TYPE_CHECKING:
     from phantoms_dagster.production.inbox import InboxReport
     from phantoms_dagster.store.brief_edits import BriefEdits
+    from phantoms_dagster.store.pending import PendingDecisions
     from phantoms_dagster.store.performance import PerformanceTables
     from phantoms_dagster.wiring.pipeline import Pipeline
 
@@ -45,8 +47,9 @@ if TYPE_CHECKING:
 class Workshop:
     """Everything of one process, made from its settings."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, connections: int = 4) -> None:
         self.settings = settings
+        self._connections = connections
         self.endpoints = Endpoints(settings, self._connected)
         self.clock = SystemClock()
         self._opened = AsyncExitStack()
@@ -68,8 +71,8 @@ class Workshop:
 
     @cached_property
     def engine(self) -> Engine:
-        """The engine of commands and sensors."""
-        return engine(self.database_url)
+        """The engine of commands, sensors and pages."""
+        return engine(self.database_url, pool_size=self._connections)
 
     @cached_property
     def shelf(self) -> Shelf:
@@ -119,6 +122,13 @@ class Workshop:
         """Reviewers' decisions."""
         sandbox = self.settings.sandbox == "on" or (self.settings.sandbox == "auto" and self.endpoints.missing("instagram"))
         return Decisions(self.engine, wanted_privacy(self.settings), sandbox=sandbox)
+
+    def pending_decisions(self) -> PendingDecisions:
+        """The decisions that can still be undone."""
+        from phantoms_dagster.store.pending import PendingDecisions  # noqa: PLC0415
+
+        window = timedelta(seconds=self.settings.desk_undo_seconds)
+        return PendingDecisions(self.engine, self.decisions(), window=window)
 
     def brief_edits(self) -> BriefEdits:
         """The editor of stored briefs."""

@@ -1,0 +1,37 @@
+"""`phantoms desk`: the web pages, alone. `phantoms up` starts them by itself."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Annotated
+
+import typer
+
+from phantoms_dagster.cli.console import current, out, plain_errors
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(rich_help_panel="Run")(desk)
+
+
+def desk(
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65_535, help="Port; default: PHANTOMS_DESK_PORT, else 4000; 0: any free one")
+    ] = None,
+) -> None:
+    """Serve the desk: the pages where people review videos and look after what failed. `phantoms up` does it by itself.
+
+    Without users it is open to this machine alone. `phantoms users add` adds the first one; from then on everybody logs in.
+    """
+    from phantoms_dagster.desk.serve import address, listening, serve  # noqa: PLC0415 - the help needs no web server
+    from phantoms_dagster.wiring import logs  # noqa: PLC0415
+
+    with plain_errors():
+        settings = current()
+        logs.configure(settings)
+        with listening(settings.desk_host, settings.desk_port if port is None else port) as listener:
+            where = address(settings, listener.getsockname()[1])
+            out.print(f"the desk is at {where}; Ctrl-C stops it", soft_wrap=True)
+            with suppress(KeyboardInterrupt):
+                serve(settings, listener)

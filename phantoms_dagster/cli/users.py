@@ -1,0 +1,141 @@
+"""`phantoms users`: who may use the desk and its API. A password comes from a prompt or a file, never from an argument."""
+
+from __future__ import annotations
+
+import secrets
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from phantoms_dagster.cli.console import current, out, plain_errors, print_json, say
+from phantoms_dagster.cli.review import _user
+from phantoms_dagster.domain.errors import InvalidInput
+from phantoms_dagster.store.audit import Actor
+from phantoms_dagster.store.users import Users
+from phantoms_dagster.wiring import Workshop
+
+
+class RoleChoice(StrEnum):
+    """What somebody may do."""
+
+    VIEWER = "viewer"
+    REVIEWER = "reviewer"
+    OPERATOR = "operator"
+
+
+Name = Annotated[str, typer.Argument(help="The name to log in with, such as kim@example.org")]
+File = Annotated[Path | None, typer.Option("--password-file", help="File whose first line is the password; default: a prompt")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the group of commands."""
+    group = typer.Typer(help="Add and remove the people who use the desk, and the tokens of programs that use its API.")
+    group.command("add")(add)
+    group.command("list")(show)
+    group.command("remove")(remove)
+    group.command("passwd")(passwd)
+    group.command("role")(role)
+    group.command("token")(token)
+    app.add_typer(group, name="users", rich_help_panel="Run", no_args_is_help=True)
+
+
+def add(
+    name: Name,
+    role: Annotated[  # noqa: A002,RUF100
+        RoleChoice, typer.Option(help="viewer looks, reviewer also decides, operator also runs things")
+    ] = RoleChoice.REVIEWER,
+    password_file: File = None,
+) -> None:
+    """Add a user. As soon as there is one, everybody logs in."""
+    from phantoms_dagster.desk.passwords import hashed  # noqa: PLC0415
+
+    with plain_errors():
+        users = _users()
+        stored = users.add(name, role.value, hashed(_password(password_file)), actor=_actor())
+        say(f"added {stored} as {role.value}")
+
+
+def show(as_json: AsJson = False) -> None:
+    """List users and tokens."""
+    with plain_errors():
+        users = _users()
+        people, tokens = users.all(), users.tokens()
+        if as_json:
+            print_json({"users": [vars(user) for user in people], "tokens": [vars(one) for one in tokens]})
+            return
+        if not people and not tokens:
+            out.print("no users: the desk is open to this machine alone; `phantoms users add NAME` adds the first")
+            return
+        table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0), pad_edge=False)
+        for column in ("name", "kind", "role", "since"):
+            table.add_column(column)
+        for user in people:
+            table.add_row(user.name, "user", user.role, f"{user.created_at:%Y-%m-%d %H:%M}")
+        for one in tokens:
+            table.add_row(one.name, "token", one.role, f"{one.created_at:%Y-%m-%d %H:%M}")
+        out.print(table)
+
+
+def remove(name: Name) -> None:
+    """Remove a user: their sessions end at once. What they decided stays decided."""
+    with plain_errors():
+        _users().remove(name, actor=_actor())
+        say(f"removed {name}")
+
+
+def passwd(name: Name, password_file: File = None) -> None:
+    """Set a user's password, and end all of their sessions."""
+    from phantoms_dagster.desk.passwords import hashed  # noqa: PLC0415
+
+    with plain_errors():
+        users = _users()
+        if users.credentials(name) is None:
+            raise InvalidInput(f"no user {name!r}; `phantoms users list` shows them")
+        users.set_password(name, hashed(_password(password_file)), actor=_actor())
+        say(f"set the password of {name}; they log in again")
+
+
+def role(name: Name, role: Annotated[RoleChoice, typer.Argument(help="viewer, reviewer or operator")]) -> None:
+    """Give a user another role, from their next click on."""
+    with plain_errors():
+        _users().set_role(name, role.value, actor=_actor())
+        say(f"{name} is {role.value} now")
+
+
+def token(
+    name: Annotated[str, typer.Argument(help="What the token is for, such as newsroom-import")],
+    role: Annotated[RoleChoice, typer.Option(help="What it may do")] = RoleChoice.VIEWER,
+    revoke: Annotated[bool, typer.Option("--revoke", help="End the token of that name")] = False,
+) -> None:
+    """Make an API token and print it, once: only its hash is kept."""
+    with plain_errors():
+        users = _users()
+        if revoke:
+            users.revoke_token(name, actor=_actor())
+            say(f"revoked {name}")
+            return
+        secret = f"phantoms_{secrets.token_urlsafe(32)}"
+        users.add_token(name, role.value, secret, actor=_actor())
+        out.print(secret, soft_wrap=True)
+
+
+def _users() -> Users:
+    return Users(Workshop(current()).engine)
+
+
+def _actor() -> Actor:
+    return Actor(_user(), "cli")
+
+
+def _password(file: Path | None) -> str:
+    if file is not None:
+        try:
+            lines = file.expanduser().read_text(encoding="utf-8").splitlines()
+        except UnicodeDecodeError:
+            raise InvalidInput(f"{file} is not text in UTF-8") from None
+        return lines[0] if lines else ""
+    return str(typer.prompt("Password", hide_input=True, confirmation_prompt=True))

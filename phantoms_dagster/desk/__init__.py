@@ -1,0 +1,5 @@
+"""The web pages where people watch, decide and correct.
+
+It decides nothing by itself: reads go through `store`, decisions through the use cases that the command line uses. How a page is
+added: docs/desk.md.
+"""

@@ -1,0 +1,90 @@
+"""Counts failed log-ins by name and by address, in Redis, so that all desks count together.
+
+While Redis is away each process counts for itself: nobody is locked out by that, and nobody may guess without limit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+import time
+
+import redis
+
+PER_NAME, PER_ADDRESS = 10, 30
+WINDOW_SECONDS = 900
+
+_log = logging.getLogger(__name__)
+
+
+class LoginAttempts:
+    """Failed log-ins of the last quarter of an hour."""
+
+    def __init__(self, redis_url: str | None) -> None:
+        self._redis = redis.Redis.from_url(redis_url, socket_timeout=1, socket_connect_timeout=1) if redis_url else None
+        self._own: dict[str, tuple[int, float]] = {}
+        self._lock = threading.Lock()
+
+    def wait_seconds(self, name: str, address: str) -> int:
+        """How long nobody may log in under that name, or from that address; 0: not at all."""
+        return max(self._left(key, most) for key, most in _keys(name, address))
+
+    def failed(self, name: str, address: str) -> None:
+        """Count a failed log-in."""
+        for key, _ in _keys(name, address):
+            self._count(key)
+
+    def succeeded(self, name: str, address: str) -> None:
+        """Forget the failures under that name. The address keeps its own: it may be guessing at others."""
+        key, _ = _keys(name, address)[0]
+        with self._lock:
+            self._own.pop(key, None)
+        if self._redis is not None:
+            try:
+                self._redis.delete(key)
+            except redis.RedisError as error:
+                _away(error)
+
+    def close(self) -> None:
+        """Give the connections back."""
+        if self._redis is not None:
+            self._redis.close()
+
+    def _left(self, key: str, most: int) -> int:
+        with self._lock:
+            count, since = self._own.get(key, (0, 0.0))
+        mine = int(since + WINDOW_SECONDS - time.monotonic()) if count >= most else 0
+        if self._redis is None:
+            return max(0, mine)
+        try:
+            found, left = self._redis.pipeline().get(key).ttl(key).execute()
+        except redis.RedisError as error:
+            _away(error)
+            return max(0, mine)
+        return max(0, mine, int(left) if int(found or 0) >= most else 0)
+
+    def _count(self, key: str) -> None:
+        now = time.monotonic()
+        if self._redis is not None:
+            try:
+                self._redis.pipeline().incr(key).expire(key, WINDOW_SECONDS, nx=True).execute()
+            except redis.RedisError as error:
+                _away(error)
+            else:
+                return
+        with self._lock:
+            self._own = {name: (n, since) for name, (n, since) in self._own.items() if since + WINDOW_SECONDS > now}
+            count, since = self._own.get(key, (0, now))
+            self._own[key] = (count + 1, since)
+
+
+def _keys(name: str, address: str) -> tuple[tuple[str, int], tuple[str, int]]:
+    def key(kind: str, value: str) -> str:
+        return f"phantoms:desk:login:{kind}:{hashlib.sha256(value.encode()).hexdigest()[:32]}"
+
+    return (key("name", name.strip().casefold()), PER_NAME), (key("address", address), PER_ADDRESS)
+
+
+def _away(error: redis.RedisError) -> None:
+    _log.warning("Redis does not answer (%s): this desk counts log-ins by itself", type(error).__name__)

@@ -1,0 +1,92 @@
+"""`Desk`: everything that pages use, made once when the desk starts. A page reaches it as `visit.desk`."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from phantoms_dagster.desk.attempts import LoginAttempts
+from phantoms_dagster.desk.keys import Keys, keys_of
+from phantoms_dagster.settings import Settings
+from phantoms_dagster.store.audit import AuditLog
+from phantoms_dagster.store.decisions import Decisions
+from phantoms_dagster.store.pending import PendingDecisions
+from phantoms_dagster.store.review_queue import ReviewQueue
+from phantoms_dagster.store.users import Users
+from phantoms_dagster.wiring import Workshop
+
+# Pages are made in threads; each takes one connection for milliseconds.
+CONNECTIONS = 8
+
+
+@dataclass(frozen=True)
+class Desk:
+    """The parts that pages read from and decide with. `extras`: parts that single pages add, by name."""
+
+    settings: Settings
+    workshop: Workshop
+    keys: Keys
+    users: Users
+    audit: AuditLog
+    attempts: LoginAttempts
+    decisions: Decisions
+    pending: PendingDecisions
+    queue: ReviewQueue
+    extras: dict[str, object] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, settings: Settings) -> Desk:
+        """The desk of these settings. Raises InvalidInput without a database."""
+        workshop = Workshop(settings, connections=CONNECTIONS)
+        redis_url = settings.redis_url.get_secret_value() if settings.redis_url else None
+        return cls(
+            settings=settings,
+            workshop=workshop,
+            keys=keys_of(settings),
+            users=Users(workshop.engine),
+            audit=AuditLog(workshop.engine),
+            attempts=LoginAttempts(redis_url),
+            decisions=workshop.decisions(),
+            pending=workshop.pending_decisions(),
+            queue=ReviewQueue(workshop.engine),
+        )
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine can reach the desk."""
+        return is_loopback(self.settings.desk_host)
+
+    def hosts(self) -> frozenset[str]:
+        """The names under which people reach the desk, without ports."""
+        found = {self.settings.desk_host.casefold()}
+        if self.loopback:
+            found |= {"127.0.0.1", "localhost", "::1"}
+        if self.settings.desk_url:
+            found.add(_host_of(self.settings.desk_url))
+        return frozenset(found)
+
+    def close(self) -> None:
+        """Give connections back."""
+        self.attempts.close()
+        self.workshop.close()
+
+
+def is_loopback(host: str) -> bool:
+    """Whether the address is this machine's own."""
+    if host.casefold() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def forwarded(headers: Mapping[str, str]) -> bool:
+    """Whether a proxy passed the request on: then it is not from this machine alone, whatever its address says."""
+    return any(name in headers for name in ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via"))
+
+
+def _host_of(url: str) -> str:
+    return (urlsplit(url).hostname or "").casefold()

@@ -1,0 +1,131 @@
+"""Errors as pages, and for the API as RFC 9457 problem details: what is wrong, what to do, and whether it passes by itself."""
+
+from __future__ import annotations
+
+import logging
+from http import HTTPStatus
+from urllib.parse import urlencode, urlsplit
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.exceptions import HTTPException
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+
+from phantoms_dagster.desk.render import THEME, THEMES, environment
+from phantoms_dagster.desk.shield import TooLarge
+from phantoms_dagster.desk.visits import LogInFirst, Refused
+from phantoms_dagster.domain.errors import InvalidInput, NotFound, PhantomsError, SchemaMismatch, StoreAway
+from phantoms_dagster.store.away import in_words, is_away
+from phantoms_dagster.store.decisions import DecidedFirst
+from phantoms_dagster.wiring.redis_looks import RedisAway
+
+AGAIN_SECONDS = 5
+API = "/api/"
+
+_log = logging.getLogger(__name__)
+
+
+def install(app: FastAPI) -> None:
+    """Answer errors of this application in words."""
+    app.add_exception_handler(LogInFirst, _log_in_first)
+    for kind in (Refused, PhantomsError, SQLAlchemyError, HTTPException, RequestValidationError, TooLarge, Exception):
+        app.add_exception_handler(kind, _answer)
+
+
+async def _log_in_first(request: Request, error: Exception) -> Response:
+    assert isinstance(error, LogInFirst)
+    if request.url.path.startswith(API):
+        return _problem(request, 401, "Log in first, or send a token: `Authorization: Bearer ...`.", {"WWW-Authenticate": "Bearer"})
+    return RedirectResponse(f"/login?{urlencode({'next': error.to})}" if error.to != "/" else "/login", 303)
+
+
+async def _answer(request: Request, error: Exception) -> Response:
+    status, message, headers = _judged(error)
+    if status >= 500 and status != 503:
+        _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    if request.url.path.startswith(API):
+        return _problem(request, status, message, headers)
+    return error_page(request, status, message, headers)
+
+
+def _judged(error: Exception) -> tuple[int, str, dict[str, str]]:
+    """The status, the message for a person, and headers."""
+    again = {"Retry-After": str(AGAIN_SECONDS)}
+    match error:
+        case Refused():
+            return 403, str(error), {}
+        case DecidedFirst():
+            return 409, str(error), {}
+        case NotFound():
+            return 404, str(error), {}
+        case InvalidInput():
+            return 422, str(error), {}
+        case SchemaMismatch() | RedisAway():
+            return 503, str(error), again
+        case StoreAway():
+            return 503, f"PostgreSQL does not answer ({error.reason}).", again
+        case SQLAlchemyError() if is_away(error):
+            return 503, f"PostgreSQL does not answer ({in_words(error)}).", again
+        case TooLarge():
+            return 413, "That is more than can be sent at once.", {}
+        case HTTPException():
+            said = {404: "There is no such page.", 405: "That page cannot be used like this."}
+            return error.status_code, said.get(error.status_code, str(error.detail)), dict(error.headers or {})
+        case RequestValidationError():
+            found = error.errors()[0]
+            place = ".".join(str(part) for part in found["loc"][1:])
+            return 422, f"{place}: {found['msg']}", {}
+        case PhantomsError():
+            return 500, str(error), {}
+        case _:
+            return 500, "Something went wrong here. It is in the log of the desk; nothing was half done.", {}
+
+
+def error_page(request: Request, status: int, message: str, headers: dict[str, str]) -> HTMLResponse:
+    """A page that needs nothing but the template: neither a session nor a store. A store's page comes back by itself."""
+    theme = request.cookies.get(THEME, "auto")
+    safe = request.method in ("GET", "HEAD")
+    content = (
+        environment()
+        .get_template("error.html")
+        .render(
+            status=status,
+            title=_TITLES.get(status, HTTPStatus(status).phrase),
+            message=message,
+            theme=theme if theme in THEMES else "auto",
+            again=AGAIN_SECONDS if status == 503 and safe else 0,
+            changed_nothing=not safe,
+            back=_back(request),
+        )
+    )
+    return HTMLResponse(content, status, headers)
+
+
+def _back(request: Request) -> str:
+    """The page that the form was on, when it is one of ours."""
+    parts = urlsplit(request.headers.get("referer", ""))
+    ours = parts.netloc == request.headers.get("host")
+    return f"{parts.path}?{parts.query}".rstrip("?") if ours and parts.path.startswith("/") else "/"
+
+
+def _problem(request: Request, status: int, message: str, headers: dict[str, str]) -> JSONResponse:
+    body = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": message,
+        "instance": request.url.path,
+    }
+    return JSONResponse(body, status, headers, media_type="application/problem+json")
+
+
+_TITLES = {
+    403: "Not allowed",
+    404: "Not here",
+    409: "Somebody was first",
+    413: "Too large",
+    422: "That cannot be used",
+    500: "Something went wrong",
+    503: "Back in a moment",
+}

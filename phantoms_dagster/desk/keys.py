@@ -1,0 +1,80 @@
+"""The secret of the desk, and what is signed with it: cookies, CSRF tokens, addresses of media."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import secrets
+from base64 import urlsafe_b64encode
+from pathlib import Path
+
+from itsdangerous import BadSignature, URLSafeSerializer
+
+from phantoms_dagster.domain.errors import InvalidInput
+from phantoms_dagster.settings import Settings
+
+FILE = "desk.key"
+SHORTEST = 32
+
+
+class Keys:
+    """Signs with one secret. Each purpose has a key of its own, so that nothing signed for one is taken for another."""
+
+    def __init__(self, secret: str) -> None:
+        if len(secret) < SHORTEST:
+            raise InvalidInput(f"PHANTOMS_DESK_SECRET needs {SHORTEST} characters or more, such as `openssl rand -hex 32` prints")
+        self._secret = secret
+
+    def mac(self, purpose: str, value: str) -> str:
+        """A signature of `value`, 43 characters that an address may hold."""
+        found = hmac.new(f"{purpose}:{self._secret}".encode(), value.encode(), hashlib.sha256).digest()
+        return _text(found)
+
+    def right(self, purpose: str, value: str, given: str) -> bool:
+        """Whether `given` is the signature of `value`."""
+        return hmac.compare_digest(self.mac(purpose, value).encode(), given.encode())
+
+    def seal(self, purpose: str, value: object) -> str:
+        """A value for a cookie, readable and signed."""
+        return self._serializer(purpose).dumps(value)
+
+    def opened(self, purpose: str, given: str) -> object | None:
+        """The value of a cookie; None when its signature is wrong."""
+        try:
+            found: object = self._serializer(purpose).loads(given)
+        except BadSignature:
+            return None
+        return found
+
+    def _serializer(self, purpose: str) -> URLSafeSerializer:
+        return URLSafeSerializer(self._secret, salt=f"phantoms.desk.{purpose}", signer_kwargs={"digest_method": hashlib.sha256})
+
+
+def keys_of(settings: Settings) -> Keys:
+    """The keys of this desk: of the setting, else of a file in the data directory, which the first start makes."""
+    if settings.desk_secret is not None:
+        return Keys(settings.desk_secret.get_secret_value())
+    return Keys(_kept(settings.home.expanduser() / FILE))
+
+
+def _kept(path: Path) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        # Two desks that start at once must not have two secrets: the file appears whole, under its name, once.
+        fresh = path.with_name(f"{path.name}.{secrets.token_hex(6)}")
+        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(secrets.token_urlsafe(48))
+        try:
+            os.link(fresh, path)
+        except FileExistsError:
+            pass
+        finally:
+            fresh.unlink()
+        return path.read_text(encoding="ascii").strip()
+    except OSError as error:
+        raise InvalidInput(f"the desk's key cannot be kept in {path} ({error.strerror}); set PHANTOMS_DESK_SECRET") from error
+
+
+def _text(value: bytes) -> str:
+    return urlsafe_b64encode(value).rstrip(b"=").decode()

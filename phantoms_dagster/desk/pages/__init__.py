@@ -1,0 +1,9 @@
+"""The pages, one module and one template each. A module's `register` adds its routes; `desk/access.py` says who may use them."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+from phantoms_dagster.desk.pages import audit, front, live, login, media, review
+
+PAGES: tuple[ModuleType, ...] = (front, login, media, live, review, audit)

@@ -1,0 +1,51 @@
+"""The front page, which is the review, and what belongs to all pages: static files, health, the choice of colours."""
+
+from __future__ import annotations
+
+import mimetypes
+
+from fastapi import FastAPI
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
+
+from phantoms_dagster.desk.render import THEME, THEMES, assets, go
+from phantoms_dagster.desk.visits import Form, Seen, field, own_page
+from phantoms_dagster.domain.errors import NotFound
+
+_YEAR = 31_536_000
+
+
+def register(app: FastAPI) -> None:
+    """Add the routes."""
+    app.get("/", include_in_schema=False)(front)
+    app.get("/health", include_in_schema=False)(health)
+    app.get("/static/{digest}/{name}", include_in_schema=False)(static)
+    app.post("/theme", include_in_schema=False)(theme)
+
+
+async def front() -> Response:
+    """Where people begin."""
+    return RedirectResponse("/review", 303)
+
+
+async def health() -> Response:
+    """That the process answers; it asks no store."""
+    return PlainTextResponse("ok\n")
+
+
+async def static(digest: str, name: str) -> Response:
+    """A static file. One of an older version is answered with what there is now, and not kept."""
+    found = assets().get(name)
+    if found is None:
+        raise NotFound(f"there is no file {name}")
+    kept = f"public, max-age={_YEAR}, immutable" if digest == found.digest else "no-cache"
+    kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
+    return Response(found.content, media_type=kind, headers={"Cache-Control": kept, "ETag": f'"{found.digest}"'})
+
+
+async def theme(visit: Seen, form: Form) -> Response:
+    """Remember the colours that somebody chose."""
+    chosen = field(form, "theme")
+    response = go(visit, own_page(field(form, "back") or "/"))
+    if chosen in THEMES:
+        response.set_cookie(THEME, chosen, max_age=_YEAR, path="/", samesite="lax", httponly=True)
+    return response

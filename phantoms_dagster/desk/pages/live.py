@@ -1,0 +1,70 @@
+"""What changes by itself, as server-sent events: how much waits. One look a moment serves all who watch."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+from fastapi import FastAPI
+from sqlalchemy.exc import SQLAlchemyError
+from sse_starlette import EventSourceResponse, ServerSentEvent
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response
+
+from phantoms_dagster.desk.context import Desk
+from phantoms_dagster.desk.visits import Seen
+from phantoms_dagster.store.away import is_away
+
+LOOK_SECONDS = 2.0
+PING_SECONDS = 20
+_PULSE = "pulse"
+
+
+@dataclass
+class Pulse:
+    """The counts of a moment ago, looked up at most once every two seconds, whatever the number of watchers."""
+
+    desk: Desk
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    looked_at: float = 0.0
+    counts: str = "{}"
+
+    async def now(self) -> str:
+        """The counts as JSON. Those from before while PostgreSQL does not answer."""
+        async with self.lock:
+            if time.monotonic() - self.looked_at >= LOOK_SECONDS:
+                self.looked_at = time.monotonic()
+                try:
+                    counts = await run_in_threadpool(self.desk.queue.counts)
+                except SQLAlchemyError as error:
+                    if not is_away(error):
+                        raise
+                else:
+                    waiting, held = sum(c.waiting for c in counts), sum(c.held for c in counts)
+                    self.counts = json.dumps({"review": waiting, "held": held})
+            return self.counts
+
+
+def register(app: FastAPI) -> None:
+    """Add the routes."""
+    app.get("/events", include_in_schema=False)(events)
+
+
+async def events(visit: Seen) -> Response:
+    """The counts now, and again whenever they change."""
+    pulse = visit.desk.extras.setdefault(_PULSE, Pulse(visit.desk))
+    assert isinstance(pulse, Pulse)
+
+    async def changes() -> AsyncIterator[ServerSentEvent]:
+        last = None
+        while True:
+            counts = await pulse.now()
+            if counts != last:
+                yield ServerSentEvent(event="counts", data=counts)
+                last = counts
+            await asyncio.sleep(LOOK_SECONDS)
+
+    return EventSourceResponse(changes(), ping=PING_SECONDS)

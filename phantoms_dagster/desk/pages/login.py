@@ -1,0 +1,56 @@
+"""Log-in and log-out."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+from starlette.responses import RedirectResponse, Response
+
+from phantoms_dagster.desk import passwords
+from phantoms_dagster.desk.access import Role
+from phantoms_dagster.desk.render import page, tell
+from phantoms_dagster.desk.visits import Form, Seen, field, log_in, log_out, own_page
+
+
+def register(app: FastAPI) -> None:
+    """Add the routes."""
+    app.get("/login", include_in_schema=False)(ask)
+    app.post("/login", include_in_schema=False)(check)
+    app.post("/logout", include_in_schema=False)(leave)
+
+
+def ask(visit: Seen, next: str = "/") -> Response:  # noqa: A002 - the name of the parameter in the address
+    """The form."""
+    if visit.role > Role.PUBLIC:
+        return RedirectResponse(own_page(next), 303)
+    return page(visit, "login.html", wanted=own_page(next), name="", problem="")
+
+
+def check(visit: Seen, form: Form) -> Response:
+    """Log in. A wrong name and a wrong password read the same and take as long."""
+    name, password, wanted = field(form, "name"), str(form.get("password", "")), own_page(field(form, "next") or "/")
+    attempts = visit.desk.attempts
+    wait = attempts.wait_seconds(name, visit.address)
+    if wait:
+        problem = f"Too many attempts. Try again in {max(1, round(wait / 60))} min."
+        response = page(visit, "login.html", status=429, wanted=wanted, name=name, problem=problem)
+        response.headers["Retry-After"] = str(wait)
+        return response
+    user = visit.desk.users.credentials(name)
+    if not passwords.right(user.password_hash if user else None, password) or user is None:
+        attempts.failed(name, visit.address)
+        problem = "That name and password do not belong together."
+        return page(visit, "login.html", status=401, wanted=wanted, name=name, problem=problem)
+    attempts.succeeded(name, visit.address)
+    if passwords.outdated(user.password_hash):
+        visit.desk.users.rehash(user.id, passwords.hashed(password))
+    response = RedirectResponse(wanted, 303)
+    log_in(visit, user, response)
+    return response
+
+
+def leave(visit: Seen) -> Response:
+    """Log out, here and on the server."""
+    response = RedirectResponse("/login", 303)
+    log_out(visit, response)
+    tell(visit, response, "You are logged out.", "info")
+    return response

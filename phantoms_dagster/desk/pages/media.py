@@ -1,0 +1,62 @@
+"""Films and pictures, by addresses that are signed for minutes. A player reads them in ranges and can seek."""
+
+from __future__ import annotations
+
+import mimetypes
+import re
+import time
+
+from fastapi import FastAPI
+from starlette.responses import FileResponse, Response
+
+from phantoms_dagster.desk.context import Desk
+from phantoms_dagster.desk.visits import Refused, Seen
+from phantoms_dagster.domain.errors import NotFound
+from phantoms_dagster.domain.models import MediaFile
+from phantoms_dagster.media.files import FolderStore
+from phantoms_dagster.wiring.media import media_store
+
+# An address is good for this long, and up to twice as long: it stays the same within the time, so that browsers keep the file.
+GOOD_SECONDS = 900
+_NAME = re.compile(r"([0-9a-f]{64})(\.[a-z0-9]{1,8})")
+_STORE = "media store"
+
+
+def register(app: FastAPI) -> None:
+    """Add the routes."""
+    app.get("/media/{name}", include_in_schema=False)(media)
+
+
+def address(desk: Desk, file: MediaFile) -> str:
+    """An address under which the file can be had for the next minutes."""
+    until = (int(time.time()) // GOOD_SECONDS + 2) * GOOD_SECONDS
+    name = f"{file.sha256}{file.suffix}"
+    return f"/media/{name}?size={file.size}&until={until}&key={desk.keys.mac('media', f'{name}:{file.size}:{until}')}"
+
+
+async def media(visit: Seen, name: str, size: int = 0, until: int = 0, key: str = "") -> Response:
+    """The file, whole or the range that was asked for (206, 416, If-Range)."""
+    desk = visit.desk
+    found = _NAME.fullmatch(name)
+    if found is None or not desk.keys.right("media", f"{name}:{size}:{until}", key):
+        raise Refused("That address of a film is not one that this desk gave out. Open the video's page.")
+    if until < time.time():
+        raise Refused("That address of a film is too old. Load the video's page again.")
+    path = await _store(desk).local(MediaFile(sha256=found[1], size=size, suffix=found[2]))
+    kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
+    headers = {
+        "Cache-Control": f"private, max-age={max(0, until - int(time.time()))}, immutable",
+        "ETag": f'"{found[1]}"',
+        "Content-Disposition": "inline",
+    }
+    try:
+        return FileResponse(path, media_type=kind, headers=headers)
+    except FileNotFoundError as error:
+        raise NotFound("that file was cleaned up a moment ago") from error
+
+
+def _store(desk: Desk) -> FolderStore:
+    """The media store of the desk's event loop: a folder, or an object store with its cache."""
+    if _STORE not in desk.extras:
+        desk.extras[_STORE] = media_store(desk.settings)
+    return desk.extras[_STORE]  # type: ignore[return-value]

@@ -1,0 +1,251 @@
+"""The review: the queue by slot time and priority, one screen a video, and the answers approve, reject and hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from urllib.parse import quote, urlencode
+
+from fastapi import FastAPI
+from starlette.responses import Response
+
+from phantoms_dagster.desk.access import Role
+from phantoms_dagster.desk.pages.media import address
+from phantoms_dagster.desk.render import clock, go, page
+from phantoms_dagster.desk.visits import Form, Seen, Visit, field
+from phantoms_dagster.domain.errors import InvalidInput, NotFound
+from phantoms_dagster.domain.models import MediaFile, Platform, PostWords, Sentence
+from phantoms_dagster.domain.wording import notes
+from phantoms_dagster.production.publishing import next_opening
+from phantoms_dagster.store.decisions import Review
+from phantoms_dagster.store.pending import ANSWERS, Answer, Pending
+from phantoms_dagster.store.review_queue import Card, Screen
+
+REASONS = ("Wrong fact", "Off brand", "Voice is wrong", "Picture is wrong", "Text is cut off", "Boring hook", "Too long")
+_SAID: Mapping[str, str] = {"approve": "Approved", "reject": "Rejected", "hold": "On hold"}
+
+
+def register(app: FastAPI) -> None:
+    """Add the routes."""
+    app.get("/review", include_in_schema=False)(queue)
+    app.get("/review/{key}", include_in_schema=False)(video)
+    app.post("/review/{key}/decide", include_in_schema=False)(decide)
+    app.post("/review/{key}/release", include_in_schema=False)(release)
+    app.post("/decisions/{number}/undo", include_in_schema=False)(undo)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the queue: the card, the address of its screen, and of its picture."""
+
+    card: Card
+    path: str
+    picture: str | None
+    current: bool
+
+
+@dataclass(frozen=True)
+class Line:
+    """A sentence of the script. `heading`: what stands on the screen from here on; `number`: of its scene, 0 for the hook."""
+
+    sentence: Sentence
+    number: int
+    heading: str | None
+
+
+@dataclass(frozen=True)
+class Target:
+    """One platform: what it is told, when it goes out, and where. `seen`: the post, when it is out already."""
+
+    platform: Platform
+    words: PostWords | None
+    notes: Sequence[str]
+    account: str
+    goes_out: datetime | None
+    state: str
+    seen: str | None
+
+
+@dataclass(frozen=True)
+class Filters:
+    """What the queue shows; part of every address, so that a link shows a colleague the same."""
+
+    channel: str = ""
+    held: bool = False
+
+    def path(self, key: str | None = None, **more: str) -> str:
+        """The address of the queue, or of one video in it."""
+        given = {"channel": self.channel, "held": "1" if self.held else "", **more}
+        kept = urlencode({name: value for name, value in given.items() if value})
+        return f"/review{'/' + quote(key, safe='') if key else ''}{'?' + kept if kept else ''}"
+
+
+def queue(visit: Seen, channel: str = "", held: str = "", platform: str = "") -> Response:
+    """The first video of the queue, or that there is none."""
+    filters = Filters(channel, held == "1")
+    cards = visit.desk.queue.cards(channel=channel, held=filters.held)
+    if cards:
+        return _shown(visit, filters, cards, cards[0].key, platform)
+    counts = visit.desk.queue.counts()
+    return page(visit, "review_empty.html", filters=filters, counts=counts, waiting=sum(c.waiting for c in counts))
+
+
+def video(visit: Seen, key: str, channel: str = "", held: str = "", platform: str = "") -> Response:
+    """One video, in the queue or not."""
+    filters = Filters(channel, held == "1")
+    return _shown(visit, filters, visit.desk.queue.cards(channel=channel, held=filters.held), key, platform)
+
+
+def decide(visit: Seen, key: str, form: Form) -> Response:
+    """Take an answer. It can be undone for a while; then the next video is shown."""
+    answer = field(form, "answer")
+    if answer not in ANSWERS:
+        raise InvalidInput("the answer is approve, reject or hold")
+    filters = Filters(field(form, "channel"), field(form, "held") == "1")
+    following = _after(visit, filters, key)
+    only = _chosen(form) if answer == "approve" else ()
+    note = _note(field(form, "note"), field(form, "at"), field(form, "scene"))
+    made = visit.desk.pending.submit(
+        key, _answer(answer), visit.actor, content_sha256=field(form, "content", most=64), note=note, only=only
+    )
+    return go(visit, filters.path(following), _told(made), "good" if made.state == "committed" else "info")
+
+
+def undo(visit: Seen, number: int) -> Response:
+    """Take an answer back, and show its video again."""
+    undone = visit.desk.pending.undo(number, visit.actor, others=visit.role >= Role.OPERATOR)
+    return go(visit, Filters().path(undone.key), "Undone: the video waits for a decision again.", "info")
+
+
+def release(visit: Seen, key: str) -> Response:
+    """Take a video back from hold."""
+    visit.desk.decisions.release(key, reviewer=visit.name, via=visit.via, address=visit.address)
+    return go(visit, Filters().path(key), "Taken back: the video waits for a decision again.", "info")
+
+
+def _shown(visit: Visit, filters: Filters, cards: Sequence[Card], key: str, platform: str) -> Response:
+    desk = visit.desk
+    screen = desk.queue.screen(key)
+    if screen is None:
+        raise NotFound(f"There is no video {key}.")
+    review = desk.decisions.review(key)
+    keys = [card.key for card in cards]
+    place = keys.index(key) if key in keys else None
+    targets = _targets(screen, review)
+    wanted = next((t.platform for t in targets if t.platform == platform), targets[0].platform if targets else None)
+    return page(
+        visit,
+        "review.html",
+        screen=screen,
+        review=review,
+        filters=filters,
+        rows=[_row(desk_row, filters, visit, key) for desk_row in cards],
+        counts=desk.queue.counts(),
+        place=place,
+        previous=filters.path(keys[place - 1]) if place else None,
+        following=filters.path(keys[place + 1]) if place is not None and place + 1 < len(keys) else None,
+        film=_address(visit, screen.film.video if screen.film else None),
+        poster=_address(visit, screen.film.thumbnail if screen.film else None),
+        lines=_lines(screen),
+        targets=targets,
+        platform=wanted,
+        reasons=REASONS,
+        undo_seconds=desk.settings.desk_undo_seconds,
+        open_for_decision=_is_open(screen),
+    )
+
+
+def _is_open(screen: Screen) -> bool:
+    return (
+        screen.film is not None and screen.approval in ("ready", "deferred", "rejected") and not screen.held and not screen.pending
+    )
+
+
+def _row(card: Card, filters: Filters, visit: Visit, current: str) -> Row:
+    return Row(card, filters.path(card.key), _address(visit, card.thumbnail), card.key == current)
+
+
+def _address(visit: Visit, file: MediaFile | None) -> str | None:
+    return address(visit.desk, file) if file is not None else None
+
+
+def _lines(screen: Screen) -> list[Line]:
+    """The script as it is spoken. Before there is a voice it has no times, and no lines here."""
+    if screen.voiceover is None:
+        return []
+    scenes = screen.script.script.scenes if screen.script else ()
+    found: list[Line] = []
+    last: int | None = None
+    for sentence in screen.voiceover.sentences:
+        heading = None
+        if sentence.scene != last:
+            heading = "Hook" if sentence.scene < 0 else _on_screen(scenes, sentence.scene)
+        found.append(Line(sentence, sentence.scene + 1, heading))
+        last = sentence.scene
+    return found
+
+
+def _on_screen(scenes: Sequence[object], number: int) -> str:
+    return str(getattr(scenes[number], "on_screen_text", "")) if number < len(scenes) else f"Scene {number + 1}"
+
+
+def _targets(screen: Screen, review: Review | None) -> list[Target]:
+    now = datetime.now(UTC)
+    earliest = max(now, screen.brief.publish_at or now)
+    opens = next_opening(screen.channel, earliest)
+    words = {post.platform: post for post in review.words} if review else {}
+    return [
+        Target(
+            platform=platform,
+            words=words.get(platform),
+            notes=notes(words[platform]) if platform in words else (),
+            account=screen.channel.accounts.get(platform, "no account"),
+            goes_out=opens if opens > now else None,
+            state=screen.states.get(f"{platform}/post", "blocked"),
+            seen=screen.posts.get(str(platform)),
+        )
+        for platform in screen.brief.platforms
+    ]
+
+
+def _after(visit: Visit, filters: Filters, key: str) -> str | None:
+    """The video that comes after this one in the queue; None for the first one."""
+    keys = [card.key for card in visit.desk.queue.cards(channel=filters.channel, held=filters.held)]
+    if key not in keys:
+        return None
+    rest = keys[keys.index(key) + 1 :]
+    return rest[0] if rest else None
+
+
+def _answer(given: str) -> Answer:
+    return next(answer for answer in ANSWERS if answer == given)
+
+
+def _chosen(form: Form) -> tuple[Platform, ...]:
+    """The platforms that were ticked; none means that the form asked for all."""
+    if field(form, "choose") != "1":
+        return ()
+    chosen = tuple(platform for platform in Platform if str(platform) in form.getlist("only"))
+    if not chosen:
+        raise InvalidInput("Tick at least one platform, or reject the video.")
+    return chosen
+
+
+def _note(reason: str, at: str, scene: str) -> str:
+    """The reason with the second and the scene at which it was noted."""
+    try:
+        second = float(at) if at else None
+    except ValueError:
+        second = None
+    if second is None or second <= 0 or not reason:
+        return reason
+    where = f", scene {int(scene)}" if scene.isdigit() and int(scene) > 0 else ", hook" if scene == "0" else ""
+    return f"at {clock(second)}{where}: {reason}"
+
+
+def _told(made: Pending) -> str:
+    if made.state == "refused":
+        return f"Not carried out: {made.outcome}"
+    only = f" for {', '.join(Platform(name).title for name in made.platforms)} only" if made.platforms else ""
+    return f"{_SAID[made.answer]}{only}: {made.title}" if made.state == "committed" else ""

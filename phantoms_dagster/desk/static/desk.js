@@ -1,0 +1,242 @@
+// What JavaScript adds to pages that work without it: keys, the player, counting down, refreshing in place, live counts.
+
+const one = (selector, from = document) => from.querySelector(selector);
+const all = (selector, from = document) => [...from.querySelectorAll(selector)];
+const clock = (s) => `${Math.floor(s / 60)}:${(s % 60).toFixed(1).padStart(4, "0")}`;
+
+document.body.classList.add("keyboard");
+
+// --- menus close when something else is clicked, and with Escape
+
+document.addEventListener("click", (event) => {
+  for (const menu of all("details[data-dropdown][open]")) if (!menu.contains(event.target)) menu.open = false;
+});
+
+// --- choices of looks that stay
+
+for (const box of all("[data-remember]")) {
+  const name = `desk.${box.dataset.remember}`;
+  const kept = localStorage.getItem(name);
+  if (kept !== null) box.checked = kept === "1";
+  box.addEventListener("change", () => localStorage.setItem(name, box.checked ? "1" : "0"));
+}
+
+// --- decisions that can be undone
+
+for (const form of all("form[data-undo]")) {
+  const until = Date.parse(form.dataset.until);
+  const left = one("[data-left]", form);
+  const tick = () => {
+    const seconds = Math.ceil((until - Date.now()) / 1000);
+    if (seconds > 0) {
+      left.textContent = `can be undone for ${seconds} s`;
+      return;
+    }
+    clearInterval(timer);
+    one("button", form).remove();
+    form.removeAttribute("data-undo");
+    left.textContent = "carried out: it cannot be undone any more";
+    setTimeout(() => form.remove(), 5000);
+  };
+  const timer = setInterval(tick, 250);
+  tick();
+}
+
+// --- the review's player
+
+const review = one("[data-review]");
+const player = review && one("[data-player]", review);
+
+if (player) {
+  const transport = one("[data-transport]");
+  const seek = one("[data-seek]");
+  const shown = one("[data-time]");
+  const lines = all("[data-at]", review);
+  const big = one("[data-bigplay]");
+  const step = 1 / 30;
+  player.controls = false;
+  transport.hidden = false;
+  big.hidden = false;
+
+  const paint = () => {
+    const now = player.currentTime;
+    seek.value = now;
+    seek.style.setProperty("--at", `${(100 * now) / (player.duration || Number(seek.max) || 1)}%`);
+    shown.textContent = clock(now);
+    const spoken = lines.find((line) => now >= Number(line.dataset.at) && now < Number(line.dataset.end));
+    for (const line of lines) {
+      if (line === spoken && !line.hasAttribute("aria-current")) {
+        line.setAttribute("aria-current", "true");
+        if (!player.paused && innerWidth >= 1100) line.scrollIntoView({ block: "nearest" });
+      } else if (line !== spoken) line.removeAttribute("aria-current");
+    }
+  };
+  const follow = () => {
+    paint();
+    if (!player.paused) requestAnimationFrame(follow);
+  };
+  const toggle = () => (player.paused ? player.play() : player.pause());
+  player.addEventListener("play", () => {
+    review.classList.add("playing");
+    big.classList.add("off");
+    follow();
+  });
+  player.addEventListener("pause", () => {
+    review.classList.remove("playing");
+    big.classList.remove("off");
+  });
+  for (const name of ["seeked", "timeupdate", "loadedmetadata"]) player.addEventListener(name, paint);
+  player.addEventListener("volumechange", () => review.classList.toggle("muted", player.muted));
+  player.addEventListener("click", toggle);
+  big.addEventListener("click", toggle);
+  one("[data-play]").addEventListener("click", toggle);
+  one("[data-mute]").addEventListener("click", () => (player.muted = !player.muted));
+  for (const button of all("[data-step]")) button.addEventListener("click", () => frame(Number(button.dataset.step)));
+  seek.addEventListener("input", () => (player.currentTime = Number(seek.value)));
+  for (const line of lines)
+    line.addEventListener("click", (event) => {
+      event.preventDefault();
+      player.currentTime = Number(line.dataset.at) + 0.01;
+      paint();
+    });
+  // An address of a film is good for minutes; a page that was open for longer gets a fresh one.
+  player.addEventListener("error", async () => {
+    if (player.dataset.fresh) return;
+    player.dataset.fresh = "1";
+    const page = await fetched(location.href);
+    const found = page && one("[data-player]", page);
+    if (!found) return;
+    const at = player.currentTime;
+    player.src = found.getAttribute("src");
+    player.addEventListener("loadedmetadata", () => (player.currentTime = at), { once: true });
+  });
+  review.toggle = toggle;
+  review.frame = (by) => frame(by);
+  function frame(by) {
+    player.pause();
+    player.currentTime = Math.min(Math.max(0, player.currentTime + by * step), player.duration || 0);
+  }
+  paint();
+}
+
+// --- a rejection keeps the second at which it was noted
+
+const rejecting = one("[data-reject]");
+if (rejecting) {
+  const reason = one("[data-reason]", rejecting);
+  rejecting.addEventListener("toggle", () => {
+    if (!rejecting.open) return;
+    if (player) {
+      player.pause();
+      const now = player.currentTime;
+      const spoken = all("[data-at]", review).findLast((line) => now >= Number(line.dataset.at));
+      one("[data-at-second]", rejecting).value = now > 0 ? now.toFixed(1) : "";
+      one("[data-at-scene]", rejecting).value = now > 0 && spoken ? spoken.dataset.scene : "";
+      one("[data-at-said]", rejecting).textContent =
+        now > 0 && spoken ? (Number(spoken.dataset.scene) ? `scene ${spoken.dataset.scene}` : "hook") : "of the whole film";
+    }
+    reason.focus();
+  });
+  one("[data-chips]", rejecting).hidden = false;
+  for (const chip of all("[data-reason-chip]", rejecting))
+    chip.addEventListener("click", () => {
+      reason.value = reason.value ? `${reason.value.trimEnd()} ${chip.textContent}` : chip.textContent;
+      reason.focus();
+    });
+}
+
+// --- the platform that is shown is part of the address
+
+for (const radio of all("[data-platform]"))
+  radio.addEventListener("change", () => {
+    const here = new URL(location.href);
+    here.searchParams.set("platform", radio.value);
+    history.replaceState(null, "", here);
+  });
+
+// --- keys
+
+const submit = (form) => form && form.requestSubmit(one("button", form));
+const actions = {
+  j: () => one("[data-next]")?.click(),
+  k: () => one("[data-previous]")?.click(),
+  " ": () => review?.toggle?.(),
+  ",": () => review?.frame?.(-1),
+  ".": () => review?.frame?.(1),
+  m: () => player && (player.muted = !player.muted),
+  a: () => submit(one("[data-approve]")),
+  h: () => submit(one("[data-hold]")),
+  r: () => rejecting && (rejecting.open = true),
+  e: () => one("[data-edit]")?.click(),
+  "/": () => one("[data-search]")?.focus(),
+  "?": () => one("#keys")?.showModal(),
+};
+for (const n of [1, 2, 3]) actions[n] = () => all("[data-platform]")[n - 1]?.click();
+
+const typing = (target) =>
+  target.isContentEditable || target.matches("textarea, select, input:not([type=checkbox], [type=radio], [type=range], [type=button])");
+
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape") for (const menu of all("details[data-dropdown][open]")) menu.open = false;
+  if (typing(event.target) || event.altKey || one("dialog[open]")) return;
+  if (event.ctrlKey || event.metaKey) {
+    if (event.key.toLowerCase() === "z" && !event.shiftKey) {
+      const form = one("form[data-undo]");
+      if (form) {
+        event.preventDefault();
+        submit(form);
+      }
+    }
+    return;
+  }
+  const action = actions[event.key];
+  // Space on a button presses the button.
+  if (!action || event.repeat || (event.key === " " && event.target.closest("button, a, summary"))) return;
+  event.preventDefault();
+  action();
+});
+
+// --- parts of the page that change by themselves
+
+async function fetched(address) {
+  try {
+    const answer = await fetch(address, { headers: { Accept: "text/html" } });
+    return answer.ok ? new DOMParser().parseFromString(await answer.text(), "text/html") : null;
+  } catch {
+    return null; // the next event tries again
+  }
+}
+
+async function refresh() {
+  const live = all("[data-live]");
+  if (!live.length) return;
+  const page = await fetched(location.href);
+  if (!page) return;
+  for (const part of live) {
+    const fresh = page.getElementById(part.id);
+    if (fresh && fresh.innerHTML !== part.innerHTML && !part.contains(document.activeElement)) {
+      const scrolled = part.scrollTop;
+      part.replaceWith(fresh);
+      fresh.scrollTop = scrolled;
+    }
+  }
+}
+
+if (one(".menu")) {
+  const events = new EventSource("/events");
+  let known = null;
+  events.addEventListener("counts", (event) => {
+    const counts = JSON.parse(event.data);
+    for (const badge of all("[data-count]")) {
+      const count = counts[badge.dataset.count] ?? 0;
+      badge.textContent = count > 999 ? "999+" : count;
+      badge.hidden = !count;
+    }
+    if (known !== null && known !== event.data) {
+      if (one("[data-reload=review]") && counts.review) location.reload();
+      else refresh();
+    }
+    known = event.data;
+  });
+  addEventListener("pagehide", () => events.close());
+}

@@ -1,0 +1,51 @@
+"""The task that commits decisions when they can no longer be undone. Any desk of the same database commits those of all."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.concurrency import run_in_threadpool
+
+from phantoms_dagster.domain.errors import StoreAway
+from phantoms_dagster.store.away import in_words, is_away
+from phantoms_dagster.store.pending import PendingDecisions
+
+LOOK_SECONDS = 0.5
+AWAY_SECONDS = 3.0
+
+_log = logging.getLogger(__name__)
+
+
+@asynccontextmanager
+async def committing(pending: PendingDecisions) -> AsyncIterator[None]:
+    """Commit what is due as long as the desk runs. What is due at its end waits for the next look of whoever looks."""
+    task = asyncio.create_task(_commit_all(pending), name="commit decisions")
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def _commit_all(pending: PendingDecisions) -> None:
+    away = False
+    while True:
+        pause = LOOK_SECONDS
+        try:
+            for one in await run_in_threadpool(pending.commit_due):
+                _log.info("%s %s: %s%s", one.reviewer, one.answer, one.key, f", refused: {one.outcome}" if one.outcome else "")
+            if away:
+                _log.info("PostgreSQL answers again; decisions are committed")
+            away = False
+        except (SQLAlchemyError, StoreAway) as error:
+            if not isinstance(error, StoreAway) and not is_away(error):
+                _log.exception("decisions could not be committed; trying again")
+            elif not away:
+                _log.warning("decisions wait: PostgreSQL does not answer (%s)", in_words(error))
+            away, pause = True, AWAY_SECONDS
+        await asyncio.sleep(pause)

@@ -1,0 +1,225 @@
+"""Who visits: the session or token behind a request, what their role allows, and whether the request is really theirs.
+
+`admit` runs before every page. What a page then knows of its visitor is its `Visit`.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import secrets
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Annotated
+from urllib.parse import quote, urlsplit
+
+from fastapi import Depends, Request
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import FormData
+from starlette.responses import Response
+
+from phantoms_dagster.desk.access import ROLES, Role
+from phantoms_dagster.desk.context import Desk, forwarded, is_loopback
+from phantoms_dagster.store.audit import Actor
+from phantoms_dagster.store.users import Credentials, Known
+
+COOKIE = "phantoms_desk"
+FLASH = "phantoms_flash"
+CSRF_FIELD, CSRF_HEADER = "_csrf", "x-csrf-token"
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+class LogInFirst(Exception):
+    """Nobody is logged in. `to` is the page that was asked for."""
+
+    def __init__(self, to: str) -> None:
+        super().__init__("log in first")
+        self.to = to
+
+
+class Refused(Exception):
+    """The visitor may not do that; the message says why, and what would help."""
+
+
+@dataclass(frozen=True)
+class Visit:
+    """One request: who makes it, as what, and the secret of their cookie. `open`: the desk has no users yet."""
+
+    request: Request
+    desk: Desk
+    name: str
+    role: Role
+    secret: str
+    fresh: bool
+    open: bool = False
+    via: str = "desk"
+
+    @property
+    def csrf(self) -> str:
+        """The token that every form repeats."""
+        return self.desk.keys.mac("csrf", self.secret)
+
+    @property
+    def address(self) -> str:
+        """Where the request comes from."""
+        return address_of(self.request)
+
+    @property
+    def actor(self) -> Actor:
+        """Who acts, for the audit log."""
+        return Actor(self.name, self.via, self.address)
+
+    def may(self, role: str) -> bool:
+        """Whether the visitor has that role (`reviewer`, `operator`) or a higher one: what a template shows."""
+        return self.role >= Role[role.upper()]
+
+
+def address_of(request: Request) -> str:
+    """The address that a request comes from."""
+    return request.client.host if request.client else ""
+
+
+async def admit(request: Request) -> None:
+    """Let the request pass to its page, or raise LogInFirst or Refused. It is a dependency of every route."""
+    desk: Desk = request.app.state.desk
+    method = "GET" if request.method == "HEAD" else request.method
+    need = ROLES[method, request.scope["route"].path]
+    visit = await run_in_threadpool(_visit, request, desk)
+    request.state.visit = visit
+    if visit.role < need:
+        if visit.role is Role.PUBLIC:
+            raise LogInFirst(_wanted(request))
+        raise Refused(f"This needs the role {need.name.lower()}; yours is {visit.role.name.lower()}. An operator can change it.")
+    if method not in SAFE_METHODS and visit.via != "api":
+        await _check_origin(request, visit)
+
+
+async def visit_of(request: Request) -> Visit:
+    """The visit that `admit` found."""
+    visit: Visit = request.state.visit
+    return visit
+
+
+async def form_of(request: Request) -> FormData:
+    """The form that was sent."""
+    return await request.form()
+
+
+Seen = Annotated[Visit, Depends(visit_of)]
+Form = Annotated[FormData, Depends(form_of)]
+
+
+def field(form: FormData, name: str, *, most: int = 2_000) -> str:
+    """A field of a form as text, without spaces around it; empty when it is missing. What is longer than `most` is cut."""
+    found = form.get(name, "")
+    return found.strip()[:most] if isinstance(found, str) else ""
+
+
+# --- log-in and log-out
+
+
+def log_in(visit: Visit, user: Credentials, response: Response) -> None:
+    """Start a session under a new secret: one that somebody planted before is worth nothing."""
+    secret = secrets.token_urlsafe(32)
+    lives = timedelta(hours=visit.desk.settings.desk_session_hours)
+    visit.desk.users.start_session(secret, user, actor=Actor(user.name, "desk", visit.address), lives=lives)
+    _set_cookie(visit, response, secret, int(lives.total_seconds()))
+
+
+def log_out(visit: Visit, response: Response) -> None:
+    """End the session here and on the server."""
+    visit.desk.users.end_session(visit.secret, actor=visit.actor)
+    response.delete_cookie(COOKIE, path="/")
+
+
+def keep_cookie(visit: Visit, response: Response) -> None:
+    """Give a visitor without a session the cookie that their forms are checked against."""
+    if visit.fresh:
+        _set_cookie(visit, response, visit.secret, None)
+
+
+def _set_cookie(visit: Visit, response: Response, secret: str, seconds: int | None) -> None:
+    response.set_cookie(
+        COOKIE,
+        visit.desk.keys.seal("session", secret),
+        max_age=seconds,
+        path="/",
+        httponly=True,
+        samesite="lax",
+        secure=visit.request.url.scheme == "https",
+    )
+
+
+# --- who it is
+
+
+def _visit(request: Request, desk: Desk) -> Visit:
+    bearer = request.headers.get("authorization", "")
+    if bearer:
+        scheme, _, token = bearer.partition(" ")
+        known = desk.users.token(token.strip()) if scheme.casefold() == "bearer" else None
+        if known is None:
+            raise Refused("That token is not known here: it was revoked, or belongs to another desk.")
+        return Visit(request, desk, known.name, Role[known.role.upper()], "", fresh=False, via="api")
+    sealed = desk.keys.opened("session", request.cookies.get(COOKIE, ""))
+    secret = sealed if isinstance(sealed, str) else ""
+    known = desk.users.session(secret) if secret else None
+    fresh = not secret
+    secret = secret or secrets.token_urlsafe(32)
+    if known is not None:
+        return _known(request, desk, known, secret)
+    if is_open(request, desk):
+        return Visit(request, desk, this_user(), Role.OPERATOR, secret, fresh=fresh, open=True)
+    return Visit(request, desk, "", Role.PUBLIC, secret, fresh=fresh)
+
+
+def _known(request: Request, desk: Desk, known: Known, secret: str) -> Visit:
+    return Visit(request, desk, known.name, Role[known.role.upper()], secret, fresh=False)
+
+
+def is_open(request: Request, desk: Desk) -> bool:
+    """Whether whoever asks may do everything: nobody but this machine can ask, and there are no users yet."""
+    return desk.loopback and is_loopback(address_of(request)) and not forwarded(request.headers) and not desk.users.any()
+
+
+def this_user() -> str:
+    """The user of this machine, as the command line names them."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
+
+
+# --- whether it is really theirs
+
+
+async def _check_origin(request: Request, visit: Visit) -> None:
+    """A page of somebody else cannot make a visitor's browser do something here: it knows no token, and browsers name it."""
+    origin, fetched = request.headers.get("origin"), request.headers.get("sec-fetch-site", "same-origin")
+    if (origin and urlsplit(origin).netloc.casefold() != request.headers.get("host", "").casefold()) or fetched not in (
+        "same-origin",
+        "none",
+    ):
+        raise Refused("That request came from a page of another site. Nothing was changed.")
+    given = request.headers.get(CSRF_HEADER) or ""
+    if not given:
+        given = field(await request.form(), CSRF_FIELD)
+    if visit.fresh or not visit.desk.keys.right("csrf", visit.secret, given):
+        raise Refused(
+            "That form was too old: its page was loaded before you logged in or out. Load the page again. Nothing was changed."
+        )
+
+
+def _wanted(request: Request) -> str:
+    """The address to come back to after the log-in; only of pages of this desk."""
+    if request.method != "GET":
+        return "/"
+    return quote(request.url.path, safe="/") + (f"?{request.url.query}" if request.url.query else "")
+
+
+def own_page(wanted: str) -> str:
+    """An address of this desk, or the front page when `wanted` is none: nobody is sent elsewhere from here."""
+    if not wanted.startswith("/") or wanted.startswith("//") or "\\" in wanted or any(ord(c) < 32 for c in wanted):
+        return "/"
+    parts = urlsplit(wanted)
+    return wanted if not parts.scheme and not parts.netloc else "/"

@@ -1,0 +1,103 @@
+"""Who did what: one row for each decision and each operator's action, written in the transaction of the change itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Engine, text
+
+_NOTE = text(
+    """
+    INSERT INTO phantoms.audit_log (who, via, address, action, subject, before, after)
+    SELECT g.who, g.via, g.address, g.action, g.subject, g.before, g.after
+    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) WITH ORDINALITY
+        AS g(who text, via text, address text, action text, subject text, before jsonb, after jsonb, n bigint)
+    ORDER BY g.n
+    """
+)
+
+# One statement for each filter, so that each is read backwards along its own index.
+_SHOWN = "SELECT id, at, who, via, address, action, subject, before, after FROM phantoms.audit_log"
+_PAGES = {
+    "": text(f"{_SHOWN} WHERE id < :before ORDER BY id DESC LIMIT :limit"),
+    "subject": text(f"{_SHOWN} WHERE subject = :value AND id < :before ORDER BY id DESC LIMIT :limit"),
+    "who": text(f"{_SHOWN} WHERE who = :value AND id < :before ORDER BY id DESC LIMIT :limit"),
+}
+NEWEST = 2**62
+
+
+@dataclass(frozen=True)
+class Actor:
+    """Who acts, by which way (cli, desk, api, dagster, demo) and from which address; the address is empty on this machine."""
+
+    name: str
+    via: str
+    address: str = ""
+
+
+@dataclass(frozen=True)
+class Deed:
+    """One action. `subject`: what it is about, such as a video's key. `before` and `after`: what it changed, without secrets."""
+
+    actor: Actor
+    action: str
+    subject: str
+    before: dict[str, Any] | None = None
+    after: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class AuditRow:
+    """A row of the log, for people."""
+
+    id: int
+    at: datetime
+    who: str
+    via: str
+    address: str
+    action: str
+    subject: str
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
+
+
+def note(connection: Connection, deeds: Sequence[Deed]) -> None:
+    """Write these into the log, in the transaction of `connection`."""
+    if not deeds:
+        return
+    rows = [
+        {
+            "who": deed.actor.name,
+            "via": deed.actor.via,
+            "address": deed.actor.address,
+            "action": deed.action,
+            "subject": deed.subject,
+            "before": deed.before,
+            "after": deed.after,
+        }
+        for deed in deeds
+    ]
+    connection.execute(_NOTE, {"rows": json.dumps(rows, default=str)})
+
+
+class AuditLog:
+    """Reads the log."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def page(self, *, subject: str = "", who: str = "", before: int = NEWEST, limit: int = 50) -> list[AuditRow]:
+        """The newest rows with an id below `before`. Of one subject or one person, or of all; a subject wins over a person."""
+        kind = "subject" if subject else "who" if who else ""
+        values = {"value": subject or who, "before": before, "limit": limit}
+        with self._engine.connect() as connection:
+            return [AuditRow(**row) for row in connection.execute(_PAGES[kind], values).mappings()]
+
+    def write(self, deed: Deed) -> None:
+        """Note an action that changes no table of ours, such as tripping a breaker."""
+        with self._engine.begin() as connection:
+            note(connection, [deed])

@@ -1,0 +1,253 @@
+"""Who may use the desk: users, their sessions, and API tokens. Secrets are stored as hashes only."""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Literal, get_args
+
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import IntegrityError
+
+from phantoms_dagster.domain.errors import InvalidInput, NotFound
+from phantoms_dagster.store.audit import Actor, Deed, note
+
+RoleName = Literal["viewer", "reviewer", "operator"]
+ROLES: tuple[RoleName, ...] = get_args(RoleName)
+LONGEST_NAME = 60
+# A session is marked as seen at most this often: a page must not cost a write.
+_SEEN_SECONDS = 60
+
+_USERS = text("SELECT name, role, created_at, updated_at FROM phantoms.users ORDER BY name")
+_CREDENTIALS = text("SELECT id, name, role, password_hash FROM phantoms.users WHERE name = :name")
+_SESSION = text(
+    """
+    SELECT u.name, u.role, s.seen_at < clock_timestamp() - make_interval(secs => :seen) AS stale
+    FROM phantoms.desk_sessions s JOIN phantoms.users u ON u.id = s.user_id
+    WHERE s.id_sha256 = :id AND s.expires_at > clock_timestamp()
+    """
+)
+_START = text(
+    """
+    INSERT INTO phantoms.desk_sessions (id_sha256, user_id, address, expires_at)
+    VALUES (:id, :user_id, :address, clock_timestamp() + :lives)
+    """
+)
+_END_OLD = text("DELETE FROM phantoms.desk_sessions WHERE expires_at <= clock_timestamp()")
+_TOKEN = text(
+    """
+    SELECT id, name, role, used_at IS NULL OR used_at < clock_timestamp() - make_interval(secs => :seen) AS stale
+    FROM phantoms.api_tokens WHERE token_sha256 = :secret
+    """
+)
+_TOKENS = text("SELECT name, role, created_at, used_at FROM phantoms.api_tokens ORDER BY name")
+
+
+@dataclass(frozen=True)
+class User:
+    """A user, for people."""
+
+    name: str
+    role: RoleName
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """What a log-in is checked against."""
+
+    id: int
+    name: str
+    role: RoleName
+    password_hash: str
+
+
+@dataclass(frozen=True)
+class ApiToken:
+    """An API token, for people: never its secret."""
+
+    name: str
+    role: RoleName
+    created_at: datetime
+    used_at: datetime | None
+
+
+@dataclass(frozen=True)
+class Known:
+    """Whoever a session or a token belongs to."""
+
+    name: str
+    role: RoleName
+
+
+def digest(secret: str) -> str:
+    """How a random secret is stored. It is long and random, so a plain hash cannot be searched."""
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def user_name(given: str) -> str:
+    """The name as it is stored. Case does not count. Raises InvalidInput."""
+    name = unicodedata.normalize("NFKC", given).strip().casefold()
+    if not name or len(name) > LONGEST_NAME or not all(c.isalnum() or c in "._@-+" for c in name):
+        raise InvalidInput(f"a user's name has 1 to {LONGEST_NAME} letters, digits and . _ @ - +, such as kim@example.org")
+    return name
+
+
+class Users:
+    """Users, sessions and tokens."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    # --- users
+
+    def all(self) -> list[User]:
+        """All users by name."""
+        with self._engine.connect() as connection:
+            return [User(**row) for row in connection.execute(_USERS).mappings()]
+
+    def any(self) -> bool:
+        """Whether there is a user at all."""
+        with self._engine.connect() as connection:
+            return bool(connection.execute(text("SELECT EXISTS (SELECT FROM phantoms.users)")).scalar_one())
+
+    def add(self, name: str, role: RoleName, password_hash: str, *, actor: Actor) -> str:
+        """Add a user; the name as it is stored. Raises InvalidInput when there is one of that name."""
+        name = user_name(name)
+        statement = text("INSERT INTO phantoms.users (name, role, password_hash) VALUES (:name, :role, :hash)")
+        try:
+            with self._engine.begin() as connection:
+                connection.execute(statement, {"name": name, "role": role, "hash": password_hash})
+                note(connection, [Deed(actor, "add user", name, after={"role": role})])
+        except IntegrityError as error:
+            raise InvalidInput(f"there is a user {name} already; `phantoms users passwd {name}` sets a new password") from error
+        return name
+
+    def remove(self, name: str, *, actor: Actor) -> None:
+        """Remove a user and end their sessions. Raises NotFound."""
+        with self._engine.begin() as connection:
+            statement = text("DELETE FROM phantoms.users WHERE name = :name RETURNING role")
+            role = connection.execute(statement, {"name": user_name(name)}).scalar()
+            if role is None:
+                raise _unknown(name)
+            note(connection, [Deed(actor, "remove user", user_name(name), before={"role": role})])
+
+    def set_password(self, name: str, password_hash: str, *, actor: Actor) -> None:
+        """Set a password and end all sessions of that user. Raises NotFound."""
+        statement = text(
+            """
+            UPDATE phantoms.users SET password_hash = :hash, updated_at = clock_timestamp() WHERE name = :name RETURNING id
+            """
+        )
+        with self._engine.begin() as connection:
+            found = connection.execute(statement, {"name": user_name(name), "hash": password_hash}).scalar()
+            if found is None:
+                raise _unknown(name)
+            connection.execute(text("DELETE FROM phantoms.desk_sessions WHERE user_id = :id"), {"id": found})
+            note(connection, [Deed(actor, "change password", user_name(name))])
+
+    def set_role(self, name: str, role: RoleName, *, actor: Actor) -> None:
+        """Give a user another role, from their next request on. Raises NotFound."""
+        with self._engine.begin() as connection:
+            before = connection.execute(
+                text("SELECT role FROM phantoms.users WHERE name = :name FOR UPDATE"), {"name": user_name(name)}
+            ).scalar()
+            if before is None:
+                raise _unknown(name)
+            statement = text("UPDATE phantoms.users SET role = :role, updated_at = clock_timestamp() WHERE name = :name")
+            connection.execute(statement, {"name": user_name(name), "role": role})
+            note(connection, [Deed(actor, "change role", user_name(name), {"role": before}, {"role": role})])
+
+    def credentials(self, name: str) -> Credentials | None:
+        """What a log-in under that name is checked against; None for a name that nobody has."""
+        try:
+            name = user_name(name)
+        except InvalidInput:
+            return None
+        with self._engine.connect() as connection:
+            row = connection.execute(_CREDENTIALS, {"name": name}).mappings().one_or_none()
+        return Credentials(**row) if row else None
+
+    def rehash(self, user_id: int, password_hash: str) -> None:
+        """Store the same password under a hash of today's strength."""
+        statement = text("UPDATE phantoms.users SET password_hash = :hash WHERE id = :id")
+        with self._engine.begin() as connection:
+            connection.execute(statement, {"id": user_id, "hash": password_hash})
+
+    # --- sessions
+
+    def start_session(self, secret: str, user: Credentials, *, actor: Actor, lives: timedelta) -> None:
+        """Start a session and sweep away those that ended by themselves."""
+        with self._engine.begin() as connection:
+            connection.execute(_END_OLD)
+            values = {"id": digest(secret), "user_id": user.id, "address": actor.address, "lives": lives}
+            connection.execute(_START, values)
+            note(connection, [Deed(actor, "log in", user.name)])
+
+    def session(self, secret: str) -> Known | None:
+        """Whose session that is; None for one that has ended."""
+        with self._engine.connect() as connection:
+            row = connection.execute(_SESSION, {"id": digest(secret), "seen": _SEEN_SECONDS}).one_or_none()
+            if row is None:
+                return None
+            if row.stale:
+                statement = text("UPDATE phantoms.desk_sessions SET seen_at = clock_timestamp() WHERE id_sha256 = :id")
+                connection.execute(statement, {"id": digest(secret)})
+                connection.commit()
+        return Known(row.name, row.role)
+
+    def end_session(self, secret: str, *, actor: Actor) -> None:
+        """End a session; nothing happens when it has ended already."""
+        with self._engine.begin() as connection:
+            ended = connection.execute(text("DELETE FROM phantoms.desk_sessions WHERE id_sha256 = :id"), {"id": digest(secret)})
+            if ended.rowcount:
+                note(connection, [Deed(actor, "log out", actor.name)])
+
+    # --- API tokens
+
+    def tokens(self) -> list[ApiToken]:
+        """All API tokens by name."""
+        with self._engine.connect() as connection:
+            return [ApiToken(**row) for row in connection.execute(_TOKENS).mappings()]
+
+    def add_token(self, name: str, role: RoleName, secret: str, *, actor: Actor) -> None:
+        """Add an API token. Raises InvalidInput when there is one of that name."""
+        name = user_name(name)
+        statement = text("INSERT INTO phantoms.api_tokens (name, role, token_sha256) VALUES (:name, :role, :secret)")
+        try:
+            with self._engine.begin() as connection:
+                connection.execute(statement, {"name": name, "role": role, "secret": digest(secret)})
+                note(connection, [Deed(actor, "add token", name, after={"role": role})])
+        except IntegrityError as error:
+            raise InvalidInput(f"there is a token {name} already; `phantoms users token {name} --revoke` ends it") from error
+
+    def revoke_token(self, name: str, *, actor: Actor) -> None:
+        """End an API token. Raises NotFound."""
+        with self._engine.begin() as connection:
+            statement = text("DELETE FROM phantoms.api_tokens WHERE name = :name RETURNING role")
+            role = connection.execute(statement, {"name": user_name(name)}).scalar()
+            if role is None:
+                raise NotFound(f"no token {name!r}; `phantoms users list` shows them")
+            note(connection, [Deed(actor, "revoke token", user_name(name), before={"role": role})])
+
+    def token(self, secret: str) -> Known | None:
+        """Whose token that is."""
+        with self._engine.connect() as connection:
+            row = connection.execute(_TOKEN, {"secret": digest(secret), "seen": _SEEN_SECONDS}).one_or_none()
+            if row is None:
+                return None
+            if row.stale:
+                _mark_used(connection, row.id)
+        return Known(row.name, row.role)
+
+
+def _mark_used(connection: Connection, token: int) -> None:
+    connection.execute(text("UPDATE phantoms.api_tokens SET used_at = clock_timestamp() WHERE id = :id"), {"id": token})
+    connection.commit()
+
+
+def _unknown(name: str) -> NotFound:
+    return NotFound(f"no user {name!r}; `phantoms users list` shows them")
