@@ -14,8 +14,8 @@ _NOTE = text(
     """
     INSERT INTO phantoms.audit_log (who, via, address, action, subject, before, after)
     SELECT g.who, g.via, g.address, g.action, g.subject, g.before, g.after
-    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) WITH ORDINALITY
-        AS g(who text, via text, address text, action text, subject text, before jsonb, after jsonb, n bigint)
+    FROM jsonb_to_recordset(CAST(:rows AS jsonb))
+        AS g(n int, who text, via text, address text, action text, subject text, before jsonb, after jsonb)
     ORDER BY g.n
     """
 )
@@ -71,6 +71,7 @@ def note(connection: Connection, deeds: Sequence[Deed]) -> None:
         return
     rows = [
         {
+            "n": number,
             "who": deed.actor.name,
             "via": deed.actor.via,
             "address": deed.actor.address,
@@ -79,7 +80,7 @@ def note(connection: Connection, deeds: Sequence[Deed]) -> None:
             "before": deed.before,
             "after": deed.after,
         }
-        for deed in deeds
+        for number, deed in enumerate(deeds)
     ]
     connection.execute(_NOTE, {"rows": json.dumps(rows, default=str)})
 

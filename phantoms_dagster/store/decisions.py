@@ -302,7 +302,7 @@ class Decisions:
             row, review = rows.get(key), reviews.get(key)
             narrow = review
             if only and row is not None and review is not None:
-                narrow = self._review({**row, "platforms": [str(platform) for platform in only]})
+                narrow = self._review({**row, "platforms": [name for name in row["platforms"] if name in only]})
             problem = unreadable.get(key) or _not_wanted(key, row, only)
             looked_at = contents.get(key)
             found.append(problem or _judged(key, row, review, narrow, approved=approved, looked_at=looked_at))
