@@ -333,7 +333,7 @@ class Decisions:
                     unreadable[key] = error
         return reviews, unreadable
 
-    def _review(self, row: Mapping[str, Any]) -> Review:
+    def _review(self, row: RowMapping | Mapping[str, Any]) -> Review:
         made, rendered = (output_of(row["key"], *one) for one in (("script", row["script"]), ("rendered_video", row["rendered"])))
         assert isinstance(made, ScriptOutput)
         assert isinstance(rendered, RenderedVideoOutput)
