@@ -68,6 +68,7 @@ def environment() -> Environment:
     made.filters |= {
         "clock": clock,
         "moment": moment,
+        "slot": slot,
         "seconds": seconds,
         "age": age,
         "usd": usd,
@@ -168,6 +169,14 @@ def moment(value: datetime | None, zone: str = "UTC") -> str:
     local = value.astimezone(ZoneInfo(zone))
     name = local.tzname() or zone
     return f"{local:%a %d %b %Y, %H:%M} {name}"
+
+
+def slot(value: datetime, zone: str = "UTC") -> str:
+    """A time as people say it: today 15:54 CET, tomorrow 09:00 CET, Thu 3 Dec 09:00 CET."""
+    local = value.astimezone(ZoneInfo(zone))
+    days = (local.date() - datetime.now(ZoneInfo(zone)).date()).days
+    day = {0: "today", 1: "tomorrow"}.get(days, f"{local:%a} {local.day} {local:%b}")
+    return f"{day} {local:%H:%M} {local.tzname() or zone}"
 
 
 def age(value: datetime | None) -> str:

@@ -83,7 +83,6 @@ if (player) {
   });
   player.addEventListener("pause", () => {
     review.classList.remove("playing");
-    big.classList.remove("off");
   });
   for (const name of ["seeked", "timeupdate", "loadedmetadata"]) player.addEventListener(name, paint);
   player.addEventListener("volumechange", () => review.classList.toggle("muted", player.muted));
