@@ -19,7 +19,7 @@ from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage, PostgresEventLogStorage, PostgresRunStorage, PostgresScheduleStorage
 from dagster_postgres.utils import create_pg_engine
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, NullPool, create_engine, func, select
 from sqlalchemy.engine import make_url
 
 from phantoms_dagster import settings
@@ -32,6 +32,8 @@ RECYCLE_SECONDS = 3_600
 BATCHES = ({DagsterEventType.ASSET_MATERIALIZATION_PLANNED}, {DagsterEventType.ASSET_MATERIALIZATION})
 POOL_SIZE = 8
 MAX_OVERFLOW = 16
+# The key of PostgreSQL's advisory lock under which Dagster's tables are created.
+CREATING_LOCK = 0x70686D5F64616773
 
 
 # Written as many rows of one statement, which SQLAlchemy compiles once. A statement that has its rows in it, as stock makes it, is
@@ -69,8 +71,14 @@ def _engine(url: str, process: int) -> Engine:
 
 @cache
 def _create_tables(url: str) -> None:
-    """Make the tables that are not there yet, as stock does with each instance that is opened."""
-    DagsterPostgresStorage(url)
+    """Make the tables that are not there yet, as stock does with each instance that is opened.
+
+    One process at a time: stock asks which tables there are and creates the others, and two that do so at once break each other off.
+    """
+    alone = create_engine(url, poolclass=NullPool, hide_parameters=True)
+    with alone.begin() as connection:
+        connection.execute(select(func.pg_advisory_xact_lock(CREATING_LOCK)))
+        DagsterPostgresStorage(url)
 
 
 class BatchingEventLogStorage(PostgresEventLogStorage):

@@ -194,3 +194,31 @@ def test_workers_that_make_videos_stand_back_for_those_that_publish_them_and_all
     least = min(niceness(queue) for queue in QUEUES)
     assert least > 0
     assert {queue for queue in QUEUES if niceness(queue) > least} == {"make", "script", "voiceover", "rendered_video"}
+
+
+OPENING = """
+import sys
+from phantoms_dagster.execution.storage import PooledPostgresStorage
+print("ready", flush=True)
+sys.stdin.readline()
+PooledPostgresStorage(sys.argv[1])
+"""
+
+
+def test_processes_that_open_an_empty_instance_at_once_create_its_tables_one_after_the_other(empty_database_url: str) -> None:
+    url = empty_database_url.replace("postgresql+psycopg://", "postgresql+psycopg2://")
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", OPENING, url], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for _ in range(4)
+    ]
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("now\n")
+        process.stdin.flush()
+    assert [process.communicate()[1] for process in processes] == [""] * 4
+    assert [process.returncode for process in processes] == [0] * 4
