@@ -11,7 +11,7 @@ import dagster as dg
 
 from phantoms_dagster.defs.away import fails_plainly_while_the_store_is_away, skips_while_the_store_is_away
 from phantoms_dagster.defs.content import evaluation, rules_of
-from phantoms_dagster.defs.events import log_check
+from phantoms_dagster.defs.events import log_checks
 from phantoms_dagster.domain.errors import StoreAway
 from phantoms_dagster.domain.stages import STAGES, Stage
 from phantoms_dagster.domain.work import Result
@@ -60,11 +60,10 @@ def evaluate(
         context.log.warning("the checks were not evaluated: %s", error)
         return
     found += [evaluation(stage, rule, looked_at) for rule in rules_of(stage) if made or rule.name in selected]
+    log_checks(context, [each for each in found if each.check_name not in selected])
     for each in found:
         if each.check_name in selected:
             yield _result(each)
-        else:
-            log_check(context, each)
 
 
 @fails_plainly_while_the_store_is_away

@@ -70,9 +70,35 @@ def log_events(
     _write(context.instance, events, times, run_id=context.run.run_id, step_key=step.key, common=common)
 
 
-def log_check(context: dg.AssetExecutionContext, evaluation: dg.AssetCheckEvaluation) -> None:
-    """Log the evaluation of a check as this step's, though the run did not plan it."""
-    DagsterEvent.asset_check_evaluation(context.get_step_execution_context(), evaluation)
+def log_checks(context: dg.AssetExecutionContext, evaluations: Sequence[dg.AssetCheckEvaluation]) -> None:
+    """Log evaluations of checks as this step's, though the run did not plan them, all in one batch."""
+    of_step, stamps, batch = context.get_step_execution_context(), Stamps(), generate_event_batch_id()
+    step = of_step.step
+    for number, evaluation in enumerate(evaluations, start=1):
+        message = f"Asset check {evaluation.check_name!r} on {evaluation.asset_key.to_user_string()!r} "
+        message += "passed." if evaluation.passed else "did not pass."
+        event = DagsterEvent(
+            event_type_value=dg.DagsterEventType.ASSET_CHECK_EVALUATION.value,
+            job_name=of_step.job_name,
+            step_handle=step.handle,
+            node_handle=step.node_handle,
+            step_kind_value=step.kind.value,
+            logging_tags=of_step.event_tags,
+            event_specific_data=evaluation,
+            message=message,
+            pid=os.getpid(),
+        )
+        entry = dg.EventLogEntry(
+            error_info=None,
+            level=logging.DEBUG,
+            user_message=message,
+            run_id=context.run.run_id,
+            timestamp=stamps.next(),
+            step_key=step.key,
+            job_name=of_step.job_name,
+            dagster_event=event,
+        )
+        context.instance.handle_new_event(entry, batch_metadata=DagsterEventBatchMetadata(batch, number == len(evaluations)))
 
 
 def report_events(instance: dg.DagsterInstance, events: Sequence[Told], *, stamps: Stamps) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 
+
+@lru_cache(maxsize=256)
 def language_tag(value: str) -> str:
     """The tag in its usual form: `en_us` is `en-US`. Raises ValueError when it is none."""
     import langcodes  # noqa: PLC0415  its tables cost 0.1 s, and most processes read no channel

@@ -99,7 +99,9 @@ def posted(text: str) -> Plain:
 
 def one_line(text: str) -> str:
     """`text` on one line, without control characters and invisible ones. Emoji and the marks of letters keep their joiners."""
-    return " ".join("".join(map(_shown, text)).split())
+    if not text.isprintable():
+        text = "".join(map(_shown, text))
+    return " ".join(text.split())
 
 
 def _shown(character: str) -> str:

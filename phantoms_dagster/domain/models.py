@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
+from functools import lru_cache
 from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo
 
@@ -432,7 +433,13 @@ def content_hash(script: Script, video: MediaFile, words: Sequence[PostWords] = 
 
     Without `words` it is the hash of approvals that older versions made.
     """
-    content: list[Any] = [video.sha256, script.title, script.caption, list(script.hashtags)]
+    return _content_hash(video.sha256, script.title, script.caption, tuple(script.hashtags), tuple(words))
+
+
+# Each stage after an approval asks for it several times a video.
+@lru_cache(maxsize=2048)
+def _content_hash(sha256: str, title: str, caption: str, hashtags: tuple[str, ...], words: tuple[PostWords, ...]) -> str:
+    content: list[Any] = [sha256, title, caption, list(hashtags)]
     ordered = sorted(words, key=lambda post: post.platform)
     content += [post.model_dump(mode="json", exclude={"left_out"}, exclude_none=True) for post in ordered]
     return hashlib.sha256(json.dumps(content, ensure_ascii=False, sort_keys=True).encode()).hexdigest()

@@ -41,6 +41,8 @@ Written = Annotated[str, NFC]
 
 def graphemes(text: str) -> list[str]:
     """What a reader sees as single letters: a base with its marks, a family emoji, a flag."""
+    if text.isascii() and "\r" not in text:
+        return list(text)
     return _GRAPHEME.findall(text)
 
 
@@ -70,6 +72,8 @@ def capitals(text: str, language: str = "") -> str:
     base = language[:2].lower()
     if base in ("tr", "az"):
         text = text.replace("i", "\u0130").replace("\u0131", "I")
+    if text.isascii():
+        return text.upper()
     raised = "".join(part if _GEORGIAN.search(part) else part.upper() for part in graphemes(text))
     if _GREEK.search(raised):
         raised = "".join(_unaccented(part) if _GREEK.search(part) else part for part in graphemes(raised))

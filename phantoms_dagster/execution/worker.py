@@ -27,7 +27,9 @@ from types import FrameType
 from typing import Any
 
 from phantoms_dagster import settings as settings_module
+from phantoms_dagster.domain import markup
 from phantoms_dagster.domain.errors import PhantomsError
+from phantoms_dagster.domain.languages import language_tag
 from phantoms_dagster.domain.stages import CHAINS
 from phantoms_dagster.execution.processes import die_with
 from phantoms_dagster.execution.queues import redis_url, slots_of
@@ -227,6 +229,9 @@ def load(module: str) -> None:
     for name in IMPORTED_BY_RUNS:
         importlib.import_module(name)
     wire.tls()
+    # Both build tables with their first use: 0.1 s a run.
+    language_tag("en-US")
+    markup.plain("*")
     if settings_module.load().media_url:
         importlib.import_module("phantoms_dagster.media.s3")
     for value in vars(importlib.import_module(module)).values():

@@ -137,6 +137,7 @@ class Admission:
         self._fixed: dict[str, list[Argument]] = {}
         self._midnights: dict[str, tuple[float, list[int]]] = {}
         self._jitter: dict[str, float] = {}
+        self._spaced: dict[str, str] = {}
         self._behind, self._compared_at = math.inf, 0.0
 
     async def acquire(self, request: Request, *, patience: float, hold_seconds: float = 600.0) -> Granted | Wait:
@@ -360,8 +361,10 @@ class Admission:
 
     def _short_rates(self, pool: str) -> str:
         """The numbers, from 1, of its rates whose calls are spaced."""
-        rates = enumerate(self._pools.limits(pool).rates, start=1)
-        return ",".join(str(number) for number, (_, seconds, _) in rates if seconds <= lua.SHORT_SECONDS)
+        if pool not in self._spaced:
+            rates = enumerate(self._pools.limits(pool).rates, start=1)
+            self._spaced[pool] = ",".join(str(number) for number, (_, seconds, _) in rates if seconds <= lua.SHORT_SECONDS)
+        return self._spaced[pool]
 
     def _shortest(self, lease: Lease) -> float:
         return min(self._pools.limits(pool).lease_seconds for pool in lease.pools)

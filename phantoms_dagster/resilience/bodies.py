@@ -64,8 +64,7 @@ class BoundedBody(httpx.AsyncByteStream):
             response.headers.pop("content-length", None)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        if self._announced.isdigit() and int(self._announced) > self._most and self._request.method != "HEAD":
-            raise self._too_large(b"", f"{int(self._announced):,} bytes were announced")
+        self._check_announced()
         unpack = self._unpacker()
         beginning, read, made = b"", 0, 0
         async for block in self._inner:
@@ -82,11 +81,24 @@ class BoundedBody(httpx.AsyncByteStream):
 
     async def whole(self) -> bytes:
         """All of it."""
-        return b"".join([part async for part in self])
+        if self._encodings:
+            return b"".join([part async for part in self])
+        self._check_announced()
+        blocks, read = list[bytes](), 0
+        async for block in self._inner:
+            read += len(block)
+            if read > self._most:
+                raise self._too_large(b"".join(blocks) or block, "reading stopped there")
+            blocks.append(block)
+        return b"".join(blocks)
 
     async def aclose(self) -> None:
         """See the base class."""
         await self._inner.aclose()
+
+    def _check_announced(self) -> None:
+        if self._announced.isdigit() and int(self._announced) > self._most and self._request.method != "HEAD":
+            raise self._too_large(b"", f"{int(self._announced):,} bytes were announced")
 
     def _unpacker(self) -> _Unpacker | None:
         if not self._encodings:

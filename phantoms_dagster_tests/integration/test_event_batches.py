@@ -12,7 +12,7 @@ from dagster._core.instance.ref import InstanceRef
 from dagster_postgres import PostgresEventLogStorage
 from sqlalchemy import text
 
-from phantoms_dagster.defs.events import log_materializations
+from phantoms_dagster.defs.events import log_checks, log_materializations
 from phantoms_dagster.execution.storage import PooledPostgresStorage, engine
 from phantoms_dagster_tests.integration.retirement_world import dagster_instance
 
@@ -101,6 +101,37 @@ def sessions(url: str) -> int:
         return int(
             connection.execute(text("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()")).scalar_one()
         )
+
+
+CHECKED = [
+    dg.AssetCheckEvaluation(dg.AssetKey("film"), "length", True, {"seconds": 30.5}),
+    dg.AssetCheckEvaluation(dg.AssetKey("film"), "loudness", False, {}, severity=dg.AssetCheckSeverity.WARN),
+]
+
+
+@dg.asset(name="film")
+def checked(context: dg.AssetExecutionContext) -> None:
+    log_checks(context, CHECKED)
+
+
+def test_evaluations_of_checks_leave_the_rows_that_stock_leaves_however_often_the_step_is_repeated(
+    instance: dg.DagsterInstance, url: str
+) -> None:
+    run = dg.materialize([checked], instance=instance)
+    entries = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION)
+    assert [e.get_dagster_event().asset_check_evaluation_data for e in entries] == CHECKED
+    instance.event_log_storage.store_event_batch(entries)
+    left = [rows(url, "asset_check_executions")]
+    with engine(url).connect() as connection:
+        connection.execute(text("TRUNCATE event_logs, asset_check_executions RESTART IDENTITY CASCADE"))
+    stock = PostgresEventLogStorage(url)
+    for entry in entries:
+        stock.store_event(entry)
+    left.append(rows(url, "asset_check_executions"))
+    for row in (*left[0], *left[1]):
+        del row["evaluation_event_storage_id"]
+    assert left[0] == left[1]
+    assert [row["check_name"] for row in left[0]] == ["length", "loudness"]
 
 
 def test_the_instances_of_a_process_share_its_connections_and_a_forked_one_has_its_own(

@@ -73,3 +73,24 @@ def test_a_rehearsal_without_stores_is_no_trouble() -> None:
     code = "from phantoms_dagster.execution import run_worker; run_worker.rehearse('redis://127.0.0.1:1/0')"
     environment = {**os.environ, "PHANTOMS_DATABASE_URL": "postgresql://u:p@127.0.0.1:1/none"}
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], env=environment, check=True, timeout=120)
+
+
+FIRST_USES = """
+import sys
+from phantoms_dagster.execution import worker
+worker.load("phantoms_dagster.definitions")
+before = set(sys.modules)
+from phantoms_dagster.domain import markup
+from phantoms_dagster.domain.languages import language_tag
+assert language_tag("de_at") == "de-AT"
+assert markup.posted("**Deep** [sea](https://x.example)").text == "Deep sea (https://x.example)"
+assert markup.spoken("_Deep_ & sea <br> 3").text
+print(sorted(set(sys.modules) - before))
+"""
+
+
+def test_what_a_run_uses_first_was_imported_before_the_fork() -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FIRST_USES], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert done.stdout == "[]\n"
