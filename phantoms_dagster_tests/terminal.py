@@ -14,7 +14,7 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -52,10 +52,11 @@ class Terminal:
         """Press keys."""
         os.write(self._master, keys.encode())
 
-    def until(self, wanted: str, seconds: float = 120) -> None:
-        """Read until this is on the screen, or until the program has ended."""
+    def until(self, wanted: str | Callable[[str], bool], seconds: float = 120) -> None:
+        """Read until this, or what this says yes to, was on the screen, or until the program has ended."""
         deadline = time.monotonic() + seconds
-        while wanted not in self.text and self._read(deadline - time.monotonic()):
+        there = wanted if callable(wanted) else lambda text: wanted in text
+        while not there(self.text) and self._read(deadline - time.monotonic()):
             assert time.monotonic() < deadline, self.text
 
     def rest(self, seconds: float = 300) -> str:

@@ -1,57 +1,54 @@
-"""`phantoms demo`: the whole stack in a fresh directory, a few briefs, a demo reviewer, and the proof at the end."""
+"""`phantoms demo`: the whole stack in a fresh directory, a few briefs, a demo reviewer, and the proof at the end.
+
+What the screen looks like is in `demo_screen`, the outage of `--faults` in `demo_outage`, the proof in `demo_end`, the last words
+in `demo_report`.
+"""
 
 from __future__ import annotations
 
-import json
 import os
-import sys
 import tempfile
 import threading
 import time
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import asdict
+from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
 
 import httpx
 import typer
+from rich.live import Live
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
-from phantoms_dagster.cli.console import FAILED, err, out, plain_errors
+from phantoms_dagster.cli.console import FAILED, INTERRUPTED, err, out, plain_errors, print_json, say
+from phantoms_dagster.cli.demo_end import Outcome, dead_letters, outcome, posted
+from phantoms_dagster.cli.demo_outage import BREAKER_SETTINGS, SETTINGS_IN_WORDS, Outage, OutageReport, breaker_changes
+from phantoms_dagster.cli.demo_report import print_report
+from phantoms_dagster.cli.demo_screen import Lane, View, drawn
 from phantoms_dagster.cli.graphql import launch_job
 from phantoms_dagster.cli.stack import Running, Stack
+from phantoms_dagster.cli.up import starting
 from phantoms_dagster.domain.errors import PhantomsError
-from phantoms_dagster.domain.models import Brief, MediaFile
+from phantoms_dagster.domain.models import Brief
 from phantoms_dagster.domain.stages import STAGES
 from phantoms_dagster.embedded.supervisor import interrupt_on_signals
 from phantoms_dagster.production.intake import read
 from phantoms_dagster.settings import Settings
-from phantoms_dagster.store.catalogue import StageRow
+from phantoms_dagster.store.outlook import Outlook
 from phantoms_dagster.wiring import Workshop
-from phantoms_dagster.wiring.media import Shelf
 
 POLL_SECONDS = 0.5
 STUCK_SECONDS = 600.0
-ENDED = ("done", "failed", "rejected", "discarded")
+ATTEMPTS = 60  # the newest ones, of which the screen shows some
 REVIEWER = "demo reviewer"
+FOLDER = "films"
 
 
 class DemoFailed(PhantomsError):
     """The demo did not do what it should."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What the demo made. `problems` is empty when the sandbox's ledger holds exactly one post a video and platform."""
-
-    videos: list[dict[str, Any]]
-    totals: dict[str, Any]
-    problems: list[str]
 
 
 def register(app: typer.Typer) -> None:
@@ -61,6 +58,10 @@ def register(app: typer.Typer) -> None:
 
 def demo(
     videos: Annotated[int, typer.Option(min=1, max=500, help="How many videos to make")] = 3,
+    faults: Annotated[
+        bool,
+        typer.Option("--faults", help="Let the render API die for twenty seconds in mid-run, and prove what came of it"),
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object on standard output and nothing else there")
     ] = False,
@@ -71,35 +72,73 @@ def demo(
 ) -> None:
     """Make real videos from bundled briefs and post them to the sandbox, on embedded servers: no keys, nothing to install.
 
-    Exits with 0 only when the sandbox's own ledger holds exactly one post for every video and platform.
+    A terminal shows each film as it is made. The end is the best frame of each as a file, the proof from the sandbox's own ledger,
+    the costs, and what to try next. It opens no browser.
+
+    With --faults the render API dies in mid-run: its breaker opens, the videos wait, a probe finds it well again, they go on.
+
+    Exits with 0 only when the ledger holds exactly one post for every video and platform, and one paid render for every video;
+    with --faults also only when the breaker opened and closed and no dead letter was written.
     """
     with plain_errors(), interrupt_on_signals():
-        started = time.monotonic()
-        home = (keep or Path(tempfile.mkdtemp(prefix="phantoms-demo-"))).absolute()
-        for name in [n for n in os.environ if n.startswith("PHANTOMS_") and n.endswith(("_API_KEY", "_TOKEN", "_URL"))]:
-            del os.environ[name]  # the demo never touches real accounts, nor somebody's running servers
-        settings = Settings(home=home, sandbox="on", web_port=0, channels=None, inbox=None, media=None)
-        briefs = _briefs(videos, Workshop(settings))
-        with Stack(settings, say=_say, warn=_warn) as running:
-            _say(f"Dagster UI: {running.web_url}")
-            outcome = _play(running, briefs)
-            seconds = round(time.monotonic() - started, 1)
-            if as_json:
-                report = {**outcome.__dict__, "seconds": seconds, "home": str(home), "ok": not outcome.problems}
-                json.dump(report, sys.stdout, default=str, ensure_ascii=False)
-                sys.stdout.write("\n")
-                sys.stdout.flush()
-            else:
-                _print(outcome, seconds)
-            if wait:
-                _say(f"look around: {running.web_url} (Ctrl-C stops everything)")
-                with suppress(KeyboardInterrupt):
-                    threading.Event().wait()
-            _say("stopping")
+        home = (keep or Path(tempfile.mkdtemp(prefix="phantoms-demo-"))).expanduser().absolute()
+        try:
+            ended = _demo(home, videos, faults=faults, as_json=as_json, wait=wait)
+        except KeyboardInterrupt:
+            err.print(f"[yellow]Stopped before the end. Nothing is left running; {escape(_where_files(home))}[/]", soft_wrap=True)
+            raise typer.Exit(INTERRUPTED) from None
         if not as_json:
-            out.print(f"The files stay in {home / 'media'}; remove them with: rm -r {home}", style="dim", soft_wrap=True)
-        if outcome.problems:
+            out.print(f"T{_where_files(home)[1:]}", style="dim", soft_wrap=True, markup=False)
+        if ended.problems:
             raise typer.Exit(FAILED)
+
+
+def _demo(home: Path, videos: int, *, faults: bool, as_json: bool, wait: bool) -> Outcome:
+    started = time.monotonic()
+    _forget_environment(faults=faults)
+    settings = Settings(home=home, sandbox="on", web_port=0, channels=None, inbox=None, media=None)
+    briefs = _briefs(videos, Workshop(settings))
+    with ExitStack() as until_the_end:
+        with starting() as waiting:
+            running = until_the_end.enter_context(Stack(settings, say=_say, warn=_warn, waiting=waiting))
+        _say_addresses(running)
+        ended, outage = _play(running, briefs, started, faults=faults)
+        seconds = round(time.monotonic() - started, 1)
+        if as_json:
+            shown = {**asdict(ended), "outage": outage.as_json() if outage else None}
+            print_json({**shown, "seconds": seconds, "home": str(home), "ok": not ended.problems})
+        else:
+            print_report(ended, seconds, outage, web_url=running.web_url, wait=wait)
+        if wait:
+            _say_addresses(running)
+            _say("it stays up until Ctrl-C, which stops everything")
+            with suppress(KeyboardInterrupt):
+                threading.Event().wait()
+        _say("stopping")
+    return ended
+
+
+def _addresses(running: Running) -> list[tuple[str, str]]:
+    """The pages that a person may open, the one for daily work first. The demo opens none by itself."""
+    return [("Dagster UI", running.web_url)]
+
+
+def _say_addresses(running: Running) -> None:
+    for name, url in _addresses(running):
+        _say(f"{name}: {url}")
+
+
+def _where_files(home: Path) -> str:
+    return f"the files stay in {home}; remove them with: rm -r {home}"
+
+
+def _forget_environment(*, faults: bool) -> None:
+    """The demo never touches real accounts, nor somebody's running servers."""
+    for name in [n for n in os.environ if n.startswith("PHANTOMS_") and n.endswith(("_API_KEY", "_TOKEN", "_URL"))]:
+        del os.environ[name]
+    if faults:  # the processes of the stack read these, too
+        os.environ.update(BREAKER_SETTINGS)
+        os.environ["PHANTOMS_RENDERER"] = "auto"
 
 
 def _say(line: str) -> None:
@@ -124,153 +163,103 @@ def _briefs(count: int, workshop: Workshop) -> list[Brief]:
     return wanted
 
 
-def _play(running: Running, briefs: list[Brief]) -> Outcome:
+def _play(running: Running, briefs: list[Brief], started: float, *, faults: bool) -> tuple[Outcome, OutageReport | None]:
     workshop = Workshop(running.settings)
+    sandbox_url = running.sandbox_url
+    assert sandbox_url is not None
     try:
         # Real platforms allow about a hundred posts a day and account; a demo may want more.
         _tell_sandbox(
-            running,
+            sandbox_url,
             "config",
             {"youtube.inserts_per_day": 10_000, "youtube.units_per_day": 1_000_000, "instagram.quota_total": 10_000},
         )
-        before = set(_posted(running))  # a directory that was kept has posts of earlier demos
+        before = set(posted(sandbox_url))  # a directory that was kept has posts of earlier demos
         keys = [added.key for added in workshop.catalogue().add(briefs, source="demo")]
         _say(f"{len(keys)} briefs added; each goes through {len(STAGES)} stages by itself")
-        _watch(workshop, keys)
+        outage = Outage(sandbox_url, lambda: breaker_changes(running.settings)) if faults else None
+        if outage is not None:
+            say(f"the render API will die for twenty seconds; its breaker {SETTINGS_IN_WORDS}", style="dim", to=err)
+        _Watch(workshop, sandbox_url, keys, outage, started).until_the_end()
         _say("letting two days pass in the sandbox, then reading results back")
-        _tell_sandbox(running, "advance", {"seconds": 2 * 86_400})
+        _tell_sandbox(sandbox_url, "advance", {"seconds": 2 * 86_400})
         launch_job(running.web_url, "analytics_job", timeout=STUCK_SECONDS)
-        return _outcome(running, workshop, keys, before)
+        ended = outcome(sandbox_url, workshop, keys, before, running.home / FOLDER)
+        if outage is None:
+            return ended, None
+        outage.report.dead_letters = dead_letters(workshop, keys)
+        ended.problems.extend(outage.report.problems)
+        return ended, outage.report
     finally:
         workshop.close()
 
 
-def _tell_sandbox(running: Running, what: str, values: dict[str, Any]) -> None:
-    httpx.post(f"{running.sandbox_url}/_sandbox/{what}", json=values, timeout=30, trust_env=False).raise_for_status()
+def _tell_sandbox(sandbox_url: str, what: str, values: dict[str, Any]) -> None:
+    httpx.post(f"{sandbox_url}/_sandbox/{what}", json=values, timeout=30, trust_env=False).raise_for_status()
 
 
-def _watch(workshop: Workshop, keys: list[str]) -> None:
-    """Show each stage's progress until every video has ended; review what is ready. Raises DemoFailed when nothing moves."""
-    catalogue, decisions = workshop.catalogue(), workshop.decisions()
-    with _bars(len(keys)) as bars:
-        seen: Counter[tuple[str, str]] = Counter()
+class _Watch:
+    """Shows the videos until every one has ended, reviews what is ready, and lets the outage come and go."""
+
+    def __init__(self, workshop: Workshop, sandbox_url: str, keys: Sequence[str], outage: Outage | None, started: float) -> None:
+        self._workshop = workshop
+        self._renders = f"{sandbox_url}/_sandbox/renders"
+        self._keys = list(keys)
+        self._outage = outage
+        self._started = started
+        self._outlook = Outlook(workshop.engine)
+
+    def until_the_end(self) -> None:
+        """Raises DemoFailed when nothing moves."""
+        if not err.is_terminal:
+            self._loop(lambda _: None, tell=_say)
+            return
+        with Live(console=err, transient=True, auto_refresh=False) as live:
+            self._loop(lambda lanes: self._show(live, lanes), tell=lambda _: None)
+
+    def _loop(self, show: Callable[[Sequence[Lane]], None], *, tell: Callable[[str], None]) -> None:
+        catalogue, decisions = self._workshop.catalogue(), self._workshop.decisions()
+        seen: list[Lane] = []
         moved = time.monotonic()
         while True:
-            rows = catalogue.videos(keys=keys)
-            if all(_rendered(row.states) for row in rows):  # people review in one sitting, too
-                decisions.decide_all(decisions.undecided(), approved=True, reviewer=REVIEWER, via="demo")
-            counts = Counter((stage, state) for row in rows for stage, state in row.states.items())
-            if counts != seen:
-                seen, moved = counts, time.monotonic()
-                for stage, (progress, bar) in bars.items():
-                    failed = sum(counts[stage, state] for state in ("failed", "rejected"))
-                    progress.update(bar, completed=counts[stage, "done"], note=f"[red]{failed} failed" if failed else "")
-            if all(_over(row.states) for row in rows):
+            rows = {row.key: row for row in catalogue.videos(keys=self._keys)}
+            rendering = self._under_way() if err.is_terminal or self._outage else {}
+            lanes = [Lane(rows[key].title, rows[key].states, rendering.get(key)) for key in self._keys]
+            if self._outage is not None:
+                submitted = all(lane.rendered or lane.rendering is not None for lane in lanes)
+                for line in self._outage.look(submitted=submitted, waiting=sum(not lane.rendered for lane in lanes)):
+                    tell(line)
+            if all(lane.rendered for lane in lanes):  # people review in one sitting, too
+                mine = [key for key in decisions.undecided() if key in rows]
+                decisions.decide_all(mine, approved=True, reviewer=REVIEWER, via="demo")
+            if lanes != seen:
+                seen, moved = lanes, time.monotonic()
+            show(lanes)
+            if all(_over(lane.states) for lane in lanes):
                 return
             if time.monotonic() - moved > STUCK_SECONDS:
-                raise DemoFailed(f"nothing has moved for {STUCK_SECONDS:.0f} s; the logs are in {workshop.settings.home / 'logs'}")
+                logs = self._workshop.settings.home / "logs"
+                raise DemoFailed(f"nothing has moved for {STUCK_SECONDS:.0f} s; the logs are in {logs}")
             time.sleep(POLL_SECONDS)
 
+    def _under_way(self) -> dict[str, float]:
+        """The share of each film that ffmpeg has written, by video, of the films that are under way in the sandbox."""
+        answer = httpx.get(self._renders, timeout=30, trust_env=False).raise_for_status().json()
+        return {render["video_key"]: float(render["progress"]) for render in answer["renders"]}
 
-def _rendered(states: dict[str, str]) -> bool:
-    """Whether there is something to review, or never will be."""
-    made = [states[name] for name in ("script", "voiceover", "rendered_video")]
-    return made[-1] == "done" or any(state in ENDED[1:] for state in made)
+    def _show(self, live: Live, lanes: Sequence[Lane]) -> None:
+        waiting = sum(not lane.rendered for lane in lanes)
+        view = View(
+            at=datetime.now(UTC),
+            seconds=time.monotonic() - self._started,
+            lanes=lanes,
+            latest=self._outlook.latest(most=ATTEMPTS),
+            outage=self._outage.sentences(waiting) if self._outage else (),
+            down=self._outage is not None and self._outage.down,
+        )
+        live.update(drawn(view, width=err.width, height=err.height - 1), refresh=True)
 
 
 def _over(states: dict[str, str]) -> bool:
     """Whether nothing more will happen: each stage has ended, or waits for one that ended badly."""
     return not any(state in ("ready", "running", "deferred") for state in states.values())
-
-
-@contextmanager
-def _bars(videos: int) -> Iterator[dict[str, tuple[Progress, Any]]]:
-    columns = (
-        TextColumn("{task.description:<18}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[note]}"),
-    )
-    with Progress(*columns, console=err, transient=False, disable=not err.is_terminal) as progress:
-        yield {name: (progress, progress.add_task(name, total=videos, note="")) for name in STAGES}
-
-
-def _posted(running: Running) -> Counter[tuple[str, str]]:
-    """How often each post, by platform and id, is in the sandbox's ledger."""
-    assert running.sandbox_url is not None
-    ledger = httpx.get(f"{running.sandbox_url}/_sandbox/ledger", params={"kind": "post"}, timeout=30, trust_env=False).json()
-    return Counter((entry["platform"], str(entry["remote_id"])) for entry in ledger["entries"])
-
-
-def _outcome(running: Running, workshop: Workshop, keys: list[str], before: set[tuple[str, str]]) -> Outcome:
-    posted = _posted(running)
-    videos, problems, expected = [], [], 0
-    for key in keys:
-        stages = workshop.catalogue().stages(key)
-        shown = _video(key, stages, workshop.shelf)
-        videos.append(shown)
-        problems += [f"{key}: {n} is {s.state}: {s.reason or ''}" for n, s in stages.items() if s.state != "done"]
-        for post in shown["posts"]:
-            expected += 1
-            before.discard((post["platform"], post["remote_id"]))
-            times = posted[post["platform"], post["remote_id"]]
-            if times != 1:
-                problems.append(f"{key}: the sandbox counts {times} posts on {post['platform']}")
-    ledger_posts = sum(times for post, times in posted.items() if post not in before)
-    if ledger_posts != expected:
-        problems.append(f"the sandbox counts {ledger_posts} posts where {expected} are known")
-    performance = workshop.performance().table("video_performance")
-    if len(performance) != len([v for v in videos if v["posts"]]):
-        problems.append(f"video_performance has {len(performance)} rows for {len(videos)} videos")
-    totals = {
-        "videos": len(videos),
-        "posts": expected,
-        "ledger_posts": ledger_posts,
-        "views": int(performance["views"].sum()) if len(performance) else 0,
-        "cost_usd": round(sum(v["cost_usd"] for v in videos), 4),
-    }
-    views = dict(zip(performance["video_key"], performance["views"], strict=True))
-    return Outcome([{**v, "views": int(views.get(v["id"], 0))} for v in videos], totals, problems)
-
-
-def _video(key: str, stages: dict[str, StageRow], shelf: Shelf) -> dict[str, Any]:
-    outputs = {name: row.output for name, row in stages.items() if row.state == "done" and row.output}
-    found: dict[str, Any] = {}
-    posts = []
-    for name, output in outputs.items():
-        if "video" in output:
-            found[name] = shelf.address(MediaFile(**output["video"]))
-        if output["kind"] == "post":
-            posts.append({k: output[k] for k in ("platform", "account", "remote_id", "url")})
-    return {
-        "id": key,
-        "stages": {name: row.state for name, row in stages.items()},
-        "files": found,
-        "posts": sorted(posts, key=lambda post: str(post["platform"])),
-        "probe": (outputs.get("rendered_video") or {}).get("probe"),
-        "cost_usd": float(sum(row.cost for row in stages.values())),
-    }
-
-
-def _print(outcome: Outcome, seconds: float) -> None:
-    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0), pad_edge=False)
-    for column in ("video", "length", "posts", "views", "USD"):
-        table.add_column(column, no_wrap=True, justify="left" if column == "video" else "right")
-    for video in outcome.videos:
-        length = f"{video['probe']['seconds']:.1f} s" if video["probe"] else ""
-        table.add_row(video["id"], length, str(len(video["posts"])), f"{video['views']:,}", f"{video['cost_usd']:.3f}")
-    out.print(table)
-    for video in outcome.videos:  # paths and links are for clicking and copying: never folded into a cell
-        out.print(f"[bold]{video['id']}[/]")
-        if file := video["files"].get("rendered_video"):
-            out.print(f"  {file}", soft_wrap=True)
-        for post in video["posts"]:
-            out.print(f"  [link={post['url']}]{post['url']}[/link]", soft_wrap=True)
-    totals = outcome.totals
-    out.print(f"\n{totals['videos']} videos, {totals['posts']} posts, {totals['views']:,} views, {seconds:.0f} s")
-    if outcome.problems:
-        for problem in outcome.problems:
-            err.print(f"[red]{escape(problem)}[/]", soft_wrap=True)
-    else:
-        out.print("[green]The sandbox's ledger holds exactly one post for every video and platform.[/]")

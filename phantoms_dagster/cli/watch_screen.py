@@ -48,7 +48,7 @@ def drawn(snapshot: Snapshot, *, chosen: int, said: str, height: int) -> Rendera
     head, foot = list(_head(snapshot)), [*_foot(snapshot, said)]
     body = [*_reviews(snapshot, chosen), *_wrong(snapshot), *_next(snapshot)]
     room = max(0, height - len(head) - len(body) - len(foot) - 1)
-    events = list(_events(snapshot))[: max(0, room - 1)]
+    events = list(_events(snapshot.latest))[: max(0, room - 1)]
     newest = [Text(""), *events] if events else []
     lines = [*head, *body, *newest][: max(0, height - len(foot))]
     return Group(*lines, *foot)
@@ -57,23 +57,34 @@ def drawn(snapshot: Snapshot, *, chosen: int, said: str, height: int) -> Rendera
 def _head(snapshot: Snapshot) -> Iterator[Text]:
     there = snapshot.at.astimezone()
     yield _line(f"[bold]Phantoms[/]  {there:%H:%M:%S} {zone(there)}, all times in it")
+    yield from stage_bars(snapshot.counts)
+
+
+def stage_bars(counts: Mapping[str, Mapping[str, int]], width: int | None = None) -> Iterator[Text]:
+    """A line for each stage that has videos: a bar of their states, and these in words. `width`: of the terminal, in columns."""
+    columns = out.width if width is None else width
     for stage in STAGES:
-        of = snapshot.counts.get(stage, {})
+        of = counts.get(stage, {})
         total = sum(of.values())
         if not total:
             continue
         parts = [f"{of[state]} {state}" for state in NEWS if of.get(state)]
         line = Text(no_wrap=True, overflow="ellipsis")
         line.append(f"{stage:<18}")
-        line.append_text(_bar(of, total, max(8, min(WIDEST_BAR, out.width - BESIDE))))
+        line.append_text(_bar(of, total, max(8, min(WIDEST_BAR, columns - BESIDE))))
         line.append(f" {of.get('done', 0)} of {total}")
         line.append(f"  {', '.join(parts)}" if parts else "", style="dim")
         yield line
 
 
+def bar_cells() -> tuple[str, str]:
+    """What a bar is drawn with, full and empty, in this terminal."""
+    return ("#", ".") if out.options.ascii_only else ("━", "─")
+
+
 def _bar(of: Mapping[str, int], total: int, width: int) -> Text:
     """The stage's videos by state; a state with few videos still has its column."""
-    full, light = ("#", ".") if out.options.ascii_only else ("━", "─")
+    full, light = bar_cells()
     bar, used = Text(), 0
     for state in _SEGMENTS:
         share = of.get(state, 0)
@@ -115,8 +126,9 @@ def _next(snapshot: Snapshot) -> Iterator[Text]:
         yield _line(f"[dim]{soon(step.at, snapshot.at)}: {step.stage} of {step.key}[/]")
 
 
-def _events(snapshot: Snapshot) -> Iterator[Text]:
-    for one in snapshot.latest:
+def _events(latest: Sequence[Happening]) -> Iterator[Text]:
+    """A line for each attempt, the newest first."""
+    for one in latest:
         at, word, style = happened(one)
         line = Text(no_wrap=True, overflow="ellipsis")
         line.append(f"{at.astimezone():%H:%M} {one.stage:<17} ")

@@ -24,6 +24,7 @@ from phantoms_dagster.media.disk import FULL_CODE
 
 PROVIDER = "media"
 THREADS = 2
+PROGRESS_SECONDS = 0.5
 SILENCE_LUFS = -60.0
 _STDERR_TAIL = 4_000
 _PR_SET_PDEATHSIG = 1
@@ -36,24 +37,34 @@ def executable() -> str:
     return str(imageio_ffmpeg.get_ffmpeg_exe())
 
 
-async def run(arguments: Sequence[str], *, cwd: Path | None = None, timeout: float = 900.0, verbose: bool = False) -> str:
+async def run(
+    arguments: Sequence[str],
+    *,
+    cwd: Path | None = None,
+    timeout: float = 900.0,
+    verbose: bool = False,
+    progress: Callable[[float], None] | None = None,
+) -> str:
     """Run ffmpeg to its end; its standard error, cut to the tail.
 
-    Cancelled or out of time, the child is killed and reaped before this returns. Raises Permanent when ffmpeg refuses,
-    Transient when the machine is at fault (killed from outside, disk full, out of `timeout` seconds).
+    `progress` is told twice a second how many seconds of the output are written. Cancelled or out of time, the child is
+    killed and reaped before this returns. Raises Permanent when ffmpeg refuses, Transient when the machine is at fault (killed from
+    outside, disk full, out of `timeout` seconds).
     """
-    command = [executable(), "-hide_banner", "-nostdin", "-nostats", "-loglevel", "info" if verbose else "error", "-y", *arguments]
+    level = "info" if verbose else "error"
+    told = () if progress is None else ("-progress", "pipe:1", "-stats_period", f"{PROGRESS_SECONDS:g}")
+    command = [executable(), "-hide_banner", "-nostdin", "-nostats", "-loglevel", level, *told, "-y", *arguments]
     process = await asyncio.create_subprocess_exec(
         *command,
         cwd=cwd,
         stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL if progress is None else asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         preexec_fn=_die_with_parent(),
     )
     try:
         async with asyncio.timeout(timeout):
-            _, stderr = await process.communicate()
+            stderr = await (_followed(process, progress) if progress is not None else _ended(process))
     except TimeoutError:
         raise Transient(f"ffmpeg did not finish within {timeout:.0f} s", provider=PROVIDER, code="timeout") from None
     finally:
@@ -64,6 +75,27 @@ async def run(arguments: Sequence[str], *, cwd: Path | None = None, timeout: flo
     if process.returncode:
         raise _failure(process.returncode, tail, command)
     return tail
+
+
+async def _ended(process: asyncio.subprocess.Process) -> bytes:
+    _, stderr = await process.communicate()
+    return stderr
+
+
+async def _followed(process: asyncio.subprocess.Process, progress: Callable[[float], None]) -> bytes:
+    """Its standard error, at its end. Meanwhile `progress` is told what its lines of `name=value` say."""
+
+    async def follow(lines: asyncio.StreamReader) -> None:
+        async for line in lines:
+            name, _, value = line.decode("ascii", "replace").strip().partition("=")
+            # Before the first frame the time is `N/A` or below zero.
+            if name == "out_time_us" and value.isdigit():
+                progress(int(value) / 1e6)
+
+    assert process.stdout is not None
+    assert process.stderr is not None
+    stderr, _, _ = await asyncio.gather(process.stderr.read(), follow(process.stdout), process.wait())
+    return stderr
 
 
 async def loudness(source: Path, chain: str = "anull") -> float:

@@ -9,6 +9,7 @@ import time
 import uuid
 import wave
 import weakref
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 
@@ -22,11 +23,14 @@ _ATTEMPT_ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
 _KEEP_SECONDS = 2 * 86_400
 
 
-async def render(job: RenderJob, destination: Path, *, fonts: Path | None = None) -> None:
+async def render(
+    job: RenderJob, destination: Path, *, fonts: Path | None = None, progress: Callable[[float], None] | None = None
+) -> None:
     """Make the master of `job`: 1080x1920, 30 fps, H.264 High, AAC 48 kHz stereo, -14 LUFS, moov first.
 
     `destination` is written whole or not at all; its folder must exist. `fonts` is a folder that keeps prepared fonts between
-    processes. Raises Permanent for sound or words that cannot be rendered, Transient when the machine is at fault.
+    processes. `progress` is told which share of the film is written, 0..1, while ffmpeg writes it.
+    Raises Permanent for sound or words that cannot be rendered, Transient when the machine is at fault.
     """
     work = destination.parent / f".{destination.name}.{uuid.uuid4().hex[:8]}"
     work.mkdir()
@@ -43,6 +47,7 @@ async def render(job: RenderJob, destination: Path, *, fonts: Path | None = None
                 "master.mp4",
             ],
             cwd=work,
+            progress=None if progress is None else lambda seconds: progress(min(1.0, seconds / job.seconds)),
         )
         (work / "master.mp4").replace(destination)
     finally:

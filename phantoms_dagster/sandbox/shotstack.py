@@ -52,6 +52,7 @@ def routes(sandbox: Sandbox, render: Render | None = None, *, work_dir: Path | N
         web.get(f"{serve}/assets/render/{{id}}", api.rest(api.get_hosted), name="shotstack.hosted", allow_head=False),
         web.get("/shotstack/files/{name}", api.temporary_file, name="shotstack.file"),
         web.get("/shotstack/cdn/{owner}/{name}", api.hosted_file, name="shotstack.cdn"),
+        web.get("/_sandbox/renders", api.under_way, name="sandbox.renders", allow_head=False),
     ]
 
 
@@ -221,6 +222,23 @@ class _Api:
         """An uploaded file, public as the real ones are."""
         source = self.studio.sources.get(request.match_info["id"])
         return await _file(None if source is None else source.path)
+
+    # --- for those who watch the sandbox: no fault reaches it
+
+    async def under_way(self, _: web.Request) -> web.Response:
+        """The renders that have not ended, with the share of each film that is made. The real API tells no share."""
+        now, studio = self.sandbox.now(), self.studio
+        renders = [
+            {
+                "id": job.id,
+                "video_key": merge_field(job.edit, "VIDEO_KEY"),
+                "status": job.status(now),
+                "progress": 1.0 if job.file is not None else round(studio.shares.get(job.id, 0.0), 4),
+            }
+            for job in studio.renders.values()
+            if job.status(now) not in ("done", "failed")
+        ]
+        return web.json_response({"renders": renders})
 
     # --- finished files
 

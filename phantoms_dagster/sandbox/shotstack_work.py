@@ -25,8 +25,10 @@ from phantoms_dagster.sandbox.core import Sandbox
 from phantoms_dagster.sandbox.pace import wait_seconds
 from phantoms_dagster.sandbox.shotstack_schema import audio_sources, seconds_of
 
-# Makes the MP4 of an Edit: `await render(edit, audio, destination)`; `audio` is the uploaded voiceover.
-Render = Callable[[dict[str, Any], Path | None, Path], Awaitable[None]]
+Progress = Callable[[float], None]
+# Makes the MP4 of an Edit: `await render(edit, audio, destination, progress)`; `audio` is the uploaded voiceover, and `progress` is
+# told which share of the film is made, 0..1.
+Render = Callable[[dict[str, Any], Path | None, Path, Progress], Awaitable[None]]
 
 UPLOAD_SECONDS = 3600.0  # a signed URL is good for an hour
 URL_SECONDS = 24 * 3600.0  # the temporary URL of a finished file
@@ -108,6 +110,7 @@ class Studio:
     renders: dict[str, RenderTask] = field(default_factory=dict)
     windows: dict[tuple[str, int], int] = field(default_factory=dict)
     minutes_spent: float = 0.0
+    shares: dict[str, float] = field(default_factory=dict)  # of the films under way: which part of each is made, 0..1
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _running: int = 0
     _swept: float = 0.0
@@ -236,9 +239,10 @@ class Studio:
         part, whole = self.place(f"{job.id}.part.mp4"), self.place(f"{job.id}.mp4")
         try:
             assert self.render is not None
-            await self.render(job.edit, audio, part)
+            await self.render(job.edit, audio, part, lambda share: self.shares.update({job.id: share}))
             return part.replace(whole)
         finally:
+            self.shares.pop(job.id, None)
             part.unlink(missing_ok=True)
             async with self._turn:
                 self._running -= 1

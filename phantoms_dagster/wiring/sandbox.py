@@ -17,6 +17,7 @@ from phantoms_dagster.sandbox import tiktok as tiktok_sandbox
 from phantoms_dagster.sandbox import watch_page
 from phantoms_dagster.sandbox import youtube as youtube_sandbox
 from phantoms_dagster.sandbox.core import Sandbox, application
+from phantoms_dagster.sandbox.shotstack_work import Progress, Render
 from phantoms_dagster.sandbox.state_store import StateStore
 
 
@@ -39,13 +40,13 @@ def sandbox_application(
     sandbox = Sandbox(seed=seed, base_url=base_url, store=store)
     watch_page.play_from(sandbox, films)
 
-    async def render_edit(edit: dict[str, Any], audio: Path | None, destination: Path) -> None:
+    async def render_edit(edit: dict[str, Any], audio: Path | None, destination: Path, progress: Progress) -> None:
         if audio is None:
             raise ValueError("the edit has no voiceover")
         render = await asyncio.to_thread(_renderer)
-        await render(job_from_edit(edit, audio), destination, fonts=work_dir / "fonts")
+        await render(job_from_edit(edit, audio), destination, fonts=work_dir / "fonts", progress=progress)
 
-    callback: Callable[[dict[str, Any], Path | None, Path], Awaitable[None]] | None = render_edit if real_renders else None
+    callback: Render | None = render_edit if real_renders else None
     app = application(
         sandbox,
         [

@@ -1,29 +1,75 @@
-"""`phantoms demo`, as a newcomer runs it: real servers, real renders, real posts to the sandbox."""
+"""`phantoms demo`, as a newcomer runs it: real servers, real renders, real posts to the sandbox, a real outage."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import os
+import re
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
+import av
+import numpy as np
 import pytest
 
 from phantoms_dagster.media.studio import FfmpegStudio
+from phantoms_dagster_tests.terminal import terminal
+
+DEMO = [sys.executable, "-W", "ignore", "-m", "phantoms_dagster.cli.main", "demo"]
+
+
+def environment() -> dict[str, str]:
+    return {k: v for k, v in os.environ.items() if not k.startswith(("PHANTOMS_", "DAGSTER_"))}
+
+
+def report_of(home: Path, *options: str) -> dict[str, Any]:
+    command = [*DEMO, "--json", "--keep", str(home), *options]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False, timeout=880)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found: dict[str, Any] = json.loads(done.stdout)
+    assert found["ok"] is True
+    assert found["problems"] == []
+    return found
+
+
+def check_pictures(home: Path, videos: list[dict[str, Any]]) -> None:
+    """The best frame of each video is a picture of the film's size that shows something, and its film lies beside it."""
+    for video in videos:
+        picture, film = Path(video["frame"]["path"]), Path(video["film"])
+        assert picture.parent == film.parent == home / "films"
+        assert picture.stem == film.stem == re.sub(r"[^a-z0-9]+", "-", video["title"].lower())
+        assert picture.suffix == ".jpg"
+        with av.open(str(picture)) as opened:
+            [frame] = list(opened.decode(video=0))
+            assert (frame.width, frame.height) == (1080, 1920)
+            assert float(np.std(frame.to_ndarray(format="gray"))) > 10
+        assert film.read_bytes() == Path(video["files"]["rendered_video"]).read_bytes()
+        assert 0 <= video["frame"]["second"] < video["probe"]["seconds"]
+
+
+def left_running(home: Path) -> list[str]:
+    """The processes whose command or environment names the demo's directory."""
+    mark, found = str(home).encode(), []
+    for process in Path("/proc").glob("[0-9]*"):
+        for name in ("cmdline", "environ"):
+            try:
+                content = (process / name).read_bytes()
+            except OSError:
+                continue
+            if mark in content and int(process.name) != os.getpid():
+                found.append(f"{process.name} {content[:200]!r}")
+    return found
 
 
 @pytest.mark.timeout(900)
 def test_the_demo_prints_one_json_object_and_leaves_playable_files(tmp_path: Path) -> None:
     """Exit code 0 means that the sandbox's ledger holds exactly one post for every video and platform."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PHANTOMS_", "DAGSTER_"))}
-    demo = ["demo", "--videos", "1", "--json", "--keep", str(tmp_path / "demo")]
-    command = [sys.executable, "-m", "phantoms_dagster.cli.main", *demo]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=880)
-    assert done.returncode == 0, done.stderr[-3000:]
-    report = json.loads(done.stdout)
-    assert report["ok"] is True
+    home = tmp_path / "demo"
+    report = report_of(home, "--videos", "1")
     assert report["totals"]["posts"] == report["totals"]["ledger_posts"] == 3
     assert report["totals"]["views"] > 0
     [video] = report["videos"]
@@ -36,3 +82,44 @@ def test_the_demo_prints_one_json_object_and_leaves_playable_files(tmp_path: Pat
         assert 15 <= probe.seconds <= 60
         assert probe.loudness_lufs is not None
         assert abs(probe.loudness_lufs + 14) <= 1
+    assert report["proof"]["post"] == {"wanted": 3, "found": 3, "doubled": 0, "lost": 0}
+    assert report["proof"]["render"] == {"wanted": 1, "found": 1, "doubled": 0, "lost": 0}
+    assert report["costs"]["rendered_video"] > 0
+    assert sum(report["costs"].values()) == pytest.approx(report["totals"]["cost_usd"], abs=1e-3)
+    assert report["outage"] is None
+    check_pictures(home, report["videos"])
+
+
+@pytest.mark.timeout(900)
+def test_the_render_api_dies_in_mid_run_and_nothing_is_lost_or_made_twice(tmp_path: Path) -> None:
+    home = tmp_path / "demo"
+    report = report_of(home, "--videos", "2", "--faults")
+    outage = report["outage"]
+    died, opened, lifted, closed = (datetime.fromisoformat(outage[f"{what}_at"]) for what in ("died", "opened", "lifted", "closed"))
+    assert died < opened < closed
+    assert died < lifted < closed
+    assert (lifted - died).total_seconds() >= 20
+    assert (outage["breaker"], outage["dead_letters"]) == ("sandbox/shotstack", 0)
+    assert 1 <= outage["waited"] <= 2
+    assert report["proof"]["post"] == {"wanted": 6, "found": 6, "doubled": 0, "lost": 0}
+    assert report["proof"]["render"] == {"wanted": 2, "found": 2, "doubled": 0, "lost": 0}
+    assert {state for video in report["videos"] for state in video["stages"].values()} == {"done"}
+    check_pictures(home, report["videos"])
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("columns", [80, 120])
+def test_a_terminal_shows_films_being_made_and_ctrl_c_leaves_nothing_behind(tmp_path: Path, columns: int) -> None:
+    home = tmp_path / "demo"
+    with terminal([*DEMO, "--videos", "1", "--keep", str(home)], environment(), columns=columns, lines=24) as screen:
+        screen.until("Phantoms demo", 300)
+        screen.until("writing the script", 300)
+        # ffmpeg's own progress: the film has another share on a later screen.
+        screen.until(lambda text: len(set(re.findall(r"rendering (\d+)%", text))) >= 3, 300)
+        screen.type("\x03")
+        text = screen.rest(120)
+        assert screen.process.returncode == 130
+        assert "Nothing is left running" in text
+        assert "Traceback" not in text
+        assert text.rstrip().endswith(f"rm -r {home}")
+    assert left_running(home) == []

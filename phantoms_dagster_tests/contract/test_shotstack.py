@@ -28,6 +28,7 @@ from phantoms_dagster.providers.shotstack import ERRORS, ShotstackRenderer
 from phantoms_dagster.providers.shotstack_edit import job_from_edit
 from phantoms_dagster.sandbox import shotstack
 from phantoms_dagster.sandbox.core import Fault, Sandbox, application
+from phantoms_dagster.sandbox.shotstack_work import Progress
 
 KEY = "sandbox-secret-key"
 FILM = b"\x00\x00\x00\x18ftypmp42" + bytes(range(256)) * 2_000
@@ -116,7 +117,7 @@ async def running(folder: Path, transport: httpx.AsyncBaseTransport | None = Non
     sandbox.config.update({"shotstack.processing_seconds": 0.02, "shotstack.ingest_seconds": 0.0})
     films: list[tuple[dict[str, Any], bytes]] = []
 
-    async def film(edit: dict[str, Any], audio: Path | None, destination: Path) -> None:
+    async def film(edit: dict[str, Any], audio: Path | None, destination: Path, progress: Progress) -> None:
         films.append((edit, b"" if audio is None else await asyncio.to_thread(audio.read_bytes)))
         await asyncio.to_thread(destination.write_bytes, FILM)
 
@@ -193,7 +194,7 @@ async def test_a_state_that_nobody_knows_yet_counts_as_rendering(world: World, s
 
 
 async def test_a_render_that_fails_says_why_and_its_file_is_never_waited_for(tmp_path: Path) -> None:
-    async def broken(edit: dict[str, Any], audio: Path | None, destination: Path) -> None:
+    async def broken(edit: dict[str, Any], audio: Path | None, destination: Path, progress: Progress) -> None:
         raise RuntimeError("no font for this script")
 
     async with running(tmp_path, render=broken) as world:
@@ -223,7 +224,7 @@ async def test_no_marker_finds_a_render_since_the_api_lists_none(world: World) -
 async def test_two_renders_at_once_wait_for_each_other_when_one_may_run(tmp_path: Path) -> None:
     running_now, most = 0, 0
 
-    async def slow(edit: dict[str, Any], audio: Path | None, destination: Path) -> None:
+    async def slow(edit: dict[str, Any], audio: Path | None, destination: Path, progress: Progress) -> None:
         nonlocal running_now, most
         running_now += 1
         most = max(most, running_now)
@@ -239,10 +240,34 @@ async def test_two_renders_at_once_wait_for_each_other_when_one_may_run(tmp_path
     assert most == 1
 
 
+async def test_who_watches_the_sandbox_sees_how_much_of_each_film_is_made_through_any_outage(tmp_path: Path) -> None:
+    told, go_on = asyncio.Event(), asyncio.Event()
+
+    async def half(edit: dict[str, Any], audio: Path | None, destination: Path, progress: Progress) -> None:
+        progress(0.5)
+        told.set()
+        await go_on.wait()
+        destination.write_bytes(FILM)
+
+    async with running(tmp_path, render=half) as world:
+        renderer = world.renderer()
+        first, second = [await renderer.submit(world.job(attempt_id=f"attempt-{n}"), world.about_to_bill) for n in range(2)]
+        await asyncio.wait_for(told.wait(), 5)
+        world.sandbox.faults.append(Fault("*", status=503))
+        seen = (await world.client.get(f"{world.url}/_sandbox/renders")).json()["renders"]
+        assert [(render["id"], render["progress"]) for render in seen] == [(first, 0.5), (second, 0.0)]
+        assert {render["video_key"] for render in seen} == {world.job().video_key}
+        world.sandbox.faults.clear()
+        go_on.set()
+        for render_id in (first, second):
+            await world.done(renderer, render_id)
+        assert (await world.client.get(f"{world.url}/_sandbox/renders")).json() == {"renders": []}
+
+
 async def test_renders_still_running_at_shutdown_are_ended_and_leave_no_half_file(tmp_path: Path) -> None:
     started, ended = asyncio.Event(), asyncio.Event()
 
-    async def endless(edit: dict[str, Any], audio: Path | None, destination: Path) -> None:
+    async def endless(edit: dict[str, Any], audio: Path | None, destination: Path, progress: Progress) -> None:
         destination.write_bytes(b"half")
         started.set()
         try:

@@ -1,0 +1,97 @@
+"""The best frame of a film, as a JPEG. How a film is drawn belongs in `cards`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import av.error
+import numpy as np
+from numpy.typing import NDArray
+
+from phantoms_dagster.domain.errors import Permanent
+from phantoms_dagster.domain.models import Sentence
+from phantoms_dagster.media.ffmpeg import PROVIDER
+
+# Every headline has moved in by then, and the next one comes no sooner than this after its last word.
+MOVED_IN_SECONDS, LEAVES_SECONDS = 0.6, 0.3
+# Brightness that varies by less, in steps of 255, is an empty picture.
+BLANK_DEVIATION = 6.0
+_SMALL = (270, 480)
+# mjpeg's scale of quality: 2 is the best, 31 the worst.
+_QUALITY = 3
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A frame: its second in the film, how sharp it is, and the picture as a JPEG."""
+
+    second: float
+    sharpness: float
+    jpeg: bytes
+
+
+def headlines(sentences: Sequence[Sentence], titles: int) -> list[tuple[float, float]]:
+    """From when to when a headline stands, in seconds: the film's title over the hook, then those of the first `titles` scenes."""
+    stretches: dict[int, tuple[float, float]] = {}
+    for sentence in sentences:
+        if sentence.scene < titles:
+            begin, _ = stretches.get(sentence.scene, (sentence.start, 0.0))
+            stretches[sentence.scene] = begin, sentence.end
+    return [(begin + MOVED_IN_SECONDS, end - LEAVES_SECONDS) for begin, end in stretches.values()]
+
+
+def sharpness(picture: NDArray[np.uint8]) -> float:
+    """The variance of the Laplacian of the brightness: high where there are many hard edges, 0 for one colour."""
+    grey = picture.astype(np.float32)
+    around = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:]
+    return float(np.var(around - 4 * grey[1:-1, 1:-1]))
+
+
+def best_frame(film: Path, stretches: Sequence[tuple[float, float]]) -> Frame:
+    """The sharpest frame that is not empty, of the film's key frames within `stretches`; of all when none lies within one.
+
+    Raises Permanent when the file cannot be read, or has nothing but empty pictures.
+    """
+    try:
+        return _best(film, stretches)
+    except (av.error.FFmpegError, OSError) as error:
+        raise Permanent(f"{film.name} cannot be read: {error}", provider=PROVIDER, code="unreadable media") from error
+
+
+def _best(film: Path, stretches: Sequence[tuple[float, float]]) -> Frame:
+    found: dict[tuple[bool, float], float] = {}
+    with av.open(str(film)) as opened:
+        for frame in _key_frames(opened):
+            second = float(frame.time or 0.0)
+            small = frame.reformat(*_SMALL, format="gray").to_ndarray()
+            if float(small.std()) >= BLANK_DEVIATION:
+                found[any(begin <= second <= end for begin, end in stretches), sharpness(small)] = second
+    if not found:
+        raise Permanent(f"{film.name} has nothing but empty pictures", provider=PROVIDER, code="blank")
+    best = max(found)
+    with av.open(str(film)) as opened:
+        opened.seek(round(found[best] * av.time_base))
+        frame = next(frame for frame in _key_frames(opened) if float(frame.time or 0.0) >= found[best] - 1e-3)
+        return Frame(found[best], best[1], _jpeg(frame))
+
+
+def _key_frames(opened: av.container.InputContainer) -> Iterator[av.VideoFrame]:
+    """Decoding no other frames costs a sixtieth: our films have a key frame every two seconds."""
+    stream = opened.streams.video[0]
+    stream.codec_context.skip_frame = "NONKEY"
+    frames: Iterable[av.VideoFrame] = opened.decode(stream)
+    yield from frames
+
+
+def _jpeg(frame: av.VideoFrame) -> bytes:
+    picture = frame.reformat(format="yuvj420p", dst_colorspace="ITU601", dst_color_range="JPEG")
+    encoder = av.CodecContext.create("mjpeg", "w")
+    assert isinstance(encoder, av.VideoCodecContext)
+    encoder.width, encoder.height, encoder.pix_fmt, encoder.time_base = picture.width, picture.height, "yuvj420p", Fraction(1, 30)
+    encoder.qmin = encoder.qmax = _QUALITY
+    picture.pts = 0
+    return b"".join(bytes(packet) for packet in [*encoder.encode(picture), *encoder.encode(None)])
