@@ -16,7 +16,8 @@ from phantoms_dagster.domain.errors import Permanent
 from phantoms_dagster.domain.models import Sentence
 from phantoms_dagster.media.ffmpeg import PROVIDER
 
-# Every headline has moved in by then, and the next one comes no sooner than this after its last word.
+# Every headline but the first, which stands from the start, has moved in by then.
+# None fades sooner than this before its last word ends.
 MOVED_IN_SECONDS, LEAVES_SECONDS = 0.6, 0.3
 # Brightness that varies by less, in steps of 255, is an empty picture.
 BLANK_DEVIATION = 6.0
@@ -41,7 +42,8 @@ def headlines(sentences: Sequence[Sentence], titles: int) -> list[tuple[float, f
         if sentence.scene < titles:
             begin, _ = stretches.get(sentence.scene, (sentence.start, 0.0))
             stretches[sentence.scene] = begin, sentence.end
-    return [(begin + MOVED_IN_SECONDS, end - LEAVES_SECONDS) for begin, end in stretches.values()]
+    first = min((begin for begin, _ in stretches.values()), default=0.0)
+    return [(0.0 if begin == first else begin + MOVED_IN_SECONDS, end - LEAVES_SECONDS) for begin, end in stretches.values()]
 
 
 def sharpness(picture: NDArray[np.uint8]) -> float:

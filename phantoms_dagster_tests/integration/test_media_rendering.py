@@ -21,6 +21,7 @@ from phantoms_dagster.domain.models import Channel, Platform, Scene, Script, Voi
 from phantoms_dagster.domain.ports import Fitted, RenderJob
 from phantoms_dagster.media import ass, cards, ffmpeg, graph, local_renderer, waveform
 from phantoms_dagster.media.files import FolderStore
+from phantoms_dagster.media.frames import best_frame, headlines
 from phantoms_dagster.media.local_renderer import LocalRenderer
 from phantoms_dagster.media.mp4 import read_boxes
 from phantoms_dagster.media.studio import FfmpegStudio, _read
@@ -243,6 +244,19 @@ async def test_a_cancelled_render_leaves_no_ffmpeg_and_no_file(made: Made, tmp_p
     assert list(tmp_path.glob("renders/*")) == []
 
 
+async def test_a_render_tells_how_much_of_the_film_is_written_and_its_best_frame_has_a_headline(made: Made, tmp_path: Path) -> None:
+    told: list[float] = []
+    await local_renderer.render(made.job, tmp_path / "film.mp4", progress=told.append)
+    assert told == sorted(told)
+    assert told[-1] >= 0.95, "ffmpeg says at its end that all of it is written"
+    assert told[-1] <= 1
+    assert (tmp_path / "film.mp4").read_bytes() == made.master.read_bytes()
+    stretches = headlines(made.voiceover.sentences, len(SCRIPT.scenes))
+    best = best_frame(made.master, stretches)
+    assert best.jpeg[:3] == b"\xff\xd8\xff"
+    assert any(begin <= best.second <= end for begin, end in stretches)
+
+
 async def test_a_render_without_readable_sound_fails_for_good(made: Made, tmp_path: Path) -> None:
     (tmp_path / "a.wav").write_bytes(b"RIFF nonsense")
     with pytest.raises(Permanent, match="voiceover cannot be read"):
@@ -277,15 +291,17 @@ async def test_silence_is_not_blown_up(tmp_path: Path) -> None:
     assert await ffmpeg.voice_gain(path) == 0.0
 
 
-async def test_what_ffmpeg_says_stands_in_the_error() -> None:
+@pytest.mark.parametrize("progress", [None, lambda _: None])
+async def test_what_ffmpeg_says_stands_in_the_error(progress: Callable[[float], None] | None) -> None:
     with pytest.raises(Permanent, match="No such file") as caught:
-        await ffmpeg.run(["-i", "/nowhere.mp4", "-f", "null", "-"])
+        await ffmpeg.run(["-i", "/nowhere.mp4", "-f", "null", "-"], progress=progress)
     assert "/nowhere.mp4" in caught.value.evidence.body
 
 
-async def test_an_ffmpeg_that_hangs_is_killed_and_may_be_tried_again() -> None:
+@pytest.mark.parametrize("progress", [None, lambda _: None])
+async def test_an_ffmpeg_that_hangs_is_killed_and_may_be_tried_again(progress: Callable[[float], None] | None) -> None:
     with pytest.raises(Transient, match="did not finish"):
-        await ffmpeg.run(["-re", "-f", "lavfi", "-i", "anullsrc", "-f", "null", "-"], timeout=0.3)
+        await ffmpeg.run(["-re", "-f", "lavfi", "-i", "anullsrc", "-f", "null", "-"], timeout=0.3, progress=progress)
     assert _ffmpeg_children() == []
 
 

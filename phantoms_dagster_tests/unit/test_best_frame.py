@@ -70,11 +70,11 @@ def test_a_film_of_empty_pictures_and_a_file_that_is_no_film_are_told(tmp_path: 
         best_frame(tmp_path / "page.mp4", [])
 
 
-def test_headlines_stand_from_when_they_have_moved_in_until_their_last_word() -> None:
+def test_the_first_headline_stands_from_the_start_and_others_once_they_have_moved_in() -> None:
     spoken = [
         Sentence(text="Three hearts?", scene=-1, start=0.0, end=2.0),
         Sentence(text="Two pump blood.", scene=0, start=2.2, end=4.0),
         Sentence(text="Through the gills.", scene=0, start=4.1, end=6.0),
         Sentence(text="A scene without one.", scene=1, start=6.2, end=8.0),
     ]
-    assert headlines(spoken, 1) == [pytest.approx((0.6, 1.7)), pytest.approx((2.8, 5.7))]
+    assert headlines(spoken, 1) == [pytest.approx((0.0, 1.7)), pytest.approx((2.8, 5.7))]
