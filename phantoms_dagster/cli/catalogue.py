@@ -266,7 +266,8 @@ def _why(row: StageRow, said: str) -> list[str]:
 
 
 def _script_panel(script: Mapping[str, Any]) -> Panel:
-    scenes = [f"{n}. [bold]{plain(s['on_screen_text'])}[/] {plain(s['narration'])}" for n, s in enumerate(script["scenes"], 1)]
+    heads = [f"[bold]{plain(s['on_screen_text'])}[/] " if s["on_screen_text"] else "" for s in script["scenes"]]
+    scenes = [f"{n}. {heads[n - 1]}{plain(s['narration'])}" for n, s in enumerate(script["scenes"], 1)]
     tags = f"[dim]{plain(' '.join(script['hashtags']))}[/]"
     lines = [f"[italic]{plain(script['hook'])}[/]", *scenes, plain(script["caption"]), tags]
     return Panel("\n".join(lines), title=plain(script["title"]), title_align="left")

@@ -118,7 +118,8 @@ def _place(file: MediaFile, shelf: Shelf) -> dg.UrlMetadataValue | dg.PathMetada
 
 def _script(output: ScriptOutput) -> dict[str, Any]:
     script = output.script
-    scenes = "\n".join(f"{n}. **{s.on_screen_text}** {s.narration}" for n, s in enumerate(script.scenes, start=1))
+    shown = [f"**{scene.on_screen_text}** " if scene.on_screen_text else "" for scene in script.scenes]
+    scenes = "\n".join(f"{n}. {shown[n - 1]}{scene.narration}" for n, scene in enumerate(script.scenes, start=1))
     return {
         "title": script.title,
         "script": dg.MetadataValue.md(f"> {script.hook}\n\n{scenes}"),

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+# Written without spaces between words, which therefore cannot be counted.
+UNSPACED = frozenset({"zh", "ja", "th", "lo", "km", "my"})
+
 
 @lru_cache(maxsize=256)
 def language_tag(value: str) -> str:

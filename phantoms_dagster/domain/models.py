@@ -273,10 +273,10 @@ class MediaFile(Value):
 
 
 class Scene(Value):
-    """A part of a script: what is said and what stands on the screen meanwhile."""
+    """A part of a script: what is said and what stands on the screen meanwhile, if anything: a headline never breaks off."""
 
     narration: Annotated[str, Field(min_length=1, max_length=600)]
-    on_screen_text: Annotated[str, Field(min_length=1, max_length=80)]
+    on_screen_text: Annotated[str, Field(max_length=110)]
 
 
 class Script(Value):

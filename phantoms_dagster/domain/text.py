@@ -1,6 +1,6 @@
-"""The one form of written text: NFC. And how text is measured, cut and searched without splitting what a reader sees as one letter.
+"""The one form of written text: NFC. And how text is measured and searched without splitting what a reader sees as one letter.
 
-Stripping Markdown is `markup`, cutting into sentences `sentences`, hashtags `hashtags`.
+Stripping Markdown is `markup`, cutting into sentences `sentences`, shortening `phrases`, hashtags `hashtags`.
 """
 
 from __future__ import annotations
@@ -44,20 +44,6 @@ def graphemes(text: str) -> list[str]:
     if text.isascii() and "\r" not in text:
         return list(text)
     return _GRAPHEME.findall(text)
-
-
-def cut(text: str, limit: int, *, ending: str = "…") -> str:
-    """`text` in at most `limit` characters; `ending` marks a cut, which never splits a grapheme."""
-    if len(text) <= limit:
-        return text
-    kept: list[str] = []
-    room = limit - len(ending)
-    for part in graphemes(text[:limit]):  # the last one may be incomplete, and never fits then
-        if len(part) > room:
-            break
-        kept.append(part)
-        room -= len(part)
-    return "".join(kept).rstrip() + ending
 
 
 def without(text: str, parts: Collection[str]) -> str:

@@ -5,12 +5,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 
 from phantoms_dagster.domain.hashtags import HASHTAG, MENTION, in_text, unique, without_signs
 from phantoms_dagster.domain.models import Channel, Platform, PostWords, Script, TikTokTerms
-from phantoms_dagster.domain.text import graphemes
+from phantoms_dagster.domain.phrases import shortened
 
 DEFAULT_PRIVACY: Mapping[Platform, str] = MappingProxyType(
     # TikTok's has no default: the channel chooses it (`Channel.tiktok`), and a post without a choice is refused.
@@ -92,31 +92,29 @@ def compose(script: Script, channel: Channel, platform: Platform) -> tuple[str, 
     UTF-16 units; Instagram 2,200 characters and the channel's numbers of hashtags and mentions. A hashtag that the caption has
     already is not repeated, whatever its case. Those in the caption come first, then the channel's, then the script's; the last
     ones are left out. In the caption itself, a hashtag or mention that is too many loses its sign and stays as a word. A
-    caption that does not fit even so is cut.
+    caption that does not fit even so is cut at the end of a sentence or a word.
     """
     title, caption = script.title, script.caption
     limits = channel.instagram if platform is Platform.INSTAGRAM else None
-    most = limits.hashtags if limits else _MOST_HASHTAGS
+    most_tags = limits.hashtags if limits else _MOST_HASHTAGS
     if platform is Platform.YOUTUBE:
         title, caption = title.translate(_NO_BRACKETS), caption.translate(_NO_BRACKETS)
     left_out: list[str] = []
     if limits:
         caption, unsaid = without_signs(caption, MENTION, limits.mentions)
-        caption, untagged = without_signs(caption, HASHTAG, most)
+        caption, untagged = without_signs(caption, HASHTAG, most_tags)
         left_out += [*unsaid, *untagged]
     written = in_text(caption)
     there = {tag.key for tag in written}
     tags = [tag for tag in unique([*script.hashtags, *channel.hashtags]) if tag.key not in there]
     own = {tag.key for tag in channel.hashtags}
     order = sorted(tags, key=lambda tag: tag.key not in own) if limits else tags
-    kept = order[: max(0, most - len(written))]
+    kept = order[: max(0, most_tags - len(written))]
     while kept and not _fits(_with_tags(caption, [tag for tag in tags if tag in kept]), platform):
         kept.pop()
     if not _fits(caption, platform):
-        letters = graphemes(caption)
-        while not _fits(f"{''.join(letters)}…", platform):
-            letters.pop()
-        caption = f"{''.join(letters)}…"
+        most, size = _ROOM[platform]
+        caption = shortened(caption, most, channel.language, size=size)
     left_out += [tag for tag in tags if tag not in kept]
     return title, _with_tags(caption, [tag for tag in tags if tag in kept]).strip(), tuple(dict.fromkeys(map(str, left_out)))
 
@@ -126,10 +124,15 @@ def _with_tags(caption: str, tags: Iterable[str]) -> str:
 
 
 def _fits(caption: str, platform: Platform) -> bool:
-    match platform:
-        case Platform.YOUTUBE:
-            return len(caption.encode()) <= 5_000
-        case Platform.TIKTOK:
-            return len(caption.encode("utf-16-le")) // 2 <= 2_200
-        case Platform.INSTAGRAM:
-            return len(caption) <= 2_200
+    most, size = _ROOM[platform]
+    return size(caption) <= most
+
+
+# How much of a caption each platform takes, and in what it counts.
+_ROOM: Mapping[Platform, tuple[int, Callable[[str], int]]] = MappingProxyType(
+    {
+        Platform.YOUTUBE: (5_000, lambda text: len(text.encode())),
+        Platform.TIKTOK: (2_200, lambda text: len(text.encode("utf-16-le")) // 2),
+        Platform.INSTAGRAM: (2_200, len),
+    }
+)

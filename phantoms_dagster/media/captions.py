@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from phantoms_dagster.domain import caption_marks
 from phantoms_dagster.domain.markup import one_line
 from phantoms_dagster.domain.models import Palette, Sentence
 from phantoms_dagster.domain.text import capitals, speakable
@@ -24,21 +25,28 @@ HOLD_SECONDS = 0.6
 
 _VOWELS = re.compile(r"[aeiouyàáâãäåæèéêëìíîïòóôõöøùúûüý]+", re.IGNORECASE)
 _PAUSE_AFTER = re.compile(r"[,;:)…\u2014\u2013-]$")  # dashes of all lengths
+# What a caption costs that goes on over a comma, or over a semicolon, colon or dash: that is worse than a word that stands alone.
+_RUN_ON, _RUN_ON_PART = 2.0, 5.0
 _TEXT_WIDTH = ass.SAFE_WIDTH - 2 * OUTLINE
 
 
 @dataclass(frozen=True)
 class TimedWord:
-    """A word and when it is spoken, in seconds from the start of the voiceover."""
+    """A word and when it is spoken, in seconds from the start of the voiceover.
+
+    `quoted`: its single quotes are quotation marks. `text` has all that was written; `shown` tells what is seen of it.
+    """
 
     text: str
     start: float
     end: float
+    quoted: bool = False
 
 
 def timed_words(sentence: Sentence) -> tuple[TimedWord, ...]:
     """The words of a sentence share its time by how long they take to say. First start and last end are the sentence's own."""
-    words = layout.breakable(one_line(sentence.text))
+    words = _words(sentence.text)
+    quoted = caption_marks.quotes(words)
     weights = [_weight(word, last=i == len(words) - 1) for i, word in enumerate(words)]
     total, done = sum(weights), 0.0
     borders = [sentence.start]
@@ -46,7 +54,31 @@ def timed_words(sentence: Sentence) -> tuple[TimedWord, ...]:
         done += weight
         borders.append(sentence.start + (sentence.end - sentence.start) * done / total)
     borders.append(sentence.end)
-    return tuple(TimedWord(word, borders[i], borders[i + 1]) for i, word in enumerate(words))
+    return tuple(TimedWord(word, borders[i], borders[i + 1], quoted[i]) for i, word in enumerate(words))
+
+
+def _words(text: str) -> list[str]:
+    """The words of a sentence, none of them a mark alone; those of scripts without spaces in pieces."""
+    found: list[str] = []
+    for word in caption_marks.attached(one_line(text).split()):
+        parts = word.split(" ")
+        at = next((n for n, part in enumerate(parts) if speakable(part)), 0)
+        pieces = [piece for part in _glued(caption_marks.pieces(parts[at])) for piece in layout.breakable(part)]
+        pieces[0] = " ".join([*parts[:at], pieces[0]])
+        pieces[-1] = " ".join([pieces[-1], *parts[at + 1 :]])
+        found += pieces
+    return found
+
+
+def _glued(parts: Sequence[str]) -> list[str]:
+    return [*(part + layout.GLUE for part in parts[:-1]), parts[-1]]
+
+
+def shown(group: Sequence[TimedWord]) -> list[str]:
+    """What is seen of the words that stand together: no mark hangs at their ends."""
+    glue = [layout.GLUE if word.text.endswith(layout.GLUE) else "" for word in group]
+    seen = caption_marks.shown([word.text.removesuffix(layout.GLUE) for word in group], [word.quoted for word in group])
+    return [word + end for word, end in zip(seen, glue, strict=True)]
 
 
 def chunks(words: Sequence[TimedWord], fonts: Fonts, language: str = "") -> list[tuple[TimedWord, ...]]:
@@ -72,7 +104,7 @@ def chunks(words: Sequence[TimedWord], fonts: Fonts, language: str = "") -> list
 
 def block(group: Sequence[TimedWord], fonts: Fonts, language: str = "") -> layout.Block:
     """The chunk as it is set: upper case, at most two lines, inside the safe width."""
-    words = [capitals(word.text, language) for word in group]
+    words = [capitals(word, language) for word in shown(group)]
     return layout.fit(
         words,
         fonts.for_text(layout.joined(words)),
@@ -95,6 +127,8 @@ def caption_events(sentences: Sequence[Sentence], palette: Palette, fonts: Fonts
         words = timed_words(sentence)
         for group in chunks(words, fonts, language):
             set_in = block(group, fonts, language)
+            if not any(word.strip(layout.GLUE) for line in set_in.lines for word in line):
+                continue  # it was marks alone
             for position, word in enumerate(group):
                 end = held if word is words[-1] else word.end
                 text = _text(set_in, position, palette, appears=position == 0)
@@ -125,7 +159,9 @@ def _badness(group: Sequence[TimedWord], fonts: Fonts, language: str) -> float:
     crowded = 0.4 if len(group) == MOST_WORDS else 0.0
     small = (LARGEST_EM - set_in.em) / 6
     tall = 0.5 * (len(set_in.lines) - 1)
-    run_on = sum(2.0 for word in group[:-1] if _PAUSE_AFTER.search(word.text))
+    run_on = sum(
+        _RUN_ON_PART if caption_marks.ends_a_part(word.text) else _RUN_ON for word in group[:-1] if _pause_after(word.text)
+    )
     return 1.0 + lonely + crowded + small + tall + run_on
 
 
@@ -137,5 +173,9 @@ def _weight(word: str, *, last: bool) -> float:
     syllables = len(_VOWELS.findall(word)) + 1.3 * digits
     if word.isupper() and 1 < len(word) <= 4:
         syllables = max(syllables, float(len(word)))  # an acronym is spelled out
-    pause = 1.2 if _PAUSE_AFTER.search(word) and not last else 0.0
+    pause = 1.2 if _pause_after(word) and not last else 0.0
     return max(syllables, 0.8) + 0.12 * len(word) + pause
+
+
+def _pause_after(word: str) -> bool:
+    return bool(_PAUSE_AFTER.search(word)) or caption_marks.ends_a_part(word)

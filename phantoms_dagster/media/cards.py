@@ -110,8 +110,8 @@ def _title(job: RenderJob, part: Part, fonts: Fonts) -> list[Event]:
         return []
     words = layout.breakable(capitals(one_line(job.title if is_hook else job.scene_titles[part.scene]), job.language))
     if not words:
-        return []
-    largest, smallest, most_lines = (156, 84, 4) if is_hook else (118, 72, 3)
+        return [] if is_hook else _numeral(job, part, fonts)
+    largest, smallest, most_lines = (156, 84, 4) if is_hook else (118, 60, 4)
     face = fonts.for_display(layout.joined(words))
     top = _TITLE_Y + (0 if is_hook else 88)
     height = _TITLE_BOTTOM - top

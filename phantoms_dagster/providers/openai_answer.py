@@ -6,16 +6,16 @@ An answer is judged here only after it was committed to the attempt. Errors of t
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterable
 from decimal import Decimal
 from typing import Any
 
 from pydantic import ValidationError
 
-from phantoms_dagster.domain import markup
+from phantoms_dagster.domain import markup, phrases
 from phantoms_dagster.domain.errors import Evidence, Permanent, ProviderError, Rejected
 from phantoms_dagster.domain.hashtags import Hashtag, repaired, unique
+from phantoms_dagster.domain.languages import UNSPACED, primary
 from phantoms_dagster.domain.models import Channel, Scene, Script
 from phantoms_dagster.domain.problems import reason
 from phantoms_dagster.domain.text import speakable
@@ -26,14 +26,11 @@ from phantoms_dagster.providers.openai_prompt import target_words
 from phantoms_dagster.providers.redaction import redact
 
 MAX_HASHTAGS = 15
-TITLE_LIMIT, CAPTION_LIMIT, SHOWN_LIMIT = 100, 1_500, 80
-SHOWN_WORDS = 5
-_SENTENCE_END = re.compile(r"(?<=[.!?\u3002\uff01\uff1f])(?=\s|$)|(?<=[\u3002\uff01\uff1f])")
-_WORD_END = re.compile(r"(?=\s)")
+TITLE_LIMIT, CAPTION_LIMIT = 100, 1_500
+# A headline is two to six words by the prompt. A model that writes a whole sentence gets it in smaller type, up to this width.
+SHOWN_LIMIT = 110
 # Beyond these shares of the wanted words the video would be another one than was asked for.
 SHORTEST, LONGEST = 0.5, 1.6
-# Written without spaces: words cannot be counted.
-_UNSPACED = frozenset({"zh", "ja", "th", "lo", "km", "my"})
 
 
 class FaultyAnswer(Exception):
@@ -162,10 +159,21 @@ def _cleaned(raw: dict[str, Any], channel: Channel, removed: list[str]) -> dict[
         return left.text
 
     def fitted(place: str, text: str, most: int) -> str:
-        kept = cut(text, most)
+        kept = phrases.shortened(text, most, channel.language)
         if kept != text:
-            removed.append(f"{place}: {text[len(kept) :].strip()[:60]!r} was too long")
+            removed.append(f"{place}: {text[len(kept.removesuffix(phrases.ELLIPSIS)) :].strip()[:60]!r} was too long")
         return kept
+
+    def headline(place: str, shown: str, narration: str) -> str:
+        """What the scene shows: the model's words; else how its narration begins; else nothing. It never breaks off."""
+        usable = shown if markup.spoken(shown).text else ""  # nothing is left of a text that was only an address
+        for text in (usable, narration):
+            if kept := phrases.headline(text, SHOWN_LIMIT, channel.language):
+                if kept != shown and shown:
+                    removed.append(f"{place}: {shown[:60]!r} shows as {kept[:60]!r}")
+                return kept
+        removed.extend([f"{place}: {shown[:60]!r}"] if shown else [])
+        return ""
 
     def scene_of(number: int, given: dict[str, Any]) -> dict[str, Any]:
         scene = {name: value for name, value in given.items() if name in Scene.model_fields}
@@ -173,17 +181,15 @@ def _cleaned(raw: dict[str, Any], channel: Channel, removed: list[str]) -> dict[
         narration = scene["narration"] = cleaned(place, scene.get("narration"), markup.spoken)
         shown = scene["on_screen_text"] = cleaned(place, scene.get("on_screen_text", ""), markup.plain)
         if isinstance(narration, str) and isinstance(shown, str):
-            if not markup.spoken(shown).text:
-                # Nothing is left of a text that was only an address: the scene shows how its narration begins.
-                removed.extend([f"{place}: {shown[:60]!r}"] if shown else [])
-                shown = " ".join(narration.split()[:SHOWN_WORDS]).rstrip(".,;:")
-            scene["on_screen_text"] = fitted(place, shown, SHOWN_LIMIT)
+            scene["on_screen_text"] = headline(place, shown, narration)
         return scene
 
     for name, how in (("hook", markup.spoken), ("title", markup.plain), ("caption", markup.posted)):
         if name in raw:
             clean[name] = cleaned(name, raw[name], how)
     hook = clean.get("hook")
+    if isinstance(clean.get("title"), str):
+        clean["title"] = phrases.trimmed(clean["title"])
     for name, most in (("title", TITLE_LIMIT), ("caption", CAPTION_LIMIT)):
         if isinstance(clean.get(name), str) and isinstance(hook, str):
             clean[name] = fitted(name, clean[name] or hook, most)
@@ -200,20 +206,8 @@ def _cleaned(raw: dict[str, Any], channel: Channel, removed: list[str]) -> dict[
     return clean
 
 
-def cut(text: str, most: int) -> str:
-    """The text within `most` characters: up to the end of a sentence in its second half, else of a word, else of a character."""
-    if len(text) <= most:
-        return text
-    kept = text[: most + 1]
-    for end in (_SENTENCE_END, _WORD_END):
-        places = [found.start() for found in end.finditer(kept)]
-        if places and places[-1] > most // 2:
-            return kept[: places[-1]].rstrip(" ,;:")
-    return text[:most]
-
-
 def _check_length(script: Script, channel: Channel, content: str) -> None:
-    if channel.language.split("-")[0].casefold() in _UNSPACED:
+    if primary(channel.language) in UNSPACED:
         return
     said, wanted = len(script.text.split()), target_words(channel)
     if not SHORTEST * wanted <= said <= LONGEST * wanted:

@@ -31,7 +31,10 @@ SCRIPT_SCHEMA: dict[str, Any] = {
                 "required": ["narration", "on_screen_text"],
                 "properties": {
                     "narration": {"type": "string", "description": "What is spoken; at most 400 characters."},
-                    "on_screen_text": {"type": "string", "description": "What is shown meanwhile; two to six words."},
+                    "on_screen_text": {
+                        "type": "string",
+                        "description": "What is shown meanwhile; two to six words that read as a whole phrase.",
+                    },
                 },
             },
         },
@@ -64,7 +67,10 @@ brief. No greeting, no "in this video".
 - Three to six scenes. Each scene is one idea and follows from the one before. End with a line that rewards having stayed.
 - Narration is read aloud word for word: full spoken sentences. No markdown, emoji, web addresses, hashtags, stage directions, \
 speaker names or abbreviations that are awkward to say. Write numbers as they are spoken.
-- on_screen_text is two to six words that carry the scene with the sound off. Do not repeat the narration.
+- No filler: every sentence says something of the topic. No "here is the thing", no sentence about the video, no plea to \
+follow or save.
+- on_screen_text is two to six words that carry the scene with the sound off: a whole phrase that does not break off. Do not \
+repeat the narration.
 - State as fact only what the brief states or what is beyond doubt. Invent no numbers, names, quotes, studies or dates.
 - The caption is one to three sentences that add to the video; no hashtags in it.
 {extras}

@@ -4,7 +4,8 @@ Pure functions between `RenderJob` and JSON. Requests, errors and money belong i
 master looks like belongs in `media`. Nothing here needs a file that is hosted elsewhere, except the voiceover itself.
 
 The clips are the truth: what the job says stands in them once, and `job_from_edit` reads it from there, so that an Edit
-that forgot a caption is seen as a job without it. Only what is not on the screen travels in merge fields; their names start
+that forgot a caption is seen as a job without it. Marks that would hang beside a caption are not shown and do not come back.
+Only what is not on the screen travels in merge fields; their names start
 with `PHANTOMS_`, so that no `{{...}}` in a script can be taken for one of them.
 
 Facts about fields and ranges: JSON schema of @shotstack/schemas 1.18.3.
@@ -14,13 +15,14 @@ from __future__ import annotations
 
 import itertools
 import re
-import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from phantoms_dagster.domain import caption_marks
 from phantoms_dagster.domain.models import Palette, Sentence
+from phantoms_dagster.domain.phrases import cells, trimmed
 from phantoms_dagster.domain.ports import RenderJob
 from phantoms_dagster.domain.values import JsonObject, JsonValue
 
@@ -28,10 +30,12 @@ WIDTH, HEIGHT, FPS = 1080, 1920, 30
 ATTEMPT_FIELD = "PHANTOMS_ATTEMPT_ID"
 VIDEO_FIELD = "PHANTOMS_VIDEO_KEY"
 TITLE_FIELD = "PHANTOMS_TITLE"
+LANGUAGE_FIELD = "PHANTOMS_LANGUAGE"
 
 FONT = "Montserrat"  # built in at Shotstack: needs no font file
 CAPTION_WORDS, CAPTION_CELLS = 4, 24
 CAPTION_PIXELS = 88
+TITLE_PIXELS, TITLE_HEIGHT = 60, 260
 TEXT_WIDTH = 940  # leaves 70 px at both sides, where phones round their corners
 HOOK_SECONDS = 3.0  # how long the hook stands when no sentence says so
 PROGRESS_HEIGHT = 14
@@ -60,6 +64,8 @@ def build_edit(job: RenderJob, audio_url: str) -> JsonObject:
     ]
     tracks: list[JsonValue] = [{"clips": list[JsonValue](clips)} for clips in layers if clips]
     fields = {ATTEMPT_FIELD: job.attempt_id, VIDEO_FIELD: job.video_key, TITLE_FIELD: job.title}
+    if job.language:
+        fields[LANGUAGE_FIELD] = job.language
     return {
         "timeline": {"background": job.palette.background[0], "tracks": tracks},
         "output": {"format": "mp4", "size": {"width": WIDTH, "height": HEIGHT}, "fps": FPS, "quality": "high"},
@@ -90,7 +96,10 @@ def _progress_bar(job: RenderJob) -> JsonObject:
 
 
 def _scene_titles(job: RenderJob) -> Iterator[JsonObject]:
-    """Each title stands from its scene's first word until the next scene's; a scene in which nothing is spoken has none."""
+    """Each title stands from its scene's first word until the next scene's; a scene in which nothing is spoken has none.
+
+    A scene without a headline has no clip.
+    """
     starts: dict[int, float] = {}
     ends: dict[int, float] = {}
     for sentence in job.sentences:
@@ -100,12 +109,15 @@ def _scene_titles(job: RenderJob) -> Iterator[JsonObject]:
     order = sorted(starts, key=lambda scene: starts[scene])
     for scene, following in itertools.zip_longest(order, order[1:]):
         end = ends[scene] if following is None else starts[following]
+        title = job.scene_titles[scene]
+        if not title.strip():
+            continue
         yield {
             "alias": f"scene-{scene}",
-            "asset": _text(job.scene_titles[scene], size=60, color=job.palette.accent, animation="slideIn"),
+            "asset": _text(title, size=_title_size(title), color=job.palette.accent, animation="slideIn"),
             "start": _ms(starts[scene]),
             "length": _length(starts[scene], end),
-            **_box("top", height=260, y=-0.1),
+            **_box("top", height=TITLE_HEIGHT, y=-0.1),
             "transition": {"out": "fadeFast"},
         }
 
@@ -116,10 +128,12 @@ def _captions(job: RenderJob) -> Iterator[JsonObject]:
         chunks = _chunks(sentence.text)
         bounds = _bounds(sentence, chunks)
         if any(end - start < 1 / FPS for start, end in itertools.pairwise(bounds)):
-            chunks = [(" ".join(sentence.text.split()), False)]  # too short to show one after the other
+            chunks = [(trimmed(sentence.text) or sentence.text, False)]  # too short to show one after the other
             bounds = [sentence.start, sentence.end]
         scene = "hook" if sentence.scene < 0 else str(sentence.scene)
         for index, ((text, glued), (start, end)) in enumerate(zip(chunks, itertools.pairwise(bounds), strict=True)):
+            if not text:
+                continue  # it was marks alone
             yield {
                 "alias": f"caption-{number}-{scene}-{index}" + ("-glued" if glued else ""),
                 "asset": _text(text, size=_fitting(text), color=job.palette.text, outlined=True),
@@ -217,53 +231,56 @@ def _box(position: str, *, height: int, y: float) -> JsonObject:
 # --- captions: words into chunks, chunks into time ------------------------------------------------------------------
 
 
-def _cells(text: str) -> int:
-    """How wide a text is, in Latin letters: a Chinese, Japanese or Korean character is two wide."""
-    if text.isascii():
-        return len(text)
-    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
-
-
 def _pieces(word: str) -> list[str]:
     """A word that is wider than a caption, cut: Chinese and Japanese sentences are one word without a space."""
-    if _cells(word) <= CAPTION_CELLS:
+    if cells(word) <= CAPTION_CELLS:
         return [word]
     pieces, width = [""], 0
     for character in word:
-        width += _cells(character)
+        width += cells(character)
         if width > CAPTION_CELLS:
             pieces.append("")
-            width = _cells(character)
+            width = cells(character)
         pieces[-1] += character
     return pieces
 
 
 def _chunks(text: str) -> list[tuple[str, bool]]:
-    """The chunks of a sentence, in order; True for one that goes on without a space after the one before it."""
-    chunks: list[tuple[str, bool]] = []
-    words = 0
-    for word in text.split():
-        for index, piece in enumerate(_pieces(word)):
-            if chunks and index == 0 and words < CAPTION_WORDS and _cells(chunks[-1][0]) + 1 + _cells(piece) <= CAPTION_CELLS:
-                chunks[-1] = (f"{chunks[-1][0]} {piece}", chunks[-1][1])
-                words += 1
+    """The chunks of a sentence, in order, as they are shown; True for one that goes on without a space after the one before it."""
+    chunks: list[tuple[list[str], list[bool], bool]] = []
+    words = caption_marks.attached(text.split())
+    for word, quoted in zip(words, caption_marks.quotes(words), strict=True):
+        parts = [piece for part in caption_marks.pieces(word) for piece in _pieces(part)]
+        for index, piece in enumerate(parts):
+            room = bool(chunks) and len(chunks[-1][0]) < CAPTION_WORDS and cells(" ".join([*chunks[-1][0], piece])) <= CAPTION_CELLS
+            if room and index == 0 and not caption_marks.ends_a_part(chunks[-1][0][-1]):
+                chunks[-1][0].append(piece)
+                chunks[-1][1].append(quoted)
             else:
-                chunks.append((piece, index > 0))
-                words = 1
-    return chunks
+                chunks.append(([piece], [quoted], index > 0))
+    return [(" ".join(" ".join(caption_marks.shown(said, quoted)).split()), glued) for said, quoted, glued in chunks]
 
 
 def _bounds(sentence: Sentence, chunks: list[tuple[str, bool]]) -> list[float]:
     """The times between which the chunks of a sentence stand, one more than there are chunks: wider ones stand longer."""
-    weights = [_cells(text) + 1 for text, _ in chunks]
+    weights = [cells(text) + 1 for text, _ in chunks]
     pace = (sentence.end - sentence.start) / max(1, sum(weights))
     return [sentence.start + pace * weight for weight in itertools.accumulate(weights, initial=0)]
 
 
 def _fitting(text: str) -> int:
     """The font size, in pixels, at which the longest word of a caption fits its line."""
-    longest = max(_cells(word) for word in text.split())
+    longest = max(cells(word) for word in text.split())
     return max(1, min(CAPTION_PIXELS, int(TEXT_WIDTH / (longest * _CELL_EM))))
+
+
+def _title_size(title: str) -> int:
+    """The font size, in pixels, at which a headline fits its box: a long one is set smaller, never cut."""
+    longest = max(min(cells(word), CAPTION_CELLS) for word in title.split())
+    size = min(TITLE_PIXELS, int(TEXT_WIDTH / (longest * _CELL_EM)))
+    while size > 1 and -(-cells(title) * size * _CELL_EM * 1.1 // TEXT_WIDTH) * size * 1.3 > TITLE_HEIGHT:
+        size -= 1
+    return max(1, size)
 
 
 def _ms(seconds: float) -> float:
@@ -297,6 +314,7 @@ def job_from_edit(edit: Mapping[str, Any], audio: Path) -> RenderJob:
             audio=audio,
             palette=_palette_of(clips),
             channel_title=clips["channel"]["asset"]["text"] if "channel" in clips else "",
+            language=merge.get(LANGUAGE_FIELD, ""),
         )
     except (KeyError, TypeError) as error:
         raise ValueError(f"this Edit was not made from a render job: {type(error).__name__} {error}") from error
@@ -304,7 +322,8 @@ def job_from_edit(edit: Mapping[str, Any], audio: Path) -> RenderJob:
 
 def _titles_of(clips: Mapping[str, Any]) -> tuple[str, ...]:
     titles = {int(found[1]): clip["asset"]["text"] for alias, clip in clips.items() if (found := _SCENE_ALIAS.fullmatch(alias))}
-    return tuple(titles.get(scene, "") for scene in range(max(titles, default=-1) + 1))
+    spoken = {int(found[2]) for alias in clips if (found := _CAPTION_ALIAS.fullmatch(alias)) and found[2] != "hook"}
+    return tuple(titles.get(scene, "") for scene in range(max({*titles, *spoken}, default=-1) + 1))
 
 
 def _sentences_of(clips: Mapping[str, Any]) -> Iterable[Sentence]:

@@ -5,10 +5,8 @@ Sending them belongs in `youtube`; knowing a video again by its file name in `yo
 
 from __future__ import annotations
 
-import re
-
+from phantoms_dagster.domain.phrases import shortened
 from phantoms_dagster.domain.ports import PublishJob
-from phantoms_dagster.domain.text import cut, graphemes
 from phantoms_dagster.domain.values import JsonObject
 
 MAX_TITLE_CHARACTERS = 100
@@ -16,19 +14,17 @@ MAX_DESCRIPTION_BYTES = 5_000
 
 
 def fit_title(text: str) -> str:
-    """The title as YouTube takes it: one line of at most 100 characters, angle brackets as their single-quote twins."""
+    """The title as YouTube takes it: one line of at most 100 characters, angle brackets as their single-quote twins.
+
+    Titles are within the limit since they were written; one that is not ends at a whole phrase or word.
+    """
     line = " ".join(_without_brackets(text).split())
-    return cut(line, MAX_TITLE_CHARACTERS)
+    return shortened(line, MAX_TITLE_CHARACTERS, "")
 
 
 def fit_description(text: str) -> str:
-    """The description as YouTube takes it: at most 5,000 bytes of UTF-8, cut between words, no angle brackets."""
-    text = _without_brackets(text).strip()
-    if len(text.encode()) <= MAX_DESCRIPTION_BYTES:
-        return text
-    kept = text.encode()[:MAX_DESCRIPTION_BYTES].decode(errors="ignore")
-    whole = "".join(graphemes(kept)[:-1])  # the last one may be incomplete
-    return re.sub(r"\s\S*$", "", whole).rstrip()
+    """The description as YouTube takes it: at most 5,000 bytes of UTF-8, cut at a sentence or a word, no angle brackets."""
+    return shortened(_without_brackets(text).strip(), MAX_DESCRIPTION_BYTES, "", size=lambda part: len(part.encode()))
 
 
 def _without_brackets(text: str) -> str:

@@ -1,22 +1,24 @@
-"""The sandbox's writer: composes a readable script from a brief, without a language model. Pure functions of their arguments.
+"""The sandbox's writer: composes a script from a brief, without a language model. Pure functions of their arguments.
 
-It only says what the brief says; where the brief is silent it speaks to the viewer and claims nothing. Framing lines are
-English whatever the brief's language. How the API wraps a script belongs in `sandbox.openai`.
+It says what the brief says, in the brief's words: the title is the hook, each fact a scene. Where that is too short to be a video,
+it says in English how this video is made, which is true of every brief. How the API wraps a script belongs in `sandbox.openai`.
 """
 
 from __future__ import annotations
 
-import functools
 import random
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import regex
 
+from phantoms_dagster.domain import phrases
+from phantoms_dagster.domain.function_words import words
 from phantoms_dagster.domain.hashtags import repaired, unique
+from phantoms_dagster.domain.languages import UNSPACED, primary
 from phantoms_dagster.domain.markup import spoken
+from phantoms_dagster.domain.sentences import split
 from phantoms_dagster.domain.text import WORD_CHARACTER
 
 NOTICE = "Written by the Phantoms sandbox, not by a language model."
@@ -24,72 +26,53 @@ WORDS_PER_SECOND = 2.4
 DEFAULT_WORDS = 72
 # 15 s and 57 s of speech: a short video stays inside both whatever it is asked for.
 MIN_WORDS, MAX_WORDS = 36, 136
-MAX_UNIT_CHARACTERS = 240
+MOST_SCENES = 6
+NARRATION_CHARACTERS, HOOK_CHARACTERS, TITLE_CHARACTERS, CAPTION_CHARACTERS = 600, 200, 100, 1_500
+# A headline is one glance: a clause of the sentence where the whole one is longer than this. Where there is none, the sentence
+# stays whole in smaller type, up to `LONGEST_HEADLINE`.
+SHORT_HEADLINE, LONGEST_HEADLINE = 60, 110
+MOST_WORDS_OF_A_TITLE = 3  # that become hashtags
 
 _EMOJI = re.compile(r"[\U0001F000-\U0001FAFF\uFE0F\u200D]")
 _WIDE = re.compile(r"[\u2E80-\u9FFF\uAC00-\uD7AF\uF900-\uFAFF]")
-_STOPWORDS = frozenset(
-    re.findall(
-        r"\w+",
-        "a about an and are as at be because but by for from have has how in into is it its of on or our so than that the their "
-        "them then there these they this through to was we what when where which who why will with you your",
-    )
+_ENDED = regex.compile(r"[.!?…。！？؟।][\p{Pe}\p{Pf}\"']*$")  # noqa: RUF001
+_FULL_STOP = regex.compile(r"(?<=[\p{L}\p{M}\p{N}]{2}|[\p{Pe}\p{Pf}])[.。]$")
+# Words of a title that nobody looks for.
+_COMMON = words(
+    "a about after all always an and are as at be because been before being best but by can could did do does don ever "
+    "every few first for from get gets give goes good had has have hear heard her here his how if in into is isn it its "
+    "just keep keeps last less like long look looks made make makes many may might more most much must need needs never "
+    "new not now of on one only or our out over really same say says see should so some stay stays still such take takes "
+    "than that the their them then there these they thing things this those three through to too turn turns two until up "
+    "us very was way we were what when where which while who why will with work works would year years you your thousand "
+    "thousands"
 )
-
-# (spoken, shown). They address the viewer; none states a fact, so each is true of any topic.
-_LINES: tuple[tuple[str, str], ...] = (
-    ("Take a second and picture it.", "Picture it"),
-    ("Look once, then look again.", "Look again"),
-    ("Hold that thought.", "Hold that thought"),
-    ("Start with the plain question: what is going on here?", "What is going on?"),
-    ("Say it in one sentence, out loud.", "One sentence"),
-    ("Notice the first thing that comes to mind.", "First thought?"),
-    ("Now ask yourself why that matters to you.", "Why it matters"),
-    ("If it feels familiar, good; stay with it a little longer.", "Feels familiar?"),
-    ("If it feels new, even better.", "Feels new?"),
-    ("Think of the last time it crossed your path.", "Seen it before?"),
-    ("Would you explain it the same way to a friend?", "Tell a friend"),
-    ("Try to guess before you read on.", "Your guess?"),
-    ("Small details do a lot of work.", "Small details"),
-    ("Keep the question, even when the answer sounds easy.", "Keep the question"),
-    ("Pause here if you need a moment.", "Pause here"),
-    ("There is more than one way to see it.", "Another view"),
-    ("Pick the part you care about most and start there.", "Start there"),
-    ("Write down one word that sums it up for you.", "One word"),
-    ("Be honest: what would you like to know next?", "What next?"),
-    ("Check it for yourself before you pass it on.", "Check it yourself"),
-    ("Let that sink in.", "Let it sink in"),
-    ("Compare it with what you expected a minute ago.", "What you expected"),
-    ("Keep it simple and keep it true.", "Simple and true"),
-    ("Ready for the next step?", "Next step"),
-    ("One idea at a time is enough.", "One idea at a time"),
-    ("Leave your best guess below and see who agrees.", "Best guess below"),
-)
-_HOOKS = (
-    "Here is the short version.",
-    "Give it half a minute.",
-    "Let us take it step by step.",
-    "Stay for the last line.",
-)
-_CLOSINGS = (
-    ("Save this one and come back to it.", "Save this"),
-    ("What would you add? Tell us below.", "What would you add?"),
-    ("Follow along for the next one.", "Follow for more"),
+# An angle may tell how to tell the story. Such an instruction is not for viewers.
+_INSTRUCTIONS = words(
+    "add as ask avoid be begin build call close compare contrast describe do don't end explain focus frame give imagine "
+    "in include introduce keep lead leave let like make mention never no open play please point put reveal say set show "
+    "speak start stay stress talk tell treat use with write"
 )
 
 
-@dataclass(frozen=True)
-class _Unit:
+class _Line(NamedTuple):
+    """What is said, and its headline; empty: it has none."""
+
     spoken: str
     shown: str
 
-    @functools.cached_property
-    def words(self) -> int:
-        """Its weight in speech: words; a text written without spaces weighs by its characters."""
-        return max(len(self.spoken.split()) + len(_WIDE.findall(self.spoken)) // 2, len(self.spoken) // 12)
 
-
-_ASIDES = tuple(_Unit(spoken, shown) for spoken, shown in _LINES)
+# What is true of every video of the sandbox, said where a brief is too short.
+_NOTES = (
+    _Line("The sandbox writes without a language model, so it invents nothing.", "It invents nothing"),
+    _Line("Add facts to the brief, and the next script tells them word for word.", "Add facts to the brief"),
+    _Line("The voice was made on this machine, sentence by sentence.", "A voice from this machine"),
+    _Line("Every caption waits for its word to be spoken.", "Captions follow the voice"),
+    _Line("A person approves the film before anybody else sees it.", "A person approves it"),
+    _Line("Each platform gets a file that fits its rules.", "One file for each platform"),
+    _Line("Give Phantoms the key of a language model, and that model writes the next script.", "Or plug in a language model"),
+    _Line("A post that went out is never made a second time.", "Never posted twice"),
+)
 
 
 def speakable(text: str) -> str:
@@ -100,25 +83,29 @@ def speakable(text: str) -> str:
 def compose(brief: Mapping[str, Any], *, seed: str) -> dict[str, Any]:
     """A script (`hook`, `scenes`, `title`, `caption`, `hashtags`) for a brief.
 
-    Read from the brief, each optional: `title`, `angle`, `facts`, `target_words`, `hashtags`, `banned_words` (framing lines
+    Read from the brief, each optional: `title`, `angle`, `facts`, `language`, `target_words`, `hashtags`, `banned_words` (notes
     with such a word are left out; the brief's own words are kept). The same brief and seed give the same script.
     """
     rng = random.Random(seed)
+    language = _string(brief.get("language"))
     title = speakable(_string(brief.get("title"))) or "Untitled"
-    angle = speakable(_string(brief.get("angle")))
-    facts = [f for f in map(speakable, _strings(brief.get("facts"))) if f]
-    banned = _strings(brief.get("banned_words"))
+    angle = _angle(speakable(_string(brief.get("angle"))))
+    facts = [_sentence(fact) for fact in map(speakable, _strings(brief.get("facts"))) if fact]
     target = _target(brief.get("target_words"))
 
-    topic = _cut(title, words=12, characters=110)
-    hook = f"{_sentence(topic)} {rng.choice(_permitted(_HOOKS, banned))}"
-    scenes = _scenes(angle, facts, target - len(hook.split()), banned, rng)
-    about = [_sentence(part) for part in ([angle] if angle else facts[:1])]
+    opening = _sentence(phrases.shortened(title, HOOK_CHARACTERS - 1, language))
+    hook, begun = _hook(opening, angle, facts, rng)
+    said = _told(([angle] if angle and begun != angle else []) + facts, target - _words(hook), language)
+    told = " ".join([hook, *(line.spoken for line in said)])
+    missing = 0 if primary(language) in UNSPACED else -(-target // 2) - _words(told)
+    lines = [*said, *_notes(missing if said else max(1, missing), len(facts), _strings(brief.get("banned_words")), rng)]
+    about = [begun or angle] if begun or angle else facts[:1]
+    caption = " ".join([_sentence(title), *about])
     return {
         "hook": hook,
-        "scenes": scenes,
-        "title": _cut(title, words=100, characters=100),
-        "caption": " ".join([_sentence(title), *about, NOTICE])[:1_500],
+        "scenes": [_scene(part) for part in _parted(lines)],
+        "title": phrases.shortened(phrases.trimmed(title), TITLE_CHARACTERS, language),
+        "caption": f"{phrases.shortened(caption, CAPTION_CHARACTERS - len(NOTICE) - 1, language)} {NOTICE}",
         "hashtags": _hashtags(_strings(brief.get("hashtags")), title),
     }
 
@@ -128,105 +115,99 @@ def tokens(text: str) -> int:
     return -(-len(text) // 4)
 
 
-def _scenes(angle: str, facts: Sequence[str], budget: int, banned: Sequence[str], rng: random.Random) -> list[dict[str, str]]:
-    count = 3 if budget < 55 else 4 if budget < 80 else 5 if budget < 105 else 6
-    closings = [c for c in _CLOSINGS if c[0] in _permitted([spoken for spoken, _ in _CLOSINGS], banned)]
-    closing = _Unit(*rng.choice(closings))
-    room = budget - closing.words
-    said = _said(angle, facts, room, count - 1)
-    missing = max(0, count - 1 - len(said))
-    asides = _asides(room - _words(said), missing, banned, rng)
-
-    parts: list[list[_Unit]] = [[] for _ in range(count)]
-    for i, unit in enumerate(said):  # in the brief's order, spread over all scenes
-        parts[i * count // max(len(said), count - 1)].append(unit)
-    for unit in asides:  # an empty scene first, then the shortest
-        min(parts[:-1] if not all(parts[:-1]) else parts, key=_words).append(unit)
-    parts[-1].append(closing)
-    return [{"narration": _narration(part), "on_screen_text": part[0].shown} for part in parts]
+def _hook(opening: str, angle: str, facts: Sequence[str], rng: random.Random) -> tuple[str, str]:
+    """The hook, and the angle where that is part of it. Takes of one brief differ in where the angle is said."""
+    both = f"{opening} {angle}"
+    if angle and len(both) <= HOOK_CHARACTERS and (rng.random() < 0.7 or not facts):
+        return both, angle
+    return opening, ""
 
 
-def _said(angle: str, facts: Sequence[str], room: int, places: int) -> list[_Unit]:
-    """What the brief says, in its order, as much as fits; room is kept for a short line in each place that stays empty."""
-    chosen: list[_Unit] = []
-    for text in [*([angle] if angle else []), *facts]:
-        kept_free = 5 * max(0, places - len(chosen) - 1)
-        left = room - _words(chosen) - kept_free
-        unit = _unit(text, MAX_WORDS)
-        if unit.words > left:
-            if chosen or left < 6:
-                continue
-            unit = _unit(text, left, characters=left * (2 if _WIDE.search(text) else 12))
-        chosen.append(unit)
+def _told(texts: Sequence[str], room: int, language: str) -> list[_Line]:
+    """What the brief says, in its order, each text whole or not at all, as much as fits."""
+    chosen: list[_Line] = []
+    for text in texts:
+        left = room - sum(_weight(line.spoken) for line in chosen)
+        kept = text
+        if _weight(text) > left or len(text) > NARRATION_CHARACTERS:
+            kept = phrases.whole(text, min(left * (2 if _WIDE.search(text) else 7), NARRATION_CHARACTERS), language)
+        if kept and _weight(kept) <= max(left, 0):
+            chosen.append(_Line(_sentence(kept), _shown(kept, language)))
     return chosen
 
 
-def _asides(words: int, at_least: int, banned: Sequence[str], rng: random.Random) -> list[_Unit]:
-    """Framing lines that fill `words` words (no fewer where that can be), at least so many lines."""
-    permitted = set(_permitted([spoken for spoken, _ in _LINES], banned))
-    lines = [line for line in _ASIDES if line.spoken in permitted]
-    rng.shuffle(lines)
-    reachable: dict[tuple[int, int], tuple[_Unit, ...]] = {(0, 0): ()}
-    for line in lines:
-        for (count, total), chosen in list(reachable.items()):
-            place = min(count + 1, at_least), total + line.words
-            if total < words and place not in reachable:
-                reachable[place] = (*chosen, line)
-    enough = {total: chosen for (count, total), chosen in reachable.items() if count == at_least}
-    best = min(enough or {0: ()}, key=lambda total: (total < words, abs(total - words)))
-    return list(enough.get(best, ()))
+def _notes(fewest: int, facts: int, banned: Sequence[str], rng: random.Random) -> list[_Line]:
+    """Lines of at least `fewest` words, none when there is no need; the first says what the brief has."""
+    if fewest <= 0:
+        return []
+    has = "no facts yet" if not facts else "one fact" if facts == 1 else f"{_NUMBERS.get(facts, facts)} facts"
+    first = _Line(f"This brief has a title and {has}.", f"A title and {has}")
+    permitted = [line for line in _NOTES if not _has_any(line, banned)]
+    rng.shuffle(permitted)
+    chosen = [] if _has_any(first, banned) else [first]
+    while permitted and sum(_words(line.spoken) for line in chosen) < fewest:
+        chosen.append(permitted.pop())
+    return chosen
 
 
-def _narration(part: Sequence[_Unit]) -> str:
-    return _cut(" ".join(unit.spoken for unit in part), words=MAX_WORDS, characters=600)
+_NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six", 7: "seven", 8: "eight", 9: "nine"}
 
 
-def _words(units: Iterable[_Unit]) -> int:
-    return sum(unit.words for unit in units)
+def _parted(lines: Sequence[_Line]) -> list[list[_Line]]:
+    """The lines in their order as scenes: one each, or several together where there are many."""
+    count = min(MOST_SCENES, len(lines))
+    return [list(lines[n * len(lines) // count : (n + 1) * len(lines) // count]) for n in range(count)]
 
 
-def _unit(text: str, words: int, characters: int = MAX_UNIT_CHARACTERS) -> _Unit:
-    return _Unit(_sentence(_cut(text, words=words, characters=min(characters, MAX_UNIT_CHARACTERS))), _shown(text))
+def _scene(lines: Sequence[_Line]) -> dict[str, str]:
+    """The scene, as much of it as may be said, and the headline of its first line that has one."""
+    said = lines[0].spoken
+    for line in lines[1:]:
+        if len(said) + 1 + len(line.spoken) <= NARRATION_CHARACTERS:
+            said = f"{said} {line.spoken}"
+    return {"narration": said, "on_screen_text": lines[0].shown}
 
 
-def _shown(text: str) -> str:
-    """A few words that stand for the text; they do not end on an article or a preposition."""
-    words = _cut(text, words=6, characters=40).rstrip(".,;:!?").split()
-    while len(words) > 2 and words[-1].casefold() in _STOPWORDS:
-        words.pop()
-    shown = " ".join(words)
-    return shown[:1].upper() + shown[1:]
+def _shown(text: str, language: str) -> str:
+    """The headline of a text: its first sentence, or a clause of it; a long one stays whole in smaller type; else none."""
+    first = next(iter(split(text, language)), text)
+    for most in (SHORT_HEADLINE, LONGEST_HEADLINE):
+        if shown := phrases.headline(first, most, language):
+            shown = _FULL_STOP.sub("", shown)
+            return shown[:1].upper() + shown[1:]
+    return ""
 
 
-def _cut(text: str, *, words: int, characters: int) -> str:
-    """The start of the text within both limits, cut at a clause where that keeps at least half, else at a word."""
-    kept = text.split()
-    if len(kept) <= words and len(text) <= characters:
-        return text
-    kept = kept[: max(1, words)]
-    while len(kept) > 1 and len(" ".join(kept)) > characters:
-        kept.pop()
-    for end in range(len(kept), len(kept) // 2, -1):
-        if kept[end - 1][-1] in ".,;:!?":
-            kept = kept[:end]
-            break
-    return " ".join(kept)[:characters].rstrip(",;:")
+def _angle(text: str) -> str:
+    """The angle where it is something to say: a sentence that is no instruction."""
+    first = text.split(maxsplit=1)[0].casefold().strip(",.:;") if text else ""
+    return text if _ENDED.search(text) and first not in _INSTRUCTIONS else ""
+
+
+def _words(text: str) -> int:
+    return len(text.split())
+
+
+def _weight(text: str) -> int:
+    """How long a text is to say, in words; one that is written without spaces weighs by its characters."""
+    return max(_words(text) + len(_WIDE.findall(text)) // 2, len(text) // 12)
 
 
 def _sentence(text: str) -> str:
     text = text[:1].upper() + text[1:]
-    return text if text[-1:] in tuple(".!?\u3002\uff01\uff1f") else f"{text}."
+    stop = "。" if _WIDE.search(text[-1:]) else "."
+    return text if _ENDED.search(text) else f"{phrases.trimmed(text) or text}{stop}"
 
 
-def _permitted(lines: Sequence[str], banned: Sequence[str]) -> list[str]:
-    """The lines without a banned word; all of them when that would leave none."""
+def _has_any(line: _Line, banned: Sequence[str]) -> bool:
     patterns = [re.compile(rf"(?<!\w){re.escape(word)}(?!\w)", re.IGNORECASE) for word in banned if word]
-    return [line for line in lines if not any(p.search(line) for p in patterns)] or list(lines)
+    return any(pattern.search(text) for pattern in patterns for text in line)
 
 
 def _hashtags(given: Iterable[str], title: str) -> list[str]:
-    words = [w for w in regex.findall(f"{WORD_CHARACTER}+", title) if len(w) > 3 and w.casefold() not in _STOPWORDS]
-    tags = unique(tag for word in [*given, *(w.casefold() for w in words)] for tag in repaired(word))
+    named = [w for w in regex.findall(f"{WORD_CHARACTER}+", title) if len(w) > 3 and w.casefold() not in _COMMON]
+    of_title = [word.casefold() for word in named if len(word) <= 30][:MOST_WORDS_OF_A_TITLE]
+    tags = unique(tag for word in [*given, *of_title] for tag in repaired(word))
     return [str(tag) for tag in tags[:8]]
 
 

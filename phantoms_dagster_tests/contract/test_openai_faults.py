@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from phantoms_dagster.domain.errors import NotYet, Permanent, Rejected, Transient, Unknown
-from phantoms_dagster.providers.openai_answer import cut, read
+from phantoms_dagster.providers.openai_answer import examined, read
 from phantoms_dagster.providers.openai_object import object_in
 from phantoms_dagster.sandbox.core import Fault as Broken
 from phantoms_dagster_tests.contract.test_openai import (
@@ -70,22 +70,47 @@ def test_a_server_that_puts_the_answer_among_the_thoughts_is_read() -> None:
         assert read(body, CHANNEL).title == "Three hearts"
 
 
-def test_the_text_on_the_screen_that_was_only_an_address_is_how_the_narration_begins() -> None:
-    scenes = [{"narration": "An octopus has three hearts, and blue blood. " * 3, "on_screen_text": "https://x.example/a"}] * 4
-    script = read(completion(json.dumps(raw_script(scenes=scenes))), CHANNEL)
-    assert {scene.on_screen_text for scene in script.scenes} == {"An octopus has three hearts"}
+NARRATION = "An octopus has three hearts, and blue blood. "
+LONG = (
+    "The third heart, the one that keeps the rest of the body going for all of its short life in the cold sea, stops in mid-swim. "
+)
+
+
+@pytest.mark.parametrize(
+    ("written", "narration", "shown"),
+    [
+        ("https://x.example/a", NARRATION * 3, "An octopus has three hearts, and blue blood. " * 2),
+        ("", LONG, ""),
+        ("The third heart stops beating while", NARRATION * 3, "The third heart stops beating"),
+        ("Three hearts and the", NARRATION * 3, "An octopus has three hearts, and blue blood. " * 2),
+        ("Three hearts;", NARRATION * 3, "Three hearts"),
+        ("What it is made of", NARRATION * 3, "What it is made of"),
+        ("word " * 60, LONG, ""),
+    ],
+)
+def test_a_headline_is_a_whole_phrase_of_the_model_or_of_the_narration_or_nothing(written: str, narration: str, shown: str) -> None:
+    """The first five words of a narration stood there, wherever they broke off; longer texts were cut at any word."""
+    scenes = [{"narration": narration, "on_screen_text": written}] * (4 if narration != LONG else 3)
+    script, removed = examined(completion(json.dumps(raw_script(scenes=scenes))), CHANNEL)
+    assert {scene.on_screen_text for scene in script.scenes} == {shown.strip()}
+    assert bool(removed) == (bool(written) and written != shown)
 
 
 def test_texts_that_are_read_are_cut_at_a_sentence_or_a_word_and_what_is_spoken_is_not() -> None:
-    assert cut("One sentence here. Another that is too long", 30) == "One sentence here."
-    assert cut("wordy " * 20, 20) == "wordy wordy wordy"
-    assert cut("x" * 50, 20) == "x" * 20
-    assert cut("short", 20) == "short"
     script = read(completion(json.dumps(raw_script(title="A title. " * 30, caption="", extra=1, hashtags="#a, b"))), CHANNEL)
     assert len(script.title) <= 100
     assert script.title.endswith(".")
     assert script.caption == script.hook
     assert script.hashtags == ("#Ocean", "#a", "#b")
+    for written, title in (
+        (
+            "What happens to " + "the deep and " * 12,
+            "What happens to the deep and the deep and the deep and the deep and the deep and the deep…",
+        ),
+        ("The third heart stops while", "The third heart stops"),
+        ("Three hearts —", "Three hearts"),
+    ):
+        assert read(completion(json.dumps(raw_script(title=written))), CHANNEL).title == title
 
 
 # --- told once ----------------------------------------------------------------------------------------------------------------

@@ -16,8 +16,6 @@ import httpx
 import openai
 import pytest
 from aiohttp.test_utils import TestServer
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from phantoms_dagster.domain.models import Brief, Channel, Platform
@@ -25,7 +23,6 @@ from phantoms_dagster.providers import openai_prompt
 from phantoms_dagster.sandbox import openai as stand_in
 from phantoms_dagster.sandbox.core import Sandbox, application
 from phantoms_dagster.sandbox.openai_schema import SchemaRefused, check_strict, conforming
-from phantoms_dagster.sandbox.openai_writer import NOTICE, compose
 
 ASK: dict[str, Any] = {"model": "gpt-6-luna", "messages": [{"role": "user", "content": '{"title": "Tides", "target_words": 72}'}]}
 SCRIPT: dict[str, Any] = {**ASK, "response_format": openai_prompt.RESPONSE_FORMAT}
@@ -312,58 +309,6 @@ async def test_plain_text_and_plain_json_can_be_asked_for_too(api: Api) -> None:
     wanted = [{"role": "user", "content": 'as json: {"title": "Tides"}'}]
     script = await api.script(messages=wanted, response_format={"type": "json_object"})
     assert script["title"] == "Tides"
-
-
-_WORDS = st.lists(st.text(alphabet=st.characters(categories=["L", "N"]), min_size=1, max_size=12), min_size=1, max_size=40).map(
-    " ".join
-)
-
-
-@given(
-    title=_WORDS.map(lambda text: text[:200]),
-    angle=st.just("") | _WORDS,
-    facts=st.lists(_WORDS.map(lambda text: text[:500]), max_size=8),
-    words=st.integers(36, 132),
-    seed=st.text(max_size=3),
-)
-@settings(max_examples=150, deadline=None)
-def test_any_brief_gives_a_script_within_every_limit(title: str, angle: str, facts: list[str], words: int, seed: str) -> None:
-    script = compose({"title": title, "angle": angle, "facts": facts, "target_words": words}, seed=seed)
-    assert 3 <= len(script["scenes"]) <= 6
-    assert 1 <= len(script["hook"]) <= 200
-    assert 1 <= len(script["title"]) <= 100
-    assert len(script["caption"]) <= 1_500
-    for scene in script["scenes"]:
-        assert 1 <= len(scene["narration"]) <= 600
-        assert 1 <= len(scene["on_screen_text"]) <= 80
-    assert script["caption"].endswith(NOTICE)
-
-
-@given(
-    facts=st.lists(st.integers(1, 60).map(lambda n: " ".join(["water"] * n)), max_size=8),
-    seconds=st.integers(15, 55),
-    seed=st.text(max_size=3),
-)
-@settings(max_examples=150, deadline=None)
-def test_a_script_is_as_long_as_it_was_asked_to_be(facts: list[str], seconds: int, seed: str) -> None:
-    script = compose({"title": "Why tides turn", "facts": facts, "target_words": round(seconds * 2.4)}, seed=seed)
-    spoken = " ".join([script["hook"], *(scene["narration"] for scene in script["scenes"])])
-    assert 15 <= len(spoken.split()) / 2.4 <= 58
-    assert abs(len(spoken.split()) - seconds * 2.4) < 5
-
-
-def test_the_narration_is_plain_speech_and_says_nothing_that_the_brief_does_not() -> None:
-    fact = "- **Tides** follow the [moon](https://x.example) \U0001f319, see https://x.example/a"
-    script = compose({"title": "Tides", "facts": [fact]}, seed="1")
-    spoken = " ".join([script["hook"], *(scene["narration"] for scene in script["scenes"])])
-    assert "Tides follow the moon, see" in spoken
-    assert not re.search(r"[*\[\]#]|http|[\U0001F000-\U0001FAFF]", spoken)
-    assert not re.search(r"\d", spoken)
-
-
-def test_framing_lines_avoid_the_banned_words() -> None:
-    said = {json.dumps(compose({"title": "Tides", "banned_words": ["moment", "below"]}, seed=str(i))) for i in range(40)}
-    assert not [text for text in said if "moment" in text or "below" in text]
 
 
 # --- the published spec -------------------------------------------------------------------------------------------------

@@ -53,6 +53,11 @@ def words(text: str) -> str:
     return " ".join(text.split())
 
 
+def letters(text: str) -> str:
+    """What is left when all marks are gone: those that would hang beside a caption are not shown and do not come back."""
+    return "".join(c for c in text if c.isalnum())
+
+
 def test_a_job_comes_back_from_its_edit_unchanged() -> None:
     edit = json.loads(json.dumps(build_edit(JOB, AUDIO_URL)))
     assert job_from_edit(edit, AUDIO) == JOB
@@ -82,6 +87,7 @@ def jobs(draw: st.DrawFn) -> RenderJob:
         audio=AUDIO,
         palette=Palette(background=(draw(colours), draw(colours)), text=draw(colours), accent=draw(colours)),
         channel_title=draw(st.just("") | text_strategy),
+        language=draw(st.sampled_from(["", "en", "tr", "zh-Hant"])),
     )
 
 
@@ -90,7 +96,26 @@ def jobs(draw: st.DrawFn) -> RenderJob:
 def test_any_job_comes_back_from_its_edit_and_the_edit_is_accepted(job: RenderJob) -> None:
     edit = json.loads(json.dumps(build_edit(job, AUDIO_URL)))
     assert problem(edit) is None
-    assert job_from_edit(edit, AUDIO) == job
+    back = job_from_edit(edit, AUDIO)
+    assert replace(back, sentences=job.sentences) == job
+    assert "".join(letters(sentence.text) for sentence in back.sentences) == "".join(letters(s.text) for s in job.sentences)
+
+
+def test_a_scene_without_a_headline_has_no_clip_and_comes_back() -> None:
+    job = replace(JOB, scene_titles=("Deep & dark", "", ""))
+    edit = build_edit(job, AUDIO_URL)
+    assert [clip["alias"] for clip in clips_of(edit, "scene-")] == ["scene-0"]
+    assert job_from_edit(json.loads(json.dumps(edit)), AUDIO) == job
+
+
+def test_a_long_headline_is_set_smaller() -> None:
+    long = replace(
+        JOB, scene_titles=("Two of an octopus's hearts pump blood through the gills, and the third sends it on", "A", "海の底" * 15)
+    )
+    sizes = [clip["asset"]["font"]["size"] for clip in clips_of(build_edit(long, AUDIO_URL), "scene-")]
+    assert sizes[1] == 60
+    assert 30 <= sizes[0] < 60
+    assert 30 <= sizes[2] < 60
 
 
 def test_a_film_without_a_name_has_no_clip_of_the_channel() -> None:

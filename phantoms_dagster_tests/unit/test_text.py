@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from phantoms_dagster.domain.channels import parse
 from phantoms_dagster.domain.models import Brief, Channel, Platform
-from phantoms_dagster.domain.text import capitals, cut, graphemes, without
+from phantoms_dagster.domain.phrases import shortened
+from phantoms_dagster.domain.text import capitals, graphemes, without
 from phantoms_dagster.domain.wording import words
 from phantoms_dagster.production.intake import make_brief, read
 from phantoms_dagster.providers.youtube_words import fit_description, fit_title
@@ -59,7 +60,7 @@ def test_the_words_of_a_channel_have_the_common_form() -> None:
     st.integers(2, 30),
 )
 def test_a_cut_never_splits_a_grapheme(text: str, limit: int) -> None:
-    short = cut(text, limit)
+    short = shortened(text, limit, "")
     assert len(short) <= limit
     if short != text:
         kept = graphemes(short.removesuffix("…"))
@@ -71,7 +72,7 @@ def test_a_title_that_is_too_long_for_youtube_is_cut_between_graphemes() -> None
 
 
 def test_a_description_without_spaces_is_cut_between_graphemes() -> None:
-    assert fit_description("x" * 4_990 + FAMILY * 3) == "x" * 4_990
+    assert fit_description("x" * 4_990 + FAMILY * 3) == "x" * 4_990 + "…"
 
 
 @pytest.mark.parametrize("platform", [Platform.TIKTOK])
