@@ -107,6 +107,12 @@ def breaks_off(text: str, language: str) -> bool:
     return len(_WORD.findall(text)) > 1 and _last_word(text) in _words(language).never
 
 
+def leans(word: str, language: str) -> float:
+    """How much `word` asks for the next one: 1 for an article or a conjunction, less for a preposition, 0 for most words."""
+    words, last = _words(language), _last_word(word)
+    return 1.0 if last in words.never else 0.4 if last in words.rarely else 0.0
+
+
 def trimmed(text: str) -> str:
     """`text` without marks that hang at its ends: commas, semicolons, colons, dashes, half a pair of quotes or brackets."""
     before = None
@@ -192,7 +198,7 @@ def _up_to_a_word(text: str, most: int, language: str, size: Size) -> str:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if size("".join(letters[:middle])) <= room else (low, middle - 1)
     kept = "".join(letters[:low])
-    inside = low < len(letters) and bool(_WORD.match(letters[low]) and _WORD.search(kept[-1:]))
+    inside = low < len(letters) and not regex.match(r"[\s\p{P}]", letters[low]) and not kept[-1:].isspace()
     if inside and not _UNSPACED.search(kept[-1:]):
         end = max(kept.rfind(" "), kept.rfind("\n"))
         kept = kept[:end] if end > 0 else kept  # one endless word is cut between letters

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from phantoms_dagster.domain import caption_marks
 from phantoms_dagster.domain.markup import one_line
 from phantoms_dagster.domain.models import Palette, Sentence
+from phantoms_dagster.domain.phrases import leans
 from phantoms_dagster.domain.text import capitals, speakable
 from phantoms_dagster.media import ass, layout
 from phantoms_dagster.media.fonts import Fonts
@@ -27,6 +28,7 @@ _VOWELS = re.compile(r"[aeiouyàáâãäåæèéêëìíîïòóôõöøùúûü
 _PAUSE_AFTER = re.compile(r"[,;:)…\u2014\u2013-]$")  # dashes of all lengths
 # What a caption costs that goes on over a comma, or over a semicolon, colon or dash: that is worse than a word that stands alone.
 _RUN_ON, _RUN_ON_PART = 2.0, 5.0
+_LEANING = 1.5
 _TEXT_WIDTH = ass.SAFE_WIDTH - 2 * OUTLINE
 
 
@@ -159,10 +161,12 @@ def _badness(group: Sequence[TimedWord], fonts: Fonts, language: str) -> float:
     crowded = 0.4 if len(group) == MOST_WORDS else 0.0
     small = (LARGEST_EM - set_in.em) / 6
     tall = 0.5 * (len(set_in.lines) - 1)
+    # "AND THE" alone on the screen says nothing: such a word goes with what follows.
+    leaning = _LEANING * leans(group[-1].text, language) if not _closes(group[-1].text) else 0.0
     run_on = sum(
         _RUN_ON_PART if caption_marks.ends_a_part(word.text) else _RUN_ON for word in group[:-1] if _pause_after(word.text)
     )
-    return 1.0 + lonely + crowded + small + tall + run_on
+    return 1.0 + lonely + crowded + small + tall + run_on + leaning
 
 
 def _weight(word: str, *, last: bool) -> float:
@@ -175,6 +179,10 @@ def _weight(word: str, *, last: bool) -> float:
         syllables = max(syllables, float(len(word)))  # an acronym is spelled out
     pause = 1.2 if _pause_after(word) and not last else 0.0
     return max(syllables, 0.8) + 0.12 * len(word) + pause
+
+
+def _closes(word: str) -> bool:
+    return _pause_after(word) or word.endswith((".", "!", "?"))
 
 
 def _pause_after(word: str) -> bool:

@@ -4,8 +4,8 @@ Pure functions between `RenderJob` and JSON. Requests, errors and money belong i
 master looks like belongs in `media`. Nothing here needs a file that is hosted elsewhere, except the voiceover itself.
 
 The clips are the truth: what the job says stands in them once, and `job_from_edit` reads it from there, so that an Edit
-that forgot a caption is seen as a job without it. Marks that would hang beside a caption are not shown and do not come back.
-Only what is not on the screen travels in merge fields; their names start
+that forgot a caption is seen as a job without it. Only what is not on the screen travels in merge fields, such as the marks of
+sentences: those that would hang beside a caption are not shown. The names of the fields start
 with `PHANTOMS_`, so that no `{{...}}` in a script can be taken for one of them.
 
 Facts about fields and ranges: JSON schema of @shotstack/schemas 1.18.3.
@@ -14,6 +14,7 @@ Facts about fields and ranges: JSON schema of @shotstack/schemas 1.18.3.
 from __future__ import annotations
 
 import itertools
+import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -31,6 +32,7 @@ ATTEMPT_FIELD = "PHANTOMS_ATTEMPT_ID"
 VIDEO_FIELD = "PHANTOMS_VIDEO_KEY"
 TITLE_FIELD = "PHANTOMS_TITLE"
 LANGUAGE_FIELD = "PHANTOMS_LANGUAGE"
+SENTENCES_FIELD = "PHANTOMS_SENTENCES"
 
 FONT = "Montserrat"  # built in at Shotstack: needs no font file
 CAPTION_WORDS, CAPTION_CELLS = 4, 24
@@ -64,6 +66,7 @@ def build_edit(job: RenderJob, audio_url: str) -> JsonObject:
     ]
     tracks: list[JsonValue] = [{"clips": list[JsonValue](clips)} for clips in layers if clips]
     fields = {ATTEMPT_FIELD: job.attempt_id, VIDEO_FIELD: job.video_key, TITLE_FIELD: job.title}
+    fields[SENTENCES_FIELD] = json.dumps([sentence.text for sentence in job.sentences], ensure_ascii=False)
     if job.language:
         fields[LANGUAGE_FIELD] = job.language
     return {
@@ -309,7 +312,7 @@ def job_from_edit(edit: Mapping[str, Any], audio: Path) -> RenderJob:
             title=merge[TITLE_FIELD],
             hook=clips["hook"]["asset"]["text"],
             scene_titles=_titles_of(clips),
-            sentences=tuple(_sentences_of(clips)),
+            sentences=tuple(_sentences_of(clips, json.loads(merge.get(SENTENCES_FIELD, "[]")))),
             seconds=float(clips["voiceover"]["length"]),
             audio=audio,
             palette=_palette_of(clips),
@@ -326,7 +329,8 @@ def _titles_of(clips: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(titles.get(scene, "") for scene in range(max({*titles, *spoken}, default=-1) + 1))
 
 
-def _sentences_of(clips: Mapping[str, Any]) -> Iterable[Sentence]:
+def _sentences_of(clips: Mapping[str, Any], written: list[str]) -> Iterable[Sentence]:
+    """The sentences of the captions. With the marks that were `written`, where the words are the same."""
     chunks: defaultdict[int, list[tuple[int, bool, Any]]] = defaultdict(list)
     scenes: dict[int, int] = {}
     for alias, clip in clips.items():
@@ -337,8 +341,14 @@ def _sentences_of(clips: Mapping[str, Any]) -> Iterable[Sentence]:
     for number in sorted(chunks):
         ordered = sorted(chunks[number], key=lambda chunk: chunk[0])
         text = "".join(("" if glued or not index else " ") + clip["asset"]["text"] for index, glued, clip in ordered)
+        if number < len(written) and _letters(written[number]) == _letters(text):
+            text = written[number]
         last = ordered[-1][2]
         yield Sentence(text=text, scene=scenes[number], start=ordered[0][2]["start"], end=_ms(last["start"] + last["length"]))
+
+
+def _letters(text: str) -> str:
+    return "".join(character for character in text if character.isalnum())
 
 
 def _palette_of(clips: Mapping[str, Any]) -> Palette:

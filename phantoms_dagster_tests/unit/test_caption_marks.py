@@ -37,7 +37,7 @@ def lines(text: str, fonts: Fonts, language: str = "en") -> list[str]:
         ("Three hearts — not one.", ["Three hearts", "not one."]),
         ("Three hearts—not one.", ["Three hearts", "not one."]),
         ("From 1914–1918, mostly.", ["From 1914–1918, mostly."]),
-        ("He said, “Stop the boat now,” and left.", ["He said", "Stop the", "boat now, and left."]),
+        ("He said, “Stop the boat now,” and left.", ["He said", "“Stop the boat now”", "and left."]),
         ("The “healthy” option.", ["The “healthy” option."]),
         ("In cold water (like here), it works.", ["In cold", "water (like here)", "it works."]),
     ],
@@ -102,7 +102,7 @@ def test_a_mark_alone_is_no_word(text: str, words: list[str]) -> None:
     assert caption_marks.attached(text.split()) == words
 
 
-TEXTS = st.text(min_size=1, max_size=60) | st.lists(
+TEXTS = st.text(st.characters(max_codepoint=0x24F, exclude_categories=["Cc"]), min_size=1, max_size=60) | st.lists(
     st.sampled_from(
         [
             "three",
@@ -145,6 +145,14 @@ def test_in_any_sentence_no_word_is_lost_and_no_mark_hangs(fonts: Fonts, text: s
 def test_the_captions_of_the_render_service_are_as_clean(text: str) -> None:
     for line, _ in shotstack_edit._chunks(" ".join(text.split())):
         assert not re.search(r"[,;:—–]$|^[,;:—–]", line) or re.search(r"[\u0370-\u03ff];$", line), line
+
+
+def test_no_caption_ends_with_a_word_that_asks_for_the_next_one(fonts: Fonts) -> None:
+    """AND THE stood alone in a video of the demo."""
+    text = "Two hearts pump blood through the gills, and the third sends it round the body."
+    seen = lines(text, fonts)
+    assert "and the third" in seen
+    assert not [line for line in seen if line.endswith((" the", " and"))]
 
 
 def test_a_caption_of_marks_alone_is_no_event(fonts: Fonts) -> None:

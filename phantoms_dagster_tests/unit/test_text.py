@@ -71,6 +71,12 @@ def test_a_title_that_is_too_long_for_youtube_is_cut_between_graphemes() -> None
     assert fit_title("x" * 97 + FAMILY + "end") == "x" * 97 + "…"
 
 
+def test_a_title_that_is_too_long_for_youtube_ends_with_a_whole_phrase() -> None:
+    first = "The third heart of an octopus stops beating while it swims"
+    assert fit_title(f"{first}, which is why it would rather crawl along the floor of the sea") == first
+    assert fit_title("Hearts " * 13 + "and the other organs") == "Hearts " * 12 + "Hearts…"
+
+
 def test_a_description_without_spaces_is_cut_between_graphemes() -> None:
     assert fit_description("x" * 4_990 + FAMILY * 3) == "x" * 4_990 + "…"
 

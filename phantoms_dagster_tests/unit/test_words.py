@@ -107,6 +107,17 @@ def test_a_caption_that_fits_no_other_way_is_cut_and_says_so() -> None:
     assert caption == "\N{ROCKET}" * 1_099 + "…"
 
 
+def test_a_caption_that_is_cut_ends_with_a_sentence_or_a_whole_word() -> None:
+    """An ellipsis stood in the middle of a word."""
+    wide = "\N{ROCKET}" * 70
+    sentences = f"Octopuses {wide} have three hearts while they rest. " * 12
+    assert (
+        words(script(caption=sentences.strip()), channel(), Platform.TIKTOK)[1] == (sentences[: len(sentences) // 12 * 11]).strip()
+    )
+    endless = f"octopuses {wide} have the " * 15
+    assert words(script(caption=endless.strip()), channel(), Platform.TIKTOK)[1].endswith(" have the octopuses…")
+
+
 def tiktok(**choices: object) -> Channel:
     given = {"privacy": "SELF_ONLY", **choices}
     return channel().model_copy(update={"tiktok": TikTokChoices.model_validate(given)})
