@@ -187,7 +187,9 @@ def _lines(screen: Screen) -> list[Line]:
 
 
 def _on_screen(scenes: Sequence[object], number: int) -> str:
-    return str(getattr(scenes[number], "on_screen_text", "")) if number < len(scenes) else f"Scene {number + 1}"
+    """The headline of a scene; its number where it has none."""
+    headline = str(getattr(scenes[number], "on_screen_text", "")) if number < len(scenes) else ""
+    return headline or f"Scene {number + 1}"
 
 
 def _targets(screen: Screen, review: Review | None) -> list[Target]:
