@@ -6,6 +6,7 @@ import io
 from typing import TYPE_CHECKING, Any
 
 from phantoms_dagster.defs.metadata import image
+from phantoms_dagster.domain.phrases import shortened
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,7 +35,7 @@ def bar_figure(frame: pd.DataFrame, label: str, title: str) -> Figure | None:
     if top.empty or not top["views"].max():
         return None
     figure, axes = _figure(0.45 * len(top) + 1.2, title)
-    names = [name if len(name) <= CHARACTERS else name[: CHARACTERS - 1] + "\u2026" for name in top[label].astype(str)]
+    names = [shortened(name, CHARACTERS, "") for name in top[label].astype(str)]
     drawn = axes.barh(range(len(top)), top["views"], color="#4f46e5")
     axes.set_yticks(range(len(top)), names)
     axes.bar_label(drawn, fmt="{:,.0f}", padding=3)

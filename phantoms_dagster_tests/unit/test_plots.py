@@ -49,6 +49,13 @@ def test_the_best_hooks_are_on_top_and_counted_in_whole_views() -> None:
     assert whole_numbers(ticks(figure, "x"))
 
 
+def test_a_long_hook_is_named_by_a_whole_phrase() -> None:
+    frame = pd.DataFrame({"hook": ["Why octopuses have three hearts. They come at a price.", "word " * 20], "views": [3, 2]})
+    figure = bar_figure(frame, "hook", "Best hooks")
+    assert figure is not None
+    assert ticks(figure, "y") == ["Why octopuses have three hearts.", "word " * 7 + "word\u2026"]
+
+
 def test_nothing_is_drawn_of_nothing() -> None:
     nothing = pd.DataFrame({"hook": ["a"], "views": [0]})
     assert bars(nothing, "hook", "Best hooks") == {}
