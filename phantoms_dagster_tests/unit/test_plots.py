@@ -53,7 +53,7 @@ def test_a_long_hook_is_named_by_a_whole_phrase() -> None:
     frame = pd.DataFrame({"hook": ["Why octopuses have three hearts. They come at a price.", "word " * 20], "views": [3, 2]})
     figure = bar_figure(frame, "hook", "Best hooks")
     assert figure is not None
-    assert ticks(figure, "y") == ["Why octopuses have three hearts.", "word " * 7 + "word\u2026"]
+    assert ticks(figure, "y") == ["word " * 7 + "word\u2026", "Why octopuses have three hearts."]
 
 
 def test_nothing_is_drawn_of_nothing() -> None:
