@@ -34,7 +34,7 @@ from phantoms_dagster.wiring.models import model_warning
 READY_SECONDS = 180.0
 GRACE_SECONDS = 15.0
 MODULE = "phantoms_dagster.definitions"
-CODE_SERVER, DAEMON = "code-server", "daemon"
+CODE_SERVER, DAEMON, DESK = "code-server", "daemon", "desk"
 WORKERS_SECONDS = 60.0  # the longest that the start waits for workers
 
 
@@ -48,6 +48,7 @@ class Running:
     sandboxed: tuple[str, ...]
     settings: Settings
     metrics_url: str
+    desk_url: str
 
 
 class Awaited:
@@ -147,7 +148,8 @@ class Stack:
             supervisor.wait()
         self._announce(environment)
         assert settings.web_url is not None
-        return Running(self._home, settings.web_url, settings.sandbox_url if needed else None, needed, settings, metrics_url)
+        sandbox_url = settings.sandbox_url if needed else None
+        return Running(self._home, settings.web_url, sandbox_url, needed, settings, metrics_url, desk_url(settings))
 
     def _begin(self, specs: list[ProcessSpec]) -> Supervisor:
         """Start these at once, until we stop; `wait` of the supervisor raises ProcessFailed, and then none of them runs."""
@@ -184,11 +186,15 @@ class Stack:
             return self._ports.take(service)
         wanted: int = getattr(settings, field)
         given = field in self._settings.model_fields_set
-        return self._ports.take(service, wish=wanted if given else None, usual=wanted, host=settings.web_host)
+        host = settings.desk_host if service == DESK else settings.web_host
+        return self._ports.take(service, wish=wanted if given else None, usual=wanted, host=host)
 
     def _with_addresses(self) -> Settings:
         """The settings with the addresses of the Dagster UI and, when it is needed and is ours, of the sandbox."""
-        found = {"web_url": f"http://{self._settings.web_host}:{self._port('webserver', self._settings, 'web_port')}"}
+        found: dict[str, str | int] = {
+            "web_url": f"http://{self._settings.web_host}:{self._port('webserver', self._settings, 'web_port')}",
+            "desk_port": self._port(DESK, self._settings, "desk_port"),
+        }
         if Workshop(self._settings).endpoints.sandbox_needed and self._settings.sandbox_url is None:
             found["sandbox_url"] = f"http://127.0.0.1:{self._port('sandbox', self._settings)}"
         return Settings(**{**self._settings.model_dump(), "home": self._home, **found})
@@ -227,6 +233,7 @@ class Stack:
             "PHANTOMS_SANDBOX": settings.sandbox,
             "PHANTOMS_SANDBOX_URL": settings.sandbox_url or "",
             "PHANTOMS_WEB_URL": settings.web_url or "",
+            "PHANTOMS_DESK_URL": desk_url(settings),
         }
         dagster = {"DAGSTER_HOME": str(prepare(self._home, settings)), "DAGSTER_EVENT_BATCH_SIZE": "500"}
         return {**self._plain_environment(), **ours, **dagster}
@@ -249,6 +256,11 @@ class Stack:
     def _metrics(self, url: str, environment: dict[str, str]) -> ProcessSpec:
         command = (sys.executable, "-m", "phantoms_dagster.cli.main", "metrics", "--port", str(httpx.URL(url).port))
         return self._spec("metrics", command, environment, lambda: _answers(url))
+
+    def _desk(self, settings: Settings, environment: dict[str, str]) -> ProcessSpec:
+        command = (sys.executable, "-m", "phantoms_dagster.cli.main", "desk", "--port", str(settings.desk_port))
+        lean = {"MALLOC_ARENA_MAX": "1", **environment}
+        return self._spec(DESK, command, lean, lambda: _answers(f"{_local_desk(settings)}health"))
 
     def _dagster(self, settings: Settings, environment: dict[str, str]) -> list[ProcessSpec]:
         assert settings.web_url is not None
@@ -279,6 +291,7 @@ class Stack:
         pages = ("-h", web.host, "-p", str(web.port), "-w", str(workspace), "--log-level", "warning")
         return [
             self._workers(settings, environment),
+            self._desk(settings, environment),
             self._spec(CODE_SERVER, code, lean, lambda: _listens(code_port)),
             self._spec(DAEMON, (*python, "phantoms_dagster.execution.daemon", "-w", str(workspace)), lean, None),
             self._spec(
@@ -322,6 +335,16 @@ class Stack:
         path = self._home / RUNNING_FILE
         self._exit.callback(path.unlink, missing_ok=True)
         write_private(path, "".join(f"{name}={_quoted(environment[name])}\n" for name in names if environment[name]))
+
+
+def desk_url(settings: Settings) -> str:
+    """Where people reach the desk."""
+    return settings.desk_url or _local_desk(settings)
+
+
+def _local_desk(settings: Settings) -> str:
+    host = f"[{settings.desk_host}]" if ":" in settings.desk_host else settings.desk_host
+    return f"http://{host}:{settings.desk_port}/"
 
 
 def _quoted(value: str) -> str:

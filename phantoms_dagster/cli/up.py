@@ -73,6 +73,7 @@ def starting() -> Iterator[Callable[[Sequence[str]], None]]:
 
 def _where(running: Running) -> Table:
     table = Table(box=None, show_header=False, padding=(0, 2))
+    table.add_row("[bold]Desk[/]", f"[link={running.desk_url}]{running.desk_url}[/link] to review videos")
     table.add_row("[bold]Dagster UI[/]", f"[link={running.web_url}]{running.web_url}[/link]")
     if running.sandbox_url:
         table.add_row("[bold]Sandbox[/]", f"{running.sandbox_url} stands in for {', '.join(running.sandboxed)}")

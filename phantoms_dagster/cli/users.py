@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -53,16 +55,14 @@ def add(
     """Add a user. As soon as there is one, everybody logs in."""
     from phantoms_dagster.desk.passwords import hashed  # noqa: PLC0415
 
-    with plain_errors():
-        users = _users()
+    with _users() as users:
         stored = users.add(name, role.value, hashed(_password(password_file)), actor=_actor())
         say(f"added {stored} as {role.value}")
 
 
 def show(as_json: AsJson = False) -> None:
     """List users and tokens."""
-    with plain_errors():
-        users = _users()
+    with _users() as users:
         people, tokens = users.all(), users.tokens()
         if as_json:
             print_json({"users": [vars(user) for user in people], "tokens": [vars(one) for one in tokens]})
@@ -82,8 +82,8 @@ def show(as_json: AsJson = False) -> None:
 
 def remove(name: Name) -> None:
     """Remove a user: their sessions end at once. What they decided stays decided."""
-    with plain_errors():
-        _users().remove(name, actor=_actor())
+    with _users() as users:
+        users.remove(name, actor=_actor())
         say(f"removed {name}")
 
 
@@ -91,8 +91,7 @@ def passwd(name: Name, password_file: File = None) -> None:
     """Set a user's password, and end all of their sessions."""
     from phantoms_dagster.desk.passwords import hashed  # noqa: PLC0415
 
-    with plain_errors():
-        users = _users()
+    with _users() as users:
         if users.credentials(name) is None:
             raise InvalidInput(f"no user {name!r}; `phantoms users list` shows them")
         users.set_password(name, hashed(_password(password_file)), actor=_actor())
@@ -101,8 +100,8 @@ def passwd(name: Name, password_file: File = None) -> None:
 
 def role(name: Name, role: Annotated[RoleChoice, typer.Argument(help="viewer, reviewer or operator")]) -> None:
     """Give a user another role, from their next click on."""
-    with plain_errors():
-        _users().set_role(name, role.value, actor=_actor())
+    with _users() as users:
+        users.set_role(name, role.value, actor=_actor())
         say(f"{name} is {role.value} now")
 
 
@@ -112,8 +111,7 @@ def token(
     revoke: Annotated[bool, typer.Option("--revoke", help="End the token of that name")] = False,
 ) -> None:
     """Make an API token and print it, once: only its hash is kept."""
-    with plain_errors():
-        users = _users()
+    with _users() as users:
         if revoke:
             users.revoke_token(name, actor=_actor())
             say(f"revoked {name}")
@@ -123,8 +121,15 @@ def token(
         out.print(secret, soft_wrap=True)
 
 
-def _users() -> Users:
-    return Users(Workshop(current()).engine)
+@contextmanager
+def _users() -> Iterator[Users]:
+    """The users in the database; what goes wrong is told in words."""
+    with plain_errors():
+        workshop = Workshop(current())
+        try:
+            yield Users(workshop.engine)
+        finally:
+            workshop.close()
 
 
 def _actor() -> Actor:

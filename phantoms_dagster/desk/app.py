@@ -31,7 +31,7 @@ def create_app(desk: Desk, pages: Sequence[ModuleType] = PAGES) -> FastAPI:
     async def running(_: FastAPI) -> AsyncIterator[None]:
         # As many pages at once as there are connections for them, and a few that wait for something else.
         anyio.to_thread.current_default_thread_limiter().total_tokens = CONNECTIONS + 4
-        async with committing(desk.pending):
+        async with committing(lambda: desk.pending):
             yield
         desk.close()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from urllib.parse import urlsplit
 
 from phantoms_dagster.desk.attempts import LoginAttempts
@@ -31,8 +32,6 @@ class Desk:
     users: Users
     audit: AuditLog
     attempts: LoginAttempts
-    decisions: Decisions
-    pending: PendingDecisions
     queue: ReviewQueue
     extras: dict[str, object] = field(default_factory=dict)
 
@@ -48,10 +47,20 @@ class Desk:
             users=Users(workshop.engine),
             audit=AuditLog(workshop.engine),
             attempts=LoginAttempts(redis_url),
-            decisions=workshop.decisions(),
-            pending=workshop.pending_decisions(),
             queue=ReviewQueue(workshop.engine),
         )
+
+    # Made when they are first needed: they ask the tables which accounts there are, and the desk starts without PostgreSQL, too.
+
+    @cached_property
+    def decisions(self) -> Decisions:
+        """What reviewers decide."""
+        return self.workshop.decisions()
+
+    @cached_property
+    def pending(self) -> PendingDecisions:
+        """Decisions that can be undone."""
+        return self.workshop.pending_decisions()
 
     @property
     def loopback(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 
 
 @asynccontextmanager
-async def committing(pending: PendingDecisions) -> AsyncIterator[None]:
+async def committing(pending: Callable[[], PendingDecisions]) -> AsyncIterator[None]:
     """Commit what is due as long as the desk runs. What is due at its end waits for the next look of whoever looks."""
     task = asyncio.create_task(_commit_all(pending), name="commit decisions")
     try:
@@ -32,12 +32,12 @@ async def committing(pending: PendingDecisions) -> AsyncIterator[None]:
             await task
 
 
-async def _commit_all(pending: PendingDecisions) -> None:
+async def _commit_all(pending: Callable[[], PendingDecisions]) -> None:
     away = False
     while True:
         pause = LOOK_SECONDS
         try:
-            for one in await run_in_threadpool(pending.commit_due):
+            for one in await run_in_threadpool(lambda: pending().commit_due()):
                 _log.info("%s %s: %s%s", one.reviewer, one.answer, one.key, f", refused: {one.outcome}" if one.outcome else "")
             if away:
                 _log.info("PostgreSQL answers again; decisions are committed")

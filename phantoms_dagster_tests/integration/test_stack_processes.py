@@ -34,7 +34,7 @@ def test_a_file_in_the_working_directory_takes_the_place_of_no_module(
             s.name: s for s in [*stack._dagster(settings, environment), stack._metrics("http://127.0.0.1:9/metrics", environment)]
         }
         specs["sandbox"] = stack._sandbox(settings, stack._plain_environment())
-        assert set(specs) == {"workers", "code-server", "daemon", "webserver", "metrics", "sandbox"}
+        assert set(specs) == {"workers", "desk", "code-server", "daemon", "webserver", "metrics", "sandbox"}
         for spec in specs.values():
             assert spec.env is not None
             assert spec.env["PYTHONSAFEPATH"] == "1"

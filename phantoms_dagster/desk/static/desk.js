@@ -63,6 +63,7 @@ if (player) {
     seek.value = now;
     seek.style.setProperty("--at", `${(100 * now) / (player.duration || Number(seek.max) || 1)}%`);
     shown.textContent = clock(now);
+    if (now > 0.1) big.classList.add("off");
     const spoken = lines.find((line) => now >= Number(line.dataset.at) && now < Number(line.dataset.end));
     for (const line of lines) {
       if (line === spoken && !line.hasAttribute("aria-current")) {

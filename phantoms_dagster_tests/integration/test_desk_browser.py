@@ -1,0 +1,221 @@
+"""The review in a real browser: Debian's Chromium against a desk that is served, with a real film that really plays."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import shutil
+import socket
+import threading
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+
+from phantoms_dagster.domain.models import MediaFile, Sentence, VoiceoverOutput
+from phantoms_dagster_tests.films import film as real_film
+from phantoms_dagster_tests.integration.desk_world import DeskWorld, film, open_desk
+from phantoms_dagster_tests.integration.stage_world import media_file
+
+CHROMIUM = shutil.which("chromium")
+PATIENCE = 60_000
+PICTURE = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==")
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium"),
+]
+async_api: Any = pytest.importorskip("playwright.async_api") if CHROMIUM else None
+
+
+@dataclass
+class Served:
+    """A desk at an address, and its world."""
+
+    world: DeskWorld
+    url: str
+
+
+@pytest.fixture
+async def served(database_url: str, redis_url: str, tmp_path: Path) -> AsyncIterator[Served]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        async with open_desk(database_url, redis_url, tmp_path, desk_port=port, desk_undo_seconds=30.0) as world:
+            server = uvicorn.Server(uvicorn.Config(world.app, log_config=None, ws="none", timeout_graceful_shutdown=2))
+            thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+            thread.start()
+            try:
+                yield Served(world, f"http://127.0.0.1:{port}")
+            finally:
+                server.should_exit = True
+                await asyncio.to_thread(thread.join, 30)
+
+
+@pytest.fixture
+async def keys(served: Served) -> list[str]:
+    """Three videos with a film of six seconds and two sentences."""
+    content = real_film(seconds=6.0)
+    file = MediaFile(sha256=hashlib.sha256(content).hexdigest(), size=len(content), suffix=".mp4")
+    path = served.world.media / file.name
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    sentences = (
+        Sentence(text="Did you know?", scene=-1, start=0.0, end=2.0),
+        Sentence(text="The sea is deep.", scene=0, start=2.0, end=6.0),
+    )
+    voice = VoiceoverOutput(audio=media_file("voice", ".wav"), seconds=6.0, sentences=sentences, voice="test")
+    rendered = film(file).model_copy(update={"thumbnail": served.world.keep(PICTURE, ".png")})
+    return await served.world.waiting(3, outputs={"rendered_video": rendered, "voiceover": voice})
+
+
+class Window:
+    """A browser's window that notes errors and requests to other hosts."""
+
+    def __init__(self, page: Any, url: str) -> None:
+        self.page = page
+        self.url = url
+        self.errors: list[str] = []
+        page.set_default_timeout(PATIENCE)
+        page.on("console", lambda said: self.errors.append(said.text) if said.type == "error" else None)
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("request", lambda asked: None if asked.url.startswith((url, "data:")) else self.errors.append(asked.url))
+
+    async def open(self, path: str) -> None:
+        """Open a page of the desk."""
+        await self.page.goto(f"{self.url}{path}")
+
+    async def at(self, path: str) -> None:
+        """Wait until the page is that one."""
+        await self.page.wait_for_url(lambda url: url.startswith(f"{self.url}{path}"), wait_until="load")
+
+    async def until(self, script: str) -> None:
+        """Wait until that is true. Playwright's own way evaluates a text inside the page, which the page's policy forbids."""
+        for _ in range(PATIENCE // 50):
+            if await self.page.evaluate(script):
+                return
+            await self.page.wait_for_timeout(50)
+        pytest.fail(f"never: {script}")
+
+    async def seconds(self) -> float:
+        """Where the film is."""
+        return float(await self.page.evaluate("document.querySelector('video').currentTime"))
+
+    async def press(self, key: str) -> None:
+        """Press a key, outside of any field."""
+        await self.page.keyboard.press(key)
+
+
+@pytest.fixture
+async def browser() -> AsyncIterator[Any]:
+    async with async_api.async_playwright() as playwright:
+        options = ["--no-sandbox", "--autoplay-policy=no-user-gesture-required"]
+        opened = await playwright.chromium.launch(executable_path=CHROMIUM, args=options)
+        yield opened
+        await opened.close()
+
+
+@pytest.fixture
+async def window(browser: Any, served: Served) -> AsyncIterator[Window]:
+    """A window of a laptop. At the end there was no error in it and no request to another host."""
+    context = await browser.new_context(viewport={"width": 1440, "height": 900})
+    window = Window(await context.new_page(), served.url)
+    yield window
+    await context.close()
+    assert window.errors == []
+
+
+def decisions(served: Served) -> list[tuple[str, str]]:
+    rows = served.world.world.rows("SELECT answer, state FROM phantoms.pending_decisions ORDER BY id")
+    return [(row["answer"], row["state"]) for row in rows]
+
+
+async def test_a_film_plays_seeks_by_its_sentences_and_steps_by_frames(served: Served, keys: list[str], window: Window) -> None:
+    page = window.page
+    await window.open("/")
+    await window.at("/review")
+    await window.until("document.querySelector('video').readyState >= 2")
+    await window.press(" ")
+    await window.until("document.querySelector('video').currentTime > 0.3")
+    await page.locator("[data-at='0.0'][aria-current]").wait_for()
+    await window.press(" ")
+    await page.get_by_text("The sea is deep.").click()
+    await window.until("document.querySelector('video').currentTime >= 2")
+    assert await page.locator("[data-at='2.0']").get_attribute("aria-current") == "true"
+    before = await window.seconds()
+    await window.press(".")
+    await window.until(f"document.querySelector('video').currentTime > {before}")
+    await window.press("2")
+    assert await page.locator("#shown-tiktok").is_checked()
+    assert "platform=tiktok" in page.url
+
+
+async def test_a_person_approves_by_key_undoes_and_goes_through_the_queue(served: Served, keys: list[str], window: Window) -> None:
+    page = window.page
+    await window.open("/review")
+    await window.press("j")
+    await window.at(f"/review/{keys[1]}")
+    await window.press("k")
+    await window.at(f"/review/{keys[0]}")
+    await window.press("a")
+    await window.at(f"/review/{keys[1]}")
+    assert decisions(served) == [("approve", "pending")]
+    await page.get_by_text("can be undone for").wait_for()
+    await window.press("Control+z")
+    await window.at(f"/review/{keys[0]}")
+    assert decisions(served) == [("approve", "undone")]
+    await window.press("h")
+    await window.at(f"/review/{keys[1]}")
+    assert decisions(served)[1:] == [("hold", "pending")]
+
+
+async def test_a_rejection_keeps_its_second_and_its_scene_and_keys_do_nothing_while_somebody_types(
+    served: Served, keys: list[str], window: Window
+) -> None:
+    page = window.page
+    await window.open(f"/review/{keys[0]}")
+    await window.until("document.querySelector('video').readyState >= 1")
+    await page.evaluate("document.querySelector('video').currentTime = 3")
+    await window.until("document.querySelector('video').currentTime >= 3 && !document.querySelector('video').seeking")
+    await window.press("r")
+    await page.keyboard.type("a hard jab, ja?")
+    assert decisions(served) == []
+    await page.locator("[data-reject] button[value=reject]").click()
+    await window.at(f"/review/{keys[1]}")
+    [row] = served.world.world.rows("SELECT note FROM phantoms.pending_decisions")
+    assert row["note"] == "at 0:03.0, scene 1: a hard jab, ja?"
+
+
+async def test_a_person_approves_for_two_of_three_platforms_on_a_phone(served: Served, keys: list[str], browser: Any) -> None:
+    context = await browser.new_context(viewport={"width": 390, "height": 844}, is_mobile=True, has_touch=True)
+    window = Window(await context.new_page(), served.url)
+    page = window.page
+    await window.open(f"/review/{keys[0]}")
+    assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    await page.locator("[data-some] > summary").tap()
+    await page.locator("[data-some] input[value=tiktok]").tap()
+    await page.get_by_text("Approve for these").tap()
+    await window.at(f"/review/{keys[1]}")
+    [row] = served.world.world.rows("SELECT platforms FROM phantoms.pending_decisions")
+    assert row["platforms"] == ["youtube", "instagram"]
+    await context.close()
+    assert window.errors == []
+
+
+async def test_everything_works_without_javascript(served: Served, keys: list[str], browser: Any) -> None:
+    context = await browser.new_context(java_script_enabled=False)
+    window = Window(await context.new_page(), served.url)
+    page = window.page
+    await window.open("/review")
+    assert await page.locator("video[controls]").count() == 1
+    assert (await page.locator("[data-at='2.0']").get_attribute("href") or "").endswith("#t=2.0")
+    await page.locator("[data-approve] button").click()
+    await window.at(f"/review/{keys[1]}")
+    assert decisions(served) == [("approve", "pending")]
+    await page.locator(".toast button").click()
+    await window.at(f"/review/{keys[0]}")
+    assert decisions(served) == [("approve", "undone")]
+    await context.close()

@@ -1,0 +1,90 @@
+"""`phantoms users`, `hold`, `unhold` and `approve --only`, as people type them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from phantoms_dagster.cli.main import app
+from phantoms_dagster.domain.models import Platform
+from phantoms_dagster_tests.integration.stage_world import World, open_world
+
+TWICE = "one long one\none long one\n"
+MADE = ("script", "voiceover", "rendered_video")
+
+
+@pytest.fixture
+async def world(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
+    monkeypatch.setenv("PHANTOMS_HOME", str(tmp_path))
+    monkeypatch.setenv("PHANTOMS_DATABASE_URL", database_url)
+    async with open_world(database_url) as opened:
+        yield opened
+
+
+def phantoms(*arguments: str, given: str = "") -> Result:
+    result = CliRunner().invoke(app, arguments, input=given, env={"COLUMNS": "200"})
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+async def test_a_user_is_added_from_a_prompt_or_a_file_and_never_from_an_argument(world: World, tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("from a long file\n")
+    assert "added kim as operator" in phantoms("users", "add", "Kim", "--role", "operator", given=TWICE).stdout
+    assert "added lee as reviewer" in phantoms("users", "add", "lee", "--password-file", str(tmp_path / "password")).stdout
+    assert phantoms("users", "add", "mia", "a password here").exit_code == 2
+    users = json.loads(phantoms("users", "list", "--json").stdout)["users"]
+    assert [(user["name"], user["role"]) for user in users] == [("kim", "operator"), ("lee", "reviewer")]
+    again = phantoms("users", "add", "kim", given="one long one\none long one\n")
+    assert again.exit_code == 2
+    assert "phantoms users passwd kim" in again.stderr
+    short = phantoms("users", "add", "mia", given="short\nshort\n")
+    assert "10 characters" in short.stderr
+    assert "removed lee" in phantoms("users", "remove", "lee").stdout
+    assert phantoms("users", "remove", "lee").exit_code == 2
+    assert "is viewer now" in phantoms("users", "role", "kim", "viewer").stdout
+    actions = [row["action"] for row in world.rows("SELECT action FROM phantoms.audit_log ORDER BY id")]
+    assert actions == ["add user", "add user", "remove user", "change role"]
+
+
+async def test_a_token_is_shown_once_and_can_be_revoked(world: World) -> None:
+    secret = phantoms("users", "token", "robot", "--role", "reviewer").stdout.strip()
+    assert secret.startswith("phantoms_")
+    assert secret not in phantoms("users", "list", "--json").stdout
+    assert secret not in str(world.rows("SELECT * FROM phantoms.api_tokens"))
+    assert "revoked robot" in phantoms("users", "token", "robot", "--revoke").stdout
+    assert phantoms("users", "token", "robot", "--revoke").exit_code == 2
+
+
+async def test_a_video_is_held_and_taken_back(world: World) -> None:
+    [key] = world.add()
+    await world.carry([key], *MADE)
+    assert phantoms("hold", key, "--note", "legal", "--reviewer", "ann").exit_code == 0
+    refused = phantoms("approve", key)
+    assert refused.exit_code == 2
+    assert "on hold by ann" in refused.stderr
+    assert "nothing waits for review" in phantoms("approve", "--all").stdout
+    assert phantoms("unhold", key).exit_code == 0
+    assert phantoms("unhold", key).exit_code == 2
+    assert f"approved {key}" in phantoms("approve", key).stdout
+
+
+async def test_an_approval_for_some_platforms_takes_the_others_out_of_the_brief(world: World) -> None:
+    [key] = world.add(platforms=tuple(Platform))
+    await world.carry([key], *MADE)
+    assert phantoms("approve", key, "--only", "vimeo").exit_code == 2
+    assert f"approved {key}" in phantoms("approve", key, "--only", "YouTube, tiktok").stdout
+    assert world.catalogue.brief(key).platforms == (Platform.YOUTUBE, Platform.TIKTOK)
+
+
+async def test_a_decision_of_the_desk_that_is_due_is_committed_before_anybody_decides(world: World) -> None:
+    [key] = world.add()
+    await world.carry([key], *MADE)
+    world.write(
+        """INSERT INTO phantoms.pending_decisions (video_id, answer, reviewer, content_sha256, via, commit_at)
+        SELECT id, 'hold', 'ann', '', 'desk', now() - interval '1 minute' FROM phantoms.videos"""
+    )
+    assert "on hold by ann" in phantoms("approve", key).stderr

@@ -1,0 +1,91 @@
+"""The statements of the desk find their rows by an index, however many videos there are."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, TextClause, text
+
+from phantoms_dagster.store import audit, decisions, pending, review_queue, users
+from phantoms_dagster.store.engine import engine
+
+VIDEOS = 20_000
+STATEMENTS: dict[str, tuple[TextClause, dict[str, Any]]] = {
+    "the queue": (review_queue._QUEUE, {"channel": "", "limit": 200}),
+    "the videos on hold": (review_queue._HELD, {"channel": "", "limit": 200}),
+    "the counts of the queue": (review_queue._COUNTS, {}),
+    "one video": (review_queue._SCREEN, {"key": "v7"}),
+    "what is decided on": (decisions._LOOK, {"keys": ["v7"]}),
+    "what is undecided": (decisions._UNDECIDED, {"limit": 1000}),
+    "holds": (decisions._HELD, {"limit": 1000}),
+    "decisions that are due": (pending._DUE, {"limit": 100}),
+    "decisions of a person": (pending._OF, {"reviewer": "ann", "since": timedelta(seconds=20), "limit": 3}),
+    "one decision": (pending._ONE, {"id": 7}),
+    "a session": (users._SESSION, {"id": "x", "seen": 60}),
+    "a token": (users._TOKEN, {"secret": "x", "seen": 60}),
+    "a log-in": (users._CREDENTIALS, {"name": "kim"}),
+    "the log": (audit._PAGES[""], {"before": audit.NEWEST, "limit": 51}),
+    "the log of a video": (audit._PAGES["subject"], {"value": "v7", "before": audit.NEWEST, "limit": 51}),
+    "the log of a person": (audit._PAGES["who"], {"value": "ann", "before": audit.NEWEST, "limit": 51}),
+}
+# They have a few rows, whatever there is to review: one for each channel, person or open decision.
+SMALL = {"channels", "users", "api_tokens", "desk_sessions", "holds"}
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Engine]:
+    """Many finished videos, of which few wait for a decision."""
+    made = engine(database_url)
+    fill = """
+        INSERT INTO phantoms.channels (name, config) VALUES ('facts', '{}');
+        INSERT INTO phantoms.videos (key, channel, title, brief, platforms, source, fingerprint)
+            SELECT 'v' || n, 'facts', 't', '{}', '{youtube}', 'test', 'f' || n FROM generate_series(1, :count) AS n;
+        INSERT INTO phantoms.stages (video_id, stage, state, ready_at)
+            SELECT v.id, s, CASE WHEN v.id % 500 = 0 AND s = 'approval' THEN 'ready' ELSE 'done' END, now()
+            FROM phantoms.videos v, unnest(ARRAY['script', 'voiceover', 'rendered_video', 'approval']) AS s;
+        INSERT INTO phantoms.attempts (video_id, stage, revision, generation, state)
+            SELECT v.id, s, 1, 1, 'done' FROM phantoms.videos v, unnest(ARRAY['script', 'rendered_video']) AS s;
+        INSERT INTO phantoms.approvals (video_id, approved, reviewer, content_sha256, via, decided_at)
+            SELECT v.id, true, 'ann', 'x', 'desk', now() - interval '1 day' FROM phantoms.videos v WHERE v.id % 500 <> 0;
+        INSERT INTO phantoms.pending_decisions (video_id, answer, reviewer, content_sha256, via, state, made_at, commit_at)
+            SELECT v.id, 'approve', 'p' || v.id % 9, 'x', 'desk', 'committed', now() - interval '1 day', now() - interval '1 day'
+            FROM phantoms.videos v;
+        INSERT INTO phantoms.posts (video_id, platform, account, marker, video_sha256, caption_sha256)
+            SELECT v.id, 'youtube', 'a', 'm', 'x', 'x' FROM phantoms.videos v;
+        INSERT INTO phantoms.audit_log (who, via, action, subject)
+            SELECT 'p' || v.id % 9, 'desk', 'approve', v.key FROM phantoms.videos v
+    """
+    with made.begin() as connection:
+        for statement in fill.split(";"):
+            connection.execute(text(statement), {"count": VIDEOS} if ":count" in statement else {})
+    with made.connect() as connection:
+        connection.execution_options(isolation_level="AUTOCOMMIT").execute(text("VACUUM ANALYZE"))
+    yield made
+    made.dispose()
+
+
+def scans(node: Any) -> Iterator[str]:
+    """The tables that a plan reads from their beginning to their end."""
+    if isinstance(node, dict):
+        if node.get("Node Type") == "Seq Scan":
+            yield node["Relation Name"]
+        for part in node.values():
+            yield from scans(part)
+    elif isinstance(node, list):
+        for part in node:
+            yield from scans(part)
+
+
+def test_no_statement_of_the_desk_reads_a_whole_table(database: Engine) -> None:
+    found = {}
+    with database.connect() as connection:
+        for name, (statement, values) in STATEMENTS.items():
+            answer = connection.execute(text(f"EXPLAIN (FORMAT JSON) {statement.text}"), values).scalar_one()
+            whole = set(scans(json.loads(answer) if isinstance(answer, str) else answer)) - SMALL
+            if whole:
+                found[name] = whole
+    assert found == {}
