@@ -124,6 +124,7 @@ def show(
             brief = _readable(lambda: catalogue.brief(key), unreadable)
             done = _outputs_of(key, stages, unreadable)
             review = _readable(lambda: workshop.decisions().review(key) if waits else None, unreadable)
+            held = next((one for one in workshop.decisions().held() if one.key == key), None)
             accounts = catalogue.videos(keys=[key])[0].accounts
             asked = any(row.state in OPEN_STATES for name, row in stages.items() if name != "approval")
             outages = workshop.outages() if asked else Outages()
@@ -149,12 +150,16 @@ def show(
                     "stages": rows,
                     "retired_at": retired,
                     "to_review": found,
+                    "held": {"by": held.reviewer, "note": held.note, "since": held.held_at} if held else None,
                     "unreadable": unreadable,
                 }
             )
             return
         seen = _Seen(key, brief, stages, said, done, unreadable, review, waits=waits, retired=retired)
         _print_video(seen, workshop.shelf)
+        if held:
+            why = f": {plain(held.note)}" if held.note else ""
+            say(f"\n[bold]On hold[/] by {plain(held.reviewer)}{why}; take it back: phantoms unhold {key}")
         if outages.problem:
             say(f"\n[bold]Nothing is carried out:[/] {plain(outages.problem)}")
 

@@ -14,7 +14,9 @@ from phantoms_dagster.domain.errors import StoreAway
 from phantoms_dagster.store.away import in_words, is_away
 from phantoms_dagster.store.pending import PendingDecisions
 
-LOOK_SECONDS = 0.5
+# Between two looks. A decision is seen before it is due, unless it can be undone for less than this: then there are more looks.
+LOOK_SECONDS = 5.0
+SHORTEST_SECONDS = 0.2
 AWAY_SECONDS = 3.0
 
 _log = logging.getLogger(__name__)
@@ -35,10 +37,8 @@ async def committing(pending: Callable[[], PendingDecisions]) -> AsyncIterator[N
 async def _commit_all(pending: Callable[[], PendingDecisions]) -> None:
     away = False
     while True:
-        pause = LOOK_SECONDS
         try:
-            for one in await run_in_threadpool(lambda: pending().commit_due()):
-                _log.info("%s %s: %s%s", one.reviewer, one.answer, one.key, f", refused: {one.outcome}" if one.outcome else "")
+            pause = await run_in_threadpool(_look, pending)
             if away:
                 _log.info("PostgreSQL answers again; decisions are committed")
             away = False
@@ -49,3 +49,15 @@ async def _commit_all(pending: Callable[[], PendingDecisions]) -> None:
                 _log.warning("decisions wait: PostgreSQL does not answer (%s)", in_words(error))
             away, pause = True, AWAY_SECONDS
         await asyncio.sleep(pause)
+
+
+def _look(make: Callable[[], PendingDecisions]) -> float:
+    """Commit what is due; how many seconds until the next look."""
+    pending = make()
+    left = pending.due_in()
+    longest = min(LOOK_SECONDS, max(SHORTEST_SECONDS, pending.window.total_seconds()))
+    if left is None or left > 0:
+        return min(longest, max(SHORTEST_SECONDS, left or longest))
+    for one in pending.commit_due():
+        _log.info("%s: %s %s%s", one.reviewer, one.answer, one.key, f", refused: {one.outcome}" if one.outcome else "")
+    return SHORTEST_SECONDS

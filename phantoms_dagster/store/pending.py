@@ -63,7 +63,11 @@ _ONE = text(
     SELECT {_COLUMNS} FROM phantoms.pending_decisions p JOIN phantoms.videos v ON v.id = p.video_id WHERE p.id = :id
     """
 )
-_SOONEST = text("SELECT min(commit_at) FROM phantoms.pending_decisions WHERE state = 'pending'")
+_DUE_IN = text(
+    """
+    SELECT extract(epoch FROM min(commit_at) - clock_timestamp())::float FROM phantoms.pending_decisions WHERE state = 'pending'
+    """
+)
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,11 @@ class PendingDecisions:
         self._engine = engine
         self._decisions = decisions
         self._window = window
+
+    @property
+    def window(self) -> timedelta:
+        """How long a decision can be undone."""
+        return self._window
 
     def submit(
         self, key: str, answer: Answer, actor: Actor, *, content_sha256: str, note: str = "", only: Sequence[Platform] = ()
@@ -152,10 +161,11 @@ class PendingDecisions:
             due = [_pending(row) for row in connection.execute(_DUE, {"limit": limit}).mappings()]
         return [ended for one in due if (ended := self._commit_one(one)) is not None]
 
-    def soonest(self) -> datetime | None:
-        """When the next decision is due; None when none waits."""
+    def due_in(self) -> float | None:
+        """In how many seconds the next decision is due, by PostgreSQL's clock; None when none waits."""
         with self._engine.connect() as connection:
-            return connection.execute(_SOONEST).scalar()
+            found: float | None = connection.execute(_DUE_IN).scalar()
+        return found
 
     def latest_of(self, reviewer: str, *, within: timedelta, limit: int = 3) -> list[Pending]:
         """The newest decisions of a person, whatever became of them."""

@@ -63,6 +63,8 @@ async def test_a_video_is_held_and_taken_back(world: World) -> None:
     [key] = world.add()
     await world.carry([key], *MADE)
     assert phantoms("hold", key, "--note", "legal", "--reviewer", "ann").exit_code == 0
+    assert "On hold by ann: legal" in phantoms("show", key).stdout
+    assert json.loads(phantoms("show", key, "--json").stdout)["held"]["by"] == "ann"
     refused = phantoms("approve", key)
     assert refused.exit_code == 2
     assert "on hold by ann" in refused.stderr

@@ -20,6 +20,8 @@ from phantoms_dagster.store.away import is_away
 
 LOOK_SECONDS = 2.0
 PING_SECONDS = 20
+# Then the browser connects again, and is asked again who it is.
+LIVES_SECONDS = 600
 _PULSE = "pulse"
 
 
@@ -59,8 +61,8 @@ async def events(visit: Seen) -> Response:
     assert isinstance(pulse, Pulse)
 
     async def changes() -> AsyncIterator[ServerSentEvent]:
-        last = None
-        while True:
+        last, ends = None, time.monotonic() + LIVES_SECONDS
+        while time.monotonic() < ends:
             counts = await pulse.now()
             if counts != last:
                 yield ServerSentEvent(event="counts", data=counts)

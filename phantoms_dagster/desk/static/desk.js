@@ -222,9 +222,12 @@ async function refresh() {
   }
 }
 
-if (one(".menu")) {
-  const events = new EventSource("/events");
-  let known = null;
+let events = null;
+let known = null;
+
+function listen() {
+  events?.close();
+  events = new EventSource("/events");
   events.addEventListener("counts", (event) => {
     const counts = JSON.parse(event.data);
     for (const badge of all("[data-count]")) {
@@ -238,5 +241,14 @@ if (one(".menu")) {
     }
     known = event.data;
   });
+  // A browser connects again by itself, but not after an answer that says that a store is away.
+  events.addEventListener("error", () => {
+    if (events.readyState === EventSource.CLOSED) setTimeout(listen, 5000);
+  });
+}
+
+if (one(".menu")) {
+  listen();
   addEventListener("pagehide", () => events.close());
+  addEventListener("pageshow", (event) => event.persisted && listen());
 }
