@@ -73,28 +73,29 @@ class Filters:
 
     channel: str = ""
     held: bool = False
+    platform: str = ""
 
-    def path(self, key: str | None = None, **more: str) -> str:
+    def path(self, key: str | None = None) -> str:
         """The address of the queue, or of one video in it."""
-        given = {"channel": self.channel, "held": "1" if self.held else "", **more}
+        given = {"channel": self.channel, "held": "1" if self.held else "", "platform": self.platform}
         kept = urlencode({name: value for name, value in given.items() if value})
         return f"/review{'/' + quote(key, safe='') if key else ''}{'?' + kept if kept else ''}"
 
 
 def queue(visit: Seen, channel: str = "", held: str = "", platform: str = "") -> Response:
     """The first video of the queue, or that there is none."""
-    filters = Filters(channel, held == "1")
+    filters = Filters(channel, held == "1", platform)
     cards = visit.desk.queue.cards(channel=channel, held=filters.held)
     if cards:
-        return _shown(visit, filters, cards, cards[0].key, platform)
+        return _shown(visit, filters, cards, cards[0].key)
     counts = visit.desk.queue.counts()
     return page(visit, "review_empty.html", filters=filters, counts=counts, waiting=sum(c.waiting for c in counts))
 
 
 def video(visit: Seen, key: str, channel: str = "", held: str = "", platform: str = "") -> Response:
     """One video, in the queue or not."""
-    filters = Filters(channel, held == "1")
-    return _shown(visit, filters, visit.desk.queue.cards(channel=channel, held=filters.held), key, platform)
+    filters = Filters(channel, held == "1", platform)
+    return _shown(visit, filters, visit.desk.queue.cards(channel=channel, held=filters.held), key)
 
 
 def decide(visit: Seen, key: str, form: Form) -> Response:
@@ -102,7 +103,7 @@ def decide(visit: Seen, key: str, form: Form) -> Response:
     answer = field(form, "answer")
     if answer not in ANSWERS:
         raise InvalidInput("the answer is approve, reject or hold")
-    filters = Filters(field(form, "channel"), field(form, "held") == "1")
+    filters = Filters(field(form, "channel"), field(form, "held") == "1", field(form, "platform"))
     following = _after(visit, filters, key)
     only = _chosen(form) if answer == "approve" else ()
     note = _note(field(form, "note"), field(form, "at"), field(form, "scene"))
@@ -124,7 +125,7 @@ def release(visit: Seen, key: str) -> Response:
     return go(visit, Filters().path(key), "Taken back: the video waits for a decision again.", "info")
 
 
-def _shown(visit: Visit, filters: Filters, cards: Sequence[Card], key: str, platform: str) -> Response:
+def _shown(visit: Visit, filters: Filters, cards: Sequence[Card], key: str) -> Response:
     desk = visit.desk
     screen = desk.queue.screen(key)
     if screen is None:
@@ -133,7 +134,7 @@ def _shown(visit: Visit, filters: Filters, cards: Sequence[Card], key: str, plat
     keys = [card.key for card in cards]
     place = keys.index(key) if key in keys else None
     targets = _targets(screen, review)
-    wanted = next((t.platform for t in targets if t.platform == platform), targets[0].platform if targets else None)
+    wanted = next((t.platform for t in targets if t.platform == filters.platform), targets[0].platform if targets else None)
     return page(
         visit,
         "review.html",

@@ -29,13 +29,13 @@ for (const form of all("form[data-undo]")) {
   const tick = () => {
     const seconds = Math.ceil((until - Date.now()) / 1000);
     if (seconds > 0) {
-      left.textContent = `can be undone for ${seconds} s`;
+      left.textContent = `· can be undone for ${seconds} s`;
       return;
     }
     clearInterval(timer);
     one("button", form).remove();
     form.removeAttribute("data-undo");
-    left.textContent = "carried out: it cannot be undone any more";
+    left.textContent = "· carried out: it cannot be undone any more";
     setTimeout(() => form.remove(), 5000);
   };
   const timer = setInterval(tick, 250);
@@ -152,6 +152,13 @@ for (const radio of all("[data-platform]"))
     const here = new URL(location.href);
     here.searchParams.set("platform", radio.value);
     history.replaceState(null, "", here);
+    // The next video is shown as on the same platform.
+    for (const field of all("input[name=platform]", review)) field.value = radio.value;
+    for (const link of all("[data-next], [data-previous], .queue li a, .facts .steps a", review)) {
+      const there = new URL(link.href);
+      there.searchParams.set("platform", radio.value);
+      link.href = there;
+    }
   });
 
 // --- keys
