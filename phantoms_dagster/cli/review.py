@@ -100,7 +100,13 @@ def _decide(
             found: list[Decided | InvalidInput] = []
             for page in _pages(list(dict.fromkeys(keys))):
                 found += decisions.decide_all(
-                    page, approved=approved, reviewer=reviewer or _user(), note=note, via="cli", contents=contents, only=platforms
+                    page,
+                    approved=approved,
+                    reviewer=reviewer or this_user(),
+                    note=note,
+                    via="cli",
+                    contents=contents,
+                    only=platforms,
                 )
                 if not as_json:
                     _tell(found[-len(page) :], "approved" if approved else "rejected")
@@ -128,7 +134,7 @@ def hold(
     reviewer: Reviewer = None,
 ) -> None:
     """Put videos on hold: they leave the queue, and nobody can decide on them, until they are taken back."""
-    _each(videos, lambda decisions, key: decisions.hold(key, reviewer=reviewer or _user(), note=note, via="cli"), "on hold:")
+    _each(videos, lambda decisions, key: decisions.hold(key, reviewer=reviewer or this_user(), note=note, via="cli"), "on hold:")
 
 
 def unhold(
@@ -136,7 +142,7 @@ def unhold(
     reviewer: Reviewer = None,
 ) -> None:
     """Take videos back from hold: they wait for a decision again."""
-    _each(videos, lambda decisions, key: decisions.release(key, reviewer=reviewer or _user(), via="cli"), "taken back:")
+    _each(videos, lambda decisions, key: decisions.release(key, reviewer=reviewer or this_user(), via="cli"), "taken back:")
 
 
 def _each(videos: list[str], change: Callable[[Decisions, str], None], word: str) -> None:
@@ -215,7 +221,8 @@ def _pages(keys: Sequence[str]) -> Iterator[Sequence[str]]:
     return (keys[n : n + PAGE] for n in range(0, len(keys), PAGE))
 
 
-def _user() -> str:
+def this_user() -> str:
+    """The user of this machine."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # a container may run under a number that has no name

@@ -13,7 +13,7 @@ import typer
 from rich.table import Table
 
 from phantoms_dagster.cli.console import current, out, plain_errors, print_json, say
-from phantoms_dagster.cli.review import _user
+from phantoms_dagster.cli.review import this_user
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.store.audit import Actor
 from phantoms_dagster.store.users import Users
@@ -133,7 +133,7 @@ def _users() -> Iterator[Users]:
 
 
 def _actor() -> Actor:
-    return Actor(_user(), "cli")
+    return Actor(this_user(), "cli")
 
 
 def _password(file: Path | None) -> str:

@@ -205,6 +205,14 @@ async def test_a_person_approves_for_two_of_three_platforms_on_a_phone(served: S
     assert window.errors == []
 
 
+async def test_what_comes_in_appears_by_itself(served: Served, keys: list[str], window: Window) -> None:
+    await window.open("/review")
+    await window.until("document.querySelector('[data-count=review]').textContent === '3'")
+    await served.world.waiting(1)
+    await window.until("document.querySelectorAll('.queue li').length === 4")
+    assert await window.page.locator("[data-count=review]").text_content() == "4"
+
+
 async def test_everything_works_without_javascript(served: Served, keys: list[str], browser: Any) -> None:
     context = await browser.new_context(java_script_enabled=False)
     window = Window(await context.new_page(), served.url)
