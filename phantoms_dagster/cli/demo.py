@@ -72,13 +72,16 @@ def demo(
 ) -> None:
     """Make real videos from bundled briefs and post them to the sandbox, on embedded servers: no keys, nothing to install.
 
-    A terminal shows each film as it is made. The end is the best frame of each as a file, the proof from the sandbox's own ledger,
-    the costs, and what to try next. It opens no browser.
+    A terminal shows each film as it is made. It opens no browser. At the end
+    are the best frame of each film as a file, the proof from the sandbox's own
+    ledger, the costs, and what to try next.
 
-    With --faults the render API dies in mid-run: its breaker opens, the videos wait, a probe finds it well again, they go on.
+    With --faults the render API dies in mid-run: its breaker opens, the videos
+    wait, a probe finds it well again, and they go on.
 
-    Exits with 0 only when the ledger holds exactly one post for every video and platform, and one paid render for every video;
-    with --faults also only when the breaker opened and closed and no dead letter was written.
+    Exits with 0 only when the ledger holds exactly one post for every video and
+    platform, and one paid render for every video; with --faults also only when
+    the breaker opened and closed, and no dead letter was written.
     """
     with plain_errors(), interrupt_on_signals():
         home = (keep or Path(tempfile.mkdtemp(prefix="phantoms-demo-"))).expanduser().absolute()
