@@ -88,10 +88,10 @@ def demo(
         try:
             ended = _demo(home, videos, faults=faults, as_json=as_json, wait=wait)
         except KeyboardInterrupt:
-            err.print(f"[yellow]Stopped before the end. Nothing is left running; {escape(_where_files(home))}[/]", soft_wrap=True)
+            err.print(f"[yellow]Stopped before the end. Nothing is left running. {escape(_where_files(home))}[/]", soft_wrap=True)
             raise typer.Exit(INTERRUPTED) from None
         if not as_json:
-            out.print(f"T{_where_files(home)[1:]}", style="dim", soft_wrap=True, markup=False)
+            out.print(_where_files(home), style="dim", soft_wrap=True, markup=False)
         if ended.problems:
             raise typer.Exit(FAILED)
 
@@ -132,7 +132,7 @@ def _say_addresses(running: Running) -> None:
 
 
 def _where_files(home: Path) -> str:
-    return f"the files stay in {home}; remove them with: rm -r {home}"
+    return f"The files stay in {home}; remove them with: rm -r {home}"
 
 
 def _forget_environment(*, faults: bool) -> None:
