@@ -121,5 +121,5 @@ def test_a_terminal_shows_films_being_made_and_ctrl_c_leaves_nothing_behind(tmp_
         assert screen.process.returncode == 130
         assert "Nothing is left running" in text
         assert "Traceback" not in text
-        assert text.rstrip().endswith(f"rm -r {home}")
+        assert f"rm -r {home}" in text
     assert left_running(home) == []
