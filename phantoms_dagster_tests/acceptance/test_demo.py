@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from datetime import datetime
@@ -116,8 +117,8 @@ def test_a_terminal_shows_films_being_made_and_ctrl_c_leaves_nothing_behind(tmp_
         screen.until("writing the script", 300)
         # ffmpeg's own progress: the film has another share on a later screen.
         screen.until(lambda text: len(set(re.findall(r"rendering (\d+)%", text))) >= 3, 300)
-        screen.type("\x03")
-        text = screen.rest(120)
+        screen.process.send_signal(signal.SIGINT)
+        text = screen.rest(300)
         assert screen.process.returncode == 130
         assert "Nothing is left running" in text
         assert "Traceback" not in text
