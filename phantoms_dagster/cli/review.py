@@ -132,36 +132,45 @@ def hold(
     videos: Annotated[list[str], typer.Argument(help="Keys of videos, or enough of each", autocompletion=complete_video)],
     note: Annotated[str, typer.Option(help="Why; kept with the hold")] = "",
     reviewer: Reviewer = None,
+    as_json: AsJson = False,
 ) -> None:
     """Put videos on hold: they leave the queue, and nobody can decide on them, until they are taken back."""
-    _each(videos, lambda decisions, key: decisions.hold(key, reviewer=reviewer or this_user(), note=note, via="cli"), "on hold:")
+    who = reviewer or this_user()
+    _each(videos, lambda decisions, key: decisions.hold(key, reviewer=who, note=note, via="cli"), "on hold:", as_json=as_json)
 
 
 def unhold(
     videos: Annotated[list[str], typer.Argument(help="Keys of videos, or enough of each", autocompletion=complete_video)],
     reviewer: Reviewer = None,
+    as_json: AsJson = False,
 ) -> None:
     """Take videos back from hold: they wait for a decision again."""
-    _each(videos, lambda decisions, key: decisions.release(key, reviewer=reviewer or this_user(), via="cli"), "taken back:")
+    who = reviewer or this_user()
+    _each(videos, lambda decisions, key: decisions.release(key, reviewer=who, via="cli"), "taken back:", as_json=as_json)
 
 
-def _each(videos: list[str], change: Callable[[Decisions, str], None], word: str) -> None:
+def _each(videos: list[str], change: Callable[[Decisions, str], None], word: str, *, as_json: bool) -> None:
     """Change each of these videos. What cannot be done keeps nothing else from being done."""
     with plain_errors():
         workshop = Workshop(current())
-        problems = 0
+        changed: list[str] = []
+        problems: list[str] = []
         try:
             workshop.pending_decisions().commit_due()
             for key in dict.fromkeys([workshop.catalogue().find(video) for video in videos]):
                 try:
                     change(workshop.decisions(), key)
                 except InvalidInput as error:
+                    problems.append(str(error))
                     report(str(error))
-                    problems += 1
                 else:
-                    say(f"{word} {key}")
+                    changed.append(key)
+                    if not as_json:
+                        say(f"{word} {key}")
         finally:
             workshop.close()
+        if as_json:
+            print_json({"changed": changed, "refused": problems})
         if problems:
             raise typer.Exit(BAD_INPUT)
 

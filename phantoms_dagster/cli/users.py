@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from phantoms_dagster.cli.console import current, out, plain_errors, print_json, say
+from phantoms_dagster.cli.console import current, out, plain_errors, print_json
 from phantoms_dagster.cli.review import this_user
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.store.audit import Actor
@@ -51,13 +51,14 @@ def add(
         RoleChoice, typer.Option(help="viewer looks, reviewer also decides, operator also runs things")
     ] = RoleChoice.REVIEWER,
     password_file: File = None,
+    as_json: AsJson = False,
 ) -> None:
     """Add a user. As soon as there is one, everybody logs in."""
     from phantoms_dagster.desk.passwords import hashed  # noqa: PLC0415
 
     with _users() as users:
         stored = users.add(name, role.value, hashed(_password(password_file)), actor=_actor())
-        say(f"added {stored} as {role.value}")
+        _told({"name": stored, "role": role.value}, f"added {stored} as {role.value}", as_json=as_json)
 
 
 def show(as_json: AsJson = False) -> None:
@@ -80,14 +81,14 @@ def show(as_json: AsJson = False) -> None:
         out.print(table)
 
 
-def remove(name: Name) -> None:
+def remove(name: Name, as_json: AsJson = False) -> None:
     """Remove a user: their sessions end at once. What they decided stays decided."""
     with _users() as users:
         users.remove(name, actor=_actor())
-        say(f"removed {name}")
+        _told({"name": name}, f"removed {name}", as_json=as_json)
 
 
-def passwd(name: Name, password_file: File = None) -> None:
+def passwd(name: Name, password_file: File = None, as_json: AsJson = False) -> None:
     """Set a user's password, and end all of their sessions."""
     from phantoms_dagster.desk.passwords import hashed  # noqa: PLC0415
 
@@ -95,30 +96,43 @@ def passwd(name: Name, password_file: File = None) -> None:
         if users.credentials(name) is None:
             raise InvalidInput(f"no user {name!r}; `phantoms users list` shows them")
         users.set_password(name, hashed(_password(password_file)), actor=_actor())
-        say(f"set the password of {name}; they log in again")
+        _told({"name": name}, f"set the password of {name}; they log in again", as_json=as_json)
 
 
-def role(name: Name, role: Annotated[RoleChoice, typer.Argument(help="viewer, reviewer or operator")]) -> None:
+def role(
+    name: Name,
+    role: Annotated[RoleChoice, typer.Argument(help="viewer, reviewer or operator")],
+    as_json: AsJson = False,
+) -> None:
     """Give a user another role, from their next click on."""
     with _users() as users:
         users.set_role(name, role.value, actor=_actor())
-        say(f"{name} is {role.value} now")
+        _told({"name": name, "role": role.value}, f"{name} is {role.value} now", as_json=as_json)
 
 
 def token(
     name: Annotated[str, typer.Argument(help="What the token is for, such as newsroom-import")],
     role: Annotated[RoleChoice, typer.Option(help="What it may do")] = RoleChoice.VIEWER,
     revoke: Annotated[bool, typer.Option("--revoke", help="End the token of that name")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Make an API token and print it, once: only its hash is kept."""
     with _users() as users:
         if revoke:
             users.revoke_token(name, actor=_actor())
-            say(f"revoked {name}")
+            _told({"name": name}, f"revoked {name}", as_json=as_json)
             return
         secret = f"phantoms_{secrets.token_urlsafe(32)}"
         users.add_token(name, role.value, secret, actor=_actor())
-        out.print(secret, soft_wrap=True)
+        _told({"name": name, "role": role.value, "token": secret}, secret, as_json=as_json)
+
+
+def _told(fields: dict[str, str], line: str, *, as_json: bool) -> None:
+    """What was done, as one JSON object or as a line."""
+    if as_json:
+        print_json(fields)
+    else:
+        out.print(line, soft_wrap=True, markup=False)
 
 
 @contextmanager
