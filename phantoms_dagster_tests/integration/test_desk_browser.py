@@ -208,7 +208,10 @@ async def test_a_person_approves_for_two_of_three_platforms_on_a_phone(served: S
 async def test_what_comes_in_appears_by_itself(served: Served, keys: list[str], window: Window) -> None:
     await window.open("/review")
     await window.until("document.querySelector('[data-count=review]').textContent === '3'")
-    await served.world.waiting(1)
+    screen = served.world.desk.queue.screen(keys[0])
+    assert screen is not None
+    assert screen.film is not None
+    await served.world.waiting(1, outputs={"rendered_video": screen.film})
     await window.until("document.querySelectorAll('.queue li').length === 4")
     assert await window.page.locator("[data-count=review]").text_content() == "4"
 
