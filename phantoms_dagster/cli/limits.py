@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
 import logging
+import os
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -15,10 +17,12 @@ from rich.table import Table
 
 from phantoms_dagster.cli.console import current, err, out, plain, plain_errors, print_json
 from phantoms_dagster.cli.times import exact, local, soon
-from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.resilience.breaker import BreakerState
 from phantoms_dagster.resilience.pools import SANDBOX
 from phantoms_dagster.resilience.usage import RateUse
+from phantoms_dagster.store.audit import Actor, AuditLog
+from phantoms_dagster.wiring import Workshop
+from phantoms_dagster.wiring.breaker_switch import BreakerSwitch, Switched
 from phantoms_dagster.wiring.watching import PoolView, Watcher, known_breaker, watching
 
 STYLES = {"closed": "green", "half-open": "yellow", "open": "red"}
@@ -144,33 +148,32 @@ def trip(
 ) -> None:
     """Open a breaker by hand: calls stop at once, videos wait, nothing fails."""
     with plain_errors(), _unlogged():
-        breaker, reason = known_breaker(name), _said(why)
-        if seconds is not None and not 0 < seconds <= 366 * 86_400:
-            raise InvalidInput("--for takes seconds above 0, a year at most")
-
-        async def tripped(watcher: Watcher) -> bool:
-            await watcher.breakers.trip(breaker, seconds=seconds, why=reason)
-            return any(state.name == f"{SANDBOX}{breaker}" for state in await watcher.breakers.look())
-
-        in_sandbox = _asked(tripped)
+        done = _switched(lambda switch, actor: switch.trip(name, actor, why=why, seconds=seconds))
         if as_json:
-            print_json({"breaker": breaker, "state": "open", "seconds": seconds, "why": reason, "sandbox_goes_on": in_sandbox})
+            print_json(
+                {
+                    "breaker": done.breaker,
+                    "state": "open",
+                    "seconds": seconds,
+                    "why": done.why,
+                    "sandbox_goes_on": done.sandbox_goes_on,
+                }
+            )
             return
         until = "it is reset" if seconds is None else f"a probe in {seconds:g} s"
-        out.print(f"{plain(breaker)} is open until {until}", soft_wrap=True)
-        if in_sandbox:
-            err.print(f"calls that the sandbox answers go on: their breaker is {SANDBOX}{plain(breaker)}", soft_wrap=True)
+        out.print(f"{plain(done.breaker)} is open until {until}", soft_wrap=True)
+        if done.sandbox_goes_on:
+            err.print(f"calls that the sandbox answers go on: their breaker is {SANDBOX}{plain(done.breaker)}", soft_wrap=True)
 
 
 def reset(name: Breaker, why: Why, as_json: AsJson = False) -> None:
     """Close a breaker by hand and forget its failures."""
     with plain_errors(), _unlogged():
-        breaker, reason = known_breaker(name), _said(why)
-        _asked(lambda watcher: watcher.breakers.reset(breaker, why=reason))
+        done = _switched(lambda switch, actor: switch.reset(name, actor, why=why))
         if as_json:
-            print_json({"breaker": breaker, "state": "closed", "why": reason})
+            print_json({"breaker": done.breaker, "state": "closed", "why": done.why})
             return
-        out.print(f"{plain(breaker)} is closed", soft_wrap=True)
+        out.print(f"{plain(done.breaker)} is closed", soft_wrap=True)
 
 
 def history(name: Breaker, as_json: AsJson = False) -> None:
@@ -203,10 +206,29 @@ def _asked(question: Callable[[Watcher], Awaitable[Found]]) -> Found:
     return asyncio.run(ask())
 
 
-def _said(why: str) -> str:
-    if not why.strip():
-        raise InvalidInput("--why must say something: whoever finds the breaker so will want to know")
-    return why.strip()
+def _switched(word: Callable[[BreakerSwitch, Actor], Awaitable[Switched]]) -> Switched:
+    """What came of a person's word to a breaker. It needs no database, but the audit log is there when one is."""
+
+    async def say(switch: BreakerSwitch) -> Switched:
+        return await word(switch, Actor(_user(), "cli"))
+
+    settings = current()
+    workshop = Workshop(settings)
+    try:
+        note = AuditLog(workshop.engine).write if settings.database_url is not None else None
+        done = asyncio.run(say(BreakerSwitch(settings, note)))
+    finally:
+        workshop.close()
+    if note is not None and not done.noted:
+        err.print("the audit log does not have it: PostgreSQL does not answer", soft_wrap=True)
+    return done
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container may run under a number that has no name
+        return f"uid {os.getuid()}"
 
 
 @contextmanager

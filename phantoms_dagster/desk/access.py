@@ -34,6 +34,11 @@ ROLES: Mapping[tuple[str, str], Role] = MappingProxyType(
         ("POST", "/review/{key}/release"): Role.REVIEWER,
         ("POST", "/decisions/{number}/undo"): Role.REVIEWER,
         ("GET", "/events"): Role.VIEWER,
+        # Providers
+        ("GET", "/providers"): Role.VIEWER,
+        ("GET", "/providers/{provider}"): Role.VIEWER,
+        ("POST", "/providers/{provider}/trip"): Role.OPERATOR,
+        ("POST", "/providers/{provider}/reset"): Role.OPERATOR,
         # Audit
         ("GET", "/audit"): Role.VIEWER,
     }

@@ -47,12 +47,17 @@ def _outages(states: list[BreakerState], endpoints: Endpoints) -> Iterator[Outag
             continue
         name = state.name.removeprefix(SANDBOX)
         integration, _, account = name.partition(":")
-        stages = _WITH_FILES if integration.startswith("media") else _OF_INTEGRATION.get(integration, frozenset())
+        stages = stages_of(integration)
         if not integration.startswith("media") and not _concerns(integration, endpoints, sandbox=state.name != name):
             continue
         for_ever = state.until is None or (state.until - datetime.now(UTC)).days > _FOR_EVER_DAYS
         until = None if for_ever else state.until
         yield Outage(state.name, stages, account or None, until, probing=state.state == "half-open")
+
+
+def stages_of(integration: str) -> frozenset[str]:
+    """The stages that wait while this integration's breaker is open."""
+    return _WITH_FILES if integration.startswith("media") else _OF_INTEGRATION.get(integration, frozenset())
 
 
 def _concerns(integration: str, endpoints: Endpoints, *, sandbox: bool) -> bool:

@@ -1,0 +1,49 @@
+"""What the page Providers reads is found through an index, however large the tables are."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from phantoms_dagster.domain.stages import STAGES
+from phantoms_dagster.store import provider_traffic
+from phantoms_dagster_tests.integration.stage_world import World, open_world
+from phantoms_dagster_tests.integration.test_statement_plans import plan, reads
+
+STATEMENTS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "the last hour of all providers": (provider_traffic._HOUR, {}),
+    "how many wait": (provider_traffic._COUNTS, {"stages": list(STAGES)}),
+    "who waits": (provider_traffic._WAITING, {"stages": ["script", "youtube/post"], "most": 20}),
+}
+
+
+@pytest.fixture
+async def world(database_url: str) -> AsyncIterator[World]:
+    """Twenty thousand videos of some years."""
+    async with open_world(database_url) as opened:
+        opened.write(
+            """WITH v AS (
+                INSERT INTO phantoms.videos (key, channel, title, brief, platforms, source, fingerprint, publish_at)
+                SELECT 'v' || n, 'facts', 't', '{}', '{youtube}', 'test', 'f' || n, now() - make_interval(hours => n)
+                FROM generate_series(1, 20000) AS n RETURNING id),
+            s AS (
+                INSERT INTO phantoms.stages (video_id, stage, state) SELECT id, 'script', 'done' FROM v),
+            p AS (
+                INSERT INTO phantoms.posts (video_id, platform, account, state, marker, video_sha256, caption_sha256, published_at)
+                SELECT id, 'youtube', 'a', 'confirmed', 'm' || id, '', '', now() - make_interval(hours => id::int) FROM v)
+            INSERT INTO phantoms.attempts (video_id, stage, revision, generation, state, provider, finished_at)
+            SELECT id, 'script', 1, 1, 'done', 'openai', now() - make_interval(hours => id::int) FROM v"""
+        )
+        with opened.engine.connect() as connection:
+            connection.execution_options(isolation_level="AUTOCOMMIT").execute(text("VACUUM ANALYZE"))
+        yield opened
+
+
+@pytest.mark.parametrize("name", STATEMENTS)
+async def test_a_page_reads_no_table_from_end_to_end(world: World, name: str) -> None:
+    found = set(reads(await plan(world, *STATEMENTS[name])))
+    tables = {"videos", "stages", "attempts", "posts", "approvals", "dead_letters"}
+    assert not {place for place, kind in found if kind == "Seq Scan" and place in tables}, found
