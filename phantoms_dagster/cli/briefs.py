@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import getpass
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -23,6 +25,7 @@ from phantoms_dagster.production.intake import (
     printable,
     read,
 )
+from phantoms_dagster.store.audit import Actor
 from phantoms_dagster.store.catalogue import PAGE
 from phantoms_dagster.wiring import Workshop
 
@@ -121,7 +124,9 @@ def edit(
                 raise InvalidInput(f"channel {name} is not in channels.yaml any more; put it back to change its videos")
             changes = make_changes(given, channels[name])
             catalogue.put_channels(channels.values())
-            edited = workshop.brief_edits().edit(key, changes, by="cli", offered=lambda wanted: channels[wanted].accounts)
+            edited = workshop.brief_edits().edit(
+                key, changes, by="cli", offered=lambda wanted: channels[wanted].accounts, actor=Actor(_user(), "cli")
+            )
         finally:
             workshop.close()
         differences = list(edited.differences)
@@ -134,6 +139,13 @@ def edit(
             out.print(f"  {field}: {plain(_said(old))} -> {plain(_said(new))}", soft_wrap=True)
         for note in edited.notes:
             say(f"  {note}", style="yellow")
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container may run under a number that has no name
+        return f"uid {os.getuid()}"
 
 
 def _said(value: object) -> str:

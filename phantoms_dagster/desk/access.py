@@ -34,6 +34,10 @@ ROLES: Mapping[tuple[str, str], Role] = MappingProxyType(
         ("POST", "/review/{key}/release"): Role.REVIEWER,
         ("POST", "/decisions/{number}/undo"): Role.REVIEWER,
         ("GET", "/events"): Role.VIEWER,
+        # Calendar
+        ("GET", "/calendar"): Role.VIEWER,
+        ("GET", "/calendar/{key}"): Role.VIEWER,
+        ("POST", "/calendar/{key}/move"): Role.REVIEWER,
         # Providers
         ("GET", "/providers"): Role.VIEWER,
         ("GET", "/providers/{provider}"): Role.VIEWER,

@@ -14,6 +14,7 @@ from phantoms_dagster.domain.errors import InvalidInput, NotFound
 from phantoms_dagster.domain.models import Brief, Platform
 from phantoms_dagster.domain.problems import first_problem
 from phantoms_dagster.domain.stages import STAGES, State, downstream, stages_for
+from phantoms_dagster.store.audit import Actor, Deed, note
 from phantoms_dagster.store.planning import NUDGE
 from phantoms_dagster.store.replay_sql import NEW_REVISION
 from phantoms_dagster.store.stage_store import VOID
@@ -72,15 +73,26 @@ class BriefEdits:
         *,
         by: str,
         offered: Callable[[str], Collection[Platform]] = lambda _: tuple(Platform),
+        actor: Actor | None = None,
+        check: Callable[[Brief], None] = lambda _: None,
     ) -> EditedBrief:
         """Change the brief of one video, in one transaction. `offered` gives the platforms that a channel has accounts on.
+
+        `actor`: who the audit log says it was. `check` is asked about the brief before, which nobody changes meanwhile; what it
+        raises undoes everything.
 
         A platform that comes in needs a new approval, because nobody has seen its words. Raises NotFound, and InvalidInput with the
         next step when a value is out of its bounds, when the same brief is another video already, and when a post is under way
         or out on a platform that should go.
         """
         with self._engine.begin() as connection:
-            return edit_in(connection, key, changes, by=by, offered=offered)
+            edited = edit_in(connection, key, changes, by=by, offered=offered)
+            check(edited.before)
+            differences = list(edited.differences)
+            if actor is not None and differences:
+                before, after = ({name: pair[n] for name, *pair in differences} for n in (0, 1))
+                note(connection, [Deed(actor, "edit brief", key, before=before, after=after)])
+            return edited
 
 
 def edit_in(

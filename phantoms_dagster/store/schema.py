@@ -69,6 +69,7 @@ videos = Table(
     Column("place", BigInteger),
     Index("videos_in_order", "place", postgresql_where=text("retired_at IS NULL AND place IS NOT NULL")),
     Index("videos_unregistered", "id", postgresql_where=text("registered_at IS NULL")),
+    Index("videos_publish_at", "publish_at", postgresql_where=text("publish_at IS NOT NULL")),
 )
 
 stages = Table(

@@ -7,9 +7,11 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from phantoms_dagster.domain.errors import InvalidInput
+from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.ports import Clock
+from phantoms_dagster.production.moving import DayLimit
 from phantoms_dagster.resilience.limits import RedisLimits, redis_limits
-from phantoms_dagster.resilience.pools import DailyQuota, PoolLimits, Pools, Rate
+from phantoms_dagster.resilience.pools import DAY, DailyQuota, PoolLimits, Pools, Rate
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.wiring.redis_looks import breaker_policy
 
@@ -17,6 +19,20 @@ from phantoms_dagster.wiring.redis_looks import breaker_policy
 def pool_overrides(settings: Settings) -> dict[str, PoolLimits]:
     """The limits that the settings change. Raises InvalidInput that names pool and field."""
     return {name: _limits(name, given) for name, given in settings.pools.items()}
+
+
+def post_limits(settings: Settings) -> dict[Platform, list[DayLimit]]:
+    """How many posts a day each platform takes, by the same numbers that calls are paced by. Platforms without one are left out."""
+    pools = Pools(pool_overrides(settings))
+    found: dict[Platform, list[DayLimit]] = {}
+    for platform in Platform:
+        names = [name for name in (f"publish_{platform}", f"publish_{platform}:*") if pools.has(name)]
+        limits = [pools.limits(name) for name in names]
+        found[platform] = [
+            *(DayLimit(each.daily.units, each.daily.zone) for each in limits if each.daily is not None),
+            *(DayLimit(calls) for each in limits for calls, seconds, _ in each.rates if seconds == DAY),
+        ]
+    return {platform: limits for platform, limits in found.items() if limits}
 
 
 def _limits(name: str, given: Mapping[str, Any]) -> PoolLimits:

@@ -1,22 +1,28 @@
-"""What the page Providers reads is found through an index, however large the tables are."""
+"""What the pages Providers and Calendar read is found through an index, however large the tables are."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from sqlalchemy import text
 
 from phantoms_dagster.domain.stages import STAGES
-from phantoms_dagster.store import provider_traffic
-from phantoms_dagster_tests.integration.stage_world import World, open_world
+from phantoms_dagster.store import calendar, provider_traffic
+from phantoms_dagster_tests.integration.stage_world import NOON, World, open_world
 from phantoms_dagster_tests.integration.test_statement_plans import plan, reads
 
 STATEMENTS: dict[str, tuple[Any, dict[str, Any]]] = {
     "the last hour of all providers": (provider_traffic._HOUR, {}),
     "how many wait": (provider_traffic._COUNTS, {"stages": list(STAGES)}),
     "who waits": (provider_traffic._WAITING, {"stages": ["script", "youtube/post"], "most": 20}),
+    "the plan": (
+        calendar._BETWEEN,
+        {"low": NOON - timedelta(days=4), "high": NOON + timedelta(days=4), "channel": "", "most": calendar.MOST},
+    ),
+    "one video of the plan": (calendar._ONE, {"key": "v7"}),
 }
 
 

@@ -161,6 +161,45 @@ for (const radio of all("[data-platform]"))
     }
   });
 
+// --- the calendar: a video is dragged to another hour; the form behind it says what is odd before it saves
+
+const moving = one("[data-move-form]");
+if (moving) {
+  let dragged = null;
+  const slot = (event) => event.target.closest?.("[data-slot]");
+  for (const entry of all("[data-movable]")) {
+    entry.draggable = true;
+    entry.addEventListener("dragstart", (event) => {
+      dragged = entry;
+      entry.classList.add("dragged");
+      event.dataTransfer.effectAllowed = "move";
+      event.dataTransfer.setData("text/plain", entry.dataset.entry);
+    });
+    entry.addEventListener("dragend", () => {
+      dragged = null;
+      entry.classList.remove("dragged");
+      for (const cell of all(".over")) cell.classList.remove("over");
+    });
+  }
+  document.addEventListener("dragover", (event) => {
+    const cell = dragged && slot(event);
+    for (const other of all(".over")) if (other !== cell) other.classList.remove("over");
+    if (!cell) return;
+    event.preventDefault();
+    cell.classList.add("over");
+  });
+  document.addEventListener("drop", (event) => {
+    const cell = dragged && slot(event);
+    if (!cell) return;
+    event.preventDefault();
+    if (cell.contains(dragged)) return;
+    moving.action = `/calendar/${encodeURIComponent(dragged.dataset.entry)}/move`;
+    moving.elements.at.value = `${cell.dataset.slot}:${dragged.dataset.minute}`;
+    moving.elements.was.value = dragged.dataset.was;
+    moving.requestSubmit();
+  });
+}
+
 // --- keys
 
 const submit = (form) => form && form.requestSubmit(one("button", form));

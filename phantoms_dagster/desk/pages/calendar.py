@@ -1,0 +1,339 @@
+"""The calendar: what goes out when and where, in the channel's time zone, and moving a video to another time."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, time, timedelta
+from urllib.parse import quote, urlencode
+from zoneinfo import ZoneInfo
+
+from fastapi import FastAPI
+from starlette.responses import Response
+
+from phantoms_dagster.desk.render import go, page
+from phantoms_dagster.desk.visits import Form, Seen, Visit, field
+from phantoms_dagster.domain.brief_changes import BriefChanges
+from phantoms_dagster.domain.errors import InvalidInput, NotFound
+from phantoms_dagster.domain.local_times import happens_twice, is_skipped, read_local, start_of_day
+from phantoms_dagster.domain.models import Brief, Channel, Platform
+from phantoms_dagster.production.moving import Neighbour, warnings
+from phantoms_dagster.production.publishing import next_opening
+from phantoms_dagster.store.brief_edits import BriefEdits
+from phantoms_dagster.store.calendar import Calendar, Scheduled
+from phantoms_dagster.wiring.limits import post_limits
+
+VIEWS = ("week", "list", "month")
+LIST_DAYS = 28
+# A time of a brief may lie outside the channel's hours; then the post goes out within a day after it.
+_MARGIN = timedelta(days=1)
+
+
+def register(app: FastAPI) -> None:
+    """Add the routes."""
+    app.get("/calendar", include_in_schema=False)(calendar)
+    app.get("/calendar/{key}", include_in_schema=False)(form_of_move)
+    app.post("/calendar/{key}/move", include_in_schema=False)(move)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A video at its time. `local`: in its channel's zone; `tone`: `bad`, `out`, `late`, or `plan`."""
+
+    video: Scheduled
+    at: datetime
+    local: datetime
+    tone: str
+
+    @property
+    def movable(self) -> bool:
+        """Whether some of it is not out yet."""
+        return bool(self.video.waits)
+
+    @property
+    def was(self) -> str:
+        """The time of its brief, as forms repeat it."""
+        return _stamp(self.video.publish_at)
+
+    @property
+    def path(self) -> str:
+        """Where it is moved."""
+        return f"/calendar/{quote(self.video.key, safe='')}"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """An hour of a day. `open`: the channel posts then; `skipped`: the clocks have no such hour; `wall`: what a form would say."""
+
+    wall: str
+    open: bool
+    skipped: bool
+    twice: bool
+    entries: Sequence[Entry]
+
+
+@dataclass(frozen=True)
+class Day:
+    """A day with what goes out on it, in order."""
+
+    day: date
+    today: bool
+    entries: Sequence[Entry]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What the page shows; part of its address. `start`: the first day."""
+
+    view: str
+    start: date
+    channel: str
+
+    def path(self, **changes: object) -> str:
+        """The address with changes."""
+        other = replace(self, **changes)  # type: ignore[arg-type]
+        given = {"view": other.view, "from": other.start.isoformat(), "channel": other.channel}
+        return f"/calendar?{urlencode({name: value for name, value in given.items() if value})}"
+
+
+def calendar(visit: Seen, view: str = "week", channel: str = "") -> Response:
+    """A week, some weeks as a list, or a month."""
+    plan = Calendar(visit.desk.workshop.engine)
+    channels = plan.channels()
+    if channel and channel not in channels:
+        raise NotFound(f"There is no channel {channel}.")
+    zones = {each.timezone for name, each in channels.items() if not channel or name == channel}
+    zone = zones.pop() if len(zones) == 1 else ""
+    today = datetime.now(ZoneInfo(zone or "UTC")).date()
+    shown = _shown(view, visit.request.query_params.get("from", ""), channel, today)
+    first, last = _range(shown)
+    entries = _entries(plan, channels, first, last, channel)
+    by_day: dict[date, list[Entry]] = {first + timedelta(days=n): [] for n in range((last - first).days)}
+    for entry in entries:
+        if entry.local.date() in by_day:
+            by_day[entry.local.date()].append(entry)
+    days = [Day(day, day == today, found) for day, found in by_day.items()]
+    return page(
+        visit,
+        "calendar.html",
+        shown=shown,
+        views=VIEWS,
+        channels=channels,
+        zone=zone,
+        days=days,
+        hours=_hours(days, channels, channel) if shown.view == "week" else [],
+        weeks=[days[n : n + 7] for n in range(0, len(days), 7)] if shown.view == "month" else [],
+        title=_title(shown, first, last),
+        earlier=shown.path(start=_step(shown, -1)),
+        later=shown.path(start=_step(shown, 1)),
+        today=shown.path(start=today),
+        count=sum(len(day.entries) for day in days),
+    )
+
+
+def form_of_move(visit: Seen, key: str, at: str = "") -> Response:
+    """One video: when it goes out, and a form for another time."""
+    plan = Calendar(visit.desk.workshop.engine)
+    video, channel = _video(plan, key)
+    wall = at or (f"{video.publish_at.astimezone(ZoneInfo(channel.timezone)):%Y-%m-%dT%H:%M}" if video.publish_at else "")
+    return _form(visit, plan, video, channel, wall=wall)
+
+
+def move(visit: Seen, key: str, form: Form) -> Response:
+    """Give a video another time, after showing once what is odd about it."""
+    plan = Calendar(visit.desk.workshop.engine)
+    video, channel = _video(plan, key)
+    if not video.waits:
+        raise InvalidInput(f"{video.title} is posted already, and what is posted stays posted.")
+    wall, was = field(form, "at", most=40), field(form, "was", most=40)
+    soon = field(form, "when") == "now"
+    later = field(form, "later") == "1"
+    at = None if soon else read_local(wall, channel.timezone, later=later)
+    moved = InvalidInput(f"Somebody gave {video.title} another time meanwhile. Nothing was changed; look at the calendar again.")
+    if was != _stamp(video.publish_at):
+        raise moved
+    odd = _warnings(visit, plan, video, channel, at) if at is not None else []
+    if odd and field(form, "seen", most=64) != _digest(odd):
+        return _form(visit, plan, video, channel, wall=wall, odd=odd, later=later)
+
+    def unchanged(before: Brief) -> None:
+        if before.publish_at != video.publish_at:
+            raise moved
+
+    changes = BriefChanges(publish_at=at, publish_now=soon)
+    edits = BriefEdits(visit.desk.workshop.engine)
+    edited = edits.edit(key, changes, by=visit.name, actor=visit.actor, check=unchanged)
+    if at is None:
+        return go(visit, f"/calendar/{quote(key, safe='')}", f"{video.title} goes out as soon as it is approved.")
+    local = at.astimezone(ZoneInfo(channel.timezone))
+    said = f"{video.title}: {local:%a} {local.day} {local:%b} {local:%H:%M} {local.tzname()}."
+    back = Shown("week", local.date(), video.channel if field(form, "channel") else "")
+    return go(visit, back.path(), " ".join([said, *edited.notes]))
+
+
+# --- what is shown
+
+
+def _shown(view: str, start: str, channel: str, today: date) -> Shown:
+    if view not in VIEWS:
+        raise InvalidInput(f"the views are {', '.join(VIEWS)}")
+    try:
+        day = date.fromisoformat(start) if start else today
+    except ValueError:
+        day = None
+    if day is None or not 1972 <= day.year <= 9990:
+        raise InvalidInput(f"{start[:40]!r} is no day; write it like 2026-12-24")
+    return Shown(view, day, channel)
+
+
+def _range(shown: Shown) -> tuple[date, date]:
+    """The first day, and the one after the last."""
+    monday = shown.start - timedelta(days=shown.start.weekday())
+    if shown.view == "week":
+        return monday, monday + timedelta(days=7)
+    if shown.view == "list":
+        return shown.start, shown.start + timedelta(days=LIST_DAYS)
+    first = shown.start.replace(day=1)
+    after = (first + timedelta(days=32)).replace(day=1)
+    return first - timedelta(days=first.weekday()), after + timedelta(days=-after.weekday() % 7)
+
+
+def _step(shown: Shown, by: int) -> date:
+    if shown.view == "month":
+        first = shown.start.replace(day=1)
+        return (first + timedelta(days=32 if by > 0 else -1)).replace(day=1)
+    return shown.start + timedelta(days=by * (7 if shown.view == "week" else LIST_DAYS))
+
+
+def _title(shown: Shown, first: date, last: date) -> str:
+    if shown.view == "month":
+        return f"{shown.start:%B %Y}"
+    end = last - timedelta(days=1)
+    return f"{first.day} {first:%b} to {end.day} {end:%b %Y}"
+
+
+def _entries(plan: Calendar, channels: Mapping[str, Channel], first: date, last: date, channel: str) -> list[Entry]:
+    """The entries of these days, and of the one before and after, since zones differ; the earliest first."""
+    low = start_of_day(first, "UTC", after=-1)
+    high = start_of_day(last, "UTC", after=1)
+    found = plan.between(low - _MARGIN, high, channel=channel)
+    now = datetime.now(UTC)
+    entries = [_entry(video, channels[video.channel], now) for video in found if video.channel in channels]
+    return sorted((entry for entry in entries if entry is not None), key=lambda entry: (entry.at, entry.video.key))
+
+
+def _entry(video: Scheduled, channel: Channel, now: datetime) -> Entry | None:
+    at = _goes_out(video, channel)
+    if at is None:
+        return None
+    tone = "bad" if video.cause else "out" if not video.waits else "late" if at < now else "plan"
+    return Entry(video, at, at.astimezone(ZoneInfo(channel.timezone)), tone)
+
+
+def _goes_out(video: Scheduled, channel: Channel) -> datetime | None:
+    """When it went out, or should by its brief and the channel's hours. None: as soon as it is approved."""
+    if video.out_at is not None:
+        return video.out_at
+    return next_opening(channel, video.publish_at) if video.publish_at is not None else None
+
+
+def _hours(days: Sequence[Day], channels: Mapping[str, Channel], channel: str) -> list[tuple[int, list[Cell]]]:
+    """The rows of a week: the hours in which the channels post, and those in which something goes out."""
+    shown = [each for name, each in channels.items() if not channel or name == channel]
+    used = {entry.local.hour for day in days for entry in day.entries}
+    rows = [hour for hour in range(24) if hour in used or any(hour in each.posting_hours for each in shown)]
+    zone = shown[0].timezone if len({each.timezone for each in shown}) == 1 else ""
+    table = []
+    for hour in rows:
+        cells = []
+        for day in days:
+            wall = datetime.combine(day.day, time(hour))
+            is_open = any(hour in each.posting_hours for each in shown)
+            skipped = bool(zone) and is_skipped(wall, zone)
+            twice = bool(zone) and happens_twice(wall, zone)
+            entries = [entry for entry in day.entries if entry.local.hour == hour]
+            cells.append(Cell(f"{wall:%Y-%m-%dT%H}", is_open and not skipped, skipped, twice, entries))
+        table.append((hour, cells))
+    return table
+
+
+# --- moving
+
+
+def _video(plan: Calendar, key: str) -> tuple[Scheduled, Channel]:
+    video = plan.one(key)
+    if video is None:
+        raise NotFound(f"There is no video {key}.")
+    return video, plan.channels()[video.channel]
+
+
+def _form(
+    visit: Visit, plan: Calendar, video: Scheduled, channel: Channel, *, wall: str, odd: Sequence[str] = (), later: bool = False
+) -> Response:
+    goes = _goes_out(video, channel)
+    moment = _twice(wall, channel.timezone)
+    return page(
+        visit,
+        "move.html",
+        video=video,
+        channel=channel,
+        goes=goes,
+        wall=wall,
+        was=_stamp(video.publish_at),
+        odd=odd,
+        seen=_digest(odd) if odd else "",
+        later=later,
+        twice=moment,
+        near=_near(plan, video, goes) if goes else [],
+        back=Shown("week", (goes or datetime.now(UTC)).astimezone(ZoneInfo(channel.timezone)).date(), "").path(),
+    )
+
+
+def _twice(wall: str, zone: str) -> bool:
+    try:
+        written = datetime.fromisoformat(wall)
+    except ValueError:
+        return False
+    return written.tzinfo is None and happens_twice(written, zone)
+
+
+def _near(plan: Calendar, video: Scheduled, goes: datetime) -> list[Entry]:
+    """What else goes out around that time."""
+    channels = plan.channels()
+    low, high = goes - timedelta(hours=12), goes + timedelta(hours=12)
+    entries = [_entry(other, channels[other.channel], goes) for other in plan.between(low, high) if other.key != video.key]
+    return sorted((entry for entry in entries if entry is not None), key=lambda entry: entry.at)[:20]
+
+
+def _warnings(visit: Visit, plan: Calendar, video: Scheduled, channel: Channel, at: datetime) -> list[str]:
+    channels = plan.channels()
+    around = timedelta(days=2)
+    now = datetime.now(UTC)
+    neighbours = [
+        one
+        for other in plan.between(max(at, now) - around, max(at, now) + around)
+        if other.key != video.key and other.channel in channels
+        for one in _outings(other, channels[other.channel])
+    ]
+    limits = post_limits(visit.desk.settings)
+    return warnings(channel, video.waits, at, now=now, neighbours=neighbours, limits=limits)
+
+
+def _outings(video: Scheduled, channel: Channel) -> list[Neighbour]:
+    """Each post of a video with the time at which it goes out or went out. What failed takes no slot."""
+    planned = next_opening(channel, video.publish_at) if video.publish_at else None
+    found = []
+    for one in video.outings:
+        at, account = one.at or planned, one.account or channel.accounts.get(one.platform)
+        if at is not None and account is not None and (one.at is not None or one.state not in ("failed", "rejected")):
+            found.append(Neighbour(video.key, video.title, Platform(one.platform), account, at))
+    return found
+
+
+def _stamp(at: datetime | None) -> str:
+    return at.astimezone(UTC).isoformat() if at is not None else ""
+
+
+def _digest(odd: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(odd).encode()).hexdigest()

@@ -1,0 +1,88 @@
+"""What a person should know before a video gets another time: pure, so that the page and the tests ask the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from zoneinfo import ZoneInfo
+
+from phantoms_dagster.domain.models import Channel, Platform
+from phantoms_dagster.production.publishing import next_opening
+
+# Two posts of one account that are closer than this take each other's viewers.
+TAKEN = timedelta(minutes=30)
+_DAY = timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """A post that goes out, or went out, around that time."""
+
+    key: str
+    title: str
+    platform: Platform
+    account: str
+    at: datetime
+
+
+@dataclass(frozen=True)
+class DayLimit:
+    """How many posts a platform takes: `posts` in a calendar day of `zone`, or without a zone in any 24 hours of one account."""
+
+    posts: int
+    zone: str | None = None
+
+
+def warnings(
+    channel: Channel,
+    platforms: Sequence[Platform],
+    at: datetime,
+    *,
+    now: datetime,
+    neighbours: Sequence[Neighbour],
+    limits: Mapping[Platform, Sequence[DayLimit]],
+) -> list[str]:
+    """What is odd about the time `at` for these platforms of a channel. Nothing here forbids it. `neighbours`: of other videos."""
+    zone = ZoneInfo(channel.timezone)
+    found = []
+    if at <= now:
+        found.append("That time is past: it goes out as soon as it is approved, within the channel's posting hours.")
+    goes = next_opening(channel, max(now, at))
+    if goes > max(now, at):
+        hours = channel.posting_hours
+        local = goes.astimezone(zone)
+        found.append(
+            f"The channel posts from {hours.start}:00 to {hours.end}:00: "
+            f"it goes out on {local:%a} {local.day} {local:%b} at {local:%H:%M}."
+        )
+    for platform in platforms:
+        account = channel.accounts.get(platform)
+        same = [one for one in neighbours if one.platform is platform and one.account == account]
+        taken = min((one for one in same if abs(one.at - goes) < TAKEN), key=lambda one: abs(one.at - goes), default=None)
+        if taken is not None:
+            local = taken.at.astimezone(zone)
+            found.append(f"That slot is taken on {platform.title}: “{taken.title}” goes out at {local:%H:%M}.")
+        found += _over(platform, goes, same, [one for one in neighbours if one.platform is platform], limits.get(platform, ()))
+    return found
+
+
+def _over(
+    platform: Platform, goes: datetime, account: Sequence[Neighbour], everybody: Sequence[Neighbour], limits: Sequence[DayLimit]
+) -> list[str]:
+    """The limits that one more post would break."""
+    found = []
+    for limit in limits:
+        if limit.zone is None:
+            windows = ((goes - _DAY, goes), (goes, goes + _DAY))
+            count = max(sum(low < one.at <= high for one in account) for low, high in windows)
+            where = "in 24 hours of this account"
+        else:
+            day = goes.astimezone(ZoneInfo(limit.zone)).date()
+            count = sum(one.at.astimezone(ZoneInfo(limit.zone)).date() == day for one in everybody)
+            where = f"on {day:%a} {day.day} {day:%b} ({limit.zone})"
+        if count >= limit.posts:
+            found.append(
+                f"{platform.title}'s quota is used up {where}: {count} of {limit.posts} posts. It would wait for the next day."
+            )
+    return found

@@ -1,0 +1,122 @@
+"""What goes out and went out when. Videos are found by the time of their brief and by the time of their posts, each by an index."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Engine, RowMapping, text
+
+from phantoms_dagster.domain.models import Channel, Platform
+from phantoms_dagster.store.stored import channel_of
+
+MOST = 2_000
+
+_ENTRY = """v.key, v.title, v.channel, v.platforms, v.publish_at,
+        (SELECT jsonb_object_agg(s.stage, jsonb_build_object('state', s.state, 'reason', s.reason))
+            FROM phantoms.stages s
+            WHERE s.video_id = v.id AND (s.stage LIKE '%/post' OR s.state IN ('failed', 'rejected'))) AS stages,
+        (SELECT jsonb_object_agg(p.platform, jsonb_build_object('at', p.published_at, 'url', p.url, 'account', p.account))
+            FROM phantoms.posts p WHERE p.video_id = v.id AND NOT p.duplicate AND p.published_at IS NOT NULL) AS posts"""
+_BETWEEN = text(
+    f"""
+    WITH found AS (
+        (SELECT id FROM phantoms.videos WHERE publish_at >= :low AND publish_at < :high ORDER BY publish_at LIMIT :most)
+        UNION
+        (SELECT video_id FROM phantoms.posts WHERE published_at >= :low AND published_at < :high ORDER BY published_at LIMIT :most)
+    )
+    SELECT {_ENTRY} FROM found f JOIN phantoms.videos v ON v.id = f.id
+    WHERE v.retired_at IS NULL AND (:channel = '' OR v.channel = :channel)
+    """
+)
+_ONE = text(f"SELECT {_ENTRY} FROM phantoms.videos v WHERE v.key = :key")
+_CHANNELS = text("SELECT name, config FROM phantoms.channels ORDER BY name")
+
+
+@dataclass(frozen=True)
+class Outing:
+    """How a video's post on one platform stands. `at`, `url` and `account`: when, where and from which account it went out."""
+
+    platform: Platform
+    state: str
+    cause: str
+    at: datetime | None = None
+    url: str | None = None
+    account: str | None = None
+
+
+@dataclass(frozen=True)
+class Scheduled:
+    """A video with the time of its brief. `stopped`: why it cannot go out at all, from a stage before its posts."""
+
+    key: str
+    title: str
+    channel: str
+    publish_at: datetime | None
+    outings: tuple[Outing, ...]
+    stopped: str
+
+    @property
+    def cause(self) -> str:
+        """Why it, or a part of it, failed; empty when nothing did."""
+        return self.stopped or next((one.cause or one.state for one in self.outings if one.state in ("failed", "rejected")), "")
+
+    @property
+    def out_at(self) -> datetime | None:
+        """When the first of its posts went out."""
+        return min((one.at for one in self.outings if one.at is not None), default=None)
+
+    @property
+    def waits(self) -> tuple[Platform, ...]:
+        """The platforms on which it is not out."""
+        return tuple(one.platform for one in self.outings if one.at is None and one.state != "done")
+
+
+class Calendar:
+    """Reads the plan."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def channels(self) -> dict[str, Channel]:
+        """The channels as the pipeline knows them, by name. Raises Unreadable."""
+        with self._engine.connect() as connection:
+            return {row.name: channel_of(f"videos of {row.name}", row.config) for row in connection.execute(_CHANNELS)}
+
+    def between(self, low: datetime, high: datetime, *, channel: str = "") -> list[Scheduled]:
+        """The videos whose brief names a time in `[low, high)`, or that went out then; in no order, at most some thousands."""
+        values = {"low": low, "high": high, "channel": channel, "most": MOST}
+        with self._engine.connect() as connection:
+            return [_scheduled(row) for row in connection.execute(_BETWEEN, values).mappings()]
+
+    def one(self, key: str) -> Scheduled | None:
+        """One video, with a time or without."""
+        with self._engine.connect() as connection:
+            row = connection.execute(_ONE, {"key": key}).mappings().one_or_none()
+        return _scheduled(row) if row is not None else None
+
+
+def _scheduled(row: RowMapping) -> Scheduled:
+    stages: Mapping[str, Any] = row["stages"] or {}
+    posts: Mapping[str, Any] = row["posts"] or {}
+    outings = []
+    for name in row["platforms"]:
+        post, stage = posts.get(name), stages.get(f"{name}/post", {})
+        variant = stages.get(f"{name}/variant", {})
+        failed = stage if stage.get("state") in ("failed", "rejected") or not variant else variant
+        state = failed.get("state", "blocked")
+        outings.append(
+            Outing(
+                platform=Platform(name),
+                state=state,
+                cause=(failed.get("reason") or "") if state in ("failed", "rejected") else "",
+                at=datetime.fromisoformat(post["at"]) if post else None,
+                url=post["url"] if post else None,
+                account=post["account"] if post else None,
+            )
+        )
+    before = [(n, s) for n, s in stages.items() if "/" not in n and s["state"] in ("failed", "rejected")]
+    stopped = f"{before[0][0]} {before[0][1]['state']}: {before[0][1]['reason'] or 'no reason is known'}" if before else ""
+    return Scheduled(row["key"], row["title"], row["channel"], row["publish_at"], tuple(outings), stopped)

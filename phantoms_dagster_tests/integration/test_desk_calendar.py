@@ -1,0 +1,195 @@
+"""The page Calendar: what goes out when, in the channel's time zone, and moving a video by the form."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import httpx
+import pytest
+
+from phantoms_dagster.domain.models import PostingHours
+from phantoms_dagster_tests.integration.desk_world import Browser, DeskWorld, open_desk
+from phantoms_dagster_tests.integration.stage_world import CHANNEL
+
+YEAR = datetime.now(UTC).year + 1
+
+
+@pytest.fixture
+async def world(database_url: str, redis_url: str, tmp_path: Path) -> AsyncIterator[DeskWorld]:
+    async with open_desk(database_url, redis_url, tmp_path) as opened:
+        yield opened
+
+
+def channel(world: DeskWorld, zone: str, start: int = 9, end: int = 21) -> None:
+    changed = CHANNEL.model_copy(update={"timezone": zone, "posting_hours": PostingHours(start=start, end=end)})
+    world.world.catalogue.put_channels([changed])
+
+
+def publish_at(world: DeskWorld, key: str) -> datetime | None:
+    [row] = world.world.rows("SELECT publish_at FROM phantoms.videos WHERE key = :key", key=key)
+    found: datetime | None = row["publish_at"]
+    return found
+
+
+async def send(browser: Browser, key: str, **changes: str) -> httpx.Response:
+    """Send the form of that video, as its page fills it."""
+    text = (await browser.get(f"/calendar/{key}")).text
+    found = re.search(r'name="was" value="([^"]*)"', text)
+    assert found
+    return await browser.post(f"/calendar/{key}/move", {"was": found[1].replace("&#43;", "+"), **changes})
+
+
+@pytest.mark.parametrize(
+    ("zone", "utc", "day", "clock"),
+    [
+        ("America/New_York", "2026-03-07T15:00", "2026-03-07", "10:00"),
+        ("America/New_York", "2026-03-08T14:00", "2026-03-08", "10:00"),
+        ("America/New_York", "2026-11-01T15:00", "2026-11-01", "10:00"),
+        ("Europe/Berlin", "2026-10-25T09:00", "2026-10-25", "10:00"),
+        ("Europe/Berlin", "2026-10-24T08:00", "2026-10-24", "10:00"),
+        ("Europe/Berlin", "2026-03-29T08:00", "2026-03-29", "10:00"),
+    ],
+)
+async def test_a_video_is_shown_at_the_hour_of_its_channels_clocks(
+    world: DeskWorld, zone: str, utc: str, day: str, clock: str
+) -> None:
+    channel(world, zone)
+    world.world.add(1, publish_at=datetime.fromisoformat(f"{utc}+00:00"))
+    browser = await world.logged_in("vera", "viewer")
+    page = (await browser.get(f"/calendar?from={day}")).text
+    found = re.search(rf'data-slot="{day}T{clock[:2]}".*?</td>', page, re.DOTALL)
+    assert found
+    assert f'<span class="e-time">{clock}</span>' in found[0]
+    assert zone in page
+    for view in ("list", "month"):
+        assert "Ocean facts" in (await browser.get(f"/calendar?from={day}&view={view}")).text
+
+
+async def test_the_hour_that_clocks_skip_and_the_one_they_repeat_are_marked(world: DeskWorld) -> None:
+    channel(world, "America/New_York", 0, 24)
+    world.world.add(1, publish_at=datetime(2026, 11, 1, 5, 30, tzinfo=UTC))
+    browser = await world.logged_in("vera", "viewer")
+    spring, autumn = (await browser.get("/calendar?from=2026-03-08")).text, (await browser.get("/calendar?from=2026-11-01")).text
+    assert spring.count("no such hour") == 1
+    assert 'data-slot="2026-03-08T02"' not in spring
+    assert "01:30 EDT" in autumn
+
+
+async def test_posting_hours_are_shaded_and_a_time_outside_them_is_shown_when_it_goes_out(world: DeskWorld) -> None:
+    channel(world, "Europe/Berlin", 9, 12)
+    world.world.add(1, publish_at=datetime(2026, 12, 1, 20, tzinfo=UTC))
+    browser = await world.logged_in("vera", "viewer")
+    page = (await browser.get("/calendar?from=2026-12-01")).text
+    assert len(re.findall(r'<td class="open" data-slot', page)) == 3 * 7
+    cell = re.search(r'data-slot="2026-12-02T09".*?</td>', page, re.DOTALL)
+    assert cell
+    assert "09:00" in cell[0]
+
+
+async def test_a_failed_post_is_red_with_its_cause(world: DeskWorld) -> None:
+    [key] = world.world.add(1, publish_at=datetime(YEAR, 5, 4, 10, tzinfo=UTC))
+    world.world.write("UPDATE phantoms.stages SET state = 'failed', reason = 'the token has ended' WHERE stage = 'youtube/post'")
+    browser = await world.logged_in("vera", "viewer")
+    page = (await browser.get(f"/calendar?from={YEAR}-05-04")).text
+    assert 'class="entry bad"' in page
+    assert "failed: the token has ended" in page
+    assert "the token has ended" in (await browser.get(f"/calendar/{key}")).text
+
+
+async def test_a_video_is_moved_by_the_form_in_the_time_of_its_channel(world: DeskWorld) -> None:
+    channel(world, "America/New_York")
+    [key] = world.world.add(1, publish_at=datetime(YEAR, 5, 4, 15, tzinfo=UTC))
+    browser = await world.logged_in("rita")
+    answer = await send(browser, key, at=f"{YEAR}-07-01T18:30")
+    assert answer.status_code == 303, answer.text
+    assert publish_at(world, key) == datetime(YEAR, 7, 1, 22, 30, tzinfo=UTC)
+    [row] = world.desk.audit.page(subject=key)
+    assert (row.who, row.via, row.action) == ("rita", "desk", "edit brief")
+    assert set(row.after or {}) == {"publish_at"}
+    assert (await send(browser, key, when="now")).status_code == 303
+    assert publish_at(world, key) is None
+
+
+async def test_what_is_odd_is_told_before_it_is_saved_and_saved_when_it_is_confirmed(world: DeskWorld) -> None:
+    channel(world, "Europe/Berlin")
+    at = datetime(YEAR, 5, 4, 10, tzinfo=UTC)
+    key, _ = world.world.add(2, publish_at=at)
+    browser = await world.logged_in("rita")
+    yesterday = f"{datetime.now(UTC) - timedelta(days=1):%Y-%m-%dT12:00}"
+    for wall, told in ((f"{YEAR}-05-04T12:10", "That slot is taken on YouTube"), (yesterday, "That time is past")):
+        answer = await send(browser, key, at=wall)
+        assert answer.status_code == 200
+        assert told in answer.text
+        assert "Not saved yet" in answer.text
+        assert publish_at(world, key) == at
+        seen = re.search(r'name="seen" value="([^"]+)"', answer.text)
+        assert seen
+        other = await send(browser, key, at=wall, seen="0" * 64)  # other warnings than those that were shown
+        assert other.status_code == 200
+    assert (await send(browser, key, at=yesterday, seen=seen[1])).status_code == 303
+    assert publish_at(world, key) != at
+
+
+async def test_a_quota_that_is_used_up_is_told(database_url: str, redis_url: str, tmp_path: Path) -> None:
+    pools = {"publish_youtube": {"daily": [2, "America/Los_Angeles"]}}
+    async with open_desk(database_url, redis_url, tmp_path, pools=pools) as world:
+        [key] = world.world.add(1)
+        first = datetime(YEAR, 5, 4, 16, tzinfo=UTC)
+        world.world.write(
+            """INSERT INTO phantoms.videos (key, channel, title, brief, platforms, source, fingerprint, publish_at)
+            SELECT 'q' || n, channel, 'Other', brief, platforms, 'test', 'q' || n,
+                CAST(:first AS timestamptz) + make_interval(hours => n)
+            FROM phantoms.videos, generate_series(1, 2) AS n WHERE key = :key""",
+            key=key,
+            first=first,
+        )
+        browser = await world.logged_in("rita")
+        answer = await send(browser, key, at=f"{YEAR}-05-04T22:00")
+        assert "YouTube&#39;s quota is used up" in answer.text
+        assert publish_at(world, key) is None
+
+
+async def test_a_time_that_the_clocks_skip_is_refused_in_words(world: DeskWorld) -> None:
+    channel(world, "Europe/Berlin")
+    [key] = world.world.add(1)
+    browser = await world.logged_in("rita")
+    answer = await send(browser, key, at="2027-03-28T02:30")
+    assert answer.status_code == 422
+    assert "the time after it is 03:30" in answer.text
+    assert publish_at(world, key) is None
+
+
+async def test_of_two_who_move_one_video_the_second_is_told(world: DeskWorld) -> None:
+    [key] = world.world.add(1, publish_at=datetime(YEAR, 5, 4, 15, tzinfo=UTC))
+    browser = await world.logged_in("rita")
+    await browser.get(f"/calendar/{key}")
+    world.world.write("UPDATE phantoms.videos SET publish_at = publish_at + interval '1 day'")
+    answer = await browser.post(f"/calendar/{key}/move", {"was": f"{YEAR}-05-04T15:00:00+00:00", "at": f"{YEAR}-06-01T10:00"})
+    assert answer.status_code == 422
+    assert "meanwhile" in answer.text
+    assert publish_at(world, key) == datetime(YEAR, 5, 5, 15, tzinfo=UTC)
+
+
+async def test_viewers_look_and_do_not_move(world: DeskWorld) -> None:
+    [key] = world.world.add(1, publish_at=datetime(YEAR, 5, 4, 15, tzinfo=UTC))
+    browser = await world.logged_in("vera", "viewer")
+    page = (await browser.get(f"/calendar?from={YEAR}-05-04")).text
+    assert "data-movable" not in page
+    assert "data-move-form" not in page
+    assert (await browser.post(f"/calendar/{key}/move", {"when": "now"})).status_code == 403
+
+
+async def test_addresses_that_nobody_made_are_answered_in_words(world: DeskWorld) -> None:
+    browser = await world.logged_in("vera", "viewer")
+    for path, status in (
+        ("/calendar?from=soon", 422),
+        ("/calendar?from=0001-01-01", 422),
+        ("/calendar?view=year", 422),
+        ("/calendar?channel=nobody", 404),
+        ("/calendar/nobody", 404),
+        ("/calendar?view=month&from=2026-12-31", 200),
+    ):
+        assert (await browser.get(path)).status_code == status, path
