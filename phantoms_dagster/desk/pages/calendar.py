@@ -239,10 +239,11 @@ def _goes_out(video: Scheduled, channel: Channel) -> datetime | None:
 
 
 def _hours(days: Sequence[Day], channels: Mapping[str, Channel], channel: str) -> list[tuple[int, list[Cell]]]:
-    """The rows of a week: the hours in which the channels post, and those in which something goes out."""
+    """The rows of a week: the hours in which the channels post with one before and after, and those in which something goes out."""
     shown = [each for name, each in channels.items() if not channel or name == channel]
     used = {entry.local.hour for day in days for entry in day.entries}
-    rows = [hour for hour in range(24) if hour in used or any(hour in each.posting_hours for each in shown)]
+    near = {(hour + by) % 24 for hour in range(24) for by in (-1, 0, 1) if any(hour in each.posting_hours for each in shown)}
+    rows = sorted(used | near)
     zone = shown[0].timezone if len({each.timezone for each in shown}) == 1 else ""
     table = []
     for hour in rows:

@@ -224,7 +224,7 @@ def _plot(title: str, hour: Sequence[Slice], starts: Sequence[datetime]) -> Plot
         [("well", s.well, f"{at:%H:%M} UTC: {s.well} well"), ("badly", s.badly, f"{at:%H:%M} UTC: {s.badly} with an error")]
         for s, at in zip(hour, starts, strict=True)
     ]
-    ticks = [f"-{60 - 5 * n} min" if n in (1, 6) else "now" if n == SLICES - 1 else "" for n in range(SLICES)]
+    ticks = [f"-{60 - 5 * n} min" if n in (0, 6) else "now" if n == SLICES - 1 else "" for n in range(SLICES)]
     return columns(values, ticks, summary)
 
 
