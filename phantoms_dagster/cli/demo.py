@@ -123,7 +123,7 @@ def _demo(home: Path, videos: int, *, faults: bool, as_json: bool, wait: bool) -
 
 def _addresses(running: Running) -> list[tuple[str, str]]:
     """The pages that a person may open, the one for daily work first. The demo opens none by itself."""
-    return [("Dagster UI", running.web_url)]
+    return [("Desk", running.desk_url), ("Dagster UI", running.web_url)]
 
 
 def _say_addresses(running: Running) -> None:
