@@ -10,7 +10,7 @@ from functools import cache
 import httpx
 
 from phantoms_dagster.domain.ports import Clock
-from phantoms_dagster.resilience.limits import CallScope
+from phantoms_dagster.resilience.limits import CallScope, RedisLimits
 from phantoms_dagster.resilience.scopes import scope_of
 from phantoms_dagster.resilience.transport import CallObserver, Deadlines, build_client
 from phantoms_dagster.settings import Settings
@@ -28,15 +28,20 @@ def deadlines_of(settings: Settings, integration: str) -> Deadlines:
 
 @asynccontextmanager
 async def guarded_clients(
-    settings: Settings, clock: Clock, observer: CallObserver | None = None, *, sandboxed: Callable[[str], bool]
+    settings: Settings,
+    clock: Clock,
+    observer: CallObserver | None = None,
+    *,
+    sandboxed: Callable[[str], bool],
+    limits: RedisLimits | None = None,
 ) -> AsyncIterator[dict[str, httpx.AsyncClient]]:
     """One client for each integration, behind the fleet's breakers and pools.
 
     `sandboxed`: whether the sandbox answers for an integration; its calls then have breakers and pools of their own. It is asked
-    at the first call, when all that it depends on is known.
+    at the first call, when all that it depends on is known. `limits`: those that somebody has opened already.
     """
     async with AsyncExitStack() as stack:
-        limits = await stack.enter_async_context(limits_of(settings, clock))
+        limits = await stack.enter_async_context(limits_of(settings, clock, limits))
         yield {
             name: await stack.enter_async_context(
                 build_client(

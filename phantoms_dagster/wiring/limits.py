@@ -57,8 +57,14 @@ def _limits(name: str, given: Mapping[str, Any]) -> PoolLimits:
 
 
 @asynccontextmanager
-async def limits_of(settings: Settings, clock: Clock) -> AsyncIterator[RedisLimits]:
-    """The fleet's limits on this event loop. Redis is not asked before the first call. Raises InvalidInput without a URL."""
+async def limits_of(settings: Settings, clock: Clock, given: RedisLimits | None = None) -> AsyncIterator[RedisLimits]:
+    """The fleet's limits on this event loop. Redis is not asked before the first call. Raises InvalidInput without a URL.
+
+    `given`: limits that are open already. They are used, and stay open.
+    """
+    if given is not None:
+        yield given
+        return
     if settings.redis_url is None:
         raise InvalidInput("no Redis is running here: start `phantoms up`, or set PHANTOMS_REDIS_URL")
     url = settings.redis_url.get_secret_value()

@@ -18,6 +18,7 @@ from phantoms_dagster.domain.work import Made, Work
 from phantoms_dagster.media.disk import Disk
 from phantoms_dagster.production.runner import UseCase
 from phantoms_dagster.resilience.breaker import BreakerOpen, Breakers, Outcome
+from phantoms_dagster.resilience.limits import RedisLimits
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.wiring.limits import limits_of
 
@@ -31,11 +32,16 @@ def media_disk(settings: Settings) -> Disk:
 
 
 @asynccontextmanager
-async def media_gate(settings: Settings, clock: Clock, known: Known) -> AsyncIterator[MediaGate]:
-    """The gate of one event loop. `known`: whether files were stored before; asked only while the folder has no marker."""
-    async with limits_of(settings, clock) as limits:
+async def media_gate(
+    settings: Settings, clock: Clock, known: Known, *, limits: RedisLimits | None = None
+) -> AsyncIterator[MediaGate]:
+    """The gate of one event loop. `known`: whether files were stored before; asked only while the folder has no marker.
+
+    `limits`: those that somebody has opened already.
+    """
+    async with limits_of(settings, clock, limits) as opened:
         where = "" if settings.media_url is None else f"@{socket.gethostname()}"
-        yield MediaGate(media_disk(settings), limits.breakers, known, reset_seconds=settings.breaker_reset_seconds, where=where)
+        yield MediaGate(media_disk(settings), opened.breakers, known, reset_seconds=settings.breaker_reset_seconds, where=where)
 
 
 class MediaGate:

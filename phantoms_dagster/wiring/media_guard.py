@@ -24,13 +24,18 @@ _SLACK_SECONDS = 30.0
 
 
 @asynccontextmanager
-async def guarded_media(settings: Settings, clock: Clock) -> AsyncIterator[FolderStore | ObjectStore]:
-    """The store of a pipeline. While the object store is down its breaker is open, and stages are deferred instead of failed."""
+async def guarded_media(
+    settings: Settings, clock: Clock, *, limits: RedisLimits | None = None
+) -> AsyncIterator[FolderStore | ObjectStore]:
+    """The store of a pipeline. While the object store is down its breaker is open, and stages are deferred instead of failed.
+
+    `limits`: those that somebody has opened already.
+    """
     if settings.media_url is None:
         yield media_store(settings)
         return
-    async with limits_of(settings, clock) as limits:
-        yield media_store(settings, guard=lambda: _guarded(limits, settings))
+    async with limits_of(settings, clock, limits) as opened:
+        yield media_store(settings, guard=lambda: _guarded(opened, settings))
 
 
 @asynccontextmanager

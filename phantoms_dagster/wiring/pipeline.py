@@ -60,6 +60,7 @@ from phantoms_dagster.wiring import logs
 from phantoms_dagster.wiring.clients import guarded_clients
 from phantoms_dagster.wiring.clock import SystemClock
 from phantoms_dagster.wiring.endpoints import Endpoints, wanted_privacy
+from phantoms_dagster.wiring.limits import limits_of
 from phantoms_dagster.wiring.media_gate import MediaGate, OnMedia, media_gate
 from phantoms_dagster.wiring.media_guard import guarded_media
 from phantoms_dagster.wiring.of_accounts import LateIdsOfAccount, PublisherOfAccount, ReaderOfAccount
@@ -89,9 +90,10 @@ async def open_pipeline(settings: Settings, endpoints: Endpoints, clock: Clock, 
             await clock.agree_with(database)
         waiting = WaitingClock(clock)
         async with (
-            guarded_clients(settings, waiting, logs.log_call, sandboxed=endpoints.sandboxed) as clients,
-            guarded_media(settings, waiting) as media,
-            media_gate(settings, waiting, lambda: files_are_known(database)) as gate,
+            limits_of(settings, waiting) as limits,  # one connection to Redis for all three
+            guarded_clients(settings, waiting, logs.log_call, sandboxed=endpoints.sandboxed, limits=limits) as clients,
+            guarded_media(settings, waiting, limits=limits) as media,
+            media_gate(settings, waiting, lambda: files_are_known(database), limits=limits) as gate,
         ):
             accounts = PostgresAccounts(database)
             if settings.sandbox != "on":
