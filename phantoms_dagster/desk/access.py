@@ -47,3 +47,6 @@ ROLES: Mapping[tuple[str, str], Role] = MappingProxyType(
         ("GET", "/audit"): Role.VIEWER,
     }
 )
+
+# They ask nobody who they are, so that they answer while PostgreSQL does not.
+WITHOUT_VISITOR = frozenset({"/health", "/static/{digest}/{name}"})
