@@ -19,6 +19,12 @@ from phantoms_dagster.store.audit import Actor
 from phantoms_dagster.store.users import Users
 from phantoms_dagster.wiring import Workshop
 
+GROUP_EXAMPLES = (
+    "phantoms users add kim --role reviewer",
+    "phantoms users passwd kim --password-file new-password.txt",
+    "phantoms users token newsroom --role reviewer",
+)
+
 
 class RoleChoice(StrEnum):
     """What somebody may do."""
@@ -42,7 +48,8 @@ def register(app: typer.Typer) -> None:
     group.command("passwd")(passwd)
     group.command("role")(role)
     group.command("token")(token)
-    app.add_typer(group, name="users", rich_help_panel="Run", no_args_is_help=True)
+    epilog = "\n\n".join(["Examples:", *(f"[bold]{example}[/]" for example in GROUP_EXAMPLES)])
+    app.add_typer(group, name="users", rich_help_panel="Run", no_args_is_help=True, epilog=epilog)
 
 
 def add(

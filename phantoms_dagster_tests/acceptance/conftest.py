@@ -45,6 +45,10 @@ class SandboxProcess:
         httpx.delete(f"{self.url}/_sandbox/faults").raise_for_status()
 
 
+# Several stacks start at the same time here: two that find a usual port free would both want it.
+ANY_PORTS = {"PHANTOMS_DESK_PORT": "0", "PHANTOMS_METRICS_PORT": "0"}
+
+
 @dataclass
 class StackProcess:
     """`phantoms up` in a data directory."""
@@ -58,7 +62,7 @@ class StackProcess:
         (self.home / "running.env").unlink(missing_ok=True)  # of a stack that was killed
         self.process = subprocess.Popen(
             [sys.executable, "-m", "phantoms_dagster.cli.main", "up", "--home", str(self.home), "--port", "0"],
-            env=self.environment,
+            env={**self.environment, **ANY_PORTS},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

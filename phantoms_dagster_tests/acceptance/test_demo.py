@@ -18,13 +18,15 @@ import numpy as np
 import pytest
 
 from phantoms_dagster.media.studio import FfmpegStudio
+from phantoms_dagster_tests.acceptance.conftest import ANY_PORTS
 from phantoms_dagster_tests.terminal import terminal
 
 DEMO = [sys.executable, "-W", "ignore", "-m", "phantoms_dagster.cli.main", "demo"]
 
 
 def environment() -> dict[str, str]:
-    return {k: v for k, v in os.environ.items() if not k.startswith(("PHANTOMS_", "DAGSTER_"))}
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("PHANTOMS_", "DAGSTER_"))}
+    return {**kept, **ANY_PORTS}
 
 
 def report_of(home: Path, *options: str) -> dict[str, Any]:

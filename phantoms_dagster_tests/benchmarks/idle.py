@@ -87,7 +87,13 @@ def run(options: argparse.Namespace) -> Report:
 @contextlib.contextmanager
 def _up(home: Path) -> Iterator[tuple[subprocess.Popen[str], float]]:
     """A running `phantoms up`, and how many seconds it took until it said that it runs."""
-    environment = {**_environment(home), "PHANTOMS_WEB_PORT": "0", "PHANTOMS_METRICS_PORT": "0", "PYTHONUNBUFFERED": "1"}
+    environment = {
+        **_environment(home),
+        "PHANTOMS_WEB_PORT": "0",
+        "PHANTOMS_METRICS_PORT": "0",
+        "PHANTOMS_DESK_PORT": "0",
+        "PYTHONUNBUFFERED": "1",
+    }
     begun = time.monotonic()
     up = subprocess.Popen(
         [*_PROGRAM, "up"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True

@@ -123,7 +123,7 @@ def test_titles_and_descriptions_keep_to_youtubes_limits() -> None:
     assert fit_description("short #tag") == "short #tag"
     cut = fit_description("wörter " * 1_000)
     assert len(cut.encode()) <= 5_000
-    assert cut.endswith("wörter")
+    assert cut.endswith("wörter\u2026")
     assert 4_990 < len(fit_description("é" * 4_000).encode()) <= 5_000
     assert ">" not in fit_description("a -> b")
 

@@ -54,7 +54,8 @@ def test_every_commands_help_teaches_with_examples(name: str) -> None:
 
 
 def test_every_command_has_examples() -> None:
-    assert {line.name for line in LINES} - {"dead-letters", "breakers"} == set(EXAMPLES)  # those two have examples of their own
+    assert {line.name for line in LINES} - {"dead-letters", "breakers", "users"} == set(EXAMPLES)  # those have their own
+    assert "phantoms users add kim" in phantoms("users", "--help").output
 
 
 def test_the_program_alone_shows_its_commands() -> None:
