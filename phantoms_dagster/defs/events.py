@@ -19,6 +19,8 @@ from dagster._core.events import (
 from dagster._core.instance.utils import RUNLESS_JOB_NAME, RUNLESS_RUN_ID
 
 Told = dg.AssetMaterialization | dg.AssetObservation
+# The kind of an event, its data, and the message that Dagster gives it.
+Content = tuple[dg.DagsterEventType, StepMaterializationData | AssetObservationData | dg.AssetCheckEvaluation, str]
 
 
 class Stamps:
@@ -57,6 +59,43 @@ def log_events(
     context: dg.AssetExecutionContext, events: Sequence[Told], *, stamps: Stamps, at: Sequence[float | None] | None = None
 ) -> None:
     """Log materializations, or observations, of partitions as this step's, all in one batch."""
+    times = [stamps.next(each) for each in at or [None] * len(events)]
+    _write_of_step(context, [_told(event) for event in events], times)
+
+
+def log_checks(context: dg.AssetExecutionContext, evaluations: Sequence[dg.AssetCheckEvaluation]) -> None:
+    """Log evaluations of checks as this step's, though the run did not plan them, all in one batch."""
+    stamps = Stamps()
+    _write_of_step(context, [_evaluated(each) for each in evaluations], [stamps.next() for _ in evaluations])
+
+
+def report_events(instance: dg.DagsterInstance, events: Sequence[Told], *, stamps: Stamps) -> None:
+    """Report events without a run, all in one batch."""
+    times = [stamps.next() for _ in events]
+    _write(
+        instance,
+        [_told(event) for event in events],
+        times,
+        run_id=RUNLESS_RUN_ID,
+        step_key=None,
+        common={"job_name": RUNLESS_JOB_NAME},
+    )
+
+
+def _told(event: Told) -> Content:
+    if isinstance(event, dg.AssetMaterialization):
+        kind = dg.DagsterEventType.ASSET_MATERIALIZATION
+        return kind, StepMaterializationData(event), f"Materialized value {event.label}."
+    return dg.DagsterEventType.ASSET_OBSERVATION, AssetObservationData(event), "DagsterEventType.ASSET_OBSERVATION for step"
+
+
+def _evaluated(evaluation: dg.AssetCheckEvaluation) -> Content:
+    ended = "passed." if evaluation.passed else "did not pass."
+    message = f"Asset check {evaluation.check_name!r} on {evaluation.asset_key.to_user_string()!r} {ended}"
+    return dg.DagsterEventType.ASSET_CHECK_EVALUATION, evaluation, message
+
+
+def _write_of_step(context: dg.AssetExecutionContext, contents: Sequence[Content], times: Sequence[float]) -> None:
     of_step = context.get_step_execution_context()
     step = of_step.step
     common = {
@@ -66,68 +105,21 @@ def log_events(
         "step_kind_value": step.kind.value,
         "logging_tags": of_step.event_tags,
     }
-    times = [stamps.next(each) for each in at or [None] * len(events)]
-    _write(context.instance, events, times, run_id=context.run.run_id, step_key=step.key, common=common)
-
-
-def log_checks(context: dg.AssetExecutionContext, evaluations: Sequence[dg.AssetCheckEvaluation]) -> None:
-    """Log evaluations of checks as this step's, though the run did not plan them, all in one batch."""
-    of_step, stamps, batch = context.get_step_execution_context(), Stamps(), generate_event_batch_id()
-    step = of_step.step
-    for number, evaluation in enumerate(evaluations, start=1):
-        message = f"Asset check {evaluation.check_name!r} on {evaluation.asset_key.to_user_string()!r} "
-        message += "passed." if evaluation.passed else "did not pass."
-        event = DagsterEvent(
-            event_type_value=dg.DagsterEventType.ASSET_CHECK_EVALUATION.value,
-            job_name=of_step.job_name,
-            step_handle=step.handle,
-            node_handle=step.node_handle,
-            step_kind_value=step.kind.value,
-            logging_tags=of_step.event_tags,
-            event_specific_data=evaluation,
-            message=message,
-            pid=os.getpid(),
-        )
-        entry = dg.EventLogEntry(
-            error_info=None,
-            level=logging.DEBUG,
-            user_message=message,
-            run_id=context.run.run_id,
-            timestamp=stamps.next(),
-            step_key=step.key,
-            job_name=of_step.job_name,
-            dagster_event=event,
-        )
-        context.instance.handle_new_event(entry, batch_metadata=DagsterEventBatchMetadata(batch, number == len(evaluations)))
-
-
-def report_events(instance: dg.DagsterInstance, events: Sequence[Told], *, stamps: Stamps) -> None:
-    """Report events without a run, all in one batch."""
-    times = [stamps.next() for _ in events]
-    _write(instance, events, times, run_id=RUNLESS_RUN_ID, step_key=None, common={"job_name": RUNLESS_JOB_NAME})
+    _write(context.instance, contents, times, run_id=context.run.run_id, step_key=step.key, common=common)
 
 
 def _write(
     instance: dg.DagsterInstance,
-    events: Sequence[Told],
+    contents: Sequence[Content],
     times: Sequence[float],
     *,
     run_id: str,
     step_key: str | None,
     common: Mapping[str, Any],
 ) -> None:
-    batch, last = generate_event_batch_id(), len(events) - 1
-    for number, (told, timestamp) in enumerate(zip(events, times, strict=True)):
-        made = isinstance(told, dg.AssetMaterialization)
-        message = f"Materialized value {told.label}." if made else "DagsterEventType.ASSET_OBSERVATION for step"
-        kind = dg.DagsterEventType.ASSET_MATERIALIZATION if made else dg.DagsterEventType.ASSET_OBSERVATION
-        event = DagsterEvent(
-            event_type_value=kind.value,
-            event_specific_data=StepMaterializationData(told) if made else AssetObservationData(told),
-            message=message,
-            pid=os.getpid(),
-            **common,
-        )
+    batch, last = generate_event_batch_id(), len(contents) - 1
+    for number, ((kind, data, message), timestamp) in enumerate(zip(contents, times, strict=True)):
+        event = DagsterEvent(event_type_value=kind.value, event_specific_data=data, message=message, pid=os.getpid(), **common)
         entry = dg.EventLogEntry(
             error_info=None,
             level=logging.DEBUG,

@@ -1,6 +1,6 @@
 """Plots as SVG: where bars, lines and labels stand. Templates draw them (`_plots.html`), so colours follow the page.
 
-Numbers on axes are whole and round. Each plot has a sentence for who cannot see it; its table stands beside it.
+Numbers on axes are whole and round. Each plot has a sentence for people who cannot see it, and a table with the same numbers.
 """
 
 from __future__ import annotations

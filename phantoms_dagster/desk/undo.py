@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 
 @asynccontextmanager
 async def committing(pending: Callable[[], PendingDecisions]) -> AsyncIterator[None]:
-    """Commit what is due as long as the desk runs. What is due at its end waits for the next look of whoever looks."""
+    """Commit due decisions while the desk runs. Those that become due after its end wait for the next desk."""
     task = asyncio.create_task(_commit_all(pending), name="commit decisions")
     try:
         yield

@@ -181,7 +181,7 @@ def _known(request: Request, desk: Desk, known: Known, secret: str) -> Visit:
 
 
 def is_open(request: Request, desk: Desk) -> bool:
-    """Whether whoever asks may do everything: nobody but this machine can ask, and there are no users yet."""
+    """Whether the visitor may do everything: only this machine can ask, and there are no users yet."""
     return desk.loopback and is_loopback(address_of(request)) and not forwarded(request.headers) and not desk.users.any()
 
 

@@ -273,7 +273,7 @@ class MediaFile(Value):
 
 
 class Scene(Value):
-    """A part of a script: what is said and what stands on the screen meanwhile, if anything: a headline never breaks off."""
+    """A part of a script: the words that are spoken, and the headline shown meanwhile, if any. A headline never breaks off."""
 
     narration: Annotated[str, Field(min_length=1, max_length=600)]
     on_screen_text: Annotated[str, Field(max_length=110)]

@@ -1,4 +1,4 @@
-"""The best frame of a film, as a JPEG. How a film is drawn belongs in `cards`."""
+"""The best frame of a film, as a JPEG. `cards` draws films."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The front page, which is the review, and what belongs to all pages: static files, health, the choice of colours."""
+"""The front page, which leads to the review, and what all pages share: static files, health, the choice of colours."""
 
 from __future__ import annotations
 
