@@ -89,6 +89,13 @@ def database_url(_template: str, _admin: psycopg.Connection, servers: ServerUrls
         yield url
 
 
+@pytest.fixture(scope="module")
+def module_database_url(_template: str, _admin: psycopg.Connection, servers: ServerUrls) -> Iterator[str]:
+    """The same for all tests of a module, which only read what they put there once."""
+    with _database(_admin, servers, template=_template) as url:
+        yield url
+
+
 @pytest.fixture
 def empty_database_url(_admin: psycopg.Connection, servers: ServerUrls) -> Iterator[str]:
     """`postgresql+psycopg://...` of a database without any schema, for this test alone."""

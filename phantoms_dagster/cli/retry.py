@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-from decimal import Decimal
 from typing import Annotated
 
 import typer
@@ -12,7 +11,6 @@ from phantoms_dagster.cli.completion import complete_video
 from phantoms_dagster.cli.console import current, out, plain, plain_errors, print_json, say
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.stages import STAGES
-from phantoms_dagster.store.retrying import Retrying
 from phantoms_dagster.wiring import Workshop
 
 
@@ -37,13 +35,10 @@ def retry(
             raise InvalidInput(f"unknown stage {start!r}; the stages are {', '.join(STAGES)}")
         if as_json and not yes:
             raise InvalidInput("--json asks nothing: give --yes as well; without --json the command says first what it does")
-        settings = current()
-        workshop = Workshop(settings)
+        workshop = Workshop(current())
         try:
             workshop.take_channels()
-            local = workshop.endpoints.renderer == "local"
-            price = Decimal(0) if local else Decimal(str(settings.shotstack_usd_per_minute))
-            retrying = Retrying(workshop.engine, price_per_minute=price)
+            retrying = workshop.retrying()
             plan = retrying.plan(workshop.catalogue().find(video), start)
             if as_json:
                 retrying.carry_out(plan, by=by or getpass.getuser())

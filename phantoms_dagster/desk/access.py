@@ -34,6 +34,16 @@ ROLES: Mapping[tuple[str, str], Role] = MappingProxyType(
         ("POST", "/review/{key}/release"): Role.REVIEWER,
         ("POST", "/decisions/{number}/undo"): Role.REVIEWER,
         ("GET", "/events"): Role.VIEWER,
+        # Pipeline
+        ("GET", "/pipeline"): Role.VIEWER,
+        ("GET", "/pipeline/act"): Role.OPERATOR,
+        ("POST", "/pipeline/act"): Role.OPERATOR,
+        ("GET", "/videos/{key}"): Role.VIEWER,
+        ("GET", "/videos/{key}/raw"): Role.OPERATOR,
+        ("GET", "/bulk"): Role.VIEWER,
+        ("GET", "/bulk/{number}"): Role.VIEWER,
+        ("POST", "/bulk/{number}/stop"): Role.OPERATOR,
+        ("POST", "/bulk/{number}/go-on"): Role.OPERATOR,
         # Calendar
         ("GET", "/calendar"): Role.VIEWER,
         ("GET", "/calendar/{key}"): Role.VIEWER,

@@ -12,6 +12,7 @@ from fastapi.routing import APIRoute
 
 from phantoms_dagster.desk import errors
 from phantoms_dagster.desk.access import ROLES
+from phantoms_dagster.desk.bulk import carrying_on
 from phantoms_dagster.desk.context import CONNECTIONS, Desk
 from phantoms_dagster.desk.pages import PAGES
 from phantoms_dagster.desk.shield import Shield
@@ -31,7 +32,7 @@ def create_app(desk: Desk, pages: Sequence[ModuleType] = PAGES) -> FastAPI:
     async def running(_: FastAPI) -> AsyncIterator[None]:
         # As many pages at once as there are connections for them, and a few that wait for something else.
         anyio.to_thread.current_default_thread_limiter().total_tokens = CONNECTIONS + 4
-        async with committing(lambda: desk.pending):
+        async with committing(lambda: desk.pending), carrying_on(lambda: desk.bulk):
             yield
         desk.close()
 

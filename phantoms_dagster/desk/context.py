@@ -12,6 +12,8 @@ from phantoms_dagster.desk.attempts import LoginAttempts
 from phantoms_dagster.desk.keys import Keys, keys_of
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.store.audit import AuditLog
+from phantoms_dagster.store.board import Board
+from phantoms_dagster.store.bulk import BulkActions
 from phantoms_dagster.store.decisions import Decisions
 from phantoms_dagster.store.pending import PendingDecisions
 from phantoms_dagster.store.review_queue import ReviewQueue
@@ -33,6 +35,8 @@ class Desk:
     audit: AuditLog
     attempts: LoginAttempts
     queue: ReviewQueue
+    board: Board
+    bulk: BulkActions
     extras: dict[str, object] = field(default_factory=dict)
 
     @classmethod
@@ -48,6 +52,8 @@ class Desk:
             audit=AuditLog(workshop.engine),
             attempts=LoginAttempts(redis_url),
             queue=ReviewQueue(workshop.engine),
+            board=Board(workshop.engine),
+            bulk=BulkActions(workshop.engine, retrying=workshop.retrying(), decisions=workshop.decisions()),
         )
 
     # Made when they are first needed: they ask the tables which accounts there are, and the desk starts without PostgreSQL, too.

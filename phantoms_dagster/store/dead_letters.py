@@ -164,10 +164,14 @@ class DeadLetters:
 
         def work(connection: Connection) -> Handled:
             if start is None:
-                return _replay(connection, _locked(connection, sql.LOCK, wanted), by)
+                return self.replay_in(connection, wanted, by=by)
             return _start_over(connection, _locked(connection, sql.LOCK_WHOLE_VIDEOS, wanted), by, start)
 
         return self._transaction(work)
+
+    def replay_in(self, connection: Connection, wanted: LetterFilter, *, by: str) -> Handled:
+        """`replay` of the stages that failed, in the caller's transaction."""
+        return _replay(connection, _locked(connection, sql.LOCK, wanted), by)
 
     def discard(self, wanted: LetterFilter, *, by: str, reason: str) -> Handled:
         """Give these stages up: nothing after them is made. The letters are kept with reason, person and time.
@@ -178,13 +182,14 @@ class DeadLetters:
         if not reason:
             raise InvalidInput("a discard needs a reason; it is kept with the letter")
 
-        def work(connection: Connection) -> Handled:
-            legal, moot = _split(_locked(connection, sql.LOCK, wanted), Event.DISCARD)
-            changed = _write(connection, sql.DISCARD, legal, before=sources(Event.DISCARD), to=after(State.FAILED, Event.DISCARD))
-            closed = _close(connection, changed, to="discarded", by=by, reason=reason[:REASON_CHARACTERS])
-            return Handled(closed, tuple(Refused(_letter(row), f"the stage is {row['stage_state']} now") for row in moot))
+        return self._transaction(lambda connection: self.discard_in(connection, wanted, by=by, reason=reason))
 
-        return self._transaction(work)
+    def discard_in(self, connection: Connection, wanted: LetterFilter, *, by: str, reason: str) -> Handled:
+        """`discard` in the caller's transaction."""
+        legal, moot = _split(_locked(connection, sql.LOCK, wanted), Event.DISCARD)
+        changed = _write(connection, sql.DISCARD, legal, before=sources(Event.DISCARD), to=after(State.FAILED, Event.DISCARD))
+        closed = _close(connection, changed, to="discarded", by=by, reason=reason[:REASON_CHARACTERS])
+        return Handled(closed, tuple(Refused(_letter(row), f"the stage is {row['stage_state']} now") for row in moot))
 
     def _details(self, wanted: LetterFilter) -> Sequence[LetterDetail]:
         with self._engine.connect() as connection:

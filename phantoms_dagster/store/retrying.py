@@ -80,35 +80,46 @@ class Retrying:
 
     def carry_out(self, plan: Plan, *, by: str) -> None:
         """Do it, unless the video has moved on since. Raises InvalidInput then."""
+        with self._engine.begin() as connection:
+            self.carry_out_in(connection, plan, by=by)
+
+    def retry_in(self, connection: Connection, key: str, *, by: str) -> Plan:
+        """Ask for the first stage that has not ended well, in the caller's transaction; what was done. Raises InvalidInput."""
+        plan = self._plan(self._rows(connection, key), key, None)
+        self.carry_out_in(connection, plan, by=by)
+        return plan
+
+    def carry_out_in(self, connection: Connection, plan: Plan, *, by: str) -> None:
+        """`carry_out` in the caller's transaction."""
         if plan.how == "replay":
             letters = DeadLetters(self._engine)
-            ids = [d.letter.id for d in letters.of_video(plan.key) if d.letter.stage == plan.stage and d.letter.state != "replayed"]
-            if not letters.replay(LetterFilter(ids=ids[:1], state=None), by=by).closed:
+            found = connection.execute(sql.LIST, {**LetterFilter(keys=[plan.key], state=None).values(), "limit": None})
+            ids = [row.id for row in found if row.stage == plan.stage and row.state != "replayed"]
+            if not letters.replay_in(connection, LetterFilter(ids=ids[:1], state=None), by=by).closed:
                 raise InvalidInput(
                     f"{plan.stage} of {plan.key} has no dead letter that can be replayed; see `phantoms show {plan.key}`"
                 )
             return
-        with self._engine.begin() as connection:
-            rows = self._rows(connection, plan.key)
-            row = rows[plan.stage]
-            connection.execute(_LOCK, {"id": row["video_id"]})
-            rows = self._rows(connection, plan.key)
-            if self._plan(rows, plan.key, plan.stage if plan.how in ("fresh", "render") else None).how != plan.how:
-                raise InvalidInput(f"{plan.key} has moved on meanwhile: ask again")
-            row, reason = rows[plan.stage], f"asked for again by {by}"
-            if plan.how == "fresh":
-                following = [s.name for s in downstream(plan.stage)]
-                values = {"ids": [row["video_id"]], "stage": plan.stage, "before": [str(State.DONE)]}
-                connection.execute(sql.NEW_REVISION, values)
-                connection.execute(sql.VOID, {"ids": [row["video_id"]], "stages": following})
-                open_letters = connection.execute(sql.OPEN_LETTERS, {"ids": [row["video_id"]], "stages": following}).mappings()
-                ids = [letter["id"] for letter in open_letters]
-                connection.execute(sql.CLOSE, {"ids": ids, "to": "replayed", "by": by, "reason": f"retried from {plan.stage}"})
-            if plan.how == "render":
-                billed = self._price(plan.seconds)
-                connection.execute(_GIVE_UP_RENDER, {"id": row["video_id"], "revision": row["revision"], "billed": billed})
-            connection.execute(_WAKE, {"id": row["video_id"], "stage": plan.stage, "reason": reason})
-            connection.execute(text(NUDGE))
+        rows = self._rows(connection, plan.key)
+        row = rows[plan.stage]
+        connection.execute(_LOCK, {"id": row["video_id"]})
+        rows = self._rows(connection, plan.key)
+        if self._plan(rows, plan.key, plan.stage if plan.how in ("fresh", "render") else None).how != plan.how:
+            raise InvalidInput(f"{plan.key} has moved on meanwhile: ask again")
+        row, reason = rows[plan.stage], f"asked for again by {by}"
+        if plan.how == "fresh":
+            following = [s.name for s in downstream(plan.stage)]
+            values = {"ids": [row["video_id"]], "stage": plan.stage, "before": [str(State.DONE)]}
+            connection.execute(sql.NEW_REVISION, values)
+            connection.execute(sql.VOID, {"ids": [row["video_id"]], "stages": following})
+            open_letters = connection.execute(sql.OPEN_LETTERS, {"ids": [row["video_id"]], "stages": following}).mappings()
+            closing = [letter["id"] for letter in open_letters]
+            connection.execute(sql.CLOSE, {"ids": closing, "to": "replayed", "by": by, "reason": f"retried from {plan.stage}"})
+        if plan.how == "render":
+            billed = self._price(plan.seconds)
+            connection.execute(_GIVE_UP_RENDER, {"id": row["video_id"], "revision": row["revision"], "billed": billed})
+        connection.execute(_WAKE, {"id": row["video_id"], "stage": plan.stage, "reason": reason})
+        connection.execute(text(NUDGE))
 
     def _rows(self, connection: Connection, key: str) -> dict[str, RowMapping]:
         found = {row["stage"]: row for row in connection.execute(_ROWS, {"key": key}).mappings()}

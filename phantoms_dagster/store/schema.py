@@ -50,6 +50,8 @@ channels = Table(
     _time("updated_at", now=True),
 )
 
+_WORDS = "to_tsvector('simple'::regconfig, ((title || ' '::text) || replace(key, '-'::text, ' '::text)))"  # as PostgreSQL writes it
+
 videos = Table(
     "videos",
     metadata,
@@ -70,6 +72,9 @@ videos = Table(
     Index("videos_in_order", "place", postgresql_where=text("retired_at IS NULL AND place IS NOT NULL")),
     Index("videos_unregistered", "id", postgresql_where=text("registered_at IS NULL")),
     Index("videos_publish_at", "publish_at", postgresql_where=text("publish_at IS NOT NULL")),
+    Index("videos_words", text(_WORDS), postgresql_using="gin"),
+    Index("videos_of_channel", "channel", "id"),
+    Index("videos_added", "created_at"),
 )
 
 stages = Table(
@@ -217,6 +222,7 @@ dead_letters = Table(
     Column("counted", Integer),
     _time("failing_since"),
     Index("dead_letters_open", "video_id", "stage", unique=True, postgresql_where=text("state = 'open'")),
+    Index("dead_letters_of_video", "video_id", "id"),
 )
 
 approvals = Table(
@@ -432,4 +438,37 @@ audit_log = Table(
     Column("after", JSONB),
     Index("audit_log_of_subject", "subject", "id"),
     Index("audit_log_of_person", "who", "id"),
+)
+
+bulk_actions = Table(
+    "bulk_actions",
+    metadata,
+    _id(),
+    Column("action", Text, nullable=False),
+    Column("arguments", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
+    Column("chosen", Text, nullable=False, server_default=text("''")),
+    Column("who", Text, nullable=False),
+    Column("via", Text, nullable=False),
+    Column("address", Text, nullable=False, server_default=text("''")),
+    Column("state", Text, nullable=False, server_default=text("'running'")),
+    Column("note", Text, nullable=False, server_default=text("''")),
+    _time("made_at", now=True),
+    _time("ended_at"),
+    Index("bulk_actions_open", "id", postgresql_where=text("state IN ('canary', 'running')")),
+)
+
+bulk_items = Table(
+    "bulk_items",
+    metadata,
+    Column(
+        "bulk_id", BigInteger, ForeignKey("phantoms.bulk_actions.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
+    ),
+    Column("n", Integer, primary_key=True, autoincrement=False),
+    Column("key", Text, nullable=False),
+    Column("letter_id", BigInteger),
+    Column("state", Text, nullable=False, server_default=text("'pending'")),
+    Column("outcome", Text, nullable=False, server_default=text("''")),
+    _time("ended_at"),
+    Index("bulk_items_left", "bulk_id", "n", postgresql_where=text("state = 'pending'")),
+    Index("bulk_items_by_state", "bulk_id", "state", "n"),
 )

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from datetime import timedelta
+from decimal import Decimal
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from phantoms_dagster.store.brief_edits import BriefEdits
     from phantoms_dagster.store.pending import PendingDecisions
     from phantoms_dagster.store.performance import PerformanceTables
+    from phantoms_dagster.store.retrying import Retrying
     from phantoms_dagster.wiring.pipeline import Pipeline
 
 
@@ -129,6 +131,13 @@ class Workshop:
 
         window = timedelta(seconds=self.settings.desk_undo_seconds)
         return PendingDecisions(self.engine, self.decisions(), window=window)
+
+    def retrying(self) -> Retrying:
+        """Retries of videos, with what a render costs here."""
+        from phantoms_dagster.store.retrying import Retrying  # noqa: PLC0415
+
+        local = self.endpoints.renderer == "local"
+        return Retrying(self.engine, price_per_minute=Decimal(0 if local else str(self.settings.shotstack_usd_per_minute)))
 
     def brief_edits(self) -> BriefEdits:
         """The editor of stored briefs."""

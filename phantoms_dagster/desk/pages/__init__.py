@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from phantoms_dagster.desk.pages import audit, calendar, front, live, login, media, providers, review
+from phantoms_dagster.desk.pages import audit, bulk, calendar, front, live, login, media, pipeline, providers, review, videos
 
-PAGES: tuple[ModuleType, ...] = (front, login, media, live, review, calendar, providers, audit)
+PAGES: tuple[ModuleType, ...] = (front, login, media, live, review, pipeline, videos, bulk, calendar, providers, audit)

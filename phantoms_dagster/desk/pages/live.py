@@ -33,6 +33,7 @@ class Pulse:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     looked_at: float = 0.0
     counts: str = "{}"
+    board: str = "{}"
 
     async def now(self) -> str:
         """The counts as JSON. Those from before while PostgreSQL does not answer."""
@@ -41,12 +42,14 @@ class Pulse:
                 self.looked_at = time.monotonic()
                 try:
                     counts = await run_in_threadpool(self.desk.queue.counts)
+                    stages = await run_in_threadpool(self.desk.board.counts)
                 except SQLAlchemyError as error:
                     if not is_away(error):
                         raise
                 else:
                     waiting, held = sum(c.waiting for c in counts), sum(c.held for c in counts)
                     self.counts = json.dumps({"review": waiting, "held": held})
+                    self.board = json.dumps(stages)
             return self.counts
 
 
@@ -56,17 +59,20 @@ def register(app: FastAPI) -> None:
 
 
 async def events(visit: Seen) -> Response:
-    """The counts now, and again whenever they change."""
+    """The counts now, and again whenever they change: what waits for reviewers as `counts`, where videos are as `board`."""
     pulse = visit.desk.extras.setdefault(_PULSE, Pulse(visit.desk))
     assert isinstance(pulse, Pulse)
 
     async def changes() -> AsyncIterator[ServerSentEvent]:
-        last, ends = None, time.monotonic() + LIVES_SECONDS
+        last, board, ends = None, None, time.monotonic() + LIVES_SECONDS
         while time.monotonic() < ends:
             counts = await pulse.now()
             if counts != last:
                 yield ServerSentEvent(event="counts", data=counts)
                 last = counts
+            if pulse.board != board:
+                yield ServerSentEvent(event="board", data=pulse.board)
+                board = pulse.board
             await asyncio.sleep(LOOK_SECONDS)
 
     return EventSourceResponse(changes(), ping=PING_SECONDS)

@@ -253,8 +253,9 @@ async function fetched(address) {
   }
 }
 
-async function refresh() {
-  const live = all("[data-live]");
+async function refresh(kind = "") {
+  // What somebody has ticked or opened stays as it is.
+  const live = all(`[data-live="${kind}"]`).filter((part) => !one("input:checked, details[open]:not(.queue-fold)", part));
   if (!live.length) return;
   const page = await fetched(location.href);
   if (!page) return;
@@ -287,6 +288,11 @@ function listen() {
     }
     known = event.data;
   });
+  let board = null;
+  events.addEventListener("board", (event) => {
+    if (board !== null && board !== event.data) refresh("board");
+    board = event.data;
+  });
   // A browser connects again by itself, but not after an answer that says that a store is away.
   events.addEventListener("error", () => {
     if (events.readyState === EventSource.CLOSED) setTimeout(listen, 5000);
@@ -297,4 +303,5 @@ if (one(".menu")) {
   listen();
   addEventListener("pagehide", () => events.close());
   addEventListener("pageshow", (event) => event.persisted && listen());
+  if (one("[data-live=bulk]")) setInterval(() => refresh("bulk"), 1000);
 }

@@ -1,0 +1,63 @@
+"""Bulk actions: each on a page of its own, with what is done, failed and pending, and a stop."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+from starlette.responses import Response
+
+from phantoms_dagster.desk.pages.pipeline import VERBS
+from phantoms_dagster.desk.render import go, page
+from phantoms_dagster.desk.visits import Seen
+from phantoms_dagster.store.bulk import NEWEST
+
+ROWS = 50
+STATES = ("failed", "pending", "done")
+
+
+def register(app: FastAPI) -> None:
+    """Add the routes."""
+    app.get("/bulk", include_in_schema=False)(actions)
+    app.get("/bulk/{number}", include_in_schema=False)(action)
+    app.post("/bulk/{number}/stop", include_in_schema=False)(stop)
+    app.post("/bulk/{number}/go-on", include_in_schema=False)(go_on)
+
+
+def actions(visit: Seen, before: int = NEWEST) -> Response:
+    """The newest bulk actions."""
+    found = visit.desk.bulk.latest(before=before, limit=ROWS + 1)
+    rows = [(one, visit.desk.bulk.counts(one.id)) for one in found[:ROWS]]
+    older = found[ROWS - 1].id if len(found) > ROWS else None
+    return page(visit, "bulk_list.html", rows=rows, verbs=VERBS, older=older, newest=before >= NEWEST)
+
+
+def action(visit: Seen, number: int, state: str = "", after: int = 0) -> Response:
+    """One bulk action."""
+    bulk, counts = visit.desk.bulk.get(number), visit.desk.bulk.counts(number)
+    shown = state if state in STATES else next((name for name in STATES if counts[name]), "done")
+    items = visit.desk.bulk.items(number, shown, after=after, limit=ROWS + 1)
+    return page(
+        visit,
+        "bulk.html",
+        bulk=bulk,
+        verb=VERBS[bulk.action],
+        counts=counts,
+        total=sum(counts.values()),
+        shown=shown,
+        states=STATES,
+        items=items[:ROWS],
+        following=items[ROWS - 1].n if len(items) > ROWS else None,
+        first=after == 0,
+        canary=visit.desk.bulk.canary(number) if bulk.state == "canary" else None,
+    )
+
+
+def stop(visit: Seen, number: int) -> Response:
+    """Begin no further step."""
+    visit.desk.bulk.stop(number, visit.actor)
+    return go(visit, f"/bulk/{number}", "Stopped: what was done stays done, nothing more begins.", "info")
+
+
+def go_on(visit: Seen, number: int) -> Response:
+    """Do the rest."""
+    visit.desk.bulk.go_on(number, visit.actor)
+    return go(visit, f"/bulk/{number}", "It goes on with the rest.")

@@ -1,0 +1,200 @@
+"""The pipeline: all videos by search, where each is and what it waits for; and what may be done with those that are selected."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from fastapi import FastAPI, Query
+from starlette.responses import Response
+
+from phantoms_dagster.desk.render import go, page, slot
+from phantoms_dagster.desk.visits import Form, Seen, Visit, field
+from phantoms_dagster.domain.errors import InvalidInput, NotFound
+from phantoms_dagster.domain.outlook import News, Outages, news
+from phantoms_dagster.domain.search import Search, parse, suggestions
+from phantoms_dagster.domain.stages import STAGES
+from phantoms_dagster.store.board import MOST_COUNTED, NEWEST, BoardRow, keys_of
+from phantoms_dagster.store.bulk import ACTIONS, MOST_ITEMS
+
+ROWS = 50
+SAMPLE = 10
+OUTAGES_SECONDS = 3.0
+VERBS: Mapping[str, str] = {
+    "retry": "Retry",
+    "hold": "Hold",
+    "priority": "Set the priority",
+    "move": "Move to another time",
+    "discard": "Discard",
+    "replay": "Replay",
+}
+_OUTAGES = "outages"
+Keys = Annotated[list[str] | None, Query()]
+
+
+def register(app: FastAPI) -> None:
+    """Add the routes."""
+    app.get("/pipeline", include_in_schema=False)(pipeline)
+    app.get("/pipeline/act", include_in_schema=False)(ask)
+    app.post("/pipeline/act", include_in_schema=False)(act)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row of the table: the video, the one thing to know of it, and since when that is so."""
+
+    video: BoardRow
+    news: News | None
+    since: datetime
+
+
+@dataclass(frozen=True)
+class Lane:
+    """The stages of one kind, and how many videos are in which state there."""
+
+    kind: str
+    ready: int
+    running: int
+    deferred: int
+    failed: int
+
+
+def pipeline(visit: Seen, q: str = "", before: int = NEWEST) -> Response:
+    """The videos that are found, the newest first."""
+    board = visit.desk.board
+    channels = board.channels()
+    problem, found, total = "", [], 0
+    try:
+        search = parse(q, now=datetime.now(UTC), channels=channels)
+    except InvalidInput as error:
+        problem = str(error)
+    else:
+        found, total = board.rows(search, before=before, limit=ROWS + 1), board.count(search)
+    outages = outages_of(visit)
+    return page(
+        visit,
+        "pipeline.html",
+        status=422 if problem else 200,
+        q=" ".join(q.split()),
+        problem=problem,
+        lines=[line_of(row, outages) for row in found[:ROWS]],
+        total=total,
+        total_said=f"{MOST_COUNTED:,}+" if total > MOST_COUNTED else f"{total:,}",
+        older=found[ROWS - 1].id if len(found) > ROWS else None,
+        newest=before >= NEWEST,
+        lanes=_lanes(board.counts()),
+        suggestions=suggestions(channels),
+        outages=outages,
+        stages=tuple(STAGES),
+    )
+
+
+def ask(visit: Seen, action: str = "", q: str = "", whole: str = "", key: Keys = None) -> Response:
+    """What the action would do, with the fields that it needs."""
+    if action not in ACTIONS:
+        raise InvalidInput(f"there is no action {action!r}; there are {', '.join(ACTIONS)}")
+    keys = _selected(visit, q, whole == "1", key or [])
+    return page(
+        visit,
+        "act.html",
+        action=action,
+        verb=VERBS[action],
+        q=q,
+        whole=whole == "1",
+        keys=() if whole == "1" else keys,
+        count=len(keys),
+        sample=[(one, _would(visit, action, one)) for one in keys[:SAMPLE]],
+        most=MOST_ITEMS,
+        zones=_zones(visit),
+    )
+
+
+def act(visit: Seen, form: Form) -> Response:
+    """Take the action; it goes on by itself, on a page of its own."""
+    action, q = field(form, "action"), field(form, "q")
+    whole = field(form, "whole") == "1"
+    keys = _selected(visit, q, whole, [str(key) for key in form.getlist("key")])
+    given = {name: value for name in ("reason", "priority") if (value := field(form, name))}
+    if action == "move":
+        given["publish_at"] = _moment(field(form, "at"), field(form, "zone"), now=field(form, "now") == "1")
+    number = visit.desk.bulk.submit(
+        action,
+        [(key, None) for key in keys],
+        visit.actor,
+        arguments=given,
+        chosen=(q or "all videos") if whole else "",
+        canary=field(form, "canary") == "1",
+    )
+    return go(visit, f"/bulk/{number}")
+
+
+def line_of(row: BoardRow, outages: Outages) -> Line:
+    """A row with its news, for people."""
+    waiting = {name: found for name, found in row.stages.items() if found.state not in ("done", "blocked")}
+    told = news(waiting, now=datetime.now(UTC), say=slot, outages=outages.found, accounts=row.accounts)
+    since = row.changed_at[told.stage] if told else max(row.changed_at.values(), default=row.created_at)
+    return Line(row, told, since)
+
+
+def outages_of(visit: Visit) -> Outages:
+    """The breakers that are open, as they were at most some seconds ago."""
+    kept = visit.desk.extras.get(_OUTAGES)
+    if isinstance(kept, tuple) and time.monotonic() - kept[0] < OUTAGES_SECONDS:
+        found: Outages = kept[1]
+        return found
+    found = visit.desk.workshop.outages()
+    visit.desk.extras[_OUTAGES] = (time.monotonic(), found)
+    return found
+
+
+def _lanes(counts: Mapping[str, Mapping[str, int]]) -> list[Lane]:
+    kinds = dict.fromkeys(stage.kind for stage in STAGES.values())
+    states = ("ready", "running", "deferred", "failed")
+    return [
+        Lane(kind, *(sum(counts[s.name].get(state, 0) for s in STAGES.values() if s.kind == kind) for state in states))
+        for kind in kinds
+    ]
+
+
+def _selected(visit: Visit, q: str, whole: bool, keys: Sequence[str]) -> list[str]:
+    """The keys that are meant: those given, or all that the search finds. Raises InvalidInput."""
+    if whole:
+        search: Search = parse(q, now=datetime.now(UTC), channels=visit.desk.board.channels())
+        with visit.desk.workshop.engine.connect() as connection:
+            found = keys_of(connection, search, most=MOST_ITEMS + 1)
+        if len(found) > MOST_ITEMS:
+            raise InvalidInput(f"more than {MOST_ITEMS:,} videos are found, too many at once; narrow the search")
+        return found
+    if not keys:
+        raise InvalidInput("nothing is selected: tick some rows, or choose all that were found")
+    unknown = visit.desk.workshop.catalogue().unknown(list(keys))
+    if unknown:
+        raise NotFound(f"There is no video {unknown[0]}.")
+    return list(dict.fromkeys(keys))
+
+
+def _would(visit: Visit, action: str, key: str) -> str:
+    """What the action would do with one video."""
+    if action != "retry":
+        return ""
+    try:
+        return "; ".join(visit.desk.workshop.retrying().plan(key).lines)
+    except InvalidInput as error:
+        return f"left as it is: {error}"
+
+
+def _zones(visit: Visit) -> list[str]:
+    return ["UTC", *(zone for zone in visit.desk.board.zones() if zone != "UTC")]
+
+
+def _moment(at: str, zone: str, *, now: bool) -> str:
+    if now:
+        return "now"
+    try:
+        return datetime.fromisoformat(at).replace(tzinfo=ZoneInfo(zone or "UTC")).isoformat()
+    except (ValueError, ZoneInfoNotFoundError):
+        raise InvalidInput("give the day and time to move to, such as 2026-12-24 18:00") from None
