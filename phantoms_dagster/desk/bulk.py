@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 
 
 @asynccontextmanager
-async def carrying_on(actions: BulkActions) -> AsyncIterator[None]:
+async def carrying_on(actions: Callable[[], BulkActions]) -> AsyncIterator[None]:
     """Carry bulk actions on as long as the desk runs. What is left at its end waits for the next one."""
     task = asyncio.create_task(_carry_on(actions), name="carry on bulk actions")
     try:
@@ -32,12 +32,17 @@ async def carrying_on(actions: BulkActions) -> AsyncIterator[None]:
             await task
 
 
-async def _carry_on(actions: BulkActions) -> None:
+def _advance(make: Callable[[], BulkActions]) -> int:
+    """Carry on what is open; how many steps were done."""
+    return make().advance()
+
+
+async def _carry_on(actions: Callable[[], BulkActions]) -> None:
     away = False
     while True:
         pause = LOOK_SECONDS
         try:
-            if await run_in_threadpool(actions.advance):
+            if await run_in_threadpool(_advance, actions):
                 pause = 0.0
             if away:
                 _log.info("PostgreSQL answers again; bulk actions go on")

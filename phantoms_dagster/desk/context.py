@@ -36,7 +36,6 @@ class Desk:
     attempts: LoginAttempts
     queue: ReviewQueue
     board: Board
-    bulk: BulkActions
     extras: dict[str, object] = field(default_factory=dict)
 
     @classmethod
@@ -53,7 +52,6 @@ class Desk:
             attempts=LoginAttempts(redis_url),
             queue=ReviewQueue(workshop.engine),
             board=Board(workshop.engine),
-            bulk=BulkActions(workshop.engine, retrying=workshop.retrying(), decisions=workshop.decisions()),
         )
 
     # Made when they are first needed: they ask the tables which accounts there are, and the desk starts without PostgreSQL, too.
@@ -67,6 +65,11 @@ class Desk:
     def pending(self) -> PendingDecisions:
         """Decisions that can be undone."""
         return self.workshop.pending_decisions()
+
+    @cached_property
+    def bulk(self) -> BulkActions:
+        """What is done with many videos at once."""
+        return BulkActions(self.workshop.engine, retrying=self.workshop.retrying(), decisions=self.decisions)
 
     @property
     def loopback(self) -> bool:

@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
+from phantoms_dagster.desk.masking import masked
 from phantoms_dagster.desk.nav import MENU, Entry
 from phantoms_dagster.desk.visits import FLASH, Visit, keep_cookie
 from phantoms_dagster.domain.models import Platform
@@ -74,6 +75,7 @@ def environment() -> Environment:
         "usd": usd,
         "megabytes": megabytes,
         "count": count,
+        "masked": masked,
         "platform_title": platform_title,
     }
     return made

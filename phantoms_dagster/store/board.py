@@ -20,7 +20,6 @@ NEWEST = 2**62
 # What is counted exactly; a longer result is "more than that".
 MOST_COUNTED = 10_000
 _NOT_ENDED = ("ready", "deferred", "running", "failed", "rejected")
-WORDS = "to_tsvector('simple', v.title || ' ' || replace(v.key, '-', ' '))"
 
 _ROW = """v.id, v.key, v.title, v.channel, v.platforms, v.created_at, v.publish_at, v.priority, v.retired_at,
     (SELECT jsonb_object_agg(s.stage, jsonb_build_array(s.state, s.ready_at, s.retry_at, s.error_class, s.reason, s.updated_at))
@@ -103,7 +102,7 @@ class Board:
 
 
 def keys_of(connection: Connection, search: Search, *, most: int) -> list[str]:
-    """The keys of what is found, the most urgent and then the oldest first."""
+    """The keys of what is found, the oldest first."""
     statement, values = key_statement(search)
     return list(connection.execute(statement, {**values, "limit": most}).scalars())
 
@@ -126,7 +125,7 @@ def conditions_of(search: Search) -> tuple[str, dict[str, Any]]:
     found = ["v.retired_at IS NOT NULL" if search.state == "retired" else "v.retired_at IS NULL"]
     values: dict[str, Any] = {}
     if search.words:
-        found.append(f"{WORDS} @@ to_tsquery('simple', :words)")
+        found.append("v.words @@ to_tsquery('simple', :words)")
         values["words"] = " & ".join(f"'{word}':*" for word in search.words)
     if search.channel:
         found.append("v.channel = :channel")

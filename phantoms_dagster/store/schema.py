@@ -6,6 +6,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Computed,
     Date,
     DateTime,
     Double,
@@ -23,7 +24,7 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TSVECTOR
 
 SCHEMA = "phantoms"
 
@@ -50,7 +51,8 @@ channels = Table(
     _time("updated_at", now=True),
 )
 
-_WORDS = "to_tsvector('simple'::regconfig, ((title || ' '::text) || replace(key, '-'::text, ' '::text)))"  # as PostgreSQL writes it
+# What searches find videos by, written as PostgreSQL writes it.
+_WORDS = "to_tsvector('simple'::regconfig, ((title || ' '::text) || replace(key, '-'::text, ' '::text)))"
 
 videos = Table(
     "videos",
@@ -72,9 +74,12 @@ videos = Table(
     Index("videos_in_order", "place", postgresql_where=text("retired_at IS NULL AND place IS NOT NULL")),
     Index("videos_unregistered", "id", postgresql_where=text("registered_at IS NULL")),
     Index("videos_publish_at", "publish_at", postgresql_where=text("publish_at IS NOT NULL")),
-    Index("videos_words", text(_WORDS), postgresql_using="gin"),
+    Column("words", TSVECTOR, Computed(_WORDS, persisted=True), nullable=False),
+    Index("videos_words", "words", postgresql_using="gin"),
     Index("videos_of_channel", "channel", "id"),
+    Index("videos_of_priority", "priority", "id"),
     Index("videos_added", "created_at"),
+    Index("videos_retired", "id", postgresql_where=text("retired_at IS NOT NULL")),
 )
 
 stages = Table(

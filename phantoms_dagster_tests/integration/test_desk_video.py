@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from phantoms_dagster.desk.pages.videos import masked
+from phantoms_dagster.desk.masking import masked
 from phantoms_dagster_tests.integration.desk_world import DeskWorld, open_desk
-from phantoms_dagster_tests.integration.test_desk_pipeline import fail
+from phantoms_dagster_tests.integration.test_desk_pipeline import fail, failed
 
 
 @pytest.fixture
@@ -45,6 +45,20 @@ async def test_decisions_deeds_and_posts_are_in_the_story(world: DeskWorld) -> N
     for said in ("hold by ann", "take back from hold by ann", "Approved by ben"):
         assert said in shown
     assert (await operator.get(f"/videos/{key}/raw")).json()["approvals"][0]["reviewer"] == "ben"
+
+
+async def test_what_a_provider_said_is_masked_wherever_it_is_shown(world: DeskWorld) -> None:
+    [key] = world.world.add()
+    store, claims = await world.world.claim("script", [key], owner="failing")
+    said = "PUT https://up.example/1?sig=s3cret-1 with access_token=s3cret-2 and Authorization: Bearer s3cret-3 was refused"
+    for claim in claims.claimed:
+        await store.finish(claim, failed(said))
+    viewer = await world.logged_in("vic", "viewer")
+    operator = await world.logged_in("olga", "operator")
+    for browser, path in ((viewer, f"/videos/{key}"), (viewer, "/pipeline"), (operator, f"/videos/{key}/raw")):
+        shown = (await browser.get(path)).text
+        assert "PUT https://up.example/1?***" in shown, path
+        assert "s3cret" not in shown, path
 
 
 def test_secrets_are_masked_wherever_they_are() -> None:

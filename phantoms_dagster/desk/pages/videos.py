@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Mapping
-from typing import Any
 
 from fastapi import FastAPI
 from starlette.responses import Response
 
+from phantoms_dagster.desk.masking import masked
 from phantoms_dagster.desk.pages.pipeline import line_of, outages_of
 from phantoms_dagster.desk.render import page
 from phantoms_dagster.desk.visits import Seen, Visit
 from phantoms_dagster.domain.errors import NotFound
 from phantoms_dagster.domain.stages import STAGES
 from phantoms_dagster.store.story import Stories, Story
-
-MASKED = "***"
-# What may open something for others: names of fields, and parameters of addresses.
-_SECRET = re.compile(
-    r"token|secret|password|authorization|cookie|signature|credential|api[-_]?key|session|upload_?url|upload_?uri", re.IGNORECASE
-)
-_QUERY = re.compile(r"(https?://[^\s?\"']+)\?[^\s\"']+")
-_BEARER = re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]+")
 
 
 def register(app: FastAPI) -> None:
@@ -53,17 +43,6 @@ def raw(visit: Seen, key: str) -> Response:
     """All rows of the video, with secrets masked."""
     content = json.dumps(masked(_story(visit, key).raw), indent=2, default=str, ensure_ascii=False)
     return Response(content, media_type="application/json")
-
-
-def masked(value: Any) -> Any:
-    """The same without what would open something: secret fields, and the parameters of addresses."""
-    if isinstance(value, Mapping):
-        return {name: MASKED if _SECRET.search(str(name)) and part else masked(part) for name, part in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [masked(part) for part in value]
-    if isinstance(value, str):
-        return _BEARER.sub(rf"\1 {MASKED}", _QUERY.sub(rf"\1?{MASKED}", value))
-    return value
 
 
 def _story(visit: Visit, key: str) -> Story:

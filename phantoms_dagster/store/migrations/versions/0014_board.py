@@ -7,10 +7,19 @@ down_revision = "0013"
 branch_labels = None
 depends_on = None
 
+
 def upgrade() -> None:
-    op.execute("CREATE INDEX videos_words ON phantoms.videos USING gin (to_tsvector('simple', title || ' ' || replace(key, '-', ' ')))")
+    op.execute(
+        """
+        ALTER TABLE phantoms.videos ADD COLUMN words tsvector NOT NULL
+            GENERATED ALWAYS AS (to_tsvector('simple', title || ' ' || replace(key, '-', ' '))) STORED
+        """
+    )
+    op.execute("CREATE INDEX videos_words ON phantoms.videos USING gin (words)")
     op.execute("CREATE INDEX videos_of_channel ON phantoms.videos (channel, id)")
+    op.execute("CREATE INDEX videos_of_priority ON phantoms.videos (priority, id)")
     op.execute("CREATE INDEX videos_added ON phantoms.videos (created_at)")
+    op.execute("CREATE INDEX videos_retired ON phantoms.videos (id) WHERE retired_at IS NOT NULL")
     op.execute("CREATE INDEX dead_letters_of_video ON phantoms.dead_letters (video_id, id)")
     op.execute(
         """
@@ -54,5 +63,6 @@ def downgrade() -> None:
     op.execute("DROP TABLE phantoms.bulk_items")
     op.execute("DROP TABLE phantoms.bulk_actions")
     op.execute("DROP INDEX phantoms.dead_letters_of_video")
-    for index in ("videos_added", "videos_of_channel", "videos_words"):
+    for index in ("videos_retired", "videos_added", "videos_of_priority", "videos_of_channel"):
         op.execute(f"DROP INDEX phantoms.{index}")
+    op.execute("ALTER TABLE phantoms.videos DROP COLUMN words")

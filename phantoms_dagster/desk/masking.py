@@ -1,0 +1,28 @@
+"""What pages show of what providers said and of rows as they are: without anything that would open something."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from phantoms_dagster.providers.redaction import redact
+
+MASKED = "***"
+# Names of fields that hold a secret, or an address that works without one.
+_SECRET = re.compile(
+    r"token|secret|password|authorization|cookie|signature|credential|api[-_]?key|session|upload_?url|upload_?uri", re.IGNORECASE
+)
+_QUERY = re.compile(r"(https?://[^\s?\"']+)\?[^\s\"']+")
+_CREDENTIALS = re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]+")
+
+
+def masked(value: Any) -> Any:
+    """The same without secret fields, the parameters of addresses, and what logs and evidence leave out."""
+    if isinstance(value, Mapping):
+        return {name: MASKED if _SECRET.search(str(name)) and part else masked(part) for name, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [masked(part) for part in value]
+    if isinstance(value, str):
+        return redact(_CREDENTIALS.sub(rf"\1 {MASKED}", _QUERY.sub(rf"\1?{MASKED}", value)))
+    return value
