@@ -11,6 +11,7 @@ from pydantic import SecretStr
 from phantoms_dagster.desk.app import create_app
 from phantoms_dagster.desk.attempts import PER_NAME, LoginAttempts
 from phantoms_dagster.desk.context import Desk
+from phantoms_dagster.desk.render import assets
 from phantoms_dagster.settings import Settings
 from phantoms_dagster_tests.integration.desk_world import Browser, open_desk
 
@@ -45,6 +46,7 @@ async def test_a_page_without_postgresql_says_so_and_comes_back_by_itself(lost: 
         assert "refresh" not in sent.text  # a form is not sent again by itself
         assert "Nothing was changed" in sent.text
         assert (await client.get("/health")).status_code == 200
+        assert (await client.get(assets()["desk.css"].path)).status_code == 200
     desk.close()
 
 
