@@ -135,8 +135,7 @@ def _happenings(video: Mapping[str, Any], rows: Mapping[str, list[dict[str, Any]
         found.append(Happening(video["retired_at"], "brief", "Retired"))
     found += [_attempt(row) for row in rows["attempts"]]
     for row in rows["dead_letters"]:
-        cause = " ".join(part for part in (row["error_class"], row["provider"], row["code"]) if part)
-        detail = f"{cause}: {row['message']}"
+        detail = _cause(row)
         found.append(
             Happening(row["created_at"], "letter", f"{row['stage']} failed for good", detail, "bad", evidence=row["evidence"])
         )
@@ -157,12 +156,12 @@ def _happenings(video: Mapping[str, Any], rows: Mapping[str, list[dict[str, Any]
 
 
 def _attempt(row: Mapping[str, Any]) -> Happening:
-    outcome = " ".join(str(part) for part in (row["error_class"], row["code"], row["message"]) if part)
+    outcome = _cause(row)
     reference = f"handle {row['provider_ref']}" if row["provider_ref"] else ""
     return Happening(
         at=row["started_at"],
         kind="attempt",
-        title=f"{row['stage']}: {row['provider'] or 'here'}, {row['state']}",
+        title=f"{row['stage']} {row['state']}" + (f" at {row['provider']}" if row["provider"] else ""),
         detail=" · ".join(part for part in (outcome, reference) if part),
         tone="bad" if row["error_class"] else "",
         run_id=row["run_id"],
@@ -170,6 +169,12 @@ def _attempt(row: Mapping[str, Any]) -> Happening:
         cost=row["cost"] or None,
         evidence=row["evidence"],
     )
+
+
+def _cause(row: Mapping[str, Any]) -> str:
+    """The class and code of an error, and what was said."""
+    cause = " ".join(str(part) for part in (row["error_class"], row["code"]) if part)
+    return ": ".join(part for part in (cause, row["message"]) if part)
 
 
 def _said(after: Mapping[str, Any] | None) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from typing import Any
 
 from fastapi import FastAPI
 from starlette.responses import Response
@@ -33,9 +35,9 @@ def video(visit: Seen, key: str) -> Response:
         line=line_of(row, outages_of(visit)),
         stages=[story.stages[name] for name in STAGES if name in story.stages],
         run_url=_run_url(visit),
-        brief={name: value for name, value in story.video["brief"].items() if value not in (None, "", [], {})},
+        brief={name: value for name, value in story.video["brief"].items() if name != "title" and value not in (None, "", [], {})},
         handles=[(post, masked(post["handle"])) for post in story.posts],
-        evidence=lambda found: json.dumps(masked(found), indent=1, default=str, ensure_ascii=False)[:4_000],
+        evidence=_evidence,
     )
 
 
@@ -43,6 +45,16 @@ def raw(visit: Seen, key: str) -> Response:
     """All rows of the video, with secrets masked."""
     content = json.dumps(masked(_story(visit, key).raw), indent=2, default=str, ensure_ascii=False)
     return Response(content, media_type="application/json")
+
+
+def _evidence(found: Mapping[str, Any]) -> str:
+    """What a provider answered, for people: a body that is JSON is laid out."""
+    body = found.get("body")
+    try:
+        laid_out = {**found, "body": json.loads(body)} if isinstance(body, str) else found
+    except ValueError:
+        laid_out = found
+    return json.dumps(masked(laid_out), indent=1, default=str, ensure_ascii=False)[:4_000]
 
 
 def _story(visit: Visit, key: str) -> Story:
