@@ -7,16 +7,21 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Entry:
-    """A line of the menu. `icon` is a symbol of `templates/icons.svg`."""
+    """A line of the menu. `icon` is a symbol of `static/icons.svg`. `also`: how addresses of its other pages begin."""
 
     path: str
     title: str
     icon: str
+    also: tuple[str, ...] = ()
+
+    def leads_to(self, page: str) -> bool:
+        """Whether the page is that of this entry, or one below it."""
+        return page.startswith((self.path, *self.also))
 
 
 MENU = (
     Entry("/review", "Review", "review"),
-    Entry("/pipeline", "Pipeline", "pipeline"),
+    Entry("/pipeline", "Pipeline", "pipeline", also=("/videos/", "/bulk")),
     Entry("/dead-letters", "Dead letters", "letters"),
     Entry("/calendar", "Calendar", "calendar"),
     Entry("/providers", "Providers", "providers"),

@@ -1,4 +1,4 @@
-"""The review in a real browser: Debian's Chromium against a desk that is served, with a real film that really plays."""
+"""The desk in a real browser: Debian's Chromium against a desk that is served, with a real film that really plays."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from phantoms_dagster.domain.models import MediaFile, Sentence, VoiceoverOutput
 from phantoms_dagster_tests.films import film as real_film
 from phantoms_dagster_tests.integration.desk_world import DeskWorld, film, open_desk
 from phantoms_dagster_tests.integration.stage_world import media_file
+from phantoms_dagster_tests.integration.test_desk_pipeline import fail
 
 CHROMIUM = shutil.which("chromium")
 PATIENCE = 60_000
@@ -187,6 +188,34 @@ async def test_a_rejection_keeps_its_second_and_its_scene_and_keys_do_nothing_wh
     await window.at(f"/review/{keys[1]}")
     [row] = served.world.world.rows("SELECT note FROM phantoms.pending_decisions")
     assert row["note"] == "at 0:03.0, scene 1: a hard jab, ja?"
+
+
+async def test_a_selection_is_retried_and_its_page_shows_the_end_by_itself(served: Served, window: Window) -> None:
+    page, world = window.page, served.world.world
+    keys = world.add(3)
+    await fail(served.world, keys)
+    await window.open("/pipeline?q=state:failed")
+    for key in keys[:2]:
+        await page.locator(f"input[value='{key}']").check()
+    await page.get_by_role("button", name="Retry").click()
+    await page.get_by_text("2 videos").wait_for()
+    await page.get_by_label("One first").uncheck()
+    await page.get_by_role("button", name="Retry").click()
+    await window.at("/bulk/1")
+    await page.locator("#bulk .state", has_text="ended").wait_for()
+    assert sorted(world.states("script")) == ["failed", "ready", "ready"]
+
+
+async def test_the_pipeline_and_a_video_fit_a_phone(served: Served, browser: Any) -> None:
+    keys = served.world.world.add(title="The bakery that never closed in a hundred and twelve years")
+    await fail(served.world, keys)
+    context = await browser.new_context(viewport={"width": 390, "height": 844}, is_mobile=True, has_touch=True)
+    window = Window(await context.new_page(), served.url)
+    for path in ("/pipeline", f"/videos/{keys[0]}", f"/pipeline/act?action=retry&key={keys[0]}", "/bulk"):
+        await window.open(path)
+        assert await window.page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
+    await context.close()
+    assert window.errors == []
 
 
 async def test_a_person_approves_for_two_of_three_platforms_on_a_phone(served: Served, keys: list[str], browser: Any) -> None:
