@@ -173,6 +173,20 @@ async def test_a_person_approves_by_key_undoes_and_goes_through_the_queue(served
     assert decisions(served)[1:] == [("hold", "pending")]
 
 
+async def test_the_first_letter_of_a_reason_is_no_key_however_fast_it_is_typed(
+    served: Served, keys: list[str], window: Window
+) -> None:
+    """An "a" right after the "r" approved the video."""
+    await window.open(f"/review/{keys[0]}")
+    await window.page.evaluate(
+        """for (const key of "ra") document.activeElement.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }))"""
+    )
+    await window.until("document.activeElement.matches('[data-reason]')")
+    assert await window.page.locator("[data-reject]").get_attribute("open") is not None
+    assert decisions(served) == []
+    assert window.page.url == f"{served.url}/review/{keys[0]}"
+
+
 async def test_a_rejection_keeps_its_second_and_its_scene_and_keys_do_nothing_while_somebody_types(
     served: Served, keys: list[str], window: Window
 ) -> None:

@@ -212,7 +212,11 @@ const actions = {
   m: () => player && (player.muted = !player.muted),
   a: () => submit(one("[data-approve]")),
   h: () => submit(one("[data-hold]")),
-  r: () => rejecting && (rejecting.open = true),
+  r: () => {
+    if (!rejecting) return;
+    rejecting.open = true;
+    one("[data-reason]", rejecting).focus(); // now: the event of its opening comes later, and the next letter would be a key
+  },
   e: () => one("[data-edit]")?.click(),
   "/": () => one("[data-search]")?.focus(),
   "?": () => one("#keys")?.showModal(),
