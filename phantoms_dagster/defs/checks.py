@@ -12,6 +12,7 @@ import dagster as dg
 from phantoms_dagster.defs.away import fails_plainly_while_the_store_is_away, skips_while_the_store_is_away
 from phantoms_dagster.defs.content import evaluation, rules_of
 from phantoms_dagster.defs.events import log_checks
+from phantoms_dagster.defs.interrupt import run_interruptible
 from phantoms_dagster.domain.errors import StoreAway
 from phantoms_dagster.domain.stages import STAGES, Stage
 from phantoms_dagster.domain.work import Result
@@ -54,7 +55,7 @@ def evaluate(
         return
     try:
         with store_errors():
-            found = [_letters(workshop, stage), *([_decided(workshop)] if stage.name == "approval" else [])]
+            found = run_interruptible(_standing(workshop, stage), workshop.loop)
             looked_at = made or (latest_outputs(workshop.engine, stage.name, most=LOOKED_AT) if selected else {})
     except StoreAway as error:
         context.log.warning("the checks were not evaluated: %s", error)
@@ -100,18 +101,28 @@ def _metadata(stage: Stage, letters: list[Letter], total: int) -> dict[str, Any]
     return entries
 
 
-def _letters(workshop: Workshop, stage: Stage) -> dg.AssetCheckEvaluation:
-    letters, wanted = DeadLetters(workshop.engine), LetterFilter(stages=[stage.name])
-    total = letters.count(wanted)
-    entries = _metadata(stage, letters.list(wanted, limit=SHOWN_LETTERS) if total else [], total)
+async def _standing(workshop: Workshop, stage: Stage) -> list[dg.AssetCheckEvaluation]:
+    """`no_dead_letters`, and of `approval` what waits for a person, asked on the run's own connection."""
+    standing = (await workshop.pipeline()).standing
+    found = [_letters(workshop, stage, total=await standing.open_letters(stage.name))]
+    if stage.name == "approval":
+        found.append(_decided(workshop, keys=await standing.undecided(limit=LOOKED_AT)))
+    return found
+
+
+def _letters(workshop: Workshop, stage: Stage, *, total: int | None = None) -> dg.AssetCheckEvaluation:
+    wanted = LetterFilter(stages=[stage.name])
+    total = DeadLetters(workshop.engine).count(wanted) if total is None else total
+    letters = DeadLetters(workshop.engine).list(wanted, limit=SHOWN_LETTERS) if total else []
+    entries = _metadata(stage, letters, total)
     return dg.AssetCheckEvaluation(dg.AssetKey(stage.slug), NAME, total == 0, entries)
 
 
 # --- decisions
 
 
-def _decided(workshop: Workshop) -> dg.AssetCheckEvaluation:
-    keys = workshop.decisions().undecided(limit=LOOKED_AT)
+def _decided(workshop: Workshop, *, keys: Sequence[str] | None = None) -> dg.AssetCheckEvaluation:
+    keys = workshop.decisions().undecided(limit=LOOKED_AT) if keys is None else keys
     entries: dict[str, Any] = {"waiting": dg.MetadataValue.int(len(keys))}
     if keys:
         records = [dg.TableRecord({"video": key, "next": f"phantoms approve {key}"}) for key in keys[:SHOWN_LETTERS]]

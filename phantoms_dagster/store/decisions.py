@@ -58,7 +58,7 @@ _DUE = text(
     """
 )
 
-_UNDECIDED = text(
+UNDECIDED = text(
     """
     SELECT v.key FROM phantoms.stages s JOIN phantoms.videos v ON v.id = s.video_id
     WHERE s.stage = 'approval' AND s.state IN ('ready', 'deferred')
@@ -139,7 +139,7 @@ class Decisions:
     def undecided(self, *, limit: int = 1000) -> list[str]:
         """Videos that are ready for review, most urgent first."""
         with self._engine.connect() as connection:
-            return list(connection.execute(_UNDECIDED, {"limit": limit}).scalars())
+            return list(connection.execute(UNDECIDED, {"limit": limit}).scalars())
 
     def review(self, key: str) -> Review | None:
         """What would be decided on now; None when there is nothing to review yet. Raises Unreadable."""

@@ -56,6 +56,7 @@ from phantoms_dagster.store.engine import async_engine
 from phantoms_dagster.store.kept_files import files_are_known
 from phantoms_dagster.store.ledgers import PostgresLedgers
 from phantoms_dagster.store.stage_store import PostgresStageStore
+from phantoms_dagster.store.standing import Standing
 from phantoms_dagster.wiring import logs
 from phantoms_dagster.wiring.clients import guarded_clients
 from phantoms_dagster.wiring.clock import SystemClock
@@ -73,11 +74,12 @@ SANDBOX_READ_BACK_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Pipeline:
-    """What a step works with: the runner, the readers of results, and what finds public ids that come late."""
+    """What a step works with: the runner, the readers of results, what finds public ids that come late, and how stages stand."""
 
     runner: StageRunner
     readers: Mapping[Platform, MetricsReader]
     late_ids: Mapping[Platform, LateIds]
+    standing: Standing
 
 
 @asynccontextmanager
@@ -99,7 +101,9 @@ async def open_pipeline(settings: Settings, endpoints: Endpoints, clock: Clock, 
             if settings.sandbox != "on":
                 endpoints.connect({platform for platform, _ in await accounts.places()})
             parts = _Parts(settings, endpoints, clock, clients, media, gate=gate, accounts=accounts)
-            yield Pipeline(runner=parts.runner(database), readers=parts.readers(), late_ids=parts.late_ids())
+            yield Pipeline(
+                runner=parts.runner(database), readers=parts.readers(), late_ids=parts.late_ids(), standing=Standing(database)
+            )
     finally:
         await database.dispose()
 
