@@ -57,8 +57,9 @@ class RunContext:
 class Claim:
     """One video in one stage, `owner`'s until the lease ends. `generation` fences every write; `spent` is in US dollars.
 
-    `in_doubt`: rows of the attempts right before this one that were killed or ended unknown. `waits`: how often the video came
-    back to the table since its last failure that cost an attempt, without being made.
+    `in_doubt`: rows of the attempts right before this one that were killed or ended unknown; `reads` of them ended unknown, so they
+    have looked for the outcome. `waits`: how often the video came back to the table since its last failure that cost an attempt,
+    without being made.
     """
 
     video_id: int
@@ -75,6 +76,7 @@ class Claim:
     decision: Decision | None = None
     owner: str = ""
     in_doubt: tuple[int, ...] = ()
+    reads: int = 0
     waits: int = 0
 
     def output(self, stage: str, kind: type[Output]) -> Output:

@@ -181,7 +181,7 @@ class StageRunner:
                     policy=replace(policy, patience_seconds=left),
                     random=self._random,
                     now=self._clock.now(),
-                    reads=len(claim.in_doubt),
+                    reads=claim.reads,
                     # To a person a deferred video is an unfinished run; what the sensor asked for, it asks for again.
                     waits_for_others=context.by == "person",
                     failing_seconds=await self._failing_seconds(error, claim, policy),

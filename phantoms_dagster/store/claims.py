@@ -90,19 +90,22 @@ _LOOK = text(
         (SELECT a.response FROM phantoms.attempts a
             WHERE a.video_id = v.id AND a.stage = :stage AND a.revision = s.revision AND a.state = 'received'
             ORDER BY a.id DESC LIMIT 1) AS stored_response,
-        -- Any other ending settles the doubts before it: whoever ended so had looked.
-        (SELECT array_agg(a.id ORDER BY a.id) FROM phantoms.attempts a
-            WHERE a.video_id = v.id AND a.stage = :stage AND a.revision = s.revision
-                AND (a.state = 'abandoned' OR a.error_class = 'unknown') AND NOT EXISTS (
-                    SELECT FROM phantoms.attempts l WHERE l.video_id = v.id AND l.stage = :stage AND l.revision = s.revision
-                        AND l.id > a.id AND l.state NOT IN ('intent', 'abandoned')
-                        AND l.error_class IS DISTINCT FROM 'unknown')) AS in_doubt,
+        doubts.in_doubt, doubts.reads,
         CASE WHEN :stage = 'approval' THEN
             (SELECT to_jsonb(d) FROM phantoms.approvals d WHERE d.video_id = v.id ORDER BY d.id DESC LIMIT 1) END AS decision
     FROM unnest(CAST(:keys AS text[])) WITH ORDINALITY AS w(key, place)
     LEFT JOIN phantoms.videos v ON v.key = w.key
     LEFT JOIN phantoms.channels c ON c.name = v.channel
     LEFT JOIN phantoms.stages s ON s.video_id = v.id AND s.stage = :stage
+    -- Any other ending settles the doubts before it: whoever ended so had looked. An unknown ending is one read-back.
+    LEFT JOIN LATERAL (
+        SELECT array_agg(a.id ORDER BY a.id) AS in_doubt, count(*) FILTER (WHERE a.error_class = 'unknown') AS reads
+        FROM phantoms.attempts a
+        WHERE a.video_id = v.id AND a.stage = :stage AND a.revision = s.revision
+            AND (a.state = 'abandoned' OR a.error_class = 'unknown') AND NOT EXISTS (
+                SELECT FROM phantoms.attempts l WHERE l.video_id = v.id AND l.stage = :stage AND l.revision = s.revision
+                    AND l.id > a.id AND l.state NOT IN ('intent', 'abandoned')
+                    AND l.error_class IS DISTINCT FROM 'unknown')) doubts ON true
     ORDER BY w.place
     """
 )
@@ -192,6 +195,7 @@ def _claimed(row: RowMapping, stage: Stage, attempt_row: int, context: RunContex
         decision=_decision(context.decision, decision_of(row["key"], row["decision"])),
         owner=owner,
         in_doubt=tuple(row["in_doubt"] or ()),
+        reads=row["reads"],
         waits=row["waits"],
     )
 

@@ -203,9 +203,15 @@ class PostgresStageStore:
         row = await self._next(Closing(claim, ending))
         if row is None:
             raise StaleClaim(f"{claim.video.key}: another runner has taken over {claim.stage.name}")
-        in_doubt = (*claim.in_doubt, claim.attempt_row) if ending.error_class == Unknown.error_class else ()
-        used = claim.attempts_used + int(ending.counts)
-        return replace(claim, attempt_row=row, attempts_used=used, stored_response=None, in_doubt=in_doubt)
+        unknown = ending.error_class == Unknown.error_class
+        return replace(
+            claim,
+            attempt_row=row,
+            attempts_used=claim.attempts_used + int(ending.counts),
+            stored_response=None,
+            in_doubt=(*claim.in_doubt, claim.attempt_row) if unknown else (),
+            reads=claim.reads + 1 if unknown else 0,
+        )
 
     async def failing_seconds(self, claim: Claim) -> float | None:
         """See the port."""

@@ -48,6 +48,7 @@ class Fates:
     counts: Counter[str] = field(default_factory=Counter)
     stuck: list[str] = field(default_factory=list)
     unknown: Counter[str] = field(default_factory=Counter)
+    """What waits for its read-back: how many posts, by stage and reason."""
 
 
 def wait_until_ended(
@@ -105,7 +106,7 @@ def fates(bench: Bench) -> Fates:
             found.counts["letters"] += 1
         elif row["state"] == "deferred" and row["error_class"] == "unknown":
             found.counts["unknown"] += 1
-            found.unknown[row["stage"]] += 1
+            found.unknown[f"{row['stage']}: {row['reason']}"] += 1
         else:
             found.counts["stuck"] += 1
             found.stuck.append(

@@ -59,3 +59,18 @@ async def test_two_runs_on_one_store_do_not_take_each_others_claims_for_lost(wor
     assert await store.finish(first, finished("script"))
     assert await store.finish(second, finished("script"))
     assert world.states("script") == ["done", "done"]
+
+
+async def test_attempts_that_were_killed_are_no_read_backs_that_make_the_next_one_wait_longer(world: World) -> None:
+    """Three kills before the answer was lost made the first read-back come after 8 minutes instead of one."""
+    key = world.add()[0]
+    for number in range(3):
+        await world.claimed("script", key, owner=f"killed {number}")
+        world.let_leases_expire()
+    store, lost = await world.claimed("script", key, owner="first")
+    assert (len(lost.in_doubt), lost.reads) == (3, 0)
+    again = await store.try_again(lost, UNKNOWN)
+    assert (len(again.in_doubt), again.reads) == (4, 1)
+    world.let_leases_expire()
+    _, later = await world.claimed("script", key, owner="second")
+    assert (len(later.in_doubt), later.reads) == (5, 1)
