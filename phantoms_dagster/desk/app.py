@@ -10,7 +10,7 @@ import anyio.to_thread
 from fastapi import Depends, FastAPI
 from fastapi.routing import APIRoute
 
-from phantoms_dagster.desk import errors
+from phantoms_dagster.desk import api, errors
 from phantoms_dagster.desk.access import ROLES
 from phantoms_dagster.desk.bulk import carrying_on
 from phantoms_dagster.desk.context import CONNECTIONS, Desk
@@ -19,10 +19,8 @@ from phantoms_dagster.desk.shield import Shield
 from phantoms_dagster.desk.undo import committing
 from phantoms_dagster.desk.visits import admit
 
-OPENAPI = "/api/v1/openapi.json"
 
-
-def create_app(desk: Desk, pages: Sequence[ModuleType] = PAGES) -> FastAPI:
+def create_app(desk: Desk, pages: Sequence[ModuleType] = (*PAGES, *api.MODULES)) -> FastAPI:
     """The application. It owns `desk` and closes it at the end.
 
     Raises RuntimeError for a route that `access.ROLES` does not name.

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import logging
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from urllib.parse import urlencode, urlsplit
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DataError, SQLAlchemyError
 from starlette.exceptions import HTTPException
-from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from phantoms_dagster.desk.render import THEME, THEMES, environment
 from phantoms_dagster.desk.shield import TooLarge
-from phantoms_dagster.desk.visits import LogInFirst, Refused
+from phantoms_dagster.desk.visits import LogInFirst, Refused, UnknownToken
 from phantoms_dagster.domain.errors import InvalidInput, NotFound, PhantomsError, SchemaMismatch, StoreAway
+from phantoms_dagster.store.answers import StillBusy
 from phantoms_dagster.store.away import in_words, is_away
 from phantoms_dagster.store.decisions import DecidedFirst
 from phantoms_dagster.wiring.redis_looks import RedisAway
@@ -36,7 +39,7 @@ def install(app: FastAPI) -> None:
 async def _log_in_first(request: Request, error: Exception) -> Response:
     assert isinstance(error, LogInFirst)
     if request.url.path.startswith(API):
-        return _problem(request, 401, "Log in first, or send a token: `Authorization: Bearer ...`.", {"WWW-Authenticate": "Bearer"})
+        return problem(request, 401, "Log in first, or send a token: `Authorization: Bearer ...`.", {"WWW-Authenticate": "Bearer"})
     return RedirectResponse(f"/login?{urlencode({'next': error.to})}" if error.to != "/" else "/login", 303)
 
 
@@ -45,17 +48,19 @@ async def _answer(request: Request, error: Exception) -> Response:
     if status >= 500 and status != 503:
         _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
     if request.url.path.startswith(API):
-        return _problem(request, status, message, headers)
+        if isinstance(error, UnknownToken):
+            status, headers = 401, {"WWW-Authenticate": "Bearer"}
+        return problem(request, status, message, headers)
     return error_page(request, status, message, headers)
 
 
-def _judged(error: Exception) -> tuple[int, str, dict[str, str]]:
+def _judged(error: Exception) -> tuple[int, str, dict[str, str]]:  # noqa: PLR0912 - a table
     """The status, the message for a person, and headers."""
     again = {"Retry-After": str(AGAIN_SECONDS)}
     match error:
         case Refused():
             return 403, str(error), {}
-        case DecidedFirst():
+        case DecidedFirst() | StillBusy():
             return 409, str(error), {}
         case NotFound():
             return 404, str(error), {}
@@ -65,6 +70,9 @@ def _judged(error: Exception) -> tuple[int, str, dict[str, str]]:
             return 503, str(error), again
         case StoreAway():
             return 503, f"PostgreSQL does not answer ({error.reason}).", again
+        case DataError():
+            _log.warning("PostgreSQL refuses a value that was sent: %s", type(error.orig).__name__)
+            return 422, "That cannot be stored: a number is too large, or a text has a character that nobody sees.", {}
         case SQLAlchemyError() if is_away(error):
             return 503, f"PostgreSQL does not answer ({in_words(error)}).", again
         case TooLarge():
@@ -109,15 +117,20 @@ def _back(request: Request) -> str:
     return f"{parts.path}?{parts.query}".rstrip("?") if ours and parts.path.startswith("/") else "/"
 
 
-def _problem(request: Request, status: int, message: str, headers: dict[str, str]) -> JSONResponse:
+def problem(
+    request: Request, status: int, message: str, headers: Mapping[str, str] | None = None, *, errors: Sequence[str] = ()
+) -> Response:
+    """A problem as RFC 9457 writes it. `errors`: one line for each part that is wrong, when there are several."""
     body = {
         "type": "about:blank",
         "title": HTTPStatus(status).phrase,
         "status": status,
         "detail": message,
         "instance": request.url.path,
+        "errors": list(errors),
     }
-    return JSONResponse(body, status, headers, media_type="application/problem+json")
+    # In ASCII: what was sent may hold half of a character, which has no UTF-8.
+    return Response(json.dumps(body), status, dict(headers or {}), "application/problem+json")
 
 
 _TITLES = {

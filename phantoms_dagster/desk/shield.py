@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from http import HTTPStatus
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MOST_BYTES = 20_000_000  # a file of briefs
@@ -63,16 +65,17 @@ class Shield:
 
         headers = Headers(scope=scope)
         if _name(headers.get("host", "")) not in self._hosts():
-            refusal = PlainTextResponse(
+            refusal = _refusal(
+                scope,
                 "This desk is not known under that name. Open the address that `phantoms up` printed, or set PHANTOMS_DESK_URL "
-                "to the address that people use.\n",
-                status_code=400,
+                "to the address that people use.",
+                400,
             )
             await refusal(scope, receive, answer)
             return
         size = headers.get("content-length", "0")
         if not size.isdigit() or int(size) > MOST_BYTES:
-            await PlainTextResponse(f"At most {MOST_BYTES} bytes are taken at once.\n", status_code=413)(scope, receive, answer)
+            await _refusal(scope, f"At most {MOST_BYTES} bytes are taken at once.", 413)(scope, receive, answer)
             return
         left = MOST_BYTES
 
@@ -85,6 +88,15 @@ class Shield:
             return message
 
         await self._app(scope, bounded, answer)
+
+
+def _refusal(scope: Scope, said: str, status: int) -> Response:
+    """The answer in the words that its reader knows: problem details below /api/, else a line of text."""
+    if not scope["path"].startswith("/api/"):
+        return PlainTextResponse(f"{said}\n", status)
+    title = HTTPStatus(status).phrase
+    body = {"type": "about:blank", "title": title, "status": status, "detail": said, "instance": scope["path"], "errors": []}
+    return Response(json.dumps(body), status, media_type="application/problem+json")
 
 
 def _name(host: str) -> str:

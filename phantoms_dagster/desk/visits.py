@@ -41,6 +41,10 @@ class Refused(Exception):
     """The visitor may not do that; the message says why, and what would help."""
 
 
+class UnknownToken(Refused):
+    """The token is not one of this desk."""
+
+
 @dataclass(frozen=True)
 class Visit:
     """One request: who makes it, as what, and the secret of their cookie. `open`: the desk has no users yet."""
@@ -81,6 +85,8 @@ def address_of(request: Request) -> str:
 
 async def admit(request: Request) -> None:
     """Let the request pass to its page, or raise LogInFirst or Refused. It is a dependency of every route."""
+    if getattr(request.state, "visit", None) is not None:
+        return  # the API asks before it reads the body
     desk: Desk = request.app.state.desk
     method = "GET" if request.method == "HEAD" else request.method
     path = request.scope["route"].path
@@ -162,7 +168,7 @@ def _visit(request: Request, desk: Desk) -> Visit:
         scheme, _, token = bearer.partition(" ")
         known = desk.users.token(token.strip()) if scheme.casefold() == "bearer" else None
         if known is None:
-            raise Refused("That token is not known here: it was revoked, or belongs to another desk.")
+            raise UnknownToken("That token is not known here: it was revoked, or belongs to another desk.")
         return Visit(request, desk, known.name, Role[known.role.upper()], "", fresh=False, via="api")
     sealed = desk.keys.opened("session", request.cookies.get(COOKIE, ""))
     secret = sealed if isinstance(sealed, str) else ""

@@ -280,9 +280,13 @@ class Catalogue:
         25,000 briefs take some seconds: each page of them is one statement.
         """
         with self._engine.begin() as connection:
-            added = [one for page in _pages(briefs, PAGE) for one in _add_page(connection, page, source)]
-            connection.execute(text(NUDGE))
-            return added
+            return self.add_in(connection, briefs, source=source)
+
+    def add_in(self, connection: Connection, briefs: Sequence[Brief], *, source: str) -> list[Added]:
+        """`add` in the caller's transaction."""
+        added = [one for page in _pages(briefs, PAGE) for one in _add_page(connection, page, source)]
+        connection.execute(text(NUDGE))
+        return added
 
     def add_from(self, briefs: Sequence[Brief], source: str) -> tuple[int, int]:
         """Add videos and count: how many were new, how many were there already."""

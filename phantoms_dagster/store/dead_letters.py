@@ -16,6 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from phantoms_dagster.domain.errors import InvalidInput, NotFound
 from phantoms_dagster.domain.stages import STAGES, Event, State, after, downstream, sources, stage
 from phantoms_dagster.store import replay_sql as sql
+from phantoms_dagster.store.audit import Actor, Deed, note
 from phantoms_dagster.store.planning import NUDGE
 from phantoms_dagster.store.stage_store import REGENERATED
 from phantoms_dagster.store.transactions import passes
@@ -115,10 +116,12 @@ class DeadLetters:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def list(self, wanted: LetterFilter = LetterFilter(), *, limit: int | None = None) -> list[Letter]:
-        """The letters, newest first."""
+    def list(self, wanted: LetterFilter = LetterFilter(), *, limit: int | None = None, before: int | None = None) -> list[Letter]:
+        """The letters, newest first; with `before` those with a lower number."""
+        statement = sql.LIST if before is None else sql.LIST_BEFORE
+        values = {**wanted.values(), "limit": limit} | ({} if before is None else {"before": before})
         with self._engine.connect() as connection:
-            rows = connection.execute(sql.LIST, {**wanted.values(), "limit": limit}).mappings()
+            rows = connection.execute(statement, values).mappings()
             return [_letter(row) for row in rows]
 
     def count(self, wanted: LetterFilter = LetterFilter()) -> int:
@@ -152,8 +155,10 @@ class DeadLetters:
         with self._engine.connect() as connection:
             return {row.stage: (row.n, row.newest) for row in connection.execute(sql.OPEN_BY_STAGE)}
 
-    def replay(self, wanted: LetterFilter, *, by: str, start: str | None = None) -> Handled:
+    def replay(self, wanted: LetterFilter, *, by: str, start: str | None = None, actor: Actor | None = None) -> Handled:
         """Start the stages of these letters over with a fresh budget, and close the letters. `by`: who asks for it.
+
+        `actor`: who the audit log says it was.
 
         With `start`, the videos start over from that earlier stage: a new revision of it, what follows is made anew and
         what is published stays. The ledgers are not touched: a post or a render whose outcome is open is read back first.
@@ -164,8 +169,11 @@ class DeadLetters:
 
         def work(connection: Connection) -> Handled:
             if start is None:
-                return self.replay_in(connection, wanted, by=by)
-            return _start_over(connection, _locked(connection, sql.LOCK_WHOLE_VIDEOS, wanted), by, start)
+                handled = self.replay_in(connection, wanted, by=by)
+            else:
+                handled = _start_over(connection, _locked(connection, sql.LOCK_WHOLE_VIDEOS, wanted), by, start)
+            _note(connection, actor, "replay", handled)
+            return handled
 
         return self._transaction(work)
 
@@ -173,7 +181,7 @@ class DeadLetters:
         """`replay` of the stages that failed, in the caller's transaction."""
         return _replay(connection, _locked(connection, sql.LOCK, wanted), by)
 
-    def discard(self, wanted: LetterFilter, *, by: str, reason: str) -> Handled:
+    def discard(self, wanted: LetterFilter, *, by: str, reason: str, actor: Actor | None = None) -> Handled:
         """Give these stages up: nothing after them is made. The letters are kept with reason, person and time.
 
         Raises InvalidInput without a reason.
@@ -182,7 +190,12 @@ class DeadLetters:
         if not reason:
             raise InvalidInput("a discard needs a reason; it is kept with the letter")
 
-        return self._transaction(lambda connection: self.discard_in(connection, wanted, by=by, reason=reason))
+        def work(connection: Connection) -> Handled:
+            handled = self.discard_in(connection, wanted, by=by, reason=reason)
+            _note(connection, actor, "discard", handled, reason=reason)
+            return handled
+
+        return self._transaction(work)
 
     def discard_in(self, connection: Connection, wanted: LetterFilter, *, by: str, reason: str) -> Handled:
         """`discard` in the caller's transaction."""
@@ -209,6 +222,14 @@ class DeadLetters:
                 if error.connection_invalidated or not passes(error) or tries == MOST_TRIES:
                     raise
         raise AssertionError("unreachable")
+
+
+def _note(connection: Connection, actor: Actor | None, action: str, handled: Handled, **more: str) -> None:
+    if actor is not None:
+        note(
+            connection,
+            [Deed(actor, action, one.key, after={"stage": one.stage, "letter": one.id, **more}) for one in handled.closed],
+        )
 
 
 def _letter(row: RowMapping) -> Letter:

@@ -14,7 +14,7 @@ from typing import Literal, get_args
 
 from sqlalchemy import Connection, Engine, text
 
-from phantoms_dagster.domain.errors import InvalidInput
+from phantoms_dagster.domain.errors import InvalidInput, NotFound
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.store.audit import Actor, Deed, note
 from phantoms_dagster.store.decisions import DecidedFirst, Decisions
@@ -137,6 +137,11 @@ class PendingDecisions:
                 self._commit(connection, self._read(connection, made.id))
             return self._read(connection, made.id)
 
+    def get(self, number: int) -> Pending:
+        """One decision. Raises NotFound."""
+        with self._engine.connect() as connection:
+            return self._read(connection, number)
+
     def undo(self, number: int, actor: Actor, *, others: bool = False) -> Pending:
         """Take a decision back. Raises InvalidInput when it is committed already, or is somebody else's and not `others`."""
         with self._engine.begin() as connection:
@@ -213,7 +218,7 @@ class PendingDecisions:
     def _read(self, connection: Connection, number: int) -> Pending:
         row = connection.execute(_ONE, {"id": number}).mappings().one_or_none()
         if row is None:
-            raise InvalidInput(f"there is no decision {number}")
+            raise NotFound(f"There is no decision {number}.")
         return _pending(row)
 
 

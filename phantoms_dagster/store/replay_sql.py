@@ -12,6 +12,7 @@ __all__ = [
     "DETAILS",
     "DISCARD",
     "LIST",
+    "LIST_BEFORE",
     "LOCK",
     "LOCK_WHOLE_VIDEOS",
     "MAY_START_OVER",
@@ -40,6 +41,7 @@ _FIELDS = """d.id, v.key, d.video_id, d.stage, d.revision, d.provider, d.error_c
 _LETTERS = "phantoms.dead_letters d JOIN phantoms.videos v ON v.id = d.video_id"
 
 LIST = text(f"SELECT {_FIELDS} FROM {_LETTERS} WHERE {_MATCHES} ORDER BY d.id DESC LIMIT :limit")
+LIST_BEFORE = text(f"SELECT {_FIELDS} FROM {_LETTERS} WHERE d.id < :before AND {_MATCHES} ORDER BY d.id DESC LIMIT :limit")
 COUNT = text(f"SELECT count(*) FROM {_LETTERS} WHERE {_MATCHES}")
 _WITH_STAGES = f"{_LETTERS} JOIN phantoms.stages s ON s.video_id = d.video_id AND s.stage = d.stage"
 STATES = text(f"SELECT {_FIELDS}, s.state AS stage_state FROM {_WITH_STAGES} WHERE {_MATCHES} ORDER BY d.id DESC")

@@ -383,6 +383,18 @@ desk_sessions = Table(
     Index("desk_sessions_ended", "expires_at"),
 )
 
+api_answers = Table(
+    "api_answers",
+    metadata,
+    Column("who", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("body_sha256", Text, nullable=False),
+    Column("status", SmallInteger),
+    Column("answer", JSONB),
+    _time("made_at", now=True),
+    Index("api_answers_oldest", "made_at"),
+)
+
 api_tokens = Table(
     "api_tokens",
     metadata,

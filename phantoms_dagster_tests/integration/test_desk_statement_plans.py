@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, TextClause, text
 
-from phantoms_dagster.store import audit, decisions, pending, review_queue, users
+from phantoms_dagster.store import answers, audit, decisions, pending, review_queue, users
 from phantoms_dagster.store.engine import engine
 
 VIDEOS = 20_000
@@ -20,11 +20,13 @@ STATEMENTS: dict[str, tuple[TextClause, dict[str, Any]]] = {
     "the counts of the queue": (review_queue._COUNTS, {}),
     "one video": (review_queue._SCREEN, {"key": "v7"}),
     "what is decided on": (decisions._LOOK, {"keys": ["v7"]}),
-    "what is undecided": (decisions._UNDECIDED, {"limit": 1000}),
+    "what is undecided": (decisions.UNDECIDED, {"limit": 1000}),
     "holds": (decisions._HELD, {"limit": 1000}),
     "decisions that are due": (pending._DUE, {"limit": 100}),
     "decisions of a person": (pending._OF, {"reviewer": "ann", "since": timedelta(seconds=20), "limit": 3}),
     "one decision": (pending._ONE, {"id": 7}),
+    "an answer of the API": (answers.FOUND, {"who": "p1", "key": "k7", "kept": answers.KEPT}),
+    "answers to forget": (answers.FORGET, {"kept": answers.KEPT}),
     "a session": (users._SESSION, {"id": "x", "seen": 60}),
     "a token": (users._TOKEN, {"secret": "x", "seen": 60}),
     "a log-in": (users._CREDENTIALS, {"name": "kim"}),
@@ -56,6 +58,8 @@ def database(database_url: str) -> Iterator[Engine]:
             FROM phantoms.videos v;
         INSERT INTO phantoms.posts (video_id, platform, account, marker, video_sha256, caption_sha256)
             SELECT v.id, 'youtube', 'a', 'm', 'x', 'x' FROM phantoms.videos v;
+        INSERT INTO phantoms.api_answers (who, key, body_sha256)
+            SELECT 'p' || n % 9, 'k' || n, 'x' FROM generate_series(1, :count) AS n;
         INSERT INTO phantoms.audit_log (who, via, action, subject)
             SELECT 'p' || v.id % 9, 'desk', 'approve', v.key FROM phantoms.videos v
     """

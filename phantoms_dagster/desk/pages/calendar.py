@@ -108,7 +108,7 @@ def calendar(visit: Seen, view: str = "week", channel: str = "") -> Response:
     today = datetime.now(ZoneInfo(zone or "UTC")).date()
     shown = _shown(view, visit.request.query_params.get("from", ""), channel, today)
     first, last = _range(shown)
-    entries = _entries(plan, channels, first, last, channel)
+    entries = entries_between(plan, channels, first, last, channel)
     by_day: dict[date, list[Entry]] = {first + timedelta(days=n): [] for n in range((last - first).days)}
     for entry in entries:
         if entry.local.date() in by_day:
@@ -135,7 +135,7 @@ def calendar(visit: Seen, view: str = "week", channel: str = "") -> Response:
 def form_of_move(visit: Seen, key: str, at: str = "") -> Response:
     """One video: when it goes out, and a form for another time."""
     plan = Calendar(visit.desk.workshop.engine)
-    video, channel = _video(plan, key)
+    video, channel = video_of(plan, key)
     wall = at or (f"{video.publish_at.astimezone(ZoneInfo(channel.timezone)):%Y-%m-%dT%H:%M}" if video.publish_at else "")
     return _form(visit, plan, video, channel, wall=wall)
 
@@ -143,7 +143,7 @@ def form_of_move(visit: Seen, key: str, at: str = "") -> Response:
 def move(visit: Seen, key: str, form: Form) -> Response:
     """Give a video another time, after showing once what is odd about it."""
     plan = Calendar(visit.desk.workshop.engine)
-    video, channel = _video(plan, key)
+    video, channel = video_of(plan, key)
     if not video.waits:
         raise InvalidInput(f"{video.title} is posted already, and what is posted stays posted.")
     wall, was = field(form, "at", most=40), field(form, "was", most=40)
@@ -153,7 +153,7 @@ def move(visit: Seen, key: str, form: Form) -> Response:
     moved = InvalidInput(f"Somebody gave {video.title} another time meanwhile. Nothing was changed; look at the calendar again.")
     if was != _stamp(video.publish_at):
         raise moved
-    odd = _warnings(visit, plan, video, channel, at) if at is not None else []
+    odd = warnings_of(visit, plan, video, channel, at) if at is not None else []
     if odd and field(form, "seen", most=64) != _digest(odd):
         return _form(visit, plan, video, channel, wall=wall, odd=odd, later=later)
 
@@ -213,17 +213,18 @@ def _title(shown: Shown, first: date, last: date) -> str:
     return f"{first.day} {first:%b} to {end.day} {end:%b %Y}"
 
 
-def _entries(plan: Calendar, channels: Mapping[str, Channel], first: date, last: date, channel: str) -> list[Entry]:
+def entries_between(plan: Calendar, channels: Mapping[str, Channel], first: date, last: date, channel: str) -> list[Entry]:
     """The entries of these days, and of the one before and after, since zones differ; the earliest first."""
     low = start_of_day(first, "UTC", after=-1)
     high = start_of_day(last, "UTC", after=1)
     found = plan.between(low - _MARGIN, high, channel=channel)
     now = datetime.now(UTC)
-    entries = [_entry(video, channels[video.channel], now) for video in found if video.channel in channels]
+    entries = [entry_of(video, channels[video.channel], now) for video in found if video.channel in channels]
     return sorted((entry for entry in entries if entry is not None), key=lambda entry: (entry.at, entry.video.key))
 
 
-def _entry(video: Scheduled, channel: Channel, now: datetime) -> Entry | None:
+def entry_of(video: Scheduled, channel: Channel, now: datetime) -> Entry | None:
+    """A video at its time; None when it has none."""
     at = _goes_out(video, channel)
     if at is None:
         return None
@@ -262,7 +263,8 @@ def _hours(days: Sequence[Day], channels: Mapping[str, Channel], channel: str) -
 # --- moving
 
 
-def _video(plan: Calendar, key: str) -> tuple[Scheduled, Channel]:
+def video_of(plan: Calendar, key: str) -> tuple[Scheduled, Channel]:
+    """A video with its channel. Raises NotFound."""
     video = plan.one(key)
     if video is None:
         raise NotFound(f"There is no video {key}.")
@@ -303,11 +305,12 @@ def _near(plan: Calendar, video: Scheduled, goes: datetime) -> list[Entry]:
     """What else goes out around that time."""
     channels = plan.channels()
     low, high = goes - timedelta(hours=12), goes + timedelta(hours=12)
-    entries = [_entry(other, channels[other.channel], goes) for other in plan.between(low, high) if other.key != video.key]
+    entries = [entry_of(other, channels[other.channel], goes) for other in plan.between(low, high) if other.key != video.key]
     return sorted((entry for entry in entries if entry is not None), key=lambda entry: entry.at)[:20]
 
 
-def _warnings(visit: Visit, plan: Calendar, video: Scheduled, channel: Channel, at: datetime) -> list[str]:
+def warnings_of(visit: Visit, plan: Calendar, video: Scheduled, channel: Channel, at: datetime) -> list[str]:
+    """What is odd about that time for this video."""
     channels = plan.channels()
     around = timedelta(days=2)
     now = datetime.now(UTC)

@@ -97,7 +97,7 @@ def ask(visit: Seen, action: str = "", q: str = "", whole: str = "", key: Keys =
     """What the action would do, with the fields that it needs."""
     if action not in ACTIONS:
         raise InvalidInput(f"there is no action {action!r}; there are {', '.join(ACTIONS)}")
-    keys = _selected(visit, q, whole == "1", key or [])
+    keys = selected(visit, q, whole == "1", key or [])
     return page(
         visit,
         "act.html",
@@ -117,7 +117,7 @@ def act(visit: Seen, form: Form) -> Response:
     """Take the action; it goes on by itself, on a page of its own."""
     action, q = field(form, "action"), field(form, "q")
     whole = field(form, "whole") == "1"
-    keys = _selected(visit, q, whole, [str(key) for key in form.getlist("key")])
+    keys = selected(visit, q, whole, [str(key) for key in form.getlist("key")])
     given = {name: value for name in ("reason", "priority") if (value := field(form, name))}
     if action == "move":
         given["publish_at"] = _moment(field(form, "at"), field(form, "zone"), now=field(form, "now") == "1")
@@ -160,7 +160,7 @@ def _lanes(counts: Mapping[str, Mapping[str, int]]) -> list[Lane]:
     ]
 
 
-def _selected(visit: Visit, q: str, whole: bool, keys: Sequence[str]) -> list[str]:
+def selected(visit: Visit, q: str, whole: bool, keys: Sequence[str]) -> list[str]:
     """The keys that are meant: those given, or all that the search finds. Raises InvalidInput."""
     if whole:
         search: Search = parse(q, now=datetime.now(UTC), channels=visit.desk.board.channels())

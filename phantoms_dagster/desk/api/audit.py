@@ -1,0 +1,60 @@
+"""Who did what, and who asks."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from fastapi import FastAPI
+
+from phantoms_dagster.desk.api.routes import add
+from phantoms_dagster.desk.api.values import MOST_NUMBER, Answer, Cursor, Limit, MaskedRow, TextInQuery
+from phantoms_dagster.desk.visits import Seen
+
+TAG = "audit"
+
+
+class Deed(Answer):
+    """An action. `via`: cli, desk, api, dagster or demo."""
+
+    id: int
+    at: datetime
+    who: str
+    via: str
+    address: str
+    action: str
+    subject: str
+    before: MaskedRow | None
+    after: MaskedRow | None
+
+
+class Deeds(Answer):
+    """A page of the log, the newest first."""
+
+    deeds: list[Deed]
+    next_cursor: int | None
+
+
+class Me(Answer):
+    """Whoever the token or the session belongs to."""
+
+    name: str
+    role: str
+
+
+def register(app: FastAPI) -> None:
+    """Add the routes."""
+    add(app, "GET", "/audit", list_audit, tag=TAG)
+    add(app, "GET", "/me", show_me, tag=TAG)
+
+
+def list_audit(visit: Seen, subject: TextInQuery = "", who: TextInQuery = "", cursor: Cursor = None, limit: Limit = 50) -> Deeds:
+    """Who did what, the newest first; of one subject or one person, or of all."""
+    rows = visit.desk.audit.page(subject=subject, who=who, before=cursor or MOST_NUMBER, limit=limit + 1)
+    return Deeds(
+        deeds=[Deed.model_validate(row) for row in rows[:limit]], next_cursor=rows[limit - 1].id if len(rows) > limit else None
+    )
+
+
+def show_me(visit: Seen) -> Me:
+    """The name and the role of whoever asks."""
+    return Me(name=visit.name, role=visit.role.name.lower())

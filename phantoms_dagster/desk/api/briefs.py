@@ -1,0 +1,119 @@
+"""Briefs in: the same checks and messages as `phantoms import`, all of a request or none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Header, Request
+from pydantic import Field
+from starlette.responses import JSONResponse
+
+from phantoms_dagster.desk.api.routes import add
+from phantoms_dagster.desk.api.values import Answer, Given
+from phantoms_dagster.desk.errors import problem
+from phantoms_dagster.desk.visits import Seen, Visit
+from phantoms_dagster.domain.errors import InvalidInput
+from phantoms_dagster.domain.models import Brief
+from phantoms_dagster.production.intake import make_brief
+from phantoms_dagster.store.answers import Answers, Said
+from phantoms_dagster.store.audit import Deed, note
+
+MOST_BRIEFS = 200
+TAG = "briefs"
+Key = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        pattern=r"^[\x21-\x7e]{1,200}$",
+        description="The same key and body give the same answer for a day; another body with that key is a 422.",
+    ),
+]
+
+
+class NewBrief(Given):
+    """A brief. What is left out: the first channel, all of its platforms, as soon as it is approved, priority 5."""
+
+    title: Annotated[str, Field(max_length=1_000)]
+    angle: Annotated[str, Field(max_length=10_000)] | None = None
+    facts: Annotated[list[Annotated[str, Field(max_length=10_000)]], Field(max_length=100)] | None = None
+    channel: Annotated[str, Field(max_length=200)] | None = None
+    platforms: Annotated[list[Annotated[str, Field(max_length=100)]], Field(max_length=20)] | None = None
+    publish_at: Annotated[str, Field(max_length=60)] | None = None
+    priority: Annotated[int, Field(ge=0, le=9)] | None = None
+
+
+class NewBriefs(Given):
+    """What is sent."""
+
+    briefs: Annotated[list[NewBrief], Field(min_length=1, max_length=MOST_BRIEFS)]
+
+
+class Taken(Answer):
+    """A brief that was taken. `new` is false when it was there already."""
+
+    key: str
+    new: bool
+
+
+class TakenBriefs(Answer):
+    """The briefs in the order in which they were sent."""
+
+    videos: list[Taken]
+
+
+class Checked(Answer):
+    """How many briefs would be taken, and what is wrong with the others."""
+
+    good: int
+    errors: list[str]
+
+
+def register(app: FastAPI) -> None:
+    """Add the routes."""
+    add(app, "POST", "/briefs", add_briefs, tag=TAG, status=201)
+    add(app, "POST", "/briefs/check", check_briefs, tag=TAG)
+
+
+def add_briefs(request: Request, visit: Seen, body: NewBriefs, key: Key = None) -> TakenBriefs:
+    """Add videos: all of them, or none when one of the briefs is no good."""
+    workshop = visit.desk.workshop
+    channels = workshop.channels()
+    briefs, errors = _read(visit, body, channels)
+    answers = Answers(workshop.engine)
+    if errors:
+        # Nothing was taken, so there is nothing to remember: the same key may be used for the corrected briefs.
+        return problem(request, 422, f"No brief was taken: {errors[0]}", errors=errors)  # type: ignore[return-value]
+    catalogue = workshop.catalogue()
+    catalogue.put_channels(channels.values())
+
+    def work(connection: Any) -> Said:
+        added = catalogue.add_in(connection, briefs, source="api")
+        fresh = [one.key for one in added if one.new]
+        note(connection, [Deed(visit.actor, "add video", one) for one in fresh])
+        return Said(201, TakenBriefs(videos=[Taken(key=one.key, new=one.new) for one in added]).model_dump(mode="json"))
+
+    said = answers.once(visit.name, key, body.model_dump_json(exclude_unset=True), work)
+    return JSONResponse(said.body, said.status)  # type: ignore[return-value]
+
+
+def check_briefs(visit: Seen, body: NewBriefs) -> Checked:
+    """Check briefs without adding them."""
+    briefs, errors = _read(visit, body, visit.desk.workshop.channels())
+    return Checked(good=len(briefs), errors=errors)
+
+
+def _read(_: Visit, body: NewBriefs, channels: Any) -> tuple[Sequence[Brief], list[str]]:
+    """The good briefs, and one line for each that is none."""
+    found: dict[str, Brief] = {}
+    errors = []
+    for number, given in enumerate(body.briefs, 1):
+        try:
+            brief = make_brief(given.model_dump(exclude_unset=True), channels)
+        except InvalidInput as error:
+            errors.append(f"brief {number}: {error}")
+            continue
+        if brief.fingerprint in found:
+            errors.append(f"brief {number}: the same brief is there twice")
+        found[brief.fingerprint] = brief
+    return list(found.values()), errors

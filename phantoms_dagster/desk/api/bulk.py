@@ -1,0 +1,179 @@
+"""Bulk actions: one thing done with many videos, step by step."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from fastapi import FastAPI, Query
+from pydantic import Field, model_validator
+
+from phantoms_dagster.desk.api.routes import add
+from phantoms_dagster.desk.api.values import (
+    MOST_NUMBER,
+    Answer,
+    Cursor,
+    Given,
+    Limit,
+    Masked,
+    MaskedRow,
+    Moment,
+    NumberInPath,
+    Reason,
+    VideoKey,
+)
+from phantoms_dagster.desk.pages.pipeline import selected
+from phantoms_dagster.desk.visits import Seen
+from phantoms_dagster.domain.search import MOST_CHARACTERS
+from phantoms_dagster.store import bulk as store
+
+TAG = "bulk actions"
+
+
+class NewAction(Given):
+    """What to do, and with which videos: either `keys`, or `q`, all that the search finds.
+
+    `priority` and `publish_at` (null: as soon as it is approved) are for the actions of that name; a discard needs a `reason`.
+    `canary`: of a retry or replay one goes first, and the rest follows when it succeeds.
+    """
+
+    action: Literal["retry", "hold", "priority", "move", "replay", "discard"]
+    keys: Annotated[list[VideoKey], Field(min_length=1, max_length=1_000)] | None = None
+    q: Annotated[str, Field(max_length=MOST_CHARACTERS)] | None = None
+    reason: Reason | None = None
+    priority: Annotated[int, Field(ge=0, le=9)] | None = None
+    publish_at: Moment | None = None
+    canary: bool = False
+
+    @model_validator(mode="after")
+    def _whole(self) -> NewAction:
+        if (self.keys is None) == (self.q is None):
+            raise ValueError("give either `keys` or `q`")
+        if self.action == "priority" and self.priority is None:
+            raise ValueError("give the `priority`, 0 (first) to 9")
+        if self.action == "move" and "publish_at" not in self.model_fields_set:
+            raise ValueError("give `publish_at`: a time, or null for as soon as it is approved")
+        if self.action == "discard" and self.reason is None:
+            raise ValueError("a discard needs a `reason`")
+        return self
+
+
+class Action(Answer):
+    """A bulk action. `state`: canary, running, stopped, ended; `steps`: how many are pending, done, failed, skipped."""
+
+    id: int
+    action: str
+    arguments: MaskedRow
+    chosen: str
+    who: str
+    state: str
+    note: Masked
+    made_at: datetime
+    ended_at: datetime | None
+    steps: dict[str, int]
+
+
+class Actions(Answer):
+    """A page of actions, the newest first."""
+
+    actions: list[Action]
+    next_cursor: int | None
+
+
+class Step(Answer):
+    """A step of an action."""
+
+    n: int
+    key: str
+    letter_id: int | None
+    state: str
+    outcome: Masked
+    ended_at: datetime | None
+
+
+class Steps(Answer):
+    """A page of steps in one state, in their order."""
+
+    steps: list[Step]
+    next_cursor: int | None
+
+
+def register(app: FastAPI) -> None:
+    """Add the routes."""
+    add(app, "GET", "/bulk-actions", list_bulk_actions, tag=TAG)
+    add(app, "POST", "/bulk-actions", start_bulk_action, tag=TAG, status=201)
+    add(app, "GET", "/bulk-actions/{number}", show_bulk_action, tag=TAG)
+    add(app, "GET", "/bulk-actions/{number}/steps", list_bulk_steps, tag=TAG)
+    add(app, "POST", "/bulk-actions/{number}/stop", stop_bulk_action, tag=TAG)
+    add(app, "POST", "/bulk-actions/{number}/go-on", go_on_with_bulk_action, tag=TAG)
+
+
+def list_bulk_actions(visit: Seen, cursor: Cursor = None, limit: Limit = 50) -> Actions:
+    """The newest actions."""
+    rows = visit.desk.bulk.latest(before=cursor or MOST_NUMBER, limit=limit + 1)
+    return Actions(
+        actions=[_action(visit, row) for row in rows[:limit]], next_cursor=rows[limit - 1].id if len(rows) > limit else None
+    )
+
+
+def start_bulk_action(visit: Seen, body: NewAction) -> Action:
+    """Begin an action; it goes on by itself."""
+    whole = body.keys is None
+    keys = selected(visit, body.q or "", whole, body.keys or [])
+    given: dict[str, Any] = {"reason": body.reason} if body.reason else {}
+    if body.action == "priority":
+        given["priority"] = str(body.priority)
+    if body.action == "move":
+        given["publish_at"] = body.publish_at.isoformat() if body.publish_at else "now"
+    number = visit.desk.bulk.submit(
+        body.action,
+        [(key, None) for key in keys],
+        visit.actor,
+        arguments=given,
+        chosen=(body.q or "all videos") if whole else "",
+        canary=body.canary,
+    )
+    return _shown(visit, number)
+
+
+def show_bulk_action(visit: Seen, number: NumberInPath) -> Action:
+    """One action."""
+    return _shown(visit, number)
+
+
+def list_bulk_steps(
+    visit: Seen,
+    number: NumberInPath,
+    state: Annotated[Literal["pending", "done", "failed", "skipped"], Query()] = "failed",
+    cursor: Annotated[int, Query(ge=0, le=1_000_000)] = 0,
+    limit: Limit = 50,
+) -> Steps:
+    """The steps of an action that are in one state."""
+    visit.desk.bulk.get(number)
+    rows = visit.desk.bulk.items(number, state, after=cursor, limit=limit + 1)
+    return Steps(
+        steps=[Step.model_validate(row) for row in rows[:limit]], next_cursor=rows[limit - 1].n if len(rows) > limit else None
+    )
+
+
+def stop_bulk_action(visit: Seen, number: NumberInPath) -> Action:
+    """Begin no further step: what was done stays done."""
+    visit.desk.bulk.get(number)
+    visit.desk.bulk.stop(number, visit.actor)
+    return _shown(visit, number)
+
+
+def go_on_with_bulk_action(visit: Seen, number: NumberInPath) -> Action:
+    """Do the rest without waiting for the canary, or after a stop."""
+    visit.desk.bulk.get(number)
+    visit.desk.bulk.go_on(number, visit.actor)
+    return _shown(visit, number)
+
+
+def _shown(visit: Seen, number: int) -> Action:
+    return _action(visit, visit.desk.bulk.get(number))
+
+
+def _action(visit: Seen, row: store.Bulk) -> Action:
+    fields = {name: getattr(row, name) for name in Action.model_fields if name != "steps"}
+    return Action(**fields, steps=visit.desk.bulk.counts(row.id))

@@ -1,0 +1,135 @@
+"""Dead letters: what failed for good, and what is done about it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from fastapi import FastAPI, Query
+from pydantic import AfterValidator
+
+from phantoms_dagster.desk.api.routes import add
+from phantoms_dagster.desk.api.values import Answer, Cursor, Given, Limit, Masked, MaskedRow, NumberInPath, Reason, TextInQuery
+from phantoms_dagster.desk.masking import masked
+from phantoms_dagster.desk.visits import Seen
+from phantoms_dagster.domain.errors import InvalidInput
+from phantoms_dagster.store import dead_letters as letters
+from phantoms_dagster.store.dead_letters import DeadLetters, Handled, LetterFilter, stages_named
+
+TAG = "dead letters"
+State = Annotated[Literal["open", "replayed", "discarded", "all"], Query()]
+ErrorClass = Annotated[
+    Literal["transient", "permanent", "rejected", "unknown", "internal"] | None, Query(alias="class", description="Class of error")
+]
+
+
+class Letter(Answer):
+    """A dead letter. `tries` counts the attempts behind it."""
+
+    id: int
+    key: str
+    stage: str
+    revision: int
+    provider: str | None
+    error_class: str
+    code: str | None
+    message: Masked
+    created_at: datetime
+    tries: int
+    run_id: str | None
+    state: str
+    closed_at: datetime | None
+    closed_by: str | None
+    closed_reason: str | None
+
+
+class Letters(Answer):
+    """A page of letters, the newest first. `total`: all that match."""
+
+    letters: list[Letter]
+    total: int
+    next_cursor: int | None
+
+
+class LetterDetail(Answer):
+    """A letter with what the provider answered, every attempt, and where its stage is now."""
+
+    letter: Letter
+    evidence: MaskedRow
+    attempts: Annotated[list[dict[str, Any]], AfterValidator(masked)]
+    stage_state: str
+
+
+class Discard(Given):
+    """Why a stage is given up."""
+
+    reason: Reason
+
+
+def register(app: FastAPI) -> None:
+    """Add the routes."""
+    add(app, "GET", "/dead-letters", list_dead_letters, tag=TAG)
+    add(app, "GET", "/dead-letters/{number}", show_dead_letter, tag=TAG)
+    add(app, "POST", "/dead-letters/{number}/replay", replay_dead_letter, tag=TAG)
+    add(app, "POST", "/dead-letters/{number}/discard", discard_dead_letter, tag=TAG)
+
+
+def list_dead_letters(  # noqa: PLR0917 - FastAPI calls it by keyword
+    visit: Seen,
+    state: State = "open",
+    stage: TextInQuery = "",
+    provider: TextInQuery = "",
+    error_class: ErrorClass = None,
+    cursor: Cursor = None,
+    limit: Limit = 50,
+) -> Letters:
+    """Dead letters, the newest first. `stage` may be a kind, such as `post`; `provider` may be `none`."""
+    wanted = LetterFilter(
+        stages=stages_named(stage) if stage else None,
+        provider=provider or None,
+        error_class=error_class,
+        state=None if state == "all" else state,
+    )
+    kept = _letters(visit)
+    rows = kept.list(wanted, limit=limit + 1, before=cursor)
+    return Letters(
+        letters=[Letter.model_validate(row) for row in rows[:limit]],
+        total=kept.count(wanted),
+        next_cursor=rows[limit - 1].id if len(rows) > limit else None,
+    )
+
+
+def show_dead_letter(visit: Seen, number: NumberInPath) -> LetterDetail:
+    """One letter."""
+    found = _letters(visit).show(number)
+    return LetterDetail.model_validate(found)
+
+
+def replay_dead_letter(visit: Seen, number: NumberInPath) -> LetterDetail:
+    """Start the stage over with a fresh budget. A post whose outcome is open is read back first, never sent again."""
+    kept = _letters(visit)
+    kept.show(number)
+    _done(kept.replay(_one(number), by=visit.name, actor=visit.actor))
+    return LetterDetail.model_validate(kept.show(number))
+
+
+def discard_dead_letter(visit: Seen, number: NumberInPath, body: Discard) -> LetterDetail:
+    """Give the stage up: nothing after it is made. The letter is kept, and can be replayed."""
+    kept = _letters(visit)
+    kept.show(number)
+    _done(kept.discard(_one(number), by=visit.name, reason=body.reason, actor=visit.actor))
+    return LetterDetail.model_validate(kept.show(number))
+
+
+def _letters(visit: Seen) -> DeadLetters:
+    return DeadLetters(visit.desk.workshop.engine)
+
+
+def _one(number: int) -> LetterFilter:
+    return LetterFilter(ids=[number], state=None)
+
+
+def _done(handled: Handled) -> None:
+    if not handled.closed:
+        refused: letters.Refused | None = handled.refused[0] if handled.refused else None
+        raise InvalidInput(refused.reason if refused else "there is nothing to do with it")

@@ -1,0 +1,165 @@
+"""Decisions on videos: approve, approve for some platforms, reject, hold, take back from hold, undo."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from fastapi import FastAPI, Query
+from pydantic import Field, model_validator
+
+from phantoms_dagster.desk.access import Role
+from phantoms_dagster.desk.api.routes import add
+from phantoms_dagster.desk.api.values import Answer, Given, KeyInPath, Limit, NumberInPath, PlatformName, TextInQuery, Words
+from phantoms_dagster.desk.pages.media import address
+from phantoms_dagster.desk.visits import Seen
+from phantoms_dagster.domain.errors import NotFound
+from phantoms_dagster.domain.models import Platform
+
+TAG = "review"
+
+
+class Decide(Given):
+    """An answer to one video. `content` is the hash of what was looked at, as `GET .../review` says it."""
+
+    answer: Literal["approve", "reject", "hold"]
+    content: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    platforms: Annotated[list[PlatformName], Field(min_length=1, max_length=3)] | None = None
+    reason: Words = ""
+
+    @model_validator(mode="after")
+    def _whole(self) -> Decide:
+        if self.answer == "approve" and self.content is None:
+            raise ValueError("an approval needs `content`, the hash of what was looked at")
+        if self.answer != "approve" and self.platforms is not None:
+            raise ValueError("`platforms` is for approvals only")
+        if self.answer == "reject" and not self.reason:
+            raise ValueError("a rejection needs a reason")
+        return self
+
+
+class Decision(Answer):
+    """A decision. `state`: pending (it can be undone until `commit_at`), committed, undone, or refused (`outcome` says why)."""
+
+    id: int
+    key: str
+    answer: str
+    platforms: list[str] | None
+    reviewer: str
+    note: str
+    state: str
+    outcome: str | None
+    made_at: datetime
+    commit_at: datetime
+    ended_at: datetime | None
+
+
+class Card(Answer):
+    """A video in the queue. `seconds`: its length; `since`: when it began to wait; `held_by`: who put it on hold."""
+
+    key: str
+    title: str
+    channel: str
+    platforms: list[str]
+    publish_at: datetime | None
+    priority: int
+    since: datetime | None
+    seconds: float | None
+    held_by: str | None
+
+
+class Queue(Answer):
+    """What waits for a decision, by slot time and priority; or what is on hold, the longest first."""
+
+    videos: list[Card]
+
+
+class Look(Answer):
+    """What there is to decide on. `film` is an address that is good for minutes; `words`: what each post would say.
+
+    `changed`: what is not as it was when the film was made; `warnings`: what speaks against it and refuses nothing.
+    """
+
+    key: str
+    content: str
+    film: str | None
+    words: list[dict[str, Any]]
+    changed: str
+    warnings: list[str]
+
+
+def register(app: FastAPI) -> None:
+    """Add the routes."""
+    add(app, "GET", "/review", list_review, tag=TAG)
+    add(app, "GET", "/videos/{key}/review", show_review, tag=TAG)
+    add(app, "POST", "/videos/{key}/decision", decide, tag=TAG)
+    add(app, "POST", "/videos/{key}/release", release, tag=TAG)
+    add(app, "GET", "/decisions/{number}", show_decision, tag=TAG)
+    add(app, "POST", "/decisions/{number}/undo", undo_decision, tag=TAG)
+
+
+def list_review(
+    visit: Seen, channel: TextInQuery = "", state: Annotated[Literal["waiting", "held"], Query()] = "waiting", limit: Limit = 50
+) -> Queue:
+    """The videos that wait for a decision, or those on hold."""
+    cards = visit.desk.queue.cards(channel=channel, held=state == "held", limit=limit)
+    return Queue(videos=[Card.model_validate(card) for card in cards])
+
+
+def show_review(visit: Seen, key: KeyInPath) -> Look:
+    """What there is to decide on."""
+    screen = visit.desk.queue.screen(key)
+    if screen is None:
+        raise NotFound(f"There is no video {key}.")
+    review = visit.desk.decisions.review(key)
+    if review is None:
+        raise NotFound(f"{key} is not rendered yet: there is nothing to review.")
+    return Look(
+        key=key,
+        content=review.content,
+        film=address(visit.desk, screen.film.video) if screen.film else None,
+        words=[post.model_dump(mode="json") for post in review.words],
+        changed=review.changed,
+        warnings=list(review.warnings),
+    )
+
+
+def decide(visit: Seen, key: KeyInPath, body: Decide) -> Decision:
+    """Decide on a video. Until `commit_at` the decision can be undone."""
+    _known(visit, key)
+    only = tuple(platform for platform in Platform if str(platform) in (body.platforms or ()))
+    made = visit.desk.pending.submit(key, body.answer, visit.actor, content_sha256=body.content or "", note=body.reason, only=only)
+    return Decision.model_validate(made)
+
+
+def release(visit: Seen, key: KeyInPath) -> Card:
+    """Take a video back from hold: it waits for a decision again."""
+    _known(visit, key)
+    visit.desk.decisions.release(key, reviewer=visit.name, via=visit.via, address=visit.address)
+    [row] = visit.desk.board.of([key])
+    return Card(
+        key=row.key,
+        title=row.title,
+        channel=row.channel,
+        platforms=list(row.platforms),
+        publish_at=row.publish_at,
+        priority=row.priority,
+        since=row.changed_at.get("approval"),
+        seconds=None,
+        held_by=row.held_by,
+    )
+
+
+def show_decision(visit: Seen, number: NumberInPath) -> Decision:
+    """What became of a decision."""
+    return Decision.model_validate(visit.desk.pending.get(number))
+
+
+def undo_decision(visit: Seen, number: NumberInPath) -> Decision:
+    """Take a decision back while that is possible: one's own, or as an operator anybody's."""
+    return Decision.model_validate(visit.desk.pending.undo(number, visit.actor, others=visit.role >= Role.OPERATOR))
+
+
+def _known(visit: Seen, key: str) -> None:
+    if not visit.desk.board.of([key]):
+        raise NotFound(f"There is no video {key}.")

@@ -1,0 +1,132 @@
+"""Providers: pools, breakers, and a person's word to a breaker."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime
+from typing import Annotated
+
+from fastapi import FastAPI
+from pydantic import Field
+
+from phantoms_dagster.desk.api.routes import add
+from phantoms_dagster.desk.api.values import Answer, Given, Name, Reason
+from phantoms_dagster.desk.visits import Seen
+from phantoms_dagster.wiring.breaker_switch import LONGEST_SECONDS, BreakerSwitch
+from phantoms_dagster.wiring.provider_looks import ProviderLook, look_at_providers
+from phantoms_dagster.wiring.redis_looks import RedisAway
+
+TAG = "providers"
+
+
+class Rate(Answer):
+    """`used` of at most `calls` calls in the last `seconds`."""
+
+    calls: int
+    seconds: float
+    used: int
+
+
+class Pool(Answer):
+    """A pool as it is now. `slots` null: any number at once; `quota_left` null: no daily quota.
+
+    `factor` is what refusals have left of the limits (0 to 1); `paused_seconds`: how long the provider still wants nothing.
+    """
+
+    pool: str
+    in_use: int
+    slots: int | None
+    waiting: int
+    rates: list[Rate]
+    quota: int | None
+    quota_left: int | None
+    factor: float
+    paused_seconds: float
+
+
+class Pools(Answer):
+    """All pools."""
+
+    pools: list[Pool]
+
+
+class Breaker(Answer):
+    """A breaker. `until` is the next probe's time while it is open; `manual`: a person opened it."""
+
+    name: str
+    state: str
+    calls: int
+    failures: int
+    since: datetime | None
+    until: datetime | None
+    manual: bool
+
+
+class Breakers(Answer):
+    """All breakers that were in use, or were tripped."""
+
+    breakers: list[Breaker]
+
+
+class Reset(Given):
+    """Which breaker, such as `youtube` or `youtube:main`, and why."""
+
+    breaker: Annotated[Name, Field(examples=["youtube"])]
+    reason: Reason
+
+
+class Trip(Reset):
+    """`seconds`: how long until it is probed; null: open until it is reset."""
+
+    seconds: Annotated[float, Field(gt=0, le=LONGEST_SECONDS, allow_inf_nan=False)] | None = None
+
+
+class Switched(Answer):
+    """What was done. `sandbox_goes_on`: calls to the sandbox have a breaker of their own. `noted`: the audit log has it."""
+
+    breaker: str
+    state: str
+    why: str
+    seconds: float | None
+    sandbox_goes_on: bool
+    noted: bool
+
+
+def register(app: FastAPI) -> None:
+    """Add the routes."""
+    add(app, "GET", "/pools", list_pools, tag=TAG)
+    add(app, "GET", "/breakers", list_breakers, tag=TAG)
+    add(app, "POST", "/breakers/trip", trip_breaker, tag=TAG)
+    add(app, "POST", "/breakers/reset", reset_breaker, tag=TAG)
+
+
+def list_pools(visit: Seen) -> Pools:
+    """Rates, slots and quotas."""
+    return Pools(pools=[Pool.model_validate(pool) for pool in _look(visit).pools])
+
+
+def list_breakers(visit: Seen) -> Breakers:
+    """The breakers, and when each is probed."""
+    return Breakers(breakers=[Breaker.model_validate(state) for state in _look(visit).breakers])
+
+
+def trip_breaker(visit: Seen, body: Trip) -> Switched:
+    """Open a breaker: calls stop at once, videos wait, nothing fails."""
+    done = asyncio.run(_switch(visit).trip(body.breaker, visit.actor, why=body.reason, seconds=body.seconds))
+    return Switched.model_validate(done)
+
+
+def reset_breaker(visit: Seen, body: Reset) -> Switched:
+    """Close a breaker and forget its failures."""
+    return Switched.model_validate(asyncio.run(_switch(visit).reset(body.breaker, visit.actor, why=body.reason)))
+
+
+def _switch(visit: Seen) -> BreakerSwitch:
+    return BreakerSwitch(visit.desk.settings, visit.desk.audit.write)
+
+
+def _look(visit: Seen) -> ProviderLook:
+    look = look_at_providers(visit.desk.settings)
+    if look.problem:
+        raise RedisAway(look.problem)
+    return look

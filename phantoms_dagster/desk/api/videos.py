@@ -1,0 +1,162 @@
+"""Videos: found by the search of the pipeline page, and one with its whole story."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Query
+
+from phantoms_dagster.desk.api.routes import add
+from phantoms_dagster.desk.api.values import MOST_NUMBER, Answer, Cursor, KeyInPath, Limit, Masked, MaskedRow
+from phantoms_dagster.desk.masking import masked
+from phantoms_dagster.desk.pages.pipeline import line_of, outages_of
+from phantoms_dagster.desk.visits import Seen
+from phantoms_dagster.domain.errors import NotFound
+from phantoms_dagster.domain.outlook import Outages
+from phantoms_dagster.domain.search import MOST_CHARACTERS, parse
+from phantoms_dagster.domain.stages import STAGES
+from phantoms_dagster.store.board import MOST_COUNTED, BoardRow
+from phantoms_dagster.store.story import Stories
+
+TAG = "videos"
+Wanted = Annotated[
+    str, Query(max_length=MOST_CHARACTERS, description="Words and qualifiers, such as `stage:render state:failed since:6h`")
+]
+
+
+class Stage(Answer):
+    """Where a stage is, and why."""
+
+    stage: str
+    state: str
+    changed_at: datetime
+    ready_at: datetime | None
+    retry_at: datetime | None
+    error_class: str | None
+    reason: Masked | None
+
+
+class News(Answer):
+    """The one thing to know of a video; `more`: how many other stages are like it."""
+
+    stage: str
+    state: str
+    note: Masked
+    more: int
+
+
+class Video(Answer):
+    """A video and where it is."""
+
+    key: str
+    title: str
+    channel: str
+    platforms: list[str]
+    created_at: datetime
+    publish_at: datetime | None
+    priority: int
+    held_by: str | None
+    retired_at: datetime | None
+    stages: list[Stage]
+    news: News | None
+
+
+class Videos(Answer):
+    """A page of videos, the newest first. `total` counts all that were found, up to 10,001."""
+
+    videos: list[Video]
+    total: int
+    next_cursor: int | None
+
+
+class Happening(Answer):
+    """A line of the timeline."""
+
+    at: datetime
+    kind: str
+    title: str
+    detail: Masked
+    tone: str
+    run_id: str | None
+    ended_at: datetime | None
+    cost: Decimal | None
+    evidence: MaskedRow | None
+    url: str | None
+
+
+class Post(Answer):
+    """A post, as the ledger knows it."""
+
+    platform: str
+    account: str | None
+    state: str
+    url: str | None
+    sandbox: bool
+    attempted_at: datetime | None
+    published_at: datetime | None
+
+
+class Story(Video):
+    """A video with its brief and everything that happened to it, oldest first. `cut`: only the newest attempts are here."""
+
+    brief: dict[str, Any]
+    cost: Decimal
+    posts: list[Post]
+    timeline: list[Happening]
+    cut: bool
+
+
+def register(app: FastAPI) -> None:
+    """Add the routes."""
+    add(app, "GET", "/videos", list_videos, tag=TAG)
+    add(app, "GET", "/videos/{key}", show_video, tag=TAG)
+
+
+def list_videos(visit: Seen, q: Wanted = "", cursor: Cursor = None, limit: Limit = 50) -> Videos:
+    """Find videos. Without `q`: all that are not retired."""
+    board = visit.desk.board
+    search = parse(q, now=datetime.now(UTC), channels=board.channels())
+    rows = board.rows(search, before=cursor or MOST_NUMBER, limit=limit + 1)
+    outages = outages_of(visit)
+    return Videos(
+        videos=[Video(**_fields(row, outages)) for row in rows[:limit]],
+        total=min(board.count(search), MOST_COUNTED + 1),
+        next_cursor=rows[limit - 1].id if len(rows) > limit else None,
+    )
+
+
+def show_video(visit: Seen, key: KeyInPath) -> Story:
+    """One video with its whole story."""
+    story = Stories(visit.desk.workshop.engine).of(key)
+    if story is None:
+        raise NotFound(f"There is no video {key}.")
+    [row] = visit.desk.board.of([key])
+    return Story(
+        **_fields(row, outages_of(visit)),
+        brief=story.video["brief"],
+        cost=story.video["cost"],
+        posts=[Post(**{name: post[name] for name in Post.model_fields}) for post in story.posts],
+        timeline=[_happening(one) for one in story.happenings],
+        cut=story.cut,
+    )
+
+
+def _happening(one: Any) -> Happening:
+    fields = {name: getattr(one, name) for name in Happening.model_fields}
+    return Happening(**{**fields, "evidence": dict(one.evidence) if one.evidence else None, "title": masked(one.title)})
+
+
+def _fields(row: BoardRow, outages: Outages) -> dict[str, Any]:
+    news = line_of(row, outages).news
+    stages = [Stage(stage=name, changed_at=row.changed_at[name], **vars(row.stages[name])) for name in STAGES if name in row.stages]
+    given = {name: getattr(row, name) for name in ("key", "title", "channel", "created_at", "publish_at", "priority")}
+    return {
+        **given,
+        "platforms": list(row.platforms),
+        "held_by": row.held_by,
+        "retired_at": row.retired_at,
+        "stages": stages,
+        "news": News.model_validate(news) if news else None,
+    }

@@ -1,0 +1,105 @@
+"""Answers that are remembered for a day, so that a request which is sent twice is carried out once.
+
+The answer is written in the transaction of the work itself: a process that is killed in between has done neither.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import OperationalError
+
+from phantoms_dagster.domain.errors import InvalidInput
+
+KEPT = timedelta(days=1)
+# How long a second request waits for the first one with the same key.
+WAIT_MILLISECONDS = 5_000
+_LOCK_NOT_AVAILABLE = "55P03"
+
+FORGET = text(
+    """
+    DELETE FROM phantoms.api_answers WHERE ctid = ANY(ARRAY(
+        SELECT ctid FROM phantoms.api_answers WHERE made_at < clock_timestamp() - CAST(:kept AS interval)
+        ORDER BY made_at LIMIT 100 FOR UPDATE SKIP LOCKED))
+    """
+)
+# It waits while another transaction holds the same key, and finds its row when that is committed.
+_TAKE = text(
+    """
+    INSERT INTO phantoms.api_answers (who, key, body_sha256) VALUES (:who, :key, :body) ON CONFLICT DO NOTHING RETURNING 1
+    """
+)
+FOUND = text(
+    """
+    SELECT body_sha256, status, answer, made_at < clock_timestamp() - CAST(:kept AS interval) AS old FROM phantoms.api_answers
+    WHERE who = :who AND key = :key FOR UPDATE
+    """
+)
+_AGAIN = text(
+    """
+    UPDATE phantoms.api_answers SET body_sha256 = :body, made_at = clock_timestamp() WHERE who = :who AND key = :key
+    """
+)
+_ANSWER = text("UPDATE phantoms.api_answers SET status = :status, answer = CAST(:answer AS jsonb) WHERE who = :who AND key = :key")
+
+
+class StillBusy(InvalidInput):
+    """The first request with that key is not answered yet."""
+
+
+@dataclass(frozen=True)
+class Said:
+    """An answer: its HTTP status and its body as JSON values."""
+
+    status: int
+    body: Any
+
+
+class Answers:
+    """Carries work out once for each key."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def once(self, who: str, key: str | None, body: str, work: Callable[[Connection], Said]) -> Said:
+        """What `work` answers, or what it answered to the same `body` under that key. Without a key it is always carried out.
+
+        Raises InvalidInput when the key was used for another body, and StillBusy while the first request is being answered.
+        """
+        with self._engine.begin() as connection:
+            if key is None:
+                return work(connection)
+            values = {"who": who, "key": key, "body": hashlib.sha256(body.encode()).hexdigest()}
+            connection.execute(FORGET, {"kept": KEPT})
+            if (said := self._taken(connection, values)) is not None:
+                return said
+            connection.execute(text("SET LOCAL lock_timeout = DEFAULT"))
+            said = work(connection)
+            connection.execute(_ANSWER, {**values, "status": said.status, "answer": json.dumps(said.body)})
+            return said
+
+    def _taken(self, connection: Connection, values: dict[str, str]) -> Said | None:
+        """The answer that is kept under this key; None when the key is this request's now."""
+        connection.execute(text(f"SET LOCAL lock_timeout = {WAIT_MILLISECONDS}"))
+        try:
+            if connection.execute(_TAKE, values).scalar() is not None:
+                return None
+            row = connection.execute(FOUND, {**values, "kept": KEPT}).one_or_none()
+        except OperationalError as error:
+            if getattr(error.orig, "sqlstate", None) == _LOCK_NOT_AVAILABLE:
+                raise StillBusy("The first request with that Idempotency-Key is not answered yet; send it again later.") from error
+            raise
+        if row is None:
+            raise StillBusy("The Idempotency-Key was forgotten just now; send the request again.")
+        if row.old:
+            connection.execute(_AGAIN, values)
+            return None
+        if row.body_sha256 != values["body"]:
+            raise InvalidInput("that Idempotency-Key was used for another request; take another key for another body")
+        return Said(row.status, row.answer)
