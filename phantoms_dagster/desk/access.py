@@ -32,6 +32,8 @@ ROLES: Mapping[tuple[str, str], Role] = MappingProxyType(
         ("GET", "/review/{key}"): Role.VIEWER,
         ("POST", "/review/{key}/decide"): Role.REVIEWER,
         ("POST", "/review/{key}/release"): Role.REVIEWER,
+        ("GET", "/review/{key}/edit"): Role.REVIEWER,
+        ("POST", "/review/{key}/edit"): Role.REVIEWER,
         ("POST", "/decisions/{number}/undo"): Role.REVIEWER,
         ("GET", "/events"): Role.VIEWER,
         # Pipeline

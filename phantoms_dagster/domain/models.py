@@ -324,7 +324,10 @@ class Probe(Value):
 
 
 class ScriptOutput(Value):
-    """What `script` makes. `removed` is what was taken out of the model's answer, such as `scene 2: **`."""
+    """What `script` makes. `removed` is what was taken out of the model's answer, such as `scene 2: **`.
+
+    `edited_by`: who changed its texts last; empty when they are the model's.
+    """
 
     kind: Literal["script"] = "script"
     script: Script
@@ -333,6 +336,7 @@ class ScriptOutput(Value):
     sandbox: bool = False
     input_tokens: int = 0
     output_tokens: int = 0
+    edited_by: str = ""
 
 
 class VoiceoverOutput(Value):

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, RowMapping, text
 
 from phantoms_dagster.domain.errors import InvalidInput
-from phantoms_dagster.domain.models import Platform, PostWords, RenderedVideoOutput, ScriptOutput, content_hash
+from phantoms_dagster.domain.models import Channel, Platform, PostWords, RenderedVideoOutput, Script, ScriptOutput, content_hash
 from phantoms_dagster.domain.wording import DEFAULT_PRIVACY, changes, post_words
 from phantoms_dagster.store.audit import Actor, Deed
 from phantoms_dagster.store.audit import note as note_deeds
@@ -150,6 +150,15 @@ class Decisions:
             review = self._review(row)
             return replace(review, warnings=tuple(self._warnings(connection, {key: row}, {key: review}).values()))
 
+    def review_in(self, connection: Connection, key: str) -> Review | None:
+        """`review` in the caller's transaction, with the approval locked and without warnings. Raises Unreadable."""
+        row = connection.execute(_CONTENT, {"keys": [key]}).mappings().first()
+        return None if row is None or row["script"] is None or row["rendered"] is None else self._review(row)
+
+    def words(self, script: Script, channel: Channel, platforms: Sequence[Platform]) -> tuple[PostWords, ...]:
+        """What the posts of that script would say, with the privacy that the settings want."""
+        return post_words(script, channel, platforms, self._privacy)
+
     def decide(
         self,
         key: str,
@@ -265,7 +274,7 @@ class Decisions:
             raise InvalidInput(f"no video {key!r}; `phantoms status` lists them")
         if row["state"] == "done":
             raise DecidedFirst(f"{key} is approved already: there is nothing left to hold")
-        if (first := _somebody_first(key, row)) is not None:
+        if (first := somebody_first(key, row)) is not None:
             raise first
         return row
 
@@ -394,7 +403,7 @@ def _answer(approved: bool) -> str:
 _SAID = {"approve": "approved", "reject": "rejected", "hold": "held"}
 
 
-def _somebody_first(key: str, row: RowMapping) -> DecidedFirst | None:
+def somebody_first(key: str, row: RowMapping) -> DecidedFirst | None:
     """Who has the video now, when somebody has."""
     if (held := row["held"]) is not None:
         why = f": {held['note']}" if held["note"] else ""
@@ -423,7 +432,7 @@ def _judged(
         if approved:
             return Decided(key, approved=True, new=False)
         return InvalidInput(f"{key} is approved already; regenerate its script or render to take it back")
-    if (first := _somebody_first(key, row)) is not None:
+    if (first := somebody_first(key, row)) is not None:
         return first
     if approved and any(post.platform is Platform.TIKTOK and post.tiktok is None for post in narrow.words):
         return InvalidInput(

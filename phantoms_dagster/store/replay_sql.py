@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import text
 
+from phantoms_dagster.store.earlier import keep
 from phantoms_dagster.store.stage_store import VOID
 
 __all__ = [
@@ -118,7 +119,8 @@ MAY_START_OVER = text(
 )
 
 NEW_REVISION = text(
-    """
+    f"""
+    WITH kept AS ({keep("r.video_id = ANY(:ids)")})
     UPDATE phantoms.stages s
     SET state = 'ready', revision = s.revision + 1, attempts = 0, failing_since = NULL, waits = 0,
         generation = s.generation + 1, ready_at = clock_timestamp(), retry_at = NULL, reason = 'started over',

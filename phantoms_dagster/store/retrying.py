@@ -116,7 +116,7 @@ class Retrying:
             closing = [letter["id"] for letter in open_letters]
             connection.execute(sql.CLOSE, {"ids": closing, "to": "replayed", "by": by, "reason": f"retried from {plan.stage}"})
         if plan.how == "render":
-            billed = self._price(plan.seconds)
+            billed = self.price(plan.seconds)
             connection.execute(_GIVE_UP_RENDER, {"id": row["video_id"], "revision": row["revision"], "billed": billed})
         connection.execute(_WAKE, {"id": row["video_id"], "stage": plan.stage, "reason": reason})
         connection.execute(text(NUDGE))
@@ -125,7 +125,8 @@ class Retrying:
         found = {row["stage"]: row for row in connection.execute(_ROWS, {"key": key}).mappings()}
         return {name: found[name] for name in STAGES if name in found}
 
-    def _price(self, seconds: float | None) -> Decimal:
+    def price(self, seconds: float | None) -> Decimal:
+        """What a render of so many seconds costs here, in US dollars."""
         return (Decimal(str(seconds or 0.0)) / 60 * self._price_per_minute).quantize(Decimal("0.0001"))
 
     def _plan(self, rows: dict[str, RowMapping], key: str, start: str | None) -> Plan:
@@ -137,7 +138,7 @@ class Retrying:
         row = rows[start]
         seconds = rows["voiceover"]["seconds"]
         if row["state"] == State.DEFERRED and start == "rendered_video" and row["render"] in ("sending", "unknown", "submitted"):
-            price = self._price(seconds)
+            price = self.price(seconds)
             lines = (
                 f"render {row['render_id'] or '(its answer was lost)'} is given up and booked as spent: {price:.2f} USD",
                 f"a new render costs about {price:.2f} USD more, if the channel's budget allows it",
@@ -162,7 +163,7 @@ class Retrying:
         said = [f"{start} is made again, and what follows it; what is published stays"]
         if start in ("script", "voiceover", "rendered_video"):
             said.append(
-                f"a new render costs about {self._price(seconds):.2f} USD, a new script its tokens; the approval is asked for again"
+                f"a new render costs about {self.price(seconds):.2f} USD, a new script its tokens; the approval is asked for again"
             )
         return Plan(key, start, "fresh", tuple(said), seconds)
 

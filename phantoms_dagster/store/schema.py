@@ -441,6 +441,16 @@ pending_decisions = Table(
     Index("pending_decisions_of_reviewer", "reviewer", "made_at"),
 )
 
+earlier_revisions = Table(
+    "earlier_revisions",
+    metadata,
+    Column("video_id", BigInteger, ForeignKey("phantoms.videos.id", ondelete="CASCADE"), primary_key=True, autoincrement=False),
+    Column("revision", Integer, primary_key=True, autoincrement=False),
+    Column("script", JSONB, nullable=False),
+    Column("rendered", JSONB, nullable=False),
+    _time("replaced_at", now=True),
+)
+
 audit_log = Table(
     "audit_log",
     metadata,

@@ -14,6 +14,7 @@ from phantoms_dagster.domain.stages import Stage, downstream
 from phantoms_dagster.domain.values import JsonObject
 from phantoms_dagster.domain.work import Claim, Claims, Ending, RunContext
 from phantoms_dagster.store import claims, endings, fitting
+from phantoms_dagster.store.earlier import keep
 from phantoms_dagster.store.endings import Closing
 from phantoms_dagster.store.group_commit import GroupCommit
 from phantoms_dagster.store.rows import as_json
@@ -51,7 +52,8 @@ _IN_FLIGHT = text(
 )
 
 _NEW_REVISION = text(
-    """
+    f"""
+    WITH kept AS ({keep("r.video_id IN (SELECT id FROM phantoms.videos WHERE key = ANY(:keys))")})
     UPDATE phantoms.stages s
     SET state = 'ready', revision = s.revision + 1, attempts = 0, failing_since = NULL, waits = 0,
         generation = s.generation + 1, ready_at = clock_timestamp(), reason = 'regenerated', error_class = NULL,

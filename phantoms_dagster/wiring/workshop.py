@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from phantoms_dagster.store.pending import PendingDecisions
     from phantoms_dagster.store.performance import PerformanceTables
     from phantoms_dagster.store.retrying import Retrying
+    from phantoms_dagster.store.text_edits import TextEdits
     from phantoms_dagster.wiring.pipeline import Pipeline
 
 
@@ -144,6 +145,12 @@ class Workshop:
         from phantoms_dagster.store.brief_edits import BriefEdits  # noqa: PLC0415
 
         return BriefEdits(self.engine)
+
+    def text_edits(self) -> TextEdits:
+        """The editor of the texts of videos that are rendered."""
+        from phantoms_dagster.store.text_edits import TextEdits  # noqa: PLC0415
+
+        return TextEdits(self.engine, self.decisions())
 
     def attention(self) -> AttentionBoard:
         """What waits for a person, as far as the tables know; `waits_for_people` has all of it."""

@@ -4,6 +4,19 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from phantoms_dagster.desk.pages import audit, bulk, calendar, front, live, login, media, pipeline, providers, review, videos
+from phantoms_dagster.desk.pages import (
+    audit,
+    bulk,
+    calendar,
+    editing,
+    front,
+    live,
+    login,
+    media,
+    pipeline,
+    providers,
+    review,
+    videos,
+)
 
-PAGES: tuple[ModuleType, ...] = (front, login, media, live, review, pipeline, videos, bulk, calendar, providers, audit)
+PAGES: tuple[ModuleType, ...] = (front, login, media, live, review, editing, pipeline, videos, bulk, calendar, providers, audit)

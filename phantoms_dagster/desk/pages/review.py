@@ -154,7 +154,15 @@ def _shown(visit: Visit, filters: Filters, cards: Sequence[Card], key: str) -> R
         reasons=REASONS,
         undo_seconds=desk.settings.desk_undo_seconds,
         open_for_decision=_is_open(screen),
+        can_edit=can_edit(screen) and visit.may("reviewer"),
     )
+
+
+def can_edit(screen: Screen) -> bool:
+    """Whether the texts can be edited, as far as the page knows: there is a film, and a platform that it is not out on."""
+    out = [screen.states.get(f"{platform}/post") == "done" for platform in screen.brief.platforms]
+    made = screen.film is not None and screen.script is not None
+    return made and not all(out) and not screen.pending and screen.approval != "discarded"
 
 
 def _is_open(screen: Screen) -> bool:
@@ -202,7 +210,7 @@ def _targets(screen: Screen, review: Review | None) -> list[Target]:
         Target(
             platform=platform,
             words=words.get(platform),
-            notes=notes(words[platform]) if platform in words else (),
+            notes=_notes(screen, platform, words),
             account=screen.channel.accounts.get(platform, "no account"),
             goes_out=opens if opens > now else None,
             state=screen.states.get(f"{platform}/post", "blocked"),
@@ -210,6 +218,13 @@ def _targets(screen: Screen, review: Review | None) -> list[Target]:
         )
         for platform in screen.brief.platforms
     ]
+
+
+def _notes(screen: Screen, platform: Platform, words: Mapping[Platform, PostWords]) -> list[str]:
+    if platform not in words:
+        return []
+    out = ["Posted already: what is edited later does not reach it."] if screen.states.get(f"{platform}/post") == "done" else []
+    return [*out, *notes(words[platform])]
 
 
 def _after(visit: Visit, filters: Filters, key: str) -> str | None:
