@@ -15,6 +15,7 @@ import typer
 from phantoms_dagster.cli.completion import complete_video
 from phantoms_dagster.cli.console import BAD_INPUT, current, err, out, plain, plain_errors, print_json, progress, say
 from phantoms_dagster.domain.errors import InvalidInput
+from phantoms_dagster.domain.script_edits import ScriptEdit
 from phantoms_dagster.production.intake import (
     REASON_CHARACTERS,
     Accepted,
@@ -104,17 +105,30 @@ def edit(
         typer.Option(help="Comma-separated, all that are wanted: youtube,tiktok,instagram; a new one needs a new approval"),
     ] = None,
     priority: Annotated[int | None, typer.Option(min=0, max=9, help="0 is the most urgent")] = None,
+    post_title: Annotated[str | None, typer.Option(help="Title of the posts of a rendered video; the approval is void")] = None,
+    caption: Annotated[str | None, typer.Option(help="Caption of the posts; the film stays, the approval is void")] = None,
+    hashtags: Annotated[str | None, typer.Option(help="Hashtags of the posts, such as 'ocean deepsea'")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Change the brief of a video that is there already. What is posted stays posted.
+    """Change the brief of a video that is there already, or the words of its posts. What is posted stays posted.
 
-    Examples: `phantoms edit octopuses --publish-at 2026-12-24T18:00+01:00`, `phantoms edit octopuses --platforms youtube,tiktok`.
+    Examples: `phantoms edit octopuses --publish-at 2026-12-24T18:00+01:00`, `phantoms edit octopuses --caption "Eight arms."`.
     """
     with plain_errors():
         given = {"title": title, "publish_at": publish_at, "platforms": platforms, "priority": priority}
-        if all(value is None for value in given.values()):
-            raise InvalidInput("nothing to change; give --title, --publish-at, --platforms or --priority")
+        texts = ScriptEdit(title=post_title, caption=caption, hashtags=hashtags)
+        of_brief = any(value is not None for value in given.values())
+        if texts == ScriptEdit() and not of_brief:
+            raise InvalidInput(
+                "nothing to change; give --title, --publish-at, --platforms or --priority for the brief, or --post-title, "
+                "--caption or --hashtags for the posts"
+            )
         workshop = Workshop(current())
+        if texts != ScriptEdit():
+            if of_brief:
+                raise InvalidInput("change the brief and the words of the posts one after the other: each is one step, or none")
+            _edit_texts(workshop, video, texts, as_json=as_json)
+            return
         try:
             channels = workshop.channels()
             catalogue = workshop.catalogue()
@@ -139,6 +153,27 @@ def edit(
             out.print(f"  {field}: {plain(_said(old))} -> {plain(_said(new))}", soft_wrap=True)
         for note in edited.notes:
             say(f"  {note}", style="yellow")
+
+
+def _edit_texts(workshop: Workshop, video: str, texts: ScriptEdit, *, as_json: bool) -> None:
+    """Change the words of the posts, and say what is different."""
+    try:
+        key = workshop.catalogue().find(video)
+        edited = workshop.text_edits().edit(key, texts, Actor(_user(), "cli"))
+    finally:
+        workshop.close()
+    differences = list(edited.differences)
+    if as_json:
+        changed = {place: {"old": old, "new": new} for place, old, new in differences}
+        print_json({"key": key, "changed": changed, "notes": list(edited.notes)})
+        return
+    out.print(f"[bold]{key}[/]" + ("" if differences else ": nothing is different"), soft_wrap=True)
+    for place, old, new in differences:
+        out.print(f"  {place}: {plain(old)} -> {plain(new)}", soft_wrap=True)
+    if differences:
+        out.print(f"  the film stays; look at it and decide again: phantoms show {key}", soft_wrap=True)
+    for note in edited.notes:
+        say(f"  {note}", style="yellow")
 
 
 def _user() -> str:

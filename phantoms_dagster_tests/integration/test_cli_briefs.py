@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from typer.testing import CliRunner, Result
 
 from phantoms_dagster.cli.main import app
 from phantoms_dagster.store.engine import engine
+from phantoms_dagster_tests.integration.stage_world import open_world
 
 
 @pytest.fixture
@@ -141,6 +143,21 @@ def test_edit_says_what_is_wrong_and_changes_nothing(world: str, arguments: list
     assert (result.exit_code, result.stdout) == (2, "")
     assert reason in result.stderr
     assert titles(world) == ["Taken", "A"]
+
+
+async def test_edit_changes_the_words_of_the_posts_and_keeps_the_film(world: str) -> None:
+    async with open_world(world) as made:
+        [key] = made.add()
+        await made.carry([key], "script", "voiceover", "rendered_video", "approval")
+        result = await asyncio.to_thread(phantoms, "edit", key, "--caption", "Deeper.", "--hashtags", "sea,deep")
+        assert result.exit_code == 0
+        assert "caption: About the sea. -> Deeper." in result.stdout
+        assert "hashtags: #sea -> #sea #deep" in result.stdout
+        assert f"phantoms show {key}" in result.stdout
+        assert (made.row(key, "rendered_video")["state"], made.row(key, "approval")["state"]) == ("done", "ready")
+        both = await asyncio.to_thread(phantoms, "edit", key, "--caption", "Deepest.", "--priority", "1")
+        assert both.exit_code == 2
+        assert "one after the other" in both.output
 
 
 def test_import_as_json_prints_one_object_and_nothing_else(world: str, tmp_path: Path) -> None:

@@ -273,3 +273,16 @@ async def test_everything_works_without_javascript(served: Served, keys: list[st
     await window.at(f"/review/{keys[0]}")
     assert decisions(served) == [("approve", "undone")]
     await context.close()
+
+
+async def test_a_person_edits_a_caption_by_key_and_the_film_stays(served: Served, keys: list[str], window: Window) -> None:
+    page = window.page
+    await window.open(f"/review/{keys[0]}")
+    await window.press("e")
+    await window.at(f"/review/{keys[0]}/edit")
+    await page.get_by_label("Caption").fill("Deeper than you think, j.")
+    await page.get_by_role("button", name="Save").click()
+    await window.at(f"/review/{keys[0]}")
+    await page.get_by_text("Saved. The film stays").wait_for()
+    await page.locator(".w-caption:visible", has_text="Deeper than you think, j.").wait_for()
+    assert served.world.world.row(keys[0], "voiceover")["revision"] == 1

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, TextClause, text
 
-from phantoms_dagster.store import answers, audit, decisions, pending, review_queue, users
+from phantoms_dagster.store import answers, audit, decisions, earlier, pending, review_queue, text_edits, users
 from phantoms_dagster.store.engine import engine
 
 VIDEOS = 20_000
@@ -21,6 +21,11 @@ STATEMENTS: dict[str, tuple[TextClause, dict[str, Any]]] = {
     "one video": (review_queue._SCREEN, {"key": "v7"}),
     "what is decided on": (decisions._LOOK, {"keys": ["v7"]}),
     "what is undecided": (decisions.UNDECIDED, {"limit": 1000}),
+    "earlier revisions": (earlier._NEWEST, {"key": "v7", "current": 9, "limit": 20}),
+    "a video that is edited": (text_edits._VIDEO, {"key": "v7"}),
+    "its stages": (text_edits._STAGES, {"id": 7}),
+    "its posts": (text_edits._POSTS, {"id": 7}),
+    "what is kept of it": (text_edits._KEEP, {"ids": [7], "stage": "script"}),
     "holds": (decisions._HELD, {"limit": 1000}),
     "decisions that are due": (pending._DUE, {"limit": 100}),
     "decisions of a person": (pending._OF, {"reviewer": "ann", "since": timedelta(seconds=20), "limit": 3}),
@@ -60,6 +65,8 @@ def database(database_url: str) -> Iterator[Engine]:
             SELECT v.id, 'youtube', 'a', 'm', 'x', 'x' FROM phantoms.videos v;
         INSERT INTO phantoms.api_answers (who, key, body_sha256)
             SELECT 'p' || n % 9, 'k' || n, 'x' FROM generate_series(1, :count) AS n;
+        INSERT INTO phantoms.earlier_revisions (video_id, revision, script, rendered)
+            SELECT v.id, 1, '{}', '{}' FROM phantoms.videos v;
         INSERT INTO phantoms.audit_log (who, via, action, subject)
             SELECT 'p' || v.id % 9, 'desk', 'approve', v.key FROM phantoms.videos v
     """
