@@ -15,6 +15,7 @@ from phantoms_dagster.store.audit import AuditLog
 from phantoms_dagster.store.board import Board
 from phantoms_dagster.store.bulk import BulkActions
 from phantoms_dagster.store.decisions import Decisions
+from phantoms_dagster.store.earlier import EarlierRevisions
 from phantoms_dagster.store.pending import PendingDecisions
 from phantoms_dagster.store.review_queue import ReviewQueue
 from phantoms_dagster.store.users import Users
@@ -70,6 +71,11 @@ class Desk:
     def bulk(self) -> BulkActions:
         """What is done with many videos at once."""
         return BulkActions(self.workshop.engine, retrying=self.workshop.retrying(), decisions=self.decisions)
+
+    @cached_property
+    def earlier(self) -> EarlierRevisions:
+        """What earlier revisions looked like."""
+        return EarlierRevisions(self.workshop.engine)
 
     @property
     def loopback(self) -> bool:

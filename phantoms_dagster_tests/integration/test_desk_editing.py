@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 from phantoms_dagster.domain.models import Platform
-from phantoms_dagster_tests.integration.desk_world import Browser, DeskWorld, open_desk
+from phantoms_dagster.domain.script_edits import ScriptEdit
+from phantoms_dagster.store.audit import Actor
+from phantoms_dagster_tests.integration.desk_world import Browser, DeskWorld, film, open_desk
+from phantoms_dagster_tests.integration.stage_world import PROBE
 
 
 @pytest.fixture
@@ -126,3 +129,55 @@ async def test_what_is_not_written_yet_is_a_page_in_words(world: DeskWorld) -> N
     answer = await world.browser().get(f"/review/{key}/edit")
     assert answer.status_code == 422
     assert "is not written yet" in answer.text
+
+
+async def made_again(world: DeskWorld, first: bytes | None, second: bytes) -> str:
+    """A video whose second sentence was edited and which was rendered again; its first film may have been cleaned up."""
+    films = [film(world.keep(content or b"gone")) for content in (first, second)]
+    [key] = await world.waiting(outputs={"rendered_video": films[0]})
+    if first is None:
+        (world.media / films[0].video.name).unlink()
+    world.desk.workshop.text_edits().edit(key, ScriptEdit(narration={1: "The sea is very deep."}), Actor("ann", "desk"))
+    again = {"rendered_video": films[1].model_copy(update={"probe": PROBE.model_copy(update={"seconds": 21.5})})}
+    await world.world.carry([key], "voiceover", "rendered_video", outputs=again)
+    return key
+
+
+async def test_an_earlier_revision_is_compared_word_by_word_and_film_by_film(world: DeskWorld) -> None:
+    key = await made_again(world, b"first", b"second")
+    browser = world.browser()
+    page = (await browser.get(f"/review/{key}?channel=facts")).text
+    [path] = re.findall(r'href="([^"]+against=[^"]+)"', page)
+    assert unescape(path) == f"/review/{key}?against=1&channel=facts"
+    page = (await browser.get(unescape(path))).text
+    assert 'The sea is <ins><span class="hide">[now: </span>very <span class="hide">]</span></ins>deep.' in page
+    assert page.count("<dt>") - page.count("<dt><kbd>") == 1
+    films = re.findall(r'<video src="([^"]+)"[^>]*aria-label="Film of revision (\d)"( data-lead)?', page)
+    assert [(number, bool(leads)) for _, number, leads in films] == [("1", False), ("2", True)]
+    assert [(await browser.get(unescape(path))).content for path, *_ in films] == [b"first", b"second"]
+    assert "edited last by ann" in page
+    assert f'href="/review/{key}?channel=facts">Back' in page
+
+
+async def test_without_the_film_of_then_the_texts_are_compared_all_the_same(world: DeskWorld) -> None:
+    key = await made_again(world, None, b"second")
+    page = (await world.browser().get(f"/review/{key}?against=1")).text
+    assert "<ins>" in page
+    assert "<video" not in page
+    assert "is not there any more" in page
+
+
+async def test_a_new_caption_has_the_same_film_and_says_so(world: DeskWorld) -> None:
+    [key] = await world.waiting(outputs={"rendered_video": film(world.keep(b"first"))})
+    world.desk.workshop.text_edits().edit(key, ScriptEdit(caption="<b>Deep</b>"), Actor("ann", "desk"))
+    page = (await world.browser().get(f"/review/{key}?against=1")).text
+    assert "Both have the same film" in page
+    assert "&lt;b&gt;Deep&lt;/b&gt;" in page
+
+
+@pytest.mark.parametrize("against", ["2", "7", "x", "9" * 30, "-1"])
+async def test_a_revision_that_is_not_there_is_a_page_in_words(world: DeskWorld, against: str) -> None:
+    key = await made_again(world, b"first", b"second")
+    answer = await world.browser().get(f"/review/{key}?against={against}")
+    assert answer.status_code == 404
+    assert "There is no earlier revision" in answer.text

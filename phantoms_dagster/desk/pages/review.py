@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from starlette.responses import Response
 
 from phantoms_dagster.desk.access import Role
+from phantoms_dagster.desk.pages.comparing import compared
 from phantoms_dagster.desk.pages.media import address
 from phantoms_dagster.desk.render import clock, go, page
 from phantoms_dagster.desk.visits import Form, Seen, Visit, field
@@ -93,8 +94,13 @@ def queue(visit: Seen, channel: str = "", held: str = "", platform: str = "") ->
 
 
 def video(visit: Seen, key: str, channel: str = "", held: str = "", platform: str = "") -> Response:
-    """One video, in the queue or not."""
+    """One video, in the queue or not; with `against` in the query, compared with that earlier revision."""
     filters = Filters(channel, held == "1", platform)
+    if against := visit.request.query_params.get("against", ""):
+        screen = visit.desk.queue.screen(key)
+        if screen is None:
+            raise NotFound(f"There is no video {key}.")
+        return compared(visit, screen, int(against) if against.isdecimal() and len(against) < 9 else 0, filters.path(key))
     return _shown(visit, filters, visit.desk.queue.cards(channel=channel, held=filters.held), key)
 
 
@@ -154,8 +160,16 @@ def _shown(visit: Visit, filters: Filters, cards: Sequence[Card], key: str) -> R
         reasons=REASONS,
         undo_seconds=desk.settings.desk_undo_seconds,
         open_for_decision=_is_open(screen),
+        earlier=_earlier(visit, screen),
         can_edit=can_edit(screen) and visit.may("reviewer"),
     )
+
+
+def _earlier(visit: Visit, screen: Screen) -> int | None:
+    """The newest revision before the one that is shown, when its film and texts were kept."""
+    revision = screen.revisions.get("rendered_video", 1)
+    found = visit.desk.earlier.of(screen.key, before=revision, limit=1) if revision > 1 and screen.film else []
+    return found[0].revision if found else None
 
 
 def can_edit(screen: Screen) -> bool:

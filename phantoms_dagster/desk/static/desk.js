@@ -119,6 +119,47 @@ if (player) {
   paint();
 }
 
+// --- two revisions side by side: one playhead for both films, which is that of the longer one
+
+const twins = one("[data-twins]");
+if (twins) {
+  const films = all("video", twins);
+  const lead = one("video[data-lead]", twins);
+  const others = films.filter((film) => film !== lead);
+  const seek = one("[data-twin-seek]", twins);
+  const ended = (film) => film.duration && lead.currentTime >= film.duration;
+  const both = (at) => {
+    for (const film of films) film.currentTime = Math.min(Math.max(0, at), film.duration || at);
+  };
+  const stop = () => films.forEach((film) => film.pause());
+  const paint = () => {
+    seek.value = lead.currentTime;
+    seek.style.setProperty("--at", `${(100 * lead.currentTime) / (lead.duration || Number(seek.max) || 1)}%`);
+    one("[data-twin-time]", twins).textContent = clock(lead.currentTime);
+    for (const film of others)
+      if (!ended(film) && Math.abs(film.currentTime - lead.currentTime) > 0.15) film.currentTime = lead.currentTime;
+    twins.classList.toggle("playing", !lead.paused);
+  };
+  twins.toggle = () => {
+    if (!lead.paused) return stop();
+    for (const film of films) if (film === lead || !ended(film)) film.play();
+  };
+  twins.frame = (by) => {
+    stop();
+    both(lead.currentTime + by / 30);
+  };
+  for (const film of films) {
+    film.controls = false;
+    film.addEventListener("click", () => twins.toggle());
+  }
+  for (const name of ["timeupdate", "seeked", "play", "pause", "loadedmetadata"]) lead.addEventListener(name, paint);
+  lead.addEventListener("pause", stop);
+  one("[data-twin-controls]", twins).hidden = false;
+  one("[data-twin-play]", twins).addEventListener("click", () => twins.toggle());
+  for (const button of all("[data-twin-step]", twins)) button.addEventListener("click", () => twins.frame(Number(button.dataset.twinStep)));
+  seek.addEventListener("input", () => both(Number(seek.value)));
+}
+
 // --- a rejection keeps the second at which it was noted
 
 const rejecting = one("[data-reject]");
@@ -206,9 +247,9 @@ const submit = (form) => form && form.requestSubmit(one("button", form));
 const actions = {
   j: () => one("[data-next]")?.click(),
   k: () => one("[data-previous]")?.click(),
-  " ": () => review?.toggle?.(),
-  ",": () => review?.frame?.(-1),
-  ".": () => review?.frame?.(1),
+  " ": () => (review ?? twins)?.toggle?.(),
+  ",": () => (review ?? twins)?.frame?.(-1),
+  ".": () => (review ?? twins)?.frame?.(1),
   m: () => player && (player.muted = !player.muted),
   a: () => submit(one("[data-approve]")),
   h: () => submit(one("[data-hold]")),
