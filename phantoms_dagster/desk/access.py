@@ -46,6 +46,12 @@ ROLES: Mapping[tuple[str, str], Role] = MappingProxyType(
         ("GET", "/bulk/{number}"): Role.VIEWER,
         ("POST", "/bulk/{number}/stop"): Role.OPERATOR,
         ("POST", "/bulk/{number}/go-on"): Role.OPERATOR,
+        # Dead letters
+        ("GET", "/dead-letters"): Role.VIEWER,
+        ("GET", "/dead-letters/{cause}"): Role.VIEWER,
+        ("POST", "/dead-letters/{cause}/say"): Role.OPERATOR,
+        ("GET", "/dead-letters/{cause}/act"): Role.OPERATOR,
+        ("POST", "/dead-letters/{cause}/act"): Role.OPERATOR,
         # Calendar
         ("GET", "/calendar"): Role.VIEWER,
         ("GET", "/calendar/{key}"): Role.VIEWER,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from phantoms_dagster.providers.redaction import redact
 
 MASKED = "***"
+EVIDENCE_CHARACTERS = 4_000
 # Names of fields that hold a secret, or an address that works without one.
 _SECRET = re.compile(
     r"token|secret|password|authorization|cookie|signature|credential|api[-_]?key|session|upload_?url|upload_?uri", re.IGNORECASE
@@ -26,3 +28,13 @@ def masked(value: Any) -> Any:
     if isinstance(value, str):
         return redact(_CREDENTIALS.sub(rf"\1 {MASKED}", _QUERY.sub(rf"\1?{MASKED}", value)))
     return value
+
+
+def laid_out(found: Mapping[str, Any]) -> str:
+    """What a provider answered, as masked JSON for people. A body that is JSON itself is laid out, too."""
+    body = found.get("body")
+    try:
+        whole = {**found, "body": json.loads(body)} if isinstance(body, str) else found
+    except ValueError:
+        whole = found
+    return json.dumps(masked(whole), indent=1, default=str, ensure_ascii=False)[:EVIDENCE_CHARACTERS]

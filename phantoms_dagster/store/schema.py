@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sqlalchemy import (
+    DDL,
     BigInteger,
     Boolean,
     Column,
@@ -21,14 +22,18 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    event,
     func,
     text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TSVECTOR
 
+from phantoms_dagster.store.cause import CAUSE_OF
+
 SCHEMA = "phantoms"
 
 metadata = MetaData(schema=SCHEMA)
+event.listen(metadata, "before_create", DDL(CAUSE_OF))  # type: ignore[no-untyped-call]
 
 
 def _id() -> Column[int]:
@@ -228,6 +233,12 @@ dead_letters = Table(
     _time("failing_since"),
     Index("dead_letters_open", "video_id", "stage", unique=True, postgresql_where=text("state = 'open'")),
     Index("dead_letters_of_video", "video_id", "id"),
+    Column(
+        "cause", Text, Computed("phantoms.cause_of(provider, stage, error_class, code, message)", persisted=True), nullable=False
+    ),
+    Index("dead_letters_of_cause", "cause", "id"),
+    Index("dead_letters_of_cause_by_time", "cause", "created_at"),
+    Index("dead_letters_open_of_cause", "cause", "id", postgresql_where=text("state = 'open'")),
 )
 
 approvals = Table(
@@ -498,4 +509,16 @@ bulk_items = Table(
     _time("ended_at"),
     Index("bulk_items_left", "bulk_id", "n", postgresql_where=text("state = 'pending'")),
     Index("bulk_items_by_state", "bulk_id", "state", "n"),
+)
+
+issues = Table(
+    "issues",
+    metadata,
+    Column("cause", Text, primary_key=True),
+    Column("state", Text, nullable=False),
+    Column("seen", BigInteger, nullable=False),
+    Column("counted", BigInteger, nullable=False),
+    _time("said_at", now=True),
+    Column("said_by", Text, nullable=False),
+    Column("note", Text, nullable=False, server_default=text("''")),
 )

@@ -11,13 +11,13 @@ import pytest
 from sqlalchemy import Engine, text
 
 from phantoms_dagster.domain.search import parse
-from phantoms_dagster.store import board, bulk
+from phantoms_dagster.store import board, bulk, issues
 from phantoms_dagster.store.engine import engine
 from phantoms_dagster_tests.integration.test_statement_plans import reads
 
 VIDEOS = 100_000
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
-LARGE = ("videos", "stages", "attempts", "dead_letters", "bulk_items", "audit_log", "posts")
+LARGE = ("videos", "stages", "attempts", "dead_letters", "bulk_items", "audit_log", "posts", "renders")
 SEARCHES = (
     "",
     "ocean",
@@ -48,8 +48,11 @@ _FILL = """
     INSERT INTO phantoms.attempts (video_id, stage, revision, generation, provider, state)
     SELECT v.id, 'script', 1, 1, 'openai', 'ok' FROM phantoms.videos v, generate_series(1, 10);
     INSERT INTO phantoms.dead_letters (video_id, stage, revision, provider, error_class, code, message, attempts)
-    SELECT v.id, 'tiktok/post', 1, 'tiktok', 'transient', '503', 'upload ' || v.id || ' failed', '[]' FROM phantoms.videos v
-    WHERE v.id % 10 = 0;
+    SELECT v.id, 'tiktok/post', 1, 'tiktok', 'transient', (v.id % 400)::text, 'upload ' || v.id || ' failed', '[]'
+    FROM phantoms.videos v WHERE v.id % 10 = 0;
+    INSERT INTO phantoms.posts (video_id, platform, account, marker, video_sha256, caption_sha256)
+    SELECT v.id, 'tiktok', 'a', 'm', 'x', 'x' FROM phantoms.videos v;
+    INSERT INTO phantoms.renders (video_id, revision) SELECT v.id, 1 FROM phantoms.videos v;
     INSERT INTO phantoms.bulk_actions (action, who, via) SELECT 'retry', 'ann', 'desk' FROM generate_series(1, 50);
     INSERT INTO phantoms.bulk_items (bulk_id, n, key)
     SELECT b, n, 'v-' || n FROM generate_series(1, 50) b, generate_series(1, 1000) n;
@@ -106,6 +109,14 @@ def test_every_search_is_answered_along_an_index(filled: Engine, typed: str) -> 
         (bulk.OPEN, {}),
         (bulk.NEXT, {"id": 7}),
         (bulk.CANARY, {"id": 7}),
+        (issues.ALL, {"limit": issues.MOST_ISSUES}),
+        (issues.ONE, {"cause": "c"}),
+        (issues.TREND, {"causes": ["c", "d"], "since": "2026-11-12T00:00:00+00:00"}),
+        (issues.LETTERS["open"], {"cause": "c", "before": issues.NEWEST, "limit": 51}),
+        (issues.LETTERS["closed"], {"cause": "c", "before": issues.NEWEST, "limit": 51}),
+        (issues.CHOSEN, {"cause": "c", "ids": None, "limit": 10_000}),
+        (issues.CHOSEN, {"cause": "c", "ids": [7, 8], "limit": 10_000}),
+        (issues._SAY, {"cause": "c", "state": "resolved", "seen": 7, "by": "ann", "note": ""}),
     ],
 )
 def test_what_pages_read_beside_that_is_found_by_an_index(filled: Engine, statement: Any, values: dict[str, Any]) -> None:

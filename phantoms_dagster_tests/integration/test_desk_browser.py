@@ -225,7 +225,9 @@ async def test_the_pipeline_and_a_video_fit_a_phone(served: Served, browser: Any
     await fail(served.world, keys)
     context = await browser.new_context(viewport={"width": 390, "height": 844}, is_mobile=True, has_touch=True)
     window = Window(await context.new_page(), served.url)
-    for path in ("/pipeline", f"/videos/{keys[0]}", f"/pipeline/act?action=retry&key={keys[0]}", "/bulk"):
+    cause = served.world.world.rows("SELECT cause FROM phantoms.dead_letters")[0]["cause"]
+    letters = ("/dead-letters", f"/dead-letters/{cause}", f"/dead-letters/{cause}/act?whole=1")
+    for path in ("/pipeline", f"/videos/{keys[0]}", f"/pipeline/act?action=retry&key={keys[0]}", "/bulk", *letters):
         await window.open(path)
         assert await window.page.evaluate("document.documentElement.scrollWidth <= 390"), path
     await context.close()
@@ -286,3 +288,24 @@ async def test_a_person_edits_a_caption_by_key_and_the_film_stays(served: Served
     await page.get_by_text("Saved. The film stays").wait_for()
     await page.locator(".w-caption:visible", has_text="Deeper than you think, j.").wait_for()
     assert served.world.world.row(keys[0], "voiceover")["revision"] == 1
+
+
+async def test_letters_are_replayed_with_a_canary_after_a_fault_was_lifted(served: Served, window: Window) -> None:
+    page, world = window.page, served.world.world
+    keys = world.add(3)
+    await fail(served.world, keys)
+    await window.open("/dead-letters")
+    await page.get_by_role("link", name="script, transient 503 at openai").click()
+    await page.get_by_role("link", name="Replay all 3").click()
+    await page.get_by_role("heading", name="Replay 3 dead letters").wait_for()
+    assert await page.get_by_label("One first").is_checked()
+    await page.get_by_role("button", name="Replay").click()
+    await window.at("/bulk/1")
+    await page.get_by_text("The first goes alone").wait_for()
+    await window.until("document.querySelector('#bulk .tallies').textContent.startsWith('1 done')")
+    assert sorted(world.states("script")) == ["failed", "failed", "ready"]
+    await world.carry(keys[:1], "script")
+    await page.locator("#bulk .state", has_text="ended").wait_for()
+    assert sorted(world.states("script")) == ["done", "ready", "ready"]
+    await page.get_by_role("link", name="script, transient 503 at openai").click()
+    await page.get_by_text("none of its letters is open").wait_for()

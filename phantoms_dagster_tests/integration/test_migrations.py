@@ -71,6 +71,21 @@ def test_the_migrations_make_exactly_the_tables_of_the_schema(database_url: str)
     assert tables(database_url) == {table.name for table in metadata.tables.values()} | {"alembic_version"}
 
 
+def test_the_migrations_make_the_same_function_as_the_schema(database_url: str, empty_database_url: str) -> None:
+    database = engine(empty_database_url)
+    with database.begin() as connection:
+        connection.execute(text(f"CREATE SCHEMA {SCHEMA}"))
+        metadata.create_all(connection)
+    database.dispose()
+    found = []
+    for url in (database_url, empty_database_url):
+        database = engine(url)
+        with database.connect() as connection:
+            found.append(connection.execute(text("SELECT pg_get_functiondef('phantoms.cause_of'::regproc)")).scalar_one())
+        database.dispose()
+    assert found[0] == found[1]
+
+
 def test_the_comparison_sees_a_column_that_only_the_database_has(database_url: str) -> None:
     database = engine(database_url)
     with database.begin() as connection:

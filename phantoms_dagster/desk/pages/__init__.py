@@ -10,6 +10,7 @@ from phantoms_dagster.desk.pages import (
     calendar,
     editing,
     front,
+    letters,
     live,
     login,
     media,
@@ -19,4 +20,18 @@ from phantoms_dagster.desk.pages import (
     videos,
 )
 
-PAGES: tuple[ModuleType, ...] = (front, login, media, live, review, editing, pipeline, videos, bulk, calendar, providers, audit)
+PAGES: tuple[ModuleType, ...] = (
+    front,
+    login,
+    media,
+    live,
+    review,
+    editing,
+    pipeline,
+    videos,
+    bulk,
+    letters,
+    calendar,
+    providers,
+    audit,
+)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any
 
 from fastapi import FastAPI
 from starlette.responses import Response
 
-from phantoms_dagster.desk.masking import masked
+from phantoms_dagster.desk.masking import laid_out, masked
 from phantoms_dagster.desk.pages.pipeline import line_of, outages_of
 from phantoms_dagster.desk.render import page
 from phantoms_dagster.desk.visits import Seen, Visit
@@ -37,7 +35,7 @@ def video(visit: Seen, key: str) -> Response:
         run_url=_run_url(visit),
         brief={name: value for name, value in story.video["brief"].items() if name != "title" and value not in (None, "", [], {})},
         handles=[(post, masked(post["handle"])) for post in story.posts],
-        evidence=_evidence,
+        evidence=laid_out,
     )
 
 
@@ -45,16 +43,6 @@ def raw(visit: Seen, key: str) -> Response:
     """All rows of the video, with secrets masked."""
     content = json.dumps(masked(_story(visit, key).raw), indent=2, default=str, ensure_ascii=False)
     return Response(content, media_type="application/json")
-
-
-def _evidence(found: Mapping[str, Any]) -> str:
-    """What a provider answered, for people: a body that is JSON is laid out."""
-    body = found.get("body")
-    try:
-        laid_out = {**found, "body": json.loads(body)} if isinstance(body, str) else found
-    except ValueError:
-        laid_out = found
-    return json.dumps(masked(laid_out), indent=1, default=str, ensure_ascii=False)[:4_000]
 
 
 def _story(visit: Visit, key: str) -> Story:
