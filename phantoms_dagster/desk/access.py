@@ -91,6 +91,11 @@ ROLES: Mapping[tuple[str, str], Role] = MappingProxyType(
         ("POST", "/api/v1/breakers/reset"): Role.OPERATOR,
         ("GET", "/api/v1/calendar"): Role.VIEWER,
         ("POST", "/api/v1/calendar/{key}/move"): Role.REVIEWER,
+        # Add
+        ("GET", "/add"): Role.VIEWER,
+        ("POST", "/add"): Role.OPERATOR,
+        ("POST", "/add/check"): Role.OPERATOR,
+        ("POST", "/add/take"): Role.OPERATOR,
         # Audit
         ("GET", "/audit"): Role.VIEWER,
     }

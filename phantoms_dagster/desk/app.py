@@ -17,7 +17,7 @@ from phantoms_dagster.desk.context import CONNECTIONS, Desk
 from phantoms_dagster.desk.pages import PAGES
 from phantoms_dagster.desk.shield import Shield
 from phantoms_dagster.desk.undo import committing
-from phantoms_dagster.desk.visits import admit
+from phantoms_dagster.desk.visits import admit, tidy
 
 
 def create_app(desk: Desk, pages: Sequence[ModuleType] = (*PAGES, *api.MODULES)) -> FastAPI:
@@ -40,7 +40,7 @@ def create_app(desk: Desk, pages: Sequence[ModuleType] = (*PAGES, *api.MODULES))
         docs_url=None,  # that page would come from somebody else's server
         redoc_url=None,
         openapi_url=None,
-        dependencies=[Depends(admit)],
+        dependencies=[Depends(tidy), Depends(admit)],
     )
     app.state.desk = desk
     for module in pages:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import getpass
 import os
 import secrets
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated
@@ -81,6 +82,14 @@ class Visit:
 def address_of(request: Request) -> str:
     """The address that a request comes from."""
     return request.client.host if request.client else ""
+
+
+async def tidy(request: Request) -> AsyncIterator[None]:
+    """Close the files that came with a form when its request ends, also those of one that was refused."""
+    try:
+        yield
+    finally:
+        await request.close()
 
 
 async def admit(request: Request) -> None:

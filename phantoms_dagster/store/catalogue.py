@@ -288,6 +288,11 @@ class Catalogue:
         connection.execute(text(NUDGE))
         return added
 
+    def known(self, fingerprints: Sequence[str]) -> dict[str, str]:
+        """The keys of the briefs that are there already, by fingerprint."""
+        with self._engine.connect() as connection:
+            return _keys_by_fingerprint(connection, fingerprints)
+
     def add_from(self, briefs: Sequence[Brief], source: str) -> tuple[int, int]:
         """Add videos and count: how many were new, how many were there already."""
         added = self.add(briefs, source=source)

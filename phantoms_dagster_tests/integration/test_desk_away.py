@@ -47,7 +47,7 @@ async def test_a_page_without_postgresql_says_so_and_comes_back_by_itself(lost: 
         assert sent.status_code == 503
         assert "refresh" not in sent.text  # a form is not sent again by itself
         assert "Nothing was changed" in sent.text
-        for path in ("/review/some-video/edit",):
+        for path in ("/review/some-video/edit", "/add"):
             assert (await client.get(path)).status_code == 503
         assert (await client.get("/health")).status_code == 200
         assert (await client.get(assets()["desk.css"].path)).status_code == 200

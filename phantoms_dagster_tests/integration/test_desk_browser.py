@@ -17,9 +17,11 @@ import pytest
 import uvicorn
 
 from phantoms_dagster.domain.models import MediaFile, Sentence, VoiceoverOutput
+from phantoms_dagster.domain.script_edits import ScriptEdit
+from phantoms_dagster.store.audit import Actor
 from phantoms_dagster_tests.films import film as real_film
 from phantoms_dagster_tests.integration.desk_world import DeskWorld, film, open_desk
-from phantoms_dagster_tests.integration.stage_world import media_file
+from phantoms_dagster_tests.integration.stage_world import PROBE, media_file
 from phantoms_dagster_tests.integration.test_desk_pipeline import fail
 
 CHROMIUM = shutil.which("chromium")
@@ -309,3 +311,35 @@ async def test_letters_are_replayed_with_a_canary_after_a_fault_was_lifted(serve
     assert sorted(world.states("script")) == ["done", "ready", "ready"]
     await page.get_by_role("link", name="script, transient 503 at openai").click()
     await page.get_by_text("none of its letters is open").wait_for()
+
+
+async def test_a_person_checks_a_file_with_two_bad_rows_and_takes_the_good_ones(served: Served, window: Window) -> None:
+    page = window.page
+    await window.open("/add")
+    content = b"title,platforms\nWhy bees dance,youtube\n,tiktok\nGlass frogs,myspace\n"
+    await page.get_by_label("File").set_input_files([{"name": "briefs.csv", "mimeType": "text/csv", "buffer": content}])
+    await page.get_by_role("button", name="Check the file").click()
+    await page.get_by_text("line 4").wait_for()
+    await page.get_by_role("button", name="Take 1 brief").click()
+    await page.get_by_text("1 taken, 0 refused.").wait_for()
+    assert [row["title"] for row in served.world.world.rows("SELECT title FROM phantoms.videos")] == ["Why bees dance"]
+
+
+async def test_two_revisions_play_side_by_side_with_one_playhead(served: Served, keys: list[str], window: Window) -> None:
+    world, key = served.world, keys[0]
+    world.desk.workshop.text_edits().edit(key, ScriptEdit(hook="Who knows?"), Actor("ann", "desk"))
+    file = world.keep(real_film(seconds=7.0))
+    changes = {"thumbnail": world.keep(PICTURE, ".png"), "probe": PROBE.model_copy(update={"seconds": 7.0})}
+    again = film(file).model_copy(update=changes)
+    await world.world.carry([key], "voiceover", "rendered_video", outputs={"rendered_video": again})
+    await window.open(f"/review/{key}?against=1")
+    assert "Who knows?" in await window.page.locator("ins").inner_text()
+    await window.until("[...document.querySelectorAll('video')].every((film) => film.readyState >= 2)")
+    await window.press(" ")
+    await window.until("[...document.querySelectorAll('video')].every((film) => film.currentTime > 0.3)")
+    await window.press(" ")
+    await window.until("[...document.querySelectorAll('video')].every((film) => film.paused)")
+    await window.page.get_by_label("Position in both films").fill("4")
+    await window.until("[...document.querySelectorAll('video')].every((film) => film.currentTime === 4 && !film.seeking)")
+    await window.press(".")
+    await window.until("[...document.querySelectorAll('video')].every((film) => film.currentTime > 4)")

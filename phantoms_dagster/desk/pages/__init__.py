@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import ModuleType
 
 from phantoms_dagster.desk.pages import (
+    add,
     audit,
     bulk,
     calendar,
@@ -33,5 +34,6 @@ PAGES: tuple[ModuleType, ...] = (
     letters,
     calendar,
     providers,
+    add,
     audit,
 )

@@ -1,0 +1,212 @@
+"""Add: a form for one brief, and a file of briefs that is checked before anything is taken, with the words of `phantoms import`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+from fastapi import FastAPI
+from starlette.datastructures import FormData, UploadFile
+from starlette.responses import Response
+
+from phantoms_dagster.desk.render import go, page
+from phantoms_dagster.desk.visits import Form, Seen, Visit, field
+from phantoms_dagster.domain.errors import InvalidInput
+from phantoms_dagster.domain.local_times import read_local
+from phantoms_dagster.domain.models import Brief, Channel, Platform
+from phantoms_dagster.production.intake import FIELDS, SUFFIXES, Accepted, Batch, Refusal, make_brief, printable, read
+from phantoms_dagster.store.audit import Deed, note
+from phantoms_dagster.store.catalogue import Added
+
+SHOWN = 200
+# The good rows go to the browser and come back once they are confirmed, with every letter of theirs encoded.
+MOST_BYTES = 4_000_000
+# Far above every limit: what is too long is said, and not cut off.
+MOST = 50_000
+
+
+def register(app: FastAPI) -> None:
+    """Add the routes."""
+    app.get("/add", include_in_schema=False)(form_of_add)
+    app.post("/add", include_in_schema=False)(add)
+    app.post("/add/check", include_in_schema=False)(check)
+    app.post("/add/take", include_in_schema=False)(take)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row of a file, or a title where its line is not known, and what is said about it."""
+
+    where: str
+    text: str
+
+
+def form_of_add(visit: Seen, channel: str = "") -> Response:
+    """The empty form, for one channel."""
+    return _form(visit, {"channel": channel})
+
+
+def add(visit: Seen, form: Form) -> Response:
+    """Add one brief. What is wrong is said above the form, which keeps what was written."""
+    channels = visit.desk.workshop.channels()
+    given = _given(form)
+    try:
+        brief = make_brief(_as_brief(given, channels), channels)
+    except InvalidInput as error:
+        return _form(visit, given, wrong=str(error))
+
+    def noted(added: Sequence[Added]) -> list[Deed]:
+        after = {"title": brief.title, "channel": brief.channel}
+        return [Deed(visit.actor, "add video", one.key, after=after) for one in added if one.new]
+
+    [added] = _stored(visit, channels, [brief], "desk", noted)
+    if not added.new:
+        return _form(visit, given, wrong="This brief is there already", known=added.key)
+    said = f"Added {added.key}. It is made by itself, and then waits for a decision."
+    return go(visit, f"/add?channel={quote(brief.channel)}", said)
+
+
+def check(visit: Seen, form: Form) -> Response:
+    """Read a file and say what would be taken and what not, and why. Nothing is stored."""
+    file = form.get("file")
+    if not isinstance(file, UploadFile) or not file.filename:
+        raise InvalidInput(f"choose a file first: {', '.join(SUFFIXES)}")
+    name = printable(file.filename, 200)
+    content = file.file.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise InvalidInput(
+            f"{name} is larger than {MOST_BYTES // 1_000_000} MB: split it, or take it with `phantoms import` or the inbox folder"
+        )
+    batch = _unknown(visit, name, read(name, content, visit.desk.workshop.channels()))
+    return page(
+        visit,
+        "add_check.html",
+        name=name,
+        good=[Line(_where(one), one.brief.title) for one in batch.accepted[:SHOWN]],
+        briefs=[one.brief for one in batch.accepted[:SHOWN]],
+        count_good=len(batch.accepted),
+        refused=[Line(_where(one), one.reason) for one in batch.refused],
+        shown=SHOWN,
+        rows="\n".join(json.dumps(_row(one.brief), ensure_ascii=False) for one in batch.accepted),
+        taken=None,
+    )
+
+
+def take(visit: Seen, form: Form) -> Response:
+    """Take the rows that a check found good. They are checked again: the browser had them meanwhile."""
+    rows, name = form.get("rows"), printable(field(form, "name"), 200) or "briefs"
+    if not isinstance(rows, str) or not rows.strip():
+        raise InvalidInput("there is nothing to take; choose a file first")
+    channels = visit.desk.workshop.channels()
+    batch = read("rows.jsonl", rows.encode("utf-8", "replace"), channels)
+
+    def noted(added: Sequence[Added]) -> list[Deed]:
+        new = sum(one.new for one in added)
+        return [Deed(visit.actor, "import briefs", name, after={"taken": new})] if new else []
+
+    added = _stored(visit, channels, [one.brief for one in batch.accepted], f"import:{name}", noted)
+    refused = [Line("a row", one.reason) for one in batch.refused]
+    for row, one in zip(batch.accepted, added, strict=True):
+        if not one.new:
+            refused.append(Line(row.brief.title, f"duplicate: this brief is {one.key} already"))
+    return page(
+        visit,
+        "add_check.html",
+        name=name,
+        good=[],
+        briefs=[],
+        count_good=0,
+        refused=refused,
+        shown=SHOWN,
+        rows="",
+        taken=[one.key for one in added if one.new],
+    )
+
+
+def _stored(
+    visit: Visit,
+    channels: Mapping[str, Channel],
+    briefs: Sequence[Brief],
+    source: str,
+    noted: Callable[[Sequence[Added]], list[Deed]],
+) -> list[Added]:
+    """Add the briefs in one transaction with what the audit log says of it."""
+
+    catalogue = visit.desk.workshop.catalogue()
+    catalogue.put_channels(channels.values())
+    with visit.desk.workshop.engine.begin() as connection:
+        added = catalogue.add_in(connection, briefs, source=source)
+        note(connection, noted(added))
+    return added
+
+
+# --- the form
+
+
+def _form(visit: Visit, given: Mapping[str, Any], *, wrong: str = "", known: str = "") -> Response:
+    channels = visit.desk.workshop.channels()
+    name = given.get("channel") or next(iter(channels))
+    if name not in channels:
+        raise InvalidInput(f"there is no channel {printable(name, 60)}; the channels are {', '.join(channels)}")
+    channel = channels[name]
+    blank = {"title": "", "angle": "", "facts": "", "publish_at": "", "priority": "", "platforms": None}
+    return page(
+        visit,
+        "add.html",
+        status=422 if wrong else 200,
+        channels=list(channels),
+        channel=channel,
+        platforms=[platform for platform in Platform if platform in channel.accounts],
+        given={**blank, **given},
+        wrong=wrong,
+        known=known,
+        suffixes=SUFFIXES,
+        fields=FIELDS,
+        megabytes=MOST_BYTES // 1_000_000,
+    )
+
+
+def _given(form: FormData) -> dict[str, Any]:
+    """What was written, as it was written."""
+    names = ("title", "angle", "facts", "channel", "publish_at", "priority")
+    ticked = [name for name in form.getlist("platforms") if isinstance(name, str)]
+    return {**{name: field(form, name, most=MOST) for name in names}, "platforms": ticked}
+
+
+def _as_brief(given: Mapping[str, Any], channels: Mapping[str, Channel]) -> dict[str, Any]:
+    """The same as a row of a file gives it: a fact a line, and the time as one of the channel's clocks."""
+    channel = channels.get(given["channel"])
+    at = given["publish_at"]
+    if at and channel is not None:
+        at = read_local(at, channel.timezone).isoformat()
+    if not given["platforms"]:
+        raise InvalidInput("tick at least one platform")
+    return {**given, "facts": [line for line in given["facts"].splitlines() if line.strip()], "publish_at": at or None}
+
+
+# --- a file
+
+
+def _unknown(visit: Visit, name: str, batch: Batch) -> Batch:
+    """The rows that are new; those that are there already are refused."""
+    known = visit.desk.workshop.catalogue().known([one.brief.fingerprint for one in batch.accepted])
+    good = [one for one in batch.accepted if one.brief.fingerprint not in known]
+    there = [
+        Refusal(name, one.line, f"duplicate: this brief is {known[one.brief.fingerprint]} already", one.entry)
+        for one in batch.accepted
+        if one.brief.fingerprint in known
+    ]
+    return Batch(good, sorted([*batch.refused, *there], key=lambda refusal: refusal.line))
+
+
+def _where(row: Accepted | Refusal) -> str:
+    return f"line {row.line}" + ("" if row.entry is None else f", entry {row.entry}")
+
+
+def _row(brief: Brief) -> dict[str, Any]:
+    """A brief as a row of a file."""
+    dumped = brief.model_dump(mode="json")
+    return {name: dumped[name] for name in FIELDS if dumped.get(name) not in (None, "", [])}
