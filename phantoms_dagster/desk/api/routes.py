@@ -52,7 +52,7 @@ class ApiRoute(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """See FastAPI."""
         answer = super().get_route_handler()
-        known = frozenset(_parameters(self.dependant))
+        known = frozenset(parameters(self.dependant))
 
         async def handler(request: Request) -> Response:
             await admit(request)
@@ -78,7 +78,8 @@ def add(app: FastAPI, method: str, path: str, endpoint: Callable[..., Any], *, t
     )
 
 
-def _parameters(dependant: Dependant) -> Iterator[str]:
+def parameters(dependant: Dependant) -> Iterator[str]:
+    """The names of the parameters that a route takes from the query."""
     yield from (field.alias for field in dependant.query_params)
     for other in dependant.dependencies:
-        yield from _parameters(other)
+        yield from parameters(other)
