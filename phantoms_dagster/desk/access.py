@@ -91,6 +91,8 @@ ROLES: Mapping[tuple[str, str], Role] = MappingProxyType(
         ("POST", "/api/v1/breakers/reset"): Role.OPERATOR,
         ("GET", "/api/v1/calendar"): Role.VIEWER,
         ("POST", "/api/v1/calendar/{key}/move"): Role.REVIEWER,
+        # Performance
+        ("GET", "/performance"): Role.VIEWER,
         # Add
         ("GET", "/add"): Role.VIEWER,
         ("POST", "/add"): Role.OPERATOR,

@@ -54,6 +54,14 @@ def scale(most: float) -> tuple[int, int]:
     return math.ceil(most / step) * step, step
 
 
+def short(number: int) -> str:
+    """A round number that fits beside an axis: 9,000, 20k, 1.5M."""
+    for size, unit in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
+        if number >= max(size, 10_000):
+            return f"{number / size:g}{unit}"
+    return f"{number:,}"
+
+
 def columns(
     values: Sequence[Sequence[tuple[str, float, str]]],
     ticks: Sequence[str],
@@ -85,6 +93,6 @@ def columns(
                     label,
                 )
             )
-    levels = tuple(Mark(left - 5, round(height - below - inner * n / top, 1), f"{n:,}") for n in range(0, top + 1, step))
+    levels = tuple(Mark(left - 5, round(height - below - inner * n / top, 1), short(n)) for n in range(0, top + 1, step))
     marks = tuple(Mark(round(left + (n + 0.5) * each, 1), height - 3, word) for n, word in enumerate(ticks) if word)
     return Plot(width, height, left, summary, tuple(bars), levels, marks)

@@ -349,6 +349,8 @@ video_performance = Table(
     Column("hook", Text),
     Column("first_published_at", DateTime(timezone=True)),
     *_performance(),
+    Index("video_performance_by_time", "first_published_at"),
+    Index("video_performance_of_channel", "channel", "first_published_at"),
 )
 
 platform_performance = Table(

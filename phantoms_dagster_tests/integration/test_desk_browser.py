@@ -229,7 +229,7 @@ async def test_the_pipeline_and_a_video_fit_a_phone(served: Served, browser: Any
     window = Window(await context.new_page(), served.url)
     cause = served.world.world.rows("SELECT cause FROM phantoms.dead_letters")[0]["cause"]
     letters = ("/dead-letters", f"/dead-letters/{cause}", f"/dead-letters/{cause}/act?whole=1")
-    for path in ("/pipeline", f"/videos/{keys[0]}", f"/pipeline/act?action=retry&key={keys[0]}", "/bulk", *letters):
+    for path in ("/pipeline", f"/videos/{keys[0]}", f"/pipeline/act?action=retry&key={keys[0]}", "/bulk", *letters, "/performance"):
         await window.open(path)
         assert await window.page.evaluate("document.documentElement.scrollWidth <= 390"), path
     await context.close()

@@ -15,6 +15,7 @@ from phantoms_dagster.desk.pages import (
     live,
     login,
     media,
+    performance,
     pipeline,
     providers,
     review,
@@ -34,6 +35,7 @@ PAGES: tuple[ModuleType, ...] = (
     letters,
     calendar,
     providers,
+    performance,
     add,
     audit,
 )
