@@ -135,7 +135,7 @@ def compose_world(
     for name in file.spec["secrets"]:
         content = str(secrets.get(name, ""))
         (folder / "secrets" / name).write_text(f"{content}\n" if content else "", encoding="utf-8")
-    code, web, metrics = free_port(0), free_port(0), free_port(0)
+    code, web, desk, metrics = free_port(0), free_port(0), free_port(0), free_port(0)
     places = {
         "phantoms@postgres:5432/phantoms": f"{database.username}@{database.host}:{database.port}/{database.database}",
         "valkey:6379/0": f"{redis.host}:{redis.port}/{redis.database}",
@@ -144,6 +144,7 @@ def compose_world(
         "code-server:4000": f"127.0.0.1:{code}",
         "4000": str(code),
         "3000": str(web),
+        "4080": str(desk),
         "9464": str(metrics),
         "0.0.0.0": "127.0.0.1",
     }

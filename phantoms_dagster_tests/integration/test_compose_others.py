@@ -118,10 +118,12 @@ def _postgres_programs() -> Path:
 
 
 class _WebServer(http.server.BaseHTTPRequestHandler):
+    says = b"Dagster"
+
     def do_GET(self) -> None:
         self.send_response(200)
         self.end_headers()
-        self.wfile.write(b"Dagster")
+        self.wfile.write(self.says)
 
     def log_message(self, *_: object) -> None:
         """Nothing."""
@@ -136,8 +138,23 @@ def web_port() -> Iterator[int]:
         server.shutdown()
 
 
+class _Desk(_WebServer):
+    says = b"the desk"
+
+
+@pytest.fixture
+def desk_port() -> Iterator[int]:
+    """A desk, which asks who it is by itself."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Desk) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_port
+        server.shutdown()
+
+
 @pytest.mark.parametrize("given", ["a login", "no login"])
-def test_the_proxy_lets_in_those_who_can_log_in_and_nobody_else(tmp_path: Path, web_port: int, given: str) -> None:
+def test_the_proxy_hides_dagster_behind_a_login_and_shows_the_desk_under_its_own_name(
+    tmp_path: Path, web_port: int, desk_port: int, given: str
+) -> None:
     program = shutil.which("caddy")
     if program is None:
         pytest.skip("no caddy here")
@@ -147,11 +164,13 @@ def test_the_proxy_lets_in_those_who_can_log_in_and_nobody_else(tmp_path: Path, 
         [program, "hash-password", "--plaintext", PASSWORD], env=environment, capture_output=True, text=True, check=True, timeout=60
     )
     (tmp_path / "logins").write_text(f"# who may\nada {hashed.stdout.strip()}\n" if given == "a login" else "")
-    port, admin = free_port(0), free_port(0)
+    port, site, admin = free_port(0), free_port(0), free_port(0)
     config = (ROOT / compose().spec["configs"]["caddyfile"]["file"]).read_text(encoding="utf-8")
-    config = config.replace("/run/secrets", str(tmp_path)).replace("webserver:3000", f"127.0.0.1:{web_port}")
+    config = config.replace("/run/secrets", str(tmp_path))
+    config = config.replace("webserver:3000", f"127.0.0.1:{web_port}").replace("desk:4080", f"127.0.0.1:{desk_port}")
     (tmp_path / "Caddyfile").write_text(config)
-    environment |= {"PHANTOMS_SITE": f"http://127.0.0.1:{port}", "CADDY_ADMIN": f"127.0.0.1:{admin}"}
+    environment |= {"PHANTOMS_SITE": f"http://127.0.0.1:{port}", "PHANTOMS_DESK_SITE": f"http://127.0.0.1:{site}"}
+    environment |= {"CADDY_ADMIN": f"127.0.0.1:{admin}"}
     with (tmp_path / "caddy.log").open("wb") as log:
         process = subprocess.Popen(
             [program, "run", "--config", "Caddyfile", "--adapter", "caddyfile"],
@@ -161,12 +180,14 @@ def test_the_proxy_lets_in_those_who_can_log_in_and_nobody_else(tmp_path: Path, 
             stderr=log,
         )
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=60) as client:
             wait_for(lambda: _status(client) is not None or process.poll() is not None, (tmp_path / "caddy.log").read_text)
             assert _status(client) == 401
             assert _status(client, ("ada", "guess")) == 401
             assert _status(client, ("eve", PASSWORD)) == 401
             assert _status(client, ("ada", PASSWORD)) == (200 if given == "a login" else 401)
+        desk = httpx.get(f"http://127.0.0.1:{site}/server_info", trust_env=False, timeout=60)
+        assert (desk.status_code, desk.text) == (200, "the desk")
     finally:
         process.terminate()
         process.wait(30)

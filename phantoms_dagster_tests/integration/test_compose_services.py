@@ -19,7 +19,8 @@ from phantoms_dagster.sandbox.openai_gate import digest
 from phantoms_dagster_tests.integration.compose_world import KEY, compose_world
 from phantoms_dagster_tests.integration.run_world import wait_for
 
-IN_ORDER = ("code-server", "worker", "daemon", "webserver", "metrics")
+IN_ORDER = ("code-server", "worker", "daemon", "webserver", "desk", "metrics")
+ENDED_BY_SIGNAL = ("code-server", "daemon", "webserver", "desk")
 
 
 @pytest.fixture
@@ -57,6 +58,9 @@ def test_the_services_started_by_their_own_commands_carry_a_video_with_the_key_o
         prepared = world.run("init")
         assert prepared.returncode == 0, prepared.stderr
         assert set(world.file.services) - {"postgres", "valkey", "init", "proxy"} == set(IN_ORDER)
+        (tmp_path / "password").write_text("a long enough password")
+        user = ["phantoms", "users", "add", "kim", "--role", "operator", "--password-file", str(tmp_path / "password")]
+        assert world.run("desk", user).returncode == 0
         for name in IN_ORDER:
             world.start(name)
         added = world.run("worker", ["phantoms", "add", "Why octopuses have three hearts", "--platforms", "youtube"])
@@ -78,6 +82,11 @@ def test_the_services_started_by_their_own_commands_carry_a_video_with_the_key_o
         [bought] = httpx.get(f"{sandbox_url}/_sandbox/ledger", params={"kind": "script"}).json()["entries"]
         assert bought["account"] == digest(KEY.removeprefix("sandbox-"))[:12]
 
+        desk = f"http://127.0.0.1:{world.places['4080']}"
+        assert httpx.get(f"{desk}/review", timeout=10, trust_env=False).headers["location"] == "/login?next=%2Freview"
+        assert httpx.get(f"{desk}/health", headers={"Host": "desk.localhost"}, timeout=10, trust_env=False).text == "ok\n"
+        assert httpx.get(f"{desk}/health", headers={"Host": "evil.example"}, timeout=10, trust_env=False).status_code == 400
+
         again = world.run("init")
         assert again.returncode == 0, again.stderr
         scraped = httpx.get(f"http://127.0.0.1:{world.places['9464']}/metrics", timeout=10).text
@@ -91,7 +100,9 @@ def test_the_services_started_by_their_own_commands_carry_a_video_with_the_key_o
 
         for name in reversed(IN_ORDER):
             code = world.stop(name)
-            assert code == 0 or name in ("code-server", "daemon", "webserver"), f"{name} ended with {code}: {world.log(name)}"
+            assert code == 0 or name in ("code-server", "daemon", "webserver", "desk"), (
+                f"{name} ended with {code}: {world.log(name)}"
+            )
             assert name == "daemon" or world.health(name) == 1
 
 

@@ -30,7 +30,9 @@ from phantoms_dagster_tests.program import whole_program
 
 UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600}
 # What services of other people are given.
-THEIR_VARIABLES = {"POSTGRES_USER", "POSTGRES_DB", "POSTGRES_PASSWORD_FILE", "PHANTOMS_SITE"}
+THEIR_VARIABLES = {"POSTGRES_USER", "POSTGRES_DB", "POSTGRES_PASSWORD_FILE", "PHANTOMS_SITE", "PHANTOMS_DESK_SITE"}
+# No settings of ours: `desk/serve.py` reads it, as uvicorn does.
+PROXIES = "FORWARDED_ALLOW_IPS"
 WORKSPACES = {"/data/dagster/workspace.yaml": str(ROOT / "workspace.yaml")}
 
 Rule = Callable[[Compose], list[str]]
@@ -52,7 +54,9 @@ def variables_are_known(file: Compose) -> list[str]:
     found = []
     for service in file.services.values():
         for name in service.environment:
-            ours = service.ours and (name in known | files or (name.startswith("DAGSTER_") and name in _read_by_dagster()))
+            ours = service.ours and (
+                name in known | files | {PROXIES} or (name.startswith("DAGSTER_") and name in _read_by_dagster())
+            )
             if not ours and (service.ours or name not in THEIR_VARIABLES):
                 found.append(f"{service.name}: nobody reads {name}")
         if service.ours:
@@ -296,7 +300,7 @@ BREAKS: list[tuple[Rule, str, str]] = [
     (everything_is_watched_and_started_in_order, "  init: true\n  restart: unless-stopped\n", "  init: true\n"),
     (everything_is_watched_and_started_in_order, 'restart: "no"', "restart: always"),
     (everything_is_watched_and_started_in_order, "test: [CMD, pg_isready", "tests: [CMD, pg_isready"),
-    (everything_is_watched_and_started_in_order, "webserver: {condition", "desk: {condition"),
+    (everything_is_watched_and_started_in_order, "webserver: {condition", "website: {condition"),
     (
         everything_is_watched_and_started_in_order,
         "      init: {condition: service_completed_successfully}\n",
