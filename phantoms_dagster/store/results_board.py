@@ -30,7 +30,12 @@ _OF_HOOK = " AND v.hook = :hook"
 _PERIOD = "v.first_published_at >= :since"
 _SUMS = "count(*) AS videos, sum(v.posts)::bigint AS posts, sum(v.views)::bigint AS views"
 
-ANY = text("SELECT computed_at FROM phantoms.video_performance LIMIT 1")
+MADE = text(
+    """
+    SELECT (SELECT computed_at FROM phantoms.video_performance LIMIT 1) AS videos,
+        (SELECT computed_at FROM phantoms.platform_performance LIMIT 1) AS platforms
+    """
+)
 
 
 def hours_statement(*, channel: bool) -> str:
@@ -131,11 +136,11 @@ class Results:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def computed_at(self) -> datetime | None:
-        """When the tables were made; None when they are empty."""
+    def made_at(self) -> tuple[datetime | None, datetime | None]:
+        """When the tables of videos and of platforms were made; None for an empty one. Each is made as a whole."""
         with self._engine.connect() as connection:
-            found: datetime | None = connection.execute(ANY).scalar()
-        return found
+            row = connection.execute(MADE).one()
+        return row.videos, row.platforms
 
     def hours(self, since: datetime, *, channel: str = "") -> list[Hour]:
         """By the hour of the first post. Hours without a video are not there."""

@@ -119,6 +119,19 @@ async def test_posting_hours_are_those_of_the_channels_clocks(world: DeskWorld) 
     assert "the best hour is 18:00 with 200 (2 videos)" in (await browser.get("/performance")).text
 
 
+async def test_sums_are_those_of_the_tables_as_they_were_made_last(world: DeskWorld) -> None:
+    world.world.add(1)
+    video(world, "cats", 1_000)
+    day(world, 3, "youtube", 1_000)
+    browser = await world.logged_in("kim", "viewer")
+    for _ in range(2):
+        assert "<dd>1,000</dd>" in (await browser.get("/performance")).text
+    world.world.write("UPDATE phantoms.video_performance SET views = 2000, computed_at = now() + interval '1 hour'")
+    assert "<dd>2,000</dd>" in (await browser.get("/performance")).text
+    world.world.write("UPDATE phantoms.platform_performance SET views = 7000, computed_at = now() + interval '1 hour'")
+    assert "7,000 views of the posts" in (await browser.get("/performance")).text
+
+
 async def test_a_long_period_has_a_column_for_four_weeks_and_loses_no_view(world: DeskWorld) -> None:
     world.world.add(1)
     video(world, "cats", 1_000)

@@ -12,16 +12,17 @@ from starlette.responses import Response
 
 from phantoms_dagster.desk.plots import Plot, columns
 from phantoms_dagster.desk.render import count, page
-from phantoms_dagster.desk.visits import Seen
+from phantoms_dagster.desk.visits import Seen, Visit
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.models import Platform
-from phantoms_dagster.store.results_board import SORTS, Hour, PlatformDay, Results, VideoResult
+from phantoms_dagster.store.results_board import SORTS, Hook, Hour, PlatformDay, Results, VideoResult
 
 ROWS = 20
 PERIODS = {"7": "7 days", "28": "28 days", "90": "90 days", "365": "a year"}
 # A plot of days has at most so many columns; longer periods have a column a week, or four weeks.
 MOST_COLUMNS = 31
 STEPS = (1, 7, 28)
+_KEPT = "results"
 
 
 def register(app: FastAPI) -> None:
@@ -53,6 +54,23 @@ class Total:
         return self.reactions / self.views if self.views else None
 
 
+@dataclass(frozen=True)
+class Sums:
+    """What a period of a channel adds up to."""
+
+    hours: Sequence[Hour]
+    by_day: Sequence[PlatformDay]
+    hooks: Sequence[Hook]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Sums out of the tables that were made then, by the first moment of the period and the channel."""
+
+    made_at: tuple[datetime | None, datetime | None]
+    sums: dict[tuple[datetime, str], Sums]
+
+
 def performance(
     visit: Seen,
     *,
@@ -73,15 +91,15 @@ def performance(
     results = Results(visit.desk.workshop.engine)
     today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     since = today - timedelta(days=int(days) - 1)
-    hours = results.hours(since, channel=channel)
-    by_day = results.platforms(since, channel=channel)
+    made_at = results.made_at()
+    sums = _sums(visit, results, made_at, since, channel)
+    hours, by_day, hooks = sums.hours, sums.by_day, sums.hooks
     steps, wide = _steps(by_day, since.date(), today.date())
     videos = results.videos(since, channel=channel, hook=hook, sort=sort, limit=ROWS + 1, offset=(number - 1) * ROWS)
-    hooks = results.hooks(since, channel=channel)
     return page(
         visit,
         "performance.html",
-        computed_at=results.computed_at(),
+        computed_at=made_at[0],
         given={"days": days if days != "28" else "", "channel": channel, "hook": hook, "sort": sort if sort != "views" else ""},
         days=days,
         periods=PERIODS,
@@ -108,6 +126,20 @@ def performance(
         more=len(videos) > ROWS,
         platforms=[str(platform) for platform in Platform],
     )
+
+
+def _sums(visit: Visit, results: Results, made_at: tuple[datetime | None, datetime | None], since: datetime, channel: str) -> Sums:
+    """The sums of a period. They stay the same until the tables are made again, so they are summed up once."""
+    kept = visit.desk.extras.get(_KEPT)
+    if not isinstance(kept, Kept) or kept.made_at != made_at:
+        kept = visit.desk.extras[_KEPT] = Kept(made_at, {})
+    if (since, channel) not in kept.sums:
+        kept.sums[since, channel] = Sums(
+            results.hours(since, channel=channel),
+            results.platforms(since, channel=channel),
+            results.hooks(since, channel=channel),
+        )
+    return kept.sums[since, channel]
 
 
 def _steps(rows: Sequence[PlatformDay], first: date, last: date) -> tuple[list[Step], int]:
