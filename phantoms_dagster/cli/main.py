@@ -83,7 +83,12 @@ LINES = (
         "Briefs",
         "Add the videos of a file. Bad rows are named with line and reason, the good ones are taken; then the exit code is 2.",
     ),
-    Line("edit", "briefs", "Briefs", "Change the brief of a video that is there already. What is posted stays posted."),
+    Line(
+        "edit",
+        "briefs",
+        "Briefs",
+        "Change the brief of a video that is there already, or the words of its posts. What is posted stays posted.",
+    ),
     Line(
         "status", "catalogue", "Look", "List the newest videos, what waits for you, what is wrong, and what happens next and when."
     ),
