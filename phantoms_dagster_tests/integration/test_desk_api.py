@@ -350,3 +350,18 @@ async def test_the_document_has_the_api_and_nothing_else_and_every_problem_of_it
         for operation in methods.values():
             assert {"401", "403", "422", "503"} <= set(operation["responses"]), path
     assert "HTTPValidationError" not in document["components"]["schemas"]
+
+
+async def test_pools_and_breakers_say_so_while_redis_is_away_and_the_rest_answers(database_url: str, tmp_path: Path) -> None:
+    async with open_desk(database_url, "redis://127.0.0.1:1/0", tmp_path) as world:
+        program = Program(world, "operator")
+        body = {"breaker": "tiktok", "reason": "they asked us"}
+        for answer in (
+            await program.get("/pools"),
+            await program.get("/breakers"),
+            await program.post("/breakers/trip", body),
+            await program.post("/breakers/reset", body),
+        ):
+            assert "Redis" in detail(answer, 503)
+            assert answer.headers["retry-after"] == "5"
+        assert (await program.get("/videos")).status_code == 200

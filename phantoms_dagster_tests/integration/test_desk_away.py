@@ -49,6 +49,11 @@ async def test_a_page_without_postgresql_says_so_and_comes_back_by_itself(lost: 
         assert "Nothing was changed" in sent.text
         for path in ("/review/some-video/edit", "/add"):
             assert (await client.get(path)).status_code == 503
+        for path in ("/api/v1/videos", "/api/v1/review", "/api/v1/openapi.json"):
+            problem = await client.get(path)
+            assert (problem.status_code, problem.headers["content-type"]) == (503, "application/problem+json")
+            assert problem.headers["retry-after"] == "5"
+            assert "PostgreSQL does not answer" in problem.json()["detail"]
         assert (await client.get("/health")).status_code == 200
         assert (await client.get(assets()["desk.css"].path)).status_code == 200
     desk.close()
