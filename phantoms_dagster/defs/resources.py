@@ -7,6 +7,10 @@ import dagster as dg
 from phantoms_dagster import settings as settings_module
 from phantoms_dagster.wiring import Workshop
 
+# An evaluation that listens keeps a connection, and looks with another. It goes on listening when the daemon that asked for it was
+# killed: the new daemon's evaluations must not wait for a connection until those of the old ones have ended.
+OVERFLOW = 24
+
 _kept: Workshop | None = None
 
 
@@ -28,5 +32,5 @@ def _for_sensors() -> Workshop:
     settings = settings_module.load()
     if _kept is None or _kept.settings is not settings:
         # The one before may still be in use; its connections go with it.
-        _kept = Workshop(settings)
+        _kept = Workshop(settings, overflow=OVERFLOW)
     return _kept

@@ -44,7 +44,12 @@ _PLANNED_ONCE = {"plan_cache_mode": "force_generic_plan"}
 
 
 def _options(
-    place: URL, pool_size: int, silent_seconds: float, parameters: Mapping[str, str] = MappingProxyType({})
+    place: URL,
+    pool_size: int,
+    silent_seconds: float,
+    parameters: Mapping[str, str] = MappingProxyType({}),
+    *,
+    overflow: int = 0,
 ) -> dict[str, Any]:
     """What the URL itself says goes before ours."""
     given = place.query.get("options", "")
@@ -54,7 +59,7 @@ def _options(
     return {
         "hide_parameters": True,  # they hold upload addresses and answers, and errors end up in letters and logs
         "pool_size": pool_size,
-        "max_overflow": 0,  # a connection that was opened is kept: to open one costs as much as twenty statements
+        "max_overflow": overflow,  # else a connection that was opened is kept: to open one costs as much as twenty statements
         "pool_use_lifo": True,  # a connection that was used before knows the statements and the tables
         "pool_pre_ping": True,  # a restarted server costs one extra round trip, not a failed command
         "connect_args": {"connect_timeout": 10, "application_name": "phantoms", "options": options.strip(), **lost_server},
@@ -63,10 +68,13 @@ def _options(
     }
 
 
-def engine(url: str, *, pool_size: int = 4) -> Engine:
-    """A pooled engine for commands, sensors and migrations. Raises InvalidInput for a URL that is not PostgreSQL's."""
+def engine(url: str, *, pool_size: int = 4, overflow: int = 0) -> Engine:
+    """A pooled engine for commands, sensors and migrations. Raises InvalidInput for a URL that is not PostgreSQL's.
+
+    `overflow`: how many connections more may be open for a while, when the pool's are all in use.
+    """
     place = _place(url)
-    return without_values(create_engine(place, **_options(place, pool_size, COMMAND_SILENT_SECONDS)))
+    return without_values(create_engine(place, **_options(place, pool_size, COMMAND_SILENT_SECONDS, overflow=overflow)))
 
 
 def async_engine(url: str, *, pool_size: int = 8) -> AsyncEngine:

@@ -50,9 +50,10 @@ if TYPE_CHECKING:
 class Workshop:
     """Everything of one process, made from its settings."""
 
-    def __init__(self, settings: Settings, *, connections: int = 4) -> None:
+    def __init__(self, settings: Settings, *, connections: int = 4, overflow: int = 0) -> None:
         self.settings = settings
         self._connections = connections
+        self._overflow = overflow
         self.endpoints = Endpoints(settings, self._connected)
         self.clock = SystemClock()
         self._opened = AsyncExitStack()
@@ -75,7 +76,7 @@ class Workshop:
     @cached_property
     def engine(self) -> Engine:
         """The engine of commands, sensors and pages."""
-        return engine(self.database_url, pool_size=self._connections)
+        return engine(self.database_url, pool_size=self._connections, overflow=self._overflow)
 
     @cached_property
     def shelf(self) -> Shelf:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -11,8 +12,9 @@ import dagster as dg
 import pytest
 from pydantic import SecretStr
 
-from phantoms_dagster.defs import sensors, tags
+from phantoms_dagster.defs import resources, sensors, tags
 from phantoms_dagster.defs.partitions import VIDEOS
+from phantoms_dagster.defs.resources import workshop_resource
 from phantoms_dagster.defs.sensors import STAND_BACK_SECONDS, advance_sensor, register, release_sensor, tick
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.stages import CHAINS, STAGES
@@ -43,6 +45,22 @@ def workshop(world: World) -> Iterator[Workshop]:
     opened = Workshop(Settings(database_url=SecretStr(world.url), fuse_videos=0))
     yield opened
     opened.close()
+
+
+async def test_evaluations_that_outlived_a_killed_daemon_leave_connections_for_those_of_the_next(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two of them and two new ones listened, and none of them had a connection left to look with."""
+    monkeypatch.setattr(resources, "_kept", None)
+    monkeypatch.setenv("PHANTOMS_DATABASE_URL", world.url)
+    with dg.build_init_resource_context() as context:
+        workshop = next(workshop_resource.resource_fn(context))  # type: ignore[call-arg, call-overload]
+    monkeypatch.setattr(workshop.engine.pool, "_timeout", 1.0)
+    with contextlib.ExitStack() as listening:
+        for _ in range(8):
+            listening.enter_context(workshop.planning().nudges(["script"]))
+        assert workshop.catalogue().unknown([]) == []
+    workshop.close()
 
 
 def in_order(world: World) -> list[str]:
