@@ -14,7 +14,7 @@ from phantoms_dagster.cli.console import err, out, plain_errors
 from phantoms_dagster.cli.preparation import make_ready
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.execution.home import prepare
-from phantoms_dagster.execution.queues import redis_url, slots_of
+from phantoms_dagster.execution.slots import redis_url, slots_of
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.wiring import Workshop
 

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import re
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from phantoms_dagster.cli.console import BAD_INPUT
 from phantoms_dagster.domain import channels as channels_file
-from phantoms_dagster.domain.errors import MediaAway, PhantomsError
-from phantoms_dagster.resilience.redis_refusals import refuse_cluster_at
-from phantoms_dagster.store.engine import engine
-from phantoms_dagster.store.kept_files import files_were_stored
-from phantoms_dagster.store.migrate import upgrade
-from phantoms_dagster.wiring import Workshop
-from phantoms_dagster.wiring.media_gate import media_disk
+from phantoms_dagster.domain.errors import InvalidInput, MediaAway, PhantomsError
+from phantoms_dagster.embedded.processes import ProcessSpec
+from phantoms_dagster.embedded.tasks import Task, TaskTooSlow
+from phantoms_dagster.settings import Settings
 
-INITIALISE_SECONDS = 180.0
+# Whoever stays running afterwards has this done apart, and needs none of it.
+if TYPE_CHECKING:
+    from phantoms_dagster.wiring import Workshop
+
+INITIALISE = "phantoms_dagster.execution.initialise"
+PREPARE_SECONDS = 180.0
+MARK = "prepared: "
 _EXCEPTION = re.compile(r"[A-Za-z_][\w.]*: ")
 
 
@@ -26,27 +31,63 @@ class PreparationFailed(PhantomsError):
     """Dagster's instance could not be made ready."""
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """What was found. `needed`: the integrations that the sandbox answers for. `warning`: of the model."""
+
+    needed: tuple[str, ...]
+    warning: str | None
+    said: tuple[str, ...]
+
+
 def make_ready(workshop: Workshop, environment: Mapping[str, str], *, say: Callable[[str], None]) -> None:
     """Make the servers and the data directory ready; harmless when they are. `environment`: that of our processes.
 
     Raises PhantomsError and SQLAlchemyError. The workshop's connections are given back.
     """
+    began = time.monotonic()
+    command = (sys.executable, "-P", "-m", INITIALISE)
+    with Task(ProcessSpec(name="initialise", argv=command, env=environment)) as dagster:  # beside ours: other tables
+        make_tables(workshop, say=say)
+        _await(dagster)
+    say(f"tables: ready after {time.monotonic() - began:.1f} s")
+
+
+def make_ready_apart(spec: Callable[[str, tuple[str, ...]], ProcessSpec], *, say: Callable[[str], None]) -> Prepared:
+    """`make_ready` in processes that end when it is done: ours keeps nothing of what it takes. `spec` makes theirs of a command."""
+    began = time.monotonic()
+    python = (sys.executable, "-m")
+    with Task(spec("initialise", (*python, INITIALISE))) as dagster, Task(spec("prepare", (*python, __name__))) as ours:
+        prepared = _told(ours)
+        _await(dagster)
+    for line in prepared.said:
+        say(line)
+    say(f"tables: ready after {time.monotonic() - began:.1f} s")
+    return prepared
+
+
+def make_tables(workshop: Workshop, *, say: Callable[[str], None]) -> None:
+    """Make all ready but Dagster's tables. Raises PhantomsError and SQLAlchemyError."""
+    from phantoms_dagster.resilience.redis_refusals import refuse_cluster_at  # noqa: PLC0415 - see the module
+    from phantoms_dagster.store.engine import engine  # noqa: PLC0415
+    from phantoms_dagster.store.migrate import upgrade  # noqa: PLC0415
+
     # One that cannot be read is refused here, where nothing of it is repeated.
     engine(workshop.settings.dagster_url() or workshop.database_url).dispose()
     if workshop.settings.redis_url and (trouble := refuse_cluster_at(workshop.settings.redis_url.get_secret_value())):
         say(f"redis: {trouble}; nothing is carried out before it does")
-    began = time.monotonic()
-    with _initialising(environment):  # beside ours: other tables, another process
-        upgrade(workshop.database_url)
-        try:
-            _welcome(workshop, say)
-        finally:
-            workshop.close()
-    say(f"tables: ready after {time.monotonic() - began:.1f} s")
+    upgrade(workshop.database_url)
+    try:
+        _welcome(workshop, say)
+    finally:
+        workshop.close()
 
 
 def _welcome(workshop: Workshop, say: Callable[[str], None]) -> None:
     """A fresh data directory gets a channels.yaml to edit, an inbox to drop files into and a marked media folder."""
+    from phantoms_dagster.store.kept_files import files_were_stored  # noqa: PLC0415 - see the module
+    from phantoms_dagster.wiring.media_gate import media_disk  # noqa: PLC0415
+
     path = workshop.settings.path("channels")
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -59,23 +100,57 @@ def _welcome(workshop: Workshop, say: Callable[[str], None]) -> None:
     workshop.catalogue().put_channels(workshop.channels().values())
 
 
-@contextmanager
-def _initialising(environment: Mapping[str, str]) -> Iterator[None]:
-    """Dagster's tables, in a process that has ended when this block has. Raises PreparationFailed at its end."""
-    command = [sys.executable, "-P", "-m", "phantoms_dagster.execution.initialise"]
-    with subprocess.Popen(command, env=dict(environment), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        try:
-            yield
-            said, _ = process.communicate(timeout=INITIALISE_SECONDS)
-        except subprocess.TimeoutExpired:
-            raise PreparationFailed(f"Dagster's instance was not prepared within {INITIALISE_SECONDS:.0f} s") from None
-        finally:
-            process.kill()
-    if process.returncode != 0:
+def _await(dagster: Task) -> None:
+    """Wait until Dagster's tables are ready. Raises PreparationFailed."""
+    code, said = _result(dagster)
+    if code != 0:
         raise PreparationFailed("Dagster's instance could not be prepared:\n" + _reasons(said))
+
+
+def _result(task: Task) -> tuple[int, str]:
+    try:
+        return task.result(PREPARE_SECONDS)
+    except TaskTooSlow:
+        raise PreparationFailed(f"the tables were not prepared within {PREPARE_SECONDS:.0f} s") from None
+
+
+def _told(ours: Task) -> Prepared:
+    """What the program below has told. Raises what it has met."""
+    code, said = _result(ours)
+    told = next((json.loads(line.removeprefix(MARK)) for line in said.splitlines() if line.startswith(MARK)), None)
+    if told is None:
+        raise PreparationFailed(f"the tables could not be prepared (exit code {code}):\n" + _reasons(said))
+    if "problem" in told:
+        raise (InvalidInput if told["code"] == BAD_INPUT else PreparationFailed)(told["problem"])
+    return Prepared(tuple(told["needed"]), told["warning"], tuple(told["said"]))
+
+
+def main() -> None:
+    """`python -m phantoms_dagster.cli.preparation`: make our tables ready as the environment says, and tell `make_ready_apart`."""
+    from phantoms_dagster.cli.problems import problem  # noqa: PLC0415 - see the module
+    from phantoms_dagster.wiring import Workshop  # noqa: PLC0415
+    from phantoms_dagster.wiring.models import model_warning  # noqa: PLC0415
+
+    said: list[str] = []
+    try:
+        settings = Settings()
+        workshop = Workshop(settings)
+        make_tables(workshop, say=said.append)
+        warning = model_warning(settings)
+        told = {"needed": workshop.endpoints.sandbox_needed, "warning": warning, "said": said}
+    except Exception as error:
+        found = problem(error)
+        if found is None:
+            raise
+        told = dict(zip(("problem", "code"), found, strict=True))
+    sys.stdout.write(f"{MARK}{json.dumps(told)}\n")
 
 
 def _reasons(output: str) -> str:
     """What the exceptions of a traceback say, the first cause first; the end of the output when there are none."""
     said = [line for line in output.splitlines() if _EXCEPTION.match(line)]
     return "\n".join(dict.fromkeys(said)) or "\n".join(output.splitlines()[-12:])
+
+
+if __name__ == "__main__":
+    main()

@@ -4,6 +4,7 @@ starts beside it; they stop in reverse, and other commands find them through a f
 
 from __future__ import annotations
 
+import http.client
 import os
 import secrets
 import socket
@@ -15,26 +16,28 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-
-import httpx
-from redis.exceptions import RedisError
+from urllib.parse import urlsplit
 
 from phantoms_dagster.cli.ports import Ports
-from phantoms_dagster.cli.preparation import make_ready
+from phantoms_dagster.cli.preparation import Prepared, make_ready_apart
+from phantoms_dagster.domain import channels as channels_file
+from phantoms_dagster.domain.errors import InvalidInput
+from phantoms_dagster.embedded.preloaded import SUPPORTED, Preloaded
 from phantoms_dagster.embedded.processes import ProcessSpec
 from phantoms_dagster.embedded.servers import START_TRIES, EmbeddedServers, free_port, is_free, read_urls
 from phantoms_dagster.embedded.supervisor import ProcessFailed, Supervisor
+from phantoms_dagster.embedded.tasks import Task
 from phantoms_dagster.embedded.valkey import write_private
 from phantoms_dagster.execution.home import prepare
-from phantoms_dagster.execution.queues import RunQueues, connect, redis_url, slots_of
 from phantoms_dagster.settings import RUNNING_FILE, Settings
-from phantoms_dagster.wiring import Workshop
-from phantoms_dagster.wiring.models import model_warning
+from phantoms_dagster.wiring.endpoints import Endpoints
 
 READY_SECONDS = 180.0
 GRACE_SECONDS = 15.0
 MODULE = "phantoms_dagster.definitions"
-CODE_SERVER, DAEMON, DESK = "code-server", "daemon", "desk"
+PRELOADED, CODE_SERVER, DAEMON, DESK = "preloaded", "code-server", "daemon", "desk"
+# What the processes import that `PRELOADED` forks, beside what Dagster's need.
+COMMANDS = ("phantoms_dagster.cli.lazy", "phantoms_dagster.cli.metrics", "phantoms_dagster.wiring.sandbox")
 WORKERS_SECONDS = 60.0  # the longest that the start waits for workers
 
 
@@ -100,6 +103,7 @@ class Stack:
         self._supervisors: list[Supervisor] = []
         self._awaited = Awaited(waiting)
         self._ports: Ports | None = None
+        self._preloaded: Preloaded | None = None
 
     def __enter__(self) -> Running:
         """Start everything. Raises PhantomsError with the next step; then nothing is left running."""
@@ -123,6 +127,7 @@ class Stack:
         if embedded is not None and read_urls(self._home) is not None:
             self._exit.enter_context(embedded)  # another `phantoms up` runs here: this raises, before a port or a file is touched
         settings = self._with_addresses()
+        parent = self._preload()
         sandbox = None
         if settings.sandbox_url != self._settings.sandbox_url:
             sandbox = self._begin([self._sandbox(settings, self._plain_environment())])
@@ -132,13 +137,14 @@ class Stack:
         specs = self._dagster(settings, environment)
         # It reads no table, and takes the longest of all.
         code_server = self._begin([spec for spec in specs if spec.name == CODE_SERVER])
-        workshop = Workshop(settings)
+        for supervisor in parent:
+            supervisor.wait()
         self._awaited.add(["tables"])
-        make_ready(workshop, environment, say=self._say)
+        prepared = self._prepare(settings, environment)
         self._awaited.remove("tables")
-        if (problem := model_warning(settings)) is not None:
-            self._warn(problem)
-        needed = tuple(workshop.endpoints.sandbox_needed)
+        if prepared.warning is not None:
+            self._warn(prepared.warning)
+        needed = prepared.needed
         if sandbox is not None and not needed:  # the database knows a token for every account
             sandbox.stop()
             self._supervisors.remove(sandbox)
@@ -151,6 +157,11 @@ class Stack:
         sandbox_url = settings.sandbox_url if needed else None
         return Running(self._home, settings.web_url, sandbox_url, needed, settings, metrics_url, desk_url(settings))
 
+    def _prepare(self, settings: Settings, environment: dict[str, str]) -> Prepared:
+        """Make the tables and the data directory ready. Raises PhantomsError."""
+        paths = {f"PHANTOMS_{name.upper()}": str(settings.path(name)) for name in ("channels", "inbox", "media")}
+        return make_ready_apart(lambda name, command: self._spec(name, command, {**environment, **paths}, None), say=self._say)
+
     def _begin(self, specs: list[ProcessSpec]) -> Supervisor:
         """Start these at once, until we stop; `wait` of the supervisor raises ProcessFailed, and then none of them runs."""
         supervisor = Supervisor(specs, logs=self._home / "logs", notify=self._warn, together=True, ready=self._ready)
@@ -159,6 +170,25 @@ class Stack:
         supervisor.begin()
         self._supervisors.append(supervisor)
         return supervisor
+
+    def _preload(self) -> list[Supervisor]:
+        """Start the parent of our Python processes, where there may be one; else each has a start and a memory of its own."""
+        if not SUPPORTED:
+            return []
+        preloaded = Preloaded()
+        command = (sys.executable, "-m", "phantoms_dagster.execution.preloaded", "--module", self._module)
+        spec = ProcessSpec(
+            name=PRELOADED,
+            argv=(*command, *(word for name in COMMANDS for word in ("--also", name))),
+            # Its forks keep the environment that it began with where others look for it, and write their names over its arguments.
+            env={**self._plain_environment(), "SPT_NOENV": "1"},
+            launch=preloaded.launch_parent,
+            ready=preloaded.ready,
+            ready_timeout=READY_SECONDS,
+        )
+        begun = [self._begin([spec])]
+        self._preloaded = preloaded
+        return begun
 
     def _ready(self, name: str, seconds: float, _: Sequence[str]) -> None:
         self._say(f"{name}: started" if name == DAEMON else f"{name}: ready after {seconds:.1f} s")
@@ -195,9 +225,20 @@ class Stack:
             "web_url": f"http://{self._settings.web_host}:{self._port('webserver', self._settings, 'web_port')}",
             "desk_port": self._port(DESK, self._settings, "desk_port"),
         }
-        if Workshop(self._settings).endpoints.sandbox_needed and self._settings.sandbox_url is None:
+        if Endpoints(self._settings, self._with_tokens).sandbox_needed and self._settings.sandbox_url is None:
             found["sandbox_url"] = f"http://127.0.0.1:{self._port('sandbox', self._settings)}"
         return Settings(**{**self._settings.model_dump(), "home": self._home, **found})
+
+    def _with_tokens(self) -> set[str]:
+        """The platforms with an account that has a token of its own, as channels.yaml says: tables are not asked yet."""
+        path = self._settings.path("channels")
+        if not path.exists():
+            return set()
+        try:
+            content = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidInput(f"{path} cannot be read: {error}") from error
+        return {str(platform) for channel in channels_file.parse(content, name=str(path)).values() for platform in channel.tokens}
 
     def _embedded(self) -> EmbeddedServers | None:
         """The servers that are ours; None when there are URLs for both."""
@@ -240,8 +281,8 @@ class Stack:
 
     def _sandbox(self, settings: Settings, environment: dict[str, str]) -> ProcessSpec:
         assert settings.sandbox_url is not None
-        url = httpx.URL(settings.sandbox_url)
-        program = (sys.executable, "-m", "phantoms_dagster.cli.main", "sandbox", "--port", str(url.port))
+        url = settings.sandbox_url
+        program = (sys.executable, "-m", "phantoms_dagster.cli.main", "sandbox", "--port", str(urlsplit(url).port))
         command = (
             *program,
             "--seed",
@@ -254,7 +295,7 @@ class Stack:
         return self._spec("sandbox", command, environment, lambda: _answers(f"{url}/_sandbox/health"))
 
     def _metrics(self, url: str, environment: dict[str, str]) -> ProcessSpec:
-        command = (sys.executable, "-m", "phantoms_dagster.cli.main", "metrics", "--port", str(httpx.URL(url).port))
+        command = (sys.executable, "-m", "phantoms_dagster.cli.main", "metrics", "--port", str(urlsplit(url).port))
         return self._spec("metrics", command, environment, lambda: _answers(url))
 
     def _desk(self, settings: Settings, environment: dict[str, str]) -> ProcessSpec:
@@ -264,7 +305,7 @@ class Stack:
 
     def _dagster(self, settings: Settings, environment: dict[str, str]) -> list[ProcessSpec]:
         assert settings.web_url is not None
-        web = httpx.URL(settings.web_url)
+        web = urlsplit(settings.web_url)
         code_port = free_port(0)
         workspace = Path(environment["DAGSTER_HOME"]) / "workspace.yaml"
         workspace.write_text(
@@ -288,7 +329,7 @@ class Stack:
         )
         # Each thread that allocates gets an arena of glibc's by itself, and these have twenty threads and one lock.
         lean = {"MALLOC_ARENA_MAX": "1", **environment}
-        pages = ("-h", web.host, "-p", str(web.port), "-w", str(workspace), "--log-level", "warning")
+        pages = ("-h", web.hostname or "", "-p", str(web.port), "-w", str(workspace), "--log-level", "warning")
         return [
             self._workers(settings, environment),
             self._desk(settings, environment),
@@ -298,35 +339,43 @@ class Stack:
                 "webserver",
                 (*python, "phantoms_dagster.execution.webserver", *pages),
                 lean,
-                lambda: _answers(f"{web}/server_info"),
+                lambda: _answers(f"{settings.web_url}/server_info"),
             ),
         ]
 
     def _workers(self, settings: Settings, environment: dict[str, str]) -> ProcessSpec:
         """Ready when a worker listens on each queue. A Redis that refuses them is no reason to end: they wait for it."""
-        queues, deadline = RunQueues(connect(redis_url(settings))), time.monotonic() + WORKERS_SECONDS
+        look = (sys.executable, "-m", "phantoms_dagster.execution.listening", "--seconds", str(WORKERS_SECONDS))
+        started: list[Task] = []
 
         def listen() -> bool:
-            try:
-                return all(queues.alive(queue) for queue in slots_of(settings)) or time.monotonic() > deadline
-            except RedisError:
-                return time.monotonic() > deadline
+            if not started:
+                started.append(self._exit.enter_context(Task(self._spec("listening", look, environment, None))))
+            return started[0].over()
 
-        self._exit.callback(queues.redis.close)
-        return ProcessSpec(
-            name="workers",
-            argv=(sys.executable, "-m", "phantoms_dagster.execution.worker", "--module", self._module),
-            env=environment,
-            ready=listen,
-            ready_timeout=READY_SECONDS,
-            grace_seconds=settings.worker_grace_seconds + GRACE_SECONDS,
-        )
+        command = (sys.executable, "-m", "phantoms_dagster.execution.worker", "--module", self._module)
+        return self._spec("workers", command, environment, listen, grace_seconds=settings.worker_grace_seconds + GRACE_SECONDS)
 
     def _spec(
-        self, name: str, command: tuple[str, ...], environment: dict[str, str], ready: Callable[[], bool] | None
+        self,
+        name: str,
+        command: tuple[str, ...],
+        environment: dict[str, str],
+        ready: Callable[[], bool] | None,
+        *,
+        grace_seconds: float = GRACE_SECONDS,
     ) -> ProcessSpec:
+        """Forked by the parent of our processes, where there is one."""
+        parent = self._preloaded
         return ProcessSpec(
-            name=name, argv=command, env=environment, ready=ready, ready_timeout=READY_SECONDS, grace_seconds=GRACE_SECONDS
+            name=name,
+            argv=command,
+            env=environment,
+            when=parent.ready if parent else None,
+            launch=parent.fork if parent else None,
+            ready=ready,
+            ready_timeout=READY_SECONDS,
+            grace_seconds=grace_seconds,
         )
 
     def _announce(self, environment: dict[str, str]) -> None:
@@ -360,10 +409,15 @@ def _listens(port: int) -> bool:
 
 
 def _answers(url: str) -> bool:
+    place = urlsplit(url)
+    connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=2)
     try:
-        return httpx.get(url, timeout=2, trust_env=False).status_code == 200
-    except httpx.HTTPError:
+        connection.request("GET", place.path or "/")
+        return connection.getresponse().status == http.client.OK
+    except (OSError, http.client.HTTPException):
         return False
+    finally:
+        connection.close()
 
 
 def demo_seed() -> int:

@@ -12,7 +12,7 @@ import typer
 from phantoms_dagster.cli.console import current, out, plain_errors
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.execution.home import dagster_home, prepare
-from phantoms_dagster.execution.queues import redis_url, slots_of
+from phantoms_dagster.execution.slots import redis_url, slots_of
 
 EVENT_BATCH = "500"
 

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 BOOTSTRAP = Path(__file__).with_name("bootstrap.py")
 LOG_LIMIT_BYTES = 20_000_000
@@ -36,6 +36,24 @@ class Identity:
 SAME = Identity()
 
 
+class Process(Protocol):
+    """A process that was started. `returncode` is None until `wait` has returned."""
+
+    @property
+    def pid(self) -> int:
+        """Its id; 0 when it could not be started."""
+        ...
+
+    @property
+    def returncode(self) -> int | None:
+        """Its exit code, negative for a signal."""
+        ...
+
+    def wait(self) -> int:
+        """Wait for its end; the exit code."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class ProcessSpec:
     """A process to supervise.
@@ -43,7 +61,8 @@ class ProcessSpec:
     `env` is its whole environment (None: ours). `ready` is asked from the supervisor's thread until it says True, for
     `ready_timeout` seconds at most; an exception of it ends the start-up; None: ready once started. `complaint` is asked once
     after that: given the process id, it says what is wrong with what was started, or None; a complaint stops the process.
-    `when`: in a supervisor that starts all together, the process starts as soon as this says True.
+    `when`: in a supervisor that starts all together, the process starts as soon as this says True; so does each restart.
+    `launch` starts it in another way than by its command: given the spec and the file of its log, in a session of its own.
     `stdin` is what the process reads from its standard input, at most `STDIN_LIMIT_BYTES`; it may be secret. `restart`: start
     it again when it ends by itself. `stop_signal` goes to its group, SIGKILL follows `grace_seconds` later.
     """
@@ -54,6 +73,7 @@ class ProcessSpec:
     cwd: Path | None = None
     identity: Identity = SAME
     when: Callable[[], bool] | None = None
+    launch: Callable[[ProcessSpec, int], Process] | None = None
     ready: Callable[[], bool] | None = None
     ready_timeout: float = 60.0
     complaint: Callable[[int], str | None] | None = None
@@ -95,13 +115,27 @@ def server_environment() -> dict[str, str]:
     return kept | {"LC_ALL": "C", "TZ": "UTC"}
 
 
+def launch(spec: ProcessSpec, out: int, *, stdin: int | None = None) -> subprocess.Popen[bytes]:
+    """Start the process of a spec by its command, in a session of its own. `stdin`: instead of the text that the spec has."""
+    with contextlib.ExitStack() as given:
+        return subprocess.Popen(
+            command(spec.argv, death_signal=spec.stop_signal, identity=spec.identity),
+            stdin=given.enter_context(standard_input(spec.stdin)) if stdin is None else stdin,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            env=None if spec.env is None else dict(spec.env),
+            cwd=spec.cwd,
+            start_new_session=True,
+        )
+
+
 class Child:
     """A spec and its process, if it runs. `spawn` may be called again after the process has ended."""
 
     def __init__(self, spec: ProcessSpec, log: Path) -> None:
         self.spec = spec
         self.log = log
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Process | None = None
         self._waiter: threading.Thread | None = None
         self._tail_from = 0
         self._swept = True
@@ -121,16 +155,7 @@ class Child:
         self.rotate_log()
         with self.log.open("ab") as out:
             self._tail_from = os.fstat(out.fileno()).st_size
-            with standard_input(self.spec.stdin) as given:
-                process = subprocess.Popen(
-                    command(self.spec.argv, death_signal=self.spec.stop_signal, identity=self.spec.identity),
-                    stdin=given,
-                    stdout=out,
-                    stderr=subprocess.STDOUT,
-                    env=None if self.spec.env is None else dict(self.spec.env),
-                    cwd=self.spec.cwd,
-                    start_new_session=True,
-                )
+            process = (self.spec.launch or launch)(self.spec, out.fileno())
         self._process = process
         self._swept = False
         self._waiter = threading.Thread(target=lambda: ended(self, process.wait()), name=f"wait-{self.spec.name}", daemon=True)
@@ -140,7 +165,7 @@ class Child:
         """Signal the process and what it has started, if any of it is left."""
         # macOS answers EPERM, not ESRCH, for a group of zombies.
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            if self._process is not None:
+            if self._process is not None and self._process.pid:
                 os.killpg(self._process.pid, number)
 
     def sweep(self) -> None:

@@ -176,7 +176,8 @@ class EmbeddedServers:
             )
             postgres.prepare(self._logs / "initdb.log")
             valkey.prepare()
-            self._supervisor = Supervisor([postgres.spec(), valkey.spec()], logs=self._logs, notify=self._notify)
+            specs = [postgres.spec(), valkey.spec()]
+            self._supervisor = Supervisor(specs, logs=self._logs, notify=self._notify, together=True)
             try:
                 self._supervisor.start()
             except ProcessFailed:

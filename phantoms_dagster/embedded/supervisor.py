@@ -225,6 +225,9 @@ class Supervisor:
                 for child in self._children:
                     child.rotate_log()
             for child in [c for c, due in self._due.items() if due <= time.monotonic()]:
+                if child.spec.when is not None and not child.spec.when():
+                    self._due[child] = time.monotonic() + LONGEST_READY_PAUSE
+                    continue
                 del self._due[child]
                 self._spawn(child)
 

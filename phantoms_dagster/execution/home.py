@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from phantoms_dagster.domain.errors import InvalidInput
-from phantoms_dagster.execution.queues import pool_limits, run_limits
+from phantoms_dagster.execution.slots import pool_limits, run_limits
 from phantoms_dagster.settings import Settings
 
 # The limits of Dagster's pools, which `initialise` sets: no place in dagster.yaml takes them.
@@ -69,7 +69,8 @@ def prepare(home: Path, settings: Settings) -> Path:
     config["concurrency"]["runs"]["max_concurrent_runs"] = settings.max_runs
     config["concurrency"]["runs"]["tag_concurrency_limits"] = run_limits(settings)
     config["run_monitoring"]["start_timeout_seconds"] = settings.run_start_timeout
-    config["run_retries"]["max_retries"] = settings.run_retries
+    # Its daemon reads the events of all runs, again and again, for runs to repeat.
+    config["run_retries"] |= {"enabled": settings.run_retries > 0, "max_retries": settings.run_retries}
     (folder / POOLS_FILE).write_text(json.dumps(pool_limits(settings)), encoding="utf-8")
     written = folder / "dagster.yaml"
     written.write_text("# Written by `phantoms up`; change the settings instead.\n" + yaml.safe_dump(config), encoding="utf-8")

@@ -13,7 +13,8 @@ from rq.job import JobStatus
 
 from phantoms_dagster import settings
 from phantoms_dagster.execution.plain_errors import why_away
-from phantoms_dagster.execution.queues import JOB_TAG, Mode, RunQueues, connect, job_of, launches, queue_of, redis_url
+from phantoms_dagster.execution.queues import Mode, RunQueues, connect
+from phantoms_dagster.execution.slots import JOB_TAG, job_of, launches, queue_of, redis_url
 from phantoms_dagster.execution.without_stores import is_only_looked_at
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Runs as RQ jobs: which queue carries a run, its jobs in Redis, and which workers are alive. Knows Redis, not Dagster.
+"""Runs as RQ jobs: their jobs in Redis, and which workers are alive. Knows Redis, not Dagster. Which queue carries a run: `slots`.
 
 RQ is never the source of truth: every record here may be lost, and the run is then taken up again from Dagster's tables.
 A job id is used for one launch and carried out once; whoever launches a run again makes a new one.
@@ -10,9 +10,9 @@ import functools
 import hashlib
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 from redis import Redis
 from redis.backoff import ExponentialBackoff
@@ -26,20 +26,8 @@ from rq.serializers import JSONSerializer
 from rq.worker import BaseWorker
 from rq.worker_registration import clean_worker_registry, get_keys
 
-from phantoms_dagster.domain.errors import InvalidInput
-from phantoms_dagster.domain.stages import CHAINS, STAGES
 from phantoms_dagster.resilience.redis_refusals import PatientRedis
-from phantoms_dagster.settings import Settings
 
-# The run tags that name its stage or its chain of stages, and the one that names the job that carries it now.
-STAGE_TAG = "phantoms/stage"
-CHAIN_TAG = "phantoms/chain"
-JOB_TAG = "phantoms/rq_job"
-# Dagster's own.
-BACKFILL_TAG = "dagster/backfill"
-DEFAULT_QUEUE = "default"
-ANALYTICS_POOL = "analytics"
-QUEUES: tuple[str, ...] = (DEFAULT_QUEUE, *CHAINS, *(stage.slug for stage in STAGES.values()))
 ENTRY = "phantoms_dagster.execution.run_worker.execute_run"
 # A failed job is kept only to be looked at; a finished one is not needed at all.
 FAILED_SECONDS = 600
@@ -49,83 +37,6 @@ RELAUNCH_SECONDS = 60
 Mode = Literal["execute", "resume"]
 # `cancel`: let Dagster end the run as canceled. `superseded`: another job carries the run now, so this one must not.
 Stop = Literal["cancel", "superseded"]
-
-
-def queue_of(tags: Mapping[str, str]) -> str:
-    """The queue of a run with those tags: its stage's or its chain's, else `default`."""
-    stage, chain = STAGES.get(tags.get(STAGE_TAG, "")), CHAINS.get(tags.get(CHAIN_TAG, ""))
-    return stage.slug if stage else chain.name if chain else DEFAULT_QUEUE
-
-
-def job_of(run_id: str, tags: Mapping[str, str]) -> str | None:
-    """The id of the job that carries the run now. A tag copied from another run, as re-execution does, does not count."""
-    job_id = tags.get(JOB_TAG, "")
-    return job_id if job_id.startswith(f"{run_id}-") else None
-
-
-def launches(run_id: str, tags: Mapping[str, str]) -> int:
-    """How often the run was launched."""
-    job_id = job_of(run_id, tags)
-    return int(job_id.rsplit("-", 1)[1]) if job_id else 0
-
-
-def slots_of(settings: Settings, given: str | None = None) -> dict[str, int]:
-    """Workers by queue: those of `given` (`script=2,rendered_video=1`) alone, else one of each but for what the settings say.
-
-    Raises InvalidInput, which names the queues there are.
-    """
-    if given is None:
-        found = dict.fromkeys(QUEUES, 1) | settings.worker_slots
-    else:
-        pairs = [part.strip().partition("=") for part in given.split(",") if part.strip()]
-        try:
-            found = {name.strip(): int(count or 1) for name, _, count in pairs}
-        except ValueError as error:
-            raise InvalidInput(f"--queues {given}: write it as script=2,rendered_video=1 ({error})") from error
-    if unknown := sorted(set(found) - set(QUEUES)):
-        raise InvalidInput(f"unknown queue {unknown[0]!r}; the queues are {', '.join(QUEUES)}")
-    if any(count < 0 for count in found.values()) or not any(found.values()):
-        raise InvalidInput("there must be at least one worker, and no queue can have less than none")
-    return {name: count for name, count in found.items() if count}
-
-
-def run_limits(settings: Settings) -> list[dict[str, Any]]:
-    """`tag_concurrency_limits` of dagster.yaml: as many runs of a stage at once as it has workers.
-
-    The rest wait in Dagster's queue, which knows priorities, and not in RQ. A queue without workers gets one run, whose event
-    log says that nobody listens. A backfill of several stages may not fill `default`'s queue either.
-    """
-    slots = slots_of(settings)
-    default = max(1, slots.get(DEFAULT_QUEUE, 0))
-    return [
-        *({"key": STAGE_TAG, "value": stage.name, "limit": max(1, slots.get(stage.slug, 0))} for stage in STAGES.values()),
-        *({"key": CHAIN_TAG, "value": chain, "limit": max(1, slots.get(chain, 0))} for chain in CHAINS),
-        {"key": BACKFILL_TAG, "value": {"applyLimitPerUniqueValue": True}, "limit": default},
-    ]
-
-
-def pool_limits(settings: Settings) -> dict[str, int]:
-    """The limit of each Dagster pool: as set, else as many runs as there are workers that could carry one with such a step.
-
-    Raises InvalidInput, which names the pools there are.
-    """
-    slots = slots_of(settings)
-    shared = slots.get(DEFAULT_QUEUE, 0)
-    found: dict[str, int] = {}
-    for stage in STAGES.values():
-        queues = [stage.slug, *(name for name, chain in CHAINS.items() if stage in chain.stages)]
-        found[stage.pool] = found.get(stage.pool, 0) + sum(slots.get(queue, 0) for queue in queues)
-    found = {ANALYTICS_POOL: 1, **{pool: max(1, count + shared) for pool, count in found.items()}}
-    if unknown := sorted(set(settings.dagster_pools) - set(found)):
-        raise InvalidInput(f"PHANTOMS_DAGSTER_POOLS: unknown pool {unknown[0]!r}; the pools are {', '.join(found)}")
-    return {**found, **settings.dagster_pools}
-
-
-def redis_url(settings: Settings) -> str:
-    """Where the queues are. Raises InvalidInput when no Redis is set and none is running here."""
-    if settings.redis_url is None:
-        raise InvalidInput("no Redis is running here: start `phantoms up`, or set PHANTOMS_REDIS_URL")
-    return settings.redis_url.get_secret_value()
 
 
 def connect(url: str) -> Redis:
@@ -214,6 +125,15 @@ class RunQueues:
                 pipeline.hget(execution.key, "worker_name")
             workers = pipeline.execute()
         return [(e.job_id, entry, w.decode() if w else None) for e, entry, w in zip(executions, entries, workers, strict=True)]
+
+    def busy(self, queues: Sequence[str]) -> list[str]:
+        """Those of the queues from which a worker has taken a job: of the others nothing more need be asked. One round trip."""
+        with self.redis.pipeline(transaction=False) as pipeline:
+            for name in queues:
+                pipeline.zcard(StartedJobRegistry(name, connection=self.redis).key)
+                pipeline.llen(self.queue(name).intermediate_queue_key)
+            found = pipeline.execute()
+        return [name for name, *counts in zip(queues, found[::2], found[1::2], strict=True) if any(counts)]
 
     def popped(self, queue: str) -> list[str]:
         """Ids of jobs that a worker has popped and not begun yet."""

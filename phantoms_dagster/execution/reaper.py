@@ -17,7 +17,8 @@ from dagster._core.launcher.base import LaunchRunContext
 from redis.exceptions import RedisError
 from rq.job import JobStatus
 
-from phantoms_dagster.execution.queues import QUEUES, RunQueues, connect, job_of, launches
+from phantoms_dagster.execution.queues import RunQueues, connect
+from phantoms_dagster.execution.slots import QUEUES, job_of, launches
 
 SWEEP_SECONDS = 2.0
 TIDY_SECONDS = 60.0
@@ -45,7 +46,7 @@ class Reaper:
     def sweep(self) -> None:
         """Write off the jobs of dead workers, then see to the runs that nobody would miss."""
         noted: set[str] = set()
-        for queue in QUEUES:
+        for queue in self._queues.busy(QUEUES):
             self._bury_the_lost(queue, noted)
         for run in self._instance.get_runs(RunsFilter(statuses=OPEN)):
             self._see_to(run, noted)

@@ -7,6 +7,7 @@ each heartbeat, and RQ's maintenance, which runs only between jobs, by the reape
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import logging
 import math
@@ -33,7 +34,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from phantoms_dagster import settings
 from phantoms_dagster.domain.errors import InvalidInput, SchemaMismatch
 from phantoms_dagster.execution.processes import die_with, orphaned
-from phantoms_dagster.execution.queues import JOB_TAG, Mode, RunQueues, worker_name
+from phantoms_dagster.execution.queues import Mode, RunQueues, worker_name
+from phantoms_dagster.execution.slots import JOB_TAG
 from phantoms_dagster.execution.storage import PooledPostgresStorage, ReadyStorage
 from phantoms_dagster.resilience.redis_refusals import PatientRedis, refuse_cluster
 from phantoms_dagster.store import fitting
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     from rq import Queue
     from rq.executions import Execution
     from rq.job import Job
+    from sqlalchemy import Engine
 
 BEAT_SECONDS = 1
 # A run lives for minutes and makes little that refers to itself: looking for that as often as Python does by itself (700) is a
@@ -227,6 +230,9 @@ class RunWorker(Worker):
 
     # --- what others do for it
 
+    def procline(self, message: str) -> None:
+        """Nothing: a worker keeps the name of its parent, by which it is looked for."""
+
     def subscribe(self) -> None:
         """Nothing: see the module."""
 
@@ -246,7 +252,7 @@ def schema_problem() -> str:
     url = settings.load().database_url
     if url is None:
         return ""
-    database = engine(url.get_secret_value(), pool_size=1)  # not kept: this process forks
+    database = _schema_engine(url.get_secret_value())
     try:
         fitting.check_now_and_then(database)
     except SchemaMismatch as error:
@@ -254,8 +260,13 @@ def schema_problem() -> str:
     except SQLAlchemyError as error:
         log.debug("the schema cannot be looked at: %s", in_words(error))
     finally:
-        database.dispose()
+        database.dispose()  # no connection is kept: this process forks
     return ""
+
+
+@functools.cache
+def _schema_engine(url: str) -> Engine:
+    return engine(url, pool_size=1)
 
 
 def rehearse(url: str) -> None:

@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from typing import Any
 
 # Sensors with longer intervals, and what a person turns on or off, are noticed within this time.
-LOOK_SECONDS = 1.0
+LOOK_SECONDS = 3.0
 # A sensor with an interval of no more than this should be asked as soon as it may be.
 PROMPT_SECONDS = 1
 
@@ -33,16 +33,18 @@ class Looks:
 
     def __call__(self, context: Any, *arguments: Any, **options: Any) -> Iterator[Any]:
         """See `execute_sensor_iteration` of Dagster's daemon."""
-        futures: Mapping[str, Future[Any]] = options.get("sensor_tick_futures") or {}
+        given = options.get("sensor_tick_futures")
+        futures: Mapping[str, Future[Any]] = {} if given is None else given  # one that is empty now is filled by the look
         if self._all_is_under_way(futures):
             return
         yield from self._look(context, *arguments, **options)
         self._looked, self._left, self._wanted = self._clock(), _under_way(futures), self._prompt(context)
 
     def _all_is_under_way(self, futures: Mapping[str, Future[Any]]) -> bool:
+        if not self._wanted or self._clock() - self._looked >= LOOK_SECONDS:
+            return False
         under_way = _under_way(futures)
-        same = under_way == self._left and bool(self._wanted) and self._wanted <= under_way
-        return same and self._clock() - self._looked < LOOK_SECONDS
+        return self._wanted <= under_way and self._wanted <= self._left
 
 
 def _under_way(futures: Mapping[str, Future[Any]]) -> frozenset[str]:

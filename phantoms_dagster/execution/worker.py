@@ -27,18 +27,15 @@ from types import FrameType
 from typing import Any
 
 from phantoms_dagster import settings as settings_module
-from phantoms_dagster.domain import markup
 from phantoms_dagster.domain.errors import PhantomsError
-from phantoms_dagster.domain.languages import language_tag
 from phantoms_dagster.domain.stages import CHAINS
+from phantoms_dagster.execution.preload import MODULE, load
 from phantoms_dagster.execution.processes import die_with
-from phantoms_dagster.execution.queues import redis_url, slots_of
-from phantoms_dagster.resilience import wire
+from phantoms_dagster.execution.slots import redis_url, slots_of
 from phantoms_dagster.resilience.redis_refusals import refuse_cluster_at
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.wiring import logs
 
-MODULE = "phantoms_dagster.definitions"
 REAPER = "reaper"
 BACKOFF = (0.5, 30.0)
 STEADY_SECONDS = 30.0
@@ -46,43 +43,6 @@ CHECK_SECONDS = 120
 # How far workers stand back when the processor is short: behind whoever decides what they do next (daemon, code server, stores),
 # and those of the stages before the approval also behind those that publish. A flood of scripts must not delay a publish.
 NICENESS, MAKING_NICENESS = 1, 14
-# What a run imports only when it gets there. In the parent it costs once, after the fork 0.1 CPU-seconds a run.
-IMPORTED_BY_RUNS = (
-    "certifi",
-    "dagster._cli.api",
-    "dagster._core.execution.plan.active",
-    "dagster._core.executor.in_process",
-    "dagster._core.instance.factory",
-    "dagster._core.storage.root",
-    "dagster._core.storage.sqlite_storage",
-    "dagster._core.system_config.composite_descent",
-    "dagster._core.utility_ops",
-    "dagster._core.workspace.autodiscovery",
-    "dagster._utils.temp_file",
-    "dagster._utils.test.definitions",
-    "encodings.ascii",
-    "encodings.idna",
-    "av.subtitles.stream",
-    "imageio_ffmpeg.binaries",
-    "openai.lib._chat_completion_resources",
-    "importlib.readers",
-    "openai.resources.chat.chat",
-    "openai.resources.chat.completions.completions",
-    "phantoms_dagster.production.inbox",
-    "phantoms_dagster.store.brief_edits",
-    "phantoms_dagster.store.performance",
-    "phantoms_dagster.wiring.models",
-    "phantoms_dagster.wiring.pipeline",
-    "psycopg",
-    "psycopg2.extras",
-    "psycopg_binary._psycopg",
-    "rq.registry",
-    "rq.worker",
-    "sqlalchemy.ext.asyncio",
-    "upath",
-    "upath.implementations.local",
-)
-
 log = logging.getLogger(__name__)
 
 
@@ -220,23 +180,6 @@ class Parent:
                 pass
         except BlockingIOError:
             return
-
-
-def load(module: str) -> None:
-    """Import everything that runs need and make the definitions ready. Raises whatever the definitions raise."""
-    import dagster as dg  # noqa: PLC0415 - the reload check and --help do without
-
-    for name in IMPORTED_BY_RUNS:
-        importlib.import_module(name)
-    wire.tls()
-    # Both build tables with their first use: 0.1 s a run.
-    language_tag("en-US")
-    markup.plain("*")
-    if settings_module.load().media_url:
-        importlib.import_module("phantoms_dagster.media.s3")
-    for value in vars(importlib.import_module(module)).values():
-        if isinstance(value, dg.Definitions):
-            value.get_repository_def().get_all_jobs()
 
 
 def bodies(settings: Settings, slots: Mapping[str, int]) -> dict[Slot, Callable[[], int]]:

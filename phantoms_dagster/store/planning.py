@@ -5,6 +5,7 @@ Whoever makes something ready says so in the same transaction: with `NUDGE`, or 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -65,6 +66,21 @@ _MOST_URGENT = text(
     """
 )
 
+# The first time at which something becomes due by the clock alone. `now()`, which an index can be asked for.
+_NEXT_DUE = text(
+    """
+    SELECT extract(epoch FROM min(due.at) - now())::float8
+    FROM unnest(CAST(:stages AS text[])) AS w(stage)
+    CROSS JOIN LATERAL (
+        SELECT LEAST(
+            (SELECT min(ready_at) FROM phantoms.stages WHERE stage = w.stage AND state = 'ready' AND ready_at > now()),
+            (SELECT min(retry_at) FROM phantoms.stages WHERE stage = w.stage AND state = 'deferred' AND retry_at > now()),
+            (SELECT min(lease_until) FROM phantoms.stages WHERE stage = w.stage AND state = 'running' AND lease_until > now())
+        ) AS at
+    ) due
+    """
+)
+
 # The neighbours are counted off before anybody looks whether they are due: a gap is seen as one.
 _AROUND = text(
     f"""
@@ -120,6 +136,12 @@ class Planning:
                 rows[row.stage, row.at].append(row)
         return {pair: _without_gap(found, pair[1]) for pair, found in rows.items()}
 
+    def next_due(self, stages: Collection[str]) -> float | None:
+        """In how many seconds something of these stages becomes due by the clock, without a word from anybody, or None."""
+        with self._engine.connect() as connection:
+            found: float | None = connection.execute(_NEXT_DUE, {"stages": list(stages)}).scalar()
+        return None if found is None else max(0.0, found)
+
     @contextmanager
     def nudges(self, stages: Collection[str]) -> Iterator[Nudges]:
         """Listen for what becomes ready in one of these stages."""
@@ -150,6 +172,13 @@ class Nudges:
             if notice.payload in self._heeded:
                 return True
         return False
+
+    def wait_for_stop(self, seconds: float) -> bool:
+        """Whether somebody asked to stop within that time."""
+        until = time.monotonic() + seconds
+        while not self.stopped and (left := until - time.monotonic()) > 0:
+            self.wait(left)
+        return self.stopped
 
 
 def _without_gap(rows: Sequence[Any], at: int) -> list[ReadyVideo]:

@@ -71,7 +71,7 @@ def _kill_sandbox(stack: StackProcess) -> None:
 
 def _has(file: Path, mark: bytes) -> bool:
     try:
-        return mark in file.read_bytes().split(b"\0")
+        return mark in file.read_bytes().replace(b" ", b"\0").split(b"\0")
     except OSError:
         return False
 

@@ -40,6 +40,7 @@ _READY_LINE = "Ctrl-C stops everything"
 _NAMES = (
     (r"cli\.main up|/phantoms up", "supervisor"),
     (r"cli\.main (\w+)|/phantoms (\w+)", ""),
+    (r"execution\.preloaded", "preloaded"),
     (r"execution\.worker", "workers"),
     (r"execution\.daemon", "daemon"),
     (r"dagster api grpc", "code-server"),

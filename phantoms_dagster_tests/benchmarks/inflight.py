@@ -12,7 +12,7 @@ import argparse
 import json
 from typing import Any
 
-from phantoms_dagster.execution.queues import QUEUES
+from phantoms_dagster.execution.slots import QUEUES
 from phantoms_dagster_tests.benchmarks.memory import MB, MemoryWatch, children_of
 from phantoms_dagster_tests.benchmarks.report import Report
 from phantoms_dagster_tests.benchmarks.stack import BenchStack, NotReady, open_stack, wait_for

@@ -28,7 +28,8 @@ from phantoms_dagster.embedded.processes import ProcessSpec
 from phantoms_dagster.embedded.servers import EmbeddedServers, ServerUrls, free_port
 from phantoms_dagster.embedded.supervisor import Supervisor
 from phantoms_dagster.embedded.valkey import Valkey
-from phantoms_dagster.execution.queues import QUEUES, RunQueues, connect
+from phantoms_dagster.execution.queues import RunQueues, connect
+from phantoms_dagster.execution.slots import QUEUES
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.wiring import Workshop
 from phantoms_dagster_tests.benchmarks.memory import children_of

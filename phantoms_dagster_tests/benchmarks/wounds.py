@@ -19,7 +19,7 @@ import redis
 import yaml
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from phantoms_dagster.execution.queues import slots_of
+from phantoms_dagster.execution.slots import slots_of
 from phantoms_dagster_tests.benchmarks.cpu import processes
 from phantoms_dagster_tests.benchmarks.stack import BenchStack
 

@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import make_url
 
 from phantoms_dagster.embedded.servers import free_port
-from phantoms_dagster.execution.queues import QUEUES
+from phantoms_dagster.execution.slots import QUEUES
 from phantoms_dagster.sandbox.openai_gate import digest
 from phantoms_dagster_tests.integration.compose_world import KEY, compose_world
 from phantoms_dagster_tests.integration.run_world import wait_for

@@ -10,12 +10,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from dagster import DagsterRunStatus
+from dagster import DagsterInstance, DagsterRunStatus
 from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
+from dagster._core.run_coordinator import QueuedRunCoordinator, SubmitRunContext
 from dagster._daemon.utils import DaemonErrorCapture
 
-from phantoms_dagster.execution.daemon import PromptQueueDaemon
 from phantoms_dagster.execution.plain_errors import process_exception
+from phantoms_dagster.execution.queue_looks import PromptQueueDaemon, any_queued, told_of_queued
 from phantoms_dagster.execution.queues import RunQueues, connect
 from phantoms_dagster_tests.integration import run_definitions
 from phantoms_dagster_tests.integration.run_world import RunWorld, run_world
@@ -50,6 +51,25 @@ def test_a_run_that_redis_does_not_take_leaves_one_plain_line_and_no_traceback(
     assert "Traceback" not in events
     assert PASSWORD not in caplog.text + events
     assert "127.0.0.1:1" not in line.getMessage()
+
+
+def test_a_run_that_this_process_queues_is_told_at_once_and_found_by_the_small_question(world: RunWorld) -> None:
+    job = run_definitions.defs.get_job_def("quick_job")
+    origin = RemoteJobOrigin(RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("here"), "__repository__"), job.name)
+    run = world.instance.create_run_for_job(job, remote_job_origin=origin, status=DagsterRunStatus.NOT_STARTED)
+    told: list[bool] = []
+    assert not any_queued(world.instance)
+    with told_of_queued(lambda: told.append(any_queued(world.instance))):
+        QueuedRunCoordinator.submit_run(_coordinator(world.instance), SubmitRunContext(run, None))  # type: ignore[arg-type]
+    assert told == [True]  # whoever is told finds it
+    QueuedRunCoordinator.submit_run(_coordinator(world.instance), SubmitRunContext(run, None))  # type: ignore[arg-type]
+    assert told == [True]
+
+
+def _coordinator(instance: DagsterInstance) -> QueuedRunCoordinator:
+    made = QueuedRunCoordinator()
+    made.register_instance(instance)
+    return made
 
 
 def test_the_debug_information_of_a_lost_run_says_that_redis_is_away(world: RunWorld) -> None:

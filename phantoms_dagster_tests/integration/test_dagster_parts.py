@@ -14,10 +14,12 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import dagster as dg
+import dagster._daemon.asset_daemon
 import dagster._daemon.controller
 import dagster._daemon.sensor
+import dagster._grpc.server_watcher
 import pytest
-from dagster._core.scheduler.instigation import SensorInstigatorData
+from dagster._core.scheduler.instigation import SensorInstigatorData, TickStatus
 from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import QueuedRunCoordinatorDaemon
 from dagster_postgres import PostgresEventLogStorage, PostgresRunStorage, PostgresScheduleStorage
 
@@ -25,9 +27,10 @@ from phantoms_dagster.defs.sensors import RELEASE_INTERVAL_SECONDS, advance_sens
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.stages import STAGES
 from phantoms_dagster.execution import daemon
-from phantoms_dagster.execution.daemon import INTERVAL_TAG, QUEUE_SECONDS, PromptQueueDaemon, is_under_min_interval
+from phantoms_dagster.execution.daemon import INTERVAL_TAG, is_under_min_interval
 from phantoms_dagster.execution.home import POOLS_FILE, prepare
-from phantoms_dagster.execution.queues import QUEUES, pool_limits
+from phantoms_dagster.execution.queue_looks import CalmMonitoringDaemon, PromptQueueDaemon
+from phantoms_dagster.execution.slots import QUEUES, pool_limits
 from phantoms_dagster.execution.storage import PooledPostgresStorage
 from phantoms_dagster.execution.worker import niceness
 from phantoms_dagster.settings import Settings
@@ -78,6 +81,14 @@ def test_the_daemon_runs_with_our_intervals(monkeypatch: pytest.MonkeyPatch) -> 
         (dagster._daemon.sensor, "is_under_min_interval"),
         (dagster._daemon.sensor, "MIN_INTERVAL_LOOP_TIME"),
         (dagster._daemon.controller, "QueuedRunCoordinatorDaemon"),
+        (dagster._daemon.controller, "MonitoringDaemon"),
+        (dagster._daemon.controller, "RELOAD_WORKSPACE_INTERVAL"),
+        (dagster._daemon.controller, "DEFAULT_WORKSPACE_FRESHNESS_TOLERANCE"),
+        (dagster._daemon.asset_daemon, "MIN_INTERVAL_LOOP_SECONDS"),
+        (dagster._daemon.sensor, "execute_sensor_iteration"),
+        (dagster._grpc.server_watcher, "WATCH_INTERVAL"),
+        (dg.DagsterInstance, "purge_ticks"),
+        (PromptQueueDaemon, "ended"),
     ):
         monkeypatch.setattr(module, name, getattr(module, name))
     monkeypatch.setattr(daemon, "cli", lambda arguments, **_: asked.append(arguments))
@@ -87,39 +98,63 @@ def test_the_daemon_runs_with_our_intervals(monkeypatch: pytest.MonkeyPatch) -> 
     assert dagster._daemon.sensor.is_under_min_interval is is_under_min_interval
     assert dagster._daemon.sensor.MIN_INTERVAL_LOOP_TIME == daemon.LOOP_SECONDS
     assert dagster._daemon.controller.QueuedRunCoordinatorDaemon is PromptQueueDaemon
+    assert PromptQueueDaemon.ended is daemon.end_listening
+    assert dagster._daemon.controller.MonitoringDaemon is CalmMonitoringDaemon
+    # A daemon whose definitions are older than the tolerance ends: one reading that fails may not be enough for that.
+    controller = dagster._daemon.controller
+    assert controller.RELOAD_WORKSPACE_INTERVAL * 1.5 < controller.DEFAULT_WORKSPACE_FRESHNESS_TOLERANCE
+    assert dagster._grpc.server_watcher.WATCH_INTERVAL == daemon.WATCH_SECONDS
 
 
-class _Enough(Exception):
-    pass
+def test_old_ticks_of_a_sensor_are_deleted_now_and_then_and_not_after_each_tick() -> None:
+    purged: list[tuple[object, ...]] = []
+    now = [0.0]
+    purge = daemon.now_and_then(lambda *given: purged.append(given[1:]), clock=lambda: now[0])
+    instance: Any = object()
+    for now[0] in (0.0, 30.0, 60.0):
+        for days, status in ((14, TickStatus.SUCCESS), (2, TickStatus.SKIPPED)):
+            purge(instance, "origin", selector_id="advance", before=-86_400.0 * days, tick_statuses=[status])
+    purge(instance, "other", selector_id="release", before=0.0, tick_statuses=[TickStatus.SKIPPED])
+    assert [(which, status[0]) for _, which, _, status in purged] == [
+        ("advance", TickStatus.SUCCESS),
+        ("advance", TickStatus.SKIPPED),
+        ("release", TickStatus.SKIPPED),
+    ]
+    now[0] = daemon.PURGE_SECONDS
+    purge(instance, "origin", selector_id="advance", before=0.0, tick_statuses=[TickStatus.SKIPPED])
+    assert len(purged) == 4
 
 
-def test_the_daemon_looks_at_the_run_queue_four_times_a_second_until_it_is_shut_down(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_daemon_looks_at_the_run_queue_as_our_pace_says_and_cheaply_until_it_is_shut_down(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(dagster._daemon.controller, "QueuedRunCoordinatorDaemon", PromptQueueDaemon)
     instance: Any = SimpleNamespace(run_coordinator=SimpleNamespace(dequeue_interval_seconds=1))
     queue_daemon = dagster._daemon.controller.create_daemon_of_type(QueuedRunCoordinatorDaemon.daemon_type(), instance)
     assert isinstance(queue_daemon, PromptQueueDaemon)
-    waits: list[float | None] = []
-    looks: list[int] = []
-
-    class Shutdown(threading.Event):
-        def wait(self, timeout: float | None = None) -> bool:
-            waits.append(timeout)
-            monkeypatch.setattr("time.time", lambda: len(waits) * QUEUE_SECONDS)
-            if len(waits) == 3:
-                raise _Enough
-            return False
+    told: list[str] = []
+    queued = iter([False, True, False])
+    shutdown = threading.Event()
 
     def look(_: object) -> Iterator[None]:
-        looks.append(len(waits))
+        told.append("look")
         yield None
 
-    monkeypatch.setattr("time.time", lambda: 0.0)
+    def wait(looked: float, ending: threading.Event) -> bool:
+        told.append("wait")
+        if told.count("wait") == 3:
+            ending.set()
+        return ending.is_set()
+
+    monkeypatch.setattr("phantoms_dagster.execution.queue_looks.any_queued", lambda _: next(queued))
     monkeypatch.setattr(queue_daemon, "run_iteration", look)
-    with pytest.raises(_Enough):
-        for _ in queue_daemon.core_loop(SimpleNamespace(), Shutdown()):
-            pass
-    assert waits == [QUEUE_SECONDS] * 3
-    assert looks == [0, 1, 2]
+    monkeypatch.setattr(queue_daemon.pace, "wait", wait)
+    monkeypatch.setattr(queue_daemon, "ended", lambda: told.append("ended"))
+    turns = queue_daemon.core_loop(SimpleNamespace(instance=instance), shutdown)
+    while not shutdown.is_set():
+        next(turns)
+    turns.close()
+    assert told == ["wait", "look", "wait", "wait", "ended"]
 
 
 def test_what_our_storage_takes_for_granted_is_what_dagsters_own_finds(empty_database_url: str) -> None:

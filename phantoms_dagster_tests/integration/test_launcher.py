@@ -19,9 +19,9 @@ from phantoms_dagster.domain.stages import CHAINS, STAGES
 from phantoms_dagster.execution import launcher as launcher_module
 from phantoms_dagster.execution import queues as queues_module
 from phantoms_dagster.execution import reaper as reaper_module
-from phantoms_dagster.execution.queues import JOB_TAG, QUEUES, STAGE_TAG, job_of, queue_of, slots_of
 from phantoms_dagster.execution.reaper import Reaper
 from phantoms_dagster.execution.run_worker import RunWorker
+from phantoms_dagster.execution.slots import JOB_TAG, QUEUES, STAGE_TAG, job_of, queue_of, slots_of
 from phantoms_dagster.settings import Settings
 from phantoms_dagster_tests.integration.run_world import RunWorld, run_world
 
@@ -281,6 +281,27 @@ def test_the_job_of_a_dead_worker_is_written_off_so_that_monitoring_resumes_its_
     world.monitor(run_id)
     assert job_id_of(world, run_id) != job_id
     assert world.queues.queue("script").get_job_ids() == [job_id_of(world, run_id)]
+
+
+def test_the_queues_from_which_something_was_taken_are_found_in_one_round_trip(
+    world: RunWorld, worker: RunWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each queue cost the reaper two every two seconds, on an idle machine, too."""
+    trips: list[str] = []
+    made = world.queues.redis.pipeline
+    with monkeypatch.context() as counted:
+        counted.setattr(world.queues.redis, "pipeline", lambda **options: trips.append("one") or made(**options))
+        counted.setattr(world.queues.redis, "execute_command", lambda *_, **__: trips.append("more"))
+        assert world.queues.busy(QUEUES) == []
+    assert trips == ["one"]
+    world.launch(tags={STAGE_TAG: "script"})
+    assert world.queues.busy(QUEUES) == []  # it waits: nobody has taken it
+    taken = worker.dequeue_job_and_maintain_ttl(1)
+    assert taken is not None
+    assert world.queues.busy(QUEUES) == ["script"]
+    worker.prepare_execution(taken[0])
+    worker.prepare_job_execution(taken[0], remove_from_intermediate_queue=True)
+    assert world.queues.busy(QUEUES) == ["script"]
 
 
 def test_a_run_that_died_before_its_start_is_launched_again_by_one_of_the_reapers(

@@ -55,6 +55,27 @@ async def test_the_nearest_publish_time_comes_first_then_the_priority_then_dagst
     assert [video.key for video in planning.most_urgent({SCRIPT: 2, "voiceover": 5}, [])[SCRIPT]] == [dated, later]
 
 
+async def test_the_next_time_at_which_something_becomes_due_by_the_clock_is_known(world: World, planning: Planning) -> None:
+    """Nobody says that a time has come, and whoever looked every few seconds burnt a tenth of an idle machine's work."""
+    first, second, third = registered(world, 3)
+    assert planning.next_due([SCRIPT, "voiceover"]) is None  # what is due already has been seen
+    world.write("UPDATE phantoms.stages SET ready_at = now() + interval '90 s' WHERE stage = 'script' AND state = 'ready'")
+    assert 60 < (planning.next_due([SCRIPT]) or 0) <= 90
+    later = (
+        "UPDATE phantoms.stages s SET {what} FROM phantoms.videos v WHERE v.id = s.video_id AND stage = 'script' AND v.key = :key"
+    )
+    world.write(later.format(what="state = 'deferred', retry_at = now() + interval '50 s'"), key=second)
+    assert 20 < (planning.next_due([SCRIPT]) or 0) <= 50
+    await world.claim(SCRIPT, [third])
+    leased = planning.next_due([SCRIPT])
+    assert leased is not None
+    assert leased <= 50
+    assert planning.next_due(["rendered_video"]) is None
+    world.write(later.format(what="retry_at = now() - interval '1 s'"), key=second)
+    world.write(later.format(what="ready_at = now() - interval '1 s'"), key=first)
+    assert (planning.next_due([SCRIPT]) or 0) >= 0
+
+
 async def test_what_an_open_run_of_the_stage_covers_is_left_to_it(world: World, planning: Planning) -> None:
     keys = registered(world, 4)
     spans = planning.spans([OpenRun(SCRIPT, keys[1], keys[2]), OpenRun("voiceover", keys[0], keys[3])])

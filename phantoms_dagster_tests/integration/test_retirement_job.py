@@ -17,7 +17,7 @@ import pytest
 from phantoms_dagster.defs import in_flight
 from phantoms_dagster.defs.build import build_definitions
 from phantoms_dagster.defs.retirement import make_retirement_schedule, retirement_job, revival_sensor
-from phantoms_dagster.execution.queues import DEFAULT_QUEUE, queue_of
+from phantoms_dagster.execution.slots import DEFAULT_QUEUE, queue_of
 from phantoms_dagster.media.files import FolderStore
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.wiring import Workshop

@@ -15,7 +15,7 @@ from dagster import DagsterRunStatus
 from typer.testing import CliRunner, Result
 
 from phantoms_dagster.cli import worker as worker_command
-from phantoms_dagster.execution.queues import job_of
+from phantoms_dagster.execution.slots import job_of
 from phantoms_dagster_tests.integration.run_world import MODULE, RunWorld, run_world, wait_for
 
 Gone = Callable[[int], bool]

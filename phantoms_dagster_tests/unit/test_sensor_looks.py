@@ -36,7 +36,7 @@ class World:
         list(self.look(object(), sensor_tick_futures=self.futures))
 
 
-def test_while_the_prompt_sensors_are_evaluated_the_daemon_looks_once_a_second() -> None:
+def test_while_the_prompt_sensors_are_evaluated_the_daemon_looks_now_and_then() -> None:
     world = World(started_by_look=("advance", "release"))
     for _ in range(40):
         world.turn()
@@ -60,9 +60,14 @@ def test_a_prompt_sensor_that_may_not_be_asked_yet_is_looked_at_every_turn() -> 
     assert world.looks == 10
 
 
-def test_the_end_of_another_sensor_is_noticed_at_the_next_turn() -> None:
+def test_the_end_of_another_sensor_costs_no_look_of_its_own_and_is_noticed_with_the_next() -> None:
+    """It may not be asked again for ten seconds or a minute."""
     world = World(started_by_look=("advance", "release", "intake"))
     world.turn()
     world.futures["intake"].set_result(None)
     world.turn()
+    assert world.looks == 1
+    while world.now < LOOK_SECONDS + 2 * 0.26:
+        world.turn()
     assert world.looks == 2
+    assert not world.futures["intake"].done()

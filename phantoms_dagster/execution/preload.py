@@ -1,0 +1,68 @@
+"""What runs import, imported before anything forks: once for all, and shared.
+
+It reads settings but keeps no connection and starts no thread, so that forking afterwards is safe.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+from phantoms_dagster import settings as settings_module
+from phantoms_dagster.domain import markup
+from phantoms_dagster.domain.languages import language_tag
+from phantoms_dagster.resilience import wire
+
+MODULE = "phantoms_dagster.definitions"
+# What a run imports only when it gets there. In the parent it costs once, after the fork 0.1 CPU-seconds a run.
+IMPORTED_BY_RUNS = (
+    "certifi",
+    "dagster._cli.api",
+    "dagster._core.execution.plan.active",
+    "dagster._core.executor.in_process",
+    "dagster._core.instance.factory",
+    "dagster._core.storage.root",
+    "dagster._core.storage.sqlite_storage",
+    "dagster._core.system_config.composite_descent",
+    "dagster._core.utility_ops",
+    "dagster._core.workspace.autodiscovery",
+    "dagster._utils.temp_file",
+    "dagster._utils.test.definitions",
+    "encodings.ascii",
+    "encodings.idna",
+    "av.subtitles.stream",
+    "imageio_ffmpeg.binaries",
+    "openai.lib._chat_completion_resources",
+    "importlib.readers",
+    "openai.resources.chat.chat",
+    "openai.resources.chat.completions.completions",
+    "phantoms_dagster.production.inbox",
+    "phantoms_dagster.store.brief_edits",
+    "phantoms_dagster.store.performance",
+    "phantoms_dagster.wiring.models",
+    "phantoms_dagster.wiring.pipeline",
+    "psycopg",
+    "psycopg2.extras",
+    "psycopg_binary._psycopg",
+    "rq.registry",
+    "rq.worker",
+    "sqlalchemy.ext.asyncio",
+    "upath",
+    "upath.implementations.local",
+)
+
+
+def load(module: str) -> None:
+    """Import everything that runs need and make the definitions ready. Raises whatever the definitions raise."""
+    import dagster as dg  # noqa: PLC0415 - the reload check and --help do without
+
+    for name in IMPORTED_BY_RUNS:
+        importlib.import_module(name)
+    wire.tls()
+    # Both build tables with their first use: 0.1 s a run.
+    language_tag("en-US")
+    markup.plain("*")
+    if settings_module.load().media_url:
+        importlib.import_module("phantoms_dagster.media.s3")
+    for value in vars(importlib.import_module(module)).values():
+        if isinstance(value, dg.Definitions):
+            value.get_repository_def().get_all_jobs()

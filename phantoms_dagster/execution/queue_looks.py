@@ -1,0 +1,142 @@
+"""The daemon's looks at Dagster's runs: at those that are queued at once when this process has queued one, else now and then.
+
+Dagster's own looks read all runs that are queued or open, each time. Here one small question comes first, and the rest only when
+there are any.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+from threading import Event
+from typing import Any
+
+from dagster import DagsterInstance, DagsterRun, DagsterRunStatus
+from dagster._core.run_coordinator.base import SubmitRunContext
+from dagster._core.run_coordinator.queued_run_coordinator import QueuedRunCoordinator
+from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
+from dagster._core.storage.runs.sql_run_storage import SqlRunStorage
+from dagster._daemon.daemon import DaemonIterator, MonitoringDaemon, SpanMarker
+from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import QueuedRunCoordinatorDaemon
+from dagster._daemon.utils import DaemonErrorCapture
+from sqlalchemy import TextClause, text
+
+# Between two looks while runs come and go, whoever queues them. More often would cost each run of a flood a look of its own.
+BUSY_SECONDS = 0.25
+# Between two looks when none was queued for a while. So long waits the first run that another process queues (the web server).
+IDLE_SECONDS = 1.0
+# How long after the last queued run that is.
+LIVELY_SECONDS = 10.0
+
+_OPEN = [*IN_PROGRESS_RUN_STATUSES, DagsterRunStatus.CANCELING, DagsterRunStatus.NOT_STARTED]
+_ANY_OPEN = text(
+    f"SELECT EXISTS (SELECT FROM runs WHERE status IN ({', '.join(repr(status.value) for status in _OPEN)}))"  # noqa: S608 - ours
+    " OR EXISTS (SELECT FROM pending_steps)"
+)
+_ANY_QUEUED = text("SELECT EXISTS (SELECT FROM runs WHERE status = 'QUEUED')")
+
+
+class Pace:
+    """When to look next. `queued` may be called from any thread; `clock` is monotonic, in seconds."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._queued = Event()
+        self._lively_until = float("-inf")
+
+    def queued(self) -> None:
+        """A run was queued here."""
+        self._queued.set()
+
+    def found(self) -> None:
+        """A look has found queued runs."""
+        self._lively_until = self._clock() + LIVELY_SECONDS
+
+    def wait(self, looked: float, ending: Event) -> bool:
+        """Wait for the next look after the one that began at `looked`, or until all ends; whether it does."""
+        while not ending.is_set():
+            now = self._clock()
+            soon = now < self._lively_until or self._queued.is_set()
+            left = looked + (BUSY_SECONDS if soon else IDLE_SECONDS) - now
+            if left <= 0:
+                break
+            if self._queued.is_set():
+                ending.wait(left)
+            else:
+                self._queued.wait(min(left, BUSY_SECONDS))
+        self._queued.clear()
+        return ending.is_set()
+
+
+class PromptQueueDaemon(QueuedRunCoordinatorDaemon):
+    """Launches what this process queues at once, and what others queue soon. `ended` is called when all ends."""
+
+    ended: Callable[[], None] = staticmethod(lambda: None)
+
+    def __init__(self, interval_seconds: float) -> None:
+        super().__init__(interval_seconds)
+        self.pace = Pace()
+
+    def core_loop(self, workspace_process_context: Any, shutdown_event: Event) -> DaemonIterator:
+        """See the base class, which waits for whole seconds, in halves."""
+        with told_of_queued(self.pace.queued):
+            while True:
+                looked = time.monotonic()
+                yield SpanMarker.START_SPAN
+                try:
+                    if any_queued(workspace_process_context.instance):
+                        self.pace.found()
+                        yield from self.run_iteration(workspace_process_context)
+                except Exception:  # noqa: BLE001 - as the base class does: the next look may be better
+                    yield DaemonErrorCapture.process_exception(
+                        sys.exc_info(), logger=self._logger, log_message="The run queue could not be looked at"
+                    )
+                yield SpanMarker.END_SPAN
+                if self.pace.wait(looked, shutdown_event):
+                    self.ended()
+                yield None
+
+
+class CalmMonitoringDaemon(MonitoringDaemon):
+    """Reads the open runs when there are some. Finished ones may still hold places in pools, for which it looks, too."""
+
+    def run_iteration(self, workspace_process_context: Any) -> DaemonIterator:
+        """See the base class."""
+        if any_open(workspace_process_context.instance):
+            yield from super().run_iteration(workspace_process_context)
+
+
+@contextlib.contextmanager
+def told_of_queued(queued: Callable[[], None]) -> Iterator[None]:
+    """Call `queued` after each run that this process puts into the queue."""
+    as_usual = QueuedRunCoordinator.submit_run
+
+    def submit_run(coordinator: QueuedRunCoordinator, context: SubmitRunContext) -> DagsterRun:
+        run = as_usual(coordinator, context)
+        queued()
+        return run
+
+    QueuedRunCoordinator.submit_run = submit_run  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        QueuedRunCoordinator.submit_run = as_usual  # type: ignore[method-assign]
+
+
+def any_queued(instance: DagsterInstance) -> bool:
+    """Whether a run is in Dagster's queue."""
+    return _is(_ANY_QUEUED, instance)
+
+
+def any_open(instance: DagsterInstance) -> bool:
+    """Whether a run is open, or a step waits for a place in a pool."""
+    return _is(_ANY_OPEN, instance)
+
+
+def _is(question: TextClause, instance: DagsterInstance) -> bool:
+    storage = instance.run_storage
+    assert isinstance(storage, SqlRunStorage)
+    with storage.connect() as connection:
+        return bool(connection.execute(question).scalar_one())
