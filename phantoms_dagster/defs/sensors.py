@@ -57,35 +57,22 @@ OPEN = [
 )
 @skips_while_the_store_is_away
 def intake_sensor(context: dg.SensorEvaluationContext, workshop: dg.ResourceParam[Workshop]) -> dg.SkipReason:
-    """The cursor holds when the order was last looked at. An evaluation looks several times until it finds something."""
-    ends = time.monotonic() + LISTEN_SECONDS - INTAKE_SECONDS
-    while not (keys := _take_in(context, workshop)) and not _is_audit_due(context):
-        with workshop.planning().nudges([]) as nudges:
-            if time.monotonic() >= ends or nudges.wait_for_stop(INTAKE_SECONDS):
-                return dg.SkipReason("no new videos")
-    if not _is_audit_due(context):
-        return dg.SkipReason(f"{len(keys)} new videos: {keys[0]} .. {keys[-1]}")
+    """The cursor holds when the order was last looked at."""
+    for report in workshop.take_inbox():
+        left = f", {report.left} left for the next look" if report.left else ""
+        context.log.info("%s: %d briefs taken, %d refused%s", report.file, report.taken, len(report.refused), left)
+        for refusal in report.refused[:SHOWN_REFUSALS]:
+            context.log.warning("%s", refusal)
+    keys = register(context.instance, workshop.catalogue())
     now = time.time()
+    if now - float(context.cursor or 0) < AUDIT_SECONDS:
+        return dg.SkipReason(f"{len(keys)} new videos: {keys[0]} .. {keys[-1]}" if keys else "no new videos")
     removed = remove_unknown(context.instance, workshop.catalogue())
     moved = workshop.catalogue().reorder(context.instance.get_dynamic_partitions(VIDEOS))
     context.update_cursor(str(now))
     said = [f"removed partitions without a brief: {', '.join(removed[:SHOWN_REFUSALS])}"] if removed else []
     said += [f"partitions were added or deleted by hand: {moved} videos put right"] if moved else []
     return dg.SkipReason("; ".join(said) or "all partitions in order")
-
-
-def _take_in(context: dg.SensorEvaluationContext, workshop: Workshop) -> list[str]:
-    """Take what lies in the inbox, and add a partition for each new video; their keys."""
-    for report in workshop.take_inbox():
-        left = f", {report.left} left for the next look" if report.left else ""
-        context.log.info("%s: %d briefs taken, %d refused%s", report.file, report.taken, len(report.refused), left)
-        for refusal in report.refused[:SHOWN_REFUSALS]:
-            context.log.warning("%s", refusal)
-    return register(context.instance, workshop.catalogue())
-
-
-def _is_audit_due(context: dg.SensorEvaluationContext) -> bool:
-    return time.time() - float(context.cursor or 0) >= AUDIT_SECONDS
 
 
 def remove_unknown(instance: dg.DagsterInstance, catalogue: Catalogue) -> list[str]:

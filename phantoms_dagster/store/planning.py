@@ -5,7 +5,6 @@ Whoever makes something ready says so in the same transaction: with `NUDGE`, or 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -172,13 +171,6 @@ class Nudges:
             if notice.payload in self._heeded:
                 return True
         return False
-
-    def wait_for_stop(self, seconds: float) -> bool:
-        """Whether somebody asked to stop within that time."""
-        until = time.monotonic() + seconds
-        while not self.stopped and (left := until - time.monotonic()) > 0:
-            self.wait(left)
-        return self.stopped
 
 
 def _without_gap(rows: Sequence[Any], at: int) -> list[ReadyVideo]:

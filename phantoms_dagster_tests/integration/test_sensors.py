@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-import time as clock
 import uuid
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
 
 import dagster as dg
 import pytest
@@ -17,7 +15,7 @@ from pydantic import SecretStr
 from phantoms_dagster.defs import resources, sensors, tags
 from phantoms_dagster.defs.partitions import VIDEOS
 from phantoms_dagster.defs.resources import workshop_resource
-from phantoms_dagster.defs.sensors import STAND_BACK_SECONDS, advance_sensor, intake_sensor, register, release_sensor, tick
+from phantoms_dagster.defs.sensors import STAND_BACK_SECONDS, advance_sensor, register, release_sensor, tick
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.stages import CHAINS, STAGES
 from phantoms_dagster.domain.work import OpenRun
@@ -180,49 +178,6 @@ async def test_what_becomes_due_by_the_clock_while_a_sensor_listens_is_requested
     world.write("UPDATE phantoms.stages SET ready_at = now() + interval '1.5 s' WHERE stage = 'script' AND state = 'ready'")
     requests = await asyncio.to_thread(requests_of, advance_sensor, instance, workshop)
     assert [request.job_name for request in requests] == ["script_job"]
-
-
-async def test_the_intake_looks_several_times_in_one_evaluation_until_a_brief_comes(
-    world: World, instance: dg.DagsterInstance, workshop: Workshop, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each evaluation costs more than a look, and leaves a line on the sensor's page."""
-    monkeypatch.setattr(sensors, "INTAKE_SECONDS", 0.2)
-    looks: list[str] = []
-    look = sensors.register
-
-    def counted(*given: Any) -> list[str]:
-        looks.append("look")
-        return look(*given)
-
-    monkeypatch.setattr(sensors, "register", counted)
-    cursor = str(clock.time())
-
-    async def add() -> list[str]:
-        await asyncio.sleep(0.7)
-        return await asyncio.to_thread(world.add, 1)
-
-    reason, [key] = await asyncio.gather(asyncio.to_thread(reason_of, intake_sensor, instance, workshop, cursor), add())
-    assert reason == f"1 new videos: {key} .. {key}"
-    assert len(looks) >= 3
-    assert list(instance.get_dynamic_partitions(VIDEOS)) == [key]
-    monkeypatch.setattr(sensors, "LISTEN_SECONDS", 0.3)
-    assert await asyncio.to_thread(reason_of, intake_sensor, instance, workshop, cursor) == "no new videos"
-
-
-async def test_the_intake_stops_looking_when_the_daemon_ends(
-    world: World, instance: dg.DagsterInstance, workshop: Workshop, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sensors, "INTAKE_SECONDS", 3_600.0)
-    monkeypatch.setattr(sensors, "LISTEN_SECONDS", 7_200.0)
-    monkeypatch.setenv("PHANTOMS_DATABASE_URL", world.url)
-
-    async def stop() -> None:
-        await asyncio.sleep(0.3)
-        await asyncio.to_thread(end_listening)
-
-    look = asyncio.to_thread(reason_of, intake_sensor, instance, workshop, str(clock.time()))
-    reason, _ = await asyncio.gather(look, stop())
-    assert reason == "no new videos"
 
 
 async def test_a_sensor_stops_listening_when_the_daemon_ends(
