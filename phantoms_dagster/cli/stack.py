@@ -37,7 +37,12 @@ GRACE_SECONDS = 15.0
 MODULE = "phantoms_dagster.definitions"
 PRELOADED, CODE_SERVER, DAEMON, DESK = "preloaded", "code-server", "daemon", "desk"
 # What the processes import that `PRELOADED` forks, beside what Dagster's need.
-COMMANDS = ("phantoms_dagster.cli.lazy", "phantoms_dagster.cli.metrics", "phantoms_dagster.wiring.sandbox")
+COMMANDS = (
+    "phantoms_dagster.cli.lazy",
+    "phantoms_dagster.cli.desk",
+    "phantoms_dagster.cli.metrics",
+    "phantoms_dagster.wiring.sandbox",
+)
 WORKERS_SECONDS = 60.0  # the longest that the start waits for workers
 
 
