@@ -38,6 +38,12 @@ _WENT_ON = """
         AND dagster_event_type IN ('STEP_START', 'PIPELINE_SUCCESS', 'PIPELINE_FAILURE', 'PIPELINE_CANCELED')
     GROUP BY run_id
 """
+# Of the runs that were seen under way, those that had just ended when the kill fell.
+_OVER = """
+    SELECT DISTINCT run_id FROM event_logs
+    WHERE run_id = ANY(:runs) AND timestamp <= to_timestamp(:since) AT TIME ZONE 'UTC'
+        AND dagster_event_type IN ('PIPELINE_SUCCESS', 'PIPELINE_FAILURE', 'PIPELINE_CANCELED')
+"""
 _TICKED = """
     SELECT extract(epoch FROM min({column}) AT TIME ZONE 'UTC')::float8 AS at FROM job_ticks
     WHERE timestamp > to_timestamp(:since) AT TIME ZONE 'UTC' AND status IN ({statuses})
@@ -115,7 +121,10 @@ class Killer:
                 went_on = {
                     row["run_id"]: row["at"] for row in self.stack.dagster_rows(_WENT_ON, runs=[*wound.runs], since=wound.at)
                 }
-                wound.again = max(went_on.values()) if len(went_on) == len(wound.runs) else None
+                over = {row["run_id"] for row in self.stack.dagster_rows(_OVER, runs=[*wound.runs], since=wound.at)}
+                lost = [run for run in wound.runs if run not in over]
+                if all(run in went_on for run in lost):
+                    wound.again = max((went_on[run] for run in lost), default=wound.at)
             if wound.kind == DAEMON:
                 wound.again = self._tick(wound, *_BEGUN)
             if wound.kind in (CODE_SERVER, DAEMON):
