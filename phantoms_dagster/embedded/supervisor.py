@@ -80,6 +80,8 @@ class Supervisor:
         self._delays: dict[Child, float] = {}
         self._started_at: dict[Child, float] = {}
         self._due: dict[Child, float] = {}
+        # Those whose end has not been heard of. A process may be gone for a moment before its end is in the inbox.
+        self._unheard: set[Child] = set()
         self._inbox: queue.SimpleQueue[_Exited | _StopAsked] = queue.SimpleQueue()
         self._at_once = False
         self._failure: BaseException | None = None
@@ -216,7 +218,7 @@ class Supervisor:
 
     def _watch(self) -> None:
         looked = time.monotonic()
-        while any(child.running for child in self._children) or self._due or not self._inbox.empty():
+        while self._unheard or self._due:
             exited = self._next(min([*self._due.values(), looked + LOGS_SECONDS]) - time.monotonic())
             if exited is not None:
                 self._plan_restart(exited)
@@ -233,6 +235,7 @@ class Supervisor:
 
     def _spawn(self, child: Child) -> None:
         self._started_at[child] = time.monotonic()
+        self._unheard.add(child)
         child.spawn(lambda ended, code: self._inbox.put(_Exited(ended, code)))
 
     def _plan_restart(self, exited: _Exited) -> None:
@@ -257,6 +260,7 @@ class Supervisor:
         if isinstance(event, _StopAsked):
             self._at_once = event.at_once
             raise _Stopping
+        self._unheard.discard(event.child)
         return event
 
     def _stop_all(self) -> None:

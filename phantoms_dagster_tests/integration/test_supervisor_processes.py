@@ -141,6 +141,24 @@ def test_a_killed_process_comes_back_with_a_new_pid(supervise: Started) -> None:
     assert supervisor.pids["bystander"] == before["bystander"]
 
 
+def test_a_process_that_is_gone_a_moment_before_its_end_is_heard_of_is_started_again_all_the_same(supervise: Started) -> None:
+    """The supervision ended in that moment: nothing ran, nothing was due, and nothing was in the inbox."""
+
+    class Gone:
+        pid = 0
+        returncode = 3
+
+        def wait(self) -> int:
+            time.sleep(0.2)
+            return 3
+
+    said: queue.SimpleQueue[str] = queue.SimpleQueue()
+    supervisor = supervise(spec("gone", SLEEP, launch=lambda *_: Gone()), notify=said.put, backoff=(0.01, 0.02))
+    supervisor.start()
+    for _ in range(2):
+        assert said.get(timeout=PATIENCE).startswith("gone has stopped (exit code 3) and is started again")
+
+
 def test_a_notification_that_cannot_be_written_does_not_end_the_supervision(supervise: Started) -> None:
     tries: queue.SimpleQueue[str] = queue.SimpleQueue()
 
