@@ -33,6 +33,7 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium"),
 ]
 async_api: Any = pytest.importorskip("playwright.async_api") if CHROMIUM else None
+axe: Any = pytest.importorskip("axe_playwright_python.async_playwright") if CHROMIUM else None
 
 
 @dataclass
@@ -343,3 +344,35 @@ async def test_two_revisions_play_side_by_side_with_one_playhead(served: Served,
     await window.until("[...document.querySelectorAll('video')].every((film) => film.currentTime === 4 && !film.seeking)")
     await window.press(".")
     await window.until("[...document.querySelectorAll('video')].every((film) => film.currentTime > 4)")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1440, 390])
+async def test_no_page_has_a_serious_violation_of_accessibility(
+    served: Served, keys: list[str], browser: Any, scheme: str, width: int
+) -> None:
+    """By axe-core, which its package ships."""
+    world = served.world.world
+    await fail(served.world, world.add(2)[:1])
+    [letter] = world.rows("SELECT cause FROM phantoms.dead_letters")
+    context = await browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, bypass_csp=True)
+    page = await context.new_page()
+    found: dict[str, list[str]] = {}
+    paths = ["/review", f"/review/{keys[0]}", f"/review/{keys[0]}/edit", "/pipeline", "/pipeline?q=nothing", f"/videos/{keys[0]}"]
+    paths += [
+        "/dead-letters",
+        f"/dead-letters/{letter['cause']}",
+        f"/dead-letters/{letter['cause']}/act?act=replay",
+        "/calendar",
+        "/calendar?view=list",
+        f"/calendar/{keys[1]}",
+    ]
+    paths += ["/providers", "/providers/youtube", "/performance", "/add", "/audit", "/bulk", "/nowhere"]
+    for path in paths:
+        await page.goto(f"{served.url}{path}")
+        result = await axe.Axe().run(page)
+        grave = [v for v in result.response["violations"] if v["impact"] in ("serious", "critical")]
+        if grave:
+            found[path] = [f"{v['id']}: {[node['target'] for node in v['nodes']][:4]}" for v in grave]
+    await context.close()
+    assert found == {}
