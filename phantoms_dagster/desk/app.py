@@ -1,4 +1,4 @@
-"""The desk as an ASGI application: its routes, what stands before them, and the task that commits decisions."""
+"""The desk as an ASGI application: its routes, what stands before them, and its upkeep."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from fastapi.routing import APIRoute
 
 from phantoms_dagster.desk import api, errors
 from phantoms_dagster.desk.access import ROLES
-from phantoms_dagster.desk.bulk import carrying_on
 from phantoms_dagster.desk.context import CONNECTIONS, Desk
 from phantoms_dagster.desk.pages import PAGES
 from phantoms_dagster.desk.shield import Shield
-from phantoms_dagster.desk.undo import committing
+from phantoms_dagster.desk.upkeep import carry_on, commit_due, repeated
 from phantoms_dagster.desk.visits import admit, tidy
 
 
@@ -30,7 +29,10 @@ def create_app(desk: Desk, pages: Sequence[ModuleType] = (*PAGES, *api.MODULES))
     async def running(_: FastAPI) -> AsyncIterator[None]:
         # As many pages at once as there are connections for them, and a few that wait for something else.
         anyio.to_thread.current_default_thread_limiter().total_tokens = CONNECTIONS + 4
-        async with committing(lambda: desk.pending), carrying_on(lambda: desk.bulk):
+        async with (
+            repeated(lambda: commit_due(desk.pending), "commit decisions"),
+            repeated(lambda: carry_on(desk.bulk), "carry on bulk actions"),
+        ):
             yield
         desk.close()
 
