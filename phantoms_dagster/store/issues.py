@@ -133,9 +133,10 @@ class Issue:
 
     @property
     def name(self) -> str:
-        """The cause in a few words: `tiktok/post, transient 503 at tiktok`."""
-        where = f" at {self.provider}" if self.provider and not self.stage.startswith(self.provider) else ""
-        return f"{self.stage.replace('_', ' ')}, {self.error_class}{f' {self.code}' if self.code else ''}{where}"
+        """The cause in a few words: `script: 503 from openai (transient)`."""
+        where = f" from {self.provider}" if self.provider and not self.stage.startswith(self.provider) else ""
+        what = f"{self.code}{where} ({self.error_class})" if self.code else f"{self.error_class}{where}"
+        return f"{self.stage.replace('_', ' ')}: {what}"
 
 
 @dataclass(frozen=True)

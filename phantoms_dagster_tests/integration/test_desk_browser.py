@@ -298,7 +298,7 @@ async def test_letters_are_replayed_with_a_canary_after_a_fault_was_lifted(serve
     keys = world.add(3)
     await fail(served.world, keys)
     await window.open("/dead-letters")
-    await page.get_by_role("link", name="script, transient 503 at openai").click()
+    await page.get_by_role("link", name="script: 503 from openai (transient)").click()
     await page.get_by_role("link", name="Replay all 3").click()
     await page.get_by_role("heading", name="Replay 3 dead letters").wait_for()
     assert await page.get_by_label("One first").is_checked()
@@ -310,7 +310,7 @@ async def test_letters_are_replayed_with_a_canary_after_a_fault_was_lifted(serve
     await world.carry(keys[:1], "script")
     await page.locator("#bulk .state", has_text="ended").wait_for()
     assert sorted(world.states("script")) == ["done", "ready", "ready"]
-    await page.get_by_role("link", name="script, transient 503 at openai").click()
+    await page.get_by_role("link", name="script: 503 from openai (transient)").click()
     await page.get_by_text("none of its letters is open").wait_for()
 
 

@@ -98,9 +98,9 @@ async def test_letters_of_one_cause_are_one_issue_with_its_count_and_trend(world
     text = (await browser.get("/dead-letters")).text
     assert "<b>3</b> open" in text
     assert "3 letters in the last 14 days" in text  # said to who cannot see the plot
-    assert "script, transient 503 at openai" in text
+    assert "script: 503 from openai (transient)" in text
     only = (await browser.get("/dead-letters", params={"provider": "tiktok"})).text
-    assert "script, transient 503" not in only
+    assert "script: 503" not in only
     assert (await browser.get("/dead-letters", params={"state": "sleepy"})).status_code == 422
 
 
