@@ -171,7 +171,8 @@ def _edit_texts(workshop: Workshop, video: str, texts: ScriptEdit, *, as_json: b
     for place, old, new in differences:
         out.print(f"  {place}: {plain(old)} -> {plain(new)}", soft_wrap=True)
     if differences:
-        out.print(f"  the film stays; look at it and decide again: phantoms show {key}", soft_wrap=True)
+        say("  the film stays; look at it and decide again:")
+        out.print(f"  phantoms show {key}", soft_wrap=True)
     for note in edited.notes:
         say(f"  {note}", style="yellow")
 

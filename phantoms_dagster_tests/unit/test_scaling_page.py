@@ -35,7 +35,7 @@ def test_its_secrets_are_all_that_the_compose_file_wants() -> None:
 
 def test_its_docker_commands_name_services_that_are_there() -> None:
     services = set(compose().services)
-    named = re.findall(r"docker compose (?:exec|run|restart|stop)(?: -\w+)* ([\w -]+)", "\n".join(CODE))
+    named = re.findall(r"docker compose (?:exec|run|restart|stop)(?: --?\w+)* (\w[\w -]*)", "\n".join(CODE))
     named = [words.split() for words in named]
     assert len(named) >= 4
     for words in named:
