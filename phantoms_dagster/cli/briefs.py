@@ -143,16 +143,7 @@ def edit(
             )
         finally:
             workshop.close()
-        differences = list(edited.differences)
-        if as_json:
-            changed = {name: {"old": old, "new": new} for name, old, new in differences}
-            print_json({"key": key, "changed": changed, "notes": list(edited.notes)})
-            return
-        out.print(f"[bold]{key}[/]" + ("" if differences else ": nothing is different"), soft_wrap=True)
-        for field, old, new in differences:
-            out.print(f"  {field}: {plain(_said(old))} -> {plain(_said(new))}", soft_wrap=True)
-        for note in edited.notes:
-            say(f"  {note}", style="yellow")
+        _tell(key, list(edited.differences), edited.notes, as_json=as_json)
 
 
 def _edit_texts(workshop: Workshop, video: str, texts: ScriptEdit, *, as_json: bool) -> None:
@@ -163,17 +154,22 @@ def _edit_texts(workshop: Workshop, video: str, texts: ScriptEdit, *, as_json: b
     finally:
         workshop.close()
     differences = list(edited.differences)
-    if as_json:
-        changed = {place: {"old": old, "new": new} for place, old, new in differences}
-        print_json({"key": key, "changed": changed, "notes": list(edited.notes)})
-        return
-    out.print(f"[bold]{key}[/]" + ("" if differences else ": nothing is different"), soft_wrap=True)
-    for place, old, new in differences:
-        out.print(f"  {place}: {plain(old)} -> {plain(new)}", soft_wrap=True)
-    if differences:
+    _tell(key, differences, edited.notes, as_json=as_json)
+    if differences and not as_json:
         say("  the film stays; look at it and decide again:")
         out.print(f"  phantoms show {key}", soft_wrap=True)
-    for note in edited.notes:
+
+
+def _tell(key: str, differences: Sequence[tuple[str, object, object]], notes: Sequence[str], *, as_json: bool) -> None:
+    """Say what an edit has changed: the names of what is different, with the old and the new values."""
+    if as_json:
+        changed = {name: {"old": old, "new": new} for name, old, new in differences}
+        print_json({"key": key, "changed": changed, "notes": list(notes)})
+        return
+    out.print(f"[bold]{key}[/]" + ("" if differences else ": nothing is different"), soft_wrap=True)
+    for name, old, new in differences:
+        out.print(f"  {name}: {plain(_said(old))} -> {plain(_said(new))}", soft_wrap=True)
+    for note in notes:
         say(f"  {note}", style="yellow")
 
 

@@ -17,7 +17,7 @@ from phantoms_dagster.embedded.processes import ProcessSpec
 from phantoms_dagster.embedded.tasks import Task, TaskTooSlow
 from phantoms_dagster.settings import Settings
 
-# Whoever stays running afterwards has this done apart, and needs none of it.
+# A process that stays running has this done by another one, and so imports none of it.
 if TYPE_CHECKING:
     from phantoms_dagster.wiring import Workshop
 

@@ -1,7 +1,7 @@
 """A parent that has imported everything: it is asked over a socket for processes, and forks them. They share its memory and need
 no start of their own.
 
-What it imports, and how it forks, belongs to the program that it runs (`execution.preloaded`). The messages, JSON in packets:
+The program that it runs (`execution.preloaded`) says what is imported, and forks. The messages are JSON in packets:
 
     to the parent      {"id", "argv", "environment", "death_signal"}, with the descriptor of the log
     from the parent    {"ready"}, {"id", "pid"}, {"pid", "code"} once a process has ended

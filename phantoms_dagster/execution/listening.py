@@ -1,6 +1,6 @@
 """`python -m phantoms_dagster.execution.listening --seconds S`: ends when a worker listens on each queue, or after that time.
 
-A program of its own, so that whoever starts workers and waits for them need not know RQ.
+It is a program of its own, so that the process that starts workers and waits for them does not import RQ.
 """
 
 from __future__ import annotations

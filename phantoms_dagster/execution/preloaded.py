@@ -132,7 +132,7 @@ class Parent:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         os.close(writing)
-        os.read(reading, 1)  # until it is its own: whoever is told its id may signal its group
+        os.read(reading, 1)  # until the fork leads its own group: its id is told next, and may be used to signal that group
         os.close(reading)
         return pid
 

@@ -23,9 +23,9 @@ from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import Queued
 from dagster._daemon.utils import DaemonErrorCapture
 from sqlalchemy import TextClause, text
 
-# Between two looks while runs come and go, whoever queues them. More often would cost each run of a flood a look of its own.
+# Between two looks while runs come and go. With a shorter pause each run of a flood would get a look of its own.
 BUSY_SECONDS = 0.25
-# Between two looks when none was queued for a while. So long waits the first run that another process queues (the web server).
+# Between two looks when none was queued for a while. The first run that another process queues waits for it (the web server's).
 IDLE_SECONDS = 1.0
 # How long after the last queued run that is.
 LIVELY_SECONDS = 10.0

@@ -1,5 +1,5 @@
-"""Which queue carries a run, and how many workers and runs there are of each. Plain functions of tags and settings: whoever starts
-workers need not know RQ.
+"""Which queue carries a run, and how many workers and runs there are of each. Plain functions of tags and settings: a process
+that starts workers does not import RQ.
 """
 
 from __future__ import annotations

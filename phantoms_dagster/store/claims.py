@@ -97,7 +97,7 @@ _LOOK = text(
     LEFT JOIN phantoms.videos v ON v.key = w.key
     LEFT JOIN phantoms.channels c ON c.name = v.channel
     LEFT JOIN phantoms.stages s ON s.video_id = v.id AND s.stage = :stage
-    -- Any other ending settles the doubts before it: whoever ended so had looked. An unknown ending is one read-back.
+    -- Any other ending settles the doubts before it, since that attempt had looked. An unknown ending is one read-back.
     LEFT JOIN LATERAL (
         SELECT array_agg(a.id ORDER BY a.id) AS in_doubt, count(*) FILTER (WHERE a.error_class = 'unknown') AS reads
         FROM phantoms.attempts a

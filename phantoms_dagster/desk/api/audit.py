@@ -35,7 +35,7 @@ class Deeds(Answer):
 
 
 class Me(Answer):
-    """Whoever the token or the session belongs to."""
+    """The person or program that a token or a session names."""
 
     name: str
     role: str
@@ -56,5 +56,5 @@ def list_audit(visit: Seen, subject: TextInQuery = "", who: TextInQuery = "", cu
 
 
 def show_me(visit: Seen) -> Me:
-    """The name and the role of whoever asks."""
+    """The name and the role that the request was made with."""
     return Me(name=visit.name, role=visit.role.name.lower())
