@@ -23,7 +23,7 @@ from phantoms_dagster.defs.assets.script import script
 from phantoms_dagster.defs.assets.variants import variants
 from phantoms_dagster.defs.assets.voiceover import voiceover
 from phantoms_dagster.defs.attention import attention_sensor
-from phantoms_dagster.defs.checks import dead_letters_sensor
+from phantoms_dagster.defs.checks import checks_left_resource, dead_letters_sensor
 from phantoms_dagster.defs.jobs import analytics_job, chain_jobs, stage_jobs
 from phantoms_dagster.defs.late_ids import late_ids_job, late_ids_sensor
 from phantoms_dagster.defs.resources import workshop_resource
@@ -75,7 +75,7 @@ def build_definitions(*, resource_overrides: Mapping[str, Any] | None = None) ->
             late_ids_sensor,
             attention_sensor,
         ],
-        resources={"workshop": workshop_resource, **(resource_overrides or {})},
+        resources={"workshop": workshop_resource, "checks_left": checks_left_resource, **(resource_overrides or {})},
         # One process a run: a process for each step would cost seven CPU-seconds each for imports alone.
         executor=dg.in_process_executor,
     )

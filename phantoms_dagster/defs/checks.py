@@ -1,19 +1,21 @@
-"""Asset checks of the stages, evaluated in each step that makes something, and the sensor that keeps them current without a run.
+"""Asset checks of the stages, evaluated in each run that makes something, and the sensor that keeps them current without a run.
 
 `store` says what a dead letter is, `alerts` who hears of one, and `content` what content should be like.
 """
 
 import json
-from collections.abc import Iterator, Sequence
-from typing import Any
+import logging
+from collections.abc import Iterator, Mapping, Sequence, Set
+from typing import Any, NamedTuple
 
 import dagster as dg
 
 from phantoms_dagster.defs.away import fails_plainly_while_the_store_is_away, skips_while_the_store_is_away
 from phantoms_dagster.defs.content import evaluation, rules_of
-from phantoms_dagster.defs.events import log_checks
+from phantoms_dagster.defs.events import Origin, log_checks
 from phantoms_dagster.defs.interrupt import run_interruptible
 from phantoms_dagster.domain.errors import StoreAway
+from phantoms_dagster.domain.models import StageOutput
 from phantoms_dagster.domain.stages import STAGES, Stage
 from phantoms_dagster.domain.work import Result
 from phantoms_dagster.store.away import store_errors
@@ -29,9 +31,18 @@ SECONDS = 30
 # A check that is run by hand looks at so many of the newest outputs.
 LOOKED_AT = 500
 
+_log = logging.getLogger(__name__)
+
+
+class Standing(NamedTuple):
+    """What the checks ask the tables: open letters by stage, and the videos that wait for a person."""
+
+    letters: Mapping[str, int]
+    undecided: Sequence[str]
+
 
 def specs(stage: Stage) -> list[dg.AssetCheckSpec]:
-    """The checks of a stage. Its own step evaluates them: steps after it would be skipped when it makes nothing or fails."""
+    """The checks of a stage. Its own run evaluates them: steps after it would be skipped when it makes nothing or fails."""
     key = dg.AssetKey(stage.slug)
     letters = f"No video has failed for good in {stage.name}: every dead letter is replayed or discarded."
     found = [dg.AssetCheckSpec(NAME, asset=key, description=letters)]
@@ -42,29 +53,79 @@ def specs(stage: Stage) -> list[dg.AssetCheckSpec]:
     return found
 
 
+class ChecksLeft:
+    """The checks that the steps of a run leave for its end. There they cost one question and one batch of events.
+
+    In between they would hold up the next stage, by a tenth of what a short stage takes.
+    """
+
+    def __init__(self, instance: dg.DagsterInstance, workshop: Workshop) -> None:
+        self._instance, self._workshop = instance, workshop
+        self._left: list[tuple[Origin, Stage, Set[str], Mapping[str, StageOutput]]] = []
+
+    def add(self, origin: Origin, stage: Stage, names: Set[str], made: Mapping[str, StageOutput]) -> None:
+        """Leave the checks of these names, about what the step has made."""
+        if names:
+            self._left.append((origin, stage, names, made))
+
+    def tell(self) -> None:
+        """Evaluate and log what is left. While PostgreSQL is away, a warning is all: no run fails by its checks."""
+        left, self._left = self._left, []
+        if not left:
+            return
+        try:
+            with store_errors():
+                decided = any(DECIDED in names for _, _, names, _ in left)
+                standing = run_interruptible(_standing(self._workshop, decided=decided), self._workshop.loop)
+                found = [
+                    (origin, each)
+                    for origin, stage, names, made in left
+                    for each in _evaluations(self._workshop, stage, names, made, standing)
+                ]
+                log_checks(self._instance, found)
+        except StoreAway as error:
+            _log.warning("the checks were not evaluated: %s", error)
+
+
+@dg.resource(
+    required_resource_keys={"workshop"},
+    description="The checks that the steps of a run leave for its end.",
+)
+def checks_left_resource(context: dg.InitResourceContext) -> Iterator[ChecksLeft]:
+    """Its end comes after the last step, however that ended, and before the end of the run."""
+    if context.instance is None:
+        raise dg.DagsterInvariantViolationError("checks are logged to an instance, and there is none")
+    left = ChecksLeft(context.instance, context.resources.workshop)
+    try:
+        yield left
+    finally:
+        left.tell()
+
+
 def evaluate(
-    context: dg.AssetExecutionContext, workshop: Workshop, stage: Stage, results: Sequence[Result]
+    context: dg.AssetExecutionContext, workshop: Workshop, left: ChecksLeft, stage: Stage, results: Sequence[Result]
 ) -> Iterator[dg.AssetCheckResult]:
-    """Evaluate the checks of a stage at the end of its step. Those that the run did not select are logged all the same.
+    """Evaluate the checks of a stage that the run selected. The others are `left` for the end of the run.
 
     The jobs of the sensors select none: planning them would cost each run more than evaluating them.
     """
     made = {result.key: result.output for result in results if result.ending == "done" and result.output is not None}
     selected = {key.name for key in context.selected_asset_check_keys}
-    if not selected and not made and not any(result.ending == "failed" for result in results):
+    names = {each.name for each in specs(stage)}
+    if made or any(result.ending == "failed" for result in results):
+        left.add(Origin.of(context), stage, names - selected, made)
+    if not selected:
         return
     try:
         with store_errors():
-            found = run_interruptible(_standing(workshop, stage), workshop.loop)
-            looked_at = made or (latest_outputs(workshop.engine, stage.name, most=LOOKED_AT) if selected else {})
+            standing = run_interruptible(_standing(workshop, decided=DECIDED in selected), workshop.loop)
+            looked_at = made or latest_outputs(workshop.engine, stage.name, most=LOOKED_AT)
+            found = _evaluations(workshop, stage, selected, looked_at, standing)
     except StoreAway as error:
         context.log.warning("the checks were not evaluated: %s", error)
         return
-    found += [evaluation(stage, rule, looked_at) for rule in rules_of(stage) if made or rule.name in selected]
-    log_checks(context, [each for each in found if each.check_name not in selected])
     for each in found:
-        if each.check_name in selected:
-            yield _result(each)
+        yield _result(each)
 
 
 @fails_plainly_while_the_store_is_away
@@ -101,13 +162,23 @@ def _metadata(stage: Stage, letters: list[Letter], total: int) -> dict[str, Any]
     return entries
 
 
-async def _standing(workshop: Workshop, stage: Stage) -> list[dg.AssetCheckEvaluation]:
-    """`no_dead_letters`, and of `approval` what waits for a person, asked on the run's own connection."""
+async def _standing(workshop: Workshop, *, decided: bool) -> Standing:
+    """The open letters, and if `decided` the videos that wait for a person, asked on the run's own connection."""
     standing = (await workshop.pipeline()).standing
-    found = [_letters(workshop, stage, total=await standing.open_letters(stage.name))]
-    if stage.name == "approval":
-        found.append(_decided(workshop, keys=await standing.undecided(limit=LOOKED_AT)))
-    return found
+    return Standing(await standing.open_letters(), await standing.undecided(limit=LOOKED_AT) if decided else ())
+
+
+def _evaluations(
+    workshop: Workshop, stage: Stage, names: Set[str], outputs: Mapping[str, StageOutput], standing: Standing
+) -> Iterator[dg.AssetCheckEvaluation]:
+    """The checks of a stage that have one of these names. `outputs` may be empty: then there is nothing to say of the content."""
+    if NAME in names:
+        yield _letters(workshop, stage, total=standing.letters.get(stage.name, 0))
+    if DECIDED in names:
+        yield _decided(workshop, keys=standing.undecided)
+    for rule in rules_of(stage):
+        if outputs and rule.name in names:
+            yield evaluation(stage, rule, outputs)
 
 
 def _letters(workshop: Workshop, stage: Stage, *, total: int | None = None) -> dg.AssetCheckEvaluation:

@@ -6,6 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
@@ -21,6 +22,32 @@ from dagster._core.instance.utils import RUNLESS_JOB_NAME, RUNLESS_RUN_ID
 Told = dg.AssetMaterialization | dg.AssetObservation
 # The kind of an event, its data, and the message that Dagster gives it.
 Content = tuple[dg.DagsterEventType, StepMaterializationData | AssetObservationData | dg.AssetCheckEvaluation, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The step that events belong to, or none. `common`: the fields that all its events share."""
+
+    run_id: str
+    step_key: str | None
+    common: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, context: dg.AssetExecutionContext) -> Origin:
+        """The step of this context. It may be used when the step is over."""
+        of_step = context.get_step_execution_context()
+        step = of_step.step
+        common = {
+            "job_name": of_step.job_name,
+            "step_handle": step.handle,
+            "node_handle": step.node_handle,
+            "step_kind_value": step.kind.value,
+            "logging_tags": of_step.event_tags,
+        }
+        return cls(context.run.run_id, step.key, common)
+
+
+_NO_RUN = Origin(RUNLESS_RUN_ID, None, {"job_name": RUNLESS_JOB_NAME})
 
 
 class Stamps:
@@ -60,26 +87,19 @@ def log_events(
 ) -> None:
     """Log materializations, or observations, of partitions as this step's, all in one batch."""
     times = [stamps.next(each) for each in at or [None] * len(events)]
-    _write_of_step(context, [_told(event) for event in events], times)
+    origin = Origin.of(context)
+    _write(context.instance, [(origin, _told(event)) for event in events], times)
 
 
-def log_checks(context: dg.AssetExecutionContext, evaluations: Sequence[dg.AssetCheckEvaluation]) -> None:
-    """Log evaluations of checks as this step's, though the run did not plan them, all in one batch."""
+def log_checks(instance: dg.DagsterInstance, evaluations: Sequence[tuple[Origin, dg.AssetCheckEvaluation]]) -> None:
+    """Log evaluations of checks as those of steps, though their run did not plan them, all in one batch."""
     stamps = Stamps()
-    _write_of_step(context, [_evaluated(each) for each in evaluations], [stamps.next() for _ in evaluations])
+    _write(instance, [(origin, _evaluated(each)) for origin, each in evaluations], [stamps.next() for _ in evaluations])
 
 
 def report_events(instance: dg.DagsterInstance, events: Sequence[Told], *, stamps: Stamps) -> None:
     """Report events without a run, all in one batch."""
-    times = [stamps.next() for _ in events]
-    _write(
-        instance,
-        [_told(event) for event in events],
-        times,
-        run_id=RUNLESS_RUN_ID,
-        step_key=None,
-        common={"job_name": RUNLESS_JOB_NAME},
-    )
+    _write(instance, [(_NO_RUN, _told(event)) for event in events], [stamps.next() for _ in events])
 
 
 def _told(event: Told) -> Content:
@@ -95,39 +115,20 @@ def _evaluated(evaluation: dg.AssetCheckEvaluation) -> Content:
     return dg.DagsterEventType.ASSET_CHECK_EVALUATION, evaluation, message
 
 
-def _write_of_step(context: dg.AssetExecutionContext, contents: Sequence[Content], times: Sequence[float]) -> None:
-    of_step = context.get_step_execution_context()
-    step = of_step.step
-    common = {
-        "job_name": of_step.job_name,
-        "step_handle": step.handle,
-        "node_handle": step.node_handle,
-        "step_kind_value": step.kind.value,
-        "logging_tags": of_step.event_tags,
-    }
-    _write(context.instance, contents, times, run_id=context.run.run_id, step_key=step.key, common=common)
-
-
-def _write(
-    instance: dg.DagsterInstance,
-    contents: Sequence[Content],
-    times: Sequence[float],
-    *,
-    run_id: str,
-    step_key: str | None,
-    common: Mapping[str, Any],
-) -> None:
+def _write(instance: dg.DagsterInstance, contents: Sequence[tuple[Origin, Content]], times: Sequence[float]) -> None:
     batch, last = generate_event_batch_id(), len(contents) - 1
-    for number, ((kind, data, message), timestamp) in enumerate(zip(contents, times, strict=True)):
-        event = DagsterEvent(event_type_value=kind.value, event_specific_data=data, message=message, pid=os.getpid(), **common)
+    for number, ((origin, (kind, data, message)), timestamp) in enumerate(zip(contents, times, strict=True)):
+        event = DagsterEvent(
+            event_type_value=kind.value, event_specific_data=data, message=message, pid=os.getpid(), **origin.common
+        )
         entry = dg.EventLogEntry(
             error_info=None,
             level=logging.DEBUG,
             user_message=message,
-            run_id=run_id,
+            run_id=origin.run_id,
             timestamp=timestamp,
-            step_key=step_key,
-            job_name=common["job_name"],
+            step_key=origin.step_key,
+            job_name=origin.common["job_name"],
             dagster_event=event,
         )
         instance.handle_new_event(entry, batch_metadata=DagsterEventBatchMetadata(batch, number == last))

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 import dagster as dg
 
 from phantoms_dagster.defs import metadata, tags
-from phantoms_dagster.defs.checks import evaluate, evaluate_alone
+from phantoms_dagster.defs.checks import ChecksLeft, evaluate, evaluate_alone
 from phantoms_dagster.defs.interrupt import run_interruptible
 from phantoms_dagster.defs.partitions import VIDEOS
 from phantoms_dagster.defs.step_events import StepEvents
@@ -47,6 +47,7 @@ _STOPPED = (
 def run_stage(
     context: dg.AssetExecutionContext,
     workshop: Workshop,
+    checks: ChecksLeft,
     stage: Stage,
     *,
     regenerate: bool = False,
@@ -89,16 +90,17 @@ def run_stage(
         # What was finished before the run was stopped is finished; the rest is taken up again.
         _log_done(events, results, goes_on=goes_on)
         raise
-    yield from _end(context, workshop, stage, results, events, planned=planned, goes_on=goes_on)
+    yield from _end(context, workshop, checks, stage, results, events=events, planned=planned, goes_on=goes_on)
 
 
 def _end(
     context: dg.AssetExecutionContext,
     workshop: Workshop,
+    checks: ChecksLeft,
     stage: Stage,
     results: Sequence[Result],
-    events: StepEvents,
     *,
+    events: StepEvents,
     planned: bool,
     goes_on: bool,
 ) -> Iterator[Ended]:
@@ -118,7 +120,7 @@ def _end(
         yield dg.MaterializeResult(asset_key=asset_key)
     else:
         _log_done(events, results, goes_on=goes_on)
-    yield from evaluate(context, workshop, stage, results)
+    yield from evaluate(context, workshop, checks, stage, results)
     if unfinished:
         _remove_unknown(context, unfinished)
         raise dg.Failure(_what_happened(stage, unfinished, len(results)), metadata=_table(unfinished), allow_retries=False)

@@ -1,11 +1,10 @@
-"""How a stage stands after a run: read on the run's own connection, because a second one costs more than the whole question."""
+"""How the stages stand after a run: read on the run's own connection, because a second one costs more than the whole question."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from phantoms_dagster.store import replay_sql
-from phantoms_dagster.store.dead_letters import LetterFilter
 from phantoms_dagster.store.decisions import UNDECIDED
 from phantoms_dagster.store.transactions import statements, transaction
 
@@ -14,17 +13,16 @@ if TYPE_CHECKING:
 
 
 class Standing:
-    """What the checks of a stage ask at the end of a run. Both methods raise StoreAway."""
+    """What the checks of stages ask at the end of a run. Both methods raise StoreAway."""
 
     def __init__(self, database: AsyncEngine) -> None:
         self._statements = statements(database)
 
-    async def open_letters(self, stage: str) -> int:
-        """How many dead letters of the stage are open."""
+    async def open_letters(self) -> dict[str, int]:
+        """How many dead letters are open, for each stage that has any."""
 
-        async def work(connection: AsyncConnection) -> int:
-            found = await connection.execute(replay_sql.COUNT, LetterFilter(stages=[stage]).values())
-            return int(found.scalar_one())
+        async def work(connection: AsyncConnection) -> dict[str, int]:
+            return {row.stage: row.n for row in await connection.execute(replay_sql.OPEN_BY_STAGE)}
 
         return await transaction(self._statements, work)
 

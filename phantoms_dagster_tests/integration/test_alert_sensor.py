@@ -17,7 +17,7 @@ from sqlalchemy import text
 
 from phantoms_dagster.defs.alerts import SummaryConfig, alert_sensor, daily_summary_job, make_daily_summary_schedule
 from phantoms_dagster.defs.build import build_definitions
-from phantoms_dagster.defs.checks import dead_letters_sensor
+from phantoms_dagster.defs.checks import checks_left_resource, dead_letters_sensor
 from phantoms_dagster.domain.errors import PhantomsError
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.retry import RetryPolicy
@@ -464,7 +464,7 @@ async def test_a_check_can_be_run_by_hand_and_fails_without_failing_its_run(worl
             dg.materialize,
             stages,
             instance=instance,
-            resources={"workshop": workshop},
+            resources={"workshop": workshop, "checks_left": checks_left_resource},
             selection=dg.AssetSelection.checks(*wanted),
         )
     assert done.success

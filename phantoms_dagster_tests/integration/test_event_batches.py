@@ -12,7 +12,7 @@ from dagster._core.instance.ref import InstanceRef
 from dagster_postgres import PostgresEventLogStorage
 from sqlalchemy import text
 
-from phantoms_dagster.defs.events import log_checks, log_materializations
+from phantoms_dagster.defs.events import Origin, log_checks, log_materializations
 from phantoms_dagster.execution.storage import PooledPostgresStorage, engine
 from phantoms_dagster_tests.integration.retirement_world import dagster_instance
 
@@ -111,7 +111,8 @@ CHECKED = [
 
 @dg.asset(name="film")
 def checked(context: dg.AssetExecutionContext) -> None:
-    log_checks(context, CHECKED)
+    origin = Origin.of(context)
+    log_checks(context.instance, [(origin, each) for each in CHECKED])
 
 
 def test_evaluations_of_checks_leave_the_rows_that_stock_leaves_however_often_the_step_is_repeated(

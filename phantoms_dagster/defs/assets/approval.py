@@ -8,6 +8,7 @@ import dagster as dg
 from pydantic import Field
 
 from phantoms_dagster.defs.assets.stage_asset import spec
+from phantoms_dagster.defs.checks import ChecksLeft
 from phantoms_dagster.defs.checks import specs as checks_of
 from phantoms_dagster.defs.stage_step import Ended, run_stage
 from phantoms_dagster.domain.errors import InvalidInput
@@ -54,7 +55,12 @@ class ApprovalConfig(dg.Config):
     pool=STAGE.pool,
     backfill_policy=dg.BackfillPolicy.multi_run(50),
 )
-def approval(context: dg.AssetExecutionContext, config: ApprovalConfig, workshop: dg.ResourceParam[Workshop]) -> Iterator[Ended]:
+def approval(
+    context: dg.AssetExecutionContext,
+    config: ApprovalConfig,
+    workshop: dg.ResourceParam[Workshop],
+    checks_left: dg.ResourceParam[ChecksLeft],
+) -> Iterator[Ended]:
     """Record the decision of the run config, or carry out the one that was recorded before."""
     decision: Decision | None = None
     if config.decision is not Choice.UNDECIDED and context.selected_asset_keys:
@@ -73,4 +79,4 @@ def approval(context: dg.AssetExecutionContext, config: ApprovalConfig, workshop
                     context.log.warning("%s: %s", key, warning)
         except InvalidInput as error:
             raise dg.Failure(str(error), allow_retries=False) from error
-    yield from run_stage(context, workshop, STAGE, decision=decision)
+    yield from run_stage(context, workshop, checks_left, STAGE, decision=decision)

@@ -4,12 +4,12 @@ from collections.abc import Iterator
 
 import dagster as dg
 
+from phantoms_dagster.defs.checks import ChecksLeft
 from phantoms_dagster.defs.checks import specs as checks_of
 from phantoms_dagster.defs.partitions import videos
 from phantoms_dagster.defs.stage_step import Ended, run_stage
 from phantoms_dagster.defs.tags import STAGE
 from phantoms_dagster.domain.stages import STAGES
-from phantoms_dagster.domain.work import Decision
 from phantoms_dagster.wiring import Workshop
 
 GROUP = "production"
@@ -46,9 +46,9 @@ def stage_asset(name: str, *, description: str, kinds: set[str], regenerates: bo
     stage = STAGES[name]
 
     def body(
-        context: dg.AssetExecutionContext, workshop: Workshop, *, regenerate: bool = False, decision: Decision | None = None
+        context: dg.AssetExecutionContext, workshop: Workshop, checks: ChecksLeft, *, regenerate: bool = False
     ) -> Iterator[Ended]:
-        yield from run_stage(context, workshop, stage, regenerate=regenerate, decision=decision)
+        yield from run_stage(context, workshop, checks, stage, regenerate=regenerate)
 
     decorate = dg.multi_asset(
         name=stage.slug,
@@ -62,14 +62,19 @@ def stage_asset(name: str, *, description: str, kinds: set[str], regenerates: bo
 
         @decorate
         def with_config(
-            context: dg.AssetExecutionContext, config: StageConfig, workshop: dg.ResourceParam[Workshop]
+            context: dg.AssetExecutionContext,
+            config: StageConfig,
+            workshop: dg.ResourceParam[Workshop],
+            checks_left: dg.ResourceParam[ChecksLeft],
         ) -> Iterator[Ended]:
-            yield from body(context, workshop, regenerate=config.regenerate)
+            yield from body(context, workshop, checks_left, regenerate=config.regenerate)
 
         return with_config
 
     @decorate
-    def without_config(context: dg.AssetExecutionContext, workshop: dg.ResourceParam[Workshop]) -> Iterator[Ended]:
-        yield from body(context, workshop)
+    def without_config(
+        context: dg.AssetExecutionContext, workshop: dg.ResourceParam[Workshop], checks_left: dg.ResourceParam[ChecksLeft]
+    ) -> Iterator[Ended]:
+        yield from body(context, workshop, checks_left)
 
     return without_config
