@@ -211,6 +211,11 @@ class Settings(BaseSettings):
     )
     alert_minutes: float = Field(5.0, ge=0, description="Shortest time between two alerts; what comes in between is told together.")
 
+    webhook_targets: Literal["public", "loopback", "private"] = Field(
+        "loopback",
+        description="Where webhooks may go. public: public addresses; loopback: this machine, too; private: private networks, too.",
+    )
+
     # --- web
     web_host: str = Field("127.0.0.1", description="Address that the Dagster UI and the metrics bind to.")
     web_url: str | None = Field(None, description="Where the Dagster UI is. `phantoms up` sets it.")

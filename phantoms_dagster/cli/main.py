@@ -167,6 +167,12 @@ LINES = (
         "Add and remove the people who use the desk, and the tokens of programs that use its API.",
     ),
     Line(
+        "webhooks",
+        "webhooks",
+        "Run",
+        "Tell other programs of events, signed and at least once; see what was delivered, and send it again.",
+    ),
+    Line(
         "worker",
         "worker",
         "Run",

@@ -29,6 +29,7 @@ from phantoms_dagster.wiring import Workshop, logs
 from phantoms_dagster.wiring.redis_looks import away
 from phantoms_dagster.wiring.store_watch import LOOK_SECONDS, POSTGRESQL, REDIS, watch_stores
 from phantoms_dagster.wiring.watching import PoolView, watching
+from phantoms_dagster.wiring.webhooks import delivering
 
 # Prometheus gives up after ten seconds by default: a store that takes longer than this counts as down.
 PATIENCE_SECONDS = 6.0
@@ -51,7 +52,8 @@ def metrics(
 ) -> None:
     """Serve Prometheus metrics under /metrics, read from PostgreSQL and Redis at each scrape. `phantoms up` does it by itself.
 
-    A store that does not answer is phantoms_up{store="..."} 0; the other's metrics are served all the same.
+    A store that does not answer is phantoms_up{store="..."} 0; the other's metrics are served all the same. It also tells others:
+    it delivers webhooks, and sends the notices of films that wait for approval.
     """
     with plain_errors():
         settings = current()
@@ -70,7 +72,7 @@ def metrics_application(
 
     It also looks at both stores every `watch_seconds`, and tells the alerts' destinations of one that stays away.
     """
-    database = engine(Workshop(settings).database_url, pool_size=2)
+    database = engine(Workshop(settings).database_url, pool_size=3)
     statistics = Statistics(database)
     if settings.redis_url is None:
         raise InvalidInput("no Redis is running here: start `phantoms up`, or set PHANTOMS_REDIS_URL")
@@ -93,7 +95,8 @@ def metrics_application(
             )
             looks = {POSTGRESQL: seen[0].problem, REDIS: seen[1].problem}
             watch = asyncio.create_task(watch_stores(settings, looks, every_seconds=watch_seconds))
-            yield
+            async with delivering(settings, database):
+                yield
             watch.cancel()
             await asyncio.gather(watch, return_exceptions=True)
             for source in seen:

@@ -30,6 +30,7 @@ from phantoms_dagster.embedded.tasks import Task
 from phantoms_dagster.embedded.valkey import write_private
 from phantoms_dagster.execution.home import prepare
 from phantoms_dagster.settings import RUNNING_FILE, Settings
+from phantoms_dagster.wiring.addresses import desk_url, local_desk_url
 from phantoms_dagster.wiring.endpoints import Endpoints
 
 READY_SECONDS = 180.0
@@ -306,7 +307,7 @@ class Stack:
     def _desk(self, settings: Settings, environment: dict[str, str]) -> ProcessSpec:
         command = (sys.executable, "-m", "phantoms_dagster.cli.main", "desk", "--port", str(settings.desk_port))
         lean = {"MALLOC_ARENA_MAX": "1", **environment}
-        return self._spec(DESK, command, lean, lambda: _answers(f"{_local_desk(settings)}health"))
+        return self._spec(DESK, command, lean, lambda: _answers(f"{local_desk_url(settings)}health"))
 
     def _dagster(self, settings: Settings, environment: dict[str, str]) -> list[ProcessSpec]:
         assert settings.web_url is not None
@@ -389,16 +390,6 @@ class Stack:
         path = self._home / RUNNING_FILE
         self._exit.callback(path.unlink, missing_ok=True)
         write_private(path, "".join(f"{name}={_quoted(environment[name])}\n" for name in names if environment[name]))
-
-
-def desk_url(settings: Settings) -> str:
-    """Where people reach the desk."""
-    return settings.desk_url or _local_desk(settings)
-
-
-def _local_desk(settings: Settings) -> str:
-    host = f"[{settings.desk_host}]" if ":" in settings.desk_host else settings.desk_host
-    return f"http://{host}:{settings.desk_port}/"
 
 
 def _quoted(value: str) -> str:

@@ -28,12 +28,15 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TSVECTOR
 
+from phantoms_dagster.store import webhook_triggers
 from phantoms_dagster.store.cause import CAUSE_OF
 
 SCHEMA = "phantoms"
 
 metadata = MetaData(schema=SCHEMA)
 event.listen(metadata, "before_create", DDL(CAUSE_OF))  # type: ignore[no-untyped-call]
+for _statement in webhook_triggers.CREATE:
+    event.listen(metadata, "after_create", DDL(_statement))  # type: ignore[no-untyped-call]
 
 
 def _id() -> Column[int]:
@@ -523,4 +526,87 @@ issues = Table(
     _time("said_at", now=True),
     Column("said_by", Text, nullable=False),
     Column("note", Text, nullable=False, server_default=text("''")),
+)
+
+# --- events for other programs, and notices for people
+
+webhook_endpoints = Table(
+    "webhook_endpoints",
+    metadata,
+    _id(),
+    Column("url", Text, nullable=False),
+    Column("note", Text, nullable=False, server_default=text("''")),
+    Column("events", ARRAY(Text), nullable=False),
+    Column("secret", Text, nullable=False),
+    Column("old_secret", Text),
+    _time("old_secret_until"),
+    Column("state", Text, nullable=False, server_default=text("'active'")),
+    Column("reason", Text, nullable=False, server_default=text("''")),
+    Column("failures", Integer, nullable=False, server_default=text("0")),
+    _time("failing_since"),
+    _time("pause_until"),
+    _time("created_at", now=True),
+    _time("updated_at", now=True),
+)
+
+webhook_events = Table(
+    "webhook_events",
+    metadata,
+    _id(),
+    Column("message_id", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    _time("at", nullable=False),
+    Column("data", JSONB, nullable=False),
+    UniqueConstraint("source", name="webhook_events_once"),
+    Index("webhook_events_oldest", "at"),
+)
+
+webhook_deliveries = Table(
+    "webhook_deliveries",
+    metadata,
+    _id(),
+    Column("event_id", BigInteger, ForeignKey("phantoms.webhook_events.id", ondelete="CASCADE"), nullable=False),
+    # No foreign key: what the pipeline commits must not fail, or wait, because an endpoint is being removed.
+    Column("endpoint_id", BigInteger, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("reason", Text, nullable=False, server_default=text("''")),
+    Column("tries", Integer, nullable=False, server_default=text("0")),
+    Column("claim", BigInteger, nullable=False, server_default=text("0")),
+    _time("next_at", now=True),
+    _time("created_at", now=True),
+    _time("ended_at"),
+    Index("webhook_deliveries_of_event", "event_id"),
+    Index("webhook_deliveries_due", "endpoint_id", "next_at", postgresql_where=text("state = 'pending'")),
+    Index("webhook_deliveries_by_state", "state", "id"),
+    Index("webhook_deliveries_of_endpoint", "endpoint_id", "state", "id"),
+)
+
+webhook_attempts = Table(
+    "webhook_attempts",
+    metadata,
+    _id(),
+    Column("delivery_id", BigInteger, ForeignKey("phantoms.webhook_deliveries.id", ondelete="CASCADE"), nullable=False),
+    _time("at", nullable=False),
+    Column("seconds", Double, nullable=False),
+    Column("status", Integer),
+    Column("error", Text, nullable=False, server_default=text("''")),
+    Index("webhook_attempts_of_delivery", "delivery_id", "id"),
+)
+
+review_destinations = Table(
+    "review_destinations",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("failures", Integer, nullable=False, server_default=text("0")),
+    _time("retry_at"),
+)
+
+review_notices = Table(
+    "review_notices",
+    metadata,
+    Column("destination", Text, primary_key=True),
+    Column("video_id", BigInteger, ForeignKey("phantoms.videos.id", ondelete="CASCADE"), primary_key=True, autoincrement=False),
+    _time("ready_at", nullable=False),
+    _time("told_at", nullable=False),
 )

@@ -35,7 +35,7 @@ SHA = "ab" * 32
 FILE = {"sha256": SHA, "size": 4, "suffix": ".mp4"}
 RENDERED = {"kind": "rendered_video", "video": FILE, "thumbnail": FILE, "probe": PROBE, "renderer": "local", "render_id": "1"}
 # Commands that stay running or answer a question; `metrics`, which serves other programs, and `desk`, which serves browsers.
-WITHOUT_JSON = {"up", "sandbox", "worker", "init", "metrics", "desk"}
+WITHOUT_JSON = {"up", "sandbox", "worker", "init", "metrics", "desk", "webhooks"}
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from phantoms_dagster_tests.unit.test_readme import command_lines
 
 WIDTHS = (80, 120)
 # They stay running, or make a machine ready; their help is looked at all the same.
-STAYING = {"up", "demo", "sandbox", "worker", "metrics", "init", "watch", "desk", "users"}  # the last one asks for a password
+STAYING = {"up", "demo", "sandbox", "worker", "metrics", "init", "watch", "desk", "users", "webhooks"}  # of users: a password
 WATCH = [sys.executable, "-W", "ignore", "-m", "phantoms_dagster.cli.main", "watch"]
 SCRIPT = {"hook": "Listen", "scenes": [{"narration": "Two pump blood.", "on_screen_text": "THREE HEARTS"}], "title": "Hearts"} | {
     "caption": "Why?",

@@ -86,6 +86,26 @@ def test_the_migrations_make_the_same_function_as_the_schema(database_url: str, 
     assert found[0] == found[1]
 
 
+def test_the_migrations_make_the_same_triggers_as_the_schema(database_url: str, empty_database_url: str) -> None:
+    database = engine(empty_database_url)
+    with database.begin() as connection:
+        connection.execute(text(f"CREATE SCHEMA {SCHEMA}"))
+        metadata.create_all(connection)
+    database.dispose()
+    statements = (
+        "SELECT pg_get_triggerdef(oid) FROM pg_trigger WHERE NOT tgisinternal ORDER BY tgname",
+        "SELECT pg_get_functiondef(oid) FROM pg_proc WHERE pronamespace = 'phantoms'::regnamespace ORDER BY proname",
+    )
+    found = []
+    for url in (database_url, empty_database_url):
+        database = engine(url)
+        with database.connect() as connection:
+            found.append([connection.execute(text(statement)).scalars().all() for statement in statements])
+        database.dispose()
+    assert [len(part) for part in found[0]] == [3, 4]
+    assert found[0] == found[1]
+
+
 def test_the_comparison_sees_a_column_that_only_the_database_has(database_url: str) -> None:
     database = engine(database_url)
     with database.begin() as connection:

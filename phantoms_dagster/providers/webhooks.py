@@ -1,0 +1,143 @@
+"""Sends one webhook: signed, once, bounded, to addresses that are allowed. What an answer means is told as a value.
+
+Names are resolved here and the connection goes to the very address that was checked: a name that resolves to another one a moment
+later is of no use to anybody. Redirects are not followed, and nothing of an answer's body is kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import time
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from standardwebhooks import Webhook
+
+from phantoms_dagster.domain.errors import InvalidInput
+from phantoms_dagster.domain.retry_after import retry_after
+from phantoms_dagster.domain.webhooks import Targets, address_of, check_url, refused
+from phantoms_dagster.providers.redaction import redact
+
+MOST_BODY = 65_536
+AGENT = "phantoms-webhooks/1"
+GONE = 410
+
+
+class Answer(NamedTuple):
+    """What came of a try. `error` is empty when it was taken; `gone`: never again; `asked`: seconds until the receiver wants it."""
+
+    at: datetime
+    seconds: float
+    status: int | None = None
+    error: str = ""
+    gone: bool = False
+    asked: float | None = None
+
+
+class _Forbidden(OSError):
+    """Nothing may be sent to where the name leads."""
+
+
+class _Guard(AbstractResolver):
+    """Resolves names to those of their addresses that are allowed."""
+
+    def __init__(self, targets: Targets) -> None:
+        self._targets = targets
+
+    async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC) -> list[ResolveResult]:
+        """See the base class. Raises OSError when the name leads nowhere, or to nothing that is allowed."""
+        found = await asyncio.get_running_loop().getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM)
+        allowed: list[ResolveResult] = []
+        why = ""
+        for kind, _, _, _, place in found:
+            address = address_of(str(place[0]))
+            why = ("it has no address" if address is None else refused(address, self._targets)) or ""
+            if address is not None and not why:
+                one = ResolveResult(hostname=host, host=str(place[0]), port=port, family=kind, proto=0, flags=socket.AI_NUMERICHOST)
+                allowed.append(one)
+        if not allowed:
+            raise _Forbidden(why or "the name has no address")
+        return allowed
+
+    async def close(self) -> None:
+        """Nothing is kept."""
+
+
+class WebhookSender:
+    """Sends for one event loop. `timeout`: seconds of one try, from the name's resolution to the end of the answer."""
+
+    def __init__(self, targets: Targets, *, timeout: float, tls: ssl.SSLContext) -> None:
+        self._targets = targets
+        connector = aiohttp.TCPConnector(resolver=_Guard(targets), ssl=tls, limit=0, keepalive_timeout=5, use_dns_cache=False)
+        self._session = aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=timeout, connect=timeout),
+            trust_env=False,
+            auto_decompress=False,
+        )
+
+    async def send(self, url: str, message_id: str, body: str, secrets: tuple[str, ...]) -> Answer:
+        """One try. It raises nothing: what went wrong is in the answer, in words, without the address."""
+        at, began = datetime.now(UTC), time.monotonic()
+
+        def ended(**said: Any) -> Answer:
+            return Answer(at, round(time.monotonic() - began, 3), **said)
+
+        try:
+            check_url(url, self._targets)
+            headers = _headers(message_id, at, body, secrets)
+            async with self._session.post(url, data=body.encode(), headers=headers, allow_redirects=False) as answer:
+                await answer.content.read(MOST_BODY)
+                status = answer.status
+                asked = retry_after({name.lower(): value for name, value in answer.headers.items()})
+        except InvalidInput as error:
+            return ended(error=str(error))
+        except TimeoutError:
+            return ended(error="no answer in time")
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            return ended(error=_words(error))
+        if 200 <= status < 300:
+            return ended(status=status)
+        if status == GONE:
+            return ended(status=status, error="answered 410: it wants no events any more", gone=True)
+        if 300 <= status < 400:
+            return ended(status=status, error=f"answered {status}: redirects are not followed, give the address it leads to")
+        return ended(status=status, error=f"answered {status}", asked=asked)
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._session.close()
+
+
+def _headers(message_id: str, at: datetime, body: str, secrets: tuple[str, ...]) -> dict[str, str]:
+    """The headers of Standard Webhooks: one signature for each secret, of which the receiver knows at least one."""
+    return {
+        "Content-Type": "application/json",
+        "User-Agent": AGENT,
+        "webhook-id": message_id,
+        "webhook-timestamp": str(int(at.timestamp())),
+        "webhook-signature": " ".join(Webhook(secret).sign(message_id, at, body) for secret in secrets),
+    }
+
+
+def _words(error: BaseException) -> str:
+    """What went wrong, for the log. A forbidden address says why; others say their kind and the system's words."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, _Forbidden):
+            return str(cause)
+        cause = cause.__cause__
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return "its name cannot be resolved"
+    if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError):
+        return "its certificate is not valid, or it speaks no TLS"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return f"cannot be reached: {error.os_error.strerror or type(error.os_error).__name__}"
+    if isinstance(error, aiohttp.ServerDisconnectedError | ConnectionError):
+        return "the connection was lost before it answered"
+    return redact(f"no usable answer: {type(error).__name__}")

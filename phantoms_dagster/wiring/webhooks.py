@@ -1,0 +1,213 @@
+"""The deliverer of webhooks: looks for what is due, sends it, writes what came of it. Any number may run at once.
+
+It runs inside `phantoms metrics`, and alone as `phantoms webhooks deliver`. The pipeline never waits for it: events are rows.
+Killed at any moment it loses nothing: what it had claimed is due again when its lease has run out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+
+from redis.exceptions import RedisError
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from phantoms_dagster.domain import webhooks
+from phantoms_dagster.domain.errors import PhantomsError, StoreAway
+from phantoms_dagster.domain.webhooks import Event, RetrySchedule
+from phantoms_dagster.providers.redaction import redact
+from phantoms_dagster.providers.webhooks import WebhookSender
+from phantoms_dagster.resilience.wire import tls
+from phantoms_dagster.settings import Settings
+from phantoms_dagster.store.away import in_words, is_away
+from phantoms_dagster.store.outbox import Claimed, Outbox, Tried
+from phantoms_dagster.wiring.addresses import desk_url
+from phantoms_dagster.wiring.watching import Watcher, watching
+
+# Between two looks: while something may come, and while there is no endpoint at all.
+LOOK_SECONDS = 1.0
+IDLE_SECONDS = 10.0
+AWAY_SECONDS = 3.0
+BREAKER_SECONDS = 5.0
+FORGET_SECONDS = 3_600.0
+# An opening that nobody was told of for so long is no news any more. Redis keeps the last hundred changes of a breaker.
+OPENED_WITHIN = timedelta(days=7)
+CLOSED, OPEN = "closed", "open"
+
+_log = logging.getLogger(__name__)
+
+
+class Deliverer:
+    """Delivers for one event loop. `look_seconds`: between two looks."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        engine: Engine,
+        sender: WebhookSender,
+        *,
+        schedule: RetrySchedule,
+        look_seconds: float = LOOK_SECONDS,
+    ) -> None:
+        self._settings = settings
+        self._outbox = Outbox(engine, schedule)
+        self._schedule = schedule
+        self._sender = sender
+        self._look_seconds = look_seconds
+        self._busy: Counter[int] = Counter()
+        self._sending: set[asyncio.Task[None]] = set()
+        self._done = asyncio.Event()
+        self._told: set[str] = set()
+        self._breakers_at = self._forget_at = 0.0
+        self._redis_away = False
+
+    async def run(self) -> None:
+        """Deliver until cancelled. Nothing that goes wrong ends it."""
+        away = False
+        async with watching_if_any(self._settings) as watcher:
+            while True:
+                try:
+                    pause = await self._look(watcher)
+                    if away:
+                        _log.info("webhooks: PostgreSQL answers again")
+                    away = False
+                except Exception as error:  # noqa: BLE001 - whatever it is, events must not wait for the next start
+                    pause = AWAY_SECONDS
+                    if not _is_away(error):
+                        _log.exception("webhooks: a look failed; trying again")
+                    elif not away:
+                        _log.warning("webhooks: wait, PostgreSQL does not answer (%s)", in_words(error))
+                        away = True
+                self._done.clear()
+                # The end of a delivery frees a place, so there may be more to send at once.
+                await _wait(self._done, pause)
+
+    async def aclose(self) -> None:
+        """Give what is under way a moment to end; what does not is due again by its lease."""
+        if self._sending:
+            _, left = await asyncio.wait(self._sending, timeout=2.0)
+            for task in left:
+                task.cancel()
+            await asyncio.gather(*left, return_exceptions=True)
+
+    async def _look(self, watcher: Watcher | None) -> float:
+        """One look: start what is due; seconds until the next."""
+        wanted = await asyncio.to_thread(self._outbox.wanted, datetime.now(UTC), dict(self._busy))
+        now = time.monotonic()
+        if now >= self._forget_at:
+            self._forget_at = now + (1.0 if await asyncio.to_thread(self._outbox.forget) else FORGET_SECONDS)
+        if not wanted.events:
+            return IDLE_SECONDS
+        if Event.PROVIDER_DOWN in wanted.events and watcher is not None and now >= self._breakers_at:
+            self._breakers_at = now + BREAKER_SECONDS
+            await self._tell_of_breakers(watcher)
+        for one in await asyncio.to_thread(self._outbox.claim, wanted.free):
+            self._busy[one.endpoint_id] += 1
+            task = asyncio.create_task(self._deliver(one), name=f"webhook {one.message_id}")
+            self._sending.add(task)
+            task.add_done_callback(self._sending.discard)
+        return self._look_seconds
+
+    async def _deliver(self, one: Claimed) -> None:
+        try:
+            body = webhooks.body(one.type, one.at, _without_secrets(one.data), desk_url(self._settings))
+            secrets = (one.secret, one.old_secret) if one.old_secret else (one.secret,)
+            answer = await self._sender.send(one.url, one.message_id, body, secrets)
+            await self._end(one, Tried(*answer))
+        except Exception:  # noqa: BLE001 - it is due again when its lease has run out
+            _log.exception("webhooks: delivery %d broke; it is tried again", one.id)
+        finally:
+            self._busy[one.endpoint_id] -= 1
+            self._done.set()
+
+    async def _end(self, one: Claimed, tried: Tried) -> None:
+        """Write what came of it. While PostgreSQL is away it is tried again for the time of the lease; then it is sent again."""
+        until = time.monotonic() + self._schedule.lease - self._schedule.timeout
+        while True:
+            try:
+                await asyncio.to_thread(self._outbox.end, one, tried, spread=random.uniform(-1, 1))
+                break
+            except (SQLAlchemyError, StoreAway) as error:
+                if not _is_away(error):
+                    raise
+                if time.monotonic() >= until:
+                    _log.warning("webhooks: what came of delivery %d could not be written; it is sent again", one.id)
+                    return
+            await asyncio.sleep(0.5)
+        if tried.error:
+            _log.warning("webhooks: delivery %d of %s to endpoint %d: %s", one.id, one.type, one.endpoint_id, tried.error)
+
+    async def _tell_of_breakers(self, watcher: Watcher) -> None:
+        """Write an event for each opening that was not told. Redis keeps their history: none is lost while nobody looks."""
+        try:
+            for breaker in await watcher.breakers.look():
+                for change in reversed(await watcher.breakers.history(breaker.name)):
+                    source = f"breaker/{breaker.name}/{change.at.timestamp():.6f}"
+                    # A probe that failed opens it again; that is the same outage.
+                    fresh = change.old == CLOSED and change.new == OPEN and change.at > datetime.now(UTC) - OPENED_WITHIN
+                    if fresh and source not in self._told:
+                        data = webhooks.down(breaker.name, change.at, redact(change.why))
+                        await asyncio.to_thread(self._outbox.tell, str(Event.PROVIDER_DOWN), source, data, change.at)
+                        self._told.add(source)
+            self._redis_away = False
+        except (RedisError, PhantomsError) as error:
+            if isinstance(error, StoreAway):
+                raise
+            if not self._redis_away:
+                _log.warning("webhooks: breakers cannot be looked at: %s", type(error).__name__)
+            self._redis_away = True
+
+
+@asynccontextmanager
+async def delivering(
+    settings: Settings, engine: Engine, *, schedule: RetrySchedule | None = None, look_seconds: float = LOOK_SECONDS
+) -> AsyncIterator[asyncio.Task[None]]:
+    """Deliver while the block runs. `engine` stays the caller's."""
+    times = schedule or RetrySchedule()
+    sender = WebhookSender(settings.webhook_targets, timeout=times.timeout, tls=tls())
+    deliverer = Deliverer(settings, engine, sender, schedule=times, look_seconds=look_seconds)
+    task = asyncio.create_task(deliverer.run(), name="webhooks")
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await deliverer.aclose()
+        await sender.aclose()
+
+
+@asynccontextmanager
+async def watching_if_any(settings: Settings) -> AsyncIterator[Watcher | None]:
+    """A look at the breakers; None without a Redis."""
+    if settings.redis_url is None:
+        yield None
+        return
+    async with watching(settings) as watcher:
+        yield watcher
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    try:
+        await asyncio.wait_for(event.wait(), seconds)
+    except TimeoutError:
+        return
+
+
+def _without_secrets(value: object) -> object:
+    """What a provider said, without what would open something."""
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, dict):
+        return {name: _without_secrets(part) for name, part in value.items()}
+    return [_without_secrets(part) for part in value] if isinstance(value, list) else value
+
+
+def _is_away(error: Exception) -> bool:
+    return isinstance(error, StoreAway) or (isinstance(error, SQLAlchemyError) and is_away(error))
