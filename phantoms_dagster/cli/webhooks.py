@@ -184,14 +184,14 @@ def deliver() -> None:
 
 
 def _one(store: Webhooks, settings: Settings, number: int, *, as_json: bool) -> None:
-    from phantoms_dagster.domain.webhooks import body  # noqa: PLC0415
+    from phantoms_dagster.providers.webhooks import payload  # noqa: PLC0415 - the other commands need no HTTP client
     from phantoms_dagster.wiring.addresses import desk_url  # noqa: PLC0415
 
     found, attempts = store.delivery(number)
-    payload = body(found.type, found.at, found.data, desk_url(settings))
+    sent = payload(found.type, found.at, found.data, desk_url(settings))
     if as_json:
         fields = {name: value for name, value in vars(found).items() if name != "data"}
-        print_json({**fields, "attempts": [vars(one) for one in attempts], "payload": payload})
+        print_json({**fields, "attempts": [vars(one) for one in attempts], "payload": sent})
         return
     out.print(f"{found.type} {found.message_id} to endpoint {found.endpoint_id}: {found.state}", soft_wrap=True)
     if found.state == "pending":
@@ -200,7 +200,7 @@ def _one(store: Webhooks, settings: Settings, number: int, *, as_json: bool) -> 
         out.print(
             f"  {one.at:%Y-%m-%d %H:%M:%S}  {one.seconds:.2f} s  {plain(one.error) or f'answered {one.status}'}", soft_wrap=True
         )
-    out.print(payload, soft_wrap=True, markup=False)
+    out.print(sent, soft_wrap=True, markup=False)
 
 
 def _now(state: str, reason: str, failing_since: datetime | None) -> str:

@@ -27,5 +27,6 @@ MENU = (
     Entry("/providers", "Providers", "providers"),
     Entry("/performance", "Performance", "performance"),
     Entry("/add", "Add", "add"),
+    Entry("/webhooks", "Webhooks", "send"),
     Entry("/audit", "Audit", "audit"),
 )

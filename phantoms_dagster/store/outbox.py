@@ -99,7 +99,7 @@ _TELL = text("SELECT phantoms.tell_webhooks(:type, :source, CAST(:data AS jsonb)
 FORGET = text(
     """
     DELETE FROM phantoms.webhook_events WHERE id IN (
-        SELECT id FROM phantoms.webhook_events WHERE at < clock_timestamp() - make_interval(days => :days) ORDER BY at LIMIT 1000)
+        SELECT id FROM phantoms.webhook_events WHERE at < now() - make_interval(days => :days) ORDER BY at LIMIT 1000)
     """
 )
 

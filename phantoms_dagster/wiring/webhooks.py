@@ -23,7 +23,7 @@ from phantoms_dagster.domain import webhooks
 from phantoms_dagster.domain.errors import PhantomsError, StoreAway
 from phantoms_dagster.domain.webhooks import Event, RetrySchedule
 from phantoms_dagster.providers.redaction import redact
-from phantoms_dagster.providers.webhooks import WebhookSender
+from phantoms_dagster.providers.webhooks import WebhookSender, payload
 from phantoms_dagster.resilience.wire import tls
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.store.away import in_words, is_away
@@ -117,7 +117,7 @@ class Deliverer:
 
     async def _deliver(self, one: Claimed) -> None:
         try:
-            body = webhooks.body(one.type, one.at, _without_secrets(one.data), desk_url(self._settings))
+            body = payload(one.type, one.at, one.data, desk_url(self._settings))
             secrets = (one.secret, one.old_secret) if one.old_secret else (one.secret,)
             answer = await self._sender.send(one.url, one.message_id, body, secrets)
             await self._end(one, Tried(*answer))
@@ -198,15 +198,6 @@ async def _wait(event: asyncio.Event, seconds: float) -> None:
         await asyncio.wait_for(event.wait(), seconds)
     except TimeoutError:
         return
-
-
-def _without_secrets(value: object) -> object:
-    """What a provider said, without what would open something."""
-    if isinstance(value, str):
-        return redact(value)
-    if isinstance(value, dict):
-        return {name: _without_secrets(part) for name, part in value.items()}
-    return [_without_secrets(part) for part in value] if isinstance(value, list) else value
 
 
 def _is_away(error: Exception) -> bool:

@@ -367,7 +367,7 @@ async def test_no_page_has_a_serious_violation_of_accessibility(
         "/calendar?view=list",
         f"/calendar/{keys[1]}",
     ]
-    paths += ["/providers", "/providers/youtube", "/performance", "/add", "/audit", "/bulk", "/nowhere"]
+    paths += ["/providers", "/providers/youtube", "/performance", "/add", "/webhooks", "/audit", "/bulk", "/nowhere"]
     for path in paths:
         await page.goto(f"{served.url}{path}")
         result = await axe.Axe().run(page)

@@ -20,7 +20,25 @@ SAFE = sorted(path for method, path in ROLES if method == "GET" and path != "/ev
 NOT_OPEN = [one for one in sorted(ROLES) if ROLES[one] > Role.PUBLIC and one[1] != "/events"]
 EXAMPLES = {"key": "some-video", "number": "1", "digest": "0", "name": "desk.css", "provider": "tiktok"}
 HOSTILE = ("%00", "9" * 23, "-1", "..%2F..%2Fetc%2Fpasswd", "x" * 3000, "%ED%A0%80")
-FIELDS = ("answer", "content", "note", "at", "scene", "action", "priority", "reason", "zone", "was", "seconds", "breaker", "why")
+FIELDS = (
+    "answer",
+    "content",
+    "note",
+    "at",
+    "scene",
+    "action",
+    "priority",
+    "reason",
+    "zone",
+    "was",
+    "seconds",
+    "breaker",
+    "why",
+    "url",
+    "event",
+    "hours",
+    "endpoint",
+)
 
 
 @pytest.fixture
@@ -36,7 +54,7 @@ def address(path: str, **values: str) -> str:
 
 def changes(world: DeskWorld) -> list[int]:
     """How much is in the tables that people change."""
-    tables = ("audit_log", "videos", "pending_decisions", "holds", "bulk_actions", "api_answers")
+    tables = ("audit_log", "videos", "pending_decisions", "holds", "bulk_actions", "api_answers", "webhook_endpoints")
     return [world.world.rows(f"SELECT count(*) AS n FROM phantoms.{table}")[0]["n"] for table in tables]
 
 

@@ -7,6 +7,6 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from phantoms_dagster.desk.api import audit, briefs, bulk, calendar, dead_letters, decisions, document, providers, videos
+from phantoms_dagster.desk.api import audit, briefs, bulk, calendar, dead_letters, decisions, document, providers, videos, webhooks
 
-MODULES: tuple[ModuleType, ...] = (briefs, videos, decisions, dead_letters, bulk, providers, calendar, audit, document)
+MODULES: tuple[ModuleType, ...] = (briefs, videos, decisions, dead_letters, bulk, providers, calendar, webhooks, audit, document)

@@ -20,6 +20,7 @@ from phantoms_dagster.desk.pages import (
     providers,
     review,
     videos,
+    webhooks,
 )
 
 PAGES: tuple[ModuleType, ...] = (
@@ -37,5 +38,6 @@ PAGES: tuple[ModuleType, ...] = (
     providers,
     performance,
     add,
+    webhooks,
     audit,
 )

@@ -1,0 +1,115 @@
+"""Webhooks: which programs are told of events, what was delivered to them, and sending it again."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+
+from fastapi import FastAPI
+from starlette.responses import Response
+
+from phantoms_dagster.desk.render import count, go, page
+from phantoms_dagster.desk.visits import Form, Seen, Visit, field
+from phantoms_dagster.domain.errors import InvalidInput
+from phantoms_dagster.domain.webhooks import EVENTS
+from phantoms_dagster.providers.webhooks import payload
+from phantoms_dagster.store.webhooks import NEWEST, STATES, Webhooks
+from phantoms_dagster.wiring.addresses import desk_url
+
+ROWS = 50
+SPANS = {"1": "the last hour", "24": "the last day", "168": "the last week", "720": "the last 30 days"}
+
+
+def register(app: FastAPI) -> None:
+    """Add the routes."""
+    app.get("/webhooks", include_in_schema=False)(webhooks)
+    app.post("/webhooks/add", include_in_schema=False)(add)
+    app.post("/webhooks/resend", include_in_schema=False)(resend_failed)
+    app.post("/webhooks/{number}/rotate", include_in_schema=False)(rotate)
+    app.post("/webhooks/{number}/enable", include_in_schema=False)(enable)
+    app.post("/webhooks/{number}/remove", include_in_schema=False)(remove)
+    app.get("/webhooks/deliveries/{number}", include_in_schema=False)(delivery)
+    app.post("/webhooks/deliveries/{number}/resend", include_in_schema=False)(resend)
+
+
+def store_of(visit: Visit) -> Webhooks:
+    """The endpoints and deliveries."""
+    return Webhooks(visit.desk.workshop.engine, visit.desk.settings.webhook_targets)
+
+
+def webhooks(visit: Seen, state: str = "", event: str = "", endpoint: int | None = None, before: int = NEWEST) -> Response:
+    """The endpoints, and the newest deliveries: all, or those in a state, of an event or to an endpoint."""
+    if state and state not in STATES:
+        raise InvalidInput(f"there is no state {state!r}; there are {', '.join(STATES)}")
+    if event and event not in EVENTS:
+        raise InvalidInput(f"there is no event {event!r}; there are {', '.join(EVENTS)}")
+    store = store_of(visit)
+    found = store.deliveries(state=state, event=event, endpoint=endpoint, before=before, limit=ROWS + 1)
+    return page(
+        visit,
+        "webhooks.html",
+        endpoints=store.endpoints(),
+        deliveries=found[:ROWS],
+        older=found[ROWS - 1].id if len(found) > ROWS else None,
+        newest=before >= NEWEST,
+        states=STATES,
+        events=EVENTS,
+        spans=SPANS,
+        state=state,
+        event=event,
+        endpoint=endpoint,
+    )
+
+
+def delivery(visit: Seen, number: int) -> Response:
+    """One delivery: its tries, and what is sent."""
+    found, attempts = store_of(visit).delivery(number)
+    sent = json.loads(payload(found.type, found.at, found.data, desk_url(visit.desk.settings)))
+    shown = json.dumps(sent, indent=2, ensure_ascii=False)
+    return page(visit, "webhook_delivery.html", one=found, attempts=attempts, payload=shown)
+
+
+def add(visit: Seen, form: Form) -> Response:
+    """Add an endpoint; the page shows its secret, once."""
+    events = [str(one)[:60] for one in form.getlist("event")]
+    if not events:
+        raise InvalidInput("tick at least one event")
+    number, secret = store_of(visit).add(field(form, "url", most=3_000), events, visit.actor, remark=field(form, "note"))
+    return page(visit, "webhook_secret.html", number=number, secret=secret, rotated=False)
+
+
+def rotate(visit: Seen, number: int) -> Response:
+    """Give an endpoint another secret; the page shows it, once."""
+    secret = store_of(visit).rotate(number, visit.actor)
+    return page(visit, "webhook_secret.html", number=number, secret=secret, rotated=True)
+
+
+def enable(visit: Seen, number: int) -> Response:
+    """Let an endpoint that was disabled get events again."""
+    store_of(visit).enable(number, visit.actor)
+    return go(visit, "/webhooks", f"Endpoint {number} gets events again. What it missed has failed; resend it if it is wanted.")
+
+
+def remove(visit: Seen, number: int) -> Response:
+    """Remove an endpoint."""
+    store_of(visit).remove(number, visit.actor)
+    return go(visit, "/webhooks", f"Endpoint {number} is removed, and its secret forgotten.")
+
+
+def resend(visit: Seen, number: int) -> Response:
+    """Send one again."""
+    store_of(visit).resend(number, visit.actor)
+    return go(visit, f"/webhooks/deliveries/{number}", "It is sent again, with the same id.")
+
+
+def resend_failed(visit: Seen, form: Form) -> Response:
+    """Send all again that failed within a span."""
+    hours, chosen = field(form, "hours", most=10), field(form, "endpoint", most=20)
+    if hours not in SPANS:
+        raise InvalidInput(f"choose one of {', '.join(SPANS.values())}")
+    if chosen and not (chosen.isdecimal() and len(chosen) < 19):
+        raise InvalidInput("that is no endpoint's number")
+    since = datetime.now(UTC) - timedelta(hours=int(hours))
+    number = store_of(visit).resend_failed(since, visit.actor, endpoint=int(chosen) if chosen else None)
+    told = f"{count(number, 'delivery is', 'deliveries are')} sent again." if number else "Nothing had failed in that time."
+    return go(visit, "/webhooks?state=pending" if number else "/webhooks", told, "good" if number else "info")
