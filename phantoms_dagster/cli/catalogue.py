@@ -21,6 +21,7 @@ from phantoms_dagster.cli.times import local, soon
 from phantoms_dagster.domain.attention import Attention
 from phantoms_dagster.domain.models import Brief, MediaFile
 from phantoms_dagster.domain.outlook import OPEN_STATES, Outages, next_steps, note, probe
+from phantoms_dagster.domain.pacing import waited
 from phantoms_dagster.domain.stages import STAGES
 from phantoms_dagster.domain.wording import notes
 from phantoms_dagster.store.catalogue import StageRow
@@ -252,6 +253,8 @@ def _stages_table(stages: Mapping[str, StageRow], said: Mapping[str, str]) -> Ta
     table.add_column("note", overflow="fold")
     for row in (stages[name] for name in STAGES if name in stages):
         why = _why(row, said[row.stage])
+        if row.paced:
+            why.append(waited(row.paced))
         if row.cleaned:
             why.append(f"files cleaned up {local(row.cleaned_at)}")
         state = f"[{STATE_STYLES[row.state]}]{marks()[row.state]} {row.state}[/]"

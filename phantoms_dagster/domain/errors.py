@@ -155,7 +155,10 @@ class NotYet(PhantomsError):
 
     `retry_after` is in seconds; `until`, when given, is the time itself and wins. `held`: another run has to end first. That
     one may have died and wait for the very worker whose run asks, so nobody should wait for it inside a run.
+    `waits_for` names the pool or the breaker that is in the way; it is empty for everything else.
     """
+
+    waits_for = ""
 
     def __init__(self, message: str, *, retry_after: float, until: datetime | None = None, held: bool = False) -> None:
         super().__init__(message)

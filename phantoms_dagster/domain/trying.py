@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from phantoms_dagster.domain.errors import NotYet
@@ -23,7 +23,8 @@ class Try:
     """One try. `slot` is what it holds of the runner's places in flight; `longest_wait` bounds its waits, in seconds.
 
     `sent`: a request left. `outage`: the last call failed, and a breaker of its scope was not closed when that was judged: the
-    provider is down, so the failure says nothing about the video. `waited`: seconds slept inside the try.
+    provider is down, so the failure says nothing about the video. `waited`: seconds slept inside the try. `paced`: those of
+    them that a pool or a breaker asked for, by its name; the runner adds what it slept for the same before the try.
     """
 
     slot: asyncio.Semaphore | None = None
@@ -31,6 +32,7 @@ class Try:
     sent: bool = False
     outage: bool = False
     waited: float = 0.0
+    paced: dict[str, float] = field(default_factory=dict)
 
 
 _try: ContextVar[Try | None] = ContextVar("phantoms_try", default=None)
@@ -56,6 +58,12 @@ def note_end(*, outage: bool) -> None:
     """A call is over. `outage`: it failed while a breaker of its scope was not closed."""
     if (this := _try.get()) is not None:
         this.outage = outage
+
+
+def note_pace(name: str, seconds: float) -> None:
+    """The pool or breaker of that name let the try wait so long."""
+    if (this := _try.get()) is not None:
+        this.paced[name] = this.paced.get(name, 0.0) + seconds
 
 
 def longest_wait() -> float | None:

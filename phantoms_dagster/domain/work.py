@@ -135,6 +135,7 @@ class Ending:
 
     `state` is DONE, DEFERRED, FAILED or REJECTED. `counts`: whether it used up an attempt of the budget. `unsent`: nothing left
     for anybody's service, so that the attempt never was one and its row goes. `outage`: a provider that is down failed it.
+    `paced`: seconds that the attempt waited for pools and breakers, by name. `waits_for`: the one that the next attempt waits for.
     """
 
     state: State
@@ -148,6 +149,8 @@ class Ending:
     evidence: Evidence | None = None
     unsent: bool = False
     outage: bool = False
+    paced: Mapping[str, float] = field(default_factory=dict)
+    waits_for: str = ""
 
 
 @dataclass(frozen=True)

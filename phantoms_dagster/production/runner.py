@@ -165,10 +165,11 @@ class StageRunner:
     async def _until_ended(self, claim: Claim, use_case: UseCase, away: Sequence[StoreAway], context: RunContext) -> Result:
         policy = self._policies.get(claim.stage.kind, self._policy)
         left, again = policy.patience_seconds, claim.waits
+        paced: dict[str, float] = {}
         if context.patience_seconds is not None:
             left = min(left, context.patience_seconds)
         while True:
-            this = Try(longest_wait=None if context.patience_seconds is None else left)
+            this = Try(longest_wait=None if context.patience_seconds is None else left, paced=paced)
             try:
                 made = await self._attempt(claim, use_case, this, away)
             except (StaleClaim, StoreAway):
@@ -193,6 +194,9 @@ class StageRunner:
                     return await self._end(claim, ending)
                 left -= decision.seconds
                 again = 0 if decision.counts else again + 1
+                paced = dict(this.paced) if ending.unsent else {}
+                if ending.waits_for:
+                    paced[ending.waits_for] = paced.get(ending.waits_for, 0.0) + decision.seconds
                 if not ending.unsent:
                     try:
                         claim = await self._store.try_again(claim, ending)
@@ -203,7 +207,7 @@ class StageRunner:
                         return await self._end(claim, _unwritable(unwritable))
                 await self._clock.sleep(decision.seconds)
                 continue
-            return await self._end(claim, Ending(State.DONE, made=made, counts=False))
+            return await self._end(claim, Ending(State.DONE, made=made, counts=False, paced=this.paced))
 
     async def _failing_seconds(self, error: Exception, claim: Claim, policy: RetryPolicy) -> float | None:
         """The age of the present failures, asked for only when the decision hangs on it."""
@@ -278,7 +282,10 @@ class StageRunner:
                 error_class = decision.error_class
         unsent = isinstance(error, NotYet) and not this.sent
         outage = isinstance(error, Transient) and this.outage
-        return Ending(state, None, retry_at, counts, provider, error_class, code, message, evidence, unsent, outage)
+        waits_for = error.waits_for if isinstance(error, NotYet) else ""
+        return Ending(
+            state, None, retry_at, counts, provider, error_class, code, message, evidence, unsent, outage, this.paced, waits_for
+        )
 
 
 def _unwritable(error: Exception) -> Ending:

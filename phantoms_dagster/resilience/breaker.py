@@ -70,7 +70,7 @@ class BreakerOpen(NotYet):
 
     def __init__(self, name: str, *, retry_after: float, until: datetime) -> None:
         super().__init__(f"the breaker of {name} is open", retry_after=retry_after, until=until)
-        self.name = name
+        self.name = self.waits_for = name
 
 
 @dataclass(frozen=True, slots=True)

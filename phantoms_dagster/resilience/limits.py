@@ -15,7 +15,7 @@ from typing import Protocol
 
 from phantoms_dagster.domain.errors import NotYet
 from phantoms_dagster.domain.ports import Clock
-from phantoms_dagster.domain.trying import note_end, note_sent
+from phantoms_dagster.domain.trying import note_end, note_pace, note_sent
 from phantoms_dagster.resilience.admission import Admission, Lease, Request, Wait
 from phantoms_dagster.resilience.breaker import BreakerOpen, BreakerPolicy, Breakers, Outcome, Pass
 from phantoms_dagster.resilience.pools import SANDBOX, PoolLimits, Pools
@@ -68,7 +68,7 @@ class Refused(NotYet):
         # How long somebody else keeps a slot is a guess: who has waited in vain need not be back in milliseconds.
         seconds = max(wait.seconds, 1.0) if wait.kind == "slots" else wait.seconds
         super().__init__(str(wait), retry_after=seconds, until=clock.now() + timedelta(seconds=seconds))
-        self.pool = wait.pool
+        self.pool = self.waits_for = wait.pool
         self.kind = wait.kind
 
 
@@ -135,6 +135,7 @@ class RedisLimits:
                     raise Refused(answer, self._clock)
                 await self._clock.sleep(answer.seconds)
                 permit.waited += answer.seconds
+                note_pace(answer.pool, answer.seconds)
         except BaseException:
             # Nothing was sent: a probe goes back, and so does the place in line.
             self.admission.forget(request)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -65,7 +65,11 @@ _LIST = text(
 _STAGES = text(
     """
     SELECT s.stage, s.state, s.revision, s.attempts, s.retry_at, s.lease_until, s.output, s.cost, s.error_class, s.reason,
-        s.started_at, s.finished_at, s.run_id, s.cleaned_at, s.ready_at
+        s.started_at, s.finished_at, s.run_id, s.cleaned_at, s.ready_at,
+        (SELECT jsonb_object_agg(w.name, w.seconds) FROM (
+            SELECT p.key AS name, sum(CAST(p.value AS float8)) AS seconds
+            FROM phantoms.attempts a CROSS JOIN LATERAL jsonb_each_text(a.paced) p
+            WHERE a.video_id = s.video_id AND a.stage = s.stage AND a.revision = s.revision GROUP BY p.key) w) AS paced
     FROM phantoms.stages s JOIN phantoms.videos v ON v.id = s.video_id WHERE v.key = :key
     """
 )
@@ -102,7 +106,10 @@ class VideoRow:
 
 @dataclass(frozen=True)
 class StageRow:
-    """One stage of one video, as people are shown it. `cleaned_at`: its files were deleted then, but for what others need."""
+    """One stage of one video, as people are shown it. `cleaned_at`: its files were deleted then, but for what others need.
+
+    `paced`: seconds that its attempts waited for pools and breakers, by name.
+    """
 
     stage: str
     state: str
@@ -118,6 +125,7 @@ class StageRow:
     run_id: str | None
     cleaned_at: datetime | None
     ready_at: datetime | None = None
+    paced: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def waiting(self) -> Waiting:
@@ -128,6 +136,10 @@ class StageRow:
     def cleaned(self) -> bool:
         """Whether the files of its last output were cleaned up."""
         return self.cleaned_at is not None and self.finished_at is not None and self.cleaned_at > self.finished_at
+
+
+def _stage_row(row: RowMapping) -> StageRow:
+    return StageRow(**{**{name: value for name, value in row.items() if name != "lease_until"}, "paced": row["paced"] or {}})
 
 
 def partition_key(brief: Brief, today: datetime, *, salt: str = "") -> str:
@@ -342,7 +354,7 @@ class Catalogue:
         """Where the video is, stage by stage."""
         with self._engine.connect() as connection:
             rows = connection.execute(_STAGES, {"key": key}).mappings()
-            return {row["stage"]: StageRow(**{k: v for k, v in row.items() if k != "lease_until"}) for row in rows}
+            return {row["stage"]: _stage_row(row) for row in rows}
 
     def unregistered(self, *, limit: int = 1000) -> list[str]:
         """Keys that Dagster does not know yet, oldest first."""

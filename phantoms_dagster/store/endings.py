@@ -23,7 +23,19 @@ if TYPE_CHECKING:
 _ROWS = """jsonb_to_recordset(CAST(:rows AS jsonb)) AS g(
     video_id bigint, stage text, generation bigint, owner text, attempt_row bigint, state text, counts int, output jsonb,
     provider text, provider_ref text, cost numeric, retry_at timestamptz, error_class text, code text, message text,
-    evidence jsonb, unsent boolean, outage boolean)"""
+    evidence jsonb, unsent boolean, outage boolean, paced jsonb, waits_for text)"""
+
+# What an attempt waited for pools and breakers: what the tries before it waited that sent nothing, what its stage waited in the
+# table since, and what it waited itself; seconds by name. Nearly always nothing, and then nothing is looked up.
+_PACED = """CASE WHEN COALESCE(g.paced, s.paced) IS NOT NULL OR s.waits_since IS NOT NULL THEN (
+        SELECT jsonb_object_agg(w.name, round(w.seconds, 1)) FROM (
+            SELECT p.key AS name, sum(CAST(p.value AS numeric)) AS seconds FROM (
+                SELECT key, value FROM jsonb_each_text(COALESCE(g.paced, '{}'))
+                UNION ALL SELECT key, value FROM jsonb_each_text(COALESCE(s.paced, '{}'))
+                UNION ALL SELECT s.waits_for, CAST(extract(epoch FROM GREATEST(t.started_at - s.waits_since, '0')) AS text)
+                    FROM phantoms.attempts t WHERE t.id = g.attempt_row AND s.waits_since IS NOT NULL
+            ) p GROUP BY p.key
+        ) w) END"""
 
 # What an ending does to a stage's budget. The age of its failures begins with the first that costs an attempt, and anew after an
 # outage: what failed because a provider was down says nothing about the video.
@@ -39,7 +51,8 @@ _CLOSE_ATTEMPTS = text(
     UPDATE phantoms.attempts a
     SET state = g.state, finished_at = clock_timestamp(), provider = COALESCE(g.provider, a.provider),
         provider_ref = COALESCE(g.provider_ref, a.provider_ref), cost = GREATEST(a.cost, COALESCE(g.cost, 0)),
-        error_class = g.error_class, code = g.code, message = g.message, evidence = g.evidence
+        error_class = g.error_class, code = g.code, message = g.message, evidence = g.evidence,
+        paced = CASE WHEN a.id = g.attempt_row THEN {_PACED} ELSE a.paced END
     FROM {_ROWS} JOIN phantoms.stages s ON s.video_id = g.video_id AND s.stage = g.stage AND s.generation = g.generation
     WHERE a.video_id = g.video_id AND a.stage = g.stage AND (a.id = g.attempt_row OR a.state IS NOT DISTINCT FROM 'received')
     """
@@ -56,6 +69,8 @@ _FINISH = text(
         SET state = g.state, output = COALESCE(g.output, s.output), provider_ref = COALESCE(g.provider_ref, s.provider_ref),
             {_BUDGET}, retry_at = g.retry_at, reason = g.message, error_class = g.error_class,
             lease_owner = NULL, lease_until = NULL, updated_at = clock_timestamp(),
+            paced = CASE WHEN g.unsent AND g.state = 'deferred' THEN {_PACED} END, waits_for = g.waits_for,
+            waits_since = CASE WHEN g.waits_for IS NOT NULL THEN clock_timestamp() END,
             cost = (SELECT COALESCE(sum(CASE WHEN a.id = g.attempt_row OR a.state = 'received'
                         THEN GREATEST(a.cost, COALESCE(g.cost, 0)) ELSE a.cost END), 0)
                     FROM phantoms.attempts a WHERE a.video_id = g.video_id AND a.stage = g.stage),
@@ -68,8 +83,10 @@ _FINISH = text(
         UPDATE phantoms.attempts a
         SET state = g.state, finished_at = clock_timestamp(), provider = COALESCE(g.provider, a.provider),
             provider_ref = COALESCE(g.provider_ref, a.provider_ref), cost = GREATEST(a.cost, COALESCE(g.cost, 0)),
-            error_class = g.error_class, code = g.code, message = g.message, evidence = g.evidence
+            error_class = g.error_class, code = g.code, message = g.message, evidence = g.evidence,
+            paced = CASE WHEN a.id = g.attempt_row THEN {_PACED} ELSE a.paced END
         FROM g JOIN ended e ON e.video_id = g.video_id AND e.stage = g.stage
+        JOIN phantoms.stages s ON s.video_id = g.video_id AND s.stage = g.stage
         WHERE a.video_id = g.video_id AND a.stage = g.stage AND NOT g.unsent
             AND (a.id = g.attempt_row OR a.state IS NOT DISTINCT FROM 'received')
     ), never AS (
@@ -88,6 +105,9 @@ _FINISH = text(
     SELECT video_id, stage, (SELECT count(*) FROM nudged) FROM ended
     """
 )
+
+# A shorter wait is not worth a line of a video's story.
+PACED_SECONDS = 0.5
 
 # What a letter keeps of a long history: the first tries, the last ones, and a count of those between.
 FIRST_TRIES, LAST_TRIES, MESSAGE_CHARACTERS = 5, 15, 500
@@ -145,7 +165,7 @@ _NEXT_ATTEMPT = text(
         ORDER BY s.video_id
         FOR UPDATE OF s
     ), counted AS (
-        UPDATE phantoms.stages s SET {_BUDGET}, updated_at = clock_timestamp()
+        UPDATE phantoms.stages s SET {_BUDGET}, paced = NULL, waits_for = NULL, waits_since = NULL, updated_at = clock_timestamp()
         FROM ours g WHERE s.video_id = g.video_id AND s.stage = g.stage AND g.next IS NULL
     ), opened AS (
         INSERT INTO phantoms.attempts (video_id, stage, revision, generation, run_id)
@@ -258,6 +278,8 @@ class Closing:
             "evidence": ending.evidence.model_dump(mode="json", exclude_defaults=True) if ending.evidence else None,
             "unsent": ending.unsent,
             "outage": ending.outage,
+            "paced": {name: seconds for name, seconds in ending.paced.items() if seconds >= PACED_SECONDS} or None,
+            "waits_for": ending.waits_for or None,
         }
         return {name: value for name, value in fields.items() if value is not None}
 

@@ -86,6 +86,7 @@ videos = Table(
     Index("videos_words", "words", postgresql_using="gin"),
     Index("videos_of_channel", "channel", "id"),
     Index("videos_of_priority", "priority", "id"),
+    Index("videos_of_channel_and_priority", "channel", "priority", "id"),
     Index("videos_added", "created_at"),
     Index("videos_retired", "id", postgresql_where=text("retired_at IS NOT NULL")),
 )
@@ -115,9 +116,13 @@ stages = Table(
     _time("cleaned_at"),
     _time("failing_since"),
     Column("waits", Integer, nullable=False, server_default=text("0")),
+    Column("paced", JSONB),
+    Column("waits_for", Text),
+    _time("waits_since"),
     Index(
         "stages_waiting", "stage", "state", "video_id", postgresql_where=text("state IN ('ready', 'deferred', 'running', 'failed')")
     ),
+    Index("stages_done", "updated_at", postgresql_where=text("state = 'done'")),
     Index("stages_leases", "lease_owner", postgresql_where=text("state = 'running'")),
     Index("stages_by_state", "stage", "state"),
     Index("stages_ready", "stage", "ready_at", postgresql_where=text("state = 'ready'")),
@@ -144,6 +149,7 @@ attempts = Table(
     Column("evidence", JSONB),
     _time("started_at", now=True),
     _time("finished_at"),
+    Column("paced", JSONB),
     Index("attempts_of_stage", "video_id", "stage", "id"),
     Index("attempts_finished", "finished_at"),
 )
@@ -194,6 +200,8 @@ posts = Table(
         postgresql_where=text("remote_id IS NOT NULL AND NOT duplicate AND NOT sandbox"),
     ),
     Index("posts_published", "published_at"),
+    Index("posts_of_video", "video_id", "id"),
+    Index("posts_of_caption", "caption_sha256", "account"),
     Index("posts_to_open", "platform", "account", postgresql_where=text("state = 'intent'")),
     Index("posts_in_flight", "platform", "account", postgresql_where=text("state IN ('opened', 'uploading', 'committing')")),
     Index(
@@ -257,6 +265,7 @@ approvals = Table(
     _time("decided_at", now=True),
     Column("words", JSONB),
     Index("approvals_of_video", "video_id", "id"),
+    Index("approvals_decided", "decided_at"),
 )
 
 accounts = Table(
@@ -354,6 +363,25 @@ video_performance = Table(
     *_performance(),
     Index("video_performance_by_time", "first_published_at"),
     Index("video_performance_of_channel", "channel", "first_published_at"),
+    *(
+        Index(f"video_performance_by_{column}", text(f"{column} DESC NULLS LAST"), "video_key")
+        for column in (*_PERFORMANCE[1:], "engagement_rate", "cost")
+    ),
+)
+
+# What the results of a period add up to, by hour of the day or by hook; `channel` is empty for all of them together.
+performance_sums = Table(
+    "performance_sums",
+    metadata,
+    Column("days", Integer, nullable=False),
+    Column("channel", Text, nullable=False),
+    Column("hour", Integer),
+    Column("hook", Text),
+    *(Column(name, BigInteger, nullable=False) for name in ("videos", "posts", "views", "reactions")),
+    Column("cost", Numeric, nullable=False),
+    _time("since", nullable=False),
+    _time("computed_at", nullable=False),
+    Index("performance_sums_of_period", "days", "channel"),
 )
 
 platform_performance = Table(

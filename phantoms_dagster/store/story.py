@@ -10,6 +10,8 @@ from typing import Any
 
 from sqlalchemy import Engine, text
 
+from phantoms_dagster.domain.pacing import waited
+
 MOST_EVENTS = 300
 
 VIDEO = text(
@@ -29,7 +31,7 @@ STAGES = text(
 ATTEMPTS = text(
     """
     SELECT a.id, a.stage, a.revision, a.state, a.provider, a.provider_ref, a.cost, a.error_class, a.code, a.message, a.evidence,
-        a.run_id, a.started_at, a.finished_at
+        a.run_id, a.started_at, a.finished_at, a.paced
     FROM phantoms.attempts a WHERE a.video_id = :id ORDER BY a.id DESC LIMIT :limit
     """
 )
@@ -162,7 +164,7 @@ def _attempt(row: Mapping[str, Any]) -> Happening:
         at=row["started_at"],
         kind="attempt",
         title=f"{row['stage']} {row['state']}" + (f" at {row['provider']}" if row["provider"] else ""),
-        detail=" · ".join(part for part in (outcome, reference) if part),
+        detail=" · ".join(part for part in (outcome, waited(row["paced"] or {}), reference) if part),
         tone="bad" if row["error_class"] else "",
         run_id=row["run_id"],
         ended_at=row["finished_at"],
