@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from urllib.parse import urlsplit
 
+from sqlalchemy import Engine
+
 from phantoms_dagster.desk.attempts import LoginAttempts
 from phantoms_dagster.desk.keys import Keys, keys_of
 from phantoms_dagster.settings import Settings
@@ -16,6 +18,7 @@ from phantoms_dagster.store.board import Board
 from phantoms_dagster.store.bulk import BulkActions
 from phantoms_dagster.store.decisions import Decisions
 from phantoms_dagster.store.earlier import EarlierRevisions
+from phantoms_dagster.store.engine import reading
 from phantoms_dagster.store.pending import PendingDecisions
 from phantoms_dagster.store.review_queue import ReviewQueue
 from phantoms_dagster.store.users import Users
@@ -51,8 +54,8 @@ class Desk:
             users=Users(workshop.engine),
             audit=AuditLog(workshop.engine),
             attempts=LoginAttempts(redis_url),
-            queue=ReviewQueue(workshop.engine),
-            board=Board(workshop.engine),
+            queue=ReviewQueue(reading(workshop.engine)),
+            board=Board(reading(workshop.engine)),
         )
 
     # Made when they are first needed: they ask the tables which accounts there are, and the desk starts without PostgreSQL, too.
@@ -75,7 +78,12 @@ class Desk:
     @cached_property
     def earlier(self) -> EarlierRevisions:
         """What earlier revisions looked like."""
-        return EarlierRevisions(self.workshop.engine)
+        return EarlierRevisions(self.reading)
+
+    @cached_property
+    def reading(self) -> Engine:
+        """For pages and parts of them that only read."""
+        return reading(self.workshop.engine)
 
     @property
     def loopback(self) -> bool:

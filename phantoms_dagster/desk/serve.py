@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 
 import uvicorn
 
@@ -14,6 +15,8 @@ from phantoms_dagster.settings import Settings
 
 KEEP_ALIVE_SECONDS = 20
 GRACE_SECONDS = 5
+# A page asks PostgreSQL several times. After each answer its thread waits for one that makes another page, at most this long.
+SWITCH_SECONDS = 0.0005
 
 
 def check_exposed(desk: Desk) -> None:
@@ -43,6 +46,7 @@ def address(settings: Settings, port: int) -> str:
 
 def serve(settings: Settings, listener: socket.socket) -> None:
     """Serve until a signal ends it."""
+    sys.setswitchinterval(SWITCH_SECONDS)
     desk = Desk.of(settings)
     check_exposed(desk)
     config = uvicorn.Config(

@@ -10,6 +10,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, text
 
+from phantoms_dagster.store.engine import reading
+
 _NOTE = text(
     """
     INSERT INTO phantoms.audit_log (who, via, address, action, subject, before, after)
@@ -95,7 +97,7 @@ class AuditLog:
         """The newest rows with an id below `before`. Of one subject or one person, or of all; a subject wins over a person."""
         kind = "subject" if subject else "who" if who else ""
         values = {"value": subject or who, "before": before, "limit": limit}
-        with self._engine.connect() as connection:
+        with reading(self._engine).connect() as connection:
             return [AuditRow(**row) for row in connection.execute(_PAGES[kind], values).mappings()]
 
     def write(self, deed: Deed) -> None:

@@ -18,7 +18,7 @@ from phantoms_dagster.domain.stages import STAGES
 
 NEWEST = 2**62
 # What is counted exactly; a longer result is "more than that".
-MOST_COUNTED = 10_000
+MOST_COUNTED = 1_000
 _NOT_ENDED = ("ready", "deferred", "running", "failed", "rejected")
 
 _ROW = """v.id, v.key, v.title, v.channel, v.platforms, v.created_at, v.publish_at, v.priority, v.retired_at,
@@ -116,7 +116,10 @@ def key_statement(search: Search) -> tuple[TextClause, dict[str, Any]]:
 def count_of(search: Search) -> tuple[TextClause, dict[str, Any]]:
     """The statement that counts what is found, and its parameters."""
     conditions, values = conditions_of(search)
-    inner = f"SELECT FROM phantoms.videos v WHERE v.id > 0{conditions} ORDER BY v.id LIMIT {MOST_COUNTED + 1}"
+    # An index of the videos' own leads to them, whichever it is. Else they are looked at one by one, until there are enough.
+    by_index = search.words or search.channel or search.priority is not None or search.since or search.state in OF_VIDEOS
+    order = "" if by_index and not search.of_stages else " ORDER BY v.id"
+    inner = f"SELECT FROM phantoms.videos v WHERE v.id > 0{conditions}{order} LIMIT {MOST_COUNTED + 1}"
     return text(f"SELECT count(*) FROM ({inner}) found"), values
 
 

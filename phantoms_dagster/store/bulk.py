@@ -47,7 +47,8 @@ _MAKE_ITEMS = text(
 COLUMNS = "b.id, b.action, b.arguments, b.chosen, b.who, b.via, b.address, b.state, b.note, b.made_at, b.ended_at"
 ONE = text(f"SELECT {COLUMNS} FROM phantoms.bulk_actions b WHERE b.id = :id")
 LATEST = text(f"SELECT {COLUMNS} FROM phantoms.bulk_actions b WHERE b.id < :before ORDER BY b.id DESC LIMIT :limit")
-COUNTED = text("SELECT state, count(*) AS n FROM phantoms.bulk_items WHERE bulk_id = :id GROUP BY state")
+COUNTED = text("SELECT bulk_id, state, count(*) AS n FROM phantoms.bulk_items WHERE bulk_id = ANY(:ids) GROUP BY bulk_id, state")
+_STEP_STATES = ("pending", "done", "failed", "skipped")
 ITEMS = text(
     """
     SELECT n, key, letter_id, state, outcome, ended_at FROM phantoms.bulk_items
@@ -191,9 +192,15 @@ class BulkActions:
 
     def counts(self, number: int) -> dict[str, int]:
         """How many steps are pending, done, failed and skipped."""
+        return self.counts_of([number])[number]
+
+    def counts_of(self, numbers: Sequence[int]) -> dict[int, dict[str, int]]:
+        """The same for several actions, by number."""
+        found = {number: dict.fromkeys(_STEP_STATES, 0) for number in numbers}
         with self._engine.connect() as connection:
-            found = {row.state: row.n for row in connection.execute(COUNTED, {"id": number})}
-        return {state: found.get(state, 0) for state in ("pending", "done", "failed", "skipped")}
+            for row in connection.execute(COUNTED, {"ids": list(numbers)}):
+                found[row.bulk_id][row.state] = row.n
+        return found
 
     def items(self, number: int, state: str, *, after: int = 0, limit: int = 50) -> list[Item]:
         """Its steps in that state, from after that step on."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -31,6 +31,23 @@ _BETWEEN = text(
     WHERE v.retired_at IS NULL AND (:channel = '' OR v.channel = :channel)
     """
 )
+# Where videos are in time, and nothing else of them. A post counts when it is the first one of its video.
+_MINE = "v.retired_at IS NULL AND (:channel = '' OR v.channel = :channel)"
+_SLOTS = text(
+    f"""
+    (SELECT v.id, v.key, v.channel, v.publish_at,
+        (SELECT min(p.published_at) FROM phantoms.posts p WHERE p.video_id = v.id AND NOT p.duplicate) AS out_at
+    FROM phantoms.videos v WHERE v.publish_at >= :low AND v.publish_at < :high AND {_MINE} ORDER BY v.publish_at LIMIT :most)
+    UNION ALL
+    (SELECT v.id, v.key, v.channel, v.publish_at, p.published_at AS out_at
+    FROM phantoms.posts p JOIN phantoms.videos v ON v.id = p.video_id
+    WHERE p.published_at >= :low AND p.published_at < :high AND NOT p.duplicate AND {_MINE}
+        AND NOT EXISTS (SELECT FROM phantoms.posts e
+            WHERE e.video_id = p.video_id AND NOT e.duplicate AND (e.published_at, e.id) < (p.published_at, p.id))
+    ORDER BY p.published_at LIMIT :most)
+    """
+)
+_THESE = text(f"SELECT v.id, {_ENTRY} FROM phantoms.videos v WHERE v.id = ANY(:ids)")
 _ONE = text(f"SELECT {_ENTRY} FROM phantoms.videos v WHERE v.key = :key")
 _CHANNELS = text("SELECT name, config FROM phantoms.channels ORDER BY name")
 
@@ -74,6 +91,17 @@ class Scheduled:
         return tuple(one.platform for one in self.outings if one.at is None and one.state != "done")
 
 
+@dataclass(frozen=True)
+class Slot:
+    """Where a video is in time: the time of its brief, and when the first of its posts went out."""
+
+    id: int
+    key: str
+    channel: str
+    publish_at: datetime | None
+    out_at: datetime | None
+
+
 class Calendar:
     """Reads the plan."""
 
@@ -90,6 +118,21 @@ class Calendar:
         values = {"low": low, "high": high, "channel": channel, "most": MOST}
         with self._engine.connect() as connection:
             return [_scheduled(row) for row in connection.execute(_BETWEEN, values).mappings()]
+
+    def slots(self, low: datetime, high: datetime, *, channel: str = "") -> tuple[list[Slot], bool]:
+        """Where the videos of `[low, high)` are, in no order; and whether there are more, which are not here."""
+        values = {"low": low, "high": high, "channel": channel, "most": MOST}
+        with self._engine.connect() as connection:
+            rows = connection.execute(_SLOTS, values).all()
+        found = {row.id: Slot(*row) for row in rows}
+        return list(found.values()), len(rows) >= MOST
+
+    def these(self, ids: Sequence[int]) -> dict[int, Scheduled]:
+        """Videos with all that is known of their posts, by number."""
+        if not ids:
+            return {}
+        with self._engine.connect() as connection:
+            return {row["id"]: _scheduled(row) for row in connection.execute(_THESE, {"ids": list(ids)}).mappings()}
 
     def one(self, key: str) -> Scheduled | None:
         """One video, with a time or without."""

@@ -124,10 +124,11 @@ class DeadLetters:
             rows = connection.execute(statement, values).mappings()
             return [_letter(row) for row in rows]
 
-    def count(self, wanted: LetterFilter = LetterFilter()) -> int:
-        """How many there are."""
+    def count(self, wanted: LetterFilter = LetterFilter(), *, most: int | None = None) -> int:
+        """How many there are. With `most` it stops counting there."""
+        statement = sql.COUNT if most is None else sql.COUNT_UP_TO
         with self._engine.connect() as connection:
-            return int(connection.execute(sql.COUNT, wanted.values()).scalar_one())
+            return int(connection.execute(statement, {**wanted.values(), "most": most}).scalar_one())
 
     def show(self, letter_id: int) -> LetterDetail:
         """One letter. Raises NotFound."""

@@ -77,6 +77,11 @@ def engine(url: str, *, pool_size: int = 4, overflow: int = 0) -> Engine:
     return without_values(create_engine(place, **_options(place, pool_size, COMMAND_SILENT_SECONDS, overflow=overflow)))
 
 
+def reading(database: Engine) -> Engine:
+    """The same connections for who only reads: each statement is one trip to the server, without a transaction around it."""
+    return database.execution_options(isolation_level="AUTOCOMMIT")
+
+
 def async_engine(url: str, *, pool_size: int = 8) -> AsyncEngine:
     """A pooled engine for a runner's event loop. It belongs to the loop it is first used on."""
     from sqlalchemy.ext.asyncio import create_async_engine  # noqa: PLC0415 - commands do without, and with it comes the ORM

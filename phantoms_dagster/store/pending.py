@@ -18,6 +18,7 @@ from phantoms_dagster.domain.errors import InvalidInput, NotFound
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.store.audit import Actor, Deed, note
 from phantoms_dagster.store.decisions import DecidedFirst, Decisions
+from phantoms_dagster.store.engine import reading
 
 Answer = Literal["approve", "reject", "hold"]
 ANSWERS: tuple[Answer, ...] = get_args(Answer)
@@ -174,7 +175,7 @@ class PendingDecisions:
 
     def latest_of(self, reviewer: str, *, within: timedelta, limit: int = 3) -> list[Pending]:
         """The newest decisions of a person, whatever became of them."""
-        with self._engine.connect() as connection:
+        with reading(self._engine).connect() as connection:
             rows = connection.execute(_OF, {"reviewer": reviewer, "since": within, "limit": limit})
             return [_pending(row) for row in rows.mappings()]
 

@@ -10,6 +10,7 @@ import pandas as pd
 from sqlalchemy import Engine, Table, text
 
 from phantoms_dagster.store import schema
+from phantoms_dagster.store.performance_sums import renew_sums
 
 COUNTS = ("views", "likes", "comments", "shares")
 
@@ -117,6 +118,8 @@ class PerformanceTables:
         with self._engine.begin() as connection:
             connection.execute(self.TABLES[name].delete())
             row = connection.execute(text(statement)).one()
+            if name == "video_performance":
+                renew_sums(connection)
         return Renewed(*(int(number) for number in row))
 
     def new_views(self, *, days: int) -> pd.DataFrame:

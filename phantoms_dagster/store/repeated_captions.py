@@ -24,22 +24,27 @@ _FOUND = text(
         FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS w(key text, account text, caption text)
         JOIN phantoms.videos v ON v.key = w.key
     ), others AS (
-        SELECT w.key, w.account, o.key AS other, COALESCE(p.published_at, p.attempted_at) AS at, true AS begun
+        SELECT w.key, w.account, o.key AS other, p.at, true AS begun
         FROM wanted w
-        JOIN phantoms.posts p ON p.platform = :platform AND p.account = w.account AND p.caption_sha256 = w.hash
-            AND p.video_id <> w.id AND p.state NOT IN ('intent', 'failed') AND p.sandbox = :sandbox
+        -- The limit keeps the ledger from being read as a whole: each caption is looked up by an index.
+        CROSS JOIN LATERAL (
+            SELECT p.video_id, COALESCE(p.published_at, p.attempted_at) AS at FROM phantoms.posts p
+            WHERE p.caption_sha256 = w.hash AND p.account = w.account AND p.platform = :platform
+                AND p.video_id <> w.id AND p.state NOT IN ('intent', 'failed') AND p.sandbox = :sandbox
+                AND COALESCE(p.published_at, p.attempted_at) > w.due - interval '24 hours'
+            ORDER BY 2 DESC LIMIT 1
+        ) p
         JOIN phantoms.videos o ON o.id = p.video_id
-        WHERE COALESCE(p.published_at, p.attempted_at) > w.due - interval '24 hours'
         UNION ALL
         SELECT w.key, w.account, o.key, GREATEST(clock_timestamp(), o.publish_at), false
         FROM wanted w
-        JOIN phantoms.channels c ON c.config->'accounts'->>:platform = w.account
-        JOIN phantoms.videos o ON o.channel = c.name AND o.id <> w.id
+        -- The decisions of a day are few, whatever there is: they lead to the videos. Only the last one on a video counts.
+        JOIN phantoms.approvals d ON d.approved AND d.decided_at > statement_timestamp() - interval '24 hours'
+            AND NOT EXISTS (SELECT FROM phantoms.approvals l WHERE l.video_id = d.video_id AND l.id > d.id)
+        JOIN phantoms.videos o ON o.id = d.video_id AND o.id <> w.id
+        JOIN phantoms.channels c ON c.name = o.channel AND c.config->'accounts'->>:platform = w.account
         JOIN phantoms.stages s ON s.video_id = o.id AND s.stage = :platform || '/post'
             AND s.state IN ('blocked', 'ready', 'running', 'deferred')
-        JOIN LATERAL (
-            SELECT d.approved, d.words, d.decided_at FROM phantoms.approvals d WHERE d.video_id = o.id ORDER BY d.id DESC LIMIT 1
-        ) d ON d.approved AND d.decided_at > clock_timestamp() - interval '24 hours'
         WHERE abs(extract(epoch FROM GREATEST(clock_timestamp(), o.publish_at) - w.due)) < 86400
             AND EXISTS (SELECT FROM jsonb_array_elements(d.words) x
                 WHERE x->>'platform' = :platform AND x->>'caption' = w.caption)

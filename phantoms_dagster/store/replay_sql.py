@@ -10,6 +10,7 @@ from phantoms_dagster.store.stage_store import VOID
 __all__ = [
     "CLOSE",
     "COUNT",
+    "COUNT_UP_TO",
     "DETAILS",
     "DISCARD",
     "LIST",
@@ -44,6 +45,7 @@ _LETTERS = "phantoms.dead_letters d JOIN phantoms.videos v ON v.id = d.video_id"
 LIST = text(f"SELECT {_FIELDS} FROM {_LETTERS} WHERE {_MATCHES} ORDER BY d.id DESC LIMIT :limit")
 LIST_BEFORE = text(f"SELECT {_FIELDS} FROM {_LETTERS} WHERE d.id < :before AND {_MATCHES} ORDER BY d.id DESC LIMIT :limit")
 COUNT = text(f"SELECT count(*) FROM {_LETTERS} WHERE {_MATCHES}")
+COUNT_UP_TO = text(f"SELECT count(*) FROM (SELECT FROM {_LETTERS} WHERE {_MATCHES} LIMIT :most) found")
 _WITH_STAGES = f"{_LETTERS} JOIN phantoms.stages s ON s.video_id = d.video_id AND s.stage = d.stage"
 STATES = text(f"SELECT {_FIELDS}, s.state AS stage_state FROM {_WITH_STAGES} WHERE {_MATCHES} ORDER BY d.id DESC")
 DETAILS = text(

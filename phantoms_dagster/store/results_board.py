@@ -32,10 +32,21 @@ _SUMS = "count(*) AS videos, sum(v.posts)::bigint AS posts, sum(v.views)::bigint
 
 MADE = text(
     """
-    SELECT (SELECT computed_at FROM phantoms.video_performance LIMIT 1) AS videos,
-        (SELECT computed_at FROM phantoms.platform_performance LIMIT 1) AS platforms
+    SELECT (SELECT computed_at FROM phantoms.video_performance ORDER BY video_key LIMIT 1) AS videos,
+        (SELECT computed_at FROM phantoms.platform_performance ORDER BY day, platform, channel LIMIT 1) AS platforms
     """
 )
+
+
+# Sums that were made with the table of videos, when they are of the period that is asked for.
+_OF_PERIOD = """FROM phantoms.performance_sums s
+    WHERE s.days = :days AND s.channel = :channel AND s.since = :since AND s.computed_at = :made_at"""
+HOUR_SUMS = f"""
+    SELECT s.hour, s.videos, s.posts, s.views, s.reactions, s.cost {_OF_PERIOD} AND s.hour IS NOT NULL ORDER BY s.hour
+"""
+HOOK_SUMS = f"""
+    SELECT s.hook, s.videos, s.posts, s.views, s.reactions {_OF_PERIOD} AND s.hook IS NOT NULL ORDER BY s.views DESC, s.hook
+"""
 
 
 def hours_statement(*, channel: bool) -> str:
@@ -70,12 +81,13 @@ def hooks_statement(*, channel: bool) -> str:
 def videos_statement(*, channel: bool, hook: bool, sort: str) -> str:
     """The videos that have the most of something. `sort` is a key of `SORTS`."""
     assert sort in SORTS
+    nulls = "" if sort == "first_published_at" else " NULLS LAST"  # the period has no video without one
     return f"""
         SELECT v.video_key, v.title, v.channel, v.first_published_at, v.posts, v.views, v.likes, v.comments, v.shares,
             v.engagement_rate, v.cost
         FROM phantoms.video_performance v
         WHERE {_PERIOD}{_OF_CHANNEL if channel else ""}{_OF_HOOK if hook else ""}
-        ORDER BY v.{sort} DESC NULLS LAST, v.video_key LIMIT :limit OFFSET :offset
+        ORDER BY v.{sort} DESC{nulls}, v.video_key LIMIT :limit OFFSET :offset
     """
 
 
@@ -141,6 +153,14 @@ class Results:
         with self._engine.connect() as connection:
             row = connection.execute(MADE).one()
         return row.videos, row.platforms
+
+    def sums(
+        self, days: int, since: datetime, made_at: datetime | None, *, channel: str = ""
+    ) -> tuple[list[Hour], list[Hook]] | None:
+        """By hour and by hook, as they were summed up when the table of videos was made; None when those are of other days."""
+        values = {"days": days, "since": since, "made_at": made_at, "channel": channel}
+        hours = [Hour(**row) for row in self._rows(HOUR_SUMS, **values)]
+        return (hours, [Hook(**row) for row in self._rows(HOOK_SUMS, **values)]) if hours else None
 
     def hours(self, since: datetime, *, channel: str = "") -> list[Hour]:
         """By the hour of the first post. Hours without a video are not there."""

@@ -13,6 +13,7 @@ from sqlalchemy.exc import IntegrityError
 
 from phantoms_dagster.domain.errors import InvalidInput, NotFound
 from phantoms_dagster.store.audit import Actor, Deed, note
+from phantoms_dagster.store.engine import reading
 
 RoleName = Literal["viewer", "reviewer", "operator"]
 ROLES: tuple[RoleName, ...] = get_args(RoleName)
@@ -189,7 +190,7 @@ class Users:
 
     def session(self, secret: str) -> Known | None:
         """Whose session that is; None for one that has ended."""
-        with self._engine.connect() as connection:
+        with reading(self._engine).connect() as connection:
             row = connection.execute(_SESSION, {"id": digest(secret), "seen": _SEEN_SECONDS}).one_or_none()
             if row is None:
                 return None
@@ -235,7 +236,7 @@ class Users:
 
     def token(self, secret: str) -> Known | None:
         """Whose token that is."""
-        with self._engine.connect() as connection:
+        with reading(self._engine).connect() as connection:
             row = connection.execute(_TOKEN, {"secret": digest(secret), "seen": _SEEN_SECONDS}).one_or_none()
             if row is None:
                 return None

@@ -27,6 +27,8 @@ NAMES = {
     "weather": "200 videos while stores, disk, model, a token and a provider fail in turn: all posted once, one alert a cause",
     "readback": "60 posts on one Instagram account for 90 days: all numbers stored, publishing never waits; tables in SQL",
     "idle": "`phantoms up` with nothing to do: under 3 % of a core and 900 MB; and what --help and status cost",
+    "approve": "a click on Approve at the desk of an idle stack to its posts committed: p50 under 4 s, p95 under 6 s",
+    "desk": "every page of the desk with 100,000 videos and a million attempts, 20 requests a second: p95 under 100 ms, 200 MB",
     "guards": "what an admission and a breaker check cost",
 }
 _PACKAGE = "phantoms_dagster_tests.benchmarks"

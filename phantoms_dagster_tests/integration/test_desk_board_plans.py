@@ -104,7 +104,7 @@ def test_every_search_is_answered_along_an_index(filled: Engine, typed: str) -> 
         (board.COUNTS, {}),
         (bulk.LATEST, {"before": bulk.NEWEST, "limit": 51}),
         (bulk.ONE, {"id": 7}),
-        (bulk.COUNTED, {"id": 7}),
+        (bulk.COUNTED, {"ids": [7, 8]}),
         (bulk.ITEMS, {"id": 7, "state": "pending", "after": 0, "limit": 51}),
         (bulk.OPEN, {}),
         (bulk.NEXT, {"id": 7}),

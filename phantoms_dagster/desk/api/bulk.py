@@ -111,8 +111,10 @@ def register(app: FastAPI) -> None:
 def list_bulk_actions(visit: Seen, cursor: Cursor = None, limit: Limit = 50) -> Actions:
     """The newest actions."""
     rows = visit.desk.bulk.latest(before=cursor or MOST_NUMBER, limit=limit + 1)
+    counts = visit.desk.bulk.counts_of([row.id for row in rows[:limit]])
     return Actions(
-        actions=[_action(visit, row) for row in rows[:limit]], next_cursor=rows[limit - 1].id if len(rows) > limit else None
+        actions=[_action(row, counts[row.id]) for row in rows[:limit]],
+        next_cursor=rows[limit - 1].id if len(rows) > limit else None,
     )
 
 
@@ -171,9 +173,9 @@ def go_on_with_bulk_action(visit: Seen, number: NumberInPath) -> Action:
 
 
 def _shown(visit: Seen, number: int) -> Action:
-    return _action(visit, visit.desk.bulk.get(number))
+    return _action(visit.desk.bulk.get(number), visit.desk.bulk.counts(number))
 
 
-def _action(visit: Seen, row: store.Bulk) -> Action:
+def _action(row: store.Bulk, steps: dict[str, int]) -> Action:
     fields = {name: getattr(row, name) for name in Action.model_fields if name != "steps"}
-    return Action(**fields, steps=visit.desk.bulk.counts(row.id))
+    return Action(**fields, steps=steps)

@@ -9,9 +9,9 @@ from typing import Annotated
 from fastapi import FastAPI, Query, Request
 
 from phantoms_dagster.desk.api.routes import add
-from phantoms_dagster.desk.api.values import Answer, Given, KeyInPath, Masked, Moment, TextInQuery
+from phantoms_dagster.desk.api.values import Answer, Given, KeyInPath, Limit, Masked, Moment, TextInQuery
 from phantoms_dagster.desk.errors import problem
-from phantoms_dagster.desk.pages.calendar import Entry, entries_between, entry_of, video_of, warnings_of
+from phantoms_dagster.desk.pages.calendar import Entry, Timed, entries_of, entry_of, timed_between, video_of, warnings_of
 from phantoms_dagster.desk.visits import Seen
 from phantoms_dagster.domain.brief_changes import BriefChanges
 from phantoms_dagster.domain.errors import InvalidInput, NotFound
@@ -22,6 +22,10 @@ from phantoms_dagster.store.calendar import Calendar
 TAG = "calendar"
 MOST_DAYS = 62
 Day = Annotated[str | None, Query(pattern=r"^20[0-9]{2}-[01][0-9]-[0-3][0-9]$", description="A day such as 2026-12-24, in UTC")]
+
+
+_PLACE = r"^[0-9]{8}T[0-9]{12}-"
+Place = Annotated[str | None, Query(max_length=300, pattern=_PLACE, description="`next_cursor` of the page before")]
 
 
 class Outing(Answer):
@@ -48,9 +52,11 @@ class Slot(Answer):
 
 
 class Entries(Answer):
-    """What goes out, the earliest first."""
+    """A page of what goes out, the earliest first. `complete`: false when there is more in that time than can be listed."""
 
     entries: list[Slot]
+    next_cursor: str | None
+    complete: bool
 
 
 class Move(Given):
@@ -84,23 +90,28 @@ def register(app: FastAPI) -> None:
     add(app, "POST", "/calendar/{key}/move", move_video, tag=TAG)
 
 
-def list_calendar(visit: Seen, start: Day = None, until: Day = None, channel: TextInQuery = "") -> Entries:
+def list_calendar(  # noqa: PLR0917 - FastAPI calls it by keyword
+    visit: Seen, start: Day = None, until: Day = None, channel: TextInQuery = "", cursor: Place = None, limit: Limit = 50
+) -> Entries:
     """What goes out and went out from `start` (today) to before `until` (a week later)."""
     first = _day(start) if start else datetime.now(UTC).date()
     last = _day(until) if until else first + timedelta(days=7)
     if not first < last <= first + timedelta(days=MOST_DAYS):
         raise InvalidInput(f"`until` should be 1 to {MOST_DAYS} days after `start`")
-    plan = Calendar(visit.desk.workshop.engine)
+    plan = Calendar(visit.desk.reading)
     channels = plan.channels()
     if channel and channel not in channels:
         raise NotFound(f"There is no channel {channel}.")
-    found = entries_between(plan, channels, first, last, channel)
-    return Entries(entries=[_shown(entry) for entry in found if first <= entry.at.astimezone(UTC).date() < last])
+    timed, cut = timed_between(plan, channels, first, last, channel)
+    found = [one for one in timed if first <= one.at.astimezone(UTC).date() < last and (cursor is None or _place(one) > cursor)]
+    shown = entries_of(plan, channels, found[:limit])
+    following = _place(found[limit - 1]) if len(found) > limit else None
+    return Entries(entries=[_shown(entry) for entry in shown], next_cursor=following, complete=not cut)
 
 
 def move_video(request: Request, visit: Seen, key: KeyInPath, body: Move) -> Moved:
     """Give a video another time. What is odd about that is a 409 that lists it, until it is accepted."""
-    plan = Calendar(visit.desk.workshop.engine)
+    plan = Calendar(visit.desk.reading)
     video, channel = video_of(plan, key)
     if not video.waits:
         raise InvalidInput(f"{video.title} is posted already, and what is posted stays posted.")
@@ -122,6 +133,11 @@ def move_video(request: Request, visit: Seen, key: KeyInPath, body: Move) -> Mov
     moved, channel = video_of(plan, key)
     entry = entry_of(moved, channel, datetime.now(UTC))
     return Moved(key=key, publish_at=edited.after.publish_at, at=entry.at if entry else None, notes=list(edited.notes))
+
+
+def _place(one: Timed) -> str:
+    """Where a video is in the list, as text that sorts as the list does."""
+    return f"{one.at.astimezone(UTC):%Y%m%dT%H%M%S%f}-{one.key}"
 
 
 def _refused(request: Request, said: str, errors: Sequence[str]) -> Moved:

@@ -14,6 +14,7 @@ from phantoms_dagster.desk.masking import masked
 from phantoms_dagster.desk.visits import Seen
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.store import dead_letters as letters
+from phantoms_dagster.store.board import MOST_COUNTED
 from phantoms_dagster.store.dead_letters import DeadLetters, Handled, LetterFilter, stages_named
 
 TAG = "dead letters"
@@ -44,7 +45,7 @@ class Letter(Answer):
 
 
 class Letters(Answer):
-    """A page of letters, the newest first. `total`: all that match."""
+    """A page of letters, the newest first. `total` counts all that match, up to 1,001."""
 
     letters: list[Letter]
     total: int
@@ -94,7 +95,7 @@ def list_dead_letters(  # noqa: PLR0917 - FastAPI calls it by keyword
     rows = kept.list(wanted, limit=limit + 1, before=cursor)
     return Letters(
         letters=[Letter.model_validate(row) for row in rows[:limit]],
-        total=kept.count(wanted),
+        total=kept.count(wanted, most=MOST_COUNTED + 1),
         next_cursor=rows[limit - 1].id if len(rows) > limit else None,
     )
 

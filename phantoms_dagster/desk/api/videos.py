@@ -64,7 +64,7 @@ class Video(Answer):
 
 
 class Videos(Answer):
-    """A page of videos, the newest first. `total` counts all that were found, up to 10,001."""
+    """A page of videos, the newest first. `total` counts all that were found, up to 1,001."""
 
     videos: list[Video]
     total: int
@@ -129,7 +129,7 @@ def list_videos(visit: Seen, q: Wanted = "", cursor: Cursor = None, limit: Limit
 
 def show_video(visit: Seen, key: KeyInPath) -> Story:
     """One video with its whole story."""
-    story = Stories(visit.desk.workshop.engine).of(key)
+    story = Stories(visit.desk.reading).of(key)
     if story is None:
         raise NotFound(f"There is no video {key}.")
     [row] = visit.desk.board.of([key])

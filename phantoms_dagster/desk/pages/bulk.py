@@ -25,7 +25,8 @@ def register(app: FastAPI) -> None:
 def actions(visit: Seen, before: int = NEWEST) -> Response:
     """The newest bulk actions."""
     found = visit.desk.bulk.latest(before=before, limit=ROWS + 1)
-    rows = [(one, visit.desk.bulk.counts(one.id)) for one in found[:ROWS]]
+    counts = visit.desk.bulk.counts_of([one.id for one in found[:ROWS]])
+    rows = [(one, counts[one.id]) for one in found[:ROWS]]
     older = found[ROWS - 1].id if len(found) > ROWS else None
     return page(visit, "bulk_list.html", rows=rows, verbs=VERBS, older=older, newest=before >= NEWEST)
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
+from itertools import groupby
 from urllib.parse import quote, urlencode
 from zoneinfo import ZoneInfo
 
@@ -21,11 +23,14 @@ from phantoms_dagster.domain.models import Brief, Channel, Platform
 from phantoms_dagster.production.moving import Neighbour, warnings
 from phantoms_dagster.production.publishing import next_opening
 from phantoms_dagster.store.brief_edits import BriefEdits
-from phantoms_dagster.store.calendar import Calendar, Scheduled
+from phantoms_dagster.store.calendar import Calendar, Scheduled, Slot
 from phantoms_dagster.wiring.limits import post_limits
 
 VIEWS = ("week", "list", "month")
 LIST_DAYS = 28
+# Videos that are shown of an hour of the week (fewer when the week is full) and of a day of the month, and how many the list has
+# before it ends with a link.
+OF_HOUR, OF_DAY, OF_LIST = (6, 3, 2, 1), 3, 150
 # A time of a brief may lie outside the channel's hours; then the post goes out within a day after it.
 _MARGIN = timedelta(days=1)
 
@@ -64,22 +69,37 @@ class Entry:
 
 @dataclass(frozen=True)
 class Cell:
-    """An hour of a day. `open`: the channel posts then; `skipped`: the clocks have no such hour; `wall`: what a form would say."""
+    """An hour of a day. `open`: the channel posts then; `skipped`: the clocks have no such hour; `wall`: what a form would say.
+
+    `more`: how many videos of that hour are not among `entries`.
+    """
 
     wall: str
     open: bool
     skipped: bool
     twice: bool
     entries: Sequence[Entry]
+    more: int = 0
 
 
 @dataclass(frozen=True)
 class Day:
-    """A day with what goes out on it, in order."""
+    """A day with what goes out on it, in order. `count`: how many there are, of which some are among `entries`."""
 
     day: date
     today: bool
     entries: Sequence[Entry]
+    count: int
+
+
+@dataclass(frozen=True)
+class Timed:
+    """A video at its time, before more is known of it. `local`: in its channel's zone."""
+
+    id: int
+    key: str
+    at: datetime
+    local: datetime
 
 
 @dataclass(frozen=True)
@@ -93,13 +113,13 @@ class Shown:
     def path(self, **changes: object) -> str:
         """The address with changes."""
         other = replace(self, **changes)  # type: ignore[arg-type]
-        given = {"view": other.view, "from": other.start.isoformat(), "channel": other.channel}
+        given = {"view": other.view, "from": str(other.start), "channel": other.channel}
         return f"/calendar?{urlencode({name: value for name, value in given.items() if value})}"
 
 
 def calendar(visit: Seen, view: str = "week", channel: str = "") -> Response:
     """A week, some weeks as a list, or a month."""
-    plan = Calendar(visit.desk.workshop.engine)
+    plan = Calendar(visit.desk.reading)
     channels = plan.channels()
     if channel and channel not in channels:
         raise NotFound(f"There is no channel {channel}.")
@@ -108,12 +128,19 @@ def calendar(visit: Seen, view: str = "week", channel: str = "") -> Response:
     today = datetime.now(ZoneInfo(zone or "UTC")).date()
     shown = _shown(view, visit.request.query_params.get("from", ""), channel, today)
     first, last = _range(shown)
-    entries = entries_between(plan, channels, first, last, channel)
-    by_day: dict[date, list[Entry]] = {first + timedelta(days=n): [] for n in range((last - first).days)}
-    for entry in entries:
-        if entry.local.date() in by_day:
-            by_day[entry.local.date()].append(entry)
-    days = [Day(day, day == today, found) for day, found in by_day.items()]
+    timed, cut = timed_between(plan, channels, first, last, channel)
+    by_day: dict[date, list[Timed]] = {first + timedelta(days=n): [] for n in range((last - first).days)}
+    for one in timed:
+        if one.local.date() in by_day:
+            by_day[one.local.date()].append(one)
+    wanted, following = _wanted(shown.view, by_day)
+    entries = {entry.video.key: entry for entry in entries_of(plan, channels, wanted)}
+    days = [
+        Day(day, day == today, [entries[one.key] for one in found if one.key in entries], len(found))
+        for day, found in by_day.items()
+        if following is None or day < following
+    ]
+    counted = Counter((one.local.date(), one.local.hour) for one in timed)
     return page(
         visit,
         "calendar.html",
@@ -122,19 +149,21 @@ def calendar(visit: Seen, view: str = "week", channel: str = "") -> Response:
         channels=channels,
         zone=zone,
         days=days,
-        hours=_hours(days, channels, channel) if shown.view == "week" else [],
+        hours=_hours(days, channels, channel, counted) if shown.view == "week" else [],
         weeks=[days[n : n + 7] for n in range(0, len(days), 7)] if shown.view == "month" else [],
         title=_title(shown, first, last),
         earlier=shown.path(start=_step(shown, -1)),
         later=shown.path(start=_step(shown, 1)),
         today=shown.path(start=today),
-        count=sum(len(day.entries) for day in days),
+        count=sum(map(len, by_day.values())),
+        cut=cut,
+        following=shown.path(start=following) if following else None,
     )
 
 
 def form_of_move(visit: Seen, key: str, at: str = "") -> Response:
     """One video: when it goes out, and a form for another time."""
-    plan = Calendar(visit.desk.workshop.engine)
+    plan = Calendar(visit.desk.reading)
     video, channel = video_of(plan, key)
     wall = at or (f"{video.publish_at.astimezone(ZoneInfo(channel.timezone)):%Y-%m-%dT%H:%M}" if video.publish_at else "")
     return _form(visit, plan, video, channel, wall=wall)
@@ -142,7 +171,7 @@ def form_of_move(visit: Seen, key: str, at: str = "") -> Response:
 
 def move(visit: Seen, key: str, form: Form) -> Response:
     """Give a video another time, after showing once what is odd about it."""
-    plan = Calendar(visit.desk.workshop.engine)
+    plan = Calendar(visit.desk.reading)
     video, channel = video_of(plan, key)
     if not video.waits:
         raise InvalidInput(f"{video.title} is posted already, and what is posted stays posted.")
@@ -213,14 +242,42 @@ def _title(shown: Shown, first: date, last: date) -> str:
     return f"{first.day} {first:%b} to {end.day} {end:%b %Y}"
 
 
-def entries_between(plan: Calendar, channels: Mapping[str, Channel], first: date, last: date, channel: str) -> list[Entry]:
-    """The entries of these days, and of the one before and after, since zones differ; the earliest first."""
+def timed_between(
+    plan: Calendar, channels: Mapping[str, Channel], first: date, last: date, channel: str
+) -> tuple[list[Timed], bool]:
+    """The videos of these days, and of the one before and after, since zones differ; the earliest first. And whether it is cut."""
     low = start_of_day(first, "UTC", after=-1)
     high = start_of_day(last, "UTC", after=1)
-    found = plan.between(low - _MARGIN, high, channel=channel)
-    now = datetime.now(UTC)
-    entries = [entry_of(video, channels[video.channel], now) for video in found if video.channel in channels]
-    return sorted((entry for entry in entries if entry is not None), key=lambda entry: (entry.at, entry.video.key))
+    slots, cut = plan.slots(low - _MARGIN, high, channel=channel)
+    zones = {name: ZoneInfo(each.timezone) for name, each in channels.items()}
+    found = []
+    for slot in slots:
+        if slot.channel in channels and (at := _goes_out(slot, channels[slot.channel])) is not None:
+            found.append(Timed(slot.id, slot.key, at, at.astimezone(zones[slot.channel])))
+    return sorted(found, key=lambda one: (one.at, one.key)), cut
+
+
+def entries_of(plan: Calendar, channels: Mapping[str, Channel], wanted: Sequence[Timed]) -> list[Entry]:
+    """These videos with all that is shown of them, in the same order."""
+    known, now = plan.these([one.id for one in wanted]), datetime.now(UTC)
+    entries = [entry_of(known[one.id], channels[known[one.id].channel], now) for one in wanted if one.id in known]
+    return [entry for entry in entries if entry is not None]
+
+
+def _wanted(view: str, by_day: Mapping[date, Sequence[Timed]]) -> tuple[list[Timed], date | None]:
+    """The videos that are shown with all their details, and the day with which a list goes on elsewhere."""
+    if view == "month":
+        return [one for found in by_day.values() for one in found[:OF_DAY]], None
+    if view == "week":
+        hours = [list(hour) for found in by_day.values() for _, hour in groupby(found, key=lambda one: one.local.hour)]
+        most = next((n for n in OF_HOUR if sum(min(n, len(hour)) for hour in hours) <= OF_LIST), OF_HOUR[-1])
+        return [one for hour in hours for one in hour[:most]], None
+    wanted: list[Timed] = []
+    for day, found in by_day.items():
+        if wanted and len(wanted) + len(found) > OF_LIST:
+            return wanted, day
+        wanted += found
+    return wanted, None
 
 
 def entry_of(video: Scheduled, channel: Channel, now: datetime) -> Entry | None:
@@ -232,14 +289,16 @@ def entry_of(video: Scheduled, channel: Channel, now: datetime) -> Entry | None:
     return Entry(video, at, at.astimezone(ZoneInfo(channel.timezone)), tone)
 
 
-def _goes_out(video: Scheduled, channel: Channel) -> datetime | None:
+def _goes_out(video: Scheduled | Slot, channel: Channel) -> datetime | None:
     """When it went out, or should by its brief and the channel's hours. None: as soon as it is approved."""
     if video.out_at is not None:
         return video.out_at
     return next_opening(channel, video.publish_at) if video.publish_at is not None else None
 
 
-def _hours(days: Sequence[Day], channels: Mapping[str, Channel], channel: str) -> list[tuple[int, list[Cell]]]:
+def _hours(
+    days: Sequence[Day], channels: Mapping[str, Channel], channel: str, counted: Mapping[tuple[date, int], int]
+) -> list[tuple[int, list[Cell]]]:
     """The rows of a week: the hours in which the channels post with one before and after, and those in which something goes out."""
     shown = [each for name, each in channels.items() if not channel or name == channel]
     used = {entry.local.hour for day in days for entry in day.entries}
@@ -255,7 +314,8 @@ def _hours(days: Sequence[Day], channels: Mapping[str, Channel], channel: str) -
             skipped = bool(zone) and is_skipped(wall, zone)
             twice = bool(zone) and happens_twice(wall, zone)
             entries = [entry for entry in day.entries if entry.local.hour == hour]
-            cells.append(Cell(f"{wall:%Y-%m-%dT%H}", is_open and not skipped, skipped, twice, entries))
+            more = counted.get((day.day, hour), 0) - len(entries)
+            cells.append(Cell(f"{wall:%Y-%m-%dT%H}", is_open and not skipped, skipped, twice, entries, max(0, more)))
         table.append((hour, cells))
     return table
 

@@ -88,11 +88,11 @@ def performance(
         raise InvalidInput(f"videos cannot be ordered by {sort!r}; there are {', '.join(SORTS)}")
     if channel and channel not in channels:
         raise InvalidInput(f"there is no channel {channel!r}; there are {', '.join(channels)}")
-    results = Results(visit.desk.workshop.engine)
-    today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    since = today - timedelta(days=int(days) - 1)
+    results = Results(visit.desk.reading)
     made_at = results.made_at()
-    sums = _sums(visit, results, made_at, since, channel)
+    today = _day_of(made_at[0])
+    since = today - timedelta(days=int(days) - 1)
+    sums = _sums(visit, results, made_at, (int(days), since), channel)
     hours, by_day, hooks = sums.hours, sums.by_day, sums.hooks
     steps, wide = _steps(by_day, since.date(), today.date())
     videos = results.videos(since, channel=channel, hook=hook, sort=sort, limit=ROWS + 1, offset=(number - 1) * ROWS)
@@ -128,17 +128,25 @@ def performance(
     )
 
 
-def _sums(visit: Visit, results: Results, made_at: tuple[datetime | None, datetime | None], since: datetime, channel: str) -> Sums:
-    """The sums of a period. They stay the same until the tables are made again, so they are summed up once."""
+def _day_of(made_at: datetime | None) -> datetime:
+    """The last day of the period: that of the tables until they are made again, and today when that was long ago."""
+    now = datetime.now(UTC)
+    day = made_at if made_at is not None and timedelta(0) <= now - made_at < timedelta(hours=3) else now
+    return day.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+
+
+def _sums(
+    visit: Visit, results: Results, made_at: tuple[datetime | None, datetime | None], period: tuple[int, datetime], channel: str
+) -> Sums:
+    """The sums of a period. They stay the same until the tables are made again, so they are read or summed up once."""
+    days, since = period
     kept = visit.desk.extras.get(_KEPT)
     if not isinstance(kept, Kept) or kept.made_at != made_at:
         kept = visit.desk.extras[_KEPT] = Kept(made_at, {})
     if (since, channel) not in kept.sums:
-        kept.sums[since, channel] = Sums(
-            results.hours(since, channel=channel),
-            results.platforms(since, channel=channel),
-            results.hooks(since, channel=channel),
-        )
+        made = results.sums(days, since, made_at[0], channel=channel)
+        hours, hooks = made or (results.hours(since, channel=channel), results.hooks(since, channel=channel))
+        kept.sums[since, channel] = Sums(hours, results.platforms(since, channel=channel), hooks)
     return kept.sums[since, channel]
 
 

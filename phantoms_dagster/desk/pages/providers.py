@@ -248,7 +248,7 @@ def _next(state: BreakerState) -> str:
 
 def _waiters(visit: Visit, provider: str) -> list[Waiter]:
     stages = [] if provider == "media" else [name for name in STAGES if name in stages_of(provider)]
-    return ProviderTraffic(visit.desk.workshop.engine).waiting(stages)
+    return ProviderTraffic(visit.desk.reading).waiting(stages)
 
 
 def _history(visit: Visit, look: ProviderLook) -> list[Change]:

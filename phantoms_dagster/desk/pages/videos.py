@@ -46,7 +46,7 @@ def raw(visit: Seen, key: str) -> Response:
 
 
 def _story(visit: Visit, key: str) -> Story:
-    story = Stories(visit.desk.workshop.engine).of(key)
+    story = Stories(visit.desk.reading).of(key)
     if story is None:
         raise NotFound(f"There is no video {key}.")
     return story
