@@ -211,6 +211,12 @@ class Settings(BaseSettings):
     )
     alert_minutes: float = Field(5.0, ge=0, description="Shortest time between two alerts; what comes in between is told together.")
 
+    review_notice_minutes: float = Field(
+        5.0, ge=0, description="Films that become ready within so long are told of in one notice, to the same URLs."
+    )
+    review_reminder_hours: float = Field(
+        24.0, ge=0, description="A reminder after so long, and again each time, while films still wait for approval; 0: none."
+    )
     webhook_targets: Literal["public", "loopback", "private"] = Field(
         "loopback",
         description="Where webhooks may go. public: public addresses; loopback: this machine, too; private: private networks, too.",

@@ -27,6 +27,8 @@ from phantoms_dagster.store.engine import engine
 from phantoms_dagster.store.statistics import Reading, Statistics
 from phantoms_dagster.wiring import Workshop, logs
 from phantoms_dagster.wiring.redis_looks import away
+from phantoms_dagster.wiring.review_notices import LOOK_SECONDS as NOTICE_SECONDS
+from phantoms_dagster.wiring.review_notices import notify
 from phantoms_dagster.wiring.store_watch import LOOK_SECONDS, POSTGRESQL, REDIS, watch_stores
 from phantoms_dagster.wiring.watching import PoolView, watching
 from phantoms_dagster.wiring.webhooks import delivering
@@ -66,13 +68,17 @@ def metrics(
 
 
 def metrics_application(
-    settings: Settings, *, patience_seconds: float = PATIENCE_SECONDS, watch_seconds: float = LOOK_SECONDS
+    settings: Settings,
+    *,
+    patience_seconds: float = PATIENCE_SECONDS,
+    watch_seconds: float = LOOK_SECONDS,
+    notice_seconds: float = NOTICE_SECONDS,
 ) -> web.Application:
     """The endpoint as an application of one event loop. Raises InvalidInput when a store's URL is missing or unusable.
 
     It also looks at both stores every `watch_seconds`, and tells the alerts' destinations of one that stays away.
     """
-    database = engine(Workshop(settings).database_url, pool_size=3)
+    database = engine(Workshop(settings).database_url, pool_size=4)
     statistics = Statistics(database)
     if settings.redis_url is None:
         raise InvalidInput("no Redis is running here: start `phantoms up`, or set PHANTOMS_REDIS_URL")
@@ -95,10 +101,12 @@ def metrics_application(
             )
             looks = {POSTGRESQL: seen[0].problem, REDIS: seen[1].problem}
             watch = asyncio.create_task(watch_stores(settings, looks, every_seconds=watch_seconds))
+            notices = asyncio.create_task(notify(settings, database, every_seconds=notice_seconds))
             async with delivering(settings, database):
                 yield
-            watch.cancel()
-            await asyncio.gather(watch, return_exceptions=True)
+            for task in (watch, notices):
+                task.cancel()
+            await asyncio.gather(watch, notices, return_exceptions=True)
             for source in seen:
                 await source.aclose()
             await scraper.aclose()

@@ -12,6 +12,7 @@ from phantoms_dagster.defs.away import fails_plainly_while_the_store_is_away, sk
 from phantoms_dagster.defs.tags import STAGE
 from phantoms_dagster.production import alerts
 from phantoms_dagster.wiring import Workshop
+from phantoms_dagster.wiring.addresses import desk_url
 from phantoms_dagster.wiring.alerts import destinations, facts_of, local_zone, read
 
 SECONDS = 30
@@ -38,6 +39,7 @@ def alert_sensor(context: dg.SensorEvaluationContext, workshop: dg.ResourceParam
         now=workshop.clock.now(),
         pause=timedelta(minutes=workshop.settings.alert_minutes),
         web_url=workshop.settings.web_url,
+        desk_url=desk_url(workshop.settings),
     )
     if delivery.failed and len(delivery.failed) == len(targets):
         raise alerts.Undelivered(_failures(delivery, len(targets)))
@@ -69,7 +71,7 @@ def daily_summary(context: dg.OpExecutionContext, config: SummaryConfig, worksho
         day = date.fromisoformat(config.day) if config.day else alerts.yesterday(workshop.clock.now().astimezone(ZoneInfo(zone)))
     except ValueError as error:
         raise dg.Failure(f"{config.day!r} is no day; give one such as 2026-11-22", allow_retries=False) from error
-    message = alerts.summary(facts_of(workshop, day, zone))
+    message = alerts.summary(facts_of(workshop, day, zone), desk_url=desk_url(workshop.settings))
     context.log.info("%s\n%s", message.title, message.body)
     failed = []
     for send in destinations(workshop.settings).values():

@@ -171,6 +171,7 @@ def deliver(
     now: datetime,
     pause: timedelta,
     web_url: str | None = None,
+    desk_url: str | None = None,
 ) -> Delivery:
     """Tell each destination what it does not know yet, at most one message each and none within `pause` of its last.
 
@@ -188,7 +189,7 @@ def deliver(
         if found and later is not None:
             waits.append(later)
         elif found:
-            message = alert(found, web_url=web_url)
+            message = alert(found, web_url=web_url, desk_url=desk_url)
             try:
                 send(message)
             except Undelivered as error:
@@ -259,7 +260,7 @@ def grouped(letters: Iterable[LetterNews]) -> list[Group]:
     return sorted(groups, key=lambda g: (-len(g.keys), g.stage, g.error_class, g.provider or ""))
 
 
-def alert(found: News, *, web_url: str | None = None) -> Message:
+def alert(found: News, *, web_url: str | None = None, desk_url: str | None = None) -> Message:
     """The one message about all that is new."""
     groups = grouped(found.letters)
     parts = [_count(len(found.letters), "new dead letter")] if groups else []
@@ -275,21 +276,25 @@ def alert(found: News, *, web_url: str | None = None) -> Message:
         where = f" at {group.provider}" if group.provider else ""
         lines += [
             f"{len(group.keys)} x {group.stage}: {group.error_class}{where}",
-            f"  {_line(group.message)}",
+            f"  {one_line(group.message)}",
             f"  {_some(group.keys)}",
         ]
     if hidden := groups[SHOWN_GROUPS:]:
         lines.append(f"... and {sum(len(g.keys) for g in hidden)} in {_count(len(hidden), 'more group')}")
     lines += [_breaker(breaker) for breaker in found.breakers]
-    lines += [_line(item.what) for item in found.waits]
-    lines += ["", "Next:", *_commands(groups, found.breakers), *dict.fromkeys(_line(item.next_step) for item in found.waits)]
+    lines += [one_line(item.what) for item in found.waits]
+    lines += ["", "Next:", *_commands(groups, found.breakers), *dict.fromkeys(one_line(item.next_step) for item in found.waits)]
+    if web_url or desk_url:
+        lines.append("")
+    if desk_url:
+        lines.append(f"Desk: {_page(desk_url, 'dead-letters' if groups else 'providers' if found.breakers else 'review')}")
     if web_url:
-        lines += ["", f"Dagster: {web_url}"]
+        lines.append(f"Dagster: {web_url}")
     return Message(f"Phantoms: {', '.join(parts)}", "\n".join(lines).strip(), urgent=True)
 
 
-def summary(facts: DayFacts) -> Message:
-    """The daily message: yesterday's videos, posts, failures and cost, and what is open now."""
+def summary(facts: DayFacts, *, desk_url: str | None = None) -> Message:
+    """The daily message: yesterday's videos, posts, failures and cost, what is open now, and where to look."""
     posted = sum(facts.posts.values())
     failed = sum(facts.failures.values())
     title = f"Phantoms {facts.day}: {_count(posted, 'post')}, {_count(failed, 'failure')}, {facts.cost:.2f} USD"
@@ -303,9 +308,12 @@ def summary(facts: DayFacts) -> Message:
     if facts.unknown_posts:
         lines.append(f"Posts whose outcome is unknown: {facts.unknown_posts} (they are read back, never sent again)")
     if facts.waits:
-        lines += ["", "Waiting for a person:", *(f"- {_line(item.what)} ({_line(item.next_step)})" for item in facts.waits)]
+        lines += ["", "Waiting for a person:", *(f"- {one_line(item.what)} ({one_line(item.next_step)})" for item in facts.waits)]
     if facts.open_letters:
         lines += ["", "Next:", "phantoms dead-letters list", "phantoms dead-letters replay --all"]
+    if desk_url:
+        pages = {"Review": "review", "Calendar": "calendar", "Dead letters": "dead-letters"}
+        lines += ["", *(f"{name}: {_page(desk_url, path)}" for name, path in pages.items())]
     return Message(title, "\n".join(lines))
 
 
@@ -331,9 +339,9 @@ def _commands(groups: Sequence[Group], breakers: Sequence[BreakerNews]) -> list[
 def _breaker(breaker: BreakerNews) -> str:
     at, why = breaker.opened[-1]
     if breaker.name.startswith(ACCOUNT):
-        return f"{breaker.name} waits since {at:%Y-%m-%d %H:%M} UTC: {_line(why)}"
+        return f"{breaker.name} waits since {at:%Y-%m-%d %H:%M} UTC: {one_line(why)}"
     times = f" {len(breaker.opened)} times, last" if len(breaker.opened) > 1 else ""
-    return f"breaker {breaker.name} opened{times} at {at:%Y-%m-%d %H:%M} UTC: {_line(why)} (now {breaker.state})"
+    return f"breaker {breaker.name} opened{times} at {at:%Y-%m-%d %H:%M} UTC: {one_line(why)} (now {breaker.state})"
 
 
 def _some(keys: Sequence[str]) -> str:
@@ -342,12 +350,16 @@ def _some(keys: Sequence[str]) -> str:
     return ", ".join(unique[:SHOWN_VIDEOS]) + more
 
 
+def _page(desk_url: str, path: str) -> str:
+    return f"{desk_url.rstrip('/')}/{path}"
+
+
 def _split(counts: Mapping[str, int]) -> str:
     parts = ", ".join(f"{name} {count}" for name, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])))
     return f" ({parts})" if parts else ""
 
 
-def _line(text: str) -> str:
+def one_line(text: str) -> str:
     """The text in one line of bounded length, without control characters."""
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return line if len(line) <= SHOWN_CHARACTERS else line[: SHOWN_CHARACTERS - 1] + "\u2026"

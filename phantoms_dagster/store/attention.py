@@ -11,7 +11,6 @@ from sqlalchemy import Engine, RowMapping, text
 from phantoms_dagster.domain.attention import Attention, Notice
 
 # How long each kind waits before somebody is told. `phantoms status` shows all of them from the start.
-REVIEW_ALERT = timedelta(days=1)
 UNKNOWN_ALERT = timedelta(hours=1)
 UNREAD_ALERT = timedelta(hours=6)
 DEFERRED_LONG = timedelta(days=1)
@@ -92,7 +91,8 @@ class AttentionBoard:
 
 def _review(row: RowMapping) -> Attention:
     what = f"{_count(row['n'], 'video waits', 'videos wait')} for your approval, the oldest since {_time(row['since'])}"
-    return _attention(row, "review", what, f"phantoms show {row['keys'][0]}", row["now"] - row["since"] >= REVIEW_ALERT)
+    # Notices tell of films that wait, and remind of them (`wiring.review_notices`): never twice.
+    return _attention(row, "review", what, f"phantoms show {row['keys'][0]}", alert=False)
 
 
 def _unknown(row: RowMapping) -> Attention:

@@ -45,7 +45,7 @@ async def test_nothing_waits_when_all_is_well(world: World) -> None:
     assert board(world) == {}
 
 
-async def test_reviews_are_shown_at_once_and_told_after_a_day(world: World) -> None:
+async def test_reviews_are_shown_at_once_and_told_by_notices_alone(world: World) -> None:
     keys = world.add(2)
     await world.carry(keys, *MAKING)
     found = board(world)["review"]
@@ -53,7 +53,7 @@ async def test_reviews_are_shown_at_once_and_told_after_a_day(world: World) -> N
     assert found.what.startswith("2 videos wait for your approval, the oldest since 20")
     assert found.next_step == f"phantoms show {keys[0]}"
     age(world, "stages", "ready_at", 25, "stage = 'approval'")
-    assert board(world)["review"].alert
+    assert not board(world)["review"].alert
     await world.carry(keys, "approval")
     assert board(world) == {}
 

@@ -214,6 +214,20 @@ def test_the_summary_counts_a_day_and_says_what_to_do_next() -> None:
     ]
 
 
+def test_the_summary_and_an_alert_lead_to_the_pages_of_the_desk() -> None:
+    message = summary(DayFacts(date(2026, 11, 21), 0, {}, {}, Decimal(0), 0, 0), desk_url="https://desk.example/")
+    assert message.body.splitlines()[-4:] == [
+        "",
+        "Review: https://desk.example/review",
+        "Calendar: https://desk.example/calendar",
+        "Dead letters: https://desk.example/dead-letters",
+    ]
+    told = alert(News((letter(1),)), web_url="http://127.0.0.1:3000", desk_url="https://desk.example")
+    assert told.body.splitlines()[-3:] == ["", "Desk: https://desk.example/dead-letters", "Dagster: http://127.0.0.1:3000"]
+    opened = alert(News((), (breaker("openai", NOW),)), desk_url="https://desk.example")
+    assert opened.body.splitlines()[-1] == "Desk: https://desk.example/providers"
+
+
 def test_a_quiet_day_is_summed_up_too() -> None:
     message = summary(DayFacts(date(2026, 11, 21), 0, {}, {}, Decimal(0), 0, 0))
     assert message.title == "Phantoms 2026-11-21: 0 posts, 0 failures, 0.00 USD"

@@ -1,0 +1,66 @@
+"""Tells people of films that wait for approval, through the URLs of the alerts. It runs in `phantoms metrics`; any number may."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from datetime import timedelta
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from phantoms_dagster.domain.errors import StoreAway
+from phantoms_dagster.production.alerts import Message, Undelivered
+from phantoms_dagster.production.review_notices import WaitingFilm, due, message
+from phantoms_dagster.settings import Settings
+from phantoms_dagster.store.away import in_words, is_away
+from phantoms_dagster.store.review_notices import ReviewNotices
+from phantoms_dagster.wiring.addresses import desk_url
+from phantoms_dagster.wiring.alerts import destinations
+
+LOOK_SECONDS = 10.0
+
+_log = logging.getLogger(__name__)
+
+
+def tell(settings: Settings, store: ReviewNotices, name: str, send: Callable[[Message], None]) -> str:
+    """Tell one destination what is due; the title of the message, or why there was none."""
+    gather, remind = timedelta(minutes=settings.review_notice_minutes), timedelta(hours=settings.review_reminder_hours)
+    with store.turn(name) as turn:
+        if turn is None:
+            return "another process tells it, or it is not time yet"
+        films = [WaitingFilm(**vars(film)) for film in turn.films()]
+        found = due(films, turn.now, gather=gather, remind=remind)
+        if found is None:
+            return "nothing is due"
+        told = message(found, desk_url(settings))
+        try:
+            send(told)
+        except Undelivered as error:
+            turn.failed()
+            _log.warning("a destination did not take the notice of %d films (%s); it is sent again", len(found.films), error)
+            return f"not taken: {error}"
+        turn.told([(film.id, film.ready_at) for film in found.films])
+        return told.title
+
+
+async def notify(settings: Settings, engine: Engine, *, every_seconds: float = LOOK_SECONDS) -> None:
+    """Tell all destinations, again and again, until it is cancelled. Without a destination it ends at once."""
+    targets, store, away = destinations(settings), ReviewNotices(engine), False
+    while targets:
+        try:
+            for name, send in targets.items():
+                await asyncio.to_thread(tell, settings, store, name, send)
+            away = False
+        except Exception as error:  # noqa: BLE001 - it goes on, whatever one look runs into
+            if not _is_away(error):
+                _log.exception("notices of films that wait cannot be looked for; trying again")
+            elif not away:
+                _log.warning("notices of films that wait: PostgreSQL does not answer (%s)", in_words(error))
+                away = True
+        await asyncio.sleep(every_seconds)
+
+
+def _is_away(error: Exception) -> bool:
+    return isinstance(error, StoreAway) or (isinstance(error, SQLAlchemyError) and is_away(error))
