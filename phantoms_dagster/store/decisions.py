@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import Connection, Engine, RowMapping, text
+from sqlalchemy import Connection, Engine, MappingResult, RowMapping, text
 
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.models import Channel, Platform, PostWords, RenderedVideoOutput, Script, ScriptOutput, content_hash
@@ -32,6 +32,16 @@ _CONTENT = text(
     LEFT JOIN phantoms.stages sc ON sc.video_id = v.id AND sc.stage = 'script' AND sc.state = 'done'
     LEFT JOIN phantoms.stages r ON r.video_id = v.id AND r.stage = 'rendered_video' AND r.state = 'done'
     WHERE v.key = ANY(:keys) ORDER BY v.id FOR UPDATE OF a
+    """
+)
+
+# A statement sees what was there when it began, also after it has waited for a lock: the decision that it waited for would not be
+# in its row. So the lock is a statement of its own, and what is judged is read by the next one. The video comes before its
+# approval, as everywhere: what is written later refers to its row. Runners, who only refer to it, need not wait.
+LOCK_APPROVALS = text(
+    """
+    SELECT v.id FROM phantoms.videos v JOIN phantoms.stages a ON a.video_id = v.id AND a.stage = 'approval'
+    WHERE v.key = ANY(:keys) ORDER BY v.id FOR NO KEY UPDATE OF v FOR UPDATE OF a
     """
 )
 
@@ -69,9 +79,6 @@ UNDECIDED = text(
     """
 )
 
-
-# A brief's platforms change under the lock that edits take, and take it before the stages' own.
-_LOCK_VIDEOS = text("SELECT id FROM phantoms.videos WHERE key = ANY(:keys) ORDER BY id FOR UPDATE")
 
 _HOLD = text("INSERT INTO phantoms.holds (video_id, reviewer, note, via) VALUES (:id, :reviewer, :note, :via)")
 _RELEASE = text(
@@ -152,7 +159,7 @@ class Decisions:
 
     def review_in(self, connection: Connection, key: str) -> Review | None:
         """`review` in the caller's transaction, with the approval locked and without warnings. Raises Unreadable."""
-        row = connection.execute(_CONTENT, {"keys": [key]}).mappings().first()
+        row = _locked(connection, [key]).first()
         return None if row is None or row["script"] is None or row["rendered"] is None else self._review(row)
 
     def words(self, script: Script, channel: Channel, platforms: Sequence[Platform]) -> tuple[PostWords, ...]:
@@ -269,7 +276,7 @@ class Decisions:
 
     def check_hold(self, connection: Connection, key: str) -> RowMapping:
         """The row of a video that can be put on hold, locked. Raises InvalidInput."""
-        row = connection.execute(_CONTENT, {"keys": [key]}).mappings().one_or_none()
+        row = _locked(connection, [key]).one_or_none()
         if row is None:
             raise InvalidInput(f"no video {key!r}; `phantoms status` lists them")
         if row["state"] == "done":
@@ -302,9 +309,7 @@ class Decisions:
         only: Sequence[Platform],
     ) -> _Judgement:
         """What a decision on each of these would come to. Their approvals stay locked until the transaction ends."""
-        if only:
-            connection.execute(_LOCK_VIDEOS, {"keys": list(keys)})
-        rows = {row["key"]: row for row in connection.execute(_CONTENT, {"keys": list(keys)}).mappings()}
+        rows = {row["key"]: row for row in _locked(connection, keys)}
         reviews, unreadable = self._reviews(rows)
         found: list[Decided | InvalidInput] = []
         for key in keys:
@@ -420,6 +425,12 @@ def somebody_first(key: str, row: RowMapping) -> DecidedFirst | None:
 def _clock(moment: str) -> str:
     """A time that PostgreSQL wrote into JSON."""
     return f"{datetime.fromisoformat(moment).astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _locked(connection: Connection, keys: Sequence[str]) -> MappingResult:
+    """What there is to decide on, with the approvals locked until the transaction ends."""
+    connection.execute(LOCK_APPROVALS, {"keys": list(keys)})
+    return connection.execute(_CONTENT, {"keys": list(keys)}).mappings()
 
 
 def _judged(

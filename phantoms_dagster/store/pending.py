@@ -17,7 +17,7 @@ from sqlalchemy import Connection, Engine, text
 from phantoms_dagster.domain.errors import InvalidInput, NotFound
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.store.audit import Actor, Deed, note
-from phantoms_dagster.store.decisions import DecidedFirst, Decisions
+from phantoms_dagster.store.decisions import LOCK_APPROVALS, DecidedFirst, Decisions
 from phantoms_dagster.store.engine import reading
 
 Answer = Literal["approve", "reject", "hold"]
@@ -37,12 +37,6 @@ _DUE = text(
     f"""
     SELECT {_COLUMNS} FROM phantoms.pending_decisions p JOIN phantoms.videos v ON v.id = p.video_id
     WHERE p.state = 'pending' AND p.commit_at <= clock_timestamp() ORDER BY p.commit_at LIMIT :limit
-    """
-)
-_LOCK_APPROVAL = text(
-    """
-    SELECT v.id FROM phantoms.videos v JOIN phantoms.stages s ON s.video_id = v.id AND s.stage = 'approval'
-    WHERE v.key = :key FOR UPDATE OF v, s
     """
 )
 _STILL = text("SELECT id FROM phantoms.pending_decisions WHERE id = :id AND state = 'pending' FOR UPDATE")
@@ -115,7 +109,7 @@ class PendingDecisions:
         if answer == "reject" and not note.strip():
             raise InvalidInput("a rejection needs a reason: it is what the next version is made from")
         with self._engine.begin() as connection:
-            if connection.execute(_LOCK_APPROVAL, {"key": key}).scalar() is None:
+            if connection.execute(LOCK_APPROVALS, {"keys": [key]}).scalar() is None:
                 raise InvalidInput(f"no video {key!r}; `phantoms status` lists them")
             if answer == "hold":
                 self._decisions.check_hold(connection, key)
@@ -181,7 +175,7 @@ class PendingDecisions:
 
     def _commit_one(self, one: Pending) -> Pending | None:
         with self._engine.begin() as connection:
-            connection.execute(_LOCK_APPROVAL, {"key": one.key})
+            connection.execute(LOCK_APPROVALS, {"keys": [one.key]})
             if connection.execute(_STILL, {"id": one.id}).scalar() is None:
                 return None  # somebody else has committed it, or it was undone
             self._commit(connection, one)
