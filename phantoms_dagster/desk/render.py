@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -66,6 +67,7 @@ def environment() -> Environment:
         auto_reload=False,
     )
     made.globals |= {"asset": lambda name: assets()[name].path, "query": query, "platform_title": platform_title}
+    made.globals["fresh_mark"] = lambda: secrets.token_urlsafe(12)
     made.filters |= {
         "clock": clock,
         "moment": moment,

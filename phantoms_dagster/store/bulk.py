@@ -33,10 +33,12 @@ _log = logging.getLogger(__name__)
 
 _MAKE = text(
     """
-    INSERT INTO phantoms.bulk_actions (action, arguments, chosen, who, via, address, state)
-    VALUES (:action, CAST(:arguments AS jsonb), :chosen, :who, :via, :address, :state) RETURNING id
+    INSERT INTO phantoms.bulk_actions (action, arguments, chosen, who, via, address, state, once)
+    VALUES (:action, CAST(:arguments AS jsonb), :chosen, :who, :via, :address, :state, :once)
+    ON CONFLICT (once) DO NOTHING RETURNING id
     """
 )
+MADE_ONCE = text("SELECT id FROM phantoms.bulk_actions WHERE once = :once AND who = :who")
 _MAKE_ITEMS = text(
     """
     INSERT INTO phantoms.bulk_items (bulk_id, n, key, letter_id)
@@ -150,9 +152,11 @@ class BulkActions:
         arguments: Mapping[str, Any] | None = None,
         chosen: str = "",
         canary: bool = False,
+        once: str | None = None,
     ) -> int:
         """Take an action on these videos or letters (each a key, and a letter's number or None); its number.
 
+        `once`: what marks the form. The same form sent again makes no second action and gets the number of the first.
         Raises InvalidInput when there is nothing to do, too much, or an argument is missing.
         """
         given = dict(arguments or {})
@@ -169,13 +173,25 @@ class BulkActions:
                 "arguments": json.dumps(given),
                 "chosen": chosen,
                 "state": "canary" if canary else "running",
+                "once": once,
             }
-            number = connection.execute(_MAKE, {**values, **who}).scalar_one()
+            number = connection.execute(_MAKE, {**values, **who}).scalar()
+            if number is None:  # the form was sent twice: the other request waited for, or was waited for
+                found = connection.execute(MADE_ONCE, {"once": once, "who": actor.name}).scalar()
+                if found is None:
+                    raise InvalidInput("that form was somebody else's: load the page again")
+                return int(found)
             keys, letters = [key for key, _ in steps], [letter for _, letter in steps]
             connection.execute(_MAKE_ITEMS, {"id": number, "keys": keys, "letters": letters})
             after = {"videos": len(steps), "from": chosen, **given}
             note(connection, [Deed(actor, f"bulk {action}", f"bulk {number}", after=after)])
         return int(number)
+
+    def made_by(self, once: str, actor: Actor) -> int | None:
+        """The number of the action that this form made already; None when it made none."""
+        with self._engine.connect() as connection:
+            found: int | None = connection.execute(MADE_ONCE, {"once": once, "who": actor.name}).scalar()
+        return found
 
     def get(self, number: int) -> Bulk:
         """One action. Raises NotFound."""

@@ -525,6 +525,7 @@ bulk_actions = Table(
     Column("note", Text, nullable=False, server_default=text("''")),
     _time("made_at", now=True),
     _time("ended_at"),
+    Column("once", Text, unique=True),
     Index("bulk_actions_open", "id", postgresql_where=text("state IN ('canary', 'running')")),
 )
 

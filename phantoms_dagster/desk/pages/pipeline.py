@@ -114,7 +114,10 @@ def ask(visit: Seen, action: str = "", q: str = "", whole: str = "", key: Keys =
 
 
 def act(visit: Seen, form: Form) -> Response:
-    """Take the action; it goes on by itself, on a page of its own."""
+    """Take the action; it goes on by itself, on a page of its own. The same form sent again leads there, too."""
+    once = field(form, "once", most=40)
+    if once and (known := visit.desk.bulk.made_by(once, visit.actor)) is not None:
+        return go(visit, f"/bulk/{known}")
     action, q = field(form, "action"), field(form, "q")
     whole = field(form, "whole") == "1"
     keys = selected(visit, q, whole, [str(key) for key in form.getlist("key")])
@@ -128,6 +131,7 @@ def act(visit: Seen, form: Form) -> Response:
         arguments=given,
         chosen=(q or "all videos") if whole else "",
         canary=field(form, "canary") == "1",
+        once=once or None,
     )
     return go(visit, f"/bulk/{number}")
 
