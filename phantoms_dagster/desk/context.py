@@ -26,6 +26,8 @@ from phantoms_dagster.wiring import Workshop
 
 # Pages are made in threads; each takes one connection for milliseconds.
 CONNECTIONS = 8
+# The longest that a page waits for an answer of PostgreSQL; longer than a lock that the API waits for (`store.answers`).
+PATIENCE_SECONDS = 6.0
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Desk:
     @classmethod
     def of(cls, settings: Settings) -> Desk:
         """The desk of these settings. Raises InvalidInput without a database."""
-        workshop = Workshop(settings, connections=CONNECTIONS)
+        workshop = Workshop(settings, connections=CONNECTIONS, patience=PATIENCE_SECONDS)
         redis_url = settings.redis_url.get_secret_value() if settings.redis_url else None
         return cls(
             settings=settings,

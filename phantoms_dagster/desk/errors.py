@@ -94,6 +94,8 @@ def error_page(request: Request, status: int, message: str, headers: dict[str, s
     """A page that needs nothing but the template: neither a session nor a store. A store's page comes back by itself."""
     theme = request.cookies.get(THEME, "auto")
     safe = request.method in ("GET", "HEAD")
+    # A store that goes away during a commit does not say whether it was done. Before the visit is known, nothing was.
+    uncertain = status == 503 and not safe and getattr(request.state, "visit", None) is not None
     content = (
         environment()
         .get_template("error.html")
@@ -103,7 +105,8 @@ def error_page(request: Request, status: int, message: str, headers: dict[str, s
             message=message,
             theme=theme if theme in THEMES else "auto",
             again=AGAIN_SECONDS if status == 503 and safe else 0,
-            changed_nothing=not safe,
+            changed_nothing=not safe and not uncertain,
+            uncertain=uncertain,
             back=_back(request),
         )
     )

@@ -10,6 +10,7 @@ from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import URL, ExceptionContext, make_url
 
 from phantoms_dagster.domain.errors import InvalidInput
+from phantoms_dagster.store.patience import give_up_after
 from phantoms_dagster.store.rows import json_text
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 # worker's lease. Retirement deletes files and partitions inside a transaction, so a command may be silent for longer.
 RUNNER_SILENT_SECONDS = 30.0
 COMMAND_SILENT_SECONDS = 600.0
+# To be let in takes a server in trouble longer than a statement; but a page that waits for it shows nothing at all.
+IMPATIENT_CONNECT_SECONDS = 3
 # The other way round: a server that is gone is noticed within a minute, and not after the kernel's own two hours.
 _LOST_SERVER = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3, "tcp_user_timeout": 60_000}
 
@@ -50,6 +53,7 @@ def _options(
     parameters: Mapping[str, str] = MappingProxyType({}),
     *,
     overflow: int = 0,
+    connect_seconds: int = 10,
 ) -> dict[str, Any]:
     """What the URL itself says goes before ours."""
     given = place.query.get("options", "")
@@ -62,19 +66,28 @@ def _options(
         "max_overflow": overflow,  # else a connection that was opened is kept: to open one costs as much as twenty statements
         "pool_use_lifo": True,  # a connection that was used before knows the statements and the tables
         "pool_pre_ping": True,  # a restarted server costs one extra round trip, not a failed command
-        "connect_args": {"connect_timeout": 10, "application_name": "phantoms", "options": options.strip(), **lost_server},
+        "connect_args": {
+            "connect_timeout": connect_seconds,
+            "application_name": "phantoms",
+            "options": options.strip(),
+            **lost_server,
+        },
         "use_native_hstore": False,  # each new engine would ask for a type that we have no column of
         "json_serializer": json_text,
     }
 
 
-def engine(url: str, *, pool_size: int = 4, overflow: int = 0) -> Engine:
+def engine(url: str, *, pool_size: int = 4, overflow: int = 0, patience: float | None = None) -> Engine:
     """A pooled engine for commands, sensors and migrations. Raises InvalidInput for a URL that is not PostgreSQL's.
 
-    `overflow`: how many connections more may be open for a while, when the pool's are all in use.
+    `overflow`: how many connections more may be open for a while, when the pool's are all in use. `patience`: how many seconds
+    PostgreSQL may take for an answer, for whoever cannot wait until it is back; None: as long as it needs.
     """
     place = _place(url)
-    return without_values(create_engine(place, **_options(place, pool_size, COMMAND_SILENT_SECONDS, overflow=overflow)))
+    if patience is None:
+        return without_values(create_engine(place, **_options(place, pool_size, COMMAND_SILENT_SECONDS, overflow=overflow)))
+    options = _options(place, pool_size, COMMAND_SILENT_SECONDS, overflow=overflow, connect_seconds=IMPATIENT_CONNECT_SECONDS)
+    return give_up_after(without_values(create_engine(place, pool_timeout=patience, **options)), patience)
 
 
 def reading(database: Engine) -> Engine:

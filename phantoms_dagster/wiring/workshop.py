@@ -50,8 +50,9 @@ if TYPE_CHECKING:
 class Workshop:
     """Everything of one process, made from its settings."""
 
-    def __init__(self, settings: Settings, *, connections: int = 4, overflow: int = 0) -> None:
+    def __init__(self, settings: Settings, *, connections: int = 4, overflow: int = 0, patience: float | None = None) -> None:
         self.settings = settings
+        self._patience = patience
         self._connections = connections
         self._overflow = overflow
         self.endpoints = Endpoints(settings, self._connected)
@@ -76,7 +77,7 @@ class Workshop:
     @cached_property
     def engine(self) -> Engine:
         """The engine of commands, sensors and pages."""
-        return engine(self.database_url, pool_size=self._connections, overflow=self._overflow)
+        return engine(self.database_url, pool_size=self._connections, overflow=self._overflow, patience=self._patience)
 
     @cached_property
     def shelf(self) -> Shelf:
