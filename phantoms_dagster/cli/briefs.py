@@ -141,9 +141,22 @@ def edit(
             edited = workshop.brief_edits().edit(
                 key, changes, by="cli", offered=lambda wanted: channels[wanted].accounts, actor=Actor(_user(), "cli")
             )
+            odd = _odd(workshop, key, edited.after.publish_at) if changes.publish_at is not None else []
         finally:
             workshop.close()
-        _tell(key, list(edited.differences), edited.notes, as_json=as_json)
+        _tell(key, list(edited.differences), [*edited.notes, *odd], as_json=as_json)
+
+
+def _odd(workshop: Workshop, key: str, at: datetime | None) -> list[str]:
+    """What the calendar would have asked about before it saved that time."""
+    from phantoms_dagster.store.calendar import Calendar  # noqa: PLC0415 - only a new time needs it, and its quotas
+    from phantoms_dagster.wiring.moving import odd_about  # noqa: PLC0415
+
+    plan = Calendar(workshop.engine)
+    video = plan.one(key)
+    if at is None or video is None or not video.waits:
+        return []
+    return odd_about(plan, workshop.settings, video, plan.channels()[video.channel], at)
 
 
 def _edit_texts(workshop: Workshop, video: str, texts: ScriptEdit, *, as_json: bool) -> None:

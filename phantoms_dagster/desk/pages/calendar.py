@@ -19,12 +19,11 @@ from phantoms_dagster.desk.visits import Form, Seen, Visit, field
 from phantoms_dagster.domain.brief_changes import BriefChanges
 from phantoms_dagster.domain.errors import InvalidInput, NotFound
 from phantoms_dagster.domain.local_times import happens_twice, is_skipped, read_local, start_of_day
-from phantoms_dagster.domain.models import Brief, Channel, Platform
-from phantoms_dagster.production.moving import Neighbour, warnings
+from phantoms_dagster.domain.models import Brief, Channel
 from phantoms_dagster.production.publishing import next_opening
 from phantoms_dagster.store.brief_edits import BriefEdits
 from phantoms_dagster.store.calendar import Calendar, Scheduled, Slot
-from phantoms_dagster.wiring.limits import post_limits
+from phantoms_dagster.wiring.moving import odd_about
 
 VIEWS = ("week", "list", "month")
 LIST_DAYS = 28
@@ -181,6 +180,8 @@ def move(visit: Seen, key: str, form: Form) -> Response:
     at = None if soon else read_local(wall, channel.timezone, later=later)
     moved = InvalidInput(f"Somebody gave {video.title} another time meanwhile. Nothing was changed; look at the calendar again.")
     if was != _stamp(video.publish_at):
+        if _stamp(video.publish_at) == _stamp(at):  # the form was sent twice, or two people want the same
+            return go(visit, f"/calendar/{quote(key, safe='')}", f"{video.title} has that time already.", "info")
         raise moved
     odd = warnings_of(visit, plan, video, channel, at) if at is not None else []
     if odd and field(form, "seen", most=64) != _digest(odd):
@@ -371,28 +372,7 @@ def _near(plan: Calendar, video: Scheduled, goes: datetime) -> list[Entry]:
 
 def warnings_of(visit: Visit, plan: Calendar, video: Scheduled, channel: Channel, at: datetime) -> list[str]:
     """What is odd about that time for this video."""
-    channels = plan.channels()
-    around = timedelta(days=2)
-    now = datetime.now(UTC)
-    neighbours = [
-        one
-        for other in plan.between(max(at, now) - around, max(at, now) + around)
-        if other.key != video.key and other.channel in channels
-        for one in _outings(other, channels[other.channel])
-    ]
-    limits = post_limits(visit.desk.settings)
-    return warnings(channel, video.waits, at, now=now, neighbours=neighbours, limits=limits)
-
-
-def _outings(video: Scheduled, channel: Channel) -> list[Neighbour]:
-    """Each post of a video with the time at which it goes out or went out. What failed takes no slot."""
-    planned = next_opening(channel, video.publish_at) if video.publish_at else None
-    found = []
-    for one in video.outings:
-        at, account = one.at or planned, one.account or channel.accounts.get(one.platform)
-        if at is not None and account is not None and (one.at is not None or one.state not in ("failed", "rejected")):
-            found.append(Neighbour(video.key, video.title, Platform(one.platform), account, at))
-    return found
+    return odd_about(plan, visit.desk.settings, video, channel, at)
 
 
 def _stamp(at: datetime | None) -> str:

@@ -1,0 +1,38 @@
+"""What is odd about a time for a video: the same for the calendar, the API and the command line."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from phantoms_dagster.domain.models import Channel, Platform
+from phantoms_dagster.production.moving import Neighbour, warnings
+from phantoms_dagster.production.publishing import next_opening
+from phantoms_dagster.settings import Settings
+from phantoms_dagster.store.calendar import Calendar, Scheduled
+from phantoms_dagster.wiring.limits import post_limits
+
+_AROUND = timedelta(days=2)
+
+
+def odd_about(plan: Calendar, settings: Settings, video: Scheduled, channel: Channel, at: datetime) -> list[str]:
+    """Sentences: that the time is past or outside the posting hours, that a slot is taken, or a quota of that day used up."""
+    channels = plan.channels()
+    now = datetime.now(UTC)
+    neighbours = [
+        one
+        for other in plan.between(max(at, now) - _AROUND, max(at, now) + _AROUND)
+        if other.key != video.key and other.channel in channels
+        for one in _outings(other, channels[other.channel])
+    ]
+    return warnings(channel, video.waits, at, now=now, neighbours=neighbours, limits=post_limits(settings))
+
+
+def _outings(video: Scheduled, channel: Channel) -> list[Neighbour]:
+    """Each post of a video with the time at which it goes out or went out. What failed takes no slot."""
+    planned = next_opening(channel, video.publish_at) if video.publish_at else None
+    found = []
+    for one in video.outings:
+        at, account = one.at or planned, one.account or channel.accounts.get(one.platform)
+        if at is not None and account is not None and (one.at is not None or one.state not in ("failed", "rejected")):
+            found.append(Neighbour(video.key, video.title, Platform(one.platform), account, at))
+    return found
