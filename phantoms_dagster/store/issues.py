@@ -138,6 +138,12 @@ class Issue:
         what = f"{self.code}{where} ({self.error_class})" if self.code else f"{self.error_class}{where}"
         return f"{self.stage.replace('_', ' ')}: {what}"
 
+    def has(self, words: Sequence[str]) -> bool:
+        """Whether each of these words (in lower case) is somewhere in its name, its message or a note on it."""
+        texts = (self.name, self.stage, self.message, self.note, self.said_by)
+        said = " ".join(text for text in texts if text).casefold()
+        return all(word in said for word in words)
+
 
 @dataclass(frozen=True)
 class IssueLetter:

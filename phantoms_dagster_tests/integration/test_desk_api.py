@@ -340,6 +340,43 @@ async def test_bad_bodies_and_parameters_are_problems_never_errors_of_ours(world
     assert detail(too_large, 413)
 
 
+async def test_texts_are_edited_by_who_saw_them_and_the_second_editor_is_told(world: DeskWorld) -> None:
+    [key] = await world.waiting()
+    program = Program(world, "reviewer")
+    before = (await program.get(f"/videos/{key}/texts")).json()
+    assert {"place": "caption", "text": "About the sea."} in before["texts"]
+    body = {"content": before["content"], "caption": "Deeper.", "hashtags": ["deep", "sea"]}
+    edited = (await program.post(f"/videos/{key}/texts", body)).json()
+    assert edited["remakes"] is None
+    assert {"place": "caption", "old": "About the sea.", "new": "Deeper."} in edited["changed"]
+    assert "changed its texts meanwhile" in detail(await program.post(f"/videos/{key}/texts", {**body, "caption": "Deepest."}), 409)
+    now = (await program.get(f"/videos/{key}/texts")).json()
+    spoken = {"content": now["content"], "scenes": [{"number": 1, "narration": "Nobody knows how deep."}]}
+    assert (await program.post(f"/videos/{key}/texts", spoken)).json()["remakes"] == "voiceover"
+    assert detail(await program.post(f"/videos/{key}/texts", {"content": now["content"]}), 422)
+    assert detail(await program.post("/videos/nobody/texts", body), 404)
+    assert detail(await Program(world, "viewer").post(f"/videos/{key}/texts", body), 403)
+
+
+async def test_issues_are_listed_found_and_acknowledged_until_the_next_letter(world: DeskWorld) -> None:
+    failed = world.world.add(2)
+    await fail(world.world, failed[:1], "script")
+    program = Program(world, "operator")
+    [one] = (await program.get("/issues", q="script")).json()["issues"]
+    assert (one["state"], one["open"], one["total"]) == ("open", 1, 1)
+    assert (await program.get("/issues", q="glacier")).json() == {"issues": [], "total": 0}
+    shown = (await program.get(f"/issues/{one['cause']}")).json()
+    assert [(letter["key"], letter["verdict"]) for letter in shown["letters"]] == [(failed[0], "safe")]
+    said = await program.post(f"/issues/{one['cause']}/say", {"state": "acknowledged", "seen": one["newest"], "note": "we know"})
+    assert (said.json()["state"], said.json()["note"]) == ("acknowledged", "we know")
+    assert (await program.get("/issues")).json()["total"] == 0
+    await fail(world.world, failed[1:], "script")
+    assert (await program.get(f"/issues/{one['cause']}")).json()["issue"]["came_back"] is True
+    assert detail(await program.get("/issues/0123456789abcdef"), 404)
+    viewer = Program(world, "viewer")
+    assert detail(await viewer.post(f"/issues/{one['cause']}/say", {"state": "open", "seen": 1}), 403)
+
+
 async def test_the_document_has_the_api_and_nothing_else_and_every_problem_of_it(world: DeskWorld) -> None:
     program = Program(world, "viewer")
     document = (await program.get("/openapi.json")).json()

@@ -63,7 +63,8 @@ async def with_examples(world: DeskWorld) -> dict[str, Any]:
     keys = await world.waiting(3)
     failed = world.world.add(3)
     await fail(world.world, failed, "script")
-    made_up = {"key": [*keys, *failed], "number": [1, 2, 3]}
+    causes = [row["cause"] for row in world.world.rows("SELECT DISTINCT cause FROM phantoms.dead_letters")]
+    made_up = {"key": [*keys, *failed], "number": [1, 2, 3], "cause": causes}
     document: dict[str, Any] = json.loads(json.dumps(made(world.app)))
     for methods in document["paths"].values():
         for operation in methods.values():

@@ -104,6 +104,22 @@ async def test_letters_of_one_cause_are_one_issue_with_its_count_and_trend(world
     assert (await browser.get("/dead-letters", params={"state": "sleepy"})).status_code == 422
 
 
+async def test_issues_are_found_by_words_of_their_stage_provider_code_message_and_note(world: DeskWorld) -> None:
+    keys = world.world.add(2)
+    await fail(world, keys[:1])
+    await fail(world, keys[1:], code="invalid_api_key", error_class="permanent", message="the key was refused")
+    [refused, busy] = issues(world).all()
+    issues(world).say(busy.cause, "open", ANN, seen=busy.newest, reason="Known at the Vendor")
+    browser = await world.logged_in("kim", "viewer")
+    for q, found in (("KEY refused", refused), ("openai 503", busy), ("vendor", busy), ("permanent script", refused)):
+        page = (await browser.get("/dead-letters", params={"q": q, "state": "all"})).text
+        assert [one for one in (refused, busy) if f'href="/dead-letters/{one.cause}"' in page] == [found], q
+        assert f'value="{q}"' in page
+        assert f"q={q.replace(' ', '+')}" in page  # the tabs keep the search
+    nothing = (await browser.get("/dead-letters", params={"q": "glacier"})).text
+    assert "No issue here has all of these words: glacier" in nothing
+
+
 async def test_an_issue_opens_again_with_the_next_letter_of_its_cause(world: DeskWorld) -> None:
     keys = world.world.add(3)
     await fail(world, keys[:1])

@@ -12,7 +12,7 @@ from sqlalchemy import text
 
 from phantoms_dagster.store import results_board
 from phantoms_dagster.store.results_board import Results
-from phantoms_dagster_tests.integration.desk_world import DeskWorld, open_desk
+from phantoms_dagster_tests.integration.desk_world import TESTER, DeskWorld, open_desk
 from phantoms_dagster_tests.integration.test_statement_plans import plan, reads
 
 TODAY = datetime.now(UTC).replace(hour=12, minute=0, second=0, microsecond=0)
@@ -84,6 +84,22 @@ async def test_the_page_sums_up_the_period_and_leads_to_each_video(world: DeskWo
     assert 'href="/videos/bakery"' in hook
     for wrong in ("days=12", "sort=mood", "channel=nowhere"):
         assert (await browser.get(f"/performance?{wrong}")).status_code == 422
+
+
+async def test_the_api_has_the_same_numbers(world: DeskWorld) -> None:
+    video(world, "bees", 900)
+    video(world, "eels", 4000)
+    day(world, 1, "tiktok", 4900)
+    world.desk.users.add_token("robot", "viewer", "phantoms_robot", actor=TESTER)
+    client = world.browser().client
+    client.headers["Authorization"] = "Bearer phantoms_robot"
+    found = (await client.get("/api/v1/performance", params={"days": 7, "limit": 1})).json()
+    assert [(one["video_key"], one["views"]) for one in found["videos"]] == [("eels", 4000)]
+    assert [(one["platform"], one["views"]) for one in found["platforms"]] == [("tiktok", 4900)]
+    assert sum(one["views"] for one in found["hours"]) == 4900
+    second = (await client.get("/api/v1/performance", params={"days": 7, "limit": 1, "page": 2})).json()
+    assert [one["video_key"] for one in second["videos"]] == ["bees"]
+    assert (await client.get("/api/v1/performance", params={"channel": "nobody"})).status_code == 422
 
 
 async def test_videos_can_be_ordered_and_paged_and_one_channel_shown(world: DeskWorld) -> None:

@@ -7,6 +7,34 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from phantoms_dagster.desk.api import audit, briefs, bulk, calendar, dead_letters, decisions, document, providers, videos, webhooks
+from phantoms_dagster.desk.api import (
+    audit,
+    briefs,
+    bulk,
+    calendar,
+    dead_letters,
+    decisions,
+    document,
+    issues,
+    performance,
+    providers,
+    texts,
+    videos,
+    webhooks,
+)
 
-MODULES: tuple[ModuleType, ...] = (briefs, videos, decisions, dead_letters, bulk, providers, calendar, webhooks, audit, document)
+MODULES: tuple[ModuleType, ...] = (
+    briefs,
+    videos,
+    decisions,
+    texts,
+    dead_letters,
+    issues,
+    bulk,
+    providers,
+    calendar,
+    performance,
+    webhooks,
+    audit,
+    document,
+)

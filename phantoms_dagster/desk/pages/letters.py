@@ -62,12 +62,15 @@ class Trend:
     spark: Plot
 
 
-def issues(visit: Seen, state: str = "open", provider: str = "", number: Annotated[int, Query(alias="page", ge=1)] = 1) -> Response:
-    """The issues in that state, the one that was seen last first."""
+def issues(
+    visit: Seen, state: str = "open", provider: str = "", q: str = "", number: Annotated[int, Query(alias="page", ge=1)] = 1
+) -> Response:
+    """The issues in that state that have all words of `q`, the one that was seen last first."""
     if state not in TABS:
         raise InvalidInput(f"there is no state {state!r}; there are {', '.join(TABS)}")
     store = Issues(visit.desk.workshop.engine)
-    every = store.all()
+    words = q.casefold().split()
+    every = [one for one in store.all() if one.has(words)]
     counts = Counter(one.state for one in every)
     providers = sorted({one.provider or "none" for one in every})
     found = [one for one in every if (state in (one.state, "all")) and (not provider or provider == (one.provider or "none"))]
@@ -84,7 +87,8 @@ def issues(visit: Seen, state: str = "open", provider: str = "", number: Annotat
         open_letters=sum(one.open for one in every if one.state == "open"),
         number=number,
         more=len(found) > number * ROWS,
-        ever=bool(every),
+        q=q,
+        ever=bool(every) or bool(words),
     )
 
 
@@ -153,7 +157,10 @@ def ask(visit: Seen, cause: str, action: str = "replay", whole: str = "", letter
 
 
 def act(visit: Seen, cause: str, form: Form) -> Response:
-    """Take the action; it goes on by itself, on a page of its own."""
+    """Take the action; it goes on by itself, on a page of its own. The same form sent again leads there, too."""
+    once = field(form, "once", most=40)
+    if once and (known := visit.desk.bulk.made_by(once, visit.actor)) is not None:
+        return go(visit, f"/bulk/{known}")
     store = Issues(visit.desk.workshop.engine)
     found = store.get(cause)
     action = field(form, "action")
@@ -177,6 +184,7 @@ def act(visit: Seen, cause: str, form: Form) -> Response:
         arguments=arguments,
         chosen=found.name,
         canary=field(form, "canary") == "1",
+        once=once or None,
     )
     return go(visit, f"/bulk/{number}")
 

@@ -281,8 +281,8 @@ document.addEventListener("keydown", (event) => {
     return;
   }
   const action = actions[event.key];
-  // Space on a button presses the button.
-  if (!action || event.repeat || (event.key === " " && event.target.closest("button, a, summary"))) return;
+  // Space on a button presses the button. On a link, such as the sentence that was clicked just now, it would only scroll.
+  if (!action || event.repeat || (event.key === " " && event.target.closest("button, summary, input:not([type=range])"))) return;
   event.preventDefault();
   action();
 });

@@ -1,0 +1,115 @@
+"""Dead letters by cause: what failed for good, and what people say about it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from fastapi import FastAPI, Path, Query
+
+from phantoms_dagster.desk.api.routes import add
+from phantoms_dagster.desk.api.values import MOST_ROWS, Answer, Given, Limit, Masked, Number, TextInQuery, Words
+from phantoms_dagster.desk.visits import Seen
+from phantoms_dagster.store.issues import Issue, IssueLetter, Issues
+
+TAG = "dead letters"
+CauseInPath = Annotated[str, Path(pattern=r"^[0-9a-f]{16}$", description="The cause of an issue")]
+State = Annotated[Literal["open", "acknowledged", "resolved", "all"], Query()]
+
+
+class OneIssue(Answer):
+    """One cause, with the words of its newest letter. `newest` is the number of that letter; `open` counts letters.
+
+    `came_back`: somebody had acknowledged or resolved it, and there are newer letters. `said`, `said_by`: the last word, and whose.
+    """
+
+    cause: str
+    name: str
+    state: str
+    stage: str
+    provider: str | None
+    error_class: str
+    code: str | None
+    message: Masked
+    first_seen: datetime
+    last_seen: datetime
+    newest: int
+    total: int
+    open: int
+    came_back: bool
+    said: str | None
+    said_by: str | None
+    said_at: datetime | None
+    note: str | None
+
+
+class OneLetter(Answer):
+    """A letter of an issue. `verdict`: what a replay would do, as the ledgers say: safe, read_back (first), person (must look)."""
+
+    id: int
+    key: str
+    title: str
+    stage: str
+    message: Masked
+    created_at: datetime
+    verdict: str
+
+
+class IssueList(Answer):
+    """Issues, the one that was seen last first. `total`: all that match."""
+
+    issues: list[OneIssue]
+    total: int
+
+
+class IssueDetail(Answer):
+    """An issue with its open letters, the newest first."""
+
+    issue: OneIssue
+    letters: list[OneLetter]
+
+
+class Say(Given):
+    """A word about an issue. `seen`: the number of the newest letter that was seen; a newer one opens the issue again."""
+
+    state: Literal["open", "acknowledged", "resolved"]
+    seen: Number
+    note: Words = ""
+
+
+def register(app: FastAPI) -> None:
+    """Add the routes."""
+    add(app, "GET", "/issues", list_issues, tag=TAG)
+    add(app, "GET", "/issues/{cause}", show_issue, tag=TAG)
+    add(app, "POST", "/issues/{cause}/say", say_of_issue, tag=TAG)
+
+
+def list_issues(
+    visit: Seen, state: State = "open", provider: TextInQuery = "", q: TextInQuery = "", limit: Limit = 50
+) -> IssueList:
+    """Issues in that state that have all words of `q`. `provider` may be `none`."""
+    words = q.casefold().split()
+    found = [
+        one
+        for one in Issues(visit.desk.workshop.engine).all()
+        if state in (one.state, "all") and (not provider or provider == (one.provider or "none")) and one.has(words)
+    ]
+    return IssueList(issues=[_issue(one) for one in found[:limit]], total=len(found))
+
+
+def show_issue(visit: Seen, cause: CauseInPath) -> IssueDetail:
+    """One issue."""
+    store = Issues(visit.desk.workshop.engine)
+    found = store.get(cause)
+    letters: list[IssueLetter] = store.letters(cause, limit=MOST_ROWS)
+    return IssueDetail(issue=_issue(found), letters=[OneLetter.model_validate(one) for one in letters])
+
+
+def say_of_issue(visit: Seen, cause: CauseInPath, body: Say) -> OneIssue:
+    """Acknowledge it, resolve it, or open it again. The next letter of its cause opens it by itself."""
+    said = Issues(visit.desk.workshop.engine).say(cause, body.state, visit.actor, seen=body.seen, reason=body.note[:1_000])
+    return _issue(said)
+
+
+def _issue(one: Issue) -> OneIssue:
+    return OneIssue.model_validate(one)

@@ -1,0 +1,110 @@
+"""What posts brought, out of the performance tables."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from typing import Annotated, Literal
+
+from fastapi import FastAPI, Query
+
+from phantoms_dagster.desk.api.routes import add
+from phantoms_dagster.desk.api.values import Answer, Limit, TextInQuery
+from phantoms_dagster.desk.visits import Seen
+from phantoms_dagster.domain.errors import InvalidInput
+from phantoms_dagster.store.results_board import Results
+
+TAG = "performance"
+Sort = Annotated[
+    Literal["views", "likes", "comments", "shares", "engagement_rate", "cost", "first_published_at"],
+    Query(description="What the videos are ordered by, the most first"),
+]
+Days = Annotated[int, Query(ge=1, le=366, description="Days back from today (UTC), today included")]
+Page = Annotated[int, Query(ge=1, le=1_000)]
+
+
+class ByHour(Answer):
+    """Videos by the hour of their first post, on the clocks of their channel. `reactions`: likes, comments and shares."""
+
+    hour: int
+    videos: int
+    posts: int
+    views: int
+    reactions: int
+
+
+class ByPlatform(Answer):
+    """Posts of a platform by the day (UTC) on which they went out."""
+
+    day: date
+    platform: str
+    posts: int
+    views: int
+    reactions: int
+
+
+class ByHook(Answer):
+    """Videos with the same hook."""
+
+    hook: str
+    videos: int
+    posts: int
+    views: int
+    reactions: int
+
+
+class ByVideo(Answer):
+    """One video. `cost` is in US dollars."""
+
+    video_key: str
+    title: str
+    channel: str
+    first_published_at: datetime
+    posts: int
+    views: int
+    likes: int
+    comments: int
+    shares: int
+    engagement_rate: float | None
+    cost: float | None
+
+
+class Performance(Answer):
+    """The results of a period. `computed_at`: when the tables were made; null before that."""
+
+    computed_at: datetime | None
+    since: datetime
+    videos: list[ByVideo]
+    hooks: list[ByHook]
+    hours: list[ByHour]
+    platforms: list[ByPlatform]
+
+
+def register(app: FastAPI) -> None:
+    """Add the route."""
+    add(app, "GET", "/performance", show_performance, tag=TAG)
+
+
+def show_performance(  # noqa: PLR0917 - FastAPI calls it by keyword
+    visit: Seen,
+    days: Days = 28,
+    channel: TextInQuery = "",
+    hook: TextInQuery = "",
+    sort: Sort = "views",
+    page: Page = 1,
+    limit: Limit = 50,
+) -> Performance:
+    """What the posts of a period brought. `hook` narrows the videos alone; `page` counts pages of videos."""
+    channels = visit.desk.board.channels()
+    if channel and channel not in channels:
+        raise InvalidInput(f"there is no channel {channel[:60]!r}; there are {', '.join(channels)}")
+    results = Results(visit.desk.workshop.engine)
+    since = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=days - 1)
+    videos = results.videos(since, channel=channel, hook=hook, sort=sort, limit=limit, offset=(page - 1) * limit)
+    return Performance(
+        computed_at=results.made_at()[0],
+        since=since,
+        videos=[ByVideo.model_validate(one) for one in videos],
+        hooks=[ByHook.model_validate(one) for one in results.hooks(since, channel=channel)],
+        hours=[ByHour.model_validate(one) for one in results.hours(since, channel=channel)],
+        platforms=[ByPlatform.model_validate(one) for one in results.platforms(since, channel=channel)],
+    )

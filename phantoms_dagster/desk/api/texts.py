@@ -1,0 +1,112 @@
+"""The texts of a rendered video, and changing them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import FastAPI
+from pydantic import Field, model_validator
+
+from phantoms_dagster.desk.api.routes import add
+from phantoms_dagster.desk.api.values import Answer, Given, KeyInPath
+from phantoms_dagster.desk.visits import Seen
+from phantoms_dagster.domain.errors import NotFound
+from phantoms_dagster.domain.script_edits import ScriptEdit, places
+
+TAG = "review"
+# What one request may hold; the limits of each text are told by the answer.
+Typed = Annotated[str, Field(max_length=4_000)]
+
+
+class Scene(Given):
+    """New texts of a scene; what is left out stays. `number`: from 1."""
+
+    number: Annotated[int, Field(ge=1, le=99)]
+    narration: Typed | None = None
+    headline: Typed | None = None
+
+
+class EditTexts(Given):
+    """New texts; what is left out stays. `content`: the hash of what the editor looked at, as `GET .../review` says it."""
+
+    content: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    title: Typed | None = None
+    caption: Typed | None = None
+    hashtags: Annotated[list[Annotated[str, Field(max_length=200)]], Field(max_length=50)] | None = None
+    hook: Typed | None = None
+    scenes: Annotated[list[Scene], Field(max_length=50)] | None = None
+
+    @model_validator(mode="after")
+    def _something(self) -> EditTexts:
+        if not self.scenes and all(text is None for text in (self.title, self.caption, self.hashtags, self.hook)):
+            raise ValueError("there is nothing to change")
+        numbers = [scene.number for scene in self.scenes or ()]
+        if len(set(numbers)) != len(numbers):
+            raise ValueError("a scene is named twice")
+        return self
+
+
+class Place(Answer):
+    """A text and where it is: `title`, `caption`, `hashtags`, `hook`, `scene 1`, `headline of scene 1`."""
+
+    place: str
+    text: str
+
+
+class Texts(Answer):
+    """The texts of a video. `content`: the hash that an edit and an approval name; null before the video is rendered."""
+
+    key: str
+    content: str | None
+    texts: list[Place]
+
+
+class Changed(Answer):
+    """A text before and after."""
+
+    place: str
+    old: str
+    new: str
+
+
+class Edited(Answer):
+    """What an edit has changed. `remakes`: the first stage that is made again for it; null when the film stays."""
+
+    key: str
+    changed: list[Changed]
+    remakes: str | None
+    notes: list[str]
+
+
+def register(app: FastAPI) -> None:
+    """Add the routes."""
+    add(app, "GET", "/videos/{key}/texts", show_texts, tag=TAG)
+    add(app, "POST", "/videos/{key}/texts", edit_texts, tag=TAG)
+
+
+def show_texts(visit: Seen, key: KeyInPath) -> Texts:
+    """The texts as they are stored."""
+    screen = visit.desk.queue.screen(key)
+    if screen is None:
+        raise NotFound(f"There is no video {key}.")
+    if screen.script is None:
+        raise NotFound(f"{key} is not written yet: it has no texts.")
+    review = visit.desk.decisions.review(key)
+    texts = [Place(place=place, text=text) for place, text in places(screen.script.script)]
+    return Texts(key=key, content=review.content if review else None, texts=texts)
+
+
+def edit_texts(visit: Seen, key: KeyInPath, body: EditTexts) -> Edited:
+    """Change texts of a rendered video. Only what reads them is made again, and its approval is void."""
+    scenes = body.scenes or ()
+    edit = ScriptEdit(
+        title=body.title,
+        caption=body.caption,
+        hashtags=None if body.hashtags is None else " ".join(body.hashtags),
+        hook=body.hook,
+        narration={scene.number: scene.narration for scene in scenes if scene.narration is not None},
+        headlines={scene.number: scene.headline for scene in scenes if scene.headline is not None},
+    )
+    edited = visit.desk.workshop.text_edits().edit(key, edit, visit.actor, content_sha256=body.content)
+    changed = [Changed(place=place, old=old, new=new) for place, old, new in edited.differences]
+    return Edited(key=key, changed=changed, remakes=edited.remakes, notes=list(edited.notes))
