@@ -26,6 +26,7 @@ from rich.markup import escape
 from phantoms_dagster.cli.console import FAILED, INTERRUPTED, err, out, plain_errors, print_json, say
 from phantoms_dagster.cli.demo_end import Outcome, dead_letters, outcome, posted
 from phantoms_dagster.cli.demo_outage import BREAKER_SETTINGS, SETTINGS_IN_WORDS, Outage, OutageReport, breaker_changes
+from phantoms_dagster.cli.demo_person import Person
 from phantoms_dagster.cli.demo_report import print_report
 from phantoms_dagster.cli.demo_screen import Lane, View, drawn
 from phantoms_dagster.cli.graphql import launch_job
@@ -67,7 +68,10 @@ def demo(
     ] = False,
     keep: Annotated[Path | None, typer.Option(help="Directory to work in, which is kept; default: a temporary one")] = None,
     wait: Annotated[
-        bool, typer.Option("--wait", help="Stay up at the end, until Ctrl-C, to look around in the Dagster UI")
+        bool, typer.Option("--wait", help="Stay up at the end, until Ctrl-C, to look around at the desk and in the Dagster UI")
+    ] = False,
+    review: Annotated[
+        bool, typer.Option("--review", help="You decide on each film, at the desk or by `phantoms approve`; the demo waits for you")
     ] = False,
 ) -> None:
     """Make real videos from bundled briefs and post them to the sandbox, on embedded servers: no keys, nothing to install.
@@ -79,14 +83,18 @@ def demo(
     With --faults the render API dies in mid-run: its breaker opens, the videos
     wait, a probe finds it well again, and they go on.
 
+    With --review you are the reviewer: the demo prints where, waits until you
+    have decided on each film, and goes on.
+
     Exits with 0 only when the ledger holds exactly one post for every video and
     platform, and one paid render for every video; with --faults also only when
-    the breaker opened and closed, and no dead letter was written.
+    the breaker opened and closed, and no dead letter was written. With --review
+    that is about the videos that you approved.
     """
     with plain_errors(), interrupt_on_signals():
         home = (keep or Path(tempfile.mkdtemp(prefix="phantoms-demo-"))).expanduser().absolute()
         try:
-            ended = _demo(home, videos, faults=faults, as_json=as_json, wait=wait)
+            ended = _demo(home, videos, faults=faults, as_json=as_json, wait=wait, review=review)
         except KeyboardInterrupt:
             err.print(f"[yellow]Stopped before the end. Nothing is left running. {escape(_where_files(home))}[/]", soft_wrap=True)
             raise typer.Exit(INTERRUPTED) from None
@@ -96,7 +104,7 @@ def demo(
             raise typer.Exit(FAILED)
 
 
-def _demo(home: Path, videos: int, *, faults: bool, as_json: bool, wait: bool) -> Outcome:
+def _demo(home: Path, videos: int, *, faults: bool, as_json: bool, wait: bool, review: bool) -> Outcome:
     started = time.monotonic()
     _forget_environment(faults=faults)
     settings = Settings(home=home, sandbox="on", web_port=0, channels=None, inbox=None, media=None)
@@ -105,13 +113,13 @@ def _demo(home: Path, videos: int, *, faults: bool, as_json: bool, wait: bool) -
         with starting() as waiting:
             running = until_the_end.enter_context(Stack(settings, say=_say, warn=_warn, waiting=waiting))
         _say_addresses(running)
-        ended, outage = _play(running, briefs, started, faults=faults)
+        ended, outage = _play(running, briefs, started, faults=faults, review=review)
         seconds = round(time.monotonic() - started, 1)
         if as_json:
             shown = {**asdict(ended), "outage": outage.as_json() if outage else None}
             print_json({**shown, "seconds": seconds, "home": str(home), "ok": not ended.problems})
         else:
-            print_report(ended, seconds, outage, web_url=running.web_url, wait=wait)
+            print_report(ended, seconds, outage, running, wait=wait, review=review)
         if wait:
             _say_addresses(running)
             _say("it stays up until Ctrl-C, which stops everything")
@@ -166,7 +174,9 @@ def _briefs(count: int, workshop: Workshop) -> list[Brief]:
     return wanted
 
 
-def _play(running: Running, briefs: list[Brief], started: float, *, faults: bool) -> tuple[Outcome, OutageReport | None]:
+def _play(
+    running: Running, briefs: list[Brief], started: float, *, faults: bool, review: bool
+) -> tuple[Outcome, OutageReport | None]:
     workshop = Workshop(running.settings)
     sandbox_url = running.sandbox_url
     assert sandbox_url is not None
@@ -183,11 +193,12 @@ def _play(running: Running, briefs: list[Brief], started: float, *, faults: bool
         outage = Outage(sandbox_url, lambda: breaker_changes(running.settings)) if faults else None
         if outage is not None:
             say(f"the render API will die for twenty seconds; its breaker {SETTINGS_IN_WORDS}", style="dim", to=err)
-        _Watch(workshop, sandbox_url, keys, outage, started).until_the_end()
+        person = Person(running.desk_url, running.home) if review else None
+        _Watch(workshop, sandbox_url, keys, outage, started, person).until_the_end()
         _say("letting two days pass in the sandbox, then reading results back")
         _tell_sandbox(sandbox_url, "advance", {"seconds": 2 * 86_400})
         launch_job(running.web_url, "analytics_job", timeout=STUCK_SECONDS)
-        ended = outcome(sandbox_url, workshop, keys, before, running.home / FOLDER)
+        ended = outcome(sandbox_url, workshop, keys, before, running.home / FOLDER, by_hand=review)
         if outage is None:
             return ended, None
         outage.report.dead_letters = dead_letters(workshop, keys)
@@ -202,9 +213,21 @@ def _tell_sandbox(sandbox_url: str, what: str, values: dict[str, Any]) -> None:
 
 
 class _Watch:
-    """Shows the videos until every one has ended, reviews what is ready, and lets the outage come and go."""
+    """Shows the videos until every one has ended, reviews what is ready, and lets the outage come and go.
 
-    def __init__(self, workshop: Workshop, sandbox_url: str, keys: Sequence[str], outage: Outage | None, started: float) -> None:
+    With a `person` it reviews nothing: it says where they decide, and waits for them.
+    """
+
+    def __init__(
+        self,
+        workshop: Workshop,
+        sandbox_url: str,
+        keys: Sequence[str],
+        outage: Outage | None,
+        started: float,
+        person: Person | None,
+    ) -> None:
+        self._person = person
         self._workshop = workshop
         self._renders = f"{sandbox_url}/_sandbox/renders"
         self._keys = list(keys)
@@ -232,7 +255,13 @@ class _Watch:
                 submitted = all(lane.rendered or lane.rendering is not None for lane in lanes)
                 for line in self._outage.look(submitted=submitted, waiting=sum(not lane.rendered for lane in lanes)):
                     tell(line)
-            if all(lane.rendered for lane in lanes):  # people review in one sitting, too
+            if self._person is not None:
+                waiting = sum(lane.waits_for_review for lane in lanes)
+                for line in self._person.look(waiting):
+                    tell(line)
+                if waiting:  # a person takes the time that they take
+                    moved = time.monotonic()
+            elif all(lane.rendered for lane in lanes):  # people review in one sitting, too
                 mine = [key for key in decisions.undecided() if key in rows]
                 decisions.decide_all(mine, approved=True, reviewer=REVIEWER, via="demo")
             if lanes != seen:
@@ -257,7 +286,7 @@ class _Watch:
             seconds=time.monotonic() - self._started,
             lanes=lanes,
             latest=self._outlook.latest(most=ATTEMPTS),
-            outage=self._outage.sentences(waiting) if self._outage else (),
+            outage=(*(self._outage.sentences(waiting) if self._outage else ()), *(self._person.sentences if self._person else ())),
             down=self._outage is not None and self._outage.down,
         )
         live.update(drawn(view, width=err.width, height=err.height - 1), refresh=True)

@@ -21,6 +21,7 @@ from phantoms_dagster.domain.models import MediaFile, ScriptOutput, Sentence
 from phantoms_dagster.domain.stages import STAGES
 from phantoms_dagster.store.catalogue import StageRow
 from phantoms_dagster.store.dead_letters import DeadLetters
+from phantoms_dagster.store.paid_renders import paid_renders
 from phantoms_dagster.wiring import Workshop
 from phantoms_dagster.wiring.media import Shelf
 
@@ -74,23 +75,33 @@ def posted(sandbox_url: str) -> Counter[Post]:
     return Counter((entry["platform"], str(entry["remote_id"])) for entry in ledger(sandbox_url, "post"))
 
 
-def outcome(sandbox_url: str, workshop: Workshop, keys: Sequence[str], before: Collection[Post], folder: Path) -> Outcome:
-    """Everything about the demo's videos. `before`: posts that were in the ledger when it began. Writes `folder`."""
+def outcome(
+    sandbox_url: str, workshop: Workshop, keys: Sequence[str], before: Collection[Post], folder: Path, *, by_hand: bool = False
+) -> Outcome:
+    """Everything about the demo's videos. `before`: posts that were in the ledger when it began. Writes `folder`.
+
+    `by_hand`: a person decided. What they rejected is not wanted anywhere, and an edited script was rendered again.
+    """
     shown, problems, costs = [], [], dict.fromkeys(STAGES, 0.0)
     titles = {row.key: row.title for row in workshop.catalogue().videos(keys=keys, limit=len(keys))}
     for key in keys:
         stages = workshop.catalogue().stages(key)
-        problems += [f"{key}: {n} is {s.state}: {s.reason or ''}" for n, s in stages.items() if s.state != "done"]
+        if not (by_hand and stages["approval"].state == "rejected"):
+            problems += [f"{key}: {n} is {s.state}: {s.reason or ''}" for n, s in stages.items() if s.state != "done"]
         for name, row in stages.items():
             costs[name] += float(row.cost)
         shown.append({**_video(key, stages, workshop.shelf), "title": titles[key]})
     known = {(post["platform"], post["remote_id"]) for video in shown for post in video["posts"]}
     there = Counter({post: times for post, times in posted(sandbox_url).items() if post in known or post not in before})
-    wanted = sum(STAGES[name].kind == "post" for video in shown for name in video["stages"])
-    ordered = Counter(str(entry["video_key"]) for entry in ledger(sandbox_url, "render") if entry["video_key"] in set(keys))
+    to_post = [video for video in shown if not by_hand or video["stages"]["approval"] != "rejected"]
+    wanted = sum(STAGES[name].kind == "post" for video in to_post for name in video["stages"])
+    paid = [entry for entry in ledger(sandbox_url, "render") if entry["video_key"] in set(keys)]
     proof = {"post": compared(wanted, known, there)}
-    if ordered:  # without the render API, films are made here and nobody is paid
-        proof["render"] = compared(len(keys), set(keys), ordered)
+    if paid and by_hand:
+        ours = paid_renders(workshop.engine, keys)
+        proof["render"] = compared(len(ours), ours, Counter(str(entry["id"]) for entry in paid))
+    elif paid:  # without the render API, films are made here and nobody is paid
+        proof["render"] = compared(len(keys), set(keys), Counter(str(entry["video_key"]) for entry in paid))
     problems += _doubts(proof, shown, there)
     performance = workshop.performance().table("video_performance")
     if len(performance) != len([v for v in shown if v["posts"]]):

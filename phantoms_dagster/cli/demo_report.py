@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 
@@ -11,12 +13,17 @@ from phantoms_dagster.cli.demo_end import Outcome
 from phantoms_dagster.cli.demo_outage import OutageReport
 from phantoms_dagster.cli.times import exact
 
+if TYPE_CHECKING:
+    from phantoms_dagster.cli.stack import Running
+
 KINDS = {"post": "posts", "render": "paid renders"}
 HOW_BEST = "The best frame of each film is its sharpest key frame that has a headline on it and is not empty:"
 
 
-def print_report(outcome: Outcome, seconds: float, outage: OutageReport | None, *, web_url: str, wait: bool) -> None:
-    """Everything. `wait`: the stack stays up, so its links are worth printing."""
+def print_report(
+    outcome: Outcome, seconds: float, outage: OutageReport | None, where: Running, *, wait: bool, review: bool
+) -> None:
+    """Everything. `wait`: the stack stays up, so its links are worth printing. `review`: a person decided."""
     _videos(outcome)
     _pictures(outcome)
     if wait:
@@ -33,14 +40,23 @@ def print_report(outcome: Outcome, seconds: float, outage: OutageReport | None, 
         for problem in outcome.problems:
             err.print(f"[red]{plain(problem)}[/]", soft_wrap=True)
     else:
-        say("[green]The sandbox's ledger holds exactly one post for every video and platform.[/]")
+        whose = "approved video" if review else "video"
+        say(f"[green]The sandbox's ledger holds exactly one post for every {whose} and platform.[/]")
     out.print("\n[bold]What to try next[/]")
-    for sentence in next_steps(web_url, wait=wait, faults=outage is not None):
+    for sentence in next_steps(where.web_url, wait=wait, faults=outage is not None, review=review):
         say(sentence)
+    # Addresses and commands are for clicking and copying: never folded.
+    if wait:
+        say("Watch the videos at the desk, with their words and their whole story:")
+        for video in outcome.videos:
+            out.print(f"  {plain(where.desk_url)}review/{plain(video['id'])}", soft_wrap=True)
+    else:
+        say(f"The desk was at {plain(where.desk_url)}; this brings it back there, with these videos:")
+        out.print(f"  PHANTOMS_HOME={plain(shlex.quote(str(where.home)))} phantoms up", soft_wrap=True)
 
 
-def next_steps(web_url: str, *, wait: bool, faults: bool) -> tuple[str, str, str]:
-    """Three sentences."""
+def next_steps(web_url: str, *, wait: bool, faults: bool, review: bool = False) -> tuple[str, ...]:
+    """Some sentences."""
     page = f"{web_url}/assets/rendered_video" if wait else "the asset rendered_video"
     return (
         'Run `phantoms up` and `phantoms add "A title"` for videos of your own.'
@@ -50,6 +66,7 @@ def next_steps(web_url: str, *, wait: bool, faults: bool) -> tuple[str, str, str
         if faults
         else "Run `phantoms demo --faults` to see a service die in mid-run, and nothing lost.",
         f"In Dagster's UI, click {page}: each partition shows its film, words and cost.",
+        *(() if review else ("Run `phantoms demo --review` to be the reviewer yourself, at the desk.",)),
     )
 
 

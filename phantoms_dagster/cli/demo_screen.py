@@ -58,6 +58,11 @@ class Lane:
         made = [self.states.get(name) for name in ("script", "voiceover", "rendered_video")]
         return made[-1] == "done" or any(state in ENDED_BADLY for state in made)
 
+    @property
+    def waits_for_review(self) -> bool:
+        """Whether its film is there and nobody has decided on it."""
+        return self.states.get("rendered_video") == "done" and self.states.get("approval") in ("ready", "deferred", "running")
+
 
 @dataclass(frozen=True)
 class View:
@@ -77,7 +82,9 @@ def drawn(view: View, *, width: int, height: int) -> RenderableType:
     if view.outage:
         lines.append(Text(""))
     for words, style in view.outage:
-        lines += [Text(line, style=style) for line in wrap(words, width)]
+        # An address and a command are one line, for clicking and copying; they stand indented.
+        folded = [words] if words.startswith(" ") else wrap(words, width)
+        lines += [Text(line, style=style, overflow="fold") for line in folded]
     events = list(_events(view.latest, width))[: max(0, min(MOST_EVENTS, height - len(lines) - 1))]
     return Group(*[*lines, *([Text(""), *events] if events else [])][:height])
 

@@ -16,7 +16,7 @@ from phantoms_dagster.cli.lazy import LazyGroup, Line
 EXAMPLES = {
     "up": ["phantoms up", "phantoms up --home ~/studio --port 3001"],
     "sandbox": ["phantoms sandbox --port 8321 --fast-renders"],
-    "demo": ["phantoms demo", "phantoms demo --faults", "phantoms demo --videos 10 --keep ~/demo --wait"],
+    "demo": ["phantoms demo", "phantoms demo --faults", "phantoms demo --review", "phantoms demo --videos 10 --keep ~/demo --wait"],
     "add": [
         'phantoms add "Why octopuses have three hearts"',
         'phantoms add "How honey stays good" --fact "Bees add an enzyme" --platforms youtube,tiktok --priority 1',

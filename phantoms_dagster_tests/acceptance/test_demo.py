@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import av
+import httpx
 import numpy as np
 import pytest
 
 from phantoms_dagster.media.studio import FfmpegStudio
-from phantoms_dagster_tests.acceptance.conftest import ANY_PORTS
+from phantoms_dagster_tests.acceptance.conftest import ANY_PORTS, wait_for
 from phantoms_dagster_tests.terminal import terminal
 
 DEMO = [sys.executable, "-W", "ignore", "-m", "phantoms_dagster.cli.main", "demo"]
@@ -108,6 +109,44 @@ def test_the_render_api_dies_in_mid_run_and_nothing_is_lost_or_made_twice(tmp_pa
     assert report["proof"]["render"] == {"wanted": 2, "found": 2, "doubled": 0, "lost": 0}
     assert {state for video in report["videos"] for state in video["stages"].values()} == {"done"}
     check_pictures(home, report["videos"])
+
+
+@pytest.mark.timeout(900)
+def test_with_review_a_person_decides_at_the_desk_and_the_demo_goes_on(tmp_path: Path) -> None:
+    """One is approved for two platforms, one is rejected. The address that the demo prints is all that the person knows."""
+    home = tmp_path / "demo"
+    command = [*DEMO, "--json", "--keep", str(home), "--videos", "2", "--review"]
+    with (tmp_path / "said.txt").open("w") as out:
+        demo = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=out, text=True)
+    try:
+        address = wait_for(
+            lambda: re.search(r"2 films wait for you.*?\n\s*(http://\S+)", (tmp_path / "said.txt").read_text(), re.DOTALL)
+        )
+        with httpx.Client(timeout=30, trust_env=False, follow_redirects=True) as client:
+            for form in (
+                {"answer": "approve", "choose": "1", "only": ["youtube", "tiktok"]},
+                {"answer": "reject", "note": "too long"},
+            ):
+                page = wait_for(lambda: 'name="content"' in (found := client.get(address[1])).text and found)
+                given = {name: _hidden(page.text, name) for name in ("_csrf", "content")}
+                [action] = set(re.findall(r'action="(/review/[^"]+/decide)"', page.text))
+                assert client.post(str(page.url.join(action)), data={**given, **form}).status_code == 200
+        report, _ = demo.communicate(timeout=400)
+    finally:
+        demo.kill()
+        demo.wait(30)
+    found = json.loads(report)
+    assert (demo.returncode, found["ok"], found["problems"]) == (0, True, []), (tmp_path / "said.txt").read_text()
+    assert found["proof"]["post"] == {"wanted": 2, "found": 2, "doubled": 0, "lost": 0}
+    assert found["proof"]["render"] == {"wanted": 2, "found": 2, "doubled": 0, "lost": 0}
+    assert sorted(video["stages"]["approval"] for video in found["videos"]) == ["done", "rejected"]
+    assert "every film is decided on" in (tmp_path / "said.txt").read_text()
+
+
+def _hidden(page: str, name: str) -> str:
+    match = re.search(f'name="{name}" value="([^"]+)"', page)
+    assert match, name
+    return match[1]
 
 
 @pytest.mark.timeout(900)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from phantoms_dagster.cli.demo_end import Proof, compared, slug
+from phantoms_dagster.cli.demo_person import Person
 from phantoms_dagster.cli.demo_report import next_steps
 from phantoms_dagster.cli.demo_screen import NOTE, Lane, View, drawn, note
 from phantoms_dagster.domain.stages import STAGES
@@ -96,6 +98,21 @@ def test_an_outage_that_does_not_fit_a_narrow_terminal_breaks_between_words() ->
     assert DOWN[0] in " ".join(line.strip() for line in shown)
 
 
+def test_who_reviews_is_told_where_once_for_each_film_that_comes_and_the_address_stays_whole(tmp_path: Path) -> None:
+    person = Person("http://127.0.0.1:4000/", tmp_path / "a home of a very long name")
+    assert person.look(0) == []
+    told = person.look(1)
+    assert told[0].startswith("1 film waits for you.")
+    assert told[1].strip() == "http://127.0.0.1:4000/review"
+    assert told[3].strip() == f"PHANTOMS_HOME='{tmp_path}/a home of a very long name' phantoms approve --all"
+    assert person.look(1) == []
+    assert person.look(3)[0].startswith("3 films wait for you.")
+    assert told[3] in lines(view([in_render(1.0)], outage=person.sentences), 300)
+    assert person.look(2) == []
+    assert person.look(0) == ["every film is decided on: the demo goes on"]
+    assert person.sentences == []
+
+
 def test_a_bar_only_grows_on_the_way_from_brief_to_posts() -> None:
     way = [
         Lane("t", states(script="ready")),
@@ -141,9 +158,11 @@ def test_files_are_named_by_title_in_any_script() -> None:
 
 @pytest.mark.parametrize("wait", [False, True])
 @pytest.mark.parametrize("faults", [False, True])
-def test_there_are_three_sentences_on_what_to_try_next(wait: bool, faults: bool) -> None:
-    sentences = next_steps("http://127.0.0.1:3000", wait=wait, faults=faults)
-    assert len(sentences) == 3
+@pytest.mark.parametrize("review", [False, True])
+def test_there_are_three_or_four_sentences_on_what_to_try_next(wait: bool, faults: bool, review: bool) -> None:
+    sentences = next_steps("http://127.0.0.1:3000", wait=wait, faults=faults, review=review)
+    assert len(sentences) == 3 + (not review)
+    assert ("--review" in " ".join(sentences)) is not review
     assert all(sentence.endswith(".") for sentence in sentences)
     said = " ".join(sentences)
     assert ("--wait" in said) is not wait
