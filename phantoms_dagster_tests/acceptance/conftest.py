@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,12 @@ class StackProcess:
         """The catalogue and the tables of the running stack; close it."""
         return Workshop(self.settings)
 
+    def phantoms(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """A command of the command line, as somebody in another terminal gives it."""
+        environment = {**self.environment, "PHANTOMS_HOME": str(self.home)}
+        command = [sys.executable, "-m", "phantoms_dagster.cli.main", *arguments]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+
     def ask(self, query: str, **variables: Any) -> dict[str, Any]:
         """GraphQL as the UI speaks it."""
         assert self.settings.web_url is not None
@@ -123,12 +130,12 @@ def wait_for(condition: Callable[[], Any], *, seconds: float = PATIENCE_SECONDS,
     return pytest.fail(f"not within {seconds:.0f} s: {condition}")
 
 
-@pytest.fixture
-def sandbox(tmp_path: Path) -> Iterator[SandboxProcess]:
-    """A sandbox whose renders are a small prepared film."""
+@contextmanager
+def open_sandbox(folder: Path) -> Iterator[SandboxProcess]:
+    """A sandbox whose renders are a small prepared film. Its log goes into the folder."""
     port = free_port(0)
     command = [sys.executable, "-m", "phantoms_dagster.cli.main", "sandbox", "--port", str(port), "--fast-renders"]
-    with (tmp_path / "sandbox.log").open("wb") as log:
+    with (folder / "sandbox.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
     running = SandboxProcess(f"http://127.0.0.1:{port}", process)
     try:
@@ -139,15 +146,8 @@ def sandbox(tmp_path: Path) -> Iterator[SandboxProcess]:
         process.wait(30)
 
 
-def _healthy(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/_sandbox/health", timeout=2).is_success
-    except httpx.HTTPError:
-        return False
-
-
-@pytest.fixture
-def stack(tmp_path: Path, sandbox: SandboxProcess) -> Iterator[StackProcess]:
+@contextmanager
+def open_stack(folder: Path, sandbox: SandboxProcess, **settings: str) -> Iterator[StackProcess]:
     """A stack that is not started yet, on that sandbox, with quick retries."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("PHANTOMS_", "DAGSTER_"))}
     environment |= {
@@ -157,10 +157,32 @@ def stack(tmp_path: Path, sandbox: SandboxProcess) -> Iterator[StackProcess]:
         "PHANTOMS_BACKOFF_SECONDS": "0.1",
         "PHANTOMS_LEASE_SECONDS": "10",
         "PHANTOMS_RENDER_POLL_SECONDS": "0.5",
+        **settings,
     }
-    running = StackProcess(tmp_path / "home", environment)
+    running = StackProcess(folder / "home", environment)
     try:
         yield running
     finally:
         if running.process is not None and running.process.poll() is None:
             running.stop()
+
+
+def _healthy(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/_sandbox/health", timeout=2).is_success
+    except httpx.HTTPError:
+        return False
+
+
+@pytest.fixture
+def sandbox(tmp_path: Path) -> Iterator[SandboxProcess]:
+    """A sandbox for one test."""
+    with open_sandbox(tmp_path) as running:
+        yield running
+
+
+@pytest.fixture
+def stack(tmp_path: Path, sandbox: SandboxProcess) -> Iterator[StackProcess]:
+    """A stack for one test, which starts it."""
+    with open_stack(tmp_path, sandbox) as running:
+        yield running

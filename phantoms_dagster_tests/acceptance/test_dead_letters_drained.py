@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from typing import Any
 
 import pytest
@@ -15,14 +13,8 @@ from phantoms_dagster_tests.acceptance.conftest import SandboxProcess, StackProc
 pytestmark = pytest.mark.timeout(1200)
 
 
-def _phantoms(stack: StackProcess, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**stack.environment, "PHANTOMS_HOME": str(stack.home)}
-    command = [sys.executable, "-m", "phantoms_dagster.cli.main", *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
-
-
 def _letters(stack: StackProcess, *arguments: str) -> list[dict[str, Any]]:
-    listed = _phantoms(stack, "dead-letters", "list", "--json", *arguments)
+    listed = stack.phantoms("dead-letters", "list", "--json", *arguments)
     assert listed.returncode == 0, listed.stderr
     letters: list[dict[str, Any]] = json.loads(listed.stdout)["letters"]
     return letters
@@ -46,16 +38,16 @@ def test_replaying_everything_after_a_fixed_fault_drains_the_dead_letters_to_zer
         }
 
         unwanted = keys[0]
-        refused_discard = _phantoms(stack, "dead-letters", "discard", unwanted)
+        refused_discard = stack.phantoms("dead-letters", "discard", unwanted)
         assert refused_discard.returncode == 2
         assert "reason" in refused_discard.stderr
         assert len(_letters(stack)) == len(keys)
-        assert _phantoms(stack, "dead-letters", "discard", unwanted, "--reason", "the topic is stale").returncode == 0
+        assert stack.phantoms("dead-letters", "discard", unwanted, "--reason", "the topic is stale").returncode == 0
         [kept] = _letters(stack, "--state", "discarded")
         assert kept["closed_reason"] == "the topic is stale"
 
         sandbox.heal()
-        assert _phantoms(stack, "dead-letters", "replay", "--all").returncode == 0
+        assert stack.phantoms("dead-letters", "replay", "--all").returncode == 0
         assert _letters(stack) == []
         wait_for(lambda: all(r.states["script"] == "done" for r in workshop.catalogue().videos(keys=keys[1:])))
         assert _letters(stack) == []
