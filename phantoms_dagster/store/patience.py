@@ -22,7 +22,7 @@ def give_up_after(database: Engine, seconds: float) -> Engine:
     """
 
     class Impatient(psycopg.Connection[Any]):
-        def wait(self, gen: Generator[Any, Any, Any], *given: Any, **named: Any) -> Any:  # type: ignore[override]
+        def wait(self, gen: Generator[Any, Any, Any], *given: Any, **named: Any) -> Any:
             return super().wait(self._limited(gen), *given, **named)
 
         def _limited(self, gen: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
