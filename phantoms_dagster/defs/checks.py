@@ -27,7 +27,7 @@ NAME = "no_dead_letters"
 DECIDED = "every_film_is_decided_on"
 SHOWN_LETTERS = 50
 SHOWN_CHARACTERS = 300
-SECONDS = 30
+SECONDS = 60
 # A check that is run by hand looks at so many of the newest outputs.
 LOOKED_AT = 500
 

@@ -11,7 +11,7 @@ from phantoms_dagster.production import late_ids
 from phantoms_dagster.store.late_ids import LateIdTable
 from phantoms_dagster.wiring import Workshop
 
-SECONDS = 60
+SECONDS = 120
 
 
 @dg.op(description="Asks TikTok for the public ids of posts that were published before they had one.")

@@ -20,11 +20,11 @@ from phantoms_dagster.store.catalogue import Catalogue
 from phantoms_dagster.store.planning import Nudges
 from phantoms_dagster.wiring import Workshop
 
-INTAKE_SECONDS = 10
+INTAKE_SECONDS = 15
 SHOWN_REFUSALS = 5
 # An evaluation listens so long for something to do. Each leaves a line on the sensor's page, even when nothing happened: short
 # ones would bury the others. Below the minute after which Dagster gives an evaluation up.
-LISTEN_SECONDS = 27.0
+LISTEN_SECONDS = 45.0
 # Between two looks at the table when nobody says anything and nothing becomes due by the clock: should a word have been lost.
 LOOK_SECONDS = 9.0
 # Between two looks at the table, however much becomes ready. While no run is open it is short: what

@@ -17,7 +17,7 @@ from phantoms_dagster.domain.work import DISCARDED, NOT_WANTED
 from phantoms_dagster.store.settled import OVERLAP, Settled, SettledStages
 from phantoms_dagster.wiring import Workshop
 
-SECONDS = 60
+SECONDS = 120
 # Videos, and letters, of one evaluation: a flood of them is noted over several.
 MOST = 100
 KINDS = (NOT_WANTED, DISCARDED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import sys
@@ -17,6 +18,8 @@ KEEP_ALIVE_SECONDS = 20
 GRACE_SECONDS = 5
 # A page asks PostgreSQL several times. After each answer its thread waits for one that makes another page, at most this long.
 SWITCH_SECONDS = 0.0005
+# Between two looks whether a signal has asked it to end. The date of the answers is renewed with each.
+END_SECONDS = 0.5
 
 
 def check_exposed(desk: Desk) -> None:
@@ -44,6 +47,15 @@ def address(settings: Settings, port: int) -> str:
     return f"http://{host}:{port}/"
 
 
+class _Server(uvicorn.Server):
+    """Uvicorn's, which looks ten times a second whether it should end, all day long."""
+
+    async def main_loop(self) -> None:
+        """See the base class."""
+        while not await self.on_tick(0):  # noqa: ASYNC110 - what ends it is a signal handler, which sets a plain attribute
+            await asyncio.sleep(END_SECONDS)
+
+
 def serve(settings: Settings, listener: socket.socket) -> None:
     """Serve until a signal ends it."""
     sys.setswitchinterval(SWITCH_SECONDS)
@@ -61,4 +73,4 @@ def serve(settings: Settings, listener: socket.socket) -> None:
         timeout_graceful_shutdown=GRACE_SECONDS,
         ws="none",
     )
-    uvicorn.Server(config).run(sockets=[listener])
+    _Server(config).run(sockets=[listener])

@@ -23,7 +23,7 @@ from phantoms_dagster.store.pending import PendingDecisions
 LOOK_SECONDS = 5.0
 SHORTEST_SECONDS = 0.2
 # Between two looks for a bulk action. Somebody watches its page; while there is something to do, no pause is made.
-BULK_SECONDS = 1.0
+BULK_SECONDS = 3.0
 AWAY_SECONDS = 3.0
 
 _log = logging.getLogger(__name__)

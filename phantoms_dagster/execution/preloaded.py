@@ -28,11 +28,14 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
+from grpc import _common as grpc_common
 from setproctitle import getproctitle, setproctitle
 
 from phantoms_dagster.execution.preload import MODULE, load
 from phantoms_dagster.execution.processes import die_with
 
+# gRPC waits in steps for what it is told of anyway: the code server's main thread woke up ten times a second. A signal ends a step.
+GRPC_WAIT_SECONDS = 2.0
 # What the processes import that this forks, beyond what runs need.
 SERVICES = (
     "dagster._cli",
@@ -216,6 +219,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     gc.collect()
     # What lives now lives for ever: the collector would write into its pages and so unshare them.
     gc.freeze()
+    assert hasattr(grpc_common, "MAXIMUM_WAIT_TIMEOUT")
+    grpc_common.MAXIMUM_WAIT_TIMEOUT = GRPC_WAIT_SECONDS
     program = Parent(socket.socket(fileno=CHANNEL)).serve()
     code = 1
     try:

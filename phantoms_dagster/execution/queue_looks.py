@@ -65,7 +65,7 @@ class Pace:
             if self._queued.is_set():
                 ending.wait(left)
             else:
-                self._queued.wait(min(left, BUSY_SECONDS))
+                self._queued.wait(min(left, BUSY_SECONDS) if soon else left)
         self._queued.clear()
         return ending.is_set()
 

@@ -1,16 +1,18 @@
-"""The daemon's looks at its sensors, without those that can find nothing. It looks four times a second, so that a sensor that has
-ended is asked again at once. While all such sensors are being evaluated, which is nearly always, there is nobody to ask again.
+"""The daemon's looks at its sensors, without those that can find nothing. A sensor that has ended is asked again at once. While all
+such sensors are being evaluated, which is nearly always, there is nobody to ask again: then the daemon waits for the first to end.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Any
 
 # Sensors with longer intervals, and what a person turns on or off, are noticed within this time.
 LOOK_SECONDS = 3.0
+# The daemon ends, and tells that it lives, only between two waits.
+WAIT_SECONDS = 0.75
 # A sensor with an interval of no more than this should be asked as soon as it may be.
 PROMPT_SECONDS = 1
 
@@ -23,7 +25,15 @@ class Looks:
     `prompt` names the sensors that are asked again as soon as they have ended, by the keys of `sensor_tick_futures`.
     """
 
-    def __init__(self, look: Look, prompt: Callable[[Any], frozenset[str]], *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        look: Look,
+        prompt: Callable[[Any], frozenset[str]],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wait_seconds: float = WAIT_SECONDS,
+    ) -> None:
+        self._wait_seconds = wait_seconds
         self._look = look
         self._prompt = prompt
         self._clock = clock
@@ -36,7 +46,9 @@ class Looks:
         given = options.get("sensor_tick_futures")
         futures: Mapping[str, Future[Any]] = {} if given is None else given  # one that is empty now is filled by the look
         if self._all_is_under_way(futures):
-            return
+            wait([futures[key] for key in self._wanted], self._wait_seconds, FIRST_COMPLETED)
+            if self._all_is_under_way(futures):
+                return
         yield from self._look(context, *arguments, **options)
         self._looked, self._left, self._wanted = self._clock(), _under_way(futures), self._prompt(context)
 

@@ -5,6 +5,8 @@ Whoever makes something ready says so in the same transaction: with `NUDGE`, or 
 
 from __future__ import annotations
 
+import select
+import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -166,7 +168,18 @@ class Nudges:
 
     def wait(self, seconds: float) -> bool:
         """Whether somebody said within that time, or since this listens, that something is ready, or asked to stop."""
-        for notice in self._connection.notifies(timeout=seconds):
+        until = time.monotonic() + seconds
+        poll = select.poll()
+        poll.register(self._connection.fileno(), select.POLLIN)
+        while not self._heard():
+            left = until - time.monotonic()
+            # psycopg's own wait wakes up ten times a second, all day long.
+            if left <= 0 or not poll.poll(left * 1000):
+                return False
+        return True
+
+    def _heard(self) -> bool:
+        for notice in self._connection.notifies(timeout=0):
             self.stopped = self.stopped or notice.payload == _STOP
             if notice.payload in self._heeded:
                 return True

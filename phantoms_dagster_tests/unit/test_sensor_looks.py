@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,9 +20,10 @@ class World:
     looks: int = 0
     futures: dict[str, Future[None]] = field(default_factory=dict)
     started_by_look: tuple[str, ...] = ()
+    wait_seconds: float = 0.0
 
     def __post_init__(self) -> None:
-        self.look = Looks(self._look, lambda _: PROMPT, clock=lambda: self.now)
+        self.look = Looks(self._look, lambda _: PROMPT, clock=lambda: self.now, wait_seconds=self.wait_seconds)
 
     def _look(self, *_: Any, **__: Any) -> Iterator[None]:
         self.looks += 1
@@ -71,3 +72,16 @@ def test_the_end_of_another_sensor_costs_no_look_of_its_own_and_is_noticed_with_
         world.turn()
     assert world.looks == 2
     assert not world.futures["intake"].done()
+
+
+def test_a_sensor_that_ends_while_the_daemon_waits_is_looked_at_in_the_same_turn() -> None:
+    world = World(started_by_look=("advance", "release"), wait_seconds=60.0)
+    world.turn()
+    assert world.looks == 1
+    ended = world.futures["release"]
+    with ThreadPoolExecutor(1) as beside:
+        turn = beside.submit(world.turn)
+        assert not turn.done()
+        ended.set_result(None)
+        turn.result(timeout=30)
+    assert world.looks == 2
