@@ -18,6 +18,7 @@ from phantoms_dagster.store.away import in_words, is_away
 from phantoms_dagster.store.review_notices import ReviewNotices
 from phantoms_dagster.wiring.addresses import desk_url
 from phantoms_dagster.wiring.alerts import destinations
+from phantoms_dagster.wiring.threads import in_thread
 
 LOOK_SECONDS = 10.0
 
@@ -51,7 +52,7 @@ async def notify(settings: Settings, engine: Engine, *, every_seconds: float = L
     while targets:
         try:
             for name, send in targets.items():
-                await asyncio.to_thread(tell, settings, store, name, send)
+                await in_thread(tell, settings, store, name, send)
             away = False
         except Exception as error:  # noqa: BLE001 - it goes on, whatever one look runs into
             if not _is_away(error):

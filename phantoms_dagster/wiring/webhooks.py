@@ -29,6 +29,7 @@ from phantoms_dagster.settings import Settings
 from phantoms_dagster.store.away import in_words, is_away
 from phantoms_dagster.store.outbox import Claimed, Outbox, Tried
 from phantoms_dagster.wiring.addresses import desk_url
+from phantoms_dagster.wiring.threads import in_thread
 from phantoms_dagster.wiring.watching import Watcher, watching
 
 # Between two looks: while something may come, and while there is no endpoint at all.
@@ -99,16 +100,16 @@ class Deliverer:
 
     async def _look(self, watcher: Watcher | None) -> float:
         """One look: start what is due; seconds until the next."""
-        wanted = await asyncio.to_thread(self._outbox.wanted, datetime.now(UTC), dict(self._busy))
+        wanted = await in_thread(self._outbox.wanted, datetime.now(UTC), dict(self._busy))
         now = time.monotonic()
         if now >= self._forget_at:
-            self._forget_at = now + (1.0 if await asyncio.to_thread(self._outbox.forget) else FORGET_SECONDS)
+            self._forget_at = now + (1.0 if await in_thread(self._outbox.forget) else FORGET_SECONDS)
         if not wanted.events:
             return IDLE_SECONDS
         if Event.PROVIDER_DOWN in wanted.events and watcher is not None and now >= self._breakers_at:
             self._breakers_at = now + BREAKER_SECONDS
             await self._tell_of_breakers(watcher)
-        for one in await asyncio.to_thread(self._outbox.claim, wanted.free):
+        for one in await in_thread(self._outbox.claim, wanted.free):
             self._busy[one.endpoint_id] += 1
             task = asyncio.create_task(self._deliver(one), name=f"webhook {one.message_id}")
             self._sending.add(task)
@@ -132,7 +133,7 @@ class Deliverer:
         until = time.monotonic() + self._schedule.lease - self._schedule.timeout
         while True:
             try:
-                await asyncio.to_thread(self._outbox.end, one, tried, spread=random.uniform(-1, 1))
+                await in_thread(self._outbox.end, one, tried, spread=random.uniform(-1, 1))
                 break
             except (SQLAlchemyError, StoreAway) as error:
                 if not _is_away(error):
@@ -154,7 +155,7 @@ class Deliverer:
                     fresh = change.old == CLOSED and change.new == OPEN and change.at > datetime.now(UTC) - OPENED_WITHIN
                     if fresh and source not in self._told:
                         data = webhooks.down(breaker.name, change.at, redact(change.why))
-                        await asyncio.to_thread(self._outbox.tell, str(Event.PROVIDER_DOWN), source, data, change.at)
+                        await in_thread(self._outbox.tell, str(Event.PROVIDER_DOWN), source, data, change.at)
                         self._told.add(source)
             self._redis_away = False
         except (RedisError, PhantomsError) as error:

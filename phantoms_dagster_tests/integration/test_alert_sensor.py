@@ -503,6 +503,7 @@ async def test_the_summary_of_a_day_is_sent_and_counts_that_day_alone(world: Wor
     assert not await asyncio.to_thread(run, today.isoformat())
     [message] = receiver.got
     assert message["title"] == f"Phantoms {today}: 0 posts, 2 failures, 0.00 USD"
+    assert "Review: http://127.0.0.1:4000/review" in message["message"]
     assert "Videos added: 3" in message["message"]
     assert "Dead letters open now: 3" in message["message"]
 

@@ -280,6 +280,21 @@ async def test_everything_works_without_javascript(served: Served, keys: list[st
     await context.close()
 
 
+async def test_an_endpoint_is_added_on_a_phone_without_javascript_and_its_secret_is_shown(served: Served, browser: Any) -> None:
+    context = await browser.new_context(viewport={"width": 390, "height": 844}, java_script_enabled=False)
+    window = Window(await context.new_page(), served.url)
+    page = window.page
+    await window.open("/webhooks")
+    await page.get_by_label("Address").fill("https://hooks.example.org/newsroom")
+    await page.get_by_label("provider.down").uncheck()
+    await page.get_by_role("button", name="Add, and show the secret").click()
+    await page.get_by_text("whsec_").wait_for()
+    await page.get_by_role("link", name="I have kept it").click()
+    await page.get_by_text("approval.wanted, video.posted, video.failed ·").wait_for()
+    assert await page.evaluate("document.documentElement.scrollWidth") <= 390
+    await context.close()
+
+
 async def test_a_person_edits_a_caption_by_key_and_the_film_stays(served: Served, keys: list[str], window: Window) -> None:
     page = window.page
     await window.open(f"/review/{keys[0]}")

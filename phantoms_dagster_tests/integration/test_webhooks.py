@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -22,12 +23,14 @@ from phantoms_dagster.domain.errors import InvalidInput, NotFound
 from phantoms_dagster.domain.stages import State, stage
 from phantoms_dagster.domain.webhooks import EVENTS, RetrySchedule
 from phantoms_dagster.domain.work import Ending
+from phantoms_dagster.providers.webhooks import WebhookSender
 from phantoms_dagster.resilience.breaker import Outcome
+from phantoms_dagster.resilience.wire import tls
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.store.audit import Actor, AuditLog
 from phantoms_dagster.store.engine import engine
 from phantoms_dagster.store.outbox import Outbox
-from phantoms_dagster.store.webhooks import Webhooks
+from phantoms_dagster.store.webhooks import Webhooks, new_secret
 from phantoms_dagster.wiring import Workshop
 from phantoms_dagster.wiring.watching import watching
 from phantoms_dagster.wiring.webhooks import delivering
@@ -448,6 +451,28 @@ def test_an_endpoint_that_is_removed_is_forgotten_with_its_secret(world: World, 
     log = str([(row.before, row.after) for row in AuditLog(world.engine).page()])
     assert "s3cret-path" not in log
     assert "whsec_" not in log
+
+
+async def test_a_name_that_leads_into_a_private_network_is_refused_when_it_has_been_resolved(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is wrong with the name; where it leads is known only at the moment of the connection."""
+    loop = asyncio.get_running_loop()
+    leads_to = {"inside.example.org": "10.0.0.5", "meta.example.org": "169.254.169.254", "here.example.org": "127.0.0.1"}
+
+    async def resolved(host: str, port: int, **_: Any) -> list[Any]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (leads_to[host], port))]
+
+    monkeypatch.setattr(loop, "getaddrinfo", resolved)
+    sender = WebhookSender("public", timeout=5, tls=tls())
+    try:
+        port = receiver.url.rsplit(":", 1)[1].split("/")[0]
+        said = [await sender.send(f"https://{name}:{port}/s3cret-path", "msg_1", "{}", (new_secret(),)) for name in leads_to]
+    finally:
+        await sender.aclose()
+    assert ["private network" in said[0].error, "link-local" in said[1].error, "this machine itself" in said[2].error] == [True] * 3
+    assert "s3cret-path" not in str(said)
+    assert receiver.got == []
 
 
 def test_only_events_that_there_are_can_be_asked_for(hooks: Webhooks, receiver: Receiver) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
+import threading
 
 import pytest
 
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.webhooks import RetrySchedule, Targets, address_of, check_url, place, refused
+from phantoms_dagster.wiring.threads import in_thread
 
 PUBLIC = "https://hooks.example.org/T0/s3cret?token=abc"
 
@@ -84,3 +87,22 @@ def test_tries_are_spread_over_days_with_growing_waits() -> None:
     assert (schedule.wait(1, spread=1), schedule.wait(1, spread=-1)) == (6, 4)
     assert [schedule.pause(n) for n in (1, 2, 3, 40)] == [1, 2, 4, 300]
     assert schedule.lease > 2 * schedule.timeout
+
+
+async def test_a_loop_that_is_stopped_waits_for_the_transaction_that_is_under_way() -> None:
+    begun, may_end, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def work() -> None:
+        begun.set()
+        may_end.wait(30)
+        ended.set()
+
+    loop = asyncio.create_task(in_thread(work))
+    await asyncio.to_thread(begun.wait, 30)
+    loop.cancel()
+    await asyncio.sleep(0.05)
+    assert not loop.done()
+    may_end.set()
+    with pytest.raises(asyncio.CancelledError):
+        await loop
+    assert ended.is_set()
