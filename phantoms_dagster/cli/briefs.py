@@ -75,7 +75,7 @@ def add(
             brief = make_brief(given, channels)
             catalogue = workshop.catalogue()
             catalogue.put_channels(channels.values())
-            [added] = catalogue.add([brief], source="cli")
+            [added] = catalogue.add([brief], source="cli", added_by=_user())
         finally:
             workshop.close()
         if as_json:
@@ -279,7 +279,7 @@ def _store(workshop: Workshop, rows: Sequence[Accepted], file: str, *, update: b
     with progress("adding", len(rows)) as done:
         for start in range(0, len(rows), PAGE):
             page = rows[start : start + PAGE]
-            added = catalogue.add([row.brief for row in page], source=source)
+            added = catalogue.add([row.brief for row in page], source=source, added_by=_user())
             for row, one in zip(page, added, strict=True):
                 if one.new:
                     stored.new.append(one.key)

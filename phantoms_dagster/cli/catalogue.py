@@ -33,6 +33,7 @@ from phantoms_dagster.wiring.media import Shelf
 
 # Below this width the table of stages loses its less important columns.
 NARROW = 72
+SHOWN_FIRSTS = 3
 
 Found = TypeVar("Found")
 
@@ -53,6 +54,7 @@ def status(
         try:
             videos, counts = workshop.catalogue().videos(limit=limit), workshop.catalogue().counts()
             undecided = workshop.decisions().undecided()
+            firsts = workshop.decisions().first_approvals(undecided)
             waits = [item for item in workshop.waits_for_people() if item.id != "review"]
             upcoming = Outlook(workshop.engine).next_steps()
             # Redis is asked only when something could wait for it.
@@ -62,7 +64,7 @@ def status(
             workshop.close()
         if as_json:
             listing = [{**asdict(v), "now": note_text(v, set(undecided), outages.found)} for v in videos]
-            everything = {"videos": listing, "stages": counts, "to_review": undecided}
+            everything = {"videos": listing, "stages": counts, "to_review": undecided, "first_approvals": firsts}
             everything |= {"waits": [asdict(item) for item in waits], "next": [asdict(step) for step in upcoming]}
             breakers = [{"breaker": o.breaker, "until": o.until, "stages": sorted(o.stages)} for o in outages.found]
             print_json({**everything, "breakers": breakers, "redis_problem": outages.problem or None})
@@ -79,6 +81,9 @@ def status(
         if undecided:
             out.print(f"\n[bold]{len(undecided)} to review[/], the most urgent first:")
             out.print(f"  phantoms show {undecided[0]}\n  phantoms approve {undecided[0]}", soft_wrap=True)
+        for key, reviewer in list(firsts.items())[:SHOWN_FIRSTS]:
+            say(f"  {plain(reviewer)} approved it; a second person completes it:")
+            out.print(f"    phantoms approve {key}", soft_wrap=True)
         _print_wrong(waits, outages)
         _print_next(counts, upcoming)
 
@@ -140,6 +145,7 @@ def show(
                     "words": [post.model_dump(mode="json") for post in review.words],
                     "content": review.content,
                     "warnings": list(review.warnings),
+                    "first_approval": asdict(review.first) if review.first else None,
                 }
                 if review
                 else None
@@ -198,6 +204,9 @@ def _print_video(seen: _Seen, shelf: Shelf) -> None:
         out.print(f"  phantoms unretire {key}", style="dim", soft_wrap=True)
     if seen.waits and seen.review:
         out.print(_words_panel(seen.review))
+        if (first := seen.review.first) is not None:
+            why = f": {plain(first.note)}" if first.note else ""
+            say(f"\n[bold]Approved by {plain(first.reviewer)}[/], {local(first.given_at)}{why}; a second person completes it")
     steps = _to_review(seen) if seen.waits else next_steps(key, {name: row.waiting for name, row in seen.stages.items()})
     if steps:
         out.print("\n[bold]It waits for you:[/]")

@@ -185,6 +185,12 @@ LINES = (
         "Make the servers and the data directory ready, once, before anything else starts. `phantoms up` does it by itself.",
     ),
     Line(
+        "guest-links",
+        "guest_links",
+        "Review",
+        "Let somebody without an account decide on one video, once, by a link that expires.",
+    ),
+    Line(
         "dead-letters",
         "dead_letters",
         "Review",

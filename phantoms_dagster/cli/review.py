@@ -107,13 +107,15 @@ def _decide(
                     via="cli",
                     contents=contents,
                     only=platforms,
+                    # `--reviewer` is a word: who counts is who runs the command.
+                    person=this_user(),
                 )
                 if not as_json:
                     _tell(found[-len(page) :], "approved" if approved else "rejected")
             # What cannot be decided keeps nothing else from being decided.
             problems = [str(one) for one in found if isinstance(one, InvalidInput)]
             decided = [one for one in found if isinstance(one, Decided)]
-            fresh = [one.key for one in decided if one.new]
+            fresh = [one.key for one in decided if one.new and not one.first]
             times = _times(workshop, fresh) if approved else {}
         finally:
             workshop.close()
@@ -189,7 +191,10 @@ def _tell(found: Sequence[Decided | InvalidInput], word: str) -> None:
         if isinstance(one, InvalidInput):
             report(str(one))
             continue
-        say(f"{word} {one.key}" if one.new else f"{one.key} was {word} before")
+        if one.first:
+            say(f"{word} {one.key}, as the first of two: it goes out when a second person approves it, too")
+        else:
+            say(f"{word} {one.key}" if one.new else f"{one.key} was {word} before")
         for warning in one.warnings:
             say(f"[yellow]warning: {one.key}: {escape(warning)}[/]", to=err)
 

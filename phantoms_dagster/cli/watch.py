@@ -190,4 +190,5 @@ def _approved(workshop: Workshop, key: str) -> str:
         decided = workshop.decisions().decide(key, approved=True, reviewer=getpass.getuser(), via="cli")
     except PhantomsError as error:
         return str(error)
-    return "; ".join([f"approved {key}", *decided.warnings])
+    word = f"approved {key}, as the first of two" if decided.first else f"approved {key}"
+    return "; ".join([word, *decided.warnings])

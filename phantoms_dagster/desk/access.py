@@ -36,6 +36,12 @@ ROLES: Mapping[tuple[str, str], Role] = MappingProxyType(
         ("POST", "/review/{key}/edit"): Role.REVIEWER,
         ("POST", "/decisions/{number}/undo"): Role.REVIEWER,
         ("GET", "/events"): Role.VIEWER,
+        # Guest links
+        ("GET", "/guest/{secret}"): Role.PUBLIC,  # the address is the key; looking changes nothing
+        ("POST", "/guest/{secret}"): Role.PUBLIC,
+        ("GET", "/guest-links"): Role.VIEWER,
+        ("POST", "/review/{key}/guest-links"): Role.REVIEWER,
+        ("POST", "/guest-links/{number}/revoke"): Role.REVIEWER,
         # Pipeline
         ("GET", "/pipeline"): Role.VIEWER,
         ("GET", "/pipeline/act"): Role.OPERATOR,
@@ -75,6 +81,9 @@ ROLES: Mapping[tuple[str, str], Role] = MappingProxyType(
         ("POST", "/api/v1/videos/{key}/release"): Role.REVIEWER,
         ("GET", "/api/v1/decisions/{number}"): Role.VIEWER,
         ("POST", "/api/v1/decisions/{number}/undo"): Role.REVIEWER,
+        ("GET", "/api/v1/guest-links"): Role.VIEWER,
+        ("POST", "/api/v1/videos/{key}/guest-links"): Role.REVIEWER,
+        ("POST", "/api/v1/guest-links/{number}/revoke"): Role.REVIEWER,
         ("GET", "/api/v1/dead-letters"): Role.VIEWER,
         ("GET", "/api/v1/dead-letters/{number}"): Role.VIEWER,
         ("POST", "/api/v1/dead-letters/{number}/replay"): Role.OPERATOR,

@@ -1,4 +1,4 @@
-"""Counts failed log-ins by name and by address, in Redis, so that all desks count together.
+"""Counts failed log-ins by name and by address, and guesses at guest links by address, in Redis: all desks count together.
 
 While Redis is away each process counts for itself: nobody is locked out by that, and nobody may guess without limit.
 """
@@ -46,6 +46,14 @@ class LoginAttempts:
             except redis.RedisError as error:
                 _away(error)
 
+    def guess_wait_seconds(self, address: str) -> int:
+        """How long no guest link is opened from that address; 0: not at all."""
+        return self._left(_guess(address), PER_ADDRESS)
+
+    def guessed(self, address: str) -> None:
+        """Count a guest link that there is not."""
+        self._count(_guess(address))
+
     def close(self) -> None:
         """Give the connections back."""
         if self._redis is not None:
@@ -80,10 +88,15 @@ class LoginAttempts:
 
 
 def _keys(name: str, address: str) -> tuple[tuple[str, int], tuple[str, int]]:
-    def key(kind: str, value: str) -> str:
-        return f"phantoms:desk:login:{kind}:{hashlib.sha256(value.encode()).hexdigest()[:32]}"
+    return (_key("name", name.strip().casefold()), PER_NAME), (_key("address", address), PER_ADDRESS)
 
-    return (key("name", name.strip().casefold()), PER_NAME), (key("address", address), PER_ADDRESS)
+
+def _guess(address: str) -> str:
+    return _key("guest", address)
+
+
+def _key(kind: str, value: str) -> str:
+    return f"phantoms:desk:login:{kind}:{hashlib.sha256(value.encode()).hexdigest()[:32]}"
 
 
 def _away(error: redis.RedisError) -> None:

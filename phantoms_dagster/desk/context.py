@@ -19,6 +19,7 @@ from phantoms_dagster.store.bulk import BulkActions
 from phantoms_dagster.store.decisions import Decisions
 from phantoms_dagster.store.earlier import EarlierRevisions
 from phantoms_dagster.store.engine import reading
+from phantoms_dagster.store.guest_links import GuestLinks
 from phantoms_dagster.store.pending import PendingDecisions
 from phantoms_dagster.store.review_queue import ReviewQueue
 from phantoms_dagster.store.users import Users
@@ -71,6 +72,11 @@ class Desk:
     def pending(self) -> PendingDecisions:
         """Decisions that can be undone."""
         return self.workshop.pending_decisions()
+
+    @cached_property
+    def guests(self) -> GuestLinks:
+        """Links with which guests decide."""
+        return GuestLinks(self.workshop.engine, self.decisions, self.pending)
 
     @cached_property
     def bulk(self) -> BulkActions:

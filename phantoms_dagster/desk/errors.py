@@ -46,7 +46,8 @@ async def _log_in_first(request: Request, error: Exception) -> Response:
 async def _answer(request: Request, error: Exception) -> Response:
     status, message, headers = _judged(error)
     if status >= 500 and status != 503:
-        _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+        # The route, not the address: that of a guest is a secret.
+        _log.error("%s %s failed", request.method, getattr(request.scope.get("route"), "path", "?"), exc_info=error)
     if request.url.path.startswith(API):
         if isinstance(error, UnknownToken):
             status, headers = 401, {"WWW-Authenticate": "Bearer"}

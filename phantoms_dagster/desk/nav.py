@@ -20,7 +20,7 @@ class Entry:
 
 
 MENU = (
-    Entry("/review", "Review", "review"),
+    Entry("/review", "Review", "review", also=("/guest-links",)),
     Entry("/pipeline", "Pipeline", "pipeline", also=("/videos/", "/bulk")),
     Entry("/dead-letters", "Dead letters", "letters"),
     Entry("/calendar", "Calendar", "calendar"),

@@ -35,6 +35,8 @@ FORMS: Mapping[str, str] = {
     "budget_usd": "budget_usd: 1.50",
     "palette": 'palette: {background: ["#0f1b4c", "#6a1b9a"], text: "#ffffff", accent: "#ffd23f"}',
     "made_for_kids": "made_for_kids: false",
+    "reviewers": "reviewers: 2, for two different people who must both approve; 1 is the default",
+    "own_briefs": "own_briefs: refuse, so that nobody approves a brief that they added; allow is the default",
 }
 _COMMENT = "a # begins a comment in YAML"
 # A list or a value that a comment cuts off: `hashtags: [#fun, #facts]`, `accent: #ffd23f`, `- #fun`.

@@ -139,6 +139,7 @@ class Channel(Value):
     """A brand: its voice, its look, where it posts, when, and what a video may cost.
 
     `tokens`: where the secret of an account is, by platform, as `env:NAME` or `file:/path`; never the secret itself.
+    `reviewers`: how many different people must approve. `own_briefs`: whether somebody may approve a brief that they added.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
@@ -156,6 +157,8 @@ class Channel(Value):
     budget_usd: Annotated[Decimal, Field(ge=0)] = Decimal("1.00")
     palette: Palette = Palette()
     made_for_kids: bool = False
+    reviewers: Annotated[int, Field(ge=1, le=2)] = 1
+    own_briefs: Literal["allow", "refuse"] = "allow"
     instagram: InstagramLimits = InstagramLimits()
     tiktok: TikTokChoices | None = None
 

@@ -34,11 +34,20 @@ NEWEST = 2**62
 
 @dataclass(frozen=True)
 class Actor:
-    """Who acts, by which way (cli, desk, api, dagster, demo) and from which address; the address is empty on this machine."""
+    """Who acts, by which way (cli, desk, guest, api, dagster, demo), and from which address, empty on this machine.
+
+    `counts_as`: the person, when it is not the one of that name: who invited a guest, the user of the machine.
+    """
 
     name: str
     via: str
     address: str = ""
+    counts_as: str | None = None
+
+    @property
+    def person(self) -> str | None:
+        """Who counts where two different people are wanted; None where nobody knows who asks, as in a run of Dagster."""
+        return None if self.via == "dagster" else self.counts_as or self.name
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from phantoms_dagster.store.audit import Actor, Deed, note
 from phantoms_dagster.store.planning import NUDGE
 from phantoms_dagster.store.replay_sql import NEW_REVISION
 from phantoms_dagster.store.stage_store import VOID
+from phantoms_dagster.store.two_reviewers import forget
 
 _VIDEO = text("SELECT id, brief, retired_at FROM phantoms.videos WHERE key = :key FOR UPDATE")
 # In the order in which claims lock them.
@@ -148,6 +149,8 @@ def _carry_out(
     if (added or removed) and busy:
         raise InvalidInput(f"{key} is on its way to {busy[0].title} now; wait until `phantoms show {key}` says how it ended")
     _write(connection, video_id, after)
+    # A first approval was about the words for other platforms.
+    forget(connection, [video_id] if added or removed else [])
     notes = []
     if removed:
         names = [stage.name for stage in STAGES.values() if stage.platform in removed]

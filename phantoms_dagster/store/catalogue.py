@@ -31,8 +31,8 @@ PAGE = 1_000
 # Both unique columns may be in the way, of rows that another transaction adds at the same time.
 _ADD = text(
     """
-    INSERT INTO phantoms.videos (key, channel, title, brief, platforms, publish_at, priority, source, fingerprint)
-    SELECT g.key, g.channel, g.title, g.brief, g.platforms, g.publish_at, g.priority, :source, g.fingerprint
+    INSERT INTO phantoms.videos (key, channel, title, brief, platforms, publish_at, priority, source, added_by, fingerprint)
+    SELECT g.key, g.channel, g.title, g.brief, g.platforms, g.publish_at, g.priority, :source, :added_by, g.fingerprint
     FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS g(n int, key text, channel text, title text, brief jsonb, platforms text[],
         publish_at timestamptz, priority smallint, fingerprint text)
     ORDER BY g.n
@@ -191,7 +191,7 @@ _LOST = text(
 )
 
 
-def _add_page(connection: Connection, briefs: Sequence[Brief], source: str) -> list[Added]:
+def _add_page(connection: Connection, briefs: Sequence[Brief], source: str, added_by: str | None) -> list[Added]:
     """Add a page of briefs; what became of each, in their order."""
     known = _keys_by_fingerprint(connection, [brief.fingerprint for brief in briefs])
     wanted = {brief.fingerprint: brief for brief in briefs if brief.fingerprint not in known}
@@ -202,7 +202,7 @@ def _add_page(connection: Connection, briefs: Sequence[Brief], source: str) -> l
             break
         salt = "" if number == 1 else f"-{number}"
         rows = [_row(n, brief, partition_key(brief, today, salt=salt)) for n, brief in enumerate(wanted.values())]
-        inserted = connection.execute(_ADD, {"rows": json.dumps(rows), "source": source}).all()
+        inserted = connection.execute(_ADD, {"rows": json.dumps(rows), "source": source, "added_by": added_by}).all()
         fresh |= {row.fingerprint for row in inserted}
         stages = [(row.id, stage) for row in inserted for stage in stages_for(tuple(Platform(p) for p in row.platforms))]
         values = {
@@ -286,17 +286,19 @@ class Catalogue:
                 connection.execute(statement, {"name": channel.name, "config": channel.model_dump_json()})
             put_places(connection, places(known))
 
-    def add(self, briefs: Sequence[Brief], *, source: str) -> list[Added]:
+    def add(self, briefs: Sequence[Brief], *, source: str, added_by: str | None = None) -> list[Added]:
         """Add videos, all or none; a brief that is there already is not added again. `source` says where they came from.
+
+        `added_by`: the person, when one is known; a file in the inbox has none.
 
         25,000 briefs take some seconds: each page of them is one statement.
         """
         with self._engine.begin() as connection:
-            return self.add_in(connection, briefs, source=source)
+            return self.add_in(connection, briefs, source=source, added_by=added_by)
 
-    def add_in(self, connection: Connection, briefs: Sequence[Brief], *, source: str) -> list[Added]:
+    def add_in(self, connection: Connection, briefs: Sequence[Brief], *, source: str, added_by: str | None = None) -> list[Added]:
         """`add` in the caller's transaction."""
-        added = [one for page in _pages(briefs, PAGE) for one in _add_page(connection, page, source)]
+        added = [one for page in _pages(briefs, PAGE) for one in _add_page(connection, page, source, added_by)]
         connection.execute(text(NUDGE))
         return added
 

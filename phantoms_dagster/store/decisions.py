@@ -18,14 +18,16 @@ from phantoms_dagster.store.audit import note as note_deeds
 from phantoms_dagster.store.planning import nudge
 from phantoms_dagster.store.repeated_captions import PlannedCaption, repeated_captions
 from phantoms_dagster.store.stored import WORDS, Unreadable, channel_of, output_of
+from phantoms_dagster.store.two_reviewers import FIRST, FirstApproval, WantsAnother, first_of, forget, keep, rule
 
 _CONTENT = text(
-    """
+    f"""
     SELECT v.key, v.id, a.state, sc.output AS script, r.output AS rendered, v.brief->'platforms' AS platforms, c.config AS channel,
         (SELECT to_jsonb(h) FROM phantoms.holds h WHERE h.video_id = v.id) AS held,
         (SELECT to_jsonb(p) FROM phantoms.pending_decisions p WHERE p.video_id = v.id AND p.state = 'pending') AS pending,
         (SELECT to_jsonb(d) - 'words' FROM phantoms.approvals d WHERE d.video_id = v.id AND d.decided_at >= a.ready_at
-            AND a.state IN ('ready', 'deferred', 'running') ORDER BY d.id DESC LIMIT 1) AS decided
+            AND a.state IN ('ready', 'deferred', 'running') ORDER BY d.id DESC LIMIT 1) AS decided,
+        v.added_by, {FIRST} AS first
     FROM phantoms.videos v
     JOIN phantoms.channels c ON c.name = v.channel
     JOIN phantoms.stages a ON a.video_id = v.id AND a.stage = 'approval'
@@ -50,9 +52,10 @@ _LOOK = text(_CONTENT.text.replace("FOR UPDATE OF a", ""))
 
 _RECORD = text(
     """
-    INSERT INTO phantoms.approvals (video_id, approved, reviewer, note, content_sha256, words, via, decided_at)
-    SELECT d.id, :approved, :reviewer, :note, d.content, CAST(d.words AS jsonb), :via, clock_timestamp()
-    FROM unnest(CAST(:ids AS bigint[]), CAST(:contents AS text[]), CAST(:words AS text[])) AS d(id, content, words)
+    INSERT INTO phantoms.approvals (video_id, approved, reviewer, note, content_sha256, words, via, decided_at, first_reviewer)
+    SELECT d.id, :approved, :reviewer, :note, d.content, CAST(d.words AS jsonb), :via, clock_timestamp(), d.first
+    FROM unnest(CAST(:ids AS bigint[]), CAST(:contents AS text[]), CAST(:words AS text[]), CAST(:firsts AS text[]))
+        AS d(id, content, words, first)
     """
 )
 
@@ -65,6 +68,14 @@ _DUE = text(
         generation = generation + CASE state WHEN 'running' THEN 1 ELSE 0 END, lease_owner = NULL, lease_until = NULL,
         retry_at = clock_timestamp(), ready_at = LEAST(ready_at, clock_timestamp()), updated_at = clock_timestamp()
     WHERE video_id = ANY(:ids) AND stage = 'approval' AND state IN ('ready', 'deferred', 'rejected', 'running')
+    """
+)
+
+_FIRSTS = text(
+    """
+    SELECT v.key, f.reviewer FROM phantoms.first_approvals f JOIN phantoms.videos v ON v.id = f.video_id
+    JOIN phantoms.stages s ON s.video_id = v.id AND s.stage = 'approval'
+    WHERE v.key = ANY(:keys) AND f.given_at >= s.ready_at ORDER BY f.given_at
     """
 )
 
@@ -95,6 +106,12 @@ _HELD = text(
 )
 
 
+# What the log calls an approval that waits for a second one.
+FIRST_OF_TWO = "approve as first of two"
+# A video whose approval is in one of these states can be decided on.
+_OPEN = ("ready", "deferred", "running", "rejected")
+
+
 class DecidedFirst(InvalidInput):
     """Somebody else was first; the message says who, and with what."""
 
@@ -113,12 +130,16 @@ class Held:
 
 @dataclass(frozen=True)
 class Decided:
-    """A decision that was recorded, or that was recorded before. `warnings`: what the reviewer should know of it."""
+    """A decision that was recorded, or that was recorded before. `warnings`: what the reviewer should know of it.
+
+    `first`: it is the first of two approvals, and nothing goes out before another person approves, too.
+    """
 
     key: str
     approved: bool
     new: bool
     warnings: tuple[str, ...] = ()
+    first: bool = False
 
 
 @dataclass(frozen=True)
@@ -126,13 +147,14 @@ class Review:
     """What there is to decide on. `words`: what the posts would say now; `content`: the hash of all of it.
 
     `changed`: what is not as it was when the film was rendered and its words were shown, in words; empty when all is.
-    `warnings`: what speaks against it and refuses nothing.
+    `warnings`: what speaks against it and refuses nothing. `first`: the approval of exactly this that a second person completes.
     """
 
     words: tuple[PostWords, ...]
     content: str
     changed: str = ""
     warnings: tuple[str, ...] = ()
+    first: FirstApproval | None = None
 
 
 class Decisions:
@@ -147,6 +169,11 @@ class Decisions:
         """Videos that are ready for review, most urgent first."""
         with self._engine.connect() as connection:
             return list(connection.execute(UNDECIDED, {"limit": limit}).scalars())
+
+    def first_approvals(self, keys: Sequence[str]) -> dict[str, str]:
+        """Which of these videos one person has approved while a second must, and who it was."""
+        with self._engine.connect() as connection:
+            return {row.key: row.reviewer for row in connection.execute(_FIRSTS, {"keys": list(keys)})}
 
     def review(self, key: str) -> Review | None:
         """What would be decided on now; None when there is nothing to review yet. Raises Unreadable."""
@@ -176,8 +203,9 @@ class Decisions:
         via: str,
         content_sha256: str | None = None,
         only: Sequence[Platform] = (),
+        person: str | None = None,
     ) -> Decided:
-        """Record a decision on what the video is now. `via`: cli, desk, api, dagster, demo.
+        """Record a decision on what the video is now. `via`: cli, desk, guest, api, dagster, demo. `person`: see `Actor`.
 
         `content_sha256`: the hash that was looked at, or its beginning; without it, what was shown when the film was rendered.
         `only`: approve for these platforms; the others leave the brief.
@@ -185,7 +213,9 @@ class Decisions:
         not what was looked at.
         """
         contents = {key: content_sha256} if content_sha256 else {}
-        [decided] = self.decide_all([key], approved=approved, reviewer=reviewer, note=note, via=via, contents=contents, only=only)
+        [decided] = self.decide_all(
+            [key], approved=approved, reviewer=reviewer, note=note, via=via, contents=contents, only=only, person=person
+        )
         if isinstance(decided, InvalidInput):
             raise decided
         return decided
@@ -200,6 +230,7 @@ class Decisions:
         via: str,
         contents: Mapping[str, str] = MappingProxyType({}),
         only: Sequence[Platform] = (),
+        person: str | None = None,
     ) -> list[Decided | InvalidInput]:
         """`decide` for many videos in one transaction; for each of `keys` (no two alike) what became of it.
 
@@ -207,7 +238,7 @@ class Decisions:
         `contents`: the hashes that were looked at, by key.
         """
         with self._engine.begin() as connection:
-            actor = Actor(reviewer, via)
+            actor = Actor(reviewer, via, counts_as=person)
             return self.decide_in(connection, keys, actor, approved=approved, note=note, contents=contents, only=only)
 
     def decide_in(
@@ -222,20 +253,34 @@ class Decisions:
         only: Sequence[Platform] = (),
     ) -> list[Decided | InvalidInput]:
         """`decide_all` in the caller's transaction."""
-        judgement = self._judge(connection, keys, approved=approved, contents=contents, only=only)
+        judgement = self._judge(connection, keys, actor, approved=approved, contents=contents, only=only)
         found = list(judgement.found)
         for place, key in enumerate(keys):
             if only and isinstance(one := found[place], Decided) and one.new:
                 found[place] = _narrowed(connection, one, only, judgement.rows[key], actor)
         rows, reviews = judgement.rows, judgement.reviews
-        new = [one.key for one in found if isinstance(one, Decided) and one.new]
+        firsts = [one.key for one in found if isinstance(one, Decided) and one.first]
+        new = [one.key for one in found if isinstance(one, Decided) and one.new and not one.first]
+        if firsts:
+            contents_of = [reviews[key].content for key in firsts]
+            keep(connection, [rows[key]["id"] for key in firsts], contents_of, actor, note)
+            deeds = [_deed(FIRST_OF_TWO, actor, rows[key], reviews[key], {"note": note}) for key in firsts]
+            note_deeds(connection, deeds)
         if new:
             ids = [rows[key]["id"] for key in new]
             values = {"approved": approved, "reviewer": actor.name, "note": note, "via": actor.via, "ids": ids}
             words = [WORDS.dump_json(reviews[key].words).decode() for key in new]
-            connection.execute(_RECORD, {**values, "contents": [reviews[key].content for key in new], "words": words})
+            seconded = [before.reviewer if (before := judgement.firsts.get(key)) is not None else None for key in new]
+            written = {"contents": [reviews[key].content for key in new], "words": words, "firsts": seconded}
+            connection.execute(_RECORD, {**values, **written})
+            forget(connection, ids)
             connection.execute(_DUE, {"ids": ids})
-            note_deeds(connection, [_deed(actor, key, rows[key], reviews[key], approved=approved, note=note) for key in new])
+            word = "approve" if approved else "reject"
+            deeds = [
+                _deed(word, actor, rows[key], reviews[key], {"note": note, "first": one})
+                for key, one in zip(new, seconded, strict=True)
+            ]
+            note_deeds(connection, deeds)
             connection.execute(text(nudge("'approval'")))
         # Afterwards: two that are approved together are each other's repetition.
         if approved and new:
@@ -246,13 +291,21 @@ class Decisions:
         return found
 
     def check(
-        self, connection: Connection, key: str, *, approved: bool, content_sha256: str, only: Sequence[Platform] = ()
+        self,
+        connection: Connection,
+        key: str,
+        actor: Actor,
+        *,
+        approved: bool,
+        content_sha256: str | None,
+        only: Sequence[Platform] = (),
     ) -> Decided:
         """What a decision would come to, without recording it; the video stays locked until the transaction ends.
 
         Raises InvalidInput as `decide` does, and DecidedFirst also when somebody decided and nothing was done about it yet.
         """
-        judgement = self._judge(connection, [key], approved=approved, contents={key: content_sha256}, only=only)
+        contents = {} if content_sha256 is None else {key: content_sha256}
+        judgement = self._judge(connection, [key], actor, approved=approved, contents=contents, only=only)
         [one] = judgement.found
         if isinstance(one, InvalidInput):
             raise one
@@ -262,6 +315,28 @@ class Decisions:
         if row["decided"] is not None:
             raise DecidedFirst(f"{row['decided']['reviewer']} was first: {_answer(row['decided']['approved'])} {key}")
         return one
+
+    def may_be_decided(self, connection: Connection, key: str, actor: Actor, *, content_sha256: str | None) -> str:
+        """The hash of what `actor` could approve now, for somebody whom they ask to. The video stays locked.
+
+        `content_sha256`: what was looked at, or its beginning; None: what was shown when the film was rendered.
+        Raises InvalidInput as `check` does.
+        """
+        self.check(connection, key, actor, approved=True, content_sha256=content_sha256)
+        review = self.review_in(connection, key)
+        assert review is not None
+        return review.content
+
+    def open_contents(self, keys: Sequence[str]) -> dict[str, str]:
+        """The hash of what there is to decide on, by key; without videos on which nobody can decide now. Nothing is locked."""
+        if not keys:
+            return {}
+        with self._engine.connect() as connection:
+            rows = connection.execute(_LOOK, {"keys": list(keys)}).mappings()
+            found = {row["key"]: row for row in rows if row["state"] in _OPEN and row["decided"] is None}
+            found = {key: row for key, row in found.items() if somebody_first(key, row) is None}
+            reviews, _ = self._reviews(found)
+        return {key: review.content for key, review in reviews.items()}
 
     def hold(self, key: str, *, reviewer: str, note: str = "", via: str) -> None:
         """Put a video on hold: it leaves the queue, and nobody can decide on it, until it is taken back. Raises InvalidInput."""
@@ -303,6 +378,7 @@ class Decisions:
         self,
         connection: Connection,
         keys: Sequence[str],
+        actor: Actor,
         *,
         approved: bool,
         contents: Mapping[str, str],
@@ -312,6 +388,7 @@ class Decisions:
         rows = {row["key"]: row for row in _locked(connection, keys)}
         reviews, unreadable = self._reviews(rows)
         found: list[Decided | InvalidInput] = []
+        firsts: dict[str, FirstApproval | None] = {}
         for key in keys:
             row, review = rows.get(key), reviews.get(key)
             narrow = review
@@ -319,10 +396,15 @@ class Decisions:
                 narrow = self._review({**row, "platforms": [name for name in row["platforms"] if name in only]})
             problem = unreadable.get(key) or _not_wanted(key, row, only)
             looked_at = contents.get(key)
-            found.append(problem or _judged(key, row, review, narrow, approved=approved, looked_at=looked_at))
+            one = problem or _judged(key, row, review, narrow, approved=approved, looked_at=looked_at)
+            if isinstance(one, Decided) and one.approved and one.new and row is not None and review is not None:
+                firsts[key] = review.first
+                wanted = rule(key, channel_of(key, row["channel"]), row["added_by"], review.first, actor)
+                one = wanted if isinstance(wanted, WantsAnother) else replace(one, first=wanted)
+            found.append(one)
             if narrow is not None:
                 reviews[key] = narrow
-        return _Judgement(rows, reviews, found)
+        return _Judgement(rows, reviews, found, firsts)
 
     def _warnings(self, connection: Connection, rows: Mapping[str, RowMapping], reviews: Mapping[str, Review]) -> Mapping[str, str]:
         """A warning for each of these videos that repeats a caption of its account, by key."""
@@ -355,16 +437,18 @@ class Decisions:
         platforms = [Platform(name) for name in row["platforms"]]
         words = post_words(script, channel_of(row["key"], row["channel"]), platforms, self._privacy)
         changed = changes(rendered.words, words) if rendered.words else ""
-        return Review(words, content_hash(script, rendered.video, words), changed)
+        content = content_hash(script, rendered.video, words)
+        return Review(words, content, changed, first=first_of(row, content))
 
 
 @dataclass(frozen=True)
 class _Judgement:
-    """What decisions would come to, in the order of their keys; the rows and what would be approved, by key."""
+    """What decisions would come to, in the order of their keys; the rows, what would be approved, and first approvals, by key."""
 
     rows: Mapping[str, RowMapping]
     reviews: Mapping[str, Review]
     found: Sequence[Decided | InvalidInput]
+    firsts: Mapping[str, FirstApproval | None]
 
 
 def _not_wanted(key: str, row: RowMapping | None, only: Sequence[Platform]) -> InvalidInput | None:
@@ -391,14 +475,13 @@ def _narrowed(
     return one
 
 
-def _deed(actor: Actor, key: str, row: RowMapping, review: Review, *, approved: bool, note: str) -> Deed:
-    after: dict[str, Any] = {"content": review.content}
-    if note:
-        after["note"] = note
-    if approved:
+def _deed(action: str, actor: Actor, row: RowMapping, review: Review, said: Mapping[str, str | None]) -> Deed:
+    """What the log says of a decision. `said`: its note, and who was first of two, where there are such."""
+    after: dict[str, Any] = {"content": review.content, **{name: value for name, value in said.items() if value}}
+    if action != "reject":
         after["platforms"] = [str(post.platform) for post in review.words]
     before = {"state": row["state"], "platforms": list(row["platforms"])}
-    return Deed(actor, "approve" if approved else "reject", key, before=before, after=after)
+    return Deed(actor, action, row["key"], before=before, after=after)
 
 
 def _answer(approved: bool) -> str:
@@ -450,7 +533,7 @@ def _judged(
             f"{key} goes to TikTok, and its channel does not say who may see its posts there: set `tiktok: {{privacy: ...}}` in "
             f"channels.yaml, run `phantoms doctor`, then look again with `phantoms show {key}`"
         )
-    if approved and looked_at is not None and not review.content.startswith(looked_at):
+    if approved and looked_at is not None and not (looked_at and review.content.startswith(looked_at)):
         return InvalidInput(
             f"{key} is not what was looked at: its film or the words of its posts have changed since (now {review.content[:12]}); "
             f"look again with `phantoms show {key}`"

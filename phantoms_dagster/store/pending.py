@@ -26,13 +26,13 @@ ANSWERS: tuple[Answer, ...] = get_args(Answer)
 _SUBMIT = text(
     """
     INSERT INTO phantoms.pending_decisions
-        (video_id, answer, platforms, reviewer, note, content_sha256, via, address, commit_at)
-    SELECT v.id, :answer, :platforms, :reviewer, :note, :content, :via, :address, clock_timestamp() + :window
+        (video_id, answer, platforms, reviewer, person, note, content_sha256, via, address, commit_at)
+    SELECT v.id, :answer, :platforms, :reviewer, :person, :note, :content, :via, :address, clock_timestamp() + :window
     FROM phantoms.videos v WHERE v.key = :key RETURNING id, commit_at
     """
 )
 _COLUMNS = """p.id, v.key, v.title, p.answer, p.platforms, p.reviewer, p.note, p.content_sha256, p.via, p.address, p.state,
-    p.outcome, p.made_at, p.commit_at, p.ended_at"""
+    p.outcome, p.made_at, p.commit_at, p.ended_at, p.person"""
 _DUE = text(
     f"""
     SELECT {_COLUMNS} FROM phantoms.pending_decisions p JOIN phantoms.videos v ON v.id = p.video_id
@@ -67,7 +67,10 @@ _DUE_IN = text(
 
 @dataclass(frozen=True)
 class Pending:
-    """A decision made at the desk. `state`: pending, committed, undone, or refused (then `outcome` says why)."""
+    """A decision made at the desk. `state`: pending, committed, undone, or refused (then `outcome` says why).
+
+    `person`: who counts, when it is not the reviewer.
+    """
 
     id: int
     key: str
@@ -84,6 +87,7 @@ class Pending:
     made_at: datetime
     commit_at: datetime
     ended_at: datetime | None
+    person: str | None = None
 
 
 class PendingDecisions:
@@ -106,31 +110,49 @@ class PendingDecisions:
 
         Raises InvalidInput as `Decisions.decide` does, and DecidedFirst, which says who was first.
         """
+        with self._engine.begin() as connection:
+            return self.submit_in(connection, key, answer, actor, content_sha256=content_sha256, note=note, only=only)
+
+    def submit_in(
+        self,
+        connection: Connection,
+        key: str,
+        answer: Answer,
+        actor: Actor,
+        *,
+        content_sha256: str,
+        note: str = "",
+        only: Sequence[Platform] = (),
+        exactly: bool = False,
+    ) -> Pending:
+        """`submit` in the caller's transaction. `exactly`: a rejection, too, is refused when the content has changed."""
         if answer == "reject" and not note.strip():
             raise InvalidInput("a rejection needs a reason: it is what the next version is made from")
-        with self._engine.begin() as connection:
-            if connection.execute(LOCK_APPROVALS, {"keys": [key]}).scalar() is None:
-                raise InvalidInput(f"no video {key!r}; `phantoms status` lists them")
-            if answer == "hold":
-                self._decisions.check_hold(connection, key)
-            else:
-                approved = answer == "approve"
-                self._decisions.check(connection, key, approved=approved, content_sha256=content_sha256, only=only)
-            values = {
-                "key": key,
-                "answer": answer,
-                "platforms": [str(platform) for platform in only] or None,
-                "reviewer": actor.name,
-                "note": note,
-                "content": content_sha256,
-                "via": actor.via,
-                "address": actor.address,
-                "window": self._window,
-            }
-            made = connection.execute(_SUBMIT, values).one()
-            if not self._window:
-                self._commit(connection, self._read(connection, made.id))
-            return self._read(connection, made.id)
+        if connection.execute(LOCK_APPROVALS, {"keys": [key]}).scalar() is None:
+            raise InvalidInput(f"no video {key!r}; `phantoms status` lists them")
+        if answer == "hold":
+            self._decisions.check_hold(connection, key)
+        else:
+            approved = answer == "approve"
+            self._decisions.check(connection, key, actor, approved=approved, content_sha256=content_sha256, only=only)
+        if exactly and ((now := self._decisions.review_in(connection, key)) is None or now.content != content_sha256):
+            raise InvalidInput(f"{key} is not what was looked at: its film or the words of its posts have changed since")
+        values = {
+            "key": key,
+            "answer": answer,
+            "platforms": [str(platform) for platform in only] or None,
+            "reviewer": actor.name,
+            "person": actor.counts_as,
+            "note": note,
+            "content": content_sha256,
+            "via": actor.via,
+            "address": actor.address,
+            "window": self._window,
+        }
+        made = connection.execute(_SUBMIT, values).one()
+        if not self._window:
+            self._commit(connection, self._read(connection, made.id))
+        return self._read(connection, made.id)
 
     def get(self, number: int) -> Pending:
         """One decision. Raises NotFound."""
@@ -141,7 +163,7 @@ class PendingDecisions:
         """Take a decision back. Raises InvalidInput when it is committed already, or is somebody else's and not `others`."""
         with self._engine.begin() as connection:
             found = self._read(connection, number)
-            if found.reviewer != actor.name and not others:
+            if actor.name not in (found.reviewer, found.person) and not others:
                 raise InvalidInput(f"that decision is {found.reviewer}'s: only they or an operator can undo it")
             # Its time may be over while nobody has committed it yet: then it is too late all the same, as the page said.
             late = text("SELECT commit_at <= clock_timestamp() FROM phantoms.pending_decisions WHERE id = :id FOR UPDATE")
@@ -184,7 +206,7 @@ class PendingDecisions:
     def _commit(self, connection: Connection, one: Pending) -> None:
         """Make it a decision. One that cannot be carried out any more is refused, with the reason, and changes nothing."""
         connection.execute(_END, {"id": one.id, "state": "committed", "outcome": None})
-        actor = Actor(one.reviewer, one.via, one.address)
+        actor = Actor(one.reviewer, one.via, one.address, counts_as=one.person)
         try:
             with connection.begin_nested():
                 self._carry_out(connection, one, actor)

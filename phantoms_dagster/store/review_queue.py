@@ -24,8 +24,10 @@ _WAITS = """s.stage = 'approval' AND s.state IN ('ready', 'deferred')
         AND NOT EXISTS (SELECT FROM phantoms.approvals d WHERE d.video_id = v.id AND d.decided_at >= s.ready_at)
         AND NOT EXISTS (SELECT FROM phantoms.pending_decisions p WHERE p.video_id = v.id AND p.state = 'pending')"""
 
-_CARD = """v.key, v.title, v.channel, v.platforms, v.publish_at, v.priority, s.ready_at AS since,
-        r.output->'thumbnail' AS thumbnail, (r.output->'probe'->>'seconds')::float AS seconds"""
+# A first approval that a second person may complete.
+_FIRST = """(SELECT f.reviewer FROM phantoms.first_approvals f WHERE f.video_id = v.id AND f.given_at >= s.ready_at)"""
+_CARD = f"""v.key, v.title, v.channel, v.platforms, v.publish_at, v.priority, s.ready_at AS since,
+        r.output->'thumbnail' AS thumbnail, (r.output->'probe'->>'seconds')::float AS seconds, {_FIRST} AS first_by"""
 
 _QUEUE = text(
     f"""
@@ -60,7 +62,7 @@ _COUNTS = text(
 )
 _SCREEN = text(
     """
-    SELECT v.key, v.brief, v.created_at, v.retired_at, c.config AS channel,
+    SELECT v.key, v.brief, v.added_by, v.created_at, v.retired_at, c.config AS channel,
         (SELECT COALESCE(sum(a.cost), 0) FROM phantoms.attempts a WHERE a.video_id = v.id) AS cost,
         (SELECT jsonb_object_agg(s.stage, s.state) FROM phantoms.stages s WHERE s.video_id = v.id) AS states,
         (SELECT jsonb_object_agg(s.stage, s.revision) FROM phantoms.stages s WHERE s.video_id = v.id) AS revisions,
@@ -78,7 +80,10 @@ _SCREEN = text(
 
 @dataclass(frozen=True)
 class Card:
-    """A video in the queue. `seconds`: its length; `since`: when it began to wait; `held_by`: who put it on hold."""
+    """A video in the queue. `seconds`: its length; `since`: when it began to wait; `held_by`: who put it on hold.
+
+    `first_by`: who approved it first, where two people must.
+    """
 
     key: str
     title: str
@@ -90,6 +95,7 @@ class Card:
     thumbnail: MediaFile | None
     seconds: float | None
     held_by: str | None
+    first_by: str | None = None
 
 
 @dataclass(frozen=True)
@@ -103,13 +109,14 @@ class ChannelCount:
 
 @dataclass(frozen=True)
 class Said:
-    """A decision that was made, or a hold, or a decision that can still be undone. `at`: when."""
+    """A decision that was made, or a hold, or a decision that can still be undone. `at`: when. `first`: who approved before."""
 
     answer: str
     reviewer: str
     note: str
     via: str
     at: datetime
+    first: str | None = None
 
 
 @dataclass(frozen=True)
@@ -119,6 +126,7 @@ class Screen:
     key: str
     brief: Brief
     channel: Channel
+    added_by: str | None
     created_at: datetime
     cost: Decimal
     states: Mapping[str, str]
@@ -179,6 +187,7 @@ def _screen(row: RowMapping) -> Screen:
         key=key,
         brief=brief_of(key, row["brief"]),
         channel=channel_of(key, row["channel"]),
+        added_by=row["added_by"],
         created_at=row["created_at"],
         cost=Decimal(row["cost"]),
         states=row["states"] or {},
@@ -194,4 +203,4 @@ def _screen(row: RowMapping) -> Screen:
 
 
 def _said(row: Mapping[str, Any], answer: str, time: str) -> Said:
-    return Said(answer, row["reviewer"], row["note"], row["via"], datetime.fromisoformat(row[time]))
+    return Said(answer, row["reviewer"], row["note"], row["via"], datetime.fromisoformat(row[time]), row.get("first_reviewer"))

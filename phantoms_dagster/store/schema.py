@@ -74,6 +74,7 @@ videos = Table(
     _time("publish_at"),
     Column("priority", SmallInteger, nullable=False, server_default=text("5")),
     Column("source", Text, nullable=False),
+    Column("added_by", Text),
     Column("fingerprint", Text, nullable=False, unique=True),
     _time("created_at", now=True),
     _time("registered_at"),
@@ -264,8 +265,21 @@ approvals = Table(
     Column("via", Text, nullable=False),
     _time("decided_at", now=True),
     Column("words", JSONB),
+    Column("first_reviewer", Text),
     Index("approvals_of_video", "video_id", "id"),
     Index("approvals_decided", "decided_at"),
+)
+
+first_approvals = Table(
+    "first_approvals",
+    metadata,
+    Column("video_id", BigInteger, ForeignKey("phantoms.videos.id", ondelete="CASCADE"), primary_key=True, autoincrement=False),
+    Column("person", Text, nullable=False),
+    Column("reviewer", Text, nullable=False),
+    Column("note", Text, nullable=False, server_default=text("''")),
+    Column("via", Text, nullable=False),
+    Column("content_sha256", Text, nullable=False),
+    _time("given_at", now=True),
 )
 
 accounts = Table(
@@ -471,6 +485,7 @@ pending_decisions = Table(
     Column("answer", Text, nullable=False),
     Column("platforms", ARRAY(Text)),
     Column("reviewer", Text, nullable=False),
+    Column("person", Text),
     Column("note", Text, nullable=False, server_default=text("''")),
     Column("content_sha256", Text, nullable=False),
     Column("via", Text, nullable=False),
@@ -483,6 +498,26 @@ pending_decisions = Table(
     Index("pending_decisions_one", "video_id", unique=True, postgresql_where=text("state = 'pending'")),
     Index("pending_decisions_due", "commit_at", postgresql_where=text("state = 'pending'")),
     Index("pending_decisions_of_reviewer", "reviewer", "made_at"),
+)
+
+guest_links = Table(
+    "guest_links",
+    metadata,
+    _id(),
+    _video(),
+    Column("secret_sha256", Text, nullable=False),
+    Column("guest", Text, nullable=False),
+    Column("content_sha256", Text, nullable=False),
+    Column("made_by", Text, nullable=False),
+    _time("made_at", now=True),
+    _time("expires_at", nullable=False),
+    Column("revoked_by", Text),
+    _time("revoked_at"),
+    Column("decision_id", BigInteger, ForeignKey("phantoms.pending_decisions.id", ondelete="SET NULL")),
+    _time("used_at"),
+    UniqueConstraint("secret_sha256", name="guest_links_secret"),
+    Index("guest_links_of_video", "video_id", "id"),
+    Index("guest_links_of_decision", "decision_id"),
 )
 
 earlier_revisions = Table(

@@ -50,7 +50,8 @@ RENDERS = text(
 )
 APPROVALS = text(
     """
-    SELECT d.approved, d.reviewer, d.note, d.via, d.decided_at FROM phantoms.approvals d WHERE d.video_id = :id ORDER BY d.id
+    SELECT d.approved, d.reviewer, d.first_reviewer, d.note, d.via, d.decided_at FROM phantoms.approvals d
+    WHERE d.video_id = :id ORDER BY d.id
     """
 )
 LETTERS = text(
@@ -146,7 +147,8 @@ def _happenings(video: Mapping[str, Any], rows: Mapping[str, list[dict[str, Any]
             found.append(Happening(row["closed_at"], "letter", f"Dead letter of {row['stage']} {row['state']}", said))
     for row in rows["approvals"]:
         word, tone = ("Approved", "good") if row["approved"] else ("Rejected", "bad")
-        found.append(Happening(row["decided_at"], "decision", f"{word} by {row['reviewer']}", row["note"], tone))
+        both = f"{row['first_reviewer']} and {row['reviewer']}" if row["first_reviewer"] else row["reviewer"]
+        found.append(Happening(row["decided_at"], "decision", f"{word} by {both}", row["note"], tone))
     for row in rows["audit_log"]:
         if row["action"] not in ("approve", "reject"):  # those are decisions above
             found.append(Happening(row["at"], "deed", f"{row['action']} by {row['who']}", _said(row["after"])))

@@ -40,6 +40,7 @@ from phantoms_dagster.wiring.media import Shelf
 if TYPE_CHECKING:
     from phantoms_dagster.production.inbox import InboxReport
     from phantoms_dagster.store.brief_edits import BriefEdits
+    from phantoms_dagster.store.guest_links import GuestLinks
     from phantoms_dagster.store.pending import PendingDecisions
     from phantoms_dagster.store.performance import PerformanceTables
     from phantoms_dagster.store.retrying import Retrying
@@ -134,6 +135,12 @@ class Workshop:
 
         window = timedelta(seconds=self.settings.desk_undo_seconds)
         return PendingDecisions(self.engine, self.decisions(), window=window)
+
+    def guest_links(self) -> GuestLinks:
+        """The links with which guests decide."""
+        from phantoms_dagster.store.guest_links import GuestLinks  # noqa: PLC0415
+
+        return GuestLinks(self.engine, self.decisions(), self.pending_decisions())
 
     def retrying(self) -> Retrying:
         """Retries of videos, with what a render costs here."""

@@ -41,7 +41,14 @@ async def test_a_page_without_postgresql_says_so_and_comes_back_by_itself(lost: 
         assert "PostgreSQL does not answer" in answer.text
         assert '<meta http-equiv="refresh" content="5">' in answer.text
         assert "secret-word" not in answer.text
-        for path in ("/dead-letters", "/dead-letters/0123456789abcdef", "/performance", "/webhooks"):
+        for path in (
+            "/dead-letters",
+            "/dead-letters/0123456789abcdef",
+            "/performance",
+            "/webhooks",
+            "/guest-links",
+            f"/guest/{'x' * 43}",
+        ):
             assert (await Browser(client).get(path)).status_code == 503
         sent = await Browser(client).post("/review/some-video/decide", {"answer": "approve"})
         assert sent.status_code == 503

@@ -383,6 +383,9 @@ async def test_no_page_has_a_serious_violation_of_accessibility(
         f"/calendar/{keys[1]}",
     ]
     paths += ["/providers", "/providers/youtube", "/performance", "/add", "/webhooks", "/audit", "/bulk", "/nowhere"]
+    paths.append("/guest-links")
+    asked = {"content_sha256": served.world.content(keys[0]), "hours": 1}
+    paths.append(f"/guest/{served.world.desk.guests.add(keys[0], 'Dr. Weber', Actor('kim', 'desk'), **asked)[1]}")
     for path in paths:
         await page.goto(f"{served.url}{path}")
         result = await axe.Axe().run(page)
@@ -391,3 +394,28 @@ async def test_no_page_has_a_serious_violation_of_accessibility(
             found[path] = [f"{v['id']}: {[node['target'] for node in v['nodes']][:4]}" for v in grave]
     await context.close()
     assert found == {}
+
+
+async def test_a_guest_plays_the_film_on_a_phone_and_answers_by_the_link_that_a_reviewer_made(
+    served: Served, keys: list[str], window: Window, browser: Any
+) -> None:
+    await window.open(f"/review/{keys[0]}")
+    await window.page.click("summary:has-text('Ask a guest')")
+    await window.page.fill("input[name=guest]", "Dr. Weber")
+    await window.page.click("button:has-text('Make the link')")
+    link = await window.page.input_value(".guest-url input")
+    assert link.startswith(f"{served.url}/guest/")
+    context = await browser.new_context(viewport={"width": 390, "height": 844}, java_script_enabled=True)
+    phone = Window(await context.new_page(), served.url)
+    await phone.page.goto(link)
+    await phone.page.evaluate("document.querySelector('video').play()")
+    await phone.until("document.querySelector('video').currentTime > 0.2")
+    assert await phone.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    await phone.page.fill("textarea[name=note]", "The dose is wrong.")
+    await phone.page.click("button:has-text('Reject')")
+    await phone.page.wait_for_selector("h1:has-text('thank you')")
+    assert phone.errors == []
+    await context.close()
+    assert decisions(served) == [("reject", "pending")]
+    await window.open("/guest-links")
+    assert "rejected" in await window.page.inner_text("table")

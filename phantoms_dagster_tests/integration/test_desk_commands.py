@@ -90,3 +90,52 @@ async def test_a_decision_of_the_desk_that_is_due_is_committed_before_anybody_de
         SELECT id, 'hold', 'ann', '', 'desk', now() - interval '1 minute' FROM phantoms.videos"""
     )
     assert "on hold by ann" in phantoms("approve", key).stderr
+
+
+async def test_a_guest_link_is_printed_once_listed_and_revoked(world: World) -> None:
+    [key] = world.add()
+    assert "nothing to review" in phantoms("guest-links", "add", key, "--guest", "Dr. [b]Weber").stderr
+    await world.carry([key], *MADE)
+    assert "no guest links" in phantoms("guest-links", "list").stdout
+    made = phantoms("guest-links", "add", key, "--guest", "Dr. [b]Weber", "--hours", "2")
+    assert made.exit_code == 0, made.output
+    secret = made.stdout.splitlines()[0].rpartition("/guest/")[2]
+    assert len(secret) > 40
+    assert "phantoms guest-links revoke 1" in made.stdout
+    listed = phantoms("guest-links", "list")
+    assert "Dr. [b]Weber" in listed.stdout
+    assert key in listed.stdout
+    assert secret not in listed.stdout + phantoms("guest-links", "list", "--json").stdout
+    assert phantoms("guest-links", "revoke", "1").exit_code == 0
+    assert json.loads(phantoms("guest-links", "list", "--json").stdout)["links"][0]["state"] == "revoked"
+    assert phantoms("guest-links", "revoke", "9").exit_code == 2
+    assert phantoms("guest-links", "add", key, "--guest", " ").exit_code == 2
+    phantoms("approve", key)
+    refused = phantoms("guest-links", "add", key, "--guest", "Dr. Weber")
+    assert (refused.exit_code, "was first" in refused.stderr) == (2, True)
+
+
+async def test_the_command_line_counts_as_the_user_of_the_machine_whatever_name_is_given(world: World) -> None:
+    from phantoms_dagster_tests.integration.stage_world import CHANNEL  # noqa: PLC0415
+
+    world.catalogue.put_channels([CHANNEL.model_copy(update={"reviewers": 2})])
+    [key] = world.add()
+    await world.carry([key], *MADE)
+    given = phantoms("approve", key, "--reviewer", "ann")
+    assert "as the first of two" in given.stdout
+    assert "next:" not in given.stdout  # nothing goes out yet
+    assert "Approved by ann" in phantoms("show", key).stdout
+    assert json.loads(phantoms("show", key, "--json").stdout)["to_review"]["first_approval"]["reviewer"] == "ann"
+    assert "ann approved it" in phantoms("status").stdout
+    assert json.loads(phantoms("status", "--json").stdout)["first_approvals"] == {key: "ann"}
+    again = phantoms("approve", key, "--reviewer", "ben")
+    assert again.exit_code == 2
+    assert "wants a second, different person" in again.stderr
+    assert world.rows("SELECT * FROM phantoms.approvals") == []
+
+
+async def test_a_brief_of_the_command_line_is_that_of_the_user_of_the_machine(world: World) -> None:
+    from phantoms_dagster.cli.review import this_user  # noqa: PLC0415
+
+    assert phantoms("add", "Why the sea is salty").exit_code == 0
+    assert world.rows("SELECT added_by FROM phantoms.videos")[0]["added_by"] == this_user()

@@ -38,6 +38,7 @@ FIELDS = (
     "event",
     "hours",
     "endpoint",
+    "guest",
 )
 
 
@@ -55,6 +56,7 @@ def address(path: str, **values: str) -> str:
 def changes(world: DeskWorld) -> list[int]:
     """How much is in the tables that people change."""
     tables = ("audit_log", "videos", "pending_decisions", "holds", "bulk_actions", "api_answers", "webhook_endpoints")
+    tables += ("guest_links",)
     return [world.world.rows(f"SELECT count(*) AS n FROM phantoms.{table}")[0]["n"] for table in tables]
 
 

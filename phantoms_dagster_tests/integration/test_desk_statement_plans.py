@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, TextClause, text
 
-from phantoms_dagster.store import answers, audit, decisions, earlier, pending, review_queue, text_edits, users
+from phantoms_dagster.store import answers, audit, decisions, earlier, guest_links, pending, review_queue, text_edits, users
 from phantoms_dagster.store.engine import engine
 
 VIDEOS = 20_000
@@ -32,6 +32,11 @@ STATEMENTS: dict[str, tuple[TextClause, dict[str, Any]]] = {
     "one decision": (pending._ONE, {"id": 7}),
     "an answer of the API": (answers.FOUND, {"who": "p1", "key": "k7", "kept": answers.KEPT}),
     "answers to forget": (answers.FORGET, {"kept": answers.KEPT}),
+    "first approvals": (decisions._FIRSTS, {"keys": ["v7"]}),
+    "a guest link": (guest_links._BY_SECRET, {"secret": "s7"}),
+    "a guest link to revoke": (guest_links._LOCK_ID, {"id": 7}),
+    "the guest links": (guest_links._NEWEST, {"before": guest_links.NEWEST, "limit": 51}),
+    "the guest links of a video": (guest_links._OF_VIDEO, {"key": "v7", "before": guest_links.NEWEST, "limit": 51}),
     "a session": (users._SESSION, {"id": "x", "seen": 60}),
     "a token": (users._TOKEN, {"secret": "x", "seen": 60}),
     "a log-in": (users._CREDENTIALS, {"name": "kim"}),
@@ -67,6 +72,10 @@ def database(database_url: str) -> Iterator[Engine]:
             SELECT 'p' || n % 9, 'k' || n, 'x' FROM generate_series(1, :count) AS n;
         INSERT INTO phantoms.earlier_revisions (video_id, revision, script, rendered)
             SELECT v.id, 1, '{}', '{}' FROM phantoms.videos v;
+        INSERT INTO phantoms.first_approvals (video_id, person, reviewer, via, content_sha256)
+            SELECT v.id, 'ann', 'ann', 'desk', 'x' FROM phantoms.videos v;
+        INSERT INTO phantoms.guest_links (video_id, secret_sha256, guest, content_sha256, made_by, expires_at, decision_id)
+            SELECT p.video_id, 's' || p.id, 'g', 'x', 'ann', now(), p.id FROM phantoms.pending_decisions p;
         INSERT INTO phantoms.audit_log (who, via, action, subject)
             SELECT 'p' || v.id % 9, 'desk', 'approve', v.key FROM phantoms.videos v
     """

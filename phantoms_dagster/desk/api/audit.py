@@ -14,7 +14,7 @@ TAG = "audit"
 
 
 class Deed(Answer):
-    """An action. `via`: cli, desk, api, dagster or demo."""
+    """An action. `via`: cli, desk, guest, api, dagster or demo."""
 
     id: int
     at: datetime

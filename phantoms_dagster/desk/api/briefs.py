@@ -88,7 +88,7 @@ def add_briefs(request: Request, visit: Seen, body: NewBriefs, key: Key = None) 
     catalogue.put_channels(channels.values())
 
     def work(connection: Any) -> Said:
-        added = catalogue.add_in(connection, briefs, source="api")
+        added = catalogue.add_in(connection, briefs, source="api", added_by=visit.name)
         fresh = [one.key for one in added if one.new]
         note(connection, [Deed(visit.actor, "add video", one) for one in fresh])
         return Said(201, TakenBriefs(videos=[Taken(key=one.key, new=one.new) for one in added]).model_dump(mode="json"))

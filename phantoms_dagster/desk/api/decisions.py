@@ -55,7 +55,10 @@ class Decision(Answer):
 
 
 class Card(Answer):
-    """A video in the queue. `seconds`: its length; `since`: when it began to wait; `held_by`: who put it on hold."""
+    """A video in the queue. `seconds`: its length; `since`: when it began to wait; `held_by`: who put it on hold.
+
+    `first_by`: who approved it first, where two people must.
+    """
 
     key: str
     title: str
@@ -66,6 +69,7 @@ class Card(Answer):
     since: datetime | None
     seconds: float | None
     held_by: str | None
+    first_by: str | None = None
 
 
 class Queue(Answer):
@@ -74,10 +78,20 @@ class Queue(Answer):
     videos: list[Card]
 
 
+class First(Answer):
+    """The first of two approvals. `person`: who counts; a guest counts as who invited them."""
+
+    person: str
+    reviewer: str
+    note: str
+    given_at: datetime
+
+
 class Look(Answer):
     """What there is to decide on. `film` is an address that is good for minutes; `words`: what each post would say.
 
     `changed`: what is not as it was when the film was made; `warnings`: what speaks against it and refuses nothing.
+    `first`: the approval of exactly this content that a second, different person completes.
     """
 
     key: str
@@ -86,6 +100,7 @@ class Look(Answer):
     words: list[dict[str, Any]]
     changed: str
     warnings: list[str]
+    first: First | None
 
 
 def register(app: FastAPI) -> None:
@@ -121,6 +136,7 @@ def show_review(visit: Seen, key: KeyInPath) -> Look:
         words=[post.model_dump(mode="json") for post in review.words],
         changed=review.changed,
         warnings=list(review.warnings),
+        first=First.model_validate(review.first) if review.first else None,
     )
 
 

@@ -138,7 +138,7 @@ def _stored(
     catalogue = visit.desk.workshop.catalogue()
     catalogue.put_channels(channels.values())
     with visit.desk.workshop.engine.begin() as connection:
-        added = catalogue.add_in(connection, briefs, source=source)
+        added = catalogue.add_in(connection, briefs, source=source, added_by=visit.name)
         note(connection, noted(added))
     return added
 

@@ -22,6 +22,7 @@ from phantoms_dagster.production.publishing import next_opening
 from phantoms_dagster.store.decisions import Review
 from phantoms_dagster.store.pending import ANSWERS, Answer, Pending
 from phantoms_dagster.store.review_queue import Card, Screen
+from phantoms_dagster.store.two_reviewers import WantsAnother, rule
 
 REASONS = ("Wrong fact", "Off brand", "Voice is wrong", "Picture is wrong", "Text is cut off", "Boring hook", "Too long")
 _SAID: Mapping[str, str] = {"approve": "Approved", "reject": "Rejected", "hold": "On hold"}
@@ -161,8 +162,17 @@ def _shown(visit: Visit, filters: Filters, cards: Sequence[Card], key: str) -> R
         undo_seconds=desk.settings.desk_undo_seconds,
         open_for_decision=_is_open(screen),
         earlier=_earlier(visit, screen),
+        refusal=_refusal(visit, screen, review),
         can_edit=can_edit(screen) and visit.may("reviewer"),
     )
+
+
+def _refusal(visit: Visit, screen: Screen, review: Review | None) -> str:
+    """Why the rules of the channel do not let this visitor approve it; empty when they do."""
+    if review is None or not visit.may("reviewer"):
+        return ""
+    wanted = rule(screen.key, screen.channel, screen.added_by, review.first, visit.actor)
+    return str(wanted) if isinstance(wanted, WantsAnother) else ""
 
 
 def _earlier(visit: Visit, screen: Screen) -> int | None:

@@ -1,0 +1,131 @@
+"""`phantoms guest-links`: one video, one decision, by somebody who has no account."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from phantoms_dagster.cli.completion import complete_video
+from phantoms_dagster.cli.console import current, out, plain_errors, print_json, say
+from phantoms_dagster.cli.review import SHORTEST_HASH, this_user
+from phantoms_dagster.cli.times import local
+from phantoms_dagster.domain.errors import InvalidInput
+from phantoms_dagster.settings import Settings
+from phantoms_dagster.store.audit import Actor
+from phantoms_dagster.store.guest_links import DEFAULT_HOURS, MOST_HOURS, GuestLink, GuestLinks
+from phantoms_dagster.wiring import Workshop
+
+GROUP_EXAMPLES = (
+    'phantoms guest-links add octopuses --guest "Dr. Weber"',
+    "phantoms guest-links list",
+    "phantoms guest-links revoke 7",
+)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the group of commands."""
+    group = typer.Typer(help="Let somebody without an account decide on one video, once, by a link that expires.")
+    group.command("add")(add)
+    group.command("list")(show)
+    group.command("revoke")(revoke)
+    epilog = "\n\n".join(["Examples:", *(f"[bold]{example}[/]" for example in GROUP_EXAMPLES)])
+    app.add_typer(group, name="guest-links", rich_help_panel="Review", no_args_is_help=True, epilog=epilog)
+
+
+def add(
+    video: Annotated[str, typer.Argument(help="Key of the video, or enough of it", autocompletion=complete_video)],
+    guest: Annotated[str, typer.Option(help="The guest's name, as it will be in the audit log")],
+    hours: Annotated[int, typer.Option(min=1, max=MOST_HOURS, help="For how long the link is good")] = DEFAULT_HOURS,
+    content: Annotated[
+        str | None, typer.Option(help="The content that you looked at, as `phantoms show` says; default: what the render showed")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a link and print it, once: only its hash is kept. It is about the video as it is now."""
+    with _links() as (workshop, links):
+        if content is not None and len(content) < SHORTEST_HASH:
+            raise InvalidInput(f"--content needs at least {SHORTEST_HASH} characters; see `phantoms show`")
+        workshop.pending_decisions().commit_due()
+        workshop.take_channels()
+        key = workshop.catalogue().find(video)
+        link, secret = links.add(key, guest, _actor(), content_sha256=content, hours=hours)
+        address = f"{_desk(workshop.settings)}guest/{secret}"
+        if as_json:
+            print_json({**_row(link), "url": address})
+            return
+        out.print(address, soft_wrap=True, markup=False, highlight=False)
+        say(f"  one answer of {escape(link.guest)}, until {local(link.expires_at)}; end it before with:", style="dim")
+        out.print(f"  phantoms guest-links revoke {link.id}", style="dim", soft_wrap=True)
+
+
+def show(
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many, the newest first")] = 50, as_json: AsJson = False
+) -> None:
+    """List the newest links with their state, never their addresses."""
+    from rich.table import Table  # noqa: PLC0415
+
+    with _links() as (_, links):
+        found = links.page(limit=limit)
+        if as_json:
+            print_json({"links": [_row(link) for link in found]})
+            return
+        if not found:
+            out.print('no guest links; `phantoms guest-links add VIDEO --guest "Dr. Weber"` makes one')
+            return
+        table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0), pad_edge=False)
+        for column in ("id", "guest", "state", "until", "asked by"):
+            table.add_column(column)
+        for link in found:
+            table.add_row(str(link.id), escape(link.guest), _state(link), local(link.expires_at), escape(link.made_by))
+            table.add_row("", f"[dim]{link.key}[/]")
+        out.print(table)
+
+
+def revoke(
+    number: Annotated[int, typer.Argument(help="The link's id, as `phantoms guest-links list` shows it")], as_json: AsJson = False
+) -> None:
+    """End a link: it takes no answer any more."""
+    with _links() as (_, links):
+        link = links.revoke(number, _actor())
+        if as_json:
+            print_json(_row(link))
+        else:
+            say(f"revoked the link of {escape(link.guest)}")
+
+
+def _state(link: GuestLink) -> str:
+    if link.state != "used" or link.answer is None:
+        return link.state
+    said = {"approve": "approved", "reject": "rejected"}.get(link.answer, link.answer)
+    return said if link.decision == "committed" else f"{said}, {link.decision}"
+
+
+def _row(link: GuestLink) -> dict[str, object]:
+    return {name: value for name, value in asdict(link).items() if name != "content_sha256"} | {"content": link.content_sha256}
+
+
+def _desk(settings: Settings) -> str:
+    """The address of the desk: of the one that runs here, else where it would be."""
+    host = f"[{settings.desk_host}]" if ":" in settings.desk_host else settings.desk_host
+    return f"{(settings.desk_url or f'http://{host}:{settings.desk_port}').rstrip('/')}/"
+
+
+@contextmanager
+def _links() -> Iterator[tuple[Workshop, GuestLinks]]:
+    with plain_errors():
+        workshop = Workshop(current())
+        try:
+            yield workshop, workshop.guest_links()
+        finally:
+            workshop.close()
+
+
+def _actor() -> Actor:
+    return Actor(this_user(), "cli")

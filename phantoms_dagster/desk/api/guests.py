@@ -1,0 +1,90 @@
+"""Guest links: made, listed, revoked. Their guests use the page, not the API."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+from fastapi import FastAPI
+from pydantic import Field
+
+from phantoms_dagster.desk.api.routes import add
+from phantoms_dagster.desk.api.values import MOST_NUMBER, Answer, Cursor, Given, KeyInPath, Limit, Name, NumberInPath, TextInQuery
+from phantoms_dagster.desk.pages.guest_links import address
+from phantoms_dagster.desk.visits import Seen
+from phantoms_dagster.domain.errors import NotFound
+from phantoms_dagster.store.guest_links import DEFAULT_HOURS, MOST_HOURS
+
+TAG = "review"
+
+
+class Invite(Given):
+    """Somebody to ask about one video. `content` is the hash of what was looked at, as `GET .../review` says it."""
+
+    guest: Name
+    content: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    hours: Annotated[int, Field(ge=1, le=MOST_HOURS)] = DEFAULT_HOURS
+
+
+class Link(Answer):
+    """A guest link. `state`: open, outdated (its video changed, or is decided), used, revoked or expired.
+
+    `answer` and `decision`: what its guest decided, and the state of that decision; `outcome` says why it was refused.
+    """
+
+    id: int
+    key: str
+    title: str
+    guest: str
+    state: str
+    made_by: str
+    made_at: datetime
+    expires_at: datetime
+    used_at: datetime | None
+    revoked_by: str | None
+    revoked_at: datetime | None
+    answer: str | None
+    decision: str | None
+    outcome: str | None
+
+
+class NewLink(Answer):
+    """A link that was just made. `url` is shown this once."""
+
+    link: Link
+    url: str
+
+
+class Links(Answer):
+    """A page of guest links, the newest first."""
+
+    links: list[Link]
+    next_cursor: int | None
+
+
+def register(app: FastAPI) -> None:
+    """Add the routes."""
+    add(app, "GET", "/guest-links", list_guest_links, tag=TAG)
+    add(app, "POST", "/videos/{key}/guest-links", make_guest_link, tag=TAG, status=201)
+    add(app, "POST", "/guest-links/{number}/revoke", revoke_guest_link, tag=TAG)
+
+
+def list_guest_links(visit: Seen, key: TextInQuery = "", cursor: Cursor = None, limit: Limit = 50) -> Links:
+    """The newest guest links, of one video or of all. Never their secrets."""
+    found = visit.desk.guests.page(key=key, before=cursor or MOST_NUMBER, limit=limit + 1)
+    return Links(
+        links=[Link.model_validate(link) for link in found[:limit]], next_cursor=found[limit - 1].id if len(found) > limit else None
+    )
+
+
+def make_guest_link(visit: Seen, key: KeyInPath, body: Invite) -> NewLink:
+    """Make a link with which its guest decides once, on exactly this content."""
+    if not visit.desk.board.of([key]):
+        raise NotFound(f"There is no video {key}.")
+    link, secret = visit.desk.guests.add(key, body.guest, visit.actor, content_sha256=body.content, hours=body.hours)
+    return NewLink(link=Link.model_validate(link), url=address(visit, secret))
+
+
+def revoke_guest_link(visit: Seen, number: NumberInPath) -> Link:
+    """End a link that was not used yet."""
+    return Link.model_validate(visit.desk.guests.revoke(number, visit.actor))

@@ -1,0 +1,110 @@
+"""What a guest sees: one film, its texts, and two answers. Their link opens this page and nothing else of the desk.
+
+Opening it changes nothing, however often, by whom, or by which program: chat programs open links to show a preview.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fastapi import FastAPI
+from starlette.responses import Response
+
+from phantoms_dagster.desk.pages.media import address
+from phantoms_dagster.desk.render import page
+from phantoms_dagster.desk.visits import Form, Seen, Visit, field
+from phantoms_dagster.domain.errors import InvalidInput
+from phantoms_dagster.domain.models import PostWords
+from phantoms_dagster.store.decisions import DecidedFirst
+from phantoms_dagster.store.guest_links import GuestLink
+
+_SECRET = re.compile(r"[A-Za-z0-9_-]{20,100}")
+
+
+@dataclass(frozen=True)
+class Film:
+    """What the guest is asked about. `words`: what each post would say."""
+
+    video: str
+    poster: str
+    words: Sequence[PostWords]
+
+
+def register(app: FastAPI) -> None:
+    """Add the routes."""
+    app.get("/guest/{secret}", include_in_schema=False)(look)
+    app.post("/guest/{secret}", include_in_schema=False)(answer)
+
+
+def look(visit: Seen, secret: str) -> Response:
+    """The film and the question; or why there is nothing to answer."""
+    if (wait := visit.desk.attempts.guess_wait_seconds(visit.address)) > 0:
+        return _too_many(visit, wait)
+    link = _found(visit, secret)
+    return _nothing(visit) if link is None else _shown(visit, link)
+
+
+def answer(visit: Seen, secret: str, form: Form) -> Response:
+    """Take the answer, once."""
+    if (wait := visit.desk.attempts.guess_wait_seconds(visit.address)) > 0:
+        return _too_many(visit, wait)
+    link = _found(visit, secret)
+    if link is None:
+        return _nothing(visit)
+    said, reason = field(form, "answer"), field(form, "note", most=1_000)
+    if said not in ("approve", "reject"):
+        return _shown(visit, link, status=422, problem="Choose one of the two answers.")
+    if said == "reject" and not reason:
+        return _shown(visit, link, status=422, problem="Please say why: the next version is made from it.")
+    try:
+        visit.desk.guests.decide(secret, "approve" if said == "approve" else "reject", reason=reason, address=visit.address)
+    except DecidedFirst:
+        return _shown(visit, _again(visit, secret, link), status=409, problem="Somebody else was first. Your answer was not taken.")
+    except InvalidInput:
+        # The message is for the people of the desk, who have other ways: the page says what a guest can do.
+        return _shown(visit, _again(visit, secret, link), status=409, problem="Your answer was not taken.")
+    return _shown(visit, _again(visit, secret, link))
+
+
+def _found(visit: Visit, secret: str) -> GuestLink | None:
+    link = visit.desk.guests.find(secret) if _SECRET.fullmatch(secret) else None
+    if link is None:
+        visit.desk.attempts.guessed(visit.address)
+    return link
+
+
+def _again(visit: Visit, secret: str, link: GuestLink) -> GuestLink:
+    """The link as it is now."""
+    return visit.desk.guests.find(secret) or link
+
+
+def _shown(visit: Visit, link: GuestLink, *, status: int = 200, problem: str = "") -> Response:
+    film = _film(visit, link) if link.state == "open" else None
+    return _page(visit, status, link=link, film=film, problem=problem, wait=0)
+
+
+def _film(visit: Visit, link: GuestLink) -> Film | None:
+    """What there is to see, when it is what the link is about."""
+    review, screen = visit.desk.decisions.review(link.key), visit.desk.queue.screen(link.key)
+    if review is None or screen is None or screen.film is None or review.content != link.content_sha256:
+        return None
+    film = screen.film
+    return Film(address(visit.desk, film.video), address(visit.desk, film.thumbnail), review.words)
+
+
+def _nothing(visit: Visit) -> Response:
+    return _page(visit, 404, link=None, film=None, problem="", wait=0)
+
+
+def _too_many(visit: Visit, seconds: int) -> Response:
+    response = _page(visit, 429, link=None, film=None, problem="", wait=max(1, round(seconds / 60)))
+    response.headers["Retry-After"] = str(seconds)
+    return response
+
+
+def _page(visit: Visit, status: int, **values: object) -> Response:
+    response = page(visit, "guest.html", status=status, **values)
+    response.headers["X-Robots-Tag"] = "noindex, nofollow"
+    return response
