@@ -13,6 +13,8 @@ from phantoms_dagster.domain.models import Channel, Platform
 from phantoms_dagster.store.stored import channel_of
 
 MOST = 2_000
+# Of the videos that are planned in a time, and of those that went out in it.
+MOST_SLOTS = 1_000
 
 _ENTRY = """v.key, v.title, v.channel, v.platforms, v.publish_at,
         (SELECT jsonb_object_agg(s.stage, jsonb_build_object('state', s.state, 'reason', s.reason))
@@ -36,10 +38,11 @@ _MINE = "v.retired_at IS NULL AND (:channel = '' OR v.channel = :channel)"
 _SLOTS = text(
     f"""
     (SELECT v.id, v.key, v.channel, v.publish_at,
-        (SELECT min(p.published_at) FROM phantoms.posts p WHERE p.video_id = v.id AND NOT p.duplicate) AS out_at
+        (SELECT min(p.published_at) FROM phantoms.posts p WHERE p.video_id = v.id AND NOT p.duplicate) AS out_at,
+        true AS planned
     FROM phantoms.videos v WHERE v.publish_at >= :low AND v.publish_at < :high AND {_MINE} ORDER BY v.publish_at LIMIT :most)
     UNION ALL
-    (SELECT v.id, v.key, v.channel, v.publish_at, p.published_at AS out_at
+    (SELECT v.id, v.key, v.channel, v.publish_at, p.published_at AS out_at, false AS planned
     FROM phantoms.posts p JOIN phantoms.videos v ON v.id = p.video_id
     WHERE p.published_at >= :low AND p.published_at < :high AND NOT p.duplicate AND {_MINE}
         AND NOT EXISTS (SELECT FROM phantoms.posts e
@@ -121,11 +124,12 @@ class Calendar:
 
     def slots(self, low: datetime, high: datetime, *, channel: str = "") -> tuple[list[Slot], bool]:
         """Where the videos of `[low, high)` are, in no order; and whether there are more, which are not here."""
-        values = {"low": low, "high": high, "channel": channel, "most": MOST}
+        values = {"low": low, "high": high, "channel": channel, "most": MOST_SLOTS}
         with self._engine.connect() as connection:
             rows = connection.execute(_SLOTS, values).all()
-        found = {row.id: Slot(*row) for row in rows}
-        return list(found.values()), len(rows) >= MOST
+        found = {row.id: Slot(*row[:5]) for row in rows}
+        planned = sum(row.planned for row in rows)
+        return list(found.values()), max(planned, len(rows) - planned) >= MOST_SLOTS
 
     def these(self, ids: Sequence[int]) -> dict[int, Scheduled]:
         """Videos with all that is known of their posts, by number."""

@@ -41,7 +41,8 @@ def _place(url: str) -> URL:
 
 # Rows are looked up by key, a few at a time, in tables that are in memory: reading a whole table because a disk would have to
 # turn, or compiling a query, costs more than it ever saves.
-_PLANNING = {"random_page_cost": "1.1", "jit": "off"}
+# So does starting other processes to help.
+_PLANNING = {"random_page_cost": "1.1", "jit": "off", "max_parallel_workers_per_gather": "0"}
 # A runner says the same few statements again and again, and their plans do not depend on the values: planned once a connection.
 _PLANNED_ONCE = {"plan_cache_mode": "force_generic_plan"}
 

@@ -26,27 +26,32 @@ _WAITS = """s.stage = 'approval' AND s.state IN ('ready', 'deferred')
 
 # A first approval that a second person may complete.
 _FIRST = """(SELECT f.reviewer FROM phantoms.first_approvals f WHERE f.video_id = v.id AND f.given_at >= s.ready_at)"""
-_CARD = f"""v.key, v.title, v.channel, v.platforms, v.publish_at, v.priority, s.ready_at AS since,
-        r.output->'thumbnail' AS thumbnail, (r.output->'probe'->>'seconds')::float AS seconds, {_FIRST} AS first_by"""
+_CARD = f"""v.id, v.key, v.title, v.channel, v.platforms, v.publish_at, v.priority, s.ready_at AS since, {_FIRST} AS first_by"""
+# What was rendered is read of the videos that are shown, and not of all that wait.
+_SHOWN = """q.key, q.title, q.channel, q.platforms, q.publish_at, q.priority, q.since, r.output->'thumbnail' AS thumbnail,
+        (r.output->'probe'->>'seconds')::float AS seconds, q.first_by, q.held_by"""
+_RENDERED = "LEFT JOIN phantoms.stages r ON r.video_id = q.id AND r.stage = 'rendered_video'"
 
 _QUEUE = text(
     f"""
-    SELECT {_CARD}, NULL AS held_by
-    FROM phantoms.stages s JOIN phantoms.videos v ON v.id = s.video_id
-    LEFT JOIN phantoms.stages r ON r.video_id = s.video_id AND r.stage = 'rendered_video'
-    WHERE {_WAITS} AND NOT EXISTS (SELECT FROM phantoms.holds h WHERE h.video_id = v.id)
-        AND (:channel = '' OR v.channel = :channel)
-    ORDER BY v.publish_at NULLS LAST, v.priority, v.id LIMIT :limit
+    SELECT {_SHOWN} FROM (
+        SELECT {_CARD}, NULL AS held_by
+        FROM phantoms.stages s JOIN phantoms.videos v ON v.id = s.video_id
+        WHERE {_WAITS} AND NOT EXISTS (SELECT FROM phantoms.holds h WHERE h.video_id = v.id)
+            AND (:channel = '' OR v.channel = :channel)
+        ORDER BY v.publish_at NULLS LAST, v.priority, v.id LIMIT :limit
+    ) q {_RENDERED} ORDER BY q.publish_at NULLS LAST, q.priority, q.id
     """
 )
 _HELD = text(
     f"""
-    SELECT {_CARD}, h.reviewer AS held_by
-    FROM phantoms.holds h JOIN phantoms.videos v ON v.id = h.video_id
-    JOIN phantoms.stages s ON s.video_id = v.id AND s.stage = 'approval'
-    LEFT JOIN phantoms.stages r ON r.video_id = v.id AND r.stage = 'rendered_video'
-    WHERE (:channel = '' OR v.channel = :channel)
-    ORDER BY h.held_at LIMIT :limit
+    SELECT {_SHOWN} FROM (
+        SELECT {_CARD}, h.reviewer AS held_by, h.held_at
+        FROM phantoms.holds h JOIN phantoms.videos v ON v.id = h.video_id
+        JOIN phantoms.stages s ON s.video_id = v.id AND s.stage = 'approval'
+        WHERE (:channel = '' OR v.channel = :channel)
+        ORDER BY h.held_at LIMIT :limit
+    ) q {_RENDERED} ORDER BY q.held_at, q.id
     """
 )
 _COUNTS = text(

@@ -13,8 +13,8 @@ from sqlalchemy import Engine, text
 
 from phantoms_dagster.desk.access import ROLES
 
-# They stay open, or are answered before anything is read.
-NOT_PAGES = {"/events", "/media/{name}", "/static/{digest}/{name}", "/health"}
+# They stay open, are answered before anything is read, or are for a guest who has nothing but a secret.
+NOT_PAGES = {"/events", "/media/{name}", "/static/{digest}/{name}", "/health", "/guest/{secret}"}
 
 
 @dataclass(frozen=True)
@@ -159,6 +159,8 @@ PAGES: Mapping[str, Mapping[str, Address]] = {
         ),
     },
     "/webhooks/deliveries/{number}": {"webhook": lambda s, n: f"/webhooks/deliveries/{_one(s.deliveries, n)}"},
+    "/guest-links": {"guest links": _same("/guest-links")},
+    "/api/v1/guest-links": {"API: guest links": _same("/api/v1/guest-links")},
     "/api/v1/webhooks": {"API: webhooks": _same("/api/v1/webhooks")},
     "/api/v1/webhook-deliveries": {
         "API: deliveries": _same("/api/v1/webhook-deliveries", "/api/v1/webhook-deliveries?state=failed")
@@ -175,6 +177,14 @@ PAGES: Mapping[str, Mapping[str, Address]] = {
     "/api/v1/review": {"API: review": _same("/api/v1/review", "/api/v1/review?channel=channel-1")},
     "/api/v1/videos/{key}/review": {"API: review of a video": lambda s, n: f"/api/v1/videos/{_one(s.waiting, n)}/review"},
     "/api/v1/decisions/{number}": {"API: decision": lambda s, n: f"/api/v1/decisions/{_one(s.decisions, n)}"},
+    "/api/v1/videos/{key}/texts": {"API: texts": lambda s, n: f"/api/v1/videos/{_one(s.waiting, n)}/texts"},
+    "/api/v1/issues": {"API: issues": _same("/api/v1/issues", "/api/v1/issues?state=all&q=tiktok")},
+    "/api/v1/issues/{cause}": {"API: issue": lambda s, n: f"/api/v1/issues/{_one(s.causes, n)}"},
+    "/api/v1/performance": {
+        "API: performance": _same(
+            "/api/v1/performance", "/api/v1/performance?days=365", "/api/v1/performance?days=365&channel=channel-1"
+        ),
+    },
     "/api/v1/dead-letters": {
         "API: dead letters": _same("/api/v1/dead-letters", "/api/v1/dead-letters?provider=tiktok&stage=post&class=transient"),
         "API: dead letters, all": _same("/api/v1/dead-letters?state=all", "/api/v1/dead-letters?state=replayed&cursor=3000"),

@@ -144,6 +144,20 @@ async def test_videos_are_found_by_the_search_of_the_pipeline_page_by_page(world
     assert "There is no video nothing" in detail(await program.get("/videos/nothing"), 404)
 
 
+async def test_the_calendar_is_read_in_pages(world: DeskWorld) -> None:
+    program = Program(world, "viewer")
+    keys = await world.waiting(5, publish_at=datetime(2026, 12, 24, 18, tzinfo=UTC))
+    found: list[str] = []
+    page: dict[str, Any] = {"next_cursor": None}
+    for length in (2, 2, 1):
+        more = {"cursor": page["next_cursor"]} if page["next_cursor"] else {}
+        page = (await program.get("/calendar", start="2026-12-24", until="2026-12-25", limit=2, **more)).json()
+        assert (len(page["entries"]), page["complete"]) == (length, True)
+        found += [entry["key"] for entry in page["entries"]]
+    assert (sorted(found), page["next_cursor"]) == (sorted(keys), None)
+    assert detail(await program.get("/calendar", cursor="tomorrow"), 422)
+
+
 async def test_the_calendar_and_providers_can_be_read(world: DeskWorld) -> None:
     program = Program(world, "viewer")
     await world.waiting(1, publish_at=datetime(2026, 12, 24, 18, tzinfo=UTC))

@@ -10,9 +10,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from phantoms_dagster.domain.models import PostingHours
+from phantoms_dagster.domain.models import Platform, PostingHours
+from phantoms_dagster.store import calendar as store_calendar
+from phantoms_dagster.store.catalogue import Catalogue
 from phantoms_dagster_tests.integration.desk_world import Browser, DeskWorld, open_desk
-from phantoms_dagster_tests.integration.stage_world import CHANNEL
+from phantoms_dagster_tests.integration.stage_world import CHANNEL, brief
 
 YEAR = datetime.now(UTC).year + 1
 
@@ -193,3 +195,58 @@ async def test_addresses_that_nobody_made_are_answered_in_words(world: DeskWorld
         ("/calendar?view=month&from=2026-12-31", 200),
     ):
         assert (await browser.get(path)).status_code == status, path
+
+
+async def test_a_full_hour_and_a_full_day_show_a_few_and_lead_to_the_others(world: DeskWorld) -> None:
+    channel(world, "UTC", 0, 24)
+    world.world.add(9, publish_at=datetime(2026, 12, 24, 10, 30, tzinfo=UTC))
+    browser = await world.logged_in("vera", "viewer")
+    week = (await browser.get("/calendar?from=2026-12-24")).text
+    assert (week.count('class="e-time"'), "9 videos" in week) == (6, True)
+    assert 'href="/calendar?view=list&amp;from=2026-12-24">3 more</a>' in week
+    month = (await browser.get("/calendar?from=2026-12-24&view=month")).text
+    assert month.count('class="e-time"') == 3
+    assert 'href="/calendar?view=list&amp;from=2026-12-24">6 more</a>' in month
+    assert (await browser.get("/calendar?from=2026-12-24&view=list")).text.count('class="e-time"') == 9
+
+
+async def test_a_long_list_ends_with_a_day_and_leads_to_the_following_one(world: DeskWorld) -> None:
+    channel(world, "UTC", 0, 24)
+    for day in (24, 25, 26):
+        at = datetime(2026, 12, day, 10, 30, tzinfo=UTC)
+        briefs = [brief(100 * day + number, publish_at=at) for number in range(80)]
+        Catalogue(world.world.engine).add(briefs, source="test")
+    browser = await world.logged_in("vera", "viewer")
+    first = (await browser.get("/calendar?from=2026-12-24&view=list")).text
+    assert first.count('class="e-time"') == 80
+    assert 'href="/calendar?view=list&amp;from=2026-12-25">The following days</a>' in first
+    last = (await browser.get("/calendar?from=2026-12-26&view=list")).text
+    assert (last.count('class="e-time"'), "The following days" in last) == (80, False)
+
+
+async def test_a_page_that_cannot_count_all_says_so(world: DeskWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    channel(world, "UTC", 0, 24)
+    world.world.add(5, publish_at=datetime(2026, 12, 24, 10, 30, tzinfo=UTC))
+    browser = await world.logged_in("vera", "viewer")
+    assert "more videos than this page counts" not in (await browser.get("/calendar?from=2026-12-24")).text
+    monkeypatch.setattr(store_calendar, "MOST_SLOTS", 4)
+    assert "more videos than this page counts" in (await browser.get("/calendar?from=2026-12-24")).text
+
+
+async def test_a_video_stands_where_the_first_of_its_posts_went_out(world: DeskWorld) -> None:
+    channel(world, "UTC", 0, 24)
+    [key] = world.world.add(1, platforms=(Platform.YOUTUBE, Platform.TIKTOK), publish_at=datetime(2026, 12, 20, 10, 0, tzinfo=UTC))
+    for platform, day in (("tiktok", 23), ("youtube", 24)):
+        world.world.write(
+            """INSERT INTO phantoms.posts (video_id, platform, account, state, marker, video_sha256, caption_sha256, published_at)
+            SELECT id, :platform, 'a', 'confirmed', :platform, '', '', :at FROM phantoms.videos WHERE key = :key""",
+            platform=platform,
+            at=datetime(2026, 12, day, 9, 0, tzinfo=UTC),
+            key=key,
+        )
+    browser = await world.logged_in("vera", "viewer")
+    page = (await browser.get("/calendar?from=2026-12-24")).text
+    assert page.count(f'data-entry="{key}"') == 1
+    found = re.search(r'data-slot="2026-12-23T09".*?</td>', page, re.DOTALL)
+    assert found
+    assert key in found[0]

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from phantoms_dagster.store import results_board
+from phantoms_dagster.desk.pages.performance import PERIODS
+from phantoms_dagster.store import performance_sums, results_board
+from phantoms_dagster.store.performance_sums import renew_sums
 from phantoms_dagster.store.results_board import Results
 from phantoms_dagster_tests.integration.desk_world import TESTER, DeskWorld, open_desk
 from phantoms_dagster_tests.integration.test_statement_plans import plan, reads
@@ -187,3 +189,26 @@ async def test_a_period_is_found_by_an_index_among_a_hundred_thousand_videos(wor
         found = set(reads(await plan(world.world, text(statement), used)))
         tables = {"video_performance", "platform_performance"}
         assert not {place for place, kind in found if kind == "Seq Scan" and place in tables}, (statement, found)
+
+
+async def test_the_sums_that_are_made_with_the_table_are_those_of_its_rows(world: DeskWorld) -> None:
+    world.world.add(1)
+    channel(world, "curious", "Asia/Tokyo")
+    for n in range(60):
+        at = TODAY - timedelta(days=n * 7, hours=n)
+        video(world, f"video-{n}", 100 + n, channel="curious" if n % 2 else "facts", hook=f"Hook {n % 20}", at=at)
+    results = Results(world.desk.workshop.engine)
+    with world.desk.workshop.engine.begin() as connection:
+        connection.execute(text("UPDATE phantoms.video_performance SET computed_at = transaction_timestamp()"))
+        renew_sums(connection)
+    made_at, _ = results.made_at()
+    midnight = TODAY.replace(hour=0)
+    assert {int(days) for days in PERIODS} == set(performance_sums.PERIODS)
+    for days in performance_sums.PERIODS:
+        since = midnight - timedelta(days=days - 1)
+        for name in ("", "curious", "facts"):
+            summed = results.hours(since, channel=name), results.hooks(since, channel=name)
+            assert results.sums(days, since, made_at, channel=name) == (summed if summed[0] else None), (days, name)
+    assert results.sums(28, midnight - timedelta(days=28), made_at) is None, "those of other days are not taken"
+    browser = await world.logged_in("kim", "viewer")
+    assert (await browser.get("/performance?days=365")).status_code == 200

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Annotated, Literal
 
 from fastapi import FastAPI, Query
 
 from phantoms_dagster.desk.api.routes import add
 from phantoms_dagster.desk.api.values import Answer, Limit, TextInQuery
+from phantoms_dagster.desk.pages.performance import day_of, sums_of
 from phantoms_dagster.desk.visits import Seen
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.store.results_board import Results
@@ -97,14 +98,16 @@ def show_performance(  # noqa: PLR0917 - FastAPI calls it by keyword
     channels = visit.desk.board.channels()
     if channel and channel not in channels:
         raise InvalidInput(f"there is no channel {channel[:60]!r}; there are {', '.join(channels)}")
-    results = Results(visit.desk.workshop.engine)
-    since = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=days - 1)
+    results = Results(visit.desk.reading)
+    made_at = results.made_at()
+    since = day_of(made_at[0]) - timedelta(days=days - 1)
+    sums = sums_of(visit, results, made_at, (days, since), channel)
     videos = results.videos(since, channel=channel, hook=hook, sort=sort, limit=limit, offset=(page - 1) * limit)
     return Performance(
-        computed_at=results.made_at()[0],
+        computed_at=made_at[0],
         since=since,
         videos=[ByVideo.model_validate(one) for one in videos],
-        hooks=[ByHook.model_validate(one) for one in results.hooks(since, channel=channel)],
-        hours=[ByHour.model_validate(one) for one in results.hours(since, channel=channel)],
-        platforms=[ByPlatform.model_validate(one) for one in results.platforms(since, channel=channel)],
+        hooks=[ByHook.model_validate(one) for one in sums.hooks],
+        hours=[ByHour.model_validate(one) for one in sums.hours],
+        platforms=[ByPlatform.model_validate(one) for one in sums.by_day],
     )

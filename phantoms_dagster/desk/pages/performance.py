@@ -90,9 +90,9 @@ def performance(
         raise InvalidInput(f"there is no channel {channel!r}; there are {', '.join(channels)}")
     results = Results(visit.desk.reading)
     made_at = results.made_at()
-    today = _day_of(made_at[0])
+    today = day_of(made_at[0])
     since = today - timedelta(days=int(days) - 1)
-    sums = _sums(visit, results, made_at, (int(days), since), channel)
+    sums = sums_of(visit, results, made_at, (int(days), since), channel)
     hours, by_day, hooks = sums.hours, sums.by_day, sums.hooks
     steps, wide = _steps(by_day, since.date(), today.date())
     videos = results.videos(since, channel=channel, hook=hook, sort=sort, limit=ROWS + 1, offset=(number - 1) * ROWS)
@@ -128,14 +128,14 @@ def performance(
     )
 
 
-def _day_of(made_at: datetime | None) -> datetime:
+def day_of(made_at: datetime | None) -> datetime:
     """The last day of the period: that of the tables until they are made again, and today when that was long ago."""
     now = datetime.now(UTC)
     day = made_at if made_at is not None and timedelta(0) <= now - made_at < timedelta(hours=3) else now
     return day.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 
 
-def _sums(
+def sums_of(
     visit: Visit, results: Results, made_at: tuple[datetime | None, datetime | None], period: tuple[int, datetime], channel: str
 ) -> Sums:
     """The sums of a period. They stay the same until the tables are made again, so they are read or summed up once."""

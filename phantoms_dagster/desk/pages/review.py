@@ -25,6 +25,8 @@ from phantoms_dagster.store.review_queue import Card, Screen
 from phantoms_dagster.store.two_reviewers import WantsAnother, rule
 
 REASONS = ("Wrong fact", "Off brand", "Voice is wrong", "Picture is wrong", "Text is cut off", "Boring hook", "Too long")
+# Of the queue beside the video. Its heading says how many wait in all.
+CARDS = 100
 _SAID: Mapping[str, str] = {"approve": "Approved", "reject": "Rejected", "hold": "On hold"}
 
 
@@ -87,7 +89,7 @@ class Filters:
 def queue(visit: Seen, channel: str = "", held: str = "", platform: str = "") -> Response:
     """The first video of the queue, or that there is none."""
     filters = Filters(channel, held == "1", platform)
-    cards = visit.desk.queue.cards(channel=channel, held=filters.held)
+    cards = visit.desk.queue.cards(channel=channel, held=filters.held, limit=CARDS)
     if cards:
         return _shown(visit, filters, cards, cards[0].key)
     counts = visit.desk.queue.counts()
@@ -102,7 +104,7 @@ def video(visit: Seen, key: str, channel: str = "", held: str = "", platform: st
         if screen is None:
             raise NotFound(f"There is no video {key}.")
         return compared(visit, screen, int(against) if against.isdecimal() and len(against) < 9 else 0, filters.path(key))
-    return _shown(visit, filters, visit.desk.queue.cards(channel=channel, held=filters.held), key)
+    return _shown(visit, filters, visit.desk.queue.cards(channel=channel, held=filters.held, limit=CARDS), key)
 
 
 def decide(visit: Seen, key: str, form: Form) -> Response:
@@ -253,7 +255,7 @@ def _notes(screen: Screen, platform: Platform, words: Mapping[Platform, PostWord
 
 def _after(visit: Visit, filters: Filters, key: str) -> str | None:
     """The video that comes after this one in the queue; None for the first one."""
-    keys = [card.key for card in visit.desk.queue.cards(channel=filters.channel, held=filters.held)]
+    keys = [card.key for card in visit.desk.queue.cards(channel=filters.channel, held=filters.held, limit=CARDS)]
     if key not in keys:
         return None
     rest = keys[keys.index(key) + 1 :]
