@@ -123,8 +123,8 @@ class RunWorker(Worker):
 
     @property
     def dequeue_timeout(self) -> int:
-        """How long one wait for a job is, in seconds: an idle worker beats three times in a lease."""
-        return max(1, self._lease // 3)
+        """How long one wait for a job is, in seconds."""
+        return wait_seconds(self._lease)
 
     def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
         """Renew the lease, which RQ would make a minute longer, and report anew, for a Redis that has lost its memory."""
@@ -264,6 +264,11 @@ def schema_problem() -> str:
     return ""
 
 
+def wait_seconds(lease_seconds: int) -> int:
+    """How long a worker with that lease waits for a job at a time: it beats three times in a lease."""
+    return max(1, lease_seconds // 3)
+
+
 @functools.cache
 def _schema_engine(url: str) -> Engine:
     return engine(url, pool_size=1)
@@ -283,7 +288,8 @@ def work(queue: str, slot: int, *, url: str, lease_seconds: int, grace_seconds: 
     """Be a worker until told to stop; the exit code, 0 when it was told to."""
     options: dict[str, Any] = {"lease_seconds": lease_seconds, "grace_seconds": grace_seconds}
     try:
-        redis = PatientRedis.from_url(url, socket_connect_timeout=5)
+        # A connection keeps the patience that it is made with, and redis-py's own ends before the wait for a job does.
+        redis = PatientRedis.from_url(url, socket_connect_timeout=5, socket_timeout=wait_seconds(lease_seconds) + 10)
         refuse_cluster(redis)
         worker = RunWorker(queue, slot, connection=redis, **options)
         worker.work(logging_level=logging.getLevelName(logging.WARNING))

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from phantoms_dagster.execution.slots import job_of
 from phantoms_dagster_tests.integration.run_world import MODULE, RunWorld, run_world, wait_for
 
 Gone = Callable[[int], bool]
+# After this time a connection of redis-py gives up, unless it was told otherwise.
+REDIS_PATIENCE_SECONDS = 5
 
 
 @pytest.fixture
@@ -264,3 +267,13 @@ def test_the_command_refuses_a_queue_that_is_none_and_a_machine_without_redis(
     refused = run()
     assert refused.exit_code == 2
     assert became == []
+
+
+def test_a_worker_that_waits_long_for_a_run_keeps_its_connection_and_takes_it_at_once(world: RunWorld) -> None:
+    """A connection that gives up before the wait does costs a pause of seconds each time, and a run that comes then waits, too."""
+    world.start_workers("script=1", PHANTOMS_WORKER_LEASE_SECONDS="30")
+    wait_for(lambda: world.queues.alive("script") == 1, world.log)
+    time.sleep(REDIS_PATIENCE_SECONDS + 2)
+    run_id = world.launch()
+    wait_for(lambda: world.status(run_id) is DagsterRunStatus.SUCCESS, world.log)
+    assert "Redis" not in world.log()
