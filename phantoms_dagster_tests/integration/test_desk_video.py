@@ -35,6 +35,16 @@ async def test_a_videos_page_tells_its_whole_story(world: DeskWorld) -> None:
     assert (await browser.get("/videos/nobody")).status_code == 404
 
 
+async def test_a_video_that_is_out_everywhere_goes_nowhere_any_more(world: DeskWorld) -> None:
+    [key] = await world.waiting()
+    browser = await world.logged_in("vic", "viewer")
+    assert "goes out when approved" in (await browser.get(f"/videos/{key}")).text
+    world.world.write("UPDATE phantoms.stages SET state = 'done' WHERE stage LIKE '%/post'")
+    shown = (await browser.get(f"/videos/{key}")).text
+    assert "goes out when approved" not in shown
+    assert "so far · posted" in shown
+
+
 async def test_decisions_deeds_and_posts_are_in_the_story(world: DeskWorld) -> None:
     [key] = await world.waiting()
     world.desk.decisions.hold(key, reviewer="ann", note="the lawyer looks", via="desk")

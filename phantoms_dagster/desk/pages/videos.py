@@ -34,7 +34,9 @@ def video(visit: Seen, key: str) -> Response:
         stages=[story.stages[name] for name in STAGES if name in story.stages],
         run_url=_run_url(visit),
         brief={name: value for name, value in story.video["brief"].items() if name != "title" and value not in (None, "", [], {})},
-        handles=[(post, masked(post["handle"])) for post in story.posts],
+        # What a platform did not say is no news.
+        handles=[(post, {name: one for name, one in masked(post["handle"]).items() if one is not None}) for post in story.posts],
+        out=all(found.state == "done" for name, found in row.stages.items() if STAGES[name].kind == "post"),
         evidence=laid_out,
     )
 

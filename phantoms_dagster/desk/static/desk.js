@@ -204,6 +204,10 @@ for (const radio of all("[data-platform]"))
 
 // --- the calendar: a video is dragged to another hour; the form behind it says what is odd before it saves
 
+// A narrow window shows some days of the week: today is one of them.
+const today = one(".week thead [aria-current]");
+if (today) today.closest(".scroll").scrollLeft = today.offsetLeft - one(".week th").offsetWidth;
+
 const moving = one("[data-move-form]");
 if (moving) {
   let dragged = null;
