@@ -17,7 +17,7 @@ from phantoms_dagster.wiring import Workshop
 from phantoms_dagster_tests.acceptance.conftest import SandboxProcess, StackProcess, open_sandbox, open_stack, wait_for
 
 CHROMIUM = shutil.which("chromium")
-PATIENCE = 25_000
+PATIENCE = 60_000
 PASSWORD = "a long enough password"
 LAPTOP: dict[str, Any] = {"viewport": {"width": 1440, "height": 900}}
 PHONE: dict[str, Any] = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
