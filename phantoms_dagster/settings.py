@@ -252,6 +252,22 @@ class Settings(BaseSettings):
         description="Signs cookies and media links; 32 characters or more, the same for all desks. Unset: a file of our own.",
     )
 
+    oidc_issuer: str | None = Field(
+        None, description="OpenID Connect provider that people log in by, such as https://login.example.org/realms/studio."
+    )
+    oidc_client_id: str | None = Field(None, description="Name of the desk at that provider.")
+    oidc_client_secret: SecretStr | None = Field(None, description="Secret that belongs to that name. Unset: PKCE alone.")
+    oidc_role_claim: str = Field(
+        "roles", min_length=1, description="Claim that has people's roles; with dots inside others, as in `realm_access.roles`."
+    )
+    oidc_roles: str = Field(
+        "viewer=viewer,reviewer=reviewer,operator=operator",
+        description="The provider's roles and those at the desk, such as newsroom=reviewer,leads=operator. The highest counts.",
+    )
+    oidc_name_claim: str = Field(
+        "preferred_username", min_length=1, description="Claim that has people's names, such as email (which must be verified)."
+    )
+
     # --- observation
     metrics_port: int = Field(
         9464,

@@ -82,7 +82,7 @@ def show(as_json: AsJson = False) -> None:
         for column in ("name", "kind", "role", "since"):
             table.add_column(column)
         for user in people:
-            table.add_row(user.name, "user", user.role, f"{user.created_at:%Y-%m-%d %H:%M}")
+            table.add_row(user.name, "by provider" if user.issuer else "user", user.role, f"{user.created_at:%Y-%m-%d %H:%M}")
         for one in tokens:
             table.add_row(one.name, "token", one.role, f"{one.created_at:%Y-%m-%d %H:%M}")
         out.print(table)

@@ -16,13 +16,15 @@ class Role(IntEnum):
     OPERATOR = 3
 
 
-# Everything that changes something is a POST; looking is a GET.
+# Everything that changes something is a POST, but for coming back from a log-in; looking is a GET.
 ROLES: Mapping[tuple[str, str], Role] = MappingProxyType(
     {
         ("GET", "/health"): Role.PUBLIC,
         ("GET", "/static/{digest}/{name}"): Role.PUBLIC,
         ("GET", "/login"): Role.PUBLIC,
         ("POST", "/login"): Role.PUBLIC,
+        ("GET", "/login/oidc"): Role.PUBLIC,
+        ("GET", "/login/oidc/back"): Role.PUBLIC,  # logs in who comes back from the provider, once, in the browser that left
         ("POST", "/logout"): Role.PUBLIC,
         ("GET", "/media/{name}"): Role.PUBLIC,  # the address is signed, for minutes
         ("GET", "/"): Role.VIEWER,

@@ -12,6 +12,7 @@ from sqlalchemy import Engine
 
 from phantoms_dagster.desk.attempts import LoginAttempts
 from phantoms_dagster.desk.keys import Keys, keys_of
+from phantoms_dagster.desk.oidc import OidcProvider
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.store.audit import AuditLog
 from phantoms_dagster.store.board import Board
@@ -43,11 +44,12 @@ class Desk:
     attempts: LoginAttempts
     queue: ReviewQueue
     board: Board
+    oidc: OidcProvider | None = None
     extras: dict[str, object] = field(default_factory=dict)
 
     @classmethod
     def of(cls, settings: Settings) -> Desk:
-        """The desk of these settings. Raises InvalidInput without a database."""
+        """The desk of these settings. Raises InvalidInput without a database, and for a provider that cannot be meant."""
         workshop = Workshop(settings, connections=CONNECTIONS, patience=PATIENCE_SECONDS)
         redis_url = settings.redis_url.get_secret_value() if settings.redis_url else None
         return cls(
@@ -59,6 +61,7 @@ class Desk:
             attempts=LoginAttempts(redis_url),
             queue=ReviewQueue(reading(workshop.engine)),
             board=Board(reading(workshop.engine)),
+            oidc=OidcProvider(settings) if settings.oidc_issuer else None,
         )
 
     # Made when they are first needed: they ask the tables which accounts there are, and the desk starts without PostgreSQL, too.

@@ -24,10 +24,10 @@ END_SECONDS = 0.5
 
 def check_exposed(desk: Desk) -> None:
     """Raises InvalidInput when others can reach the desk and nobody could be asked to log in."""
-    if not desk.loopback and not desk.users.any():
+    if not desk.loopback and desk.oidc is None and not desk.users.any():
         raise InvalidInput(
             f"the desk would be open to everybody who reaches {desk.settings.desk_host}: add a user first, with "
-            "`phantoms users add NAME --role operator`, or leave PHANTOMS_DESK_HOST at 127.0.0.1"
+            "`phantoms users add NAME --role operator`, set PHANTOMS_OIDC_ISSUER, or leave PHANTOMS_DESK_HOST at 127.0.0.1"
         )
 
 

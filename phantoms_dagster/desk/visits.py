@@ -196,8 +196,9 @@ def _known(request: Request, desk: Desk, known: Known, secret: str) -> Visit:
 
 
 def is_open(request: Request, desk: Desk) -> bool:
-    """Whether the visitor may do everything: only this machine can ask, and there are no users yet."""
-    return desk.loopback and is_loopback(address_of(request)) and not forwarded(request.headers) and not desk.users.any()
+    """Whether the visitor may do everything: only this machine can ask, and nobody could log in."""
+    here = desk.loopback and is_loopback(address_of(request)) and not forwarded(request.headers)
+    return here and desk.oidc is None and not desk.users.any()
 
 
 def this_user() -> str:

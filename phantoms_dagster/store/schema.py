@@ -422,10 +422,21 @@ users = Table(
     _id(),
     Column("name", Text, nullable=False),
     Column("role", Text, nullable=False),
-    Column("password_hash", Text, nullable=False),
+    Column("password_hash", Text),
+    Column("issuer", Text),
+    Column("subject", Text),
     _time("created_at", now=True),
     _time("updated_at", now=True),
     UniqueConstraint("name", name="users_once"),
+    UniqueConstraint("issuer", "subject", name="users_identity"),
+)
+
+oidc_states = Table(
+    "oidc_states",
+    metadata,
+    Column("state_sha256", Text, primary_key=True),
+    _time("expires_at", nullable=False),
+    Index("oidc_states_ended", "expires_at"),
 )
 
 desk_sessions = Table(

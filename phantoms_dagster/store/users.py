@@ -21,7 +21,23 @@ LONGEST_NAME = 60
 # A session is marked as seen at most this often: a page must not cost a write.
 _SEEN_SECONDS = 60
 
-_USERS = text("SELECT name, role, created_at, updated_at FROM phantoms.users ORDER BY name")
+_USERS = text("SELECT name, role, created_at, updated_at, issuer FROM phantoms.users ORDER BY name")
+_SPEND = text(
+    """
+    INSERT INTO phantoms.oidc_states (state_sha256, expires_at) VALUES (:state, clock_timestamp() + interval '1 day')
+    ON CONFLICT DO NOTHING RETURNING state_sha256
+    """
+)
+_FORGET_STATES = text("DELETE FROM phantoms.oidc_states WHERE expires_at <= clock_timestamp()")
+_BY_SUBJECT = text(
+    "SELECT id, name, role, password_hash FROM phantoms.users WHERE issuer = :issuer AND subject = :subject FOR UPDATE"
+)
+_ADD_SUBJECT = text(
+    """
+    INSERT INTO phantoms.users (name, role, issuer, subject) VALUES (:name, :role, :issuer, :subject)
+    RETURNING id, name, role, password_hash
+    """
+)
 _CREDENTIALS = text("SELECT id, name, role, password_hash FROM phantoms.users WHERE name = :name")
 _SESSION = text(
     """
@@ -48,22 +64,23 @@ _TOKENS = text("SELECT name, role, created_at, used_at FROM phantoms.api_tokens 
 
 @dataclass(frozen=True)
 class User:
-    """A user, for people."""
+    """A user, for people. `issuer`: the provider that they log in by; None for those with a password here."""
 
     name: str
     role: RoleName
     created_at: datetime
     updated_at: datetime
+    issuer: str | None = None
 
 
 @dataclass(frozen=True)
 class Credentials:
-    """What a log-in is checked against."""
+    """What a log-in is checked against. Who logs in by a provider has no password here."""
 
     id: int
     name: str
     role: RoleName
-    password_hash: str
+    password_hash: str | None
 
 
 @dataclass(frozen=True)
@@ -140,13 +157,14 @@ class Users:
         """Set a password and end all sessions of that user. Raises NotFound."""
         statement = text(
             """
-            UPDATE phantoms.users SET password_hash = :hash, updated_at = clock_timestamp() WHERE name = :name RETURNING id
+            UPDATE phantoms.users SET password_hash = :hash, updated_at = clock_timestamp()
+            WHERE name = :name AND issuer IS NULL RETURNING id
             """
         )
         with self._engine.begin() as connection:
             found = connection.execute(statement, {"name": user_name(name), "hash": password_hash}).scalar()
             if found is None:
-                raise _unknown(name)
+                raise _theirs(name) if _of_provider(connection, name) else _unknown(name)
             connection.execute(text("DELETE FROM phantoms.desk_sessions WHERE user_id = :id"), {"id": found})
             note(connection, [Deed(actor, "change password", user_name(name))])
 
@@ -158,6 +176,8 @@ class Users:
             ).scalar()
             if before is None:
                 raise _unknown(name)
+            if _of_provider(connection, name):
+                raise _theirs(name)
             statement = text("UPDATE phantoms.users SET role = :role, updated_at = clock_timestamp() WHERE name = :name")
             connection.execute(statement, {"name": user_name(name), "role": role})
             note(connection, [Deed(actor, "change role", user_name(name), {"role": before}, {"role": role})])
@@ -177,6 +197,44 @@ class Users:
         statement = text("UPDATE phantoms.users SET password_hash = :hash WHERE id = :id")
         with self._engine.begin() as connection:
             connection.execute(statement, {"id": user_id, "hash": password_hash})
+
+    # --- people of a provider
+
+    def spend_state(self, state: str) -> bool:
+        """Use up a log-in that was begun, by the hash of its state. False when it was used already."""
+        with self._engine.begin() as connection:
+            connection.execute(_FORGET_STATES)
+            return connection.execute(_SPEND, {"state": state}).scalar() is not None
+
+    def from_provider(self, issuer: str, subject: str, name: str, role: RoleName) -> Credentials:
+        """The user whom the provider knows as `subject`, with the role that it gives them now. The first log-in adds them.
+
+        They keep the name of their first log-in: what they decided stays theirs when the provider renames them.
+        Raises InvalidInput when the name is none, or is somebody else's.
+        """
+        actor = Actor(issuer, "oidc")
+        with self._engine.begin() as connection:
+            row = connection.execute(_BY_SUBJECT, {"issuer": issuer, "subject": subject}).mappings().one_or_none()
+            if row is not None:
+                if row["role"] != role:
+                    statement = text("UPDATE phantoms.users SET role = :role, updated_at = clock_timestamp() WHERE id = :id")
+                    connection.execute(statement, {"id": row["id"], "role": role})
+                    note(connection, [Deed(actor, "change role", row["name"], {"role": row["role"]}, {"role": role})])
+                return Credentials(**{**row, "role": role})
+            name = user_name(name)
+            try:
+                with connection.begin_nested():
+                    values = {"name": name, "role": role, "issuer": issuer, "subject": subject}
+                    made = connection.execute(_ADD_SUBJECT, values).mappings().one()
+            except IntegrityError as error:
+                if connection.execute(_BY_SUBJECT, {"issuer": issuer, "subject": subject}).scalar() is not None:
+                    raise InvalidInput("You logged in twice at once. Log in again.") from error
+                raise InvalidInput(
+                    f"There is another {name} at this desk already, so this log-in would mix you up. "
+                    "An operator can remove that user (phantoms users remove), then log in again."
+                ) from error
+            note(connection, [Deed(actor, "add user", name, after={"role": role, "issuer": issuer})])
+            return Credentials(**made)
 
     # --- sessions
 
@@ -248,6 +306,15 @@ class Users:
 def _mark_used(connection: Connection, token: int) -> None:
     connection.execute(text("UPDATE phantoms.api_tokens SET used_at = clock_timestamp() WHERE id = :id"), {"id": token})
     connection.commit()
+
+
+def _of_provider(connection: Connection, name: str) -> bool:
+    statement = text("SELECT issuer IS NOT NULL FROM phantoms.users WHERE name = :name")
+    return bool(connection.execute(statement, {"name": user_name(name)}).scalar())
+
+
+def _theirs(name: str) -> InvalidInput:
+    return InvalidInput(f"{name} logs in by an OpenID Connect provider, which says their role and knows their password")
 
 
 def _unknown(name: str) -> NotFound:

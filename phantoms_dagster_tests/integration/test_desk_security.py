@@ -17,7 +17,8 @@ from phantoms_dagster.desk.serve import check_exposed
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster_tests.integration.desk_world import PASSWORD, TESTER, DeskWorld, film, open_desk
 
-OPEN = {"/health", "/static/{digest}/{name}", "/login", "/logout", "/media/{name}", "/guest/{secret}"}
+OPEN = {"/health", "/static/{digest}/{name}", "/login", "/logout", "/media/{name}"}
+OPEN |= {"/guest/{secret}", "/login/oidc", "/login/oidc/back"}
 EXAMPLES = {"key": "some-video", "number": "1", "digest": "0", "name": "desk.css"}
 
 

@@ -17,6 +17,7 @@ from phantoms_dagster.desk.pages import (
     live,
     login,
     media,
+    oidc,
     performance,
     pipeline,
     providers,
@@ -28,6 +29,7 @@ from phantoms_dagster.desk.pages import (
 PAGES: tuple[ModuleType, ...] = (
     front,
     login,
+    oidc,
     media,
     live,
     review,

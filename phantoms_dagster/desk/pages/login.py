@@ -36,7 +36,8 @@ def check(visit: Seen, form: Form) -> Response:
         response.headers["Retry-After"] = str(wait)
         return response
     user = visit.desk.users.credentials(name)
-    if not passwords.right(user.password_hash if user else None, password) or user is None:
+    # Somebody whom the provider knows has no password here: that is as any wrong one.
+    if not passwords.right(user.password_hash if user else None, password) or user is None or user.password_hash is None:
         attempts.failed(name, visit.address)
         problem = "That name and password do not belong together."
         return page(visit, "login.html", status=401, wanted=wanted, name=name, problem=problem)
@@ -52,5 +53,7 @@ def leave(visit: Seen) -> Response:
     """Log out, here and on the server."""
     response = RedirectResponse("/login", 303)
     log_out(visit, response)
-    tell(visit, response, "You are logged out.", "info")
+    provider = visit.desk.oidc
+    still = f" At {provider.host} you may be logged in still." if provider is not None else ""
+    tell(visit, response, f"You are logged out of the desk.{still}", "info")
     return response
