@@ -13,8 +13,16 @@ from sqlalchemy import Engine, text
 
 from phantoms_dagster.desk.access import ROLES
 
-# They stay open, are answered before anything is read, or are for a guest who has nothing but a secret.
-NOT_PAGES = {"/events", "/media/{name}", "/static/{digest}/{name}", "/health", "/guest/{secret}"}
+# They stay open, are answered before anything is read, are for a guest who has nothing but a secret, or lead to another log-in.
+NOT_PAGES = {
+    "/events",
+    "/media/{name}",
+    "/static/{digest}/{name}",
+    "/health",
+    "/guest/{secret}",
+    "/login/oidc",
+    "/login/oidc/back",
+}
 
 
 @dataclass(frozen=True)
