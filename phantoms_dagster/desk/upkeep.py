@@ -12,12 +12,12 @@ from contextlib import asynccontextmanager, suppress
 from typing import TypeGuard
 
 from sqlalchemy.exc import SQLAlchemyError
-from starlette.concurrency import run_in_threadpool
 
 from phantoms_dagster.domain.errors import StoreAway
 from phantoms_dagster.store.away import in_words, is_away
 from phantoms_dagster.store.bulk import BulkActions
 from phantoms_dagster.store.pending import PendingDecisions
+from phantoms_dagster.wiring.threads import in_thread
 
 # Between two looks. A decision is seen before it is due, unless it can be undone for less than this: then there are more looks.
 LOOK_SECONDS = 5.0
@@ -48,7 +48,7 @@ async def _repeat(look: Callable[[], float], what: str) -> None:
     away = False
     while True:
         try:
-            pause = await run_in_threadpool(look)
+            pause = await in_thread(look)
             if away:
                 _log.info("%s: PostgreSQL answers again", what)
             away = False
