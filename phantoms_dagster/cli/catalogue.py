@@ -252,7 +252,7 @@ def _brief_panel(key: str, brief: Brief) -> Panel:
 
 def _stages_table(stages: Mapping[str, StageRow], said: Mapping[str, str]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("stage", overflow="fold", min_width=6)
+    table.add_column("stage", no_wrap=True)
     table.add_column("state", no_wrap=True)
     narrow = out.width < NARROW
     if not narrow:

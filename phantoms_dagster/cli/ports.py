@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +13,9 @@ from phantoms_dagster.embedded.servers import free_port, is_free
 
 FILE = "ports.json"
 REMEMBERED = 4  # ports of a service
+
+# The ports that this process has chosen, and the file that tells others so. They are ours until it ends.
+_chosen: dict[int, int] = {}
 
 
 class Ports:
@@ -37,7 +43,7 @@ class Ports:
             known = [wish, *(port for port in known if port != wish)]
         elif not known and wish is None and usual:
             known = [usual]
-        port = next((port for port in known if is_free(port, host)), 0) or free_port(0, host)
+        port = next((port for port in known if is_free(port, host) and _reserved(port)), 0) or free_port(0, host)
         if known and port != known[0]:
             moved = f"{service}: another program has port {known[0]}, so this is on {port}"
             if known[0] in self._known.get(service, []):
@@ -64,3 +70,24 @@ def _read(path: Path) -> dict[str, list[int]]:
         return {str(service): [port for port in ports if 0 < int(port) < 65_536] for service, ports in found.items()}
     except (FileNotFoundError, ValueError, TypeError, AttributeError):
         return {}
+
+
+def _reserved(port: int) -> bool:
+    """Whether the port is ours from now on. It may be half a minute until the service listens: another `phantoms up` that starts
+    meanwhile would find it free and choose it, too.
+    """
+    if port in _chosen:
+        return True
+    folder = Path(tempfile.gettempdir()) / f"phantoms-ports-{os.getuid()}"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        file = os.open(folder / str(port), os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o600)
+    except OSError:
+        return True  # nobody can be told, and the port may well be free
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(file)
+        return False
+    _chosen[port] = file
+    return True

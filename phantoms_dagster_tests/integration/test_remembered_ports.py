@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -56,3 +58,27 @@ def test_a_file_that_was_spoiled_costs_the_addresses_and_no_more(tmp_path: Path,
     (tmp_path / FILE).write_text(content)
     port = ports(tmp_path)[0].take("sandbox")
     assert ports(tmp_path)[0].take("sandbox") == port
+
+
+def test_of_two_stacks_that_start_together_the_second_has_another_port(tmp_path: Path) -> None:
+    """Nothing listens yet: the first has only chosen its port."""
+    usual = free_port(0)
+    chooses = f"""
+import sys
+from pathlib import Path
+from phantoms_dagster.cli.ports import Ports
+print(Ports(Path(sys.argv[1]), say=str, warn=str).take("desk", usual={usual}), flush=True)
+sys.stdin.read()
+"""
+    command = [sys.executable, "-c", chooses, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout is not None
+        assert first.stdin is not None
+        assert int(first.stdout.readline()) == usual
+        home = tmp_path / "second"
+        home.mkdir()
+        second, told = ports(home)
+        port = second.take("desk", usual=usual)
+        assert told == [f"desk: another program has port {usual}, so this is on {port}"]
+        first.stdin.close()
+    assert ports(home)[0].take("desk", usual=usual) == usual
