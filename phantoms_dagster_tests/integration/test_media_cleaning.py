@@ -214,7 +214,7 @@ async def test_a_crash_after_some_files_are_gone_is_made_good_by_the_next_night(
     store, media.store = media.store, Fails(media.store._root)
     with pytest.raises(OSError, match="the disk is away"):
         await media.clean("none")
-    assert len(media.names()) == 5
+    assert 5 <= len(media.names()) < 8  # the error stops removals beside it before they begin
     assert media.world.rows("SELECT FROM phantoms.stages WHERE cleaned_at IS NOT NULL") == []
     media.store = store
     assert (await media.clean("none")).videos == 2
