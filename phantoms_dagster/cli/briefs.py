@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -14,6 +12,7 @@ import typer
 
 from phantoms_dagster.cli.completion import complete_video
 from phantoms_dagster.cli.console import BAD_INPUT, current, err, out, plain, plain_errors, print_json, progress, say
+from phantoms_dagster.cli.people import actor
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.script_edits import ScriptEdit
 from phantoms_dagster.production.intake import (
@@ -26,9 +25,9 @@ from phantoms_dagster.production.intake import (
     printable,
     read,
 )
-from phantoms_dagster.store.audit import Actor
 from phantoms_dagster.store.catalogue import PAGE
 from phantoms_dagster.wiring import Workshop
+from phantoms_dagster.wiring.this_user import this_user
 
 SHOWN_REFUSALS = 100
 SHOWN_KEYS = 20
@@ -75,7 +74,7 @@ def add(
             brief = make_brief(given, channels)
             catalogue = workshop.catalogue()
             catalogue.put_channels(channels.values())
-            [added] = catalogue.add([brief], source="cli", added_by=_user())
+            [added] = catalogue.add([brief], source="cli", added_by=this_user())
         finally:
             workshop.close()
         if as_json:
@@ -139,7 +138,7 @@ def edit(
             changes = make_changes(given, channels[name])
             catalogue.put_channels(channels.values())
             edited = workshop.brief_edits().edit(
-                key, changes, by="cli", offered=lambda wanted: channels[wanted].accounts, actor=Actor(_user(), "cli")
+                key, changes, by="cli", offered=lambda wanted: channels[wanted].accounts, actor=actor()
             )
             odd = _odd(workshop, key, edited.after.publish_at) if changes.publish_at is not None else []
         finally:
@@ -163,7 +162,7 @@ def _edit_texts(workshop: Workshop, video: str, texts: ScriptEdit, *, as_json: b
     """Change the words of the posts, and say what is different."""
     try:
         key = workshop.catalogue().find(video)
-        edited = workshop.text_edits().edit(key, texts, Actor(_user(), "cli"))
+        edited = workshop.text_edits().edit(key, texts, actor())
     finally:
         workshop.close()
     differences = list(edited.differences)
@@ -184,13 +183,6 @@ def _tell(key: str, differences: Sequence[tuple[str, object, object]], notes: Se
         out.print(f"  {name}: {plain(_said(old))} -> {plain(_said(new))}", soft_wrap=True)
     for note in notes:
         say(f"  {note}", style="yellow")
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container may run under a number that has no name
-        return f"uid {os.getuid()}"
 
 
 def _said(value: object) -> str:
@@ -279,7 +271,7 @@ def _store(workshop: Workshop, rows: Sequence[Accepted], file: str, *, update: b
     with progress("adding", len(rows)) as done:
         for start in range(0, len(rows), PAGE):
             page = rows[start : start + PAGE]
-            added = catalogue.add([row.brief for row in page], source=source, added_by=_user())
+            added = catalogue.add([row.brief for row in page], source=source, added_by=this_user())
             for row, one in zip(page, added, strict=True):
                 if one.new:
                     stored.new.append(one.key)

@@ -87,6 +87,14 @@ def print_json(value: Any) -> None:
     sys.stdout.flush()
 
 
+def told(fields: dict[str, Any], line: str, *, as_json: bool) -> None:
+    """Say what was done, as one JSON object or as a line."""
+    if as_json:
+        print_json(fields)
+    else:
+        out.print(line, soft_wrap=True, markup=False)
+
+
 def plain(text: str) -> str:
     """The text as it is: its brackets are no markup, and its control characters do nothing to the terminal."""
     return escape("".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text))

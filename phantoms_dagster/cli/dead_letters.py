@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
-import os
 import re
 import textwrap
 from collections import Counter
@@ -25,6 +23,7 @@ from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.stages import STAGES
 from phantoms_dagster.store.dead_letters import DeadLetters, Handled, Letter, LetterDetail, LetterFilter, stages_named
 from phantoms_dagster.wiring import Workshop
+from phantoms_dagster.wiring.this_user import this_user
 
 STATES = ("open", "replayed", "discarded")
 CLASSES = ("transient", "permanent", "rejected", "unknown", "internal")
@@ -171,7 +170,7 @@ def replay(
         if start is not None and start not in STAGES:
             raise InvalidInput(f"unknown stage {start!r}; the stages are {', '.join(STAGES)}")
         wanted = _chosen(workshop, which, _filter(stage, provider, error_class, since), everything=everything)
-        _tell("replayed", [letters.replay(part, by=by or _user(), start=start) for part in wanted], as_json=as_json)
+        _tell("replayed", [letters.replay(part, by=by or this_user(), start=start) for part in wanted], as_json=as_json)
 
 
 @dead_letters.command(epilog=_epilog("discard"))
@@ -194,7 +193,7 @@ def discard(
         if not reason.strip():
             raise InvalidInput('a discard needs a reason: --reason "why"; it is kept with the letter')
         wanted = _chosen(workshop, which, _filter(stage, provider, error_class, since), everything=everything)
-        _tell("discarded", [letters.discard(part, by=by or _user(), reason=reason) for part in wanted], as_json=as_json)
+        _tell("discarded", [letters.discard(part, by=by or this_user(), reason=reason) for part in wanted], as_json=as_json)
 
 
 # --- which letters are meant
@@ -260,13 +259,6 @@ def moment(given: str, *, now: datetime) -> datetime:
         return datetime.fromisoformat(given.strip()).astimezone(UTC)
     except (ValueError, OverflowError) as error:
         raise InvalidInput(f"--since {given!r} is no time: give 30m, 6h, 2d, or 2026-12-24T18:00+01:00") from error
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container may run under a number that has no name
-        return f"uid {os.getuid()}"
 
 
 # --- how they are shown

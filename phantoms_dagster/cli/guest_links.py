@@ -12,11 +12,11 @@ from rich.markup import escape
 
 from phantoms_dagster.cli.completion import complete_video
 from phantoms_dagster.cli.console import current, out, plain_errors, print_json, say
-from phantoms_dagster.cli.review import SHORTEST_HASH, this_user
+from phantoms_dagster.cli.people import actor
+from phantoms_dagster.cli.review import SHORTEST_HASH
 from phantoms_dagster.cli.times import local
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.settings import Settings
-from phantoms_dagster.store.audit import Actor
 from phantoms_dagster.store.guest_links import DEFAULT_HOURS, MOST_HOURS, GuestLink, GuestLinks
 from phantoms_dagster.wiring import Workshop
 
@@ -55,7 +55,7 @@ def add(
         workshop.pending_decisions().commit_due()
         workshop.take_channels()
         key = workshop.catalogue().find(video)
-        link, secret = links.add(key, guest, _actor(), content_sha256=content, hours=hours)
+        link, secret = links.add(key, guest, actor(), content_sha256=content, hours=hours)
         address = f"{_desk(workshop.settings)}guest/{secret}"
         if as_json:
             print_json({**_row(link), "url": address})
@@ -93,7 +93,7 @@ def revoke(
 ) -> None:
     """End a link: it takes no answer any more."""
     with _links() as (_, links):
-        link = links.revoke(number, _actor())
+        link = links.revoke(number, actor())
         if as_json:
             print_json(_row(link))
         else:
@@ -125,7 +125,3 @@ def _links() -> Iterator[tuple[Workshop, GuestLinks]]:
             yield workshop, workshop.guest_links()
         finally:
             workshop.close()
-
-
-def _actor() -> Actor:
-    return Actor(this_user(), "cli")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
 import logging
-import os
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -16,6 +14,7 @@ import typer
 from rich.table import Table
 
 from phantoms_dagster.cli.console import current, err, out, plain, plain_errors, print_json
+from phantoms_dagster.cli.people import actor
 from phantoms_dagster.cli.times import exact, local, soon
 from phantoms_dagster.resilience.breaker import BreakerState
 from phantoms_dagster.resilience.pools import SANDBOX
@@ -210,7 +209,7 @@ def _switched(word: Callable[[BreakerSwitch, Actor], Awaitable[Switched]]) -> Sw
     """What came of a person's word to a breaker. It needs no database, but the audit log is there when one is."""
 
     async def say(switch: BreakerSwitch) -> Switched:
-        return await word(switch, Actor(_user(), "cli"))
+        return await word(switch, actor())
 
     settings = current()
     workshop = Workshop(settings)
@@ -222,13 +221,6 @@ def _switched(word: Callable[[BreakerSwitch, Actor], Awaitable[Switched]]) -> Sw
     if note is not None and not done.noted:
         err.print("the audit log does not have it: PostgreSQL does not answer", soft_wrap=True)
     return done
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container may run under a number that has no name
-        return f"uid {os.getuid()}"
 
 
 @contextmanager

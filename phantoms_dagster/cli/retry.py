@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 from typing import Annotated
 
 import typer
@@ -12,6 +11,7 @@ from phantoms_dagster.cli.console import current, out, plain, plain_errors, prin
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.stages import STAGES
 from phantoms_dagster.wiring import Workshop
+from phantoms_dagster.wiring.this_user import this_user
 
 
 def register(app: typer.Typer) -> None:
@@ -41,7 +41,7 @@ def retry(
             retrying = workshop.retrying()
             plan = retrying.plan(workshop.catalogue().find(video), start)
             if as_json:
-                retrying.carry_out(plan, by=by or getpass.getuser())
+                retrying.carry_out(plan, by=by or this_user())
                 print_json({"key": plan.key, "stage": plan.stage, "said": list(plan.lines)})
                 return
             out.print(plain(plan.key), soft_wrap=True)
@@ -50,7 +50,7 @@ def retry(
             if not yes and not typer.confirm("Do it?"):
                 out.print("nothing was changed")
                 return
-            retrying.carry_out(plan, by=by or getpass.getuser())
+            retrying.carry_out(plan, by=by or this_user())
             out.print(f"done: {plain(plan.stage)} is asked for again", soft_wrap=True)
             out.print(f"  follow it: phantoms show {plain(plan.key)}", style="dim", soft_wrap=True)
         finally:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -21,6 +19,7 @@ from phantoms_dagster.production.publishing import next_opening
 from phantoms_dagster.store.decisions import Decided, Decisions
 from phantoms_dagster.store.outlook import Outlook
 from phantoms_dagster.wiring import Workshop
+from phantoms_dagster.wiring.this_user import this_user
 
 MOST_AT_ONCE = 100_000
 # Decided in one transaction, whose rows nobody else can work on meanwhile.
@@ -233,11 +232,3 @@ def _tell_next(keys: Sequence[str], times: Mapping[str, datetime], *, approved: 
 
 def _pages(keys: Sequence[str]) -> Iterator[Sequence[str]]:
     return (keys[n : n + PAGE] for n in range(0, len(keys), PAGE))
-
-
-def this_user() -> str:
-    """The user of this machine."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container may run under a number that has no name
-        return f"uid {os.getuid()}"

@@ -12,10 +12,9 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from phantoms_dagster.cli.console import current, out, plain_errors, print_json
-from phantoms_dagster.cli.review import this_user
+from phantoms_dagster.cli.console import current, out, plain_errors, print_json, told
+from phantoms_dagster.cli.people import actor
 from phantoms_dagster.domain.errors import InvalidInput
-from phantoms_dagster.store.audit import Actor
 from phantoms_dagster.store.users import Users
 from phantoms_dagster.wiring import Workshop
 
@@ -64,8 +63,8 @@ def add(
     from phantoms_dagster.desk.passwords import hashed  # noqa: PLC0415
 
     with _users() as users:
-        stored = users.add(name, role.value, hashed(_password(password_file)), actor=_actor())
-        _told({"name": stored, "role": role.value}, f"added {stored} as {role.value}", as_json=as_json)
+        stored = users.add(name, role.value, hashed(_password(password_file)), actor=actor())
+        told({"name": stored, "role": role.value}, f"added {stored} as {role.value}", as_json=as_json)
 
 
 def show(as_json: AsJson = False) -> None:
@@ -91,8 +90,8 @@ def show(as_json: AsJson = False) -> None:
 def remove(name: Name, as_json: AsJson = False) -> None:
     """Remove a user: their sessions end at once. What they decided stays decided."""
     with _users() as users:
-        users.remove(name, actor=_actor())
-        _told({"name": name}, f"removed {name}", as_json=as_json)
+        users.remove(name, actor=actor())
+        told({"name": name}, f"removed {name}", as_json=as_json)
 
 
 def passwd(name: Name, password_file: File = None, as_json: AsJson = False) -> None:
@@ -102,8 +101,8 @@ def passwd(name: Name, password_file: File = None, as_json: AsJson = False) -> N
     with _users() as users:
         if users.credentials(name) is None:
             raise InvalidInput(f"no user {name!r}; `phantoms users list` shows them")
-        users.set_password(name, hashed(_password(password_file)), actor=_actor())
-        _told({"name": name}, f"set the password of {name}; they log in again", as_json=as_json)
+        users.set_password(name, hashed(_password(password_file)), actor=actor())
+        told({"name": name}, f"set the password of {name}; they log in again", as_json=as_json)
 
 
 def role(
@@ -113,8 +112,8 @@ def role(
 ) -> None:
     """Give a user another role, from their next click on."""
     with _users() as users:
-        users.set_role(name, role.value, actor=_actor())
-        _told({"name": name, "role": role.value}, f"{name} is {role.value} now", as_json=as_json)
+        users.set_role(name, role.value, actor=actor())
+        told({"name": name, "role": role.value}, f"{name} is {role.value} now", as_json=as_json)
 
 
 def token(
@@ -126,20 +125,12 @@ def token(
     """Make an API token and print it, once: only its hash is kept."""
     with _users() as users:
         if revoke:
-            users.revoke_token(name, actor=_actor())
-            _told({"name": name}, f"revoked {name}", as_json=as_json)
+            users.revoke_token(name, actor=actor())
+            told({"name": name}, f"revoked {name}", as_json=as_json)
             return
         secret = f"phantoms_{secrets.token_urlsafe(32)}"
-        users.add_token(name, role.value, secret, actor=_actor())
-        _told({"name": name, "role": role.value, "token": secret}, secret, as_json=as_json)
-
-
-def _told(fields: dict[str, str], line: str, *, as_json: bool) -> None:
-    """What was done, as one JSON object or as a line."""
-    if as_json:
-        print_json(fields)
-    else:
-        out.print(line, soft_wrap=True, markup=False)
+        users.add_token(name, role.value, secret, actor=actor())
+        told({"name": name, "role": role.value, "token": secret}, secret, as_json=as_json)
 
 
 @contextmanager
@@ -151,10 +142,6 @@ def _users() -> Iterator[Users]:
             yield Users(workshop.engine)
         finally:
             workshop.close()
-
-
-def _actor() -> Actor:
-    return Actor(this_user(), "cli")
 
 
 def _password(file: Path | None) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import sys
 import time
 from collections.abc import Iterator
@@ -25,6 +24,7 @@ from phantoms_dagster.domain.outlook import Outages
 from phantoms_dagster.embedded.supervisor import interrupt_on_signals
 from phantoms_dagster.store.outlook import Happening, Outlook
 from phantoms_dagster.wiring import Workshop
+from phantoms_dagster.wiring.this_user import this_user
 
 # The database is asked at most once a second, and at most a twentieth of its time.
 LOOK_SECONDS, SHARE = 1.0, 20.0
@@ -187,7 +187,7 @@ def _opened(workshop: Workshop, key: str) -> str:
 def _approved(workshop: Workshop, key: str) -> str:
     try:
         workshop.take_channels()
-        decided = workshop.decisions().decide(key, approved=True, reviewer=getpass.getuser(), via="cli")
+        decided = workshop.decisions().decide(key, approved=True, reviewer=this_user(), via="cli")
     except PhantomsError as error:
         return str(error)
     word = f"approved {key}, as the first of two" if decided.first else f"approved {key}"

@@ -6,17 +6,16 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
-from phantoms_dagster.cli.console import current, out, plain, plain_errors, print_json
+from phantoms_dagster.cli.console import current, out, plain, plain_errors, print_json, told
 from phantoms_dagster.cli.dead_letters import moment
-from phantoms_dagster.cli.review import this_user
+from phantoms_dagster.cli.people import actor
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.webhooks import EVENTS, OLD_SECRET_HOURS
-from phantoms_dagster.store.audit import Actor
 from phantoms_dagster.store.webhooks import STATES, Webhooks
 from phantoms_dagster.wiring import Workshop
 
@@ -55,7 +54,7 @@ def add(
 ) -> None:
     """Add an address, and print the secret that its messages are signed with, once."""
     with _webhooks() as (store, _):
-        number, secret = store.add(url, event, _actor(), remark=note)
+        number, secret = store.add(url, event, actor(), remark=note)
         if as_json:
             print_json({"endpoint": number, "secret": secret})
             return
@@ -85,8 +84,8 @@ def show(as_json: AsJson = False) -> None:
 def remove(number: Number, as_json: AsJson = False) -> None:
     """Remove an address, and forget its secret. What was not delivered yet is not sent any more."""
     with _webhooks() as (store, _):
-        store.remove(number, _actor())
-        _told({"endpoint": number}, f"removed endpoint {number}", as_json=as_json)
+        store.remove(number, actor())
+        told({"endpoint": number}, f"removed endpoint {number}", as_json=as_json)
 
 
 def rotate(
@@ -96,15 +95,15 @@ def rotate(
 ) -> None:
     """Give an address another secret, and print it, once. For a while the old one signs, too, so that nothing is refused."""
     with _webhooks() as (store, _):
-        secret = store.rotate(number, _actor(), keep_hours=keep_hours)
-        _told({"endpoint": number, "secret": secret}, secret, as_json=as_json)
+        secret = store.rotate(number, actor(), keep_hours=keep_hours)
+        told({"endpoint": number, "secret": secret}, secret, as_json=as_json)
 
 
 def enable(number: Number, as_json: AsJson = False) -> None:
     """Let an address that was disabled get events again. `resend --failed --since` sends what it missed."""
     with _webhooks() as (store, _):
-        store.enable(number, _actor())
-        _told({"endpoint": number}, f"endpoint {number} gets events again", as_json=as_json)
+        store.enable(number, actor())
+        told({"endpoint": number}, f"endpoint {number} gets events again", as_json=as_json)
 
 
 def deliveries(
@@ -152,13 +151,13 @@ def resend(
         if (number is None) == (not failed):
             raise InvalidInput("give the number of a delivery, or --failed --since TIME")
         if number is not None:
-            store.resend(number, _actor())
-            _told({"deliveries": 1}, f"delivery {number} is sent again", as_json=as_json)
+            store.resend(number, actor())
+            told({"deliveries": 1}, f"delivery {number} is sent again", as_json=as_json)
             return
         if not since:
             raise InvalidInput("--failed needs --since, such as --since 6h")
-        count = store.resend_failed(moment(since, now=datetime.now(UTC)), _actor(), endpoint=endpoint)
-        _told({"deliveries": count}, f"{count} {'delivery is' if count == 1 else 'deliveries are'} sent again", as_json=as_json)
+        count = store.resend_failed(moment(since, now=datetime.now(UTC)), actor(), endpoint=endpoint)
+        told({"deliveries": count}, f"{count} {'delivery is' if count == 1 else 'deliveries are'} sent again", as_json=as_json)
 
 
 def deliver() -> None:
@@ -209,14 +208,6 @@ def _now(state: str, reason: str, failing_since: datetime | None) -> str:
     return f"fails since {failing_since:%Y-%m-%d %H:%M} UTC" if failing_since else "ok"
 
 
-def _told(fields: dict[str, Any], line: str, *, as_json: bool) -> None:
-    """What was done, as one JSON object or as a line."""
-    if as_json:
-        print_json(fields)
-    else:
-        out.print(line, soft_wrap=True, markup=False)
-
-
 @contextmanager
 def _webhooks() -> Iterator[tuple[Webhooks, Settings]]:
     """The endpoints in the database, and the settings; what goes wrong is told in words."""
@@ -227,7 +218,3 @@ def _webhooks() -> Iterator[tuple[Webhooks, Settings]]:
             yield Webhooks(workshop.engine, settings.webhook_targets), settings
         finally:
             workshop.close()
-
-
-def _actor() -> Actor:
-    return Actor(this_user(), "cli")

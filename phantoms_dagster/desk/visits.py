@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import getpass
-import os
 import secrets
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -23,6 +21,7 @@ from phantoms_dagster.desk.access import ROLES, WITHOUT_VISITOR, Role
 from phantoms_dagster.desk.context import Desk, forwarded, is_loopback
 from phantoms_dagster.store.audit import Actor
 from phantoms_dagster.store.users import Credentials, Known
+from phantoms_dagster.wiring.this_user import this_user
 
 COOKIE = "phantoms_desk"
 FLASH = "phantoms_flash"
@@ -199,14 +198,6 @@ def is_open(request: Request, desk: Desk) -> bool:
     """Whether the visitor may do everything: only this machine can ask, and nobody could log in."""
     here = desk.loopback and is_loopback(address_of(request)) and not forwarded(request.headers)
     return here and desk.oidc is None and not desk.users.any()
-
-
-def this_user() -> str:
-    """The user of this machine, as the command line names them."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return f"uid {os.getuid()}"
 
 
 # --- whether it is really theirs

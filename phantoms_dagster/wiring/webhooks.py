@@ -38,7 +38,7 @@ IDLE_SECONDS = 10.0
 AWAY_SECONDS = 3.0
 BREAKER_SECONDS = 5.0
 FORGET_SECONDS = 3_600.0
-# An opening that nobody was told of for so long is no news any more. Redis keeps the last hundred changes of a breaker.
+# An opening that is older than this is no longer news. Redis keeps the last hundred changes of a breaker.
 OPENED_WITHIN = timedelta(days=7)
 CLOSED, OPEN = "closed", "open"
 

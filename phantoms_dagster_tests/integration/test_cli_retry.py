@@ -121,3 +121,16 @@ async def test_a_done_stage_is_made_again_unless_a_post_is_in_doubt(world: World
     row = world.row(key, "rendered_video")
     assert (row["state"], row["revision"]) == ("ready", 2)
     assert retry(key, "--from", "nonsense").exit_code == 2
+
+
+async def test_somebody_without_a_name_on_this_machine_can_ask(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container that runs under a number."""
+
+    def unknown() -> str:
+        raise KeyError("getpwuid(): uid not found: 4711")
+
+    monkeypatch.setattr("getpass.getuser", unknown)
+    key = world.add()[0]
+    put(world, key, "script", "deferred", LATER)
+    assert retry(key, "--yes").exit_code == 0
+    assert due(world)
