@@ -14,8 +14,8 @@ from phantoms_dagster.embedded.servers import free_port, is_free
 FILE = "ports.json"
 REMEMBERED = 4  # ports of a service
 
-# The ports that this process has chosen, and the file that tells others so. They are ours until it ends.
-_chosen: dict[int, int] = {}
+# The service for which this process has chosen a port. It holds a lock on a file of that name until it ends, which tells others.
+_chosen: dict[int, str] = {}
 
 
 class Ports:
@@ -43,9 +43,9 @@ class Ports:
             known = [wish, *(port for port in known if port != wish)]
         elif not known and wish is None and usual:
             known = [usual]
-        port = next((port for port in known if is_free(port, host) and _reserved(port)), 0) or free_port(0, host)
+        port = next((port for port in known if is_free(port, host) and _reserved(port, service)), 0) or free_port(0, host)
         if known and port != known[0]:
-            moved = f"{service}: another program has port {known[0]}, so this is on {port}"
+            moved = f"{service}: port {known[0]} is taken, so this is on {port}"
             if known[0] in self._known.get(service, []):
                 self._warn(f"{moved}; links to {known[0]} do not work")
             else:
@@ -72,12 +72,13 @@ def _read(path: Path) -> dict[str, list[int]]:
         return {}
 
 
-def _reserved(port: int) -> bool:
-    """Whether the port is ours from now on. It may be half a minute until the service listens: another `phantoms up` that starts
-    meanwhile would find it free and choose it, too.
+def _reserved(port: int, service: str) -> bool:
+    """Whether the port is that service's from now on.
+
+    The service may begin to listen half a minute later. Until then another `phantoms up` would find it free, and choose it.
     """
     if port in _chosen:
-        return True
+        return _chosen[port] == service
     folder = Path(tempfile.gettempdir()) / f"phantoms-ports-{os.getuid()}"
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
@@ -89,5 +90,5 @@ def _reserved(port: int) -> bool:
     except OSError:
         os.close(file)
         return False
-    _chosen[port] = file
+    _chosen[port] = service
     return True
