@@ -33,6 +33,8 @@ from phantoms_dagster.wiring.media import Shelf
 
 # Below this width the table of stages loses its less important columns.
 NARROW = 72
+# A long note needs this many columns beside them.
+NOTE = 24
 SHOWN_FIRSTS = 3
 
 Found = TypeVar("Found")
@@ -251,25 +253,31 @@ def _brief_panel(key: str, brief: Brief) -> Panel:
 
 
 def _stages_table(stages: Mapping[str, StageRow], said: Mapping[str, str]) -> Table:
+    rows = [stages[name] for name in STAGES if name in stages]
+    notes = [_note(row, said[row.stage]) for row in rows]
     table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("stage", no_wrap=True)
     table.add_column("state", no_wrap=True)
-    narrow = out.width < NARROW
+    narrow = out.width < NARROW + min(max(map(cell_len, notes), default=0), NOTE)
     if not narrow:
         table.add_column("tries", justify="right", no_wrap=True)
         table.add_column("finished", no_wrap=True)
         table.add_column("USD", justify="right", no_wrap=True)
     table.add_column("note", overflow="fold")
-    for row in (stages[name] for name in STAGES if name in stages):
-        why = _why(row, said[row.stage])
-        if row.paced:
-            why.append(waited(row.paced))
-        if row.cleaned:
-            why.append(f"files cleaned up {local(row.cleaned_at)}")
+    for row, told in zip(rows, notes, strict=True):
         state = f"[{STATE_STYLES[row.state]}]{marks()[row.state]} {row.state}[/]"
         numbers = [str(row.attempts or ""), local(row.finished_at), f"{row.cost:.3f}" if row.cost else ""]
-        table.add_row(row.stage, state, *([] if narrow else numbers), plain(" ".join(part for part in why if part)))
+        table.add_row(row.stage, state, *([] if narrow else numbers), plain(told))
     return table
+
+
+def _note(row: StageRow, said: str) -> str:
+    parts = _why(row, said)
+    if row.paced:
+        parts.append(waited(row.paced))
+    if row.cleaned:
+        parts.append(f"files cleaned up {local(row.cleaned_at)}")
+    return " ".join(part for part in parts if part)
 
 
 def _why(row: StageRow, said: str) -> list[str]:

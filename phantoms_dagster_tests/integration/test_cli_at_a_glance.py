@@ -180,6 +180,21 @@ def test_no_command_breaks_a_key_over_two_lines_or_cuts_it(database: Engine, wid
             assert key in shown, (command, width)
 
 
+@pytest.mark.parametrize("width", [60, 72, 80, 120])
+def test_show_keeps_the_names_of_stages_whole_beside_a_long_note(database: Engine, width: int) -> None:
+    """They are what `phantoms retry --from` is given."""
+    key = added(LONG, platforms="youtube,tiktok,instagram")
+    reason = "render 18011bbf-0311-436b-b865-b8cd86e0a9bd is still under way, and its service has not said for how long"
+    put(
+        database, key, "script", "done", {"kind": "script", "script": SCRIPT, "model": "m"}, finished_at=datetime.now(UTC), cost=0.5
+    )
+    put(database, key, "rendered_video", "deferred", retry_at=datetime.now(UTC) + timedelta(hours=1), reason=reason)
+    shown = phantoms("show", key, width=width).stdout
+    assert "is still under" in " ".join(shown.split())
+    for stage in ("rendered_video", "instagram/variant", "youtube/post"):
+        assert stage in shown
+
+
 def test_status_names_the_command_for_failures_and_show_names_them_for_its_video(database: Engine) -> None:
     key = failed(database, LONG)
     shown = phantoms("status").stdout
