@@ -187,8 +187,7 @@ class Stack:
             name=PRELOADED,
             argv=(*command, *(word for name in COMMANDS for word in ("--also", name))),
             # Its forks keep the environment that it began with where others look for it, and write their names over its arguments.
-            # Threads that wait for one another anyway need no heap each: that saves each of the larger processes 4 to 8 MB.
-            env={**self._plain_environment(), "SPT_NOENV": "1", "MALLOC_ARENA_MAX": "1"},
+            env={**self._plain_environment(), "SPT_NOENV": "1"},
             launch=preloaded.launch_parent,
             ready=preloaded.ready,
             ready_timeout=READY_SECONDS,
