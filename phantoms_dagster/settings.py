@@ -212,10 +212,10 @@ class Settings(BaseSettings):
     alert_minutes: float = Field(5.0, ge=0, description="Shortest time between two alerts; what comes in between is told together.")
 
     review_notice_minutes: float = Field(
-        5.0, ge=0, description="Films that become ready within so long are told of in one notice, to the same URLs."
+        5.0, ge=0, description="Minutes to gather films that become ready for review into one notice. It goes to the same URLs."
     )
     review_reminder_hours: float = Field(
-        24.0, ge=0, description="A reminder after so long, and again each time, while films still wait for approval; 0: none."
+        24.0, ge=0, description="Hours between reminders while films wait for approval. 0 sends none."
     )
     webhook_targets: Literal["public", "loopback", "private"] = Field(
         "loopback",
@@ -256,7 +256,9 @@ class Settings(BaseSettings):
         None, description="OpenID Connect provider that people log in by, such as https://login.example.org/realms/studio."
     )
     oidc_client_id: str | None = Field(None, description="Name of the desk at that provider.")
-    oidc_client_secret: SecretStr | None = Field(None, description="Secret that belongs to that name. Unset: PKCE alone.")
+    oidc_client_secret: SecretStr | None = Field(
+        None, description="Secret of the desk at that provider. Without it the log-in relies on PKCE alone."
+    )
     oidc_role_claim: str = Field(
         "roles", min_length=1, description="Claim that has people's roles; with dots inside others, as in `realm_access.roles`."
     )

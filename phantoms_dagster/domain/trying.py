@@ -61,7 +61,7 @@ def note_end(*, outage: bool) -> None:
 
 
 def note_pace(name: str, seconds: float) -> None:
-    """The pool or breaker of that name let the try wait so long."""
+    """Note that the pool or breaker made the try wait, and how long."""
     if (this := _try.get()) is not None:
         this.paced[name] = this.paced.get(name, 0.0) + seconds
 

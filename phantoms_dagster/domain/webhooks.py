@@ -44,8 +44,8 @@ EVENTS = tuple(str(event) for event in Event)
 class RetrySchedule:
     """When a delivery is tried again. `waits`: seconds after the first, second, ... try; after the last try it has failed.
 
-    `lease`: a deliverer that has claimed a delivery and says nothing for so many seconds counts as dead. `timeout`: of one try.
-    `first_pause` and `longest_pause`: an endpoint that fails is left alone for so long, doubled with each failure in a row.
+    All in seconds but `disable_days`. `timeout`: of one try. `lease`: a deliverer that is silent for this long counts as dead.
+    After a failure the endpoint gets nothing for `first_pause`. Each further failure in a row doubles that, up to `longest_pause`.
     An endpoint that did nothing but fail for `disable_days` is disabled.
     """
 
@@ -57,14 +57,14 @@ class RetrySchedule:
     disable_days: float = 3.0
 
     def wait(self, tries: int, *, asked: float | None = None, spread: float = 0.0) -> float | None:
-        """Seconds until the next try, after so many; None: there is none. `asked`: what the receiver wants; `spread`: -1 to 1."""
+        """Seconds until the try after the first `tries`, or None after the last. `asked`: by the receiver. `spread`: -1 to 1."""
         if tries > len(self.waits):
             return None
         usual = self.waits[tries - 1] * (1 + 0.2 * spread)
         return max(usual, min(asked or 0.0, 86_400.0))
 
     def pause(self, failures: int) -> float:
-        """How long an endpoint is left alone after so many failures in a row."""
+        """How many seconds an endpoint gets nothing after that number of failures in a row."""
         return min(self.longest_pause, self.first_pause * 2.0 ** min(failures - 1, 30))
 
 

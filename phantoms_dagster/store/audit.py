@@ -36,7 +36,7 @@ NEWEST = 2**62
 class Actor:
     """Who acts, by which way (cli, desk, guest, api, dagster, demo), and from which address, empty on this machine.
 
-    `counts_as`: the person, when it is not the one of that name: who invited a guest, the user of the machine.
+    `counts_as`: the person, when `name` is not that person's: who invited a guest, or the system's user behind a given name.
     """
 
     name: str

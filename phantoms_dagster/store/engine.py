@@ -82,7 +82,7 @@ def engine(url: str, *, pool_size: int = 4, overflow: int = 0, patience: float |
     """A pooled engine for commands, sensors and migrations. Raises InvalidInput for a URL that is not PostgreSQL's.
 
     `overflow`: how many connections more may be open for a while, when the pool's are all in use. `patience`: how many seconds
-    PostgreSQL may take for an answer, for whoever cannot wait until it is back; None: as long as it needs.
+    PostgreSQL may take for an answer, for callers that cannot wait until it is back. None waits as long as it needs.
     """
     place = _place(url)
     if patience is None:

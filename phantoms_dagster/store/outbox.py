@@ -168,7 +168,7 @@ class Outbox:
         return Wanted(frozenset(name for row in rows for name in row.events), free)
 
     def claim(self, free: Mapping[int, int]) -> list[Claimed]:
-        """Deliveries that are due, at most so many for each endpoint. They are ours for the time of a lease."""
+        """Deliveries that are due, a limited number for each endpoint. They are ours for the time of a lease."""
         if not free:
             return []
         values = {"endpoints": list(free), "free": list(free.values()), "lease": self._schedule.lease}

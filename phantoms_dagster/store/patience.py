@@ -1,4 +1,4 @@
-"""Connections that wait only so long for PostgreSQL: a server that is stopped, or a network that swallows, never says so itself.
+"""Connections that wait a limited time for PostgreSQL: a server that is stopped, or a network that swallows, never says so itself.
 
 The kernel of a stopped server still acknowledges what is sent, so no time-out of TCP helps, and `statement_timeout` is kept by the
 very server that is stopped. Pages cannot wait for that: the connection is closed, and the error says that PostgreSQL is away.

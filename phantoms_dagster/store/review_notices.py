@@ -100,7 +100,7 @@ class ReviewNotices:
 
     @contextmanager
     def turn(self, name: str) -> Iterator[Turn | None]:
-        """The destination of that name while the block runs; None when another process tells it, or it is not time yet."""
+        """The destination `name` while the block runs. None when another process is telling it, or when it is not due yet."""
         with self._engine.begin() as connection:
             connection.execute(_KNOW, {"name": name})
         with self._engine.begin() as connection:

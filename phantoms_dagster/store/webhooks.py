@@ -196,7 +196,7 @@ class Webhooks:
             note(connection, [Deed(actor, "remove", _subject(number), before={"to": place(found["url"])})])
 
     def rotate(self, number: int, actor: Actor, *, keep_hours: float = OLD_SECRET_HOURS) -> str:
-        """Give it another secret, which is shown once. For so many hours the old one signs, too.
+        """Give it another secret, which is shown once. The old one signs, too, for `keep_hours`.
 
         Raises NotFound and InvalidInput.
         """

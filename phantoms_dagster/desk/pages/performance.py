@@ -129,7 +129,7 @@ def performance(
 
 
 def day_of(made_at: datetime | None) -> datetime:
-    """The last day of the period: that of the tables until they are made again, and today when that was long ago."""
+    """The last day of the period: the day on which the tables were made, or today when they are older than three hours."""
     now = datetime.now(UTC)
     day = made_at if made_at is not None and timedelta(0) <= now - made_at < timedelta(hours=3) else now
     return day.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
