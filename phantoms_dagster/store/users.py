@@ -59,6 +59,13 @@ _TOKEN = text(
     FROM phantoms.api_tokens WHERE token_sha256 = :secret
     """
 )
+# Who may no longer decide lets nobody else decide for them.
+_CLOSE_INVITATIONS = text(
+    """
+    UPDATE phantoms.guest_links SET revoked_by = :who, revoked_at = clock_timestamp()
+    WHERE made_by = :name AND used_at IS NULL AND revoked_at IS NULL AND expires_at > clock_timestamp() RETURNING id
+    """
+)
 _TOKENS = text("SELECT name, role, created_at, used_at FROM phantoms.api_tokens ORDER BY name")
 
 
@@ -145,13 +152,14 @@ class Users:
         return name
 
     def remove(self, name: str, *, actor: Actor) -> None:
-        """Remove a user and end their sessions. Raises NotFound."""
+        """Remove a user, end their sessions and revoke the guest links that they made. Raises NotFound."""
         with self._engine.begin() as connection:
             statement = text("DELETE FROM phantoms.users WHERE name = :name RETURNING role")
             role = connection.execute(statement, {"name": user_name(name)}).scalar()
             if role is None:
                 raise _unknown(name)
-            note(connection, [Deed(actor, "remove user", user_name(name), before={"role": role})])
+            closed = _close_invitations(connection, user_name(name), actor)
+            note(connection, [Deed(actor, "remove user", user_name(name), before={"role": role}, after={**closed})])
 
     def set_password(self, name: str, password_hash: str, *, actor: Actor) -> None:
         """Set a password and end all sessions of that user. Raises NotFound."""
@@ -169,7 +177,7 @@ class Users:
             note(connection, [Deed(actor, "change password", user_name(name))])
 
     def set_role(self, name: str, role: RoleName, *, actor: Actor) -> None:
-        """Give a user another role, from their next request on. Raises NotFound."""
+        """Give a user another role, from their next request on. The guest links of a viewer are revoked. Raises NotFound."""
         with self._engine.begin() as connection:
             before = connection.execute(
                 text("SELECT role FROM phantoms.users WHERE name = :name FOR UPDATE"), {"name": user_name(name)}
@@ -180,7 +188,7 @@ class Users:
                 raise _theirs(name)
             statement = text("UPDATE phantoms.users SET role = :role, updated_at = clock_timestamp() WHERE name = :name")
             connection.execute(statement, {"name": user_name(name), "role": role})
-            note(connection, [Deed(actor, "change role", user_name(name), {"role": before}, {"role": role})])
+            _note_role(connection, user_name(name), before, role, actor)
 
     def credentials(self, name: str) -> Credentials | None:
         """What a log-in under that name is checked against; None for a name that nobody has."""
@@ -219,7 +227,7 @@ class Users:
                 if row["role"] != role:
                     statement = text("UPDATE phantoms.users SET role = :role, updated_at = clock_timestamp() WHERE id = :id")
                     connection.execute(statement, {"id": row["id"], "role": role})
-                    note(connection, [Deed(actor, "change role", row["name"], {"role": row["role"]}, {"role": role})])
+                    _note_role(connection, row["name"], row["role"], role, actor)
                 return Credentials(**{**row, "role": role})
             name = user_name(name)
             try:
@@ -284,13 +292,14 @@ class Users:
             raise InvalidInput(f"there is a token {name} already; `phantoms users token {name} --revoke` ends it") from error
 
     def revoke_token(self, name: str, *, actor: Actor) -> None:
-        """End an API token. Raises NotFound."""
+        """End an API token, and revoke the guest links that were made with it. Raises NotFound."""
         with self._engine.begin() as connection:
             statement = text("DELETE FROM phantoms.api_tokens WHERE name = :name RETURNING role")
             role = connection.execute(statement, {"name": user_name(name)}).scalar()
             if role is None:
                 raise NotFound(f"no token {name!r}; `phantoms users list` shows them")
-            note(connection, [Deed(actor, "revoke token", user_name(name), before={"role": role})])
+            closed = _close_invitations(connection, user_name(name), actor)
+            note(connection, [Deed(actor, "revoke token", user_name(name), before={"role": role}, after={**closed})])
 
     def token(self, secret: str) -> Known | None:
         """Whose token that is."""
@@ -319,3 +328,14 @@ def _theirs(name: str) -> InvalidInput:
 
 def _unknown(name: str) -> NotFound:
     return NotFound(f"no user {name!r}; `phantoms users list` shows them")
+
+
+def _note_role(connection: Connection, name: str, before: str, role: RoleName, actor: Actor) -> None:
+    closed = _close_invitations(connection, name, actor) if role == "viewer" else {}
+    note(connection, [Deed(actor, "change role", name, {"role": before}, {"role": role, **closed})])
+
+
+def _close_invitations(connection: Connection, name: str, actor: Actor) -> dict[str, list[int]]:
+    """Revoke the open guest links that `name` made; what the audit log says of it."""
+    links = list(connection.execute(_CLOSE_INVITATIONS, {"name": name, "who": actor.name}).scalars())
+    return {"guest links revoked": links} if links else {}

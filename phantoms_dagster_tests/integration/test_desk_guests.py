@@ -132,6 +132,29 @@ async def test_an_expired_a_revoked_and_a_used_link_never_approve(world: DeskWor
     assert spent(world) == ["used", "revoked", "expired"]
 
 
+@pytest.mark.parametrize("how", ["removed", "made a viewer", "token revoked"])
+async def test_the_links_of_somebody_who_may_no_longer_decide_are_revoked_with_them(world: DeskWorld, how: str) -> None:
+    users, boss = world.desk.users, Actor("boss", "cli")
+    if how == "token revoked":
+        users.add_token(KIM.name, "reviewer", "a secret of a program", actor=boss)
+    else:
+        world.add_user(KIM.name, "reviewer")
+    key, path = await invited(world)
+    browser = guest(world)
+    await opened(browser, path)  # the page was open in time; the answer comes late
+    end = {
+        "removed": lambda: users.remove(KIM.name, actor=boss),
+        "made a viewer": lambda: users.set_role(KIM.name, "viewer", actor=boss),
+        "token revoked": lambda: users.revoke_token(KIM.name, actor=boss),
+    }
+    end[how]()
+    refused = await browser.post(path, {"answer": "approve"})
+    assert refused.status_code == 409
+    assert world.approvals(key) == []
+    [link] = world.desk.guests.page()
+    assert (link.state, link.revoked_by) == ("revoked", "boss")
+
+
 async def test_an_altered_link_opens_and_approves_nothing(world: DeskWorld) -> None:
     key, path = await invited(world)
     secret = path.rpartition("/")[2]

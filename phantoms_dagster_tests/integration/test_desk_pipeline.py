@@ -11,8 +11,10 @@ import pytest
 
 from phantoms_dagster.domain.errors import Evidence, InvalidInput
 from phantoms_dagster.domain.models import Platform
+from phantoms_dagster.domain.search import Search
 from phantoms_dagster.domain.stages import State
 from phantoms_dagster.domain.work import Ending
+from phantoms_dagster.store import board
 from phantoms_dagster.store.audit import Actor
 from phantoms_dagster_tests.integration.desk_world import DeskWorld, open_desk
 
@@ -57,6 +59,12 @@ async def test_a_search_finds_by_words_and_qualifiers_and_says_what_is_wrong(wor
     assert "did you mean failed?" in refused.text
     assert 'value="state:faild"' in refused.text
     assert (await browser.get("/pipeline", params={"q": "o'neil & x | !y:* \\"})).status_code == 200
+
+
+async def test_a_count_ends_where_nobody_reads_on(world: DeskWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(board, "MOST_COUNTED", 2)
+    world.world.add(5)
+    assert world.desk.board.count(Search()) == 3
 
 
 async def test_pages_go_by_key_and_show_every_video_once(world: DeskWorld) -> None:

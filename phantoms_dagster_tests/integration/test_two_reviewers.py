@@ -107,6 +107,18 @@ async def test_an_edit_voids_the_first_approval_also_when_it_is_edited_back(worl
     assert outcome(world, key) == [(True, "ben", "ann")]
 
 
+async def test_other_words_of_the_channel_void_the_first_approval(world: DeskWorld) -> None:
+    """They change what is approved, and no stage of the video."""
+    [key] = await world.waiting()
+    approve(world, key, ANN)
+    assert first(world, key) == "ann"
+    rules(world, reviewers=2, hashtags=("#sponsored",))
+    assert first(world, key) is None
+    assert approve(world, key, BEN) == "committed"
+    assert world.approvals(key) == []
+    assert first(world, key) == "ben"
+
+
 async def test_a_new_render_voids_the_first_approval_also_when_it_has_the_same_bytes(world: DeskWorld) -> None:
     [key] = await world.waiting()
     approve(world, key, ANN)
