@@ -69,7 +69,6 @@ def show(
     limit: Annotated[int, typer.Option(min=1, max=1000, help="How many, the newest first")] = 50, as_json: AsJson = False
 ) -> None:
     """List the newest links with their state, never their addresses."""
-    from rich.table import Table  # noqa: PLC0415
 
     with _links() as (_, links):
         found = links.page(limit=limit)
@@ -79,13 +78,10 @@ def show(
         if not found:
             out.print('no guest links; `phantoms guest-links add VIDEO --guest "Dr. Weber"` makes one')
             return
-        table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0), pad_edge=False)
-        for column in ("id", "guest", "state", "until", "asked by"):
-            table.add_column(column)
         for link in found:
-            table.add_row(str(link.id), escape(link.guest), _state(link), local(link.expires_at), escape(link.made_by))
-            table.add_row("", f"[dim]{link.key}[/]")
-        out.print(table)
+            out.print(f"[bold]{link.id}[/]  {link.key}", soft_wrap=True)  # a key that is cut cannot be copied
+            about = f"{_state(link)}, until {local(link.expires_at)}, asked by {escape(link.made_by)}"
+            out.print(f"   {escape(link.guest)}: {about}", soft_wrap=True)
 
 
 def revoke(

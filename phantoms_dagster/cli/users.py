@@ -14,6 +14,7 @@ from rich.table import Table
 
 from phantoms_dagster.cli.console import current, out, plain_errors, print_json, told
 from phantoms_dagster.cli.people import actor
+from phantoms_dagster.cli.times import local
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.store.users import Users
 from phantoms_dagster.wiring import Workshop
@@ -81,9 +82,9 @@ def show(as_json: AsJson = False) -> None:
         for column in ("name", "kind", "role", "since"):
             table.add_column(column)
         for user in people:
-            table.add_row(user.name, "by provider" if user.issuer else "user", user.role, f"{user.created_at:%Y-%m-%d %H:%M}")
+            table.add_row(user.name, "by provider" if user.issuer else "user", user.role, local(user.created_at))
         for one in tokens:
-            table.add_row(one.name, "token", one.role, f"{one.created_at:%Y-%m-%d %H:%M}")
+            table.add_row(one.name, "token", one.role, local(one.created_at))
         out.print(table)
 
 

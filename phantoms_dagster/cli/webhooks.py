@@ -14,6 +14,7 @@ from rich.table import Table
 from phantoms_dagster.cli.console import current, out, plain, plain_errors, print_json, told
 from phantoms_dagster.cli.dead_letters import moment
 from phantoms_dagster.cli.people import actor
+from phantoms_dagster.cli.times import exact, local
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.webhooks import EVENTS, OLD_SECRET_HOURS
 from phantoms_dagster.store.webhooks import STATES, Webhooks
@@ -135,7 +136,7 @@ def deliveries(
             table.add_column(title, overflow="fold")
         for one in found:
             last = one.reason or (f"{one.tries} tries" if one.tries > 1 else "")
-            table.add_row(str(one.id), one.type, str(one.endpoint_id), one.state, f"{one.at:%Y-%m-%d %H:%M:%S}", plain(last))
+            table.add_row(str(one.id), one.type, str(one.endpoint_id), one.state, exact(one.at), plain(last))
         out.print(table)
 
 
@@ -194,18 +195,16 @@ def _one(store: Webhooks, settings: Settings, number: int, *, as_json: bool) -> 
         return
     out.print(f"{found.type} {found.message_id} to endpoint {found.endpoint_id}: {found.state}", soft_wrap=True)
     if found.state == "pending":
-        out.print(f"next try at {found.next_at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC")
+        out.print(f"next try at {exact(found.next_at)}")
     for one in attempts:
-        out.print(
-            f"  {one.at:%Y-%m-%d %H:%M:%S}  {one.seconds:.2f} s  {plain(one.error) or f'answered {one.status}'}", soft_wrap=True
-        )
+        out.print(f"  {exact(one.at)}  {one.seconds:.2f} s  {plain(one.error) or f'answered {one.status}'}", soft_wrap=True)
     out.print(sent, soft_wrap=True, markup=False)
 
 
 def _now(state: str, reason: str, failing_since: datetime | None) -> str:
     if state != "active":
         return f"{state}: {reason}" if reason else state
-    return f"fails since {failing_since:%Y-%m-%d %H:%M} UTC" if failing_since else "ok"
+    return f"fails since {local(failing_since)}" if failing_since else "ok"
 
 
 @contextmanager

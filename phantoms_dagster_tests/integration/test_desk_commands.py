@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -25,10 +26,17 @@ async def world(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         yield opened
 
 
-def phantoms(*arguments: str, given: str = "") -> Result:
-    result = CliRunner().invoke(app, arguments, input=given, env={"COLUMNS": "200"})
+def phantoms(*arguments: str, given: str = "", width: int = 200) -> Result:
+    result = CliRunner().invoke(app, arguments, input=given, env={"COLUMNS": str(width)})
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     return result
+
+
+def assert_zones() -> None:
+    lines = phantoms("users", "list").stdout.strip().splitlines()[1:]
+    assert lines
+    for line in lines:
+        assert re.search(r"\d\d:\d\d [A-Z]", line), f"a time without its zone: {line}"
 
 
 async def test_a_user_is_added_from_a_prompt_or_a_file_and_never_from_an_argument(world: World, tmp_path: Path) -> None:
@@ -37,6 +45,7 @@ async def test_a_user_is_added_from_a_prompt_or_a_file_and_never_from_an_argumen
     assert "added lee as reviewer" in phantoms("users", "add", "lee", "--password-file", str(tmp_path / "password")).stdout
     assert phantoms("users", "add", "mia", "a password here").exit_code == 2
     users = json.loads(phantoms("users", "list", "--json").stdout)["users"]
+    assert_zones()
     assert [(user["name"], user["role"]) for user in users] == [("kim", "operator"), ("lee", "reviewer")]
     again = phantoms("users", "add", "kim", given="one long one\none long one\n")
     assert again.exit_code == 2
@@ -54,6 +63,7 @@ async def test_a_token_is_shown_once_and_can_be_revoked(world: World) -> None:
     secret = phantoms("users", "token", "robot", "--role", "reviewer").stdout.strip()
     assert secret.startswith("phantoms_")
     assert secret not in phantoms("users", "list", "--json").stdout
+    assert_zones()
     assert secret not in str(world.rows("SELECT * FROM phantoms.api_tokens"))
     assert "revoked robot" in phantoms("users", "token", "robot", "--revoke").stdout
     assert phantoms("users", "token", "robot", "--revoke").exit_code == 2
@@ -104,7 +114,7 @@ async def test_a_guest_link_is_printed_once_listed_and_revoked(world: World) -> 
     assert "phantoms guest-links revoke 1" in made.stdout
     listed = phantoms("guest-links", "list")
     assert "Dr. [b]Weber" in listed.stdout
-    assert key in listed.stdout
+    assert key in phantoms("guest-links", "list", width=40).stdout
     assert secret not in listed.stdout + phantoms("guest-links", "list", "--json").stdout
     assert phantoms("guest-links", "revoke", "1").exit_code == 0
     assert json.loads(phantoms("guest-links", "list", "--json").stdout)["links"][0]["state"] == "revoked"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -84,6 +85,7 @@ async def test_deliveries_are_listed_shown_and_sent_again(world: World) -> None:
     shown = phantoms("webhooks", "deliveries", "1").stdout
     assert "approval.wanted msg_" in shown
     assert "0.25 s  answered 500" in shown
+    assert not re.findall(r"\d\d:\d\d(?::\d\d)? (?! *[A-Z])", listed + shown.partition("{")[0]), "a time without its zone"
     assert "https://desk.example/review/" in shown
     found = json.loads(phantoms("webhooks", "deliveries", "1", "--json").stdout)
     assert (found["state"], json.loads(found["payload"])["type"]) == ("failed", "approval.wanted")
