@@ -3,52 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import Connection, Engine, MappingResult, RowMapping, text
+from sqlalchemy import Connection, Engine, RowMapping, text
 
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.models import Channel, Platform, PostWords, RenderedVideoOutput, Script, ScriptOutput, content_hash
 from phantoms_dagster.domain.wording import DEFAULT_PRIVACY, changes, post_words
+from phantoms_dagster.store import holds
 from phantoms_dagster.store.audit import Actor, Deed
 from phantoms_dagster.store.audit import note as note_deeds
+from phantoms_dagster.store.decision_rows import FIRSTS, LOOK, UNDECIDED, locked
+from phantoms_dagster.store.holds import Held
+from phantoms_dagster.store.judgement import (
+    OPEN,
+    Decided,
+    DecidedFirst,
+    Judgement,
+    Review,
+    answer,
+    judged,
+    not_wanted,
+    somebody_first,
+)
 from phantoms_dagster.store.planning import nudge
 from phantoms_dagster.store.repeated_captions import PlannedCaption, repeated_captions
 from phantoms_dagster.store.stored import WORDS, Unreadable, channel_of, output_of
-from phantoms_dagster.store.two_reviewers import FIRST, FirstApproval, WantsAnother, first_of, forget, keep, rule
+from phantoms_dagster.store.two_reviewers import FirstApproval, WantsAnother, first_of, forget, keep, rule
 
-_CONTENT = text(
-    f"""
-    SELECT v.key, v.id, a.state, sc.output AS script, r.output AS rendered, v.brief->'platforms' AS platforms, c.config AS channel,
-        (SELECT to_jsonb(h) FROM phantoms.holds h WHERE h.video_id = v.id) AS held,
-        (SELECT to_jsonb(p) FROM phantoms.pending_decisions p WHERE p.video_id = v.id AND p.state = 'pending') AS pending,
-        (SELECT to_jsonb(d) - 'words' FROM phantoms.approvals d WHERE d.video_id = v.id AND d.decided_at >= a.ready_at
-            AND a.state IN ('ready', 'deferred', 'running') ORDER BY d.id DESC LIMIT 1) AS decided,
-        v.added_by, {FIRST} AS first
-    FROM phantoms.videos v
-    JOIN phantoms.channels c ON c.name = v.channel
-    JOIN phantoms.stages a ON a.video_id = v.id AND a.stage = 'approval'
-    LEFT JOIN phantoms.stages sc ON sc.video_id = v.id AND sc.stage = 'script' AND sc.state = 'done'
-    LEFT JOIN phantoms.stages r ON r.video_id = v.id AND r.stage = 'rendered_video' AND r.state = 'done'
-    WHERE v.key = ANY(:keys) ORDER BY v.id FOR UPDATE OF a
-    """
-)
-
-# A statement sees what was there when it began, also after it has waited for a lock: the decision that it waited for would not be
-# in its row. So the lock is a statement of its own, and what is judged is read by the next one. The video comes before its
-# approval, as everywhere: what is written later refers to its row. Runners, who only refer to it, need not wait.
-LOCK_APPROVALS = text(
-    """
-    SELECT v.id FROM phantoms.videos v JOIN phantoms.stages a ON a.video_id = v.id AND a.stage = 'approval'
-    WHERE v.key = ANY(:keys) ORDER BY v.id FOR NO KEY UPDATE OF v FOR UPDATE OF a
-    """
-)
-
-# To look only: nobody has to wait for somebody who reads a page.
-_LOOK = text(_CONTENT.text.replace("FOR UPDATE OF a", ""))
+__all__ = ["Decided", "DecidedFirst", "Decisions", "Held", "Review"]
 
 _RECORD = text(
     """
@@ -71,90 +56,8 @@ _DUE = text(
     """
 )
 
-_FIRSTS = text(
-    """
-    SELECT v.key, f.reviewer FROM phantoms.first_approvals f JOIN phantoms.videos v ON v.id = f.video_id
-    JOIN phantoms.stages s ON s.video_id = v.id AND s.stage = 'approval'
-    WHERE v.key = ANY(:keys) AND f.given_at >= s.ready_at ORDER BY f.given_at
-    """
-)
-
-UNDECIDED = text(
-    """
-    SELECT v.key FROM phantoms.stages s JOIN phantoms.videos v ON v.id = s.video_id
-    WHERE s.stage = 'approval' AND s.state IN ('ready', 'deferred')
-        AND NOT EXISTS (SELECT FROM phantoms.approvals d WHERE d.video_id = v.id AND d.decided_at >= s.ready_at)
-        AND NOT EXISTS (SELECT FROM phantoms.holds h WHERE h.video_id = v.id)
-        AND NOT EXISTS (SELECT FROM phantoms.pending_decisions p WHERE p.video_id = v.id AND p.state = 'pending')
-    ORDER BY v.publish_at NULLS LAST, v.priority, v.id LIMIT :limit
-    """
-)
-
-
-_HOLD = text("INSERT INTO phantoms.holds (video_id, reviewer, note, via) VALUES (:id, :reviewer, :note, :via)")
-_RELEASE = text(
-    """
-    DELETE FROM phantoms.holds h USING phantoms.videos v WHERE v.id = h.video_id AND v.key = :key
-    RETURNING h.reviewer, h.note, h.held_at
-    """
-)
-_HELD = text(
-    """
-    SELECT v.key, v.title, v.channel, h.reviewer, h.note, h.held_at
-    FROM phantoms.holds h JOIN phantoms.videos v ON v.id = h.video_id ORDER BY h.held_at LIMIT :limit
-    """
-)
-
-
 # What the log calls an approval that waits for a second one.
 FIRST_OF_TWO = "approve as first of two"
-# A video whose approval is in one of these states can be decided on.
-_OPEN = ("ready", "deferred", "running", "rejected")
-
-
-class DecidedFirst(InvalidInput):
-    """Somebody else was first; the message says who, and with what."""
-
-
-@dataclass(frozen=True)
-class Held:
-    """A video that is on hold: who holds it, since when, and why."""
-
-    key: str
-    title: str
-    channel: str
-    reviewer: str
-    note: str
-    held_at: datetime
-
-
-@dataclass(frozen=True)
-class Decided:
-    """A decision that was recorded, or that was recorded before. `warnings`: what the reviewer should know of it.
-
-    `first`: it is the first of two approvals, and nothing goes out before another person approves, too.
-    """
-
-    key: str
-    approved: bool
-    new: bool
-    warnings: tuple[str, ...] = ()
-    first: bool = False
-
-
-@dataclass(frozen=True)
-class Review:
-    """What there is to decide on. `words`: what the posts would say now; `content`: the hash of all of it.
-
-    `changed`: what is not as it was when the film was rendered and its words were shown, in words; empty when all is.
-    `warnings`: what speaks against it and refuses nothing. `first`: the approval of exactly this that a second person completes.
-    """
-
-    words: tuple[PostWords, ...]
-    content: str
-    changed: str = ""
-    warnings: tuple[str, ...] = ()
-    first: FirstApproval | None = None
 
 
 class Decisions:
@@ -173,12 +76,12 @@ class Decisions:
     def first_approvals(self, keys: Sequence[str]) -> dict[str, str]:
         """Which of these videos one person has approved while a second must, and who it was."""
         with self._engine.connect() as connection:
-            return {row.key: row.reviewer for row in connection.execute(_FIRSTS, {"keys": list(keys)})}
+            return {row.key: row.reviewer for row in connection.execute(FIRSTS, {"keys": list(keys)})}
 
     def review(self, key: str) -> Review | None:
         """What would be decided on now; None when there is nothing to review yet. Raises Unreadable."""
         with self._engine.connect() as connection:
-            row = connection.execute(_LOOK, {"keys": [key]}).mappings().first()
+            row = connection.execute(LOOK, {"keys": [key]}).mappings().first()
             if row is None or row["script"] is None or row["rendered"] is None:
                 return None
             review = self._review(row)
@@ -186,7 +89,7 @@ class Decisions:
 
     def review_in(self, connection: Connection, key: str) -> Review | None:
         """`review` in the caller's transaction, with the approval locked and without warnings. Raises Unreadable."""
-        row = _locked(connection, [key]).first()
+        row = locked(connection, [key]).first()
         return None if row is None or row["script"] is None or row["rendered"] is None else self._review(row)
 
     def words(self, script: Script, channel: Channel, platforms: Sequence[Platform]) -> tuple[PostWords, ...]:
@@ -313,7 +216,7 @@ class Decisions:
         if not one.new:
             raise DecidedFirst(f"{key} is approved already")
         if row["decided"] is not None:
-            raise DecidedFirst(f"{row['decided']['reviewer']} was first: {_answer(row['decided']['approved'])} {key}")
+            raise DecidedFirst(f"{row['decided']['reviewer']} was first: {answer(row['decided']['approved'])} {key}")
         return one
 
     def may_be_decided(self, connection: Connection, key: str, actor: Actor, *, content_sha256: str | None) -> str:
@@ -332,8 +235,8 @@ class Decisions:
         if not keys:
             return {}
         with self._engine.connect() as connection:
-            rows = connection.execute(_LOOK, {"keys": list(keys)}).mappings()
-            found = {row["key"]: row for row in rows if row["state"] in _OPEN and row["decided"] is None}
+            rows = connection.execute(LOOK, {"keys": list(keys)}).mappings()
+            found = {row["key"]: row for row in rows if row["state"] in OPEN and row["decided"] is None}
             found = {key: row for key, row in found.items() if somebody_first(key, row) is None}
             reviews, _ = self._reviews(found)
         return {key: review.content for key, review in reviews.items()}
@@ -345,13 +248,11 @@ class Decisions:
 
     def hold_in(self, connection: Connection, key: str, actor: Actor, *, note: str = "") -> None:
         """`hold` in the caller's transaction."""
-        row = self.check_hold(connection, key)
-        connection.execute(_HOLD, {"id": row["id"], "reviewer": actor.name, "note": note, "via": actor.via})
-        note_deeds(connection, [Deed(actor, "hold", key, before={"state": row["state"]}, after={"note": note})])
+        holds.put(connection, self.check_hold(connection, key), actor, note)
 
     def check_hold(self, connection: Connection, key: str) -> RowMapping:
         """The row of a video that can be put on hold, locked. Raises InvalidInput."""
-        row = _locked(connection, [key]).one_or_none()
+        row = locked(connection, [key]).one_or_none()
         if row is None:
             raise InvalidInput(f"no video {key!r}; `phantoms status` lists them")
         if row["state"] == "done":
@@ -363,16 +264,12 @@ class Decisions:
     def release(self, key: str, *, reviewer: str, via: str, address: str = "") -> None:
         """Take a video back from hold: it waits for a decision again. Raises InvalidInput when it is not on hold."""
         with self._engine.begin() as connection:
-            row = connection.execute(_RELEASE, {"key": key}).mappings().one_or_none()
-            if row is None:
-                raise InvalidInput(f"{key} is not on hold")
-            before = {"reviewer": row["reviewer"], "note": row["note"], "since": row["held_at"].isoformat()}
-            note_deeds(connection, [Deed(Actor(reviewer, via, address), "take back from hold", key, before=before)])
+            holds.release(connection, key, Actor(reviewer, via, address))
 
     def held(self, *, limit: int = 1000) -> list[Held]:
         """The videos on hold, the longest first."""
         with self._engine.connect() as connection:
-            return [Held(**row) for row in connection.execute(_HELD, {"limit": limit}).mappings()]
+            return holds.held(connection, limit)
 
     def _judge(
         self,
@@ -383,9 +280,9 @@ class Decisions:
         approved: bool,
         contents: Mapping[str, str],
         only: Sequence[Platform],
-    ) -> _Judgement:
+    ) -> Judgement:
         """What a decision on each of these would come to. Their approvals stay locked until the transaction ends."""
-        rows = {row["key"]: row for row in _locked(connection, keys)}
+        rows = {row["key"]: row for row in locked(connection, keys)}
         reviews, unreadable = self._reviews(rows)
         found: list[Decided | InvalidInput] = []
         firsts: dict[str, FirstApproval | None] = {}
@@ -394,9 +291,9 @@ class Decisions:
             narrow = review
             if only and row is not None and review is not None:
                 narrow = self._review({**row, "platforms": [name for name in row["platforms"] if name in only]})
-            problem = unreadable.get(key) or _not_wanted(key, row, only)
+            problem = unreadable.get(key) or not_wanted(key, row, only)
             looked_at = contents.get(key)
-            one = problem or _judged(key, row, review, narrow, approved=approved, looked_at=looked_at)
+            one = problem or judged(key, row, review, narrow, approved=approved, looked_at=looked_at)
             if isinstance(one, Decided) and one.approved and one.new and row is not None and review is not None:
                 firsts[key] = review.first
                 wanted = rule(key, channel_of(key, row["channel"]), row["added_by"], review.first, actor)
@@ -404,7 +301,7 @@ class Decisions:
             found.append(one)
             if narrow is not None:
                 reviews[key] = narrow
-        return _Judgement(rows, reviews, found, firsts)
+        return Judgement(rows, reviews, found, firsts)
 
     def _warnings(self, connection: Connection, rows: Mapping[str, RowMapping], reviews: Mapping[str, Review]) -> Mapping[str, str]:
         """A warning for each of these videos that repeats a caption of its account, by key."""
@@ -441,22 +338,6 @@ class Decisions:
         return Review(words, content, changed, first=first_of(row, content))
 
 
-@dataclass(frozen=True)
-class _Judgement:
-    """What decisions would come to, in the order of their keys; the rows, what would be approved, and first approvals, by key."""
-
-    rows: Mapping[str, RowMapping]
-    reviews: Mapping[str, Review]
-    found: Sequence[Decided | InvalidInput]
-    firsts: Mapping[str, FirstApproval | None]
-
-
-def _not_wanted(key: str, row: RowMapping | None, only: Sequence[Platform]) -> InvalidInput | None:
-    """Why the video cannot be approved for these platforms alone."""
-    strange = [platform.title for platform in only if row is not None and platform not in (row["platforms"] or [])]
-    return InvalidInput(f"{key} does not go to {' or '.join(strange)}; see `phantoms show {key}`") if strange else None
-
-
 def _narrowed(
     connection: Connection, one: Decided, only: Sequence[Platform], row: RowMapping, actor: Actor
 ) -> Decided | InvalidInput:
@@ -482,65 +363,3 @@ def _deed(action: str, actor: Actor, row: RowMapping, review: Review, said: Mapp
         after["platforms"] = [str(post.platform) for post in review.words]
     before = {"state": row["state"], "platforms": list(row["platforms"])}
     return Deed(actor, action, row["key"], before=before, after=after)
-
-
-def _answer(approved: bool) -> str:
-    return "approved" if approved else "rejected"
-
-
-_SAID = {"approve": "approved", "reject": "rejected", "hold": "held"}
-
-
-def somebody_first(key: str, row: RowMapping) -> DecidedFirst | None:
-    """Who has the video now, when somebody has."""
-    if (held := row["held"]) is not None:
-        why = f": {held['note']}" if held["note"] else ""
-        return DecidedFirst(
-            f"{key} is on hold by {held['reviewer']} since {_clock(held['held_at'])}{why}; "
-            f"take it back with `phantoms unhold {key}`"
-        )
-    if (pending := row["pending"]) is not None:
-        until = _clock(pending["commit_at"])
-        return DecidedFirst(f"{pending['reviewer']} was first: {_SAID[pending['answer']]} {key}, can be undone until {until}")
-    return None
-
-
-def _clock(moment: str) -> str:
-    """A time that PostgreSQL wrote into JSON."""
-    return f"{datetime.fromisoformat(moment).astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
-
-
-def _locked(connection: Connection, keys: Sequence[str]) -> MappingResult:
-    """What there is to decide on, with the approvals locked until the transaction ends."""
-    connection.execute(LOCK_APPROVALS, {"keys": list(keys)})
-    return connection.execute(_CONTENT, {"keys": list(keys)}).mappings()
-
-
-def _judged(
-    key: str, row: RowMapping | None, review: Review | None, narrow: Review | None, *, approved: bool, looked_at: str | None
-) -> Decided | InvalidInput:
-    """What a decision on the video comes to, as it stands. `narrow`: the part of `review` that would go out."""
-    if row is None or review is None or narrow is None or row["state"] == "blocked":
-        return InvalidInput(f"{key} is not rendered yet: there is nothing to review (see `phantoms show {key}`)")
-    if row["state"] == "done":
-        if approved:
-            return Decided(key, approved=True, new=False)
-        return InvalidInput(f"{key} is approved already; regenerate its script or render to take it back")
-    if (first := somebody_first(key, row)) is not None:
-        return first
-    if approved and any(post.platform is Platform.TIKTOK and post.tiktok is None for post in narrow.words):
-        return InvalidInput(
-            f"{key} goes to TikTok, and its channel does not say who may see its posts there: set `tiktok: {{privacy: ...}}` in "
-            f"channels.yaml, run `phantoms doctor`, then look again with `phantoms show {key}`"
-        )
-    if approved and looked_at is not None and not (looked_at and review.content.startswith(looked_at)):
-        return InvalidInput(
-            f"{key} is not what was looked at: its film or the words of its posts have changed since (now {review.content[:12]}); "
-            f"look again with `phantoms show {key}`"
-        )
-    if approved and looked_at is None and review.changed:
-        return InvalidInput(
-            f"{key} would post other words than were shown when it was rendered ({review.changed}); "
-            f"look with `phantoms show {key}`, then `phantoms approve {key} --content {review.content[:12]}`"
-        )
-    return Decided(key, approved=approved, new=True)

@@ -17,7 +17,8 @@ from sqlalchemy import Connection, Engine, text
 from phantoms_dagster.domain.errors import InvalidInput, NotFound
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.store.audit import Actor, Deed, note
-from phantoms_dagster.store.decisions import LOCK_APPROVALS, DecidedFirst, Decisions
+from phantoms_dagster.store.decision_rows import LOCK_APPROVALS
+from phantoms_dagster.store.decisions import DecidedFirst, Decisions
 from phantoms_dagster.store.engine import reading
 
 Answer = Literal["approve", "reject", "hold"]

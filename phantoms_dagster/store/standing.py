@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from phantoms_dagster.store import replay_sql
-from phantoms_dagster.store.decisions import UNDECIDED
+from phantoms_dagster.store.decision_rows import UNDECIDED
 from phantoms_dagster.store.transactions import statements, transaction
 
 if TYPE_CHECKING:

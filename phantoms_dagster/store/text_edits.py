@@ -17,8 +17,9 @@ from phantoms_dagster.domain.script_edits import EditedTexts, ScriptEdit, stays
 from phantoms_dagster.domain.stages import State, downstream
 from phantoms_dagster.store import replay_sql as sql
 from phantoms_dagster.store.audit import Actor, Deed, note
-from phantoms_dagster.store.decisions import DecidedFirst, Decisions, somebody_first
+from phantoms_dagster.store.decisions import DecidedFirst, Decisions
 from phantoms_dagster.store.earlier import keep
+from phantoms_dagster.store.judgement import somebody_first
 from phantoms_dagster.store.planning import NUDGE
 from phantoms_dagster.store.stored import brief_of, channel_of, output_of
 

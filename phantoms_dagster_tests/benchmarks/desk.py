@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import os
 import random
 import re
@@ -21,8 +22,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx
+from sqlalchemy import Engine
 
 from phantoms_dagster.desk.passwords import hashed
 from phantoms_dagster.embedded.servers import EmbeddedServers, free_port
@@ -51,6 +54,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, default=40, help="how often each page is opened (40)")
     parser.add_argument("--only", default="", help="of the pages, those whose name has this in it")
     parser.add_argument("--seed", type=int, default=1, help="fixes the order of the requests (1)")
+    parser.add_argument(
+        "--keep", type=Path, help="a directory for the tables; filled in the first run, and used again in later ones"
+    )
 
 
 @dataclass
@@ -67,16 +73,16 @@ def run(options: argparse.Namespace) -> Report:
     report.notes.append(hurry())
     report.problems += [f"{route} is not measured: give it an address in desk_pages.PAGES" for route in sorted(left_out())]
     with ExitStack() as exits:
-        home = Path(exits.enter_context(tempfile.TemporaryDirectory(prefix="phantoms-bench-", ignore_cleanup_errors=True)))
+        home = options.keep or Path(
+            exits.enter_context(tempfile.TemporaryDirectory(prefix="phantoms-bench-", ignore_cleanup_errors=True))
+        )
         servers = EmbeddedServers(home, durable=False, notify=report.problems.append)
         urls = exits.enter_context(servers)
         upgrade(urls.database_url)
         database = engine(urls.database_url)
         began = time.perf_counter()
-        counted = fill(database, videos=options.videos)
-        report.tell("rows", {name: counted[name] for name in TOLD})
+        report.tell("rows", _filled(database, home, options.videos))
         report.tell("filled in s", round(time.perf_counter() - began, 1))
-        Users(database).add(NAME, "operator", hashed(PASSWORD), actor=Actor("benchmark", "cli"))
         samples = Samples.of(database)
         database.dispose()
         with _desk(home, urls.database_url, urls.redis_url) as (process, url):
@@ -94,6 +100,23 @@ def run(options: argparse.Namespace) -> Report:
     report.tell("CPU-ms a request", {name: round(1000 * used / requests, 1) for name, used in cpu.items()})
     report.problems += seen.wrong[:20]
     return report
+
+
+def _filled(database: Engine, home: Path, videos: int) -> dict[str, int]:
+    """Fill the tables, unless a run before has filled those of `home`; how many rows there are of what matters.
+
+    Raises SystemExit for tables of another size.
+    """
+    done = home / "filled.json"
+    if not done.exists():
+        counted = fill(database, videos=videos)
+        Users(database).add(NAME, "operator", hashed(PASSWORD), actor=Actor("benchmark", "cli"))
+        done.write_text(json.dumps({"asked": videos, "rows": {name: counted[name] for name in TOLD}}))
+    found: dict[str, Any] = json.loads(done.read_text())
+    if found["asked"] != videos:
+        raise SystemExit(f"{home} has tables of {found['asked']} videos: give --videos {found['asked']}, or another directory")
+    rows: dict[str, int] = found["rows"]
+    return rows
 
 
 @contextmanager

@@ -10,7 +10,19 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, TextClause, text
 
-from phantoms_dagster.store import answers, audit, decisions, earlier, guest_links, pending, review_queue, text_edits, users
+from phantoms_dagster.store import (
+    answers,
+    audit,
+    bulk,
+    decision_rows,
+    earlier,
+    guest_links,
+    holds,
+    pending,
+    review_queue,
+    text_edits,
+    users,
+)
 from phantoms_dagster.store.engine import engine
 
 VIDEOS = 20_000
@@ -19,20 +31,22 @@ STATEMENTS: dict[str, tuple[TextClause, dict[str, Any]]] = {
     "the videos on hold": (review_queue._HELD, {"channel": "", "limit": 200}),
     "the counts of the queue": (review_queue._COUNTS, {}),
     "one video": (review_queue._SCREEN, {"key": "v7"}),
-    "what is decided on": (decisions._LOOK, {"keys": ["v7"]}),
-    "what is undecided": (decisions.UNDECIDED, {"limit": 1000}),
+    "what is decided on": (decision_rows.LOOK, {"keys": ["v7"]}),
+    "what is undecided": (decision_rows.UNDECIDED, {"limit": 1000}),
     "earlier revisions": (earlier._NEWEST, {"key": "v7", "current": 9, "limit": 20}),
     "a video that is edited": (text_edits._VIDEO, {"key": "v7"}),
     "its stages": (text_edits._STAGES, {"id": 7}),
     "its posts": (text_edits._POSTS, {"id": 7}),
     "what is kept of it": (text_edits._KEEP, {"ids": [7], "stage": "script"}),
-    "holds": (decisions._HELD, {"limit": 1000}),
+    "holds": (holds.HELD, {"limit": 1000}),
     "decisions that are due": (pending._DUE, {"limit": 100}),
     "decisions of a person": (pending._OF, {"reviewer": "ann", "since": timedelta(seconds=20), "limit": 3}),
     "one decision": (pending._ONE, {"id": 7}),
     "an answer of the API": (answers.FOUND, {"who": "p1", "key": "k7", "kept": answers.KEPT}),
     "answers to forget": (answers.FORGET, {"kept": answers.KEPT}),
-    "first approvals": (decisions._FIRSTS, {"keys": ["v7"]}),
+    "the lock of a decision": (decision_rows.LOCK_APPROVALS, {"keys": ["v7"]}),
+    "a form that was sent twice": (bulk.MADE_ONCE, {"once": "o7", "who": "ann"}),
+    "first approvals": (decision_rows.FIRSTS, {"keys": ["v7"]}),
     "a guest link": (guest_links._BY_SECRET, {"secret": "s7"}),
     "a guest link to revoke": (guest_links._LOCK_ID, {"id": 7}),
     "the guest links": (guest_links._NEWEST, {"before": guest_links.NEWEST, "limit": 51}),
@@ -77,7 +91,9 @@ def database(database_url: str) -> Iterator[Engine]:
         INSERT INTO phantoms.guest_links (video_id, secret_sha256, guest, content_sha256, made_by, expires_at, decision_id)
             SELECT p.video_id, 's' || p.id, 'g', 'x', 'ann', now(), p.id FROM phantoms.pending_decisions p;
         INSERT INTO phantoms.audit_log (who, via, action, subject)
-            SELECT 'p' || v.id % 9, 'desk', 'approve', v.key FROM phantoms.videos v
+            SELECT 'p' || v.id % 9, 'desk', 'approve', v.key FROM phantoms.videos v;
+        INSERT INTO phantoms.bulk_actions (action, who, via, state, once)
+            SELECT 'retry', 'ann', 'desk', 'ended', 'o' || n FROM generate_series(1, :count) AS n
     """
     with made.begin() as connection:
         for statement in fill.split(";"):

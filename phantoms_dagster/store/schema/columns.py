@@ -1,0 +1,30 @@
+"""What all tables share: the metadata that they are in, and columns that many of them have."""
+
+from __future__ import annotations
+
+from sqlalchemy import DDL, BigInteger, Column, DateTime, ForeignKey, Identity, MetaData, event, func
+
+from phantoms_dagster.store import webhook_triggers
+from phantoms_dagster.store.cause import CAUSE_OF
+
+SCHEMA = "phantoms"
+
+metadata = MetaData(schema=SCHEMA)
+event.listen(metadata, "before_create", DDL(CAUSE_OF))  # type: ignore[no-untyped-call]
+for _statement in webhook_triggers.CREATE:
+    event.listen(metadata, "after_create", DDL(_statement))  # type: ignore[no-untyped-call]
+
+
+def id_column() -> Column[int]:
+    """A number that PostgreSQL gives."""
+    return Column("id", BigInteger, Identity(always=True), primary_key=True)
+
+
+def video_column() -> Column[int]:
+    """The video that a row is about; it goes with the video."""
+    return Column("video_id", BigInteger, ForeignKey("phantoms.videos.id", ondelete="CASCADE"), nullable=False)
+
+
+def time_column(name: str, *, nullable: bool = True, now: bool = False) -> Column[object]:
+    """A moment. `now`: that of the row's writing, when none is given."""
+    return Column(name, DateTime(timezone=True), nullable=nullable and not now, server_default=func.now() if now else None)

@@ -1,0 +1,92 @@
+"""Posts, the accounts that post, and notices for people."""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, Integer, LargeBinary, Table, Text, UniqueConstraint, text
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+
+from phantoms_dagster.store.schema.columns import id_column, metadata, time_column, video_column
+
+posts = Table(
+    "posts",
+    metadata,
+    id_column(),
+    video_column(),
+    Column("platform", Text, nullable=False),
+    Column("account", Text, nullable=False),
+    Column("state", Text, nullable=False, server_default=text("'intent'")),
+    Column("marker", Text, nullable=False),
+    Column("handle", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
+    Column("upload_offset", BigInteger, nullable=False, server_default=text("0")),
+    Column("remote_id", Text),
+    Column("url", Text),
+    Column("sandbox", Boolean, nullable=False, server_default=text("false")),
+    Column("video_sha256", Text, nullable=False),
+    Column("caption_sha256", Text, nullable=False),
+    time_column("attempted_at"),
+    time_column("published_at"),
+    time_column("created_at", now=True),
+    time_column("updated_at", now=True),
+    Column("duplicate", Boolean, nullable=False, server_default=text("false")),
+    Index("posts_bound", "video_id", "platform", "sandbox", unique=True, postgresql_where=text("NOT duplicate")),
+    Index(
+        "posts_remote",
+        "platform",
+        "sandbox",
+        "remote_id",
+        unique=True,
+        postgresql_where=text("remote_id IS NOT NULL AND NOT duplicate AND NOT sandbox"),
+    ),
+    Index("posts_published", "published_at"),
+    Index("posts_of_video", "video_id", "id"),
+    Index("posts_of_caption", "caption_sha256", "account"),
+    Index("posts_to_open", "platform", "account", postgresql_where=text("state = 'intent'")),
+    Index("posts_in_flight", "platform", "account", postgresql_where=text("state IN ('opened', 'uploading', 'committing')")),
+    Index(
+        "posts_without_public_id",
+        "published_at",
+        postgresql_where=text("platform = 'tiktok' AND state IN ('published', 'confirmed') AND remote_id !~ '^[0-9]+$'"),
+    ),
+)
+
+late_ids = Table(
+    "late_ids",
+    metadata,
+    Column("post_id", BigInteger, ForeignKey("phantoms.posts.id", ondelete="CASCADE"), primary_key=True, autoincrement=False),
+    time_column("ask_at"),
+    Column("given_up", Boolean, nullable=False, server_default=text("false")),
+    Column("asked", Integer, nullable=False, server_default=text("0")),
+)
+
+accounts = Table(
+    "accounts",
+    metadata,
+    id_column(),
+    Column("platform", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("subject", Text),
+    Column("access_token", LargeBinary),
+    Column("refresh_token", LargeBinary),
+    time_column("access_expires_at"),
+    time_column("refresh_expires_at"),
+    Column("scopes", ARRAY(Text), nullable=False, server_default=text("'{}'")),
+    Column("generation", BigInteger, nullable=False, server_default=text("0")),
+    Column("state", Text, nullable=False, server_default=text("'active'")),
+    time_column("updated_at", now=True),
+    Column("label", Text),
+    Column("token_ref", Text),
+    Column("token_sha256", Text),
+    Column("reason", Text),
+    time_column("state_since"),
+    time_column("asked_at"),
+    UniqueConstraint("platform", "name", name="accounts_once"),
+)
+
+notices = Table(
+    "notices",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("what", Text, nullable=False),
+    Column("next_step", Text, nullable=False),
+    time_column("since", nullable=False),
+)
