@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, Row, text
 from sqlalchemy.exc import OperationalError
 
 from phantoms_dagster.domain.errors import InvalidInput
@@ -39,6 +39,12 @@ FOUND = text(
     """
     SELECT body_sha256, status, answer, made_at < clock_timestamp() - CAST(:kept AS interval) AS old FROM phantoms.api_answers
     WHERE who = :who AND key = :key FOR UPDATE
+    """
+)
+KNOWN = text(
+    """
+    SELECT body_sha256, status, answer FROM phantoms.api_answers
+    WHERE who = :who AND key = :key AND status IS NOT NULL AND made_at >= clock_timestamp() - CAST(:kept AS interval)
     """
 )
 _AGAIN = text(
@@ -75,7 +81,7 @@ class Answers:
         with self._engine.begin() as connection:
             if key is None:
                 return work(connection)
-            values = {"who": who, "key": key, "body": hashlib.sha256(body.encode()).hexdigest()}
+            values = _values(who, key, body)
             connection.execute(FORGET, {"kept": KEPT})
             if (said := self._taken(connection, values)) is not None:
                 return said
@@ -83,6 +89,18 @@ class Answers:
             said = work(connection)
             connection.execute(_ANSWER, {**values, "status": said.status, "answer": json.dumps(said.body)})
             return said
+
+    def known(self, who: str, key: str | None, body: str) -> Said | None:
+        """What was answered to the same `body` under that key; None when nothing was yet. Raises InvalidInput for another body.
+
+        For a request that must be looked into before it can be carried out: what it is about may be gone when it comes again.
+        """
+        if key is None:
+            return None
+        values = _values(who, key, body)
+        with self._engine.connect() as connection:
+            row = connection.execute(KNOWN, {**values, "kept": KEPT}).one_or_none()
+        return None if row is None else _same(row, values)
 
     def _taken(self, connection: Connection, values: dict[str, str]) -> Said | None:
         """The answer that is kept under this key; None when the key is this request's now."""
@@ -100,6 +118,15 @@ class Answers:
         if row.old:
             connection.execute(_AGAIN, values)
             return None
-        if row.body_sha256 != values["body"]:
-            raise InvalidInput("that Idempotency-Key was used for another request; take another key for another body")
-        return Said(row.status, row.answer)
+        return _same(row, values)
+
+
+def _values(who: str, key: str, body: str) -> dict[str, str]:
+    return {"who": who, "key": key, "body": hashlib.sha256(body.encode()).hexdigest()}
+
+
+def _same(row: Row[Any], values: dict[str, str]) -> Said:
+    """The answer in that row. Raises InvalidInput when it is to another body."""
+    if row.body_sha256 != values["body"]:
+        raise InvalidInput("that Idempotency-Key was used for another request; take another key for another body")
+    return Said(row.status, row.answer)

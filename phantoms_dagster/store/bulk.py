@@ -159,6 +159,22 @@ class BulkActions:
         `once`: what marks the form. The same form sent again makes no second action and gets the number of the first.
         Raises InvalidInput when there is nothing to do, too much, or an argument is missing.
         """
+        with self._engine.begin() as connection:
+            return self.submit_in(connection, action, steps, actor, arguments=arguments, chosen=chosen, canary=canary, once=once)
+
+    def submit_in(
+        self,
+        connection: Connection,
+        action: str,
+        steps: Sequence[tuple[str, int | None]],
+        actor: Actor,
+        *,
+        arguments: Mapping[str, Any] | None = None,
+        chosen: str = "",
+        canary: bool = False,
+        once: str | None = None,
+    ) -> int:
+        """`submit` in the caller's transaction."""
         given = dict(arguments or {})
         check(action, given)
         if not steps:
@@ -167,24 +183,23 @@ class BulkActions:
             raise InvalidInput(f"at most {MOST_ITEMS:,} at once; narrow the search")
         canary = canary and action in ("retry", "replay") and len(steps) > 1
         who = {"who": actor.name, "via": actor.via, "address": actor.address}
-        with self._engine.begin() as connection:
-            values = {
-                "action": action,
-                "arguments": json.dumps(given),
-                "chosen": chosen,
-                "state": "canary" if canary else "running",
-                "once": once,
-            }
-            number = connection.execute(_MAKE, {**values, **who}).scalar()
-            if number is None:  # the form was sent twice: the other request waited for, or was waited for
-                found = connection.execute(MADE_ONCE, {"once": once, "who": actor.name}).scalar()
-                if found is None:
-                    raise InvalidInput("that form was somebody else's: load the page again")
-                return int(found)
-            keys, letters = [key for key, _ in steps], [letter for _, letter in steps]
-            connection.execute(_MAKE_ITEMS, {"id": number, "keys": keys, "letters": letters})
-            after = {"videos": len(steps), "from": chosen, **given}
-            note(connection, [Deed(actor, f"bulk {action}", f"bulk {number}", after=after)])
+        values = {
+            "action": action,
+            "arguments": json.dumps(given),
+            "chosen": chosen,
+            "state": "canary" if canary else "running",
+            "once": once,
+        }
+        number = connection.execute(_MAKE, {**values, **who}).scalar()
+        if number is None:  # the form was sent twice: the other request waited for, or was waited for
+            found = connection.execute(MADE_ONCE, {"once": once, "who": actor.name}).scalar()
+            if found is None:
+                raise InvalidInput("that form was somebody else's: load the page again")
+            return int(found)
+        keys, letters = [key for key, _ in steps], [letter for _, letter in steps]
+        connection.execute(_MAKE_ITEMS, {"id": number, "keys": keys, "letters": letters})
+        after = {"videos": len(steps), "from": chosen, **given}
+        note(connection, [Deed(actor, f"bulk {action}", f"bulk {number}", after=after)])
         return int(number)
 
     def made_by(self, once: str, actor: Actor) -> int | None:
@@ -196,7 +211,11 @@ class BulkActions:
     def get(self, number: int) -> Bulk:
         """One action. Raises NotFound."""
         with self._engine.connect() as connection:
-            row = connection.execute(ONE, {"id": number}).mappings().one_or_none()
+            return self.get_in(connection, number)
+
+    def get_in(self, connection: Connection, number: int) -> Bulk:
+        """`get` in the caller's transaction."""
+        row = connection.execute(ONE, {"id": number}).mappings().one_or_none()
         if row is None:
             raise NotFound(f"There is no bulk action {number}.")
         return Bulk(**row)

@@ -11,6 +11,7 @@ from sqlalchemy.engine import URL, ExceptionContext, make_url
 
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.store.patience import give_up_after
+from phantoms_dagster.store.pinging import ask_when_in_doubt
 from phantoms_dagster.store.rows import json_text
 
 if TYPE_CHECKING:
@@ -88,7 +89,8 @@ def engine(url: str, *, pool_size: int = 4, overflow: int = 0, patience: float |
     if patience is None:
         return without_values(create_engine(place, **_options(place, pool_size, COMMAND_SILENT_SECONDS, overflow=overflow)))
     options = _options(place, pool_size, COMMAND_SILENT_SECONDS, overflow=overflow, connect_seconds=IMPATIENT_CONNECT_SECONDS)
-    return give_up_after(without_values(create_engine(place, pool_timeout=patience, **options)), patience)
+    options["pool_pre_ping"] = False
+    return ask_when_in_doubt(give_up_after(without_values(create_engine(place, pool_timeout=patience, **options)), patience))
 
 
 def reading(database: Engine) -> Engine:

@@ -271,6 +271,36 @@ async def test_a_bulk_action_is_started_read_and_stopped(world: DeskWorld) -> No
     assert "There is no video" in detail(await program.post("/bulk-actions", {"action": "hold", "keys": ["nothing"]}), 404)
 
 
+async def test_a_bulk_action_is_begun_once_however_often_the_request_is_sent(world: DeskWorld) -> None:
+    await world.waiting(2)
+    program = Program(world, "operator")
+    body, mark = {"action": "hold", "q": "stage:approval", "reason": "wait"}, {"Idempotency-Key": "hold-1"}
+    first = await program.post("/bulk-actions", body, **mark)
+    assert (first.status_code, first.json()["steps"]["pending"]) == (201, 2), first.text
+    await world.waiting(1)  # found by the search, had it been searched again
+    again = await program.post("/bulk-actions", body, **mark)
+    assert (again.status_code, again.json()) == (201, first.json())
+    assert "another key" in detail(await program.post("/bulk-actions", {**body, "reason": "other"}, **mark), 422)
+    assert "another key" in detail(await program.post("/briefs", {"briefs": [{"title": "Snow"}]}, **mark), 422)
+    assert len(world.world.rows("SELECT 1 FROM phantoms.bulk_actions")) == 1
+    assert len(world.world.rows("SELECT 1 FROM phantoms.audit_log WHERE action = 'bulk hold'")) == 1
+    # What was refused is not remembered.
+    wrong = {"action": "hold", "keys": ["nothing"]}
+    assert "There is no video" in detail(await program.post("/bulk-actions", wrong, **{"Idempotency-Key": "k"}), 404)
+    without = [await program.post("/bulk-actions", body) for _ in range(2)]
+    assert len({answer.json()["id"] for answer in without}) == 2
+
+
+async def test_requests_for_a_bulk_action_at_the_same_moment_begin_one(world: DeskWorld) -> None:
+    keys = await world.waiting(3)
+    program = Program(world, "operator")
+    body = {"action": "priority", "priority": 1, "keys": keys}
+    found = await asyncio.gather(*(program.post("/bulk-actions", body, **{"Idempotency-Key": "same"}) for _ in range(4)))
+    assert {answer.status_code for answer in found} == {201}
+    assert [answer.json() for answer in found] == [found[0].json()] * 4
+    assert len(world.world.rows("SELECT 1 FROM phantoms.bulk_items")) == 3
+
+
 async def test_a_breaker_is_tripped_and_reset_with_a_reason(world: DeskWorld) -> None:
     program = Program(world, "operator")
     body = {"breaker": "tiktok", "reason": "they asked us", "seconds": 600}

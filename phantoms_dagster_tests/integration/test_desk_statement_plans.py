@@ -43,6 +43,7 @@ STATEMENTS: dict[str, tuple[TextClause, dict[str, Any]]] = {
     "decisions of a person": (pending._OF, {"reviewer": "ann", "since": timedelta(seconds=20), "limit": 3}),
     "one decision": (pending._ONE, {"id": 7}),
     "an answer of the API": (answers.FOUND, {"who": "p1", "key": "k7", "kept": answers.KEPT}),
+    "an answer that is known": (answers.KNOWN, {"who": "p1", "key": "k7", "kept": answers.KEPT}),
     "answers to forget": (answers.FORGET, {"kept": answers.KEPT}),
     "the lock of a decision": (decision_rows.LOCK_APPROVALS, {"keys": ["v7"]}),
     "a form that was sent twice": (bulk.MADE_ONCE, {"once": "o7", "who": "ann"}),

@@ -8,6 +8,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 
 from phantoms_dagster.store import engine as engines
+from phantoms_dagster.store import pinging
 from phantoms_dagster.store.engine import async_engine, engine
 from phantoms_dagster.store.transactions import passes
 
@@ -60,3 +61,30 @@ async def test_what_a_url_says_about_its_sessions_holds(database_url: str) -> No
     assert await shown(url, "idle_in_transaction_session_timeout") == "7s"
     assert await shown(url, "lock_timeout") == "9s"
     assert await shown(with_query(database_url, options="-c lock_timeout=9s"), "idle_in_transaction_session_timeout") == "30s"
+
+
+def test_a_page_asks_whether_postgresql_is_there_only_when_that_is_in_doubt(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages, other = engine(database_url, pool_size=1, patience=5.0), engine(database_url)
+    asked: list[object] = []
+    ping = pages.dialect.do_ping
+    monkeypatch.setattr(pages.dialect, "do_ping", lambda connection: (asked.append(connection), ping(connection))[1])
+
+    def pid() -> int:
+        with pages.connect() as connection:
+            found: int = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
+        return found
+
+    try:
+        first = pid()
+        assert (pid(), pid(), asked) == (first, first, [])
+        with other.connect() as connection:
+            connection.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": first})
+        second = pid()  # the server closed the connection: that is seen, and nobody is told of it
+        assert (second != first, len(asked)) == (True, 1)
+        monkeypatch.setattr(pinging, "ASKED_AFTER_SECONDS", 0.0)
+        assert (pid(), len(asked)) == (second, 2)  # not used for a while: the network may have forgotten it
+    finally:
+        pages.dispose()
+        other.dispose()

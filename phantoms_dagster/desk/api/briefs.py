@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from fastapi import FastAPI, Header, Request
+from fastapi import FastAPI, Request
 from pydantic import Field
 from starlette.responses import JSONResponse
 
 from phantoms_dagster.desk.api.routes import add
-from phantoms_dagster.desk.api.values import Answer, Given
+from phantoms_dagster.desk.api.values import Answer, Given, IdempotencyKey
 from phantoms_dagster.desk.errors import problem
 from phantoms_dagster.desk.visits import Seen, Visit
 from phantoms_dagster.domain.errors import InvalidInput
@@ -21,14 +21,6 @@ from phantoms_dagster.store.audit import Deed, note
 
 MOST_BRIEFS = 200
 TAG = "briefs"
-Key = Annotated[
-    str | None,
-    Header(
-        alias="Idempotency-Key",
-        pattern=r"^[\x21-\x7e]{1,200}$",
-        description="The same key and body give the same answer for a day; another body with that key is a 422.",
-    ),
-]
 
 
 class NewBrief(Given):
@@ -75,7 +67,7 @@ def register(app: FastAPI) -> None:
     add(app, "POST", "/briefs/check", check_briefs, tag=TAG)
 
 
-def add_briefs(request: Request, visit: Seen, body: NewBriefs, key: Key = None) -> TakenBriefs:
+def add_briefs(request: Request, visit: Seen, body: NewBriefs, key: IdempotencyKey = None) -> TakenBriefs:
     """Add videos: all of them, or none when one of the briefs is no good."""
     workshop = visit.desk.workshop
     channels = workshop.channels()

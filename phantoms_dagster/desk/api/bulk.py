@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, Query
 from pydantic import Field, model_validator
+from sqlalchemy import Connection
+from starlette.responses import JSONResponse
 
 from phantoms_dagster.desk.api.routes import add
 from phantoms_dagster.desk.api.values import (
@@ -14,6 +16,7 @@ from phantoms_dagster.desk.api.values import (
     Answer,
     Cursor,
     Given,
+    IdempotencyKey,
     Limit,
     Masked,
     MaskedRow,
@@ -26,6 +29,7 @@ from phantoms_dagster.desk.pages.pipeline import selected
 from phantoms_dagster.desk.visits import Seen
 from phantoms_dagster.domain.search import MOST_CHARACTERS
 from phantoms_dagster.store import bulk as store
+from phantoms_dagster.store.answers import Answers, Said
 
 TAG = "bulk actions"
 
@@ -118,24 +122,35 @@ def list_bulk_actions(visit: Seen, cursor: Cursor = None, limit: Limit = 50) -> 
     )
 
 
-def start_bulk_action(visit: Seen, body: NewAction) -> Action:
+def start_bulk_action(visit: Seen, body: NewAction, key: IdempotencyKey = None) -> Action:
     """Begin an action; it goes on by itself."""
     whole = body.keys is None
-    keys = selected(visit, body.q or "", whole, body.keys or [])
     given: dict[str, Any] = {"reason": body.reason} if body.reason else {}
     if body.action == "priority":
         given["priority"] = str(body.priority)
     if body.action == "move":
         given["publish_at"] = body.publish_at.isoformat() if body.publish_at else "now"
-    number = visit.desk.bulk.submit(
-        body.action,
-        [(key, None) for key in keys],
-        visit.actor,
-        arguments=given,
-        chosen=(body.q or "all videos") if whole else "",
-        canary=body.canary,
-    )
-    return _shown(visit, number)
+    answers, sent = Answers(visit.desk.workshop.engine), f"bulk action {body.model_dump_json(exclude_unset=True)}"
+    # Asked before anything is searched: when the same request comes again, other videos may be found, or none.
+    if (known := answers.known(visit.name, key, sent)) is not None:
+        return JSONResponse(known.body, known.status)  # type: ignore[return-value]
+    keys = selected(visit, body.q or "", whole, body.keys or [])
+
+    def work(connection: Connection) -> Said:
+        number = visit.desk.bulk.submit_in(
+            connection,
+            body.action,
+            [(one, None) for one in keys],
+            visit.actor,
+            arguments=given,
+            chosen=(body.q or "all videos") if whole else "",
+            canary=body.canary,
+        )
+        steps = {"pending": len(keys), "done": 0, "failed": 0, "skipped": 0}
+        return Said(201, _action(visit.desk.bulk.get_in(connection, number), steps).model_dump(mode="json"))
+
+    said = answers.once(visit.name, key, sent, work)
+    return JSONResponse(said.body, said.status)  # type: ignore[return-value]
 
 
 def show_bulk_action(visit: Seen, number: NumberInPath) -> Action:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from fastapi import Path, Query
+from fastapi import Header, Path, Query
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict
 
 from phantoms_dagster.desk.masking import masked
@@ -69,6 +69,14 @@ NumberInPath = Annotated[int, Path(ge=1, le=MOST_NUMBER)]
 TextInQuery = Annotated[str, Query(max_length=300), AfterValidator(_fit)]
 Cursor = Annotated[int | None, Query(ge=1, le=MOST_NUMBER, description="`next_cursor` of the page before")]
 Limit = Annotated[int, Query(ge=1, le=MOST_ROWS, description="Rows of a page")]
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        pattern=r"^[\x21-\x7e]{1,200}$",
+        description="The same key and body give the same answer for a day; another body with that key is a 422.",
+    ),
+]
 
 # What a provider said, without anything that would open something.
 Masked = Annotated[str, AfterValidator(masked)]
