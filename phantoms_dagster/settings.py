@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 SANDBOX_KEY = "sandbox"
 SECRET_BYTES = 65_536
@@ -44,6 +44,17 @@ class SecretFiles(PydanticBaseSettingsSource):
         """The secrets that files give."""
         found = {name: self.get_field_value(field, name)[0] for name, field in self.settings_cls.model_fields.items()}
         return {name: value for name, value in found.items() if value}
+
+
+class Environment(EnvSettingsSource):
+    """Reads the variables. One whose JSON cannot be read fails in its validation, beside whatever else is wrong."""
+
+    def prepare_field_value(self, field_name: str, field: FieldInfo, value: Any, value_is_complex: bool) -> Any:
+        """See the base class."""
+        try:
+            return super().prepare_field_value(field_name, field, value, value_is_complex)
+        except ValueError:
+            return Unreadable("is no JSON")
 
 
 def is_secret(annotation: Any) -> bool:
@@ -290,8 +301,8 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """See the base class. A variable wins over its file, both over what a running stack left."""
-        del file_secret_settings
-        return init_settings, env_settings, SecretFiles(settings_cls), dotenv_settings
+        del env_settings, file_secret_settings
+        return init_settings, Environment(settings_cls), SecretFiles(settings_cls), dotenv_settings
 
     @field_validator("*", mode="before")
     @classmethod
@@ -326,7 +337,10 @@ class Settings(BaseSettings):
         if not isinstance(value, str):
             return value
         if value.lstrip().startswith("["):
-            return json.loads(value)
+            try:
+                return json.loads(value)
+            except ValueError:
+                raise ValueError("is no JSON list") from None
         # A URL may hold commas itself (`?to=a,b`): only one before the next URL separates.
         return [part for url in re.split(r"[,\s]+(?=[A-Za-z][A-Za-z0-9+.-]*://)", value) if (part := url.strip(", \n\t"))]
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from phantoms_dagster.cli.console import current, out, plain, plain_errors, print_json
+from phantoms_dagster.cli.console import current, out, plain, plain_errors, print_json, say
 from phantoms_dagster.domain.accounts import ACTIVE
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.models import Platform
@@ -49,7 +49,7 @@ def accounts(
             print_json({"accounts": [{k: v for k, v in asdict(a).items() if k != "token_sha256"} for a in found]})
             return
         if not found:
-            out.print("no accounts yet: `phantoms up` takes them from channels.yaml")
+            say("no accounts yet: `phantoms up` takes them from channels.yaml")
             return
         rows = Table(box=None, header_style="bold", padding=(0, 2, 0, 0), pad_edge=False)
         for title in ("account", "whose", "token", "now"):

@@ -13,6 +13,7 @@ import typer
 from phantoms_dagster.cli.completion import complete_video
 from phantoms_dagster.cli.console import BAD_INPUT, current, err, out, plain, plain_errors, print_json, progress, say
 from phantoms_dagster.cli.people import actor
+from phantoms_dagster.domain.counting import counted
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.script_edits import ScriptEdit
 from phantoms_dagster.production.intake import (
@@ -31,7 +32,7 @@ from phantoms_dagster.wiring.this_user import this_user
 
 SHOWN_REFUSALS = 100
 SHOWN_KEYS = 20
-NEXT = "`phantoms up` makes each video and then waits for you: phantoms approve"
+NEXT = "`phantoms up` makes each video and then waits for you: `phantoms approve`"
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object")]
 
@@ -223,14 +224,18 @@ def import_file(
             workshop.close()
         refused = sorted([*batch.refused, *stored.refused], key=lambda r: r.line)
         good = len(batch.accepted) if dry_run else len(stored.new)
+        rows_refused = batch.rows_refused + len(stored.refused)
         if as_json:
             reasons = [{"line": r.line, "reason": r.reason} for r in refused]
             counts = {"taken": stored.new, "updated": stored.updated, "unchanged": stored.unchanged, "good": good}
-            print_json({"file": str(file), **counts, "refused": reasons})
+            print_json({"file": str(file), **counts, "refused": reasons, "rows_refused": rows_refused})
         else:
             _print(refused)
             changed = f", {len(stored.updated)} updated, {len(stored.unchanged)} unchanged" if update and not dry_run else ""
-            out.print(f"{good} {'good' if dry_run else 'taken'}{changed}, {len(refused)} refused")
+            out.print(f"{good} {'good' if dry_run else 'taken'}{changed}, {rows_refused} refused")
+            if any(refusal.header for refusal in batch.refused):
+                held = counted(batch.held, "of them is refused for that alone", "of them are refused for that alone")
+                say(f"  correct the names of the columns, then import the file again; {held}", style="dim")
             if stored.known and not update:
                 out.print("  change those that are there already: add --update", style="dim", soft_wrap=True)
             _print_taken(stored.new)

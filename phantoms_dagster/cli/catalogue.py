@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -17,15 +18,17 @@ from rich.table import Table
 from phantoms_dagster.cli.completion import complete_video
 from phantoms_dagster.cli.console import STATE_STYLES, current, out, plain, plain_errors, print_json, say
 from phantoms_dagster.cli.listing import lines_of, listed, marks, note_text
+from phantoms_dagster.cli.sentence import Sentence
 from phantoms_dagster.cli.times import local, soon
 from phantoms_dagster.domain.attention import Attention
+from phantoms_dagster.domain.left_out import left_out_of
 from phantoms_dagster.domain.models import Brief, MediaFile
 from phantoms_dagster.domain.outlook import OPEN_STATES, Outages, next_steps, note, probe
 from phantoms_dagster.domain.pacing import waited
 from phantoms_dagster.domain.stages import STAGES
 from phantoms_dagster.domain.wording import notes
 from phantoms_dagster.store.catalogue import StageRow
-from phantoms_dagster.store.decisions import Review
+from phantoms_dagster.store.decisions import Held, Review
 from phantoms_dagster.store.outlook import NextStep, Outlook
 from phantoms_dagster.store.stored import Unreadable, output_of
 from phantoms_dagster.wiring import Workshop
@@ -36,6 +39,7 @@ NARROW = 72
 # A long note needs this many columns beside them.
 NOTE = 24
 SHOWN_FIRSTS = 3
+SHOWN_HELD = 3
 
 Found = TypeVar("Found")
 
@@ -56,6 +60,7 @@ def status(
         try:
             videos, counts = workshop.catalogue().videos(limit=limit), workshop.catalogue().counts()
             undecided = workshop.decisions().undecided()
+            held = workshop.decisions().held()
             firsts = workshop.decisions().first_approvals(undecided)
             waits = [item for item in workshop.waits_for_people() if item.id != "review"]
             upcoming = Outlook(workshop.engine).next_steps()
@@ -64,9 +69,11 @@ def status(
             outages = workshop.outages() if asked else Outages()
         finally:
             workshop.close()
+        holders = {one.key: one.reviewer for one in held}
         if as_json:
-            listing = [{**asdict(v), "now": note_text(v, set(undecided), outages.found)} for v in videos]
+            listing = [{**asdict(v), "now": note_text(v, set(undecided), outages.found, holders)} for v in videos]
             everything = {"videos": listing, "stages": counts, "to_review": undecided, "first_approvals": firsts}
+            everything["held"] = [{"key": h.key, "by": h.reviewer, "note": h.note, "since": h.held_at} for h in held]
             everything |= {"waits": [asdict(item) for item in waits], "next": [asdict(step) for step in upcoming]}
             breakers = [{"breaker": o.breaker, "until": o.until, "stages": sorted(o.stages)} for o in outages.found]
             print_json({**everything, "breakers": breakers, "redis_problem": outages.problem or None})
@@ -75,7 +82,7 @@ def status(
             _print_wrong(waits, outages)
             out.print('no videos yet; add one: phantoms add "Why octopuses have three hearts"', soft_wrap=True)
             return
-        for lines in listed(lines_of(videos, set(undecided), outages.found)):
+        for lines in listed(lines_of(videos, set(undecided), outages.found, holders)):
             out.print(lines, soft_wrap=isinstance(lines, str))
         out.print()
         out.print("  ".join(f"[{STATE_STYLES[s]}]{m}[/] {s}" for s, m in marks().items()))
@@ -86,8 +93,21 @@ def status(
         for key, reviewer in list(firsts.items())[:SHOWN_FIRSTS]:
             say(f"  {plain(reviewer)} approved it; a second person completes it:")
             out.print(f"    phantoms approve {key}", soft_wrap=True)
+        _print_held(held)
         _print_wrong(waits, outages)
         _print_next(counts, upcoming)
+
+
+def _print_held(held: Sequence[Held]) -> None:
+    """What nobody can decide on, and how to take it back. A few of them, each with its command on a line of its own."""
+    if held:
+        out.print(f"\n[bold]{len(held)} on hold[/], the longest first:")
+    for one in held[:SHOWN_HELD]:
+        why = f": {plain(one.note)}" if one.note else ""
+        say(f"  by {plain(one.reviewer)} since {local(one.held_at)}{why}")
+        out.print(f"    phantoms unhold {one.key}", style="dim", soft_wrap=True)
+    if len(held) > SHOWN_HELD:
+        out.print(f"  ... and {len(held) - SHOWN_HELD} more; --json lists all", style="dim")
 
 
 def _print_wrong(waits: Sequence[Attention], outages: Outages) -> None:
@@ -95,7 +115,11 @@ def _print_wrong(waits: Sequence[Attention], outages: Outages) -> None:
     if waits:
         out.print("\n[bold]Waits for you:[/]")
     for item in waits:
-        say(f"  {plain(item.what)}\n    [dim]{plain(item.next_step)}[/]")
+        say(f"  {plain(item.what)}")
+        if item.next_step.startswith("phantoms "):
+            out.print(f"    [dim]{plain(item.next_step)}[/]", soft_wrap=True)
+        else:
+            say(f"    [dim]{plain(item.next_step)}[/]")
     if outages.problem:
         say(f"\n[bold]Nothing is carried out:[/] {plain(outages.problem)}")
     if outages.found:
@@ -168,7 +192,8 @@ def show(
         _print_video(seen, workshop.shelf)
         if held:
             why = f": {plain(held.note)}" if held.note else ""
-            say(f"\n[bold]On hold[/] by {plain(held.reviewer)}{why}; take it back: phantoms unhold {key}")
+            say(f"\n[bold]On hold[/] by {plain(held.reviewer)}{why}; take it back:")
+            out.print(f"  phantoms unhold {key}", soft_wrap=True)
         if outages.problem:
             say(f"\n[bold]Nothing is carried out:[/] {plain(outages.problem)}")
 
@@ -267,7 +292,7 @@ def _stages_table(stages: Mapping[str, StageRow], said: Mapping[str, str]) -> Ta
     for row, told in zip(rows, notes, strict=True):
         state = f"[{STATE_STYLES[row.state]}]{marks()[row.state]} {row.state}[/]"
         numbers = [str(row.attempts or ""), local(row.finished_at), f"{row.cost:.3f}" if row.cost else ""]
-        table.add_row(row.stage, state, *([] if narrow else numbers), plain(told))
+        table.add_row(row.stage, state, *([] if narrow else numbers), Sentence(plain(told), folded=True))
     return table
 
 
@@ -290,9 +315,19 @@ def _why(row: StageRow, said: str) -> list[str]:
     return [f"{said}: {reason}" if said and reason else said or reason]
 
 
+def _scene(head: str, narration: str) -> str:
+    """What the screen and the voice say. What both say is not printed twice: it is bold where the voice says it."""
+    words = re.findall(r"\w+", head)
+    if not words:
+        return plain(narration)
+    same = re.search(r"(?<!\w)" + r"\W+".join(map(re.escape, words)) + r"(?!\w)", narration, re.IGNORECASE)
+    if same is None:
+        return f"[bold]{plain(head)}[/] {plain(narration)}"
+    return f"{plain(narration[: same.start()])}[bold]{plain(same[0])}[/]{plain(narration[same.end() :])}"
+
+
 def _script_panel(script: Mapping[str, Any]) -> Panel:
-    heads = [f"[bold]{plain(s['on_screen_text'])}[/] " if s["on_screen_text"] else "" for s in script["scenes"]]
-    scenes = [f"{n}. {heads[n - 1]}{plain(s['narration'])}" for n, s in enumerate(script["scenes"], 1)]
+    scenes = [f"{n}. {_scene(s['on_screen_text'], s['narration'])}" for n, s in enumerate(script["scenes"], 1)]
     tags = f"[dim]{plain(' '.join(script['hashtags']))}[/]"
     lines = [f"[italic]{plain(script['hook'])}[/]", *scenes, plain(script["caption"]), tags]
     return Panel("\n".join(lines), title=plain(script["title"]), title_align="left")
@@ -300,15 +335,7 @@ def _script_panel(script: Mapping[str, Any]) -> Panel:
 
 def _taken_out(done: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     """What a person who approves should know: what of the script is not in the video as it was written."""
-    labels = (
-        ("script", "removed", "removed from the script"),
-        ("voiceover", "unspoken", "shown but not spoken"),
-        ("rendered_video", "not_shown", "left out of the picture, because no font has it"),
-    )
-    for stage, field, label in labels:
-        parts = done.get(stage, {}).get(field)
-        if parts:
-            yield f"{label}: {plain(', '.join(parts))}"
+    return map(plain, left_out_of(done))
 
 
 def _words_panel(review: Review) -> Panel:

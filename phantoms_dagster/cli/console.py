@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,16 +16,29 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from phantoms_dagster.cli.entry import interrupted
+from phantoms_dagster.cli.sentence import Sentence
+
 if TYPE_CHECKING:
     from phantoms_dagster.settings import Settings
 
+
+class _Screen(Console):
+    """A console that tells of a reader who has gone (`| head`) by BrokenPipeError, not by ending the program with 1."""
+
+    def on_broken_pipe(self) -> None:
+        """See the base class, which calls it where it has caught that error."""
+        raise  # noqa: PLE0704
+
+
 # A title may hold `:fire:` and `[red]`: it is shown as it was written.
-out = Console(highlight=False, emoji=False)
-err = Console(stderr=True, highlight=False, emoji=False)
+out = _Screen(highlight=False, emoji=False)
+err = _Screen(stderr=True, highlight=False, emoji=False)
 
 BAD_INPUT = 2
 FAILED = 1
-INTERRUPTED = 130
+# What a shell says of a program that ended because nobody reads its output any more, as `yes | head` does.
+READER_GONE = 128 + signal.SIGPIPE
 MESSAGE_CHARACTERS = 4_000
 
 STATE_STYLES = {
@@ -47,13 +61,11 @@ def plain_errors() -> Iterator[None]:
     except (typer.Exit, typer.Abort):
         raise
     except BrokenPipeError:
-        # The reader (`| head`) has gone; what is still buffered must not raise again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit(FAILED) from None
+        reader_gone()
     except OSError as error:
         _stop(f"{error.filename or 'the system'}: {error.strerror or error}", FAILED)
     except KeyboardInterrupt:
-        raise typer.Exit(INTERRUPTED) from None
+        raise typer.Exit(interrupted(sys.argv[1:])) from None
     except Exception as error:
         # The module knows the errors of many libraries, and imports them: only a command that fails pays for that.
         from phantoms_dagster.cli.problems import problem  # noqa: PLC0415
@@ -62,6 +74,18 @@ def plain_errors() -> Iterator[None]:
         if found is None:
             raise
         _stop(*found)
+
+
+def reader_gone(*_: object) -> NoReturn:
+    """End quietly because the reader of the output has gone (`| head`)."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        # What is still buffered must not raise again at exit. A terminal on the other stream is left alone.
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            os.dup2(nowhere, stream.fileno())
+    raise SystemExit(READER_GONE)
 
 
 @contextmanager
@@ -101,8 +125,11 @@ def plain(text: str) -> str:
 
 
 def say(text: str, *, style: str | None = None, to: Console = out) -> None:
-    """A sentence: a terminal gets it in lines that end between words, so that no key is broken; a file gets it in one."""
-    to.print(text, style=style, soft_wrap=not to.is_terminal)
+    """A sentence: a terminal gets it in lines that end between words and never in a command, a file gets it in one."""
+    if to.is_terminal:
+        to.print(Sentence(text), style=style, crop=False)
+    else:
+        to.print(text, style=style, soft_wrap=True)
 
 
 def report(message: str) -> None:

@@ -19,7 +19,8 @@ from rich.table import Table
 from phantoms_dagster.cli.completion import complete_video
 from phantoms_dagster.cli.console import BAD_INPUT, STATE_STYLES, current, out, plain, plain_errors, print_json, report
 from phantoms_dagster.cli.times import local
-from phantoms_dagster.domain.errors import InvalidInput
+from phantoms_dagster.domain.counting import counted
+from phantoms_dagster.domain.errors import InvalidInput, NotFound
 from phantoms_dagster.domain.stages import STAGES
 from phantoms_dagster.store.dead_letters import DeadLetters, Handled, Letter, LetterDetail, LetterFilter, stages_named
 from phantoms_dagster.wiring import Workshop
@@ -106,7 +107,9 @@ def list_letters(
             print_json({"total": total, "letters": [asdict(letter) for letter in found]})
             return
         if not found:
-            out.print("no dead letters" if state == "all" else f"no {state} dead letters that match")
+            which = "no dead letters" if state == "all" else f"no {state} dead letters"
+            filtered = replace(wanted, state=None) != LetterFilter(state=None)
+            out.print(f"{which} that match; without filters: `phantoms dead-letters list`" if filtered else which, soft_wrap=True)
             return
         _print_letters(found)
         if total > len(found):
@@ -247,7 +250,11 @@ def _all_there(workshop: Workshop, ids: Sequence[int]) -> None:
 
 def _number(name: str) -> int | None:
     """The letter's number, when it is one. Keys of videos are never digits alone."""
-    return min(int(name), MOST_LETTER) if re.fullmatch(r"[0-9]{1,30}", name) else None
+    if not re.fullmatch(r"[0-9]{1,30}", name):
+        return None
+    if int(name) > MOST_LETTER:
+        raise NotFound(f"no dead letter {name}; `phantoms dead-letters list --state all` lists them")
+    return int(name)
 
 
 def moment(given: str, *, now: datetime) -> datetime:
@@ -342,7 +349,13 @@ def _budget(letter: Letter) -> list[tuple[str, str]]:
     minutes = (letter.created_at - letter.failing_since).total_seconds() / 60
     over = f"{minutes:.0f} minutes" if minutes >= 1.5 else f"{minutes * 60:.0f} seconds"
     free = letter.tries - letter.counted
-    return [("given up", f"after {letter.counted} attempts over {over}" + (f"; {free} more tries cost none" if free > 0 else ""))]
+    return [
+        (
+            "given up",
+            f"after {counted(letter.counted, 'attempt')} over {over}"
+            + (f"; {counted(free, 'more try costs', 'more tries cost')} none" if free > 0 else ""),
+        )
+    ]
 
 
 def _short(at: Any) -> str:

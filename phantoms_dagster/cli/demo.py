@@ -23,15 +23,17 @@ import typer
 from rich.live import Live
 from rich.markup import escape
 
-from phantoms_dagster.cli.console import FAILED, INTERRUPTED, err, out, plain_errors, print_json, say
+from phantoms_dagster.cli.console import FAILED, err, out, plain_errors, print_json, say
 from phantoms_dagster.cli.demo_end import Outcome, dead_letters, outcome, posted
 from phantoms_dagster.cli.demo_outage import BREAKER_SETTINGS, SETTINGS_IN_WORDS, Outage, OutageReport, breaker_changes
 from phantoms_dagster.cli.demo_person import Person
 from phantoms_dagster.cli.demo_report import print_report
 from phantoms_dagster.cli.demo_screen import Lane, View, drawn
+from phantoms_dagster.cli.entry import INTERRUPTED
 from phantoms_dagster.cli.graphql import launch_job
 from phantoms_dagster.cli.stack import Running, Stack
 from phantoms_dagster.cli.up import starting
+from phantoms_dagster.domain.counting import counted
 from phantoms_dagster.domain.errors import PhantomsError
 from phantoms_dagster.domain.models import Brief
 from phantoms_dagster.domain.stages import STAGES
@@ -153,11 +155,11 @@ def _forget_environment(*, faults: bool) -> None:
 
 
 def _say(line: str) -> None:
-    err.print(f"[dim]{escape(line)}[/]", soft_wrap=True)
+    say(f"[dim]{escape(line)}[/]", to=err)
 
 
 def _warn(line: str) -> None:
-    err.print(f"[yellow]{escape(line)}[/]", soft_wrap=True)
+    say(f"[yellow]{escape(line)}[/]", to=err)
 
 
 def _briefs(count: int, workshop: Workshop) -> list[Brief]:
@@ -189,7 +191,7 @@ def _play(
         )
         before = set(posted(sandbox_url))  # a directory that was kept has posts of earlier demos
         keys = [added.key for added in workshop.catalogue().add(briefs, source="demo")]
-        _say(f"{len(keys)} briefs added; each goes through {len(STAGES)} stages by itself")
+        _say(f"{counted(len(keys), 'brief')} added; each goes through {len(STAGES)} stages by itself")
         outage = Outage(sandbox_url, lambda: breaker_changes(running.settings)) if faults else None
         if outage is not None:
             say(f"the render API will die for twenty seconds; its breaker {SETTINGS_IN_WORDS}", style="dim", to=err)

@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 
 from phantoms_dagster.cli.open_film import film_of
+from phantoms_dagster.domain.counting import counted
 from phantoms_dagster.domain.errors import PhantomsError
 from phantoms_dagster.domain.models import MediaFile, ScriptOutput, Sentence
 from phantoms_dagster.domain.stages import STAGES
@@ -105,7 +106,7 @@ def outcome(
     problems += _doubts(proof, shown, there)
     performance = workshop.performance().table("video_performance")
     if len(performance) != len([v for v in shown if v["posts"]]):
-        problems.append(f"video_performance has {len(performance)} rows for {len(shown)} videos")
+        problems.append(f"video_performance has {counted(len(performance), 'row')} for {counted(len(shown), 'video')}")
     views = dict(zip(performance["video_key"], performance["views"], strict=True))
     for video in shown:
         video["views"] = int(views.get(video["id"], 0))
@@ -133,7 +134,7 @@ def _doubts(proof: Mapping[str, Proof], videos: Sequence[Mapping[str, Any]], the
         for post in video["posts"]:
             times = there.get((post["platform"], post["remote_id"]), 0)
             if times != 1:
-                doubts.append(f"{video['id']}: the sandbox counts {times} posts on {post['platform']}")
+                doubts.append(f"{video['id']}: the sandbox counts {counted(times, 'post')} on {post['platform']}")
     for kind, found in proof.items():
         if not found.holds:
             doubts.append(f"the sandbox's ledger has {found.found} {kind}s where {found.wanted} are wanted")

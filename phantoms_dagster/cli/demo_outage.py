@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 
 from phantoms_dagster.cli.times import exact
+from phantoms_dagster.domain.counting import counted
 from phantoms_dagster.resilience.breaker import Breakers, Transition
 from phantoms_dagster.resilience.pools import SANDBOX
 from phantoms_dagster.settings import Settings
@@ -62,7 +63,7 @@ class OutageReport:
         elif self.closed_at is None:
             found.append(f"the breaker {BREAKER} did not close after the outage")
         if self.dead_letters:
-            found.append(f"{self.dead_letters} dead letters were written")
+            found.append(f"{counted(self.dead_letters, 'dead letter was', 'dead letters were')} written")
         return found
 
     def as_json(self) -> dict[str, Any]:
@@ -169,7 +170,7 @@ def breaker_changes(settings: Settings) -> list[Transition]:
 
 
 def _videos(count: int) -> str:
-    return "1 video" if count == 1 else f"{count} videos"
+    return counted(count, "video")
 
 
 def _clock(moment: datetime) -> str:

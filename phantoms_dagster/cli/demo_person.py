@@ -5,6 +5,8 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
+from phantoms_dagster.domain.counting import counted
+
 
 class Person:
     """Somebody who reviews the demo's films. `home`: the data directory, by which commands find the demo."""
@@ -26,7 +28,7 @@ class Person:
         """What they should do now, each sentence with its style. Addresses and commands have lines of their own."""
         if not self._waiting:
             return []
-        films = "1 film waits" if self._waiting == 1 else f"{self._waiting} films wait"
+        films = counted(self._waiting, "film waits", "films wait")
         return [
             (f"{films} for you. Watch and decide at the desk (Ctrl-C ends the demo):", "bold"),
             (f"  {self._desk}", "bold cyan"),

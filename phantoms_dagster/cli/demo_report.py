@@ -12,6 +12,7 @@ from phantoms_dagster.cli.console import err, out, plain, say
 from phantoms_dagster.cli.demo_end import Outcome
 from phantoms_dagster.cli.demo_outage import OutageReport
 from phantoms_dagster.cli.times import exact
+from phantoms_dagster.domain.counting import counted
 
 if TYPE_CHECKING:
     from phantoms_dagster.cli.stack import Running
@@ -35,7 +36,9 @@ def print_report(
     _proof(outcome)
     _costs(outcome)
     totals = outcome.totals
-    out.print(f"\n{totals['videos']} videos, {totals['posts']} posts, {totals['views']:,} views, {seconds:.0f} s")
+    out.print(
+        f"\n{counted(totals['videos'], 'video')}, {counted(totals['posts'], 'post')}, {totals['views']:,} views, {seconds:.0f} s"
+    )
     if outcome.problems:
         for problem in outcome.problems:
             err.print(f"[red]{plain(problem)}[/]", soft_wrap=True)

@@ -15,6 +15,7 @@ from rich.text import Text
 from phantoms_dagster.cli.console import STATE_STYLES
 from phantoms_dagster.cli.times import zone
 from phantoms_dagster.cli.watch_screen import bar_cells, happened, stage_bars
+from phantoms_dagster.domain.counting import counted
 from phantoms_dagster.domain.stages import STAGES
 from phantoms_dagster.store.outlook import Happening
 
@@ -111,7 +112,9 @@ def _heading(view: View) -> Text:
     there = view.at.astimezone()
     posted = sum(state == "done" for lane in view.lanes for name, state in lane.states.items() if STAGES[name].kind == "post")
     wanted = sum(STAGES[name].kind == "post" for lane in view.lanes for name in lane.states)
-    told = f"  {there:%H:%M:%S} {zone(there)}  {view.seconds:.0f} s  {len(view.lanes)} videos, {posted} of {wanted} posts"
+    told = (
+        f"  {there:%H:%M:%S} {zone(there)}  {view.seconds:.0f} s  {counted(len(view.lanes), 'video')}, {posted} of {wanted} posts"
+    )
     return Text.assemble(("Phantoms demo", "bold"), told, no_wrap=True, overflow="ellipsis")
 
 

@@ -27,6 +27,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from phantoms_dagster.cli.console import FAILED, current, out, plain, plain_errors, print_json
 from phantoms_dagster.cli.looks import SLOW_SECONDS, Looks
 from phantoms_dagster.cli.problems import database_problem
+from phantoms_dagster.cli.sentence import Sentence
+from phantoms_dagster.cli.times import unknown_zone
 from phantoms_dagster.domain.accounts import places
 from phantoms_dagster.domain.errors import PhantomsError
 from phantoms_dagster.domain.models import Platform
@@ -35,14 +37,17 @@ from phantoms_dagster.settings import Settings
 from phantoms_dagster.store.migrate import pending
 from phantoms_dagster.wiring import INTEGRATIONS, Workshop
 from phantoms_dagster.wiring.asking import Finding, ask_account, ask_openai, ask_shotstack
+from phantoms_dagster.wiring.channels_text import ChannelsMissing
 from phantoms_dagster.wiring.media import probe
 from phantoms_dagster.wiring.models import model_finding
+from phantoms_dagster.wiring.on_the_way import on_the_way
 
 LOW_DISK_BYTES = 2_000_000_000
 VERDICT_WIDTH, CHECK_WIDTH = 5, 16
 # Of the JSON object. Accounts come last, by name.
 ORDER = (
     "python",
+    "time zone",
     "data directory",
     "disk",
     "media",
@@ -110,7 +115,8 @@ def _line(finding: Finding) -> Table:
     table.add_column(width=CHECK_WIDTH, overflow="fold")
     table.add_column(overflow="fold")
     fix = f"\n[bold]{plain(finding.fix)}[/]" if finding.fix else ""
-    table.add_row(f"[{STYLES[finding.verdict]}]{finding.verdict}[/]", plain(finding.check), plain(finding.found) + fix)
+    said = Sentence(plain(finding.found) + fix, folded=True)
+    table.add_row(f"[{STYLES[finding.verdict]}]{finding.verdict}[/]", plain(finding.check), said)
     return table
 
 
@@ -124,6 +130,9 @@ def examine(settings: Settings, asking: Callable[[Collection[str]], None] = lamb
     try:
         version = ".".join(map(str, sys.version_info[:3]))
         yield Finding("python", "ok", version)
+        if zone := unknown_zone():
+            fix = "set it to a name such as Europe/Berlin, or unset it"
+            yield Finding("time zone", "note", f"TZ={zone} is no time zone that this system knows: times are in UTC", fix)
         yield _home(settings)
         yield _disk(settings)
         yield _ffmpeg()
@@ -131,7 +140,9 @@ def examine(settings: Settings, asking: Callable[[Collection[str]], None] = lamb
         if settings.media_url is not None or settings.path("media").exists():  # else the first file makes the folder
             looks.start("media", lambda: [_media(settings)], SLOW_SECONDS)
         if settings.database_url is None:
-            yield Finding("servers", "note", "nothing is running here and no URLs are set", "start `phantoms up`")
+            phase = on_the_way(settings.home)
+            found = f"`phantoms up` is {phase} here" if phase else "nothing is running here and no URLs are set"
+            yield Finding("servers", "note", found, "ask again when it shows its addresses" if phase else "start `phantoms up`")
             yield from _services(workshop, looks)
         else:
             _servers(workshop, looks)
@@ -213,6 +224,8 @@ def _channels(workshop: Workshop) -> Finding:
     path = workshop.settings.path("channels")
     try:
         names = ", ".join(workshop.channels())
+    except ChannelsMissing as error:
+        return Finding("channels", "wrong", str(error).removesuffix(f": {error.FIX}"), error.FIX)
     except PhantomsError as error:
         return Finding("channels", "wrong", str(error), f"edit {path}")
     if not path.exists():

@@ -76,7 +76,7 @@ def show(
             print_json({"links": [_row(link) for link in found]})
             return
         if not found:
-            out.print('no guest links; `phantoms guest-links add VIDEO --guest "Dr. Weber"` makes one')
+            say('no guest links; `phantoms guest-links add VIDEO --guest "Dr. Weber"` makes one')
             return
         for link in found:
             out.print(f"[bold]{link.id}[/]  {link.key}", soft_wrap=True)  # a key that is cut cannot be copied

@@ -43,9 +43,11 @@ class Line:
     cost: str
 
 
-def lines_of(videos: Sequence[VideoRow], undecided: Collection[str], outages: Sequence[Outage]) -> list[Line]:
-    """What there is to say of each of these videos."""
-    return [Line(v.key, marks_of(v.states), _note(v, undecided, outages), f"{v.cost:.3f}") for v in videos]
+def lines_of(
+    videos: Sequence[VideoRow], undecided: Collection[str], outages: Sequence[Outage], held: Mapping[str, str]
+) -> list[Line]:
+    """What there is to say of each of these videos. `held`: who holds those that are on hold, by key."""
+    return [Line(v.key, marks_of(v.states), _note(v, undecided, outages, held), f"{v.cost:.3f}") for v in videos]
 
 
 def listed(lines: Sequence[Line]) -> Iterator[RenderableType]:
@@ -77,19 +79,21 @@ def marks_of(states: Mapping[str, str]) -> str:
     return "".join(_mark(states.get(name)) for name in STAGES)
 
 
-def note_text(video: VideoRow, undecided: Collection[str], outages: Sequence[Outage]) -> str:
+def note_text(video: VideoRow, undecided: Collection[str], outages: Sequence[Outage], held: Mapping[str, str]) -> str:
     """The note without its colours."""
-    return Text.from_markup(_note(video, undecided, outages)).plain
+    return Text.from_markup(_note(video, undecided, outages, held)).plain
 
 
 def _mark(state: str | None) -> str:
     return " " if state is None else f"[{STATE_STYLES[state]}]{marks()[state]}[/]"
 
 
-def _note(video: VideoRow, undecided: Collection[str], outages: Sequence[Outage]) -> str:
+def _note(video: VideoRow, undecided: Collection[str], outages: Sequence[Outage], held: Mapping[str, str]) -> str:
     retired = " [dim]retired[/]" if video.retired_at else ""
     if video.key in undecided:
         return f"[bold]to review[/]{retired}"
+    if video.key in held:
+        return f"[yellow]on hold[/] by {plain(held[video.key])}{retired}"
     found = news(video.waiting, now=datetime.now(UTC), say=soon, outages=outages, accounts=video.accounts)
     if found is None:
         return ("[green]published[/]" if set(video.states.values()) == {"done"} else "") + retired

@@ -9,8 +9,9 @@ from __future__ import annotations
 import sys
 
 import typer
+from rich.console import Console
 
-from phantoms_dagster.cli.console import plain_errors
+from phantoms_dagster.cli.console import plain_errors, reader_gone
 from phantoms_dagster.cli.lazy import LazyGroup, Line
 
 EXAMPLES = {
@@ -228,6 +229,8 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         # A terminal that cannot show `●` gets `?`, not a traceback.
         getattr(stream, "reconfigure", lambda **_: None)(errors="replace")
+    # Help is printed by Typer with a console of its own.
+    Console.on_broken_pipe = reader_gone  # type: ignore[method-assign]
     try:
         with plain_errors():
             app()

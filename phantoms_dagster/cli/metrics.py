@@ -26,6 +26,7 @@ from phantoms_dagster.settings import Settings
 from phantoms_dagster.store.engine import engine
 from phantoms_dagster.store.statistics import Reading, Statistics
 from phantoms_dagster.wiring import Workshop, logs
+from phantoms_dagster.wiring.on_the_way import nothing_runs
 from phantoms_dagster.wiring.redis_looks import away
 from phantoms_dagster.wiring.review_notices import LOOK_SECONDS as NOTICE_SECONDS
 from phantoms_dagster.wiring.review_notices import notify
@@ -81,7 +82,7 @@ def metrics_application(
     database = engine(Workshop(settings).database_url, pool_size=4)
     statistics = Statistics(database)
     if settings.redis_url is None:
-        raise InvalidInput("no Redis is running here: start `phantoms up`, or set PHANTOMS_REDIS_URL")
+        raise nothing_runs(settings, "Redis")
 
     async def scraping(app: web.Application) -> AsyncIterator[None]:
         async with watching(settings) as watcher:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
-
 from pydantic import ValidationError
-from pydantic_settings import SettingsError
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from phantoms_dagster.cli.console import BAD_INPUT, FAILED
+from phantoms_dagster.cli.settings_problems import settings_problem
 from phantoms_dagster.domain.errors import InvalidInput, NotFound, PhantomsError
 from phantoms_dagster.domain.problems import first_problem
 
@@ -25,13 +23,10 @@ def problem(error: Exception) -> tuple[str, int] | None:
             return str(error), FAILED
         case UnicodeEncodeError():
             return "an argument contains bytes that are not UTF-8", BAD_INPUT
+        case ValidationError() if error.title == "Settings":
+            return settings_problem(error), BAD_INPUT
         case ValidationError():
-            return _invalid(error), BAD_INPUT
-        case SettingsError():
-            # It names the field in quotes, and never what was given for it.
-            field = re.search(r'field "(\w+)"', str(error))
-            name = f"PHANTOMS_{field[1].upper()}" if field else "a setting"
-            return f"{name} cannot be read: it must be JSON, as the README's table of settings shows", BAD_INPUT
+            return f"a stored {error.title} cannot be read: {first_problem(error)}", BAD_INPUT
         case SQLAlchemyError():
             return database_problem(error), FAILED
     import httpx  # noqa: PLC0415 - few commands call somebody
@@ -53,14 +48,3 @@ def database_problem(error: SQLAlchemyError) -> str:
     if state is None:
         return f"PostgreSQL does not answer ({line.split(' failed: ', 1)[-1]}); is `phantoms up` running?"
     return f"PostgreSQL refused ({line})"
-
-
-def _invalid(error: ValidationError) -> str:
-    """Which setting is wrong and why; never its value, which may be a secret in the wrong place."""
-    if error.title != "Settings":
-        return f"a stored {error.title} cannot be read: {first_problem(error)}"
-    problems = []
-    for found in error.errors(include_url=False, include_input=False, include_context=False):
-        name = "PHANTOMS_" + "_".join(str(part) for part in found["loc"]).upper()
-        problems.append(f"{name}: {found['msg']}")
-    return "; ".join(problems)

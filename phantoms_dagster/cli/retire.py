@@ -15,6 +15,7 @@ import typer
 from phantoms_dagster.cli.completion import complete_video
 from phantoms_dagster.cli.console import BAD_INPUT, current, out, plain_errors, print_json, report
 from phantoms_dagster.cli.dead_letters import moment
+from phantoms_dagster.domain.counting import counted
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.retirement import Standing
 from phantoms_dagster.domain.stages import STAGES
@@ -139,7 +140,7 @@ def _tell(keys: Sequence[str], *, dry_run: bool) -> None:
         out.print(key, soft_wrap=True)
     if len(keys) > SHOWN_KEYS:
         out.print(f"... and {len(keys) - SHOWN_KEYS} more", style="dim")
-    out.print(f"{len(keys)} video{'' if len(keys) == 1 else 's'} {'would be retired' if dry_run else 'retired'}")
+    out.print(f"{counted(len(keys), 'video')} {'would be retired' if dry_run else 'retired'}")
     if keys and not dry_run:
         hint = "partitions go with the nightly run, or at once: launch retirement_job in the Dagster UI"
         out.print(f"  {hint}", style="dim", soft_wrap=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -14,6 +14,7 @@ from phantoms_dagster.cli.completion import complete_video
 from phantoms_dagster.cli.console import BAD_INPUT, current, err, out, plain_errors, print_json, report, say
 from phantoms_dagster.cli.times import soon
 from phantoms_dagster.domain.errors import InvalidInput
+from phantoms_dagster.domain.left_out import left_out
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.production.publishing import next_opening
 from phantoms_dagster.store.decisions import Decided, Decisions
@@ -109,6 +110,8 @@ def _decide(
                     # `--reviewer` is a word: who counts is who runs the command.
                     person=this_user(),
                 )
+                new = [one.key for one in found[-len(page) :] if isinstance(one, Decided) and one.new] if approved else []
+                found[-len(page) :] = _warned(found[-len(page) :], left_out(catalogue.outputs(new)))
                 if not as_json:
                     _tell(found[-len(page) :], "approved" if approved else "rejected")
             # What cannot be decided keeps nothing else from being decided.
@@ -137,7 +140,13 @@ def hold(
 ) -> None:
     """Put videos on hold: they leave the queue, and nobody can decide on them, until they are taken back."""
     who = reviewer or this_user()
-    _each(videos, lambda decisions, key: decisions.hold(key, reviewer=who, note=note, via="cli"), "on hold:", as_json=as_json)
+    _each(
+        videos,
+        lambda decisions, key: decisions.hold(key, reviewer=who, note=note, via="cli"),
+        "on hold:",
+        "phantoms unhold {key}    # take it back",
+        as_json=as_json,
+    )
 
 
 def unhold(
@@ -147,11 +156,12 @@ def unhold(
 ) -> None:
     """Take videos back from hold: they wait for a decision again."""
     who = reviewer or this_user()
-    _each(videos, lambda decisions, key: decisions.release(key, reviewer=who, via="cli"), "taken back:", as_json=as_json)
+    next_step = "phantoms show {key}    # what it says, and how to decide"
+    _each(videos, lambda decisions, key: decisions.release(key, reviewer=who, via="cli"), "taken back:", next_step, as_json=as_json)
 
 
-def _each(videos: list[str], change: Callable[[Decisions, str], None], word: str, *, as_json: bool) -> None:
-    """Change each of these videos. What cannot be done keeps nothing else from being done."""
+def _each(videos: list[str], change: Callable[[Decisions, str], None], word: str, after: str, *, as_json: bool) -> None:
+    """Change each of these videos. What cannot be done keeps nothing else from being done. `after`: the next step."""
     with plain_errors():
         workshop = Workshop(current())
         changed: list[str] = []
@@ -168,6 +178,7 @@ def _each(videos: list[str], change: Callable[[Decisions, str], None], word: str
                     changed.append(key)
                     if not as_json:
                         say(f"{word} {key}")
+                        out.print(f"  {after.format(key=key)}", style="dim", soft_wrap=True)
         finally:
             workshop.close()
         if as_json:
@@ -198,6 +209,11 @@ def _tell(found: Sequence[Decided | InvalidInput], word: str) -> None:
             say(f"[yellow]warning: {one.key}: {escape(warning)}[/]", to=err)
 
 
+def _warned(found: Sequence[Decided | InvalidInput], left: Mapping[str, Sequence[str]]) -> list[Decided | InvalidInput]:
+    """The decisions, with what `phantoms show` would have said of each film: `--all` approves what nobody has looked at."""
+    return [replace(one, warnings=(*one.warnings, *left.get(one.key, ()))) if isinstance(one, Decided) else one for one in found]
+
+
 def _times(workshop: Workshop, keys: Sequence[str]) -> dict[str, datetime]:
     """When these videos go out, by key: not before their own time, and within the hours of their channel."""
     now = datetime.now(UTC)
@@ -213,8 +229,9 @@ def _tell_next(keys: Sequence[str], times: Mapping[str, datetime], *, approved: 
     if not keys:
         return
     if not approved:
-        say("  next: nothing; approve it after all, or make it again:", style="dim")
-        out.print(f"  phantoms retry {keys[0]} --from script", style="dim", soft_wrap=True)
+        which = "it" if len(keys) == 1 else "each, such as the first,"
+        say(f"  next: nothing happens by itself; make {which} again or approve after all:", style="dim")
+        out.print(f"  phantoms retry {keys[0]} --from script\n  phantoms approve {keys[0]}", style="dim", soft_wrap=True)
         return
     now = datetime.now(UTC)
     later = sorted(at for at in times.values() if at > now)
@@ -227,7 +244,7 @@ def _tell_next(keys: Sequence[str], times: Mapping[str, datetime], *, approved: 
         return
     parts = [f"{at_once} at once"] if at_once else []
     parts += [f"{len(later)} later, the first at {soon(later[0])}"] if later else []
-    say(f"  next: `phantoms up` posts them, {', '.join(parts)}; follow them: phantoms status", style="dim")
+    say(f"  next: `phantoms up` posts them, {', '.join(parts)}; follow them: `phantoms status`", style="dim")
 
 
 def _pages(keys: Sequence[str]) -> Iterator[Sequence[str]]:

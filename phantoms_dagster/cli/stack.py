@@ -21,7 +21,6 @@ from urllib.parse import urlsplit
 from phantoms_dagster.cli.ports import Ports
 from phantoms_dagster.cli.preparation import Prepared, make_ready_apart
 from phantoms_dagster.domain import channels as channels_file
-from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.embedded.preloaded import SUPPORTED, Preloaded
 from phantoms_dagster.embedded.processes import ProcessSpec
 from phantoms_dagster.embedded.servers import START_TRIES, EmbeddedServers, free_port, is_free, read_urls
@@ -31,12 +30,21 @@ from phantoms_dagster.embedded.valkey import write_private
 from phantoms_dagster.execution.home import prepare
 from phantoms_dagster.settings import RUNNING_FILE, Settings
 from phantoms_dagster.wiring.addresses import desk_url, local_desk_url
+from phantoms_dagster.wiring.channels_text import channels_text
 from phantoms_dagster.wiring.endpoints import Endpoints
+from phantoms_dagster.wiring.on_the_way import OnTheWay
 
 READY_SECONDS = 180.0
 GRACE_SECONDS = 15.0
 MODULE = "phantoms_dagster.definitions"
 PRELOADED, CODE_SERVER, DAEMON, DESK = "preloaded", "code-server", "daemon", "desk"
+# What people are told instead of the names of processes, which are also those of their log files.
+TITLES = {
+    PRELOADED: "program code",
+    CODE_SERVER: "Dagster's code server",
+    DAEMON: "Dagster's daemon",
+    "webserver": "Dagster UI",
+}
 # What the processes import that `PRELOADED` forks, beside what Dagster's need.
 COMMANDS = (
     "phantoms_dagster.cli.lazy",
@@ -110,17 +118,27 @@ class Stack:
         self._awaited = Awaited(waiting)
         self._ports: Ports | None = None
         self._preloaded: Preloaded | None = None
+        self._mark: OnTheWay | None = None
 
     def __enter__(self) -> Running:
         """Start everything. Raises PhantomsError with the next step; then nothing is left running."""
         with ExitStack() as starting:
-            starting.callback(self._exit.close)
-            running = self._start()
+            starting.callback(self._stop)
+            try:
+                running = self._start()
+            except KeyboardInterrupt:
+                self._say("stopping")
+                raise
             starting.pop_all()
             return running
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Stop everything, in reverse order."""
+        self._stop()
+
+    def _stop(self) -> None:
+        if self._mark is not None:
+            self._mark.say("stopping")
         self._exit.close()
 
     def pids(self) -> dict[str, int]:
@@ -128,7 +146,11 @@ class Stack:
         return {name: pid for supervisor in self._supervisors for name, pid in supervisor.pids.items()}
 
     def _start(self) -> Running:
+        channels_text(self._settings)  # a file that is named and is not there ends the start before anything runs
         self._home.mkdir(parents=True, exist_ok=True)
+        self._mark = OnTheWay(self._home)
+        self._exit.callback(self._mark.close)
+        self._mark.say("starting")
         embedded = self._embedded()
         if embedded is not None and read_urls(self._home) is not None:
             self._exit.enter_context(embedded)  # another `phantoms up` runs here: this raises, before a port or a file is touched
@@ -172,7 +194,7 @@ class Stack:
         """Start these at once, until we stop; `wait` of the supervisor raises ProcessFailed, and then none of them runs."""
         supervisor = Supervisor(specs, logs=self._home / "logs", notify=self._warn, together=True, ready=self._ready)
         self._exit.callback(supervisor.stop)
-        self._awaited.add([spec.name for spec in specs])
+        self._awaited.add([spec.called for spec in specs])
         supervisor.begin()
         self._supervisors.append(supervisor)
         return supervisor
@@ -188,6 +210,7 @@ class Stack:
             argv=(*command, *(word for name in COMMANDS for word in ("--also", name))),
             # Its forks keep the environment that it began with where others look for it, and write their names over its arguments.
             env={**self._plain_environment(), "SPT_NOENV": "1"},
+            title=TITLES[PRELOADED],
             launch=preloaded.launch_parent,
             ready=preloaded.ready,
             ready_timeout=READY_SECONDS,
@@ -197,8 +220,9 @@ class Stack:
         return begun
 
     def _ready(self, name: str, seconds: float, _: Sequence[str]) -> None:
-        self._say(f"{name}: started" if name == DAEMON else f"{name}: ready after {seconds:.1f} s")
-        self._awaited.remove(name)
+        said = TITLES.get(name, name)
+        self._say(f"{said}: started" if name == DAEMON else f"{said}: ready after {seconds:.1f} s")
+        self._awaited.remove(said)
 
     def _start_metrics(self, settings: Settings, environment: dict[str, str]) -> str:
         """Start the endpoint; its URL. Another port is tried when somebody took the one that was free a moment ago."""
@@ -237,14 +261,11 @@ class Stack:
 
     def _with_tokens(self) -> set[str]:
         """The platforms with an account that has a token of its own, as channels.yaml says: tables are not asked yet."""
-        path = self._settings.path("channels")
-        if not path.exists():
+        content = channels_text(self._settings)
+        if content is None:
             return set()
-        try:
-            content = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise InvalidInput(f"{path} cannot be read: {error}") from error
-        return {str(platform) for channel in channels_file.parse(content, name=str(path)).values() for platform in channel.tokens}
+        channels = channels_file.parse(content, name=str(self._settings.path("channels")))
+        return {str(platform) for channel in channels.values() for platform in channel.tokens}
 
     def _embedded(self) -> EmbeddedServers | None:
         """The servers that are ours; None when there are URLs for both."""
@@ -375,6 +396,7 @@ class Stack:
         parent = self._preloaded
         return ProcessSpec(
             name=name,
+            title=TITLES.get(name, ""),
             argv=command,
             env=environment,
             when=parent.ready if parent else None,

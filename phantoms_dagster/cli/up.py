@@ -15,7 +15,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from phantoms_dagster.cli.console import err, out, plain_errors
+from phantoms_dagster.cli.console import err, out, plain_errors, say
 
 if TYPE_CHECKING:
     from phantoms_dagster.cli.stack import Running
@@ -54,11 +54,11 @@ def up(
 
 
 def _say(line: str) -> None:
-    err.print(f"[dim]{escape(line)}[/]", soft_wrap=True)
+    say(f"[dim]{escape(line)}[/]", to=err)
 
 
 def _warn(line: str) -> None:
-    err.print(f"[yellow]{escape(line)}[/]", soft_wrap=True)
+    say(f"[yellow]{escape(line)}[/]", to=err)
 
 
 @contextmanager

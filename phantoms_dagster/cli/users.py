@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from phantoms_dagster.cli.console import current, out, plain_errors, print_json, told
+from phantoms_dagster.cli.console import current, out, plain_errors, print_json, say, told
 from phantoms_dagster.cli.people import actor
 from phantoms_dagster.cli.times import local
 from phantoms_dagster.domain.errors import InvalidInput
@@ -76,7 +76,7 @@ def show(as_json: AsJson = False) -> None:
             print_json({"users": [vars(user) for user in people], "tokens": [vars(one) for one in tokens]})
             return
         if not people and not tokens:
-            out.print("no users: the desk is open to this machine alone; `phantoms users add NAME` adds the first")
+            say("no users: the desk is open to this machine alone; `phantoms users add NAME` adds the first")
             return
         table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0), pad_edge=False)
         for column in ("name", "kind", "role", "since"):

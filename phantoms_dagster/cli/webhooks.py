@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from phantoms_dagster.cli.console import current, out, plain, plain_errors, print_json, told
+from phantoms_dagster.cli.console import current, out, plain, plain_errors, print_json, say, told
 from phantoms_dagster.cli.dead_letters import moment
 from phantoms_dagster.cli.people import actor
 from phantoms_dagster.cli.times import exact, local
+from phantoms_dagster.domain.counting import counted
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.webhooks import EVENTS, OLD_SECRET_HOURS
 from phantoms_dagster.store.webhooks import STATES, Webhooks
@@ -71,7 +72,7 @@ def show(as_json: AsJson = False) -> None:
             print_json({"endpoints": [vars(one) for one in found]})
             return
         if not found:
-            out.print("no endpoints: `phantoms webhooks add URL` adds the first")
+            say("no endpoints: `phantoms webhooks add URL` adds the first")
             return
         table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0), pad_edge=False)
         for title in ("no.", "address", "events", "now"):
@@ -158,7 +159,7 @@ def resend(
         if not since:
             raise InvalidInput("--failed needs --since, such as --since 6h")
         count = store.resend_failed(moment(since, now=datetime.now(UTC)), actor(), endpoint=endpoint)
-        told({"deliveries": count}, f"{count} {'delivery is' if count == 1 else 'deliveries are'} sent again", as_json=as_json)
+        told({"deliveries": count}, f"{counted(count, 'delivery is', 'deliveries are')} sent again", as_json=as_json)
 
 
 def deliver() -> None:

@@ -10,9 +10,9 @@ from typing import Annotated
 import typer
 
 from phantoms_dagster.cli.console import current, out, plain_errors
-from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.execution.home import dagster_home, prepare
 from phantoms_dagster.execution.slots import redis_url, slots_of
+from phantoms_dagster.wiring.on_the_way import nothing_runs
 
 EVENT_BATCH = "500"
 
@@ -47,7 +47,7 @@ def worker(
         slots = slots_of(settings, queues)
         redis_url(settings)
         if settings.dagster_url() is None:
-            raise InvalidInput("no database is running here: start `phantoms up`, or set PHANTOMS_DATABASE_URL")
+            raise nothing_runs(settings, "database")
         home = settings.home.expanduser().absolute()
         os.environ["PHANTOMS_HOME"] = str(home)
         if given_home := os.environ.get("DAGSTER_HOME"):

@@ -14,6 +14,7 @@ from phantoms_dagster.defs.away import fails_plainly_while_the_store_is_away, sk
 from phantoms_dagster.defs.content import evaluation, rules_of
 from phantoms_dagster.defs.events import Origin, log_checks
 from phantoms_dagster.defs.interrupt import run_interruptible
+from phantoms_dagster.domain.counting import counted
 from phantoms_dagster.domain.errors import StoreAway
 from phantoms_dagster.domain.models import StageOutput
 from phantoms_dagster.domain.stages import STAGES, Stage
@@ -234,7 +235,9 @@ def dead_letters_sensor(
         return dg.SkipReason("no dead letter was added or closed, and no other film waits for a person")
     said = [f"{stage.slug}: {counts.get(stage.name, (0, 0))[0]} open" for stage in changed]
     reason = f"dead letters: {', '.join(said)}" if said else ""
-    waiting = f"{len(now[DECIDED])} films wait for a person" if now[DECIDED] != before.get(DECIDED) else ""
+    waiting = (
+        f"{counted(len(now[DECIDED]), 'film waits', 'films wait')} for a person" if now[DECIDED] != before.get(DECIDED) else ""
+    )
     return dg.SensorResult(
         skip_reason=dg.SkipReason("checks reported; " + "; ".join(part for part in (reason, waiting) if part)),
         asset_events=events,

@@ -13,6 +13,7 @@ from phantoms_dagster.defs.away import skips_while_the_store_is_away
 from phantoms_dagster.defs.in_flight import VideoPartitions
 from phantoms_dagster.defs.jobs import chain_jobs, stage_jobs
 from phantoms_dagster.defs.partitions import VIDEOS
+from phantoms_dagster.domain.counting import counted
 from phantoms_dagster.domain.stages import CHAINS, Chain
 from phantoms_dagster.domain.work import OpenRun, PlannedRun
 from phantoms_dagster.production.planner import Pace, plan
@@ -61,18 +62,18 @@ def intake_sensor(context: dg.SensorEvaluationContext, workshop: dg.ResourcePara
     """The cursor holds when the order was last looked at."""
     for report in workshop.take_inbox():
         left = f", {report.left} left for the next look" if report.left else ""
-        context.log.info("%s: %d briefs taken, %d refused%s", report.file, report.taken, len(report.refused), left)
+        context.log.info("%s: %d briefs taken, %d refused%s", report.file, report.taken, report.rows_refused, left)
         for refusal in report.refused[:SHOWN_REFUSALS]:
             context.log.warning("%s", refusal)
     keys = register(context.instance, workshop.catalogue())
     now = time.time()
     if now - float(context.cursor or 0) < AUDIT_SECONDS:
-        return dg.SkipReason(f"{len(keys)} new videos: {keys[0]} .. {keys[-1]}" if keys else "no new videos")
+        return dg.SkipReason(f"{counted(len(keys), 'new video')}: {keys[0]} .. {keys[-1]}" if keys else "no new videos")
     removed = remove_unknown(context.instance, workshop.catalogue())
     moved = workshop.catalogue().reorder(context.instance.get_dynamic_partitions(VIDEOS))
     context.update_cursor(str(now))
     said = [f"removed partitions without a brief: {', '.join(removed[:SHOWN_REFUSALS])}"] if removed else []
-    said += [f"partitions were added or deleted by hand: {moved} videos put right"] if moved else []
+    said += [f"partitions were added or deleted by hand: {counted(moved, 'video')} put right"] if moved else []
     return dg.SkipReason("; ".join(said) or "all partitions in order")
 
 
@@ -154,7 +155,7 @@ def _requests(context: dg.SensorEvaluationContext, workshop: Workshop, chain: Ch
             _wait(context.instance, chain, open_runs, nudges, min(time.monotonic() + patience, began + LISTEN_SECONDS))
     if not runs:
         waited = time.monotonic() - began
-        open_ones = f"{len(open_runs)} runs are open" if open_runs else "no run is open"
+        open_ones = counted(len(open_runs), "run is open", "runs are open") if open_runs else "no run is open"
         yield dg.SkipReason(f"nothing became ready in {waited:.0f} s; {open_ones}")
     elif _was_stopped(context):
         yield dg.SkipReason("the sensor was stopped while it waited")

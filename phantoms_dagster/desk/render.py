@@ -19,6 +19,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from phantoms_dagster.desk.masking import masked
 from phantoms_dagster.desk.nav import MENU, Entry
 from phantoms_dagster.desk.visits import FLASH, Visit, keep_cookie
+from phantoms_dagster.domain.counting import counted
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.store.pending import Pending
 
@@ -210,7 +211,7 @@ def megabytes(value: int) -> str:
 
 def count(number: int, one: str, many: str) -> str:
     """A number with its noun: `1 video`, `2 videos`."""
-    return f"{number} {one if number == 1 else many}"
+    return counted(number, one, many)
 
 
 def platform_title(name: str) -> str:

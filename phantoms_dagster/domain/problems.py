@@ -59,6 +59,12 @@ def first_place(error: ValidationError) -> tuple[Path, str]:
     return tuple(part for part in place if part != "[key]"), reason(problem)
 
 
+def all_problems(error: ValidationError) -> list[str]:
+    """Everything that is wrong, in words."""
+    found = error.errors(include_url=False, include_input=False)
+    return [": ".join(part for part in (".".join(map(str, one["loc"])), reason(one)) if part) for one in found]
+
+
 def first_problem(error: ValidationError) -> str:
     """The first thing that is wrong, in words: `facts.0: should have at most 500 characters`."""
     path, why = first_place(error)

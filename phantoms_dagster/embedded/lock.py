@@ -114,7 +114,7 @@ def _refusal(path: Path, pid: int | None) -> AlreadyRunning:
     home = path.parent.parent
     who = "another process" if pid is None else f"process {pid}"
     return AlreadyRunning(
-        f"Phantoms already runs in {home} ({who}). Stop it first{'' if pid is None else f' (kill {pid})'}, "
+        f"Phantoms already runs in {home} ({who}). Stop it first{'' if pid is None else f' (`kill {pid}`)'}, "
         "or set PHANTOMS_HOME to another folder.",
         pid=pid,
     )

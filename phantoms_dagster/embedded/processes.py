@@ -65,6 +65,7 @@ class ProcessSpec:
     `launch` starts it in another way than by its command: given the spec and the file of its log, in a session of its own.
     `stdin` is what the process reads from its standard input, at most `STDIN_LIMIT_BYTES`; it may be secret. `restart`: start
     it again when it ends by itself. `stop_signal` goes to its group, SIGKILL follows `grace_seconds` later.
+    `title` is what people are told instead of the name, which is also that of its log.
     """
 
     name: str
@@ -81,6 +82,12 @@ class ProcessSpec:
     restart: bool = True
     stop_signal: signal.Signals = signal.SIGTERM
     grace_seconds: float = 10.0
+    title: str = ""
+
+    @property
+    def called(self) -> str:
+        """What people are told."""
+        return self.title or self.name
 
 
 def command(argv: Sequence[str], *, death_signal: signal.Signals, identity: Identity = SAME) -> list[str]:

@@ -242,14 +242,14 @@ class Supervisor:
         child, how = exited.child, _how(exited.code)
         child.sweep()  # what it left behind would get in the way of the next one
         if not child.spec.restart:
-            self._say(f"{child.spec.name} has ended ({how}).")
+            self._say(f"{child.spec.called} has ended ({how}).")
             return
         first, longest = self._backoff
         steady = time.monotonic() - self._started_at[child] >= self._steady_seconds
         delay = first if steady or child not in self._delays else min(self._delays[child] * 2, longest)
         self._delays[child] = delay
         self._due[child] = time.monotonic() + delay
-        self._say(f"{child.spec.name} has stopped ({how}) and is started again in {delay:g} s. Its log: {child.log}")
+        self._say(f"{child.spec.called} has stopped ({how}) and is started again in {delay:g} s. Its log: {child.log}")
 
     def _next(self, seconds: float) -> _Exited | None:
         """The next end of a process within that time, else None. Raises _Stopping when a stop is asked for."""
@@ -287,7 +287,7 @@ class Supervisor:
                         other.signal_group(signal.SIGKILL)
 
     def _failed(self, child: Child, what: str) -> ProcessFailed:
-        return ProcessFailed(f"{child.spec.name} {what}. The end of {child.log}:\n{child.tail()}")
+        return ProcessFailed(f"{child.spec.called} {what}. The end of {child.log}:\n{child.tail()}")
 
     def _say(self, message: str) -> None:
         # The terminal may be gone (SIGHUP); that must not take the supervision with it.

@@ -10,6 +10,7 @@ from typing import Any
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.stages import CHAINS, STAGES
 from phantoms_dagster.settings import Settings
+from phantoms_dagster.wiring.on_the_way import nothing_runs
 
 # The run tags that name its stage or its chain of stages, and the one that names the job that carries it now.
 STAGE_TAG = "phantoms/stage"
@@ -95,5 +96,5 @@ def pool_limits(settings: Settings) -> dict[str, int]:
 def redis_url(settings: Settings) -> str:
     """Where the queues are. Raises InvalidInput when no Redis is set and none is running here."""
     if settings.redis_url is None:
-        raise InvalidInput("no Redis is running here: start `phantoms up`, or set PHANTOMS_REDIS_URL")
+        raise nothing_runs(settings, "Redis")
     return settings.redis_url.get_secret_value()

@@ -30,9 +30,9 @@ from sqlalchemy import Connection, Engine, NullPool, create_engine, func, or_, s
 from sqlalchemy.engine import make_url
 
 from phantoms_dagster import settings
-from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.execution.without_stores import is_only_looked_at, temporary_folder
 from phantoms_dagster.store.engine import without_values
+from phantoms_dagster.wiring.on_the_way import nothing_runs
 
 STATEMENT_TIMEOUT_MS = 60_000
 RECYCLE_SECONDS = 3_600
@@ -250,7 +250,7 @@ class PooledPostgresStorage(DagsterPostgresStorage):
         if url is None and is_only_looked_at(found):
             return DagsterSqliteStorage(str(temporary_folder()), inst_data)
         if url is None:
-            raise InvalidInput("no database is running here: start `phantoms up`, or set PHANTOMS_DATABASE_URL")
+            raise nothing_runs(found, "database")
         return cls(url, cls.autocreate, inst_data)
 
 

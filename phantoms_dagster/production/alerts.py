@@ -16,6 +16,7 @@ from decimal import Decimal
 from pydantic import TypeAdapter, ValidationError
 
 from phantoms_dagster.domain.attention import Attention
+from phantoms_dagster.domain.counting import counted
 from phantoms_dagster.domain.errors import PhantomsError
 
 # A letter's time is when its transaction began: it may turn up so much later than younger ones.
@@ -263,14 +264,14 @@ def grouped(letters: Iterable[LetterNews]) -> list[Group]:
 def alert(found: News, *, web_url: str | None = None, desk_url: str | None = None) -> Message:
     """The one message about all that is new."""
     groups = grouped(found.letters)
-    parts = [_count(len(found.letters), "new dead letter")] if groups else []
+    parts = [counted(len(found.letters), "new dead letter")] if groups else []
     accounts = sum(breaker.name.startswith(ACCOUNT) for breaker in found.breakers)
     if accounts:
-        parts.append(f"{_count(accounts, 'account')} cannot post")
+        parts.append(f"{counted(accounts, 'account')} cannot post")
     if len(found.breakers) > accounts:
-        parts.append(f"{_count(len(found.breakers) - accounts, 'breaker')} opened")
+        parts.append(f"{counted(len(found.breakers) - accounts, 'breaker')} opened")
     if found.waits:
-        parts.append(f"{_count(len(found.waits), 'thing')} waiting for a person")
+        parts.append(f"{counted(len(found.waits), 'thing')} waiting for a person")
     lines: list[str] = []
     for group in groups[:SHOWN_GROUPS]:
         where = f" at {group.provider}" if group.provider else ""
@@ -280,7 +281,7 @@ def alert(found: News, *, web_url: str | None = None, desk_url: str | None = Non
             f"  {_some(group.keys)}",
         ]
     if hidden := groups[SHOWN_GROUPS:]:
-        lines.append(f"... and {sum(len(g.keys) for g in hidden)} in {_count(len(hidden), 'more group')}")
+        lines.append(f"... and {sum(len(g.keys) for g in hidden)} in {counted(len(hidden), 'more group')}")
     lines += [_breaker(breaker) for breaker in found.breakers]
     lines += [one_line(item.what) for item in found.waits]
     lines += ["", "Next:", *_commands(groups, found.breakers), *dict.fromkeys(one_line(item.next_step) for item in found.waits)]
@@ -297,7 +298,7 @@ def summary(facts: DayFacts, *, desk_url: str | None = None) -> Message:
     """The daily message: yesterday's videos, posts, failures and cost, what is open now, and where to look."""
     posted = sum(facts.posts.values())
     failed = sum(facts.failures.values())
-    title = f"Phantoms {facts.day}: {_count(posted, 'post')}, {_count(failed, 'failure')}, {facts.cost:.2f} USD"
+    title = f"Phantoms {facts.day}: {counted(posted, 'post')}, {counted(failed, 'failure')}, {facts.cost:.2f} USD"
     lines = [
         f"Videos added: {facts.added}",
         f"Posts published: {posted}{_split(facts.posts)}",
@@ -363,7 +364,3 @@ def one_line(text: str) -> str:
     """The text in one line of bounded length, without control characters."""
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return line if len(line) <= SHOWN_CHARACTERS else line[: SHOWN_CHARACTERS - 1] + "\u2026"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -18,6 +18,7 @@ from os import stat_result
 from pathlib import Path
 
 from phantoms_dagster.domain.attention import Attention
+from phantoms_dagster.domain.counting import counted
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.models import Brief, Channel
 from phantoms_dagster.production.intake import Refusal, load, printable, read
@@ -45,7 +46,7 @@ Add = Callable[[Sequence[Brief], str], tuple[int, int]]
 class InboxReport:
     """What became of one file. `taken` counts the briefs that were new; `known` those that were there already.
 
-    `left`: briefs for the next look at the inbox. Then the file is still there, and `refused` is empty.
+    `left`: briefs for the next look at the inbox. Then the file is still there, and `refused` is empty. `held`: see `Batch`.
     """
 
     file: str
@@ -53,6 +54,12 @@ class InboxReport:
     known: int
     refused: Sequence[Refusal]
     left: int = 0
+    held: int = 0
+
+    @property
+    def rows_refused(self) -> int:
+        """How many rows are not taken, whatever the reason."""
+        return self.held + sum(not refusal.header for refusal in self.refused)
 
 
 def take_inbox(
@@ -122,7 +129,7 @@ def _take(  # noqa: PLR0917  all of them are those of `take_inbox`
             return InboxReport(path.name, new, known, (), left=len(batch.accepted) - done)
     if _changed(before, path):
         return None  # still growing after all: the next look reads it whole, and knows what was added now
-    return _put_aside(path, new, known, batch.refused)
+    return _put_aside(path, new, known, batch.refused, held=batch.held)
 
 
 def _no_brief_file(found: stat_result, *, arriving: bool) -> str | None:
@@ -138,15 +145,18 @@ def _no_brief_file(found: stat_result, *, arriving: bool) -> str | None:
     return None
 
 
-def _put_aside(path: Path, new: int, known: int, refused: Sequence[Refusal]) -> InboxReport:
+def _put_aside(path: Path, new: int, known: int, refused: Sequence[Refusal], *, held: int = 0) -> InboxReport:
     target = path.parent / ("refused" if refused else "taken")
     target.mkdir(exist_ok=True)
     place = _free(target / _short_name(path))
     if refused:
         errors = "".join(f"{refusal}\n" for refusal in refused)
+        if held:
+            rows = counted(held, "row has", "rows have")
+            errors += f"{rows} no other fault: correct the names of the columns, then put the file back\n"
         place.with_name(place.name + ".errors.txt").write_text(errors, encoding="utf-8")
     path.rename(place)
-    return InboxReport(path.name, new, known, refused)
+    return InboxReport(path.name, new, known, refused, held=held)
 
 
 def _short_name(path: Path) -> str:
@@ -185,7 +195,7 @@ def refused_files(inbox: Path) -> list[Attention]:
     reports = sorted(refused.glob("*.errors.txt"), key=lambda path: path.stat().st_mtime) if refused.is_dir() else []
     if not reports:
         return []
-    files = "1 file of the inbox was" if len(reports) == 1 else f"{len(reports)} files of the inbox were"
+    files = counted(len(reports), "file of the inbox was", "files of the inbox were")
     name = printable(reports[-1].name, 200)
     what = f"{files} refused, in part or as a whole; the newest report is {name}"
     since = datetime.fromtimestamp(reports[0].stat().st_mtime, UTC)

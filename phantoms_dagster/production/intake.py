@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from phantoms_dagster.domain.brief_changes import BriefChanges
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.models import Brief, Channel, Platform
-from phantoms_dagster.domain.problems import first_problem
+from phantoms_dagster.domain.problems import all_problems
 from phantoms_dagster.domain.text import unfit
 from phantoms_dagster.production.rows import BadRow, Row, as_utf8, csv_rows, json_document_rows, json_rows, yaml_rows
 from phantoms_dagster.production.sheets import SUFFIXES as SHEETS
@@ -28,11 +28,13 @@ SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".yaml", ".yml", *SHEE
 FIELDS = ("title", "angle", "facts", "channel", "platforms", "publish_at", "priority")
 MAX_FILE_BYTES = 64 * 1024 * 1024
 SHOWN_CHARACTERS = 60
+SHOWN_KEYS = 5
 REASON_CHARACTERS = 300
 # A mistyped year is refused here: `0206` or `20266` would post at once or never, and PostgreSQL's range is not Python's.
 YEARS = range(2000, 2101)
 DATE_HINT = "write publish_at like 2026-12-24T18:00+01:00"
 
+Found = TypeVar("Found")
 _NOTHING: tuple[object, ...] = (None, "", [])
 
 
@@ -40,13 +42,15 @@ _NOTHING: tuple[object, ...] = (None, "", [])
 class Refusal:
     """A row that was not taken. `line` counts from 1; `reason` is one line of at most 300 characters.
 
-    `entry`: the place of the brief in a list, from 1. A list may stand on a single line.
+    `entry`: the place of the brief in a list, from 1. A list may stand on a single line. `header`: it is a fault of the names of
+    the columns, and no row.
     """
 
     file: str
     line: int
     reason: str
     entry: int | None = None
+    header: bool = False
 
     def __str__(self) -> str:
         entry = "" if self.entry is None else f"entry {self.entry}: "
@@ -75,10 +79,16 @@ class Accepted:
 
 @dataclass(frozen=True)
 class Batch:
-    """What a file holds."""
+    """What a file holds. `held`: how many rows have no fault of their own, and cannot be taken because the header has one."""
 
     accepted: Sequence[Accepted]
     refused: Sequence[Refusal]
+    held: int = 0
+
+    @property
+    def rows_refused(self) -> int:
+        """How many rows are not taken, whatever the reason."""
+        return self.held + sum(not refusal.header for refusal in self.refused)
 
 
 def load(path: Path) -> bytes:
@@ -106,19 +116,24 @@ def read(name: str, content: bytes, channels: Mapping[str, Channel]) -> Batch:
     accepted: list[Accepted] = []
     refused: list[Refusal] = []
     seen: dict[str, str] = {}
+    held = 0
     for row in _rows(name, content):
         try:
             brief = _brief(row, channels)
             if brief.fingerprint in seen:
                 raise InvalidInput(f"duplicate: the same brief stands on {seen[brief.fingerprint]} already")
         except InvalidInput as bad:
-            refused.append(Refusal(printable(name, 1_000), row.line, printable(str(bad), REASON_CHARACTERS), row.entry))
+            header = isinstance(row, BadRow) and row.header
+            refused.append(Refusal(printable(name, 1_000), row.line, printable(str(bad), REASON_CHARACTERS), row.entry, header))
         else:
             seen[brief.fingerprint] = f"line {row.line}{'' if row.entry is None else f' as entry {row.entry}'}"
             assert isinstance(row, Row)
+            if row.held:
+                held += 1
+                continue
             given = frozenset(name for name, value in row.fields.items() if value not in _NOTHING)
             accepted.append(Accepted(brief, row.line, given, row.entry))
-    return Batch(accepted, refused)
+    return Batch(accepted, refused, held)
 
 
 def printable(text: str, limit: int) -> str:
@@ -160,35 +175,62 @@ def _text_rows(suffix: str, content: bytes) -> Iterator[Row | BadRow]:
 def _brief(row: Row | BadRow, channels: Mapping[str, Channel]) -> Brief:
     if isinstance(row, BadRow):
         raise InvalidInput(row.reason)
-    return make_brief(row.fields, channels)
+    # Without a column of titles there is no title to check: the number of the line stands for one.
+    fields = {"title": str(row.line), **row.fields} if row.held else row.fields
+    return make_brief(fields, channels)
 
 
 def make_brief(given: Mapping[str, Any], channels: Mapping[str, Channel]) -> Brief:
-    """A brief of what a person gave, texts and lists alike (see `read`). Raises InvalidInput with the reason."""
-    for key in given:
-        if key not in FIELDS:
-            raise InvalidInput(f"unknown key {_short(str(key))!r}; the keys are {', '.join(FIELDS)}")
-    title = " ".join(_text("title", given.get("title")).split())
+    """A brief of what a person gave, texts and lists alike (see `read`). Raises InvalidInput with everything that is wrong."""
+    faults = [f"unknown key {_short(str(key))!r}" for key in given if key not in FIELDS][:SHOWN_KEYS]
+    if faults:
+        faults[-1] += f"; the keys are {', '.join(FIELDS)}"
+    channel = _told(faults, lambda: _channel(given.get("channel"), channels))
+    readers: dict[str, Callable[[], Any]] = {
+        "title": lambda: _title(given.get("title")),
+        "angle": lambda: _text("angle", given.get("angle")),
+        "facts": lambda: tuple(" ".join(fact.split()) for fact in _listed("facts", given.get("facts"), "|")),
+        # Which platforms there may be is the channel's business.
+        "platforms": lambda: _platforms(given.get("platforms"), channel) if channel else None,
+        "publish_at": lambda: _time(given.get("publish_at")),
+        "priority": lambda: _priority(given.get("priority")),
+    }
+    found = {name: _told(faults, reader) for name, reader in readers.items()}
+    # What could not be read is left out here, or stood for: it is told already, and the rest is checked all the same.
+    stand_ins = {"title": "-", "channel": "-", "platforms": tuple(Platform)}
+    known = {name: value for name, value in found.items() if value is not None}
+    if channel is not None:
+        known["channel"] = channel.name
+    try:
+        brief = Brief.model_validate({**stand_ins, **known})
+    except ValidationError as error:
+        raise InvalidInput("; ".join([*faults, *all_problems(error)])) from error
+    if faults:
+        raise InvalidInput("; ".join(faults))
+    return brief
+
+
+def _told(faults: list[str], read: Callable[[], Found]) -> Found | None:
+    """What was read; None when it cannot be, and why goes into `faults`."""
+    try:
+        return read()
+    except InvalidInput as fault:
+        faults.append(str(fault))
+        return None
+
+
+def _title(value: Any) -> str:
+    title = " ".join(_text("title", value).split())
     if not title:
         raise InvalidInput("title is missing")
-    name = _text("channel", given.get("channel")) or next(iter(channels))
+    return title
+
+
+def _channel(value: Any, channels: Mapping[str, Channel]) -> Channel:
+    name = _text("channel", value) or next(iter(channels))
     if name not in channels:
         raise InvalidInput(f"unknown channel {_short(name)!r}; the channels are {', '.join(channels)}")
-    fields: dict[str, Any] = {
-        "title": title,
-        "angle": _text("angle", given.get("angle")),
-        "facts": tuple(" ".join(fact.split()) for fact in _listed("facts", given.get("facts"), "|")),
-        "channel": name,
-        "platforms": _platforms(given.get("platforms"), channels[name]),
-        "publish_at": _time(given.get("publish_at")),
-    }
-    priority = _priority(given.get("priority"))
-    if priority is not None:
-        fields["priority"] = priority
-    try:
-        return Brief.model_validate(fields)
-    except ValidationError as error:
-        raise InvalidInput(first_problem(error)) from error
+    return channels[name]
 
 
 NOW = "now"

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from phantoms_dagster.domain.counting import counted
 from phantoms_dagster.domain.errors import NotYet, PhantomsError
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.ports import MetricsReader, ReadPage
@@ -79,7 +80,9 @@ async def _turn(
         await keep(_readings(page, by_id))
         result = _counted(result, page)
     if result.failed and not (result.read or result.gone):
-        return replace(result, problem=f"{len(result.failed)} posts failed, the first: {next(iter(result.failed.values()))}")
+        return replace(
+            result, problem=f"{counted(len(result.failed), 'post')} failed, the first: {next(iter(result.failed.values()))}"
+        )
     return result
 
 

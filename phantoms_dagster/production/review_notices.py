@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from phantoms_dagster.domain.counting import counted
 from phantoms_dagster.production.alerts import Message, one_line
 
 SHOWN_FILMS = 20
@@ -49,7 +50,7 @@ def due(films: Sequence[WaitingFilm], now: datetime, *, gather: timedelta, remin
 def message(found: Due, desk_url: str) -> Message:
     """The one message, with a link that opens each film at the desk."""
     desk, count = desk_url.rstrip("/"), len(found.films)
-    films = f"{count} {'film' if count == 1 else 'films'}"
+    films = counted(count, "film")
     if found.reminder:
         title = f"Phantoms: reminder, {films} still {'waits' if count == 1 else 'wait'} for approval"
         oldest = min(film.ready_at for film in found.films)

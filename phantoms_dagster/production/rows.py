@@ -19,6 +19,8 @@ from yaml.composer import Composer
 from yaml.reader import Reader
 from yaml.resolver import Resolver
 
+from phantoms_dagster.domain.counting import counted
+
 # A brief needs four levels and, with thirty facts, about fifty values. Aliases can make a small file explode: these end it.
 MAX_YAML_DEPTH = 6
 MAX_YAML_VALUES = 5_000
@@ -34,6 +36,8 @@ _WIDE_MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+# A file that is no table at all would have its first line told word by word.
+MOST_HEADER_FAULTS = 10
 _SEPARATORS = (",", ";", "\t")
 # Excel writes this line, and hides it from its user.
 _EXCEL_SEPARATOR = re.compile(r"\"?sep=(.)\"?\s*", re.IGNORECASE | re.DOTALL)
@@ -45,12 +49,13 @@ _JSON_SPACE = re.compile(r"[ \t\r\n]*")
 class Row:
     """A row that could be read. `line` counts from 1. CSV and YAML give every value as text.
 
-    `entry`: its place in a list, from 1, where the format has lists.
+    `entry`: its place in a list, from 1, where the format has lists. `held`: the header is faulty, so that it cannot be taken.
     """
 
     line: int
     fields: Mapping[str, Any]
     entry: int | None = None
+    held: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,8 @@ class BadRow:
     line: int
     reason: str
     entry: int | None = None
+    header: bool = False
+    """It is no row but a fault of the header, because of which no row can be taken. The rows follow, to be checked."""
 
 
 def as_utf8(content: bytes) -> bytes:
@@ -87,6 +94,7 @@ def csv_rows(content: bytes, columns: Sequence[str]) -> Iterator[Row | BadRow]:
     declared = _EXCEL_SEPARATOR.fullmatch(lines[0]) if lines else None
     separator = declared[1] if declared else _separator(lines)
     header: list[str] | None = None
+    problems: list[str] = []
     for first, last, cells in _csv_records(lines, separator, skip=1 if declared else 0):
         broken = next((n for n in range(first, last + 1) if n in spoiled), None)
         if broken is not None:
@@ -97,13 +105,13 @@ def csv_rows(content: bytes, columns: Sequence[str]) -> Iterator[Row | BadRow]:
             continue
         elif header is None:
             header = header_of(cells)
-            problem = header_problem(header, columns)
-            if problem:
-                yield BadRow(first, problem)
-                return
+            problems = header_problems(header, columns)
+            yield from (BadRow(first, problem, header=True) for problem in problems)
             continue
+        elif header_is_strange(header, columns):
+            yield Row(first, {}, held=True)
         else:
-            yield table_row(first, cells, header)
+            yield table_row(first, cells, header, columns, held=bool(problems))
         if header is None:
             return  # without its header nothing below can be understood
 
@@ -150,26 +158,34 @@ def header_of(cells: Sequence[str] | str) -> list[str]:
     return [] if isinstance(cells, str) else _trimmed(cell.strip().lower() for cell in cells)
 
 
-def table_row(line: int, cells: list[str], header: list[str]) -> Row | BadRow:
-    """A row of a table as its fields; a BadRow when it has more or fewer columns than the header."""
+def table_row(line: int, cells: list[str], header: list[str], columns: Sequence[str], *, held: bool) -> Row | BadRow:
+    """A row of a table as its fields; a BadRow when it has more or fewer columns than the header.
+
+    `held`: the header is faulty. Only the columns that it names rightly are there to be checked.
+    """
     if len(cells) > len(header):
         cells = [*cells[: len(header)], *_trimmed(cells[len(header) :])]
     if len(cells) != len(header):
-        found = "1 column" if len(cells) == 1 else f"{len(cells)} columns"
+        found = counted(len(cells), "column")
         return BadRow(line, f"{found} where the header has {len(header)}; quote texts that contain commas")
-    return Row(line, dict(zip(header, cells, strict=True)))
+    fields = dict(zip(header, cells, strict=True))
+    return Row(line, {name: value for name, value in fields.items() if name in columns} if held else fields, held=held)
 
 
-def header_problem(header: Sequence[str], columns: Sequence[str]) -> str | None:
-    """What is wrong with the names of the columns, if anything is."""
-    if "title" not in header:
-        return f"column `title` is missing; the header names {', '.join(header[:12])}"
-    for name in header:
-        if name not in columns:
-            return f"unknown column {name[:60]!r}; the columns are {', '.join(columns)}"
-        if header.count(name) > 1:
-            return f"column `{name}` stands twice in the header"
-    return None
+def header_is_strange(header: Sequence[str], columns: Sequence[str]) -> bool:
+    """Whether it names no column that there is: then its rows can only be counted."""
+    return not set(header) & set(columns)
+
+
+def header_problems(header: Sequence[str], columns: Sequence[str]) -> list[str]:
+    """Everything that is wrong with the names of the columns. What names none of them is told once."""
+    missing = [] if "title" in header else [f"column `title` is missing; the header names {', '.join(header[:12])}"]
+    if header_is_strange(header, columns):
+        return missing
+    names = dict.fromkeys(header)
+    unknown = [f"unknown column {name[:60]!r}; the columns are {', '.join(columns)}" for name in names if name not in columns]
+    twice = [f"column `{name}` stands twice in the header" for name in names if name in columns and header.count(name) > 1]
+    return [*missing, *unknown[:MOST_HEADER_FAULTS], *twice]
 
 
 def _trimmed(cells: Any) -> list[str]:

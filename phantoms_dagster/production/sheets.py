@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 
 from python_calamine import CalamineError, CalamineWorkbook
 
-from phantoms_dagster.production.rows import BadRow, Row, header_of, header_problem, table_row
+from phantoms_dagster.production.rows import BadRow, Row, header_is_strange, header_of, header_problems, table_row
 
 SUFFIXES = (".xlsx", ".xlsm", ".xls", ".ods")
 # A few kilobytes can unpack to gigabytes of zeros. 25,000 briefs with ten facts each unpack to about 60 MB.
@@ -29,17 +29,20 @@ def sheet_rows(content: bytes, columns: Sequence[str]) -> Iterator[Row | BadRow]
         yield BadRow(1, f"cannot be read as a spreadsheet: {error}")
         return
     header: list[str] | None = None
+    problems: list[str] = []
     for number, found in enumerate(table, start=1):
         cells = [_as_text(cell) for cell in found]
         if not any(cell.strip() for cell in cells):
             continue
         if header is None:
             header = header_of(cells)
-            if problem := header_problem(header, columns):
-                yield BadRow(number, problem)
-                return
+            problems = header_problems(header, columns)
+            yield from (BadRow(number, problem, header=True) for problem in problems)
+        elif header_is_strange(header, columns):
+            yield Row(number, {}, held=True)
         else:
-            yield table_row(number, cells[: len(header)] + _filled(cells[len(header) :]), header)
+            row = cells[: len(header)] + _filled(cells[len(header) :])
+            yield table_row(number, row, header, columns, held=bool(problems))
     if header is None:
         yield BadRow(1, f"the first sheet is empty; its first row should name the columns: {', '.join(columns)}")
 

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Engine, RowMapping, text
 
 from phantoms_dagster.domain.attention import Attention, Notice
+from phantoms_dagster.domain.counting import counted
 
 # How long each kind waits before somebody is told. `phantoms status` shows all of them from the start.
 UNKNOWN_ALERT = timedelta(hours=1)
@@ -90,26 +91,27 @@ class AttentionBoard:
 
 
 def _review(row: RowMapping) -> Attention:
-    what = f"{_count(row['n'], 'video waits', 'videos wait')} for your approval, the oldest since {_time(row['since'])}"
+    what = f"{counted(row['n'], 'video waits', 'videos wait')} for your approval, the oldest since {_time(row['since'])}"
     # Notices tell of films that wait, and remind of them (`wiring.review_notices`): never twice.
     return _attention(row, "review", what, f"phantoms show {row['keys'][0]}", alert=False)
 
 
 def _unknown(row: RowMapping) -> Attention:
-    posts = _count(row["n"], "post", "posts")
-    what = f"{posts} on {row['subject']} may be out: the answer was lost, and reading it back goes on since {_time(row['since'])}"
-    next_step = f"look at the account, then: phantoms show {row['keys'][0]}"
+    posts = counted(row["n"], "post")
+    since = _time(row["since"])
+    what = f"{posts} on {row['subject']} may be out: the answer was lost, and reading it back goes on since {since}; look there"
+    next_step = f"phantoms show {row['keys'][0]}"
     return _attention(row, f"unknown:{row['subject']}", what, next_step, row["now"] - row["since"] >= UNKNOWN_ALERT)
 
 
 def _deferred(row: RowMapping) -> Attention:
-    videos = _count(row["n"], "video waits", "videos wait")
+    videos = counted(row["n"], "video waits", "videos wait")
     what = f"{videos} in {row['subject']} for longer than a day, since {_time(row['since'])}: {_short(row['why'])}"
     return _attention(row, f"deferred:{row['subject']}", what, f"phantoms show {row['keys'][0]}", alert=True)
 
 
 def _letters(row: RowMapping) -> Attention:
-    what = f"{_count(row['n'], 'video', 'videos')} failed for good in {row['subject']}, the first {_time(row['since'])}"
+    what = f"{counted(row['n'], 'video')} failed for good in {row['subject']}, the first {_time(row['since'])}"
     next_step = f"phantoms dead-letters list --stage {row['subject']}"
     # Alerts tell of letters by their cause.
     return _attention(row, f"letters:{row['subject']}", what, next_step, alert=False)
@@ -141,10 +143,6 @@ _KINDS: dict[str, Callable[[RowMapping], Attention]] = {
 def _attention(row: RowMapping, name: str, what: str, next_step: str, alert: bool) -> Attention:
     keys = tuple(row["keys"] or ())[:_SHOWN_KEYS]
     return Attention(name, what, next_step, row["since"], row["n"], keys, alert=alert)
-
-
-def _count(number: int, one: str, many: str) -> str:
-    return f"{number} {one if number == 1 else many}"
 
 
 def _time(moment: datetime) -> str:

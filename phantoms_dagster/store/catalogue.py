@@ -74,6 +74,13 @@ _STAGES = text(
     """
 )
 
+_OUTPUTS = text(
+    """
+    SELECT v.key, s.stage, s.output FROM phantoms.videos v JOIN phantoms.stages s ON s.video_id = v.id
+    WHERE v.key = ANY(:keys) AND s.stage IN ('script', 'voiceover', 'rendered_video') AND s.state = 'done' AND s.output IS NOT NULL
+    """
+)
+
 
 @dataclass(frozen=True)
 class Added:
@@ -346,6 +353,15 @@ class Catalogue:
         if name is None:
             raise NotFound(f"no video {key!r}; `phantoms status` lists them")
         return str(name)
+
+    def outputs(self, keys: Sequence[str]) -> dict[str, dict[str, dict[str, Any]]]:
+        """What the done stages of these videos made before a decision on it, as stored: by key and stage."""
+        found: dict[str, dict[str, dict[str, Any]]] = {}
+        if keys:
+            with self._engine.connect() as connection:
+                for row in connection.execute(_OUTPUTS, {"keys": list(keys)}):
+                    found.setdefault(row.key, {})[row.stage] = row.output
+        return found
 
     def retired_at(self, key: str) -> datetime | None:
         """When the video was retired, if it is."""

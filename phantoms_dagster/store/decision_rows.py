@@ -10,7 +10,10 @@ from phantoms_dagster.store.two_reviewers import FIRST
 
 CONTENT = text(
     f"""
-    SELECT v.key, v.id, a.state, sc.output AS script, r.output AS rendered, v.brief->'platforms' AS platforms, c.config AS channel,
+    SELECT v.key, v.id, a.state,
+        (SELECT jsonb_agg(DISTINCT p.platform) FROM phantoms.posts p
+            WHERE p.video_id = v.id AND p.state NOT IN ('intent', 'failed') AND NOT p.duplicate) AS out,
+        sc.output AS script, r.output AS rendered, v.brief->'platforms' AS platforms, c.config AS channel,
         (SELECT to_jsonb(h) FROM phantoms.holds h WHERE h.video_id = v.id) AS held,
         (SELECT to_jsonb(p) FROM phantoms.pending_decisions p WHERE p.video_id = v.id AND p.state = 'pending') AS pending,
         (SELECT to_jsonb(d) - 'words' FROM phantoms.approvals d WHERE d.video_id = v.id AND d.decided_at >= a.ready_at

@@ -256,7 +256,9 @@ class Decisions:
         if row is None:
             raise InvalidInput(f"no video {key!r}; `phantoms status` lists them")
         if row["state"] == "done":
-            raise DecidedFirst(f"{key} is approved already: there is nothing left to hold")
+            raise DecidedFirst(f"{key} is approved already: there is nothing left to hold; see `phantoms show {key}`")
+        if row["state"] == "discarded":
+            raise InvalidInput(f"{key} was given up: there is nothing to hold; bring it back with `phantoms retry {key}`")
         if (first := somebody_first(key, row)) is not None:
             raise first
         return row

@@ -50,7 +50,7 @@ def release(connection: Connection, key: str, actor: Actor) -> None:
     """Take a video back from hold. Raises InvalidInput when it is not on hold."""
     row = connection.execute(_RELEASE, {"key": key}).mappings().one_or_none()
     if row is None:
-        raise InvalidInput(f"{key} is not on hold")
+        raise InvalidInput(f"{key} is not on hold; see `phantoms show {key}`")
     before = {"reviewer": row["reviewer"], "note": row["note"], "since": row["held_at"].isoformat()}
     note_deeds(connection, [Deed(actor, "take back from hold", key, before=before)])
 

@@ -92,6 +92,19 @@ def _clock(moment: str) -> str:
     return f"{datetime.fromisoformat(moment).astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
+def _too_late(key: str, out: Sequence[str], wanted: Sequence[str]) -> InvalidInput:
+    """Why an approved video cannot be rejected, and what can be done. `out`: the platforms that have a post, or may have one."""
+    again = f"`phantoms retry {key} --from script` makes it again and asks for another decision"
+    if not out:
+        return InvalidInput(f"{key} is approved already. To take that back before it is posted: {again}")
+    where = " and ".join(Platform(name).title for name in out)
+    rest = "" if set(out) >= set(wanted) else f". For what is not posted yet: {again}"
+    return InvalidInput(
+        f"{key} is approved already, and its post on {where} is out or on its way: nothing here takes a post back; delete it "
+        f"there{rest}"
+    )
+
+
 def judged(
     key: str, row: RowMapping | None, review: Review | None, narrow: Review | None, *, approved: bool, looked_at: str | None
 ) -> Decided | InvalidInput:
@@ -99,9 +112,9 @@ def judged(
     if row is None or review is None or narrow is None or row["state"] == "blocked":
         return InvalidInput(f"{key} is not rendered yet: there is nothing to review (see `phantoms show {key}`)")
     if row["state"] == "done":
-        if approved:
-            return Decided(key, approved=True, new=False)
-        return InvalidInput(f"{key} is approved already; regenerate its script or render to take it back")
+        return Decided(key, approved=True, new=False) if approved else _too_late(key, row["out"] or [], row["platforms"] or [])
+    if row["state"] not in OPEN:
+        return InvalidInput(f"{key} was given up; bring it back with `phantoms retry {key}`, then decide")
     if (first := somebody_first(key, row)) is not None:
         return first
     if approved and any(post.platform is Platform.TIKTOK and post.tiktok is None for post in narrow.words):

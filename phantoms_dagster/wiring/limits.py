@@ -13,6 +13,7 @@ from phantoms_dagster.production.moving import DayLimit
 from phantoms_dagster.resilience.limits import RedisLimits, redis_limits
 from phantoms_dagster.resilience.pools import DAY, DailyQuota, PoolLimits, Pools, Rate
 from phantoms_dagster.settings import Settings
+from phantoms_dagster.wiring.on_the_way import nothing_runs
 from phantoms_dagster.wiring.redis_looks import breaker_policy
 
 
@@ -66,7 +67,7 @@ async def limits_of(settings: Settings, clock: Clock, given: RedisLimits | None 
         yield given
         return
     if settings.redis_url is None:
-        raise InvalidInput("no Redis is running here: start `phantoms up`, or set PHANTOMS_REDIS_URL")
+        raise nothing_runs(settings, "Redis")
     url = settings.redis_url.get_secret_value()
     async with redis_limits(url, clock=clock, pools=pool_overrides(settings), policy=breaker_policy(settings)) as limits:
         yield limits

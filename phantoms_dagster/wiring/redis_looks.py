@@ -10,6 +10,7 @@ from phantoms_dagster.domain.errors import InvalidInput, PhantomsError
 from phantoms_dagster.resilience.breaker_mirror import BreakerPolicy
 from phantoms_dagster.resilience.redis_scripts import RedisLost, Scripts, redis_client
 from phantoms_dagster.settings import Settings
+from phantoms_dagster.wiring.on_the_way import nothing_runs
 
 
 class RedisAway(PhantomsError):
@@ -23,7 +24,7 @@ async def redis_scripts(settings: Settings) -> AsyncIterator[Scripts]:
     Inside, RedisAway is raised while Redis does not answer.
     """
     if settings.redis_url is None:
-        raise InvalidInput("no Redis is running here: start `phantoms up`, or set PHANTOMS_REDIS_URL")
+        raise nothing_runs(settings, "Redis")
     try:
         client = redis_client(settings.redis_url.get_secret_value())
     except ValueError:

@@ -19,7 +19,6 @@ from phantoms_dagster import settings as settings_module
 from phantoms_dagster.domain import channels as channels_file
 from phantoms_dagster.domain.accounts import check_tokens, places
 from phantoms_dagster.domain.attention import Attention
-from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.models import Channel, Platform, StageOutput
 from phantoms_dagster.domain.outlook import Outages
 from phantoms_dagster.media.voices import voice_problem
@@ -32,9 +31,11 @@ from phantoms_dagster.store.engine import engine
 from phantoms_dagster.store.planning import Planning
 from phantoms_dagster.store.results import Results
 from phantoms_dagster.store.stored import output_of
+from phantoms_dagster.wiring.channels_text import channels_text
 from phantoms_dagster.wiring.clock import SystemClock
 from phantoms_dagster.wiring.endpoints import Endpoints, wanted_privacy
 from phantoms_dagster.wiring.media import Shelf
+from phantoms_dagster.wiring.on_the_way import nothing_runs
 
 # Commands end after a second: what few of them need is imported by the method that needs it (see `test_light_commands`).
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ class Workshop:
     def database_url(self) -> str:
         """The URL of PostgreSQL. Raises InvalidInput when there is none."""
         if self.settings.database_url is None:
-            raise InvalidInput("no database is running here: start `phantoms up`, or set PHANTOMS_DATABASE_URL")
+            raise nothing_runs(self.settings, "database")
         return self.settings.database_url.get_secret_value()
 
     @cached_property
@@ -106,18 +107,14 @@ class Workshop:
         return {str(platform) for channel in self._channels().values() for platform in channel.tokens}
 
     def _channels(self) -> dict[str, Channel]:
-        path = self.settings.path("channels")
-        if not path.exists():
+        content = channels_text(self.settings)
+        if content is None:
             return channels_file.parse(channels_file.default_text(), name="the default channels.yaml")
-        try:
-            content = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise InvalidInput(f"{path} cannot be read: {error}") from error
-        return channels_file.parse(content, name=str(path), check=voice_problem)
+        return channels_file.parse(content, name=str(self.settings.path("channels")), check=voice_problem)
 
     def take_channels(self) -> None:
         """Take over what channels.yaml says now, when this machine has one. Raises InvalidInput when it cannot be used."""
-        if self.settings.path("channels").exists():
+        if channels_text(self.settings) is not None:
             self.catalogue().put_channels(self.channels().values())
 
     def catalogue(self) -> Catalogue:

@@ -159,12 +159,46 @@ def test_doctor_names_each_thing_that_is_wrong_and_how_to_mend_it(tmp_path: Path
 
 
 @pytest.mark.parametrize("command", ["status", "doctor"])
-def test_wrong_settings_are_named_and_their_values_are_not(command: str) -> None:
-    result = phantoms(command, ATTEMPTS="zero", SANDBOX=SECRET)
+def test_all_wrong_settings_are_told_at_once_with_what_was_given_and_the_right_form(command: str) -> None:
+    result = phantoms(command, ATTEMPTS="zero", SANDBOX=SECRET, POOLS="{a", BATCH_SIZE="1001", DAGSTER_POOLS='{"render": 0}')
     assert (result.exit_code, result.stdout) == (2, "")
-    assert "PHANTOMS_ATTEMPTS: Input should be a valid integer" in result.stderr
-    assert "PHANTOMS_SANDBOX: Input should be 'auto', 'on' or 'off'" in result.stderr
+    first, *lines = result.stderr.splitlines()
+    assert first == "error: 5 settings cannot be used:"
+    pools = '{"render": {"slots": 4, "rates": [[60, 60, 5]], "daily": [500, "UTC"]}}'
+    assert [line.strip() for line in lines] == [
+        "PHANTOMS_SANDBOX=********: should be auto, on or off",
+        "PHANTOMS_BATCH_SIZE=1001: should be a whole number from 1 to 1000",
+        "PHANTOMS_ATTEMPTS=zero: should be a whole number, 1 or more",
+        f"PHANTOMS_POOLS={{a: is no JSON; write it as JSON, like {pools}",
+        'PHANTOMS_DAGSTER_POOLS={"render": 0}: render should be at least 1; write it as JSON, like {"render": 1}',
+    ]
     assert SECRET not in result.output
+
+
+def test_a_wrong_secret_and_what_looks_like_one_in_the_wrong_place_are_never_repeated() -> None:
+    key = "sk-proj-0123456789abcdef"
+    result = phantoms("status", BATCH_SIZE=key, OPENAI_API_KEY_FILE="/no/such/file", MEDIA_URL="https://me:pass@host/x")
+    assert result.exit_code == 2
+    assert "PHANTOMS_BATCH_SIZE=********: should be a whole number from 1 to 1000" in result.stderr
+    assert "PHANTOMS_OPENAI_API_KEY: the file that PHANTOMS_OPENAI_API_KEY_FILE names cannot be read" in result.stderr
+    assert key not in result.output
+    assert "pass" not in result.output
+
+
+def test_a_channels_file_that_is_named_and_not_there_is_an_error_and_no_default_takes_its_place(
+    database_url: str, tmp_path: Path
+) -> None:
+    gone = tmp_path / "gone.yaml"
+    brief = tmp_path / "b.csv"
+    brief.write_text("title\nA\n")
+    for command in (["add", "Title"], ["import", str(brief)], ["approve", "--all"], ["up"]):
+        result = phantoms(*command, DATABASE_URL=database_url, CHANNELS=str(gone), HOME=str(tmp_path / "home"))
+        assert result.exit_code == 2, (command, result.output)
+        assert f"PHANTOMS_CHANNELS names {gone}, and there is no such file: put it there" in result.stderr
+    assert not gone.exists()
+    report = json.loads(phantoms("doctor", "--json", DATABASE_URL=database_url, CHANNELS=str(gone)).stdout)
+    [found] = [finding for finding in report["findings"] if finding["check"] == "channels"]
+    assert (found["verdict"], found["found"]) == ("wrong", f"PHANTOMS_CHANNELS names {gone}, and there is no such file")
 
 
 def test_the_real_program_reports_an_error_without_a_traceback() -> None:
@@ -189,15 +223,18 @@ def test_bytes_that_are_not_utf8_in_an_argument_are_refused(database_url: str) -
     assert (result.exit_code, result.stderr) == (2, "error: an argument contains bytes that are not UTF-8\n")
 
 
-def test_a_reader_that_goes_away_early_causes_no_noise(database_url: str) -> None:
-    command = f"set -o pipefail; {sys.executable} -W ignore -m phantoms_dagster.cli.main status --json | true"
+@pytest.mark.parametrize("arguments", ["status --json", "status", "--help", "dead-letters list --help"])
+def test_a_reader_that_goes_away_early_causes_no_noise_and_the_exit_code_that_shells_know(
+    arguments: str, database_url: str
+) -> None:
+    command = f"set -o pipefail; {sys.executable} -W ignore -m phantoms_dagster.cli.main {arguments} | true"
     environment = {**os.environ, "PHANTOMS_DATABASE_URL": database_url}
     done = subprocess.run(["bash", "-c", command], env=environment, capture_output=True, text=True, check=False, timeout=60)
-    assert (done.returncode, done.stderr) == (1, "")
+    assert (done.returncode, done.stderr) == (141, "")
 
 
 def test_a_setting_that_is_no_json_is_named_and_its_value_is_not() -> None:
     result = phantoms("status", POOLS=SECRET)
     assert result.exit_code == 2
-    assert "PHANTOMS_POOLS cannot be read: it must be JSON" in result.stderr
+    assert "PHANTOMS_POOLS=********: is no JSON" in result.stderr
     assert SECRET not in result.output

@@ -19,7 +19,22 @@ class Interrupts:
         return None
 
 
-def test_ctrl_c_while_the_command_is_still_imported_ends_it_with_130_and_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        ("status", 130),
+        ("demo", 130),
+        ("logs key", 130),
+        ("up", 0),
+        ("watch --json", 0),
+        ("logs key --follow", 0),
+        ("logs -f key", 0),
+    ],
+)
+def test_ctrl_c_while_the_command_is_still_imported_ends_it_without_a_traceback_and_as_it_ends_later(
+    arguments: str, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["phantoms", *arguments.split()])
     [command] = entry_points(group="console_scripts", name="phantoms")
     main = command.load()
     monkeypatch.delitem(sys.modules, LOADED, raising=False)
@@ -27,4 +42,4 @@ def test_ctrl_c_while_the_command_is_still_imported_ends_it_with_130_and_no_trac
     with pytest.raises((SystemExit, KeyboardInterrupt)) as stop:
         main()
     assert isinstance(stop.value, SystemExit)
-    assert stop.value.code == 130
+    assert (stop.value.code or 0) == code

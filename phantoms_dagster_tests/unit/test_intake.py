@@ -258,6 +258,30 @@ def test_a_csv_with_a_wrong_header_is_refused_as_a_whole(content: str, reason: s
     assert reason in refusal.reason
 
 
+@pytest.mark.parametrize("suffix", ["csv", "xlsx"])
+def test_faults_of_the_columns_hide_no_fault_of_a_row_and_every_row_is_counted(suffix: str) -> None:
+    rows = [["title", "autor", "Prio", "publish_at", "priority"], ["A", "x", "1", "never", ""], ["B", "", "", "", "77"]]
+    rows += [["C", "x", "", "", "1"], ["D", "x", "", "", ""], ["C", "", "", "", ""], ["", "x", "", "soon", "ten"]]
+    content = sheet(rows) if suffix == "xlsx" else "\n".join(map(",".join, rows))
+    batch = reading(f"b.{suffix}", content)
+    columns = "the columns are title, angle, facts, channel, platforms, publish_at, priority"
+    assert [(r.line, r.header) for r in batch.refused] == [(1, True), (1, True), (2, False), (3, False), (7, False)]
+    reasons = [r.reason for r in batch.refused]
+    assert reasons[:2] == [f"unknown column 'autor'; {columns}", f"unknown column 'prio'; {columns}"]
+    assert "bad date 'never'" in reasons[2]
+    assert 'bad priority "77"' in reasons[3]
+    for part in ("title is missing", "bad date 'soon'", 'bad priority "ten"'):
+        assert part in reasons[4]
+    assert (list(batch.accepted), batch.held, batch.rows_refused) == ([], 3, 6)
+
+
+def test_everything_that_is_wrong_with_a_row_is_told_at_once() -> None:
+    row = '{"title": "", "chanel": "sea", "publish_at": "never", "priority": 77, "platforms": "youtube,vine", "angle": 5}'
+    told = refused(reading("b.jsonl", row))[1]
+    for part in ("unknown key 'chanel'", "title is missing", "angle should be text", "'vine'", "'never'", "77"):
+        assert part in told, part
+
+
 def test_a_header_in_another_encoding_says_so() -> None:
     assert "not UTF-8" in refused(reading("b.csv", "titlé\nGrün".encode("cp1252")))[1]
     assert "begins as UTF-16" in refused(reading("b.csv", b"\xff\xfet"))[1]

@@ -89,6 +89,7 @@ def check(visit: Seen, form: Form) -> Response:
         briefs=[one.brief for one in batch.accepted[:SHOWN]],
         count_good=len(batch.accepted),
         refused=[Line(_where(one), one.reason) for one in batch.refused],
+        count_refused=batch.rows_refused,
         shown=SHOWN,
         rows="\n".join(json.dumps(_row(one.brief), ensure_ascii=False) for one in batch.accepted),
         taken=None,
@@ -116,6 +117,7 @@ def take(visit: Seen, form: Form) -> Response:
         visit,
         "add_check.html",
         name=name,
+        count_refused=len(refused),
         good=[],
         briefs=[],
         count_good=0,
@@ -199,7 +201,7 @@ def _unknown(visit: Visit, name: str, batch: Batch) -> Batch:
         for one in batch.accepted
         if one.brief.fingerprint in known
     ]
-    return Batch(good, sorted([*batch.refused, *there], key=lambda refusal: refusal.line))
+    return Batch(good, sorted([*batch.refused, *there], key=lambda refusal: refusal.line), batch.held)
 
 
 def _where(row: Accepted | Refusal) -> str:

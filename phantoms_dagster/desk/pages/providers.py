@@ -15,6 +15,7 @@ from phantoms_dagster.desk.plots import Plot, columns
 from phantoms_dagster.desk.render import go, page
 from phantoms_dagster.desk.visits import Form, Seen, Visit, field
 from phantoms_dagster.domain.accounts import Account
+from phantoms_dagster.domain.counting import counted
 from phantoms_dagster.domain.errors import InvalidInput, NotFound
 from phantoms_dagster.domain.stages import STAGES
 from phantoms_dagster.resilience.breaker import BreakerState, Transition
@@ -219,7 +220,8 @@ def _telling(pool: PoolView) -> bool:
 
 def _plot(title: str, hour: Sequence[Slice], starts: Sequence[datetime]) -> Plot:
     well, badly = sum(s.well for s in hour), sum(s.badly for s in hour)
-    summary = f"{title}: {well + badly} attempts ended in the last hour, {badly} of them with an error; a column is five minutes."
+    ended = counted(well + badly, "attempt")
+    summary = f"{title}: {ended} ended in the last hour, {badly} of them with an error; a column is five minutes."
     values = [
         [("well", s.well, f"{at:%H:%M} UTC: {s.well} well"), ("badly", s.badly, f"{at:%H:%M} UTC: {s.badly} with an error")]
         for s, at in zip(hour, starts, strict=True)
