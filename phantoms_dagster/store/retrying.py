@@ -171,7 +171,7 @@ class Retrying:
         """The first stage that has not ended well."""
         waiting = [name for name, row in rows.items() if row["state"] not in (State.DONE, State.BLOCKED)]
         if not waiting:
-            raise InvalidInput(f"every stage of {key} is done; --from STAGE makes one again")
+            raise InvalidInput(f"every stage of {key} is done; `phantoms retry {key} --from STAGE` makes one again")
         # What can be moved comes before what is under way or waits for a worker already.
         order = [*_LETTERED, State.DEFERRED, State.RUNNING, State.READY]
         name = min(waiting, key=lambda found: order.index(State(rows[found]["state"])))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -184,8 +185,14 @@ def test_every_command_in_an_error_stays_whole_in_terminals_of_any_width(databas
 def test_watch_says_at_once_what_it_does_and_ends_with_0_when_it_is_interrupted_before_its_screen_is_there(
     database: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # A database that never answers: the look that comes before the screen hangs.
-    monkeypatch.setenv("PHANTOMS_DATABASE_URL", "postgresql://u:p@10.255.255.1:5432/db?connect_timeout=60")
+    # A server that never answers: the look that comes before the screen hangs.
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        monkeypatch.setenv("PHANTOMS_DATABASE_URL", f"postgresql://u:p@127.0.0.1:{port}/db?connect_timeout=60")
+        _interrupted_at_once()
+
+
+def _interrupted_at_once() -> None:
     with terminal(WATCH, dict(os.environ), columns=80) as screen:
         screen.until("reading the database")
         screen.type("\x03")

@@ -265,14 +265,15 @@ def test_faults_of_the_columns_hide_no_fault_of_a_row_and_every_row_is_counted(s
     content = sheet(rows) if suffix == "xlsx" else "\n".join(map(",".join, rows))
     batch = reading(f"b.{suffix}", content)
     columns = "the columns are title, angle, facts, channel, platforms, publish_at, priority"
-    assert [(r.line, r.header) for r in batch.refused] == [(1, True), (1, True), (2, False), (3, False), (7, False)]
+    assert [(r.line, r.header) for r in batch.refused] == [(1, True), (1, True), (2, False), (3, False), (6, False), (7, False)]
     reasons = [r.reason for r in batch.refused]
     assert reasons[:2] == [f"unknown column 'autor'; {columns}", f"unknown column 'prio'; {columns}"]
     assert "bad date 'never'" in reasons[2]
     assert 'bad priority "77"' in reasons[3]
+    assert reasons[4] == "duplicate: the same brief stands on line 4 already"
     for part in ("title is missing", "bad date 'soon'", 'bad priority "ten"'):
-        assert part in reasons[4]
-    assert (list(batch.accepted), batch.held, batch.rows_refused) == ([], 3, 6)
+        assert part in reasons[5]
+    assert (list(batch.accepted), batch.held, batch.rows_refused) == ([], 2, 6)
 
 
 def test_everything_that_is_wrong_with_a_row_is_told_at_once() -> None:
