@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -40,6 +41,14 @@ FAILED = 1
 # What a shell says of a program that ended because nobody reads its output any more, as `yes | head` does.
 READER_GONE = 128 + signal.SIGPIPE
 MESSAGE_CHARACTERS = 4_000
+# What a person can do about a folder that cannot be used.
+_NEXT_STEPS = {
+    errno.ENOSPC: "make room there, or set PHANTOMS_HOME (or PHANTOMS_MEDIA) to a folder on a larger disk",
+    errno.EDQUOT: "make room there, or set PHANTOMS_HOME (or PHANTOMS_MEDIA) to a folder on another disk",
+    errno.EROFS: "that disk is read-only: set PHANTOMS_HOME to a folder that can be written to",
+    errno.EACCES: "this user may not use that: give it the right, or set PHANTOMS_HOME to a folder of its own",
+    errno.EPERM: "this user may not do that: give it the right, or set PHANTOMS_HOME to a folder of its own",
+}
 
 STATE_STYLES = {
     "done": "green",
@@ -63,7 +72,8 @@ def plain_errors() -> Iterator[None]:
     except BrokenPipeError:
         reader_gone()
     except OSError as error:
-        _stop(f"{error.filename or 'the system'}: {error.strerror or error}", FAILED)
+        next_step = _NEXT_STEPS.get(error.errno or 0)
+        _stop(f"{error.filename or 'the system'}: {error.strerror or error}{f'; {next_step}' if next_step else ''}", FAILED)
     except KeyboardInterrupt:
         raise typer.Exit(interrupted(sys.argv[1:])) from None
     except Exception as error:

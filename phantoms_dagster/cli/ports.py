@@ -13,6 +13,7 @@ from phantoms_dagster.embedded.servers import free_port, is_free
 
 FILE = "ports.json"
 REMEMBERED = 4  # ports of a service
+CALLED = {"webserver": "Dagster UI"}
 
 # The service for which this process has chosen a port. It holds a lock on a file of that name until it ends, which tells others.
 _chosen: dict[int, str] = {}
@@ -45,7 +46,7 @@ class Ports:
             known = [usual]
         port = next((port for port in known if is_free(port, host) and _reserved(port, service)), 0) or free_port(0, host)
         if known and port != known[0]:
-            moved = f"{service}: port {known[0]} is taken, so this is on {port}"
+            moved = f"{CALLED.get(service, service)}: port {known[0]} is taken, so this is on {port}"
             if known[0] in self._known.get(service, []):
                 self._warn(f"{moved}; links to {known[0]} do not work")
             else:

@@ -170,6 +170,11 @@ class Postgres:
             )
         if made.returncode != 0:
             said = log.read_text("utf-8", "replace").strip()[-2_000:]
+            if "No space left on device" in said:
+                raise PhantomsError(
+                    f"the disk of {self.data.parent} is full: PostgreSQL needs about 40 MB to begin with. Make room there, or set "
+                    f"PHANTOMS_HOME to a folder on a larger disk. {SET_THE_URLS}"
+                )
             raise PhantomsError(f"PostgreSQL's data directory could not be made. The end of {log}:\n{said}\n{SET_THE_URLS}")
         fresh.rename(self.data)
 

@@ -148,7 +148,7 @@ def test_a_database_that_does_not_answer_is_a_message(monkeypatch: pytest.Monkey
 
 
 def test_no_letters_is_said_plainly(database: Engine) -> None:
-    assert letters("list").stdout == "no open dead letters that match\n"
+    assert letters("list").stdout == "no open dead letters\n"
     assert letters("list", "--state", "all").stdout == "no dead letters\n"
     assert letters("replay", "--all").stdout == "replayed 0\n"
     assert json.loads(letters("list", "--json").stdout) == {"total": 0, "letters": []}
@@ -207,7 +207,7 @@ def test_replaying_everything_drains_to_zero_and_sums_up(database: Engine) -> No
     assert result.stdout.splitlines() == ["     3  script transient openai", "     1  script transient shotstack", "replayed 4"]
     assert (result.exit_code, result.stderr) == (0, "")
     assert {state(database, key) for key in keys} == {"ready"}
-    assert letters("list").stdout == "no open dead letters that match\n"
+    assert letters("list").stdout == "no open dead letters\n"
     assert {letter["closed_by"] for letter in json.loads(letters("list", "--state", "replayed", "--json").stdout)["letters"]} == {
         "ann"
     }

@@ -66,8 +66,10 @@ def test_the_programs_help_imports_no_command(arguments: list[str], tmp_path: Pa
     assert not found & (HEAVY | STORES)
     assert {name for name in found if name.startswith("phantoms_dagster.cli.")} == {
         "phantoms_dagster.cli.console",
+        "phantoms_dagster.cli.entry",
         "phantoms_dagster.cli.lazy",
         "phantoms_dagster.cli.main",
+        "phantoms_dagster.cli.sentence",
     }
 
 
