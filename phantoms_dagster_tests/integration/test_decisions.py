@@ -170,7 +170,7 @@ async def test_an_approved_video_is_not_rejected_any_more_and_approving_twice_ch
     decisions.decide(key, approved=True, reviewer="ann", via="cli")
     await sense(world)
     assert not decisions.decide(key, approved=True, reviewer="bob", via="cli").new
-    with pytest.raises(InvalidInput, match="approved already; regenerate"):
+    with pytest.raises(InvalidInput, match=r"approved already. To take that back .* --from script"):
         decisions.decide(key, approved=False, reviewer="bob", via="cli")
     assert len(world.rows("SELECT id FROM phantoms.approvals")) == 1
 
