@@ -63,6 +63,14 @@ class Person:
 
 
 @dataclass(frozen=True)
+class Arrived:
+    """A log-in that is finished: the person, and the ID token, by which the provider knows its session again."""
+
+    person: Person
+    id_token: str
+
+
+@dataclass(frozen=True)
 class _Cached:
     document: Mapping[str, Any]
     at: float
@@ -127,7 +135,7 @@ class OidcProvider:
             raise NotLoggedIn("That answer came from another provider than was asked. Nobody was logged in.")
         return kept
 
-    def finish(self, kept: Mapping[str, Any], answer: Mapping[str, str], back: str) -> Person:
+    def finish(self, kept: Mapping[str, Any], answer: Mapping[str, str], back: str) -> Arrived:
         """Who it is. `kept`: what `returned` gave. Raises NotLoggedIn and ProviderAway."""
         metadata = self._metadata()
         if metadata.get("authorization_response_iss_parameter_supported") is True and "iss" not in answer:
@@ -143,7 +151,23 @@ class OidcProvider:
         wanting = [name for name in (self._role_claim, self._name_claim) if found_in(claims, name) is None]
         if wanting and "userinfo_endpoint" in metadata:
             claims = {**self._userinfo(metadata, tokens, claims), **claims}
-        return self._person(claims)
+        return Arrived(self._person(claims), str(tokens["id_token"]))
+
+    def end(self, id_token: str, back: str, state: str) -> str | None:
+        """Where a person ends their session at the provider; None when it names no such address. Raises ProviderAway.
+
+        `back`: our address that the provider sends people to afterwards, with `state`. When `id_token` is empty, it may ask them.
+        """
+        from authlib.common.urls import add_params_to_uri  # noqa: PLC0415
+
+        metadata = self._metadata()
+        if metadata.get("end_session_endpoint") is None:
+            return None
+        fields = {"client_id": self.client_id, "post_logout_redirect_uri": back, "state": state}
+        if id_token:
+            fields["id_token_hint"] = id_token
+        address: str = add_params_to_uri(self._endpoint(metadata, "end_session_endpoint"), list(fields.items()))
+        return address
 
     # --- the parts
 

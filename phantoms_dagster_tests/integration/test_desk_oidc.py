@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import html
 import re
+import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -121,15 +123,58 @@ async def test_the_session_is_a_new_one_and_a_cookie_that_was_planted_before_is_
     assert (await thief.client.get("/review")).headers["location"].startswith("/login")
 
 
-async def test_a_log_out_ends_the_session_on_the_server_and_says_what_it_does_not_end(world: DeskWorld, provider: Provider) -> None:
+async def test_a_log_out_ends_the_session_on_the_server_and_leads_to_the_provider(world: DeskWorld, provider: Provider) -> None:
     browser = world.browser()
     await back(browser, provider)
     cookie = browser.client.cookies["phantoms_desk"]
     await browser.get("/review")
-    assert (await browser.post("/logout")).status_code == 303
-    assert "At 127.0.0.1 you may be logged in still." in (await browser.get("/login")).text
+    answer = await browser.post("/logout")
+    assert answer.status_code == 200
+    address = html.unescape(re.findall(r'http-equiv="refresh" content="0; url=([^"]+)"', answer.text)[0])
+    asked = {name: values[0] for name, values in parse_qs(urlsplit(address).query).items()}
+    assert address.startswith(f"{provider.url}/oauth2/end_session?")
+    assert (asked["client_id"], asked["post_logout_redirect_uri"]) == ("phantoms-desk", "http://127.0.0.1:4000/login")
+    assert asked["id_token_hint"].count(".") == 2
+    assert len(asked["state"]) >= 43
+    # Only this browser, and only with that state, is told that both are done.
+    words = "You are logged out, here and at 127.0.0.1."
+    for client, state in ((browser, "x"), (browser, ""), (world.browser(), asked["state"])):
+        assert words not in (await client.get("/login", params={"state": state})).text
+    assert words in (await browser.get("/login", params={"state": asked["state"]})).text
     browser.client.cookies.set("phantoms_desk", cookie)
     assert (await browser.client.get("/review")).headers["location"].startswith("/login")
+
+
+@pytest.mark.parametrize("trouble", ["no address", "an address of somebody else", "away"])
+async def test_a_log_out_that_the_provider_cannot_end_says_that_its_session_is_open(
+    world: DeskWorld, provider: Provider, trouble: str
+) -> None:
+    browser = world.browser()
+    await back(browser, provider)
+    await browser.get("/review")
+    assert world.desk.oidc is not None
+    world.desk.oidc._documents.clear()
+    if trouble == "away":
+        provider.status = 500
+    else:
+        provider.metadata = {"end_session_endpoint": None if trouble == "no address" else "http://evil.example/end"}
+    assert (await browser.post("/logout")).headers["location"] == "/login"
+    said = (await browser.get("/login")).text
+    assert "Your session at 127.0.0.1 is still open: log out there, too." in said
+    assert "evil" not in said
+    assert world.world.rows("SELECT * FROM phantoms.desk_sessions") == []
+
+
+async def test_an_id_token_too_long_for_a_cookie_is_left_out_of_the_log_out(world: DeskWorld, provider: Provider) -> None:
+    browser = world.browser()
+    provider.person("u1", preferred_username=NAME, roles=["newsroom"], padding=secrets.token_hex(3_000))
+    provider.claims = lambda claims: {**claims, "padding": secrets.token_hex(3_000)}
+    await back(browser, provider)
+    await browser.get("/review")
+    answer = await browser.post("/logout")
+    assert answer.status_code == 200
+    assert "id_token_hint" not in answer.text
+    assert "post_logout_redirect_uri" in answer.text
 
 
 async def test_without_a_mapped_role_nobody_gets_in_and_is_told_which_ones_there_are(world: DeskWorld, provider: Provider) -> None:

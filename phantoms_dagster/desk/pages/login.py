@@ -7,7 +7,8 @@ from starlette.responses import RedirectResponse, Response
 
 from phantoms_dagster.desk import passwords
 from phantoms_dagster.desk.access import Role
-from phantoms_dagster.desk.render import page, tell
+from phantoms_dagster.desk.pages import oidc
+from phantoms_dagster.desk.render import page
 from phantoms_dagster.desk.visits import Form, Seen, field, log_in, log_out, own_page
 
 
@@ -22,7 +23,9 @@ def ask(visit: Seen, next: str = "/") -> Response:  # noqa: A002 - the name of t
     """The form."""
     if visit.role > Role.PUBLIC:
         return RedirectResponse(own_page(next), 303)
-    return page(visit, "login.html", wanted=own_page(next), name="", problem="")
+    there = visit.desk.oidc.host if visit.desk.oidc is not None and oidc.back_from_log_out(visit) else ""
+    notice = f"You are logged out, here and at {there}." if there else ""
+    return page(visit, "login.html", wanted=own_page(next), name="", problem="", notice=notice)
 
 
 def check(visit: Seen, form: Form) -> Response:
@@ -32,7 +35,7 @@ def check(visit: Seen, form: Form) -> Response:
     wait = attempts.wait_seconds(name, visit.address)
     if wait:
         problem = f"Too many attempts. Try again in {max(1, round(wait / 60))} min."
-        response = page(visit, "login.html", status=429, wanted=wanted, name=name, problem=problem)
+        response = page(visit, "login.html", status=429, wanted=wanted, name=name, problem=problem, notice="")
         response.headers["Retry-After"] = str(wait)
         return response
     user = visit.desk.users.credentials(name)
@@ -40,20 +43,18 @@ def check(visit: Seen, form: Form) -> Response:
     if not passwords.right(user.password_hash if user else None, password) or user is None or user.password_hash is None:
         attempts.failed(name, visit.address)
         problem = "That name and password do not belong together."
-        return page(visit, "login.html", status=401, wanted=wanted, name=name, problem=problem)
+        return page(visit, "login.html", status=401, wanted=wanted, name=name, problem=problem, notice="")
     attempts.succeeded(name, visit.address)
     if passwords.outdated(user.password_hash):
         visit.desk.users.rehash(user.id, passwords.hashed(password))
-    response = RedirectResponse(wanted, 303)
-    log_in(visit, user, response)
-    return response
+    there = RedirectResponse(wanted, 303)
+    log_in(visit, user, there)
+    oidc.forget(there)
+    return there
 
 
 def leave(visit: Seen) -> Response:
-    """Log out, here and on the server."""
+    """Log out, here and on the server, and then at the provider when they logged in by it."""
     response = RedirectResponse("/login", 303)
     log_out(visit, response)
-    provider = visit.desk.oidc
-    still = f" At {provider.host} you may be logged in still." if provider is not None else ""
-    tell(visit, response, f"You are logged out of the desk.{still}", "info")
-    return response
+    return oidc.log_out_there(visit, response)
