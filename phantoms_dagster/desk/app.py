@@ -12,6 +12,7 @@ from fastapi.routing import APIRoute
 
 from phantoms_dagster.desk import api, errors
 from phantoms_dagster.desk.access import ROLES
+from phantoms_dagster.desk.api.routes import ApiRoute
 from phantoms_dagster.desk.context import CONNECTIONS, Desk
 from phantoms_dagster.desk.pages import PAGES
 from phantoms_dagster.desk.shield import Shield
@@ -60,7 +61,11 @@ def _checked(app: FastAPI) -> list[str]:
     for route in app.routes:
         if not isinstance(route, APIRoute):
             raise RuntimeError(f"{route} is no route of a page: register pages with app.get and app.post")
-        for method in route.methods - {"HEAD"}:
+        # Where something is to be looked at, its headers alone may be asked for. A stream of events would never end.
+        methods = route.methods or set()
+        if "GET" in methods and not isinstance(route, ApiRoute) and route.path != "/events":
+            methods.add("HEAD")
+        for method in methods - {"HEAD"}:
             if (method, route.path) not in ROLES:
                 raise RuntimeError(f"{method} {route.path} is not in desk/access.py: say there who may use it")
         paths.append(route.path)

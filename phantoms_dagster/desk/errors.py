@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -14,9 +14,10 @@ from sqlalchemy.exc import DataError, SQLAlchemyError
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from phantoms_dagster.desk.render import THEME, THEMES, environment
+from phantoms_dagster.desk.access import Role
+from phantoms_dagster.desk.render import THEME, THEMES, environment, tell
 from phantoms_dagster.desk.shield import TooLarge
-from phantoms_dagster.desk.visits import LogInFirst, Refused, UnknownToken
+from phantoms_dagster.desk.visits import SAFE_METHODS, LogInFirst, Refused, StaleForm, UnknownToken, Visit, referring
 from phantoms_dagster.domain.errors import InvalidInput, NotFound, PhantomsError, SchemaMismatch, StoreAway
 from phantoms_dagster.store.answers import StillBusy
 from phantoms_dagster.store.away import in_words, is_away
@@ -25,6 +26,7 @@ from phantoms_dagster.wiring.redis_looks import RedisAway
 
 AGAIN_SECONDS = 5
 API = "/api/"
+_NO_PAGE = "There is no such page."
 
 _log = logging.getLogger(__name__)
 
@@ -40,22 +42,39 @@ async def _log_in_first(request: Request, error: Exception) -> Response:
     assert isinstance(error, LogInFirst)
     if request.url.path.startswith(API):
         return problem(request, 401, "Log in first, or send a token: `Authorization: Bearer ...`.", {"WWW-Authenticate": "Bearer"})
-    return RedirectResponse(f"/login?{urlencode({'next': error.to})}" if error.to != "/" else "/login", 303)
+    response = RedirectResponse(f"/login?{urlencode({'next': error.to})}" if error.to != "/" else "/login", 303)
+    if request.method not in SAFE_METHODS:
+        tell(request.state.visit, response, "You are logged out, so nothing was changed. Log in, and do it once more.", "info")
+    return response
 
 
 async def _answer(request: Request, error: Exception) -> Response:
-    status, message, headers = _judged(error)
+    if isinstance(error, StaleForm) and (response := _already_out(request)) is not None:
+        return response
+    api = request.url.path.startswith(API)
+    status, message, headers = _judged(error, api=api)
     if status >= 500 and status != 503:
         # The route, not the address: that of a guest is a secret.
         _log.error("%s %s failed", request.method, getattr(request.scope.get("route"), "path", "?"), exc_info=error)
-    if request.url.path.startswith(API):
+    if api:
         if isinstance(error, UnknownToken):
             status, headers = 401, {"WWW-Authenticate": "Bearer"}
         return problem(request, status, message, headers)
-    return error_page(request, status, message, headers)
+    return error_page(request, status, message, headers, error)
 
 
-def _judged(error: Exception) -> tuple[int, str, dict[str, str]]:  # noqa: PLR0912 - a table
+def _already_out(request: Request) -> Response | None:
+    """To the log-in: an old form for logging in or out was sent, and nobody is logged in."""
+    visit: Visit = request.state.visit
+    if visit.role is not Role.PUBLIC or request.url.path not in ("/login", "/logout"):
+        return None
+    response = RedirectResponse("/login", 303)
+    said = "You are logged out." if request.url.path == "/logout" else "That page was too old, so nothing was sent. Log in here."
+    tell(visit, response, said, "info")
+    return response
+
+
+def _judged(error: Exception, *, api: bool) -> tuple[int, str, dict[str, str]]:  # noqa: PLR0912 - a table
     """The status, the message for a person, and headers."""
     again = {"Retry-After": str(AGAIN_SECONDS)}
     match error:
@@ -73,17 +92,19 @@ def _judged(error: Exception) -> tuple[int, str, dict[str, str]]:  # noqa: PLR09
             return 503, f"PostgreSQL does not answer ({error.reason}).", again
         case DataError():
             _log.warning("PostgreSQL refuses a value that was sent: %s", type(error.orig).__name__)
-            return 422, "That cannot be stored: a number is too large, or a text has a character that nobody sees.", {}
+            return 422, "That cannot be used: a number is too large, or a text has a character that nobody sees.", {}
         case SQLAlchemyError() if is_away(error):
             return 503, f"PostgreSQL does not answer ({in_words(error)}).", again
         case TooLarge():
             return 413, "That is more than can be sent at once.", {}
         case HTTPException():
-            said = {404: "There is no such page.", 405: "That page cannot be used like this."}
+            said = {404: _NO_PAGE, 405: "That page cannot be used like this."}
             return error.status_code, said.get(error.status_code, str(error.detail)), dict(error.headers or {})
         case RequestValidationError():
             found = error.errors()[0]
             place = ".".join(str(part) for part in found["loc"][1:])
+            if found["loc"][0] == "path" and not api:
+                return 404, _NO_PAGE, {}
             return 422, f"{place}: {found['msg']}", {}
         case PhantomsError():
             return 500, str(error), {}
@@ -91,34 +112,32 @@ def _judged(error: Exception) -> tuple[int, str, dict[str, str]]:  # noqa: PLR09
             return 500, "Something went wrong here. It is in the log of the desk; nothing was half done.", {}
 
 
-def error_page(request: Request, status: int, message: str, headers: dict[str, str]) -> HTMLResponse:
+def error_page(
+    request: Request, status: int, message: str, headers: dict[str, str], error: Exception | None = None
+) -> HTMLResponse:
     """A page that needs nothing but the template: neither a session nor a store. A store's page comes back by itself."""
     theme = request.cookies.get(THEME, "auto")
     safe = request.method in ("GET", "HEAD")
     # A store that goes away during a commit does not say whether it was done. Before the visit is known, nothing was.
     uncertain = status == 503 and not safe and getattr(request.state, "visit", None) is not None
+    stale = isinstance(error, StaleForm)
     content = (
         environment()
         .get_template("error.html")
         .render(
             status=status,
-            title=_TITLES.get(status, HTTPStatus(status).phrase),
+            title="That page is too old" if stale else _TITLES.get(status, HTTPStatus(status).phrase),
             message=message,
             theme=theme if theme in THEMES else "auto",
             again=AGAIN_SECONDS if status == 503 and safe else 0,
             changed_nothing=not safe and not uncertain,
             uncertain=uncertain,
-            back=_back(request),
+            back=referring(request),
+            stale=stale,
+            typed=error.typed if isinstance(error, StaleForm) else {},
         )
     )
     return HTMLResponse(content, status, headers)
-
-
-def _back(request: Request) -> str:
-    """The page that the form was on, when it is one of ours."""
-    parts = urlsplit(request.headers.get("referer", ""))
-    ours = parts.netloc == request.headers.get("host")
-    return f"{parts.path}?{parts.query}".rstrip("?") if ours and parts.path.startswith("/") else "/"
 
 
 def problem(

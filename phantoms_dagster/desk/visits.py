@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated
@@ -19,6 +19,9 @@ from starlette.responses import Response
 
 from phantoms_dagster.desk.access import ROLES, WITHOUT_VISITOR, Role
 from phantoms_dagster.desk.context import Desk, forwarded, is_loopback
+from phantoms_dagster.desk.shield import MOST_BYTES
+from phantoms_dagster.domain.errors import InvalidInput
+from phantoms_dagster.domain.text import unfit
 from phantoms_dagster.store.audit import Actor
 from phantoms_dagster.store.users import Credentials, Known
 from phantoms_dagster.wiring.this_user import this_user
@@ -39,6 +42,17 @@ class LogInFirst(Exception):
 
 class Refused(Exception):
     """The visitor may not do that; the message says why, and what would help."""
+
+
+class StaleForm(Refused):
+    """The form is not one of this session: it was loaded before a log-in or log-out. `typed`: the texts in it, by their names."""
+
+    def __init__(self, typed: Mapping[str, str]) -> None:
+        super().__init__(
+            "Its page was loaded before you logged in or out, or your browser keeps no cookies of this address. "
+            "Load the page again, and repeat what you did."
+        )
+        self.typed = typed
 
 
 class UnknownToken(Refused):
@@ -118,8 +132,10 @@ async def visit_of(request: Request) -> Visit:
 
 
 async def form_of(request: Request) -> FormData:
-    """The form that was sent."""
-    return await request.form()
+    """The form that was sent. A field of somebody who is known may be as long as any body: the rows of a file come back as one."""
+    if request.state.visit.role is Role.PUBLIC:
+        return await request.form()
+    return await request.form(max_part_size=MOST_BYTES)
 
 
 Seen = Annotated[Visit, Depends(visit_of)]
@@ -130,6 +146,14 @@ def field(form: FormData, name: str, *, most: int = 2_000) -> str:
     """A field of a form as text, without spaces around it; empty when it is missing. What is longer than `most` is cut."""
     found = form.get(name, "")
     return found.strip()[:most] if isinstance(found, str) else ""
+
+
+def words(form: FormData, name: str, *, most: int = 2_000) -> str:
+    """A field that people will read. Raises InvalidInput for a character that nobody sees: it could act on their terminal."""
+    found = field(form, name, most=most)
+    if (problem := unfit(found)) is not None:
+        raise InvalidInput(f"the field {name} {problem}")
+    return found
 
 
 # --- log-in and log-out
@@ -213,17 +237,36 @@ async def _check_origin(request: Request, visit: Visit) -> None:
         raise Refused("That request came from a page of another site. Nothing was changed.")
     given = request.headers.get(CSRF_HEADER) or ""
     if not given:
-        given = field(await request.form(), CSRF_FIELD)
+        given = field(await form_of(request), CSRF_FIELD)
     if visit.fresh or not visit.desk.keys.right("csrf", visit.secret, given):
-        raise Refused(
-            "That form was too old: its page was loaded before you logged in or out. Load the page again. Nothing was changed."
-        )
+        raise StaleForm(_typed(await form_of(request)))
+
+
+# The fields in which people write. Nothing else of a form is shown to them again.
+_WRITTEN = frozenset(
+    {"note", "reason", "why", "title", "angle", "facts", "caption", "hashtags", "hook", "narration", "headline", "guest"}
+)
+
+
+def _typed(form: FormData) -> dict[str, str]:
+    """What somebody wrote in a form, without what they left as it was."""
+    found = {name: field(form, name, most=50_000) for name in form if name.partition("-")[0] in _WRITTEN}
+    same = {name for name, text in found.items() if text.split() == field(form, f"was-{name}", most=50_000).split()}
+    return {name: text for name, text in found.items() if text and name not in same}
+
+
+def referring(request: Request) -> str:
+    """The page of this desk that the request came from; the front page when it came from none."""
+    parts = urlsplit(request.headers.get("referer", ""))
+    if parts.netloc != request.headers.get("host"):
+        return "/"
+    return own_page(f"{parts.path}?{parts.query}".rstrip("?"))
 
 
 def _wanted(request: Request) -> str:
     """The address to come back to after the log-in; only of pages of this desk."""
-    if request.method != "GET":
-        return "/"
+    if request.method not in SAFE_METHODS:
+        return referring(request)
     return quote(request.url.path, safe="/") + (f"?{request.url.query}" if request.url.query else "")
 
 

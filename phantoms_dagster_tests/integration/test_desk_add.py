@@ -176,3 +176,17 @@ async def test_only_operators_add(world: DeskWorld) -> None:
     for path in ("/add", "/add/check", "/add/take"):
         assert (await reviewer.post(path, BRIEF)).status_code == 403
     assert stored(world) == []
+
+
+async def test_a_file_of_more_than_a_megabyte_is_taken_as_it_was_checked(world: DeskWorld) -> None:
+    """It was checked, and then refused: the rows that come back were longer than a field of a form was let be."""
+    browser = await world.logged_in("kim", "operator")
+    facts = "|".join(f"fact number {n} of this video, which is long enough to fill a file of briefs with" for n in range(8))
+    stories = [f'Story number {n},"{facts}"' for n in range(1_800)]
+    page = await checked(browser, "briefs.csv", "\n".join(["title,facts", *stories]).encode())
+    assert page.status_code == 200, page.text[:2_000]
+    sent = rows(page.text)
+    assert len(sent) > 1_100_000
+    answer = await browser.client.post("/add/take", data={"_csrf": browser.csrf, "name": "briefs.csv", "rows": sent})
+    assert answer.status_code == 200, answer.text[:2_000]
+    assert "1800 taken, 0 refused." in answer.text

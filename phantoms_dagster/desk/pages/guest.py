@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from phantoms_dagster.desk.pages.media import address
 from phantoms_dagster.desk.render import page
-from phantoms_dagster.desk.visits import Form, Seen, Visit, field
+from phantoms_dagster.desk.visits import Form, Seen, Visit, field, words
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.models import PostWords
 from phantoms_dagster.store.decisions import DecidedFirst
@@ -53,7 +53,11 @@ def answer(visit: Seen, secret: str, form: Form) -> Response:
     link = _found(visit, secret)
     if link is None:
         return _nothing(visit)
-    said, reason = field(form, "answer"), field(form, "note", most=1_000)
+    said = field(form, "answer")
+    try:
+        reason = words(form, "note", most=1_000)
+    except InvalidInput as error:
+        return _shown(visit, link, status=422, problem=f"Please write it once more: {error}.")
     if said not in ("approve", "reject"):
         return _shown(visit, link, status=422, problem="Choose one of the two answers.")
     if said == "reject" and not reason:

@@ -15,7 +15,7 @@ from phantoms_dagster.desk.masking import laid_out
 from phantoms_dagster.desk.pages.pipeline import VERBS, outages_of
 from phantoms_dagster.desk.plots import Plot, columns
 from phantoms_dagster.desk.render import count, go, page
-from phantoms_dagster.desk.visits import Form, Seen, Visit, field
+from phantoms_dagster.desk.visits import Form, Seen, Visit, field, words
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.store.bulk import MOST_ITEMS
 from phantoms_dagster.store.dead_letters import DeadLetters
@@ -71,7 +71,7 @@ def issues(
     store = Issues(visit.desk.workshop.engine)
     words = q.casefold().split()
     every = [one for one in store.all() if one.has(words)]
-    counts = Counter(one.state for one in every)
+    counts: Counter[str] = Counter(one.state for one in every)
     providers = sorted({one.provider or "none" for one in every})
     found = [one for one in every if (state in (one.state, "all")) and (not provider or provider == (one.provider or "none"))]
     shown = found[(number - 1) * ROWS : number * ROWS]
@@ -123,7 +123,7 @@ def say(visit: Seen, cause: str, form: Form) -> Response:
     if not seen.isdecimal():
         raise InvalidInput("the form does not say which letters you saw: load the page again")
     store = Issues(visit.desk.workshop.engine)
-    now = store.say(cause, state, visit.actor, seen=int(seen), reason=field(form, "reason", most=1_000))
+    now = store.say(cause, state, visit.actor, seen=int(seen), reason=words(form, "reason", most=1_000))
     if now.came_back and state != "open":
         return go(
             visit, f"/dead-letters/{cause}", "It is open: another letter of this cause came after you loaded the page.", "info"
@@ -176,7 +176,7 @@ def act(visit: Seen, cause: str, form: Form) -> Response:
         if not letters:
             raise InvalidInput("no letter is left: tick at least one kind of them")
     else:
-        arguments["reason"] = field(form, "reason", most=1_000)
+        arguments["reason"] = words(form, "reason", most=1_000)
     number = visit.desk.bulk.submit(
         action,
         [(one.key, one.id) for one in letters],

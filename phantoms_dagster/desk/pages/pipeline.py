@@ -15,7 +15,7 @@ from markupsafe import Markup
 from starlette.responses import Response
 
 from phantoms_dagster.desk.render import go, page, slot
-from phantoms_dagster.desk.visits import Form, Seen, Visit, field
+from phantoms_dagster.desk.visits import Form, Seen, Visit, field, words
 from phantoms_dagster.domain.errors import InvalidInput, NotFound
 from phantoms_dagster.domain.outlook import News, Outages, news
 from phantoms_dagster.domain.search import Search, parse, suggestions
@@ -127,7 +127,7 @@ def act(visit: Seen, form: Form) -> Response:
     action, q = field(form, "action"), field(form, "q")
     whole = field(form, "whole") == "1"
     keys = selected(visit, q, whole, [str(key) for key in form.getlist("key")])
-    given = {name: value for name in ("reason", "priority") if (value := field(form, name))}
+    given = {name: value for name in ("reason", "priority") if (value := words(form, name))}
     if action == "move":
         given["publish_at"] = _moment(field(form, "at"), field(form, "zone"), now=field(form, "now") == "1")
     number = visit.desk.bulk.submit(

@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from phantoms_dagster.desk.plots import Plot, columns
 from phantoms_dagster.desk.render import go, page
-from phantoms_dagster.desk.visits import Form, Seen, Visit, field
+from phantoms_dagster.desk.visits import Form, Seen, Visit, field, words
 from phantoms_dagster.domain.accounts import Account
 from phantoms_dagster.domain.counting import counted
 from phantoms_dagster.domain.errors import InvalidInput, NotFound
@@ -132,7 +132,7 @@ def trip(visit: Seen, provider: str, form: Form) -> Response:
     except ValueError:
         raise InvalidInput("for how long must be a number of seconds") from None
     name = _of(provider, field(form, "breaker", most=200))
-    done = asyncio.run(_switch(visit).trip(name, visit.actor, why=field(form, "why"), seconds=seconds))
+    done = asyncio.run(_switch(visit).trip(name, visit.actor, why=words(form, "why"), seconds=seconds))
     until = "until it is reset" if seconds is None else f"until it is probed in {_span(seconds)}"
     more = f" Calls that the sandbox answers go on: their breaker is {SANDBOX}{name}." if done.sandbox_goes_on else ""
     return go(
@@ -143,7 +143,7 @@ def trip(visit: Seen, provider: str, form: Form) -> Response:
 def reset(visit: Seen, provider: str, form: Form) -> Response:
     """Close a breaker by hand."""
     name = _of(provider, field(form, "breaker", most=200))
-    done = asyncio.run(_switch(visit).reset(name, visit.actor, why=field(form, "why")))
+    done = asyncio.run(_switch(visit).reset(name, visit.actor, why=words(form, "why")))
     return go(visit, f"/providers/{quote(provider)}", _told(done, f"{name} is closed: calls go out again."))
 
 

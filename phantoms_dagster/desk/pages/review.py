@@ -14,7 +14,7 @@ from phantoms_dagster.desk.access import Role
 from phantoms_dagster.desk.pages.comparing import compared
 from phantoms_dagster.desk.pages.media import address
 from phantoms_dagster.desk.render import clock, go, page
-from phantoms_dagster.desk.visits import Form, Seen, Visit, field
+from phantoms_dagster.desk.visits import Form, Seen, Visit, field, words
 from phantoms_dagster.domain.errors import InvalidInput, NotFound
 from phantoms_dagster.domain.models import MediaFile, Platform, PostWords, Sentence
 from phantoms_dagster.domain.wording import notes
@@ -27,6 +27,8 @@ from phantoms_dagster.store.two_reviewers import WantsAnother, rule
 REASONS = ("Wrong fact", "Off brand", "Voice is wrong", "Picture is wrong", "Text is cut off", "Boring hook", "Too long")
 # Of the queue beside the video. Its heading says how many wait in all.
 CARDS = 100
+# A second of a film beyond this is none.
+LONGEST_SECONDS = 86_400
 _SAID: Mapping[str, str] = {"approve": "Approved", "reject": "Rejected", "hold": "On hold"}
 
 
@@ -115,7 +117,7 @@ def decide(visit: Seen, key: str, form: Form) -> Response:
     filters = Filters(field(form, "channel"), field(form, "held") == "1", field(form, "platform"))
     following = _after(visit, filters, key)
     only = _chosen(form) if answer == "approve" else ()
-    note = _note(field(form, "note"), field(form, "at"), field(form, "scene"))
+    note = _note(words(form, "note"), field(form, "at"), field(form, "scene"))
     made = visit.desk.pending.submit(
         key, _answer(answer), visit.actor, content_sha256=field(form, "content", most=64), note=note, only=only
     )
@@ -279,12 +281,13 @@ def _chosen(form: Form) -> tuple[Platform, ...]:
 def _note(reason: str, at: str, scene: str) -> str:
     """The reason with the second and the scene at which it was noted."""
     try:
-        second = float(at) if at else None
+        second = float(at) if at else 0.0
     except ValueError:
-        second = None
-    if second is None or second <= 0 or not reason:
+        second = 0.0
+    if not 0 < second < LONGEST_SECONDS or not reason:
         return reason
-    where = f", scene {int(scene)}" if scene.isdigit() and int(scene) > 0 else ", hook" if scene == "0" else ""
+    numbered = scene.isascii() and scene.isdecimal() and len(scene) < 5 and int(scene) > 0
+    where = f", scene {int(scene)}" if numbered else ", hook" if scene == "0" else ""
     return f"at {clock(second)}{where}: {reason}"
 
 

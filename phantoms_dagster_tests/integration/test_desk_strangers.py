@@ -1,0 +1,236 @@
+"""What strangers, old tabs and odd programs send to the desk: each gets a clear answer, and nothing is changed by it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+
+from phantoms_dagster.desk.access import ROLES
+from phantoms_dagster.desk.pages import media
+from phantoms_dagster_tests.integration.desk_world import DeskWorld, open_desk
+
+REFERER = {"Referer": "http://127.0.0.1:4000/review/some-video?channel=curious"}
+
+
+@pytest.fixture
+async def world(database_url: str, redis_url: str, tmp_path: Path) -> AsyncIterator[DeskWorld]:
+    async with open_desk(database_url, redis_url, tmp_path, desk_undo_seconds=60.0) as opened:
+        yield opened
+
+
+# --- old tabs
+
+
+async def test_a_form_of_a_tab_that_was_logged_out_elsewhere_leads_to_the_log_in_and_back(world: DeskWorld) -> None:
+    [key] = await world.waiting()
+    browser = await world.logged_in("kim")
+    page = {"Referer": f"http://127.0.0.1:4000/review/{key}"}
+    tab = browser.csrf
+    await browser.post("/logout")
+    answer = await browser.client.post(f"/review/{key}/decide", data={"_csrf": tab, "answer": "approve"}, headers=page)
+    assert (answer.status_code, answer.headers["location"]) == (303, f"/login?next=%2Freview%2F{key}")
+    assert "You are logged out, so nothing was changed." in (await browser.get(answer.headers["location"])).text
+    assert (await browser.post("/login", {"name": "kim", "password": "a long enough password", "next": f"/review/{key}"})).headers[
+        "location"
+    ] == f"/review/{key}"
+    assert world.world.rows("SELECT 1 FROM phantoms.pending_decisions") == []
+
+
+async def test_an_old_form_for_logging_in_or_out_leads_to_the_log_in(world: DeskWorld) -> None:
+    """A second log-out was "Not allowed", as if somebody were still logged in."""
+    browser = await world.logged_in("kim")
+    tab = browser.csrf
+    await browser.post("/logout")
+    for path, words in (("/logout", "You are logged out."), ("/login", "That page was too old, so nothing was sent.")):
+        answer = await browser.client.post(path, data={"_csrf": tab, "name": "kim", "password": "a long enough password"})
+        assert (answer.status_code, answer.headers["location"]) == (303, "/login"), path
+        assert words in (await browser.get("/login")).text
+    assert world.world.rows("SELECT 1 FROM phantoms.desk_sessions") == []
+
+
+async def test_a_form_of_another_session_says_what_to_do_and_gives_back_what_was_written(world: DeskWorld) -> None:
+    browser = await world.logged_in("kim")
+    form = {
+        "_csrf": "x" * 43,
+        "caption": "Ten <b>minutes</b> of work",
+        "was-caption": "before",
+        "title": "The same\r\ntitle",
+        "was-title": "The same\ntitle",
+        "password": "a secret of mine",
+        "content": "f" * 64,
+    }
+    answer = await browser.client.post("/review/some-video/edit", data=form, headers=REFERER)
+    assert answer.status_code == 403
+    assert "That page is too old" in answer.text
+    assert "Nothing was changed." in answer.text
+    assert "Ten &lt;b&gt;minutes&lt;/b&gt; of work" in answer.text
+    assert 'href="/review/some-video?channel=curious">Load the page again' in answer.text
+    for unwanted in ("a secret of mine", "f" * 64, "The same"):
+        assert unwanted not in answer.text
+    # The same of another site shows nothing of what it sent.
+    evil = await browser.client.post("/review/some-video/edit", data=form, headers={"Origin": "https://evil.example"})
+    assert (evil.status_code, "minutes" in evil.text) == (403, False)
+
+
+async def test_a_page_leads_back_to_pages_of_this_desk_alone(world: DeskWorld) -> None:
+    browser = await world.logged_in("kim")
+    for referer in ("http://127.0.0.1:4000//evil.example/x", "https://evil.example/review", "http://127.0.0.1:4000/\\evil.example"):
+        answer = await browser.client.get("/nowhere", headers={"Referer": referer})
+        assert (answer.status_code, "evil" in answer.text) == (404, False), referer
+
+
+# --- odd values
+
+
+@pytest.mark.parametrize(
+    ("at", "scene", "note"),
+    [
+        ("inf", "1", "too loud"),
+        ("1e300", "1", "too loud"),
+        ("nan", "1", "too loud"),
+        ("-3", "1", "too loud"),
+        ("3", "\u00b2", "at 0:03.0: too loud"),
+        ("3", "9" * 400, "at 0:03.0: too loud"),
+        ("3", "0", "at 0:03.0, hook: too loud"),
+        ("3", "2", "at 0:03.0, scene 2: too loud"),
+    ],
+)
+async def test_a_second_or_a_scene_that_is_none_is_left_out_of_the_note(world: DeskWorld, at: str, scene: str, note: str) -> None:
+    [key] = await world.waiting()
+    browser = await world.logged_in("kim")
+    form = {"answer": "reject", "content": world.content(key), "note": "too loud", "at": at, "scene": scene}
+    assert (await browser.post(f"/review/{key}/decide", form)).status_code == 303
+    assert world.world.rows("SELECT note FROM phantoms.pending_decisions") == [{"note": note}]
+
+
+UNSEEN = ("\x1b[2Jnothing", "\x00", "bad \u202egnp.exe", "half \u2066 turned", "bell \x07")
+
+
+@pytest.mark.parametrize("unseen", UNSEEN)
+async def test_a_reason_with_a_character_that_nobody_sees_is_refused_in_words(world: DeskWorld, unseen: str) -> None:
+    """It was stored, and acted on the terminal of whoever read it there."""
+    [key] = await world.waiting()
+    browser = await world.logged_in("kim", "operator")
+    tried = {
+        f"/review/{key}/decide": {"answer": "reject", "content": world.content(key), "note": unseen},
+        "/pipeline/act": {"action": "hold", "key": key, "reason": unseen},
+        "/providers/tiktok/trip": {"breaker": "tiktok", "why": unseen},
+        "/providers/tiktok/reset": {"breaker": "tiktok", "why": unseen},
+        f"/review/{key}/guest-links": {"guest": unseen, "hours": "24", "content": world.content(key)},
+        "/webhooks/add": {"url": "https://hooks.example.org/x", "note": unseen, "event": "video.posted"},
+    }
+    for path, form in tried.items():
+        answer = await browser.post(path, form)
+        assert answer.status_code == 422, (path, answer.status_code)
+        assert "Nothing was changed." in answer.text
+        assert unseen not in answer.text
+    for table in ("pending_decisions", "bulk_actions", "guest_links", "webhook_endpoints", "holds"):
+        assert world.world.rows(f"SELECT 1 FROM phantoms.{table}") == [], table
+
+
+async def test_what_is_too_long_is_said_and_nothing_is_stored(world: DeskWorld) -> None:
+    [key] = await world.waiting()
+    browser = await world.logged_in("kim", "operator")
+    caption = "word " * 400_000
+    answer = await browser.post(f"/review/{key}/edit", {"caption": caption, "was-caption": "", "content": world.content(key)})
+    assert answer.status_code == 422
+    assert "What you typed is still here." in answer.text
+    assert "word word" in answer.text
+    assert (await browser.post("/add", {"title": caption, "platforms": "youtube"})).status_code == 422
+    huge = await browser.client.post("/add", content=b"title=" + b"x" * 21_000_000, headers={"Content-Type": "text/plain"})
+    assert huge.status_code == 413
+    assert world.world.rows("SELECT count(*) AS n FROM phantoms.videos") == [{"n": 1}]
+
+
+BROKEN = ("%FF", "%C3%28", "%F0%9F%98", "%ED%A0%80", "%E2%80%AE", "%00", "%1B%5B2J", "%")
+
+
+async def test_broken_letters_and_many_filters_in_an_address_are_no_error_of_ours(world: DeskWorld) -> None:
+    await world.waiting()
+    browser = await world.logged_in("kim", "operator")
+    many = quote(" ".join(["stage:script", "state:ready", "platform:tiktok", "channel:curious", "ocean"] * 200))
+    paths = [f"/pipeline?q={value}" for value in (*BROKEN, many)]
+    paths += [f"/pipeline/act?action=hold&q={many}&whole=1", "/pipeline/act?action=hold" + "&key=no-video" * 3_000]
+    for path in sorted(path for method, path in ROLES if method == "GET" and "{" not in path and path != "/events"):
+        paths += [f"{path}?q={value}&{value}={value}&channel={value}&next={value}" for value in BROKEN]
+    for path in ("/videos/", "/review/", "/calendar/", "/dead-letters/", "/providers/", "/guest/", "/static/0/", "/media/"):
+        paths += [f"{path}{value}" for value in BROKEN]
+    for path in paths:
+        answer = await browser.client.get(path)
+        assert answer.status_code < 500, (path[:90], answer.status_code)
+
+
+async def test_a_number_in_an_address_that_is_none_is_a_page_that_is_not_there(world: DeskWorld) -> None:
+    browser = await world.logged_in("kim")
+    for path in ("/bulk/abc", "/webhooks/deliveries/1.5", "/bulk/%C2%B2"):
+        answer = await browser.client.get(path)
+        assert answer.status_code == 404, path
+        assert "There is no such page." in answer.text
+
+
+# --- odd methods and ranges
+
+
+async def test_the_headers_of_a_page_may_be_asked_for_alone(world: DeskWorld) -> None:
+    """Programs that watch a service ask so; they were told 405."""
+    file = world.keep(b"0123456789")
+    browser = await world.logged_in("kim")
+    for path in ("/health", "/review", "/pipeline", media.address(world.desk, file)):
+        head, got = await browser.client.head(path), await browser.client.get(path)
+        assert (head.status_code, got.status_code) == (200, 200), path
+        assert head.headers["content-type"] == got.headers["content-type"]
+    assert (await browser.client.head("/media/nothing")).status_code == 403
+    assert (await world.browser().client.head("/review")).headers["location"].startswith("/login")
+    assert (await browser.client.head("/events")).status_code == 405
+    for path in ("/review", "/review/x/decide", "/api/v1/videos"):
+        answer = await browser.client.options(path)
+        assert answer.status_code == 405
+        assert answer.headers["allow"]
+        assert "access-control-allow-origin" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "content"),
+    [
+        ("bytes=2-4", 206, b"234"),
+        ("bytes=8-99", 206, b"89"),
+        ("bytes=-3", 206, b"789"),
+        ("bytes=10-", 416, None),
+        ("bytes=99-100", 416, None),
+        ("bytes=4-2", None, None),
+        ("bytes=a-b", None, None),
+        ("bytes=" + "0-0," * 5_000 + "1-1", None, None),
+        ("lines=1-2", None, None),
+        ("bytes=" + "9" * 5_000 + "-", None, None),
+    ],
+)
+async def test_a_range_of_a_film_is_given_or_refused_and_is_never_an_error_of_ours(
+    world: DeskWorld, asked: str, status: int | None, content: bytes | None
+) -> None:
+    path = media.address(world.desk, world.keep(b"0123456789"))
+    answer = await world.browser().client.get(path, headers={"Range": asked})
+    assert answer.status_code in ((status,) if status else (200, 206, 400, 416)), answer.status_code
+    assert content is None or answer.content == content
+    if answer.status_code == 416:
+        assert answer.headers["content-range"] in ("bytes */10", "*/10")
+
+
+# --- at the same time
+
+
+async def test_ten_clicks_on_undo_at_once_take_the_decision_back_once(world: DeskWorld) -> None:
+    [key] = await world.waiting()
+    browser = await world.logged_in("kim")
+    await browser.post(f"/review/{key}/decide", {"answer": "approve", "content": world.content(key)})
+    answers = await asyncio.gather(*(browser.post("/decisions/1/undo") for _ in range(10)))
+    assert {answer.status_code for answer in answers} == {303}
+    assert world.world.rows("SELECT state FROM phantoms.pending_decisions") == [{"state": "undone"}]
+    assert len(world.world.rows("SELECT 1 FROM phantoms.audit_log WHERE action = 'undo approve'")) == 1
+    other = await world.logged_in("lee")
+    refused = await other.post("/decisions/1/undo")
+    assert refused.status_code == 422
+    assert "kim" in refused.text
