@@ -66,7 +66,10 @@ class LoginAttempts:
         if self._redis is None:
             return max(0, mine)
         try:
-            found, left = self._redis.pipeline().get(key).ttl(key).execute()
+            with self._redis.pipeline() as both:
+                both.get(key)
+                both.ttl(key)
+                found, left = both.execute()
         except redis.RedisError as error:
             _away(error)
             return max(0, mine)
@@ -76,7 +79,10 @@ class LoginAttempts:
         now = time.monotonic()
         if self._redis is not None:
             try:
-                self._redis.pipeline().incr(key).expire(key, WINDOW_SECONDS, nx=True).execute()
+                with self._redis.pipeline() as both:
+                    both.incr(key)
+                    both.expire(key, WINDOW_SECONDS, nx=True)
+                    both.execute()
             except redis.RedisError as error:
                 _away(error)
             else:
