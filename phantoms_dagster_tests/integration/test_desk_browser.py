@@ -2,61 +2,33 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import hashlib
-import shutil
-import socket
-import threading
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 
 from phantoms_dagster.domain.models import MediaFile, Sentence, VoiceoverOutput
 from phantoms_dagster.domain.script_edits import ScriptEdit
 from phantoms_dagster.store.audit import Actor
 from phantoms_dagster_tests.films import film as real_film
-from phantoms_dagster_tests.integration.desk_world import DeskWorld, film, open_desk
+from phantoms_dagster_tests.integration.desk_browsers import CHROMIUM, MARKS, Served, Window, open_browser, open_served
+from phantoms_dagster_tests.integration.desk_world import film
 from phantoms_dagster_tests.integration.stage_world import PROBE, media_file
 from phantoms_dagster_tests.integration.test_desk_pipeline import fail
 
-CHROMIUM = shutil.which("chromium")
-PATIENCE = 60_000
 PICTURE = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==")
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium"),
-]
-async_api: Any = pytest.importorskip("playwright.async_api") if CHROMIUM else None
+pytestmark = MARKS
 axe: Any = pytest.importorskip("axe_playwright_python.async_playwright") if CHROMIUM else None
-
-
-@dataclass
-class Served:
-    """A desk at an address, and its world."""
-
-    world: DeskWorld
-    url: str
 
 
 @pytest.fixture
 async def served(database_url: str, redis_url: str, tmp_path: Path) -> AsyncIterator[Served]:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-        async with open_desk(database_url, redis_url, tmp_path, desk_port=port, desk_undo_seconds=30.0) as world:
-            server = uvicorn.Server(uvicorn.Config(world.app, log_config=None, ws="none", timeout_graceful_shutdown=2))
-            thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-            thread.start()
-            try:
-                yield Served(world, f"http://127.0.0.1:{port}")
-            finally:
-                server.should_exit = True
-                await asyncio.to_thread(thread.join, 30)
+    async with open_served(database_url, redis_url, tmp_path, desk_undo_seconds=30.0) as opened:
+        yield opened
 
 
 @pytest.fixture
@@ -76,50 +48,10 @@ async def keys(served: Served) -> list[str]:
     return await served.world.waiting(3, outputs={"rendered_video": rendered, "voiceover": voice})
 
 
-class Window:
-    """A browser's window that notes errors and requests to other hosts."""
-
-    def __init__(self, page: Any, url: str) -> None:
-        self.page = page
-        self.url = url
-        self.errors: list[str] = []
-        page.set_default_timeout(PATIENCE)
-        page.on("console", lambda said: self.errors.append(said.text) if said.type == "error" else None)
-        page.on("pageerror", lambda error: self.errors.append(str(error)))
-        page.on("request", lambda asked: None if asked.url.startswith((url, "data:")) else self.errors.append(asked.url))
-
-    async def open(self, path: str) -> None:
-        """Open a page of the desk."""
-        await self.page.goto(f"{self.url}{path}")
-
-    async def at(self, path: str) -> None:
-        """Wait until the page is that one."""
-        await self.page.wait_for_url(lambda url: url.startswith(f"{self.url}{path}"), wait_until="load")
-
-    async def until(self, script: str) -> None:
-        """Wait until that is true. Playwright's own way evaluates a text inside the page, which the page's policy forbids."""
-        for _ in range(PATIENCE // 50):
-            if await self.page.evaluate(script):
-                return
-            await self.page.wait_for_timeout(50)
-        pytest.fail(f"never: {script}")
-
-    async def seconds(self) -> float:
-        """Where the film is."""
-        return float(await self.page.evaluate("document.querySelector('video').currentTime"))
-
-    async def press(self, key: str) -> None:
-        """Press a key, outside of any field."""
-        await self.page.keyboard.press(key)
-
-
 @pytest.fixture
 async def browser() -> AsyncIterator[Any]:
-    async with async_api.async_playwright() as playwright:
-        options = ["--no-sandbox", "--autoplay-policy=no-user-gesture-required"]
-        opened = await playwright.chromium.launch(executable_path=CHROMIUM, args=options)
+    async with open_browser() as opened:
         yield opened
-        await opened.close()
 
 
 @pytest.fixture
@@ -261,7 +193,7 @@ async def test_what_comes_in_appears_by_itself(served: Served, keys: list[str], 
     assert screen.film is not None
     await served.world.waiting(1, outputs={"rendered_video": screen.film})
     await window.until("document.querySelectorAll('.queue li').length === 4")
-    assert await window.page.locator("[data-count=review]").text_content() == "4"
+    assert await window.page.locator("[data-count=review]").all_text_contents() == ["4", "4"]
 
 
 async def test_everything_works_without_javascript(served: Served, keys: list[str], browser: Any) -> None:
@@ -419,3 +351,91 @@ async def test_a_guest_plays_the_film_on_a_phone_and_answers_by_the_link_that_a_
     assert decisions(served) == [("reject", "pending")]
     await window.open("/guest-links")
     assert "rejected" in await window.page.inner_text("table")
+
+
+async def test_the_menu_of_a_phone_opens_as_a_list_and_leads_on_without_javascript(served: Served, browser: Any) -> None:
+    context = await browser.new_context(viewport={"width": 390, "height": 844}, java_script_enabled=False)
+    window = Window(await context.new_page(), served.url)
+    page = window.page
+    await window.open("/pipeline")
+    menu = page.get_by_role("navigation", name="Pages")
+    assert not await menu.is_visible()
+    await page.get_by_role("button", name="Pipeline").click()
+    titles = ["Review", "Pipeline", "Dead letters", "Calendar", "Providers", "Performance", "Add", "Webhooks", "Audit"]
+    assert [text.strip() for text in await menu.get_by_role("link").all_inner_texts()] == titles
+    for link in await menu.get_by_role("link").all():
+        box = await link.bounding_box()
+        assert box["height"] >= 44, box
+        assert box["x"] + box["width"] <= 390, box
+    await menu.get_by_role("link", name="Calendar").click()
+    await window.at("/calendar")
+    assert not await menu.is_visible()
+    await context.close()
+    assert window.errors == []
+
+
+async def test_no_table_of_a_phone_scrolls_sideways_but_the_calendars(served: Served, keys: list[str], browser: Any) -> None:
+    """A video's stages were cut at the third column."""
+    world = served.world
+    await fail(world, world.world.add(2))
+    [cause] = [row["cause"] for row in world.world.rows("SELECT DISTINCT cause FROM phantoms.dead_letters")]
+    number = world.desk.bulk.submit("hold", [(key, None) for key in keys], Actor("kim", "desk"), arguments={"reason": "x"})
+    context = await browser.new_context(viewport={"width": 390, "height": 844}, is_mobile=True, has_touch=True)
+    window = Window(await context.new_page(), served.url)
+    paths = [f"/videos/{keys[0]}", "/bulk", f"/bulk/{number}", "/audit", "/pipeline", f"/dead-letters/{cause}"]
+    for path in paths:
+        await window.open(path)
+        wide = await window.page.evaluate(
+            "[...document.querySelectorAll('.scroll')].filter((e) => e.scrollWidth > e.clientWidth).map((e) => e.ariaLabel)"
+        )
+        assert wide == [], path
+    await context.close()
+
+
+async def test_after_a_log_out_the_back_button_shows_nothing_of_the_desk(served: Served, keys: list[str], window: Window) -> None:
+    served.world.add_user("kim")
+    await window.open(f"/review/{keys[0]}")
+    await window.log_in("kim")
+    await window.at(f"/review/{keys[0]}")
+    await window.log_out()
+    await window.at("/login")
+    await window.says("You are logged out.")
+    await window.page.go_back()
+    await window.at("/login")
+    assert await window.page.locator("video").count() == 0
+
+
+async def test_a_form_that_was_loaded_before_another_log_in_says_so_and_gives_back_what_was_written(
+    served: Served, keys: list[str], window: Window
+) -> None:
+    """In another tab somebody logged out, and in again."""
+    served.world.add_user("kim")
+    page = window.page
+    await window.open(f"/review/{keys[0]}/edit")
+    await window.log_in("kim")
+    await window.at(f"/review/{keys[0]}/edit")
+    await page.get_by_label("Caption").fill("Ten minutes of work.")
+    other = Window(await page.context.new_page(), served.url)
+    await other.open("/audit")
+    await other.log_out()
+    await other.at("/login")
+    await other.log_in("kim")
+    await other.at("/review")
+    await page.get_by_role("button", name="Save").click()
+    await window.says("That page is too old")
+    assert await page.get_by_label("You wrote (caption)").input_value() == "Ten minutes of work."
+    assert await page.locator("textarea").count() == 1
+    await page.get_by_role("link", name="Load the page again").click()
+    await window.at(f"/review/{keys[0]}/edit")
+    assert window.errors.pop().endswith("403 (Forbidden)")
+
+
+async def test_a_second_click_on_a_button_sends_its_form_once(served: Served, keys: list[str], window: Window) -> None:
+    """A double click made two endpoints, and the secret of the first was never seen."""
+    page = window.page
+    await window.open("/webhooks")
+    await page.get_by_label("Address").fill("https://hooks.example.org/newsroom")
+    await page.get_by_role("button", name="Add, and show the secret").dblclick()
+    await page.get_by_text("whsec_").wait_for()
+    await window.open("/webhooks")
+    assert await page.locator(".hook").count() == 1

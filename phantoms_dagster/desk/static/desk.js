@@ -12,6 +12,15 @@ document.addEventListener("click", (event) => {
   for (const menu of all("details[data-dropdown][open]")) if (!menu.contains(event.target)) menu.open = false;
 });
 
+// --- a form that was sent is not sent again by a second click, until its answer is here
+
+const sent = new WeakMap();
+document.addEventListener("submit", (event) => {
+  const last = sent.get(event.target);
+  if (last && Date.now() - last < 5000) event.preventDefault();
+  else sent.set(event.target, Date.now());
+});
+
 // --- choices of looks that stay
 
 for (const box of all("[data-remember]")) {
