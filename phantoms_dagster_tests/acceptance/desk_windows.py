@@ -79,6 +79,12 @@ class RunningDesk:
             connection.execute(text(f"UPDATE phantoms.pending_decisions SET commit_at = clock_timestamp() {where}"), {"key": key})
         wait_for(lambda: not self.rows(f"SELECT 1 FROM phantoms.pending_decisions {where}", key=key), pause=0.1)
 
+    def end_of_waits(self, key: str) -> None:
+        """As if the waits of that video's stages were over: who waits for a breaker asks again after a minute at most."""
+        where = "WHERE state = 'deferred' AND video_id = (SELECT id FROM phantoms.videos WHERE key = :key)"
+        with self.workshop.engine.begin() as connection:
+            connection.execute(text(f"UPDATE phantoms.stages SET retry_at = clock_timestamp() {where}"), {"key": key})
+
     def posted(self, key: str) -> list[str]:
         """The platforms on which the sandbox has a post of that video, one entry for each post."""
         ids = {row["remote_id"] for row in self.rows(_POSTS, key=key)}
@@ -167,13 +173,11 @@ def open_browser() -> Iterator[Any]:
 
 
 @contextmanager
-def open_window(browser: Any, url: str, name: str | None, **looks: Any) -> Iterator[Window]:
-    """A window of its own, with its own cookies; logged in as `name`. At the end there was no error and no other host in it."""
-    context = browser.new_context(**(looks or LAPTOP))
+def open_window(browser: Any, url: str, session: Any, **looks: Any) -> Iterator[Window]:
+    """A window of its own, with the cookies of that session or none. At the end there was no error and no other host in it."""
+    context = browser.new_context(**(looks or LAPTOP), storage_state=session)
     window = Window(context.new_page(), url)
     try:
-        if name is not None:
-            window.log_in(name)
         yield window
     finally:
         context.close()
