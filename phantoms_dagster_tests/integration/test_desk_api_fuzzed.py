@@ -11,12 +11,16 @@ import os
 import socket
 import sys
 import threading
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import uvicorn
 
 from phantoms_dagster.desk.api.document import made
+from phantoms_dagster.domain.webhooks import RetrySchedule
+from phantoms_dagster.store.outbox import Outbox
+from phantoms_dagster.store.webhooks import Webhooks
 from phantoms_dagster_tests.integration.desk_world import TESTER, DeskWorld, open_desk
 from phantoms_dagster_tests.integration.test_dead_letters import fail
 
@@ -63,6 +67,7 @@ async def with_examples(world: DeskWorld) -> dict[str, Any]:
     keys = await world.waiting(3)
     failed = world.world.add(3)
     await fail(world.world, failed, "script")
+    await with_numbers(world)
     causes = [row["cause"] for row in world.world.rows("SELECT DISTINCT cause FROM phantoms.dead_letters")]
     made_up = {"key": [*keys, *failed], "number": [1, 2, 3], "cause": causes}
     document: dict[str, Any] = json.loads(json.dumps(made(world.app)))
@@ -73,6 +78,20 @@ async def with_examples(world: DeskWorld) -> dict[str, Any]:
                 if values:
                     parameter["examples"] = {str(value): {"value": value} for value in values}
     return document
+
+
+async def with_numbers(world: DeskWorld) -> None:
+    """What routes name by a number: one or more each of endpoints with their deliveries, guest links, decisions, bulk actions."""
+    keys, desk = await world.waiting(3), world.desk
+    endpoints = Webhooks(desk.workshop.engine, "loopback")
+    for name in ("a", "b", "c"):
+        endpoints.add(f"https://hooks.example.org/{name}", [], TESTER)
+    Outbox(desk.workshop.engine, RetrySchedule()).tell("video.posted", "post/1", {"video": keys[0]}, datetime.now(UTC))
+    for key in keys:
+        desk.guests.add(key, "Dr. Weber", TESTER, content_sha256=world.content(key), hours=1)
+        desk.bulk.submit("priority", [(key, None)], TESTER, arguments={"priority": "4"})
+    for key in keys[1:]:
+        desk.pending.submit(key, "hold", TESTER, content_sha256=world.content(key))
 
 
 async def schemathesis(document: Path, url: str, folder: Path) -> tuple[str, int]:
