@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from phantoms_dagster.providers.redaction import redact
 
 MASKED = "***"
 EVIDENCE_CHARACTERS = 4_000
+KEPT_CHARACTERS = 300
 # Names of fields that hold a secret, or an address that works without one.
 _SECRET = re.compile(
     r"token|secret|password|authorization|cookie|signature|credential|api[-_]?key|session|upload_?url|upload_?uri", re.IGNORECASE
@@ -26,8 +28,16 @@ def masked(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [masked(part) for part in value]
     if isinstance(value, str):
-        return redact(_CREDENTIALS.sub(rf"\1 {MASKED}", _QUERY.sub(rf"\1?{MASKED}", value)))
+        return _of_short(value) if len(value) <= KEPT_CHARACTERS else _of_text(value)
     return value
+
+
+def _of_text(value: str) -> str:
+    return redact(_CREDENTIALS.sub(rf"\1 {MASKED}", _QUERY.sub(rf"\1?{MASKED}", value)))
+
+
+# A list repeats the same few reasons in each of its rows.
+_of_short = lru_cache(maxsize=2_048)(_of_text)
 
 
 def laid_out(found: Mapping[str, Any]) -> str:

@@ -7,13 +7,14 @@ import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from typing import Any, Literal
 from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from phantoms_dagster.desk.masking import masked
@@ -68,6 +69,7 @@ def environment() -> Environment:
         auto_reload=False,
     )
     made.globals |= {"asset": lambda name: assets()[name].path, "query": query, "platform_title": platform_title}
+    made.globals["icon_of"] = icon_of
     made.globals["fresh_mark"] = lambda: secrets.token_urlsafe(12)
     made.filters |= {
         "clock": clock,
@@ -82,6 +84,13 @@ def environment() -> Environment:
         "platform_title": platform_title,
     }
     return made
+
+
+@cache
+def icon_of(name: str) -> Markup:
+    """A symbol of `static/icons.svg`. Pages have dozens of them, and there are few."""
+    at = assets()["icons.svg"].path
+    return Markup('<svg class="icon" aria-hidden="true"><use href="{}#{}"></use></svg>').format(at, name)
 
 
 def page(visit: Visit, template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
@@ -107,6 +116,12 @@ def page(visit: Visit, template: str, *, status: int = 200, **values: Any) -> HT
         response.delete_cookie(FLASH, path="/")
     keep_cookie(visit, response)
     return response
+
+
+def piece(template: str, macro: str, *given: object) -> Markup:
+    """What a macro of a template writes: a part of a page that can be kept for the next one. It knows nothing of the visitor."""
+    written: Markup = getattr(environment().get_template(template).module, macro)(*given)
+    return written
 
 
 def go(visit: Visit, to: str, message: str = "", tone: Tone = "good") -> RedirectResponse:
@@ -167,6 +182,7 @@ def seconds(value: float) -> str:
     return f"{value:.1f} s"
 
 
+@lru_cache(maxsize=4_096)
 def moment(value: datetime | None, zone: str = "UTC") -> str:
     """A time in a time zone, which it names."""
     if value is None:

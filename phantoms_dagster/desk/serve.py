@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import socket
 import sys
@@ -61,8 +62,12 @@ def serve(settings: Settings, listener: socket.socket) -> None:
     sys.setswitchinterval(SWITCH_SECONDS)
     desk = Desk.of(settings)
     check_exposed(desk)
+    app = create_app(desk)
+    # What is here now stays. The collector need not walk through all of it again and again, while somebody waits for a page.
+    gc.collect()
+    gc.freeze()
     config = uvicorn.Config(
-        create_app(desk),
+        app,
         log_config=None,
         access_log=False,
         server_header=False,

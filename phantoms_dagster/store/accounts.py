@@ -11,6 +11,7 @@ from phantoms_dagster.domain.accounts import ACTIVE, Account
 from phantoms_dagster.domain.errors import NotFound
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.ports import Identity
+from phantoms_dagster.store.engine import reading
 from phantoms_dagster.store.planning import NUDGE
 from phantoms_dagster.store.transactions import transaction
 
@@ -152,7 +153,7 @@ class Accounts:
 
     def all(self) -> list[Account]:
         """Every account that was ever named or used."""
-        with self._engine.connect() as connection:
+        with reading(self._engine).connect() as connection:
             return [_account(row) for row in connection.execute(_ALL).mappings()]
 
     def waiting(self) -> list[Account]:

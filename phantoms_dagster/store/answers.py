@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Engine, Row, text
 from sqlalchemy.exc import OperationalError
 
 from phantoms_dagster.domain.errors import InvalidInput
+from phantoms_dagster.store.engine import reading
 
 KEPT = timedelta(days=1)
 # How long a second request waits for the first one with the same key.
@@ -98,7 +99,7 @@ class Answers:
         if key is None:
             return None
         values = _values(who, key, body)
-        with self._engine.connect() as connection:
+        with reading(self._engine).connect() as connection:
             row = connection.execute(KNOWN, {**values, "kept": KEPT}).one_or_none()
         return None if row is None else _same(row, values)
 

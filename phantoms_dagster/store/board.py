@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Connection, Engine, RowMapping, TextClause, text
@@ -64,7 +65,7 @@ class Board:
     def rows(self, search: Search, *, before: int = NEWEST, limit: int = 50) -> list[BoardRow]:
         """The videos found with an id below `before`, the newest first."""
         conditions, values = conditions_of(search)
-        statement = text(f"SELECT {_ROW} FROM phantoms.videos v WHERE v.id < :before{conditions} ORDER BY v.id DESC LIMIT :limit")
+        statement = _said(f"SELECT {_ROW} FROM phantoms.videos v WHERE v.id < :before{conditions} ORDER BY v.id DESC LIMIT :limit")
         with self._engine.connect() as connection:
             found = connection.execute(statement, {**values, "before": before, "limit": limit}).mappings()
             return [_row(row) for row in found]
@@ -120,7 +121,13 @@ def count_of(search: Search) -> tuple[TextClause, dict[str, Any]]:
     by_index = search.words or search.channel or search.priority is not None or search.since or search.state in OF_VIDEOS
     order = "" if by_index and not search.of_stages else " ORDER BY v.id"
     inner = f"SELECT FROM phantoms.videos v WHERE v.id > 0{conditions}{order} LIMIT {MOST_COUNTED + 1}"
-    return text(f"SELECT count(*) FROM ({inner}) found"), values
+    return _said(f"SELECT count(*) FROM ({inner}) found"), values
+
+
+@lru_cache(maxsize=256)
+def _said(statement: str) -> TextClause:
+    """The statement, ready to be sent. People search for the same kinds of things, and its values are not part of it."""
+    return text(statement)
 
 
 def conditions_of(search: Search) -> tuple[str, dict[str, Any]]:

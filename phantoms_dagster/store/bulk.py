@@ -22,6 +22,7 @@ from phantoms_dagster.store.audit import Actor, Deed, note
 from phantoms_dagster.store.brief_edits import edit_in
 from phantoms_dagster.store.dead_letters import DeadLetters, LetterFilter
 from phantoms_dagster.store.decisions import Decisions
+from phantoms_dagster.store.engine import reading
 from phantoms_dagster.store.retrying import Retrying
 
 ACTIONS = ("retry", "hold", "priority", "move", "replay", "discard")
@@ -204,13 +205,13 @@ class BulkActions:
 
     def made_by(self, once: str, actor: Actor) -> int | None:
         """The number of the action that this form made already; None when it made none."""
-        with self._engine.connect() as connection:
+        with reading(self._engine).connect() as connection:
             found: int | None = connection.execute(MADE_ONCE, {"once": once, "who": actor.name}).scalar()
         return found
 
     def get(self, number: int) -> Bulk:
         """One action. Raises NotFound."""
-        with self._engine.connect() as connection:
+        with reading(self._engine).connect() as connection:
             return self.get_in(connection, number)
 
     def get_in(self, connection: Connection, number: int) -> Bulk:
@@ -222,7 +223,7 @@ class BulkActions:
 
     def latest(self, *, before: int = NEWEST, limit: int = 30) -> list[Bulk]:
         """The newest actions."""
-        with self._engine.connect() as connection:
+        with reading(self._engine).connect() as connection:
             return [Bulk(**row) for row in connection.execute(LATEST, {"before": before, "limit": limit}).mappings()]
 
     def counts(self, number: int) -> dict[str, int]:
@@ -232,7 +233,7 @@ class BulkActions:
     def counts_of(self, numbers: Sequence[int]) -> dict[int, dict[str, int]]:
         """The same for several actions, by number."""
         found = {number: dict.fromkeys(_STEP_STATES, 0) for number in numbers}
-        with self._engine.connect() as connection:
+        with reading(self._engine).connect() as connection:
             for row in connection.execute(COUNTED, {"ids": list(numbers)}):
                 found[row.bulk_id][row.state] = row.n
         return found
@@ -240,12 +241,12 @@ class BulkActions:
     def items(self, number: int, state: str, *, after: int = 0, limit: int = 50) -> list[Item]:
         """Its steps in that state, from after that step on."""
         values = {"id": number, "state": state, "after": after, "limit": limit}
-        with self._engine.connect() as connection:
+        with reading(self._engine).connect() as connection:
             return [Item(**row) for row in connection.execute(ITEMS, values).mappings()]
 
     def canary(self, number: int) -> Canary | None:
         """The first step, and where its stage is now."""
-        with self._engine.connect() as connection:
+        with reading(self._engine).connect() as connection:
             row = connection.execute(CANARY, {"id": number}).mappings().one_or_none()
         return Canary(**row) if row is not None else None
 
@@ -267,7 +268,7 @@ class BulkActions:
 
     def advance(self, *, steps: int = 20) -> int:
         """Carry every open action on by at most so many steps each; how many were done."""
-        with self._engine.connect() as connection:
+        with reading(self._engine).connect() as connection:
             numbers = list(connection.execute(OPEN).scalars())
         return sum(self._advance(number, steps) for number in numbers)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Engine, RowMapping, text
 
@@ -94,8 +94,7 @@ class Scheduled:
         return tuple(one.platform for one in self.outings if one.at is None and one.state != "done")
 
 
-@dataclass(frozen=True)
-class Slot:
+class Slot(NamedTuple):
     """Where a video is in time: the time of its brief, and when the first of its posts went out."""
 
     id: int
@@ -127,8 +126,8 @@ class Calendar:
         values = {"low": low, "high": high, "channel": channel, "most": MOST_SLOTS}
         with self._engine.connect() as connection:
             rows = connection.execute(_SLOTS, values).all()
-        found = {row.id: Slot(*row[:5]) for row in rows}
-        planned = sum(row.planned for row in rows)
+        found = {row[0]: Slot(*row[:5]) for row in rows}
+        planned = sum(row[5] for row in rows)
         return list(found.values()), max(planned, len(rows) - planned) >= MOST_SLOTS
 
     def these(self, ids: Sequence[int]) -> dict[int, Scheduled]:

@@ -17,6 +17,7 @@ from phantoms_dagster.domain.errors import InvalidInput, NotFound
 from phantoms_dagster.domain.stages import STAGES, Event, State, after, downstream, sources, stage
 from phantoms_dagster.store import replay_sql as sql
 from phantoms_dagster.store.audit import Actor, Deed, note
+from phantoms_dagster.store.engine import reading
 from phantoms_dagster.store.planning import NUDGE
 from phantoms_dagster.store.stage_store import REGENERATED
 from phantoms_dagster.store.transactions import passes
@@ -120,14 +121,14 @@ class DeadLetters:
         """The letters, newest first; with `before` those with a lower number."""
         statement = sql.LIST if before is None else sql.LIST_BEFORE
         values = {**wanted.values(), "limit": limit} | ({} if before is None else {"before": before})
-        with self._engine.connect() as connection:
+        with reading(self._engine).connect() as connection:
             rows = connection.execute(statement, values).mappings()
             return [_letter(row) for row in rows]
 
     def count(self, wanted: LetterFilter = LetterFilter(), *, most: int | None = None) -> int:
         """How many there are. With `most` it stops counting there."""
         statement = sql.COUNT if most is None else sql.COUNT_UP_TO
-        with self._engine.connect() as connection:
+        with reading(self._engine).connect() as connection:
             return int(connection.execute(statement, {**wanted.values(), "most": most}).scalar_one())
 
     def show(self, letter_id: int) -> LetterDetail:
@@ -146,14 +147,14 @@ class DeadLetters:
 
         A letter's time is when its transaction began: it may turn up a moment after younger ones were seen.
         """
-        with self._engine.connect() as connection:
+        with reading(self._engine).connect() as connection:
             now = connection.execute(sql.NOW).scalar_one()
             rows = connection.execute(sql.LIST, {**LetterFilter(since=since).values(), "limit": None}).mappings()
             return [_letter(row) for row in rows], now
 
     def open_by_stage(self) -> dict[str, tuple[int, int]]:
         """For each stage with open letters: how many, and the newest one's id."""
-        with self._engine.connect() as connection:
+        with reading(self._engine).connect() as connection:
             return {row.stage: (row.n, row.newest) for row in connection.execute(sql.OPEN_BY_STAGE)}
 
     def replay(self, wanted: LetterFilter, *, by: str, start: str | None = None, actor: Actor | None = None) -> Handled:
@@ -206,7 +207,7 @@ class DeadLetters:
         return Handled(closed, tuple(Refused(_letter(row), f"the stage is {row['stage_state']} now") for row in moot))
 
     def _details(self, wanted: LetterFilter) -> Sequence[LetterDetail]:
-        with self._engine.connect() as connection:
+        with reading(self._engine).connect() as connection:
             rows = connection.execute(sql.DETAILS, wanted.values()).mappings()
             return [
                 LetterDetail(_letter(row), dict(row["evidence"] or {}), [dict(a) for a in row["history"] or []], row["stage_state"])

@@ -16,6 +16,7 @@ from phantoms_dagster.store import holds
 from phantoms_dagster.store.audit import Actor, Deed
 from phantoms_dagster.store.audit import note as note_deeds
 from phantoms_dagster.store.decision_rows import FIRSTS, LOOK, UNDECIDED, locked
+from phantoms_dagster.store.engine import reading
 from phantoms_dagster.store.holds import Held
 from phantoms_dagster.store.judgement import (
     OPEN,
@@ -70,17 +71,17 @@ class Decisions:
 
     def undecided(self, *, limit: int = 1000) -> list[str]:
         """Videos that are ready for review, most urgent first."""
-        with self._engine.connect() as connection:
+        with reading(self._engine).connect() as connection:
             return list(connection.execute(UNDECIDED, {"limit": limit}).scalars())
 
     def first_approvals(self, keys: Sequence[str]) -> dict[str, str]:
         """Which of these videos one person has approved while a second must, and who it was."""
-        with self._engine.connect() as connection:
+        with reading(self._engine).connect() as connection:
             return {row.key: row.reviewer for row in connection.execute(FIRSTS, {"keys": list(keys)})}
 
     def review(self, key: str) -> Review | None:
         """What would be decided on now; None when there is nothing to review yet. Raises Unreadable."""
-        with self._engine.connect() as connection:
+        with reading(self._engine).connect() as connection:
             row = connection.execute(LOOK, {"keys": [key]}).mappings().first()
             if row is None or row["script"] is None or row["rendered"] is None:
                 return None
@@ -234,7 +235,7 @@ class Decisions:
         """The hash of what there is to decide on, by key; without videos on which nobody can decide now. Nothing is locked."""
         if not keys:
             return {}
-        with self._engine.connect() as connection:
+        with reading(self._engine).connect() as connection:
             rows = connection.execute(LOOK, {"keys": list(keys)}).mappings()
             found = {row["key"]: row for row in rows if row["state"] in OPEN and row["decided"] is None}
             found = {key: row for key, row in found.items() if somebody_first(key, row) is None}
@@ -270,7 +271,7 @@ class Decisions:
 
     def held(self, *, limit: int = 1000) -> list[Held]:
         """The videos on hold, the longest first."""
-        with self._engine.connect() as connection:
+        with reading(self._engine).connect() as connection:
             return holds.held(connection, limit)
 
     def _judge(

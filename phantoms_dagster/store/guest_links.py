@@ -18,6 +18,7 @@ from phantoms_dagster.domain.errors import InvalidInput, NotFound
 from phantoms_dagster.domain.text import unfit
 from phantoms_dagster.store.audit import Actor, Deed, note
 from phantoms_dagster.store.decisions import Decisions
+from phantoms_dagster.store.engine import reading
 from phantoms_dagster.store.pending import Pending, PendingDecisions
 from phantoms_dagster.store.users import digest
 
@@ -132,14 +133,14 @@ class GuestLinks:
 
     def find(self, secret: str) -> GuestLink | None:
         """The link of that secret, with its state as the video is now; None when there is none. It changes nothing."""
-        with self._engine.connect() as connection:
+        with reading(self._engine).connect() as connection:
             row = connection.execute(_BY_SECRET, {"secret": digest(secret)}).mappings().one_or_none()
         return self._standing([_link(row)])[0] if row is not None else None
 
     def page(self, *, key: str = "", before: int = NEWEST, limit: int = 50) -> list[GuestLink]:
         """The newest links with an id below `before`, of one video or of all."""
         statement = _OF_VIDEO if key else _NEWEST
-        with self._engine.connect() as connection:
+        with reading(self._engine).connect() as connection:
             rows = connection.execute(statement, {"key": key, "before": before, "limit": limit}).mappings()
             links = [_link(row) for row in rows]
         return self._standing(links)

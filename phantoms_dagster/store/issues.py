@@ -15,6 +15,7 @@ from sqlalchemy import Engine, text
 
 from phantoms_dagster.domain.errors import InvalidInput, NotFound
 from phantoms_dagster.store.audit import Actor, Deed, note
+from phantoms_dagster.store.engine import reading
 
 IssueState = Literal["open", "acknowledged", "resolved"]
 STATES: tuple[IssueState, ...] = ("open", "acknowledged", "resolved")
@@ -170,12 +171,12 @@ class Issues:
 
     def all(self, *, limit: int = MOST_ISSUES) -> list[Issue]:
         """The issues, the one that was seen last first."""
-        with self._engine.connect() as connection:
+        with reading(self._engine).connect() as connection:
             return [Issue(**row) for row in connection.execute(ALL, {"limit": limit}).mappings()]
 
     def get(self, cause: str) -> Issue:
         """One issue. Raises NotFound."""
-        with self._engine.connect() as connection:
+        with reading(self._engine).connect() as connection:
             row = connection.execute(ONE, {"cause": cause}).mappings().one_or_none()
         if row is None:
             raise NotFound("There is no such issue: no dead letter has that cause.")
@@ -184,21 +185,21 @@ class Issues:
     def trend(self, causes: Sequence[str], *, since: date) -> Mapping[str, Mapping[date, int]]:
         """How many letters each cause had on each day (UTC) from that one on. Days without a letter are not there."""
         found: dict[str, dict[date, int]] = {cause: {} for cause in causes}
-        with self._engine.connect() as connection:
+        with reading(self._engine).connect() as connection:
             for row in connection.execute(TREND, {"causes": list(causes), "since": f"{since.isoformat()}T00:00:00+00:00"}):
                 found[row.cause][row.day] = row.n
         return found
 
     def letters(self, cause: str, *, which: str = "open", before: int = NEWEST, limit: int = 50) -> list[IssueLetter]:
         """The letters of an issue that are `open` or `closed`, the newest first."""
-        with self._engine.connect() as connection:
+        with reading(self._engine).connect() as connection:
             rows = connection.execute(LETTERS[which], {"cause": cause, "before": before, "limit": limit}).mappings()
             return [IssueLetter(**row) for row in rows]
 
     def chosen(self, cause: str, ids: Sequence[int] | None, *, limit: int) -> list[IssueLetter]:
         """Its open letters with these numbers (None: all), in the order of a replay: what is safe first, then the oldest."""
         values = {"cause": cause, "ids": None if ids is None else list(ids), "limit": limit}
-        with self._engine.connect() as connection:
+        with reading(self._engine).connect() as connection:
             return [IssueLetter(**row) for row in connection.execute(CHOSEN, values).mappings()]
 
     def say(self, cause: str, state: str, actor: Actor, *, seen: int, reason: str = "") -> Issue:

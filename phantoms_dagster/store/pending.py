@@ -157,7 +157,7 @@ class PendingDecisions:
 
     def get(self, number: int) -> Pending:
         """One decision. Raises NotFound."""
-        with self._engine.connect() as connection:
+        with reading(self._engine).connect() as connection:
             return self._read(connection, number)
 
     def undo(self, number: int, actor: Actor, *, others: bool = False) -> Pending:
@@ -180,13 +180,13 @@ class PendingDecisions:
 
     def commit_due(self, *, limit: int = 100) -> list[Pending]:
         """Commit the decisions whose time has come, each in a transaction of its own; what became of them."""
-        with self._engine.connect() as connection:
+        with reading(self._engine).connect() as connection:
             due = [_pending(row) for row in connection.execute(_DUE, {"limit": limit}).mappings()]
         return [ended for one in due if (ended := self._commit_one(one)) is not None]
 
     def due_in(self) -> float | None:
         """In how many seconds the next decision is due, by PostgreSQL's clock; None when none waits."""
-        with self._engine.connect() as connection:
+        with reading(self._engine).connect() as connection:
             found: float | None = connection.execute(_DUE_IN).scalar()
         return found
 

@@ -9,6 +9,8 @@ from datetime import datetime
 
 from sqlalchemy import Engine, text
 
+from phantoms_dagster.store.engine import reading
+
 SLICES, SLICE_SECONDS = 12, 300
 
 # now(), not clock_timestamp(): an index is used only for a time that stays the same within the statement.
@@ -66,7 +68,7 @@ class ProviderTraffic:
     def last_hour(self) -> Mapping[str, tuple[Slice, ...]]:
         """By provider, twelve slices of five minutes, the oldest first. A provider without an attempt is not there."""
         found: defaultdict[str, list[Slice]] = defaultdict(lambda: [Slice()] * SLICES)
-        with self._engine.connect() as connection:
+        with reading(self._engine).connect() as connection:
             for provider, number, well, badly in connection.execute(_HOUR):
                 if 0 <= number < SLICES:
                     found[provider][SLICES - 1 - number] = Slice(well, badly)
@@ -74,11 +76,11 @@ class ProviderTraffic:
 
     def counts(self, stages: Sequence[str]) -> Mapping[str, int]:
         """How many videos wait in each of these stages, for whatever reason."""
-        with self._engine.connect() as connection:
+        with reading(self._engine).connect() as connection:
             return {row.stage: row.waiting for row in connection.execute(_COUNTS, {"stages": list(stages)})}
 
     def waiting(self, stages: Sequence[str], *, most: int = 20) -> list[Waiter]:
         """The videos that these stages try again soonest."""
-        with self._engine.connect() as connection:
+        with reading(self._engine).connect() as connection:
             rows = connection.execute(_WAITING, {"stages": list(stages), "most": most}).mappings()
             return [Waiter(**row) for row in rows]

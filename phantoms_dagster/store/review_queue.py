@@ -8,7 +8,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import Engine, RowMapping, text
+from sqlalchemy import Engine, Row, RowMapping, text
 
 from phantoms_dagster.domain.models import (
     Brief,
@@ -62,7 +62,7 @@ _COUNTS = text(
         WHERE {_WAITS} AND NOT EXISTS (SELECT FROM phantoms.holds h WHERE h.video_id = v.id)
         UNION ALL
         SELECT v.channel, true FROM phantoms.holds h JOIN phantoms.videos v ON v.id = h.video_id
-    ) v GROUP BY v.channel ORDER BY v.channel
+    ) v GROUP BY v.channel
     """
 )
 _SCREEN = text(
@@ -159,13 +159,13 @@ class ReviewQueue:
     def cards(self, *, channel: str = "", held: bool = False, limit: int = 200) -> list[Card]:
         """The videos that wait, by slot time and priority; with `held` those on hold, the longest first."""
         with self._engine.connect() as connection:
-            rows = connection.execute(_HELD if held else _QUEUE, {"channel": channel, "limit": limit}).mappings()
-            return [_card(row) for row in rows]
+            return [_card(row) for row in connection.execute(_HELD if held else _QUEUE, {"channel": channel, "limit": limit})]
 
     def counts(self) -> list[ChannelCount]:
         """How many wait and how many are on hold, by channel."""
         with self._engine.connect() as connection:
-            return [ChannelCount(**row) for row in connection.execute(_COUNTS).mappings()]
+            found = [ChannelCount(*row) for row in connection.execute(_COUNTS)]
+        return sorted(found, key=lambda one: one.channel)
 
     def screen(self, key: str) -> Screen | None:
         """One video; None when there is none of that key. Raises Unreadable."""
@@ -174,10 +174,11 @@ class ReviewQueue:
         return _screen(row) if row is not None else None
 
 
-def _card(row: RowMapping) -> Card:
-    file = row["thumbnail"]
-    made = {"platforms": tuple(row["platforms"]), "thumbnail": MediaFile.model_validate(file) if file else None}
-    return Card(**{**row, **made})
+def _card(row: Row[Any]) -> Card:
+    """A card of the columns of `_SHOWN`, in their order."""
+    key, title, channel, platforms, publish_at, priority, since, file, seconds, first_by, held_by = row
+    still = MediaFile.model_validate(file) if file else None
+    return Card(key, title, channel, tuple(platforms), publish_at, priority, since, still, seconds, held_by, first_by)
 
 
 def _screen(row: RowMapping) -> Screen:

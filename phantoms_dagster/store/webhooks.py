@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Engine, RowMapping, text
 from phantoms_dagster.domain.errors import InvalidInput, NotFound
 from phantoms_dagster.domain.webhooks import OLD_SECRET_HOURS, Targets, check_events, check_url, kept_until, place
 from phantoms_dagster.store.audit import Actor, Deed, note
+from phantoms_dagster.store.engine import reading
 from phantoms_dagster.store.outbox import notice_of
 
 STATES = ("pending", "delivered", "failed")
@@ -161,12 +162,12 @@ class Webhooks:
 
     def endpoints(self) -> list[Endpoint]:
         """All endpoints, the oldest first."""
-        with self._engine.connect() as connection:
+        with reading(self._engine).connect() as connection:
             return [_endpoint(row) for row in connection.execute(ENDPOINTS).mappings()]
 
     def endpoint(self, number: int) -> Endpoint:
         """One endpoint. Raises NotFound."""
-        with self._engine.connect() as connection:
+        with reading(self._engine).connect() as connection:
             row = connection.execute(ENDPOINT, {"id": number}).mappings().one_or_none()
         if row is None:
             raise _missing(number)
@@ -226,12 +227,12 @@ class Webhooks:
         """The newest deliveries with an id below `before`: all, or those in a state, to an endpoint, or of a type of event."""
         kind = " and ".join([*(["endpoint"] if endpoint is not None else []), *(["state"] if state else [])])
         values = {"state": state, "endpoint": endpoint, "type": event, "before": before, "limit": limit}
-        with self._engine.connect() as connection:
+        with reading(self._engine).connect() as connection:
             return [Delivery(**row) for row in connection.execute(PAGES[kind], values).mappings()]
 
     def delivery(self, number: int) -> tuple[Delivery, list[Attempt]]:
         """One delivery with its tries, the newest first. Raises NotFound."""
-        with self._engine.connect() as connection:
+        with reading(self._engine).connect() as connection:
             row = connection.execute(ONE, {"id": number}).mappings().one_or_none()
             if row is None:
                 raise NotFound(f"there is no webhook delivery {number}; `phantoms webhooks deliveries` lists them")

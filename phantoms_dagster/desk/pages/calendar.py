@@ -7,11 +7,15 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
+from functools import lru_cache
 from itertools import groupby
+from operator import itemgetter
+from typing import NamedTuple
 from urllib.parse import quote, urlencode
 from zoneinfo import ZoneInfo
 
 from fastapi import FastAPI
+from markupsafe import Markup
 from starlette.responses import Response
 
 from phantoms_dagster.desk.render import go, page
@@ -19,7 +23,7 @@ from phantoms_dagster.desk.visits import Form, Seen, Visit, field
 from phantoms_dagster.domain.brief_changes import BriefChanges
 from phantoms_dagster.domain.errors import InvalidInput, NotFound
 from phantoms_dagster.domain.local_times import happens_twice, is_skipped, read_local, start_of_day
-from phantoms_dagster.domain.models import Brief, Channel
+from phantoms_dagster.domain.models import Brief, Channel, Platform
 from phantoms_dagster.production.publishing import next_opening
 from phantoms_dagster.store.brief_edits import BriefEdits
 from phantoms_dagster.store.calendar import Calendar, Scheduled, Slot
@@ -54,6 +58,21 @@ class Entry:
     def movable(self) -> bool:
         """Whether some of it is not out yet."""
         return bool(self.video.waits)
+
+    @property
+    def clock(self) -> str:
+        """The time by the wall: 09:05."""
+        return f"{self.local.hour:02}:{self.local.minute:02}"
+
+    @property
+    def minute(self) -> str:
+        """The minutes of that time."""
+        return f"{self.local.minute:02}"
+
+    @property
+    def where(self) -> Markup:
+        """A dot for each platform, and their names for people who do not see them."""
+        return _where(tuple(one.platform for one in self.video.outings))
 
     @property
     def was(self) -> str:
@@ -91,8 +110,7 @@ class Day:
     count: int
 
 
-@dataclass(frozen=True)
-class Timed:
+class Timed(NamedTuple):
     """A video at its time, before more is known of it. `local`: in its channel's zone."""
 
     id: int
@@ -145,6 +163,7 @@ def calendar(visit: Seen, view: str = "week", channel: str = "") -> Response:
         "calendar.html",
         shown=shown,
         views=VIEWS,
+        moves=visit.may("reviewer"),
         channels=channels,
         zone=zone,
         days=days,
@@ -253,9 +272,10 @@ def timed_between(
     zones = {name: ZoneInfo(each.timezone) for name, each in channels.items()}
     found = []
     for slot in slots:
-        if slot.channel in channels and (at := _goes_out(slot, channels[slot.channel])) is not None:
+        if slot.channel in zones and (at := _goes_out(slot, channels[slot.channel])) is not None:
             found.append(Timed(slot.id, slot.key, at, at.astimezone(zones[slot.channel])))
-    return sorted(found, key=lambda one: (one.at, one.key)), cut
+    found.sort(key=itemgetter(2, 1))
+    return found, cut
 
 
 def entries_of(plan: Calendar, channels: Mapping[str, Channel], wanted: Sequence[Timed]) -> list[Entry]:
@@ -290,6 +310,12 @@ def entry_of(video: Scheduled, channel: Channel, now: datetime) -> Entry | None:
     return Entry(video, at, at.astimezone(ZoneInfo(channel.timezone)), tone)
 
 
+@lru_cache(maxsize=64)
+def _where(platforms: tuple[Platform, ...]) -> Markup:
+    dots = Markup("").join(Markup('<span class="dot {}" title="{}"></span>').format(str(one), one.title) for one in platforms)
+    return dots + Markup('<span class="hide">{}</span>').format(", ".join(one.title for one in platforms))
+
+
 def _goes_out(video: Scheduled | Slot, channel: Channel) -> datetime | None:
     """When it went out, or should by its brief and the channel's hours. None: as soon as it is approved."""
     if video.out_at is not None:
@@ -306,15 +332,19 @@ def _hours(
     near = {(hour + by) % 24 for hour in range(24) for by in (-1, 0, 1) if any(hour in each.posting_hours for each in shown)}
     rows = sorted(used | near)
     zone = shown[0].timezone if len({each.timezone for each in shown}) == 1 else ""
+    by_hour: dict[tuple[date, int], list[Entry]] = {}
+    for day in days:
+        for entry in day.entries:
+            by_hour.setdefault((day.day, entry.local.hour), []).append(entry)
     table = []
     for hour in rows:
         cells = []
+        is_open = any(hour in each.posting_hours for each in shown)
         for day in days:
             wall = datetime.combine(day.day, time(hour))
-            is_open = any(hour in each.posting_hours for each in shown)
             skipped = bool(zone) and is_skipped(wall, zone)
             twice = bool(zone) and happens_twice(wall, zone)
-            entries = [entry for entry in day.entries if entry.local.hour == hour]
+            entries = by_hour.get((day.day, hour), [])
             more = counted.get((day.day, hour), 0) - len(entries)
             cells.append(Cell(f"{wall:%Y-%m-%dT%H}", is_open and not skipped, skipped, twice, entries, max(0, more)))
         table.append((hour, cells))

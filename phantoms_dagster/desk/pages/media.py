@@ -5,11 +5,13 @@ from __future__ import annotations
 import mimetypes
 import re
 import time
+from functools import lru_cache
 
 from fastapi import FastAPI
 from starlette.responses import FileResponse, Response
 
 from phantoms_dagster.desk.context import Desk
+from phantoms_dagster.desk.keys import Keys
 from phantoms_dagster.desk.visits import Refused, Seen
 from phantoms_dagster.domain.errors import NotFound
 from phantoms_dagster.domain.models import MediaFile
@@ -30,8 +32,12 @@ def register(app: FastAPI) -> None:
 def address(desk: Desk, file: MediaFile) -> str:
     """An address under which the file can be had for the next minutes."""
     until = (int(time.time()) // GOOD_SECONDS + 2) * GOOD_SECONDS
-    name = f"{file.sha256}{file.suffix}"
-    return f"/media/{name}?size={file.size}&until={until}&key={desk.keys.mac('media', f'{name}:{file.size}:{until}')}"
+    return _signed(desk.keys, f"{file.sha256}{file.suffix}", file.size, until)
+
+
+@lru_cache(maxsize=2_048)
+def _signed(keys: Keys, name: str, size: int, until: int) -> str:
+    return f"/media/{name}?size={size}&until={until}&key={keys.mac('media', f'{name}:{size}:{until}')}"
 
 
 async def media(visit: Seen, name: str, size: int = 0, until: int = 0, key: str = "") -> Response:

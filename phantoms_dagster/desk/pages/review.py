@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from urllib.parse import quote, urlencode
 
 from fastapi import FastAPI
+from markupsafe import Markup
 from starlette.responses import Response
 
 from phantoms_dagster.desk.access import Role
 from phantoms_dagster.desk.pages.comparing import compared
 from phantoms_dagster.desk.pages.media import address
-from phantoms_dagster.desk.render import clock, go, page
+from phantoms_dagster.desk.render import age, clock, go, page, piece
 from phantoms_dagster.desk.visits import Form, Seen, Visit, field, words
 from phantoms_dagster.domain.errors import InvalidInput, NotFound
 from phantoms_dagster.domain.models import MediaFile, Platform, PostWords, Sentence
@@ -49,6 +51,11 @@ class Row:
     path: str
     picture: str | None
     current: bool
+
+    @property
+    def shown(self) -> Markup:
+        """The line as it is written. It stays the same from one page to the next, until the words for its time change."""
+        return _written(self, age(self.card.publish_at))
 
 
 @dataclass(frozen=True)
@@ -197,6 +204,11 @@ def _is_open(screen: Screen) -> bool:
     return (
         screen.film is not None and screen.approval in ("ready", "deferred", "rejected") and not screen.held and not screen.pending
     )
+
+
+@lru_cache(maxsize=1_024)
+def _written(row: Row, when: str) -> Markup:
+    return piece("_queue.html", "line", row, when)
 
 
 def _row(card: Card, filters: Filters, visit: Visit, current: str) -> Row:

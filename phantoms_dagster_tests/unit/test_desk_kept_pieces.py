@@ -1,0 +1,47 @@
+"""Pieces of pages that are kept for the next page say what they said, and nothing that a title or a provider wrote becomes a tag."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from phantoms_dagster.desk.masking import masked
+from phantoms_dagster.desk.pages.calendar import _where
+from phantoms_dagster.desk.pages.review import Row
+from phantoms_dagster.desk.render import icon_of
+from phantoms_dagster.domain.models import Platform
+from phantoms_dagster.store.review_queue import Card
+
+SINCE = datetime(2026, 11, 1, tzinfo=UTC)
+CARD = Card("v1", "<b>Salt & pepper</b>", "sea<>", (Platform.YOUTUBE,), None, 5, SINCE, None, 31.4, None)
+
+
+def test_a_line_of_the_queue_is_written_once_and_its_words_are_no_tags() -> None:
+    row = Row(CARD, "/review/v1?a=1&b=2", None, current=False)
+    assert "&lt;b&gt;Salt &amp; pepper&lt;/b&gt;" in row.shown
+    assert 'href="/review/v1?a=1&amp;b=2"' in row.shown
+    assert "<b>" not in row.shown
+    assert row.shown is Row(replace(CARD), row.path, None, current=False).shown
+
+
+def test_a_line_of_the_queue_that_says_something_else_is_written_again() -> None:
+    row = Row(CARD, "/review/v1", None, current=False)
+    assert 'aria-current="page"' in replace(row, current=True).shown
+    assert "held by ann" in replace(row, card=replace(CARD, held_by="ann")).shown
+    assert "1 of 2: bob" in replace(row, card=replace(CARD, first_by="bob")).shown
+    assert "P1" in replace(row, card=replace(CARD, priority=1)).shown
+    assert "ago" in replace(row, card=replace(CARD, publish_at=SINCE)).shown
+
+
+def test_symbols_and_platforms_are_the_same_piece_on_every_page() -> None:
+    assert icon_of("search") is icon_of("search")
+    assert "icons.svg#search" in icon_of("search")
+    both = _where((Platform.YOUTUBE, Platform.TIKTOK))
+    assert (both.count('class="dot'), "YouTube, TikTok" in both) == (2, True)
+
+
+def test_what_is_masked_once_is_masked_each_time() -> None:
+    for said in ("Bearer abc.def said no", "at https://example.org/a?upload_id=5 " + "x" * 400):
+        assert masked(said) == masked(said)
+        assert "abc.def" not in masked(said)
+        assert "upload_id=5" not in masked(said)
