@@ -17,6 +17,7 @@ from phantoms_dagster.settings import Settings
 from phantoms_dagster.store.audit import AuditLog
 from phantoms_dagster.store.board import Board
 from phantoms_dagster.store.bulk import BulkActions
+from phantoms_dagster.store.calendar import Calendar
 from phantoms_dagster.store.decisions import Decisions
 from phantoms_dagster.store.earlier import EarlierRevisions
 from phantoms_dagster.store.engine import reading
@@ -90,6 +91,11 @@ class Desk:
     def earlier(self) -> EarlierRevisions:
         """What earlier revisions looked like."""
         return EarlierRevisions(self.reading)
+
+    @cached_property
+    def calendar(self) -> Calendar:
+        """What goes out when."""
+        return Calendar(self.reading)
 
     @cached_property
     def reading(self) -> Engine:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
+from time import monotonic
 from typing import Any, NamedTuple
 
-from sqlalchemy import Engine, RowMapping, text
+from sqlalchemy import Connection, Engine, RowMapping, text
 
 from phantoms_dagster.domain.models import Channel, Platform
 from phantoms_dagster.store.stored import channel_of
@@ -15,6 +16,8 @@ from phantoms_dagster.store.stored import channel_of
 MOST = 2_000
 # Of the videos that are planned in a time, and of those that went out in it.
 MOST_SLOTS = 1_000
+# How long what went out on days that are over is taken as it was, and of how many weeks or months.
+OVER_SECONDS, MOST_KEPT = 300.0, 16
 
 _ENTRY = """v.key, v.title, v.channel, v.platforms, v.publish_at,
         (SELECT jsonb_object_agg(s.stage, jsonb_build_object('state', s.state, 'reason', s.reason))
@@ -35,19 +38,21 @@ _BETWEEN = text(
 )
 # Where videos are in time, and nothing else of them. A post counts when it is the first one of its video.
 _MINE = "v.retired_at IS NULL AND (:channel = '' OR v.channel = :channel)"
-_SLOTS = text(
+_PLANNED = text(
     f"""
-    (SELECT v.id, v.key, v.channel, v.publish_at,
-        (SELECT min(p.published_at) FROM phantoms.posts p WHERE p.video_id = v.id AND NOT p.duplicate) AS out_at,
-        true AS planned
-    FROM phantoms.videos v WHERE v.publish_at >= :low AND v.publish_at < :high AND {_MINE} ORDER BY v.publish_at LIMIT :most)
-    UNION ALL
-    (SELECT v.id, v.key, v.channel, v.publish_at, p.published_at AS out_at, false AS planned
+    SELECT v.id, v.key, v.channel, v.publish_at,
+        (SELECT min(p.published_at) FROM phantoms.posts p WHERE p.video_id = v.id AND NOT p.duplicate) AS out_at
+    FROM phantoms.videos v WHERE v.publish_at >= :low AND v.publish_at < :high AND {_MINE} ORDER BY v.publish_at LIMIT :most
+    """
+)
+_POSTED = text(
+    f"""
+    SELECT v.id, v.key, v.channel, v.publish_at, p.published_at AS out_at
     FROM phantoms.posts p JOIN phantoms.videos v ON v.id = p.video_id
     WHERE p.published_at >= :low AND p.published_at < :high AND NOT p.duplicate AND {_MINE}
         AND NOT EXISTS (SELECT FROM phantoms.posts e
             WHERE e.video_id = p.video_id AND NOT e.duplicate AND (e.published_at, e.id) < (p.published_at, p.id))
-    ORDER BY p.published_at LIMIT :most)
+    ORDER BY p.published_at LIMIT :most
     """
 )
 _THESE = text(f"SELECT v.id, {_ENTRY} FROM phantoms.videos v WHERE v.id = ANY(:ids)")
@@ -105,10 +110,11 @@ class Slot(NamedTuple):
 
 
 class Calendar:
-    """Reads the plan."""
+    """Reads the plan. What went out on days that are over is kept for some minutes: a month of it is thousands of posts."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._over: dict[tuple[datetime, datetime, str], tuple[float, list[Slot]]] = {}
 
     def channels(self) -> dict[str, Channel]:
         """The channels as the pipeline knows them, by name. Raises Unreadable."""
@@ -123,12 +129,26 @@ class Calendar:
 
     def slots(self, low: datetime, high: datetime, *, channel: str = "") -> tuple[list[Slot], bool]:
         """Where the videos of `[low, high)` are, in no order; and whether there are more, which are not here."""
-        values = {"low": low, "high": high, "channel": channel, "most": MOST_SLOTS}
         with self._engine.connect() as connection:
-            rows = connection.execute(_SLOTS, values).all()
-        found = {row[0]: Slot(*row[:5]) for row in rows}
-        planned = sum(row[5] for row in rows)
-        return list(found.values()), max(planned, len(rows) - planned) >= MOST_SLOTS
+            values = {"low": low, "high": high, "channel": channel, "most": MOST_SLOTS}
+            planned = [Slot(*row) for row in connection.execute(_PLANNED, values)]
+            today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+            over = self._posted_before(connection, low, min(high, today), channel) if low < today else []
+            left = {**values, "low": max(low, today), "most": MOST_SLOTS - len(over)}
+            posted = over + [Slot(*row) for row in connection.execute(_POSTED, left)] if high > today else over
+        found = {slot.id: slot for slot in (*planned, *posted)}
+        return list(found.values()), max(len(planned), len(posted)) >= MOST_SLOTS
+
+    def _posted_before(self, connection: Connection, low: datetime, until: datetime, channel: str) -> list[Slot]:
+        """The first posts of videos in `[low, until)`, a time that is over, as they were at most some minutes ago."""
+        key = (low, until, channel)
+        kept = self._over.get(key)
+        if kept is not None and monotonic() - kept[0] < OVER_SECONDS:
+            return kept[1]
+        values = {"low": low, "high": until, "channel": channel, "most": MOST_SLOTS}
+        found = [Slot(*row) for row in connection.execute(_POSTED, values)]
+        self._over = dict([*self._over.items(), (key, (monotonic(), found))][-MOST_KEPT:])
+        return found
 
     def these(self, ids: Sequence[int]) -> dict[int, Scheduled]:
         """Videos with all that is known of their posts, by number."""

@@ -250,3 +250,32 @@ async def test_a_video_stands_where_the_first_of_its_posts_went_out(world: DeskW
     found = re.search(r'data-slot="2026-12-23T09".*?</td>', page, re.DOTALL)
     assert found
     assert key in found[0]
+
+
+async def test_days_that_are_over_are_read_now_and_then_and_today_each_time(
+    world: DeskWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    channel(world, "UTC", 0, 24)
+    keys, now = world.world.add(3), datetime.now(UTC)
+    past = now - timedelta(days=10)
+
+    def post(key: str, at: datetime) -> None:
+        world.world.write(
+            """INSERT INTO phantoms.posts (video_id, platform, account, state, marker, video_sha256, caption_sha256, published_at)
+            SELECT id, 'youtube', 'a', 'confirmed', 'm', '', '', :at FROM phantoms.videos WHERE key = :key""",
+            at=at,
+            key=key,
+        )
+
+    async def shown() -> set[str]:
+        page = (await browser.get(f"/calendar?view=list&from={past:%Y-%m-%d}")).text
+        return {key for key in keys if f'data-entry="{key}"' in page}
+
+    browser = await world.logged_in("vera", "viewer")
+    post(keys[0], past)
+    assert await shown() == {keys[0]}
+    post(keys[1], past)
+    post(keys[2], now)
+    assert await shown() == {keys[0], keys[2]}
+    monkeypatch.setattr(store_calendar, "OVER_SECONDS", 0.0)
+    assert await shown() == set(keys)

@@ -14,6 +14,7 @@ from phantoms_dagster.store import calendar, provider_traffic
 from phantoms_dagster_tests.integration.stage_world import NOON, World, open_world
 from phantoms_dagster_tests.integration.test_statement_plans import plan, reads
 
+SLOTS = {"low": NOON - timedelta(days=40), "high": NOON + timedelta(days=4), "channel": "", "most": calendar.MOST_SLOTS}
 STATEMENTS: dict[str, tuple[Any, dict[str, Any]]] = {
     "the last hour of all providers": (provider_traffic._HOUR, {}),
     "how many wait": (provider_traffic._COUNTS, {"stages": list(STAGES)}),
@@ -22,6 +23,8 @@ STATEMENTS: dict[str, tuple[Any, dict[str, Any]]] = {
         calendar._BETWEEN,
         {"low": NOON - timedelta(days=4), "high": NOON + timedelta(days=4), "channel": "", "most": calendar.MOST},
     ),
+    "where planned videos are": (calendar._PLANNED, SLOTS),
+    "where posted videos are": (calendar._POSTED, SLOTS),
     "one video of the plan": (calendar._ONE, {"key": "v7"}),
 }
 

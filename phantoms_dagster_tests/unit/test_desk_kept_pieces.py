@@ -1,4 +1,4 @@
-"""Pieces of pages that are kept for the next page say what they said, and nothing that a title or a provider wrote becomes a tag."""
+"""Pieces of pages that are kept for the next page: they say the same as before, and what people wrote becomes no tag."""
 
 from __future__ import annotations
 

@@ -17,7 +17,6 @@ from phantoms_dagster.domain.brief_changes import BriefChanges
 from phantoms_dagster.domain.errors import InvalidInput, NotFound
 from phantoms_dagster.domain.models import Brief
 from phantoms_dagster.store.brief_edits import BriefEdits
-from phantoms_dagster.store.calendar import Calendar
 
 TAG = "calendar"
 MOST_DAYS = 62
@@ -98,7 +97,7 @@ def list_calendar(  # noqa: PLR0917 - FastAPI calls it by keyword
     last = _day(until) if until else first + timedelta(days=7)
     if not first < last <= first + timedelta(days=MOST_DAYS):
         raise InvalidInput(f"`until` should be 1 to {MOST_DAYS} days after `start`")
-    plan = Calendar(visit.desk.reading)
+    plan = visit.desk.calendar
     channels = plan.channels()
     if channel and channel not in channels:
         raise NotFound(f"There is no channel {channel}.")
@@ -111,7 +110,7 @@ def list_calendar(  # noqa: PLR0917 - FastAPI calls it by keyword
 
 def move_video(request: Request, visit: Seen, key: KeyInPath, body: Move) -> Moved:
     """Give a video another time. What is odd about that is a 409 that lists it, until it is accepted."""
-    plan = Calendar(visit.desk.reading)
+    plan = visit.desk.calendar
     video, channel = video_of(plan, key)
     if not video.waits:
         raise InvalidInput(f"{video.title} is posted already, and what is posted stays posted.")

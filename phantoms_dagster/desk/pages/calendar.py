@@ -136,7 +136,7 @@ class Shown:
 
 def calendar(visit: Seen, view: str = "week", channel: str = "") -> Response:
     """A week, some weeks as a list, or a month."""
-    plan = Calendar(visit.desk.reading)
+    plan = visit.desk.calendar
     channels = plan.channels()
     if channel and channel not in channels:
         raise NotFound(f"There is no channel {channel}.")
@@ -181,7 +181,7 @@ def calendar(visit: Seen, view: str = "week", channel: str = "") -> Response:
 
 def form_of_move(visit: Seen, key: str, at: str = "") -> Response:
     """One video: when it goes out, and a form for another time."""
-    plan = Calendar(visit.desk.reading)
+    plan = visit.desk.calendar
     video, channel = video_of(plan, key)
     wall = at or (f"{video.publish_at.astimezone(ZoneInfo(channel.timezone)):%Y-%m-%dT%H:%M}" if video.publish_at else "")
     return _form(visit, plan, video, channel, wall=wall)
@@ -189,7 +189,7 @@ def form_of_move(visit: Seen, key: str, at: str = "") -> Response:
 
 def move(visit: Seen, key: str, form: Form) -> Response:
     """Give a video another time, after showing once what is odd about it."""
-    plan = Calendar(visit.desk.reading)
+    plan = visit.desk.calendar
     video, channel = video_of(plan, key)
     if not video.waits:
         raise InvalidInput(f"{video.title} is posted already, and what is posted stays posted.")
