@@ -279,3 +279,17 @@ async def test_days_that_are_over_are_read_now_and_then_and_today_each_time(
     assert await shown() == {keys[0], keys[2]}
     monkeypatch.setattr(store_calendar, "OVER_SECONDS", 0.0)
     assert await shown() == set(keys)
+
+
+async def test_a_full_hour_shows_a_few_also_when_channels_have_other_hours_at_that_time(world: DeskWorld) -> None:
+    channels = [
+        CHANNEL.model_copy(update={"timezone": "UTC"}),
+        CHANNEL.model_copy(update={"name": "sea", "timezone": "Asia/Tokyo"}),
+    ]
+    world.world.catalogue.put_channels(channels)
+    at = [datetime(2026, 12, 24, 10, minute, tzinfo=UTC) for minute in range(16)]
+    briefs = [brief(n, publish_at=at[n], channel=channels[n % 2].name) for n in range(16)]
+    Catalogue(world.world.engine).add(briefs, source="test")
+    browser = await world.logged_in("vera", "viewer")
+    week = (await browser.get("/calendar?from=2026-12-24")).text
+    assert (week.count('class="e-time"'), week.count(">2 more</a>"), "16 videos" in week) == (12, 2, True)

@@ -14,7 +14,7 @@ from phantoms_dagster.store import calendar, provider_traffic
 from phantoms_dagster_tests.integration.stage_world import NOON, World, open_world
 from phantoms_dagster_tests.integration.test_statement_plans import plan, reads
 
-SLOTS = {"low": NOON - timedelta(days=40), "high": NOON + timedelta(days=4), "channel": "", "most": calendar.MOST_SLOTS}
+SLOTS = {"low": NOON - timedelta(days=8), "high": NOON + timedelta(days=4), "channel": "", "most": calendar.MOST_SLOTS}
 STATEMENTS: dict[str, tuple[Any, dict[str, Any]]] = {
     "the last hour of all providers": (provider_traffic._HOUR, {}),
     "how many wait": (provider_traffic._COUNTS, {"stages": list(STAGES)}),

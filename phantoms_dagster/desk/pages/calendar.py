@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
-from itertools import groupby
 from operator import itemgetter
 from typing import NamedTuple
 from urllib.parse import quote, urlencode
@@ -290,9 +289,13 @@ def _wanted(view: str, by_day: Mapping[date, Sequence[Timed]]) -> tuple[list[Tim
     if view == "month":
         return [one for found in by_day.values() for one in found[:OF_DAY]], None
     if view == "week":
-        hours = [list(hour) for found in by_day.values() for _, hour in groupby(found, key=lambda one: one.local.hour)]
-        most = next((n for n in OF_HOUR if sum(min(n, len(hour)) for hour in hours) <= OF_LIST), OF_HOUR[-1])
-        return [one for hour in hours for one in hour[:most]], None
+        # Not one after the other: what goes out in between may be in the hour of another zone.
+        hours: dict[tuple[date, int], list[Timed]] = {}
+        for day, found in by_day.items():
+            for one in found:
+                hours.setdefault((day, one.local.hour), []).append(one)
+        most = next((n for n in OF_HOUR if sum(min(n, len(hour)) for hour in hours.values()) <= OF_LIST), OF_HOUR[-1])
+        return [one for hour in hours.values() for one in hour[:most]], None
     wanted: list[Timed] = []
     for day, found in by_day.items():
         if wanted and len(wanted) + len(found) > OF_LIST:
