@@ -176,7 +176,7 @@ class ReviewQueue:
 
 def _card(row: Row[Any]) -> Card:
     """A card of the columns of `_SHOWN`, in their order."""
-    key, title, channel, platforms, publish_at, priority, since, file, seconds, first_by, held_by = row
+    key, title, channel, platforms, publish_at, priority, since, file, seconds, first_by, held_by = tuple(row)
     still = MediaFile.model_validate(file) if file else None
     return Card(key, title, channel, tuple(platforms), publish_at, priority, since, still, seconds, held_by, first_by)
 
