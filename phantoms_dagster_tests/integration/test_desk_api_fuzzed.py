@@ -86,7 +86,8 @@ async def with_numbers(world: DeskWorld) -> None:
     endpoints = Webhooks(desk.workshop.engine, "loopback")
     for name in ("a", "b", "c"):
         endpoints.add(f"https://hooks.example.org/{name}", [], TESTER)
-    Outbox(desk.workshop.engine, RetrySchedule()).tell("video.posted", "post/1", {"video": keys[0]}, datetime.now(UTC))
+    posted = {"video": {"key": keys[0], "title": "The sea", "channel": "facts"}, "post": {"platform": "tiktok"}}
+    Outbox(desk.workshop.engine, RetrySchedule()).tell("video.posted", "post/1", posted, datetime.now(UTC))
     for key in keys:
         desk.guests.add(key, "Dr. Weber", TESTER, content_sha256=world.content(key), hours=1)
         desk.bulk.submit("priority", [(key, None)], TESTER, arguments={"priority": "4"})
