@@ -191,6 +191,11 @@ class Settings(BaseSettings):
         1800.0, gt=0, description="A render whose submission got no answer is booked as spent after so long, and made again."
     )
 
+    dagster_fast_paths: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="Use of Dagster's private names. auto: where they are as expected; off: public names alone, which is slower; "
+        "on: as auto, but stop when a name has changed.",
+    )
     max_runs: int = Field(-1, ge=-1, description="Most Dagster runs at once; -1: as many as there are workers.")
     dagster_pools: dict[str, Annotated[int, Field(ge=1)]] = Field(
         {},

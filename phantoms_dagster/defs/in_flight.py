@@ -1,23 +1,21 @@
-"""What open runs and backfills work on, as Dagster knows it. What follows from it belongs in `production.retirement`.
-
-The private import stays in this file: Dagster has no public way to ask for the backfills that have not ended.
-"""
+"""What open runs and backfills work on, as Dagster knows it. What follows from it belongs in `production.retirement`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import dagster as dg
-from dagster._core.execution.backfill import BULK_ACTION_TERMINAL_STATUSES, BulkActionsFilter, BulkActionStatus
 
 from phantoms_dagster.defs import tags
 from phantoms_dagster.defs.partitions import VIDEOS
 from phantoms_dagster.domain.retirement import InFlight
+from phantoms_dagster.private import dagster as private
 
 # Named by what has ended: a status that a later Dagster adds counts as open.
 ENDED = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 OPEN = [status for status in dg.DagsterRunStatus if status not in ENDED]
-OPEN_BACKFILLS = [status for status in BulkActionStatus if status not in BULK_ACTION_TERMINAL_STATUSES]
+ENDED_BACKFILLS = ("COMPLETED", "COMPLETED_SUCCESS", "COMPLETED_FAILED", "FAILED", "CANCELED")
 
 
 class VideoPartitions:
@@ -52,7 +50,7 @@ class VideoPartitions:
                 keys.add(key)
             elif run.is_partitioned:
                 unclear.append(f"run {run.run_id}")
-        for backfill in self._instance.get_backfills(filters=BulkActionsFilter(statuses=OPEN_BACKFILLS)):
+        for backfill in open_backfills(self._instance):
             if backfill.asset_backfill_data is not None:
                 for subset in backfill.asset_backfill_data.target_subset.partitions_subsets_by_asset_key.values():
                     keys.update(subset.get_partition_keys())
@@ -61,3 +59,11 @@ class VideoPartitions:
             else:
                 unclear.append(f"backfill {backfill.backfill_id}")
         return InFlight(frozenset(keys), frozenset(ranges), tuple(unclear))
+
+
+def open_backfills(instance: dg.DagsterInstance) -> Sequence[Any]:
+    """The backfills that have not ended."""
+    if not private.usable("backfills"):
+        return [each for each in instance.get_backfills() if each.status.value not in ENDED_BACKFILLS]
+    wanted = [status for status in private.BulkActionStatus if status not in private.BULK_ACTION_TERMINAL_STATUSES]
+    return instance.get_backfills(filters=private.BulkActionsFilter(statuses=wanted))

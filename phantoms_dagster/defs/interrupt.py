@@ -1,7 +1,6 @@
 """Runs a coroutine inside a step so that terminating the run cancels it.
 
-Dagster raises its interrupt from a signal handler; inside a loop callback asyncio would log it and go on. The private
-import stays in this file and in `events`.
+Dagster raises its interrupt from a signal handler; inside a loop callback asyncio would log it and go on.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import threading
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from dagster._core.errors import DagsterExecutionInterruptedError
+from dagster import DagsterExecutionInterruptedError
 
 Answer = TypeVar("Answer")
 

@@ -11,16 +11,15 @@ import sys
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
-
-from dagster._core.execution.compute_logs import redirect_to_file
-from dagster._core.storage.compute_log_manager import CapturedLogContext, ComputeIOType
-from dagster._core.storage.local_compute_log_manager import IO_TYPE_EXTENSION, LocalComputeLogManager
-from dagster._serdes import ConfigurableClassData
-from dagster._utils import ensure_file, touch_file
+from typing import TYPE_CHECKING, Any, TextIO
 
 from phantoms_dagster.execution.without_stores import temporary_folder
+from phantoms_dagster.private import dagster as private
+from phantoms_dagster.private.dagster import LocalComputeLogManager
 from phantoms_dagster.wiring import logs
+
+if TYPE_CHECKING:
+    from phantoms_dagster.private.dagster import CapturedLogContext, ConfigurableClassData
 
 
 class FileComputeLogManager(LocalComputeLogManager):
@@ -41,12 +40,40 @@ class FileComputeLogManager(LocalComputeLogManager):
     @contextmanager
     def capture_logs(self, log_key: Sequence[str]) -> Generator[CapturedLogContext, None, None]:
         """Let this process, and those it starts, write into the files of `log_key`."""
+        if not private.usable("parts"):
+            with super().capture_logs(log_key) as captured_by_dagster:
+                yield captured_by_dagster
+            return
         with ExitStack() as captured:
             captured.enter_context(logs.also_to_the_console())
-            for stream, kind in ((sys.stdout, ComputeIOType.STDOUT), (sys.stderr, ComputeIOType.STDERR)):
-                path = self.get_captured_local_path(log_key, IO_TYPE_EXTENSION[kind])
-                ensure_file(path)
-                captured.enter_context(redirect_to_file(stream, path))
-            yield CapturedLogContext(log_key)
+            for stream, extension in ((sys.stdout, "out"), (sys.stderr, "err")):
+                captured.enter_context(_written_to(Path(self.get_captured_local_path(log_key, extension)), stream))
+            yield private.CapturedLogContext(log_key)
         # How Dagster knows that the files are complete.
-        touch_file(self.complete_artifact_path(log_key))  # type: ignore[no-untyped-call]
+        complete = Path(self.complete_artifact_path(log_key))  # type: ignore[no-untyped-call]
+        complete.parent.mkdir(parents=True, exist_ok=True)
+        complete.touch()
+
+
+@contextmanager
+def _written_to(path: Path, stream: TextIO) -> Generator[None, None, None]:
+    """Let what this process and its children write to a stream go into a file, by way of the stream's file descriptor."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        number = stream.fileno()
+    except (AttributeError, OSError, ValueError):  # a notebook's or a test's stream is no file: it stays as it is
+        path.touch()
+        yield
+        return
+    before = os.dup(number)
+    try:
+        with path.open("ab") as file:
+            stream.flush()
+            os.dup2(file.fileno(), number)
+        try:
+            yield
+        finally:
+            stream.flush()
+            os.dup2(before, number)
+    finally:
+        os.close(before)

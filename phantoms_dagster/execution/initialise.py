@@ -7,15 +7,21 @@ resumed by Dagster's monitoring.
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import dagster as dg
 
 from phantoms_dagster.execution.home import POOLS_FILE
+from phantoms_dagster.private import dagster as private
 
 
 def main() -> None:
     """Create Dagster's tables, or bring those of an older Dagster up to date: `storage` relies on it. Set its pools' limits."""
+    try:
+        private.check()
+    except private.ChangedDagster as error:
+        sys.exit(str(error))
     with dg.DagsterInstance.get() as instance:
         instance.upgrade()
         limits = Path(instance.root_directory) / POOLS_FILE

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import weakref
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from dagster import DagsterInstance, DagsterRun
-from dagster._core.launcher.base import CheckRunHealthResult, LaunchRunContext, ResumeRunContext, RunLauncher, WorkerStatus
-from dagster._serdes import ConfigurableClass, ConfigurableClassData
+from dagster import DagsterInstance, DagsterInvariantViolationError, DagsterRun
 from redis.exceptions import RedisError
 from rq.job import JobStatus
 
@@ -16,6 +15,15 @@ from phantoms_dagster.execution.plain_errors import why_away
 from phantoms_dagster.execution.queues import Mode, RunQueues, connect
 from phantoms_dagster.execution.slots import JOB_TAG, job_of, launches, queue_of, redis_url
 from phantoms_dagster.execution.without_stores import is_only_looked_at
+from phantoms_dagster.private.dagster import (
+    CheckRunHealthResult,
+    ConfigurableClass,
+    ConfigurableClassData,
+    LaunchRunContext,
+    ResumeRunContext,
+    RunLauncher,
+    WorkerStatus,
+)
 
 if TYPE_CHECKING:
     from rq.job import Job
@@ -34,6 +42,19 @@ class RqRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
         super().__init__()  # type: ignore[no-untyped-call]
         self._url = url
         self._inst_data = inst_data
+        self._of: weakref.ReferenceType[DagsterInstance] | None = None
+
+    def register_instance(self, instance: DagsterInstance) -> None:
+        """See the base class."""
+        super().register_instance(instance)
+        self._of = weakref.ref(instance)  # an instance that refers to itself would never be freed
+
+    @property
+    def _opened(self) -> DagsterInstance:
+        instance = self._of() if self._of else None
+        if instance is None:
+            raise DagsterInvariantViolationError("this launcher belongs to no instance, or to one that is closed")
+        return instance
 
     @property
     def inst_data(self) -> ConfigurableClassData | None:
@@ -69,13 +90,13 @@ class RqRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
 
     def terminate(self, run_id: str) -> bool:
         """Cancel a run: at once when nobody has begun it or its worker is gone, else its worker interrupts it."""
-        run = self._instance.get_run_by_id(run_id)
+        run = self._opened.get_run_by_id(run_id)
         if run is None or run.is_finished:
             return False
-        self._instance.report_run_canceling(run)
+        self._opened.report_run_canceling(run)
         job = self._queues.job(job_of(run_id, run.tags))
         if job is None or self._is_lost(job) or self._queues.withdraw(job):
-            self._instance.report_run_canceled(run)
+            self._opened.report_run_canceled(run)
         else:
             self._queues.ask_to_stop(job.id, "cancel")
         return True
@@ -107,10 +128,10 @@ class RqRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
         queue = queue_of(run.tags)
         job_id = f"{run.run_id}-{launches(run.run_id, run.tags) + 1}"
         # First the tag: a worker refuses a job that is not the run's.
-        self._instance.add_run_tags(run.run_id, {JOB_TAG: job_id})
+        self._opened.add_run_tags(run.run_id, {JOB_TAG: job_id})
         self._queues.enqueue(queue, job_id, run.run_id, mode, description=f"{mode} {run.job_name} {run.run_id}")
         if not self._queues.alive(queue):
-            self._instance.report_engine_event(
+            self._opened.report_engine_event(
                 f"No worker listens on queue {queue}, so this run waits. Start one: phantoms worker --queues {queue}=1", run
             )
 

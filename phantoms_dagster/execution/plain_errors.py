@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import logging
 import re
+from typing import TYPE_CHECKING
 
 import psycopg
-from dagster._daemon.utils import DaemonErrorCapture
-from dagster._utils.error import SerializableErrorInfo  # type: ignore[attr-defined]
 from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
 from phantoms_dagster.domain.errors import StoreAway
+from phantoms_dagster.private import dagster as private
 from phantoms_dagster.store.away import in_words, is_away
 
-_as_usual = DaemonErrorCapture.default_process_exception
+if TYPE_CHECKING:
+    from phantoms_dagster.private.dagster import SerializableErrorInfo
 
 
 def process_exception(
@@ -24,9 +25,9 @@ def process_exception(
     error = exc_info[1]
     line = why_away(error)
     if line is None:
-        return _as_usual(exc_info, logger, log_message)  # type: ignore[arg-type]  # as it was given
+        return private.DaemonErrorCapture.default_process_exception(exc_info, logger, log_message)  # type: ignore[arg-type]  # as it was given
     logger.error("%s: %s", log_message, line)
-    return SerializableErrorInfo(message=line, stack=[], cls_name=type(error).__name__)
+    return private.SerializableErrorInfo(message=line, stack=[], cls_name=type(error).__name__)
 
 
 def why_away(error: BaseException) -> str | None:

@@ -16,17 +16,6 @@ MODULE = "phantoms_dagster.definitions"
 # What a run imports only when it gets there. In the parent it costs once, after the fork 0.1 CPU-seconds a run.
 IMPORTED_BY_RUNS = (
     "certifi",
-    "dagster._cli.api",
-    "dagster._core.execution.plan.active",
-    "dagster._core.executor.in_process",
-    "dagster._core.instance.factory",
-    "dagster._core.storage.root",
-    "dagster._core.storage.sqlite_storage",
-    "dagster._core.system_config.composite_descent",
-    "dagster._core.utility_ops",
-    "dagster._core.workspace.autodiscovery",
-    "dagster._utils.temp_file",
-    "dagster._utils.test.definitions",
     "encodings.ascii",
     "encodings.idna",
     "av.subtitles.stream",
@@ -55,6 +44,9 @@ def load(module: str) -> None:
     """Import everything that runs need and make the definitions ready. Raises whatever the definitions raise."""
     import dagster as dg  # noqa: PLC0415 - the reload check and --help do without
 
+    from phantoms_dagster.private import dagster as private  # noqa: PLC0415
+
+    private.preload(private.IMPORTED_BY_RUNS)
     for name in IMPORTED_BY_RUNS:
         importlib.import_module(name)
     wire.tls()

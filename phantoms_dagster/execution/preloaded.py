@@ -28,23 +28,17 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
-from grpc import _common as grpc_common
 from setproctitle import getproctitle, setproctitle
 
 from phantoms_dagster.execution.preload import MODULE, load
 from phantoms_dagster.execution.processes import die_with
+from phantoms_dagster.private import dagster as private
+from phantoms_dagster.private.grpc import wait_calmly
 
 # gRPC waits in steps for what it is told of anyway: the code server's main thread woke up ten times a second. A signal ends a step.
 GRPC_WAIT_SECONDS = 2.0
 # What the processes import that this forks, beyond what runs need.
 SERVICES = (
-    "dagster._cli",
-    "dagster._cli.api",
-    "dagster._daemon.cli",
-    "dagster._daemon.controller",
-    "dagster._daemon.sensor",
-    "dagster._grpc.client",
-    "dagster._grpc.server",
     "dagster_graphql.schema",
     "dagster_webserver.cli",
     "grpc_health.v1.health",
@@ -212,6 +206,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # its threads would not be forked along
     getproctitle()  # it looks for the place of the name, which it finds no more once the environment has changed
     gc.disable()  # nothing of this is garbage
+    private.preload(private.IMPORTED_BY_SERVICES)
     for name in (*SERVICES, *given.also):
         importlib.import_module(name)
     load(given.module)
@@ -219,8 +214,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     gc.collect()
     # What lives now lives for ever: the collector would write into its pages and so unshare them.
     gc.freeze()
-    assert hasattr(grpc_common, "MAXIMUM_WAIT_TIMEOUT")
-    grpc_common.MAXIMUM_WAIT_TIMEOUT = GRPC_WAIT_SECONDS
+    wait_calmly(GRPC_WAIT_SECONDS)
     program = Parent(socket.socket(fileno=CHANNEL)).serve()
     code = 1
     try:

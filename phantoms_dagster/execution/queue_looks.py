@@ -1,12 +1,13 @@
 """The daemon's looks at Dagster's runs: at those that are queued at once when this process has queued one, else now and then.
 
 Dagster's own looks read all runs that are queued or open, each time. Here one small question comes first, and the rest only when
-there are any.
+there are any. Only the fast path `daemon` imports this module: see `private.dagster`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -14,14 +15,19 @@ from threading import Event
 from typing import Any
 
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus
-from dagster._core.run_coordinator.base import SubmitRunContext
-from dagster._core.run_coordinator.queued_run_coordinator import QueuedRunCoordinator
-from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
-from dagster._core.storage.runs.sql_run_storage import SqlRunStorage
-from dagster._daemon.daemon import DaemonIterator, MonitoringDaemon, SpanMarker
-from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import QueuedRunCoordinatorDaemon
-from dagster._daemon.utils import DaemonErrorCapture
 from sqlalchemy import TextClause, text
+
+from phantoms_dagster.private.dagster import (
+    IN_PROGRESS_RUN_STATUSES,
+    DaemonErrorCapture,
+    DaemonIterator,
+    MonitoringDaemon,
+    QueuedRunCoordinator,
+    QueuedRunCoordinatorDaemon,
+    SpanMarker,
+    SqlRunStorage,
+    SubmitRunContext,
+)
 
 # Between two looks while runs come and go. With a shorter pause each run of a flood would get a look of its own.
 BUSY_SECONDS = 0.25
@@ -36,6 +42,9 @@ _ANY_OPEN = text(
     " OR EXISTS (SELECT FROM pending_steps)"
 )
 _ANY_QUEUED = text("SELECT EXISTS (SELECT FROM runs WHERE status = 'QUEUED')")
+
+
+_log = logging.getLogger("dagster.daemon.QueuedRunCoordinatorDaemon")
 
 
 class Pace:
@@ -91,7 +100,7 @@ class PromptQueueDaemon(QueuedRunCoordinatorDaemon):
                         yield from self.run_iteration(workspace_process_context)
                 except Exception:  # noqa: BLE001 - as the base class does: the next look may be better
                     yield DaemonErrorCapture.process_exception(
-                        sys.exc_info(), logger=self._logger, log_message="The run queue could not be looked at"
+                        sys.exc_info(), logger=_log, log_message="The run queue could not be looked at"
                     )
                 yield SpanMarker.END_SPAN
                 if self.pace.wait(looked, shutdown_event):

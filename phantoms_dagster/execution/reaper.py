@@ -9,16 +9,19 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import sqlalchemy.exc
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
-from dagster._core.instance.ref import InstanceRef
-from dagster._core.launcher.base import LaunchRunContext
 from redis.exceptions import RedisError
 from rq.job import JobStatus
 
 from phantoms_dagster.execution.queues import RunQueues, connect
 from phantoms_dagster.execution.slots import QUEUES, job_of, launches
+from phantoms_dagster.private.dagster import LaunchRunContext
+
+if TYPE_CHECKING:
+    from phantoms_dagster.private.dagster import InstanceRef
 
 SWEEP_SECONDS = 2.0
 TIDY_SECONDS = 60.0

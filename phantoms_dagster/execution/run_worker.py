@@ -18,10 +18,6 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from dagster import DagsterInstance, DagsterRunStatus
-from dagster._cli.api import _execute_run_command_body, _resume_run_command_body
-from dagster._core.instance.ref import InstanceRef
-from dagster._serdes import ConfigurableClassData
-from dagster._utils.interrupts import capture_interrupts
 from redis import Redis
 from redis.exceptions import RedisError
 from rq import Worker, get_current_job
@@ -37,6 +33,7 @@ from phantoms_dagster.execution.processes import die_with, orphaned
 from phantoms_dagster.execution.queues import Mode, RunQueues, worker_name
 from phantoms_dagster.execution.slots import JOB_TAG
 from phantoms_dagster.execution.storage import PooledPostgresStorage, ReadyStorage
+from phantoms_dagster.private import dagster as private
 from phantoms_dagster.resilience.redis_refusals import PatientRedis, refuse_cluster
 from phantoms_dagster.store import fitting
 from phantoms_dagster.store.away import in_words
@@ -48,6 +45,8 @@ if TYPE_CHECKING:
     from rq.executions import Execution
     from rq.job import Job
     from sqlalchemy import Engine
+
+    from phantoms_dagster.private.dagster import InstanceRef
 
 BEAT_SECONDS = 1
 # A run lives for minutes and makes little that refers to itself: looking for that as often as Python does by itself (700) is a
@@ -67,7 +66,8 @@ def use_instance(ref: InstanceRef) -> None:
     global _instance_ref  # noqa: PLW0603 - RQ calls `execute_run` by name, so nothing can be handed to it
     stored = ref.storage_data
     if stored and (stored.module_name, stored.class_name) == (PooledPostgresStorage.__module__, PooledPostgresStorage.__name__):
-        ref = ref._replace(storage_data=ConfigurableClassData(ReadyStorage.__module__, ReadyStorage.__name__, stored.config_yaml))
+        ready = private.ConfigurableClassData(ReadyStorage.__module__, ReadyStorage.__name__, stored.config_yaml)
+        ref = ref._replace(storage_data=ready)
     _instance_ref = ref
 
 
@@ -85,9 +85,25 @@ def execute_run(run_id: str, mode: Mode) -> str:
         if run.status is DagsterRunStatus.CANCELING:
             instance.report_run_canceled(run)
             return "cancelled before it began"
-        carry = _execute_run_command_body if mode == "execute" else _resume_run_command_body
-        carry(run_id, instance, lambda _: None, False)
+        if private.usable("runs"):
+            carry = private._execute_run_command_body if mode == "execute" else private._resume_run_command_body
+            carry(run_id, instance, lambda _: None, False)
+            return "done"
+    private.command("dagster", ["api", f"{mode}_run", private.run_arguments(run, mode)])
     return "done"
+
+
+def interrupts_left_to_dagster() -> contextlib.AbstractContextManager[None]:
+    """From now on an interrupt is noted, and Dagster raises it where a step can take it.
+
+    Without the fast path that begins a little later, with `dagster api`. Before that an interrupt ends the process; the reaper
+    then reports that the run was cancelled.
+    """
+    if private.usable("runs"):
+        return private.capture_interrupts()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    return contextlib.nullcontext()
 
 
 class RunWorker(Worker):
@@ -108,6 +124,7 @@ class RunWorker(Worker):
         self._idle = False
         self._kill_at = math.inf
         self._interrupted_at: float | None = None
+        self.told_to_stop = False
         self._run_queues = RunQueues(connection)
         super().__init__(
             [queue],
@@ -129,7 +146,7 @@ class RunWorker(Worker):
     def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
         """Renew the lease, which RQ would make a minute longer, and report anew, for a Redis that has lost its memory."""
         del timeout
-        if not self._is_horse and orphaned(self._parent):
+        if not self.is_horse and orphaned(self._parent):
             self._kill_horse_now()
             raise SystemExit(1)
         if pipeline is not None:
@@ -174,7 +191,7 @@ class RunWorker(Worker):
         """The life of a work-horse. It dies with its worker, and leaves interrupts to Dagster from the first line on."""
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         gc.set_threshold(*GC_THRESHOLD)
-        with capture_interrupts():
+        with interrupts_left_to_dagster():
             die_with(self.pid or 0)
             super().main_work_horse(job, queue)
 
@@ -196,11 +213,23 @@ class RunWorker(Worker):
     # --- stopping
 
     def dequeue_job_and_maintain_ttl(self, timeout: int | None, max_idle_time: int | None = None) -> tuple[Job, Queue] | None:
-        """Wait for a job. Only here may a signal break off what the worker does."""
+        """Wait for a job. A signal may break this off, and nothing that comes after it."""
         self._idle = True
         try:
+            if self.told_to_stop:
+                raise StopRequested
             self._wait_for_the_schema()
             return super().dequeue_job_and_maintain_ttl(timeout, max_idle_time)
+        finally:
+            self._idle = False
+
+    def check_for_suspension(self, burst: bool) -> None:
+        """Wait while somebody has suspended all workers. A signal may break this off, too."""
+        self._idle = True
+        try:
+            if self.told_to_stop:
+                raise StopRequested
+            super().check_for_suspension(burst)
         finally:
             self._idle = False
 
@@ -216,14 +245,17 @@ class RunWorker(Worker):
         if told:
             log.warning("%s takes runs again", self.name)
 
-    def _install_signal_handlers(self) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, self._stop)
+    def bootstrap(self, *arguments: Any, **named: Any) -> None:
+        """What comes before the first job. RQ then lets SIGTERM and SIGINT call `request_stop`."""
+        super().bootstrap(*arguments, **named)
+        signal.signal(signal.SIGHUP, self.request_stop)
 
-    def _stop(self, number: int, _: FrameType | None) -> None:
-        if number != signal.SIGHUP:
+    def request_stop(self, signum: int, frame: FrameType | None) -> None:
+        """The handler of signals."""
+        del frame
+        if signum != signal.SIGHUP:
             self._kill_at = min(self._kill_at, time.monotonic() + self._grace)
-        self._stop_requested = True
+        self.told_to_stop = True
         if self._idle:
             self._idle = False
             raise StopRequested
@@ -299,4 +331,4 @@ def work(queue: str, slot: int, *, url: str, lease_seconds: int, grace_seconds: 
     except InvalidInput as error:
         log.error("worker %s-%d: %s", queue, slot, error)
         return 2
-    return 0 if worker._stop_requested else 1
+    return 0 if worker.told_to_stop else 1

@@ -9,10 +9,10 @@ import asyncio
 import sys
 
 import uvicorn
-from dagster._grpc import server_watcher
 from dagster_webserver.cli import main as serve
 
 from phantoms_dagster.execution.code_server import await_code_server
+from phantoms_dagster.private import dagster as private
 
 # Between two questions which code server answers, each of which opens a connection: how late other definitions are shown.
 WATCH_SECONDS = 5.0
@@ -28,10 +28,10 @@ async def main_loop(server: uvicorn.Server) -> None:
 
 def main() -> None:
     """Wait for the code server, then be `dagster-webserver`."""
-    assert hasattr(server_watcher, "WATCH_INTERVAL")
-    assert hasattr(uvicorn.Server, "main_loop")
-    server_watcher.WATCH_INTERVAL = WATCH_SECONDS  # type: ignore[assignment]  # it is only ever waited for
-    uvicorn.Server.main_loop = main_loop  # type: ignore[method-assign, assignment]
+    private.check()
+    if private.usable("webserver"):
+        private.server_watcher.WATCH_INTERVAL = WATCH_SECONDS  # type: ignore[assignment]  # it is only ever waited for
+        uvicorn.Server.main_loop = main_loop  # type: ignore[method-assign, assignment]
     await_code_server(sys.argv[1:])
     serve()  # type: ignore[no-untyped-call]
 

@@ -184,11 +184,10 @@ class Parent:
 
 def bodies(settings: Settings, slots: Mapping[str, int]) -> dict[Slot, Callable[[], int]]:
     """What each child does."""
-    from dagster._core.instance.ref import InstanceRef  # noqa: PLC0415 - see `load`
+    from phantoms_dagster.execution import reaper, run_worker  # noqa: PLC0415 - see `load`
+    from phantoms_dagster.private.dagster import instance_ref  # noqa: PLC0415
 
-    from phantoms_dagster.execution import reaper, run_worker  # noqa: PLC0415
-
-    ref = InstanceRef.from_dir(os.environ["DAGSTER_HOME"])
+    ref = instance_ref(os.environ["DAGSTER_HOME"])
     run_worker.use_instance(ref)
     for data in (ref.storage_data, ref.run_launcher_data, ref.run_coordinator_data, ref.compute_logs_data):
         if data is not None:

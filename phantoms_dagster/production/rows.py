@@ -316,7 +316,7 @@ def _loader(text: str) -> Any:
     if not yaml.__with_libyaml__:
         return yaml.SafeLoader(text)
 
-    from yaml._yaml import CParser  # noqa: PLC0415  is not there without libyaml
+    from yaml.cyaml import CParser  # type: ignore[attr-defined]  # noqa: PLC0415  is not there without libyaml
 
     class Loader(Composer, CParser, Resolver):
         def __init__(self, stream: str) -> None:

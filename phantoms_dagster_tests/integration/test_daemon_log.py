@@ -90,7 +90,8 @@ def test_an_error_that_is_no_stores_keeps_its_traceback(caplog: pytest.LogCaptur
 def test_the_daemon_starts_with_the_plain_lines() -> None:
     code = """
 from phantoms_dagster.execution import daemon
-daemon.cli = lambda *_, **__: None
+from phantoms_dagster.private import dagster as private
+private.command = lambda *_: None
 daemon.main()
 from dagster._daemon.utils import DaemonErrorCapture
 print(DaemonErrorCapture.process_exception.__module__)

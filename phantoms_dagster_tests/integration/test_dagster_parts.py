@@ -26,13 +26,14 @@ from dagster_postgres import PostgresEventLogStorage, PostgresRunStorage, Postgr
 from phantoms_dagster.defs.sensors import RELEASE_INTERVAL_SECONDS, advance_sensor, intake_sensor, release_sensor
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.stages import STAGES
-from phantoms_dagster.execution import daemon
-from phantoms_dagster.execution.daemon import INTERVAL_TAG, is_under_min_interval
+from phantoms_dagster.execution import daemon, quick_daemon
 from phantoms_dagster.execution.home import POOLS_FILE, prepare
 from phantoms_dagster.execution.queue_looks import CalmMonitoringDaemon, PromptQueueDaemon
+from phantoms_dagster.execution.quick_daemon import INTERVAL_TAG, is_under_min_interval
 from phantoms_dagster.execution.slots import QUEUES, pool_limits
 from phantoms_dagster.execution.storage import PooledPostgresStorage
 from phantoms_dagster.execution.worker import niceness
+from phantoms_dagster.private import dagster as private
 from phantoms_dagster.settings import Settings
 
 CAPTURE = """
@@ -91,25 +92,25 @@ def test_the_daemon_runs_with_our_intervals(monkeypatch: pytest.MonkeyPatch) -> 
         (PromptQueueDaemon, "ended"),
     ):
         monkeypatch.setattr(module, name, getattr(module, name))
-    monkeypatch.setattr(daemon, "cli", lambda arguments, **_: asked.append(arguments))
+    monkeypatch.setattr(private, "command", lambda name, arguments: asked.append([name, *arguments]))
     monkeypatch.setattr("sys.argv", ["daemon", "-w", "workspace.yaml"])
     daemon.main()
-    assert asked == [["run", "-w", "workspace.yaml"]]
+    assert asked == [["dagster-daemon", "run", "-w", "workspace.yaml"]]
     assert dagster._daemon.sensor.is_under_min_interval is is_under_min_interval
-    assert dagster._daemon.sensor.MIN_INTERVAL_LOOP_TIME == daemon.LOOP_SECONDS
+    assert dagster._daemon.sensor.MIN_INTERVAL_LOOP_TIME == quick_daemon.LOOP_SECONDS
     assert dagster._daemon.controller.QueuedRunCoordinatorDaemon is PromptQueueDaemon
     assert PromptQueueDaemon.ended is daemon.end_listening
     assert dagster._daemon.controller.MonitoringDaemon is CalmMonitoringDaemon
     # A daemon whose definitions are older than the tolerance ends: one reading that fails may not be enough for that.
     controller = dagster._daemon.controller
     assert controller.RELOAD_WORKSPACE_INTERVAL * 1.5 < controller.DEFAULT_WORKSPACE_FRESHNESS_TOLERANCE
-    assert dagster._grpc.server_watcher.WATCH_INTERVAL == daemon.WATCH_SECONDS
+    assert dagster._grpc.server_watcher.WATCH_INTERVAL == quick_daemon.WATCH_SECONDS
 
 
 def test_old_ticks_of_a_sensor_are_deleted_now_and_then_and_not_after_each_tick() -> None:
     purged: list[tuple[object, ...]] = []
     now = [0.0]
-    purge = daemon.now_and_then(lambda *given: purged.append(given[1:]), clock=lambda: now[0])
+    purge = quick_daemon.now_and_then(lambda *given: purged.append(given[1:]), clock=lambda: now[0])
     instance: Any = object()
     for now[0] in (0.0, 30.0, 60.0):
         for days, status in ((14, TickStatus.SUCCESS), (2, TickStatus.SKIPPED)):
@@ -120,7 +121,7 @@ def test_old_ticks_of_a_sensor_are_deleted_now_and_then_and_not_after_each_tick(
         ("advance", TickStatus.SKIPPED),
         ("release", TickStatus.SKIPPED),
     ]
-    now[0] = daemon.PURGE_SECONDS
+    now[0] = quick_daemon.PURGE_SECONDS
     purge(instance, "origin", selector_id="advance", before=0.0, tick_statuses=[TickStatus.SKIPPED])
     assert len(purged) == 4
 
