@@ -13,7 +13,7 @@ from rq.job import JobStatus
 from phantoms_dagster import settings
 from phantoms_dagster.execution.plain_errors import why_away
 from phantoms_dagster.execution.queues import Mode, RunQueues, connect
-from phantoms_dagster.execution.slots import JOB_TAG, job_of, launches, queue_of, redis_url
+from phantoms_dagster.execution.slots import CHAIN_TAG, JOB_TAG, STAGE_TAG, job_of, launches, queue_of, redis_url, tags_of_assets
 from phantoms_dagster.execution.without_stores import is_only_looked_at
 from phantoms_dagster.private.dagster import (
     CheckRunHealthResult,
@@ -125,10 +125,11 @@ class RqRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
             self._queues.redis.close()
 
     def _hand_over(self, run: DagsterRun, mode: Mode) -> None:
-        queue = queue_of(run.tags)
+        told = {} if {STAGE_TAG, CHAIN_TAG} & run.tags.keys() else tags_of_assets(_slugs(run))
+        queue = queue_of({**run.tags, **told})
         job_id = f"{run.run_id}-{launches(run.run_id, run.tags) + 1}"
         # First the tag: a worker refuses a job that is not the run's.
-        self._opened.add_run_tags(run.run_id, {JOB_TAG: job_id})
+        self._opened.add_run_tags(run.run_id, {**told, JOB_TAG: job_id})
         self._queues.enqueue(queue, job_id, run.run_id, mode, description=f"{mode} {run.job_name} {run.run_id}")
         if not self._queues.alive(queue):
             self._opened.report_engine_event(
@@ -154,3 +155,8 @@ class RqRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
 
     def _redis_came_back(self) -> bool:
         return int(self._queues.redis.info("server")["uptime_in_seconds"]) < REDIS_WARMUP_SECONDS
+
+
+def _slugs(run: DagsterRun) -> list[str]:
+    """The assets that a run selects, as queues are called."""
+    return ["_".join(key.path) for key in run.asset_selection or ()]

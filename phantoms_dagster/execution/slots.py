@@ -4,7 +4,7 @@ that starts workers does not import RQ.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from phantoms_dagster.domain.errors import InvalidInput
@@ -27,6 +27,22 @@ def queue_of(tags: Mapping[str, str]) -> str:
     """The queue of a run with those tags: its stage's or its chain's, else `default`."""
     stage, chain = STAGES.get(tags.get(STAGE_TAG, "")), CHAINS.get(tags.get(CHAIN_TAG, ""))
     return stage.slug if stage else chain.name if chain else DEFAULT_QUEUE
+
+
+def tags_of_assets(assets: Collection[str]) -> dict[str, str]:
+    """The tag of the stage, or of the shortest chain of stages, that a selection of assets is all of; none when it is neither.
+
+    A backfill, and a click on *Materialize*, select assets and not one of our jobs, so their runs come without.
+    """
+    stages = {stage.slug: stage.name for stage in STAGES.values()}
+    if not assets or not set(assets) <= set(stages):
+        return {}
+    if len(assets) == 1:
+        return {STAGE_TAG: stages[next(iter(assets))]}
+    for name, chain in CHAINS.items():
+        if set(assets) <= {stage.slug for stage in chain.stages}:
+            return {CHAIN_TAG: name}
+    return {}
 
 
 def job_of(run_id: str, tags: Mapping[str, str]) -> str | None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 import subprocess
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from dagster import DagsterRunStatus
+from dagster import AssetKey, DagsterRun, DagsterRunStatus
 from dagster._core.launcher.base import ResumeRunContext, WorkerStatus
 from redis import Redis
 from rq.job import JobStatus
@@ -21,7 +22,7 @@ from phantoms_dagster.execution import queues as queues_module
 from phantoms_dagster.execution import reaper as reaper_module
 from phantoms_dagster.execution.reaper import Reaper
 from phantoms_dagster.execution.run_worker import RunWorker
-from phantoms_dagster.execution.slots import JOB_TAG, QUEUES, STAGE_TAG, job_of, queue_of, slots_of
+from phantoms_dagster.execution.slots import CHAIN_TAG, JOB_TAG, QUEUES, STAGE_TAG, job_of, queue_of, slots_of, tags_of_assets
 from phantoms_dagster.settings import Settings
 from phantoms_dagster_tests.integration.run_world import RunWorld, run_world
 
@@ -113,6 +114,40 @@ def test_every_stage_has_a_queue_whose_name_rq_accepts() -> None:
 )
 def test_a_run_goes_into_the_queue_of_its_stage_and_into_default_without_one(stage: str, queue: str) -> None:
     assert queue_of({STAGE_TAG: stage} if stage else {}) == queue
+
+
+@pytest.mark.parametrize(
+    ("assets", "tag"),
+    [
+        (["script"], {STAGE_TAG: "script"}),
+        (["youtube_post"], {STAGE_TAG: "youtube/post"}),
+        (["script", "voiceover"], {CHAIN_TAG: "make"}),
+        (["approval", "tiktok_post"], {CHAIN_TAG: "release"}),
+        (["rendered_video", "approval"], {}),
+        (["script", "video_performance"], {}),
+        ([], {}),
+    ],
+)
+def test_a_selection_of_assets_belongs_to_its_stage_or_to_the_chain_that_has_all_of_them(
+    assets: list[str], tag: dict[str, str]
+) -> None:
+    assert tags_of_assets(assets) == tag
+
+
+def test_a_run_of_a_backfill_goes_to_the_workers_of_its_stage_and_says_so(world: RunWorld) -> None:
+    """It came without a tag, so it went into `default`, however many workers its stage had."""
+    run = world.instance.add_run(
+        DagsterRun(
+            job_name="__ASSET_JOB",
+            run_id=str(uuid.uuid4()),
+            status=DagsterRunStatus.NOT_STARTED,
+            asset_selection=frozenset({AssetKey("rendered_video")}),
+            tags={tags.BACKFILL: "abcdefgh", tags.PARTITION: "a"},
+        )
+    )
+    world.instance.launch_run(run.run_id, None)  # type: ignore[arg-type]
+    assert len(world.queues.queue("rendered_video").get_job_ids()) == 1
+    assert world.fresh(run.run_id).tags[STAGE_TAG] == "rendered_video"
 
 
 def test_slots_are_one_of_each_queue_but_for_what_the_settings_say_and_exactly_those_of_the_command_line() -> None:
