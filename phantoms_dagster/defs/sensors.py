@@ -1,6 +1,4 @@
-"""Sensors: thin shells that read, call a pure function or the store, and return. Those that request runs also wait: Dagster asks
-a sensor every few seconds at best, and a video that has to be noticed six times on its way would spend half a minute on that.
-"""
+"""Sensors: thin shells that read, call a pure function or the store, and return. How those that request runs wait: `dispatch`."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,8 +6,9 @@ from datetime import timedelta
 
 import dagster as dg
 
-from phantoms_dagster.defs import tags
+from phantoms_dagster.defs import dispatch, tags
 from phantoms_dagster.defs.away import skips_while_the_store_is_away
+from phantoms_dagster.defs.dispatch import RELEASE_INTERVAL_SECONDS, Dispatcher, requested, stand_back
 from phantoms_dagster.defs.in_flight import VideoPartitions
 from phantoms_dagster.defs.jobs import chain_jobs, stage_jobs
 from phantoms_dagster.defs.partitions import VIDEOS
@@ -18,29 +17,10 @@ from phantoms_dagster.domain.stages import CHAINS, Chain
 from phantoms_dagster.domain.work import OpenRun, PlannedRun
 from phantoms_dagster.production.planner import Pace, plan
 from phantoms_dagster.store.catalogue import Catalogue
-from phantoms_dagster.store.planning import Nudges
 from phantoms_dagster.wiring import Workshop
 
 INTAKE_SECONDS = 15
 SHOWN_REFUSALS = 5
-# An evaluation listens so long for something to do. Each leaves a line on the sensor's page, even when nothing happened: short
-# ones would bury the others. Below the minute after which Dagster gives an evaluation up.
-LISTEN_SECONDS = 45.0
-# Between two looks at the table when nobody says anything and nothing becomes due by the clock: should a word have been lost.
-LOOK_SECONDS = 9.0
-# Between two looks at the table, however much becomes ready. While no run is open it is short: what
-# comes a little later is gathered while that first run is under way.
-PAUSE_SECONDS, IDLE_PAUSE_SECONDS = 0.2, 0.05
-# Between two looks whether one of the open runs is over.
-BUSY_SECONDS = 0.5
-# What is ready on one platform waits so long for the same on another, whose run is under way: a run of its own comes later.
-SIBLINGS_SECONDS = 0.4
-# Between two looks whether one of them is over meanwhile.
-SIBLINGS_LOOK_SECONDS = 0.1
-# What is approved goes through three runs, one after another.
-RELEASE_INTERVAL_SECONDS = 0.25
-# So long new runs of making wait while something is being released: requesting and launching each costs processes that both share.
-STAND_BACK_SECONDS = 1.5
 # How often all partitions are read, to see whether somebody has added or deleted one by hand.
 AUDIT_SECONDS = 900
 OPEN = [
@@ -139,28 +119,18 @@ def release_sensor(
 
 
 def _requests(context: dg.SensorEvaluationContext, workshop: Workshop, chain: Chain) -> Iterator[dg.RunRequest | dg.SkipReason]:
-    """Asks the planner, and as long as there is nothing to run, again when something became ready or a run has ended."""
-    if chain is CHAINS["make"] and _open_runs(context.instance, CHAINS["release"]):
-        time.sleep(STAND_BACK_SECONDS)
-    began = time.monotonic()
+    """Requests what can run, or says why nothing can. The waiting is in `dispatch`."""
+    stand_back(chain, lambda: bool(_open_runs(context.instance, CHAINS["release"])))
     with workshop.planning().nudges([stage.name for stage in chain.stages]) as nudges:
-        while True:
-            open_runs = _open_runs(context.instance, chain)
-            over = nudges.stopped or time.monotonic() >= began + LISTEN_SECONDS
-            if (runs := tick(context.instance, workshop, chain, open_runs)) or over:
-                runs = _with_siblings(context, workshop, runs, open_runs, nudges, chain=chain)
-                break
-            due = workshop.planning().next_due([stage.name for stage in chain.stages])
-            patience = LOOK_SECONDS if due is None else min(due + PAUSE_SECONDS, LOOK_SECONDS)
-            _wait(context.instance, chain, open_runs, nudges, min(time.monotonic() + patience, began + LISTEN_SECONDS))
-    if not runs:
-        waited = time.monotonic() - began
-        open_ones = counted(len(open_runs), "run is open", "runs are open") if open_runs else "no run is open"
-        yield dg.SkipReason(f"nothing became ready in {waited:.0f} s; {open_ones}")
-    elif _was_stopped(context):
+        found = Dispatcher(chain, _Tables(context.instance, workshop, chain), nudges, timings=dispatch.TIMINGS).found()
+    if not found.runs:
+        yield dg.SkipReason(found.reason())
+        return
+    if _was_stopped(context):
         yield dg.SkipReason("the sensor was stopped while it waited")
         return
-    for run in runs:
+    context.log.info("requested %s", requested(found.runs))
+    for run in found.runs:
         fused = run.work in CHAINS
         yield dg.RunRequest(
             run_key=run.run_key,
@@ -181,42 +151,23 @@ def _which(run: PlannedRun) -> dict[str, str]:
     return {tags.VIDEOS: str(len(run.keys)), tags.RANGE_START: run.first, tags.RANGE_END: run.last}
 
 
-def _wait(instance: dg.DagsterInstance, chain: Chain, open_runs: Sequence[OpenRun], nudges: Nudges, until: float) -> None:
-    """Until somebody says that something is ready, or a run is over: nobody says so, and what is gathered may wait for it."""
-    while (left := until - time.monotonic()) > 0:
-        if nudges.wait(min(left, BUSY_SECONDS) if open_runs else left):
-            if not nudges.stopped:
-                time.sleep(PAUSE_SECONDS if open_runs else IDLE_PAUSE_SECONDS)
-            return
-        if open_runs and _open_runs(instance, chain) != open_runs:
-            return
+class _Tables:
+    """What the sensor of a chain looks at: Dagster's open runs and our tables."""
 
+    def __init__(self, instance: dg.DagsterInstance, workshop: Workshop, chain: Chain) -> None:
+        self._instance, self._workshop, self._chain = instance, workshop, chain
 
-def _with_siblings(
-    context: dg.SensorEvaluationContext,
-    workshop: Workshop,
-    runs: list[PlannedRun],
-    open_runs: Sequence[OpenRun],
-    nudges: Nudges,
-    *,
-    chain: Chain,
-) -> list[PlannedRun]:
-    """What is planned when nothing more will soon be ready for the same on another platform, or that took too long."""
-    until = time.monotonic() + SIBLINGS_SECONDS
-    while _siblings_under_way(chain, runs, open_runs) and (left := until - time.monotonic()) > 0:
-        became_ready, before = nudges.wait(min(left, SIBLINGS_LOOK_SECONDS)), open_runs
-        open_runs = _open_runs(context.instance, chain)
-        if became_ready or open_runs != before:  # while the run is open its batch is gathered, and not yet planned
-            runs = tick(context.instance, workshop, chain, open_runs)
-    return runs
+    def open_runs(self) -> list[OpenRun]:
+        """See `dispatch.Tables`."""
+        return _open_runs(self._instance, self._chain)
 
+    def plan(self, open_runs: Sequence[OpenRun]) -> list[PlannedRun]:
+        """See `dispatch.Tables`."""
+        return tick(self._instance, self._workshop, self._chain, open_runs)
 
-def _siblings_under_way(chain: Chain, runs: Sequence[PlannedRun], open_runs: Sequence[OpenRun]) -> bool:
-    """Whether a run is open of a stage after which comes the like of what is planned, on a platform for which it is not."""
-    planned = {run.work for run in runs}
-    kinds = {stage.kind for stage in chain.stages if stage.name in planned}
-    before = {name for stage in chain.stages if stage.kind in kinds and stage.name not in planned for name in stage.after}
-    return any(run.work in before for run in open_runs)
+    def next_due(self) -> float | None:
+        """See `dispatch.Tables`."""
+        return self._workshop.planning().next_due([stage.name for stage in self._chain.stages])
 
 
 def _was_stopped(context: dg.SensorEvaluationContext) -> bool:

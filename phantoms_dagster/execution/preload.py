@@ -47,6 +47,10 @@ def load(module: str) -> None:
     from phantoms_dagster.private import dagster as private  # noqa: PLC0415
 
     private.preload(private.IMPORTED_BY_RUNS)
+    # Decided once, and not again in each run.
+    usable = [path for path in ("parts", "storage", "events", "runs") if private.usable(path)]
+    if "storage" in usable:
+        importlib.import_module("phantoms_dagster.execution.pooled_storage")
     for name in IMPORTED_BY_RUNS:
         importlib.import_module(name)
     wire.tls()

@@ -29,6 +29,8 @@ RELOAD_SECONDS, TOLERANCE_SECONDS = 300, 540
 AUTOMATION_SECONDS = 30
 # Between two deletions of a sensor's old ticks. Dagster deletes after each tick.
 PURGE_SECONDS = 900.0
+# A tick that found nothing to do is kept this long: an idle stack writes some 700 an hour, and Dagster keeps them for whole days.
+IDLE_TICK_SECONDS = 3_600.0
 # See `defs.tags.INTERVAL`.
 INTERVAL_TAG = "phantoms/interval_seconds"
 _whole_seconds = sensor.is_under_min_interval
@@ -42,14 +44,20 @@ def is_under_min_interval(state: Any, remote_sensor: Any, minimum_allowed_min_in
     return elapsed < float(interval)
 
 
-def now_and_then(purge: Callable[..., None], *, clock: Callable[[], float] = time.monotonic) -> Callable[..., None]:
-    """`DagsterInstance.purge_ticks`, left out when the same sensor's ticks of the same kinds were deleted a short while ago."""
+def now_and_then(
+    purge: Callable[..., None], *, clock: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time
+) -> Callable[..., None]:
+    """`DagsterInstance.purge_ticks`, left out when the same sensor's ticks of the same kinds were deleted a short while ago.
+
+    Of ticks that found nothing it keeps the last hour's.
+    """
     done: dict[tuple[object, ...], float] = {}
 
     def purge_ticks(instance: DagsterInstance, origin_id: str, selector_id: str, before: float, tick_statuses: Any = None) -> None:
         which = (selector_id, *(tick_statuses or ()))
         if clock() - done.get(which, float("-inf")) >= PURGE_SECONDS:
-            purge(instance, origin_id, selector_id, before, tick_statuses)
+            idle = [status.value for status in tick_statuses or ()] == ["SKIPPED"]
+            purge(instance, origin_id, selector_id, max(before, wall() - IDLE_TICK_SECONDS) if idle else before, tick_statuses)
             done[which] = clock()
 
     return purge_ticks

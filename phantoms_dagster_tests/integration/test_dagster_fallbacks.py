@@ -1,7 +1,5 @@
 """With every fast path switched off, on Dagster's public names alone: slower, and all the same."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -23,7 +23,8 @@ from dagster._core.scheduler.instigation import SensorInstigatorData, TickStatus
 from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import QueuedRunCoordinatorDaemon
 from dagster_postgres import PostgresEventLogStorage, PostgresRunStorage, PostgresScheduleStorage
 
-from phantoms_dagster.defs.sensors import RELEASE_INTERVAL_SECONDS, advance_sensor, intake_sensor, release_sensor
+from phantoms_dagster.defs.dispatch import RELEASE_INTERVAL_SECONDS
+from phantoms_dagster.defs.sensors import advance_sensor, intake_sensor, release_sensor
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.stages import STAGES
 from phantoms_dagster.execution import daemon, quick_daemon
@@ -124,6 +125,15 @@ def test_old_ticks_of_a_sensor_are_deleted_now_and_then_and_not_after_each_tick(
     now[0] = quick_daemon.PURGE_SECONDS
     purge(instance, "origin", selector_id="advance", before=0.0, tick_statuses=[TickStatus.SKIPPED])
     assert len(purged) == 4
+
+
+def test_ticks_that_found_nothing_are_kept_for_an_hour_and_others_as_long_as_dagster_is_told() -> None:
+    """They were kept for two days: 33,000 lines of an idle stack."""
+    kept: dict[str, float] = {}
+    purge = quick_daemon.now_and_then(lambda *given: kept.update({given[4][0].value: 1e9 - given[3]}), wall=lambda: 1e9)
+    for days, status in ((14, TickStatus.SUCCESS), (2, TickStatus.SKIPPED), (30, TickStatus.FAILURE)):
+        purge(cast("Any", object()), "origin", "advance", 1e9 - days * 86_400.0, tick_statuses=[status])
+    assert kept == {"SUCCESS": 14 * 86_400.0, "SKIPPED": quick_daemon.IDLE_TICK_SECONDS, "FAILURE": 30 * 86_400.0}
 
 
 def test_the_daemon_looks_at_the_run_queue_as_our_pace_says_and_cheaply_until_it_is_shut_down(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import re
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -12,10 +13,11 @@ import dagster as dg
 import pytest
 from pydantic import SecretStr
 
-from phantoms_dagster.defs import resources, sensors, tags
+from phantoms_dagster.defs import dispatch, resources, sensors, tags
+from phantoms_dagster.defs.dispatch import Timings
 from phantoms_dagster.defs.partitions import VIDEOS
 from phantoms_dagster.defs.resources import workshop_resource
-from phantoms_dagster.defs.sensors import STAND_BACK_SECONDS, advance_sensor, register, release_sensor, tick
+from phantoms_dagster.defs.sensors import advance_sensor, register, release_sensor, tick
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.stages import CHAINS, STAGES
 from phantoms_dagster.domain.work import OpenRun
@@ -25,6 +27,8 @@ from phantoms_dagster.store.decisions import Decisions
 from phantoms_dagster.wiring import Workshop
 from phantoms_dagster_tests.integration.stage_world import World, open_world
 
+# Looks only when it is told to.
+PATIENT = Timings(listen=3_600.0, look=3_600.0)
 MAKE, RELEASE = CHAINS["make"], CHAINS["release"]
 
 
@@ -141,8 +145,7 @@ async def test_a_sensor_with_nothing_to_do_leaves_one_line_for_many_looks_and_sa
     world: World, instance: dg.DagsterInstance, workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """45 lines a minute said "0 runs requested"."""
-    monkeypatch.setattr(sensors, "LISTEN_SECONDS", 0.5)
-    monkeypatch.setattr(sensors, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(dispatch, "TIMINGS", Timings(listen=0.5, look=0.1))
     looks: list[str] = []
     look = sensors.tick
     monkeypatch.setattr(sensors, "tick", lambda *given: looks.append("look") or look(*given))
@@ -154,8 +157,7 @@ async def test_a_sensor_with_nothing_to_do_leaves_one_line_for_many_looks_and_sa
 async def test_what_becomes_ready_while_a_sensor_listens_is_requested_at_once(
     world: World, instance: dg.DagsterInstance, workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sensors, "LOOK_SECONDS", 3_600.0)
-    monkeypatch.setattr(sensors, "LISTEN_SECONDS", 3_600.0)
+    monkeypatch.setattr(dispatch, "TIMINGS", PATIENT)
     [key] = world.add(1)
     register(instance, world.catalogue)
     await world.carry([key], "script", "voiceover", "rendered_video")
@@ -171,8 +173,7 @@ async def test_what_becomes_ready_while_a_sensor_listens_is_requested_at_once(
 async def test_what_becomes_due_by_the_clock_while_a_sensor_listens_is_requested_at_its_time(
     world: World, instance: dg.DagsterInstance, workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sensors, "LOOK_SECONDS", 3_600.0)
-    monkeypatch.setattr(sensors, "LISTEN_SECONDS", 3_600.0)
+    monkeypatch.setattr(dispatch, "TIMINGS", PATIENT)
     world.add(1)
     register(instance, world.catalogue)
     world.write("UPDATE phantoms.stages SET ready_at = now() + interval '1.5 s' WHERE stage = 'script' AND state = 'ready'")
@@ -184,8 +185,7 @@ async def test_a_sensor_stops_listening_when_the_daemon_ends(
     world: World, instance: dg.DagsterInstance, workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The daemon waits for its sensors; a stop would take as long as they listen."""
-    monkeypatch.setattr(sensors, "LISTEN_SECONDS", 3_600.0)
-    monkeypatch.setattr(sensors, "LOOK_SECONDS", 3_600.0)
+    monkeypatch.setattr(dispatch, "TIMINGS", PATIENT)
     monkeypatch.setenv("PHANTOMS_DATABASE_URL", world.url)
 
     async def stop() -> None:
@@ -217,7 +217,7 @@ async def test_a_sensor_does_not_plan_again_what_an_open_run_has(
 async def test_what_is_ready_on_one_platform_waits_a_moment_for_the_same_on_another(
     world: World, instance: dg.DagsterInstance, workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("phantoms_dagster.defs.sensors.SIBLINGS_SECONDS", 60.0)
+    monkeypatch.setattr(dispatch, "TIMINGS", Timings(siblings=60.0))
     approved, _ = await approved_and_new(world, instance)
     await world.carry([approved], "approval", "youtube/variant")
     under_way = open_run(instance, "tiktok/variant", approved)
@@ -244,13 +244,13 @@ async def test_new_runs_of_making_stand_back_while_something_is_released_and_not
 ) -> None:
     await approved_and_new(world, instance)
     slept: list[float] = []
-    monkeypatch.setattr("time.sleep", slept.append)
+    monkeypatch.setattr(sensors, "stand_back", functools.partial(dispatch.stand_back, sleep=slept.append))
     for under_way, who_stands_back in (("script", []), ("youtube/post", [advance_sensor])):
         run = open_run(instance, under_way, "another")
         for sensor, wanted in ((advance_sensor, "script"), (release_sensor, "approval")):
             slept.clear()
             assert [request.tags[tags.STAGE] for request in requests_of(sensor, instance, workshop)] == [wanted]
-            assert (STAND_BACK_SECONDS in slept) == (sensor in who_stands_back)
+            assert (dispatch.TIMINGS.stand_back in slept) == (sensor in who_stands_back)
         instance.report_run_canceled(run)
 
 
