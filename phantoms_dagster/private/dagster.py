@@ -123,7 +123,7 @@ PATHS: Mapping[str, FastPath] = {
                 "dagster_postgres:PostgresScheduleStorage._has_instigators_table(self,conn)",
                 "dagster_postgres.utils:create_pg_engine",
             ),
-            "",
+            "74 of 78 seconds of a run over 200 partitions of four assets, with batches of events",
             "`dagster_postgres.DagsterPostgresStorage`: a connection for each operation",
         ),
         FastPath(
@@ -137,7 +137,7 @@ PATHS: Mapping[str, FastPath] = {
                 "dagster._core.instance.utils:RUNLESS_RUN_ID",
                 "dagster:AssetExecutionContext.get_step_execution_context(self)",
             ),
-            "",
+            "3.7 of 4 CPU-ms for each partition",
             "`context.log_event` and `report_runless_asset_event`, one by one",
         ),
         FastPath(
@@ -157,7 +157,7 @@ PATHS: Mapping[str, FastPath] = {
                 "dagster._cli.api:_resume_run_command_body(run_id,instance,write_stream_fn,set_exit_code_on_failure)",
                 "dagster._utils.interrupts:capture_interrupts()",
             ),
-            "",
+            "opening the instance once more in each run",
             "`dagster api execute_run`, the command that containers of Dagster's own launchers run, in the same process",
         ),
         FastPath(
@@ -186,13 +186,13 @@ PATHS: Mapping[str, FastPath] = {
                 "dagster._grpc.server_watcher:WATCH_INTERVAL",
                 "dagster._utils.error:SerializableErrorInfo",
             ),
-            "",
+            "up to five seconds for each stage of a video",
             "`dagster-daemon run` as it comes: sensors every five seconds, the queue once a second",
         ),
         FastPath(
             "webserver",
             ("dagster._grpc.server_watcher:WATCH_INTERVAL",),
-            "",
+            "four of five connections to the code server, all day",
             "`dagster-webserver` as it comes: it asks the code server once a second",
         ),
     )
