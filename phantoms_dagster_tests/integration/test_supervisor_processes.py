@@ -89,7 +89,7 @@ def test_a_process_that_dies_while_it_starts_is_reported_with_the_end_of_its_log
 def test_people_are_told_the_title_of_a_process_and_its_log_keeps_its_name(supervise: Started, tmp_path: Path) -> None:
     code = "import sys; sys.exit('no such port: banana')"
     supervisor = supervise(spec("preloaded", code, ready=lambda: False, title="program code"))
-    with pytest.raises(ProcessFailed, match="^program code has stopped while it was started") as failure:
+    with pytest.raises(ProcessFailed, match=r"^program code has stopped while it was started") as failure:
         supervisor.start()
     assert f"The end of {tmp_path / 'preloaded.log'}" in str(failure.value)
 
