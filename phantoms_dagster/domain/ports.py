@@ -6,6 +6,7 @@ Every method may raise the `ProviderError`s of `domain.errors` and nothing else 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -24,7 +25,7 @@ from phantoms_dagster.domain.models import (
     TikTokTerms,
     VoiceoverOutput,
 )
-from phantoms_dagster.domain.stages import PostState
+from phantoms_dagster.domain.publication import PublishVerbs
 from phantoms_dagster.domain.values import JsonObject
 
 
@@ -264,66 +265,19 @@ class PublishJob:
     tiktok: TikTokTerms | None = None
 
 
-@dataclass(frozen=True)
-class PostRecord:
-    """The ledger's row of a post. `handle` is the provider's (session URI, publish id, container id), opaque to us.
-
-    `account` is the one that the post was opened on, whatever the channel's is called by now.
-    """
-
-    state: PostState
-    handle: JsonObject = field(default_factory=dict)
-    offset: int = 0
-    remote_id: str | None = None
-    url: str | None = None
-    attempted_at: datetime | None = None
-    account: str = ""
-
-
-class PostJournal(Protocol):
-    """The ledger's row of the post being made: every step is committed before the next request is sent."""
-
-    @property
-    def record(self) -> PostRecord:
-        """The row as last committed. After a crash it is what the last step left behind."""
-        ...
-
-    async def save(
-        self,
-        state: PostState,
-        *,
-        handle: JsonObject | None = None,
-        offset: int | None = None,
-        remote_id: str | None = None,
-        url: str | None = None,
-    ) -> PostRecord:
-        """Commit a step. None keeps a value. Raises IllegalTransition, StaleClaim, or NotYet when the account is busy."""
-        ...
-
-
-@dataclass(frozen=True)
-class PublishedPost:
-    """A post that is out, as the platform reads it back."""
-
-    remote_id: str
-    url: str
-    published_at: datetime
-
-
 class Publisher(Protocol):
-    """Carries a post from wherever its journal says it is to published.
+    """Publishes on one platform: five verbs that `production.publication` calls in the right order.
 
-    Called again after a crash or a deferral with the same job and the journal's last record. Before anything that could
-    publish is sent, the journal says `committing`; a lost answer there ends in `Unknown` and is resolved on the next call
-    by a read. Raises `NotYet` while the platform still processes.
+    `account_first`: the ledger takes the account before `open`, since what that makes is limited.
     """
 
     provider: str
     platform: Platform
     sandbox: bool
+    account_first: bool
 
-    async def publish(self, job: PublishJob, journal: PostJournal) -> PublishedPost:
-        """Make the post, or finish making it."""
+    def taking_up(self, job: PublishJob) -> AbstractAsyncContextManager[PublishVerbs]:
+        """The verbs for one call of the engine."""
         ...
 
 

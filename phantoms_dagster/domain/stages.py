@@ -182,7 +182,7 @@ def sources(event: Event) -> tuple[State, ...]:
 
 
 class PostState(StrEnum):
-    """Where a post is in its publishing protocol. See `POST_TRANSITIONS`."""
+    """Where a post is in its publishing protocol. What may follow is in `domain.publication`."""
 
     INTENT = "intent"
     OPENED = "opened"
@@ -192,38 +192,3 @@ class PostState(StrEnum):
     PUBLISHED = "published"
     CONFIRMED = "confirmed"
     FAILED = "failed"
-
-
-POST_TRANSITIONS: Mapping[PostState, frozenset[PostState]] = MappingProxyType(
-    {
-        # A session may be lost before its commit point: then the protocol starts again from `intent`.
-        PostState.INTENT: frozenset({PostState.INTENT, PostState.OPENED, PostState.FAILED}),
-        PostState.OPENED: frozenset(
-            {PostState.OPENED, PostState.INTENT, PostState.UPLOADING, PostState.COMMITTING, PostState.FAILED}
-        ),
-        PostState.UPLOADING: frozenset(
-            {PostState.UPLOADING, PostState.INTENT, PostState.COMMITTING, PostState.UNKNOWN, PostState.FAILED}
-        ),
-        # From here only a read proves what happened: back to `opened` or `intent` when it did not take effect.
-        PostState.COMMITTING: frozenset(
-            {
-                PostState.COMMITTING,
-                PostState.UNKNOWN,
-                PostState.PUBLISHED,
-                PostState.UPLOADING,
-                PostState.OPENED,
-                PostState.INTENT,
-                PostState.FAILED,
-            }
-        ),
-        PostState.UNKNOWN: frozenset(
-            {PostState.UNKNOWN, PostState.COMMITTING, PostState.PUBLISHED, PostState.OPENED, PostState.INTENT, PostState.FAILED}
-        ),
-        PostState.PUBLISHED: frozenset({PostState.PUBLISHED, PostState.CONFIRMED}),
-        PostState.CONFIRMED: frozenset({PostState.CONFIRMED}),
-        PostState.FAILED: frozenset({PostState.INTENT}),  # a replay, with a fresh budget
-    }
-)
-
-IN_FLIGHT = (PostState.OPENED, PostState.UPLOADING, PostState.COMMITTING)
-BEFORE_COMMIT = (PostState.INTENT, PostState.OPENED, PostState.UPLOADING)

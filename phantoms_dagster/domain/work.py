@@ -13,7 +13,8 @@ from typing import Literal, Protocol, TypeVar
 
 from phantoms_dagster.domain.errors import Evidence
 from phantoms_dagster.domain.models import MediaFile, Platform, PostWords, StageOutput, Video
-from phantoms_dagster.domain.ports import Attempt, PostJournal
+from phantoms_dagster.domain.ports import Attempt
+from phantoms_dagster.domain.publication import PostJournal
 from phantoms_dagster.domain.stages import Stage, State
 from phantoms_dagster.domain.values import JsonObject
 

@@ -1,6 +1,6 @@
-"""The `<platform>/post` stages: carrying a variant to published, exactly once, through the ledger of posts.
+"""The `<platform>/post` stages: what is posted, with which words, on which account and when.
 
-Each platform's protocol belongs to its adapter.
+How it is posted exactly once is in `publication`, each platform's protocol in its adapter.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
-from phantoms_dagster.domain.errors import NotYet, Permanent, Rejected
+from phantoms_dagster.domain.errors import NotYet, Permanent
 from phantoms_dagster.domain.models import (
     ApprovalOutput,
     Channel,
@@ -25,11 +25,11 @@ from phantoms_dagster.domain.models import (
     VariantOutput,
     content_hash,
 )
-from phantoms_dagster.domain.ports import Clock, MediaStore, PostJournal, PublishedPost, Publisher, PublishJob
-from phantoms_dagster.domain.stages import BEFORE_COMMIT, PostState
+from phantoms_dagster.domain.ports import Clock, MediaStore, Publisher, PublishJob
 from phantoms_dagster.domain.trying import turn
 from phantoms_dagster.domain.wording import DEFAULT_PRIVACY
 from phantoms_dagster.domain.work import Ledgers, Made, Work
+from phantoms_dagster.production import publication
 
 # A busy account wakes who waits for it; this is for when nobody does. It grows each time it was in vain.
 BUSY_SECONDS = 5.0
@@ -81,7 +81,7 @@ class Publish:
             raise NotYet(f"other videos are being published on {platform}:{account}", retry_after=BUSY_SECONDS, held=True)
         try:
             job = await self._job(work, account, variant, words, marker)
-            post = await self._published(publisher, job, journal)
+            post = await publication.publish(publisher, job, journal)
         finally:
             one_at_a_time.release()
         output = PostOutput(
@@ -128,24 +128,6 @@ class Publish:
                 tiktok=TikTokTerms.of(choices) if choices else None,
             )
         return approved.model_copy(update={"title": variant.title, "caption": variant.caption})
-
-    async def _published(self, publisher: Publisher, job: PublishJob, journal: PostJournal) -> PublishedPost:
-        if journal.record.state is PostState.FAILED:
-            # The handle stays: what it names may still tell the adapter that an earlier try did take effect.
-            await journal.save(PostState.INTENT)
-        try:
-            post = await publisher.publish(job, journal)
-        except (Permanent, Rejected):
-            # Before the commit point nothing took effect. From there on only the adapter can tell: what is open stays open,
-            # and a replay reads it back first.
-            if journal.record.state in BEFORE_COMMIT:
-                await journal.save(PostState.FAILED)
-            raise
-        if journal.record.state not in (PostState.PUBLISHED, PostState.CONFIRMED):
-            await journal.save(PostState.PUBLISHED, remote_id=post.remote_id, url=post.url)
-        if journal.record.state is not PostState.CONFIRMED:
-            await journal.save(PostState.CONFIRMED)
-        return post
 
     async def _job(self, work: Work, account: str, variant: VariantOutput, words: PostWords, marker: str) -> PublishJob:
         file: MediaFile = variant.video

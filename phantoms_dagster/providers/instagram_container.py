@@ -12,7 +12,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from phantoms_dagster.domain.errors import Permanent, ProviderError, Rejected, Throttled, Transient
-from phantoms_dagster.domain.ports import Clock, PostRecord
+from phantoms_dagster.domain.ports import Clock
+from phantoms_dagster.domain.publication import PostRecord
 from phantoms_dagster.domain.values import Value
 from phantoms_dagster.providers.instagram_api import GONE, PROVIDER, Graph, path, subcode_class
 from phantoms_dagster.providers.redaction import redact

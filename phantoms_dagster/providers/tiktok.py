@@ -1,21 +1,33 @@
-"""Posting to TikTok (Content Posting API, direct post, FILE_UPLOAD): the protocol, and what may be asked of it.
+"""Posting to TikTok (Content Posting API, direct post, FILE_UPLOAD): the verbs, and what may be asked of it.
 
-init only opens a slot; the last chunk is the one request that publishes; status/fetch is the read that resolves doubt.
-An upload that is not complete cannot publish, so everything before the last chunk may be done again. The calls that carry a
-token and the error table are in `tiktok_api`, the chunk plan and the decisions in `tiktok_chunks`.
+`open` is creator_info and init, which only opens a slot. `commit` is the last chunk, the one request that publishes. `find` is
+status/fetch. An upload that is not complete cannot publish, so everything before the last chunk may be done again. The calls that
+carry a token and the error table are in `tiktok_api`, the chunk plan and the decisions in `tiktok_chunks`.
 """
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from types import MappingProxyType
 
 import httpx
 
-from phantoms_dagster.domain.errors import NotYet, Permanent, ProviderError, Rejected, Transient, Unknown
+from phantoms_dagster.domain.errors import NotYet, Permanent, ProviderError, Rejected, Transient
 from phantoms_dagster.domain.models import Platform
-from phantoms_dagster.domain.ports import Clock, PostJournal, PostRecord, PublishedPost, PublishJob, Tokens
-from phantoms_dagster.domain.stages import PostState
+from phantoms_dagster.domain.ports import Clock, PublishJob, Tokens
+from phantoms_dagster.domain.publication import (
+    Finding,
+    Found,
+    Handle,
+    NotPublished,
+    PostRecord,
+    Progress,
+    PublishedPost,
+    RemoteId,
+    Undecided,
+)
 from phantoms_dagster.domain.values import JsonObject
 from phantoms_dagster.providers.http import file_body, same_service, send, server_error, unexpected
 from phantoms_dagster.providers.polling import FIRST_PAUSE_SECONDS, Patience
@@ -44,6 +56,7 @@ class TikTokPublisher:
 
     provider = PROVIDER
     platform = Platform.TIKTOK
+    account_first = False  # a slot that nobody uses costs nothing
 
     def __init__(
         self,
@@ -56,42 +69,60 @@ class TikTokPublisher:
         patience: float = 60.0,
         poll_seconds: float = FIRST_PAUSE_SECONDS,
     ) -> None:
-        self._client = client
-        self._base_url = base_url.rstrip("/")
-        self._calls = TikTokCalls(client, base_url, tokens)
-        self._clock = clock
+        self.client = client
+        self.base_url = base_url.rstrip("/")
+        self.calls = TikTokCalls(client, base_url, tokens)
+        self.clock = clock
         self.sandbox = sandbox
-        self._patience = patience
-        self._poll_seconds = poll_seconds
+        self.patience = patience
+        self.poll_seconds = poll_seconds
 
-    async def publish(self, job: PublishJob, journal: PostJournal) -> PublishedPost:
-        """Make the post, or finish making it. Raises NotYet while TikTok processes, and the errors of the table."""
-        if journal.record.state in (PostState.PUBLISHED, PostState.CONFIRMED):
-            return self._published(journal.record)
-        if journal.record.state is PostState.FAILED:
-            await _start_over(journal)
-        for _ in range(SLOTS_PER_CALL):
-            fresh = journal.record.state is PostState.INTENT
-            if fresh:
-                await self._open(job, journal)
-            post = await self._carry(job, journal, fresh=fresh)
-            if post is not None:
-                return post
-        raise Transient("TikTok: the upload address died before the upload was done", provider=PROVIDER, code="upload 403")
+    @asynccontextmanager
+    async def taking_up(self, job: PublishJob) -> AsyncIterator[TikTokPost]:
+        """See the port."""
+        yield TikTokPost(self, job)
 
-    async def _open(self, job: PublishJob, journal: PostJournal) -> None:
+    def owns(self, url: str) -> bool:
+        """Whether an upload address is at this very service: the film goes nowhere else."""
+        return self.sandbox or same_service(url, self.base_url, ".tiktokapis.com")
+
+
+class TikTokPost:
+    """The verbs for one post. See `domain.publication.PublishVerbs`."""
+
+    def __init__(self, publisher: TikTokPublisher, job: PublishJob) -> None:
+        self._at = publisher
+        self._calls = publisher.calls
+        self._clock = publisher.clock
+        self._job = job
+        self._patience = Patience(
+            publisher.clock, publisher.patience, first=publisher.poll_seconds, longest=LONGEST_PAUSE_SECONDS, again=RETRY_SECONDS
+        )
+        self._slots = 1  # that this call has used
+        self._uploads = 0  # times that this call began to send to the present slot
+        self._refusal: ProviderError | None = None  # how the chunk just sent was turned down
+        self._counted = False  # TikTok has said that the last chunk is there
+
+    # --- check and open
+
+    def check(self) -> None:
+        """See the port."""
+        _check_job(self._job)
+
+    async def open(self) -> Handle:
         """Ask for a slot. Its answer lost leaves an empty slot, which publishes nothing and dies after an hour."""
-        _check_job(job)
+        job = self._job
         creator = await self._calls.post(job.account, CREATOR_INFO_PATH, before=job.may_go)
         plan = plan_chunks(job.size)
         data = await self._calls.post(job.account, INIT_PATH, init_body(job, creator, plan), before=job.may_go)
         publish_id, upload_url = data.get("publish_id"), data.get("upload_url")
         if not (isinstance(publish_id, str) and publish_id and isinstance(upload_url, str) and upload_url):
             raise Transient("TikTok opened no upload", provider=PROVIDER, code="malformed")
-        if not (self.sandbox or self._owns(upload_url)):
+        if not self._at.owns(upload_url):
             host = httpx.URL(upload_url).host
             message = f"TikTok named an upload address at another host ({host}); check PHANTOMS_TIKTOK_BASE_URL"
             raise Permanent(message, provider=PROVIDER, code="foreign_host")
+        self._uploads, self._refusal, self._counted = 1, None, False
         slot = Slot(
             publish_id=publish_id,
             upload_url=upload_url,
@@ -105,108 +136,43 @@ class TikTokPublisher:
             caption=job.caption,
             seconds=job.probe.seconds,
         )
-        await journal.save(PostState.OPENED, handle=slot.model_dump(mode="json"), offset=0)
+        return slot.model_dump(mode="json")
 
-    async def _carry(self, job: PublishJob, journal: PostJournal, *, fresh: bool) -> PublishedPost | None:
-        """Bring the journal's slot to its end; None when it is dead, published nothing and the journal says `intent`."""
-        slot = Slot.model_validate(journal.record.handle)
-        patience = Patience(
-            self._clock, self._patience, first=self._poll_seconds, longest=LONGEST_PAUSE_SECONDS, again=RETRY_SECONDS
-        )
-        refusal: ProviderError | None = None
-        counted, uploads = False, 0
-        step = Step("upload") if fresh else None
-        while True:
-            if step is None:
-                seen = await read_status(self._calls, job.account, slot.publish_id)
-                step = next_step(seen, journal.record, slot.size, refusal=refusal, counted=counted)
-            if step.do == "upload" and (slot.content != content_of(job) or not (self.sandbox or self._owns(slot.upload_url))):
-                step = self._abandoned(journal.record, slot)
-            if step.do == "restart":
-                await _start_over(journal)
-                return None
-            if step.do == "fail":
-                raise await _given_up(journal, step.error)
-            if step.do == "upload":
-                if uploads == UPLOADS_PER_CALL:
-                    raise refusal or Transient("TikTok keeps asking for bytes it was sent", provider=PROVIDER, code="upload 206")
-                uploads += 1
-                refusal, counted = await self._upload(job, journal, slot, step.offset)
-                if refusal is None and counted:  # nothing is processed within the moment of its upload
-                    await patience.poll("TikTok still processes the video")
-            elif step.do == "wait":
-                await patience.poll("TikTok still processes the video")
-            else:
-                post = await (self._complete(journal, step.post_id) if step.do == "complete" else self._search(job, journal))
-                if post is not None:
-                    return post
-                await patience.poll("TikTok lost the upload, and its video is not listed (yet)")
-            step = None
+    # --- the chunks before the last
 
-    def _owns(self, url: str) -> bool:
-        """Whether an upload address is at this very service: the film goes nowhere else."""
-        return same_service(url, self._base_url, ".tiktokapis.com")
+    async def upload(self, record: PostRecord) -> Progress | Finding:
+        """Send one chunk, unless it is the last: that one publishes, so `commit` sends it."""
+        _check_file(self._job)
+        slot, offset = Slot.model_validate(record.handle), record.offset
+        plan = _plan(slot)
+        if offset >= plan.last_start:
+            return Progress(offset, self._sending_last(slot), ready=True)
+        end = plan.end(offset)
+        response = await self._put(slot, offset, end, commits=False)
+        if response.status_code == 206:
+            return Progress(end)
+        if response.status_code == 201:  # all of it is there, it says
+            self._counted = True
+            return Undecided()
+        self._refusal = _refusal_of(response)
+        return await self.find(record)
 
-    def _abandoned(self, record: PostRecord, slot: Slot) -> Step:
-        """The video was made again since its slot was opened, and the slot holds less than the whole old one; or the slot's address
-        is at another host.
+    def _sending_last(self, slot: Slot) -> Handle:
+        return slot.model_copy(update={"committed_at": self._clock.now()}).model_dump(mode="json")
 
-        Once its last chunk was sent, a runner that was taken over may still wake up and send it: the slot must die first.
-        """
-        left = (slot.opened_at + UPLOAD_URL_LIFE - self._clock.now()).total_seconds()
-        if record.state in DECIDED and left > 0:
-            raise NotYet("an upload of an older revision of this video has to expire first", retry_after=left)
-        return Step("restart")
-
-    async def _upload(self, job: PublishJob, journal: PostJournal, slot: Slot, offset: int) -> tuple[ProviderError | None, bool]:
-        """Send the chunks from `offset` on. How TikTok turned one down, if it did; whether it has counted the last."""
-        try:
-            _check_file(job)
-        except Permanent:
-            await journal.save(PostState.FAILED)
-            raise
-        plan = ChunkPlan(slot.size, slot.chunk_size, slot.count)
-        if journal.record.state in DECIDED and offset < plan.last_start:
-            await journal.save(PostState.OPENED, offset=offset)
-        while True:
-            last, end = offset >= plan.last_start, plan.end(offset)
-            if last:
-                slot = slot.model_copy(update={"committed_at": self._clock.now()})
-                await journal.save(PostState.COMMITTING, handle=slot.model_dump(mode="json"), offset=offset)
-            try:
-                response = await self._put(job, slot, offset, end, commits=last)
-            except Unknown:
-                await journal.save(PostState.UNKNOWN)
-                raise
-            except NotYet:
-                if last:  # it never left
-                    await journal.save(PostState.UPLOADING)
-                raise
-            if response.status_code == 201:
-                if not last:
-                    await journal.save(PostState.COMMITTING)
-                return None, True
-            if response.status_code != 206:
-                code = f"upload {response.status_code}"
-                return error_for(code, response=response) or unexpected(response, provider=PROVIDER), last and code == "upload 416"
-            if last:
-                return None, False
-            offset = end
-            await journal.save(PostState.UPLOADING, offset=offset)
-
-    async def _put(self, job: PublishJob, slot: Slot, offset: int, end: int, *, commits: bool) -> httpx.Response:
+    async def _put(self, slot: Slot, offset: int, end: int, *, commits: bool) -> httpx.Response:
         """One chunk, read from disk as it is sent. A 5xx is raised: Unknown for the chunk that publishes."""
+        job = self._job
         headers = {
             "Content-Type": CONTENT_TYPES[job.file.suffix.lower()],
             "Content-Length": str(end - offset),
             "Content-Range": f"bytes {offset}-{end - 1}/{job.size}",
         }
         async with file_body(job.file, offset, end) as content:
-            url = slot.upload_url
             response = await send(
-                self._client,
+                self._at.client,
                 "PUT",
-                url,
+                slot.upload_url,
                 provider=PROVIDER,
                 commits=commits,
                 before=job.may_go if commits else None,
@@ -221,64 +187,130 @@ class TikTokPublisher:
             raise throttled
         return response
 
-    async def _complete(self, journal: PostJournal, post_id: str | None) -> PublishedPost:
-        """Write the published post down.
+    # --- commit: the last chunk
+
+    async def commit(self, record: PostRecord) -> NotPublished | Undecided:
+        """Send the last chunk. TikTok tells what became of it when it is asked, so `find` does the rest."""
+        slot = Slot.model_validate(record.handle)
+        try:
+            response = await self._put(slot, record.offset, _plan(slot).end(record.offset), commits=True)
+        except NotYet as error:
+            never_sent = slot.model_copy(update={"committed_at": None}).model_dump(mode="json")
+            return NotPublished("the last chunk never left", then="commit", handle=never_sent, error=error)
+        self._counted = response.status_code == 201
+        if response.status_code not in (201, 206):
+            self._refusal = _refusal_of(response)
+            self._counted = self._refusal.code == "upload 416"
+        if self._counted and self._refusal is None:  # nothing is processed within the moment of its upload
+            await self._patience.poll("TikTok still processes the video")
+        return Undecided()
+
+    # --- find
+
+    async def find(self, record: PostRecord) -> Finding:
+        """Ask TikTok how the slot is, until its answer proves something. Raises NotYet while TikTok processes."""
+        slot = Slot.model_validate(record.handle)
+        while True:
+            seen = await read_status(self._calls, self._job.account, slot.publish_id)
+            step = next_step(seen, record, slot.size, refusal=self._refusal, counted=self._counted)
+            if step.do == "upload":
+                return self._goes_on(record, slot, step)
+            if step.do == "restart":
+                return self._starts_over("TikTok no longer knows the slot, or its address is dead; its last chunk is not there")
+            if step.do == "fail":
+                assert step.error is not None
+                return NotPublished(f"TikTok says that it posted nothing: {step.error}", then="open", error=step.error)
+            if step.do == "complete":
+                return Found(self._out(slot, step.post_id))
+            if step.do == "lost":
+                finding = await self._listed(record, slot)
+                if finding is not None:
+                    return finding
+                await self._patience.poll("TikTok lost the upload, and its video is not listed (yet)")
+            else:
+                await self._patience.poll("TikTok still processes the video")
+
+    def _goes_on(self, record: PostRecord, slot: Slot, step: Step) -> NotPublished:
+        """TikTok holds only a part of the bytes, so nothing is published, and the slot may be given the rest."""
+        if slot.content != content_of(self._job) or not self._at.owns(slot.upload_url):
+            self._let_it_die(record, slot)
+            return self._starts_over("the slot holds only a part of an older revision, or its address is another host's")
+        handle = slot.model_copy(update={"committed_at": None}).model_dump(mode="json") if slot.committed_at else None
+        evidence = f"TikTok holds {step.offset} of {slot.size} bytes"
+        try:
+            _check_file(self._job)
+        except Permanent as error:
+            return NotPublished(evidence, then="upload", handle=handle, offset=step.offset, error=error)
+        if self._uploads == UPLOADS_PER_CALL:
+            raise self._refusal or Transient("TikTok keeps asking for bytes it was sent", provider=PROVIDER, code="upload 206")
+        self._uploads += 1
+        self._refusal, self._counted = None, False
+        if step.offset >= _plan(slot).last_start:
+            return NotPublished(evidence, then="commit", handle=self._sending_last(slot), offset=step.offset)
+        return NotPublished(evidence, then="upload", handle=handle, offset=step.offset)
+
+    def _let_it_die(self, record: PostRecord, slot: Slot) -> None:
+        """Once its last chunk was sent, a runner that was taken over may still wake up and send it: the slot must die first."""
+        left = (slot.opened_at + UPLOAD_URL_LIFE - self._clock.now()).total_seconds()
+        if record.state in DECIDED and left > 0:
+            raise NotYet("an upload of an older revision of this video has to expire first", retry_after=left)
+
+    def _starts_over(self, evidence: str) -> NotPublished:
+        self._slots += 1
+        if self._slots <= SLOTS_PER_CALL:
+            return NotPublished(evidence, then="open")
+        dead = Transient("TikTok: the upload address died before the upload was done", provider=PROVIDER, code="upload 403")
+        return NotPublished(evidence, then="open", error=dead)
+
+    def _out(self, slot: Slot, post_id: str | None) -> RemoteId:
+        """The published post.
 
         PUBLISH_COMPLETE is final, whether TikTok names a public id yet or not: the id comes after moderation, minutes or hours
         later, and never for a post that is not public to everyone. Without one the post goes by its publish_id, and
         `tiktok_late` asks for the public id later. The account is free for the next post meanwhile.
         """
-        record = journal.record
-        slot = Slot.model_validate(record.handle)
-        slot = slot.model_copy(update={"completed_at": slot.completed_at or self._clock.now()})
-        handle, remote_id = slot.model_dump(mode="json"), post_id or slot.publish_id
-        if record.state in (PostState.OPENED, PostState.UPLOADING):
-            await journal.save(PostState.COMMITTING, handle=handle)
-        url = post_url(slot, remote_id, base_url=self._base_url if self.sandbox else None)
-        return self._published(await journal.save(PostState.PUBLISHED, handle=handle, remote_id=remote_id, url=url))
+        at = slot.completed_at or self._clock.now()
+        slot = slot.model_copy(update={"completed_at": at})
+        remote_id = post_id or slot.publish_id
+        url = post_url(slot, remote_id, base_url=self._at.base_url if self._at.sandbox else None)
+        return RemoteId(remote_id, url, slot.model_dump(mode="json"), published_at=at)
 
-    async def _search(self, job: PublishJob, journal: PostJournal) -> PublishedPost | None:
+    async def _listed(self, record: PostRecord, slot: Slot) -> Found | Undecided | None:
         """The last chunk was sent and TikTok forgot the publish_id: look among the account's public videos.
 
-        None when the video may still turn up. Raises Rejected when a person has to look.
+        None when the video may still turn up. Undecided when a person has to look.
         """
-        record = journal.record
-        slot = Slot.model_validate(record.handle)
         if slot.completed_at is not None:
-            return await self._complete(journal, slot.publish_id)
+            return Found(self._out(slot, None))
         since = slot.opened_at - CLOCK_SKEW
-        listed = await listed_since(self._calls, job.account, since)
-        found = [v for v in listed if same_video(v, job.caption, job.probe.seconds, since)]
+        listed = await listed_since(self._calls, self._job.account, since)
+        found = [v for v in listed if same_video(v, self._job.caption, self._job.probe.seconds, since)]
         if len(found) == 1:
-            return await self._complete(journal, str(found[0]["id"]))
+            return Found(self._out(slot, str(found[0]["id"])))
+        # Older versions did not keep when the last chunk was sent.
         if not found and self._clock.now() - (slot.committed_at or record.attempted_at or slot.opened_at) <= ID_WAIT:
             return None
-        await journal.save(PostState.UNKNOWN)
-        raise Rejected(
-            f"TikTok no longer knows the upload, and {len(found)} videos of @{slot.username} look like it: look at the account",
-            provider=PROVIDER,
-            code="invalid_publish_id",
+        message = (
+            f"TikTok no longer knows the upload, and {len(found)} videos of @{slot.username} look like it: look at the account"
         )
+        return Undecided(error=Rejected(message, provider=PROVIDER, code="invalid_publish_id"))
 
-    def _published(self, record: PostRecord) -> PublishedPost:
+    # --- confirm
+
+    async def confirm(self, record: PostRecord) -> PublishedPost:
+        """From the ledger: PUBLISH_COMPLETE was the confirmation."""
         assert record.remote_id is not None
         assert record.url is not None
         completed_at = Slot.model_validate(record.handle).completed_at if record.handle else None
         return PublishedPost(record.remote_id, record.url, completed_at or record.attempted_at or self._clock.now())
 
 
-async def _start_over(journal: PostJournal) -> None:
-    await journal.save(PostState.INTENT, handle={}, offset=0)
+def _plan(slot: Slot) -> ChunkPlan:
+    return ChunkPlan(slot.size, slot.chunk_size, slot.count)
 
 
-async def _given_up(journal: PostJournal, error: ProviderError | None) -> ProviderError:
-    """Nothing was posted, as TikTok says: a new slot may be opened later, or the post has failed."""
-    assert error is not None
-    if isinstance(error, Transient):
-        await _start_over(journal)
-    else:
-        await journal.save(PostState.FAILED)
-    return error
+def _refusal_of(response: httpx.Response) -> ProviderError:
+    return error_for(f"upload {response.status_code}", response=response) or unexpected(response, provider=PROVIDER)
 
 
 def _refused(message: str) -> Permanent:

@@ -11,14 +11,14 @@ from datetime import datetime
 from typing import Literal
 
 from phantoms_dagster.domain.errors import Permanent, ProviderError
-from phantoms_dagster.domain.ports import PostRecord, PublishJob
-from phantoms_dagster.domain.stages import PostState
+from phantoms_dagster.domain.ports import PublishJob
+from phantoms_dagster.domain.publication import MAY_BE_OUT, PostRecord
 from phantoms_dagster.domain.values import Value
 from phantoms_dagster.providers.tiktok_api import PROVIDER, Seen, error_for
 
 ONE_CHUNK_BYTES = 64_000_000
 CHUNK_BYTES = 32_000_000
-DECIDED = (PostState.COMMITTING, PostState.UNKNOWN)  # the last chunk may have been sent
+DECIDED = MAY_BE_OUT  # the last chunk may have been sent
 
 # --- the plan of an upload ------------------------------------------------------------------------------------------
 

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import RowMapping, TextClause, text
 
-from phantoms_dagster.domain.errors import IllegalTransition, NotYet, Rejected, StaleClaim
+from phantoms_dagster.domain.errors import NotYet, Rejected, StaleClaim
 from phantoms_dagster.domain.models import MediaFile
-from phantoms_dagster.domain.ports import PostRecord
-from phantoms_dagster.domain.stages import POST_TRANSITIONS, PostState
+from phantoms_dagster.domain.publication import NotPublished, PostRecord, check_step
+from phantoms_dagster.domain.stages import PostState
 from phantoms_dagster.domain.values import JsonObject
 from phantoms_dagster.domain.work import Claim, RenderRecord
 from phantoms_dagster.store.group_commit import GroupCommit
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 ACCOUNT_BUSY_SECONDS = 5.0
 BEGUN_FOR_REAL_SECONDS = 600.0
+MOST_EVIDENCE = 500  # characters of a proof, which is one line
 
 _OPEN_POST = text(
     """
@@ -91,7 +92,7 @@ _SAVE_POSTS = text(
     """
     WITH g AS MATERIALIZED (
         SELECT * FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(id bigint, video_id bigint, stage text, generation bigint,
-            state text, handle jsonb, upload_offset bigint, remote_id text, url text)
+            state text, handle jsonb, upload_offset bigint, remote_id text, url text, proof text)
     ), ours AS MATERIALIZED (
         -- Locked, so that a takeover which is being committed is waited for and then seen.
         SELECT g.* FROM g
@@ -101,6 +102,7 @@ _SAVE_POSTS = text(
     UPDATE phantoms.posts p
     SET state = g.state, handle = COALESCE(g.handle, p.handle), upload_offset = COALESCE(g.upload_offset, p.upload_offset),
         remote_id = COALESCE(g.remote_id, p.remote_id), url = COALESCE(g.url, p.url), updated_at = clock_timestamp(),
+        proof = g.proof, proved_at = CASE WHEN g.proof IS NOT NULL THEN clock_timestamp() END,
         attempted_at = CASE WHEN g.state = 'intent' THEN NULL ELSE COALESCE(p.attempted_at, clock_timestamp()) END,
         published_at = CASE WHEN g.state = 'published' THEN COALESCE(p.published_at, clock_timestamp()) ELSE p.published_at END
     FROM ours g
@@ -220,11 +222,11 @@ class PostgresPostJournal:
         offset: int | None = None,
         remote_id: str | None = None,
         url: str | None = None,
+        proof: NotPublished | None = None,
     ) -> PostRecord:
         """See the port."""
         before = self._record.state
-        if state not in POST_TRANSITIONS[before]:
-            raise IllegalTransition(f"a post that is {before} cannot become {state}")
+        check_step(before, state, proof)
         step = _Step(
             {
                 "id": self._id,
@@ -236,6 +238,7 @@ class PostgresPostJournal:
                 "upload_offset": offset,
                 "remote_id": remote_id,
                 "url": url,
+                "proof": None if proof is None else proof.evidence[:MOST_EVIDENCE],
             }
         )
         if before is PostState.INTENT and state is PostState.OPENED:

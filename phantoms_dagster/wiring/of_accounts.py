@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import asynccontextmanager
 
 from phantoms_dagster.domain.errors import Barred, Disconnected
 from phantoms_dagster.domain.ports import (
     FoundPost,
     LateIds,
     MetricsReader,
-    PostJournal,
-    PublishedPost,
     Publisher,
     PublishJob,
     ReadPage,
 )
+from phantoms_dagster.domain.publication import PublishVerbs
 from phantoms_dagster.domain.values import JsonObject
 from phantoms_dagster.production.accounts import AccountGate
 from phantoms_dagster.resilience.limits import calling_for
@@ -29,18 +29,20 @@ class PublisherOfAccount:
         self.provider = publisher.provider
         self.platform = publisher.platform
         self.sandbox = publisher.sandbox
+        self.account_first = publisher.account_first
 
-    async def publish(self, job: PublishJob, journal: PostJournal) -> PublishedPost:
+    @asynccontextmanager
+    async def taking_up(self, job: PublishJob) -> AsyncIterator[PublishVerbs]:
         """See the port."""
         with calling_for(job.account):
             probes = await self._gate.enter(job.platform, job.account)
             try:
-                post = await self._publisher.publish(job, journal)
+                async with self._publisher.taking_up(job) as verbs:
+                    yield verbs
             except Disconnected as error:
                 raise await self._gate.refused(job.platform, job.account, error) from error
             if probes:
                 await self._gate.worked(job.platform, job.account)
-            return post
 
 
 class LateIdsOfAccount:

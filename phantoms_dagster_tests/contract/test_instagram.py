@@ -11,7 +11,6 @@ import hashlib
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,6 @@ from aiohttp.test_utils import TestServer
 from phantoms_dagster.domain.errors import (
     Barred,
     Disconnected,
-    IllegalTransition,
     NotYet,
     Permanent,
     ProviderError,
@@ -32,9 +30,11 @@ from phantoms_dagster.domain.errors import (
     Unknown,
 )
 from phantoms_dagster.domain.models import Platform, Probe
-from phantoms_dagster.domain.ports import PostRecord, PublishedPost, PublishJob
-from phantoms_dagster.domain.stages import POST_TRANSITIONS, PostState
+from phantoms_dagster.domain.ports import PublishJob
+from phantoms_dagster.domain.publication import PublishedPost
+from phantoms_dagster.domain.stages import PostState
 from phantoms_dagster.domain.values import JsonObject
+from phantoms_dagster.production.publication import publish
 from phantoms_dagster.providers.instagram import InstagramPublisher
 from phantoms_dagster.providers.instagram_api import ERRORS, Graph, error_class, judge
 from phantoms_dagster.providers.instagram_metrics import InstagramMetricsReader
@@ -42,103 +42,18 @@ from phantoms_dagster.providers.instagram_reel import normalised
 from phantoms_dagster.sandbox.core import Fault, Sandbox, application
 from phantoms_dagster.sandbox.instagram import routes
 from phantoms_dagster.sandbox.instagram_people import APP_SECRET
+from phantoms_dagster_tests.contract.publishing_kit import (
+    FakeJournal,
+    Killed,
+    MortalTransport,
+    SandboxClock,
+    SandboxTokens,
+    at,
+)
 from phantoms_dagster_tests.films import film
 
 ACCOUNT = "ocean.facts"
 CAPTION = "Eels cross an ocean to spawn,  says @marine_lab\n#ocean #facts"
-
-
-class Killed(Exception):
-    """The process died here."""
-
-
-class FakeJournal:
-    """A post's row in memory: only legal transitions, every save kept; dies before or after the save of a given number."""
-
-    def __init__(self, *, die_at: int | None = None, die_after: bool = False) -> None:
-        self.record = PostRecord(PostState.INTENT)
-        self.saves: list[PostRecord] = []
-        self.die_at, self.die_after = die_at, die_after
-
-    async def save(
-        self,
-        state: PostState,
-        *,
-        handle: JsonObject | None = None,
-        offset: int | None = None,
-        remote_id: str | None = None,
-        url: str | None = None,
-    ) -> PostRecord:
-        if state not in POST_TRANSITIONS[self.record.state]:
-            raise IllegalTransition(f"{self.record.state} -> {state}")
-        number = len(self.saves) + 1
-        if number == self.die_at and not self.die_after:
-            self.die_at = None
-            raise Killed
-        given = {"handle": handle, "offset": offset, "remote_id": remote_id, "url": url}
-        changes = {name: value for name, value in given.items() if value is not None}
-        # Through JSON, as a database would: what cannot be stored must not be relied on.
-        changes = json.loads(json.dumps(changes))
-        self.record = dataclasses.replace(self.record, state=state, **changes)
-        self.saves.append(self.record)
-        if number == self.die_at:
-            self.die_at = None
-            raise Killed
-        return self.record
-
-    @property
-    def states(self) -> list[str]:
-        return [record.state.value for record in self.saves]
-
-
-class SandboxClock:
-    """The sandbox's time; sleeping moves it on."""
-
-    def __init__(self, sandbox: Sandbox) -> None:
-        self.sandbox = sandbox
-        self.slept: list[float] = []
-
-    def now(self) -> datetime:
-        return datetime.fromtimestamp(self.sandbox.now(), UTC)
-
-    async def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
-        self.sandbox.advance(seconds)
-
-
-class SandboxTokens:
-    """Tokens as the sandbox takes them."""
-
-    prefix = "sandbox-"
-
-    async def token(self, platform: Platform, account: str) -> str:
-        return f"{self.prefix}{account}"
-
-
-class DyingTransport(httpx.AsyncBaseTransport):
-    """The process dies at the request of a given number: before it is sent, or after its answer came."""
-
-    def __init__(self, *, die_at: int | None = None, after: bool = False) -> None:
-        self.inner = httpx.AsyncHTTPTransport()
-        self.count, self.die_at, self.after = 0, die_at, after
-        self.refuse: dict[str, Exception] = {}
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        self.count += 1
-        for part in list(self.refuse):
-            if part in str(request.url):
-                raise self.refuse.pop(part)
-        if self.count == self.die_at and not self.after:
-            raise Killed
-        response = await self.inner.handle_async_request(request)
-        if self.count == self.die_at:
-            await response.aread()
-            await response.aclose()
-            raise Killed
-        return response
-
-    async def aclose(self) -> None:
-        await self.inner.aclose()
 
 
 @dataclass
@@ -147,7 +62,7 @@ class Stand:
 
     sandbox: Sandbox
     clock: SandboxClock
-    transport: DyingTransport
+    transport: MortalTransport
     client: httpx.AsyncClient
     origin: str
     tokens: SandboxTokens = field(default_factory=SandboxTokens)
@@ -184,7 +99,7 @@ class Stand:
 async def standing() -> AsyncIterator[Stand]:
     sandbox = Sandbox(seed=1)
     async with TestServer(application(sandbox, [routes(sandbox)])) as server:
-        transport = DyingTransport()
+        transport = MortalTransport()
         async with httpx.AsyncClient(transport=transport, timeout=5.0) as client:
             yield Stand(sandbox, SandboxClock(sandbox), transport, client, str(server.make_url("")).rstrip("/"))
 
@@ -224,7 +139,7 @@ async def until_published(stand: Stand, job: PublishJob, journal: FakeJournal, *
     """Call publish() again after every death and every error that says to try again, as a runner does."""
     for _ in range(12):
         try:
-            return await stand.publisher(**changes).publish(job, journal)
+            return await publish(stand.publisher(**changes), job, journal)
         except (Killed, Transient, Unknown, NotYet) as error:
             stand.sandbox.advance((getattr(error, "retry_after", None) or 0.0) + 1.0)
     pytest.fail(f"not published; the journal went {journal.states}")
@@ -242,7 +157,7 @@ def assert_one_post(stand: Stand, job: PublishJob, journal: FakeJournal, post: P
 
 async def test_a_reel_is_uploaded_published_and_read_back_with_its_permalink(stand: Stand, job: PublishJob) -> None:
     journal = FakeJournal()
-    post = await stand.publisher().publish(job, journal)
+    post = await publish(stand.publisher(), job, journal)
     assert_one_post(stand, job, journal, post)
     assert stand.posts[0]["is_ai_generated"]
     assert stand.posts[0]["share_to_feed"]
@@ -258,16 +173,16 @@ async def test_the_commit_is_journaled_before_it_is_sent(stand: Stand, job: Publ
     journal = FakeJournal()
     stand.fail("publish", "drop_before")
     with pytest.raises(Unknown):
-        await stand.publisher().publish(job, journal)
+        await publish(stand.publisher(), job, journal)
     assert journal.states[-2:] == ["committing", "unknown"]
     assert stand.posts == []
 
 
 async def test_a_post_that_is_out_is_only_read_when_it_is_asked_for_again(stand: Stand, job: PublishJob) -> None:
     journal = FakeJournal()
-    first = await stand.publisher().publish(job, journal)
+    first = await publish(stand.publisher(), job, journal)
     job.file.unlink()
-    assert await stand.publisher().publish(job, journal) == first
+    assert await publish(stand.publisher(), job, journal) == first
     assert (len(stand.posts), stand.calls("publish"), stand.calls("create")) == (1, 1, 1)
 
 
@@ -275,36 +190,17 @@ async def test_a_video_still_processing_is_left_for_later_and_finished_then(stan
     stand.sandbox.config["instagram.processing_seconds"] = 500.0
     journal = FakeJournal()
     with pytest.raises(NotYet) as waiting:
-        await stand.publisher(patience=30).publish(job, journal)
+        await publish(stand.publisher(patience=30), job, journal)
     assert waiting.value.retry_after > 0
     assert sum(stand.clock.slept) <= 30
     assert stand.posts == []
     stand.sandbox.advance(500)
-    post = await stand.publisher().publish(job, journal)
+    post = await publish(stand.publisher(), job, journal)
     assert_one_post(stand, job, journal, post)
     assert (stand.calls("create"), stand.calls("upload")) == (1, 1)
 
 
 # --- death and lost answers, everywhere
-
-
-@pytest.mark.parametrize("after", [False, True], ids=["before_it_is_sent", "after_its_answer"])
-@pytest.mark.parametrize("number", range(1, 7))
-async def test_a_runner_that_dies_at_any_request_leaves_one_post(stand: Stand, job: PublishJob, number: int, after: bool) -> None:
-    journal = FakeJournal()
-    stand.transport.die_at, stand.transport.after = number, after
-    post = await until_published(stand, job, journal)
-    assert_one_post(stand, job, journal, post)
-    assert stand.transport.count > number, "the death was never reached"
-
-
-@pytest.mark.parametrize("after", [False, True], ids=["before_the_save", "after_the_save"])
-@pytest.mark.parametrize("number", range(1, 8))
-async def test_a_runner_that_dies_at_any_save_leaves_one_post(stand: Stand, job: PublishJob, number: int, after: bool) -> None:
-    journal = FakeJournal(die_at=number, die_after=after)
-    post = await until_published(stand, job, journal)
-    assert_one_post(stand, job, journal, post)
-    assert journal.die_at is None, "the death was never reached"
 
 
 @pytest.mark.parametrize("kind", ["drop_before", "drop_after", "malformed", "status"])
@@ -322,7 +218,7 @@ async def test_a_second_loss_while_the_first_is_resolved_leaves_one_post(stand: 
     journal = FakeJournal()
     stand.fail("publish", "drop_after")
     with pytest.raises(Unknown):
-        await stand.publisher().publish(job, journal)
+        await publish(stand.publisher(), job, journal)
     stand.fail(route, "drop_after")
     post = await until_published(stand, job, journal)
     assert_one_post(stand, job, journal, post)
@@ -346,9 +242,9 @@ async def test_a_lost_publish_that_did_not_take_effect_is_sent_again_with_the_sa
     journal = FakeJournal()
     stand.fail("publish", "drop_before")
     with pytest.raises(Unknown):
-        await stand.publisher().publish(job, journal)
+        await publish(stand.publisher(), job, journal)
     before = len(stand.clock.slept)
-    post = await stand.publisher(settle_seconds=45).publish(job, journal)
+    post = await publish(stand.publisher(settle_seconds=45), job, journal)
     assert_one_post(stand, job, journal, post)
     assert sum(stand.clock.slept[before:]) == pytest.approx(45, abs=1)
     assert stand.calls("create") == 1
@@ -378,13 +274,13 @@ async def test_settling_longer_than_patience_is_deferred_and_the_second_read_is_
     journal = FakeJournal()
     stand.fail("publish", "drop_before")
     with pytest.raises(Unknown):
-        await stand.publisher().publish(job, journal)
+        await publish(stand.publisher(), job, journal)
     with pytest.raises(NotYet) as deferred:
-        await stand.publisher(patience=10).publish(job, journal)
+        await publish(stand.publisher(patience=10), job, journal)
     assert 50 < deferred.value.retry_after <= 60
     assert journal.record.state is PostState.UNKNOWN
     stand.sandbox.advance(deferred.value.retry_after)
-    post = await stand.publisher(patience=10).publish(job, journal)
+    post = await publish(stand.publisher(patience=10), job, journal)
     assert_one_post(stand, job, journal, post)
 
 
@@ -393,9 +289,9 @@ async def test_an_expired_container_whose_post_is_listed_is_not_made_again(stand
     journal = FakeJournal()
     stand.fail("publish", "drop_after")
     with pytest.raises(Unknown):
-        await stand.publisher().publish(job, journal)
+        await publish(stand.publisher(), job, journal)
     stand.sandbox.advance(90_000)
-    post = await stand.publisher().publish(job, journal)
+    post = await publish(stand.publisher(), job, journal)
     assert_one_post(stand, job, journal, post)
     assert stand.calls("create") == 1
 
@@ -404,12 +300,12 @@ async def test_an_expired_container_whose_post_is_absent_is_replaced(stand: Stan
     journal = FakeJournal()
     stand.fail("publish", "drop_before")
     with pytest.raises(Unknown):
-        await stand.publisher().publish(job, journal)
+        await publish(stand.publisher(), job, journal)
     stand.sandbox.advance(90_000)
     with pytest.raises(Transient, match="EXPIRED"):
-        await stand.publisher().publish(job, journal)
+        await publish(stand.publisher(), job, journal)
     assert journal.record.state is PostState.INTENT
-    post = await stand.publisher().publish(job, journal)
+    post = await publish(stand.publisher(), job, journal)
     assert_one_post(stand, job, journal, post)
     assert stand.calls("create") == 2
 
@@ -419,15 +315,15 @@ async def test_two_reels_with_the_same_caption_leave_the_doubt_to_a_person(stand
     stand.fail("publish", "drop_after", times=2)
     for journal in (first, second):
         with pytest.raises(Unknown):
-            await stand.publisher().publish(job, journal)
+            await publish(stand.publisher(), job, journal)
     with pytest.raises(Unknown, match="a person"):
-        await stand.publisher().publish(job, first)
+        await publish(stand.publisher(), job, first)
     assert first.record.state is PostState.UNKNOWN
     assert len(stand.posts) == 2
 
 
 async def test_an_older_reel_with_the_same_caption_is_not_taken_for_this_one(stand: Stand, job: PublishJob) -> None:
-    old = await stand.publisher().publish(job, FakeJournal())
+    old = await publish(stand.publisher(), job, FakeJournal())
     media = stand.sandbox.state["instagram"].media
     media[old.remote_id] = dataclasses.replace(media[old.remote_id], published_at=media[old.remote_id].published_at - 3_600)
     stand.sandbox.state["instagram"]._published[ACCOUNT][0] = media[old.remote_id]
@@ -443,10 +339,10 @@ async def test_an_older_reel_is_not_taken_for_this_one_even_if_the_list_is_not_c
     journal = FakeJournal()
     stand.fail("publish", "drop_before")
     with pytest.raises(Unknown):
-        await stand.publisher().publish(job, journal)
+        await publish(stand.publisher(), job, journal)
     old = {"id": "18050000000000099", "caption": CAPTION, "timestamp": "2020-01-01T00:00:00+0000", "media_product_type": "REELS"}
     stand.fail("list", status=200, body=json.dumps({"data": [old]}))
-    post = await stand.publisher().publish(job, journal)
+    post = await publish(stand.publisher(), job, journal)
     assert_one_post(stand, job, journal, post)
 
 
@@ -456,7 +352,7 @@ async def test_a_publish_that_was_refused_and_took_effect_all_the_same_is_found_
     stand.sandbox.config["instagram.status_lag_seconds"] = 1e9
     journal = FakeJournal()
     publisher = stand.publisher()
-    send = publisher._graph.post
+    send = publisher.graph.post
 
     async def throttled(account: str, path: str, **given: Any) -> Any:
         answer = await send(account, path, **given)
@@ -464,12 +360,12 @@ async def test_a_publish_that_was_refused_and_took_effect_all_the_same_is_found_
             raise Throttled("slow down", provider="instagram", code="4")
         return answer
 
-    publisher._graph.post = throttled  # type: ignore[method-assign]
+    publisher.graph.post = throttled  # type: ignore[method-assign]
     with pytest.raises(Throttled):
-        await publisher.publish(job, journal)
+        await publish(publisher, job, journal)
     assert journal.record.state is PostState.UPLOADING
     stand.sandbox.advance(90_000)
-    post = await stand.publisher().publish(job, journal)
+    post = await publish(stand.publisher(), job, journal)
     assert_one_post(stand, job, journal, post)
     assert stand.calls("create") == 1
 
@@ -479,11 +375,11 @@ async def test_a_post_is_found_on_a_later_page_of_the_list(stand: Stand, job: Pu
     journal = FakeJournal()
     stand.fail("publish", "drop_after")
     with pytest.raises(Unknown):
-        await stand.publisher().publish(job, journal)
+        await publish(stand.publisher(), job, journal)
     state = stand.sandbox.state["instagram"]
     for number in range(60):
         state.publish(state.open(ACCOUNT, f"another {number}", share_to_feed=True, is_ai_generated=True))
-    post = await stand.publisher().publish(job, journal)
+    post = await publish(stand.publisher(), job, journal)
     assert post.remote_id == stand.posts[0]["remote_id"]
     assert stand.calls("list") == 2
 
@@ -492,9 +388,9 @@ async def test_a_replay_of_a_post_that_was_given_up_in_doubt_resolves_the_doubt_
     journal = FakeJournal()
     stand.fail("publish", "drop_after")
     with pytest.raises(Unknown):
-        await stand.publisher().publish(job, journal)
-    await journal.save(PostState.FAILED)
-    post = await stand.publisher().publish(job, journal)
+        await publish(stand.publisher(), job, journal)
+    journal.left(PostState.FAILED)
+    post = await publish(stand.publisher(), job, journal)
     assert_one_post(stand, job, journal, post)
     assert stand.calls("create") == 1
 
@@ -526,11 +422,11 @@ async def test_an_upload_that_never_left_uses_the_same_container(stand: Stand, j
     journal = FakeJournal()
     stand.transport.refuse["rupload"] = NotYet("no slot", retry_after=1.0)
     with pytest.raises(NotYet):
-        await stand.publisher().publish(job, journal)
+        await publish(stand.publisher(), job, journal)
     stand.transport.refuse["rupload"] = httpx.ConnectError("refused")
     with pytest.raises(Transient):
-        await stand.publisher().publish(job, journal)
-    post = await stand.publisher().publish(job, journal)
+        await publish(stand.publisher(), job, journal)
+    post = await publish(stand.publisher(), job, journal)
     assert_one_post(stand, job, journal, post)
     assert stand.calls("create") == 1
 
@@ -543,17 +439,17 @@ async def test_a_refused_upload_says_whether_it_may_be_tried_again(
     info = {"debug_info": {"retriable": retriable, "type": "ProcessingFailedError", "message": "no"}}
     stand.fail("upload", status=400, body=json.dumps(info))
     with pytest.raises(kind, match="ProcessingFailedError") as refused:
-        await stand.publisher().publish(job, journal)
+        await publish(stand.publisher(), job, journal)
     assert type(refused.value) is kind
-    assert journal.record.state is PostState.INTENT
+    assert journal.record.state is (PostState.INTENT if retriable else PostState.FAILED)
 
 
 async def test_a_container_opened_a_day_ago_is_not_uploaded_to(stand: Stand, job: PublishJob) -> None:
-    journal = FakeJournal(die_at=2, die_after=True)
+    journal = FakeJournal(kill=at("after save", 2))
     with pytest.raises(Killed):
-        await stand.publisher().publish(job, journal)
+        await publish(stand.publisher(), job, journal)
     stand.sandbox.advance(90_000)
-    post = await stand.publisher().publish(job, journal)
+    post = await publish(stand.publisher(), job, journal)
     assert_one_post(stand, job, journal, post)
     assert stand.calls("create") == 2
 
@@ -561,7 +457,7 @@ async def test_a_container_opened_a_day_ago_is_not_uploaded_to(stand: Stand, job
 async def test_a_file_of_the_wrong_format_is_permanent(stand: Stand, tmp_path: Path) -> None:
     journal = FakeJournal()
     with pytest.raises(Permanent, match="2207026") as refused:
-        await stand.publisher().publish(make_job(tmp_path, mp4(moov_first=False)), journal)
+        await publish(stand.publisher(), make_job(tmp_path, mp4(moov_first=False)), journal)
     assert refused.value.code == "2207026"
     assert stand.posts == []
 
@@ -581,8 +477,8 @@ async def test_what_instagram_would_refuse_is_refused_before_anything_is_sent(
 ) -> None:
     journal = FakeJournal()
     with pytest.raises(Permanent):
-        await stand.publisher().publish(make_job(tmp_path, **changes), journal)
-    assert (stand.transport.count, journal.saves) == (0, [])
+        await publish(stand.publisher(), make_job(tmp_path, **changes), journal)
+    assert (stand.transport.count, journal.states) == (0, [PostState.FAILED])
 
 
 # --- limits and refusals
@@ -592,22 +488,22 @@ async def test_a_used_up_quota_is_throttled_before_anything_is_made(stand: Stand
     stand.sandbox.config["instagram.quota_total"] = 0
     journal = FakeJournal()
     with pytest.raises(Throttled, match="0 of 0") as limited:
-        await stand.publisher().publish(job, journal)
+        await publish(stand.publisher(), job, journal)
     assert limited.value.retry_after == 86_400
     assert journal.record.state is PostState.INTENT
     assert stand.calls("create") == 0
 
 
 async def test_a_quota_used_up_meanwhile_keeps_the_container_for_later(stand: Stand, job: PublishJob) -> None:
-    journal = FakeJournal(die_at=4, die_after=True)
+    journal = FakeJournal(kill=at("after save", 4))
     with pytest.raises(Killed):
-        await stand.publisher().publish(job, journal)
+        await publish(stand.publisher(), job, journal)
     stand.sandbox.config["instagram.quota_total"] = 0
     with pytest.raises(Throttled):
-        await stand.publisher().publish(job, journal)
+        await publish(stand.publisher(), job, journal)
     assert stand.calls("publish") == 0
     stand.sandbox.config["instagram.quota_total"] = 10
-    post = await stand.publisher().publish(job, journal)
+    post = await publish(stand.publisher(), job, journal)
     assert_one_post(stand, job, journal, post)
     assert stand.calls("create") == 1
 
@@ -616,33 +512,33 @@ async def test_the_posts_of_a_minute_share_one_look_at_the_quota_until_they_have
     stand.sandbox.config["instagram.quota_total"] = 2
     publisher = stand.publisher()
     for number in range(2):
-        await publisher.publish(make_job(tmp_path, marker=f"video-{number}", caption=f"Eel {number}"), FakeJournal())
+        await publish(publisher, make_job(tmp_path, marker=f"video-{number}", caption=f"Eel {number}"), FakeJournal())
     assert stand.calls("quota") == 1
     with pytest.raises(Throttled, match="2 of 2"):
-        await publisher.publish(make_job(tmp_path, marker="video-2", caption="Eel 2"), FakeJournal())
+        await publish(publisher, make_job(tmp_path, marker="video-2", caption="Eel 2"), FakeJournal())
     assert (stand.calls("quota"), stand.calls("create"), len(stand.posts)) == (2, 2, 2)
 
 
 async def test_a_quota_is_read_again_after_a_minute_and_for_each_account(stand: Stand, tmp_path: Path) -> None:
     publisher = stand.publisher()
-    await publisher.publish(make_job(tmp_path, marker="first", caption="Eel one"), FakeJournal())
+    await publish(publisher, make_job(tmp_path, marker="first", caption="Eel one"), FakeJournal())
     stand.sandbox.advance(61)
-    await publisher.publish(make_job(tmp_path, marker="second", caption="Eel two"), FakeJournal())
+    await publish(publisher, make_job(tmp_path, marker="second", caption="Eel two"), FakeJournal())
     assert stand.calls("quota") == 2
-    await publisher.publish(make_job(tmp_path, account="eel.facts"), FakeJournal())
+    await publish(publisher, make_job(tmp_path, account="eel.facts"), FakeJournal())
     assert stand.calls("quota") == 3
 
 
 async def test_a_quota_that_others_used_up_since_it_was_read_is_told_by_the_refused_post(stand: Stand, tmp_path: Path) -> None:
     publisher, journal = stand.publisher(), FakeJournal()
-    await publisher.publish(make_job(tmp_path, marker="first", caption="Eel one"), FakeJournal())
+    await publish(publisher, make_job(tmp_path, marker="first", caption="Eel one"), FakeJournal())
     stand.sandbox.config["instagram.quota_total"] = 1
     job = make_job(tmp_path, marker="second", caption="Eel two")
     with pytest.raises(Throttled):
-        await publisher.publish(job, journal)
+        await publish(publisher, job, journal)
     assert (journal.record.state, len(stand.posts)) == (PostState.UPLOADING, 1)
     stand.sandbox.config["instagram.quota_total"] = 5
-    await publisher.publish(job, journal)
+    await publish(publisher, job, journal)
     assert (len(stand.posts), stand.calls("create")) == (2, 2)
 
 
@@ -667,7 +563,7 @@ async def test_a_refused_publish_is_taken_back_only_when_the_refusal_is_explicit
     journal = FakeJournal()
     stand.refuse("publish", code, subcode)
     with pytest.raises(kind) as refused:
-        await stand.publisher().publish(job, journal)
+        await publish(stand.publisher(), job, journal)
     assert type(refused.value) is kind
     assert journal.record.state is state
     post = await until_published(stand, job, journal)
@@ -678,7 +574,7 @@ async def test_a_refused_publish_is_taken_back_only_when_the_refusal_is_explicit
 async def test_a_post_reported_as_blocked_that_is_out_all_the_same_counts_as_published(stand: Stand, job: PublishJob) -> None:
     journal = FakeJournal()
     publisher = stand.publisher()
-    send = publisher._graph.post
+    send = publisher.graph.post
 
     async def blocked(account: str, path: str, **given: Any) -> Any:
         answer = await send(account, path, **given)
@@ -686,15 +582,15 @@ async def test_a_post_reported_as_blocked_that_is_out_all_the_same_counts_as_pub
             raise Rejected("blocked", provider="instagram", code="4/2207051")
         return answer
 
-    publisher._graph.post = blocked  # type: ignore[method-assign]
-    post = await publisher.publish(job, journal)
+    publisher.graph.post = blocked  # type: ignore[method-assign]
+    post = await publish(publisher, job, journal)
     assert_one_post(stand, job, journal, post)
 
 
 async def test_a_dead_token_is_permanent_and_says_to_reconnect(stand: Stand, job: PublishJob) -> None:
     stand.tokens.prefix = "expired-"
     with pytest.raises(Permanent, match="reconnect the account") as dead:
-        await stand.publisher().publish(job, FakeJournal())
+        await publish(stand.publisher(), job, FakeJournal())
     assert ACCOUNT in str(dead.value)
     assert "expired-" not in str(dead.value) + dead.value.evidence.model_dump_json()
 
@@ -703,9 +599,9 @@ async def test_a_permalink_that_cannot_be_read_yet_does_not_undo_the_post(stand:
     journal = FakeJournal()
     stand.refuse("read", 100, 33)
     with pytest.raises(Transient):
-        await stand.publisher().publish(job, journal)
+        await publish(stand.publisher(), job, journal)
     assert journal.record.state is PostState.PUBLISHED
-    post = await stand.publisher().publish(job, journal)
+    post = await publish(stand.publisher(), job, journal)
     assert_one_post(stand, job, journal, post)
 
 
@@ -728,10 +624,10 @@ async def test_a_reel_that_is_processed_until_after_the_hours_is_published_in_th
     hours, journal = Hours(1), FakeJournal()
     job = dataclasses.replace(job, may_go=hours)
     with pytest.raises(NotYet, match="in the morning"):
-        await stand.publisher().publish(job, journal)
+        await publish(stand.publisher(), job, journal)
     assert (stand.posts, stand.calls("publish"), journal.record.state) == ([], 0, PostState.UPLOADING)
     hours.left = 10
-    post = await stand.publisher().publish(job, journal)
+    post = await publish(stand.publisher(), job, journal)
     assert_one_post(stand, job, journal, post)
     assert (stand.calls("create"), stand.calls("upload"), stand.calls("publish")) == (1, 1, 1)
 
@@ -742,24 +638,24 @@ async def test_a_reel_that_is_processed_until_after_the_hours_is_published_in_th
 async def test_a_stored_upload_address_at_another_host_never_gets_the_token(stand: Stand, job: PublishJob) -> None:
     journal = FakeJournal()
     handle: JsonObject = {"id": "17", "upload_url": "http://127.0.0.1:9/upload/17", "since": stand.clock.now().isoformat()}
-    journal.record = PostRecord(PostState.OPENED, handle=handle)
+    journal.left(PostState.OPENED, handle=handle)
     stand.transport.refuse[":9/"] = AssertionError("the token went to another host")
-    post = await stand.publisher().publish(job, journal)
+    post = await publish(stand.publisher(), job, journal)
     assert_one_post(stand, job, journal, post)
     assert stand.calls("create") == 1
 
 
 async def test_an_answer_that_names_another_host_for_the_upload_is_not_obeyed(stand: Stand, job: PublishJob) -> None:
     publisher, journal = stand.publisher(), FakeJournal()
-    send = publisher._graph.post
+    send = publisher.graph.post
 
     async def elsewhere(account: str, path: str, **given: Any) -> Any:
         answer, date = await send(account, path, **given)
         return {**answer, "uri": "http://127.0.0.1:9/upload"}, date
 
-    publisher._graph.post = elsewhere  # type: ignore[method-assign]
+    publisher.graph.post = elsewhere  # type: ignore[method-assign]
     stand.transport.refuse[":9/"] = AssertionError("the token went to another host")
-    post = await publisher.publish(job, journal)
+    post = await publish(publisher, job, journal)
     assert_one_post(stand, job, journal, post)
 
 
@@ -823,11 +719,11 @@ def test_throttling_waits_as_long_as_the_business_use_case_header_says() -> None
 async def test_with_an_app_secret_every_call_proves_that_it_comes_from_the_app(stand: Stand, job: PublishJob) -> None:
     stand.sandbox.config["instagram.require_proof"] = True
     with pytest.raises(Permanent, match="appsecret_proof"):
-        await stand.publisher().publish(job, FakeJournal())
+        await publish(stand.publisher(), job, FakeJournal())
     with pytest.raises(Permanent, match="appsecret_proof"):
-        await stand.publisher(app_secret=lambda: "another").publish(job, FakeJournal())
+        await publish(stand.publisher(app_secret=lambda: "another"), job, FakeJournal())
     journal = FakeJournal()
-    post = await stand.publisher(app_secret=lambda: APP_SECRET).publish(job, journal)
+    post = await publish(stand.publisher(app_secret=lambda: APP_SECRET), job, journal)
     assert_one_post(stand, job, journal, post)
     reader = InstagramMetricsReader(
         client=stand.client,

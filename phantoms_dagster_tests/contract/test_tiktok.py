@@ -24,12 +24,12 @@ from phantoms_dagster.domain.errors import (
 )
 from phantoms_dagster.domain.ports import FoundPost
 from phantoms_dagster.domain.stages import PostState
+from phantoms_dagster.production.publication import publish
 from phantoms_dagster.providers import tiktok_chunks
+from phantoms_dagster_tests.contract.publishing_kit import FakeJournal, Killed, at, never
 from phantoms_dagster_tests.contract.tiktok_world import (
     CAPTION,
     MB,
-    FakeJournal,
-    Killed,
     World,
     a_world,
 )
@@ -53,12 +53,12 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_a_video_is_posted_once_with_its_bytes_its_caption_and_the_ai_label(world: World) -> None:
     job, journal = world.job(), world.journal()
-    post = await world.publisher().publish(job, journal)
+    post = await publish(world.publisher(), job, journal)
     (truth,) = world.posts
     assert truth["remote_id"] == post.remote_id == journal.record.remote_id
     assert (truth["sha256"], truth["size"]) == (job.sha256, job.size)
     assert (truth["account"], truth["caption"], truth["is_aigc"]) == ("ocean_facts", CAPTION, True)
-    assert journal.states == [PostState.OPENED, PostState.COMMITTING, PostState.PUBLISHED]
+    assert journal.states == [PostState.OPENED, PostState.COMMITTING, PostState.PUBLISHED, PostState.CONFIRMED]
     assert post.published_at <= world.clock.now()
     page = await world.client.get(post.url)
     assert page.status_code == 200
@@ -69,7 +69,7 @@ async def test_a_video_is_posted_once_with_its_bytes_its_caption_and_the_ai_labe
 async def test_a_file_over_64_mb_goes_up_in_chunks_and_arrives_whole(tmp_path: Path, aiohttp_transport: bool) -> None:
     async with a_world(tmp_path, transport=AiohttpTransport() if aiohttp_transport else None) as world:
         job, journal = world.job(96 * MB + 5), world.journal()
-        await world.publisher().publish(job, journal)
+        await publish(world.publisher(), job, journal)
         assert [post["sha256"] for post in world.posts] == [job.sha256]
         assert world.calls("upload") == 3
         uploading = [record.offset for record in journal.saves if record.state is PostState.UPLOADING]
@@ -77,17 +77,17 @@ async def test_a_file_over_64_mb_goes_up_in_chunks_and_arrives_whole(tmp_path: P
 
 
 async def test_outside_the_sandbox_the_url_is_tiktoks_own(world: World) -> None:
-    post = await world.publisher(sandbox=False).publish(world.job(), world.journal())
+    post = await publish(world.publisher(sandbox=False), world.job(), world.journal())
     assert post.url == f"https://www.tiktok.com/@ocean_facts/video/{post.remote_id}"
 
 
 async def test_a_film_is_never_sent_to_a_stored_address_of_another_host(world: World) -> None:
     job, journal = world.job(), world.journal()
     with pytest.raises(NotYet):
-        await world.publisher().publish(replace(job, may_go=stop_before_the_last_chunk(journal)), journal)
+        await publish(world.publisher(), replace(job, may_go=stop_before_the_last_chunk(journal)), journal)
     foreign = {**journal.record.handle, "upload_url": "http://stranger.invalid/upload"}
     await journal.save(PostState.UPLOADING, handle=foreign, offset=0)
-    post = await world.publisher(sandbox=False).publish(job, journal)
+    post = await publish(world.publisher(sandbox=False), job, journal)
     assert [entry["sha256"] for entry in world.posts] == [job.sha256]
     assert "stranger" not in str(journal.record.handle)
     assert post.remote_id == journal.record.remote_id
@@ -105,23 +105,23 @@ def stop_before_the_last_chunk(journal: FakeJournal) -> Callable[[], Awaitable[N
 
 async def test_a_post_that_is_out_is_answered_from_the_journal_without_a_call(world: World) -> None:
     job, journal = world.job(), world.journal()
-    first = await world.publisher().publish(job, journal)
+    first = await publish(world.publisher(), job, journal)
     before = dict(world.sandbox.calls)
-    assert await world.publisher().publish(job, journal) == first
+    assert await publish(world.publisher(), job, journal) == first
     assert world.sandbox.calls == before
 
 
 async def test_what_the_creator_has_switched_off_is_switched_off_in_the_post(world: World) -> None:
     world.sandbox.config["tiktok.creator"] = {"comment_disabled": True, "stitch_disabled": True}
-    await world.publisher().publish(world.job(comments=True, duets=True, stitches=True), world.journal())
+    await publish(world.publisher(), world.job(comments=True, duets=True, stitches=True), world.journal())
     (upload,) = world.known_uploads().values()
     disabled = {name: upload.post_info[name] for name in ("disable_comment", "disable_duet", "disable_stitch")}
     assert disabled == {"disable_comment": True, "disable_duet": False, "disable_stitch": True}
 
 
 async def test_interactions_are_off_and_nothing_is_disclosed_unless_the_channel_says_otherwise(world: World) -> None:
-    await world.publisher().publish(world.job(), world.journal())
-    await world.publisher().publish(world.job(caption="More", comments=True, stitches=True, your_brand=True), world.journal())
+    await publish(world.publisher(), world.job(), world.journal())
+    await publish(world.publisher(), world.job(caption="More", comments=True, stitches=True, your_brand=True), world.journal())
     sent = [upload.post_info for upload in world.known_uploads().values()]
     names = ("disable_comment", "disable_duet", "disable_stitch", "brand_organic_toggle", "brand_content_toggle", "is_aigc")
     assert [sent[0][name] for name in names] == [True, True, True, False, False, True]
@@ -130,7 +130,7 @@ async def test_interactions_are_off_and_nothing_is_disclosed_unless_the_channel_
 
 async def test_a_post_whose_privacy_nobody_chose_is_refused_before_anything_is_sent(world: World) -> None:
     with pytest.raises(Permanent, match=r"tiktok: \{privacy: ...\}") as refused:
-        await world.publisher().publish(replace(world.job(), tiktok=None, privacy="public"), world.journal())
+        await publish(world.publisher(), replace(world.job(), tiktok=None, privacy="public"), world.journal())
     assert refused.value.code == "no_choice"
     assert world.sandbox.calls == {}
 
@@ -146,57 +146,57 @@ async def test_a_video_whose_hours_end_before_its_last_chunk_is_published_in_the
 
     job, journal = replace(world.job(), may_go=may_go), world.journal()
     with pytest.raises(NotYet, match="in the morning"):
-        await world.publisher().publish(job, journal)
+        await publish(world.publisher(), job, journal)
     assert (world.posts, world.calls("upload"), journal.record.state) == ([], 0, PostState.UPLOADING)
     left = 10
-    await world.publisher().publish(job, journal)
+    await publish(world.publisher(), job, journal)
     assert (len(world.posts), world.calls("init"), world.calls("upload")) == (1, 1, 1)
 
 
 async def test_creator_info_is_asked_before_every_post(world: World) -> None:
     for expected in (1, 2):
-        await world.publisher().publish(world.job(), world.journal())
+        await publish(world.publisher(), world.job(), world.journal())
         assert world.calls("creator_info") == expected
 
 
 async def test_a_privacy_level_that_is_not_offered_is_rejected_and_the_offer_is_named(world: World) -> None:
     with pytest.raises(Rejected, match=r"FOLLOWER_OF_CREATOR.*PUBLIC_TO_EVERYONE, MUTUAL_FOLLOW_FRIENDS, SELF_ONLY"):
-        await world.publisher().publish(world.job(privacy="FOLLOWER_OF_CREATOR"), world.journal())
+        await publish(world.publisher(), world.job(privacy="FOLLOWER_OF_CREATOR"), world.journal())
     assert world.calls("init") == 0
 
 
 @pytest.mark.parametrize(("caption", "fits"), [("🐙" * 1_100, True), ("🐙" * 1_100 + "a", False)])
 async def test_the_caption_is_measured_in_utf16_units(world: World, caption: str, fits: bool) -> None:
     if fits:
-        await world.publisher().publish(world.job(caption=caption), world.journal())
+        await publish(world.publisher(), world.job(caption=caption), world.journal())
         assert world.posts[0]["caption"] == caption
     else:
         with pytest.raises(Permanent, match="2201 UTF-16 units"):
-            await world.publisher().publish(world.job(caption=caption), world.journal())
+            await publish(world.publisher(), world.job(caption=caption), world.journal())
         assert not world.sandbox.calls
 
 
 async def test_a_video_longer_than_the_creator_may_post_is_permanent_before_an_upload_is_opened(world: World) -> None:
     world.sandbox.config["tiktok.creator"] = {"max_video_post_duration_sec": 20}
     with pytest.raises(Permanent, match="may post 20 seconds"):
-        await world.publisher().publish(world.job(seconds=30), world.journal())
+        await publish(world.publisher(), world.job(seconds=30), world.journal())
     assert world.calls("init") == 0
 
 
 async def test_a_file_that_is_not_what_the_job_says_is_permanent(world: World) -> None:
     job = world.job()
     with pytest.raises(Permanent, match="bytes, not"):
-        await world.publisher().publish(replace(job, size=job.size + 1), world.journal())
+        await publish(world.publisher(), replace(job, size=job.size + 1), world.journal())
     with pytest.raises(Permanent, match="cannot be read"):
-        await world.publisher().publish(replace(job, file=job.file.with_name("gone.mp4")), world.journal())
+        await publish(world.publisher(), replace(job, file=job.file.with_name("gone.mp4")), world.journal())
     with pytest.raises(Permanent, match=r"takes .*not \.avi"):
-        await world.publisher().publish(replace(job, file=job.file.with_suffix(".avi")), world.journal())
+        await publish(world.publisher(), replace(job, file=job.file.with_suffix(".avi")), world.journal())
 
 
 async def test_a_refused_token_says_to_reconnect_and_does_not_show_itself(world: World) -> None:
     world.tokens.revoked.add("ocean_facts")
     with pytest.raises(Permanent, match="reconnect") as refused:
-        await world.publisher().publish(world.job(), world.journal())
+        await publish(world.publisher(), world.job(), world.journal())
     assert refused.value.code == "access_token_invalid"
     assert refused.value.evidence.status == 401
     assert "revoked-" not in f"{refused.value} {refused.value.evidence}"
@@ -206,7 +206,7 @@ async def test_an_upload_address_never_stands_in_an_error(world: World) -> None:
     world.fault("upload", status=503)
     journal = world.journal()
     with pytest.raises(Unknown) as lost:
-        await world.publisher().publish(world.job(), journal)
+        await publish(world.publisher(), world.job(), journal)
     secret = str(journal.record.handle["upload_url"]).rpartition("=")[2]
     assert len(secret) > 20
     assert secret not in f"{lost.value} {lost.value.evidence}"
@@ -219,11 +219,11 @@ async def test_processing_longer_than_the_patience_is_deferred_and_finished_late
     world.sandbox.config["tiktok.processing_seconds"] = 100
     job, journal = world.job(), world.journal()
     with pytest.raises(NotYet):
-        await world.publisher(patience=60).publish(job, journal)
+        await publish(world.publisher(patience=60), job, journal)
     assert journal.record.state is PostState.COMMITTING
     assert sum(world.clock.slept) <= 60
     world.sandbox.advance(60)
-    post = await world.publisher().publish(job, journal)
+    post = await publish(world.publisher(), job, journal)
     assert [p["remote_id"] for p in world.posts] == [post.remote_id]
     assert world.calls("upload") == 1
 
@@ -231,17 +231,17 @@ async def test_processing_longer_than_the_patience_is_deferred_and_finished_late
 async def test_polling_stays_below_the_status_limit(world: World) -> None:
     world.sandbox.config |= {"tiktok.processing_seconds": 1_000, "tiktok.rate_limits": True}
     with pytest.raises(NotYet):
-        await world.publisher(patience=180).publish(world.job(), world.journal())
+        await publish(world.publisher(patience=180), world.job(), world.journal())
     assert sum(world.clock.slept) > 170
 
 
 async def test_a_published_video_without_a_public_id_settles_with_its_publish_id_at_once(world: World) -> None:
     world.sandbox.config["tiktok.moderation_seconds"] = 7_200
     job, journal = world.job(), world.journal()
-    post = await world.publisher(sandbox=False).publish(job, journal)
+    post = await publish(world.publisher(sandbox=False), job, journal)
     assert post.remote_id == world.posts[0]["publish_id"]
     assert post.url == "https://www.tiktok.com/@ocean_facts"
-    assert journal.record.state is PostState.PUBLISHED
+    assert journal.record.state is PostState.CONFIRMED
     assert sum(world.clock.slept) < 10, "the account is not held while TikTok moderates"
     assert len(world.posts) == 1
 
@@ -249,7 +249,7 @@ async def test_a_published_video_without_a_public_id_settles_with_its_publish_id
 async def test_a_public_id_that_comes_hours_later_is_found_by_the_publish_id(world: World) -> None:
     world.sandbox.config["tiktok.moderation_seconds"] = 7_200
     journal = world.journal()
-    post = await world.publisher().publish(world.job(), journal)
+    post = await publish(world.publisher(), world.job(), journal)
     assert await world.late_ids().public_id("ocean_facts", journal.record.handle, last=False) is None
     assert await world.late_ids().public_id("ocean_facts", journal.record.handle, last=True) is None
     world.sandbox.advance(7_200)
@@ -263,8 +263,8 @@ async def test_a_public_id_that_comes_hours_later_is_found_by_the_publish_id(wor
 async def test_a_public_id_is_found_in_the_list_when_tiktok_forgot_the_publish_id(world: World) -> None:
     world.sandbox.config["tiktok.moderation_seconds"] = 3_600
     journal = world.journal()
-    await world.publisher().publish(replace(world.job(), caption="Another video"), world.journal())
-    await world.publisher().publish(world.job(), journal)
+    await publish(world.publisher(), replace(world.job(), caption="Another video"), world.journal())
+    await publish(world.publisher(), world.job(), journal)
     world.sandbox.advance(3_700)
     world.known_uploads().clear()
     found = await world.late_ids().public_id("ocean_facts", journal.record.handle, last=False)
@@ -274,15 +274,15 @@ async def test_a_public_id_is_found_in_the_list_when_tiktok_forgot_the_publish_i
 
 async def test_two_listed_videos_that_look_alike_are_not_guessed_between(world: World) -> None:
     journal = world.journal()
-    await world.publisher().publish(world.job(), journal)
-    await world.publisher().publish(world.job(), world.journal())
+    await publish(world.publisher(), world.job(), journal)
+    await publish(world.publisher(), world.job(), world.journal())
     world.sandbox.advance(60)
     world.known_uploads().clear()
     assert await world.late_ids().public_id("ocean_facts", journal.record.handle, last=True) is None
 
 
 async def test_a_post_for_oneself_alone_never_gets_a_public_id_and_is_not_waited_for(world: World) -> None:
-    post = await world.publisher().publish(world.job(privacy="SELF_ONLY"), world.journal())
+    post = await publish(world.publisher(), world.job(privacy="SELF_ONLY"), world.journal())
     assert post.remote_id == world.posts[0]["publish_id"]
     assert sum(world.clock.slept) < 10
     assert (await world.client.get(post.url)).status_code == 200
@@ -307,51 +307,51 @@ async def test_a_failed_processing_ends_as_its_reason_asks(
     world.sandbox.config["tiktok.fail_reason"] = reason
     job, journal = world.job(), world.journal()
     with pytest.raises(kind) as failed:
-        await world.publisher().publish(job, journal)
+        await publish(world.publisher(), job, journal)
     assert type(failed.value) is kind
     assert failed.value.code == reason
     assert journal.record.state is state
     del world.sandbox.config["tiktok.fail_reason"]
-    await world.publisher().publish(job, journal)
+    await publish(world.publisher(), job, journal)
     assert len(world.posts) == 1
     assert len(world.known_uploads()) == 2
 
 
 async def test_the_daily_cap_is_seen_before_an_upload_is_opened_and_waits_a_day(world: World) -> None:
     world.sandbox.config["tiktok.daily_posts"] = 1
-    await world.publisher().publish(world.job(), world.journal())
+    await publish(world.publisher(), world.job(), world.journal())
     job, journal = world.job(), world.journal()
     with pytest.raises(Throttled) as capped:
-        await world.publisher().publish(job, journal)
+        await publish(world.publisher(), job, journal)
     assert capped.value.evidence.status == 200
     assert world.calls("init") == 1
     world.sandbox.advance(capped.value.retry_after or 0)
-    await world.publisher().publish(job, journal)
+    await publish(world.publisher(), job, journal)
     assert len(world.posts) == 2
 
 
 async def test_a_dead_upload_address_leads_to_a_new_upload_not_to_two_posts(world: World, small_chunks: None) -> None:
     job, journal = world.job(15 * MB), world.journal()
-    journal.kill = ("after", 1)
+    journal.kill = at("after save", 2)
     with pytest.raises(Killed):
-        await world.publisher().publish(job, journal)
-    journal.kill = None
+        await publish(world.publisher(), job, journal)
+    journal.kill = never
     assert (journal.record.state, journal.record.offset) == (PostState.UPLOADING, 5 * MB)
     world.sandbox.advance(3_700)
-    post = await world.publisher().publish(job, journal)
+    post = await publish(world.publisher(), job, journal)
     assert [p["remote_id"] for p in world.posts] == [post.remote_id]
     assert len(world.known_uploads()) == 2
 
 
 async def test_an_upload_that_was_forgotten_before_its_last_chunk_begins_again(world: World, small_chunks: None) -> None:
     job, journal = world.job(15 * MB), world.journal()
-    journal.kill = ("after", 1)
+    journal.kill = at("after save", 2)
     with pytest.raises(Killed):
-        await world.publisher().publish(job, journal)
-    journal.kill = None
+        await publish(world.publisher(), job, journal)
+    journal.kill = never
     assert (journal.record.state, journal.record.offset) == (PostState.UPLOADING, 5 * MB)
     world.known_uploads().clear()
-    await world.publisher().publish(job, journal)
+    await publish(world.publisher(), job, journal)
     assert len(world.posts) == 1
 
 
@@ -359,15 +359,15 @@ async def test_an_upload_that_tiktok_lost_after_the_last_chunk_was_sent_goes_bac
     world: World, small_chunks: None
 ) -> None:
     job, journal = world.job(15 * MB), world.journal()
-    journal.kill = ("before", 3)
+    journal.kill = at("before save", 4)
     with pytest.raises(Killed):
-        await world.publisher().publish(job, journal)
-    journal.kill = None
+        await publish(world.publisher(), job, journal)
+    journal.kill = never
     await journal.save(PostState.COMMITTING)
     await journal.save(PostState.UNKNOWN)
     (upload,) = world.known_uploads().values()
     upload.uploaded, upload.digest, upload.head = 0, hashlib.sha256(), b""
-    await world.publisher().publish(job, journal)
+    await publish(world.publisher(), job, journal)
     assert [post["sha256"] for post in world.posts] == [job.sha256]
     assert journal.states[5:7] == [PostState.OPENED, PostState.UPLOADING]
 
@@ -375,12 +375,12 @@ async def test_an_upload_that_tiktok_lost_after_the_last_chunk_was_sent_goes_bac
 @pytest.mark.parametrize("change", ["caption", "bytes"])
 async def test_a_half_done_upload_of_an_older_revision_is_left_behind(world: World, small_chunks: None, change: str) -> None:
     job, journal = world.job(15 * MB), world.journal()
-    journal.kill = ("after", 1)
+    journal.kill = at("after save", 2)
     with pytest.raises(Killed):
-        await world.publisher().publish(job, journal)
-    journal.kill = None
+        await publish(world.publisher(), job, journal)
+    journal.kill = never
     newer = replace(job, caption="A better caption") if change == "caption" else world.job(15 * MB + 1)
-    await world.publisher().publish(newer, journal)
+    await publish(world.publisher(), newer, journal)
     assert [(post["sha256"], post["caption"]) for post in world.posts] == [(newer.sha256, newer.caption)]
     assert len(world.known_uploads()) == 2
 
@@ -389,12 +389,12 @@ async def test_an_older_revision_whose_last_chunk_may_still_come_has_to_expire_f
     job, journal = world.job(), world.journal()
     world.fault("upload", "drop_before")
     with pytest.raises(Unknown):
-        await world.publisher().publish(job, journal)
+        await publish(world.publisher(), job, journal)
     newer = replace(job, caption="A better caption")
     with pytest.raises(NotYet) as later:
-        await world.publisher().publish(newer, journal)
+        await publish(world.publisher(), newer, journal)
     world.sandbox.advance(later.value.retry_after)
-    await world.publisher().publish(newer, journal)
+    await publish(world.publisher(), newer, journal)
     assert [post["caption"] for post in world.posts] == ["A better caption"]
 
 
@@ -402,7 +402,7 @@ async def test_a_chunk_that_is_refused_for_good_fails_the_post_after_a_read(worl
     journal = world.journal()
     world.fault("upload", status=400)
     with pytest.raises(Permanent) as refused:
-        await world.publisher().publish(world.job(), journal)
+        await publish(world.publisher(), world.job(), journal)
     assert refused.value.code == "upload 400"
     assert journal.record.state is PostState.FAILED
     assert world.calls("status") == 1
@@ -413,9 +413,9 @@ async def test_a_400_for_a_last_chunk_that_was_counted_nevertheless_is_no_failur
     job, journal = world.job(), world.journal()
     world.fault("upload", "drop_after")
     with pytest.raises(Unknown):
-        await world.publisher().publish(job, journal)
+        await publish(world.publisher(), job, journal)
     world.fault("upload", status=400)
-    assert (await world.publisher().publish(job, journal)).remote_id == world.posts[0]["remote_id"]
+    assert (await publish(world.publisher(), job, journal)).remote_id == world.posts[0]["remote_id"]
     assert world.calls("upload") == 1
 
 
@@ -423,20 +423,20 @@ async def test_a_last_chunk_that_never_arrived_is_sent_again_only_after_a_read(w
     job, journal = world.job(), world.journal()
     world.fault("upload", "drop_before")
     with pytest.raises(Unknown):
-        await world.publisher().publish(job, journal)
+        await publish(world.publisher(), job, journal)
     assert journal.record.state is PostState.UNKNOWN
     assert world.calls("status") == 0
-    await world.publisher().publish(job, journal)
+    await publish(world.publisher(), job, journal)
     assert len(world.posts) == len(world.known_uploads()) == 1
     assert world.calls("upload") == 2
 
 
 async def test_a_video_whose_publish_id_was_forgotten_is_found_in_the_accounts_list(world: World) -> None:
     job, journal = world.job(caption="Long caption. " * 20), world.journal()
-    await world.publisher().publish(replace(world.job(), caption="Another video"), world.journal())
+    await publish(world.publisher(), replace(world.job(), caption="Another video"), world.journal())
     world.fault("upload", "drop_after")
     with pytest.raises(Unknown):
-        await world.publisher().publish(job, journal)
+        await publish(world.publisher(), job, journal)
     world.known_uploads().clear()
     post = await world.persist(job, journal)
     assert post.remote_id == world.posts[1]["remote_id"]
@@ -448,13 +448,13 @@ async def test_a_forgotten_publish_id_without_a_video_in_the_list_ends_with_a_pe
     job, journal = world.job(), world.journal()
     world.fault("upload", "drop_after")
     with pytest.raises(Unknown):
-        await world.publisher().publish(job, journal)
+        await publish(world.publisher(), job, journal)
     world.known_uploads().clear()
     with pytest.raises(NotYet):
-        await world.publisher().publish(job, journal)
+        await publish(world.publisher(), job, journal)
     world.sandbox.advance(601)
     with pytest.raises(Rejected, match="look at the account"):
-        await world.publisher().publish(job, journal)
+        await publish(world.publisher(), job, journal)
     assert journal.record.state is PostState.UNKNOWN
     assert len(world.posts) == 1
 
@@ -463,15 +463,15 @@ async def test_the_ten_minutes_for_a_lost_upload_count_from_its_last_chunk(world
     """An upload over a slow line had used them up before its last chunk was sent."""
     world.sandbox.config["tiktok.moderation_seconds"] = 7_200
     job, journal = world.job(15 * MB), world.journal()
-    journal.kill = ("after", 2)
+    journal.kill = at("after save", 3)
     with pytest.raises(Killed):
-        await world.publisher().publish(job, journal)
-    journal.kill = None
+        await publish(world.publisher(), job, journal)
+    journal.kill = never
     assert (journal.record.state, journal.record.offset) == (PostState.UPLOADING, 10 * MB)
     world.sandbox.advance(1_800)
     world.fault("upload", "drop_after")
     with pytest.raises(Unknown):
-        await world.publisher().publish(job, journal)
+        await publish(world.publisher(), job, journal)
     world.known_uploads().clear()
     with pytest.raises(NotYet):
-        await world.publisher().publish(job, journal)
+        await publish(world.publisher(), job, journal)

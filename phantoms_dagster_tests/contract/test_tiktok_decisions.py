@@ -18,9 +18,10 @@ from phantoms_dagster.domain.errors import (
     Throttled,
     Transient,
 )
-from phantoms_dagster.domain.ports import PostRecord
+from phantoms_dagster.domain.publication import PostRecord
 from phantoms_dagster.domain.stages import PostState
 from phantoms_dagster.domain.values import JsonObject
+from phantoms_dagster.production.publication import publish
 from phantoms_dagster.providers.tiktok import utf16_units
 from phantoms_dagster.providers.tiktok_api import ERRORS, Seen, error_for, same_video
 from phantoms_dagster.providers.tiktok_chunks import next_step, plan_chunks
@@ -168,7 +169,7 @@ async def test_every_code_of_the_envelope_is_classified(world: World, status: in
     world.fault("init", status=status, body=json.dumps(envelope))
     journal = world.journal()
     with pytest.raises(kind) as raised:
-        await world.publisher().publish(world.job(), journal)
+        await publish(world.publisher(), world.job(), journal)
     assert (type(raised.value), raised.value.code, raised.value.evidence.status) == (kind, code, status)
     assert "L1" in raised.value.evidence.body
     assert journal.record.state is PostState.INTENT
@@ -200,14 +201,14 @@ async def test_an_answer_without_a_known_code_is_judged_by_its_status(
 ) -> None:
     world.fault("init", status=status, body=body)
     with pytest.raises(kind) as raised:
-        await world.publisher().publish(world.job(), world.journal())
+        await publish(world.publisher(), world.job(), world.journal())
     assert type(raised.value) is kind
 
 
 async def test_retry_after_is_taken_from_the_answer_when_it_stands_there(world: World) -> None:
     world.fault("creator_info", status=429, retry_after=7)
     with pytest.raises(Throttled) as throttled:
-        await world.publisher().publish(world.job(), world.journal())
+        await publish(world.publisher(), world.job(), world.journal())
     assert throttled.value.retry_after == 7
 
 
@@ -219,7 +220,7 @@ async def test_too_many_inits_in_a_minute_are_throttled_until_the_minute_is_over
         )
     job, journal = world.job(), world.journal()
     with pytest.raises(Throttled) as throttled:
-        await world.publisher().publish(job, journal)
+        await publish(world.publisher(), job, journal)
     world.sandbox.advance(throttled.value.retry_after or 0)
-    await world.publisher().publish(job, journal)
+    await publish(world.publisher(), job, journal)
     assert len(world.posts) == 1

@@ -10,6 +10,7 @@ import pytest
 from phantoms_dagster.domain.errors import (
     Permanent,
 )
+from phantoms_dagster.production.publication import publish
 from phantoms_dagster_tests.contract.tiktok_world import (
     World,
     a_world,
@@ -25,7 +26,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
 
 async def test_metrics_are_asked_for_in_groups_of_twenty_and_only_grow(world: World) -> None:
     world.sandbox.config |= {"tiktok.rate_limits": False, "tiktok.daily_posts": None}
-    ids = [(await world.publisher().publish(world.job(), world.journal())).remote_id for _ in range(21)]
+    ids = [(await publish(world.publisher(), world.job(), world.journal())).remote_id for _ in range(21)]
     before = world.calls("query")
     first = await metrics(world.reader(), "ocean_facts", ids)
     assert [m.remote_id for m in first] == ids
@@ -37,7 +38,7 @@ async def test_metrics_are_asked_for_in_groups_of_twenty_and_only_grow(world: Wo
 
 
 async def test_posts_that_tiktok_does_not_show_are_absent_and_a_publish_id_does_not_spoil_the_group(world: World) -> None:
-    post = await world.publisher().publish(world.job(), world.journal())
+    post = await publish(world.publisher(), world.job(), world.journal())
     ids = ["v_pub_file~v2-1.17", "7999999999999999999", post.remote_id, post.remote_id]
     read = await whole(world.reader().pages("ocean_facts", ids))
     assert [m.remote_id for m in read.metrics] == [post.remote_id]

@@ -11,12 +11,14 @@ import pytest
 from phantoms_dagster.domain.errors import Barred, Disconnected, Permanent, ProviderError, Throttled, Transient, Unknown
 from phantoms_dagster.domain.ports import Metrics
 from phantoms_dagster.domain.values import JsonValue
+from phantoms_dagster.production.publication import publish
 from phantoms_dagster.providers.youtube_api import accepted, refusal, seconds_to_midnight
 from phantoms_dagster.providers.youtube_metrics import YouTubeMetricsReader, metrics_in
 from phantoms_dagster.providers.youtube_search import is_ours
 from phantoms_dagster.providers.youtube_words import fit_description, fit_title
 from phantoms_dagster.sandbox.core import Fault
-from phantoms_dagster_tests.contract.test_youtube import FakeJournal, FakeTokens, World, make_job, world
+from phantoms_dagster_tests.contract.publishing_kit import FakeJournal, SandboxTokens
+from phantoms_dagster_tests.contract.test_youtube import World, make_job, world
 from phantoms_dagster_tests.reading import metrics, whole
 
 NOW = datetime(2026, 11, 22, 20, 0, tzinfo=UTC)  # noon in California
@@ -154,14 +156,14 @@ def test_a_video_is_ours_by_its_file_name_or_else_by_title_and_size(
 
 
 def reader(w: World) -> YouTubeMetricsReader:
-    return YouTubeMetricsReader(client=w.client, base_url=w.base_url, tokens=FakeTokens(), clock=w.clock)
+    return YouTubeMetricsReader(client=w.client, base_url=w.base_url, tokens=SandboxTokens(), clock=w.clock)
 
 
 async def test_counters_grow_and_never_fall_and_are_the_same_for_the_same_seed(tmp_path: Path) -> None:
     runs = []
     for _ in range(2):
         async with world(seed=7) as w:
-            post = await w.publisher.publish(make_job(tmp_path), FakeJournal())
+            post = await publish(w.publisher, make_job(tmp_path), FakeJournal())
             views = []
             for _ in range(20):
                 w.sandbox.advance(6 * 3_600)
@@ -179,7 +181,7 @@ async def test_counters_grow_and_never_fall_and_are_the_same_for_the_same_seed(t
 async def test_counters_that_are_hidden_or_not_told_are_none_not_zero(tmp_path: Path) -> None:
     async with world() as w:
         w.sandbox.config["youtube.hidden_counters"] = ["likeCount"]
-        post = await w.publisher.publish(make_job(tmp_path), FakeJournal())
+        post = await publish(w.publisher, make_job(tmp_path), FakeJournal())
         [m] = await metrics(reader(w), "main", [post.remote_id])
         assert m == Metrics(remote_id=post.remote_id, views=0, likes=None, comments=0, shares=None, watch_seconds=None)
 
@@ -187,7 +189,7 @@ async def test_counters_that_are_hidden_or_not_told_are_none_not_zero(tmp_path: 
 async def test_posts_that_youtube_no_longer_knows_are_absent_and_ids_go_in_groups_of_50(tmp_path: Path) -> None:
     async with world() as w:
         ids = [
-            (await w.publisher.publish(make_job(tmp_path, marker=f"m-{n}", size=500), FakeJournal())).remote_id for n in range(3)
+            (await publish(w.publisher, make_job(tmp_path, marker=f"m-{n}", size=500), FakeJournal())).remote_id for n in range(3)
         ]
         asked = [ids[2], *(f"unknown{n}" for n in range(60)), ids[0], ids[1], ids[0]]
         read = await whole(reader(w).pages("main", asked))
@@ -198,7 +200,7 @@ async def test_posts_that_youtube_no_longer_knows_are_absent_and_ids_go_in_group
 
 async def test_numbers_are_read_without_a_unit_of_what_publishing_needs(tmp_path: Path) -> None:
     async with world() as w:
-        post = await w.publisher.publish(make_job(tmp_path), FakeJournal())
+        post = await publish(w.publisher, make_job(tmp_path), FakeJournal())
         youtube = w.sandbox.state["youtube"]
         before = dict(youtube.quota.used)
         await metrics(reader(w), "main", [post.remote_id])
@@ -209,7 +211,7 @@ async def test_numbers_are_read_without_a_unit_of_what_publishing_needs(tmp_path
 @pytest.mark.parametrize("status", [400, 403, 404])
 async def test_a_project_that_may_not_call_batch_get_stats_reads_by_list_and_asks_only_once(tmp_path: Path, status: int) -> None:
     async with world() as w:
-        post = await w.publisher.publish(make_job(tmp_path), FakeJournal())
+        post = await publish(w.publisher, make_job(tmp_path), FakeJournal())
         w.sandbox.faults.append(Fault(route="youtube.stats", status=status, body='{"error": {"message": "no"}}'))
         reading = reader(w)
         for _ in range(2):

@@ -21,10 +21,12 @@ from googleapiclient.discovery_cache import get_static_doc
 from googleapiclient.errors import HttpError
 from googleapiclient.http import MediaIoBaseUpload
 
+from phantoms_dagster.production.publication import publish
 from phantoms_dagster.providers.youtube import GRANULE
 from phantoms_dagster.sandbox.core import Fault, Sandbox, application
 from phantoms_dagster.sandbox.youtube import routes
-from phantoms_dagster_tests.contract.test_youtube import FakeJournal, make_job, video_bytes, world
+from phantoms_dagster_tests.contract.publishing_kit import FakeJournal
+from phantoms_dagster_tests.contract.test_youtube import make_job, video_bytes, world
 
 DISCOVERY = json.loads(get_static_doc("youtube", "v3"))
 
@@ -384,7 +386,7 @@ def check(value: Any, schema: dict[str, Any], path: str = "") -> None:
 
 async def test_what_is_sent_and_answered_is_as_googles_specification_says(tmp_path: Path) -> None:
     async with world() as w:
-        post = await w.publisher.publish(make_job(tmp_path), FakeJournal())
+        post = await publish(w.publisher, make_job(tmp_path), FakeJournal())
         sent = [json.loads(r.content) for r in w.transport.requests if r.headers.get("content-type") == "application/json"]
         assert len(sent) == 2
         for body in sent:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,95 +13,23 @@ import httpx
 from aiohttp.test_utils import TestServer
 
 from phantoms_dagster.domain.errors import (
-    IllegalTransition,
     NotYet,
     Transient,
     Unknown,
 )
 from phantoms_dagster.domain.models import Platform, Probe, TikTokChoices, TikTokTerms
-from phantoms_dagster.domain.ports import PostRecord, PublishedPost, PublishJob
-from phantoms_dagster.domain.stages import POST_TRANSITIONS, PostState
-from phantoms_dagster.domain.values import JsonObject
+from phantoms_dagster.domain.ports import PublishJob
+from phantoms_dagster.domain.publication import PublishedPost
+from phantoms_dagster.production.publication import publish
 from phantoms_dagster.providers.tiktok import TikTokPublisher
 from phantoms_dagster.providers.tiktok_late import TikTokLateIds
 from phantoms_dagster.providers.tiktok_metrics import TikTokMetricsReader
 from phantoms_dagster.sandbox.core import Fault, Sandbox, application
 from phantoms_dagster.sandbox.tiktok import routes
+from phantoms_dagster_tests.contract.publishing_kit import FakeJournal, SandboxClock, SandboxTokens
 
 MB = 1_000_000
 CAPTION = "Why octopuses have three hearts 🐙 #ocean"
-
-
-class Killed(BaseException):
-    """The process dies here; no handler of the product may see it."""
-
-
-class FakeJournal:
-    """The ledger's row, in memory: every step is checked against the legal transitions. `kill` dies at the n-th save."""
-
-    def __init__(self, clock: SandboxClock) -> None:
-        self._clock = clock
-        self._record = PostRecord(state=PostState.INTENT)
-        self.saves: list[PostRecord] = []
-        self.kill: tuple[str, int] | None = None
-
-    @property
-    def record(self) -> PostRecord:
-        return self._record
-
-    async def save(
-        self,
-        state: PostState,
-        *,
-        handle: JsonObject | None = None,
-        offset: int | None = None,
-        remote_id: str | None = None,
-        url: str | None = None,
-    ) -> PostRecord:
-        if state not in POST_TRANSITIONS[self._record.state]:
-            raise IllegalTransition(f"{self._record.state} -> {state}")
-        if self.kill == ("before", len(self.saves)):
-            raise Killed
-        given = {"handle": handle, "offset": offset, "remote_id": remote_id, "url": url}
-        # As in the ledger: from the first step that is more than an intent.
-        attempted_at = None if state is PostState.INTENT else self._record.attempted_at or self._clock.now()
-        kept = {name: value for name, value in given.items() if value is not None}
-        self._record = replace(self._record, state=state, attempted_at=attempted_at, **kept)  # type: ignore[arg-type]
-        self.saves.append(self._record)
-        if self.kill == ("after", len(self.saves) - 1):
-            raise Killed
-        return self._record
-
-    @property
-    def states(self) -> list[PostState]:
-        return [record.state for record in self.saves]
-
-
-class SandboxClock:
-    """The sandbox's own time; a sleep moves it on at once."""
-
-    def __init__(self, sandbox: Sandbox) -> None:
-        self._sandbox = sandbox
-        self.slept: list[float] = []
-
-    def now(self) -> datetime:
-        return datetime.fromtimestamp(self._sandbox.now(), UTC)
-
-    async def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
-        self._sandbox.advance(seconds)
-        await asyncio.sleep(0)
-
-
-class SandboxTokens:
-    """Every account is connected; `revoked` ones have a token that TikTok refuses."""
-
-    def __init__(self) -> None:
-        self.revoked: set[str] = set()
-
-    async def token(self, platform: Platform, account: str) -> str:
-        assert platform is Platform.TIKTOK
-        return f"revoked-{account}" if account in self.revoked else f"sandbox-{account}"
 
 
 @dataclass
@@ -129,7 +55,7 @@ class World:
         return TikTokLateIds(**(known | changes))
 
     def journal(self) -> FakeJournal:
-        return FakeJournal(self.clock)
+        return FakeJournal(clock=self.clock)
 
     def job(
         self,
@@ -179,7 +105,7 @@ class World:
         """Publish as the runner would: again after each deferral, an hour at most between two tries."""
         for _ in range(tries):
             try:
-                return await self.publisher(**changes).publish(job, journal)
+                return await publish(self.publisher(**changes), job, journal)
             except (NotYet, Transient, Unknown) as later:
                 self.sandbox.advance(getattr(later, "retry_after", None) or 1.0)
         raise AssertionError(f"not published after {tries} tries: {journal.states}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import psycopg
@@ -11,7 +12,8 @@ import pytest
 from phantoms_dagster.domain.accounts import ACTIVE, BARRED, DISCONNECTED, MISMATCH
 from phantoms_dagster.domain.errors import Barred, Disconnected, Permanent
 from phantoms_dagster.domain.models import Platform
-from phantoms_dagster.domain.ports import PostJournal, PublishedPost, PublishJob, ReadPage
+from phantoms_dagster.domain.ports import PublishJob, ReadPage
+from phantoms_dagster.domain.publication import PublishVerbs
 from phantoms_dagster.domain.work import Work
 from phantoms_dagster.production.accounts import ASK_AGAIN_SECONDS, AccountGate, AccountWaits
 from phantoms_dagster.providers.identities import YouTubeIdentity
@@ -228,10 +230,12 @@ async def test_a_post_sends_nothing_while_its_account_has_the_token_of_somebody_
 class Refused:
     """A publisher whose token dies in the middle of a post."""
 
-    provider, platform, sandbox = "youtube", YOUTUBE, True
+    provider, platform, sandbox, account_first = "youtube", YOUTUBE, True, False
 
-    async def publish(self, job: PublishJob, journal: PostJournal) -> PublishedPost:
+    @asynccontextmanager
+    async def taking_up(self, job: PublishJob) -> AsyncIterator[PublishVerbs]:
         raise Disconnected("the token is dead", provider="youtube", code="authError")
+        yield
 
 
 async def test_a_token_that_dies_in_the_middle_of_a_post_stops_the_account_and_fails_no_video(studio: Studio) -> None:
@@ -246,17 +250,19 @@ async def test_a_token_that_dies_in_the_middle_of_a_post_stops_the_account_and_f
 class Limited:
     """A publisher whose account may not post until somebody grants the permission."""
 
-    provider, platform, sandbox = "youtube", YOUTUBE, True
+    provider, platform, sandbox, account_first = "youtube", YOUTUBE, True, False
 
     def __init__(self, studio: Studio) -> None:
         self.granted, self.asked = False, 0
         self._publisher = studio.youtube()
 
-    async def publish(self, job: PublishJob, journal: PostJournal) -> PublishedPost:
+    @asynccontextmanager
+    async def taking_up(self, job: PublishJob) -> AsyncIterator[PublishVerbs]:
         self.asked += 1
         if not self.granted:
             raise Barred("youtube.upload was not granted", provider="youtube", code="insufficientPermissions")
-        return await self._publisher.publish(job, journal)
+        async with self._publisher.taking_up(job) as verbs:
+            yield verbs
 
 
 async def test_a_missing_permission_is_one_trouble_of_the_account_until_a_post_goes_through(studio: Studio) -> None:

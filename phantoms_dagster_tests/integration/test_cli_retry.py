@@ -116,7 +116,7 @@ async def test_a_done_stage_is_made_again_unless_a_post_is_in_doubt(world: World
     refused = retry(key, "--from", "rendered_video", "--yes")
     assert refused.exit_code == 2
     assert "read back, never sent again" in refused.output
-    world.write("UPDATE phantoms.posts SET state = 'confirmed'")
+    world.write_post("UPDATE phantoms.posts SET state = 'confirmed'")
     assert retry(key, "--from", "rendered_video", "--yes").exit_code == 0
     row = world.row(key, "rendered_video")
     assert (row["state"], row["revision"]) == ("ready", 2)

@@ -50,7 +50,7 @@ async def open_post(world: World, key: str, state: PostState, *, platform: str =
     ledgers = PostgresLedgers(world.async_engine)
     journal = await ledgers.post(claim, account="main", marker="m", video=media_file("v"), caption="", sandbox=False)
     await journal.save(PostState.OPENED, handle={"session": "s"})
-    world.write("UPDATE phantoms.posts SET state = :state", state=str(state))
+    world.write_post("UPDATE phantoms.posts SET state = :state", state=str(state))
     assert await store.finish(claim, dead("permanent", platform))
 
 

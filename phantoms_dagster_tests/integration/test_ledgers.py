@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlalchemy.exc import DBAPIError
 
 from phantoms_dagster.domain.errors import IllegalTransition, NotYet, Rejected, StaleClaim
-from phantoms_dagster.domain.stages import POST_TRANSITIONS, PostState, State
+from phantoms_dagster.domain.publication import POST_TRANSITIONS, NotPublished, check_step
+from phantoms_dagster.domain.stages import PostState, State
 from phantoms_dagster.domain.work import Claim, Ending
 from phantoms_dagster.store.ledgers import PostgresLedgers, PostgresPostJournal
 from phantoms_dagster_tests.integration.stage_world import World, finished, media_file, open_world
@@ -66,13 +69,56 @@ async def test_a_post_goes_through_its_protocol_and_remembers_every_handle(world
 async def test_a_step_that_the_table_does_not_allow_is_refused_and_not_written(world: World, state: PostState) -> None:
     key = (await ready_to_post(world))[0]
     journal = await journal_of(world, key)
-    world.write("UPDATE phantoms.posts SET state = :state", state=str(state))
+    world.write_post("UPDATE phantoms.posts SET state = :state", state=str(state))
     world.let_leases_expire()
     journal = await journal_of(world, key, owner="second")
     for step in set(PostState) - POST_TRANSITIONS[state]:
         with pytest.raises(IllegalTransition, match=f"a post that is {state} cannot become {step}"):
             await journal.save(step)
     assert world.rows("SELECT state FROM phantoms.posts")[0]["state"] == state
+
+
+@pytest.mark.parametrize("before", PostState)
+async def test_the_database_refuses_a_step_of_a_post_that_the_table_forbids_or_that_lacks_its_proof(
+    world: World, before: PostState
+) -> None:
+    """Whatever code asks for it. A step that keeps the state is not checked there: a repeated commit finds its own row."""
+    key = (await ready_to_post(world))[0]
+    await journal_of(world, key)
+    proof = NotPublished("the platform says so", then="open")
+    for after in set(PostState) - {before}:
+        for given in (None, proof):
+            world.write_post("UPDATE phantoms.posts SET state = :s, proof = 'older', proved_at = '2026-01-01'", s=str(before))
+            brought = ", proof = 'fresh', proved_at = clock_timestamp()" if given else ""
+            refused = refusal(before, after, given)
+            expected = nullcontext() if refused is None else pytest.raises(DBAPIError, match=refused)
+            with expected:
+                world.write(f"UPDATE phantoms.posts SET state = :s{brought}", s=str(after))
+
+
+def refusal(before: PostState, after: PostState, proof: NotPublished | None) -> str | None:
+    """What the table says against a step; None: nothing."""
+    try:
+        check_step(before, after, proof)
+    except IllegalTransition as refused:
+        return str(refused)
+    return None
+
+
+async def test_the_ledger_keeps_the_platforms_word_that_led_a_post_back(world: World) -> None:
+    key = (await ready_to_post(world))[0]
+    journal = await journal_of(world, key)
+    await journal.save(PostState.OPENED, handle={"session": "s1"})
+    await journal.save(PostState.COMMITTING)
+    await journal.save(PostState.UNKNOWN)
+    with pytest.raises(IllegalTransition, match="only with the proof that it is not published"):
+        await journal.save(PostState.INTENT, handle={})
+    await journal.save(PostState.INTENT, handle={}, proof=NotPublished("the session is gone, its video is not listed", then="open"))
+    row = world.rows("SELECT state, proof, proved_at FROM phantoms.posts")[0]
+    assert (row["state"], row["proof"]) == ("intent", "the session is gone, its video is not listed")
+    assert row["proved_at"] is not None
+    await journal.save(PostState.OPENED, handle={"session": "s2"})
+    assert world.rows("SELECT proof FROM phantoms.posts")[0]["proof"] is None
 
 
 async def test_after_a_kill_the_journal_stands_where_its_last_step_left_it(world: World) -> None:
@@ -156,7 +202,7 @@ async def test_a_post_that_starts_over_forgets_when_it_was_first_sent(world: Wor
     key = (await ready_to_post(world))[0]
     journal = await journal_of(world, key)
     await journal.save(PostState.OPENED, handle={"session": "s1"})
-    record = await journal.save(PostState.INTENT)
+    record = await journal.save(PostState.INTENT, proof=NotPublished("the session was refused", then="open"))
     assert (record.attempted_at, record.handle) == (None, {"session": "s1"})
 
 
@@ -168,7 +214,7 @@ async def test_a_renamed_account_continues_the_post_that_was_opened_under_its_ol
     key = (await ready_to_post(world))[0]
     _, claim = await world.claimed("youtube/post", key)
     await (await opened(world, claim, account="main")).save(PostState.OPENED, handle={"session": "s1"})
-    world.write("UPDATE phantoms.posts SET state = :state, remote_id = '42'", state=str(state))
+    world.write_post("UPDATE phantoms.posts SET state = :state, remote_id = '42'", state=str(state))
     again = await opened(world, claim, account="studio")
     assert (again.record.state, again.record.account, again.record.handle) == (state, "main", {"session": "s1"})
     assert [tuple(r.values()) for r in world.rows("SELECT account, state FROM phantoms.posts")] == [("main", str(state))]
@@ -221,7 +267,7 @@ async def test_a_post_begun_in_the_sandbox_is_begun_again_for_real(world: World,
     key = (await ready_to_post(world))[0]
     _, claim = await world.claimed("youtube/post", key)
     await (await with_sandbox(world, claim, sandbox=True)).save(PostState.OPENED, handle={"session": "http://127.0.0.1/s"})
-    world.write("UPDATE phantoms.posts SET state = :state, remote_id = 'sandbox-1'", state=str(state))
+    world.write_post("UPDATE phantoms.posts SET state = :state, remote_id = 'sandbox-1'", state=str(state))
     real = await with_sandbox(world, claim, sandbox=False)
     assert (real.record.state, real.record.handle, real.record.remote_id) == (PostState.INTENT, {}, None)
     rows = world.rows("SELECT sandbox, state FROM phantoms.posts ORDER BY id")
@@ -235,7 +281,7 @@ async def test_a_post_begun_for_real_is_not_made_in_the_sandbox(world: World, st
     key = (await ready_to_post(world))[0]
     _, claim = await world.claimed("youtube/post", key)
     await (await with_sandbox(world, claim, sandbox=False)).save(PostState.OPENED, handle={"session": "s1"})
-    world.write("UPDATE phantoms.posts SET state = :state", state=str(state))
+    world.write_post("UPDATE phantoms.posts SET state = :state", state=str(state))
     with pytest.raises(NotYet, match="begun at the real YouTube and the sandbox cannot finish it"):
         await with_sandbox(world, claim, sandbox=True)
     assert (await with_sandbox(world, claim, sandbox=False)).record.handle == {"session": "s1"}

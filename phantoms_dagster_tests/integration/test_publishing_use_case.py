@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -12,8 +13,8 @@ import pytest
 from phantoms_dagster.domain.brief_changes import BriefChanges
 from phantoms_dagster.domain.errors import InvalidInput, NotYet, Permanent
 from phantoms_dagster.domain.models import Channel, Platform, PostingHours, PostOutput, PostWords
-from phantoms_dagster.domain.ports import PostJournal, PublishedPost, PublishJob
-from phantoms_dagster.domain.stages import PostState
+from phantoms_dagster.domain.ports import PublishJob
+from phantoms_dagster.domain.publication import Finding, Handle, PostRecord, Progress, PublishedPost, PublishVerbs, RemoteId
 from phantoms_dagster.domain.work import Work
 from phantoms_dagster.store.brief_edits import BriefEdits
 from phantoms_dagster.store.decisions import Decisions
@@ -138,20 +139,42 @@ class Slow:
     provider = "youtube"
     platform = Platform.YOUTUBE
     sandbox = True
+    account_first = True
 
     def __init__(self) -> None:
         self.open = self.most = 0
 
-    async def publish(self, job: PublishJob, journal: PostJournal) -> PublishedPost:
+    @asynccontextmanager
+    async def taking_up(self, job: PublishJob) -> AsyncIterator[SlowPost]:
         self.open += 1
         self.most = max(self.most, self.open)
-        await journal.save(PostState.OPENED)
+        yield SlowPost(job)
+        self.open -= 1
+
+
+class SlowPost:
+    def __init__(self, job: PublishJob) -> None:
+        self._job = job
+
+    def check(self) -> None:
+        pass
+
+    async def open(self) -> Handle:
         for _ in range(20):
             await asyncio.sleep(0)
-        await journal.save(PostState.COMMITTING)
-        await journal.save(PostState.PUBLISHED, remote_id=job.video_key)
-        self.open -= 1
-        return PublishedPost(job.video_key, "https://example.org", datetime.now(UTC))
+        return {"session": "s"}
+
+    async def upload(self, record: PostRecord) -> Progress:
+        return Progress(self._job.size, ready=True)
+
+    async def commit(self, record: PostRecord) -> RemoteId:
+        return RemoteId(self._job.video_key)
+
+    async def find(self, record: PostRecord) -> Finding:
+        raise AssertionError("nothing was left behind")
+
+    async def confirm(self, record: PostRecord) -> PublishedPost:
+        return PublishedPost(self._job.video_key, "https://example.org", datetime.now(UTC))
 
 
 async def test_posts_of_one_run_on_one_account_take_turns_and_none_is_put_off(studio: Studio) -> None:
@@ -180,12 +203,13 @@ async def test_posts_whose_turn_comes_after_closing_time_wait_for_the_morning(st
     class SlowFirst:
         """Ahead of the real adapter: while the first post is under way the hour ends."""
 
-        provider, platform, sandbox = before.provider, before.platform, before.sandbox
+        provider, platform, sandbox, account_first = before.provider, before.platform, before.sandbox, False
 
-        async def publish(self, job: PublishJob, journal: PostJournal) -> PublishedPost:
-            post = await before.publish(job, journal)
+        @asynccontextmanager
+        async def taking_up(self, job: PublishJob) -> AsyncIterator[PublishVerbs]:
+            async with before.taking_up(job) as verbs:
+                yield verbs
             studio.clock.time = studio.clock.time.replace(hour=13, minute=5)
-            return post
 
     publish = studio.publish(SlowFirst())
     claims = [await studio.world.claimed("youtube/post", key, owner="poster") for key in keys]
@@ -223,7 +247,7 @@ async def test_a_stored_upload_session_at_another_host_never_gets_the_token(stud
     await studio.publish()._ledgers.post(
         claim, account="youtube-account", marker="m", video=await studio.film(key), caption="", sandbox=False
     )
-    studio.world.write(
+    studio.world.write_post(
         "UPDATE phantoms.posts SET state = 'uploading', upload_offset = 10, handle = jsonb_build_object('session',"
         " 'http://127.0.0.1:9/upload?upload_id=x', 'opened_at', '2026-11-26T00:00:00+00:00', 'last_byte_sent', false)"
     )

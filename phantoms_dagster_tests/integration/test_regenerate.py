@@ -112,7 +112,7 @@ async def test_a_video_that_is_being_published_is_not_regenerated_under_the_publ
     ledgers = PostgresLedgers(world.async_engine)
     journal = await ledgers.post(claim, account="main", marker="m", video=media_file("v"), caption="", sandbox=False)
     await journal.save(PostState.OPENED)
-    world.write("UPDATE phantoms.posts SET state = :state", state=str(state))
+    world.write_post("UPDATE phantoms.posts SET state = :state", state=str(state))
     with pytest.raises(InvalidInput, match=f"{key} is being published on youtube"):
         await world.store().regenerate(stage("script"), [key])
     assert states(world, key)["approval"] == "done"

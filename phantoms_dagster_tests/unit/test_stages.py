@@ -10,9 +10,15 @@ from hypothesis import strategies as st
 
 from phantoms_dagster.domain.errors import IllegalTransition, UnknownStage
 from phantoms_dagster.domain.models import Platform
-from phantoms_dagster.domain.stages import (
+from phantoms_dagster.domain.publication import (
     IN_FLIGHT,
+    MAY_BE_OUT,
+    NEEDS_PROOF,
     POST_TRANSITIONS,
+    NotPublished,
+    check_step,
+)
+from phantoms_dagster.domain.stages import (
     STAGES,
     TRANSITIONS,
     Event,
@@ -137,3 +143,23 @@ def test_a_failed_post_starts_over_and_nothing_commits_straight_from_the_intent(
 def test_a_commit_point_can_follow_only_on_something_opened(state: PostState) -> None:
     if PostState.COMMITTING in POST_TRANSITIONS[state]:
         assert state in {*IN_FLIGHT, PostState.UNKNOWN}
+
+
+@given(st.sampled_from(PostState), st.sampled_from(PostState))
+def test_only_a_proof_leads_from_a_post_that_may_be_out_to_anything_that_sends_again(before: PostState, after: PostState) -> None:
+    proof = NotPublished("the platform says so", then="open")
+    if after not in POST_TRANSITIONS[before]:
+        with pytest.raises(IllegalTransition, match=f"a post that is {before} cannot become {after}"):
+            check_step(before, after, proof)
+    elif (before, after) in NEEDS_PROOF:
+        check_step(before, after, proof)
+        with pytest.raises(IllegalTransition, match="only with the proof"):
+            check_step(before, after, None)
+    else:
+        check_step(before, after, None)
+    if before in MAY_BE_OUT and after not in (PostState.PUBLISHED, PostState.UNKNOWN):
+        assert after not in POST_TRANSITIONS[before] or (before, after) in NEEDS_PROOF
+
+
+def test_a_post_that_may_be_out_never_fails() -> None:
+    assert all(PostState.FAILED not in POST_TRANSITIONS[state] for state in MAY_BE_OUT)

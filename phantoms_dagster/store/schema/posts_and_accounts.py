@@ -28,6 +28,8 @@ posts = Table(
     time_column("created_at", now=True),
     time_column("updated_at", now=True),
     Column("duplicate", Boolean, nullable=False, server_default=text("false")),
+    Column("proof", Text),
+    time_column("proved_at"),
     Index("posts_bound", "video_id", "platform", "sandbox", unique=True, postgresql_where=text("NOT duplicate")),
     Index(
         "posts_remote",

@@ -1,0 +1,223 @@
+"""A publication: how one post gets from the ledger to a platform exactly once. Its states, its proofs and its five verbs.
+
+`production.publication` is the only code that saves a post's state. What it may save is the table here, which the database checks
+once more (a trigger on `phantoms.posts`). A platform never sees the ledger: it answers with the values of this module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from types import MappingProxyType
+from typing import Literal, Protocol, TypeAlias
+
+from phantoms_dagster.domain.errors import IllegalTransition, PhantomsError
+from phantoms_dagster.domain.stages import PostState
+from phantoms_dagster.domain.values import JsonObject
+
+# --- states ---------------------------------------------------------------------------------------------------------
+
+POST_TRANSITIONS: Mapping[PostState, frozenset[PostState]] = MappingProxyType(
+    {
+        PostState.INTENT: frozenset({PostState.OPENED, PostState.FAILED}),
+        PostState.OPENED: frozenset(
+            {
+                PostState.OPENED,
+                PostState.INTENT,
+                PostState.UPLOADING,
+                PostState.COMMITTING,
+                PostState.UNKNOWN,
+                PostState.FAILED,
+            }
+        ),
+        PostState.UPLOADING: frozenset(
+            {PostState.UPLOADING, PostState.INTENT, PostState.COMMITTING, PostState.UNKNOWN, PostState.FAILED}
+        ),
+        # From here on the post may be out. Every way but forward needs a proof.
+        PostState.COMMITTING: frozenset(
+            {
+                PostState.COMMITTING,
+                PostState.UNKNOWN,
+                PostState.PUBLISHED,
+                PostState.UPLOADING,
+                PostState.OPENED,
+                PostState.INTENT,
+            }
+        ),
+        PostState.UNKNOWN: frozenset(
+            {PostState.UNKNOWN, PostState.COMMITTING, PostState.PUBLISHED, PostState.OPENED, PostState.INTENT}
+        ),
+        PostState.PUBLISHED: frozenset({PostState.PUBLISHED, PostState.CONFIRMED}),
+        PostState.CONFIRMED: frozenset({PostState.CONFIRMED}),
+        PostState.FAILED: frozenset({PostState.INTENT}),  # a replay, with a fresh budget
+    }
+)
+
+MAY_BE_OUT = (PostState.COMMITTING, PostState.UNKNOWN)
+IN_FLIGHT = (PostState.OPENED, PostState.UPLOADING, PostState.COMMITTING)
+BEFORE_COMMIT = (PostState.INTENT, PostState.OPENED, PostState.UPLOADING)
+
+# The steps that are legal only with a `NotPublished`: those that send a commit again, or let one be sent again.
+NEEDS_PROOF: frozenset[tuple[PostState, PostState]] = frozenset(
+    (before, after)
+    for before, steps in POST_TRANSITIONS.items()
+    for after in steps
+    if (before in MAY_BE_OUT and after in (*IN_FLIGHT, PostState.INTENT)) or (before in IN_FLIGHT and after is PostState.INTENT)
+)
+
+
+def check_step(before: PostState, after: PostState, proof: NotPublished | None) -> None:
+    """Raises IllegalTransition for a step that the table does not have, or that lacks its proof."""
+    if after not in POST_TRANSITIONS[before]:
+        raise IllegalTransition(f"a post that is {before} cannot become {after}")
+    if (before, after) in NEEDS_PROOF and proof is None:
+        raise IllegalTransition(f"a post that is {before} becomes {after} only with the proof that it is not published")
+
+
+# --- the ledger -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class PostRecord:
+    """The ledger's row of a post. `handle` is the platform's (session URI, publish id, container id), opaque to the engine.
+
+    `account` is the one that the post was opened on, whatever the channel's is called by now.
+    """
+
+    state: PostState
+    handle: JsonObject = field(default_factory=dict)
+    offset: int = 0
+    remote_id: str | None = None
+    url: str | None = None
+    attempted_at: datetime | None = None
+    account: str = ""
+
+
+class PostJournal(Protocol):
+    """The ledger's row of the post being made: every step is committed before the next request is sent."""
+
+    @property
+    def record(self) -> PostRecord:
+        """The row as last committed. After a crash it is what the last step left behind."""
+        ...
+
+    async def save(
+        self,
+        state: PostState,
+        *,
+        handle: JsonObject | None = None,
+        offset: int | None = None,
+        remote_id: str | None = None,
+        url: str | None = None,
+        proof: NotPublished | None = None,
+    ) -> PostRecord:
+        """Commit a step. None keeps a value. Raises IllegalTransition, StaleClaim, or NotYet when the account is busy."""
+        ...
+
+
+# --- what a verb answers --------------------------------------------------------------------------------------------
+
+Handle: TypeAlias = JsonObject
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far an upload is. It is saved before the next request is sent. `handle`: None keeps the one that is saved.
+
+    `ready`: nothing but the commit is left. `error` is raised after the save.
+    """
+
+    offset: int
+    handle: Handle | None = None
+    ready: bool = False
+    error: PhantomsError | None = None
+
+
+@dataclass(frozen=True)
+class RemoteId:
+    """The post is out: the platform's own id of it, and what else the answer told."""
+
+    id: str
+    url: str | None = None
+    handle: Handle | None = None
+    published_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Found:
+    """A read showed that the post is out."""
+
+    post: RemoteId
+
+
+@dataclass(frozen=True)
+class NotPublished:
+    """The proof that the post is not out. `evidence` says, in one line, what the platform said. It is kept in the ledger.
+
+    `then`: `open` starts over with an empty handle. `upload` goes on at `offset`. `commit` may be sent. `find` looks once more:
+    the platform has made something that is still hidden, called `remote_id`.
+    `handle`, `offset`: None keeps what is saved. `error` is raised after the save.
+    """
+
+    evidence: str
+    then: Literal["open", "upload", "commit", "find"]
+    handle: Handle | None = None
+    offset: int | None = None
+    remote_id: str | None = None
+    error: PhantomsError | None = None
+
+
+@dataclass(frozen=True)
+class Undecided:
+    """Nobody can tell yet. With a `handle` or an `error` the post is saved as `unknown`; then the error is raised.
+
+    Without them the platform has taken the commit and works on it.
+    """
+
+    handle: Handle | None = None
+    error: PhantomsError | None = None
+
+
+Finding: TypeAlias = Found | NotPublished | Undecided
+
+
+@dataclass(frozen=True)
+class PublishedPost:
+    """A post that is out, as the platform reads it back."""
+
+    remote_id: str
+    url: str
+    published_at: datetime
+
+
+class PublishVerbs(Protocol):
+    """What a platform does for one post, in one call of the engine. Each verb is given the ledger's row as last committed.
+
+    Only `commit` may make a post public. Any verb may raise the errors of `domain.errors`. They change nothing in the ledger, but
+    an `Unknown` that `commit` raises: its answer was lost.
+    """
+
+    def check(self) -> None:
+        """Refuse what the platform would refuse, before anything is sent. Raises Permanent."""
+        ...
+
+    async def open(self) -> Handle:
+        """Open a session, a slot or a container. Nothing public can come of it; its answer lost costs nothing."""
+        ...
+
+    async def upload(self, record: PostRecord) -> Progress | Finding:
+        """One step of bringing the bytes there, and of waiting until they are processed."""
+        ...
+
+    async def commit(self, record: PostRecord) -> RemoteId | NotPublished | Undecided:
+        """Send the request that publishes. Raises Unknown when its answer is lost. A refusal in so many words is NotPublished."""
+        ...
+
+    async def find(self, record: PostRecord) -> Finding:
+        """Read what became of an earlier call's requests. Sends nothing that changes anything."""
+        ...
+
+    async def confirm(self, record: PostRecord) -> PublishedPost:
+        """Read a published post back."""
+        ...

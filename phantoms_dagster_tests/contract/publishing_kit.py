@@ -1,0 +1,140 @@
+"""What the tests of all platforms share: a ledger, a clock and a transport that can end the process anywhere."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+
+from phantoms_dagster.domain.models import Platform
+from phantoms_dagster.domain.publication import NotPublished, PostRecord, check_step
+from phantoms_dagster.domain.stages import PostState
+from phantoms_dagster.domain.values import JsonObject
+from phantoms_dagster.sandbox.core import Sandbox
+
+Kill = Callable[[str, int], None]
+MOMENTS = ("before save", "after save", "before send", "after answer")
+
+
+class Killed(BaseException):
+    """The process died here. No handler of the product may see it."""
+
+
+def never(moment: str, number: int) -> None:
+    """Nothing dies."""
+
+
+def at(moment: str, number: int) -> Kill:
+    """The process dies there. `number` counts saves, or requests, from 1."""
+
+    def kill(now: str, count: int) -> None:
+        if (now, count) == (moment, number):
+            raise Killed(moment)
+
+    return kill
+
+
+class FakeJournal:
+    """The ledger's row in memory. It refuses and keeps what the real one does, and outlives its process."""
+
+    def __init__(self, record: PostRecord | None = None, *, kill: Kill = never, clock: Any = None) -> None:
+        self.record = record or PostRecord(PostState.INTENT)
+        self.saves: list[PostRecord] = []
+        self.proofs: list[NotPublished | None] = []
+        self.kill = kill
+        self.count = 0
+        self._clock = clock
+
+    async def save(
+        self,
+        state: PostState,
+        *,
+        handle: JsonObject | None = None,
+        offset: int | None = None,
+        remote_id: str | None = None,
+        url: str | None = None,
+        proof: NotPublished | None = None,
+    ) -> PostRecord:
+        check_step(self.record.state, state, proof)
+        self.count += 1
+        self.kill("before save", self.count)
+        given = {"handle": handle, "offset": offset, "remote_id": remote_id, "url": url}
+        # Through JSON, as a database would: what cannot be stored must not be relied on.
+        kept = json.loads(json.dumps({name: value for name, value in given.items() if value is not None}))
+        now = datetime.now(UTC) if self._clock is None else self._clock.now()
+        # As in the ledger: from the first step that is more than an intent.
+        attempted_at = None if state is PostState.INTENT else self.record.attempted_at or now
+        self.record = replace(self.record, state=state, attempted_at=attempted_at, **kept)
+        self.saves.append(self.record)
+        self.proofs.append(proof)
+        self.kill("after save", self.count)
+        return self.record
+
+    @property
+    def states(self) -> list[PostState]:
+        return [record.state for record in self.saves]
+
+    def left(self, state: PostState, **changes: Any) -> None:
+        """The row as another version or another runner may have left it, which is not checked."""
+        self.record = replace(self.record, state=state, **changes)
+
+
+class MortalTransport(httpx.AsyncBaseTransport):
+    """Real requests. `kill` may end the process before one leaves, or after its answer came and before anyone saw it."""
+
+    def __init__(self, inner: httpx.AsyncBaseTransport | None = None, *, kill: Kill = never) -> None:
+        self.inner = inner or httpx.AsyncHTTPTransport()
+        self.kill = kill
+        self.count = 0
+        self.requests: list[httpx.Request] = []
+        self.refuse: dict[str, BaseException] = {}  # by a part of the URL: raised in place of the request, once
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        self.count += 1
+        self.requests.append(request)
+        for part in [part for part in self.refuse if part in str(request.url)]:
+            raise self.refuse.pop(part)
+        self.kill("before send", self.count)
+        response = await self.inner.handle_async_request(request)
+        try:
+            self.kill("after answer", self.count)
+        except Killed:
+            await response.aread()
+            await response.aclose()
+            raise
+        return response
+
+    async def aclose(self) -> None:
+        await self.inner.aclose()
+
+
+class SandboxClock:
+    """The sandbox's time. Sleeping moves it on at once."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._sandbox = sandbox
+        self.slept: list[float] = []
+
+    def now(self) -> datetime:
+        return datetime.fromtimestamp(self._sandbox.now(), UTC)
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self._sandbox.advance(seconds)
+        await asyncio.sleep(0)
+
+
+class SandboxTokens:
+    """Every account is connected, as the sandbox takes it, but the `revoked` ones."""
+
+    def __init__(self) -> None:
+        self.prefix = "sandbox-"
+        self.revoked: set[str] = set()
+
+    async def token(self, platform: Platform, account: str) -> str:
+        return f"revoked-{account}" if account in self.revoked else f"{self.prefix}{account}"
