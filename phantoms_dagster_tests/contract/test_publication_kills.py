@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from phantoms_dagster.domain.errors import NotYet, Transient, Unknown
+from phantoms_dagster.domain.errors import NotYet, Permanent, Transient, Unknown
 from phantoms_dagster.domain.ports import Publisher, PublishJob
 from phantoms_dagster.domain.publication import MAY_BE_OUT, NEEDS_PROOF, PostRecord, PublishedPost
 from phantoms_dagster.domain.stages import PostState
@@ -268,6 +268,35 @@ async def test_a_post_that_may_be_out_is_only_read_until_its_platform_proves_tha
         await platform.persist(late)
         platform.assert_posted_once(late)
         assert watch.seen == []
+
+
+@pytest.mark.parametrize("name", PLATFORMS)
+async def test_a_post_that_an_older_version_let_fail_in_doubt_is_looked_up_when_it_is_replayed(tmp_path: Path, name: str) -> None:
+    async with PLATFORMS[name][0](tmp_path) as platform:
+        journal = FakeJournal(clock=platform.clock)
+        await platform.publish(journal)
+        sent = journal.saves[journal.states.index(PostState.PUBLISHED) - 1]
+        failed = FakeJournal(PostRecord(PostState.FAILED, sent.handle, sent.offset, sent.remote_id), clock=platform.clock)
+        watch = Watch(failed, DECISIVE[name], [])
+        platform.transport.kill = watch(platform.transport)
+        await platform.persist(failed)
+        platform.assert_posted_once(failed)
+        assert watch.seen == []
+        assert failed.states[:3] == [PostState.INTENT, PostState.OPENED, PostState.UNKNOWN]
+
+
+@pytest.mark.parametrize("name", PLATFORMS)
+async def test_a_post_fails_before_its_commit_and_goes_out_when_it_is_replayed(tmp_path: Path, name: str) -> None:
+    async with PLATFORMS[name][0](tmp_path) as platform:
+        journal = FakeJournal(clock=platform.clock)
+        content = platform.job.file.read_bytes()
+        platform.job.file.write_bytes(b"short")
+        with pytest.raises(Permanent):
+            await platform.publish(journal)
+        assert (journal.states, platform.transport.count) == ([PostState.FAILED], 0)
+        platform.job.file.write_bytes(content)
+        await platform.persist(journal)
+        platform.assert_posted_once(journal)
 
 
 @pytest.mark.parametrize("name", PLATFORMS)

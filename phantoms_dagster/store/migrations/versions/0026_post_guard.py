@@ -23,8 +23,8 @@ FREE = {
 PROVEN = {
     "opened": ("intent",),
     "uploading": ("intent",),
-    "committing": ("uploading", "opened", "intent"),
-    "unknown": ("committing", "opened", "intent"),
+    "committing": ("intent", "opened", "uploading"),
+    "unknown": ("intent", "opened", "committing"),
 }
 
 
@@ -32,12 +32,11 @@ def _pairs(steps: dict[str, tuple[str, ...]]) -> str:
     return ", ".join(f"'{before} {after}'" for before, afters in steps.items() for after in afters)
 
 
-def upgrade() -> None:
-    op.execute("ALTER TABLE phantoms.posts ADD COLUMN proof text, ADD COLUMN proved_at timestamptz")
-    op.execute(
-        f"""
+# As `store.post_guard` has it.
+GUARD = f"""
         CREATE FUNCTION phantoms.guard_post() RETURNS trigger LANGUAGE plpgsql AS $$
-        DECLARE step text := OLD.state || ' ' || NEW.state;
+        DECLARE
+            step text := OLD.state || ' ' || NEW.state;
         BEGIN
             IF step IN ({_pairs(FREE)}) THEN
                 RETURN NEW;
@@ -46,18 +45,22 @@ def upgrade() -> None:
                 IF NEW.proof IS NOT NULL AND NEW.proved_at IS NOT NULL AND NEW.proved_at IS DISTINCT FROM OLD.proved_at THEN
                     RETURN NEW;
                 END IF;
-                RAISE EXCEPTION 'post %: a post that is % becomes % only with the proof that it is not published',
-                    OLD.id, OLD.state, NEW.state USING ERRCODE = 'check_violation';
+                RAISE check_violation USING MESSAGE = 'post ' || OLD.id || ': a post that is ' || OLD.state || ' becomes '
+                    || NEW.state || ' only with the proof that it is not published';
             END IF;
             -- Begun in the sandbox and begun again for real: nothing of it is public.
             IF OLD.sandbox AND NEW.sandbox AND step IN ('committing failed', 'unknown failed') THEN
                 RETURN NEW;
             END IF;
-            RAISE EXCEPTION 'post %: a post that is % cannot become %', OLD.id, OLD.state, NEW.state
-                USING ERRCODE = 'check_violation';
+            RAISE check_violation USING MESSAGE = 'post ' || OLD.id || ': a post that is ' || OLD.state || ' cannot become '
+                || NEW.state;
         END $$
         """
-    )
+
+
+def upgrade() -> None:
+    op.execute("ALTER TABLE phantoms.posts ADD COLUMN proof text, ADD COLUMN proved_at timestamptz")
+    op.execute(GUARD)
     op.execute(
         """
         CREATE TRIGGER posts_guard BEFORE UPDATE OF state ON phantoms.posts FOR EACH ROW
