@@ -14,6 +14,7 @@ from phantoms_dagster.resilience import wire
 
 MODULE = "phantoms_dagster.definitions"
 # What a run imports only when it gets there. In the parent it costs once, after the fork 0.1 CPU-seconds a run.
+# pandas is left out: it takes 20 MB for as long as the stack runs, and only the performance tables need it, once an hour.
 IMPORTED_BY_RUNS = (
     "certifi",
     "encodings.ascii",
@@ -26,7 +27,6 @@ IMPORTED_BY_RUNS = (
     "openai.resources.chat.completions.completions",
     "phantoms_dagster.production.inbox",
     "phantoms_dagster.store.brief_edits",
-    "phantoms_dagster.store.performance",
     "phantoms_dagster.wiring.models",
     "phantoms_dagster.wiring.pipeline",
     "psycopg",

@@ -34,7 +34,7 @@ from phantoms_dagster.execution.queues import Mode, RunQueues, worker_name
 from phantoms_dagster.execution.slots import JOB_TAG
 from phantoms_dagster.execution.storage import PooledPostgresStorage, ReadyStorage
 from phantoms_dagster.private import dagster as private
-from phantoms_dagster.resilience.redis_refusals import PatientRedis, refuse_cluster
+from phantoms_dagster.resilience.redis_refusals import UNNAMED, PatientRedis, refuse_cluster
 from phantoms_dagster.store import fitting
 from phantoms_dagster.store.away import in_words
 from phantoms_dagster.store.engine import engine
@@ -312,7 +312,7 @@ def rehearse(url: str) -> None:
     That halves what a worker takes for itself. Every connection is closed again. A store that is away is no trouble here.
     """
     schema_problem()
-    with contextlib.suppress(RedisError, InvalidInput), PatientRedis.from_url(url, socket_connect_timeout=5) as redis:
+    with contextlib.suppress(RedisError, InvalidInput), PatientRedis.from_url(url, socket_connect_timeout=5, **UNNAMED) as redis:
         refuse_cluster(redis)
 
 
@@ -321,7 +321,8 @@ def work(queue: str, slot: int, *, url: str, lease_seconds: int, grace_seconds: 
     options: dict[str, Any] = {"lease_seconds": lease_seconds, "grace_seconds": grace_seconds}
     try:
         # A connection keeps the patience that it is made with, and redis-py's own ends before the wait for a job does.
-        redis = PatientRedis.from_url(url, socket_connect_timeout=5, socket_timeout=wait_seconds(lease_seconds) + 10)
+        patience = wait_seconds(lease_seconds) + 10
+        redis = PatientRedis.from_url(url, socket_connect_timeout=5, socket_timeout=patience, **UNNAMED)
         refuse_cluster(redis)
         worker = RunWorker(queue, slot, connection=redis, **options)
         worker.work(logging_level=logging.getLevelName(logging.WARNING))

@@ -32,6 +32,9 @@ _REFUSALS = (
     "maxmemory",
     "read only replica",
 )
+# redis-py tells Redis its own name and version with each connection. To find the version, it parses its package's metadata as a
+# mail: 2 CPU-ms and 1 MB for each client, and two questions to Redis. Give this to `from_url` and it does not.
+UNNAMED: dict[str, Any] = {"driver_info": None}
 CLUSTER = (
     "Redis runs in cluster mode, which cannot be used: pools, breakers and run queues change several keys at once, and a cluster "
     "spreads those over its nodes. Give PHANTOMS_REDIS_URL a Redis that is not a cluster; it may have replicas"
@@ -86,7 +89,7 @@ def refuse_cluster(redis: Redis) -> None:
 def refuse_cluster_at(url: str) -> str:
     """`refuse_cluster` for an address. What kept it from looking, for people; empty when it looked."""
     try:
-        with Redis.from_url(url, socket_timeout=3, socket_connect_timeout=3) as redis:
+        with Redis.from_url(url, socket_timeout=3, socket_connect_timeout=3, **UNNAMED) as redis:
             refuse_cluster(redis)
     except RedisError as error:
         return f"Redis does not answer ({type(error).__name__})"

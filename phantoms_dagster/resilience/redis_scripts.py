@@ -20,7 +20,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from phantoms_dagster.domain.errors import NotYet
-from phantoms_dagster.resilience.redis_refusals import refuses
+from phantoms_dagster.resilience.redis_refusals import UNNAMED, refuses
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +75,7 @@ def redis_client(url: str) -> Redis:
         retry=Retry(NoBackoff(), 0),
         health_check_interval=0,
         decode_responses=True,
+        **UNNAMED,
     )
 
 
