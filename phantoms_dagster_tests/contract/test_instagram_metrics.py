@@ -11,9 +11,11 @@ import pytest
 
 from phantoms_dagster.domain.errors import Disconnected, Throttled, Transient
 from phantoms_dagster.domain.ports import Metrics
+from phantoms_dagster.production.publication import publish
 from phantoms_dagster.providers.instagram_metrics import InstagramMetricsReader
 from phantoms_dagster.sandbox.instagram_insights import REEL_METRICS, reel, value
-from phantoms_dagster_tests.contract.test_instagram import ACCOUNT, FakeJournal, Stand, make_job, standing
+from phantoms_dagster_tests.contract.publishing_kit import FakeJournal
+from phantoms_dagster_tests.contract.test_instagram import ACCOUNT, Stand, make_job, standing
 from phantoms_dagster_tests.reading import metrics as numbers_of
 from phantoms_dagster_tests.reading import whole
 
@@ -32,7 +34,7 @@ def reader(stand: Stand, **changes: Any) -> InstagramMetricsReader:
 
 
 async def posted(stand: Stand, folder: Path) -> str:
-    return (await stand.publisher().publish(make_job(folder), FakeJournal())).remote_id
+    return (await publish(stand.publisher(), make_job(folder), FakeJournal())).remote_id
 
 
 async def test_the_numbers_of_a_reel_are_read_and_watch_time_is_in_seconds(stand: Stand, tmp_path: Path) -> None:
