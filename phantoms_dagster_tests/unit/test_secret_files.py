@@ -203,7 +203,7 @@ def test_the_program_says_it_without_a_traceback_and_its_children_read_the_same_
     environment = {**os.environ, f"{KEY}_FILE": str(file), "COLUMNS": "400", "PHANTOMS_OPENAI_BASE_URL": "http://127.0.0.1:1/v1"}
     refused = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
     assert (refused.returncode, refused.stdout) == (2, "")
-    said = f"error: {KEY}: Value error, the file that {KEY}_FILE names cannot be read: No such file or directory\n"
+    said = f"error: {KEY}: the file that {KEY}_FILE names cannot be read: No such file or directory\n"
     assert refused.stderr == said
     file.write_text(SECRET)
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
