@@ -114,4 +114,4 @@ def test_a_missing_secret_file_is_what_a_service_says_and_nothing_else(
         refused = world.run("init")
     assert (refused.returncode, refused.stdout) == (2, "")
     said = "the file that PHANTOMS_DATABASE_PASSWORD_FILE names cannot be read: No such file or directory"
-    assert refused.stderr == f"error: PHANTOMS_DATABASE_PASSWORD: Value error, {said}\n"
+    assert refused.stderr == f"error: PHANTOMS_DATABASE_PASSWORD: {said}\n"
