@@ -1,7 +1,7 @@
 """Materializations and observations of many partitions, written in batches: one by one they cost 4 ms each, in a batch 0.3.
 
 That is the fast path `events` of `private.dagster`. Without it each is logged by itself and has the time when it is logged; a check
-that is evaluated at the end of a run then belongs to no run.
+that is evaluated at the end of a run is then recorded without a run.
 """
 
 from __future__ import annotations

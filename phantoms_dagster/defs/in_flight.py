@@ -1,4 +1,4 @@
-"""What open runs and backfills work on, as Dagster knows it. What follows from it belongs in `production.retirement`."""
+"""What open runs and backfills work on, as Dagster knows it. `production.retirement` decides what follows from it."""
 
 from __future__ import annotations
 

@@ -124,7 +124,7 @@ class OidcProvider:
         return Begun(address, kept)
 
     def returned(self, kept: object, answer: Mapping[str, str]) -> Mapping[str, Any]:
-        """What the browser kept, if the answer belongs to it. Raises NotLoggedIn. It does not ask the provider."""
+        """What the browser kept, if this answer is to its own question. Raises NotLoggedIn. It does not ask the provider."""
         state = answer.get("state", "")
         if not isinstance(kept, dict) or not hmac.compare_digest(str(kept.get("state", "")).encode(), state.encode()) or not state:
             raise NotLoggedIn("That log-in was not begun in this browser, or was used already. Begin again.")

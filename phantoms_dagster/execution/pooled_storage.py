@@ -30,7 +30,7 @@ _INSERT_EVENTS = SqlEventLogStorageTable.insert().returning(SqlEventLogStorageTa
 
 
 class BatchingEventLogStorage(PostgresEventLogStorage):
-    """Writes a batch of planned events in one statement, as stock does for materializations, and both without compiling it anew.
+    """Writes a batch of planned events in one statement, as stock does for materializations. Neither is compiled for each batch.
 
     Does not look which tables and columns there are, which stock does ten times a step: `initialise` has seen to them.
     """

@@ -5,7 +5,7 @@ what does the same on public names. `usable` decides, for each path and process,
 steers it: `auto` falls back with one warning when a name has gone or has another shape, `on` refuses to start, and `off` always
 falls back.
 
-A few classes have no public address but are public all the same: whoever writes a run launcher must derive from `RunLauncher`.
+A few classes have no public address, although other people's code needs them: a run launcher must derive from `RunLauncher`.
 Their fallback finds the same class by way of a public object.
 """
 
@@ -361,7 +361,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     road = _ROADS.get(name)
     try:
-        # The variable itself: whoever imports a class must not be stopped by a wrong setting.
+        # It reads the variable itself: a wrong setting must not stop the import of a class.
         roundabout = road is not None and os.environ.get(VARIABLE, "").lower() == "off"
         found = road() if road is not None and roundabout else _take(place)
     except (ImportError, AttributeError) as error:

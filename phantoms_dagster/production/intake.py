@@ -42,7 +42,7 @@ _NOTHING: tuple[object, ...] = (None, "", [])
 class Refusal:
     """A row that was not taken. `line` counts from 1; `reason` is one line of at most 300 characters.
 
-    `entry`: the place of the brief in a list, from 1. A list may stand on a single line. `header`: it is a fault of the names of
+    `entry`: the place of the brief in a list, from 1. A list may be on a single line. `header`: it is a fault of the names of
     the columns, and no row.
     """
 

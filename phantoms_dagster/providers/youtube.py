@@ -270,7 +270,7 @@ class YouTubePost:
 
     async def _ask(self, session: Session) -> SessionAnswer:
         """How far the session is; one that has ended repeats its final answer."""
-        # A session at another host is none of this service's: whoever is there must not see the token.
+        # A session at another host is not this service's, and that host must not see the token.
         if self._gone or not (self._at.sandbox or self._calls.owns(session.uri)):
             return Gone()
         headers = {"Content-Range": f"bytes */{self._job.size}", "Content-Length": "0"}
