@@ -1,6 +1,6 @@
 """Every setting, read once from environment variables `PHANTOMS_*`. What a channel is belongs in `channels.yaml`.
 
-Each field's description stands in the README's table and in `phantoms doctor`.
+Each field's description is shown in docs/settings.md and in `phantoms doctor`.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from phantoms_dagster.cli.completion import complete_video
 from phantoms_dagster.cli.main import app
 from phantoms_dagster.store.engine import engine
 from phantoms_dagster_tests.program import whole_program
-from phantoms_dagster_tests.unit.test_readme import README
+from phantoms_dagster_tests.unit.test_readme import GUIDE
 
 LONG = "Why octopuses have three hearts and eight arms"
 SCENE = {"narration": "Two pump blood.", "on_screen_text": "THREE HEARTS"}
@@ -241,7 +241,7 @@ def test_every_command_that_prints_takes_json() -> None:
     assert without == WITHOUT_JSON
 
 
-def test_the_exit_codes_are_those_of_the_readme(database: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_exit_codes_are_those_of_the_guide(database: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     found = {phantoms("status").exit_code, phantoms("show", "nothing").exit_code, phantoms("approve", "--nonsense").exit_code}
     assert found == {0, 2}
 
@@ -253,7 +253,7 @@ def test_the_exit_codes_are_those_of_the_readme(database: Engine, monkeypatch: p
         found.add(phantoms("show", "sea").exit_code)
     monkeypatch.setenv("PHANTOMS_DATABASE_URL", "postgresql://u:p@127.0.0.1:1/db")
     found.add(phantoms("status").exit_code)
-    table = README.split("| exit code | |")[1].split("\n\n")[0]
+    table = GUIDE.split("| exit code | |")[1].split("\n\n")[0]
     assert found == {0, 1, 2, 130}
     # The last is that of a reader who goes away early: `test_cli_program` runs the command in a pipe.
     assert {int(code) for code in re.findall(r"^\| (\d+) \|", table, re.MULTILINE)} == {*found, 141}

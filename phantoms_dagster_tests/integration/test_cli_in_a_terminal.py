@@ -1,4 +1,4 @@
-"""The README's commands, every help and `phantoms watch` in a pseudo-terminal of 80 and of 120 columns."""
+"""The documents' commands, every help and `phantoms watch` in a pseudo-terminal of 80 and of 120 columns."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ RENDERED = {"kind": "rendered_video", "video": FILE, "thumbnail": FILE, "probe":
 
 @pytest.fixture
 def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, database_url: str, redis_url: str) -> dict[str, str]:
-    """A world in which every command of the README has something to say: a video to review, one that failed, two accounts."""
+    """A world in which every command of the documents has something to say: a video to review, one that failed, two accounts."""
     for name in [n for n in os.environ if n.startswith("PHANTOMS_")]:
         monkeypatch.delenv(name)
     for name in ("DISPLAY", "WAYLAND_DISPLAY"):

@@ -18,7 +18,7 @@ from phantoms_dagster.settings import Settings
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "phantoms_dagster"
 MODULES = [path for path in sorted(PACKAGE.rglob("*.py")) if path.stat().st_size]
-ADRS = sorted((ROOT / "docs" / "adr").glob("*.md"))
+ADRS = sorted((ROOT / "docs" / "adr").glob("0*.md"))
 
 # What a module must not do when it is imported: talk to anybody, start anything, or be stopped by a wrong setting.
 IMPORT_ALL = """
@@ -78,12 +78,14 @@ def test_dagster_dev_loads_the_same_definitions() -> None:
     assert location["module_name"] == "phantoms_dagster.definitions"
 
 
-def test_decisions_have_numbers_of_their_own_and_say_context_decision_and_consequences() -> None:
+def test_decisions_have_numbers_of_their_own_and_say_status_context_decision_and_consequences() -> None:
     numbers = [int(path.name[:4]) for path in ADRS]
     assert len(set(numbers)) == len(numbers)
     for path in ADRS:
         text = path.read_text(encoding="utf-8")
         assert text.startswith(f"# {path.name[:4]} "), path.name
+        status = text.splitlines()[2]
+        assert re.match(r"Status: (accepted|replaced by \[\d{4}\]\([^)]*\)), \d{4}-\d\d-\d\d\.", status), f"{path.name}: {status}"
         assert re.findall(r"^## (.+)$", text, re.MULTILINE) == ["Context", "Decision", "Consequences"], path.name
 
 
@@ -103,7 +105,7 @@ def test_the_layers_of_the_documents_are_those_that_are_checked() -> None:
         assert " | ".join(rooms) in shown
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))], ids=str)
+@pytest.mark.parametrize("page", [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))], ids=str)
 def test_documents_speak_of_the_project_alone(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     assert not re.search(r"(?<![\w.])/(?:work|tmp|root|home)/", text)

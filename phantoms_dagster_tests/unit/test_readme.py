@@ -1,6 +1,6 @@
-"""The README tells the truth: its tables are made of the code, its commands exist, its files are there, its examples work.
+"""The documents tell the truth: tables are made of the code, commands exist, files are there, and examples work.
 
-`python -m phantoms_dagster_tests.unit.test_readme` writes the tables anew.
+`python -m phantoms_dagster_tests.unit.test_readme` writes the tables again.
 """
 
 from __future__ import annotations
@@ -21,10 +21,13 @@ from phantoms_dagster.domain import channels
 from phantoms_dagster.production.intake import FIELDS, SUFFIXES
 from phantoms_dagster.sandbox.core import Fault
 from phantoms_dagster.settings import Settings, is_secret
+from phantoms_dagster_tests.compose_file import text as compose_text
 from phantoms_dagster_tests.program import whole_program
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+TEXT = {page.name: page.read_text(encoding="utf-8") for page in PAGES}
+README, GUIDE, SANDBOX = TEXT["README.md"], TEXT["guide.md"], TEXT["sandbox.md"]
 COMMANDS = ("pip install uv && uv run phantoms demo", "pip install uv && uv run pytest")
 
 
@@ -52,34 +55,49 @@ def rooms_table() -> str:
     rows.append(
         "| `phantoms_dagster_tests/` | unit, contract (adapters against the sandbox), integration (real servers) and more |"
     )
-    pages = "[architecture.md](docs/architecture.md), [scaling.md](docs/scaling.md)"
-    rows.append(f"| `docs/` | {pages} and the decisions, one [ADR](docs/adr) each |")
+    rows.append("| `docs/` | the pages of the site, and the [decisions](docs/adr/index.md) |")
     return "\n".join(rows)
 
 
-def with_tables(readme: str) -> str:
-    """The README with its generated parts as the code has them now."""
-    for mark, lines in (("rooms", rooms_table()), ("settings", settings_table())):
-        start, end = f"<!-- {mark} -->\n", f"<!-- /{mark} -->"
-        before, rest = readme.split(start)
-        after = rest.split(end)[1]
-        readme = f"{before}{start}{lines}\n{end}{after}"
-    return readme
+def decisions_table() -> str:
+    """Every decision with its status and its date, as its page says them."""
+    rows = ["| decision | status | date |", "| --- | --- | --- |"]
+    for page in sorted((ROOT / "docs" / "adr").glob("0*.md")):
+        heading, _, status, *_ = page.read_text(encoding="utf-8").splitlines()
+        found = re.match(r"Status: ([^,.]+), (\d{4}-\d\d-\d\d)\.", status)
+        assert found, f"{page.name} says no status and date below its title"
+        rows.append(f"| [{heading.removeprefix('# ')}]({page.name}) | {found[1]} | {found[2]} |")
+    return "\n".join(rows)
 
 
-def blocks(language: str) -> list[str]:
+TABLES = {
+    "rooms": (ROOT / "CONTRIBUTING.md", rooms_table),
+    "settings": (ROOT / "docs" / "settings.md", settings_table),
+    "decisions": (ROOT / "docs" / "adr" / "index.md", decisions_table),
+}
+
+
+def with_table(mark: str) -> str:
+    """The page with its generated part as the code has it now."""
+    page, table = TABLES[mark]
+    start, end = f"<!-- {mark} -->\n", f"<!-- /{mark} -->"
+    before, rest = page.read_text(encoding="utf-8").split(start)
+    return f"{before}{start}{table()}\n{end}{rest.split(end)[1]}"
+
+
+def blocks(language: str, text: str) -> list[str]:
     """The fenced code blocks of a language."""
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
 def words_of(line: str) -> list[str]:
     return shlex.split(line, comments=True)
 
 
-def command_lines() -> list[list[str]]:
-    """Every call of `phantoms` in the README, in code blocks and in running text."""
-    lines = [line for block in blocks("sh") for line in block.replace("\\\n", " ").splitlines()]
-    lines += re.findall(r"`((?:uv run )?phantoms [^`]*)`", README)
+def command_lines(text: str) -> list[list[str]]:
+    """Every call of `phantoms` on a page, in code blocks and in running text."""
+    lines = [line for block in blocks("sh", text) for line in block.replace("\\\n", " ").splitlines()]
+    lines += re.findall(r"`((?:uv run )?phantoms [^`]*)`", text)
     calls = []
     for line in lines:
         words = words_of(line.rpartition("&& ")[2])
@@ -89,14 +107,20 @@ def command_lines() -> list[list[str]]:
     return calls
 
 
-def test_the_tables_are_those_of_the_code() -> None:
-    assert with_tables(README) == README, "run: python -m phantoms_dagster_tests.unit.test_readme"
+@pytest.mark.parametrize("mark", TABLES)
+def test_the_tables_are_those_of_the_code(mark: str) -> None:
+    assert with_table(mark) == TABLES[mark][0].read_text(encoding="utf-8"), "run: just tables"
 
 
-def test_every_command_and_option_in_the_readme_exists() -> None:
+def test_the_readme_is_short_and_has_what_people_do_most() -> None:
+    assert len(README.splitlines()) <= 150
+    assert {"up", "demo", "add", "import", "status", "open", "show", "approve", "doctor"} <= {c[0] for c in command_lines(README)}
+
+
+@pytest.mark.parametrize("page", sorted(TEXT))
+def test_every_command_and_option_on_the_pages_exists(page: str) -> None:
     group: Any = whole_program()
-    calls = command_lines()
-    assert {"up", "demo", "add", "import", "status", "show", "approve", "reject", "sandbox", "doctor"} <= {c[0] for c in calls}
+    calls = command_lines(TEXT[page])
     for call in calls:
         command, words = group, list(call)
         while words and not words[0].startswith("-") and (command is group or words[0] in getattr(command, "commands", {})):
@@ -109,13 +133,13 @@ def test_every_command_and_option_in_the_readme_exists() -> None:
             assert not word.startswith("--") or word in options, f"`phantoms {' '.join(call)}`: no {word}"
 
 
-def test_every_command_of_the_program_is_in_the_readme() -> None:
+def test_every_command_of_the_program_is_on_a_page() -> None:
     group: Any = whole_program()
-    assert set(group.commands) <= {call[0] for call in command_lines() if call}
+    assert set(group.commands) <= {call[0] for text in TEXT.values() for call in command_lines(text) if call}
 
 
 def test_the_two_commands_are_those_that_ci_runs_and_the_project_installs() -> None:
-    code = [line for block in blocks("sh") for line in block.splitlines()]
+    code = [line for block in blocks("sh", README) for line in block.splitlines()]
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     assert [line for line in code if line.startswith("pip ")] == list(COMMANDS)
@@ -124,8 +148,8 @@ def test_the_two_commands_are_those_that_ci_runs_and_the_project_installs() -> N
     assert "phantoms" in project["project"]["scripts"]
 
 
-def test_what_the_readme_links_to_is_there() -> None:
-    pages = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+def test_what_the_pages_link_to_is_there() -> None:
+    pages = [ROOT / "CHANGELOG.md", *PAGES, *sorted((ROOT / "docs" / "adr").glob("*.md"))]
     for page in pages:
         for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
             assert target.startswith("https://") or (page.parent / target).exists(), f"{page.name} links to {target}"
@@ -139,21 +163,23 @@ def test_the_pictures_are_small_enough_to_load_at_once() -> None:
 
 
 def test_the_columns_are_those_that_intake_takes() -> None:
-    table = README.split("| column | |")[1].split("\n\n")[0]
+    table = GUIDE.split("| column | |")[1].split("\n\n")[0]
     assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == list(FIELDS)
     assert {".csv", ".jsonl", ".yaml"} <= set(SUFFIXES)
 
 
-def test_every_variable_in_the_readme_is_a_setting() -> None:
+@pytest.mark.parametrize("page", sorted(TEXT))
+def test_every_variable_on_the_pages_is_a_setting(page: str) -> None:
     known = {f"PHANTOMS_{name.upper()}" for name in Settings.model_fields}
     known |= {f"PHANTOMS_{name.upper()}_FILE" for name, field in Settings.model_fields.items() if is_secret(field.annotation)}
-    assert set(re.findall(r"PHANTOMS_[A-Z_]+[A-Z]", README)) <= known
+    known |= set(re.findall(r"\$\{(PHANTOMS_\w+)", compose_text()))  # what the compose file itself asks for
+    assert set(re.findall(r"PHANTOMS_[A-Z_]+[A-Z]", TEXT[page])) <= known
 
 
 # Dagster deprecates an argument that the jobs still give; here only their config matters.
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize("config", [yaml.safe_load(block) for block in blocks("yaml")], ids=lambda c: next(iter(c["ops"])))
-def test_the_run_configs_in_the_readme_are_what_dagster_accepts(config: dict[str, Any]) -> None:
+@pytest.mark.parametrize("config", [yaml.safe_load(block) for block in blocks("yaml", GUIDE)], ids=lambda c: next(iter(c["ops"])))
+def test_the_run_configs_in_the_guide_are_what_dagster_accepts(config: dict[str, Any]) -> None:
     from dagster import validate_run_config  # noqa: PLC0415  imported here for the filter above, and slow
 
     from phantoms_dagster.defs.build import build_definitions  # noqa: PLC0415
@@ -163,18 +189,19 @@ def test_the_run_configs_in_the_readme_are_what_dagster_accepts(config: dict[str
     assert validate_run_config(job, config)["ops"][name]["config"]
 
 
-def test_the_fault_in_the_readme_is_one_that_the_sandbox_takes() -> None:
-    [given] = re.findall(r"-d '(\{.*\})'", README)
+def test_the_fault_in_the_documents_is_one_that_the_sandbox_takes() -> None:
+    [given] = re.findall(r"-d '(\{.*\})'", SANDBOX)
     assert Fault(**yaml.safe_load(given)).route == "shotstack.render"
-    named = README.split("Faults are ")[1].split("; `route`")[0]
+    named = SANDBOX.split("Faults are ")[1].split("; `route`")[0]
     assert set(re.findall(r"`(\w+)`", named)) == set(Fault.KINDS)
 
 
-def test_the_default_channel_is_named_as_the_readme_says() -> None:
+def test_the_default_channels_explain_what_the_guide_names() -> None:
     assert channels.parse(channels.default_text())
     assert "posting_hours" in channels.default_text()
 
 
 if __name__ == "__main__":
-    (ROOT / "README.md").write_text(with_tables(README), encoding="utf-8")
-    sys.stdout.write("README.md is up to date\n")
+    for mark, (page, _) in TABLES.items():
+        page.write_text(with_table(mark), encoding="utf-8")
+        sys.stdout.write(f"{page.relative_to(ROOT)} is up to date\n")
