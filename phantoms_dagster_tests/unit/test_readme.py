@@ -201,6 +201,33 @@ def test_the_default_channels_explain_what_the_guide_names() -> None:
     assert "posting_hours" in channels.default_text()
 
 
+def test_the_version_of_the_project_has_a_date_in_the_changelog() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    version = re.escape(project["project"]["version"])
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.search(rf"^## \[{version}\] - \d{{4}}-\d\d-\d\d$", changelog, re.MULTILINE)
+
+
+def test_ci_and_the_hooks_run_the_tasks_that_the_justfile_has() -> None:
+    just = (ROOT / "justfile").read_text(encoding="utf-8")
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    [called] = re.findall(r"^uv run just (.*)$", script, re.MULTILINE)
+    assert set(called.split()) <= set(re.findall(r"^([a-z][a-z-]*)[^:=\n]*:", just, re.MULTILINE))
+    assert [repo["repo"] for repo in hooks["repos"]] == ["local"]
+    linters = re.findall(r"^    uv run ((?:ruff \S+|mypy|lint-imports))", just, re.MULTILINE)
+    for hook in hooks["repos"][0]["hooks"]:
+        assert any(hook["entry"].startswith(f"uv run {linter}") for linter in linters), hook["entry"]
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))
+    assert {"run": ".ci/run"} in workflow["jobs"]["everything"]["steps"]
+
+
+def test_every_page_is_in_the_menu_of_the_site() -> None:
+    site = tomllib.loads((ROOT / ".zensical.toml").read_text(encoding="utf-8"))["project"]
+    assert set(re.findall(r"[\w-]+\.md", str(site["nav"]))) == {"index.md", *(p.name for p in (ROOT / "docs").glob("*.md"))}
+    assert site["theme"]["font"] is False
+
+
 if __name__ == "__main__":
     for mark, (page, _) in TABLES.items():
         page.write_text(with_table(mark), encoding="utf-8")
