@@ -13,7 +13,7 @@ import yaml
 from pydantic import ValidationError
 
 from phantoms_dagster.domain.errors import InvalidInput
-from phantoms_dagster.domain.models import Channel, Platform
+from phantoms_dagster.domain.models import WRITTEN_CHANNEL, Channel, Platform
 from phantoms_dagster.domain.problems import Path, first_place
 from phantoms_dagster.domain.text import unfit
 
@@ -102,7 +102,7 @@ class _Place:
 def _channel(fields: Any, place: _Place, check: Check) -> Channel:
     written = _written(fields, place)
     try:
-        channel = Channel.model_validate({"name": place.key, **written})
+        channel = WRITTEN_CHANNEL.validate_python({"name": place.key, **written})
     except ValidationError as error:
         path, reason = first_place(error)
         if path[:1] == ("name",):

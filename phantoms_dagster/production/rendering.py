@@ -44,7 +44,7 @@ def scratch(media: MediaStore) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove(folder)
 
 
 @contextmanager
@@ -65,7 +65,15 @@ def scratch_file(media: MediaStore, name: str) -> Iterator[Callable[[], Path]]:
     finally:
         over = True
         if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    # The store has taken the files out as a rule, and an empty folder goes in one step.
+    try:
+        folder.rmdir()
+    except OSError:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 class RenderVideo:

@@ -253,8 +253,9 @@ class Admission:
         head += ["1" if name in request.probes else "0" for name in request.breakers]
         now = time.time()
         for _ in range(2):
-            left = {shared.shares: shared.leaves for shared in map(self._pools.limits, request.pools) if shared.shares}
-            limits = [number for pool in request.pools for number in self._limits(pool, now, left.get(pool, 0))]
+            limits: list[Argument] = []
+            for pool in request.pools:
+                limits += self._fixed.get(pool) or self._limits(pool, now, self._left_to_others(pool, request.pools))
             answer: list[Any] = await self._scripts.run(lua.ACQUIRE, keys, [*head, *limits])
             self._losses = losses
             if answer[0] in (0, 1):
@@ -281,9 +282,12 @@ class Admission:
             self._keeper = asyncio.get_running_loop().create_task(self._keep(), context=Context())
         return lease
 
+    def _left_to_others(self, pool: str, pools: Sequence[str]) -> int:
+        """What a call through `pools` leaves of that pool's day to others."""
+        asked = map(self._pools.limits, pools)
+        return next((limits.leaves for limits in asked if limits.shares == pool), 0)
+
     def _limits(self, pool: str, now: float, left_to_others: int = 0) -> list[Argument]:
-        if (fixed := self._fixed.get(pool)) is not None:
-            return fixed
         limits = self._pools.limits(pool)
         numbers: list[Argument] = [-1 if limits.slots is None else limits.slots, self._microseconds(limits.lease_seconds)]
         numbers.append(len(limits.rates))

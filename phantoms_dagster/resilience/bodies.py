@@ -8,7 +8,7 @@ written block by block.
 from __future__ import annotations
 
 import zlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Protocol
 
 import httpx
@@ -56,9 +56,7 @@ class BoundedBody(httpx.AsyncByteStream):
         self._request = request
         self._status = response.status_code
         self._most = most_bytes_of(request, response.status_code)
-        encodings = [name.strip().lower() for name in response.headers.get("content-encoding", "").split(",")]
-        self._encodings = [name for name in encodings if name not in ("", "identity")]
-        self._announced = response.headers.get("content-length", "")
+        self._encodings, self._announced = _announced(response.headers.raw)
         if self._encodings:
             response.headers.pop("content-encoding", None)
             response.headers.pop("content-length", None)
@@ -113,6 +111,17 @@ class BoundedBody(httpx.AsyncByteStream):
         text = f"the answer is larger than {self._most:,} bytes; {what}"
         shown = beginning[:KEPT_BYTES].decode("utf-8", "replace")
         return AnswerTooLarge(text, request=self._request, status=self._status, beginning=shown)
+
+
+def _announced(headers: Sequence[tuple[bytes, bytes]]) -> tuple[list[str], str]:
+    """How the body is packed and how long it is said to be. In one pass: each look into httpx' headers decodes all of them."""
+    packed, length = list[str](), ""
+    for name, value in headers:
+        if len(name) == len(b"content-length") and name.lower() == b"content-length":
+            length = value.decode("latin-1")
+        elif len(name) == len(b"content-encoding") and name.lower() == b"content-encoding":
+            packed += [one.strip().lower() for one in value.decode("latin-1").split(",")]
+    return [one for one in packed if one not in ("", "identity")], length
 
 
 class _Unpacker:

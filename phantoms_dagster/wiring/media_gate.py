@@ -7,6 +7,7 @@ machine's cache, so the breakers carry the machine's name. What is wrong with a 
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -21,6 +22,9 @@ from phantoms_dagster.resilience.breaker import BreakerOpen, Breakers, Outcome
 from phantoms_dagster.resilience.limits import RedisLimits
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.wiring.limits import limits_of
+
+# A folder that was there a moment ago is not looked at again for the next of many videos. A file is on its way for longer.
+_LOOKED_AT_SECONDS = 0.25
 
 Known = Callable[[], Awaitable[bool]]
 
@@ -55,6 +59,7 @@ class MediaGate:
         self._reading, self._writing = f"media_folder{where}", f"media_space{where}"
         self._shut_until: dict[str, float] = {}
         self._identified = False
+        self._looked_at = -math.inf
 
     @asynccontextmanager
     async def __call__(self, *, writing: bool) -> AsyncIterator[None]:
@@ -74,11 +79,14 @@ class MediaGate:
             raise
 
     async def _identify(self) -> None:
+        now = time.monotonic()
+        if now - self._looked_at < _LOOKED_AT_SECONDS:
+            return
         if not await asyncio.to_thread(self._disk.is_there):
             # It was there a moment ago, in this very process: then no table need be asked.
             known = self._identified or await self._known()
             await asyncio.to_thread(self._disk.identify, known=known)
-        self._identified = True
+        self._identified, self._looked_at = True, now
 
     async def _pass(self, name: str) -> None:
         """Raises NotYet while `name` is open. Who finds it half-open tries the folder, and no video pays for that."""
@@ -118,6 +126,7 @@ class MediaGate:
 
     async def _shut(self, away: MediaAway) -> None:
         """Open the breaker with the cause as its reason, once for all who find out at the same time."""
+        self._looked_at = -math.inf
         name = self._reading if away.reading else self._writing
         self._shut_until[name] = time.monotonic() + self._reset_seconds
         try:

@@ -7,7 +7,7 @@ import pytest
 from phantoms_dagster.domain.accounts import check_tokens, places
 from phantoms_dagster.domain.channels import parse
 from phantoms_dagster.domain.errors import InvalidInput
-from phantoms_dagster.domain.models import Channel, Platform
+from phantoms_dagster.domain.models import WRITTEN_CHANNEL, Channel, Platform
 
 TEXT = """
 channels:
@@ -21,7 +21,7 @@ channels:
 
 def channel(name: str, account: str, token: str | None = None) -> Channel:
     given: object = {"account": account, "token": token} if token else account
-    return Channel.model_validate({"name": name, "title": name, "brand_voice": "calm", "accounts": {"youtube": given}})
+    return WRITTEN_CHANNEL.validate_python({"name": name, "title": name, "brand_voice": "calm", "accounts": {"youtube": given}})
 
 
 @pytest.mark.parametrize("place", ["env:CURIOUS_TOKEN", "file:/run/secrets/curious"])
