@@ -27,6 +27,9 @@ _NUMBER_AFTER_TILDE = regex.compile(r"^~(?=\d)")
 # CJK brackets are not here: they are as wide as a letter and part of the line.
 _PAIRS = {"“": "”“", "„": "“”", "”": "”", "«": "»", "»": "«»", "‹": "›", "›": "‹", "(": ")", "[": "]", "{": "}", '"': '"'}
 _SINGLE = {"‘": "’‘", "‚": "‘’", "'": "'", "’": "’"}
+_EVERY = {**_PAIRS, **_SINGLE}
+_PAIRED = frozenset("".join((*_PAIRS, *_PAIRS.values())))
+_SINGLES = frozenset("'’‘‚")
 _TAIL = regex.compile(r"[\p{P}\p{S}]*$")
 _HEAD = regex.compile(r"^[\p{P}\p{S}]*")
 
@@ -63,6 +66,8 @@ def ends_a_part(word: str) -> bool:
 def quotes(words: Sequence[str]) -> list[bool]:
     """For each word of a sentence whether its single quotes are quotation marks, and not apostrophes as in `'tis` or `dogs'`."""
     found = [False] * len(words)
+    if _SINGLES.isdisjoint("".join(words)):
+        return found
     opened: int | None = None
     for number, word in enumerate(words):
         head, tail = _HEAD.search(word), _TAIL.search(word)
@@ -99,9 +104,11 @@ def _closed(last: str) -> str:
 
 def _without_half_pairs(words: Sequence[str], quoted: Sequence[bool]) -> list[str]:
     """Without the halves of pairs at the ends of words whose other half is not among these words."""
+    if not any(quoted) and _PAIRED.isdisjoint("".join(words)):
+        return [word.strip() for word in words]
     places: list[tuple[int, int, str]] = []  # word, position, mark
     for number, word in enumerate(words):
-        pairs = {**_PAIRS, **_SINGLE} if quoted[number] else _PAIRS
+        pairs = _EVERY if quoted[number] else _PAIRS
         marks = {*pairs, *"".join(pairs.values())}
         head, tail = _HEAD.search(word), _TAIL.search(word)
         head_end = head.end() if head else 0
@@ -111,14 +118,13 @@ def _without_half_pairs(words: Sequence[str], quoted: Sequence[bool]) -> list[st
         places += [(number, at, word[at]) for at in sorted({*inside, *ends})]
     open_: list[tuple[int, int, str]] = []
     matched: set[tuple[int, int]] = set()
-    every = {**_PAIRS, **_SINGLE}
     for place in places:
         number, at, mark = place
-        partner = next((p for p in reversed(open_) if mark in every.get(p[2], "")), None)
+        partner = next((p for p in reversed(open_) if mark in _EVERY.get(p[2], "")), None)
         if partner is not None:
             matched |= {(number, at), partner[:2]}
             del open_[open_.index(partner) :]
-        elif mark in every:
+        elif mark in _EVERY:
             open_.append(place)
     gone = {(number, at) for number, at, _ in places} - matched
     gone -= {(n, at) for n, at in gone if _belongs(words[n], at)}

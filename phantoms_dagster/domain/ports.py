@@ -233,6 +233,10 @@ class MediaStore(Protocol):
         """A fresh directory for work in progress, on the same file system; the caller removes it."""
         ...
 
+    def scratch_file(self, suffix: str) -> Path:
+        """A free path for one file in progress, on the same file system; the caller removes what is left there."""
+        ...
+
 
 # --- publish --------------------------------------------------------------------------------------------------------
 

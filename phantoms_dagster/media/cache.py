@@ -42,6 +42,10 @@ class Cache:
         """A fresh directory on the same file system."""
         return self._files.scratch()
 
+    def scratch_file(self, suffix: str) -> Path:
+        """A free path on the same file system."""
+        return self._files.scratch_file(suffix)
+
     async def take(self, path: Path) -> MediaFile:
         """Take a file in, under the name of its hash: moved out of scratch, else copied. Raises what `FolderStore.add` does."""
         file = await self._files.add(path)

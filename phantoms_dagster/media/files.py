@@ -63,11 +63,19 @@ class FolderStore:
 
     def scratch(self) -> Path:
         """A fresh directory that the caller removes. What a killed process left is swept away after two days."""
+        self._make_scratch()
+        return Path(tempfile.mkdtemp(dir=self._scratch))
+
+    def scratch_file(self, suffix: str) -> Path:
+        """A free path for one file. It needs no folder of its own, which costs more than all the rest of a small file."""
+        self._make_scratch()
+        return self._scratch / f"{uuid.uuid4().hex}{suffix}"
+
+    def _make_scratch(self) -> None:
         self._scratch.mkdir(parents=True, exist_ok=True)
         if not self._swept:
             self._swept = True
             self._sweep()
-        return Path(tempfile.mkdtemp(dir=self._scratch))
 
     def _remove(self, path: Path, unused_seconds: float) -> bool:
         if _added_within(path, unused_seconds):
@@ -91,7 +99,8 @@ class FolderStore:
         if not _SUFFIX.fullmatch(suffix):
             raise Permanent(f"{path.name} needs a plain suffix, such as .mp4", provider="media", code="bad suffix")
         ours = self._scratch in path.absolute().parents
-        self._scratch.mkdir(parents=True, exist_ok=True)
+        if not ours:
+            self._scratch.mkdir(parents=True, exist_ok=True)
         # A copy is hashed as it is written: the bytes that get the name are the bytes that were hashed.
         whole = path if ours else self._scratch / f"{uuid.uuid4().hex}{suffix}"
         try:

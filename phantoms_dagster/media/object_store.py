@@ -100,6 +100,10 @@ class ObjectStore:
         """A fresh directory on this machine that the caller removes."""
         return self._cache.scratch()
 
+    def scratch_file(self, suffix: str) -> Path:
+        """A free path on this machine; the caller removes what is left there."""
+        return self._cache.scratch_file(suffix)
+
     def address(self, file: MediaFile) -> str:
         """Where the file is for everybody."""
         return self._bucket.address(file.name)

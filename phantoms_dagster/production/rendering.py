@@ -5,9 +5,8 @@ How a renderer makes a video belongs to its adapter.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -38,42 +37,25 @@ SHORTEST_SECONDS = 3.0
 
 
 @contextmanager
-def scratch(media: MediaStore) -> Iterator[Path]:
-    """A folder for work in progress that is gone afterwards."""
-    folder = media.scratch()
-    try:
-        yield folder
-    finally:
-        _remove(folder)
-
-
-@contextmanager
-def scratch_file(media: MediaStore, name: str) -> Iterator[Callable[[], Path]]:
-    """A path of that name in a folder that is made when somebody asks for it, and gone afterwards."""
-    folder: Path | None = None
+def scratch_file(media: MediaStore, suffix: str) -> Iterator[Callable[[], Path]]:
+    """A path for a file in progress. It is chosen when somebody asks for it, and nothing is left there afterwards."""
+    chosen: Path | None = None
     over = False
 
     def path() -> Path:
-        nonlocal folder
+        nonlocal chosen
         if over:  # a thread that goes on after its task was cancelled must leave nothing behind
-            raise FileNotFoundError(name)
-        folder = folder or media.scratch()
-        return folder / name
+            raise FileNotFoundError(suffix)
+        chosen = chosen or media.scratch_file(suffix)
+        return chosen
 
     try:
         yield path
     finally:
         over = True
-        if folder is not None:
-            _remove(folder)
-
-
-def _remove(folder: Path) -> None:
-    # The store has taken the files out as a rule, and an empty folder goes in one step.
-    try:
-        folder.rmdir()
-    except OSError:
-        shutil.rmtree(folder, ignore_errors=True)
+        if chosen is not None:
+            with suppress(OSError):  # the folder may be gone, and says so where the file is stored
+                chosen.unlink(missing_ok=True)
 
 
 class RenderVideo:
@@ -116,8 +98,8 @@ class RenderVideo:
         render_id = await self._submitted(work, journal)
         status = await self._finished(render_id, journal, self._price(work), fresh=fresh)
         billed = self._price(work) if status.cost is None else status.cost
-        with scratch(self._media) as folder:
-            master = folder / "master.mp4"
+        with scratch_file(self._media, ".mp4") as film, scratch_file(self._media, ".jpg") as picture:
+            master, still = film(), picture()
             try:
                 await self._renderer.fetch(render_id, master, url=status.url)
             except Permanent as error:
@@ -128,7 +110,6 @@ class RenderVideo:
             if probe.seconds < SHORTEST_SECONDS or probe.video_codec == "":
                 await journal.save("intent", billed=billed)  # a replay must not be given the same file
                 raise Permanent(f"the rendered file is unusable ({probe.seconds:.1f} s)", provider=self._renderer.provider)
-            still = folder / "thumbnail.jpg"
             await self._studio.thumbnail(master, still)
             thumbnail = await self._media.add(still)
             video = await self._media.add(master)

@@ -45,7 +45,7 @@ class MakeVariant:
                 code="named",
             )
         path = await self._media.local(master.video)
-        with scratch_file(self._media, "variant.mp4") as destination:
+        with scratch_file(self._media, ".mp4") as destination:
             fitted = await self._studio.fit(path, platform, destination, known=master.probe)
             kept = fitted.how == "kept"
             video = master.video if kept else await self._media.add(destination())

@@ -154,6 +154,15 @@ async def test_scratch_folders_are_fresh(shared: Shared) -> None:
     assert all(not list(folder.iterdir()) for folder in folders)
 
 
+async def test_paths_for_one_file_are_free_and_a_file_there_is_moved_in(shared: Shared) -> None:
+    store = shared.machine()
+    path, other = store.scratch_file(".mp4"), store.scratch_file(".mp4")
+    assert (path == other, path.exists(), path.suffix) == (False, False, ".mp4")
+    path.write_bytes(b"film")
+    made = await store.add(path)
+    assert (path.exists(), made.suffix, made.size) == (False, ".mp4", 4)
+
+
 async def test_bytes_that_somebody_adds_while_they_are_cleaned_away_are_there_afterwards(
     shared: Shared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,7 +26,7 @@ from phantoms_dagster.media.disk import MARKER, Disk
 from phantoms_dagster.media.files import FolderStore
 from phantoms_dagster.media.studio import FfmpegStudio
 from phantoms_dagster.production.alerts import BreakerNews, Reading, deliver
-from phantoms_dagster.production.rendering import scratch
+from phantoms_dagster.production.rendering import scratch_file
 from phantoms_dagster.production.runner import StageRunner
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.store.kept_files import files_are_known, files_were_stored
@@ -83,8 +83,8 @@ class Speak:
 
     async def __call__(self, work: Work) -> Made:
         self.tries += 1
-        with scratch(self.store) as folder:
-            path = folder / "voiceover.wav"
+        with scratch_file(self.store, ".wav") as chosen:
+            path = chosen()
             path.write_bytes(work.video.key.encode().ljust(self.size, b"\1"))
             audio = await self.store.add(path)
         output = output_of("voiceover")

@@ -143,9 +143,8 @@ class Media:
     async def local(self, file: MediaFile) -> Path:
         return self._folder / "voice.wav"
 
-    def scratch(self) -> Path:
-        self.scratches.append(self._folder / f"scratch-{len(self.scratches)}")
-        self.scratches[-1].mkdir()
+    def scratch_file(self, suffix: str) -> Path:
+        self.scratches.append(self._folder / f"scratch-{len(self.scratches)}{suffix}")
         return self.scratches[-1]
 
 
@@ -217,7 +216,7 @@ async def test_a_render_is_written_down_before_it_is_billed_and_before_it_is_fol
         "r1",
     )
     assert (made.output.video, made.output.thumbnail) == (media_file("r1"), media_file("still", ".jpg"))
-    assert not any(folder.exists() for folder in shop.media.scratches)
+    assert not any(path.exists() for path in shop.media.scratches)
 
 
 async def test_what_no_font_has_is_left_out_of_the_picture_and_told(shop: Shop) -> None:
@@ -401,7 +400,7 @@ async def test_a_file_that_is_too_short_is_not_taken(shop: Shop) -> None:
     shop.studio.sees = PROBE.model_copy(update={"seconds": 0.4})
     with pytest.raises(Permanent, match=r"unusable \(0\.4 s\)"):
         await shop.attempt(key)
-    assert not any(folder.exists() for folder in shop.media.scratches)
+    assert not any(path.exists() for path in shop.media.scratches)
 
 
 async def test_a_video_that_has_cost_more_than_its_budget_is_not_rendered_again(shop: Shop) -> None:

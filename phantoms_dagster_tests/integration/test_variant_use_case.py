@@ -91,9 +91,9 @@ async def shelf(tmp_path: Path) -> Shelf:
     return Shelf(store, master, root)
 
 
-async def test_a_master_that_fits_is_the_variant_and_makes_no_folder(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_master_that_fits_is_the_variant_and_makes_no_file(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-    monkeypatch.setattr(shelf.store, "scratch", lambda: asked.append("scratch"))
+    monkeypatch.setattr(shelf.store, "scratch_file", asked.append)
     made = await shelf.vary(Platform.TIKTOK)
     assert (made.how, made.video, made.probe, asked) == ("kept", shelf.master.video, shelf.master.probe, [])
 
@@ -121,8 +121,9 @@ async def test_a_film_that_carries_the_channels_name_is_no_variant_for_tiktok(sh
 
 
 async def test_a_thread_that_outlives_its_task_gets_no_place_to_write_to(shelf: Shelf) -> None:
-    with scratch_file(shelf.store, "variant.mp4") as destination:
+    with scratch_file(shelf.store, ".mp4") as destination:
         first = await asyncio.to_thread(destination)
+        first.write_bytes(b"half a film")
         assert (first, first.parent.is_dir()) == (destination(), True)
     assert shelf.scratches == []
     with pytest.raises(FileNotFoundError):

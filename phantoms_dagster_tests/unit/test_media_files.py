@@ -29,10 +29,13 @@ async def test_a_copy_that_breaks_leaves_nothing_behind(tmp_path: Path, monkeypa
 
 
 def test_scratch_folders_are_fresh_and_what_a_killed_process_left_is_swept(tmp_path: Path) -> None:
-    left = FolderStore(tmp_path).scratch()
+    left, file = FolderStore(tmp_path).scratch(), FolderStore(tmp_path).scratch_file(".mp4")
+    file.write_bytes(b"half a film")
     recent = FolderStore(tmp_path).scratch()
     os.utime(left, (0, 0))
+    os.utime(file, (0, 0))
     store = FolderStore(tmp_path)
     assert store.scratch() != store.scratch()
     assert not left.exists()
+    assert not file.exists()
     assert recent.exists()
