@@ -10,12 +10,14 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 from urllib.parse import quote
 
-from pydantic import Field, SecretStr, ValidationInfo, field_validator
+from pydantic import Field, SecretStr, ValidationInfo, create_model, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+from phantoms_dagster.registry.platforms import SPECS
 
 SANDBOX_KEY = "sandbox"
 SECRET_BYTES = 65_536
@@ -80,8 +82,8 @@ def _secret_in(path: str, variable: str, *, one_line: bool) -> str | Unreadable:
     return text
 
 
-class Settings(BaseSettings):
-    """All settings. Secrets are `SecretStr`: they print as stars."""
+class CoreSettings(BaseSettings):
+    """The settings that are no platform's. Secrets are `SecretStr`: they print as stars."""
 
     model_config = SettingsConfigDict(
         env_prefix="PHANTOMS_", extra="ignore", frozen=True, env_ignore_empty=True, hide_input_in_errors=True
@@ -140,18 +142,6 @@ class Settings(BaseSettings):
     shotstack_base_url: str = Field("https://api.shotstack.io", description="Host of the render API.")
     shotstack_stage: Literal["v1", "stage"] = Field("v1", description="v1: paid production; stage: watermarked trial.")
     shotstack_usd_per_minute: float = Field(0.40, ge=0, description="Price of a rendered minute, for the cost column.")
-    youtube_token: SecretStr | None = Field(None, description="OAuth access token for YouTube uploads.")
-    youtube_base_url: str = Field("https://www.googleapis.com", description="Host of the YouTube APIs.")
-    youtube_privacy: Literal["public", "unlisted", "private"] = Field("public", description="Visibility of finished YouTube posts.")
-    tiktok_token: SecretStr | None = Field(None, description="OAuth access token for TikTok.")
-    tiktok_base_url: str = Field("https://open.tiktokapis.com", description="Host of the TikTok API.")
-    instagram_token: SecretStr | None = Field(None, description="Access token for Instagram publishing.")
-    instagram_app_secret: SecretStr | None = Field(
-        None, description="Secret of the Meta app. Calls to graph.facebook.com then carry appsecret_proof."
-    )
-    instagram_base_url: str = Field("https://graph.facebook.com", description="Host of the Graph API.")
-    instagram_upload_url: str = Field("https://rupload.facebook.com", description="Host of the resumable upload.")
-    instagram_version: str = Field("v26.0", description="Graph API version.")
 
     # --- pace
     batch_size: int = Field(50, ge=1, le=1000, description="Most videos in one run.")
@@ -355,6 +345,10 @@ class Settings(BaseSettings):
         default = {"channels": "channels.yaml", "inbox": "inbox", "media": "media"}[name]
         return (configured or self.home / default).expanduser().absolute()
 
+    def of(self, platform: str, name: str) -> Any:
+        """The value of a platform's own setting, as `of("youtube", "privacy")`."""
+        return getattr(self, f"{platform}_{name}")
+
     def dagster_url(self) -> str | None:
         """The URL of Dagster's storage. It always says psycopg2: that is the driver dagster-postgres is written for."""
         url = self.dagster_database_url or self.database_url
@@ -365,6 +359,23 @@ class Settings(BaseSettings):
             return found
         return f"{found}{'&' if '?' in found else '?'}options=-csearch_path%3Dpublic"
 
+
+if TYPE_CHECKING:
+
+    class Settings(CoreSettings):
+        """All settings."""
+
+else:
+    Settings = create_model(
+        "Settings",
+        __base__=CoreSettings,
+        __doc__="All settings: those above and each platform's, as its rules say them.",
+        **{
+            f"{spec.name}_{name}": (setting.type, Field(setting.default, description=setting.description))
+            for spec in SPECS.values()
+            for name, setting in spec.settings.items()
+        },
+    )
 
 # A role of that name finds our schema of that name before `public`, and in it Alembic's table of our migrations, which Dagster
 # would take for its own.

@@ -59,7 +59,7 @@ ORDER = (
     "Dagster UI",
     "sandbox",
 )
-ORDER += ("openai", "model", "shotstack", "render", "youtube", "tiktok", "instagram")
+ORDER += ("openai", "model", "shotstack", "render", *map(str, Platform))
 STYLES = {"ok": "green", "note": "yellow", "wrong": "red"}
 
 

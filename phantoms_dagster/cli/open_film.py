@@ -24,10 +24,22 @@ def register(app: typer.Typer) -> None:
     app.command("open", rich_help_panel="Review")(open_film)
 
 
+def _platform(name: str) -> Platform:
+    try:
+        return Platform(name)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
 def open_film(
     video: Annotated[str, typer.Argument(help="Key of the video, or enough of it", autocompletion=complete_video)],
     platform: Annotated[
-        Platform | None, typer.Option(help="The variant of this platform; default: the rendered video, which is what is approved")
+        Platform | None,
+        typer.Option(
+            parser=_platform,
+            metavar="|".join(Platform),
+            help="The variant of this platform; default: the rendered video, which is what is approved",
+        ),
     ] = None,
     only_print: Annotated[bool, typer.Option("--print", help="Only print where the file is")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, and open nothing")] = False,

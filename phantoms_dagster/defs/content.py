@@ -10,16 +10,17 @@ from dataclasses import dataclass
 
 import dagster as dg
 
-from phantoms_dagster.domain.models import RenderedVideoOutput, StageOutput, VariantOutput, VoiceoverOutput
+from phantoms_dagster.domain.models import Platform, RenderedVideoOutput, StageOutput, VariantOutput, VoiceoverOutput
 from phantoms_dagster.domain.stages import Stage
-from phantoms_dagster.media.limits import LIMITS
 
 LOUDNESS_LUFS, LOUDNESS_TOLERANCE = -14.0, 2.0
 SHOWN_PROBLEMS = 50
 # A film within these is taken by every platform.
-SHORTEST_SECONDS = max(limits.seconds[0] for limits in LIMITS.values())
-LONGEST_SECONDS = min(limits.seconds[1] for limits in LIMITS.values())
-MOST_BYTES = min(limits.size for limits in LIMITS.values())
+# A master is judged by the platforms that every fresh installation has.
+_USUAL = [platform.spec.media for platform in Platform if platform.spec.usual]
+SHORTEST_SECONDS = max(limits.seconds[0] for limits in _USUAL)
+LONGEST_SECONDS = min(limits.seconds[1] for limits in _USUAL)
+MOST_BYTES = min(limits.size for limits in _USUAL)
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def _length(output: StageOutput) -> str | None:
     if not isinstance(output, RenderedVideoOutput | VariantOutput):
         return None
     shortest, longest = (
-        LIMITS[output.platform].seconds if isinstance(output, VariantOutput) else (SHORTEST_SECONDS, LONGEST_SECONDS)
+        output.platform.spec.media.seconds if isinstance(output, VariantOutput) else (SHORTEST_SECONDS, LONGEST_SECONDS)
     )
     seconds = output.probe.seconds
     return None if shortest <= seconds <= longest else f"{seconds:.1f} s, not {shortest:g} to {longest:g} s"
@@ -60,7 +61,7 @@ def _length(output: StageOutput) -> str | None:
 def _size(output: StageOutput) -> str | None:
     if not isinstance(output, RenderedVideoOutput | VariantOutput):
         return None
-    most = LIMITS[output.platform].size if isinstance(output, VariantOutput) else MOST_BYTES
+    most = output.platform.spec.media.size if isinstance(output, VariantOutput) else MOST_BYTES
     size = output.probe.size
     return None if 0 < size <= most else f"{size / 1e6:.1f} MB, not up to {most / 1e6:.0f} MB"
 

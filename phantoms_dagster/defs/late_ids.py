@@ -6,12 +6,13 @@ from phantoms_dagster.defs.away import fails_plainly_while_the_store_is_away, sk
 from phantoms_dagster.defs.in_flight import OPEN
 from phantoms_dagster.defs.interrupt import run_interruptible
 from phantoms_dagster.defs.tags import STAGE
-from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.production import late_ids
 from phantoms_dagster.store.late_ids import LateIdTable
 from phantoms_dagster.wiring import Workshop
 
 SECONDS = 120
+# The platform that names the number of a post only after moderation.
+LATE = "tiktok"
 
 
 @dg.op(description="Asks TikTok for the public ids of posts that were published before they had one.")
@@ -19,7 +20,7 @@ SECONDS = 120
 def ask_for_late_ids(context: dg.OpExecutionContext, workshop: dg.ResourceParam[Workshop]) -> None:
     """Fails when an account could not be asked, after all others were."""
     table = LateIdTable(workshop.engine)
-    sandbox = workshop.endpoints.sandboxed(str(Platform.TIKTOK))
+    sandbox = workshop.endpoints.sandboxed(LATE)
 
     async def work() -> late_ids.Round:
         return await late_ids.find_late_ids(table, (await workshop.pipeline()).late_ids, workshop.clock, sandbox=sandbox)
@@ -48,7 +49,7 @@ def late_ids_job() -> None:
 @skips_while_the_store_is_away
 def late_ids_sensor(context: dg.SensorEvaluationContext, workshop: dg.ResourceParam[Workshop]) -> dg.RunRequest | dg.SkipReason:
     """One query when there are none; never a second run beside the first."""
-    sandbox = workshop.endpoints.sandboxed(str(Platform.TIKTOK))
+    sandbox = workshop.endpoints.sandboxed(LATE)
     if not LateIdTable(workshop.engine).due(sandbox=sandbox, most=1):
         return dg.SkipReason("no public id is due to be asked for")
     if context.instance.get_runs(dg.RunsFilter(job_name=late_ids_job.name, statuses=OPEN), limit=1):

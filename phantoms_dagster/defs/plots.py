@@ -6,6 +6,7 @@ import io
 from typing import TYPE_CHECKING, Any
 
 from phantoms_dagster.defs.metadata import image
+from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.phrases import shortened
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 BARS = 12
 CHARACTERS = 44
 # The platforms' own colours where they can be told apart on white.
-_COLOURS = {"youtube": "#d9252a", "tiktok": "#111827", "instagram": "#a21caf"}
+_COLOURS = {str(platform): platform.spec.look.chart for platform in Platform}
 
 
 def bars(frame: pd.DataFrame, label: str, title: str) -> dict[str, Any]:

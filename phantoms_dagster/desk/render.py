@@ -19,6 +19,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from phantoms_dagster.desk.masking import masked
 from phantoms_dagster.desk.nav import MENU, Entry
+from phantoms_dagster.desk.platform_rules import platform_rules
 from phantoms_dagster.desk.visits import FLASH, Visit, keep_cookie
 from phantoms_dagster.domain.counting import counted
 from phantoms_dagster.domain.models import Platform
@@ -53,6 +54,8 @@ def assets() -> dict[str, Asset]:
     for file in files("phantoms_dagster.desk").joinpath("static").iterdir():
         if file.is_file() and not file.name.startswith("."):
             content = file.read_bytes()
+            if file.name == "desk.css":
+                content += platform_rules().encode()
             found[file.name] = Asset(file.name, content, hashlib.sha256(content).hexdigest()[:16])
     return found
 
@@ -70,6 +73,7 @@ def environment() -> Environment:
     )
     made.globals |= {"asset": lambda name: assets()[name].path, "query": query, "platform_title": platform_title}
     made.globals["icon_of"] = icon_of
+    made.globals["provider_names"] = frozenset({"openai", "shotstack", "media", *(str(p) for p in Platform if p.spec.remote)})
     made.globals["fresh_mark"] = lambda: secrets.token_urlsafe(12)
     made.filters |= {
         "clock": clock,

@@ -13,7 +13,7 @@ import yaml
 from pydantic import ValidationError
 
 from phantoms_dagster.domain.errors import InvalidInput
-from phantoms_dagster.domain.models import WRITTEN_CHANNEL, Channel, Platform
+from phantoms_dagster.domain.models import WRITTEN_CHANNEL, Channel
 from phantoms_dagster.domain.problems import Path, first_place
 from phantoms_dagster.domain.text import unfit
 
@@ -45,6 +45,12 @@ _MOST_USD = 1_000_000
 _SMALLEST_USD = Decimal("0.000001")
 # What may have several lines.
 _LONG_TEXTS = ("brand_voice",)
+
+# What a person must choose for posts, by the channel's key.
+_CHOOSE: Mapping[str, str] = {
+    "tiktok": "say who may see its TikTok posts: PUBLIC_TO_EVERYONE, FOLLOWER_OF_CREATOR, MUTUAL_FOLLOW_FRIENDS or SELF_ONLY, "
+    "for TikTok allows no default",
+}
 
 # What else is wrong with a channel: the key and the reason.
 Check = Callable[[Channel], tuple[str, str] | None]
@@ -149,12 +155,10 @@ def _beyond_the_model(channel: Channel, check: Check) -> Iterator[tuple[Path, st
         yield ("budget_usd",), f"should be at most {_MOST_USD:,} and have at most six decimals"
     if (found := check(channel)) is not None:
         yield (found[0],), found[1]
-    if Platform.TIKTOK in channel.accounts and channel.tiktok is None:
-        yield (
-            ("tiktok",),
-            "say who may see its TikTok posts: PUBLIC_TO_EVERYONE, FOLLOWER_OF_CREATOR, MUTUAL_FOLLOW_FRIENDS or SELF_ONLY, "
-            "for TikTok allows no default",
-        )
+    for platform in channel.accounts:
+        key = platform.spec.words.choices_key
+        if key is not None and getattr(channel, key) is None:
+            yield (key,), _CHOOSE[key]
 
 
 def _empty(value: Any, path: Path) -> Iterator[Path]:

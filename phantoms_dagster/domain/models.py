@@ -12,7 +12,6 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
-from enum import StrEnum
 from functools import lru_cache
 from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo
@@ -24,6 +23,7 @@ from phantoms_dagster.domain.languages import language_tag
 from phantoms_dagster.domain.problems import MisplacedError
 from phantoms_dagster.domain.text import NFC, Written, has_word
 from phantoms_dagster.domain.values import Value
+from phantoms_dagster.registry.platforms import Platform as Platform  # noqa: PLC0414 - part of what is here
 
 MAX_TITLE_CHARACTERS = 200
 MAX_ANGLE_CHARACTERS = 1_000
@@ -36,19 +36,6 @@ Line = Annotated[str, Field(min_length=1)]
 
 
 TOKEN_PLACE = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*|file:[/~].+")
-
-
-class Platform(StrEnum):
-    """A place where videos are posted."""
-
-    YOUTUBE = "youtube"
-    TIKTOK = "tiktok"
-    INSTAGRAM = "instagram"
-
-    @property
-    def title(self) -> str:  # type: ignore[override]
-        """The name as people write it."""
-        return {"youtube": "YouTube", "tiktok": "TikTok", "instagram": "Instagram"}[self.value]
 
 
 class Palette(Value):

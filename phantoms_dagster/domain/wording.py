@@ -5,20 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
 from phantoms_dagster.domain.hashtags import HASHTAG, MENTION, in_text, unique, without_signs
-from phantoms_dagster.domain.models import Channel, Platform, PostWords, Script, TikTokTerms
+from phantoms_dagster.domain.models import Channel, InstagramLimits, Platform, PostWords, Script, TikTokChoices, TikTokTerms
 from phantoms_dagster.domain.phrases import shortened
 
-DEFAULT_PRIVACY: Mapping[Platform, str] = MappingProxyType(
-    # TikTok's has no default: the channel chooses it (`Channel.tiktok`), and a post without a choice is refused.
-    {Platform.YOUTUBE: "public", Platform.TIKTOK: "", Platform.INSTAGRAM: "public"}
-)
-# YouTube refuses < and >; single guillemets read the same.
-_NO_BRACKETS = str.maketrans({"<": "\u2039", ">": "\u203a"})
-_MOST_HASHTAGS = 30  # Instagram's limit; nobody reads more anywhere
+DEFAULT_PRIVACY: Mapping[Platform, str] = MappingProxyType({platform: platform.spec.words.privacy for platform in Platform})
 
 
 def post_words(
@@ -30,7 +24,7 @@ def post_words(
 
 def _post_words(script: Script, channel: Channel, platform: Platform, privacy: Mapping[Platform, str]) -> PostWords:
     title, caption, left_out = compose(script, channel, platform)
-    choices = channel.tiktok if platform is Platform.TIKTOK else None
+    choices = choices_of(channel, platform)
     return PostWords(
         platform=platform,
         title=title,
@@ -40,6 +34,13 @@ def _post_words(script: Script, channel: Channel, platform: Platform, privacy: M
         privacy=choices.privacy if choices else privacy.get(platform, DEFAULT_PRIVACY[platform]),
         made_for_kids=channel.made_for_kids,
     )
+
+
+def choices_of(channel: Channel, platform: Platform) -> TikTokChoices | None:
+    """What a person chose for that platform's posts; None when it wants no choice, or when there is none."""
+    key = platform.spec.words.choices_key
+    found: TikTokChoices | None = getattr(channel, key) if key is not None else None
+    return found
 
 
 def notes(post: PostWords) -> list[str]:
@@ -88,17 +89,15 @@ def words(script: Script, channel: Channel, platform: Platform) -> tuple[str, st
 def compose(script: Script, channel: Channel, platform: Platform) -> tuple[str, str, tuple[str, ...]]:
     """The title and the caption, hashtags included, as that platform shows them; and what there was no room for.
 
-    Limits (contracts of the platforms): YouTube 100 characters without < and >, 5,000 bytes of description; TikTok 2,200
-    UTF-16 units; Instagram 2,200 characters and the channel's numbers of hashtags and mentions. A hashtag that the caption has
-    already is not repeated, whatever its case. Those in the caption come first, then the channel's, then the script's; the last
-    ones are left out. In the caption itself, a hashtag or mention that is too many loses its sign and stays as a word. A
-    caption that does not fit even so is cut at the end of a sentence or a word.
+    The limits are in the platform's rules, and for some in the channel. A hashtag that the caption has already is not repeated,
+    whatever its case. Those in the caption come first, then the channel's, then the script's; the last ones are left out. In the
+    caption itself, a hashtag or mention that is too many loses its sign and stays as a word. A caption that does not fit even so is
+    cut at the end of a sentence or a word.
     """
-    title, caption = script.title, script.caption
-    limits = channel.instagram if platform is Platform.INSTAGRAM else None
-    most_tags = limits.hashtags if limits else _MOST_HASHTAGS
-    if platform is Platform.YOUTUBE:
-        title, caption = title.translate(_NO_BRACKETS), caption.translate(_NO_BRACKETS)
+    rules = platform.spec.words
+    title, caption = rules.clean(script.title), rules.clean(script.caption)
+    limits: InstagramLimits | None = getattr(channel, rules.limits_key) if rules.limits_key is not None else None
+    most_tags = limits.hashtags if limits else rules.hashtags
     left_out: list[str] = []
     if limits:
         caption, unsaid = without_signs(caption, MENTION, limits.mentions)
@@ -113,8 +112,7 @@ def compose(script: Script, channel: Channel, platform: Platform) -> tuple[str, 
     while kept and not _fits(_with_tags(caption, [tag for tag in tags if tag in kept]), platform):
         kept.pop()
     if not _fits(caption, platform):
-        most, size = _ROOM[platform]
-        caption = shortened(caption, most, channel.language, size=size)
+        caption = shortened(caption, rules.room, channel.language, size=rules.size)
     left_out += [tag for tag in tags if tag not in kept]
     return title, _with_tags(caption, [tag for tag in tags if tag in kept]).strip(), tuple(dict.fromkeys(map(str, left_out)))
 
@@ -124,15 +122,5 @@ def _with_tags(caption: str, tags: Iterable[str]) -> str:
 
 
 def _fits(caption: str, platform: Platform) -> bool:
-    most, size = _ROOM[platform]
-    return size(caption) <= most
-
-
-# How much of a caption each platform takes, and in what it counts.
-_ROOM: Mapping[Platform, tuple[int, Callable[[str], int]]] = MappingProxyType(
-    {
-        Platform.YOUTUBE: (5_000, lambda text: len(text.encode())),
-        Platform.TIKTOK: (2_200, lambda text: len(text.encode("utf-16-le")) // 2),
-        Platform.INSTAGRAM: (2_200, len),
-    }
-)
+    rules = platform.spec.words
+    return rules.size(caption) <= rules.room

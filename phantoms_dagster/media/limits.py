@@ -1,76 +1,15 @@
-"""What each platform accepts, in one table, and how far a file is from it. Nothing is read or written here.
+"""How far a file is from what a platform takes, and what must be done to it. Nothing is read or written here.
 
-Sources: YouTube Help "Understand three-minute YouTube Shorts" and "Recommended upload encoding settings"; TikTok for
-Developers "Media transfer guide"; Meta for Developers, IG User media, "Reel specifications".
+What a platform takes is in its rules.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
-from types import MappingProxyType
 
 from phantoms_dagster.domain.models import Platform, Probe
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Seconds, bytes, pixels, frames a second, bits a second. `None`: no limit. `ratios`: width by height."""
-
-    containers: frozenset[str]
-    video_codecs: frozenset[str]
-    audio_codecs: frozenset[str]
-    seconds: tuple[float, float]
-    size: int
-    fps: tuple[float, float] = (1, 60)
-    sides: tuple[int, int] = (2, 4096)
-    widest: int = 4096
-    ratios: tuple[float, float] = (0.01, 10.0)
-    bit_rate: int | None = None
-    audio_hz: int = 96_000
-    moov_first: bool = False
-    edit_lists: bool = True
-
-
-LIMITS: Mapping[Platform, Limits] = MappingProxyType(
-    {
-        # Upright or square and at most three minutes: only then it becomes a Short.
-        Platform.YOUTUBE: Limits(
-            containers=frozenset({"mp4", "mov", "webm"}),
-            video_codecs=frozenset({"h264", "hevc", "vp9", "av1", "vp8"}),
-            audio_codecs=frozenset({"aac", "mp3", "opus", "vorbis"}),
-            seconds=(0.1, 180),
-            size=256 << 30,
-            ratios=(0.01, 1.0),
-            moov_first=True,
-        ),
-        # Every creator may post three minutes, some ten: the publisher asks for the creator's own maximum.
-        Platform.TIKTOK: Limits(
-            containers=frozenset({"mp4", "mov", "webm"}),
-            video_codecs=frozenset({"h264", "hevc", "vp8", "vp9"}),
-            audio_codecs=frozenset({"aac", "mp3", "opus", "vorbis"}),
-            seconds=(0.1, 600),
-            size=4 << 30,
-            fps=(23, 60),
-            sides=(360, 4096),
-        ),
-        Platform.INSTAGRAM: Limits(
-            containers=frozenset({"mp4", "mov"}),
-            video_codecs=frozenset({"h264", "hevc"}),
-            audio_codecs=frozenset({"aac"}),
-            seconds=(3, 900),
-            size=300_000_000,
-            fps=(23, 60),
-            widest=1920,
-            bit_rate=25_000_000,
-            audio_hz=48_000,
-            moov_first=True,
-            edit_lists=False,
-        ),
-    }
-)
-
+from phantoms_dagster.registry.media import MediaLimits
 
 EDIT_LIST = "edit list"  # a reason of a verdict
 
@@ -95,7 +34,7 @@ class Verdict:
 
 def judge(probe: Probe, platform: Platform, *, edited: bool, interlaced: bool) -> Verdict:
     """How `probe` fits the platform. `edited`: it has an edit list that cuts or delays."""
-    limits, name = LIMITS[platform], platform.title
+    limits, name = platform.spec.media, platform.title
     shortest, longest = limits.seconds
     if probe.seconds > longest:
         return Verdict(Work.KEEP, impossible=f"{name} takes at most {longest:g} s, this video has {probe.seconds:.1f} s")
@@ -109,7 +48,7 @@ def judge(probe: Probe, platform: Platform, *, edited: bool, interlaced: bool) -
     return Verdict(max((work for work, _ in found), default=Work.KEEP), tuple(reason for _, reason in found))
 
 
-def _picture(probe: Probe, limits: Limits, *, interlaced: bool) -> list[str]:
+def _picture(probe: Probe, limits: MediaLimits, *, interlaced: bool) -> list[str]:
     smallest, largest = limits.sides
     ratio = probe.width / probe.height
     sides_fit = smallest <= min(probe.width, probe.height) and max(probe.width, probe.height) <= largest
@@ -126,7 +65,7 @@ def _picture(probe: Probe, limits: Limits, *, interlaced: bool) -> list[str]:
     return [reason for reason, kept in rules.items() if not kept]
 
 
-def _sound(probe: Probe, limits: Limits) -> list[str]:
+def _sound(probe: Probe, limits: MediaLimits) -> list[str]:
     if probe.audio_codec is None:
         return []
     rules = {
@@ -137,7 +76,7 @@ def _sound(probe: Probe, limits: Limits) -> list[str]:
     return [reason for reason, kept in rules.items() if not kept]
 
 
-def _container(probe: Probe, limits: Limits, *, edited: bool) -> list[str]:
+def _container(probe: Probe, limits: MediaLimits, *, edited: bool) -> list[str]:
     rules = {
         f"container {probe.container}": probe.container in limits.containers,
         "moov behind the media": probe.moov_first or not limits.moov_first or probe.container not in ("mp4", "mov"),

@@ -22,7 +22,7 @@ from phantoms_dagster.domain.models import Platform, Probe
 from phantoms_dagster.domain.ports import Fitted
 from phantoms_dagster.media import ass, coverage, ffmpeg, graph
 from phantoms_dagster.media.edit_lists import without_edit_lists
-from phantoms_dagster.media.limits import EDIT_LIST, LIMITS, Verdict, Work, judge
+from phantoms_dagster.media.limits import EDIT_LIST, Verdict, Work, judge
 from phantoms_dagster.media.mp4 import read_boxes
 
 THUMBNAIL = (270, 480)
@@ -179,7 +179,7 @@ def _arguments(facts: _Facts, platform: Platform, work: Work) -> list[str]:
         return [*streams, "-c:v", "copy", *sound, *graph.MP4]
     arguments = [*streams, "-threads", str(ffmpeg.THREADS), "-vf", _upright(facts), *graph.VIDEO_CODEC, *sound, *graph.MP4]
     # A size limit turns into a rate that keeps a tenth in hand; x264 obeys the last of two equal options.
-    most = LIMITS[platform].size * 8 * 0.9 / facts.probe.seconds - 192_000
+    most = platform.spec.media.size * 8 * 0.9 / facts.probe.seconds - 192_000
     if most < 16_000_000:
         arguments[-2:-2] = ["-maxrate", f"{int(most)}", "-bufsize", f"{int(most)}"]
     return arguments

@@ -27,7 +27,7 @@ from phantoms_dagster.domain.models import (
 )
 from phantoms_dagster.domain.ports import Clock, MediaStore, Publisher, PublishJob
 from phantoms_dagster.domain.trying import turn
-from phantoms_dagster.domain.wording import DEFAULT_PRIVACY
+from phantoms_dagster.domain.wording import DEFAULT_PRIVACY, choices_of
 from phantoms_dagster.domain.work import Ledgers, Made, Work
 from phantoms_dagster.production import publication
 
@@ -118,7 +118,7 @@ class Publish:
         approved = next((post for post in approval.words if post.platform is variant.platform), None)
         if approved is None:  # by an older version; `_check_approved` refuses it when others are approved
             privacy = self._privacy.get(variant.platform, DEFAULT_PRIVACY[variant.platform])
-            choices = work.video.channel.tiktok if variant.platform is Platform.TIKTOK else None
+            choices = choices_of(work.video.channel, variant.platform)
             return PostWords(
                 platform=variant.platform,
                 title=variant.title,

@@ -264,8 +264,9 @@ class RenderVideo:
 
 
 def shown_name(video: Video) -> str:
-    """The name that the picture carries. TikTok takes no film with a name or logo burnt in.
+    """The name that the picture carries. Some platforms, such as TikTok, take no film with a name or logo burnt in.
 
-    All platforms share one master, so a film that also goes to TikTok carries no name anywhere.
+    All platforms share one master, so a film that also goes to one of these carries no name anywhere.
     """
-    return "" if Platform.TIKTOK in video.brief.platforms else video.channel.title
+    plain = any(not platform.spec.words.names_in_picture for platform in video.brief.platforms)
+    return "" if plain else video.channel.title

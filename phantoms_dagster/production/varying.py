@@ -37,11 +37,11 @@ class MakeVariant:
         if content != approval.content_sha256:
             raise Permanent("this is not what was approved: approve it again", provider="approval", code="content_changed")
         title, caption = _approved(approval, script, work.video.channel, platform)
-        if platform is Platform.TIKTOK and master.named:
+        if not platform.spec.words.names_in_picture and master.named:
             raise Permanent(
-                "the film carries the channel's name, which TikTok does not take: materialize `rendered_video` with regenerate to "
-                "make it without, then approve it again",
-                provider="tiktok",
+                f"the film carries the channel's name, which {platform.title} does not take: materialize `rendered_video` with "
+                "regenerate to make it without, then approve it again",
+                provider=str(platform),
                 code="named",
             )
         path = await self._media.local(master.video)

@@ -137,7 +137,7 @@ def messages(brief: Brief, channel: Channel, *, with_shape: bool = False) -> lis
         "title": brief.title,
         "angle": brief.angle,
         "facts": list(brief.facts),
-        "platforms": [platform.value for platform in brief.platforms],
+        "platforms": [str(platform) for platform in brief.platforms],
         "language": channel.language,
         "target_seconds": channel.target_seconds,
         "target_words": words,

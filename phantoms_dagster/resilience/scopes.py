@@ -1,7 +1,8 @@
 """Which pool each request of an integration falls under, so that adapters need not say it.
 
-A table of paths and nothing else; the numbers of the pools stand in `pools`. What a row costs against a daily quota is the
-provider's own price list. Reading results has pools and breakers of its own: whatever happens to it, publishing goes on.
+A table of paths and nothing else; the numbers of the pools are in `pools`, a platform's rows and numbers in its rules.
+What a row costs against a daily quota is the provider's own price list. Reading results has pools and breakers of its own: whatever
+happens to it, publishing goes on.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
+from phantoms_dagster.registry import routes
+from phantoms_dagster.registry.platforms import SPECS
 from phantoms_dagster.resilience.limits import CallScope
 
 if TYPE_CHECKING:
@@ -30,6 +33,10 @@ def _route(method: str | None, url: str, pool: str, cost: int = 1, *, integratio
     return Route(method, re.compile(url), pool, cost, integration)
 
 
+def _compiled(route: routes.Route) -> Route:
+    return Route(route.method, re.compile(route.url), route.pool, route.cost, route.integration)
+
+
 # The first row that matches decides; each integration ends with one that matches all.
 ROUTES: dict[str, tuple[Route, ...]] = {
     "openai": (_route(None, r"/audio/", "voiceover"), _route(None, r"", "script")),
@@ -40,39 +47,12 @@ ROUTES: dict[str, tuple[Route, ...]] = {
         # Signed uploads and finished files live in object storage, which may ail while the render API is well.
         _route(None, r"", "transfer", integration="shotstack_files"),
     ),
-    "youtube": (
-        _route("POST", r"/upload/youtube/v3/videos", "publish_youtube"),
-        # determine_quota_cost: writes cost 50 units, reads 1; captions are dearer.
-        _route("POST", r"/upload/youtube/v3/captions", "youtube_api", 400),
-        _route("POST", r"/upload/", "youtube_api", 50),
-        _route(None, r"/upload/", "upload_youtube"),
-        _route(None, r"youtubeanalytics|/v2/reports", "youtube_analytics", integration="youtube_metrics"),
-        _route("GET", r"/videos:batchGetStats", "metrics_youtube", integration="youtube_metrics"),
-        _route("GET", r"/v3/search", "youtube_search"),
-        _route("GET", r"/v3/captions", "youtube_api", 50),
-        _route("GET", r"", "youtube_api"),
-        _route(None, r"", "youtube_api", 50),
-    ),
-    "tiktok": (
-        _route("PUT", r"", "upload_tiktok"),
-        _route(None, r"/publish/(inbox/)?(video|content)/init/", "publish_tiktok"),
-        _route(None, r"/publish/creator_info/", "tiktok_creator"),
-        _route(None, r"/publish/", "tiktok_status"),
-        _route(None, r"/video/(query|list)/", "metrics_tiktok", integration="tiktok_metrics"),
-        _route(None, r"", "tiktok_api"),
-    ),
-    "instagram": (
-        _route("POST", r"/ig-api-upload/|rupload\.", "upload_instagram"),
-        _route("POST", r"/media_publish\b", "publish_instagram"),
-        _route("POST", r"/media\b", "instagram_container"),
-        _route("GET", r"/insights$", "metrics_instagram", integration="instagram_metrics"),
-        _route(None, r"", "instagram_api"),
-    ),
+    **{name: tuple(_compiled(route) for route in spec.routes) for name, spec in SPECS.items()},
 }
 
 
 def scope_of(integration: str) -> Callable[[httpx.Request], CallScope]:
-    """The scope of each request of `openai`, `shotstack`, `youtube`, `tiktok` or `instagram`. Raises KeyError for any other."""
+    """The scope of each request of `openai`, `shotstack` or a platform. Raises KeyError for any other."""
     routes = ROUTES[integration]
 
     def scope(request: httpx.Request) -> CallScope:

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from phantoms_dagster.sandbox.core import Sandbox, account_behind
 from phantoms_dagster.sandbox.tokens import token_of
-from phantoms_dagster.sandbox.youtube_rules import SCOPES
+from phantoms_dagster.sandbox.youtube.rules import SCOPES
 
 PREFIX = "1//"
 SCOPE_PREFIX = "https://www.googleapis.com/auth/"

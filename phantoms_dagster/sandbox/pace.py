@@ -11,22 +11,23 @@ import random
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from phantoms_dagster.registry.platforms import SPECS
 from phantoms_dagster.sandbox.core import Sandbox
 
 # Seconds, shortest and longest. Short waits are the common ones, as with the real services.
 REALISTIC: Mapping[str, tuple[float, float]] = MappingProxyType(
     {
-        "youtube.processing_seconds": (60.0, 360.0),
-        "tiktok.processing_seconds": (10.0, 60.0),
-        # How much later the public id comes: mostly within some minutes, sometimes after hours.
-        "tiktok.moderation_seconds": (30.0, 7_200.0),
-        "instagram.processing_seconds": (30.0, 120.0),
+        **{f"{spec.name}.{name}": pace[1] for spec in SPECS.values() for name, pace in spec.paces.items()},
         "shotstack.processing_seconds": (15.0, 60.0),
         "shotstack.ingest_seconds": (1.0, 5.0),
     }
 )
 QUICK: Mapping[str, float] = MappingProxyType(
-    {**dict.fromkeys(REALISTIC, 0.2), "tiktok.moderation_seconds": 0.0, "shotstack.ingest_seconds": 0.05}
+    {
+        **{f"{spec.name}.{name}": pace[0] for spec in SPECS.values() for name, pace in spec.paces.items()},
+        "shotstack.processing_seconds": 0.2,
+        "shotstack.ingest_seconds": 0.05,
+    }
 )
 
 

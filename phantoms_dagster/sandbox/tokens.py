@@ -1,7 +1,7 @@
 """Access tokens as the stand-ins know them: whose they are, what they allow, and how long they live.
 
 A token reads `sandbox-<account>`; `sandbox-<account>~2` is another token of the same account. It allows everything and lives
-for ever, unless settings say otherwise. `<platform>` is `youtube`, `tiktok` or `instagram`; entries name a token or an account:
+for ever, unless settings say otherwise. `<platform>` is the name of a platform; entries name a token or an account:
 
 - `<platform>.scopes`: {"ocean": ["video.list"]}, the only scopes of that token;
 - `<platform>.token_seconds` (None): how long a token lives, counted from its first use;

@@ -30,7 +30,7 @@ from phantoms_dagster.store.judgement import (
     somebody_first,
 )
 from phantoms_dagster.store.planning import nudge
-from phantoms_dagster.store.repeated_captions import PlannedCaption, repeated_captions
+from phantoms_dagster.store.repeated_captions import REPEATS, PlannedCaption, repeated_captions
 from phantoms_dagster.store.stored import WORDS, Unreadable, channel_of, output_of
 from phantoms_dagster.store.two_reviewers import FirstApproval, WantsAnother, first_of, forget, keep, rule
 
@@ -308,12 +308,12 @@ class Decisions:
 
     def _warnings(self, connection: Connection, rows: Mapping[str, RowMapping], reviews: Mapping[str, Review]) -> Mapping[str, str]:
         """A warning for each of these videos that repeats a caption of its account, by key."""
-        accounts = {key: rows[key]["channel"].get("accounts", {}).get(Platform.INSTAGRAM) for key in reviews}
+        accounts = {key: rows[key]["channel"].get("accounts", {}).get(str(REPEATS)) for key in reviews}
         planned = [
             PlannedCaption(key, accounts[key], post.caption)
             for key, review in reviews.items()
             for post in review.words
-            if post.platform is Platform.INSTAGRAM and accounts[key]
+            if post.platform is REPEATS and accounts[key]
         ]
         return repeated_captions(connection, planned, sandbox=self._sandbox)
 

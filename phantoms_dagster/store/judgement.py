@@ -117,7 +117,7 @@ def judged(
         return InvalidInput(f"{key} was given up; bring it back with `phantoms retry {key}`, then decide")
     if (first := somebody_first(key, row)) is not None:
         return first
-    if approved and any(post.platform is Platform.TIKTOK and post.tiktok is None for post in narrow.words):
+    if approved and any(post.platform.spec.words.choices_key is not None and post.tiktok is None for post in narrow.words):
         return InvalidInput(
             f"{key} goes to TikTok, and its channel does not say who may see its posts there: set `tiktok: {{privacy: ...}}` in "
             f"channels.yaml, run `phantoms doctor`, then look again with `phantoms show {key}`"

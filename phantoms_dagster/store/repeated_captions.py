@@ -16,6 +16,9 @@ from sqlalchemy import Connection, text
 
 from phantoms_dagster.domain.models import Platform
 
+# The platform whose posts are compared.
+REPEATS = next(platform for platform in Platform if platform.spec.words.repeats)
+
 _FOUND = text(
     """
     WITH wanted AS MATERIALIZED (
@@ -73,7 +76,7 @@ def repeated_captions(connection: Connection, planned: Iterable[PlannedCaption],
     rows = [{"key": one.key, "account": one.account, "caption": one.caption} for one in planned]
     if not rows:
         return {}
-    values = {"rows": json.dumps(rows), "platform": str(Platform.INSTAGRAM), "sandbox": sandbox}
+    values = {"rows": json.dumps(rows), "platform": str(REPEATS), "sandbox": sandbox}
     found = connection.execute(_FOUND, values).mappings()
     return {row["key"]: _warning(row["account"], row["other"], row["at"], begun=row["begun"]) for row in found}
 

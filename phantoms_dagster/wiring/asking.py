@@ -20,7 +20,6 @@ import httpx
 
 from phantoms_dagster.domain.errors import Barred, Disconnected, PhantomsError, ProviderError, Transient
 from phantoms_dagster.domain.models import Platform
-from phantoms_dagster.providers.grants import NEEDED
 from phantoms_dagster.providers.http import describe
 from phantoms_dagster.providers.openai_models import judge, models_of
 from phantoms_dagster.providers.shotstack import ShotstackRenderer
@@ -29,6 +28,7 @@ from phantoms_dagster.resilience.transport import Deadlines, build_client
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.wiring.clock import SystemClock
 from phantoms_dagster.wiring.endpoints import Endpoints
+from phantoms_dagster.wiring.platforms import scopes_of
 from phantoms_dagster.wiring.whose import SECONDS, whose
 
 PROXIES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "HTTP_PROXY", "http_proxy")
@@ -96,7 +96,7 @@ def ask_account(settings: Settings, endpoints: Endpoints, platform: Platform, ac
         return [Finding(check, "ok", f"{owner}, all scopes granted")]
 
     where = place or f"PHANTOMS_{platform.upper()}_TOKEN"
-    scopes = ", ".join(scope.name for scope in NEEDED[platform])
+    scopes = ", ".join(scope.name for scope in scopes_of(platform))
     return _asked(check, f"renew the token in {where}, with the scopes {scopes}", ask(), setting=str(platform))
 
 

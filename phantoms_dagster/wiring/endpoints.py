@@ -13,12 +13,14 @@ from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.wording import DEFAULT_PRIVACY
 from phantoms_dagster.settings import SECRET_BYTES, Settings
 
-INTEGRATIONS = ("openai", "shotstack", "youtube", "tiktok", "instagram")
+_WITH_KEYS = ("openai", "shotstack")
+INTEGRATIONS = (*_WITH_KEYS, *(str(platform) for platform in Platform if platform.spec.remote))
 
 
 def wanted_privacy(settings: Settings) -> dict[Platform, str]:
-    """Who may see finished posts, as each platform calls it. TikTok's is chosen by the channel."""
-    return {**DEFAULT_PRIVACY, Platform.YOUTUBE: settings.youtube_privacy}
+    """Who may see finished posts, as each platform calls it. Some have a default, or the channel chooses."""
+    chosen = {platform: settings.of(platform, "privacy") for platform in Platform if "privacy" in platform.spec.settings}
+    return {**DEFAULT_PRIVACY, **chosen}
 
 
 def current_secret(path: Path) -> str:
@@ -33,8 +35,17 @@ def current_secret(path: Path) -> str:
 class Endpoints:
     """Where each integration is and with which key: the real service with a key, else the sandbox."""
 
-    def __init__(self, settings: Settings, connected: Callable[[], Collection[str]] = tuple) -> None:
-        """`connected`: asks for the platforms of which an account has a token of its own, when that is first needed."""
+    def __init__(
+        self,
+        settings: Settings,
+        connected: Callable[[], Collection[str]] = tuple,
+        named: Callable[[], Collection[str]] = tuple,
+    ) -> None:
+        """`connected`: asks for the platforms of which an account has a token of its own, when that is first needed.
+
+        `named`: asks for the platforms that a channel names.
+        """
+        self._named = named
         self._settings = settings
         self._ask = connected
         self._connected: frozenset[str] | None = None
@@ -53,11 +64,17 @@ class Endpoints:
 
     def missing(self, integration: str) -> bool:
         """Whether there is neither a key or token for all nor, on a platform, one of an account."""
-        return self.secret(integration) is None and not (integration in tuple(Platform) and integration in self.connected)
+        if integration in Platform and not Platform(integration).spec.remote:
+            return False
+        return self.secret(integration) is None and not (integration in Platform and integration in self.connected)
 
     def secret(self, integration: str) -> str | None:
         """The key or token that is set, as its file has it now."""
-        return self._current(f"{integration}_api_key" if integration in ("openai", "shotstack") else f"{integration}_token")
+        return self._current(f"{integration}_api_key" if integration in _WITH_KEYS else f"{integration}_token")
+
+    def secret_of(self, platform: str, name: str) -> str | None:
+        """Another secret of the platform, such as its app's. The sandbox is never told one."""
+        return None if self.sandboxed(platform) else self._current(f"{platform}_{name}")
 
     def _current(self, name: str) -> str | None:
         """The secret of that setting. Its file is read each time: workers and the daemon live longer than keys.
@@ -79,11 +96,13 @@ class Endpoints:
 
     def sandboxed(self, integration: str) -> bool:
         """Whether the sandbox answers. Raises InvalidInput when a key is missing and the sandbox is off."""
+        if integration in Platform and not Platform(integration).spec.remote:
+            return False
         match self._settings.sandbox:
             case "on":
                 return True
             case "off" if self.missing(integration):
-                kind = "API_KEY" if integration in ("openai", "shotstack") else "TOKEN"
+                kind = "API_KEY" if integration in _WITH_KEYS else "TOKEN"
                 raise InvalidInput(f"PHANTOMS_{integration.upper()}_{kind} is not set and PHANTOMS_SANDBOX is off")
             case _:
                 return self.missing(integration)
@@ -101,26 +120,20 @@ class Endpoints:
         """The integrations that the sandbox answers for."""
         if self._settings.sandbox == "off":
             return []
-        used = [name for name in INTEGRATIONS if name != "shotstack" or self.renderer == "shotstack"]
-        return [name for name in used if self.sandboxed(name)]
+        return [name for name in INTEGRATIONS if self._used(name) and self.sandboxed(name)]
+
+    def _used(self, integration: str) -> bool:
+        if integration in Platform:
+            return Platform(integration).spec.usual or integration in self._named()
+        return integration != "shotstack" or self.renderer == "shotstack"
 
     def base_url(self, integration: str) -> str:
         """The base URL that the adapter is given."""
         if self.sandboxed(integration):
-            paths = {"openai": "/openai/v1", "shotstack": "/shotstack", "tiktok": "/tiktok", "instagram": "/instagram"}
-            return self.sandbox_url + paths.get(integration, "")
+            paths = {"openai": "/openai/v1", "shotstack": "/shotstack"}
+            path = Platform(integration).spec.sandbox_path if integration in Platform else paths[integration]
+            return self.sandbox_url + path
         return str(getattr(self._settings, f"{integration}_base_url"))
-
-    def instagram_app_secret(self) -> str | None:
-        """The secret that calls are proved with; the sandbox is never told it."""
-        return None if self.sandboxed("instagram") else self._current("instagram_app_secret")
-
-    @property
-    def instagram_upload_url(self) -> str:
-        """The host of Instagram's resumable upload."""
-        if self.sandboxed("instagram"):
-            return self.sandbox_url + "/instagram/rupload"
-        return self._settings.instagram_upload_url
 
     @property
     def sandbox_url(self) -> str:

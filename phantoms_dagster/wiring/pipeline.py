@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, cast
 
 import httpx
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -24,7 +24,6 @@ from phantoms_dagster.domain.ports import (
     MetricsReader,
     Publisher,
     Renderer,
-    Tokens,
 )
 from phantoms_dagster.domain.retry import RetryPolicy
 from phantoms_dagster.domain.trying import WaitingClock
@@ -39,17 +38,8 @@ from phantoms_dagster.production.runner import StageRunner, UseCase
 from phantoms_dagster.production.scripting import WriteScript
 from phantoms_dagster.production.speaking import SpeakScript
 from phantoms_dagster.production.varying import MakeVariant
-from phantoms_dagster.providers.identities import InstagramIdentity, TikTokIdentity, YouTubeIdentity
-from phantoms_dagster.providers.instagram import InstagramPublisher
-from phantoms_dagster.providers.instagram_api import Graph
-from phantoms_dagster.providers.instagram_metrics import InstagramMetricsReader
 from phantoms_dagster.providers.openai_scripts import READ_BACK_SECONDS, OpenAIScriptWriter
 from phantoms_dagster.providers.shotstack import ShotstackRenderer
-from phantoms_dagster.providers.tiktok import TikTokPublisher
-from phantoms_dagster.providers.tiktok_late import TikTokLateIds
-from phantoms_dagster.providers.tiktok_metrics import TikTokMetricsReader
-from phantoms_dagster.providers.youtube import YouTubePublisher
-from phantoms_dagster.providers.youtube_metrics import YouTubeMetricsReader
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.store.accounts import PostgresAccounts
 from phantoms_dagster.store.engine import async_engine
@@ -65,10 +55,9 @@ from phantoms_dagster.wiring.limits import limits_of
 from phantoms_dagster.wiring.media_gate import MediaGate, OnMedia, media_gate
 from phantoms_dagster.wiring.media_guard import guarded_media
 from phantoms_dagster.wiring.of_accounts import LateIdsOfAccount, PublisherOfAccount, ReaderOfAccount
+from phantoms_dagster.wiring.platforms import Made, Toolbox, can
 from phantoms_dagster.wiring.tokens import AccountTokens
 
-SANDBOX_SETTLE_SECONDS = 0.5
-SETTLE_SECONDS = 60.0
 SANDBOX_READ_BACK_SECONDS = 1.0
 
 
@@ -129,6 +118,7 @@ class _Parts:
         self.clients = clients
         self.media = media
         self.gate = gate
+        self.toolbox = Toolbox(settings, endpoints, clients, self.tokens, self.clock)
 
     def runner(self, database: AsyncEngine) -> StageRunner:
         s = self.settings
@@ -215,101 +205,44 @@ class _Parts:
         )
 
     def _publishers(self) -> Mapping[Platform, Publisher]:
-        e, patience = self.endpoints, self.settings.patience_seconds
-        instagram_sandboxed = e.sandboxed("instagram")
-        publishers: list[Publisher] = [
-            YouTubePublisher(
-                client=self.clients["youtube"],
-                base_url=e.base_url("youtube"),
-                tokens=self.tokens,
-                clock=self.clock,
-                sandbox=e.sandboxed("youtube"),
-                patience=patience,
-            ),
-            TikTokPublisher(
-                client=self.clients["tiktok"],
-                base_url=e.base_url("tiktok"),
-                tokens=self.tokens,
-                clock=self.clock,
-                sandbox=e.sandboxed("tiktok"),
-                patience=patience,
-            ),
-            InstagramPublisher(
-                client=self.clients["instagram"],
-                base_url=e.base_url("instagram"),
-                upload_url=e.instagram_upload_url,
-                tokens=self.tokens,
-                clock=self.clock,
-                sandbox=instagram_sandboxed,
-                version=self.settings.instagram_version,
-                app_secret=e.instagram_app_secret,
-                patience=patience,
-                settle_seconds=SANDBOX_SETTLE_SECONDS if instagram_sandboxed else SETTLE_SECONDS,
-            ),
-        ]
         gate = self._account_gate()
-        return {publisher.platform: PublisherOfAccount(publisher, gate) for publisher in publishers}
+
+        def make(platform: Platform) -> Publisher:
+            return PublisherOfAccount(cast(Publisher, self.toolbox.make(platform, "publisher")), gate)
+
+        return Made(make, tuple(Platform))
 
     def _account_gate(self) -> AccountGate:
         e = self.endpoints
         return AccountGate(
             store=self.accounts,
             tokens=self.tokens,
-            readers=identity_readers(self.clients, e, self.tokens, self.clock, self.settings.instagram_version),
-            sandboxed=lambda platform: e.sandboxed(str(platform)),
+            readers=identity_readers(self.toolbox, e),
+            sandboxed=lambda platform: not platform.spec.remote or e.sandboxed(str(platform)),
         )
 
     def late_ids(self) -> Mapping[Platform, LateIds]:
-        e = self.endpoints
-        makers: Mapping[Platform, Callable[[], LateIds]] = {
-            Platform.TIKTOK: lambda: TikTokLateIds(
-                client=self.clients["tiktok"], base_url=e.base_url("tiktok"), tokens=self.tokens, sandbox=e.sandboxed("tiktok")
-            ),
-        }
-        return _LazyLateIds(makers)
+        def make(platform: Platform) -> LateIds:
+            return LateIdsOfAccount(cast(LateIds, self.toolbox.make(platform, "late_ids")))
+
+        return Made(make, tuple(platform for platform in Platform if can(platform, "late_ids")))
 
     def readers(self) -> Mapping[Platform, MetricsReader]:
-        e = self.endpoints
-        makers: Mapping[Platform, Callable[[], MetricsReader]] = {
-            Platform.YOUTUBE: lambda: YouTubeMetricsReader(
-                client=self.clients["youtube"], base_url=e.base_url("youtube"), tokens=self.tokens, clock=self.clock
-            ),
-            Platform.TIKTOK: lambda: TikTokMetricsReader(
-                client=self.clients["tiktok"], base_url=e.base_url("tiktok"), tokens=self.tokens
-            ),
-            Platform.INSTAGRAM: lambda: InstagramMetricsReader(
-                client=self.clients["instagram"],
-                base_url=e.base_url("instagram"),
-                tokens=self.tokens,
-                clock=self.clock,
-                version=self.settings.instagram_version,
-                app_secret=e.instagram_app_secret,
-            ),
-        }
-        return _LazyMapping(makers, self._account_gate)
+        def make(platform: Platform) -> MetricsReader:
+            return ReaderOfAccount(cast(MetricsReader, self.toolbox.make(platform, "metrics")), self._account_gate())
+
+        return Made(make, tuple(platform for platform in Platform if can(platform, "metrics")))
 
 
-def identity_readers(
-    clients: Mapping[str, httpx.AsyncClient], endpoints: Endpoints, tokens: Tokens, clock: Clock, version: str
-) -> Mapping[Platform, IdentityReader]:
-    """What asks each platform whose a token is."""
-    real = {name: endpoints.base_url(name) for name in ("youtube", "tiktok", "instagram") if not endpoints.sandboxed(name)}
-    readers: dict[Platform, IdentityReader] = {}
-    if "youtube" in real:
-        youtube = YouTubeIdentity(client=clients["youtube"], base_url=real["youtube"], tokens=tokens, clock=clock)
-        readers[Platform.YOUTUBE] = youtube
-    if "tiktok" in real:
-        readers[Platform.TIKTOK] = TikTokIdentity(client=clients["tiktok"], base_url=real["tiktok"], tokens=tokens)
-    if "instagram" in real:
-        graph = Graph(
-            client=clients["instagram"],
-            base_url=real["instagram"],
-            version=version,
-            tokens=tokens,
-            app_secret=endpoints.instagram_app_secret,
-        )
-        readers[Platform.INSTAGRAM] = InstagramIdentity(graph)
-    return readers
+def identity_readers(toolbox: Toolbox, endpoints: Endpoints) -> Mapping[Platform, IdentityReader]:
+    """What asks each platform whose a token is. Those that the sandbox answers for, and those without tokens, are not asked."""
+
+    def make(platform: Platform) -> IdentityReader:
+        if endpoints.sandboxed(str(platform)):
+            raise KeyError(platform)
+        return cast(IdentityReader, toolbox.make(platform, "identity"))
+
+    return Made(make, tuple(platform for platform in Platform if can(platform, "identity")))
 
 
 class _Lazy:
@@ -324,24 +257,3 @@ class _Lazy:
 
     async def __call__(self, work: Any) -> Any:
         return await self._use_case(work)
-
-
-class _LazyMapping(dict[Platform, MetricsReader]):
-    def __init__(self, makers: Mapping[Platform, Callable[[], MetricsReader]], gate: Callable[[], AccountGate]) -> None:
-        super().__init__()
-        self._makers = makers
-        self._gate = gate
-
-    def __missing__(self, platform: Platform) -> MetricsReader:
-        self[platform] = reader = ReaderOfAccount(self._makers[platform](), self._gate())
-        return reader
-
-
-class _LazyLateIds(dict[Platform, LateIds]):
-    def __init__(self, makers: Mapping[Platform, Callable[[], LateIds]]) -> None:
-        super().__init__()
-        self._makers = makers
-
-    def __missing__(self, platform: Platform) -> LateIds:
-        self[platform] = finder = LateIdsOfAccount(self._makers[platform]())
-        return finder

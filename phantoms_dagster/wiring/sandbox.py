@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 
 from phantoms_dagster.providers.shotstack_edit import job_from_edit
-from phantoms_dagster.sandbox import instagram as instagram_sandbox
+from phantoms_dagster.registry.platforms import SPECS
 from phantoms_dagster.sandbox import openai as openai_sandbox
 from phantoms_dagster.sandbox import shotstack as shotstack_sandbox
-from phantoms_dagster.sandbox import tiktok as tiktok_sandbox
 from phantoms_dagster.sandbox import watch_page
-from phantoms_dagster.sandbox import youtube as youtube_sandbox
 from phantoms_dagster.sandbox.core import Sandbox, application
 from phantoms_dagster.sandbox.shotstack_work import Progress, Render
 from phantoms_dagster.sandbox.state_store import StateStore
@@ -52,9 +51,7 @@ def sandbox_application(
         [
             openai_sandbox.routes(sandbox),
             shotstack_sandbox.routes(sandbox, render=callback, work_dir=work_dir / "renders"),
-            youtube_sandbox.routes(sandbox),
-            tiktok_sandbox.routes(sandbox),
-            instagram_sandbox.routes(sandbox),
+            *(import_module(spec.sandbox).routes(sandbox) for spec in SPECS.values() if spec.sandbox is not None),
             watch_page.routes(sandbox),
         ],
     )

@@ -5,19 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import httpx
+from typing import cast
 
 from phantoms_dagster.domain.models import Platform
-from phantoms_dagster.domain.ports import Identity, Tokens
-from phantoms_dagster.providers.grants import Grants, InstagramGrants, Scope, TikTokGrants, YouTubeGrants
-from phantoms_dagster.providers.instagram_api import Graph
+from phantoms_dagster.domain.ports import Identity, IdentityReader
+from phantoms_dagster.platforms.scopes import Grants, Scope
 from phantoms_dagster.resilience.limits import CallScope, UnguardedLimits
 from phantoms_dagster.resilience.transport import Deadlines, build_client
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.wiring.clock import SystemClock
 from phantoms_dagster.wiring.endpoints import Endpoints
-from phantoms_dagster.wiring.pipeline import identity_readers
+from phantoms_dagster.wiring.platforms import Toolbox
 from phantoms_dagster.wiring.tokens import AccountTokens
 
 SECONDS = 8.0
@@ -44,23 +42,12 @@ async def whose(settings: Settings, endpoints: Endpoints, platform: Platform, ac
     # Without the fleet's limits: Redis may not be running, and these are a few small reads.
     deadlines = Deadlines(read=SECONDS, total=SECONDS)
     async with build_client(limits=UnguardedLimits(), scope=CallScope(str(platform)), deadlines=deadlines) as client:
-        clients = dict.fromkeys(("youtube", "tiktok", "instagram"), client)
-        readers = identity_readers(clients, endpoints, tokens, SystemClock(), settings.instagram_version)
-        grants = _grants(client, endpoints, tokens, settings.instagram_version, platform)
-        owner, missing = await asyncio.gather(readers[platform].read(account), grants.missing(account), return_exceptions=True)
+        toolbox = Toolbox(settings, endpoints, {str(platform): client}, tokens, SystemClock())
+        reader = cast(IdentityReader, toolbox.make(platform, "identity"))
+        grants = cast(Grants, toolbox.make(platform, "grants"))
+        owner, missing = await asyncio.gather(reader.read(account), grants.missing(account), return_exceptions=True)
     if isinstance(owner, BaseException) and (isinstance(missing, BaseException) or not missing):
         raise owner
     if isinstance(missing, BaseException):
         raise missing
     return TokenFacts(None if isinstance(owner, BaseException) else owner, missing)
-
-
-def _grants(client: httpx.AsyncClient, endpoints: Endpoints, tokens: Tokens, version: str, platform: Platform) -> Grants:
-    base_url = endpoints.base_url(str(platform))
-    if platform is Platform.YOUTUBE:
-        return YouTubeGrants(client=client, base_url=base_url, tokens=tokens)
-    if platform is Platform.TIKTOK:
-        return TikTokGrants(client=client, base_url=base_url, tokens=tokens)
-    return InstagramGrants(
-        Graph(client=client, base_url=base_url, version=version, tokens=tokens, app_secret=endpoints.instagram_app_secret)
-    )

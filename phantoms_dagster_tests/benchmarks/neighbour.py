@@ -62,7 +62,7 @@ def _batch(report: Report, bench: Bench, options: argparse.Namespace, batch: int
 
 def _carry(bench: Bench, topic: str, count: int, seconds: float) -> tuple[float, bool]:
     started = time.time()
-    bench.add_videos(count, platforms=(Platform.YOUTUBE,), topic=topic)
+    bench.add_videos(count, platforms=(Platform("youtube"),), topic=topic)
     ended = carrying.wait_until_ended(bench, seconds=seconds)
     last = bench.rows("SELECT extract(epoch FROM max(finished_at)) AS at FROM phantoms.stages WHERE stage LIKE '%/post'")[0]["at"]
     return float(last or time.time()) - started, ended

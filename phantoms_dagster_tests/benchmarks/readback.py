@@ -25,16 +25,16 @@ from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.ports import Tokens
 from phantoms_dagster.domain.readback import EARLY, Reading, pause_after
 from phantoms_dagster.embedded.servers import EmbeddedServers
+from phantoms_dagster.platforms.instagram.metrics import InstagramMetricsReader
 from phantoms_dagster.production.performance import ReadBack, read_back
-from phantoms_dagster.providers.instagram_metrics import InstagramMetricsReader
 from phantoms_dagster.resilience.breaker import Outcome
 from phantoms_dagster.resilience.limits import CallScope, RedisLimits, Refused, calling_for, redis_limits
 from phantoms_dagster.resilience.scopes import scope_of
 from phantoms_dagster.resilience.transport import Deadlines, build_client
-from phantoms_dagster.sandbox import instagram
 from phantoms_dagster.sandbox.core import Sandbox, application
-from phantoms_dagster.sandbox.instagram_insights import reel, value
-from phantoms_dagster.sandbox.instagram_state import Media
+from phantoms_dagster.sandbox.instagram import routes as instagram
+from phantoms_dagster.sandbox.instagram.insights import reel, value
+from phantoms_dagster.sandbox.instagram.state import Media
 from phantoms_dagster.store.engine import engine
 from phantoms_dagster.store.migrate import upgrade
 from phantoms_dagster.store.performance import PerformanceTables
@@ -159,7 +159,7 @@ class _Days:
         async with client:
             reader = InstagramMetricsReader(client=client, base_url=origin, tokens=_Tokens(), clock=SystemClock())
             with calling_for(ACCOUNT):
-                return await read_back(self.results.due(), {Platform.INSTAGRAM: reader}, keep, {})
+                return await read_back(self.results.due(), {Platform("instagram"): reader}, keep, {})
 
     async def _publish(self, limits: RedisLimits) -> None:
         """All that a post asks for, without any patience."""

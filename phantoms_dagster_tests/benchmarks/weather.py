@@ -30,7 +30,7 @@ from phantoms_dagster_tests.benchmarks.workers import Fleet
 from phantoms_dagster_tests.benchmarks.world import Bench, Reviewer, open_bench, sleep_until, wide_pools
 
 VIDEOS = 200
-YOUTUBE, TIKTOK, INSTAGRAM = Platform.YOUTUBE, Platform.TIKTOK, Platform.INSTAGRAM
+YOUTUBE, TIKTOK, INSTAGRAM = Platform("youtube"), Platform("tiktok"), Platform("instagram")
 CHANNELS = ((YOUTUBE, TIKTOK), (YOUTUBE, INSTAGRAM), (TIKTOK, INSTAGRAM), (YOUTUBE, TIKTOK))
 REVOKED = "account-3-youtube"
 DEAD = "tiktok.*"

@@ -20,7 +20,7 @@ from googleapiclient.errors import HttpError
 from googleapiclient.http import MediaIoBaseUpload
 
 from phantoms_dagster.sandbox.core import Sandbox, application
-from phantoms_dagster.sandbox.youtube import routes
+from phantoms_dagster.sandbox.youtube.routes import routes
 from phantoms_dagster_tests.contract.test_youtube import video_bytes
 
 DAY = 86_400

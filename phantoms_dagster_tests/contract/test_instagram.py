@@ -34,14 +34,14 @@ from phantoms_dagster.domain.ports import PublishJob
 from phantoms_dagster.domain.publication import PublishedPost
 from phantoms_dagster.domain.stages import PostState
 from phantoms_dagster.domain.values import JsonObject
+from phantoms_dagster.platforms.instagram.api import ERRORS, Graph, error_class, judge
+from phantoms_dagster.platforms.instagram.metrics import InstagramMetricsReader
+from phantoms_dagster.platforms.instagram.publisher import InstagramPublisher
+from phantoms_dagster.platforms.instagram.reel import normalised
 from phantoms_dagster.production.publication import publish
-from phantoms_dagster.providers.instagram import InstagramPublisher
-from phantoms_dagster.providers.instagram_api import ERRORS, Graph, error_class, judge
-from phantoms_dagster.providers.instagram_metrics import InstagramMetricsReader
-from phantoms_dagster.providers.instagram_reel import normalised
 from phantoms_dagster.sandbox.core import Fault, Sandbox, application
-from phantoms_dagster.sandbox.instagram import routes
-from phantoms_dagster.sandbox.instagram_people import APP_SECRET
+from phantoms_dagster.sandbox.instagram.people import APP_SECRET
+from phantoms_dagster.sandbox.instagram.routes import routes
 from phantoms_dagster_tests.contract.publishing_kit import (
     FakeJournal,
     Killed,
@@ -118,7 +118,7 @@ def make_job(folder: Path, content: bytes | None = None, **changes: Any) -> Publ
         pixel_format="yuv420p", bit_rate=5_000_000, moov_first=True,
     )  # fmt: skip
     job = PublishJob(
-        video_key="20261122-eels-1", platform=Platform.INSTAGRAM, account=ACCOUNT, marker="m-1", file=file, size=len(content),
+        video_key="20261122-eels-1", platform=Platform("instagram"), account=ACCOUNT, marker="m-1", file=file, size=len(content),
         sha256=hashlib.sha256(content).hexdigest(), probe=probe, title="Eels", caption=CAPTION,
     )  # fmt: skip
     return dataclasses.replace(job, **changes)

@@ -17,7 +17,7 @@ from facebook_business.api import FacebookAdsApi
 from facebook_business.exceptions import FacebookRequestError
 from facebook_business.session import FacebookSession
 
-from phantoms_dagster.sandbox.instagram_people import APP_ID, APP_SECRET, ig_user_id
+from phantoms_dagster.sandbox.instagram.people import APP_ID, APP_SECRET, ig_user_id
 from phantoms_dagster_tests.contract.test_instagram import ACCOUNT, Stand, mp4, standing
 
 TOKEN = f"sandbox-{ACCOUNT}"

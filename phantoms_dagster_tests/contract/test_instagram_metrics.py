@@ -11,9 +11,9 @@ import pytest
 
 from phantoms_dagster.domain.errors import Disconnected, Throttled, Transient
 from phantoms_dagster.domain.ports import Metrics
+from phantoms_dagster.platforms.instagram.metrics import InstagramMetricsReader
 from phantoms_dagster.production.publication import publish
-from phantoms_dagster.providers.instagram_metrics import InstagramMetricsReader
-from phantoms_dagster.sandbox.instagram_insights import REEL_METRICS, reel, value
+from phantoms_dagster.sandbox.instagram.insights import REEL_METRICS, reel, value
 from phantoms_dagster_tests.contract.publishing_kit import FakeJournal
 from phantoms_dagster_tests.contract.test_instagram import ACCOUNT, Stand, make_job, standing
 from phantoms_dagster_tests.reading import metrics as numbers_of

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from phantoms_dagster.sandbox.instagram_people import ig_user_id
+from phantoms_dagster.sandbox.instagram.people import ig_user_id
 from phantoms_dagster_tests.contract.test_instagram import ACCOUNT, Stand, mp4, standing
 
 BEARER = {"Authorization": f"Bearer sandbox-{ACCOUNT}"}

@@ -29,13 +29,13 @@ BRIEF = Brief(
     angle="The strangest plumbing in the sea",
     facts=("Two hearts pump blood through the gills", "The third heart stops while the octopus swims"),
     channel="ocean",
-    platforms=(Platform.YOUTUBE,),
+    platforms=(Platform("youtube"),),
 )
 CHANNEL = Channel(
     name="ocean",
     title="Ocean Facts",
     brand_voice="Curious and warm.",
-    accounts={Platform.YOUTUBE: "ocean"},
+    accounts={Platform("youtube"): "ocean"},
     hashtags=("#Ocean",),
     banned_words=("guaranteed",),
 )

@@ -340,8 +340,8 @@ async def test_every_answer_conforms_to_the_spec(spec: dict[str, Any], api: Api)
 
 
 async def test_what_we_send_conforms_to_the_spec(spec: dict[str, Any]) -> None:
-    channel = Channel(name="a", title="A", brand_voice="Warm.", accounts={Platform.TIKTOK: "a"}, banned_words=("x",))
-    brief = Brief(title="Tides", channel="a", platforms=(Platform.TIKTOK,))
+    channel = Channel(name="a", title="A", brand_voice="Warm.", accounts={Platform("tiktok"): "a"}, banned_words=("x",))
+    brief = Brief(title="Tides", channel="a", platforms=(Platform("tiktok"),))
     sent = {
         "model": "gpt-6-luna",
         "messages": openai_prompt.messages(brief, channel),

@@ -18,8 +18,8 @@ from phantoms_dagster.domain.errors import NotYet, Permanent, Transient, Unknown
 from phantoms_dagster.domain.ports import Publisher, PublishJob
 from phantoms_dagster.domain.publication import MAY_BE_OUT, NEEDS_PROOF, PostRecord, PublishedPost
 from phantoms_dagster.domain.stages import PostState
+from phantoms_dagster.platforms.tiktok import chunks as tiktok_chunks
 from phantoms_dagster.production.publication import publish
-from phantoms_dagster.providers import tiktok_chunks
 from phantoms_dagster.sandbox.core import Fault, Sandbox
 from phantoms_dagster_tests.contract import test_instagram, test_youtube, tiktok_world
 from phantoms_dagster_tests.contract.publishing_kit import MOMENTS, FakeJournal, Kill, Killed, MortalTransport, SandboxClock, at

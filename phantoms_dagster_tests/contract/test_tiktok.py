@@ -24,8 +24,8 @@ from phantoms_dagster.domain.errors import (
 )
 from phantoms_dagster.domain.ports import FoundPost
 from phantoms_dagster.domain.stages import PostState
+from phantoms_dagster.platforms.tiktok import chunks as tiktok_chunks
 from phantoms_dagster.production.publication import publish
-from phantoms_dagster.providers import tiktok_chunks
 from phantoms_dagster_tests.contract.publishing_kit import FakeJournal, Killed, at, never
 from phantoms_dagster_tests.contract.tiktok_world import (
     CAPTION,

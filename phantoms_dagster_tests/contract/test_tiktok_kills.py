@@ -9,8 +9,8 @@ import pytest
 
 from phantoms_dagster.domain.errors import NotYet, Transient, Unknown
 from phantoms_dagster.domain.stages import PostState
+from phantoms_dagster.platforms.tiktok import chunks as tiktok_chunks
 from phantoms_dagster.production.publication import publish
-from phantoms_dagster.providers import tiktok_chunks
 from phantoms_dagster_tests.contract.tiktok_world import MB, FakeJournal, World, a_world
 
 SIZE = 15 * MB + 7  # three chunks

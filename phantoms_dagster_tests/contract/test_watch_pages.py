@@ -13,7 +13,7 @@ import pytest
 from aiohttp.test_utils import TestServer
 
 from phantoms_dagster.sandbox.core import SANDBOX_KEY, Sandbox
-from phantoms_dagster.sandbox.instagram_people import ig_user_id
+from phantoms_dagster.sandbox.instagram.people import ig_user_id
 from phantoms_dagster.wiring.sandbox import sandbox_application
 from phantoms_dagster_tests.films import film
 

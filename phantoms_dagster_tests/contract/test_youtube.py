@@ -22,11 +22,11 @@ from phantoms_dagster.domain.models import Platform, Probe
 from phantoms_dagster.domain.ports import PublishJob
 from phantoms_dagster.domain.publication import PublishedPost
 from phantoms_dagster.domain.stages import PostState
+from phantoms_dagster.platforms.youtube import search as youtube_search
+from phantoms_dagster.platforms.youtube.publisher import GRANULE, YouTubePublisher
 from phantoms_dagster.production.publication import publish
-from phantoms_dagster.providers import youtube_search
-from phantoms_dagster.providers.youtube import GRANULE, YouTubePublisher
 from phantoms_dagster.sandbox.core import Fault, Sandbox, application
-from phantoms_dagster.sandbox.youtube import routes
+from phantoms_dagster.sandbox.youtube.routes import routes
 from phantoms_dagster_tests.contract.publishing_kit import (
     FakeJournal,
     Killed,
@@ -88,7 +88,7 @@ def make_job(folder: Path, *, size: int = 2 * GRANULE + 1_000, marker: str = "at
     file = folder / f"{marker}.mp4"
     file.write_bytes(data)
     job = PublishJob(
-        video_key="20261122-ocean-7f3a", platform=Platform.YOUTUBE, account="main", marker=marker, file=file, size=size,
+        video_key="20261122-ocean-7f3a", platform=Platform("youtube"), account="main", marker=marker, file=file, size=size,
         sha256=hashlib.sha256(data).hexdigest(), probe=PROBE, title="Why the sea glows", caption="Tiny lights. #ocean #short",
     )  # fmt: skip
     return replace(job, **changes)

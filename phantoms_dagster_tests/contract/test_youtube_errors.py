@@ -11,11 +11,11 @@ import pytest
 from phantoms_dagster.domain.errors import Barred, Disconnected, Permanent, ProviderError, Throttled, Transient, Unknown
 from phantoms_dagster.domain.ports import Metrics
 from phantoms_dagster.domain.values import JsonValue
+from phantoms_dagster.platforms.youtube.api import accepted, refusal, seconds_to_midnight
+from phantoms_dagster.platforms.youtube.metrics import YouTubeMetricsReader, metrics_in
+from phantoms_dagster.platforms.youtube.search import is_ours
+from phantoms_dagster.platforms.youtube.words import fit_description, fit_title
 from phantoms_dagster.production.publication import publish
-from phantoms_dagster.providers.youtube_api import accepted, refusal, seconds_to_midnight
-from phantoms_dagster.providers.youtube_metrics import YouTubeMetricsReader, metrics_in
-from phantoms_dagster.providers.youtube_search import is_ours
-from phantoms_dagster.providers.youtube_words import fit_description, fit_title
 from phantoms_dagster.sandbox.core import Fault
 from phantoms_dagster_tests.contract.publishing_kit import FakeJournal, SandboxTokens
 from phantoms_dagster_tests.contract.test_youtube import World, make_job, world

@@ -21,10 +21,10 @@ from googleapiclient.discovery_cache import get_static_doc
 from googleapiclient.errors import HttpError
 from googleapiclient.http import MediaIoBaseUpload
 
+from phantoms_dagster.platforms.youtube.publisher import GRANULE
 from phantoms_dagster.production.publication import publish
-from phantoms_dagster.providers.youtube import GRANULE
 from phantoms_dagster.sandbox.core import Fault, Sandbox, application
-from phantoms_dagster.sandbox.youtube import routes
+from phantoms_dagster.sandbox.youtube.routes import routes
 from phantoms_dagster_tests.contract.publishing_kit import FakeJournal
 from phantoms_dagster_tests.contract.test_youtube import make_job, video_bytes, world
 

@@ -20,12 +20,12 @@ from phantoms_dagster.domain.errors import (
 from phantoms_dagster.domain.models import Platform, Probe, TikTokChoices, TikTokTerms
 from phantoms_dagster.domain.ports import PublishJob
 from phantoms_dagster.domain.publication import PublishedPost
+from phantoms_dagster.platforms.tiktok.late import TikTokLateIds
+from phantoms_dagster.platforms.tiktok.metrics import TikTokMetricsReader
+from phantoms_dagster.platforms.tiktok.publisher import TikTokPublisher
 from phantoms_dagster.production.publication import publish
-from phantoms_dagster.providers.tiktok import TikTokPublisher
-from phantoms_dagster.providers.tiktok_late import TikTokLateIds
-from phantoms_dagster.providers.tiktok_metrics import TikTokMetricsReader
 from phantoms_dagster.sandbox.core import Fault, Sandbox, application
-from phantoms_dagster.sandbox.tiktok import routes
+from phantoms_dagster.sandbox.tiktok.routes import routes
 from phantoms_dagster_tests.contract.publishing_kit import FakeJournal, SandboxClock, SandboxTokens
 
 MB = 1_000_000
@@ -72,7 +72,7 @@ class World:
         file.write_bytes(content[:size])
         return PublishJob(
             video_key="20261122-ocean-facts-7f3a",
-            platform=Platform.TIKTOK,
+            platform=Platform("tiktok"),
             account=account,
             marker="m-1",
             file=file,

@@ -27,12 +27,12 @@ from phantoms_dagster.domain.ports import Fitted
 from phantoms_dagster.domain.wording import post_words
 from phantoms_dagster.domain.work import Claim, Made, Work
 from phantoms_dagster.media.files import FolderStore
+from phantoms_dagster.platforms.youtube.publisher import YouTubePublisher
 from phantoms_dagster.production.approving import Approve
 from phantoms_dagster.production.publishing import Publish
 from phantoms_dagster.production.varying import MakeVariant
-from phantoms_dagster.providers.youtube import YouTubePublisher
 from phantoms_dagster.sandbox.core import Sandbox, application
-from phantoms_dagster.sandbox.youtube import routes
+from phantoms_dagster.sandbox.youtube.routes import routes
 from phantoms_dagster.store.decisions import Decisions
 from phantoms_dagster.store.ledgers import PostgresLedgers
 from phantoms_dagster_tests.integration.stage_world import CHANNEL, PROBE, SCRIPT, World, done, media_file
@@ -92,7 +92,7 @@ class Studio:
         return await self.store.add(file)
 
     async def rendered(
-        self, *, count: int = 1, channel: Channel = CHANNEL, platforms: tuple[Platform, ...] = (Platform.YOUTUBE,)
+        self, *, count: int = 1, channel: Channel = CHANNEL, platforms: tuple[Platform, ...] = (Platform("youtube"),)
     ) -> list[str]:
         """Videos that wait for review, their words shown as the channel says now."""
         self.world.catalogue.put_channels([channel])
@@ -126,7 +126,7 @@ class Studio:
         assert isinstance(output, ApprovalOutput)
         return output
 
-    async def varied(self, key: str, platform: Platform = Platform.YOUTUBE) -> VariantOutput:
+    async def varied(self, key: str, platform: Platform = Platform("youtube")) -> VariantOutput:
         output = (await self.make(key, f"{platform}/variant", MakeVariant(studio=Keeps(), media=self.store))).output
         assert isinstance(output, VariantOutput)
         return output
@@ -147,7 +147,7 @@ class Studio:
 
     def publish(self, publisher: Any | None = None) -> Publish:
         return Publish(
-            publishers={Platform.YOUTUBE: publisher or self.youtube()},
+            publishers={Platform("youtube"): publisher or self.youtube()},
             media=self.store,
             ledgers=PostgresLedgers(self.world.async_engine),
             clock=self.clock,

@@ -25,7 +25,7 @@ from phantoms_dagster.production.retirement import Retired, retire
 from phantoms_dagster.store.retirement import Retirement
 from phantoms_dagster_tests.integration.stage_world import World, output_of
 
-STAGES = [stage.name for stage in stages_for((Platform.YOUTUBE,))]
+STAGES = [stage.name for stage in stages_for((Platform("youtube"),))]
 LONG_AGO = timedelta(days=60)
 
 

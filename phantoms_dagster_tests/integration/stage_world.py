@@ -108,7 +108,7 @@ def output_of(name: str, *, master: str = "master", script: Script = SCRIPT) -> 
 
 def brief(number: int, **changes: Any) -> Brief:
     """A brief unlike those of other numbers."""
-    fields: dict[str, Any] = {"title": f"Ocean facts {number}", "channel": CHANNEL.name, "platforms": (Platform.YOUTUBE,)}
+    fields: dict[str, Any] = {"title": f"Ocean facts {number}", "channel": CHANNEL.name, "platforms": (Platform("youtube"),)}
     return Brief(**{**fields, **changes})
 
 

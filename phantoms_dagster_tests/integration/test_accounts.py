@@ -15,8 +15,8 @@ from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.ports import PublishJob, ReadPage
 from phantoms_dagster.domain.publication import PublishVerbs
 from phantoms_dagster.domain.work import Work
+from phantoms_dagster.platforms.youtube.identity import YouTubeIdentity
 from phantoms_dagster.production.accounts import ASK_AGAIN_SECONDS, AccountGate, AccountWaits
-from phantoms_dagster.providers.identities import YouTubeIdentity
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.store.accounts import Accounts, PostgresAccounts
 from phantoms_dagster.store.performance import PerformanceTables
@@ -29,7 +29,7 @@ from phantoms_dagster.wiring.whose import whose
 from phantoms_dagster_tests.integration.publishing_world import Studio, open_studio
 from phantoms_dagster_tests.integration.stage_world import CHANNEL, World, open_world
 
-YOUTUBE = Platform.YOUTUBE
+YOUTUBE = Platform("youtube")
 
 
 class TokenFile:

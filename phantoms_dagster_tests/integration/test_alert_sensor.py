@@ -23,11 +23,11 @@ from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.retry import RetryPolicy
 from phantoms_dagster.domain.stages import STAGES, stage
 from phantoms_dagster.domain.work import Made, Work
+from phantoms_dagster.platforms.instagram.api import judge
+from phantoms_dagster.platforms.tiktok.api import TikTokCalls
+from phantoms_dagster.platforms.youtube.api import YouTubeCalls
 from phantoms_dagster.production.runner import StageRunner
-from phantoms_dagster.providers.instagram_api import judge
 from phantoms_dagster.providers.shotstack import ShotstackRenderer
-from phantoms_dagster.providers.tiktok_api import TikTokCalls
-from phantoms_dagster.providers.youtube_api import YouTubeCalls
 from phantoms_dagster.resilience.breaker import Outcome
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.store.dead_letters import DeadLetters, LetterFilter

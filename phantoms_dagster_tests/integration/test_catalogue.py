@@ -50,7 +50,7 @@ async def test_a_key_that_begins_with_its_day_as_older_versions_made_them_is_fou
 
 
 async def test_a_new_video_begins_ready_in_its_first_stage_and_blocked_in_the_others(world: World) -> None:
-    key = world.add(platforms=(Platform.TIKTOK,))[0]
+    key = world.add(platforms=(Platform("tiktok"),))[0]
     assert {name: row.state for name, row in world.catalogue.stages(key).items()} == {
         "script": "ready",
         **dict.fromkeys(("voiceover", "rendered_video", "approval", "tiktok/variant", "tiktok/post"), "blocked"),
@@ -60,7 +60,7 @@ async def test_a_new_video_begins_ready_in_its_first_stage_and_blocked_in_the_ot
 
 async def test_the_same_brief_is_not_added_twice_whatever_its_priority_or_platforms(world: World) -> None:
     first = world.catalogue.add([brief(1)], source="a")[0]
-    again = world.catalogue.add([brief(1, priority=1, platforms=(Platform.TIKTOK,)), brief(2)], source="b")
+    again = world.catalogue.add([brief(1, priority=1, platforms=(Platform("tiktok"),)), brief(2)], source="b")
     assert first.new
     assert [(a.key == first.key, a.new) for a in again] == [(True, False), (False, True)]
     assert world.catalogue.add_from([brief(1), brief(3)], "c") == (1, 1)

@@ -157,7 +157,7 @@ async def test_a_post_that_is_not_due_waits_for_the_sensor(world: World) -> None
 
 
 async def test_each_video_that_cannot_be_worked_on_says_why(world: World) -> None:
-    key = world.add(platforms=(Platform.YOUTUBE,))[0]
+    key = world.add(platforms=(Platform("youtube"),))[0]
     _, unknown = await world.claim("script", ["20260101-nothing-0000"])
     assert [(u.ending, u.error_class) for u in unknown.unclaimed] == [("failed", "unknown_video")]
     _, unwanted = await world.claim("tiktok/post", [key])
@@ -342,7 +342,7 @@ async def test_characters_that_postgresql_cannot_hold_do_not_fail_the_videos_bes
 
 
 async def test_finishing_makes_exactly_the_next_stages_ready(world: World) -> None:
-    key = world.add(platforms=(Platform.YOUTUBE, Platform.TIKTOK))[0]
+    key = world.add(platforms=(Platform("youtube"), Platform("tiktok")))[0]
     await world.carry([key], "script", "voiceover", "rendered_video")
     store, claim = await world.claimed("approval", key, context=deciding())
     assert claim.decision is not None

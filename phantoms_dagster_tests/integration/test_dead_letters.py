@@ -18,7 +18,7 @@ from phantoms_dagster.store.ledgers import PostgresLedgers
 from phantoms_dagster_tests.integration.stage_world import PERSON, SENSOR, World, finished, media_file, open_world
 
 COMMON = ("script", "voiceover", "rendered_video", "approval")
-BOTH = (Platform.YOUTUBE, Platform.TIKTOK)
+BOTH = (Platform("youtube"), Platform("tiktok"))
 EVERYTHING = LetterFilter()
 
 

@@ -96,7 +96,7 @@ async def test_many_are_decided_at_once_and_what_cannot_be_decided_stops_none_of
 async def test_an_approval_is_bound_to_the_hash_of_the_bytes_and_words_that_were_reviewed(world: World) -> None:
     key = (await rendered(world))[0]
     Decisions(world.engine).decide(key, approved=True, reviewer="ann", via="cli")
-    content = content_hash(SCRIPT, media_file("master"), post_words(SCRIPT, CHANNEL, [Platform.YOUTUBE]))
+    content = content_hash(SCRIPT, media_file("master"), post_words(SCRIPT, CHANNEL, [Platform("youtube")]))
     assert world.rows("SELECT content_sha256 AS c FROM phantoms.approvals")[0]["c"] == content
     output = (await sense(world))[0].output
     assert isinstance(output, ApprovalOutput)

@@ -235,7 +235,9 @@ async def test_a_page_that_cannot_count_all_says_so(world: DeskWorld, monkeypatc
 
 async def test_a_video_stands_where_the_first_of_its_posts_went_out(world: DeskWorld) -> None:
     channel(world, "UTC", 0, 24)
-    [key] = world.world.add(1, platforms=(Platform.YOUTUBE, Platform.TIKTOK), publish_at=datetime(2026, 12, 20, 10, 0, tzinfo=UTC))
+    [key] = world.world.add(
+        1, platforms=(Platform("youtube"), Platform("tiktok")), publish_at=datetime(2026, 12, 20, 10, 0, tzinfo=UTC)
+    )
     for platform, day in (("tiktok", 23), ("youtube", 24)):
         world.world.write(
             """INSERT INTO phantoms.posts (video_id, platform, account, state, marker, video_sha256, caption_sha256, published_at)

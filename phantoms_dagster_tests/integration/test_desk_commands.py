@@ -89,7 +89,7 @@ async def test_an_approval_for_some_platforms_takes_the_others_out_of_the_brief(
     await world.carry([key], *MADE)
     assert phantoms("approve", key, "--only", "vimeo").exit_code == 2
     assert f"approved {key}" in phantoms("approve", key, "--only", "YouTube, tiktok").stdout
-    assert world.catalogue.brief(key).platforms == (Platform.YOUTUBE, Platform.TIKTOK)
+    assert world.catalogue.brief(key).platforms == (Platform("youtube"), Platform("tiktok"))
 
 
 async def test_a_decision_of_the_desk_that_is_due_is_committed_before_anybody_decides(world: World) -> None:

@@ -105,7 +105,7 @@ async def test_a_decision_that_can_still_be_undone_comes_before_an_edit(world: D
 
 
 async def test_the_pages_say_where_the_video_is_out_already(world: DeskWorld) -> None:
-    [key] = await world.waiting(platforms=(Platform.YOUTUBE, Platform.TIKTOK))
+    [key] = await world.waiting(platforms=(Platform("youtube"), Platform("tiktok")))
     await world.world.carry([key], "approval", "youtube/variant", "youtube/post")
     browser = world.browser()
     page = (await browser.get(f"/review/{key}/edit")).text

@@ -181,7 +181,7 @@ async def test_the_page_of_an_issue_shows_examples_without_secrets_and_viewers_c
 
 
 async def test_a_replay_says_first_what_each_letter_would_do(world: DeskWorld) -> None:
-    keys = world.world.add(4, platforms=(Platform.YOUTUBE,))
+    keys = world.world.add(4, platforms=(Platform("youtube"),))
     await world.world.carry(keys, *MADE, "approval", "youtube/variant")
     await fail(world, keys, "youtube/post", "the upload of {key} broke off", provider="youtube")
     ids = {row["key"]: row["id"] for row in world.world.rows("SELECT key, id FROM phantoms.videos")}

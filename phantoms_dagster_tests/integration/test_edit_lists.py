@@ -111,7 +111,7 @@ async def test_instagram_gets_a_film_of_the_same_length_without_edit_lists(tmp_p
     """However it has to be made: in place, or by copying packets."""
     source, out, studio = await film(tmp_path, name), tmp_path / "out.mp4", FfmpegStudio()
     before = await studio.probe(source)
-    fitted = await studio.fit(source, Platform.INSTAGRAM, lambda: out)
+    fitted = await studio.fit(source, Platform("instagram"), lambda: out)
     assert (fitted.how, fitted.probe) == ("remuxed", await studio.probe(out))
     assert not read_boxes(out).edited
     assert fitted.probe.moov_first

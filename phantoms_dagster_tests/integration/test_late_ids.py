@@ -24,7 +24,7 @@ class Finder:
     """TikTok as far as public ids go: the answers by publish_id; an error to raise instead."""
 
     provider = "tiktok"
-    platform = Platform.TIKTOK
+    platform = Platform("tiktok")
     sandbox = True
 
     def __init__(self, **known: str) -> None:
@@ -50,9 +50,9 @@ async def posted(
     world: World, publish_id: str, *, ago: timedelta = timedelta(minutes=2), account: str = "a", **changes: Any
 ) -> str:
     """A video whose TikTok post settled with its publish_id that long ago."""
-    [key] = world.add(platforms=(Platform.TIKTOK,))
+    [key] = world.add(platforms=(Platform("tiktok"),))
     output = PostOutput(
-        platform=Platform.TIKTOK,
+        platform=Platform("tiktok"),
         account=account,
         remote_id=publish_id,
         url="https://www.tiktok.com/@a",
@@ -81,7 +81,7 @@ async def posted(
 async def a_round(world: World, finder: Finder) -> Round:
     clock = FakeClock()
     clock.time = datetime.now(UTC)
-    return await find_late_ids(LateIdTable(world.engine), {Platform.TIKTOK: finder}, clock, sandbox=True)
+    return await find_late_ids(LateIdTable(world.engine), {Platform("tiktok"): finder}, clock, sandbox=True)
 
 
 def due(world: World) -> list[LatePost]:

@@ -27,7 +27,7 @@ from phantoms_dagster.media.mp4 import read_boxes
 from phantoms_dagster.media.studio import FfmpegStudio, _read
 from phantoms_dagster.media.voice import NeuralVoice
 
-CHANNEL = Channel(name="ocean", title="Ocean {Facts}", brand_voice="calm", accounts={Platform.YOUTUBE: "a"})
+CHANNEL = Channel(name="ocean", title="Ocean {Facts}", brand_voice="calm", accounts={Platform("youtube"): "a"})
 SCRIPT = Script(
     hook="Three hearts! Really.",
     scenes=(Scene(narration="Two of them stop. 🎉", on_screen_text="Two \\N stop"),),
@@ -343,8 +343,8 @@ async def test_a_file_with_moov_at_the_end_is_only_remuxed(made: Made, tmp_path:
     await ffmpeg.run(["-i", str(made.master), "-c", "copy", str(late)])
     before = await studio.probe(late)
     assert not before.moov_first
-    assert (await studio.fit(late, Platform.TIKTOK, _never)).how == "kept"
-    fitted = await studio.fit(late, Platform.INSTAGRAM, lambda: out)
+    assert (await studio.fit(late, Platform("tiktok"), _never)).how == "kept"
+    fitted = await studio.fit(late, Platform("instagram"), lambda: out)
     after = await studio.probe(out)
     assert fitted == Fitted("remuxed", after)
     assert after.moov_first
@@ -371,8 +371,8 @@ async def test_a_film_that_was_probed_is_judged_by_its_index_as_by_its_pictures(
     assert _read(film, known=probe) == (looked := _read(film))
     assert looked.interlaced == ("interlace" in codec)
     outs = [tmp_path / "known.mp4", tmp_path / "looked.mp4"]
-    told = await studio.fit(film, Platform.INSTAGRAM, lambda: outs[0], known=probe)
-    assert told == await studio.fit(film, Platform.INSTAGRAM, lambda: outs[1])
+    told = await studio.fit(film, Platform("instagram"), lambda: outs[0], known=probe)
+    assert told == await studio.fit(film, Platform("instagram"), lambda: outs[1])
     assert [out.exists() for out in outs] == [told.how != "kept"] * 2
 
 
@@ -381,8 +381,8 @@ async def test_of_what_is_no_mp4_an_index_alone_does_not_do(tmp_path: Path) -> N
     source = ["-f", "lavfi", "-i", "testsrc2=s=360x640:r=30:d=4", "-f", "lavfi", "-i", "sine=d=4"]
     await ffmpeg.run([*source, "-c:v", "flv", "-c:a", "mp3", str(film)])
     probe = await studio.probe(film)
-    told = await studio.fit(film, Platform.INSTAGRAM, lambda: outs[0], known=probe)
-    assert told == await studio.fit(film, Platform.INSTAGRAM, lambda: outs[1])
+    told = await studio.fit(film, Platform("instagram"), lambda: outs[0], known=probe)
+    assert told == await studio.fit(film, Platform("instagram"), lambda: outs[1])
     assert told.how != "kept"
 
 
@@ -392,7 +392,7 @@ async def test_a_wide_webm_is_made_an_upright_mp4(tmp_path: Path) -> None:
     await ffmpeg.run([*source, "-c:v", "libvpx", "-deadline", "realtime", "-cpu-used", "8", "-c:a", "libopus", str(wide)])
     found = await studio.probe(wide)
     assert (found.container, found.video_codec, found.audio_codec) == ("webm", "vp8", "opus")
-    fitted = await studio.fit(wide, Platform.INSTAGRAM, lambda: out, known=found)
+    fitted = await studio.fit(wide, Platform("instagram"), lambda: out, known=found)
     probe = await studio.probe(out)
     assert fitted == Fitted("transcoded", probe)
     assert (probe.container, probe.width, probe.height, probe.fps, probe.audio_codec) == ("mp4", 1080, 1920, 30.0, "aac")
@@ -405,7 +405,7 @@ async def test_what_cannot_be_mended_is_refused_before_any_work(tmp_path: Path) 
     await ffmpeg.run(["-f", "lavfi", "-i", "sine=d=1", str(sound)])
     text.write_text("this is not a video")
     with pytest.raises(Permanent, match="below 3 s"):
-        await studio.fit(short, Platform.INSTAGRAM, _never)
+        await studio.fit(short, Platform("instagram"), _never)
     with pytest.raises(Permanent, match="no moving picture"):
         await studio.probe(sound)
     with pytest.raises(Permanent, match="unreadable media"):

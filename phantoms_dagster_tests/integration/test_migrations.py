@@ -190,7 +190,7 @@ def test_briefs_and_channels_of_an_older_installation_get_the_common_form_of_wor
             row,
         )
     migrate.upgrade(empty_database_url)
-    same = Brief(title="Café culture", channel="sea", platforms=(Platform.YOUTUBE,))
+    same = Brief(title="Café culture", channel="sea", platforms=(Platform("youtube"),))
     assert Catalogue(database).add([same], source="test") == [Added("old", new=False)]
     with database.connect() as connection:
         stored = connection.execute(text("SELECT config::text FROM phantoms.channels")).scalar_one()

@@ -125,7 +125,7 @@ async def test_a_privacy_or_audience_changed_after_the_approval_changes_nothing_
     [key] = await studio.ready_to_post()
     studio.world.catalogue.put_channels([CHANNEL.model_copy(update={"made_for_kids": True})])
     publish = studio.publish()
-    publish._privacy = {Platform.YOUTUBE: "private"}
+    publish._privacy = {Platform("youtube"): "private"}
     await studio.make(key, "youtube/post", publish)
     assert [(post["privacy"]) for post in studio.posts()] == ["public"]
 
@@ -137,7 +137,7 @@ class Slow:
     """A publisher that opens its post and then takes its time; it counts how many are open at once."""
 
     provider = "youtube"
-    platform = Platform.YOUTUBE
+    platform = Platform("youtube")
     sandbox = True
     account_first = True
 
@@ -265,7 +265,7 @@ async def _note(sent: list[str], url: str) -> None:
 async def test_a_platform_added_after_the_approval_is_approved_again_and_only_it_is_posted(studio: Studio) -> None:
     [key] = await studio.ready_to_post(channel=FINE)
     await studio.make(key, "youtube/post", studio.publish())
-    BriefEdits(studio.world.engine).edit(key, BriefChanges(platforms=(Platform.YOUTUBE, Platform.TIKTOK)), by="test")
+    BriefEdits(studio.world.engine).edit(key, BriefChanges(platforms=(Platform("youtube"), Platform("tiktok"))), by="test")
     decisions = Decisions(studio.world.engine)
     seen = decisions.review(key)
     assert seen is not None
@@ -273,8 +273,8 @@ async def test_a_platform_added_after_the_approval_is_approved_again_and_only_it
         await studio.approved(key)
     studio.world.let_leases_expire()
     assert decisions.decide(key, approved=True, reviewer="ann", via="cli", content_sha256=seen.content).new
-    assert [words.platform for words in (await studio.approved(key)).words] == [Platform.YOUTUBE, Platform.TIKTOK]
-    await studio.varied(key, Platform.TIKTOK)
+    assert [words.platform for words in (await studio.approved(key)).words] == [Platform("youtube"), Platform("tiktok")]
+    await studio.varied(key, Platform("tiktok"))
     assert studio.world.due("youtube/post") == []
     assert studio.world.due("tiktok/post") == [key]
     assert len(studio.posts()) == 1

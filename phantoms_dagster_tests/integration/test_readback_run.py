@@ -13,7 +13,7 @@ import pytest
 from phantoms_dagster.defs.assets.performance import thinning_job
 from phantoms_dagster.defs.build import build_definitions
 from phantoms_dagster.sandbox.core import Fault
-from phantoms_dagster.sandbox.youtube_videos import Video
+from phantoms_dagster.sandbox.youtube.videos import Video
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.wiring import Workshop
 from phantoms_dagster_tests.integration.stage_world import World

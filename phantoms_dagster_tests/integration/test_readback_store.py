@@ -109,7 +109,7 @@ def test_a_post_is_due_when_it_is_out_and_again_after_its_pause(archive: Archive
     archive.post(intent, state="uploading")
     archive.post(old, hours=24 * 366)
     [row] = archive.results.due()
-    assert (row.post_id, row.platform, row.remote_id, row.gone) == (post, Platform.YOUTUBE, f"r-{out}", False)
+    assert (row.post_id, row.platform, row.remote_id, row.gone) == (post, Platform("youtube"), f"r-{out}", False)
     assert HOUR <= row.age < 2 * HOUR
     archive.results.record([read(post, views=5)])
     assert archive.due() == []
@@ -158,22 +158,27 @@ def test_a_post_that_is_gone_is_marked_keeps_its_last_numbers_and_is_not_counted
 
 def test_an_account_that_is_not_read_is_told_with_the_time_since_when_until_it_is_read(archive: Archive) -> None:
     def turn(problem: str | None) -> None:
-        archive.results.record_accounts([AccountRead(Platform.INSTAGRAM, "main", asked=1, problem=problem)], {})
+        archive.results.record_accounts([AccountRead(Platform("instagram"), "main", asked=1, problem=problem)], {})
 
     turn("token dead")
     [silent] = archive.results.unread()
     turn("still dead")
     [still] = archive.results.unread()
-    assert (still.platform, still.account, still.problem, still.since) == (Platform.INSTAGRAM, "main", "still dead", silent.since)
+    assert (still.platform, still.account, still.problem, still.since) == (
+        Platform("instagram"),
+        "main",
+        "still dead",
+        silent.since,
+    )
     assert archive.results.unread(longer_than=HOUR) == []
     turn(None)
     assert archive.results.unread() == []
 
 
 def test_metrics_that_an_account_does_not_have_are_remembered_for_a_week(archive: Archive) -> None:
-    account = AccountRead(Platform.INSTAGRAM, "main", asked=1, unsupported=frozenset({"watch"}))
+    account = AccountRead(Platform("instagram"), "main", asked=1, unsupported=frozenset({"watch"}))
     archive.results.record_accounts([account], {})
-    assert archive.results.unsupported() == {(Platform.INSTAGRAM, "main"): frozenset({"watch"})}
+    assert archive.results.unsupported() == {(Platform("instagram"), "main"): frozenset({"watch"})}
     archive.world.write("UPDATE phantoms.account_reads SET unsupported_at = unsupported_at - interval '8 days'")
     assert archive.results.unsupported() == {}
 

@@ -13,7 +13,7 @@ from phantoms_dagster.store.ledgers import PostgresLedgers
 from phantoms_dagster_tests.integration.stage_world import SCRIPT, World, finished, media_file, open_world, output_of
 
 COMMON = ("script", "voiceover", "rendered_video", "approval")
-BOTH = (Platform.YOUTUBE, Platform.TIKTOK)
+BOTH = (Platform("youtube"), Platform("tiktok"))
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ from phantoms_dagster.domain.errors import NotYet, Permanent, ProviderError
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.ports import Tokens
 from phantoms_dagster.domain.work import Work
+from phantoms_dagster.platforms.youtube.identity import YouTubeIdentity
+from phantoms_dagster.platforms.youtube.publisher import YouTubePublisher
 from phantoms_dagster.production.accounts import AccountGate, AccountWaits
-from phantoms_dagster.providers.identities import YouTubeIdentity
-from phantoms_dagster.providers.youtube import YouTubePublisher
 from phantoms_dagster.sandbox.core import Fault
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.store.accounts import Accounts, PostgresAccounts
@@ -24,9 +24,9 @@ from phantoms_dagster.wiring.tokens import AccountTokens
 from phantoms_dagster_tests.integration.publishing_world import Studio, open_studio
 from phantoms_dagster_tests.integration.stage_world import CHANNEL, World, open_world
 
-YOUTUBE = Platform.YOUTUBE
+YOUTUBE = Platform("youtube")
 NAMED = CHANNEL.model_copy(update={"accounts": {YOUTUBE: "ocean"}, "tokens": {YOUTUBE: "env:OCEAN_TOKEN"}})
-REMOVED = CHANNEL.model_copy(update={"accounts": {Platform.TIKTOK: "reef"}, "tokens": {}})
+REMOVED = CHANNEL.model_copy(update={"accounts": {Platform("tiktok"): "reef"}, "tokens": {}})
 
 
 @pytest.fixture

@@ -107,7 +107,7 @@ async def test_a_renewed_app_secret_proves_the_next_call(
 ) -> None:
     put(files["INSTAGRAM_TOKEN"], "sandbox-shore\n")
     parts = Worker(sandbox, tmp_path, client).parts
-    reader = identity_readers(parts.clients, parts.endpoints, parts.tokens, parts.clock, "v26.0")[Platform.INSTAGRAM]
+    reader = identity_readers(parts.toolbox, parts.endpoints)[Platform("instagram")]
     with pytest.raises(Permanent, match="appsecret_proof"):
         await reader.read("shore")
     put(files["INSTAGRAM_APP_SECRET"], "sandbox-app-secret\n")

@@ -19,8 +19,8 @@ from phantoms_dagster.store.decisions import Decided, Decisions
 from phantoms_dagster_tests.integration.stage_world import CHANNEL, SCRIPT, World, open_world
 
 RENDERED = ("script", "voiceover", "rendered_video")
-ACCOUNT = CHANNEL.accounts[Platform.INSTAGRAM]
-CAPTION = compose(SCRIPT, CHANNEL, Platform.INSTAGRAM)[1]
+ACCOUNT = CHANNEL.accounts[Platform("instagram")]
+CAPTION = compose(SCRIPT, CHANNEL, Platform("instagram"))[1]
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ async def world(database_url: str) -> AsyncIterator[World]:
         yield opened
 
 
-async def rendered(world: World, count: int = 1, platform: Platform = Platform.INSTAGRAM) -> list[str]:
+async def rendered(world: World, count: int = 1, platform: Platform = Platform("instagram")) -> list[str]:
     keys = world.add(count, platforms=(platform,))
     await world.carry(keys, *RENDERED)
     world.catalogue.registered(keys)
@@ -98,7 +98,7 @@ async def test_a_video_is_no_repetition_of_itself_and_other_platforms_have_no_su
     [first] = await rendered(world)
     posted(world, first)
     assert approved(world, first).warnings == ()
-    [other] = await rendered(world, platform=Platform.TIKTOK)
+    [other] = await rendered(world, platform=Platform("tiktok"))
     assert approved(world, other).warnings == ()
 
 

@@ -9,8 +9,9 @@ from aiohttp.test_utils import TestServer
 from phantoms_dagster.domain.errors import NotYet
 from phantoms_dagster.resilience.breaker import Breakers, Outcome
 from phantoms_dagster.resilience.limits import CallScope
-from phantoms_dagster.sandbox import tiktok, youtube
 from phantoms_dagster.sandbox.core import Sandbox, application
+from phantoms_dagster.sandbox.tiktok import routes as tiktok
+from phantoms_dagster.sandbox.youtube import routes as youtube
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.wiring.clients import guarded_clients
 from phantoms_dagster.wiring.clock import SystemClock

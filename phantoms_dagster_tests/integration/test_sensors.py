@@ -108,7 +108,7 @@ async def test_a_partition_that_somebody_deleted_comes_back_and_stops_nobody_els
 
 async def approved_and_new(world: World, instance: dg.DagsterInstance) -> tuple[str, str]:
     """One video that a person has approved, and one that has nothing yet."""
-    [approved] = world.add(1, platforms=(Platform.YOUTUBE, Platform.TIKTOK))
+    [approved] = world.add(1, platforms=(Platform("youtube"), Platform("tiktok")))
     register(instance, world.catalogue)
     await world.carry([approved], "script", "voiceover", "rendered_video")
     Decisions(world.engine).decide(approved, approved=True, reviewer="ann", via="cli")

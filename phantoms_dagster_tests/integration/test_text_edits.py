@@ -138,7 +138,7 @@ async def house(database_url: str, tmp_path: Path) -> AsyncIterator[House]:
 
 async def test_a_new_caption_makes_no_new_voice_and_no_new_render_and_voids_the_approval(house: House) -> None:
     key = await house.rendered()
-    await house.approved(key, Platform.YOUTUBE)
+    await house.approved(key, Platform("youtube"))
     film = house.output(key, "rendered_video", RenderedVideoOutput)
     edited = house.edits.edit(key, NEW_CAPTION, ANN, content_sha256=house.content(key))
     assert list(edited.differences) == [("caption", "About the sea.", "About the very deep sea.")]
@@ -155,7 +155,7 @@ async def test_a_new_caption_makes_no_new_voice_and_no_new_render_and_voids_the_
     assert now.words[0].caption == "About the very deep sea.\n\n#sea"
     assert now.content_sha256 == house.content(key) != film.content_sha256
     assert house.output(key, "script", ScriptOutput).edited_by == "ann"
-    await house.approved(key, Platform.YOUTUBE)
+    await house.approved(key, Platform("youtube"))
     assert house.output(key, "youtube/variant", VariantOutput).caption == "About the very deep sea.\n\n#sea"
     assert (house.writer.calls, len(house.voice.said), len(house.shop.service.billed)) == (1, 1, 1)
 
@@ -187,8 +187,8 @@ async def test_a_new_headline_is_rendered_again_with_the_same_voice(house: House
 
 @pytest.mark.parametrize("edit", [NEW_CAPTION, ScriptEdit(hook="Who knows?")])
 async def test_a_post_that_is_out_is_left_alone_and_the_editor_is_told(house: House, edit: ScriptEdit) -> None:
-    key = await house.rendered(platforms=(Platform.YOUTUBE, Platform.TIKTOK))
-    await house.approved(key, Platform.YOUTUBE, Platform.TIKTOK)
+    key = await house.rendered(platforms=(Platform("youtube"), Platform("tiktok")))
+    await house.approved(key, Platform("youtube"), Platform("tiktok"))
     await house.world.carry([key], "youtube/post")
     before = [dict(house.world.row(key, name)) for name in ("youtube/variant", "youtube/post")]
     edited = house.edits.edit(key, edit, ANN)
@@ -196,7 +196,7 @@ async def test_a_post_that_is_out_is_left_alone_and_the_editor_is_told(house: Ho
     assert [dict(house.world.row(key, name)) for name in ("youtube/variant", "youtube/post")] == before
     if edited.remakes:
         await house.make(key, "voiceover", "rendered_video")
-    await house.approved(key, Platform.TIKTOK)
+    await house.approved(key, Platform("tiktok"))
     assert house.states(key)["youtube/post"] == "done"
     assert house.world.due("youtube/post") == []
     assert house.world.due("tiktok/post") == [key]
@@ -204,7 +204,7 @@ async def test_a_post_that_is_out_is_left_alone_and_the_editor_is_told(house: Ho
 
 async def test_a_video_that_is_out_everywhere_or_on_its_way_cannot_be_edited(house: House) -> None:
     key = await house.rendered()
-    await house.approved(key, Platform.YOUTUBE)
+    await house.approved(key, Platform("youtube"))
     store, _ = await house.world.claimed("youtube/post", key)
     with pytest.raises(InvalidInput, match="on its way to YouTube now"):
         house.edits.edit(key, NEW_CAPTION, ANN)
@@ -218,7 +218,7 @@ async def test_a_video_that_is_out_everywhere_or_on_its_way_cannot_be_edited(hou
 @pytest.mark.parametrize("ledger", ["opened", "uploading", "committing", "unknown", "published"])
 async def test_a_post_that_was_begun_keeps_its_words(house: House, ledger: str) -> None:
     key = await house.rendered()
-    await house.approved(key, Platform.YOUTUBE)
+    await house.approved(key, Platform("youtube"))
     house.world.write(
         """INSERT INTO phantoms.posts (video_id, platform, account, marker, state, video_sha256, caption_sha256)
         SELECT id, 'youtube', 'a', 'm', :state, 'x', 'x' FROM phantoms.videos WHERE key = :key""",
@@ -319,7 +319,7 @@ async def test_every_mistake_is_named_and_nothing_is_changed(house: House) -> No
 
 
 async def test_words_that_the_channel_bans_and_hashtags_without_room_are_said(house: House) -> None:
-    key = await house.rendered(platforms=(Platform.INSTAGRAM,))
+    key = await house.rendered(platforms=(Platform("instagram"),))
     edited = house.edits.edit(key, ScriptEdit(hashtags="a1 b2, c3 d4 e5 f6"), ANN)
     assert edited.notes == ("no room on Instagram for #f6",)
     house.world.write("""UPDATE phantoms.channels SET config = config || '{"banned_words": ["deep"]}'""")

@@ -27,7 +27,7 @@ def channel(name: str, account: str, token: str | None = None) -> Channel:
 @pytest.mark.parametrize("place", ["env:CURIOUS_TOKEN", "file:/run/secrets/curious"])
 def test_an_account_may_name_where_its_token_is(place: str) -> None:
     found = parse(TEXT % place)["facts"]
-    assert (found.accounts, found.tokens) == ({Platform.YOUTUBE: "main"}, {Platform.YOUTUBE: place})
+    assert (found.accounts, found.tokens) == ({Platform("youtube"): "main"}, {Platform("youtube"): place})
     assert Channel.model_validate_json(found.model_dump_json()) == found
 
 
@@ -40,10 +40,10 @@ def test_a_token_in_the_file_itself_is_refused_and_never_repeated() -> None:
 def test_the_one_variable_is_the_token_of_one_account_only() -> None:
     two = places([channel("a", "first"), channel("b", "second")])
     with pytest.raises(InvalidInput, match="PHANTOMS_YOUTUBE_TOKEN is the token of one account, and there are 2"):
-        check_tokens(two, [Platform.YOUTUBE])
+        check_tokens(two, [Platform("youtube")])
     check_tokens(two, [])  # the sandbox answers for both
-    check_tokens(places([channel("a", "first"), channel("b", "first")]), [Platform.YOUTUBE])
-    check_tokens(places([channel("a", "first"), channel("b", "second", "env:SECOND")]), [Platform.YOUTUBE])
+    check_tokens(places([channel("a", "first"), channel("b", "first")]), [Platform("youtube")])
+    check_tokens(places([channel("a", "first"), channel("b", "second", "env:SECOND")]), [Platform("youtube")])
 
 
 def test_an_account_is_not_left_without_a_token_while_others_have_one() -> None:

@@ -169,13 +169,13 @@ def test_a_text_in_a_block_has_no_line_feed_at_its_end_and_a_voice_may_have_seve
     written = ONE.replace("The Sea", ">\n      The Sea\n").replace("Calm.", "|\n      Calm.\n      Slow.\n")
     [channel] = parse(written + "    tokens: {youtube: env:ONE}\n").values()
     assert (channel.title, channel.brand_voice) == ("The Sea", "Calm.\nSlow.")
-    assert channel.tokens == {Platform.YOUTUBE: "env:ONE"}
+    assert channel.tokens == {Platform("youtube"): "env:ONE"}
 
 
 def test_every_value_is_what_was_written_and_not_what_yaml_makes_of_it() -> None:
     written = ONE.replace("{youtube: sea}", "{instagram: 17841400008460056, youtube: 007}").replace("The Sea", "1984")
     [channel] = parse(written + "    language: no\n    banned_words: [no, 5, 1.50]\n    made_for_kids: false\n").values()
-    assert channel.accounts == {Platform.INSTAGRAM: "17841400008460056", Platform.YOUTUBE: "007"}
+    assert channel.accounts == {Platform("instagram"): "17841400008460056", Platform("youtube"): "007"}
     assert (channel.title, channel.language, channel.banned_words) == ("1984", "no", ("no", "5", "1.50"))
     assert channel.made_for_kids is False
 

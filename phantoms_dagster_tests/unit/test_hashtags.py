@@ -59,7 +59,7 @@ def test_a_channel_lists_each_hashtag_once_whatever_its_case() -> None:
 @pytest.mark.parametrize("platform", list(Platform))
 def test_no_platform_shows_a_hashtag_twice_whoever_named_it(platform: Platform) -> None:
     channel = Channel(
-        name="facts", title="F", brand_voice="calm", accounts={Platform.YOUTUBE: "m"}, hashtags=("octopus", "#DeepSea", "#daily")
+        name="facts", title="F", brand_voice="calm", accounts={Platform("youtube"): "m"}, hashtags=("octopus", "#DeepSea", "#daily")
     )
     script = Script(
         hook="Hi.",
@@ -97,7 +97,7 @@ def test_a_banned_word_is_found_by_whole_letters_in_either_form_and_case() -> No
         name="facts",
         title="F",
         brand_voice="calm",
-        accounts={Platform.YOUTUBE: "m"},
+        accounts={Platform("youtube"): "m"},
         banned_words=("ह", "cafe\u0301", "straße"),
     )
     assert channel.banned_in("हिन्दी is a language") == []

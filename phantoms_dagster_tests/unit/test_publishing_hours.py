@@ -22,7 +22,7 @@ def channel(start: int = 0, end: int = 24, zone: str = "UTC") -> Channel:
         name="facts",
         title="Facts",
         brand_voice="calm",
-        accounts={Platform.YOUTUBE: "main"},
+        accounts={Platform("youtube"): "main"},
         timezone=zone,
         posting_hours=PostingHours(start=start, end=end),
     )

@@ -58,52 +58,54 @@ async def turn(posts: Sequence[PublishedRow], *readers: Reader) -> tuple[ReadBac
 @pytest.mark.parametrize("error", [Transient("down", provider="test"), RuntimeError("a fault of ours"), KeyError("x")])
 async def test_an_account_that_cannot_be_read_ends_nobody_elses_turn(error: Exception) -> None:
     """From 23 posts on one account, Instagram's numbers were never stored again, and the tables of all platforms stopped."""
-    posts = [post(1, Platform.YOUTUBE, "a"), post(2, Platform.TIKTOK, "b")]
-    read, kept = await turn(posts, Reader(Platform.YOUTUBE, ["a"]), Reader(Platform.TIKTOK, error=error))
+    posts = [post(1, Platform("youtube"), "a"), post(2, Platform("tiktok"), "b")]
+    read, kept = await turn(posts, Reader(Platform("youtube"), ["a"]), Reader(Platform("tiktok"), error=error))
     assert [(r.post_id, r.metrics) for r in kept] == [(1, Metrics("a", views=10))]
     assert list(read.problems) == ["tiktok:main"]
     assert "down" in read.problems["tiktok:main"] or type(error).__name__ in read.problems["tiktok:main"]
 
 
 async def test_what_was_read_before_an_error_is_kept() -> None:
-    posts = [post(1, Platform.INSTAGRAM, "a"), post(2, Platform.INSTAGRAM, "b")]
-    read, kept = await turn(posts, Reader(Platform.INSTAGRAM, ["a"], error=Transient("down", provider="test")))
+    posts = [post(1, Platform("instagram"), "a"), post(2, Platform("instagram"), "b")]
+    read, kept = await turn(posts, Reader(Platform("instagram"), ["a"], error=Transient("down", provider="test")))
     assert [r.post_id for r in kept] == [1]
     assert read.problems == {"instagram:main": "down"}
 
 
 async def test_a_full_pool_is_no_problem_of_an_account_of_which_something_was_read() -> None:
-    posts = [post(1, Platform.INSTAGRAM, "a"), post(2, Platform.INSTAGRAM, "b")]
+    posts = [post(1, Platform("instagram"), "a"), post(2, Platform("instagram"), "b")]
     full = NotYet("the rate is used up", retry_after=600)
-    read, _ = await turn(posts, Reader(Platform.INSTAGRAM, ["a"], error=full))
+    read, _ = await turn(posts, Reader(Platform("instagram"), ["a"], error=full))
     assert (read.problems, read.waits) == ({}, {"instagram:main": "the rate is used up"})
-    read, _ = await turn(posts, Reader(Platform.INSTAGRAM, error=full))
+    read, _ = await turn(posts, Reader(Platform("instagram"), error=full))
     assert (read.problems, read.waits) == ({"instagram:main": "the rate is used up"}, {})
 
 
 async def test_a_post_that_is_gone_is_marked_and_asked_about_again_ever_more_rarely() -> None:
-    posts = [post(1, Platform.YOUTUBE, "a"), post(2, Platform.YOUTUBE, "b", gone=True)]
-    read, kept = await turn(posts, Reader(Platform.YOUTUBE))
+    posts = [post(1, Platform("youtube"), "a"), post(2, Platform("youtube"), "b", gone=True)]
+    read, kept = await turn(posts, Reader(Platform("youtube")))
     assert [(r.gone, r.again, r.metrics) for r in kept] == [(True, GONE_ONCE, None), (True, GONE_AGAIN, None)]
     assert (read.problems, [a.gone for a in read.accounts]) == ({}, [2])
 
 
 async def test_a_post_that_fails_by_itself_is_told_and_the_account_only_when_every_post_does() -> None:
-    posts = [post(1, Platform.YOUTUBE, "a"), post(2, Platform.YOUTUBE, "b")]
-    read, kept = await turn(posts, Reader(Platform.YOUTUBE, ["b"], failing=["a"]))
+    posts = [post(1, Platform("youtube"), "a"), post(2, Platform("youtube"), "b")]
+    read, kept = await turn(posts, Reader(Platform("youtube"), ["b"], failing=["a"]))
     assert [(r.post_id, r.problem, r.again) for r in kept if r.problem] == [(1, "odd", FAILED)]
     assert read.problems == {}
-    read, _ = await turn(posts, Reader(Platform.YOUTUBE, failing=["a", "b"]))
+    read, _ = await turn(posts, Reader(Platform("youtube"), failing=["a", "b"]))
     assert read.problems == {"youtube:main": "2 posts failed, the first: odd"}
 
 
 async def test_metrics_that_an_account_does_not_have_are_learnt_and_passed_on() -> None:
-    reader = Reader(Platform.INSTAGRAM, ["a"])
+    reader = Reader(Platform("instagram"), ["a"])
 
     async def keep(_: Sequence[Reading]) -> None: ...
 
-    account = (Platform.INSTAGRAM, "main")
-    read = await read_back([post(1, *(Platform.INSTAGRAM, "a"))], {Platform.INSTAGRAM: reader}, keep, {account: frozenset({"x"})})
+    account = (Platform("instagram"), "main")
+    read = await read_back(
+        [post(1, *(Platform("instagram"), "a"))], {Platform("instagram"): reader}, keep, {account: frozenset({"x"})}
+    )
     assert reader.asked_without == [{"x"}]
     assert read.accounts[0].unsupported == {"x", "watch"}
 

@@ -15,7 +15,7 @@ from phantoms_dagster.production.cleaning import stages_that_go
 from phantoms_dagster.production.retirement import covered, may_be_retired, open_because
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
-DONE = {stage.name: State.DONE for stage in stages_for((Platform.YOUTUBE, Platform.TIKTOK))}
+DONE = {stage.name: State.DONE for stage in stages_for((Platform("youtube"), Platform("tiktok")))}
 AFTER_APPROVAL = {name: State.BLOCKED for name in DONE if "/" in name}
 
 

@@ -218,5 +218,5 @@ def test_notes_avoid_the_banned_words() -> None:
 
 
 def test_a_channel_without_limits_of_its_own_asks_for_what_the_writer_can_do() -> None:
-    channel = Channel(name="a", title="A", brand_voice="calm", accounts={Platform.YOUTUBE: "a"})
+    channel = Channel(name="a", title="A", brand_voice="calm", accounts={Platform("youtube"): "a"})
     assert compose({"title": "Tides", "language": channel.language}, seed="")["hook"] == "Tides."

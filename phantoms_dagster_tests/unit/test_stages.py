@@ -95,7 +95,7 @@ def test_downstream_and_upstream_agree(one: str, other: str) -> None:
     assert (other in {s.name for s in downstream(one)}) == (one in upstream(other))
 
 
-@given(st.sets(st.sampled_from(Platform), min_size=1))
+@given(st.sets(st.sampled_from(tuple(Platform)), min_size=1))
 def test_a_video_has_the_common_stages_and_those_of_its_platforms_in_running_order(platforms: set[Platform]) -> None:
     wanted = [s.name for s in stages_for(tuple(platforms))]
     assert set(wanted) == {s.name for s in STAGES.values() if s.platform is None or s.platform in platforms}

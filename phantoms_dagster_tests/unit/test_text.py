@@ -15,13 +15,13 @@ from phantoms_dagster.domain.models import Brief, Channel, Platform
 from phantoms_dagster.domain.phrases import shortened
 from phantoms_dagster.domain.text import capitals, graphemes, without
 from phantoms_dagster.domain.wording import words
+from phantoms_dagster.platforms.youtube.words import fit_description, fit_title
 from phantoms_dagster.production.intake import make_brief, read
-from phantoms_dagster.providers.youtube_words import fit_description, fit_title
 from phantoms_dagster_tests.unit.test_words import channel, script
 
 NFC, NFD = "Café culture", unicodedata.normalize("NFD", "Café culture")
 FAMILY = "\N{MAN}\u200d\N{WOMAN}\u200d\N{GIRL}"
-CHANNELS = {"facts": Channel(name="facts", title="Facts", brand_voice="calm", accounts={Platform.YOUTUBE: "main"})}
+CHANNELS = {"facts": Channel(name="facts", title="Facts", brand_voice="calm", accounts={Platform("youtube"): "main"})}
 
 
 def test_a_brief_typed_on_a_mac_is_the_same_brief() -> None:
@@ -81,7 +81,7 @@ def test_a_description_without_spaces_is_cut_between_graphemes() -> None:
     assert fit_description("x" * 4_990 + FAMILY * 3) == "x" * 4_990 + "…"
 
 
-@pytest.mark.parametrize("platform", [Platform.TIKTOK])
+@pytest.mark.parametrize("platform", [Platform("tiktok")])
 def test_a_caption_that_is_too_long_is_cut_between_graphemes(platform: Platform) -> None:
     caption = words(script(caption=FAMILY * 300), channel(), platform)[1]
     assert set(graphemes(caption)) == {FAMILY, "…"}

@@ -24,7 +24,7 @@ class Decide(Given):
 
     answer: Literal["approve", "reject", "hold"]
     content: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
-    platforms: Annotated[list[PlatformName], Field(min_length=1, max_length=3)] | None = None
+    platforms: Annotated[list[PlatformName], Field(min_length=1, max_length=len(Platform))] | None = None
     reason: Words = ""
 
     @model_validator(mode="after")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import Header, Path, Query
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict
 
 from phantoms_dagster.desk.masking import masked
+from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.text import unfit
 
 MOST_NUMBER = 2**63 - 1
@@ -60,7 +61,7 @@ Words = Annotated[str, Field(max_length=2_000), AfterValidator(_fit)]
 Reason = Annotated[str, Field(min_length=1, max_length=1_000), AfterValidator(_fit), AfterValidator(_said)]
 Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_fit)]
 Moment = Annotated[datetime, Strict(False), BeforeValidator(_moment)]
-PlatformName = Literal["youtube", "tiktok", "instagram"]
+PlatformName = Platform
 VideoKey = Annotated[str, Field(pattern=KEY)]
 Number = Annotated[int, Field(ge=1, le=MOST_NUMBER)]
 

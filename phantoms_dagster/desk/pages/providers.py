@@ -17,6 +17,7 @@ from phantoms_dagster.desk.visits import Form, Seen, Visit, field, words
 from phantoms_dagster.domain.accounts import Account
 from phantoms_dagster.domain.counting import counted
 from phantoms_dagster.domain.errors import InvalidInput, NotFound
+from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.stages import STAGES
 from phantoms_dagster.resilience.breaker import BreakerState, Transition
 from phantoms_dagster.resilience.pools import SANDBOX
@@ -32,9 +33,7 @@ from phantoms_dagster.wiring.watching import PoolView
 TITLES = {
     "openai": "OpenAI",
     "shotstack": "Shotstack",
-    "youtube": "YouTube",
-    "tiktok": "TikTok",
-    "instagram": "Instagram",
+    **{str(platform): platform.title for platform in Platform if platform.spec.remote},
     "media": "Media store",
 }
 # How long a person may keep a breaker open from the form, besides until it is reset.

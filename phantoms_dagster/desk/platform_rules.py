@@ -1,0 +1,32 @@
+"""The rules of `desk.css` that each registered platform adds: its colours, its dot, and what is shown while it is chosen."""
+
+from __future__ import annotations
+
+from phantoms_dagster.domain.models import Platform
+
+
+def platform_rules() -> str:
+    """The rules, in CSS."""
+    return "".join(_rules(platform) for platform in Platform)
+
+
+def _rules(platform: Platform) -> str:
+    look, chosen = platform.spec.look, f".review:has(#shown-{platform}:checked)"
+    lines = [
+        f":root {{ --{platform}: light-dark({look.colours[0]}, {look.colours[1]}); }}",
+        f".dot.{platform} {{ background: {look.dot}; }}",
+        f".bar-{platform} {{ fill: var(--{platform}); background: var(--{platform}); }}",
+        f"{chosen} .words > .only-{platform} {{ display: block; }}",
+        f"{chosen} .of-{platform} {{ background: var(--sunken); }}",
+    ]
+    if look.screen:
+        lines.append(
+            f".review:has(#show-chrome:checked):has(#shown-{platform}:checked) .chrome.only-{platform} {{ display: block; }}"
+        )
+    if look.safe is not None:
+        top, bottom, left, right = look.safe
+        lines += [
+            f".review:has(#show-safe:checked):has(#shown-{platform}:checked) .safe.only-{platform} {{ display: block; }}",
+            f".safe.only-{platform} {{ --t: {top}; --b: {bottom}; --l: {left}; --r: {right}; }}",
+        ]
+    return "\n".join(lines) + "\n"

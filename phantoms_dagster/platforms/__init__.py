@@ -1,0 +1,1 @@
+"""Where videos are posted: one folder for each platform, with its rules, its adapters and its settings."""

@@ -1,0 +1,1 @@
+"""Instagram: reels by container, published by `media_publish`."""

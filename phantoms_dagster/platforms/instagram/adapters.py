@@ -1,0 +1,68 @@
+"""Makes Instagram's adapters."""
+
+from __future__ import annotations
+
+from phantoms_dagster.platforms.instagram.api import AppSecret, Graph
+from phantoms_dagster.platforms.instagram.grants import SCOPES, InstagramGrants
+from phantoms_dagster.platforms.instagram.identity import InstagramIdentity
+from phantoms_dagster.platforms.instagram.metrics import InstagramMetricsReader
+from phantoms_dagster.platforms.instagram.publisher import InstagramPublisher
+from phantoms_dagster.platforms.tools import Tools
+
+__all__ = ["SCOPES", "grants", "identity", "metrics", "publisher"]
+
+# Between the two reads that prove that nothing was published.
+SETTLE_SECONDS = 60.0
+SANDBOX_SETTLE_SECONDS = 0.5
+
+
+def _app_secret(tools: Tools) -> AppSecret:
+    return lambda: tools.secret("app_secret")
+
+
+def _graph(tools: Tools) -> Graph:
+    return Graph(
+        client=tools.client,
+        base_url=tools.base_url,
+        version=tools.setting("version"),
+        tokens=tools.tokens,
+        app_secret=_app_secret(tools),
+    )
+
+
+def publisher(tools: Tools) -> InstagramPublisher:
+    """See `platforms.tools`. In the sandbox the host of uploads is a path of it."""
+    return InstagramPublisher(
+        client=tools.client,
+        base_url=tools.base_url,
+        upload_url=f"{tools.base_url}/rupload" if tools.sandbox else tools.setting("upload_url"),
+        tokens=tools.tokens,
+        clock=tools.clock,
+        sandbox=tools.sandbox,
+        version=tools.setting("version"),
+        app_secret=_app_secret(tools),
+        patience=tools.patience,
+        settle_seconds=SANDBOX_SETTLE_SECONDS if tools.sandbox else SETTLE_SECONDS,
+    )
+
+
+def metrics(tools: Tools) -> InstagramMetricsReader:
+    """See `platforms.tools`."""
+    return InstagramMetricsReader(
+        client=tools.client,
+        base_url=tools.base_url,
+        tokens=tools.tokens,
+        clock=tools.clock,
+        version=tools.setting("version"),
+        app_secret=_app_secret(tools),
+    )
+
+
+def identity(tools: Tools) -> InstagramIdentity:
+    """See `platforms.tools`."""
+    return InstagramIdentity(_graph(tools))
+
+
+def grants(tools: Tools) -> InstagramGrants:
+    """See `platforms.tools`."""
+    return InstagramGrants(_graph(tools))

@@ -1,0 +1,291 @@
+"""The Graph API as posting and insights both use it: requests in an account's name, and the one table of its errors.
+
+Facts: Instagram Platform error codes, June 2026, Graph API v26.0. What a request is for belongs in the module that sends it:
+`instagram` posts, `instagram_container` and `instagram_reel` read for it, `instagram_metrics` reads numbers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from types import MappingProxyType
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+
+from phantoms_dagster.domain.errors import Barred, Disconnected, Permanent, ProviderError, Rejected, Throttled, Transient, Unknown
+from phantoms_dagster.domain.models import Platform
+from phantoms_dagster.domain.ports import Identity, Tokens
+from phantoms_dagster.domain.values import JsonObject
+from phantoms_dagster.providers import http
+from phantoms_dagster.providers.redaction import redact
+
+PROVIDER = "instagram"
+INSTAGRAM_LOGIN_HOST = "graph.instagram.com"
+
+# (code, error_subcode) -> what is to be done. A code with None stands for all of its subcodes that have no row of their own.
+ERRORS: Mapping[tuple[int, int | None], type[ProviderError]] = MappingProxyType(
+    {
+        (-2, 2_207_003): Transient,  # download too slow
+        (-2, 2_207_020): Transient,  # media expired
+        (-1, 2_207_001): Transient,  # server error
+        (-1, 2_207_032): Transient,  # create failed
+        (-1, 2_207_053): Transient,  # unknown upload error
+        (1, 2_207_057): Permanent,  # thumb_offset out of range
+        (4, 2_207_051): Rejected,  # taken for spam
+        (9, 2_207_042): Throttled,  # daily limit
+        (24, 2_207_006): Transient,  # container not found
+        (24, 2_207_008): Transient,  # container not there yet, or expired
+        (25, 2_207_050): Barred,  # account restricted
+        (100, None): Permanent,  # bad parameters: 2207023, 2207028, 2207035-37, 2207040
+        (352, 2_207_026): Permanent,  # video format
+        (9004, 2_207_052): Permanent,  # URL cannot be fetched
+        (9007, 2_207_027): Transient,  # not ready
+        (36_000, 2_207_004): Permanent,  # image size
+        (36_001, 2_207_005): Permanent,  # image format
+        (36_003, 2_207_009): Permanent,  # ratio
+        (36_004, 2_207_010): Permanent,  # caption too long
+        (190, None): Disconnected,  # token dead
+        (10, None): Barred,  # permission
+        **{(code, None): Barred for code in range(200, 300)},  # permission
+        **{(code, None): Throttled for code in (4, 17, 32, 613, 80_002, 80_004)},
+        (1, None): Transient,
+        (2, None): Transient,
+    }
+)
+# A code (or a status) and subcode that say the object is not there, or not there for this token.
+GONE = frozenset({"24/2207006", "24/2207008", "100/33"})
+NOT_READY = "9007/2207027"
+THROTTLE_SECONDS = 60.0
+_HINTS = {
+    190: "reconnect the account",
+    10: "give the permission again",
+    **dict.fromkeys(range(200, 300), "give the permission again"),
+}
+
+
+def error_class(code: int, subcode: int | None, *, is_transient: bool = False) -> type[ProviderError] | None:
+    """The row of the table, else Transient when the API calls it so, else None."""
+    return ERRORS.get((code, subcode)) or ERRORS.get((code, None)) or (Transient if is_transient else None)
+
+
+def subcode_class(subcode: int) -> type[ProviderError] | None:
+    """The class of a subcode that stands alone, as in the status text of a container."""
+    return next((kind for (_, known), kind in ERRORS.items() if known == subcode), None)
+
+
+def judge(response: httpx.Response, account: str, *, commits: bool = False) -> ProviderError:
+    """The domain error for an answer that is not a success.
+
+    At the commit point only an explicit refusal counts as one: all else is Unknown.
+    """
+    envelope = http.lenient_json(response).get("error")
+    if not isinstance(envelope, dict) or "code" not in envelope:
+        return _judge_status(response, commits=commits)
+    code, subcode = _number(envelope.get("code")) or 0, _number(envelope.get("error_subcode"))
+    kind = error_class(code, subcode, is_transient=bool(envelope.get("is_transient")))
+    name = f"{code}" if subcode is None else f"{code}/{subcode}"
+    hint = _HINTS.get(code)
+    message = redact(f"Instagram, account {account}: {envelope.get('message', 'no message')} ({name}){'; ' + hint if hint else ''}")
+    said: dict[str, Any] = {"provider": PROVIDER, "code": name, "evidence": http.evidence(response)}
+    if kind is None and response.status_code < 500 and not commits:
+        return Permanent(message, **said)
+    if commits and (kind in (None, Transient) or name in GONE) and name != NOT_READY:
+        return Unknown(message, **said, retry_after=http.retry_after(response))
+    if kind is Throttled:
+        return Throttled(message, **said, retry_after=_throttled_for(response))
+    if kind is None or kind is Transient:
+        return Transient(message, **said, retry_after=http.retry_after(response))
+    return kind(message, **said)
+
+
+def _judge_status(response: httpx.Response, *, commits: bool) -> ProviderError:
+    said: dict[str, Any] = {"provider": PROVIDER, "code": str(response.status_code), "evidence": http.evidence(response)}
+    if response.status_code == 429:
+        return Throttled("Instagram answered 429", **said, retry_after=_throttled_for(response))
+    if response.status_code >= 500:
+        return http.server_error(response, provider=PROVIDER, commits=commits)
+    if commits:
+        return Unknown(f"Instagram answered {response.status_code} without an error of its own", **said)
+    return http.unexpected(response, provider=PROVIDER)
+
+
+def _number(value: object) -> int | None:
+    return value if isinstance(value, int) else None
+
+
+def _throttled_for(response: httpx.Response) -> float:
+    """Seconds: Retry-After, else the longest wait in the business use case header (which is in minutes), else a minute."""
+    named = http.retry_after(response)
+    if named is not None:
+        return named
+    try:
+        usage = json.loads(response.headers.get("x-business-use-case-usage", "{}"))
+        minutes = [float(row["estimated_time_to_regain_access"]) for rows in usage.values() for row in rows]
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return THROTTLE_SECONDS
+    return max([60 * m for m in minutes if m > 0], default=THROTTLE_SECONDS)
+
+
+def upload_error(response: httpx.Response, account: str) -> ProviderError | None:
+    """What is wrong with the answer of the upload host, whose errors have a shape of their own; None when it took the bytes."""
+    body = http.lenient_json(response)
+    if response.is_success and body.get("success") is True:
+        return None
+    info = body.get("debug_info")
+    if isinstance(info, dict):
+        kind = Transient if info.get("retriable") else Permanent
+        message = redact(f"Instagram, account {account}: the upload failed: {info.get('type')}: {info.get('message')}")
+        return kind(message, provider=PROVIDER, code=str(info.get("type")), evidence=http.evidence(response))
+    if response.is_success:
+        message = "Instagram did not say that it took the upload"
+        return Transient(message, provider=PROVIDER, code="malformed", evidence=http.evidence(response))
+    return judge(response, account)
+
+
+AppSecret = Callable[[], str | None]
+
+
+def no_secret() -> None:
+    """No secret of an app: calls carry no proof."""
+
+
+class Graph:
+    """Requests to one version of the Graph API, in the name of an account.
+
+    `app_secret`, called for each request: it then carries `appsecret_proof`, so that a stolen token is worth nothing to others.
+    Instagram Login's host does not know the parameter.
+    """
+
+    def __init__(
+        self, *, client: httpx.AsyncClient, base_url: str, version: str, tokens: Tokens, app_secret: AppSecret = no_secret
+    ) -> None:
+        self._client = client
+        self._base = f"{base_url.rstrip('/')}/{version}"
+        self._tokens = tokens
+        self._app_secret = no_secret if httpx.URL(base_url).host == INSTAGRAM_LOGIN_HOST else app_secret
+        self._users: dict[tuple[str, str], Identity] = {}
+
+    async def get(self, account: str, path: str, **params: str) -> JsonObject:
+        """A read. `path` comes from `path(...)`."""
+        return http.json_object(await self._call("GET", account, path, params=params), provider=PROVIDER)
+
+    async def post(
+        self,
+        account: str,
+        path: str,
+        *,
+        commits: bool = False,
+        before: Callable[[], Awaitable[None]] | None = None,
+        **form: str,
+    ) -> tuple[JsonObject, datetime | None]:
+        """A write: its answer, and when that was by the platform's clock. `commits`: a lost answer is Unknown.
+
+        `before`: see `http.send`.
+        """
+        response = await self._call("POST", account, path, commits=commits, before=before, data=form)
+        return http.json_object(response, provider=PROVIDER, commits=commits), _dated(response)
+
+    async def token(self, account: str) -> str:
+        """The account's token."""
+        return await self._tokens.token(Platform("instagram"), account)
+
+    async def user(self, account: str) -> str:
+        """The numeric id of the account's Instagram user: what paths need. Raises Permanent when the token has none."""
+        return (await self.identity(account)).subject
+
+    async def identity(self, account: str, *, fresh: bool = False) -> Identity:
+        """Whose the account's token is. The platform is asked once for each token, or again when the answer must be `fresh`.
+
+        Our own name of an account is never sent.
+        """
+        known = (account, await self.token(account))
+        if fresh or known not in self._users:
+            self._users[known] = await find_user(self, account)
+        return self._users[known]
+
+    async def _call(self, method: str, account: str, path: str, *, commits: bool = False, **request: Any) -> httpx.Response:
+        token = await self.token(account)
+        headers = http.bearer(token)
+        if (app_secret := self._app_secret()) is not None:
+            place = "params" if method == "GET" else "data"
+            request[place] = {**request.get(place, {}), "appsecret_proof": appsecret_proof(app_secret, token)}
+        response = await http.send(
+            self._client, method, f"{self._base}/{path}", provider=PROVIDER, commits=commits, headers=headers, **request
+        )
+        if response.is_success:
+            return response
+        raise judge(response, account, commits=commits)
+
+
+def appsecret_proof(app_secret: str, token: str) -> str:
+    """The proof that a call comes from the app itself: the token's HMAC by the app's secret."""
+    return hmac.new(app_secret.encode(), token.encode(), hashlib.sha256).hexdigest()
+
+
+async def find_user(graph: Graph, account: str) -> Identity:
+    """The Instagram user behind the account's token, in either flavour of the API.
+
+    With Facebook Login the token is a person's, whose Pages have the Instagram accounts, or a Page's; with Instagram Login it is
+    the Instagram account's own. Raises Permanent when there is none, or when several fit and none has the account's name.
+    """
+    nested = "instagram_business_account{id,username}"
+    found = await _listed(graph, account, path("me", "accounts"), fields=f"name,{nested}")
+    for fields in () if found else ("user_id,username", nested):
+        found += await _listed(graph, account, path("me"), fields=fields)
+    users = {user.subject: user for user in found}
+    named = [user for user in users.values() if account.lstrip("@").lower() in (user.subject, user.label.lower())]
+    if len(named) == 1 or len(users) == 1:
+        return named[0] if named else next(iter(users.values()))
+    if users:
+        names = ", ".join(sorted(user.label for user in users.values()))
+        message = f"the token of Instagram account {account} has several Instagram accounts ({names}): name one in channels.yaml"
+        raise Permanent(message, provider=PROVIDER, code="several_accounts")
+    message = (
+        f"the token of Instagram account {account} has no professional Instagram account: connect one to its Page, "
+        "and grant pages_show_list and instagram_basic (or instagram_business_basic)"
+    )
+    raise Permanent(message, provider=PROVIDER, code="no_account")
+
+
+async def _listed(graph: Graph, account: str, place: str, *, fields: str) -> list[Identity]:
+    """The Instagram users that the answer names; none when the API does not know the question for this kind of token."""
+    try:
+        answer = await graph.get(account, place, fields=fields)
+    except Permanent as error:
+        # A missing or wrong proof of the app is code 100, too, and says nothing about the account.
+        unknown = error.code is not None and error.code.split("/")[0] in ("100", "10", "200", "2500", "803")
+        if unknown and "appsecret_proof" not in str(error):
+            return []
+        raise
+    rows = [answer, *http.objects(answer, "data")]
+    users = [row["instagram_business_account"] for row in rows if isinstance(row.get("instagram_business_account"), dict)]
+    found = [Identity(str(user["id"]), str(user.get("username") or user["id"])) for user in users if "id" in user]
+    if isinstance(answer.get("user_id"), str | int):
+        found.append(Identity(str(answer["user_id"]), str(answer.get("username") or answer["user_id"])))
+    return found
+
+
+def _dated(response: httpx.Response) -> datetime | None:
+    try:
+        return parsedate_to_datetime(response.headers.get("date", ""))
+    except ValueError:
+        return None
+
+
+def path(*parts: str) -> str:
+    """A path of the Graph API; an account may be named with any characters."""
+    return "/".join(quote(part, safe="") for part in parts)
+
+
+def moment(text: object) -> datetime | None:
+    """A timestamp of the API; None when it is not one."""
+    try:
+        return datetime.fromisoformat(text) if isinstance(text, str) else None
+    except ValueError:
+        return None

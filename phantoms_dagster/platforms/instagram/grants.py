@@ -1,0 +1,58 @@
+"""Which permissions a token of Meta has (the Graph API's pages `user/permissions` and `debug_token`). Nothing is changed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from phantoms_dagster.domain.errors import Permanent
+from phantoms_dagster.domain.values import JsonObject
+from phantoms_dagster.platforms.instagram.api import Graph, path
+from phantoms_dagster.platforms.scopes import Scope
+from phantoms_dagster.providers import http
+
+# How the Graph API says that it has no such question for this kind of token, or that others may not ask it.
+_NOT_TOLD = frozenset({"10", "100", "200", "803", "2500", "404", "400"})
+
+SCOPES = (
+    Scope("instagram_basic", "finds the Instagram account and its posts"),
+    Scope("instagram_content_publish", "posts reels"),
+    Scope("instagram_manage_insights", "reads the numbers of posts"),
+    Scope("pages_show_list", "finds the Page that the Instagram account is linked to"),
+    Scope("pages_read_engagement", "reads the Page that the Instagram account is linked to"),
+)
+INSTAGRAM_LOGIN = (
+    Scope("instagram_business_basic", "finds the Instagram account and its posts"),
+    Scope("instagram_business_content_publish", "posts reels"),
+    Scope("instagram_business_manage_insights", "reads the numbers of posts"),
+)
+
+
+class InstagramGrants:
+    """`/me/permissions` for a person's token, else `/debug_token`, which knows Page tokens and Instagram Login's too."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+
+    async def missing(self, account: str) -> Sequence[Scope] | None:
+        """See the port."""
+        rows = await self._asked(account, path("me", "permissions"))
+        if rows is not None:
+            granted = {str(row.get("permission")) for row in http.objects(rows, "data") if row.get("status") == "granted"}
+        else:
+            # A token may inspect itself when it is a developer's of the app; any other is told that it may not.
+            told = await self._asked(account, path("debug_token"), input_token=await self._graph.token(account))
+            data = told.get("data") if told is not None else None
+            scopes = data.get("scopes") if isinstance(data, dict) else None
+            if not isinstance(scopes, list):
+                return None
+            granted = {str(scope) for scope in scopes}
+        needed = INSTAGRAM_LOGIN if any(name.startswith("instagram_business_") for name in granted) else SCOPES
+        return [scope for scope in needed if not scope.in_(granted)]
+
+    async def _asked(self, account: str, place: str, **params: str) -> JsonObject | None:
+        try:
+            return await self._graph.get(account, place, **params)
+        except Permanent as error:
+            if error.code is None or error.code.split("/")[0] not in _NOT_TOLD or "appsecret_proof" in str(error):
+                raise
+            return None

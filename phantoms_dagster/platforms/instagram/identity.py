@@ -1,0 +1,20 @@
+"""Whose an Instagram token is."""
+
+from __future__ import annotations
+
+from phantoms_dagster.domain.models import Platform
+from phantoms_dagster.domain.ports import Identity
+from phantoms_dagster.platforms.instagram.api import Graph
+
+
+class InstagramIdentity:
+    """The Instagram user of a token."""
+
+    platform = Platform("instagram")
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+
+    async def read(self, account: str) -> Identity:
+        """See `ports.IdentityReader`."""
+        return await self._graph.identity(account, fresh=True)

@@ -1,0 +1,326 @@
+"""Posts reels with the Instagram Platform: container, resumable upload, processing, `media_publish`, permalink.
+
+`commit` is `media_publish`, the one public step. When its answer is lost, `find` reads the container. It is published again, with
+the same creation_id, only if it is still FINISHED after a while and its caption is not among the account's media.
+This module has the verbs. Requests and errors are in `instagram_api`, a container's handle and state in `instagram_container`, what
+a reel may be and how it is found again in `instagram_reel`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+
+import httpx
+
+from phantoms_dagster.domain.errors import NotYet, PhantomsError, ProviderError, Rejected, Transient, Unknown
+from phantoms_dagster.domain.models import Platform
+from phantoms_dagster.domain.ports import Clock, PublishJob, Tokens
+from phantoms_dagster.domain.publication import (
+    Finding,
+    Found,
+    Handle,
+    NotPublished,
+    PostRecord,
+    Progress,
+    PublishedPost,
+    RemoteId,
+    Undecided,
+)
+from phantoms_dagster.domain.stages import PostState
+from phantoms_dagster.platforms.instagram.api import (
+    GONE,
+    NOT_READY,
+    PROVIDER,
+    AppSecret,
+    Graph,
+    moment,
+    no_secret,
+    path,
+    upload_error,
+)
+from phantoms_dagster.platforms.instagram.container import MISSING, Container, Quotas, container_of, failed, read_status
+from phantoms_dagster.platforms.instagram.reel import check, listed_like
+from phantoms_dagster.providers import http
+from phantoms_dagster.providers.polling import FIRST_PAUSE_SECONDS, Patience
+
+LIFE = timedelta(hours=23)  # of a container, with an hour to spare
+LONGEST_POLL = 60.0  # the platform asks for about one look a minute
+
+
+class InstagramPublisher:
+    """A `Publisher` of reels.
+
+    `patience`, `settle_seconds`, `stall_seconds` and `poll_seconds` are in seconds: the longest wait inside a call, the time
+    between the two reads that prove that nothing was published, the time after which an upload whose answer was lost is given
+    up, and the first pause between two looks at a container.
+    """
+
+    provider = PROVIDER
+    platform = Platform("instagram")
+    account_first = True  # an account that is busy is no reason to use up its 400 containers a day
+
+    def __init__(
+        self,
+        *,
+        client: httpx.AsyncClient,
+        base_url: str,
+        upload_url: str,
+        tokens: Tokens,
+        clock: Clock,
+        sandbox: bool = False,
+        version: str = "v26.0",
+        app_secret: AppSecret = no_secret,
+        patience: float = 60.0,
+        settle_seconds: float = 60.0,
+        stall_seconds: float = 60.0,
+        poll_seconds: float = 2.0,
+    ) -> None:
+        self.sandbox = sandbox
+        self.client = client
+        self.graph = Graph(client=client, base_url=base_url, version=version, tokens=tokens, app_secret=app_secret)
+        self.quotas = Quotas(self.graph, clock)
+        self.uploads = f"{upload_url.rstrip('/')}/"
+        self.upload_path = f"ig-api-upload/{version}"
+        self.clock = clock
+        self.patience, self.poll_seconds = patience, poll_seconds
+        self.settle, self.stall = timedelta(seconds=settle_seconds), timedelta(seconds=stall_seconds)
+
+    @asynccontextmanager
+    async def taking_up(self, job: PublishJob) -> AsyncIterator[InstagramPost]:
+        """See the port."""
+        yield InstagramPost(self, job)
+
+
+class InstagramPost:
+    """The verbs for one post. See `domain.publication.PublishVerbs`."""
+
+    def __init__(self, publisher: InstagramPublisher, job: PublishJob) -> None:
+        self._at = publisher
+        self._graph = publisher.graph
+        self._clock = publisher.clock
+        self._job = job
+        first = min(FIRST_PAUSE_SECONDS, publisher.poll_seconds)
+        self._patience = Patience(publisher.clock, publisher.patience, first=first, longest=LONGEST_POLL)
+        self._opened = False  # the container was made in this very call
+        self._token = ""  # of the upload that the ledger names as about to be sent
+        self._fresh = False  # the bytes went up in this very call: nothing is processed within a moment
+        self._settling = False  # a status was read in this very call and saved: it is read again once it has settled
+
+    # --- check and open
+
+    def check(self) -> None:
+        """See the port."""
+        check(self._job)
+
+    async def open(self) -> Handle:
+        """Make a container. One whose id was lost stays private and dies within a day."""
+        job, started = self._job, self._clock.now()
+        await self._at.quotas.check(job.account)
+        answer, date = await self._graph.post(
+            job.account,
+            path(await self._graph.user(job.account), "media"),
+            before=job.may_go,
+            media_type="REELS",
+            upload_type="resumable",
+            caption=job.caption,
+            share_to_feed="true",
+            is_ai_generated="true",
+        )
+        number, uri = answer.get("id"), answer.get("uri")
+        if not isinstance(number, str):
+            raise Transient("Instagram made a container without an id", provider=PROVIDER, code="malformed")
+        # The token goes to the host that was configured, whatever the answer says.
+        known = isinstance(uri, str) and uri.startswith(self._at.uploads)
+        url = str(uri) if known else f"{self._at.uploads}{self._at.upload_path}/{number}"
+        self._opened = True
+        return _handle(Container(id=number, upload_url=url, since=_whole(date or started)))
+
+    # --- the bytes and their processing
+
+    async def upload(self, record: PostRecord) -> Progress | Finding:
+        """Send the bytes, then wait until the container is FINISHED. Each returns what has to be saved before the next request."""
+        container = container_of(record)
+        if container.sent_at is None:
+            return await self._about_to_send(container)
+        if self._token:
+            token, self._token = self._token, ""
+            return await self._send(container, token)
+        return await self._finished(record, container)
+
+    async def _about_to_send(self, container: Container) -> Progress | NotPublished:
+        check(self._job)
+        dead = not self._opened and self._clock.now() - container.since > LIFE
+        if dead or not container.upload_url.startswith(self._at.uploads):
+            # The token goes to no other host than the upload's.
+            return NotPublished("the container is dead, or its address is another host's; nothing was sent to it", then="open")
+        self._token = await self._graph.token(self._job.account)
+        return Progress(0, _handle(container.but(sent_at=self._clock.now())))
+
+    async def _send(self, container: Container, token: str) -> Progress | NotPublished:
+        size = str(self._job.size)
+        headers = {"Authorization": f"OAuth {token}", "offset": "0", "file_size": size, "Content-Length": size}
+        try:
+            async with http.file_body(self._job.file, 0, self._job.size) as content:
+                # `commits` only to tell a lost answer from a request that never left: an upload makes nothing public.
+                response = await http.send(
+                    self._at.client,
+                    "POST",
+                    container.upload_url,
+                    provider=PROVIDER,
+                    commits=True,
+                    headers=headers,
+                    content=content,
+                )
+        except Unknown as error:
+            raise Transient(str(error), provider=PROVIDER, code=error.code, evidence=error.evidence) from error
+        except (ProviderError, NotYet) as error:
+            return Progress(0, _handle(container.but(sent_at=None)), error=error)
+        refused = upload_error(response, self._job.account)
+        if refused is not None:
+            # Nothing can come of this container; the next attempt makes another.
+            return NotPublished(f"the upload was refused: {refused}", then="open", error=refused)
+        self._fresh = True
+        return Progress(self._job.size)
+
+    async def _finished(self, record: PostRecord, container: Container) -> Progress | NotPublished | Undecided:
+        if self._fresh:
+            self._fresh = False
+            await self._patience.poll("Instagram is processing the video")
+        while True:
+            status, text = await read_status(self._graph, self._job.account, container.id)
+            if status == "FINISHED":
+                return Progress(record.offset, await self._publishing(container), ready=True)
+            if status == "PUBLISHED" or (container.published_at is not None and status != "IN_PROGRESS"):
+                # An earlier media_publish took effect, or may have: the resolving read decides.
+                return Undecided()
+            stalled = container.sent_at is None or self._clock.now() - container.sent_at >= self._at.stall
+            if status in ("ERROR", "EXPIRED") or (stalled and (status == MISSING or record.offset != self._job.size)):
+                return self._given_up(status, text)
+            await self._patience.poll(f"Instagram is processing the video ({status})")
+
+    async def _publishing(self, container: Container) -> Handle:
+        """The handle as it has to be saved before `media_publish`. Raises Throttled when the account's quota is used up."""
+        await self._at.quotas.check(self._job.account)
+        return _handle(container.but(published_at=self._clock.now(), doubt=None, doubt_at=None))
+
+    def _given_up(self, status: str, text: str) -> NotPublished:
+        error = failed(status, text, self._job.account)
+        return NotPublished(f"nothing can come of the container: {error}", then="open", error=error)
+
+    # --- commit
+
+    async def commit(self, record: PostRecord) -> RemoteId | NotPublished | Undecided:
+        """Send `media_publish`."""
+        job, container = self._job, container_of(record)
+        self._at.quotas.sent(job.account)
+        try:
+            target = path(await self._graph.user(job.account), "media_publish")
+            answer, _ = await self._graph.post(job.account, target, commits=True, before=job.may_go, creation_id=container.id)
+            number = answer.get("id")
+            if not isinstance(number, str):
+                raise Unknown("Instagram published without naming the post", provider=PROVIDER, code="malformed")
+        except Unknown as error:
+            error.retry_after = error.retry_after if error.retry_after is not None else self._at.poll_seconds
+            raise
+        except Rejected as error:
+            # Blocked as spam has been seen on posts that were out all the same: look before a person does.
+            return await self._listed(container) or Undecided(error=error)
+        except (ProviderError, NotYet) as error:
+            # Never sent, or refused in so many words: it did not take effect. `published_at` stays, so it is still looked up.
+            refused: PhantomsError = error
+            if isinstance(error, ProviderError) and error.code == NOT_READY:
+                refused = NotYet("Instagram is not ready to publish the video", retry_after=self._at.poll_seconds)
+            return NotPublished(f"media_publish was refused or never sent: {error}", then="commit", error=refused)
+        return RemoteId(number)
+
+    # --- find
+
+    async def find(self, record: PostRecord) -> Finding:
+        """Find out whether `media_publish` took effect. Says so at once when it was never sent."""
+        container = container_of(record)
+        if record.state is PostState.UPLOADING or (container.published_at is None and record.state is PostState.OPENED):
+            return NotPublished("media_publish was refused or never sent", then="upload")
+        if container.published_at is None:
+            return NotPublished("media_publish was never sent", then="open")
+        if self._settling and container.doubt is not None:
+            self._settling = False
+            await self._settle(container, container.doubt)
+        while True:
+            status, text = await read_status(self._graph, self._job.account, container.id)
+            if status == "IN_PROGRESS":
+                await self._patience.poll("Instagram is publishing the video, or still processing it")
+                continue
+            if status != "PUBLISHED":
+                if container.doubt != status or container.doubt_at is None:
+                    self._settling = True
+                    return Undecided(_handle(container.but(doubt=status, doubt_at=self._clock.now())))
+                if await self._settle(container, status):
+                    continue
+            listed = await self._listed(container)
+            if listed is not None:
+                return Found(listed)
+            if status == "PUBLISHED":
+                raise Unknown(
+                    "the container is published, but its post is not listed (yet)",
+                    provider=PROVIDER,
+                    code="unlisted",
+                    retry_after=self._at.settle.total_seconds(),
+                )
+            if status == "FINISHED":
+                evidence = (
+                    f"the container is still FINISHED after {self._at.settle.total_seconds():g} s, and its reel is not listed"
+                )
+                return NotPublished(evidence, then="commit", handle=await self._publishing(container))
+            return self._given_up(status, text)
+
+    async def _settle(self, container: Container, status: str) -> bool:
+        """Wait until that status can be believed: it is read again then. False: it has stood long enough."""
+        assert container.doubt_at is not None
+        left = (container.doubt_at + self._at.settle - self._clock.now()).total_seconds()
+        if left > 0:
+            why = f"the answer to media_publish was lost and the container is {status}; reading it again"
+            await self._patience.wait(left, why)
+        return left > 0
+
+    async def _listed(self, container: Container) -> RemoteId | None:
+        """The post among the account's media. The container names no media id."""
+        job = self._job
+        matches = await listed_like(self._graph, job.account, job.caption, container.since)
+        if len(matches) > 1:
+            raise Unknown(
+                f"{len(matches)} reels of account {job.account} have this caption: a person must say which is ours",
+                provider=PROVIDER,
+                code="ambiguous",
+                retry_after=LONGEST_POLL,
+            )
+        return RemoteId(matches[0]) if matches else None
+
+    # --- confirm
+
+    async def confirm(self, record: PostRecord) -> PublishedPost:
+        """Read the post back. The url is empty when Instagram withholds the permalink (copyright claims)."""
+        number = record.remote_id
+        assert number is not None, "a published post has an id"
+        try:
+            media = await self._graph.get(self._job.account, path(number), fields="id,permalink,timestamp")
+        except ProviderError as error:
+            if error.code not in GONE:
+                raise
+            raise Transient(
+                "Instagram does not show the post yet", provider=PROVIDER, code=error.code, evidence=error.evidence
+            ) from error
+        url, published_at = media.get("permalink"), moment(media.get("timestamp"))
+        if published_at is None:
+            raise Transient("Instagram showed the post without a timestamp", provider=PROVIDER, code="malformed")
+        return PublishedPost(number, url if isinstance(url, str) else "", published_at)
+
+
+def _handle(container: Container) -> Handle:
+    return container.model_dump(mode="json")
+
+
+def _whole(moment: datetime) -> datetime:
+    """Without the fraction: timestamps of media have whole seconds."""
+    return moment.replace(microsecond=0)

@@ -1,0 +1,82 @@
+"""What a reel may be, and how ours is known again among the account's media.
+
+Posting it belongs in `instagram`; making a file fit belongs in `media`.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from datetime import datetime
+from typing import Any
+
+from phantoms_dagster.domain.errors import Permanent
+from phantoms_dagster.domain.hashtags import in_text, mentions
+from phantoms_dagster.domain.ports import PublishJob
+from phantoms_dagster.domain.values import JsonObject
+from phantoms_dagster.platforms.instagram.api import PROVIDER, Graph, moment, path
+from phantoms_dagster.providers import http
+
+MAX_BYTES = 300 * 1024 * 1024
+MIN_SECONDS, MAX_SECONDS = 3.0, 900.0
+# The lines at which the API refuses. Captions are composed with fewer (`domain.wording`): Instagram counts five hashtags.
+MAX_CAPTION, MAX_HASHTAGS, MAX_MENTIONS = 2_200, 30, 20
+PAGE, PAGES = 50, 20
+
+
+def check(job: PublishJob) -> None:
+    """Refuse what Instagram would refuse, before anything is sent. Raises Permanent."""
+    wrong = None
+    if len(job.caption) > MAX_CAPTION:
+        wrong = f"the caption has {len(job.caption)} characters, at most {MAX_CAPTION} are allowed"
+    elif len(in_text(job.caption)) > MAX_HASHTAGS or len(mentions(job.caption)) > MAX_MENTIONS:
+        wrong = f"the caption has more than {MAX_HASHTAGS} hashtags or {MAX_MENTIONS} mentions"
+    elif job.size > MAX_BYTES:
+        wrong = f"the file has {job.size} bytes, at most {MAX_BYTES} are allowed"
+    elif not MIN_SECONDS <= job.probe.seconds <= MAX_SECONDS:
+        wrong = f"the video lasts {job.probe.seconds:g} s, {MIN_SECONDS:g} to {MAX_SECONDS:g} s are allowed"
+    elif not job.file.is_file() or job.file.stat().st_size != job.size:
+        wrong = f"the file {job.file.name} is not there or does not have {job.size} bytes"
+    if wrong:
+        raise Permanent(f"Instagram: {wrong}", provider=PROVIDER, code="invalid")
+
+
+async def listed_like(graph: Graph, account: str, caption: str, since: datetime) -> list[str]:
+    """The ids of the account's reels that were published since then and have that caption."""
+    wanted = normalised(caption)
+    matches: list[str] = []
+    cursor: dict[str, str] = {}
+    place = path(await graph.user(account), "media")
+    for _ in range(PAGES):
+        answer = await graph.get(
+            account,
+            place,
+            fields="id,caption,timestamp,media_product_type",
+            since=str(int(since.timestamp())),
+            limit=str(PAGE),
+            **cursor,
+        )
+        page = http.objects(answer, "data")
+        matches += [str(m["id"]) for m in page if _is_post(m, wanted, since)]
+        paging: Any = answer.get("paging")
+        after = paging.get("cursors", {}).get("after") if isinstance(paging, dict) and "next" in paging else None
+        if not page or after is None:
+            break
+        cursor = {"after": after}
+    return matches
+
+
+def normalised(caption: str) -> str:
+    """A caption as it can be compared after Instagram read it back: without '@', which it may strip, and with single spaces."""
+    return " ".join(unicodedata.normalize("NFC", caption).replace("@", "").split())
+
+
+def _is_post(media: JsonObject, wanted: str, since: datetime) -> bool:
+    if not isinstance(media.get("id"), str):
+        return False
+    at = moment(media.get("timestamp"))
+    return (
+        media.get("media_product_type") == "REELS"
+        and at is not None
+        and at >= since
+        and normalised(str(media.get("caption", ""))) == wanted
+    )

@@ -1,0 +1,76 @@
+"""What Instagram takes: words, media, calls an hour.
+
+Sources: Meta for Developers, IG User media, "Reel specifications" and "Rate limiting". Numbers of November 2026.
+"""
+
+from __future__ import annotations
+
+from pydantic import SecretStr
+
+from phantoms_dagster.registry.media import MediaLimits
+from phantoms_dagster.registry.pools import DAY, HOUR, PoolLimits, Rate
+from phantoms_dagster.registry.routes import Route
+from phantoms_dagster.registry.spec import Look, PlatformSpec, Setting, WordRules
+
+PLATFORM = PlatformSpec(
+    name="instagram",
+    title="Instagram",
+    usual=True,
+    adapters="phantoms_dagster.platforms.instagram.adapters",
+    sandbox="phantoms_dagster.sandbox.instagram.routes",
+    sandbox_path="/instagram",
+    words=WordRules(room=2_200, limits_key="instagram", titled=False, repeats=True),
+    media=MediaLimits(
+        containers=frozenset({"mp4", "mov"}),
+        video_codecs=frozenset({"h264", "hevc"}),
+        audio_codecs=frozenset({"aac"}),
+        seconds=(3, 900),
+        size=300_000_000,
+        fps=(23, 60),
+        widest=1920,
+        bit_rate=25_000_000,
+        audio_hz=48_000,
+        moov_first=True,
+        edit_lists=False,
+    ),
+    # A number that is too high is learnt downwards from 429. One that is too low can be changed by PHANTOMS_POOLS.
+    pools={
+        # Instagram: pages name 25, 50 and 100 posts per account in a rolling 24 h. The adapter obeys what content_publishing_limit
+        # returns, before it uploads; a number of ours would hold a post back after its upload. At most 400 containers a day; 200
+        # calls per user and hour otherwise, of which 140 are publishing's and 60 are for reading numbers.
+        # developers.facebook.com/docs/graph-api/overview/rate-limiting
+        "publish_instagram": PoolLimits(slots=16),
+        "publish_instagram:*": PoolLimits(slots=2),
+        "instagram_container:*": PoolLimits(slots=2, rates=(Rate(400, DAY, 50),)),
+        "instagram_api": PoolLimits(slots=16),
+        "instagram_api:*": PoolLimits(slots=4, rates=(Rate(140, HOUR, 40),)),
+        "metrics_instagram": PoolLimits(slots=8),
+        # Numbers are read in one go each hour: the hour's share may be used at once.
+        "metrics_instagram:*": PoolLimits(slots=4, rates=(Rate(60, HOUR, 60),)),
+        "upload_instagram": PoolLimits(slots=8, lease_seconds=60),
+    },
+    routes=(
+        Route("POST", r"/ig-api-upload/|rupload\.", "upload_instagram"),
+        Route("POST", r"/media_publish\b", "publish_instagram"),
+        Route("POST", r"/media\b", "instagram_container"),
+        Route("GET", r"/insights$", "metrics_instagram", integration="instagram_metrics"),
+        Route(None, r"", "instagram_api"),
+    ),
+    settings={
+        "token": Setting(SecretStr | None, None, "Access token for Instagram publishing."),
+        "app_secret": Setting(
+            SecretStr | None, None, "Secret of the Meta app. Calls to graph.facebook.com then carry appsecret_proof."
+        ),
+        "base_url": Setting(str, "https://graph.facebook.com", "Host of the Graph API."),
+        "upload_url": Setting(str, "https://rupload.facebook.com", "Host of the resumable upload."),
+        "version": Setting(str, "v26.0", "Graph API version."),
+    },
+    paces={"processing_seconds": (0.2, (30.0, 120.0))},
+    look=Look(
+        colours=("#a21caf", "#dd6fe3"),
+        chart="#a21caf",
+        dot="linear-gradient(45deg, #feda75, #d62976 60%, #4f5bd5)",
+        safe=("14%", "35%", "6%", "6%"),
+        screen=True,
+    ),
+)

@@ -1,0 +1,1 @@
+"""TikTok: direct posts in chunks, published with the last one."""

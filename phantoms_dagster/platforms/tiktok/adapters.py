@@ -1,0 +1,44 @@
+"""Makes TikTok's adapters."""
+
+from __future__ import annotations
+
+from phantoms_dagster.platforms.tiktok.grants import SCOPES, TikTokGrants
+from phantoms_dagster.platforms.tiktok.identity import TikTokIdentity
+from phantoms_dagster.platforms.tiktok.late import TikTokLateIds
+from phantoms_dagster.platforms.tiktok.metrics import TikTokMetricsReader
+from phantoms_dagster.platforms.tiktok.publisher import TikTokPublisher
+from phantoms_dagster.platforms.tools import Tools
+
+__all__ = ["SCOPES", "grants", "identity", "late_ids", "metrics", "publisher"]
+
+
+def publisher(tools: Tools) -> TikTokPublisher:
+    """See `platforms.tools`."""
+    return TikTokPublisher(
+        client=tools.client,
+        base_url=tools.base_url,
+        tokens=tools.tokens,
+        clock=tools.clock,
+        sandbox=tools.sandbox,
+        patience=tools.patience,
+    )
+
+
+def metrics(tools: Tools) -> TikTokMetricsReader:
+    """See `platforms.tools`."""
+    return TikTokMetricsReader(client=tools.client, base_url=tools.base_url, tokens=tools.tokens)
+
+
+def identity(tools: Tools) -> TikTokIdentity:
+    """See `platforms.tools`."""
+    return TikTokIdentity(client=tools.client, base_url=tools.base_url, tokens=tools.tokens)
+
+
+def grants(tools: Tools) -> TikTokGrants:
+    """See `platforms.tools`."""
+    return TikTokGrants(client=tools.client, base_url=tools.base_url, tokens=tools.tokens)
+
+
+def late_ids(tools: Tools) -> TikTokLateIds:
+    """See `platforms.tools`."""
+    return TikTokLateIds(client=tools.client, base_url=tools.base_url, tokens=tools.tokens, sandbox=tools.sandbox)

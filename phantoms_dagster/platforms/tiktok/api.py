@@ -1,0 +1,234 @@
+"""What TikTok tells us: every call that carries a token, what its errors mean (one table), a post's status, the list of videos.
+
+No call made here publishes anything; the upload and its protocol belong in `tiktok`, what an answer asks for in `tiktok_chunks`,
+reading numbers in `tiktok_metrics`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from types import MappingProxyType
+
+import httpx
+
+from phantoms_dagster.domain.errors import Barred, Disconnected, Permanent, ProviderError, Rejected, Throttled, Transient
+from phantoms_dagster.domain.models import Platform
+from phantoms_dagster.domain.ports import Tokens
+from phantoms_dagster.domain.values import JsonObject
+from phantoms_dagster.providers.http import (
+    bearer,
+    evidence,
+    json_object,
+    lenient_json,
+    objects,
+    retry_after,
+    send,
+    server_error,
+    unexpected,
+)
+from phantoms_dagster.providers.redaction import redact
+
+PROVIDER = "tiktok"
+STATUS_PATH = "/v2/post/publish/status/fetch/"
+LIST_PATH = "/v2/video/list/"
+MAX_IDS = 20  # of one query, and of one page of the list
+LIST_PAGES = 50
+FULL_DESCRIPTION = 140  # the list cuts a description at 150; a shorter one must be the whole caption
+DAY_SECONDS = 86_400.0
+MINUTE_SECONDS = 60.0
+
+# --- errors ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Row:
+    """What an error code of TikTok means. `wait`: seconds, when the answer itself names none."""
+
+    kind: type[Permanent | Rejected | Throttled | Transient]
+    advice: str
+    wait: float | None = None
+
+
+_RECONNECT = Row(Disconnected, "reconnect the TikTok account")
+_FIX_MEDIA = Row(Permanent, "the file does not fit TikTok's limits")
+_NEXT_DAY = Row(Throttled, "the account's posts of this day are used up", DAY_SECONDS)
+_SCOPES = Row(Barred, "connect the TikTok account again with all scopes of docs/accounts.md")
+_BANNED = Row(Barred, "TikTok does not let this account post")
+_SPAM = Row(Rejected, "TikTok takes the post for spam")
+_RESTART = Row(Transient, "the upload has to begin again")
+
+# Codes of the envelope, fail_reasons of status/fetch and, as `upload <status>`, answers to a chunk.
+ERRORS: Mapping[str, Row] = MappingProxyType(
+    {
+        "invalid_param": Row(Permanent, "TikTok does not take the request"),
+        "invalid_params": Row(Permanent, "TikTok does not take the request"),
+        "app_version_check_failed": Row(Permanent, "the TikTok app of the creator is too old"),
+        "invalid_publish_id": Row(Permanent, "TikTok does not know this publish_id"),
+        "token_not_authorized_for_specified_publish_id": Row(Permanent, "the upload was begun by another TikTok account"),
+        "publish_not_cancellable": Row(Permanent, "too late to cancel"),
+        "access_token_invalid": _RECONNECT,
+        "scope_not_authorized": _SCOPES,
+        "scope_permission_missed": _SCOPES,
+        "spam_risk_too_many_posts": _NEXT_DAY,
+        "spam_risk_too_many_pending_share": Row(Throttled, "too many drafts wait in the creator's inbox", DAY_SECONDS),
+        "spam_risk_user_banned_from_posting": _BANNED,
+        "reached_active_user_cap": Row(Barred, "the app's users of this day are used up"),
+        "unaudited_client_can_only_post_to_private_accounts": Row(
+            Rejected, "until TikTok has audited the app it posts SELF_ONLY to private accounts"
+        ),
+        "url_ownership_unverified": Row(Permanent, "the domain of the video's URL is not verified"),
+        "privacy_level_option_mismatch": Row(Rejected, "the creator does not offer this privacy level"),
+        "rate_limit_exceeded": Row(Throttled, "too many calls in a minute", MINUTE_SECONDS),
+        "internal_error": Row(Transient, "TikTok has an internal error"),
+        # fail_reason
+        "file_format_check_failed": _FIX_MEDIA,
+        "duration_check_failed": _FIX_MEDIA,
+        "frame_rate_check_failed": _FIX_MEDIA,
+        "picture_size_check_failed": _FIX_MEDIA,
+        "internal": Row(Transient, "TikTok failed to process the video"),
+        "video_pull_failed": Row(Transient, "TikTok could not fetch the video"),
+        "photo_pull_failed": Row(Transient, "TikTok could not fetch the photo"),
+        "publish_cancelled": Row(Rejected, "the post was cancelled"),
+        "auth_removed": _RECONNECT,
+        "spam_risk_text": _SPAM,
+        "spam_risk": _SPAM,
+        # answers to a chunk
+        "upload 400": Row(Permanent, "TikTok does not take the chunk"),
+        "upload 403": _RESTART,
+        "upload 404": _RESTART,
+        "upload 416": Row(Transient, "TikTok holds other bytes than we thought"),
+    }
+)
+# What a status means when the answer carries no code.
+_STATUS_CODES = MappingProxyType({401: "access_token_invalid", 429: "rate_limit_exceeded"})
+
+
+def error_for(code: str, said: str = "", response: httpx.Response | None = None) -> ProviderError | None:
+    """The domain error for a code, or None for a code that the table does not have."""
+    row = ERRORS.get(code)
+    if row is None:
+        return None
+    message = f"TikTok: {row.advice} ({code}{': ' + redact(said) if said else ''})"
+    proof = evidence(response) if response is not None else None
+    if issubclass(row.kind, Transient):
+        wish = retry_after(response) if response is not None else None
+        return row.kind(message, provider=PROVIDER, code=code, evidence=proof, retry_after=row.wait if wish is None else wish)
+    return row.kind(message, provider=PROVIDER, code=code, evidence=proof)
+
+
+@dataclass(frozen=True)
+class TikTokCalls:
+    """The calls that carry a token, shared by posting and metrics."""
+
+    client: httpx.AsyncClient
+    base_url: str
+    tokens: Tokens
+
+    async def get(self, account: str, path: str, params: Mapping[str, str]) -> JsonObject:
+        """A read; the envelope's `data`."""
+        return await self._call("GET", account, path, params=params)
+
+    async def post(
+        self,
+        account: str,
+        path: str,
+        body: JsonObject | None = None,
+        *,
+        params: Mapping[str, str] | None = None,
+        before: Callable[[], Awaitable[None]] | None = None,
+    ) -> JsonObject:
+        """The envelope's `data`; success is error.code "ok" whatever the status. None of these calls publishes anything.
+
+        `before`: see `http.send`.
+        """
+        return await self._call("POST", account, path, body=body, params=params, before=before)
+
+    async def _call(
+        self,
+        method: str,
+        account: str,
+        path: str,
+        *,
+        params: Mapping[str, str] | None,
+        body: JsonObject | None = None,
+        before: Callable[[], Awaitable[None]] | None = None,
+    ) -> JsonObject:
+        headers = {
+            **bearer(await self.tokens.token(Platform("tiktok"), account)),
+            "Content-Type": "application/json; charset=UTF-8",
+        }
+        url = self.base_url.rstrip("/") + path
+        response = await send(self.client, method, url, provider=PROVIDER, before=before, headers=headers, json=body, params=params)
+        envelope = json_object(response, provider=PROVIDER) if response.status_code < 400 else lenient_json(response)
+        error, data = envelope.get("error"), envelope.get("data")
+        code, said = (str(error.get("code", "")), str(error.get("message", ""))) if isinstance(error, dict) else ("", "")
+        if response.status_code < 400 and code == "ok":
+            return data if isinstance(data, dict) else {}
+        known = error_for(code or _STATUS_CODES.get(response.status_code, ""), said, response)
+        if known is not None:
+            raise known
+        if response.status_code >= 500:
+            raise server_error(response, provider=PROVIDER)
+        fallback = error_for(_STATUS_CODES.get(response.status_code, ""), said, response)
+        raise fallback or unexpected(response, provider=PROVIDER, message=f"{code} {said}".strip())
+
+
+# --- how a post is doing --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Seen:
+    """An answer of status/fetch. `uploaded`: bytes that TikTok holds, None when it does not say."""
+
+    status: str
+    uploaded: int | None = None
+    post_id: str | None = None
+    fail_reason: str = ""
+
+
+async def read_status(calls: TikTokCalls, account: str, publish_id: str) -> Seen | None:
+    """The status of a post; None when TikTok does not know the publish_id."""
+    try:
+        data = await calls.post(account, STATUS_PATH, {"publish_id": publish_id})
+    except Permanent as error:
+        if error.code == "invalid_publish_id":
+            return None
+        raise
+    uploaded, ids = data.get("uploaded_bytes"), data.get("publicaly_available_post_id")
+    return Seen(
+        status=str(data.get("status")),
+        uploaded=uploaded if isinstance(uploaded, int) else None,
+        post_id=str(ids[0]) if isinstance(ids, list) and ids else None,
+        fail_reason=str(data.get("fail_reason") or ""),
+    )
+
+
+# --- the account's videos --------------------------------------------------------------------------------------------
+
+
+async def listed_since(calls: TikTokCalls, account: str, since: datetime) -> list[JsonObject]:
+    """The account's public videos, newest first, back to about that time: what `same_video` looks at."""
+    videos: list[JsonObject] = []
+    body: JsonObject = {"max_count": MAX_IDS}
+    for _ in range(LIST_PAGES):
+        data = await calls.post(account, LIST_PATH, body, params={"fields": "id,create_time,title,video_description,duration"})
+        page, cursor = objects(data, "videos"), data.get("cursor")
+        videos += page
+        if not page or not data.get("has_more") or not isinstance(cursor, int) or cursor < since.timestamp() * 1_000:
+            break
+        body = {"max_count": MAX_IDS, "cursor": cursor}
+    return videos
+
+
+def same_video(video: JsonObject, caption: str, seconds: float, since: datetime) -> bool:
+    """Whether a listed video looks like a post: made since then, with its caption (the list cuts it) and its length."""
+    created, duration = video.get("create_time"), video.get("duration")
+    if not isinstance(created, int) or created < since.timestamp():
+        return False
+    if isinstance(duration, int | float) and duration and abs(duration - seconds) > 1.5:
+        return False
+    told = " ".join(str(video.get("video_description") or video.get("title") or "").split())
+    whole = " ".join(caption.split())
+    return told == whole or (len(told) >= FULL_DESCRIPTION and whole.startswith(told))

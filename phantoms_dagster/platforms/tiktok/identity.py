@@ -1,0 +1,44 @@
+"""Whose a TikTok token is."""
+
+from __future__ import annotations
+
+import httpx
+
+from phantoms_dagster.domain.errors import Permanent
+from phantoms_dagster.domain.models import Platform
+from phantoms_dagster.domain.ports import Identity, Tokens
+from phantoms_dagster.platforms.tiktok.api import TikTokCalls
+from phantoms_dagster.platforms.tiktok.publisher import CREATOR_INFO_PATH
+
+USER_INFO_PATH = "/v2/user/info/"
+NO_SCOPE = ("scope_not_authorized", "scope_permission_missed")
+
+
+class TikTokIdentity:
+    """The `open_id` of a token, which is the same for every token that this app gets for a user.
+
+    A token without the scope `user.info.basic` is known by its username instead.
+    """
+
+    platform = Platform("tiktok")
+
+    def __init__(self, *, client: httpx.AsyncClient, base_url: str, tokens: Tokens) -> None:
+        self._calls = TikTokCalls(client, base_url, tokens)
+
+    async def read(self, account: str) -> Identity:
+        """See `ports.IdentityReader`."""
+        try:
+            data = await self._calls.get(account, USER_INFO_PATH, {"fields": "open_id,display_name"})
+        except Permanent as error:
+            if error.code not in NO_SCOPE:
+                raise
+            creator = await self._calls.post(account, CREATOR_INFO_PATH)
+            username = str(creator.get("creator_username") or "")
+            if not username:
+                raise
+            return Identity(f"@{username}", f"@{username}")
+        user = data.get("user")
+        number = user.get("open_id") if isinstance(user, dict) else None
+        if not isinstance(user, dict) or not isinstance(number, str) or not number:
+            raise Permanent(f"TikTok does not say whose the token of account {account} is", provider="tiktok", code="no_user")
+        return Identity(number, str(user.get("display_name") or number))

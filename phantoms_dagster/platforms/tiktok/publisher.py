@@ -1,0 +1,379 @@
+"""Posting to TikTok (Content Posting API, direct post, FILE_UPLOAD): the verbs, and what may be asked of it.
+
+`open` is creator_info and init, which only opens a slot. `commit` is the last chunk, the one request that publishes. `find` is
+status/fetch. An upload that is not complete cannot publish, so everything before the last chunk may be done again. The calls that
+carry a token and the error table are in `tiktok_api`, the chunk plan and the decisions in `tiktok_chunks`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from types import MappingProxyType
+
+import httpx
+
+from phantoms_dagster.domain.errors import NotYet, Permanent, ProviderError, Rejected, Transient
+from phantoms_dagster.domain.models import Platform
+from phantoms_dagster.domain.ports import Clock, PublishJob, Tokens
+from phantoms_dagster.domain.publication import (
+    Finding,
+    Found,
+    Handle,
+    NotPublished,
+    PostRecord,
+    Progress,
+    PublishedPost,
+    RemoteId,
+    Undecided,
+)
+from phantoms_dagster.domain.values import JsonObject
+from phantoms_dagster.platforms.tiktok.api import PROVIDER, TikTokCalls, error_for, listed_since, read_status, same_video
+from phantoms_dagster.platforms.tiktok.chunks import DECIDED, ChunkPlan, Slot, Step, content_of, next_step, plan_chunks, post_url
+from phantoms_dagster.providers.http import file_body, same_service, send, server_error, unexpected
+from phantoms_dagster.providers.polling import FIRST_PAUSE_SECONDS, Patience
+
+CREATOR_INFO_PATH = "/v2/post/publish/creator_info/query/"
+INIT_PATH = "/v2/post/publish/video/init/"
+MAX_TITLE_UNITS = 2_200
+MAX_VIDEO_BYTES = 4 << 30
+UPLOADS_PER_CALL = 3  # times one call sends chunks to the same slot before it gives up for now
+SLOTS_PER_CALL = 2
+RETRY_SECONDS = 30.0
+LONGEST_PAUSE_SECONDS = 5.0  # with the doubling before it: under 30 status calls a minute
+ID_WAIT = timedelta(minutes=10)  # after the last chunk: until then a video whose upload TikTok lost may still be listed
+UPLOAD_URL_LIFE = timedelta(hours=1, minutes=2)  # an hour, and what our clocks may differ
+CLOCK_SKEW = timedelta(minutes=2)
+CONTENT_TYPES = MappingProxyType({".mp4": "video/mp4", ".mov": "video/quicktime", ".webm": "video/webm"})
+
+
+class TikTokPublisher:
+    """Posts videos. `patience`: longest wait for TikTok's processing, in seconds.
+
+    `sandbox` says that `base_url` is a stand-in, whose pages are then the posts' URLs.
+    """
+
+    provider = PROVIDER
+    platform = Platform("tiktok")
+    account_first = False  # a slot that nobody uses costs nothing
+
+    def __init__(
+        self,
+        *,
+        client: httpx.AsyncClient,
+        base_url: str,
+        tokens: Tokens,
+        clock: Clock,
+        sandbox: bool = False,
+        patience: float = 60.0,
+        poll_seconds: float = FIRST_PAUSE_SECONDS,
+    ) -> None:
+        self.client = client
+        self.base_url = base_url.rstrip("/")
+        self.calls = TikTokCalls(client, base_url, tokens)
+        self.clock = clock
+        self.sandbox = sandbox
+        self.patience = patience
+        self.poll_seconds = poll_seconds
+
+    @asynccontextmanager
+    async def taking_up(self, job: PublishJob) -> AsyncIterator[TikTokPost]:
+        """See the port."""
+        yield TikTokPost(self, job)
+
+    def owns(self, url: str) -> bool:
+        """Whether an upload address is at this very service: the film goes nowhere else."""
+        return self.sandbox or same_service(url, self.base_url, ".tiktokapis.com")
+
+
+class TikTokPost:
+    """The verbs for one post. See `domain.publication.PublishVerbs`."""
+
+    def __init__(self, publisher: TikTokPublisher, job: PublishJob) -> None:
+        self._at = publisher
+        self._calls = publisher.calls
+        self._clock = publisher.clock
+        self._job = job
+        self._patience = Patience(
+            publisher.clock, publisher.patience, first=publisher.poll_seconds, longest=LONGEST_PAUSE_SECONDS, again=RETRY_SECONDS
+        )
+        self._slots = 1  # that this call has used
+        self._uploads = 0  # times that this call began to send to the present slot
+        self._refusal: ProviderError | None = None  # how the chunk just sent was turned down
+        self._counted = False  # TikTok has said that the last chunk is there
+
+    # --- check and open
+
+    def check(self) -> None:
+        """See the port."""
+        _check_job(self._job)
+
+    async def open(self) -> Handle:
+        """Ask for a slot. Its answer lost leaves an empty slot, which publishes nothing and dies after an hour."""
+        job = self._job
+        creator = await self._calls.post(job.account, CREATOR_INFO_PATH, before=job.may_go)
+        plan = plan_chunks(job.size)
+        data = await self._calls.post(job.account, INIT_PATH, init_body(job, creator, plan), before=job.may_go)
+        publish_id, upload_url = data.get("publish_id"), data.get("upload_url")
+        if not (isinstance(publish_id, str) and publish_id and isinstance(upload_url, str) and upload_url):
+            raise Transient("TikTok opened no upload", provider=PROVIDER, code="malformed")
+        if not self._at.owns(upload_url):
+            host = httpx.URL(upload_url).host
+            message = f"TikTok named an upload address at another host ({host}); check PHANTOMS_TIKTOK_BASE_URL"
+            raise Permanent(message, provider=PROVIDER, code="foreign_host")
+        self._uploads, self._refusal, self._counted = 1, None, False
+        slot = Slot(
+            publish_id=publish_id,
+            upload_url=upload_url,
+            username=str(creator.get("creator_username") or job.account),
+            privacy=job.privacy,
+            content=content_of(job),
+            size=plan.size,
+            chunk_size=plan.chunk_size,
+            count=plan.count,
+            opened_at=self._clock.now(),
+            caption=job.caption,
+            seconds=job.probe.seconds,
+        )
+        return slot.model_dump(mode="json")
+
+    # --- the chunks before the last
+
+    async def upload(self, record: PostRecord) -> Progress | Finding:
+        """Send one chunk, unless it is the last: that one publishes, so `commit` sends it."""
+        _check_file(self._job)
+        slot, offset = Slot.model_validate(record.handle), record.offset
+        plan = _plan(slot)
+        if offset >= plan.last_start:
+            return Progress(offset, self._sending_last(slot), ready=True)
+        end = plan.end(offset)
+        response = await self._put(slot, offset, end, commits=False)
+        if response.status_code == 206:
+            return Progress(end)
+        if response.status_code == 201:  # all of it is there, it says
+            self._counted = True
+            return Undecided()
+        self._refusal = _refusal_of(response)
+        return await self.find(record)
+
+    def _sending_last(self, slot: Slot) -> Handle:
+        return slot.model_copy(update={"committed_at": self._clock.now()}).model_dump(mode="json")
+
+    async def _put(self, slot: Slot, offset: int, end: int, *, commits: bool) -> httpx.Response:
+        """One chunk, read from disk as it is sent. A 5xx is raised: Unknown for the chunk that publishes."""
+        job = self._job
+        headers = {
+            "Content-Type": CONTENT_TYPES[job.file.suffix.lower()],
+            "Content-Length": str(end - offset),
+            "Content-Range": f"bytes {offset}-{end - 1}/{job.size}",
+        }
+        async with file_body(job.file, offset, end) as content:
+            response = await send(
+                self._at.client,
+                "PUT",
+                slot.upload_url,
+                provider=PROVIDER,
+                commits=commits,
+                before=job.may_go if commits else None,
+                headers=headers,
+                content=content,
+            )
+        if response.status_code >= 500:
+            raise server_error(response, provider=PROVIDER, commits=commits)
+        if response.status_code == 429:
+            throttled = error_for("rate_limit_exceeded", response=response)
+            assert throttled is not None
+            raise throttled
+        return response
+
+    # --- commit: the last chunk
+
+    async def commit(self, record: PostRecord) -> NotPublished | Undecided:
+        """Send the last chunk. TikTok tells what became of it when it is asked, so `find` does the rest."""
+        slot = Slot.model_validate(record.handle)
+        try:
+            response = await self._put(slot, record.offset, _plan(slot).end(record.offset), commits=True)
+        except NotYet as error:
+            never_sent = slot.model_copy(update={"committed_at": None}).model_dump(mode="json")
+            return NotPublished("the last chunk never left", then="commit", handle=never_sent, error=error)
+        self._counted = response.status_code == 201
+        if response.status_code not in (201, 206):
+            self._refusal = _refusal_of(response)
+            self._counted = self._refusal.code == "upload 416"
+        if self._counted and self._refusal is None:  # nothing is processed within the moment of its upload
+            await self._patience.poll("TikTok still processes the video")
+        return Undecided()
+
+    # --- find
+
+    async def find(self, record: PostRecord) -> Finding:
+        """Ask TikTok how the slot is, until its answer proves something. Raises NotYet while TikTok processes."""
+        slot = Slot.model_validate(record.handle)
+        while True:
+            seen = await read_status(self._calls, self._job.account, slot.publish_id)
+            step = next_step(seen, record, slot.size, refusal=self._refusal, counted=self._counted)
+            if step.do == "upload":
+                return self._goes_on(record, slot, step)
+            if step.do == "restart":
+                return self._starts_over("TikTok no longer knows the slot, or its address is dead; its last chunk is not there")
+            if step.do == "fail":
+                assert step.error is not None
+                return NotPublished(f"TikTok says that it posted nothing: {step.error}", then="open", error=step.error)
+            if step.do == "complete":
+                return Found(self._out(slot, step.post_id))
+            if step.do == "lost":
+                finding = await self._listed(record, slot)
+                if finding is not None:
+                    return finding
+                await self._patience.poll("TikTok lost the upload, and its video is not listed (yet)")
+            else:
+                await self._patience.poll("TikTok still processes the video")
+
+    def _goes_on(self, record: PostRecord, slot: Slot, step: Step) -> NotPublished:
+        """TikTok holds only a part of the bytes, so nothing is published, and the slot may be given the rest."""
+        if slot.content != content_of(self._job) or not self._at.owns(slot.upload_url):
+            self._let_it_die(record, slot)
+            return self._starts_over("the slot holds only a part of an older revision, or its address is another host's")
+        handle = slot.model_copy(update={"committed_at": None}).model_dump(mode="json") if slot.committed_at else None
+        evidence = f"TikTok holds {step.offset} of {slot.size} bytes"
+        try:
+            _check_file(self._job)
+        except Permanent as error:
+            return NotPublished(evidence, then="upload", handle=handle, offset=step.offset, error=error)
+        if self._uploads == UPLOADS_PER_CALL:
+            raise self._refusal or Transient("TikTok keeps asking for bytes it was sent", provider=PROVIDER, code="upload 206")
+        self._uploads += 1
+        self._refusal, self._counted = None, False
+        if step.offset >= _plan(slot).last_start:
+            return NotPublished(evidence, then="commit", handle=self._sending_last(slot), offset=step.offset)
+        return NotPublished(evidence, then="upload", handle=handle, offset=step.offset)
+
+    def _let_it_die(self, record: PostRecord, slot: Slot) -> None:
+        """Once its last chunk was sent, a runner that was taken over may still wake up and send it: the slot must die first."""
+        left = (slot.opened_at + UPLOAD_URL_LIFE - self._clock.now()).total_seconds()
+        if record.state in DECIDED and left > 0:
+            raise NotYet("an upload of an older revision of this video has to expire first", retry_after=left)
+
+    def _starts_over(self, evidence: str) -> NotPublished:
+        self._slots += 1
+        if self._slots <= SLOTS_PER_CALL:
+            return NotPublished(evidence, then="open")
+        dead = Transient("TikTok: the upload address died before the upload was done", provider=PROVIDER, code="upload 403")
+        return NotPublished(evidence, then="open", error=dead)
+
+    def _out(self, slot: Slot, post_id: str | None) -> RemoteId:
+        """The published post.
+
+        PUBLISH_COMPLETE is final, whether TikTok names a public id yet or not: the id comes after moderation, minutes or hours
+        later, and never for a post that is not public to everyone. Without one the post goes by its publish_id, and
+        `tiktok_late` asks for the public id later. The account is free for the next post meanwhile.
+        """
+        at = slot.completed_at or self._clock.now()
+        slot = slot.model_copy(update={"completed_at": at})
+        remote_id = post_id or slot.publish_id
+        url = post_url(slot, remote_id, base_url=self._at.base_url if self._at.sandbox else None)
+        return RemoteId(remote_id, url, slot.model_dump(mode="json"), published_at=at)
+
+    async def _listed(self, record: PostRecord, slot: Slot) -> Found | Undecided | None:
+        """The last chunk was sent and TikTok forgot the publish_id: look among the account's public videos.
+
+        None when the video may still turn up. Undecided when a person has to look.
+        """
+        if slot.completed_at is not None:
+            return Found(self._out(slot, None))
+        since = slot.opened_at - CLOCK_SKEW
+        listed = await listed_since(self._calls, self._job.account, since)
+        found = [v for v in listed if same_video(v, self._job.caption, self._job.probe.seconds, since)]
+        if len(found) == 1:
+            return Found(self._out(slot, str(found[0]["id"])))
+        # Older versions did not keep when the last chunk was sent.
+        if not found and self._clock.now() - (slot.committed_at or record.attempted_at or slot.opened_at) <= ID_WAIT:
+            return None
+        message = (
+            f"TikTok no longer knows the upload, and {len(found)} videos of @{slot.username} look like it: look at the account"
+        )
+        return Undecided(error=Rejected(message, provider=PROVIDER, code="invalid_publish_id"))
+
+    # --- confirm
+
+    async def confirm(self, record: PostRecord) -> PublishedPost:
+        """From the ledger: PUBLISH_COMPLETE was the confirmation."""
+        assert record.remote_id is not None
+        assert record.url is not None
+        completed_at = Slot.model_validate(record.handle).completed_at if record.handle else None
+        return PublishedPost(record.remote_id, record.url, completed_at or record.attempted_at or self._clock.now())
+
+
+def _plan(slot: Slot) -> ChunkPlan:
+    return ChunkPlan(slot.size, slot.chunk_size, slot.count)
+
+
+def _refusal_of(response: httpx.Response) -> ProviderError:
+    return error_for(f"upload {response.status_code}", response=response) or unexpected(response, provider=PROVIDER)
+
+
+def _refused(message: str) -> Permanent:
+    return Permanent(f"TikTok: {message}", provider=PROVIDER, code="invalid_param")
+
+
+def _check_file(job: PublishJob) -> None:
+    if job.file.suffix.lower() not in CONTENT_TYPES:
+        raise _refused(f"takes {', '.join(CONTENT_TYPES)}, not {job.file.suffix}")
+    try:
+        size = job.file.stat().st_size
+    except OSError as error:
+        raise _refused(f"the file {job.file.name} cannot be read: {error.strerror}") from error
+    if size != job.size:
+        raise _refused(f"the file {job.file.name} has {size} bytes, not {job.size}")
+
+
+def _check_job(job: PublishJob) -> None:
+    _check_file(job)
+    if job.tiktok is None:
+        raise Permanent(
+            "TikTok: nobody chose who may see this post. Set `tiktok: {privacy: ...}` of the channel in channels.yaml, then "
+            "approve the video again",
+            provider=PROVIDER,
+            code="no_choice",
+        )
+    if job.size > MAX_VIDEO_BYTES:
+        raise _refused(f"takes at most {MAX_VIDEO_BYTES} bytes, the file has {job.size}")
+    if utf16_units(job.caption) > MAX_TITLE_UNITS:
+        raise _refused(f"the caption has {utf16_units(job.caption)} UTF-16 units, at most {MAX_TITLE_UNITS} are taken")
+
+
+def utf16_units(text: str) -> int:
+    """The length as TikTok counts it: an emoji is two."""
+    return len(text.encode("utf-16-le", "surrogatepass")) // 2
+
+
+def init_body(job: PublishJob, creator: JsonObject, plan: ChunkPlan) -> JsonObject:
+    """What init is asked for, within what creator_info allows. Raises Rejected or Permanent when it does not allow it."""
+    terms, privacy = job.tiktok, job.privacy
+    assert terms is not None, "checked before"
+    options = creator.get("privacy_level_options")
+    offered = [str(option) for option in options] if isinstance(options, list) else []
+    if privacy not in offered:
+        message = f"TikTok: @{job.account} does not offer the privacy level {privacy}; it offers {', '.join(offered) or 'none'}"
+        raise Rejected(message, provider=PROVIDER, code="privacy_level_option_mismatch")
+    longest = creator.get("max_video_post_duration_sec")
+    if isinstance(longest, int | float) and job.probe.seconds > longest:
+        raise _refused(f"@{job.account} may post {longest} seconds, the video has {job.probe.seconds:.1f}")
+    info: JsonObject = {
+        "title": job.caption,
+        "privacy_level": privacy,
+        "disable_comment": not terms.comments or bool(creator.get("comment_disabled")),
+        "disable_duet": not terms.duets or bool(creator.get("duet_disabled")),
+        "disable_stitch": not terms.stitches or bool(creator.get("stitch_disabled")),
+        "brand_content_toggle": terms.branded_content,
+        "brand_organic_toggle": terms.your_brand,
+        "is_aigc": terms.ai_generated,
+    }
+    source: JsonObject = {
+        "source": "FILE_UPLOAD",
+        "video_size": plan.size,
+        "chunk_size": plan.chunk_size,
+        "total_chunk_count": plan.count,
+    }
+    return {"post_info": info, "source_info": source}

@@ -1,0 +1,79 @@
+"""What TikTok takes: words, media, calls a minute.
+
+Sources: TikTok for Developers, "Media transfer guide", "API rate limits" and "Content sharing guidelines".
+Numbers of November 2026.
+"""
+
+from __future__ import annotations
+
+from pydantic import SecretStr
+
+from phantoms_dagster.registry.media import MediaLimits
+from phantoms_dagster.registry.pools import DAY, MINUTE, PoolLimits, Rate
+from phantoms_dagster.registry.routes import Route
+from phantoms_dagster.registry.spec import Look, PlatformSpec, Setting, WordRules
+
+PLATFORM = PlatformSpec(
+    name="tiktok",
+    title="TikTok",
+    usual=True,
+    adapters="phantoms_dagster.platforms.tiktok.adapters",
+    sandbox="phantoms_dagster.sandbox.tiktok.routes",
+    sandbox_path="/tiktok",
+    # UTF-16 units count. Who may see a post has no default: the channel chooses it, and a post without a choice is refused.
+    words=WordRules(
+        room=2_200,
+        size=lambda text: len(text.encode("utf-16-le")) // 2,
+        choices_key="tiktok",
+        names_in_picture=False,
+        privacy="",
+    ),
+    # Every creator may post three minutes, some ten: the publisher asks for the creator's own maximum.
+    media=MediaLimits(
+        containers=frozenset({"mp4", "mov", "webm"}),
+        video_codecs=frozenset({"h264", "hevc", "vp8", "vp9"}),
+        audio_codecs=frozenset({"aac", "mp3", "opus", "vorbis"}),
+        seconds=(0.1, 600),
+        size=4 << 30,
+        fps=(23, 60),
+        sides=(360, 4096),
+    ),
+    # A number that is too high is learnt downwards from 429. One that is too low can be changed by PHANTOMS_POOLS.
+    pools={
+        # TikTok: limits per user token in a sliding minute; init 6, status 30, creator_info 20, each metrics endpoint 600;
+        # about 15 posts per creator in 24 h, all clients together. developers.tiktok.com/doc/tiktok-api-v2-rate-limit
+        "publish_tiktok": PoolLimits(slots=16),
+        "publish_tiktok:*": PoolLimits(slots=2, rates=(Rate(6, MINUTE, 2), Rate(15, DAY, 15))),
+        "tiktok_creator:*": PoolLimits(slots=2, rates=(Rate(20, MINUTE, 4),)),
+        "tiktok_status:*": PoolLimits(slots=4, rates=(Rate(30, MINUTE, 6),)),
+        "upload_tiktok": PoolLimits(slots=8, lease_seconds=60),
+        "tiktok_api": PoolLimits(slots=8),
+        "tiktok_api:*": PoolLimits(slots=4, rates=(Rate(600, MINUTE, 60),)),
+        "metrics_tiktok": PoolLimits(slots=8),
+        "metrics_tiktok:*": PoolLimits(slots=4, rates=(Rate(600, MINUTE, 60),)),
+    },
+    routes=(
+        Route("PUT", r"", "upload_tiktok"),
+        Route(None, r"/publish/(inbox/)?(video|content)/init/", "publish_tiktok"),
+        Route(None, r"/publish/creator_info/", "tiktok_creator"),
+        Route(None, r"/publish/", "tiktok_status"),
+        Route(None, r"/video/(query|list)/", "metrics_tiktok", integration="tiktok_metrics"),
+        Route(None, r"", "tiktok_api"),
+    ),
+    settings={
+        "token": Setting(SecretStr | None, None, "OAuth access token for TikTok."),
+        "base_url": Setting(str, "https://open.tiktokapis.com", "Host of the TikTok API."),
+    },
+    paces={
+        "processing_seconds": (0.2, (10.0, 60.0)),
+        # How much later the public id comes: mostly within some minutes, sometimes after hours.
+        "moderation_seconds": (0.0, (30.0, 7_200.0)),
+    },
+    look=Look(
+        colours=("#1c9c96", "#35d6cf"),
+        chart="#111827",
+        dot="linear-gradient(90deg, #25f4ee 50%, #fe2c55 50%)",
+        safe=("6.8%", "25.2%", "5.6%", "11.1%"),
+        screen=True,
+    ),
+)

@@ -1,0 +1,1 @@
+"""YouTube: Shorts by resumable upload, made public by a change of privacy."""

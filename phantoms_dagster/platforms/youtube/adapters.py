@@ -1,0 +1,38 @@
+"""Makes YouTube's adapters."""
+
+from __future__ import annotations
+
+from phantoms_dagster.platforms.tools import Tools
+from phantoms_dagster.platforms.youtube.grants import SCOPES, YouTubeGrants
+from phantoms_dagster.platforms.youtube.identity import YouTubeIdentity
+from phantoms_dagster.platforms.youtube.metrics import YouTubeMetricsReader
+from phantoms_dagster.platforms.youtube.publisher import YouTubePublisher
+
+__all__ = ["SCOPES", "grants", "identity", "metrics", "publisher"]
+
+
+def publisher(tools: Tools) -> YouTubePublisher:
+    """See `platforms.tools`."""
+    return YouTubePublisher(
+        client=tools.client,
+        base_url=tools.base_url,
+        tokens=tools.tokens,
+        clock=tools.clock,
+        sandbox=tools.sandbox,
+        patience=tools.patience,
+    )
+
+
+def metrics(tools: Tools) -> YouTubeMetricsReader:
+    """See `platforms.tools`."""
+    return YouTubeMetricsReader(client=tools.client, base_url=tools.base_url, tokens=tools.tokens, clock=tools.clock)
+
+
+def identity(tools: Tools) -> YouTubeIdentity:
+    """See `platforms.tools`."""
+    return YouTubeIdentity(client=tools.client, base_url=tools.base_url, tokens=tools.tokens, clock=tools.clock)
+
+
+def grants(tools: Tools) -> YouTubeGrants:
+    """See `platforms.tools`."""
+    return YouTubeGrants(client=tools.client, base_url=tools.base_url, tokens=tools.tokens)

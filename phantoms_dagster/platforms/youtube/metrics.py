@@ -1,0 +1,77 @@
+"""Reads the counters of YouTube videos: by videos.batchGetStats, which has a bucket of its own, else by videos.list.
+
+Requests and the error table belong in `youtube_api`, posting in `youtube`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Sequence
+
+import httpx
+
+from phantoms_dagster.domain.errors import Permanent
+from phantoms_dagster.domain.models import Platform
+from phantoms_dagster.domain.ports import Clock, Metrics, ReadPage, Tokens
+from phantoms_dagster.domain.values import JsonObject
+from phantoms_dagster.platforms.youtube.api import MAX_IDS, PROVIDER, YouTubeCalls, part
+from phantoms_dagster.providers.http import objects
+
+# The pool of a videos.list that only reads numbers: it takes from the units that publishing needs, and leaves it enough.
+READING_POOL = "youtube_reading"
+# What a project answers that may not call batchGetStats, or a host that does not know it. A bad token is none of these.
+_NOT_OFFERED = (400, 403, 404)
+
+
+class YouTubeMetricsReader:
+    """Views, likes and comments of posts. See `domain.ports.MetricsReader`.
+
+    The Data API tells neither shares nor watch time: they stay None, as does a counter that the channel hides.
+    """
+
+    provider = PROVIDER
+    platform = Platform("youtube")
+
+    def __init__(self, *, client: httpx.AsyncClient, base_url: str, tokens: Tokens, clock: Clock, sandbox: bool = False) -> None:
+        self.sandbox = sandbox
+        self._calls = YouTubeCalls(client, base_url, tokens, clock)
+        self._offered = True
+
+    async def pages(
+        self,
+        account: str,
+        remote_ids: Sequence[str],
+        *,
+        without: Collection[str] = (),  # noqa: ARG002 - every account has all three
+    ) -> AsyncIterator[ReadPage]:
+        """See the port. Fifty posts a page, in the order asked for; each page is one call."""
+        ids = list(dict.fromkeys(remote_ids))
+        for i in range(0, len(ids), MAX_IDS):
+            batch = ids[i : i + MAX_IDS]
+            listed = {m.remote_id: m for m in metrics_in(await self._statistics(account, batch))}
+            yield ReadPage(tuple(listed[r] for r in batch if r in listed), tuple(r for r in batch if r not in listed))
+
+    async def _statistics(self, account: str, batch: Sequence[str]) -> JsonObject:
+        query = {"part": "statistics", "id": ",".join(batch)}
+        if self._offered:
+            try:
+                return await self._calls.get(account, "videos:batchGetStats", **query)
+            except Permanent as error:
+                if error.evidence.status not in _NOT_OFFERED:
+                    raise
+        listing = await self._calls.get(account, "videos", pool=READING_POOL, **query)
+        # It answered where the other refused: the refusal was about the method, and asking for that again would be in vain.
+        self._offered = False
+        return listing
+
+
+def metrics_in(listing: JsonObject) -> list[Metrics]:
+    """The metrics in a list of videos."""
+    return [_metrics(str(v["id"]), part(v, "statistics")) for v in objects(listing, "items") if "id" in v]
+
+
+def _metrics(video_id: str, counters: JsonObject) -> Metrics:
+    def count(name: str) -> int | None:
+        value = counters.get(name)  # counters are strings, since they are 64 bits wide
+        return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else None
+
+    return Metrics(remote_id=video_id, views=count("viewCount"), likes=count("likeCount"), comments=count("commentCount"))

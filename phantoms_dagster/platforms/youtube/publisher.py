@@ -1,0 +1,376 @@
+"""Posts to YouTube (Data API v3): a resumable upload as private, then the change to the wanted privacy.
+
+This module has the verbs: what each sends, what its answer proves, how long it waits. What answers mean is in `youtube_api`,
+a post's words in `youtube_words`, the search for a lost video in `youtube_search`, numbers in `youtube_metrics`.
+
+`commit` has two requests, each saved before it is sent. The one with the file's last byte makes the video, which is private. Its
+session repeats the final answer when it is asked. Once the session is gone, `find` searches the channel's uploads for our file
+name, which only the owner sees. The other request changes the privacy. It is idempotent, and `find` reads the privacy first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+import httpx
+
+from phantoms_dagster.domain.errors import NotYet, Permanent, Rejected, Transient, Unknown
+from phantoms_dagster.domain.models import Platform
+from phantoms_dagster.domain.ports import Clock, PublishJob, Tokens
+from phantoms_dagster.domain.publication import (
+    Finding,
+    Found,
+    Handle,
+    NotPublished,
+    PostRecord,
+    Progress,
+    PublishedPost,
+    RemoteId,
+    Undecided,
+)
+from phantoms_dagster.domain.values import JsonObject
+from phantoms_dagster.platforms.youtube.api import (
+    PROVIDER,
+    Finished,
+    Gone,
+    Kept,
+    Refused,
+    Session,
+    SessionAnswer,
+    YouTubeCalls,
+    accepted,
+    moment,
+    part,
+    session_answer,
+    text,
+)
+from phantoms_dagster.platforms.youtube.search import find_upload
+from phantoms_dagster.platforms.youtube.words import file_name, fit_description, fit_title, status_part
+from phantoms_dagster.providers.http import evidence, file_body, objects
+from phantoms_dagster.providers.polling import pause_at, pauses
+
+GRANULE = 262_144  # YouTube wants every chunk but the last to be a multiple of this
+PRIVACIES = ("private", "unlisted", "public")
+CLOCK_MARGIN = timedelta(hours=1)  # between YouTube's clock and ours
+LOOK_AGAIN_SECONDS = 60.0
+RETURN_SECONDS = 30.0  # a deferred look is a claim and a run: not for the half second that a first look would wait
+
+
+class YouTubePublisher:
+    """Makes posts on YouTube. See `domain.ports.Publisher`."""
+
+    provider = PROVIDER
+    platform = Platform("youtube")
+    account_first = False  # a session that nobody uses costs nothing
+
+    def __init__(
+        self,
+        *,
+        client: httpx.AsyncClient,
+        base_url: str,
+        tokens: Tokens,
+        clock: Clock,
+        sandbox: bool = False,
+        patience: float = 60.0,
+        poll_seconds: float = 60.0,
+        chunk_bytes: int = 32 * GRANULE,
+        absence_seconds: float = 600.0,
+        category_id: str = "22",
+    ) -> None:
+        """Waits are in seconds: `patience` for YouTube's processing, `absence_seconds` until a lost video counts as never made.
+
+        `poll_seconds` is the longest pause between two looks, each of which costs a unit of the day's quota.
+
+        `chunk_bytes` is a multiple of 262,144; the ledger is saved after each chunk. Raises ValueError.
+        """
+        if chunk_bytes <= 0 or chunk_bytes % GRANULE:
+            raise ValueError(f"chunk_bytes must be a multiple of {GRANULE}")
+        self.sandbox = sandbox
+        self.calls = YouTubeCalls(client, base_url, tokens, clock)
+        self.clock = clock
+        self.patience = patience
+        self.poll_seconds = poll_seconds
+        self.chunk_bytes = chunk_bytes
+        self.absence = timedelta(seconds=absence_seconds)
+        self.category_id = category_id
+
+    @asynccontextmanager
+    async def taking_up(self, job: PublishJob) -> AsyncIterator[YouTubePost]:
+        """See the port."""
+        yield YouTubePost(self, job)
+
+    def url_of(self, video_id: str) -> str:
+        """Where people see the post."""
+        return self.calls.url(f"watch/{video_id}") if self.sandbox else f"https://www.youtube.com/shorts/{video_id}"
+
+
+class YouTubePost:
+    """The verbs for one post. See `domain.publication.PublishVerbs`."""
+
+    def __init__(self, publisher: YouTubePublisher, job: PublishJob) -> None:
+        self._at = publisher
+        self._calls = publisher.calls
+        self._clock = publisher.clock
+        self._job = job
+        self._fresh = False  # the last byte was taken in this very call, so there is nothing to see yet
+        self._gone = False  # YouTube has said in this very call that it does not know the session
+
+    # --- check and open
+
+    def check(self) -> None:
+        """See the port."""
+        if self._job.privacy not in PRIVACIES:
+            message = f"YouTube knows no privacy {self._job.privacy!r}; use one of {', '.join(PRIVACIES)}"
+            raise Permanent(message, provider=PROVIDER)
+        _check_file(self._job)
+        if not fit_title(self._job.title):
+            raise Permanent("YouTube takes no post without a title", provider=PROVIDER, code="invalidTitle")
+
+    async def open(self) -> Handle:
+        """Open an upload session. One whose address was lost holds no byte and expires."""
+        job = self._job
+        description = fit_description(job.caption)
+        snippet: JsonObject = {"title": fit_title(job.title), "description": description, "categoryId": self._at.category_id}
+        headers = {
+            "X-Upload-Content-Length": str(job.size),
+            "X-Upload-Content-Type": "video/mp4",
+            "Slug": file_name(job),
+        }
+        response = await self._calls.send(
+            job.account,
+            "POST",
+            self._calls.url("upload/youtube/v3/videos"),
+            headers=headers,
+            params={"uploadType": "resumable", "part": "snippet,status"},
+            before=job.may_go,
+            json={"snippet": snippet, "status": status_part(job, "private")},
+        )
+        if response.status_code >= 300:
+            accepted(response, self._clock.now())
+        location = response.headers.get("location")
+        if location is None:
+            raise Transient("YouTube gave no upload session", provider=PROVIDER, code="malformed", evidence=evidence(response))
+        if not (self._at.sandbox or self._calls.owns(location)):
+            host = httpx.URL(location).host
+            message = f"YouTube named an upload address at another host ({host}); check PHANTOMS_YOUTUBE_BASE_URL"
+            raise Permanent(message, provider=PROVIDER, code="foreign_host")
+        return Session(uri=location, opened_at=self._clock.now()).handle()
+
+    # --- the bytes, up to the last chunk
+
+    async def upload(self, record: PostRecord) -> Progress | Finding:
+        """Send one chunk, unless it is the last: that one makes the video, so `commit` sends it."""
+        _check_file(self._job)
+        session, kept = _session(record), record.offset
+        end = self._end(kept)
+        if end == self._job.size:
+            return Progress(kept, replace(session, last_byte_sent=True).handle(), ready=True)
+        answer = await self._put(session, kept, end)
+        return self._kept(answer, kept) if isinstance(answer, Kept) else self._ended(answer)
+
+    def _end(self, start: int) -> int:
+        return min(start + self._at.chunk_bytes, self._job.size)
+
+    def _kept(self, answer: Kept, before: int) -> Progress:
+        if not before < answer.count < self._job.size:
+            raise Transient("YouTube kept nothing of a chunk", provider=PROVIDER, code="noProgress")
+        return Progress(answer.count)
+
+    def _ended(self, answer: Finished | Gone | Refused) -> NotPublished:
+        """What follows when a session takes no more bytes. Raises the refusal of one that does."""
+        if isinstance(answer, Finished):
+            return self._made(answer.video_id)
+        if isinstance(answer, Gone):
+            lost = Transient("the upload session expired; another one will be opened", provider=PROVIDER, code="sessionGone")
+            return NotPublished("the session expired before its last byte", then="open", error=lost)
+        if not answer.over:
+            raise answer.error
+        return NotPublished(f"YouTube refused the bytes: {answer.error}", then="open", error=answer.error)
+
+    def _made(self, video_id: str) -> NotPublished:
+        made: Handle = {"uploaded_at": self._clock.now().isoformat()}
+        evidence = f"video {video_id} was made as private"
+        return NotPublished(evidence, then="find", handle=made, offset=self._job.size, remote_id=video_id)
+
+    async def _put(self, session: Session, start: int, end: int) -> SessionAnswer:
+        job, commits = self._job, end == self._job.size
+        headers = {
+            "Content-Type": "video/mp4",
+            "Content-Length": str(end - start),
+            "Content-Range": f"bytes {start}-{end - 1}/{job.size}",
+        }
+        async with file_body(job.file, start, end) as content:
+            response = await self._calls.send(job.account, "PUT", session.uri, commits=commits, headers=headers, content=content)
+        return session_answer(response, self._clock.now(), commits=commits)
+
+    # --- commit: the last byte, then the privacy
+
+    async def commit(self, record: PostRecord) -> RemoteId | NotPublished | Undecided:
+        """See the port."""
+        return await (self._send_last_byte(record) if record.remote_id is None else self._show(record.remote_id))
+
+    async def _send_last_byte(self, record: PostRecord) -> NotPublished:
+        answer = await self._put(_session(record), record.offset, self._job.size)
+        if isinstance(answer, Gone):
+            raise Unknown("YouTube lost the upload session at its end", provider=PROVIDER, code="sessionGone", retry_after=1)
+        if isinstance(answer, Kept):
+            progress = self._kept(answer, record.offset)
+            return NotPublished(_holds(answer, self._job), then="upload", offset=progress.offset)
+        self._fresh = isinstance(answer, Finished)
+        return self._ended(answer)
+
+    async def _show(self, video_id: str) -> RemoteId:
+        """Set the wanted privacy and read it back."""
+        job = self._job
+        change: JsonObject = {"id": video_id, "status": status_part(job, job.privacy)}
+        url = self._calls.url("youtube/v3/videos")
+        response = await self._calls.send(
+            job.account, "PUT", url, commits=True, before=job.may_go, params={"part": "status"}, json=change
+        )
+        answer = accepted(response, self._clock.now(), commits=True)
+        if _privacy(answer) != job.privacy:
+            raise _locked(video_id, job, _privacy(answer))
+        deadline = self._clock.now() + timedelta(seconds=self._at.patience)
+        for pause in pauses(self._at.poll_seconds):
+            shown = await self._read(video_id)
+            if shown is not None and _privacy(shown) == job.privacy:
+                return self._out(video_id, shown)
+            if self._clock.now() + timedelta(seconds=pause) > deadline:
+                raise _locked(video_id, job, _privacy(shown or {}))
+            await self._clock.sleep(pause)
+        raise AssertionError("pauses never end")
+
+    # --- find
+
+    async def find(self, record: PostRecord) -> Finding:
+        """A video that was made: whether it is shown. Otherwise how far its session is."""
+        if record.remote_id is not None:
+            video = await self._processed(record, record.remote_id)
+            if _privacy(video) == self._job.privacy:
+                return Found(self._out(record.remote_id, video))
+            return NotPublished(f"video {record.remote_id} is {_privacy(video) or 'hidden'}", then="commit")
+        session = Session.of(record.handle)
+        if session is None:
+            return NotPublished("no upload session was opened", then="open")
+        answer = await self._ask(session)
+        if isinstance(answer, Finished):
+            return self._made(answer.video_id)
+        if isinstance(answer, Kept):
+            return NotPublished(_holds(answer, self._job), then="upload", offset=answer.count)
+        if isinstance(answer, Refused) and not answer.over:
+            raise answer.error
+        if session.last_byte_sent:
+            return await self._find_lost(session)
+        # The last byte never left: no video can exist, and another session is safe.
+        error = answer.error if isinstance(answer, Refused) else None
+        return NotPublished("the session is gone, and its last byte was never sent", then="open", error=error)
+
+    async def _ask(self, session: Session) -> SessionAnswer:
+        """How far the session is; one that has ended repeats its final answer."""
+        # A session at another host is not this service's, and that host must not see the token.
+        if self._gone or not (self._at.sandbox or self._calls.owns(session.uri)):
+            return Gone()
+        headers = {"Content-Range": f"bytes */{self._job.size}", "Content-Length": "0"}
+        response = await self._calls.send(self._job.account, "PUT", session.uri, headers=headers)
+        return session_answer(response, self._clock.now(), commits=False)
+
+    async def _find_lost(self, session: Session) -> Finding:
+        """The video of a session that YouTube forgot. It counts as never made once it was looked for long enough."""
+        now = self._clock.now()
+        if session.lost_at is None:
+            self._gone = True
+            return Undecided(replace(session, lost_at=now).handle())
+        found, undecided = await find_upload(self._calls, self._job, session.opened_at - CLOCK_MARGIN)
+        if found is not None:
+            return self._made(found)
+        left = (self._at.absence - (now - session.lost_at)).total_seconds()
+        if left <= 0 and not undecided:
+            return NotPublished("the session is gone, and its video is not among the channel's uploads", then="open")
+        message = "the upload session is gone; the channel's uploads are searched for the video"
+        pause = min(LOOK_AGAIN_SECONDS, left) if left > 0 else LOOK_AGAIN_SECONDS
+        return Undecided(error=Unknown(message, provider=PROVIDER, code="sessionGone", retry_after=pause))
+
+    async def _processed(self, record: PostRecord, video_id: str) -> JsonObject:
+        """The video once YouTube has processed it. Raises NotYet, Permanent (unreadable file) or Rejected (policy)."""
+        now = self._clock.now()
+        deadline, uploaded = now + timedelta(seconds=self._at.patience), moment(record.handle, "uploaded_at", now)
+
+        def pause() -> float:
+            return pause_at((self._clock.now() - uploaded).total_seconds(), self._at.poll_seconds)
+
+        if self._fresh:
+            self._fresh = False
+            await self._clock.sleep(min(pause(), self._at.patience))
+        while True:
+            video = await self._read(video_id)
+            if video is not None:
+                status = part(video, "status")
+                if text(status, "uploadStatus") == "processed":
+                    return video
+                _raise_for_end(status, video_id)
+            elif self._clock.now() - uploaded > self._at.absence:
+                raise Rejected(f"video {video_id} is gone from YouTube", provider=PROVIDER, code="videoGone")
+            if self._clock.now() + timedelta(seconds=pause()) > deadline:
+                raise NotYet(f"YouTube is still processing video {video_id}", retry_after=max(RETURN_SECONDS, pause()))
+            await self._clock.sleep(pause())
+
+    # --- confirm
+
+    async def confirm(self, record: PostRecord) -> PublishedPost:
+        """See the port."""
+        assert record.remote_id is not None, "a published post has an id"
+        video = await self._read(record.remote_id) or {}
+        return PublishedPost(record.remote_id, self._at.url_of(record.remote_id), self._published_at(video))
+
+    def _out(self, video_id: str, video: JsonObject) -> RemoteId:
+        return RemoteId(video_id, self._at.url_of(video_id), published_at=self._published_at(video))
+
+    def _published_at(self, video: JsonObject) -> datetime:
+        return moment(part(video, "snippet"), "publishedAt", self._clock.now())
+
+    async def _read(self, video_id: str) -> JsonObject | None:
+        listing = await self._calls.get(self._job.account, "videos", part="snippet,status,processingDetails", id=video_id)
+        return next(iter(objects(listing, "items")), None)
+
+
+def _session(record: PostRecord) -> Session:
+    session = Session.of(record.handle)
+    assert session is not None, "bytes are sent only to a session that the ledger names"
+    return session
+
+
+def _holds(answer: Kept, job: PublishJob) -> str:
+    return f"the session holds {answer.count} of {job.size} bytes"
+
+
+def _privacy(video: JsonObject) -> str | None:
+    return text(part(video, "status"), "privacyStatus")
+
+
+def _locked(video_id: str, job: PublishJob, shown: str | None) -> Rejected:
+    message = (
+        f"YouTube keeps video {video_id} {shown or 'hidden'} although {job.privacy} was asked for. Look at it in YouTube Studio: "
+        "the account or a policy may restrict it, and so may the lock of uploads made before 2026-11-02. Set it to "
+        f"{job.privacy} there, or lift the restriction, then replay; nothing is uploaded again"
+    )
+    return Rejected(message, provider=PROVIDER, code="lockedPrivate")
+
+
+def _raise_for_end(status: JsonObject, video_id: str) -> None:
+    """Raise for a video that YouTube will never show: Permanent for an unreadable file, Rejected for policy and deletion."""
+    state = text(status, "uploadStatus")
+    if state == "failed":
+        reason = text(status, "failureReason") or "failed"
+        raise Permanent(f"YouTube cannot process the file of video {video_id}: {reason}", provider=PROVIDER, code=reason)
+    if state in ("rejected", "deleted"):
+        reason = text(status, "rejectionReason") or state
+        raise Rejected(f"YouTube {state} video {video_id}: {reason}", provider=PROVIDER, code=reason)
+
+
+def _check_file(job: PublishJob) -> None:
+    size = job.file.stat().st_size if job.file.is_file() else 0
+    if size != job.size:
+        raise Permanent(f"the file to post has {size} bytes, {job.size} were promised", provider=PROVIDER, code="file")

@@ -1,0 +1,85 @@
+"""What YouTube takes: words, media, calls a day.
+
+Sources: YouTube Help "Understand three-minute YouTube Shorts" and "Recommended upload encoding settings";
+developers.google.com/youtube/v3/determine_quota_cost. Numbers of November 2026.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import SecretStr
+
+from phantoms_dagster.registry.media import MediaLimits
+from phantoms_dagster.registry.pools import MINUTE, PACIFIC, DailyQuota, PoolLimits, Rate
+from phantoms_dagster.registry.routes import Route
+from phantoms_dagster.registry.spec import Look, PlatformSpec, Setting, WordRules
+
+_NO_BRACKETS = str.maketrans({"<": "\u2039", ">": "\u203a"})
+PLATFORM = PlatformSpec(
+    name="youtube",
+    title="YouTube",
+    usual=True,
+    adapters="phantoms_dagster.platforms.youtube.adapters",
+    sandbox="phantoms_dagster.sandbox.youtube.routes",
+    sandbox_path="",
+    # In a description, bytes count. < and > are refused; single guillemets read the same.
+    words=WordRules(room=5_000, size=lambda text: len(text.encode()), clean=lambda text: text.translate(_NO_BRACKETS)),
+    # Upright or square and at most three minutes: only then it becomes a Short.
+    media=MediaLimits(
+        containers=frozenset({"mp4", "mov", "webm"}),
+        video_codecs=frozenset({"h264", "hevc", "vp9", "av1", "vp8"}),
+        audio_codecs=frozenset({"aac", "mp3", "opus", "vorbis"}),
+        seconds=(0.1, 180),
+        size=256 << 30,
+        ratios=(0.01, 1.0),
+        moov_first=True,
+    ),
+    # A number that is too high is learnt downwards from 429. One that is too low can be changed by PHANTOMS_POOLS.
+    pools={
+        # YouTube: 100 videos.insert a project and day since 2026-06-01, days of Pacific time. Whether an upload session that
+        # is never finished counts is not documented: it is counted.
+        # developers.google.com/youtube/v3/determine_quota_cost
+        "publish_youtube": PoolLimits(slots=16, daily=DailyQuota(100, PACIFIC)),
+        "publish_youtube:*": PoolLimits(slots=2),
+        # The bytes of an upload cost no quota.
+        "upload_youtube": PoolLimits(slots=8, lease_seconds=60),
+        # All other calls share 10,000 units a project and day: lists cost 1, videos.update and delete 50.
+        "youtube_api": PoolLimits(slots=16, daily=DailyQuota(10_000, PACIFIC)),
+        # search.list has a bucket of 100 calls for itself.
+        "youtube_search": PoolLimits(slots=2, daily=DailyQuota(100, PACIFIC)),
+        # Numbers are read from a bucket of their own, 10,000 calls of 50 videos.
+        "metrics_youtube": PoolLimits(slots=4, daily=DailyQuota(10_000, PACIFIC)),
+        # Where that is refused, numbers come out of the units: never more than a tenth of them, and never the last 2,000, which
+        # carry some thirty videos from upload to public.
+        "youtube_reading": PoolLimits(slots=4, daily=DailyQuota(1_000, PACIFIC), shares="youtube_api", leaves=2_000),
+        # The Analytics API has a bucket of its own whose size is not published.
+        "youtube_analytics": PoolLimits(slots=4, rates=(Rate(60, MINUTE, 6),)),
+    },
+    routes=(
+        Route("POST", r"/upload/youtube/v3/videos", "publish_youtube"),
+        # determine_quota_cost: writes cost 50 units, reads 1; captions are dearer.
+        Route("POST", r"/upload/youtube/v3/captions", "youtube_api", 400),
+        Route("POST", r"/upload/", "youtube_api", 50),
+        Route(None, r"/upload/", "upload_youtube"),
+        Route(None, r"youtubeanalytics|/v2/reports", "youtube_analytics", integration="youtube_metrics"),
+        Route("GET", r"/videos:batchGetStats", "metrics_youtube", integration="youtube_metrics"),
+        Route("GET", r"/v3/search", "youtube_search"),
+        Route("GET", r"/v3/captions", "youtube_api", 50),
+        Route("GET", r"", "youtube_api"),
+        Route(None, r"", "youtube_api", 50),
+    ),
+    settings={
+        "token": Setting(SecretStr | None, None, "OAuth access token for YouTube uploads."),
+        "base_url": Setting(str, "https://www.googleapis.com", "Host of the YouTube APIs."),
+        "privacy": Setting(Literal["public", "unlisted", "private"], "public", "Visibility of finished YouTube posts."),
+    },
+    paces={"processing_seconds": (0.2, (60.0, 360.0))},
+    look=Look(
+        colours=("#d9252a", "#ff5a5f"),
+        chart="#d9252a",
+        dot="#ff0033",
+        safe=("15%", "35%", "4.4%", "17.8%"),
+        screen=True,
+    ),
+)

@@ -1,0 +1,126 @@
+"""Where videos are posted: a name for each platform, and all that is special about it in one record.
+
+`BUILT_IN` is the one line that registers a platform of this package: the name of its folder in `platforms`. Other packages
+register theirs by the entry-point group `phantoms.platforms`; each entry names a `PlatformSpec`. Everything is read once, when this
+module is imported: from then on a look-up is a look into a dict, and no run reads entry points again.
+
+Only rules are imported here, which need nothing but this room. `wiring` imports what sends requests, by the names in the record.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from types import MappingProxyType
+from typing import Any
+
+from phantoms_dagster.registry.spec import PlatformSpec
+
+GROUP = "phantoms.platforms"
+BUILT_IN = (
+    "youtube",
+    "tiktok",
+    "instagram",
+)
+_NAME = re.compile(r"[a-z][a-z0-9]{1,29}")
+# Names that other things have already: integrations, breakers, kinds of stage, the sandbox's own pages.
+_TAKEN = frozenset(
+    {"openai", "shotstack", "media", "sandbox", "script", "voiceover", "render", "approval", "variant", "post", "make"}
+)
+
+
+class CannotRegister(ValueError):
+    """A platform that cannot be registered. The message says which package brings it and what to correct."""
+
+
+class _Names(type):
+    """The class `Platform` is also the collection of all registered platforms, in the order of their registration."""
+
+    def __iter__(cls) -> Iterator[Platform]:
+        return iter(_PLATFORMS.values())
+
+    def __len__(cls) -> int:
+        return len(_PLATFORMS)
+
+    def __contains__(cls, name: object) -> bool:
+        return isinstance(name, str) and name in _PLATFORMS
+
+
+class Platform(str, metaclass=_Names):
+    """The name of a registered platform. `Platform("youtube")` is always the same object. Raises ValueError for any other name."""
+
+    __slots__ = ()
+
+    def __new__(cls, name: object) -> Platform:
+        """The registered platform of that name."""
+        found = _PLATFORMS.get(name) if isinstance(name, str) else None
+        if found is None:
+            raise ValueError(f"unknown platform {name!r}; the platforms are {', '.join(_PLATFORMS)}")
+        return found
+
+    def __getnewargs__(self) -> tuple[str]:
+        """What a copy or an unpickled platform is made of: it is the same object again."""
+        return (str.__str__(self),)
+
+    @property
+    def spec(self) -> PlatformSpec:
+        """Its record."""
+        return _SPECS[self]
+
+    @property
+    def title(self) -> str:  # type: ignore[override]
+        """The name as people write it."""
+        return _SPECS[self].title
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, _source: Any, _handler: Any) -> Any:
+        """One of the registered names; what comes out is the registered object."""
+        from pydantic_core import core_schema  # noqa: PLC0415 - whoever asks has it already, and `--help` does without
+
+        return core_schema.literal_schema(list(_PLATFORMS.values()))
+
+
+_PLATFORMS: dict[str, Platform] = {}
+_SPECS: dict[str, PlatformSpec] = {}
+SPECS: Mapping[str, PlatformSpec] = MappingProxyType(_SPECS)
+
+
+def register(spec: PlatformSpec) -> Platform:
+    """Add a platform. Raises CannotRegister for a name that cannot be one, or that is taken."""
+    if not isinstance(spec, PlatformSpec):
+        raise CannotRegister(f"{spec!r:.100} is no PlatformSpec")
+    if not _NAME.fullmatch(spec.name):
+        raise CannotRegister(f"{spec.name!r} is no name for a platform: 2 to 30 small letters and digits, a letter first")
+    if spec.name in _PLATFORMS or spec.name in _TAKEN:
+        raise CannotRegister(f"the name {spec.name!r} is taken")
+    if spec.remote and not (spec.routes and spec.routes[-1].method is None and spec.routes[-1].url == ""):
+        raise CannotRegister(f"the routes of {spec.name} do not end with one for all requests")
+    if strange := {route.pool for route in spec.routes} - {pool.removesuffix(":*") for pool in spec.pools}:
+        raise CannotRegister(f"the routes of {spec.name} name pools that it does not have: {', '.join(sorted(strange))}")
+    if strange := {pool for pool in spec.pools if spec.name not in re.split(r"[_:]", pool)}:
+        raise CannotRegister(f"the pools of {spec.name} must have its name in theirs: {', '.join(sorted(strange))}")
+    platform = _PLATFORMS[spec.name] = str.__new__(Platform, spec.name)
+    _SPECS[spec.name] = spec
+    return platform
+
+
+def _from_package(entry: EntryPoint) -> None:
+    package = entry.dist.name if entry.dist is not None else entry.value
+    try:
+        register(entry.load())
+    except Exception as error:
+        # Going on without it would leave its videos without stages: better to stop, and say what to do.
+        message = f"the platform {entry.name!r} of the package {package} cannot be registered: {type(error).__name__}: {error}"
+        raise CannotRegister(f"{message}; correct the package, or uninstall it: pip uninstall {package}") from error
+
+
+def _register_all() -> None:
+    for name in BUILT_IN:
+        register(import_module(f"phantoms_dagster.platforms.{name}.rules").PLATFORM)
+    for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
+        _from_package(entry)
+
+
+_register_all()

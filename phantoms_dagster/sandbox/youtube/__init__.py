@@ -1,0 +1,1 @@
+"""YouTube's stand-in."""

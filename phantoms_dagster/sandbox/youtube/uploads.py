@@ -1,0 +1,270 @@
+"""Resumable upload sessions: which bytes are kept, what a Content-Range must look like, when a session is over.
+
+What becomes of a finished file belongs in `youtube`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, TypeAlias
+
+from aiohttp import ClientError, web
+
+from phantoms_dagster.sandbox.core import Sandbox, body_blocks
+from phantoms_dagster.sandbox.films import Intake, intake
+from phantoms_dagster.sandbox.youtube.rules import ApiError, json_body
+from phantoms_dagster.sandbox.youtube.videos import DAY, short_hash
+
+GRANULE = 262_144  # every chunk but the last is a multiple of this
+HEAD_BYTES = 4_096  # enough for the file type and the length of an MP4 whose moov box is first
+KIND = "youtube.session"  # of its rows in the sandbox's store
+_RANGE = re.compile(r"bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)")
+
+
+# What becomes of a whole file: the answer's status and body. Raises ApiError.
+Finish: TypeAlias = Callable[["Session"], tuple[int, dict[str, Any]]]
+Check: TypeAlias = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+@dataclass
+class Session:
+    """One upload. `total` is None as long as nobody said how long the file is; `final` is the answer given at its end.
+
+    `use` names what becomes of the whole file, see `Sessions.uses`. `kept`, made by `to_file`, has the bytes of an upload that is
+    not complete, only so that another process can continue its hash.
+    """
+
+    id: str
+    account: str
+    use: str
+    body: dict[str, Any]
+    parts: tuple[str, ...]
+    file_name: str
+    total: int | None
+    expires_at: float
+    received: int = 0
+    head: bytearray = field(default_factory=bytearray)
+    final: tuple[int, dict[str, Any]] | None = None
+    kept: Intake | None = field(default=None, metadata={"saved": False})
+    to_file: Callable[[], Intake] | None = field(default=None, metadata={"saved": False})
+    digest: Any = field(default_factory=hashlib.sha256, metadata={"saved": False})
+
+    @property
+    def complete(self) -> bool:
+        """Whether every byte is there."""
+        return self.total is not None and self.received == self.total
+
+    @property
+    def sha256(self) -> str:
+        """The hash of the bytes kept so far."""
+        return str(self.digest.hexdigest())
+
+    def incomplete(self) -> web.Response:
+        """308 with what is kept; no Range header means nothing."""
+        headers = {"Range": f"bytes=0-{self.received - 1}"} if self.received else {}
+        return web.Response(status=308, reason="Resume Incomplete", headers=headers)
+
+    def keep(self, at: int, block: bytes) -> bool:
+        """Keep a block that continues the file; one that overlaps or leaves a gap is dropped."""
+        if at != self.received:
+            return False
+        self.digest.update(block)
+        self.head += block[: HEAD_BYTES - len(self.head)]
+        self.received += len(block)
+        if self.to_file is not None and not self.complete:  # most uploads are complete with their first block
+            self.kept = self.kept or self.to_file()
+            self.kept.write(at, block)
+        return True
+
+
+class Sessions(dict[str, Session]):
+    """The resumable uploads that were begun, by id; also uploads of one request, which need no session."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        super().__init__()
+        self.sandbox = sandbox
+        self.uses: dict[str, Finish] = {}
+        """What becomes of a whole file, by the name that a session has for it."""
+        self._restore()
+
+    def _restore(self) -> None:
+        """Take up what another process has left, but for what is out of date."""
+        now = self.sandbox.now()
+        for session in self.sandbox.kept(KIND, Session):
+            if session.expires_at <= now:
+                self.sandbox.forget(KIND, session.id)
+                continue
+            self._know(session)
+            if session.final is None and session.received:
+                self._continue(session)
+        if self.sandbox.store is not None:
+            self.sandbox.store.keep_uploads("youtube", (_file_name(s) for s in self.values() if s.final is None))
+
+    def _know(self, session: Session) -> None:
+        self[session.id] = session
+        if self.sandbox.store is not None:
+            session.to_file = partial(intake, self.sandbox, _file_name(session))
+
+    def _continue(self, session: Session) -> None:
+        session.kept = intake(self.sandbox, _file_name(session))
+        try:
+            session.digest = session.kept.digest(session.received)
+        except ValueError:  # somebody has taken the file away: the upload begins again
+            session.received, session.head = 0, bytearray()
+
+    def progress(self, session: Session) -> None:
+        """Let the session, as it is at the end of this request, outlive the process."""
+        self.sandbox.keep(KIND, session.id, session)
+
+    def close(self, session: Session) -> None:
+        """The whole file has come: answer with what becomes of it, now and to everybody who asks later. Raises ApiError."""
+        session.final = self.uses[session.use](session)
+        if session.kept is not None:
+            session.kept.discard()
+            session.kept = None
+
+    async def begin(
+        self,
+        request: web.Request,
+        account: str,
+        parts: tuple[str, ...],
+        use: str,
+        *,
+        check: Check = dict,
+        most: int,
+        types: tuple[str, ...] = (),
+        alone: bool = False,
+    ) -> web.Response:
+        """POST: start a resumable upload (the answer's Location is its session URI), or take a file in one request.
+
+        `use` is one of `uses`. `check` looks at the metadata, and says what is kept of them; `most` is in bytes; `types` are those
+        that the file may have, any when empty; `alone`: the file comes without metadata. Raises ApiError.
+        """
+        how = request.query.get("uploadType")
+        if how == "resumable":
+            total = _declared_size(request, most, types)
+            body = check({} if alone else json_body(await request.read()))
+            session = self._made(request, account, body=body, parts=parts, total=total, use=use)
+            self._know(session)
+            self.progress(session)
+            location = request.url.with_query({"uploadType": "resumable", "upload_id": session.id})
+            return web.Response(headers={"Location": str(location), "X-GUploader-UploadID": session.id})
+        if how == ("media" if alone else "multipart"):
+            metadata, media = (b"", await request.read()) if alone else await _related(request)
+            if len(media) > most:
+                raise ApiError(413, "uploadTooLarge", "The media is too large.", domain="global")
+            body = check(json_body(metadata))
+            session = self._made(request, account, body=body, parts=parts, total=len(media), use=use)
+            session.keep(0, media)
+            _, answer = self.uses[use](session)
+            return web.json_response(answer)
+        raise _bad("uploadType must be resumable, or media or multipart where the method takes a file in one request.")
+
+    def _made(
+        self, request: web.Request, account: str, *, body: dict[str, Any], parts: tuple[str, ...], total: int | None, use: str
+    ) -> Session:
+        return Session(
+            id=short_hash("session", self.sandbox.seed, account, self.sandbox.number("youtube.session"), length=40),
+            account=account,
+            use=use,
+            body=body,
+            parts=parts,
+            file_name=request.headers.get("Slug", "unknown"),
+            total=total,
+            expires_at=self.sandbox.now() + self.sandbox.setting("youtube.session_seconds", 7 * DAY),
+        )
+
+
+def _file_name(session: Session) -> str:
+    return f"youtube.{session.id}"
+
+
+async def _related(request: web.Request) -> tuple[bytes, bytes]:
+    """The two parts of a multipart/related body: metadata, file.
+
+    Google's client ends its lines without a carriage return, which aiohttp's reader does not take and Google does.
+    """
+    boundary = re.search(r'boundary="?([^";]+)"?', request.headers.get("Content-Type", ""))
+    if not request.content_type.startswith("multipart/") or boundary is None:
+        raise _bad("A multipart upload has a body of multipart/related.")
+    pieces = re.split(rb"(?:\r?\n|\A)--" + re.escape(boundary.group(1).encode()), await request.read())
+    found = [re.split(rb"\r?\n\r?\n", piece, maxsplit=1)[-1] for piece in pieces[1:-1]]
+    if len(found) != 2:
+        raise _bad("A multipart upload has two parts: the metadata and the file.")
+    return found[0], found[1]
+
+
+def _declared_size(request: web.Request, most: int, types: tuple[str, ...]) -> int | None:
+    kind = request.headers.get("X-Upload-Content-Type", "application/octet-stream")
+    if types and not kind.startswith(types):
+        message = f"Media type '{kind}' is not supported. Valid media types: [{', '.join(types)}]"
+        raise ApiError(400, "badContent", message, domain="global")
+    declared = request.headers.get("X-Upload-Content-Length")
+    if declared is None:
+        return None
+    if not declared.isascii() or not declared.isdigit():
+        raise ApiError(400, "badRequest", "Invalid X-Upload-Content-Length.", domain="global")
+    if int(declared) > most:
+        raise ApiError(413, "uploadTooLarge", "The media is too large.", domain="global")
+    return int(declared)
+
+
+async def receive(session: Session, request: web.Request) -> None:
+    """Take the bytes of one PUT. Of a request that breaks off, whole granules are kept. Raises ApiError 400."""
+    wanted = _wanted(session, request)
+    if wanted is None:
+        return
+    first, last = wanted
+    if first != session.received:
+        await request.release()
+        return
+    position, pending = first, bytearray()
+    try:
+        async for block in body_blocks(request, GRANULE):
+            pending += block
+            whole = len(pending) // GRANULE * GRANULE
+            if whole and not session.keep(position, bytes(pending[:whole])):
+                return
+            position += whole
+            del pending[:whole]
+    except (ClientError, ConnectionError) as error:
+        raise ConnectionResetError("the client went away in the middle of a chunk") from error
+    if position + len(pending) == last + 1:
+        session.keep(position, bytes(pending))
+
+
+def _wanted(session: Session, request: web.Request) -> tuple[int, int] | None:
+    """First and last byte of this request's block; None when it only asks for the progress."""
+    length = request.content_length or 0
+    header = request.headers.get("Content-Range")
+    if header is None:
+        session.total = length if session.total is None else session.total
+        if length != session.total:
+            raise _bad("Content-Length differs from X-Upload-Content-Length and there is no Content-Range.")
+        return 0, length - 1
+    match = _RANGE.fullmatch(header)
+    if match is None:
+        raise _bad("Failed to parse Content-Range header.")
+    first, last, total = match.groups()
+    if total != "*":
+        session.total = int(total) if session.total is None else session.total
+        if int(total) != session.total:
+            raise _bad("The total size in Content-Range differs from the size of the upload.")
+    if first is None:
+        if length:
+            raise _bad("A request for the progress carries no bytes.")
+        return None
+    start, end = int(first), int(last)
+    if end < start or length != end - start + 1 or (session.total is not None and end >= session.total):
+        raise _bad("Invalid Content-Range.")
+    if (session.total is None or end + 1 < session.total) and length % GRANULE:
+        raise _bad(f"Every chunk but the last must be a multiple of {GRANULE} bytes.")
+    return start, end
+
+
+def _bad(message: str) -> ApiError:
+    return ApiError(400, "badRequest", message, domain="global")
