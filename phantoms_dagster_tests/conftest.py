@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -35,6 +36,14 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     given = {"PHANTOMS_TEST_DATABASE_URL", "PHANTOMS_TEST_REDIS_URL"} & os.environ.keys()
     folders = all(Path(argument).is_dir() for argument in config.args)
     return min(8, (os.cpu_count() or 1) + 1) if folders and not given else 0
+
+
+@pytest.fixture(autouse=True)
+def _no_sandbox_is_kept() -> Iterator[None]:
+    """aiohttp remembers the last 1,024 handlers together with their applications, and so every sandbox with its uploads."""
+    yield
+    if (aiohttp := sys.modules.get("aiohttp.web_app")) is not None:
+        aiohttp._cached_build_middleware.cache_clear()
 
 
 @pytest.fixture(scope="session")

@@ -25,6 +25,7 @@ from phantoms_dagster.domain.models import (
     TikTokTerms,
     VoiceoverOutput,
 )
+from phantoms_dagster.domain.paid_job import PaidService
 from phantoms_dagster.domain.publication import PublishVerbs
 from phantoms_dagster.domain.values import JsonObject
 
@@ -110,9 +111,6 @@ class Voice(Protocol):
 # --- render ---------------------------------------------------------------------------------------------------------
 
 
-AboutToBill = Callable[[], Awaitable[None]]
-
-
 @dataclass(frozen=True)
 class RenderJob:
     """Everything a renderer needs to make the master of one video. `audio` is a local path to a WAV file.
@@ -133,48 +131,13 @@ class RenderJob:
     language: str = ""
 
 
-@dataclass(frozen=True)
-class RenderStatus:
-    """`state` is `rendering`, `done` or `failed`; `progress` is 0..1 when the service tells; `error` says why it failed."""
+class Renderer(PaidService[RenderJob], Protocol):
+    """Makes MP4s: a paid service that `production.publication` calls in the right order."""
 
-    state: str
-    progress: float | None = None
-    url: str | None = None
-    error: str | None = None
-    cost: Decimal | None = None
-
-
-class Renderer(Protocol):
-    """Makes MP4s. What bills a render is the commit point: its answer lost means `Unknown`, resolved by `find`.
-
-    `at_once`: a render is done when `submit` returns, so nobody need wait before the first look at it.
-    """
-
-    provider: str
     sandbox: bool
-    at_once: bool
-
-    async def submit(self, job: RenderJob, about_to_bill: AboutToBill) -> str:
-        """Start a render; its id.
-
-        `about_to_bill` is awaited right before the one request that bills, and never by a renderer that is free.
-        """
-        ...
 
     def price(self, seconds: float) -> Decimal:
         """What a render of that length costs, in US dollars, as far as can be told before it is made."""
-        ...
-
-    async def status(self, render_id: str) -> RenderStatus:
-        """How that render is doing. Raises Permanent with the code `404` for one that the service does not know."""
-        ...
-
-    async def find(self, attempt_id: str) -> str | None:
-        """The id of the render that carries this attempt's marker, or None when the service cannot tell."""
-        ...
-
-    async def fetch(self, render_id: str, destination: Path, *, url: str | None = None) -> None:
-        """Download the finished file to `destination` (written whole or not at all). `url`: as the last status told it."""
         ...
 
 

@@ -136,7 +136,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class RemoteId:
-    """The post is out: the platform's own id of it, and what else the answer told."""
+    """The request took effect: the platform's own id of the post (the service's, of a paid job), and what else the answer told."""
 
     id: str
     url: str | None = None
@@ -146,7 +146,7 @@ class RemoteId:
 
 @dataclass(frozen=True)
 class Found:
-    """A read showed that the post is out."""
+    """A read showed that the request took effect."""
 
     post: RemoteId
 

@@ -13,6 +13,7 @@ from typing import Literal, Protocol, TypeVar
 
 from phantoms_dagster.domain.errors import Evidence
 from phantoms_dagster.domain.models import MediaFile, Platform, PostWords, StageOutput, Video
+from phantoms_dagster.domain.paid_job import PaidJournal
 from phantoms_dagster.domain.ports import Attempt
 from phantoms_dagster.domain.publication import PostJournal
 from phantoms_dagster.domain.stages import Stage, State
@@ -168,38 +169,6 @@ class Result:
     fresh: bool = True
 
 
-@dataclass(frozen=True)
-class RenderRecord:
-    """The ledger's row of a paid render. `state`: intent, submitted, unknown, done or failed.
-
-    `spent`: US dollars that the video had cost when the row was opened.
-    """
-
-    state: str = "intent"
-    render_id: str | None = None
-    attempt_id: str | None = None
-    attempted_at: datetime | None = None
-    spent: Decimal = Decimal(0)
-
-
-class RenderJournal(Protocol):
-    """The render ledger's row of one revision of a video."""
-
-    @property
-    def record(self) -> RenderRecord:
-        """The row as last committed."""
-        ...
-
-    async def save(
-        self, state: str, *, render_id: str | None = None, attempt_id: str | None = None, billed: Decimal | None = None
-    ) -> RenderRecord:
-        """Commit a step. `billed`: what the render so far may have cost is booked with its attempt, in the same commit.
-
-        Raises StaleClaim.
-        """
-        ...
-
-
 class Ledgers(Protocol):
     """Opens the ledgers that guard what must not be done twice."""
 
@@ -211,7 +180,7 @@ class Ledgers(Protocol):
         """The account that this post was begun on; None when nothing of it was sent."""
         ...
 
-    async def render(self, claim: Claim, *, sandbox: bool) -> RenderJournal:
+    async def render(self, claim: Claim, *, sandbox: bool) -> PaidJournal:
         """The render's row, made when there is none. Raises NotYet when the sandbox would go on with a real render."""
         ...
 

@@ -13,8 +13,10 @@ from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 
-from phantoms_dagster.domain.errors import Permanent
-from phantoms_dagster.domain.ports import AboutToBill, RenderJob, RenderStatus
+from phantoms_dagster.domain.errors import NotYet, Permanent, ProviderError
+from phantoms_dagster.domain.paid_job import AboutToBill, JobStatus, NotBilled
+from phantoms_dagster.domain.ports import RenderJob
+from phantoms_dagster.domain.publication import Found, RemoteId
 from phantoms_dagster.media import cards, ffmpeg, graph, waveform
 from phantoms_dagster.media.fonts import load_fonts, private_folder
 
@@ -71,33 +73,37 @@ class LocalRenderer:
         # Dagster may give each run an event loop of its own, and a semaphore belongs to one loop.
         self._slots: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = weakref.WeakKeyDictionary()
 
-    async def submit(self, job: RenderJob, about_to_bill: AboutToBill) -> str:  # noqa: ARG002 - nothing is billed here
+    async def submit(self, job: RenderJob, about_to_bill: AboutToBill) -> RemoteId | NotBilled:
         """Render now and return when it is done; the id is the attempt's. A second call for the same attempt renders nothing."""
         path = self._path(job.attempt_id)
-        if path.exists():
-            return job.attempt_id
         self._renders.mkdir(parents=True, exist_ok=True)
         self._forget_old()
         slots = self._slots.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(self._in_flight))
         async with slots:
-            if not path.exists():  # the same attempt, submitted twice at once
-                await render(job, path, fonts=self._fonts)
-        return job.attempt_id
+            await about_to_bill()  # nothing is billed here, but every renderer keeps the order
+            try:
+                if not path.exists():  # the same attempt, submitted twice at once
+                    await render(job, path, fonts=self._fonts)
+            except (ProviderError, NotYet) as error:
+                return NotBilled(f"the render on this machine failed: {error}", error=error)
+        return RemoteId(job.attempt_id)
 
     def price(self, seconds: float) -> Decimal:  # noqa: ARG002 - the port's
         """Nothing."""
         return Decimal(0)
 
-    async def status(self, render_id: str) -> RenderStatus:
+    async def status(self, render_id: str) -> JobStatus:
         """`done`, or `failed` when there is no such file: nothing renders behind the caller's back."""
         path = self._path(render_id)
         if path.exists():
-            return RenderStatus("done", progress=1.0, url=path.absolute().as_uri(), cost=Decimal(0))
-        return RenderStatus("failed", error=f"no finished render {render_id} on this machine", cost=Decimal(0))
+            return JobStatus("done", progress=1.0, url=path.absolute().as_uri(), cost=Decimal(0))
+        return JobStatus("failed", error=f"no finished render {render_id} on this machine", cost=Decimal(0))
 
-    async def find(self, attempt_id: str) -> str | None:
+    async def find(self, attempt_id: str) -> Found | NotBilled:
         """The attempt's id when its render is finished here."""
-        return attempt_id if self._path(attempt_id).exists() else None
+        if self._path(attempt_id).exists():
+            return Found(RemoteId(attempt_id))
+        return NotBilled(f"no finished render {attempt_id} on this machine")
 
     async def fetch(self, render_id: str, destination: Path, *, url: str | None = None) -> None:  # noqa: ARG002 - the port's
         """Copy the finished file. Raises Permanent when there is none."""

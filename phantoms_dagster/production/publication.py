@@ -1,21 +1,41 @@
-"""The engine that carries a post to published, and the only code that saves a post's state.
+"""What must not happen twice: the engine of posts and of paid jobs, and the only code that saves the state of either.
 
-It saves before each verb of the platform. So whatever dies, the ledger knows which request may have left:
+Each has one request that takes effect: it makes a post public, or it costs money. The engine saves before that request. So
+whatever dies, the ledger knows whether it may have left:
 
-- A post that may be out (`committing`, `unknown`) is looked up with `find`, and nothing else is sent.
-- A `commit` whose answer is lost becomes `unknown`.
-- Only a `NotPublished`, the platform's own word that the post is not out, leads back to `upload`, to `open` or to another `commit`.
+- What may have taken effect (`committing`, `sending`, `unknown`) is looked up with `find`, and nothing else is sent.
+- A decisive request whose answer is lost becomes `unknown`.
+- Only a proof leads back: `NotPublished` for a post, `NotBilled` or `WrittenOff` for a paid job.
 
-The states, the proofs and the verbs are in `domain.publication`. What a platform asks and answers is in its adapter.
+The states, the proofs and the verbs are in `domain.publication` and `domain.paid_job`. What a platform or a service asks and
+answers is in its adapter.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Generic, NoReturn, TypeVar
+
 from phantoms_dagster.domain.errors import Disconnected, Permanent, PhantomsError, Rejected, Unknown
-from phantoms_dagster.domain.ports import Publisher, PublishJob
+from phantoms_dagster.domain.paid_job import (
+    Job,
+    NotBilled,
+    Order,
+    PaidFor,
+    PaidJournal,
+    PaidService,
+    PaidState,
+    Taken,
+    Waits,
+    WrittenOff,
+)
+from phantoms_dagster.domain.ports import Clock, Publisher, PublishJob
 from phantoms_dagster.domain.publication import (
     BEFORE_COMMIT,
     MAY_BE_OUT,
+    Finding,
     Found,
     NotPublished,
     PostJournal,
@@ -26,6 +46,61 @@ from phantoms_dagster.domain.publication import (
     Undecided,
 )
 from phantoms_dagster.domain.stages import PostState
+from phantoms_dagster.production.following import Following, lost
+
+Proof = TypeVar("Proof", NotPublished, NotBilled | WrittenOff)
+
+
+class _Once(ABC, Generic[Proof]):
+    """One call of the engine for one row of a ledger: what posts and paid jobs have in common.
+
+    `_send` sends the decisive request, which leaves only after a save; `_look` asks what became of it.
+    """
+
+    async def _commit(self) -> None:
+        try:
+            answer = await self._send()
+        except Unknown:
+            await self._answer_lost()
+            raise
+        await self._settle(answer)
+
+    async def _find(self) -> None:
+        await self._settle(await self._look())
+
+    async def _settle(self, answer: RemoteId | Found | Proof | Undecided) -> None:
+        """What an answer means for the ledger."""
+        match answer:
+            case RemoteId():
+                await self._took_effect(answer)
+            case Found(found):
+                await self._took_effect(found)
+            case Undecided():
+                await self._undecided(answer)
+            case proof:
+                await self._go_back(proof)
+
+    @abstractmethod
+    async def _send(self) -> RemoteId | Proof | Undecided: ...
+
+    @abstractmethod
+    async def _look(self) -> Found | Proof | Undecided: ...
+
+    @abstractmethod
+    async def _answer_lost(self) -> None: ...
+
+    @abstractmethod
+    async def _took_effect(self, answer: RemoteId) -> None: ...
+
+    @abstractmethod
+    async def _undecided(self, answer: Undecided) -> None: ...
+
+    @abstractmethod
+    async def _go_back(self, proof: Proof) -> None:
+        """The only way back. The proof is saved with the step that it allows."""
+
+
+# --- posts ----------------------------------------------------------------------------------------------------------
 
 
 async def publish(publisher: Publisher, job: PublishJob, journal: PostJournal) -> PublishedPost:
@@ -44,7 +119,7 @@ async def publish(publisher: Publisher, job: PublishJob, journal: PostJournal) -
         raise
 
 
-class _Publication:
+class _Publication(_Once[NotPublished]):
     """One call of the engine for one post."""
 
     def __init__(self, verbs: PublishVerbs, journal: PostJournal, *, account_first: bool) -> None:
@@ -110,19 +185,14 @@ class _Publication:
             if answer.error is not None:
                 raise answer.error
 
-    async def _commit(self) -> None:
+    async def _send(self) -> RemoteId | NotPublished | Undecided:
         """The ledger says `committing` already."""
-        try:
-            answer = await self._verbs.commit(self._journal.record)
-        except Unknown:
-            await self._journal.save(PostState.UNKNOWN)
-            raise
-        await self._settle(answer)
+        return await self._verbs.commit(self._journal.record)
 
-    async def _find(self) -> None:
+    async def _look(self) -> Finding:
         answer = await self._verbs.find(self._journal.record)
         self._looked = True
-        await self._settle(answer)
+        return answer
 
     async def _confirm(self) -> PublishedPost:
         record, told = self._journal.record, self._told
@@ -136,18 +206,10 @@ class _Publication:
 
     # --- what an answer means for the ledger
 
-    async def _settle(self, answer: RemoteId | Found | NotPublished | Undecided) -> None:
-        match answer:
-            case RemoteId():
-                await self._published(answer)
-            case Found(post):
-                await self._published(post)
-            case Undecided():
-                await self._undecided(answer)
-            case NotPublished():
-                await self._not_published(answer)
+    async def _answer_lost(self) -> None:
+        await self._journal.save(PostState.UNKNOWN)
 
-    async def _published(self, post: RemoteId) -> None:
+    async def _took_effect(self, post: RemoteId) -> None:
         if self._journal.record.state not in MAY_BE_OUT:  # it is out although this ledger never sent its commit
             await self._journal.save(PostState.UNKNOWN)
         await self._journal.save(PostState.PUBLISHED, handle=post.handle, remote_id=post.id, url=post.url)
@@ -161,8 +223,7 @@ class _Publication:
         if answer.error is not None:
             raise answer.error
 
-    async def _not_published(self, proof: NotPublished) -> None:
-        """The only way back. The proof is saved with the step that it allows."""
+    async def _go_back(self, proof: NotPublished) -> None:
         save, record = self._journal.save, self._journal.record
         match proof.then:
             case "open":
@@ -185,3 +246,116 @@ class _Publication:
             raise proof.error
         if proof.then == "commit":
             await self._commit()
+
+
+# --- paid jobs ------------------------------------------------------------------------------------------------------
+
+
+async def pay(
+    service: PaidService[Job], order: Order[Job, Taken], journal: PaidJournal, *, waits: Waits, clock: Clock
+) -> PaidFor[Taken]:
+    """Order the job, or go on with it from wherever the ledger says it is: wait for it, fetch it. Raises the service's errors.
+
+    What will never bring a file is booked as spent, once, and ordered again by the next attempt. So no job holds a video for ever,
+    and the video's budget knows of each one.
+    """
+    return await _PaidJob(service, order, journal, waits, clock).carried()
+
+
+class _PaidJob(_Once[NotBilled | WrittenOff], Generic[Job, Taken]):
+    """One call of the engine for one paid job."""
+
+    def __init__(
+        self, service: PaidService[Job], order: Order[Job, Taken], journal: PaidJournal, waits: Waits, clock: Clock
+    ) -> None:
+        self._service = service
+        self._order = order
+        self._journal = journal
+        self._waits = waits
+        self._clock = clock
+        self._fresh = False  # ordered in this call, a moment ago
+
+    async def carried(self) -> PaidFor[Taken]:
+        """The job, done and fetched."""
+        while True:
+            match self._journal.record.state:
+                case PaidState.INTENT:
+                    self._afford()
+                    await self._commit()
+                case PaidState.SENDING | PaidState.UNKNOWN:
+                    await self._find()
+                case PaidState.SUBMITTED | PaidState.DONE:
+                    return await self._fetch()
+
+    def _afford(self) -> None:
+        """Raises Permanent when the budget is used up."""
+        # The order knows what was spent when its claim was made; a job of this very claim may have been booked since.
+        spent, budget = max(self._order.spent, self._journal.record.spent), self._order.budget
+        if spent > budget:
+            message = f"{spent:.2f} USD are spent already and the channel's budget is {budget:.2f} USD a video"
+            raise Permanent(message, provider="budget", code="over_budget")
+
+    # --- the order
+
+    async def _send(self) -> RemoteId | NotBilled:
+        self._fresh = True
+        return await self._service.submit(await self._order.job(), self._about_to_bill)
+
+    async def _about_to_bill(self) -> None:
+        await self._journal.save(PaidState.SENDING, attempt_id=self._order.attempt_id)
+
+    async def _answer_lost(self) -> None:
+        await self._journal.save(PaidState.UNKNOWN)
+
+    async def _look(self) -> Found | NotBilled | Undecided:
+        return await self._service.find(self._journal.record.attempt_id or "")
+
+    async def _took_effect(self, job: RemoteId) -> None:
+        await self._journal.save(PaidState.SUBMITTED, remote_id=job.id)
+
+    async def _undecided(self, answer: Undecided) -> None:
+        """Never order again before the first one must have ended."""
+        if self._journal.record.state is not PaidState.UNKNOWN:
+            await self._journal.save(PaidState.UNKNOWN)
+        noun = self._order.noun
+        left = self._waits.lost_after - (self._clock.now() - self._ordered_at())
+        if left < timedelta(0):
+            await self._write_off(lost(self._service, self._order, "lost", f"a {noun}'s answer was lost and it never showed up"))
+        raise answer.error or Unknown(
+            f"a {noun} was sent and its answer lost; it may have been billed, so it is not sent again yet",
+            provider=self._service.provider,
+            code=f"{noun}_unknown",
+            retry_after=left.total_seconds(),
+        )
+
+    async def _go_back(self, proof: NotBilled | WrittenOff) -> None:
+        if self._journal.record.state is not PaidState.INTENT:  # refused before anything could have been billed
+            await self._journal.save(PaidState.INTENT, proof=proof)
+        if proof.error is not None:
+            raise proof.error
+
+    async def _write_off(self, proof: WrittenOff) -> NoReturn:
+        await self._go_back(proof)
+        raise proof.error
+
+    async def _fetch(self) -> PaidFor[Taken]:
+        remote_id = self._journal.record.remote_id
+        assert remote_id is not None, "the database refuses a job that was submitted and has no id"
+        job = Following(self._service, self._order, self._waits, self._clock, remote_id, self._ordered_at())
+        status = await job.ended(fresh=self._fresh)
+        if isinstance(status, WrittenOff):
+            await self._write_off(status)
+        cost = self._order.price if status.cost is None else status.cost
+
+        async def download(destination: Path) -> None:
+            if (gone := await job.downloaded(destination, status, cost)) is not None:
+                await self._write_off(gone)
+
+        taken = await self._order.take(download, cost)
+        if isinstance(taken, WrittenOff):  # the next attempt must not be given the same file
+            await self._write_off(taken)
+        await self._journal.save(PaidState.DONE)
+        return PaidFor(taken, remote_id, cost)
+
+    def _ordered_at(self) -> datetime:
+        return self._journal.record.attempted_at or self._clock.now()

@@ -1,55 +1,26 @@
 """Renders at Shotstack: the voiceover goes up through Ingest, the Edit to `POST /render`, the file comes down when done.
 
-What the Edit looks like belongs in `shotstack_edit.py`. `POST /render` is the one paid request: it is sent once, and when
-its answer is lost the outcome is `Unknown`. Everything before it may be repeated at will.
+`POST /render` is the one paid request: it is sent once, and when its answer is lost the outcome is `Unknown`. Everything before it
+may be repeated at will. The requests are in `shotstack_api.py`, what an Edit looks like in `shotstack_edit.py`.
 """
 
 from __future__ import annotations
 
-import asyncio
-import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
 
 import httpx
 
-from phantoms_dagster.domain.errors import NotYet, Permanent, ProviderError, Throttled, Transient, Unknown
-from phantoms_dagster.domain.ports import AboutToBill, Clock, RenderJob, RenderStatus
-from phantoms_dagster.domain.values import JsonObject
-from phantoms_dagster.providers.http import (
-    describe,
-    evidence,
-    file_body,
-    json_object,
-    lenient_json,
-    objects,
-    retry_after,
-    send,
-    server_error,
-    unexpected,
-)
-from phantoms_dagster.providers.redaction import redact
+from phantoms_dagster.domain.errors import NotYet, Permanent, Transient, Unknown
+from phantoms_dagster.domain.paid_job import AboutToBill, JobStatus, NotBilled
+from phantoms_dagster.domain.ports import Clock, RenderJob
+from phantoms_dagster.domain.publication import RemoteId, Undecided
+from phantoms_dagster.providers.http import evidence, json_object
+from phantoms_dagster.providers.shotstack_api import POLL_AGAIN_SECONDS, PROVIDER, ShotstackApi, failure, member
 from phantoms_dagster.providers.shotstack_edit import build_edit
 
-PROVIDER = "shotstack"
-CHUNK = 1 << 18
 NO_RENDER = "00000000-0000-0000-0000-000000000000"
-WINDOW_SECONDS = 60.0  # of the rate limit: the longest wait when the answer names none
-MAX_POLL_SECONDS = 2.0
-POLL_AGAIN_SECONDS = 5.0
-
-# What a status means, whatever was asked. 5xx is not here: after `POST /render` it is Unknown, after a read Transient.
-ERRORS: Mapping[int, type[ProviderError]] = MappingProxyType(
-    {400: Permanent, 401: Permanent, 403: Permanent, 404: Permanent, 429: Throttled}
-)
-_BUY = "the account has no credits left: buy credits at https://dashboard.shotstack.io, then replay"
-_KEY = "check the API key and that it belongs to this stage (v1 and stage have different keys)"
-# A minute of video at the highest rate that the service renders has some 200 MB. It is written to a file as it comes.
-MOST_FILM_BYTES = 2 << 30
-_GONE = (403, 404, 410)  # what object storage answers for a file that has expired
 
 
 class ShotstackRenderer:
@@ -77,61 +48,52 @@ class ShotstackRenderer:
         ingest_patience: float = 60.0,
     ) -> None:
         self.sandbox = sandbox
-        self._client = client
-        self._api_key = api_key
-        self._stage = stage
-        self._clock = clock
         self._usd_per_minute = Decimal(str(usd_per_minute))
-        self._ingest_patience = ingest_patience
-        base = base_url.rstrip("/")
-        self._edit, self._ingest, self._serve = (f"{base}/{api}/{stage}" for api in ("edit", "ingest", "serve"))
+        self._api = ShotstackApi(
+            client=client, base_url=base_url, api_key=api_key, stage=stage, clock=clock, ingest_patience=ingest_patience
+        )
 
     def __repr__(self) -> str:
-        return f"ShotstackRenderer({self._edit!r})"
+        return f"ShotstackRenderer({self._api.edit!r})"
 
-    async def submit(self, job: RenderJob, about_to_bill: AboutToBill) -> str:
-        """Upload the voiceover and start the render; its id. What `about_to_bill` raises stops the paid request.
+    async def submit(self, job: RenderJob, about_to_bill: AboutToBill) -> RemoteId | NotBilled:
+        """Upload the voiceover and start the render. What `about_to_bill` raises stops the paid request.
 
         Raises Unknown when the answer to the paid request was lost: the render may run, and no read can tell.
         """
-        audio_url = await self._uploaded(job.audio)
-        edit = build_edit(job, audio_url)
-        response = await send(
-            self._client,
-            "POST",
-            f"{self._edit}/render",
-            provider=PROVIDER,
-            commits=True,
-            before=about_to_bill,
-            headers=self._headers,
-            json=edit,
-        )
+        edit = build_edit(job, await self._api.uploaded(job.audio))
+        try:
+            response = await self._api.post_render(edit, about_to_bill)
+        except Transient as error:
+            return NotBilled(f"the order never reached Shotstack: {error}", error=error)
         if not response.is_success:
-            raise _failure(response, commits=True)
-        answer = json_object(response, provider=PROVIDER, commits=True)
-        render_id = _member(answer, "response", "id")
+            refusal = failure(response, commits=True)
+            if isinstance(refusal, Unknown):
+                raise refusal
+            return NotBilled(f"Shotstack refused the order: {refusal}", error=refusal)
+        render_id = member(json_object(response, provider=PROVIDER, commits=True), "response", "id")
         if not isinstance(render_id, str) or not render_id:
             message = "Shotstack took the render and named no id"
             raise Unknown(message, provider=PROVIDER, code="no_id", evidence=evidence(response))
-        return render_id
+        return RemoteId(render_id)
 
     def price(self, seconds: float) -> Decimal:
         """By the setting's price of a minute."""
         return Decimal(str(seconds)) / 60 * self._usd_per_minute
 
-    async def status(self, render_id: str) -> RenderStatus:
+    async def status(self, render_id: str) -> JobStatus:
         """How a render is doing. States that Shotstack may add later count as `rendering`."""
-        answer = await self._read(f"{self._edit}/render/{render_id}?data=false")
+        answer = await self._api.render(render_id)
         response = answer.get("response")
         if not isinstance(response, dict) or not isinstance(response.get("status"), str):
             raise Transient("Shotstack's answer has no status", provider=PROVIDER, code="malformed")
         if response["status"] == "failed":
-            return RenderStatus("failed", error=str(response.get("error") or "Shotstack gave no reason"))
+            return JobStatus("failed", error=str(response.get("error") or "Shotstack gave no reason"))
         if response["status"] != "done":
-            return RenderStatus("rendering")
+            return JobStatus("rendering")
         url, seconds = response.get("url"), response.get("duration")
         cost = self.price(seconds) if isinstance(seconds, int | float) else None
-        return RenderStatus("done", progress=1.0, url=url if isinstance(url, str) and url else None, cost=cost)
+        return JobStatus("done", progress=1.0, url=url if isinstance(url, str) and url else None, cost=cost)
 
     async def check_key(self) -> None:
         """Read a render that cannot exist: an answer of 404 says that the key is accepted at this stage. Costs nothing.
@@ -144,13 +106,13 @@ class ShotstackRenderer:
             if error.code != "404":
                 raise
 
-    async def find(self, attempt_id: str) -> str | None:  # noqa: ARG002 - the port's signature
-        """Always None: Shotstack has no call that lists renders or searches them by a marker.
+    async def find(self, attempt_id: str) -> Undecided:  # noqa: ARG002 - the port's signature
+        """Undecided: Shotstack has no call that lists renders or searches them by a marker.
 
         The marker is in the Edit (merge field `PHANTOMS_ATTEMPT_ID`), so it proves whose a render is, but only to somebody
         who knows the render's id. Only a callback that brings the id could settle an unknown submit.
         """
-        return None
+        return Undecided()
 
     async def fetch(self, render_id: str, destination: Path, *, url: str | None = None) -> None:
         """Download the finished file to `destination`, whole or not at all.
@@ -159,7 +121,7 @@ class ShotstackRenderer:
         has expired the status is read again for a new one, then the hosted copy is taken. Raises NotYet while the render still
         runs, Permanent when it failed or its file is gone.
         """
-        if url is not None and await self._downloaded(url, destination):
+        if url is not None and await self._api.downloaded(url, destination):
             return
         tried = {url}
         for _ in range(2):
@@ -171,175 +133,8 @@ class ShotstackRenderer:
             if status.url is None or status.url in tried:
                 break
             tried.add(status.url)
-            if await self._downloaded(status.url, destination):
+            if await self._api.downloaded(status.url, destination):
                 return
-        hosted = await self._hosted_url(render_id)
-        if hosted is None or not await self._downloaded(hosted, destination):
+        hosted = await self._api.hosted_url(render_id)
+        if hosted is None or not await self._api.downloaded(hosted, destination):
             raise Permanent(f"the file of render {render_id} is no longer kept by Shotstack", provider=PROVIDER, code="gone")
-
-    # --- the voiceover goes up
-
-    async def _uploaded(self, audio: Path) -> str:
-        """Upload a file through Ingest and wait until it can be used; its address for the Edit."""
-        response = await send(self._client, "POST", f"{self._ingest}/upload", provider=PROVIDER, headers=self._headers)
-        if not response.is_success:
-            raise _failure(response)
-        answer = json_object(response, provider=PROVIDER)
-        source_id, url = _member(answer, "data", "id"), _member(answer, "data", "attributes", "url")
-        if not isinstance(source_id, str) or not isinstance(url, str):
-            raise Transient(
-                "Shotstack named no address to upload to", provider=PROVIDER, code="malformed", evidence=evidence(response)
-            )
-        await self._put(url, audio)
-        return await self._ready(source_id)
-
-    async def _put(self, url: str, audio: Path) -> None:
-        """Send the bytes to object storage. The signed URL is the whole permission: the API key does not go there."""
-        size = audio.stat().st_size
-        headers = {
-            "Content-Length": str(size),  # object storage refuses chunked bodies
-            "Content-Type": "",  # part of the signature, signed empty; HTTP clients would fill it in
-        }
-        async with file_body(audio, 0, size) as content:
-            response = await send(self._client, "PUT", url, provider=PROVIDER, headers=headers, content=content)
-        if response.is_success:
-            return
-        if response.status_code == 403:  # expired or damaged: the next attempt asks for a new one
-            message = "Shotstack's upload address was refused"
-            raise Transient(message, provider=PROVIDER, code="upload_refused", evidence=evidence(response))
-        raise _failure(response)
-
-    async def _ready(self, source_id: str) -> str:
-        """Poll an uploaded source until it can be used; its address."""
-        waited, pause = 0.0, 0.1
-        while True:
-            attributes = _member(await self._source(source_id), "data", "attributes")
-            status = _member(attributes, "status")
-            if status == "ready" and isinstance(address := _member(attributes, "source"), str):
-                return address
-            if status == "failed":
-                said = _member(attributes, "error") or "no reason given"
-                raise Permanent(f"Shotstack could not read the voiceover: {said}", provider=PROVIDER, code="source_failed")
-            if waited >= self._ingest_patience:
-                message = f"the voiceover is still {status or 'missing'} at Shotstack after {waited:.0f} s"
-                raise Transient(message, provider=PROVIDER, code="source_not_ready", retry_after=POLL_AGAIN_SECONDS)
-            await self._clock.sleep(pause)
-            waited, pause = waited + pause, min(pause * 2, MAX_POLL_SECONDS)
-
-    async def _source(self, source_id: str) -> JsonObject:
-        """What Ingest says about a source; nothing when it does not know it yet."""
-        try:
-            return await self._read(f"{self._ingest}/sources/{source_id}")
-        except Permanent as error:
-            if error.code == "404":  # nothing says that a source can be read as soon as its address was given out
-                return {}
-            raise
-
-    # --- the film comes down
-
-    async def _hosted_url(self, render_id: str) -> str | None:
-        """The address of the copy that Shotstack hosts, or None when there is none."""
-        try:
-            answer = await self._read(f"{self._serve}/assets/render/{render_id}")
-        except Permanent as error:
-            if error.code == "404":
-                return None
-            raise
-        for asset in objects(answer, "data"):
-            url, name = _member(asset, "attributes", "url"), _member(asset, "attributes", "filename")
-            if _member(asset, "attributes", "status") == "ready" and isinstance(url, str) and str(name).endswith(".mp4"):
-                return url
-        return None
-
-    async def _downloaded(self, url: str, destination: Path) -> bool:
-        """Stream a file beside `destination` and rename it; False when there is no such file any more."""
-        part = destination.with_name(f".{destination.name}.{uuid.uuid4().hex}.part")
-        try:
-            film = {"phantoms": {"most_bytes": MOST_FILM_BYTES}}
-            async with self._client.stream("GET", url, headers={"Accept-Encoding": "identity"}, extensions=film) as response:
-                if response.status_code in _GONE:
-                    return False
-                if not response.is_success:
-                    await response.aread()
-                    raise _failure(response)
-                written = await _save(response, part)
-                expected = response.headers.get("content-length")
-            if written == 0 or (expected is not None and written != int(expected)):
-                message = f"Shotstack's file broke off after {written} of {expected or 'unknown'} bytes"
-                raise Transient(message, provider=PROVIDER, code="incomplete")
-            part.replace(destination)
-            return True
-        except httpx.HTTPError as error:
-            message = f"the download from Shotstack broke off: {describe(error)}"
-            raise Transient(message, provider=PROVIDER, code=type(error).__name__) from error
-        finally:
-            part.unlink(missing_ok=True)
-
-    # --- shared
-
-    @property
-    def _headers(self) -> dict[str, str]:
-        return {"x-api-key": self._api_key(), "Accept": "application/json"}
-
-    async def _read(self, url: str) -> JsonObject:
-        response = await send(self._client, "GET", url, provider=PROVIDER, headers=self._headers)
-        if not response.is_success:
-            raise _failure(response)
-        return json_object(response, provider=PROVIDER)
-
-
-def _failure(response: httpx.Response, *, commits: bool = False) -> ProviderError:
-    """The error for an answer that is no success, by the table. `commits`: it answers the paid request."""
-    status = response.status_code
-    if status >= 500:
-        return server_error(response, provider=PROVIDER, commits=commits)
-    said = _said(response)
-    kind = ERRORS.get(status)
-    if kind is None:
-        return unexpected(response, provider=PROVIDER, message=said)
-    if status == 429:
-        wait = retry_after(response)
-        return Throttled(
-            f"Shotstack's rate limit is used up: {said}",
-            provider=PROVIDER,
-            code="429",
-            evidence=evidence(response),
-            retry_after=WINDOW_SECONDS if wait is None else wait,
-        )
-    message = f"Shotstack answered {status}: {said}"
-    if status in (401, 403):
-        message += f"; {_BUY}" if "credit" in said.lower() else f"; {_KEY}" + (f", or {_BUY}" if status == 403 else "")
-    return kind(message, provider=PROVIDER, code=str(status), evidence=evidence(response))
-
-
-def _said(response: httpx.Response) -> str:
-    """The reason in an error body of Edit (`response.error`), Ingest (`errors[].detail`) or the gateway (`message`)."""
-    body = lenient_json(response)
-    errors = _member(body, "errors")
-    first = errors[0] if isinstance(errors, list) and errors else None
-    for reason in (_member(body, "response", "error"), _member(first, "detail"), _member(body, "message")):
-        if reason:
-            return redact(reason if isinstance(reason, str) else str(reason)[:500])
-    return response.reason_phrase
-
-
-def _member(value: Any, *names: str) -> Any:
-    """What stands at that path in nested JSON objects; None when there is no such path."""
-    for name in names:
-        value = value.get(name) if isinstance(value, dict) else None
-    return value
-
-
-async def _save(response: httpx.Response, path: Path) -> int:
-    """Write a body to a file; the number of bytes."""
-    written = 0
-    async for chunk in response.aiter_raw(CHUNK):
-        await asyncio.to_thread(_append, path, chunk)
-        written += len(chunk)
-    return written
-
-
-def _append(path: Path, chunk: bytes) -> None:
-    """Opened for each chunk: a thread is visited once, and a chunk is large."""
-    with path.open("ab") as file:
-        file.write(chunk)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +15,11 @@ from sqlalchemy import RowMapping, TextClause, text
 
 from phantoms_dagster.domain.errors import NotYet, Rejected, StaleClaim
 from phantoms_dagster.domain.models import MediaFile
+from phantoms_dagster.domain.paid_job import NotBilled, PaidRecord, PaidState, WrittenOff, check_paid_step
 from phantoms_dagster.domain.publication import NotPublished, PostRecord, check_step
 from phantoms_dagster.domain.stages import PostState
 from phantoms_dagster.domain.values import JsonObject
-from phantoms_dagster.domain.work import Claim, RenderRecord
+from phantoms_dagster.domain.work import Claim
 from phantoms_dagster.store.group_commit import GroupCommit
 from phantoms_dagster.store.rows import as_json
 from phantoms_dagster.store.transactions import statements, transaction
@@ -151,26 +152,27 @@ _OPEN_RENDER = text(
     """
 )
 
-# A render that is given up is booked with the attempt that sent it, and once: a repeated commit finds the row in `intent`.
+# A render that is written off is booked with the attempt that sent it, and once: a repeated commit finds the row in `intent`.
 _SAVE_RENDERS = text(
     """
     WITH g AS MATERIALIZED (
         SELECT * FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(
             id bigint, video_id bigint, stage text, generation bigint, state text, render_id text, attempt_id text,
-            billed numeric)
+            proof text, written_off numeric)
     ), ours AS MATERIALIZED (
         SELECT g.* FROM g
         JOIN phantoms.stages s ON s.video_id = g.video_id AND s.stage = g.stage AND s.generation = g.generation
         WHERE s.state IS NOT DISTINCT FROM 'running' ORDER BY s.video_id FOR SHARE OF s
     ), booked AS (
-        UPDATE phantoms.attempts a SET cost = a.cost + g.billed
+        UPDATE phantoms.attempts a SET cost = a.cost + g.written_off
         FROM ours g JOIN phantoms.renders r ON r.id = g.id AND r.video_id = g.video_id AND r.state <> 'intent'
-        WHERE g.billed > 0 AND a.video_id = g.video_id AND a.id = CAST(substring(r.attempt_id FROM '^a([0-9]+)-') AS bigint)
+        WHERE g.written_off > 0 AND a.video_id = g.video_id AND a.id = CAST(substring(r.attempt_id FROM '^a([0-9]+)-') AS bigint)
     )
     UPDATE phantoms.renders r
     SET state = g.state, updated_at = clock_timestamp(), attempt_id = COALESCE(g.attempt_id, r.attempt_id),
         render_id = CASE WHEN g.state = 'intent' THEN NULL ELSE COALESCE(g.render_id, r.render_id) END,
-        attempted_at = CASE WHEN g.state IN ('intent', 'sending') THEN clock_timestamp() ELSE r.attempted_at END
+        attempted_at = CASE g.state WHEN 'intent' THEN NULL WHEN 'sending' THEN clock_timestamp() ELSE r.attempted_at END,
+        proof = g.proof, proved_at = CASE WHEN g.proof IS NOT NULL THEN clock_timestamp() END, written_off = g.written_off
     FROM ours g WHERE r.id = g.id AND r.video_id = g.video_id
     RETURNING r.id, r.state, r.render_id, r.attempt_id, r.attempted_at
     """
@@ -260,7 +262,7 @@ class PostgresPostJournal:
 
 
 class PostgresRenderJournal:
-    """Implements `work.RenderJournal`."""
+    """Implements `paid_job.PaidJournal` for renders."""
 
     def __init__(self, ledgers: PostgresLedgers, claim: Claim, row: RowMapping) -> None:
         self._ledgers = ledgers
@@ -269,28 +271,35 @@ class PostgresRenderJournal:
         self._record = _render_record(row)
 
     @property
-    def record(self) -> RenderRecord:
+    def record(self) -> PaidRecord:
         """See the port."""
         return self._record
 
     async def save(
-        self, state: str, *, render_id: str | None = None, attempt_id: str | None = None, billed: Decimal | None = None
-    ) -> RenderRecord:
+        self,
+        state: PaidState,
+        *,
+        attempt_id: str | None = None,
+        remote_id: str | None = None,
+        proof: NotBilled | WrittenOff | None = None,
+    ) -> PaidRecord:
         """See the port."""
+        check_paid_step(self._record.state, state, proof)
         values = {
             "id": self._id,
             "video_id": self._claim.video_id,
             "stage": self._claim.stage.name,
             "generation": self._claim.generation,
-            "state": state,
-            "render_id": render_id,
+            "state": str(state),
+            "render_id": remote_id,
             "attempt_id": attempt_id,
-            "billed": None if billed is None else str(billed),
+            "proof": None if proof is None else proof.evidence[:MOST_EVIDENCE],
+            "written_off": str(proof.usd) if isinstance(proof, WrittenOff) else None,
         }
         row = await self._ledgers.save_render(_Step(values))
         if row is None:
             raise StaleClaim(f"{self._claim.video.key}: another runner has taken over {self._claim.stage.name}")
-        self._record = _render_record(row)
+        self._record = replace(_render_record(row), spent=self._record.spent)
         return self._record
 
 
@@ -439,10 +448,10 @@ def _post_record(row: RowMapping) -> PostRecord:
     )
 
 
-def _render_record(row: RowMapping) -> RenderRecord:
-    return RenderRecord(
-        state=row["state"],
-        render_id=row["render_id"],
+def _render_record(row: RowMapping) -> PaidRecord:
+    return PaidRecord(
+        state=PaidState(row["state"]),
+        remote_id=row["render_id"],
         attempt_id=row["attempt_id"],
         attempted_at=row["attempted_at"],
         spent=row.get("spent", Decimal(0)),

@@ -37,7 +37,7 @@ _WAKE = text(
     WHERE video_id = :id AND stage = :stage AND state = 'deferred'
     """
 )
-# What may have been billed is booked with the attempt that sent it, as the render's own ledger does.
+# The one step of a render that a person makes. It writes off what may have been billed, as `production.publication` does.
 _GIVE_UP_RENDER = text(
     """
     WITH old AS (
@@ -47,7 +47,9 @@ _GIVE_UP_RENDER = text(
         UPDATE phantoms.attempts a SET cost = a.cost + :billed FROM old
         WHERE a.video_id = :id AND a.id = CAST(substring(old.attempt_id FROM '^a([0-9]+)-') AS bigint)
     )
-    UPDATE phantoms.renders r SET state = 'intent', render_id = NULL, updated_at = clock_timestamp() FROM old WHERE r.id = old.id
+    UPDATE phantoms.renders r SET state = 'intent', render_id = NULL, attempted_at = NULL, updated_at = clock_timestamp(),
+        proof = :proof, proved_at = clock_timestamp(), written_off = :billed
+    FROM old WHERE r.id = old.id
     """
 )
 _DOUBTFUL = ("opened", "uploading", "committing", "unknown")
@@ -117,7 +119,8 @@ class Retrying:
             connection.execute(sql.CLOSE, {"ids": closing, "to": "replayed", "by": by, "reason": f"retried from {plan.stage}"})
         if plan.how == "render":
             billed = self.price(plan.seconds)
-            connection.execute(_GIVE_UP_RENDER, {"id": row["video_id"], "revision": row["revision"], "billed": billed})
+            given = {"id": row["video_id"], "revision": row["revision"], "billed": billed, "proof": f"given up by {by}"}
+            connection.execute(_GIVE_UP_RENDER, given)
         connection.execute(_WAKE, {"id": row["video_id"], "stage": plan.stage, "reason": reason})
         connection.execute(text(NUDGE))
 

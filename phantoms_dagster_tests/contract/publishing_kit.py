@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 
 from phantoms_dagster.domain.models import Platform
+from phantoms_dagster.domain.paid_job import NotBilled, PaidRecord, PaidState, WrittenOff, check_paid_step
 from phantoms_dagster.domain.publication import NotPublished, PostRecord, check_step
 from phantoms_dagster.domain.stages import PostState
 from phantoms_dagster.domain.values import JsonObject
@@ -39,16 +40,45 @@ def at(moment: str, number: int) -> Kill:
     return kill
 
 
-class FakeJournal:
-    """The ledger's row in memory. It refuses and keeps what the real one does, and outlives its process."""
+class _FakeLedger:
+    """A ledger's row in memory. It outlives its process, which may be killed before and after each save."""
 
-    def __init__(self, record: PostRecord | None = None, *, kill: Kill = never, clock: Any = None) -> None:
-        self.record = record or PostRecord(PostState.INTENT)
-        self.saves: list[PostRecord] = []
-        self.proofs: list[NotPublished | None] = []
+    record: Any
+
+    def __init__(self, *, kill: Kill, clock: Any) -> None:
+        self.saves: list[Any] = []
+        self.proofs: list[Any] = []
         self.kill = kill
         self.count = 0
         self._clock = clock
+
+    def _save(self, state: Any, proof: Any, kept: dict[str, Any]) -> Any:
+        self.count += 1
+        self.kill("before save", self.count)
+        self.record = replace(self.record, state=state, **kept)
+        self.saves.append(self.record)
+        self.proofs.append(proof)
+        self.kill("after save", self.count)
+        return self.record
+
+    def _now(self) -> datetime:
+        return datetime.now(UTC) if self._clock is None else self._clock.now()
+
+    @property
+    def states(self) -> list[Any]:
+        return [record.state for record in self.saves]
+
+    def left(self, state: Any, **changes: Any) -> None:
+        """The row as another version or another runner may have left it, which is not checked."""
+        self.record = replace(self.record, state=state, **changes)
+
+
+class FakeJournal(_FakeLedger):
+    """A post's row. It refuses and keeps what the real one does."""
+
+    def __init__(self, record: PostRecord | None = None, *, kill: Kill = never, clock: Any = None) -> None:
+        super().__init__(kill=kill, clock=clock)
+        self.record = record or PostRecord(PostState.INTENT)
 
     async def save(
         self,
@@ -61,27 +91,40 @@ class FakeJournal:
         proof: NotPublished | None = None,
     ) -> PostRecord:
         check_step(self.record.state, state, proof)
-        self.count += 1
-        self.kill("before save", self.count)
         given = {"handle": handle, "offset": offset, "remote_id": remote_id, "url": url}
         # Through JSON, as a database would: what cannot be stored must not be relied on.
         kept = json.loads(json.dumps({name: value for name, value in given.items() if value is not None}))
-        now = datetime.now(UTC) if self._clock is None else self._clock.now()
         # As in the ledger: from the first step that is more than an intent.
-        attempted_at = None if state is PostState.INTENT else self.record.attempted_at or now
-        self.record = replace(self.record, state=state, attempted_at=attempted_at, **kept)
-        self.saves.append(self.record)
-        self.proofs.append(proof)
-        self.kill("after save", self.count)
-        return self.record
+        attempted_at = None if state is PostState.INTENT else self.record.attempted_at or self._now()
+        return self._save(state, proof, {**kept, "attempted_at": attempted_at})
 
-    @property
-    def states(self) -> list[PostState]:
-        return [record.state for record in self.saves]
 
-    def left(self, state: PostState, **changes: Any) -> None:
-        """The row as another version or another runner may have left it, which is not checked."""
-        self.record = replace(self.record, state=state, **changes)
+class FakePaidJournal(_FakeLedger):
+    """A paid job's row. It refuses and keeps what the real one does."""
+
+    def __init__(self, record: PaidRecord | None = None, *, kill: Kill = never, clock: Any = None) -> None:
+        super().__init__(kill=kill, clock=clock)
+        self.record = record or PaidRecord()
+
+    async def save(
+        self,
+        state: PaidState,
+        *,
+        attempt_id: str | None = None,
+        remote_id: str | None = None,
+        proof: NotBilled | WrittenOff | None = None,
+    ) -> PaidRecord:
+        check_paid_step(self.record.state, state, proof)
+        sent = {PaidState.INTENT: None, PaidState.SENDING: self._now()}
+        kept = {
+            "attempt_id": attempt_id or self.record.attempt_id,
+            "remote_id": None if state is PaidState.INTENT else remote_id or self.record.remote_id,
+            "attempted_at": sent.get(state, self.record.attempted_at),
+        }
+        # As the database refuses them.
+        assert state is not PaidState.SENDING or kept["attempt_id"]
+        assert state is not PaidState.SUBMITTED or kept["remote_id"]
+        return self._save(state, proof, kept)
 
 
 class MortalTransport(httpx.AsyncBaseTransport):

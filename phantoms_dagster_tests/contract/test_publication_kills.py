@@ -1,6 +1,7 @@
-"""Can it post twice? Each platform against its sandbox over HTTP, killed before and after every save and every request.
+"""Can it post twice, can it pay twice? Each platform and each renderer, killed before and after every save and every request.
 
-One ledger, one clock and one kill for all platforms. The sandbox's own ledger tells the truth: exactly one post.
+One ledger, one clock and one kill for all of them. The sandbox's own ledger tells the truth: exactly one post, and no paid render
+that is neither the film nor booked as spent.
 """
 
 from __future__ import annotations
@@ -14,21 +15,25 @@ from typing import Any
 
 import pytest
 
+from phantoms_dagster.domain import paid_job
 from phantoms_dagster.domain.errors import NotYet, Permanent, Transient, Unknown
+from phantoms_dagster.domain.paid_job import PaidState
 from phantoms_dagster.domain.ports import Publisher, PublishJob
 from phantoms_dagster.domain.publication import MAY_BE_OUT, NEEDS_PROOF, PostRecord, PublishedPost
 from phantoms_dagster.domain.stages import PostState
+from phantoms_dagster.media import local_renderer
 from phantoms_dagster.platforms.tiktok import chunks as tiktok_chunks
 from phantoms_dagster.production.publication import publish
 from phantoms_dagster.sandbox.core import Fault, Sandbox
-from phantoms_dagster_tests.contract import test_instagram, test_youtube, tiktok_world
+from phantoms_dagster.sandbox.tiktok import state as tiktok_state
+from phantoms_dagster_tests.contract import paid_world, test_instagram, test_youtube, tiktok_world
 from phantoms_dagster_tests.contract.publishing_kit import MOMENTS, FakeJournal, Kill, Killed, MortalTransport, SandboxClock, at
 
-MB = 1_000_000
+KB = 1_000
 
 
 @dataclass
-class Platform:
+class Posting:
     """A platform's sandbox and a job for it, as every platform's tests have them."""
 
     sandbox: Sandbox
@@ -38,55 +43,61 @@ class Platform:
     job: PublishJob
     forget: Callable[[], None]
 
-    async def publish(self, journal: FakeJournal) -> PublishedPost:
+    def journal(self, record: PostRecord | None = None) -> FakeJournal:
+        return FakeJournal(record, clock=self.clock)
+
+    async def carry(self, journal: FakeJournal) -> PublishedPost:
         """One call of the engine, by a process that has just started."""
         return await publish(self.publisher(), self.job, journal)
 
-    async def persist(self, journal: FakeJournal, *, tries: int = 400) -> PublishedPost:
-        """Publish as the runner does: again after each death, lost answer and deferral."""
-        for _ in range(tries):
-            try:
-                return await self.publish(journal)
-            except Killed:
-                self.sandbox.advance(1)
-            except (Transient, Unknown, NotYet) as later:
-                self.sandbox.advance((later.retry_after or 0.0) + 1.0)
-        raise AssertionError(f"not published after {tries} tries: {journal.states[-20:]}")
-
-    def assert_posted_once(self, journal: FakeJournal) -> None:
+    def assert_once(self, journal: FakeJournal) -> None:
         posts = [entry for entry in self.sandbox.ledger if entry["kind"] == "post"]
         assert [post["sha256"] for post in posts] == [self.job.sha256]
         assert (journal.record.state, journal.record.remote_id) == (PostState.CONFIRMED, posts[0]["remote_id"])
 
 
+async def persist(case: Any, journal: Any, *, tries: int = 400) -> None:
+    """Carry on as the runner does: again after each death, lost answer and deferral."""
+    for _ in range(tries):
+        try:
+            await case.carry(journal)
+        except Killed:
+            case.sandbox.advance(1)
+        except (Transient, Unknown, NotYet) as later:
+            case.sandbox.advance((later.retry_after or 0.0) + 1.0)
+        else:
+            return
+    raise AssertionError(f"not done after {tries} tries: {journal.states[-20:]}")
+
+
 @asynccontextmanager
-async def youtube(folder: Path) -> AsyncIterator[Platform]:
+async def youtube(folder: Path) -> AsyncIterator[Posting]:
     async with test_youtube.world() as w:
         w.sandbox.config |= {"youtube.inserts_per_day": 1_000, "youtube.units_per_day": 100_000}
         sessions = w.sandbox.state["youtube"].sessions
-        yield Platform(w.sandbox, w.transport, w.clock, lambda: w.publisher, test_youtube.make_job(folder), sessions.clear)
+        yield Posting(w.sandbox, w.transport, w.clock, lambda: w.publisher, test_youtube.make_job(folder), sessions.clear)
 
 
 @asynccontextmanager
-async def tiktok(folder: Path, size: int = 15 * MB + 7) -> AsyncIterator[Platform]:
+async def tiktok(folder: Path, size: int = 150 * KB + 7) -> AsyncIterator[Posting]:
     transport = MortalTransport()
     async with tiktok_world.a_world(folder, transport=transport) as w:
-        yield Platform(w.sandbox, transport, w.clock, w.publisher, w.job(size), lambda: None)
+        yield Posting(w.sandbox, transport, w.clock, w.publisher, w.job(size), lambda: None)
 
 
-def tiktok_in_one_chunk(folder: Path) -> AbstractAsyncContextManager[Platform]:
+def tiktok_in_one_chunk(folder: Path) -> AbstractAsyncContextManager[Posting]:
     return tiktok(folder, 20_000)
 
 
 @asynccontextmanager
-async def instagram(folder: Path) -> AsyncIterator[Platform]:
+async def instagram(folder: Path) -> AsyncIterator[Posting]:
     async with test_instagram.standing() as stand:
         stand.sandbox.config["instagram.quota_total"] = 1_000
         job = test_instagram.make_job(folder)
-        yield Platform(stand.sandbox, stand.transport, stand.clock, stand.publisher, job, lambda: None)
+        yield Posting(stand.sandbox, stand.transport, stand.clock, stand.publisher, job, lambda: None)
 
 
-Opened = Callable[[Path], AbstractAsyncContextManager[Platform]]
+Opened = Callable[[Path], AbstractAsyncContextManager[Any]]
 # What a clean run costs: requests and saves. A change here is a change of what the platforms are asked.
 PLATFORMS: dict[str, tuple[Opened, int, int]] = {
     "youtube": (youtube, 7, 8),
@@ -94,6 +105,13 @@ PLATFORMS: dict[str, tuple[Opened, int, int]] = {
     "tiktok in one chunk": (tiktok_in_one_chunk, 4, 4),
     "instagram": (instagram, 7, 7),
 }
+RENDERERS: dict[str, tuple[Opened, int, int]] = {
+    "shotstack": (paid_world.shotstack, 8, 3),
+    "shotstack that finds": (paid_world.findable, 8, 3),
+    "local": (paid_world.local, 0, 3),
+}
+CASES = PLATFORMS | RENDERERS
+SHOTSTACK = tuple(f"shotstack.{route}" for route in ("upload", "put", "source", "render", "status", "file"))
 ROUTES = {
     "youtube": ("youtube.open", "youtube.upload", "youtube.list", "youtube.update"),
     "tiktok": ("tiktok.creator_info", "tiktok.init", "tiktok.upload", "tiktok.status"),
@@ -105,10 +123,12 @@ ROUTES = {
         "instagram.publish",
         "instagram.read",
     ),
+    "shotstack": SHOTSTACK,
+    "shotstack that finds": SHOTSTACK,
 }
 STEPS = [
     (name, moment, number)
-    for name, (_, requests, saves) in PLATFORMS.items()
+    for name, (_, requests, saves) in CASES.items()
     for moment in MOMENTS
     for number in range(1, (saves if moment.endswith("save") else requests) + 1)
 ]
@@ -116,36 +136,42 @@ STEPS = [
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Plans of 5 MB, the least that TikTok takes, so that three chunks are no more than 15 MB."""
-    monkeypatch.setattr(tiktok_chunks, "ONE_CHUNK_BYTES", 8 * MB)
-    monkeypatch.setattr(tiktok_chunks, "CHUNK_BYTES", 5 * MB)
+    """Chunks of 50 kB on both sides. The real least is 5 MB, which would have each case write and hash a file of 15 MB."""
+    monkeypatch.setattr(tiktok_chunks, "ONE_CHUNK_BYTES", 80 * KB)
+    monkeypatch.setattr(tiktok_chunks, "CHUNK_BYTES", 50 * KB)
+    monkeypatch.setattr(tiktok_state, "MIN_CHUNK_BYTES", 50 * KB)
 
 
-def arm(platform: Platform, journal: FakeJournal, kill: Kill) -> None:
-    journal.kill = platform.transport.kill = kill
+@pytest.fixture(autouse=True)
+def no_ffmpeg(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local_renderer, "render", paid_world.quick_render)
 
 
-@pytest.mark.parametrize("name", PLATFORMS)
+def arm(case: Any, journal: Any, kill: Kill) -> None:
+    journal.kill = case.transport.kill = kill
+
+
+@pytest.mark.parametrize("name", CASES)
 async def test_a_clean_run_takes_this_many_requests_and_saves(tmp_path: Path, name: str) -> None:
-    opened, requests, saves = PLATFORMS[name]
-    async with opened(tmp_path) as platform:
-        journal = FakeJournal(clock=platform.clock)
-        await platform.publish(journal)
-        platform.assert_posted_once(journal)
-        assert (platform.transport.count, journal.count) == (requests, saves)
+    opened, requests, saves = CASES[name]
+    async with opened(tmp_path) as case:
+        journal = case.journal()
+        await case.carry(journal)
+        case.assert_once(journal)
+        assert (case.transport.count, journal.count) == (requests, saves)
 
 
 @pytest.mark.parametrize(("name", "moment", "number"), STEPS)
 async def test_a_process_killed_at_any_save_or_request_has_posted_once_when_it_is_resumed(
     tmp_path: Path, name: str, moment: str, number: int
 ) -> None:
-    async with PLATFORMS[name][0](tmp_path) as platform:
-        journal = FakeJournal(clock=platform.clock)
-        arm(platform, journal, at(moment, number))
+    async with CASES[name][0](tmp_path) as case:
+        journal = case.journal()
+        arm(case, journal, at(moment, number))
         with pytest.raises(Killed):
-            await platform.publish(journal)
-        await platform.persist(journal)
-        platform.assert_posted_once(journal)
+            await case.carry(journal)
+        await persist(case, journal)
+        case.assert_once(journal)
 
 
 @pytest.mark.parametrize(("name", "moment", "number"), [step for step in STEPS if step[1].startswith("after")])
@@ -153,15 +179,15 @@ async def test_a_process_killed_anywhere_and_resumed_after_a_day_has_posted_once
     tmp_path: Path, name: str, moment: str, number: int
 ) -> None:
     """YouTube has forgotten its sessions, TikTok's upload addresses are dead and Instagram's containers have expired by then."""
-    async with PLATFORMS[name][0](tmp_path) as platform:
-        journal = FakeJournal(clock=platform.clock)
-        arm(platform, journal, at(moment, number))
+    async with CASES[name][0](tmp_path) as case:
+        journal = case.journal()
+        arm(case, journal, at(moment, number))
         with pytest.raises(Killed):
-            await platform.publish(journal)
-        platform.sandbox.advance(90_000)
-        platform.forget()
-        await platform.persist(journal)
-        platform.assert_posted_once(journal)
+            await case.carry(journal)
+        case.sandbox.advance(90_000)
+        case.forget()
+        await persist(case, journal)
+        case.assert_once(journal)
 
 
 @pytest.mark.parametrize("kind", ["drop_before", "drop_after", "malformed", "status"])
@@ -169,15 +195,15 @@ async def test_a_process_killed_anywhere_and_resumed_after_a_day_has_posted_once
 async def test_an_answer_that_is_lost_or_broken_on_any_route_costs_no_second_post(
     tmp_path: Path, name: str, route: str, kind: str
 ) -> None:
-    async with PLATFORMS[name][0](tmp_path) as platform:
-        platform.sandbox.faults.append(Fault(route=route, kind=kind, times=1))
-        journal = FakeJournal(clock=platform.clock)
-        await platform.persist(journal)
-        platform.assert_posted_once(journal)
-        assert platform.sandbox.faults[0].hits == 1
+    async with CASES[name][0](tmp_path) as case:
+        case.sandbox.faults.append(Fault(route=route, kind=kind, times=1))
+        journal = case.journal()
+        await persist(case, journal)
+        case.assert_once(journal)
+        assert case.sandbox.faults[0].hits == 1
 
 
-@pytest.mark.parametrize("name", PLATFORMS)
+@pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("seed", range(5))
 async def test_a_process_killed_again_and_again_has_posted_once(tmp_path: Path, name: str, seed: int) -> None:
     chance = random.Random(seed)
@@ -186,16 +212,16 @@ async def test_a_process_killed_again_and_again_has_posted_once(tmp_path: Path, 
         if chance.random() < 0.15:
             raise Killed(moment)
 
-    async with PLATFORMS[name][0](tmp_path) as platform:
-        journal = FakeJournal(clock=platform.clock)
-        arm(platform, journal, kill)
-        await platform.persist(journal)
-        platform.assert_posted_once(journal)
+    async with CASES[name][0](tmp_path) as case:
+        journal = case.journal()
+        arm(case, journal, kill)
+        await persist(case, journal)
+        case.assert_once(journal)
 
 
 # --- the order itself -----------------------------------------------------------------------------------------------
 
-# By platform: the requests that can make a post public, or the hidden video that becomes it.
+# By case: the requests that can make a post public, or the hidden video that becomes it, and those that cost money.
 DECISIVE: dict[str, Callable[[Any], bool]] = {
     "youtube": lambda request: (
         request.method == "PUT" and ("upload_id" not in str(request.url) or _is_last(request)) and not _asks(request)
@@ -203,6 +229,8 @@ DECISIVE: dict[str, Callable[[Any], bool]] = {
     "tiktok": lambda request: request.method == "PUT" and _is_last(request),
     "tiktok in one chunk": lambda request: request.method == "PUT" and _is_last(request),
     "instagram": lambda request: request.url.path.endswith("/media_publish"),
+    "shotstack": paid_world.bills,
+    "shotstack that finds": paid_world.bills,
 }
 
 
@@ -221,9 +249,9 @@ def _is_last(request: Any) -> bool:
 class Watch:
     """What the ledger says at each request that decides, and whether it was saved since the last such request."""
 
-    journal: FakeJournal
+    journal: Any
     decisive: Callable[[Any], bool]
-    seen: list[tuple[PostState, int]]
+    seen: list[tuple[Any, int]]
 
     def __call__(self, transport: MortalTransport) -> Kill:
         def look(moment: str, number: int) -> None:
@@ -233,21 +261,38 @@ class Watch:
         return look
 
 
-@pytest.mark.parametrize("name", PLATFORMS)
+def decisive_route(name: str) -> str:
+    service = name.split(maxsplit=1)[0]
+    routes = {"youtube": "update", "tiktok": "upload", "instagram": "publish", "shotstack": "render"}
+    return f"{service}.{routes[service]}"
+
+
+@pytest.mark.parametrize("name", [name for name in DECISIVE if name != "tiktok"])  # whose first chunk decides nothing
+@pytest.mark.parametrize("fault", ["drop_before", "drop_after"])
+async def test_a_request_that_decides_is_unknown_as_soon_as_its_answer_is_lost(tmp_path: Path, name: str, fault: str) -> None:
+    async with CASES[name][0](tmp_path) as case:
+        case.sandbox.faults.append(Fault(route=decisive_route(name), kind=fault, times=1))
+        journal = case.journal()
+        with pytest.raises((Unknown, NotYet)):
+            await case.carry(journal)
+        assert journal.record.state == "unknown"
+
+
+@pytest.mark.parametrize("name", DECISIVE)
 @pytest.mark.parametrize("fault", [None, "drop_before", "drop_after"])
 async def test_the_ledger_says_committing_by_a_save_of_its_own_before_each_request_that_decides(
     tmp_path: Path, name: str, fault: str | None
 ) -> None:
-    route = {"youtube": "youtube.update", "tiktok": "tiktok.upload", "instagram": "instagram.publish"}[name.split(maxsplit=1)[0]]
-    async with PLATFORMS[name][0](tmp_path) as platform:
+    route = decisive_route(name)
+    async with CASES[name][0](tmp_path) as case:
         if fault is not None:
-            platform.sandbox.faults.append(Fault(route=route, kind=fault, times=1))
-        journal = FakeJournal(clock=platform.clock)
+            case.sandbox.faults.append(Fault(route=route, kind=fault, times=1))
+        journal = case.journal()
         watch = Watch(journal, DECISIVE[name], [])
-        platform.transport.kill = watch(platform.transport)
-        await platform.persist(journal)
+        case.transport.kill = watch(case.transport)
+        await persist(case, journal)
         assert watch.seen
-        assert {state for state, _ in watch.seen} == {PostState.COMMITTING}
+        assert {state for state, _ in watch.seen} == {PaidState.SENDING if name in RENDERERS else PostState.COMMITTING}
         counts = [count for _, count in watch.seen]
         assert len(set(counts)) == len(counts), "two requests that decide went out behind one save"
 
@@ -259,28 +304,28 @@ async def test_a_post_that_may_be_out_is_only_read_until_its_platform_proves_tha
 ) -> None:
     """A published post whose ledger stopped at its commit: it is found, and nothing that decides is sent."""
     async with PLATFORMS[name][0](tmp_path) as platform:
-        journal = FakeJournal(clock=platform.clock)
-        await platform.publish(journal)
+        journal = platform.journal()
+        await platform.carry(journal)
         sent = journal.saves[journal.states.index(PostState.PUBLISHED) - 1]
         late = FakeJournal(PostRecord(state, sent.handle, sent.offset, sent.remote_id, attempted_at=sent.attempted_at))
         watch = Watch(late, DECISIVE[name], [])
         platform.transport.kill = watch(platform.transport)
-        await platform.persist(late)
-        platform.assert_posted_once(late)
+        await persist(platform, late)
+        platform.assert_once(late)
         assert watch.seen == []
 
 
 @pytest.mark.parametrize("name", PLATFORMS)
 async def test_a_post_that_an_older_version_let_fail_in_doubt_is_looked_up_when_it_is_replayed(tmp_path: Path, name: str) -> None:
     async with PLATFORMS[name][0](tmp_path) as platform:
-        journal = FakeJournal(clock=platform.clock)
-        await platform.publish(journal)
+        journal = platform.journal()
+        await platform.carry(journal)
         sent = journal.saves[journal.states.index(PostState.PUBLISHED) - 1]
         failed = FakeJournal(PostRecord(PostState.FAILED, sent.handle, sent.offset, sent.remote_id), clock=platform.clock)
         watch = Watch(failed, DECISIVE[name], [])
         platform.transport.kill = watch(platform.transport)
-        await platform.persist(failed)
-        platform.assert_posted_once(failed)
+        await persist(platform, failed)
+        platform.assert_once(failed)
         assert watch.seen == []
         assert failed.states[:3] == [PostState.INTENT, PostState.OPENED, PostState.UNKNOWN]
 
@@ -288,26 +333,27 @@ async def test_a_post_that_an_older_version_let_fail_in_doubt_is_looked_up_when_
 @pytest.mark.parametrize("name", PLATFORMS)
 async def test_a_post_fails_before_its_commit_and_goes_out_when_it_is_replayed(tmp_path: Path, name: str) -> None:
     async with PLATFORMS[name][0](tmp_path) as platform:
-        journal = FakeJournal(clock=platform.clock)
+        journal = platform.journal()
         content = platform.job.file.read_bytes()
         platform.job.file.write_bytes(b"short")
         with pytest.raises(Permanent):
-            await platform.publish(journal)
+            await platform.carry(journal)
         assert (journal.states, platform.transport.count) == ([PostState.FAILED], 0)
         platform.job.file.write_bytes(content)
-        await platform.persist(journal)
-        platform.assert_posted_once(journal)
+        await persist(platform, journal)
+        platform.assert_once(journal)
 
 
-@pytest.mark.parametrize("name", PLATFORMS)
+@pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("seed", range(2))
-async def test_every_step_back_was_saved_with_the_platforms_own_word(tmp_path: Path, name: str, seed: int) -> None:
-    async with PLATFORMS[name][0](tmp_path) as platform:
-        platform.sandbox.random.seed(seed)
+async def test_every_step_back_was_saved_with_the_services_own_word(tmp_path: Path, name: str, seed: int) -> None:
+    async with CASES[name][0](tmp_path) as case:
+        case.sandbox.random.seed(seed)
         for kind, probability in (("drop_after", 0.15), ("drop_before", 0.15), ("status", 0.1), ("malformed", 0.1)):
-            platform.sandbox.faults.append(Fault(route="*", kind=kind, probability=probability, times=None))
-        journal = FakeJournal(clock=platform.clock)
-        await platform.persist(journal)
-        platform.assert_posted_once(journal)
-        steps = list(zip([PostState.INTENT, *journal.states], journal.states, journal.proofs, strict=False))
-        assert all(proof is not None and proof.evidence for before, after, proof in steps if (before, after) in NEEDS_PROOF)
+            case.sandbox.faults.append(Fault(route="*", kind=kind, probability=probability, times=None))
+        journal = case.journal()
+        await persist(case, journal)
+        case.assert_once(journal)
+        steps = zip([journal.states[0], *journal.states], journal.states, journal.proofs, strict=False)
+        back = {*NEEDS_PROOF, *paid_job.NEEDS_PROOF, *paid_job.NEEDS_WRITE_OFF}
+        assert all(proof is not None and proof.evidence for before, after, proof in steps if (before, after) in back)

@@ -22,9 +22,12 @@ from httpx_aiohttp import AiohttpTransport
 
 from phantoms_dagster.domain.errors import NotYet, Permanent, ProviderError, StaleClaim, Throttled, Transient, Unknown
 from phantoms_dagster.domain.models import Palette, Platform, Sentence
+from phantoms_dagster.domain.paid_job import NotBilled
 from phantoms_dagster.domain.ports import RenderJob
+from phantoms_dagster.domain.publication import RemoteId, Undecided
 from phantoms_dagster.media.studio import FfmpegStudio
-from phantoms_dagster.providers.shotstack import ERRORS, ShotstackRenderer
+from phantoms_dagster.providers.shotstack import ShotstackRenderer
+from phantoms_dagster.providers.shotstack_api import ERRORS
 from phantoms_dagster.providers.shotstack_edit import job_from_edit
 from phantoms_dagster.sandbox import shotstack
 from phantoms_dagster.sandbox.core import Fault, Sandbox, application
@@ -68,25 +71,7 @@ class World:
         return ShotstackRenderer(**{**arguments, "clock": self.clock, "sandbox": True, **changed})
 
     def job(self, **changed: Any) -> RenderJob:
-        audio = self.folder / "voiceover.wav"
-        if not audio.exists():
-            write_wav(audio)
-        arguments: dict[str, Any] = {
-            "video_key": "20261122-tides-1a2b",
-            "attempt_id": "rendered-video-1a2b-1",
-            "title": "Why tides turn",
-            "hook": "The sea leaves twice a day.",
-            "scene_titles": ("The moon pulls",),
-            "sentences": (
-                Sentence(text="The sea leaves twice a day.", scene=-1, start=0.0, end=2.0),
-                Sentence(text="The moon pulls it, and it comes back.", scene=0, start=2.1, end=5.4),
-            ),
-            "seconds": 6.0,
-            "audio": audio,
-            "palette": Palette(),
-            "channel_title": "Tiny Ocean",
-        }
-        return RenderJob(**{**arguments, **changed})
+        return make_job(self.folder, **changed)
 
     def fault(self, route: str, kind: str = "status", times: int | None = 1, **facts: Any) -> None:
         self.sandbox.faults.append(Fault(route, kind, times=times, **facts))
@@ -101,6 +86,37 @@ class World:
                 return
             await asyncio.sleep(0.005)
         raise AssertionError("the render does not end")
+
+
+def named(answer: RemoteId | NotBilled) -> str:
+    """The id of a render that was taken. Raises the refusal of one that was not."""
+    if isinstance(answer, NotBilled):
+        assert answer.evidence
+        assert answer.error is not None
+        raise answer.error
+    return answer.id
+
+
+def make_job(folder: Path, **changed: Any) -> RenderJob:
+    audio = folder / "voiceover.wav"
+    if not audio.exists():
+        write_wav(audio)
+    arguments: dict[str, Any] = {
+        "video_key": "20261122-tides-1a2b",
+        "attempt_id": "rendered-video-1a2b-1",
+        "title": "Why tides turn",
+        "hook": "The sea leaves twice a day.",
+        "scene_titles": ("The moon pulls",),
+        "sentences": (
+            Sentence(text="The sea leaves twice a day.", scene=-1, start=0.0, end=2.0),
+            Sentence(text="The moon pulls it, and it comes back.", scene=0, start=2.1, end=5.4),
+        ),
+        "seconds": 6.0,
+        "audio": audio,
+        "palette": Palette(),
+        "channel_title": "Tiny Ocean",
+    }
+    return RenderJob(**{**arguments, **changed})
 
 
 def write_wav(path: Path, seconds: float = 0.5) -> None:
@@ -146,7 +162,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
 async def test_a_job_becomes_a_file_and_is_billed_once(tmp_path: Path, transport: type[httpx.AsyncBaseTransport]) -> None:
     async with running(tmp_path, transport()) as world:
         renderer, job = world.renderer(), world.job()
-        render_id = await renderer.submit(job, world.about_to_bill)
+        render_id = named(await renderer.submit(job, world.about_to_bill))
         await world.done(renderer, render_id)
         status = await renderer.status(render_id)
         assert (status.state, status.cost) == ("done", Decimal("6.0") / 60 * Decimal("0.4"))
@@ -158,14 +174,14 @@ async def test_a_job_becomes_a_file_and_is_billed_once(tmp_path: Path, transport
 
 async def test_the_renderer_behind_the_api_gets_the_job_and_the_voiceover_as_they_were(world: World) -> None:
     renderer, job = world.renderer(), world.job()
-    await world.done(renderer, await renderer.submit(job, world.about_to_bill))
+    await world.done(renderer, named(await renderer.submit(job, world.about_to_bill)))
     [(edit, audio)] = world.films
     assert audio == job.audio.read_bytes()
     assert job_from_edit(edit, job.audio) == job
 
 
 async def test_the_marker_is_read_back_with_the_render(world: World) -> None:
-    render_id = await world.renderer().submit(world.job(attempt_id="attempt-77"), world.about_to_bill)
+    render_id = named(await world.renderer().submit(world.job(attempt_id="attempt-77"), world.about_to_bill))
     url = f"{world.url}/shotstack/edit/v1/render/{render_id}"
     with_data = await world.client.get(url, params={"data": "true"}, headers={"x-api-key": KEY})
     assert "attempt-77" in json.dumps(with_data.json()["response"]["data"]["merge"])
@@ -176,7 +192,7 @@ async def test_the_marker_is_read_back_with_the_render(world: World) -> None:
 async def test_a_render_walks_through_the_states_of_the_api(world: World) -> None:
     world.sandbox.config["shotstack.processing_seconds"] = 100
     renderer = world.renderer()
-    render_id = await renderer.submit(world.job(), world.about_to_bill)
+    render_id = named(await renderer.submit(world.job(), world.about_to_bill))
     seen = []
     for _ in range(11):
         response = await world.client.get(f"{world.url}/shotstack/edit/v1/render/{render_id}", headers={"x-api-key": KEY})
@@ -199,7 +215,7 @@ async def test_a_render_that_fails_says_why_and_its_file_is_never_waited_for(tmp
 
     async with running(tmp_path, render=broken) as world:
         renderer = world.renderer()
-        render_id = await renderer.submit(world.job(), world.about_to_bill)
+        render_id = named(await renderer.submit(world.job(), world.about_to_bill))
         await world.done(renderer, render_id)
         status = await renderer.status(render_id)
         assert (status.state, status.error, status.url) == ("failed", "no font for this script", None)
@@ -210,15 +226,15 @@ async def test_a_render_that_fails_says_why_and_its_file_is_never_waited_for(tmp
 async def test_a_running_render_is_not_fetched(world: World) -> None:
     world.sandbox.config["shotstack.processing_seconds"] = 100
     renderer = world.renderer()
-    render_id = await renderer.submit(world.job(), world.about_to_bill)
+    render_id = named(await renderer.submit(world.job(), world.about_to_bill))
     with pytest.raises(NotYet):
         await renderer.fetch(render_id, world.folder / "master.mp4")
 
 
 async def test_no_marker_finds_a_render_since_the_api_lists_none(world: World) -> None:
     renderer = world.renderer()
-    await renderer.submit(world.job(attempt_id="attempt-1"), world.about_to_bill)
-    assert await renderer.find("attempt-1") is None
+    named(await renderer.submit(world.job(attempt_id="attempt-1"), world.about_to_bill))
+    assert await renderer.find("attempt-1") == Undecided()
 
 
 async def test_two_renders_at_once_wait_for_each_other_when_one_may_run(tmp_path: Path) -> None:
@@ -234,7 +250,7 @@ async def test_two_renders_at_once_wait_for_each_other_when_one_may_run(tmp_path
 
     async with running(tmp_path, render=slow) as world:
         renderer = world.renderer()
-        ids = [await renderer.submit(world.job(attempt_id=f"attempt-{n}"), world.about_to_bill) for n in range(3)]
+        ids = [named(await renderer.submit(world.job(attempt_id=f"attempt-{n}"), world.about_to_bill)) for n in range(3)]
         for render_id in ids:
             await world.done(renderer, render_id)
     assert most == 1
@@ -251,7 +267,7 @@ async def test_who_watches_the_sandbox_sees_how_much_of_each_film_is_made_throug
 
     async with running(tmp_path, render=half) as world:
         renderer = world.renderer()
-        first, second = [await renderer.submit(world.job(attempt_id=f"attempt-{n}"), world.about_to_bill) for n in range(2)]
+        first, second = [named(await renderer.submit(world.job(attempt_id=f"attempt-{n}"), world.about_to_bill)) for n in range(2)]
         await asyncio.wait_for(told.wait(), 5)
         world.sandbox.faults.append(Fault("*", status=503))
         seen = (await world.client.get(f"{world.url}/_sandbox/renders")).json()["renders"]
@@ -276,7 +292,7 @@ async def test_renders_still_running_at_shutdown_are_ended_and_leave_no_half_fil
             ended.set()
 
     async with running(tmp_path, render=endless) as world:
-        await world.renderer().submit(world.job(), world.about_to_bill)
+        named(await world.renderer().submit(world.job(), world.about_to_bill))
         await asyncio.wait_for(started.wait(), 5)
     assert ended.is_set()
     assert not list((tmp_path / "studio").glob("*.mp4"))
@@ -287,7 +303,7 @@ async def test_without_a_renderer_every_render_is_the_same_real_film(tmp_path: P
         renderer = world.renderer()
         folder = tmp_path
         for name in ("one.mp4", "two.mp4"):
-            render_id = await renderer.submit(world.job(), world.about_to_bill)
+            render_id = named(await renderer.submit(world.job(), world.about_to_bill))
             await world.done(renderer, render_id)
             await renderer.fetch(render_id, tmp_path / name)
             folder = world.sandbox.state["shotstack"].folder
@@ -302,7 +318,7 @@ async def test_without_a_renderer_every_render_is_the_same_real_film(tmp_path: P
 async def test_the_prepared_film_is_whole_and_needs_no_encoding_for_any_platform(tmp_path: Path) -> None:
     async with running(tmp_path, render=None, work_dir=None) as world:
         renderer = world.renderer()
-        render_id = await renderer.submit(world.job(), world.about_to_bill)
+        render_id = named(await renderer.submit(world.job(), world.about_to_bill))
         await world.done(renderer, render_id)
         await renderer.fetch(render_id, tmp_path / "film.mp4")
     studio = FfmpegStudio()
@@ -321,7 +337,7 @@ async def test_the_prepared_film_is_whole_and_needs_no_encoding_for_any_platform
 async def test_the_voiceover_is_waited_for_until_it_can_be_used(world: World) -> None:
     world.sandbox.config["shotstack.ingest_seconds"] = 0.1
     renderer = world.renderer()
-    await world.done(renderer, await renderer.submit(world.job(), world.about_to_bill))
+    await world.done(renderer, named(await renderer.submit(world.job(), world.about_to_bill)))
     assert len(world.films) == 1
     assert world.sandbox.calls["shotstack.source"] > 1
 
@@ -329,33 +345,33 @@ async def test_the_voiceover_is_waited_for_until_it_can_be_used(world: World) ->
 async def test_a_voiceover_that_never_becomes_ready_costs_nothing(world: World) -> None:
     world.sandbox.config["shotstack.ingest_seconds"] = 10_000
     with pytest.raises(Transient, match="still importing"):
-        await world.renderer(ingest_patience=3).submit(world.job(), world.about_to_bill)
+        named(await world.renderer(ingest_patience=3).submit(world.job(), world.about_to_bill))
     assert sum(world.clock.slept) >= 3
     assert world.billed == []
 
 
 async def test_a_source_that_is_not_known_yet_is_asked_for_again(world: World) -> None:
     world.fault("shotstack.source", status=404, times=2)
-    assert await world.renderer().submit(world.job(), world.about_to_bill)
+    assert named(await world.renderer().submit(world.job(), world.about_to_bill))
 
 
 async def test_a_voiceover_that_is_no_sound_is_refused_before_anything_is_billed(world: World) -> None:
     nonsense = world.folder / "nonsense.wav"
     nonsense.write_bytes(b"this is no sound at all")
     with pytest.raises(Permanent, match="unsupported type"):
-        await world.renderer().submit(world.job(audio=nonsense), world.about_to_bill)
+        named(await world.renderer().submit(world.job(audio=nonsense), world.about_to_bill))
     assert world.billed == []
 
 
 async def test_the_key_is_not_sent_to_object_storage_and_errors_hold_no_secret(world: World) -> None:
     world.fault("shotstack.put", status=403, body="<Error><Code>AccessDenied</Code></Error>")
     with pytest.raises(Transient) as caught:
-        await world.renderer().submit(world.job(), world.about_to_bill)
+        named(await world.renderer().submit(world.job(), world.about_to_bill))
     shown = f"{caught.value} {caught.value.evidence.model_dump_json()}"
     assert "Signature=***" in shown
     assert KEY not in shown
     world.fault("shotstack.put", "drop_before", match=KEY)  # would hit a request that carries the key
-    assert await world.renderer().submit(world.job(), world.about_to_bill)
+    assert named(await world.renderer().submit(world.job(), world.about_to_bill))
     assert KEY not in repr(world.renderer())
 
 
@@ -381,7 +397,7 @@ async def test_when_the_answer_to_the_paid_request_is_lost_the_outcome_is_unknow
     async with running(tmp_path, transport()) as world:
         world.fault("shotstack.render", kind, **facts)
         with pytest.raises(Unknown):
-            await world.renderer().submit(world.job(), world.about_to_bill)
+            named(await world.renderer().submit(world.job(), world.about_to_bill))
         assert len(world.billed) == billed
         assert world.sandbox.calls["shotstack.render"] == 1
 
@@ -397,10 +413,10 @@ async def test_when_the_answer_to_the_paid_request_is_lost_the_outcome_is_unknow
 async def test_a_kill_before_the_paid_request_is_tried_again_and_billed_once(world: World, route: str, kind: str) -> None:
     world.fault(route, kind)
     with pytest.raises(Transient) as caught:
-        await world.renderer().submit(world.job(), world.about_to_bill)
+        named(await world.renderer().submit(world.job(), world.about_to_bill))
     assert not isinstance(caught.value, Throttled)
     assert world.billed == []
-    await world.renderer().submit(world.job(), world.about_to_bill)
+    named(await world.renderer().submit(world.job(), world.about_to_bill))
     assert len(world.billed) == 1
 
 
@@ -410,21 +426,21 @@ async def test_the_journal_hears_of_the_paid_request_before_it_is_sent_and_can_s
         raise StaleClaim("another runner has taken over")
 
     with pytest.raises(StaleClaim):
-        await world.renderer().submit(world.job(), stop)
+        named(await world.renderer().submit(world.job(), stop))
     assert "shotstack.render" not in world.sandbox.calls
-    await world.renderer().submit(world.job(), world.about_to_bill)
+    named(await world.renderer().submit(world.job(), world.about_to_bill))
     assert (world.warned, len(world.billed)) == (1, 1)
 
 
 async def test_when_nobody_is_there_the_paid_request_may_be_sent_again(world: World) -> None:
     with pytest.raises(Transient):
-        await world.renderer(base_url="http://127.0.0.1:9/shotstack").submit(world.job(), world.about_to_bill)
+        named(await world.renderer(base_url="http://127.0.0.1:9/shotstack").submit(world.job(), world.about_to_bill))
 
 
 @pytest.mark.parametrize("kind", ["drop_before", "drop_after", "malformed"])
 async def test_a_lost_status_is_asked_for_again(world: World, kind: str) -> None:
     renderer = world.renderer()
-    render_id = await renderer.submit(world.job(), world.about_to_bill)
+    render_id = named(await renderer.submit(world.job(), world.about_to_bill))
     world.fault("shotstack.status", kind)
     with pytest.raises(Transient):
         await renderer.status(render_id)
@@ -436,7 +452,7 @@ async def test_a_lost_status_is_asked_for_again(world: World, kind: str) -> None
 
 async def finished(world: World) -> tuple[ShotstackRenderer, str]:
     renderer = world.renderer()
-    render_id = await renderer.submit(world.job(), world.about_to_bill)
+    render_id = named(await renderer.submit(world.job(), world.about_to_bill))
     await world.done(renderer, render_id)
     return renderer, render_id
 
@@ -534,7 +550,7 @@ async def test_after_a_day_the_hosted_copy_is_taken(world: World) -> None:
 async def test_a_file_that_nobody_keeps_any_more_is_a_dead_letter(world: World) -> None:
     renderer, render_id = await finished(world)
     world.sandbox.advance(80 * 3600)
-    await renderer.submit(world.job(), world.about_to_bill)  # the next render clears old files away
+    named(await renderer.submit(world.job(), world.about_to_bill))  # the next render clears old files away
     with pytest.raises(Permanent, match="no longer kept"):
         await renderer.fetch(render_id, world.folder / "master.mp4")
 
@@ -566,7 +582,7 @@ async def test_each_status_means_what_the_table_says(
     body = json.dumps({"success": False, "message": "Oh", "response": {"error": "the reason"}})
     world.fault("shotstack.render", status=status, body=body)
     with pytest.raises(ProviderError) as caught:
-        await world.renderer().submit(world.job(), world.about_to_bill)
+        named(await world.renderer().submit(world.job(), world.about_to_bill))
     assert type(caught.value) is submitting
     assert (caught.value.code, caught.value.evidence.status) == (str(status), status)
     assert "the reason" in caught.value.evidence.body
@@ -588,21 +604,21 @@ async def test_the_sandbox_counts_requests_per_key_and_minute(world: World) -> N
     world.sandbox.config["shotstack.rate_limit"] = 2
     world.sandbox.advance(60 - world.sandbox.now() % 60 + 1)  # the start of a window
     renderer = world.renderer()
-    render_id = await renderer.submit(world.job(), world.about_to_bill)
+    render_id = named(await renderer.submit(world.job(), world.about_to_bill))
     await renderer.status(render_id)
     with pytest.raises(Throttled) as caught:
         await renderer.status(render_id)
     assert 1 <= (caught.value.retry_after or 0) <= 60
-    assert (await world.renderer(api_key=lambda: "sandbox-other").submit(world.job(), world.about_to_bill)) != render_id
+    assert (named(await world.renderer(api_key=lambda: "sandbox-other").submit(world.job(), world.about_to_bill))) != render_id
     world.sandbox.advance(60)
     await renderer.status(render_id)
 
 
 async def test_without_credits_the_message_says_to_buy_some(world: World) -> None:
     world.sandbox.config["shotstack.credits"] = 0.15
-    await world.renderer().submit(world.job(), world.about_to_bill)
+    named(await world.renderer().submit(world.job(), world.about_to_bill))
     with pytest.raises(Permanent, match="buy credits"):
-        await world.renderer().submit(world.job(), world.about_to_bill)
+        named(await world.renderer().submit(world.job(), world.about_to_bill))
     assert len(world.billed) == 1
 
 
@@ -611,7 +627,7 @@ async def test_without_credits_the_message_says_to_buy_some(world: World) -> Non
 )
 async def test_a_wrong_key_is_named_as_such(world: World, key: str, match: str) -> None:
     with pytest.raises(Permanent, match=match):
-        await world.renderer(api_key=lambda: key).submit(world.job(), world.about_to_bill)
+        named(await world.renderer(api_key=lambda: key).submit(world.job(), world.about_to_bill))
     with pytest.raises(Permanent, match=match):
         await world.renderer(api_key=lambda: key).status("00000000-0000-4000-8000-000000000000")
 
@@ -620,7 +636,7 @@ async def test_a_wrong_key_is_named_as_such(world: World, key: str, match: str) 
 
 
 async def test_a_render_belongs_to_its_key_and_its_stage(world: World) -> None:
-    render_id = await world.renderer().submit(world.job(), world.about_to_bill)
+    render_id = named(await world.renderer().submit(world.job(), world.about_to_bill))
     for other in (world.renderer(api_key=lambda: "sandbox-other"), world.renderer(stage="stage")):
         with pytest.raises(Permanent, match="404"):
             await other.status(render_id)
@@ -629,7 +645,7 @@ async def test_a_render_belongs_to_its_key_and_its_stage(world: World) -> None:
 @pytest.mark.parametrize("changed", [{"seconds": 601.0}, {"seconds": 3 * 3600 + 1.0}])
 async def test_a_render_beyond_the_limit_of_its_stage_is_refused(world: World, changed: dict[str, Any]) -> None:
     with pytest.raises(Permanent, match="longer than the limit"):
-        await world.renderer(stage="stage").submit(world.job(**changed), world.about_to_bill)
+        named(await world.renderer(stage="stage").submit(world.job(**changed), world.about_to_bill))
     assert world.billed == []
 
 

@@ -11,16 +11,19 @@ from phantoms_dagster.domain.errors import NotYet, Transient, Unknown
 from phantoms_dagster.domain.stages import PostState
 from phantoms_dagster.platforms.tiktok import chunks as tiktok_chunks
 from phantoms_dagster.production.publication import publish
-from phantoms_dagster_tests.contract.tiktok_world import MB, FakeJournal, World, a_world
+from phantoms_dagster.sandbox.tiktok import state as tiktok_state
+from phantoms_dagster_tests.contract.tiktok_world import FakeJournal, World, a_world
 
-SIZE = 15 * MB + 7  # three chunks
+KB = 1_000
+SIZE = 150 * KB + 7  # three chunks
 SAVES = 6
 
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiktok_chunks, "ONE_CHUNK_BYTES", 8 * MB)
-    monkeypatch.setattr(tiktok_chunks, "CHUNK_BYTES", 5 * MB)
+    monkeypatch.setattr(tiktok_chunks, "ONE_CHUNK_BYTES", 80 * KB)
+    monkeypatch.setattr(tiktok_chunks, "CHUNK_BYTES", 50 * KB)
+    monkeypatch.setattr(tiktok_state, "MIN_CHUNK_BYTES", 50 * KB)
 
 
 def assert_posted_once(world: World, journal: FakeJournal, sha256: str) -> None:

@@ -7,11 +7,13 @@ import hashlib
 from collections.abc import AsyncIterator
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 
 import pytest
 from sqlalchemy.exc import DBAPIError
 
-from phantoms_dagster.domain.errors import IllegalTransition, NotYet, Rejected, StaleClaim
+from phantoms_dagster.domain.errors import IllegalTransition, NotYet, Rejected, StaleClaim, Transient
+from phantoms_dagster.domain.paid_job import PAID_TRANSITIONS, NotBilled, PaidState, WrittenOff, check_paid_step
 from phantoms_dagster.domain.publication import POST_TRANSITIONS, NotPublished, check_step
 from phantoms_dagster.domain.stages import PostState, State
 from phantoms_dagster.domain.work import Claim, Ending
@@ -19,6 +21,8 @@ from phantoms_dagster.store.ledgers import PostgresLedgers, PostgresPostJournal
 from phantoms_dagster_tests.integration.stage_world import World, finished, media_file, open_world
 
 BEFORE_POST = ("script", "voiceover", "rendered_video", "approval", "youtube/variant")
+NOT_BILLED = NotBilled("the order was refused")
+WRITTEN_OFF = WrittenOff("the service forgot it", Decimal("0.20"), Transient("gone", provider="render-api"))
 STEPS = (PostState.OPENED, PostState.UPLOADING, PostState.COMMITTING, PostState.PUBLISHED, PostState.CONFIRMED)
 
 
@@ -300,14 +304,14 @@ async def test_a_render_is_one_row_a_revision_and_starts_empty_after_regeneratio
     ledgers = PostgresLedgers(world.async_engine)
     store, claim = await world.claimed("rendered_video", key)
     journal = await ledgers.render(claim, sandbox=False)
-    await journal.save("sending", attempt_id="a1")
-    await journal.save("submitted", render_id="r1")
+    await journal.save(PaidState.SENDING, attempt_id="a1")
+    await journal.save(PaidState.SUBMITTED, remote_id="r1")
     assert (await ledgers.render(claim, sandbox=False)).record == journal.record
     await store.finish(claim, finished("rendered_video"))
     await store.regenerate(claim.stage, [key])
     _, again = await world.claimed("rendered_video", key, owner="second")
     fresh = await ledgers.render(again, sandbox=False)
-    assert (fresh.record.state, fresh.record.render_id, fresh.record.attempt_id) == ("intent", None, None)
+    assert (fresh.record.state, fresh.record.remote_id, fresh.record.attempt_id) == ("intent", None, None)
     assert len(world.rows("SELECT id FROM phantoms.renders")) == 2
 
 
@@ -316,14 +320,12 @@ async def test_a_render_knows_when_it_was_sent_and_an_intent_forgets_the_old_ren
     await world.carry([key], "script", "voiceover")
     _, claim = await world.claimed("rendered_video", key)
     journal = await PostgresLedgers(world.async_engine).render(claim, sandbox=False)
-    prepared = (await journal.save("intent", attempt_id="a1")).attempted_at
-    sent = (await journal.save("sending", attempt_id="a1")).attempted_at
-    assert prepared is not None
+    assert journal.record.attempted_at is None
+    sent = (await journal.save(PaidState.SENDING, attempt_id="a1")).attempted_at
     assert sent is not None
-    assert sent > prepared
-    assert (await journal.save("submitted", render_id="r1")).attempted_at == sent
-    record = await journal.save("intent")
-    assert (record.render_id, record.attempt_id) == (None, "a1")
+    assert (await journal.save(PaidState.SUBMITTED, remote_id="r1")).attempted_at == sent
+    record = await journal.save(PaidState.INTENT, proof=WRITTEN_OFF)
+    assert (record.remote_id, record.attempt_id, record.attempted_at) == (None, "a1", None)
 
 
 async def test_a_runner_that_was_taken_over_cannot_move_the_render(world: World) -> None:
@@ -331,12 +333,74 @@ async def test_a_runner_that_was_taken_over_cannot_move_the_render(world: World)
     await world.carry([key], "script", "voiceover")
     _, claim = await world.claimed("rendered_video", key)
     journal = await PostgresLedgers(world.async_engine).render(claim, sandbox=False)
-    await journal.save("sending", attempt_id="a1")
+    await journal.save(PaidState.SENDING, attempt_id="a1")
     world.let_leases_expire()
     await world.claimed("rendered_video", key, owner="second")
     with pytest.raises(StaleClaim):
-        await journal.save("intent")
+        await journal.save(PaidState.INTENT, proof=NOT_BILLED)
     assert world.rows("SELECT state FROM phantoms.renders")[0]["state"] == "sending"
+
+
+@pytest.mark.parametrize("before", PaidState)
+async def test_the_database_refuses_a_step_of_a_render_that_the_table_forbids_or_that_lacks_its_proof(
+    world: World, before: PaidState
+) -> None:
+    """Whatever code asks for it. What was certainly paid is ordered again only when it is written off."""
+    await submitted(world, sandbox=False)
+    for after in set(PaidState) - {before}:
+        for given in (None, NOT_BILLED, WRITTEN_OFF):
+            world.write_render(
+                "UPDATE phantoms.renders SET state = :s, proof = 'older', proved_at = '2026-01-01', written_off = NULL",
+                s=str(before),
+            )
+            brought = ", proof = 'fresh', proved_at = clock_timestamp()" if given else ""
+            brought += ", written_off = 0.2" if given is WRITTEN_OFF else ""
+            refused = paid_refusal(before, after, given)
+            expected = nullcontext() if refused is None else pytest.raises(DBAPIError, match=refused)
+            with expected:
+                world.write(f"UPDATE phantoms.renders SET state = :s{brought}", s=str(after))
+
+
+def paid_refusal(before: PaidState, after: PaidState, proof: NotBilled | WrittenOff | None) -> str | None:
+    """What the table says against a step; None: nothing."""
+    try:
+        check_paid_step(before, after, proof)
+    except IllegalTransition as refused:
+        return str(refused).replace("a paid job", "a render")
+    return None
+
+
+@pytest.mark.parametrize(("before", "after"), [("intent", "sending"), ("sending", "submitted")])
+async def test_the_database_refuses_a_render_that_nobody_could_ask_for(world: World, before: str, after: str) -> None:
+    await submitted(world, sandbox=False)
+    world.write_render("UPDATE phantoms.renders SET state = :s, attempt_id = NULL, render_id = NULL", s=before)
+    with pytest.raises(DBAPIError, match=f"a render that is {after} has an id"):
+        world.write("UPDATE phantoms.renders SET state = :s", s=after)
+
+
+@pytest.mark.parametrize("state", PaidState)
+async def test_a_step_of_a_render_that_the_table_does_not_allow_is_refused_and_not_written(world: World, state: PaidState) -> None:
+    claim = await submitted(world, sandbox=False)
+    world.write_render("UPDATE phantoms.renders SET state = :state", state=str(state))
+    journal = await PostgresLedgers(world.async_engine).render(claim, sandbox=False)
+    for step in set(PaidState) - PAID_TRANSITIONS[state]:
+        with pytest.raises(IllegalTransition, match=f"a paid job that is {state} cannot become {step}"):
+            await journal.save(step)
+    assert world.rows("SELECT state FROM phantoms.renders")[0]["state"] == state
+
+
+async def test_the_ledger_keeps_why_a_render_was_written_off_and_books_it_with_the_attempt_that_sent_it(world: World) -> None:
+    claim = await submitted(world, sandbox=False)
+    attempt = world.rows("SELECT id FROM phantoms.attempts WHERE stage = 'rendered_video'")[0]["id"]
+    world.write("UPDATE phantoms.renders SET attempt_id = :a", a=f"a{attempt}-x")
+    journal = await PostgresLedgers(world.async_engine).render(claim, sandbox=False)
+    for lacking in (None, NOT_BILLED):
+        with pytest.raises(IllegalTransition, match="ordered again only when it was not billed, or is written off"):
+            await journal.save(PaidState.INTENT, proof=lacking)
+    await journal.save(PaidState.INTENT, proof=WRITTEN_OFF)
+    row = world.rows("SELECT state, proof, written_off FROM phantoms.renders")[0]
+    assert (row["state"], row["proof"], row["written_off"]) == ("intent", "the service forgot it", Decimal("0.20"))
+    assert world.rows("SELECT cost FROM phantoms.attempts WHERE id = :a", a=attempt)[0]["cost"] == Decimal("0.20")
 
 
 async def submitted(world: World, *, sandbox: bool) -> Claim:
@@ -345,20 +409,20 @@ async def submitted(world: World, *, sandbox: bool) -> Claim:
     await world.carry([key], "script", "voiceover")
     _, claim = await world.claimed("rendered_video", key)
     journal = await PostgresLedgers(world.async_engine).render(claim, sandbox=sandbox)
-    await journal.save("sending", attempt_id="a1")
-    await journal.save("submitted", render_id="r1")
+    await journal.save(PaidState.SENDING, attempt_id="a1")
+    await journal.save(PaidState.SUBMITTED, remote_id="r1")
     return claim
 
 
 async def test_a_render_begun_in_the_sandbox_is_begun_again_at_the_real_service(world: World) -> None:
     claim = await submitted(world, sandbox=True)
     ledgers = PostgresLedgers(world.async_engine)
-    assert (await ledgers.render(claim, sandbox=True)).record.render_id == "r1"
+    assert (await ledgers.render(claim, sandbox=True)).record.remote_id == "r1"
     real = await ledgers.render(claim, sandbox=False)
-    assert (real.record.state, real.record.render_id, real.record.attempt_id) == ("intent", None, None)
-    await real.save("sending", attempt_id="a2")
-    await real.save("submitted", render_id="r2")
-    assert (await ledgers.render(claim, sandbox=False)).record.render_id == "r2"
+    assert (real.record.state, real.record.remote_id, real.record.attempt_id) == ("intent", None, None)
+    await real.save(PaidState.SENDING, attempt_id="a2")
+    await real.save(PaidState.SUBMITTED, remote_id="r2")
+    assert (await ledgers.render(claim, sandbox=False)).record.remote_id == "r2"
 
 
 async def test_a_real_render_is_never_looked_up_in_the_sandbox(world: World) -> None:
@@ -366,10 +430,10 @@ async def test_a_real_render_is_never_looked_up_in_the_sandbox(world: World) -> 
     ledgers = PostgresLedgers(world.async_engine)
     with pytest.raises(NotYet, match="give the service its key again"):
         await ledgers.render(claim, sandbox=True)
-    assert (await ledgers.render(claim, sandbox=False)).record.render_id == "r1"
+    assert (await ledgers.render(claim, sandbox=False)).record.remote_id == "r1"
 
 
 async def test_a_render_of_an_older_version_belongs_to_whoever_goes_on_with_it(world: World) -> None:
     claim = await submitted(world, sandbox=False)
     world.write("UPDATE phantoms.renders SET sandbox = NULL")
-    assert (await PostgresLedgers(world.async_engine).render(claim, sandbox=True)).record.render_id == "r1"
+    assert (await PostgresLedgers(world.async_engine).render(claim, sandbox=True)).record.remote_id == "r1"

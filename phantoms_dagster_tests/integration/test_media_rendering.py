@@ -18,7 +18,9 @@ import pytest_asyncio
 
 from phantoms_dagster.domain.errors import Permanent, Transient
 from phantoms_dagster.domain.models import Channel, Platform, Scene, Script, VoiceoverOutput
+from phantoms_dagster.domain.paid_job import NotBilled
 from phantoms_dagster.domain.ports import Fitted, RenderJob
+from phantoms_dagster.domain.publication import Found, RemoteId
 from phantoms_dagster.media import ass, cards, ffmpeg, graph, local_renderer, waveform
 from phantoms_dagster.media.files import FolderStore
 from phantoms_dagster.media.frames import best_frame, headlines
@@ -62,7 +64,7 @@ def _job(voiceover: VoiceoverOutput, audio: Path) -> RenderJob:
 
 
 async def _free() -> None:
-    raise AssertionError("a local render bills nothing")
+    """The ledger's save before the render. Nothing is billed here."""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -73,9 +75,11 @@ async def made(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Made]:
     voiceover = await NeuralVoice(store).speak(SCRIPT, CHANNEL)
     job = _job(voiceover, await store.local(voiceover.audio))
     renderer = LocalRenderer(folder / "work")
-    assert await renderer.find("attempt-1") is None
+    assert isinstance(await renderer.find("attempt-1"), NotBilled)
     assert (await renderer.status("attempt-1")).state == "failed"
-    render_id = await renderer.submit(job, _free)
+    submitted = await renderer.submit(job, _free)
+    assert isinstance(submitted, RemoteId)
+    render_id = submitted.id
     await renderer.fetch(render_id, folder / "master.mp4")
     yield Made(store, voiceover, job, renderer, folder / "master.mp4")
 
@@ -218,8 +222,8 @@ async def test_a_second_submission_of_an_attempt_renders_nothing(made: Made, mon
         raise AssertionError("rendered again")
 
     monkeypatch.setattr(local_renderer, "render", never)
-    assert await made.renderer.submit(made.job, _free) == "attempt-1"
-    assert await made.renderer.find("attempt-1") == "attempt-1"
+    assert await made.renderer.submit(made.job, _free) == RemoteId("attempt-1")
+    assert await made.renderer.find("attempt-1") == Found(RemoteId("attempt-1"))
     status = await made.renderer.status("attempt-1")
     assert (status.state, status.cost) == ("done", 0)
 

@@ -13,7 +13,9 @@ import pytest
 
 from phantoms_dagster.domain.errors import NotYet, Permanent, Transient, Unknown
 from phantoms_dagster.domain.models import MediaFile, Platform, Probe, RenderedVideoOutput
-from phantoms_dagster.domain.ports import AboutToBill, Fitted, RenderJob, RenderStatus
+from phantoms_dagster.domain.paid_job import AboutToBill, JobStatus, NotBilled
+from phantoms_dagster.domain.ports import Fitted, RenderJob
+from phantoms_dagster.domain.publication import Found, RemoteId, Undecided
 from phantoms_dagster.domain.retry import RetryPolicy
 from phantoms_dagster.domain.stages import stage
 from phantoms_dagster.domain.work import Made, Result, Work
@@ -23,9 +25,9 @@ from phantoms_dagster.store.ledgers import PostgresLedgers
 from phantoms_dagster_tests.integration.stage_world import CHANNEL, PERSON, PROBE, FakeClock, World, media_file, open_world
 
 STAGE = stage("rendered_video")
-RENDERING = RenderStatus("rendering")
+RENDERING = JobStatus("rendering")
 PRICE = Decimal("0.20")
-DONE = RenderStatus("done", url="https://example.org/r1.mp4", cost=Decimal("0.20"))
+DONE = JobStatus("done", url="https://example.org/r1.mp4", cost=Decimal("0.20"))
 
 
 @pytest.fixture
@@ -48,7 +50,7 @@ class Service:
     def __init__(self, world: World) -> None:
         self._world = world
         self.trouble: list[str] = []
-        self.statuses: list[RenderStatus] = []
+        self.statuses: list[JobStatus] = []
         self.billed: dict[str, str] = {}
         self.names: list[str] = []
         self.seen: list[tuple[str, str]] = []
@@ -62,19 +64,20 @@ class Service:
         """The state of the ledger's newest row, as another process would read it."""
         return str(self._world.rows("SELECT state FROM phantoms.renders ORDER BY id DESC LIMIT 1")[0]["state"])
 
-    async def submit(self, job: RenderJob, about_to_bill: AboutToBill) -> str:
+    async def submit(self, job: RenderJob, about_to_bill: AboutToBill) -> RemoteId | NotBilled:
         trouble = self.trouble.pop(0) if self.trouble else ""
         self.names.append(job.channel_title)
         self.seen.append(("upload", self.journal()))
         self.jobs.append(job)
         if trouble == "refuse":
-            raise Permanent("no credits", provider=self.provider, code="402")
+            error = Permanent("no credits", provider=self.provider, code="402")
+            return NotBilled("402: no credits", error=error)
         if trouble == "kill before":
             raise asyncio.CancelledError
         await about_to_bill()
         self.seen.append(("bill", self.journal()))
         if trouble == "unsent":
-            raise Transient("connection refused", provider=self.provider)
+            return NotBilled("never sent", error=Transient("connection refused", provider=self.provider))
         if trouble == "vanish":
             raise Unknown("the answer was lost", provider=self.provider)
         self.billed[job.attempt_id] = f"r{len(self.billed) + 1}"
@@ -84,20 +87,21 @@ class Service:
             raise RuntimeError("a mistake of ours, after the render was taken")
         if trouble == "kill":
             raise asyncio.CancelledError
-        return self.billed[job.attempt_id]
+        return RemoteId(self.billed[job.attempt_id])
 
     def price(self, seconds: float) -> Decimal:
         return PRICE
 
-    async def status(self, render_id: str) -> RenderStatus:
+    async def status(self, render_id: str) -> JobStatus:
         if render_id in self.forgotten:
             raise Permanent("404", provider=self.provider, code="404")
         self.asked.append(render_id)
         self.seen.append(("status", self.journal()))
         return self.statuses.pop(0) if self.statuses else DONE
 
-    async def find(self, attempt_id: str) -> str | None:
-        return self.billed.get(attempt_id) if self.findable else None
+    async def find(self, attempt_id: str) -> Found | Undecided:
+        found = self.billed.get(attempt_id) if self.findable else None
+        return Undecided() if found is None else Found(RemoteId(found))
 
     async def fetch(self, render_id: str, destination: Path, *, url: str | None = None) -> None:
         assert url == DONE.url
@@ -358,7 +362,7 @@ async def test_a_lost_answer_defers_the_video_without_using_up_an_attempt(shop: 
 
 async def test_a_render_that_failed_costs_an_attempt_and_the_next_one_is_a_new_render(shop: Shop) -> None:
     key = await shop.video()
-    shop.service.statuses = [RenderStatus("failed", error="out of memory")]
+    shop.service.statuses = [JobStatus("failed", error="out of memory")]
     result = await shop.run(key)
     assert (result.ending, result.output.render_id if isinstance(result.output, RenderedVideoOutput) else "") == ("done", "r2")
     assert shop.world.row(key, "rendered_video")["attempts"] == 1
@@ -368,7 +372,7 @@ async def test_a_render_that_failed_costs_an_attempt_and_the_next_one_is_a_new_r
 
 async def test_renders_that_keep_failing_end_in_a_dead_letter(shop: Shop) -> None:
     key = await shop.video()
-    shop.service.statuses = [RenderStatus("failed")] * 5
+    shop.service.statuses = [JobStatus("failed")] * 5
     result = await shop.run(key, attempts=2)
     assert (result.ending, result.message) == ("failed", "the render failed: no reason given")
     assert (len(shop.service.billed), len(shop.world.letters(key))) == (2, 1)
@@ -464,7 +468,7 @@ async def test_a_render_that_never_ends_is_booked_and_made_again_after_the_deadl
 async def test_renders_that_never_end_stop_at_the_budget(shop: Shop) -> None:
     key = await shop.video()
     shop.world.write("UPDATE phantoms.attempts SET cost = :cost WHERE stage = 'script'", cost=CHANNEL.budget_usd - PRICE / 2)
-    shop.service.statuses = [RenderStatus("failed")] * 50
+    shop.service.statuses = [JobStatus("failed")] * 50
     result = await shop.run(key, attempts=10)
     assert (result.ending, result.error_class) == ("failed", "permanent")
     assert "are spent already" in result.message

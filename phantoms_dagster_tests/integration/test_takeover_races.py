@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import text
 
 from phantoms_dagster.domain.errors import NotYet, StaleClaim
+from phantoms_dagster.domain.paid_job import PaidState
 from phantoms_dagster.domain.stages import PostState
 from phantoms_dagster.domain.work import Claim
 from phantoms_dagster.store.ledgers import PostgresLedgers
@@ -85,7 +86,7 @@ async def test_a_step_of_a_render_that_meets_a_takeover_is_refused(world: World)
     _, claim = await world.claimed("rendered_video", key)
     journal = await PostgresLedgers(world.async_engine).render(claim, sandbox=False)
     with pytest.raises(StaleClaim):
-        await during_a_takeover(world, claim, journal.save("sending", attempt_id="a1"))
+        await during_a_takeover(world, claim, journal.save(PaidState.SENDING, attempt_id="a1"))
     assert world.rows("SELECT state FROM phantoms.renders")[0]["state"] == "intent"
 
 

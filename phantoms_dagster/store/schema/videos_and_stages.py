@@ -137,6 +137,9 @@ renders = Table(
     time_column("attempted_at"),
     time_column("updated_at", now=True),
     Column("sandbox", Boolean),
+    Column("proof", Text),
+    time_column("proved_at"),
+    Column("written_off", Numeric(12, 6)),
     UniqueConstraint("video_id", "revision", name="renders_once"),
 )
 

@@ -32,7 +32,7 @@ def _pairs(steps: dict[str, tuple[str, ...]]) -> str:
     return ", ".join(f"'{before} {after}'" for before, afters in steps.items() for after in afters)
 
 
-# As `store.post_guard` has it.
+# As `store.ledger_guards` has it.
 GUARD = f"""
         CREATE FUNCTION phantoms.guard_post() RETURNS trigger LANGUAGE plpgsql AS $$
         DECLARE
