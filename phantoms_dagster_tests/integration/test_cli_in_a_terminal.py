@@ -17,12 +17,13 @@ from sqlalchemy import text
 from phantoms_dagster.store.engine import engine
 from phantoms_dagster_tests.program import whole_program
 from phantoms_dagster_tests.terminal import Shown, shown_in_terminals, terminal, whole
-from phantoms_dagster_tests.unit.test_readme import command_lines
+from phantoms_dagster_tests.unit.test_readme import TEXT, command_lines
 
 WIDTHS = (80, 120)
 # They stay running, or make a machine ready; their help is looked at all the same.
 STAYING = {"up", "demo", "sandbox", "worker", "metrics", "init", "watch", "desk", "users", "webhooks"}  # of users: a password
 WATCH = [sys.executable, "-W", "ignore", "-m", "phantoms_dagster.cli.main", "watch"]
+PAGES = ("README.md", "guide.md", "operations.md", "sandbox.md")
 SCRIPT = {"hook": "Listen", "scenes": [{"narration": "Two pump blood.", "on_screen_text": "THREE HEARTS"}], "title": "Hearts"} | {
     "caption": "Why?",
     "hashtags": ["#sea"],
@@ -111,13 +112,14 @@ def check(shown: Shown, keys: list[str]) -> None:
         assert whole(shown, key), f"{key} is broken: {about}"
 
 
-def test_the_readmes_commands_and_every_help_fit_terminals_of_80_and_120_columns(
+def test_the_commands_of_the_documents_and_every_help_fit_terminals_of_80_and_120_columns(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
     keys = prepare(environment, tmp_path)
     listing = [["status"], ["dead-letters", "list"], ["dead-letters", "show", "1"], ["show", keys[0]], ["show", keys[1]]]
-    readme = [call for call in command_lines() if call and not call[0].startswith("-") and call[0] not in STAYING]
-    commands = [*helps(), *listing, *(call for call in readme if not {"VIDEO", "VIDEO`"} & set(call)), *listing]
+    told = [call for page in PAGES for call in command_lines(TEXT[page])]
+    once = list(map(list, dict.fromkeys(tuple(c) for c in told if c and not c[0].startswith("-") and c[0] not in STAYING)))
+    commands = [*helps(), *listing, *(call for call in once if not {"VIDEO", "VIDEO`"} & set(call)), *listing]
     found = shown_in_terminals(commands, environment, WIDTHS)
     assert len(found) == len(commands) * len(WIDTHS)
     for shown in found:
