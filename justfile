@@ -7,9 +7,9 @@ unexport VIRTUAL_ENV
 default:
     @just --list --unsorted
 
-# The quick tests, an answer within two minutes
+# The quick tests: an answer within two minutes
 test *options:
-    uv run pytest {{ options }} phantoms_dagster_tests/unit
+    uv run pytest -m "not slow" {{ options }} phantoms_dagster_tests/unit
 
 # All tests (half an hour on two cores)
 test-all *options:

@@ -417,8 +417,8 @@ def load() -> Settings:
     sources = _sources(running)
     if _read is None or _read[0] != sources:
         # The folder is not in the file: it is where the file was found, and no path has to survive dotenv's quoting.
-        where = {"home": running.parent.absolute()} if running.is_file() else {}
-        _read = (sources, Settings(_env_file=running, **where))
+        found = running.is_file()
+        _read = (sources, Settings(_env_file=running, home=running.parent.absolute()) if found else Settings(_env_file=running))
     return _read[1]
 
 

@@ -33,6 +33,7 @@ def film(
         with av.open(str(path), "w", options=options if container in ("mp4", "mov") else {}) as made:
             rate = Fraction(fps).limit_denominator(1001)
             video = made.add_stream(codec, rate=rate, options={"preset": "ultrafast"} if codec == "libx264" else {})
+            assert isinstance(video, av.VideoStream)
             video.width, video.height, video.pix_fmt, video.gop_size = width, height, pixel_format, 1
             video.time_base = video.codec_context.time_base = 1 / rate
             frame = av.VideoFrame(width, height, pixel_format)

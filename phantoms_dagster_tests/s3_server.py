@@ -82,8 +82,14 @@ class S3Server:
 
     def client(self, prefix: str) -> S3Store:
         """A client of the test's own, for what a store would not do."""
-        keys = {"access_key_id": KEY_ID, "secret_access_key": SECRET}
-        return S3Store(BUCKET, prefix=prefix, endpoint=self.url, client_options={"allow_http": True}, **keys)
+        return S3Store(
+            BUCKET,
+            prefix=prefix,
+            endpoint=self.url,
+            client_options={"allow_http": True},
+            access_key_id=KEY_ID,
+            secret_access_key=SECRET,
+        )
 
     def objects(self) -> list[str]:
         """The names of all whole objects."""

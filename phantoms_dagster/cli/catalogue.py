@@ -22,7 +22,7 @@ from phantoms_dagster.cli.sentence import Sentence
 from phantoms_dagster.cli.times import local, soon
 from phantoms_dagster.domain.attention import Attention
 from phantoms_dagster.domain.left_out import left_out_of
-from phantoms_dagster.domain.models import Brief, MediaFile
+from phantoms_dagster.domain.models import Brief, MediaFile, StageOutput
 from phantoms_dagster.domain.outlook import OPEN_STATES, Outages, next_steps, note, probe
 from phantoms_dagster.domain.pacing import waited
 from phantoms_dagster.domain.stages import STAGES
@@ -261,7 +261,8 @@ def _outputs_of(key: str, stages: Mapping[str, StageRow], problems: list[str]) -
     """What the done stages made, as stored; what cannot be read goes into `problems`."""
     done: dict[str, dict[str, Any]] = {}
     for name, row in ((name, stages[name]) for name in STAGES if name in stages):
-        if row.state == "done" and _readable(functools.partial(output_of, key, name, row.output), problems):
+        read: Callable[[], StageOutput] = functools.partial(output_of, key, name, row.output)
+        if row.state == "done" and _readable(read, problems) is not None:
             done[name] = row.output or {}
     return done
 

@@ -10,7 +10,7 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -294,6 +294,6 @@ class _Watch:
         live.update(drawn(view, width=err.width, height=err.height - 1), refresh=True)
 
 
-def _over(states: dict[str, str]) -> bool:
+def _over(states: Mapping[str, str]) -> bool:
     """Whether nothing more will happen: each stage has ended, or waits for one that ended badly."""
     return not any(state in ("ready", "running", "deferred") for state in states.values())

@@ -46,7 +46,7 @@ class Lane:
     @property
     def share(self) -> float:
         """How far it is, 0..1: the stages that are done, and the film as far as ffmpeg has written it."""
-        done = sum(weight for name, weight in WEIGHTS.items() if self.states.get(name) == "done")
+        done: float = sum(weight for name, weight in WEIGHTS.items() if self.states.get(name) == "done")
         if self.states.get("rendered_video") != "done":
             done += WEIGHTS["rendered_video"] * (self.rendering or 0.0)
         for_platforms = [state for name, state in self.states.items() if name not in WEIGHTS]

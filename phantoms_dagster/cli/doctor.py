@@ -58,8 +58,12 @@ ORDER = (
     "Redis",
     "Dagster UI",
     "sandbox",
+    "openai",
+    "model",
+    "shotstack",
+    "render",
+    *map(str, Platform),
 )
-ORDER += ("openai", "model", "shotstack", "render", *map(str, Platform))
 STYLES = {"ok": "green", "note": "yellow", "wrong": "red"}
 
 

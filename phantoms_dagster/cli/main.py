@@ -230,7 +230,7 @@ def main() -> None:
         # A terminal that cannot show `●` gets `?`, not a traceback.
         getattr(stream, "reconfigure", lambda **_: None)(errors="replace")
     # Help is printed by Typer with a console of its own.
-    Console.on_broken_pipe = reader_gone  # type: ignore[method-assign]
+    Console.on_broken_pipe = reader_gone  # type: ignore[method-assign, assignment]
     try:
         with plain_errors():
             app()

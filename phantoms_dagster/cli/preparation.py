@@ -132,6 +132,7 @@ def main() -> None:
     from phantoms_dagster.wiring.models import model_warning  # noqa: PLC0415
 
     said: list[str] = []
+    told: dict[str, object]
     try:
         settings = Settings()
         workshop = Workshop(settings)
@@ -142,7 +143,8 @@ def main() -> None:
         found = problem(error)
         if found is None:
             raise
-        told = dict(zip(("problem", "code"), found, strict=True))
+        message, code = found
+        told = {"problem": message, "code": code}
     sys.stdout.write(f"{MARK}{json.dumps(told)}\n")
 
 

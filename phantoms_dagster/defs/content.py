@@ -41,7 +41,7 @@ def rules_of(stage: Stage) -> tuple[Rule, ...]:
 def evaluation(stage: Stage, rule: Rule, outputs: Mapping[str, StageOutput]) -> dg.AssetCheckEvaluation:
     """How these outputs, by video key, fare under the rule."""
     problems = {key: problem for key, output in outputs.items() if (problem := rule.problem(output))}
-    entries: dict[str, dg.MetadataValue[object]] = {"looked_at": dg.MetadataValue.int(len(outputs))}
+    entries: dict[str, dg.IntMetadataValue | dg.TableMetadataValue] = {"looked_at": dg.MetadataValue.int(len(outputs))}
     if problems:
         records = [dg.TableRecord({"video": key, "problem": problem}) for key, problem in list(problems.items())[:SHOWN_PROBLEMS]]
         entries |= {"problems": dg.MetadataValue.int(len(problems)), "videos": dg.MetadataValue.table(records)}

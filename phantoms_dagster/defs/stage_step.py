@@ -160,7 +160,7 @@ def _what_happened(stage: Stage, unfinished: Sequence[Result], of: int) -> str:
     return f"{stage.name}: {len(unfinished)} of {of} not made\n" + "\n".join(lines[:SHOWN_VIDEOS] + more)
 
 
-def _table(unfinished: Sequence[Result]) -> dict[str, dg.MetadataValue[object]]:
+def _table(unfinished: Sequence[Result]) -> dict[str, dg.TableMetadataValue]:
     records = [
         dg.TableRecord({"video": r.key, "ending": r.ending, "class": r.error_class or "", "message": r.message[:500]})
         for r in unfinished[:100]

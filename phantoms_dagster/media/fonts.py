@@ -135,7 +135,7 @@ class Fonts:
     def fallback(self, grapheme: str) -> Typeface | None:
         """The face for what the styled ones lack, or None when no font has it."""
         source = source_of(grapheme)
-        return source and _prepared(self.folder, source)
+        return None if source is None else _prepared(self.folder, source)
 
     def named_in(self, document: str) -> list[Typeface]:
         """The faces that an ASS document names."""

@@ -71,7 +71,7 @@ def _best(film: Path, stretches: Sequence[tuple[float, float]]) -> Frame:
             second = float(frame.time or 0.0)
             small = frame.reformat(*_SMALL, format="gray").to_ndarray()
             if float(small.std()) >= BLANK_DEVIATION:
-                found[any(begin <= second <= end for begin, end in stretches), sharpness(small)] = second
+                found[any(begin <= second <= end for begin, end in stretches), sharpness(np.asarray(small, np.uint8))] = second
     if not found:
         raise Permanent(f"{film.name} has nothing but empty pictures", provider=PROVIDER, code="blank")
     best = max(found)

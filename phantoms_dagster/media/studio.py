@@ -27,6 +27,7 @@ from phantoms_dagster.media.mp4 import read_boxes
 
 THUMBNAIL = (270, 480)
 _TELLING_SECOND = 1.5  # the title card has moved in and stands
+_BITEXACT = 0x0400  # libavformat: AVFMT_FLAG_BITEXACT
 _SAME_LENGTH_SECONDS = 0.1
 # What `av.open` takes to decode nothing; stream options for each stream, however many there are.
 _INDEX_ALONE: Mapping[str, Any] = {"container_options": {"probesize": "32"}, "stream_options": [{"skip_frame": "all"}] * 16}
@@ -157,7 +158,7 @@ def _remux(path: Path, destination: Path) -> bool:
     # What `graph.MP4` says to ffmpeg.
     options = {"movflags": "+faststart", "use_editlist": "0"}
     with av.open(str(path)) as given, av.open(str(destination), "w", format="mp4", options=options) as made:
-        made.flags |= av.container.Flags.bitexact.value
+        made.flags |= _BITEXACT
         wanted = [*given.streams.video[:1], *given.streams.audio[:1]]
         copies = {stream.index: made.add_stream_from_template(stream) for stream in wanted}
         for packet in given.demux(wanted):

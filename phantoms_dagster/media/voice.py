@@ -106,17 +106,13 @@ def _thread(_process: int) -> ThreadPoolExecutor:
 def _model(name: str) -> Hibari:
     from hibari import Hibari  # noqa: PLC0415 - see `voices.voices`
 
-    class WholeSentences(Hibari):
-        """Speaks each sentence as we cut it: its own rules would pause in the middle of "No. 5"."""
-
-        @staticmethod
-        def split_sentences(text: str) -> list[str]:
-            return [text]
-
     try:
-        return WholeSentences(voice=name)
+        model = Hibari(voice=name)
     except RuntimeError as error:  # what hibari raises when a download fails
         raise Transient(f"the voice {name!r} is not here: {error}", provider=NeuralVoice.provider, code="download") from error
+    # It speaks each sentence as we cut it: its own rules would pause in the middle of "No. 5".
+    model.split_sentences = lambda text: [text]
+    return model
 
 
 def _speak(

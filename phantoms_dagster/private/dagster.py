@@ -394,8 +394,8 @@ def _local_parts() -> tuple[type, type]:
         try:
             return type(storage), type(instance.compute_log_manager)
         finally:
-            if storage is not None:
-                storage.dispose()
+            for part in () if storage is None else (storage.event_log_storage, storage.run_storage, storage.schedule_storage):
+                part.dispose()
 
 
 def _postgres() -> type:

@@ -21,5 +21,5 @@ def wait_calmly(seconds: float) -> bool:
     if not known:
         _log.warning("this gRPC has no grpc._common.MAXIMUM_WAIT_TIMEOUT: an idle code server wakes up ten times a second")
         return False
-    common.MAXIMUM_WAIT_TIMEOUT = seconds
+    setattr(common, "MAXIMUM_WAIT_TIMEOUT", seconds)  # noqa: B010
     return True

@@ -200,7 +200,10 @@ def plain(thing: Any) -> Any:
 
     Bytes become base64. Of a path only the name stays: the folder may be moved between two starts.
     """
-    return {name: _plain(getattr(thing, name)) for name, _ in _fields(type(thing))} if is_dataclass(thing) else thing
+    if not is_dataclass(thing):
+        return thing
+    kind: type = type(thing)
+    return {name: _plain(getattr(thing, name)) for name, _ in _fields(kind)}
 
 
 def _plain(value: Any) -> Any:
@@ -211,7 +214,8 @@ def _plain(value: Any) -> Any:
 
 def restored(cls: type[T], values: dict[str, Any]) -> T:
     """The object whose `plain` form it is. Raises TypeError, ValueError or KeyError when it is of another shape."""
-    return cls(**{name: _restored(kind, values[name]) for name, kind in _fields(cls) if name in values})
+    made: type = cls
+    return cls(**{name: _restored(kind, values[name]) for name, kind in _fields(made) if name in values})
 
 
 def _restored(kind: str, value: Any) -> Any:

@@ -28,8 +28,10 @@ def look_at_providers(settings: Settings, *, history_of: Sequence[str] = ()) -> 
 
     async def ask() -> ProviderLook:
         async with watching(settings) as watcher:
-            breakers, pools, *histories = await asyncio.gather(
-                watcher.breakers.look(), watcher.pools(), *(watcher.breakers.history(name) for name in history_of)
+            breakers, pools, histories = await asyncio.gather(
+                watcher.breakers.look(),
+                watcher.pools(),
+                asyncio.gather(*(watcher.breakers.history(name) for name in history_of)),
             )
             return ProviderLook(breakers, pools, dict(zip(history_of, histories, strict=True)))
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +47,10 @@ def _post(stack: StackProcess) -> str:
         channel = next(iter(workshop.channels().values()))
         brief = Brief(title="The story of a bridge", channel=channel.name, platforms=tuple(channel.accounts))
         [added] = workshop.catalogue().add([brief], source="test")
-        states = lambda: workshop.catalogue().videos(keys=[added.key])[0].states  # noqa: E731
+
+        def states() -> Mapping[str, str]:
+            return workshop.catalogue().videos(keys=[added.key])[0].states
+
         wait_for(lambda: states()["rendered_video"] == "done")
         workshop.decisions().decide(added.key, approved=True, reviewer="test", via="cli")
         wait_for(lambda: all(states()[f"{platform}/post"] == "done" for platform in brief.platforms))
@@ -94,7 +99,7 @@ def test_a_restart_keeps_addresses_links_and_results(own_sandbox: StackProcess) 
         assert len(links) == 3
         _kill_sandbox(stack)
         for link in links:
-            wait_for(lambda link=link: _answers(link), seconds=60)
+            wait_for(functools.partial(_answers, link), seconds=60)
         assert stack.stop() == 0
         stack.start()
         assert (stack.settings.web_url, stack.settings.sandbox_url) == addresses

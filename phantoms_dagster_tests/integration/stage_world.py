@@ -96,7 +96,7 @@ def output_of(name: str, *, master: str = "master", script: Script = SCRIPT) -> 
     assert wanted.platform is not None
     if wanted.kind == "variant":
         words = {"title": "The sea", "caption": "About the sea.", "content_sha256": content}
-        return VariantOutput(platform=wanted.platform, video=video, probe=PROBE, how="kept", **words)  # type: ignore[arg-type]
+        return VariantOutput(platform=wanted.platform, video=video, probe=PROBE, how="kept", **words)
     return PostOutput(
         platform=wanted.platform,
         account=CHANNEL.accounts[wanted.platform],

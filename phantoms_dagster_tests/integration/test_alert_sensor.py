@@ -107,7 +107,7 @@ async def world(database_url: str) -> AsyncIterator[World]:
 
 @pytest.fixture
 def settings(database_url: str, redis_url: str, receiver: Receiver) -> Settings:
-    return Settings(database_url=database_url, redis_url=redis_url, alert_urls=[receiver.hook], alert_minutes=0)  # type: ignore[arg-type,list-item]
+    return Settings(database_url=database_url, redis_url=redis_url, alert_urls=[receiver.hook], alert_minutes=0)
 
 
 @pytest.fixture

@@ -168,7 +168,7 @@ def test_a_crash_before_any_step_is_made_good_by_the_next_night(archive: Archive
         calls: list[str] = []
         store, partitions = Fragile(archive.store, calls, step), Fragile(archive.partitions, calls, step)
         try:
-            retirement.retire(store, partitions, before=A_MONTH_AGO)  # type: ignore[arg-type]
+            retirement.retire(store, partitions, before=A_MONTH_AGO)
         except PowerCut as cut:
             died_at.append(str(cut))
         else:

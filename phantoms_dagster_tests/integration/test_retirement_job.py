@@ -39,7 +39,7 @@ def archive(world: World, tmp_path: Path, dagster_database_url: str, monkeypatch
 
 def night(archive: Archive, *, raises: bool = True, **changes: Any) -> dg.ExecuteInProcessResult:
     """One run of the job under these settings."""
-    workshop = Workshop(Settings(database_url=archive.world.url, **changes))  # type: ignore[arg-type]
+    workshop = Workshop(Settings(database_url=archive.world.url, **changes))
     try:
         return retirement_job.execute_in_process(instance=archive.instance, resources={"workshop": workshop}, raise_on_error=raises)
     finally:
@@ -147,7 +147,7 @@ def test_the_sensor_takes_back_who_has_work_again(archive: Archive, tmp_path: Pa
     archive.retire()
 
     def tick() -> str:
-        workshop = Workshop(Settings(database_url=archive.world.url, home=tmp_path))  # type: ignore[arg-type]
+        workshop = Workshop(Settings(database_url=archive.world.url, home=tmp_path))
         with dg.build_sensor_context(instance=archive.instance, resources={"workshop": workshop}) as context:
             answer = revival_sensor(context)
         workshop.close()

@@ -44,7 +44,7 @@ def administer(_admin: psycopg.Connection, database_url: str) -> Callable[[str],
     name = sql.Identifier(make_url(database_url).database or "")
 
     def change(statement: str) -> None:
-        _admin.execute(sql.SQL(statement).format(name))  # type: ignore[arg-type]
+        _admin.execute(sql.SQL(statement).format(name))
 
     return change
 

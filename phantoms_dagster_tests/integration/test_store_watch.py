@@ -35,7 +35,7 @@ async def test_a_postgresql_that_is_away_is_told_once_and_once_that_it_is_back(
 ) -> None:
     sent: list[Message] = []
     monkeypatch.setattr(store_watch, "destinations", lambda _: {"box": sent.append})
-    settings = Settings(database_url=database_url, redis_url=redis_url, alert_minutes=0)  # type: ignore[arg-type]
+    settings = Settings(database_url=database_url, redis_url=redis_url, alert_minutes=0)
     name = make_url(database_url).database or ""
 
     def close(closed: bool) -> None:

@@ -41,7 +41,7 @@ def shown(jpeg: bytes, path: Path) -> Picture:
     path.write_bytes(jpeg)
     with av.open(str(path)) as opened:
         [frame] = list(opened.decode(video=0))
-        return frame.to_ndarray(format="rgb24")
+        return np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
 
 
 def test_the_sharpest_frame_under_a_headline_is_taken_and_is_a_real_picture(tmp_path: Path) -> None:

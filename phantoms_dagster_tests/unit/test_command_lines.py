@@ -7,6 +7,7 @@ from importlib import import_module
 
 import pytest
 import typer
+from typer.core import TyperCommand, TyperGroup
 from typer.testing import CliRunner
 
 from phantoms_dagster.cli.lazy import Line, first_paragraph
@@ -17,6 +18,7 @@ from phantoms_dagster_tests.program import whole_program
 @pytest.mark.parametrize("line", LINES, ids=lambda line: line.name)
 def test_a_line_of_the_table_repeats_its_commands_help_and_panel(line: Line) -> None:
     command = whole_program().commands[line.name]
+    assert isinstance(command, TyperCommand | TyperGroup)
     assert first_paragraph(command) == line.help
     assert getattr(command, "rich_help_panel", None) == line.panel
 

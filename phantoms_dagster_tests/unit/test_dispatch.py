@@ -135,7 +135,7 @@ def test_an_evaluation_that_finds_nothing_looks_now_and_then_and_says_how_long_i
 def test_what_becomes_ready_is_planned_a_moment_after_the_word() -> None:
     world = World()
     run = planned("approval", "a")
-    world.events.append((3.0, lambda: (world.ready.append(run), world.say())))  # type: ignore[arg-type, return-value, func-returns-value]
+    world.events.append((3.0, lambda: (world.ready.append(run), world.say())))  # type: ignore[arg-type, func-returns-value]
     found = world.found()
     assert found.runs == [run]
     assert world.now == pytest.approx(3.05)
@@ -150,7 +150,7 @@ def test_what_becomes_due_by_the_clock_is_planned_then() -> None:
 
 def test_the_end_of_a_run_is_found_within_half_a_second() -> None:
     world = World(open=[OpenRun("approval", "a", "a")])
-    world.events.append((3.3, lambda: (world.open.clear(), world.ready.append(planned("youtube/post", "a")))))  # type: ignore[arg-type, return-value, func-returns-value]
+    world.events.append((3.3, lambda: (world.open.clear(), world.ready.append(planned("youtube/post", "a")))))  # type: ignore[arg-type, func-returns-value]
     assert world.found().runs
     assert world.now == pytest.approx(3.5)
 
@@ -167,7 +167,7 @@ def test_siblings_are_waited_for_and_not_for_long() -> None:
     ready = planned("youtube/post", "a")
     world = World(open=[OpenRun("tiktok/variant", "a", "a")], ready=[ready])
     both = [ready, planned("tiktok/post", "a")]
-    world.events.append((0.15, lambda: (world.open.clear(), world.ready.extend(both[1:]))))  # type: ignore[arg-type, return-value, func-returns-value]
+    world.events.append((0.15, lambda: (world.open.clear(), world.ready.extend(both[1:]))))  # type: ignore[arg-type, func-returns-value]
     assert world.found().runs == both
     assert world.now == pytest.approx(0.2)
     alone = World(open=[OpenRun("tiktok/variant", "a", "a")], ready=[ready])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO, Any
 
 import pytest
 
@@ -116,10 +117,11 @@ def test_an_unreadable_file_is_reported_and_blocks_no_other(tmp_path: Path, shel
         (tmp_path / f"{name}.csv").write_text(f"title\n{name}\n")
     opened = Path.open
 
-    def refusing(self: Path, *args: object, **kwargs: object) -> object:
+    def refusing(self: Path, *args: Any, **kwargs: Any) -> IO[Any]:
         if self.name == "b.csv":
             raise PermissionError(13, "Permission denied", str(self))
-        return opened(self, *args, **kwargs)  # type: ignore[arg-type]
+        found: IO[Any] = opened(self, *args, **kwargs)
+        return found
 
     monkeypatch.setattr(Path, "open", refusing)
     reports = take(tmp_path, shelf)

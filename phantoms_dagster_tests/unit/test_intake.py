@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -348,7 +349,7 @@ def test_json_items_above_a_mistake_are_taken_and_the_mistake_has_its_line() -> 
     assert "text follows" in refused(reading("b.json", '[{"title": "A"}]\n{"title": "B"}'))[2]
 
 
-def sheet(rows: list[list[object]]) -> bytes:
+def sheet(rows: Sequence[Sequence[object]]) -> bytes:
     book = openpyxl.Workbook()
     assert book.active is not None
     for row in rows:
@@ -553,7 +554,8 @@ PIECES = st.lists(
 def test_no_bytes_make_it_raise_and_no_reason_is_long_or_unprintable(name: str, head: bytes, tail: bytes) -> None:
     batch = reading(name, head + tail)
     lines = (head + tail).count(b"\n") + (head + tail).count(b"\r") + 2
-    assert all(1 <= row.line <= lines for row in [*batch.accepted, *batch.refused])
+    assert all(1 <= row.line <= lines for row in batch.accepted)
+    assert all(1 <= row.line <= lines for row in batch.refused)
 
 
 CELL = st.text(max_size=12) | st.sampled_from(["Good", "2026-12-24", "youtube", "5", "curious"])

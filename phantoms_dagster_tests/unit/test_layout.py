@@ -43,6 +43,7 @@ def test_the_entry_point_builds_the_definitions_and_nothing_else() -> None:
     assert ast.unparse(statements[2]) == "defs = build_definitions()"
 
 
+@pytest.mark.slow
 def test_importing_reads_no_setting_and_talks_to_nobody() -> None:
     """A setting read at import has made whole code locations unloadable for one mistyped variable."""
     # Alembic alone runs its environment and its versions, and bootstrap is run by path.

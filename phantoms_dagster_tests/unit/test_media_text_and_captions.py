@@ -49,6 +49,7 @@ def test_a_long_word_takes_longer_than_a_short_one_and_a_comma_makes_a_pause() -
     assert comma.end - comma.start > plain.end - plain.start
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(WORDS)
 def test_no_caption_ever_leaves_the_safe_area(fonts: Fonts, words: list[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import date
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -33,7 +34,7 @@ def test_views_over_days_have_a_line_for_each_platform_and_days_and_whole_number
     assert ticks(figure, "x") == ["Nov 28", "Nov 29", "Nov 30", "Dec 1"]
     assert whole_numbers(ticks(figure, "y"))
     [axes] = figure.axes
-    assert {line.get_label(): list(line.get_ydata()) for line in axes.get_lines()} == {
+    assert {line.get_label(): np.asarray(line.get_ydata()).tolist() for line in axes.get_lines()} == {
         "Tiktok": [0, 0, 1, 0],
         "Youtube": [1, 0, 0, 2],
     }

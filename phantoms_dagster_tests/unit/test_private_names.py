@@ -94,6 +94,7 @@ def test_every_private_attribute_of_others_is_in_the_table_or_ours() -> None:
             assert ours or name in declared, f"{path.relative_to(PACKAGE)}: {used}"
 
 
+@pytest.mark.slow
 def test_every_private_name_of_a_foreign_base_class_is_in_the_table() -> None:
     """What our classes inherit, override or set with an underscore belongs to others as well, although it reads `self._x`."""
     declared = {need.partition("(")[0].rpartition(".")[2] for path in private.PATHS.values() for need in path.needs}
@@ -216,6 +217,7 @@ print([base.__module__ for base in RqRunLauncher.__mro__ if base.__name__ == "Ru
 """
 
 
+@pytest.mark.slow
 def test_a_dagster_without_any_of_the_names_still_loads_everything_and_warns_once_for_each_path() -> None:
     modules = {need.partition(":")[0] for _, need in NEEDS if need.startswith("dagster._")}
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PHANTOMS_")}

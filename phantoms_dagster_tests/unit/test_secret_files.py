@@ -198,6 +198,7 @@ def test_every_wrong_setting_is_named_at_once(monkeypatch: pytest.MonkeyPatch, f
     assert {found["loc"] for found in caught.value.errors()} == {("openai_api_key",), ("attempts",)}
 
 
+@pytest.mark.slow
 def test_the_program_says_it_without_a_traceback_and_its_children_read_the_same_file(file: Path) -> None:
     command = [sys.executable, "-W", "ignore", "-m", "phantoms_dagster.cli.main", "doctor", "--json"]
     environment = {**os.environ, f"{KEY}_FILE": str(file), "COLUMNS": "400", "PHANTOMS_OPENAI_BASE_URL": "http://127.0.0.1:1/v1"}

@@ -45,7 +45,7 @@ def test_secrets_print_as_stars() -> None:
     secret = "5ecr3t"
     fields = {name: secret for name in Settings.model_fields if name.endswith(("_api_key", "_token", "database_url", "redis_url"))}
     assert len(fields) == 8
-    settings = Settings(**fields)
+    settings = Settings.model_validate(fields)
     assert secret not in f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
 
 
@@ -93,7 +93,11 @@ def test_settings_are_read_anew_when_the_environment_a_running_stack_or_a_secret
         found = load()
         assert load() is found
         key, url = found.openai_api_key, found.redis_url
-        return key and key.get_secret_value(), url and url.get_secret_value(), found.fuse_videos
+        return (
+            None if key is None else key.get_secret_value(),
+            None if url is None else url.get_secret_value(),
+            found.fuse_videos,
+        )
 
     secret.write_text("one")
     assert look() == ("one", None, 3)

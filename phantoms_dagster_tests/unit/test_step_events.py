@@ -23,7 +23,7 @@ class Log:
         self.away = False
         self.tried = asyncio.Event()
         monkeypatch.setattr(step_events, "log_materializations", self._log)
-        monkeypatch.setattr(step_events.metadata, "of_result", lambda result, shelf: {"video": result.key})
+        monkeypatch.setattr("phantoms_dagster.defs.step_events.metadata.of_result", lambda result, shelf: {"video": result.key})
 
     def _log(self, context: object, asset_key: object, entries: Mapping[str, Any], **more: object) -> None:
         if self.away:

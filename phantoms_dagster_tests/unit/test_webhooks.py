@@ -62,7 +62,7 @@ def test_private_networks_are_taken_only_when_the_setting_says_so(host: str) -> 
     assert check_url(url, "private") == url
     for targets in ("public", "loopback"):
         with pytest.raises(InvalidInput, match="PHANTOMS_WEBHOOK_TARGETS=private allows that"):
-            check_url(url, targets)  # type: ignore[arg-type]
+            check_url(url, targets)
 
 
 def test_an_ipv4_address_inside_an_ipv6_one_is_judged_as_itself() -> None:

@@ -28,7 +28,7 @@ def script(**changes: object) -> Script:
         "caption": "a > b",
         "hashtags": ("#sea", "#facts"),
     }
-    return Script(**{**fields, **changes})  # type: ignore[arg-type]
+    return Script(**{**fields, **changes})
 
 
 def channel(*hashtags: str) -> Channel:

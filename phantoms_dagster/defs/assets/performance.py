@@ -53,7 +53,7 @@ FRESH = dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=6), warn_wind
     " a post's first day, then ever more rarely.",
 )
 @fails_plainly_while_the_store_is_away
-def post_metrics(context: dg.AssetExecutionContext, workshop: dg.ResourceParam[Workshop]) -> dg.MaterializeResult:
+def post_metrics(context: dg.AssetExecutionContext, workshop: dg.ResourceParam[Workshop]) -> dg.MaterializeResult[None]:
     """Read results back. What can be read is kept; an account that cannot be read fails the check, and no other account."""
     results = workshop.results()
     may_be = workshop.settings.sandbox != "off"
@@ -107,7 +107,7 @@ def _cell(value: object) -> int | float | str:
     return value if isinstance(value, int | str) else "" if value is None else str(value)
 
 
-def _table(frame: "pd.DataFrame", rows: int) -> dict[str, dg.MetadataValue[object]]:
+def _table(frame: "pd.DataFrame", rows: int) -> dict[str, int | dg.TableMetadataValue]:
     shown = frame.drop(columns="computed_at", errors="ignore")
     records = [
         dg.TableRecord({str(k): _cell(v) for k, v in row.items()})
@@ -135,7 +135,10 @@ def _schema(table: Table) -> dg.TableSchema:
     return dg.TableSchema(columns)
 
 
-def _table_asset(name: str, description: str) -> Any:
+TableAsset = Callable[[Callable[..., dg.MaterializeResult[None]]], dg.AssetsDefinition]
+
+
+def _table_asset(name: str, description: str) -> TableAsset:
     """What the assets of the tables have in common."""
     table = schema.metadata.tables[f"{schema.SCHEMA}.{name}"]
     return dg.asset(
@@ -170,14 +173,14 @@ def _counted(made: "Renewed") -> dg.AssetCheckResult:
 
 @_table_asset("video_performance", "One row a video: its totals over all platforms, engagement and cost.")
 @fails_plainly_while_the_store_is_away
-def video_performance(workshop: dg.ResourceParam[Workshop]) -> dg.MaterializeResult:
+def video_performance(workshop: dg.ResourceParam[Workshop]) -> dg.MaterializeResult[None]:
     """Renew the table of that name."""
     return _renewed(workshop, "video_performance", lambda _, frame: bars(frame, "title", "Most viewed videos"))
 
 
 @_table_asset("platform_performance", "One row for each day of publishing, platform and channel.")
 @fails_plainly_while_the_store_is_away
-def platform_performance(workshop: dg.ResourceParam[Workshop]) -> dg.MaterializeResult:
+def platform_performance(workshop: dg.ResourceParam[Workshop]) -> dg.MaterializeResult[None]:
     """Renew the table of that name. Its plot shows the days on which the views came, whenever the posts were published."""
     title = f"New views a day, by platform (last {PLOTTED_DAYS} days, UTC)"
     return _renewed(workshop, "platform_performance", lambda tables, _: lines(tables.new_views(days=PLOTTED_DAYS), title))
@@ -185,7 +188,7 @@ def platform_performance(workshop: dg.ResourceParam[Workshop]) -> dg.Materialize
 
 @_table_asset("hook_performance", "One row for each opening line: which hooks work.")
 @fails_plainly_while_the_store_is_away
-def hook_performance(workshop: dg.ResourceParam[Workshop]) -> dg.MaterializeResult:
+def hook_performance(workshop: dg.ResourceParam[Workshop]) -> dg.MaterializeResult[None]:
     """Renew the table of that name."""
     return _renewed(workshop, "hook_performance", lambda _, frame: bars(frame, "hook", "Best hooks"))
 
