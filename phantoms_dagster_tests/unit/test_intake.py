@@ -353,7 +353,7 @@ def sheet(rows: Sequence[Sequence[object]]) -> bytes:
     book = openpyxl.Workbook()
     assert book.active is not None
     for row in rows:
-        book.active.append(row)
+        book.active.append(list(row))
     content = io.BytesIO()
     book.save(content)
     return content.getvalue()

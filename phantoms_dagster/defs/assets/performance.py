@@ -23,6 +23,10 @@ if TYPE_CHECKING:  # slow to import, and only the runs of these assets need it
 
     from phantoms_dagster.store.performance import PerformanceTables, Renewed
 
+    Materialized = dg.MaterializeResult[None]
+else:
+    Materialized = dg.MaterializeResult  # Dagster reads annotations, and does not know its own class with a parameter
+
 GROUP = "analytics"
 OWNERS = ["team:content"]
 SHOWN_ROWS = 50
@@ -53,7 +57,7 @@ FRESH = dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=6), warn_wind
     " a post's first day, then ever more rarely.",
 )
 @fails_plainly_while_the_store_is_away
-def post_metrics(context: dg.AssetExecutionContext, workshop: dg.ResourceParam[Workshop]) -> dg.MaterializeResult[None]:
+def post_metrics(context: dg.AssetExecutionContext, workshop: dg.ResourceParam[Workshop]) -> Materialized:
     """Read results back. What can be read is kept; an account that cannot be read fails the check, and no other account."""
     results = workshop.results()
     may_be = workshop.settings.sandbox != "off"
@@ -135,7 +139,7 @@ def _schema(table: Table) -> dg.TableSchema:
     return dg.TableSchema(columns)
 
 
-TableAsset = Callable[[Callable[..., dg.MaterializeResult[None]]], dg.AssetsDefinition]
+TableAsset = Callable[[Callable[..., Materialized]], dg.AssetsDefinition]
 
 
 def _table_asset(name: str, description: str) -> TableAsset:
@@ -156,7 +160,7 @@ def _table_asset(name: str, description: str) -> TableAsset:
     )
 
 
-def _renewed(workshop: Workshop, name: str, plot: Plot) -> dg.MaterializeResult[None]:
+def _renewed(workshop: Workshop, name: str, plot: Plot) -> Materialized:
     tables = workshop.performance()
     made = tables.renew(name)
     frame = tables.table(name, most=SHOWN_ROWS)
@@ -173,14 +177,14 @@ def _counted(made: "Renewed") -> dg.AssetCheckResult:
 
 @_table_asset("video_performance", "One row a video: its totals over all platforms, engagement and cost.")
 @fails_plainly_while_the_store_is_away
-def video_performance(workshop: dg.ResourceParam[Workshop]) -> dg.MaterializeResult[None]:
+def video_performance(workshop: dg.ResourceParam[Workshop]) -> Materialized:
     """Renew the table of that name."""
     return _renewed(workshop, "video_performance", lambda _, frame: bars(frame, "title", "Most viewed videos"))
 
 
 @_table_asset("platform_performance", "One row for each day of publishing, platform and channel.")
 @fails_plainly_while_the_store_is_away
-def platform_performance(workshop: dg.ResourceParam[Workshop]) -> dg.MaterializeResult[None]:
+def platform_performance(workshop: dg.ResourceParam[Workshop]) -> Materialized:
     """Renew the table of that name. Its plot shows the days on which the views came, whenever the posts were published."""
     title = f"New views a day, by platform (last {PLOTTED_DAYS} days, UTC)"
     return _renewed(workshop, "platform_performance", lambda tables, _: lines(tables.new_views(days=PLOTTED_DAYS), title))
@@ -188,7 +192,7 @@ def platform_performance(workshop: dg.ResourceParam[Workshop]) -> dg.Materialize
 
 @_table_asset("hook_performance", "One row for each opening line: which hooks work.")
 @fails_plainly_while_the_store_is_away
-def hook_performance(workshop: dg.ResourceParam[Workshop]) -> dg.MaterializeResult[None]:
+def hook_performance(workshop: dg.ResourceParam[Workshop]) -> Materialized:
     """Renew the table of that name."""
     return _renewed(workshop, "hook_performance", lambda _, frame: bars(frame, "hook", "Best hooks"))
 
