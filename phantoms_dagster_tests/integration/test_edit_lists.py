@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -50,8 +51,20 @@ def frames(path: Path, kind: str) -> list[float | None]:
         return [frame.time for frame in film.decode(**{kind: 0})]
 
 
-async def film(folder: Path, name: str) -> Path:
-    """A film with edit lists, as ffmpeg makes them by default."""
+@pytest.fixture(scope="module")
+def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where each film is kept once it is made."""
+    return tmp_path_factory.mktemp("films")
+
+
+async def film(films: Path, name: str, folder: Path) -> Path:
+    """A film with edit lists, as ffmpeg makes them by default: a copy in `folder`."""
+    if not (films / f"{name}.mp4").exists():
+        await make_film(films, name)
+    return Path(shutil.copy(films / f"{name}.mp4", folder))
+
+
+async def make_film(folder: Path, name: str) -> Path:
     path, base = folder / f"{name}.mp4", folder / "base.mp4"
     if name == "no B-frames":
         await ffmpeg.run([*PICTURE, *SOUND, *PLAIN, *MP4, str(path)])
@@ -59,7 +72,8 @@ async def film(folder: Path, name: str) -> Path:
     if name == "silent":
         await ffmpeg.run([*PICTURE, *B_FRAMES, *MP4, str(path)])
         return path
-    await ffmpeg.run([*PICTURE, *SOUND, *B_FRAMES, *MP4, str(base)])
+    if not base.exists():
+        await ffmpeg.run([*PICTURE, *SOUND, *B_FRAMES, *MP4, str(base)])
     both = ["-map", "0:v", "-map", "1:a", "-c", "copy"]
     given: dict[str, Sequence[str]] = {
         "B-frames": ["-i", str(base), "-c", "copy"],
@@ -75,8 +89,8 @@ async def film(folder: Path, name: str) -> Path:
 
 
 @pytest.mark.parametrize("name", ["no B-frames", "B-frames", "late sound", "late picture", "long times", "silent"])
-async def test_a_film_without_its_edit_lists_plays_as_ffmpegs_copy_does(tmp_path: Path, name: str) -> None:
-    source, ours, theirs = await film(tmp_path, name), tmp_path / "ours.mp4", tmp_path / "theirs.mp4"
+async def test_a_film_without_its_edit_lists_plays_as_ffmpegs_copy_does(films: Path, tmp_path: Path, name: str) -> None:
+    source, ours, theirs = await film(films, name, tmp_path), tmp_path / "ours.mp4", tmp_path / "theirs.mp4"
     assert read_boxes(source).edited
     assert without_edit_lists(source, ours)
     await ffmpeg.run(["-i", str(source), "-c", "copy", *graph.MP4, str(theirs)])
@@ -92,24 +106,24 @@ async def test_a_film_without_its_edit_lists_plays_as_ffmpegs_copy_does(tmp_path
 
 
 @pytest.mark.parametrize("name", ["cut", "two sounds", "fragments"])
-async def test_a_film_whose_edits_do_more_than_align_is_left_alone(tmp_path: Path, name: str) -> None:
-    source, out = await film(tmp_path, name), tmp_path / "out.mp4"
+async def test_a_film_whose_edits_do_more_than_align_is_left_alone(films: Path, tmp_path: Path, name: str) -> None:
+    source, out = await film(films, name, tmp_path), tmp_path / "out.mp4"
     assert not without_edit_lists(source, out)
     assert not out.exists()
 
 
 @pytest.mark.parametrize("keep", [0, 7, 200, 3_000])
-async def test_what_is_no_whole_film_is_left_alone(tmp_path: Path, keep: int) -> None:
-    source, out = await film(tmp_path, "B-frames"), tmp_path / "out.mp4"
+async def test_what_is_no_whole_film_is_left_alone(films: Path, tmp_path: Path, keep: int) -> None:
+    source, out = await film(films, "B-frames", tmp_path), tmp_path / "out.mp4"
     source.write_bytes(source.read_bytes()[:keep])
     assert not without_edit_lists(source, out)
     assert not out.exists()
 
 
 @pytest.mark.parametrize("name", ["B-frames", "two sounds"])
-async def test_instagram_gets_a_film_of_the_same_length_without_edit_lists(tmp_path: Path, name: str) -> None:
+async def test_instagram_gets_a_film_of_the_same_length_without_edit_lists(films: Path, tmp_path: Path, name: str) -> None:
     """However it has to be made: in place, or by copying packets."""
-    source, out, studio = await film(tmp_path, name), tmp_path / "out.mp4", FfmpegStudio()
+    source, out, studio = await film(films, name, tmp_path), tmp_path / "out.mp4", FfmpegStudio()
     before = await studio.probe(source)
     fitted = await studio.fit(source, Platform("instagram"), lambda: out)
     assert (fitted.how, fitted.probe) == ("remuxed", await studio.probe(out))
