@@ -52,4 +52,4 @@ def test_the_breaker_settings_of_an_outage_are_settings_and_reach_the_processes(
     assert {name: os.environ[name] for name in BREAKER_SETTINGS} == BREAKER_SETTINGS
     found = Settings()
     assert (found.breaker_minimum_calls, found.breaker_window_seconds, found.breaker_reset_seconds) == (3, 10.0, 5.0)
-    assert (found.renderer, found.youtube_token) == ("auto", None)
+    assert (found.renderer, found.of("youtube", "token")) == ("auto", None)
