@@ -264,7 +264,7 @@ async def _listed(graph: Graph, account: str, place: str, *, fields: str) -> lis
             return []
         raise
     rows = [answer, *http.objects(answer, "data")]
-    users = [row["instagram_business_account"] for row in rows if isinstance(row.get("instagram_business_account"), dict)]
+    users = [user for row in rows if isinstance(user := row.get("instagram_business_account"), dict)]
     found = [Identity(str(user["id"]), str(user.get("username") or user["id"])) for user in users if "id" in user]
     if isinstance(answer.get("user_id"), str | int):
         found.append(Identity(str(answer["user_id"]), str(answer.get("username") or answer["user_id"])))

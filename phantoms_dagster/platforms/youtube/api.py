@@ -154,8 +154,8 @@ class YouTubeCalls:
         `pool`: another than that of the path, for a read that must leave publishing its units.
         """
         # Pool and breaker of reading results: its troubles are not publishing's.
-        scope = {} if pool is None else {"extensions": {"phantoms": {"pool": pool, "integration": "youtube_metrics"}}}
-        response = await self.send(account, "GET", self.url(f"youtube/v3/{resource}"), params=query, **scope)
+        scope = None if pool is None else {"phantoms": {"pool": pool, "integration": "youtube_metrics"}}
+        response = await self.send(account, "GET", self.url(f"youtube/v3/{resource}"), params=query, extensions=scope)
         return accepted(response, self.clock.now())
 
     async def send(

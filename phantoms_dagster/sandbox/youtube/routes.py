@@ -106,10 +106,10 @@ class YouTube:
             if not session.complete:
                 return session.incomplete()
         if session.final is None:
-            self.sessions.close(session)
+            status, body = self.sessions.close(session)
         else:
             await request.release()
-        status, body = session.final
+            status, body = session.final
         return web.json_response(body, status=status)
 
     def _accept(self, session: Session) -> Video:

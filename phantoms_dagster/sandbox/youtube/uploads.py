@@ -120,12 +120,13 @@ class Sessions(dict[str, Session]):
         """Let the session, as it is at the end of this request, outlive the process."""
         self.sandbox.keep(KIND, session.id, session)
 
-    def close(self, session: Session) -> None:
+    def close(self, session: Session) -> tuple[int, dict[str, Any]]:
         """The whole file has come: answer with what becomes of it, now and to everybody who asks later. Raises ApiError."""
-        session.final = self.uses[session.use](session)
+        session.final = final = self.uses[session.use](session)
         if session.kept is not None:
             session.kept.discard()
             session.kept = None
+        return final
 
     async def begin(
         self,
