@@ -17,7 +17,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from phantoms_dagster.desk.access import Role
 from phantoms_dagster.desk.render import THEME, THEMES, environment, tell
 from phantoms_dagster.desk.shield import TooLarge
-from phantoms_dagster.desk.visits import SAFE_METHODS, LogInFirst, Refused, StaleForm, UnknownToken, Visit, referring
+from phantoms_dagster.desk.visits import SAFE_METHODS, LogInFirst, Refused, StaleForm, UnknownToken, Visit, referring, typed_in
 from phantoms_dagster.domain.errors import InvalidInput, NotFound, PhantomsError, SchemaMismatch, StoreAway
 from phantoms_dagster.store.answers import StillBusy
 from phantoms_dagster.store.away import in_words, is_away
@@ -42,9 +42,13 @@ async def _log_in_first(request: Request, error: Exception) -> Response:
     assert isinstance(error, LogInFirst)
     if request.url.path.startswith(API):
         return problem(request, 401, "Log in first, or send a token: `Authorization: Bearer ...`.", {"WWW-Authenticate": "Bearer"})
-    response = RedirectResponse(f"/login?{urlencode({'next': error.to})}" if error.to != "/" else "/login", 303)
+    there = f"/login?{urlencode({'next': error.to})}" if error.to != "/" else "/login"
+    said = "You are logged out, so nothing was changed. Log in, and do it once more."
+    if typed := await typed_in(request):
+        return error_page(request, 401, said, {}, typed=typed, way=(there, "Log in"))
+    response = RedirectResponse(there, 303)
     if request.method not in SAFE_METHODS:
-        tell(request.state.visit, response, "You are logged out, so nothing was changed. Log in, and do it once more.", "info")
+        tell(request.state.visit, response, said, "info")
     return response
 
 
@@ -60,7 +64,10 @@ async def _answer(request: Request, error: Exception) -> Response:
         if isinstance(error, UnknownToken):
             status, headers = 401, {"WWW-Authenticate": "Bearer"}
         return problem(request, status, message, headers)
-    return error_page(request, status, message, headers, error)
+    stale = isinstance(error, StaleForm)
+    way = (referring(request), "Load the page again") if stale else None
+    title = "That page is too old" if stale else ""
+    return error_page(request, status, message, headers, title=title, typed=await typed_in(request), way=way)
 
 
 def _already_out(request: Request) -> Response | None:
@@ -113,28 +120,38 @@ def _judged(error: Exception, *, api: bool) -> tuple[int, str, dict[str, str]]: 
 
 
 def error_page(
-    request: Request, status: int, message: str, headers: dict[str, str], error: Exception | None = None
+    request: Request,
+    status: int,
+    message: str,
+    headers: dict[str, str],
+    *,
+    title: str = "",
+    typed: Mapping[str, str] | None = None,
+    way: tuple[str, str] | None = None,
 ) -> HTMLResponse:
-    """A page that needs nothing but the template: neither a session nor a store. A store's page comes back by itself."""
+    """A page that needs nothing but the template: neither a session nor a store. A store's page comes back by itself.
+
+    `typed`: texts of the form that was sent, by their names; the page shows them, because the browser forgets them.
+    `way`: the address that the page leads to, and its name; by default back to where the request came from.
+    """
     theme = request.cookies.get(THEME, "auto")
     safe = request.method in ("GET", "HEAD")
     # A store that goes away during a commit does not say whether it was done. Before the visit is known, nothing was.
     uncertain = status == 503 and not safe and getattr(request.state, "visit", None) is not None
-    stale = isinstance(error, StaleForm)
+    back = referring(request)
     content = (
         environment()
         .get_template("error.html")
         .render(
             status=status,
-            title="That page is too old" if stale else _TITLES.get(status, HTTPStatus(status).phrase),
+            title=title or _TITLES.get(status, HTTPStatus(status).phrase),
             message=message,
             theme=theme if theme in THEMES else "auto",
             again=AGAIN_SECONDS if status == 503 and safe else 0,
             changed_nothing=not safe and not uncertain,
             uncertain=uncertain,
-            back=referring(request),
-            stale=stale,
-            typed=error.typed if isinstance(error, StaleForm) else {},
+            way=way if way and way[0] != "/" else (back, "Back" if back != "/" else "To the desk"),
+            typed=typed or {},
         )
     )
     return HTMLResponse(content, status, headers)
@@ -157,6 +174,7 @@ def problem(
 
 
 _TITLES = {
+    401: "Log in again",
     403: "Not allowed",
     404: "Not here",
     409: "Somebody was first",

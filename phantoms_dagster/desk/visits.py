@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated
@@ -15,11 +15,13 @@ from urllib.parse import quote, urlsplit
 from fastapi import Depends, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from phantoms_dagster.desk.access import ROLES, WITHOUT_VISITOR, Role
 from phantoms_dagster.desk.context import Desk, forwarded, is_loopback
-from phantoms_dagster.desk.shield import MOST_BYTES
+from phantoms_dagster.desk.shield import MOST_BYTES, TooLarge
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.text import unfit
 from phantoms_dagster.store.audit import Actor
@@ -45,14 +47,13 @@ class Refused(Exception):
 
 
 class StaleForm(Refused):
-    """The form is not one of this session: it was loaded before a log-in or log-out. `typed`: the texts in it, by their names."""
+    """The form is not one of this session: it was loaded before a log-in or log-out."""
 
-    def __init__(self, typed: Mapping[str, str]) -> None:
+    def __init__(self) -> None:
         super().__init__(
             "Its page was loaded before you logged in or out, or your browser keeps no cookies of this address. "
             "Load the page again, and repeat what you did."
         )
-        self.typed = typed
 
 
 class UnknownToken(Refused):
@@ -229,17 +230,20 @@ def is_open(request: Request, desk: Desk) -> bool:
 
 async def _check_origin(request: Request, visit: Visit) -> None:
     """A page of somebody else cannot make a visitor's browser do something here: it knows no token, and browsers name it."""
-    origin, fetched = request.headers.get("origin"), request.headers.get("sec-fetch-site", "same-origin")
-    if (origin and urlsplit(origin).netloc.casefold() != request.headers.get("host", "").casefold()) or fetched not in (
-        "same-origin",
-        "none",
-    ):
+    if not _of_our_page(request):
         raise Refused("That request came from a page of another site. Nothing was changed.")
     given = request.headers.get(CSRF_HEADER) or ""
     if not given:
         given = field(await form_of(request), CSRF_FIELD)
     if visit.fresh or not visit.desk.keys.right("csrf", visit.secret, given):
-        raise StaleForm(_typed(await form_of(request)))
+        raise StaleForm
+
+
+def _of_our_page(request: Request) -> bool:
+    """Whether a page of this desk sent it, or a program, which names no page."""
+    origin, fetched = request.headers.get("origin"), request.headers.get("sec-fetch-site", "same-origin")
+    named = not origin or urlsplit(origin).netloc.casefold() == request.headers.get("host", "").casefold()
+    return named and fetched in ("same-origin", "none")
 
 
 # The fields in which people write. Nothing else of a form is shown to them again.
@@ -252,7 +256,25 @@ def _typed(form: FormData) -> dict[str, str]:
     """What somebody wrote in a form, without what they left as it was."""
     found = {name: field(form, name, most=50_000) for name in form if name.partition("-")[0] in _WRITTEN}
     same = {name for name, text in found.items() if text.split() == field(form, f"was-{name}", most=50_000).split()}
-    return {name: text for name, text in found.items() if text and name not in same}
+    return {name: _seen(text) for name, text in found.items() if text and name not in same}
+
+
+def _seen(text: str) -> str:
+    """The text without characters that nobody sees."""
+    return "".join(letter for letter in text if letter in "\r\n" or unfit(letter) is None)
+
+
+async def typed_in(request: Request) -> dict[str, str]:
+    """What somebody wrote in the form that this request sends, so that an error does not lose it. Empty when there is no form.
+
+    A page of another site gets nothing: it cannot make this desk show its words.
+    """
+    if request.method in SAFE_METHODS or not _of_our_page(request):
+        return {}
+    try:
+        return _typed(await request.form())
+    except (HTTPException, RuntimeError, ClientDisconnect, TooLarge):
+        return {}  # it cannot be read, or a part of it was read before
 
 
 def referring(request: Request) -> str:

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.models import WRITTEN_CHANNEL, Channel
-from phantoms_dagster.domain.problems import Path, first_place
+from phantoms_dagster.domain.problems import Path, places
 from phantoms_dagster.domain.text import unfit
 
 # How each key is written; a mistake is answered with it. A channel has these keys and no others.
@@ -64,7 +64,8 @@ def default_text() -> str:
 def parse(content: str, *, name: str = "channels.yaml", check: Check = lambda _channel: None) -> dict[str, Channel]:
     """The channels, by name; the first is the default one. `check` is asked about each of them.
 
-    Raises InvalidInput that names the file, the line, the channel and the key, says what is wrong, and shows the right form.
+    Raises InvalidInput that names the file, the line, the channel and the key, says what is wrong, and shows the right form. When
+    several things are wrong it names each of them, in the order of their lines.
     """
     try:
         loader = _Loader(content)
@@ -76,28 +77,58 @@ def parse(content: str, *, name: str = "channels.yaml", check: Check = lambda _c
     if not isinstance(entries, Mapping) or not entries:
         raise InvalidInput(f"{name} needs a mapping `channels:` with at least one channel")
     assert isinstance(document, Mapping)
-    for key in document:
-        if key != "channels":
-            raise InvalidInput(f"{name}{_at(root, (key,))}: unknown key {key!r} beside `channels`")
-    return {str(key): _channel(fields, _Place(str(key), name, content, root), check) for key, fields in entries.items()}
+    wrong = [_Wrong(_line(root, (key,)), f"unknown key {key!r} beside `channels`") for key in document if key != "channels"]
+    channels: dict[str, Channel] = {}
+    for key, fields in entries.items():
+        place = _Place(str(key), content, root)
+        channel, mistakes = _channel(fields, place, check)
+        wrong += [place.wrong(path, reason) for path, reason in mistakes]
+        if channel is not None:
+            channels[place.key] = channel
+    if wrong:
+        raise InvalidInput(_said(name, wrong))
+    return channels
+
+
+@dataclass(frozen=True)
+class _Wrong:
+    """One mistake: its line, when that is known, and what is wrong there."""
+
+    line: int | None
+    text: str
+
+    def __str__(self) -> str:
+        return f" line {self.line}: {self.text}" if self.line is not None else f": {self.text}"
+
+
+def _said(name: str, wrong: Sequence[_Wrong]) -> str:
+    """One mistake on one line; several below one another."""
+    if len(wrong) == 1:
+        return f"{name}{wrong[0]}"
+    lines = [f"  {str(one).lstrip(': ')}" for one in sorted(wrong, key=lambda one: one.line or 0)]
+    return "\n".join([f"{name}: {len(wrong)} mistakes", *lines])
+
+
+# What a channel must have, for judging the rest of one in which it is wrong or missing.
+_STAND_INS: Mapping[str, Any] = {"title": "-", "brand_voice": "-", "accounts": {"youtube": "-"}}
+# Where a mistake of a channel is, and what is wrong there.
+_Mistakes = list[tuple[Path, str]]
 
 
 @dataclass(frozen=True)
 class _Place:
-    """Where the channel `key` stands: the name of the file, its content, and its nodes."""
+    """Where the channel `key` stands: the content of the file, and its nodes."""
 
     key: str
-    name: str
     content: str
     root: yaml.Node | None
 
-    def wrong(self, path: Path, reason: str) -> InvalidInput:
-        """The error for what `path` leads to, with its line and its right form."""
+    def wrong(self, path: Path, reason: str) -> _Wrong:
+        """What to say of what `path` leads to, with its line and its right form."""
         field = str(path[0]) if path else ""
-        where = f"{self.name}{_at(self.root, ('channels', self.key, *path))}: channel {self.key!r}"
         named = f": {'.'.join(str(part) for part in path)}" if path else ""
         form = f"; write it like `{FORMS[field]}`" if field in FORMS else ""
-        return InvalidInput(f"{where}{named}: {reason}{form}")
+        return _Wrong(_line(self.root, ("channels", self.key, *path)), f"channel {self.key!r}{named}: {reason}{form}")
 
     def is_cut(self, path: Path) -> bool:
         """Whether a # stands on the line of what `path` leads to."""
@@ -105,44 +136,63 @@ class _Place:
         return line is not None and "#" in self.content.splitlines()[line - 1]
 
 
-def _channel(fields: Any, place: _Place, check: Check) -> Channel:
-    written = _written(fields, place)
-    try:
-        channel = WRITTEN_CHANNEL.validate_python({"name": place.key, **written})
-    except ValidationError as error:
-        path, reason = first_place(error)
-        if path[:1] == ("name",):
-            raise place.wrong((), f"the name {place.key!r} may have small letters, digits, - and _ only, at most 40") from error
-        if path[:1] == ("tokens",) and path[1:] and path[1] not in written.get("tokens", {}):
-            path = ("accounts", path[1], "token")  # there it was written
-        raise place.wrong(path, reason) from error
-    except (OSError, UnicodeError) as error:  # `Europe` alone is a folder of time zones, not one
-        raise place.wrong(("timezone",), "unknown time zone; use a name such as Europe/Berlin") from error
-    for path, reason in _beyond_the_model(channel, check):
-        raise place.wrong(path, reason)
-    return channel
-
-
-def _written(fields: Any, place: _Place) -> dict[str, Any]:
-    """What was written for a channel, when its keys and its texts can be those of one. Raises InvalidInput."""
+def _channel(fields: Any, place: _Place, check: Check) -> tuple[Channel | None, _Mistakes]:
+    """The channel, and every mistake in it. The other checks go on without the keys that have one."""
     if not isinstance(fields, Mapping):
-        raise place.wrong((), "must be a mapping of settings")
+        return None, [((), "must be a mapping of settings")]
+    mistakes = list(_unusable(fields, place))
+    bad = {str(path[0]) for path, _ in mistakes}
+    written = {str(key): _stripped(value) for key, value in fields.items() if str(key) not in bad}
+    channel: Channel | None = None
+    for name in (place.key, "channel"):  # the second time without what the model refuses
+        try:
+            channel = WRITTEN_CHANNEL.validate_python({"name": name, **written})
+            break
+        except ValidationError as error:
+            found = [one for one in _refused(error, place, written) if not one[0] or str(one[0][0]) not in bad]
+        except (OSError, UnicodeError):  # `Europe` alone is a folder of time zones, not one
+            found = [(("timezone",), "unknown time zone; use a name such as Europe/Berlin")]
+        mistakes += found
+        bad |= {str(path[0]) for path, _ in found if path}
+        written = {**_STAND_INS, **{key: value for key, value in written.items() if key not in bad}}
+    if channel is not None:
+        # What depends on a key with a mistake cannot be judged.
+        leans = {"tokens": {"accounts"}, "voice": {"language"}, "language": {"voice"}, **dict.fromkeys(_CHOOSE, {"accounts"})}
+        for path, reason in _beyond_the_model(channel, check):
+            if not bad & ({str(path[0])} | leans.get(str(path[0]), set())):
+                mistakes.append((path, reason))
+    return (None if mistakes else channel), mistakes
+
+
+def _refused(error: ValidationError, place: _Place, written: Mapping[str, Any]) -> Iterator[tuple[Path, str]]:
+    """What the model refuses, each place once, in the words of the file."""
+    seen: set[Path] = set()
+    for path, reason in places(error):
+        if path[:1] == ("name",):
+            yield (), f"the name {place.key!r} may have small letters, digits, - and _ only, at most 40"
+            continue
+        if path[:1] == ("tokens",) and path[1:] and path[1] not in written.get("tokens", {}):
+            path = ("accounts", path[1], "token")  # noqa: PLW2901 - there it was written
+        if path[:2] not in seen:
+            seen.add(path[:2])
+            yield path, reason
+
+
+def _unusable(fields: Mapping[Any, Any], place: _Place) -> Iterator[tuple[Path, str]]:
+    """The keys and texts of a channel that cannot be those of one."""
     if "name" in fields:
-        raise place.wrong(("name",), "the channel's name is its key; remove this line")
+        yield ("name",), "the channel's name is its key; remove this line"
     for unknown in fields:
-        if unknown not in Channel.model_fields:
-            raise place.wrong((str(unknown),), f"there is no such key; the keys are {', '.join(FORMS)}")
+        if unknown != "name" and unknown not in Channel.model_fields:
+            yield (str(unknown),), f"there is no such key; the keys are {', '.join(FORMS)}"
     for path in _empty(fields, ()):
         cut = place.is_cut(path)
-        nothing = f"nothing is here, because {_COMMENT}" if cut else "nothing is here; give it a value or remove the line"
-        raise place.wrong(path, nothing)
-    written = {key: _stripped(value) for key, value in fields.items()}
-    for path, text in _texts(written, ()):
+        yield path, f"nothing is here, because {_COMMENT}" if cut else "nothing is here; give it a value or remove the line"
+    for path, text in _texts(_stripped(fields), ()):
         if (problem := _text_problem(path, text)) is not None:
-            raise place.wrong(path, problem)
-    if "accounts" in written and not written["accounts"]:
-        raise place.wrong(("accounts",), "a channel needs at least one account to post to")
-    return written
+            yield path, problem
+    if "accounts" in fields and fields["accounts"] is not None and not fields["accounts"]:
+        yield ("accounts",), "a channel needs at least one account to post to"
 
 
 def _beyond_the_model(channel: Channel, check: Check) -> Iterator[tuple[Path, str]]:
@@ -238,11 +288,6 @@ def _not_yaml(content: str, error: Exception) -> str:
             form = f"; write it like `{FORMS[key]}`" if key in FORMS else '; put it in quotes: "#fun"'
             return f" line {number + 1}: {_COMMENT}, so the rest of this line is missing{form}"
     return f" line {last + 1}: not valid YAML: {problem}" if mark and lines else f" is not valid YAML: {problem}"
-
-
-def _at(root: yaml.Node | None, path: Sequence[str | int]) -> str:
-    line = _line(root, path)
-    return f" line {line}" if line is not None else ""
 
 
 def _line(root: yaml.Node | None, path: Sequence[str | int]) -> int | None:

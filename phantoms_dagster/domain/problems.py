@@ -6,7 +6,7 @@ same about the file that the person has before them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pydantic import ValidationError
@@ -51,12 +51,17 @@ class MisplacedError(ValueError):
         self.path = path
 
 
+def places(error: ValidationError) -> Iterator[tuple[Path, str]]:
+    """Where each problem is, and what it is."""
+    for problem in error.errors(include_url=False, include_input=False):
+        cause = problem.get("ctx", {}).get("error")
+        place = (*problem["loc"], *(cause.path if isinstance(cause, MisplacedError) else ()))
+        yield tuple(part for part in place if part != "[key]"), reason(problem)
+
+
 def first_place(error: ValidationError) -> tuple[Path, str]:
     """Where the first problem is, and what it is."""
-    problem = error.errors(include_url=False, include_input=False)[0]
-    cause = problem.get("ctx", {}).get("error")
-    place = (*problem["loc"], *(cause.path if isinstance(cause, MisplacedError) else ()))
-    return tuple(part for part in place if part != "[key]"), reason(problem)
+    return next(places(error))
 
 
 def all_problems(error: ValidationError) -> list[str]:

@@ -50,8 +50,9 @@ async def test_a_page_without_postgresql_says_so_and_comes_back_by_itself(lost: 
             f"/guest/{'x' * 43}",
         ):
             assert (await Browser(client).get(path)).status_code == 503
-        sent = await Browser(client).post("/review/some-video/decide", {"answer": "approve"})
+        sent = await Browser(client).post("/review/some-video/decide", {"answer": "reject", "note": "the second fact is wrong"})
         assert sent.status_code == 503
+        assert "the second fact is wrong" in sent.text  # a browser forgets it
         assert "refresh" not in sent.text  # a form is not sent again by itself
         assert "Nothing was changed" in sent.text
         for path in ("/review/some-video/edit", "/add"):

@@ -40,6 +40,35 @@ async def test_a_form_of_a_tab_that_was_logged_out_elsewhere_leads_to_the_log_in
     assert world.world.rows("SELECT 1 FROM phantoms.pending_decisions") == []
 
 
+async def test_what_was_written_in_a_tab_that_was_left_open_over_night_comes_back(world: DeskWorld) -> None:
+    """The session had ended, the log-in came, and ten minutes of work were gone: a browser forgets the fields of these pages."""
+    [key] = await world.waiting()
+    browser = await world.logged_in("kim")
+    form = {"_csrf": browser.csrf, "caption": "Ten <b>minutes</b>\nof work", "was-caption": "before", "content": "f" * 64}
+    await browser.post("/logout")
+    page = {"Referer": f"http://127.0.0.1:4000/review/{key}/edit"}
+    answer = await browser.client.post(f"/review/{key}/edit", data=form, headers=page)
+    assert answer.status_code == 401
+    assert "You are logged out, so nothing was changed." in answer.text
+    assert "Ten &lt;b&gt;minutes&lt;/b&gt;\nof work" in answer.text
+    assert f'href="/login?next=%2Freview%2F{key}%2Fedit">Log in<' in answer.text
+    assert "f" * 64 not in answer.text
+    evil = await browser.client.post(f"/review/{key}/edit", data=form, headers={"Origin": "https://evil.example"})
+    assert "minutes" not in evil.text
+
+
+@pytest.mark.parametrize(("note", "shown"), [("too loud at the end", "too loud at the end"), ("bad\u202e\x07 end", "bad end")])
+async def test_what_was_written_comes_back_when_the_form_is_refused(world: DeskWorld, note: str, shown: str) -> None:
+    """Somebody else was first, or a word cannot be used: the reason was lost."""
+    [key] = await world.waiting()
+    browser, other = await world.logged_in("kim"), await world.logged_in("ben")
+    content = world.content(key)
+    await other.post(f"/review/{key}/decide", {"answer": "approve", "content": content})
+    answer = await browser.post(f"/review/{key}/decide", {"answer": "reject", "content": content, "note": note})
+    assert answer.status_code in (409, 422)
+    assert f'<textarea readonly rows="4">{shown}</textarea>' in answer.text
+
+
 async def test_an_old_form_for_logging_in_or_out_leads_to_the_log_in(world: DeskWorld) -> None:
     """A second log-out was "Not allowed", as if somebody were still logged in."""
     browser = await world.logged_in("kim")

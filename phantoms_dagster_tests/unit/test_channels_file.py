@@ -142,6 +142,60 @@ def test_a_mistake_is_named_with_its_place_and_the_right_form(content: str, reas
     assert reason in str(caught.value)
 
 
+def test_every_mistake_is_told_at_once_in_the_order_of_the_lines() -> None:
+    """One was told, and after it was corrected the next."""
+    written = """channels:
+  sea:
+    title: The Sea
+    brand_voice: Calm.
+    accounts: {youtube: sea, tiktok: sea}
+    colour: red
+    target_seconds: 5
+    timezone: Mars/Olympus
+    hashtags: fun
+  sky:
+    title: ""
+    brand_voice: High.
+    accounts: {youtube: sky, vimeo: sky}
+    voice:
+    posting_hours: {start: early, end: 99}
+    budget_usd: 1e400
+  Wrong Name:
+    title: Fine
+    brand_voice: Fine.
+    accounts: {youtube: fine}
+extra: 1
+"""
+    with pytest.raises(InvalidInput) as caught:
+        parse(written, name="my.yaml")
+    first, *lines = str(caught.value).splitlines()
+    assert first == "my.yaml: 13 mistakes"
+    starts = [
+        "  line 2: channel 'sea': tiktok: say who may see its TikTok posts",
+        "  line 6: channel 'sea': colour: there is no such key",
+        "  line 7: channel 'sea': target_seconds: ",
+        "  line 8: channel 'sea': timezone: unknown time zone",
+        "  line 9: channel 'sea': hashtags: should be a list",
+        "  line 11: channel 'sky': title: this text is empty",
+        "  line 13: channel 'sky': accounts.vimeo: should be",
+        "  line 14: channel 'sky': voice: nothing is here",
+        "  line 15: channel 'sky': posting_hours.start: should be a whole number",
+        "  line 15: channel 'sky': posting_hours.end: should be at most 24",
+        "  line 16: channel 'sky': budget_usd: should be at most 1,000,000",
+        "  line 17: channel 'Wrong Name': the name 'Wrong Name' may have",
+        "  line 21: unknown key 'extra' beside `channels`",
+    ]
+    assert [line[: len(start)] for line, start in zip(lines, starts, strict=True)] == starts
+
+
+def test_a_key_that_leans_on_a_wrong_one_is_not_called_wrong_too() -> None:
+    written = ONE.replace("{youtube: sea}", "{vimeo: sea}") + "    tokens: {youtube: env:ONE}\n"
+    with pytest.raises(InvalidInput) as caught:
+        parse(written, name="my.yaml")
+    assert "tokens" not in str(caught.value)
+    assert "mistakes" not in str(caught.value)
+
+
 @pytest.mark.parametrize("key", sorted(FORMS))
 @pytest.mark.parametrize(
     "value", ["x", "[x]", "{x: y}", "5", "''", "[[]]", "{youtube: []}", "{start: [], hashtags: x, privacy: {}}"]
