@@ -19,6 +19,8 @@ from phantoms_dagster.settings import Settings
 from phantoms_dagster.wiring import Workshop
 
 POLL_SECONDS = 0.5
+# A frozen database answers nothing. The lines are in files, and somebody waits for them.
+PATIENCE_SECONDS = 5.0
 
 
 def register(app: typer.Typer) -> None:
@@ -46,7 +48,11 @@ def logs(
                 f"there are no log files in {folder}: `phantoms up` writes them. Containers log to their own output: "
                 "`docker compose logs`"
             )
-        _print(files.read()[-lines:], as_json=as_json)
+        found = files.read()[-lines:]
+        _print(found, as_json=as_json)
+        if not found:
+            waiting = "waiting for the first until Ctrl-C" if follow else "--follow waits for the first"
+            err.print(f"no line about {plain(key)} so far; {waiting}", style="yellow", soft_wrap=True)
         with suppress(KeyboardInterrupt):  # the way to stop it, so no failure
             while follow:
                 time.sleep(POLL_SECONDS)
@@ -64,15 +70,21 @@ def _print(lines: Iterable[LogLine], *, as_json: bool) -> None:
 def _key(settings: Settings, video: str) -> str:
     """The key. Logs are wanted most when the database is away: then it is what was typed."""
     if settings.database_url is None:
+        _whole("no database runs", video)
         return video
-    workshop = Workshop(settings)
+    workshop = Workshop(settings, patience=PATIENCE_SECONDS)
     try:
         return workshop.catalogue().find(video)
     except SQLAlchemyError:
-        err.print("the database does not answer: looking for exactly what was typed", style="yellow")
+        _whole("the database does not answer", video)
         return video
     finally:
         workshop.close()
+
+
+def _whole(why: str, video: str) -> None:
+    said = f"{why}, so a part of a key cannot be looked up: taking {plain(video)} for the whole key"
+    err.print(said, style="yellow", soft_wrap=True)
 
 
 def logs_folder(home: Path) -> Path:

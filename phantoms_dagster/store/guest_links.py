@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, text
 
 from phantoms_dagster.domain.errors import InvalidInput, NotFound
 from phantoms_dagster.domain.text import unfit
@@ -97,25 +97,39 @@ class GuestLinks:
         `content_sha256`: what the actor looked at, or its beginning; None: what was shown when the film was rendered.
         Raises InvalidInput when the video cannot be decided on now, or is not what was looked at.
         """
+        secret = secrets.token_urlsafe(32)
+        with self._engine.begin() as connection:
+            return self.add_in(connection, key, guest, actor, secret, content_sha256=content_sha256, hours=hours), secret
+
+    def add_in(
+        self,
+        connection: Connection,
+        key: str,
+        guest: str,
+        actor: Actor,
+        secret: str,
+        *,
+        content_sha256: str | None,
+        hours: float,
+    ) -> GuestLink:
+        """The same in the caller's transaction, with the caller's secret."""
         name = _guest(guest)
         if not 0 < hours <= MOST_HOURS:
             raise InvalidInput(f"a guest link lives for at most {MOST_HOURS} hours, and for some time at least")
-        secret = secrets.token_urlsafe(32)
-        with self._engine.begin() as connection:
-            content = self._decisions.may_be_decided(connection, key, actor, content_sha256=content_sha256)
-            values = {
-                "key": key,
-                "secret": digest(secret),
-                "guest": name,
-                "content": content,
-                "made_by": actor.name,
-                "lives": timedelta(hours=hours),
-            }
-            number = connection.execute(_ADD, values).scalar_one()
-            link = _link(connection.execute(_BY_ID, {"id": number}).mappings().one())
-            after = {"link": number, "guest": name, "content": content, "expires": link.expires_at.isoformat()}
-            note(connection, [Deed(actor, "make guest link", key, after=after)])
-        return link, secret
+        content = self._decisions.may_be_decided(connection, key, actor, content_sha256=content_sha256)
+        values = {
+            "key": key,
+            "secret": digest(secret),
+            "guest": name,
+            "content": content,
+            "made_by": actor.name,
+            "lives": timedelta(hours=hours),
+        }
+        number = connection.execute(_ADD, values).scalar_one()
+        link = _link(connection.execute(_BY_ID, {"id": number}).mappings().one())
+        after = {"link": number, "guest": name, "content": content, "expires": link.expires_at.isoformat()}
+        note(connection, [Deed(actor, "make guest link", key, after=after)])
+        return link
 
     def revoke(self, number: int, actor: Actor) -> GuestLink:
         """Revoke a link; nothing happens when it is revoked already. Raises NotFound, and LinkClosed when it was used."""

@@ -29,6 +29,7 @@ _LOCKED = text(f"SELECT {_SHOWN}, clock_timestamp() AS now FROM phantoms.webhook
 _ADD = text(
     "INSERT INTO phantoms.webhook_endpoints (url, note, events, secret) VALUES (:url, :note, :events, :secret) RETURNING id"
 )
+_SECRET = text("SELECT secret FROM phantoms.webhook_endpoints WHERE id = :id")
 # The row stays for its deliveries; what is secret goes.
 _REMOVE = text(
     """
@@ -175,17 +176,26 @@ class Webhooks:
 
     def add(self, url: str, events: Sequence[str], actor: Actor, *, remark: str = "") -> tuple[int, str]:
         """Add an endpoint for these events (none named: all); its number and its secret, shown once. Raises InvalidInput."""
+        with self._engine.begin() as connection:
+            return self.add_in(connection, url, events, actor, remark=remark)
+
+    def add_in(self, connection: Connection, url: str, events: Sequence[str], actor: Actor, *, remark: str = "") -> tuple[int, str]:
+        """The same in the caller's transaction."""
         wanted, address, remark = check_events(list(events)), check_url(url, self._targets), remark.strip()
         if len(remark) > LONGEST_NOTE or not remark.isprintable():
             raise InvalidInput(f"a note is one line of at most {LONGEST_NOTE} characters")
         secret = new_secret()
-        with self._engine.begin() as connection:
-            if len(connection.execute(ENDPOINTS).all()) >= MOST_ENDPOINTS:
-                raise InvalidInput(f"there are {MOST_ENDPOINTS} endpoints already: remove one first")
-            values = {"url": address, "note": remark, "events": wanted, "secret": secret}
-            number = int(connection.execute(_ADD, values).scalar_one())
-            note(connection, [Deed(actor, "add", _subject(number), after={"to": place(address), "events": wanted})])
+        if len(connection.execute(ENDPOINTS).all()) >= MOST_ENDPOINTS:
+            raise InvalidInput(f"there are {MOST_ENDPOINTS} endpoints already: remove one first")
+        values = {"url": address, "note": remark, "events": wanted, "secret": secret}
+        number = int(connection.execute(_ADD, values).scalar_one())
+        note(connection, [Deed(actor, "add", _subject(number), after={"to": place(address), "events": wanted})])
         return number, secret
+
+    def secret(self, number: int) -> str:
+        """The secret that signs for an endpoint now; empty when the endpoint is gone."""
+        with reading(self._engine).connect() as connection:
+            return str(connection.execute(_SECRET, {"id": number}).scalar() or "")
 
     def remove(self, number: int, actor: Actor) -> None:
         """Remove an endpoint and forget its secret; what was not delivered yet has failed. Raises NotFound."""
@@ -201,14 +211,16 @@ class Webhooks:
 
         Raises NotFound and InvalidInput.
         """
-        secret = new_secret()
         with self._engine.begin() as connection:
-            until = kept_until(self._locked(connection, number)["now"], keep_hours)
-            connection.execute(_ROTATE, {"id": number, "secret": secret, "keep": keep_hours > 0, "until": until})
-            note(
-                connection,
-                [Deed(actor, "rotate the secret", _subject(number), after={"the old one signs until": until.isoformat()})],
-            )
+            return self.rotate_in(connection, number, actor, keep_hours=keep_hours)
+
+    def rotate_in(self, connection: Connection, number: int, actor: Actor, *, keep_hours: float = OLD_SECRET_HOURS) -> str:
+        """The same in the caller's transaction."""
+        secret = new_secret()
+        until = kept_until(self._locked(connection, number)["now"], keep_hours)
+        connection.execute(_ROTATE, {"id": number, "secret": secret, "keep": keep_hours > 0, "until": until})
+        deed = Deed(actor, "rotate the secret", _subject(number), after={"the old one signs until": until.isoformat()})
+        note(connection, [deed])
         return secret
 
     def enable(self, number: int, actor: Actor) -> None:

@@ -384,6 +384,28 @@ def test_logs_shows_one_videos_lines_of_all_processes(database: Engine, tmp_path
     ]
 
 
+@pytest.mark.parametrize(
+    ("url", "why"), [("postgresql://u:p@127.0.0.1:1/db", "the database does not answer"), ("", "no database runs")]
+)
+def test_logs_say_what_they_wait_for_while_the_database_is_away(
+    database: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, url: str, why: str
+) -> None:
+    """Part of a key was taken for a whole one, and `--follow` waited for its lines without a word."""
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "workers.log").write_text("2026-11-26T10:00:02Z INFO a: video=sea-1\n")
+    monkeypatch.setenv("PHANTOMS_DATABASE_URL", url)
+    asked = phantoms("logs", "sea", width=200)
+    assert (asked.exit_code, asked.stdout) == (0, "")
+    assert f"{why}, so a part of a key cannot be looked up: taking sea for the whole key" in asked.stderr
+    assert "no line about sea so far; --follow waits for the first" in asked.stderr
+
+    def interrupt(_: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("time.sleep", interrupt)
+    assert "no line about sea so far; waiting for the first until Ctrl-C" in phantoms("logs", "sea", "--follow", width=200).stderr
+
+
 def test_logs_are_read_without_a_database_by_the_whole_key(
     database: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

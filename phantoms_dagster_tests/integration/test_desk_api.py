@@ -50,6 +50,57 @@ def detail(answer: httpx.Response, status: int) -> str:
     return found
 
 
+# --- what is made once
+
+
+async def test_a_guest_link_and_an_endpoint_are_made_once_however_often_the_request_is_sent(world: DeskWorld) -> None:
+    """The second request made a second one, and the secret of the first, whose answer was lost, was never seen."""
+    [video] = await world.waiting()
+    program, stranger = Program(world, "operator"), Program(world, "operator", "stranger")
+    requests: dict[str, dict[str, Any]] = {
+        f"/videos/{video}/guest-links": {"guest": "Dr. Weber", "content": world.content(video)},
+        "/webhooks": {"url": "https://hooks.example.org/x"},
+        "/webhooks/1/rotate": {},
+    }
+    for number, (path, body) in enumerate(requests.items()):
+        key = {"Idempotency-Key": f"once-{number}"}
+        sent = await asyncio.gather(*(program.post(path, body, **key) for _ in range(3)))
+        assert {answer.status_code for answer in sent} == {200 if "rotate" in path else 201}, sent[0].text
+        assert len({answer.text for answer in sent}) == 1, path
+        changed = {"guest": "Somebody"} if "guest" in path else {"keep_hours": 1} if "rotate" in path else {"note": "other"}
+        assert "used for another request" in detail(await program.post(path, {**body, **changed}, **key), 422)
+        other = await stranger.post(path, body, **key)  # a key is of who sent it
+        assert other.text != sent[0].text
+        assert (await program.post(path, body)).text not in (sent[0].text, other.text)
+    assert world.world.rows("SELECT count(*) AS n FROM phantoms.guest_links") == [{"n": 3}]
+    assert world.world.rows("SELECT count(*) AS n FROM phantoms.webhook_endpoints") == [{"n": 3}]
+
+
+async def test_a_request_that_is_sent_again_shows_a_secret_only_while_it_is_that_of_the_endpoint(world: DeskWorld) -> None:
+    program = Program(world, "operator")
+    key = {"Idempotency-Key": "once"}
+    made = (await program.post("/webhooks", {"url": "https://hooks.example.org/x"}, **key)).json()
+    [kept] = world.world.rows("SELECT answer::text AS text FROM phantoms.api_answers")
+    assert made["secret"] not in kept["text"]
+    await program.post("/webhooks/1/rotate", {})
+    said = detail(await program.post("/webhooks", {"url": "https://hooks.example.org/x"}, **key), 422)
+    assert "endpoint 1 has another secret since, or is gone" in said
+    await program.post("/webhooks/1/remove")
+    assert "is gone" in detail(await program.post("/webhooks", {"url": "https://hooks.example.org/x"}, **key), 422)
+
+
+async def test_what_is_kept_of_a_guest_link_opens_nothing(world: DeskWorld) -> None:
+    [video] = await world.waiting()
+    program = Program(world, "reviewer")
+    body = {"guest": "Dr. Weber", "content": world.content(video)}
+    made = (await program.post(f"/videos/{video}/guest-links", body, **{"Idempotency-Key": "once"})).json()
+    guest = world.browser()
+    assert (await guest.get(f"/guest/{made['url'].rsplit('/', 1)[1]}")).status_code == 200
+    [kept] = world.world.rows("SELECT answer FROM phantoms.api_answers")
+    assert "url" not in kept["answer"]
+    assert (await guest.get(f"/guest/{kept['answer']['nonce']}")).status_code == 404
+
+
 # --- briefs
 
 

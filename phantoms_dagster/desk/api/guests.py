@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import json
+import secrets
 from datetime import datetime
 from typing import Annotated
 
 from fastapi import FastAPI
 from pydantic import Field
+from sqlalchemy import Connection
 
 from phantoms_dagster.desk.api.routes import add
-from phantoms_dagster.desk.api.values import MOST_NUMBER, Answer, Cursor, Given, KeyInPath, Limit, Name, NumberInPath, TextInQuery
+from phantoms_dagster.desk.api.values import (
+    MOST_NUMBER,
+    Answer,
+    Cursor,
+    Given,
+    IdempotencyKey,
+    KeyInPath,
+    Limit,
+    Name,
+    NumberInPath,
+    TextInQuery,
+)
 from phantoms_dagster.desk.pages.guest_links import address
 from phantoms_dagster.desk.visits import Seen
-from phantoms_dagster.domain.errors import NotFound
+from phantoms_dagster.domain.errors import InvalidInput, NotFound
+from phantoms_dagster.store.answers import Answers, Said
 from phantoms_dagster.store.guest_links import DEFAULT_HOURS, MOST_HOURS
 
 TAG = "review"
@@ -77,12 +92,28 @@ def list_guest_links(visit: Seen, key: TextInQuery = "", cursor: Cursor = None, 
     )
 
 
-def make_guest_link(visit: Seen, key: KeyInPath, body: Invite) -> NewLink:
+def make_guest_link(visit: Seen, key: KeyInPath, body: Invite, once: IdempotencyKey = None) -> NewLink:
     """Make a link with which its guest decides once, on exactly this content."""
     if not visit.desk.board.of([key]):
         raise NotFound(f"There is no video {key}.")
-    link, secret = visit.desk.guests.add(key, body.guest, visit.actor, content_sha256=body.content, hours=body.hours)
-    return NewLink(link=Link.model_validate(link), url=address(visit, secret))
+
+    def secret_of(nonce: str) -> str:
+        # The answer that is kept for the same request has the nonce: with it alone nobody opens the link.
+        return visit.desk.keys.mac("guest link", nonce)
+
+    def work(connection: Connection) -> Said:
+        nonce = secrets.token_urlsafe(32)
+        link = visit.desk.guests.add_in(
+            connection, key, body.guest, visit.actor, secret_of(nonce), content_sha256=body.content, hours=body.hours
+        )
+        return Said(201, {"link": Link.model_validate(link).model_dump(mode="json"), "nonce": nonce})
+
+    sent = f"guest link {key} {body.model_dump_json(exclude_unset=True)}"
+    said = Answers(visit.desk.workshop.engine).once(visit.name, once, sent, work)
+    secret = secret_of(said.body["nonce"])
+    if visit.desk.guests.find(secret) is None:
+        raise InvalidInput("the desk's key was changed since that link was made; make another, with another Idempotency-Key")
+    return NewLink(link=Link.model_validate_json(json.dumps(said.body["link"])), url=address(visit, secret))
 
 
 def revoke_guest_link(visit: Seen, number: NumberInPath) -> Link:

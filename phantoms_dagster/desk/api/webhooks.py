@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, Query
 from pydantic import Field
+from sqlalchemy import Connection
 
 from phantoms_dagster.desk.access import Role
 from phantoms_dagster.desk.api.routes import add
@@ -16,6 +18,7 @@ from phantoms_dagster.desk.api.values import (
     Answer,
     Cursor,
     Given,
+    IdempotencyKey,
     Limit,
     Masked,
     Moment,
@@ -25,9 +28,12 @@ from phantoms_dagster.desk.api.values import (
 )
 from phantoms_dagster.desk.pages.webhooks import store_of
 from phantoms_dagster.desk.visits import Seen
+from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.webhooks import LONGEST_URL, OLD_SECRET_HOURS
 from phantoms_dagster.providers.webhooks import payload
 from phantoms_dagster.store import webhooks as store
+from phantoms_dagster.store.answers import Answers, Said
+from phantoms_dagster.store.users import digest
 from phantoms_dagster.wiring.addresses import desk_url
 
 TAG = "webhooks"
@@ -152,15 +158,43 @@ def list_webhooks(visit: Seen) -> Endpoints:
     return Endpoints(endpoints=[_endpoint(visit, one) for one in store_of(visit).endpoints()])
 
 
-def add_webhook(visit: Seen, body: NewEndpoint) -> Secret:
+def add_webhook(visit: Seen, body: NewEndpoint, key: IdempotencyKey = None) -> Secret:
     """Add an endpoint. Its secret is in this answer and in no other."""
-    number, secret = store_of(visit).add(body.url, body.events, visit.actor, remark=body.note)
-    return Secret(id=number, secret=secret)
+    endpoints = store_of(visit)
+    return _once(
+        visit,
+        key,
+        f"webhook {body.model_dump_json(exclude_unset=True)}",
+        lambda connection: endpoints.add_in(connection, body.url, body.events, visit.actor, remark=body.note),
+        status=201,
+    )
 
 
-def rotate_webhook(visit: Seen, number: NumberInPath, body: Rotation) -> Secret:
+def rotate_webhook(visit: Seen, number: NumberInPath, body: Rotation, key: IdempotencyKey = None) -> Secret:
     """Give an endpoint another secret, which is in this answer and in no other."""
-    return Secret(id=number, secret=store_of(visit).rotate(number, visit.actor, keep_hours=body.keep_hours))
+    endpoints = store_of(visit)
+    return _once(
+        visit,
+        key,
+        f"rotate webhook {number} {body.model_dump_json(exclude_unset=True)}",
+        lambda connection: (number, endpoints.rotate_in(connection, number, visit.actor, keep_hours=body.keep_hours)),
+        status=200,
+    )
+
+
+def _once(visit: Seen, key: str | None, sent: str, work: Callable[[Connection], tuple[int, str]], *, status: int) -> Secret:
+    """What `work` made, or made for the same request before. The kept answer has the secret's hash, not the secret."""
+
+    def made(connection: Connection) -> Said:
+        number, secret = work(connection)
+        return Said(status, {"id": number, "secret_sha256": digest(secret)})
+
+    said = Answers(visit.desk.workshop.engine).once(visit.name, key, sent, made)
+    number = said.body["id"]
+    secret = store_of(visit).secret(number)
+    if digest(secret) != said.body["secret_sha256"]:
+        raise InvalidInput(f"that was done before, and endpoint {number} has another secret since, or is gone; take another key")
+    return Secret(id=number, secret=secret)
 
 
 def enable_webhook(visit: Seen, number: NumberInPath) -> Done:
