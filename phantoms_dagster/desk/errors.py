@@ -6,17 +6,18 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from sqlalchemy.exc import DataError, SQLAlchemyError
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.routing import Match
 
 from phantoms_dagster.desk.access import Role
 from phantoms_dagster.desk.render import THEME, THEMES, environment, tell
-from phantoms_dagster.desk.shield import TooLarge
+from phantoms_dagster.desk.shield import Stalled, TooLarge
 from phantoms_dagster.desk.visits import SAFE_METHODS, LogInFirst, Refused, StaleForm, UnknownToken, Visit, referring, typed_in
 from phantoms_dagster.domain.errors import InvalidInput, NotFound, PhantomsError, SchemaMismatch, StoreAway
 from phantoms_dagster.store.answers import StillBusy
@@ -27,6 +28,11 @@ from phantoms_dagster.wiring.redis_looks import RedisAway
 AGAIN_SECONDS = 5
 API = "/api/"
 _NO_PAGE = "There is no such page."
+_UNPROVEN = (
+    "A request that changes something needs a token: `Authorization: Bearer ...`. "
+    "`phantoms users token NAME --role ROLE` makes one. "
+    "With the cookie of a log-in it needs the header X-CSRF-Token, which each page has as `data-csrf`."
+)
 
 _log = logging.getLogger(__name__)
 
@@ -34,7 +40,7 @@ _log = logging.getLogger(__name__)
 def install(app: FastAPI) -> None:
     """Answer errors of this application in words."""
     app.add_exception_handler(LogInFirst, _log_in_first)
-    for kind in (Refused, PhantomsError, SQLAlchemyError, HTTPException, RequestValidationError, TooLarge, Exception):
+    for kind in (Refused, PhantomsError, SQLAlchemyError, HTTPException, RequestValidationError, TooLarge, Stalled, Exception):
         app.add_exception_handler(kind, _answer)
 
 
@@ -53,6 +59,8 @@ async def _log_in_first(request: Request, error: Exception) -> Response:
 
 
 async def _answer(request: Request, error: Exception) -> Response:
+    if isinstance(error, HTTPException) and error.status_code == 405 and (there := _nearest(request)) is not None:
+        return RedirectResponse(there, 303)
     if isinstance(error, StaleForm) and (response := _already_out(request)) is not None:
         return response
     api = request.url.path.startswith(API)
@@ -63,11 +71,28 @@ async def _answer(request: Request, error: Exception) -> Response:
     if api:
         if isinstance(error, UnknownToken):
             status, headers = 401, {"WWW-Authenticate": "Bearer"}
+        if isinstance(error, StaleForm):
+            message = _UNPROVEN
         return problem(request, status, message, headers)
     stale = isinstance(error, StaleForm)
     way = (referring(request), "Load the page again") if stale else None
     title = "That page is too old" if stale else ""
-    return error_page(request, status, message, headers, title=title, typed=await typed_in(request), way=way)
+    # What could not be read once is not read again.
+    typed = {} if isinstance(error, TooLarge | Stalled) else await typed_in(request)
+    return error_page(request, status, message, headers, title=title, typed=typed, way=way)
+
+
+def _nearest(request: Request) -> str | None:
+    """The page above an address that only takes forms. Somebody loads it again, or comes to it from the log-in."""
+    path = request.url.path
+    if path.startswith(API) or request.method != "GET":
+        return None
+    while path != "/":
+        path = path.rpartition("/")[0] or "/"
+        scope = {**request.scope, "path": path}
+        if any(route.matches(scope)[0] is Match.FULL for route in request.app.routes):
+            return quote(path, safe="/")
+    return None
 
 
 def _already_out(request: Request) -> Response | None:
@@ -104,6 +129,8 @@ def _judged(error: Exception, *, api: bool) -> tuple[int, str, dict[str, str]]: 
             return 503, f"PostgreSQL does not answer ({in_words(error)}).", again
         case TooLarge():
             return 413, "That is more than can be sent at once.", {}
+        case Stalled():
+            return 408, "The rest of what was sent did not come. Send it again.", {"Connection": "close"}
         case HTTPException():
             said = {404: _NO_PAGE, 405: "That page cannot be used like this."}
             return error.status_code, said.get(error.status_code, str(error.detail)), dict(error.headers or {})
@@ -112,7 +139,9 @@ def _judged(error: Exception, *, api: bool) -> tuple[int, str, dict[str, str]]: 
             place = ".".join(str(part) for part in found["loc"][1:])
             if found["loc"][0] == "path" and not api:
                 return 404, _NO_PAGE, {}
-            return 422, f"{place}: {found['msg']}", {}
+            if found["type"] == "json_invalid":
+                return 422, f"the body is no JSON: {found['ctx']['error']}, at character {place}", {}
+            return 422, f"{place}: {found['msg']}" if place else f"the body: {found['msg']}", {}
         case PhantomsError():
             return 500, str(error), {}
         case _:

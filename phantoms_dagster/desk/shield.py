@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from http import HTTPStatus
@@ -12,6 +13,8 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MOST_BYTES = 20_000_000  # a file of briefs
+# A body of which nothing comes for so long never ends: its connection and its thread of work are given back.
+STALLED_SECONDS = 30.0
 
 POLICY = "; ".join(
     [
@@ -40,6 +43,10 @@ HEADERS = {
 
 class TooLarge(Exception):
     """The body is longer than any form."""
+
+
+class Stalled(Exception):
+    """Nothing more comes of a body that is not at its end."""
 
 
 class Shield:
@@ -77,11 +84,17 @@ class Shield:
         if not size.isdigit() or int(size) > MOST_BYTES:
             await _refusal(scope, f"At most {MOST_BYTES} bytes are taken at once.", 413)(scope, receive, answer)
             return
-        left = MOST_BYTES
+        left, whole = MOST_BYTES, False
 
         async def bounded() -> Message:
-            nonlocal left
-            message = await receive()
+            nonlocal left, whole
+            try:
+                # After the body comes only that the visitor has gone, however late.
+                async with asyncio.timeout(None if whole else STALLED_SECONDS):
+                    message = await receive()
+            except TimeoutError:
+                raise Stalled from None
+            whole = not message.get("more_body", False)
             left -= len(message.get("body", b""))
             if left < 0:
                 raise TooLarge

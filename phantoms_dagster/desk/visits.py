@@ -21,7 +21,7 @@ from starlette.responses import Response
 
 from phantoms_dagster.desk.access import ROLES, WITHOUT_VISITOR, Role
 from phantoms_dagster.desk.context import Desk, forwarded, is_loopback
-from phantoms_dagster.desk.shield import MOST_BYTES, TooLarge
+from phantoms_dagster.desk.shield import MOST_BYTES, Stalled, TooLarge
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.text import unfit
 from phantoms_dagster.store.audit import Actor
@@ -273,7 +273,7 @@ async def typed_in(request: Request) -> dict[str, str]:
         return {}
     try:
         return _typed(await request.form())
-    except (HTTPException, RuntimeError, ClientDisconnect, TooLarge):
+    except (HTTPException, RuntimeError, ClientDisconnect, TooLarge, Stalled):
         return {}  # it cannot be read, or a part of it was read before
 
 

@@ -15,8 +15,9 @@ from python_calamine import CalamineError, CalamineWorkbook
 from phantoms_dagster.production.rows import BadRow, Row, header_is_strange, header_of, header_problems, table_row
 
 SUFFIXES = (".xlsx", ".xlsm", ".xls", ".ods")
-# A few kilobytes can unpack to gigabytes of zeros. 25,000 briefs with ten facts each unpack to about 60 MB.
-MAX_UNPACKED_BYTES = 512 * 1024 * 1024
+# A few kilobytes can unpack to gigabytes of zeros. 25,000 briefs with ten facts each unpack to about 60 MB,
+# and a table takes about as much memory again.
+MAX_UNPACKED_BYTES = 128 * 1024 * 1024
 
 _Cell = int | float | str | bool | datetime.time | datetime.date | datetime.datetime | datetime.timedelta
 

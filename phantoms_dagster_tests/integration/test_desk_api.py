@@ -50,6 +50,25 @@ def detail(answer: httpx.Response, status: int) -> str:
     return found
 
 
+# --- what cannot be read
+
+
+async def test_a_program_without_a_token_or_with_a_body_that_is_no_json_is_told_what_is_needed(world: DeskWorld) -> None:
+    """It was told that its page was too old, and `0: JSON decode error`."""
+    bare = world.browser().client
+    person = await world.logged_in("kim", "operator")
+    said = detail(await person.client.post("/api/v1/briefs", json={"briefs": [{"title": "Snow"}]}), 403)
+    assert "needs a token: `Authorization: Bearer ...`" in said
+    assert "X-CSRF-Token" in said
+    assert detail(await bare.post("/api/v1/briefs", json={}), 401)
+    program = Program(world, "operator")
+    headers = {"Content-Type": "application/json"}
+    broken = await program.client.post("/api/v1/briefs", content='{"briefs": [', headers=headers)
+    assert detail(broken, 422).startswith("the body is no JSON: ")
+    other = await program.client.post("/api/v1/briefs", content='"x"', headers=headers)
+    assert detail(other, 422).startswith("the body: ")
+
+
 # --- what is made once
 
 

@@ -139,6 +139,27 @@ async def test_a_rejection_keeps_its_second_and_its_scene_and_keys_do_nothing_wh
     assert row["note"] == "at 0:03.0, scene 1: a hard jab, ja?"
 
 
+async def test_the_key_of_the_search_leads_to_it_from_every_page(served: Served, keys: list[str], window: Window) -> None:
+    """It is in the list of keys of each page, and did nothing on most."""
+    await window.open(f"/review/{keys[0]}")
+    await window.page.keyboard.press("/")
+    await window.page.locator("#q:focus").wait_for()
+    await window.page.keyboard.type("sea")
+    assert await window.page.locator("#q").input_value() == "sea"
+
+
+async def test_a_message_with_a_long_title_leaves_the_buttons_free(served: Served, window: Window) -> None:
+    """It covered half of *Reject* for ten seconds: what is decided next."""
+    [key] = await served.world.waiting(title="A title of so many words that no line of a message has room for all of them")
+    await served.world.waiting(title="Another")
+    await window.page.set_viewport_size({"width": 1440, "height": 900})
+    await window.open(f"/review/{key}")
+    await window.page.keyboard.press("h")
+    toast = await window.page.locator(".toast").bounding_box()
+    button = await window.page.locator("[data-reject] > summary").bounding_box()
+    assert toast["x"] + toast["width"] <= button["x"]
+
+
 async def test_a_selection_is_retried_and_its_page_shows_the_end_by_itself(served: Served, window: Window) -> None:
     page, world = window.page, served.world.world
     keys = world.add(3)

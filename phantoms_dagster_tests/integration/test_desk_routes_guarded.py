@@ -232,4 +232,6 @@ async def test_a_method_that_a_route_does_not_have_does_nothing(world: DeskWorld
         others = {"GET", "POST"} - {known for known, other in ROLES if other == path}
         for other in (*others, "PUT", "PATCH", "DELETE", "TRACE"):
             answer = await browser.client.request(other, address(path))
-            assert answer.status_code == 405, (method, other, path)
+            # Somebody loads the address of a form once more: its page is shown.
+            expected = 303 if other == "GET" and not path.startswith("/api/") else 405
+            assert answer.status_code == expected, (method, other, path)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
 
+from phantoms_dagster.desk import shield
 from phantoms_dagster.desk.access import ROLES
 from phantoms_dagster.desk.pages import media
 from phantoms_dagster_tests.integration.desk_world import DeskWorld, open_desk
@@ -67,6 +69,60 @@ async def test_what_was_written_comes_back_when_the_form_is_refused(world: DeskW
     answer = await browser.post(f"/review/{key}/decide", {"answer": "reject", "content": content, "note": note})
     assert answer.status_code in (409, 422)
     assert f'<textarea readonly rows="4">{shown}</textarea>' in answer.text
+
+
+async def test_the_address_of_a_form_that_is_loaded_again_leads_to_its_page(world: DeskWorld) -> None:
+    """The answer to a form has its address; who loads it once more, or logs in on the way to it, was told 405."""
+    browser = await world.logged_in("kim")
+    places = {
+        "/add/check": "/add",
+        "/add/take": "/add",
+        "/logout": "/",
+        "/theme": "/",
+        "/review/some-video/decide": "/review/some-video",
+        "/review/a%20b/decide": "/review/a%20b",
+        "/decisions/1/undo": "/",
+    }
+    for path, page in places.items():
+        answer = await browser.client.get(path)
+        assert (answer.status_code, answer.headers.get("location")) == (303, page), path
+    assert (await browser.client.delete("/add/check")).status_code == 405
+    assert (await browser.client.get("/api/v1/calendar/some-video/move")).status_code == 405
+
+
+async def test_a_body_whose_rest_does_not_come_is_given_up(world: DeskWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its connection was held for ever."""
+    monkeypatch.setattr(shield, "STALLED_SECONDS", 0.2)
+    browser = await world.logged_in("kim", "operator")
+
+    messages = iter([{"type": "http.request", "body": b"title=Half", "more_body": True}])
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        return next(messages, None) or await asyncio.Event().wait()  # type: ignore[return-value]
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    cookie = "; ".join(f"{name}={value}" for name, value in browser.client.cookies.items())
+    given = {"host": "127.0.0.1:4000", "cookie": cookie, "content-type": "application/x-www-form-urlencoded"}
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/add",
+        "raw_path": b"/add",
+        "query_string": b"",
+        "root_path": "",
+        "scheme": "http",
+        "http_version": "1.1",
+        "client": ("127.0.0.1", 5000),
+        "server": ("127.0.0.1", 4000),
+        "headers": [(name.lower().encode(), value.encode()) for name, value in given.items()],
+    }
+    await asyncio.wait_for(world.app(scope, receive, send), 60)
+    assert sent[0]["status"] == 408
+    assert b"The rest of what was sent did not come." in b"".join(one.get("body", b"") for one in sent)
+    assert world.world.rows("SELECT 1 FROM phantoms.videos") == []
 
 
 async def test_an_old_form_for_logging_in_or_out_leads_to_the_log_in(world: DeskWorld) -> None:

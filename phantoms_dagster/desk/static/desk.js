@@ -272,9 +272,14 @@ const actions = {
     one("[data-reason]", rejecting).focus(); // now: the event of its opening comes later, and the next letter would be a key
   },
   e: () => one("[data-edit]")?.click(),
-  "/": () => one("[data-search]")?.focus(),
+  "/": () => {
+    const field = one("[data-search]");
+    if (field) field.focus();
+    else if (one(".menu")) location.assign("/pipeline#q"); // the search is there
+  },
   "?": () => one("#keys")?.showModal(),
 };
+if (location.hash === "#q") one("[data-search]")?.focus();
 for (const n of [1, 2, 3]) actions[n] = () => all("[data-platform]")[n - 1]?.click();
 
 const typing = (target) =>
