@@ -157,7 +157,7 @@ def _channel(fields: Any, place: _Place, check: Check) -> tuple[Channel | None, 
         written = {**_STAND_INS, **{key: value for key, value in written.items() if key not in bad}}
     if channel is not None:
         # What depends on a key with a mistake cannot be judged.
-        leans = {"tokens": {"accounts"}, "voice": {"language"}, "language": {"voice"}, **dict.fromkeys(_CHOOSE, {"accounts"})}
+        leans = {"tokens": {"accounts"}, "voice": {"language"}, "language": {"voice"}, **{key: {"accounts"} for key in _CHOOSE}}
         for path, reason in _beyond_the_model(channel, check):
             if not bad & ({str(path[0])} | leans.get(str(path[0]), set())):
                 mistakes.append((path, reason))
