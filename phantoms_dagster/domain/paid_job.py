@@ -15,7 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Generic, Protocol, TypeVar
 
-from phantoms_dagster.domain.errors import IllegalTransition, PhantomsError
+from phantoms_dagster.domain.errors import IllegalTransition, PhantomsError, Unknown
 from phantoms_dagster.domain.publication import Found, RemoteId, Undecided
 
 Job = TypeVar("Job")
@@ -63,6 +63,11 @@ class NotBilled:
 
     evidence: str
     error: PhantomsError | None = None
+
+    def __post_init__(self) -> None:
+        """Raises IllegalTransition for an answer that was lost."""
+        if isinstance(self.error, Unknown):
+            raise IllegalTransition("an order whose answer was lost is no refusal")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from phantoms_dagster.domain.errors import NotYet, Permanent, Transient, Unknown
+from phantoms_dagster.domain.errors import IllegalTransition, NotYet, Permanent, Transient, Unknown
 from phantoms_dagster.domain.paid_job import MAY_BE_PAID, PAID, Fetch, NotBilled, PaidState, WrittenOff
 from phantoms_dagster.media import local_renderer
 from phantoms_dagster.sandbox.core import Fault
@@ -92,6 +92,24 @@ async def test_an_order_that_is_refused_in_so_many_words_may_be_sent_again_at_on
         await paid.carry(journal)
         paid.assert_once(journal)
         assert orders(paid) == 2
+
+
+def test_a_lost_answer_is_no_proof() -> None:
+    with pytest.raises(IllegalTransition, match="no refusal"):
+        NotBilled("the answer was lost", error=Unknown("lost", provider="shotstack"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"), [("status", 500), ("status", 503), ("malformed", 0), ("drop_before", 0), ("drop_after", 0)]
+)
+async def test_an_order_without_a_clear_answer_is_no_refusal(tmp_path: Path, kind: str, status: int) -> None:
+    """A proxy's 502 says nothing about what the service behind it did."""
+    async with paid_world.shotstack(tmp_path) as paid:
+        paid.sandbox.faults.append(Fault(route="shotstack.render", kind=kind, status=status, times=1))
+        journal = paid.journal()
+        with pytest.raises(Unknown):
+            await paid.carry(journal)
+        assert (journal.states, journal.proofs) == ([PaidState.SENDING, PaidState.UNKNOWN], [None, None])
 
 
 async def test_what_goes_wrong_before_the_order_leaves_nothing_in_the_ledger(tmp_path: Path) -> None:

@@ -93,6 +93,7 @@ def named(answer: RemoteId | NotBilled) -> str:
     if isinstance(answer, NotBilled):
         assert answer.evidence
         assert answer.error is not None
+        assert not isinstance(answer.error, Unknown), "what is unknown proves nothing"
         raise answer.error
     return answer.id
 
