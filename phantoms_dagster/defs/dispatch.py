@@ -36,6 +36,8 @@ class Timings:
     siblings: float = 0.4
     # Between two looks whether one of them is over meanwhile.
     siblings_look: float = 0.1
+    # Between two looks into the inbox folder, which tells nobody that a file has come.
+    inbox: float = 5.0
     # New runs of making wait this long while something is being released: requesting and launching each costs processes that both
     # share.
     stand_back: float = 1.5
@@ -176,6 +178,20 @@ class Dispatcher:
             if became_ready or open_runs != before:  # while the run is open its batch is gathered, and not yet planned
                 runs = self._tables.plan(open_runs)
         return runs
+
+
+def until_found(
+    look: Callable[[], str | None],
+    ears: Ears,
+    *,
+    timings: Timings,
+    clock: Callable[[], float] = time.monotonic,
+) -> str | None:
+    """What the first look says that finds something. None when nothing is found while a sensor may listen."""
+    ends = clock() + timings.listen
+    while (found := look()) is None and not ears.stopped and (left := ends - clock()) > 0:
+        ears.wait(min(timings.inbox, left))
+    return found
 
 
 def stand_back(chain: Chain, releasing: Callable[[], bool], *, sleep: Callable[[float], None] = time.sleep) -> None:

@@ -8,7 +8,7 @@ import dagster as dg
 
 from phantoms_dagster.defs import dispatch, tags
 from phantoms_dagster.defs.away import skips_while_the_store_is_away
-from phantoms_dagster.defs.dispatch import RELEASE_INTERVAL_SECONDS, Dispatcher, requested, stand_back
+from phantoms_dagster.defs.dispatch import RELEASE_INTERVAL_SECONDS, Dispatcher, requested, stand_back, until_found
 from phantoms_dagster.defs.in_flight import VideoPartitions
 from phantoms_dagster.defs.jobs import chain_jobs, stage_jobs
 from phantoms_dagster.defs.partitions import VIDEOS
@@ -39,22 +39,31 @@ OPEN = [
 )
 @skips_while_the_store_is_away
 def intake_sensor(context: dg.SensorEvaluationContext, workshop: dg.ResourceParam[Workshop]) -> dg.SkipReason:
-    """The cursor holds when the order was last looked at."""
-    for report in workshop.take_inbox():
+    """The cursor holds when the order was last looked at. One evaluation looks several times, and ends when something came."""
+    with workshop.planning().nudges(()) as ears:
+        found = until_found(lambda: _taken_in(context, workshop), ears, timings=dispatch.TIMINGS)
+    return dg.SkipReason(found or "no new videos")
+
+
+def _taken_in(context: dg.SensorEvaluationContext, workshop: Workshop) -> str | None:
+    """Look once into the inbox, for new videos and, now and then, at the order of all; what came of it, or None."""
+    reports = workshop.take_inbox()
+    for report in reports:
         left = f", {report.left} left for the next look" if report.left else ""
         context.log.info("%s: %d briefs taken, %d refused%s", report.file, report.taken, report.rows_refused, left)
         for refusal in report.refused[:SHOWN_REFUSALS]:
             context.log.warning("%s", refusal)
-    keys = register(context.instance, workshop.catalogue())
+    said = [f"inbox: {counted(len(reports), 'file')} read"] if reports else []
+    if keys := register(context.instance, workshop.catalogue()):
+        said.append(f"{counted(len(keys), 'new video')}: {keys[0]} .. {keys[-1]}")
     now = time.time()
-    if now - float(context.cursor or 0) < AUDIT_SECONDS:
-        return dg.SkipReason(f"{counted(len(keys), 'new video')}: {keys[0]} .. {keys[-1]}" if keys else "no new videos")
-    removed = remove_unknown(context.instance, workshop.catalogue())
-    moved = workshop.catalogue().reorder(context.instance.get_dynamic_partitions(VIDEOS))
-    context.update_cursor(str(now))
-    said = [f"removed partitions without a brief: {', '.join(removed[:SHOWN_REFUSALS])}"] if removed else []
-    said += [f"partitions were added or deleted by hand: {counted(moved, 'video')} put right"] if moved else []
-    return dg.SkipReason("; ".join(said) or "all partitions in order")
+    if now - float(context.cursor or 0) >= AUDIT_SECONDS:
+        context.update_cursor(str(now))
+        if removed := remove_unknown(context.instance, workshop.catalogue()):
+            said.append(f"removed partitions without a brief: {', '.join(removed[:SHOWN_REFUSALS])}")
+        if moved := workshop.catalogue().reorder(context.instance.get_dynamic_partitions(VIDEOS)):
+            said.append(f"partitions were added or deleted by hand: {counted(moved, 'video')} put right")
+    return "; ".join(said) or None
 
 
 def remove_unknown(instance: dg.DagsterInstance, catalogue: Catalogue) -> list[str]:

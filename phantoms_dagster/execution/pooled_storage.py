@@ -139,7 +139,11 @@ class KnownRunStorage(PostgresRunStorage):
 
 
 class KnownScheduleStorage(PostgresScheduleStorage):
-    """Does not look which tables there are, which stock does with every look of the daemon at its sensors."""
+    """Does not look which tables and indexes there are, which stock does with every look of the daemon at its sensors."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._built: set[str] = set()
 
     def _has_instigators_table(self, conn: Connection) -> bool:
         del conn
@@ -148,3 +152,9 @@ class KnownScheduleStorage(PostgresScheduleStorage):
     def has_secondary_index_table(self) -> bool:
         """See the base class."""
         return True
+
+    def has_built_index(self, migration_name: str) -> bool:
+        """See the base class. What is built stays built."""
+        if migration_name not in self._built and super().has_built_index(migration_name):
+            self._built.add(migration_name)
+        return migration_name in self._built

@@ -20,8 +20,10 @@ import dagster._daemon.sensor
 import dagster._grpc.server_watcher
 import pytest
 from dagster._core.scheduler.instigation import SensorInstigatorData, TickStatus
+from dagster._core.storage.schedules.migration import SCHEDULE_JOBS_SELECTOR_ID
 from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import QueuedRunCoordinatorDaemon
 from dagster_postgres import PostgresEventLogStorage, PostgresRunStorage, PostgresScheduleStorage
+from sqlalchemy import event as event_of
 
 from phantoms_dagster.defs.dispatch import RELEASE_INTERVAL_SECONDS
 from phantoms_dagster.defs.sensors import advance_sensor, intake_sensor, release_sensor
@@ -194,6 +196,13 @@ def test_what_our_storage_takes_for_granted_is_what_dagsters_own_finds(empty_dat
         assert event.has_table(table)
     assert not event.has_table("no such table")
     assert event.has_asset_key_index_cols()
+    built = SCHEDULE_JOBS_SELECTOR_ID
+    assert not schedule.has_built_index("no such index")
+    assert (PostgresScheduleStorage.has_built_index(schedule, built), schedule.has_built_index(built)) == (True, True)
+    statements: list[str] = []
+    event_of.listen(schedule._engine, "before_cursor_execute", lambda *given: statements.append(given[2]))
+    assert schedule.has_built_index(built)
+    assert statements == []
     assert len({id(part._engine) for part in (run, event, schedule)}) == 1
     run._engine.dispose()
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import itertools
 import re
+import threading
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -17,7 +20,7 @@ from phantoms_dagster.defs import dispatch, resources, sensors, tags
 from phantoms_dagster.defs.dispatch import Timings
 from phantoms_dagster.defs.partitions import VIDEOS
 from phantoms_dagster.defs.resources import workshop_resource
-from phantoms_dagster.defs.sensors import advance_sensor, register, release_sensor, tick
+from phantoms_dagster.defs.sensors import advance_sensor, intake_sensor, register, release_sensor, tick
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.stages import CHAINS, STAGES
 from phantoms_dagster.domain.work import OpenRun
@@ -152,6 +155,30 @@ async def test_a_sensor_with_nothing_to_do_leaves_one_line_for_many_looks_and_sa
     reason = await asyncio.to_thread(reason_of, release_sensor, instance, workshop)
     assert re.fullmatch(r"nothing became ready in \d+ s; no run is open", reason)
     assert len(looks) >= 3
+
+
+async def test_the_intake_takes_a_file_that_comes_while_it_looks_and_one_line_tells_of_many_looks(
+    world: World, instance: dg.DagsterInstance, workshop: Workshop, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """An idle hour left 240 lines that said "no new videos"."""
+    monkeypatch.setattr(dispatch, "TIMINGS", Timings(listen=20.0, inbox=0.1))
+    inbox = tmp_path / "inbox"
+    inbox.mkdir()
+    workshop.settings = workshop.settings.model_copy(update={"inbox": inbox, "home": tmp_path})
+    looked, looks = threading.Event(), itertools.count()
+    look = Workshop.take_inbox
+    monkeypatch.setattr(Workshop, "take_inbox", lambda self: [] if next(looks) < 2 else looked.set() or look(self))
+
+    async def drop() -> None:
+        await asyncio.to_thread(looked.wait)
+        (inbox / "new.part").write_text("title\nWhy octopuses have three hearts\n")
+        (inbox / "new.part").rename(inbox / "new.csv")
+
+    reason, _ = await asyncio.gather(asyncio.to_thread(reason_of, intake_sensor, instance, workshop), drop())
+    [key] = instance.get_dynamic_partitions(VIDEOS)
+    assert reason.startswith(f"inbox: 1 file read; 1 new video: {key}"), reason
+    monkeypatch.setattr(dispatch, "TIMINGS", Timings(listen=0.3, inbox=0.1))
+    assert await asyncio.to_thread(reason_of, intake_sensor, instance, workshop) == "no new videos"
 
 
 async def test_what_becomes_ready_while_a_sensor_listens_is_requested_at_once(
