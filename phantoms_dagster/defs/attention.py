@@ -11,7 +11,7 @@ from phantoms_dagster.domain.attention import Notice
 from phantoms_dagster.domain.stages import CHAINS, STAGES
 from phantoms_dagster.wiring import Workshop
 
-SECONDS = 60
+SECONDS = 120
 # One failed tick says little: PostgreSQL may have been away for a moment.
 FAILED_TICKS = 3
 RUNS, TICKS = "run:", "tick:"

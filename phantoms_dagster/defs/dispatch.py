@@ -24,7 +24,7 @@ class Timings:
     # short ones would bury the others. Below the minute after which Dagster gives an evaluation up.
     listen: float = 45.0
     # Between two looks at the tables when nobody says anything and nothing becomes due by the clock: a word may have been lost.
-    look: float = 9.0
+    look: float = 20.0
     # Between two looks, however much becomes ready. While no run is open it is short: what comes a little later is gathered while
     # that first run is under way.
     pause: float = 0.2
@@ -37,7 +37,7 @@ class Timings:
     # Between two looks whether one of them is over meanwhile.
     siblings_look: float = 0.1
     # Between two looks into the inbox folder, which tells nobody that a file has come.
-    inbox: float = 5.0
+    inbox: float = 7.5
     # New runs of making wait this long while something is being released: requesting and launching each costs processes that both
     # share.
     stand_back: float = 1.5

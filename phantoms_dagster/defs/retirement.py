@@ -24,7 +24,7 @@ from phantoms_dagster.wiring.media_gate import media_disk
 from phantoms_dagster.wiring.media_guard import guarded_media
 
 AT = "17 4 * * *"  # when nobody posts, and at no hour that a change of the clocks leaves out
-SECONDS = 60
+SECONDS = 120
 SHOWN_KEYS = 50
 
 

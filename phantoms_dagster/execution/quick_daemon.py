@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from threading import Event
 from typing import Any
 
 from dagster import DagsterInstance
@@ -17,7 +18,15 @@ from dagster import DagsterInstance
 from phantoms_dagster.execution.plain_errors import process_exception
 from phantoms_dagster.execution.queue_looks import CalmMonitoringDaemon, PromptQueueDaemon
 from phantoms_dagster.execution.sensor_looks import Looks, prompt_sensors
-from phantoms_dagster.private.dagster import DaemonErrorCapture, asset_daemon, controller, sensor, server_watcher
+from phantoms_dagster.private.dagster import (
+    DaemonErrorCapture,
+    DaemonIterator,
+    IntervalDaemon,
+    asset_daemon,
+    controller,
+    sensor,
+    server_watcher,
+)
 
 LOOP_SECONDS = 0.26
 # Between two questions which code server answers. Each opens a connection, and the server's end shows by itself: calls to it fail.
@@ -27,6 +36,8 @@ WATCH_SECONDS = 5.0
 RELOAD_SECONDS, TOLERANCE_SECONDS = 300, 540
 # Between two looks for automation conditions, of which there are none.
 AUTOMATION_SECONDS = 30
+# A daemon that looks every half a minute wakes up so often meanwhile, to tell that it lives. Dagster's own wakes twice a second.
+CALM_SECONDS = 5.0
 # Between two deletions of a sensor's old ticks. Dagster deletes after each tick.
 PURGE_SECONDS = 900.0
 # A tick that found nothing to do is kept this long: an idle stack writes some 700 an hour, and Dagster keeps them for whole days.
@@ -63,6 +74,26 @@ def now_and_then(
     return purge_ticks
 
 
+class _CalmEvent:
+    """An event for which a short wait takes `CALM_SECONDS`, unless the event comes."""
+
+    def __init__(self, event: Event) -> None:
+        self._event = event
+
+    def wait(self, timeout: float) -> bool:
+        """Whether the event has come."""
+        return self._event.wait(max(timeout, CALM_SECONDS))
+
+
+def calmly(core_loop: Callable[..., DaemonIterator]) -> Callable[..., DaemonIterator]:
+    """`IntervalDaemon.core_loop` with longer waits between its looks."""
+
+    def calm_loop(daemon: Any, workspace_process_context: Any, shutdown_event: Event) -> DaemonIterator:
+        yield from core_loop(daemon, workspace_process_context, _CalmEvent(shutdown_event))
+
+    return calm_loop
+
+
 def install(ended: Callable[[], None]) -> None:
     """Change the daemon that this process is about to be. `ended` is called when it ends, before it waits for its sensors."""
     sensor.is_under_min_interval = is_under_min_interval
@@ -71,6 +102,7 @@ def install(ended: Callable[[], None]) -> None:
     server_watcher.WATCH_INTERVAL = WATCH_SECONDS  # type: ignore[assignment]  # it is only ever waited for
     controller.RELOAD_WORKSPACE_INTERVAL = RELOAD_SECONDS
     controller.DEFAULT_WORKSPACE_FRESHNESS_TOLERANCE = TOLERANCE_SECONDS
+    IntervalDaemon.core_loop = calmly(IntervalDaemon.core_loop)  # type: ignore[method-assign]
     asset_daemon.MIN_INTERVAL_LOOP_SECONDS = AUTOMATION_SECONDS
     DagsterInstance.purge_ticks = now_and_then(DagsterInstance.purge_ticks)  # type: ignore[method-assign]
     PromptQueueDaemon.ended = staticmethod(ended)

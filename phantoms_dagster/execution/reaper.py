@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from phantoms_dagster.private.dagster import InstanceRef
 
 SWEEP_SECONDS = 2.0
+# Between two sweeps while no run is on its way.
+IDLE_SECONDS = 5.0
 TIDY_SECONDS = 60.0
 # A run without a job may be on its way to its launch just now.
 ON_ITS_WAY_SECONDS = 10.0
@@ -46,14 +48,16 @@ class Reaper:
         self._clock = clock
         self._seen: dict[str, float] = {}
 
-    def sweep(self) -> None:
-        """Write off the jobs of dead workers, then see to the runs that nobody would miss."""
+    def sweep(self) -> bool:
+        """Write off the jobs of dead workers, then see to the runs that nobody would miss; whether there was anything to see."""
         noted: set[str] = set()
-        for queue in self._queues.busy(QUEUES):
+        busy, runs = self._queues.busy(QUEUES), self._instance.get_runs(RunsFilter(statuses=OPEN))
+        for queue in busy:
             self._bury_the_lost(queue, noted)
-        for run in self._instance.get_runs(RunsFilter(statuses=OPEN)):
+        for run in runs:
             self._see_to(run, noted)
         self._seen = {what: since for what, since in self._seen.items() if what in noted}
+        return bool(busy or runs)
 
     def tidy(self) -> None:
         """Forget what nobody will ask for."""
@@ -104,11 +108,12 @@ def reap(ref: InstanceRef, url: str, *, lease_seconds: float) -> None:
         reaper = Reaper(instance, RunQueues(redis), lease_seconds=lease_seconds)
         tidied = time.monotonic()
         while True:
+            pause = SWEEP_SECONDS
             try:
-                reaper.sweep()
+                pause = SWEEP_SECONDS if reaper.sweep() else IDLE_SECONDS
                 if time.monotonic() - tidied > TIDY_SECONDS:
                     reaper.tidy()
                     tidied = time.monotonic()
             except (RedisError, sqlalchemy.exc.SQLAlchemyError) as error:
                 log.warning("nobody looks after dead workers now: %s", str(error).strip().splitlines()[0])
-            time.sleep(SWEEP_SECONDS)
+            time.sleep(pause)

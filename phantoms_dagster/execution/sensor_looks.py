@@ -10,9 +10,9 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Any
 
 # Sensors with longer intervals, and what a person turns on or off, are noticed within this time.
-LOOK_SECONDS = 3.0
+LOOK_SECONDS = 5.0
 # The daemon ends, and tells that it lives, only between two waits.
-WAIT_SECONDS = 0.75
+WAIT_SECONDS = 1.5
 # A sensor with an interval of no more than this should be asked as soon as it may be.
 PROMPT_SECONDS = 1
 

@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from dagster._core.storage.runs.sql_run_storage import SqlRunStorage
     from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
     from dagster._daemon import asset_daemon, controller, sensor
-    from dagster._daemon.daemon import DaemonIterator, MonitoringDaemon, SpanMarker
+    from dagster._daemon.daemon import DaemonIterator, IntervalDaemon, MonitoringDaemon, SpanMarker
     from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import QueuedRunCoordinatorDaemon
     from dagster._daemon.utils import DaemonErrorCapture
     from dagster._grpc import server_watcher
@@ -176,6 +176,7 @@ PATHS: Mapping[str, FastPath] = {
                 "dagster._daemon.utils:DaemonErrorCapture.default_process_exception(exc_info,logger,log_message)",
                 "dagster._daemon.daemon:DaemonIterator",
                 "dagster._daemon.daemon:SpanMarker.START_SPAN",
+                "dagster._daemon.daemon:IntervalDaemon.core_loop(self,workspace_process_context,shutdown_event)",
                 "dagster._daemon.daemon:MonitoringDaemon.run_iteration(self,workspace_process_context)",
                 "dagster._daemon.run_coordinator.queued_run_coordinator_daemon:QueuedRunCoordinatorDaemon.core_loop"
                 "(self,workspace_process_context,shutdown_event)",
@@ -244,6 +245,7 @@ __all__ = [
     "DagsterSqliteStorage",
     "DagsterStorage",
     "InstanceRef",
+    "IntervalDaemon",
     "LaunchRunContext",
     "LocalComputeLogManager",
     "MonitoringDaemon",

@@ -21,6 +21,7 @@ import dagster._grpc.server_watcher
 import pytest
 from dagster._core.scheduler.instigation import SensorInstigatorData, TickStatus
 from dagster._core.storage.schedules.migration import SCHEDULE_JOBS_SELECTOR_ID
+from dagster._daemon.daemon import IntervalDaemon
 from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import QueuedRunCoordinatorDaemon
 from dagster_postgres import PostgresEventLogStorage, PostgresRunStorage, PostgresScheduleStorage
 from sqlalchemy import event as event_of
@@ -93,6 +94,7 @@ def test_the_daemon_runs_with_our_intervals(monkeypatch: pytest.MonkeyPatch) -> 
         (dagster._grpc.server_watcher, "WATCH_INTERVAL"),
         (dg.DagsterInstance, "purge_ticks"),
         (PromptQueueDaemon, "ended"),
+        (IntervalDaemon, "core_loop"),
     ):
         monkeypatch.setattr(module, name, getattr(module, name))
     monkeypatch.setattr(private, "command", lambda name, arguments: asked.append([name, *arguments]))
@@ -104,6 +106,7 @@ def test_the_daemon_runs_with_our_intervals(monkeypatch: pytest.MonkeyPatch) -> 
     assert dagster._daemon.controller.QueuedRunCoordinatorDaemon is PromptQueueDaemon
     assert PromptQueueDaemon.ended is daemon.end_listening
     assert dagster._daemon.controller.MonitoringDaemon is CalmMonitoringDaemon
+    assert IntervalDaemon.core_loop.__name__ == "calm_loop"
     # A daemon whose definitions are older than the tolerance ends: one reading that fails may not be enough for that.
     controller = dagster._daemon.controller
     assert controller.RELOAD_WORKSPACE_INTERVAL * 1.5 < controller.DEFAULT_WORKSPACE_FRESHNESS_TOLERANCE
@@ -168,6 +171,44 @@ def test_the_daemon_looks_at_the_run_queue_as_our_pace_says_and_cheaply_until_it
         next(turns)
     turns.close()
     assert told == ["wait", "look", "wait", "wait", "ended"]
+
+
+class Noted(threading.Event):
+    """An event that notes how long somebody would wait for it, and comes with the third wait."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits: list[float | None] = []
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.waits.append(timeout)
+        if len(self.waits) == 3:
+            self.set()
+        return self.is_set()
+
+
+def test_a_daemon_that_looks_now_and_then_sleeps_in_between_and_still_tells_that_it_lives() -> None:
+    """Two of them woke up twice a second, all day long."""
+
+    class Looks(IntervalDaemon[Any]):
+        looks = 0
+
+        @classmethod
+        def daemon_type(cls) -> str:
+            return "LOOKS"
+
+        def run_iteration(self, workspace_process_context: Any) -> Iterator[None]:
+            self.looks += 1
+            yield
+
+    daemon, ending = Looks(interval_seconds=3_600), Noted()
+    told = 0
+    for _ in quick_daemon.calmly(IntervalDaemon.core_loop)(daemon, None, ending):
+        told += 1
+        if ending.is_set():
+            break
+    assert (daemon.looks, ending.waits) == (1, [quick_daemon.CALM_SECONDS] * 3)
+    assert told > 3
 
 
 def test_what_our_storage_takes_for_granted_is_what_dagsters_own_finds(empty_database_url: str) -> None:
