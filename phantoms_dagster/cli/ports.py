@@ -51,6 +51,8 @@ class Ports:
                 self._warn(f"{moved}; links to {known[0]} do not work")
             else:
                 self._say(moved)
+                if not wish:
+                    known = []  # it never had the usual one: its links lead to this, also when the usual one is free again
         known = [*known, *([] if port in known else [port])]
         self._remember(service, [*known[: REMEMBERED - 1], known[-1]] if len(known) > REMEMBERED else known)
         return port

@@ -53,6 +53,15 @@ def test_the_usual_port_of_another_program_is_said_at_the_first_start(tmp_path: 
         assert said == [f"metrics: port {usual} is taken, so this is on {port}"]
 
 
+def test_a_service_that_never_had_the_usual_port_keeps_its_own_when_that_one_is_free(tmp_path: Path) -> None:
+    """A demo had it at the first start. After a restart every link of the desk that was given out was dead."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        usual = other.getsockname()[1]
+        own = ports(tmp_path)[0].take("desk", usual=usual)
+    again, told = ports(tmp_path)
+    assert (again.take("desk", usual=usual), told) == (own, [])
+
+
 @pytest.mark.parametrize("content", ["", "[1]", '{"sandbox": "x"}', '{"sandbox": 5}', '{"sandbox": [99999999]}'])
 def test_a_file_that_was_spoiled_costs_the_addresses_and_no_more(tmp_path: Path, content: str) -> None:
     (tmp_path / FILE).write_text(content)
@@ -81,7 +90,7 @@ sys.stdin.read()
         port = second.take("desk", usual=usual)
         assert told == [f"desk: port {usual} is taken, so this is on {port}"]
         first.stdin.close()
-    assert ports(home)[0].take("desk", usual=usual) == usual
+    assert ports(home)[0].take("desk", usual=usual) == port
 
 
 def test_two_services_of_one_stack_that_wish_for_one_port_get_two(tmp_path: Path) -> None:
