@@ -86,7 +86,8 @@ def status(
             out.print(lines, soft_wrap=isinstance(lines, str))
         out.print()
         out.print("  ".join(f"[{STATE_STYLES[s]}]{m}[/] {s}" for s, m in marks().items()))
-        out.print("one mark a stage: " + ", ".join(STAGES), style="dim")
+        shown = [name for name, stage in STAGES.items() if stage.usual or any(name in video.states for video in videos)]
+        out.print("one mark a stage: " + ", ".join(shown), style="dim")
         if undecided:
             out.print(f"\n[bold]{len(undecided)} to review[/], the most urgent first:")
             out.print(f"  phantoms show {undecided[0]}\n  phantoms approve {undecided[0]}", soft_wrap=True)

@@ -35,8 +35,8 @@ from phantoms_dagster.cli.stack import Running, Stack
 from phantoms_dagster.cli.up import starting
 from phantoms_dagster.domain.counting import counted
 from phantoms_dagster.domain.errors import PhantomsError
-from phantoms_dagster.domain.models import Brief
-from phantoms_dagster.domain.stages import STAGES
+from phantoms_dagster.domain.models import Brief, Platform
+from phantoms_dagster.domain.stages import stages_for
 from phantoms_dagster.embedded.supervisor import interrupt_on_signals
 from phantoms_dagster.production.intake import read
 from phantoms_dagster.settings import Settings
@@ -191,7 +191,8 @@ def _play(
         )
         before = set(posted(sandbox_url))  # a directory that was kept has posts of earlier demos
         keys = [added.key for added in workshop.catalogue().add(briefs, source="demo")]
-        _say(f"{counted(len(keys), 'brief')} added; each goes through {len(STAGES)} stages by itself")
+        each = len(stages_for(Platform.usual()))
+        _say(f"{counted(len(keys), 'brief')} added; each goes through {each} stages by itself")
         outage = Outage(sandbox_url, lambda: breaker_changes(running.settings)) if faults else None
         if outage is not None:
             say(f"the render API will die for twenty seconds; its breaker {SETTINGS_IN_WORDS}", style="dim", to=err)

@@ -299,6 +299,8 @@ def _keys(workshop: Workshop, looks: Looks) -> Iterator[Finding]:
         if name == "shotstack" and endpoints.renderer == "local":
             yield Finding("render", "ok", "local ffmpeg")
             continue
+        if name in Platform and not (Platform(name).spec.usual or any(platform == name for platform, _ in wanted or ())):
+            continue  # nobody posts there
         try:
             sandboxed = endpoints.sandboxed(name)
         except PhantomsError as error:
@@ -346,6 +348,8 @@ def _accounts(workshop: Workshop, looks: Looks) -> None:
     """Ask each platform whose the token of each account is, and what it may do."""
     settings, endpoints = workshop.settings, workshop.endpoints
     for (platform, name), place in (_wanted(workshop) or {}).items():
+        if not platform.spec.remote:
+            continue
         try:
             real = not endpoints.sandboxed(str(platform))
         except PhantomsError:

@@ -53,14 +53,15 @@ def lines_of(
 def listed(lines: Sequence[Line]) -> Iterator[RenderableType]:
     """The list as wide as the terminal. Where key, marks and note do not fit beside one another, each video has two lines."""
     longest = max((cell_len(line.key) for line in lines), default=0)
-    if out.width < longest + len(STAGES) + 2 * GAP + NOTE:
+    wide = max((cell_len(line.marks) for line in lines), default=0)
+    if out.width < longest + wide + 2 * GAP + NOTE:
         for line in lines:
             yield f"{line.key}\n  {line.marks}  {line.note}"
         return
-    money = out.width >= WIDE and out.width >= longest + len(STAGES) + 3 * GAP + NOTE + 6
+    money = out.width >= WIDE and out.width >= longest + wide + 3 * GAP + NOTE + 6
     table = Table(box=None, header_style="bold", padding=(0, GAP, 0, 0), pad_edge=False)
     table.add_column("video", no_wrap=True, min_width=longest)
-    table.add_column("stages", no_wrap=True, min_width=len(STAGES))
+    table.add_column("stages", no_wrap=True, min_width=wide)
     table.add_column("now", overflow="fold")
     if money:
         table.add_column("USD", justify="right", no_wrap=True)
@@ -75,8 +76,8 @@ def marks() -> Mapping[str, str]:
 
 
 def marks_of(states: Mapping[str, str]) -> str:
-    """One mark a stage, a space for a stage that the video does not have."""
-    return "".join(_mark(states.get(name)) for name in STAGES)
+    """One mark a stage, a space for a stage that the video does not have. Unusual platforms come last, when it has them."""
+    return "".join(_mark(states.get(name)) for name, stage in STAGES.items() if stage.usual or name in states)
 
 
 def note_text(video: VideoRow, undecided: Collection[str], outages: Sequence[Outage], held: Mapping[str, str]) -> str:

@@ -11,7 +11,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 from phantoms_dagster.cli.ports import Ports
 from phantoms_dagster.cli.preparation import Prepared, make_ready_apart
 from phantoms_dagster.domain import channels as channels_file
+from phantoms_dagster.domain.models import Channel
 from phantoms_dagster.embedded.preloaded import SUPPORTED, Preloaded
 from phantoms_dagster.embedded.processes import ProcessSpec
 from phantoms_dagster.embedded.servers import START_TRIES, EmbeddedServers, free_port, is_free, read_urls
@@ -255,17 +256,22 @@ class Stack:
             "web_url": f"http://{self._settings.web_host}:{self._port('webserver', self._settings, 'web_port')}",
             "desk_port": self._port(DESK, self._settings, "desk_port"),
         }
-        if Endpoints(self._settings, self._with_tokens).sandbox_needed and self._settings.sandbox_url is None:
+        if Endpoints(self._settings, self._with_tokens, self._named).sandbox_needed and self._settings.sandbox_url is None:
             found["sandbox_url"] = f"http://127.0.0.1:{self._port('sandbox', self._settings)}"
         return Settings(**{**self._settings.model_dump(), "home": self._home, **found})
 
-    def _with_tokens(self) -> set[str]:
-        """The platforms with an account that has a token of its own, as channels.yaml says: tables are not asked yet."""
+    def _channels(self) -> Collection[Channel]:
+        """What channels.yaml says: tables are not asked yet."""
         content = channels_text(self._settings)
-        if content is None:
-            return set()
-        channels = channels_file.parse(content, name=str(self._settings.path("channels")))
-        return {str(platform) for channel in channels.values() for platform in channel.tokens}
+        return [] if content is None else channels_file.parse(content, name=str(self._settings.path("channels"))).values()
+
+    def _with_tokens(self) -> set[str]:
+        """The platforms with an account that has a token of its own."""
+        return {str(platform) for channel in self._channels() for platform in channel.tokens}
+
+    def _named(self) -> set[str]:
+        """The platforms that a channel names."""
+        return {str(platform) for channel in self._channels() for platform in channel.accounts}
 
     def _embedded(self) -> EmbeddedServers | None:
         """The servers that are ours; None when there are URLs for both."""

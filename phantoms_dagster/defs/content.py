@@ -17,7 +17,7 @@ LOUDNESS_LUFS, LOUDNESS_TOLERANCE = -14.0, 2.0
 SHOWN_PROBLEMS = 50
 # A film within these is taken by every platform.
 # A master is judged by the platforms that every fresh installation has.
-_USUAL = [platform.spec.media for platform in Platform if platform.spec.usual]
+_USUAL = [platform.spec.media for platform in Platform.usual()]
 SHORTEST_SECONDS = max(limits.seconds[0] for limits in _USUAL)
 LONGEST_SECONDS = min(limits.seconds[1] for limits in _USUAL)
 MOST_BYTES = min(limits.size for limits in _USUAL)

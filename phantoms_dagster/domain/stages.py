@@ -27,6 +27,11 @@ class Stage:
     platform: Platform | None = None
 
     @property
+    def usual(self) -> bool:
+        """Whether every installation has videos in it. The stages of other platforms cost nothing until a video has them."""
+        return self.platform is None or self.platform.spec.usual
+
+    @property
     def slug(self) -> str:
         """The name as an identifier, and the asset's key: `youtube/post` is `youtube_post`."""
         return self.name.replace("/", "_")
@@ -64,6 +69,11 @@ class Chain:
         return self.stages[0]
 
     @property
+    def fused(self) -> tuple[Stage, ...]:
+        """The stages that a run of it does. The others follow in runs of their own, when a video has them."""
+        return tuple(stage for stage in self.stages if stage.usual)
+
+    @property
     def works(self) -> frozenset[str]:
         """What a run of it can work on: the whole chain, or one of its stages."""
         return frozenset({self.name, *(stage.name for stage in self.stages)})
@@ -80,7 +90,7 @@ CHAINS: Mapping[str, Chain] = MappingProxyType(
 
 def stages_of(work: str) -> tuple[Stage, ...]:
     """The stages of a run that works on `work`, a stage's or a chain's name. Raises UnknownStage."""
-    return CHAINS[work].stages if work in CHAINS else (stage(work),)
+    return CHAINS[work].fused if work in CHAINS else (stage(work),)
 
 
 def stage(name: str) -> Stage:

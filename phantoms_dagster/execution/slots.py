@@ -20,13 +20,16 @@ JOB_TAG = "phantoms/rq_job"
 BACKFILL_TAG = "dagster/backfill"
 DEFAULT_QUEUE = "default"
 ANALYTICS_POOL = "analytics"
-QUEUES: tuple[str, ...] = (DEFAULT_QUEUE, *CHAINS, *(stage.slug for stage in STAGES.values()))
+QUEUES: tuple[str, ...] = (DEFAULT_QUEUE, *CHAINS, *(stage.slug for stage in STAGES.values() if stage.usual))
 
 
 def queue_of(tags: Mapping[str, str]) -> str:
-    """The queue of a run with those tags: its stage's or its chain's, else `default`."""
+    """The queue of a run with those tags: its stage's or its chain's, else `default`.
+
+    The stages of a platform that not everybody uses have no worker that waits for them: `default`'s does their runs.
+    """
     stage, chain = STAGES.get(tags.get(STAGE_TAG, "")), CHAINS.get(tags.get(CHAIN_TAG, ""))
-    return stage.slug if stage else chain.name if chain else DEFAULT_QUEUE
+    return stage.slug if stage and stage.usual else chain.name if chain else DEFAULT_QUEUE
 
 
 def tags_of_assets(assets: Collection[str]) -> dict[str, str]:
@@ -101,7 +104,7 @@ def pool_limits(settings: Settings) -> dict[str, int]:
     shared = slots.get(DEFAULT_QUEUE, 0)
     found: dict[str, int] = {}
     for stage in STAGES.values():
-        queues = [stage.slug, *(name for name, chain in CHAINS.items() if stage in chain.stages)]
+        queues = [stage.slug, *(name for name, chain in CHAINS.items() if stage in chain.fused)]
         found[stage.pool] = found.get(stage.pool, 0) + sum(slots.get(queue, 0) for queue in queues)
     found = {ANALYTICS_POOL: 1, **{pool: max(1, count + shared) for pool, count in found.items()}}
     if unknown := sorted(set(settings.dagster_pools) - set(found)):

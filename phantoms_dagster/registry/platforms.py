@@ -23,6 +23,7 @@ BUILT_IN = (
     "youtube",
     "tiktok",
     "instagram",
+    "folder",
 )
 _NAME = re.compile(r"[a-z][a-z0-9]{1,29}")
 # Names that other things have already: integrations, breakers, kinds of stage, the sandbox's own pages.
@@ -73,6 +74,11 @@ class Platform(str, metaclass=_Names):
     def title(self) -> str:  # type: ignore[override]
         """The name as people write it."""
         return _SPECS[self].title
+
+    @classmethod
+    def usual(cls) -> tuple[Platform, ...]:
+        """The platforms that every installation has. The others cost nothing until a channel names them."""
+        return tuple(platform for platform in _PLATFORMS.values() if platform.spec.usual)
 
     @classmethod
     def __get_pydantic_core_schema__(cls, _source: Any, _handler: Any) -> Any:

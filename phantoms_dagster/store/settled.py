@@ -4,6 +4,7 @@ For the picture in Dagster's pages."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -18,7 +19,7 @@ OVERLAP = timedelta(seconds=60)
 _REGISTERED = text(
     """
     SELECT id, key, registered_at, brief->'platforms' AS platforms FROM phantoms.videos
-    WHERE registered_at > :since AND retired_at IS NULL AND jsonb_array_length(brief->'platforms') < :all
+    WHERE registered_at > :since AND retired_at IS NULL AND NOT brief->'platforms' @> CAST(:usual AS jsonb)
     ORDER BY registered_at, id LIMIT :most
     """
 )
@@ -52,14 +53,14 @@ class SettledStages:
         self._engine = engine
 
     def not_wanted(self, since: datetime, *, most: int) -> list[Settled]:
-        """The stages of platforms that a brief does not want. At most `most` videos."""
-        values = {"since": since, "most": most, "all": len(Platform)}
+        """The stages of the usual platforms that a brief does not want. At most `most` videos."""
+        values = {"since": since, "most": most, "usual": json.dumps(list(Platform.usual()))}
         found = []
         with self._engine.connect() as connection:
             for row in connection.execute(_REGISTERED, values):
                 wanted = {stage.name for stage in stages_for(tuple(Platform(name) for name in row.platforms))}
                 for stage in STAGES.values():
-                    if stage.name not in wanted:
+                    if stage.usual and stage.name not in wanted:
                         why = f"not wanted on {stage.platform}"
                         found.append(Settled(row.id, row.key, stage.name, why, row.registered_at, discarded=False))
         return found

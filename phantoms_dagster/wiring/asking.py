@@ -97,7 +97,8 @@ def ask_account(settings: Settings, endpoints: Endpoints, platform: Platform, ac
 
     where = place or f"PHANTOMS_{platform.upper()}_TOKEN"
     scopes = ", ".join(scope.name for scope in scopes_of(platform))
-    return _asked(check, f"renew the token in {where}, with the scopes {scopes}", ask(), setting=str(platform))
+    with_scopes = f", with the scopes {scopes}" if scopes else ""
+    return _asked(check, f"renew the token in {where}{with_scopes}", ask(), setting=str(platform))
 
 
 def _client(name: str) -> httpx.AsyncClient:

@@ -15,7 +15,7 @@ from phantoms_dagster.resilience.transport import Deadlines, build_client
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.wiring.clock import SystemClock
 from phantoms_dagster.wiring.endpoints import Endpoints
-from phantoms_dagster.wiring.platforms import Toolbox
+from phantoms_dagster.wiring.platforms import Toolbox, can
 from phantoms_dagster.wiring.tokens import AccountTokens
 
 SECONDS = 8.0
@@ -44,6 +44,8 @@ async def whose(settings: Settings, endpoints: Endpoints, platform: Platform, ac
     async with build_client(limits=UnguardedLimits(), scope=CallScope(str(platform)), deadlines=deadlines) as client:
         toolbox = Toolbox(settings, endpoints, {str(platform): client}, tokens, SystemClock())
         reader = cast(IdentityReader, toolbox.make(platform, "identity"))
+        if not can(platform, "grants"):
+            return TokenFacts(await reader.read(account), None)
         grants = cast(Grants, toolbox.make(platform, "grants"))
         owner, missing = await asyncio.gather(reader.read(account), grants.missing(account), return_exceptions=True)
     if isinstance(owner, BaseException) and (isinstance(missing, BaseException) or not missing):

@@ -57,7 +57,7 @@ class Workshop:
         self._patience = patience
         self._connections = connections
         self._overflow = overflow
-        self.endpoints = Endpoints(settings, self._connected)
+        self.endpoints = Endpoints(settings, self._connected, self._named)
         self.clock = SystemClock()
         self._opened = AsyncExitStack()
         self._pipeline: Pipeline | None = None
@@ -92,7 +92,7 @@ class Workshop:
         Everything about them is checked here, before a brief is taken and a script is paid for.
         """
         found = self._channels()
-        variables = [platform for platform in Platform if self.endpoints.secret(str(platform)) is not None]
+        variables = [name for name in Platform if name.spec.remote and self.endpoints.secret(str(name)) is not None]
         if self.settings.sandbox != "on":
             check_tokens(places(found.values()), variables)
         return found
@@ -105,6 +105,10 @@ class Workshop:
         except ProgrammingError:
             pass  # the table is not there yet
         return {str(platform) for channel in self._channels().values() for platform in channel.tokens}
+
+    def _named(self) -> set[str]:
+        """The platforms that a channel names."""
+        return {str(platform) for channel in self._channels().values() for platform in channel.accounts}
 
     def _channels(self) -> dict[str, Channel]:
         content = channels_text(self.settings)

@@ -52,7 +52,7 @@ class RunningDesk:
     def add(self, titles: Sequence[str], **changes: Any) -> list[str]:
         """Briefs for all platforms; the keys of their videos."""
         channel = next(iter(self.workshop.channels().values()))
-        briefs = [Brief(title=title, channel=channel.name, platforms=tuple(Platform), **changes) for title in titles]
+        briefs = [Brief(title=title, channel=channel.name, platforms=Platform.usual(), **changes) for title in titles]
         return [added.key for added in self.workshop.catalogue().add(briefs, source="test")]
 
     def wait_until_films(self, keys: Sequence[str]) -> None:

@@ -125,7 +125,7 @@ class Bench:
 
     # --- videos
 
-    def channels(self, count: int, platforms: Sequence[Platform] = tuple(Platform), *, first: int = 0) -> list[Channel]:
+    def channels(self, count: int, platforms: Sequence[Platform] = Platform.usual(), *, first: int = 0) -> list[Channel]:
         """Channels of their own accounts: one account posts one video at a time. They are numbered from `first`."""
         made = [
             Channel(
@@ -145,7 +145,7 @@ class Bench:
         self,
         count: int,
         *,
-        platforms: Sequence[Platform] = tuple(Platform),
+        platforms: Sequence[Platform] = Platform.usual(),
         topic: str = "Ocean facts",
         register: bool = True,
         first: int = 0,

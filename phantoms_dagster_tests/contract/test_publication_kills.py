@@ -10,7 +10,11 @@ import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -24,6 +28,7 @@ from phantoms_dagster.domain.stages import PostState
 from phantoms_dagster.media import local_renderer
 from phantoms_dagster.platforms.tiktok import chunks as tiktok_chunks
 from phantoms_dagster.production.publication import publish
+from phantoms_dagster.registry.platforms import SPECS
 from phantoms_dagster.sandbox.core import Fault, Sandbox
 from phantoms_dagster.sandbox.tiktok import state as tiktok_state
 from phantoms_dagster_tests.contract import paid_world, test_instagram, test_youtube, tiktok_world
@@ -97,6 +102,12 @@ async def instagram(folder: Path) -> AsyncIterator[Posting]:
         yield Posting(stand.sandbox, stand.transport, stand.clock, stand.publisher, job, lambda: None)
 
 
+def found_world(name: str) -> ModuleType | None:
+    """The module of a platform's own world."""
+    module = f"phantoms_dagster_tests.contract.{name}_world"
+    return import_module(module) if find_spec(module) is not None else None
+
+
 Opened = Callable[[Path], AbstractAsyncContextManager[Any]]
 # What a clean run costs: requests and saves. A change here is a change of what the platforms are asked.
 PLATFORMS: dict[str, tuple[Opened, int, int]] = {
@@ -110,6 +121,9 @@ RENDERERS: dict[str, tuple[Opened, int, int]] = {
     "shotstack that finds": (paid_world.findable, 8, 3),
     "local": (paid_world.local, 0, 3),
 }
+# Other platforms bring theirs: `contract/<name>_world.py`.
+WORLDS = {name: world for name in SPECS if name not in PLATFORMS and hasattr(world := found_world(name), "REQUESTS")}
+PLATFORMS |= {name: (partial(world.opened, Posting), world.REQUESTS, world.SAVES) for name, world in WORLDS.items()}
 CASES = PLATFORMS | RENDERERS
 SHOTSTACK = tuple(f"shotstack.{route}" for route in ("upload", "put", "source", "render", "status", "file"))
 ROUTES = {
@@ -125,6 +139,7 @@ ROUTES = {
     ),
     "shotstack": SHOTSTACK,
     "shotstack that finds": SHOTSTACK,
+    **{name: world.ROUTES for name, world in WORLDS.items()},
 }
 STEPS = [
     (name, moment, number)
@@ -132,6 +147,10 @@ STEPS = [
     for moment in MOMENTS
     for number in range(1, (saves if moment.endswith("save") else requests) + 1)
 ]
+
+
+def test_every_service_is_killed_here() -> None:
+    assert {name.split(maxsplit=1)[0] for name in PLATFORMS} == {spec.name for spec in SPECS.values() if spec.remote}
 
 
 @pytest.fixture(autouse=True)
@@ -231,6 +250,7 @@ DECISIVE: dict[str, Callable[[Any], bool]] = {
     "instagram": lambda request: request.url.path.endswith("/media_publish"),
     "shotstack": paid_world.bills,
     "shotstack that finds": paid_world.bills,
+    **{name: world.decisive for name, world in WORLDS.items()},
 }
 
 
@@ -262,6 +282,8 @@ class Watch:
 
 
 def decisive_route(name: str) -> str:
+    if name in WORLDS:
+        return str(WORLDS[name].COMMITS)
     service = name.split(maxsplit=1)[0]
     routes = {"youtube": "update", "tiktok": "upload", "instagram": "publish", "shotstack": "render"}
     return f"{service}.{routes[service]}"

@@ -81,7 +81,7 @@ class DeskWorld:
 
     async def waiting(self, count: int = 1, outputs: Mapping[str, StageOutput] | None = None, **changes: Any) -> list[str]:
         """Videos that wait for a decision; their keys, the most urgent first."""
-        keys = self.world.add(count, **{"platforms": tuple(Platform), **changes})
+        keys = self.world.add(count, **{"platforms": Platform.usual(), **changes})
         await self.world.carry(keys, *MADE, outputs=outputs)
         return keys
 

@@ -83,7 +83,7 @@ async def test_platforms_do_not_change_while_a_post_is_under_way(world: World, p
     [key] = world.add(platforms=(Platform("youtube"), Platform("tiktok")))
     world.catalogue.registered(world.catalogue.unregistered())
     ledger(world, "tiktok", post)
-    for platforms in [(Platform("youtube"),), (Platform("tiktok"),), tuple(Platform)]:
+    for platforms in [(Platform("youtube"),), (Platform("tiktok"),), Platform.usual()]:
         with pytest.raises(InvalidInput, match="on its way to TikTok now"):
             edit(world, key, platforms=platforms)
     assert edit(world, key, priority=0).after.priority == 0

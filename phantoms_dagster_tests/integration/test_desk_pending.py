@@ -144,7 +144,7 @@ async def test_a_decision_about_what_changed_meanwhile_is_refused_and_changes_no
     assert refused.state == "refused"
     assert "is not what was looked at" in (refused.outcome or "")
     assert world.approvals(key) == []
-    assert world.desk.workshop.catalogue().brief(key).platforms == tuple(Platform)
+    assert world.desk.workshop.catalogue().brief(key).platforms == Platform.usual()
     assert world.desk.decisions.undecided() == [key]
 
 

@@ -41,7 +41,7 @@ async def studio(world: World, tmp_path: Path) -> AsyncIterator[Studio]:
 
 
 async def test_hashtags_that_a_channel_got_after_the_render_are_not_approved_unseen(studio: Studio) -> None:
-    [key] = await studio.rendered(channel=FINE, platforms=tuple(Platform))
+    [key] = await studio.rendered(channel=FINE, platforms=Platform.usual())
     studio.world.catalogue.put_channels([SPONSORED])  # as any `phantoms add` does
     decisions = Decisions(studio.world.engine)
     with pytest.raises(InvalidInput, match=r"other words .*YouTube caption: \+#SPONSORED.*phantoms show.*--content") as refused:
@@ -54,7 +54,7 @@ async def test_hashtags_that_a_channel_got_after_the_render_are_not_approved_uns
 
 
 async def test_hashtags_that_a_channel_gets_after_the_approval_are_posted_nowhere(studio: Studio) -> None:
-    [key] = await studio.rendered(channel=FINE, platforms=tuple(Platform))
+    [key] = await studio.rendered(channel=FINE, platforms=Platform.usual())
     Decisions(studio.world.engine).decide(key, approved=True, reviewer="ann", via="cli")
     studio.world.catalogue.put_channels([SPONSORED])
     await studio.approved(key)

@@ -169,7 +169,7 @@ def test_a_backfill_over_platforms_that_nobody_wants_succeeds_and_leaves_a_note(
 
 def test_what_nobody_wants_is_noted_once_without_a_run(ui: UiWorld) -> None:
     [one] = ui.add(1)
-    [everywhere] = ui.add(1, platforms=tuple(Platform))
+    [everywhere] = ui.add(1, platforms=Platform.usual())
     reason, cursor = tick(ui, settled_sensor)
     assert reason == "noted: 1 videos not wanted on a platform"
     for asset in ("tiktok_variant", "tiktok_post", "instagram_variant", "instagram_post"):

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from phantoms_dagster.registry.platforms import SPECS
 from phantoms_dagster.settings import RUNNING_FILE, Settings, load
 
 
@@ -44,7 +45,7 @@ def test_a_url_without_a_scheme_is_left_for_its_reader_to_refuse() -> None:
 def test_secrets_print_as_stars() -> None:
     secret = "5ecr3t"
     fields = {name: secret for name in Settings.model_fields if name.endswith(("_api_key", "_token", "database_url", "redis_url"))}
-    assert len(fields) == 8
+    assert len(fields) == 5 + sum("token" in spec.settings for spec in SPECS.values())
     settings = Settings.model_validate(fields)
     assert secret not in f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
 

@@ -1,0 +1,29 @@
+"""What the outbox takes: everything that a browser plays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from phantoms_dagster.registry.media import MediaLimits
+from phantoms_dagster.registry.spec import Look, PlatformSpec, Setting, WordRules
+
+PLATFORM = PlatformSpec(
+    name="folder",
+    title="Folder",
+    remote=False,
+    adapters="phantoms_dagster.platforms.folder.adapters",
+    # The words are shown as they are: whoever posts by hand knows where they go.
+    words=WordRules(room=5_000),
+    media=MediaLimits(
+        containers=frozenset({"mp4", "mov"}),
+        video_codecs=frozenset({"h264", "hevc"}),
+        audio_codecs=frozenset({"aac"}),
+        seconds=(0.1, 3_600),
+        size=4 << 30,
+        moov_first=True,
+    ),
+    settings={
+        "path": Setting(Path | None, None, "Folder of posts that a person posts by hand. Unset: outbox/ in the data directory."),
+    },
+    look=Look(colours=("#92600a", "#f0b429"), chart="#92600a", dot="#f0b429"),
+)
