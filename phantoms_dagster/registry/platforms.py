@@ -24,6 +24,7 @@ BUILT_IN = (
     "tiktok",
     "instagram",
     "folder",
+    "bluesky",
 )
 _NAME = re.compile(r"[a-z][a-z0-9]{1,29}")
 # Names that other things have already: integrations, breakers, kinds of stage, the sandbox's own pages.

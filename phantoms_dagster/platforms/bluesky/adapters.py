@@ -1,0 +1,71 @@
+"""Makes the adapters of Bluesky. Each has a session of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from phantoms_dagster.domain.ports import Identity
+from phantoms_dagster.platforms.bluesky.api import PLATFORM, Calls
+from phantoms_dagster.platforms.bluesky.metrics import BlueskyMetricsReader
+from phantoms_dagster.platforms.bluesky.publisher import SITE, BlueskyPublisher
+from phantoms_dagster.platforms.scopes import Scope
+from phantoms_dagster.platforms.tools import Tools
+
+__all__ = ["grants", "identity", "metrics", "publisher"]
+
+
+def _calls(tools: Tools) -> Calls:
+    return Calls(client=tools.client, base_url=tools.base_url, tokens=tools.tokens, clock=tools.clock)
+
+
+def publisher(tools: Tools) -> BlueskyPublisher:
+    """See `platforms.tools`. In the sandbox the video service and the site are paths of it."""
+    return BlueskyPublisher(
+        _calls(tools),
+        video_url=f"{tools.base_url}/video" if tools.sandbox else tools.setting("video_url"),
+        clock=tools.clock,
+        sandbox=tools.sandbox,
+        site=tools.base_url if tools.sandbox else SITE,
+        patience=tools.patience,
+    )
+
+
+def metrics(tools: Tools) -> BlueskyMetricsReader:
+    """See `platforms.tools`."""
+    return BlueskyMetricsReader(_calls(tools))
+
+
+def identity(tools: Tools) -> BlueskyIdentity:
+    """See `platforms.tools`."""
+    return BlueskyIdentity(_calls(tools))
+
+
+def grants(tools: Tools) -> BlueskyGrants:
+    """See `platforms.tools`."""
+    return BlueskyGrants(_calls(tools))
+
+
+class BlueskyIdentity:
+    """Whose an app password is. The DID stays when the handle changes."""
+
+    platform = PLATFORM
+
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
+
+    async def read(self, account: str) -> Identity:
+        """See the port."""
+        session = await self._calls.session(account)
+        return Identity(session.did, session.handle)
+
+
+class BlueskyGrants:
+    """An app password may post. There is nothing more to grant."""
+
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
+
+    async def missing(self, account: str) -> Sequence[Scope] | None:
+        """See the port."""
+        await self._calls.session(account)
+        return ()

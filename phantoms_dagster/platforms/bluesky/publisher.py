@@ -1,0 +1,167 @@
+"""Posts on Bluesky: the video goes to the video service, then `createRecord` makes the post under a key that was chosen at `open`.
+
+The key is saved before anything is sent. Two records cannot have one key, so `createRecord` may be repeated without a second post.
+What became of a lost one is read with `getRecord`. A server answers a repeat with an error of its own (500): it is read back, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime
+
+from phantoms_dagster.domain.errors import NotYet, Permanent, ProviderError, Transient, Unknown
+from phantoms_dagster.domain.ports import Clock, PublishJob
+from phantoms_dagster.domain.publication import (
+    MAY_BE_OUT,
+    Finding,
+    Found,
+    Handle,
+    NotPublished,
+    PostRecord,
+    Progress,
+    PublishedPost,
+    RemoteId,
+)
+from phantoms_dagster.domain.values import JsonObject
+from phantoms_dagster.platforms.bluesky.api import PLATFORM, PROVIDER, RECORD_GONE, Calls, blob_is_gone
+from phantoms_dagster.platforms.bluesky.record import COLLECTION, key_of, record_of, written
+from phantoms_dagster.platforms.bluesky.video import COMPLETED, FAILED, VideoService
+from phantoms_dagster.providers.polling import FIRST_PAUSE_SECONDS, Patience
+
+LONGEST_POLL = 15.0
+SITE = "https://bsky.app"
+
+
+class BlueskyPublisher:
+    """A `Publisher` of posts with a video. `site`: where people read posts. `patience`: seconds, the longest wait inside a call."""
+
+    provider = PROVIDER
+    platform = PLATFORM
+    account_first = False
+
+    def __init__(
+        self, calls: Calls, *, video_url: str, clock: Clock, sandbox: bool = False, site: str = SITE, patience: float = 60.0
+    ) -> None:
+        self.calls = calls
+        self.videos = VideoService(calls, video_url)
+        self.clock = clock
+        self.sandbox = sandbox
+        self.site = site.rstrip("/")
+        self.patience = patience
+
+    @asynccontextmanager
+    async def taking_up(self, job: PublishJob) -> AsyncIterator[BlueskyPost]:
+        """See the port."""
+        yield BlueskyPost(self, job)
+
+
+class BlueskyPost:
+    """The verbs for one post. See `domain.publication.PublishVerbs`.
+
+    The handle: `rkey` and `did` from `open` on; `job` once the video is sent; `blob` and `created_at` once it is processed.
+    """
+
+    def __init__(self, publisher: BlueskyPublisher, job: PublishJob) -> None:
+        self._at = publisher
+        self._calls = publisher.calls
+        self._job = job
+        self._patience = Patience(publisher.clock, publisher.patience, first=FIRST_PAUSE_SECONDS, longest=LONGEST_POLL)
+
+    def check(self) -> None:
+        """See the port."""
+        if self._job.file.stat().st_size != self._job.size:
+            message = f"{self._job.file.name} is not the file that was approved: its size differs"
+            raise Permanent(message, provider=PROVIDER, code="file_changed")
+
+    async def open(self) -> Handle:
+        """Choose the key."""
+        await self._job.may_go()
+        session = await self._calls.session(self._job.account)
+        return {"rkey": key_of(self._job.marker, self._at.clock.now()), "did": session.did}
+
+    async def upload(self, record: PostRecord) -> Progress | Finding:
+        """Send the video, then wait until it is processed."""
+        handle = record.handle
+        if "job" not in handle:
+            self.check()
+            await self._at.videos.check_room(self._job.account, self._job.size)
+            sent = await self._at.videos.upload(await self._calls.session(self._job.account), self._job)
+            return Progress(self._job.size, {**handle, "job": sent.id})
+        while True:
+            job = await self._at.videos.look(str(handle["job"]), self._job.account)
+            if job is None or job.state == FAILED:
+                why = "the video service does not know the video any more" if job is None else f"the video failed: {job.error}"
+                return _once_more(why, Transient(why, provider=PROVIDER, code="video_failed"))
+            if job.state == COMPLETED and job.blob is not None:
+                at = written(self._at.clock.now())
+                return Progress(record.offset, {**handle, "blob": job.blob, "created_at": at}, ready=True)
+            await self._patience.poll(f"Bluesky is processing the video ({job.state})")
+
+    async def commit(self, record: PostRecord) -> RemoteId | NotPublished:
+        """Make the record."""
+        handle = record.handle
+        blob = handle["blob"]
+        assert isinstance(blob, dict)
+        body: JsonObject = {
+            "repo": handle["did"],
+            "collection": COLLECTION,
+            "rkey": handle["rkey"],
+            "validate": True,
+            "record": record_of(self._job, blob, str(handle["created_at"])),
+        }
+        try:
+            answer = await self._calls.post(self._job.account, "com.atproto.repo.createRecord", body, before=self._job.may_go)
+        except Unknown:
+            raise
+        except (ProviderError, NotYet) as error:
+            if isinstance(error, ProviderError) and blob_is_gone(error):
+                why = "the record was refused: its video is not there any more"
+                return _once_more(why, Transient(why, provider=PROVIDER, code="blob_gone", evidence=error.evidence))
+            return NotPublished(f"createRecord was refused or never sent: {error}", then="commit", error=error)
+        if not isinstance(answer.get("uri"), str):
+            raise Unknown("Bluesky made a record without naming it", provider=PROVIDER, code="malformed")
+        return self._remote(handle)
+
+    async def find(self, record: PostRecord) -> Finding:
+        """Read the record of our key."""
+        handle = record.handle
+        if not handle:
+            return NotPublished("no key was chosen", then="open")
+        if "blob" not in handle or record.state not in MAY_BE_OUT:
+            return NotPublished("createRecord was refused or never sent", then="upload")
+        if await self._read(handle) is not None:
+            return Found(self._remote(handle))
+        evidence = f"there is no record {handle['rkey']}, and a repeat cannot make a second one"
+        return NotPublished(evidence, then="commit", handle={**handle, "created_at": written(self._at.clock.now())})
+
+    async def confirm(self, record: PostRecord) -> PublishedPost:
+        """Read the post back."""
+        value = await self._read(record.handle)
+        if value is None:
+            raise Transient("Bluesky does not show the post yet", provider=PROVIDER, code=RECORD_GONE)
+        remote = self._remote(record.handle)
+        created_at = value.get("createdAt") or record.handle.get("created_at")
+        return PublishedPost(remote.id, remote.url or "", datetime.fromisoformat(str(created_at)))
+
+    async def _read(self, handle: Handle) -> JsonObject | None:
+        """What the record says; None when there is none."""
+        try:
+            answer = await self._calls.get(
+                self._job.account, "com.atproto.repo.getRecord", repo=handle["did"], collection=COLLECTION, rkey=handle["rkey"]
+            )
+        except Permanent as error:
+            if error.code != RECORD_GONE:
+                raise
+            return None
+        value = answer.get("value")
+        return value if isinstance(value, dict) else {}
+
+    def _remote(self, handle: Handle) -> RemoteId:
+        did, key = handle["did"], handle["rkey"]
+        return RemoteId(f"at://{did}/{COLLECTION}/{key}", url=f"{self._at.site}/profile/{did}/post/{key}")
+
+
+def _once_more(why: str, error: Transient) -> NotPublished:
+    """Nothing public can have come of it: the next call chooses a new key and sends the video again."""
+    return NotPublished(why, then="open", error=error)

@@ -1,0 +1,94 @@
+"""The video service: what an account may upload, the upload, and what becomes of it.
+
+Nothing here is public. A video that no record names is deleted after a while, and a repeat of the same bytes is the same job.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from phantoms_dagster.domain.errors import Barred, Throttled, Transient
+from phantoms_dagster.domain.ports import PublishJob
+from phantoms_dagster.domain.values import JsonObject
+from phantoms_dagster.platforms.bluesky.api import PROVIDER, Calls, Session, error_of, web_did
+from phantoms_dagster.providers import http
+
+COMPLETED, FAILED = "JOB_STATE_COMPLETED", "JOB_STATE_FAILED"
+ALREADY = 409
+FULL_SECONDS = 3_600.0  # when to ask again whether there is room: the service does not say
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the service does with a video. `blob` is what a record needs to show it."""
+
+    id: str
+    state: str
+    blob: JsonObject | None
+    error: str
+
+
+class VideoService:
+    """Calls to the video service in the name of accounts."""
+
+    def __init__(self, calls: Calls, video_url: str) -> None:
+        self._calls = calls
+        self._base = f"{video_url.rstrip('/')}/xrpc"
+        self._name = web_did(video_url)
+
+    async def check_room(self, account: str, size: int) -> None:
+        """Raises Throttled when the account has no room for a video today, and Barred when it may upload none at all."""
+        method = "app.bsky.video.getUploadLimits"
+        token = await self._calls.service_token(account, audience=self._name, method=method)
+        url = f"{self._base}/{method}"
+        response = await http.send(self._calls.client, "GET", url, provider=PROVIDER, headers=http.bearer(token))
+        if not response.is_success:
+            raise error_of(response, account)
+        limits = http.json_object(response, provider=PROVIDER)
+        videos, room = limits.get("remainingDailyVideos"), limits.get("remainingDailyBytes")
+        said = str(limits.get("message") or limits.get("error") or "no reason given")
+        if videos == 0 or (isinstance(room, int) and room < size):
+            message = f"account {account} has no room for another video on Bluesky today: {said}"
+            raise Throttled(message, provider=PROVIDER, code="upload_limit", retry_after=FULL_SECONDS)
+        if limits.get("canUpload") is not True:
+            message = f"account {account} may not upload videos to Bluesky: {said}"
+            raise Barred(message, provider=PROVIDER, code="cannot_upload", evidence=http.evidence(response))
+
+    async def upload(self, session: Session, job: PublishJob) -> Job:
+        """Send the bytes. The same bytes again are the job that there is already."""
+        token = await self._calls.service_token(job.account, audience=session.server, method="com.atproto.repo.uploadBlob")
+        headers = {**http.bearer(token), "Content-Type": "video/mp4", "Content-Length": str(job.size)}
+        async with http.file_body(job.file, 0, job.size) as content:
+            response = await http.send(
+                self._calls.client,
+                "POST",
+                f"{self._base}/app.bsky.video.uploadVideo",
+                provider=PROVIDER,
+                params={"did": session.did, "name": f"{job.sha256[:32]}.mp4"},
+                headers=headers,
+                content=content,
+            )
+        if not response.is_success and response.status_code != ALREADY:
+            raise error_of(response, job.account)
+        return _job(http.json_object(response, provider=PROVIDER))
+
+    async def look(self, job: str, account: str) -> Job | None:
+        """The job; None when the service does not know it any more."""
+        url = f"{self._base}/app.bsky.video.getJobStatus"
+        response = await http.send(self._calls.client, "GET", url, provider=PROVIDER, params={"jobId": job})
+        if response.status_code in (400, 404):
+            return None
+        if not response.is_success:
+            raise error_of(response, account)
+        return _job(http.json_object(response, provider=PROVIDER))
+
+
+def _job(answer: JsonObject) -> Job:
+    """The lexicon puts a job into `jobStatus`. The service answers an upload with its fields alone."""
+    inner = answer.get("jobStatus")
+    job = inner if isinstance(inner, dict) else answer
+    number, blob = job.get("jobId"), job.get("blob")
+    if not isinstance(number, str) or not number:
+        raise Transient("Bluesky took the video and named no job", provider=PROVIDER, code="malformed")
+    error = str(job.get("error") or job.get("message") or "no reason given")
+    return Job(number, str(job.get("state") or ""), blob if isinstance(blob, dict) else None, error)

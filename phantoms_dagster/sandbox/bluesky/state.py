@@ -1,0 +1,109 @@
+"""What the stand-in remembers: sessions, uploaded videos and records. Names and keys as the AT Protocol has them."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from dataclasses import dataclass, field
+
+from phantoms_dagster.sandbox.core import Sandbox
+from phantoms_dagster.sandbox.pace import wait_seconds
+
+# The account's own server is another host than the one that takes log-ins, as with the real service.
+SERVER = "morel.us-east.host.sandbox.test"
+COLLECTION = "app.bsky.feed.post"
+TID = re.compile(r"[234567abcdefghij][234567abcdefghijklmnopqrstuvwxyz]{12}")
+DAY = 86_400.0
+UNUSED_SECONDS = 6 * 3_600.0  # a video that no record names is deleted
+
+
+@dataclass
+class Session:
+    """One log-in. Times are seconds since the epoch."""
+
+    access: str
+    refresh: str
+    account: str
+    made_at: float
+    replaced: bool = False
+
+
+@dataclass
+class Video:
+    """An uploaded video and its job."""
+
+    job: str
+    account: str
+    sha256: str
+    size: int
+    sent_at: float
+    used: bool = False
+
+
+@dataclass
+class Record:
+    """A record of an account."""
+
+    account: str
+    key: str
+    value: dict[str, object]
+    cid: str
+    sha256: str
+    made_at: float
+
+
+@dataclass
+class State:
+    """Everything, in the order that it was made."""
+
+    sessions: dict[str, Session] = field(default_factory=dict)
+    videos: dict[str, Video] = field(default_factory=dict)
+    records: dict[str, Record] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, sandbox: Sandbox) -> State:
+        """The state of that sandbox, as it was kept."""
+        found = sandbox.state.get("bluesky")
+        if not isinstance(found, State):
+            found = sandbox.state["bluesky"] = cls()
+            found.sessions |= {session.access: session for session in sandbox.kept("bluesky_session", Session)}
+            found.videos |= {video.job: video for video in sandbox.kept("bluesky_video", Video)}
+            found.records |= {address(record.account, record.key): record for record in sandbox.kept("bluesky_record", Record)}
+        return found
+
+
+def did(account: str) -> str:
+    """The lasting name of an account."""
+    return f"did:plc:{base64.b32encode(hashlib.sha256(account.encode()).digest()).decode().lower()[:24]}"
+
+
+def address(account: str, key: str) -> str:
+    """The address of a post."""
+    return f"at://{did(account)}/{COLLECTION}/{key}"
+
+
+def cid(content: str) -> str:
+    """The name of some content."""
+    return "bafyrei" + base64.b32encode(hashlib.sha256(content.encode()).digest()).decode().lower().rstrip("=")
+
+
+def blob(video: Video) -> dict[str, object]:
+    """A video as records name it."""
+    return {"$type": "blob", "ref": {"$link": cid(video.sha256)}, "mimeType": "video/mp4", "size": video.size}
+
+
+def job_status(sandbox: Sandbox, video: Video) -> dict[str, object]:
+    """How far the video service is. For a moment it says that it is done before it has the blob, as the lexicon lets it."""
+    age = sandbox.now() - video.sent_at
+    whole = wait_seconds(sandbox, "bluesky.processing_seconds", video.sha256)
+    told: dict[str, object] = {"jobId": video.job, "did": did(video.account)}
+    if age < whole:
+        return {
+            **told,
+            "state": "JOB_STATE_ENCODING" if age < whole / 2 else "JOB_STATE_SCANNING",
+            "progress": int(99 * age / whole),
+        }
+    if age < whole * 1.2:
+        return {**told, "state": "JOB_STATE_COMPLETED", "progress": 100}
+    return {**told, "state": "JOB_STATE_COMPLETED", "progress": 100, "blob": blob(video), "message": "Video processed"}
