@@ -31,7 +31,7 @@ from phantoms_dagster.store.performance_sums import renew_sums
 ZONES = ("Europe/Berlin", "America/New_York", "Asia/Tokyo", "UTC", "Australia/Sydney", "America/Sao_Paulo")
 # How many of the newest videos are not through, by where they are. The first ones are the newest.
 NEW, VOICED, RENDERING, REVIEWED, PLANNED = 300, 500, 800, 1_300, 2_300
-PLATFORMS = [str(platform) for platform in Platform]
+PLATFORMS = [str(platform) for platform in Platform.usual()]
 
 # `age`: 0 is the newest. A video was added every so many seconds.
 _VIDEOS = """
@@ -341,7 +341,7 @@ def channels() -> list[Channel]:
             name=f"channel-{number}",
             title=f"Channel {number}",
             brand_voice="calm and exact",
-            accounts={platform: f"channel-{number}-{platform}" for platform in Platform},
+            accounts={platform: f"channel-{number}-{platform}" for platform in Platform.usual()},
             timezone=zone,
             tiktok=TikTokChoices(privacy="PUBLIC_TO_EVERYONE"),
         )

@@ -46,7 +46,7 @@ CHANNEL = Channel(
     name="facts",
     title="Facts",
     brand_voice="calm",
-    accounts={platform: f"{platform}-account" for platform in Platform},
+    accounts={platform: f"{platform}-account" for platform in Platform.usual()},
     tiktok=TikTokChoices(privacy="PUBLIC_TO_EVERYONE"),
 )
 SCRIPT = Script(

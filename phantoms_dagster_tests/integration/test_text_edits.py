@@ -94,7 +94,7 @@ class House:
             "voiceover": SpeakScript(self.voice),
             "rendered_video": self.shop.use_case(),
             "approval": Approve(self.shop.clock),
-            **{f"{platform}/variant": MakeVariant(studio=Keeps(), media=self.shop.media) for platform in Platform},
+            **{f"{platform}/variant": MakeVariant(studio=Keeps(), media=self.shop.media) for platform in Platform.usual()},
         }
 
     async def make(self, key: str, *stages: str) -> None:
