@@ -108,6 +108,20 @@ async def test_a_person_approves_by_key_undoes_and_goes_through_the_queue(served
     assert decisions(served)[1:] == [("hold", "pending")]
 
 
+async def test_a_key_that_is_pressed_twice_decides_on_one_film(served: Served, keys: list[str], window: Window) -> None:
+    """The second press came when the next film was on the screen, and approved it unseen."""
+    page = window.page
+    await window.open(f"/review/{keys[0]}")
+    pressed = "document.body.dispatchEvent(new KeyboardEvent('keydown', {key: 'a', bubbles: true}))"
+    await page.evaluate(f"sessionStorage.setItem('decided', Date.now()); {pressed}")
+    await page.wait_for_timeout(200)
+    assert decisions(served) == []
+    await page.evaluate("sessionStorage.setItem('decided', Date.now() - 5000)")
+    await window.press("a")
+    await window.at(f"/review/{keys[1]}")
+    assert decisions(served) == [("approve", "pending")]
+
+
 async def test_the_first_letter_of_a_reason_is_no_key_however_fast_it_is_typed(
     served: Served, keys: list[str], window: Window
 ) -> None:

@@ -257,6 +257,13 @@ if (moving) {
 // --- keys
 
 const submit = (form) => form && form.requestSubmit(one("button", form));
+// A decision leads on to the next film. The second half of a double press must not decide on that one, which nobody has seen.
+const DOUBLE_PRESS_MS = 800;
+const decide = (form) => {
+  if (!form || Date.now() - Number(sessionStorage.getItem("decided")) < DOUBLE_PRESS_MS) return;
+  sessionStorage.setItem("decided", Date.now());
+  submit(form);
+};
 const actions = {
   j: () => one("[data-next]")?.click(),
   k: () => one("[data-previous]")?.click(),
@@ -264,8 +271,8 @@ const actions = {
   ",": () => (review ?? twins)?.frame?.(-1),
   ".": () => (review ?? twins)?.frame?.(1),
   m: () => player && (player.muted = !player.muted),
-  a: () => submit(one("[data-approve]")),
-  h: () => submit(one("[data-hold]")),
+  a: () => decide(one("[data-approve]")),
+  h: () => decide(one("[data-hold]")),
   r: () => {
     if (!rejecting) return;
     rejecting.open = true;
@@ -293,6 +300,7 @@ document.addEventListener("keydown", (event) => {
       const form = one("form[data-undo]");
       if (form) {
         event.preventDefault();
+        sessionStorage.removeItem("decided"); // back to a film that was seen
         submit(form);
       }
     }
