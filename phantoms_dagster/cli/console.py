@@ -77,6 +77,10 @@ def plain_errors() -> Iterator[None]:
     except KeyboardInterrupt:
         raise typer.Exit(interrupted(sys.argv[1:])) from None
     except Exception as error:
+        from phantoms_dagster.registry.errors import CannotRegister  # noqa: PLC0415
+
+        if isinstance(error, CannotRegister):  # then even the module below cannot be imported
+            _stop(str(error), BAD_INPUT)
         # The module knows the errors of many libraries, and imports them: only a command that fails pays for that.
         from phantoms_dagster.cli.problems import problem  # noqa: PLC0415
 

@@ -16,6 +16,7 @@ from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
 from typing import Any
 
+from phantoms_dagster.registry.errors import CannotRegister
 from phantoms_dagster.registry.spec import PlatformSpec
 
 GROUP = "phantoms.platforms"
@@ -31,10 +32,6 @@ _NAME = re.compile(r"[a-z][a-z0-9]{1,29}")
 _TAKEN = frozenset(
     {"openai", "shotstack", "media", "sandbox", "script", "voiceover", "render", "approval", "variant", "post", "make"}
 )
-
-
-class CannotRegister(ValueError):
-    """A platform that cannot be registered. The message says which package brings it and what to correct."""
 
 
 class _Names(type):

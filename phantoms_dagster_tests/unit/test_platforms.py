@@ -19,7 +19,8 @@ from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.stages import STAGES
 from phantoms_dagster.registry.media import MediaLimits
-from phantoms_dagster.registry.platforms import BUILT_IN, CannotRegister, register
+from phantoms_dagster.registry.errors import CannotRegister
+from phantoms_dagster.registry.platforms import BUILT_IN, register
 from phantoms_dagster.registry.pools import PoolLimits
 from phantoms_dagster.registry.routes import Route
 from phantoms_dagster.registry.spec import PlatformSpec, WordRules
@@ -239,8 +240,8 @@ def test_another_packages_platform_is_one_like_ours(tmp_path: Path) -> None:
 
 def test_a_package_whose_platform_cannot_be_registered_is_named_with_the_way_out(tmp_path: Path) -> None:
     environment = package(tmp_path, RULES.replace('name="pond"', 'name="youtube"'))
-    command = [sys.executable, "-c", "import phantoms_dagster.domain.models"]
+    command = [sys.executable, "-m", "phantoms_dagster.cli.main", "status"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path, check=False)
-    assert done.returncode != 0
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False), done.stderr
     assert "'pond' of the package phantoms-pond cannot be registered" in done.stderr
     assert "pip uninstall phantoms-pond" in done.stderr
