@@ -18,8 +18,8 @@ from phantoms_dagster.domain import channels
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.stages import STAGES
-from phantoms_dagster.registry.media import MediaLimits
 from phantoms_dagster.registry.errors import CannotRegister
+from phantoms_dagster.registry.media import MediaLimits
 from phantoms_dagster.registry.platforms import BUILT_IN, register
 from phantoms_dagster.registry.pools import PoolLimits
 from phantoms_dagster.registry.routes import Route
