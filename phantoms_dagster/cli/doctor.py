@@ -28,6 +28,7 @@ from phantoms_dagster.cli.console import FAILED, current, out, plain, plain_erro
 from phantoms_dagster.cli.looks import SLOW_SECONDS, Looks
 from phantoms_dagster.cli.problems import database_problem
 from phantoms_dagster.cli.sentence import Sentence
+from phantoms_dagster.cli.settings import unknown_variables
 from phantoms_dagster.cli.times import unknown_zone
 from phantoms_dagster.domain.accounts import places
 from phantoms_dagster.domain.errors import PhantomsError
@@ -48,6 +49,7 @@ VERDICT_WIDTH, CHECK_WIDTH = 5, 16
 ORDER = (
     "python",
     "time zone",
+    "settings",
     "data directory",
     "disk",
     "media",
@@ -137,6 +139,9 @@ def examine(settings: Settings, asking: Callable[[Collection[str]], None] = lamb
         if zone := unknown_zone():
             fix = "set it to a name such as Europe/Berlin, or unset it"
             yield Finding("time zone", "note", f"TZ={zone} is no time zone that this system knows: times are in UTC", fix)
+        for variable, meant in unknown_variables(os.environ):
+            if meant:  # what resembles no setting may be the place of an account's token
+                yield Finding("settings", "note", f"{variable} is no setting, so it does nothing", f"did you mean {meant}?")
         yield _home(settings)
         yield _disk(settings)
         yield _ffmpeg()

@@ -32,6 +32,7 @@ EXAMPLES = {
         "phantoms edit octopuses --publish-at 2026-12-24T18:00+01:00",
         "phantoms edit octopuses --platforms youtube,tiktok --priority 1",
     ],
+    "settings": ["phantoms settings", "phantoms settings youtube", "phantoms settings --changed --json"],
     "status": ["phantoms status", "phantoms status --limit 100 --json"],
     "show": ["phantoms show why-octopuses-have-three-hearts-20261122-10e6", "phantoms show octopuses --json"],
     "approve": ["phantoms approve octopuses", "phantoms approve --all", "phantoms approve octopuses --only youtube,tiktok"],
@@ -142,6 +143,12 @@ LINES = (
         "doctor",
         "Look",
         "Check settings, servers, ffmpeg, keys and disk, and say how to fix what is wrong. Exits with 1 when something is.",
+    ),
+    Line(
+        "settings",
+        "settings",
+        "Look",
+        "Show the settings in force: each value, where it came from, and variables that are no setting. Secrets are hidden.",
     ),
     Line(
         "pools",

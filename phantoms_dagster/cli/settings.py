@@ -1,0 +1,126 @@
+"""`phantoms settings`: the values in force, where each came from, and variables that are no setting. Secrets are stars."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any
+
+import typer
+from dotenv import dotenv_values
+from pydantic import SecretStr
+from rich.table import Table
+
+from phantoms_dagster.cli.console import current, out, plain, plain_errors, print_json, say
+from phantoms_dagster.domain.errors import InvalidInput
+from phantoms_dagster.settings import RUNNING_FILE, Settings, is_secret
+
+PREFIX = "PHANTOMS_"
+STARS = "********"
+ENVIRONMENT, RUNNING, DEFAULT = "environment", "running `phantoms up`", "default"
+# How alike two names must be for one to be taken for a slip of the other: BATCHSIZE and BATCH_SIZE, YOUTUB_TOKEN and YOUTUBE_TOKEN.
+ALIKE = 0.85
+_PASSWORD = re.compile(r"(?<=://)[^/@\s]+(?=@)")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One setting. `value` is what people may see: a secret is stars. `source` is where it came from."""
+
+    variable: str
+    value: str
+    source: str
+    meaning: str
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(rich_help_panel="Look")(settings)
+
+
+def settings(
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="WORD", help="Only settings with these words in their name or meaning")
+    ] = None,
+    changed: Annotated[bool, typer.Option("--changed", help="Only settings that are not at their default")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object")] = False,
+) -> None:
+    """Show the settings in force: each value, where it came from, and variables that are no setting. Secrets are hidden."""
+    with plain_errors():
+        found = [one for one in in_force(current()) if _fits(one, words or ()) and not (changed and one.source == DEFAULT)]
+        unknown = list(unknown_variables(os.environ))
+        if as_json:
+            print_json({"settings": [asdict(one) for one in found], "unknown": [{"variable": v, "meant": m} for v, m in unknown]})
+            return
+        if not found and words:
+            raise InvalidInput(
+                f"no setting has {' and '.join(map(repr, words))} in its name or meaning; `phantoms settings` shows all"
+            )
+        if found:
+            out.print(_table(found, meanings=bool(words)))
+        else:
+            say("every setting is at its default")
+        for variable, meant in unknown:
+            hint = f"; did you mean {meant}?" if meant else "; if no channel names it for a token, it does nothing"
+            say(f"{plain(variable)} is no setting{hint}", style="yellow")
+        if not words and not changed:
+            say("A word shows what those settings mean: `phantoms settings youtube`. Each is an environment variable.", style="dim")
+
+
+def in_force(settings: Settings) -> Iterator[Shown]:
+    """All settings, in the order of docs/settings.md."""
+    given = {name.upper() for name, value in os.environ.items() if value}
+    left = {name.upper() for name, value in dotenv_values(settings.home / RUNNING_FILE).items() if value}
+    for name, field in Settings.model_fields.items():
+        variable = f"{PREFIX}{name.upper()}"
+        if variable in given:
+            source = ENVIRONMENT
+        elif f"{variable}_FILE" in given and is_secret(field.annotation):
+            source = f"file named by {variable}_FILE"
+        else:
+            source = RUNNING if variable in left else DEFAULT
+        yield Shown(variable, shown(getattr(settings, name)), source, field.description or "")
+
+
+def shown(value: Any) -> str:
+    """A value as people may see it: a secret is stars, and so is what stands before the @ of an address."""
+    if value is None or value in ("", [], {}):
+        return "unset"
+    if isinstance(value, SecretStr):
+        return STARS
+    if isinstance(value, list | tuple):
+        return ", ".join(map(shown, value))
+    if isinstance(value, dict):
+        return _PASSWORD.sub(STARS, json.dumps(value, default=str, ensure_ascii=False))
+    return _PASSWORD.sub(STARS, str(value))
+
+
+def unknown_variables(environment: Iterable[str]) -> Iterator[tuple[str, str | None]]:
+    """Variables that begin like a setting and are none, each with the setting that was probably meant."""
+    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
+    files = {f"{PREFIX}{name.upper()}_FILE" for name, field in Settings.model_fields.items() if is_secret(field.annotation)}
+    for variable in sorted(environment):
+        if variable.upper().startswith(PREFIX) and variable.upper() not in known | files:
+            close = difflib.get_close_matches(variable.upper(), sorted(known | files), n=1, cutoff=ALIKE)
+            yield variable, close[0] if close else None
+
+
+def _fits(one: Shown, words: Iterable[str]) -> bool:
+    text = f"{one.variable} {one.meaning}".lower()
+    return all(word.lower() in text for word in words)
+
+
+def _table(found: list[Shown], *, meanings: bool) -> Table:
+    rows = Table(box=None, header_style="bold", padding=(0, 2, 0, 0), pad_edge=False)
+    rows.add_column("variable", no_wrap=True)
+    rows.add_column("value", overflow="fold")
+    rows.add_column("meaning" if meanings else "from", overflow="fold")
+    for one in found:
+        value = plain(one.value) if one.source == DEFAULT else f"[bold]{plain(one.value)}[/]"
+        source = plain(one.source)
+        rows.add_row(one.variable, value, f"{plain(one.meaning)} [dim](from: {source})[/]" if meanings else source)
+    return rows

@@ -1,0 +1,90 @@
+"""`phantoms settings`: what is in force and from where, and never a secret."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from phantoms_dagster import settings as settings_module
+from phantoms_dagster.cli import doctor
+from phantoms_dagster.cli.main import app
+from phantoms_dagster.settings import RUNNING_FILE, Settings
+
+SECRET = "sk-very-secret-4711"
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in [name for name in os.environ if name.startswith("PHANTOMS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PHANTOMS_HOME", str(tmp_path))
+
+
+def told(*arguments: str) -> tuple[int, str]:
+    done = CliRunner().invoke(app, ["settings", *arguments], env={"COLUMNS": "200"})
+    return done.exit_code, done.output
+
+
+def in_json(*arguments: str) -> dict[str, tuple[str, str]]:
+    _, output = told("--json", *arguments)
+    return {one["variable"]: (one["value"], one["source"]) for one in json.loads(output)["settings"]}
+
+
+def test_every_setting_is_shown_with_its_value_and_its_source(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PHANTOMS_BATCH_SIZE", "7")
+    token = tmp_path / "token"
+    token.write_text(SECRET)
+    monkeypatch.setenv("PHANTOMS_YOUTUBE_TOKEN_FILE", str(token))
+    (tmp_path / RUNNING_FILE).write_text(f"PHANTOMS_DATABASE_URL=postgresql://phantoms:{SECRET}@127.0.0.1:5/phantoms\n")
+    found = in_json()
+    assert list(found) == [f"PHANTOMS_{name.upper()}" for name in Settings.model_fields]
+    assert found["PHANTOMS_BATCH_SIZE"] == ("7", "environment")
+    assert found["PHANTOMS_YOUTUBE_TOKEN"] == ("********", "file named by PHANTOMS_YOUTUBE_TOKEN_FILE")
+    assert found["PHANTOMS_DATABASE_URL"] == ("********", "running `phantoms up`")
+    assert found["PHANTOMS_ATTEMPTS"] == ("5", "default")
+    assert set(in_json("--changed")) == {
+        "PHANTOMS_HOME", "PHANTOMS_BATCH_SIZE", "PHANTOMS_YOUTUBE_TOKEN", "PHANTOMS_DATABASE_URL"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("arguments", [(), ("--json",), ("--changed",), ("url",)])
+def test_no_secret_is_ever_printed(monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]) -> None:
+    monkeypatch.setenv("PHANTOMS_OPENAI_API_KEY", SECRET)
+    monkeypatch.setenv("PHANTOMS_ALERT_URLS", f"https://hooks.example/{SECRET},https://two.example/{SECRET}")
+    monkeypatch.setenv("PHANTOMS_SANDBOX_URL", f"http://user:{SECRET}@127.0.0.1:9")
+    code, output = told(*arguments)
+    assert code == 0
+    assert SECRET not in output
+    assert "http://********@127.0.0.1:9" in output
+
+
+def test_a_variable_that_is_no_setting_is_told_with_the_one_that_was_meant(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PHANTOMS_BATCHSIZE", "3")
+    monkeypatch.setenv("PHANTOMS_MY_CHANNELS_OWN", SECRET)
+    code, output = told()
+    assert code == 0
+    assert "PHANTOMS_BATCHSIZE is no setting; did you mean PHANTOMS_BATCH_SIZE?" in output
+    assert "PHANTOMS_MY_CHANNELS_OWN is no setting; if no channel names it for a token, it does nothing" in output
+
+
+def test_doctor_notes_a_variable_that_was_probably_meant_as_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It did nothing, and nobody said so."""
+    monkeypatch.setenv("PHANTOMS_YOUTUB_TOKEN", SECRET)
+    monkeypatch.setenv("PHANTOMS_MY_CHANNELS_OWN", SECRET)
+    notes = [one for one in doctor.examine(settings_module.load()) if one.check == "settings"]
+    assert [(note.verdict, note.fix) for note in notes] == [("note", "did you mean PHANTOMS_YOUTUBE_TOKEN?")]
+    assert SECRET not in str(notes)
+
+
+def test_a_word_shows_what_its_settings_mean_and_one_that_fits_none_is_an_error() -> None:
+    code, output = told("youtube", "token")
+    assert code == 0
+    assert "PHANTOMS_YOUTUBE_TOKEN" in output
+    assert "PHANTOMS_TIKTOK_TOKEN" not in output
+    assert (Settings.model_fields["youtube_token"].description or "?") in output
+    code, output = told("nosuchword")
+    assert (code, "`phantoms settings` shows all" in output) == (2, True)
