@@ -13,7 +13,17 @@ from rq.job import JobStatus
 from phantoms_dagster import settings
 from phantoms_dagster.execution.plain_errors import why_away
 from phantoms_dagster.execution.queues import Mode, RunQueues, connect
-from phantoms_dagster.execution.slots import CHAIN_TAG, JOB_TAG, STAGE_TAG, job_of, launches, queue_of, redis_url, tags_of_assets
+from phantoms_dagster.execution.slots import (
+    CHAIN_TAG,
+    JOB_TAG,
+    STAGE_TAG,
+    job_of,
+    launches,
+    queue_of,
+    redis_url,
+    tags_of_assets,
+    tags_of_partitions,
+)
 from phantoms_dagster.execution.without_stores import is_only_looked_at
 from phantoms_dagster.private.dagster import (
     CheckRunHealthResult,
@@ -127,6 +137,8 @@ class RqRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
     def _hand_over(self, run: DagsterRun, mode: Mode) -> None:
         told = {} if {STAGE_TAG, CHAIN_TAG} & run.tags.keys() else tags_of_assets(_slugs(run))
         queue = queue_of({**run.tags, **told})
+        if told:  # its partitions are videos
+            told |= tags_of_partitions(run.tags)
         job_id = f"{run.run_id}-{launches(run.run_id, run.tags) + 1}"
         # First the tag: a worker refuses a job that is not the run's.
         self._opened.add_run_tags(run.run_id, {**told, JOB_TAG: job_id})

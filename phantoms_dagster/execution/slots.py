@@ -16,8 +16,11 @@ from phantoms_dagster.wiring.on_the_way import nothing_runs
 STAGE_TAG = "phantoms/stage"
 CHAIN_TAG = "phantoms/chain"
 JOB_TAG = "phantoms/rq_job"
+VIDEO_TAG, VIDEOS_TAG = "content/video", "content/videos"
 # Dagster's own.
 BACKFILL_TAG = "dagster/backfill"
+PARTITION_TAG = "dagster/partition"
+RANGE_START_TAG, RANGE_END_TAG = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 DEFAULT_QUEUE = "default"
 ANALYTICS_POOL = "analytics"
 QUEUES: tuple[str, ...] = (DEFAULT_QUEUE, *CHAINS, *(stage.slug for stage in STAGES.values() if stage.usual))
@@ -46,6 +49,18 @@ def tags_of_assets(assets: Collection[str]) -> dict[str, str]:
         if set(assets) <= {stage.slug for stage in chain.stages}:
             return {CHAIN_TAG: name}
     return {}
+
+
+def tags_of_partitions(tags: Mapping[str, str]) -> dict[str, str]:
+    """The tag that names a run's video, or the first and last of its videos, for people; none when its run has one already."""
+    if VIDEO_TAG in tags or VIDEOS_TAG in tags:
+        return {}
+    if video := tags.get(PARTITION_TAG):
+        return {VIDEO_TAG: video}
+    first, last = tags.get(RANGE_START_TAG), tags.get(RANGE_END_TAG)
+    if not first or not last:
+        return {}
+    return {VIDEO_TAG: first} if first == last else {VIDEOS_TAG: f"{first} .. {last}"}
 
 
 def job_of(run_id: str, tags: Mapping[str, str]) -> str | None:

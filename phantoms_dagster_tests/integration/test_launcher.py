@@ -22,7 +22,17 @@ from phantoms_dagster.execution import queues as queues_module
 from phantoms_dagster.execution import reaper as reaper_module
 from phantoms_dagster.execution.reaper import Reaper
 from phantoms_dagster.execution.run_worker import RunWorker
-from phantoms_dagster.execution.slots import CHAIN_TAG, JOB_TAG, QUEUES, STAGE_TAG, job_of, queue_of, slots_of, tags_of_assets
+from phantoms_dagster.execution.slots import (
+    CHAIN_TAG,
+    JOB_TAG,
+    QUEUES,
+    STAGE_TAG,
+    job_of,
+    queue_of,
+    slots_of,
+    tags_of_assets,
+    tags_of_partitions,
+)
 from phantoms_dagster.settings import Settings
 from phantoms_dagster_tests.integration.run_world import RunWorld, run_world
 
@@ -147,7 +157,23 @@ def test_a_run_of_a_backfill_goes_to_the_workers_of_its_stage_and_says_so(world:
     )
     world.instance.launch_run(run.run_id, None)  # type: ignore[arg-type]
     assert len(world.queues.queue("rendered_video").get_job_ids()) == 1
-    assert world.fresh(run.run_id).tags[STAGE_TAG] == "rendered_video"
+    told = world.fresh(run.run_id).tags
+    assert (told[STAGE_TAG], told[tags.VIDEO]) == ("rendered_video", "a")
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({tags.PARTITION: "a"}, {tags.VIDEO: "a"}),
+        ({tags.RANGE_START: "a", tags.RANGE_END: "a"}, {tags.VIDEO: "a"}),
+        ({tags.RANGE_START: "a", tags.RANGE_END: "c"}, {tags.VIDEOS: "a .. c"}),
+        ({tags.PARTITION: "a", tags.VIDEO: "a"}, {}),
+        ({tags.RANGE_START: "a", tags.RANGE_END: "c", tags.VIDEOS: "3"}, {}),
+        ({}, {}),
+    ],
+)
+def test_a_run_that_nobody_named_a_video_for_is_named_after_its_partitions(given: dict[str, str], told: dict[str, str]) -> None:
+    assert tags_of_partitions(given) == told
 
 
 def test_slots_are_one_of_each_queue_but_for_what_the_settings_say_and_exactly_those_of_the_command_line() -> None:
