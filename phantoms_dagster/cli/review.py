@@ -16,7 +16,7 @@ from phantoms_dagster.cli.times import soon
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.left_out import left_out
 from phantoms_dagster.domain.models import Platform
-from phantoms_dagster.production.publishing import next_opening
+from phantoms_dagster.production.stages.post import next_opening
 from phantoms_dagster.store.decisions import Decided, Decisions
 from phantoms_dagster.store.outlook import Outlook
 from phantoms_dagster.wiring import Workshop

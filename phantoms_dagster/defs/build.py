@@ -8,7 +8,6 @@ from typing import Any
 import dagster as dg
 
 from phantoms_dagster.defs.alerts import alert_sensor, daily_summary_job, make_daily_summary_schedule
-from phantoms_dagster.defs.assets.approval import approval
 from phantoms_dagster.defs.assets.performance import (
     hook_performance,
     platform_performance,
@@ -17,11 +16,7 @@ from phantoms_dagster.defs.assets.performance import (
     thinning_schedule,
     video_performance,
 )
-from phantoms_dagster.defs.assets.posts import posts
-from phantoms_dagster.defs.assets.rendered_video import rendered_video
-from phantoms_dagster.defs.assets.script import script
-from phantoms_dagster.defs.assets.variants import variants
-from phantoms_dagster.defs.assets.voiceover import voiceover
+from phantoms_dagster.defs.assets.stages import stage_assets
 from phantoms_dagster.defs.attention import attention_sensor
 from phantoms_dagster.defs.checks import checks_left_resource, dead_letters_sensor
 from phantoms_dagster.defs.jobs import analytics_job, chain_jobs, stage_jobs
@@ -38,12 +33,7 @@ def build_definitions(*, resource_overrides: Mapping[str, Any] | None = None) ->
     """Everything that Dagster shows and runs. `resource_overrides` replaces resources, for tests."""
     return dg.Definitions(
         assets=[
-            script,
-            voiceover,
-            rendered_video,
-            approval,
-            *variants,
-            *posts,
+            *stage_assets,
             post_metrics,
             video_performance,
             platform_performance,

@@ -11,7 +11,7 @@ from datetime import datetime
 
 from phantoms_dagster.domain.stages import STAGES
 
-# What `production.publishing` says of a post before its time.
+# What `production.stages.post` says of a post before its time.
 GOES_OUT = "goes out at "
 # What a person should hear of a video first. What has ended well or cannot begin yet is no news.
 NEWS = ("failed", "rejected", "running", "deferred", "ready", "discarded")

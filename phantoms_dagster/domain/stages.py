@@ -10,21 +10,44 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
 from types import MappingProxyType
+from typing import Literal
 
 from phantoms_dagster.domain.errors import IllegalTransition, UnknownStage
-from phantoms_dagster.domain.models import Platform
+from phantoms_dagster.domain.models import (
+    ApprovalOutput,
+    Platform,
+    PostOutput,
+    RenderedVideoOutput,
+    ScriptOutput,
+    VariantOutput,
+    VoiceoverOutput,
+)
+from phantoms_dagster.domain.values import Value
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One step of a video's way. `after` is what the graph shows; `needs` is every output its use case reads."""
+    """One step of a video's way, and all that is particular to it: assets, jobs, queues and retirement follow from this table.
+
+    `kind` is what stages of several platforms share; `output` is the type of what it makes. `after` is what the graph shows;
+    `needs` is every output its use case reads. `chain` is the run it may be part of. `regenerates`: its run config offers to make
+    it again. `files` is what it does with the media store. `kept_by` names the policies of PHANTOMS_MEDIA_KEEP that keep its files
+    of retired videos. `description` and `tools` are shown in Dagster's catalog.
+    """
 
     name: str
     kind: str
+    output: type[Value]
     pool: str
-    after: tuple[str, ...]
-    needs: tuple[str, ...]
+    chain: Literal["make", "release"]
+    description: str
+    tools: frozenset[str]
+    after: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
     platform: Platform | None = None
+    regenerates: bool = False
+    files: Literal["none", "reads", "writes"] = "none"
+    kept_by: tuple[str, ...] = ("all", "master", "none")
 
     @property
     def usual(self) -> bool:
@@ -37,23 +60,98 @@ class Stage:
         return self.name.replace("/", "_")
 
 
-def _all_stages() -> dict[str, Stage]:
-    stages = [
-        Stage("script", "script", "script", (), ()),
-        Stage("voiceover", "voiceover", "voiceover", ("script",), ("script",)),
-        Stage("rendered_video", "rendered_video", "render", ("voiceover",), ("script", "voiceover")),
-        Stage("approval", "approval", "approval", ("rendered_video",), ("script", "rendered_video")),
-    ]
-    for platform in Platform:
-        variant, post = f"{platform}/variant", f"{platform}/post"
-        stages.append(Stage(variant, "variant", "variant", ("approval",), ("script", "rendered_video", "approval"), platform))
-        stages.append(
-            Stage(post, "post", f"publish_{platform}", (variant,), ("script", "rendered_video", "approval", variant), platform)
-        )
-    return {stage.name: stage for stage in stages}
+_COMMON = (
+    Stage(
+        name="script",
+        kind="script",
+        output=ScriptOutput,
+        pool="script",
+        chain="make",
+        description="Hook, scenes, title, caption and hashtags, written by a language model from the brief in the channel's voice.",
+        tools=frozenset({"openai", "json"}),
+        regenerates=True,
+    ),
+    Stage(
+        name="voiceover",
+        kind="voiceover",
+        output=VoiceoverOutput,
+        pool="voiceover",
+        chain="make",
+        description="The script spoken by a neural voice, with the exact time of each sentence.",
+        tools=frozenset({"python", "audio"}),
+        after=("script",),
+        needs=("script",),
+        regenerates=True,
+        files="writes",
+        kept_by=("all",),
+    ),
+    Stage(
+        name="rendered_video",
+        kind="rendered_video",
+        output=RenderedVideoOutput,
+        pool="render",
+        chain="make",
+        description="The master: 1080x1920, 30 fps, H.264 and AAC at -14 LUFS, made by the render API or local ffmpeg, "
+        "then probed.",
+        tools=frozenset({"ffmpeg", "video"}),
+        after=("voiceover",),
+        needs=("script", "voiceover"),
+        regenerates=True,
+        files="writes",
+        kept_by=("all", "master"),
+    ),
+    Stage(
+        name="approval",
+        kind="approval",
+        output=ApprovalOutput,
+        pool="approval",
+        chain="release",
+        description="A person's decision about exactly these bytes and words. Nothing is published without it. "
+        "Decide with `phantoms approve`, or materialize with run config {decision, reviewer, note}.",
+        tools=frozenset({"human"}),
+        after=("rendered_video",),
+        needs=("script", "rendered_video"),
+    ),
+)
 
 
-STAGES: Mapping[str, Stage] = MappingProxyType(_all_stages())
+def _stages_of(platform: Platform) -> tuple[Stage, Stage]:
+    variant = Stage(
+        name=f"{platform}/variant",
+        kind="variant",
+        output=VariantOutput,
+        pool="variant",
+        chain="release",
+        description=f"The approved video within {platform.title}'s limits, remuxed where that is enough, "
+        "and the title and caption that go with it.",
+        tools=frozenset({"ffmpeg", str(platform)}),
+        after=("approval",),
+        needs=("script", "rendered_video", "approval"),
+        platform=platform,
+        files="writes",
+        kept_by=("all",),
+    )
+    post = Stage(
+        name=f"{platform}/post",
+        kind="post",
+        output=PostOutput,
+        pool=f"publish_{platform}",
+        chain="release",
+        description=f"The video published on {platform.title}, exactly once: every step is in the ledger before the next request.",
+        tools=frozenset({str(platform)}),
+        after=(variant.name,),
+        needs=("script", "rendered_video", "approval", variant.name),
+        platform=platform,
+        files="reads",
+    )
+    return variant, post
+
+
+STAGES: Mapping[str, Stage] = MappingProxyType(
+    {stage.name: stage for stage in (*_COMMON, *(stage for platform in Platform for stage in _stages_of(platform)))}
+)
+# What is the same for all stages of a kind.
+KINDS: Mapping[str, Stage] = MappingProxyType({stage.kind: stage for stage in reversed(tuple(STAGES.values()))})
 
 
 @dataclass(frozen=True)
@@ -81,10 +179,7 @@ class Chain:
 
 # A person decides between the two. A chain is also the name of its queue and its job.
 CHAINS: Mapping[str, Chain] = MappingProxyType(
-    {
-        "make": Chain("make", tuple(s for s in STAGES.values() if s.kind in ("script", "voiceover", "rendered_video"))),
-        "release": Chain("release", tuple(s for s in STAGES.values() if s.kind in ("approval", "variant", "post"))),
-    }
+    {name: Chain(name, tuple(stage for stage in STAGES.values() if stage.chain == name)) for name in ("make", "release")}
 )
 
 

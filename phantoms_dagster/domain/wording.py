@@ -1,6 +1,6 @@
 """What each platform is told beside a film: the words of a post, made of script and channel.
 
-`production.approving` decides which of them were approved; each adapter tells its platform.
+`production.stages.approval` decides which of them were approved; each adapter tells its platform.
 """
 
 from __future__ import annotations

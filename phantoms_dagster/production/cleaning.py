@@ -6,7 +6,7 @@ Which videos are retired, and when, belongs in `retirement`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,12 +19,6 @@ from phantoms_dagster.domain.stages import STAGES
 
 Policy = Literal["all", "master", "none"]
 
-# What goes by kind of stage. The thumbnail is the master's.
-GOES: Mapping[Policy, tuple[str, ...]] = {
-    "all": (),
-    "master": ("voiceover", "variant"),
-    "none": ("voiceover", "variant", "rendered_video"),
-}
 MOST_A_NIGHT = 5_000
 # Videos whose rows are locked together while their files are deleted.
 BATCH = 200
@@ -75,7 +69,7 @@ class Cleaned:
 
 def stages_that_go(policy: Policy) -> tuple[str, ...]:
     """The stages whose files that policy deletes."""
-    return tuple(stage.name for stage in STAGES.values() if stage.kind in GOES[policy])
+    return tuple(stage.name for stage in STAGES.values() if policy not in stage.kept_by)
 
 
 async def clean(

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from phantoms_dagster.domain.models import Channel, Platform
-from phantoms_dagster.production.publishing import next_opening
+from phantoms_dagster.production.stages.post import next_opening
 
 # Two posts of one account that are closer than this take each other's viewers.
 TAKEN = timedelta(minutes=30)

@@ -18,7 +18,7 @@ from phantoms_dagster.wiring.redis_looks import RedisAway, breaker_policy, redis
 
 # A breaker that a person opened without a time is "open" for decades.
 _FOR_EVER_DAYS = 365
-_WITH_FILES = frozenset(name for name, stage in STAGES.items() if stage.kind in ("voiceover", "rendered_video", "variant", "post"))
+_WITH_FILES = frozenset(name for name, stage in STAGES.items() if stage.files != "none")
 _OF_INTEGRATION = {
     "openai": frozenset({"script"}),
     "shotstack": frozenset({"rendered_video"}),

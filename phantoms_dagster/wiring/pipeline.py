@@ -26,18 +26,19 @@ from phantoms_dagster.domain.ports import (
     Renderer,
 )
 from phantoms_dagster.domain.retry import RetryPolicy
+from phantoms_dagster.domain.stages import KINDS
 from phantoms_dagster.domain.trying import WaitingClock
 from phantoms_dagster.media.local_renderer import LocalRenderer
 from phantoms_dagster.media.studio import FfmpegStudio
 from phantoms_dagster.media.voice import NeuralVoice
 from phantoms_dagster.production.accounts import AccountGate
-from phantoms_dagster.production.approving import Approve
-from phantoms_dagster.production.publishing import Publish
-from phantoms_dagster.production.rendering import RenderVideo
 from phantoms_dagster.production.runner import StageRunner, UseCase
-from phantoms_dagster.production.scripting import WriteScript
-from phantoms_dagster.production.speaking import SpeakScript
-from phantoms_dagster.production.varying import MakeVariant
+from phantoms_dagster.production.stages.approval import Approve
+from phantoms_dagster.production.stages.post import Publish
+from phantoms_dagster.production.stages.rendered_video import RenderVideo
+from phantoms_dagster.production.stages.script import WriteScript
+from phantoms_dagster.production.stages.variant import MakeVariant
+from phantoms_dagster.production.stages.voiceover import SpeakScript
 from phantoms_dagster.providers.openai_scripts import READ_BACK_SECONDS, OpenAIScriptWriter
 from phantoms_dagster.providers.shotstack import ShotstackRenderer
 from phantoms_dagster.settings import Settings
@@ -169,14 +170,20 @@ class _Parts:
                 privacy=privacy,
             )
         )
-        return {
+        by_kind: Mapping[str, UseCase] = {
             "script": _Lazy(lambda: WriteScript(self._writer())),
-            "voiceover": OnMedia(self.gate, _Lazy(lambda: SpeakScript(NeuralVoice(media))), writing=True),
-            "rendered_video": OnMedia(self.gate, rendering, writing=True),
+            "voiceover": _Lazy(lambda: SpeakScript(NeuralVoice(media))),
+            "rendered_video": rendering,
             "approval": Approve(self.clock, privacy),
-            "variant": OnMedia(self.gate, MakeVariant(studio=studio, media=media), writing=True),
-            "post": OnMedia(self.gate, publishing, writing=False),
+            "variant": MakeVariant(studio=studio, media=media),
+            "post": publishing,
         }
+        return {kind: self._on_media(kind, use_case) for kind, use_case in by_kind.items()}
+
+    def _on_media(self, kind: str, use_case: UseCase) -> UseCase:
+        """The use case behind the gate of the media store, when its stage works with files."""
+        files = KINDS[kind].files
+        return use_case if files == "none" else OnMedia(self.gate, use_case, writing=files == "writes")
 
     def _writer(self) -> OpenAIScriptWriter:
         return OpenAIScriptWriter(

@@ -28,9 +28,9 @@ from phantoms_dagster.domain.wording import post_words
 from phantoms_dagster.domain.work import Claim, Made, Work
 from phantoms_dagster.media.files import FolderStore
 from phantoms_dagster.platforms.youtube.publisher import YouTubePublisher
-from phantoms_dagster.production.approving import Approve
-from phantoms_dagster.production.publishing import Publish
-from phantoms_dagster.production.varying import MakeVariant
+from phantoms_dagster.production.stages.approval import Approve
+from phantoms_dagster.production.stages.post import Publish
+from phantoms_dagster.production.stages.variant import MakeVariant
 from phantoms_dagster.sandbox.core import Sandbox, application
 from phantoms_dagster.sandbox.youtube.routes import routes
 from phantoms_dagster.store.decisions import Decisions

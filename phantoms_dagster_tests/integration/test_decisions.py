@@ -13,8 +13,8 @@ from phantoms_dagster.domain.retry import RetryPolicy
 from phantoms_dagster.domain.stages import State, stage
 from phantoms_dagster.domain.wording import post_words
 from phantoms_dagster.domain.work import Ending, Made, Result, Work
-from phantoms_dagster.production.approving import Approve
 from phantoms_dagster.production.runner import StageRunner
+from phantoms_dagster.production.stages.approval import Approve
 from phantoms_dagster.store.decisions import Decided, Decisions
 from phantoms_dagster_tests.integration.stage_world import (
     CHANNEL,

@@ -165,7 +165,7 @@ async def test_a_video_that_is_approved_for_two_of_three_platforms_goes_to_those
     assert {post["platform"] for post in decision["words"]} == {"youtube", "instagram"}
     # The approval's own use case finds that the decision is about exactly this.
     from phantoms_dagster.domain.work import Work  # noqa: PLC0415
-    from phantoms_dagster.production.approving import Approve  # noqa: PLC0415
+    from phantoms_dagster.production.stages.approval import Approve  # noqa: PLC0415
     from phantoms_dagster_tests.integration.stage_world import FakeClock  # noqa: PLC0415
 
     _, claim = await world.world.claimed("approval", key)

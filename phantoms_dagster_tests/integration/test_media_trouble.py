@@ -26,8 +26,8 @@ from phantoms_dagster.media.disk import MARKER, Disk
 from phantoms_dagster.media.files import FolderStore
 from phantoms_dagster.media.studio import FfmpegStudio
 from phantoms_dagster.production.alerts import BreakerNews, Reading, deliver
-from phantoms_dagster.production.rendering import scratch_file
 from phantoms_dagster.production.runner import StageRunner
+from phantoms_dagster.production.stages.rendered_video import scratch_file
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.store.kept_files import files_are_known, files_were_stored
 from phantoms_dagster.wiring.clock import SystemClock

@@ -20,7 +20,7 @@ from phantoms_dagster.domain.retry import RetryPolicy
 from phantoms_dagster.domain.stages import stage
 from phantoms_dagster.domain.work import Result
 from phantoms_dagster.production.runner import StageRunner
-from phantoms_dagster.production.scripting import WriteScript
+from phantoms_dagster.production.stages.script import WriteScript
 from phantoms_dagster.providers import openai_models
 from phantoms_dagster.providers.openai_prompt import SCRIPT_SCHEMA
 from phantoms_dagster.providers.openai_scripts import OpenAIScriptWriter

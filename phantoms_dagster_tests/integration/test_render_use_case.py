@@ -19,8 +19,8 @@ from phantoms_dagster.domain.publication import Found, RemoteId, Undecided
 from phantoms_dagster.domain.retry import RetryPolicy
 from phantoms_dagster.domain.stages import stage
 from phantoms_dagster.domain.work import Made, Result, Work
-from phantoms_dagster.production.rendering import RenderVideo
 from phantoms_dagster.production.runner import StageRunner
+from phantoms_dagster.production.stages.rendered_video import RenderVideo
 from phantoms_dagster.store.ledgers import PostgresLedgers
 from phantoms_dagster_tests.integration.stage_world import CHANNEL, PERSON, PROBE, FakeClock, World, media_file, open_world
 

@@ -27,10 +27,10 @@ from phantoms_dagster.domain.models import (
 from phantoms_dagster.domain.ports import Attempt, Fitted, WrittenScript
 from phantoms_dagster.domain.script_edits import ScriptEdit
 from phantoms_dagster.domain.work import Work
-from phantoms_dagster.production.approving import Approve
-from phantoms_dagster.production.scripting import WriteScript
-from phantoms_dagster.production.speaking import SpeakScript
-from phantoms_dagster.production.varying import MakeVariant
+from phantoms_dagster.production.stages.approval import Approve
+from phantoms_dagster.production.stages.script import WriteScript
+from phantoms_dagster.production.stages.variant import MakeVariant
+from phantoms_dagster.production.stages.voiceover import SpeakScript
 from phantoms_dagster.store.audit import Actor, AuditLog
 from phantoms_dagster.store.decisions import DecidedFirst, Decisions
 from phantoms_dagster.store.earlier import EarlierRevisions

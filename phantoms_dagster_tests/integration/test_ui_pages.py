@@ -17,7 +17,7 @@ from phantoms_dagster.defs.settled import settled_sensor
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.stages import State
 from phantoms_dagster.domain.work import Ending, Made, Work
-from phantoms_dagster.production.approving import Approve
+from phantoms_dagster.production.stages.approval import Approve
 from phantoms_dagster.store.dead_letters import DeadLetters, LetterFilter
 from phantoms_dagster.store.decisions import Decisions
 from phantoms_dagster_tests.integration.stage_world import World, output_of

@@ -27,8 +27,8 @@ from phantoms_dagster.media import ffmpeg
 from phantoms_dagster.media.files import FolderStore
 from phantoms_dagster.media.mp4 import read_boxes
 from phantoms_dagster.media.studio import FfmpegStudio
-from phantoms_dagster.production.rendering import scratch_file
-from phantoms_dagster.production.varying import MakeVariant
+from phantoms_dagster.production.stages.rendered_video import scratch_file
+from phantoms_dagster.production.stages.variant import MakeVariant
 from phantoms_dagster_tests.integration.stage_world import CHANNEL, NOON, SCRIPT, brief, media_file
 
 

@@ -41,7 +41,7 @@ ELDERS = {
     "domain/models.py": "keys of a channel, terms of a post",
     "domain/ports.py": "terms of a post",
     "domain/wording.py": "terms of a post",
-    "production/publishing.py": "terms of a post",
+    "production/stages/post.py": "terms of a post",
     "sandbox/google_token.py": "Google's tokens",
     "store/judgement.py": "terms of a post",
     "store/repeated_captions.py": "the one platform that compares captions",

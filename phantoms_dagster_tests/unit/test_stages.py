@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -19,6 +20,7 @@ from phantoms_dagster.domain.publication import (
     check_step,
 )
 from phantoms_dagster.domain.stages import (
+    KINDS,
     STAGES,
     TRANSITIONS,
     Event,
@@ -30,6 +32,7 @@ from phantoms_dagster.domain.stages import (
     stage,
     stages_for,
 )
+from phantoms_dagster.production.cleaning import Policy
 
 names = st.sampled_from(sorted(STAGES))
 
@@ -83,6 +86,19 @@ def test_a_regenerated_stage_can_void_whatever_state_a_later_stage_is_in() -> No
 @given(names)
 def test_every_input_of_a_stage_is_made_upstream_of_it(name: str) -> None:
     assert set(STAGES[name].needs) <= upstream(name)
+
+
+@given(names)
+def test_what_a_stage_makes_is_stored_under_its_kind(name: str) -> None:
+    """The kind in the table of stages is how its JSON is read back."""
+    assert STAGES[name].output.model_fields["kind"].default == STAGES[name].kind
+
+
+@pytest.mark.parametrize("policy", get_args(Policy))
+def test_a_policy_of_retention_keeps_files_of_stages_that_have_some(policy: str) -> None:
+    goes = {stage.kind for stage in STAGES.values() if policy not in stage.kept_by}
+    assert all(KINDS[kind].files == "writes" for kind in goes)
+    assert goes == {"all": set(), "master": {"voiceover", "variant"}, "none": {"voiceover", "variant", "rendered_video"}}[policy]
 
 
 @given(names)

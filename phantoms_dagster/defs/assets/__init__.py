@@ -1,1 +1,1 @@
-"""Assets: one file per stage."""
+"""Assets: those of the stages, which follow from their table, and the tables of results."""

@@ -42,14 +42,7 @@ class ApprovalConfig(dg.Config):
 
 @dg.multi_asset(
     name=STAGE.slug,
-    specs=[
-        spec(
-            "approval",
-            description="A person's decision about exactly these bytes and words. Nothing is published without it. "
-            "Decide with `phantoms approve`, or materialize with run config {decision, reviewer, note}.",
-            kinds={"human"},
-        )
-    ],
+    specs=[spec(STAGE)],
     check_specs=checks_of(STAGE),
     can_subset=True,  # without its checks, or they without it
     pool=STAGE.pool,

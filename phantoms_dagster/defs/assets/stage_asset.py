@@ -9,7 +9,7 @@ from phantoms_dagster.defs.checks import specs as checks_of
 from phantoms_dagster.defs.partitions import videos
 from phantoms_dagster.defs.stage_step import Ended, run_stage
 from phantoms_dagster.defs.tags import STAGE
-from phantoms_dagster.domain.stages import STAGES
+from phantoms_dagster.domain.stages import STAGES, Stage
 from phantoms_dagster.wiring import Workshop
 
 GROUP = "production"
@@ -25,25 +25,23 @@ class StageConfig(dg.Config):
     """Make it again as a new revision, although it is done; that voids a later approval and unpublished variants."""
 
 
-def spec(name: str, *, description: str, kinds: set[str]) -> dg.AssetSpec:
-    """The asset spec of the stage of that name."""
-    stage = STAGES[name]
+def spec(stage: Stage) -> dg.AssetSpec:
+    """The asset spec of a stage."""
     return dg.AssetSpec(
         dg.AssetKey(stage.slug),
         deps=[dg.AssetKey(STAGES[earlier].slug) for earlier in stage.after],
-        description=description,
+        description=stage.description,
         partitions_def=videos,
         skippable=True,
         group_name=GROUP,
         owners=OWNERS,
-        kinds=kinds,
-        tags={STAGE: name.replace("/", "_")},
+        kinds=set(stage.tools),
+        tags={STAGE: stage.slug},
     )
 
 
-def stage_asset(name: str, *, description: str, kinds: set[str], regenerates: bool = False) -> dg.AssetsDefinition:
-    """The asset of a stage. `regenerates`: its run config offers `regenerate`."""
-    stage = STAGES[name]
+def stage_asset(stage: Stage) -> dg.AssetsDefinition:
+    """The asset of a stage. Approval has one of its own, since its run config is a decision."""
 
     def body(
         context: dg.AssetExecutionContext, workshop: Workshop, checks: ChecksLeft, *, regenerate: bool = False
@@ -52,13 +50,13 @@ def stage_asset(name: str, *, description: str, kinds: set[str], regenerates: bo
 
     decorate = dg.multi_asset(
         name=stage.slug,
-        specs=[spec(name, description=description, kinds=kinds)],
+        specs=[spec(stage)],
         check_specs=checks_of(stage),
         can_subset=True,  # without its checks, or they without it
         pool=stage.pool,
         backfill_policy=dg.BackfillPolicy.multi_run(BACKFILL_BATCH),
     )
-    if regenerates:
+    if stage.regenerates:
 
         @decorate
         def with_config(

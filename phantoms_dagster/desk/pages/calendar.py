@@ -23,7 +23,7 @@ from phantoms_dagster.domain.brief_changes import BriefChanges
 from phantoms_dagster.domain.errors import InvalidInput, NotFound
 from phantoms_dagster.domain.local_times import happens_twice, is_skipped, read_local, start_of_day
 from phantoms_dagster.domain.models import Brief, Channel, Platform
-from phantoms_dagster.production.publishing import next_opening
+from phantoms_dagster.production.stages.post import next_opening
 from phantoms_dagster.store.brief_edits import BriefEdits
 from phantoms_dagster.store.calendar import Calendar, Scheduled, Slot
 from phantoms_dagster.wiring.moving import odd_about

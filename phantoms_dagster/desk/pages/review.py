@@ -20,7 +20,7 @@ from phantoms_dagster.desk.visits import Form, Seen, Visit, field, words
 from phantoms_dagster.domain.errors import InvalidInput, NotFound
 from phantoms_dagster.domain.models import MediaFile, Platform, PostWords, Sentence
 from phantoms_dagster.domain.wording import notes
-from phantoms_dagster.production.publishing import next_opening
+from phantoms_dagster.production.stages.post import next_opening
 from phantoms_dagster.store.decisions import Review
 from phantoms_dagster.store.pending import ANSWERS, Answer, Pending
 from phantoms_dagster.store.review_queue import Card, Screen

@@ -16,7 +16,7 @@ from phantoms_dagster.domain.models import (
 from phantoms_dagster.domain.ports import MediaStore, Studio
 from phantoms_dagster.domain.wording import words
 from phantoms_dagster.domain.work import Made, Work
-from phantoms_dagster.production.rendering import scratch_file
+from phantoms_dagster.production.stages.rendered_video import scratch_file
 
 
 class MakeVariant:
