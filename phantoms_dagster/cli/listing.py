@@ -53,7 +53,7 @@ def lines_of(
 def listed(lines: Sequence[Line]) -> Iterator[RenderableType]:
     """The list as wide as the terminal. Where key, marks and note do not fit beside one another, each video has two lines."""
     longest = max((cell_len(line.key) for line in lines), default=0)
-    wide = max((cell_len(line.marks) for line in lines), default=0)
+    wide = max((Text.from_markup(line.marks).cell_len for line in lines), default=0)
     if out.width < longest + wide + 2 * GAP + NOTE:
         for line in lines:
             yield f"{line.key}\n  {line.marks}  {line.note}"

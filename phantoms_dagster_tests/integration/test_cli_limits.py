@@ -177,7 +177,8 @@ def test_without_a_time_a_breaker_stays_open_until_it_is_reset() -> None:
 def test_a_mistyped_breaker_is_refused_and_not_made(command: list[str], name: str) -> None:
     result = phantoms("breakers", command[0], name, *command[1:])
     assert result.exit_code == 2
-    assert f"no breaker '{name}'; they are instagram, instagram_metrics, media," in result.stderr
+    assert f"no breaker '{name}'; they are bluesky," in result.stderr
+    assert "instagram, instagram_metrics, media," in result.stderr
     assert json.loads(phantoms("breakers", "--json").stdout) == {"breakers": []}
 
 
