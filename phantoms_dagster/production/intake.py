@@ -29,7 +29,7 @@ FIELDS = ("title", "angle", "facts", "channel", "platforms", "publish_at", "prio
 MAX_FILE_BYTES = 64 * 1024 * 1024
 SHOWN_CHARACTERS = 60
 SHOWN_KEYS = 5
-REASON_CHARACTERS = 300
+REASON_CHARACTERS = 500
 # A mistyped year is refused here: `0206` or `20266` would post at once or never, and PostgreSQL's range is not Python's.
 YEARS = range(2000, 2101)
 DATE_HINT = "write publish_at like 2026-12-24T18:00+01:00"

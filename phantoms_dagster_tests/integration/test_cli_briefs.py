@@ -215,7 +215,8 @@ def test_a_broken_channels_file_is_named(world: str, tmp_path: Path) -> None:
     (tmp_path / "home" / "channels.yaml").write_text("channels:\n  sea: {title: Sea}\n")
     result = phantoms("add", "A")
     assert result.exit_code == 2
-    assert "channels.yaml line 2: channel 'sea': brand_voice: is missing; write it like" in result.stderr
+    assert "channels.yaml: 2 mistakes" in result.stderr
+    assert "line 2: channel 'sea': brand_voice: is missing; write it like" in result.stderr
 
 
 @pytest.mark.parametrize(

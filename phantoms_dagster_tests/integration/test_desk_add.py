@@ -109,7 +109,7 @@ async def test_a_file_with_two_bad_rows_is_checked_and_its_good_rows_are_taken(w
     assert "2 good, 2 refused. Nothing is taken yet." in page
     assert lines(page) == [
         "line 3 title is missing",
-        "line 4 unknown platform 'myspace'; the platforms are youtube, tiktok, instagram",
+        "line 4 unknown platform 'myspace'; the platforms are youtube, tiktok, instagram, folder, bluesky",
         "line 2 Why bees dance facts · YouTube",
         "line 5 <b>Rust</b> facts · YouTube, TikTok",
     ]

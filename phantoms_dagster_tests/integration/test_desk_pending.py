@@ -18,7 +18,7 @@ from phantoms_dagster_tests.integration.desk_world import DeskWorld, open_desk
 from phantoms_dagster_tests.integration.stage_world import SCRIPT, output_of
 
 ANN, BEN = Actor("ann", "desk", "10.0.0.1"), Actor("ben", "desk", "10.0.0.2")
-YOUTUBE, TIKTOK, INSTAGRAM = Platform
+YOUTUBE, TIKTOK, INSTAGRAM = Platform.usual()
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ import pytest
 from phantoms_dagster.defs import in_flight
 from phantoms_dagster.defs.build import build_definitions
 from phantoms_dagster.defs.retirement import make_retirement_schedule, retirement_job, revival_sensor
+from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.execution.slots import DEFAULT_QUEUE, queue_of
 from phantoms_dagster.media.files import FolderStore
 from phantoms_dagster.settings import Settings
@@ -94,7 +95,7 @@ async def test_a_night_frees_the_files_that_the_policy_does_not_keep(archive: Ar
     os.utime(tmp_path / "media" / file.name, (an_hour_ago, an_hour_ago))
     freed = told(await asyncio.to_thread(night, archive, **settings), "clean_media")
     assert (freed["videos"], freed["files"], freed["bytes"], freed["still_needed"]) == (1, 1, 1_500, 1)
-    assert (freed["keep"], freed["goes"]) == ("master", "voiceover, youtube/variant, tiktok/variant, instagram/variant")
+    assert (freed["keep"], freed["goes"]) == ("master", ", ".join(["voiceover", *(f"{platform}/variant" for platform in Platform)]))
     assert not (tmp_path / "media" / file.name).exists()
     assert archive.world.catalogue.stages(key)["voiceover"].cleaned
     assert told(await asyncio.to_thread(night, archive, **settings), "clean_media")["files"] == 0

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
-from phantoms_dagster.domain.stages import State, stage
+from phantoms_dagster.domain.stages import STAGES, State, stage
 from phantoms_dagster.domain.work import Ending
 from phantoms_dagster.store import statistics as module
 from phantoms_dagster.store.engine import engine
@@ -65,7 +65,7 @@ def published(world: World, key: str, after_seconds: float | None, *, ago: str =
 async def test_every_stage_and_state_is_counted_and_nothing_is_zero(world: World, statistics: Statistics) -> None:
     empty = statistics.read()
     assert set(empty.videos.values()) == {0}
-    assert len(empty.videos) == 10 * len(State)
+    assert len(empty.videos) == len(STAGES) * len(State)
     assert set(empty.oldest_seconds.values()) == {0.0}
     assert empty.totals == module.Totals()
     keys = world.add(3)

@@ -22,7 +22,7 @@ from phantoms_dagster_tests.integration.desk_world import TESTER, DeskWorld, ope
 from phantoms_dagster_tests.integration.stage_world import CHANNEL, brief, output_of, stage
 
 ANN, BEN = Actor("ann", "desk", "10.0.0.1"), Actor("ben", "desk", "10.0.0.2")
-YOUTUBE, TIKTOK, INSTAGRAM = Platform
+YOUTUBE, TIKTOK, INSTAGRAM = Platform.usual()
 
 
 @pytest.fixture

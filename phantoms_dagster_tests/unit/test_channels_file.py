@@ -15,9 +15,9 @@ from phantoms_dagster.domain.models import Channel, Platform
 ONE = "channels:\n  sea:\n    title: The Sea\n    brand_voice: Calm.\n    accounts: {youtube: sea}\n"
 
 
-def test_the_default_file_is_valid_and_posts_everywhere() -> None:
+def test_the_default_file_is_valid_and_posts_on_the_usual_platforms() -> None:
     [channel] = parse(default_text()).values()
-    assert set(channel.accounts) == set(Platform)
+    assert set(channel.accounts) == set(Platform.usual())
 
 
 TIKTOK = ONE.replace("youtube: sea", "tiktok: sea")
@@ -96,7 +96,10 @@ def test_the_first_channel_of_the_file_is_the_first_of_the_mapping() -> None:
         (ONE + "    hashtags: fun\n", "line 6: channel 'sea': hashtags: should be a list; write it like `hashtags: ["),
         (ONE + "    palette: {background: ['#ffffff']}\n", "line 6: channel 'sea': palette.background.1: is missing; write"),
         (ONE + "    tiktok: {privacy: everybody}\n", "tiktok.privacy: should be 'PUBLIC_TO_EVERYONE', 'FOLLOWER_OF_CREATOR', '"),
-        (ONE.replace("youtube", "vimeo"), "accounts.vimeo: should be 'youtube', 'tiktok' or 'instagram'; write it like"),
+        (
+            ONE.replace("youtube", "vimeo"),
+            "accounts.vimeo: should be 'youtube', 'tiktok', 'instagram', 'folder' or 'bluesky'; write",
+        ),
         (ONE + "    made_for_kids: maybe\n", "line 6: channel 'sea': made_for_kids: should be true or false; write"),
         (ONE + "    budget_usd: 1e400\n", "line 6: channel 'sea': budget_usd: should be at most 1,000,000 and have at most six"),
         (ONE + "    budget_usd: 1e-400\n", "line 6: channel 'sea': budget_usd: should be at most 1,000,000 and have at most six"),

@@ -28,7 +28,7 @@ def reading(name: str, content: str | bytes) -> Batch:
     batch = read(name, content.encode() if isinstance(content, str) else content, CHANNELS)
     for refusal in batch.refused:
         assert refusal.file == name
-        assert 1 <= len(refusal.reason) <= 300
+        assert 1 <= len(refusal.reason) <= intake.REASON_CHARACTERS
         assert str(refusal).isprintable()
     return batch
 

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from phantoms_dagster.domain.errors import InvalidInput
+from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.search import parse, suggestions
 
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
@@ -26,7 +27,7 @@ def test_words_and_qualifiers_are_told_apart() -> None:
 
 
 def test_a_kind_of_stage_means_those_of_all_platforms() -> None:
-    assert parse("stage:post", now=NOW).stages == ("youtube/post", "tiktok/post", "instagram/post")
+    assert parse("stage:post", now=NOW).stages == tuple(f"{platform}/post" for platform in Platform)
     assert parse("stage:TikTok/post", now=NOW).stages == ("tiktok/post",)
 
 
