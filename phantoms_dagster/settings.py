@@ -113,7 +113,7 @@ class CoreSettings(BaseSettings):
     media_access_key_id: SecretStr | None = Field(
         None, description="Key id for the object store. Unset: AWS_ACCESS_KEY_ID, else the role of the container or machine."
     )
-    media_secret_access_key: SecretStr | None = Field(None, description="Secret that belongs to the key id.")
+    media_secret_access_key: SecretStr | None = Field(None, description="Secret of that key id.")
     media_cache_gb: float = Field(
         10.0, gt=0, description="Most gigabytes that this machine keeps of the object store, beside the files in use."
     )
@@ -147,17 +147,19 @@ class CoreSettings(BaseSettings):
     batch_size: int = Field(50, ge=1, le=1000, description="Most videos in one run.")
     runs_per_stage: int = Field(2, ge=1, description="Most open runs of one stage that the sensors request.")
     fuse_videos: int = Field(
-        3, ge=0, description="So few ready videos do script to render, or approval to posts, in one run; 0: each stage is a run."
+        3,
+        ge=0,
+        description="Up to this many ready videos go from script to render, or approval to posts, in one run; 0: a run a stage.",
     )
     gather_seconds: float = Field(
-        5.0, ge=0, description="A batch that is not full waits so long for the videos of a run of the stage before."
+        5.0, ge=0, description="How long a batch that is not full waits for the videos of a run of the stage before."
     )
     in_flight: int = Field(100, ge=1, description="Most videos worked on at once in one run.")
     renders_in_flight: int = Field(1, ge=1, description="Most local ffmpeg renders at once in one process.")
     patience_seconds: float = Field(
         120, ge=0, description="Longest that a video may wait inside a run, in all; a longer wait is deferred."
     )
-    lease_seconds: float = Field(60, gt=0, description="A claim that is not renewed for so long is taken over.")
+    lease_seconds: float = Field(60, gt=0, description="A claim that is not renewed within this time is taken over.")
     attempts: int = Field(5, ge=1, description="Attempts a stage of a video has before its dead letter.")
     give_up_minutes: float = Field(
         30.0, ge=0, description="A passing failure becomes a dead letter no sooner than this after the first; 0: by attempts alone."
@@ -169,7 +171,7 @@ class CoreSettings(BaseSettings):
     breaker_window_seconds: float = Field(30.0, gt=0, description="Breakers judge the calls of this many seconds.")
     breaker_minimum_calls: int = Field(10, ge=1, description="A breaker does not judge fewer calls than these.")
     breaker_failure_rate: float = Field(0.5, gt=0, le=1, description="Share of failed calls that opens a breaker.")
-    breaker_reset_seconds: float = Field(10.0, gt=0, description="An open breaker lets one probe through after so long.")
+    breaker_reset_seconds: float = Field(10.0, gt=0, description="An open breaker lets one probe through after this time.")
     call_seconds: float = Field(600.0, gt=0, description="Longest a single call may take in total, its answer's body included.")
     backoff_seconds: float = Field(2.0, gt=0, description="First back-off; doubled each attempt, full jitter.")
     backoff_max_seconds: float = Field(900.0, gt=0, description="Longest back-off.")
@@ -178,7 +180,7 @@ class CoreSettings(BaseSettings):
         60.0, gt=0, description="A render that has not ended after this long is booked as spent and made again."
     )
     lost_render_seconds: float = Field(
-        1800.0, gt=0, description="A render whose submission got no answer is booked as spent after so long, and made again."
+        1800.0, gt=0, description="A render whose order got no answer is booked as spent after this time, and made again."
     )
 
     dagster_fast_paths: Literal["auto", "on", "off"] = Field(
@@ -199,8 +201,10 @@ class CoreSettings(BaseSettings):
         {},
         description='Run workers by queue, as JSON: {"rendered_video": 2}. A queue that is not named has one; 0: none.',
     )
-    worker_lease_seconds: int = Field(30, ge=3, description="A run worker that is silent for so long counts as dead.")
-    worker_grace_seconds: float = Field(10.0, ge=0, description="A stopped run worker leaves its run so long, then hands it back.")
+    worker_lease_seconds: int = Field(30, ge=3, description="A run worker that is silent for this time counts as dead.")
+    worker_grace_seconds: float = Field(
+        10.0, ge=0, description="A stopped run worker gives its run this time to end, then hands it back."
+    )
 
     # --- retirement
     retire_days: float = Field(

@@ -13,7 +13,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MOST_BYTES = 20_000_000  # a file of briefs
-# A body of which nothing comes for so long never ends: its connection and its thread of work are given back.
+# A body that stalls for this time is given up. Its connection and its thread are free again.
 STALLED_SECONDS = 30.0
 
 POLICY = "; ".join(

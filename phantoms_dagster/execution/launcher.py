@@ -38,7 +38,7 @@ from phantoms_dagster.private.dagster import (
 if TYPE_CHECKING:
     from rq.job import Job
 
-# A Redis that has just come back has forgotten leases that are good: workers get so long to renew them.
+# A Redis that has just come back has forgotten leases that are good. Workers get this time to renew them.
 REDIS_WARMUP_SECONDS = 10
 
 

@@ -30,6 +30,7 @@ from phantoms_dagster.production.runner import StageRunner
 from phantoms_dagster.production.stages.rendered_video import scratch_file
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.store.kept_files import files_are_known, files_were_stored
+from phantoms_dagster.wiring import media_gate as media_gate_module
 from phantoms_dagster.wiring.clock import SystemClock
 from phantoms_dagster.wiring.limits import limits_of
 from phantoms_dagster.wiring.media_gate import MediaGate, OnMedia, media_disk, media_gate
@@ -126,6 +127,29 @@ async def openings(settings: Settings) -> list[BreakerNews]:
             changes = reversed(await limits.breakers.history(state.name))
             news.append(BreakerNews(state.name, state.state, tuple((c.at, c.why) for c in changes if c.old == "closed")))
         return news
+
+
+async def test_one_look_at_the_folder_serves_many_videos_and_trouble_makes_the_next_video_look_again(
+    world: World, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each video looked at the folder, in a thread of its own."""
+    looks: list[bool] = []
+    there = Disk.is_there
+    monkeypatch.setattr(Disk, "is_there", lambda self: looks.append(True) or there(self))
+    monkeypatch.setattr(media_gate_module, "_LOOKED_AT_SECONDS", 3_600.0)
+    async with gate_of(world, settings_for(tmp_path / "media", redis_url)) as gate:
+        async with gate(writing=True):  # the first one makes the folder
+            looks.clear()
+        for _ in range(5):
+            async with gate(writing=True):
+                pass
+        assert looks == []
+        with pytest.raises(MediaAway):
+            async with gate(writing=True):
+                raise OSError(errno.ENOSPC, "No space left on device")
+        looks.clear()
+        await gate._identify()
+    assert looks
 
 
 async def test_a_full_disk_makes_videos_wait_behind_one_breaker_and_one_alert_says_why(

@@ -170,7 +170,7 @@ async def test_the_intake_takes_a_file_that_comes_while_it_looks_and_one_line_te
     monkeypatch.setattr(Workshop, "take_inbox", lambda self: [] if next(looks) < 2 else looked.set() or look(self))
 
     async def drop() -> None:
-        await asyncio.to_thread(looked.wait)
+        assert await asyncio.to_thread(looked.wait, 30.0), "it looked once and listened no more"
         (inbox / "new.part").write_text("title\nWhy octopuses have three hearts\n")
         (inbox / "new.part").rename(inbox / "new.csv")
 
