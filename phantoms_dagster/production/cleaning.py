@@ -107,19 +107,28 @@ async def clean(
 
 
 async def _remove(media: MediaStore, files: Collection[MediaFile], unused_seconds: float) -> set[MediaFile]:
-    """Remove them. The answer is those that stay because somebody added them lately."""
+    """Remove them. The answer is those that stay because somebody added them lately.
+
+    The first error stops what has not begun. What has begun is waited for, because a file must not go after
+    the caller has given up its hold on the rows that name it.
+    """
     slots = asyncio.Semaphore(AT_ONCE)
     stay: set[MediaFile] = set()
+    failed = False
 
     async def remove(file: MediaFile) -> None:
+        nonlocal failed
         async with slots:
-            if not await media.remove(file, unused_seconds=unused_seconds):
-                stay.add(file)
+            if failed:
+                return
+            try:
+                if not await media.remove(file, unused_seconds=unused_seconds):
+                    stay.add(file)
+            except Exception:
+                failed = True
+                raise
 
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            for file in files:
-                tasks.create_task(remove(file))
-    except ExceptionGroup as group:  # the store is away: its first word says why, a hundred more do not
-        raise group.exceptions[0] from group
+    for result in await asyncio.gather(*(remove(file) for file in files), return_exceptions=True):
+        if result is not None:  # the store is away: its first word says why, a hundred more do not
+            raise result
     return stay
