@@ -6,8 +6,10 @@ Each field's description is shown in docs/settings.md and in `phantoms doctor`.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
@@ -21,10 +23,14 @@ from phantoms_dagster.registry.platforms import SPECS
 
 SANDBOX_KEY = "sandbox"
 SECRET_BYTES = 65_536
+# What settings were called before. The old variable still works where the new one is not set, and a warning names the new one.
+RENAMED = {"fuse_videos": "chain_videos", "gather_seconds": "batch_wait_seconds", "patience_seconds": "max_wait_seconds"}
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Unreadable:
+class UnreadableSecret:
     """Stands for a secret whose file cannot be used. Its validation fails with the reason, beside whatever else is wrong."""
 
     reason: str
@@ -56,7 +62,24 @@ class Environment(EnvSettingsSource):
         try:
             return super().prepare_field_value(field_name, field, value, value_is_complex)
         except ValueError:
-            return Unreadable("is no JSON")
+            return UnreadableSecret("is no JSON")
+
+
+class OldNames(Environment):
+    """Reads the variables by the names that they had before (`RENAMED`)."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """See the base class."""
+        old = next((old for old, new in RENAMED.items() if new == field_name), None)
+        return (self.env_vars.get(f"phantoms_{old}") if old else None), field_name, self.field_is_complex(field)
+
+
+def old_names(environment: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Variables with a name of before, each with the name that it has now."""
+    for variable in sorted(environment):
+        new = RENAMED.get(variable.upper().removeprefix("PHANTOMS_").lower())
+        if new is not None and variable.upper().startswith("PHANTOMS_"):
+            yield variable, f"PHANTOMS_{new.upper()}"
 
 
 def is_secret(annotation: Any) -> bool:
@@ -64,7 +87,7 @@ def is_secret(annotation: Any) -> bool:
     return annotation is SecretStr or any(is_secret(part) for part in get_args(annotation))
 
 
-def _secret_in(path: str, variable: str, *, one_line: bool) -> str | Unreadable:
+def _secret_in(path: str, variable: str, *, one_line: bool) -> str | UnreadableSecret:
     file = f"the file that {variable} names"
     try:
         with Path(path).expanduser().open("rb") as opened:
@@ -72,13 +95,13 @@ def _secret_in(path: str, variable: str, *, one_line: bool) -> str | Unreadable:
         text = content.decode("utf-8-sig").rstrip("\r\n")
     except OSError as error:
         who = "; the user that Phantoms runs as must be able to read it" if isinstance(error, PermissionError) else ""
-        return Unreadable(f"{file} cannot be read: {error.strerror}{who}")
+        return UnreadableSecret(f"{file} cannot be read: {error.strerror}{who}")
     except UnicodeDecodeError:
-        return Unreadable(f"{file} is not text in UTF-8")
+        return UnreadableSecret(f"{file} is not text in UTF-8")
     if len(content) > SECRET_BYTES:
-        return Unreadable(f"{file} is larger than {SECRET_BYTES} bytes")
+        return UnreadableSecret(f"{file} is larger than {SECRET_BYTES} bytes")
     if one_line and len(text.splitlines()) > 1:
-        return Unreadable(f"{file} has more than one line")
+        return UnreadableSecret(f"{file} has more than one line")
     return text
 
 
@@ -146,17 +169,17 @@ class CoreSettings(BaseSettings):
     # --- pace
     batch_size: int = Field(50, ge=1, le=1000, description="Most videos in one run.")
     runs_per_stage: int = Field(2, ge=1, description="Most open runs of one stage that the sensors request.")
-    fuse_videos: int = Field(
+    chain_videos: int = Field(
         3,
         ge=0,
         description="Up to this many ready videos go from script to render, or approval to posts, in one run; 0: a run a stage.",
     )
-    gather_seconds: float = Field(
+    batch_wait_seconds: float = Field(
         5.0, ge=0, description="How long a batch that is not full waits for the videos of a run of the stage before."
     )
     in_flight: int = Field(100, ge=1, description="Most videos worked on at once in one run.")
     renders_in_flight: int = Field(1, ge=1, description="Most local ffmpeg renders at once in one process.")
-    patience_seconds: float = Field(
+    max_wait_seconds: float = Field(
         120, ge=0, description="Longest that a video may wait inside a run, in all; a longer wait is deferred."
     )
     lease_seconds: float = Field(60, gt=0, description="A claim that is not renewed within this time is taken over.")
@@ -301,12 +324,12 @@ class CoreSettings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """See the base class. A variable wins over its file, both over what a running stack left."""
         del env_settings, file_secret_settings
-        return init_settings, Environment(settings_cls), SecretFiles(settings_cls), dotenv_settings
+        return init_settings, Environment(settings_cls), SecretFiles(settings_cls), OldNames(settings_cls), dotenv_settings
 
     @field_validator("*", mode="before")
     @classmethod
     def _readable(cls, value: Any) -> Any:
-        if isinstance(value, Unreadable):
+        if isinstance(value, UnreadableSecret):
             raise ValueError(value.reason)
         return value
 
@@ -422,6 +445,8 @@ def load() -> Settings:
     if _read is None or _read[0] != sources:
         # The folder is not in the file: it is where the file was found, and no path has to survive dotenv's quoting.
         found = running.is_file()
+        for old, new in old_names(os.environ):
+            _log.warning("%s is now called %s. The old name still works; please use the new one.", old, new)
         _read = (sources, Settings(_env_file=running, home=running.parent.absolute()) if found else Settings(_env_file=running))
     return _read[1]
 

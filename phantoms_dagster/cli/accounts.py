@@ -13,7 +13,7 @@ from phantoms_dagster.domain.accounts import ACTIVE
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.store.accounts import Accounts
-from phantoms_dagster.wiring import Workshop
+from phantoms_dagster.wiring import Services
 
 
 def register(app: typer.Typer) -> None:
@@ -29,9 +29,9 @@ def accounts(
 ) -> None:
     """Show the accounts: whose each one is, as its platform says, and why its posts wait."""
     with plain_errors():
-        workshop = Workshop(current())
+        services = Services(current())
         try:
-            table = Accounts(workshop.engine)
+            table = Accounts(services.engine)
             if forget is not None:
                 platform, _, name = forget.partition(":")
                 if platform not in tuple(Platform) or not name:
@@ -44,7 +44,7 @@ def accounts(
                 return
             found = table.all()
         finally:
-            workshop.close()
+            services.close()
         if as_json:
             print_json({"accounts": [{k: v for k, v in asdict(a).items() if k != "token_sha256"} for a in found]})
             return

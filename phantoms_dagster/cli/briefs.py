@@ -27,7 +27,7 @@ from phantoms_dagster.production.intake import (
     read,
 )
 from phantoms_dagster.store.catalogue import PAGE
-from phantoms_dagster.wiring import Workshop
+from phantoms_dagster.wiring import Services
 from phantoms_dagster.wiring.this_user import this_user
 
 SHOWN_REFUSALS = 100
@@ -60,9 +60,9 @@ def add(
 ) -> None:
     """Add one video. It goes through all stages by itself and waits for your approval before it is posted."""
     with plain_errors():
-        workshop = Workshop(current())
+        services = Services(current())
         try:
-            channels = workshop.channels()
+            channels = services.channels()
             given = {
                 "title": title,
                 "angle": angle,
@@ -73,11 +73,11 @@ def add(
                 "priority": priority,
             }
             brief = make_brief(given, channels)
-            catalogue = workshop.catalogue()
+            catalogue = services.catalogue()
             catalogue.put_channels(channels.values())
             [added] = catalogue.add([brief], source="cli", added_by=this_user())
         finally:
-            workshop.close()
+            services.close()
         if as_json:
             print_json({"key": added.key, "new": added.new})
         elif added.new:
@@ -123,49 +123,49 @@ def edit(
                 "nothing to change; give --title, --publish-at, --platforms or --priority for the brief, or --post-title, "
                 "--caption or --hashtags for the posts"
             )
-        workshop = Workshop(current())
+        services = Services(current())
         if texts != ScriptEdit():
             if of_brief:
                 raise InvalidInput("change the brief and the words of the posts one after the other: each is one step, or none")
-            _edit_texts(workshop, video, texts, as_json=as_json)
+            _edit_texts(services, video, texts, as_json=as_json)
             return
         try:
-            channels = workshop.channels()
-            catalogue = workshop.catalogue()
+            channels = services.channels()
+            catalogue = services.catalogue()
             key = catalogue.find(video)
             name = catalogue.channel_name(key)
             if name not in channels:
                 raise InvalidInput(f"channel {name} is not in channels.yaml any more; put it back to change its videos")
             changes = make_changes(given, channels[name])
             catalogue.put_channels(channels.values())
-            edited = workshop.brief_edits().edit(
+            edited = services.brief_edits().edit(
                 key, changes, by="cli", offered=lambda wanted: channels[wanted].accounts, actor=actor()
             )
-            odd = _odd(workshop, key, edited.after.publish_at) if changes.publish_at is not None else []
+            odd = _odd(services, key, edited.after.publish_at) if changes.publish_at is not None else []
         finally:
-            workshop.close()
+            services.close()
         _tell(key, list(edited.differences), [*edited.notes, *odd], as_json=as_json)
 
 
-def _odd(workshop: Workshop, key: str, at: datetime | None) -> list[str]:
+def _odd(services: Services, key: str, at: datetime | None) -> list[str]:
     """What the calendar would have asked about before it saved that time."""
     from phantoms_dagster.store.calendar import Calendar  # noqa: PLC0415 - only a new time needs it, and its quotas
     from phantoms_dagster.wiring.moving import odd_about  # noqa: PLC0415
 
-    plan = Calendar(workshop.engine)
+    plan = Calendar(services.engine)
     video = plan.one(key)
     if at is None or video is None or not video.waits:
         return []
-    return odd_about(plan, workshop.settings, video, plan.channels()[video.channel], at)
+    return odd_about(plan, services.settings, video, plan.channels()[video.channel], at)
 
 
-def _edit_texts(workshop: Workshop, video: str, texts: ScriptEdit, *, as_json: bool) -> None:
+def _edit_texts(services: Services, video: str, texts: ScriptEdit, *, as_json: bool) -> None:
     """Change the words of the posts, and say what is different."""
     try:
-        key = workshop.catalogue().find(video)
-        edited = workshop.text_edits().edit(key, texts, actor())
+        key = services.catalogue().find(video)
+        edited = services.text_edits().edit(key, texts, actor())
     finally:
-        workshop.close()
+        services.close()
     differences = list(edited.differences)
     _tell(key, differences, edited.notes, as_json=as_json)
     if differences and not as_json:
@@ -216,12 +216,12 @@ def import_file(
     """Add the videos of a file. Bad rows are named with line and reason, the good ones are taken; then the exit code is 2."""
     with plain_errors():
         content = load(file)
-        workshop = Workshop(current())
+        services = Services(current())
         try:
-            batch = read(str(file), content, workshop.channels())
-            stored = _Stored() if dry_run else _store(workshop, batch.accepted, str(file), update=update)
+            batch = read(str(file), content, services.channels())
+            stored = _Stored() if dry_run else _store(services, batch.accepted, str(file), update=update)
         finally:
-            workshop.close()
+            services.close()
         refused = sorted([*batch.refused, *stored.refused], key=lambda r: r.line)
         good = len(batch.accepted) if dry_run else len(stored.new)
         rows_refused = batch.rows_refused + len(stored.refused)
@@ -265,12 +265,12 @@ class _Stored:
     refused: list[Refusal] = field(default_factory=list)
 
 
-def _store(workshop: Workshop, rows: Sequence[Accepted], file: str, *, update: bool) -> _Stored:
+def _store(services: Services, rows: Sequence[Accepted], file: str, *, update: bool) -> _Stored:
     """Add the rows page by page, with a progress bar. Briefs that are there already are refused, or updated."""
     stored = _Stored()
     if not rows:
         return stored
-    catalogue, edits, channels = workshop.catalogue(), workshop.brief_edits(), workshop.channels()
+    catalogue, edits, channels = services.catalogue(), services.brief_edits(), services.channels()
     catalogue.put_channels(channels.values())
     source = f"import:{printable(Path(file).name, 200)}"
     with progress("adding", len(rows)) as done:

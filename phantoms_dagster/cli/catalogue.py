@@ -18,7 +18,7 @@ from rich.table import Table
 from phantoms_dagster.cli.completion import complete_video
 from phantoms_dagster.cli.console import STATE_STYLES, current, out, plain, plain_errors, print_json, say
 from phantoms_dagster.cli.listing import lines_of, listed, marks, note_text
-from phantoms_dagster.cli.sentence import Sentence
+from phantoms_dagster.cli.sentence import WrappedText
 from phantoms_dagster.cli.times import local, soon
 from phantoms_dagster.domain.attention import Attention
 from phantoms_dagster.domain.left_out import left_out_of
@@ -28,11 +28,11 @@ from phantoms_dagster.domain.pacing import waited
 from phantoms_dagster.domain.stages import STAGES
 from phantoms_dagster.domain.wording import notes
 from phantoms_dagster.store.catalogue import StageRow
-from phantoms_dagster.store.decisions import Held, Review
+from phantoms_dagster.store.decisions import HeldVideo, Review
 from phantoms_dagster.store.outlook import NextStep, Outlook
-from phantoms_dagster.store.stored import Unreadable, output_of
-from phantoms_dagster.wiring import Workshop
-from phantoms_dagster.wiring.media import Shelf
+from phantoms_dagster.store.stored import UnreadableRow, output_of
+from phantoms_dagster.wiring import Services
+from phantoms_dagster.wiring.media import MediaFiles
 
 # Below this width the table of stages loses its less important columns.
 NARROW = 72
@@ -56,19 +56,19 @@ def status(
 ) -> None:
     """List the newest videos, what waits for you, what is wrong, and what happens next and when."""
     with plain_errors():
-        workshop = Workshop(current())
+        services = Services(current())
         try:
-            videos, counts = workshop.catalogue().videos(limit=limit), workshop.catalogue().counts()
-            undecided = workshop.decisions().undecided()
-            held = workshop.decisions().held()
-            firsts = workshop.decisions().first_approvals(undecided)
-            waits = [item for item in workshop.waits_for_people() if item.id != "review"]
-            upcoming = Outlook(workshop.engine).next_steps()
+            videos, counts = services.catalogue().videos(limit=limit), services.catalogue().counts()
+            undecided = services.decisions().undecided()
+            held = services.decisions().held()
+            firsts = services.decisions().first_approvals(undecided)
+            waits = [item for item in services.waits_for_people() if item.id != "review"]
+            upcoming = Outlook(services.engine).next_steps()
             # Redis is asked only when something could wait for it.
             asked = any(state in OPEN_STATES for name, of in counts.items() if name != "approval" for state in of)
-            outages = workshop.outages() if asked else Outages()
+            outages = services.outages() if asked else Outages()
         finally:
-            workshop.close()
+            services.close()
         holders = {one.key: one.reviewer for one in held}
         if as_json:
             listing = [{**asdict(v), "now": note_text(v, set(undecided), outages.found, holders)} for v in videos]
@@ -99,7 +99,7 @@ def status(
         _print_next(counts, upcoming)
 
 
-def _print_held(held: Sequence[Held]) -> None:
+def _print_held(held: Sequence[HeldVideo]) -> None:
     """What nobody can decide on, and how to take it back. A few of them, each with its command on a line of its own."""
     if held:
         out.print(f"\n[bold]{len(held)} on hold[/], the longest first:")
@@ -147,22 +147,22 @@ def show(
 ) -> None:
     """Show one video: its brief, script, files, posts, and why it waits or failed."""
     with plain_errors():
-        workshop = Workshop(current())
+        services = Services(current())
         try:
-            catalogue = workshop.catalogue()
+            catalogue = services.catalogue()
             key = catalogue.find(video)
             stages, retired = catalogue.stages(key), catalogue.retired_at(key)
-            waits = key in workshop.decisions().undecided(limit=100_000)
+            waits = key in services.decisions().undecided(limit=100_000)
             unreadable: list[str] = []
             brief = _readable(lambda: catalogue.brief(key), unreadable)
             done = _outputs_of(key, stages, unreadable)
-            review = _readable(lambda: workshop.decisions().review(key) if waits else None, unreadable)
-            held = next((one for one in workshop.decisions().held() if one.key == key), None)
+            review = _readable(lambda: services.decisions().review(key) if waits else None, unreadable)
+            held = next((one for one in services.decisions().held() if one.key == key), None)
             accounts = catalogue.videos(keys=[key])[0].accounts
             asked = any(row.state in OPEN_STATES for name, row in stages.items() if name != "approval")
-            outages = workshop.outages() if asked else Outages()
+            outages = services.outages() if asked else Outages()
         finally:
-            workshop.close()
+            services.close()
         now = datetime.now(UTC)
         said = {n: note(n, row.waiting, now=now, say=soon, outages=outages.found, accounts=accounts) for n, row in stages.items()}
         if as_json:
@@ -190,7 +190,7 @@ def show(
             )
             return
         seen = _Seen(key, brief, stages, said, done, unreadable, review, waits=waits, retired=retired)
-        _print_video(seen, workshop.shelf)
+        _print_video(seen, services.media_files)
         if held:
             why = f": {plain(held.note)}" if held.note else ""
             say(f"\n[bold]On hold[/] by {plain(held.reviewer)}{why}; take it back:")
@@ -214,7 +214,7 @@ class _Seen:
     retired: datetime | None
 
 
-def _print_video(seen: _Seen, shelf: Shelf) -> None:
+def _print_video(seen: _Seen, media_files: MediaFiles) -> None:
     """Everything, in the order in which it is asked: what it is, where it is, what it says, what to do."""
     key, done = seen.key, seen.done
     out.print(_brief_panel(key, seen.brief) if seen.brief else f"[bold]{key}[/]", soft_wrap=True)
@@ -225,7 +225,7 @@ def _print_video(seen: _Seen, shelf: Shelf) -> None:
         out.print(_script_panel(done["script"]["script"]))
     for line in _taken_out(done):
         out.print(line, style="yellow", soft_wrap=True)
-    for line in _outputs(shelf, done):
+    for line in _outputs(media_files, done):
         out.print(line, soft_wrap=True)
     if seen.retired:
         out.print(f"\nretired {local(seen.retired)}: everything stays but its partition in Dagster", style="dim", soft_wrap=True)
@@ -252,7 +252,7 @@ def _readable(read: Callable[[], Found], problems: list[str]) -> Found | None:
     """What was read. None when it cannot be read, and why goes into `problems`: the rest of the video is shown all the same."""
     try:
         return read()
-    except Unreadable as error:
+    except UnreadableRow as error:
         if str(error) not in problems:
             problems.append(str(error))
         return None
@@ -294,7 +294,7 @@ def _stages_table(stages: Mapping[str, StageRow], said: Mapping[str, str]) -> Ta
     for row, told in zip(rows, notes, strict=True):
         state = f"[{STATE_STYLES[row.state]}]{marks()[row.state]} {row.state}[/]"
         numbers = [str(row.attempts or ""), local(row.finished_at), f"{row.cost:.3f}" if row.cost else ""]
-        table.add_row(row.stage, state, *([] if narrow else numbers), Sentence(plain(told), folded=True))
+        table.add_row(row.stage, state, *([] if narrow else numbers), WrappedText(plain(told), folded=True))
     return table
 
 
@@ -355,10 +355,10 @@ def _words_panel(review: Review) -> Panel:
     return Panel("\n\n".join(lines), title="what would be posted", title_align="left")
 
 
-def _outputs(shelf: Shelf, done: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+def _outputs(media_files: MediaFiles, done: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     for name, output in done.items():
         match output["kind"]:
             case "rendered_video" | "variant":
-                yield f"{name}: {plain(shelf.address(MediaFile(**output['video'])))}"
+                yield f"{name}: {plain(media_files.address(MediaFile(**output['video'])))}"
             case "post":
                 yield f"{name}: {plain(output['url'])}"

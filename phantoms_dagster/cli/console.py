@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from phantoms_dagster.cli.entry import interrupted
-from phantoms_dagster.cli.sentence import Sentence
+from phantoms_dagster.cli.sentence import WrappedText
 
 if TYPE_CHECKING:
     from phantoms_dagster.settings import Settings
@@ -141,7 +141,7 @@ def plain(text: str) -> str:
 def say(text: str, *, style: str | None = None, to: Console = out) -> None:
     """A sentence: a terminal gets it in lines that end between words and never in a command, a file gets it in one."""
     if to.is_terminal:
-        to.print(Sentence(text), style=style, crop=False)
+        to.print(WrappedText(text), style=style, crop=False)
     else:
         to.print(text, style=style, soft_wrap=True)
 

@@ -1,4 +1,4 @@
-"""`phantoms dead-letters`: what failed for good, and what to do about it. The rules of doing it belong in `store.dead_letters`."""
+"""`phantoms dead-letters`: what failed for good, and what to do about it. The rules are in `store.dead_letters`."""
 
 from __future__ import annotations
 
@@ -22,8 +22,15 @@ from phantoms_dagster.cli.times import local
 from phantoms_dagster.domain.counting import counted
 from phantoms_dagster.domain.errors import InvalidInput, NotFound
 from phantoms_dagster.domain.stages import STAGES
-from phantoms_dagster.store.dead_letters import DeadLetters, Handled, Letter, LetterDetail, LetterFilter, stages_named
-from phantoms_dagster.wiring import Workshop
+from phantoms_dagster.store.dead_letters.letters import (
+    DeadLetter,
+    DeadLetterDetail,
+    DeadLetters,
+    Handled,
+    LetterFilter,
+    stages_named,
+)
+from phantoms_dagster.wiring import Services
 from phantoms_dagster.wiring.this_user import this_user
 
 STATES = ("open", "replayed", "discarded")
@@ -133,9 +140,9 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show everything about a letter: the cause, what the provider answered, every attempt."""
-    with plain_errors(), _letters() as (letters, workshop):
+    with plain_errors(), _letters() as (letters, services):
         number = _number(which)
-        key = None if number is not None else workshop.catalogue().find(which)
+        key = None if number is not None else services.catalogue().find(which)
         found = letters.of_video(key) if key is not None else [letters.show(number or 0)]
         if as_json:
             print_json({"letters": [_as_json(detail) for detail in found]})
@@ -169,10 +176,10 @@ def replay(
 
     Exits with 2 when some could not be replayed; the others are.
     """
-    with plain_errors(), _letters() as (letters, workshop):
+    with plain_errors(), _letters() as (letters, services):
         if start is not None and start not in STAGES:
             raise InvalidInput(f"unknown stage {start!r}; the stages are {', '.join(STAGES)}")
-        wanted = _chosen(workshop, which, _filter(stage, provider, error_class, since), everything=everything)
+        wanted = _chosen(services, which, _filter(stage, provider, error_class, since), everything=everything)
         _tell("replayed", [letters.replay(part, by=by or this_user(), start=start) for part in wanted], as_json=as_json)
 
 
@@ -192,10 +199,10 @@ def discard(
 
     A discarded letter can still be replayed by its number.
     """
-    with plain_errors(), _letters() as (letters, workshop):
+    with plain_errors(), _letters() as (letters, services):
         if not reason.strip():
             raise InvalidInput('a discard needs a reason: --reason "why"; it is kept with the letter')
-        wanted = _chosen(workshop, which, _filter(stage, provider, error_class, since), everything=everything)
+        wanted = _chosen(services, which, _filter(stage, provider, error_class, since), everything=everything)
         _tell("discarded", [letters.discard(part, by=by or this_user(), reason=reason) for part in wanted], as_json=as_json)
 
 
@@ -203,12 +210,12 @@ def discard(
 
 
 @contextmanager
-def _letters() -> Iterator[tuple[DeadLetters, Workshop]]:
-    workshop = Workshop(current())
+def _letters() -> Iterator[tuple[DeadLetters, Services]]:
+    services = Services(current())
     try:
-        yield DeadLetters(workshop.engine), workshop
+        yield DeadLetters(services.engine), services
     finally:
-        workshop.close()
+        services.close()
 
 
 def _filter(stage: str | None, provider: str | None, error_class: str | None, since: str | None) -> LetterFilter:
@@ -222,7 +229,7 @@ def _filter(stage: str | None, provider: str | None, error_class: str | None, si
     )
 
 
-def _chosen(workshop: Workshop, which: Sequence[str] | None, wanted: LetterFilter, *, everything: bool) -> list[LetterFilter]:
+def _chosen(services: Services, which: Sequence[str] | None, wanted: LetterFilter, *, everything: bool) -> list[LetterFilter]:
     """The letters named, or those that the filters leave. What is named by number may be discarded; all else is open."""
     filtered = wanted != LetterFilter()
     if which and everything:
@@ -233,16 +240,16 @@ def _chosen(workshop: Workshop, which: Sequence[str] | None, wanted: LetterFilte
         return [wanted]
     # All names first: a mistyped one should not leave half of the work done.
     numbers = [(name, _number(name)) for name in which]
-    keys = [workshop.catalogue().find(name) for name, number in numbers if number is None]
+    keys = [services.catalogue().find(name) for name, number in numbers if number is None]
     ids = [number for _, number in numbers if number is not None]
     if ids:
-        _all_there(workshop, ids)
+        _all_there(services, ids)
     parts = [replace(wanted, ids=ids, state=None)] if ids else []
     return parts + ([replace(wanted, keys=keys)] if keys else [])
 
 
-def _all_there(workshop: Workshop, ids: Sequence[int]) -> None:
-    letters = DeadLetters(workshop.engine)
+def _all_there(services: Services, ids: Sequence[int]) -> None:
+    letters = DeadLetters(services.engine)
     found = {letter.id for letter in letters.list(LetterFilter(ids=ids, state=None))}
     for missing in (number for number in ids if number not in found):
         letters.show(missing)
@@ -271,11 +278,11 @@ def moment(given: str, *, now: datetime) -> datetime:
 # --- how they are shown
 
 
-def _group(letter: Letter) -> str:
+def _group(letter: DeadLetter) -> str:
     return f"{letter.stage} {letter.error_class} {letter.provider or ''}".rstrip()
 
 
-def _print_letters(found: Sequence[Letter]) -> None:
+def _print_letters(found: Sequence[DeadLetter]) -> None:
     """One line a letter; where its key has no room in a table beside the rest, two. A broken key cannot be copied."""
     longest = max(cell_len(letter.key) for letter in found)
     number = max(len(str(letter.id)) for letter in found)
@@ -311,7 +318,7 @@ def _first_line(message: str) -> str:
     return plain(textwrap.shorten(" ".join(message.split()), SHOWN_WHY, placeholder=" ..."))
 
 
-def _print_detail(detail: LetterDetail) -> None:
+def _print_detail(detail: DeadLetterDetail) -> None:
     letter = detail.letter
     table = Table(box=box.SIMPLE_HEAD, show_header=False, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column(no_wrap=True)
@@ -342,7 +349,7 @@ def _print_detail(detail: LetterDetail) -> None:
         out.print(f'  phantoms dead-letters discard {letter.id} --reason "why"\n', soft_wrap=True)
 
 
-def _budget(letter: Letter) -> list[tuple[str, str]]:
+def _budget(letter: DeadLetter) -> list[tuple[str, str]]:
     """What the stage was given up after: `5 attempts over 34 minutes`. Nothing for what failed at once."""
     if letter.counted is None or letter.failing_since is None or letter.error_class != "transient":
         return []
@@ -362,7 +369,7 @@ def _short(at: Any) -> str:
     return local(datetime.fromisoformat(at)) if isinstance(at, str) else ""
 
 
-def _as_json(detail: LetterDetail) -> dict[str, Any]:
+def _as_json(detail: DeadLetterDetail) -> dict[str, Any]:
     more = {"stage_state": detail.stage_state, "evidence": detail.evidence, "attempts": detail.attempts}
     return {**asdict(detail.letter), **more}
 

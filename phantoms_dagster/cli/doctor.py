@@ -25,18 +25,18 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from phantoms_dagster.cli.console import FAILED, current, out, plain, plain_errors, print_json
-from phantoms_dagster.cli.looks import SLOW_SECONDS, Looks
+from phantoms_dagster.cli.looks import SLOW_SECONDS, ParallelLooks
 from phantoms_dagster.cli.problems import database_problem
-from phantoms_dagster.cli.sentence import Sentence
+from phantoms_dagster.cli.sentence import WrappedText
 from phantoms_dagster.cli.settings import unknown_variables
 from phantoms_dagster.cli.times import unknown_zone
 from phantoms_dagster.domain.accounts import places
 from phantoms_dagster.domain.errors import PhantomsError
 from phantoms_dagster.domain.models import Platform
-from phantoms_dagster.resilience.redis_refusals import refuse_cluster
+from phantoms_dagster.resilience.redis.refusals import refuse_cluster
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.store.migrate import pending
-from phantoms_dagster.wiring import INTEGRATIONS, Workshop
+from phantoms_dagster.wiring import INTEGRATIONS, Services
 from phantoms_dagster.wiring.asking import Finding, ask_account, ask_openai, ask_shotstack
 from phantoms_dagster.wiring.channels_text import ChannelsMissing
 from phantoms_dagster.wiring.media import probe
@@ -121,7 +121,7 @@ def _line(finding: Finding) -> Table:
     table.add_column(width=CHECK_WIDTH, overflow="fold")
     table.add_column(overflow="fold")
     fix = f"\n[bold]{plain(finding.fix)}[/]" if finding.fix else ""
-    said = Sentence(plain(finding.found) + fix, folded=True)
+    said = WrappedText(plain(finding.found) + fix, folded=True)
     table.add_row(f"[{STYLES[finding.verdict]}]{finding.verdict}[/]", plain(finding.check), said)
     return table
 
@@ -131,8 +131,8 @@ def examine(settings: Settings, asking: Callable[[Collection[str]], None] = lamb
 
     `asking` is told what is still being waited for.
     """
-    workshop = Workshop(settings)
-    looks = Looks(asking)
+    services = Services(settings)
+    looks = ParallelLooks(asking)
     try:
         version = ".".join(map(str, sys.version_info[:3]))
         yield Finding("python", "ok", version)
@@ -145,50 +145,50 @@ def examine(settings: Settings, asking: Callable[[Collection[str]], None] = lamb
         yield _home(settings)
         yield _disk(settings)
         yield _ffmpeg()
-        yield _channels(workshop)
+        yield _channels(services)
         if settings.media_url is not None or settings.path("media").exists():  # else the first file makes the folder
             looks.start("media", lambda: [_media(settings)], SLOW_SECONDS)
         if settings.database_url is None:
             phase = on_the_way(settings.home)
             found = f"`phantoms up` is {phase} here" if phase else "nothing is running here and no URLs are set"
             yield Finding("servers", "note", found, "ask again when it shows its addresses" if phase else "start `phantoms up`")
-            yield from _services(workshop, looks)
+            yield from _services(services, looks)
         else:
-            _servers(workshop, looks)
+            _servers(services, looks)
         for finding in looks.findings():
             yield finding
             if finding.check == "PostgreSQL":
                 # Its table knows which accounts have tokens of their own. That decides which services are asked at all.
-                yield from _services(workshop, looks, database=finding.verdict == "ok")
+                yield from _services(services, looks, database=finding.verdict == "ok")
     finally:
-        workshop.close()
+        services.close()
 
 
-def _services(workshop: Workshop, looks: Looks, *, database: bool = False) -> Iterator[Finding]:
+def _services(services: Services, looks: ParallelLooks, *, database: bool = False) -> Iterator[Finding]:
     """Start asking the services, all beside one another; what is known without asking is a finding at once."""
-    settings, endpoints = workshop.settings, workshop.endpoints
-    _know_accounts(workshop, database=database)
+    settings, endpoints = services.settings, services.endpoints
+    _know_accounts(services, database=database)
     if settings.sandbox_url and endpoints.sandbox_needed:
         url = settings.sandbox_url
         fix = "start `phantoms up`"
         looks.start("sandbox", lambda: [_tried("sandbox", lambda: _get(f"{url}/_sandbox/health", url), fix)])
-    yield from _keys(workshop, looks)
-    _accounts(workshop, looks)
+    yield from _keys(services, looks)
+    _accounts(services, looks)
 
 
-def _know_accounts(workshop: Workshop, *, database: bool) -> None:
+def _know_accounts(services: Services, *, database: bool) -> None:
     """Find out which accounts have tokens of their own: from PostgreSQL, and without it from channels.yaml."""
     try:
         if database:
-            _ = workshop.endpoints.connected
+            _ = services.endpoints.connected
             return
     except (PhantomsError, SQLAlchemyError):
         pass
     try:
-        found = {str(platform) for channel in workshop.channels().values() for platform in channel.tokens}
+        found = {str(platform) for channel in services.channels().values() for platform in channel.tokens}
     except PhantomsError:
         found = set()  # told above
-    workshop.endpoints.connect(found)
+    services.endpoints.connect(found)
 
 
 def _home(settings: Settings) -> Finding:
@@ -229,10 +229,10 @@ def _ffmpeg() -> Finding:
     return Finding("ffmpeg", "ok", Path(program).name)
 
 
-def _channels(workshop: Workshop) -> Finding:
-    path = workshop.settings.path("channels")
+def _channels(services: Services) -> Finding:
+    path = services.settings.path("channels")
     try:
-        names = ", ".join(workshop.channels())
+        names = ", ".join(services.channels())
     except ChannelsMissing as error:
         return Finding("channels", "wrong", str(error).removesuffix(f": {error.FIX}"), error.FIX)
     except PhantomsError as error:
@@ -242,13 +242,13 @@ def _channels(workshop: Workshop) -> Finding:
     return Finding("channels", "ok", names)
 
 
-def _servers(workshop: Workshop, looks: Looks) -> None:
-    settings = workshop.settings
+def _servers(services: Services, looks: ParallelLooks) -> None:
+    settings = services.settings
 
     def start(check: str, look: Callable[[], str], fix: str) -> None:
         looks.start(check, lambda: [_tried(check, look, fix)])
 
-    start("PostgreSQL", lambda: _postgres(workshop), "check PHANTOMS_DATABASE_URL, or start `phantoms up`")
+    start("PostgreSQL", lambda: _postgres(services), "check PHANTOMS_DATABASE_URL, or start `phantoms up`")
     start("Redis", lambda: _redis(settings), "check PHANTOMS_REDIS_URL, or start `phantoms up`")
     if settings.web_url:
         start("Dagster UI", lambda: _get(f"{settings.web_url}/server_info", str(settings.web_url)), "start `phantoms up`")
@@ -263,10 +263,10 @@ def _tried(check: str, look: Callable[[], str], fix: str) -> Finding:
         return Finding(check, "wrong", (str(error).strip().splitlines() or [type(error).__name__])[0][:300], fix)
 
 
-def _postgres(workshop: Workshop) -> str:
-    with workshop.engine.connect() as connection:
+def _postgres(services: Services) -> str:
+    with services.engine.connect() as connection:
         version = str(connection.execute(text("SHOW server_version")).scalar())
-    missing = pending(workshop.database_url)
+    missing = pending(services.database_url)
     if missing:
         raise PhantomsError(f"version {version}, but migrations {', '.join(missing)} are missing; `phantoms up` applies them")
     return f"version {version}, schema up to date"
@@ -296,10 +296,10 @@ def _get(url: str, shown: str) -> str:
     return shown
 
 
-def _keys(workshop: Workshop, looks: Looks) -> Iterator[Finding]:
+def _keys(services: Services, looks: ParallelLooks) -> Iterator[Finding]:
     """Ask the services that have one key for all. Platforms are asked account by account: `_accounts` does."""
-    settings, endpoints = workshop.settings, workshop.endpoints
-    wanted = _wanted(workshop)
+    settings, endpoints = services.settings, services.endpoints
+    wanted = _wanted(services)
     for name in INTEGRATIONS:
         if name == "shotstack" and endpoints.renderer == "local":
             yield Finding("render", "ok", "local ffmpeg")
@@ -341,18 +341,18 @@ def _model(settings: Settings) -> Finding:
     return Finding("model", found.verdict, found.found, found.fix)
 
 
-def _wanted(workshop: Workshop) -> Mapping[tuple[Platform, str], str | None] | None:
+def _wanted(services: Services) -> Mapping[tuple[Platform, str], str | None] | None:
     """Every account and where its token is; None when channels.yaml cannot be used."""
     try:
-        return places(workshop.channels().values())
+        return places(services.channels().values())
     except PhantomsError:
         return None  # told above
 
 
-def _accounts(workshop: Workshop, looks: Looks) -> None:
+def _accounts(services: Services, looks: ParallelLooks) -> None:
     """Ask each platform whose the token of each account is, and what it may do."""
-    settings, endpoints = workshop.settings, workshop.endpoints
-    for (platform, name), place in (_wanted(workshop) or {}).items():
+    settings, endpoints = services.settings, services.endpoints
+    for (platform, name), place in (_wanted(services) or {}).items():
         if not platform.spec.remote:
             continue
         try:

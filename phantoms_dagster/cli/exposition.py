@@ -8,8 +8,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector, CollectorRegistry
 
-from phantoms_dagster.resilience.breaker import BreakerState
-from phantoms_dagster.store.statistics import BUCKETS, Reading
+from phantoms_dagster.resilience.breakers.breaker import BreakerState
+from phantoms_dagster.store.statistics import BUCKETS, StatisticsReading
 from phantoms_dagster.wiring.watching import PoolView
 
 BREAKER_STATES = {"closed": 0, "half-open": 1, "open": 2}
@@ -40,7 +40,7 @@ def up(stores: Mapping[str, bool]) -> Iterator[Metric]:
     yield family
 
 
-def of_tables(reading: Reading) -> Iterator[Metric]:
+def of_tables(reading: StatisticsReading) -> Iterator[Metric]:
     """What PostgreSQL remembers."""
     videos = GaugeMetricFamily("phantoms_stage_videos", "Videos by stage and state.", labels=["stage", "state"])
     for pair, count in reading.videos.items():
@@ -73,7 +73,7 @@ def of_tables(reading: Reading) -> Iterator[Metric]:
     yield _waits(reading)
 
 
-def _waits(reading: Reading) -> Metric:
+def _waits(reading: StatisticsReading) -> Metric:
     buckets, below = [], 0
     for n, bound in enumerate([*map(str, BUCKETS), "+Inf"]):
         below += reading.totals.waits[n]

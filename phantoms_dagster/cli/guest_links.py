@@ -18,7 +18,7 @@ from phantoms_dagster.cli.times import local
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.store.guest_links import DEFAULT_HOURS, MOST_HOURS, GuestLink, GuestLinks
-from phantoms_dagster.wiring import Workshop
+from phantoms_dagster.wiring import Services
 
 GROUP_EXAMPLES = (
     'phantoms guest-links add octopuses --guest "Dr. Weber"',
@@ -49,14 +49,14 @@ def add(
     as_json: AsJson = False,
 ) -> None:
     """Make a link and print it, once: only its hash is kept. It is about the video as it is now."""
-    with _links() as (workshop, links):
+    with _links() as (services, links):
         if content is not None and len(content) < SHORTEST_HASH:
             raise InvalidInput(f"--content needs at least {SHORTEST_HASH} characters; see `phantoms show`")
-        workshop.pending_decisions().commit_due()
-        workshop.take_channels()
-        key = workshop.catalogue().find(video)
+        services.pending_decisions().commit_due()
+        services.take_channels()
+        key = services.catalogue().find(video)
         link, secret = links.add(key, guest, actor(), content_sha256=content, hours=hours)
-        address = f"{_desk(workshop.settings)}guest/{secret}"
+        address = f"{_desk(services.settings)}guest/{secret}"
         if as_json:
             print_json({**_row(link), "url": address})
             return
@@ -114,10 +114,10 @@ def _desk(settings: Settings) -> str:
 
 
 @contextmanager
-def _links() -> Iterator[tuple[Workshop, GuestLinks]]:
+def _links() -> Iterator[tuple[Services, GuestLinks]]:
     with plain_errors():
-        workshop = Workshop(current())
+        services = Services(current())
         try:
-            yield workshop, workshop.guest_links()
+            yield services, services.guest_links()
         finally:
-            workshop.close()
+            services.close()

@@ -16,7 +16,7 @@ from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.execution.home import prepare
 from phantoms_dagster.execution.slots import redis_url, slots_of
 from phantoms_dagster.settings import Settings
-from phantoms_dagster.wiring import Workshop
+from phantoms_dagster.wiring import Services
 
 _ADDRESS = re.compile(r"(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\]):(?P<port>\d{1,5})")
 
@@ -52,7 +52,7 @@ def init(
             workspace = {"load_from": [{"grpc_server": server}]}
             (folder / "workspace.yaml").write_text(yaml.safe_dump(workspace), encoding="utf-8")
         environment = {**os.environ, "PHANTOMS_HOME": str(home), "DAGSTER_HOME": str(folder)}
-        make_ready(Workshop(settings), environment, say=lambda line: err.print(f"[dim]{escape(line)}[/]"))
+        make_ready(Services(settings), environment, say=lambda line: err.print(f"[dim]{escape(line)}[/]"))
         out.print(f"ready; DAGSTER_HOME is {escape(str(folder))}", soft_wrap=True)
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Line:
+class LazyCommand:
     """A command's line in the help. `module` is a module of this package whose `register` adds the command.
 
     `help` repeats the first paragraph of the command's own help, so that the list of commands needs no other module.
@@ -36,7 +36,7 @@ class LazyGroup(TyperGroup):
     Subclasses set `lines`, and `examples`: what each command's help ends with.
     """
 
-    lines: Sequence[Line] = ()
+    lines: Sequence[LazyCommand] = ()
     examples: Mapping[str, Sequence[str]] = {}
 
     def __init__(self, **given: Any) -> None:

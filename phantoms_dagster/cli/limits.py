@@ -16,11 +16,11 @@ from rich.table import Table
 from phantoms_dagster.cli.console import current, err, out, plain, plain_errors, print_json
 from phantoms_dagster.cli.people import actor
 from phantoms_dagster.cli.times import exact, local, soon
-from phantoms_dagster.resilience.breaker import BreakerState
+from phantoms_dagster.resilience.breakers.breaker import BreakerState
 from phantoms_dagster.resilience.pools import SANDBOX
 from phantoms_dagster.resilience.usage import RateUse
 from phantoms_dagster.store.audit import Actor, AuditLog
-from phantoms_dagster.wiring import Workshop
+from phantoms_dagster.wiring import Services
 from phantoms_dagster.wiring.breaker_switch import BreakerSwitch, Switched
 from phantoms_dagster.wiring.watching import PoolView, Watcher, known_breaker, watching
 
@@ -212,12 +212,12 @@ def _switched(word: Callable[[BreakerSwitch, Actor], Awaitable[Switched]]) -> Sw
         return await word(switch, actor())
 
     settings = current()
-    workshop = Workshop(settings)
+    services = Services(settings)
     try:
-        note = AuditLog(workshop.engine).write if settings.database_url is not None else None
+        note = AuditLog(services.engine).write if settings.database_url is not None else None
         done = asyncio.run(say(BreakerSwitch(settings, note)))
     finally:
-        workshop.close()
+        services.close()
     if note is not None and not done.noted:
         err.print("the audit log does not have it: PostgreSQL does not answer", soft_wrap=True)
     return done

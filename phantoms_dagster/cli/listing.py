@@ -34,7 +34,7 @@ GAP = 2
 
 
 @dataclass(frozen=True)
-class Line:
+class ListLine:
     """A video in the list."""
 
     key: str
@@ -45,12 +45,12 @@ class Line:
 
 def lines_of(
     videos: Sequence[VideoRow], undecided: Collection[str], outages: Sequence[Outage], held: Mapping[str, str]
-) -> list[Line]:
+) -> list[ListLine]:
     """What there is to say of each of these videos. `held`: who holds those that are on hold, by key."""
-    return [Line(v.key, marks_of(v.states), _note(v, undecided, outages, held), f"{v.cost:.3f}") for v in videos]
+    return [ListLine(v.key, marks_of(v.states), _note(v, undecided, outages, held), f"{v.cost:.3f}") for v in videos]
 
 
-def listed(lines: Sequence[Line]) -> Iterator[RenderableType]:
+def listed(lines: Sequence[ListLine]) -> Iterator[RenderableType]:
     """The list as wide as the terminal. Where key, marks and note do not fit beside one another, each video has two lines."""
     longest = max((cell_len(line.key) for line in lines), default=0)
     wide = max((Text.from_markup(line.marks).cell_len for line in lines), default=0)

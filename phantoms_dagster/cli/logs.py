@@ -16,11 +16,11 @@ from phantoms_dagster.cli.console import current, err, out, plain, plain_errors,
 from phantoms_dagster.cli.log_files import LogFiles, LogLine
 from phantoms_dagster.domain.errors import NotFound
 from phantoms_dagster.settings import Settings
-from phantoms_dagster.wiring import Workshop
+from phantoms_dagster.wiring import Services
 
 POLL_SECONDS = 0.5
 # A frozen database answers nothing. The lines are in files, and somebody waits for them.
-PATIENCE_SECONDS = 5.0
+MAX_WAIT_SECONDS = 5.0
 
 
 def register(app: typer.Typer) -> None:
@@ -72,14 +72,14 @@ def _key(settings: Settings, video: str) -> str:
     if settings.database_url is None:
         _whole("no database runs", video)
         return video
-    workshop = Workshop(settings, patience=PATIENCE_SECONDS)
+    services = Services(settings, max_wait=MAX_WAIT_SECONDS)
     try:
-        return workshop.catalogue().find(video)
+        return services.catalogue().find(video)
     except SQLAlchemyError:
         _whole("the database does not answer", video)
         return video
     finally:
-        workshop.close()
+        services.close()
 
 
 def _whole(why: str, video: str) -> None:

@@ -13,7 +13,7 @@ SECONDS = 10.0
 SLOW_SECONDS = 30.0  # an object store is written to, read from and cleaned
 
 
-class Looks:
+class ParallelLooks:
     """Each look runs in a thread of its own. One that outlives its deadline is told as wrong, and what it finds later is dropped:
     nothing can stop a resolver that waits for its name servers.
     """

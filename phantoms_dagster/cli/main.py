@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from phantoms_dagster.cli.console import plain_errors, reader_gone
-from phantoms_dagster.cli.lazy import LazyGroup, Line
+from phantoms_dagster.cli.lazy import LazyCommand, LazyGroup
 
 EXAMPLES = {
     "up": ["phantoms up", "phantoms up --home ~/studio --port 3001"],
@@ -55,156 +55,163 @@ EXAMPLES = {
 }
 
 LINES = (
-    Line(
+    LazyCommand(
         "up",
         "up",
         "Run",
         "Start everything and stay: servers, migrations, Dagster, and the sandbox for integrations without a key.",
     ),
-    Line(
+    LazyCommand(
         "sandbox",
         "up",
         "Run",
         "Run only the sandbox: loopback stand-ins of every provider, with fault injection and a ledger of what they accepted.",
     ),
-    Line(
+    LazyCommand(
         "demo",
-        "demo",
+        "demo.command",
         "Run",
         "Make real videos from bundled briefs and post them to the sandbox, on embedded servers: no keys, nothing to install.",
     ),
-    Line(
+    LazyCommand(
         "add",
         "briefs",
         "Briefs",
         "Add one video. It goes through all stages by itself and waits for your approval before it is posted.",
     ),
-    Line(
+    LazyCommand(
         "import",
         "briefs",
         "Briefs",
         "Add the videos of a file. Bad rows are named with line and reason, the good ones are taken; then the exit code is 2.",
     ),
-    Line(
+    LazyCommand(
         "edit",
         "briefs",
         "Briefs",
         "Change the brief of a video that is there already, or the words of its posts. What is posted stays posted.",
     ),
-    Line(
+    LazyCommand(
         "status", "catalogue", "Look", "List the newest videos, what waits for you, what is wrong, and what happens next and when."
     ),
-    Line("show", "catalogue", "Look", "Show one video: its brief, script, files, posts, and why it waits or failed."),
-    Line(
-        "watch", "watch", "Look", "Watch the stages, the newest events and what waits for you; open and approve films. Ends with q."
+    LazyCommand("show", "catalogue", "Look", "Show one video: its brief, script, files, posts, and why it waits or failed."),
+    LazyCommand(
+        "watch",
+        "watch.command",
+        "Look",
+        "Watch the stages, the newest events and what waits for you; open and approve films. Ends with q.",
     ),
-    Line("logs", "logs", "Look", "Show what all processes on this machine logged about one video, in the order of time."),
-    Line(
+    LazyCommand("logs", "logs", "Look", "Show what all processes on this machine logged about one video, in the order of time."),
+    LazyCommand(
         "open",
         "open_film",
         "Review",
         "Watch a video's film in the player of this system, or in the browser. Where there is neither, its path is printed.",
     ),
-    Line(
+    LazyCommand(
         "retire",
         "retire",
         "Briefs",
         "Retire finished videos now: they leave Dagster's partitions with the next nightly run, as soon as no run works on them.",
     ),
-    Line(
+    LazyCommand(
         "unretire",
         "retire",
         "Briefs",
         "Take retired videos back: within seconds they are partitions again, last in the list. Then regenerate what you want.",
     ),
-    Line("approve", "review", "Review", "Approve videos: exactly these bytes and words go out, whatever is changed later."),
-    Line(
+    LazyCommand("approve", "review", "Review", "Approve videos: exactly these bytes and words go out, whatever is changed later."),
+    LazyCommand(
         "reject",
         "review",
         "Review",
         "Reject videos: they are not posted. Regenerate the script or the render and decide again, or approve after all.",
     ),
-    Line(
+    LazyCommand(
         "hold",
         "review",
         "Review",
         "Put videos on hold: they leave the queue, and nobody can decide on them, until they are taken back.",
     ),
-    Line("unhold", "review", "Review", "Take videos back from hold: they wait for a decision again."),
-    Line(
+    LazyCommand("unhold", "review", "Review", "Take videos back from hold: they wait for a decision again."),
+    LazyCommand(
         "retry",
         "retry",
         "Review",
         "Ask for a video's stage again: one that failed, waits, hangs in a render, or is done (with --from).",
     ),
-    Line("accounts", "accounts", "Look", "Show the accounts: whose each one is, as its platform says, and why its posts wait."),
-    Line(
+    LazyCommand(
+        "accounts", "accounts", "Look", "Show the accounts: whose each one is, as its platform says, and why its posts wait."
+    ),
+    LazyCommand(
         "doctor",
         "doctor",
         "Look",
         "Check settings, servers, ffmpeg, keys and disk, and say how to fix what is wrong. Exits with 1 when something is.",
     ),
-    Line(
+    LazyCommand(
         "settings",
         "settings",
         "Look",
         "Show the settings in force: each value, where it came from, and variables that are no setting. Secrets are hidden.",
     ),
-    Line(
+    LazyCommand(
         "pools",
         "limits",
         "Look",
         "Show what paces the calls now: slots, who waits, rates, daily quotas, and how far 429s have narrowed them.",
     ),
-    Line(
+    LazyCommand(
         "metrics",
         "metrics",
         "Run",
         "Serve Prometheus metrics under /metrics, read from PostgreSQL and Redis at each scrape. `phantoms up` does it by itself.",
     ),
-    Line(
+    LazyCommand(
         "desk",
         "desk",
         "Run",
         "Serve the desk: the pages where people review videos and look after what failed. `phantoms up` does it by itself.",
     ),
-    Line(
+    LazyCommand(
         "users",
         "users",
         "Run",
         "Add and remove the people who use the desk, and the tokens of programs that use its API.",
     ),
-    Line(
+    LazyCommand(
         "webhooks",
         "webhooks",
         "Run",
         "Tell other programs of events, signed and at least once; see what was delivered, and send it again.",
     ),
-    Line(
+    LazyCommand(
         "worker",
         "worker",
         "Run",
         "Carry Dagster runs on this machine. `phantoms up` starts workers by itself; this adds more, here or on other machines.",
     ),
-    Line(
+    LazyCommand(
         "init",
         "init",
         "Run",
         "Make the servers and the data directory ready, once, before anything else starts. `phantoms up` does it by itself.",
     ),
-    Line(
+    LazyCommand(
         "guest-links",
         "guest_links",
         "Review",
         "Let somebody without an account decide on one video, once, by a link that expires.",
     ),
-    Line(
+    LazyCommand(
         "dead-letters",
         "dead_letters",
         "Review",
         "What failed for good: look at it, replay it once its cause is fixed, or discard it.",
     ),
-    Line("breakers", "limits", "Look", "Show every breaker that was used; open one, close one, or read what happened to it."),
+    LazyCommand(
+        "breakers", "limits", "Look", "Show every breaker that was used; open one, close one, or read what happened to it."
+    ),
 )
 
 

@@ -20,12 +20,12 @@ from phantoms_dagster.cli import exposition
 from phantoms_dagster.cli.console import current, out, plain_errors
 from phantoms_dagster.cli.problems import database_problem
 from phantoms_dagster.domain.errors import InvalidInput
-from phantoms_dagster.resilience.breaker import BreakerState
-from phantoms_dagster.resilience.redis_scripts import RedisLost
+from phantoms_dagster.resilience.breakers.breaker import BreakerState
+from phantoms_dagster.resilience.redis.scripts import RedisLost
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.store.engine import engine
-from phantoms_dagster.store.statistics import Reading, Statistics
-from phantoms_dagster.wiring import Workshop, logs
+from phantoms_dagster.store.statistics import Statistics, StatisticsReading
+from phantoms_dagster.wiring import Services, logs
 from phantoms_dagster.wiring.on_the_way import nothing_runs
 from phantoms_dagster.wiring.redis_looks import away
 from phantoms_dagster.wiring.review_notices import LOOK_SECONDS as NOTICE_SECONDS
@@ -35,7 +35,7 @@ from phantoms_dagster.wiring.watching import PoolView, watching
 from phantoms_dagster.wiring.webhooks import delivering
 
 # Prometheus gives up after ten seconds by default: a store that takes longer than this counts as down.
-PATIENCE_SECONDS = 6.0
+MAX_WAIT_SECONDS = 6.0
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ def metrics(
 def metrics_application(
     settings: Settings,
     *,
-    patience_seconds: float = PATIENCE_SECONDS,
+    max_wait_seconds: float = MAX_WAIT_SECONDS,
     watch_seconds: float = LOOK_SECONDS,
     notice_seconds: float = NOTICE_SECONDS,
 ) -> web.Application:
@@ -79,7 +79,7 @@ def metrics_application(
 
     It also looks at both stores every `watch_seconds`, and tells the alerts' destinations of one that stays away.
     """
-    database = engine(Workshop(settings).database_url, pool_size=4)
+    database = engine(Services(settings).database_url, pool_size=4)
     statistics = Statistics(database)
     if settings.redis_url is None:
         raise nothing_runs(settings, "Redis")
@@ -90,15 +90,15 @@ def metrics_application(
             async def limited() -> Limited:
                 return await watcher.pools(), await watcher.breakers.look()
 
-            async def tables() -> Reading:
+            async def tables() -> StatisticsReading:
                 return await asyncio.to_thread(statistics.read)
 
             app[_SCRAPER] = scraper = _Scraper(
-                _Source("postgresql", tables, patience_seconds), _Source("redis", limited, patience_seconds)
+                _Source("postgresql", tables, max_wait_seconds), _Source("redis", limited, max_wait_seconds)
             )
             seen = (
-                _Source("postgresql, watched", lambda: asyncio.to_thread(_ask, database), patience_seconds),
-                _Source("redis, watched", watcher.breakers.look, patience_seconds),
+                _Source("postgresql, watched", lambda: asyncio.to_thread(_ask, database), max_wait_seconds),
+                _Source("redis, watched", watcher.breakers.look, max_wait_seconds),
             )
             looks = {POSTGRESQL: seen[0].problem, REDIS: seen[1].problem}
             watch = asyncio.create_task(watch_stores(settings, looks, every_seconds=watch_seconds))
@@ -128,10 +128,10 @@ def _ask(database: Engine) -> bool:
 class _Source(Generic[Value]):
     """One store, read at most once at a time: scrapes that come meanwhile share the reading."""
 
-    def __init__(self, name: str, read: Callable[[], Awaitable[Value]], patience_seconds: float) -> None:
+    def __init__(self, name: str, read: Callable[[], Awaitable[Value]], max_wait_seconds: float) -> None:
         self.name = name
         self._read = read
-        self._patience = patience_seconds
+        self._max_wait = max_wait_seconds
         self._reading: asyncio.Task[Value] | None = None
         self._trouble = ""
 
@@ -140,9 +140,9 @@ class _Source(Generic[Value]):
         if self._reading is None:
             self._reading = asyncio.get_running_loop().create_task(self._once())
         reading = self._reading
-        await asyncio.wait({reading}, timeout=self._patience)
+        await asyncio.wait({reading}, timeout=self._max_wait)
         if not reading.done():
-            self._note(f"no answer within {self._patience:g} s")
+            self._note(f"no answer within {self._max_wait:g} s")
             return None
         self._reading = None if self._reading is reading else self._reading
         try:
@@ -182,7 +182,7 @@ class _Source(Generic[Value]):
 class _Scraper:
     """Answers scrapes."""
 
-    def __init__(self, tables: _Source[Reading], limits: _Source[Limited]) -> None:
+    def __init__(self, tables: _Source[StatisticsReading], limits: _Source[Limited]) -> None:
         self._tables = tables
         self._limits = limits
 

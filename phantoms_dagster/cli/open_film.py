@@ -15,8 +15,8 @@ from phantoms_dagster.cli.times import local
 from phantoms_dagster.domain.errors import InvalidInput, NotFound
 from phantoms_dagster.domain.models import MediaFile, Platform
 from phantoms_dagster.store.catalogue import StageRow
-from phantoms_dagster.wiring import Workshop
-from phantoms_dagster.wiring.media import Shelf
+from phantoms_dagster.wiring import Services
+from phantoms_dagster.wiring.media import MediaFiles
 
 
 def register(app: typer.Typer) -> None:
@@ -46,14 +46,14 @@ def open_film(
 ) -> None:
     """Watch a video's film in the player of this system, or in the browser. Where there is neither, its path is printed."""
     with plain_errors():
-        workshop = Workshop(current())
+        services = Services(current())
         try:
-            catalogue = workshop.catalogue()
+            catalogue = services.catalogue()
             key = catalogue.find(video)
             stage = "rendered_video" if platform is None else f"{platform}/variant"
-            path = film_of(key, stage, catalogue.stages(key), workshop.shelf)
+            path = film_of(key, stage, catalogue.stages(key), services.media_files)
         finally:
-            workshop.close()
+            services.close()
         if as_json:
             print_json({"key": key, "stage": stage, "path": str(path)})
             return
@@ -65,7 +65,7 @@ def open_film(
         out.print(f"  {said}", style="dim", soft_wrap=True)
 
 
-def film_of(key: str, stage: str, stages: Mapping[str, StageRow], shelf: Shelf) -> Path:
+def film_of(key: str, stage: str, stages: Mapping[str, StageRow], media_files: MediaFiles) -> Path:
     """The file of a stage that makes a film, on this machine. Raises InvalidInput, NotFound and the media store's errors."""
     row = stages.get(stage)
     if row is None:
@@ -73,7 +73,7 @@ def film_of(key: str, stage: str, stages: Mapping[str, StageRow], shelf: Shelf) 
     if row.output is None or "video" not in row.output:
         raise InvalidInput(f"there is no film yet: {stage} of {key} is {row.state}; `phantoms show {key}` says why")
     try:
-        return shelf.local(MediaFile(**row.output["video"]))
+        return media_files.local(MediaFile(**row.output["video"]))
     except NotFound:
         if row.cleaned:
             again = f"`phantoms retry {key} --from rendered_video` makes a new one"

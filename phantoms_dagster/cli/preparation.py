@@ -19,7 +19,7 @@ from phantoms_dagster.settings import Settings
 
 # A process that stays running has this done by another one, and so imports none of it.
 if TYPE_CHECKING:
-    from phantoms_dagster.wiring import Workshop
+    from phantoms_dagster.wiring import Services
 
 INITIALISE = "phantoms_dagster.execution.initialise"
 PREPARE_SECONDS = 180.0
@@ -40,15 +40,15 @@ class Prepared:
     said: tuple[str, ...]
 
 
-def make_ready(workshop: Workshop, environment: Mapping[str, str], *, say: Callable[[str], None]) -> None:
+def make_ready(services: Services, environment: Mapping[str, str], *, say: Callable[[str], None]) -> None:
     """Make the servers and the data directory ready; harmless when they are. `environment`: that of our processes.
 
-    Raises PhantomsError and SQLAlchemyError. The workshop's connections are given back.
+    Raises PhantomsError and SQLAlchemyError. The services's connections are given back.
     """
     began = time.monotonic()
     command = (sys.executable, "-P", "-m", INITIALISE)
     with Task(ProcessSpec(name="initialise", argv=command, env=environment)) as dagster:  # beside ours: other tables
-        make_tables(workshop, say=say)
+        make_tables(services, say=say)
         _await(dagster)
     say(f"tables: ready after {time.monotonic() - began:.1f} s")
 
@@ -66,38 +66,38 @@ def make_ready_apart(spec: Callable[[str, tuple[str, ...]], ProcessSpec], *, say
     return prepared
 
 
-def make_tables(workshop: Workshop, *, say: Callable[[str], None]) -> None:
+def make_tables(services: Services, *, say: Callable[[str], None]) -> None:
     """Make all ready but Dagster's tables. Raises PhantomsError and SQLAlchemyError."""
-    from phantoms_dagster.resilience.redis_refusals import refuse_cluster_at  # noqa: PLC0415 - see the module
+    from phantoms_dagster.resilience.redis.refusals import refuse_cluster_at  # noqa: PLC0415 - see the module
     from phantoms_dagster.store.engine import engine  # noqa: PLC0415
     from phantoms_dagster.store.migrate import upgrade  # noqa: PLC0415
 
     # One that cannot be read is refused here, where nothing of it is repeated.
-    engine(workshop.settings.dagster_url() or workshop.database_url).dispose()
-    if workshop.settings.redis_url and (trouble := refuse_cluster_at(workshop.settings.redis_url.get_secret_value())):
+    engine(services.settings.dagster_url() or services.database_url).dispose()
+    if services.settings.redis_url and (trouble := refuse_cluster_at(services.settings.redis_url.get_secret_value())):
         say(f"redis: {trouble}; nothing is carried out before it does")
-    upgrade(workshop.database_url)
+    upgrade(services.database_url)
     try:
-        _welcome(workshop, say)
+        _welcome(services, say)
     finally:
-        workshop.close()
+        services.close()
 
 
-def _welcome(workshop: Workshop, say: Callable[[str], None]) -> None:
+def _welcome(services: Services, say: Callable[[str], None]) -> None:
     """A fresh data directory gets a channels.yaml to edit, an inbox to drop files into and a marked media folder."""
     from phantoms_dagster.store.kept_files import files_were_stored  # noqa: PLC0415 - see the module
     from phantoms_dagster.wiring.media_gate import media_disk  # noqa: PLC0415
 
-    path = workshop.settings.path("channels")
+    path = services.settings.path("channels")
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(channels_file.default_text(), encoding="utf-8")
-    workshop.settings.path("inbox").mkdir(parents=True, exist_ok=True)
+    services.settings.path("inbox").mkdir(parents=True, exist_ok=True)
     try:
-        media_disk(workshop.settings).identify(known=files_were_stored(workshop.engine))
+        media_disk(services.settings).identify(known=files_were_stored(services.engine))
     except MediaAway as away:
         say(f"media: {away}. Videos wait for it")  # scripts and reviews go on without it
-    workshop.catalogue().put_channels(workshop.channels().values())
+    services.catalogue().put_channels(services.channels().values())
 
 
 def _await(dagster: Task) -> None:
@@ -128,17 +128,17 @@ def _told(ours: Task) -> Prepared:
 def main() -> None:
     """`python -m phantoms_dagster.cli.preparation`: make our tables ready as the environment says, and tell `make_ready_apart`."""
     from phantoms_dagster.cli.problems import problem  # noqa: PLC0415 - see the module
-    from phantoms_dagster.wiring import Workshop  # noqa: PLC0415
+    from phantoms_dagster.wiring import Services  # noqa: PLC0415
     from phantoms_dagster.wiring.models import model_warning  # noqa: PLC0415
 
     said: list[str] = []
     told: dict[str, object]
     try:
         settings = Settings()
-        workshop = Workshop(settings)
-        make_tables(workshop, say=said.append)
+        services = Services(settings)
+        make_tables(services, say=said.append)
         warning = model_warning(settings)
-        told = {"needed": workshop.endpoints.sandbox_needed, "warning": warning, "said": said}
+        told = {"needed": services.endpoints.sandbox_needed, "warning": warning, "said": said}
     except Exception as error:
         found = problem(error)
         if found is None:

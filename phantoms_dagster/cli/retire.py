@@ -17,11 +17,11 @@ from phantoms_dagster.cli.console import BAD_INPUT, current, out, plain_errors, 
 from phantoms_dagster.cli.dead_letters import moment
 from phantoms_dagster.domain.counting import counted
 from phantoms_dagster.domain.errors import InvalidInput
-from phantoms_dagster.domain.retirement import Standing
+from phantoms_dagster.domain.retirement import RetirementCandidate
 from phantoms_dagster.domain.stages import STAGES
 from phantoms_dagster.production.retirement import may_be_retired, open_because
 from phantoms_dagster.store.retirement import Retirement
-from phantoms_dagster.wiring import Workshop
+from phantoms_dagster.wiring import Services
 
 PAGE = 500
 SHOWN_KEYS = 100
@@ -50,11 +50,11 @@ def retire(
     Everything about them stays: rows, posts, results that are still read back. A video that waits for something, has failed,
     or has a post whose outcome is open is not finished. By itself this is done PHANTOMS_RETIRE_DAYS days after a video's end.
     """
-    with plain_errors(), _retirement() as (retirement, workshop):
+    with plain_errors(), _retirement() as (retirement, services):
         if bool(videos) == (finished_before is not None):
             raise InvalidInput("either name videos, or give --finished-before 30d; `phantoms status` lists videos")
         if videos:
-            keys = list(dict.fromkeys(workshop.catalogue().find(video) for video in videos))
+            keys = list(dict.fromkeys(services.catalogue().find(video) for video in videos))
             _retire_these(retirement, keys, dry_run=dry_run, as_json=as_json)
         else:
             _retire_all(retirement, _moment(finished_before or ""), dry_run=dry_run, as_json=as_json)
@@ -68,8 +68,8 @@ def unretire(
 
     They are retired again PHANTOMS_RETIRE_DAYS days from now, or after the end of what you make of them.
     """
-    with plain_errors(), _retirement() as (retirement, workshop):
-        catalogue = workshop.catalogue()
+    with plain_errors(), _retirement() as (retirement, services):
+        catalogue = services.catalogue()
         keys = list(dict.fromkeys(catalogue.find(video) for video in videos))
         back = retirement.take_back(keys)
         if as_json:
@@ -89,12 +89,12 @@ def unretire(
 
 
 @contextmanager
-def _retirement() -> Iterator[tuple[Retirement, Workshop]]:
-    workshop = Workshop(current())
+def _retirement() -> Iterator[tuple[Retirement, Services]]:
+    services = Services(current())
     try:
-        yield Retirement(workshop.engine), workshop
+        yield Retirement(services.engine), services
     finally:
-        workshop.close()
+        services.close()
 
 
 def _retire_these(retirement: Retirement, keys: Sequence[str], *, dry_run: bool, as_json: bool) -> None:
@@ -131,7 +131,7 @@ def _retire_all(retirement: Retirement, before: datetime, *, dry_run: bool, as_j
         _tell(marked, dry_run=dry_run)
 
 
-def _ended(video: Standing) -> bool:
+def _ended(video: RetirementCandidate) -> bool:
     return open_because(video) is None
 
 

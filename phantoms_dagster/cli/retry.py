@@ -10,7 +10,7 @@ from phantoms_dagster.cli.completion import complete_video
 from phantoms_dagster.cli.console import current, out, plain, plain_errors, print_json, say
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.stages import STAGES
-from phantoms_dagster.wiring import Workshop
+from phantoms_dagster.wiring import Services
 from phantoms_dagster.wiring.this_user import this_user
 
 
@@ -35,11 +35,11 @@ def retry(
             raise InvalidInput(f"unknown stage {start!r}; the stages are {', '.join(STAGES)}")
         if as_json and not yes:
             raise InvalidInput("--json asks nothing: give --yes as well; without --json the command says first what it does")
-        workshop = Workshop(current())
+        services = Services(current())
         try:
-            workshop.take_channels()
-            retrying = workshop.retrying()
-            plan = retrying.plan(workshop.catalogue().find(video), start)
+            services.take_channels()
+            retrying = services.retrying()
+            plan = retrying.plan(services.catalogue().find(video), start)
             if as_json:
                 retrying.carry_out(plan, by=by or this_user())
                 print_json({"key": plan.key, "stage": plan.stage, "said": list(plan.lines)})
@@ -54,4 +54,4 @@ def retry(
             out.print(f"done: {plain(plan.stage)} is asked for again", soft_wrap=True)
             out.print(f"  follow it: phantoms show {plain(plan.key)}", style="dim", soft_wrap=True)
         finally:
-            workshop.close()
+            services.close()

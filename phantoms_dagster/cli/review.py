@@ -19,7 +19,7 @@ from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.production.stages.post import next_opening
 from phantoms_dagster.store.decisions import Decided, Decisions
 from phantoms_dagster.store.outlook import Outlook
-from phantoms_dagster.wiring import Workshop
+from phantoms_dagster.wiring import Services
 from phantoms_dagster.wiring.this_user import this_user
 
 MOST_AT_ONCE = 100_000
@@ -89,11 +89,11 @@ def _decide(
         if bool(videos) == everything:
             raise InvalidInput("name the videos, or give --all; `phantoms status` lists what waits for review")
         platforms = _platforms(only)
-        workshop = Workshop(current())
+        services = Services(current())
         try:
-            workshop.pending_decisions().commit_due()
-            decisions, catalogue = workshop.decisions(), workshop.catalogue()
-            workshop.take_channels()
+            services.pending_decisions().commit_due()
+            decisions, catalogue = services.decisions(), services.catalogue()
+            services.take_channels()
             # All names first: a mistyped one should not leave half of the decisions made.
             keys = decisions.undecided(limit=MOST_AT_ONCE) if everything else [catalogue.find(video) for video in videos or []]
             contents = {keys[0]: content} if content else {}
@@ -118,9 +118,9 @@ def _decide(
             problems = [str(one) for one in found if isinstance(one, InvalidInput)]
             decided = [one for one in found if isinstance(one, Decided)]
             fresh = [one.key for one in decided if one.new and not one.first]
-            times = _times(workshop, fresh) if approved else {}
+            times = _times(services, fresh) if approved else {}
         finally:
-            workshop.close()
+            services.close()
         if as_json:
             rows = [{**asdict(one), "goes_out": times.get(one.key)} for one in decided]
             print_json({"decided": rows, "refused": problems})
@@ -163,14 +163,14 @@ def unhold(
 def _each(videos: list[str], change: Callable[[Decisions, str], None], word: str, after: str, *, as_json: bool) -> None:
     """Change each of these videos. What cannot be done keeps nothing else from being done. `after`: the next step."""
     with plain_errors():
-        workshop = Workshop(current())
+        services = Services(current())
         changed: list[str] = []
         problems: list[str] = []
         try:
-            workshop.pending_decisions().commit_due()
-            for key in dict.fromkeys([workshop.catalogue().find(video) for video in videos]):
+            services.pending_decisions().commit_due()
+            for key in dict.fromkeys([services.catalogue().find(video) for video in videos]):
                 try:
-                    change(workshop.decisions(), key)
+                    change(services.decisions(), key)
                 except InvalidInput as error:
                     problems.append(str(error))
                     report(str(error))
@@ -180,7 +180,7 @@ def _each(videos: list[str], change: Callable[[Decisions, str], None], word: str
                         say(f"{word} {key}")
                         out.print(f"  {after.format(key=key)}", style="dim", soft_wrap=True)
         finally:
-            workshop.close()
+            services.close()
         if as_json:
             print_json({"changed": changed, "refused": problems})
         if problems:
@@ -214,12 +214,12 @@ def _warned(found: Sequence[Decided | InvalidInput], left: Mapping[str, Sequence
     return [replace(one, warnings=(*one.warnings, *left.get(one.key, ()))) if isinstance(one, Decided) else one for one in found]
 
 
-def _times(workshop: Workshop, keys: Sequence[str]) -> dict[str, datetime]:
+def _times(services: Services, keys: Sequence[str]) -> dict[str, datetime]:
     """When these videos go out, by key: not before their own time, and within the hours of their channel."""
     now = datetime.now(UTC)
     times = {}
     for page in _pages(keys):
-        for release in Outlook(workshop.engine).releases(page):
+        for release in Outlook(services.engine).releases(page):
             times[release.key] = next_opening(release.channel, max(now, release.publish_at or now))
     return times
 

@@ -16,7 +16,7 @@ _WORD = re.compile(r"\s*(?:`[^`\n]*`|\S)+\s*")
 _PART = re.compile(r"\s*\S+\s*")
 
 
-class Sentence:
+class WrappedText:
     """Text with markup that is broken between words only. A command that is wider than the terminal has a line of its own.
 
     `folded`: for a column of a table, which has no room for more than its width: a wider command is broken there after all.

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from phantoms_dagster.cli.console import current, out, plain, plain_errors, print_json, say
 from phantoms_dagster.domain.errors import InvalidInput
-from phantoms_dagster.settings import RUNNING_FILE, Settings, is_secret
+from phantoms_dagster.settings import RENAMED, RUNNING_FILE, Settings, is_secret, old_names
 
 PREFIX = "PHANTOMS_"
 STARS = "********"
@@ -28,7 +28,7 @@ _PASSWORD = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 
 
 @dataclass(frozen=True)
-class Shown:
+class ShownSetting:
     """One setting. `value` is what people may see: a secret is stars. `source` is where it came from."""
 
     variable: str
@@ -71,19 +71,22 @@ def settings(
             say("A word shows what those settings mean: `phantoms settings youtube`. Each is an environment variable.", style="dim")
 
 
-def in_force(settings: Settings) -> Iterator[Shown]:
+def in_force(settings: Settings) -> Iterator[ShownSetting]:
     """All settings, in the order of docs/settings.md."""
     given = {name.upper() for name, value in os.environ.items() if value}
     left = {name.upper() for name, value in dotenv_values(settings.home / RUNNING_FILE).items() if value}
+    olds = {new.removeprefix(PREFIX).lower(): old for old, new in old_names(given)}
     for name, field in Settings.model_fields.items():
         variable = f"{PREFIX}{name.upper()}"
         if variable in given:
             source = ENVIRONMENT
+        elif name in olds:
+            source = f"{ENVIRONMENT}, by its old name {olds[name]}"
         elif f"{variable}_FILE" in given and is_secret(field.annotation):
             source = f"file named by {variable}_FILE"
         else:
             source = RUNNING if variable in left else DEFAULT
-        yield Shown(variable, shown(getattr(settings, name)), source, field.description or "")
+        yield ShownSetting(variable, shown(getattr(settings, name)), source, field.description or "")
 
 
 def shown(value: Any) -> str:
@@ -103,18 +106,19 @@ def unknown_variables(environment: Iterable[str]) -> Iterator[tuple[str, str | N
     """Variables that begin like a setting and are none, each with the setting that was probably meant."""
     known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
     files = {f"{PREFIX}{name.upper()}_FILE" for name, field in Settings.model_fields.items() if is_secret(field.annotation)}
+    before = {f"{PREFIX}{old.upper()}" for old in RENAMED}
     for variable in sorted(environment):
-        if variable.upper().startswith(PREFIX) and variable.upper() not in known | files:
+        if variable.upper().startswith(PREFIX) and variable.upper() not in known | files | before:
             close = difflib.get_close_matches(variable.upper(), sorted(known | files), n=1, cutoff=ALIKE)
             yield variable, close[0] if close else None
 
 
-def _fits(one: Shown, words: Iterable[str]) -> bool:
+def _fits(one: ShownSetting, words: Iterable[str]) -> bool:
     text = f"{one.variable} {one.meaning}".lower()
     return all(word.lower() in text for word in words)
 
 
-def _table(found: list[Shown], *, meanings: bool) -> Table:
+def _table(found: list[ShownSetting], *, meanings: bool) -> Table:
     rows = Table(box=None, header_style="bold", padding=(0, 2, 0, 0), pad_edge=False)
     rows.add_column("variable", no_wrap=True)
     rows.add_column("value", overflow="fold")

@@ -17,7 +17,7 @@ from phantoms_dagster.cli.people import actor
 from phantoms_dagster.cli.times import local
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.store.users import Users
-from phantoms_dagster.wiring import Workshop
+from phantoms_dagster.wiring import Services
 
 GROUP_EXAMPLES = (
     "phantoms users add kim --role reviewer",
@@ -138,11 +138,11 @@ def token(
 def _users() -> Iterator[Users]:
     """The users in the database; what goes wrong is told in words."""
     with plain_errors():
-        workshop = Workshop(current())
+        services = Services(current())
         try:
-            yield Users(workshop.engine)
+            yield Users(services.engine)
         finally:
-            workshop.close()
+            services.close()
 
 
 def _password(file: Path | None) -> str:

@@ -19,7 +19,7 @@ from phantoms_dagster.domain.counting import counted
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.webhooks import EVENTS, OLD_SECRET_HOURS
 from phantoms_dagster.store.webhooks import STATES, Webhooks
-from phantoms_dagster.wiring import Workshop
+from phantoms_dagster.wiring import Services
 
 if TYPE_CHECKING:
     from phantoms_dagster.settings import Settings
@@ -167,21 +167,21 @@ def deliver() -> None:
     from phantoms_dagster.wiring import logs  # noqa: PLC0415
     from phantoms_dagster.wiring.webhooks import delivering  # noqa: PLC0415 - the other commands need no HTTP client
 
-    async def stay(settings: Settings, workshop: Workshop) -> None:
-        async with delivering(settings, workshop.engine) as task:
+    async def stay(settings: Settings, services: Services) -> None:
+        async with delivering(settings, services.engine) as task:
             await task
 
     with plain_errors():
         settings = current()
         logs.configure(settings)
-        workshop = Workshop(settings)
+        services = Services(settings)
         try:
-            assert workshop.engine
+            assert services.engine
             out.print("delivering webhooks; Ctrl-C stops it")
             with suppress(KeyboardInterrupt):
-                asyncio.run(stay(settings, workshop))
+                asyncio.run(stay(settings, services))
         finally:
-            workshop.close()
+            services.close()
 
 
 def _one(store: Webhooks, settings: Settings, number: int, *, as_json: bool) -> None:
@@ -213,8 +213,8 @@ def _webhooks() -> Iterator[tuple[Webhooks, Settings]]:
     """The endpoints in the database, and the settings; what goes wrong is told in words."""
     with plain_errors():
         settings = current()
-        workshop = Workshop(settings)
+        services = Services(settings)
         try:
-            yield Webhooks(workshop.engine, settings.webhook_targets), settings
+            yield Webhooks(services.engine, settings.webhook_targets), settings
         finally:
-            workshop.close()
+            services.close()

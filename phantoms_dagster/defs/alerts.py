@@ -11,7 +11,7 @@ import dagster as dg
 from phantoms_dagster.defs.away import fails_plainly_while_the_store_is_away, skips_while_the_store_is_away
 from phantoms_dagster.defs.tags import STAGE
 from phantoms_dagster.production import alerts
-from phantoms_dagster.wiring import Workshop
+from phantoms_dagster.wiring import Services
 from phantoms_dagster.wiring.addresses import desk_url
 from phantoms_dagster.wiring.alerts import destinations, facts_of, local_zone, read
 
@@ -26,20 +26,20 @@ NOWHERE = "nobody to tell: set PHANTOMS_ALERT_URLS to one or more Apprise URLs"
     description="Tells of new dead letters and opened breakers, grouped by cause in one message, through Apprise.",
 )
 @skips_while_the_store_is_away
-def alert_sensor(context: dg.SensorEvaluationContext, workshop: dg.ResourceParam[Workshop]) -> dg.SkipReason:
+def alert_sensor(context: dg.SensorEvaluationContext, services: dg.ResourceParam[Services]) -> dg.SkipReason:
     """Only what a destination has taken is remembered: the rest is sent again with the next tick."""
-    targets = destinations(workshop.settings)
+    targets = destinations(services.settings)
     if not targets:
         return dg.SkipReason(NOWHERE)
     told = alerts.remembered(context.cursor)
     delivery = alerts.deliver(
         told,
-        read(workshop, alerts.looking_back(told, targets)),
+        read(services, alerts.looking_back(told, targets)),
         targets,
-        now=workshop.clock.now(),
-        pause=timedelta(minutes=workshop.settings.alert_minutes),
-        web_url=workshop.settings.web_url,
-        desk_url=desk_url(workshop.settings),
+        now=services.clock.now(),
+        pause=timedelta(minutes=services.settings.alert_minutes),
+        web_url=services.settings.web_url,
+        desk_url=desk_url(services.settings),
     )
     if delivery.failed and len(delivery.failed) == len(targets):
         raise alerts.Undelivered(_failures(delivery, len(targets)))
@@ -50,7 +50,7 @@ def alert_sensor(context: dg.SensorEvaluationContext, workshop: dg.ResourceParam
     return dg.SkipReason("; ".join(said) or "nothing is new")
 
 
-def _failures(delivery: alerts.Delivery, of: int) -> str:
+def _failures(delivery: alerts.AlertDelivery, of: int) -> str:
     reasons = "; ".join(sorted(set(delivery.failed.values())))
     return f"{len(delivery.failed)} of {of} destinations did not take the alert ({reasons}); it is sent again"
 
@@ -64,17 +64,17 @@ class SummaryConfig(dg.Config):
 
 @dg.op(description="Sums a day up and sends it.")
 @fails_plainly_while_the_store_is_away
-def daily_summary(context: dg.OpExecutionContext, config: SummaryConfig, workshop: dg.ResourceParam[Workshop]) -> None:
+def daily_summary(context: dg.OpExecutionContext, config: SummaryConfig, services: dg.ResourceParam[Services]) -> None:
     """Raises Failure when a destination does not take it; those that took it are not told again unless the run is repeated."""
     zone = local_zone()
     try:
-        day = date.fromisoformat(config.day) if config.day else alerts.yesterday(workshop.clock.now().astimezone(ZoneInfo(zone)))
+        day = date.fromisoformat(config.day) if config.day else alerts.yesterday(services.clock.now().astimezone(ZoneInfo(zone)))
     except ValueError as error:
         raise dg.Failure(f"{config.day!r} is no day; give one such as 2026-11-22", allow_retries=False) from error
-    message = alerts.summary(facts_of(workshop, day, zone), desk_url=desk_url(workshop.settings))
+    message = alerts.summary(facts_of(services, day, zone), desk_url=desk_url(services.settings))
     context.log.info("%s\n%s", message.title, message.body)
     failed = []
-    for send in destinations(workshop.settings).values():
+    for send in destinations(services.settings).values():
         try:
             send(message)
         except alerts.Undelivered as error:
@@ -101,10 +101,10 @@ def make_daily_summary_schedule(zone: str) -> dg.ScheduleDefinition:
         description="Sends yesterday's summary at eight in the morning.",
     )
     def daily_summary_schedule(
-        context: dg.ScheduleEvaluationContext, workshop: dg.ResourceParam[Workshop]
+        context: dg.ScheduleEvaluationContext, services: dg.ResourceParam[Services]
     ) -> dg.RunRequest | dg.SkipReason:
         """One run a day, also when the daemon was away at eight."""
-        if not workshop.settings.alert_urls:
+        if not services.settings.alert_urls:
             return dg.SkipReason(NOWHERE)
         at = context.scheduled_execution_time or datetime.now(UTC)
         day = alerts.yesterday(at.astimezone(ZoneInfo(zone))).isoformat()

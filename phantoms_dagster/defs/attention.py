@@ -9,7 +9,7 @@ from phantoms_dagster.defs.away import skips_while_the_store_is_away
 from phantoms_dagster.defs.tags import CHAIN, STAGE
 from phantoms_dagster.domain.attention import Notice
 from phantoms_dagster.domain.stages import CHAINS, STAGES
-from phantoms_dagster.wiring import Workshop
+from phantoms_dagster.wiring import Services
 
 SECONDS = 120
 # One failed tick says little: PostgreSQL may have been away for a moment.
@@ -25,10 +25,10 @@ _LOOKED_AT = 50
     description="Notes scheduled runs that failed and sensors or schedules whose ticks fail, for `phantoms status` and alerts.",
 )
 @skips_while_the_store_is_away
-def attention_sensor(context: dg.SensorEvaluationContext, workshop: dg.ResourceParam[Workshop]) -> dg.SkipReason:
+def attention_sensor(context: dg.SensorEvaluationContext, services: dg.ResourceParam[Services]) -> dg.SkipReason:
     """Videos that fail have dead letters; this is about everything else."""
     runs, ticks = list(failed_runs(context.instance)), list(failing_ticks(context.instance))
-    board = workshop.attention()
+    board = services.attention()
     board.keep(RUNS, runs)
     board.keep(TICKS, ticks)
     return dg.SkipReason("; ".join(notice.what for notice in (*runs, *ticks)) or "all runs and ticks are well")

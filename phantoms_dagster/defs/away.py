@@ -15,7 +15,7 @@ import dagster as dg
 from phantoms_dagster.domain.errors import StoreAway
 from phantoms_dagster.store.away import store_errors
 from phantoms_dagster.store.fitting import check_now_and_then
-from phantoms_dagster.wiring import Workshop
+from phantoms_dagster.wiring import Services
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -69,13 +69,13 @@ def fails_plainly_while_the_store_is_away(work: Function) -> Function:
 
 
 def _check_schema(named: Mapping[str, Any]) -> None:
-    """Raises SchemaMismatch for functions that get the workshop: its tables must be those that this code knows.
+    """Raises SchemaMismatch for functions that get the services: its tables must be those that this code knows.
 
     Raises StoreAway when there is no database at all, as for `dagster dev` in a fresh checkout.
     """
-    workshop = named.get("workshop")
-    if isinstance(workshop, Workshop):
-        if workshop.settings.database_url is None:
+    services = named.get("services")
+    if isinstance(services, Services):
+        if services.settings.database_url is None:
             raise StoreAway("PHANTOMS_DATABASE_URL is not set, and no `phantoms up` runs here")
-        check_now_and_then(workshop.engine)
-        workshop.clock.agree_now_and_then(workshop.engine)
+        check_now_and_then(services.engine)
+        services.clock.agree_now_and_then(services.engine)

@@ -21,7 +21,7 @@ from phantoms_dagster.defs.attention import attention_sensor
 from phantoms_dagster.defs.checks import checks_left_resource, dead_letters_sensor
 from phantoms_dagster.defs.jobs import analytics_job, chain_jobs, stage_jobs
 from phantoms_dagster.defs.late_ids import late_ids_job, late_ids_sensor
-from phantoms_dagster.defs.resources import workshop_resource
+from phantoms_dagster.defs.resources import services_resource
 from phantoms_dagster.defs.retirement import make_retirement_schedule, retirement_job, revival_sensor
 from phantoms_dagster.defs.schedules import analytics_schedule
 from phantoms_dagster.defs.sensors import advance_sensor, intake_sensor, release_sensor
@@ -65,7 +65,7 @@ def build_definitions(*, resource_overrides: Mapping[str, Any] | None = None) ->
             late_ids_sensor,
             attention_sensor,
         ],
-        resources={"workshop": workshop_resource, "checks_left": checks_left_resource, **(resource_overrides or {})},
+        resources={"services": services_resource, "checks_left": checks_left_resource, **(resource_overrides or {})},
         # One process a run: a process for each step would cost seven CPU-seconds each for imports alone.
         executor=dg.in_process_executor,
     )

@@ -14,15 +14,15 @@ from phantoms_dagster.defs.away import fails_plainly_while_the_store_is_away, sk
 from phantoms_dagster.defs.content import evaluation, rules_of
 from phantoms_dagster.defs.events import Origin, log_checks
 from phantoms_dagster.defs.interrupt import run_interruptible
+from phantoms_dagster.domain.claims import Result
 from phantoms_dagster.domain.counting import counted
 from phantoms_dagster.domain.errors import StoreAway
 from phantoms_dagster.domain.models import StageOutput
 from phantoms_dagster.domain.stages import STAGES, Stage
-from phantoms_dagster.domain.work import Result
 from phantoms_dagster.store.away import store_errors
-from phantoms_dagster.store.dead_letters import DeadLetters, Letter, LetterFilter
+from phantoms_dagster.store.dead_letters.letters import DeadLetter, DeadLetters, LetterFilter
 from phantoms_dagster.store.latest import latest_outputs
-from phantoms_dagster.wiring import Workshop
+from phantoms_dagster.wiring import Services
 
 NAME = "no_dead_letters"
 DECIDED = "every_film_is_decided_on"
@@ -35,7 +35,7 @@ LOOKED_AT = 500
 _log = logging.getLogger(__name__)
 
 
-class Standing(NamedTuple):
+class CheckFacts(NamedTuple):
     """What the checks ask the tables: open letters by stage, and the videos that wait for a person."""
 
     letters: Mapping[str, int]
@@ -60,8 +60,8 @@ class ChecksLeft:
     In between they would hold up the next stage, by a tenth of what a short stage takes.
     """
 
-    def __init__(self, instance: dg.DagsterInstance, workshop: Workshop) -> None:
-        self._instance, self._workshop = instance, workshop
+    def __init__(self, instance: dg.DagsterInstance, services: Services) -> None:
+        self._instance, self._services = instance, services
         self._left: list[tuple[Origin, Stage, Set[str], Mapping[str, StageOutput]]] = []
 
     def add(self, origin: Origin, stage: Stage, names: Set[str], made: Mapping[str, StageOutput]) -> None:
@@ -77,11 +77,11 @@ class ChecksLeft:
         try:
             with store_errors():
                 decided = any(DECIDED in names for _, _, names, _ in left)
-                standing = run_interruptible(_standing(self._workshop, decided=decided), self._workshop.loop)
+                standing = run_interruptible(_standing(self._services, decided=decided), self._services.loop)
                 found = [
                     (origin, each)
                     for origin, stage, names, made in left
-                    for each in _evaluations(self._workshop, stage, names, made, standing)
+                    for each in _evaluations(self._services, stage, names, made, standing)
                 ]
                 log_checks(self._instance, found)
         except StoreAway as error:
@@ -89,14 +89,14 @@ class ChecksLeft:
 
 
 @dg.resource(
-    required_resource_keys={"workshop"},
+    required_resource_keys={"services"},
     description="The checks that the steps of a run leave for its end.",
 )
 def checks_left_resource(context: dg.InitResourceContext) -> Iterator[ChecksLeft]:
     """Its end comes after the last step, however that ended, and before the end of the run."""
     if context.instance is None:
         raise dg.DagsterInvariantViolationError("checks are logged to an instance, and there is none")
-    left = ChecksLeft(context.instance, context.resources.workshop)
+    left = ChecksLeft(context.instance, context.resources.services)
     try:
         yield left
     finally:
@@ -104,24 +104,24 @@ def checks_left_resource(context: dg.InitResourceContext) -> Iterator[ChecksLeft
 
 
 def evaluate(
-    context: dg.AssetExecutionContext, workshop: Workshop, left: ChecksLeft, stage: Stage, results: Sequence[Result]
+    context: dg.AssetExecutionContext, services: Services, left: ChecksLeft, stage: Stage, results: Sequence[Result]
 ) -> Iterator[dg.AssetCheckResult]:
     """Evaluate the checks of a stage that the run selected. The others are `left` for the end of the run.
 
     The jobs of the sensors select none: planning them would cost each run more than evaluating them.
     """
-    made = {result.key: result.output for result in results if result.ending == "done" and result.output is not None}
+    made = {result.key: result.output for result in results if result.outcome == "done" and result.output is not None}
     selected = {key.name for key in context.selected_asset_check_keys}
     names = {each.name for each in specs(stage)}
-    if made or any(result.ending == "failed" for result in results):
+    if made or any(result.outcome == "failed" for result in results):
         left.add(Origin.of(context), stage, names - selected, made)
     if not selected:
         return
     try:
         with store_errors():
-            standing = run_interruptible(_standing(workshop, decided=DECIDED in selected), workshop.loop)
-            looked_at = made or latest_outputs(workshop.engine, stage.name, most=LOOKED_AT)
-            found = _evaluations(workshop, stage, selected, looked_at, standing)
+            standing = run_interruptible(_standing(services, decided=DECIDED in selected), services.loop)
+            looked_at = made or latest_outputs(services.engine, stage.name, most=LOOKED_AT)
+            found = _evaluations(services, stage, selected, looked_at, standing)
     except StoreAway as error:
         context.log.warning("the checks were not evaluated: %s", error)
         return
@@ -130,10 +130,10 @@ def evaluate(
 
 
 @fails_plainly_while_the_store_is_away
-def evaluate_alone(context: dg.AssetExecutionContext, stage: Stage, *, workshop: Workshop) -> Iterator[dg.AssetCheckResult]:
+def evaluate_alone(context: dg.AssetExecutionContext, stage: Stage, *, services: Services) -> Iterator[dg.AssetCheckResult]:
     """Evaluate the checks that somebody executes by themselves, over the newest outputs of the stage."""
-    found = {NAME: lambda: _letters(workshop, stage), DECIDED: lambda: _decided(workshop)}
-    outputs = latest_outputs(workshop.engine, stage.name, most=LOOKED_AT)
+    found = {NAME: lambda: _letters(services, stage), DECIDED: lambda: _decided(services)}
+    outputs = latest_outputs(services.engine, stage.name, most=LOOKED_AT)
     rules = {rule.name: rule for rule in rules_of(stage)}
     for name in sorted(key.name for key in context.selected_asset_check_keys):
         yield _result(evaluation(stage, rules[name], outputs) if name in rules else found[name]())
@@ -142,7 +142,7 @@ def evaluate_alone(context: dg.AssetExecutionContext, stage: Stage, *, workshop:
 # --- dead letters
 
 
-def _metadata(stage: Stage, letters: list[Letter], total: int) -> dict[str, Any]:
+def _metadata(stage: Stage, letters: list[DeadLetter], total: int) -> dict[str, Any]:
     entries: dict[str, Any] = {"open": dg.MetadataValue.int(total)}
     if letters:
         records = [
@@ -163,29 +163,29 @@ def _metadata(stage: Stage, letters: list[Letter], total: int) -> dict[str, Any]
     return entries
 
 
-async def _standing(workshop: Workshop, *, decided: bool) -> Standing:
+async def _standing(services: Services, *, decided: bool) -> CheckFacts:
     """The open letters, and if `decided` the videos that wait for a person, asked on the run's own connection."""
-    standing = (await workshop.pipeline()).standing
-    return Standing(await standing.open_letters(), await standing.undecided(limit=LOOKED_AT) if decided else ())
+    standing = (await services.pipeline()).standing
+    return CheckFacts(await standing.open_letters(), await standing.undecided(limit=LOOKED_AT) if decided else ())
 
 
 def _evaluations(
-    workshop: Workshop, stage: Stage, names: Set[str], outputs: Mapping[str, StageOutput], standing: Standing
+    services: Services, stage: Stage, names: Set[str], outputs: Mapping[str, StageOutput], standing: CheckFacts
 ) -> Iterator[dg.AssetCheckEvaluation]:
     """The checks of a stage that have one of these names. `outputs` may be empty: then there is nothing to say of the content."""
     if NAME in names:
-        yield _letters(workshop, stage, total=standing.letters.get(stage.name, 0))
+        yield _letters(services, stage, total=standing.letters.get(stage.name, 0))
     if DECIDED in names:
-        yield _decided(workshop, keys=standing.undecided)
+        yield _decided(services, keys=standing.undecided)
     for rule in rules_of(stage):
         if outputs and rule.name in names:
             yield evaluation(stage, rule, outputs)
 
 
-def _letters(workshop: Workshop, stage: Stage, *, total: int | None = None) -> dg.AssetCheckEvaluation:
+def _letters(services: Services, stage: Stage, *, total: int | None = None) -> dg.AssetCheckEvaluation:
     wanted = LetterFilter(stages=[stage.name])
-    total = DeadLetters(workshop.engine).count(wanted) if total is None else total
-    letters = DeadLetters(workshop.engine).list(wanted, limit=SHOWN_LETTERS) if total else []
+    total = DeadLetters(services.engine).count(wanted) if total is None else total
+    letters = DeadLetters(services.engine).list(wanted, limit=SHOWN_LETTERS) if total else []
     entries = _metadata(stage, letters, total)
     return dg.AssetCheckEvaluation(dg.AssetKey(stage.slug), NAME, total == 0, entries)
 
@@ -193,8 +193,8 @@ def _letters(workshop: Workshop, stage: Stage, *, total: int | None = None) -> d
 # --- decisions
 
 
-def _decided(workshop: Workshop, *, keys: Sequence[str] | None = None) -> dg.AssetCheckEvaluation:
-    keys = workshop.decisions().undecided(limit=LOOKED_AT) if keys is None else keys
+def _decided(services: Services, *, keys: Sequence[str] | None = None) -> dg.AssetCheckEvaluation:
+    keys = services.decisions().undecided(limit=LOOKED_AT) if keys is None else keys
     entries: dict[str, Any] = {"waiting": dg.MetadataValue.int(len(keys))}
     if keys:
         records = [dg.TableRecord({"video": key, "next": f"phantoms approve {key}"}) for key in keys[:SHOWN_LETTERS]]
@@ -220,17 +220,17 @@ def _result(found: dg.AssetCheckEvaluation) -> dg.AssetCheckResult:
 )
 @skips_while_the_store_is_away
 def dead_letters_sensor(
-    context: dg.SensorEvaluationContext, workshop: dg.ResourceParam[Workshop]
+    context: dg.SensorEvaluationContext, services: dg.ResourceParam[Services]
 ) -> dg.SensorResult | dg.SkipReason:
     """Two queries when nothing changed. A run for the checks would cost seconds of CPU."""
     before = json.loads(context.cursor) if context.cursor else {}
-    counts = DeadLetters(workshop.engine).open_by_stage()
+    counts = DeadLetters(services.engine).open_by_stage()
     now: dict[str, Any] = {name: list(counts.get(name, (0, 0))) for name in STAGES}
     changed = [stage for name, stage in STAGES.items() if before.get(name) != now[name]]
-    events = [_letters(workshop, stage) for stage in changed]
-    now[DECIDED] = workshop.decisions().undecided(limit=SHOWN_LETTERS)
+    events = [_letters(services, stage) for stage in changed]
+    now[DECIDED] = services.decisions().undecided(limit=SHOWN_LETTERS)
     if now[DECIDED] != before.get(DECIDED):
-        events.append(_decided(workshop))
+        events.append(_decided(services))
     if not events:
         return dg.SkipReason("no dead letter was added or closed, and no other film waits for a person")
     said = [f"{stage.slug}: {counts.get(stage.name, (0, 0))[0]} open" for stage in changed]

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from phantoms_dagster.domain.counting import counted
+from phantoms_dagster.domain.planning import OpenRun, PlannedRun
 from phantoms_dagster.domain.stages import Chain
-from phantoms_dagster.domain.work import OpenRun, PlannedRun
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Tables(Protocol):
 
 
 @dataclass(frozen=True)
-class Found:
+class Evaluation:
     """What an evaluation ends with: what to request, and what was known when it ended."""
 
     runs: list[PlannedRun]
@@ -93,11 +93,11 @@ class Found:
 
 def next_look(now: float, *, ends: float, due: float | None, timings: Timings) -> float:
     """The time of the next look if nobody says anything: when something becomes due, and not after the evaluation's end."""
-    patience = timings.look if due is None else min(due + timings.pause, timings.look)
-    return min(now + patience, ends)
+    max_wait = timings.look if due is None else min(due + timings.pause, timings.look)
+    return min(now + max_wait, ends)
 
 
-def gathering(open_runs: Sequence[OpenRun], timings: Timings) -> float:
+def batch_wait(open_runs: Sequence[OpenRun], timings: Timings) -> float:
     """How long to wait after a word that something is ready, for what comes right behind it."""
     return timings.pause if open_runs else timings.idle_pause
 
@@ -109,18 +109,18 @@ def listening(left: float, open_runs: Sequence[OpenRun], timings: Timings) -> fl
 
 def siblings_under_way(chain: Chain, runs: Sequence[PlannedRun], open_runs: Sequence[OpenRun]) -> bool:
     """Whether a run is open of a stage after which comes the like of what is planned, on a platform for which it is not."""
-    planned = {run.work for run in runs}
+    planned = {run.target for run in runs}
     kinds = {stage.kind for stage in chain.stages if stage.name in planned}
     before = {name for stage in chain.stages if stage.kind in kinds and stage.name not in planned for name in stage.after}
-    return any(run.work in before for run in open_runs)
+    return any(run.target in before for run in open_runs)
 
 
 def requested(runs: Sequence[PlannedRun]) -> str:
     """What is requested, in one line: `script for 12 videos (a .. b); make for c`."""
     return "; ".join(
-        f"{run.work} for {run.first}"
+        f"{run.target} for {run.first}"
         if len(run.keys) == 1
-        else f"{run.work} for {len(run.keys)} videos ({run.first} .. {run.last})"
+        else f"{run.target} for {len(run.keys)} videos ({run.first} .. {run.last})"
         for run in runs
     )
 
@@ -148,7 +148,7 @@ class Dispatcher:
         self._clock = clock
         self._sleep = sleep
 
-    def found(self) -> Found:
+    def found(self) -> Evaluation:
         """Look, and while there is nothing to run, look again when something became ready or a run has ended."""
         began = self._clock()
         ends = began + self._timings.listen
@@ -156,7 +156,7 @@ class Dispatcher:
             open_runs = self._tables.open_runs()
             over = self._ears.stopped or self._clock() >= ends
             if (runs := self._tables.plan(open_runs)) or over:
-                return Found(self._with_siblings(runs, open_runs), len(open_runs), self._clock() - began)
+                return Evaluation(self._with_siblings(runs, open_runs), len(open_runs), self._clock() - began)
             self._wait(open_runs, next_look(self._clock(), ends=ends, due=self._tables.next_due(), timings=self._timings))
 
     def _wait(self, open_runs: Sequence[OpenRun], until: float) -> None:
@@ -164,7 +164,7 @@ class Dispatcher:
         while (left := until - self._clock()) > 0:
             if self._ears.wait(listening(left, open_runs, self._timings)):
                 if not self._ears.stopped:
-                    self._sleep(gathering(open_runs, self._timings))
+                    self._sleep(batch_wait(open_runs, self._timings))
                 return
             if open_runs and self._tables.open_runs() != open_runs:
                 return

@@ -17,7 +17,7 @@ import dagster as dg
 
 from phantoms_dagster.private import dagster as private
 
-Told = dg.AssetMaterialization | dg.AssetObservation
+AssetEvent = dg.AssetMaterialization | dg.AssetObservation
 # The kind of an event, its data, and the message that Dagster gives it.
 Content = tuple[dg.DagsterEventType, Any, str]
 
@@ -80,7 +80,7 @@ def log_materializations(
 
 
 def log_events(
-    context: dg.AssetExecutionContext, events: Sequence[Told], *, stamps: Stamps, at: Sequence[float | None] | None = None
+    context: dg.AssetExecutionContext, events: Sequence[AssetEvent], *, stamps: Stamps, at: Sequence[float | None] | None = None
 ) -> None:
     """Log materializations, or observations, of partitions as this step's, all in one batch."""
     if not private.usable("events"):
@@ -102,7 +102,7 @@ def log_checks(instance: dg.DagsterInstance, evaluations: Sequence[tuple[Origin,
     _write(instance, [(origin, _evaluated(each)) for origin, each in evaluations], [stamps.next() for _ in evaluations])
 
 
-def report_events(instance: dg.DagsterInstance, events: Sequence[Told], *, stamps: Stamps) -> None:
+def report_events(instance: dg.DagsterInstance, events: Sequence[AssetEvent], *, stamps: Stamps) -> None:
     """Report events without a run, all in one batch."""
     if not private.usable("events"):
         for event in events:
@@ -112,7 +112,7 @@ def report_events(instance: dg.DagsterInstance, events: Sequence[Told], *, stamp
     _write(instance, [(no_run, _told(event)) for event in events], [stamps.next() for _ in events])
 
 
-def _told(event: Told) -> Content:
+def _told(event: AssetEvent) -> Content:
     if isinstance(event, dg.AssetMaterialization):
         kind = dg.DagsterEventType.ASSET_MATERIALIZATION
         return kind, private.StepMaterializationData(event), f"Materialized value {event.label}."

@@ -19,9 +19,9 @@ stage_jobs = {
 chain_jobs = {
     chain.name: dg.define_asset_job(
         f"{chain.name}_job",
-        selection=dg.AssetSelection.assets(*(dg.AssetKey(stage.slug) for stage in chain.fused)).without_checks(),
+        selection=dg.AssetSelection.assets(*(dg.AssetKey(stage.slug) for stage in chain.joined)).without_checks(),
         tags={CHAIN: chain.name},
-        description=f"Runs {chain.stages[0].name} to {chain.fused[-1].name} over a few videos, one stage after the other.",
+        description=f"Runs {chain.stages[0].name} to {chain.joined[-1].name} over a few videos, one stage after the other.",
     )
     for chain in CHAINS.values()
 }

@@ -8,7 +8,7 @@ from phantoms_dagster.defs.interrupt import run_interruptible
 from phantoms_dagster.defs.tags import STAGE
 from phantoms_dagster.production import late_ids
 from phantoms_dagster.store.late_ids import LateIdTable
-from phantoms_dagster.wiring import Workshop
+from phantoms_dagster.wiring import Services
 
 SECONDS = 120
 # The platform that names the number of a post only after moderation.
@@ -17,15 +17,15 @@ LATE = "tiktok"
 
 @dg.op(description="Asks TikTok for the public ids of posts that were published before they had one.")
 @fails_plainly_while_the_store_is_away
-def ask_for_late_ids(context: dg.OpExecutionContext, workshop: dg.ResourceParam[Workshop]) -> None:
+def ask_for_late_ids(context: dg.OpExecutionContext, services: dg.ResourceParam[Services]) -> None:
     """Fails when an account could not be asked, after all others were."""
-    table = LateIdTable(workshop.engine)
-    sandbox = workshop.endpoints.sandboxed(LATE)
+    table = LateIdTable(services.engine)
+    sandbox = services.endpoints.sandboxed(LATE)
 
     async def work() -> late_ids.Round:
-        return await late_ids.find_late_ids(table, (await workshop.pipeline()).late_ids, workshop.clock, sandbox=sandbox)
+        return await late_ids.find_late_ids(table, (await services.pipeline()).late_ids, services.clock, sandbox=sandbox)
 
-    done = run_interruptible(work(), workshop.loop)
+    done = run_interruptible(work(), services.loop)
     for post in done.given_up:
         context.log.warning("%s: TikTok gave its post on %s no public id within a week", post.video_key, post.account)
     context.add_output_metadata({"found": len(done.found), "still_waiting": done.waiting, "given_up": len(done.given_up)})
@@ -47,10 +47,10 @@ def late_ids_job() -> None:
     description="Starts late_ids_job when a post without a public id is due to be asked for.",
 )
 @skips_while_the_store_is_away
-def late_ids_sensor(context: dg.SensorEvaluationContext, workshop: dg.ResourceParam[Workshop]) -> dg.RunRequest | dg.SkipReason:
+def late_ids_sensor(context: dg.SensorEvaluationContext, services: dg.ResourceParam[Services]) -> dg.RunRequest | dg.SkipReason:
     """One query when there are none; never a second run beside the first."""
-    sandbox = workshop.endpoints.sandboxed(LATE)
-    if not LateIdTable(workshop.engine).due(sandbox=sandbox, most=1):
+    sandbox = services.endpoints.sandboxed(LATE)
+    if not LateIdTable(services.engine).due(sandbox=sandbox, most=1):
         return dg.SkipReason("no public id is due to be asked for")
     if context.instance.get_runs(dg.RunsFilter(job_name=late_ids_job.name, statuses=OPEN), limit=1):
         return dg.SkipReason("the last round has not ended")

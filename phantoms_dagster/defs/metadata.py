@@ -8,6 +8,7 @@ from typing import Any
 
 import dagster as dg
 
+from phantoms_dagster.domain.claims import DISCARDED, NOT_WANTED, REJECTED, WAITS_FOR_PERSON, Result
 from phantoms_dagster.domain.models import (
     ApprovalOutput,
     MediaFile,
@@ -21,8 +22,7 @@ from phantoms_dagster.domain.models import (
     VoiceoverOutput,
 )
 from phantoms_dagster.domain.wording import notes
-from phantoms_dagster.domain.work import DISCARDED, NOT_WANTED, REJECTED, WAITS_FOR_PERSON, Result
-from phantoms_dagster.wiring.media import Shelf
+from phantoms_dagster.wiring.media import MediaFiles
 
 # How an entry is called that says why there is nothing to see, by the class of the result.
 _NOTHING = {WAITS_FOR_PERSON: "waits_for_a_person", REJECTED: "rejected", DISCARDED: "given_up", NOT_WANTED: "not_wanted"}
@@ -33,10 +33,10 @@ def image(content: bytes, kind: str, alt: str) -> dg.MarkdownMetadataValue:
     return dg.MetadataValue.md(f"![{alt}](data:image/{kind};base64,{base64.b64encode(content).decode()})")
 
 
-def of_result(result: Result, shelf: Shelf) -> dict[str, Any]:
+def of_result(result: Result, media_files: MediaFiles) -> dict[str, Any]:
     """The metadata of one materialization."""
     assert result.output is not None
-    entries = of_output(result.output, shelf)
+    entries = of_output(result.output, media_files)
     if result.fresh and result.cost:
         entries["cost_usd"] = float(result.cost)
     if not result.fresh:
@@ -44,13 +44,13 @@ def of_result(result: Result, shelf: Shelf) -> dict[str, Any]:
     return entries
 
 
-def of_nothing(result: Result, shown: StageOutput | None = None, shelf: Shelf | None = None) -> dict[str, Any]:
+def of_nothing(result: Result, shown: StageOutput | None = None, media_files: MediaFiles | None = None) -> dict[str, Any]:
     """Why nothing was made for a video. `shown`: what a person would decide about."""
-    looked_at = of_output(shown, shelf) if shown is not None and shelf is not None else {}
+    looked_at = of_output(shown, media_files) if shown is not None and media_files is not None else {}
     return {_NOTHING.get(result.error_class or "", "nothing_made"): result.message, **looked_at}
 
 
-def of_output(output: StageOutput, shelf: Shelf) -> dict[str, Any]:
+def of_output(output: StageOutput, media_files: MediaFiles) -> dict[str, Any]:
     """The entries for each kind of output."""
     match output:
         case ScriptOutput():
@@ -61,18 +61,18 @@ def of_output(output: StageOutput, shelf: Shelf) -> dict[str, Any]:
                 "seconds": output.seconds,
                 "voice": output.voice,
                 "sentences": dg.MetadataValue.md(lines),
-                "file": _place(output.audio, shelf),
+                "file": _place(output.audio, media_files),
                 **({"not_spoken": ", ".join(output.unspoken)} if output.unspoken else {}),
             }
         case RenderedVideoOutput():
-            still = shelf.bytes_of(output.thumbnail)
+            still = media_files.bytes_of(output.thumbnail)
             picture = {"thumbnail": image(still, "jpeg", "thumbnail")} if still else {}
             entries = {"renderer": output.renderer, "render_id": output.render_id, **_words(output.words)}
             if output.content_sha256:
                 entries["content_sha256"] = output.content_sha256
             if output.not_shown:
                 entries["not_shown"] = " ".join(output.not_shown)
-            return {**picture, **_probe(output.probe), **entries, "file": _place(output.video, shelf)}
+            return {**picture, **_probe(output.probe), **entries, "file": _place(output.video, media_files)}
         case ApprovalOutput():
             return {
                 "reviewer": output.reviewer,
@@ -87,7 +87,7 @@ def of_output(output: StageOutput, shelf: Shelf) -> dict[str, Any]:
                 "title": output.title,
                 "caption": dg.MetadataValue.md(output.caption),
                 **_probe(output.probe),
-                "file": _place(output.video, shelf),
+                "file": _place(output.video, media_files),
             }
         case PostOutput():
             return {
@@ -110,9 +110,9 @@ def _words(words: Sequence[PostWords]) -> dict[str, Any]:
     return {"posts": dg.MetadataValue.md("\n\n---\n\n".join(texts))}
 
 
-def _place(file: MediaFile, shelf: Shelf) -> dg.UrlMetadataValue | dg.PathMetadataValue:
+def _place(file: MediaFile, media_files: MediaFiles) -> dg.UrlMetadataValue | dg.PathMetadataValue:
     """A path that exists on this machine, or an URL that is the same on all."""
-    address = shelf.address(file)
+    address = media_files.address(file)
     return dg.MetadataValue.url(address) if "://" in address else dg.MetadataValue.path(address)
 
 

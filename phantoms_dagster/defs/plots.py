@@ -1,4 +1,4 @@
-"""The pictures in the metadata of the performance tables. What they show is read in `store.performance`."""
+"""The pictures in the metadata of the performance tables. What they show is read in `store.performance.tables`."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from phantoms_dagster.production import cleaning, retirement
 from phantoms_dagster.store.cleaning import RetiredFiles
 from phantoms_dagster.store.kept_files import files_were_stored
 from phantoms_dagster.store.retirement import Retirement
-from phantoms_dagster.wiring import Workshop
+from phantoms_dagster.wiring import Services
 from phantoms_dagster.wiring.media_gate import media_disk
 from phantoms_dagster.wiring.media_guard import guarded_media
 
@@ -30,11 +30,11 @@ SHOWN_KEYS = 50
 
 @dg.op(description="Marks videos that ended long ago and deletes their partitions, none with a run in flight.")
 @fails_plainly_while_the_store_is_away
-def retire_finished_videos(context: dg.OpExecutionContext, workshop: dg.ResourceParam[Workshop]) -> None:
+def retire_finished_videos(context: dg.OpExecutionContext, services: dg.ResourceParam[Services]) -> None:
     """A bounded number; the rest is for the next night."""
-    days = workshop.settings.retire_days
-    before = workshop.clock.now() - timedelta(days=days) if days else None
-    night = retirement.retire(Retirement(workshop.engine), VideoPartitions(context.instance), before=before)
+    days = services.settings.retire_days
+    before = services.clock.now() - timedelta(days=days) if days else None
+    night = retirement.retire(Retirement(services.engine), VideoPartitions(context.instance), before=before)
     if night.overtaken:
         context.log.warning(
             "a run was launched while these were retired and will fail; `phantoms unretire` them and launch it again: %s",
@@ -59,22 +59,22 @@ def retire_finished_videos(context: dg.OpExecutionContext, workshop: dg.Resource
 
 @dg.op(description="Deletes the files of retired videos that PHANTOMS_MEDIA_KEEP does not keep.")
 @fails_plainly_while_the_store_is_away
-def clean_media(context: dg.OpExecutionContext, workshop: dg.ResourceParam[Workshop]) -> None:
+def clean_media(context: dg.OpExecutionContext, services: dg.ResourceParam[Services]) -> None:
     """Never a file that a video which is not retired needs, too."""
-    settings = workshop.settings
+    settings = services.settings
     if settings.media_keep == "all":
         context.add_output_metadata({"keep": "all"})
         return
-    before = workshop.clock.now() - timedelta(days=settings.media_keep_days)
+    before = services.clock.now() - timedelta(days=settings.media_keep_days)
 
     async def work() -> cleaning.Cleaned:
         # In an empty mount point every file is gone already: that must not be noted as cleaned.
-        await asyncio.to_thread(media_disk(settings).identify, known=files_were_stored(workshop.engine))
-        async with guarded_media(settings, workshop.clock) as media:
-            return await cleaning.clean(RetiredFiles(workshop.engine), media, settings.media_keep, before=before)
+        await asyncio.to_thread(media_disk(settings).identify, known=files_were_stored(services.engine))
+        async with guarded_media(settings, services.clock) as media:
+            return await cleaning.clean(RetiredFiles(services.engine), media, settings.media_keep, before=before)
 
     try:
-        night = run_interruptible(work(), workshop.loop)
+        night = run_interruptible(work(), services.loop)
     except PhantomsError as error:
         raise dg.Failure(f"the media store does not delete files: {error}") from error
     context.add_output_metadata(
@@ -126,9 +126,9 @@ def make_retirement_schedule(zone: str) -> dg.ScheduleDefinition:
     description="Takes back retired videos that have work again: approved after all, or replayed after they were discarded.",
 )
 @skips_while_the_store_is_away
-def revival_sensor(workshop: dg.ResourceParam[Workshop]) -> dg.SkipReason:
+def revival_sensor(services: dg.ResourceParam[Services]) -> dg.SkipReason:
     """One query when there are none. The intake adds their partitions."""
-    keys = Retirement(workshop.engine).take_back_alive()
+    keys = Retirement(services.engine).take_back_alive()
     return dg.SkipReason(f"taken back: {_some(keys)}" if keys else "no retired video has work")
 
 

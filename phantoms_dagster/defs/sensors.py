@@ -13,11 +13,11 @@ from phantoms_dagster.defs.in_flight import VideoPartitions
 from phantoms_dagster.defs.jobs import chain_jobs, stage_jobs
 from phantoms_dagster.defs.partitions import VIDEOS
 from phantoms_dagster.domain.counting import counted
+from phantoms_dagster.domain.planning import OpenRun, PlannedRun
 from phantoms_dagster.domain.stages import CHAINS, Chain
-from phantoms_dagster.domain.work import OpenRun, PlannedRun
-from phantoms_dagster.production.planner import Pace, plan
+from phantoms_dagster.production.planner import BatchPolicy, plan
 from phantoms_dagster.store.catalogue import Catalogue
-from phantoms_dagster.wiring import Workshop
+from phantoms_dagster.wiring import Services
 
 INTAKE_SECONDS = 15
 SHOWN_REFUSALS = 5
@@ -38,30 +38,30 @@ OPEN = [
     description="Takes briefs from the inbox folder, adds a partition for every new video, and keeps both in the same order.",
 )
 @skips_while_the_store_is_away
-def intake_sensor(context: dg.SensorEvaluationContext, workshop: dg.ResourceParam[Workshop]) -> dg.SkipReason:
+def intake_sensor(context: dg.SensorEvaluationContext, services: dg.ResourceParam[Services]) -> dg.SkipReason:
     """The cursor holds when the order was last looked at. One evaluation looks several times, and ends when something came."""
-    with workshop.planning().nudges(()) as ears:
-        found = until_found(lambda: _taken_in(context, workshop), ears, timings=dispatch.TIMINGS)
+    with services.planning().listen(()) as ears:
+        found = until_found(lambda: _taken_in(context, services), ears, timings=dispatch.TIMINGS)
     return dg.SkipReason(found or "no new videos")
 
 
-def _taken_in(context: dg.SensorEvaluationContext, workshop: Workshop) -> str | None:
+def _taken_in(context: dg.SensorEvaluationContext, services: Services) -> str | None:
     """Look once into the inbox, for new videos and, now and then, at the order of all; what came of it, or None."""
-    reports = workshop.take_inbox()
+    reports = services.take_inbox()
     for report in reports:
         left = f", {report.left} left for the next look" if report.left else ""
         context.log.info("%s: %d briefs taken, %d refused%s", report.file, report.taken, report.rows_refused, left)
         for refusal in report.refused[:SHOWN_REFUSALS]:
             context.log.warning("%s", refusal)
     said = [f"inbox: {counted(len(reports), 'file')} read"] if reports else []
-    if keys := register(context.instance, workshop.catalogue()):
+    if keys := register(context.instance, services.catalogue()):
         said.append(f"{counted(len(keys), 'new video')}: {keys[0]} .. {keys[-1]}")
     now = time.time()
     if now - float(context.cursor or 0) >= AUDIT_SECONDS:
         context.update_cursor(str(now))
-        if removed := remove_unknown(context.instance, workshop.catalogue()):
+        if removed := remove_unknown(context.instance, services.catalogue()):
             said.append(f"removed partitions without a brief: {', '.join(removed[:SHOWN_REFUSALS])}")
-        if moved := workshop.catalogue().reorder(context.instance.get_dynamic_partitions(VIDEOS)):
+        if moved := services.catalogue().reorder(context.instance.get_dynamic_partitions(VIDEOS)):
             said.append(f"partitions were added or deleted by hand: {counted(moved, 'video')} put right")
     return "; ".join(said) or None
 
@@ -105,10 +105,10 @@ def register(instance: dg.DagsterInstance, catalogue: Catalogue) -> list[str]:
 )
 @skips_while_the_store_is_away
 def advance_sensor(
-    context: dg.SensorEvaluationContext, workshop: dg.ResourceParam[Workshop]
+    context: dg.SensorEvaluationContext, services: dg.ResourceParam[Services]
 ) -> Iterator[dg.RunRequest | dg.SkipReason]:
     """What a person has approved is the next sensor's."""
-    yield from _requests(context, workshop, CHAINS["make"])
+    yield from _requests(context, services, CHAINS["make"])
 
 
 @dg.sensor(
@@ -121,17 +121,17 @@ def advance_sensor(
 )
 @skips_while_the_store_is_away
 def release_sensor(
-    context: dg.SensorEvaluationContext, workshop: dg.ResourceParam[Workshop]
+    context: dg.SensorEvaluationContext, services: dg.ResourceParam[Services]
 ) -> Iterator[dg.RunRequest | dg.SkipReason]:
     """What is still to be made is the sensor's before."""
-    yield from _requests(context, workshop, CHAINS["release"])
+    yield from _requests(context, services, CHAINS["release"])
 
 
-def _requests(context: dg.SensorEvaluationContext, workshop: Workshop, chain: Chain) -> Iterator[dg.RunRequest | dg.SkipReason]:
+def _requests(context: dg.SensorEvaluationContext, services: Services, chain: Chain) -> Iterator[dg.RunRequest | dg.SkipReason]:
     """Requests what can run, or says why nothing can. The waiting is in `dispatch`."""
     stand_back(chain, lambda: bool(_open_runs(context.instance, CHAINS["release"])))
-    with workshop.planning().nudges([stage.name for stage in chain.stages]) as nudges:
-        found = Dispatcher(chain, _Tables(context.instance, workshop, chain), nudges, timings=dispatch.TIMINGS).found()
+    with services.planning().listen([stage.name for stage in chain.stages]) as listener:
+        found = Dispatcher(chain, _Tables(context.instance, services, chain), listener, timings=dispatch.TIMINGS).found()
     if not found.runs:
         yield dg.SkipReason(found.reason())
         return
@@ -140,12 +140,12 @@ def _requests(context: dg.SensorEvaluationContext, workshop: Workshop, chain: Ch
         return
     context.log.info("requested %s", requested(found.runs))
     for run in found.runs:
-        fused = run.work in CHAINS
+        chained = run.target in CHAINS
         yield dg.RunRequest(
             run_key=run.run_key,
-            job_name=(chain_jobs if fused else stage_jobs)[run.work].name,
+            job_name=(chain_jobs if chained else stage_jobs)[run.target].name,
             tags={
-                tags.CHAIN if fused else tags.STAGE: run.work,
+                tags.CHAIN if chained else tags.STAGE: run.target,
                 **_which(run),
                 tags.PLANNED: "true",
                 tags.PRIORITY: str(run.priority),
@@ -163,8 +163,8 @@ def _which(run: PlannedRun) -> dict[str, str]:
 class _Tables:
     """What the sensor of a chain looks at: Dagster's open runs and our tables."""
 
-    def __init__(self, instance: dg.DagsterInstance, workshop: Workshop, chain: Chain) -> None:
-        self._instance, self._workshop, self._chain = instance, workshop, chain
+    def __init__(self, instance: dg.DagsterInstance, services: Services, chain: Chain) -> None:
+        self._instance, self._services, self._chain = instance, services, chain
 
     def open_runs(self) -> list[OpenRun]:
         """See `dispatch.Tables`."""
@@ -172,11 +172,11 @@ class _Tables:
 
     def plan(self, open_runs: Sequence[OpenRun]) -> list[PlannedRun]:
         """See `dispatch.Tables`."""
-        return tick(self._instance, self._workshop, self._chain, open_runs)
+        return tick(self._instance, self._services, self._chain, open_runs)
 
     def next_due(self) -> float | None:
         """See `dispatch.Tables`."""
-        return self._workshop.planning().next_due([stage.name for stage in self._chain.stages])
+        return self._services.planning().next_due([stage.name for stage in self._chain.stages])
 
 
 def _was_stopped(context: dg.SensorEvaluationContext) -> bool:
@@ -186,26 +186,26 @@ def _was_stopped(context: dg.SensorEvaluationContext) -> bool:
 
 
 def tick(
-    instance: dg.DagsterInstance, workshop: Workshop, chain: Chain, open_runs: Sequence[OpenRun] | None = None
+    instance: dg.DagsterInstance, services: Services, chain: Chain, open_runs: Sequence[OpenRun] | None = None
 ) -> list[PlannedRun]:
     """One look at the tables: what is new gets its partition, what is ready in the stages of that chain its run.
 
     `open_runs`: those of the chain, when they are known already.
     """
-    catalogue, settings = workshop.catalogue(), workshop.settings
+    catalogue, settings = services.catalogue(), services.settings
     if chain.name == "make":
         register(instance, catalogue)
     runs = plan(
-        workshop.planning(),
+        services.planning(),
         chain=chain,
         open_runs=_open_runs(instance, chain) if open_runs is None else open_runs,
-        pace=Pace(
+        policy=BatchPolicy(
             batch_size=settings.batch_size,
             runs_per_stage=settings.runs_per_stage,
-            fuse=settings.fuse_videos if settings.worker_slots.get(chain.name, 1) else 0,
-            gather=timedelta(seconds=settings.gather_seconds),
+            chain_videos=settings.chain_videos if settings.worker_slots.get(chain.name, 1) else 0,
+            batch_wait=timedelta(seconds=settings.batch_wait_seconds),
         ),
-        now=workshop.clock.now(),
+        now=services.clock.now(),
     )
     return [run for run in runs if _has_both_ends(instance, catalogue, run)]
 
@@ -227,4 +227,4 @@ def _ends(of: Mapping[str, str]) -> tuple[str, str]:
 def _open_runs(instance: dg.DagsterInstance, chain: Chain) -> list[OpenRun]:
     found = instance.get_runs(dg.RunsFilter(statuses=OPEN, tags={tags.PLANNED: "true"}))
     runs = [OpenRun(run.tags.get(tags.CHAIN) or run.tags[tags.STAGE], *_ends(run.tags)) for run in found]
-    return [run for run in runs if run.work in chain.works]
+    return [run for run in runs if run.target in chain.targets]

@@ -12,10 +12,10 @@ import dagster as dg
 
 from phantoms_dagster.defs.away import skips_while_the_store_is_away
 from phantoms_dagster.defs.events import Stamps, report_events
+from phantoms_dagster.domain.claims import DISCARDED, NOT_WANTED
 from phantoms_dagster.domain.stages import STAGES
-from phantoms_dagster.domain.work import DISCARDED, NOT_WANTED
 from phantoms_dagster.store.settled import OVERLAP, Settled, SettledStages
-from phantoms_dagster.wiring import Workshop
+from phantoms_dagster.wiring import Services
 
 SECONDS = 120
 # Videos, and letters, of one evaluation: a flood of them is noted over several.
@@ -30,10 +30,10 @@ KINDS = (NOT_WANTED, DISCARDED)
     "person gave up. Without the note they would look like missing or failed ones for ever.",
 )
 @skips_while_the_store_is_away
-def settled_sensor(context: dg.SensorEvaluationContext, workshop: dg.ResourceParam[Workshop]) -> dg.SkipReason:
+def settled_sensor(context: dg.SensorEvaluationContext, services: dg.ResourceParam[Services]) -> dg.SkipReason:
     """The cursor holds, of each kind, the time up to which all is noted and the rows noted within the overlap before it."""
     cursor: dict[str, Any] = json.loads(context.cursor) if context.cursor else {}
-    stages, said = SettledStages(workshop.engine), []
+    stages, said = SettledStages(services.engine), []
     for kind, read in zip(KINDS, (stages.not_wanted, stages.given_up), strict=True):
         before = cursor.get(kind) or {"until": datetime.fromtimestamp(0, UTC).isoformat(), "rows": []}
         until = datetime.fromisoformat(before["until"])

@@ -19,24 +19,24 @@ from phantoms_dagster.defs.checks import ChecksLeft, evaluate, evaluate_alone
 from phantoms_dagster.defs.interrupt import run_interruptible
 from phantoms_dagster.defs.partitions import VIDEOS
 from phantoms_dagster.defs.step_events import StepEvents
-from phantoms_dagster.domain.errors import PhantomsError, StoreAway
-from phantoms_dagster.domain.stages import Stage
-from phantoms_dagster.domain.work import (
+from phantoms_dagster.domain.claims import (
     DISCARDED,
     NOT_WANTED,
     REJECTED,
     UNKNOWN_VIDEO,
     WAITS_FOR_PERSON,
-    Decision,
     Result,
+    ReviewDecision,
     RunContext,
 )
-from phantoms_dagster.wiring import Workshop
+from phantoms_dagster.domain.errors import PhantomsError, StoreAway
+from phantoms_dagster.domain.stages import Stage
+from phantoms_dagster.wiring import Services
 
 Ended = dg.MaterializeResult[None] | dg.AssetCheckResult
 SHOWN_VIDEOS = 20
 # A shorter wait is sat out in a chain's run: a run of its own afterwards costs as much.
-CHAIN_PATIENCE_SECONDS = 5.0
+CHAIN_MAX_WAIT_SECONDS = 5.0
 # Nothing is wrong with a video of these classes, and no run will change it.
 _NOBODYS_FAILURE = frozenset({WAITS_FOR_PERSON, REJECTED, DISCARDED, NOT_WANTED})
 _STOPPED = (
@@ -46,40 +46,40 @@ _STOPPED = (
 
 def run_stage(
     context: dg.AssetExecutionContext,
-    workshop: Workshop,
+    services: Services,
     checks: ChecksLeft,
     stage: Stage,
     *,
     regenerate: bool = False,
-    decision: Decision | None = None,
+    decision: ReviewDecision | None = None,
 ) -> Iterator[Ended]:
     """Carry the partitions of this step through `stage`. Raises Failure, which no retry policy of Dagster's may repeat."""
     if not context.selected_asset_keys:
-        yield from evaluate_alone(context, stage, workshop=workshop)
+        yield from evaluate_alone(context, stage, services=services)
         return
     keys = list(context.partition_keys)
     planned = tags.PLANNED in context.run.tags
     # In a chain a platform's post goes after another's: the wait of one must not hold up the other. What a person asked for waits.
-    patience = CHAIN_PATIENCE_SECONDS if planned and stage.platform and _later_stage_selected(context, stage) else None
-    asker = RunContext(context.run.run_id, "sensor" if planned else "person", decision, patience)
+    max_wait = CHAIN_MAX_WAIT_SECONDS if planned and stage.platform and _later_stage_selected(context, stage) else None
+    asker = RunContext(context.run.run_id, "sensor" if planned else "person", decision, max_wait)
     results: list[Result] = []
-    events = StepEvents(context, stage, workshop.shelf)
+    events = StepEvents(context, stage, services.media_files)
     # What a later stage of this run reads is told by Dagster itself, when the step ends.
     goes_on = _later_stage_selected(context, stage)
 
     def note(result: Result) -> None:
         results.append(result)
-        if result.ending == "done" and not goes_on:
+        if result.outcome == "done" and not goes_on:
             events.note(result)
 
     async def work() -> None:
-        pipeline = await workshop.pipeline()
+        pipeline = await services.pipeline()
         async with events.flushed_now_and_then():
             await pipeline.runner.run(stage, keys, asker, regenerate=regenerate, on_result=note)
 
     context.log.info("%s: %s", stage.name, _some(keys))
     try:
-        run_interruptible(work(), workshop.loop)
+        run_interruptible(work(), services.loop)
     except StoreAway as error:
         _log_done(events, results, goes_on=goes_on)
         # The sensor asks again for what it planned; a person's run is repeated by Dagster.
@@ -90,12 +90,12 @@ def run_stage(
         # What was finished before the run was stopped is finished; the rest is taken up again.
         _log_done(events, results, goes_on=goes_on)
         raise
-    yield from _end(context, workshop, checks, stage, results, events=events, planned=planned, goes_on=goes_on)
+    yield from _end(context, services, checks, stage, results, events=events, planned=planned, goes_on=goes_on)
 
 
 def _end(
     context: dg.AssetExecutionContext,
-    workshop: Workshop,
+    services: Services,
     checks: ChecksLeft,
     stage: Stage,
     results: Sequence[Result],
@@ -106,21 +106,21 @@ def _end(
 ) -> Iterator[Ended]:
     unfinished = [result for result in results if _is_unfinished(result, planned=planned)]
     for result in results:
-        if result.ending != "done":
+        if result.outcome != "done":
             until = f" until {result.retry_at:%Y-%m-%d %H:%M:%S} UTC" if result.retry_at else ""
-            context.log.info("%s: %s%s: %s", result.key, result.ending, until, result.message)
+            context.log.info("%s: %s%s: %s", result.key, result.outcome, until, result.message)
         if result.error_class in _NOBODYS_FAILURE and not planned:
-            film = workshop.film_of(result.key) if stage.name == "approval" else None
+            film = services.film_of(result.key) if stage.name == "approval" else None
             events.explain(result, settle=tags.BACKFILL in context.run.tags, shown=film)
-    if goes_on and all(result.ending == "done" for result in results):
+    if goes_on and all(result.outcome == "done" for result in results):
         asset_key = dg.AssetKey(stage.slug)
         for result in results:
-            entries = metadata.of_result(result, workshop.shelf)
+            entries = metadata.of_result(result, services.media_files)
             context.add_asset_metadata(entries, asset_key=asset_key, partition_key=result.key)
         yield dg.MaterializeResult(asset_key=asset_key)
     else:
         _log_done(events, results, goes_on=goes_on)
-    yield from evaluate(context, workshop, checks, stage, results)
+    yield from evaluate(context, services, checks, stage, results)
     if unfinished:
         _remove_unknown(context, unfinished)
         raise dg.Failure(_what_happened(stage, unfinished, len(results)), metadata=_table(unfinished), allow_retries=False)
@@ -128,9 +128,9 @@ def _end(
 
 def _is_unfinished(result: Result, *, planned: bool) -> bool:
     """Whether the run failed because of it. To a person, what waits for its time or for another run is not made either."""
-    if result.error_class in _NOBODYS_FAILURE and result.ending != "failed":
+    if result.error_class in _NOBODYS_FAILURE and result.outcome != "failed":
         return False
-    return result.ending == "failed" or (not planned and result.ending in ("deferred", "rejected", "stale"))
+    return result.outcome == "failed" or (not planned and result.outcome in ("deferred", "rejected", "stale"))
 
 
 def _remove_unknown(context: dg.AssetExecutionContext, unfinished: Sequence[Result]) -> None:
@@ -144,7 +144,7 @@ def _remove_unknown(context: dg.AssetExecutionContext, unfinished: Sequence[Resu
 def _log_done(events: StepEvents, results: Sequence[Result], *, goes_on: bool) -> None:
     if goes_on:
         for result in results:
-            if result.ending == "done":
+            if result.outcome == "done":
                 events.note(result)
     events.flush()
 
@@ -155,14 +155,14 @@ def _later_stage_selected(context: dg.AssetExecutionContext, stage: Stage) -> bo
 
 
 def _what_happened(stage: Stage, unfinished: Sequence[Result], of: int) -> str:
-    lines = [f"{r.key}: {r.ending}{f' until {r.retry_at:%H:%M:%S} UTC' if r.retry_at else ''}: {r.message}" for r in unfinished]
+    lines = [f"{r.key}: {r.outcome}{f' until {r.retry_at:%H:%M:%S} UTC' if r.retry_at else ''}: {r.message}" for r in unfinished]
     more = [f"... and {len(lines) - SHOWN_VIDEOS} more"] if len(lines) > SHOWN_VIDEOS else []
     return f"{stage.name}: {len(unfinished)} of {of} not made\n" + "\n".join(lines[:SHOWN_VIDEOS] + more)
 
 
 def _table(unfinished: Sequence[Result]) -> dict[str, dg.TableMetadataValue]:
     records = [
-        dg.TableRecord({"video": r.key, "ending": r.ending, "class": r.error_class or "", "message": r.message[:500]})
+        dg.TableRecord({"video": r.key, "outcome": r.outcome, "class": r.error_class or "", "message": r.message[:500]})
         for r in unfinished[:100]
     ]
     return {"videos": dg.MetadataValue.table(records)}

@@ -15,11 +15,11 @@ from contextlib import asynccontextmanager
 import dagster as dg
 
 from phantoms_dagster.defs import metadata
-from phantoms_dagster.defs.events import Stamps, Told, log_events, log_materializations
+from phantoms_dagster.defs.events import AssetEvent, Stamps, log_events, log_materializations
+from phantoms_dagster.domain.claims import DISCARDED, NOT_WANTED, Result
 from phantoms_dagster.domain.models import StageOutput
 from phantoms_dagster.domain.stages import Stage
-from phantoms_dagster.domain.work import DISCARDED, NOT_WANTED, Result
-from phantoms_dagster.wiring.media import Shelf
+from phantoms_dagster.wiring.media import MediaFiles
 
 # A batch costs as much as a dozen events. Who watches the page does not notice a second.
 FLUSH_SECONDS = 1.0
@@ -30,10 +30,10 @@ SETTLED = frozenset({NOT_WANTED, DISCARDED})
 class StepEvents:
     """The events of one step. `note` is called on the event loop; `flush` from any one thread at a time."""
 
-    def __init__(self, context: dg.AssetExecutionContext, stage: Stage, shelf: Shelf) -> None:
+    def __init__(self, context: dg.AssetExecutionContext, stage: Stage, media_files: MediaFiles) -> None:
         self._context = context
         self._key = dg.AssetKey(stage.slug)
-        self._shelf = shelf
+        self._media_files = media_files
         self._stamps = Stamps()
         # Its ends may be used from two threads at once.
         self._waiting: deque[tuple[Result, float]] = deque()
@@ -48,7 +48,7 @@ class StepEvents:
         with self._lock:
             noted = [self._waiting.popleft() for _ in range(len(self._waiting))]
             try:
-                entries = {result.key: metadata.of_result(result, self._shelf) for result, _ in noted}
+                entries = {result.key: metadata.of_result(result, self._media_files) for result, _ in noted}
                 at = {result.key: when for result, when in noted}
                 if entries:
                     log_materializations(self._context, self._key, entries, stamps=self._stamps, at=at)
@@ -82,8 +82,8 @@ class StepEvents:
         A note makes it green: it is settled, or belongs to a backfill (`settle`), which Dagster calls failed when one of its
         partitions stays grey. Otherwise an observation leaves it as it is.
         """
-        entries = metadata.of_nothing(result, shown, self._shelf)
-        event: Told
+        entries = metadata.of_nothing(result, shown, self._media_files)
+        event: AssetEvent
         if settle or result.error_class in SETTLED:
             event = dg.AssetMaterialization(self._key, partition=result.key, metadata=entries)
         else:

@@ -23,14 +23,14 @@ from phantoms_dagster.store.earlier import EarlierRevisions
 from phantoms_dagster.store.engine import reading
 from phantoms_dagster.store.guest_links import GuestLinks
 from phantoms_dagster.store.pending import PendingDecisions
-from phantoms_dagster.store.review_queue import ReviewQueue
+from phantoms_dagster.store.review.queue import ReviewQueue
 from phantoms_dagster.store.users import Users
-from phantoms_dagster.wiring import Workshop
+from phantoms_dagster.wiring import Services
 
 # Pages are made in threads; each takes one connection for milliseconds.
 CONNECTIONS = 8
 # The longest that a page waits for an answer of PostgreSQL; longer than a lock that the API waits for (`store.answers`).
-PATIENCE_SECONDS = 6.0
+MAX_WAIT_SECONDS = 6.0
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Desk:
     """The parts that pages read from and decide with. `extras`: parts that single pages add, by name."""
 
     settings: Settings
-    workshop: Workshop
+    services: Services
     keys: Keys
     users: Users
     audit: AuditLog
@@ -51,17 +51,17 @@ class Desk:
     @classmethod
     def of(cls, settings: Settings) -> Desk:
         """The desk of these settings. Raises InvalidInput without a database, and for a provider that cannot be meant."""
-        workshop = Workshop(settings, connections=CONNECTIONS, patience=PATIENCE_SECONDS)
+        services = Services(settings, connections=CONNECTIONS, max_wait=MAX_WAIT_SECONDS)
         redis_url = settings.redis_url.get_secret_value() if settings.redis_url else None
         return cls(
             settings=settings,
-            workshop=workshop,
+            services=services,
             keys=keys_of(settings),
-            users=Users(workshop.engine),
-            audit=AuditLog(workshop.engine),
+            users=Users(services.engine),
+            audit=AuditLog(services.engine),
             attempts=LoginAttempts(redis_url),
-            queue=ReviewQueue(reading(workshop.engine)),
-            board=Board(reading(workshop.engine)),
+            queue=ReviewQueue(reading(services.engine)),
+            board=Board(reading(services.engine)),
             oidc=OidcProvider(settings) if settings.oidc_issuer else None,
         )
 
@@ -70,22 +70,22 @@ class Desk:
     @cached_property
     def decisions(self) -> Decisions:
         """What reviewers decide."""
-        return self.workshop.decisions()
+        return self.services.decisions()
 
     @cached_property
     def pending(self) -> PendingDecisions:
         """Decisions that can be undone."""
-        return self.workshop.pending_decisions()
+        return self.services.pending_decisions()
 
     @cached_property
     def guests(self) -> GuestLinks:
         """Links with which guests decide."""
-        return GuestLinks(self.workshop.engine, self.decisions, self.pending)
+        return GuestLinks(self.services.engine, self.decisions, self.pending)
 
     @cached_property
     def bulk(self) -> BulkActions:
         """What is done with many videos at once."""
-        return BulkActions(self.workshop.engine, retrying=self.workshop.retrying(), decisions=self.decisions)
+        return BulkActions(self.services.engine, retrying=self.services.retrying(), decisions=self.decisions)
 
     @cached_property
     def earlier(self) -> EarlierRevisions:
@@ -100,7 +100,7 @@ class Desk:
     @cached_property
     def reading(self) -> Engine:
         """For pages and parts of them that only read."""
-        return reading(self.workshop.engine)
+        return reading(self.services.engine)
 
     @property
     def loopback(self) -> bool:
@@ -119,7 +119,7 @@ class Desk:
     def close(self) -> None:
         """Give connections back."""
         self.attempts.close()
-        self.workshop.close()
+        self.services.close()
 
 
 def is_loopback(host: str) -> bool:

@@ -18,7 +18,7 @@ from starlette.routing import Match
 from phantoms_dagster.desk.access import Role
 from phantoms_dagster.desk.render import THEME, THEMES, environment, tell
 from phantoms_dagster.desk.shield import Stalled, TooLarge
-from phantoms_dagster.desk.visits import SAFE_METHODS, LogInFirst, Refused, StaleForm, UnknownToken, Visit, referring, typed_in
+from phantoms_dagster.desk.visits import SAFE_METHODS, LogInFirst, NotAllowed, StaleForm, UnknownToken, Visit, referring, typed_in
 from phantoms_dagster.domain.errors import InvalidInput, NotFound, PhantomsError, SchemaMismatch, StoreAway
 from phantoms_dagster.store.answers import StillBusy
 from phantoms_dagster.store.away import in_words, is_away
@@ -40,7 +40,7 @@ _log = logging.getLogger(__name__)
 def install(app: FastAPI) -> None:
     """Answer errors of this application in words."""
     app.add_exception_handler(LogInFirst, _log_in_first)
-    for kind in (Refused, PhantomsError, SQLAlchemyError, HTTPException, RequestValidationError, TooLarge, Stalled, Exception):
+    for kind in (NotAllowed, PhantomsError, SQLAlchemyError, HTTPException, RequestValidationError, TooLarge, Stalled, Exception):
         app.add_exception_handler(kind, _answer)
 
 
@@ -110,7 +110,7 @@ def _judged(error: Exception, *, api: bool) -> tuple[int, str, dict[str, str]]: 
     """The status, the message for a person, and headers."""
     again = {"Retry-After": str(AGAIN_SECONDS)}
     match error:
-        case Refused():
+        case NotAllowed():
             return 403, str(error), {}
         case DecidedFirst() | StillBusy():
             return 409, str(error), {}

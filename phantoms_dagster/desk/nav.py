@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Entry:
+class MenuEntry:
     """A line of the menu. `icon` is a symbol of `static/icons.svg`. `also`: how addresses of its other pages begin."""
 
     path: str
@@ -20,13 +20,13 @@ class Entry:
 
 
 MENU = (
-    Entry("/review", "Review", "review", also=("/guest-links",)),
-    Entry("/pipeline", "Pipeline", "pipeline", also=("/videos/", "/bulk")),
-    Entry("/dead-letters", "Dead letters", "letters"),
-    Entry("/calendar", "Calendar", "calendar"),
-    Entry("/providers", "Providers", "providers"),
-    Entry("/performance", "Performance", "performance"),
-    Entry("/add", "Add", "add"),
-    Entry("/webhooks", "Webhooks", "send"),
-    Entry("/audit", "Audit", "audit"),
+    MenuEntry("/review", "Review", "review", also=("/guest-links",)),
+    MenuEntry("/pipeline", "Pipeline", "pipeline", also=("/videos/", "/bulk")),
+    MenuEntry("/dead-letters", "Dead letters", "letters"),
+    MenuEntry("/calendar", "Calendar", "calendar"),
+    MenuEntry("/providers", "Providers", "providers"),
+    MenuEntry("/performance", "Performance", "performance"),
+    MenuEntry("/add", "Add", "add"),
+    MenuEntry("/webhooks", "Webhooks", "send"),
+    MenuEntry("/audit", "Audit", "audit"),
 )

@@ -53,7 +53,7 @@ class Begun:
 
 
 @dataclass(frozen=True)
-class Person:
+class OidcPerson:
     """Who logged in, as the provider says. `subject` never changes; `name` may."""
 
     issuer: str
@@ -66,7 +66,7 @@ class Person:
 class Arrived:
     """A log-in that is finished: the person, and the ID token, by which the provider knows its session again."""
 
-    person: Person
+    person: OidcPerson
     id_token: str
 
 
@@ -171,7 +171,7 @@ class OidcProvider:
 
     # --- the parts
 
-    def _person(self, claims: Mapping[str, Any]) -> Person:
+    def _person(self, claims: Mapping[str, Any]) -> OidcPerson:
         given = found_in(claims, self._role_claim)
         named = [given] if isinstance(given, str) else given if isinstance(given, list) else []
         roles = {self._roles[one] for one in named if isinstance(one, str) and one in self._roles}
@@ -185,7 +185,7 @@ class OidcProvider:
             raise NotLoggedIn(f"{self.host} does not say who you are: its answer has no `{self._name_claim}`.")
         if self._name_claim == "email" and claims.get("email_verified") is not True:
             raise NotLoggedIn(f"{self.host} has not verified that {name[:60]} is your address.")
-        return Person(self.issuer, str(claims["sub"]), name.strip(), max(roles, key=ROLES.index))
+        return OidcPerson(self.issuer, str(claims["sub"]), name.strip(), max(roles, key=ROLES.index))
 
     def _exchange(self, metadata: Mapping[str, Any], code: str, verifier: str, back: str) -> Mapping[str, Any]:
         from authlib.oauth2.rfc6749.parameters import prepare_token_request  # noqa: PLC0415

@@ -18,7 +18,7 @@ from markupsafe import Markup
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from phantoms_dagster.desk.masking import masked
-from phantoms_dagster.desk.nav import MENU, Entry
+from phantoms_dagster.desk.nav import MENU, MenuEntry
 from phantoms_dagster.desk.platform_rules import platform_rules
 from phantoms_dagster.desk.visits import FLASH, Visit, keep_cookie
 from phantoms_dagster.domain.counting import counted
@@ -142,7 +142,7 @@ def tell(visit: Visit, response: Response, message: str, tone: Tone = "good") ->
     response.set_cookie(FLASH, sealed, max_age=_FLASH_SECONDS, path="/", httponly=True, samesite="lax")
 
 
-def menu_of(visit: Visit) -> list[Entry]:
+def menu_of(visit: Visit) -> list[MenuEntry]:
     """The entries of the menu whose pages exist."""
     known = visit.request.app.state.paths
     return [entry for entry in MENU if entry.path in known]

@@ -42,11 +42,11 @@ class LogInFirst(Exception):
         self.to = to
 
 
-class Refused(Exception):
+class NotAllowed(Exception):
     """The visitor may not do that; the message says why, and what would help."""
 
 
-class StaleForm(Refused):
+class StaleForm(NotAllowed):
     """The form is not one of this session: it was loaded before a log-in or log-out."""
 
     def __init__(self) -> None:
@@ -56,7 +56,7 @@ class StaleForm(Refused):
         )
 
 
-class UnknownToken(Refused):
+class UnknownToken(NotAllowed):
     """The token is not one of this desk."""
 
 
@@ -121,7 +121,7 @@ async def admit(request: Request) -> None:
     if visit.role < need:
         if visit.role is Role.PUBLIC:
             raise LogInFirst(_wanted(request))
-        raise Refused(f"This needs the role {need.name.lower()}; yours is {visit.role.name.lower()}. An operator can change it.")
+        raise NotAllowed(f"This needs the role {need.name.lower()}; yours is {visit.role.name.lower()}. An operator can change it.")
     if method not in SAFE_METHODS and visit.via != "api":
         await _check_origin(request, visit)
 
@@ -231,7 +231,7 @@ def is_open(request: Request, desk: Desk) -> bool:
 async def _check_origin(request: Request, visit: Visit) -> None:
     """A page of somebody else cannot make a visitor's browser do something here: it knows no token, and browsers name it."""
     if not _of_our_page(request):
-        raise Refused("That request came from a page of another site. Nothing was changed.")
+        raise NotAllowed("That request came from a page of another site. Nothing was changed.")
     given = request.headers.get(CSRF_HEADER) or ""
     if not given:
         given = field(await form_of(request), CSRF_FIELD)

@@ -19,7 +19,7 @@ OPEN_STATES = ("ready", "running", "deferred")
 
 
 @dataclass(frozen=True)
-class Waiting:
+class WaitingStage:
     """A stage that has not ended well: its state, from when on it may run, when it is tried again, and why not before."""
 
     state: str
@@ -59,7 +59,7 @@ class Outages:
 
 
 @dataclass(frozen=True)
-class News:
+class VideoSummary:
     """The one thing to know of a video: its stage, that stage's state, why (may be empty), and how many more are like it."""
 
     stage: str
@@ -70,7 +70,7 @@ class News:
 
 def note(
     stage: str,
-    waiting: Waiting,
+    waiting: WaitingStage,
     *,
     now: datetime,
     say: Callable[[datetime], str],
@@ -101,24 +101,24 @@ def probe(outage: Outage, say: Callable[[datetime], str]) -> str:
 
 
 def news(
-    waiting: Mapping[str, Waiting],
+    waiting: Mapping[str, WaitingStage],
     *,
     now: datetime,
     say: Callable[[datetime], str],
     outages: Sequence[Outage] = (),
     accounts: Mapping[str, str] | None = None,
-) -> News | None:
+) -> VideoSummary | None:
     """The most important of a video's stages; None when there is nothing to say."""
     for state in NEWS:
         stages = [name for name in STAGES if name in waiting and waiting[name].state == state]
         if stages:
             first = stages[0]
             why = note(first, waiting[first], now=now, say=say, outages=outages, accounts=accounts)
-            return News(first, state, why, len(stages) - 1)
+            return VideoSummary(first, state, why, len(stages) - 1)
     return None
 
 
-def next_steps(key: str, waiting: Mapping[str, Waiting]) -> list[str]:
+def next_steps(key: str, waiting: Mapping[str, WaitingStage]) -> list[str]:
     """What a person may do about it, as commands with a reason behind each. Empty when nothing needs a person."""
     failed = [name for name in STAGES if name in waiting and waiting[name].state == "failed"]
     steps = []

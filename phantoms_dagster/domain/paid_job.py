@@ -207,7 +207,7 @@ class Waits:
     lost_after: timedelta
     deadline: timedelta
     poll_seconds: float
-    patience_seconds: float
+    max_wait_seconds: float
 
 
 @dataclass(frozen=True)

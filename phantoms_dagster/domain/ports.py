@@ -312,7 +312,7 @@ class LateIds(Protocol):
 
 
 @dataclass(frozen=True)
-class Identity:
+class AccountIdentity:
     """Who a token belongs to, as its platform says. `subject` never changes (a channel id, an open_id); `label` is for people."""
 
     subject: str
@@ -324,7 +324,7 @@ class IdentityReader(Protocol):
 
     platform: Platform
 
-    async def read(self, account: str) -> Identity:
+    async def read(self, account: str) -> AccountIdentity:
         """The owner of the account's token."""
         ...
 

@@ -1,6 +1,6 @@
 """What reading results back is about: how often a post is asked about, what one turn brought, and what came of an account.
 
-Only values and the cadence. Reading itself is `production.performance`, the tables are in `store.results`.
+Only values and the cadence. Reading itself is `production.performance`, the tables are in `store.results.readings`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,20 @@ def pause_after(age: timedelta) -> timedelta:
 
 
 @dataclass(frozen=True)
-class Reading:
+class PublishedRow:
+    """A published post, for reading its results back. `age`: since it was published. `gone`: the platform did not know it last."""
+
+    post_id: int
+    video_key: str
+    platform: Platform
+    account: str
+    remote_id: str
+    age: timedelta = timedelta(0)
+    gone: bool = False
+
+
+@dataclass(frozen=True)
+class PostReading:
     """What one turn of one post brought: numbers, `gone` (the platform does not know it), or a `problem`.
 
     The post is due after `again`; after problems in a row the store doubles that.

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from phantoms_dagster.domain.models import MediaFile
-from phantoms_dagster.domain.stages import PostState, State
+from phantoms_dagster.domain.stages import PostState, StageState
 
 
 @dataclass(frozen=True)
-class Standing:
+class RetirementCandidate:
     """Where a video stands. `posts`: those that are out of our hands or in doubt, by platform.
 
     `ended_at` is when its last stage ended, its last dead letter was discarded or its partition was added, whichever is
@@ -20,7 +20,7 @@ class Standing:
 
     id: int
     key: str
-    states: Mapping[str, State]
+    states: Mapping[str, StageState]
     posts: Mapping[str, PostState]
     ended_at: datetime | None
     registered: bool

@@ -29,14 +29,14 @@ class RetryPolicy:
     """The budget of one stage. Seconds throughout; `attempts` counts the first one too.
 
     A transient failure is final when both are used up: the attempts, and `give_up_seconds` since the first of the failures that
-    cost one. `patience_seconds` is all that one claim may wait inside a run: a longer wait is written to the table and holds no
+    cost one. `max_wait_seconds` is all that one claim may wait inside a run: a longer wait is written to the table and holds no
     process.
     """
 
     attempts: int = 5
     backoff_seconds: float = 2.0
     backoff_max_seconds: float = 900.0
-    patience_seconds: float = 120.0
+    max_wait_seconds: float = 120.0
     give_up_seconds: float = 1_800.0
 
     def __post_init__(self) -> None:
@@ -45,8 +45,8 @@ class RetryPolicy:
             raise ValueError("a stage has at least one attempt")
         if not 0 < self.backoff_seconds <= self.backoff_max_seconds:
             raise ValueError("the first back-off must be above zero and no longer than the longest")
-        if self.patience_seconds < 0:
-            raise ValueError("patience cannot be negative")
+        if self.max_wait_seconds < 0:
+            raise ValueError("the longest wait cannot be negative")
         if self.give_up_seconds < 0:
             raise ValueError("the age at which a stage is given up cannot be negative")
 
@@ -77,7 +77,7 @@ class Fail:
     error_class: str
 
 
-Decision = WaitHere | Defer | Fail
+RetryDecision = WaitHere | Defer | Fail
 
 
 def decide(
@@ -92,10 +92,10 @@ def decide(
     failing_seconds: float | None = None,
     outage: bool = False,
     again: int = 0,
-) -> Decision:
+) -> RetryDecision:
     """What to do after `error` ended try number `attempt` (from 1, counting only tries that cost an attempt).
 
-    `random` gives numbers in 0..1. `now` lets a NotYet with a time be compared with the patience; without it its
+    `random` gives numbers in 0..1. `now` lets a NotYet with a time be compared with the longest wait; without it its
     `retry_after` is. `reads` is the number of read-backs of an unknown outcome so far (default: `attempt - 1`).
     `waits_for_others`: a wait for another run may be spent here as well as any other. `failing_seconds`: the time since the first
     failure that cost an attempt (None: this is it). `outage`: a breaker in the way of the failed call was not closed, so the
@@ -136,13 +136,13 @@ def decide(
 
 def _not_yet(
     error: NotYet, *, policy: RetryPolicy, random: Callable[[], float], now: datetime | None, here: bool, again: int
-) -> Decision:
+) -> RetryDecision:
     said = (error.until - now).total_seconds() if error.until is not None and now is not None else error.retry_after
     seconds = _finite(said, math.inf)
     if here and again:
         # A time that has passed and still does not help (two clocks that differ) must not become a loop without a pause.
         seconds = max(seconds, _doubled(SHORTEST_PAUSE_SECONDS, again - 1, LONGEST_PAUSE_SECONDS))
-    if here and seconds <= policy.patience_seconds:
+    if here and seconds <= policy.max_wait_seconds:
         return WaitHere(seconds, str(error), counts=False)
     longest = HELD_MAX_SECONDS if error.held else ASK_AGAIN_MAX_SECONDS
     grown = _doubled(ASK_AGAIN_SECONDS, again - 1, longest) * (0.5 + 0.5 * random()) if again else 0.0
@@ -151,9 +151,9 @@ def _not_yet(
     return Defer(seconds, str(error), counts=False, until=error.until)
 
 
-def _wait(seconds: float, reason: str, *, counts: bool, policy: RetryPolicy) -> Decision:
-    """Here when the patience covers it, else later."""
-    if seconds <= policy.patience_seconds:
+def _wait(seconds: float, reason: str, *, counts: bool, policy: RetryPolicy) -> RetryDecision:
+    """Here when the longest wait covers it, else later."""
+    if seconds <= policy.max_wait_seconds:
         return WaitHere(seconds, reason, counts)
     return Defer(seconds, reason, counts)
 

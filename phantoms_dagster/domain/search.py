@@ -10,12 +10,12 @@ from difflib import get_close_matches
 
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.models import Platform
-from phantoms_dagster.domain.stages import STAGES, State
+from phantoms_dagster.domain.stages import STAGES, StageState
 
 QUALIFIERS = ("stage", "state", "channel", "since", "platform", "priority")
 # `held` and `retired` are of the video; the others are of its stages.
 OF_VIDEOS = ("held", "retired")
-STATES = (*(str(state) for state in State), *OF_VIDEOS)
+STATES = (*(str(state) for state in StageState), *OF_VIDEOS)
 # Beside the names of stages and their kinds, what people call them.
 _ALIASES = {"render": "rendered_video", "voice": "voiceover", "review": "approval", "publish": "post"}
 MOST_CHARACTERS = 300

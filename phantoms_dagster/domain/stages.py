@@ -167,12 +167,12 @@ class Chain:
         return self.stages[0]
 
     @property
-    def fused(self) -> tuple[Stage, ...]:
+    def joined(self) -> tuple[Stage, ...]:
         """The stages that a run of it does. The others follow in runs of their own, when a video has them."""
         return tuple(stage for stage in self.stages if stage.usual)
 
     @property
-    def works(self) -> frozenset[str]:
+    def targets(self) -> frozenset[str]:
         """What a run of it can work on: the whole chain, or one of its stages."""
         return frozenset({self.name, *(stage.name for stage in self.stages)})
 
@@ -183,9 +183,9 @@ CHAINS: Mapping[str, Chain] = MappingProxyType(
 )
 
 
-def stages_of(work: str) -> tuple[Stage, ...]:
-    """The stages of a run that works on `work`, a stage's or a chain's name. Raises UnknownStage."""
-    return CHAINS[work].fused if work in CHAINS else (stage(work),)
+def stages_of(target: str) -> tuple[Stage, ...]:
+    """The stages of a run that works on `target`, a stage's or a chain's name. Raises UnknownStage."""
+    return CHAINS[target].joined if target in CHAINS else (stage(target),)
 
 
 def stage(name: str) -> Stage:
@@ -216,7 +216,7 @@ def upstream(name: str) -> tuple[Stage, ...]:
     return tuple(s for s in STAGES.values() if any(later.name == name for later in downstream(s.name)))
 
 
-class State(StrEnum):
+class StageState(StrEnum):
     """Where one video is in one stage."""
 
     BLOCKED = "blocked"
@@ -229,7 +229,7 @@ class State(StrEnum):
     DISCARDED = "discarded"
 
 
-class Event(StrEnum):
+class StageEvent(StrEnum):
     """What can happen to a stage of a video."""
 
     UNBLOCK = "unblock"
@@ -244,36 +244,36 @@ class Event(StrEnum):
     DISCARD = "discard"
 
 
-TRANSITIONS: Mapping[tuple[State, Event], State] = MappingProxyType(
+TRANSITIONS: Mapping[tuple[StageState, StageEvent], StageState] = MappingProxyType(
     {
-        (State.BLOCKED, Event.UNBLOCK): State.READY,
-        (State.READY, Event.CLAIM): State.RUNNING,
-        (State.DEFERRED, Event.CLAIM): State.RUNNING,
-        (State.FAILED, Event.CLAIM): State.RUNNING,  # a person or a backfill asks again
-        (State.RUNNING, Event.CLAIM): State.RUNNING,  # the lease ran out: somebody else takes over
-        (State.REJECTED, Event.CLAIM): State.RUNNING,  # a reviewer decides again
-        (State.RUNNING, Event.FINISH): State.DONE,
-        (State.RUNNING, Event.DEFER): State.DEFERRED,
-        (State.RUNNING, Event.FAIL): State.FAILED,
-        (State.RUNNING, Event.REJECT): State.REJECTED,
-        (State.FAILED, Event.REPLAY): State.READY,
-        (State.REJECTED, Event.REPLAY): State.READY,
-        (State.FAILED, Event.DISCARD): State.DISCARDED,
-        (State.DISCARDED, Event.REPLAY): State.READY,
-        (State.DONE, Event.REGENERATE): State.READY,
-        (State.READY, Event.VOID): State.BLOCKED,
-        (State.RUNNING, Event.VOID): State.BLOCKED,
-        (State.DEFERRED, Event.VOID): State.BLOCKED,
-        (State.DONE, Event.VOID): State.BLOCKED,
-        (State.FAILED, Event.VOID): State.BLOCKED,
-        (State.REJECTED, Event.VOID): State.BLOCKED,
-        (State.DISCARDED, Event.VOID): State.BLOCKED,
-        (State.BLOCKED, Event.VOID): State.BLOCKED,
+        (StageState.BLOCKED, StageEvent.UNBLOCK): StageState.READY,
+        (StageState.READY, StageEvent.CLAIM): StageState.RUNNING,
+        (StageState.DEFERRED, StageEvent.CLAIM): StageState.RUNNING,
+        (StageState.FAILED, StageEvent.CLAIM): StageState.RUNNING,  # a person or a backfill asks again
+        (StageState.RUNNING, StageEvent.CLAIM): StageState.RUNNING,  # the lease ran out: somebody else takes over
+        (StageState.REJECTED, StageEvent.CLAIM): StageState.RUNNING,  # a reviewer decides again
+        (StageState.RUNNING, StageEvent.FINISH): StageState.DONE,
+        (StageState.RUNNING, StageEvent.DEFER): StageState.DEFERRED,
+        (StageState.RUNNING, StageEvent.FAIL): StageState.FAILED,
+        (StageState.RUNNING, StageEvent.REJECT): StageState.REJECTED,
+        (StageState.FAILED, StageEvent.REPLAY): StageState.READY,
+        (StageState.REJECTED, StageEvent.REPLAY): StageState.READY,
+        (StageState.FAILED, StageEvent.DISCARD): StageState.DISCARDED,
+        (StageState.DISCARDED, StageEvent.REPLAY): StageState.READY,
+        (StageState.DONE, StageEvent.REGENERATE): StageState.READY,
+        (StageState.READY, StageEvent.VOID): StageState.BLOCKED,
+        (StageState.RUNNING, StageEvent.VOID): StageState.BLOCKED,
+        (StageState.DEFERRED, StageEvent.VOID): StageState.BLOCKED,
+        (StageState.DONE, StageEvent.VOID): StageState.BLOCKED,
+        (StageState.FAILED, StageEvent.VOID): StageState.BLOCKED,
+        (StageState.REJECTED, StageEvent.VOID): StageState.BLOCKED,
+        (StageState.DISCARDED, StageEvent.VOID): StageState.BLOCKED,
+        (StageState.BLOCKED, StageEvent.VOID): StageState.BLOCKED,
     }
 )
 
 
-def after(state: State, event: Event) -> State:
+def after(state: StageState, event: StageEvent) -> StageState:
     """The state that follows. Raises IllegalTransition."""
     try:
         return TRANSITIONS[state, event]
@@ -281,7 +281,7 @@ def after(state: State, event: Event) -> State:
         raise IllegalTransition(f"a stage that is {state} cannot {event}") from None
 
 
-def sources(event: Event) -> tuple[State, ...]:
+def sources(event: StageEvent) -> tuple[StageState, ...]:
     """The states in which that event may happen."""
     return tuple(state for state, happening in TRANSITIONS if happening is event)
 

@@ -28,7 +28,7 @@ _METADATA = ipaddress.ip_address("fd00:ec2::254")
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
-class Event(StrEnum):
+class WebhookEvent(StrEnum):
     """What other programs can be told of."""
 
     APPROVAL_WANTED = "approval.wanted"
@@ -37,7 +37,7 @@ class Event(StrEnum):
     PROVIDER_DOWN = "provider.down"
 
 
-EVENTS = tuple(str(event) for event in Event)
+EVENTS = tuple(str(event) for event in WebhookEvent)
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def refused(address: Address, targets: Targets) -> str | None:
     return None if targets == "private" else "its address is in a private network; PHANTOMS_WEBHOOK_TARGETS=private allows that"
 
 
-def place(url: str) -> str:
+def origin(url: str) -> str:
     """An address as it is shown and logged: without its path and query, which may be a secret."""
     parts = urlsplit(url)
     rest = "/..." if parts.path.strip("/") or parts.query else ""
@@ -147,13 +147,13 @@ def body(kind: str, at: datetime, data: Mapping[str, Any], desk_url: str) -> str
 
 def _paths(kind: str, data: Mapping[str, Any]) -> dict[str, str]:
     """The pages of the desk about an event."""
-    if kind == Event.PROVIDER_DOWN:
+    if kind == WebhookEvent.PROVIDER_DOWN:
         return {"provider": f"providers/{quote(str(data.get('provider', '')), safe='')}"}
     key = quote(str(data.get("video", {}).get("key", "")), safe="")
     found = {"video": f"videos/{key}"}
-    if kind == Event.APPROVAL_WANTED:
+    if kind == WebhookEvent.APPROVAL_WANTED:
         found["review"] = f"review/{key}"
-    if kind == Event.VIDEO_FAILED:
+    if kind == WebhookEvent.VIDEO_FAILED:
         found["issue"] = f"dead-letters/{quote(str(data.get('failure', {}).get('issue', '')), safe='')}"
     return found
 

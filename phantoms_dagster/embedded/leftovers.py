@@ -20,8 +20,8 @@ def stop_leftover(pid: int, *, folder: Path, program: str, stop_signal: signal.S
 
     On Linux it has been told to stop already, by the death of its launcher. Raises PhantomsError when it cannot be stopped.
     """
-    for number, patience in ((stop_signal, seconds), (signal.SIGKILL, KILL_SECONDS)):
-        deadline = time.monotonic() + patience
+    for number, max_wait in ((stop_signal, seconds), (signal.SIGKILL, KILL_SECONDS)):
+        deadline = time.monotonic() + max_wait
         if not _works_in(pid, folder, program):
             return
         try:

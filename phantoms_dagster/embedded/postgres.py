@@ -22,7 +22,7 @@ from psycopg import sql
 from phantoms_dagster.domain.errors import InvalidInput, PhantomsError
 from phantoms_dagster.embedded.identity import SET_THE_URLS
 from phantoms_dagster.embedded.leftovers import stop_leftover
-from phantoms_dagster.embedded.processes import Identity, ProcessSpec, command, server_environment
+from phantoms_dagster.embedded.processes import ProcessIdentity, ProcessSpec, command, server_environment
 
 MAJOR_VERSION = "18"
 USER = "phantoms"
@@ -42,7 +42,7 @@ class Postgres:
 
     data: Path
     bin: Path
-    identity: Identity
+    identity: ProcessIdentity
     port: int
     password: str = field(repr=False)
     durable: bool

@@ -22,7 +22,7 @@ STDIN_LIMIT_BYTES = 4_096
 
 
 @dataclass(frozen=True)
-class Identity:
+class ProcessIdentity:
     """As whom a child runs: as us, as another account inside a user namespace, or as that account itself."""
 
     kind: Literal["same", "namespace", "become"] = "same"
@@ -33,7 +33,7 @@ class Identity:
         return self.kind if self.kind == "same" else f"{self.kind}:{self.uid}:{self.gid}"
 
 
-SAME = Identity()
+SAME = ProcessIdentity()
 
 
 class Process(Protocol):
@@ -72,7 +72,7 @@ class ProcessSpec:
     argv: tuple[str, ...]
     env: Mapping[str, str] | None = None
     cwd: Path | None = None
-    identity: Identity = SAME
+    identity: ProcessIdentity = SAME
     when: Callable[[], bool] | None = None
     launch: Callable[[ProcessSpec, int], Process] | None = None
     ready: Callable[[], bool] | None = None
@@ -90,7 +90,7 @@ class ProcessSpec:
         return self.title or self.name
 
 
-def command(argv: Sequence[str], *, death_signal: signal.Signals, identity: Identity = SAME) -> list[str]:
+def command(argv: Sequence[str], *, death_signal: signal.Signals, identity: ProcessIdentity = SAME) -> list[str]:
     """The command line that runs `argv` under that identity and sends it `death_signal` when this process is gone.
 
     Linux binds the death signal to the thread that forks: start long-lived children from a thread that lives as long.

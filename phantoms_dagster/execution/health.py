@@ -12,7 +12,7 @@ import socket
 import sys
 from collections.abc import Callable, Sequence
 
-PATIENCE_SECONDS = 5.0
+MAX_WAIT_SECONDS = 5.0
 # The daemon writes every 30 seconds.
 SILENT_SECONDS = 120
 # Those without which no stage is planned and no run leaves the queue.
@@ -25,14 +25,14 @@ class Unwell(Exception):
 
 def port(number: str) -> None:
     """Something listens on that port of this machine."""
-    with socket.create_connection(("127.0.0.1", int(number)), PATIENCE_SECONDS):
+    with socket.create_connection(("127.0.0.1", int(number)), MAX_WAIT_SECONDS):
         pass
 
 
 def page(number_and_path: str) -> None:
     """An HTTP server of this machine answers `3000/server_info` with 200."""
     number, _, path = number_and_path.partition("/")
-    connection = http.client.HTTPConnection("127.0.0.1", int(number), timeout=PATIENCE_SECONDS)
+    connection = http.client.HTTPConnection("127.0.0.1", int(number), timeout=MAX_WAIT_SECONDS)
     try:
         connection.request("GET", f"/{path}")
         status = connection.getresponse().status
@@ -53,7 +53,7 @@ def daemon() -> None:
         raise Unwell("PHANTOMS_DATABASE_URL is not set")
     query = "SELECT daemon_type, extract(epoch FROM now() AT TIME ZONE 'UTC' - timestamp) FROM daemon_heartbeats"
     with psycopg.connect(
-        url.replace("postgresql+psycopg2:", "postgresql:", 1), connect_timeout=int(PATIENCE_SECONDS)
+        url.replace("postgresql+psycopg2:", "postgresql:", 1), connect_timeout=int(MAX_WAIT_SECONDS)
     ) as connection:
         ages = {str(name): float(age) for name, age in connection.execute(query)}
     for name in DAEMONS:

@@ -58,7 +58,7 @@ def load(module: str) -> None:
     language_tag("en-US")
     markup.plain("*")
     if settings_module.load().media_url:
-        importlib.import_module("phantoms_dagster.media.s3")
+        importlib.import_module("phantoms_dagster.media.object_store.client")
     for value in vars(importlib.import_module(module)).values():
         if isinstance(value, dg.Definitions):
             value.get_repository_def().get_all_jobs()

@@ -81,7 +81,7 @@ class Program:
         return self.argv[self.argv.index("-m") + 2 :]
 
 
-class Parent:
+class ForkServer:
     """Forks what it is asked for, and tells who has ended. `serve` returns in this process never, in a fork its program."""
 
     def __init__(self, channel: socket.socket) -> None:
@@ -215,7 +215,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # What lives now lives for ever: the collector would write into its pages and so unshare them.
     gc.freeze()
     wait_calmly(GRPC_WAIT_SECONDS)
-    program = Parent(socket.socket(fileno=CHANNEL)).serve()
+    program = ForkServer(socket.socket(fileno=CHANNEL)).serve()
     code = 1
     try:
         code = run(program)

@@ -47,7 +47,7 @@ _ANY_QUEUED = text("SELECT EXISTS (SELECT FROM runs WHERE status = 'QUEUED')")
 _log = logging.getLogger("dagster.daemon.QueuedRunCoordinatorDaemon")
 
 
-class Pace:
+class LookPace:
     """When to look next. `queued` may be called from any thread; `clock` is monotonic, in seconds."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -63,20 +63,20 @@ class Pace:
         """A look has found queued runs."""
         self._lively_until = self._clock() + LIVELY_SECONDS
 
-    def wait(self, looked: float, ending: Event) -> bool:
+    def wait(self, looked: float, over: Event) -> bool:
         """Wait for the next look after the one that began at `looked`, or until all ends; whether it does."""
-        while not ending.is_set():
+        while not over.is_set():
             now = self._clock()
             soon = now < self._lively_until or self._queued.is_set()
             left = looked + (BUSY_SECONDS if soon else IDLE_SECONDS) - now
             if left <= 0:
                 break
             if self._queued.is_set():
-                ending.wait(left)
+                over.wait(left)
             else:
                 self._queued.wait(min(left, BUSY_SECONDS) if soon else left)
         self._queued.clear()
-        return ending.is_set()
+        return over.is_set()
 
 
 class PromptQueueDaemon(QueuedRunCoordinatorDaemon):
@@ -86,7 +86,7 @@ class PromptQueueDaemon(QueuedRunCoordinatorDaemon):
 
     def __init__(self, interval_seconds: float) -> None:
         super().__init__(interval_seconds)
-        self.pace = Pace()
+        self.pace = LookPace()
 
     def core_loop(self, workspace_process_context: Any, shutdown_event: Event) -> DaemonIterator:
         """See the base class, which waits for whole seconds, in halves."""

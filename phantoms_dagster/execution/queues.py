@@ -26,7 +26,7 @@ from rq.serializers import JSONSerializer
 from rq.worker import BaseWorker
 from rq.worker_registration import clean_worker_registry, get_keys
 
-from phantoms_dagster.resilience.redis_refusals import UNNAMED, PatientRedis
+from phantoms_dagster.resilience.redis.refusals import UNNAMED, PatientRedis
 
 ENTRY = "phantoms_dagster.execution.run_worker.execute_run"
 # A failed job is kept only to be looked at; a finished one is not needed at all.

@@ -17,7 +17,7 @@ from dagster import DagsterInstance
 
 from phantoms_dagster.execution.plain_errors import process_exception
 from phantoms_dagster.execution.queue_looks import CalmMonitoringDaemon, PromptQueueDaemon
-from phantoms_dagster.execution.sensor_looks import Looks, prompt_sensors
+from phantoms_dagster.execution.sensor_looks import SensorLooks, prompt_sensors
 from phantoms_dagster.private.dagster import (
     DaemonErrorCapture,
     DaemonIterator,
@@ -98,7 +98,7 @@ def install(ended: Callable[[], None]) -> None:
     """Change the daemon that this process is about to be. `ended` is called when it ends, before it waits for its sensors."""
     sensor.is_under_min_interval = is_under_min_interval
     sensor.MIN_INTERVAL_LOOP_TIME = LOOP_SECONDS  # type: ignore[assignment]  # it is only ever slept
-    sensor.execute_sensor_iteration = Looks(sensor.execute_sensor_iteration, prompt_sensors)  # type: ignore[assignment]
+    sensor.execute_sensor_iteration = SensorLooks(sensor.execute_sensor_iteration, prompt_sensors)  # type: ignore[assignment]
     server_watcher.WATCH_INTERVAL = WATCH_SECONDS  # type: ignore[assignment]  # it is only ever waited for
     controller.RELOAD_WORKSPACE_INTERVAL = RELOAD_SECONDS
     controller.DEFAULT_WORKSPACE_FRESHNESS_TOLERANCE = TOLERANCE_SECONDS

@@ -34,7 +34,7 @@ from phantoms_dagster.execution.queues import Mode, RunQueues, worker_name
 from phantoms_dagster.execution.slots import JOB_TAG
 from phantoms_dagster.execution.storage import PooledPostgresStorage, ReadyStorage
 from phantoms_dagster.private import dagster as private
-from phantoms_dagster.resilience.redis_refusals import UNNAMED, PatientRedis, refuse_cluster
+from phantoms_dagster.resilience.redis.refusals import UNNAMED, PatientRedis, refuse_cluster
 from phantoms_dagster.store import fitting
 from phantoms_dagster.store.away import in_words
 from phantoms_dagster.store.engine import engine
@@ -320,9 +320,9 @@ def work(queue: str, slot: int, *, url: str, lease_seconds: int, grace_seconds: 
     """Be a worker until told to stop; the exit code, 0 when it was told to."""
     options: dict[str, Any] = {"lease_seconds": lease_seconds, "grace_seconds": grace_seconds}
     try:
-        # A connection keeps the patience that it is made with, and redis-py's own ends before the wait for a job does.
-        patience = wait_seconds(lease_seconds) + 10
-        redis = PatientRedis.from_url(url, socket_connect_timeout=5, socket_timeout=patience, **UNNAMED)
+        # A connection keeps the longest wait that it is made with, and redis-py's own ends before the wait for a job does.
+        max_wait = wait_seconds(lease_seconds) + 10
+        redis = PatientRedis.from_url(url, socket_connect_timeout=5, socket_timeout=max_wait, **UNNAMED)
         refuse_cluster(redis)
         worker = RunWorker(queue, slot, connection=redis, **options)
         worker.work(logging_level=logging.getLevelName(logging.WARNING))

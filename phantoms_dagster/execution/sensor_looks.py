@@ -19,7 +19,7 @@ PROMPT_SECONDS = 1
 Look = Callable[..., Iterator[Any]]
 
 
-class Looks:
+class SensorLooks:
     """Stands for Dagster's own look, and leaves it out when nothing can have changed since the last one.
 
     `prompt` names the sensors that are asked again as soon as they have ended, by the keys of `sensor_tick_futures`.

@@ -119,7 +119,7 @@ def pool_limits(settings: Settings) -> dict[str, int]:
     shared = slots.get(DEFAULT_QUEUE, 0)
     found: dict[str, int] = {}
     for stage in STAGES.values():
-        queues = [stage.slug, *(name for name, chain in CHAINS.items() if stage in chain.fused)]
+        queues = [stage.slug, *(name for name, chain in CHAINS.items() if stage in chain.joined)]
         found[stage.pool] = found.get(stage.pool, 0) + sum(slots.get(queue, 0) for queue in queues)
     found = {ANALYTICS_POOL: 1, **{pool: max(1, count + shared) for pool, count in found.items()}}
     if unknown := sorted(set(settings.dagster_pools) - set(found)):

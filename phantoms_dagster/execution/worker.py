@@ -32,7 +32,7 @@ from phantoms_dagster.domain.stages import CHAINS
 from phantoms_dagster.execution.preload import MODULE, load
 from phantoms_dagster.execution.processes import die_with
 from phantoms_dagster.execution.slots import redis_url, slots_of
-from phantoms_dagster.resilience.redis_refusals import refuse_cluster_at
+from phantoms_dagster.resilience.redis.refusals import refuse_cluster_at
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.wiring import logs
 
@@ -47,7 +47,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Slot:
+class WorkerSlot:
     """A place for a child: worker number `number` of a queue, or the reaper."""
 
     queue: str
@@ -57,7 +57,7 @@ class Slot:
         return self.queue if self.queue == REAPER else f"{self.queue}-{self.number}"
 
 
-class Parent:
+class WorkerParent:
     """Keeps one child in every slot. `bodies` are what the children do; they answer with an exit code.
 
     `adopted` are children that an earlier program of this process left: they are told to finish, and then replaced.
@@ -66,10 +66,10 @@ class Parent:
 
     def __init__(
         self,
-        bodies: Mapping[Slot, Callable[[], int]],
+        bodies: Mapping[WorkerSlot, Callable[[], int]],
         *,
-        adopted: Mapping[int, Slot],
-        reload: Callable[[Mapping[int, Slot]], None],
+        adopted: Mapping[int, WorkerSlot],
+        reload: Callable[[Mapping[int, WorkerSlot]], None],
         backoff: tuple[float, float] = BACKOFF,
     ) -> None:
         self._bodies = bodies
@@ -77,7 +77,7 @@ class Parent:
         self._backoff = backoff
         self._children = dict(adopted)
         self._born: dict[int, float] = {}
-        self._delays: dict[Slot, float] = {}
+        self._delays: dict[WorkerSlot, float] = {}
         self._due = {slot: 0.0 for slot in bodies if slot not in set(adopted.values())}
         self._stops_asked = 0
         self._reload_asked = False
@@ -158,7 +158,7 @@ class Parent:
             if code:
                 log.warning("%s (process %d) has ended with %d and is started again", slot, pid, code)
 
-    def _delay(self, slot: Slot, pid: int, code: int) -> float:
+    def _delay(self, slot: WorkerSlot, pid: int, code: int) -> float:
         lived = time.monotonic() - self._born.pop(pid, 0.0)
         if code == 0 or lived >= STEADY_SECONDS:
             self._delays.pop(slot, None)
@@ -182,7 +182,7 @@ class Parent:
             return
 
 
-def bodies(settings: Settings, slots: Mapping[str, int]) -> dict[Slot, Callable[[], int]]:
+def bodies(settings: Settings, slots: Mapping[str, int]) -> dict[WorkerSlot, Callable[[], int]]:
     """What each child does."""
     from phantoms_dagster.execution import reaper, run_worker  # noqa: PLC0415 - see `load`
     from phantoms_dagster.private.dagster import instance_ref  # noqa: PLC0415
@@ -199,10 +199,10 @@ def bodies(settings: Settings, slots: Mapping[str, int]) -> dict[Slot, Callable[
         reaper.reap(ref, url, lease_seconds=lease)
         return 1
 
-    found: dict[Slot, Callable[[], int]] = {Slot(REAPER): reap}
+    found: dict[WorkerSlot, Callable[[], int]] = {WorkerSlot(REAPER): reap}
     for queue, count in slots.items():
         for number in range(1, count + 1):
-            found[Slot(queue, number)] = functools.partial(
+            found[WorkerSlot(queue, number)] = functools.partial(
                 _work, queue, number, url=url, lease_seconds=lease, grace_seconds=settings.worker_grace_seconds
             )
     return found
@@ -259,13 +259,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     gc.collect()
     # What lives now lives for ever: the collector would write into its pages and so unshare them.
     gc.freeze()
-    adopted = {int(pid): Slot(queue, int(number)) for pid, queue, number in (a.split("/") for a in given.adopt)}
+    adopted = {int(pid): WorkerSlot(queue, int(number)) for pid, queue, number in (a.split("/") for a in given.adopt)}
     log.info("workers: %s", ", ".join(f"{queue}={count}" for queue, count in slots.items()))
-    Parent(children, adopted=adopted, reload=functools.partial(_become_new, given.module, given.queues)).run()
+    WorkerParent(children, adopted=adopted, reload=functools.partial(_become_new, given.module, given.queues)).run()
     return 0
 
 
-def _become_new(module: str, queues: str | None, children: Mapping[int, Slot]) -> None:
+def _become_new(module: str, queues: str | None, children: Mapping[int, WorkerSlot]) -> None:
     """Run this program anew in this process, with its children, unless the new code cannot be loaded."""
     program = [sys.executable, "-P", "-m", "phantoms_dagster.execution.worker", "--module", module]
     try:

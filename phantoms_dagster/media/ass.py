@@ -33,7 +33,7 @@ _EVENTS = "\n[Events]\nFormat: Layer, Start, End, Style, Name, MarginL, MarginR,
 
 
 @dataclass(frozen=True)
-class Event:
+class SubtitleEvent:
     """Something on the screen from `start` to `end`, in seconds. A higher `layer` is nearer to the viewer.
 
     `text` is ASS: what a person wrote must have gone through `escape`.
@@ -52,7 +52,7 @@ def style(name: str, *, family: str, size: int, colour: str, outline_colour: str
     return f"Style: {name},{family},{size},{colours},0,0,0,0,100,100,0,0,1,{outline:g},0,7,0,0,0,-1"
 
 
-def document(styles: Iterable[str], events: Iterable[Event], language: str = "") -> str:
+def document(styles: Iterable[str], events: Iterable[SubtitleEvent], language: str = "") -> str:
     """The whole file. Events that never show are left out. `language`, a BCP 47 tag, chooses forms such as Chinese or Japanese."""
     lines = [
         f"Dialogue: {e.layer},{timestamp(e.start)},{timestamp(e.end)},{e.style},,0,0,0,,{e.text}"

@@ -117,12 +117,12 @@ def block(group: Sequence[TimedWord], fonts: Fonts, language: str = "") -> layou
     )
 
 
-def caption_events(sentences: Sequence[Sentence], palette: Palette, fonts: Fonts, language: str = "") -> list[ass.Event]:
+def caption_events(sentences: Sequence[Sentence], palette: Palette, fonts: Fonts, language: str = "") -> list[ass.SubtitleEvent]:
     """One event per word: its whole chunk, with this word in the accent colour.
 
     A sentence's last chunk stays on the screen over a short pause, so that the picture does not flicker.
     """
-    events: list[ass.Event] = []
+    events: list[ass.SubtitleEvent] = []
     for index, sentence in enumerate(sentences):
         following = sentences[index + 1].start if index + 1 < len(sentences) else sentence.end + HOLD_SECONDS
         held = min(following, sentence.end + HOLD_SECONDS)
@@ -134,7 +134,7 @@ def caption_events(sentences: Sequence[Sentence], palette: Palette, fonts: Fonts
             for position, word in enumerate(group):
                 end = held if word is words[-1] else word.end
                 text = _text(set_in, position, palette, appears=position == 0)
-                events.append(ass.Event(5, word.start, end, STYLE, text))
+                events.append(ass.SubtitleEvent(5, word.start, end, STYLE, text))
     return events
 
 

@@ -13,7 +13,7 @@ from phantoms_dagster.domain.models import Palette
 from phantoms_dagster.domain.ports import RenderJob
 from phantoms_dagster.domain.text import capitals
 from phantoms_dagster.media import ass, layout
-from phantoms_dagster.media.ass import Event
+from phantoms_dagster.media.ass import SubtitleEvent
 from phantoms_dagster.media.captions import OUTLINE, STYLE, caption_events
 from phantoms_dagster.media.fonts import Fonts
 
@@ -70,7 +70,7 @@ def shadow(palette: Palette) -> str:
     return ass.mix(palette.background[0], ground, 0.82)
 
 
-def _header(job: RenderJob, stretches: Sequence[Part], fonts: Fonts) -> list[Event]:
+def _header(job: RenderJob, stretches: Sequence[Part], fonts: Fonts) -> list[SubtitleEvent]:
     """The channel's name, if the film is to carry one, and below it one bar per part that fills as time goes by."""
     palette, end = job.palette, job.seconds
     events = _name(job, fonts) if job.channel_title else []
@@ -79,17 +79,17 @@ def _header(job: RenderJob, stretches: Sequence[Part], fonts: Fonts) -> list[Eve
         x = ass.SAFE_LEFT + index * (width + _PROGRESS_GAP)
         shape = f"\\p1}}{ass.pill(width, _PROGRESS_HEIGHT)}"
         place = f"\\pos({x:.1f},{_PROGRESS_Y})"
-        events.append(Event(3, 0, end, "Shape", f"{{{place}\\1a&HB4&{shape}"))
+        events.append(SubtitleEvent(3, 0, end, "Shape", f"{{{place}\\1a&HB4&{shape}"))
         top, bottom = _PROGRESS_Y - 4, _PROGRESS_Y + _PROGRESS_HEIGHT + 4
         empty, full = f"\\clip({x:.0f},{top},{x:.0f},{bottom})", f"\\clip({x:.0f},{top},{x + width + 1:.0f},{bottom})"
         milliseconds = round((part.end - part.start) * 1000)
         fill = f"{{{place}{ass.colour(palette.accent)}{empty}\\t(0,{milliseconds},{full}){shape}"
-        events.append(Event(4, part.start, part.end, "Shape", fill))
-        events.append(Event(4, part.end, end, "Shape", f"{{{place}{ass.colour(palette.accent)}{shape}"))
+        events.append(SubtitleEvent(4, part.start, part.end, "Shape", fill))
+        events.append(SubtitleEvent(4, part.end, end, "Shape", f"{{{place}{ass.colour(palette.accent)}{shape}"))
     return events
 
 
-def _name(job: RenderJob, fonts: Fonts) -> list[Event]:
+def _name(job: RenderJob, fonts: Fonts) -> list[SubtitleEvent]:
     name, palette, end = one_line(job.channel_title), job.palette, job.seconds
     set_in = layout.fit(
         layout.breakable(name) or ["·"], fonts.for_text(name), width=ass.SAFE_WIDTH - 40, largest=36, smallest=20, most_lines=1
@@ -98,12 +98,12 @@ def _name(job: RenderJob, fonts: Fonts) -> list[Event]:
     shown = set_in.face.set(layout.joined(set_in.lines[0]), set_in.em)
     dot = f"{{\\pos({ass.SAFE_LEFT},{_NAME_Y + 12}){ass.colour(palette.accent)}\\p1}}{ass.pill(20, 20)}"
     return [
-        Event(3, 0, end, "Shape", dot),
-        Event(3, 0, end, "Label", f"{{{label}}}{shown}"),
+        SubtitleEvent(3, 0, end, "Shape", dot),
+        SubtitleEvent(3, 0, end, "Label", f"{{{label}}}{shown}"),
     ]
 
 
-def _title(job: RenderJob, part: Part, fonts: Fonts) -> list[Event]:
+def _title(job: RenderJob, part: Part, fonts: Fonts) -> list[SubtitleEvent]:
     """The title card of the hook, or the title of a scene with its number in large outlines behind everything."""
     is_hook = part.scene < 0
     if not is_hook and part.scene >= len(job.scene_titles):
@@ -128,20 +128,20 @@ def _title(job: RenderJob, part: Part, fonts: Fonts) -> list[Event]:
             else f"\\move({ass.SAFE_LEFT - 70},{y:.0f},{ass.SAFE_LEFT},{y:.0f},0,260)\\fad(180,120)"
         )
         tags = f"\\an4{motion}{face.tag(set_in.em)}"
-        events.append(Event(4, begin, part.end, "Title", f"{{{tags}}}" + face.set(layout.joined(line), set_in.em)))
+        events.append(SubtitleEvent(4, begin, part.end, "Title", f"{{{tags}}}" + face.set(layout.joined(line), set_in.em)))
     if is_hook:
         events.append(_underline(job.palette, part, top + len(set_in.lines) * step + 34))
     return events
 
 
-def _underline(palette: Palette, part: Part, y: float) -> Event:
+def _underline(palette: Palette, part: Part, y: float) -> SubtitleEvent:
     grow = f"\\clip({ass.SAFE_LEFT},0,{ass.SAFE_LEFT + 60},{ass.HEIGHT})"
     grown = f"\\t(0,700,0.5,\\clip({ass.SAFE_LEFT},0,{ass.SAFE_LEFT + 340},{ass.HEIGHT}))"
     tags = f"\\pos({ass.SAFE_LEFT},{y:.0f}){ass.colour(palette.accent)}{grow}{grown}\\fad(0,120)\\p1"
-    return Event(4, part.start, part.end, "Shape", f"{{{tags}}}{ass.pill(330, 18)}")
+    return SubtitleEvent(4, part.start, part.end, "Shape", f"{{{tags}}}{ass.pill(330, 18)}")
 
 
-def _numeral(job: RenderJob, part: Part, fonts: Fonts) -> list[Event]:
+def _numeral(job: RenderJob, part: Part, fonts: Fonts) -> list[SubtitleEvent]:
     palette, face = job.palette, fonts.display
     number = f"{part.scene + 1:02d}"
     length = round((part.end - part.start) * 1000)
@@ -151,12 +151,12 @@ def _numeral(job: RenderJob, part: Part, fonts: Fonts) -> list[Event]:
     label = f"{{{badge}\\fn{face.family}\\fs{face.size(58)}{ass.colour(palette.accent)}}}{number}"
     total = f"{{\\alpha&H60&{ass.colour(palette.text)}}} / {len(job.scene_titles):02d}"
     return [
-        Event(0, part.start, part.end, "Title", f"{{{outline}\\fad(300,200)}}{number}"),
-        Event(4, part.start, part.end, "Title", label + total),
+        SubtitleEvent(0, part.start, part.end, "Title", f"{{{outline}\\fad(300,200)}}{number}"),
+        SubtitleEvent(4, part.start, part.end, "Title", label + total),
     ]
 
 
-def _bars(levels: NDArray[np.float32], palette: Palette) -> list[Event]:
+def _bars(levels: NDArray[np.float32], palette: Palette) -> list[SubtitleEvent]:
     """Upright bars that move with the voice, mirrored, so that the low and strong bands are in the middle."""
     left = ass.WIDTH / 2 - (_BAR_COUNT * _BAR_STEP - (_BAR_STEP - _BAR_WIDTH)) / 2
     half = _BAR_COUNT // 2
@@ -169,7 +169,7 @@ def _bars(levels: NDArray[np.float32], palette: Palette) -> list[Event]:
         for index in range(_BAR_COUNT):
             height = int(row[half - 1 - index] if index < half else row[index - half])
             bars.append(_bar(left + index * _BAR_STEP, _BARS_Y - height / 2, height))
-        events.append(Event(1, frame / ass.FPS, (frame + 1) / ass.FPS, "Shape", tags + " ".join(bars)))
+        events.append(SubtitleEvent(1, frame / ass.FPS, (frame + 1) / ass.FPS, "Shape", tags + " ".join(bars)))
     return events
 
 

@@ -23,7 +23,7 @@ _INVISIBLE = regex.compile(r"[\p{Default_Ignorable_Code_Point}\p{White_Space}]")
 
 
 @dataclass(frozen=True)
-class Source:
+class FontSource:
     """A font file of a wheel. `axes` choose one weight of a variable font; `shaping`: letters change with their neighbours."""
 
     name: str
@@ -37,28 +37,28 @@ class Source:
 
 
 @functools.cache
-def styled() -> tuple[Source, Source, Source]:
+def styled() -> tuple[FontSource, FontSource, FontSource]:
     """The fonts of titles, of captions, and of the scripts that those two lack."""
     return (
-        Source("Anton", fontpkg.path("Anton"), shaping=False),
-        Source("Montserrat", fontpkg.path("Montserrat"), (("wght", 800),), shaping=False),
-        Source("Inter", fontpkg.path("Inter"), (("wght", 800), ("opsz", 32)), shaping=False),
+        FontSource("Anton", fontpkg.path("Anton"), shaping=False),
+        FontSource("Montserrat", fontpkg.path("Montserrat"), (("wght", 800),), shaping=False),
+        FontSource("Inter", fontpkg.path("Inter"), (("wght", 800), ("opsz", 32)), shaping=False),
     )
 
 
 @functools.cache
-def fallbacks() -> tuple[Source, ...]:
+def fallbacks() -> tuple[FontSource, ...]:
     """Noto, smallest questions first: letters by script, then symbols and emoji, Chinese, Japanese and Korean last."""
     folder = Path(str(files("manimgx_fonts")))
     scripts = sorted(folder.glob("NotoSans*[[]wght].ttf"), key=lambda path: ("Symbols" in path.name, path.name))
     names = [path for path in scripts if "Italic" not in path.name] + [folder / "NotoEmoji[wght].ttf"]
     heavy = (("wght", 700.0),)
-    noto = tuple(Source(path.name.partition("[")[0], path, heavy) for path in names)
+    noto = tuple(FontSource(path.name.partition("[")[0], path, heavy) for path in names)
     cjk = Path(str(files("noto_cjk_sans_jp_bold"))) / "NotoSansCJKjp-Bold.otf"
-    return (*noto, Source("NotoSansCJKjp-Bold", cjk))
+    return (*noto, FontSource("NotoSansCJKjp-Bold", cjk))
 
 
-def source_of(grapheme: str) -> Source | None:
+def source_of(grapheme: str) -> FontSource | None:
     """The first of the fallback fonts that has it."""
     return next((source for source in fallbacks() if source.has(grapheme)), None)
 

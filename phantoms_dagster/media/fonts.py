@@ -21,7 +21,7 @@ from fontTools.varLib import instancer
 
 from phantoms_dagster.domain.text import graphemes
 from phantoms_dagster.media import ass
-from phantoms_dagster.media.coverage import Source, fallbacks, source_of, styled
+from phantoms_dagster.media.coverage import FontSource, fallbacks, source_of, styled
 
 _UNKNOWN_GLYPH_EM = 1.1  # what no font has is as wide as an ideograph or an emoji, so that nothing ever sticks out
 _NAMED = re.compile(r"(?:\\fn|^Style: \w+,)([^\\,}]+)", re.MULTILINE)
@@ -58,7 +58,7 @@ class Typeface:
 
 
 @dataclass(frozen=True)
-class Stack:
+class FontStack:
     """How one text is set: in its `main` face, and each part that this face lacks in the first other one that has it."""
 
     main: Typeface
@@ -124,13 +124,13 @@ class Fonts:
         """The faces that are always there."""
         return (self.display, self.text, self.world)
 
-    def for_display(self, text: str) -> Stack:
+    def for_display(self, text: str) -> FontStack:
         """How a title is set."""
-        return Stack(_best(text, (self.display, self.text, self.world)), self)
+        return FontStack(_best(text, (self.display, self.text, self.world)), self)
 
-    def for_text(self, text: str) -> Stack:
+    def for_text(self, text: str) -> FontStack:
         """How a caption is set."""
-        return Stack(_best(text, (self.text, self.world)), self)
+        return FontStack(_best(text, (self.text, self.world)), self)
 
     def fallback(self, grapheme: str) -> Typeface | None:
         """The face for what the styled ones lack, or None when no font has it."""
@@ -176,7 +176,7 @@ def private_folder() -> Path:
 
 
 @functools.lru_cache(maxsize=256)
-def _prepared(folder: Path, source: Source) -> Typeface:
+def _prepared(folder: Path, source: FontSource) -> Typeface:
     family, path = _family(source), source.path
     if source.axes or not source.shaping:
         weight = "-".join(f"{tag}{value:g}" for tag, value in source.axes) or "static"
@@ -194,11 +194,11 @@ def _prepared(folder: Path, source: Source) -> Typeface:
         return Typeface(family, path, advances, line)
 
 
-def _family(source: Source) -> str:
+def _family(source: FontSource) -> str:
     return f"Phantoms {source.name}" if source.axes or not source.shaping else "Noto Sans CJK JP"
 
 
-def _make_static(source: Source, path: Path, family: str) -> None:
+def _make_static(source: FontSource, path: Path, family: str) -> None:
     """Write one weight of a variable font under a name of its own.
 
     libass takes the default instance of a variable font, which for Montserrat is Thin. Layout features are dropped first where

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import regex
 
 from phantoms_dagster.domain.text import graphemes
-from phantoms_dagster.media.fonts import Stack
+from phantoms_dagster.media.fonts import FontStack
 
 if TYPE_CHECKING:
     from budoux import Parser
@@ -38,7 +38,7 @@ _OPENS = regex.compile(r"^[\p{Ps}\p{Pi}\u0e40-\u0e44\u0ec0-\u0ec4]")
 class Block:
     """A text set in lines: `lines` are words; `em` is pixels per em."""
 
-    face: Stack
+    face: FontStack
     lines: tuple[tuple[str, ...], ...]
     em: float
 
@@ -107,7 +107,7 @@ def _letters(word: str) -> list[str]:
 
 def fit(
     words: Sequence[str],
-    face: Stack,
+    face: FontStack,
     *,
     width: float,
     largest: float,
@@ -137,7 +137,7 @@ def fit(
     return Block(face, tuple(lines), em)
 
 
-def _broken(words: Sequence[str], face: Stack, em: float, width: float) -> list[tuple[str, ...]]:
+def _broken(words: Sequence[str], face: FontStack, em: float, width: float) -> list[tuple[str, ...]]:
     """Greedy lines. A word that is too long stands alone."""
     lines: list[tuple[str, ...]] = []
     for word in words:
@@ -148,7 +148,7 @@ def _broken(words: Sequence[str], face: Stack, em: float, width: float) -> list[
     return lines
 
 
-def _balanced(words: Sequence[str], face: Stack, em: float, width: float, count: int) -> tuple[tuple[str, ...], ...]:
+def _balanced(words: Sequence[str], face: FontStack, em: float, width: float, count: int) -> tuple[tuple[str, ...], ...]:
     """The words in exactly `count` lines, as even as they get: least squared space at the line ends, found from the end."""
     total = len(words)
     impossible = (float("inf"), total)
@@ -169,5 +169,5 @@ def _balanced(words: Sequence[str], face: Stack, em: float, width: float, count:
     return tuple(lines)
 
 
-def _widest(lines: Sequence[tuple[str, ...]], face: Stack, em: float) -> float:
+def _widest(lines: Sequence[tuple[str, ...]], face: FontStack, em: float) -> float:
     return max(face.width(joined(line), em) for line in lines)

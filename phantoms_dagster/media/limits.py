@@ -14,7 +14,7 @@ from phantoms_dagster.registry.media import MediaLimits
 EDIT_LIST = "edit list"  # a reason of a verdict
 
 
-class Work(IntEnum):
+class Conversion(IntEnum):
     """What must be done to a file, the least first."""
 
     KEEP = 0
@@ -24,28 +24,30 @@ class Work(IntEnum):
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """The work and why. `impossible` says what no work can mend."""
+class FitVerdict:
+    """The least conversion that helps, and why. `impossible` says what no conversion can mend."""
 
-    work: Work
+    conversion: Conversion
     reasons: tuple[str, ...] = ()
     impossible: str | None = None
 
 
-def judge(probe: Probe, platform: Platform, *, edited: bool, interlaced: bool) -> Verdict:
+def judge(probe: Probe, platform: Platform, *, edited: bool, interlaced: bool) -> FitVerdict:
     """How `probe` fits the platform. `edited`: it has an edit list that cuts or delays."""
     limits, name = platform.spec.media, platform.title
     shortest, longest = limits.seconds
     if probe.seconds > longest:
-        return Verdict(Work.KEEP, impossible=f"{name} takes at most {longest:g} s, this video has {probe.seconds:.1f} s")
+        return FitVerdict(Conversion.KEEP, impossible=f"{name} takes at most {longest:g} s, this video has {probe.seconds:.1f} s")
     if probe.seconds < shortest:
-        return Verdict(Work.KEEP, impossible=f"{name} takes no video below {shortest:g} s, this one has {probe.seconds:.1f} s")
+        return FitVerdict(
+            Conversion.KEEP, impossible=f"{name} takes no video below {shortest:g} s, this one has {probe.seconds:.1f} s"
+        )
     found = [
-        *((Work.TRANSCODE, reason) for reason in _picture(probe, limits, interlaced=interlaced)),
-        *((Work.TRANSCODE_AUDIO, reason) for reason in _sound(probe, limits)),
-        *((Work.REMUX, reason) for reason in _container(probe, limits, edited=edited)),
+        *((Conversion.TRANSCODE, reason) for reason in _picture(probe, limits, interlaced=interlaced)),
+        *((Conversion.TRANSCODE_AUDIO, reason) for reason in _sound(probe, limits)),
+        *((Conversion.REMUX, reason) for reason in _container(probe, limits, edited=edited)),
     ]
-    return Verdict(max((work for work, _ in found), default=Work.KEEP), tuple(reason for _, reason in found))
+    return FitVerdict(max((work for work, _ in found), default=Conversion.KEEP), tuple(reason for _, reason in found))
 
 
 def _picture(probe: Probe, limits: MediaLimits, *, interlaced: bool) -> list[str]:

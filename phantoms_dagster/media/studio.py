@@ -22,7 +22,7 @@ from phantoms_dagster.domain.models import Platform, Probe
 from phantoms_dagster.domain.ports import Fitted
 from phantoms_dagster.media import ass, coverage, ffmpeg, graph
 from phantoms_dagster.media.edit_lists import without_edit_lists
-from phantoms_dagster.media.limits import EDIT_LIST, Verdict, Work, judge
+from phantoms_dagster.media.limits import EDIT_LIST, Conversion, FitVerdict, judge
 from phantoms_dagster.media.mp4 import read_boxes
 
 THUMBNAIL = (270, 480)
@@ -91,13 +91,13 @@ class FfmpegStudio:
         if isinstance(found, Fitted):
             return found
         with _appearing(destination()) as temporary:
-            await ffmpeg.run(["-i", str(path), *_arguments(found.facts, platform, found.work), str(temporary)])
+            await ffmpeg.run(["-i", str(path), *_arguments(found.facts, platform, found.conversion), str(temporary)])
             made = await _in_thread(_read, temporary)
             left = _judged(made, platform)
-            if left.work is not Work.KEEP or left.impossible:
+            if left.conversion is not Conversion.KEEP or left.impossible:
                 reasons = left.impossible or ", ".join(left.reasons)
                 raise Permanent(f"cannot be made to fit {platform.title}: {reasons}", provider=ffmpeg.PROVIDER, code="does not fit")
-        return Fitted("remuxed" if found.work is Work.REMUX else "transcoded", made.probe)
+        return Fitted("remuxed" if found.conversion is Conversion.REMUX else "transcoded", made.probe)
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class _Undone:
     """What is left to ffmpeg."""
 
     facts: _Facts
-    work: Work
+    conversion: Conversion
 
 
 def _kept_or_copied(
@@ -116,19 +116,19 @@ def _kept_or_copied(
     verdict = _judged(facts, platform)
     if verdict.impossible:
         raise Permanent(verdict.impossible, provider=ffmpeg.PROVIDER, code="does not fit")
-    if verdict.work is Work.KEEP:
+    if verdict.conversion is Conversion.KEEP:
         return Fitted("kept", facts.probe)
-    work = verdict.work
+    conversion = verdict.conversion
     if facts.probe.video_codec not in _MP4_CODECS:
-        work = Work.TRANSCODE  # what we write is an MP4
+        conversion = Conversion.TRANSCODE  # what we write is an MP4
     elif facts.probe.audio_codec not in (_MP4_SOUND | {None}):
-        work = max(work, Work.TRANSCODE_AUDIO)
-    if work is Work.REMUX and facts.plain:
+        conversion = max(conversion, Conversion.TRANSCODE_AUDIO)
+    if conversion is Conversion.REMUX and facts.plain:
         edits_alone = verdict.reasons == (EDIT_LIST,) and facts.probe.container == "mp4"
         for copy in (without_edit_lists, _remux) if edits_alone else (_remux,):
             if (made := _copied(copy, path, destination(), facts, platform)) is not None:
                 return Fitted("remuxed", made)
-    return _Undone(facts, work)
+    return _Undone(facts, conversion)
 
 
 def _copied(copy: _Copy, path: Path, destination: Path, facts: _Facts, platform: Platform) -> Probe | None:
@@ -141,7 +141,7 @@ def _copied(copy: _Copy, path: Path, destination: Path, facts: _Facts, platform:
     try:
         with _media_errors(path):
             made = _read(temporary, known=facts.probe) if copy(path, temporary) else None
-        if made is None or _judged(made, platform).work is not Work.KEEP:
+        if made is None or _judged(made, platform).conversion is not Conversion.KEEP:
             return None
         if abs(made.probe.seconds - facts.probe.seconds) >= _SAME_LENGTH_SECONDS:
             return None
@@ -168,15 +168,15 @@ def _remux(path: Path, destination: Path) -> bool:
     return True
 
 
-def _judged(facts: _Facts, platform: Platform) -> Verdict:
+def _judged(facts: _Facts, platform: Platform) -> FitVerdict:
     return judge(facts.probe, platform, edited=facts.edited, interlaced=facts.interlaced)
 
 
-def _arguments(facts: _Facts, platform: Platform, work: Work) -> list[str]:
+def _arguments(facts: _Facts, platform: Platform, conversion: Conversion) -> list[str]:
     streams = ["-map", "0:v:0", "-map", "0:a:0?", "-dn", "-sn"]
-    copied = work < Work.TRANSCODE_AUDIO or facts.probe.audio_codec is None
+    copied = conversion < Conversion.TRANSCODE_AUDIO or facts.probe.audio_codec is None
     sound = ["-c:a", "copy"] if copied else ["-af", f"aresample=48000,{graph.AAC_HEAD}", *graph.AUDIO_CODEC]
-    if work < Work.TRANSCODE:
+    if conversion < Conversion.TRANSCODE:
         return [*streams, "-c:v", "copy", *sound, *graph.MP4]
     arguments = [*streams, "-threads", str(ffmpeg.THREADS), "-vf", _upright(facts), *graph.VIDEO_CODEC, *sound, *graph.MP4]
     # A size limit turns into a rate that keeps a tenth in hand; x264 obeys the last of two equal options.

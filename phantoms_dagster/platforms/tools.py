@@ -22,7 +22,7 @@ class Tools:
 
     `client` is behind the fleet's breakers and pools. `sandbox`: the stand-in answers at `base_url`. `setting`: the value of one of
     the platform's settings, by its short name. `secret`: the same for a secret, as its file has it at that moment; None in the
-    sandbox. `patience`: the longest wait inside a call, in seconds. `folder`: the data directory.
+    sandbox. `max_wait`: the longest wait inside a call, in seconds. `folder`: the data directory.
     """
 
     client: httpx.AsyncClient
@@ -30,7 +30,7 @@ class Tools:
     tokens: Tokens
     clock: Clock
     sandbox: bool
-    patience: float
+    max_wait: float
     setting: Callable[[str], Any]
     secret: Callable[[str], str | None]
     folder: Path

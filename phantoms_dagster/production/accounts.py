@@ -12,7 +12,7 @@ from typing import Protocol
 from phantoms_dagster.domain.accounts import ACTIVE, BARRED, DISCONNECTED, MISMATCH, Account
 from phantoms_dagster.domain.errors import Barred, NotYet, Permanent
 from phantoms_dagster.domain.models import Platform
-from phantoms_dagster.domain.ports import Identity, IdentityReader, Tokens
+from phantoms_dagster.domain.ports import AccountIdentity, IdentityReader, Tokens
 
 # How often the platform is asked whether a refused token works again. A token that is replaced is asked about at once.
 ASK_AGAIN_SECONDS = 300.0
@@ -29,7 +29,7 @@ class AccountStore(Protocol):
         """Whether it is this caller's turn to ask the platform: one of all processes, once in so many seconds."""
         ...
 
-    async def confirm(self, account: Account, identity: Identity, token_sha256: str) -> None:
+    async def confirm(self, account: Account, identity: AccountIdentity, token_sha256: str) -> None:
         """The token works and is that identity's: what waited for the account is due now."""
         ...
 
@@ -107,7 +107,7 @@ class AccountGate:
         account = await self._store.look(platform, name)
         if account.subject is None:
             return  # it was forgotten meanwhile: the next post asks whose it is
-        identity = Identity(account.subject, account.label or account.subject)
+        identity = AccountIdentity(account.subject, account.label or account.subject)
         await self._store.confirm(account, identity, fingerprint(await self._tokens.token(platform, name)))
 
     async def dead(self, platform: Platform, name: str, error: Permanent) -> None:

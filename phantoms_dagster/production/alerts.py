@@ -55,7 +55,7 @@ class BreakerNews:
 
 
 @dataclass(frozen=True)
-class Told:
+class SentAlerts:
     """What one destination has been told already. `letters`: ids of the last `LATE` before `since`; `breakers`: last opening.
 
     `waits`: ids of what waits for a person and was told.
@@ -69,7 +69,7 @@ class Told:
 
 
 @dataclass(frozen=True)
-class News:
+class UnsentAlerts:
     """What a destination has not been told yet."""
 
     letters: tuple[LetterNews, ...] = ()
@@ -82,7 +82,7 @@ class News:
 
 
 @dataclass(frozen=True)
-class Reading:
+class AlertReading:
     """What was found. `at`: the database's time just before it was asked. `breakers` None: Redis did not answer."""
 
     at: datetime
@@ -92,10 +92,10 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class Delivery:
+class AlertDelivery:
     """What came of telling. `told`: by destination, as it is now; `failed`: why, by destination; `until`: the next may go then."""
 
-    told: Mapping[str, Told]
+    told: Mapping[str, SentAlerts]
     sent: tuple[Message, ...] = ()
     failed: Mapping[str, str] = field(default_factory=dict)
     until: datetime | None = None
@@ -141,10 +141,10 @@ class DayFacts:
     waits: tuple[Attention, ...] = ()
 
 
-_TOLD = TypeAdapter(dict[str, Told])
+_TOLD = TypeAdapter(dict[str, SentAlerts])
 
 
-def remembered(cursor: str | None) -> dict[str, Told]:
+def remembered(cursor: str | None) -> dict[str, SentAlerts]:
     """What each destination was told, from a cursor; nothing from one that another version wrote."""
     try:
         return _TOLD.validate_json(cursor) if cursor else {}
@@ -152,12 +152,12 @@ def remembered(cursor: str | None) -> dict[str, Told]:
         return {}
 
 
-def cursor_of(told: Mapping[str, Told]) -> str:
+def cursor_of(told: Mapping[str, SentAlerts]) -> str:
     """The cursor to remember it by."""
     return _TOLD.dump_json(dict(told)).decode()
 
 
-def looking_back(told: Mapping[str, Told], destinations: Iterable[str]) -> datetime | None:
+def looking_back(told: Mapping[str, SentAlerts], destinations: Iterable[str]) -> datetime | None:
     """From when on letters must be read so that none is missed by any destination; None: all that are open."""
     since = [told[name].since if name in told else None for name in destinations]
     known = [moment for moment in since if moment is not None]
@@ -165,20 +165,20 @@ def looking_back(told: Mapping[str, Told], destinations: Iterable[str]) -> datet
 
 
 def deliver(
-    told: Mapping[str, Told],
-    reading: Reading,
+    told: Mapping[str, SentAlerts],
+    reading: AlertReading,
     destinations: Mapping[str, Callable[[Message], None]],
     *,
     now: datetime,
     pause: timedelta,
     web_url: str | None = None,
     desk_url: str | None = None,
-) -> Delivery:
+) -> AlertDelivery:
     """Tell each destination what it does not know yet, at most one message each and none within `pause` of its last.
 
     A destination is a function that raises Undelivered; then it is told the same again next time, and the others are not.
     """
-    after: dict[str, Told] = {}
+    after: dict[str, SentAlerts] = {}
     sent: list[Message] = []
     failed: dict[str, str] = {}
     waits: list[datetime] = []
@@ -203,46 +203,46 @@ def deliver(
         if name not in after and before is not None:
             # What waits no longer is news again when it comes back.
             after[name] = replace(before, waits=before.waits & {item.id for item in reading.waits})
-    return Delivery(after, tuple(sent), failed, min(waits, default=None))
+    return AlertDelivery(after, tuple(sent), failed, min(waits, default=None))
 
 
 def news(
-    letters: Iterable[LetterNews], breakers: Iterable[BreakerNews], told: Told | None, waits: Iterable[Attention] = ()
-) -> News:
+    letters: Iterable[LetterNews], breakers: Iterable[BreakerNews], told: SentAlerts | None, waits: Iterable[Attention] = ()
+) -> UnsentAlerts:
     """What is new to a destination. To one that was told nothing before: every letter, and the breakers that are open now."""
     known = told.waits if told is not None else frozenset()
     waiting = tuple(item for item in waits if item.alert and item.id not in known)
     if told is None:
         # Of the past only what is still so: openings that are long over are no news.
         still = (BreakerNews(b.name, b.state, b.opened[-1:]) for b in breakers if b.state != "closed" and b.opened)
-        return News(tuple(letters), tuple(still), waiting)
+        return UnsentAlerts(tuple(letters), tuple(still), waiting)
     fresh = tuple(n for n in letters if n.id not in told.letters and n.created_at > told.since - LATE)
     opened = []
     for breaker in breakers:
         after = told.breakers.get(breaker.name, told.since)
         if later := tuple(opening for opening in breaker.opened if opening[0] > after):
             opened.append(BreakerNews(breaker.name, breaker.state, later))
-    return News(fresh, tuple(opened), waiting)
+    return UnsentAlerts(fresh, tuple(opened), waiting)
 
 
 def after_telling(
-    told: Told | None,
+    told: SentAlerts | None,
     letters: Iterable[LetterNews],
     breakers: Iterable[BreakerNews],
     waits: Iterable[Attention] = (),
     *,
     read_at: datetime,
     sent_at: datetime | None,
-) -> Told:
+) -> SentAlerts:
     """What a destination knows once it was told of all these. `read_at`: the database's time just before they were read."""
     known = dict(told.breakers) if told is not None else {}
     known |= {b.name: b.opened[-1][0] for b in breakers if b.opened}
     recent = frozenset(n.id for n in letters if n.created_at > read_at - LATE)
     told_of = frozenset(item.id for item in waits if item.alert)
-    return Told(read_at, recent, known, sent_at or (told.sent_at if told is not None else None), told_of)
+    return SentAlerts(read_at, recent, known, sent_at or (told.sent_at if told is not None else None), told_of)
 
 
-def too_soon(told: Told | None, now: datetime, pause: timedelta) -> datetime | None:
+def too_soon(told: SentAlerts | None, now: datetime, pause: timedelta) -> datetime | None:
     """When the next message may go out, should that be later than `now`."""
     if told is None or told.sent_at is None or now >= told.sent_at + pause:
         return None
@@ -261,7 +261,7 @@ def grouped(letters: Iterable[LetterNews]) -> list[Group]:
     return sorted(groups, key=lambda g: (-len(g.keys), g.stage, g.error_class, g.provider or ""))
 
 
-def alert(found: News, *, web_url: str | None = None, desk_url: str | None = None) -> Message:
+def alert(found: UnsentAlerts, *, web_url: str | None = None, desk_url: str | None = None) -> Message:
     """The one message about all that is new."""
     groups = grouped(found.letters)
     parts = [counted(len(found.letters), "new dead letter")] if groups else []

@@ -36,7 +36,7 @@ class Following:
         return f"{self.order.noun} {self.remote_id}"
 
     async def ended(self, *, fresh: bool) -> JobStatus | WrittenOff:
-        """How the job ended, or why nothing will come of it. Raises NotYet when it outlasts the patience of the call.
+        """How the job ended, or why nothing will come of it. Raises NotYet when it outlasts the longest wait of the call.
 
         One that is `fresh`, ordered a moment ago, is not looked at before the first pause.
         """
@@ -63,8 +63,8 @@ class Following:
                 elif age > waits.deadline:
                     what = f"{self._name} has not ended after {age.total_seconds() / 60:.0f} minutes"
                     return lost(self.service, self.order, "overdue", what)
-            if waited >= waits.patience_seconds:
-                raise NotYet(f"{self._name} is still running", retry_after=waits.patience_seconds + 1)
+            if waited >= waits.max_wait_seconds:
+                raise NotYet(f"{self._name} is still running", retry_after=waits.max_wait_seconds + 1)
             await self.clock.sleep(pause)
             waited, pause, looks = waited + pause, min(pause * 2, waits.poll_seconds), True
 

@@ -20,7 +20,7 @@ from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.models import Brief, Channel, Platform
 from phantoms_dagster.domain.problems import all_problems
 from phantoms_dagster.domain.text import unfit
-from phantoms_dagster.production.rows import BadRow, Row, as_utf8, csv_rows, json_document_rows, json_rows, yaml_rows
+from phantoms_dagster.production.rows import BadRow, BriefRow, as_utf8, csv_rows, json_document_rows, json_rows, yaml_rows
 from phantoms_dagster.production.sheets import SUFFIXES as SHEETS
 from phantoms_dagster.production.sheets import sheet_rows
 
@@ -127,7 +127,7 @@ def read(name: str, content: bytes, channels: Mapping[str, Channel]) -> Batch:
             refused.append(Refusal(printable(name, 1_000), row.line, printable(str(bad), REASON_CHARACTERS), row.entry, header))
         else:
             seen[brief.fingerprint] = f"line {row.line}{'' if row.entry is None else f' as entry {row.entry}'}"
-            assert isinstance(row, Row)
+            assert isinstance(row, BriefRow)
             if row.held:
                 held += 1
                 continue
@@ -142,7 +142,7 @@ def printable(text: str, limit: int) -> str:
     return kept if len(kept) <= limit else kept[: limit - 1] + "…"
 
 
-def _rows(name: str, content: bytes) -> Iterator[Row | BadRow]:
+def _rows(name: str, content: bytes) -> Iterator[BriefRow | BadRow]:
     suffix = PurePath(name).suffix.lower()
     if suffix not in SUFFIXES:
         yield BadRow(1, f"unknown file type {_short(suffix) or '(none)'!r}; use {', '.join(SUFFIXES)}")
@@ -154,7 +154,7 @@ def _rows(name: str, content: bytes) -> Iterator[Row | BadRow]:
         yield from _text_rows(suffix, content)
 
 
-def _text_rows(suffix: str, content: bytes) -> Iterator[Row | BadRow]:
+def _text_rows(suffix: str, content: bytes) -> Iterator[BriefRow | BadRow]:
     tables = (".csv", ".tsv")
     try:
         content = as_utf8(content)
@@ -172,7 +172,7 @@ def _text_rows(suffix: str, content: bytes) -> Iterator[Row | BadRow]:
         yield from (json_document_rows if suffix == ".json" else json_rows)(content)
 
 
-def _brief(row: Row | BadRow, channels: Mapping[str, Channel]) -> Brief:
+def _brief(row: BriefRow | BadRow, channels: Mapping[str, Channel]) -> Brief:
     if isinstance(row, BadRow):
         raise InvalidInput(row.reason)
     # Without a column of titles there is no title to check: the number of the line stands for one.

@@ -12,12 +12,11 @@ from phantoms_dagster.domain.counting import counted
 from phantoms_dagster.domain.errors import NotYet, PhantomsError
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.ports import MetricsReader, ReadPage
-from phantoms_dagster.domain.readback import FAILED, GONE_AGAIN, GONE_ONCE, AccountRead, Reading, pause_after
-from phantoms_dagster.domain.work import PublishedRow
+from phantoms_dagster.domain.readback import FAILED, GONE_AGAIN, GONE_ONCE, AccountRead, PostReading, PublishedRow, pause_after
 
 log = logging.getLogger(__name__)
 
-Keep = Callable[[Sequence[Reading]], Awaitable[None]]
+Keep = Callable[[Sequence[PostReading]], Awaitable[None]]
 Account = tuple[Platform, str]
 
 
@@ -96,13 +95,13 @@ def _stopped(result: AccountRead, error: Exception) -> AccountRead:
     return replace(result, problem=f"internal {type(error).__name__}; the log has the trace")
 
 
-def _readings(page: ReadPage, by_id: Mapping[str, Sequence[PublishedRow]]) -> list[Reading]:
+def _readings(page: ReadPage, by_id: Mapping[str, Sequence[PublishedRow]]) -> list[PostReading]:
     def posts(remote_id: str) -> Sequence[PublishedRow]:
         return by_id.get(remote_id, ())
 
-    found = [Reading(p.post_id, pause_after(p.age), metrics=m) for m in page.metrics for p in posts(m.remote_id)]
-    found += [Reading(p.post_id, GONE_AGAIN if p.gone else GONE_ONCE, gone=True) for i in page.gone for p in posts(i)]
-    found += [Reading(p.post_id, FAILED, problem=why) for i, why in page.failed.items() for p in posts(i)]
+    found = [PostReading(p.post_id, pause_after(p.age), metrics=m) for m in page.metrics for p in posts(m.remote_id)]
+    found += [PostReading(p.post_id, GONE_AGAIN if p.gone else GONE_ONCE, gone=True) for i in page.gone for p in posts(i)]
+    found += [PostReading(p.post_id, FAILED, problem=why) for i, why in page.failed.items() for p in posts(i)]
     return found
 
 

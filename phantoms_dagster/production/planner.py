@@ -11,8 +11,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from phantoms_dagster.domain.planning import OpenRun, PlannedRun, ReadyVideo, ReadyVideos, Span
 from phantoms_dagster.domain.stages import CHAINS, STAGES, Chain, stages_of
-from phantoms_dagster.domain.work import OpenRun, PlannedRun, ReadyVideo, Span, Waiting
 
 # The bucket makes a request that came to nothing (a run that died before its claim) possible again a little later.
 RUN_KEY_SECONDS = 60
@@ -24,48 +24,51 @@ CHAIN_BONUS = {"release": 20}
 
 
 @dataclass(frozen=True)
-class Pace:
+class BatchPolicy:
     """How runs are cut.
 
-    `batch_size`: most videos in one run. `runs_per_stage`: most open runs of a stage. `fuse`: so few videos do a whole chain in
-    one run; 0: never. `gather`: while runs of the stage before are under way, a batch that is not full waits so long for more.
+    `batch_size`: most videos in one run. `runs_per_stage`: most open runs of a stage. `chain_videos`: up to this many videos do a
+    whole chain in one run; 0: never. `batch_wait`: while a run of the stage before is open, a batch that is not full waits this long
+    for more videos.
     """
 
     batch_size: int
     runs_per_stage: int
-    fuse: int = 0
-    gather: timedelta = timedelta(0)
+    chain_videos: int = 0
+    batch_wait: timedelta = timedelta(0)
 
 
-def plan(waiting: Waiting, *, chain: Chain, open_runs: Sequence[OpenRun], pace: Pace, now: datetime) -> list[PlannedRun]:
+def plan(
+    waiting: ReadyVideos, *, chain: Chain, open_runs: Sequence[OpenRun], policy: BatchPolicy, now: datetime
+) -> list[PlannedRun]:
     """The runs to request for the stages of that chain, the most urgent of each first. Videos of open runs are left to them.
 
     Runs of other chains are nobody's business here: between two of them stands a person.
     """
-    open_runs = [run for run in open_runs if run.work in chain.works]
+    open_runs = [run for run in open_runs if run.target in chain.targets]
     spans = waiting.spans(open_runs)
-    room = {stage.name: pace.runs_per_stage - sum(run.work == stage.name for run in open_runs) for stage in chain.stages}
-    most = {name: max(free * pace.batch_size, pace.fuse + 1) for name, free in room.items() if free > 0}
+    room = {stage.name: policy.runs_per_stage - sum(run.target == stage.name for run in open_runs) for stage in chain.stages}
+    most = {name: max(free * policy.batch_size, policy.chain_videos + 1) for name, free in room.items() if free > 0}
     seeds = {name: list(found) for name, found in waiting.most_urgent(most, _by_stage(spans)).items() if found}
     planned: list[PlannedRun] = []
     few = seeds.get(chain.head.name, [])
-    if 0 < len(few) <= pace.fuse and not any(run.work == chain.name for run in open_runs):
-        cut = _Cut(chain.head.name, _by_stage(spans), pace.batch_size)
-        run = cut.run(chain.name, few[0], waiting.around([(chain.head.name, few[0].place)], pace.batch_size), now)
+    if 0 < len(few) <= policy.chain_videos and not any(run.target == chain.name for run in open_runs):
+        cut = _Cut(chain.head.name, _by_stage(spans), policy.batch_size)
+        run = cut.run(chain.name, few[0], waiting.around([(chain.head.name, few[0].place)], policy.batch_size), now)
         planned.append(run)
         seeds[chain.head.name] = [v for v in few if v.key not in run.keys]
-    # The videos of a chain go on in their own run: nobody is gathered for.
-    under_way = {run.work for run in open_runs} if pace.gather else set()
+    # The videos of a chain go on in their own run: no batch waits for them.
+    under_way = {run.target for run in open_runs} if policy.batch_wait else set()
     cuts = {
-        name: _Cut(name, _by_stage(spans), pace.batch_size)
+        name: _Cut(name, _by_stage(spans), policy.batch_size)
         for name, found in seeds.items()
-        if found and not _gathers(name, found, under_way, pace, now)
+        if found and not _waits_for_batch(name, found, under_way, policy, now)
     }
-    for _ in range(pace.runs_per_stage):
+    for _ in range(policy.runs_per_stage):
         chosen = {name: seed for name, cut in cuts.items() if room[name] > 0 and (seed := cut.next(seeds[name]))}
         if not chosen:
             break
-        windows = waiting.around([(name, seed.place) for name, seed in chosen.items()], pace.batch_size)
+        windows = waiting.around([(name, seed.place) for name, seed in chosen.items()], policy.batch_size)
         for name, seed in chosen.items():
             planned.append(cuts[name].run(name, seed, windows, now))
             room[name] -= 1
@@ -73,14 +76,16 @@ def plan(waiting: Waiting, *, chain: Chain, open_runs: Sequence[OpenRun], pace: 
 
 
 def _by_stage(spans: Iterable[Span]) -> list[Span]:
-    return [Span(stage.name, span.first, span.last) for span in spans for stage in stages_of(span.work)]
+    return [Span(stage.name, span.first, span.last) for span in spans for stage in stages_of(span.target)]
 
 
-def _gathers(name: str, found: Sequence[ReadyVideo], under_way: Collection[str], pace: Pace, now: datetime) -> bool:
+def _waits_for_batch(
+    name: str, found: Sequence[ReadyVideo], under_way: Collection[str], policy: BatchPolicy, now: datetime
+) -> bool:
     """Whether a batch waits for the videos that the stage before is about to finish: a run of its own for each would cost more."""
-    if len(found) >= pace.batch_size or not set(STAGES[name].after) & set(under_way):
+    if len(found) >= policy.batch_size or not set(STAGES[name].after) & set(under_way):
         return False
-    return min(video.since for video in found) > now - pace.gather
+    return min(video.since for video in found) > now - policy.batch_wait
 
 
 class _Cut:
@@ -88,7 +93,7 @@ class _Cut:
 
     def __init__(self, stage: str, spans: Iterable[Span], batch_size: int) -> None:
         self._stage = stage
-        self._taken = [span for span in spans if span.work == stage]
+        self._taken = [span for span in spans if span.target == stage]
         self._batch_size = batch_size
 
     def next(self, seeds: Iterable[ReadyVideo]) -> ReadyVideo | None:
@@ -96,7 +101,7 @@ class _Cut:
         return next((video for video in seeds if self._is_free(video)), None)
 
     def run(
-        self, work: str, seed: ReadyVideo, windows: Mapping[tuple[str, int], Sequence[ReadyVideo]], now: datetime
+        self, target: str, seed: ReadyVideo, windows: Mapping[tuple[str, int], Sequence[ReadyVideo]], now: datetime
     ) -> PlannedRun:
         """The range around the seed: from it on, and when those are few, also before it."""
         window = windows.get((self._stage, seed.place), ()) or (seed,)
@@ -107,7 +112,7 @@ class _Cut:
         before = list(self._free(reversed(window[:at])))[: self._batch_size - len(after)]
         videos = [*reversed(before), *after]
         self._taken.append(Span(self._stage, videos[0].place, videos[-1].place))
-        return _request(work, videos, now)
+        return _request(target, videos, now)
 
     def _free(self, videos: Iterable[ReadyVideo]) -> Iterator[ReadyVideo]:
         for video in videos:
@@ -119,21 +124,21 @@ class _Cut:
         return not any(video.place in span for span in self._taken)
 
 
-def _request(work: str, videos: Sequence[ReadyVideo], now: datetime) -> PlannedRun:
+def _request(target: str, videos: Sequence[ReadyVideo], now: datetime) -> PlannedRun:
     first, last = videos[0].key, videos[-1].key
     facts = "".join(f"{v.key}:{v.generation};" for v in videos)
     digest = hashlib.sha256(facts.encode()).hexdigest()[:12]
     bucket = int(now.timestamp()) // RUN_KEY_SECONDS
     near = any(v.publish_at is not None and v.publish_at <= now + NEAR for v in videos)
     return PlannedRun(
-        work=work,
+        target=target,
         first=first,
         last=last,
         keys=tuple(v.key for v in videos),
-        run_key=f"{work}/{first}..{last}/{digest}/{bucket}",
-        priority=9 - min(v.priority for v in videos) + (NEAR_BONUS if near else 0) + _bonus(work),
+        run_key=f"{target}/{first}..{last}/{digest}/{bucket}",
+        priority=9 - min(v.priority for v in videos) + (NEAR_BONUS if near else 0) + _bonus(target),
     )
 
 
-def _bonus(work: str) -> int:
-    return next((bonus for name, bonus in CHAIN_BONUS.items() if work in CHAINS[name].works), 0)
+def _bonus(target: str) -> int:
+    return next((bonus for name, bonus in CHAIN_BONUS.items() if target in CHAINS[name].targets), 0)

@@ -16,16 +16,16 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
-from phantoms_dagster.domain.retirement import InFlight, Standing
-from phantoms_dagster.domain.stages import STAGES, State
+from phantoms_dagster.domain.retirement import InFlight, RetirementCandidate
+from phantoms_dagster.domain.stages import STAGES, StageState
 
 # A night's work is bounded: at a millisecond or two each this is seconds, and five times what is made on a busy day.
 MOST_A_NIGHT = 5_000
 # So many are deleted between two looks at the open runs.
 BATCH = 100
 
-ENDED = (State.DONE, State.REJECTED, State.DISCARDED)
-GIVEN_UP = (State.REJECTED, State.DISCARDED)
+ENDED = (StageState.DONE, StageState.REJECTED, StageState.DISCARDED)
+GIVEN_UP = (StageState.REJECTED, StageState.DISCARDED)
 
 
 class Partitions(Protocol):
@@ -52,7 +52,7 @@ class TakingOut(Protocol):
     """Marked videos whose rows are locked: nobody claims, replays or takes them back meanwhile."""
 
     @property
-    def videos(self) -> Sequence[Standing]:
+    def videos(self) -> Sequence[RetirementCandidate]:
         """Where they stand now."""
         ...
 
@@ -76,11 +76,11 @@ class Retiring(Protocol):
         """Videos that are marked and whose partition may still be there, oldest first."""
         ...
 
-    def due(self, before: datetime, *, after: int, most: int) -> list[Standing]:
+    def due(self, before: datetime, *, after: int, most: int) -> list[RetirementCandidate]:
         """Videos with an id above `after`, in that order, of which nothing is under way and that ended before that time."""
         ...
 
-    def mark(self, keys: Sequence[str], may: Callable[[Standing], bool]) -> list[str]:
+    def mark(self, keys: Sequence[str], may: Callable[[RetirementCandidate], bool]) -> list[str]:
         """Mark those of the videos that may be, asked again with their rows locked; their keys."""
         ...
 
@@ -101,7 +101,7 @@ class Retired:
     more: bool = False
 
 
-def open_because(video: Standing) -> str | None:
+def open_because(video: RetirementCandidate) -> str | None:
     """Why the video has not ended; None when it has: every stage done or given up, or waiting for one that was given up.
 
     A failed stage has not ended: its dead letter waits for a person. Neither has a post whose outcome is open, although
@@ -111,21 +111,21 @@ def open_because(video: Standing) -> str | None:
         return "it is new: Dagster does not know it yet"
     for name, stage in STAGES.items():
         state = video.states.get(name)
-        if state is State.FAILED:
+        if state is StageState.FAILED:
             return f"{name} failed: replay or discard its dead letter"
-        if state is State.BLOCKED and not _in_vain(stage.name, video):
+        if state is StageState.BLOCKED and not _in_vain(stage.name, video):
             return f"{name} waits for {' and '.join(stage.after)}"
-        if state not in (None, State.BLOCKED, *ENDED):
+        if state not in (None, StageState.BLOCKED, *ENDED):
             return f"{name} is {state}"
     for platform, post in video.posts.items():
         return f"its post on {platform} is {post}"
     return None
 
 
-def _in_vain(name: str, video: Standing) -> bool:
+def _in_vain(name: str, video: RetirementCandidate) -> bool:
     """Whether that stage waits for one that was given up."""
     before = [(earlier, video.states.get(earlier)) for earlier in STAGES[name].after]
-    return any(state in GIVEN_UP or (state is State.BLOCKED and _in_vain(earlier, video)) for earlier, state in before)
+    return any(state in GIVEN_UP or (state is StageState.BLOCKED and _in_vain(earlier, video)) for earlier, state in before)
 
 
 def covered(in_flight: InFlight, order: Sequence[str], asked: Collection[str]) -> frozenset[str]:
@@ -165,7 +165,7 @@ def retire(store: Retiring, partitions: Partitions, *, before: datetime | None, 
     return night
 
 
-def may_be_retired(before: datetime) -> Callable[[Standing], bool]:
+def may_be_retired(before: datetime) -> Callable[[RetirementCandidate], bool]:
     """Whether a video has ended, and before that time."""
     return lambda video: open_because(video) is None and video.ended_at is not None and video.ended_at < before
 

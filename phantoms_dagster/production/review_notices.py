@@ -36,10 +36,10 @@ class Due:
     reminder: bool = False
 
 
-def due(films: Sequence[WaitingFilm], now: datetime, *, gather: timedelta, remind: timedelta) -> Due | None:
-    """What is to be told now, if anything. `gather`: how long the first film waits for others; `remind` zero: no reminders."""
+def due(films: Sequence[WaitingFilm], now: datetime, *, group_for: timedelta, remind: timedelta) -> Due | None:
+    """What is to be told now, if anything. `group_for`: how long the first film waits for others; `remind` zero: no reminders."""
     new = tuple(film for film in films if film.told_at is None)
-    if new and min(film.ready_at for film in new) <= now - gather:
+    if new and min(film.ready_at for film in new) <= now - group_for:
         return Due(new)
     told = [(film, film.told_at) for film in films if film.told_at is not None]
     if remind and told and min(at for _, at in told) <= now - remind:

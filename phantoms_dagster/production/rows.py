@@ -46,7 +46,7 @@ _JSON_SPACE = re.compile(r"[ \t\r\n]*")
 
 
 @dataclass(frozen=True)
-class Row:
+class BriefRow:
     """A row that could be read. `line` counts from 1. CSV and YAML give every value as text.
 
     `entry`: its place in a list, from 1, where the format has lists. `held`: the header is faulty, so that it cannot be taken.
@@ -60,7 +60,7 @@ class Row:
 
 @dataclass(frozen=True)
 class BadRow:
-    """A row, or the rest of the file, that could not be read. `entry`: see `Row`."""
+    """A row, or the rest of the file, that could not be read. `entry`: see `BriefRow`."""
 
     line: int
     reason: str
@@ -85,7 +85,7 @@ def _unmarked_utf16(content: bytes) -> str | None:
     return "utf-16-be" if start[0::2].count(0) * 2 > len(start) // 2 and not start[1::2].count(0) else None
 
 
-def csv_rows(content: bytes, columns: Sequence[str]) -> Iterator[Row | BadRow]:
+def csv_rows(content: bytes, columns: Sequence[str]) -> Iterator[BriefRow | BadRow]:
     """The rows of a CSV file whose first row names some of `columns`. A broken row costs that row, not those below it.
 
     Commas, semicolons or tabs separate the columns: Excel's `sep=;` line says which, else the header does.
@@ -109,7 +109,7 @@ def csv_rows(content: bytes, columns: Sequence[str]) -> Iterator[Row | BadRow]:
             yield from (BadRow(first, problem, header=True) for problem in problems)
             continue
         elif header_is_strange(header, columns):
-            yield Row(first, {}, held=True)
+            yield BriefRow(first, {}, held=True)
         else:
             yield table_row(first, cells, header, columns, held=bool(problems))
         if header is None:
@@ -158,7 +158,7 @@ def header_of(cells: Sequence[str] | str) -> list[str]:
     return [] if isinstance(cells, str) else _trimmed(cell.strip().lower() for cell in cells)
 
 
-def table_row(line: int, cells: list[str], header: list[str], columns: Sequence[str], *, held: bool) -> Row | BadRow:
+def table_row(line: int, cells: list[str], header: list[str], columns: Sequence[str], *, held: bool) -> BriefRow | BadRow:
     """A row of a table as its fields; a BadRow when it has more or fewer columns than the header.
 
     `held`: the header is faulty. Only the columns that it names rightly are there to be checked.
@@ -169,7 +169,7 @@ def table_row(line: int, cells: list[str], header: list[str], columns: Sequence[
         found = counted(len(cells), "column")
         return BadRow(line, f"{found} where the header has {len(header)}; quote texts that contain commas")
     fields = dict(zip(header, cells, strict=True))
-    return Row(line, {name: value for name, value in fields.items() if name in columns} if held else fields, held=held)
+    return BriefRow(line, {name: value for name, value in fields.items() if name in columns} if held else fields, held=held)
 
 
 def header_is_strange(header: Sequence[str], columns: Sequence[str]) -> bool:
@@ -196,7 +196,7 @@ def _trimmed(cells: Any) -> list[str]:
     return kept
 
 
-def json_rows(content: bytes) -> Iterator[Row | BadRow]:
+def json_rows(content: bytes) -> Iterator[BriefRow | BadRow]:
     """The rows of a file with one JSON object a line."""
     lines, spoiled = _lines(content)
     for number, line in enumerate(lines, start=1):
@@ -206,7 +206,7 @@ def json_rows(content: bytes) -> Iterator[Row | BadRow]:
             yield _json_row(number, line)
 
 
-def json_document_rows(content: bytes) -> Iterator[Row | BadRow]:
+def json_document_rows(content: bytes) -> Iterator[BriefRow | BadRow]:
     """The rows of a JSON file: a list of briefs, `{"briefs": [...]}`, or objects one after another, on one line each or on many.
 
     Items above a syntax error are good, the rest cannot be read.
@@ -238,7 +238,7 @@ def json_document_rows(content: bytes) -> Iterator[Row | BadRow]:
             wrong = error.lineno if isinstance(error, json.JSONDecodeError) else line
             yield BadRow(wrong, f"cannot be read from here on: {_json_problem(error)}", entry)
             return
-        yield Row(line, item, entry) if isinstance(item, dict) else BadRow(line, "each brief should be a JSON object", entry)
+        yield BriefRow(line, item, entry) if isinstance(item, dict) else BadRow(line, "each brief should be a JSON object", entry)
         at = _after_space(text, at)
         if listed and text[at : at + 1] == ",":
             at += 1
@@ -260,14 +260,14 @@ def _json_problem(error: ValueError) -> str:
     return f"{error.msg} at character {error.colno} of the line" if isinstance(error, json.JSONDecodeError) else str(error)
 
 
-def _json_row(number: int, line: str) -> Row | BadRow:
+def _json_row(number: int, line: str) -> BriefRow | BadRow:
     try:
         row = json.loads(line, object_pairs_hook=_object)
     except RecursionError:
         return BadRow(number, "nested too deeply")
     except ValueError as error:
         return BadRow(number, f"not JSON: {_json_problem(error)}")
-    return Row(number, row) if isinstance(row, dict) else BadRow(number, "each line should be a JSON object")
+    return BriefRow(number, row) if isinstance(row, dict) else BadRow(number, "each line should be a JSON object")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -279,7 +279,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def yaml_rows(content: bytes) -> Iterator[Row | BadRow]:
+def yaml_rows(content: bytes) -> Iterator[BriefRow | BadRow]:
     """The rows of a YAML list, or of the list under `briefs:`. Items above a syntax error are good, the rest cannot be read."""
     lines, spoiled = _lines(content)
     # One byte that YAML does not allow would end the whole file: with a mark in its place it costs its item alone.
@@ -293,7 +293,7 @@ def yaml_rows(content: bytes) -> Iterator[Row | BadRow]:
             except _Unusable as error:
                 yield BadRow(line, str(error), entry)
             else:
-                yield Row(line, fields, entry)
+                yield BriefRow(line, fields, entry)
     except _Unusable as error:
         yield BadRow(error.line, str(error))
     except yaml.YAMLError as error:

@@ -1,7 +1,7 @@
 """`StageRunner`: one stage over many videos on one event loop. What no stage should write again.
 
 Claim, work concurrently, retry or defer as decided, record; renew the lease meanwhile. All waits of one claim share one budget,
-the patience, and who waits occupies no place in flight. What is made belongs to the use
+the longest wait, and who waits occupies no place in flight. What is made belongs to the use
 cases, what the run's events say to `defs`.
 """
 
@@ -17,6 +17,18 @@ from types import MappingProxyType
 from typing import Any, Protocol
 
 from phantoms_dagster.domain import logs
+from phantoms_dagster.domain.claims import (
+    HELD,
+    WAITS_FOR_PERSON,
+    AttemptOutcome,
+    Claim,
+    Result,
+    RunContext,
+    StageResult,
+    StageStore,
+    StageTask,
+    Unclaimed,
+)
 from phantoms_dagster.domain.errors import (
     HumanRejection,
     NotYet,
@@ -28,25 +40,13 @@ from phantoms_dagster.domain.errors import (
     WaitsForPerson,
 )
 from phantoms_dagster.domain.ports import Clock
-from phantoms_dagster.domain.retry import Decision, Defer, Fail, RetryPolicy, WaitHere, decide
-from phantoms_dagster.domain.stages import Stage, State
+from phantoms_dagster.domain.retry import Defer, Fail, RetryDecision, RetryPolicy, WaitHere, decide
+from phantoms_dagster.domain.stages import Stage, StageState
 from phantoms_dagster.domain.trying import Try, trying
-from phantoms_dagster.domain.work import (
-    HELD,
-    WAITS_FOR_PERSON,
-    Claim,
-    Ending,
-    Made,
-    Result,
-    RunContext,
-    StageStore,
-    Unclaimed,
-    Work,
-)
 
 _log = logging.getLogger(__name__)
 
-UseCase = Callable[[Work], Coroutine[Any, Any, Made]]
+UseCase = Callable[[StageTask], Coroutine[Any, Any, StageResult]]
 OnResult = Callable[[Result], None]
 
 
@@ -97,9 +97,9 @@ class StageRunner:
         regenerate: bool = False,
         on_result: OnResult = lambda _: None,
     ) -> list[Result]:
-        """Carry each of `keys` to one of its endings; the results, in the order of `keys`.
+        """Carry each of `keys` to one of its outcomes; the results, in the order of `keys`.
 
-        `on_result` hears of each video as soon as its ending is committed. Raises StoreAway when PostgreSQL stays away: no
+        `on_result` hears of each video as soon as its outcome is committed. Raises StoreAway when PostgreSQL stays away: no
         video is decided by that, and whatever is still claimed is handed back or expires with its lease.
         """
         owner = self._new_owner()
@@ -150,7 +150,7 @@ class StageRunner:
                 _log.warning("the lease could not be renewed", exc_info=True)
 
     async def _carry(self, claim: Claim, use_case: UseCase, note: OnResult, away: list[StoreAway], context: RunContext) -> None:
-        """Carry one video to its ending. The store's own errors go into `away`, and nothing more is begun after the first.
+        """Carry one video to its outcome. The store's own errors go into `away`, and nothing more is begun after the first.
 
         What is under way is not cut off by another's: its call may be paid for, and its answer can be kept once PostgreSQL is back.
         """
@@ -164,12 +164,12 @@ class StageRunner:
 
     async def _until_ended(self, claim: Claim, use_case: UseCase, away: Sequence[StoreAway], context: RunContext) -> Result:
         policy = self._policies.get(claim.stage.kind, self._policy)
-        left, again = policy.patience_seconds, claim.waits
+        left, again = policy.max_wait_seconds, claim.waits
         paced: dict[str, float] = {}
-        if context.patience_seconds is not None:
-            left = min(left, context.patience_seconds)
+        if context.max_wait_seconds is not None:
+            left = min(left, context.max_wait_seconds)
         while True:
-            this = Try(longest_wait=None if context.patience_seconds is None else left, paced=paced)
+            this = Try(longest_wait=None if context.max_wait_seconds is None else left, paced=paced)
             try:
                 made = await self._attempt(claim, use_case, this, away)
             except (StaleClaim, StoreAway):
@@ -179,7 +179,7 @@ class StageRunner:
                 decision = decide(
                     error,
                     attempt=claim.attempts_used + 1,
-                    policy=replace(policy, patience_seconds=left),
+                    policy=replace(policy, max_wait_seconds=left),
                     random=self._random,
                     now=self._clock.now(),
                     reads=claim.reads,
@@ -189,17 +189,17 @@ class StageRunner:
                     outage=this.outage,
                     again=again,
                 )
-                ending = self._ending(error, decision, this)
+                outcome = self._outcome(error, decision, this)
                 if not isinstance(decision, WaitHere):
-                    return await self._end(claim, ending)
+                    return await self._end(claim, outcome)
                 left -= decision.seconds
                 again = 0 if decision.counts else again + 1
-                paced = dict(this.paced) if ending.unsent else {}
-                if ending.waits_for:
-                    paced[ending.waits_for] = paced.get(ending.waits_for, 0.0) + decision.seconds
-                if not ending.unsent:
+                paced = dict(this.paced) if outcome.unsent else {}
+                if outcome.waits_for:
+                    paced[outcome.waits_for] = paced.get(outcome.waits_for, 0.0) + decision.seconds
+                if not outcome.unsent:
                     try:
-                        claim = await self._store.try_again(claim, ending)
+                        claim = await self._store.try_again(claim, outcome)
                     except (StaleClaim, StoreAway):
                         raise
                     except Exception as unwritable:  # noqa: BLE001  as in `_end`
@@ -207,7 +207,7 @@ class StageRunner:
                         return await self._end(claim, _unwritable(unwritable))
                 await self._clock.sleep(decision.seconds)
                 continue
-            return await self._end(claim, Ending(State.DONE, made=made, counts=False, paced=this.paced))
+            return await self._end(claim, AttemptOutcome(StageState.DONE, result=made, counts=False, paced=this.paced))
 
     async def _failing_seconds(self, error: Exception, claim: Claim, policy: RetryPolicy) -> float | None:
         """The age of the present failures, asked for only when the decision hangs on it."""
@@ -215,7 +215,7 @@ class StageRunner:
             return None
         return await self._store.failing_seconds(claim)
 
-    async def _attempt(self, claim: Claim, use_case: UseCase, this: Try, away: Sequence[StoreAway]) -> Made:
+    async def _attempt(self, claim: Claim, use_case: UseCase, this: Try, away: Sequence[StoreAway]) -> StageResult:
         attempt = await self._store.attempt(claim)
         await self._in_flight.acquire()
         this.slot = self._in_flight
@@ -224,7 +224,7 @@ class StageRunner:
                 raise away[0]
             with logs.about(attempt=attempt.id), trying(this):
                 try:
-                    made = await use_case(Work(claim, attempt))
+                    made = await use_case(StageTask(claim, attempt))
                 except PhantomsError as error:
                     _log.info("%s not made for %s: %s: %s", claim.stage.name, claim.video.key, type(error).__name__, error)
                     raise
@@ -237,30 +237,30 @@ class StageRunner:
             if this.slot is not None:
                 this.slot.release()
 
-    async def _end(self, claim: Claim, ending: Ending) -> Result:
+    async def _end(self, claim: Claim, outcome: AttemptOutcome) -> Result:
         try:
-            ours = await self._store.finish(claim, ending)
+            ours = await self._store.finish(claim, outcome)
         except (StaleClaim, StoreAway):
             raise
         except Exception as error:  # noqa: BLE001  whatever it is, the table cannot take it
             # Something in it cannot be kept. That is this video's fault alone, and a person has to see it.
-            _log.exception("the ending of %s on %s cannot be written", claim.stage.name, claim.video.key)
-            ending = _unwritable(error)
-            ours = await self._store.finish(claim, ending)
+            _log.exception("the outcome of %s on %s cannot be written", claim.stage.name, claim.video.key)
+            outcome = _unwritable(error)
+            ours = await self._store.finish(claim, outcome)
         if not ours:
             raise StaleClaim(f"{claim.video.key}: another runner has taken over {claim.stage.name}")
-        made = ending.made
+        made = outcome.result
         return Result(
             key=claim.video.key,
-            ending=_NAMES[ending.state],
+            outcome=_NAMES[outcome.state],
             output=made.output if made else None,
             cost=made.cost if made else Result.cost,
-            message=ending.message or "",
-            error_class=ending.error_class,
-            retry_at=ending.retry_at,
+            message=outcome.message or "",
+            error_class=outcome.error_class,
+            retry_at=outcome.retry_at,
         )
 
-    def _ending(self, error: Exception, decision: Decision, this: Try) -> Ending:
+    def _outcome(self, error: Exception, decision: RetryDecision, this: Try) -> AttemptOutcome:
         provider = error.provider if isinstance(error, ProviderError) else None
         code = error.code if isinstance(error, ProviderError) else type(error).__name__
         evidence = error.evidence if isinstance(error, ProviderError) else None
@@ -270,41 +270,47 @@ class StageRunner:
             error_class = HELD
         if isinstance(error, WaitsForPerson):
             # No time is invented: a decision makes the stage due.
-            return Ending(State.DEFERRED, None, None, False, error_class=WAITS_FOR_PERSON, message=message, unsent=not this.sent)
+            return AttemptOutcome(
+                StageState.DEFERRED, None, None, False, error_class=WAITS_FOR_PERSON, message=message, unsent=not this.sent
+            )
         match decision:
             case WaitHere():
-                state, retry_at, counts = State.DEFERRED, None, decision.counts
+                state, retry_at, counts = StageState.DEFERRED, None, decision.counts
             case Defer():
                 retry_at = decision.until or self._clock.now() + timedelta(seconds=decision.seconds)
-                state, counts = State.DEFERRED, decision.counts
+                state, counts = StageState.DEFERRED, decision.counts
             case Fail():
-                state, retry_at, counts = (State.REJECTED if isinstance(error, HumanRejection) else State.FAILED), None, True
+                state, retry_at, counts = (
+                    (StageState.REJECTED if isinstance(error, HumanRejection) else StageState.FAILED),
+                    None,
+                    True,
+                )
                 error_class = decision.error_class
         unsent = isinstance(error, NotYet) and not this.sent
         outage = isinstance(error, Transient) and this.outage
         waits_for = error.waits_for if isinstance(error, NotYet) else ""
-        return Ending(
+        return AttemptOutcome(
             state, None, retry_at, counts, provider, error_class, code, message, evidence, unsent, outage, this.paced, waits_for
         )
 
 
-def _unwritable(error: Exception) -> Ending:
+def _unwritable(error: Exception) -> AttemptOutcome:
     message = f"{type(error).__name__}: what was made or answered cannot be written to the table: {error}"
-    return Ending(State.FAILED, None, None, True, None, "internal", type(error).__name__, message, None)
+    return AttemptOutcome(StageState.FAILED, None, None, True, None, "internal", type(error).__name__, message, None)
 
 
-_NAMES: Mapping[State, Any] = {
-    State.DONE: "done",
-    State.DEFERRED: "deferred",
-    State.FAILED: "failed",
-    State.REJECTED: "rejected",
+_NAMES: Mapping[StageState, Any] = {
+    StageState.DONE: "done",
+    StageState.DEFERRED: "deferred",
+    StageState.FAILED: "failed",
+    StageState.REJECTED: "rejected",
 }
 
 
 def _left_alone(unclaimed: Unclaimed) -> Result:
     return Result(
         key=unclaimed.key,
-        ending=unclaimed.ending,
+        outcome=unclaimed.outcome,
         output=unclaimed.output,
         message=unclaimed.reason,
         error_class=unclaimed.error_class,

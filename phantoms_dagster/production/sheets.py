@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 
 from python_calamine import CalamineError, CalamineWorkbook
 
-from phantoms_dagster.production.rows import BadRow, Row, header_is_strange, header_of, header_problems, table_row
+from phantoms_dagster.production.rows import BadRow, BriefRow, header_is_strange, header_of, header_problems, table_row
 
 SUFFIXES = (".xlsx", ".xlsm", ".xls", ".ods")
 # A few kilobytes can unpack to gigabytes of zeros. 25,000 briefs with ten facts each unpack to about 60 MB,
@@ -22,7 +22,7 @@ MAX_UNPACKED_BYTES = 128 * 1024 * 1024
 _Cell = int | float | str | bool | datetime.time | datetime.date | datetime.datetime | datetime.timedelta
 
 
-def sheet_rows(content: bytes, columns: Sequence[str]) -> Iterator[Row | BadRow]:
+def sheet_rows(content: bytes, columns: Sequence[str]) -> Iterator[BriefRow | BadRow]:
     """The rows of the first sheet, whose first row that is not empty names some of `columns`. All values are text."""
     try:
         table = _table(content)
@@ -40,7 +40,7 @@ def sheet_rows(content: bytes, columns: Sequence[str]) -> Iterator[Row | BadRow]
             problems = header_problems(header, columns)
             yield from (BadRow(number, problem, header=True) for problem in problems)
         elif header_is_strange(header, columns):
-            yield Row(number, {}, held=True)
+            yield BriefRow(number, {}, held=True)
         else:
             row = cells[: len(header)] + _filled(cells[len(header) :])
             yield table_row(number, row, header, columns, held=bool(problems))

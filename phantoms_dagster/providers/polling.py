@@ -30,7 +30,7 @@ def pause_at(age: float, longest: float) -> float:
     return min(max(FIRST_PAUSE_SECONDS, age), longest)
 
 
-class Patience:
+class Polling:
     """Waits until `seconds` of them are used up, then raises NotYet.
 
     The pauses of `poll` begin with `first` seconds and double up to `longest`. `again`: seconds until the next call, as NotYet

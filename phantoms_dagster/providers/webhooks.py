@@ -41,7 +41,7 @@ def _without_secrets(value: Any) -> Any:
     return [_without_secrets(part) for part in value] if isinstance(value, list) else value
 
 
-class Answer(NamedTuple):
+class WebhookAnswer(NamedTuple):
     """What came of a try. `error` is empty when it was taken; `gone`: never again; `asked`: seconds until the receiver wants it."""
 
     at: datetime
@@ -95,12 +95,12 @@ class WebhookSender:
             auto_decompress=False,
         )
 
-    async def send(self, url: str, message_id: str, body: str, secrets: tuple[str, ...]) -> Answer:
+    async def send(self, url: str, message_id: str, body: str, secrets: tuple[str, ...]) -> WebhookAnswer:
         """One try. It raises nothing: what went wrong is in the answer, in words, without the address."""
         at, began = datetime.now(UTC), time.monotonic()
 
-        def ended(**said: Any) -> Answer:
-            return Answer(at, round(time.monotonic() - began, 3), **said)
+        def ended(**said: Any) -> WebhookAnswer:
+            return WebhookAnswer(at, round(time.monotonic() - began, 3), **said)
 
         try:
             check_url(url, self._targets)

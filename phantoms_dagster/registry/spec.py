@@ -43,7 +43,7 @@ class WordRules:
 
 
 @dataclass(frozen=True)
-class Look:
+class Appearance:
     """How the desk and the charts show a platform. `colours`: in light and in dark; `chart`: on white; `dot`: a CSS background.
 
     `safe`: what the platform's own buttons cover of a picture, from the top, bottom, left and right, in CSS lengths; None: nothing
@@ -83,4 +83,4 @@ class PlatformSpec:
     paces: Mapping[str, tuple[float, tuple[float, float]]] = field(default_factory=dict)
     remote: bool = True
     usual: bool = False
-    look: Look = Look()
+    look: Appearance = Appearance()

@@ -16,10 +16,10 @@ from typing import Protocol
 from phantoms_dagster.domain.errors import NotYet
 from phantoms_dagster.domain.ports import Clock
 from phantoms_dagster.domain.trying import note_end, note_pace, note_sent
-from phantoms_dagster.resilience.admission import Admission, Lease, Request, Wait
-from phantoms_dagster.resilience.breaker import BreakerOpen, BreakerPolicy, Breakers, Outcome, Pass
+from phantoms_dagster.resilience.admission.pools import Admission, Lease, Request, Wait
+from phantoms_dagster.resilience.breakers.breaker import BreakerOpen, BreakerPolicy, Breakers, CallOutcome, Pass
 from phantoms_dagster.resilience.pools import SANDBOX, PoolLimits, Pools
-from phantoms_dagster.resilience.redis_scripts import Scripts, redis_client
+from phantoms_dagster.resilience.redis.scripts import Scripts, redis_client
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ def current_account() -> str | None:
     return _account.get()
 
 
-class Refused(NotYet):
+class PoolFull(NotYet):
     """A pool is full for longer than the caller waits. `pool` and `kind` say which limit it is."""
 
     def __init__(self, wait: Wait, clock: Clock) -> None:
@@ -84,15 +84,15 @@ class Permit:
 class Limits(Protocol):
     """What the guarded transport asks."""
 
-    async def admit(self, scope: CallScope, *, patience: float, hold_seconds: float) -> Permit:
-        """Leave to call, slept for up to `patience` seconds. Raises NotYet when it takes longer."""
+    async def admit(self, scope: CallScope, *, max_wait: float, hold_seconds: float) -> Permit:
+        """Leave to call, slept for up to `max_wait` seconds. Raises NotYet when it takes longer."""
         ...
 
-    async def settle(self, permit: Permit, outcome: Outcome) -> None:
+    async def settle(self, permit: Permit, outcome: CallOutcome) -> None:
         """The call is over. Never raises."""
         ...
 
-    def abandon(self, permit: Permit, outcome: Outcome) -> None:
+    def abandon(self, permit: Permit, outcome: CallOutcome) -> None:
         """`settle` for where nothing can be awaited, as in a cancellation."""
         ...
 
@@ -111,38 +111,38 @@ class RedisLimits:
         self._clock = clock
         self._settling: set[asyncio.Task[None]] = set()
 
-    async def admit(self, scope: CallScope, *, patience: float, hold_seconds: float) -> Permit:
+    async def admit(self, scope: CallScope, *, max_wait: float, hold_seconds: float) -> Permit:
         """Breakers, then pools. A breaker that opens while the call waits in line stops it there, before it is sent."""
         names, pools = scope.breakers, self._pools_of(scope)
         request = Request(tuple(pools), cost=scope.cost, breakers=names)
         permit = Permit()
         try:
-            permit.passes = await self._pass(names, patience + hold_seconds)
+            permit.passes = await self._pass(names, max_wait + hold_seconds)
             request.probes = _probes(permit.passes)
             while True:
-                answer = await self.admission.acquire(request, patience=patience - permit.waited, hold_seconds=hold_seconds)
+                answer = await self.admission.acquire(request, max_wait=max_wait - permit.waited, hold_seconds=hold_seconds)
                 if not isinstance(answer, Wait):
                     permit.lease = answer.lease
                     note_sent()
                     return permit
                 if answer.kind == "breaker":
-                    await self.settle(permit, Outcome.UNSENT)
+                    await self.settle(permit, CallOutcome.UNSENT)
                     self.breakers.mistrust(answer.pool)
-                    permit.passes = await self._pass(names, patience + hold_seconds)
+                    permit.passes = await self._pass(names, max_wait + hold_seconds)
                     request.probes = _probes(permit.passes)
                     continue
-                if permit.waited + answer.seconds > patience:
-                    raise Refused(answer, self._clock)
+                if permit.waited + answer.seconds > max_wait:
+                    raise PoolFull(answer, self._clock)
                 await self._clock.sleep(answer.seconds)
                 permit.waited += answer.seconds
                 note_pace(answer.pool, answer.seconds)
         except BaseException:
             # Nothing was sent: a probe goes back, and so does the place in line.
             self.admission.forget(request)
-            self.abandon(permit, Outcome.UNSENT)
+            self.abandon(permit, CallOutcome.UNSENT)
             raise
 
-    async def settle(self, permit: Permit, outcome: Outcome) -> None:
+    async def settle(self, permit: Permit, outcome: CallOutcome) -> None:
         """Give the slots back and tell the breakers, to the end even if the caller is cancelled meanwhile.
 
         What they know then says whether a failed call is one more of an outage; that is noted for the try that made the call.
@@ -150,14 +150,14 @@ class RedisLimits:
         passes = permit.passes
         if (task := self._settle_soon(permit, outcome)) is not None:
             await asyncio.shield(task)
-        if outcome is not Outcome.UNSENT:
-            note_end(outage=outcome is Outcome.FAILED and any(self.breakers.in_outage(leave) for leave in passes))
+        if outcome is not CallOutcome.UNSENT:
+            note_end(outage=outcome is CallOutcome.FAILED and any(self.breakers.in_outage(leave) for leave in passes))
 
-    def abandon(self, permit: Permit, outcome: Outcome) -> None:
+    def abandon(self, permit: Permit, outcome: CallOutcome) -> None:
         """The same, in the background."""
         self._settle_soon(permit, outcome)
 
-    def _settle_soon(self, permit: Permit, outcome: Outcome) -> asyncio.Task[None] | None:
+    def _settle_soon(self, permit: Permit, outcome: CallOutcome) -> asyncio.Task[None] | None:
         """What can be done at once is; the task for the rest, if there is any."""
         lease, passes, permit.lease, permit.passes = permit.lease, permit.passes, None, ()
         if lease is not None:
@@ -170,7 +170,7 @@ class RedisLimits:
         task.add_done_callback(self._settling.discard)
         return task
 
-    async def _settle(self, passes: Sequence[Pass], outcome: Outcome) -> None:
+    async def _settle(self, passes: Sequence[Pass], outcome: CallOutcome) -> None:
         for leave in passes:
             await self.breakers.settle(leave, outcome)
 
@@ -198,7 +198,7 @@ class RedisLimits:
         except BaseException as error:
             if isinstance(error, BreakerOpen):  # by the clock that decisions are made by
                 error.until = self._clock.now() + timedelta(seconds=error.retry_after)
-            self.abandon(Permit(passes=passes), Outcome.UNSENT)
+            self.abandon(Permit(passes=passes), CallOutcome.UNSENT)
             raise
         return passes
 
@@ -234,15 +234,15 @@ async def redis_limits(
 class UnguardedLimits:
     """No limits at all and no Redis: for tests of adapters, and for one-off commands."""
 
-    async def admit(self, scope: CallScope, *, patience: float, hold_seconds: float) -> Permit:  # noqa: ARG002 - the protocol's
+    async def admit(self, scope: CallScope, *, max_wait: float, hold_seconds: float) -> Permit:  # noqa: ARG002 - the protocol's
         """Always."""
         note_sent()
         return Permit()
 
-    async def settle(self, permit: Permit, outcome: Outcome) -> None:
+    async def settle(self, permit: Permit, outcome: CallOutcome) -> None:
         """Nothing was held."""
 
-    def abandon(self, permit: Permit, outcome: Outcome) -> None:
+    def abandon(self, permit: Permit, outcome: CallOutcome) -> None:
         """Nothing was held."""
 
     async def throttled(self, scope: CallScope, retry_after: float | None) -> None:

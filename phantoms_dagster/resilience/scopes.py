@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import httpx
 
 
-class Route(NamedTuple):
+class ScopeRoute(NamedTuple):
     """Requests of this method (None: any) whose URL matches. `integration` is another breaker's when it is another's service."""
 
     method: str | None
@@ -29,16 +29,16 @@ class Route(NamedTuple):
     integration: str | None = None
 
 
-def _route(method: str | None, url: str, pool: str, cost: int = 1, *, integration: str | None = None) -> Route:
-    return Route(method, re.compile(url), pool, cost, integration)
+def _route(method: str | None, url: str, pool: str, cost: int = 1, *, integration: str | None = None) -> ScopeRoute:
+    return ScopeRoute(method, re.compile(url), pool, cost, integration)
 
 
-def _compiled(route: routes.Route) -> Route:
-    return Route(route.method, re.compile(route.url), route.pool, route.cost, route.integration)
+def _compiled(route: routes.Route) -> ScopeRoute:
+    return ScopeRoute(route.method, re.compile(route.url), route.pool, route.cost, route.integration)
 
 
 # The first row that matches decides; each integration ends with one that matches all.
-ROUTES: dict[str, tuple[Route, ...]] = {
+ROUTES: dict[str, tuple[ScopeRoute, ...]] = {
     "openai": (_route(None, r"/audio/", "voiceover"), _route(None, r"", "script")),
     "shotstack": (
         _route(None, r"/edit/", "render"),

@@ -21,7 +21,7 @@ from phantoms_dagster.domain.errors import NotYet
 from phantoms_dagster.domain.retry_after import retry_after
 from phantoms_dagster.domain.trying import longest_wait
 from phantoms_dagster.resilience.bodies import BoundedBody
-from phantoms_dagster.resilience.breaker import Outcome
+from phantoms_dagster.resilience.breakers.breaker import CallOutcome
 from phantoms_dagster.resilience.limits import CallScope, Limits, Permit, UnguardedLimits, current_account
 from phantoms_dagster.resilience.wire import wire
 
@@ -35,7 +35,7 @@ _SCOPE_FIELDS = frozenset(field.name for field in fields(CallScope))
 
 @dataclass(frozen=True, slots=True)
 class Deadlines:
-    """Seconds. `total` runs from sending the request to the last byte of the answer; waiting for admission is `patience`.
+    """Seconds. `total` runs from sending the request to the last byte of the answer; waiting for admission is `max_wait`.
 
     A request may ask for less or more: `timeout=` for connect and read, `extensions={"phantoms": {"total": 600}}`.
     """
@@ -43,7 +43,7 @@ class Deadlines:
     connect: float = 5.0
     read: float = 60.0
     total: float = 120.0
-    patience: float = 30.0
+    max_wait: float = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class CallObserver(Protocol):
 
 
 @dataclass(eq=False)
-class _Call:
+class _OngoingCall:
     """A call under way."""
 
     request: httpx.Request
@@ -98,7 +98,7 @@ class GuardedTransport(httpx.AsyncBaseTransport):
     That extension is a CallScope, or a mapping with some of its fields (`{"account": "main"}`) and perhaps `total` seconds; so
     an adapter can name its account without knowing this module. `most_bytes` in it is how large a successful answer may be, packed
     and unpacked (8 MB unless it says so). A `before` in it is awaited once the call may be sent and right before it is; what it
-    raises stops the call. Raises NotYet when a call must wait longer than the patience or a breaker is open, httpx.ReadTimeout past
+    raises stops the call. Raises NotYet when a call must wait longer than `max_wait` or a breaker is open, httpx.ReadTimeout past
     the total deadline, AnswerTooLarge, and otherwise what `inner` raises.
     """
 
@@ -122,12 +122,12 @@ class GuardedTransport(httpx.AsyncBaseTransport):
         scope, total = self._scope_of(request)
         asked = time.monotonic()
         try:
-            permit = await self._limits.admit(scope, patience=self._patience(), hold_seconds=total + _SLACK_SECONDS)
+            permit = await self._limits.admit(scope, max_wait=self._max_wait(), hold_seconds=total + _SLACK_SECONDS)
         except NotYet as error:
             why = getattr(error, "kind", type(error).__name__)
             self._observe(CallRecord(scope, request.method, request.url.host, "deferred", None, why, time.monotonic() - asked, 0.0))
             raise
-        call = _Call(request, scope, total, permit)
+        call = _OngoingCall(request, scope, total, permit)
         self._bound(request)
         try:
             await _before(request)
@@ -169,9 +169,9 @@ class GuardedTransport(httpx.AsyncBaseTransport):
         changes = {name: value for name, value in said.items() if name in _SCOPE_FIELDS}
         return replace(scope, **changes), float(said.get("total", self._deadlines.total))
 
-    def _patience(self) -> float:
+    def _max_wait(self) -> float:
         left = longest_wait()
-        return self._deadlines.patience if left is None else min(self._deadlines.patience, left)
+        return self._deadlines.max_wait if left is None else min(self._deadlines.max_wait, left)
 
     def _bound(self, request: httpx.Request) -> None:
         """No call without time-outs, whatever client it came from (openai's are ten minutes)."""
@@ -184,13 +184,13 @@ class GuardedTransport(httpx.AsyncBaseTransport):
         }
         request.extensions = {**request.extensions, "timeout": bounded}
 
-    async def _too_late(self, call: _Call) -> httpx.ReadTimeout:
+    async def _too_late(self, call: _OngoingCall) -> httpx.ReadTimeout:
         """Settle a call that met its deadline; the error that adapters know how to classify."""
         error = httpx.ReadTimeout(f"no complete answer within {call.total:g} s", request=call.request)
         await self._failed(call, error)
         return error
 
-    async def _failed(self, call: _Call, error: BaseException) -> None:
+    async def _failed(self, call: _OngoingCall, error: BaseException) -> None:
         """Settle a call that ended with `error`."""
         why = type(error).__name__
         if not isinstance(error, Exception):
@@ -200,19 +200,19 @@ class GuardedTransport(httpx.AsyncBaseTransport):
         ours = isinstance(error, httpx.UnsupportedProtocol | httpx.LocalProtocolError) or not isinstance(
             error, httpx.TransportError
         )
-        await self._finish(call, Outcome.NONE if ours else Outcome.FAILED, why)
+        await self._finish(call, CallOutcome.NONE if ours else CallOutcome.FAILED, why)
 
-    async def _finish(self, call: _Call, outcome: Outcome, why: str = "") -> None:
+    async def _finish(self, call: _OngoingCall, outcome: CallOutcome, why: str = "") -> None:
         if not call.over:
             self._over(call, outcome, why)
             await self._limits.settle(call.permit, outcome)
 
-    def _cut_short(self, call: _Call, why: str) -> None:
+    def _cut_short(self, call: _OngoingCall, why: str) -> None:
         if not call.over:
-            self._over(call, Outcome.NONE, why)
-            self._limits.abandon(call.permit, Outcome.NONE)
+            self._over(call, CallOutcome.NONE, why)
+            self._limits.abandon(call.permit, CallOutcome.NONE)
 
-    def _over(self, call: _Call, outcome: Outcome, why: str) -> None:
+    def _over(self, call: _OngoingCall, outcome: CallOutcome, why: str) -> None:
         call.over = True
         seconds = asyncio.get_running_loop().time() - call.began
         request = call.request
@@ -235,7 +235,7 @@ async def _before(request: httpx.Request) -> None:
 class _Watched(httpx.AsyncByteStream):
     """An answer's body: read within the deadline, and the end of its call when it is closed."""
 
-    def __init__(self, inner: BoundedBody, call: _Call, transport: GuardedTransport) -> None:
+    def __init__(self, inner: BoundedBody, call: _OngoingCall, transport: GuardedTransport) -> None:
         self._inner = inner
         self._call = call
         self._transport = transport
@@ -273,7 +273,7 @@ class _Watched(httpx.AsyncByteStream):
             await self._inner.aclose()
         finally:
             broke = self._call.status is not None and self._call.status >= 500
-            await self._transport._finish(self._call, Outcome.FAILED if broke else Outcome.ANSWERED)
+            await self._transport._finish(self._call, CallOutcome.FAILED if broke else CallOutcome.ANSWERED)
 
 
 def build_client(

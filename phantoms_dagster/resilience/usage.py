@@ -7,25 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from phantoms_dagster.resilience.pools import PoolLimits
-from phantoms_dagster.resilience.redis_scripts import Argument, Script, Scripts
+from phantoms_dagster.resilience.redis.scripts import Argument, LuaScript, Scripts, lua
 
-# KEYS: logs of grants, newest first   ARGV: the window of each in microseconds   -> calls granted within each window.
-_COUNT = Script(
-    """
-local t = redis.call('TIME')
-local now = t[1] * 1000000 + t[2]
-local used = {}
-for i, log in ipairs(KEYS) do
-  local from, low, high = now - tonumber(ARGV[i]), 0, redis.call('LLEN', log)
-  while low < high do
-    local middle = math.floor((low + high) / 2)
-    if tonumber(redis.call('LINDEX', log, middle)) > from then low = middle + 1 else high = middle end
-  end
-  used[i] = low
-end
-return used
-"""
-)
+_COUNT = LuaScript(lua("count_use"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ _INSIDE = (b"moov", b"trak", b"edts")
 
 
 @dataclass(frozen=True)
-class Film:
+class FilmFacts:
     """A film's facts. `container`: `mp4`, `mov`, `webm` or another name of ffmpeg's; `audio_*` are None without sound.
 
     `moov_first`: the index stands before the media. `edited`: an edit list cuts, delays or repeats.
@@ -86,9 +86,9 @@ class Intake:
         self._file.write(block)
         self.size = max(self.size, at + len(block))
 
-    def film(self, sandbox: Sandbox, sha256: str) -> Film | None:
+    def film(self, sandbox: Sandbox, sha256: str) -> FilmFacts | None:
         """What the upload is; None when it is no film. A content that any platform was sent before is not read again."""
-        known: dict[str, Film | None] = sandbox.state.setdefault("films", {})
+        known: dict[str, FilmFacts | None] = sandbox.state.setdefault("films", {})
         if sha256 not in known:
             known[sha256] = read_film(cast(BinaryIO, self._file), self.size)
         return known[sha256]
@@ -99,7 +99,7 @@ def intake(sandbox: Sandbox, name: str) -> Intake:
     return Intake(None if sandbox.store is None else sandbox.store.upload(name))
 
 
-def read_film(file: BinaryIO, size: int) -> Film | None:
+def read_film(file: BinaryIO, size: int) -> FilmFacts | None:
     """The facts of a file of `size` bytes that can be read and sought; None when ffmpeg finds no film in it."""
     brand, order, edited = _boxes_of(file, size)
     file.seek(0)
@@ -112,7 +112,7 @@ def read_film(file: BinaryIO, size: int) -> Film | None:
             length = video.duration * video.time_base if video.duration and video.time_base else None
             seconds = opened.duration / av.time_base if opened.duration else float(length or 0)
             rate = video.frames / length if video.frames and length else video.average_rate or 0
-            return Film(
+            return FilmFacts(
                 container=_container(opened.format.name, brand, file),
                 seconds=float(seconds),
                 size=size,

@@ -10,9 +10,9 @@ from sqlalchemy import Connection, Engine, RowMapping, text
 from phantoms_dagster.domain.accounts import ACTIVE, Account
 from phantoms_dagster.domain.errors import NotFound
 from phantoms_dagster.domain.models import Platform
-from phantoms_dagster.domain.ports import Identity
+from phantoms_dagster.domain.ports import AccountIdentity
 from phantoms_dagster.store.engine import reading
-from phantoms_dagster.store.planning import NUDGE
+from phantoms_dagster.store.planning import NOTIFY
 from phantoms_dagster.store.transactions import transaction
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class PostgresAccounts:
 
         return await transaction(self._engine, work)
 
-    async def confirm(self, account: Account, identity: Identity, token_sha256: str) -> None:
+    async def confirm(self, account: Account, identity: AccountIdentity, token_sha256: str) -> None:
         """See the port."""
 
         async def work(connection: AsyncConnection) -> None:
@@ -114,7 +114,7 @@ class PostgresAccounts:
             await connection.execute(_CONFIRM, {**_key(account), **values})
             if account.state != ACTIVE:
                 await connection.execute(_WAKE, _waiting(account))
-                await connection.execute(text(NUDGE))
+                await connection.execute(text(NOTIFY))
 
         await transaction(self._engine, work)
 
@@ -167,7 +167,7 @@ class Accounts:
             if connection.execute(_FORGET, _key(account)).first() is None:
                 raise NotFound(f"no account {platform}:{name}; `phantoms accounts` lists them")
             connection.execute(_WAKE, _waiting(account))
-            connection.execute(text(NUDGE))
+            connection.execute(text(NOTIFY))
 
 
 def put_places(connection: Connection, places: Mapping[tuple[Platform, str], str | None]) -> None:

@@ -61,7 +61,7 @@ class StillBusy(InvalidInput):
 
 
 @dataclass(frozen=True)
-class Said:
+class StoredAnswer:
     """An answer: its HTTP status and its body as JSON values."""
 
     status: int
@@ -74,7 +74,7 @@ class Answers:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def once(self, who: str, key: str | None, body: str, work: Callable[[Connection], Said]) -> Said:
+    def once(self, who: str, key: str | None, body: str, work: Callable[[Connection], StoredAnswer]) -> StoredAnswer:
         """What `work` answers, or what it answered to the same `body` under that key. Without a key it is always carried out.
 
         Raises InvalidInput when the key was used for another body, and StillBusy while the first request is being answered.
@@ -91,7 +91,7 @@ class Answers:
             connection.execute(_ANSWER, {**values, "status": said.status, "answer": json.dumps(said.body)})
             return said
 
-    def known(self, who: str, key: str | None, body: str) -> Said | None:
+    def known(self, who: str, key: str | None, body: str) -> StoredAnswer | None:
         """What was answered to the same `body` under that key; None when nothing was yet. Raises InvalidInput for another body.
 
         For a request that must be looked into before it can be carried out: what it is about may be gone when it comes again.
@@ -103,7 +103,7 @@ class Answers:
             row = connection.execute(KNOWN, {**values, "kept": KEPT}).one_or_none()
         return None if row is None else _same(row, values)
 
-    def _taken(self, connection: Connection, values: dict[str, str]) -> Said | None:
+    def _taken(self, connection: Connection, values: dict[str, str]) -> StoredAnswer | None:
         """The answer that is kept under this key; None when the key is this request's now."""
         connection.execute(text(f"SET LOCAL lock_timeout = {WAIT_MILLISECONDS}"))
         try:
@@ -126,8 +126,8 @@ def _values(who: str, key: str, body: str) -> dict[str, str]:
     return {"who": who, "key": key, "body": hashlib.sha256(body.encode()).hexdigest()}
 
 
-def _same(row: Row[Any], values: dict[str, str]) -> Said:
+def _same(row: Row[Any], values: dict[str, str]) -> StoredAnswer:
     """The answer in that row. Raises InvalidInput when it is to another body."""
     if row.body_sha256 != values["body"]:
         raise InvalidInput("that Idempotency-Key was used for another request; take another key for another body")
-    return Said(row.status, row.answer)
+    return StoredAnswer(row.status, row.answer)

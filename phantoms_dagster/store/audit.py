@@ -51,7 +51,7 @@ class Actor:
 
 
 @dataclass(frozen=True)
-class Deed:
+class AuditEntry:
     """One action. `subject`: what it is about, such as a video's key. `before` and `after`: what it changed, without secrets."""
 
     actor: Actor
@@ -76,7 +76,7 @@ class AuditRow:
     after: dict[str, Any] | None
 
 
-def note(connection: Connection, deeds: Sequence[Deed]) -> None:
+def note(connection: Connection, deeds: Sequence[AuditEntry]) -> None:
     """Write these into the log, in the transaction of `connection`."""
     if not deeds:
         return
@@ -109,7 +109,7 @@ class AuditLog:
         with reading(self._engine).connect() as connection:
             return [AuditRow(**row) for row in connection.execute(_PAGES[kind], values).mappings()]
 
-    def write(self, deed: Deed) -> None:
+    def write(self, deed: AuditEntry) -> None:
         """Note an action that changes no table of ours, such as tripping a breaker."""
         with self._engine.begin() as connection:
             note(connection, [deed])

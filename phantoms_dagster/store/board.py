@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, RowMapping, TextClause, text
 
-from phantoms_dagster.domain.outlook import Waiting
+from phantoms_dagster.domain.outlook import WaitingStage
 from phantoms_dagster.domain.search import OF_VIDEOS, Search
 from phantoms_dagster.domain.stages import STAGES
 
@@ -51,7 +51,7 @@ class BoardRow:
     priority: int
     retired_at: datetime | None
     held_by: str | None
-    stages: dict[str, Waiting] = field(default_factory=dict)
+    stages: dict[str, WaitingStage] = field(default_factory=dict)
     changed_at: dict[str, datetime] = field(default_factory=dict)
     accounts: dict[str, str] = field(default_factory=dict)
 
@@ -170,7 +170,7 @@ def _stage_condition(search: Search) -> str:
 def _row(row: RowMapping) -> BoardRow:
     stages: Mapping[str, Sequence[Any]] = row["stages"] or {}
     waiting = {
-        name: Waiting(state, _time(ready), _time(retry), error, reason)
+        name: WaitingStage(state, _time(ready), _time(retry), error, reason)
         for name, (state, ready, retry, error, reason, _) in stages.items()
     }
     changed = {name: datetime.fromisoformat(found[5]) for name, found in stages.items()}

@@ -13,10 +13,10 @@ from phantoms_dagster.domain.brief_changes import BriefChanges, EditedBrief
 from phantoms_dagster.domain.errors import InvalidInput, NotFound
 from phantoms_dagster.domain.models import Brief, Platform
 from phantoms_dagster.domain.problems import first_problem
-from phantoms_dagster.domain.stages import STAGES, State, downstream, stages_for
-from phantoms_dagster.store.audit import Actor, Deed, note
-from phantoms_dagster.store.planning import NUDGE
-from phantoms_dagster.store.replay_sql import NEW_REVISION
+from phantoms_dagster.domain.stages import STAGES, StageState, downstream, stages_for
+from phantoms_dagster.store.audit import Actor, AuditEntry, note
+from phantoms_dagster.store.dead_letters.statements import NEW_REVISION
+from phantoms_dagster.store.planning import NOTIFY
 from phantoms_dagster.store.stage_store import VOID
 from phantoms_dagster.store.two_reviewers import forget
 
@@ -92,7 +92,7 @@ class BriefEdits:
             differences = list(edited.differences)
             if actor is not None and differences:
                 before, after = ({name: pair[n] for name, *pair in differences} for n in (0, 1))
-                note(connection, [Deed(actor, "edit brief", key, before=before, after=after)])
+                note(connection, [AuditEntry(actor, "edit brief", key, before=before, after=after)])
             return edited
 
 
@@ -116,7 +116,7 @@ def edit_in(
     if after == before:
         return EditedBrief(key, before, after)
     notes = _carry_out(connection, key, video, before, after, by=by, offered=offered(before.channel))
-    connection.execute(text(NUDGE))
+    connection.execute(text(NOTIFY))
     return EditedBrief(key, before, after, tuple(notes))
 
 
@@ -135,16 +135,16 @@ def _carry_out(
 ) -> list[str]:
     """Write the new brief and everything that follows from it; what a person should know."""
     video_id = video["id"]
-    states = {row.stage: State(row.state) for row in connection.execute(_STAGES, {"id": video_id})}
+    states = {row.stage: StageState(row.state) for row in connection.execute(_STAGES, {"id": video_id})}
     posts = {row.platform: row.state for row in connection.execute(_POSTS, {"id": video_id})}
     added = [platform for platform in after.platforms if platform not in before.platforms]
     removed = [platform for platform in before.platforms if platform not in after.platforms]
-    busy = [p for p in before.platforms if posts.get(p) in _UNDER_WAY or states.get(f"{p}/post") is State.RUNNING]
+    busy = [p for p in before.platforms if posts.get(p) in _UNDER_WAY or states.get(f"{p}/post") is StageState.RUNNING]
     for platform in added:
         if platform not in offered:
             raise InvalidInput(f"channel {before.channel} has no account on {platform}; add one to channels.yaml")
     for platform in removed:
-        if posts.get(platform) in _OUT or states.get(f"{platform}/post") is State.DONE:
+        if posts.get(platform) in _OUT or states.get(f"{platform}/post") is StageState.DONE:
             raise InvalidInput(f"{key} is posted on {platform.title} already, and what is posted stays posted")
     if (added or removed) and busy:
         raise InvalidInput(f"{key} is on its way to {busy[0].title} now; wait until `phantoms show {key}` says how it ended")
@@ -159,7 +159,7 @@ def _carry_out(
     if added:
         names = [stage.name for stage in stages_for(tuple(added)) if stage.platform]
         connection.execute(_ADD_STAGES, {"id": video_id, "stages": names})
-        if states["approval"] is State.DONE:
+        if states["approval"] is StageState.DONE:
             _ask_again(connection, video_id)
             notes.append(f"nobody has approved the words for {_names(added)}: approve the video again")
         if video["retired_at"] is not None:
@@ -169,7 +169,7 @@ def _carry_out(
         posted = [p for p in after.platforms if posts.get(p) in _OUT or p in busy]
         if posted:
             notes.append(f"it is posted on {_names(posted)}, or on its way there: that stays as it is")
-    if after.title != before.title and states["script"] is not State.READY:
+    if after.title != before.title and states["script"] is not StageState.READY:
         notes.append("the script was written from the old title, and stays until it is made again")
     return notes
 
@@ -195,7 +195,7 @@ def _write(connection: Connection, video_id: int, brief: Brief) -> None:
 
 def _ask_again(connection: Connection, video_id: int) -> None:
     """Take the approval back. What is posted keeps its rows; every other platform starts again behind the new approval."""
-    connection.execute(NEW_REVISION, {"ids": [video_id], "stage": "approval", "before": [str(State.DONE)]})
+    connection.execute(NEW_REVISION, {"ids": [video_id], "stage": "approval", "before": [str(StageState.DONE)]})
     connection.execute(VOID, {"ids": [video_id], "stages": [stage.name for stage in downstream("approval")]})
 
 

@@ -18,9 +18,9 @@ from sqlalchemy import Connection, Engine, text
 
 from phantoms_dagster.domain.brief_changes import BriefChanges
 from phantoms_dagster.domain.errors import InvalidInput, NotFound, PhantomsError, StoreAway
-from phantoms_dagster.store.audit import Actor, Deed, note
+from phantoms_dagster.store.audit import Actor, AuditEntry, note
 from phantoms_dagster.store.brief_edits import edit_in
-from phantoms_dagster.store.dead_letters import DeadLetters, LetterFilter
+from phantoms_dagster.store.dead_letters.letters import DeadLetters, LetterFilter
 from phantoms_dagster.store.decisions import Decisions
 from phantoms_dagster.store.engine import reading
 from phantoms_dagster.store.retrying import Retrying
@@ -200,7 +200,7 @@ class BulkActions:
         keys, letters = [key for key, _ in steps], [letter for _, letter in steps]
         connection.execute(_MAKE_ITEMS, {"id": number, "keys": keys, "letters": letters})
         after = {"videos": len(steps), "from": chosen, **given}
-        note(connection, [Deed(actor, f"bulk {action}", f"bulk {number}", after=after)])
+        note(connection, [AuditEntry(actor, f"bulk {action}", f"bulk {number}", after=after)])
         return int(number)
 
     def made_by(self, once: str, actor: Actor) -> int | None:
@@ -255,14 +255,14 @@ class BulkActions:
         with self._engine.begin() as connection:
             if not self._turn(connection, number, "stopped", f"stopped by {actor.name}", ("canary", "running")):
                 raise InvalidInput("it is over already: there is nothing to stop")
-            note(connection, [Deed(actor, "stop", f"bulk {number}")])
+            note(connection, [AuditEntry(actor, "stop", f"bulk {number}")])
 
     def go_on(self, number: int, actor: Actor) -> None:
         """Do the rest without waiting for the canary, or after a stop. Raises InvalidInput when it is running or over."""
         with self._engine.begin() as connection:
             if not self._turn(connection, number, "running", "", ("canary", "stopped")):
                 raise InvalidInput("it runs already, or is over")
-            note(connection, [Deed(actor, "go on", f"bulk {number}")])
+            note(connection, [AuditEntry(actor, "go on", f"bulk {number}")])
 
     # --- carrying on
 
@@ -338,11 +338,14 @@ class BulkActions:
         if bulk.action in ("priority", "move"):
             edited = edit_in(connection, key, _changes(bulk.action, given), by=bulk.who)
             changed = [(name, old, new) for name, old, new in edited.differences]
-            note(connection, [Deed(actor, bulk.action, key, {n: o for n, o, _ in changed}, {n: w for n, _, w in changed} | deed)])
+            note(
+                connection,
+                [AuditEntry(actor, bulk.action, key, {n: o for n, o, _ in changed}, {n: w for n, _, w in changed} | deed)],
+            )
             return "; ".join(edited.notes) or ("changed" if changed else "it was like that already")
         if bulk.action == "retry":
             plan = self._retrying.retry_in(connection, key, by=bulk.who)
-            note(connection, [Deed(actor, "retry", key, after={"stage": plan.stage, "how": plan.how, **deed})])
+            note(connection, [AuditEntry(actor, "retry", key, after={"stage": plan.stage, "how": plan.how, **deed})])
             return f"{plan.stage} is asked for again"
         which = LetterFilter(ids=[letter], state=None) if letter is not None else LetterFilter(keys=[key])
         if bulk.action == "replay":
@@ -352,7 +355,7 @@ class BulkActions:
         if not handled.closed:
             raise InvalidInput(handled.refused[0].reason if handled.refused else "it has no open dead letter")
         stages = ", ".join(one.stage for one in handled.closed)
-        note(connection, [Deed(actor, bulk.action, key, after={"stage": stages, **given, **deed})])
+        note(connection, [AuditEntry(actor, bulk.action, key, after={"stage": stages, **given, **deed})])
         return f"{stages} {'starts over' if bulk.action == 'replay' else 'was given up'}"
 
     def _end(self, connection: Connection, number: int, n: int, state: str, outcome: str) -> None:

@@ -61,7 +61,7 @@ _CHANNELS = text("SELECT name, config FROM phantoms.channels ORDER BY name")
 
 
 @dataclass(frozen=True)
-class Outing:
+class CalendarPost:
     """How a video's post on one platform stands. `at`, `url` and `account`: when, where and from which account it went out."""
 
     platform: Platform
@@ -80,7 +80,7 @@ class Scheduled:
     title: str
     channel: str
     publish_at: datetime | None
-    outings: tuple[Outing, ...]
+    outings: tuple[CalendarPost, ...]
     stopped: str
 
     @property
@@ -99,7 +99,7 @@ class Scheduled:
         return tuple(one.platform for one in self.outings if one.at is None and one.state != "done")
 
 
-class Slot(NamedTuple):
+class CalendarSlot(NamedTuple):
     """Where a video is in time: the time of its brief, and when the first of its posts went out."""
 
     id: int
@@ -114,7 +114,7 @@ class Calendar:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._over: dict[tuple[datetime, datetime, str], tuple[float, list[Slot]]] = {}
+        self._over: dict[tuple[datetime, datetime, str], tuple[float, list[CalendarSlot]]] = {}
 
     def channels(self) -> dict[str, Channel]:
         """The channels as the pipeline knows them, by name. Raises Unreadable."""
@@ -127,26 +127,26 @@ class Calendar:
         with self._engine.connect() as connection:
             return [_scheduled(row) for row in connection.execute(_BETWEEN, values).mappings()]
 
-    def slots(self, low: datetime, high: datetime, *, channel: str = "") -> tuple[list[Slot], bool]:
+    def slots(self, low: datetime, high: datetime, *, channel: str = "") -> tuple[list[CalendarSlot], bool]:
         """Where the videos of `[low, high)` are, in no order; and whether there are more, which are not here."""
         with self._engine.connect() as connection:
             values = {"low": low, "high": high, "channel": channel, "most": MOST_SLOTS}
-            planned = [Slot(*row) for row in connection.execute(_PLANNED, values)]
+            planned = [CalendarSlot(*row) for row in connection.execute(_PLANNED, values)]
             today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
             over = self._posted_before(connection, low, min(high, today), channel) if low < today else []
             left = {**values, "low": max(low, today), "most": MOST_SLOTS - len(over)}
-            posted = over + [Slot(*row) for row in connection.execute(_POSTED, left)] if high > today else over
+            posted = over + [CalendarSlot(*row) for row in connection.execute(_POSTED, left)] if high > today else over
         found = {slot.id: slot for slot in (*planned, *posted)}
         return list(found.values()), max(len(planned), len(posted)) >= MOST_SLOTS
 
-    def _posted_before(self, connection: Connection, low: datetime, until: datetime, channel: str) -> list[Slot]:
+    def _posted_before(self, connection: Connection, low: datetime, until: datetime, channel: str) -> list[CalendarSlot]:
         """The first posts of videos in `[low, until)`, a time that is over, as they were at most some minutes ago."""
         key = (low, until, channel)
         kept = self._over.get(key)
         if kept is not None and monotonic() - kept[0] < OVER_SECONDS:
             return kept[1]
         values = {"low": low, "high": until, "channel": channel, "most": MOST_SLOTS}
-        found = [Slot(*row) for row in connection.execute(_POSTED, values)]
+        found = [CalendarSlot(*row) for row in connection.execute(_POSTED, values)]
         self._over = dict([*self._over.items(), (key, (monotonic(), found))][-MOST_KEPT:])
         return found
 
@@ -174,7 +174,7 @@ def _scheduled(row: RowMapping) -> Scheduled:
         failed = stage if stage.get("state") in ("failed", "rejected") or not variant else variant
         state = failed.get("state", "blocked")
         outings.append(
-            Outing(
+            CalendarPost(
                 platform=Platform(name),
                 state=state,
                 cause=(failed.get("reason") or "") if state in ("failed", "rejected") else "",

@@ -16,10 +16,10 @@ from sqlalchemy import Connection, Engine, RowMapping, text
 from phantoms_dagster.domain.accounts import places
 from phantoms_dagster.domain.errors import InvalidInput, NotFound
 from phantoms_dagster.domain.models import Brief, Channel, Platform
-from phantoms_dagster.domain.outlook import Waiting
-from phantoms_dagster.domain.stages import State, stages_for
+from phantoms_dagster.domain.outlook import WaitingStage
+from phantoms_dagster.domain.stages import StageState, stages_for
 from phantoms_dagster.store.accounts import put_places
-from phantoms_dagster.store.planning import NUDGE
+from phantoms_dagster.store.planning import NOTIFY
 from phantoms_dagster.store.schema import SCHEMA
 from phantoms_dagster.store.stored import brief_of
 
@@ -107,7 +107,7 @@ class VideoRow:
     cost: Decimal
     states: dict[str, str]
     retired_at: datetime | None
-    waiting: dict[str, Waiting] = field(default_factory=dict)
+    waiting: dict[str, WaitingStage] = field(default_factory=dict)
     accounts: dict[str, str] = field(default_factory=dict)
 
 
@@ -135,9 +135,9 @@ class StageRow:
     paced: Mapping[str, float] = field(default_factory=dict)
 
     @property
-    def waiting(self) -> Waiting:
+    def waiting(self) -> WaitingStage:
         """What is known of why it has not ended."""
-        return Waiting(self.state, self.ready_at, self.retry_at, self.error_class, self.reason)
+        return WaitingStage(self.state, self.ready_at, self.retry_at, self.error_class, self.reason)
 
     @property
     def cleaned(self) -> bool:
@@ -215,7 +215,7 @@ def _add_page(connection: Connection, briefs: Sequence[Brief], source: str, adde
         values = {
             "ids": [video_id for video_id, _ in stages],
             "stages": [stage.name for _, stage in stages],
-            "states": [str(State.BLOCKED if stage.after else State.READY) for _, stage in stages],
+            "states": [str(StageState.BLOCKED if stage.after else StageState.READY) for _, stage in stages],
         }
         connection.execute(_ADD_STAGES, values)
         known |= _keys_by_fingerprint(connection, list(wanted))
@@ -242,7 +242,7 @@ def _keys_by_fingerprint(connection: Connection, fingerprints: Sequence[str]) ->
 
 def _video_row(row: RowMapping) -> VideoRow:
     waiting = {
-        name: Waiting(s, _time(ready), _time(retry), *why) for name, (s, ready, retry, *why) in (row["waiting"] or {}).items()
+        name: WaitingStage(s, _time(ready), _time(retry), *why) for name, (s, ready, retry, *why) in (row["waiting"] or {}).items()
     }
     made = {
         "platforms": tuple(row["platforms"]),
@@ -306,7 +306,7 @@ class Catalogue:
     def add_in(self, connection: Connection, briefs: Sequence[Brief], *, source: str, added_by: str | None = None) -> list[Added]:
         """`add` in the caller's transaction."""
         added = [one for page in _pages(briefs, PAGE) for one in _add_page(connection, page, source, added_by)]
-        connection.execute(text(NUDGE))
+        connection.execute(text(NOTIFY))
         return added
 
     def known(self, fingerprints: Sequence[str]) -> dict[str, str]:
@@ -385,7 +385,7 @@ class Catalogue:
         with self._engine.begin() as connection:
             connection.execute(_ONE_AT_A_TIME)
             connection.execute(_REGISTERED, {"keys": list(keys)})
-            connection.execute(text(NUDGE))
+            connection.execute(text(NOTIFY))
 
     def unknown(self, keys: Sequence[str]) -> list[str]:
         """Those of these keys that no video has, in their order."""

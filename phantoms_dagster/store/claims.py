@@ -1,6 +1,6 @@
 """Claiming: which videos of a run are ours, and why the others are not. Implements `StageStore.claim`.
 
-How a claim ends belongs in `endings`.
+How a claim ends belongs in `outcomes`.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import RowMapping, text
 
-from phantoms_dagster.domain.errors import Permanent
-from phantoms_dagster.domain.models import Video
-from phantoms_dagster.domain.stages import Stage, State, upstream
-from phantoms_dagster.domain.work import (
+from phantoms_dagster.domain.claims import (
     DISCARDED,
     NOT_WANTED,
     REJECTED,
     UNKNOWN_VIDEO,
     WAITS_FOR_PERSON,
+    AttemptOutcome,
     Claim,
     Claims,
-    Decision,
-    Ending,
+    ReviewDecision,
     RunContext,
     Unclaimed,
 )
-from phantoms_dagster.store.endings import Closing, finish
-from phantoms_dagster.store.stored import Unreadable, brief_of, channel_of, output_of, outputs_of, words_of
+from phantoms_dagster.domain.errors import Permanent
+from phantoms_dagster.domain.models import Video
+from phantoms_dagster.domain.stages import Stage, StageState, upstream
+from phantoms_dagster.store.outcomes import Closing, finish
+from phantoms_dagster.store.stored import UnreadableRow, brief_of, channel_of, output_of, outputs_of, words_of
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -76,7 +76,7 @@ _CLAIM = text(
     """
 )
 
-# Everything about a video is found by its id: no comparison here offers itself to the indexes by state, see `endings`.
+# Everything about a video is found by its id: no comparison here offers itself to the indexes by state, see `outcomes`.
 _LOOK = text(
     """
     SELECT w.key, v.id AS video_id, v.brief::text, v.created_at, c.config::text AS channel,
@@ -97,7 +97,7 @@ _LOOK = text(
     LEFT JOIN phantoms.videos v ON v.key = w.key
     LEFT JOIN phantoms.channels c ON c.name = v.channel
     LEFT JOIN phantoms.stages s ON s.video_id = v.id AND s.stage = :stage
-    -- Any other ending settles the doubts before it, since that attempt had looked. An unknown ending is one read-back.
+    -- Any other outcome settles the doubts before it, since that attempt had looked. An unknown outcome is one read-back.
     LEFT JOIN LATERAL (
         SELECT array_agg(a.id ORDER BY a.id) AS in_doubt, count(*) FILTER (WHERE a.error_class = 'unknown') AS reads
         FROM phantoms.attempts a
@@ -141,7 +141,7 @@ async def claim(
                 unclaimed.append(_unclaimed(row, stage))
             else:
                 claimed.append(_claimed(row, stage, attempt_row, context, owner))
-        except Unreadable as error:
+        except UnreadableRow as error:
             unclaimed.append(Unclaimed(row["key"], "failed", str(error), error_class=UNREADABLE.error_class))
             if attempt_row is not None:
                 held = _Held(row["video_id"], stage, row["generation"], attempt_row, owner)
@@ -152,12 +152,12 @@ async def claim(
 
 
 # Nothing was sent: the attempt goes, and what an earlier one received stays for the retry.
-UNREADABLE = Ending(State.FAILED, counts=False, error_class=Permanent.error_class, code="unreadable", unsent=True)
+UNREADABLE = AttemptOutcome(StageState.FAILED, counts=False, error_class=Permanent.error_class, code="unreadable", unsent=True)
 
 
 @dataclass(frozen=True)
 class _Held:
-    """What an ending needs of a claim whose video cannot be read."""
+    """What an outcome needs of a claim whose video cannot be read."""
 
     video_id: int
     stage: Stage
@@ -200,7 +200,7 @@ def _claimed(row: RowMapping, stage: Stage, attempt_row: int, context: RunContex
     )
 
 
-def _decision(given: Decision | None, recorded: Decision | None) -> Decision | None:
+def _decision(given: ReviewDecision | None, recorded: ReviewDecision | None) -> ReviewDecision | None:
     """What the run was told, or the same as it was recorded: that knows the words that were looked at."""
     if given is None or recorded is None:
         return given or recorded
@@ -208,12 +208,12 @@ def _decision(given: Decision | None, recorded: Decision | None) -> Decision | N
     return recorded if same else given
 
 
-def decision_of(key: str, row: Mapping[str, Any] | None) -> Decision | None:
+def decision_of(key: str, row: Mapping[str, Any] | None) -> ReviewDecision | None:
     """The decision in a row of `approvals` (as JSON or as a mapping); None for none. Raises Unreadable."""
     if row is None:
         return None
     decided_at = row["decided_at"]
-    return Decision(
+    return ReviewDecision(
         approved=row["approved"],
         reviewer=row["reviewer"],
         note=row["note"],
@@ -233,37 +233,37 @@ def _unclaimed(row: RowMapping, stage: Stage) -> Unclaimed:
         return Unclaimed(key, "failed", "there is no brief with this key; add one with `phantoms add`", error_class=UNKNOWN_VIDEO)
     if row["state"] is None:
         return Unclaimed(key, "skipped", f"not wanted on {stage.platform}", error_class=NOT_WANTED)
-    state = State(row["state"])
-    if state is State.DONE:
+    state = StageState(row["state"])
+    if state is StageState.DONE:
         return Unclaimed(key, "done", "", output=output_of(key, stage.name, row["output"] or "null"))
-    if state is State.BLOCKED:
+    if state is StageState.BLOCKED:
         if nothing_is_wrong := _waits(key, stage, row["before"] or {}):
             return nothing_is_wrong
         made = json.loads(row["inputs"] or "{}")
         missing = [name for name in stage.needs if name not in made]
         return Unclaimed(key, "failed", f"waits for {', '.join(missing) or 'an earlier stage'}", error_class="missing_input")
-    if state is State.RUNNING:
+    if state is StageState.RUNNING:
         return Unclaimed(key, "deferred", "another run is working on it", retry_at=row["lease_until"])
-    if state is State.DEFERRED:
+    if state is StageState.DEFERRED:
         return Unclaimed(key, "deferred", row["reason"] or "deferred", retry_at=row["retry_at"], error_class=row["error_class"])
-    if state is State.READY:
+    if state is StageState.READY:
         return Unclaimed(key, "deferred", "not before its time", retry_at=row["ready_at"])
-    if state is State.FAILED:
+    if state is StageState.FAILED:
         return Unclaimed(key, "failed", row["reason"] or "failed before", error_class=row["error_class"])
-    if state is State.REJECTED:
+    if state is StageState.REJECTED:
         return Unclaimed(key, "skipped", row["reason"] or "rejected by a person", error_class=REJECTED)
     return Unclaimed(key, "skipped", f"given up; it had failed with: {row['reason'] or 'no reason given'}", error_class=DISCARDED)
 
 
 def _waits(key: str, stage: Stage, states: Mapping[str, str]) -> Unclaimed | None:
     """Why a blocked stage is blocked, when a person has to decide or has decided; None when an earlier stage is to be made."""
-    first = next((earlier.name for earlier in upstream(stage.name) if states.get(earlier.name) != State.DONE), None)
+    first = next((earlier.name for earlier in upstream(stage.name) if states.get(earlier.name) != StageState.DONE), None)
     state = states.get(first or "")
-    if state == State.DISCARDED:
+    if state == StageState.DISCARDED:
         return Unclaimed(key, "skipped", f"{first} was given up: its dead letter is discarded", error_class=DISCARDED)
-    if state == State.REJECTED:
+    if state == StageState.REJECTED:
         return Unclaimed(key, "skipped", f"rejected by a person: `phantoms show {key}`", error_class=REJECTED)
-    if first == "approval" and state in (State.READY, State.DEFERRED):
+    if first == "approval" and state in (StageState.READY, StageState.DEFERRED):
         reason = f"waits for a person to decide: `phantoms approve {key}`"
         return Unclaimed(key, "deferred", reason, error_class=WAITS_FOR_PERSON)
     return None

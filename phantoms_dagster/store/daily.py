@@ -27,7 +27,7 @@ _DAY = text(
 
 
 @dataclass(frozen=True)
-class Day:
+class DaySummary:
     """Counts of a day. `cost` is in US dollars; `open_letters` and `unknown_posts` are as of now; `posts`: by platform."""
 
     added: int
@@ -39,8 +39,8 @@ class Day:
     unknown_posts: int
 
 
-def day(engine: Engine, start: datetime, end: datetime) -> Day:
+def day(engine: Engine, start: datetime, end: datetime) -> DaySummary:
     """What happened at or after `start` and before `end`."""
     with engine.connect() as connection:
         row = connection.execute(_DAY, {"start": start, "end": end}).mappings().one()
-    return Day(**{**row, "posts": row["posts"] or {}, "failures_by_stage": row["failures_by_stage"] or {}})
+    return DaySummary(**{**row, "posts": row["posts"] or {}, "failures_by_stage": row["failures_by_stage"] or {}})

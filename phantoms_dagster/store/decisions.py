@@ -13,11 +13,11 @@ from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.models import Channel, Platform, PostWords, RenderedVideoOutput, Script, ScriptOutput, content_hash
 from phantoms_dagster.domain.wording import DEFAULT_PRIVACY, changes, post_words
 from phantoms_dagster.store import holds
-from phantoms_dagster.store.audit import Actor, Deed
+from phantoms_dagster.store.audit import Actor, AuditEntry
 from phantoms_dagster.store.audit import note as note_deeds
 from phantoms_dagster.store.decision_rows import FIRSTS, LOOK, UNDECIDED, locked
 from phantoms_dagster.store.engine import reading
-from phantoms_dagster.store.holds import Held
+from phantoms_dagster.store.holds import HeldVideo
 from phantoms_dagster.store.judgement import (
     OPEN,
     Decided,
@@ -29,12 +29,12 @@ from phantoms_dagster.store.judgement import (
     not_wanted,
     somebody_first,
 )
-from phantoms_dagster.store.planning import nudge
+from phantoms_dagster.store.planning import notify
 from phantoms_dagster.store.repeated_captions import REPEATS, PlannedCaption, repeated_captions
-from phantoms_dagster.store.stored import WORDS, Unreadable, channel_of, output_of
+from phantoms_dagster.store.stored import WORDS, UnreadableRow, channel_of, output_of
 from phantoms_dagster.store.two_reviewers import FirstApproval, WantsAnother, first_of, forget, keep, rule
 
-__all__ = ["Decided", "DecidedFirst", "Decisions", "Held", "Review"]
+__all__ = ["Decided", "DecidedFirst", "Decisions", "HeldVideo", "Review"]
 
 _RECORD = text(
     """
@@ -185,7 +185,7 @@ class Decisions:
                 for key, one in zip(new, seconded, strict=True)
             ]
             note_deeds(connection, deeds)
-            connection.execute(text(nudge("'approval'")))
+            connection.execute(text(notify("'approval'")))
         # Afterwards: two that are approved together are each other's repetition.
         if approved and new:
             said = self._warnings(connection, rows, {key: reviews[key] for key in new})
@@ -269,7 +269,7 @@ class Decisions:
         with self._engine.begin() as connection:
             holds.release(connection, key, Actor(reviewer, via, address))
 
-    def held(self, *, limit: int = 1000) -> list[Held]:
+    def held(self, *, limit: int = 1000) -> list[HeldVideo]:
         """The videos on hold, the longest first."""
         with reading(self._engine).connect() as connection:
             return holds.held(connection, limit)
@@ -317,15 +317,15 @@ class Decisions:
         ]
         return repeated_captions(connection, planned, sandbox=self._sandbox)
 
-    def _reviews(self, rows: Mapping[str, RowMapping]) -> tuple[dict[str, Review], dict[str, Unreadable]]:
+    def _reviews(self, rows: Mapping[str, RowMapping]) -> tuple[dict[str, Review], dict[str, UnreadableRow]]:
         """What there is to decide on, and what cannot be read, both by key."""
         reviews: dict[str, Review] = {}
-        unreadable: dict[str, Unreadable] = {}
+        unreadable: dict[str, UnreadableRow] = {}
         for key, row in rows.items():
             if row["script"] and row["rendered"]:
                 try:
                     reviews[key] = self._review(row)
-                except Unreadable as error:
+                except UnreadableRow as error:
                     unreadable[key] = error
         return reviews, unreadable
 
@@ -359,10 +359,10 @@ def _narrowed(
     return one
 
 
-def _deed(action: str, actor: Actor, row: RowMapping, review: Review, said: Mapping[str, str | None]) -> Deed:
+def _deed(action: str, actor: Actor, row: RowMapping, review: Review, said: Mapping[str, str | None]) -> AuditEntry:
     """What the log says of a decision. `said`: its note, and who was first of two, where there are such."""
     after: dict[str, Any] = {"content": review.content, **{name: value for name, value in said.items() if value}}
     if action != "reject":
         after["platforms"] = [str(post.platform) for post in review.words]
     before = {"state": row["state"], "platforms": list(row["platforms"])}
-    return Deed(actor, action, row["key"], before=before, after=after)
+    return AuditEntry(actor, action, row["key"], before=before, after=after)

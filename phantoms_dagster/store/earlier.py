@@ -11,7 +11,7 @@ from datetime import datetime
 from sqlalchemy import Engine, text
 
 from phantoms_dagster.domain.models import RenderedVideoOutput, ScriptOutput
-from phantoms_dagster.store.stored import Unreadable, output_of
+from phantoms_dagster.store.stored import UnreadableRow, output_of
 
 
 def keep(videos: str) -> str:
@@ -61,7 +61,7 @@ class EarlierRevisions:
         for row in rows:
             try:
                 script, film = output_of(key, "script", row.script), output_of(key, "rendered_video", row.rendered)
-            except Unreadable:  # made by an older version: there is nothing to compare with
+            except UnreadableRow:  # made by an older version: there is nothing to compare with
                 continue
             if isinstance(script, ScriptOutput) and isinstance(film, RenderedVideoOutput):
                 found.append(Earlier(row.revision, row.replaced_at, script, film))

@@ -10,7 +10,7 @@ from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import URL, ExceptionContext, make_url
 
 from phantoms_dagster.domain.errors import InvalidInput
-from phantoms_dagster.store.patience import give_up_after
+from phantoms_dagster.store.answer_limits import give_up_after
 from phantoms_dagster.store.pinging import ask_when_in_doubt
 from phantoms_dagster.store.rows import json_text
 
@@ -79,18 +79,18 @@ def _options(
     }
 
 
-def engine(url: str, *, pool_size: int = 4, overflow: int = 0, patience: float | None = None) -> Engine:
+def engine(url: str, *, pool_size: int = 4, overflow: int = 0, max_wait: float | None = None) -> Engine:
     """A pooled engine for commands, sensors and migrations. Raises InvalidInput for a URL that is not PostgreSQL's.
 
-    `overflow`: how many connections more may be open for a while, when the pool's are all in use. `patience`: how many seconds
+    `overflow`: how many connections more may be open for a while, when the pool's are all in use. `max_wait`: how many seconds
     PostgreSQL may take for an answer, for callers that cannot wait until it is back. None waits as long as it needs.
     """
     place = _place(url)
-    if patience is None:
+    if max_wait is None:
         return without_values(create_engine(place, **_options(place, pool_size, COMMAND_SILENT_SECONDS, overflow=overflow)))
     options = _options(place, pool_size, COMMAND_SILENT_SECONDS, overflow=overflow, connect_seconds=IMPATIENT_CONNECT_SECONDS)
     options["pool_pre_ping"] = False
-    return ask_when_in_doubt(give_up_after(without_values(create_engine(place, pool_timeout=patience, **options)), patience))
+    return ask_when_in_doubt(give_up_after(without_values(create_engine(place, pool_timeout=max_wait, **options)), max_wait))
 
 
 def reading(database: Engine) -> Engine:

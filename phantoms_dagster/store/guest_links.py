@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Engine, text
 
 from phantoms_dagster.domain.errors import InvalidInput, NotFound
 from phantoms_dagster.domain.text import unfit
-from phantoms_dagster.store.audit import Actor, Deed, note
+from phantoms_dagster.store.audit import Actor, AuditEntry, note
 from phantoms_dagster.store.decisions import Decisions
 from phantoms_dagster.store.engine import reading
 from phantoms_dagster.store.pending import Pending, PendingDecisions
@@ -128,7 +128,7 @@ class GuestLinks:
         number = connection.execute(_ADD, values).scalar_one()
         link = _link(connection.execute(_BY_ID, {"id": number}).mappings().one())
         after = {"link": number, "guest": name, "content": content, "expires": link.expires_at.isoformat()}
-        note(connection, [Deed(actor, "make guest link", key, after=after)])
+        note(connection, [AuditEntry(actor, "make guest link", key, after=after)])
         return link
 
     def revoke(self, number: int, actor: Actor) -> GuestLink:
@@ -142,7 +142,7 @@ class GuestLinks:
                 raise LinkClosed(f"guest link {number} was used by {link.guest} already: nothing is left to revoke")
             if link.state != "revoked":
                 connection.execute(_REVOKE, {"id": number, "who": actor.name})
-                note(connection, [Deed(actor, "revoke guest link", link.key, before={"link": number, "guest": link.guest})])
+                note(connection, [AuditEntry(actor, "revoke guest link", link.key, before={"link": number, "guest": link.guest})])
             return _link(connection.execute(_BY_ID, {"id": number}).mappings().one())
 
     def find(self, secret: str) -> GuestLink | None:

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, RowMapping, text
 
 from phantoms_dagster.domain.errors import InvalidInput
-from phantoms_dagster.store.audit import Actor, Deed
+from phantoms_dagster.store.audit import Actor, AuditEntry
 from phantoms_dagster.store.audit import note as note_deeds
 
 _HOLD = text("INSERT INTO phantoms.holds (video_id, reviewer, note, via) VALUES (:id, :reviewer, :note, :via)")
@@ -29,7 +29,7 @@ HELD = text(
 
 
 @dataclass(frozen=True)
-class Held:
+class HeldVideo:
     """A video that is on hold: who holds it, since when, and why."""
 
     key: str
@@ -43,7 +43,7 @@ class Held:
 def put(connection: Connection, row: RowMapping | Mapping[str, Any], actor: Actor, note: str) -> None:
     """Put the video of that row, whose approval is locked, on hold."""
     connection.execute(_HOLD, {"id": row["id"], "reviewer": actor.name, "note": note, "via": actor.via})
-    note_deeds(connection, [Deed(actor, "hold", row["key"], before={"state": row["state"]}, after={"note": note})])
+    note_deeds(connection, [AuditEntry(actor, "hold", row["key"], before={"state": row["state"]}, after={"note": note})])
 
 
 def release(connection: Connection, key: str, actor: Actor) -> None:
@@ -52,9 +52,9 @@ def release(connection: Connection, key: str, actor: Actor) -> None:
     if row is None:
         raise InvalidInput(f"{key} is not on hold; see `phantoms show {key}`")
     before = {"reviewer": row["reviewer"], "note": row["note"], "since": row["held_at"].isoformat()}
-    note_deeds(connection, [Deed(actor, "take back from hold", key, before=before)])
+    note_deeds(connection, [AuditEntry(actor, "take back from hold", key, before=before)])
 
 
-def held(connection: Connection, limit: int) -> list[Held]:
+def held(connection: Connection, limit: int) -> list[HeldVideo]:
     """The videos on hold, the longest first."""
-    return [Held(**row) for row in connection.execute(HELD, {"limit": limit}).mappings()]
+    return [HeldVideo(**row) for row in connection.execute(HELD, {"limit": limit}).mappings()]

@@ -14,7 +14,7 @@ from typing import Literal
 from sqlalchemy import Engine, text
 
 from phantoms_dagster.domain.errors import InvalidInput, NotFound
-from phantoms_dagster.store.audit import Actor, Deed, note
+from phantoms_dagster.store.audit import Actor, AuditEntry, note
 from phantoms_dagster.store.engine import reading
 
 IssueState = Literal["open", "acknowledged", "resolved"]
@@ -214,7 +214,7 @@ class Issues:
         with self._engine.begin() as connection:
             connection.execute(_SAY, {**values, "note": reason.strip()[:NOTE_CHARACTERS]})
             after = {"state": state, "cause": before.name, **({"reason": reason.strip()} if reason.strip() else {})}
-            note(connection, [Deed(actor, f"{_DEEDS[state]} issue", f"issue {cause}", {"state": before.state}, after)])
+            note(connection, [AuditEntry(actor, f"{_DEEDS[state]} issue", f"issue {cause}", {"state": before.state}, after)])
         return self.get(cause)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import Engine, text
 
 from phantoms_dagster.domain.models import StageOutput
-from phantoms_dagster.store.stored import Unreadable, output_of
+from phantoms_dagster.store.stored import UnreadableRow, output_of
 
 _LATEST = text(
     """
@@ -23,6 +23,6 @@ def latest_outputs(engine: Engine, stage: str, *, most: int) -> dict[str, StageO
         for row in connection.execute(_LATEST, {"stage": stage, "most": most}):
             try:
                 found[row.key] = output_of(row.key, stage, row.output)
-            except Unreadable:
+            except UnreadableRow:
                 continue
     return found

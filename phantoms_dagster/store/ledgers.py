@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import RowMapping, TextClause, text
 
+from phantoms_dagster.domain.claims import Claim
 from phantoms_dagster.domain.errors import NotYet, Rejected, StaleClaim
 from phantoms_dagster.domain.models import MediaFile
 from phantoms_dagster.domain.paid_job import NotBilled, PaidRecord, PaidState, WrittenOff, check_paid_step
 from phantoms_dagster.domain.publication import NotPublished, PostRecord, check_step
 from phantoms_dagster.domain.stages import PostState
 from phantoms_dagster.domain.values import JsonObject
-from phantoms_dagster.domain.work import Claim
 from phantoms_dagster.store.group_commit import GroupCommit
 from phantoms_dagster.store.rows import as_json
 from phantoms_dagster.store.transactions import statements, transaction
@@ -88,7 +88,7 @@ _TAKEN = text(
 )
 
 # `before` makes a repeated commit (its first answer lost) find its own row; `generation` refuses a stale runner. The stage is found
-# by its primary key; what `IS NOT DISTINCT FROM` is for, `endings` says.
+# by its primary key; what `IS NOT DISTINCT FROM` is for, `outcomes` says.
 _SAVE_POSTS = text(
     """
     WITH g AS MATERIALIZED (

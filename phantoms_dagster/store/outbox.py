@@ -14,7 +14,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, text
 
-from phantoms_dagster.domain.webhooks import EVENTS, RetrySchedule, place
+from phantoms_dagster.domain.webhooks import EVENTS, RetrySchedule, origin
 
 KEPT_DAYS = 30
 # Of an endpoint that does not fail; of one that does, one at a time is tried.
@@ -130,7 +130,7 @@ class Claimed:
 
     def __repr__(self) -> str:
         """Without what is secret."""
-        return f"Claimed({self.id}, {self.type} {self.message_id}, to {place(self.url)})"
+        return f"Claimed({self.id}, {self.type} {self.message_id}, to {origin(self.url)})"
 
 
 @dataclass(frozen=True)
@@ -221,7 +221,7 @@ def _disable(connection: Connection, endpoint: int, reason: str) -> None:
     if row is None:
         return
     connection.execute(_FAIL_REST, {"id": endpoint})
-    what = f"webhook endpoint {endpoint} ({place(row.url)}) was disabled: {reason}"
+    what = f"webhook endpoint {endpoint} ({origin(row.url)}) was disabled: {reason}"
     values = {"notice": notice_of(endpoint), "what": what, "next_step": f"phantoms webhooks enable {endpoint}"}
     connection.execute(_NOTICE, values)
 

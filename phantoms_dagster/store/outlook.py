@@ -52,7 +52,7 @@ class NextStep:
 
 
 @dataclass(frozen=True)
-class Happening:
+class AttemptSummary:
     """One attempt at a stage of a video. `state` is that of the table: `intent` while it is under way."""
 
     id: int
@@ -88,10 +88,10 @@ class Outlook:
             rows = connection.execute(_NEXT, {"stages": list(STAGES), "most": most})
             return [NextStep(row.stage, row.key, row.at) for row in rows]
 
-    def latest(self, *, most: int = 12) -> list[Happening]:
+    def latest(self, *, most: int = 12) -> list[AttemptSummary]:
         """The newest attempts first."""
         with self._engine.connect() as connection:
-            return [Happening(**row) for row in connection.execute(_LATEST, {"most": most}).mappings()]
+            return [AttemptSummary(**row) for row in connection.execute(_LATEST, {"most": most}).mappings()]
 
     def releases(self, keys: Sequence[str]) -> list[Release]:
         """What decides when these videos go out. Raises Unreadable."""

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Engine, text
 
 from phantoms_dagster.domain.errors import InvalidInput, NotFound
 from phantoms_dagster.domain.models import Platform
-from phantoms_dagster.store.audit import Actor, Deed, note
+from phantoms_dagster.store.audit import Actor, AuditEntry, note
 from phantoms_dagster.store.decision_rows import LOCK_APPROVALS
 from phantoms_dagster.store.decisions import DecidedFirst, Decisions
 from phantoms_dagster.store.engine import reading
@@ -175,7 +175,7 @@ class PendingDecisions:
                 if found.state == "undone":
                     return found
                 raise InvalidInput(f"the decision on {found.key} cannot be undone any more: its time was over")
-            note(connection, [Deed(actor, f"undo {found.answer}", found.key, before={"reviewer": found.reviewer})])
+            note(connection, [AuditEntry(actor, f"undo {found.answer}", found.key, before={"reviewer": found.reviewer})])
             return self._read(connection, number)
 
     def commit_due(self, *, limit: int = 100) -> list[Pending]:
@@ -213,7 +213,7 @@ class PendingDecisions:
                 self._carry_out(connection, one, actor)
         except InvalidInput as error:
             connection.execute(_REFUSE, {"id": one.id, "outcome": str(error)})
-            note(connection, [Deed(actor, f"{one.answer} was refused", one.key, after={"why": str(error)})])
+            note(connection, [AuditEntry(actor, f"{one.answer} was refused", one.key, after={"why": str(error)})])
 
     def _carry_out(self, connection: Connection, one: Pending, actor: Actor) -> None:
         if one.answer == "hold":

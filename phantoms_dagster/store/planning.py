@@ -1,6 +1,6 @@
 """What could run now, read for the planner, and the wait until something could. Implements `Waiting`.
 
-Whoever makes something ready says so in the same transaction: with `NUDGE`, or with `nudge` when it is certain which stage.
+Whoever makes something ready says so in the same transaction: with `NOTIFY`, or with `notify` when it is certain which stage.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from typing import Any
 import psycopg
 from sqlalchemy import Engine, text
 
-from phantoms_dagster.domain.work import OpenRun, ReadyVideo, Span
+from phantoms_dagster.domain.planning import OpenRun, ReadyVideo, Span
 
 CHANNEL = "phantoms_ready"
 
 
-def nudge(stage: str) -> str:
+def notify(stage: str) -> str:
     """SQL that says that something is ready in the stage of which `stage` is an expression."""
     return f"SELECT pg_notify('{CHANNEL}', {stage})"
 
 
 # Of no stage in particular.
-NUDGE = nudge("''")
+NOTIFY = notify("''")
 # Not of a stage: whoever listens is asked to stop, because the daemon ends and waits for them.
 _STOP = "(stop)"
-STOP = nudge(f"'{_STOP}'")
+STOP = notify(f"'{_STOP}'")
 
 # Of stage `s` of video `v`. An approval is due only when somebody decided since it became ready.
 _DUE = """(
@@ -43,8 +43,8 @@ _SINCE = (
 
 _SPANS = text(
     """
-    SELECT w.work, f.place AS first, l.place AS last
-    FROM unnest(CAST(:works AS text[]), CAST(:firsts AS text[]), CAST(:lasts AS text[])) AS w(work, first, last)
+    SELECT w.target, f.place AS first, l.place AS last
+    FROM unnest(CAST(:targets AS text[]), CAST(:firsts AS text[]), CAST(:lasts AS text[])) AS w(target, first, last)
     JOIN phantoms.videos f ON f.key = w.first JOIN phantoms.videos l ON l.key = w.last
     WHERE f.place IS NOT NULL AND l.place IS NOT NULL
     """
@@ -58,7 +58,7 @@ _MOST_URGENT = text(
         FROM phantoms.stages s JOIN phantoms.videos v ON v.id = s.video_id
         WHERE s.stage = w.stage AND v.place IS NOT NULL AND v.retired_at IS NULL AND {_DUE}
             AND NOT EXISTS (
-                SELECT FROM unnest(CAST(:works AS text[]), CAST(:firsts AS bigint[]), CAST(:lasts AS bigint[]))
+                SELECT FROM unnest(CAST(:targets AS text[]), CAST(:firsts AS bigint[]), CAST(:lasts AS bigint[]))
                     AS b(stage, first, last)
                 WHERE b.stage = s.stage AND v.place BETWEEN b.first AND b.last)
         ORDER BY v.publish_at NULLS LAST, v.priority, v.place
@@ -109,9 +109,9 @@ class Planning:
 
     def spans(self, runs: Sequence[OpenRun]) -> list[Span]:
         """See the port."""
-        values = {"works": [r.work for r in runs], "firsts": [r.first for r in runs], "lasts": [r.last for r in runs]}
+        values = {"targets": [r.target for r in runs], "firsts": [r.first for r in runs], "lasts": [r.last for r in runs]}
         with self._engine.connect() as connection:
-            return [Span(row.work, row.first, row.last) for row in connection.execute(_SPANS, values)] if runs else []
+            return [Span(row.target, row.first, row.last) for row in connection.execute(_SPANS, values)] if runs else []
 
     def most_urgent(self, most: Mapping[str, int], busy: Sequence[Span]) -> dict[str, list[ReadyVideo]]:
         """See the port."""
@@ -119,7 +119,7 @@ class Planning:
         values = {
             "stages": list(most),
             "most": list(most.values()),
-            "works": [b.work for b in busy],
+            "targets": [b.target for b in busy],
             "firsts": [b.first for b in busy],
             "lasts": [b.last for b in busy],
         }
@@ -144,7 +144,7 @@ class Planning:
         return None if found is None else max(0.0, found)
 
     @contextmanager
-    def nudges(self, stages: Collection[str]) -> Iterator[Nudges]:
+    def listen(self, stages: Collection[str]) -> Iterator[ReadyListener]:
         """Listen for what becomes ready in one of these stages."""
         with self._engine.connect() as pooled:
             raw = pooled.connection.driver_connection
@@ -152,13 +152,13 @@ class Planning:
             raw.autocommit = True
             raw.execute(f"LISTEN {CHANNEL}")
             try:
-                yield Nudges(raw, stages)
+                yield ReadyListener(raw, stages)
             finally:
                 raw.execute(f"UNLISTEN {CHANNEL}")
                 raw.autocommit = False
 
 
-class Nudges:
+class ReadyListener:
     """A connection that listens."""
 
     def __init__(self, connection: psycopg.Connection[Any], stages: Collection[str]) -> None:

@@ -13,9 +13,9 @@ from datetime import datetime
 
 from sqlalchemy import Connection, Engine, RowMapping, text
 
-from phantoms_dagster.domain.retirement import Standing
-from phantoms_dagster.domain.stages import PostState, State
-from phantoms_dagster.store.planning import NUDGE
+from phantoms_dagster.domain.retirement import RetirementCandidate
+from phantoms_dagster.domain.stages import PostState, StageState
+from phantoms_dagster.store.planning import NOTIFY
 
 UNDER_WAY = "('ready', 'running', 'deferred', 'failed')"
 OPEN_POSTS = "('opened', 'uploading', 'committing', 'unknown')"
@@ -80,7 +80,7 @@ _BACK_ALIVE = text(_BACK.format(which=f"v.id IN (SELECT DISTINCT s.video_id FROM
 class LockedVideos:
     """Implements `retirement.TakingOut`."""
 
-    videos: Sequence[Standing]
+    videos: Sequence[RetirementCandidate]
     _connection: Connection
 
     def gone(self, keys: Sequence[str]) -> None:
@@ -102,12 +102,12 @@ class Retirement:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def standing(self, keys: Sequence[str]) -> list[Standing]:
+    def standing(self, keys: Sequence[str]) -> list[RetirementCandidate]:
         """Where these videos stand, in the order they were added."""
         with self._engine.connect() as connection:
             return _standing(connection, keys)
 
-    def due(self, before: datetime, *, after: int = 0, most: int) -> list[Standing]:
+    def due(self, before: datetime, *, after: int = 0, most: int) -> list[RetirementCandidate]:
         """See the port."""
         with self._engine.connect() as connection:
             rows = connection.execute(_DUE, {"before": before, "after": after, "most": most}).mappings()
@@ -118,7 +118,7 @@ class Retirement:
         with self._engine.connect() as connection:
             return list(connection.execute(_HALF_DONE, {"most": most}).scalars())
 
-    def mark(self, keys: Sequence[str], may: Callable[[Standing], bool]) -> list[str]:
+    def mark(self, keys: Sequence[str], may: Callable[[RetirementCandidate], bool]) -> list[str]:
         """See the port."""
         with self._engine.begin() as connection:
             connection.execute(_LOCK_STAGES, {"keys": list(keys)})
@@ -138,7 +138,7 @@ class Retirement:
         """A person wants these videos back; the keys of those that were retired. The intake adds partitions that are gone."""
         with self._engine.begin() as connection:
             found = list(connection.execute(_BACK_THESE, {"keys": list(keys)}).scalars())
-            connection.execute(text(NUDGE))
+            connection.execute(text(NOTIFY))
         return found
 
     def take_back_alive(self) -> list[str]:
@@ -146,19 +146,19 @@ class Retirement:
         with self._engine.begin() as connection:
             found = list(connection.execute(_BACK_ALIVE).scalars())
             if found:
-                connection.execute(text(NUDGE))
+                connection.execute(text(NOTIFY))
         return found
 
 
-def _standing(connection: Connection, keys: Sequence[str]) -> list[Standing]:
+def _standing(connection: Connection, keys: Sequence[str]) -> list[RetirementCandidate]:
     return [_read(row) for row in connection.execute(_THESE, {"keys": list(keys)}).mappings()]
 
 
-def _read(row: RowMapping) -> Standing:
-    return Standing(
+def _read(row: RowMapping) -> RetirementCandidate:
+    return RetirementCandidate(
         id=row["id"],
         key=row["key"],
-        states={name: State(state) for name, state in (row["states"] or {}).items()},
+        states={name: StageState(state) for name, state in (row["states"] or {}).items()},
         posts={platform: PostState(state) for platform, state in (row["posts"] or {}).items()},
         ended_at=row["ended_at"],
         registered=row["registered"],

@@ -12,10 +12,10 @@ from decimal import Decimal
 from sqlalchemy import Connection, Engine, RowMapping, text
 
 from phantoms_dagster.domain.errors import InvalidInput
-from phantoms_dagster.domain.stages import STAGES, State, downstream, stage
-from phantoms_dagster.store import replay_sql as sql
-from phantoms_dagster.store.dead_letters import FRESH_STARTS, DeadLetters, LetterFilter
-from phantoms_dagster.store.planning import NUDGE
+from phantoms_dagster.domain.stages import STAGES, StageState, downstream, stage
+from phantoms_dagster.store.dead_letters import statements as sql
+from phantoms_dagster.store.dead_letters.letters import FRESH_STARTS, DeadLetters, LetterFilter
+from phantoms_dagster.store.planning import NOTIFY
 
 _ROWS = text(
     """
@@ -53,7 +53,7 @@ _GIVE_UP_RENDER = text(
     """
 )
 _DOUBTFUL = ("opened", "uploading", "committing", "unknown")
-_LETTERED = (State.FAILED, State.REJECTED, State.DISCARDED)
+_LETTERED = (StageState.FAILED, StageState.REJECTED, StageState.DISCARDED)
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class Retrying:
         row, reason = rows[plan.stage], f"asked for again by {by}"
         if plan.how == "fresh":
             following = [s.name for s in downstream(plan.stage)]
-            values = {"ids": [row["video_id"]], "stage": plan.stage, "before": [str(State.DONE)]}
+            values = {"ids": [row["video_id"]], "stage": plan.stage, "before": [str(StageState.DONE)]}
             connection.execute(sql.NEW_REVISION, values)
             connection.execute(sql.VOID, {"ids": [row["video_id"]], "stages": following})
             open_letters = connection.execute(sql.OPEN_LETTERS, {"ids": [row["video_id"]], "stages": following}).mappings()
@@ -122,7 +122,7 @@ class Retrying:
             given = {"id": row["video_id"], "revision": row["revision"], "billed": billed, "proof": f"given up by {by}"}
             connection.execute(_GIVE_UP_RENDER, given)
         connection.execute(_WAKE, {"id": row["video_id"], "stage": plan.stage, "reason": reason})
-        connection.execute(text(NUDGE))
+        connection.execute(text(NOTIFY))
 
     def _rows(self, connection: Connection, key: str) -> dict[str, RowMapping]:
         found = {row["stage"]: row for row in connection.execute(_ROWS, {"key": key}).mappings()}
@@ -140,7 +140,11 @@ class Retrying:
             raise InvalidInput(f"{key} has no stage {start!r}; its stages are {', '.join(rows)}")
         row = rows[start]
         seconds = rows["voiceover"]["seconds"]
-        if row["state"] == State.DEFERRED and start == "rendered_video" and row["render"] in ("sending", "unknown", "submitted"):
+        if (
+            row["state"] == StageState.DEFERRED
+            and start == "rendered_video"
+            and row["render"] in ("sending", "unknown", "submitted")
+        ):
             price = self.price(seconds)
             lines = (
                 f"render {row['render_id'] or '(its answer was lost)'} is given up and booked as spent: {price:.2f} USD",
@@ -148,7 +152,7 @@ class Retrying:
                 "risk: the old render may still end; its file is not used",
             )
             return Plan(key, start, "render", lines, seconds)
-        if row["state"] != State.DONE:
+        if row["state"] != StageState.DONE:
             plan = self._as_it_is(rows, key)
             if plan.stage != start:
                 raise InvalidInput(
@@ -172,23 +176,23 @@ class Retrying:
 
     def _as_it_is(self, rows: dict[str, RowMapping], key: str) -> Plan:
         """The first stage that has not ended well."""
-        waiting = [name for name, row in rows.items() if row["state"] not in (State.DONE, State.BLOCKED)]
+        waiting = [name for name, row in rows.items() if row["state"] not in (StageState.DONE, StageState.BLOCKED)]
         if not waiting:
             raise InvalidInput(f"every stage of {key} is done; `phantoms retry {key} --from STAGE` makes one again")
         # What can be moved comes before what is under way or waits for a worker already.
-        order = [*_LETTERED, State.DEFERRED, State.RUNNING, State.READY]
-        name = min(waiting, key=lambda found: order.index(State(rows[found]["state"])))
+        order = [*_LETTERED, StageState.DEFERRED, StageState.RUNNING, StageState.READY]
+        name = min(waiting, key=lambda found: order.index(StageState(rows[found]["state"])))
         row = rows[name]
         note = ("its post is in flight or unknown: it is read back, never sent again",) if row["post"] in _DOUBTFUL else ()
         if row["state"] in _LETTERED:
             return Plan(key, name, "replay", (f"{name} is {row['state']}: it starts over with a fresh budget", *note))
-        if row["state"] == State.DEFERRED:
+        if row["state"] == StageState.DEFERRED:
             if row["render"] in ("sending", "unknown", "submitted"):
                 note = (
                     "the same render is looked at again, which costs nothing; --from rendered_video gives it up and makes another",
                 )
             return Plan(key, name, "wake", (f"{name} waits until {row['retry_at']:%Y-%m-%d %H:%M} UTC: it is tried now", *note))
-        if row["state"] == State.RUNNING and not row["held"]:
+        if row["state"] == StageState.RUNNING and not row["held"]:
             return Plan(key, name, "takeover", (f"the run that held {name} is dead: the next run takes it over by itself", *note))
-        what = "is being worked on" if row["state"] == State.RUNNING else "waits for a worker already"
+        what = "is being worked on" if row["state"] == StageState.RUNNING else "waits for a worker already"
         raise InvalidInput(f"{name} of {key} {what}: nothing to do; see `phantoms show {key}`")

@@ -1,4 +1,4 @@
-"""`PostgresStageStore`: the port a runner works through, put together from `claims`, `endings` and `ledgers`."""
+"""`PostgresStageStore`: the port a runner works through, put together from `claims`, `outcomes` and `ledgers`."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import text
 
+from phantoms_dagster.domain.claims import AttemptOutcome, Claim, Claims, RunContext
 from phantoms_dagster.domain.errors import InvalidInput, StaleClaim, Unknown
 from phantoms_dagster.domain.stages import Stage, downstream
 from phantoms_dagster.domain.values import JsonObject
-from phantoms_dagster.domain.work import Claim, Claims, Ending, RunContext
-from phantoms_dagster.store import claims, endings, fitting
+from phantoms_dagster.store import claims, fitting, outcomes
 from phantoms_dagster.store.earlier import keep
-from phantoms_dagster.store.endings import Closing
 from phantoms_dagster.store.group_commit import GroupCommit
+from phantoms_dagster.store.outcomes import Closing
 from phantoms_dagster.store.rows import as_json
 from phantoms_dagster.store.transactions import statements, transaction
 
@@ -30,7 +30,7 @@ _HEARTBEAT = text(
     """
 )
 
-# The new generation refuses endings of cancelled videos that are still on their way to the table.
+# The new generation refuses outcomes of cancelled videos that are still on their way to the table.
 _RELEASE = text(
     """
     WITH ours AS (
@@ -147,7 +147,7 @@ class PostgresStageStore:
         self._engine = engine
         self._statements = statements(engine)
         self._lease_seconds = lease_seconds
-        self._finish: GroupCommit[Closing, bool] = GroupCommit(self._write_endings)
+        self._finish: GroupCommit[Closing, bool] = GroupCommit(self._write_outcomes)
         self._next: GroupCommit[Closing, int | None] = GroupCommit(self._write_next_attempts)
         self._received: GroupCommit[_Received, None] = GroupCommit(self._write_received)
 
@@ -166,7 +166,7 @@ class PostgresStageStore:
         async def work(connection: AsyncConnection) -> None:
             await connection.execute(_HEARTBEAT, {"owner": owner, "lease": self._lease_seconds})
 
-        await transaction(self._statements, work, patience=self._lease_seconds)
+        await transaction(self._statements, work, max_wait=self._lease_seconds)
 
     async def release(self, owner: str) -> None:
         """See the port."""
@@ -174,7 +174,7 @@ class PostgresStageStore:
         async def work(connection: AsyncConnection) -> None:
             await connection.execute(_RELEASE, {"owner": owner})
 
-        await transaction(self._statements, work, patience=5)
+        await transaction(self._statements, work, max_wait=5)
 
     async def regenerate(self, stage: Stage, keys: Sequence[str], *, run_id: str = "") -> None:
         """See the port."""
@@ -200,16 +200,16 @@ class PostgresStageStore:
         """See the port."""
         return PostgresAttempt(claim, self._received)
 
-    async def try_again(self, claim: Claim, ending: Ending) -> Claim:
+    async def try_again(self, claim: Claim, outcome: AttemptOutcome) -> Claim:
         """See the port."""
-        row = await self._next(Closing(claim, ending))
+        row = await self._next(Closing(claim, outcome))
         if row is None:
             raise StaleClaim(f"{claim.video.key}: another runner has taken over {claim.stage.name}")
-        unknown = ending.error_class == Unknown.error_class
+        unknown = outcome.error_class == Unknown.error_class
         return replace(
             claim,
             attempt_row=row,
-            attempts_used=claim.attempts_used + int(ending.counts),
+            attempts_used=claim.attempts_used + int(outcome.counts),
             stored_response=None,
             in_doubt=(*claim.in_doubt, claim.attempt_row) if unknown else (),
             reads=claim.reads + 1 if unknown else 0,
@@ -225,16 +225,16 @@ class PostgresStageStore:
 
         return await transaction(self._statements, work)
 
-    async def finish(self, claim: Claim, ending: Ending) -> bool:
+    async def finish(self, claim: Claim, outcome: AttemptOutcome) -> bool:
         """See the port."""
-        return await self._finish(Closing(claim, ending))
+        return await self._finish(Closing(claim, outcome))
 
-    async def _write_endings(self, closings: Sequence[Closing]) -> Sequence[bool]:
+    async def _write_outcomes(self, closings: Sequence[Closing]) -> Sequence[bool]:
         engine = self._engine if any(closing.fails for closing in closings) else self._statements
-        return await transaction(engine, lambda connection: endings.finish(connection, closings))
+        return await transaction(engine, lambda connection: outcomes.finish(connection, closings))
 
     async def _write_next_attempts(self, closings: Sequence[Closing]) -> Sequence[int | None]:
-        return await transaction(self._engine, lambda connection: endings.next_attempts(connection, closings))
+        return await transaction(self._engine, lambda connection: outcomes.next_attempts(connection, closings))
 
     async def _write_received(self, items: Sequence[_Received]) -> Sequence[None]:
         rows = [

@@ -14,7 +14,7 @@ from decimal import Decimal
 
 from sqlalchemy import Connection, Engine, text
 
-from phantoms_dagster.domain.stages import STAGES, State
+from phantoms_dagster.domain.stages import STAGES, StageState
 
 # Upper bounds of the histogram, in seconds: ten seconds to a week.
 BUCKETS = (10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1_800.0, 3_600.0, 7_200.0, 21_600.0, 86_400.0, 604_800.0)
@@ -92,7 +92,7 @@ class Totals:
 
 
 @dataclass(frozen=True)
-class Reading:
+class StatisticsReading:
     """All numbers at one time. `videos` by (stage, state), every pair; `dead_letters` that are open, by (stage, class).
 
     `oldest_seconds` by stage: how long the video that waits longest could have been worked on; 0 when none waits.
@@ -112,7 +112,7 @@ class Statistics:
         self._settled = Totals()
         self._until: datetime | None = None
 
-    def read(self) -> Reading:
+    def read(self) -> StatisticsReading:
         """The numbers now. Raises SQLAlchemyError; then nothing was counted."""
         with self._engine.connect() as connection, connection.begin():
             connection.execute(text(_LONGEST))
@@ -122,13 +122,13 @@ class Statistics:
             if until is None or edge - until >= _STEP:
                 settled, until = settled + _totals(connection, until, edge), edge
             totals = settled + _totals(connection, until, None)
-            reading = Reading(_videos(connection), _oldest(connection), _letters(connection), totals)
+            reading = StatisticsReading(_videos(connection), _oldest(connection), _letters(connection), totals)
         self._settled, self._until = settled, until
         return reading
 
 
 def _videos(connection: Connection) -> dict[tuple[str, str], int]:
-    counts = {(stage, str(state)): 0 for stage in STAGES for state in State}
+    counts = {(stage, str(state)): 0 for stage in STAGES for state in StageState}
     return counts | {(row.stage, row.state): row.n for row in connection.execute(_VIDEOS)}
 
 

@@ -18,7 +18,7 @@ WORDS: TypeAdapter[tuple[PostWords, ...]] = TypeAdapter(tuple[PostWords, ...])
 OUTPUTS: TypeAdapter[dict[str, StageOutput]] = TypeAdapter(dict[str, StageOutput])
 
 
-class Unreadable(InvalidInput):
+class UnreadableRow(InvalidInput):
     """Something stored of one video does not fit its model any more."""
 
 
@@ -27,7 +27,7 @@ def brief_of(key: str, stored: str | Mapping[str, Any]) -> Brief:
     try:
         return Brief.model_validate_json(stored) if isinstance(stored, str) else Brief.model_validate(stored)
     except ValidationError as error:
-        raise Unreadable(
+        raise UnreadableRow(
             f"the stored brief of {key} cannot be read: {first_problem(error)}; correct it with `phantoms edit {key}`, then "
             f"`phantoms retry {key}`; what that cannot change needs a new brief (`phantoms add`)"
         ) from None
@@ -38,7 +38,7 @@ def channel_of(key: str, stored: str | Mapping[str, Any]) -> Channel:
     try:
         return _channel(stored) if isinstance(stored, str) else Channel.model_validate(stored)
     except ValidationError as error:
-        raise Unreadable(
+        raise UnreadableRow(
             f"the stored configuration of the channel of {key} cannot be read: {first_problem(error)}; correct channels.yaml until "
             f"`phantoms doctor` accepts it, then `phantoms retry {key}`, which reads it again"
         ) from None
@@ -65,7 +65,7 @@ def words_of(key: str, stored: object) -> tuple[PostWords, ...]:
     try:
         return WORDS.validate_python(stored or ())
     except ValidationError as error:
-        raise Unreadable(
+        raise UnreadableRow(
             f"the words of {key} that were decided on cannot be read: {first_problem(error)}; decide again with "
             f"`phantoms approve {key}`, then `phantoms retry {key}`"
         ) from None
@@ -77,6 +77,6 @@ def _channel(config: str) -> Channel:
     return Channel.model_validate_json(config)
 
 
-def _output_problem(key: str, stage: str, error: ValidationError) -> Unreadable:
+def _output_problem(key: str, stage: str, error: ValidationError) -> UnreadableRow:
     step = f"see `phantoms show {key}`" if stage.endswith("/post") else f"make it again with `phantoms retry {key} --from {stage}`"
-    return Unreadable(f"what {stage} made of {key} cannot be read: {first_problem(error)}; {step}")
+    return UnreadableRow(f"what {stage} made of {key} cannot be read: {first_problem(error)}; {step}")

@@ -70,7 +70,7 @@ DEEDS = text(
 
 
 @dataclass(frozen=True)
-class Happening:
+class StoryEvent:
     """One line of the timeline. `kind`: brief, attempt, letter, decision, deed, post, render, stage. `tone`: good, bad or none."""
 
     at: datetime
@@ -93,7 +93,7 @@ class Story:
     stages: Mapping[str, Mapping[str, Any]]
     posts: tuple[Mapping[str, Any], ...]
     renders: tuple[Mapping[str, Any], ...]
-    happenings: tuple[Happening, ...]
+    happenings: tuple[StoryEvent, ...]
     cut: bool
     raw: Mapping[str, Any]
 
@@ -132,37 +132,37 @@ class Stories:
         )
 
 
-def _happenings(video: Mapping[str, Any], rows: Mapping[str, list[dict[str, Any]]]) -> list[Happening]:
-    found = [Happening(video["created_at"], "brief", f"Added from {video['source']}", video["title"])]
+def _happenings(video: Mapping[str, Any], rows: Mapping[str, list[dict[str, Any]]]) -> list[StoryEvent]:
+    found = [StoryEvent(video["created_at"], "brief", f"Added from {video['source']}", video["title"])]
     if video["retired_at"]:
-        found.append(Happening(video["retired_at"], "brief", "Retired"))
+        found.append(StoryEvent(video["retired_at"], "brief", "Retired"))
     found += [_attempt(row) for row in rows["attempts"]]
     for row in rows["dead_letters"]:
         detail = _cause(row)
         found.append(
-            Happening(row["created_at"], "letter", f"{row['stage']} failed for good", detail, "bad", evidence=row["evidence"])
+            StoryEvent(row["created_at"], "letter", f"{row['stage']} failed for good", detail, "bad", evidence=row["evidence"])
         )
         if row["closed_at"]:
             said = f"by {row['closed_by']}: {row['closed_reason']}"
-            found.append(Happening(row["closed_at"], "letter", f"Dead letter of {row['stage']} {row['state']}", said))
+            found.append(StoryEvent(row["closed_at"], "letter", f"Dead letter of {row['stage']} {row['state']}", said))
     for row in rows["approvals"]:
         word, tone = ("Approved", "good") if row["approved"] else ("Rejected", "bad")
         both = f"{row['first_reviewer']} and {row['reviewer']}" if row["first_reviewer"] else row["reviewer"]
-        found.append(Happening(row["decided_at"], "decision", f"{word} by {both}", row["note"], tone))
+        found.append(StoryEvent(row["decided_at"], "decision", f"{word} by {both}", row["note"], tone))
     for row in rows["audit_log"]:
         if row["action"] not in ("approve", "reject"):  # those are decisions above
-            found.append(Happening(row["at"], "deed", f"{row['action']} by {row['who']}", _said(row["after"])))
+            found.append(StoryEvent(row["at"], "deed", f"{row['action']} by {row['who']}", _said(row["after"])))
     for row in rows["posts"]:
         if row["published_at"]:
             where = f"{row['account']}, id {row['remote_id']}" + (", sandbox" if row["sandbox"] else "")
-            found.append(Happening(row["published_at"], "post", f"Posted on {row['platform']}", where, "good", url=row["url"]))
+            found.append(StoryEvent(row["published_at"], "post", f"Posted on {row['platform']}", where, "good", url=row["url"]))
     return found
 
 
-def _attempt(row: Mapping[str, Any]) -> Happening:
+def _attempt(row: Mapping[str, Any]) -> StoryEvent:
     outcome = _cause(row)
     reference = f"handle {row['provider_ref']}" if row["provider_ref"] else ""
-    return Happening(
+    return StoryEvent(
         at=row["started_at"],
         kind="attempt",
         title=f"{row['stage']} {row['state']}" + (f" at {row['provider']}" if row["provider"] else ""),

@@ -14,13 +14,13 @@ from sqlalchemy import Connection, Engine, RowMapping, text
 from phantoms_dagster.domain.errors import InvalidInput, NotFound
 from phantoms_dagster.domain.models import Platform, RenderedVideoOutput, ScriptOutput, content_hash
 from phantoms_dagster.domain.script_edits import EditedTexts, ScriptEdit, stays
-from phantoms_dagster.domain.stages import State, downstream
-from phantoms_dagster.store import replay_sql as sql
-from phantoms_dagster.store.audit import Actor, Deed, note
+from phantoms_dagster.domain.stages import StageState, downstream
+from phantoms_dagster.store.audit import Actor, AuditEntry, note
+from phantoms_dagster.store.dead_letters import statements as sql
 from phantoms_dagster.store.decisions import DecidedFirst, Decisions
 from phantoms_dagster.store.earlier import keep
 from phantoms_dagster.store.judgement import somebody_first
-from phantoms_dagster.store.planning import NUDGE
+from phantoms_dagster.store.planning import NOTIFY
 from phantoms_dagster.store.stored import brief_of, channel_of, output_of
 
 # Briefs are edited under this lock, too. Attempts of a runner, which refer to the row, need not wait for it.
@@ -99,8 +99,8 @@ class TextEdits:
                 said = {"words": words, "content_sha256": content_hash(after, film.video, words)}
                 _replace(connection, video["id"], "rendered_video", film.model_copy(update=said), actor)
             before, now = ({place: pair[n] for place, *pair in edited.differences} for n in (0, 1))
-            note(connection, [Deed(actor, "edit texts", key, before=before, after=now)])
-            connection.execute(text(NUDGE))
+            note(connection, [AuditEntry(actor, "edit texts", key, before=before, after=now)])
+            connection.execute(text(NOTIFY))
             notes = [f"no room on {post.platform.title} for {' '.join(post.left_out)}" for post in words if post.left_out]
             if out:
                 notes.append(stays(out))
@@ -117,10 +117,10 @@ class TextEdits:
         content_sha256: str | None,
     ) -> list[Platform]:
         """The platforms on which the video is out. Raises InvalidInput when its texts cannot be edited now, and why."""
-        states = {name: State(row["state"]) for name, row in stages.items()}
+        states = {name: StageState(row["state"]) for name, row in stages.items()}
         last = (stages["script"]["output"] or {}).get("edited_by") or ""
         review = self._decisions.review_in(connection, key)
-        if review is None or states["voiceover"] is not State.DONE:
+        if review is None or states["voiceover"] is not StageState.DONE:
             if content_sha256 and last:
                 raise DecidedFirst(
                     f"{last} changed the texts of {key} first: it is made again, and can be edited when it is rendered"
@@ -132,14 +132,14 @@ class TextEdits:
         first = somebody_first(key, connection.execute(_FIRST, {"id": video["id"]}).mappings().one())
         if first is not None:
             raise first
-        if states["approval"] is State.DISCARDED:
+        if states["approval"] is StageState.DISCARDED:
             raise InvalidInput(f"{key} was given up; bring it back with `phantoms retry {key}`")
         posts = {row.platform: row.state for row in connection.execute(_POSTS, {"id": video["id"]})}
         wanted = [platform for platform in Platform if f"{platform}/post" in states]
-        out = [p for p in wanted if states[f"{p}/post"] is State.DONE]
+        out = [p for p in wanted if states[f"{p}/post"] is StageState.DONE]
         if wanted and out == wanted:
             raise InvalidInput(f"{key} cannot be edited any more: {stays(out)}")
-        busy = [p for p in wanted if p not in out and (posts.get(p) in _BEGUN or states[f"{p}/post"] is State.RUNNING)]
+        busy = [p for p in wanted if p not in out and (posts.get(p) in _BEGUN or states[f"{p}/post"] is StageState.RUNNING)]
         if busy:
             raise InvalidInput(f"{key} is on its way to {busy[0].title} now; wait until `phantoms show {key}` says how it ended")
         return out
@@ -153,7 +153,7 @@ class TextEdits:
             connection.execute(_ASK_AGAIN, {"id": video_id, "reason": f"{actor.name} edited its words"})
             following = ["approval", *voided]
         else:
-            connection.execute(sql.NEW_REVISION, {"ids": ids, "stage": start, "before": [str(State.DONE)]})
+            connection.execute(sql.NEW_REVISION, {"ids": ids, "stage": start, "before": [str(StageState.DONE)]})
             following = voided = [stage.name for stage in downstream(start)]
         connection.execute(sql.VOID, {"ids": ids, "stages": voided})
         _replace(connection, video_id, "script", output, actor)

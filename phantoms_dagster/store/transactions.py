@@ -24,7 +24,7 @@ Answer = TypeVar("Answer")
 
 _log = logging.getLogger(__name__)
 
-PATIENCE_SECONDS = 60.0
+MAX_WAIT_SECONDS = 60.0
 FIRST_PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 2.0
 
@@ -40,14 +40,14 @@ def statements(engine: AsyncEngine) -> AsyncEngine:
 
 
 async def transaction(
-    engine: AsyncEngine, work: Callable[[AsyncConnection], Awaitable[Answer]], *, patience: float | None = None
+    engine: AsyncEngine, work: Callable[[AsyncConnection], Awaitable[Answer]], *, max_wait: float | None = None
 ) -> Answer:
-    """Run `work` in one transaction. While PostgreSQL is away it is tried again for `patience` seconds (default: a minute).
+    """Run `work` in one transaction. While PostgreSQL is away it is tried again for `max_wait` seconds (default: a minute).
 
     Raises StoreAway after that. Errors of the work itself, such as a wrong statement, are raised as they are.
     """
     loop = asyncio.get_running_loop()
-    give_up = loop.time() + (PATIENCE_SECONDS if patience is None else patience)
+    give_up = loop.time() + (MAX_WAIT_SECONDS if max_wait is None else max_wait)
     pause = FIRST_PAUSE_SECONDS
     while True:
         try:

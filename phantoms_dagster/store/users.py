@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import IntegrityError
 
 from phantoms_dagster.domain.errors import InvalidInput, NotFound
-from phantoms_dagster.store.audit import Actor, Deed, note
+from phantoms_dagster.store.audit import Actor, AuditEntry, note
 from phantoms_dagster.store.engine import reading
 
 RoleName = Literal["viewer", "reviewer", "operator"]
@@ -146,7 +146,7 @@ class Users:
         try:
             with self._engine.begin() as connection:
                 connection.execute(statement, {"name": name, "role": role, "hash": password_hash})
-                note(connection, [Deed(actor, "add user", name, after={"role": role})])
+                note(connection, [AuditEntry(actor, "add user", name, after={"role": role})])
         except IntegrityError as error:
             raise InvalidInput(f"there is a user {name} already; `phantoms users passwd {name}` sets a new password") from error
         return name
@@ -159,7 +159,7 @@ class Users:
             if role is None:
                 raise _unknown(name)
             closed = _close_invitations(connection, user_name(name), actor)
-            note(connection, [Deed(actor, "remove user", user_name(name), before={"role": role}, after={**closed})])
+            note(connection, [AuditEntry(actor, "remove user", user_name(name), before={"role": role}, after={**closed})])
 
     def set_password(self, name: str, password_hash: str, *, actor: Actor) -> None:
         """Set a password and end all sessions of that user. Raises NotFound."""
@@ -174,7 +174,7 @@ class Users:
             if found is None:
                 raise _theirs(name) if _of_provider(connection, name) else _unknown(name)
             connection.execute(text("DELETE FROM phantoms.desk_sessions WHERE user_id = :id"), {"id": found})
-            note(connection, [Deed(actor, "change password", user_name(name))])
+            note(connection, [AuditEntry(actor, "change password", user_name(name))])
 
     def set_role(self, name: str, role: RoleName, *, actor: Actor) -> None:
         """Give a user another role, from their next request on. The guest links of a viewer are revoked. Raises NotFound."""
@@ -241,7 +241,7 @@ class Users:
                     f"There is another {name} at this desk already, so this log-in would mix you up. "
                     "An operator can remove that user (phantoms users remove), then log in again."
                 ) from error
-            note(connection, [Deed(actor, "add user", name, after={"role": role, "issuer": issuer})])
+            note(connection, [AuditEntry(actor, "add user", name, after={"role": role, "issuer": issuer})])
             return Credentials(**made)
 
     # --- sessions
@@ -252,7 +252,7 @@ class Users:
             connection.execute(_END_OLD)
             values = {"id": digest(secret), "user_id": user.id, "address": actor.address, "lives": lives}
             connection.execute(_START, values)
-            note(connection, [Deed(actor, "log in", user.name)])
+            note(connection, [AuditEntry(actor, "log in", user.name)])
 
     def session(self, secret: str) -> Known | None:
         """Whose session that is; None for one that has ended."""
@@ -271,7 +271,7 @@ class Users:
         with self._engine.begin() as connection:
             ended = connection.execute(text("DELETE FROM phantoms.desk_sessions WHERE id_sha256 = :id"), {"id": digest(secret)})
             if ended.rowcount:
-                note(connection, [Deed(actor, "log out", actor.name)])
+                note(connection, [AuditEntry(actor, "log out", actor.name)])
 
     # --- API tokens
 
@@ -287,7 +287,7 @@ class Users:
         try:
             with self._engine.begin() as connection:
                 connection.execute(statement, {"name": name, "role": role, "secret": digest(secret)})
-                note(connection, [Deed(actor, "add token", name, after={"role": role})])
+                note(connection, [AuditEntry(actor, "add token", name, after={"role": role})])
         except IntegrityError as error:
             raise InvalidInput(f"there is a token {name} already; `phantoms users token {name} --revoke` ends it") from error
 
@@ -299,7 +299,7 @@ class Users:
             if role is None:
                 raise NotFound(f"no token {name!r}; `phantoms users list` shows them")
             closed = _close_invitations(connection, user_name(name), actor)
-            note(connection, [Deed(actor, "revoke token", user_name(name), before={"role": role}, after={**closed})])
+            note(connection, [AuditEntry(actor, "revoke token", user_name(name), before={"role": role}, after={**closed})])
 
     def token(self, secret: str) -> Known | None:
         """Whose token that is."""
@@ -332,7 +332,7 @@ def _unknown(name: str) -> NotFound:
 
 def _note_role(connection: Connection, name: str, before: str, role: RoleName, actor: Actor) -> None:
     closed = _close_invitations(connection, name, actor) if role == "viewer" else {}
-    note(connection, [Deed(actor, "change role", name, {"role": before}, {"role": role, **closed})])
+    note(connection, [AuditEntry(actor, "change role", name, {"role": before}, {"role": role, **closed})])
 
 
 def _close_invitations(connection: Connection, name: str, actor: Actor) -> dict[str, list[int]]:

@@ -12,8 +12,8 @@ from typing import Any
 from sqlalchemy import Connection, Engine, RowMapping, text
 
 from phantoms_dagster.domain.errors import InvalidInput, NotFound
-from phantoms_dagster.domain.webhooks import OLD_SECRET_HOURS, Targets, check_events, check_url, kept_until, place
-from phantoms_dagster.store.audit import Actor, Deed, note
+from phantoms_dagster.domain.webhooks import OLD_SECRET_HOURS, Targets, check_events, check_url, kept_until, origin
+from phantoms_dagster.store.audit import Actor, AuditEntry, note
 from phantoms_dagster.store.engine import reading
 from phantoms_dagster.store.outbox import notice_of
 
@@ -101,8 +101,8 @@ _RESEND_FAILED = text(
 
 
 @dataclass(frozen=True)
-class Endpoint:
-    """Where events go. `url` may hold a secret of the receiver: only operators see more than `place`."""
+class WebhookEndpoint:
+    """Where events go. `url` may hold a secret of the receiver: only operators see more than `origin`."""
 
     id: int
     url: str = field(repr=False)
@@ -118,11 +118,11 @@ class Endpoint:
     @property
     def place(self) -> str:
         """The address without its path and query."""
-        return place(self.url)
+        return origin(self.url)
 
 
 @dataclass(frozen=True)
-class Delivery:
+class WebhookDelivery:
     """One event to one endpoint. `tries`: since it was asked for last; `reason`: why it has failed, or what the last try met."""
 
     id: int
@@ -140,7 +140,7 @@ class Delivery:
 
 
 @dataclass(frozen=True)
-class Attempt:
+class DeliveryAttempt:
     """One try: when, how long it took, the status of the answer, and what went wrong (empty: it was taken)."""
 
     at: datetime
@@ -161,12 +161,12 @@ class Webhooks:
         self._engine = engine
         self._targets = targets
 
-    def endpoints(self) -> list[Endpoint]:
+    def endpoints(self) -> list[WebhookEndpoint]:
         """All endpoints, the oldest first."""
         with reading(self._engine).connect() as connection:
             return [_endpoint(row) for row in connection.execute(ENDPOINTS).mappings()]
 
-    def endpoint(self, number: int) -> Endpoint:
+    def endpoint(self, number: int) -> WebhookEndpoint:
         """One endpoint. Raises NotFound."""
         with reading(self._engine).connect() as connection:
             row = connection.execute(ENDPOINT, {"id": number}).mappings().one_or_none()
@@ -189,7 +189,7 @@ class Webhooks:
             raise InvalidInput(f"there are {MOST_ENDPOINTS} endpoints already: remove one first")
         values = {"url": address, "note": remark, "events": wanted, "secret": secret}
         number = int(connection.execute(_ADD, values).scalar_one())
-        note(connection, [Deed(actor, "add", _subject(number), after={"to": place(address), "events": wanted})])
+        note(connection, [AuditEntry(actor, "add", _subject(number), after={"to": origin(address), "events": wanted})])
         return number, secret
 
     def secret(self, number: int) -> str:
@@ -204,7 +204,7 @@ class Webhooks:
             connection.execute(_REMOVE, {"id": number})
             connection.execute(_STOP_REST, {"id": number})
             connection.execute(_NO_NOTICE, {"notice": notice_of(number)})
-            note(connection, [Deed(actor, "remove", _subject(number), before={"to": place(found["url"])})])
+            note(connection, [AuditEntry(actor, "remove", _subject(number), before={"to": origin(found["url"])})])
 
     def rotate(self, number: int, actor: Actor, *, keep_hours: float = OLD_SECRET_HOURS) -> str:
         """Give it another secret, which is shown once. The old one signs, too, for `keep_hours`.
@@ -219,7 +219,7 @@ class Webhooks:
         secret = new_secret()
         until = kept_until(self._locked(connection, number)["now"], keep_hours)
         connection.execute(_ROTATE, {"id": number, "secret": secret, "keep": keep_hours > 0, "until": until})
-        deed = Deed(actor, "rotate the secret", _subject(number), after={"the old one signs until": until.isoformat()})
+        deed = AuditEntry(actor, "rotate the secret", _subject(number), after={"the old one signs until": until.isoformat()})
         note(connection, [deed])
         return secret
 
@@ -231,24 +231,29 @@ class Webhooks:
                 raise InvalidInput(f"endpoint {number} is not disabled")
             connection.execute(_ENABLE, {"id": number})
             connection.execute(_NO_NOTICE, {"notice": notice_of(number)})
-            note(connection, [Deed(actor, "enable", _subject(number), before={"state": found["state"], "reason": found["reason"]})])
+            note(
+                connection,
+                [AuditEntry(actor, "enable", _subject(number), before={"state": found["state"], "reason": found["reason"]})],
+            )
 
     def deliveries(
         self, *, state: str = "", endpoint: int | None = None, event: str = "", before: int = NEWEST, limit: int = 50
-    ) -> list[Delivery]:
+    ) -> list[WebhookDelivery]:
         """The newest deliveries with an id below `before`: all, or those in a state, to an endpoint, or of a type of event."""
         kind = " and ".join([*(["endpoint"] if endpoint is not None else []), *(["state"] if state else [])])
         values = {"state": state, "endpoint": endpoint, "type": event, "before": before, "limit": limit}
         with reading(self._engine).connect() as connection:
-            return [Delivery(**row) for row in connection.execute(PAGES[kind], values).mappings()]
+            return [WebhookDelivery(**row) for row in connection.execute(PAGES[kind], values).mappings()]
 
-    def delivery(self, number: int) -> tuple[Delivery, list[Attempt]]:
+    def delivery(self, number: int) -> tuple[WebhookDelivery, list[DeliveryAttempt]]:
         """One delivery with its tries, the newest first. Raises NotFound."""
         with reading(self._engine).connect() as connection:
             row = connection.execute(ONE, {"id": number}).mappings().one_or_none()
             if row is None:
                 raise NotFound(f"there is no webhook delivery {number}; `phantoms webhooks deliveries` lists them")
-            return Delivery(**row), [Attempt(**one) for one in connection.execute(ATTEMPTS, {"id": number}).mappings()]
+            return WebhookDelivery(**row), [
+                DeliveryAttempt(**one) for one in connection.execute(ATTEMPTS, {"id": number}).mappings()
+            ]
 
     def resend(self, number: int, actor: Actor) -> None:
         """Send one again, with the same id. Raises NotFound, and InvalidInput when its endpoint is disabled or removed."""
@@ -256,7 +261,7 @@ class Webhooks:
         with self._engine.begin() as connection:
             if connection.execute(_RESEND, {"id": number}).rowcount == 0:
                 raise InvalidInput(f"the endpoint of delivery {number} is disabled or removed: enable it first")
-            note(connection, [Deed(actor, "resend", f"webhook delivery {number}")])
+            note(connection, [AuditEntry(actor, "resend", f"webhook delivery {number}")])
 
     def resend_failed(self, since: datetime, actor: Actor, *, endpoint: int | None = None) -> int:
         """Send all again that failed and tell of something since then, to endpoints that are active; how many. Raises NotFound."""
@@ -265,7 +270,10 @@ class Webhooks:
                 raise InvalidInput(f"endpoint {endpoint} is disabled: enable it first")
             count = connection.execute(_RESEND_FAILED, {"since": since, "endpoint": endpoint}).rowcount
             subject = _subject(endpoint) if endpoint is not None else "webhooks"
-            note(connection, [Deed(actor, "resend all failed", subject, after={"since": since.isoformat(), "deliveries": count})])
+            note(
+                connection,
+                [AuditEntry(actor, "resend all failed", subject, after={"since": since.isoformat(), "deliveries": count})],
+            )
         return count
 
     def _locked(self, connection: Connection, number: int) -> RowMapping:
@@ -275,8 +283,8 @@ class Webhooks:
         return row
 
 
-def _endpoint(row: RowMapping) -> Endpoint:
-    return Endpoint(**{**row, "events": tuple(row["events"])})
+def _endpoint(row: RowMapping) -> WebhookEndpoint:
+    return WebhookEndpoint(**{**row, "events": tuple(row["events"])})
 
 
 def _missing(number: int) -> NotFound:

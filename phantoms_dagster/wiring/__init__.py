@@ -5,15 +5,15 @@ from typing import TYPE_CHECKING, Any
 from phantoms_dagster.wiring.endpoints import INTEGRATIONS
 
 if TYPE_CHECKING:
-    from phantoms_dagster.wiring.workshop import Workshop
+    from phantoms_dagster.wiring.services import Services
 
-__all__ = ["INTEGRATIONS", "Workshop"]
+__all__ = ["INTEGRATIONS", "Services"]
 
 
 def __getattr__(name: str) -> Any:
-    # With the workshop comes the database's library, which the sandbox and the supervisor's children do without.
-    if name == "Workshop":
-        from phantoms_dagster.wiring.workshop import Workshop  # noqa: PLC0415
+    # With the services comes the database's library, which the sandbox and the supervisor's children do without.
+    if name == "Services":
+        from phantoms_dagster.wiring.services import Services  # noqa: PLC0415
 
-        return Workshop
+        return Services
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -24,14 +24,14 @@ from redis.exceptions import RedisError
 
 from phantoms_dagster.domain.attention import Attention
 from phantoms_dagster.domain.errors import PhantomsError
-from phantoms_dagster.production.alerts import ACCOUNT, BreakerNews, DayFacts, LetterNews, Message, Reading, Undelivered
+from phantoms_dagster.production.alerts import ACCOUNT, AlertReading, BreakerNews, DayFacts, LetterNews, Message, Undelivered
 from phantoms_dagster.providers.redaction import redact
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.store import daily
 from phantoms_dagster.store.accounts import Accounts
-from phantoms_dagster.store.dead_letters import DeadLetters
+from phantoms_dagster.store.dead_letters.letters import DeadLetters
+from phantoms_dagster.wiring.services import Services
 from phantoms_dagster.wiring.watching import watching
-from phantoms_dagster.wiring.workshop import Workshop
 
 _log = logging.getLogger(__name__)
 
@@ -46,30 +46,30 @@ def destinations(settings: Settings) -> dict[str, Callable[[Message], None]]:
     return {_name(url): _sender(url, _secrets(settings)) for url in settings.alert_urls}
 
 
-def read(workshop: Workshop, since: datetime | None) -> Reading:
+def read(services: Services, since: datetime | None) -> AlertReading:
     """The open letters since then, and the breakers when Redis answers. When it does not, that is news as well."""
-    letters, at = DeadLetters(workshop.engine).open_since(since)
+    letters, at = DeadLetters(services.engine).open_since(since)
     found = tuple(LetterNews(n.id, n.key, n.stage, n.error_class, n.provider, redact(n.message), n.created_at) for n in letters)
-    waits = tuple(replace(item, what=redact(item.what)) for item in workshop.waits_for_people())
+    waits = tuple(replace(item, what=redact(item.what)) for item in services.waits_for_people())
     accounts = tuple(
         BreakerNews(f"{ACCOUNT}{a.platform}:{a.name}", a.state, ((a.since or at, redact(a.reason or a.state)),))
-        for a in Accounts(workshop.engine).waiting()
+        for a in Accounts(services.engine).waiting()
     )
     try:
-        breakers = asyncio.run(_breakers(workshop.settings))
+        breakers = asyncio.run(_breakers(services.settings))
     except (PhantomsError, RedisError) as error:
         _log.warning("breakers cannot be looked at for alerts: %s", type(error).__name__)
         why = str(error) if isinstance(error, PhantomsError) else type(error).__name__
         away = Attention("redis", f"Redis cannot be used, so all videos wait: {redact(why)}", "phantoms doctor", at)
-        return Reading(at, found, accounts or None, (*waits, away))
-    return Reading(at, found, (*accounts, *breakers), waits)
+        return AlertReading(at, found, accounts or None, (*waits, away))
+    return AlertReading(at, found, (*accounts, *breakers), waits)
 
 
-def facts_of(workshop: Workshop, day: date, zone: str) -> DayFacts:
+def facts_of(services: Services, day: date, zone: str) -> DayFacts:
     """What that day brought, from midnight to midnight in `zone`."""
     local = ZoneInfo(zone)
     start, end = (datetime.combine(d, time.min, local).astimezone(UTC) for d in (day, day + timedelta(days=1)))
-    found = daily.day(workshop.engine, start, end)
+    found = daily.day(services.engine, start, end)
     return DayFacts(
         day=day,
         added=found.added,
@@ -78,7 +78,7 @@ def facts_of(workshop: Workshop, day: date, zone: str) -> DayFacts:
         cost=found.cost,
         open_letters=found.open_letters,
         unknown_posts=found.unknown_posts,
-        waits=tuple(item for item in workshop.waits_for_people() if not item.id.startswith("letters:")),
+        waits=tuple(item for item in services.waits_for_people() if not item.id.startswith("letters:")),
     )
 
 

@@ -21,8 +21,8 @@ import httpx
 from phantoms_dagster.domain.errors import Barred, Disconnected, PhantomsError, ProviderError, Transient
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.providers.http import describe
-from phantoms_dagster.providers.openai_models import judge, models_of
-from phantoms_dagster.providers.shotstack import ShotstackRenderer
+from phantoms_dagster.providers.openai.models import judge, models_of
+from phantoms_dagster.providers.shotstack.renderer import ShotstackRenderer
 from phantoms_dagster.resilience.limits import CallScope, UnguardedLimits
 from phantoms_dagster.resilience.transport import Deadlines, build_client
 from phantoms_dagster.settings import Settings

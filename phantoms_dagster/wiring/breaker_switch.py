@@ -10,7 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.resilience.pools import SANDBOX
 from phantoms_dagster.settings import Settings
-from phantoms_dagster.store.audit import Actor, Deed
+from phantoms_dagster.store.audit import Actor, AuditEntry
 from phantoms_dagster.store.away import is_away
 from phantoms_dagster.wiring.watching import known_breaker, watching
 
@@ -39,7 +39,7 @@ class BreakerSwitch:
     while PostgreSQL is away, so a log that cannot be written is told, not raised.
     """
 
-    def __init__(self, settings: Settings, note: Callable[[Deed], None] | None) -> None:
+    def __init__(self, settings: Settings, note: Callable[[AuditEntry], None] | None) -> None:
         self._settings = settings
         self._note = note
 
@@ -69,7 +69,7 @@ class BreakerSwitch:
         if self._note is None:
             return False
         try:
-            self._note(Deed(actor, f"{action} breaker", subject_of(breaker), {"state": before}, after))
+            self._note(AuditEntry(actor, f"{action} breaker", subject_of(breaker), {"state": before}, after))
         except SQLAlchemyError as error:
             if not is_away(error):
                 raise

@@ -20,7 +20,7 @@ from phantoms_dagster.wiring.limits import limits_of
 
 def deadlines_of(settings: Settings, integration: str) -> Deadlines:
     """How long a call of the integration may take. A model is silent until its whole answer is written; no other service is."""
-    deadlines = Deadlines(total=settings.call_seconds, patience=settings.patience_seconds)
+    deadlines = Deadlines(total=settings.call_seconds, max_wait=settings.max_wait_seconds)
     if integration == "openai":
         return replace(deadlines, read=settings.openai_seconds, total=settings.openai_seconds)
     return replace(deadlines, read=min(deadlines.read, settings.call_seconds))

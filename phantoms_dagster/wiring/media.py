@@ -17,7 +17,7 @@ from phantoms_dagster.media.files import FolderStore
 from phantoms_dagster.settings import Settings
 
 if TYPE_CHECKING:
-    from phantoms_dagster.media.object_store import ObjectStore
+    from phantoms_dagster.media.object_store.store import ObjectStore
 
 INTEGRATION = "media"
 _log = logging.getLogger(__name__)
@@ -37,8 +37,8 @@ def media_store(
         return FolderStore(settings.path("media"))
     # obstore is 15 MB that nobody needs who has a folder.
     from phantoms_dagster.media.cache import Cache  # noqa: PLC0415
-    from phantoms_dagster.media.object_store import ObjectStore  # noqa: PLC0415
-    from phantoms_dagster.media.s3 import Bucket  # noqa: PLC0415
+    from phantoms_dagster.media.object_store.client import Bucket  # noqa: PLC0415
+    from phantoms_dagster.media.object_store.store import ObjectStore  # noqa: PLC0415
 
     key, secret = settings.media_access_key_id, settings.media_secret_access_key
     if bool(key) != bool(secret):
@@ -77,7 +77,7 @@ async def probe(settings: Settings) -> str:
     return writer.address(file).removesuffix(f"/{file.name}")
 
 
-class Shelf:
+class MediaFiles:
     """The media store for those who only look: commands and the UI. Synchronous."""
 
     def __init__(self, settings: Settings) -> None:

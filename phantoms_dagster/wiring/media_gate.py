@@ -13,12 +13,12 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
+from phantoms_dagster.domain.claims import StageResult, StageTask
 from phantoms_dagster.domain.errors import MediaAway, NotYet
 from phantoms_dagster.domain.ports import Clock
-from phantoms_dagster.domain.work import Made, Work
 from phantoms_dagster.media.disk import Disk
 from phantoms_dagster.production.runner import UseCase
-from phantoms_dagster.resilience.breaker import BreakerOpen, Breakers, Outcome
+from phantoms_dagster.resilience.breakers.breaker import BreakerOpen, Breakers, CallOutcome
 from phantoms_dagster.resilience.limits import RedisLimits
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.wiring.limits import limits_of
@@ -102,12 +102,12 @@ class MediaGate:
         try:
             await self._try(name)
         except MediaAway:
-            await self._breakers.settle(leave, Outcome.FAILED)
+            await self._breakers.settle(leave, CallOutcome.FAILED)
             raise
         except BaseException:
-            await self._breakers.settle(leave, Outcome.NONE)
+            await self._breakers.settle(leave, CallOutcome.NONE)
             raise
-        await self._breakers.settle(leave, Outcome.ANSWERED)
+        await self._breakers.settle(leave, CallOutcome.ANSWERED)
 
     async def _pass_alone(self, name: str) -> None:
         """Redis is away: what this process has seen decides."""
@@ -144,7 +144,7 @@ class OnMedia:
         self._use_case = use_case
         self._writing = writing
 
-    async def __call__(self, work: Work) -> Made:
+    async def __call__(self, task: StageTask) -> StageResult:
         """Raises what the use case raises, and NotYet while the folder cannot be used."""
         async with self._gate(writing=self._writing):
-            return await self._use_case(work)
+            return await self._use_case(task)

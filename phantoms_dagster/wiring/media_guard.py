@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 from phantoms_dagster.domain.errors import MediaAway, NotFound, NotYet, ProviderError
 from phantoms_dagster.domain.ports import Clock
 from phantoms_dagster.media.files import FolderStore
-from phantoms_dagster.media.s3_errors import is_outage, shuts_the_store
-from phantoms_dagster.resilience.breaker import Outcome
+from phantoms_dagster.media.object_store.errors import is_outage, shuts_the_store
+from phantoms_dagster.resilience.breakers.breaker import CallOutcome
 from phantoms_dagster.resilience.limits import CallScope, RedisLimits
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.wiring.limits import limits_of
 from phantoms_dagster.wiring.media import INTEGRATION, media_store
 
 if TYPE_CHECKING:
-    from phantoms_dagster.media.object_store import ObjectStore
+    from phantoms_dagster.media.object_store.store import ObjectStore
 
 _SCOPE = CallScope(INTEGRATION)
 _SLACK_SECONDS = 30.0
@@ -45,12 +45,12 @@ async def _guarded(limits: RedisLimits, settings: Settings) -> AsyncIterator[Non
     A key that was refused, a bucket that is gone or full: that is nobody's video, and the next would hear the same. The breaker
     opens at once with the reason, and MediaAway is raised.
     """
-    permit = await limits.admit(_SCOPE, patience=settings.patience_seconds, hold_seconds=settings.call_seconds + _SLACK_SECONDS)
+    permit = await limits.admit(_SCOPE, max_wait=settings.max_wait_seconds, hold_seconds=settings.call_seconds + _SLACK_SECONDS)
     try:
         yield
     except ProviderError as error:
         shut = shuts_the_store(error)
-        await limits.settle(permit, Outcome.FAILED if shut or is_outage(error) else Outcome.ANSWERED)
+        await limits.settle(permit, CallOutcome.FAILED if shut or is_outage(error) else CallOutcome.ANSWERED)
         if not shut:
             raise
         with suppress(NotYet):  # without Redis nobody is let through anyway
@@ -58,10 +58,10 @@ async def _guarded(limits: RedisLimits, settings: Settings) -> AsyncIterator[Non
                 await limits.breakers.trip(INTEGRATION, seconds=settings.breaker_reset_seconds, why=str(error))
         raise MediaAway(str(error), reading=True) from error
     except NotFound:
-        await limits.settle(permit, Outcome.ANSWERED)
+        await limits.settle(permit, CallOutcome.ANSWERED)
         raise
     except BaseException:
-        limits.abandon(permit, Outcome.NONE)
+        limits.abandon(permit, CallOutcome.NONE)
         raise
     else:
-        await limits.settle(permit, Outcome.ANSWERED)
+        await limits.settle(permit, CallOutcome.ANSWERED)

@@ -11,7 +11,7 @@ from phantoms_dagster.wiring.clock import SystemClock
 from phantoms_dagster.wiring.endpoints import Endpoints
 
 if TYPE_CHECKING:
-    from phantoms_dagster.providers.openai_models import ModelFinding
+    from phantoms_dagster.providers.openai.models import ModelFinding
 
 SECONDS = 5.0
 
@@ -19,7 +19,7 @@ SECONDS = 5.0
 def model_finding(settings: Settings) -> ModelFinding:
     """What is to be said of the model. Raises InvalidInput when there is neither a key nor a sandbox."""
     # Who starts with the sandbox asks nobody, and needs no client.
-    from phantoms_dagster.providers.openai_models import ModelFinding, examine  # noqa: PLC0415
+    from phantoms_dagster.providers.openai.models import ModelFinding, examine  # noqa: PLC0415
     from phantoms_dagster.resilience.limits import CallScope, UnguardedLimits  # noqa: PLC0415
     from phantoms_dagster.resilience.transport import Deadlines, build_client  # noqa: PLC0415
 

@@ -10,7 +10,7 @@ from phantoms_dagster.domain.errors import NotYet
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.outlook import Outage, Outages
 from phantoms_dagster.domain.stages import STAGES
-from phantoms_dagster.resilience.breaker import Breakers, BreakerState
+from phantoms_dagster.resilience.breakers.breaker import Breakers, BreakerState
 from phantoms_dagster.resilience.pools import SANDBOX
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.wiring.endpoints import Endpoints

@@ -39,15 +39,15 @@ from phantoms_dagster.production.stages.rendered_video import RenderVideo
 from phantoms_dagster.production.stages.script import WriteScript
 from phantoms_dagster.production.stages.variant import MakeVariant
 from phantoms_dagster.production.stages.voiceover import SpeakScript
-from phantoms_dagster.providers.openai_scripts import READ_BACK_SECONDS, OpenAIScriptWriter
-from phantoms_dagster.providers.shotstack import ShotstackRenderer
+from phantoms_dagster.providers.openai.scripts import READ_BACK_SECONDS, OpenAIScriptWriter
+from phantoms_dagster.providers.shotstack.renderer import ShotstackRenderer
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.store.accounts import PostgresAccounts
 from phantoms_dagster.store.engine import async_engine
 from phantoms_dagster.store.kept_files import files_are_known
 from phantoms_dagster.store.ledgers import PostgresLedgers
+from phantoms_dagster.store.stage_checks import StageChecks
 from phantoms_dagster.store.stage_store import PostgresStageStore
-from phantoms_dagster.store.standing import Standing
 from phantoms_dagster.wiring import logs
 from phantoms_dagster.wiring.clients import guarded_clients
 from phantoms_dagster.wiring.clock import SystemClock
@@ -56,7 +56,7 @@ from phantoms_dagster.wiring.limits import limits_of
 from phantoms_dagster.wiring.media_gate import MediaGate, OnMedia, media_gate
 from phantoms_dagster.wiring.media_guard import guarded_media
 from phantoms_dagster.wiring.of_accounts import LateIdsOfAccount, PublisherOfAccount, ReaderOfAccount
-from phantoms_dagster.wiring.platforms import Made, Toolbox, can
+from phantoms_dagster.wiring.platforms import LazyAdapters, Toolbox, can
 from phantoms_dagster.wiring.tokens import AccountTokens
 
 SANDBOX_READ_BACK_SECONDS = 1.0
@@ -69,7 +69,7 @@ class Pipeline:
     runner: StageRunner
     readers: Mapping[Platform, MetricsReader]
     late_ids: Mapping[Platform, LateIds]
-    standing: Standing
+    standing: StageChecks
 
 
 @asynccontextmanager
@@ -92,7 +92,7 @@ async def open_pipeline(settings: Settings, endpoints: Endpoints, clock: Clock, 
                 endpoints.connect({platform for platform, _ in await accounts.places()})
             parts = _Parts(settings, endpoints, clock, clients, media, gate=gate, accounts=accounts)
             yield Pipeline(
-                runner=parts.runner(database), readers=parts.readers(), late_ids=parts.late_ids(), standing=Standing(database)
+                runner=parts.runner(database), readers=parts.readers(), late_ids=parts.late_ids(), standing=StageChecks(database)
             )
     finally:
         await database.dispose()
@@ -127,7 +127,7 @@ class _Parts:
             attempts=s.attempts,
             backoff_seconds=s.backoff_seconds,
             backoff_max_seconds=s.backoff_max_seconds,
-            patience_seconds=s.patience_seconds,
+            max_wait_seconds=s.max_wait_seconds,
             give_up_seconds=s.give_up_minutes * 60,
         )
         return StageRunner(
@@ -154,7 +154,7 @@ class _Parts:
                 ledgers=ledgers,
                 clock=self.clock,
                 poll_seconds=s.render_poll_seconds,
-                patience_seconds=s.patience_seconds,
+                max_wait_seconds=s.max_wait_seconds,
                 lost_seconds=s.lost_render_seconds,
                 privacy=privacy,
                 deadline_seconds=s.render_deadline_minutes * 60,
@@ -166,7 +166,7 @@ class _Parts:
                 media=media,
                 ledgers=ledgers,
                 clock=self.clock,
-                patience_seconds=s.patience_seconds,
+                max_wait_seconds=s.max_wait_seconds,
                 privacy=privacy,
             )
         )
@@ -217,7 +217,7 @@ class _Parts:
         def make(platform: Platform) -> Publisher:
             return PublisherOfAccount(cast(Publisher, self.toolbox.make(platform, "publisher")), gate)
 
-        return Made(make, tuple(Platform))
+        return LazyAdapters(make, tuple(Platform))
 
     def _account_gate(self) -> AccountGate:
         e = self.endpoints
@@ -232,13 +232,13 @@ class _Parts:
         def make(platform: Platform) -> LateIds:
             return LateIdsOfAccount(cast(LateIds, self.toolbox.make(platform, "late_ids")))
 
-        return Made(make, tuple(platform for platform in Platform if can(platform, "late_ids")))
+        return LazyAdapters(make, tuple(platform for platform in Platform if can(platform, "late_ids")))
 
     def readers(self) -> Mapping[Platform, MetricsReader]:
         def make(platform: Platform) -> MetricsReader:
             return ReaderOfAccount(cast(MetricsReader, self.toolbox.make(platform, "metrics")), self._account_gate())
 
-        return Made(make, tuple(platform for platform in Platform if can(platform, "metrics")))
+        return LazyAdapters(make, tuple(platform for platform in Platform if can(platform, "metrics")))
 
 
 def identity_readers(toolbox: Toolbox, endpoints: Endpoints) -> Mapping[Platform, IdentityReader]:
@@ -249,7 +249,7 @@ def identity_readers(toolbox: Toolbox, endpoints: Endpoints) -> Mapping[Platform
             raise KeyError(platform)
         return cast(IdentityReader, toolbox.make(platform, "identity"))
 
-    return Made(make, tuple(platform for platform in Platform if can(platform, "identity")))
+    return LazyAdapters(make, tuple(platform for platform in Platform if can(platform, "identity")))
 
 
 class _Lazy:
@@ -262,5 +262,5 @@ class _Lazy:
     def _use_case(self) -> UseCase:
         return self._make()
 
-    async def __call__(self, work: Any) -> Any:
-        return await self._use_case(work)
+    async def __call__(self, task: Any) -> Any:
+        return await self._use_case(task)

@@ -64,7 +64,7 @@ class Toolbox:
             tokens=self._tokens,
             clock=self._clock,
             sandbox=endpoints.sandboxed(name),
-            patience=self._settings.patience_seconds,
+            max_wait=self._settings.max_wait_seconds,
             setting=lambda setting: self._settings.of(name, setting),
             secret=lambda setting: endpoints.secret_of(name, setting),
             folder=self._settings.home.expanduser().absolute(),
@@ -78,7 +78,7 @@ class Toolbox:
         return maker(self.tools(platform))
 
 
-class Made(dict[Platform, T], Generic[T]):
+class LazyAdapters(dict[Platform, T], Generic[T]):
     """Adapters by platform, each made when it is first asked for: platforms that nobody uses cost nothing."""
 
     def __init__(self, make: Callable[[Platform], T], platforms: tuple[Platform, ...]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from phantoms_dagster.domain.errors import NotYet
-from phantoms_dagster.resilience.breaker import BreakerState, Transition
+from phantoms_dagster.resilience.breakers.breaker import BreakerState, Transition
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.wiring.redis_looks import RedisAway
 from phantoms_dagster.wiring.watching import PoolView, watching

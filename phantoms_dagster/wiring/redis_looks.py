@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from phantoms_dagster.domain.errors import InvalidInput, PhantomsError
-from phantoms_dagster.resilience.breaker_mirror import BreakerPolicy
-from phantoms_dagster.resilience.redis_scripts import RedisLost, Scripts, redis_client
+from phantoms_dagster.resilience.breakers.mirror import BreakerPolicy
+from phantoms_dagster.resilience.redis.scripts import RedisLost, Scripts, redis_client
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.wiring.on_the_way import nothing_runs
 

@@ -15,7 +15,7 @@ from phantoms_dagster.production.alerts import Message, Undelivered
 from phantoms_dagster.production.review_notices import WaitingFilm, due, message
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.store.away import in_words, is_away
-from phantoms_dagster.store.review_notices import ReviewNotices
+from phantoms_dagster.store.review.notices import ReviewNotices
 from phantoms_dagster.wiring.addresses import desk_url
 from phantoms_dagster.wiring.alerts import destinations
 from phantoms_dagster.wiring.threads import in_thread
@@ -27,12 +27,12 @@ _log = logging.getLogger(__name__)
 
 def tell(settings: Settings, store: ReviewNotices, name: str, send: Callable[[Message], None]) -> str:
     """Tell one destination what is due; the title of the message, or why there was none."""
-    gather, remind = timedelta(minutes=settings.review_notice_minutes), timedelta(hours=settings.review_reminder_hours)
+    group_for, remind = timedelta(minutes=settings.review_notice_minutes), timedelta(hours=settings.review_reminder_hours)
     with store.turn(name) as turn:
         if turn is None:
             return "another process tells it, or it is not time yet"
         films = [WaitingFilm(**vars(film)) for film in turn.films()]
-        found = due(films, turn.now, gather=gather, remind=remind)
+        found = due(films, turn.now, group_for=group_for, remind=remind)
         if found is None:
             return "nothing is due"
         told = message(found, desk_url(settings))

@@ -10,13 +10,13 @@ from typing import Any
 
 from aiohttp import web
 
-from phantoms_dagster.providers.shotstack_edit import job_from_edit
+from phantoms_dagster.providers.shotstack.edit import job_from_edit
 from phantoms_dagster.registry.platforms import SPECS
-from phantoms_dagster.sandbox import openai as openai_sandbox
-from phantoms_dagster.sandbox import shotstack as shotstack_sandbox
 from phantoms_dagster.sandbox import watch_page
 from phantoms_dagster.sandbox.core import Sandbox, application
-from phantoms_dagster.sandbox.shotstack_work import Progress, Render
+from phantoms_dagster.sandbox.openai import routes as openai_sandbox
+from phantoms_dagster.sandbox.shotstack import routes as shotstack_sandbox
+from phantoms_dagster.sandbox.shotstack.studio import Progress, Render
 from phantoms_dagster.sandbox.state_store import StateStore
 
 

@@ -7,10 +7,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from phantoms_dagster.domain.errors import NotFound
-from phantoms_dagster.resilience.admission import Admission
-from phantoms_dagster.resilience.breaker import Breakers
+from phantoms_dagster.resilience.admission.pools import Admission
+from phantoms_dagster.resilience.breakers.breaker import Breakers
 from phantoms_dagster.resilience.pools import SANDBOX, PoolLimits, Pools
-from phantoms_dagster.resilience.redis_scripts import Scripts
+from phantoms_dagster.resilience.redis.scripts import Scripts
 from phantoms_dagster.resilience.scopes import ROUTES
 from phantoms_dagster.resilience.usage import RateUse, rates_used
 from phantoms_dagster.settings import Settings

@@ -21,7 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from phantoms_dagster.domain import webhooks
 from phantoms_dagster.domain.errors import PhantomsError, StoreAway
-from phantoms_dagster.domain.webhooks import Event, RetrySchedule
+from phantoms_dagster.domain.webhooks import RetrySchedule, WebhookEvent
 from phantoms_dagster.providers.redaction import redact
 from phantoms_dagster.providers.webhooks import WebhookSender, payload
 from phantoms_dagster.resilience.wire import tls
@@ -106,7 +106,7 @@ class Deliverer:
             self._forget_at = now + (1.0 if await in_thread(self._outbox.forget) else FORGET_SECONDS)
         if not wanted.events:
             return IDLE_SECONDS
-        if Event.PROVIDER_DOWN in wanted.events and watcher is not None and now >= self._breakers_at:
+        if WebhookEvent.PROVIDER_DOWN in wanted.events and watcher is not None and now >= self._breakers_at:
             self._breakers_at = now + BREAKER_SECONDS
             await self._tell_of_breakers(watcher)
         for one in await in_thread(self._outbox.claim, wanted.free):
@@ -155,7 +155,7 @@ class Deliverer:
                     fresh = change.old == CLOSED and change.new == OPEN and change.at > datetime.now(UTC) - OPENED_WITHIN
                     if fresh and source not in self._told:
                         data = webhooks.down(breaker.name, change.at, redact(change.why))
-                        await in_thread(self._outbox.tell, str(Event.PROVIDER_DOWN), source, data, change.at)
+                        await in_thread(self._outbox.tell, str(WebhookEvent.PROVIDER_DOWN), source, data, change.at)
                         self._told.add(source)
             self._redis_away = False
         except (RedisError, PhantomsError) as error:

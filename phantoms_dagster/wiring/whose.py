@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from phantoms_dagster.domain.models import Platform
-from phantoms_dagster.domain.ports import Identity, IdentityReader
+from phantoms_dagster.domain.ports import AccountIdentity, IdentityReader
 from phantoms_dagster.platforms.scopes import Grants, Scope
 from phantoms_dagster.resilience.limits import CallScope, UnguardedLimits
 from phantoms_dagster.resilience.transport import Deadlines, build_client
@@ -28,7 +28,7 @@ class TokenFacts:
     `owner` is None when only the permissions could be read: the missing ones then say why.
     """
 
-    owner: Identity | None
+    owner: AccountIdentity | None
     missing: Sequence[Scope] | None
 
 

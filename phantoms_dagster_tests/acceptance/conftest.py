@@ -19,10 +19,10 @@ import pytest
 from phantoms_dagster.cli.graphql import ask
 from phantoms_dagster.embedded.servers import free_port
 from phantoms_dagster.settings import Settings
-from phantoms_dagster.wiring import Workshop
+from phantoms_dagster.wiring import Services
 
 START_SECONDS = 240
-PATIENCE_SECONDS = 400
+MAX_WAIT_SECONDS = 400
 
 
 @dataclass
@@ -103,9 +103,9 @@ class StackProcess:
         return Settings(_env_file=self.home / "running.env", home=self.home)
 
     @property
-    def workshop(self) -> Workshop:
+    def services(self) -> Services:
         """The catalogue and the tables of the running stack; close it."""
-        return Workshop(self.settings)
+        return Services(self.settings)
 
     def phantoms(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """A command of the command line, as somebody in another terminal gives it."""
@@ -119,7 +119,7 @@ class StackProcess:
         return ask(self.settings.web_url, query, variables)
 
 
-def wait_for(condition: Callable[[], Any], *, seconds: float = PATIENCE_SECONDS, pause: float = 0.5) -> Any:
+def wait_for(condition: Callable[[], Any], *, seconds: float = MAX_WAIT_SECONDS, pause: float = 0.5) -> Any:
     """The first true value of `condition`; fails after `seconds`."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

@@ -13,11 +13,11 @@ import pytest
 from sqlalchemy import text
 
 from phantoms_dagster.domain.models import Brief, Platform
-from phantoms_dagster.wiring import Workshop
+from phantoms_dagster.wiring import Services
 from phantoms_dagster_tests.acceptance.conftest import SandboxProcess, StackProcess, open_sandbox, open_stack, wait_for
 
 CHROMIUM = shutil.which("chromium")
-PATIENCE = 60_000
+MAX_WAIT = 60_000
 PASSWORD = "a long enough password"
 LAPTOP: dict[str, Any] = {"viewport": {"width": 1440, "height": 900}}
 PHONE: dict[str, Any] = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
@@ -31,7 +31,7 @@ class RunningDesk:
 
     stack: StackProcess
     sandbox: SandboxProcess
-    workshop: Workshop
+    services: Services
     url: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -51,38 +51,38 @@ class RunningDesk:
 
     def add(self, titles: Sequence[str], **changes: Any) -> list[str]:
         """Briefs for all platforms; the keys of their videos."""
-        channel = next(iter(self.workshop.channels().values()))
+        channel = next(iter(self.services.channels().values()))
         briefs = [Brief(title=title, channel=channel.name, platforms=Platform.usual(), **changes) for title in titles]
-        return [added.key for added in self.workshop.catalogue().add(briefs, source="test")]
+        return [added.key for added in self.services.catalogue().add(briefs, source="test")]
 
     def wait_until_films(self, keys: Sequence[str]) -> None:
         """Wait until each of them waits for a decision."""
-        wait_for(lambda: set(keys) <= set(self.workshop.decisions().undecided()), pause=0.25)
+        wait_for(lambda: set(keys) <= set(self.services.decisions().undecided()), pause=0.25)
 
     def rows(self, statement: str, **values: Any) -> list[dict[str, Any]]:
         """What the tables have."""
-        with self.workshop.engine.begin() as connection:
+        with self.services.engine.begin() as connection:
             return [dict(row) for row in connection.execute(text(statement), values).mappings()]
 
     def states(self, key: str) -> dict[str, str]:
         """The state of each stage."""
-        return {name: row.state for name, row in self.workshop.catalogue().stages(key).items()}
+        return {name: row.state for name, row in self.services.catalogue().stages(key).items()}
 
     def revision(self, key: str, stage: str) -> int:
         """How often that stage was made."""
-        return self.workshop.catalogue().stages(key)[stage].revision
+        return self.services.catalogue().stages(key)[stage].revision
 
     def end_of_undo(self, key: str) -> None:
         """As if the time for undoing the decision on that video were over; waits until the desk has committed it."""
         where = "WHERE state = 'pending' AND video_id = (SELECT id FROM phantoms.videos WHERE key = :key)"
-        with self.workshop.engine.begin() as connection:
+        with self.services.engine.begin() as connection:
             connection.execute(text(f"UPDATE phantoms.pending_decisions SET commit_at = clock_timestamp() {where}"), {"key": key})
         wait_for(lambda: not self.rows(f"SELECT 1 FROM phantoms.pending_decisions {where}", key=key), pause=0.1)
 
     def end_of_waits(self, key: str) -> None:
         """As if the waits of that video's stages were over: who waits for a breaker asks again after a minute at most."""
         where = "WHERE state = 'deferred' AND video_id = (SELECT id FROM phantoms.videos WHERE key = :key)"
-        with self.workshop.engine.begin() as connection:
+        with self.services.engine.begin() as connection:
             connection.execute(text(f"UPDATE phantoms.stages SET retry_at = clock_timestamp() {where}"), {"key": key})
 
     def posted(self, key: str) -> list[str]:
@@ -104,11 +104,11 @@ def open_desk(folder: Path, **settings: str) -> Iterator[RunningDesk]:
     """A running stack; it and its sandbox end with the block."""
     with open_sandbox(folder) as sandbox, open_stack(folder, sandbox, **settings) as stack:
         stack.start()
-        workshop = stack.workshop
+        services = stack.services
         try:
-            yield RunningDesk(stack, sandbox, workshop)
+            yield RunningDesk(stack, sandbox, services)
         finally:
-            workshop.close()
+            services.close()
 
 
 class Window:
@@ -118,7 +118,7 @@ class Window:
         self.page = page
         self.url = url
         self.errors: list[str] = []
-        page.set_default_timeout(PATIENCE)
+        page.set_default_timeout(MAX_WAIT)
         page.on("console", lambda said: self.errors.append(said.text) if said.type == "error" else None)
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         page.on("request", lambda asked: None if asked.url.startswith((url, "data:")) else self.errors.append(asked.url))
@@ -141,7 +141,7 @@ class Window:
 
     def until(self, script: str) -> None:
         """Wait until that is true. Playwright's own way evaluates a text inside the page, which the page's policy forbids."""
-        for _ in range(PATIENCE // 50):
+        for _ in range(MAX_WAIT // 50):
             if self.page.evaluate(script):
                 return
             self.page.wait_for_timeout(50)

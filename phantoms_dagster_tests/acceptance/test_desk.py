@@ -132,7 +132,7 @@ def test_an_approval_that_is_undone_posts_nothing(desk: RunningDesk, window: Win
     window.at(f"/review/{key}")
     window.says("Undone")
     assert desk.rows("SELECT state FROM phantoms.pending_decisions ORDER BY id DESC LIMIT 1") == [{"state": "undone"}]
-    assert key in desk.workshop.decisions().undecided()
+    assert key in desk.services.decisions().undecided()
     assert desk.states(key)["youtube/post"] == "blocked"
 
 
@@ -215,7 +215,7 @@ def test_a_video_on_hold_is_taken_back(desk: RunningDesk, window: Window, videos
     window.open("/review?held=1")
     window.page.get_by_role("button", name="Take back from hold").click()
     window.says("Taken back")
-    assert key in desk.workshop.decisions().undecided()
+    assert key in desk.services.decisions().undecided()
 
 
 def test_a_breaker_that_is_tripped_holds_posts_until_it_is_reset(desk: RunningDesk, window: Window, videos: dict[str, str]) -> None:
@@ -247,7 +247,7 @@ def test_a_breaker_that_is_tripped_holds_posts_until_it_is_reset(desk: RunningDe
 
 def test_a_post_is_moved_in_the_calendar_by_keyboard_alone(desk: RunningDesk, window: Window, videos: dict[str, str]) -> None:
     key = videos["moved"]
-    channel = next(iter(desk.workshop.channels().values()))
+    channel = next(iter(desk.services.channels().values()))
     zone = ZoneInfo(channel.timezone)
     wanted = (TOMORROW + timedelta(days=2)).astimezone(zone).replace(hour=12, minute=34, second=0, microsecond=0)
     window.open(f"/calendar?from={TOMORROW.astimezone(zone):%Y-%m-%d}")

@@ -31,11 +31,11 @@ def _run_processes(home: Path) -> list[int]:
 def test_a_killed_run_and_then_a_power_cut_cost_nothing_that_was_finished(stack: StackProcess, sandbox: SandboxProcess) -> None:
     """kill -9 of the run process while it renders, then kill -9 of everything while posts go out, then a restart."""
     stack.start()
-    workshop = stack.workshop
-    channel = next(iter(workshop.channels().values()))
+    services = stack.services
+    channel = next(iter(services.channels().values()))
     titles = [f"The story of bridge {n}" for n in range(1, 5)]
     briefs = [Brief(title=t, channel=channel.name, platforms=tuple(channel.accounts)) for t in titles]
-    catalogue = workshop.catalogue()
+    catalogue = services.catalogue()
     keys = [added.key for added in catalogue.add(briefs, source="test")]
     sandbox.fault(route="shotstack.status", kind="latency", seconds=3.0)
 
@@ -50,17 +50,17 @@ def test_a_killed_run_and_then_a_power_cut_cost_nothing_that_was_finished(stack:
 
     sandbox.fault(route="youtube.upload", kind="latency", seconds=2.0)
     sandbox.fault(route="instagram.publish", kind="latency", seconds=2.0)
-    for key in workshop.decisions().undecided():
-        workshop.decisions().decide(key, approved=True, reviewer="test", via="cli")
+    for key in services.decisions().undecided():
+        services.decisions().decide(key, approved=True, reviewer="test", via="cli")
     wait_for(lambda: any(r.states[f"{p}/post"] == "running" for r in catalogue.videos(keys=keys) for p in r.platforms))
-    workshop.close()
+    services.close()
     stack.kill_everything()
     sandbox.heal()
 
     stack.start()
-    workshop = stack.workshop
+    services = stack.services
     try:
-        catalogue = workshop.catalogue()
+        catalogue = services.catalogue()
         wait_for(
             lambda: all(r.states[f"{p}/post"] == "done" for r in catalogue.videos(keys=keys) for p in r.platforms), seconds=600
         )
@@ -71,5 +71,5 @@ def test_a_killed_run_and_then_a_power_cut_cost_nothing_that_was_finished(stack:
         renders = Counter(r["video_key"] for r in sandbox.ledger("render"))
         assert renders == dict.fromkeys(keys, 1), "a finished render was billed again"
     finally:
-        workshop.close()
+        services.close()
     assert stack.stop() == 0

@@ -32,31 +32,31 @@ def own_sandbox(tmp_path: Path) -> StackProcess:
 
 
 def _links(stack: StackProcess, key: str) -> list[str]:
-    workshop = stack.workshop
+    services = stack.services
     try:
-        outputs = [row.output for row in workshop.catalogue().stages(key).values() if row.output]
+        outputs = [row.output for row in services.catalogue().stages(key).values() if row.output]
         return sorted(str(o["url"]) for o in outputs if o["kind"] == "post")
     finally:
-        workshop.close()
+        services.close()
 
 
 def _post(stack: StackProcess) -> str:
     """One video on all platforms; its key."""
-    workshop = stack.workshop
+    services = stack.services
     try:
-        channel = next(iter(workshop.channels().values()))
+        channel = next(iter(services.channels().values()))
         brief = Brief(title="The story of a bridge", channel=channel.name, platforms=tuple(channel.accounts))
-        [added] = workshop.catalogue().add([brief], source="test")
+        [added] = services.catalogue().add([brief], source="test")
 
         def states() -> Mapping[str, str]:
-            return workshop.catalogue().videos(keys=[added.key])[0].states
+            return services.catalogue().videos(keys=[added.key])[0].states
 
         wait_for(lambda: states()["rendered_video"] == "done")
-        workshop.decisions().decide(added.key, approved=True, reviewer="test", via="cli")
+        services.decisions().decide(added.key, approved=True, reviewer="test", via="cli")
         wait_for(lambda: all(states()[f"{platform}/post"] == "done" for platform in brief.platforms))
         return str(added.key)
     finally:
-        workshop.close()
+        services.close()
 
 
 def _read_back(stack: StackProcess) -> dict[str, Any]:

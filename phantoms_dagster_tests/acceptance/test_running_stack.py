@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from phantoms_dagster.domain.models import Brief
-from phantoms_dagster.wiring import Workshop
+from phantoms_dagster.wiring import Services
 from phantoms_dagster_tests.acceptance.conftest import SandboxProcess, StackProcess, open_sandbox, open_stack, wait_for
 from phantoms_dagster_tests.integration.ui_world import BACKFILL, LAUNCH
 
@@ -72,9 +72,9 @@ def stack(tmp_path_factory: pytest.TempPathFactory, sandbox: SandboxProcess) -> 
 
 
 @pytest.fixture
-def workshop(stack: StackProcess, sandbox: SandboxProcess) -> Iterator[Workshop]:
+def services(stack: StackProcess, sandbox: SandboxProcess) -> Iterator[Services]:
     """The catalogue and the tables of the stack. Faults that a test has left are lifted."""
-    opened = stack.workshop
+    opened = stack.services
     try:
         yield opened
     finally:
@@ -86,17 +86,17 @@ def _keys(*names: str) -> list[dict[str, Any]]:
     return [{"path": [name]} for name in names]
 
 
-def _titles(workshop: Workshop, titles: list[str]) -> list[str]:
-    channels = workshop.channels()
+def _titles(services: Services, titles: list[str]) -> list[str]:
+    channels = services.channels()
     channel = next(iter(channels.values()))
     briefs = [Brief(title=t, channel=channel.name, platforms=tuple(channel.accounts)) for t in titles]
-    catalogue = workshop.catalogue()
+    catalogue = services.catalogue()
     catalogue.put_channels(channels.values())
     return [added.key for added in catalogue.add(briefs, source="test")]
 
 
-def _approve(workshop: Workshop, keys: list[str]) -> None:
-    decisions = workshop.decisions()
+def _approve(services: Services, keys: list[str]) -> None:
+    decisions = services.decisions()
     for key in set(decisions.undecided()) & set(keys):
         decisions.decide(key, approved=True, reviewer="test", via="cli")
 
@@ -121,7 +121,7 @@ def _letters(stack: StackProcess, *arguments: str) -> list[dict[str, Any]]:
 
 
 def test_replaying_everything_after_a_fixed_fault_drains_the_dead_letters_to_zero(
-    stack: StackProcess, sandbox: SandboxProcess, workshop: Workshop
+    stack: StackProcess, sandbox: SandboxProcess, services: Services
 ) -> None:
     """The morning after: a provider refused everything all night, the cause is fixed, and one command drains the queue.
 
@@ -129,7 +129,7 @@ def test_replaying_everything_after_a_fixed_fault_drains_the_dead_letters_to_zer
     """
     refused = json.dumps({"error": {"message": "Incorrect API key", "type": "invalid_request_error", "code": "invalid_api_key"}})
     sandbox.fault(route="openai.chat", kind="status", status=401, body=refused)
-    keys = _titles(workshop, [f"Island {n}" for n in range(1, 6)])
+    keys = _titles(services, [f"Island {n}" for n in range(1, 6)])
     letters = wait_for(lambda: (found := _letters(stack)) and len(found) == len(keys) and found)
     assert {(letter["stage"], letter["provider"], letter["error_class"]) for letter in letters} == {
         ("script", "openai", "permanent")
@@ -147,25 +147,25 @@ def test_replaying_everything_after_a_fixed_fault_drains_the_dead_letters_to_zer
     sandbox.heal()
     assert stack.phantoms("dead-letters", "replay", "--all").returncode == 0
     assert _letters(stack) == []
-    wait_for(lambda: all(r.states["script"] == "done" for r in workshop.catalogue().videos(keys=keys[1:])))
+    wait_for(lambda: all(r.states["script"] == "done" for r in services.catalogue().videos(keys=keys[1:])))
     assert _letters(stack) == []
-    assert workshop.catalogue().stages(unwanted)["script"].state == "discarded"
+    assert services.catalogue().stages(unwanted)["script"].state == "discarded"
 
 
 def test_two_of_six_renders_fail_and_only_these_two_are_made_again(
-    stack: StackProcess, sandbox: SandboxProcess, workshop: Workshop
+    stack: StackProcess, sandbox: SandboxProcess, services: Services
 ) -> None:
     """Four of six go on to be posted; after the fault is lifted, a FROM_FAILURE backfill makes exactly the two."""
-    keys = _titles(workshop, [f"Planet number {n}" for n in range(1, 7)])
+    keys = _titles(services, [f"Planet number {n}" for n in range(1, 7)])
     bad = [keys[1], keys[4]]
     for key in bad:
         sandbox.fault(route="shotstack.render", kind="status", status=400, match=key)
     wait_for(
-        lambda: Counter(s.states["rendered_video"] for s in workshop.catalogue().videos(keys=keys)) == {"done": 4, "failed": 2}
+        lambda: Counter(s.states["rendered_video"] for s in services.catalogue().videos(keys=keys)) == {"done": 4, "failed": 2}
     )
-    _approve(workshop, keys)
+    _approve(services, keys)
     good = [key for key in keys if key not in bad]
-    wait_for(lambda: _posted(workshop, good), seconds=600)
+    wait_for(lambda: _posted(services, good), seconds=600)
     stats = wait_for(lambda: (s := _statuses(stack, "rendered_video"))["numFailed"] == 2 and s)
     assert set(stats["materializedPartitions"]) & set(keys) == set(good)
     assert sorted(stats["failedPartitions"]) == sorted(bad)
@@ -188,9 +188,9 @@ def test_two_of_six_renders_fail_and_only_these_two_are_made_again(
     assert set(_statuses(stack, "rendered_video")["materializedPartitions"]) >= set(keys)
     assert sorted(_renders(sandbox, keys)[renders_before:]) == sorted(bad)
     assert _statuses(stack, "rendered_video")["numFailed"] == 0
-    wait_for(lambda: set(bad) <= set(workshop.decisions().undecided()))
-    _approve(workshop, keys)
-    wait_for(lambda: _posted(workshop, keys), seconds=600)
+    wait_for(lambda: set(bad) <= set(services.decisions().undecided()))
+    _approve(services, keys)
+    wait_for(lambda: _posted(services, keys), seconds=600)
     posts = Counter((p["account"], p["remote_id"]) for p in sandbox.ledger("post"))
     assert len(posts) == 18
     assert set(posts.values()) == {1}
@@ -206,17 +206,17 @@ def _backfill_ended(stack: StackProcess, backfill: str) -> str | None:
     return status if status.startswith(("COMPLETED", "FAILED", "CANCELED")) else None
 
 
-def _posted(workshop: Workshop, keys: list[str]) -> bool:
-    rows = workshop.catalogue().videos(keys=keys)
+def _posted(services: Services, keys: list[str]) -> bool:
+    rows = services.catalogue().videos(keys=keys)
     return all(row.states[f"{p}/post"] == "done" for row in rows for p in row.platforms)
 
 
-def test_a_person_materializes_three_stages_of_one_video_by_hand(stack: StackProcess, workshop: Workshop) -> None:
+def test_a_person_materializes_three_stages_of_one_video_by_hand(stack: StackProcess, services: Services) -> None:
     """With both sensors off, script..rendered_video of one partition in one run, as the UI's "Materialize selected" asks for."""
     for sensor in ("advance_sensor", "release_sensor"):
         _stop_sensor(stack, sensor)
-    [key] = _titles(workshop, ["Why the sky is blue"])
-    wait_for(lambda: key not in workshop.catalogue().unregistered())
+    [key] = _titles(services, ["Why the sky is blue"])
+    wait_for(lambda: key not in services.catalogue().unregistered())
     stages = ("script", "voiceover", "rendered_video")
     tags = [{"key": "dagster/partition", "value": key}]
     launched = stack.ask(LAUNCH, keys=_keys(*stages), tags=tags, config={})["launchRun"]
@@ -226,7 +226,7 @@ def test_a_person_materializes_three_stages_of_one_video_by_hand(stack: StackPro
     assert status == "SUCCESS"
     for stage in stages:
         assert _statuses(stack, stage)["materializedPartitions"].count(key) == 1
-    states = workshop.catalogue().stages(key)
+    states = services.catalogue().stages(key)
     assert [states[s].state for s in stages] == ["done"] * 3
     assert states["approval"].state == "ready"
 
@@ -235,7 +235,7 @@ def test_a_person_materializes_three_stages_of_one_video_by_hand(stack: StackPro
     assert launched["__typename"] == "LaunchRunSuccess", launched
     run = launched["run"]["runId"]
     assert wait_for(lambda: _ended(stack, run)) == "SUCCESS"
-    approval = workshop.catalogue().stages(key)["approval"]
+    approval = services.catalogue().stages(key)["approval"]
     assert approval.state == "done"
     assert approval.output is not None
     assert (approval.output["reviewer"], approval.output["note"]) == ("Ada", "fine")

@@ -24,7 +24,7 @@ from phantoms_dagster_tests.benchmarks.stack import STAND_INS, BenchStack, open_
 
 P50_SECONDS, P95_SECONDS = 4.0, 6.0
 CALL_SECONDS = 0.05
-PATIENCE_SECONDS = 120.0
+MAX_WAIT_SECONDS = 120.0
 LOOK_SECONDS = 0.02
 NAME, PASSWORD = "kim", "a long enough password"
 _POSTED = """
@@ -53,7 +53,7 @@ def run(options: argparse.Namespace) -> Report:
     firsts: list[float] = []
     with open_stack(seed=options.seed, module=STAND_INS, settings={"PHANTOMS_DESK_UNDO_SECONDS": "0"}) as stack:
         stack.bench.sandbox.fault("*", "latency", seconds=CALL_SECONDS)
-        Users(stack.bench.workshop.engine).add(NAME, "reviewer", hashed(PASSWORD), actor=Actor("benchmark", "cli"))
+        Users(stack.bench.services.engine).add(NAME, "reviewer", hashed(PASSWORD), actor=Actor("benchmark", "cli"))
         with httpx.Client(base_url=stack.running.desk_url.rstrip("/"), trust_env=False, timeout=30) as person:
             _log_in(person)
             for number in range(options.videos):
@@ -90,8 +90,8 @@ def _log_in(person: httpx.Client) -> None:
 def _ready(stack: BenchStack, number: int) -> str:
     """A video that waits for its decision; its key."""
     [key] = stack.bench.add_videos(1, topic="Approve", register=False, first=number)
-    decisions = stack.bench.workshop.decisions()
-    wait_for(lambda: key in decisions.undecided(), seconds=PATIENCE_SECONDS, what=f"the review of {key}")
+    decisions = stack.bench.services.decisions()
+    wait_for(lambda: key in decisions.undecided(), seconds=MAX_WAIT_SECONDS, what=f"the review of {key}")
     return key
 
 
@@ -116,4 +116,4 @@ def _csrf(page: str) -> str:
 def _wait(stack: BenchStack, key: str, count: int) -> None:
     """Until so many posts of that video are committed."""
     what = f"{count} posts of {key}"
-    wait_for(lambda: stack.bench.rows(_POSTED, key=key)[0]["n"] >= count, seconds=PATIENCE_SECONDS, what=what, pause=LOOK_SECONDS)
+    wait_for(lambda: stack.bench.rows(_POSTED, key=key)[0]["n"] >= count, seconds=MAX_WAIT_SECONDS, what=what, pause=LOOK_SECONDS)

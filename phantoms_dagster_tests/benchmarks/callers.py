@@ -14,10 +14,10 @@ from typing import Any
 import httpx
 
 from phantoms_dagster.domain.errors import NotYet
-from phantoms_dagster.resilience.admission import Granted, Request, Wait
+from phantoms_dagster.resilience.admission.pools import Granted, Request, Wait
 from phantoms_dagster.resilience.limits import CallScope, RedisLimits
 from phantoms_dagster.resilience.pools import SANDBOX
-from phantoms_dagster.wiring import Workshop
+from phantoms_dagster.wiring import Services
 from phantoms_dagster.wiring.clients import guarded_clients
 from phantoms_dagster.wiring.limits import limits_of
 
@@ -31,9 +31,9 @@ def tell(**event: Any) -> None:
 
 async def call(number: int, options: Mapping[str, Any]) -> None:
     """The role `call`: as many calls of `path` as the pool lets through, `at_once` at a time, for `seconds` from `start` on."""
-    workshop = Workshop.from_environment()
-    url = workshop.endpoints.base_url("openai") + options["path"]
-    headers = {"Authorization": f"Bearer {workshop.endpoints.key('openai')}"}
+    services = Services.from_environment()
+    url = services.endpoints.base_url("openai") + options["path"]
+    headers = {"Authorization": f"Bearer {services.endpoints.key('openai')}"}
     counted = {"answered": 0, "failed": 0, "deferred": 0}
 
     async def caller(client: httpx.AsyncClient) -> None:
@@ -48,7 +48,7 @@ async def call(number: int, options: Mapping[str, Any]) -> None:
                 counted["failed"] += 1
 
     async with (
-        guarded_clients(workshop.settings, workshop.clock, sandboxed=workshop.endpoints.sandboxed) as clients,
+        guarded_clients(services.settings, services.clock, sandboxed=services.endpoints.sandboxed) as clients,
         asyncio.TaskGroup() as group,
     ):
         for _ in range(options["at_once"]):
@@ -58,9 +58,9 @@ async def call(number: int, options: Mapping[str, Any]) -> None:
 
 async def hold(number: int, options: Mapping[str, Any]) -> None:
     """The role `hold`: take one slot and keep it until killed, or for `seconds`."""
-    workshop = Workshop.from_environment()
-    async with limits_of(workshop.settings, workshop.clock) as limits:
-        permit = await limits.admit(SCOPE, patience=60, hold_seconds=600)
+    services = Services.from_environment()
+    async with limits_of(services.settings, services.clock) as limits:
+        permit = await limits.admit(SCOPE, max_wait=60, hold_seconds=600)
         tell(held=time.time(), number=number)
         await asyncio.sleep(options["seconds"])
         await limits.settle(permit, options["outcome"])
@@ -71,8 +71,8 @@ async def wait(number: int, options: Mapping[str, Any]) -> None:
 
     Both are Redis' own times, in microseconds: what a process thinks of its turn depends on when the machine lets it run.
     """
-    workshop = Workshop.from_environment()
-    async with limits_of(workshop.settings, workshop.clock) as limits:
+    services = Services.from_environment()
+    async with limits_of(services.settings, services.clock) as limits:
         await asyncio.gather(*(_stand_in_line(limits, number + options["processes"] * n, options) for n in range(options["each"])))
 
 
@@ -82,7 +82,7 @@ async def _stand_in_line(limits: RedisLimits, place: int, options: Mapping[str, 
     answer: Granted | Wait = Wait(0.0, f"{SANDBOX}{SCOPE.pool}", "slots")
     while isinstance(answer, Wait):
         await asyncio.sleep(answer.seconds)
-        answer = await limits.admission.acquire(request, patience=120)
+        answer = await limits.admission.acquire(request, max_wait=120)
     came = request.ticket or answer.lease.granted_at
     await asyncio.sleep(options["seconds"])
     await limits.admission.release(answer.lease)

@@ -26,7 +26,7 @@ from phantoms_dagster.domain.models import (
     TikTokChoices,
     VoiceoverOutput,
 )
-from phantoms_dagster.store.performance_sums import renew_sums
+from phantoms_dagster.store.performance.sums import renew_sums
 
 ZONES = ("Europe/Berlin", "America/New_York", "Asia/Tokyo", "UTC", "Australia/Sydney", "America/Sao_Paulo")
 # How many of the newest videos are not through, by where they are. The first ones are the newest.

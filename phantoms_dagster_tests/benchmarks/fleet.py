@@ -27,14 +27,15 @@ from unittest import mock
 
 from sqlalchemy.exc import DBAPIError
 
+from phantoms_dagster.domain.claims import RunContext
+from phantoms_dagster.domain.planning import OpenRun, PlannedRun
 from phantoms_dagster.domain.stages import CHAINS, stage
-from phantoms_dagster.domain.work import OpenRun, PlannedRun, RunContext
-from phantoms_dagster.production.planner import Pace, plan
-from phantoms_dagster.wiring import Workshop
+from phantoms_dagster.production.planner import BatchPolicy, plan
+from phantoms_dagster.wiring import Services
 from phantoms_dagster.wiring import pipeline as wiring
 from phantoms_dagster.wiring.pipeline import Pipeline
 from phantoms_dagster_tests.benchmarks import callers
-from phantoms_dagster_tests.benchmarks.standins import PreparedVoice, RememberingStudio
+from phantoms_dagster_tests.benchmarks.local_stand_ins import PreparedVoice, RememberingStudio
 
 RUNS_AT_ONCE = 12
 LOOK_SECONDS = 0.25
@@ -46,8 +47,8 @@ log = logging.getLogger(__name__)
 class Carrier:
     """One worker: takes what is ready, and carries it through its stage."""
 
-    def __init__(self, workshop: Workshop, pipeline: Pipeline, number: int) -> None:
-        self._workshop = workshop
+    def __init__(self, services: Services, pipeline: Pipeline, number: int) -> None:
+        self._services = services
         self._pipeline = pipeline
         self._number = number
         self._runs: dict[asyncio.Task[None], OpenRun] = {}
@@ -67,33 +68,35 @@ class Carrier:
             # Not all workers at the same range: the claim would give it to one of them and send the others away.
             random.shuffle(planned)
             for run in planned[: RUNS_AT_ONCE - len(self._runs)]:
-                self._runs[asyncio.create_task(self._carry(run))] = OpenRun(run.work, run.first, run.last)
+                self._runs[asyncio.create_task(self._carry(run))] = OpenRun(run.target, run.first, run.last)
             await asyncio.sleep(LOOK_SECONDS * random.uniform(0.6, 1.4))
 
     def _planned(self) -> list[PlannedRun]:
-        settings = self._workshop.settings
-        pace = Pace(batch_size=settings.batch_size, runs_per_stage=settings.runs_per_stage)
+        settings = self._services.settings
+        policy = BatchPolicy(batch_size=settings.batch_size, runs_per_stage=settings.runs_per_stage)
         runs, now = list(self._runs.values()), datetime.now(UTC)
-        planned = (plan(self._workshop.planning(), chain=chain, open_runs=runs, pace=pace, now=now) for chain in CHAINS.values())
+        planned = (
+            plan(self._services.planning(), chain=chain, open_runs=runs, policy=policy, now=now) for chain in CHAINS.values()
+        )
         return [run for found in planned for run in found]
 
     async def _carry(self, run: PlannedRun) -> None:
         self._count += 1
         context = RunContext(run_id=f"bench-{self._number}-{self._count}", by="sensor")
         try:
-            await self._pipeline.runner.run(stage(run.work), run.keys, context)
+            await self._pipeline.runner.run(stage(run.target), run.keys, context)
         except Exception:
-            log.exception("a run of %s broke off", run.work)
+            log.exception("a run of %s broke off", run.target)
 
 
 async def carry(number: int, options: Mapping[str, Any]) -> None:
     """The role `carry`. `studio: real` measures every film instead of each content once."""
-    workshop = Workshop.from_environment()
+    services = Services.from_environment()
     parts: dict[str, Any] = {"NeuralVoice": PreparedVoice}
     if options.get("studio") != "real":
         parts["FfmpegStudio"] = RememberingStudio
     with mock.patch.multiple(wiring, **parts):
-        await Carrier(workshop, await workshop.pipeline(), number).work()
+        await Carrier(services, await services.pipeline(), number).work()
 
 
 ROLES: Mapping[str, Callable[[int, Mapping[str, Any]], Coroutine[Any, Any, None]]] = {"carry": carry, **callers.ROLES}

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import text
 
-from phantoms_dagster_tests.benchmarks import truth
+from phantoms_dagster_tests.benchmarks import reconciliation
 from phantoms_dagster_tests.benchmarks.report import Report, percentile
 from phantoms_dagster_tests.benchmarks.stack import STAND_INS, BenchStack, open_stack, wait_for
 
@@ -104,7 +104,7 @@ def pools() -> str:
 def _prepare(stack: BenchStack, size: int, groups: int) -> list[list[str]]:
     """Groups of videos that wait for their review."""
     keys = stack.bench.add_videos(size * groups, register=False)
-    decisions = stack.bench.workshop.decisions()
+    decisions = stack.bench.services.decisions()
     wait_for(lambda: len(decisions.undecided()) == len(keys), seconds=READY_SECONDS, what="videos to approve", pause=0.5)
     _drain(stack)
     return [keys[n * size : (n + 1) * size] for n in range(groups)]
@@ -119,7 +119,7 @@ def _flood(stack: BenchStack, count: int, number: int) -> list[str]:
 
 def _round(stack: BenchStack, approved: Sequence[str], flood: Sequence[str], chance: random.Random) -> Round:
     """Approve some videos at a random moment of the sensors' rhythm and wait for all of their posts."""
-    bench, decisions = stack.bench, stack.bench.workshop.decisions()
+    bench, decisions = stack.bench, stack.bench.services.decisions()
     time.sleep(chance.uniform(0, 2))
     done, cpu, began = bench.rows(_DONE, keys=list(flood))[0]["n"], _used(stack), time.monotonic()
     decisions.decide_all(approved, approved=True, reviewer="benchmark", via="cli")
@@ -138,7 +138,7 @@ def _take_away(stack: BenchStack, keys: Sequence[str]) -> None:
     """Let nothing of a flood be due any more, and wait until what is under way has ended."""
 
     def ended() -> bool:
-        with stack.bench.workshop.engine.begin() as connection:
+        with stack.bench.services.engine.begin() as connection:
             connection.execute(_STOP, {"keys": list(keys)})
         return stack.bench.rows(_DUE, keys=list(keys))[0]["n"] == 0 and stack.dagster_rows(_OPEN)[0]["n"] == 0
 
@@ -165,7 +165,7 @@ def _figures(report: Report, alone: Sequence[Round], flooded: Sequence[Round]) -
 
 
 def _weigh(report: Report, stack: BenchStack, wanted: int) -> None:
-    seen, buried = truth.compare(stack.bench), truth.letters(stack.bench)
+    seen, buried = reconciliation.compare(stack.bench), reconciliation.letters(stack.bench)
     posted = sum(seen.posts.values())
     report.check("posts", posted, str(wanted), ok=posted == wanted)
     report.check("doubled", dict(seen.doubled), "none", ok=not any(seen.doubled.values()))

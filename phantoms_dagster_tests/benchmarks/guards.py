@@ -13,10 +13,10 @@ from collections.abc import Awaitable, Callable
 
 import redis.asyncio
 
-from phantoms_dagster.resilience.admission import Granted, Request
-from phantoms_dagster.resilience.breaker import Outcome
+from phantoms_dagster.resilience.admission.pools import Granted, Request
+from phantoms_dagster.resilience.breakers.breaker import CallOutcome
 from phantoms_dagster.resilience.limits import CallScope
-from phantoms_dagster.resilience.redis_scripts import redis_client
+from phantoms_dagster.resilience.redis.scripts import redis_client
 from phantoms_dagster.wiring.limits import limits_of
 from phantoms_dagster_tests.benchmarks.report import Report, percentile
 from phantoms_dagster_tests.benchmarks.world import Bench, hurry, open_bench
@@ -42,15 +42,15 @@ def run(options: argparse.Namespace) -> Report:
 
 
 async def _measure(report: Report, bench: Bench, times: int) -> None:
-    workshop = bench.workshop
+    services = bench.services
     client: redis.asyncio.Redis
-    async with redis_client(bench.urls.redis_url) as client, limits_of(workshop.settings, workshop.clock) as limits:
+    async with redis_client(bench.urls.redis_url) as client, limits_of(services.settings, services.clock) as limits:
 
         async def ping() -> None:
             await client.ping()
 
         async def admission() -> None:
-            answer = await limits.admission.acquire(Request(POOLS), patience=0)
+            answer = await limits.admission.acquire(Request(POOLS), max_wait=0)
             assert isinstance(answer, Granted)
             held.append(answer)
 
@@ -63,14 +63,14 @@ async def _measure(report: Report, bench: Bench, times: int) -> None:
 
         async def settled() -> None:
             while passes:
-                await limits.breakers.settle(passes.pop(), Outcome.ANSWERED)
+                await limits.breakers.settle(passes.pop(), CallOutcome.ANSWERED)
 
         async def whole() -> None:
-            permits.append(await limits.admit(SCOPE, patience=0, hold_seconds=60))
+            permits.append(await limits.admit(SCOPE, max_wait=0, hold_seconds=60))
 
         async def over() -> None:
             while permits:
-                await limits.settle(permits.pop(), Outcome.ANSWERED)
+                await limits.settle(permits.pop(), CallOutcome.ANSWERED)
 
         held, passes, permits = [], [], []  # type: ignore[var-annotated]
         floor = await _timed(ping, None, times)

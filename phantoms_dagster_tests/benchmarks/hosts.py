@@ -21,11 +21,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from phantoms_dagster_tests.benchmarks import carrying, truth
+from phantoms_dagster_tests.benchmarks import completion, reconciliation
+from phantoms_dagster_tests.benchmarks.claim_log import Held, Noted, Record, overwritten, runs_by_host, taken_over
 from phantoms_dagster_tests.benchmarks.namespaces import Host, obstacles
 from phantoms_dagster_tests.benchmarks.network_world import NetworkWorld, open_world
 from phantoms_dagster_tests.benchmarks.report import Report
-from phantoms_dagster_tests.benchmarks.takeovers import Held, Noted, Record, overwritten, runs_by_host, taken_over
 from phantoms_dagster_tests.benchmarks.world import Reviewer
 
 HOSTS = ("host-a", "host-b")
@@ -77,7 +77,7 @@ def run(options: argparse.Namespace) -> Report:
         play = _Play(world, record, options.cut, second)
         began = time.monotonic()
         with Reviewer(world.bench):
-            ended = carrying.wait_until_ended(world.bench, seconds=options.seconds, during=play.go_on, total=options.videos)
+            ended = completion.wait_until_ended(world.bench, seconds=options.seconds, during=play.go_on, total=options.videos)
         report.tell("seconds", round(time.monotonic() - began, 1))
         if not ended:
             report.problems.append(f"not at its end after {options.seconds:g} s")
@@ -154,7 +154,7 @@ class _Play:
 
     def _strike(self, host: Host, blow: Callable[[], None]) -> _Blow | None:
         """Strike when the host has enough in hand; it may not just now."""
-        until = time.monotonic() + carrying.POLL_SECONDS
+        until = time.monotonic() + completion.POLL_SECONDS
         while time.monotonic() < until:
             if len({held.run_id for held in self.record.held_by(host.name)}) >= RUNS_IN_HAND:
                 blow()
@@ -176,7 +176,7 @@ def _weigh_hosts(report: Report, world: NetworkWorld, play: _Play, record: list[
     said = world.log_of(cut.host)
     refused = sum(": StaleClaim: " in line for line in said)
     stopped = sum("carries" in line and "stopping it here" in line for line in said)
-    report.check("on its return: endings refused as stale", refused, "> 0", ok=refused > 0)
+    report.check("on its return: outcomes refused as stale", refused, "> 0", ok=refused > 0)
     report.tell("on its return: runs stopped because another carries them", stopped)
     over = overwritten(record)
     report.check("newer claims that it wrote over", len(over), "0", ok=not over)
@@ -202,7 +202,7 @@ def _weigh_blow(report: Report, what: str, blow: _Blow, record: list[Noted]) -> 
 
 
 def _weigh_videos(report: Report, world: NetworkWorld, videos: int) -> None:
-    found, seen, buried = carrying.fates(world.bench), truth.compare(world.bench), truth.letters(world.bench)
+    found, seen, buried = completion.fates(world.bench), reconciliation.compare(world.bench), reconciliation.letters(world.bench)
     report.check("posted exactly once", found.counts["posted"], str(videos * 3), ok=found.counts["posted"] == videos * 3)
     lost = videos * 3 - sum(found.counts.values()) + found.counts["stuck"]
     report.check("lost or stuck", lost, "0", ok=lost == 0)

@@ -15,11 +15,11 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 
-from phantoms_dagster_tests.benchmarks import carrying, truth
+from phantoms_dagster_tests.benchmarks import completion, reconciliation
+from phantoms_dagster_tests.benchmarks.killing import CODE_SERVER, DAEMON, KINDS, Kill, Killer
 from phantoms_dagster_tests.benchmarks.report import Report, percentile
 from phantoms_dagster_tests.benchmarks.stack import STAND_INS, BenchStack, NotReady, open_stack, wait_for
 from phantoms_dagster_tests.benchmarks.world import Reviewer, wide_pools
-from phantoms_dagster_tests.benchmarks.wounds import CODE_SERVER, DAEMON, KINDS, Killer, Wound
 
 PORTIONS = 10
 # The last portion of videos comes in when this share of the kills has fallen.
@@ -66,7 +66,7 @@ def run(options: argparse.Namespace) -> Report:
         with Reviewer(stack.bench):
             fell = _rain(stack, killer, options)
             last = time.monotonic()
-            ended = carrying.wait_until_ended(stack.bench, seconds=options.seconds, total=options.videos)
+            ended = completion.wait_until_ended(stack.bench, seconds=options.seconds, total=options.videos)
         seconds = time.monotonic() - began
         if not ended:
             report.problems.append(f"not at its end {options.seconds:g} s after the last kill")
@@ -74,7 +74,7 @@ def run(options: argparse.Namespace) -> Report:
         report.tell("seconds", round(seconds, 1))
         report.tell("of them after the last kill", round(seconds - (last - began), 1))
         report.check("kills while videos were on their way", fell, str(options.kills), ok=fell == options.kills)
-        _resumptions(report, killer.wounds)
+        _resumptions(report, killer.kills)
         _weigh(report, stack, options.videos)
         report.tell("restarts by the supervisor", dict(Counter(notice.text.split(" has ")[0] for notice in stack.notices)))
     return report
@@ -95,7 +95,7 @@ def _rain(stack: BenchStack, killer: Killer, options: argparse.Namespace) -> int
             stack.bench.add_videos(upto - fed, register=False, first=fed)
             fed = upto
         time.sleep(killer.chance.uniform(1, options.pause))
-        unfinished = carrying.done_share(stack.bench) < 1 or fed < options.videos
+        unfinished = completion.done_share(stack.bench) < 1 or fed < options.videos
         fell += killer.strike(KINDS[number % len(KINDS)]) is not None and unfinished
     if fed < options.videos:
         stack.bench.add_videos(options.videos - fed, register=False, first=fed)
@@ -111,18 +111,18 @@ def _settle(report: Report, stack: BenchStack, killer: Killer) -> None:
     killer.settle(SETTLE_SECONDS)
 
 
-def _resumptions(report: Report, wounds: Sequence[Wound]) -> None:
-    carrying_runs = [wound for wound in wounds if wound.kind not in (CODE_SERVER, DAEMON)]
+def _resumptions(report: Report, kills: Sequence[Kill]) -> None:
+    carrying_runs = [kill for kill in kills if kill.kind not in (CODE_SERVER, DAEMON)]
     report.tell("horses, workers, parents struck while busy", f"{sum(bool(w.runs) for w in carrying_runs)} of {len(carrying_runs)}")
-    report.tell("runs that lost their process", sum(len(wound.runs) for wound in wounds))
+    report.tell("runs that lost their process", sum(len(kill.runs) for kill in kills))
     for kind in KINDS:
-        report.tell(f"{kind}: kill to resumption, s", _figures([w.seconds for w in wounds if w.kind == kind]))
-    ticked = [None if w.ticked is None else w.ticked - w.at for w in wounds if w.kind in (CODE_SERVER, DAEMON)]
+        report.tell(f"{kind}: kill to resumption, s", _figures([w.seconds for w in kills if w.kind == kind]))
+    ticked = [None if w.ticked is None else w.ticked - w.at for w in kills if w.kind in (CODE_SERVER, DAEMON)]
     report.tell("code server, daemon: kill to the end of a good tick, s", _figures(ticked))
-    never = [wound for wound in wounds if wound.seconds is None]
+    never = [kill for kill in kills if kill.seconds is None]
     report.check("kills without a resumption", len(never), "0", ok=not never)
-    report.problems += [f"{wound.kind} (runs {', '.join(wound.runs) or 'none'}) never came back" for wound in never[:10]]
-    took = [wound.seconds for wound in wounds if wound.seconds is not None]
+    report.problems += [f"{kill.kind} (runs {', '.join(kill.runs) or 'none'}) never came back" for kill in never[:10]]
+    took = [kill.seconds for kill in kills if kill.seconds is not None]
     median = round(statistics.median(took), 2) if took else 0.0
     report.check("kill to resumption, median s", median, f"< {TARGET_SECONDS:g}", ok=0 < median < TARGET_SECONDS)
 
@@ -136,7 +136,7 @@ def _figures(seconds: Sequence[float | None]) -> dict[str, float]:
 
 def _weigh(report: Report, stack: BenchStack, videos: int) -> None:
     bench = stack.bench
-    found, seen, buried = carrying.fates(bench), truth.compare(bench), truth.letters(bench)
+    found, seen, buried = completion.fates(bench), reconciliation.compare(bench), reconciliation.letters(bench)
     wanted = videos * 3
     report.check("posts, each exactly once", found.counts["posted"], str(wanted), ok=found.counts["posted"] == wanted)
     report.check("posts that the platforms have", sum(seen.posts.values()), str(wanted), ok=sum(seen.posts.values()) == wanted)

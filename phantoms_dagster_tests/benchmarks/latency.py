@@ -21,7 +21,7 @@ from phantoms_dagster_tests.benchmarks.stack import STAND_INS, BenchStack, open_
 
 TARGETS = {"brief to ready for review": 10.0, "approval to posts committed": 6.0}
 CALL_SECONDS = 0.05
-PATIENCE_SECONDS = 120.0
+MAX_WAIT_SECONDS = 120.0
 # YouTube takes up to six minutes, and is asked ever more rarely.
 REALISTIC_PATIENCE_SECONDS = 900.0
 # The bench lets renders be done at once; null takes that back.
@@ -56,7 +56,7 @@ def run(options: argparse.Namespace) -> Report:
     """One video after the other, at moments that have nothing to do with the daemon's."""
     report = Report("latency", {"videos": options.videos, "seed": options.seed, "call": f"{CALL_SECONDS * 1000:.0f} ms"})
     report.setting["realistic"] = options.realistic
-    patience = REALISTIC_PATIENCE_SECONDS if options.realistic else PATIENCE_SECONDS
+    max_wait = REALISTIC_PATIENCE_SECONDS if options.realistic else MAX_WAIT_SECONDS
     report.notes += [
         "settings are the product's defaults; posts go to the stand-ins of YouTube, TikTok and Instagram",
         "each video has accounts of its own: ten posts in a row would use up what an account may do, and waits would be measured",
@@ -70,7 +70,7 @@ def run(options: argparse.Namespace) -> Report:
             stack.bench.sandbox.configure(**REALISTIC)
         for number in range(options.videos):
             time.sleep(chance.uniform(1, 6))
-            for name, (seconds, wait) in _carry(stack, number, patience).items():
+            for name, (seconds, wait) in _carry(stack, number, max_wait).items():
                 times[name].append(seconds)
                 noticed[name].append(wait)
         runs = runs_of(stack)
@@ -92,15 +92,15 @@ def run(options: argparse.Namespace) -> Report:
     return report
 
 
-def _carry(stack: BenchStack, number: int, patience: float) -> Mapping[str, tuple[float, float]]:
+def _carry(stack: BenchStack, number: int, max_wait: float) -> Mapping[str, tuple[float, float]]:
     bench = stack.bench
-    decisions = bench.workshop.decisions()
+    decisions = bench.services.decisions()
     added = time.time()
     [key] = bench.add_videos(1, topic="Latency", register=False, first=number)
-    first = _until(lambda: key in decisions.undecided(), key, patience) - added
+    first = _until(lambda: key in decisions.undecided(), key, max_wait) - added
     decided = time.time()
     decisions.decide(key, approved=True, reviewer="benchmark", via="cli")
-    last = _until(lambda: _posted(bench, key), key, patience) - decided
+    last = _until(lambda: _posted(bench, key), key, max_wait) - decided
     made = sorted(at["made"] for at in runs_of(stack))
     waits = [min(m for m in made if m >= since) - since for since in (added, decided)]
     return dict(zip(TARGETS, zip((first, last), waits, strict=True), strict=True))
@@ -115,11 +115,11 @@ def _posted(bench: Any, key: str) -> bool:
     return all(row["state"] == "done" for row in rows)
 
 
-def _until(condition: Callable[[], bool], key: str, patience: float) -> float:
-    deadline = time.monotonic() + patience
+def _until(condition: Callable[[], bool], key: str, max_wait: float) -> float:
+    deadline = time.monotonic() + max_wait
     while not condition():
         if time.monotonic() > deadline:
-            raise TimeoutError(f"{key} did not get there within {patience:g} s")
+            raise TimeoutError(f"{key} did not get there within {max_wait:g} s")
         time.sleep(LOOK_SECONDS)
     return time.time()
 

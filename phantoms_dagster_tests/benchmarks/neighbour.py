@@ -12,7 +12,7 @@ import statistics
 import time
 
 from phantoms_dagster.domain.models import Platform
-from phantoms_dagster_tests.benchmarks import carrying, truth
+from phantoms_dagster_tests.benchmarks import completion, reconciliation
 from phantoms_dagster_tests.benchmarks.report import Report
 from phantoms_dagster_tests.benchmarks.world import Bench, Reviewer, open_bench
 
@@ -63,7 +63,7 @@ def _batch(report: Report, bench: Bench, options: argparse.Namespace, batch: int
 def _carry(bench: Bench, topic: str, count: int, seconds: float) -> tuple[float, bool]:
     started = time.time()
     bench.add_videos(count, platforms=(Platform("youtube"),), topic=topic)
-    ended = carrying.wait_until_ended(bench, seconds=seconds)
+    ended = completion.wait_until_ended(bench, seconds=seconds)
     last = bench.rows("SELECT extract(epoch FROM max(finished_at)) AS at FROM phantoms.stages WHERE stage LIKE '%/post'")[0]["at"]
     return float(last or time.time()) - started, ended
 
@@ -77,7 +77,7 @@ def _weigh(report: Report, bench: Bench, taken: dict[bool, list[float]]) -> None
     report.tell("seconds of each poisoned batch", [round(seconds, 1) for seconds in taken[True]])
     report.tell("spread of the healthy ones", round(spread, 3))
     report.check("poisoned / healthy", round(ratio, 3), f"<= {1 + noise:.2f} (1 + noise)", ok=ratio <= 1 + noise)
-    found, buried, seen = carrying.fates(bench), truth.letters(bench), truth.compare(bench)
+    found, buried, seen = completion.fates(bench), reconciliation.letters(bench), reconciliation.compare(bench)
     expected = len(taken[True])
     report.check("dead letters", len(buried), f"{expected}, the poisoned", ok=len(buried) == expected)
     true = all(letter["error_class"] == "rejected" and letter["code"] == "invalid_prompt" for letter in buried)

@@ -20,7 +20,7 @@ from sqlalchemy import text
 
 from phantoms_dagster.cli import main as cli
 from phantoms_dagster.store.engine import async_engine
-from phantoms_dagster.wiring import Workshop
+from phantoms_dagster.wiring import Services
 from phantoms_dagster.wiring.sandbox import sandbox_application
 from phantoms_dagster_tests.benchmarks.stack import STAND_INS
 
@@ -54,7 +54,7 @@ def caught(*keys: str) -> None:
 
 async def _lock_and_wait(keys: Sequence[str]) -> None:
     statement = "SELECT FROM phantoms.stages s JOIN phantoms.videos v ON v.id = s.video_id WHERE v.key = ANY(:keys) FOR UPDATE OF s"
-    async with async_engine(Workshop.from_environment().database_url).begin() as connection:
+    async with async_engine(Services.from_environment().database_url).begin() as connection:
         await connection.execute(text(statement), {"keys": list(keys)})
         print(CAUGHT, flush=True)
         await asyncio.Event().wait()

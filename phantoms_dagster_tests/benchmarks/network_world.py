@@ -31,7 +31,7 @@ from phantoms_dagster.embedded.valkey import Valkey
 from phantoms_dagster.execution.queues import RunQueues, connect
 from phantoms_dagster.execution.slots import QUEUES
 from phantoms_dagster.settings import Settings
-from phantoms_dagster.wiring import Workshop
+from phantoms_dagster.wiring import Services
 from phantoms_dagster_tests.benchmarks.memory import children_of
 from phantoms_dagster_tests.benchmarks.namespaces import NETWORK, SERVER, Host, open_network
 from phantoms_dagster_tests.benchmarks.network_processes import CAUGHT
@@ -166,16 +166,16 @@ def open_world(names: Sequence[str], *, seed: int, settings: Mapping[str, str]) 
             "PHANTOMS_WORKER_SLOTS": json.dumps(dict.fromkeys(QUEUES, len(names))),
         }
         with mock.patch.dict(os.environ, chosen):
-            workshop = Workshop(Settings())
+            services = Services(Settings())
             running = exits.enter_context(
-                _ServerStack(workshop.settings, say=lambda _: None, warn=notices.append, module=STAND_INS)
+                _ServerStack(services.settings, say=lambda _: None, warn=notices.append, module=STAND_INS)
             )
-        exits.callback(workshop.close)
+        exits.callback(services.close)
         environment = {**os.environ, **chosen, "PYTHONUNBUFFERED": "1"}
         hosts = [network.host(name) for name in names]
         for host in hosts:
             _start_workers(host, {**environment, "PHANTOMS_HOME": str(home / host.name)})
-        bench = Bench(home, servers, urls, workshop, sandbox, environment, exits, stand_ins)
+        bench = Bench(home, servers, urls, services, sandbox, environment, exits, stand_ins)
         queues = RunQueues(exits.enter_context(connect(urls.redis_url)))
         world = NetworkWorld(bench, hosts, running.settings, notices, queues)
         wait_for(world.ready, seconds=READY_SECONDS, what="the workers of both hosts and the daemon", pause=0.2)

@@ -17,10 +17,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from phantoms_dagster.resilience.breaker import Transition
+from phantoms_dagster.resilience.breakers.breaker import Transition
 from phantoms_dagster.resilience.pools import SANDBOX
 from phantoms_dagster.wiring.limits import limits_of
-from phantoms_dagster_tests.benchmarks import carrying, truth
+from phantoms_dagster_tests.benchmarks import completion, reconciliation
 from phantoms_dagster_tests.benchmarks.report import Report, percentile
 from phantoms_dagster_tests.benchmarks.world import Bench, Reviewer, open_bench, sleep_until
 
@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> Report:
         fleet = bench.fleet("carry", options.workers, seed=options.seed)
         with Reviewer(bench):
             times = _load(bench, keys, options)
-            ended = carrying.wait_until_ended(bench, seconds=options.limit, total=count)
+            ended = completion.wait_until_ended(bench, seconds=options.limit, total=count)
         finished = time.time()
         fleet.stop()
         if not ended:
@@ -75,7 +75,7 @@ def run(options: argparse.Namespace) -> Report:
         report.tell("videos", count)
         _probes(report, bench, times, options.reset, finished)
         _others(report, bench, times)
-        _endings(report, bench, count, finished - times.recovery)
+        _outcomes(report, bench, count, finished - times.recovery)
         report.problems += fleet.complaints()[:10]
     return report
 
@@ -83,7 +83,7 @@ def run(options: argparse.Namespace) -> Report:
 def _load(bench: Bench, keys: Sequence[str], options: argparse.Namespace) -> Times:
     """Register the videos one after the other, at the given rate, while the provider dies and comes back."""
     began, wall = time.monotonic(), time.time()
-    catalogue = bench.workshop.catalogue()
+    catalogue = bench.services.catalogue()
 
     def feed() -> None:
         for place, key in enumerate(keys):
@@ -129,8 +129,8 @@ def _probes(report: Report, bench: Bench, times: Times, reset: float, finished: 
 
 
 async def _history(bench: Bench, name: str) -> list[Transition]:
-    workshop = bench.workshop
-    async with limits_of(workshop.settings, workshop.clock) as limits:
+    services = bench.services
+    async with limits_of(services.settings, services.clock) as limits:
         return list(reversed(await limits.breakers.history(name)))
 
 
@@ -165,8 +165,8 @@ def _others(report: Report, bench: Bench, times: Times) -> None:
     report.check("others finished during it / come in during it", round(rate, 2), ">= 0.9", ok=rate >= 0.9)
 
 
-def _endings(report: Report, bench: Bench, count: int, seconds: float) -> None:
-    found, seen, buried = carrying.fates(bench), truth.compare(bench), truth.letters(bench)
+def _outcomes(report: Report, bench: Bench, count: int, seconds: float) -> None:
+    found, seen, buried = completion.fates(bench), reconciliation.compare(bench), reconciliation.letters(bench)
     report.tell("all finished after the recovery, s", round(seconds, 1))
     report.check("posted", found.counts["posted"], str(count * 3), ok=found.counts["posted"] == count * 3)
     report.check("dead letters", len(buried), "0", ok=not buried)

@@ -77,7 +77,7 @@ def run(options: argparse.Namespace) -> Report:
 @contextmanager
 def _instance(bench: Bench) -> Iterator[dg.DagsterInstance]:
     os.environ.update({n: v for n, v in bench.environment.items() if n.startswith("PHANTOMS_")})
-    ref = InstanceRef.from_dir(str(prepare(bench.home, bench.workshop.settings)))
+    ref = InstanceRef.from_dir(str(prepare(bench.home, bench.services.settings)))
     assert ref.storage_data is not None
     assert ref.storage_data.class_name == PooledPostgresStorage.__name__
     with dg.DagsterInstance.from_ref(ref) as instance:
@@ -86,12 +86,12 @@ def _instance(bench: Bench) -> Iterator[dg.DagsterInstance]:
 
 def _fill(bench: Bench, instance: dg.DagsterInstance, channel: str, count: int, table: str) -> None:
     names = [name for name, stage in STAGES.items() if stage.usual]
-    with bench.workshop.engine.begin() as connection:
+    with bench.services.engine.begin() as connection:
         connection.execute(text("TRUNCATE phantoms.stages, phantoms.videos CASCADE"))
         values = {"prefix": KEY.split("{", maxsplit=1)[0], "channel": channel, "count": count, "dated": table == "mixed"}
         connection.execute(_VIDEOS, values)
         connection.execute(_STAGES, {"table": table, "names": names, "stages": len(names)})
-    with bench.workshop.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+    with bench.services.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text("VACUUM ANALYZE phantoms.videos, phantoms.stages"))
     known = len(instance.get_dynamic_partitions(VIDEOS))
     for start in range(known + 1, count + 1, 1000):
@@ -99,7 +99,7 @@ def _fill(bench: Bench, instance: dg.DagsterInstance, channel: str, count: int, 
 
 
 def _look(instance: dg.DagsterInstance, bench: Bench) -> int:
-    return sum(len(tick(instance, bench.workshop, chain)) for chain in CHAINS.values())
+    return sum(len(tick(instance, bench.services, chain)) for chain in CHAINS.values())
 
 
 def _measure(report: Report, bench: Bench, instance: dg.DagsterInstance, count: int, table: str, ticks: int) -> None:

@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> Report:
     report = Report("pools", {name: getattr(options, name) for name in names})
     report.notes.append(hurry())
     pool = {"slots": options.slots, "rates": [[options.rate, 1.0, options.burst]], "daily": None, "lease_seconds": LEASE_SECONDS}
-    settings = {"PHANTOMS_POOLS": json.dumps({"script": pool}), "PHANTOMS_PATIENCE_SECONDS": "30"}
+    settings = {"PHANTOMS_POOLS": json.dumps({"script": pool}), "PHANTOMS_MAX_WAIT_SECONDS": "30"}
     with open_bench(seed=options.seed, settings=settings) as bench:
         _throughput(report, bench, options)
         _killed_holders(report, bench, options)

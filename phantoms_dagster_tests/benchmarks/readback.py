@@ -23,12 +23,12 @@ from sqlalchemy import Engine, text
 
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.ports import Tokens
-from phantoms_dagster.domain.readback import EARLY, Reading, pause_after
+from phantoms_dagster.domain.readback import EARLY, PostReading, pause_after
 from phantoms_dagster.embedded.servers import EmbeddedServers
 from phantoms_dagster.platforms.instagram.metrics import InstagramMetricsReader
 from phantoms_dagster.production.performance import ReadBack, read_back
-from phantoms_dagster.resilience.breaker import Outcome
-from phantoms_dagster.resilience.limits import CallScope, RedisLimits, Refused, calling_for, redis_limits
+from phantoms_dagster.resilience.breakers.breaker import CallOutcome
+from phantoms_dagster.resilience.limits import CallScope, PoolFull, RedisLimits, calling_for, redis_limits
 from phantoms_dagster.resilience.scopes import scope_of
 from phantoms_dagster.resilience.transport import Deadlines, build_client
 from phantoms_dagster.sandbox.core import Sandbox, application
@@ -37,8 +37,8 @@ from phantoms_dagster.sandbox.instagram.insights import reel, value
 from phantoms_dagster.sandbox.instagram.state import Media
 from phantoms_dagster.store.engine import engine
 from phantoms_dagster.store.migrate import upgrade
-from phantoms_dagster.store.performance import PerformanceTables
-from phantoms_dagster.store.results import Results
+from phantoms_dagster.store.performance.tables import PerformanceTables
+from phantoms_dagster.store.results.readings import Results
 from phantoms_dagster.wiring.clock import SystemClock
 from phantoms_dagster_tests.benchmarks.report import Report
 
@@ -148,28 +148,28 @@ class _Days:
         self.calls, self.most_calls = self.calls + calls, max(self.most_calls, calls)
 
     async def _turn(self, limits: RedisLimits, origin: str) -> ReadBack:
-        async def keep(readings: Sequence[Reading]) -> None:
+        async def keep(readings: Sequence[PostReading]) -> None:
             self.results.record(readings)
             for reading in readings:
                 if reading.metrics is not None and reading.metrics.views is not None:
                     self.reads[reading.post_id] += 1
                     self.last[reading.post_id] = (reading.metrics.views, self.sandbox.now())
 
-        client = build_client(limits=limits, scope=scope_of("instagram"), deadlines=Deadlines(patience=0.5))
+        client = build_client(limits=limits, scope=scope_of("instagram"), deadlines=Deadlines(max_wait=0.5))
         async with client:
             reader = InstagramMetricsReader(client=client, base_url=origin, tokens=_Tokens(), clock=SystemClock())
             with calling_for(ACCOUNT):
                 return await read_back(self.results.due(), {Platform("instagram"): reader}, keep, {})
 
     async def _publish(self, limits: RedisLimits) -> None:
-        """All that a post asks for, without any patience."""
+        """All that a post asks for, without any wait."""
         for pool in PUBLISHING:
             try:
-                permit = await limits.admit(CallScope("instagram", ACCOUNT, pool), patience=0, hold_seconds=5)
-            except Refused:
+                permit = await limits.admit(CallScope("instagram", ACCOUNT, pool), max_wait=0, hold_seconds=5)
+            except PoolFull:
                 self.refused += 1
             else:
-                await limits.settle(permit, Outcome.ANSWERED)
+                await limits.settle(permit, CallOutcome.ANSWERED)
 
     def _an_hour_later(self) -> None:
         self.sandbox.advance(HOUR)
@@ -185,9 +185,9 @@ class _Days:
         async with redis_limits(self.redis_url, clock=SystemClock(), namespace="rush") as limits:
             for _ in range(60):
                 permit = await limits.admit(
-                    CallScope("instagram_metrics", ACCOUNT, "metrics_instagram"), patience=1, hold_seconds=5
+                    CallScope("instagram_metrics", ACCOUNT, "metrics_instagram"), max_wait=1, hold_seconds=5
                 )
-                await limits.settle(permit, Outcome.ANSWERED)
+                await limits.settle(permit, CallOutcome.ANSWERED)
             read = await self._turn(limits, origin)
             self.rush_read = sum(account.read for account in read.accounts)
             await self._publish(limits)

@@ -133,7 +133,7 @@ def open_stack(
     with contextlib.ExitStack() as exits:
         bench = exits.enter_context(open_bench(seed=seed, settings=settings, quick=quick, durable=durable))
         stack = (kind or (Stack if webserver else _WithoutPages))(
-            bench.workshop.settings, say=say, warn=lambda words: notices.append(Notice(time.monotonic(), words)), module=module
+            bench.services.settings, say=say, warn=lambda words: notices.append(Notice(time.monotonic(), words)), module=module
         )
         ours = {name: value for name, value in bench.environment.items() if name.startswith("PHANTOMS_")}
         # The stack's processes inherit the environment of whoever types `phantoms up`.

@@ -16,7 +16,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from phantoms_dagster_tests.benchmarks import carrying, truth
+from phantoms_dagster_tests.benchmarks import completion, reconciliation
 from phantoms_dagster_tests.benchmarks.report import Report
 from phantoms_dagster_tests.benchmarks.world import Bench, Reviewer, open_bench
 
@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> Report:
         blows = _Blows(bench)
         started = time.monotonic()
         with Reviewer(bench):
-            ended = carrying.wait_until_ended(bench, seconds=options.seconds, during=blows.at)
+            ended = completion.wait_until_ended(bench, seconds=options.seconds, during=blows.at)
         seconds = time.monotonic() - started
         fleet.stop()
         if not ended:
@@ -88,7 +88,7 @@ class _Blows:
 def _weigh(report: Report, bench: Bench, blows: _Blows, videos: int) -> None:
     for _, name in BLOWS:
         report.check(name, blows.fallen.get(name, "never"), "in mid-run", ok=name in blows.fallen)
-    found, seen, buried = carrying.fates(bench), truth.compare(bench), truth.letters(bench)
+    found, seen, buried = completion.fates(bench), reconciliation.compare(bench), reconciliation.letters(bench)
     report.check("posted exactly once", found.counts["posted"], str(videos * 3), ok=found.counts["posted"] == videos * 3)
     report.check("lost", videos * 3 - sum(found.counts.values()) + found.counts["stuck"], "0", ok=not found.stuck)
     report.check("dead letters", len(buried), "0", ok=not buried)

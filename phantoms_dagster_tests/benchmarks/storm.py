@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from phantoms_dagster_tests.benchmarks import carrying, truth
+from phantoms_dagster_tests.benchmarks import completion, reconciliation
 from phantoms_dagster_tests.benchmarks.report import Report
 from phantoms_dagster_tests.benchmarks.world import Bench, Reviewer, Sandbox, open_bench
 
@@ -70,7 +70,7 @@ def run(options: argparse.Namespace) -> Report:
         started = time.monotonic()
         fleet = bench.fleet("carry", options.workers, seed=options.seed)
         with Reviewer(bench):
-            ended = carrying.wait_until_ended(bench, seconds=options.seconds)
+            ended = completion.wait_until_ended(bench, seconds=options.seconds)
         seconds = time.monotonic() - started
         fleet.stop()
         if not ended:
@@ -89,7 +89,7 @@ def brew(sandbox: Sandbox, share: float, kinds: Sequence[str] = tuple(MIX)) -> N
 
 
 def _weigh(report: Report, bench: Bench, seconds: float) -> None:
-    found, seen, buried = carrying.fates(bench), truth.compare(bench), truth.letters(bench)
+    found, seen, buried = completion.fates(bench), reconciliation.compare(bench), reconciliation.letters(bench)
     calls = sum(bench.sandbox.ledger()["calls"].values())
     report.tell("seconds", round(seconds, 1))
     report.tell("calls", calls)

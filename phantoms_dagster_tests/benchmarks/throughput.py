@@ -14,7 +14,7 @@ import json
 import time
 
 from phantoms_dagster.domain.stages import STAGES
-from phantoms_dagster_tests.benchmarks import carrying, truth
+from phantoms_dagster_tests.benchmarks import completion, reconciliation
 from phantoms_dagster_tests.benchmarks.report import Report
 from phantoms_dagster_tests.benchmarks.stack import STAND_INS, open_stack
 from phantoms_dagster_tests.benchmarks.world import Reviewer, wide_pools
@@ -30,7 +30,7 @@ SETTINGS = {
     # two batches of films are made at once. Posts of one account wait for one another: two workers would only meet there.
     "PHANTOMS_RUNS_PER_STAGE": "2",
     "PHANTOMS_WORKER_SLOTS": json.dumps({"rendered_video": 2}),
-    "PHANTOMS_GATHER_SECONDS": "30",
+    "PHANTOMS_BATCH_WAIT_SECONDS": "30",
     "PHANTOMS_IN_FLIGHT": "500",
     "PHANTOMS_LOG_LEVEL": "WARNING",
     "PHANTOMS_POOLS": wide_pools(500),
@@ -69,11 +69,11 @@ def _leg(report: Report, options: argparse.Namespace, latency: float) -> None:
         bench.add_videos(options.videos, register=False, per_channel=VIDEOS_PER_CHANNEL)
         started = time.monotonic()
         with Reviewer(bench, every_seconds=0.25, page=options.batch):
-            ended = carrying.wait_until_posted(bench, seconds=options.seconds, posts=options.videos * 3)
+            ended = completion.wait_until_posted(bench, seconds=options.seconds, posts=options.videos * 3)
             seconds = time.monotonic() - started
-        carrying.wait_until_ended(bench, seconds=30, total=options.videos)
+        completion.wait_until_ended(bench, seconds=30, total=options.videos)
         cpu = {service: used - before.get(service, 0.0) for service, used in stack.cpu().items()}
-        found, seen, letters = carrying.fates(bench), truth.compare(bench), truth.letters(bench)
+        found, seen, letters = completion.fates(bench), reconciliation.compare(bench), reconciliation.letters(bench)
         runs = stack.dagster_rows("SELECT count(*) AS n FROM runs")[0]["n"]
     if not ended:
         report.problems.append(f"{name}: not at its end after {options.seconds:g} s")

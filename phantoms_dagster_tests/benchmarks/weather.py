@@ -22,9 +22,9 @@ from pathlib import Path
 from sqlalchemy.exc import DBAPIError
 
 from phantoms_dagster.domain.models import Brief, Channel, Platform, TikTokChoices
-from phantoms_dagster_tests.benchmarks import carrying, truth
+from phantoms_dagster_tests.benchmarks import completion, reconciliation
+from phantoms_dagster_tests.benchmarks.alert_recorder import AlertRecorder
 from phantoms_dagster_tests.benchmarks.report import Report
-from phantoms_dagster_tests.benchmarks.town_crier import Crier
 from phantoms_dagster_tests.benchmarks.troubles import Media, Postgres, Valkey, media_disk
 from phantoms_dagster_tests.benchmarks.workers import Fleet
 from phantoms_dagster_tests.benchmarks.world import Bench, Reviewer, open_bench, sleep_until, wide_pools
@@ -108,19 +108,19 @@ def _weather(report: Report, bench: Bench, media: Media, videos: int, options: a
     keys = _add_videos(bench, videos)
     fleet = bench.fleet("carry", options.workers, seed=options.seed)
     sky = _Sky(bench, media, options.scale)
-    with Crier(bench) as crier, Reviewer(bench):
+    with AlertRecorder(bench) as recorder, Reviewer(bench):
         with _fed(bench, keys, sky.began, FEED_SECONDS * options.scale):
             sky.pass_over()
         ended = _wait(bench, seconds=max(60.0, options.limit * options.scale))
         finished = time.time()
-        crier.last_round()
+        recorder.last_round()
     fleet.stop()
     if not ended:
         report.problems += [f"still {row['state']}: {row['n']} of {row['stage']}" for row in _open(bench)]
     report.tell("videos", videos)
     _times(report, bench, sky, finished)
-    _endings(report, bench, videos)
-    _alerts(report, crier, exactly=options.scale >= 1)
+    _outcomes(report, bench, videos)
+    _alerts(report, recorder, exactly=options.scale >= 1)
     _runs(report, fleet)
 
 
@@ -152,7 +152,7 @@ def _add_videos(bench: Bench, count: int) -> list[str]:
                 tiktok=TikTokChoices(privacy="PUBLIC_TO_EVERYONE") if TIKTOK in platforms else None,
             )
         )
-    catalogue = bench.workshop.catalogue()
+    catalogue = bench.services.catalogue()
     catalogue.put_channels(channels)
     briefs = [
         Brief(
@@ -172,7 +172,7 @@ def _fed(bench: Bench, keys: Sequence[str], began: float, seconds: float) -> Ite
     """Register the videos one after the other, whatever the weather; at the end of the block all are."""
 
     def feed() -> None:
-        catalogue = bench.workshop.catalogue()
+        catalogue = bench.services.catalogue()
         for place, key in enumerate(keys):
             sleep_until(began + place * seconds / len(keys))
             while True:
@@ -247,7 +247,7 @@ def _wait(bench: Bench, *, seconds: float) -> bool:
         with contextlib.suppress(DBAPIError):
             if not _open(bench):
                 return True
-        time.sleep(carrying.POLL_SECONDS)
+        time.sleep(completion.POLL_SECONDS)
     return False
 
 
@@ -263,12 +263,12 @@ def _times(report: Report, bench: Bench, sky: _Sky, finished: float) -> None:
             after = "none was left" if first is None else round(first - end, 1)
             report.tell(f"{name}: end to the first {SIGNS[name].replace('%', 'stage')} done, s", after)
     last = max(end for _, end in sky.times.values())
-    report.tell("last trouble's end to the last ending, s", round(finished - last, 1))
+    report.tell("last trouble's end to the last outcome, s", round(finished - last, 1))
     report.tell("minutes in all", round((time.monotonic() - sky.began) / 60, 1))
 
 
-def _endings(report: Report, bench: Bench, videos: int) -> None:
-    found, seen, buried = carrying.fates(bench), truth.compare(bench), truth.letters(bench)
+def _outcomes(report: Report, bench: Bench, videos: int) -> None:
+    found, seen, buried = completion.fates(bench), reconciliation.compare(bench), reconciliation.letters(bench)
     waiting = [line for line in found.stuck if _waits() in line]
     stuck = [line for line in found.stuck if _waits() not in line]
     wanted = sum(len(CHANNELS[n % len(CHANNELS)]) for n in range(videos))
@@ -291,9 +291,9 @@ def _endings(report: Report, bench: Bench, videos: int) -> None:
     report.problems += [f"{x['key']} {x['stage']}: {x['error_class']} {x['code']}: {x['message']}" for x in buried]
 
 
-def _alerts(report: Report, crier: Crier, *, exactly: bool) -> None:
+def _alerts(report: Report, recorder: AlertRecorder, *, exactly: bool) -> None:
     """Each cause is told once. Of a short trouble nobody need hear: a breaker judges a number of calls."""
-    told: Counter[str] = crier.told()
+    told: Counter[str] = recorder.told()
     account = f"account:youtube:{REVOKED}"
     causes = {"tiktok": "TikTok", "redis": "Redis", "media_space": "the disk", account: "the revoked account"}
     for cause, name in causes.items():
@@ -302,9 +302,9 @@ def _alerts(report: Report, crier: Crier, *, exactly: bool) -> None:
         once = exactly and cause != "redis"
         report.check(f"alerts of {name}", times, "1" if once else "1 at most", ok=times == 1 if once else times <= 1)
     report.check("alerts of anything else", dict(told), "none", ok=not told)
-    report.tell("messages sent", len(crier.messages))
-    report.tell("looks for news while PostgreSQL was away", crier.away)
-    report.notes += [f"{datetime.fromtimestamp(m.at, UTC):%H:%M:%S} {line}" for m in crier.messages for line in m.news]
+    report.tell("messages sent", len(recorder.messages))
+    report.tell("looks for news while PostgreSQL was away", recorder.away)
+    report.notes += [f"{datetime.fromtimestamp(m.at, UTC):%H:%M:%S} {line}" for m in recorder.messages for line in m.news]
 
 
 def _runs(report: Report, fleet: Fleet) -> None:

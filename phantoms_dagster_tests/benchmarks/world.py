@@ -1,6 +1,6 @@
 """What every benchmark starts: embedded servers in a temporary folder, the sandbox as its own process, settings, videos.
 
-How videos are carried belongs in `fleet` and `carrying`; what is measured, in the benchmarks.
+How videos are carried belongs in `fleet` and `completion`; what is measured, in the benchmarks.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from phantoms_dagster.resilience.pools import DEFAULT_POOLS
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.store.decisions import Decided
 from phantoms_dagster.store.migrate import upgrade
-from phantoms_dagster.wiring import Workshop
+from phantoms_dagster.wiring import Services
 from phantoms_dagster_tests.benchmarks.workers import Fleet
 
 # Quotas of the stand-ins are for days; a benchmark posts a day's worth in a minute.
@@ -44,7 +44,7 @@ UNLIMITED = {
 UNPACED = {"tiktok.rate_limits": False, "tiktok.daily_posts": None}
 # Waits of a day's work, shortened to those of a benchmark.
 QUICK = {
-    "PHANTOMS_PATIENCE_SECONDS": "4",
+    "PHANTOMS_MAX_WAIT_SECONDS": "4",
     "PHANTOMS_BACKOFF_SECONDS": "0.3",
     "PHANTOMS_BACKOFF_MAX_SECONDS": "4",
     "PHANTOMS_RENDER_POLL_SECONDS": "0.3",
@@ -98,7 +98,7 @@ class Bench:
     home: Path
     servers: EmbeddedServers
     urls: ServerUrls
-    workshop: Workshop
+    services: Services
     sandbox: Sandbox
     environment: dict[str, str]
     stack: contextlib.ExitStack
@@ -138,7 +138,7 @@ class Bench:
             )
             for n in range(first, first + count)
         ]
-        self.workshop.catalogue().put_channels(made)
+        self.services.catalogue().put_channels(made)
         return made
 
     def add_videos(
@@ -166,14 +166,14 @@ class Bench:
             )
             for n in range(first, first + count)
         ]
-        keys = [added.key for added in self.workshop.catalogue().add(briefs, source="benchmark")]
+        keys = [added.key for added in self.services.catalogue().add(briefs, source="benchmark")]
         if register:
-            self.workshop.catalogue().registered(keys)
+            self.services.catalogue().registered(keys)
         return keys
 
     def rows(self, statement: str, **values: Any) -> Sequence[RowMapping]:
         """The rows of a query."""
-        with self.workshop.engine.connect() as connection:
+        with self.services.engine.connect() as connection:
             return connection.execute(text(statement), values).mappings().all()
 
 
@@ -218,9 +218,9 @@ def open_bench(
         sandbox = Sandbox(f"http://127.0.0.1:{port}", client)
         stand_ins = _start_sandbox(stack, home, sandbox, port, seed, environment)
         sandbox.configure(**UNLIMITED, **(UNPACED if "PHANTOMS_POOLS" in chosen else {}))
-        workshop = Workshop(_settings(chosen))
-        stack.callback(workshop.close)
-        bench = Bench(home, servers, urls, workshop, sandbox, environment, stack, stand_ins, warnings=warnings)
+        services = Services(_settings(chosen))
+        stack.callback(services.close)
+        bench = Bench(home, servers, urls, services, sandbox, environment, stack, stand_ins, warnings=warnings)
         yield bench
 
 
@@ -286,7 +286,7 @@ class Reviewer:
         self._thread.join()
 
     def _review(self) -> None:
-        decisions = self._bench.workshop.decisions()
+        decisions = self._bench.services.decisions()
         while not self._stop.wait(self._every):
             with contextlib.suppress(Exception):  # the database may be away: the reviewer comes back
                 waiting = decisions.undecided()

@@ -19,15 +19,15 @@ from phantoms_dagster.domain.ports import Renderer, RenderJob
 from phantoms_dagster.domain.publication import Found, RemoteId, Undecided
 from phantoms_dagster.media.local_renderer import LocalRenderer
 from phantoms_dagster.production.publication import pay
-from phantoms_dagster.providers.shotstack import ShotstackRenderer
+from phantoms_dagster.providers.shotstack.renderer import ShotstackRenderer
 from phantoms_dagster.sandbox.core import Sandbox
-from phantoms_dagster.sandbox.shotstack_work import Progress
+from phantoms_dagster.sandbox.shotstack.studio import Progress
 from phantoms_dagster_tests.contract import test_shotstack
 from phantoms_dagster_tests.contract.publishing_kit import FakePaidJournal, MortalTransport, SandboxClock
 
 LOST_SECONDS = 1800.0
 PRICE = Decimal("0.04")
-WAITS = Waits(timedelta(seconds=LOST_SECONDS), timedelta(hours=1), poll_seconds=3, patience_seconds=30)
+WAITS = Waits(timedelta(seconds=LOST_SECONDS), timedelta(hours=1), poll_seconds=3, max_wait_seconds=30)
 
 
 @dataclass

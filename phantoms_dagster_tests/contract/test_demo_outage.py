@@ -10,8 +10,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from phantoms_dagster.cli.demo_outage import Outage
-from phantoms_dagster.resilience.breaker import Transition
+from phantoms_dagster.cli.demo.outage import DemoOutage
+from phantoms_dagster.resilience.breakers.breaker import Transition
 from phantoms_dagster_tests.sandbox_thread import Running, sandbox_thread
 
 BEGIN = datetime(2026, 11, 26, 12, 1, 3, tzinfo=UTC)
@@ -25,7 +25,7 @@ class World:
     history: list[Transition] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.outage = Outage(self.sandbox.url, lambda: self.history, now=lambda: self.at)
+        self.outage = DemoOutage(self.sandbox.url, lambda: self.history, now=lambda: self.at)
 
     def after(self, seconds: float) -> datetime:
         return BEGIN + timedelta(seconds=seconds)

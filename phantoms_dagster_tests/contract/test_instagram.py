@@ -190,7 +190,7 @@ async def test_a_video_still_processing_is_left_for_later_and_finished_then(stan
     stand.sandbox.config["instagram.processing_seconds"] = 500.0
     journal = FakeJournal()
     with pytest.raises(NotYet) as waiting:
-        await publish(stand.publisher(patience=30), job, journal)
+        await publish(stand.publisher(max_wait=30), job, journal)
     assert waiting.value.retry_after > 0
     assert sum(stand.clock.slept) <= 30
     assert stand.posts == []
@@ -276,11 +276,11 @@ async def test_settling_longer_than_patience_is_deferred_and_the_second_read_is_
     with pytest.raises(Unknown):
         await publish(stand.publisher(), job, journal)
     with pytest.raises(NotYet) as deferred:
-        await publish(stand.publisher(patience=10), job, journal)
+        await publish(stand.publisher(max_wait=10), job, journal)
     assert 50 < deferred.value.retry_after <= 60
     assert journal.record.state is PostState.UNKNOWN
     stand.sandbox.advance(deferred.value.retry_after)
-    post = await publish(stand.publisher(patience=10), job, journal)
+    post = await publish(stand.publisher(max_wait=10), job, journal)
     assert_one_post(stand, job, journal, post)
 
 

@@ -20,8 +20,8 @@ from phantoms_dagster.domain.ports import MediaStore
 from phantoms_dagster.media import files as files_module
 from phantoms_dagster.media.cache import Cache
 from phantoms_dagster.media.files import FolderStore
-from phantoms_dagster.media.object_store import ObjectStore
-from phantoms_dagster.media.s3 import Bucket
+from phantoms_dagster.media.object_store.client import Bucket
+from phantoms_dagster.media.object_store.store import ObjectStore
 from phantoms_dagster_tests.s3_server import BUCKET, KEY_ID, SECRET, S3Server, s3_server
 
 

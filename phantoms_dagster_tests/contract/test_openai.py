@@ -16,12 +16,12 @@ from aiohttp.test_utils import TestServer
 from phantoms_dagster.domain.errors import InvalidInput, NotYet, Permanent, Rejected, Throttled, Transient, Unknown
 from phantoms_dagster.domain.models import Brief, Channel, Platform
 from phantoms_dagster.domain.values import JsonObject
-from phantoms_dagster.providers.openai_answer import FaultyAnswer, cost, examined, normalised, read, usage
-from phantoms_dagster.providers.openai_prompt import SCRIPT_SCHEMA
-from phantoms_dagster.providers.openai_scripts import DOUBTS_KEPT, OpenAIScriptWriter
-from phantoms_dagster.sandbox import openai as stand_in
+from phantoms_dagster.providers.openai.answer import FaultyAnswer, cost, examined, normalised, read, usage
+from phantoms_dagster.providers.openai.prompt import SCRIPT_SCHEMA
+from phantoms_dagster.providers.openai.scripts import DOUBTS_KEPT, OpenAIScriptWriter
 from phantoms_dagster.sandbox.core import Fault, Sandbox, application
-from phantoms_dagster.sandbox.openai_schema import check_strict
+from phantoms_dagster.sandbox.openai import routes as stand_in
+from phantoms_dagster.sandbox.openai.schema import check_strict
 
 KEY = "sandbox-ocean-0123456789"
 BRIEF = Brief(

@@ -10,10 +10,10 @@ import pytest
 from aiohttp.test_utils import TestServer, unused_port
 
 from phantoms_dagster.domain.errors import Permanent, ProviderError, Rejected, Throttled, Transient
-from phantoms_dagster.providers import openai_errors
 from phantoms_dagster.providers.http import never_sent
-from phantoms_dagster.sandbox import openai as stand_in
+from phantoms_dagster.providers.openai import errors as openai_errors
 from phantoms_dagster.sandbox.core import Fault, Sandbox, application
+from phantoms_dagster.sandbox.openai import routes as stand_in
 
 REQUEST = httpx.Request("POST", "https://api.example/v1/chat/completions")
 

@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 from phantoms_dagster.domain.errors import NotYet, Permanent, Rejected, Transient, Unknown
-from phantoms_dagster.providers.openai_answer import examined, read
-from phantoms_dagster.providers.openai_object import object_in
+from phantoms_dagster.providers.openai.answer import examined, read
+from phantoms_dagster.providers.openai.object import object_in
 from phantoms_dagster.sandbox.core import Fault as Broken
 from phantoms_dagster_tests.contract.test_openai import (
     BRIEF,

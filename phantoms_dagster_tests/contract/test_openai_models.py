@@ -13,11 +13,11 @@ import pytest
 
 from phantoms_dagster.cli.doctor import examine as examine_all
 from phantoms_dagster.execution import worker
-from phantoms_dagster.providers.openai_models import Model, examine, judge
+from phantoms_dagster.providers.openai.models import OfferedModel, examine, judge
 from phantoms_dagster.resilience.limits import CallScope, UnguardedLimits
 from phantoms_dagster.resilience.transport import build_client
 from phantoms_dagster.sandbox.core import Fault
-from phantoms_dagster.sandbox.openai_models import MODELS
+from phantoms_dagster.sandbox.openai.models import MODELS
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.wiring.clients import deadlines_of
 from phantoms_dagster.wiring.models import model_warning
@@ -27,7 +27,7 @@ __all__ = ["bench"]
 
 TODAY = date(2026, 11, 26)
 OPENAI = "https://api.openai.com/v1"
-OFFERED = [Model("gpt-6-luna"), Model("gpt-5-mini", date(2026, 12, 11)), Model("gpt-4", date(2026, 10, 23))]
+OFFERED = [OfferedModel("gpt-6-luna"), OfferedModel("gpt-5-mini", date(2026, 12, 11)), OfferedModel("gpt-4", date(2026, 10, 23))]
 
 
 def test_the_default_model_exists_lives_on_and_is_in_the_vendors_list() -> None:
@@ -59,9 +59,9 @@ def test_a_model_is_judged_by_the_servers_list_and_its_day(wanted: str, verdict:
 
 def test_servers_of_ones_own_are_judged_by_their_own_rules() -> None:
     local = "http://127.0.0.1:8080/v1"
-    assert judge([Model("qwen.gguf")], "gpt-6-luna", today=TODAY, base_url=local).verdict == "note"
-    assert judge([Model("llama3:latest"), Model("b")], "llama3", today=TODAY, base_url=local).verdict == "ok"
-    assert judge([Model("a"), Model("b")], "c", today=TODAY, base_url=local).verdict == "wrong"
+    assert judge([OfferedModel("qwen.gguf")], "gpt-6-luna", today=TODAY, base_url=local).verdict == "note"
+    assert judge([OfferedModel("llama3:latest"), OfferedModel("b")], "llama3", today=TODAY, base_url=local).verdict == "ok"
+    assert judge([OfferedModel("a"), OfferedModel("b")], "c", today=TODAY, base_url=local).verdict == "wrong"
     assert judge([], "c", today=TODAY, base_url=local).verdict == "note"
 
 

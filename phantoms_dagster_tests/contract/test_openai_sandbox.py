@@ -19,10 +19,10 @@ from aiohttp.test_utils import TestServer
 from jsonschema import Draft202012Validator
 
 from phantoms_dagster.domain.models import Brief, Channel, Platform
-from phantoms_dagster.providers import openai_prompt
-from phantoms_dagster.sandbox import openai as stand_in
+from phantoms_dagster.providers.openai import prompt as openai_prompt
 from phantoms_dagster.sandbox.core import Sandbox, application
-from phantoms_dagster.sandbox.openai_schema import SchemaRefused, check_strict, conforming
+from phantoms_dagster.sandbox.openai import routes as stand_in
+from phantoms_dagster.sandbox.openai.schema import SchemaRefused, check_strict, conforming
 
 ASK: dict[str, Any] = {"model": "gpt-6-luna", "messages": [{"role": "user", "content": '{"title": "Tides", "target_words": 72}'}]}
 SCRIPT: dict[str, Any] = {**ASK, "response_format": openai_prompt.RESPONSE_FORMAT}

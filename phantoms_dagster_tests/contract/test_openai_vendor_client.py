@@ -13,8 +13,8 @@ import pytest
 from aiohttp.test_utils import TestServer
 from pydantic import BaseModel
 
-from phantoms_dagster.sandbox import openai as stand_in
 from phantoms_dagster.sandbox.core import Sandbox, application
+from phantoms_dagster.sandbox.openai import routes as stand_in
 
 MODEL = "gpt-6-luna"
 ASK: list[Any] = [{"role": "user", "content": '{"title": "Tides", "target_words": 40}'}]

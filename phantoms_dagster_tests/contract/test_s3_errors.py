@@ -15,9 +15,9 @@ import pytest
 from phantoms_dagster.domain.errors import InvalidInput, NotFound, Permanent, ProviderError, Throttled, Transient
 from phantoms_dagster.domain.models import MediaFile
 from phantoms_dagster.media.cache import Cache
-from phantoms_dagster.media.object_store import ObjectStore
-from phantoms_dagster.media.s3 import Bucket
-from phantoms_dagster.media.s3_errors import is_outage
+from phantoms_dagster.media.object_store.client import Bucket
+from phantoms_dagster.media.object_store.errors import is_outage
+from phantoms_dagster.media.object_store.store import ObjectStore
 
 KEY_ID, SECRET = "AKIAREFUSED", "n0t/to+be+shown"
 FILE = MediaFile(sha256="ab" * 32, size=3, suffix=".mp4")

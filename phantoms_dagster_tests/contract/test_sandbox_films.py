@@ -169,7 +169,7 @@ async def test_a_film_for_both_platforms_is_read_once(monkeypatch: pytest.Monkey
     read: list[int] = []
     real = films.read_film
 
-    def counting(file: Any, size: int) -> films.Film | None:
+    def counting(file: Any, size: int) -> films.FilmFacts | None:
         read.append(size)
         return real(file, size)
 

@@ -26,12 +26,12 @@ from phantoms_dagster.domain.paid_job import NotBilled
 from phantoms_dagster.domain.ports import RenderJob
 from phantoms_dagster.domain.publication import RemoteId, Undecided
 from phantoms_dagster.media.studio import FfmpegStudio
-from phantoms_dagster.providers.shotstack import ShotstackRenderer
-from phantoms_dagster.providers.shotstack_api import ERRORS
-from phantoms_dagster.providers.shotstack_edit import job_from_edit
-from phantoms_dagster.sandbox import shotstack
+from phantoms_dagster.providers.shotstack.api import ERRORS
+from phantoms_dagster.providers.shotstack.edit import job_from_edit
+from phantoms_dagster.providers.shotstack.renderer import ShotstackRenderer
 from phantoms_dagster.sandbox.core import Fault, Sandbox, application
-from phantoms_dagster.sandbox.shotstack_work import Progress
+from phantoms_dagster.sandbox.shotstack import routes as shotstack
+from phantoms_dagster.sandbox.shotstack.studio import Progress
 
 KEY = "sandbox-secret-key"
 FILM = b"\x00\x00\x00\x18ftypmp42" + bytes(range(256)) * 2_000
@@ -346,7 +346,7 @@ async def test_the_voiceover_is_waited_for_until_it_can_be_used(world: World) ->
 async def test_a_voiceover_that_never_becomes_ready_costs_nothing(world: World) -> None:
     world.sandbox.config["shotstack.ingest_seconds"] = 10_000
     with pytest.raises(Transient, match="still importing"):
-        named(await world.renderer(ingest_patience=3).submit(world.job(), world.about_to_bill))
+        named(await world.renderer(ingest_max_wait=3).submit(world.job(), world.about_to_bill))
     assert sum(world.clock.slept) >= 3
     assert world.billed == []
 

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 
 from phantoms_dagster.domain.models import Palette, Sentence
 from phantoms_dagster.domain.ports import RenderJob
-from phantoms_dagster.providers.shotstack_edit import CAPTION_CELLS, build_edit, job_from_edit
-from phantoms_dagster.sandbox.shotstack_schema import problem
+from phantoms_dagster.providers.shotstack.edit import CAPTION_CELLS, build_edit, job_from_edit
+from phantoms_dagster.sandbox.shotstack.schema import problem
 
 AUDIO = Path("voiceover.wav")
 AUDIO_URL = "https://sources.example/1/source.wav"

@@ -219,7 +219,7 @@ async def test_processing_longer_than_the_patience_is_deferred_and_finished_late
     world.sandbox.config["tiktok.processing_seconds"] = 100
     job, journal = world.job(), world.journal()
     with pytest.raises(NotYet):
-        await publish(world.publisher(patience=60), job, journal)
+        await publish(world.publisher(max_wait=60), job, journal)
     assert journal.record.state is PostState.COMMITTING
     assert sum(world.clock.slept) <= 60
     world.sandbox.advance(60)
@@ -231,7 +231,7 @@ async def test_processing_longer_than_the_patience_is_deferred_and_finished_late
 async def test_polling_stays_below_the_status_limit(world: World) -> None:
     world.sandbox.config |= {"tiktok.processing_seconds": 1_000, "tiktok.rate_limits": True}
     with pytest.raises(NotYet):
-        await publish(world.publisher(patience=180), world.job(), world.journal())
+        await publish(world.publisher(max_wait=180), world.job(), world.journal())
     assert sum(world.clock.slept) > 170
 
 

@@ -185,7 +185,7 @@ async def test_a_published_post_is_only_read_when_it_is_asked_for_again(tmp_path
 
 
 async def test_long_processing_defers_the_post_and_it_goes_public_only_afterwards(tmp_path: Path) -> None:
-    async with world(patience=5) as w:
+    async with world(max_wait=5) as w:
         w.sandbox.config["youtube.processing_seconds"] = 100
         job, journal = make_job(tmp_path), FakeJournal()
         with pytest.raises(NotYet) as caught:
@@ -390,7 +390,7 @@ async def test_a_finished_video_whose_session_is_gone_is_found_by_its_file_name(
 
 
 async def test_a_lost_video_that_youtube_still_processes_is_waited_for(tmp_path: Path) -> None:
-    async with world(patience=10) as w:
+    async with world(max_wait=10) as w:
         w.sandbox.config["youtube.processing_seconds"] = 2_000  # past the ten minutes after which absence is believed
         w.fault("youtube.upload", "drop_after", after=2)
         job, journal = make_job(tmp_path), FakeJournal()
@@ -507,7 +507,7 @@ async def test_a_file_that_vanished_during_its_upload_is_permanent(tmp_path: Pat
 
 
 async def test_a_video_deleted_by_hand_before_it_was_public_needs_a_person(tmp_path: Path) -> None:
-    async with world(patience=5) as w:
+    async with world(max_wait=5) as w:
         w.sandbox.config["youtube.processing_seconds"] = 100
         job, journal = make_job(tmp_path), FakeJournal()
         with pytest.raises(NotYet):
@@ -523,7 +523,7 @@ async def test_a_video_deleted_by_hand_before_it_was_public_needs_a_person(tmp_p
 
 async def test_a_video_that_is_processed_for_ten_minutes_costs_few_of_the_days_units(tmp_path: Path) -> None:
     """Looking every two seconds cost 302 of 10,000 units."""
-    async with world(patience=120) as w:
+    async with world(max_wait=120) as w:
         w.sandbox.config["youtube.processing_seconds"] = 600
         job, journal = make_job(tmp_path), FakeJournal()
         waits = []

@@ -18,7 +18,7 @@ import uvicorn
 from phantoms_dagster_tests.integration.desk_world import PASSWORD, DeskWorld, open_desk
 
 CHROMIUM = shutil.which("chromium")
-PATIENCE = 60_000
+MAX_WAIT = 60_000
 
 MARKS = [
     pytest.mark.browser,
@@ -69,7 +69,7 @@ class Window:
         self.url = url
         self.errors: list[str] = []
         fine = (url, "data:", *also)
-        page.set_default_timeout(PATIENCE)
+        page.set_default_timeout(MAX_WAIT)
         page.on("console", lambda said: self.errors.append(said.text) if said.type == "error" else None)
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         page.on("request", lambda asked: None if asked.url.startswith(fine) else self.errors.append(asked.url))
@@ -99,7 +99,7 @@ class Window:
 
     async def until(self, script: str) -> None:
         """Wait until that is true. Playwright's own way evaluates a text inside the page, which the page's policy forbids."""
-        for _ in range(PATIENCE // 50):
+        for _ in range(MAX_WAIT // 50):
             if await self.page.evaluate(script):
                 return
             await self.page.wait_for_timeout(50)

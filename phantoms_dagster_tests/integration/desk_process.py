@@ -21,7 +21,7 @@ import pytest
 
 from phantoms_dagster_tests.integration.desk_world import Browser
 
-PATIENCE = 60.0
+MAX_WAIT = 60.0
 
 
 @dataclass
@@ -108,7 +108,7 @@ def plain(database_url: str) -> psycopg.Connection:
 
 async def until(condition: Callable[[], Any], what: str) -> Any:
     """The first true value of the condition."""
-    ends = time.monotonic() + PATIENCE
+    ends = time.monotonic() + MAX_WAIT
     while time.monotonic() < ends:
         if found := condition():
             return found

@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 from aiohttp.test_utils import TestServer
 
+from phantoms_dagster.domain.claims import Claim, StageResult, StageTask
 from phantoms_dagster.domain.models import (
     ApprovalOutput,
     Channel,
@@ -25,7 +26,6 @@ from phantoms_dagster.domain.models import (
 )
 from phantoms_dagster.domain.ports import Fitted
 from phantoms_dagster.domain.wording import post_words
-from phantoms_dagster.domain.work import Claim, Made, Work
 from phantoms_dagster.media.files import FolderStore
 from phantoms_dagster.platforms.youtube.publisher import YouTubePublisher
 from phantoms_dagster.production.stages.approval import Approve
@@ -114,10 +114,10 @@ class Studio:
         self.world.catalogue.registered(keys)
         return keys
 
-    async def make(self, key: str, name: str, use_case: Any) -> Made:
+    async def make(self, key: str, name: str, use_case: Any) -> StageResult:
         """One stage of one video, to done."""
         store, claim = await self.world.claimed(name, key, owner=f"{name}-{key}")
-        made: Made = await use_case(Work(claim, await store.attempt(claim)))
+        made: StageResult = await use_case(StageTask(claim, await store.attempt(claim)))
         assert await store.finish(claim, done(made))
         return made
 

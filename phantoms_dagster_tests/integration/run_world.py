@@ -25,7 +25,7 @@ from phantoms_dagster.execution.queues import RunQueues, connect
 from phantoms_dagster_tests.integration import run_definitions
 
 MODULE = "phantoms_dagster_tests.integration.run_definitions"
-PATIENCE_SECONDS = 60.0
+MAX_WAIT_SECONDS = 60.0
 LEASE_SECONDS = 6
 CONFIG = {
     "storage": {"custom": {"module": "phantoms_dagster.execution.storage", "class": "PooledPostgresStorage", "config": {}}},
@@ -124,7 +124,7 @@ class RunWorld:
         return path.read_text(encoding="utf-8", errors="replace")[-8_000:] if path.exists() else ""
 
 
-def wait_for(condition: Callable[[], object], explain: Callable[[], str] = str, seconds: float = PATIENCE_SECONDS) -> None:
+def wait_for(condition: Callable[[], object], explain: Callable[[], str] = str, seconds: float = MAX_WAIT_SECONDS) -> None:
     """Wait until the condition holds; fails after `seconds` with the explanation."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -16,6 +16,7 @@ from typing import Any
 from sqlalchemy import Engine, RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from phantoms_dagster.domain.claims import AttemptOutcome, Claim, Claims, ReviewDecision, RunContext, StageResult
 from phantoms_dagster.domain.models import (
     ApprovalOutput,
     Brief,
@@ -35,8 +36,7 @@ from phantoms_dagster.domain.models import (
     VoiceoverOutput,
     content_hash,
 )
-from phantoms_dagster.domain.stages import State, stage
-from phantoms_dagster.domain.work import Claim, Claims, Decision, Ending, Made, RunContext
+from phantoms_dagster.domain.stages import StageState, stage
 from phantoms_dagster.store.catalogue import Catalogue
 from phantoms_dagster.store.engine import async_engine, engine
 from phantoms_dagster.store.planning import Planning
@@ -223,24 +223,24 @@ class World:
         for name in names:
             store, claims = await self.claim(name, keys, owner=f"setup-{name}")
             assert len(claims.claimed) == len(keys), claims.unclaimed
-            made = Made((outputs or {}).get(name) or output_of(name))
+            made = StageResult((outputs or {}).get(name) or output_of(name))
             ended = await asyncio.gather(*(store.finish(claim, done(made)) for claim in claims.claimed))
             assert all(ended)
 
 
-def done(made: Made) -> Ending:
-    """The ending of a success."""
-    return Ending(State.DONE, made=made, counts=False)
+def done(made: StageResult) -> AttemptOutcome:
+    """The outcome of a success."""
+    return AttemptOutcome(StageState.DONE, result=made, counts=False)
 
 
-def finished(name: str, cost: Decimal = Decimal(0)) -> Ending:
-    """The ending of a success with a sample output."""
-    return done(Made(output_of(name), cost))
+def finished(name: str, cost: Decimal = Decimal(0)) -> AttemptOutcome:
+    """The outcome of a success with a sample output."""
+    return done(StageResult(output_of(name), cost))
 
 
 def deciding(*, approved: bool = True) -> RunContext:
     """A person who decides in the run config."""
-    return RunContext("run-decides", "person", Decision(approved, "ann", decided_at=NOON))
+    return RunContext("run-decides", "person", ReviewDecision(approved, "ann", decided_at=NOON))
 
 
 @asynccontextmanager

@@ -10,18 +10,18 @@ import psycopg
 import pytest
 
 from phantoms_dagster.domain.accounts import ACTIVE, BARRED, DISCONNECTED, MISMATCH
+from phantoms_dagster.domain.claims import StageTask
 from phantoms_dagster.domain.errors import Barred, Disconnected, Permanent
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.ports import PublishJob, ReadPage
 from phantoms_dagster.domain.publication import PublishVerbs
-from phantoms_dagster.domain.work import Work
 from phantoms_dagster.platforms.youtube.identity import YouTubeIdentity
 from phantoms_dagster.production.accounts import ASK_AGAIN_SECONDS, AccountGate, AccountWaits
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.store.accounts import Accounts, PostgresAccounts
-from phantoms_dagster.store.performance import PerformanceTables
+from phantoms_dagster.store.performance.tables import PerformanceTables
 from phantoms_dagster.store.planning import CHANNEL as NUDGES
-from phantoms_dagster.store.results import Results
+from phantoms_dagster.store.results.readings import Results
 from phantoms_dagster.wiring.endpoints import Endpoints
 from phantoms_dagster.wiring.of_accounts import PublisherOfAccount, ReaderOfAccount
 from phantoms_dagster.wiring.tokens import read
@@ -208,7 +208,7 @@ async def test_doctor_asks_the_platform_whose_a_token_is(studio: Studio, monkeyp
 
 async def post(studio: Studio, key: str, publisher: object) -> None:
     store, claim = await studio.claim(key)
-    await studio.publish(publisher)(Work(claim, await store.attempt(claim)))
+    await studio.publish(publisher)(StageTask(claim, await store.attempt(claim)))
 
 
 async def test_a_post_sends_nothing_while_its_account_has_the_token_of_somebody_else(studio: Studio) -> None:

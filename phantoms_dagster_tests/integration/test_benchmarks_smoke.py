@@ -14,8 +14,8 @@ import httpx
 import pytest
 from aiohttp.test_utils import TestServer
 
-from phantoms_dagster.sandbox import openai
 from phantoms_dagster.sandbox.core import Fault, Sandbox, application
+from phantoms_dagster.sandbox.openai import routes as openai
 from phantoms_dagster_tests.benchmarks.pools import most_within, out_of_order
 from phantoms_dagster_tests.benchmarks.report import Report
 from phantoms_dagster_tests.benchmarks.storm import MIX, brew

@@ -13,8 +13,8 @@ from multiprocessing.queues import SimpleQueue
 import pytest
 import redis
 
-from phantoms_dagster.resilience.breaker import BreakerOpen, BreakerPolicy, Breakers, Outcome
-from phantoms_dagster.resilience.redis_scripts import Scripts, redis_client
+from phantoms_dagster.resilience.breakers.breaker import BreakerOpen, BreakerPolicy, Breakers, CallOutcome
+from phantoms_dagster.resilience.redis.scripts import Scripts, redis_client
 
 _FORK = multiprocessing.get_context("fork")
 POLICY = BreakerPolicy(minimum_calls=5, reset_seconds=0.8, probe_seconds=30)
@@ -49,7 +49,7 @@ async def _keep_calling(url: str, seconds: float, told: SimpleQueue[int]) -> Non
                 await client.rpush("calls", time.monotonic_ns())
                 await asyncio.sleep(0.02)
                 alive = await client.exists("alive")
-                await breakers.settle(leave, Outcome.ANSWERED if alive else Outcome.FAILED)
+                await breakers.settle(leave, CallOutcome.ANSWERED if alive else CallOutcome.FAILED)
 
         await asyncio.gather(*(worker() for _ in range(4)))
     told.put(refused)

@@ -8,13 +8,13 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from phantoms_dagster.domain.claims import AttemptOutcome, Claim, StageResult, StageTask
 from phantoms_dagster.domain.retry import HELD_MAX_SECONDS, RetryPolicy
-from phantoms_dagster.domain.stages import PostState, State, stage
+from phantoms_dagster.domain.stages import PostState, StageState, stage
 from phantoms_dagster.domain.trying import Try, aside, trying, turn
-from phantoms_dagster.domain.work import Claim, Ending, Made, Work
 from phantoms_dagster.production.runner import StageRunner
-from phantoms_dagster.store.endings import WOKEN
 from phantoms_dagster.store.ledgers import PostgresLedgers, PostgresPostJournal
+from phantoms_dagster.store.outcomes import WOKEN
 from phantoms_dagster.store.planning import Planning
 from phantoms_dagster_tests.integration.stage_world import SENSOR, FakeClock, World, finished, media_file, open_world, output_of
 
@@ -35,12 +35,12 @@ async def journal(world: World, claim: Claim, account: str = "main") -> Postgres
 
 
 async def run_posts(world: World, keys: list[str], *, account: str = "main") -> list[str]:
-    """The endings of a run that posts these at once, as the sensor asks for it."""
+    """The outcomes of a run that posts these at once, as the sensor asks for it."""
 
-    async def use_case(work: Work) -> Made:
-        post = await journal(world, work.claim, account)
+    async def use_case(task: StageTask) -> StageResult:
+        post = await journal(world, task.claim, account)
         await post.save(PostState.OPENED, handle={"session": "s"})
-        return Made(output_of("youtube/post"))
+        return StageResult(output_of("youtube/post"))
 
     runner = StageRunner(
         store=world.store(),
@@ -52,7 +52,7 @@ async def run_posts(world: World, keys: list[str], *, account: str = "main") -> 
         in_flight=100,
         heartbeat_seconds=20,
     )
-    return [result.ending for result in await runner.run(POST, keys, SENSOR)]
+    return [result.outcome for result in await runner.run(POST, keys, SENSOR)]
 
 
 async def held(world: World, count: int) -> tuple[str, list[str]]:
@@ -66,10 +66,10 @@ async def held(world: World, count: int) -> tuple[str, list[str]]:
     return keys[0], keys[1:]
 
 
-async def end(world: World, key: str, ending: Ending) -> None:
+async def end(world: World, key: str, outcome: AttemptOutcome) -> None:
     row = world.row(key, "youtube/post")
     claims = await world.store().claim(POST, [key], owner=row["lease_owner"], context=SENSOR)
-    assert await world.store().finish(claims.claimed[0], ending)
+    assert await world.store().finish(claims.claimed[0], outcome)
 
 
 async def test_a_post_that_found_its_account_busy_sent_nothing_and_left_no_attempt(world: World) -> None:
@@ -83,14 +83,16 @@ async def test_a_waiting_post_is_due_and_the_sensor_told_as_soon_as_its_account_
     holder, [waiting] = await held(world, 1)
     world.write("UPDATE phantoms.stages SET retry_at = clock_timestamp() + interval '5 minutes' WHERE error_class = 'held'")
     assert world.due("youtube/post") == []
-    endings = {
+    outcomes = {
         "done": finished("youtube/post"),
-        "failed": Ending(State.FAILED, error_class="permanent", message="no"),
-        "deferred": Ending(State.DEFERRED, retry_at=datetime.now(UTC) + timedelta(hours=1), counts=False, message="quota"),
+        "failed": AttemptOutcome(StageState.FAILED, error_class="permanent", message="no"),
+        "deferred": AttemptOutcome(
+            StageState.DEFERRED, retry_at=datetime.now(UTC) + timedelta(hours=1), counts=False, message="quota"
+        ),
     }
-    with Planning(world.engine).nudges(["youtube/post"]) as nudges:
-        await end(world, holder, endings[how])
-        assert await asyncio.to_thread(nudges.wait, 10)
+    with Planning(world.engine).listen(["youtube/post"]) as listener:
+        await end(world, holder, outcomes[how])
+        assert await asyncio.to_thread(listener.wait, 10)
     assert world.due("youtube/post") == [waiting]
     assert await run_posts(world, [waiting]) == ["done"]
 

@@ -1,4 +1,4 @@
-"""Claims and endings: who may work on a video, and whose writes are refused."""
+"""Claims and outcomes: who may work on a video, and whose writes are refused."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from decimal import Decimal
 
 import pytest
 
+from phantoms_dagster.domain.claims import AttemptOutcome, RunContext, StageResult
 from phantoms_dagster.domain.errors import Evidence, StaleClaim
 from phantoms_dagster.domain.models import Platform, ScriptOutput
-from phantoms_dagster.domain.stages import State, stage
-from phantoms_dagster.domain.work import Ending, Made, RunContext
-from phantoms_dagster.store import endings
-from phantoms_dagster.store.endings import Closing
+from phantoms_dagster.domain.stages import StageState, stage
+from phantoms_dagster.store import outcomes
+from phantoms_dagster.store.outcomes import Closing
 from phantoms_dagster_tests.integration.stage_world import PERSON, SENSOR, World, deciding, done, finished, open_world, output_of
 
 SCRIPT_STAGE = stage("script")
@@ -27,13 +27,15 @@ async def world(database_url: str) -> AsyncIterator[World]:
         yield opened
 
 
-def failure(message: str = "no", **more: object) -> Ending:
+def failure(message: str = "no", **more: object) -> AttemptOutcome:
     fields: dict[str, object] = {"provider": "llm", "error_class": "permanent", "code": "bad", "message": message}
-    return Ending(State.FAILED, **{**fields, **more})  # type: ignore[arg-type]
+    return AttemptOutcome(StageState.FAILED, **{**fields, **more})  # type: ignore[arg-type]
 
 
-def deferral(seconds: float = 600, *, counts: bool = False) -> Ending:
-    return Ending(State.DEFERRED, retry_at=datetime.now(UTC) + timedelta(seconds=seconds), counts=counts, message="not yet")
+def deferral(seconds: float = 600, *, counts: bool = False) -> AttemptOutcome:
+    return AttemptOutcome(
+        StageState.DEFERRED, retry_at=datetime.now(UTC) + timedelta(seconds=seconds), counts=counts, message="not yet"
+    )
 
 
 async def test_a_fresh_video_is_claimed_with_all_that_its_use_case_reads(world: World) -> None:
@@ -52,7 +54,7 @@ async def test_a_done_video_answers_with_its_stored_output_and_opens_no_attempt(
     await world.carry([key], "script")
     _, claims = await world.claim("script", [key])
     assert not claims.claimed
-    assert [(u.ending, u.output) for u in claims.unclaimed] == [("done", output_of("script"))]
+    assert [(u.outcome, u.output) for u in claims.unclaimed] == [("done", output_of("script"))]
     assert len(world.attempts(key, "script")) == 1
 
 
@@ -60,7 +62,7 @@ async def test_what_another_runner_holds_is_deferred_until_its_lease_ends(world:
     key = world.add()[0]
     await world.claimed("script", key, owner="first")
     _, claims = await world.claim("script", [key], owner="second", context=SENSOR)
-    assert [(u.ending, u.retry_at) for u in claims.unclaimed] == [("deferred", world.row(key, "script")["lease_until"])]
+    assert [(u.outcome, u.retry_at) for u in claims.unclaimed] == [("deferred", world.row(key, "script")["lease_until"])]
 
 
 async def test_a_run_that_is_resumed_takes_its_videos_back_at_once_and_its_dead_process_can_write_nothing(world: World) -> None:
@@ -128,7 +130,7 @@ async def test_a_failed_video_is_claimable_by_a_person_with_a_fresh_budget_but_n
     store, claim = await world.claimed("script", key)
     await store.finish(claim, failure("bad input"))
     _, claims = await world.claim("script", [key], context=SENSOR)
-    assert [(u.ending, u.reason, u.error_class) for u in claims.unclaimed] == [("failed", "bad input", "permanent")]
+    assert [(u.outcome, u.reason, u.error_class) for u in claims.unclaimed] == [("failed", "bad input", "permanent")]
     _, again = await world.claimed("script", key, context=PERSON)
     assert again.attempts_used == 0
 
@@ -138,7 +140,7 @@ async def test_a_deferred_video_is_claimed_early_by_a_person_and_only_when_due_b
     store, claims = await world.claim("script", keys)
     await asyncio.gather(*(store.finish(claim, deferral()) for claim in claims.claimed))
     _, early = await world.claim("script", keys, context=SENSOR)
-    assert [(u.ending, u.reason) for u in early.unclaimed] == [("deferred", "not yet")] * 2
+    assert [(u.outcome, u.reason) for u in early.unclaimed] == [("deferred", "not yet")] * 2
     assert all(u.retry_at is not None and u.retry_at > datetime.now(UTC) for u in early.unclaimed)
     await world.claimed("script", keys[0], context=PERSON)
     world.write("UPDATE phantoms.stages SET retry_at = clock_timestamp() WHERE state = 'deferred'")
@@ -153,28 +155,28 @@ async def test_a_post_that_is_not_due_waits_for_the_sensor(world: World) -> None
     await store.finish(claim, finished("approval"))
     await world.carry([key], "youtube/variant")
     _, claims = await world.claim("youtube/post", [key], context=SENSOR)
-    assert [(u.ending, u.retry_at) for u in claims.unclaimed] == [("deferred", later)]
+    assert [(u.outcome, u.retry_at) for u in claims.unclaimed] == [("deferred", later)]
 
 
 async def test_each_video_that_cannot_be_worked_on_says_why(world: World) -> None:
     key = world.add(platforms=(Platform("youtube"),))[0]
     _, unknown = await world.claim("script", ["20260101-nothing-0000"])
-    assert [(u.ending, u.error_class) for u in unknown.unclaimed] == [("failed", "unknown_video")]
+    assert [(u.outcome, u.error_class) for u in unknown.unclaimed] == [("failed", "unknown_video")]
     _, unwanted = await world.claim("tiktok/post", [key])
-    assert [(u.ending, u.reason) for u in unwanted.unclaimed] == [("skipped", "not wanted on tiktok")]
+    assert [(u.outcome, u.reason) for u in unwanted.unclaimed] == [("skipped", "not wanted on tiktok")]
     await world.carry([key], "script")
     _, missing = await world.claim("rendered_video", [key])
-    assert [(u.ending, u.error_class, u.reason) for u in missing.unclaimed] == [("failed", "missing_input", "waits for voiceover")]
+    assert [(u.outcome, u.error_class, u.reason) for u in missing.unclaimed] == [("failed", "missing_input", "waits for voiceover")]
 
 
 async def test_a_rejected_video_is_skipped_unless_a_person_brings_a_decision(world: World) -> None:
     key = world.add()[0]
     await world.carry([key], "script", "voiceover", "rendered_video")
     store, claim = await world.claimed("approval", key)
-    await store.finish(claim, Ending(State.REJECTED, message="too loud"))
+    await store.finish(claim, AttemptOutcome(StageState.REJECTED, message="too loud"))
     assert not world.letters(key)
     _, claims = await world.claim("approval", [key])
-    assert [(u.ending, u.reason) for u in claims.unclaimed] == [("skipped", "too loud")]
+    assert [(u.outcome, u.reason) for u in claims.unclaimed] == [("skipped", "too loud")]
     await world.claimed("approval", key, context=deciding())
 
 
@@ -208,7 +210,7 @@ async def test_overlapping_claims_at_once_never_both_get_a_video(world: World) -
 async def test_a_dead_letter_tells_every_attempt_and_is_closed_when_the_video_is_claimed_again(world: World) -> None:
     key = world.add()[0]
     store, claim = await world.claimed("script", key)
-    first = Ending(State.DEFERRED, provider="llm", error_class="transient", code="503", message="overloaded")
+    first = AttemptOutcome(StageState.DEFERRED, provider="llm", error_class="transient", code="503", message="overloaded")
     claim = await store.try_again(claim, first)
     evidence = Evidence(status=400, body="no such model")
     assert await store.finish(claim, failure("bad model", evidence=evidence))
@@ -235,7 +237,7 @@ async def test_what_was_received_before_a_kill_is_used_again_and_closed_once_use
     store, again = await world.claimed("script", key, owner="second")
     assert (await store.attempt(again)).stored_response == {"text": "paid"}
     assert again.spent == Decimal("0.02")
-    assert await store.finish(again, done(Made(output_of("script"), Decimal(0), "resp-1")))
+    assert await store.finish(again, done(StageResult(output_of("script"), Decimal(0), "resp-1")))
     assert [a["state"] for a in world.attempts(key, "script")] == ["done", "done"]
     assert world.row(key, "script")["cost"] == Decimal("0.02")
 
@@ -310,7 +312,7 @@ async def test_an_ending_whose_answer_was_lost_can_be_written_again(world: World
     closing = Closing(claim, failure())
     for _ in range(2):
         async with world.async_engine.begin() as connection:
-            assert await endings.finish(connection, [closing]) == [True]
+            assert await outcomes.finish(connection, [closing]) == [True]
     assert world.row(key, "script")["attempts"] == 1
     assert len(world.letters(key)) == 1
 
@@ -322,7 +324,7 @@ async def test_a_next_attempt_whose_answer_was_lost_is_not_opened_twice(world: W
     opened = []
     for _ in range(2):
         async with world.async_engine.begin() as connection:
-            opened += await endings.next_attempts(connection, [closing])
+            opened += await outcomes.next_attempts(connection, [closing])
     assert opened == [world.attempts(key, "script")[-1]["id"]] * 2
     assert [a["state"] for a in world.attempts(key, "script")] == ["deferred", "intent"]
     assert world.row(key, "script")["attempts"] == 1

@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 
 from phantoms_dagster.cli.main import app
 from phantoms_dagster.domain.errors import NotYet
-from phantoms_dagster.resilience.breaker import Outcome
+from phantoms_dagster.resilience.breakers.breaker import CallOutcome
 from phantoms_dagster.resilience.limits import CallScope, RedisLimits
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.wiring.clock import SystemClock
@@ -77,14 +77,14 @@ def test_calls_in_flight_waiters_rates_and_quota_are_seen_while_they_last() -> N
     seen: dict[str, dict[str, Any]] = {}
 
     async def work(limits: RedisLimits) -> None:
-        permits = [await limits.admit(publish, patience=5, hold_seconds=60) for _ in range(2)]
-        permits += [await limits.admit(init, patience=5, hold_seconds=60) for _ in range(2)]
-        waiter = asyncio.create_task(limits.admit(publish, patience=60, hold_seconds=60))
+        permits = [await limits.admit(publish, max_wait=5, hold_seconds=60) for _ in range(2)]
+        permits += [await limits.admit(init, max_wait=5, hold_seconds=60) for _ in range(2)]
+        waiter = asyncio.create_task(limits.admit(publish, max_wait=60, hold_seconds=60))
         while not seen or not seen["publish_youtube:main"]["waiting"]:
             seen.update(await asyncio.to_thread(pools))
         for permit in permits:
-            await limits.settle(permit, Outcome.ANSWERED)
-        await limits.settle(await waiter, Outcome.ANSWERED)
+            await limits.settle(permit, CallOutcome.ANSWERED)
+        await limits.settle(await waiter, CallOutcome.ANSWERED)
 
     meanwhile(work)
     app_wide, account, tiktok = seen["publish_youtube"], seen["publish_youtube:main"], seen["publish_tiktok:main"]
@@ -101,7 +101,7 @@ def test_calls_older_than_the_window_of_a_rate_are_not_counted(redis_url: str) -
     async def work(limits: RedisLimits) -> None:
         for _ in range(3):
             await limits.settle(
-                await limits.admit(CallScope("openai", pool="script"), patience=5, hold_seconds=9), Outcome.ANSWERED
+                await limits.admit(CallScope("openai", pool="script"), max_wait=5, hold_seconds=9), CallOutcome.ANSWERED
             )
 
     meanwhile(work)
@@ -116,7 +116,7 @@ def test_what_a_429_taught_is_shown_to_people() -> None:
     scope = CallScope("openai", pool="script")
 
     async def work(limits: RedisLimits) -> None:
-        await limits.settle(await limits.admit(scope, patience=5, hold_seconds=9), Outcome.ANSWERED)
+        await limits.settle(await limits.admit(scope, max_wait=5, hold_seconds=9), CallOutcome.ANSWERED)
         await limits.throttled(scope, 40.0)
 
     meanwhile(work)
@@ -149,11 +149,11 @@ def test_a_breaker_opened_by_hand_stops_calls_until_it_is_reset_and_remembers_wh
 
     async def refused(limits: RedisLimits) -> None:
         with pytest.raises(NotYet, match="the breaker of youtube is open"):
-            await limits.admit(CallScope("youtube", pool="youtube_api"), patience=1, hold_seconds=1)
+            await limits.admit(CallScope("youtube", pool="youtube_api"), max_wait=1, hold_seconds=1)
 
     async def admitted(limits: RedisLimits) -> None:
         await limits.settle(
-            await limits.admit(CallScope("youtube", pool="youtube_api"), patience=1, hold_seconds=1), Outcome.ANSWERED
+            await limits.admit(CallScope("youtube", pool="youtube_api"), max_wait=1, hold_seconds=1), CallOutcome.ANSWERED
         )
 
     meanwhile(refused)

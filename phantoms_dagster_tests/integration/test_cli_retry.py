@@ -10,8 +10,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from phantoms_dagster.cli.main import app
-from phantoms_dagster.domain.stages import State
-from phantoms_dagster.domain.work import Ending
+from phantoms_dagster.domain.claims import AttemptOutcome
+from phantoms_dagster.domain.stages import StageState
 from phantoms_dagster.store.retrying import Retrying
 from phantoms_dagster_tests.integration.stage_world import World, open_world
 
@@ -65,7 +65,7 @@ async def test_a_deferred_stage_is_tried_now_with_a_fresh_budget(world: World) -
 async def test_a_failed_stage_is_replayed_by_its_letter(world: World) -> None:
     key = world.add()[0]
     store, claim = await world.claimed("script", key)
-    await store.finish(claim, Ending(State.FAILED, error_class="permanent", message="no"))
+    await store.finish(claim, AttemptOutcome(StageState.FAILED, error_class="permanent", message="no"))
     assert retry(key, "--yes").exit_code == 0
     assert world.row(key, "script")["state"] == "ready"
     assert [letter["state"] for letter in world.letters(key)] == ["replayed"]

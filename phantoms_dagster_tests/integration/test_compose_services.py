@@ -15,7 +15,7 @@ from sqlalchemy import make_url
 
 from phantoms_dagster.embedded.servers import free_port
 from phantoms_dagster.execution.slots import QUEUES
-from phantoms_dagster.sandbox.openai_gate import digest
+from phantoms_dagster.sandbox.openai.gate import digest
 from phantoms_dagster_tests.integration.compose_world import KEY, compose_world
 from phantoms_dagster_tests.integration.run_world import wait_for
 
@@ -51,7 +51,7 @@ def test_the_services_started_by_their_own_commands_carry_a_video_with_the_key_o
     extra = {
         "PHANTOMS_OPENAI_BASE_URL": f"{sandbox_url}/openai/v1",
         # One worker is enough for the one stage that is looked at.
-        "PHANTOMS_FUSE_VIDEOS": "0",
+        "PHANTOMS_CHAIN_VIDEOS": "0",
         "PHANTOMS_WORKER_SLOTS": json.dumps({queue: int(queue == "script") for queue in QUEUES}),
     }
     with compose_world(tmp_path, empty_database_url, redis_url, extra, WORKERS="3") as world:

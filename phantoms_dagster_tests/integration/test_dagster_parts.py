@@ -156,11 +156,11 @@ def test_the_daemon_looks_at_the_run_queue_as_our_pace_says_and_cheaply_until_it
         told.append("look")
         yield None
 
-    def wait(looked: float, ending: threading.Event) -> bool:
+    def wait(looked: float, outcome: threading.Event) -> bool:
         told.append("wait")
         if told.count("wait") == 3:
-            ending.set()
-        return ending.is_set()
+            outcome.set()
+        return outcome.is_set()
 
     monkeypatch.setattr("phantoms_dagster.execution.queue_looks.any_queued", lambda _: next(queued))
     monkeypatch.setattr(queue_daemon, "run_iteration", look)
@@ -201,13 +201,13 @@ def test_a_daemon_that_looks_now_and_then_sleeps_in_between_and_still_tells_that
             self.looks += 1
             yield
 
-    daemon, ending = Looks(interval_seconds=3_600), Noted()
+    daemon, outcome = Looks(interval_seconds=3_600), Noted()
     told = 0
-    for _ in quick_daemon.calmly(IntervalDaemon.core_loop)(daemon, None, ending):
+    for _ in quick_daemon.calmly(IntervalDaemon.core_loop)(daemon, None, outcome):
         told += 1
-        if ending.is_set():
+        if outcome.is_set():
             break
-    assert (daemon.looks, ending.waits) == (1, [quick_daemon.CALM_SECONDS] * 3)
+    assert (daemon.looks, outcome.waits) == (1, [quick_daemon.CALM_SECONDS] * 3)
     assert told > 3
 
 

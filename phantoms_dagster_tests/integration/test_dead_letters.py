@@ -9,11 +9,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import text
 
+from phantoms_dagster.domain.claims import AttemptOutcome
 from phantoms_dagster.domain.errors import Evidence, InvalidInput, NotFound
 from phantoms_dagster.domain.models import Platform
-from phantoms_dagster.domain.stages import PostState, State, stage
-from phantoms_dagster.domain.work import Ending
-from phantoms_dagster.store.dead_letters import DeadLetters, LetterFilter, stages_named
+from phantoms_dagster.domain.stages import PostState, StageState, stage
+from phantoms_dagster.store.dead_letters.letters import DeadLetters, LetterFilter, stages_named
 from phantoms_dagster.store.ledgers import PostgresLedgers
 from phantoms_dagster_tests.integration.stage_world import PERSON, SENSOR, World, finished, media_file, open_world
 
@@ -33,15 +33,17 @@ def letters(world: World) -> DeadLetters:
     return DeadLetters(world.engine)
 
 
-def dead(error_class: str = "transient", provider: str | None = "shotstack", message: str = "answered 503") -> Ending:
+def dead(error_class: str = "transient", provider: str | None = "shotstack", message: str = "answered 503") -> AttemptOutcome:
     evidence = Evidence(status=503, body="down", request="POST /render")
-    return Ending(State.FAILED, provider=provider, error_class=error_class, code="503", message=message, evidence=evidence)
+    return AttemptOutcome(
+        StageState.FAILED, provider=provider, error_class=error_class, code="503", message=message, evidence=evidence
+    )
 
 
-async def fail(world: World, keys: Sequence[str], name: str, ending: Ending | None = None) -> None:
+async def fail(world: World, keys: Sequence[str], name: str, outcome: AttemptOutcome | None = None) -> None:
     store, claims = await world.claim(name, keys, owner=f"fails-{name}")
     assert len(claims.claimed) == len(keys), claims.unclaimed
-    assert all(await asyncio.gather(*(store.finish(claim, ending or dead()) for claim in claims.claimed)))
+    assert all(await asyncio.gather(*(store.finish(claim, outcome or dead()) for claim in claims.claimed)))
 
 
 async def open_post(world: World, key: str, state: PostState, *, platform: str = "youtube") -> None:
@@ -330,7 +332,7 @@ async def test_a_discarded_stage_stays_so_its_letter_is_kept_and_nothing_after_i
     assert states(world, key)["rendered_video"] == "blocked"
     assert (letters.count(), letters.list(LetterFilter(state="discarded"))) == (0, [letter])
     _, claims = await world.claim("voiceover", [key])
-    assert (claims.claimed, claims.unclaimed[0].ending) == ([], "skipped")
+    assert (claims.claimed, claims.unclaimed[0].outcome) == ([], "skipped")
 
 
 @pytest.mark.parametrize("reason", ["", "  \n"])

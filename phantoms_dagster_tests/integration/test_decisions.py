@@ -7,12 +7,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from phantoms_dagster.domain.claims import AttemptOutcome, Result, StageResult, StageTask
 from phantoms_dagster.domain.errors import HumanRejection, InvalidInput, NotYet
 from phantoms_dagster.domain.models import ApprovalOutput, Platform, content_hash
 from phantoms_dagster.domain.retry import RetryPolicy
-from phantoms_dagster.domain.stages import State, stage
+from phantoms_dagster.domain.stages import StageState, stage
 from phantoms_dagster.domain.wording import post_words
-from phantoms_dagster.domain.work import Ending, Made, Result, Work
 from phantoms_dagster.production.runner import StageRunner
 from phantoms_dagster.production.stages.approval import Approve
 from phantoms_dagster.store.decisions import Decided, Decisions
@@ -70,7 +70,7 @@ async def test_a_video_waits_for_review_and_nobody_runs_it_until_somebody_decide
     assert decisions.decide(key, approved=True, reviewer="ann", note="nice", via="cli").new
     assert decisions.undecided() == []
     result = (await sense(world))[0]
-    assert result.ending == "done"
+    assert result.outcome == "done"
     assert isinstance(result.output, ApprovalOutput)
     assert (result.output.reviewer, result.output.note) == ("ann", "nice")
     assert world.row(key, "youtube/variant")["state"] == "ready"
@@ -86,7 +86,7 @@ async def test_many_are_decided_at_once_and_what_cannot_be_decided_stops_none_of
     assert found[:2] == [Decided(third, approved=True, new=True), Decided(second, approved=True, new=False)]
     assert ["not rendered yet" in str(problem) for problem in found[2:4]] == [True, True]
     assert found[4] == Decided(first, approved=True, new=True)
-    assert [r.key for r in await sense(world) if r.ending == "done"] == [first, third]
+    assert [r.key for r in await sense(world) if r.outcome == "done"] == [first, third]
     who = world.rows("SELECT v.key, d.reviewer AS r FROM phantoms.approvals d JOIN phantoms.videos v ON v.id = d.video_id")
     assert {row["key"]: row["r"] for row in who} == {first: "bob", second: "ann", third: "bob"}
     again = decisions.decide_all([first], approved=False, reviewer="bob", via="desk")
@@ -126,7 +126,7 @@ async def test_an_old_approval_does_not_carry_over_to_new_bytes_even_when_a_pers
     await world.carry([key], "rendered_video", outputs={"rendered_video": output_of("rendered_video", master="second")})
     store, claim = await world.claimed("approval", key)
     with pytest.raises(NotYet, match="the decision was about an earlier version"):
-        await Approve(FakeClock())(Work(claim, await store.attempt(claim)))
+        await Approve(FakeClock())(StageTask(claim, await store.attempt(claim)))
 
 
 @pytest.mark.parametrize("changed", ["title", "caption", "hashtags"])
@@ -139,7 +139,7 @@ async def test_a_rejected_video_goes_no_further_and_is_no_dead_letter(world: Wor
     key = (await rendered(world))[0]
     Decisions(world.engine).decide(key, approved=False, reviewer="ann", note="too loud", via="desk")
     result = (await sense(world))[0]
-    assert (result.ending, result.message) == ("rejected", "rejected by ann: too loud")
+    assert (result.outcome, result.message) == ("rejected", "rejected by ann: too loud")
     assert world.row(key, "approval")["state"] == "rejected"
     assert world.row(key, "youtube/variant")["state"] == "blocked"
     assert not world.letters(key)
@@ -152,7 +152,7 @@ async def test_a_rejected_video_can_be_approved_after_all(world: World) -> None:
     decisions.decide(key, approved=False, reviewer="ann", via="cli")
     await sense(world)
     decisions.decide(key, approved=True, reviewer="bob", via="cli")
-    assert [result.ending for result in await sense(world)] == ["done"]
+    assert [result.outcome for result in await sense(world)] == ["done"]
 
 
 async def test_the_last_decision_counts(world: World) -> None:
@@ -160,7 +160,7 @@ async def test_the_last_decision_counts(world: World) -> None:
     decisions = Decisions(world.engine)
     decisions.decide(key, approved=True, reviewer="ann", via="cli")
     decisions.decide(key, approved=False, reviewer="bob", via="cli")
-    assert [result.ending for result in await sense(world)] == ["rejected"]
+    assert [result.outcome for result in await sense(world)] == ["rejected"]
     assert len(world.rows("SELECT id FROM phantoms.approvals")) == 2
 
 
@@ -188,10 +188,10 @@ async def test_a_video_that_waits_for_a_person_is_due_the_moment_one_decides(wor
     key = (await rendered(world))[0]
     store, claim = await world.claimed("approval", key)
     later = datetime.now(UTC) + timedelta(days=3650)
-    await store.finish(claim, Ending(State.DEFERRED, retry_at=later, counts=False))
+    await store.finish(claim, AttemptOutcome(StageState.DEFERRED, retry_at=later, counts=False))
     assert await sense(world) == []
     Decisions(world.engine).decide(key, approved=True, reviewer="ann", via="cli")
-    assert [result.ending for result in await sense(world)] == ["done"]
+    assert [result.outcome for result in await sense(world)] == ["done"]
 
 
 async def test_a_decision_made_while_a_run_is_about_to_wait_for_one_is_not_forgotten(world: World) -> None:
@@ -201,20 +201,20 @@ async def test_a_decision_made_while_a_run_is_about_to_wait_for_one_is_not_forgo
     assert claim.decision is None
     Decisions(world.engine).decide(key, approved=True, reviewer="ann", via="cli")
     later = datetime.now(UTC) + timedelta(days=3650)
-    assert not await store.finish(claim, Ending(State.DEFERRED, retry_at=later, counts=False))
-    assert [result.ending for result in await sense(world)] == ["done"]
+    assert not await store.finish(claim, AttemptOutcome(StageState.DEFERRED, retry_at=later, counts=False))
+    assert [result.outcome for result in await sense(world)] == ["done"]
 
 
 async def test_a_decision_in_the_run_config_is_carried_out_and_a_no_raises_a_rejection(world: World) -> None:
     yes, no = await rendered(world, 2)
     approve = Approve(FakeClock())
     store, claim = await world.claimed("approval", yes, context=deciding())
-    made = await approve(Work(claim, await store.attempt(claim)))
-    assert isinstance(made, Made)
+    made = await approve(StageTask(claim, await store.attempt(claim)))
+    assert isinstance(made, StageResult)
     assert await store.finish(claim, done(made))
     store, claim = await world.claimed("approval", no, context=deciding(approved=False))
     with pytest.raises(HumanRejection, match="rejected by ann"):
-        await approve(Work(claim, await store.attempt(claim)))
+        await approve(StageTask(claim, await store.attempt(claim)))
 
 
 async def test_reviewers_see_what_is_published_soonest_first_then_by_priority(world: World) -> None:

@@ -160,7 +160,7 @@ async def test_a_key_whose_first_request_is_not_answered_yet_is_a_conflict(
     program = Program(world, "operator")
     monkeypatch.setattr(answers, "WAIT_MILLISECONDS", 50)
     statement = "INSERT INTO phantoms.api_answers (who, key, body_sha256) VALUES ('operator-program', 'slow', 'x')"
-    with world.desk.workshop.engine.connect() as busy:
+    with world.desk.services.engine.connect() as busy:
         busy.exec_driver_sql(statement)
         answer = await program.post("/briefs", {"briefs": [{"title": "Snow"}]}, **{"Idempotency-Key": "slow"})
         assert "not answered yet" in detail(answer, 409)

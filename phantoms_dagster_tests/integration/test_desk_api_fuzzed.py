@@ -83,11 +83,11 @@ async def with_examples(world: DeskWorld) -> dict[str, Any]:
 async def with_numbers(world: DeskWorld) -> None:
     """What routes name by a number: one or more each of endpoints with their deliveries, guest links, decisions, bulk actions."""
     keys, desk = await world.waiting(3), world.desk
-    endpoints = Webhooks(desk.workshop.engine, "loopback")
+    endpoints = Webhooks(desk.services.engine, "loopback")
     for name in ("a", "b", "c"):
         endpoints.add(f"https://hooks.example.org/{name}", [], TESTER)
     posted = {"video": {"key": keys[0], "title": "The sea", "channel": "facts"}, "post": {"platform": "tiktok"}}
-    Outbox(desk.workshop.engine, RetrySchedule()).tell("video.posted", "post/1", posted, datetime.now(UTC))
+    Outbox(desk.services.engine, RetrySchedule()).tell("video.posted", "post/1", posted, datetime.now(UTC))
     for key in keys:
         desk.guests.add(key, "Dr. Weber", TESTER, content_sha256=world.content(key), hours=1)
         desk.bulk.submit("priority", [(key, None)], TESTER, arguments={"priority": "4"})

@@ -312,7 +312,7 @@ async def test_a_person_checks_a_file_with_two_bad_rows_and_takes_the_good_ones(
 
 async def test_two_revisions_play_side_by_side_with_one_playhead(served: Served, keys: list[str], window: Window) -> None:
     world, key = served.world, keys[0]
-    world.desk.workshop.text_edits().edit(key, ScriptEdit(hook="Who knows?"), Actor("ann", "desk"))
+    world.desk.services.text_edits().edit(key, ScriptEdit(hook="Who knows?"), Actor("ann", "desk"))
     file = world.keep(real_film(seconds=7.0))
     changes = {"thumbnail": world.keep(PICTURE, ".png"), "probe": PROBE.model_copy(update={"seconds": 7.0})}
     again = film(file).model_copy(update=changes)

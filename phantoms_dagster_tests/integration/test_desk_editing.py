@@ -137,7 +137,7 @@ async def made_again(world: DeskWorld, first: bytes | None, second: bytes) -> st
     [key] = await world.waiting(outputs={"rendered_video": films[0]})
     if first is None:
         (world.media / films[0].video.name).unlink()
-    world.desk.workshop.text_edits().edit(key, ScriptEdit(narration={1: "The sea is very deep."}), Actor("ann", "desk"))
+    world.desk.services.text_edits().edit(key, ScriptEdit(narration={1: "The sea is very deep."}), Actor("ann", "desk"))
     again = {"rendered_video": films[1].model_copy(update={"probe": PROBE.model_copy(update={"seconds": 21.5})})}
     await world.world.carry([key], "voiceover", "rendered_video", outputs=again)
     return key
@@ -169,7 +169,7 @@ async def test_without_the_film_of_then_the_texts_are_compared_all_the_same(worl
 
 async def test_a_new_caption_has_the_same_film_and_says_so(world: DeskWorld) -> None:
     [key] = await world.waiting(outputs={"rendered_video": film(world.keep(b"first"))})
-    world.desk.workshop.text_edits().edit(key, ScriptEdit(caption="<b>Deep</b>"), Actor("ann", "desk"))
+    world.desk.services.text_edits().edit(key, ScriptEdit(caption="<b>Deep</b>"), Actor("ann", "desk"))
     page = (await world.browser().get(f"/review/{key}?against=1")).text
     assert "Both have the same film" in page
     assert "&lt;b&gt;Deep&lt;/b&gt;" in page

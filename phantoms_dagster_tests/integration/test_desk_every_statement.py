@@ -71,7 +71,7 @@ async def test_every_statement_finds_its_rows_by_an_index_and_touches_little(cou
     assert {"videos", "stages", "attempts", "posts", "dead_letters", "audit_log", "video_performance"} <= large
     samples = Samples.of(desk.world.engine)
     browser = await desk.logged_in("olga", "operator")
-    said = Said(desk.desk.workshop.engine)
+    said = Said(desk.desk.services.engine)
     for number in range(ROUNDS):
         for name, address in addresses(samples, number).items():
             said.page = f"{name}: {address}"

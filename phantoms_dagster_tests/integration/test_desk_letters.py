@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from phantoms_dagster.domain.claims import AttemptOutcome
 from phantoms_dagster.domain.errors import Evidence
 from phantoms_dagster.domain.models import Platform
-from phantoms_dagster.domain.stages import State
-from phantoms_dagster.domain.work import Ending
+from phantoms_dagster.domain.stages import StageState
 from phantoms_dagster.store.audit import Actor
 from phantoms_dagster.store.issues import Issues
 from phantoms_dagster_tests.integration.desk_world import MADE, DeskWorld, open_desk
@@ -31,18 +31,18 @@ async def fail(
     keys: list[str],
     stage: str = "script",
     message: str = "the model answered 503 about {key}",
-    **ending: Any,
+    **outcome: Any,
 ) -> None:
     """Let a stage of these fail for good, each with a message of its own."""
     store, claims = await world.world.claim(stage, keys, owner="failing")
     assert len(claims.claimed) == len(keys), claims.unclaimed
-    given = {"provider": "openai", "error_class": "transient", "code": "503", "evidence": Evidence(status=503), **ending}
+    given = {"provider": "openai", "error_class": "transient", "code": "503", "evidence": Evidence(status=503), **outcome}
     for claim, key in zip(claims.claimed, keys, strict=True):
-        await store.finish(claim, Ending(State.FAILED, message=message.format(key=key), **given))
+        await store.finish(claim, AttemptOutcome(StageState.FAILED, message=message.format(key=key), **given))
 
 
 def issues(world: DeskWorld) -> Issues:
-    return Issues(world.desk.workshop.engine)
+    return Issues(world.desk.services.engine)
 
 
 def same(world: DeskWorld, one: str, other: str) -> bool:

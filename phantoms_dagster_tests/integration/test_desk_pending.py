@@ -144,7 +144,7 @@ async def test_a_decision_about_what_changed_meanwhile_is_refused_and_changes_no
     assert refused.state == "refused"
     assert "is not what was looked at" in (refused.outcome or "")
     assert world.approvals(key) == []
-    assert world.desk.workshop.catalogue().brief(key).platforms == Platform.usual()
+    assert world.desk.services.catalogue().brief(key).platforms == Platform.usual()
     assert world.desk.decisions.undecided() == [key]
 
 
@@ -158,18 +158,18 @@ async def test_the_command_line_is_told_of_a_decision_that_can_still_be_undone(w
 async def test_a_video_that_is_approved_for_two_of_three_platforms_goes_to_those_only(world: DeskWorld) -> None:
     [key] = await world.waiting()
     pending(world, 0).submit(key, "approve", ANN, content_sha256=world.content(key), only=[INSTAGRAM, YOUTUBE])
-    assert world.desk.workshop.catalogue().brief(key).platforms == (YOUTUBE, INSTAGRAM)
-    stages = world.desk.workshop.catalogue().stages(key)
+    assert world.desk.services.catalogue().brief(key).platforms == (YOUTUBE, INSTAGRAM)
+    stages = world.desk.services.catalogue().stages(key)
     assert {name for name in stages if "/" in name} == {"youtube/variant", "youtube/post", "instagram/variant", "instagram/post"}
     [decision] = world.approvals(key)
     assert {post["platform"] for post in decision["words"]} == {"youtube", "instagram"}
     # The approval's own use case finds that the decision is about exactly this.
-    from phantoms_dagster.domain.work import Work  # noqa: PLC0415
+    from phantoms_dagster.domain.claims import StageTask  # noqa: PLC0415
     from phantoms_dagster.production.stages.approval import Approve  # noqa: PLC0415
     from phantoms_dagster_tests.integration.stage_world import FakeClock  # noqa: PLC0415
 
     _, claim = await world.world.claimed("approval", key)
-    made = await Approve(FakeClock())(Work(claim, None))  # type: ignore[arg-type]
+    made = await Approve(FakeClock())(StageTask(claim, None))  # type: ignore[arg-type]
     assert [post.platform for post in made.output.words] == [YOUTUBE, INSTAGRAM]  # type: ignore[union-attr]
 
 

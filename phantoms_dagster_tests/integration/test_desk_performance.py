@@ -11,9 +11,10 @@ import pytest
 from sqlalchemy import text
 
 from phantoms_dagster.desk.pages.performance import PERIODS
-from phantoms_dagster.store import performance_sums, results_board
-from phantoms_dagster.store.performance_sums import renew_sums
-from phantoms_dagster.store.results_board import Results
+from phantoms_dagster.store.performance import sums as performance_sums
+from phantoms_dagster.store.performance.sums import renew_sums
+from phantoms_dagster.store.results import board as results_board
+from phantoms_dagster.store.results.board import ResultsBoard
 from phantoms_dagster_tests.integration.desk_world import TESTER, DeskWorld, open_desk
 from phantoms_dagster_tests.integration.test_statement_plans import plan, reads
 
@@ -130,7 +131,7 @@ async def test_posting_hours_are_those_of_the_channels_clocks(world: DeskWorld) 
     video(world, "one", 100, channel="tokyo", at=at)
     video(world, "two", 300, channel="tokyo", at=at)
     video(world, "three", 50, channel="plain", at=at)
-    results = Results(world.desk.workshop.engine)
+    results = ResultsBoard(world.desk.services.engine)
     hours = results.hours(TODAY - timedelta(days=7))
     assert [(one.hour, one.videos, one.views) for one in hours] == [(9, 1, 50), (18, 2, 400)]
     browser = await world.logged_in("kim", "viewer")
@@ -197,8 +198,8 @@ async def test_the_sums_that_are_made_with_the_table_are_those_of_its_rows(world
     for n in range(60):
         at = TODAY - timedelta(days=n * 7, hours=n)
         video(world, f"video-{n}", 100 + n, channel="curious" if n % 2 else "facts", hook=f"Hook {n % 20}", at=at)
-    results = Results(world.desk.workshop.engine)
-    with world.desk.workshop.engine.begin() as connection:
+    results = ResultsBoard(world.desk.services.engine)
+    with world.desk.services.engine.begin() as connection:
         connection.execute(text("UPDATE phantoms.video_performance SET computed_at = transaction_timestamp()"))
         renew_sums(connection)
     made_at, _ = results.made_at()

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from phantoms_dagster.domain.claims import AttemptOutcome
 from phantoms_dagster.domain.errors import Evidence, InvalidInput
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.search import Search
-from phantoms_dagster.domain.stages import State
-from phantoms_dagster.domain.work import Ending
+from phantoms_dagster.domain.stages import StageState
 from phantoms_dagster.store import board
 from phantoms_dagster.store.audit import Actor
 from phantoms_dagster_tests.integration.desk_world import DeskWorld, open_desk
@@ -35,9 +35,9 @@ async def fail(world: DeskWorld, keys: list[str], stage: str = "script") -> None
         await store.finish(claim, failed(f"the model answered 503 about {claim.video_id}"))
 
 
-def failed(message: str) -> Ending:
-    return Ending(
-        State.FAILED, provider="openai", error_class="transient", code="503", message=message, evidence=Evidence(status=503)
+def failed(message: str) -> AttemptOutcome:
+    return AttemptOutcome(
+        StageState.FAILED, provider="openai", error_class="transient", code="503", message=message, evidence=Evidence(status=503)
     )
 
 
@@ -114,7 +114,7 @@ async def test_a_selection_can_be_held_given_a_priority_and_moved(world: DeskWor
         assert (await operator.post("/pipeline/act", {**form, "key": keys})).status_code == 303
     world.desk.bulk.advance()
     for key in keys:
-        brief = world.desk.workshop.catalogue().brief(key)
+        brief = world.desk.services.catalogue().brief(key)
         assert (brief.priority, brief.publish_at) == (1, datetime(2027, 1, 2, 17, tzinfo=UTC))
     assert {one.note for one in world.desk.decisions.held()} == {"the lawyer looks"}
     assert (await operator.post("/pipeline/act", {"action": "priority", "priority": "12", "key": keys})).status_code == 422

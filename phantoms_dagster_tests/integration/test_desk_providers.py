@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from phantoms_dagster.cli.main import app
 from phantoms_dagster.domain.errors import NotYet
-from phantoms_dagster.resilience.breaker import Outcome
+from phantoms_dagster.resilience.breakers.breaker import CallOutcome
 from phantoms_dagster.wiring.watching import watching
 from phantoms_dagster_tests.integration.desk_world import DeskWorld, open_desk
 
@@ -79,7 +79,7 @@ async def test_the_breakers_of_accounts_and_of_the_sandbox_stand_with_their_prov
     async with watching(world.desk.settings) as watcher:
         for name in ("tiktok:main", "sandbox/tiktok"):
             leave = await watcher.breakers.admit(name)
-            await watcher.breakers.settle(leave, Outcome.FAILED)
+            await watcher.breakers.settle(leave, CallOutcome.FAILED)
         await watcher.breakers.trip("tiktok:main", why="token trouble")
         with pytest.raises(NotYet):
             await watcher.breakers.admit("tiktok:main")

@@ -10,20 +10,9 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, TextClause, text
 
-from phantoms_dagster.store import (
-    answers,
-    audit,
-    bulk,
-    decision_rows,
-    earlier,
-    guest_links,
-    holds,
-    pending,
-    review_queue,
-    text_edits,
-    users,
-)
+from phantoms_dagster.store import answers, audit, bulk, decision_rows, earlier, guest_links, holds, pending, text_edits, users
 from phantoms_dagster.store.engine import engine
+from phantoms_dagster.store.review import queue as review_queue
 
 VIDEOS = 20_000
 STATEMENTS: dict[str, tuple[TextClause, dict[str, Any]]] = {

@@ -179,7 +179,7 @@ async def test_while_both_are_gone_every_page_says_so_and_comes_back(world: Desk
     async with desk.person("kim") as kim:
         await all_well(kim, paths, desk.log)
         world.world.engine.dispose()
-        world.desk.workshop.engine.dispose()
+        world.desk.services.engine.dispose()
         with stores.gone():
             check_away(list(await asyncio.gather(*(asked(kim, path) for path in paths))))
         await all_well(kim, paths, desk.log)

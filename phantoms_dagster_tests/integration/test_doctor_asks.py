@@ -16,7 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from phantoms_dagster.cli.doctor import examine
-from phantoms_dagster.cli.looks import Looks
+from phantoms_dagster.cli.looks import ParallelLooks
 from phantoms_dagster.cli.main import app
 from phantoms_dagster.sandbox.core import Fault
 from phantoms_dagster.settings import Settings
@@ -257,7 +257,7 @@ def test_services_are_asked_beside_one_another_and_each_answer_is_told_when_it_c
 
 def test_a_look_that_never_ends_is_told_as_such_and_holds_nobody_up() -> None:
     ended, names = threading.Event(), []
-    looks = Looks(lambda running: names.append(tuple(running)))
+    looks = ParallelLooks(lambda running: names.append(tuple(running)))
     looks.start("stuck", lambda: [Finding("stuck", "ok", str(ended.wait(60)))], 0.2)
     looks.start("quick", lambda: [Finding("quick", "ok", "done")])
     assert [(f.check, f.verdict) for f in looks.findings()] == [("quick", "ok"), ("stuck", "wrong")]

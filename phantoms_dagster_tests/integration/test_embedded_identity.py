@@ -18,7 +18,7 @@ import pytest
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.embedded import binaries, identity
 from phantoms_dagster.embedded.identity import RootStrategy, can_execute, postgres_identity
-from phantoms_dagster.embedded.processes import SAME, Identity, command
+from phantoms_dagster.embedded.processes import SAME, ProcessIdentity, command
 from phantoms_dagster.embedded.servers import EmbeddedServers
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="namespaces and /proc")
@@ -40,7 +40,7 @@ except PhantomsError as error:
 """
 
 
-def run_as(who: Identity, home: Path) -> str:
+def run_as(who: ProcessIdentity, home: Path) -> str:
     """What the program above prints under that identity."""
     if who != SAME and not can_execute(Path(sys.executable), who):
         pytest.skip("that user cannot run this Python")
@@ -54,7 +54,7 @@ def run_as(who: Identity, home: Path) -> str:
 
 
 @pytest.fixture
-def ordinary() -> Identity:
+def ordinary() -> ProcessIdentity:
     """An ordinary user: whoever runs the tests, or, for root, what the kernel offers."""
     return postgres_identity("auto")
 
@@ -160,7 +160,7 @@ def test_a_copy_that_somebody_else_could_have_made_is_not_run(
         binaries._shared_copy(package)
 
 
-def test_an_ordinary_user_needs_nothing_special(reachable: Path, ordinary: Identity) -> None:
+def test_an_ordinary_user_needs_nothing_special(reachable: Path, ordinary: ProcessIdentity) -> None:
     home = reachable / "home"
     home.mkdir()
     if ordinary.kind == "become":
@@ -169,7 +169,7 @@ def test_an_ordinary_user_needs_nothing_special(reachable: Path, ordinary: Ident
     assert run_as(ordinary, home) == f"{uid} it works"
 
 
-def test_a_user_who_may_not_write_is_told_what_to_set(reachable: Path, ordinary: Identity) -> None:
+def test_a_user_who_may_not_write_is_told_what_to_set(reachable: Path, ordinary: ProcessIdentity) -> None:
     folder = reachable / "somebody elses"
     folder.mkdir()
     if os.geteuid() == 0:
@@ -186,4 +186,4 @@ def test_a_user_who_may_not_write_is_told_what_to_set(reachable: Path, ordinary:
 def test_a_user_id_without_an_account_is_helped_by_a_namespace(reachable: Path) -> None:
     """`docker run --user 54321`: initdb refuses a user whose name it cannot look up."""
     available("namespace")
-    assert run_as(Identity("namespace", 54_321, 54_321), reachable / "home") == "54321 it works"
+    assert run_as(ProcessIdentity("namespace", 54_321, 54_321), reachable / "home") == "54321 it works"

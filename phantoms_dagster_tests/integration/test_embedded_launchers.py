@@ -17,7 +17,7 @@ from phantoms_dagster.embedded.binaries import postgres_bin, valkey_server
 from phantoms_dagster.embedded.identity import postgres_identity
 from phantoms_dagster.embedded.lock import AlreadyRunning
 from phantoms_dagster.embedded.postgres import Postgres
-from phantoms_dagster.embedded.processes import BOOTSTRAP, SAME, Identity
+from phantoms_dagster.embedded.processes import BOOTSTRAP, SAME, ProcessIdentity
 from phantoms_dagster.embedded.servers import EmbeddedServers, read_urls
 from phantoms_dagster.embedded.valkey import Valkey
 
@@ -164,7 +164,7 @@ def test_the_lock_file_of_a_killed_launcher_is_taken_over(tmp_path: Path) -> Non
         pass
 
 
-def _orphan(argv: tuple[str, ...], folder: Path | None, identity: Identity) -> subprocess.Popen[bytes]:
+def _orphan(argv: tuple[str, ...], folder: Path | None, identity: ProcessIdentity) -> subprocess.Popen[bytes]:
     """A server without a death signal."""
     wrapped = [sys.executable, "-I", "-S", str(BOOTSTRAP), str(os.getpid()), "0", str(identity), "--", *argv]
     return subprocess.Popen(wrapped, cwd=folder, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -17,7 +17,7 @@ import redis
 
 from phantoms_dagster.embedded.identity import RootStrategy, can_execute, postgres_identity
 from phantoms_dagster.embedded.postgres import Postgres
-from phantoms_dagster.embedded.processes import Identity, ProcessSpec, command
+from phantoms_dagster.embedded.processes import ProcessIdentity, ProcessSpec, command
 from phantoms_dagster.embedded.servers import EmbeddedServers, ServerUrls
 from phantoms_dagster.embedded.supervisor import ProcessFailed, Supervisor
 from phantoms_dagster.embedded.valkey import Valkey
@@ -82,7 +82,7 @@ def reachable() -> Iterator[Path]:
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user")
 def test_an_ordinary_user_can_work_in_such_a_folder(reachable: Path) -> None:
     nobody = postgres_identity("nobody")
-    who = Identity("become", nobody.uid, nobody.gid)
+    who = ProcessIdentity("become", nobody.uid, nobody.gid)
     if not can_execute(Path(sys.executable), who):
         pytest.skip("that user cannot run this Python")
     argv = command([sys.executable, "-c", PROGRAM, str(reachable / NAMES[0])], death_signal=9, identity=who)  # type: ignore[arg-type]

@@ -22,7 +22,7 @@ from phantoms_dagster.embedded.supervisor import ProcessFailed
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there are no embedded servers for Windows")
 
-PATIENCE = 30.0
+MAX_WAIT = 30.0
 
 
 def query(url: str, statement: str) -> object:
@@ -150,7 +150,7 @@ def test_a_server_that_crashed_is_started_again_where_it_was(tmp_path: Path, nam
     with servers as urls:
         write_something(urls)
         os.kill(servers.pids[name], signal.SIGKILL)
-        assert said.get(timeout=PATIENCE).startswith(f"{name} has stopped (SIGKILL)")
+        assert said.get(timeout=MAX_WAIT).startswith(f"{name} has stopped (SIGKILL)")
         assert _in_the_end(urls) == KEPT
 
 

@@ -66,7 +66,7 @@ async def test_what_a_url_says_about_its_sessions_holds(database_url: str) -> No
 def test_a_page_asks_whether_postgresql_is_there_only_when_that_is_in_doubt(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pages, other = engine(database_url, pool_size=1, patience=5.0), engine(database_url)
+    pages, other = engine(database_url, pool_size=1, max_wait=5.0), engine(database_url)
     asked: list[object] = []
     ping = pages.dialect.do_ping
     monkeypatch.setattr(pages.dialect, "do_ping", lambda connection: (asked.append(connection), ping(connection))[1])

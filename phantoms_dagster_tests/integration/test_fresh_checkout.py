@@ -19,7 +19,7 @@ from phantoms_dagster.defs.build import build_definitions
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.execution.without_stores import FOLDER, MARKS
 from phantoms_dagster.settings import Settings
-from phantoms_dagster.wiring import Workshop
+from phantoms_dagster.wiring import Services
 
 ROOT = Path(__file__).parents[2]
 
@@ -74,7 +74,7 @@ def test_every_sensor_skips_with_the_reason_where_there_is_no_database(checkout:
     for sensor in sensors:
         assert isinstance(sensor, dg.SensorDefinition)
         with dg.DagsterInstance.ephemeral() as instance:
-            workshop = Workshop(Settings(home=checkout))
-            context = dg.build_sensor_context(instance=instance, resources={"workshop": workshop}, definitions=definitions)
+            services = Services(Settings(home=checkout))
+            context = dg.build_sensor_context(instance=instance, resources={"services": services}, definitions=definitions)
             skipped = sensor.evaluate_tick(context)
             assert "PHANTOMS_DATABASE_URL is not set" in (skipped.skip_message or ""), sensor.name

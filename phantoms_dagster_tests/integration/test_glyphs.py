@@ -67,7 +67,7 @@ def test_every_letter_of_header_card_and_captions_has_a_glyph(fonts: Fonts, tmp_
 
 def test_a_letter_without_a_glyph_would_be_noticed(fonts: Fonts, tmp_path: Path) -> None:
     style = ass.style("A", family=fonts.display.family, size=90, colour="#ffffff", outline_colour="#000000", outline=0)
-    _, said = drawn(ass.document([style], [ass.Event(0, 0, 1, "A", "日")]), fonts, tmp_path)
+    _, said = drawn(ass.document([style], [ass.SubtitleEvent(0, 0, 1, "A", "日")]), fonts, tmp_path)
     assert "lyph" in said
 
 
@@ -82,7 +82,7 @@ def test_a_line_runs_the_way_of_its_first_letter(fonts: Fonts, tmp_path: Path, w
 
     def line(text: str, folder: str) -> NDArray[np.float64]:
         (tmp_path / folder).mkdir()
-        event = ass.Event(0, 0, 1, "A", f"{{\\an4\\pos(140,900){stack.tag(80)}}}{text}")
+        event = ass.SubtitleEvent(0, 0, 1, "A", f"{{\\an4\\pos(140,900){stack.tag(80)}}}{text}")
         pixels = drawn(ass.document([style], [event]), fonts, tmp_path / folder)[0]
         return np.frombuffer(pixels, np.uint8).astype(float)
 

@@ -12,11 +12,11 @@ from decimal import Decimal
 import pytest
 from sqlalchemy.exc import DBAPIError
 
+from phantoms_dagster.domain.claims import AttemptOutcome, Claim
 from phantoms_dagster.domain.errors import IllegalTransition, NotYet, Rejected, StaleClaim, Transient
 from phantoms_dagster.domain.paid_job import PAID_TRANSITIONS, NotBilled, PaidState, WrittenOff, check_paid_step
 from phantoms_dagster.domain.publication import POST_TRANSITIONS, NotPublished, check_step
-from phantoms_dagster.domain.stages import PostState, State
-from phantoms_dagster.domain.work import Claim, Ending
+from phantoms_dagster.domain.stages import PostState, StageState
 from phantoms_dagster.store.ledgers import PostgresLedgers, PostgresPostJournal
 from phantoms_dagster_tests.integration.stage_world import World, finished, media_file, open_world
 
@@ -186,7 +186,9 @@ async def test_a_post_that_nobody_works_on_does_not_keep_its_account_busy(world:
     if how == "killed":
         world.let_leases_expire()
     else:
-        await store.finish(claim, Ending(State.DEFERRED, retry_at=datetime.now(UTC) + timedelta(hours=1), counts=False))
+        await store.finish(
+            claim, AttemptOutcome(StageState.DEFERRED, retry_at=datetime.now(UTC) + timedelta(hours=1), counts=False)
+        )
     await (await journal_of(world, other, owner="second")).save(PostState.OPENED)
 
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
+from phantoms_dagster.domain.claims import StageResult, StageTask
 from phantoms_dagster.domain.errors import Transient
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.retry import RetryPolicy
 from phantoms_dagster.domain.stages import stage
-from phantoms_dagster.domain.work import Made, Work
 from phantoms_dagster.production.runner import StageRunner
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.wiring import logs
@@ -48,12 +48,12 @@ async def test_each_attempt_of_each_video_has_lines_of_its_own(world: World, cap
     keys = world.add(5)
     tried: set[str] = set()
 
-    async def write(work: Work) -> Made:
-        logging.getLogger("phantoms_dagster.providers.test").info("writing for %s", work.video.key)
-        if work.video.key not in tried:
-            tried.add(work.video.key)
+    async def write(task: StageTask) -> StageResult:
+        logging.getLogger("phantoms_dagster.providers.test").info("writing for %s", task.video.key)
+        if task.video.key not in tried:
+            tried.add(task.video.key)
             raise Transient("busy", provider="openai")
-        return Made(output_of("script"))
+        return StageResult(output_of("script"))
 
     runner = StageRunner(
         store=world.store(),
@@ -65,7 +65,7 @@ async def test_each_attempt_of_each_video_has_lines_of_its_own(world: World, cap
         in_flight=5,
         heartbeat_seconds=60,
     )
-    assert {result.ending for result in await runner.run(stage("script"), keys, SENSOR)} == {"done"}
+    assert {result.outcome for result in await runner.run(stage("script"), keys, SENSOR)} == {"done"}
     lines = written(capsys)
     about_videos = [line for line in lines if line["message"].startswith("writing for")]
     assert len(about_videos) == 10

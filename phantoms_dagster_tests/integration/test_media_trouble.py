@@ -15,17 +15,17 @@ from pathlib import Path
 
 import pytest
 
+from phantoms_dagster.domain.claims import Result, StageResult, StageTask
 from phantoms_dagster.domain.errors import MediaAway, NotFound, NotYet, Permanent, Transient
 from phantoms_dagster.domain.models import MediaFile, VoiceoverOutput
 from phantoms_dagster.domain.retry import RetryPolicy
 from phantoms_dagster.domain.stages import stage
-from phantoms_dagster.domain.work import Made, Result, Work
 from phantoms_dagster.media import disk as disk_module
 from phantoms_dagster.media import ffmpeg
 from phantoms_dagster.media.disk import MARKER, Disk
 from phantoms_dagster.media.files import FolderStore
 from phantoms_dagster.media.studio import FfmpegStudio
-from phantoms_dagster.production.alerts import BreakerNews, Reading, deliver
+from phantoms_dagster.production.alerts import AlertReading, BreakerNews, deliver
 from phantoms_dagster.production.runner import StageRunner
 from phantoms_dagster.production.stages.rendered_video import scratch_file
 from phantoms_dagster.settings import Settings
@@ -82,15 +82,15 @@ class Speak:
         self.tries = 0
         self.size = SIZE
 
-    async def __call__(self, work: Work) -> Made:
+    async def __call__(self, task: StageTask) -> StageResult:
         self.tries += 1
         with scratch_file(self.store, ".wav") as chosen:
             path = chosen()
-            path.write_bytes(work.video.key.encode().ljust(self.size, b"\1"))
+            path.write_bytes(task.video.key.encode().ljust(self.size, b"\1"))
             audio = await self.store.add(path)
         output = output_of("voiceover")
         assert isinstance(output, VoiceoverOutput)
-        return Made(output.model_copy(update={"audio": audio}))
+        return StageResult(output.model_copy(update={"audio": audio}))
 
 
 def runner(world: World, gate: MediaGate, speak: Speak) -> StageRunner:
@@ -98,7 +98,7 @@ def runner(world: World, gate: MediaGate, speak: Speak) -> StageRunner:
         store=world.store(),
         use_cases={"voiceover": OnMedia(gate, speak, writing=True)},
         clock=SystemClock(),
-        policy=RetryPolicy(attempts=1, patience_seconds=0),
+        policy=RetryPolicy(attempts=1, max_wait_seconds=0),
         random=lambda: 1.0,
         new_owner=lambda: "runner",
         in_flight=1,
@@ -114,7 +114,7 @@ async def run(world: World, settings: Settings, speak: Speak, keys: list[str]) -
 async def run_until_done(world: World, settings: Settings, speak: Speak, keys: list[str]) -> None:
     for _ in range(200):
         world.write("UPDATE phantoms.stages SET retry_at = clock_timestamp() WHERE state = 'deferred'")
-        if {r.ending for r in await run(world, settings, speak, keys)} == {"done"}:
+        if {r.outcome for r in await run(world, settings, speak, keys)} == {"done"}:
             return
         await asyncio.sleep(0.05)
     pytest.fail("they never went on")
@@ -159,9 +159,9 @@ async def test_a_full_disk_makes_videos_wait_behind_one_breaker_and_one_alert_sa
     speak = Speak(small_disk / "media")
     keys = world.add(8)
     await world.carry(keys, "script")
-    endings = [r.ending for r in await run(world, settings, speak, keys)]
-    assert endings.count("done") == 3, "as many as fit"
-    assert endings.count("deferred") == 5
+    outcomes = [r.outcome for r in await run(world, settings, speak, keys)]
+    assert outcomes.count("done") == 3, "as many as fit"
+    assert outcomes.count("deferred") == 5
     assert speak.tries == 4, "one found out, the others were not tried"
     assert [world.letters(key) for key in keys] == [[]] * 8
     assert {world.row(key, "voiceover")["attempts"] for key in keys} == {0}
@@ -177,8 +177,8 @@ async def test_a_full_disk_makes_videos_wait_behind_one_breaker_and_one_alert_sa
     assert opening[1].endswith(" bytes free")
     sent: list[str] = []
     now = datetime.now(UTC)
-    delivery = deliver({}, Reading(now, (), tuple(news)), {"x": lambda m: sent.append(m.body)}, now=now, pause=timedelta(0))
-    again = Reading(now, (), tuple(b for b in await openings(settings) if b.opened))
+    delivery = deliver({}, AlertReading(now, (), tuple(news)), {"x": lambda m: sent.append(m.body)}, now=now, pause=timedelta(0))
+    again = AlertReading(now, (), tuple(b for b in await openings(settings) if b.opened))
     deliver(delivery.told, again, {"x": lambda m: sent.append(m.body)}, now=now, pause=timedelta(0))
     assert len(sent) == 1
     assert f"the media folder {media} is full" in sent[0]
@@ -208,13 +208,13 @@ async def test_a_folder_that_is_not_mounted_is_waited_for_and_nothing_is_written
     speak = Speak(tmp_path / "mnt" / "media")
     keys = world.add(3)
     await world.carry(keys, "script")
-    assert [r.ending for r in await run(world, settings, speak, keys[:1])] == ["done"]
+    assert [r.outcome for r in await run(world, settings, speak, keys[:1])] == ["done"]
     assert (tmp_path / "mnt" / "media" / MARKER).exists()
     (tmp_path / "mnt").rename(tmp_path / "away")
     (tmp_path / "mnt").mkdir()
 
     results = await run(world, settings, speak, keys[1:])
-    assert [r.ending for r in results] == ["deferred", "deferred"]
+    assert [r.outcome for r in results] == ["deferred", "deferred"]
     assert "is not mounted" in results[0].message
     assert list((tmp_path / "mnt").iterdir()) == []
     with pytest.raises(MediaAway, match="is not mounted"):

@@ -21,10 +21,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import make_url, text
 
 from phantoms_dagster.cli.metrics import metrics_application
+from phantoms_dagster.domain.claims import AttemptOutcome
 from phantoms_dagster.domain.errors import InvalidInput
-from phantoms_dagster.domain.stages import State, stage
-from phantoms_dagster.domain.work import Ending
-from phantoms_dagster.resilience.breaker import Outcome
+from phantoms_dagster.domain.stages import StageState, stage
+from phantoms_dagster.resilience.breakers.breaker import CallOutcome
 from phantoms_dagster.resilience.limits import CallScope
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.wiring.clock import SystemClock
@@ -60,10 +60,10 @@ def settings(database_url: str, redis_url: str) -> Settings:
     return Settings(database_url=database_url, redis_url=redis_url)
 
 
-async def end(world: World, key: str, ending: Ending) -> None:
+async def end(world: World, key: str, outcome: AttemptOutcome) -> None:
     store = world.store()
     claims = await store.claim(stage("script"), [key], owner=f"o-{key}", context=SENSOR)
-    assert await store.finish(claims.claimed[0], ending)
+    assert await store.finish(claims.claimed[0], outcome)
 
 
 async def test_a_scrape_tells_what_the_tables_and_the_limits_say_at_that_time(
@@ -74,12 +74,12 @@ async def test_a_scrape_tells_what_the_tables_and_the_limits_say_at_that_time(
     async with serving(given) as client:
         before = await scrape(client)
         await end(world, good, finished("script", Decimal("0.25")))
-        await end(world, bad, Ending(State.FAILED, provider="openai", error_class="permanent", message="no"))
+        await end(world, bad, AttemptOutcome(StageState.FAILED, provider="openai", error_class="permanent", message="no"))
         async with limits_of(given, SystemClock()) as limits:
-            permit = await limits.admit(CallScope("youtube", account="main", pool="publish_youtube"), patience=5, hold_seconds=60)
+            permit = await limits.admit(CallScope("youtube", account="main", pool="publish_youtube"), max_wait=5, hold_seconds=60)
             await limits.breakers.trip("tiktok", seconds=600, why="test")
             found = await scrape(client)
-            await limits.settle(permit, Outcome.ANSWERED)
+            await limits.settle(permit, CallOutcome.ANSWERED)
         after = await scrape(client)
     assert before["phantoms_up", "postgresql"] == before["phantoms_up", "redis"] == 1
     assert before["phantoms_stage_videos", "script", "ready"] == 3
@@ -158,7 +158,7 @@ async def test_a_database_that_is_not_prepared_is_down_until_it_is(
 async def test_a_store_that_hangs_does_not_hold_up_the_scrape_and_is_back_when_it_answers(
     world: World, database_url: str, redis_url: str
 ) -> None:
-    async with serving(settings(database_url, redis_url), patience_seconds=0.2) as client:
+    async with serving(settings(database_url, redis_url), max_wait_seconds=0.2) as client:
         with world.engine.begin() as connection:
             connection.execute(text("LOCK TABLE phantoms.stages"))
             first = await scrape(client)

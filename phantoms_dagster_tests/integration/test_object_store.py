@@ -15,15 +15,15 @@ import pytest
 
 from phantoms_dagster.domain.errors import InvalidInput, MediaAway, NotFound, NotYet, Permanent, Transient
 from phantoms_dagster.domain.models import MediaFile
-from phantoms_dagster.media import s3
 from phantoms_dagster.media.cache import Cache
-from phantoms_dagster.media.object_store import ObjectStore
-from phantoms_dagster.media.s3 import Bucket
-from phantoms_dagster.resilience.breaker import BreakerOpen
+from phantoms_dagster.media.object_store import client as s3
+from phantoms_dagster.media.object_store.client import Bucket
+from phantoms_dagster.media.object_store.store import ObjectStore
+from phantoms_dagster.resilience.breakers.breaker import BreakerOpen
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.wiring.clock import SystemClock
 from phantoms_dagster.wiring.limits import limits_of
-from phantoms_dagster.wiring.media import Shelf, media_store, probe
+from phantoms_dagster.wiring.media import MediaFiles, media_store, probe
 from phantoms_dagster.wiring.media_guard import guarded_media
 from phantoms_dagster_tests.s3_server import BUCKET, KEY_ID, SECRET, Line, S3Server, line_to, s3_server
 
@@ -332,7 +332,7 @@ async def test_while_the_store_is_down_stages_are_deferred_and_go_on_when_it_is_
     tmp_path: Path, server: S3Server, redis_url: str
 ) -> None:
     settings = settings_for(
-        server, tmp_path / "home", redis_url=redis_url, breaker_minimum_calls=3, breaker_reset_seconds=0.5, patience_seconds=0
+        server, tmp_path / "home", redis_url=redis_url, breaker_minimum_calls=3, breaker_reset_seconds=0.5, max_wait_seconds=0
     )
     async with guarded_media(settings, SystemClock()) as store:
         seen = await store.add(a_file(tmp_path, 1000))
@@ -409,18 +409,18 @@ async def test_the_probe_leaves_nothing_behind(tmp_path: Path, server: S3Server,
 def test_a_machine_shows_a_picture_that_another_one_made(tmp_path: Path, server: S3Server) -> None:
     source = a_file(tmp_path, 5000, "thumbnail.jpg")
     file = asyncio.run(media_store(settings_for(server, tmp_path / "one")).add(source))
-    shelf = Shelf(settings_for(server, tmp_path / "two", media_url=f"s3://{BUCKET}/{tmp_path.name}/wired"))
-    assert shelf.bytes_of(file) == source.read_bytes()
-    assert shelf.address(file) == f"s3://{BUCKET}/{tmp_path.name}/wired/{file.name}"
-    assert shelf.bytes_of(file.model_copy(update={"sha256": "0" * 64})) is None
+    media_files = MediaFiles(settings_for(server, tmp_path / "two", media_url=f"s3://{BUCKET}/{tmp_path.name}/wired"))
+    assert media_files.bytes_of(file) == source.read_bytes()
+    assert media_files.address(file) == f"s3://{BUCKET}/{tmp_path.name}/wired/{file.name}"
+    assert media_files.bytes_of(file.model_copy(update={"sha256": "0" * 64})) is None
 
 
 def test_a_store_that_is_away_is_asked_for_pictures_once(
     tmp_path: Path, server: S3Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     server.stop()
-    shelf = Shelf(settings_for(server, tmp_path / "one"))
+    media_files = MediaFiles(settings_for(server, tmp_path / "one"))
     file = MediaFile(sha256="0" * 64, size=1, suffix=".jpg")
-    assert [shelf.bytes_of(file) for _ in range(50)] == [None] * 50
+    assert [media_files.bytes_of(file) for _ in range(50)] == [None] * 50
     assert len(caplog.records) == 1
     assert "does not answer" in caplog.text

@@ -16,7 +16,7 @@ from phantoms_dagster.cli.main import app
 from phantoms_dagster.defs import metadata
 from phantoms_dagster.domain.models import RenderedVideoOutput
 from phantoms_dagster.settings import Settings
-from phantoms_dagster.wiring.media import Shelf, media_store
+from phantoms_dagster.wiring.media import MediaFiles, media_store
 from phantoms_dagster_tests.integration.stage_world import PROBE
 from phantoms_dagster_tests.s3_server import BUCKET, KEY_ID, SECRET, S3Server, s3_server
 
@@ -105,7 +105,7 @@ def test_the_ui_shows_the_objects_url_and_the_picture_that_another_machine_made(
         return RenderedVideoOutput(video=video, thumbnail=still, probe=PROBE, renderer="local", render_id="r1")
 
     output = asyncio.run(made())
-    shown = metadata.of_output(output, Shelf(Settings(home=tmp_path / "two", **given)))
+    shown = metadata.of_output(output, MediaFiles(Settings(home=tmp_path / "two", **given)))
     assert shown["file"].value == f"{URL}/{output.video.name}"
     assert base64.b64encode(b"\xff\xd8 a picture").decode() in shown["thumbnail"].value
     assert not (tmp_path / "two" / "media" / "cache" / output.video.name).exists(), "a film is not fetched to be named"

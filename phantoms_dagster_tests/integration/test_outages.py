@@ -10,23 +10,23 @@ from datetime import UTC, datetime, timedelta
 import httpx
 import pytest
 
+from phantoms_dagster.domain.claims import AttemptOutcome, Result, StageResult, StageTask
 from phantoms_dagster.domain.errors import NotYet, Permanent, Throttled, Transient
 from phantoms_dagster.domain.retry import ASK_AGAIN_MAX_SECONDS, RetryPolicy
-from phantoms_dagster.domain.stages import State, stage
+from phantoms_dagster.domain.stages import StageState, stage
 from phantoms_dagster.domain.trying import WaitingClock
-from phantoms_dagster.domain.work import Ending, Made, Result, Work
 from phantoms_dagster.production.runner import StageRunner, UseCase
 from phantoms_dagster.providers.http import send, server_error
-from phantoms_dagster.resilience.breaker import BreakerPolicy
+from phantoms_dagster.resilience.breakers.breaker import BreakerPolicy
 from phantoms_dagster.resilience.limits import RedisLimits, redis_limits
 from phantoms_dagster.resilience.pools import PoolLimits
 from phantoms_dagster.resilience.transport import CallScope, Deadlines, build_client
-from phantoms_dagster.store.dead_letters import DeadLetters, LetterFilter
+from phantoms_dagster.store.dead_letters.letters import DeadLetters, LetterFilter
 from phantoms_dagster_tests.integration.stage_world import SENSOR, FakeClock, World, open_world, output_of
 
-POLICY = RetryPolicy(attempts=2, backoff_seconds=2, backoff_max_seconds=900, patience_seconds=120, give_up_seconds=0)
+POLICY = RetryPolicy(attempts=2, backoff_seconds=2, backoff_max_seconds=900, max_wait_seconds=120, give_up_seconds=0)
 SCRIPT_STAGE = stage("script")
-MADE = Made(output_of("script"))
+MADE = StageResult(output_of("script"))
 URL = "https://api.example/script"
 
 
@@ -61,7 +61,7 @@ class Provider:
         self.client = build_client(
             limits=limits,
             scope=CallScope("openai", pool="script"),
-            deadlines=Deadlines(patience=5),
+            deadlines=Deadlines(max_wait=5),
             inner=httpx.MockTransport(self._answer),
         )
 
@@ -73,7 +73,7 @@ class Provider:
             return httpx.Response(self._status)
         raise httpx.ConnectError("refused", request=request)
 
-    async def use_case(self, work: Work) -> Made:
+    async def use_case(self, task: StageTask) -> StageResult:
         response = await send(self.client, "POST", URL, provider="openai")
         if response.status_code >= 500:
             raise Permanent("no", provider="openai") if self._permanent else server_error(response, provider="openai")
@@ -109,7 +109,7 @@ async def test_a_probe_of_an_open_breaker_costs_no_attempt(world: World, limits:
     await opened(limits)
     key, provider = world.add()[0], Provider(limits, dead_for=4, status=status)
     result = (await runner(world, provider.use_case, RealClock()).run(SCRIPT_STAGE, [key], SENSOR))[0]
-    assert (result.ending, provider.calls) == ("done", 5)
+    assert (result.outcome, provider.calls) == ("done", 5)
     assert world.row(key, "script")["attempts"] == 0
     assert not world.letters(key)
 
@@ -120,7 +120,7 @@ async def test_the_call_whose_failure_opens_the_breaker_costs_no_attempt_and_tho
     key, provider = world.add()[0], Provider(limits, dead_for=3)
     policy = replace(POLICY, attempts=9)
     result = (await runner(world, provider.use_case, RealClock(), policy=policy).run(SCRIPT_STAGE, [key], SENSOR))[0]
-    assert (result.ending, provider.calls) == ("done", 4)
+    assert (result.outcome, provider.calls) == ("done", 4)
     assert world.row(key, "script")["attempts"] == 2
 
 
@@ -128,12 +128,12 @@ async def test_a_failure_after_an_answer_is_the_videos_own_again(world: World, l
     await opened(limits)
     key, provider = world.add()[0], Provider(limits, dead_for=0)
 
-    async def malformed(work: Work) -> Made:
-        await provider.use_case(work)
+    async def malformed(task: StageTask) -> StageResult:
+        await provider.use_case(task)
         raise Transient("no JSON", provider="openai")
 
     result = (await runner(world, malformed, RealClock()).run(SCRIPT_STAGE, [key], SENSOR))[0]
-    assert (result.ending, world.row(key, "script")["attempts"]) == ("failed", 2)
+    assert (result.outcome, world.row(key, "script")["attempts"]) == ("failed", 2)
 
 
 async def test_a_video_that_is_given_up_while_it_probes_leaves_the_probe_to_the_next(world: World, limits: RedisLimits) -> None:
@@ -142,9 +142,9 @@ async def test_a_video_that_is_given_up_while_it_probes_leaves_the_probe_to_the_
     refusing = Provider(limits, dead_for=9, status=503, permanent=True)
     clock = RealClock()
     await asyncio.sleep(0.3)
-    assert (await runner(world, refusing.use_case, clock).run(SCRIPT_STAGE, [first], SENSOR))[0].ending == "failed"
+    assert (await runner(world, refusing.use_case, clock).run(SCRIPT_STAGE, [first], SENSOR))[0].outcome == "failed"
     well = Provider(limits, dead_for=0)
-    assert (await runner(world, well.use_case, clock).run(SCRIPT_STAGE, [second], SENSOR))[0].ending == "done"
+    assert (await runner(world, well.use_case, clock).run(SCRIPT_STAGE, [second], SENSOR))[0].outcome == "done"
     assert (await limits.breakers.state("openai")).state == "closed"
 
 
@@ -155,13 +155,13 @@ async def test_the_age_of_a_videos_failures_begins_anew_after_an_outage(world: W
     provider = Provider(limits, dead_for=1)
     policy = replace(POLICY, give_up_seconds=1800)
 
-    async def then_malformed(work: Work) -> Made:
-        await provider.use_case(work)
+    async def then_malformed(task: StageTask) -> StageResult:
+        await provider.use_case(task)
         raise Transient("no JSON", provider="openai", retry_after=600)
 
     result = (await runner(world, then_malformed, RealClock(), policy=policy).run(SCRIPT_STAGE, [key], SENSOR))[0]
     row = world.row(key, "script")
-    assert (result.ending, row["attempts"]) == ("deferred", 8)
+    assert (result.outcome, row["attempts"]) == ("deferred", 8)
     assert row["failing_since"] > datetime.now(UTC) - timedelta(minutes=1)
 
 
@@ -175,8 +175,8 @@ async def test_waiting_for_a_breaker_leaves_no_row_and_asks_ever_more_rarely(wor
     for _ in range(5):
         clock = FakeClock()
         result = (await runner(world, provider.use_case, clock, luck=1.0).run(SCRIPT_STAGE, [key], SENSOR))[0]
-        assert result.ending == "deferred"
-        assert sum(clock.slept) <= POLICY.patience_seconds
+        assert result.outcome == "deferred"
+        assert sum(clock.slept) <= POLICY.max_wait_seconds
         assert result.retry_at is not None
         gaps.append((result.retry_at - clock.now()).total_seconds())
         world.write("UPDATE phantoms.stages SET retry_at = clock_timestamp() WHERE state = 'deferred'")
@@ -189,11 +189,11 @@ async def test_waiting_for_a_breaker_leaves_no_row_and_asks_ever_more_rarely(wor
 async def test_all_waits_of_one_claim_share_one_budget_and_then_go_to_the_table(world: World) -> None:
     clock, key = FakeClock(), world.add()[0]
 
-    async def throttled(work: Work) -> Made:
+    async def throttled(task: StageTask) -> StageResult:
         raise Throttled("slow down", provider="llm", retry_after=50)
 
     result = (await runner(world, throttled, clock).run(SCRIPT_STAGE, [key], SENSOR))[0]
-    assert (result.ending, clock.slept) == ("deferred", [50, 50])
+    assert (result.outcome, clock.slept) == ("deferred", [50, 50])
     assert len(world.attempts(key, "script")) == 3
 
 
@@ -201,26 +201,26 @@ async def test_what_an_adapter_waits_inside_a_try_is_spent_from_the_same_budget(
     clock, key = FakeClock(), world.add()[0]
     waiting = WaitingClock(clock)
 
-    async def polling(work: Work) -> Made:
+    async def polling(task: StageTask) -> StageResult:
         await waiting.sleep(70)
         raise NotYet("still processing", retry_after=20)
 
     result = (await runner(world, polling, clock).run(SCRIPT_STAGE, [key], SENSOR))[0]
-    assert (result.ending, clock.slept) == ("deferred", [70, 20, 70])
+    assert (result.outcome, clock.slept) == ("deferred", [70, 20, 70])
 
 
 async def test_a_run_that_others_wait_behind_cuts_its_waits_short(world: World) -> None:
     clock, key = FakeClock(), world.add()[0]
     waiting = WaitingClock(clock)
 
-    async def polling(work: Work) -> Made:
+    async def polling(task: StageTask) -> StageResult:
         for _ in range(9):
             await waiting.sleep(2)
         return MADE
 
-    hurried = replace(SENSOR, patience_seconds=5)
+    hurried = replace(SENSOR, max_wait_seconds=5)
     result = (await runner(world, polling, clock).run(SCRIPT_STAGE, [key], hurried))[0]
-    assert (result.ending, clock.slept) == ("deferred", [2, 2])
+    assert (result.outcome, clock.slept) == ("deferred", [2, 2])
 
 
 @pytest.mark.parametrize("inside", [False, True])
@@ -237,9 +237,9 @@ async def test_a_video_that_waits_leaves_its_place_in_flight_to_others(world: Wo
     clock = Watched()
     waiting, tries = WaitingClock(clock), 0
 
-    async def use_case(work: Work) -> Made:
+    async def use_case(task: StageTask) -> StageResult:
         nonlocal tries
-        if work.video.key == keys[1]:
+        if task.video.key == keys[1]:
             other_done.set()
             return MADE
         tries += 1
@@ -250,14 +250,14 @@ async def test_a_video_that_waits_leaves_its_place_in_flight_to_others(world: Wo
         return MADE
 
     results = await runner(world, use_case, clock, in_flight=1).run(SCRIPT_STAGE, keys, SENSOR)
-    assert [r.ending for r in results] == ["done", "done"]
+    assert [r.outcome for r in results] == ["done", "done"]
 
 
 # --- attempts and age
 
 
 async def fail_for_ever(world: World, key: str, clock: FakeClock, policy: RetryPolicy) -> Result:
-    async def dead(work: Work) -> Made:
+    async def dead(task: StageTask) -> StageResult:
         raise Transient("down", provider="llm", code="503")
 
     return (await runner(world, dead, clock, policy=policy, luck=1.0).run(SCRIPT_STAGE, [key], SENSOR))[0]
@@ -267,12 +267,12 @@ async def test_a_blip_that_uses_up_the_attempts_is_no_dead_letter_before_the_fir
     key, policy = world.add()[0], replace(POLICY, attempts=5, give_up_seconds=1800)
     clock = FakeClock()
     result = await fail_for_ever(world, key, clock, policy)
-    assert result.ending == "deferred"
+    assert result.outcome == "deferred"
     assert clock.slept == [2, 4, 8, 16, 32]
     assert world.row(key, "script")["attempts"] == 6
     assert world.row(key, "script")["failing_since"] is not None
     world.write("UPDATE phantoms.stages SET retry_at = clock_timestamp(), failing_since = failing_since - interval '34 minutes'")
-    assert (await fail_for_ever(world, key, FakeClock(), policy)).ending == "failed"
+    assert (await fail_for_ever(world, key, FakeClock(), policy)).outcome == "failed"
     [letter] = DeadLetters(world.engine).list()
     assert letter.counted == 7
     assert letter.failing_since is not None
@@ -283,11 +283,11 @@ async def test_a_replay_starts_with_a_fresh_age(world: World) -> None:
     key, policy = world.add()[0], replace(POLICY, attempts=1, give_up_seconds=1800)
     await fail_for_ever(world, key, FakeClock(), policy)
     world.write("UPDATE phantoms.stages SET retry_at = clock_timestamp(), failing_since = failing_since - interval '1 hour'")
-    assert (await fail_for_ever(world, key, FakeClock(), policy)).ending == "failed"
+    assert (await fail_for_ever(world, key, FakeClock(), policy)).outcome == "failed"
     DeadLetters(world.engine).replay(LetterFilter(), by="ann")
     row = world.row(key, "script")
     assert (row["failing_since"], row["attempts"], row["waits"]) == (None, 0, 0)
-    assert (await fail_for_ever(world, key, FakeClock(), policy)).ending == "deferred"
+    assert (await fail_for_ever(world, key, FakeClock(), policy)).outcome == "deferred"
 
 
 async def test_a_letter_keeps_the_first_and_last_of_a_thousand_tries_and_counts_the_rest(world: World) -> None:
@@ -299,7 +299,7 @@ async def test_a_letter_keeps_the_first_and_last_of_a_thousand_tries_and_counts_
         FROM generate_series(1, 1000) AS n""",
         id=claim.video_id,
     )
-    assert await store.finish(claim, Ending(State.FAILED, error_class="permanent", message="no"))
+    assert await store.finish(claim, AttemptOutcome(StageState.FAILED, error_class="permanent", message="no"))
     [letter] = DeadLetters(world.engine).list()
     detail = DeadLetters(world.engine).show(letter.id)
     assert letter.tries == 1001

@@ -11,13 +11,13 @@ import pytest
 from typer.testing import CliRunner
 
 from phantoms_dagster.cli.main import app
+from phantoms_dagster.domain.claims import AttemptOutcome, StageResult, StageTask
 from phantoms_dagster.domain.pacing import waited
 from phantoms_dagster.domain.retry import RetryPolicy
-from phantoms_dagster.domain.stages import STAGES, State
+from phantoms_dagster.domain.stages import STAGES, StageState
 from phantoms_dagster.domain.trying import WaitingClock
-from phantoms_dagster.domain.work import Ending, Made, Work
 from phantoms_dagster.production.runner import StageRunner
-from phantoms_dagster.resilience.breaker import Outcome
+from phantoms_dagster.resilience.breakers.breaker import CallOutcome
 from phantoms_dagster.resilience.limits import CallScope, redis_limits
 from phantoms_dagster.resilience.pools import PoolLimits
 from phantoms_dagster.wiring.clock import SystemClock
@@ -25,7 +25,7 @@ from phantoms_dagster_tests.integration.desk_world import open_desk
 from phantoms_dagster_tests.integration.stage_world import PERSON, SENSOR, World, finished, open_world, output_of
 
 SCRIPT = STAGES["script"]
-PUT_OFF = Ending(State.DEFERRED, retry_at=datetime(2020, 1, 1, tzinfo=UTC), counts=False, message="full", unsent=True)
+PUT_OFF = AttemptOutcome(StageState.DEFERRED, retry_at=datetime(2020, 1, 1, tzinfo=UTC), counts=False, message="full", unsent=True)
 
 
 @pytest.fixture
@@ -34,9 +34,9 @@ async def world(database_url: str) -> AsyncIterator[World]:
         yield opened
 
 
-async def ended(world: World, key: str, ending: Ending) -> None:
+async def ended(world: World, key: str, outcome: AttemptOutcome) -> None:
     store, claim = await world.claimed("script", key)
-    assert await store.finish(claim, ending)
+    assert await store.finish(claim, outcome)
 
 
 def pass_time(world: World, seconds: int) -> None:
@@ -49,11 +49,11 @@ async def test_a_wait_for_a_pool_is_kept_with_the_attempt_that_waited(world: Wor
     clock = WaitingClock(SystemClock())
     async with redis_limits(redis_url, clock=clock, pools={"script": PoolLimits(rates=((1, 1.0, 1),))}) as limits:
 
-        async def two_calls(_: Work) -> Made:
+        async def two_calls(_: StageTask) -> StageResult:
             for _ in range(2):
-                permit = await limits.admit(CallScope("openai", pool="script"), patience=30, hold_seconds=30)
-                await limits.settle(permit, Outcome.ANSWERED)
-            return Made(output_of("script"))
+                permit = await limits.admit(CallScope("openai", pool="script"), max_wait=30, hold_seconds=30)
+                await limits.settle(permit, CallOutcome.ANSWERED)
+            return StageResult(output_of("script"))
 
         runner = StageRunner(
             store=world.store(),
@@ -66,7 +66,7 @@ async def test_a_wait_for_a_pool_is_kept_with_the_attempt_that_waited(world: Wor
             heartbeat_seconds=20,
         )
         [result] = await runner.run(SCRIPT, [key], PERSON)
-    assert result.ending == "done"
+    assert result.outcome == "done"
     [attempt] = world.attempts(key, "script")
     assert attempt["paced"].keys() == {"script"}
     assert 0.5 <= attempt["paced"]["script"] < 30
@@ -77,10 +77,10 @@ async def test_a_run_that_may_not_wait_leaves_the_name_of_what_is_full(world: Wo
     clock = WaitingClock(SystemClock())
     async with redis_limits(redis_url, clock=clock, pools={"script": PoolLimits(rates=((1, 3_600.0, 1),))}) as limits:
         scope = CallScope("openai", pool="script")
-        await limits.settle(await limits.admit(scope, patience=1, hold_seconds=30), Outcome.ANSWERED)
+        await limits.settle(await limits.admit(scope, max_wait=1, hold_seconds=30), CallOutcome.ANSWERED)
 
-        async def one_call(_: Work) -> Made:
-            await limits.admit(scope, patience=1, hold_seconds=30)
+        async def one_call(_: StageTask) -> StageResult:
+            await limits.admit(scope, max_wait=1, hold_seconds=30)
             raise AssertionError("the pool is full")
 
         runner = StageRunner(
@@ -94,7 +94,7 @@ async def test_a_run_that_may_not_wait_leaves_the_name_of_what_is_full(world: Wo
             heartbeat_seconds=20,
         )
         [result] = await runner.run(SCRIPT, [key], SENSOR)
-    assert result.ending == "deferred"
+    assert result.outcome == "deferred"
     row = world.row(key, "script")
     assert (row["waits_for"], row["waits_since"] is not None, world.attempts(key, "script")) == ("script", True, [])
 
@@ -121,7 +121,7 @@ async def test_an_attempt_that_failed_keeps_its_waits_and_the_next_one_begins_wi
     await ended(world, key, replace(PUT_OFF, waits_for="script"))
     pass_time(world, 30)
     store, claim = await world.claimed("script", key)
-    failed = Ending(State.DEFERRED, counts=True, error_class="transient", code="503", message="no")
+    failed = AttemptOutcome(StageState.DEFERRED, counts=True, error_class="transient", code="503", message="no")
     again = await store.try_again(claim, failed)
     assert await store.finish(again, finished("script"))
     first, second = world.attempts(key, "script")

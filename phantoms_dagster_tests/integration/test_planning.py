@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from phantoms_dagster.domain.planning import OpenRun, Span
 from phantoms_dagster.domain.stages import STAGES
-from phantoms_dagster.domain.work import OpenRun, Span
-from phantoms_dagster.store.dead_letters import DeadLetters, LetterFilter
+from phantoms_dagster.store.dead_letters.letters import DeadLetters, LetterFilter
 from phantoms_dagster.store.decisions import Decisions
 from phantoms_dagster.store.planning import Planning
 from phantoms_dagster_tests.integration.stage_world import World, brief, finished, open_world
@@ -133,24 +133,24 @@ async def test_dagsters_own_order_is_taken_over_and_what_it_has_lost_is_register
     assert world.due(SCRIPT) == [keys[2], keys[0], keys[3], keys[1]]
 
 
-# --- nudges
+# --- listener
 
 
 async def test_whatever_makes_something_ready_wakes_the_planner(world: World, planning: Planning) -> None:
     letters = DeadLetters(world.engine)
-    with planning.nudges(STAGES) as nudges:
-        assert not nudges.wait(0.05)
+    with planning.listen(STAGES) as listener:
+        assert not listener.wait(0.05)
         [key] = world.add()
-        assert nudges.wait(5)
+        assert listener.wait(5)
         world.catalogue.registered([key])
-        assert nudges.wait(5)
+        assert listener.wait(5)
         await world.carry([key], "script")
-        assert nudges.wait(5)
+        assert listener.wait(5)
         await world.carry([key], "voiceover", "rendered_video")
-        while nudges.wait(0.05):
+        while listener.wait(0.05):
             pass
         Decisions(world.engine).decide(key, approved=True, reviewer="ann", via="cli")
-        assert nudges.wait(5)
+        assert listener.wait(5)
         assert not letters.replay(LetterFilter(), by="ann").closed
 
 
@@ -158,14 +158,14 @@ async def test_a_render_that_waits_for_a_person_wakes_nobody(world: World, plann
     [key] = registered(world, 1)
     await world.carry([key], "script", "voiceover")
     store, claim = await world.claimed("rendered_video", key)
-    with planning.nudges(STAGES) as nudges:
+    with planning.listen(STAGES) as listener:
         assert await store.finish(claim, finished("rendered_video"))
-        assert not nudges.wait(0.2)
+        assert not listener.wait(0.2)
 
 
 async def test_what_becomes_ready_wakes_only_those_who_plan_that_stage(world: World, planning: Planning) -> None:
     [key] = registered(world, 1)
-    with planning.nudges(["voiceover"]) as making, planning.nudges(["approval", "youtube/variant"]) as releasing:
+    with planning.listen(["voiceover"]) as making, planning.listen(["approval", "youtube/variant"]) as releasing:
         await world.carry([key], "script")
         assert making.wait(5)
         assert not releasing.wait(0.2)
@@ -183,8 +183,8 @@ async def test_what_becomes_ready_wakes_only_those_who_plan_that_stage(world: Wo
 
 
 async def test_what_is_said_while_the_planner_looks_is_not_missed(world: World, planning: Planning) -> None:
-    with planning.nudges(STAGES) as nudges:
+    with planning.listen(STAGES) as listener:
         said = threading.Thread(target=world.add)
         said.start()
         said.join()
-        assert nudges.wait(5)
+        assert listener.wait(5)

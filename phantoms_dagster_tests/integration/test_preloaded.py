@@ -23,7 +23,7 @@ from phantoms_dagster_tests.benchmarks.memory import memory_of
 
 pytestmark = pytest.mark.skipif(not SUPPORTED, reason="only Linux ties forks to their parent")
 
-PATIENCE = 90.0
+MAX_WAIT = 90.0
 PROGRAM = "phantoms_dagster_tests.integration.forked_program"
 # A fork writes its name over the arguments of the parent, as far as they reach.
 PARENT = (sys.executable, "-m", "phantoms_dagster.execution.preloaded", "--also", "phantoms_dagster.execution.slots")
@@ -31,7 +31,7 @@ PARENT = (sys.executable, "-m", "phantoms_dagster.execution.preloaded", "--also"
 
 def until(condition: Callable[[], object]) -> object:
     """The first true value of the condition."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + MAX_WAIT
     while not (found := condition()):
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -59,7 +59,7 @@ class World:
         environment = {**os.environ, "SPT_NOENV": "1", "PHANTOMS_HOME": str(self.folder)}
         launch, ready = self.preloaded.launch_parent, self.preloaded.ready
         self.parent = self.supervise(
-            ProcessSpec(name="parent", argv=PARENT, env=environment, launch=launch, ready=ready, ready_timeout=PATIENCE)
+            ProcessSpec(name="parent", argv=PARENT, env=environment, launch=launch, ready=ready, ready_timeout=MAX_WAIT)
         )
         return self.parent
 
@@ -125,7 +125,7 @@ def test_a_killed_fork_is_forked_again(world: World) -> None:
     forked = world.supervise(world.spec("victim", "sleep"))
     before, parent = forked.pids["victim"], world.parent.pids["parent"]
     os.kill(before, signal.SIGKILL)
-    assert "victim has stopped (SIGKILL)" in world.said.get(timeout=PATIENCE)
+    assert "victim has stopped (SIGKILL)" in world.said.get(timeout=MAX_WAIT)
     again = until(lambda: forked.pids.get("victim") if forked.pids.get("victim") != before else None)
     assert _parent_of(int(str(again))) == world.parent.pids["parent"] == parent
 
@@ -134,7 +134,7 @@ def test_exit_codes_words_and_tracebacks_arrive_as_those_of_a_process_of_its_own
     ends = {"seven": ("end", "7"), "words": ("say", "no such port"), "broken": ("nonsense",)}
     for name, arguments in ends.items():
         world.supervise(world.spec(name, *arguments, restart=False))
-    said = sorted(world.said.get(timeout=PATIENCE) for _ in ends)
+    said = sorted(world.said.get(timeout=MAX_WAIT) for _ in ends)
     assert said == [
         "broken has ended (exit code 1).",
         "seven has ended (exit code 7).",

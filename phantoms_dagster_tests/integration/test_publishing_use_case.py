@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from phantoms_dagster.domain.brief_changes import BriefChanges
+from phantoms_dagster.domain.claims import StageTask
 from phantoms_dagster.domain.errors import InvalidInput, NotYet, Permanent
 from phantoms_dagster.domain.models import Channel, Platform, PostingHours, PostOutput, PostWords
 from phantoms_dagster.domain.ports import PublishJob
 from phantoms_dagster.domain.publication import Finding, Handle, PostRecord, Progress, PublishedPost, PublishVerbs, RemoteId
-from phantoms_dagster.domain.work import Work
 from phantoms_dagster.store.brief_edits import BriefEdits
 from phantoms_dagster.store.decisions import Decisions
 from phantoms_dagster_tests.integration.publishing_world import Studio, open_studio
@@ -86,7 +86,7 @@ async def test_words_that_are_not_those_of_the_approval_never_reach_the_platform
     )
     store, claim = await studio.claim(key)
     with pytest.raises(Permanent, match="not what was approved") as refused:
-        await studio.publish()(Work(claim, await store.attempt(claim)))
+        await studio.publish()(StageTask(claim, await store.attempt(claim)))
     assert refused.value.code == "content_changed"
     assert studio.sandbox.calls == {}
 
@@ -102,7 +102,7 @@ async def test_an_approval_that_was_changed_behind_its_back_publishes_nothing(st
     )
     store, claim = await studio.claim(key)
     with pytest.raises(Permanent, match="not what was approved"):
-        await studio.publish()(Work(claim, await store.attempt(claim)))
+        await studio.publish()(StageTask(claim, await store.attempt(claim)))
     assert studio.sandbox.calls == {}
 
 
@@ -115,7 +115,7 @@ async def test_a_film_and_words_that_fit_each_other_are_not_posted_when_the_appr
     )
     store, claim = await studio.claim(key)
     with pytest.raises(Permanent, match="not what was approved"):
-        await studio.publish()(Work(claim, await store.attempt(claim)))
+        await studio.publish()(StageTask(claim, await store.attempt(claim)))
     assert studio.sandbox.calls == {}
 
 
@@ -182,7 +182,7 @@ async def test_posts_of_one_run_on_one_account_take_turns_and_none_is_put_off(st
     slow = Slow()
     publish = studio.publish(slow)
     claims = [await studio.world.claimed("youtube/post", key, owner="poster") for key in keys]
-    made = await asyncio.gather(*[publish(Work(claim, await store.attempt(claim))) for store, claim in claims])
+    made = await asyncio.gather(*[publish(StageTask(claim, await store.attempt(claim))) for store, claim in claims])
     assert slow.most == 1
     assert [m.output.remote_id for m in made if isinstance(m.output, PostOutput)] == keys
 
@@ -213,7 +213,7 @@ async def test_posts_whose_turn_comes_after_closing_time_wait_for_the_morning(st
 
     publish = studio.publish(SlowFirst())
     claims = [await studio.world.claimed("youtube/post", key, owner="poster") for key in keys]
-    tries = [publish(Work(claim, await store.attempt(claim))) for store, claim in claims]
+    tries = [publish(StageTask(claim, await store.attempt(claim))) for store, claim in claims]
     ended = await asyncio.gather(*tries, return_exceptions=True)
     assert [type(e).__name__ for e in ended].count("NotYet") == 2
     assert len(studio.posts()) == 1
@@ -227,13 +227,13 @@ async def test_a_video_that_is_processed_until_after_closing_time_becomes_public
     studio.sandbox.config["youtube.processing_seconds"] = 30
     store, claim = await studio.claim(key)
     with pytest.raises(NotYet, match="goes out at") as waits:
-        await studio.publish()(Work(claim, await store.attempt(claim)))
+        await studio.publish()(StageTask(claim, await store.attempt(claim)))
     assert studio.posts() == []
     assert waits.value.until is not None
     assert waits.value.until.hour == 12
     studio.clock.time = waits.value.until + timedelta(seconds=1)
     store, claim = await studio.claim(key, owner="morning")
-    await studio.publish()(Work(claim, await store.attempt(claim)))
+    await studio.publish()(StageTask(claim, await store.attempt(claim)))
     assert len(studio.posts()) == 1
     assert studio.sandbox.calls["youtube.open"] == 1
 
@@ -253,7 +253,7 @@ async def test_a_stored_upload_session_at_another_host_never_gets_the_token(stud
     )
     sent: list[str] = []
     studio.client.event_hooks["request"] = [lambda request: _note(sent, str(request.url))]
-    await studio.publish(studio.youtube(sandbox=False))(Work(claim, await store.attempt(claim)))
+    await studio.publish(studio.youtube(sandbox=False))(StageTask(claim, await store.attempt(claim)))
     assert all(url.startswith(studio.base_url) for url in sent)
     assert len(studio.posts()) == 1
 

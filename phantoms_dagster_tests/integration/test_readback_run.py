@@ -13,9 +13,9 @@ import pytest
 from phantoms_dagster.defs.assets.performance import thinning_job
 from phantoms_dagster.defs.build import build_definitions
 from phantoms_dagster.sandbox.core import Fault
-from phantoms_dagster.sandbox.youtube.videos import Video
+from phantoms_dagster.sandbox.youtube.videos import YouTubeVideo
 from phantoms_dagster.settings import Settings
-from phantoms_dagster.wiring import Workshop
+from phantoms_dagster.wiring import Services
 from phantoms_dagster_tests.integration.stage_world import World
 from phantoms_dagster_tests.integration.test_readback_store import Archive
 from phantoms_dagster_tests.sandbox_thread import Running, sandbox_thread
@@ -37,9 +37,9 @@ def running(tmp_path: Path) -> Iterator[Running]:
 
 
 @pytest.fixture
-def workshop(archive: Archive, running: Running, redis_url: str, tmp_path: Path) -> Iterator[Workshop]:
+def services(archive: Archive, running: Running, redis_url: str, tmp_path: Path) -> Iterator[Services]:
     settings = Settings(home=tmp_path, database_url=archive.world.url, redis_url=redis_url, sandbox="on", sandbox_url=running.url)  # type: ignore[call-arg, arg-type]
-    made = Workshop(settings)
+    made = Services(settings)
     yield made
     made.close()
 
@@ -47,13 +47,13 @@ def workshop(archive: Archive, running: Running, redis_url: str, tmp_path: Path)
 def on_youtube(running: Running, remote_id: str) -> None:
     """A public video of two days ago."""
     at = time.time() - 2 * 86_400
-    running.sandbox.state["youtube"].videos[remote_id] = Video(
+    running.sandbox.state["youtube"].videos[remote_id] = YouTubeVideo(
         remote_id, "main", {"title": "t"}, {"privacyStatus": "public"}, "a.mp4", 100, "x", HEAD, at, at, published_at=at
     )
 
 
-def analytics(workshop: Workshop, instance: dg.DagsterInstance) -> dg.ExecuteInProcessResult:
-    job = build_definitions(resource_overrides={"workshop": workshop}).resolve_job_def("analytics_job")
+def analytics(services: Services, instance: dg.DagsterInstance) -> dg.ExecuteInProcessResult:
+    job = build_definitions(resource_overrides={"services": services}).resolve_job_def("analytics_job")
     return job.execute_in_process(instance=instance)
 
 
@@ -63,7 +63,7 @@ def metadata(result: dg.ExecuteInProcessResult, asset: str) -> dict[str, Any]:
 
 
 def test_a_platform_that_fails_leaves_the_tables_of_the_others_fresh_and_is_told(
-    archive: Archive, running: Running, workshop: Workshop
+    archive: Archive, running: Running, services: Services
 ) -> None:
     """One account's failing calls stopped the performance tables of all platforms, and nobody was told."""
     good, bad = archive.world.add(2)
@@ -73,7 +73,7 @@ def test_a_platform_that_fails_leaves_the_tables_of_the_others_fresh_and_is_told
     on_youtube(running, f"r-{good}")
     running.sandbox.faults.append(Fault(route="instagram.*", status=500))
     with dg.DagsterInstance.ephemeral() as instance:
-        result = analytics(workshop, instance)
+        result = analytics(services, instance)
     assert result.success
     found = metadata(result, "post_metrics")
     assert (found["due"], found["posts"], found["missing"]) == (2, 1, 0)
@@ -91,25 +91,25 @@ def test_a_platform_that_fails_leaves_the_tables_of_the_others_fresh_and_is_told
     assert {name: one.passed for name, one in by_name.items()} == {"every_post_is_counted_once": True}
 
 
-def test_a_second_turn_right_after_the_first_asks_nobody(archive: Archive, running: Running, workshop: Workshop) -> None:
+def test_a_second_turn_right_after_the_first_asks_nobody(archive: Archive, running: Running, services: Services) -> None:
     [key] = archive.world.add(1)
     archive.post(key)
     archive.world.write("UPDATE phantoms.posts SET sandbox = true")
     on_youtube(running, f"r-{key}")
     with dg.DagsterInstance.ephemeral() as instance:
-        analytics(workshop, instance)
+        analytics(services, instance)
         calls = dict(running.sandbox.calls)
-        second = analytics(workshop, instance)
+        second = analytics(services, instance)
     assert running.sandbox.calls == calls
     assert metadata(second, "post_metrics")["due"] == 0
     assert all(check.passed for check in second.get_asset_check_evaluations())
 
 
-def test_the_nightly_job_thins(archive: Archive, workshop: Workshop) -> None:
+def test_the_nightly_job_thins(archive: Archive, services: Services) -> None:
     [key] = archive.world.add(1)
     post = archive.post(key, hours=24 * 200)
     for minutes in range(3):
         archive.snapshot(post, hours=24 * 199 + minutes / 60, views=minutes)
-    result = thinning_job.execute_in_process(resources={"workshop": workshop})
+    result = thinning_job.execute_in_process(resources={"services": services})
     [event] = [e for e in result.all_events if e.is_successful_output]
     assert event.step_output_data.metadata["deleted"].value >= 1

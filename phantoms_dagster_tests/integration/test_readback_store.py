@@ -10,9 +10,9 @@ import pytest
 
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.ports import Metrics
-from phantoms_dagster.domain.readback import AccountRead, Reading
-from phantoms_dagster.store.performance import PerformanceTables
-from phantoms_dagster.store.results import Results
+from phantoms_dagster.domain.readback import AccountRead, PostReading
+from phantoms_dagster.store.performance.tables import PerformanceTables
+from phantoms_dagster.store.results.readings import Results
 from phantoms_dagster_tests.integration.stage_world import World
 
 HOUR = timedelta(hours=1)
@@ -96,8 +96,8 @@ def archive(database_url: str) -> Iterator[Archive]:
     world.engine.dispose()
 
 
-def read(post: int, *, again: timedelta = HOUR, **numbers: Any) -> Reading:
-    return Reading(post, again, metrics=Metrics("r", **numbers))
+def read(post: int, *, again: timedelta = HOUR, **numbers: Any) -> PostReading:
+    return PostReading(post, again, metrics=Metrics("r", **numbers))
 
 
 # --- whose turn it is
@@ -129,7 +129,7 @@ def test_a_post_that_fails_waits_twice_as_long_each_time_and_a_success_forgives(
     post = archive.post(key)
     waits = []
     for _ in range(8):
-        archive.results.record([Reading(post, HOUR, problem="odd")])
+        archive.results.record([PostReading(post, HOUR, problem="odd")])
         [row] = archive.world.rows("SELECT due_at - clock_timestamp() AS wait, failures, problem FROM phantoms.post_reads")
         waits.append(round(row["wait"].total_seconds() / 3600))
     assert waits == [1, 2, 4, 8, 16, 32, 32, 32]
@@ -142,8 +142,8 @@ def test_a_post_that_fails_waits_twice_as_long_each_time_and_a_success_forgives(
 def test_a_post_that_is_gone_is_marked_keeps_its_last_numbers_and_is_not_counted_as_zero(archive: Archive) -> None:
     read_once, never = archive.world.add(2)
     post, other = archive.post(read_once), archive.post(never)
-    archive.results.record([read(post, views=70), Reading(other, HOUR, gone=True)])
-    archive.results.record([Reading(post, HOUR, gone=True)])
+    archive.results.record([read(post, views=70), PostReading(other, HOUR, gone=True)])
+    archive.results.record([PostReading(post, HOUR, gone=True)])
     gone = archive.world.rows("SELECT post_id, gone_at FROM phantoms.post_reads ORDER BY post_id")
     assert [(row["post_id"], row["gone_at"] is not None) for row in gone] == [(post, True), (other, True)]
     assert [(row["video_key"], row["views"], row["posts"]) for row in archive.renewed("video_performance")] == [(read_once, 70, 1)]

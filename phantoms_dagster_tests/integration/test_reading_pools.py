@@ -9,8 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from phantoms_dagster.resilience.breaker import Outcome
-from phantoms_dagster.resilience.limits import CallScope, RedisLimits, Refused, redis_limits
+from phantoms_dagster.resilience.breakers.breaker import CallOutcome
+from phantoms_dagster.resilience.limits import CallScope, PoolFull, RedisLimits, redis_limits
 from phantoms_dagster.resilience.pools import DEFAULT_POOLS, PACIFIC, DailyQuota, PoolLimits, Pools
 from phantoms_dagster.resilience.scopes import scope_of
 from phantoms_dagster.settings import Settings
@@ -55,9 +55,9 @@ def scope(integration: str, request: tuple[str, str]) -> CallScope:
     return CallScope(found.integration, "main", found.pool, cost=found.cost)
 
 
-async def call(limits: RedisLimits, scope: CallScope, outcome: Outcome = Outcome.ANSWERED) -> None:
+async def call(limits: RedisLimits, scope: CallScope, outcome: CallOutcome = CallOutcome.ANSWERED) -> None:
     """One call that is admitted at once, or Refused: nobody waits here."""
-    await limits.settle(await limits.admit(scope, patience=0, hold_seconds=5), outcome)
+    await limits.settle(await limits.admit(scope, max_wait=0, hold_seconds=5), outcome)
 
 
 @pytest.mark.parametrize("integration", sorted(READS))
@@ -67,7 +67,7 @@ async def test_publishing_is_admitted_at_once_while_reading_has_used_all_that_it
     async with limits(**{reading.pool: few}) as opened:
         for _ in range(3):
             await call(opened, reading)
-        with pytest.raises(Refused):
+        with pytest.raises(PoolFull):
             await call(opened, reading)
         for request in WRITES[integration]:
             await call(opened, scope(integration, request))
@@ -78,7 +78,7 @@ async def test_reads_that_fail_open_no_breaker_of_publishing(limits: OpenLimits,
     async with limits() as opened:
         for _ in range(12):
             try:
-                await call(opened, scope(integration, READS[integration]), Outcome.FAILED)
+                await call(opened, scope(integration, READS[integration]), CallOutcome.FAILED)
             except Exception:  # noqa: BLE001 - its own breaker is open, which is what this is about
                 break
         else:
@@ -107,12 +107,12 @@ async def test_numbers_read_out_of_youtubes_units_leave_those_that_publishing_ne
     async with limits(youtube_api=units, youtube_reading=reading) as opened:
         for _ in range(40):
             await call(opened, read)
-        with pytest.raises(Refused, match="youtube_api: the daily quota is used up"):
+        with pytest.raises(PoolFull, match="youtube_api: the daily quota is used up"):
             await call(opened, read)
         await call(opened, flip)
         for _ in range(10):
             await call(opened, CallScope("youtube", "main", "youtube_api"))
-        with pytest.raises(Refused):
+        with pytest.raises(PoolFull):
             await call(opened, CallScope("youtube", "main", "youtube_api"))
 
 

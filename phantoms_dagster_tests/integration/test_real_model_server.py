@@ -15,15 +15,15 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from phantoms_dagster.domain.claims import Result
 from phantoms_dagster.domain.models import ScriptOutput
 from phantoms_dagster.domain.retry import RetryPolicy
 from phantoms_dagster.domain.stages import stage
-from phantoms_dagster.domain.work import Result
 from phantoms_dagster.production.runner import StageRunner
 from phantoms_dagster.production.stages.script import WriteScript
-from phantoms_dagster.providers import openai_models
-from phantoms_dagster.providers.openai_prompt import SCRIPT_SCHEMA
-from phantoms_dagster.providers.openai_scripts import OpenAIScriptWriter
+from phantoms_dagster.providers.openai import models as openai_models
+from phantoms_dagster.providers.openai.prompt import SCRIPT_SCHEMA
+from phantoms_dagster.providers.openai.scripts import OpenAIScriptWriter
 from phantoms_dagster.resilience.limits import CallScope, UnguardedLimits
 from phantoms_dagster.resilience.transport import Deadlines, build_client
 from phantoms_dagster.settings import Settings
@@ -105,10 +105,10 @@ async def counted(target: str, *, silence: float = 0.0, changes: Mapping[str, An
         async def pass_on(request: web.Request) -> web.Response:
             body = await request.json()
             seen.asked.append(body)
-            patience = asyncio.create_task(asyncio.sleep(silence if len(seen.asked) == 1 else 0))
+            max_wait = asyncio.create_task(asyncio.sleep(silence if len(seen.asked) == 1 else 0))
             answer = await onward.post(f"{target}/chat/completions", json={**body, **changes})
             seen.answers.append(answer.json())
-            await patience
+            await max_wait
             return web.Response(status=answer.status_code, body=answer.content, content_type="application/json")
 
         app = web.Application()
@@ -184,7 +184,7 @@ async def test_a_model_that_is_silent_for_more_than_a_minute_is_neither_cut_off_
     async with counted(server, silence=SILENCE_SECONDS) as proxy:
         key, result = await script_stage(world, proxy, deadlines_of(Settings(), "openai"))
 
-    assert result.ending in ("done", "failed")  # whether so small a model can do it is not ours to say
+    assert result.outcome in ("done", "failed")  # whether so small a model can do it is not ours to say
     [attempt] = world.attempts(key, "script")
     assert len(proxy.asked) == len(proxy.answers) <= 2
     prompts = [json.dumps(asked["messages"]) for asked in proxy.asked]
@@ -192,7 +192,7 @@ async def test_a_model_that_is_silent_for_more_than_a_minute_is_neither_cut_off_
     assert attempt["cost"] == 0
     assert all(asked["max_tokens"] <= 16_000 and "max_completion_tokens" not in asked for asked in proxy.asked)
     assert all("timings" in answer for answer in proxy.answers)  # it is the real one
-    if result.ending == "done":
+    if result.outcome == "done":
         assert result.output is not None
     else:
         assert result.error_class == "permanent"
@@ -208,7 +208,7 @@ async def test_a_script_that_a_model_writes_whole_is_kept_after_one_call_and_pai
     [asked], [answer] = proxy.asked, proxy.answers
     assert asked["response_format"]["json_schema"]["schema"] == SCRIPT_SCHEMA
     assert "timings" in answer  # it is the real one
-    assert (result.ending, result.message) == ("done", "")
+    assert (result.outcome, result.message) == ("done", "")
     row = world.row(key, "script")
     assert (row["state"], row["error_class"]) == ("done", None)
 
@@ -240,7 +240,7 @@ async def test_a_prompt_that_is_too_long_for_the_model_ends_at_once_and_says_wha
 
     [answer] = proxy.answers  # no second try, and no shorter answer is asked for: that would not fit either
     assert answer["error"]["n_prompt_tokens"] > answer["error"]["n_ctx"]
-    assert (result.ending, result.error_class) == ("failed", "permanent")
+    assert (result.outcome, result.error_class) == ("failed", "permanent")
     [letter] = world.letters(key)
     assert letter["error_class"] == "permanent"
     for told in ("exceeds the available context size", "use a model or a server with a larger context", "give fewer facts"):
@@ -254,7 +254,7 @@ async def test_a_model_that_cannot_answer_by_the_schema_ends_clearly_after_two_c
     async with counted(server) as proxy:
         key, result = await script_stage(world, proxy, deadlines_of(Settings(), "openai"))
 
-    assert result.ending == "failed"
+    assert result.outcome == "failed"
     assert "cut off at the token limit" in result.message
     assert "told what was wrong" in result.message
     first, second = proxy.asked

@@ -22,13 +22,13 @@ from redis.exceptions import RedisError
 from phantoms_dagster.domain.errors import InvalidInput, NotYet
 from phantoms_dagster.embedded.servers import free_port
 from phantoms_dagster.execution.queues import connect
-from phantoms_dagster.resilience.admission import Admission, Granted, Request
-from phantoms_dagster.resilience.admission_scripts import RECOVERY_SECONDS
-from phantoms_dagster.resilience.breaker import Breakers, Outcome
+from phantoms_dagster.resilience.admission.pools import Admission, Granted, Request
+from phantoms_dagster.resilience.admission.scripts import RECOVERY_SECONDS
+from phantoms_dagster.resilience.breakers.breaker import Breakers, CallOutcome
 from phantoms_dagster.resilience.limits import CallScope, RedisLimits
 from phantoms_dagster.resilience.pools import PoolLimits, Pools
-from phantoms_dagster.resilience.redis_refusals import refuse_cluster_at
-from phantoms_dagster.resilience.redis_scripts import Scripts, redis_client
+from phantoms_dagster.resilience.redis.refusals import refuse_cluster_at
+from phantoms_dagster.resilience.redis.scripts import Scripts, redis_client
 from phantoms_dagster.wiring.clock import SystemClock
 from phantoms_dagster_tests.integration.test_admission_redis_lost import Server
 
@@ -133,17 +133,17 @@ async def test_a_redis_that_refuses_lets_nobody_in_and_fails_nothing_that_is_und
     server: Server, client: redis.asyncio.Redis, way: str
 ) -> None:
     limits = limits_on(client)
-    kept = await limits.admit(SCOPE, patience=0, hold_seconds=600)
-    ending = await limits.admit(SCOPE, patience=0, hold_seconds=600)
+    kept = await limits.admit(SCOPE, max_wait=0, hold_seconds=600)
+    outcome = await limits.admit(SCOPE, max_wait=0, hold_seconds=600)
     keeper = limits.admission._keeper
     with refusing(server, way):
         if way == "OOM":  # it lets a script go on that has made room already, as that of an admission does
             refused = limits.breakers.trip("shotstack", why="test")
         else:
-            refused = limits.admit(SCOPE, patience=0, hold_seconds=600)  # type: ignore[assignment]
+            refused = limits.admit(SCOPE, max_wait=0, hold_seconds=600)  # type: ignore[assignment]
         with pytest.raises(NotYet, match="Redis"):
             await refused
-        await limits.settle(ending, Outcome.FAILED)  # never raises: its call has an answer already
+        await limits.settle(outcome, CallOutcome.FAILED)  # never raises: its call has an answer already
         await limits.throttled(SCOPE, 1.0)
         await asyncio.sleep(1.2)  # the keeper looks twice
         assert keeper is not None
@@ -158,8 +158,8 @@ async def test_a_redis_that_refuses_lets_nobody_in_and_fails_nothing_that_is_und
         await asyncio.sleep(0.1)
     assert not kept.lease.lost
     await asyncio.sleep(RECOVERY_SECONDS)
-    await limits.settle(kept, Outcome.ANSWERED)
-    answer = await limits.admission.acquire(Request(("render",)), patience=60)
+    await limits.settle(kept, CallOutcome.ANSWERED)
+    answer = await limits.admission.acquire(Request(("render",)), max_wait=60)
     assert isinstance(answer, Granted)
     await limits.aclose()
     await limits.admission.aclose()

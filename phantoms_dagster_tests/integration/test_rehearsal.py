@@ -12,7 +12,7 @@ CODE = """
 import gc, json, os, sys, threading
 from phantoms_dagster import settings as settings_module
 from phantoms_dagster.execution import run_worker
-from phantoms_dagster.resilience.redis_refusals import PatientRedis
+from phantoms_dagster.resilience.redis.refusals import PatientRedis
 
 def private_bytes():
     lines = (line.split() for line in open("/proc/self/smaps_rollup"))

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from phantoms_dagster.domain.accounts import DISCONNECTED
+from phantoms_dagster.domain.claims import StageTask
 from phantoms_dagster.domain.errors import NotYet, Permanent, ProviderError
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.ports import Tokens
-from phantoms_dagster.domain.work import Work
 from phantoms_dagster.platforms.youtube.identity import YouTubeIdentity
 from phantoms_dagster.platforms.youtube.publisher import YouTubePublisher
 from phantoms_dagster.production.accounts import AccountGate, AccountWaits
@@ -63,7 +63,7 @@ def real_publisher(studio: Studio) -> PublisherOfAccount:
 
 async def post(studio: Studio, key: str, publisher: object) -> None:
     store, claim = await studio.claim(key)
-    await studio.publish(publisher)(Work(claim, await store.attempt(claim)))
+    await studio.publish(publisher)(StageTask(claim, await store.attempt(claim)))
 
 
 async def in_doubt(studio: Studio) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from phantoms_dagster.domain.claims import Result, StageResult, StageTask
 from phantoms_dagster.domain.errors import NotYet, Permanent, Transient, Unknown
 from phantoms_dagster.domain.models import MediaFile, Platform, Probe, RenderedVideoOutput
 from phantoms_dagster.domain.paid_job import AboutToBill, JobStatus, NotBilled
@@ -18,7 +19,6 @@ from phantoms_dagster.domain.ports import Fitted, RenderJob
 from phantoms_dagster.domain.publication import Found, RemoteId, Undecided
 from phantoms_dagster.domain.retry import RetryPolicy
 from phantoms_dagster.domain.stages import stage
-from phantoms_dagster.domain.work import Made, Result, Work
 from phantoms_dagster.production.runner import StageRunner
 from phantoms_dagster.production.stages.rendered_video import RenderVideo
 from phantoms_dagster.store.ledgers import PostgresLedgers
@@ -168,7 +168,7 @@ class Shop:
         await self.world.carry([key], "script", "voiceover")
         return key
 
-    def use_case(self, *, patience_seconds: float = 30) -> RenderVideo:
+    def use_case(self, *, max_wait_seconds: float = 30) -> RenderVideo:
         return RenderVideo(
             renderer=self.service,
             studio=self.studio,
@@ -176,15 +176,15 @@ class Shop:
             ledgers=PostgresLedgers(self.world.async_engine),
             clock=self.clock,
             poll_seconds=3,
-            patience_seconds=patience_seconds,
+            max_wait_seconds=max_wait_seconds,
         )
 
-    async def attempt(self, key: str, *, patience_seconds: float = 30) -> Made:
+    async def attempt(self, key: str, *, max_wait_seconds: float = 30) -> StageResult:
         """One try, as a fresh process would make it: whoever held the video before is dead."""
         self.world.let_leases_expire()
         self._runs += 1
         store, claim = await self.world.claimed("rendered_video", key, owner=f"process-{self._runs}")
-        return await self.use_case(patience_seconds=patience_seconds)(Work(claim, await store.attempt(claim)))
+        return await self.use_case(max_wait_seconds=max_wait_seconds)(StageTask(claim, await store.attempt(claim)))
 
     async def run(self, key: str, *, attempts: int = 3) -> Result:
         """A whole run."""
@@ -194,7 +194,7 @@ class Shop:
             store=self.world.store(),
             use_cases={"rendered_video": self.use_case()},
             clock=self.clock,
-            policy=RetryPolicy(attempts=attempts, patience_seconds=120, give_up_seconds=0),
+            policy=RetryPolicy(attempts=attempts, max_wait_seconds=120, give_up_seconds=0),
             random=lambda: 1.0,
             new_owner=lambda: f"process-{self._runs}",
             in_flight=10,
@@ -282,9 +282,9 @@ async def test_a_process_killed_while_it_follows_a_render_resumes_with_the_same_
     key = await shop.video()
     shop.service.statuses = [RENDERING]
     with pytest.raises(NotYet):
-        await shop.attempt(key, patience_seconds=0)
+        await shop.attempt(key, max_wait_seconds=0)
     shop.world.let_leases_expire()
-    assert (await shop.run(key)).ending == "done"
+    assert (await shop.run(key)).outcome == "done"
     assert (shop.service.asked, len(shop.service.billed)) == (["r1", "r1"], 1)
 
 
@@ -355,7 +355,7 @@ async def test_a_lost_answer_defers_the_video_without_using_up_an_attempt(shop: 
     key = await shop.video()
     shop.service.trouble, shop.service.findable = ["vanish"], False
     result = await shop.run(key)
-    assert result.ending == "deferred"
+    assert result.outcome == "deferred"
     assert shop.world.row(key, "rendered_video")["attempts"] == 0
     assert len([step for step, _ in shop.service.seen if step == "bill"]) == 1
 
@@ -364,7 +364,7 @@ async def test_a_render_that_failed_costs_an_attempt_and_the_next_one_is_a_new_r
     key = await shop.video()
     shop.service.statuses = [JobStatus("failed", error="out of memory")]
     result = await shop.run(key)
-    assert (result.ending, result.output.render_id if isinstance(result.output, RenderedVideoOutput) else "") == ("done", "r2")
+    assert (result.outcome, result.output.render_id if isinstance(result.output, RenderedVideoOutput) else "") == ("done", "r2")
     assert shop.world.row(key, "rendered_video")["attempts"] == 1
     assert shop.world.attempts(key, "rendered_video")[0]["message"] == "the render failed: out of memory"
     assert len(set(shop.service.billed)) == 2
@@ -374,7 +374,7 @@ async def test_renders_that_keep_failing_end_in_a_dead_letter(shop: Shop) -> Non
     key = await shop.video()
     shop.service.statuses = [JobStatus("failed")] * 5
     result = await shop.run(key, attempts=2)
-    assert (result.ending, result.message) == ("failed", "the render failed: no reason given")
+    assert (result.outcome, result.message) == ("failed", "the render failed: no reason given")
     assert (len(shop.service.billed), len(shop.world.letters(key))) == (2, 1)
 
 
@@ -434,7 +434,7 @@ async def test_a_render_that_the_service_forgot_is_booked_once_and_made_again(sh
     assert gone.value.code == "render_gone"
     assert spent(shop, key) == [PRICE]
     result = await shop.run(key)
-    assert result.ending == "done"
+    assert result.outcome == "done"
     assert list(shop.service.billed.values()) == ["r1", "r2"]
     assert spent(shop, key) == [PRICE, PRICE], "as many as were billed"
     assert shop.world.row(key, "rendered_video")["cost"] == 2 * PRICE
@@ -470,7 +470,7 @@ async def test_renders_that_never_end_stop_at_the_budget(shop: Shop) -> None:
     shop.world.write("UPDATE phantoms.attempts SET cost = :cost WHERE stage = 'script'", cost=CHANNEL.budget_usd - PRICE / 2)
     shop.service.statuses = [JobStatus("failed")] * 50
     result = await shop.run(key, attempts=10)
-    assert (result.ending, result.error_class) == ("failed", "permanent")
+    assert (result.outcome, result.error_class) == ("failed", "permanent")
     assert "are spent already" in result.message
     assert len(shop.service.billed) == 1, "within one run, too, the budget knows what was lost"
 

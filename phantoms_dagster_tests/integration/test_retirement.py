@@ -14,9 +14,9 @@ import pytest
 
 from phantoms_dagster.defs.in_flight import VideoPartitions
 from phantoms_dagster.production import retirement
-from phantoms_dagster.store.dead_letters import DeadLetters, LetterFilter
+from phantoms_dagster.store.dead_letters.letters import DeadLetters, LetterFilter
 from phantoms_dagster.store.decisions import Decisions
-from phantoms_dagster.store.results import Results
+from phantoms_dagster.store.results.readings import Results
 from phantoms_dagster_tests.integration.retirement_world import Archive, dagster_instance
 from phantoms_dagster_tests.integration.stage_world import World, open_world
 

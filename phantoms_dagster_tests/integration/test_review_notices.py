@@ -14,7 +14,7 @@ from sqlalchemy import text
 from phantoms_dagster.cli.metrics import metrics_application
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.store.engine import engine
-from phantoms_dagster.store.review_notices import ReviewNotices
+from phantoms_dagster.store.review.notices import ReviewNotices
 from phantoms_dagster.wiring.alerts import destinations
 from phantoms_dagster.wiring.review_notices import notify, tell
 from phantoms_dagster_tests.integration.stage_world import World, open_world
@@ -216,7 +216,7 @@ async def test_notices_wait_while_postgresql_is_away_and_the_metrics_process_sen
 
 
 async def test_what_waits_is_found_by_an_index(world: World) -> None:
-    from phantoms_dagster.store.review_notices import WAITING  # noqa: PLC0415
+    from phantoms_dagster.store.review.notices import WAITING  # noqa: PLC0415
     from phantoms_dagster_tests.integration.test_desk_statement_plans import scans  # noqa: PLC0415
 
     world.write(

@@ -11,6 +11,7 @@ from decimal import Decimal
 import pytest
 from sqlalchemy.exc import IntegrityError
 
+from phantoms_dagster.domain.claims import AttemptOutcome, Result, StageResult, StageTask
 from phantoms_dagster.domain.errors import (
     Evidence,
     HumanRejection,
@@ -25,14 +26,13 @@ from phantoms_dagster.domain.errors import (
 )
 from phantoms_dagster.domain.retry import RetryPolicy
 from phantoms_dagster.domain.stages import stage
-from phantoms_dagster.domain.work import Ending, Made, Result, Work
 from phantoms_dagster.production.runner import StageRunner, UseCase
 from phantoms_dagster.store.stage_store import PostgresStageStore
 from phantoms_dagster_tests.integration.stage_world import PERSON, SENSOR, FakeClock, World, open_world, output_of
 
-POLICY = RetryPolicy(attempts=3, backoff_seconds=2, backoff_max_seconds=900, patience_seconds=120, give_up_seconds=0)
+POLICY = RetryPolicy(attempts=3, backoff_seconds=2, backoff_max_seconds=900, max_wait_seconds=120, give_up_seconds=0)
 SCRIPT_STAGE = stage("script")
-MADE = Made(output_of("script"), Decimal("0.01"), "ref-1")
+MADE = StageResult(output_of("script"), Decimal("0.01"), "ref-1")
 RESTARTS = 4
 
 
@@ -49,7 +49,7 @@ class Steps:
         self._errors = list(errors)
         self.tries = 0
 
-    async def __call__(self, work: Work) -> Made:
+    async def __call__(self, task: StageTask) -> StageResult:
         self.tries += 1
         if self._errors:
             raise self._errors.pop(0)
@@ -92,7 +92,7 @@ def transient(**more: object) -> Transient:
 
 async def test_a_video_that_is_made_is_recorded_with_its_output_cost_and_reference(world: World) -> None:
     key, result, _ = await run_one(world)
-    assert (result.ending, result.output, result.cost, result.fresh) == ("done", MADE.output, Decimal("0.01"), True)
+    assert (result.outcome, result.output, result.cost, result.fresh) == ("done", MADE.output, Decimal("0.01"), True)
     row = world.row(key, "script")
     assert (row["state"], row["provider_ref"], row["cost"], row["attempts"]) == ("done", "ref-1", Decimal("0.01"), 0)
     assert (row["lease_owner"], row["lease_until"], row["run_id"]) == (None, None, PERSON.run_id)
@@ -106,7 +106,7 @@ async def test_a_done_video_is_not_made_again(world: World) -> None:
     key, first, _ = await run_one(world)
     steps = Steps()
     again = (await runner(world, steps).run(SCRIPT_STAGE, [key], PERSON))[0]
-    assert (again.ending, again.output, again.fresh, steps.tries) == ("done", first.output, False, 0)
+    assert (again.outcome, again.output, again.fresh, steps.tries) == ("done", first.output, False, 0)
 
 
 async def test_a_regenerated_video_is_made_again_as_a_new_revision(world: World) -> None:
@@ -114,14 +114,14 @@ async def test_a_regenerated_video_is_made_again_as_a_new_revision(world: World)
     steps = Steps()
     other = replace(PERSON, run_id="another-run")
     again = (await runner(world, steps).run(SCRIPT_STAGE, [key], other, regenerate=True))[0]
-    assert (again.ending, again.fresh, steps.tries) == ("done", True, 1)
+    assert (again.outcome, again.fresh, steps.tries) == ("done", True, 1)
     assert world.row(key, "script")["revision"] == 2
 
 
 async def test_a_passing_error_is_tried_again_after_a_back_off_that_doubles(world: World) -> None:
     clock = FakeClock()
     key, result, steps = await run_one(world, transient(), transient(), clock=clock)
-    assert (result.ending, steps.tries, clock.slept) == ("done", 3, [2.0, 4.0])
+    assert (result.outcome, steps.tries, clock.slept) == ("done", 3, [2.0, 4.0])
     assert [(a["state"], a["error_class"]) for a in world.attempts(key, "script")] == [
         ("deferred", "transient"),
         ("deferred", "transient"),
@@ -145,7 +145,7 @@ async def test_the_next_attempt_is_in_the_table_before_the_wait_begins(world: Wo
 
 async def test_when_the_attempts_are_used_up_the_video_fails_with_a_dead_letter_of_them_all(world: World) -> None:
     key, result, steps = await run_one(world, *(transient() for _ in range(9)))
-    assert (result.ending, result.error_class, result.message, steps.tries) == ("failed", "transient", "overloaded", 3)
+    assert (result.outcome, result.error_class, result.message, steps.tries) == ("failed", "transient", "overloaded", 3)
     letter = world.letters(key)[0]
     assert (letter["code"], letter["provider"], len(letter["attempts"])) == ("503", "llm", 3)
     assert world.row(key, "script")["attempts"] == 3
@@ -156,16 +156,16 @@ async def test_attempts_are_counted_across_runs_until_somebody_asks_again(world:
     await runner(world, Steps(transient(), transient(retry_after=500))).run(SCRIPT_STAGE, [key], PERSON)
     assert (world.row(key, "script")["state"], world.row(key, "script")["attempts"]) == ("deferred", 2)
     result = (await runner(world, Steps(transient())).run(SCRIPT_STAGE, [key], PERSON))[0]
-    assert result.ending == "failed"
+    assert result.outcome == "failed"
     steps = Steps(transient(), transient())
-    assert (await runner(world, steps).run(SCRIPT_STAGE, [key], PERSON))[0].ending == "done"
+    assert (await runner(world, steps).run(SCRIPT_STAGE, [key], PERSON))[0].outcome == "done"
 
 
 async def test_being_throttled_costs_no_attempt_however_often(world: World) -> None:
     clock = FakeClock()
     waits = [Throttled("slow down", provider="llm", retry_after=10) for _ in range(8)]
     key, result, steps = await run_one(world, *waits, clock=clock)
-    assert (result.ending, steps.tries, clock.slept) == ("done", 9, [12.0] * 8)
+    assert (result.outcome, steps.tries, clock.slept) == ("done", 9, [12.0] * 8)
     assert world.row(key, "script")["attempts"] == 0
 
 
@@ -173,7 +173,7 @@ async def test_a_wait_longer_than_the_patience_is_written_down_and_holds_no_proc
     clock = FakeClock()
     before = clock.now()
     key, result, _ = await run_one(world, Throttled("quota used up", provider="llm", retry_after=3600), clock=clock)
-    assert (result.ending, result.message, clock.slept) == ("deferred", "quota used up", [])
+    assert (result.outcome, result.message, clock.slept) == ("deferred", "quota used up", [])
     assert result.retry_at == before + timedelta(seconds=3602)
     row = world.row(key, "script")
     assert (row["state"], row["retry_at"], row["reason"], row["lease_owner"]) == (
@@ -190,7 +190,7 @@ async def test_a_run_of_the_sensors_does_not_wait_for_another_run_that_holds_the
     [key], steps, clock = world.add(), Steps(NotYet("busy", retry_after=5, held=True)), FakeClock()
     before = clock.now()
     [result] = await runner(world, steps, clock).run(SCRIPT_STAGE, [key], SENSOR)
-    assert (result.ending, result.retry_at, clock.slept) == ("deferred", before + timedelta(seconds=5), [])
+    assert (result.outcome, result.retry_at, clock.slept) == ("deferred", before + timedelta(seconds=5), [])
     row = world.row(key, "script")
     assert (row["state"], row["attempts"], row["lease_owner"]) == ("deferred", 0, None)
 
@@ -198,13 +198,13 @@ async def test_a_run_of_the_sensors_does_not_wait_for_another_run_that_holds_the
 async def test_a_persons_run_waits_for_another_run_as_long_as_it_has_patience(world: World) -> None:
     clock = FakeClock()
     _, result, _ = await run_one(world, NotYet("busy", retry_after=5, held=True), clock=clock)
-    assert (result.ending, clock.slept) == ("done", [5])
+    assert (result.outcome, clock.slept) == ("done", [5])
 
 
 async def test_a_video_whose_time_has_not_come_is_deferred_until_that_very_time(world: World) -> None:
     until = datetime(2030, 1, 1, 9, tzinfo=UTC)
     key, result, _ = await run_one(world, NotYet("goes out later", retry_after=1, until=until))
-    assert (result.ending, result.retry_at, world.row(key, "script")["retry_at"]) == ("deferred", until, until)
+    assert (result.outcome, result.retry_at, world.row(key, "script")["retry_at"]) == ("deferred", until, until)
 
 
 @pytest.mark.parametrize(
@@ -216,25 +216,25 @@ async def test_a_video_whose_time_has_not_come_is_deferred_until_that_very_time(
 )
 async def test_what_will_never_work_is_a_dead_letter_at_once(world: World, error: Exception, error_class: str) -> None:
     key, result, steps = await run_one(world, error)
-    assert (result.ending, result.error_class, steps.tries) == ("failed", error_class, 1)
+    assert (result.outcome, result.error_class, steps.tries) == ("failed", error_class, 1)
     letter = world.letters(key)[0]
     assert (letter["error_class"], letter["code"], letter["evidence"]) == (error_class, "401", {"status": 401})
 
 
 async def test_an_error_of_ours_that_is_no_providers_fails_as_permanent(world: World) -> None:
     _, result, _ = await run_one(world, InvalidInput("no such voice"))
-    assert (result.ending, result.error_class, result.message) == ("failed", "permanent", "no such voice")
+    assert (result.outcome, result.error_class, result.message) == ("failed", "permanent", "no such voice")
 
 
 async def test_a_bug_fails_the_video_as_internal_and_keeps_what_it_said(world: World) -> None:
     key, result, _ = await run_one(world, ZeroDivisionError("division by zero"))
-    assert (result.ending, result.error_class, result.message) == ("failed", "internal", "ZeroDivisionError: division by zero")
+    assert (result.outcome, result.error_class, result.message) == ("failed", "internal", "ZeroDivisionError: division by zero")
     assert world.letters(key)[0]["code"] == "ZeroDivisionError"
 
 
 async def test_a_no_of_the_reviewer_is_an_ending_and_no_dead_letter(world: World) -> None:
     key, result, _ = await run_one(world, HumanRejection("rejected by ann: too loud"))
-    assert (result.ending, result.message) == ("rejected", "rejected by ann: too loud")
+    assert (result.outcome, result.message) == ("rejected", "rejected by ann: too loud")
     assert world.row(key, "script")["state"] == "rejected"
     assert not world.letters(key)
 
@@ -244,7 +244,7 @@ async def test_an_unknown_outcome_is_read_back_later_each_time_and_costs_no_atte
     unknowns = [Unknown("the answer was lost", provider="llm") for _ in range(3)]
     key, result, _ = await run_one(world, transient(), *unknowns, clock=clock)
     assert clock.slept == [2.0, 30.0, 60.0]
-    assert (result.ending, result.retry_at, world.row(key, "script")["attempts"]) == (
+    assert (result.outcome, result.retry_at, world.row(key, "script")["attempts"]) == (
         "deferred",
         clock.now() + timedelta(seconds=120),
         1,
@@ -256,23 +256,23 @@ async def test_the_read_backs_of_an_unknown_outcome_go_on_growing_in_the_next_ru
         return Unknown("the answer was lost", provider="llm")
 
     key, first, _ = await run_one(world, lost(), lost(), lost())
-    assert first.ending == "deferred"
+    assert first.outcome == "deferred"
     clock = FakeClock()
     again = (await runner(world, Steps(lost()), clock).run(SCRIPT_STAGE, [key], PERSON))[0]
-    assert (clock.slept, again.ending, again.retry_at) == ([], "deferred", clock.now() + timedelta(seconds=240))
+    assert (clock.slept, again.outcome, again.retry_at) == ([], "deferred", clock.now() + timedelta(seconds=240))
 
 
 async def test_one_videos_failure_is_not_the_others(world: World) -> None:
     keys = world.add(3)
 
-    async def use_case(work: Work) -> Made:
-        if work.video.key == keys[1]:
+    async def use_case(task: StageTask) -> StageResult:
+        if task.video.key == keys[1]:
             raise Permanent("bad input", provider="llm")
         return MADE
 
     heard: list[str] = []
     results = await runner(world, use_case).run(SCRIPT_STAGE, keys, PERSON, on_result=lambda r: heard.append(r.key))
-    assert [(r.key, r.ending) for r in results] == list(zip(keys, ("done", "failed", "done"), strict=True))
+    assert [(r.key, r.outcome) for r in results] == list(zip(keys, ("done", "failed", "done"), strict=True))
     assert sorted(heard) == sorted(keys)
 
 
@@ -282,7 +282,7 @@ async def test_results_come_in_the_order_of_the_keys_once_each_also_for_what_was
     wanted = ["nothing", keys[1], keys[0], keys[1]]
     steps = Steps()
     results = await runner(world, steps).run(SCRIPT_STAGE, wanted, PERSON)
-    assert [(r.key, r.ending, r.fresh) for r in results] == [
+    assert [(r.key, r.outcome, r.fresh) for r in results] == [
         ("nothing", "failed", False),
         (keys[1], "done", True),
         (keys[0], "done", False),
@@ -302,13 +302,13 @@ async def test_on_result_hears_of_a_video_only_when_its_ending_is_in_the_table(w
 async def test_a_runner_that_slept_through_its_lease_reports_stale_and_changes_nothing(world: World) -> None:
     key = world.add()[0]
 
-    async def slow(work: Work) -> Made:
+    async def slow(task: StageTask) -> StageResult:
         world.let_leases_expire()
-        assert (await runner(world, Steps(), owner="second").run(SCRIPT_STAGE, [key], SENSOR))[0].ending == "done"
+        assert (await runner(world, Steps(), owner="second").run(SCRIPT_STAGE, [key], SENSOR))[0].outcome == "done"
         raise Permanent("too late", provider="llm")
 
     result = (await runner(world, slow, owner="first").run(SCRIPT_STAGE, [key], SENSOR))[0]
-    assert (result.ending, world.row(key, "script")["state"]) == ("stale", "done")
+    assert (result.outcome, world.row(key, "script")["state"]) == ("stale", "done")
     assert not world.letters(key)
 
 
@@ -316,7 +316,7 @@ async def test_a_stale_runner_stops_at_its_next_attempt(world: World) -> None:
     key = world.add()[0]
     tries = 0
 
-    async def slow(work: Work) -> Made:
+    async def slow(task: StageTask) -> StageResult:
         nonlocal tries
         tries += 1
         world.let_leases_expire()
@@ -325,15 +325,15 @@ async def test_a_stale_runner_stops_at_its_next_attempt(world: World) -> None:
 
     clock = FakeClock()
     result = (await runner(world, slow, clock, owner="first").run(SCRIPT_STAGE, [key], SENSOR))[0]
-    assert (result.ending, tries, clock.slept) == ("stale", 1, [])
+    assert (result.outcome, tries, clock.slept) == ("stale", 1, [])
 
 
 async def test_a_run_that_is_stopped_gives_back_what_it_holds_and_keeps_what_it_made(world: World) -> None:
     keys = world.add(4)
     made = asyncio.Event()
 
-    async def use_case(work: Work) -> Made:
-        if work.video.key == keys[0]:
+    async def use_case(task: StageTask) -> StageResult:
+        if task.video.key == keys[0]:
             return MADE
         await asyncio.Event().wait()
         raise AssertionError
@@ -350,14 +350,14 @@ async def test_a_run_that_is_stopped_gives_back_what_it_holds_and_keeps_what_it_
     assert world.row(keys[1], "script")["reason"] == "the run was stopped"
     assert [a["state"] for a in world.attempts(keys[1], "script")] == ["abandoned"]
     again = await runner(world, Steps(), owner="second").run(SCRIPT_STAGE, keys, SENSOR)
-    assert [(r.ending, r.fresh) for r in again] == [("done", False), *[("done", True)] * 3]
+    assert [(r.outcome, r.fresh) for r in again] == [("done", False), *[("done", True)] * 3]
     assert [world.row(key, "script")["attempts"] for key in keys] == [0] * 4
 
 
 class Broken(PostgresStageStore):
-    """A store whose endings cannot be written."""
+    """A store whose outcomes cannot be written."""
 
-    async def finish(self, claim: object, ending: Ending) -> bool:
+    async def finish(self, claim: object, outcome: AttemptOutcome) -> bool:
         raise IntegrityError("finish", None, Exception("no"))
 
 
@@ -372,7 +372,7 @@ async def test_a_run_whose_store_gives_up_fails_and_hands_its_claims_back(world:
 async def test_a_heartbeat_renews_the_lease_while_a_video_takes_its_time(world: World) -> None:
     key = world.add()[0]
 
-    async def slow(work: Work) -> Made:
+    async def slow(task: StageTask) -> StageResult:
         world.let_leases_expire()
         async with asyncio.timeout(30):
             await store.renewed.wait()
@@ -389,7 +389,7 @@ async def test_a_heartbeat_renews_the_lease_while_a_video_takes_its_time(world: 
 
     store = Telling(world.async_engine, lease_seconds=60)
     result = (await runner(world, slow, store=store, heartbeat_seconds=0.02).run(SCRIPT_STAGE, [key], PERSON))[0]
-    assert result.ending == "done"
+    assert result.outcome == "done"
 
 
 async def test_a_heartbeat_that_fails_does_not_end_the_run(world: World) -> None:
@@ -400,7 +400,7 @@ async def test_a_heartbeat_that_fails_does_not_end_the_run(world: World) -> None
             twice.release()
             raise OSError("no database")
 
-    async def slow(work: Work) -> Made:
+    async def slow(task: StageTask) -> StageResult:
         async with asyncio.timeout(30):
             await twice.acquire()
             await twice.acquire()
@@ -408,23 +408,23 @@ async def test_a_heartbeat_that_fails_does_not_end_the_run(world: World) -> None
 
     key = world.add()[0]
     store = Deaf(world.async_engine, lease_seconds=60)
-    assert (await runner(world, slow, store=store, heartbeat_seconds=0.01).run(SCRIPT_STAGE, [key], PERSON))[0].ending == "done"
+    assert (await runner(world, slow, store=store, heartbeat_seconds=0.01).run(SCRIPT_STAGE, [key], PERSON))[0].outcome == "done"
 
 
 async def test_two_hundred_videos_are_worked_on_at_once_but_never_more_than_may_be_in_flight(world: World) -> None:
     keys = world.add(200)
     now = most = 0
 
-    async def use_case(work: Work) -> Made:
+    async def use_case(task: StageTask) -> StageResult:
         nonlocal now, most
         now += 1
         most = max(most, now)
-        await work.attempt.received({"id": work.attempt.id})
+        await task.attempt.received({"id": task.attempt.id})
         now -= 1
         return MADE
 
     results = await runner(world, use_case, in_flight=32).run(SCRIPT_STAGE, keys, PERSON)
-    assert [r.ending for r in results] == ["done"] * 200
+    assert [r.outcome for r in results] == ["done"] * 200
     assert most == 32
     assert world.states("script") == ["done"] * 200
     assert {a["state"] for a in world.rows("SELECT state FROM phantoms.attempts")} == {"done"}
@@ -441,19 +441,19 @@ async def test_a_run_survives_that_all_its_connections_are_cut_again_and_again(w
     keys = world.add(200)
     cut: list[int] = []
 
-    async def use_case(work: Work) -> Made:
-        place = keys.index(work.video.key)
-        await work.attempt.received({"n": place})
-        if place % 50 == 25 and work.claim.attempts_used == 0:
+    async def use_case(task: StageTask) -> StageResult:
+        place = keys.index(task.video.key)
+        await task.attempt.received({"n": place})
+        if place % 50 == 25 and task.claim.attempts_used == 0:
             cut.append(await asyncio.to_thread(cut_connections, world))
-        if place % 7 == 0 and work.claim.attempts_used == 0:
+        if place % 7 == 0 and task.claim.attempts_used == 0:
             raise transient()
         return MADE
 
     results = await runner(world, use_case, in_flight=40, heartbeat_seconds=0.05).run(SCRIPT_STAGE, keys, PERSON)
     assert len(cut) == RESTARTS
     assert sum(cut) > 0
-    assert [r.ending for r in results] == ["done"] * 200
+    assert [r.outcome for r in results] == ["done"] * 200
     assert world.states("script") == ["done"] * 200
     assert world.states("voiceover") == ["ready"] * 200
     counted = [
@@ -472,10 +472,10 @@ async def test_every_provider_error_ends_in_one_of_the_endings_and_leaves_no_lea
     ]
     keys = world.add(len(makers))
 
-    async def use_case(work: Work) -> Made:
-        raise makers[keys.index(work.video.key)]()
+    async def use_case(task: StageTask) -> StageResult:
+        raise makers[keys.index(task.video.key)]()
 
-    results = await runner(world, use_case, policy=replace(POLICY, patience_seconds=0)).run(SCRIPT_STAGE, keys, PERSON)
-    assert [r.ending for r in results] == [*["deferred"] * 4, "failed"]
+    results = await runner(world, use_case, policy=replace(POLICY, max_wait_seconds=0)).run(SCRIPT_STAGE, keys, PERSON)
+    assert [r.outcome for r in results] == [*["deferred"] * 4, "failed"]
     leases = world.rows("SELECT 1 FROM phantoms.stages WHERE lease_owner IS NOT NULL OR state = 'running'")
     assert leases == []

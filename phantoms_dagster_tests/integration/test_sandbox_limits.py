@@ -7,7 +7,7 @@ import pytest
 from aiohttp.test_utils import TestServer
 
 from phantoms_dagster.domain.errors import NotYet
-from phantoms_dagster.resilience.breaker import Breakers, Outcome
+from phantoms_dagster.resilience.breakers.breaker import Breakers, CallOutcome
 from phantoms_dagster.resilience.limits import CallScope
 from phantoms_dagster.sandbox.core import Sandbox, application
 from phantoms_dagster.sandbox.tiktok import routes as tiktok
@@ -30,7 +30,7 @@ def settings(redis_url: str) -> Settings:
 async def called(settings: Settings, scope: CallScope) -> None:
     """One call that is answered."""
     async with limits_of(settings, SystemClock()) as limits:
-        permit = await limits.admit(scope, patience=0, hold_seconds=9)
+        permit = await limits.admit(scope, max_wait=0, hold_seconds=9)
         limits.admission.release_soon(permit.lease) if permit.lease else None
 
 
@@ -50,8 +50,8 @@ async def test_a_breaker_that_opens_for_the_sandbox_holds_no_real_call(settings:
     async with limits_of(settings, SystemClock()) as limits:
         await limits.breakers.trip("sandbox/youtube", seconds=600, why="the sandbox is down")
         with pytest.raises(NotYet, match="sandbox/youtube"):
-            await limits.admit(CallScope("youtube", "main", "youtube_api", sandbox=True), patience=0, hold_seconds=9)
-        await limits.settle(await limits.admit(SEARCH, patience=0, hold_seconds=9), Outcome.ANSWERED)
+            await limits.admit(CallScope("youtube", "main", "youtube_api", sandbox=True), max_wait=0, hold_seconds=9)
+        await limits.settle(await limits.admit(SEARCH, max_wait=0, hold_seconds=9), CallOutcome.ANSWERED)
     assert known_breaker("sandbox/youtube:main") == "sandbox/youtube:main"
 
 

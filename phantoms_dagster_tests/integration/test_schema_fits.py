@@ -11,13 +11,13 @@ import dagster as dg
 import pytest
 
 from phantoms_dagster.defs.away import skips_while_the_store_is_away
+from phantoms_dagster.domain.claims import StageResult, StageTask
 from phantoms_dagster.domain.errors import SchemaMismatch
-from phantoms_dagster.domain.work import Made, Work
 from phantoms_dagster.execution import run_worker
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.store import fitting
 from phantoms_dagster.store.migrate import pending, upgrade
-from phantoms_dagster.wiring import Workshop
+from phantoms_dagster.wiring import Services
 from phantoms_dagster_tests.integration.run_world import MODULE, run_world
 from phantoms_dagster_tests.integration.stage_world import PERSON, World, open_world
 from phantoms_dagster_tests.integration.test_runner import SCRIPT_STAGE, Steps, runner
@@ -49,17 +49,17 @@ async def test_a_run_on_other_tables_decides_nothing_and_works_when_they_fit(wor
         await runner(world, steps).run(SCRIPT_STAGE, [key], PERSON)
     assert (steps.tries, world.states("script"), world.letters(key)) == (0, ["ready"], [])
     set_version(world, fitting.revisions()[-1])
-    assert (await runner(world, steps).run(SCRIPT_STAGE, [key], PERSON))[0].ending == "done"
+    assert (await runner(world, steps).run(SCRIPT_STAGE, [key], PERSON))[0].outcome == "done"
 
 
 async def test_a_migration_in_the_middle_of_a_run_writes_no_letter(world: World) -> None:
     key = world.add()[0]
 
-    async def use_case(work: Work) -> Made:
+    async def use_case(task: StageTask) -> StageResult:
         world.write("ALTER TABLE phantoms.attempts RENAME COLUMN response TO answer")
         set_version(world, "9999")
         try:
-            await work.attempt.received({"paid": True})
+            await task.attempt.received({"paid": True})
         finally:
             world.write("ALTER TABLE phantoms.attempts RENAME COLUMN answer TO response")
         raise AssertionError("it was not written")
@@ -72,21 +72,21 @@ async def test_a_migration_in_the_middle_of_a_run_writes_no_letter(world: World)
 async def test_sensors_and_workers_leave_other_tables_alone_and_say_why(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PHANTOMS_DATABASE_URL", world.url)
     looks: list[str] = []
-    workshop = Workshop(Settings(database_url=world.url))
+    services = Services(Settings(database_url=world.url))
 
     @skips_while_the_store_is_away
-    def sensor(workshop: Workshop) -> dg.SkipReason:
-        looks.append(workshop.database_url)
+    def sensor(services: Services) -> dg.SkipReason:
+        looks.append(services.database_url)
         return dg.SkipReason("nothing new")
 
     set_version(world, "0001")
-    assert "older than this code" in (sensor(workshop=workshop).skip_message or "")
+    assert "older than this code" in (sensor(services=services).skip_message or "")
     assert "older than this code" in run_worker.schema_problem()
     assert not looks
     set_version(world, fitting.revisions()[-1])
     assert run_worker.schema_problem() == ""
-    assert sensor(workshop=workshop).skip_message == "nothing new"
-    workshop.close()
+    assert sensor(services=services).skip_message == "nothing new"
+    services.close()
 
 
 def test_the_check_before_a_reload_imports_all_that_workers_do(

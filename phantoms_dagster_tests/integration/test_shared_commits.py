@@ -12,9 +12,9 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
+from phantoms_dagster.domain.claims import StageResult, StageTask
 from phantoms_dagster.domain.errors import Evidence, Transient
 from phantoms_dagster.domain.stages import PostState
-from phantoms_dagster.domain.work import Made, Work
 from phantoms_dagster.execution import storage
 from phantoms_dagster.store.ledgers import PostgresLedgers
 from phantoms_dagster.store.rows import json_text
@@ -49,13 +49,13 @@ async def test_what_no_jsonb_holds_is_replaced_on_its_way_in(world: World, odd: 
 async def test_an_answer_with_nan_does_not_fail_its_neighbours(world: World) -> None:
     keys = world.add(3)
 
-    async def use_case(work: Work) -> Made:
-        odd = work.video.key == keys[1]
-        await work.attempt.received({"score": math.nan if odd else 1.0})
+    async def use_case(task: StageTask) -> StageResult:
+        odd = task.video.key == keys[1]
+        await task.attempt.received({"score": math.nan if odd else 1.0})
         return MADE
 
     results = await runner(world, use_case).run(SCRIPT_STAGE, keys, PERSON)
-    assert [result.ending for result in results] == ["done"] * 3
+    assert [result.outcome for result in results] == ["done"] * 3
     assert world.attempts(keys[1], "script")[0]["response"] == {"score": "nan"}
 
 
@@ -80,14 +80,14 @@ async def test_only_the_post_that_cannot_be_written_fails(world: World) -> None:
 async def test_an_ending_that_cannot_be_written_becomes_a_letter_of_its_own_video(world: World) -> None:
     keys = world.add(2)
 
-    async def use_case(work: Work) -> Made:
-        if work.video.key == keys[0]:
+    async def use_case(task: StageTask) -> StageResult:
+        if task.video.key == keys[0]:
             world.write("ALTER TABLE phantoms.attempts ADD CONSTRAINT odd CHECK (provider_ref IS DISTINCT FROM 'refused')")
-            return Made(MADE.output, MADE.cost, "refused")
+            return StageResult(MADE.output, MADE.cost, "refused")
         return MADE
 
     results = await runner(world, use_case).run(SCRIPT_STAGE, keys, PERSON)
-    assert [result.ending for result in results] == ["failed", "done"]
+    assert [result.outcome for result in results] == ["failed", "done"]
     assert "cannot be written" in world.letters(keys[0])[0]["message"]
 
 
@@ -95,13 +95,13 @@ async def test_an_attempt_that_cannot_be_closed_becomes_a_letter_of_its_own_vide
     keys = world.add(2)
     world.write("ALTER TABLE phantoms.attempts ADD CONSTRAINT odd CHECK (code IS DISTINCT FROM 'refused')")
 
-    async def use_case(work: Work) -> Made:
-        if work.video.key == keys[0]:
+    async def use_case(task: StageTask) -> StageResult:
+        if task.video.key == keys[0]:
             raise Transient("overloaded", provider="llm", code="refused", evidence=Evidence(body=SECRET))
         return MADE
 
     results = await runner(world, use_case).run(SCRIPT_STAGE, keys, PERSON)
-    assert [result.ending for result in results] == ["failed", "done"]
+    assert [result.outcome for result in results] == ["failed", "done"]
     assert SECRET not in world.letters(keys[0])[0]["message"]
 
 

@@ -14,10 +14,10 @@ import pytest
 from phantoms_dagster.defs import tags
 from phantoms_dagster.defs.build import build_definitions
 from phantoms_dagster.defs.partitions import VIDEOS
-from phantoms_dagster.defs.stage_step import CHAIN_PATIENCE_SECONDS
+from phantoms_dagster.defs.stage_step import CHAIN_MAX_WAIT_SECONDS
+from phantoms_dagster.domain.claims import NOT_WANTED, Result, RunContext
 from phantoms_dagster.domain.models import ApprovalOutput
 from phantoms_dagster.domain.stages import Stage
-from phantoms_dagster.domain.work import NOT_WANTED, Result, RunContext
 
 KEY = "20261122-sea-0001"
 
@@ -69,8 +69,8 @@ def carry_out(
 
     with closing(asyncio.Runner()) as loop, dg.DagsterInstance.ephemeral() as instance:
         instance.add_dynamic_partitions(VIDEOS, [KEY])
-        workshop = SimpleNamespace(pipeline=pipeline, loop=loop, shelf=None)
-        definitions = build_definitions(resource_overrides={"workshop": dg.ResourceDefinition.hardcoded_resource(workshop)})
+        services = SimpleNamespace(pipeline=pipeline, loop=loop, media_files=None)
+        definitions = build_definitions(resource_overrides={"services": dg.ResourceDefinition.hardcoded_resource(services)})
         done = definitions.resolve_job_def(job).execute_in_process(
             instance=instance, partition_key=KEY, tags=run_tags, raise_on_error=False
         )
@@ -79,25 +79,25 @@ def carry_out(
         return [entry.dagster_event for entry in logged if entry.dagster_event is not None]
 
 
-def patience(runner: Runner) -> dict[str, float | None]:
-    return {name: context.patience_seconds for name, context in runner.asked.items()}
+def max_wait(runner: Runner) -> dict[str, float | None]:
+    return {name: context.max_wait_seconds for name, context in runner.asked.items()}
 
 
 def test_in_a_planned_chain_no_platforms_wait_holds_up_another(runner: Runner) -> None:
     carry_out(runner, "release_job", {tags.PLANNED: "true"})
-    waits = patience(runner)
+    waits = max_wait(runner)
     assert waits.pop("approval") is None
     assert len(waits) == 6
-    assert set(waits.values()) == {CHAIN_PATIENCE_SECONDS}
+    assert set(waits.values()) == {CHAIN_MAX_WAIT_SECONDS}
     assert {context.by for context in runner.asked.values()} == {"sensor"}
 
 
 def test_what_a_person_asked_for_and_what_runs_alone_may_wait(runner: Runner) -> None:
     carry_out(runner, "release_job", {})
-    assert set(patience(runner).values()) == {None}
+    assert set(max_wait(runner).values()) == {None}
     assert {context.by for context in runner.asked.values()} == {"person"}
     carry_out(runner, "youtube_post_job", {tags.PLANNED: "true"})
-    assert patience(runner)["youtube/post"] is None
+    assert max_wait(runner)["youtube/post"] is None
 
 
 def test_the_checks_of_all_steps_of_a_chain_are_told_once_when_the_last_step_is_over(runner: Runner) -> None:

@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 from sqlalchemy import TextClause, text
 
-from phantoms_dagster.store import claims, endings, ledgers
+from phantoms_dagster.store import claims, ledgers, outcomes
 from phantoms_dagster_tests.integration.stage_world import World, open_world
 
 VIDEOS = 3000
 STATEMENTS = {
-    "an ending": (endings._FINISH, {"rows": "[]", "next": "[]"}),
-    "an attempt's end": (endings._CLOSE_ATTEMPTS, {"rows": "[]"}),
-    "the next attempt": (endings._NEXT_ATTEMPT, {"rows": "[]"}),
-    "a dead letter": (endings._BURY, {"rows": "[]"}),
-    "a doubt": (endings._STILL_OURS, {"rows": "[]"}),
+    "an outcome": (outcomes._FINISH, {"rows": "[]", "next": "[]"}),
+    "an attempt's end": (outcomes._CLOSE_ATTEMPTS, {"rows": "[]"}),
+    "the next attempt": (outcomes._NEXT_ATTEMPT, {"rows": "[]"}),
+    "a dead letter": (outcomes._BURY, {"rows": "[]"}),
+    "a doubt": (outcomes._STILL_OURS, {"rows": "[]"}),
     "a step of a post": (ledgers._SAVE_POSTS, {"rows": "[]"}),
     "a step of a render": (ledgers._SAVE_RENDERS, {"rows": "[]"}),
     "a look at what was claimed": (claims._LOOK, {"stage": "voiceover", "keys": ["a"], "needs": ["script"], "before": ["script"]}),
@@ -73,7 +73,7 @@ async def test_the_rows_of_a_batch_are_found_by_their_primary_key(world: World, 
 async def test_a_runner_plans_a_statement_once_a_connection(world: World) -> None:
     async with world.async_engine.connect() as connection:
         for _ in range(3):
-            await connection.execute(endings._STILL_OURS, {"rows": "[]"})
+            await connection.execute(outcomes._STILL_OURS, {"rows": "[]"})
         plans = "SELECT generic_plans, custom_plans FROM pg_prepared_statements WHERE position(:start in statement) BETWEEN 1 AND 9"
         counted = await connection.execute(text(plans), {"start": "SELECT g.video_id"})
         assert [tuple(row) for row in counted] == [(3, 0)]

@@ -10,15 +10,15 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
-from phantoms_dagster.domain.stages import STAGES, State, stage
-from phantoms_dagster.domain.work import Ending
+from phantoms_dagster.domain.claims import AttemptOutcome
+from phantoms_dagster.domain.stages import STAGES, StageState, stage
 from phantoms_dagster.store import statistics as module
 from phantoms_dagster.store.engine import engine
 from phantoms_dagster.store.statistics import BUCKETS, Statistics
 from phantoms_dagster_tests.integration.stage_world import SENSOR, World, finished, open_world
 
-FAILED = Ending(State.FAILED, provider="openai", error_class="permanent", code="400", message="no")
-THROTTLED = Ending(State.DEFERRED, counts=False, provider="openai", error_class="throttled", message="slow down")
+FAILED = AttemptOutcome(StageState.FAILED, provider="openai", error_class="permanent", code="400", message="no")
+THROTTLED = AttemptOutcome(StageState.DEFERRED, counts=False, provider="openai", error_class="throttled", message="slow down")
 
 
 @pytest.fixture
@@ -34,10 +34,10 @@ def statistics(database_url: str) -> Iterator[Statistics]:
     database.dispose()
 
 
-async def end(world: World, key: str, ending: Ending, name: str = "script") -> None:
+async def end(world: World, key: str, outcome: AttemptOutcome, name: str = "script") -> None:
     store = world.store()
     claims = await store.claim(stage(name), [key], owner=f"o-{key}", context=SENSOR)
-    assert await store.finish(claims.claimed[0], ending)
+    assert await store.finish(claims.claimed[0], outcome)
 
 
 def published(world: World, key: str, after_seconds: float | None, *, ago: str = "0 s") -> None:
@@ -65,7 +65,7 @@ def published(world: World, key: str, after_seconds: float | None, *, ago: str =
 async def test_every_stage_and_state_is_counted_and_nothing_is_zero(world: World, statistics: Statistics) -> None:
     empty = statistics.read()
     assert set(empty.videos.values()) == {0}
-    assert len(empty.videos) == len(STAGES) * len(State)
+    assert len(empty.videos) == len(STAGES) * len(StageState)
     assert set(empty.oldest_seconds.values()) == {0.0}
     assert empty.totals == module.Totals()
     keys = world.add(3)

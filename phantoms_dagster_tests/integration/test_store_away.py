@@ -15,8 +15,8 @@ from sqlalchemy.exc import DBAPIError, ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from phantoms_dagster.defs.away import fails_plainly_while_the_store_is_away, skips_while_the_store_is_away
+from phantoms_dagster.domain.claims import StageResult, StageTask
 from phantoms_dagster.domain.errors import StoreAway
-from phantoms_dagster.domain.work import Made, Work
 from phantoms_dagster.store import transactions
 from phantoms_dagster.store.away import is_away, store_errors
 from phantoms_dagster.store.engine import async_engine, engine
@@ -35,7 +35,7 @@ async def world(database_url: str) -> AsyncIterator[World]:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transactions, "PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(transactions, "MAX_WAIT_SECONDS", 0.2)
 
 
 @pytest.fixture
@@ -66,10 +66,10 @@ def away(_admin: psycopg.Connection, administer: Callable[[str], None], database
 async def test_postgresql_going_away_inside_a_use_case_decides_nothing_about_the_video(world: World, away: Switch) -> None:
     key = world.add()[0]
 
-    async def use_case(work: Work) -> Made:
+    async def use_case(task: StageTask) -> StageResult:
         away(True)
         try:
-            await work.attempt.received({"paid": True})
+            await task.attempt.received({"paid": True})
         finally:
             away(False)  # back before the runner says what is to become of the video
         raise AssertionError("it was not written")
@@ -78,7 +78,7 @@ async def test_postgresql_going_away_inside_a_use_case_decides_nothing_about_the
         await runner(world, use_case).run(SCRIPT_STAGE, [key], PERSON)
     row = world.row(key, "script")
     assert (row["state"], row["attempts"], world.letters(key)) == ("deferred", 0, [])
-    assert (await runner(world, Steps(), owner="second").run(SCRIPT_STAGE, [key], SENSOR))[0].ending == "done"
+    assert (await runner(world, Steps(), owner="second").run(SCRIPT_STAGE, [key], SENSOR))[0].outcome == "done"
 
 
 async def test_a_run_that_breaks_off_lets_calls_under_way_end_and_gives_back_what_it_did_not_finish(world: World) -> None:
@@ -86,8 +86,8 @@ async def test_a_run_that_breaks_off_lets_calls_under_way_end_and_gives_back_wha
     first = keys[0]
     began, broke = asyncio.Event(), asyncio.Event()
 
-    async def use_case(work: Work) -> Made:
-        if work.video.key == first:
+    async def use_case(task: StageTask) -> StageResult:
+        if task.video.key == first:
             await began.wait()
             broke.set()
             raise StoreAway("the server closed the connection")

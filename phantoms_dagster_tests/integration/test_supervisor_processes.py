@@ -18,7 +18,7 @@ from phantoms_dagster.embedded.supervisor import ProcessFailed, ProcessSpec, Sup
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs process groups")
 
 SLEEP = "import signal; signal.pause()"
-PATIENCE = 30.0
+MAX_WAIT = 30.0
 
 
 def spec(name: str, code: str, **options: object) -> ProcessSpec:
@@ -29,7 +29,7 @@ Started = Callable[..., Supervisor]
 
 
 def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + MAX_WAIT
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -121,7 +121,7 @@ def test_a_crashed_process_is_started_again_later_each_time_and_that_is_said(sup
     said: queue.SimpleQueue[str] = queue.SimpleQueue()
     supervisor = supervise(spec("fragile", "raise SystemExit(7)"), notify=said.put, backoff=(0.01, 0.04))
     supervisor.start()
-    messages = [said.get(timeout=PATIENCE) for _ in range(5)]
+    messages = [said.get(timeout=MAX_WAIT) for _ in range(5)]
     assert all(m.startswith("fragile has stopped (exit code 7) and is started again in ") for m in messages)
     assert [m.split(" again in ")[1].split(" s.")[0] for m in messages] == ["0.01", "0.02", "0.04", "0.04", "0.04"]
 
@@ -132,7 +132,7 @@ def test_a_process_that_ran_well_for_a_while_is_started_again_as_soon_as_at_firs
     code = "import time; time.sleep(0.3); raise SystemExit(7)"
     supervisor = supervise(spec("killed", code), notify=said.put, backoff=(0.01, 0.04), steady_seconds=0.2)
     supervisor.start()
-    messages = [said.get(timeout=PATIENCE) for _ in range(3)]
+    messages = [said.get(timeout=MAX_WAIT) for _ in range(3)]
     assert [m.split(" again in ")[1].split(" s.")[0] for m in messages] == ["0.01", "0.01", "0.01"]
 
 
@@ -143,7 +143,7 @@ def test_a_killed_process_comes_back_with_a_new_pid(supervise: Started) -> None:
     supervisor.start()
     before = supervisor.pids
     os.kill(before["victim"], signal.SIGKILL)
-    assert "(SIGKILL)" in said.get(timeout=PATIENCE)
+    assert "(SIGKILL)" in said.get(timeout=MAX_WAIT)
     while supervisor.pids.get("victim") in (None, before["victim"]):
         ready.wait(0.01)
     assert supervisor.pids["bystander"] == before["bystander"]
@@ -164,7 +164,7 @@ def test_a_process_that_is_gone_a_moment_before_its_end_is_heard_of_is_started_a
     supervisor = supervise(spec("gone", SLEEP, launch=lambda *_: Gone()), notify=said.put, backoff=(0.01, 0.02))
     supervisor.start()
     for _ in range(2):
-        assert said.get(timeout=PATIENCE).startswith("gone has stopped (exit code 3) and is started again")
+        assert said.get(timeout=MAX_WAIT).startswith("gone has stopped (exit code 3) and is started again")
 
 
 def test_a_notification_that_cannot_be_written_does_not_end_the_supervision(supervise: Started) -> None:
@@ -177,14 +177,14 @@ def test_a_notification_that_cannot_be_written_does_not_end_the_supervision(supe
     supervisor = supervise(spec("fragile", "raise SystemExit(7)"), notify=gone, backoff=(0.01, 0.01))
     supervisor.start()
     for _ in range(3):
-        tries.get(timeout=PATIENCE)
+        tries.get(timeout=MAX_WAIT)
 
 
 def test_a_process_that_need_not_run_for_ever_is_not_started_again(supervise: Started) -> None:
     said: queue.SimpleQueue[str] = queue.SimpleQueue()
     supervisor = supervise(spec("task", "pass", restart=False), notify=said.put, backoff=(0.0, 0.0))
     supervisor.start()
-    assert said.get(timeout=PATIENCE) == "task has ended (exit code 0)."
+    assert said.get(timeout=MAX_WAIT) == "task has ended (exit code 0)."
     supervisor.stop()
     assert said.empty()
     assert supervisor.pids == {}
@@ -221,7 +221,7 @@ def test_what_a_crashed_process_had_started_does_not_stay(supervise: Started, tm
     )
     supervisor = supervise(spec("messy", code, restart=False), spec("other", SLEEP), notify=said.put)
     supervisor.start()
-    assert said.get(timeout=PATIENCE) == "messy has ended (exit code 3)."
+    assert said.get(timeout=MAX_WAIT) == "messy has ended (exit code 3)."
     assert gone(int(child_file.read_text()))
 
 

@@ -15,7 +15,7 @@ from phantoms_dagster.embedded.supervisor import interrupt_on_signals
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 
-PATIENCE = 60.0
+MAX_WAIT = 60.0
 # Prints the pids once all run, and how it ended. A deaf process notes its stop signal and goes on.
 PROGRAM = """
 import sys
@@ -69,7 +69,7 @@ def run(tmp_path: Path) -> Iterator[Run]:
 
 
 def last_words(program: subprocess.Popen[str]) -> str:
-    return program.communicate(timeout=PATIENCE)[0].strip()
+    return program.communicate(timeout=MAX_WAIT)[0].strip()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

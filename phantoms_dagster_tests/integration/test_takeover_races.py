@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from phantoms_dagster.domain.claims import Claim
 from phantoms_dagster.domain.errors import NotYet, StaleClaim
 from phantoms_dagster.domain.paid_job import PaidState
 from phantoms_dagster.domain.stages import PostState
-from phantoms_dagster.domain.work import Claim
 from phantoms_dagster.store.ledgers import PostgresLedgers
 from phantoms_dagster_tests.integration.stage_world import World, finished, media_file, open_world
 

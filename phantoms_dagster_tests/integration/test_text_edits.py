@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import pytest
 
+from phantoms_dagster.domain.claims import StageTask
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.models import (
     ApprovalOutput,
@@ -26,7 +27,6 @@ from phantoms_dagster.domain.models import (
 )
 from phantoms_dagster.domain.ports import Attempt, Fitted, WrittenScript
 from phantoms_dagster.domain.script_edits import ScriptEdit
-from phantoms_dagster.domain.work import Work
 from phantoms_dagster.production.stages.approval import Approve
 from phantoms_dagster.production.stages.script import WriteScript
 from phantoms_dagster.production.stages.variant import MakeVariant
@@ -101,7 +101,7 @@ class House:
         """Stages of one video, to done."""
         for name in stages:
             store, claim = await self.world.claimed(name, key, owner=f"{name}-{key}-{self.world.row(key, name)['revision']}")
-            made = await self._use_cases[name](Work(claim, await store.attempt(claim)))
+            made = await self._use_cases[name](StageTask(claim, await store.attempt(claim)))
             assert await store.finish(claim, done(made))
 
     async def rendered(self, **changes: object) -> str:
@@ -275,7 +275,7 @@ async def test_a_run_that_carries_out_the_approval_is_fenced_off(house: House) -
     key = await house.rendered()
     house.decisions.decide(key, approved=True, reviewer="kim", via="desk", content_sha256=house.content(key))
     store, claim = await house.world.claimed("approval", key)
-    made = await Approve(house.shop.clock)(Work(claim, await store.attempt(claim)))
+    made = await Approve(house.shop.clock)(StageTask(claim, await store.attempt(claim)))
     house.edits.edit(key, NEW_CAPTION, ANN)
     assert not await store.finish(claim, done(made))
     assert house.states(key)["approval"] == "ready"

@@ -18,7 +18,7 @@ from aiohttp.test_utils import TestServer
 from phantoms_dagster.domain.errors import Transient, Unknown
 from phantoms_dagster.providers.http import send
 from phantoms_dagster.resilience.bodies import MOST_BYTES, AnswerTooLarge
-from phantoms_dagster.resilience.breaker import Outcome
+from phantoms_dagster.resilience.breakers.breaker import CallOutcome
 from phantoms_dagster.resilience.limits import CallScope, Permit, UnguardedLimits
 from phantoms_dagster.resilience.transport import build_client
 
@@ -30,9 +30,9 @@ class Counting(UnguardedLimits):
     """Remembers how each call ended."""
 
     def __init__(self) -> None:
-        self.outcomes: list[Outcome] = []
+        self.outcomes: list[CallOutcome] = []
 
-    async def settle(self, permit: Permit, outcome: Outcome) -> None:
+    async def settle(self, permit: Permit, outcome: CallOutcome) -> None:
         """See the protocol."""
         self.outcomes.append(outcome)
 
@@ -97,7 +97,7 @@ async def test_an_answer_of_300_megabytes_is_not_read_to_its_end(announced: bool
     assert peak_megabytes() - before < 100
     assert (caught.value.code, caught.value.evidence.status) == ("AnswerTooLarge", 200)
     assert caught.value.evidence.body.startswith("" if announced else '{"data": "xxx')
-    assert limits.outcomes == [Outcome.FAILED]
+    assert limits.outcomes == [CallOutcome.FAILED]
 
 
 async def test_a_commit_whose_answer_is_too_large_may_have_taken_effect() -> None:

@@ -15,11 +15,11 @@ from redis.asyncio import Redis
 
 from phantoms_dagster.domain.errors import NotYet, StaleClaim
 from phantoms_dagster.providers.http import send
-from phantoms_dagster.resilience.admission import Admission, Granted, Request
-from phantoms_dagster.resilience.breaker import BreakerOpen, BreakerPolicy, Breakers
-from phantoms_dagster.resilience.limits import RedisLimits, Refused, calling_for, redis_limits
+from phantoms_dagster.resilience.admission.pools import Admission, Granted, Request
+from phantoms_dagster.resilience.breakers.breaker import BreakerOpen, BreakerPolicy, Breakers
+from phantoms_dagster.resilience.limits import PoolFull, RedisLimits, calling_for, redis_limits
 from phantoms_dagster.resilience.pools import PoolLimits, Pools
-from phantoms_dagster.resilience.redis_scripts import Scripts, redis_client
+from phantoms_dagster.resilience.redis.scripts import Scripts, redis_client
 from phantoms_dagster.resilience.scopes import scope_of
 from phantoms_dagster.resilience.transport import CallRecord, CallScope, Deadlines, UnguardedLimits, build_client
 
@@ -199,9 +199,9 @@ async def test_a_call_past_its_deadline_is_a_read_timeout_and_counts_against_the
 
 
 async def test_a_short_wait_is_slept_and_a_long_one_is_deferred_with_its_reason(bench: Bench, redis: Redis) -> None:
-    client = bench.client(answers(200), CallScope("shotstack", pool="slow"), patience=30)
+    client = bench.client(answers(200), CallScope("shotstack", pool="slow"), max_wait=30)
     await client.get(URL)
-    with pytest.raises(Refused, match="slow: the rate is used up") as refused:
+    with pytest.raises(PoolFull, match="slow: the rate is used up") as refused:
         await client.get(URL)
     assert 55 < refused.value.retry_after <= 61
     assert refused.value.until is not None
@@ -211,9 +211,9 @@ async def test_a_short_wait_is_slept_and_a_long_one_is_deferred_with_its_reason(
 
 
 async def test_a_call_that_finds_all_slots_taken_waits_its_turn(bench: Bench) -> None:
-    held = await bench.admission.acquire(Request(("render",)), patience=0)
+    held = await bench.admission.acquire(Request(("render",)), max_wait=0)
     assert isinstance(held, Granted)
-    call = asyncio.create_task(bench.client(answers(200), patience=30).get(URL))
+    call = asyncio.create_task(bench.client(answers(200), max_wait=30).get(URL))
     await bench.clock.asleep.wait()
     await bench.admission.release(held.lease)
     assert (await call).status_code == 200
@@ -231,9 +231,9 @@ async def test_what_is_done_before_a_call_is_done_when_the_call_may_be_sent_and_
         told.append("sent")
         return httpx.Response(200)
 
-    held = await bench.admission.acquire(Request(("render",)), patience=0)
+    held = await bench.admission.acquire(Request(("render",)), max_wait=0)
     assert isinstance(held, Granted)
-    call = asyncio.create_task(send(bench.client(provider, patience=30), "POST", URL, provider="shotstack", before=about_to_send))
+    call = asyncio.create_task(send(bench.client(provider, max_wait=30), "POST", URL, provider="shotstack", before=about_to_send))
     await bench.clock.asleep.wait()
     assert told == []
     await bench.admission.release(held.lease)
@@ -264,10 +264,10 @@ async def test_what_is_done_before_a_call_does_not_use_up_its_time(bench: Bench)
 
 
 async def test_patience_ends_and_the_place_in_line_is_given_up(bench: Bench, redis: Redis) -> None:
-    held = await bench.admission.acquire(Request(("render",)), patience=0)
+    held = await bench.admission.acquire(Request(("render",)), max_wait=0)
     assert isinstance(held, Granted)
-    with pytest.raises(Refused, match="slots"):
-        await bench.client(answers(200), patience=0.2).get(URL)
+    with pytest.raises(PoolFull, match="slots"):
+        await bench.client(answers(200), max_wait=0.2).get(URL)
     assert 0 < sum(bench.clock.slept) <= 0.2
     await bench.admission.aclose()
     assert await redis.zcard("phantoms:pool:render#q") == 0
@@ -275,7 +275,7 @@ async def test_patience_ends_and_the_place_in_line_is_given_up(bench: Bench, red
 
 async def test_a_call_that_is_cancelled_while_it_waits_gives_its_place_in_line_up(bench: Bench, redis: Redis) -> None:
     """Its place stayed for a minute, and every later call stood behind a caller that was gone."""
-    client = bench.client(answers(200), CallScope("shotstack", pool="slow"), patience=120)
+    client = bench.client(answers(200), CallScope("shotstack", pool="slow"), max_wait=120)
     await client.get(URL)
     bench.clock.real = True  # it sleeps for most of a minute, so the cancellation meets it asleep
     call = asyncio.create_task(client.get(URL))
@@ -292,7 +292,7 @@ async def test_a_429_pauses_the_pool_for_as_long_as_the_provider_asked(bench: Be
     scope = CallScope("tiktok", "main", pool="publish")
     client = bench.client(answers(429, headers={"Retry-After": "45"}), scope)
     assert (await client.get(URL)).status_code == 429
-    with pytest.raises(Refused, match="publish:main: the provider asked us to wait") as refused:
+    with pytest.raises(PoolFull, match="publish:main: the provider asked us to wait") as refused:
         await client.get(URL)
     assert 43 < refused.value.retry_after <= 45
     other = await client.get(URL, extensions={"phantoms": {"account": "other"}})
@@ -304,9 +304,9 @@ async def test_a_429_pauses_the_pool_for_as_long_as_the_provider_asked(bench: Be
     [({}, 1.0, 0.5), ({"retry-after-ms": "40000"}, 40, 38), ({"Retry-After": "soon"}, 1.0, 0.5), ({"Retry-After": "-3"}, 1.0, 0.5)],
 )
 async def test_every_form_of_retry_after_is_understood(bench: Bench, headers: dict[str, str], most: float, least: float) -> None:
-    client = bench.client(answers(429, headers=headers), patience=0)
+    client = bench.client(answers(429, headers=headers), max_wait=0)
     await client.get(URL)
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(PoolFull) as refused:
         await client.get(URL)
     assert least < refused.value.retry_after <= most
 
@@ -331,10 +331,10 @@ async def test_what_the_provider_refuses_opens_no_breaker(bench: Bench, status: 
 
 
 async def test_a_call_in_line_is_stopped_when_the_breaker_opens_elsewhere(bench: Bench, redis: Redis) -> None:
-    held = await bench.admission.acquire(Request(("render",)), patience=0)
+    held = await bench.admission.acquire(Request(("render",)), max_wait=0)
     assert isinstance(held, Granted)
     sent: list[httpx.Request] = []
-    call = asyncio.create_task(bench.client(noting(sent), patience=600).get(URL))
+    call = asyncio.create_task(bench.client(noting(sent), max_wait=600).get(URL))
     await bench.clock.asleep.wait()
     await bench.breakers.trip("shotstack", why="seen by another process")
     with pytest.raises(BreakerOpen):
@@ -346,10 +346,10 @@ async def test_a_call_in_line_is_stopped_when_the_breaker_opens_elsewhere(bench:
 
 async def test_a_probe_that_finds_its_pool_full_hands_the_probe_back(bench: Bench) -> None:
     await bench.breakers.trip("shotstack", seconds=0, why="to be probed at once")
-    held = await bench.admission.acquire(Request(("render",)), patience=0)
+    held = await bench.admission.acquire(Request(("render",)), max_wait=0)
     assert isinstance(held, Granted)
-    with pytest.raises(Refused):
-        await bench.client(answers(200), patience=0).get(URL)
+    with pytest.raises(PoolFull):
+        await bench.client(answers(200), max_wait=0).get(URL)
     await bench.limits.aclose()
     await bench.admission.release(held.lease)
     bench.breakers.mistrust("shotstack")
@@ -384,7 +384,7 @@ async def test_limits_made_from_a_url_guard_calls_and_close_cleanly(redis_url: s
     async with redis_limits(redis_url, clock=RecordingClock(), pools=mine, namespace="mine") as limits:
         async with build_client(limits=limits, scope=SCOPE, inner=httpx.MockTransport(answers(200))) as client:
             await client.get(URL)
-            with pytest.raises(Refused):
+            with pytest.raises(PoolFull):
                 await client.get(URL)
         assert [state.pool for state in await limits.admission.look()] == ["render"]
         assert (await limits.breakers.state("shotstack")).state == "closed"

@@ -93,7 +93,7 @@ async def test_an_edit_voids_the_first_approval_also_when_it_is_edited_back(worl
     [key] = await world.waiting()
     before = world.content(key)
     approve(world, key, ANN)
-    edits = world.desk.workshop.text_edits()
+    edits = world.desk.services.text_edits()
     caption = world.desk.queue.screen(key).script.script.caption  # type: ignore[union-attr]
     edits.edit(key, ScriptEdit(caption="About the very deep sea."), BEN)
     assert first(world, key) is None
@@ -195,11 +195,11 @@ async def test_a_person_who_sends_it_twice_at_the_same_second_is_one_person(worl
 async def test_the_first_approves_for_fewer_platforms_and_the_second_for_fewer_still(world: DeskWorld) -> None:
     [key] = await world.waiting()
     approve(world, key, ANN, only=[YOUTUBE, TIKTOK])
-    assert world.desk.workshop.catalogue().brief(key).platforms == (YOUTUBE, TIKTOK)
+    assert world.desk.services.catalogue().brief(key).platforms == (YOUTUBE, TIKTOK)
     assert first(world, key) == "ann"
     approve(world, key, BEN, only=[YOUTUBE])
     assert outcome(world, key) == [(True, "ann", "ben")]
-    assert world.desk.workshop.catalogue().brief(key).platforms == (YOUTUBE,)
+    assert world.desk.services.catalogue().brief(key).platforms == (YOUTUBE,)
 
 
 async def test_a_platform_that_comes_in_after_the_first_approval_voids_it(world: DeskWorld) -> None:
@@ -208,7 +208,7 @@ async def test_a_platform_that_comes_in_after_the_first_approval_voids_it(world:
     [key] = await world.waiting(platforms=(YOUTUBE,))
     approve(world, key, ANN)
     for wanted in ((YOUTUBE, TIKTOK), (YOUTUBE,)):
-        world.desk.workshop.brief_edits().edit(key, BriefChanges(platforms=wanted), by="ben")
+        world.desk.services.brief_edits().edit(key, BriefChanges(platforms=wanted), by="ben")
         assert first(world, key) is None
 
 
@@ -217,8 +217,8 @@ async def test_a_run_of_dagster_approves_nothing_where_it_must_be_known_who_asks
     rules(world, **changes)
     keys = await world.waiting(2)
     with pytest.raises(InvalidInput, match=f"does not know who asks: approve at the desk, or with `phantoms approve {keys[0]}`"):
-        world.desk.workshop.record_decision(keys[0], approved=True, reviewer="ann", note="")
-    world.desk.workshop.record_decision(keys[1], approved=False, reviewer="ann", note="no")
+        world.desk.services.record_decision(keys[0], approved=True, reviewer="ann", note="")
+    world.desk.services.record_decision(keys[1], approved=False, reviewer="ann", note="no")
     assert [outcome(world, key) for key in keys] == [[], [(False, None, "ann")]]
 
 

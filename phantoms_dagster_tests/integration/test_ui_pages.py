@@ -14,11 +14,11 @@ from phantoms_dagster.defs import step_events, tags
 from phantoms_dagster.defs.checks import dead_letters_sensor
 from phantoms_dagster.defs.sensors import remove_unknown
 from phantoms_dagster.defs.settled import settled_sensor
+from phantoms_dagster.domain.claims import AttemptOutcome, StageResult, StageTask
 from phantoms_dagster.domain.models import Platform
-from phantoms_dagster.domain.stages import State
-from phantoms_dagster.domain.work import Ending, Made, Work
+from phantoms_dagster.domain.stages import StageState
 from phantoms_dagster.production.stages.approval import Approve
-from phantoms_dagster.store.dead_letters import DeadLetters, LetterFilter
+from phantoms_dagster.store.dead_letters.letters import DeadLetters, LetterFilter
 from phantoms_dagster.store.decisions import Decisions
 from phantoms_dagster_tests.integration.stage_world import World, output_of
 from phantoms_dagster_tests.integration.ui_world import ADD_PARTITION, UiWorld, ui_world
@@ -67,7 +67,7 @@ def fail(world: World, key: str, stage: str) -> None:
     async def bury() -> None:
         store, claim = await world.claimed(stage, key)
         await store.finish(
-            claim, Ending(State.FAILED, error_class="permanent", code="400", message="no such voice", provider="voice")
+            claim, AttemptOutcome(StageState.FAILED, error_class="permanent", code="400", message="no such voice", provider="voice")
         )
         await world.async_engine.dispose()
 
@@ -82,9 +82,9 @@ def films(ui: UiWorld, count: int, **changes: object) -> list[str]:
 
 def tick(ui: UiWorld, sensor: dg.SensorDefinition, cursor: str | None = None) -> tuple[str, str | None]:
     """An evaluation of a sensor, with what it reports put down: its reason and its new cursor."""
-    with ui.workshop() as workshop:
+    with ui.services() as services:
         context = dg.build_sensor_context(
-            instance=ui.instance, cursor=cursor, resources={"workshop": workshop}, sensor_name=sensor.name
+            instance=ui.instance, cursor=cursor, resources={"services": services}, sensor_name=sensor.name
         )
         done = sensor.evaluate_tick(context)
     for event in done.asset_events:
@@ -276,13 +276,13 @@ def test_a_video_is_shown_as_soon_as_it_is_done_while_others_of_its_run_are_unde
     monkeypatch.setattr(step_events, "FLUSH_SECONDS", 0.05)
     approve, seen = Approve.__call__, list[set[str]]()
 
-    async def at_its_own_pace(self: Approve, work: Work) -> Made:
-        for _ in range(600 if work.video.key == slow else 0):
+    async def at_its_own_pace(self: Approve, task: StageTask) -> StageResult:
+        for _ in range(600 if task.video.key == slow else 0):
             if shown := ui.instance.get_materialized_partitions(dg.AssetKey("approval")):
                 seen.append(shown)
                 break
             await asyncio.sleep(0.05)
-        return await approve(self, work)
+        return await approve(self, task)
 
     monkeypatch.setattr(Approve, "__call__", at_its_own_pace)
     run = ui.launch("approval", tags={tags.PLANNED: "true", tags.RANGE_START: quick, tags.RANGE_END: slow})

@@ -66,7 +66,7 @@ async def test_a_stored_brief_channel_or_output_that_is_broken_stops_its_own_vid
     break_output(world, bad_output, "script")
     store, claims = await world.claim("voiceover", [*keys, bad_channel], context=SENSOR)
     assert [claim.video.key for claim in claims.claimed] == [good, also_good]
-    told = {one.key: (one.ending, one.error_class) for one in claims.unclaimed}
+    told = {one.key: (one.outcome, one.error_class) for one in claims.unclaimed}
     assert told == dict.fromkeys((bad_brief, bad_output, bad_channel), ("failed", "permanent"))
     for claim in claims.claimed:
         assert await store.finish(claim, finished("voiceover"))
@@ -106,7 +106,7 @@ async def test_a_done_stage_whose_output_is_broken_is_told_for_its_video_alone(w
     await world.carry([good, bad], "script")
     break_output(world, bad, "script")
     _, claims = await world.claim("script", [good, bad])
-    assert [(one.key, one.ending) for one in claims.unclaimed] == [(good, "done"), (bad, "failed")]
+    assert [(one.key, one.outcome) for one in claims.unclaimed] == [(good, "done"), (bad, "failed")]
     assert f"--from {stage('script').name}" in claims.unclaimed[1].reason
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from phantoms_dagster.domain.claims import Claim, StageTask
 from phantoms_dagster.domain.errors import Permanent
 from phantoms_dagster.domain.models import (
     ApprovalOutput,
@@ -22,7 +23,6 @@ from phantoms_dagster.domain.models import (
     content_hash,
 )
 from phantoms_dagster.domain.stages import stage
-from phantoms_dagster.domain.work import Claim, Work
 from phantoms_dagster.media import ffmpeg
 from phantoms_dagster.media.files import FolderStore
 from phantoms_dagster.media.mp4 import read_boxes
@@ -44,7 +44,7 @@ class NoAttempt:
 
 
 @dataclasses.dataclass
-class Shelf:
+class MediaFiles:
     """An approved master with the edit lists that ffmpeg writes by default."""
 
     store: FolderStore
@@ -74,13 +74,13 @@ class Shelf:
             spent=Decimal(0),
             run_id="run-1",
         )
-        made = await MakeVariant(studio=FfmpegStudio(), media=self.store)(Work(claim, NoAttempt()))
+        made = await MakeVariant(studio=FfmpegStudio(), media=self.store)(StageTask(claim, NoAttempt()))
         assert isinstance(made.output, VariantOutput)
         return made.output
 
 
 @pytest.fixture
-async def shelf(tmp_path: Path) -> Shelf:
+async def media_files(tmp_path: Path) -> MediaFiles:
     film, root = tmp_path / "film.mp4", tmp_path / "media"
     source = ["-f", "lavfi", "-i", "testsrc2=s=540x960:r=30:d=4", "-f", "lavfi", "-i", "sine=d=4"]
     await ffmpeg.run([*source, "-c:v", "libx264", "-preset", "fast", "-pix_fmt", "yuv420p", "-movflags", "+faststart", str(film)])
@@ -88,44 +88,46 @@ async def shelf(tmp_path: Path) -> Shelf:
     store = FolderStore(root)
     video = await store.add(film)
     master = RenderedVideoOutput(video=video, thumbnail=media_file("still", ".jpg"), probe=probe, renderer="test", render_id="r1")
-    return Shelf(store, master, root)
+    return MediaFiles(store, master, root)
 
 
-async def test_a_master_that_fits_is_the_variant_and_makes_no_file(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_master_that_fits_is_the_variant_and_makes_no_file(
+    media_files: MediaFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[str] = []
-    monkeypatch.setattr(shelf.store, "scratch_file", asked.append)
-    made = await shelf.vary(Platform("tiktok"))
-    assert (made.how, made.video, made.probe, asked) == ("kept", shelf.master.video, shelf.master.probe, [])
+    monkeypatch.setattr(media_files.store, "scratch_file", asked.append)
+    made = await media_files.vary(Platform("tiktok"))
+    assert (made.how, made.video, made.probe, asked) == ("kept", media_files.master.video, media_files.master.probe, [])
 
 
-async def test_a_master_with_edit_lists_is_made_anew_for_instagram(shelf: Shelf) -> None:
-    made = await shelf.vary(Platform("instagram"))
-    path = await shelf.store.local(made.video)
-    assert (made.how, made.video == shelf.master.video) == ("remuxed", False)
+async def test_a_master_with_edit_lists_is_made_anew_for_instagram(media_files: MediaFiles) -> None:
+    made = await media_files.vary(Platform("instagram"))
+    path = await media_files.store.local(made.video)
+    assert (made.how, made.video == media_files.master.video) == ("remuxed", False)
     assert made.probe == await FfmpegStudio().probe(path)
     assert (made.probe.size, read_boxes(path).edited) == (made.video.size, False)
-    assert shelf.scratches == []
+    assert media_files.scratches == []
 
 
-async def test_what_was_not_approved_is_not_varied(shelf: Shelf) -> None:
+async def test_what_was_not_approved_is_not_varied(media_files: MediaFiles) -> None:
     with pytest.raises(Permanent, match="not what was approved"):
-        await shelf.vary(Platform("tiktok"), approved="0" * 64)
+        await media_files.vary(Platform("tiktok"), approved="0" * 64)
 
 
-async def test_a_film_that_carries_the_channels_name_is_no_variant_for_tiktok(shelf: Shelf) -> None:
-    shelf.master = shelf.master.model_copy(update={"named": True})
+async def test_a_film_that_carries_the_channels_name_is_no_variant_for_tiktok(media_files: MediaFiles) -> None:
+    media_files.master = media_files.master.model_copy(update={"named": True})
     with pytest.raises(Permanent, match="regenerate") as refused:
-        await shelf.vary(Platform("tiktok"))
+        await media_files.vary(Platform("tiktok"))
     assert refused.value.code == "named"
-    assert (await shelf.vary(Platform("youtube"))).how == "kept"
+    assert (await media_files.vary(Platform("youtube"))).how == "kept"
 
 
-async def test_a_thread_that_outlives_its_task_gets_no_place_to_write_to(shelf: Shelf) -> None:
-    with scratch_file(shelf.store, ".mp4") as destination:
+async def test_a_thread_that_outlives_its_task_gets_no_place_to_write_to(media_files: MediaFiles) -> None:
+    with scratch_file(media_files.store, ".mp4") as destination:
         first = await asyncio.to_thread(destination)
         first.write_bytes(b"half a film")
         assert (first, first.parent.is_dir()) == (destination(), True)
-    assert shelf.scratches == []
+    assert media_files.scratches == []
     with pytest.raises(FileNotFoundError):
         destination()
-    assert shelf.scratches == []
+    assert media_files.scratches == []

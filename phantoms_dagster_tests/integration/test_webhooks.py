@@ -19,19 +19,19 @@ from pydantic import SecretStr
 from sqlalchemy import text
 from standardwebhooks.webhooks import WebhookVerificationError
 
+from phantoms_dagster.domain.claims import AttemptOutcome
 from phantoms_dagster.domain.errors import InvalidInput, NotFound
-from phantoms_dagster.domain.stages import State, stage
+from phantoms_dagster.domain.stages import StageState, stage
 from phantoms_dagster.domain.webhooks import EVENTS, RetrySchedule
-from phantoms_dagster.domain.work import Ending
 from phantoms_dagster.providers.webhooks import WebhookSender
-from phantoms_dagster.resilience.breaker import Outcome
+from phantoms_dagster.resilience.breakers.breaker import CallOutcome
 from phantoms_dagster.resilience.wire import tls
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.store.audit import Actor, AuditLog
 from phantoms_dagster.store.engine import engine
 from phantoms_dagster.store.outbox import Outbox
 from phantoms_dagster.store.webhooks import Webhooks, new_secret
-from phantoms_dagster.wiring import Workshop
+from phantoms_dagster.wiring import Services
 from phantoms_dagster.wiring.watching import watching
 from phantoms_dagster.wiring.webhooks import delivering
 from phantoms_dagster_tests.integration.stage_world import World, deciding, finished, open_world
@@ -94,8 +94,10 @@ def pending(world: World) -> int:
 
 async def fail(world: World, key: str, message: str = "it broke") -> None:
     store, claim = await world.claimed("script", key)
-    ending = Ending(State.FAILED, counts=True, provider="openai", error_class="permanent", code="bad", message=message)
-    assert await store.finish(claim, ending)
+    outcome = AttemptOutcome(
+        StageState.FAILED, counts=True, provider="openai", error_class="permanent", code="bad", message=message
+    )
+    assert await store.finish(claim, outcome)
 
 
 async def test_the_three_events_of_a_video_are_signed_and_lead_to_the_desk(
@@ -256,7 +258,7 @@ async def test_many_deliverers_send_each_message_once(
 async def test_a_slow_receiver_delays_neither_the_pipeline_nor_another_receiver(
     world: World, hooks: Webhooks, settings: Settings, receiver: Receiver
 ) -> None:
-    """A flood of events to a receiver that never answers: each ending is still one commit, and the other receiver gets all."""
+    """A flood of events to a receiver that never answers: each outcome is still one commit, and the other receiver gets all."""
     with receiving() as slow:
         slow.hang = 60.0
         dead, _ = hooks.add(slow.url, [], OPERATOR)
@@ -282,9 +284,9 @@ async def test_a_receiver_that_is_gone_is_disabled_and_people_are_told_once(
     [found] = hooks.endpoints()
     assert found.reason == "answered 410: it wants no events any more"
     assert pending(world) == 0
-    workshop = Workshop(settings)
-    [item] = [one for one in workshop.waits_for_people() if one.id == f"notice:webhook:{number}"]
-    workshop.close()
+    services = Services(settings)
+    [item] = [one for one in services.waits_for_people() if one.id == f"notice:webhook:{number}"]
+    services.close()
     assert "was disabled: answered 410" in item.what
     assert "s3cret-path" not in item.what
     assert (item.alert, item.next_step) == (True, f"phantoms webhooks enable {number}")
@@ -295,7 +297,7 @@ async def test_a_receiver_that_is_gone_is_disabled_and_people_are_told_once(
     with pytest.raises(InvalidInput, match="enable it first"):
         hooks.resend(one.id, OPERATOR)
     hooks.enable(number, OPERATOR)
-    assert workshop.attention() is not None
+    assert services.attention() is not None
     assert world.rows("SELECT * FROM phantoms.notices") == []
     before = len(receiver.got)
     assert hooks.resend_failed(datetime.now(UTC) - timedelta(hours=1), OPERATOR, endpoint=number) == 4
@@ -421,7 +423,7 @@ async def test_a_breaker_that_opened_is_told_once_also_by_two_and_with_its_reaso
     async with watching(settings) as watcher:
         for _ in range(settings.breaker_minimum_calls):
             leave = await watcher.breakers.admit("youtube:main")
-            await watcher.breakers.settle(leave, Outcome.FAILED)
+            await watcher.breakers.settle(leave, CallOutcome.FAILED)
     async with deliverer(settings), deliverer(settings):
         await until(receiver, delivered(hooks, 1))
     [got] = receiver.got

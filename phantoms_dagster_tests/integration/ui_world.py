@@ -31,7 +31,7 @@ from dagster_graphql.test.utils import execute_dagster_graphql
 from phantoms_dagster.defs.sensors import register
 from phantoms_dagster.execution.storage import engine
 from phantoms_dagster.settings import Settings
-from phantoms_dagster.wiring import Workshop
+from phantoms_dagster.wiring import Services
 from phantoms_dagster_tests.integration.stage_world import World
 
 LAUNCH = """
@@ -228,9 +228,9 @@ class UiWorld:
         return {name: execution["status"] if execution else None for name, execution in found.items()}
 
     @contextmanager
-    def workshop(self) -> Iterator[Workshop]:
-        """A workshop for sensors."""
-        made = Workshop(self.settings)
+    def services(self) -> Iterator[Services]:
+        """A services for sensors."""
+        made = Services(self.settings)
         try:
             yield made
         finally:

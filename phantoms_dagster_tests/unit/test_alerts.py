@@ -14,15 +14,15 @@ from phantoms_dagster.domain.attention import Attention
 from phantoms_dagster.production.alerts import (
     LATE,
     SHOWN_GROUPS,
+    AlertDelivery,
+    AlertReading,
     BreakerNews,
     DayFacts,
-    Delivery,
     LetterNews,
     Message,
-    News,
-    Reading,
-    Told,
+    SentAlerts,
     Undelivered,
+    UnsentAlerts,
     alert,
     cursor_of,
     deliver,
@@ -64,13 +64,13 @@ class Ear:
 
 
 def tell(
-    told: dict[str, Told],
-    reading: Reading,
+    told: dict[str, SentAlerts],
+    reading: AlertReading,
     ears: dict[str, Callable[[Message], None]],
     *,
     now: datetime = NOW,
     pause: timedelta = NO_PAUSE,
-) -> Delivery:
+) -> AlertDelivery:
     """Tell, by way of a cursor as the sensor does."""
     delivery = deliver(told, reading, ears, now=now, pause=pause)
     assert remembered(cursor_of(delivery.told)) == delivery.told
@@ -89,20 +89,22 @@ def test_a_destination_that_was_told_nothing_hears_of_every_open_letter_and_of_w
 
 def test_nothing_is_told_twice_and_what_is_new_is_told_once() -> None:
     ear = Ear()
-    first = tell({}, Reading(NOW, (letter(1),), (breaker("shotstack", NOW),)), {"a": ear})
-    again = tell(dict(first.told), Reading(NOW + HOUR, (letter(1),), (breaker("shotstack", NOW),)), {"a": ear}, now=NOW + HOUR)
+    first = tell({}, AlertReading(NOW, (letter(1),), (breaker("shotstack", NOW),)), {"a": ear})
+    again = tell(dict(first.told), AlertReading(NOW + HOUR, (letter(1),), (breaker("shotstack", NOW),)), {"a": ear}, now=NOW + HOUR)
     assert (len(ear.heard), again.sent) == (1, ())
-    more = Reading(NOW + HOUR, (letter(1), letter(2, NOW + HOUR)), (breaker("shotstack", NOW, NOW + HOUR),))
+    more = AlertReading(NOW + HOUR, (letter(1), letter(2, NOW + HOUR)), (breaker("shotstack", NOW, NOW + HOUR),))
     tell(dict(again.told), more, {"a": ear}, now=NOW + HOUR)
     assert ear.heard[1].title == "Phantoms: 1 new dead letter, 1 breaker opened"
 
 
 def test_a_letter_that_was_committed_late_is_told_although_younger_ones_were() -> None:
     ear = Ear()
-    first = tell({}, Reading(NOW, (letter(2, NOW - timedelta(seconds=1)),), ()), {"a": ear})
+    first = tell({}, AlertReading(NOW, (letter(2, NOW - timedelta(seconds=1)),), ()), {"a": ear})
     since = looking_back(first.told, ["a"])
     assert since == NOW - LATE
-    late = Reading(NOW + timedelta(seconds=30), (letter(2, NOW - timedelta(seconds=1)), letter(1, NOW - timedelta(seconds=50))), ())
+    late = AlertReading(
+        NOW + timedelta(seconds=30), (letter(2, NOW - timedelta(seconds=1)), letter(1, NOW - timedelta(seconds=50))), ()
+    )
     assert [m.title for m in tell(dict(first.told), late, {"a": ear}).sent] == ["Phantoms: 1 new dead letter"]
     assert "sea-0001" in ear.heard[1].body
     assert "sea-0002" not in ear.heard[1].body
@@ -110,9 +112,9 @@ def test_a_letter_that_was_committed_late_is_told_although_younger_ones_were() -
 
 def test_a_breaker_that_opened_and_closed_between_two_looks_is_told() -> None:
     ear = Ear()
-    first = tell({}, Reading(NOW, (), ()), {"a": ear})
+    first = tell({}, AlertReading(NOW, (), ()), {"a": ear})
     assert (ear.heard, set(first.told)) == ([], {"a"})
-    over = Reading(NOW + HOUR, (), (breaker("openai", NOW - HOUR, NOW + timedelta(minutes=1), state="closed"),))
+    over = AlertReading(NOW + HOUR, (), (breaker("openai", NOW - HOUR, NOW + timedelta(minutes=1), state="closed"),))
     tell(dict(first.told), over, {"a": ear})
     assert "breaker openai opened at 2026-11-22 12:01 UTC: too many failures (now closed)" in ear.heard[0].body
 
@@ -120,22 +122,22 @@ def test_a_breaker_that_opened_and_closed_between_two_looks_is_told() -> None:
 def test_while_redis_is_away_letters_are_told_and_breakers_afterwards() -> None:
     ear = Ear()
     opened = breaker("openai", NOW + timedelta(minutes=1))
-    first = tell({}, Reading(NOW, (), (breaker("shotstack", NOW - HOUR, state="closed"),)), {"a": ear})
-    away = tell(dict(first.told), Reading(NOW + timedelta(seconds=30), (letter(1),), None), {"a": ear})
+    first = tell({}, AlertReading(NOW, (), (breaker("shotstack", NOW - HOUR, state="closed"),)), {"a": ear})
+    away = tell(dict(first.told), AlertReading(NOW + timedelta(seconds=30), (letter(1),), None), {"a": ear})
     assert [m.title for m in away.sent] == ["Phantoms: 1 new dead letter"]
     old = breaker("shotstack", NOW - HOUR, state="closed")
-    back = tell(dict(away.told), Reading(NOW + HOUR, (letter(1),), (opened, old)), {"a": ear}, now=NOW + HOUR)
+    back = tell(dict(away.told), AlertReading(NOW + HOUR, (letter(1),), (opened, old)), {"a": ear}, now=NOW + HOUR)
     assert [m.title for m in back.sent] == ["Phantoms: 1 breaker opened"]
 
 
 def test_a_failed_delivery_is_repeated_and_who_has_heard_is_not_told_again() -> None:
     good, bad = Ear(), Ear(deaf=True)
-    first = tell({}, Reading(NOW, (letter(1),), ()), {"good": good, "bad": bad})
+    first = tell({}, AlertReading(NOW, (letter(1),), ()), {"good": good, "bad": bad})
     assert first.failed == {"bad": "it answered 503"}
     assert set(first.told) == {"good"}
     assert looking_back(first.told, ["good", "bad"]) is None
     bad.deaf = False
-    second = tell(dict(first.told), Reading(NOW, (letter(1), letter(2)), ()), {"good": good, "bad": bad})
+    second = tell(dict(first.told), AlertReading(NOW, (letter(1), letter(2)), ()), {"good": good, "bad": bad})
     assert [m.title for m in good.heard] == ["Phantoms: 1 new dead letter"] * 2
     assert [m.title for m in bad.heard] == ["Phantoms: 2 new dead letters"]
     assert second.failed == {}
@@ -143,18 +145,18 @@ def test_a_failed_delivery_is_repeated_and_who_has_heard_is_not_told_again() -> 
 
 def test_between_two_alerts_there_is_a_pause_and_then_everything_is_told_together() -> None:
     ear, pause = Ear(), timedelta(minutes=5)
-    first = tell({}, Reading(NOW, (letter(1),), ()), {"a": ear}, pause=pause)
-    soon = Reading(NOW + timedelta(minutes=1), (letter(1), letter(2, NOW + timedelta(seconds=50))), ())
+    first = tell({}, AlertReading(NOW, (letter(1),), ()), {"a": ear}, pause=pause)
+    soon = AlertReading(NOW + timedelta(minutes=1), (letter(1), letter(2, NOW + timedelta(seconds=50))), ())
     waiting = tell(dict(first.told), soon, {"a": ear}, now=soon.at, pause=pause)
     assert (waiting.sent, waiting.until) == ((), NOW + pause)
-    later = Reading(NOW + pause, (*soon.letters, letter(3, NOW + 4 * timedelta(minutes=1))), ())
+    later = AlertReading(NOW + pause, (*soon.letters, letter(3, NOW + 4 * timedelta(minutes=1))), ())
     tell(dict(waiting.told), later, {"a": ear}, now=later.at, pause=pause)
     assert [m.title for m in ear.heard] == ["Phantoms: 1 new dead letter", "Phantoms: 2 new dead letters"]
 
 
 def test_a_destination_that_is_gone_from_the_settings_is_forgotten() -> None:
-    first = tell({}, Reading(NOW, (letter(1),), ()), {"old": Ear()})
-    assert set(tell(dict(first.told), Reading(NOW, (), ()), {"new": Ear()}).told) == {"new"}
+    first = tell({}, AlertReading(NOW, (letter(1),), ()), {"old": Ear()})
+    assert set(tell(dict(first.told), AlertReading(NOW, (), ()), {"new": Ear()}).told) == {"new"}
 
 
 @pytest.mark.parametrize("cursor", [None, "", "17", "{]", '{"a": {"since": "x"}}'])
@@ -176,7 +178,7 @@ def test_letters_are_grouped_by_stage_class_and_provider_the_largest_first() -> 
 
 def test_one_message_names_counts_examples_and_the_commands_to_run() -> None:
     letters = (*(letter(n, provider="shot stack") for n in range(300)), letter(300, stage="youtube/post", provider=None))
-    message = alert(News(letters, (breaker("openai", NOW, NOW + HOUR),)), web_url="http://127.0.0.1:3000")
+    message = alert(UnsentAlerts(letters, (breaker("openai", NOW, NOW + HOUR),)), web_url="http://127.0.0.1:3000")
     assert message.title == "Phantoms: 301 new dead letters, 1 breaker opened"
     lines = message.body.splitlines()
     assert lines[0] == "300 x script: transient at shot stack"
@@ -190,7 +192,7 @@ def test_one_message_names_counts_examples_and_the_commands_to_run() -> None:
 
 def test_a_message_stays_short_whatever_happened() -> None:
     letters = tuple(letter(n, stage=f"stage{n % 40}", message="x\n\x1b[2J" * 5_000) for n in range(5_000))
-    message = alert(News(letters))
+    message = alert(UnsentAlerts(letters))
     assert "\x1b" not in message.body
     assert len(message.body) < 6_000
     assert f"... and {5_000 - 125 * SHOWN_GROUPS} in {40 - SHOWN_GROUPS} more groups" in message.body
@@ -222,9 +224,9 @@ def test_the_summary_and_an_alert_lead_to_the_pages_of_the_desk() -> None:
         "Calendar: https://desk.example/calendar",
         "Dead letters: https://desk.example/dead-letters",
     ]
-    told = alert(News((letter(1),)), web_url="http://127.0.0.1:3000", desk_url="https://desk.example")
+    told = alert(UnsentAlerts((letter(1),)), web_url="http://127.0.0.1:3000", desk_url="https://desk.example")
     assert told.body.splitlines()[-3:] == ["", "Desk: https://desk.example/dead-letters", "Dagster: http://127.0.0.1:3000"]
-    opened = alert(News((), (breaker("openai", NOW),)), desk_url="https://desk.example")
+    opened = alert(UnsentAlerts((), (breaker("openai", NOW),)), desk_url="https://desk.example")
     assert opened.body.splitlines()[-1] == "Desk: https://desk.example/providers"
 
 
@@ -300,21 +302,21 @@ def waiting(name: str = "account:tiktok:main", **changes: object) -> Attention:
 
 def test_what_waits_for_a_person_is_told_once_as_long_as_it_waits_and_again_when_it_comes_back() -> None:
     ear = Ear()
-    told = tell({}, Reading(NOW, (), (), (waiting(),)), {"a": ear})
+    told = tell({}, AlertReading(NOW, (), (), (waiting(),)), {"a": ear})
     assert ear.heard[-1].title == "Phantoms: 1 thing waiting for a person"
     assert "account:tiktok:main waits\n\nNext:\nphantoms doctor" in ear.heard[-1].body
-    told = tell(dict(told.told), Reading(NOW + HOUR, (), (), (waiting(),)), {"a": ear}, now=NOW + HOUR)
-    told = tell(dict(told.told), Reading(NOW + 2 * HOUR, (), (), ()), {"a": ear}, now=NOW + 2 * HOUR)
+    told = tell(dict(told.told), AlertReading(NOW + HOUR, (), (), (waiting(),)), {"a": ear}, now=NOW + HOUR)
+    told = tell(dict(told.told), AlertReading(NOW + 2 * HOUR, (), (), ()), {"a": ear}, now=NOW + 2 * HOUR)
     assert len(ear.heard) == 1
-    tell(dict(told.told), Reading(NOW + 3 * HOUR, (), (), (waiting(),)), {"a": ear}, now=NOW + 3 * HOUR)
+    tell(dict(told.told), AlertReading(NOW + 3 * HOUR, (), (), (waiting(),)), {"a": ear}, now=NOW + 3 * HOUR)
     assert len(ear.heard) == 2
 
 
 def test_what_has_not_waited_long_enough_is_told_when_it_has() -> None:
     ear = Ear()
-    told = tell({}, Reading(NOW, (), (), (waiting("review", alert=False),)), {"a": ear})
+    told = tell({}, AlertReading(NOW, (), (), (waiting("review", alert=False),)), {"a": ear})
     assert ear.heard == []
-    tell(dict(told.told), Reading(NOW + HOUR, (), (), (waiting("review"),)), {"a": ear}, now=NOW + HOUR)
+    tell(dict(told.told), AlertReading(NOW + HOUR, (), (), (waiting("review"),)), {"a": ear}, now=NOW + HOUR)
     assert len(ear.heard) == 1
 
 

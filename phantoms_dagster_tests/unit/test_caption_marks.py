@@ -15,7 +15,7 @@ from phantoms_dagster.domain.markup import one_line
 from phantoms_dagster.domain.models import Palette, Sentence
 from phantoms_dagster.media import captions, layout
 from phantoms_dagster.media.fonts import Fonts, load_fonts
-from phantoms_dagster.providers import shotstack_edit
+from phantoms_dagster.providers.shotstack import edit as shotstack_edit
 
 
 @pytest.fixture(scope="module")

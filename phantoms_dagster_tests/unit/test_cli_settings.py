@@ -71,6 +71,26 @@ def test_a_variable_that_is_no_setting_is_told_with_the_one_that_was_meant(monke
     assert "PHANTOMS_MY_CHANNELS_OWN is no setting; if no channel names it for a token, it does nothing" in output
 
 
+def test_a_setting_by_its_old_name_still_works_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("PHANTOMS_FUSE_VIDEOS", "7")
+    monkeypatch.setenv("PHANTOMS_PATIENCE_SECONDS", "30")
+    monkeypatch.setenv("PHANTOMS_MAX_WAIT_SECONDS", "40")
+    found = in_json()
+    assert found["PHANTOMS_CHAIN_VIDEOS"] == ("7", "environment, by its old name PHANTOMS_FUSE_VIDEOS")
+    assert found["PHANTOMS_MAX_WAIT_SECONDS"] == ("40.0", "environment")
+    assert "PHANTOMS_FUSE_VIDEOS is now called PHANTOMS_CHAIN_VIDEOS. The old name still works" in caplog.text
+    assert "FUSE_VIDEOS is no setting" not in told()[1]
+
+
+def test_a_wrong_value_by_an_old_name_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PHANTOMS_GATHER_SECONDS", "soon")
+    code, output = told()
+    assert code == 2
+    assert "batch_wait_seconds" in output.lower()
+
+
 def test_doctor_notes_a_variable_that_was_probably_meant_as_another(monkeypatch: pytest.MonkeyPatch) -> None:
     """It did nothing, and nobody said so."""
     monkeypatch.setenv("PHANTOMS_YOUTUB_TOKEN", SECRET)

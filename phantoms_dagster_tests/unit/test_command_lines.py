@@ -10,13 +10,13 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.testing import CliRunner
 
-from phantoms_dagster.cli.lazy import Line, first_paragraph
+from phantoms_dagster.cli.lazy import LazyCommand, first_paragraph
 from phantoms_dagster.cli.main import LINES, app
 from phantoms_dagster_tests.program import whole_program
 
 
 @pytest.mark.parametrize("line", LINES, ids=lambda line: line.name)
-def test_a_line_of_the_table_repeats_its_commands_help_and_panel(line: Line) -> None:
+def test_a_line_of_the_table_repeats_its_commands_help_and_panel(line: LazyCommand) -> None:
     command = whole_program().commands[line.name]
     assert isinstance(command, TyperCommand | TyperGroup)
     assert first_paragraph(command) == line.help

@@ -9,17 +9,17 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from phantoms_dagster.cli import demo
-from phantoms_dagster.cli.demo_end import Outcome
-from phantoms_dagster.cli.demo_outage import BREAKER_SETTINGS
+from phantoms_dagster.cli.demo import command as demo
+from phantoms_dagster.cli.demo.end import DemoOutcome
+from phantoms_dagster.cli.demo.outage import BREAKER_SETTINGS
 from phantoms_dagster.cli.main import app
 from phantoms_dagster.settings import Settings
 
 TOTALS = {"videos": 0, "posts": 0, "ledger_posts": 0, "views": 0, "cost_usd": 0.0}
 
 
-def run(monkeypatch: pytest.MonkeyPatch, home: Path, end: Outcome | BaseException) -> Result:
-    def played(*_: Any, **__: Any) -> Outcome:
+def run(monkeypatch: pytest.MonkeyPatch, home: Path, end: DemoOutcome | BaseException) -> Result:
+    def played(*_: Any, **__: Any) -> DemoOutcome:
         if isinstance(end, BaseException):
             raise end
         return end
@@ -29,8 +29,8 @@ def run(monkeypatch: pytest.MonkeyPatch, home: Path, end: Outcome | BaseExceptio
 
 
 def test_a_proof_that_holds_is_0_and_one_that_does_not_is_1(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert run(monkeypatch, tmp_path, Outcome([], TOTALS, [])).exit_code == 0
-    assert run(monkeypatch, tmp_path, Outcome([], TOTALS, ["the sandbox counts 2 posts on tiktok"])).exit_code == 1
+    assert run(monkeypatch, tmp_path, DemoOutcome([], TOTALS, [])).exit_code == 0
+    assert run(monkeypatch, tmp_path, DemoOutcome([], TOTALS, ["the sandbox counts 2 posts on tiktok"])).exit_code == 1
 
 
 def test_ctrl_c_at_any_moment_is_130_and_says_what_is_left(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -12,12 +12,12 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from phantoms_dagster.cli.demo_end import Proof, compared, slug
-from phantoms_dagster.cli.demo_person import Person
-from phantoms_dagster.cli.demo_report import next_steps
-from phantoms_dagster.cli.demo_screen import NOTE, Lane, View, drawn, note
+from phantoms_dagster.cli.demo.end import Proof, compared, slug
+from phantoms_dagster.cli.demo.report import next_steps
+from phantoms_dagster.cli.demo.reviewer import DemoReviewer
+from phantoms_dagster.cli.demo.screen import NOTE, DemoView, VideoLane, drawn, note
 from phantoms_dagster.domain.stages import STAGES
-from phantoms_dagster.store.outlook import Happening
+from phantoms_dagster.store.outlook import AttemptSummary
 
 AT = datetime(2026, 11, 26, 12, 1, 23, tzinfo=UTC)
 DOWN = ("render API down since 12:01:03 - 3 videos wait, nothing is lost", "bold red")
@@ -29,23 +29,23 @@ def states(**known: str) -> dict[str, str]:
     return {name: known.get(stage.slug, "blocked") for name, stage in STAGES.items()}
 
 
-def in_render(share: float | None = None, title: str = "Why octopuses have three hearts") -> Lane:
-    return Lane(title, states(script="done", voiceover="done", rendered_video="running"), share)
+def in_render(share: float | None = None, title: str = "Why octopuses have three hearts") -> VideoLane:
+    return VideoLane(title, states(script="done", voiceover="done", rendered_video="running"), share)
 
 
-def happening(number: int) -> Happening:
-    return Happening(number, "why-octopuses-have-three-hearts-20261126-10e6", "voiceover", "done", AT, AT, None, None, None)
+def happening(number: int) -> AttemptSummary:
+    return AttemptSummary(number, "why-octopuses-have-three-hearts-20261126-10e6", "voiceover", "done", AT, AT, None, None, None)
 
 
-def lines(view: View, width: int, height: int = 24) -> list[str]:
+def lines(view: DemoView, width: int, height: int = 24) -> list[str]:
     console = Console(file=io.StringIO(), width=width, height=height, force_terminal=True, color_system=None)
     console.print(drawn(view, width=width, height=height))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue().splitlines()
 
 
-def view(lanes: Sequence[Lane], **more: Any) -> View:
-    return View(AT, 34.2, lanes, **{"latest": [happening(n) for n in range(40)], **more})
+def view(lanes: Sequence[VideoLane], **more: Any) -> DemoView:
+    return DemoView(AT, 34.2, lanes, **{"latest": [happening(n) for n in range(40)], **more})
 
 
 @pytest.mark.parametrize("width", WIDTHS)
@@ -82,9 +82,9 @@ def test_the_screen_fits_the_terminal_with_any_number_of_videos_and_keeps_the_ou
 def test_the_newest_events_are_in_the_order_of_their_ends_and_one_for_each_stage_of_a_video() -> None:
     key, later = "why-octopuses-have-three-hearts-20261126-10e6", AT + timedelta(seconds=5)
     latest = [
-        Happening(4, "how-honey-stays-good-20261126-1961", "script", "intent", AT, None, None, None, None),
-        Happening(3, key, "script", "deferred", AT, later, "not_yet", None, "the breaker of sandbox/openai is open"),
-        Happening(2, key, "script", "deferred", AT, AT, "not_yet", None, "the breaker of sandbox/openai is open"),
+        AttemptSummary(4, "how-honey-stays-good-20261126-1961", "script", "intent", AT, None, None, None, None),
+        AttemptSummary(3, key, "script", "deferred", AT, later, "not_yet", None, "the breaker of sandbox/openai is open"),
+        AttemptSummary(2, key, "script", "deferred", AT, AT, "not_yet", None, "the breaker of sandbox/openai is open"),
     ]
     [first, second] = lines(view([in_render(0.5)], latest=latest), 80)[-2:]
     assert "deferred why-octopuses-have-three-hearts" in first
@@ -99,7 +99,7 @@ def test_an_outage_that_does_not_fit_a_narrow_terminal_breaks_between_words() ->
 
 
 def test_who_reviews_is_told_where_once_for_each_film_that_comes_and_the_address_stays_whole(tmp_path: Path) -> None:
-    person = Person("http://127.0.0.1:4000/", tmp_path / "a home of a very long name")
+    person = DemoReviewer("http://127.0.0.1:4000/", tmp_path / "a home of a very long name")
     assert person.look(0) == []
     told = person.look(1)
     assert told[0].startswith("1 film waits for you.")
@@ -115,14 +115,14 @@ def test_who_reviews_is_told_where_once_for_each_film_that_comes_and_the_address
 
 def test_a_bar_only_grows_on_the_way_from_brief_to_posts() -> None:
     way = [
-        Lane("t", states(script="ready")),
-        Lane("t", states(script="done", voiceover="running")),
+        VideoLane("t", states(script="ready")),
+        VideoLane("t", states(script="done", voiceover="running")),
         in_render(None),
         in_render(0.5),
         in_render(1.0),
-        Lane("t", states(script="done", voiceover="done", rendered_video="done", approval="ready")),
-        Lane("t", {name: "done" if "tiktok" not in name else "running" for name in STAGES}),
-        Lane("t", dict.fromkeys(STAGES, "done")),
+        VideoLane("t", states(script="done", voiceover="done", rendered_video="done", approval="ready")),
+        VideoLane("t", {name: "done" if "tiktok" not in name else "running" for name in STAGES}),
+        VideoLane("t", dict.fromkeys(STAGES, "done")),
     ]
     shares = [lane.share for lane in way]
     assert shares == sorted(shares)
@@ -130,8 +130,10 @@ def test_a_bar_only_grows_on_the_way_from_brief_to_posts() -> None:
 
 
 def test_every_note_fits_its_column_and_says_what_failed() -> None:
-    lanes = [Lane("t", states(**{stage.slug: state})) for stage in STAGES.values() for state in ("running", "failed", "rejected")]
-    lanes += [Lane("t", dict.fromkeys(STAGES, "done")), in_render(None), in_render(0.999)]
+    lanes = [
+        VideoLane("t", states(**{stage.slug: state})) for stage in STAGES.values() for state in ("running", "failed", "rejected")
+    ]
+    lanes += [VideoLane("t", dict.fromkeys(STAGES, "done")), in_render(None), in_render(0.999)]
     notes = [note(lane, down=down)[0] for lane in lanes for down in (False, True)]
     assert max(map(len, notes)) <= NOTE
     assert "rendered_video failed" in notes

@@ -7,25 +7,25 @@ from datetime import UTC, datetime
 
 from phantoms_dagster.desk.masking import masked
 from phantoms_dagster.desk.pages.calendar import _where
-from phantoms_dagster.desk.pages.review import Row
+from phantoms_dagster.desk.pages.review import QueueRow
 from phantoms_dagster.desk.render import icon_of
 from phantoms_dagster.domain.models import Platform
-from phantoms_dagster.store.review_queue import Card
+from phantoms_dagster.store.review.queue import ReviewCard
 
 SINCE = datetime(2026, 11, 1, tzinfo=UTC)
-CARD = Card("v1", "<b>Salt & pepper</b>", "sea<>", (Platform("youtube"),), None, 5, SINCE, None, 31.4, None)
+CARD = ReviewCard("v1", "<b>Salt & pepper</b>", "sea<>", (Platform("youtube"),), None, 5, SINCE, None, 31.4, None)
 
 
 def test_a_line_of_the_queue_is_written_once_and_its_words_are_no_tags() -> None:
-    row = Row(CARD, "/review/v1?a=1&b=2", None, current=False)
+    row = QueueRow(CARD, "/review/v1?a=1&b=2", None, current=False)
     assert "&lt;b&gt;Salt &amp; pepper&lt;/b&gt;" in row.shown
     assert 'href="/review/v1?a=1&amp;b=2"' in row.shown
     assert "<b>" not in row.shown
-    assert row.shown is Row(replace(CARD), row.path, None, current=False).shown
+    assert row.shown is QueueRow(replace(CARD), row.path, None, current=False).shown
 
 
 def test_a_line_of_the_queue_that_says_something_else_is_written_again() -> None:
-    row = Row(CARD, "/review/v1", None, current=False)
+    row = QueueRow(CARD, "/review/v1", None, current=False)
     assert 'aria-current="page"' in replace(row, current=True).shown
     assert "held by ann" in replace(row, card=replace(CARD, held_by="ann")).shown
     assert "1 of 2: bob" in replace(row, card=replace(CARD, first_by="bob")).shown

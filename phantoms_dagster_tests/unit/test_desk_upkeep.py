@@ -14,14 +14,14 @@ from phantoms_dagster.domain.errors import InvalidInput, StoreAway
 async def test_no_error_ends_what_is_repeated(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """An error that was none of the database's ended it in silence, and decisions waited for the next desk."""
     monkeypatch.setattr(upkeep, "AWAY_SECONDS", 0.0)
-    endings: list[Exception | None] = [InvalidInput("nonsense"), StoreAway("refused"), StoreAway("refused"), None, None]
+    outcomes: list[Exception | None] = [InvalidInput("nonsense"), StoreAway("refused"), StoreAway("refused"), None, None]
     done = asyncio.Event()
     loop = asyncio.get_running_loop()
 
     def look() -> float:
-        if (error := endings.pop(0)) is not None:
+        if (error := outcomes.pop(0)) is not None:
             raise error
-        if not endings:
+        if not outcomes:
             loop.call_soon_threadsafe(done.set)
             return 60.0
         return 0.0

@@ -9,24 +9,24 @@ import pytest
 
 from phantoms_dagster.defs.dispatch import (
     Dispatcher,
-    Found,
+    Evaluation,
     Timings,
-    gathering,
+    batch_wait,
     listening,
     next_look,
     requested,
     siblings_under_way,
     stand_back,
 )
+from phantoms_dagster.domain.planning import OpenRun, PlannedRun
 from phantoms_dagster.domain.stages import CHAINS
-from phantoms_dagster.domain.work import OpenRun, PlannedRun
 
 RELEASE, MAKE = CHAINS["release"], CHAINS["make"]
 T = Timings(listen=45, look=9, pause=0.2, idle_pause=0.05, busy=0.5, siblings=0.4, siblings_look=0.1)
 
 
-def planned(work: str, *keys: str) -> PlannedRun:
-    return PlannedRun(work, keys[0], keys[-1], keys, f"{work}-{keys[0]}")
+def planned(target: str, *keys: str) -> PlannedRun:
+    return PlannedRun(target, keys[0], keys[-1], keys, f"{target}-{keys[0]}")
 
 
 @dataclass
@@ -75,7 +75,7 @@ class World:
     def say(self) -> None:
         self.said = True
 
-    def found(self, chain: object = RELEASE) -> Found:
+    def found(self, chain: object = RELEASE) -> Evaluation:
         dispatcher = Dispatcher(chain, self, self, timings=T, clock=lambda: self.now, sleep=self.sleep)  # type: ignore[arg-type]
         return dispatcher.found()
 
@@ -93,8 +93,8 @@ def test_no_look_is_after_the_end_of_the_evaluation() -> None:
 
 
 def test_while_no_run_is_open_what_comes_behind_a_word_is_hardly_waited_for() -> None:
-    assert gathering([], T) == 0.05
-    assert gathering([OpenRun("approval", "a", "a")], T) == 0.2
+    assert batch_wait([], T) == 0.05
+    assert batch_wait([OpenRun("approval", "a", "a")], T) == 0.2
 
 
 def test_only_while_a_run_is_open_is_its_end_looked_for() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from phantoms_dagster.domain.models import Platform, Probe
-from phantoms_dagster.media.limits import Work, judge
+from phantoms_dagster.media.limits import Conversion, judge
 from phantoms_dagster.media.mp4 import read_boxes
 
 MASTER = Probe(
@@ -31,39 +31,43 @@ MASTER = Probe(
 
 @pytest.mark.parametrize("platform", Platform)
 def test_a_master_is_kept_by_every_platform(platform: Platform) -> None:
-    assert judge(MASTER, platform, edited=False, interlaced=False).work is Work.KEEP
+    assert judge(MASTER, platform, edited=False, interlaced=False).conversion is Conversion.KEEP
 
 
 @pytest.mark.parametrize(
-    ("platform", "change", "work"),
+    ("platform", "change", "conversion"),
     [
-        (Platform("instagram"), {"moov_first": False}, Work.REMUX),
-        (Platform("youtube"), {"moov_first": False}, Work.REMUX),
-        (Platform("tiktok"), {"moov_first": False}, Work.KEEP),
-        (Platform("instagram"), {"container": "webm", "video_codec": "vp9", "audio_codec": "opus"}, Work.TRANSCODE),
-        (Platform("tiktok"), {"container": "webm", "video_codec": "vp9", "audio_codec": "opus"}, Work.KEEP),
-        (Platform("instagram"), {"container": "matroska"}, Work.REMUX),
-        (Platform("instagram"), {"audio_codec": "mp3"}, Work.TRANSCODE_AUDIO),
-        (Platform("instagram"), {"audio_hz": 96_000}, Work.TRANSCODE_AUDIO),
-        (Platform("instagram"), {"audio_codec": None, "audio_hz": None, "audio_channels": None}, Work.KEEP),
-        (Platform("instagram"), {"size": 300_000_001}, Work.TRANSCODE),
-        (Platform("instagram"), {"bit_rate": 25_000_001}, Work.TRANSCODE),
-        (Platform("instagram"), {"width": 2160, "height": 3840}, Work.TRANSCODE),
-        (Platform("tiktok"), {"fps": 15.0}, Work.TRANSCODE),
-        (Platform("tiktok"), {"width": 320, "height": 568}, Work.TRANSCODE),
-        (Platform("youtube"), {"width": 1920, "height": 1080}, Work.TRANSCODE),
-        (Platform("youtube"), {"pixel_format": "yuv444p"}, Work.TRANSCODE),
+        (Platform("instagram"), {"moov_first": False}, Conversion.REMUX),
+        (Platform("youtube"), {"moov_first": False}, Conversion.REMUX),
+        (Platform("tiktok"), {"moov_first": False}, Conversion.KEEP),
+        (Platform("instagram"), {"container": "webm", "video_codec": "vp9", "audio_codec": "opus"}, Conversion.TRANSCODE),
+        (Platform("tiktok"), {"container": "webm", "video_codec": "vp9", "audio_codec": "opus"}, Conversion.KEEP),
+        (Platform("instagram"), {"container": "matroska"}, Conversion.REMUX),
+        (Platform("instagram"), {"audio_codec": "mp3"}, Conversion.TRANSCODE_AUDIO),
+        (Platform("instagram"), {"audio_hz": 96_000}, Conversion.TRANSCODE_AUDIO),
+        (Platform("instagram"), {"audio_codec": None, "audio_hz": None, "audio_channels": None}, Conversion.KEEP),
+        (Platform("instagram"), {"size": 300_000_001}, Conversion.TRANSCODE),
+        (Platform("instagram"), {"bit_rate": 25_000_001}, Conversion.TRANSCODE),
+        (Platform("instagram"), {"width": 2160, "height": 3840}, Conversion.TRANSCODE),
+        (Platform("tiktok"), {"fps": 15.0}, Conversion.TRANSCODE),
+        (Platform("tiktok"), {"width": 320, "height": 568}, Conversion.TRANSCODE),
+        (Platform("youtube"), {"width": 1920, "height": 1080}, Conversion.TRANSCODE),
+        (Platform("youtube"), {"pixel_format": "yuv444p"}, Conversion.TRANSCODE),
     ],
 )
-def test_the_least_work_that_is_enough_is_chosen(platform: Platform, change: dict[str, object], work: Work) -> None:
+def test_the_least_work_that_is_enough_is_chosen(platform: Platform, change: dict[str, object], conversion: Conversion) -> None:
     verdict = judge(MASTER.model_copy(update=change), platform, edited=False, interlaced=False)
-    assert (verdict.work, verdict.impossible) == (work, None)
-    assert bool(verdict.reasons) == (work is not Work.KEEP)
+    assert (verdict.conversion, verdict.impossible) == (conversion, None)
+    assert bool(verdict.reasons) == (conversion is not Conversion.KEEP)
 
 
 def test_an_edit_list_matters_to_instagram_alone() -> None:
-    work = {platform: judge(MASTER, platform, edited=True, interlaced=False).work for platform in Platform.usual()}
-    assert work == {Platform("youtube"): Work.KEEP, Platform("tiktok"): Work.KEEP, Platform("instagram"): Work.REMUX}
+    work = {platform: judge(MASTER, platform, edited=True, interlaced=False).conversion for platform in Platform.usual()}
+    assert work == {
+        Platform("youtube"): Conversion.KEEP,
+        Platform("tiktok"): Conversion.KEEP,
+        Platform("instagram"): Conversion.REMUX,
+    }
 
 
 @pytest.mark.parametrize(

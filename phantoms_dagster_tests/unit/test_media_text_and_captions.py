@@ -108,7 +108,9 @@ def test_nothing_a_person_writes_becomes_a_tag_or_a_line_break(text: str) -> Non
 def test_times_are_rounded_down_so_that_neighbours_never_overlap() -> None:
     assert ass.timestamp(0.999999) == "0:00:00.99"
     assert ass.timestamp(3_661.239) == "1:01:01.23"
-    document = ass.document([], [ass.Event(0, 1.001, 1.002, "A", "never seen"), ass.Event(0, 1.0, 2.0, "A", "seen")])
+    document = ass.document(
+        [], [ass.SubtitleEvent(0, 1.001, 1.002, "A", "never seen"), ass.SubtitleEvent(0, 1.0, 2.0, "A", "seen")]
+    )
     lines = [match["text"] for line in document.splitlines() if (match := _DIALOGUE.match(line))]
     assert lines == ["seen"]
 

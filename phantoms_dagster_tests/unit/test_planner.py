@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
+from phantoms_dagster.domain.planning import OpenRun, PlannedRun, ReadyVideo, Span
 from phantoms_dagster.domain.stages import CHAINS
-from phantoms_dagster.domain.work import OpenRun, PlannedRun, ReadyVideo, Span
-from phantoms_dagster.production.planner import Pace, plan
+from phantoms_dagster.production.planner import BatchPolicy, plan
 
 NOW = datetime(2026, 11, 22, 12, 0, 5, tzinfo=UTC)
 KEYS = [f"k{n:02d}" for n in range(30)]
@@ -28,13 +28,13 @@ class Table:
 
     def spans(self, runs: Sequence[OpenRun]) -> list[Span]:
         known = [run for run in runs if run.first in self._order and run.last in self._order]
-        return [Span(run.work, self._order[run.first], self._order[run.last]) for run in known]
+        return [Span(run.target, self._order[run.first], self._order[run.last]) for run in known]
 
     def most_urgent(self, most: Mapping[str, int], busy: Sequence[Span]) -> dict[str, list[ReadyVideo]]:
         found: dict[str, list[ReadyVideo]] = {}
         far = datetime.max.replace(tzinfo=UTC)
         for stage, count in most.items():
-            spans = [span for span in busy if span.work == stage]
+            spans = [span for span in busy if span.target == stage]
             free = [v for v in self._videos if v.stage == stage and not any(v.place in span for span in spans)]
             found[stage] = sorted(free, key=lambda v: (v.publish_at or far, v.priority, v.place))[:count]
         return found
@@ -76,12 +76,14 @@ def planned(
     runs_per_stage: int = 10,
     now: datetime = NOW,
     order: dict[str, int] = ORDER,
-    fuse: int = 0,
-    gather: float = 0,
+    chain_videos: int = 0,
+    batch_wait: float = 0,
 ) -> list[PlannedRun]:
-    pace = Pace(batch_size=batch_size, runs_per_stage=runs_per_stage, fuse=fuse, gather=timedelta(seconds=gather))
+    policy = BatchPolicy(
+        batch_size=batch_size, runs_per_stage=runs_per_stage, chain_videos=chain_videos, batch_wait=timedelta(seconds=batch_wait)
+    )
     table = Table(videos, order)
-    return [run for chain in CHAINS.values() for run in plan(table, chain=chain, open_runs=open_runs, pace=pace, now=now)]
+    return [run for chain in CHAINS.values() for run in plan(table, chain=chain, open_runs=open_runs, policy=policy, now=now)]
 
 
 def spans(runs: list[PlannedRun]) -> list[tuple[str, str]]:
@@ -144,7 +146,7 @@ def test_an_open_run_of_another_stage_is_in_nobodys_way() -> None:
 
 def test_stages_are_planned_apart_from_each_other() -> None:
     runs = planned(video(0), video(1, stage="voiceover"), runs_per_stage=1)
-    assert [(run.work, run.first) for run in runs] == [("script", "k00"), ("voiceover", "k01")]
+    assert [(run.target, run.first) for run in runs] == [("script", "k00"), ("voiceover", "k01")]
 
 
 def test_partitions_that_were_retired_leave_no_gap() -> None:
@@ -202,43 +204,45 @@ def test_a_near_publish_time_puts_a_run_before_all_others_of_its_stage() -> None
 
 
 def test_a_few_videos_do_a_whole_chain_in_one_run() -> None:
-    assert [(run.work, run.keys) for run in planned(video(0), video(1), fuse=2)] == [("make", ("k00", "k01"))]
-    assert [run.work for run in planned(video(3, stage="approval"), fuse=2)] == ["release"]
+    assert [(run.target, run.keys) for run in planned(video(0), video(1), chain_videos=2)] == [("make", ("k00", "k01"))]
+    assert [run.target for run in planned(video(3, stage="approval"), chain_videos=2)] == ["release"]
 
 
 def test_many_videos_keep_their_stages_apart() -> None:
-    assert [run.work for run in planned(video(0), video(1), video(2), fuse=2)] == ["script"]
+    assert [run.target for run in planned(video(0), video(1), video(2), chain_videos=2)] == ["script"]
 
 
 def test_while_a_chain_is_under_way_others_go_stage_by_stage() -> None:
-    runs = planned(video(0), video(1), video(5), fuse=2, open_runs=(OpenRun("make", "k00", "k01"),))
-    assert [(run.work, run.first) for run in runs] == [("script", "k05")]
+    runs = planned(video(0), video(1), video(5), chain_videos=2, open_runs=(OpenRun("make", "k00", "k01"),))
+    assert [(run.target, run.first) for run in runs] == [("script", "k05")]
 
 
 def test_the_videos_of_a_chain_are_left_to_it_in_all_its_stages() -> None:
     videos = [video(0, stage=name) for name in ("voiceover", "rendered_video", "approval")]
-    assert [run.work for run in planned(*videos, open_runs=(OpenRun("make", "k00", "k00"),))] == ["approval"]
+    assert [run.target for run in planned(*videos, open_runs=(OpenRun("make", "k00", "k00"),))] == ["approval"]
 
 
 def test_few_videos_that_are_no_neighbours_go_one_by_the_chain_and_the_others_by_the_stage_at_once() -> None:
-    assert [(run.work, run.first) for run in planned(video(0), video(4), fuse=2)] == [("make", "k00"), ("script", "k04")]
+    assert [(run.target, run.first) for run in planned(video(0), video(4), chain_videos=2)] == [("make", "k00"), ("script", "k04")]
 
 
 def test_a_chain_takes_no_room_from_its_stages() -> None:
     chain = OpenRun("make", "k00", "k00")
-    assert [run.work for run in planned(video(3), runs_per_stage=1, open_runs=(chain,))] == ["script"]
+    assert [run.target for run in planned(video(3), runs_per_stage=1, open_runs=(chain,))] == ["script"]
 
 
 def test_an_approval_gets_its_chain_while_renders_of_others_are_under_way() -> None:
     """For a minute every look at the table broke off: nothing was left of the approvals, and the oldest of them was asked for."""
     renders = (OpenRun("rendered_video", "k10", "k20"), OpenRun("make", "k25", "k25"))
-    assert [run.work for run in planned(video(0, stage="approval"), open_runs=renders, fuse=3, gather=5)] == ["release"]
+    assert [run.target for run in planned(video(0, stage="approval"), open_runs=renders, chain_videos=3, batch_wait=5)] == [
+        "release"
+    ]
 
 
 def test_what_is_released_goes_before_all_that_is_made() -> None:
     urgent = video(0, priority=0, at=NOW)
     [made, released] = planned(urgent, video(2, stage="youtube/post", priority=9))
-    assert (made.work, released.work) == ("script", "youtube/post")
+    assert (made.target, released.target) == ("script", "youtube/post")
     assert released.priority > made.priority
 
 
@@ -247,22 +251,22 @@ def test_what_is_released_goes_before_all_that_is_made() -> None:
 
 def test_an_approval_waits_for_no_renders() -> None:
     fresh = [video(n, stage="approval", since=NOW) for n in range(3)]
-    assert spans(planned(*fresh, open_runs=(OpenRun("rendered_video", "k10", "k20"),), gather=5)) == [("k00", "k02")]
+    assert spans(planned(*fresh, open_runs=(OpenRun("rendered_video", "k10", "k20"),), batch_wait=5)) == [("k00", "k02")]
 
 
 def test_nobody_is_gathered_from_a_chain() -> None:
     fresh = [video(n, stage="voiceover", since=NOW) for n in range(3)]
-    assert spans(planned(*fresh, open_runs=(OpenRun("make", "k10", "k20"),), gather=5)) == [("k00", "k02")]
+    assert spans(planned(*fresh, open_runs=(OpenRun("make", "k10", "k20"),), batch_wait=5)) == [("k00", "k02")]
 
 
 def test_a_batch_waits_for_the_run_before_it_and_not_for_ever() -> None:
     before = (OpenRun("script", "k10", "k20"),)
     fresh = [video(n, stage="voiceover", since=NOW - timedelta(seconds=1)) for n in range(3)]
-    assert planned(*fresh, open_runs=before, gather=5) == []
-    assert spans(planned(*fresh, open_runs=before, gather=1)) == [("k00", "k02")]
-    assert spans(planned(*fresh, gather=5)) == [("k00", "k02")]
+    assert planned(*fresh, open_runs=before, batch_wait=5) == []
+    assert spans(planned(*fresh, open_runs=before, batch_wait=1)) == [("k00", "k02")]
+    assert spans(planned(*fresh, batch_wait=5)) == [("k00", "k02")]
 
 
 def test_a_full_batch_waits_for_nobody() -> None:
     fresh = [video(n, stage="voiceover", since=NOW) for n in range(3)]
-    assert len(planned(*fresh, open_runs=(OpenRun("script", "k10", "k20"),), gather=5, batch_size=3)) == 1
+    assert len(planned(*fresh, open_runs=(OpenRun("script", "k10", "k20"),), batch_wait=5, batch_size=3)) == 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from threading import Event
 
-from phantoms_dagster.execution.queue_looks import BUSY_SECONDS, IDLE_SECONDS, LIVELY_SECONDS, Pace
+from phantoms_dagster.execution.queue_looks import BUSY_SECONDS, IDLE_SECONDS, LIVELY_SECONDS, LookPace
 
 
 class World:
@@ -14,14 +14,14 @@ class World:
     def __init__(self) -> None:
         self.now = 0.0
         self.events: list[tuple[float, Callable[[], None]]] = []
-        self.ending = Waited(self)
-        self.pace = Pace(clock=lambda: self.now)
+        self.over = Waited(self)
+        self.pace = LookPace(clock=lambda: self.now)
         self.pace._queued = Waited(self)
 
     def next_look(self) -> float:
         """How long after a look that begins now the next one does."""
         looked = self.now
-        self.pace.wait(looked, self.ending)
+        self.pace.wait(looked, self.over)
         return self.now - looked
 
 
@@ -85,6 +85,6 @@ def test_while_runs_come_and_go_it_looks_four_times_a_second_and_for_a_while_aft
 
 def test_the_end_is_noticed_with_the_next_look() -> None:
     world = World()
-    world.events.append((0.3, world.ending.set))
+    world.events.append((0.3, world.over.set))
     assert world.next_look() <= IDLE_SECONDS
-    assert world.pace.wait(world.now, world.ending)
+    assert world.pace.wait(world.now, world.over)

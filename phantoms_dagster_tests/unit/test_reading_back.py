@@ -10,8 +10,7 @@ import pytest
 from phantoms_dagster.domain.errors import NotYet, Transient
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.ports import Metrics, ReadPage
-from phantoms_dagster.domain.readback import CADENCE, FAILED, GONE_AGAIN, GONE_ONCE, Reading, pause_after
-from phantoms_dagster.domain.work import PublishedRow
+from phantoms_dagster.domain.readback import CADENCE, FAILED, GONE_AGAIN, GONE_ONCE, PostReading, PublishedRow, pause_after
 from phantoms_dagster.production.performance import ReadBack, read_back
 
 HOUR = timedelta(hours=1)
@@ -46,10 +45,10 @@ def post(number: int, platform: Platform, remote_id: str, *, age: timedelta = HO
     return PublishedRow(number, f"v{number}", platform, "main", remote_id, age, gone)
 
 
-async def turn(posts: Sequence[PublishedRow], *readers: Reader) -> tuple[ReadBack, list[Reading]]:
-    kept: list[Reading] = []
+async def turn(posts: Sequence[PublishedRow], *readers: Reader) -> tuple[ReadBack, list[PostReading]]:
+    kept: list[PostReading] = []
 
-    async def keep(readings: Sequence[Reading]) -> None:
+    async def keep(readings: Sequence[PostReading]) -> None:
         kept.extend(readings)
 
     return await read_back(posts, {reader.platform: reader for reader in readers}, keep, {}), kept
@@ -100,7 +99,7 @@ async def test_a_post_that_fails_by_itself_is_told_and_the_account_only_when_eve
 async def test_metrics_that_an_account_does_not_have_are_learnt_and_passed_on() -> None:
     reader = Reader(Platform("instagram"), ["a"])
 
-    async def keep(_: Sequence[Reading]) -> None: ...
+    async def keep(_: Sequence[PostReading]) -> None: ...
 
     account = (Platform("instagram"), "main")
     read = await read_back(

@@ -9,60 +9,60 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from phantoms_dagster.domain.models import Platform
-from phantoms_dagster.domain.retirement import InFlight, Standing
-from phantoms_dagster.domain.stages import PostState, State, stages_for
+from phantoms_dagster.domain.retirement import InFlight, RetirementCandidate
+from phantoms_dagster.domain.stages import PostState, StageState, stages_for
 from phantoms_dagster.production.cleaning import stages_that_go
 from phantoms_dagster.production.retirement import covered, may_be_retired, open_because
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
-DONE = {stage.name: State.DONE for stage in stages_for((Platform("youtube"), Platform("tiktok")))}
-AFTER_APPROVAL = {name: State.BLOCKED for name in DONE if "/" in name}
+DONE = {stage.name: StageState.DONE for stage in stages_for((Platform("youtube"), Platform("tiktok")))}
+AFTER_APPROVAL = {name: StageState.BLOCKED for name in DONE if "/" in name}
 
 
-def standing(states: dict[str, State], **changes: object) -> Standing:
+def standing(states: dict[str, StageState], **changes: object) -> RetirementCandidate:
     fields = {"posts": {}, "ended_at": NOON, "registered": True, "retired_at": None, **changes}
-    return Standing(id=1, key="v", states=states, **fields)  # type: ignore[arg-type]
+    return RetirementCandidate(id=1, key="v", states=states, **fields)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     "changes",
     [
         {},
-        {**AFTER_APPROVAL, "approval": State.REJECTED},
-        {**AFTER_APPROVAL, "approval": State.BLOCKED, "rendered_video": State.DISCARDED},
-        dict.fromkeys(DONE, State.BLOCKED) | {"script": State.DISCARDED},
-        {"tiktok/variant": State.DISCARDED, "tiktok/post": State.BLOCKED},
-        {"tiktok/post": State.DISCARDED},
+        {**AFTER_APPROVAL, "approval": StageState.REJECTED},
+        {**AFTER_APPROVAL, "approval": StageState.BLOCKED, "rendered_video": StageState.DISCARDED},
+        dict.fromkeys(DONE, StageState.BLOCKED) | {"script": StageState.DISCARDED},
+        {"tiktok/variant": StageState.DISCARDED, "tiktok/post": StageState.BLOCKED},
+        {"tiktok/post": StageState.DISCARDED},
     ],
 )
-def test_a_video_has_ended_when_all_is_done_or_given_up_or_waits_in_vain(changes: dict[str, State]) -> None:
+def test_a_video_has_ended_when_all_is_done_or_given_up_or_waits_in_vain(changes: dict[str, StageState]) -> None:
     assert open_because(standing({**DONE, **changes})) is None
 
 
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"youtube/post": State.READY}, "youtube/post is ready"),
-        ({"youtube/post": State.DEFERRED}, "youtube/post is deferred"),
-        ({"script": State.RUNNING}, "script is running"),
+        ({"youtube/post": StageState.READY}, "youtube/post is ready"),
+        ({"youtube/post": StageState.DEFERRED}, "youtube/post is deferred"),
+        ({"script": StageState.RUNNING}, "script is running"),
         (
-            {"tiktok/variant": State.FAILED, "tiktok/post": State.BLOCKED},
+            {"tiktok/variant": StageState.FAILED, "tiktok/post": StageState.BLOCKED},
             "tiktok/variant failed: replay or discard its dead letter",
         ),
-        ({**AFTER_APPROVAL, "approval": State.READY}, "approval is ready"),
+        ({**AFTER_APPROVAL, "approval": StageState.READY}, "approval is ready"),
         # A discarded post of one platform is no reason to leave the other one behind.
         (
-            {"tiktok/post": State.DISCARDED, "youtube/variant": State.BLOCKED, "youtube/post": State.BLOCKED},
+            {"tiktok/post": StageState.DISCARDED, "youtube/variant": StageState.BLOCKED, "youtube/post": StageState.BLOCKED},
             "youtube/variant waits",
         ),
     ],
 )
-def test_a_video_with_anything_left_to_do_has_not_ended_and_says_what(changes: dict[str, State], why: str) -> None:
+def test_a_video_with_anything_left_to_do_has_not_ended_and_says_what(changes: dict[str, StageState], why: str) -> None:
     assert (open_because(standing({**DONE, **changes})) or "").startswith(why)
 
 
 def test_a_post_whose_outcome_is_open_keeps_its_video_although_its_letter_was_discarded() -> None:
-    video = standing({**DONE, "tiktok/post": State.DISCARDED}, posts={"tiktok": PostState.UNKNOWN})
+    video = standing({**DONE, "tiktok/post": StageState.DISCARDED}, posts={"tiktok": PostState.UNKNOWN})
     assert open_because(video) == "its post on tiktok is unknown"
 
 
@@ -74,7 +74,7 @@ def test_the_days_count_from_the_end() -> None:
     may = may_be_retired(NOON)
     assert may(standing(DONE, ended_at=NOON - timedelta(seconds=1)))
     assert not may(standing(DONE, ended_at=NOON))
-    assert not may(standing({**DONE, "script": State.FAILED}, ended_at=NOON - timedelta(days=9)))
+    assert not may(standing({**DONE, "script": StageState.FAILED}, ended_at=NOON - timedelta(days=9)))
 
 
 def test_the_policies_keep_everything_the_master_or_nothing() -> None:

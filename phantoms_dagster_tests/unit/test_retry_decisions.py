@@ -20,9 +20,9 @@ from phantoms_dagster.domain.errors import (
     Transient,
     Unknown,
 )
-from phantoms_dagster.domain.retry import ASK_AGAIN_MAX_SECONDS, Decision, Defer, Fail, RetryPolicy, WaitHere, decide
+from phantoms_dagster.domain.retry import ASK_AGAIN_MAX_SECONDS, Defer, Fail, RetryDecision, RetryPolicy, WaitHere, decide
 
-POLICY = RetryPolicy(attempts=5, backoff_seconds=2, backoff_max_seconds=900, patience_seconds=120, give_up_seconds=0)
+POLICY = RetryPolicy(attempts=5, backoff_seconds=2, backoff_max_seconds=900, max_wait_seconds=120, give_up_seconds=0)
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
 policies = st.builds(
@@ -30,13 +30,15 @@ policies = st.builds(
     attempts=st.integers(1, 20),
     backoff_seconds=st.floats(0.01, 10),
     backoff_max_seconds=st.floats(10, 3600),
-    patience_seconds=st.floats(0, 600),
+    max_wait_seconds=st.floats(0, 600),
 )
 fractions = st.floats(0, 1)
 wishes = st.none() | st.floats(allow_nan=True, allow_infinity=True)
 
 
-def after(error: BaseException, attempt: int = 1, *, policy: RetryPolicy = POLICY, luck: float = 1.0, **more: object) -> Decision:
+def after(
+    error: BaseException, attempt: int = 1, *, policy: RetryPolicy = POLICY, luck: float = 1.0, **more: object
+) -> RetryDecision:
     return decide(error, attempt=attempt, policy=policy, random=lambda: luck, **more)  # type: ignore[arg-type]
 
 
@@ -53,7 +55,7 @@ def unknown(retry_after: float | None = None) -> Unknown:
 
 
 def test_the_back_off_doubles_with_each_attempt_up_to_its_longest() -> None:
-    policy = RetryPolicy(attempts=50, backoff_seconds=2, backoff_max_seconds=50, patience_seconds=1000)
+    policy = RetryPolicy(attempts=50, backoff_seconds=2, backoff_max_seconds=50, max_wait_seconds=1000)
     waits = [after(transient(), n, policy=policy) for n in range(1, 8)]
     assert [w.seconds for w in waits if isinstance(w, WaitHere)] == [2, 4, 8, 16, 32, 50, 50]
 
@@ -78,7 +80,7 @@ def test_a_transient_error_is_given_up_after_the_last_attempt() -> None:
     assert after(transient(), 5) == Fail("transient")
 
 
-AGED = RetryPolicy(attempts=5, backoff_seconds=2, backoff_max_seconds=900, patience_seconds=120, give_up_seconds=1800)
+AGED = RetryPolicy(attempts=5, backoff_seconds=2, backoff_max_seconds=900, max_wait_seconds=120, give_up_seconds=1800)
 
 
 def test_a_transient_error_is_final_only_when_attempts_and_age_are_used_up() -> None:
@@ -113,7 +115,7 @@ def test_a_failed_probe_comes_back_as_soon_as_those_that_the_open_breaker_sent_a
 
 
 def test_who_waits_in_vain_asks_ever_more_rarely_from_the_table() -> None:
-    nobody_waits = RetryPolicy(patience_seconds=0)
+    nobody_waits = RetryPolicy(max_wait_seconds=0)
     gaps = [after(NotYet("open", retry_after=1), policy=nobody_waits, again=n) for n in range(8)]
     assert [gap.seconds for gap in gaps if isinstance(gap, Defer)] == [1, 5, 10, 20, 40, 60, 60, 60]
     busy = [after(NotYet("busy", retry_after=5, held=True), again=n) for n in range(9)]
@@ -186,7 +188,7 @@ def test_a_cancellation_is_nobodys_failure() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"attempts": 0}, {"backoff_seconds": 0}, {"backoff_seconds": 10, "backoff_max_seconds": 5}, {"patience_seconds": -1}]
+    "wrong", [{"attempts": 0}, {"backoff_seconds": 0}, {"backoff_seconds": 10, "backoff_max_seconds": 5}, {"max_wait_seconds": -1}]
 )
 def test_a_policy_that_could_not_decide_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=r"."):
@@ -204,7 +206,7 @@ def test_every_wait_is_finite_honours_the_wish_and_fits_its_place(
         return
     floor = min(max(wish, 0.0), 86_400.0) if wish is not None and not math.isnan(wish) else 0.0
     assert floor <= decision.seconds <= floor + policy.backoff_max_seconds
-    assert isinstance(decision, WaitHere) == (decision.seconds <= policy.patience_seconds)
+    assert isinstance(decision, WaitHere) == (decision.seconds <= policy.max_wait_seconds)
     assert decision.counts == (kind is transient)
 
 

@@ -18,10 +18,10 @@ from phantoms_dagster.domain import phrases
 from phantoms_dagster.domain.function_words import WORDS
 from phantoms_dagster.domain.models import Channel, Platform
 from phantoms_dagster.domain.sentences import split
-from phantoms_dagster.providers.openai_answer import LONGEST, SHORTEST
-from phantoms_dagster.sandbox.openai_writer import _NOTES, NOTICE, compose, speakable
+from phantoms_dagster.providers.openai.answer import LONGEST, SHORTEST
+from phantoms_dagster.sandbox.openai.writer import _NOTES, NOTICE, compose, speakable
 
-DEMO = yaml.safe_load((Path(phantoms_dagster.cli.__file__).parent / "demo_briefs.yaml").read_text(encoding="utf-8"))["briefs"]
+DEMO = yaml.safe_load((Path(phantoms_dagster.cli.__file__).parent / "demo" / "briefs.yaml").read_text(encoding="utf-8"))["briefs"]
 BRIEFS: list[dict[str, Any]] = [
     *DEMO,
     {"title": "Why octopuses have three hearts", "facts": ["The third heart stops beating while it swims."]},

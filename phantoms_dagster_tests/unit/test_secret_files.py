@@ -58,11 +58,11 @@ def test_every_secret_can_come_from_a_file(monkeypatch: pytest.MonkeyPatch, file
     assert secret.get_secret_value() == "https://u:w0rd@example.org/x"
 
 
-@pytest.mark.parametrize("ending", ["", "\n", "\r\n", "\n\n"])
+@pytest.mark.parametrize("outcome", ["", "\n", "\r\n", "\n\n"])
 def test_line_breaks_at_the_end_are_not_part_of_it_and_all_else_is(
-    monkeypatch: pytest.MonkeyPatch, file: Path, ending: str
+    monkeypatch: pytest.MonkeyPatch, file: Path, outcome: str
 ) -> None:
-    file.write_bytes(f"\ufeff p@ss w0rd {ending}".encode())
+    file.write_bytes(f"\ufeff p@ss w0rd {outcome}".encode())
     monkeypatch.setenv(f"{KEY}_FILE", str(file))
     key = load().openai_api_key
     assert key is not None

@@ -97,7 +97,7 @@ def test_settings_are_read_anew_when_the_environment_a_running_stack_or_a_secret
         return (
             None if key is None else key.get_secret_value(),
             None if url is None else url.get_secret_value(),
-            found.fuse_videos,
+            found.chain_videos,
         )
 
     secret.write_text("one")

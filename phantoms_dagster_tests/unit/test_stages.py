@@ -23,9 +23,9 @@ from phantoms_dagster.domain.stages import (
     KINDS,
     STAGES,
     TRANSITIONS,
-    Event,
     PostState,
-    State,
+    StageEvent,
+    StageState,
     after,
     downstream,
     sources,
@@ -45,42 +45,42 @@ def upstream(name: str) -> set[str]:
     return found
 
 
-@given(st.lists(st.sampled_from(Event), max_size=60))
-def test_a_random_walk_over_events_never_leaves_the_table(events: list[Event]) -> None:
-    state = State.BLOCKED
+@given(st.lists(st.sampled_from(StageEvent), max_size=60))
+def test_a_random_walk_over_events_never_leaves_the_table(events: list[StageEvent]) -> None:
+    state = StageState.BLOCKED
     for event in events:
         if (state, event) in TRANSITIONS:
             state = after(state, event)
-            assert isinstance(state, State)
+            assert isinstance(state, StageState)
         else:
             with pytest.raises(IllegalTransition, match=f"{state} cannot {event}"):
                 after(state, event)
 
 
 def test_every_state_can_be_reached_from_a_new_video() -> None:
-    reached = {State.BLOCKED, State.READY}
+    reached = {StageState.BLOCKED, StageState.READY}
     while more := {to for (state, _), to in TRANSITIONS.items() if state in reached} - reached:
         reached |= more
-    assert reached == set(State)
+    assert reached == set(StageState)
 
 
 def test_no_state_is_a_dead_end_for_a_person() -> None:
-    assert {state for state, _ in TRANSITIONS} == set(State)
+    assert {state for state, _ in TRANSITIONS} == set(StageState)
 
 
 def test_only_a_running_stage_ends_and_only_a_claim_makes_it_run() -> None:
-    for event in (Event.FINISH, Event.DEFER, Event.FAIL, Event.REJECT):
-        assert sources(event) == (State.RUNNING,)
-    assert {event for (_, event), to in TRANSITIONS.items() if to is State.RUNNING} == {Event.CLAIM}
+    for event in (StageEvent.FINISH, StageEvent.DEFER, StageEvent.FAIL, StageEvent.REJECT):
+        assert sources(event) == (StageState.RUNNING,)
+    assert {event for (_, event), to in TRANSITIONS.items() if to is StageState.RUNNING} == {StageEvent.CLAIM}
 
 
 def test_what_is_done_or_discarded_is_never_claimed() -> None:
-    assert not {State.DONE, State.DISCARDED, State.BLOCKED} & set(sources(Event.CLAIM))
+    assert not {StageState.DONE, StageState.DISCARDED, StageState.BLOCKED} & set(sources(StageEvent.CLAIM))
 
 
 def test_a_regenerated_stage_can_void_whatever_state_a_later_stage_is_in() -> None:
-    assert set(sources(Event.VOID)) == set(State)
-    assert {TRANSITIONS[state, Event.VOID] for state in State} == {State.BLOCKED}
+    assert set(sources(StageEvent.VOID)) == set(StageState)
+    assert {TRANSITIONS[state, StageEvent.VOID] for state in StageState} == {StageState.BLOCKED}
 
 
 @given(names)

@@ -10,8 +10,8 @@ from unittest.mock import Mock
 import pytest
 
 from phantoms_dagster.defs import step_events
+from phantoms_dagster.domain.claims import Result
 from phantoms_dagster.domain.stages import stage
-from phantoms_dagster.domain.work import Result
 
 
 class Log:
@@ -23,7 +23,9 @@ class Log:
         self.away = False
         self.tried = asyncio.Event()
         monkeypatch.setattr(step_events, "log_materializations", self._log)
-        monkeypatch.setattr("phantoms_dagster.defs.step_events.metadata.of_result", lambda result, shelf: {"video": result.key})
+        monkeypatch.setattr(
+            "phantoms_dagster.defs.step_events.metadata.of_result", lambda result, media_files: {"video": result.key}
+        )
 
     def _log(self, context: object, asset_key: object, entries: Mapping[str, Any], **more: object) -> None:
         if self.away:

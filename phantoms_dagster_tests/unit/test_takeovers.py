@@ -1,8 +1,8 @@
-"""What the benchmark *hosts* makes of the record of claims and endings."""
+"""What the benchmark *hosts* makes of the record of claims and outcomes."""
 
 from __future__ import annotations
 
-from phantoms_dagster_tests.benchmarks.takeovers import Held, Noted, overwritten, runs_by_host, taken_over
+from phantoms_dagster_tests.benchmarks.claim_log import Held, Noted, overwritten, runs_by_host, taken_over
 
 
 def held(host: str, *, generation: int = 1, run_id: str = "r1", video_id: int = 1) -> Held:

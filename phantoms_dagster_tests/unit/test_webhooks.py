@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from phantoms_dagster.domain.errors import InvalidInput
-from phantoms_dagster.domain.webhooks import RetrySchedule, Targets, address_of, check_url, place, refused
+from phantoms_dagster.domain.webhooks import RetrySchedule, Targets, address_of, check_url, origin, refused
 from phantoms_dagster.wiring.threads import in_thread
 
 PUBLIC = "https://hooks.example.org/T0/s3cret?token=abc"
@@ -72,8 +72,8 @@ def test_an_ipv4_address_inside_an_ipv6_one_is_judged_as_itself() -> None:
 
 
 def test_an_address_is_shown_without_what_may_be_a_secret() -> None:
-    assert place(PUBLIC) == "https://hooks.example.org/..."
-    assert place("http://127.0.0.1:8080") == "http://127.0.0.1:8080"
+    assert origin(PUBLIC) == "https://hooks.example.org/..."
+    assert origin("http://127.0.0.1:8080") == "http://127.0.0.1:8080"
 
 
 def test_tries_are_spread_over_days_with_growing_waits() -> None:

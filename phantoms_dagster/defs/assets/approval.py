@@ -11,10 +11,10 @@ from phantoms_dagster.defs.assets.stage_asset import spec
 from phantoms_dagster.defs.checks import ChecksLeft
 from phantoms_dagster.defs.checks import specs as checks_of
 from phantoms_dagster.defs.stage_step import Ended, run_stage
+from phantoms_dagster.domain.claims import ReviewDecision
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.stages import STAGES
-from phantoms_dagster.domain.work import Decision
-from phantoms_dagster.wiring import Workshop
+from phantoms_dagster.wiring import Services
 
 STAGE = STAGES["approval"]
 
@@ -51,25 +51,25 @@ class ApprovalConfig(dg.Config):
 def approval(
     context: dg.AssetExecutionContext,
     config: ApprovalConfig,
-    workshop: dg.ResourceParam[Workshop],
+    services: dg.ResourceParam[Services],
     checks_left: dg.ResourceParam[ChecksLeft],
 ) -> Iterator[Ended]:
     """Record the decision of the run config, or carry out the one that was recorded before."""
-    decision: Decision | None = None
+    decision: ReviewDecision | None = None
     if config.decision is not Choice.UNDECIDED and context.selected_asset_keys:
         if not config.reviewer.strip():
             raise dg.Failure("a decision needs a `reviewer` in the run config", allow_retries=False)
         approved, looked_at = config.decision is Choice.APPROVE, config.content_sha256.strip() or None
         if looked_at is not None and len(context.partition_keys) > 1:
             raise dg.Failure("`content_sha256` is that of one video: decide on one at a time", allow_retries=False)
-        decision = Decision(approved, config.reviewer.strip(), config.note, decided_at=datetime.now(UTC))
+        decision = ReviewDecision(approved, config.reviewer.strip(), config.note, decided_at=datetime.now(UTC))
         try:
             for key in context.partition_keys:
-                warnings = workshop.record_decision(
+                warnings = services.record_decision(
                     key, approved=approved, reviewer=decision.reviewer, note=decision.note, content_sha256=looked_at
                 )
                 for warning in warnings:
                     context.log.warning("%s: %s", key, warning)
         except InvalidInput as error:
             raise dg.Failure(str(error), allow_retries=False) from error
-    yield from run_stage(context, workshop, checks_left, STAGE, decision=decision)
+    yield from run_stage(context, services, checks_left, STAGE, decision=decision)

@@ -13,15 +13,15 @@ from phantoms_dagster.defs.interrupt import run_interruptible
 from phantoms_dagster.defs.plots import bars, lines
 from phantoms_dagster.defs.tags import STAGE
 from phantoms_dagster.domain.models import Platform
-from phantoms_dagster.domain.readback import Reading
+from phantoms_dagster.domain.readback import PostReading
 from phantoms_dagster.production import performance
 from phantoms_dagster.store import schema
-from phantoms_dagster.wiring import Workshop
+from phantoms_dagster.wiring import Services
 
 if TYPE_CHECKING:  # slow to import, and only the runs of these assets need it
     import pandas as pd
 
-    from phantoms_dagster.store.performance import PerformanceTables, Renewed
+    from phantoms_dagster.store.performance.tables import PerformanceTables, Renewed
 
     Materialized = dg.MaterializeResult[None]
 else:
@@ -57,20 +57,20 @@ FRESH = dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=6), warn_wind
     " a post's first day, then ever more rarely.",
 )
 @fails_plainly_while_the_store_is_away
-def post_metrics(context: dg.AssetExecutionContext, workshop: dg.ResourceParam[Workshop]) -> Materialized:
+def post_metrics(context: dg.AssetExecutionContext, services: dg.ResourceParam[Services]) -> Materialized:
     """Read results back. What can be read is kept; an account that cannot be read fails the check, and no other account."""
-    results = workshop.results()
-    may_be = workshop.settings.sandbox != "off"
-    sandboxed = [str(platform) for platform in Platform if may_be and workshop.endpoints.sandboxed(str(platform))]
+    results = services.results()
+    may_be = services.settings.sandbox != "off"
+    sandboxed = [str(platform) for platform in Platform if may_be and services.endpoints.sandboxed(str(platform))]
     posts, unsupported = results.due(sandboxed=sandboxed), results.unsupported()
 
-    async def keep(readings: Sequence[Reading]) -> None:
+    async def keep(readings: Sequence[PostReading]) -> None:
         await asyncio.to_thread(results.record, readings)
 
     async def work() -> performance.ReadBack:
-        return await performance.read_back(posts, (await workshop.pipeline()).readers, keep, unsupported)
+        return await performance.read_back(posts, (await services.pipeline()).readers, keep, unsupported)
 
-    read = run_interruptible(work(), workshop.loop)
+    read = run_interruptible(work(), services.loop)
     results.record_accounts(read.accounts, unsupported)
     for account in read.accounts:
         for remote_id, why in account.failed.items():
@@ -160,8 +160,8 @@ def _table_asset(name: str, description: str) -> TableAsset:
     )
 
 
-def _renewed(workshop: Workshop, name: str, plot: Plot) -> Materialized:
-    tables = workshop.performance()
+def _renewed(services: Services, name: str, plot: Plot) -> Materialized:
+    tables = services.performance()
     made = tables.renew(name)
     frame = tables.table(name, most=SHOWN_ROWS)
     return dg.MaterializeResult(metadata={**_table(frame, made.rows), **plot(tables, frame)}, check_results=[_counted(made)])
@@ -177,31 +177,31 @@ def _counted(made: "Renewed") -> dg.AssetCheckResult:
 
 @_table_asset("video_performance", "One row a video: its totals over all platforms, engagement and cost.")
 @fails_plainly_while_the_store_is_away
-def video_performance(workshop: dg.ResourceParam[Workshop]) -> Materialized:
+def video_performance(services: dg.ResourceParam[Services]) -> Materialized:
     """Renew the table of that name."""
-    return _renewed(workshop, "video_performance", lambda _, frame: bars(frame, "title", "Most viewed videos"))
+    return _renewed(services, "video_performance", lambda _, frame: bars(frame, "title", "Most viewed videos"))
 
 
 @_table_asset("platform_performance", "One row for each day of publishing, platform and channel.")
 @fails_plainly_while_the_store_is_away
-def platform_performance(workshop: dg.ResourceParam[Workshop]) -> Materialized:
+def platform_performance(services: dg.ResourceParam[Services]) -> Materialized:
     """Renew the table of that name. Its plot shows the days on which the views came, whenever the posts were published."""
     title = f"New views a day, by platform (last {PLOTTED_DAYS} days, UTC)"
-    return _renewed(workshop, "platform_performance", lambda tables, _: lines(tables.new_views(days=PLOTTED_DAYS), title))
+    return _renewed(services, "platform_performance", lambda tables, _: lines(tables.new_views(days=PLOTTED_DAYS), title))
 
 
 @_table_asset("hook_performance", "One row for each opening line: which hooks work.")
 @fails_plainly_while_the_store_is_away
-def hook_performance(workshop: dg.ResourceParam[Workshop]) -> Materialized:
+def hook_performance(services: dg.ResourceParam[Services]) -> Materialized:
     """Renew the table of that name."""
-    return _renewed(workshop, "hook_performance", lambda _, frame: bars(frame, "hook", "Best hooks"))
+    return _renewed(services, "hook_performance", lambda _, frame: bars(frame, "hook", "Best hooks"))
 
 
 @dg.op(description="Deletes snapshots that are no news any more: all stay for two days, then one an hour, a day, a week.")
 @fails_plainly_while_the_store_is_away
-def thin_snapshots(context: dg.OpExecutionContext, workshop: dg.ResourceParam[Workshop]) -> None:
-    """As in `store.results`."""
-    deleted = workshop.results().thin()
+def thin_snapshots(context: dg.OpExecutionContext, services: dg.ResourceParam[Services]) -> None:
+    """As in `store.results.readings`."""
+    deleted = services.results().thin()
     context.add_output_metadata({"deleted": deleted})
     context.log.info("%d snapshots deleted", deleted)
 

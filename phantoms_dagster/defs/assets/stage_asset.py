@@ -10,7 +10,7 @@ from phantoms_dagster.defs.partitions import videos
 from phantoms_dagster.defs.stage_step import Ended, run_stage
 from phantoms_dagster.defs.tags import STAGE
 from phantoms_dagster.domain.stages import STAGES, Stage
-from phantoms_dagster.wiring import Workshop
+from phantoms_dagster.wiring import Services
 
 GROUP = "production"
 OWNERS = ["team:content"]
@@ -44,9 +44,9 @@ def stage_asset(stage: Stage) -> dg.AssetsDefinition:
     """The asset of a stage. Approval has one of its own, since its run config is a decision."""
 
     def body(
-        context: dg.AssetExecutionContext, workshop: Workshop, checks: ChecksLeft, *, regenerate: bool = False
+        context: dg.AssetExecutionContext, services: Services, checks: ChecksLeft, *, regenerate: bool = False
     ) -> Iterator[Ended]:
-        yield from run_stage(context, workshop, checks, stage, regenerate=regenerate)
+        yield from run_stage(context, services, checks, stage, regenerate=regenerate)
 
     decorate = dg.multi_asset(
         name=stage.slug,
@@ -62,17 +62,17 @@ def stage_asset(stage: Stage) -> dg.AssetsDefinition:
         def with_config(
             context: dg.AssetExecutionContext,
             config: StageConfig,
-            workshop: dg.ResourceParam[Workshop],
+            services: dg.ResourceParam[Services],
             checks_left: dg.ResourceParam[ChecksLeft],
         ) -> Iterator[Ended]:
-            yield from body(context, workshop, checks_left, regenerate=config.regenerate)
+            yield from body(context, services, checks_left, regenerate=config.regenerate)
 
         return with_config
 
     @decorate
     def without_config(
-        context: dg.AssetExecutionContext, workshop: dg.ResourceParam[Workshop], checks_left: dg.ResourceParam[ChecksLeft]
+        context: dg.AssetExecutionContext, services: dg.ResourceParam[Services], checks_left: dg.ResourceParam[ChecksLeft]
     ) -> Iterator[Ended]:
-        yield from body(context, workshop, checks_left)
+        yield from body(context, services, checks_left)
 
     return without_config

@@ -7,13 +7,13 @@ from datetime import datetime
 from fastapi import FastAPI
 
 from phantoms_dagster.desk.api.routes import add
-from phantoms_dagster.desk.api.values import MOST_NUMBER, Answer, Cursor, Limit, MaskedRow, TextInQuery
+from phantoms_dagster.desk.api.values import MOST_NUMBER, ApiModel, Cursor, Limit, MaskedRow, TextInQuery
 from phantoms_dagster.desk.visits import Seen
 
 TAG = "audit"
 
 
-class Deed(Answer):
+class AuditEntryResource(ApiModel):
     """An action. `via`: cli, desk, guest, api, dagster or demo."""
 
     id: int
@@ -27,14 +27,14 @@ class Deed(Answer):
     after: MaskedRow | None
 
 
-class Deeds(Answer):
+class Deeds(ApiModel):
     """A page of the log, the newest first."""
 
-    deeds: list[Deed]
+    deeds: list[AuditEntryResource]
     next_cursor: int | None
 
 
-class Me(Answer):
+class Me(ApiModel):
     """The person or program that a token or a session names."""
 
     name: str
@@ -51,7 +51,8 @@ def list_audit(visit: Seen, subject: TextInQuery = "", who: TextInQuery = "", cu
     """Who did what, the newest first; of one subject or one person, or of all."""
     rows = visit.desk.audit.page(subject=subject, who=who, before=cursor or MOST_NUMBER, limit=limit + 1)
     return Deeds(
-        deeds=[Deed.model_validate(row) for row in rows[:limit]], next_cursor=rows[limit - 1].id if len(rows) > limit else None
+        deeds=[AuditEntryResource.model_validate(row) for row in rows[:limit]],
+        next_cursor=rows[limit - 1].id if len(rows) > limit else None,
     )
 
 

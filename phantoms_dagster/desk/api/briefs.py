@@ -10,14 +10,14 @@ from pydantic import Field
 from starlette.responses import JSONResponse
 
 from phantoms_dagster.desk.api.routes import add
-from phantoms_dagster.desk.api.values import Answer, Given, IdempotencyKey
+from phantoms_dagster.desk.api.values import ApiModel, Given, IdempotencyKey
 from phantoms_dagster.desk.errors import problem
 from phantoms_dagster.desk.visits import Seen, Visit
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.models import Brief
 from phantoms_dagster.production.intake import make_brief
-from phantoms_dagster.store.answers import Answers, Said
-from phantoms_dagster.store.audit import Deed, note
+from phantoms_dagster.store.answers import Answers, StoredAnswer
+from phantoms_dagster.store.audit import AuditEntry, note
 
 MOST_BRIEFS = 200
 TAG = "briefs"
@@ -41,20 +41,20 @@ class NewBriefs(Given):
     briefs: Annotated[list[NewBrief], Field(min_length=1, max_length=MOST_BRIEFS)]
 
 
-class Taken(Answer):
+class Taken(ApiModel):
     """A brief that was taken. `new` is false when it was there already."""
 
     key: str
     new: bool
 
 
-class TakenBriefs(Answer):
+class TakenBriefs(ApiModel):
     """The briefs in the order in which they were sent."""
 
     videos: list[Taken]
 
 
-class Checked(Answer):
+class Checked(ApiModel):
     """How many briefs would be taken, and what is wrong with the others."""
 
     good: int
@@ -69,21 +69,21 @@ def register(app: FastAPI) -> None:
 
 def add_briefs(request: Request, visit: Seen, body: NewBriefs, key: IdempotencyKey = None) -> TakenBriefs:
     """Add videos: all of them, or none when one of the briefs is no good."""
-    workshop = visit.desk.workshop
-    channels = workshop.channels()
+    services = visit.desk.services
+    channels = services.channels()
     briefs, errors = _read(visit, body, channels)
-    answers = Answers(workshop.engine)
+    answers = Answers(services.engine)
     if errors:
         # Nothing was taken, so there is nothing to remember: the same key may be used for the corrected briefs.
         return problem(request, 422, f"No brief was taken: {errors[0]}", errors=errors)  # type: ignore[return-value]
-    catalogue = workshop.catalogue()
+    catalogue = services.catalogue()
     catalogue.put_channels(channels.values())
 
-    def work(connection: Any) -> Said:
+    def work(connection: Any) -> StoredAnswer:
         added = catalogue.add_in(connection, briefs, source="api", added_by=visit.name)
         fresh = [one.key for one in added if one.new]
-        note(connection, [Deed(visit.actor, "add video", one) for one in fresh])
-        return Said(201, TakenBriefs(videos=[Taken(key=one.key, new=one.new) for one in added]).model_dump(mode="json"))
+        note(connection, [AuditEntry(visit.actor, "add video", one) for one in fresh])
+        return StoredAnswer(201, TakenBriefs(videos=[Taken(key=one.key, new=one.new) for one in added]).model_dump(mode="json"))
 
     said = answers.once(visit.name, key, body.model_dump_json(exclude_unset=True), work)
     return JSONResponse(said.body, said.status)  # type: ignore[return-value]
@@ -91,7 +91,7 @@ def add_briefs(request: Request, visit: Seen, body: NewBriefs, key: IdempotencyK
 
 def check_briefs(visit: Seen, body: NewBriefs) -> Checked:
     """Check briefs without adding them."""
-    briefs, errors = _read(visit, body, visit.desk.workshop.channels())
+    briefs, errors = _read(visit, body, visit.desk.services.channels())
     return Checked(good=len(briefs), errors=errors)
 
 

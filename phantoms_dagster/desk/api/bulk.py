@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse
 from phantoms_dagster.desk.api.routes import add
 from phantoms_dagster.desk.api.values import (
     MOST_NUMBER,
-    Answer,
+    ApiModel,
     Cursor,
     Given,
     IdempotencyKey,
@@ -29,7 +29,7 @@ from phantoms_dagster.desk.pages.pipeline import selected
 from phantoms_dagster.desk.visits import Seen
 from phantoms_dagster.domain.search import MOST_CHARACTERS
 from phantoms_dagster.store import bulk as store
-from phantoms_dagster.store.answers import Answers, Said
+from phantoms_dagster.store.answers import Answers, StoredAnswer
 
 TAG = "bulk actions"
 
@@ -62,7 +62,7 @@ class NewAction(Given):
         return self
 
 
-class Action(Answer):
+class Action(ApiModel):
     """A bulk action. `state`: canary, running, stopped, ended; `steps`: how many are pending, done, failed, skipped."""
 
     id: int
@@ -77,14 +77,14 @@ class Action(Answer):
     steps: dict[str, int]
 
 
-class Actions(Answer):
+class Actions(ApiModel):
     """A page of actions, the newest first."""
 
     actions: list[Action]
     next_cursor: int | None
 
 
-class Step(Answer):
+class BulkStepResource(ApiModel):
     """A step of an action."""
 
     n: int
@@ -95,10 +95,10 @@ class Step(Answer):
     ended_at: datetime | None
 
 
-class Steps(Answer):
+class Steps(ApiModel):
     """A page of steps in one state, in their order."""
 
-    steps: list[Step]
+    steps: list[BulkStepResource]
     next_cursor: int | None
 
 
@@ -130,13 +130,13 @@ def start_bulk_action(visit: Seen, body: NewAction, key: IdempotencyKey = None) 
         given["priority"] = str(body.priority)
     if body.action == "move":
         given["publish_at"] = body.publish_at.isoformat() if body.publish_at else "now"
-    answers, sent = Answers(visit.desk.workshop.engine), f"bulk action {body.model_dump_json(exclude_unset=True)}"
+    answers, sent = Answers(visit.desk.services.engine), f"bulk action {body.model_dump_json(exclude_unset=True)}"
     # Asked before anything is searched: when the same request comes again, other videos may be found, or none.
     if (known := answers.known(visit.name, key, sent)) is not None:
         return JSONResponse(known.body, known.status)  # type: ignore[return-value]
     keys = selected(visit, body.q or "", whole, body.keys or [])
 
-    def work(connection: Connection) -> Said:
+    def work(connection: Connection) -> StoredAnswer:
         number = visit.desk.bulk.submit_in(
             connection,
             body.action,
@@ -147,7 +147,7 @@ def start_bulk_action(visit: Seen, body: NewAction, key: IdempotencyKey = None) 
             canary=body.canary,
         )
         steps = {"pending": len(keys), "done": 0, "failed": 0, "skipped": 0}
-        return Said(201, _action(visit.desk.bulk.get_in(connection, number), steps).model_dump(mode="json"))
+        return StoredAnswer(201, _action(visit.desk.bulk.get_in(connection, number), steps).model_dump(mode="json"))
 
     said = answers.once(visit.name, key, sent, work)
     return JSONResponse(said.body, said.status)  # type: ignore[return-value]
@@ -169,7 +169,8 @@ def list_bulk_steps(
     visit.desk.bulk.get(number)
     rows = visit.desk.bulk.items(number, state, after=cursor, limit=limit + 1)
     return Steps(
-        steps=[Step.model_validate(row) for row in rows[:limit]], next_cursor=rows[limit - 1].n if len(rows) > limit else None
+        steps=[BulkStepResource.model_validate(row) for row in rows[:limit]],
+        next_cursor=rows[limit - 1].n if len(rows) > limit else None,
     )
 
 

@@ -9,9 +9,9 @@ from typing import Annotated
 from fastapi import FastAPI, Query, Request
 
 from phantoms_dagster.desk.api.routes import add
-from phantoms_dagster.desk.api.values import Answer, Given, KeyInPath, Limit, Masked, Moment, TextInQuery
+from phantoms_dagster.desk.api.values import ApiModel, Given, KeyInPath, Limit, Masked, Moment, TextInQuery
 from phantoms_dagster.desk.errors import problem
-from phantoms_dagster.desk.pages.calendar import Entry, Timed, entries_of, entry_of, timed_between, video_of, warnings_of
+from phantoms_dagster.desk.pages.calendar import CalendarEntry, Timed, entries_of, entry_of, timed_between, video_of, warnings_of
 from phantoms_dagster.desk.visits import Seen
 from phantoms_dagster.domain.brief_changes import BriefChanges
 from phantoms_dagster.domain.errors import InvalidInput, NotFound
@@ -24,10 +24,10 @@ Day = Annotated[str | None, Query(pattern=r"^20[0-9]{2}-[01][0-9]-[0-3][0-9]$", 
 
 
 _PLACE = r"^[0-9]{8}T[0-9]{12}-"
-Place = Annotated[str | None, Query(max_length=300, pattern=_PLACE, description="`next_cursor` of the page before")]
+CursorParameter = Annotated[str | None, Query(max_length=300, pattern=_PLACE, description="`next_cursor` of the page before")]
 
 
-class Outing(Answer):
+class CalendarPostResource(ApiModel):
     """A post of a video. `at`: when it went out."""
 
     platform: str
@@ -38,7 +38,7 @@ class Outing(Answer):
     url: str | None
 
 
-class Slot(Answer):
+class CalendarSlotResource(ApiModel):
     """A video at its time. `at`: when it goes out, or went out. `tone`: plan, late, out or bad."""
 
     key: str
@@ -47,13 +47,13 @@ class Slot(Answer):
     publish_at: datetime | None
     at: datetime
     tone: str
-    outings: list[Outing]
+    outings: list[CalendarPostResource]
 
 
-class Entries(Answer):
+class Entries(ApiModel):
     """A page of what goes out, the earliest first. `complete`: false when there is more in that time than can be listed."""
 
-    entries: list[Slot]
+    entries: list[CalendarSlotResource]
     next_cursor: str | None
     complete: bool
 
@@ -70,7 +70,7 @@ class Move(Given):
     accept_warnings: bool = False
 
 
-class Moved(Answer):
+class Moved(ApiModel):
     """The video's time now, and what a person should know about it. `at` null: as soon as it is approved."""
 
     key: str
@@ -90,7 +90,7 @@ def register(app: FastAPI) -> None:
 
 
 def list_calendar(  # noqa: PLR0917 - FastAPI calls it by keyword
-    visit: Seen, start: Day = None, until: Day = None, channel: TextInQuery = "", cursor: Place = None, limit: Limit = 50
+    visit: Seen, start: Day = None, until: Day = None, channel: TextInQuery = "", cursor: CursorParameter = None, limit: Limit = 50
 ) -> Entries:
     """What goes out and went out from `start` (today) to before `until` (a week later)."""
     first = _day(start) if start else datetime.now(UTC).date()
@@ -124,7 +124,7 @@ def move_video(request: Request, visit: Seen, key: KeyInPath, body: Move) -> Mov
             raise _Changed
 
     changes = BriefChanges(publish_at=body.publish_at, publish_now=body.publish_at is None)
-    edits = BriefEdits(visit.desk.workshop.engine)
+    edits = BriefEdits(visit.desk.services.engine)
     try:
         edited = edits.edit(key, changes, by=visit.name, actor=visit.actor, check=unchanged)
     except _Changed:
@@ -150,14 +150,14 @@ def _day(given: str) -> date:
         raise InvalidInput(f"{given} is no day; write it like 2026-12-24") from None
 
 
-def _shown(entry: Entry) -> Slot:
+def _shown(entry: CalendarEntry) -> CalendarSlotResource:
     video = entry.video
-    return Slot(
+    return CalendarSlotResource(
         key=video.key,
         title=video.title,
         channel=video.channel,
         publish_at=video.publish_at,
         at=entry.at,
         tone=entry.tone,
-        outings=[Outing(**{**vars(one), "platform": str(one.platform)}) for one in video.outings],
+        outings=[CalendarPostResource(**{**vars(one), "platform": str(one.platform)}) for one in video.outings],
     )

@@ -9,13 +9,12 @@ from fastapi import FastAPI, Query
 from pydantic import AfterValidator
 
 from phantoms_dagster.desk.api.routes import add
-from phantoms_dagster.desk.api.values import Answer, Cursor, Given, Limit, Masked, MaskedRow, NumberInPath, Reason, TextInQuery
+from phantoms_dagster.desk.api.values import ApiModel, Cursor, Given, Limit, Masked, MaskedRow, NumberInPath, Reason, TextInQuery
 from phantoms_dagster.desk.masking import masked
 from phantoms_dagster.desk.visits import Seen
 from phantoms_dagster.domain.errors import InvalidInput
-from phantoms_dagster.store import dead_letters as letters
 from phantoms_dagster.store.board import MOST_COUNTED
-from phantoms_dagster.store.dead_letters import DeadLetters, Handled, LetterFilter, stages_named
+from phantoms_dagster.store.dead_letters.letters import DeadLetters, Handled, LetterFilter, LetterLeft, stages_named
 
 TAG = "dead letters"
 State = Annotated[Literal["open", "replayed", "discarded", "all"], Query()]
@@ -24,7 +23,7 @@ ErrorClass = Annotated[
 ]
 
 
-class Letter(Answer):
+class DeadLetterResource(ApiModel):
     """A dead letter. `tries` counts the attempts behind it."""
 
     id: int
@@ -44,18 +43,18 @@ class Letter(Answer):
     closed_reason: str | None
 
 
-class Letters(Answer):
+class Letters(ApiModel):
     """A page of letters, the newest first. `total` counts all that match, up to 1,001."""
 
-    letters: list[Letter]
+    letters: list[DeadLetterResource]
     total: int
     next_cursor: int | None
 
 
-class LetterDetail(Answer):
+class DeadLetterDetailResource(ApiModel):
     """A letter with what the provider answered, every attempt, and where its stage is now."""
 
-    letter: Letter
+    letter: DeadLetterResource
     evidence: MaskedRow
     attempts: Annotated[list[dict[str, Any]], AfterValidator(masked)]
     stage_state: str
@@ -94,36 +93,36 @@ def list_dead_letters(  # noqa: PLR0917 - FastAPI calls it by keyword
     kept = _letters(visit)
     rows = kept.list(wanted, limit=limit + 1, before=cursor)
     return Letters(
-        letters=[Letter.model_validate(row) for row in rows[:limit]],
+        letters=[DeadLetterResource.model_validate(row) for row in rows[:limit]],
         total=kept.count(wanted, most=MOST_COUNTED + 1),
         next_cursor=rows[limit - 1].id if len(rows) > limit else None,
     )
 
 
-def show_dead_letter(visit: Seen, number: NumberInPath) -> LetterDetail:
+def show_dead_letter(visit: Seen, number: NumberInPath) -> DeadLetterDetailResource:
     """One letter."""
     found = _letters(visit).show(number)
-    return LetterDetail.model_validate(found)
+    return DeadLetterDetailResource.model_validate(found)
 
 
-def replay_dead_letter(visit: Seen, number: NumberInPath) -> LetterDetail:
+def replay_dead_letter(visit: Seen, number: NumberInPath) -> DeadLetterDetailResource:
     """Start the stage over with a fresh budget. A post whose outcome is open is read back first, never sent again."""
     kept = _letters(visit)
     kept.show(number)
     _done(kept.replay(_one(number), by=visit.name, actor=visit.actor))
-    return LetterDetail.model_validate(kept.show(number))
+    return DeadLetterDetailResource.model_validate(kept.show(number))
 
 
-def discard_dead_letter(visit: Seen, number: NumberInPath, body: Discard) -> LetterDetail:
+def discard_dead_letter(visit: Seen, number: NumberInPath, body: Discard) -> DeadLetterDetailResource:
     """Give the stage up: nothing after it is made. The letter is kept, and can be replayed."""
     kept = _letters(visit)
     kept.show(number)
     _done(kept.discard(_one(number), by=visit.name, reason=body.reason, actor=visit.actor))
-    return LetterDetail.model_validate(kept.show(number))
+    return DeadLetterDetailResource.model_validate(kept.show(number))
 
 
 def _letters(visit: Seen) -> DeadLetters:
-    return DeadLetters(visit.desk.workshop.engine)
+    return DeadLetters(visit.desk.services.engine)
 
 
 def _one(number: int) -> LetterFilter:
@@ -132,5 +131,5 @@ def _one(number: int) -> LetterFilter:
 
 def _done(handled: Handled) -> None:
     if not handled.closed:
-        refused: letters.Refused | None = handled.refused[0] if handled.refused else None
+        refused: LetterLeft | None = handled.refused[0] if handled.refused else None
         raise InvalidInput(refused.reason if refused else "there is nothing to do with it")

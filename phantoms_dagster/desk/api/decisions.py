@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from phantoms_dagster.desk.access import Role
 from phantoms_dagster.desk.api.routes import add
-from phantoms_dagster.desk.api.values import Answer, Given, KeyInPath, Limit, NumberInPath, PlatformName, TextInQuery, Words
+from phantoms_dagster.desk.api.values import ApiModel, Given, KeyInPath, Limit, NumberInPath, PlatformName, TextInQuery, Words
 from phantoms_dagster.desk.pages.media import address
 from phantoms_dagster.desk.visits import Seen
 from phantoms_dagster.domain.errors import NotFound
@@ -38,7 +38,7 @@ class Decide(Given):
         return self
 
 
-class Decision(Answer):
+class DecisionResource(ApiModel):
     """A decision. `state`: pending (it can be undone until `commit_at`), committed, undone, or refused (`outcome` says why)."""
 
     id: int
@@ -54,7 +54,7 @@ class Decision(Answer):
     ended_at: datetime | None
 
 
-class Card(Answer):
+class QueuedReview(ApiModel):
     """A video in the queue. `seconds`: its length; `since`: when it began to wait; `held_by`: who put it on hold.
 
     `first_by`: who approved it first, where two people must.
@@ -72,13 +72,13 @@ class Card(Answer):
     first_by: str | None = None
 
 
-class Queue(Answer):
+class Queue(ApiModel):
     """What waits for a decision, by slot time and priority; or what is on hold, the longest first."""
 
-    videos: list[Card]
+    videos: list[QueuedReview]
 
 
-class First(Answer):
+class First(ApiModel):
     """The first of two approvals. `person`: who counts; a guest counts as who invited them."""
 
     person: str
@@ -87,7 +87,7 @@ class First(Answer):
     given_at: datetime
 
 
-class Look(Answer):
+class ReviewDetail(ApiModel):
     """What there is to decide on. `film` is an address that is good for minutes; `words`: what each post would say.
 
     `changed`: what is not as it was when the film was made; `warnings`: what speaks against it and refuses nothing.
@@ -118,10 +118,10 @@ def list_review(
 ) -> Queue:
     """The videos that wait for a decision, or those on hold."""
     cards = visit.desk.queue.cards(channel=channel, held=state == "held", limit=limit)
-    return Queue(videos=[Card.model_validate(card) for card in cards])
+    return Queue(videos=[QueuedReview.model_validate(card) for card in cards])
 
 
-def show_review(visit: Seen, key: KeyInPath) -> Look:
+def show_review(visit: Seen, key: KeyInPath) -> ReviewDetail:
     """What there is to decide on."""
     screen = visit.desk.queue.screen(key)
     if screen is None:
@@ -129,7 +129,7 @@ def show_review(visit: Seen, key: KeyInPath) -> Look:
     review = visit.desk.decisions.review(key)
     if review is None:
         raise NotFound(f"{key} is not rendered yet: there is nothing to review.")
-    return Look(
+    return ReviewDetail(
         key=key,
         content=review.content,
         film=address(visit.desk, screen.film.video) if screen.film else None,
@@ -140,20 +140,20 @@ def show_review(visit: Seen, key: KeyInPath) -> Look:
     )
 
 
-def decide(visit: Seen, key: KeyInPath, body: Decide) -> Decision:
+def decide(visit: Seen, key: KeyInPath, body: Decide) -> DecisionResource:
     """Decide on a video. Until `commit_at` the decision can be undone."""
     _known(visit, key)
     only = tuple(platform for platform in Platform if str(platform) in (body.platforms or ()))
     made = visit.desk.pending.submit(key, body.answer, visit.actor, content_sha256=body.content or "", note=body.reason, only=only)
-    return Decision.model_validate(made)
+    return DecisionResource.model_validate(made)
 
 
-def release(visit: Seen, key: KeyInPath) -> Card:
+def release(visit: Seen, key: KeyInPath) -> QueuedReview:
     """Take a video back from hold: it waits for a decision again."""
     _known(visit, key)
     visit.desk.decisions.release(key, reviewer=visit.name, via=visit.via, address=visit.address)
     [row] = visit.desk.board.of([key])
-    return Card(
+    return QueuedReview(
         key=row.key,
         title=row.title,
         channel=row.channel,
@@ -166,14 +166,14 @@ def release(visit: Seen, key: KeyInPath) -> Card:
     )
 
 
-def show_decision(visit: Seen, number: NumberInPath) -> Decision:
+def show_decision(visit: Seen, number: NumberInPath) -> DecisionResource:
     """What became of a decision."""
-    return Decision.model_validate(visit.desk.pending.get(number))
+    return DecisionResource.model_validate(visit.desk.pending.get(number))
 
 
-def undo_decision(visit: Seen, number: NumberInPath) -> Decision:
+def undo_decision(visit: Seen, number: NumberInPath) -> DecisionResource:
     """Take a decision back while that is possible: one's own, or as an operator anybody's."""
-    return Decision.model_validate(visit.desk.pending.undo(number, visit.actor, others=visit.role >= Role.OPERATOR))
+    return DecisionResource.model_validate(visit.desk.pending.undo(number, visit.actor, others=visit.role >= Role.OPERATOR))
 
 
 def _known(visit: Seen, key: str) -> None:

@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from phantoms_dagster.desk.api.routes import add
 from phantoms_dagster.desk.api.values import (
     MOST_NUMBER,
-    Answer,
+    ApiModel,
     Cursor,
     Given,
     IdempotencyKey,
@@ -27,7 +27,7 @@ from phantoms_dagster.desk.api.values import (
 from phantoms_dagster.desk.pages.guest_links import address
 from phantoms_dagster.desk.visits import Seen
 from phantoms_dagster.domain.errors import InvalidInput, NotFound
-from phantoms_dagster.store.answers import Answers, Said
+from phantoms_dagster.store.answers import Answers, StoredAnswer
 from phantoms_dagster.store.guest_links import DEFAULT_HOURS, MOST_HOURS
 
 TAG = "review"
@@ -41,7 +41,7 @@ class Invite(Given):
     hours: Annotated[int, Field(ge=1, le=MOST_HOURS)] = DEFAULT_HOURS
 
 
-class Link(Answer):
+class Link(ApiModel):
     """A guest link. `state`: open, outdated (its video changed, or is decided), used, revoked or expired.
 
     `answer` and `decision`: what its guest decided, and the state of that decision; `outcome` says why it was refused.
@@ -63,14 +63,14 @@ class Link(Answer):
     outcome: str | None
 
 
-class NewLink(Answer):
+class NewLink(ApiModel):
     """A link that was just made. `url` is shown this once."""
 
     link: Link
     url: str
 
 
-class Links(Answer):
+class Links(ApiModel):
     """A page of guest links, the newest first."""
 
     links: list[Link]
@@ -101,15 +101,15 @@ def make_guest_link(visit: Seen, key: KeyInPath, body: Invite, once: Idempotency
         # The answer that is kept for the same request has the nonce: with it alone nobody opens the link.
         return visit.desk.keys.mac("guest link", nonce)
 
-    def work(connection: Connection) -> Said:
+    def work(connection: Connection) -> StoredAnswer:
         nonce = secrets.token_urlsafe(32)
         link = visit.desk.guests.add_in(
             connection, key, body.guest, visit.actor, secret_of(nonce), content_sha256=body.content, hours=body.hours
         )
-        return Said(201, {"link": Link.model_validate(link).model_dump(mode="json"), "nonce": nonce})
+        return StoredAnswer(201, {"link": Link.model_validate(link).model_dump(mode="json"), "nonce": nonce})
 
     sent = f"guest link {key} {body.model_dump_json(exclude_unset=True)}"
-    said = Answers(visit.desk.workshop.engine).once(visit.name, once, sent, work)
+    said = Answers(visit.desk.services.engine).once(visit.name, once, sent, work)
     secret = secret_of(said.body["nonce"])
     if visit.desk.guests.find(secret) is None:
         raise InvalidInput("the desk's key was changed since that link was made; make another, with another Idempotency-Key")

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from fastapi import FastAPI, Path, Query
 
 from phantoms_dagster.desk.api.routes import add
-from phantoms_dagster.desk.api.values import MOST_ROWS, Answer, Given, Limit, Masked, Number, TextInQuery, Words
+from phantoms_dagster.desk.api.values import MOST_ROWS, ApiModel, Given, Limit, Masked, Number, TextInQuery, Words
 from phantoms_dagster.desk.visits import Seen
 from phantoms_dagster.store.issues import Issue, IssueLetter, Issues
 
@@ -17,7 +17,7 @@ CauseInPath = Annotated[str, Path(pattern=r"^[0-9a-f]{16}$", description="The ca
 State = Annotated[Literal["open", "acknowledged", "resolved", "all"], Query()]
 
 
-class OneIssue(Answer):
+class OneIssue(ApiModel):
     """One cause, with the words of its newest letter. `newest` is the number of that letter; `open` counts letters.
 
     `came_back`: somebody had acknowledged or resolved it, and there are newer letters. `said`, `said_by`: the last word, and whose.
@@ -43,7 +43,7 @@ class OneIssue(Answer):
     note: str | None
 
 
-class OneLetter(Answer):
+class OneLetter(ApiModel):
     """A letter of an issue. `verdict`: what a replay would do, as the ledgers say: safe, read_back (first), person (must look)."""
 
     id: int
@@ -55,14 +55,14 @@ class OneLetter(Answer):
     verdict: str
 
 
-class IssueList(Answer):
+class IssueList(ApiModel):
     """Issues, the one that was seen last first. `total`: all that match."""
 
     issues: list[OneIssue]
     total: int
 
 
-class IssueDetail(Answer):
+class IssueDetail(ApiModel):
     """An issue with its open letters, the newest first."""
 
     issue: OneIssue
@@ -91,7 +91,7 @@ def list_issues(
     words = q.casefold().split()
     found = [
         one
-        for one in Issues(visit.desk.workshop.engine).all()
+        for one in Issues(visit.desk.services.engine).all()
         if state in (one.state, "all") and (not provider or provider == (one.provider or "none")) and one.has(words)
     ]
     return IssueList(issues=[_issue(one) for one in found[:limit]], total=len(found))
@@ -99,7 +99,7 @@ def list_issues(
 
 def show_issue(visit: Seen, cause: CauseInPath) -> IssueDetail:
     """One issue."""
-    store = Issues(visit.desk.workshop.engine)
+    store = Issues(visit.desk.services.engine)
     found = store.get(cause)
     letters: list[IssueLetter] = store.letters(cause, limit=MOST_ROWS)
     return IssueDetail(issue=_issue(found), letters=[OneLetter.model_validate(one) for one in letters])
@@ -107,7 +107,7 @@ def show_issue(visit: Seen, cause: CauseInPath) -> IssueDetail:
 
 def say_of_issue(visit: Seen, cause: CauseInPath, body: Say) -> OneIssue:
     """Acknowledge it, resolve it, or open it again. The next letter of its cause opens it by itself."""
-    said = Issues(visit.desk.workshop.engine).say(cause, body.state, visit.actor, seen=body.seen, reason=body.note[:1_000])
+    said = Issues(visit.desk.services.engine).say(cause, body.state, visit.actor, seen=body.seen, reason=body.note[:1_000])
     return _issue(said)
 
 

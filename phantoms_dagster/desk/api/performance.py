@@ -8,11 +8,11 @@ from typing import Annotated, Literal
 from fastapi import FastAPI, Query
 
 from phantoms_dagster.desk.api.routes import add
-from phantoms_dagster.desk.api.values import Answer, Limit, TextInQuery
+from phantoms_dagster.desk.api.values import ApiModel, Limit, TextInQuery
 from phantoms_dagster.desk.pages.performance import day_of, sums_of
 from phantoms_dagster.desk.visits import Seen
 from phantoms_dagster.domain.errors import InvalidInput
-from phantoms_dagster.store.results_board import Results
+from phantoms_dagster.store.results.board import ResultsBoard
 
 TAG = "performance"
 Sort = Annotated[
@@ -23,7 +23,7 @@ Days = Annotated[int, Query(ge=1, le=366, description="Days back from today (UTC
 Page = Annotated[int, Query(ge=1, le=1_000)]
 
 
-class ByHour(Answer):
+class ByHour(ApiModel):
     """Videos by the hour of their first post, on the clocks of their channel. `reactions`: likes, comments and shares."""
 
     hour: int
@@ -33,7 +33,7 @@ class ByHour(Answer):
     reactions: int
 
 
-class ByPlatform(Answer):
+class ByPlatform(ApiModel):
     """Posts of a platform by the day (UTC) on which they went out."""
 
     day: date
@@ -43,7 +43,7 @@ class ByPlatform(Answer):
     reactions: int
 
 
-class ByHook(Answer):
+class ByHook(ApiModel):
     """Videos with the same hook."""
 
     hook: str
@@ -53,7 +53,7 @@ class ByHook(Answer):
     reactions: int
 
 
-class ByVideo(Answer):
+class ByVideo(ApiModel):
     """One video. `cost` is in US dollars."""
 
     video_key: str
@@ -69,7 +69,7 @@ class ByVideo(Answer):
     cost: float | None
 
 
-class Performance(Answer):
+class Performance(ApiModel):
     """The results of a period. `computed_at`: when the tables were made; null before that."""
 
     computed_at: datetime | None
@@ -98,7 +98,7 @@ def show_performance(  # noqa: PLR0917 - FastAPI calls it by keyword
     channels = visit.desk.board.channels()
     if channel and channel not in channels:
         raise InvalidInput(f"there is no channel {channel[:60]!r}; there are {', '.join(channels)}")
-    results = Results(visit.desk.reading)
+    results = ResultsBoard(visit.desk.reading)
     made_at = results.made_at()
     since = day_of(made_at[0]) - timedelta(days=days - 1)
     sums = sums_of(visit, results, made_at, (days, since), channel)

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from pydantic import Field
 
 from phantoms_dagster.desk.api.routes import add
-from phantoms_dagster.desk.api.values import Answer, Given, Name, Reason
+from phantoms_dagster.desk.api.values import ApiModel, Given, Name, Reason
 from phantoms_dagster.desk.visits import Seen
 from phantoms_dagster.wiring.breaker_switch import LONGEST_SECONDS, BreakerSwitch
 from phantoms_dagster.wiring.provider_looks import ProviderLook, look_at_providers
@@ -19,7 +19,7 @@ from phantoms_dagster.wiring.redis_looks import RedisAway
 TAG = "providers"
 
 
-class Rate(Answer):
+class RateResource(ApiModel):
     """`used` of at most `calls` calls in the last `seconds`."""
 
     calls: int
@@ -27,7 +27,7 @@ class Rate(Answer):
     used: int
 
 
-class Pool(Answer):
+class Pool(ApiModel):
     """A pool as it is now. `slots` null: any number at once; `quota_left` null: no daily quota.
 
     `factor` is what refusals have left of the limits (0 to 1); `paused_seconds`: how long the provider still wants nothing.
@@ -37,20 +37,20 @@ class Pool(Answer):
     in_use: int
     slots: int | None
     waiting: int
-    rates: list[Rate]
+    rates: list[RateResource]
     quota: int | None
     quota_left: int | None
     factor: float
     paused_seconds: float
 
 
-class Pools(Answer):
+class PoolList(ApiModel):
     """All pools."""
 
     pools: list[Pool]
 
 
-class Breaker(Answer):
+class Breaker(ApiModel):
     """A breaker. `until` is the next probe's time while it is open; `manual`: a person opened it."""
 
     name: str
@@ -62,7 +62,7 @@ class Breaker(Answer):
     manual: bool
 
 
-class Breakers(Answer):
+class BreakerList(ApiModel):
     """All breakers that were in use, or were tripped."""
 
     breakers: list[Breaker]
@@ -81,7 +81,7 @@ class Trip(Reset):
     seconds: Annotated[float, Field(gt=0, le=LONGEST_SECONDS, allow_inf_nan=False)] | None = None
 
 
-class Switched(Answer):
+class BreakerChange(ApiModel):
     """What was done. `sandbox_goes_on`: calls to the sandbox have a breaker of their own. `noted`: the audit log has it."""
 
     breaker: str
@@ -100,25 +100,25 @@ def register(app: FastAPI) -> None:
     add(app, "POST", "/breakers/reset", reset_breaker, tag=TAG)
 
 
-def list_pools(visit: Seen) -> Pools:
+def list_pools(visit: Seen) -> PoolList:
     """Rates, slots and quotas."""
-    return Pools(pools=[Pool.model_validate(pool) for pool in _look(visit).pools])
+    return PoolList(pools=[Pool.model_validate(pool) for pool in _look(visit).pools])
 
 
-def list_breakers(visit: Seen) -> Breakers:
+def list_breakers(visit: Seen) -> BreakerList:
     """The breakers, and when each is probed."""
-    return Breakers(breakers=[Breaker.model_validate(state) for state in _look(visit).breakers])
+    return BreakerList(breakers=[Breaker.model_validate(state) for state in _look(visit).breakers])
 
 
-def trip_breaker(visit: Seen, body: Trip) -> Switched:
+def trip_breaker(visit: Seen, body: Trip) -> BreakerChange:
     """Open a breaker: calls stop at once, videos wait, nothing fails."""
     done = asyncio.run(_switch(visit).trip(body.breaker, visit.actor, why=body.reason, seconds=body.seconds))
-    return Switched.model_validate(done)
+    return BreakerChange.model_validate(done)
 
 
-def reset_breaker(visit: Seen, body: Reset) -> Switched:
+def reset_breaker(visit: Seen, body: Reset) -> BreakerChange:
     """Close a breaker and forget its failures."""
-    return Switched.model_validate(asyncio.run(_switch(visit).reset(body.breaker, visit.actor, why=body.reason)))
+    return BreakerChange.model_validate(asyncio.run(_switch(visit).reset(body.breaker, visit.actor, why=body.reason)))
 
 
 def _switch(visit: Seen) -> BreakerSwitch:

@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from pydantic import Field, model_validator
 
 from phantoms_dagster.desk.api.routes import add
-from phantoms_dagster.desk.api.values import Answer, Given, KeyInPath
+from phantoms_dagster.desk.api.values import ApiModel, Given, KeyInPath
 from phantoms_dagster.desk.visits import Seen
 from phantoms_dagster.domain.errors import NotFound
 from phantoms_dagster.domain.script_edits import ScriptEdit, places
@@ -18,7 +18,7 @@ TAG = "review"
 Typed = Annotated[str, Field(max_length=4_000)]
 
 
-class Scene(Given):
+class SceneEdit(Given):
     """New texts of a scene; what is left out stays. `number`: from 1."""
 
     number: Annotated[int, Field(ge=1, le=99)]
@@ -34,7 +34,7 @@ class EditTexts(Given):
     caption: Typed | None = None
     hashtags: Annotated[list[Annotated[str, Field(max_length=200)]], Field(max_length=50)] | None = None
     hook: Typed | None = None
-    scenes: Annotated[list[Scene], Field(max_length=50)] | None = None
+    scenes: Annotated[list[SceneEdit], Field(max_length=50)] | None = None
 
     @model_validator(mode="after")
     def _something(self) -> EditTexts:
@@ -46,14 +46,14 @@ class EditTexts(Given):
         return self
 
 
-class Place(Answer):
+class Place(ApiModel):
     """A text and where it is: `title`, `caption`, `hashtags`, `hook`, `scene 1`, `headline of scene 1`."""
 
     place: str
     text: str
 
 
-class Texts(Answer):
+class Texts(ApiModel):
     """The texts of a video. `content`: the hash that an edit and an approval name; null before the video is rendered."""
 
     key: str
@@ -61,7 +61,7 @@ class Texts(Answer):
     texts: list[Place]
 
 
-class Changed(Answer):
+class TextChange(ApiModel):
     """A text before and after."""
 
     place: str
@@ -69,11 +69,11 @@ class Changed(Answer):
     new: str
 
 
-class Edited(Answer):
+class Edited(ApiModel):
     """What an edit has changed. `remakes`: the first stage that is made again for it; null when the film stays."""
 
     key: str
-    changed: list[Changed]
+    changed: list[TextChange]
     remakes: str | None
     notes: list[str]
 
@@ -107,6 +107,6 @@ def edit_texts(visit: Seen, key: KeyInPath, body: EditTexts) -> Edited:
         narration={scene.number: scene.narration for scene in scenes if scene.narration is not None},
         headlines={scene.number: scene.headline for scene in scenes if scene.headline is not None},
     )
-    edited = visit.desk.workshop.text_edits().edit(key, edit, visit.actor, content_sha256=body.content)
-    changed = [Changed(place=place, old=old, new=new) for place, old, new in edited.differences]
+    edited = visit.desk.services.text_edits().edit(key, edit, visit.actor, content_sha256=body.content)
+    changed = [TextChange(place=place, old=old, new=new) for place, old, new in edited.differences]
     return Edited(key=key, changed=changed, remakes=edited.remakes, notes=list(edited.notes))

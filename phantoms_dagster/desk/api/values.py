@@ -24,7 +24,7 @@ class Given(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-class Answer(BaseModel):
+class ApiModel(BaseModel):
     """Something that is answered."""
 
     model_config = ConfigDict(from_attributes=True, frozen=True)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from fastapi import FastAPI, Query
 
 from phantoms_dagster.desk.api.routes import add
-from phantoms_dagster.desk.api.values import MOST_NUMBER, Answer, Cursor, KeyInPath, Limit, Masked, MaskedRow
+from phantoms_dagster.desk.api.values import MOST_NUMBER, ApiModel, Cursor, KeyInPath, Limit, Masked, MaskedRow
 from phantoms_dagster.desk.masking import masked
 from phantoms_dagster.desk.pages.pipeline import line_of, outages_of
 from phantoms_dagster.desk.visits import Seen
@@ -26,7 +26,7 @@ Wanted = Annotated[
 ]
 
 
-class Stage(Answer):
+class StageResource(ApiModel):
     """Where a stage is, and why."""
 
     stage: str
@@ -38,7 +38,7 @@ class Stage(Answer):
     reason: Masked | None
 
 
-class News(Answer):
+class SummaryResource(ApiModel):
     """The one thing to know of a video; `more`: how many other stages are like it."""
 
     stage: str
@@ -47,7 +47,7 @@ class News(Answer):
     more: int
 
 
-class Video(Answer):
+class VideoResource(ApiModel):
     """A video and where it is."""
 
     key: str
@@ -59,19 +59,19 @@ class Video(Answer):
     priority: int
     held_by: str | None
     retired_at: datetime | None
-    stages: list[Stage]
-    news: News | None
+    stages: list[StageResource]
+    news: SummaryResource | None
 
 
-class Videos(Answer):
+class Videos(ApiModel):
     """A page of videos, the newest first. `total` counts all that were found, up to 1,001."""
 
-    videos: list[Video]
+    videos: list[VideoResource]
     total: int
     next_cursor: int | None
 
 
-class Happening(Answer):
+class TimelineEntry(ApiModel):
     """A line of the timeline."""
 
     at: datetime
@@ -86,7 +86,7 @@ class Happening(Answer):
     url: str | None
 
 
-class Post(Answer):
+class PostResource(ApiModel):
     """A post, as the ledger knows it."""
 
     platform: str
@@ -98,13 +98,13 @@ class Post(Answer):
     published_at: datetime | None
 
 
-class Story(Video):
+class StoryResource(VideoResource):
     """A video with its brief and everything that happened to it, oldest first. `cut`: only the newest attempts are here."""
 
     brief: dict[str, Any]
     cost: Decimal
-    posts: list[Post]
-    timeline: list[Happening]
+    posts: list[PostResource]
+    timeline: list[TimelineEntry]
     cut: bool
 
 
@@ -121,36 +121,40 @@ def list_videos(visit: Seen, q: Wanted = "", cursor: Cursor = None, limit: Limit
     rows = board.rows(search, before=cursor or MOST_NUMBER, limit=limit + 1)
     outages = outages_of(visit)
     return Videos(
-        videos=[Video(**_fields(row, outages)) for row in rows[:limit]],
+        videos=[VideoResource(**_fields(row, outages)) for row in rows[:limit]],
         total=min(board.count(search), MOST_COUNTED + 1),
         next_cursor=rows[limit - 1].id if len(rows) > limit else None,
     )
 
 
-def show_video(visit: Seen, key: KeyInPath) -> Story:
+def show_video(visit: Seen, key: KeyInPath) -> StoryResource:
     """One video with its whole story."""
     story = Stories(visit.desk.reading).of(key)
     if story is None:
         raise NotFound(f"There is no video {key}.")
     [row] = visit.desk.board.of([key])
-    return Story(
+    return StoryResource(
         **_fields(row, outages_of(visit)),
         brief=story.video["brief"],
         cost=story.video["cost"],
-        posts=[Post(**{name: post[name] for name in Post.model_fields}) for post in story.posts],
+        posts=[PostResource(**{name: post[name] for name in PostResource.model_fields}) for post in story.posts],
         timeline=[_happening(one) for one in story.happenings],
         cut=story.cut,
     )
 
 
-def _happening(one: Any) -> Happening:
-    fields = {name: getattr(one, name) for name in Happening.model_fields}
-    return Happening(**{**fields, "evidence": dict(one.evidence) if one.evidence else None, "title": masked(one.title)})
+def _happening(one: Any) -> TimelineEntry:
+    fields = {name: getattr(one, name) for name in TimelineEntry.model_fields}
+    return TimelineEntry(**{**fields, "evidence": dict(one.evidence) if one.evidence else None, "title": masked(one.title)})
 
 
 def _fields(row: BoardRow, outages: Outages) -> dict[str, Any]:
     news = line_of(row, outages).news
-    stages = [Stage(stage=name, changed_at=row.changed_at[name], **vars(row.stages[name])) for name in STAGES if name in row.stages]
+    stages = [
+        StageResource(stage=name, changed_at=row.changed_at[name], **vars(row.stages[name]))
+        for name in STAGES
+        if name in row.stages
+    ]
     given = {name: getattr(row, name) for name in ("key", "title", "channel", "created_at", "publish_at", "priority")}
     return {
         **given,
@@ -158,5 +162,5 @@ def _fields(row: BoardRow, outages: Outages) -> dict[str, Any]:
         "held_by": row.held_by,
         "retired_at": row.retired_at,
         "stages": stages,
-        "news": News.model_validate(news) if news else None,
+        "news": SummaryResource.model_validate(news) if news else None,
     }

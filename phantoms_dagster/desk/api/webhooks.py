@@ -15,7 +15,7 @@ from phantoms_dagster.desk.access import Role
 from phantoms_dagster.desk.api.routes import add
 from phantoms_dagster.desk.api.values import (
     MOST_NUMBER,
-    Answer,
+    ApiModel,
     Cursor,
     Given,
     IdempotencyKey,
@@ -32,7 +32,7 @@ from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.webhooks import LONGEST_URL, OLD_SECRET_HOURS
 from phantoms_dagster.providers.webhooks import payload
 from phantoms_dagster.store import webhooks as store
-from phantoms_dagster.store.answers import Answers, Said
+from phantoms_dagster.store.answers import Answers, StoredAnswer
 from phantoms_dagster.store.users import digest
 from phantoms_dagster.wiring.addresses import desk_url
 
@@ -49,7 +49,7 @@ class NewEndpoint(Given):
     note: Words = ""
 
 
-class Secret(Answer):
+class Secret(ApiModel):
     """An endpoint's number and its secret, which is shown this once."""
 
     id: int
@@ -62,7 +62,7 @@ class Rotation(Given):
     keep_hours: Annotated[float, Field(ge=0, le=720, allow_inf_nan=False)] = OLD_SECRET_HOURS
 
 
-class Endpoint(Answer):
+class EndpointResource(ApiModel):
     """An endpoint. `to`: its address without path and query; `url`: the whole, for operators. `state`: active, disabled."""
 
     id: int
@@ -77,13 +77,13 @@ class Endpoint(Answer):
     created_at: datetime
 
 
-class Endpoints(Answer):
+class EndpointList(ApiModel):
     """All endpoints."""
 
-    endpoints: list[Endpoint]
+    endpoints: list[EndpointResource]
 
 
-class Delivery(Answer):
+class DeliveryResource(ApiModel):
     """One event to one endpoint. `at`: when it happened; `reason`: why it failed, or what the last try met."""
 
     id: int
@@ -98,7 +98,7 @@ class Delivery(Answer):
     at: datetime
 
 
-class Attempt(Answer):
+class DeliveryAttemptResource(ApiModel):
     """One try. `status`: of the answer; null without one. `error`: empty when it was taken."""
 
     at: datetime
@@ -107,17 +107,17 @@ class Attempt(Answer):
     error: Masked
 
 
-class DeliveryWithAttempts(Delivery):
+class DeliveryWithAttempts(DeliveryResource):
     """A delivery with its tries, the newest first, and what is sent."""
 
-    attempts: list[Attempt]
+    attempts: list[DeliveryAttemptResource]
     payload: dict[str, Any]
 
 
-class Deliveries(Answer):
+class Deliveries(ApiModel):
     """A page of deliveries, the newest first."""
 
-    deliveries: list[Delivery]
+    deliveries: list[DeliveryResource]
     next_cursor: int | None
 
 
@@ -128,13 +128,13 @@ class Resending(Given):
     endpoint: Number | None = None
 
 
-class Resent(Answer):
+class Resent(ApiModel):
     """How many are sent again."""
 
     deliveries: int
 
 
-class Done(Answer):
+class Done(ApiModel):
     """The endpoint or delivery."""
 
     id: int
@@ -153,9 +153,9 @@ def register(app: FastAPI) -> None:
     add(app, "POST", "/webhook-deliveries/{number}/resend", resend_webhook, tag=TAG)
 
 
-def list_webhooks(visit: Seen) -> Endpoints:
+def list_webhooks(visit: Seen) -> EndpointList:
     """The endpoints."""
-    return Endpoints(endpoints=[_endpoint(visit, one) for one in store_of(visit).endpoints()])
+    return EndpointList(endpoints=[_endpoint(visit, one) for one in store_of(visit).endpoints()])
 
 
 def add_webhook(visit: Seen, body: NewEndpoint, key: IdempotencyKey = None) -> Secret:
@@ -185,11 +185,11 @@ def rotate_webhook(visit: Seen, number: NumberInPath, body: Rotation, key: Idemp
 def _once(visit: Seen, key: str | None, sent: str, work: Callable[[Connection], tuple[int, str]], *, status: int) -> Secret:
     """What `work` made, or made for the same request before. The kept answer has the secret's hash, not the secret."""
 
-    def made(connection: Connection) -> Said:
+    def made(connection: Connection) -> StoredAnswer:
         number, secret = work(connection)
-        return Said(status, {"id": number, "secret_sha256": digest(secret)})
+        return StoredAnswer(status, {"id": number, "secret_sha256": digest(secret)})
 
-    said = Answers(visit.desk.workshop.engine).once(visit.name, key, sent, made)
+    said = Answers(visit.desk.services.engine).once(visit.name, key, sent, made)
     number = said.body["id"]
     secret = store_of(visit).secret(number)
     if digest(secret) != said.body["secret_sha256"]:
@@ -222,7 +222,7 @@ def list_webhook_deliveries(  # noqa: PLR0917 - FastAPI calls by keyword
     rows = store_of(visit).deliveries(
         state=state or "", event=event or "", endpoint=endpoint, before=cursor or MOST_NUMBER, limit=limit + 1
     )
-    found = [Delivery.model_validate(row) for row in rows[:limit]]
+    found = [DeliveryResource.model_validate(row) for row in rows[:limit]]
     return Deliveries(deliveries=found, next_cursor=rows[limit - 1].id if len(rows) > limit else None)
 
 
@@ -244,7 +244,7 @@ def resend_failed_webhooks(visit: Seen, body: Resending) -> Resent:
     return Resent(deliveries=store_of(visit).resend_failed(body.since, visit.actor, endpoint=body.endpoint))
 
 
-def _endpoint(visit: Seen, one: store.Endpoint) -> Endpoint:
-    return Endpoint.model_validate(
+def _endpoint(visit: Seen, one: store.WebhookEndpoint) -> EndpointResource:
+    return EndpointResource.model_validate(
         {**vars(one), "to": one.place, "url": one.url if visit.role >= Role.OPERATOR else None, "events": list(one.events)}
     )

@@ -18,7 +18,7 @@ from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.local_times import read_local
 from phantoms_dagster.domain.models import Brief, Channel, Platform
 from phantoms_dagster.production.intake import FIELDS, SUFFIXES, Accepted, Batch, Refusal, make_brief, printable, read
-from phantoms_dagster.store.audit import Deed, note
+from phantoms_dagster.store.audit import AuditEntry, note
 from phantoms_dagster.store.catalogue import Added
 
 SHOWN = 200
@@ -37,7 +37,7 @@ def register(app: FastAPI) -> None:
 
 
 @dataclass(frozen=True)
-class Line:
+class ImportLine:
     """A row of a file, or a title where its line is not known, and what is said about it."""
 
     where: str
@@ -51,16 +51,16 @@ def form_of_add(visit: Seen, channel: str = "") -> Response:
 
 def add(visit: Seen, form: Form) -> Response:
     """Add one brief. What is wrong is said above the form, which keeps what was written."""
-    channels = visit.desk.workshop.channels()
+    channels = visit.desk.services.channels()
     given = _given(form)
     try:
         brief = make_brief(_as_brief(given, channels), channels)
     except InvalidInput as error:
         return _form(visit, given, wrong=str(error))
 
-    def noted(added: Sequence[Added]) -> list[Deed]:
+    def noted(added: Sequence[Added]) -> list[AuditEntry]:
         after = {"title": brief.title, "channel": brief.channel}
-        return [Deed(visit.actor, "add video", one.key, after=after) for one in added if one.new]
+        return [AuditEntry(visit.actor, "add video", one.key, after=after) for one in added if one.new]
 
     [added] = _stored(visit, channels, [brief], "desk", noted)
     if not added.new:
@@ -80,15 +80,15 @@ def check(visit: Seen, form: Form) -> Response:
         raise InvalidInput(
             f"{name} is larger than {MOST_BYTES // 1_000_000} MB: split it, or take it with `phantoms import` or the inbox folder"
         )
-    batch = _unknown(visit, name, read(name, content, visit.desk.workshop.channels()))
+    batch = _unknown(visit, name, read(name, content, visit.desk.services.channels()))
     return page(
         visit,
         "add_check.html",
         name=name,
-        good=[Line(_where(one), one.brief.title) for one in batch.accepted[:SHOWN]],
+        good=[ImportLine(_where(one), one.brief.title) for one in batch.accepted[:SHOWN]],
         briefs=[one.brief for one in batch.accepted[:SHOWN]],
         count_good=len(batch.accepted),
-        refused=[Line(_where(one), one.reason) for one in batch.refused],
+        refused=[ImportLine(_where(one), one.reason) for one in batch.refused],
         count_refused=batch.rows_refused,
         shown=SHOWN,
         rows="\n".join(json.dumps(_row(one.brief), ensure_ascii=False) for one in batch.accepted),
@@ -101,18 +101,18 @@ def take(visit: Seen, form: Form) -> Response:
     rows, name = form.get("rows"), printable(field(form, "name"), 200) or "briefs"
     if not isinstance(rows, str) or not rows.strip():
         raise InvalidInput("there is nothing to take; choose a file first")
-    channels = visit.desk.workshop.channels()
+    channels = visit.desk.services.channels()
     batch = read("rows.jsonl", rows.encode("utf-8", "replace"), channels)
 
-    def noted(added: Sequence[Added]) -> list[Deed]:
+    def noted(added: Sequence[Added]) -> list[AuditEntry]:
         new = sum(one.new for one in added)
-        return [Deed(visit.actor, "import briefs", name, after={"taken": new})] if new else []
+        return [AuditEntry(visit.actor, "import briefs", name, after={"taken": new})] if new else []
 
     added = _stored(visit, channels, [one.brief for one in batch.accepted], f"import:{name}", noted)
-    refused = [Line("a row", one.reason) for one in batch.refused]
+    refused = [ImportLine("a row", one.reason) for one in batch.refused]
     for row, one in zip(batch.accepted, added, strict=True):
         if not one.new:
-            refused.append(Line(row.brief.title, f"duplicate: this brief is {one.key} already"))
+            refused.append(ImportLine(row.brief.title, f"duplicate: this brief is {one.key} already"))
     return page(
         visit,
         "add_check.html",
@@ -133,13 +133,13 @@ def _stored(
     channels: Mapping[str, Channel],
     briefs: Sequence[Brief],
     source: str,
-    noted: Callable[[Sequence[Added]], list[Deed]],
+    noted: Callable[[Sequence[Added]], list[AuditEntry]],
 ) -> list[Added]:
     """Add the briefs in one transaction with what the audit log says of it."""
 
-    catalogue = visit.desk.workshop.catalogue()
+    catalogue = visit.desk.services.catalogue()
     catalogue.put_channels(channels.values())
-    with visit.desk.workshop.engine.begin() as connection:
+    with visit.desk.services.engine.begin() as connection:
         added = catalogue.add_in(connection, briefs, source=source, added_by=visit.name)
         note(connection, noted(added))
     return added
@@ -149,7 +149,7 @@ def _stored(
 
 
 def _form(visit: Visit, given: Mapping[str, Any], *, wrong: str = "", known: str = "") -> Response:
-    channels = visit.desk.workshop.channels()
+    channels = visit.desk.services.channels()
     name = given.get("channel") or next(iter(channels))
     if name not in channels:
         raise InvalidInput(f"there is no channel {printable(name, 60)}; the channels are {', '.join(channels)}")
@@ -194,7 +194,7 @@ def _as_brief(given: Mapping[str, Any], channels: Mapping[str, Channel]) -> dict
 
 def _unknown(visit: Visit, name: str, batch: Batch) -> Batch:
     """The rows that are new; those that are there already are refused."""
-    known = visit.desk.workshop.catalogue().known([one.brief.fingerprint for one in batch.accepted])
+    known = visit.desk.services.catalogue().known([one.brief.fingerprint for one in batch.accepted])
     good = [one for one in batch.accepted if one.brief.fingerprint not in known]
     there = [
         Refusal(name, one.line, f"duplicate: this brief is {known[one.brief.fingerprint]} already", one.entry)

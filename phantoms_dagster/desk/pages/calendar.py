@@ -25,7 +25,7 @@ from phantoms_dagster.domain.local_times import happens_twice, is_skipped, read_
 from phantoms_dagster.domain.models import Brief, Channel, Platform
 from phantoms_dagster.production.stages.post import next_opening
 from phantoms_dagster.store.brief_edits import BriefEdits
-from phantoms_dagster.store.calendar import Calendar, Scheduled, Slot
+from phantoms_dagster.store.calendar import Calendar, CalendarSlot, Scheduled
 from phantoms_dagster.wiring.moving import odd_about
 
 VIEWS = ("week", "list", "month")
@@ -45,7 +45,7 @@ def register(app: FastAPI) -> None:
 
 
 @dataclass(frozen=True)
-class Entry:
+class CalendarEntry:
     """A video at its time. `local`: in its channel's zone; `tone`: `bad`, `out`, `late`, or `plan`."""
 
     video: Scheduled
@@ -95,17 +95,17 @@ class Cell:
     open: bool
     skipped: bool
     twice: bool
-    entries: Sequence[Entry]
+    entries: Sequence[CalendarEntry]
     more: int = 0
 
 
 @dataclass(frozen=True)
-class Day:
+class CalendarDay:
     """A day with what goes out on it, in order. `count`: how many there are, of which some are among `entries`."""
 
     day: date
     today: bool
-    entries: Sequence[Entry]
+    entries: Sequence[CalendarEntry]
     count: int
 
 
@@ -119,7 +119,7 @@ class Timed(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Shown:
+class CalendarView:
     """What the page shows; part of its address. `start`: the first day."""
 
     view: str
@@ -152,7 +152,7 @@ def calendar(visit: Seen, view: str = "week", channel: str = "") -> Response:
     wanted, following = _wanted(shown.view, by_day)
     entries = {entry.video.key: entry for entry in entries_of(plan, channels, wanted)}
     days = [
-        Day(day, day == today, [entries[one.key] for one in found if one.key in entries], len(found))
+        CalendarDay(day, day == today, [entries[one.key] for one in found if one.key in entries], len(found))
         for day, found in by_day.items()
         if following is None or day < following
     ]
@@ -210,20 +210,20 @@ def move(visit: Seen, key: str, form: Form) -> Response:
             raise moved
 
     changes = BriefChanges(publish_at=at, publish_now=soon)
-    edits = BriefEdits(visit.desk.workshop.engine)
+    edits = BriefEdits(visit.desk.services.engine)
     edited = edits.edit(key, changes, by=visit.name, actor=visit.actor, check=unchanged)
     if at is None:
         return go(visit, f"/calendar/{quote(key, safe='')}", f"{video.title} goes out as soon as it is approved.")
     local = at.astimezone(ZoneInfo(channel.timezone))
     said = f"{video.title}: {local:%a} {local.day} {local:%b} {local:%H:%M} {local.tzname()}."
-    back = Shown("week", local.date(), video.channel if field(form, "channel") else "")
+    back = CalendarView("week", local.date(), video.channel if field(form, "channel") else "")
     return go(visit, back.path(), " ".join([said, *edited.notes]))
 
 
 # --- what is shown
 
 
-def _shown(view: str, start: str, channel: str, today: date) -> Shown:
+def _shown(view: str, start: str, channel: str, today: date) -> CalendarView:
     if view not in VIEWS:
         raise InvalidInput(f"the views are {', '.join(VIEWS)}")
     try:
@@ -232,10 +232,10 @@ def _shown(view: str, start: str, channel: str, today: date) -> Shown:
         day = None
     if day is None or not 1972 <= day.year <= 9990:
         raise InvalidInput(f"{start[:40]!r} is no day; write it like 2026-12-24")
-    return Shown(view, day, channel)
+    return CalendarView(view, day, channel)
 
 
-def _range(shown: Shown) -> tuple[date, date]:
+def _range(shown: CalendarView) -> tuple[date, date]:
     """The first day, and the one after the last."""
     monday = shown.start - timedelta(days=shown.start.weekday())
     if shown.view == "week":
@@ -247,14 +247,14 @@ def _range(shown: Shown) -> tuple[date, date]:
     return first - timedelta(days=first.weekday()), after + timedelta(days=-after.weekday() % 7)
 
 
-def _step(shown: Shown, by: int) -> date:
+def _step(shown: CalendarView, by: int) -> date:
     if shown.view == "month":
         first = shown.start.replace(day=1)
         return (first + timedelta(days=32 if by > 0 else -1)).replace(day=1)
     return shown.start + timedelta(days=by * (7 if shown.view == "week" else LIST_DAYS))
 
 
-def _title(shown: Shown, first: date, last: date) -> str:
+def _title(shown: CalendarView, first: date, last: date) -> str:
     if shown.view == "month":
         return f"{shown.start:%B %Y}"
     end = last - timedelta(days=1)
@@ -277,7 +277,7 @@ def timed_between(
     return found, cut
 
 
-def entries_of(plan: Calendar, channels: Mapping[str, Channel], wanted: Sequence[Timed]) -> list[Entry]:
+def entries_of(plan: Calendar, channels: Mapping[str, Channel], wanted: Sequence[Timed]) -> list[CalendarEntry]:
     """These videos with all that is shown of them, in the same order."""
     known, now = plan.these([one.id for one in wanted]), datetime.now(UTC)
     entries = [entry_of(known[one.id], channels[known[one.id].channel], now) for one in wanted if one.id in known]
@@ -304,13 +304,13 @@ def _wanted(view: str, by_day: Mapping[date, Sequence[Timed]]) -> tuple[list[Tim
     return wanted, None
 
 
-def entry_of(video: Scheduled, channel: Channel, now: datetime) -> Entry | None:
+def entry_of(video: Scheduled, channel: Channel, now: datetime) -> CalendarEntry | None:
     """A video at its time; None when it has none."""
     at = _goes_out(video, channel)
     if at is None:
         return None
     tone = "bad" if video.cause else "out" if not video.waits else "late" if at < now else "plan"
-    return Entry(video, at, at.astimezone(ZoneInfo(channel.timezone)), tone)
+    return CalendarEntry(video, at, at.astimezone(ZoneInfo(channel.timezone)), tone)
 
 
 @lru_cache(maxsize=64)
@@ -319,7 +319,7 @@ def _where(platforms: tuple[Platform, ...]) -> Markup:
     return dots + Markup('<span class="hide">{}</span>').format(", ".join(one.title for one in platforms))
 
 
-def _goes_out(video: Scheduled | Slot, channel: Channel) -> datetime | None:
+def _goes_out(video: Scheduled | CalendarSlot, channel: Channel) -> datetime | None:
     """When it went out, or should by its brief and the channel's hours. None: as soon as it is approved."""
     if video.out_at is not None:
         return video.out_at
@@ -327,7 +327,7 @@ def _goes_out(video: Scheduled | Slot, channel: Channel) -> datetime | None:
 
 
 def _hours(
-    days: Sequence[Day], channels: Mapping[str, Channel], channel: str, counted: Mapping[tuple[date, int], int]
+    days: Sequence[CalendarDay], channels: Mapping[str, Channel], channel: str, counted: Mapping[tuple[date, int], int]
 ) -> list[tuple[int, list[Cell]]]:
     """The rows of a week: the hours in which the channels post with one before and after, and those in which something goes out."""
     shown = [each for name, each in channels.items() if not channel or name == channel]
@@ -335,7 +335,7 @@ def _hours(
     near = {(hour + by) % 24 for hour in range(24) for by in (-1, 0, 1) if any(hour in each.posting_hours for each in shown)}
     rows = sorted(used | near)
     zone = shown[0].timezone if len({each.timezone for each in shown}) == 1 else ""
-    by_hour: dict[tuple[date, int], list[Entry]] = {}
+    by_hour: dict[tuple[date, int], list[CalendarEntry]] = {}
     for day in days:
         for entry in day.entries:
             by_hour.setdefault((day.day, entry.local.hour), []).append(entry)
@@ -383,7 +383,7 @@ def _form(
         later=later,
         twice=moment,
         near=_near(plan, video, goes) if goes else [],
-        back=Shown("week", (goes or datetime.now(UTC)).astimezone(ZoneInfo(channel.timezone)).date(), "").path(),
+        back=CalendarView("week", (goes or datetime.now(UTC)).astimezone(ZoneInfo(channel.timezone)).date(), "").path(),
     )
 
 
@@ -395,7 +395,7 @@ def _twice(wall: str, zone: str) -> bool:
     return written.tzinfo is None and happens_twice(written, zone)
 
 
-def _near(plan: Calendar, video: Scheduled, goes: datetime) -> list[Entry]:
+def _near(plan: Calendar, video: Scheduled, goes: datetime) -> list[CalendarEntry]:
     """What else goes out around that time."""
     channels = plan.channels()
     low, high = goes - timedelta(hours=12), goes + timedelta(hours=12)

@@ -16,11 +16,11 @@ from phantoms_dagster.domain.models import RenderedVideoOutput, Script
 from phantoms_dagster.domain.script_edits import places
 from phantoms_dagster.domain.word_diff import Piece, word_diff
 from phantoms_dagster.store.earlier import Earlier
-from phantoms_dagster.store.review_queue import Screen
+from phantoms_dagster.store.review.queue import Screen
 
 
 @dataclass(frozen=True)
-class Changed:
+class ChangedText:
     """A text that is not as it was. `place`: such as `scene 2`."""
 
     place: str
@@ -60,12 +60,12 @@ def compared(visit: Visit, screen: Screen, against: int, back: str) -> Response:
     )
 
 
-def _changed(old: Script, new: Script, language: str) -> list[Changed]:
+def _changed(old: Script, new: Script, language: str) -> list[ChangedText]:
     """The texts that differ, in reading order. A scene that only one of them has is all gone or all new."""
     before, after = dict(places(old)), dict(places(new))
     both = dict.fromkeys(chain(after, before))
     return [
-        Changed(place, word_diff(before.get(place, ""), after.get(place, ""), language))
+        ChangedText(place, word_diff(before.get(place, ""), after.get(place, ""), language))
         for place in both
         if before.get(place, "") != after.get(place, "")
     ]
@@ -92,7 +92,7 @@ def _twins(visit: Visit, screen: Screen, old: Earlier) -> list[Twin]:
 
 def _is_there(visit: Visit, film: RenderedVideoOutput) -> bool:
     try:
-        visit.desk.workshop.shelf.local(film.video)
+        visit.desk.services.media_files.local(film.video)
     except (PhantomsError, OSError):  # cleaned up, or its store is away: the texts are worth a look without it
         return False
     return True

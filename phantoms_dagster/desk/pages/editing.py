@@ -63,7 +63,7 @@ def edit(visit: Seen, key: str, form: Form) -> Response:
     sent = {name: _sent(form, name) for name in form if name.startswith(_NAMES)}
     typed = {name: text for name, text in sent.items() if text != _sent(form, f"was-{name}")}
     try:
-        edits = visit.desk.workshop.text_edits()
+        edits = visit.desk.services.text_edits()
         edited = edits.edit(key, _edit(typed), visit.actor, content_sha256=field(form, "content", most=64) or None)
     except NotFound:
         raise
@@ -105,7 +105,7 @@ def _form(
         film=address(visit.desk, screen.film.video) if screen.film else None,
         poster=address(visit.desk, screen.film.thumbnail) if screen.film else None,
         out=stays(out) if out else "",
-        price=visit.desk.workshop.retrying().price(screen.voiceover.seconds if screen.voiceover else None),
+        price=visit.desk.services.retrying().price(screen.voiceover.seconds if screen.voiceover else None),
     )
 
 

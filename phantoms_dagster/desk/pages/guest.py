@@ -24,7 +24,7 @@ _SECRET = re.compile(r"[A-Za-z0-9_-]{20,100}")
 
 
 @dataclass(frozen=True)
-class Film:
+class GuestFilm:
     """What the guest is asked about. `words`: what each post would say."""
 
     video: str
@@ -89,13 +89,13 @@ def _shown(visit: Visit, link: GuestLink, *, status: int = 200, problem: str = "
     return _page(visit, status, link=link, film=film, problem=problem, wait=0)
 
 
-def _film(visit: Visit, link: GuestLink) -> Film | None:
+def _film(visit: Visit, link: GuestLink) -> GuestFilm | None:
     """What there is to see, when it is what the link is about."""
     review, screen = visit.desk.decisions.review(link.key), visit.desk.queue.screen(link.key)
     if review is None or screen is None or screen.film is None or review.content != link.content_sha256:
         return None
     film = screen.film
-    return Film(address(visit.desk, film.video), address(visit.desk, film.thumbnail), review.words)
+    return GuestFilm(address(visit.desk, film.video), address(visit.desk, film.thumbnail), review.words)
 
 
 def _nothing(visit: Visit) -> Response:

@@ -18,7 +18,7 @@ from phantoms_dagster.desk.render import count, go, page
 from phantoms_dagster.desk.visits import Form, Seen, Visit, field, words
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.store.bulk import MOST_ITEMS
-from phantoms_dagster.store.dead_letters import DeadLetters
+from phantoms_dagster.store.dead_letters.letters import DeadLetters
 from phantoms_dagster.store.issues import NEWEST, STATES, TREND_DAYS, VERDICTS, Issue, IssueLetter, Issues
 
 ROWS = 50
@@ -68,7 +68,7 @@ def issues(
     """The issues in that state that have all words of `q`, the one that was seen last first."""
     if state not in TABS:
         raise InvalidInput(f"there is no state {state!r}; there are {', '.join(TABS)}")
-    store = Issues(visit.desk.workshop.engine)
+    store = Issues(visit.desk.services.engine)
     words = q.casefold().split()
     every = [one for one in store.all() if one.has(words)]
     counts: Counter[str] = Counter(one.state for one in every)
@@ -94,11 +94,11 @@ def issues(
 
 def issue(visit: Seen, cause: str, which: str = "", before: int = NEWEST) -> Response:
     """One issue: its letters, and what the provider answered to some of them."""
-    store = Issues(visit.desk.workshop.engine)
+    store = Issues(visit.desk.services.engine)
     found = store.get(cause)
     shown = which if which in ("open", "closed") else "open" if found.open else "closed"
     letters = store.letters(cause, which=shown, before=before, limit=ROWS + 1)
-    reader = DeadLetters(visit.desk.workshop.engine)
+    reader = DeadLetters(visit.desk.services.engine)
     return page(
         visit,
         "issue.html",
@@ -122,7 +122,7 @@ def say(visit: Seen, cause: str, form: Form) -> Response:
     state, seen = field(form, "state"), field(form, "seen", most=20)
     if not seen.isdecimal():
         raise InvalidInput("the form does not say which letters you saw: load the page again")
-    store = Issues(visit.desk.workshop.engine)
+    store = Issues(visit.desk.services.engine)
     now = store.say(cause, state, visit.actor, seen=int(seen), reason=words(form, "reason", most=1_000))
     if now.came_back and state != "open":
         return go(
@@ -133,7 +133,7 @@ def say(visit: Seen, cause: str, form: Form) -> Response:
 
 def ask(visit: Seen, cause: str, action: str = "replay", whole: str = "", letter: Ids = None) -> Response:
     """What a replay of these letters would do, or what a discard gives up, before anything is done."""
-    store = Issues(visit.desk.workshop.engine)
+    store = Issues(visit.desk.services.engine)
     found = store.get(cause)
     _known(action)
     letters = _chosen(store, found, whole == "1", letter or [])
@@ -161,7 +161,7 @@ def act(visit: Seen, cause: str, form: Form) -> Response:
     once = field(form, "once", most=40)
     if once and (known := visit.desk.bulk.made_by(once, visit.actor)) is not None:
         return go(visit, f"/bulk/{known}")
-    store = Issues(visit.desk.workshop.engine)
+    store = Issues(visit.desk.services.engine)
     found = store.get(cause)
     action = field(form, "action")
     _known(action)

@@ -12,7 +12,7 @@ from starlette.responses import FileResponse, Response
 
 from phantoms_dagster.desk.context import Desk
 from phantoms_dagster.desk.keys import Keys
-from phantoms_dagster.desk.visits import Refused, Seen
+from phantoms_dagster.desk.visits import NotAllowed, Seen
 from phantoms_dagster.domain.errors import NotFound
 from phantoms_dagster.domain.models import MediaFile
 from phantoms_dagster.media.files import FolderStore
@@ -45,9 +45,9 @@ async def media(visit: Seen, name: str, size: int = 0, until: int = 0, key: str 
     desk = visit.desk
     found = _NAME.fullmatch(name)
     if found is None or not desk.keys.right("media", f"{name}:{size}:{until}", key):
-        raise Refused("That address of a film is not one that this desk gave out. Open the video's page.")
+        raise NotAllowed("That address of a film is not one that this desk gave out. Open the video's page.")
     if until < time.time():
-        raise Refused("That address of a film is too old. Load the video's page again.")
+        raise NotAllowed("That address of a film is too old. Load the video's page again.")
     path = await _store(desk).local(MediaFile(sha256=found[1], size=size, suffix=found[2]))
     kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
     headers = {

@@ -15,7 +15,7 @@ from phantoms_dagster.desk.render import count, page
 from phantoms_dagster.desk.visits import Seen, Visit
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.models import Platform
-from phantoms_dagster.store.results_board import SORTS, Hook, Hour, PlatformDay, Results, VideoResult
+from phantoms_dagster.store.results.board import SORTS, Hook, Hour, PlatformDay, ResultsBoard, VideoResult
 
 ROWS = 20
 PERIODS = {"7": "7 days", "28": "28 days", "90": "90 days", "365": "a year"}
@@ -31,7 +31,7 @@ def register(app: FastAPI) -> None:
 
 
 @dataclass(frozen=True)
-class Step:
+class PlotColumn:
     """A column of the plot over time: the days from `first` on, and views by platform."""
 
     first: date
@@ -64,7 +64,7 @@ class Sums:
 
 
 @dataclass(frozen=True)
-class Kept:
+class CachedSums:
     """Sums out of the tables that were made then, by the first moment of the period and the channel."""
 
     made_at: tuple[datetime | None, datetime | None]
@@ -88,7 +88,7 @@ def performance(
         raise InvalidInput(f"videos cannot be ordered by {sort!r}; there are {', '.join(SORTS)}")
     if channel and channel not in channels:
         raise InvalidInput(f"there is no channel {channel!r}; there are {', '.join(channels)}")
-    results = Results(visit.desk.reading)
+    results = ResultsBoard(visit.desk.reading)
     made_at = results.made_at()
     today = day_of(made_at[0])
     since = today - timedelta(days=int(days) - 1)
@@ -136,13 +136,17 @@ def day_of(made_at: datetime | None) -> datetime:
 
 
 def sums_of(
-    visit: Visit, results: Results, made_at: tuple[datetime | None, datetime | None], period: tuple[int, datetime], channel: str
+    visit: Visit,
+    results: ResultsBoard,
+    made_at: tuple[datetime | None, datetime | None],
+    period: tuple[int, datetime],
+    channel: str,
 ) -> Sums:
     """The sums of a period. They stay the same until the tables are made again, so they are read or summed up once."""
     days, since = period
     kept = visit.desk.extras.get(_KEPT)
-    if not isinstance(kept, Kept) or kept.made_at != made_at:
-        kept = visit.desk.extras[_KEPT] = Kept(made_at, {})
+    if not isinstance(kept, CachedSums) or kept.made_at != made_at:
+        kept = visit.desk.extras[_KEPT] = CachedSums(made_at, {})
     if (since, channel) not in kept.sums:
         made = results.sums(days, since, made_at[0], channel=channel)
         hours, hooks = made or (results.hours(since, channel=channel), results.hooks(since, channel=channel))
@@ -150,18 +154,18 @@ def sums_of(
     return kept.sums[since, channel]
 
 
-def _steps(rows: Sequence[PlatformDay], first: date, last: date) -> tuple[list[Step], int]:
+def _steps(rows: Sequence[PlatformDay], first: date, last: date) -> tuple[list[PlotColumn], int]:
     """The period in steps of a day, a week or four weeks, and how many days a step has."""
     length = (last - first).days + 1
     wide = next(step for step in STEPS if length / step <= MOST_COLUMNS)
-    steps = [Step(first + timedelta(days=n), {str(p): 0 for p in Platform}, 0) for n in range(0, length, wide)]
+    steps = [PlotColumn(first + timedelta(days=n), {str(p): 0 for p in Platform}, 0) for n in range(0, length, wide)]
     posts = [0] * len(steps)
     for row in rows:
         place = (row.day - first).days // wide
         if 0 <= place < len(steps):
             steps[place].views[row.platform] = steps[place].views.get(row.platform, 0) + row.views
             posts[place] += row.posts
-    return [Step(step.first, step.views, n) for step, n in zip(steps, posts, strict=True)], wide
+    return [PlotColumn(step.first, step.views, n) for step, n in zip(steps, posts, strict=True)], wide
 
 
 def _totals(rows: Sequence[PlatformDay]) -> list[Total]:
@@ -174,7 +178,7 @@ def _totals(rows: Sequence[PlatformDay]) -> list[Total]:
     return found
 
 
-def _over_time(steps: Sequence[Step], wide: int) -> Plot:
+def _over_time(steps: Sequence[PlotColumn], wide: int) -> Plot:
     best = max(steps, key=lambda step: sum(step.views.values()))
     total = sum(sum(step.views.values()) for step in steps)
     each = {1: "a day", 7: "a week", 28: "four weeks"}[wide]

@@ -17,7 +17,7 @@ from starlette.responses import Response
 from phantoms_dagster.desk.render import go, page, slot
 from phantoms_dagster.desk.visits import Form, Seen, Visit, field, words
 from phantoms_dagster.domain.errors import InvalidInput, NotFound
-from phantoms_dagster.domain.outlook import News, Outages, news
+from phantoms_dagster.domain.outlook import Outages, VideoSummary, news
 from phantoms_dagster.domain.search import Search, parse, suggestions
 from phantoms_dagster.domain.stages import STAGES
 from phantoms_dagster.store.board import MOST_COUNTED, NEWEST, BoardRow, keys_of
@@ -46,11 +46,11 @@ def register(app: FastAPI) -> None:
 
 
 @dataclass(frozen=True)
-class Line:
+class PipelineLine:
     """A row of the table: the video, the one thing to know of it, and since when that is so."""
 
     video: BoardRow
-    news: News | None
+    news: VideoSummary | None
     since: datetime
 
     @property
@@ -60,7 +60,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Lane:
+class StageLane:
     """The stages of one kind, and how many videos are in which state there."""
 
     kind: str
@@ -142,12 +142,12 @@ def act(visit: Seen, form: Form) -> Response:
     return go(visit, f"/bulk/{number}")
 
 
-def line_of(row: BoardRow, outages: Outages) -> Line:
+def line_of(row: BoardRow, outages: Outages) -> PipelineLine:
     """A row with its news, for people."""
     waiting = {name: found for name, found in row.stages.items() if found.state not in ("done", "blocked")}
     told = news(waiting, now=datetime.now(UTC), say=slot, outages=outages.found, accounts=row.accounts)
     since = row.changed_at[told.stage] if told else max(row.changed_at.values(), default=row.created_at)
-    return Line(row, told, since)
+    return PipelineLine(row, told, since)
 
 
 def outages_of(visit: Visit) -> Outages:
@@ -156,7 +156,7 @@ def outages_of(visit: Visit) -> Outages:
     if isinstance(kept, tuple) and time.monotonic() - kept[0] < OUTAGES_SECONDS:
         found: Outages = kept[1]
         return found
-    found = visit.desk.workshop.outages()
+    found = visit.desk.services.outages()
     visit.desk.extras[_OUTAGES] = (time.monotonic(), found)
     return found
 
@@ -169,11 +169,11 @@ def _marks(states: tuple[tuple[str, str], ...]) -> Markup:
     return Markup('<span class="marks" role="img" aria-label="{}">{}</span>').format(said, each)
 
 
-def _lanes(counts: Mapping[str, Mapping[str, int]]) -> list[Lane]:
+def _lanes(counts: Mapping[str, Mapping[str, int]]) -> list[StageLane]:
     kinds = dict.fromkeys(stage.kind for stage in STAGES.values())
     states = ("ready", "running", "deferred", "failed")
     return [
-        Lane(kind, *(sum(counts[s.name].get(state, 0) for s in STAGES.values() if s.kind == kind) for state in states))
+        StageLane(kind, *(sum(counts[s.name].get(state, 0) for s in STAGES.values() if s.kind == kind) for state in states))
         for kind in kinds
     ]
 
@@ -182,14 +182,14 @@ def selected(visit: Visit, q: str, whole: bool, keys: Sequence[str]) -> list[str
     """The keys that are meant: those given, or all that the search finds. Raises InvalidInput."""
     if whole:
         search: Search = parse(q, now=datetime.now(UTC), channels=visit.desk.board.channels())
-        with visit.desk.workshop.engine.connect() as connection:
+        with visit.desk.services.engine.connect() as connection:
             found = keys_of(connection, search, most=MOST_ITEMS + 1)
         if len(found) > MOST_ITEMS:
             raise InvalidInput(f"more than {MOST_ITEMS:,} videos are found, too many at once; narrow the search")
         return found
     if not keys:
         raise InvalidInput("nothing is selected: tick some rows, or choose all that were found")
-    unknown = visit.desk.workshop.catalogue().unknown(list(keys))
+    unknown = visit.desk.services.catalogue().unknown(list(keys))
     if unknown:
         raise NotFound(f"There is no video {unknown[0]}.")
     return list(dict.fromkeys(keys))
@@ -200,7 +200,7 @@ def _would(visit: Visit, action: str, key: str) -> str:
     if action != "retry":
         return ""
     try:
-        return "; ".join(visit.desk.workshop.retrying().plan(key).lines)
+        return "; ".join(visit.desk.services.retrying().plan(key).lines)
     except InvalidInput as error:
         return f"left as it is: {error}"
 

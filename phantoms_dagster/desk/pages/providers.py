@@ -19,7 +19,7 @@ from phantoms_dagster.domain.counting import counted
 from phantoms_dagster.domain.errors import InvalidInput, NotFound
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.stages import STAGES
-from phantoms_dagster.resilience.breaker import BreakerState, Transition
+from phantoms_dagster.resilience.breakers.breaker import BreakerState, Transition
 from phantoms_dagster.resilience.pools import SANDBOX
 from phantoms_dagster.resilience.scopes import ROUTES
 from phantoms_dagster.store.accounts import Accounts
@@ -52,7 +52,7 @@ def register(app: FastAPI) -> None:
 
 
 @dataclass(frozen=True)
-class Line:
+class BreakerLine:
     """A breaker in words. `label`: which one of its provider it is; `next`: what happens by itself."""
 
     state: BreakerState
@@ -71,13 +71,13 @@ class Change:
 
 
 @dataclass(frozen=True)
-class View:
+class ProviderView:
     """A provider as the page shows it. `worst`: the state of the breaker that is worst off; `waiting`: by stage, who waits."""
 
     name: str
     title: str
     worst: str
-    lines: Sequence[Line]
+    lines: Sequence[BreakerLine]
     pools: Sequence[PoolView]
     accounts: Sequence[Account]
     waiting: Mapping[str, int]
@@ -177,9 +177,9 @@ def _names(look: ProviderLook) -> list[str]:
 # --- the views
 
 
-def _views(visit: Visit, look: ProviderLook) -> list[View]:
+def _views(visit: Visit, look: ProviderLook) -> list[ProviderView]:
     desk = visit.desk
-    traffic, accounts = ProviderTraffic(desk.workshop.engine), Accounts(desk.workshop.engine).all()
+    traffic, accounts = ProviderTraffic(desk.services.engine), Accounts(desk.services.engine).all()
     hour, counts = traffic.last_hour(), traffic.counts([name for name in STAGES if name != "approval"])
     return [
         _view(name, look, [a for a in accounts if str(a.platform) == name], hour.get(name, (Slice(),) * SLICES), counts)
@@ -187,7 +187,9 @@ def _views(visit: Visit, look: ProviderLook) -> list[View]:
     ]
 
 
-def _view(name: str, look: ProviderLook, accounts: Sequence[Account], hour: Sequence[Slice], counts: Mapping[str, int]) -> View:
+def _view(
+    name: str, look: ProviderLook, accounts: Sequence[Account], hour: Sequence[Slice], counts: Mapping[str, int]
+) -> ProviderView:
     states = [state for state in look.breakers if _provider(state.name) == name]
     if not any(state.name.removeprefix(SANDBOX) == name for state in states):
         states.insert(0, BreakerState(name=name, state="closed", calls=0, failures=0))
@@ -196,7 +198,7 @@ def _view(name: str, look: ProviderLook, accounts: Sequence[Account], hour: Sequ
     pools = {route.pool for route in ROUTES.get(name, ())}
     now = datetime.now(UTC)
     starts = [now - timedelta(seconds=SLICE_SECONDS * (SLICES - n)) for n in range(SLICES)]
-    return View(
+    return ProviderView(
         name=name,
         title=TITLES[name],
         worst=worst,
@@ -229,12 +231,12 @@ def _plot(title: str, hour: Sequence[Slice], starts: Sequence[datetime]) -> Plot
     return columns(values, ticks, summary)
 
 
-def _line(state: BreakerState) -> Line:
+def _line(state: BreakerState) -> BreakerLine:
     name = state.name.removeprefix(SANDBOX)
     base, _, account = name.partition(":")
     part = {"metrics": "reading results", "files": "files"}.get(base.partition("_")[2], base.partition("_")[2])
     label = ", ".join(word for word in (part, f"account {account}" if account else "") if word) or "all calls"
-    return Line(state, label, state.name != name, _next(state))
+    return BreakerLine(state, label, state.name != name, _next(state))
 
 
 def _next(state: BreakerState) -> str:

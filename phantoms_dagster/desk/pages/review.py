@@ -23,7 +23,7 @@ from phantoms_dagster.domain.wording import notes
 from phantoms_dagster.production.stages.post import next_opening
 from phantoms_dagster.store.decisions import Review
 from phantoms_dagster.store.pending import ANSWERS, Answer, Pending
-from phantoms_dagster.store.review_queue import Card, Screen
+from phantoms_dagster.store.review.queue import ReviewCard, Screen
 from phantoms_dagster.store.two_reviewers import WantsAnother, rule
 
 REASONS = ("Wrong fact", "Off brand", "Voice is wrong", "Picture is wrong", "Text is cut off", "Boring hook", "Too long")
@@ -44,10 +44,10 @@ def register(app: FastAPI) -> None:
 
 
 @dataclass(frozen=True)
-class Row:
+class QueueRow:
     """A line of the queue: the card, the address of its screen, and of its picture."""
 
-    card: Card
+    card: ReviewCard
     path: str
     picture: str | None
     current: bool
@@ -59,7 +59,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Line:
+class ScriptLine:
     """A sentence of the script. `heading`: what stands on the screen from here on; `number`: of its scene, 0 for the hook."""
 
     sentence: Sentence
@@ -143,7 +143,7 @@ def release(visit: Seen, key: str) -> Response:
     return go(visit, Filters().path(key), "Taken back: the video waits for a decision again.", "info")
 
 
-def _shown(visit: Visit, filters: Filters, cards: Sequence[Card], key: str) -> Response:
+def _shown(visit: Visit, filters: Filters, cards: Sequence[ReviewCard], key: str) -> Response:
     desk = visit.desk
     screen = desk.queue.screen(key)
     if screen is None:
@@ -207,30 +207,30 @@ def _is_open(screen: Screen) -> bool:
 
 
 @lru_cache(maxsize=1_024)
-def _written(row: Row, when: str) -> Markup:
+def _written(row: QueueRow, when: str) -> Markup:
     return piece("_queue.html", "line", row, when)
 
 
-def _row(card: Card, filters: Filters, visit: Visit, current: str) -> Row:
-    return Row(card, filters.path(card.key), _address(visit, card.thumbnail), card.key == current)
+def _row(card: ReviewCard, filters: Filters, visit: Visit, current: str) -> QueueRow:
+    return QueueRow(card, filters.path(card.key), _address(visit, card.thumbnail), card.key == current)
 
 
 def _address(visit: Visit, file: MediaFile | None) -> str | None:
     return address(visit.desk, file) if file is not None else None
 
 
-def _lines(screen: Screen) -> list[Line]:
+def _lines(screen: Screen) -> list[ScriptLine]:
     """The script as it is spoken. Before there is a voice it has no times, and no lines here."""
     if screen.voiceover is None:
         return []
     scenes = screen.script.script.scenes if screen.script else ()
-    found: list[Line] = []
+    found: list[ScriptLine] = []
     last: int | None = None
     for sentence in screen.voiceover.sentences:
         heading = None
         if sentence.scene != last:
             heading = "Hook" if sentence.scene < 0 else _on_screen(scenes, sentence.scene)
-        found.append(Line(sentence, sentence.scene + 1, heading))
+        found.append(ScriptLine(sentence, sentence.scene + 1, heading))
         last = sentence.scene
     return found
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from phantoms_dagster.domain.ports import Identity
+from phantoms_dagster.domain.ports import AccountIdentity
 from phantoms_dagster.platforms.bluesky.api import PLATFORM, Calls
 from phantoms_dagster.platforms.bluesky.metrics import BlueskyMetricsReader
 from phantoms_dagster.platforms.bluesky.publisher import SITE, BlueskyPublisher
@@ -26,7 +26,7 @@ def publisher(tools: Tools) -> BlueskyPublisher:
         clock=tools.clock,
         sandbox=tools.sandbox,
         site=tools.base_url if tools.sandbox else SITE,
-        patience=tools.patience,
+        max_wait=tools.max_wait,
     )
 
 
@@ -53,10 +53,10 @@ class BlueskyIdentity:
     def __init__(self, calls: Calls) -> None:
         self._calls = calls
 
-    async def read(self, account: str) -> Identity:
+    async def read(self, account: str) -> AccountIdentity:
         """See the port."""
         session = await self._calls.session(account)
-        return Identity(session.did, session.handle)
+        return AccountIdentity(session.did, session.handle)
 
 
 class BlueskyGrants:

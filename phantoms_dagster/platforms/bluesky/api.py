@@ -38,7 +38,7 @@ Before = Callable[[], Awaitable[None]]
 
 
 @dataclass(frozen=True)
-class Session:
+class AccountSession:
     """Whose it is, its tokens, and the name by which the account's server is known to other services."""
 
     did: str
@@ -57,10 +57,10 @@ class Calls:
         self.clock = clock
         self._base = base_url.rstrip("/")
         self._tokens = tokens
-        self._sessions: dict[str, Session] = {}
+        self._sessions: dict[str, AccountSession] = {}
         self._one_at_a_time: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
-    async def session(self, account: str, *, instead_of: Session | None = None) -> Session:
+    async def session(self, account: str, *, instead_of: AccountSession | None = None) -> AccountSession:
         """The account's session. `instead_of`: one whose access token has expired. Raises Disconnected."""
         async with self._one_at_a_time[account]:
             password = await self._tokens.token(PLATFORM, account)
@@ -75,7 +75,7 @@ class Calls:
             session = self._sessions[account] = _session(answer, made_of, account, self._base)
             return session
 
-    async def _renewed(self, old: Session) -> JsonObject | None:
+    async def _renewed(self, old: AccountSession) -> JsonObject | None:
         """What the server answers to the refresh token; None when it does not take it any more."""
         response = await self._send("POST", "com.atproto.server.refreshSession", headers=http.bearer(old.refresh))
         return http.json_object(response, provider=PROVIDER) if response.is_success else None
@@ -109,7 +109,7 @@ class Calls:
         return token
 
 
-def _session(answer: JsonObject, made_of: str, account: str, base_url: str) -> Session:
+def _session(answer: JsonObject, made_of: str, account: str, base_url: str) -> AccountSession:
     texts = {name: answer.get(name) for name in ("did", "handle", "accessJwt", "refreshJwt")}
     missing = [name for name, value in texts.items() if not isinstance(value, str) or not value]
     if missing:
@@ -118,7 +118,7 @@ def _session(answer: JsonObject, made_of: str, account: str, base_url: str) -> S
         message = f"Bluesky account {account} is not active ({answer.get('status') or 'no reason given'})"
         raise Barred(message, provider=PROVIDER, code="inactive")
     did, handle, access, refresh = map(str, texts.values())
-    return Session(did, handle, access, refresh, web_did(_server_of(answer) or base_url), made_of)
+    return AccountSession(did, handle, access, refresh, web_did(_server_of(answer) or base_url), made_of)
 
 
 def _server_of(answer: JsonObject) -> str | None:

@@ -27,28 +27,28 @@ from phantoms_dagster.domain.values import JsonObject
 from phantoms_dagster.platforms.bluesky.api import PLATFORM, PROVIDER, RECORD_GONE, Calls, blob_is_gone
 from phantoms_dagster.platforms.bluesky.record import COLLECTION, key_of, record_of, written
 from phantoms_dagster.platforms.bluesky.video import COMPLETED, FAILED, VideoService
-from phantoms_dagster.providers.polling import FIRST_PAUSE_SECONDS, Patience
+from phantoms_dagster.providers.polling import FIRST_PAUSE_SECONDS, Polling
 
 LONGEST_POLL = 15.0
 SITE = "https://bsky.app"
 
 
 class BlueskyPublisher:
-    """A `Publisher` of posts with a video. `site`: where people read posts. `patience`: seconds, the longest wait inside a call."""
+    """A `Publisher` of posts with a video. `site`: where people read posts. `max_wait`: seconds, the longest wait inside a call."""
 
     provider = PROVIDER
     platform = PLATFORM
     account_first = False
 
     def __init__(
-        self, calls: Calls, *, video_url: str, clock: Clock, sandbox: bool = False, site: str = SITE, patience: float = 60.0
+        self, calls: Calls, *, video_url: str, clock: Clock, sandbox: bool = False, site: str = SITE, max_wait: float = 60.0
     ) -> None:
         self.calls = calls
         self.videos = VideoService(calls, video_url)
         self.clock = clock
         self.sandbox = sandbox
         self.site = site.rstrip("/")
-        self.patience = patience
+        self.max_wait = max_wait
 
     @asynccontextmanager
     async def taking_up(self, job: PublishJob) -> AsyncIterator[BlueskyPost]:
@@ -66,7 +66,7 @@ class BlueskyPost:
         self._at = publisher
         self._calls = publisher.calls
         self._job = job
-        self._patience = Patience(publisher.clock, publisher.patience, first=FIRST_PAUSE_SECONDS, longest=LONGEST_POLL)
+        self._polling = Polling(publisher.clock, publisher.max_wait, first=FIRST_PAUSE_SECONDS, longest=LONGEST_POLL)
 
     def check(self) -> None:
         """See the port."""
@@ -96,7 +96,7 @@ class BlueskyPost:
             if job.state == COMPLETED and job.blob is not None:
                 at = written(self._at.clock.now())
                 return Progress(record.offset, {**handle, "blob": job.blob, "created_at": at}, ready=True)
-            await self._patience.poll(f"Bluesky is processing the video ({job.state})")
+            await self._polling.poll(f"Bluesky is processing the video ({job.state})")
 
     async def commit(self, record: PostRecord) -> RemoteId | NotPublished:
         """Make the record."""

@@ -10,7 +10,7 @@ from pydantic import SecretStr
 from phantoms_dagster.registry.media import MediaLimits
 from phantoms_dagster.registry.pools import DAY, HOUR, MINUTE, PoolLimits, Rate
 from phantoms_dagster.registry.routes import Route
-from phantoms_dagster.registry.spec import Look, PlatformSpec, Setting, WordRules
+from phantoms_dagster.registry.spec import Appearance, PlatformSpec, Setting, WordRules
 
 MAX_GRAPHEMES, MAX_BYTES = 300, 3_000
 
@@ -65,5 +65,5 @@ PLATFORM = PlatformSpec(
         "video_url": Setting(str, "https://video.bsky.app", "Host of Bluesky's video service."),
     },
     paces={"processing_seconds": (0.2, (5.0, 90.0))},
-    look=Look(colours=("#0a6ee0", "#3b9bff"), chart="#0a7aff", dot="#1185fe"),
+    look=Appearance(colours=("#0a6ee0", "#3b9bff"), chart="#0a7aff", dot="#1185fe"),
 )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from phantoms_dagster.domain.errors import Barred, Throttled, Transient
 from phantoms_dagster.domain.ports import PublishJob
 from phantoms_dagster.domain.values import JsonObject
-from phantoms_dagster.platforms.bluesky.api import PROVIDER, Calls, Session, error_of, web_did
+from phantoms_dagster.platforms.bluesky.api import PROVIDER, AccountSession, Calls, error_of, web_did
 from phantoms_dagster.providers import http
 
 COMPLETED, FAILED = "JOB_STATE_COMPLETED", "JOB_STATE_FAILED"
@@ -54,7 +54,7 @@ class VideoService:
             message = f"account {account} may not upload videos to Bluesky: {said}"
             raise Barred(message, provider=PROVIDER, code="cannot_upload", evidence=http.evidence(response))
 
-    async def upload(self, session: Session, job: PublishJob) -> Job:
+    async def upload(self, session: AccountSession, job: PublishJob) -> Job:
         """Send the bytes. The same bytes again are the job that there is already."""
         token = await self._calls.service_token(job.account, audience=session.server, method="com.atproto.repo.uploadBlob")
         headers = {**http.bearer(token), "Content-Type": "video/mp4", "Content-Length": str(job.size)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from phantoms_dagster.registry.media import MediaLimits
-from phantoms_dagster.registry.spec import Look, PlatformSpec, Setting, WordRules
+from phantoms_dagster.registry.spec import Appearance, PlatformSpec, Setting, WordRules
 
 PLATFORM = PlatformSpec(
     name="folder",
@@ -25,5 +25,5 @@ PLATFORM = PlatformSpec(
     settings={
         "path": Setting(Path | None, None, "Folder of posts that a person posts by hand. Unset: outbox/ in the data directory."),
     },
-    look=Look(colours=("#92600a", "#f0b429"), chart="#92600a", dot="#f0b429"),
+    look=Appearance(colours=("#92600a", "#f0b429"), chart="#92600a", dot="#f0b429"),
 )

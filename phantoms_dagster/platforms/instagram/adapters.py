@@ -41,7 +41,7 @@ def publisher(tools: Tools) -> InstagramPublisher:
         sandbox=tools.sandbox,
         version=tools.setting("version"),
         app_secret=_app_secret(tools),
-        patience=tools.patience,
+        max_wait=tools.max_wait,
         settle_seconds=SANDBOX_SETTLE_SECONDS if tools.sandbox else SETTLE_SECONDS,
     )
 

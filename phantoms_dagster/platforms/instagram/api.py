@@ -20,7 +20,7 @@ import httpx
 
 from phantoms_dagster.domain.errors import Barred, Disconnected, Permanent, ProviderError, Rejected, Throttled, Transient, Unknown
 from phantoms_dagster.domain.models import Platform
-from phantoms_dagster.domain.ports import Identity, Tokens
+from phantoms_dagster.domain.ports import AccountIdentity, Tokens
 from phantoms_dagster.domain.values import JsonObject
 from phantoms_dagster.providers import http
 from phantoms_dagster.providers.redaction import redact
@@ -169,7 +169,7 @@ class Graph:
         self._base = f"{base_url.rstrip('/')}/{version}"
         self._tokens = tokens
         self._app_secret = no_secret if httpx.URL(base_url).host == INSTAGRAM_LOGIN_HOST else app_secret
-        self._users: dict[tuple[str, str], Identity] = {}
+        self._users: dict[tuple[str, str], AccountIdentity] = {}
 
     async def get(self, account: str, path: str, **params: str) -> JsonObject:
         """A read. `path` comes from `path(...)`."""
@@ -199,7 +199,7 @@ class Graph:
         """The numeric id of the account's Instagram user: what paths need. Raises Permanent when the token has none."""
         return (await self.identity(account)).subject
 
-    async def identity(self, account: str, *, fresh: bool = False) -> Identity:
+    async def identity(self, account: str, *, fresh: bool = False) -> AccountIdentity:
         """Whose the account's token is. The platform is asked once for each token, or again when the answer must be `fresh`.
 
         Our own name of an account is never sent.
@@ -228,7 +228,7 @@ def appsecret_proof(app_secret: str, token: str) -> str:
     return hmac.new(app_secret.encode(), token.encode(), hashlib.sha256).hexdigest()
 
 
-async def find_user(graph: Graph, account: str) -> Identity:
+async def find_user(graph: Graph, account: str) -> AccountIdentity:
     """The Instagram user behind the account's token, in either flavour of the API.
 
     With Facebook Login the token is a person's, whose Pages have the Instagram accounts, or a Page's; with Instagram Login it is
@@ -253,7 +253,7 @@ async def find_user(graph: Graph, account: str) -> Identity:
     raise Permanent(message, provider=PROVIDER, code="no_account")
 
 
-async def _listed(graph: Graph, account: str, place: str, *, fields: str) -> list[Identity]:
+async def _listed(graph: Graph, account: str, place: str, *, fields: str) -> list[AccountIdentity]:
     """The Instagram users that the answer names; none when the API does not know the question for this kind of token."""
     try:
         answer = await graph.get(account, place, fields=fields)
@@ -265,9 +265,9 @@ async def _listed(graph: Graph, account: str, place: str, *, fields: str) -> lis
         raise
     rows = [answer, *http.objects(answer, "data")]
     users = [user for row in rows if isinstance(user := row.get("instagram_business_account"), dict)]
-    found = [Identity(str(user["id"]), str(user.get("username") or user["id"])) for user in users if "id" in user]
+    found = [AccountIdentity(str(user["id"]), str(user.get("username") or user["id"])) for user in users if "id" in user]
     if isinstance(answer.get("user_id"), str | int):
-        found.append(Identity(str(answer["user_id"]), str(answer.get("username") or answer["user_id"])))
+        found.append(AccountIdentity(str(answer["user_id"]), str(answer.get("username") or answer["user_id"])))
     return found
 
 

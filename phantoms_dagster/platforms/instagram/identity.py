@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from phantoms_dagster.domain.models import Platform
-from phantoms_dagster.domain.ports import Identity
+from phantoms_dagster.domain.ports import AccountIdentity
 from phantoms_dagster.platforms.instagram.api import Graph
 
 
@@ -15,6 +15,6 @@ class InstagramIdentity:
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
 
-    async def read(self, account: str) -> Identity:
+    async def read(self, account: str) -> AccountIdentity:
         """See `ports.IdentityReader`."""
         return await self._graph.identity(account, fresh=True)

@@ -78,14 +78,14 @@ class InstagramMetricsReader:
             metrics = tuple(answer for answer in answers if isinstance(answer, Metrics))
             gone = tuple(number for number, answer in zip(batch, answers, strict=True) if answer is None)
             errors = {number: answer for number, answer in zip(batch, answers, strict=True) if isinstance(answer, BaseException)}
-            ending = next((error for error in errors.values() if _ends_the_turn(error)), None)
-            if ending is None and errors and not (metrics or gone):
-                ending = next(iter(errors.values()))
-            failed = {} if ending is not None else {number: str(error) for number, error in errors.items()}
-            last = ending is not None or at + self._at_once >= len(remote_ids)
+            outcome = next((error for error in errors.values() if _ends_the_turn(error)), None)
+            if outcome is None and errors and not (metrics or gone):
+                outcome = next(iter(errors.values()))
+            failed = {} if outcome is not None else {number: str(error) for number, error in errors.items()}
+            last = outcome is not None or at + self._at_once >= len(remote_ids)
             yield ReadPage(metrics, gone, failed, turn.unsupported() if last else frozenset())
-            if ending is not None:
-                raise ending
+            if outcome is not None:
+                raise outcome
 
     async def _one(self, account: str, number: str, turn: _Turn) -> Metrics | None:
         try:

@@ -43,7 +43,7 @@ from phantoms_dagster.platforms.instagram.api import (
 from phantoms_dagster.platforms.instagram.container import MISSING, Container, Quotas, container_of, failed, read_status
 from phantoms_dagster.platforms.instagram.reel import check, listed_like
 from phantoms_dagster.providers import http
-from phantoms_dagster.providers.polling import FIRST_PAUSE_SECONDS, Patience
+from phantoms_dagster.providers.polling import FIRST_PAUSE_SECONDS, Polling
 
 LIFE = timedelta(hours=23)  # of a container, with an hour to spare
 LONGEST_POLL = 60.0  # the platform asks for about one look a minute
@@ -52,7 +52,7 @@ LONGEST_POLL = 60.0  # the platform asks for about one look a minute
 class InstagramPublisher:
     """A `Publisher` of reels.
 
-    `patience`, `settle_seconds`, `stall_seconds` and `poll_seconds` are in seconds: the longest wait inside a call, the time
+    `max_wait`, `settle_seconds`, `stall_seconds` and `poll_seconds` are in seconds: the longest wait inside a call, the time
     between the two reads that prove that nothing was published, the time after which an upload whose answer was lost is given
     up, and the first pause between two looks at a container.
     """
@@ -72,7 +72,7 @@ class InstagramPublisher:
         sandbox: bool = False,
         version: str = "v26.0",
         app_secret: AppSecret = no_secret,
-        patience: float = 60.0,
+        max_wait: float = 60.0,
         settle_seconds: float = 60.0,
         stall_seconds: float = 60.0,
         poll_seconds: float = 2.0,
@@ -84,7 +84,7 @@ class InstagramPublisher:
         self.uploads = f"{upload_url.rstrip('/')}/"
         self.upload_path = f"ig-api-upload/{version}"
         self.clock = clock
-        self.patience, self.poll_seconds = patience, poll_seconds
+        self.max_wait, self.poll_seconds = max_wait, poll_seconds
         self.settle, self.stall = timedelta(seconds=settle_seconds), timedelta(seconds=stall_seconds)
 
     @asynccontextmanager
@@ -102,7 +102,7 @@ class InstagramPost:
         self._clock = publisher.clock
         self._job = job
         first = min(FIRST_PAUSE_SECONDS, publisher.poll_seconds)
-        self._patience = Patience(publisher.clock, publisher.patience, first=first, longest=LONGEST_POLL)
+        self._polling = Polling(publisher.clock, publisher.max_wait, first=first, longest=LONGEST_POLL)
         self._opened = False  # the container was made in this very call
         self._token = ""  # of the upload that the ledger names as about to be sent
         self._fresh = False  # the bytes went up in this very call: nothing is processed within a moment
@@ -187,7 +187,7 @@ class InstagramPost:
     async def _finished(self, record: PostRecord, container: Container) -> Progress | NotPublished | Undecided:
         if self._fresh:
             self._fresh = False
-            await self._patience.poll("Instagram is processing the video")
+            await self._polling.poll("Instagram is processing the video")
         while True:
             status, text = await read_status(self._graph, self._job.account, container.id)
             if status == "FINISHED":
@@ -198,7 +198,7 @@ class InstagramPost:
             stalled = container.sent_at is None or self._clock.now() - container.sent_at >= self._at.stall
             if status in ("ERROR", "EXPIRED") or (stalled and (status == MISSING or record.offset != self._job.size)):
                 return self._given_up(status, text)
-            await self._patience.poll(f"Instagram is processing the video ({status})")
+            await self._polling.poll(f"Instagram is processing the video ({status})")
 
     async def _publishing(self, container: Container) -> Handle:
         """The handle as it has to be saved before `media_publish`. Raises Throttled when the account's quota is used up."""
@@ -250,7 +250,7 @@ class InstagramPost:
         while True:
             status, text = await read_status(self._graph, self._job.account, container.id)
             if status == "IN_PROGRESS":
-                await self._patience.poll("Instagram is publishing the video, or still processing it")
+                await self._polling.poll("Instagram is publishing the video, or still processing it")
                 continue
             if status != "PUBLISHED":
                 if container.doubt != status or container.doubt_at is None:
@@ -281,7 +281,7 @@ class InstagramPost:
         left = (container.doubt_at + self._at.settle - self._clock.now()).total_seconds()
         if left > 0:
             why = f"the answer to media_publish was lost and the container is {status}; reading it again"
-            await self._patience.wait(left, why)
+            await self._polling.wait(left, why)
         return left > 0
 
     async def _listed(self, container: Container) -> RemoteId | None:

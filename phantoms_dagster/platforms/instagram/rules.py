@@ -10,7 +10,7 @@ from pydantic import SecretStr
 from phantoms_dagster.registry.media import MediaLimits
 from phantoms_dagster.registry.pools import DAY, HOUR, PoolLimits, Rate
 from phantoms_dagster.registry.routes import Route
-from phantoms_dagster.registry.spec import Look, PlatformSpec, Setting, WordRules
+from phantoms_dagster.registry.spec import Appearance, PlatformSpec, Setting, WordRules
 
 PLATFORM = PlatformSpec(
     name="instagram",
@@ -66,7 +66,7 @@ PLATFORM = PlatformSpec(
         "version": Setting(str, "v26.0", "Graph API version."),
     },
     paces={"processing_seconds": (0.2, (30.0, 120.0))},
-    look=Look(
+    look=Appearance(
         colours=("#a21caf", "#dd6fe3"),
         chart="#a21caf",
         dot="linear-gradient(45deg, #feda75, #d62976 60%, #4f5bd5)",

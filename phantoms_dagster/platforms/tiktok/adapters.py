@@ -20,7 +20,7 @@ def publisher(tools: Tools) -> TikTokPublisher:
         tokens=tools.tokens,
         clock=tools.clock,
         sandbox=tools.sandbox,
-        patience=tools.patience,
+        max_wait=tools.max_wait,
     )
 
 

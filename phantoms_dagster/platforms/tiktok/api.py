@@ -43,7 +43,7 @@ MINUTE_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
-class Row:
+class ErrorRow:
     """What an error code of TikTok means. `wait`: seconds, when the answer itself names none."""
 
     kind: type[Permanent | Rejected | Throttled | Transient]
@@ -51,54 +51,54 @@ class Row:
     wait: float | None = None
 
 
-_RECONNECT = Row(Disconnected, "reconnect the TikTok account")
-_FIX_MEDIA = Row(Permanent, "the file does not fit TikTok's limits")
-_NEXT_DAY = Row(Throttled, "the account's posts of this day are used up", DAY_SECONDS)
-_SCOPES = Row(Barred, "connect the TikTok account again with all scopes of docs/accounts.md")
-_BANNED = Row(Barred, "TikTok does not let this account post")
-_SPAM = Row(Rejected, "TikTok takes the post for spam")
-_RESTART = Row(Transient, "the upload has to begin again")
+_RECONNECT = ErrorRow(Disconnected, "reconnect the TikTok account")
+_FIX_MEDIA = ErrorRow(Permanent, "the file does not fit TikTok's limits")
+_NEXT_DAY = ErrorRow(Throttled, "the account's posts of this day are used up", DAY_SECONDS)
+_SCOPES = ErrorRow(Barred, "connect the TikTok account again with all scopes of docs/accounts.md")
+_BANNED = ErrorRow(Barred, "TikTok does not let this account post")
+_SPAM = ErrorRow(Rejected, "TikTok takes the post for spam")
+_RESTART = ErrorRow(Transient, "the upload has to begin again")
 
 # Codes of the envelope, fail_reasons of status/fetch and, as `upload <status>`, answers to a chunk.
-ERRORS: Mapping[str, Row] = MappingProxyType(
+ERRORS: Mapping[str, ErrorRow] = MappingProxyType(
     {
-        "invalid_param": Row(Permanent, "TikTok does not take the request"),
-        "invalid_params": Row(Permanent, "TikTok does not take the request"),
-        "app_version_check_failed": Row(Permanent, "the TikTok app of the creator is too old"),
-        "invalid_publish_id": Row(Permanent, "TikTok does not know this publish_id"),
-        "token_not_authorized_for_specified_publish_id": Row(Permanent, "the upload was begun by another TikTok account"),
-        "publish_not_cancellable": Row(Permanent, "too late to cancel"),
+        "invalid_param": ErrorRow(Permanent, "TikTok does not take the request"),
+        "invalid_params": ErrorRow(Permanent, "TikTok does not take the request"),
+        "app_version_check_failed": ErrorRow(Permanent, "the TikTok app of the creator is too old"),
+        "invalid_publish_id": ErrorRow(Permanent, "TikTok does not know this publish_id"),
+        "token_not_authorized_for_specified_publish_id": ErrorRow(Permanent, "the upload was begun by another TikTok account"),
+        "publish_not_cancellable": ErrorRow(Permanent, "too late to cancel"),
         "access_token_invalid": _RECONNECT,
         "scope_not_authorized": _SCOPES,
         "scope_permission_missed": _SCOPES,
         "spam_risk_too_many_posts": _NEXT_DAY,
-        "spam_risk_too_many_pending_share": Row(Throttled, "too many drafts wait in the creator's inbox", DAY_SECONDS),
+        "spam_risk_too_many_pending_share": ErrorRow(Throttled, "too many drafts wait in the creator's inbox", DAY_SECONDS),
         "spam_risk_user_banned_from_posting": _BANNED,
-        "reached_active_user_cap": Row(Barred, "the app's users of this day are used up"),
-        "unaudited_client_can_only_post_to_private_accounts": Row(
+        "reached_active_user_cap": ErrorRow(Barred, "the app's users of this day are used up"),
+        "unaudited_client_can_only_post_to_private_accounts": ErrorRow(
             Rejected, "until TikTok has audited the app it posts SELF_ONLY to private accounts"
         ),
-        "url_ownership_unverified": Row(Permanent, "the domain of the video's URL is not verified"),
-        "privacy_level_option_mismatch": Row(Rejected, "the creator does not offer this privacy level"),
-        "rate_limit_exceeded": Row(Throttled, "too many calls in a minute", MINUTE_SECONDS),
-        "internal_error": Row(Transient, "TikTok has an internal error"),
+        "url_ownership_unverified": ErrorRow(Permanent, "the domain of the video's URL is not verified"),
+        "privacy_level_option_mismatch": ErrorRow(Rejected, "the creator does not offer this privacy level"),
+        "rate_limit_exceeded": ErrorRow(Throttled, "too many calls in a minute", MINUTE_SECONDS),
+        "internal_error": ErrorRow(Transient, "TikTok has an internal error"),
         # fail_reason
         "file_format_check_failed": _FIX_MEDIA,
         "duration_check_failed": _FIX_MEDIA,
         "frame_rate_check_failed": _FIX_MEDIA,
         "picture_size_check_failed": _FIX_MEDIA,
-        "internal": Row(Transient, "TikTok failed to process the video"),
-        "video_pull_failed": Row(Transient, "TikTok could not fetch the video"),
-        "photo_pull_failed": Row(Transient, "TikTok could not fetch the photo"),
-        "publish_cancelled": Row(Rejected, "the post was cancelled"),
+        "internal": ErrorRow(Transient, "TikTok failed to process the video"),
+        "video_pull_failed": ErrorRow(Transient, "TikTok could not fetch the video"),
+        "photo_pull_failed": ErrorRow(Transient, "TikTok could not fetch the photo"),
+        "publish_cancelled": ErrorRow(Rejected, "the post was cancelled"),
         "auth_removed": _RECONNECT,
         "spam_risk_text": _SPAM,
         "spam_risk": _SPAM,
         # answers to a chunk
-        "upload 400": Row(Permanent, "TikTok does not take the chunk"),
+        "upload 400": ErrorRow(Permanent, "TikTok does not take the chunk"),
         "upload 403": _RESTART,
         "upload 404": _RESTART,
-        "upload 416": Row(Transient, "TikTok holds other bytes than we thought"),
+        "upload 416": ErrorRow(Transient, "TikTok holds other bytes than we thought"),
     }
 )
 # What a status means when the answer carries no code.

@@ -56,7 +56,7 @@ def content_of(job: PublishJob) -> str:
 # --- what the journal keeps and what comes next ---------------------------------------------------------------------
 
 
-class Slot(Value):
+class UploadSlot(Value):
     """The journal's handle. `upload_url` is as good as a password.
 
     `committed_at`: when the last chunk was last sent; `completed_at`: when PUBLISH_COMPLETE was first seen. `content` is the hash
@@ -79,7 +79,7 @@ class Slot(Value):
     seconds: float = 0.0
 
 
-def post_url(slot: Slot, remote_id: str, *, base_url: str | None = None) -> str:
+def post_url(slot: UploadSlot, remote_id: str, *, base_url: str | None = None) -> str:
     """Where the post can be seen: the creator's profile until its public id is known. `base_url` is that of the sandbox."""
     if base_url is not None:
         return f"{base_url}/watch/{remote_id}"
@@ -93,7 +93,7 @@ def is_public_id(remote_id: str) -> bool:
 
 
 @dataclass(frozen=True)
-class Step:
+class ChunkStep:
     """What to do next. `offset` goes with `upload`, `error` with `fail`, `post_id` with `complete`."""
 
     do: Literal["upload", "wait", "restart", "fail", "complete", "lost"]
@@ -104,7 +104,7 @@ class Step:
 
 def next_step(
     seen: Seen | None, record: PostRecord, size: int, *, refusal: ProviderError | None = None, counted: bool = False
-) -> Step:
+) -> ChunkStep:
     """What an answer of status/fetch (None: it does not know the publish_id) asks for.
 
     `refusal`: how the chunk just sent was turned down; `counted`: TikTok has said that the last chunk is there.
@@ -112,19 +112,19 @@ def next_step(
     """
     sent = record.state in DECIDED
     if seen is None:
-        return Step("lost" if sent else "restart")
+        return ChunkStep("lost" if sent else "restart")
     if seen.status == "PUBLISH_COMPLETE":
-        return Step("complete", post_id=seen.post_id)
+        return ChunkStep("complete", post_id=seen.post_id)
     if seen.status == "FAILED":
         unheard = Permanent(f"TikTok: failed, {seen.fail_reason}", provider=PROVIDER, code=seen.fail_reason)
-        return Step("fail", error=error_for(seen.fail_reason) or unheard)
+        return ChunkStep("fail", error=error_for(seen.fail_reason) or unheard)
     uploaded = record.offset if seen.uploaded is None and not sent else seen.uploaded
     if seen.status != "PROCESSING_UPLOAD" or uploaded is None or uploaded >= size or counted:
-        return Step("wait")
+        return ChunkStep("wait")
     if refusal is None:
-        return Step("upload", offset=uploaded)
+        return ChunkStep("upload", offset=uploaded)
     if refusal.code in ("upload 403", "upload 404"):
-        return Step("restart")
+        return ChunkStep("restart")
     if refusal.code == "upload 416":
-        return Step("wait") if sent else Step("upload", offset=uploaded)
-    return Step("fail", error=refusal)
+        return ChunkStep("wait") if sent else ChunkStep("upload", offset=uploaded)
+    return ChunkStep("fail", error=refusal)

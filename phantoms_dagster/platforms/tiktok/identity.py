@@ -6,7 +6,7 @@ import httpx
 
 from phantoms_dagster.domain.errors import Permanent
 from phantoms_dagster.domain.models import Platform
-from phantoms_dagster.domain.ports import Identity, Tokens
+from phantoms_dagster.domain.ports import AccountIdentity, Tokens
 from phantoms_dagster.platforms.tiktok.api import TikTokCalls
 from phantoms_dagster.platforms.tiktok.publisher import CREATOR_INFO_PATH
 
@@ -25,7 +25,7 @@ class TikTokIdentity:
     def __init__(self, *, client: httpx.AsyncClient, base_url: str, tokens: Tokens) -> None:
         self._calls = TikTokCalls(client, base_url, tokens)
 
-    async def read(self, account: str) -> Identity:
+    async def read(self, account: str) -> AccountIdentity:
         """See `ports.IdentityReader`."""
         try:
             data = await self._calls.get(account, USER_INFO_PATH, {"fields": "open_id,display_name"})
@@ -36,9 +36,9 @@ class TikTokIdentity:
             username = str(creator.get("creator_username") or "")
             if not username:
                 raise
-            return Identity(f"@{username}", f"@{username}")
+            return AccountIdentity(f"@{username}", f"@{username}")
         user = data.get("user")
         number = user.get("open_id") if isinstance(user, dict) else None
         if not isinstance(user, dict) or not isinstance(number, str) or not number:
             raise Permanent(f"TikTok does not say whose the token of account {account} is", provider="tiktok", code="no_user")
-        return Identity(number, str(user.get("display_name") or number))
+        return AccountIdentity(number, str(user.get("display_name") or number))

@@ -12,7 +12,7 @@ from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.ports import FoundPost, Tokens
 from phantoms_dagster.domain.values import JsonObject
 from phantoms_dagster.platforms.tiktok.api import PROVIDER, TikTokCalls, listed_since, read_status, same_video
-from phantoms_dagster.platforms.tiktok.chunks import Slot, post_url
+from phantoms_dagster.platforms.tiktok.chunks import UploadSlot, post_url
 from phantoms_dagster.platforms.tiktok.publisher import CLOCK_SKEW
 
 
@@ -29,7 +29,7 @@ class TikTokLateIds:
 
     async def public_id(self, account: str, handle: JsonObject, *, last: bool) -> FoundPost | None:
         """See the port. The account's list is read when TikTok no longer knows the publish_id, or for the `last` time."""
-        slot = Slot.model_validate(handle)
+        slot = UploadSlot.model_validate(handle)
         seen = await read_status(self._calls, account, slot.publish_id)
         number = seen.post_id if seen is not None else None
         if number is None and (seen is None or last):
@@ -38,7 +38,7 @@ class TikTokLateIds:
             return None
         return FoundPost(number, post_url(slot, number, base_url=self._base_url if self.sandbox else None))
 
-    async def _listed(self, account: str, slot: Slot) -> str | None:
+    async def _listed(self, account: str, slot: UploadSlot) -> str | None:
         """The only public video that looks like the post; None when there is none, or when several do."""
         since = (slot.committed_at or slot.opened_at) - CLOCK_SKEW
         listed = await listed_since(self._calls, account, since)

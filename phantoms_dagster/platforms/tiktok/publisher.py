@@ -30,9 +30,18 @@ from phantoms_dagster.domain.publication import (
 )
 from phantoms_dagster.domain.values import JsonObject
 from phantoms_dagster.platforms.tiktok.api import PROVIDER, TikTokCalls, error_for, listed_since, read_status, same_video
-from phantoms_dagster.platforms.tiktok.chunks import DECIDED, ChunkPlan, Slot, Step, content_of, next_step, plan_chunks, post_url
+from phantoms_dagster.platforms.tiktok.chunks import (
+    DECIDED,
+    ChunkPlan,
+    ChunkStep,
+    UploadSlot,
+    content_of,
+    next_step,
+    plan_chunks,
+    post_url,
+)
 from phantoms_dagster.providers.http import file_body, same_service, send, server_error, unexpected
-from phantoms_dagster.providers.polling import FIRST_PAUSE_SECONDS, Patience
+from phantoms_dagster.providers.polling import FIRST_PAUSE_SECONDS, Polling
 
 CREATOR_INFO_PATH = "/v2/post/publish/creator_info/query/"
 INIT_PATH = "/v2/post/publish/video/init/"
@@ -49,7 +58,7 @@ CONTENT_TYPES = MappingProxyType({".mp4": "video/mp4", ".mov": "video/quicktime"
 
 
 class TikTokPublisher:
-    """Posts videos. `patience`: longest wait for TikTok's processing, in seconds.
+    """Posts videos. `max_wait`: longest wait for TikTok's processing, in seconds.
 
     `sandbox` says that `base_url` is a stand-in, whose pages are then the posts' URLs.
     """
@@ -66,7 +75,7 @@ class TikTokPublisher:
         tokens: Tokens,
         clock: Clock,
         sandbox: bool = False,
-        patience: float = 60.0,
+        max_wait: float = 60.0,
         poll_seconds: float = FIRST_PAUSE_SECONDS,
     ) -> None:
         self.client = client
@@ -74,7 +83,7 @@ class TikTokPublisher:
         self.calls = TikTokCalls(client, base_url, tokens)
         self.clock = clock
         self.sandbox = sandbox
-        self.patience = patience
+        self.max_wait = max_wait
         self.poll_seconds = poll_seconds
 
     @asynccontextmanager
@@ -95,8 +104,8 @@ class TikTokPost:
         self._calls = publisher.calls
         self._clock = publisher.clock
         self._job = job
-        self._patience = Patience(
-            publisher.clock, publisher.patience, first=publisher.poll_seconds, longest=LONGEST_PAUSE_SECONDS, again=RETRY_SECONDS
+        self._polling = Polling(
+            publisher.clock, publisher.max_wait, first=publisher.poll_seconds, longest=LONGEST_PAUSE_SECONDS, again=RETRY_SECONDS
         )
         self._slots = 1  # that this call has used
         self._uploads = 0  # times that this call began to send to the present slot
@@ -123,7 +132,7 @@ class TikTokPost:
             message = f"TikTok named an upload address at another host ({host}); check PHANTOMS_TIKTOK_BASE_URL"
             raise Permanent(message, provider=PROVIDER, code="foreign_host")
         self._uploads, self._refusal, self._counted = 1, None, False
-        slot = Slot(
+        slot = UploadSlot(
             publish_id=publish_id,
             upload_url=upload_url,
             username=str(creator.get("creator_username") or job.account),
@@ -143,7 +152,7 @@ class TikTokPost:
     async def upload(self, record: PostRecord) -> Progress | Finding:
         """Send one chunk, unless it is the last: that one publishes, so `commit` sends it."""
         _check_file(self._job)
-        slot, offset = Slot.model_validate(record.handle), record.offset
+        slot, offset = UploadSlot.model_validate(record.handle), record.offset
         plan = _plan(slot)
         if offset >= plan.last_start:
             return Progress(offset, self._sending_last(slot), ready=True)
@@ -157,10 +166,10 @@ class TikTokPost:
         self._refusal = _refusal_of(response)
         return await self.find(record)
 
-    def _sending_last(self, slot: Slot) -> Handle:
+    def _sending_last(self, slot: UploadSlot) -> Handle:
         return slot.model_copy(update={"committed_at": self._clock.now()}).model_dump(mode="json")
 
-    async def _put(self, slot: Slot, offset: int, end: int, *, commits: bool) -> httpx.Response:
+    async def _put(self, slot: UploadSlot, offset: int, end: int, *, commits: bool) -> httpx.Response:
         """One chunk, read from disk as it is sent. A 5xx is raised: Unknown for the chunk that publishes."""
         job = self._job
         headers = {
@@ -191,7 +200,7 @@ class TikTokPost:
 
     async def commit(self, record: PostRecord) -> NotPublished | Undecided:
         """Send the last chunk. TikTok tells what became of it when it is asked, so `find` does the rest."""
-        slot = Slot.model_validate(record.handle)
+        slot = UploadSlot.model_validate(record.handle)
         try:
             response = await self._put(slot, record.offset, _plan(slot).end(record.offset), commits=True)
         except NotYet as error:
@@ -202,14 +211,14 @@ class TikTokPost:
             self._refusal = _refusal_of(response)
             self._counted = self._refusal.code == "upload 416"
         if self._counted and self._refusal is None:  # nothing is processed within the moment of its upload
-            await self._patience.poll("TikTok still processes the video")
+            await self._polling.poll("TikTok still processes the video")
         return Undecided()
 
     # --- find
 
     async def find(self, record: PostRecord) -> Finding:
         """Ask TikTok how the slot is, until its answer proves something. Raises NotYet while TikTok processes."""
-        slot = Slot.model_validate(record.handle)
+        slot = UploadSlot.model_validate(record.handle)
         while True:
             seen = await read_status(self._calls, self._job.account, slot.publish_id)
             step = next_step(seen, record, slot.size, refusal=self._refusal, counted=self._counted)
@@ -226,11 +235,11 @@ class TikTokPost:
                 finding = await self._listed(record, slot)
                 if finding is not None:
                     return finding
-                await self._patience.poll("TikTok lost the upload, and its video is not listed (yet)")
+                await self._polling.poll("TikTok lost the upload, and its video is not listed (yet)")
             else:
-                await self._patience.poll("TikTok still processes the video")
+                await self._polling.poll("TikTok still processes the video")
 
-    def _goes_on(self, record: PostRecord, slot: Slot, step: Step) -> NotPublished:
+    def _goes_on(self, record: PostRecord, slot: UploadSlot, step: ChunkStep) -> NotPublished:
         """TikTok holds only a part of the bytes, so nothing is published, and the slot may be given the rest."""
         if slot.content != content_of(self._job) or not self._at.owns(slot.upload_url):
             self._let_it_die(record, slot)
@@ -249,7 +258,7 @@ class TikTokPost:
             return NotPublished(evidence, then="commit", handle=self._sending_last(slot), offset=step.offset)
         return NotPublished(evidence, then="upload", handle=handle, offset=step.offset)
 
-    def _let_it_die(self, record: PostRecord, slot: Slot) -> None:
+    def _let_it_die(self, record: PostRecord, slot: UploadSlot) -> None:
         """Once its last chunk was sent, a runner that was taken over may still wake up and send it: the slot must die first."""
         left = (slot.opened_at + UPLOAD_URL_LIFE - self._clock.now()).total_seconds()
         if record.state in DECIDED and left > 0:
@@ -262,7 +271,7 @@ class TikTokPost:
         dead = Transient("TikTok: the upload address died before the upload was done", provider=PROVIDER, code="upload 403")
         return NotPublished(evidence, then="open", error=dead)
 
-    def _out(self, slot: Slot, post_id: str | None) -> RemoteId:
+    def _out(self, slot: UploadSlot, post_id: str | None) -> RemoteId:
         """The published post.
 
         PUBLISH_COMPLETE is final, whether TikTok names a public id yet or not: the id comes after moderation, minutes or hours
@@ -275,7 +284,7 @@ class TikTokPost:
         url = post_url(slot, remote_id, base_url=self._at.base_url if self._at.sandbox else None)
         return RemoteId(remote_id, url, slot.model_dump(mode="json"), published_at=at)
 
-    async def _listed(self, record: PostRecord, slot: Slot) -> Found | Undecided | None:
+    async def _listed(self, record: PostRecord, slot: UploadSlot) -> Found | Undecided | None:
         """The last chunk was sent and TikTok forgot the publish_id: look among the account's public videos.
 
         None when the video may still turn up. Undecided when a person has to look.
@@ -301,11 +310,11 @@ class TikTokPost:
         """From the ledger: PUBLISH_COMPLETE was the confirmation."""
         assert record.remote_id is not None
         assert record.url is not None
-        completed_at = Slot.model_validate(record.handle).completed_at if record.handle else None
+        completed_at = UploadSlot.model_validate(record.handle).completed_at if record.handle else None
         return PublishedPost(record.remote_id, record.url, completed_at or record.attempted_at or self._clock.now())
 
 
-def _plan(slot: Slot) -> ChunkPlan:
+def _plan(slot: UploadSlot) -> ChunkPlan:
     return ChunkPlan(slot.size, slot.chunk_size, slot.count)
 
 

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from phantoms_dagster.registry.media import MediaLimits
 from phantoms_dagster.registry.pools import DAY, MINUTE, PoolLimits, Rate
 from phantoms_dagster.registry.routes import Route
-from phantoms_dagster.registry.spec import Look, PlatformSpec, Setting, WordRules
+from phantoms_dagster.registry.spec import Appearance, PlatformSpec, Setting, WordRules
 
 PLATFORM = PlatformSpec(
     name="tiktok",
@@ -69,7 +69,7 @@ PLATFORM = PlatformSpec(
         # How much later the public id comes: mostly within some minutes, sometimes after hours.
         "moderation_seconds": (0.0, (30.0, 7_200.0)),
     },
-    look=Look(
+    look=Appearance(
         colours=("#1c9c96", "#35d6cf"),
         chart="#111827",
         dot="linear-gradient(90deg, #25f4ee 50%, #fe2c55 50%)",

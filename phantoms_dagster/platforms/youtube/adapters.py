@@ -19,7 +19,7 @@ def publisher(tools: Tools) -> YouTubePublisher:
         tokens=tools.tokens,
         clock=tools.clock,
         sandbox=tools.sandbox,
-        patience=tools.patience,
+        max_wait=tools.max_wait,
     )
 
 

@@ -41,7 +41,7 @@ PACIFIC = ZoneInfo("America/Los_Angeles")  # where the quota day begins
 
 
 @dataclass(frozen=True)
-class Verdict:
+class RefusalMeaning:
     """What a refusal means. `wait`: as the answer says, until the quota day ends (00:00 Pacific), or a day."""
 
     error: type[Permanent] | type[Throttled]
@@ -49,16 +49,20 @@ class Verdict:
     wait: Literal["answer", "midnight", "day"] = "answer"
 
 
-_INPUT = Verdict(Permanent, "correct the post's words or settings and replay it")
-_RECONNECT = Verdict(Disconnected, "reconnect the account: its access token is no longer accepted")
-_QUOTA = Verdict(Throttled, "the project's daily quota is used up until midnight in California", "midnight")
-_PACE = Verdict(Throttled, "requests come too fast")
-_FORBIDDEN = Verdict(Permanent, "the account may not do this: check its permissions and the granted scopes, then reconnect it")
-_SCOPES = Verdict(Barred, "the account has not granted what this needs: connect it again with all scopes of docs/accounts.md")
-_ACCOUNT = Verdict(Barred, "the account is suspended, closed or not fit for this: a person must look at it on YouTube")
+_INPUT = RefusalMeaning(Permanent, "correct the post's words or settings and replay it")
+_RECONNECT = RefusalMeaning(Disconnected, "reconnect the account: its access token is no longer accepted")
+_QUOTA = RefusalMeaning(Throttled, "the project's daily quota is used up until midnight in California", "midnight")
+_PACE = RefusalMeaning(Throttled, "requests come too fast")
+_FORBIDDEN = RefusalMeaning(
+    Permanent, "the account may not do this: check its permissions and the granted scopes, then reconnect it"
+)
+_SCOPES = RefusalMeaning(
+    Barred, "the account has not granted what this needs: connect it again with all scopes of docs/accounts.md"
+)
+_ACCOUNT = RefusalMeaning(Barred, "the account is suspended, closed or not fit for this: a person must look at it on YouTube")
 
 # Status and reason, as globs; the first row that fits counts. 5xx answers are judged by `providers.http.server_error`.
-ERRORS: Mapping[tuple[int, str], Verdict] = MappingProxyType(
+ERRORS: Mapping[tuple[int, str], RefusalMeaning] = MappingProxyType(
     {
         (400, "invalidTitle"): _INPUT,
         (400, "invalidDescription"): _INPUT,
@@ -70,8 +74,8 @@ ERRORS: Mapping[tuple[int, str], Verdict] = MappingProxyType(
         (400, "invalidRecordingDetails"): _INPUT,
         (400, "defaultLanguageNotSet"): _INPUT,
         (400, "mediaBodyRequired"): _INPUT,
-        (400, "uploadLimitExceeded"): Verdict(Throttled, "the channel may upload no more for about a day", "day"),
-        (401, "youtubeSignupRequired"): Verdict(Disconnected, "create a YouTube channel for the account, then reconnect it"),
+        (400, "uploadLimitExceeded"): RefusalMeaning(Throttled, "the channel may upload no more for about a day", "day"),
+        (401, "youtubeSignupRequired"): RefusalMeaning(Disconnected, "create a YouTube channel for the account, then reconnect it"),
         (401, "*"): _RECONNECT,  # authError, expired, required, authorizationRequired
         (403, "quotaExceeded"): _QUOTA,
         (403, "dailyLimitExceeded"): _QUOTA,
@@ -82,8 +86,8 @@ ERRORS: Mapping[tuple[int, str], Verdict] = MappingProxyType(
         (403, "forbiddenPrivacySetting"): _FORBIDDEN,
         (403, "forbiddenLicenseSetting"): _FORBIDDEN,
         (403, "authenticatedUser*"): _ACCOUNT,
-        (404, "videoNotFound"): Verdict(Permanent, "the video is gone from YouTube: a person must look"),
-        (404, "playlistNotFound"): Verdict(Permanent, "the channel has no uploads yet"),
+        (404, "videoNotFound"): RefusalMeaning(Permanent, "the video is gone from YouTube: a person must look"),
+        (404, "playlistNotFound"): RefusalMeaning(Permanent, "the channel has no uploads yet"),
         (429, "*"): _PACE,  # rateLimitExceeded, userRateLimitExceeded, uploadRateLimitExceeded
     }
 )
@@ -179,7 +183,7 @@ class YouTubeCalls:
 
 
 @dataclass(frozen=True)
-class Session:
+class UploadSession:
     """An upload session as the journal keeps it. The URI is as good as a password.
 
     `last_byte_sent`: the request with the last byte may have left, so the video may exist. `lost_at`: when YouTube first said
@@ -202,7 +206,7 @@ class Session:
         }
 
     @classmethod
-    def of(cls, handle: JsonObject) -> Session | None:
+    def of(cls, handle: JsonObject) -> UploadSession | None:
         """From JSON; None when there is no session."""
         if "session" not in handle:
             return None
@@ -216,7 +220,7 @@ class Session:
 
 
 @dataclass(frozen=True)
-class Kept:
+class BytesKept:
     """The session lives and holds this many bytes."""
 
     count: int
@@ -235,14 +239,14 @@ class Gone:
 
 
 @dataclass(frozen=True)
-class Refused:
+class SessionRefused:
     """The session's answer is an error. `over`: the session takes no more bytes."""
 
     error: ProviderError
     over: bool
 
 
-SessionAnswer: TypeAlias = Kept | Finished | Gone | Refused
+SessionAnswer: TypeAlias = BytesKept | Finished | Gone | SessionRefused
 
 
 def session_answer(response: httpx.Response, now: datetime, *, commits: bool) -> SessionAnswer:
@@ -250,14 +254,14 @@ def session_answer(response: httpx.Response, now: datetime, *, commits: bool) ->
     status = response.status_code
     if status == 308:
         kept = re.fullmatch(r"bytes=0-(\d+)", response.headers.get("range", ""))
-        return Kept(int(kept.group(1)) + 1 if kept else 0)
+        return BytesKept(int(kept.group(1)) + 1 if kept else 0)
     if status in (404, 410):
         return Gone()
     if 400 <= status < 500:
         error = refusal(response, now)
         # A bad token or too quick a pace says nothing of the session; any other refusal ends it.
         pace = isinstance(error, Throttled) and error.code not in ("quotaExceeded", "dailyLimitExceeded", "uploadLimitExceeded")
-        return Refused(error, over=not (pace or status == 401))
+        return SessionRefused(error, over=not (pace or status == 401))
     video_id = text(accepted(response, now, commits=commits), "id")
     if video_id is None:
         kind = Unknown if commits else Transient

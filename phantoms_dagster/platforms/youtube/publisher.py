@@ -34,12 +34,12 @@ from phantoms_dagster.domain.publication import (
 from phantoms_dagster.domain.values import JsonObject
 from phantoms_dagster.platforms.youtube.api import (
     PROVIDER,
+    BytesKept,
     Finished,
     Gone,
-    Kept,
-    Refused,
-    Session,
     SessionAnswer,
+    SessionRefused,
+    UploadSession,
     YouTubeCalls,
     accepted,
     moment,
@@ -74,13 +74,13 @@ class YouTubePublisher:
         tokens: Tokens,
         clock: Clock,
         sandbox: bool = False,
-        patience: float = 60.0,
+        max_wait: float = 60.0,
         poll_seconds: float = 60.0,
         chunk_bytes: int = 32 * GRANULE,
         absence_seconds: float = 600.0,
         category_id: str = "22",
     ) -> None:
-        """Waits are in seconds: `patience` for YouTube's processing, `absence_seconds` until a lost video counts as never made.
+        """Waits are in seconds: `max_wait` for YouTube's processing, `absence_seconds` until a lost video counts as never made.
 
         `poll_seconds` is the longest pause between two looks, each of which costs a unit of the day's quota.
 
@@ -91,7 +91,7 @@ class YouTubePublisher:
         self.sandbox = sandbox
         self.calls = YouTubeCalls(client, base_url, tokens, clock)
         self.clock = clock
-        self.patience = patience
+        self.max_wait = max_wait
         self.poll_seconds = poll_seconds
         self.chunk_bytes = chunk_bytes
         self.absence = timedelta(seconds=absence_seconds)
@@ -157,7 +157,7 @@ class YouTubePost:
             host = httpx.URL(location).host
             message = f"YouTube named an upload address at another host ({host}); check PHANTOMS_YOUTUBE_BASE_URL"
             raise Permanent(message, provider=PROVIDER, code="foreign_host")
-        return Session(uri=location, opened_at=self._clock.now()).handle()
+        return UploadSession(uri=location, opened_at=self._clock.now()).handle()
 
     # --- the bytes, up to the last chunk
 
@@ -169,17 +169,17 @@ class YouTubePost:
         if end == self._job.size:
             return Progress(kept, replace(session, last_byte_sent=True).handle(), ready=True)
         answer = await self._put(session, kept, end)
-        return self._kept(answer, kept) if isinstance(answer, Kept) else self._ended(answer)
+        return self._kept(answer, kept) if isinstance(answer, BytesKept) else self._ended(answer)
 
     def _end(self, start: int) -> int:
         return min(start + self._at.chunk_bytes, self._job.size)
 
-    def _kept(self, answer: Kept, before: int) -> Progress:
+    def _kept(self, answer: BytesKept, before: int) -> Progress:
         if not before < answer.count < self._job.size:
             raise Transient("YouTube kept nothing of a chunk", provider=PROVIDER, code="noProgress")
         return Progress(answer.count)
 
-    def _ended(self, answer: Finished | Gone | Refused) -> NotPublished:
+    def _ended(self, answer: Finished | Gone | SessionRefused) -> NotPublished:
         """What follows when a session takes no more bytes. Raises the refusal of one that does."""
         if isinstance(answer, Finished):
             return self._made(answer.video_id)
@@ -195,7 +195,7 @@ class YouTubePost:
         evidence = f"video {video_id} was made as private"
         return NotPublished(evidence, then="find", handle=made, offset=self._job.size, remote_id=video_id)
 
-    async def _put(self, session: Session, start: int, end: int) -> SessionAnswer:
+    async def _put(self, session: UploadSession, start: int, end: int) -> SessionAnswer:
         job, commits = self._job, end == self._job.size
         headers = {
             "Content-Type": "video/mp4",
@@ -216,7 +216,7 @@ class YouTubePost:
         answer = await self._put(_session(record), record.offset, self._job.size)
         if isinstance(answer, Gone):
             raise Unknown("YouTube lost the upload session at its end", provider=PROVIDER, code="sessionGone", retry_after=1)
-        if isinstance(answer, Kept):
+        if isinstance(answer, BytesKept):
             progress = self._kept(answer, record.offset)
             return NotPublished(_holds(answer, self._job), then="upload", offset=progress.offset)
         self._fresh = isinstance(answer, Finished)
@@ -233,7 +233,7 @@ class YouTubePost:
         answer = accepted(response, self._clock.now(), commits=True)
         if _privacy(answer) != job.privacy:
             raise _locked(video_id, job, _privacy(answer))
-        deadline = self._clock.now() + timedelta(seconds=self._at.patience)
+        deadline = self._clock.now() + timedelta(seconds=self._at.max_wait)
         for pause in pauses(self._at.poll_seconds):
             shown = await self._read(video_id)
             if shown is not None and _privacy(shown) == job.privacy:
@@ -252,23 +252,23 @@ class YouTubePost:
             if _privacy(video) == self._job.privacy:
                 return Found(self._out(record.remote_id, video))
             return NotPublished(f"video {record.remote_id} is {_privacy(video) or 'hidden'}", then="commit")
-        session = Session.of(record.handle)
+        session = UploadSession.of(record.handle)
         if session is None:
             return NotPublished("no upload session was opened", then="open")
         answer = await self._ask(session)
         if isinstance(answer, Finished):
             return self._made(answer.video_id)
-        if isinstance(answer, Kept):
+        if isinstance(answer, BytesKept):
             return NotPublished(_holds(answer, self._job), then="upload", offset=answer.count)
-        if isinstance(answer, Refused) and not answer.over:
+        if isinstance(answer, SessionRefused) and not answer.over:
             raise answer.error
         if session.last_byte_sent:
             return await self._find_lost(session)
         # The last byte never left: no video can exist, and another session is safe.
-        error = answer.error if isinstance(answer, Refused) else None
+        error = answer.error if isinstance(answer, SessionRefused) else None
         return NotPublished("the session is gone, and its last byte was never sent", then="open", error=error)
 
-    async def _ask(self, session: Session) -> SessionAnswer:
+    async def _ask(self, session: UploadSession) -> SessionAnswer:
         """How far the session is; one that has ended repeats its final answer."""
         # A session at another host is not this service's, and that host must not see the token.
         if self._gone or not (self._at.sandbox or self._calls.owns(session.uri)):
@@ -277,7 +277,7 @@ class YouTubePost:
         response = await self._calls.send(self._job.account, "PUT", session.uri, headers=headers)
         return session_answer(response, self._clock.now(), commits=False)
 
-    async def _find_lost(self, session: Session) -> Finding:
+    async def _find_lost(self, session: UploadSession) -> Finding:
         """The video of a session that YouTube forgot. It counts as never made once it was looked for long enough."""
         now = self._clock.now()
         if session.lost_at is None:
@@ -296,14 +296,14 @@ class YouTubePost:
     async def _processed(self, record: PostRecord, video_id: str) -> JsonObject:
         """The video once YouTube has processed it. Raises NotYet, Permanent (unreadable file) or Rejected (policy)."""
         now = self._clock.now()
-        deadline, uploaded = now + timedelta(seconds=self._at.patience), moment(record.handle, "uploaded_at", now)
+        deadline, uploaded = now + timedelta(seconds=self._at.max_wait), moment(record.handle, "uploaded_at", now)
 
         def pause() -> float:
             return pause_at((self._clock.now() - uploaded).total_seconds(), self._at.poll_seconds)
 
         if self._fresh:
             self._fresh = False
-            await self._clock.sleep(min(pause(), self._at.patience))
+            await self._clock.sleep(min(pause(), self._at.max_wait))
         while True:
             video = await self._read(video_id)
             if video is not None:
@@ -336,13 +336,13 @@ class YouTubePost:
         return next(iter(objects(listing, "items")), None)
 
 
-def _session(record: PostRecord) -> Session:
-    session = Session.of(record.handle)
+def _session(record: PostRecord) -> UploadSession:
+    session = UploadSession.of(record.handle)
     assert session is not None, "bytes are sent only to a session that the ledger names"
     return session
 
 
-def _holds(answer: Kept, job: PublishJob) -> str:
+def _holds(answer: BytesKept, job: PublishJob) -> str:
     return f"the session holds {answer.count} of {job.size} bytes"
 
 

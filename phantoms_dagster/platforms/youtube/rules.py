@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from phantoms_dagster.registry.media import MediaLimits
 from phantoms_dagster.registry.pools import MINUTE, PACIFIC, DailyQuota, PoolLimits, Rate
 from phantoms_dagster.registry.routes import Route
-from phantoms_dagster.registry.spec import Look, PlatformSpec, Setting, WordRules
+from phantoms_dagster.registry.spec import Appearance, PlatformSpec, Setting, WordRules
 
 _NO_BRACKETS = str.maketrans({"<": "\u2039", ">": "\u203a"})
 PLATFORM = PlatformSpec(
@@ -75,7 +75,7 @@ PLATFORM = PlatformSpec(
         "privacy": Setting(Literal["public", "unlisted", "private"], "public", "Visibility of finished YouTube posts."),
     },
     paces={"processing_seconds": (0.2, (60.0, 360.0))},
-    look=Look(
+    look=Appearance(
         colours=("#d9252a", "#ff5a5f"),
         chart="#d9252a",
         dot="#ff0033",

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from phantoms_dagster.domain.claims import StageResult, StageTask
 from phantoms_dagster.domain.errors import HumanRejection, WaitsForPerson
 from phantoms_dagster.domain.models import ApprovalOutput, Platform, PostWords, RenderedVideoOutput, ScriptOutput, content_hash
 from phantoms_dagster.domain.ports import Clock
 from phantoms_dagster.domain.wording import DEFAULT_PRIVACY, post_words
-from phantoms_dagster.domain.work import Made, Work
 
 
 class Approve:
-    """Turns a recorded decision into the stage's ending. Without one the video waits.
+    """Turns a recorded decision into the stage's outcome. Without one the video waits.
 
     The words of all posts are fixed here: a later change of the channel changes nothing that was approved.
     """
@@ -21,10 +21,10 @@ class Approve:
         self._clock = clock
         self._privacy = privacy
 
-    async def __call__(self, work: Work) -> Made:
+    async def __call__(self, task: StageTask) -> StageResult:
         """Raises WaitsForPerson without a decision on this very content, HumanRejection for a no."""
-        decision, key = work.claim.decision, work.video.key
-        approved = self._content(work)
+        decision, key = task.claim.decision, task.video.key
+        approved = self._content(task)
         if decision is None or approved is None:
             about = "nobody has decided yet" if decision is None else "the decision was about an earlier version"
             raise WaitsForPerson(
@@ -41,18 +41,18 @@ class Approve:
             decided_at=decision.decided_at or self._clock.now(),
             words=words,
         )
-        return Made(output)
+        return StageResult(output)
 
-    def _content(self, work: Work) -> tuple[tuple[PostWords, ...], str] | None:
+    def _content(self, task: StageTask) -> tuple[tuple[PostWords, ...], str] | None:
         """The words that the decision is about and the hash of all content; None when it is about other content."""
-        decision = work.claim.decision
-        script = work.claim.output("script", ScriptOutput).script
-        rendered = work.claim.output("rendered_video", RenderedVideoOutput)
+        decision = task.claim.decision
+        script = task.claim.output("script", ScriptOutput).script
+        rendered = task.claim.output("rendered_video", RenderedVideoOutput)
         if decision is None:
             return None
-        if decision.words and not set(work.video.brief.platforms) <= {post.platform for post in decision.words}:
+        if decision.words and not set(task.video.brief.platforms) <= {post.platform for post in decision.words}:
             return None  # a platform came in after it, whose words nobody has seen
-        words = decision.words or post_words(script, work.video.channel, work.video.brief.platforms, self._privacy)
+        words = decision.words or post_words(script, task.video.channel, task.video.brief.platforms, self._privacy)
         content = content_hash(script, rendered.video, words)
         # A decision that names no content is about what the render showed. Renders and decisions of older versions have no words.
         seen = decision.content_sha256 or content_hash(script, rendered.video, rendered.words or words)

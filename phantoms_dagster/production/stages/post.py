@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
+from phantoms_dagster.domain.claims import Ledgers, StageResult, StageTask
 from phantoms_dagster.domain.errors import NotYet, Permanent
 from phantoms_dagster.domain.models import (
     ApprovalOutput,
@@ -28,7 +29,6 @@ from phantoms_dagster.domain.models import (
 from phantoms_dagster.domain.ports import Clock, MediaStore, Publisher, PublishJob
 from phantoms_dagster.domain.trying import turn
 from phantoms_dagster.domain.wording import DEFAULT_PRIVACY, choices_of
-from phantoms_dagster.domain.work import Ledgers, Made, Work
 from phantoms_dagster.production import publication
 
 # A busy account wakes who waits for it; this is for when nobody does. It grows each time it was in vain.
@@ -46,9 +46,9 @@ class Publish:
         ledgers: Ledgers,
         clock: Clock,
         privacy: Mapping[Platform, str] = DEFAULT_PRIVACY,
-        patience_seconds: float = 120.0,
+        max_wait_seconds: float = 120.0,
     ) -> None:
-        self._patience_seconds = patience_seconds
+        self._max_wait_seconds = max_wait_seconds
         self._publishers = publishers
         self._media = media
         self._ledgers = ledgers
@@ -56,19 +56,19 @@ class Publish:
         self._privacy = privacy
         self._one_at_a_time: defaultdict[tuple[Platform, str], asyncio.Lock] = defaultdict(asyncio.Lock)
 
-    async def __call__(self, work: Work) -> Made:
+    async def __call__(self, task: StageTask) -> StageResult:
         """Raises NotYet before its time, and the publisher's errors."""
-        platform = work.claim.stage.platform
+        platform = task.claim.stage.platform
         assert platform is not None
         publisher = self._publishers[platform]
-        account = await self._account(work, platform, sandbox=publisher.sandbox)
-        await self._may_go(work)
-        variant = work.claim.output(work.claim.stage.after[0], VariantOutput)
-        words = self._words(work, variant)
-        _check_approved(work, variant, words)
-        marker = f"{work.video.key}-{platform}"
+        account = await self._account(task, platform, sandbox=publisher.sandbox)
+        await self._may_go(task)
+        variant = task.claim.output(task.claim.stage.after[0], VariantOutput)
+        words = self._words(task, variant)
+        _check_approved(task, variant, words)
+        marker = f"{task.video.key}-{platform}"
         journal = await self._ledgers.post(
-            work.claim,
+            task.claim,
             account=account,
             marker=marker,
             video=variant.video,
@@ -77,10 +77,10 @@ class Publish:
         )
         account = journal.record.account or account
         one_at_a_time = self._one_at_a_time[platform, account]
-        if not await turn(one_at_a_time, self._patience_seconds):
+        if not await turn(one_at_a_time, self._max_wait_seconds):
             raise NotYet(f"other videos are being published on {platform}:{account}", retry_after=BUSY_SECONDS, held=True)
         try:
-            job = await self._job(work, account, variant, words, marker)
+            job = await self._job(task, account, variant, words, marker)
             post = await publication.publish(publisher, job, journal)
         finally:
             one_at_a_time.release()
@@ -92,52 +92,52 @@ class Publish:
             published_at=post.published_at,
             sandbox=publisher.sandbox,
         )
-        return Made(output, provider_ref=post.remote_id, provider=publisher.provider)
+        return StageResult(output, provider_ref=post.remote_id, provider=publisher.provider)
 
-    async def _account(self, work: Work, platform: Platform, *, sandbox: bool) -> str:
+    async def _account(self, task: StageTask, platform: Platform, *, sandbox: bool) -> str:
         """The channel's account. A post that was begun is finished where it was begun, even if the channel no longer names that
         account: it may be out already. Raises Permanent when there is neither.
         """
-        channel = work.video.channel
-        account = channel.accounts.get(platform) or await self._ledgers.bound_account(work.claim, sandbox=sandbox)
+        channel = task.video.channel
+        account = channel.accounts.get(platform) or await self._ledgers.bound_account(task.claim, sandbox=sandbox)
         if account is None:
             message = f"channel {channel.name} has no {platform.title} account; add one to channels.yaml and replay"
             raise Permanent(message, provider=str(platform), code="no_account")
         return account
 
-    async def _may_go(self, work: Work) -> None:
+    async def _may_go(self, task: StageTask) -> None:
         """Raises NotYet outside the channel's hours. Asked again right before what can make a post public: waits may be long."""
         now = self._clock.now()
-        opens = next_opening(work.video.channel, max(now, work.video.brief.publish_at or now))
+        opens = next_opening(task.video.channel, max(now, task.video.brief.publish_at or now))
         if opens > now:
             raise NotYet(f"goes out at {opens:%Y-%m-%d %H:%M} UTC", retry_after=(opens - now).total_seconds(), until=opens)
 
-    def _words(self, work: Work, variant: VariantOutput) -> PostWords:
+    def _words(self, task: StageTask, variant: VariantOutput) -> PostWords:
         """What will be sent: the variant's own title and caption, and whatever else was approved with them."""
-        approval = work.claim.output("approval", ApprovalOutput)
+        approval = task.claim.output("approval", ApprovalOutput)
         approved = next((post for post in approval.words if post.platform is variant.platform), None)
         if approved is None:  # by an older version; `_check_approved` refuses it when others are approved
             privacy = self._privacy.get(variant.platform, DEFAULT_PRIVACY[variant.platform])
-            choices = choices_of(work.video.channel, variant.platform)
+            choices = choices_of(task.video.channel, variant.platform)
             return PostWords(
                 platform=variant.platform,
                 title=variant.title,
                 caption=variant.caption,
                 privacy=choices.privacy if choices else privacy,
-                made_for_kids=work.video.channel.made_for_kids,
+                made_for_kids=task.video.channel.made_for_kids,
                 tiktok=TikTokTerms.of(choices) if choices else None,
             )
         return approved.model_copy(update={"title": variant.title, "caption": variant.caption})
 
-    async def _job(self, work: Work, account: str, variant: VariantOutput, words: PostWords, marker: str) -> PublishJob:
+    async def _job(self, task: StageTask, account: str, variant: VariantOutput, words: PostWords, marker: str) -> PublishJob:
         file: MediaFile = variant.video
 
         async def may_go() -> None:
-            _check_approved(work, variant, words)
-            await self._may_go(work)
+            _check_approved(task, variant, words)
+            await self._may_go(task)
 
         return PublishJob(
-            video_key=work.video.key,
+            video_key=task.video.key,
             platform=variant.platform,
             account=account,
             marker=marker,
@@ -154,11 +154,11 @@ class Publish:
         )
 
 
-def _check_approved(work: Work, variant: VariantOutput, words: PostWords) -> None:
+def _check_approved(task: StageTask, variant: VariantOutput, words: PostWords) -> None:
     """Raises Permanent unless exactly this film with exactly these words was approved."""
-    approval = work.claim.output("approval", ApprovalOutput)
-    script = work.claim.output("script", ScriptOutput).script
-    master = work.claim.output("rendered_video", RenderedVideoOutput).video
+    approval = task.claim.output("approval", ApprovalOutput)
+    script = task.claim.output("script", ScriptOutput).script
+    master = task.claim.output("rendered_video", RenderedVideoOutput).video
     others = [post for post in approval.words if post.platform is not words.platform]
     content = content_hash(script, master, [*others, words] if approval.words else ())
     if not variant.content_sha256 == content == approval.content_sha256:

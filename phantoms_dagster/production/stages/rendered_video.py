@@ -12,6 +12,7 @@ from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 
+from phantoms_dagster.domain.claims import Ledgers, StageResult, StageTask
 from phantoms_dagster.domain.errors import Permanent, Transient
 from phantoms_dagster.domain.models import (
     MediaFile,
@@ -28,7 +29,6 @@ from phantoms_dagster.domain.paid_job import Fetch, Order, Waits, WrittenOff
 from phantoms_dagster.domain.ports import Clock, MediaStore, Renderer, RenderJob, Studio
 from phantoms_dagster.domain.text import capitals, without
 from phantoms_dagster.domain.wording import DEFAULT_PRIVACY, post_words
-from phantoms_dagster.domain.work import Ledgers, Made, Work
 from phantoms_dagster.production import publication
 
 SHORTEST_SECONDS = 3.0
@@ -77,7 +77,7 @@ class RenderVideo:
         ledgers: Ledgers,
         clock: Clock,
         poll_seconds: float,
-        patience_seconds: float,
+        max_wait_seconds: float,
         lost_seconds: float = 1800.0,
         privacy: Mapping[Platform, str] = DEFAULT_PRIVACY,
         deadline_seconds: float = 3600.0,
@@ -88,18 +88,18 @@ class RenderVideo:
         self._media = media
         self._ledgers = ledgers
         self._clock = clock
-        self._waits = Waits(timedelta(seconds=lost_seconds), timedelta(seconds=deadline_seconds), poll_seconds, patience_seconds)
+        self._waits = Waits(timedelta(seconds=lost_seconds), timedelta(seconds=deadline_seconds), poll_seconds, max_wait_seconds)
 
-    async def __call__(self, work: Work) -> Made:
-        """Raises NotYet while the render runs longer than the run's patience."""
-        journal = await self._ledgers.render(work.claim, sandbox=self._renderer.sandbox)
+    async def __call__(self, task: StageTask) -> StageResult:
+        """Raises NotYet while the render runs longer than the longest wait."""
+        journal = await self._ledgers.render(task.claim, sandbox=self._renderer.sandbox)
         order = Order(
             noun="render",
-            attempt_id=work.attempt.id,
-            price=self._renderer.price(work.claim.output("voiceover", VoiceoverOutput).seconds),
-            spent=work.claim.spent,
-            budget=work.video.channel.budget_usd,
-            job=lambda: self._job(work),
+            attempt_id=task.attempt.id,
+            price=self._renderer.price(task.claim.output("voiceover", VoiceoverOutput).seconds),
+            spent=task.claim.spent,
+            budget=task.video.channel.budget_usd,
+            job=lambda: self._job(task),
             take=self._take,
         )
         render = await publication.pay(self._renderer, order, journal, waits=self._waits, clock=self._clock)
@@ -110,12 +110,12 @@ class RenderVideo:
             probe=master.probe,
             renderer=self._renderer.provider,
             render_id=render.remote_id,
-            not_shown=await self._not_shown(work),
-            words=(words := self._words(work)),
-            content_sha256=content_hash(work.claim.output("script", ScriptOutput).script, master.video, words),
-            named=bool(shown_name(work.video)),
+            not_shown=await self._not_shown(task),
+            words=(words := self._words(task)),
+            content_sha256=content_hash(task.claim.output("script", ScriptOutput).script, master.video, words),
+            named=bool(shown_name(task.video)),
         )
-        return Made(output, render.cost, render.remote_id, self._renderer.provider)
+        return StageResult(output, render.cost, render.remote_id, self._renderer.provider)
 
     async def _take(self, fetch: Fetch, cost: Decimal) -> _Master | WrittenOff:
         with scratch_file(self._media, ".mp4") as film, scratch_file(self._media, ".jpg") as picture:
@@ -129,18 +129,18 @@ class RenderVideo:
             thumbnail = await self._media.add(still)
             return _Master(await self._media.add(master), thumbnail, probe)
 
-    def _words(self, work: Work) -> tuple[PostWords, ...]:
+    def _words(self, task: StageTask) -> tuple[PostWords, ...]:
         """What the posts would say: whoever reviews the film is shown it together with them."""
-        script = work.claim.output("script", ScriptOutput).script
-        return post_words(script, work.video.channel, work.video.brief.platforms, self._privacy)
+        script = task.claim.output("script", ScriptOutput).script
+        return post_words(script, task.video.channel, task.video.brief.platforms, self._privacy)
 
-    async def _not_shown(self, work: Work) -> tuple[str, ...]:
+    async def _not_shown(self, task: StageTask) -> tuple[str, ...]:
         """What no font has, of all that stands in the picture: it is left out and told, never drawn as a box."""
-        script = work.claim.output("script", ScriptOutput).script
-        spoken = work.claim.output("voiceover", VoiceoverOutput).sentences
-        texts = [shown_name(work.video), script.title, *(scene.on_screen_text for scene in script.scenes)]
+        script = task.claim.output("script", ScriptOutput).script
+        spoken = task.claim.output("voiceover", VoiceoverOutput).sentences
+        texts = [shown_name(task.video), script.title, *(scene.on_screen_text for scene in script.scenes)]
         texts += [sentence.text for sentence in spoken]
-        language = work.video.channel.language
+        language = task.video.channel.language
         return await self._studio.unshowable([*texts, *(capitals(text, language) for text in texts)])
 
     async def _looked_at(self, master: Path) -> Probe:
@@ -151,23 +151,23 @@ class RenderVideo:
             message = f"the rendered file came down damaged: {error}"
             raise Transient(message, provider=self._renderer.provider, code="damaged", evidence=error.evidence) from error
 
-    async def _job(self, work: Work) -> RenderJob:
-        script = work.claim.output("script", ScriptOutput).script
-        voiceover = work.claim.output("voiceover", VoiceoverOutput)
-        gone = await self._not_shown(work)
+    async def _job(self, task: StageTask) -> RenderJob:
+        script = task.claim.output("script", ScriptOutput).script
+        voiceover = task.claim.output("voiceover", VoiceoverOutput)
+        gone = await self._not_shown(task)
         shown = [(sentence, without(sentence.text, gone)) for sentence in voiceover.sentences]
         return RenderJob(
-            video_key=work.video.key,
-            attempt_id=work.attempt.id,
+            video_key=task.video.key,
+            attempt_id=task.attempt.id,
             title=without(script.title, gone),
             hook=without(script.hook, gone),
             scene_titles=tuple(without(scene.on_screen_text, gone) for scene in script.scenes),
             sentences=tuple(sentence.model_copy(update={"text": text}) for sentence, text in shown if text),
             seconds=voiceover.seconds,
             audio=await self._media.local(voiceover.audio),
-            palette=work.video.channel.palette,
-            channel_title=without(shown_name(work.video), gone),
-            language=work.video.channel.language,
+            palette=task.video.channel.palette,
+            channel_title=without(shown_name(task.video), gone),
+            language=task.video.channel.language,
         )
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from phantoms_dagster.domain.claims import StageResult, StageTask
 from phantoms_dagster.domain.models import ScriptOutput
 from phantoms_dagster.domain.ports import ScriptWriter
-from phantoms_dagster.domain.work import Made, Work
 
 
 class WriteScript:
@@ -13,9 +13,9 @@ class WriteScript:
     def __init__(self, writer: ScriptWriter) -> None:
         self._writer = writer
 
-    async def __call__(self, work: Work) -> Made:
+    async def __call__(self, task: StageTask) -> StageResult:
         """Raises the writer's errors."""
-        written = await self._writer.write(work.video.brief, work.video.channel, work.attempt)
+        written = await self._writer.write(task.video.brief, task.video.channel, task.attempt)
         output = ScriptOutput(
             script=written.script,
             model=written.model,
@@ -24,4 +24,4 @@ class WriteScript:
             input_tokens=written.input_tokens,
             output_tokens=written.output_tokens,
         )
-        return Made(output, written.cost, written.provider_ref, self._writer.provider)
+        return StageResult(output, written.cost, written.provider_ref, self._writer.provider)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from phantoms_dagster.domain.claims import StageResult, StageTask
 from phantoms_dagster.domain.errors import Permanent
 from phantoms_dagster.domain.models import (
     ApprovalOutput,
@@ -15,7 +16,6 @@ from phantoms_dagster.domain.models import (
 )
 from phantoms_dagster.domain.ports import MediaStore, Studio
 from phantoms_dagster.domain.wording import words
-from phantoms_dagster.domain.work import Made, Work
 from phantoms_dagster.production.stages.rendered_video import scratch_file
 
 
@@ -26,17 +26,17 @@ class MakeVariant:
         self._studio = studio
         self._media = media
 
-    async def __call__(self, work: Work) -> Made:
+    async def __call__(self, task: StageTask) -> StageResult:
         """Raises Permanent when the master cannot be made to fit, or is not what was approved."""
-        platform = work.claim.stage.platform
+        platform = task.claim.stage.platform
         assert platform is not None
-        script = work.claim.output("script", ScriptOutput).script
-        master = work.claim.output("rendered_video", RenderedVideoOutput)
-        approval = work.claim.output("approval", ApprovalOutput)
+        script = task.claim.output("script", ScriptOutput).script
+        master = task.claim.output("rendered_video", RenderedVideoOutput)
+        approval = task.claim.output("approval", ApprovalOutput)
         content = content_hash(script, master.video, approval.words)
         if content != approval.content_sha256:
             raise Permanent("this is not what was approved: approve it again", provider="approval", code="content_changed")
-        title, caption = _approved(approval, script, work.video.channel, platform)
+        title, caption = _approved(approval, script, task.video.channel, platform)
         if not platform.spec.words.names_in_picture and master.named:
             raise Permanent(
                 f"the film carries the channel's name, which {platform.title} does not take: materialize `rendered_video` with "
@@ -58,7 +58,7 @@ class MakeVariant:
             caption=caption,
             content_sha256=content,
         )
-        return Made(output)
+        return StageResult(output)
 
 
 def _approved(approval: ApprovalOutput, script: Script, channel: Channel, platform: Platform) -> tuple[str, str]:

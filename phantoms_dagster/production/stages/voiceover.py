@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from phantoms_dagster.domain.claims import StageResult, StageTask
 from phantoms_dagster.domain.models import ScriptOutput
 from phantoms_dagster.domain.ports import Voice
-from phantoms_dagster.domain.work import Made, Work
 
 
 class SpeakScript:
@@ -13,7 +13,7 @@ class SpeakScript:
     def __init__(self, voice: Voice) -> None:
         self._voice = voice
 
-    async def __call__(self, work: Work) -> Made:
+    async def __call__(self, task: StageTask) -> StageResult:
         """Raises the voice's errors."""
-        script = work.claim.output("script", ScriptOutput).script
-        return Made(await self._voice.speak(script, work.video.channel), provider=self._voice.provider)
+        script = task.claim.output("script", ScriptOutput).script
+        return StageResult(await self._voice.speak(script, task.video.channel), provider=self._voice.provider)

@@ -26,10 +26,10 @@ from phantoms_dagster.sandbox.bluesky.state import (
     SERVER,
     TID,
     UNUSED_SECONDS,
+    BlueskyState,
+    BlueskyVideo,
     Record,
-    Session,
-    State,
-    Video,
+    SandboxSession,
     address,
     blob,
     cid,
@@ -47,7 +47,7 @@ BLOCK = 1 << 18
 SERVICE_AUTH_SECONDS = 1_800
 
 
-class Refused(Exception):
+class XrpcError(Exception):
     """An answer of XRPC that is an error."""
 
     def __init__(self, name: str, message: str, status: int = 400, **headers: str) -> None:
@@ -58,7 +58,7 @@ class Refused(Exception):
 class _Bluesky:
     def __init__(self, sandbox: Sandbox) -> None:
         self.sandbox = sandbox
-        self.state = State.of(sandbox)
+        self.state = BlueskyState.of(sandbox)
 
     def _setting(self, name: str, default: Any) -> Any:
         return self.sandbox.setting(f"bluesky.{name}", default)
@@ -69,27 +69,27 @@ class _Bluesky:
         body = await _body(request)
         identifier, password = str(body.get("identifier", "")), str(body.get("password", ""))
         if not identifier or account_behind(password) != identifier:
-            raise Refused("AuthenticationRequired", "Invalid identifier or password", 401)
+            raise XrpcError("AuthenticationRequired", "Invalid identifier or password", 401)
         since = self.sandbox.now() - DAY
         recent = [s for s in self.state.sessions.values() if s.account == identifier and s.made_at > since]
         if len(recent) >= int(self._setting("sessions_per_day", 300)):
-            raise Refused("RateLimitExceeded", "Rate Limit Exceeded", 429, **self._reset(recent[0].made_at + DAY))
+            raise XrpcError("RateLimitExceeded", "Rate Limit Exceeded", 429, **self._reset(recent[0].made_at + DAY))
         return self._session(identifier)
 
     async def refresh_session(self, request: web.Request) -> web.Response:
         token = _bearer(request)
         old = next((s for s in self.state.sessions.values() if s.refresh == token), None)
         if old is None:
-            raise Refused("InvalidToken", "Token could not be verified")
+            raise XrpcError("InvalidToken", "Token could not be verified")
         if old.replaced:
-            raise Refused("ExpiredToken", "Token has been revoked")
+            raise XrpcError("ExpiredToken", "Token has been revoked")
         old.replaced = True
         self.sandbox.keep("bluesky_session", old.access, old)
         return self._session(old.account)
 
     def _session(self, account: str) -> web.Response:
         number = self.sandbox.number("bluesky_session")
-        session = Session(f"access-{number}-{did(account)}", f"refresh-{number}-{did(account)}", account, self.sandbox.now())
+        session = SandboxSession(f"access-{number}-{did(account)}", f"refresh-{number}-{did(account)}", account, self.sandbox.now())
         self.state.sessions[session.access] = session
         self.sandbox.keep("bluesky_session", session.access, session)
         service = {"id": "#atproto_pds", "type": "AtprotoPersonalDataServer", "serviceEndpoint": f"https://{SERVER}"}
@@ -112,18 +112,18 @@ class _Bluesky:
         token = _bearer(request)
         session = self.state.sessions.get(token)
         if session is None:
-            raise Refused("InvalidToken", "Token could not be verified")
+            raise XrpcError("InvalidToken", "Token could not be verified")
         if self.sandbox.now() - session.made_at >= float(self._setting("session_seconds", 7_200)):
-            raise Refused("ExpiredToken", "Token has expired")
+            raise XrpcError("ExpiredToken", "Token has expired")
         if session.account in self._setting("barred", []):
-            raise Refused("AccountTakedown", "Account has been taken down", 401)
+            raise XrpcError("AccountTakedown", "Account has been taken down", 401)
         return session.account
 
     async def service_auth(self, request: web.Request) -> web.Response:
         account, asked = self._account(request), request.query
         until = float(asked.get("exp", self.sandbox.now() + 60))
         if not asked.get("aud", "").startswith("did:") or until > self.sandbox.now() + SERVICE_AUTH_SECONDS:
-            raise Refused("BadExpiration", "the expiration is too far away, or aud is no DID")
+            raise XrpcError("BadExpiration", "the expiration is too far away, or aud is no DID")
         claims = {"account": account, "aud": asked["aud"], "lxm": asked.get("lxm"), "exp": until}
         return web.json_response({"token": json.dumps(claims).encode().hex()})
 
@@ -132,9 +132,9 @@ class _Bluesky:
         try:
             claims = json.loads(bytes.fromhex(_bearer(request)))
         except ValueError:
-            raise Refused("InvalidToken", "bad token", 401) from None
+            raise XrpcError("InvalidToken", "bad token", 401) from None
         if claims["aud"] != audience or claims["lxm"] != method or claims["exp"] < self.sandbox.now():
-            raise Refused("InvalidToken", f"token is for {claims['aud']} and {claims['lxm']}", 401)
+            raise XrpcError("InvalidToken", f"token is for {claims['aud']} and {claims['lxm']}", 401)
         return str(claims["account"])
 
     # --- videos
@@ -152,18 +152,18 @@ class _Bluesky:
             told |= {"error": "UnverifiedEmail", "message": "User is not allowed to upload videos"}
         return web.json_response(told)
 
-    def _today(self, account: str) -> list[Video]:
+    def _today(self, account: str) -> list[BlueskyVideo]:
         since = self.sandbox.now() - DAY
         return [video for video in self.state.videos.values() if video.account == account and video.sent_at > since]
 
     async def upload(self, request: web.Request) -> web.Response:
         account = self._serviced(request, f"did:web:{SERVER}", "com.atproto.repo.uploadBlob")
         if request.query.get("did") != did(account) or not request.query.get("name", "").endswith(".mp4"):
-            raise Refused("InvalidRequest", "did or name is not right")
+            raise XrpcError("InvalidRequest", "did or name is not right")
         if request.content_type != "video/mp4" or request.content_length is None:
-            raise Refused("InvalidRequest", "expected video/mp4 with its length")
+            raise XrpcError("InvalidRequest", "expected video/mp4 with its length")
         if request.content_length > MAX_VIDEO:
-            raise Refused("InvalidRequest", "Video is too large", 413)
+            raise XrpcError("InvalidRequest", "Video is too large", 413)
         intake, digest, size = Intake(), hashlib.sha256(), 0
         async for block in body_blocks(request, BLOCK):
             intake.write(size, block)
@@ -176,21 +176,21 @@ class _Bluesky:
             return web.json_response({**already, "state": job_status(self.sandbox, known)["state"]}, status=409)
         film = intake.film(self.sandbox, sha256)
         if film is None or film.container != "mp4" or film.video_codec != "h264" or film.seconds > 180:
-            raise Refused("InvalidRequest", "this is no mp4 video of at most three minutes")
+            raise XrpcError("InvalidRequest", "this is no mp4 video of at most three minutes")
         if len(self._today(account)) >= int(self._setting("videos_per_day", 25)):
-            raise Refused("RateLimitExceeded", "daily upload limit reached", 429)
+            raise XrpcError("RateLimitExceeded", "daily upload limit reached", 429)
         job = f"job-{self.sandbox.number('bluesky_job'):08d}"
-        video = self.state.videos[job] = Video(job, account, sha256, size, self.sandbox.now())
+        video = self.state.videos[job] = BlueskyVideo(job, account, sha256, size, self.sandbox.now())
         self.sandbox.keep("bluesky_video", job, video)
         return web.json_response(job_status(self.sandbox, video))  # not inside `jobStatus`, whatever the lexicon says
 
-    def _there(self, video: Video) -> bool:
+    def _there(self, video: BlueskyVideo) -> bool:
         return video.used or self.sandbox.now() - video.sent_at < UNUSED_SECONDS
 
     async def job(self, request: web.Request) -> web.Response:
         video = self.state.videos.get(request.query.get("jobId", ""))
         if video is None or not self._there(video):
-            raise Refused("InvalidRequest", "Job not found")
+            raise XrpcError("InvalidRequest", "Job not found")
         return web.json_response({"jobStatus": job_status(self.sandbox, video)})
 
     # --- records
@@ -199,18 +199,18 @@ class _Bluesky:
         account, body = self._account(request), await _body(request)
         key, value = str(body.get("rkey", "")), body.get("record")
         if body.get("repo") not in (did(account), account):
-            raise Refused("InvalidRequest", "Could not find repo", 400)
+            raise XrpcError("InvalidRequest", "Could not find repo", 400)
         if body.get("collection") != COLLECTION or not TID.fullmatch(key) or not isinstance(value, dict):
-            raise Refused("InvalidRequest", "Input/rkey must be a TID of a post")
+            raise XrpcError("InvalidRequest", "Input/rkey must be a TID of a post")
         video = self._video(account, value)
         since = self.sandbox.now() - 3_600
         recent = [r.made_at for r in self.state.records.values() if r.account == account and r.made_at > since]
         if (len(recent) + 1) * POINTS > int(self._setting("points_per_hour", 5_000)):
-            raise Refused("RateLimitExceeded", "Rate Limit Exceeded", 429, **self._reset(recent[0] + 3_600))
+            raise XrpcError("RateLimitExceeded", "Rate Limit Exceeded", 429, **self._reset(recent[0] + 3_600))
         where = address(account, key)
         if where in self.state.records:
             # The storage fails on a key that is there. Nobody turns that into an answer of its own.
-            raise Refused("InternalServerError", "Internal Server Error", 500)
+            raise XrpcError("InternalServerError", "Internal Server Error", 500)
         record = Record(account, key, value, cid(json.dumps(value, sort_keys=True)), video.sha256, self.sandbox.now())
         self.state.records[where] = record
         video.used = True
@@ -229,17 +229,17 @@ class _Bluesky:
         commit = {"cid": cid(where), "rev": key}
         return web.json_response({"uri": where, "cid": record.cid, "commit": commit, "validationStatus": "valid"})
 
-    def _video(self, account: str, value: dict[str, Any]) -> Video:
+    def _video(self, account: str, value: dict[str, Any]) -> BlueskyVideo:
         """The video of a record that keeps the lexicon."""
         text = value.get("text")
         if value.get("$type") != COLLECTION or not isinstance(text, str):
-            raise Refused("InvalidRequest", "Invalid app.bsky.feed.post record: Record must have the property text")
+            raise XrpcError("InvalidRequest", "Invalid app.bsky.feed.post record: Record must have the property text")
         if len(regex.findall(r"\X", text)) > MAX_GRAPHEMES or len(text.encode()) > MAX_BYTES:
-            raise Refused("InvalidRequest", "Invalid record: Record/text must not be longer than 300 graphemes")
+            raise XrpcError("InvalidRequest", "Invalid record: Record/text must not be longer than 300 graphemes")
         try:
             datetime.fromisoformat(str(value.get("createdAt")))
         except ValueError:
-            raise Refused("InvalidRequest", "Invalid record: Record/createdAt must be an valid atproto datetime") from None
+            raise XrpcError("InvalidRequest", "Invalid record: Record/createdAt must be an valid atproto datetime") from None
         for facet in value.get("facets", ()):
             place = facet["index"]
             try:
@@ -247,14 +247,14 @@ class _Bluesky:
             except UnicodeDecodeError:
                 marked = ""
             if not marked:
-                raise Refused("InvalidRequest", "Invalid record: Record/facets marks no text")
+                raise XrpcError("InvalidRequest", "Invalid record: Record/facets marks no text")
         embed = value.get("embed") or {}
         if embed.get("$type") != "app.bsky.embed.video" or not isinstance(embed.get("video"), dict):
-            raise Refused("InvalidRequest", "Invalid record: no video")
+            raise XrpcError("InvalidRequest", "Invalid record: no video")
         for video in self.state.videos.values():
             if video.account == account and self._there(video) and blob(video) == embed["video"]:
                 return video
-        raise Refused("BlobNotFound", f"Could not find blob: {embed['video'].get('ref')}")
+        raise XrpcError("BlobNotFound", f"Could not find blob: {embed['video'].get('ref')}")
 
     async def get_record(self, request: web.Request) -> web.Response:
         self._account(request)
@@ -262,14 +262,14 @@ class _Bluesky:
         where = f"at://{asked.get('repo')}/{asked.get('collection')}/{asked.get('rkey')}"
         record = self.state.records.get(where)
         if record is None:
-            raise Refused("RecordNotFound", f"Could not locate record: {where}")
+            raise XrpcError("RecordNotFound", f"Could not locate record: {where}")
         return web.json_response({"uri": where, "cid": record.cid, "value": record.value})
 
     async def posts(self, request: web.Request) -> web.Response:
         self._account(request)
         wanted = request.query.getall("uris", [])
         if not 1 <= len(wanted) <= 25:
-            raise Refused("InvalidRequest", "Error: uris must have 1 to 25 elements")
+            raise XrpcError("InvalidRequest", "Error: uris must have 1 to 25 elements")
         shown = [_counted(self.sandbox, where, self.state.records[where]) for where in wanted if where in self.state.records]
         return web.json_response({"posts": shown})
 
@@ -294,7 +294,7 @@ def _counted(sandbox: Sandbox, where: str, record: Record) -> dict[str, object]:
 def _bearer(request: web.Request) -> str:
     kind, _, token = request.headers.get("Authorization", "").partition(" ")
     if kind != "Bearer" or not token:
-        raise Refused("AuthMissing", "Authentication Required", 401)
+        raise XrpcError("AuthMissing", "Authentication Required", 401)
     return token
 
 
@@ -304,7 +304,7 @@ async def _body(request: web.Request) -> dict[str, Any]:
     except ValueError:
         body = None
     if not isinstance(body, dict):
-        raise Refused("InvalidRequest", "A request body is expected but none was provided")
+        raise XrpcError("InvalidRequest", "A request body is expected but none was provided")
     return body
 
 
@@ -316,7 +316,7 @@ def routes(sandbox: Sandbox) -> list[web.RouteDef]:
         async def answer(request: web.Request) -> web.StreamResponse:
             try:
                 return await handler(request)
-            except Refused as error:
+            except XrpcError as error:
                 body = {"error": error.name, "message": str(error)}
                 return web.json_response(body, status=error.status, headers=error.headers)
 

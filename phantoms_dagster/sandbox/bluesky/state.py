@@ -19,7 +19,7 @@ UNUSED_SECONDS = 6 * 3_600.0  # a video that no record names is deleted
 
 
 @dataclass
-class Session:
+class SandboxSession:
     """One log-in. Times are seconds since the epoch."""
 
     access: str
@@ -30,7 +30,7 @@ class Session:
 
 
 @dataclass
-class Video:
+class BlueskyVideo:
     """An uploaded video and its job."""
 
     job: str
@@ -54,21 +54,21 @@ class Record:
 
 
 @dataclass
-class State:
+class BlueskyState:
     """Everything, in the order that it was made."""
 
-    sessions: dict[str, Session] = field(default_factory=dict)
-    videos: dict[str, Video] = field(default_factory=dict)
+    sessions: dict[str, SandboxSession] = field(default_factory=dict)
+    videos: dict[str, BlueskyVideo] = field(default_factory=dict)
     records: dict[str, Record] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, sandbox: Sandbox) -> State:
+    def of(cls, sandbox: Sandbox) -> BlueskyState:
         """The state of that sandbox, as it was kept."""
         found = sandbox.state.get("bluesky")
-        if not isinstance(found, State):
+        if not isinstance(found, BlueskyState):
             found = sandbox.state["bluesky"] = cls()
-            found.sessions |= {session.access: session for session in sandbox.kept("bluesky_session", Session)}
-            found.videos |= {video.job: video for video in sandbox.kept("bluesky_video", Video)}
+            found.sessions |= {session.access: session for session in sandbox.kept("bluesky_session", SandboxSession)}
+            found.videos |= {video.job: video for video in sandbox.kept("bluesky_video", BlueskyVideo)}
             found.records |= {address(record.account, record.key): record for record in sandbox.kept("bluesky_record", Record)}
         return found
 
@@ -88,12 +88,12 @@ def cid(content: str) -> str:
     return "bafyrei" + base64.b32encode(hashlib.sha256(content.encode()).digest()).decode().lower().rstrip("=")
 
 
-def blob(video: Video) -> dict[str, object]:
+def blob(video: BlueskyVideo) -> dict[str, object]:
     """A video as records name it."""
     return {"$type": "blob", "ref": {"$link": cid(video.sha256)}, "mimeType": "video/mp4", "size": video.size}
 
 
-def job_status(sandbox: Sandbox, video: Video) -> dict[str, object]:
+def job_status(sandbox: Sandbox, video: BlueskyVideo) -> dict[str, object]:
     """How far the video service is. For a moment it says that it is done before it has the blob, as the lexicon lets it."""
     age = sandbox.now() - video.sent_at
     whole = wait_seconds(sandbox, "bluesky.processing_seconds", video.sha256)

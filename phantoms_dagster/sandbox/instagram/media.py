@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 
 from phantoms_dagster.sandbox.core import Sandbox
-from phantoms_dagster.sandbox.films import Film, Intake
+from phantoms_dagster.sandbox.films import FilmFacts, Intake
 
 UNSUPPORTED_FORMAT = 2_207_026
 MIN_SECONDS, MAX_SECONDS = 3.0, 900.0
@@ -19,7 +19,7 @@ MAX_BIT_RATE = 25_000_000
 MAX_AUDIO_HZ = 48_000
 
 
-class Upload:
+class IncomingUpload:
     """An upload as it streams in: its size, its hash, and its bytes until the film was looked at."""
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class Upload:
         self.size += len(chunk)
         self._hash.update(chunk)
 
-    def film(self, sandbox: Sandbox) -> Film | None:
+    def film(self, sandbox: Sandbox) -> FilmFacts | None:
         """What was uploaded; None when it is no film."""
         return self._kept.film(sandbox, self.sha256)
 
@@ -43,7 +43,7 @@ class Upload:
         return self._hash.hexdigest()
 
 
-def fault(film: Film | None) -> int | None:
+def fault(film: FilmFacts | None) -> int | None:
     """The subcode of what is wrong with a reel, or None when it keeps the media rules."""
     if film is None or film.container not in ("mp4", "mov") or film.edited or not film.moov_first:
         return UNSUPPORTED_FORMAT

@@ -22,7 +22,7 @@ from aiohttp import ClientError, ClientSession, web
 from phantoms_dagster.sandbox.core import Sandbox, body_blocks, page
 from phantoms_dagster.sandbox.instagram import insights as insights_of
 from phantoms_dagster.sandbox.instagram import people
-from phantoms_dagster.sandbox.instagram.media import UNSUPPORTED_FORMAT, Upload, fault
+from phantoms_dagster.sandbox.instagram.media import UNSUPPORTED_FORMAT, IncomingUpload, fault
 from phantoms_dagster.sandbox.instagram.rules import (
     GraphError,
     Params,
@@ -38,7 +38,7 @@ from phantoms_dagster.sandbox.instagram.rules import (
     text_of,
     unknown_name,
 )
-from phantoms_dagster.sandbox.instagram.state import DAY, Container, InstagramState, Media
+from phantoms_dagster.sandbox.instagram.state import DAY, InstagramState, Media, SandboxContainer
 from phantoms_dagster.sandbox.tokens import Token, token_of
 from phantoms_dagster.sandbox.watch_page import player
 
@@ -88,7 +88,7 @@ class _Instagram:
         self._take(container, received)
         return web.json_response({"success": True, "message": "Upload successful. Get the status from the container."})
 
-    def _take(self, container: Container, received: Upload) -> None:
+    def _take(self, container: SandboxContainer, received: IncomingUpload) -> None:
         container.uploaded_at, container.size, container.sha256 = self.sandbox.now(), received.size, received.sha256
         self.state.keep(container)
         if received.size > self._setting("max_bytes", MAX_BYTES):
@@ -96,9 +96,9 @@ class _Instagram:
         elif self._setting("check_media", True):
             container.error = fault(received.film(self.sandbox))
 
-    async def _fetch(self, container: Container, url: str) -> None:
+    async def _fetch(self, container: SandboxContainer, url: str) -> None:
         """Take a file from this very machine; the sandbox asks nobody else. An error of the fetch is one of the container."""
-        received = Upload()
+        received = IncomingUpload()
         try:
             async with ClientSession() as client, client.get(url, allow_redirects=False) as answer:
                 if answer.status != 200:
@@ -269,7 +269,7 @@ class _Instagram:
             return account
         raise gone(named) if named.isdecimal() or request.method == "POST" else unknown_name(named)
 
-    def _container(self, number: str, account: str) -> Container:
+    def _container(self, number: str, account: str) -> SandboxContainer:
         found = self.state.containers.get(number)
         if found is None or found.account != account:
             raise gone(number)
@@ -309,8 +309,8 @@ def _upload_failed(kind: str, message: str, *, retriable: bool) -> web.Response:
     return web.json_response({"debug_info": {"retriable": retriable, "type": kind, "message": message}}, status=400)
 
 
-async def _received(request: web.Request) -> Upload:
-    upload = Upload()
+async def _received(request: web.Request) -> IncomingUpload:
+    upload = IncomingUpload()
     async for block in body_blocks(request, CHUNK):
         upload.feed(block)
     return upload

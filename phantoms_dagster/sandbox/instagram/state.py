@@ -20,7 +20,7 @@ MEDIA_IDS = 18_050_000_000_000_000
 
 
 @dataclass
-class Container:
+class SandboxContainer:
     """A post that is not public yet. `error` is an error subcode; times are seconds since the epoch."""
 
     id: str
@@ -59,19 +59,19 @@ class InstagramState:
     """All accounts' containers and media, by id, in the order they were made."""
 
     sandbox: Sandbox
-    containers: dict[str, Container] = field(default_factory=dict)
+    containers: dict[str, SandboxContainer] = field(default_factory=dict)
     media: dict[str, Media] = field(default_factory=dict)
     # Of each account, in the order of their times: what is asked for is found by bisection.
     _opened: dict[str, list[float]] = field(default_factory=dict)
     _published: dict[str, list[Media]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for container in self.sandbox.kept("instagram.container", Container):
+        for container in self.sandbox.kept("instagram.container", SandboxContainer):
             self._know(container)
         for media in self.sandbox.kept("instagram.media", Media):
             self._show(media)
 
-    def _know(self, container: Container) -> None:
+    def _know(self, container: SandboxContainer) -> None:
         self.containers[container.id] = container
         self._opened.setdefault(container.account, []).append(container.created_at)
 
@@ -79,19 +79,19 @@ class InstagramState:
         self.media[media.id] = media
         self._published.setdefault(media.account, []).append(media)
 
-    def keep(self, container: Container) -> None:
+    def keep(self, container: SandboxContainer) -> None:
         """Let the container, as it is at the end of this request, outlive the process."""
         self.sandbox.keep("instagram.container", container.id, container)
 
-    def open(self, account: str, caption: str, *, share_to_feed: bool, is_ai_generated: bool) -> Container:
+    def open(self, account: str, caption: str, *, share_to_feed: bool, is_ai_generated: bool) -> SandboxContainer:
         """A new, empty container."""
         number = str(CONTAINER_IDS + self.sandbox.number("instagram.container"))
-        made = Container(number, account, caption, share_to_feed, is_ai_generated, self.sandbox.now())
+        made = SandboxContainer(number, account, caption, share_to_feed, is_ai_generated, self.sandbox.now())
         self._know(made)
         self.keep(made)
         return made
 
-    def status(self, container: Container) -> str:
+    def status(self, container: SandboxContainer) -> str:
         """`IN_PROGRESS`, `FINISHED`, `ERROR`, `EXPIRED` or `PUBLISHED`.
 
         The setting `instagram.status_lag_seconds` lets a container stay FINISHED for a while after it was published, as a
@@ -110,7 +110,7 @@ class InstagramState:
             return "IN_PROGRESS"
         return "FINISHED"
 
-    def publish(self, container: Container) -> Media:
+    def publish(self, container: SandboxContainer) -> Media:
         """Make the container's reel public and write it into the ledger."""
         now = self.sandbox.now()
         media = Media(

@@ -21,7 +21,7 @@ from typing import Any
 from aiohttp import web
 
 from phantoms_dagster.sandbox.core import Sandbox, body_blocks, page
-from phantoms_dagster.sandbox.tiktok.state import UPLOAD_URL_SECONDS, Post, Refused, TikTokState, Upload, invalid
+from phantoms_dagster.sandbox.tiktok.state import UPLOAD_URL_SECONDS, SandboxPost, TikTokRefusal, TikTokState, TikTokUpload, invalid
 from phantoms_dagster.sandbox.tokens import Token, token_of
 from phantoms_dagster.sandbox.watch_page import player
 
@@ -57,7 +57,7 @@ def _token(request: web.Request, sandbox: Sandbox) -> Token:
     scheme, _, text = request.headers.get("Authorization", "").partition(" ")
     token = token_of(sandbox, "tiktok", text, ALL_SCOPES) if scheme == "Bearer" else None
     if token is None or not token.alive:
-        raise Refused(401, "access_token_invalid", "The access token is invalid or not found in the request.")
+        raise TikTokRefusal(401, "access_token_invalid", "The access token is invalid or not found in the request.")
     return token
 
 
@@ -92,7 +92,7 @@ def open_id(account: str) -> str:
     return f"-000{hashlib.sha256(f'tiktok {account}'.encode()).hexdigest()[:32]}"
 
 
-class _Api:
+class _TikTokApi:
     """The calls with a bearer token; each returns the envelope's data or raises Refused."""
 
     def __init__(self, state: TikTokState) -> None:
@@ -106,10 +106,10 @@ class _Api:
                 token = _token(request, self.state.sandbox)
                 if not token.scopes.intersection(SCOPES[endpoint]):
                     said = "The user did not authorize the scope required for completing this request."
-                    raise Refused(401, "scope_not_authorized", said)
+                    raise TikTokRefusal(401, "scope_not_authorized", said)
                 self.state.admit(token.account, endpoint)
                 return _envelope(await call(request, token.account))
-            except Refused as refused:
+            except TikTokRefusal as refused:
                 return _envelope({}, refused.status, refused.code, str(refused))
 
         return handle
@@ -139,10 +139,10 @@ class _Api:
     async def status(self, request: web.Request, account: str) -> dict[str, Any]:
         upload = self.state.uploads.get((await _body(request, "invalid_param")).get("publish_id", ""))
         if upload is None:
-            raise Refused(400, "invalid_publish_id", "The publish_id is invalid.")
+            raise TikTokRefusal(400, "invalid_publish_id", "The publish_id is invalid.")
         if upload.account != account:
             code = "token_not_authorized_for_specified_publish_id"
-            raise Refused(400, code, "The access token is not authorized for the specified publish_id.")
+            raise TikTokRefusal(400, code, "The access token is not authorized for the specified publish_id.")
         return self.state.status(upload)
 
     async def query(self, request: web.Request, account: str) -> dict[str, Any]:
@@ -171,7 +171,7 @@ class _Api:
             "has_more": len(posts) > count,
         }
 
-    def _video(self, request: web.Request, post: Post, fields: list[str]) -> dict[str, Any]:
+    def _video(self, request: web.Request, post: SandboxPost, fields: list[str]) -> dict[str, Any]:
         base = str(request.url.origin()) + "/tiktok"
         known: dict[str, Any] = {
             "id": str(post.id),
@@ -201,35 +201,35 @@ class _Uploads:
         try:
             upload, size = self._admitted(request)
             done = await self._keep(request, upload, size)
-        except Refused as refused:
+        except TikTokRefusal as refused:
             await _drain(request)
             return _envelope({}, refused.status, refused.code, str(refused))
         headers = {"Content-Range": f"bytes 0-{upload.uploaded}/{upload.size}"}
         return web.Response(status=201 if done else 206, headers=headers)
 
-    def _admitted(self, request: web.Request) -> tuple[Upload, int]:
+    def _admitted(self, request: web.Request) -> tuple[TikTokUpload, int]:
         """The slot and the size of this chunk, when its headers are right. Raises Refused."""
         upload = self.state.by_token.get(request.query.get("upload_token", ""))
         if upload is None:
-            raise Refused(404, "upload_task_not_found", "The upload task is not found")
+            raise TikTokRefusal(404, "upload_task_not_found", "The upload task is not found")
         if self.state.sandbox.now() >= upload.opened_at + UPLOAD_URL_SECONDS:
-            raise Refused(403, "upload_url_expired", "The upload_url has expired")
+            raise TikTokRefusal(403, "upload_url_expired", "The upload_url has expired")
         if request.content_type not in VIDEO_TYPES:
-            raise Refused(400, "invalid_content_type", "Content-Type must be one of " + ", ".join(VIDEO_TYPES))
+            raise TikTokRefusal(400, "invalid_content_type", "Content-Type must be one of " + ", ".join(VIDEO_TYPES))
         asked = _RANGE.fullmatch(request.headers.get("Content-Range", ""))
         if asked is None:
-            raise Refused(400, "invalid_content_range", "Content-Range must be bytes first-last/total")
+            raise TikTokRefusal(400, "invalid_content_range", "Content-Range must be bytes first-last/total")
         first, last, total = (int(part) for part in asked.groups())
         if total != upload.size or request.content_length != last - first + 1:
-            raise Refused(400, "invalid_length", "Content-Range, Content-Length and video_size do not agree")
+            raise TikTokRefusal(400, "invalid_length", "Content-Range, Content-Length and video_size do not agree")
         expected = upload.expected()
         if upload.uploaded >= upload.size or first != expected[0]:
-            raise Refused(416, "range_not_satisfiable", "The range does not match the upload's progress")
+            raise TikTokRefusal(416, "range_not_satisfiable", "The range does not match the upload's progress")
         if last != expected[1]:
-            raise Refused(400, "invalid_chunk_size", "The chunk does not have the announced chunk_size")
+            raise TikTokRefusal(400, "invalid_chunk_size", "The chunk does not have the announced chunk_size")
         return upload, last - first + 1
 
-    async def _keep(self, request: web.Request, upload: Upload, size: int) -> bool:
+    async def _keep(self, request: web.Request, upload: TikTokUpload, size: int) -> bool:
         """Take the chunk in; True when it was the last. A chunk that is cut raises while it is read, and leaves no trace."""
         first, digest, kept = upload.uploaded, upload.digest.copy(), upload.kept or self.state.intake(upload)
         at = first
@@ -240,7 +240,7 @@ class _Uploads:
             kept.write(at, block)
             at += len(block)
         if upload.uploaded != first:  # the same chunk came twice at once, and the other one was quicker
-            raise Refused(416, "range_not_satisfiable", "The range does not match the upload's progress")
+            raise TikTokRefusal(416, "range_not_satisfiable", "The range does not match the upload's progress")
         upload.kept = kept
         return self.state.accept(upload, size, digest)
 
@@ -268,7 +268,7 @@ def routes(sandbox: Sandbox) -> list[web.RouteDef]:
     """The routes `tiktok.user_info`, `.creator_info`, `.init`, `.upload`, `.status`, `.query`, `.list` and `.watch`."""
     state = TikTokState(sandbox)
     sandbox.state["tiktok"] = state
-    api, uploads = _Api(state), _Uploads(state)
+    api, uploads = _TikTokApi(state), _Uploads(state)
     return [
         web.post(
             "/tiktok/v2/post/publish/creator_info/query/", api.handler("creator_info", api.creator_info), name="tiktok.creator_info"

@@ -1,6 +1,6 @@
 """What the TikTok stand-in remembers and decides: creators, upload slots, posts, limits, growing numbers. No HTTP here.
 
-How a request is read and answered belongs in `tiktok.py`. A refusal is raised as `Refused` and becomes the API's own error.
+How a request is read and answered belongs in `tiktok.py`. A refusal is raised as `TikTokRefusal` and becomes the API's own error.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from phantoms_dagster.sandbox.core import Sandbox
-from phantoms_dagster.sandbox.films import Film, Intake, intake
+from phantoms_dagster.sandbox.films import FilmFacts, Intake, intake
 from phantoms_dagster.sandbox.growth import risen
 from phantoms_dagster.sandbox.pace import wait_seconds
 
@@ -38,7 +38,7 @@ PUBLIC_OPTIONS = ["PUBLIC_TO_EVERYONE", "MUTUAL_FOLLOW_FRIENDS", "SELF_ONLY"]
 PRIVATE_OPTIONS = ["FOLLOWER_OF_CREATOR", "MUTUAL_FOLLOW_FRIENDS", "SELF_ONLY"]
 
 
-class Refused(Exception):
+class TikTokRefusal(Exception):
     """The API refuses: HTTP status (200 occurs), error code, message."""
 
     def __init__(self, status: int, code: str, message: str) -> None:
@@ -48,7 +48,7 @@ class Refused(Exception):
 
 
 @dataclass
-class Upload:
+class TikTokUpload:
     """One publish_id: what was asked for, the bytes kept so far, how it ended. Times are seconds since the epoch.
 
     `digest` has seen the bytes so far, `kept` holds them until the last one is there and the film was looked at.
@@ -77,7 +77,7 @@ class Upload:
 
 
 @dataclass(frozen=True)
-class Post:
+class SandboxPost:
     """A video that TikTok holds. `public_at` is when anybody may see it; None: never (not public to everyone).
 
     `seconds` is its length, 0 when the file does not say.
@@ -99,18 +99,18 @@ class TikTokState:
 
     def __init__(self, sandbox: Sandbox) -> None:
         self.sandbox = sandbox
-        self.uploads: dict[str, Upload] = {}
-        self.by_token: dict[str, Upload] = {}
-        self.posts: dict[int, Post] = {}
-        self._by_name: dict[str, Post] = {}  # as an id is written in an answer
-        self._by_account: dict[str, list[Post]] = {}  # oldest first
+        self.uploads: dict[str, TikTokUpload] = {}
+        self.by_token: dict[str, TikTokUpload] = {}
+        self.posts: dict[int, SandboxPost] = {}
+        self._by_name: dict[str, SandboxPost] = {}  # as an id is written in an answer
+        self._by_account: dict[str, list[SandboxPost]] = {}  # oldest first
         self._calls: dict[tuple[str, str], deque[float]] = {}
         self._restore()
 
     # --- what outlives the process
 
     def _restore(self) -> None:
-        for upload in self.sandbox.kept("tiktok.upload", Upload):
+        for upload in self.sandbox.kept("tiktok.upload", TikTokUpload):
             self._know(upload)
             if upload.accepted_at is None and upload.uploaded:
                 upload.kept = self.intake(upload)
@@ -118,20 +118,20 @@ class TikTokState:
                     upload.digest = upload.kept.digest(upload.uploaded)
                 except ValueError:  # somebody has taken the file away: the upload begins again
                     upload.uploaded = 0
-        for post in self.sandbox.kept("tiktok.post", Post):
+        for post in self.sandbox.kept("tiktok.post", SandboxPost):
             self._show(post)
         if self.sandbox.store is not None:
             open_ones = [u for u in self.uploads.values() if u.accepted_at is None]
             self.sandbox.store.keep_uploads("tiktok", (_file_name(u) for u in open_ones))
 
-    def _know(self, upload: Upload) -> None:
+    def _know(self, upload: TikTokUpload) -> None:
         self.uploads[upload.publish_id] = self.by_token[upload.token] = upload
 
-    def _show(self, post: Post) -> None:
+    def _show(self, post: SandboxPost) -> None:
         self.posts[post.id] = self._by_name[str(post.id)] = post
         self._by_account.setdefault(post.account, []).append(post)
 
-    def intake(self, upload: Upload) -> Intake:
+    def intake(self, upload: TikTokUpload) -> Intake:
         """Where its bytes go. Only what comes in several chunks needs to outlive the process: a chunk counts when it is whole."""
         return intake(self.sandbox, _file_name(upload)) if upload.chunks > 1 else Intake()
 
@@ -146,17 +146,19 @@ class TikTokState:
         while calls and calls[0] <= now - 60:
             calls.popleft()
         if len(calls) >= CALLS_PER_MINUTE[endpoint]:
-            raise Refused(429, "rate_limit_exceeded", "The API rate limit was exceeded. Please try again later.")
+            raise TikTokRefusal(429, "rate_limit_exceeded", "The API rate limit was exceeded. Please try again later.")
         calls.append(now)
 
     def check_may_post(self, account: str, status: int) -> None:
         """Raises Refused with that HTTP status: creator_info says it with 200, init with 403."""
         if account in self.sandbox.setting("tiktok.banned_accounts", []):
-            raise Refused(status, "spam_risk_user_banned_from_posting", "The user is banned from making new posts.")
+            raise TikTokRefusal(status, "spam_risk_user_banned_from_posting", "The user is banned from making new posts.")
         cap = self.sandbox.setting("tiktok.daily_posts", DAILY_POSTS)
         since = self.sandbox.now() - DAY_SECONDS
         if cap is not None and sum(p.created_at > since for p in self._by_account.get(account, [])) >= cap:
-            raise Refused(status, "spam_risk_too_many_posts", "The daily post cap from the API is reached for the current user.")
+            raise TikTokRefusal(
+                status, "spam_risk_too_many_posts", "The daily post cap from the API is reached for the current user."
+            )
 
     # --- creators
 
@@ -176,7 +178,7 @@ class TikTokState:
 
     # --- uploads
 
-    def open(self, account: str, post_info: dict[str, Any], source: dict[str, Any]) -> Upload:
+    def open(self, account: str, post_info: dict[str, Any], source: dict[str, Any]) -> TikTokUpload:
         """A slot for a FILE_UPLOAD. Raises Refused for whatever init refuses."""
         self._check_post_info(account, post_info)
         size, chunk_size, chunks = check_source(source)
@@ -184,7 +186,7 @@ class TikTokState:
         number = self.sandbox.number("tiktok.upload")
         secret = hashlib.sha256(f"{self.sandbox.seed}:tiktok:{number}".encode()).hexdigest()
         publish_id = f"v_pub_file~v2-1.{self.sandbox.seed % 10**6:06d}{number:013d}"
-        upload = Upload(publish_id, secret, account, post_info, size, chunk_size, chunks, self.sandbox.now())
+        upload = TikTokUpload(publish_id, secret, account, post_info, size, chunk_size, chunks, self.sandbox.now())
         self._know(upload)
         self.sandbox.keep("tiktok.upload", publish_id, upload)
         return upload
@@ -194,10 +196,12 @@ class TikTokState:
         if not isinstance(privacy, str):
             raise invalid("post_info.privacy_level is required")
         if privacy not in self.creator(account)["privacy_level_options"]:
-            raise Refused(403, "privacy_level_option_mismatch", "privacy_level is not among the creator's privacy_level_options")
+            raise TikTokRefusal(
+                403, "privacy_level_option_mismatch", "privacy_level is not among the creator's privacy_level_options"
+            )
         if privacy != "SELF_ONLY" and not self.sandbox.setting("tiktok.audited", True):
             code = "unaudited_client_can_only_post_to_private_accounts"
-            raise Refused(403, code, "Unaudited clients can only post to a private account.")
+            raise TikTokRefusal(403, code, "Unaudited clients can only post to a private account.")
         title = info.get("title", "")
         if not isinstance(title, str) or len(title.encode("utf-16-le", "surrogatepass")) // 2 > MAX_TITLE_UNITS:
             raise invalid(f"post_info.title must be text of at most {MAX_TITLE_UNITS} UTF-16 code units")
@@ -211,7 +215,7 @@ class TikTokState:
         if not _is_count(cover):
             raise invalid("post_info.video_cover_timestamp_ms must be a number of milliseconds")
 
-    def accept(self, upload: Upload, size: int, digest: Any) -> bool:
+    def accept(self, upload: TikTokUpload, size: int, digest: Any) -> bool:
         """Keep a chunk that came whole; `digest` has seen every byte up to its end. True when posting starts with it."""
         upload.uploaded += size
         upload.digest = digest
@@ -230,13 +234,13 @@ class TikTokState:
             self._post(upload, upload.accepted_at, film.seconds if film else 0.0)
         return True
 
-    def _post(self, upload: Upload, now: float, seconds: float) -> None:
+    def _post(self, upload: TikTokUpload, now: float, seconds: float) -> None:
         info = upload.post_info
         number = self.sandbox.number("tiktok.post")
         post_id = 7_400_000_000_000_000_000 + (self.sandbox.seed % 10**5) * 10**12 + number
         public = info["privacy_level"] == "PUBLIC_TO_EVERYONE"
         hidden = self._processing(upload) + wait_seconds(self.sandbox, "tiktok.moderation_seconds", upload.publish_id)
-        post = Post(
+        post = SandboxPost(
             id=post_id,
             account=upload.account,
             caption=info.get("title", ""),
@@ -264,10 +268,10 @@ class TikTokState:
             sha256=post.sha256,
         )
 
-    def _processing(self, upload: Upload) -> float:
+    def _processing(self, upload: TikTokUpload) -> float:
         return wait_seconds(self.sandbox, "tiktok.processing_seconds", upload.publish_id)
 
-    def status(self, upload: Upload) -> dict[str, Any]:
+    def status(self, upload: TikTokUpload) -> dict[str, Any]:
         """The data of status/fetch."""
         now = self.sandbox.now()
         data: dict[str, Any] = {"status": "PROCESSING_UPLOAD", "uploaded_bytes": upload.uploaded}
@@ -281,21 +285,21 @@ class TikTokState:
 
     # --- display
 
-    def public_posts(self, account: str) -> list[Post]:
+    def public_posts(self, account: str) -> list[SandboxPost]:
         """What anybody may see of that account, newest first."""
         return self._shown(self._by_account.get(account, []))
 
-    def public_posts_by_id(self, account: str, ids: Iterable[str]) -> list[Post]:
+    def public_posts_by_id(self, account: str, ids: Iterable[str]) -> list[SandboxPost]:
         """Those with one of these ids, newest first."""
         found = [self._by_name[i] for i in set(ids) if i in self._by_name]
         return self._shown(p for p in found if p.account == account)
 
-    def _shown(self, posts: Iterable[Post]) -> list[Post]:
+    def _shown(self, posts: Iterable[SandboxPost]) -> list[SandboxPost]:
         now = self.sandbox.now()
         public = [p for p in posts if p.public_at is not None and p.public_at <= now]
         return sorted(public, key=lambda p: (p.created_at, p.id), reverse=True)
 
-    def counts(self, post: Post) -> dict[str, int]:
+    def counts(self, post: SandboxPost) -> dict[str, int]:
         """Numbers that only grow, along an S from nothing to the post's own plateau; the same for the same seed."""
         chance = random.Random(f"{self.sandbox.seed}:tiktok:{post.id}")
         plateau, half_hours = chance.lognormvariate(8.0, 1.3), chance.uniform(6, 30)
@@ -305,16 +309,16 @@ class TikTokState:
         return {"view_count": int(views), "like_count": likes, "comment_count": comments, "share_count": shares}
 
 
-def _file_name(upload: Upload) -> str:
+def _file_name(upload: TikTokUpload) -> str:
     return f"tiktok.{upload.publish_id}"
 
 
-def invalid(message: str, *, code: str = "invalid_param") -> Refused:
+def invalid(message: str, *, code: str = "invalid_param") -> TikTokRefusal:
     """A 400: posting calls say invalid_param, display calls invalid_params."""
-    return Refused(400, code, message)
+    return TikTokRefusal(400, code, message)
 
 
-def fault(film: Film | None, longest: float) -> str | None:
+def fault(film: FilmFacts | None, longest: float) -> str | None:
     """The fail_reason of a file against the media limits; None when it keeps them. `longest`: the creator's maximum, in seconds."""
     if film is None or film.container not in CONTAINERS or film.video_codec not in VIDEO_CODECS:
         return "file_format_check_failed"
@@ -338,7 +342,7 @@ def check_source(source: dict[str, Any]) -> tuple[int, int, int]:
     """
     kind = source.get("source")
     if kind == "PULL_FROM_URL":
-        raise Refused(403, "url_ownership_unverified", "The ownership of the video_url's domain is not verified.")
+        raise TikTokRefusal(403, "url_ownership_unverified", "The ownership of the video_url's domain is not verified.")
     if kind != "FILE_UPLOAD":
         raise invalid("source_info.source must be FILE_UPLOAD or PULL_FROM_URL")
     values = [source.get(name) for name in ("video_size", "chunk_size", "total_chunk_count")]

@@ -14,14 +14,14 @@ from typing import Any
 from aiohttp import web
 
 from phantoms_dagster.sandbox.core import Sandbox
-from phantoms_dagster.sandbox.youtube.rules import ANALYTICS, ApiError, account_of, answers, known
-from phantoms_dagster.sandbox.youtube.videos import Video, channel_id
+from phantoms_dagster.sandbox.youtube.rules import ANALYTICS, YouTubeApiError, account_of, answers, known
+from phantoms_dagster.sandbox.youtube.videos import YouTubeVideo, channel_id
 
 DAY = 86_400.0
 MAX_IDS = 500
 MAX_VIDEOS = 200  # rows of a report by video
 # What share of a day's views, or what of them, each metric is.
-METRICS: Mapping[str, Callable[[dict[str, int], Video], float]] = {
+METRICS: Mapping[str, Callable[[dict[str, int], YouTubeVideo], float]] = {
     "views": lambda day, _: day["viewCount"],
     "engagedViews": lambda day, _: int(day["viewCount"] * 0.7),
     "likes": lambda day, _: day["likeCount"],
@@ -39,14 +39,14 @@ _FLOATS = frozenset({"averageViewPercentage"})
 DIMENSIONS = ("day", "video")
 
 
-def _watched(video: Video) -> float:
+def _watched(video: YouTubeVideo) -> float:
     return (video.seconds or 30.0) * 0.6
 
 
 class Analytics:
     """Reports about the videos of one sandbox."""
 
-    def __init__(self, sandbox: Sandbox, videos: Mapping[str, Video]) -> None:
+    def __init__(self, sandbox: Sandbox, videos: Mapping[str, YouTubeVideo]) -> None:
         self.sandbox = sandbox
         self._videos = videos
 
@@ -59,7 +59,7 @@ class Analytics:
             if not query.get(name):
                 raise _bad(f"Required parameter: {name}", "required")
         if query["ids"] not in ("channel==MINE", f"channel=={channel_id(account)}"):
-            raise ApiError(403, "forbidden", "Forbidden", domain="global")
+            raise YouTubeApiError(403, "forbidden", "Forbidden", domain="global")
         metrics, dimensions = query["metrics"].split(","), [d for d in query.get("dimensions", "").split(",") if d]
         _known(metrics, METRICS, "metrics")
         _known(dimensions, DIMENSIONS, "dimensions")
@@ -78,7 +78,7 @@ class Analytics:
         headers += [{"name": m, "columnType": "METRIC", "dataType": "FLOAT" if m in _FLOATS else "INTEGER"} for m in metrics]
         return web.json_response({"kind": "youtubeAnalytics#resultTable", "columnHeaders": headers, "rows": rows[:most]})
 
-    def _chosen(self, account: str, filters: str) -> list[Video]:
+    def _chosen(self, account: str, filters: str) -> list[YouTubeVideo]:
         mine = [v for v in self._videos.values() if v.account == account and v.published_at is not None]
         if not filters:
             return mine
@@ -90,10 +90,12 @@ class Analytics:
             raise _bad(f"At most {MAX_IDS} videos.")
         return [v for v in mine if v.id in ids]
 
-    def _rows(self, videos: list[Video], metrics: list[str], dimensions: list[str], start: date, end: date) -> list[list[Any]]:
+    def _rows(
+        self, videos: list[YouTubeVideo], metrics: list[str], dimensions: list[str], start: date, end: date
+    ) -> list[list[Any]]:
         lag = timedelta(days=self.sandbox.setting("youtube.analytics_lag_days", 2))
         last = min(end, (datetime.fromtimestamp(self.sandbox.now(), UTC) - lag).date())
-        groups: dict[tuple[str, ...], list[tuple[dict[str, int], Video]]] = {}
+        groups: dict[tuple[str, ...], list[tuple[dict[str, int], YouTubeVideo]]] = {}
         for n in range((last - start).days + 1):
             day = start + timedelta(days=n)
             for video in videos:
@@ -101,13 +103,13 @@ class Analytics:
                 groups.setdefault(key, []).append((self._gained(video, day), video))
         return [[*key, *(_total(metric, parts) for metric in metrics)] for key, parts in groups.items()]
 
-    def _gained(self, video: Video, day: date) -> dict[str, int]:
+    def _gained(self, video: YouTubeVideo, day: date) -> dict[str, int]:
         midnight = datetime.combine(day, time(), UTC).timestamp()
         before, after = (video.counters(self.sandbox, at) for at in (midnight, midnight + DAY))
         return {name: after[name] - before[name] for name in after}
 
 
-def _total(metric: str, parts: list[tuple[dict[str, int], Video]]) -> float:
+def _total(metric: str, parts: list[tuple[dict[str, int], YouTubeVideo]]) -> float:
     found = [METRICS[metric](day, video) for day, video in parts]
     total = sum(found)
     return round(total / len(found), 2) if metric in _AVERAGES else total
@@ -126,5 +128,5 @@ def _date(text: str) -> date:
         raise _bad(f"Invalid value '{text}'. Dates are written as YYYY-MM-DD.") from None
 
 
-def _bad(message: str, reason: str = "badRequest") -> ApiError:
-    return ApiError(400, reason, message, domain="global")
+def _bad(message: str, reason: str = "badRequest") -> YouTubeApiError:
+    return YouTubeApiError(400, reason, message, domain="global")

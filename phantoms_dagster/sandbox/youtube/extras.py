@@ -12,9 +12,9 @@ from typing import Any
 from aiohttp import web
 
 from phantoms_dagster.sandbox.core import Sandbox
-from phantoms_dagster.sandbox.youtube.rules import FORCE_SSL, UPLOADS, ApiError, Quota, account_of, answers, known, parts_of
-from phantoms_dagster.sandbox.youtube.uploads import Session, Sessions
-from phantoms_dagster.sandbox.youtube.videos import Video, short_hash, timestamp
+from phantoms_dagster.sandbox.youtube.rules import FORCE_SSL, UPLOADS, Quota, YouTubeApiError, account_of, answers, known, parts_of
+from phantoms_dagster.sandbox.youtube.uploads import SandboxUploadSession, Sessions
+from phantoms_dagster.sandbox.youtube.videos import YouTubeVideo, short_hash, timestamp
 
 CAPTION_PARTS = frozenset({"id", "snippet"})
 CAPTION_BYTES, THUMBNAIL_BYTES = 104_857_600, 52_428_800
@@ -57,7 +57,7 @@ class Caption:
 class Extras:
     """The caption tracks and thumbnails of one sandbox."""
 
-    def __init__(self, sandbox: Sandbox, quota: Quota, videos: Mapping[str, Video], sessions: Sessions) -> None:
+    def __init__(self, sandbox: Sandbox, quota: Quota, videos: Mapping[str, YouTubeVideo], sessions: Sessions) -> None:
         self.sandbox = sandbox
         self.captions: dict[str, Caption] = {}
         self._quota, self._videos, self._sessions = quota, videos, sessions
@@ -100,12 +100,12 @@ class Extras:
         """The snippet of a track that may be made."""
         snippet = body.get("snippet")
         if not isinstance(snippet, dict) or not all(isinstance(snippet.get(n), str) for n in ("videoId", "language", "name")):
-            raise ApiError(400, "invalidMetadata", "The request contains invalid metadata values.", domain="youtube.caption")
+            raise YouTubeApiError(400, "invalidMetadata", "The request contains invalid metadata values.", domain="youtube.caption")
         self._mine(account, snippet["videoId"], "youtube.caption")
         wanted = (snippet["videoId"], snippet["language"], snippet["name"])
         if any((c.video_id, c.language, c.name) == wanted for c in self.captions.values()):
             message = "The specified video already has a caption track with the given language and name."
-            raise ApiError(409, "captionExists", message, domain="youtube.caption")
+            raise YouTubeApiError(409, "captionExists", message, domain="youtube.caption")
         return snippet
 
     @answers
@@ -131,22 +131,22 @@ class Extras:
 
         return await self._sessions.begin(request, account, (), "thumbnail", check=which, most=THUMBNAIL_BYTES, alone=True)
 
-    def _thumbnail(self, session: Session) -> tuple[int, dict[str, Any]]:
+    def _thumbnail(self, session: SandboxUploadSession) -> tuple[int, dict[str, Any]]:
         video = self._mine(session.account, session.body["videoId"], "youtube.thumbnail")
         if not any(bytes(session.head).startswith(magic) for magic in PICTURES.values()):
-            raise ApiError(400, "invalidImage", "The provided image content is invalid.", domain="youtube.thumbnail")
+            raise YouTubeApiError(400, "invalidImage", "The provided image content is invalid.", domain="youtube.thumbnail")
         video.thumbnail = session.sha256
         self.sandbox.keep("youtube.video", video.id, video)
         self.sandbox.record("youtube.thumbnail", video=video.id, sha256=session.sha256)
         kind, items = "youtube#thumbnailSetResponse", [video.thumbnails(self.sandbox)]
         return 200, {"kind": kind, "etag": short_hash(kind, session.sha256, length=27), "items": items}
 
-    def _mine(self, account: str, video_id: str, domain: str) -> Video:
+    def _mine(self, account: str, video_id: str, domain: str) -> YouTubeVideo:
         video = self._videos.get(video_id)
         if video is None:
-            raise ApiError(404, "videoNotFound", "The video cannot be found.", domain=domain)
+            raise YouTubeApiError(404, "videoNotFound", "The video cannot be found.", domain=domain)
         if video.account != account:
-            raise ApiError(403, "forbidden", "The request is not authorized for this video.", domain=domain)
+            raise YouTubeApiError(403, "forbidden", "The request is not authorized for this video.", domain=domain)
         return video
 
     def forget(self, video_id: str) -> None:

@@ -32,8 +32,8 @@ from phantoms_dagster.sandbox.youtube.rules import (
     UPLOADS,
     WRITABLE,
     WRITES,
-    ApiError,
     Quota,
+    YouTubeApiError,
     account_of,
     answers,
     json_body,
@@ -41,8 +41,8 @@ from phantoms_dagster.sandbox.youtube.rules import (
     parts_of,
     video_body,
 )
-from phantoms_dagster.sandbox.youtube.uploads import Session, Sessions, receive
-from phantoms_dagster.sandbox.youtube.videos import DAY, Video, channel_id, short_hash, timestamp, uploads_id
+from phantoms_dagster.sandbox.youtube.uploads import SandboxUploadSession, Sessions, receive
+from phantoms_dagster.sandbox.youtube.videos import DAY, YouTubeVideo, channel_id, short_hash, timestamp, uploads_id
 
 VIDEO_PARTS = frozenset(WRITABLE) | READ_ONLY_PARTS
 PLAYLIST_PARTS = frozenset({"id", "snippet", "contentDetails", "status"})
@@ -59,18 +59,18 @@ class YouTube:
         self.quota = Quota.of(sandbox)
         self.sessions = Sessions(sandbox)
         self.sessions.uses["video"] = lambda session: (201, self._accept(session).resource(session.parts, self.sandbox))
-        self.videos: dict[str, Video] = {}  # oldest first
-        self._playlists: dict[str, list[Video]] = {}  # each account's uploads, oldest first
+        self.videos: dict[str, YouTubeVideo] = {}  # oldest first
+        self._playlists: dict[str, list[YouTubeVideo]] = {}  # each account's uploads, oldest first
         self.extras = Extras(sandbox, self.quota, self.videos, self.sessions)
         self.analytics = Analytics(sandbox, self.videos)
-        for video in sandbox.kept("youtube.video", Video):
+        for video in sandbox.kept("youtube.video", YouTubeVideo):
             self._know(video)
 
-    def _know(self, video: Video) -> None:
+    def _know(self, video: YouTubeVideo) -> None:
         self.videos[video.id] = video
         self._playlists.setdefault(uploads_id(video.account), []).append(video)
 
-    def _keep(self, video: Video) -> None:
+    def _keep(self, video: YouTubeVideo) -> None:
         """Let the video, as it is at the end of this request, outlive the process."""
         self.sandbox.keep("youtube.video", video.id, video)
 
@@ -81,7 +81,7 @@ class YouTube:
         """POST: start a resumable upload; the answer's Location is its session URI."""
         account = known(account_of(request, needs=UPLOADS))
         if request.query.get("uploadType") not in ("resumable", "multipart"):
-            raise ApiError(400, "badRequest", "uploadType must be resumable or multipart.", domain="global")
+            raise YouTubeApiError(400, "badRequest", "uploadType must be resumable or multipart.", domain="global")
         parts = parts_of(request, allowed=VIDEO_PARTS)
         # Whether YouTube charges a session that is never finished is not documented: the strict reading.
         self.quota.charge(self.sandbox, inserts=1)
@@ -99,7 +99,7 @@ class YouTube:
         account_of(request, required=False)  # the session URI alone is enough, a wrong token is not
         session = self.sessions.get(request.query.get("upload_id", ""))
         if session is None or self.sandbox.now() >= session.expires_at:
-            raise ApiError(404, "notFound", "The upload session was not found.", domain="global")
+            raise YouTubeApiError(404, "notFound", "The upload session was not found.", domain="global")
         if session.final is None:
             self.sessions.progress(session)
             await receive(session, request)
@@ -112,10 +112,10 @@ class YouTube:
             status, body = session.final
         return web.json_response(body, status=status)
 
-    def _accept(self, session: Session) -> Video:
+    def _accept(self, session: SandboxUploadSession) -> YouTubeVideo:
         """The last byte is there: from now on the video exists."""
         now = self.sandbox.now()
-        video = Video(
+        video = YouTubeVideo(
             id=short_hash("video", self.sandbox.seed, session.id, length=11),
             account=session.account,
             snippet={"title": "unknown", **session.body.get("snippet", {})},
@@ -139,13 +139,13 @@ class YouTube:
         limit = self.sandbox.setting("youtube.uploads_per_channel_per_day", None)
         since = self.sandbox.now() - DAY
         if limit is not None and sum(v.uploaded_at > since for v in self._uploads(uploads_id(account))) >= limit:
-            raise ApiError(400, "uploadLimitExceeded", "The user has exceeded the number of videos they may upload.")
+            raise YouTubeApiError(400, "uploadLimitExceeded", "The user has exceeded the number of videos they may upload.")
 
-    def _uploads(self, playlist: str) -> list[Video]:
+    def _uploads(self, playlist: str) -> list[YouTubeVideo]:
         """The videos of an uploads playlist that there still are, oldest first."""
         return [v for v in self._playlists.get(playlist, []) if v.id in self.videos]
 
-    def _settle(self, video: Video) -> None:
+    def _settle(self, video: YouTubeVideo) -> None:
         """Carry out what the status asks for: a schedule that is due, the lock of uploads, the first showing."""
         now = self.sandbox.now()
         at = video.status.get("publishAt")
@@ -170,7 +170,7 @@ class YouTube:
         parts = parts_of(request, allowed=VIDEO_PARTS)
         seen = self._seen(request, account)
         if OWNER_PARTS & set(parts) and any(v.account != account for v in seen):
-            raise ApiError(403, "forbidden", "The request cannot access private details of the video.")
+            raise YouTubeApiError(403, "forbidden", "The request cannot access private details of the video.")
         return _listing("youtube#videoListResponse", [v.resource(parts, self.sandbox) for v in seen])
 
     @answers
@@ -183,13 +183,15 @@ class YouTube:
         kind = "youtube#batchGetStatsResponse"
         return web.json_response({"kind": kind, "etag": short_hash(kind, items, length=27), "items": items})
 
-    def _seen(self, request: web.Request, account: str) -> list[Video]:
+    def _seen(self, request: web.Request, account: str) -> list[YouTubeVideo]:
         """The videos that the request names and this account may see, each once, in the order asked for."""
         ids = [i for value in request.query.getall("id", []) for i in value.split(",") if i]
         if not ids:
-            raise ApiError(400, "missingRequiredParameter", "No filter selected. Expected one of: id", domain="youtube.parameter")
+            raise YouTubeApiError(
+                400, "missingRequiredParameter", "No filter selected. Expected one of: id", domain="youtube.parameter"
+            )
         if len(ids) > MAX_IDS:
-            raise ApiError(400, "invalidFilters", f"At most {MAX_IDS} ids.", domain="youtube.parameter")
+            raise YouTubeApiError(400, "invalidFilters", f"At most {MAX_IDS} ids.", domain="youtube.parameter")
         found = [self.videos[i] for i in dict.fromkeys(ids) if i in self.videos]
         for video in found:
             self._settle(video)
@@ -204,9 +206,9 @@ class YouTube:
         body = video_body(json_body(await request.read()), parts, sandbox=self.sandbox, update=True)
         video = self.videos.get(str(body.get("id", "")))
         if video is None:
-            raise ApiError(404, "videoNotFound", "The video that you are trying to update cannot be found.")
+            raise YouTubeApiError(404, "videoNotFound", "The video that you are trying to update cannot be found.")
         if video.account != account:
-            raise ApiError(403, "forbidden", "The request is not authorized to change this video.")
+            raise YouTubeApiError(403, "forbidden", "The request is not authorized to change this video.")
         if "snippet" in parts:
             video.snippet = dict(body["snippet"])
         if "status" in parts:
@@ -224,9 +226,9 @@ class YouTube:
         self.quota.charge(self.sandbox, units=50)
         video = self.videos.get(request.query.get("id", ""))
         if video is None:
-            raise ApiError(404, "videoNotFound", "The video that you are trying to delete cannot be found.")
+            raise YouTubeApiError(404, "videoNotFound", "The video that you are trying to delete cannot be found.")
         if video.account != account:
-            raise ApiError(403, "forbidden", "The video that you are trying to delete cannot be deleted by this account.")
+            raise YouTubeApiError(403, "forbidden", "The video that you are trying to delete cannot be deleted by this account.")
         del self.videos[video.id]
         self.sandbox.forget("youtube.video", video.id)
         self.extras.forget(video.id)
@@ -237,7 +239,7 @@ class YouTube:
     async def insert_without_media(self, request: web.Request) -> web.Response:
         """POST of a resource alone."""
         account_of(request, needs=UPLOADS)
-        raise ApiError(400, "mediaBodyRequired", "The request does not include the video content.")
+        raise YouTubeApiError(400, "mediaBodyRequired", "The request does not include the video content.")
 
     # --- channels and playlists
 
@@ -249,7 +251,7 @@ class YouTube:
         parts = parts_of(request, allowed=CHANNEL_PARTS)
         if request.query.get("mine") != "true":
             message = "No filter selected. Expected one of: mine"
-            raise ApiError(400, "missingRequiredParameter", message, domain="youtube.parameter")
+            raise YouTubeApiError(400, "missingRequiredParameter", message, domain="youtube.parameter")
         shown: dict[str, dict[str, Any]] = {
             "snippet": {"title": account, "description": "", "publishedAt": timestamp(0)},
             "contentDetails": {"relatedPlaylists": {"likes": "", "uploads": uploads_id(account)}},
@@ -269,10 +271,12 @@ class YouTube:
             _integer(request, "pageToken", 0),
         )
         if not playlist or limit > MAX_IDS:
-            raise ApiError(400, "invalidValue", "playlistId or maxResults is missing or invalid.", domain="youtube.parameter")
+            raise YouTubeApiError(
+                400, "invalidValue", "playlistId or maxResults is missing or invalid.", domain="youtube.parameter"
+            )
         mine = self._uploads(playlist)[::-1]
         if not mine:  # YouTube has no such playlist before the first upload
-            raise ApiError(404, "playlistNotFound", "The playlist cannot be found.", domain="youtube.playlistItem")
+            raise YouTubeApiError(404, "playlistNotFound", "The playlist cannot be found.", domain="youtube.playlistItem")
         for video in mine:
             self._settle(video)
         seen = [v for v in mine if v.account == account or v.privacy == "public"]
@@ -301,7 +305,7 @@ def _integer(request: web.Request, name: str, default: int) -> int:
     if value is None:
         return default
     if not value.isascii() or not value.isdigit():
-        raise ApiError(400, "invalidValue", f"Invalid value for {name}.", domain="youtube.parameter")
+        raise YouTubeApiError(400, "invalidValue", f"Invalid value for {name}.", domain="youtube.parameter")
     return int(value)
 
 

@@ -64,7 +64,7 @@ SCOPES = UPLOADS | READS | ANALYTICS
 OWNER_PARTS = frozenset({"processingDetails", "fileDetails"})
 
 
-class ApiError(Exception):
+class YouTubeApiError(Exception):
     """An answer of the API that is an error; `reason` is what clients tell errors apart by."""
 
     def __init__(self, status: int, reason: str, message: str, *, domain: str = "youtube.video") -> None:
@@ -93,7 +93,7 @@ def answers(handler: Handler[Self]) -> Handler[Self]:
     async def answer(self: Self, request: web.Request) -> web.Response:
         try:
             return await handler(self, request)
-        except ApiError as error:
+        except YouTubeApiError as error:
             await request.release()
             return error.response()
 
@@ -109,20 +109,20 @@ def account_of(request: web.Request, *, required: bool = True, needs: frozenset[
     if header is None:
         if not required:
             return None
-        raise ApiError(401, "required", "Login Required.", domain="global")
+        raise YouTubeApiError(401, "required", "Login Required.", domain="global")
     scheme, _, text = header.partition(" ")
     token = token_of(request.app[SANDBOX_KEY], "youtube", text, SCOPES) if scheme == "Bearer" else None
     if token is None or not token.alive:
-        raise ApiError(401, "authError", "Request had invalid authentication credentials.", domain="global")
+        raise YouTubeApiError(401, "authError", "Request had invalid authentication credentials.", domain="global")
     if not token.scopes & needs:
-        raise ApiError(403, "insufficientPermissions", "Request had insufficient authentication scopes.", domain="global")
+        raise YouTubeApiError(403, "insufficientPermissions", "Request had insufficient authentication scopes.", domain="global")
     return token.account
 
 
 def known(account: str | None) -> str:
     """The account, where one is required."""
     if account is None:
-        raise ApiError(401, "required", "Login Required.", domain="global")
+        raise YouTubeApiError(401, "required", "Login Required.", domain="global")
     return account
 
 
@@ -153,7 +153,7 @@ class Quota:
             "stats": (stats, sandbox.setting("youtube.stats_per_day", 10_000)),
         }
         if any(cost and self.used[bucket] + cost > limit for bucket, (cost, limit) in limits.items()):
-            raise ApiError(403, "quotaExceeded", "The request cannot be completed: quota exceeded.", domain="youtube.quota")
+            raise YouTubeApiError(403, "quotaExceeded", "The request cannot be completed: quota exceeded.", domain="youtube.quota")
         for bucket, (cost, _) in limits.items():
             self.used[bucket] += cost
         sandbox.keep("youtube.quota", "used", (self.day, self.used), lazily=True)
@@ -163,10 +163,10 @@ def parts_of(request: web.Request, *, allowed: frozenset[str]) -> tuple[str, ...
     """The names in `part`, given once with commas or several times. Raises ApiError 400."""
     names = tuple(n for value in request.query.getall("part", []) for n in value.split(",") if n)
     if not names:
-        raise ApiError(400, "missingRequiredParameter", "No value for parameter 'part'.", domain="global")
+        raise YouTubeApiError(400, "missingRequiredParameter", "No value for parameter 'part'.", domain="global")
     for name in names:
         if name not in allowed:
-            raise ApiError(400, "unknownPart", f"'{name}' is no part of this resource.", domain="youtube.part")
+            raise YouTubeApiError(400, "unknownPart", f"'{name}' is no part of this resource.", domain="youtube.part")
     return names
 
 
@@ -175,9 +175,9 @@ def json_body(raw: bytes) -> dict[str, Any]:
     try:
         body = json.loads(raw or b"{}")
     except ValueError as error:
-        raise ApiError(400, "parseError", "Parse Error", domain="global") from error
+        raise YouTubeApiError(400, "parseError", "Parse Error", domain="global") from error
     if not isinstance(body, dict):
-        raise ApiError(400, "parseError", "Parse Error", domain="global")
+        raise YouTubeApiError(400, "parseError", "Parse Error", domain="global")
     return body
 
 
@@ -188,7 +188,9 @@ def video_body(body: dict[str, Any], parts: tuple[str, ...], *, sandbox: Sandbox
         if part in ("id", "kind", "etag"):
             continue
         if part not in parts:
-            raise ApiError(400, "unexpectedPart", f"The body holds '{part}', the part parameter does not.", domain="youtube.part")
+            raise YouTubeApiError(
+                400, "unexpectedPart", f"The body holds '{part}', the part parameter does not.", domain="youtube.part"
+            )
         if part not in READ_ONLY_PARTS:
             found[part] = _writable(part, content)
     if "snippet" in parts:
@@ -206,9 +208,9 @@ def _writable(part: str, content: object) -> dict[str, Any]:
             continue
         if name not in fields:
             message = f"Invalid JSON payload received. Unknown name \"{name}\" at 'video.{part}': Cannot find field."
-            raise ApiError(400, "invalid", message, domain="global")
+            raise YouTubeApiError(400, "invalid", message, domain="global")
         if not isinstance(value, fields[name]):
-            raise ApiError(400, "invalid", f"Invalid value at 'video.{part}.{name}'", domain="global")
+            raise YouTubeApiError(400, "invalid", f"Invalid value at 'video.{part}.{name}'", domain="global")
         kept[name] = value
     return kept
 
@@ -216,21 +218,21 @@ def _writable(part: str, content: object) -> dict[str, Any]:
 def _check_snippet(snippet: dict[str, Any], *, update: bool) -> None:
     title, description = snippet.get("title", ""), snippet.get("description", "")
     if not title.strip() or len(title) > MAX_TITLE_CHARACTERS or "<" in title or ">" in title:
-        raise ApiError(400, "invalidTitle", "The request metadata specifies an invalid or empty video title.")
+        raise YouTubeApiError(400, "invalidTitle", "The request metadata specifies an invalid or empty video title.")
     if len(description.encode()) > MAX_DESCRIPTION_BYTES or "<" in description or ">" in description:
-        raise ApiError(400, "invalidDescription", "The request metadata specifies an invalid video description.")
+        raise YouTubeApiError(400, "invalidDescription", "The request metadata specifies an invalid video description.")
     tags = snippet.get("tags", [])
     # YouTube counts the commas between tags and the quotes around a tag with a space.
     if sum(len(str(t)) + 2 * (" " in str(t)) for t in tags) + max(0, len(tags) - 1) > MAX_TAG_CHARACTERS:
-        raise ApiError(400, "invalidTags", "The request metadata specifies invalid video keywords.")
+        raise YouTubeApiError(400, "invalidTags", "The request metadata specifies invalid video keywords.")
     if snippet.get("categoryId", "" if update else "22") not in CATEGORIES:
-        raise ApiError(400, "invalidCategoryId", "The snippet.categoryId property specifies an invalid category ID.")
+        raise YouTubeApiError(400, "invalidCategoryId", "The snippet.categoryId property specifies an invalid category ID.")
 
 
 def _check_status(status: dict[str, Any], *, now: float) -> None:
     privacy = status.get("privacyStatus", "public")
     if privacy not in PRIVACIES or status.get("license", "youtube") not in ("youtube", "creativeCommon"):
-        raise ApiError(400, "invalidVideoMetadata", "The request metadata is invalid.")
+        raise YouTubeApiError(400, "invalidVideoMetadata", "The request metadata is invalid.")
     if (at := status.get("publishAt")) is None:
         return
     try:
@@ -238,4 +240,4 @@ def _check_status(status: dict[str, Any], *, now: float) -> None:
     except ValueError:
         when = None
     if when is None or when.tzinfo is None or privacy != "private" or when < datetime.fromtimestamp(now, UTC):
-        raise ApiError(400, "invalidPublishAt", "The request metadata specifies an invalid scheduled publishing time.")
+        raise YouTubeApiError(400, "invalidPublishAt", "The request metadata specifies an invalid scheduled publishing time.")

@@ -16,7 +16,7 @@ from aiohttp import ClientError, web
 
 from phantoms_dagster.sandbox.core import Sandbox, body_blocks
 from phantoms_dagster.sandbox.films import Intake, intake
-from phantoms_dagster.sandbox.youtube.rules import ApiError, json_body
+from phantoms_dagster.sandbox.youtube.rules import YouTubeApiError, json_body
 from phantoms_dagster.sandbox.youtube.videos import DAY, short_hash
 
 GRANULE = 262_144  # every chunk but the last is a multiple of this
@@ -25,13 +25,13 @@ KIND = "youtube.session"  # of its rows in the sandbox's store
 _RANGE = re.compile(r"bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)")
 
 
-# What becomes of a whole file: the answer's status and body. Raises ApiError.
-Finish: TypeAlias = Callable[["Session"], tuple[int, dict[str, Any]]]
+# What becomes of a whole file: the answer's status and body. Raises YouTubeApiError.
+Finish: TypeAlias = Callable[["SandboxUploadSession"], tuple[int, dict[str, Any]]]
 Check: TypeAlias = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 @dataclass
-class Session:
+class SandboxUploadSession:
     """One upload. `total` is None as long as nobody said how long the file is; `final` is the answer given at its end.
 
     `use` names what becomes of the whole file, see `Sessions.uses`. `kept`, made by `to_file`, has the bytes of an upload that is
@@ -81,7 +81,7 @@ class Session:
         return True
 
 
-class Sessions(dict[str, Session]):
+class Sessions(dict[str, SandboxUploadSession]):
     """The resumable uploads that were begun, by id; also uploads of one request, which need no session."""
 
     def __init__(self, sandbox: Sandbox) -> None:
@@ -94,7 +94,7 @@ class Sessions(dict[str, Session]):
     def _restore(self) -> None:
         """Take up what another process has left, but for what is out of date."""
         now = self.sandbox.now()
-        for session in self.sandbox.kept(KIND, Session):
+        for session in self.sandbox.kept(KIND, SandboxUploadSession):
             if session.expires_at <= now:
                 self.sandbox.forget(KIND, session.id)
                 continue
@@ -104,24 +104,24 @@ class Sessions(dict[str, Session]):
         if self.sandbox.store is not None:
             self.sandbox.store.keep_uploads("youtube", (_file_name(s) for s in self.values() if s.final is None))
 
-    def _know(self, session: Session) -> None:
+    def _know(self, session: SandboxUploadSession) -> None:
         self[session.id] = session
         if self.sandbox.store is not None:
             session.to_file = partial(intake, self.sandbox, _file_name(session))
 
-    def _continue(self, session: Session) -> None:
+    def _continue(self, session: SandboxUploadSession) -> None:
         session.kept = intake(self.sandbox, _file_name(session))
         try:
             session.digest = session.kept.digest(session.received)
         except ValueError:  # somebody has taken the file away: the upload begins again
             session.received, session.head = 0, bytearray()
 
-    def progress(self, session: Session) -> None:
+    def progress(self, session: SandboxUploadSession) -> None:
         """Let the session, as it is at the end of this request, outlive the process."""
         self.sandbox.keep(KIND, session.id, session)
 
-    def close(self, session: Session) -> tuple[int, dict[str, Any]]:
-        """The whole file has come: answer with what becomes of it, now and to everybody who asks later. Raises ApiError."""
+    def close(self, session: SandboxUploadSession) -> tuple[int, dict[str, Any]]:
+        """The whole file has come: answer with what becomes of it, now and to everybody who asks later. Raises YouTubeApiError."""
         session.final = final = self.uses[session.use](session)
         if session.kept is not None:
             session.kept.discard()
@@ -143,7 +143,7 @@ class Sessions(dict[str, Session]):
         """POST: start a resumable upload (the answer's Location is its session URI), or take a file in one request.
 
         `use` is one of `uses`. `check` looks at the metadata, and says what is kept of them; `most` is in bytes; `types` are those
-        that the file may have, any when empty; `alone`: the file comes without metadata. Raises ApiError.
+        that the file may have, any when empty; `alone`: the file comes without metadata. Raises YouTubeApiError.
         """
         how = request.query.get("uploadType")
         if how == "resumable":
@@ -157,7 +157,7 @@ class Sessions(dict[str, Session]):
         if how == ("media" if alone else "multipart"):
             metadata, media = (b"", await request.read()) if alone else await _related(request)
             if len(media) > most:
-                raise ApiError(413, "uploadTooLarge", "The media is too large.", domain="global")
+                raise YouTubeApiError(413, "uploadTooLarge", "The media is too large.", domain="global")
             body = check(json_body(metadata))
             session = self._made(request, account, body=body, parts=parts, total=len(media), use=use)
             session.keep(0, media)
@@ -167,8 +167,8 @@ class Sessions(dict[str, Session]):
 
     def _made(
         self, request: web.Request, account: str, *, body: dict[str, Any], parts: tuple[str, ...], total: int | None, use: str
-    ) -> Session:
-        return Session(
+    ) -> SandboxUploadSession:
+        return SandboxUploadSession(
             id=short_hash("session", self.sandbox.seed, account, self.sandbox.number("youtube.session"), length=40),
             account=account,
             use=use,
@@ -180,7 +180,7 @@ class Sessions(dict[str, Session]):
         )
 
 
-def _file_name(session: Session) -> str:
+def _file_name(session: SandboxUploadSession) -> str:
     return f"youtube.{session.id}"
 
 
@@ -203,19 +203,19 @@ def _declared_size(request: web.Request, most: int, types: tuple[str, ...]) -> i
     kind = request.headers.get("X-Upload-Content-Type", "application/octet-stream")
     if types and not kind.startswith(types):
         message = f"Media type '{kind}' is not supported. Valid media types: [{', '.join(types)}]"
-        raise ApiError(400, "badContent", message, domain="global")
+        raise YouTubeApiError(400, "badContent", message, domain="global")
     declared = request.headers.get("X-Upload-Content-Length")
     if declared is None:
         return None
     if not declared.isascii() or not declared.isdigit():
-        raise ApiError(400, "badRequest", "Invalid X-Upload-Content-Length.", domain="global")
+        raise YouTubeApiError(400, "badRequest", "Invalid X-Upload-Content-Length.", domain="global")
     if int(declared) > most:
-        raise ApiError(413, "uploadTooLarge", "The media is too large.", domain="global")
+        raise YouTubeApiError(413, "uploadTooLarge", "The media is too large.", domain="global")
     return int(declared)
 
 
-async def receive(session: Session, request: web.Request) -> None:
-    """Take the bytes of one PUT. Of a request that breaks off, whole granules are kept. Raises ApiError 400."""
+async def receive(session: SandboxUploadSession, request: web.Request) -> None:
+    """Take the bytes of one PUT. Of a request that breaks off, whole granules are kept. Raises YouTubeApiError 400."""
     wanted = _wanted(session, request)
     if wanted is None:
         return
@@ -238,7 +238,7 @@ async def receive(session: Session, request: web.Request) -> None:
         session.keep(position, bytes(pending))
 
 
-def _wanted(session: Session, request: web.Request) -> tuple[int, int] | None:
+def _wanted(session: SandboxUploadSession, request: web.Request) -> tuple[int, int] | None:
     """First and last byte of this request's block; None when it only asks for the progress."""
     length = request.content_length or 0
     header = request.headers.get("Content-Range")
@@ -267,5 +267,5 @@ def _wanted(session: Session, request: web.Request) -> tuple[int, int] | None:
     return start, end
 
 
-def _bad(message: str) -> ApiError:
-    return ApiError(400, "badRequest", message, domain="global")
+def _bad(message: str) -> YouTubeApiError:
+    return YouTubeApiError(400, "badRequest", message, domain="global")

@@ -51,7 +51,7 @@ def timestamp(seconds: float) -> str:
 
 
 @dataclass
-class Video:
+class YouTubeVideo:
     """One video. `head` is the first part of its bytes; times are seconds since the epoch; `seconds` is its length."""
 
     id: str

@@ -1,0 +1,168 @@
+"""What `phantoms demo` shows while it works: a bar for each video, an outage in words, the newest events. Reads nothing itself."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from textwrap import wrap
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from phantoms_dagster.cli.console import STATE_STYLES
+from phantoms_dagster.cli.times import zone
+from phantoms_dagster.cli.watch.screen import bar_cells, happened, stage_bars
+from phantoms_dagster.domain.counting import counted
+from phantoms_dagster.domain.stages import STAGES
+from phantoms_dagster.store.outlook import AttemptSummary
+
+# More videos than these are shown as a bar for each stage.
+MOST_LANES = 10
+MOST_EVENTS = 8
+# Columns for the words behind a bar, the narrowest and widest bar, and the narrowest title.
+NOTE, BAR, TITLE = 24, (10, 60), 16
+# Lines for the heading, an outage and some events.
+AROUND = 12
+# A key ends with its day and four digits, which tell nothing in a demo.
+_DATED = re.compile(r"-\d{8}-[0-9a-f]{4}.*$")
+# How much of a video's bar each stage is, about as long as it takes; the posts share the rest.
+WEIGHTS = {"script": 4, "voiceover": 10, "rendered_video": 64, "approval": 4}
+POSTING = 100 - sum(WEIGHTS.values())
+BUSY = {"script": "writing the script", "voiceover": "speaking the script", "approval": "waiting for the reviewer"}
+ENDED_BADLY = ("failed", "rejected", "discarded")
+
+
+@dataclass(frozen=True)
+class VideoLane:
+    """One video: its title, the state of each of its stages, and the share of its film that is made (None: not being made)."""
+
+    title: str
+    states: Mapping[str, str]
+    rendering: float | None = None
+
+    @property
+    def share(self) -> float:
+        """How far it is, 0..1: the stages that are done, and the film as far as ffmpeg has written it."""
+        done: float = sum(weight for name, weight in WEIGHTS.items() if self.states.get(name) == "done")
+        if self.states.get("rendered_video") != "done":
+            done += WEIGHTS["rendered_video"] * (self.rendering or 0.0)
+        for_platforms = [state for name, state in self.states.items() if name not in WEIGHTS]
+        posted = sum(state == "done" for state in for_platforms) / len(for_platforms) if for_platforms else 0.0
+        return (done + POSTING * posted) / 100
+
+    @property
+    def rendered(self) -> bool:
+        """Whether its film is there, or never will be."""
+        made = [self.states.get(name) for name in ("script", "voiceover", "rendered_video")]
+        return made[-1] == "done" or any(state in ENDED_BADLY for state in made)
+
+    @property
+    def waits_for_review(self) -> bool:
+        """Whether its film is there and nobody has decided on it."""
+        return self.states.get("rendered_video") == "done" and self.states.get("approval") in ("ready", "deferred", "running")
+
+
+@dataclass(frozen=True)
+class DemoView:
+    """Everything that is shown at one time. `outage`: sentences about it, with their styles; `seconds`: since the start."""
+
+    at: datetime
+    seconds: float
+    lanes: Sequence[VideoLane]
+    latest: Sequence[AttemptSummary] = ()
+    outage: Sequence[tuple[str, str]] = ()
+    down: bool = False
+
+
+def drawn(view: DemoView, *, width: int, height: int) -> RenderableType:
+    """At most `height` lines of at most `width` columns."""
+    lines = [_heading(view), Text(""), *_videos(view, width, height)]
+    if view.outage:
+        lines.append(Text(""))
+    for words, style in view.outage:
+        # An address and a command are one line, for clicking and copying; they stand indented.
+        folded = [words] if words.startswith(" ") else wrap(words, width)
+        lines += [Text(line, style=style, overflow="fold") for line in folded]
+    events = list(_events(view.latest, width))[: max(0, min(MOST_EVENTS, height - len(lines) - 1))]
+    return Group(*[*lines, *([Text(""), *events] if events else [])][:height])
+
+
+def note(lane: VideoLane, *, down: bool) -> tuple[str, str]:
+    """What the video is doing, in at most `NOTE` columns, and the style for it. `down`: its render service does not answer."""
+    bad = next((name for name, state in lane.states.items() if state in ENDED_BADLY), None)
+    if bad is not None:
+        return f"{bad} {lane.states[bad]}"[:NOTE], STATE_STYLES[lane.states[bad]]
+    first = next((name for name in STAGES if lane.states.get(name, "done") != "done"), None)
+    if first is None:
+        return "posted everywhere", "green"
+    if first == "rendered_video":
+        if down:
+            return "waits for the render API", "yellow"
+        return (f"rendering {lane.rendering:.0%}", "cyan") if lane.rendering else ("queued for rendering", "dim")
+    if first in BUSY:
+        return BUSY[first], "cyan" if first != "approval" else "blue"
+    posts = [state for name, state in lane.states.items() if STAGES[name].kind == "post"]
+    return f"posted on {posts.count('done')} of {len(posts)}", "cyan"
+
+
+def _heading(view: DemoView) -> Text:
+    there = view.at.astimezone()
+    posted = sum(state == "done" for lane in view.lanes for name, state in lane.states.items() if STAGES[name].kind == "post")
+    wanted = sum(STAGES[name].kind == "post" for lane in view.lanes for name in lane.states)
+    told = (
+        f"  {there:%H:%M:%S} {zone(there)}  {view.seconds:.0f} s  {counted(len(view.lanes), 'video')}, {posted} of {wanted} posts"
+    )
+    return Text.assemble(("Phantoms demo", "bold"), told, no_wrap=True, overflow="ellipsis")
+
+
+def _videos(view: DemoView, width: int, height: int) -> Iterator[Text]:
+    """Two lines a video where there is room, so that no title is cut; else one; a bar for each stage when they are many."""
+    if len(view.lanes) > min(MOST_LANES, height - 6):
+        yield from stage_bars(_counts(view.lanes), width)
+        return
+    in_two = len(view.lanes) * 2 + AROUND <= height
+    columns = max(BAR[0], min(BAR[1], (width - NOTE - 4) // (1 if in_two else 4)))
+    titles = width if in_two else max(TITLE, width - NOTE - 4 - columns)
+    for lane in view.lanes:
+        title = Text(lane.title, no_wrap=True)
+        title.truncate(titles, overflow="ellipsis", pad=not in_two)
+        bar = _bar(lane, columns, down=view.down)
+        if in_two:
+            yield title
+            yield bar
+        else:
+            yield Text.assemble(title, "  ", bar)
+
+
+def _bar(lane: VideoLane, columns: int, *, down: bool) -> Text:
+    """How far the video is, and what it is doing."""
+    full, light = bar_cells()
+    words, style = note(lane, down=down)
+    cells = round(lane.share * columns)
+    colour = "green" if lane.share >= 1 else style if style != "dim" else "cyan"
+    return Text.assemble((full * cells, colour), (light * (columns - cells), "dim"), "  ", (words, style))
+
+
+def _events(latest: Sequence[AttemptSummary], width: int) -> Iterator[Text]:
+    """What happened last to each stage of each video, the newest first."""
+    newest: dict[tuple[str, str], AttemptSummary] = {}
+    for one in sorted(latest, key=lambda one: (happened(one)[0], one.id)):
+        newest.pop((one.key, one.stage), None)
+        newest[one.key, one.stage] = one
+    for one in reversed(newest.values()):
+        at, word, style = happened(one)
+        name = _DATED.sub("", one.key)
+        line = Text.assemble(f"{at.astimezone():%H:%M:%S} {one.stage:<17} ", (f"{word:<8}", style), f" {name}", no_wrap=True)
+        line.truncate(width, overflow="ellipsis")
+        yield line
+
+
+def _counts(lanes: Sequence[VideoLane]) -> dict[str, Counter[str]]:
+    counts: dict[str, Counter[str]] = {}
+    for lane in lanes:
+        for stage, state in lane.states.items():
+            counts.setdefault(stage, Counter())[state] += 1
+    return counts

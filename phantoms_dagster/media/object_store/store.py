@@ -1,0 +1,172 @@
+"""The media store in a bucket that all machines share, with a cache on each. How a bucket is spoken to belongs in `s3`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+
+from phantoms_dagster.domain.errors import NotFound, Permanent, Transient
+from phantoms_dagster.domain.models import MediaFile
+from phantoms_dagster.media.cache import Cache
+from phantoms_dagster.media.object_store.client import PROVIDER, Bucket
+
+# Each holds a part in memory, and they share the line.
+TRANSFERS = 4
+_SETTLE_SECONDS = 0.5
+# An object that was written so lately counts as added now: cleaning leaves it alone for much longer.
+FRESH_SECONDS = 900.0
+# A mark that is older was left by a cleaning that died. Cleaning itself gives up well before that.
+_MARK_SECONDS, _REMOVE_SECONDS = 300.0, 120.0
+
+Guard = Callable[[], AbstractAsyncContextManager[object]]
+
+
+class ObjectStore:
+    """Implements `ports.MediaStore`: objects named `ab/cd....mp4` in `bucket`, for one event loop.
+
+    `guard` surrounds whatever asks the bucket; it may refuse with NotYet. What is in the cache is never asked for.
+    """
+
+    def __init__(self, bucket: Bucket, cache: Cache, *, guard: Guard = contextlib.nullcontext) -> None:
+        self._bucket = bucket
+        self._cache = cache
+        self._guard = guard
+        self._transfers = asyncio.Semaphore(TRANSFERS)
+        self._one_at_a_time: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
+
+    async def add(self, path: Path) -> MediaFile:
+        """Take the file into the cache, moved out of scratch or copied, and bring it to the bucket. On return it is there, whole.
+
+        Bytes that were sent in the last quarter of an hour are not sent again. Raises Permanent for an empty file or a suffix that
+        is none, and the bucket's errors.
+        """
+        file = await self._cache.take(path)
+        async with self._lock(file):
+            held = self._cache.hold(file)
+            if held is None:
+                raise _dropped(file)
+            try:
+                async with self._transfers, self._guard():
+                    await self._send(file, held)
+            finally:
+                self._cache.let_go(held)
+        return file
+
+    async def local(self, file: MediaFile) -> Path:
+        """A path to read the file from until this task ends. Raises NotFound, also when the object is not what was stored."""
+        async with self._lock(file):
+            held = self._cache.hold(file)
+            if held is None:
+                async with self._transfers, self._guard():
+                    await self._fetch(file)
+                held = self._cache.hold(file)
+        if held is None:
+            raise _dropped(file)
+        task, cache = asyncio.current_task(), self._cache
+        assert task is not None
+        task.add_done_callback(lambda _: cache.let_go(held))
+        return held
+
+    async def remove(self, file: MediaFile, *, unused_seconds: float = 0) -> bool:
+        """Delete the object, here and in the bucket, unless it was written in the last so many seconds.
+
+        It writes a mark before it looks at the object's time. An `add` that wrote the object before that look is seen by the time;
+        an `add` that wrote it later sees the mark, waits until it is gone, and looks at its object again. A mark whose deletion
+        got no answer stays until it is old, because the store may still carry that deletion out.
+        """
+        async with self._guard():
+            await self._bucket.mark(_mark(file))
+            try:
+                async with asyncio.timeout(_REMOVE_SECONDS):
+                    found = await self._bucket.look(file.name)
+                    young = found is not None and found[1] < unused_seconds
+                    if not young:
+                        await self._bucket.delete(file.name)
+            except TimeoutError:
+                message = f"{self.address(file)} was not deleted within {_REMOVE_SECONDS:g} s; the next night tries again"
+                raise Transient(message, provider=PROVIDER, code="timeout") from None
+            await self._bucket.delete(_mark(file))
+        if young:
+            return False
+        await self._cache.drop(file)
+        return True
+
+    def scratch(self) -> Path:
+        """A fresh directory on this machine that the caller removes."""
+        return self._cache.scratch()
+
+    def scratch_file(self, suffix: str) -> Path:
+        """A free path on this machine; the caller removes what is left there."""
+        return self._cache.scratch_file(suffix)
+
+    def address(self, file: MediaFile) -> str:
+        """Where the file is for everybody."""
+        return self._bucket.address(file.name)
+
+    async def _send(self, file: MediaFile, held: Path) -> None:
+        try:
+            found = await self._bucket.look(file.name)
+        except Permanent:
+            found = None  # a refused look says neither why nor whether the upload would be refused as well: that does
+        # An old object is written again: its new time keeps cleaning away until a row needs it.
+        if found is None or found[0] != file.size or found[1] > FRESH_SECONDS:
+            await self._bucket.put(file.name, held)
+        while await self._cleaning(file):  # noqa: ASYNC110 - another process ends it
+            await asyncio.sleep(_SETTLE_SECONDS)
+        there = await self._bucket.size(file.name)
+        if there is None:  # while several write one name, some stores show none of it for a moment
+            await asyncio.sleep(_SETTLE_SECONDS)
+            there = await self._bucket.size(file.name)
+        if there is None:  # cleaning was quicker
+            await self._bucket.put(file.name, held)
+            there = await self._bucket.size(file.name)
+        if there != file.size:
+            message = f"{self.address(file)} has {there or 'no'} bytes instead of {file.size} after its upload"
+            raise Transient(message, provider=PROVIDER, code="bad upload")
+
+    async def _cleaning(self, file: MediaFile) -> bool:
+        try:
+            mark = await self._bucket.look(_mark(file))
+        except Permanent:  # who may not list a bucket is refused a look at what is not there
+            return False
+        return mark is not None and mark[1] < _MARK_SECONDS
+
+    async def _fetch(self, file: MediaFile) -> None:
+        address = self.address(file)
+        with self._workplace() as folder:
+            target = folder / f"fetched{file.suffix}"
+            size = await self._bucket.get(file.name, target)
+            if size is None:
+                raise NotFound(f"there is no {address}; make the stage that wrote it again")
+            found = await self._cache.take(target) if size == file.size else None
+        if found is not None and found != file:
+            await self._cache.drop(found)
+        if found != file:
+            told = f"{size} bytes instead of {file.size}" if size != file.size else "other bytes of the same size"
+            raise NotFound(f"{address} is damaged: {told}; delete it and make the stage that wrote it again")
+
+    @contextlib.contextmanager
+    def _workplace(self) -> Iterator[Path]:
+        folder = self._cache.scratch()
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _lock(self, file: MediaFile) -> asyncio.Lock:
+        """One lock a file for those who want it now: the second finds what the first one brought."""
+        return self._one_at_a_time.setdefault(file.name, asyncio.Lock())
+
+
+def _mark(file: MediaFile) -> str:
+    return f"going/{file.name}"
+
+
+def _dropped(file: MediaFile) -> Transient:
+    message = f"{file.name} was dropped from the cache as soon as it was there; raise PHANTOMS_MEDIA_CACHE_GB"
+    return Transient(message, provider=PROVIDER, code="cache too small")

@@ -1,0 +1,1 @@
+"""Scripts by a chat-completions API: OpenAI, or any compatible server."""

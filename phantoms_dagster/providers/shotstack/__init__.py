@@ -1,0 +1,1 @@
+"""Renders by Shotstack."""

@@ -1,0 +1,140 @@
+"""Renders at Shotstack: the voiceover goes up through Ingest, the Edit to `POST /render`, the file comes down when done.
+
+`POST /render` is the one paid request: it is sent once, and when its answer is lost the outcome is `Unknown`. Everything before it
+may be repeated at will. The requests are in `shotstack_api.py`, what an Edit looks like in `shotstack_edit.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from decimal import Decimal
+from pathlib import Path
+
+import httpx
+
+from phantoms_dagster.domain.errors import NotYet, Permanent, Transient, Unknown
+from phantoms_dagster.domain.paid_job import AboutToBill, JobStatus, NotBilled
+from phantoms_dagster.domain.ports import Clock, RenderJob
+from phantoms_dagster.domain.publication import RemoteId, Undecided
+from phantoms_dagster.providers.http import evidence, json_object
+from phantoms_dagster.providers.shotstack.api import POLL_AGAIN_SECONDS, PROVIDER, ShotstackApi, failure, member
+from phantoms_dagster.providers.shotstack.edit import build_edit
+
+NO_RENDER = "00000000-0000-0000-0000-000000000000"
+
+
+class ShotstackRenderer:
+    """Renders masters at Shotstack.
+
+    `base_url` is the host (`https://api.shotstack.io`), `stage` is `v1` (paid) or `stage` (watermarked trial; another key).
+    `api_key` is called for each request, so a key that is renewed is used at once.
+    `usd_per_minute` prices a rendered minute; parts of a minute are billed as parts. `ingest_max_wait` is how many seconds
+    `submit` waits for an uploaded voiceover to become usable.
+    """
+
+    provider = PROVIDER
+    at_once = False
+
+    def __init__(
+        self,
+        *,
+        client: httpx.AsyncClient,
+        base_url: str,
+        api_key: Callable[[], str],
+        stage: str,
+        clock: Clock,
+        sandbox: bool = False,
+        usd_per_minute: float = 0.4,
+        ingest_max_wait: float = 60.0,
+    ) -> None:
+        self.sandbox = sandbox
+        self._usd_per_minute = Decimal(str(usd_per_minute))
+        self._api = ShotstackApi(
+            client=client, base_url=base_url, api_key=api_key, stage=stage, clock=clock, ingest_max_wait=ingest_max_wait
+        )
+
+    def __repr__(self) -> str:
+        return f"ShotstackRenderer({self._api.edit!r})"
+
+    async def submit(self, job: RenderJob, about_to_bill: AboutToBill) -> RemoteId | NotBilled:
+        """Upload the voiceover and start the render. What `about_to_bill` raises stops the paid request.
+
+        Raises Unknown when the answer to the paid request was lost: the render may run, and no read can tell.
+        """
+        edit = build_edit(job, await self._api.uploaded(job.audio))
+        try:
+            response = await self._api.post_render(edit, about_to_bill)
+        except Transient as error:
+            return NotBilled(f"the order never reached Shotstack: {error}", error=error)
+        if not response.is_success:
+            refusal = failure(response, commits=True)
+            if isinstance(refusal, Unknown):
+                raise refusal
+            return NotBilled(f"Shotstack refused the order: {refusal}", error=refusal)
+        render_id = member(json_object(response, provider=PROVIDER, commits=True), "response", "id")
+        if not isinstance(render_id, str) or not render_id:
+            message = "Shotstack took the render and named no id"
+            raise Unknown(message, provider=PROVIDER, code="no_id", evidence=evidence(response))
+        return RemoteId(render_id)
+
+    def price(self, seconds: float) -> Decimal:
+        """By the setting's price of a minute."""
+        return Decimal(str(seconds)) / 60 * self._usd_per_minute
+
+    async def status(self, render_id: str) -> JobStatus:
+        """How a render is doing. States that Shotstack may add later count as `rendering`."""
+        answer = await self._api.render(render_id)
+        response = answer.get("response")
+        if not isinstance(response, dict) or not isinstance(response.get("status"), str):
+            raise Transient("Shotstack's answer has no status", provider=PROVIDER, code="malformed")
+        if response["status"] == "failed":
+            return JobStatus("failed", error=str(response.get("error") or "Shotstack gave no reason"))
+        if response["status"] != "done":
+            return JobStatus("rendering")
+        url, seconds = response.get("url"), response.get("duration")
+        cost = self.price(seconds) if isinstance(seconds, int | float) else None
+        return JobStatus("done", progress=1.0, url=url if isinstance(url, str) and url else None, cost=cost)
+
+    async def check_key(self) -> None:
+        """Read a render that cannot exist: an answer of 404 says that the key is accepted at this stage. Costs nothing.
+
+        Raises ProviderError for every other answer.
+        """
+        try:
+            await self.status(NO_RENDER)
+        except Permanent as error:
+            if error.code != "404":
+                raise
+
+    async def find(self, attempt_id: str) -> Undecided:  # noqa: ARG002 - the port's signature
+        """Undecided: Shotstack has no call that lists renders or searches them by a marker.
+
+        The marker is in the Edit (merge field `PHANTOMS_ATTEMPT_ID`), so it proves whose a render is, but only to somebody
+        who knows the render's id. Only a callback that brings the id could settle an unknown submit.
+        """
+        return Undecided()
+
+    async def fetch(self, render_id: str, destination: Path, *, url: str | None = None) -> None:
+        """Download the finished file to `destination`, whole or not at all.
+
+        `url` is where the last status said that it is; None: the status is read. The URL of a render lives for a day. When it
+        has expired the status is read again for a new one, then the hosted copy is taken. Raises NotYet while the render still
+        runs, Permanent when it failed or its file is gone.
+        """
+        if url is not None and await self._api.downloaded(url, destination):
+            return
+        tried = {url}
+        for _ in range(2):
+            status = await self.status(render_id)
+            if status.state == "failed":
+                raise Permanent(f"Shotstack could not render {render_id}: {status.error}", provider=PROVIDER, code="failed")
+            if status.state != "done":
+                raise NotYet(f"render {render_id} is not done", retry_after=POLL_AGAIN_SECONDS)
+            if status.url is None or status.url in tried:
+                break
+            tried.add(status.url)
+            if await self._api.downloaded(status.url, destination):
+                return
+        hosted = await self._api.hosted_url(render_id)
+        if hosted is None or not await self._api.downloaded(hosted, destination):
+            raise Permanent(f"the file of render {render_id} is no longer kept by Shotstack", provider=PROVIDER, code="gone")

@@ -1,0 +1,1 @@
+"""Who may call now: slots, rates and quotas of pools, kept in Redis."""

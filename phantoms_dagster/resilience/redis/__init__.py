@@ -1,0 +1,1 @@
+"""How Redis is asked: Lua scripts, and what its refusals mean."""

@@ -1,0 +1,3 @@
+-- ARGV: name, to, seconds, why   -> look. A person's word goes always.
+go(ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[2] == 'open' and '1' or '0')
+return look(1)

@@ -1,0 +1,1 @@
+"""Dead letters: reading, replaying and discarding them."""

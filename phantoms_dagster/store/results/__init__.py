@@ -1,0 +1,1 @@
+"""What was read back of posts."""

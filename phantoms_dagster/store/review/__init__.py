@@ -1,0 +1,1 @@
+"""Films that wait for a decision, and the notices about them."""

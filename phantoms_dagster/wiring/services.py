@@ -1,0 +1,247 @@
+"""`Services`: everything of one process, made from its settings when it is first needed. Synchronous, for commands and sensors;
+`open` gives the asynchronous side.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from decimal import Decimal
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import ProgrammingError
+
+from phantoms_dagster import settings as settings_module
+from phantoms_dagster.domain import channels as channels_file
+from phantoms_dagster.domain.accounts import check_tokens, places
+from phantoms_dagster.domain.attention import Attention
+from phantoms_dagster.domain.models import Channel, Platform, StageOutput
+from phantoms_dagster.domain.outlook import Outages
+from phantoms_dagster.media.voices import voice_problem
+from phantoms_dagster.settings import Settings
+from phantoms_dagster.store.accounts import Accounts
+from phantoms_dagster.store.attention import AttentionBoard
+from phantoms_dagster.store.catalogue import Catalogue
+from phantoms_dagster.store.decisions import Decisions
+from phantoms_dagster.store.engine import engine
+from phantoms_dagster.store.planning import Planning
+from phantoms_dagster.store.results.readings import Results
+from phantoms_dagster.store.stored import output_of
+from phantoms_dagster.wiring.channels_text import channels_text
+from phantoms_dagster.wiring.clock import SystemClock
+from phantoms_dagster.wiring.endpoints import Endpoints, wanted_privacy
+from phantoms_dagster.wiring.media import MediaFiles
+from phantoms_dagster.wiring.on_the_way import nothing_runs
+
+# Commands end after a second: what few of them need is imported by the method that needs it (see `test_light_commands`).
+if TYPE_CHECKING:
+    from phantoms_dagster.production.inbox import InboxReport
+    from phantoms_dagster.store.brief_edits import BriefEdits
+    from phantoms_dagster.store.guest_links import GuestLinks
+    from phantoms_dagster.store.pending import PendingDecisions
+    from phantoms_dagster.store.performance.tables import PerformanceTables
+    from phantoms_dagster.store.retrying import Retrying
+    from phantoms_dagster.store.text_edits import TextEdits
+    from phantoms_dagster.wiring.pipeline import Pipeline
+
+
+class Services:
+    """Everything of one process, made from its settings."""
+
+    def __init__(self, settings: Settings, *, connections: int = 4, overflow: int = 0, max_wait: float | None = None) -> None:
+        self.settings = settings
+        self._max_wait = max_wait
+        self._connections = connections
+        self._overflow = overflow
+        self.endpoints = Endpoints(settings, self._connected, self._named)
+        self.clock = SystemClock()
+        self._opened = AsyncExitStack()
+        self._pipeline: Pipeline | None = None
+
+    @classmethod
+    def from_environment(cls) -> Services:
+        """The services of the environment this process was started in."""
+        return cls(settings_module.load())
+
+    # --- the synchronous side
+
+    @property
+    def database_url(self) -> str:
+        """The URL of PostgreSQL. Raises InvalidInput when there is none."""
+        if self.settings.database_url is None:
+            raise nothing_runs(self.settings, "database")
+        return self.settings.database_url.get_secret_value()
+
+    @cached_property
+    def engine(self) -> Engine:
+        """The engine of commands, sensors and pages."""
+        return engine(self.database_url, pool_size=self._connections, overflow=self._overflow, max_wait=self._max_wait)
+
+    @cached_property
+    def media_files(self) -> MediaFiles:
+        """The media store, to look at."""
+        return MediaFiles(self.settings)
+
+    def channels(self) -> dict[str, Channel]:
+        """The channels of channels.yaml (the default ones when there is no file). Raises InvalidInput.
+
+        Everything about them is checked here, before a brief is taken and a script is paid for.
+        """
+        found = self._channels()
+        variables = [name for name in Platform if name.spec.remote and self.endpoints.secret(str(name)) is not None]
+        if self.settings.sandbox != "on":
+            check_tokens(places(found.values()), variables)
+        return found
+
+    def _connected(self) -> set[str]:
+        """The platforms with an account that has a token of its own: as the table says, and before there is one, the file."""
+        try:
+            if self.settings.database_url is not None:
+                return {str(account.platform) for account in Accounts(self.engine).all() if account.place}
+        except ProgrammingError:
+            pass  # the table is not there yet
+        return {str(platform) for channel in self._channels().values() for platform in channel.tokens}
+
+    def _named(self) -> set[str]:
+        """The platforms that a channel names."""
+        return {str(platform) for channel in self._channels().values() for platform in channel.accounts}
+
+    def _channels(self) -> dict[str, Channel]:
+        content = channels_text(self.settings)
+        if content is None:
+            return channels_file.parse(channels_file.default_text(), name="the default channels.yaml")
+        return channels_file.parse(content, name=str(self.settings.path("channels")), check=voice_problem)
+
+    def take_channels(self) -> None:
+        """Take over what channels.yaml says now, when this machine has one. Raises InvalidInput when it cannot be used."""
+        if channels_text(self.settings) is not None:
+            self.catalogue().put_channels(self.channels().values())
+
+    def catalogue(self) -> Catalogue:
+        """The catalogue of videos."""
+        return Catalogue(self.engine)
+
+    def decisions(self) -> Decisions:
+        """Reviewers' decisions."""
+        sandbox = self.settings.sandbox == "on" or (self.settings.sandbox == "auto" and self.endpoints.missing("instagram"))
+        return Decisions(self.engine, wanted_privacy(self.settings), sandbox=sandbox)
+
+    def pending_decisions(self) -> PendingDecisions:
+        """The decisions that can still be undone."""
+        from phantoms_dagster.store.pending import PendingDecisions  # noqa: PLC0415
+
+        window = timedelta(seconds=self.settings.desk_undo_seconds)
+        return PendingDecisions(self.engine, self.decisions(), window=window)
+
+    def guest_links(self) -> GuestLinks:
+        """The links with which guests decide."""
+        from phantoms_dagster.store.guest_links import GuestLinks  # noqa: PLC0415
+
+        return GuestLinks(self.engine, self.decisions(), self.pending_decisions())
+
+    def retrying(self) -> Retrying:
+        """Retries of videos, with what a render costs here."""
+        from phantoms_dagster.store.retrying import Retrying  # noqa: PLC0415
+
+        local = self.endpoints.renderer == "local"
+        return Retrying(self.engine, price_per_minute=Decimal(0 if local else str(self.settings.shotstack_usd_per_minute)))
+
+    def brief_edits(self) -> BriefEdits:
+        """The editor of stored briefs."""
+        from phantoms_dagster.store.brief_edits import BriefEdits  # noqa: PLC0415
+
+        return BriefEdits(self.engine)
+
+    def text_edits(self) -> TextEdits:
+        """The editor of the texts of videos that are rendered."""
+        from phantoms_dagster.store.text_edits import TextEdits  # noqa: PLC0415
+
+        return TextEdits(self.engine, self.decisions())
+
+    def attention(self) -> AttentionBoard:
+        """What waits for a person, as far as the tables know; `waits_for_people` has all of it."""
+        return AttentionBoard(self.engine)
+
+    def waits_for_people(self) -> list[Attention]:
+        """Everything that waits for a person, the longest first."""
+        from phantoms_dagster.production.inbox import refused_files  # noqa: PLC0415
+
+        return sorted([*self.attention().read(), *refused_files(self.settings.path("inbox"))], key=lambda item: item.since)
+
+    def film_of(self, key: str) -> StageOutput | None:
+        """What a reviewer of that video decides about: its film, with the words of its posts. None when there is none."""
+        row = self.catalogue().stages(key).get("rendered_video")
+        return output_of(key, "rendered_video", row.output) if row is not None and row.state == "done" else None
+
+    def outages(self) -> Outages:
+        """The breakers that are open now; none when there is no Redis to ask."""
+        if self.settings.redis_url is None:
+            return Outages()
+        from phantoms_dagster.wiring.outages import outages_now  # noqa: PLC0415 - few who look need Redis' client
+
+        return outages_now(self.settings, self.endpoints)
+
+    def planning(self) -> Planning:
+        """The planner's reader."""
+        return Planning(self.engine)
+
+    def results(self) -> Results:
+        """What was read back of posts, and what is to be read next."""
+        return Results(self.engine)
+
+    def performance(self) -> PerformanceTables:
+        """The performance tables."""
+        from phantoms_dagster.store.performance.tables import PerformanceTables  # noqa: PLC0415 - with it comes pandas
+
+        return PerformanceTables(self.engine)
+
+    def record_decision(
+        self, key: str, *, approved: bool, reviewer: str, note: str, content_sha256: str | None = None
+    ) -> tuple[str, ...]:
+        """Record a decision made in the Dagster UI; what its reviewer is warned of. `content_sha256`: see `Decisions.decide`."""
+        decided = self.decisions().decide(
+            key, approved=approved, reviewer=reviewer, note=note, via="dagster", content_sha256=content_sha256
+        )
+        return decided.warnings
+
+    def take_inbox(self) -> list[InboxReport]:
+        """Take what lies in the inbox folder into the catalogue."""
+        from phantoms_dagster.production.inbox import take_inbox  # noqa: PLC0415 - it reads spreadsheets
+
+        catalogue = self.catalogue()
+
+        def channels() -> Mapping[str, Channel]:
+            found = self.channels()
+            catalogue.put_channels(found.values())
+            return found
+
+        return take_inbox(self.settings.path("inbox"), channels, catalogue.add_from)
+
+    def close(self) -> None:
+        """Give connections back."""
+        if "loop" in self.__dict__:
+            self.loop.run(self._opened.aclose())
+            self.loop.close()
+        if "engine" in self.__dict__:
+            self.engine.dispose()
+
+    # --- the asynchronous side
+
+    @cached_property
+    def loop(self) -> asyncio.Runner:
+        """The event loop of this process. The steps of a run share it, and with it the pipeline's connections."""
+        return asyncio.Runner()
+
+    async def pipeline(self) -> Pipeline:
+        """The pipeline of `loop`, opened when it is first asked for."""
+        if self._pipeline is None:
+            # The models, providers and renderers of all stages.
+            from phantoms_dagster.wiring.pipeline import open_pipeline  # noqa: PLC0415
+
+            opening = open_pipeline(self.settings, self.endpoints, self.clock, self.database_url)
+            self._pipeline = await self._opened.enter_async_context(opening)
+        return self._pipeline
