@@ -28,8 +28,8 @@ class BatchPolicy:
     """How runs are cut.
 
     `batch_size`: most videos in one run. `runs_per_stage`: most open runs of a stage. `chain_videos`: up to this many videos do a
-    whole chain in one run; 0: never. `batch_wait`: while a run of the stage before is open, a batch that is not full waits this long
-    for more videos.
+    whole chain in one run; 0: never. `batch_wait`: how long a batch that is not full waits for more videos while a run of the stage
+    before is open.
     """
 
     batch_size: int
