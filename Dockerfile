@@ -1,7 +1,7 @@
-# One image for every process of ours: docker-compose.yml says which. Needs BuildKit; what it is run with stands in docs/scaling.md.
+# One image for all our processes. docker-compose.yml starts them, and docs/scaling.md explains how. The build needs BuildKit.
 
 FROM python:3.11-slim AS builder
-# The environment is compiled here: on a read-only root nothing could be compiled later, and each start would do it anew.
+# Compile the environment here. On a read-only root nothing can be saved later, and each start would compile it again.
 ENV UV_COMPILE_BYTECODE=1 \
     UV_LINK_MODE=copy \
     UV_PROJECT_ENVIRONMENT=/opt/phantoms \
@@ -9,14 +9,14 @@ ENV UV_COMPILE_BYTECODE=1 \
     UV_PYTHON_DOWNLOADS=never
 RUN pip install --no-cache-dir --root-user-action=ignore "uv==0.13.*"
 WORKDIR /src
-# What others wrote comes first, so that a change of ours leaves its layer as it is. `exclude-newer` fixes the versions.
+# Dependencies come first, so that a change of our code leaves their layer as it is. `exclude-newer` fixes the versions.
 COPY pyproject.toml README.md LICENSE dagster.yaml ./
 RUN --mount=type=cache,target=/root/.cache/uv uv sync --no-dev --no-install-project
 COPY phantoms_dagster ./phantoms_dagster
 RUN --mount=type=cache,target=/root/.cache/uv uv sync --no-dev --no-editable
 
 FROM python:3.11-slim
-# The standard library of this image comes without its bytecode.
+# The standard library of this image comes without bytecode.
 RUN python -m compileall -q -j 0 -x "lib2to3|idlelib|turtledemo" /usr/local/lib/python3.11 \
     && groupadd --gid 10001 phantoms \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin phantoms \

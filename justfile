@@ -1,13 +1,13 @@
 # Tasks. `uv run just` lists them; with `just` installed, leave `uv run` out.
 
-# uv warns of an environment that is active and is not the project's.
+# uv warns if another environment is active.
 unexport VIRTUAL_ENV
 
 # List the tasks
 default:
     @just --list --unsorted
 
-# The quick tests: an answer within two minutes
+# The quick tests: they take less than two minutes
 test *options:
     uv run pytest -m "not slow" {{ options }} phantoms_dagster_tests/unit
 
@@ -15,7 +15,7 @@ test *options:
 test-all *options:
     uv run pytest {{ options }}
 
-# What runs on Dagster, once more on its public names alone: an upgrade of Dagster may cost speed, and nothing else
+# The tests of Dagster runs again, on Dagster's public names only: an upgrade of Dagster may cost speed, but nothing else
 test-fallbacks:
     PHANTOMS_DAGSTER_FAST_PATHS=off uv run pytest phantoms_dagster_tests/integration/test_dagster_fallbacks.py phantoms_dagster_tests/integration/test_launcher.py phantoms_dagster_tests/integration/test_retirement_in_flight.py
 
@@ -26,7 +26,7 @@ lint:
     uv run mypy
     uv run lint-imports
 
-# Format, and fix what ruff can
+# Format the code, and fix what ruff can fix
 fix:
     uv run ruff check --fix .
     uv run ruff format .
@@ -40,7 +40,7 @@ docs:
 docs-serve:
     uv run zensical serve --config-file .zensical.toml
 
-# Write the generated tables of the documents
+# Rewrite the generated tables in the documents
 tables:
     uv run python -m phantoms_dagster_tests.unit.test_readme
 
