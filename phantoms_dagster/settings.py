@@ -19,7 +19,9 @@ from pydantic import Field, SecretStr, ValidationInfo, create_model, field_valid
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
-from phantoms_dagster.registry.platforms import SPECS
+from phantoms_dagster.registry.errors import CannotRegister
+from phantoms_dagster.registry.integrations import INTEGRATIONS
+from phantoms_dagster.registry.providers import KINDS, RENDERERS, VOICES, WRITERS
 
 SANDBOX_KEY = "sandbox"
 SECRET_BYTES = 65_536
@@ -106,7 +108,7 @@ def _secret_in(path: str, variable: str, *, one_line: bool) -> str | UnreadableS
 
 
 class CoreSettings(BaseSettings):
-    """The settings that are no platform's. Secrets are `SecretStr`: they print as stars."""
+    """The settings that are neither a platform's nor a provider's. Secrets are `SecretStr`: they print as stars."""
 
     model_config = SettingsConfigDict(
         env_prefix="PHANTOMS_", extra="ignore", frozen=True, env_ignore_empty=True, hide_input_in_errors=True
@@ -146,25 +148,13 @@ class CoreSettings(BaseSettings):
         "auto", description="auto: integrations without a key use the sandbox; on: all do; off: none may."
     )
     sandbox_url: str | None = Field(None, description="URL of a running sandbox. `phantoms up` sets it.")
-    openai_api_key: SecretStr | None = Field(None, description="Key for scripts (OpenAI or any compatible server).")
-    openai_base_url: str = Field("https://api.openai.com/v1", description="Base URL of the chat completions API.")
-    openai_model: str = Field("gpt-6-luna", description="Model that writes the scripts; `phantoms doctor` lists what there is.")
-    openai_input_usd_per_million: float = Field(
-        0.10, ge=0, description="Price of a million input tokens, for the cost column. Default: gpt-6-luna's of November 2026."
+    writer: str = Field("openai", description=f"What writes the scripts: {', '.join(WRITERS.specs)}.")
+    voice: str = Field("hibari", description=f"What speaks the scripts: {', '.join(VOICES.specs)}.")
+    renderer: str = Field(
+        "auto",
+        description=f"What renders: auto, {', '.join(RENDERERS.specs)}. "
+        "auto: a render API whose key is set; without any key at all, the sandbox's; else local ffmpeg.",
     )
-    openai_output_usd_per_million: float = Field(
-        0.50, ge=0, description="Price of a million output tokens, for the cost column. Default: gpt-6-luna's of November 2026."
-    )
-    openai_seconds: float = Field(
-        600.0, gt=0, description="Longest a call of the model may take: its first byte may come as late as its last."
-    )
-    renderer: Literal["auto", "local", "shotstack"] = Field(
-        "auto", description="auto: Shotstack with a key, the sandbox's render API without any key at all, else local ffmpeg."
-    )
-    shotstack_api_key: SecretStr | None = Field(None, description="Key of the render API.")
-    shotstack_base_url: str = Field("https://api.shotstack.io", description="Host of the render API.")
-    shotstack_stage: Literal["v1", "stage"] = Field("v1", description="v1: paid production; stage: watermarked trial.")
-    shotstack_usd_per_minute: float = Field(0.40, ge=0, description="Price of a rendered minute, for the cost column.")
 
     # --- pace
     batch_size: int = Field(50, ge=1, le=1000, description="Most videos in one run.")
@@ -333,6 +323,11 @@ class CoreSettings(BaseSettings):
             raise ValueError(value.reason)
         return value
 
+    @field_validator("writer", "voice", "renderer")
+    @classmethod
+    def _registered(cls, value: str, info: ValidationInfo) -> str:
+        return {kind.name: kind for kind in KINDS}[str(info.field_name)].chosen(value)
+
     @field_validator("database_url", "dagster_database_url", "redis_url")
     @classmethod
     def _with_password(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
@@ -372,9 +367,9 @@ class CoreSettings(BaseSettings):
         default = {"channels": "channels.yaml", "inbox": "inbox", "media": "media"}[name]
         return (configured or self.home / default).expanduser().absolute()
 
-    def of(self, platform: str, name: str) -> Any:
-        """The value of a platform's own setting, as `of("youtube", "privacy")`."""
-        return getattr(self, f"{platform}_{name}")
+    def of(self, whose: str, name: str) -> Any:
+        """The value of a platform's or a provider's own setting, as `of("youtube", "privacy")`."""
+        return getattr(self, f"{whose}_{name}")
 
     def dagster_url(self) -> str | None:
         """The URL of Dagster's storage. It always says psycopg2: that is the driver dagster-postgres is written for."""
@@ -387,6 +382,18 @@ class CoreSettings(BaseSettings):
         return f"{found}{'&' if '?' in found else '?'}options=-csearch_path%3Dpublic"
 
 
+def _registered_fields() -> dict[str, Any]:
+    """The settings of all providers and platforms. Raises CannotRegister for one whose variable is another's."""
+    found: dict[str, Any] = {}
+    for spec in INTEGRATIONS.values():
+        for name, setting in spec.settings.items():
+            field = f"{spec.name}_{name}"
+            if field in found or field in CoreSettings.model_fields:
+                raise CannotRegister(f"the setting {name!r} of {spec.name} would be PHANTOMS_{field.upper()}, which is taken")
+            found[field] = (setting.type, Field(setting.default, description=setting.description))
+    return found
+
+
 if TYPE_CHECKING:
 
     class Settings(CoreSettings):
@@ -396,12 +403,8 @@ else:
     Settings = create_model(
         "Settings",
         __base__=CoreSettings,
-        __doc__="All settings: those above and each platform's, as its rules say them.",
-        **{
-            f"{spec.name}_{name}": (setting.type, Field(setting.default, description=setting.description))
-            for spec in SPECS.values()
-            for name, setting in spec.settings.items()
-        },
+        __doc__="All settings: those above, each provider's and each platform's, as they say them.",
+        **_registered_fields(),
     )
 
 # A role of that name finds our schema of that name before `public`, and in it Alembic's table of our migrations, which Dagster

@@ -33,15 +33,18 @@ from phantoms_dagster.cli.times import unknown_zone
 from phantoms_dagster.domain.accounts import places
 from phantoms_dagster.domain.errors import PhantomsError
 from phantoms_dagster.domain.models import Platform
+from phantoms_dagster.registry.providers import KINDS, PROVIDERS, WRITERS
 from phantoms_dagster.resilience.redis.refusals import refuse_cluster
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.store.migrate import pending
 from phantoms_dagster.wiring import INTEGRATIONS, Services
-from phantoms_dagster.wiring.asking import Finding, ask_account, ask_openai, ask_shotstack
+from phantoms_dagster.wiring.asking import Finding, ask_account, ask_provider
 from phantoms_dagster.wiring.channels_text import ChannelsMissing
+from phantoms_dagster.wiring.endpoints import variable_of_key
 from phantoms_dagster.wiring.media import probe
 from phantoms_dagster.wiring.models import model_finding
 from phantoms_dagster.wiring.on_the_way import on_the_way
+from phantoms_dagster.wiring.providers import has
 
 LOW_DISK_BYTES = 2_000_000_000
 VERDICT_WIDTH, CHECK_WIDTH = 5, 16
@@ -60,10 +63,10 @@ ORDER = (
     "Redis",
     "Dagster UI",
     "sandbox",
-    "openai",
+    *(kind.name for kind in KINDS),
+    *(name for name in INTEGRATIONS if name in WRITERS.specs),
     "model",
-    "shotstack",
-    "render",
+    *(name for name in INTEGRATIONS if name not in Platform and name not in WRITERS.specs),
     *map(str, Platform),
 )
 STYLES = {"ok": "green", "note": "yellow", "wrong": "red"}
@@ -300,25 +303,27 @@ def _keys(services: Services, looks: ParallelLooks) -> Iterator[Finding]:
     """Ask the services that have one key for all. Platforms are asked account by account: `_accounts` does."""
     settings, endpoints = services.settings, services.endpoints
     wanted = _wanted(services)
+    for kind in KINDS:
+        if not (spec := PROVIDERS[endpoints.chosen(kind)]).remote:
+            yield Finding(kind.name, "ok", spec.title)
     for name in INTEGRATIONS:
-        if name == "shotstack" and endpoints.renderer == "local":
-            yield Finding("render", "ok", "local ffmpeg")
-            continue
         if name in Platform and not (Platform(name).spec.usual or any(platform == name for platform, _ in wanted or ())):
             continue  # nobody posts there
+        if name in PROVIDERS and not endpoints.used(name):
+            continue  # it is not chosen
         try:
             sandboxed = endpoints.sandboxed(name)
         except PhantomsError as error:
-            yield Finding(name, "wrong", str(error), "set the key, or PHANTOMS_SANDBOX=auto")
+            yield Finding(name, "wrong", str(error), f"set {variable_of_key(name)}, or PHANTOMS_SANDBOX=auto")
             continue
         if sandboxed:
             looks.start(name, partial(_sandboxed, settings, name))
-            if name == "openai" and settings.sandbox_url:
-                looks.start("model", lambda: [_model(settings)])
-        elif name == "openai":
-            looks.start(name, lambda: ask_openai(settings, endpoints))
-        elif name == "shotstack":
-            looks.start(name, lambda: ask_shotstack(settings, endpoints))
+            if name == endpoints.chosen(WRITERS) and settings.sandbox_url and has(name, "model"):
+                looks.start("model", lambda: _model(settings))
+        elif name in PROVIDERS and not has(name, "check"):
+            yield Finding(name, "note", f"not asked: {PROVIDERS[name].title} has no check that costs nothing")
+        elif name in PROVIDERS:
+            looks.start(name, partial(ask_provider, settings, endpoints, name))
         elif not (wanted and any(platform == name for platform, _ in wanted)):
             why = "channels.yaml cannot be used" if wanted is None else "no channel has an account there"
             yield Finding(name, "note", f"not asked: {why}", "correct the accounts in channels.yaml")
@@ -326,7 +331,7 @@ def _keys(services: Services, looks: ParallelLooks) -> Iterator[Finding]:
 
 def _sandboxed(settings: Settings, name: str) -> list[Finding]:
     """What is said of a service that has no key: whether the sandbox answers in its place."""
-    wish = f"set PHANTOMS_{name.upper()}_{'API_KEY' if name in ('openai', 'shotstack') else 'TOKEN'}"
+    wish = f"set {variable_of_key(name)}"
     try:
         if settings.sandbox_url is not None:
             _get(f"{settings.sandbox_url}/_sandbox/health", settings.sandbox_url)
@@ -336,9 +341,9 @@ def _sandboxed(settings: Settings, name: str) -> list[Finding]:
     return [Finding(name, "note", "not asked: it has no key, and the sandbox is not running", f"start `phantoms up`, or {wish}")]
 
 
-def _model(settings: Settings) -> Finding:
+def _model(settings: Settings) -> list[Finding]:
     found = model_finding(settings)
-    return Finding("model", found.verdict, found.found, found.fix)
+    return [] if found is None else [Finding(found.check, found.verdict, found.found, found.fix)]
 
 
 def _wanted(services: Services) -> Mapping[tuple[Platform, str], str | None] | None:

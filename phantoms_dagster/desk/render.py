@@ -24,6 +24,7 @@ from phantoms_dagster.desk.visits import FLASH, Visit, keep_cookie
 from phantoms_dagster.domain.counting import counted
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.store.pending import Pending
+from phantoms_dagster.wiring.endpoints import INTEGRATIONS
 
 Tone = Literal["good", "bad", "info"]
 THEME = "phantoms_theme"
@@ -73,7 +74,7 @@ def environment() -> Environment:
     )
     made.globals |= {"asset": lambda name: assets()[name].path, "query": query, "platform_title": platform_title}
     made.globals["icon_of"] = icon_of
-    made.globals["provider_names"] = frozenset({"openai", "shotstack", "media", *(str(p) for p in Platform if p.spec.remote)})
+    made.globals["provider_names"] = frozenset({*INTEGRATIONS, "media"})
     made.globals["fresh_mark"] = lambda: secrets.token_urlsafe(12)
     made.filters |= {
         "clock": clock,

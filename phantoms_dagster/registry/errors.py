@@ -4,4 +4,4 @@ from __future__ import annotations
 
 
 class CannotRegister(ValueError):
-    """A platform that cannot be registered. The message says which package brings it and what to correct."""
+    """A platform or a provider that cannot be registered. The message says which package brings it and what to correct."""

@@ -12,11 +12,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
 from typing import Any
 
 from phantoms_dagster.registry.errors import CannotRegister
+from phantoms_dagster.registry.packages import cannot_register, of_group
 from phantoms_dagster.registry.spec import PlatformSpec
 
 GROUP = "phantoms.platforms"
@@ -27,10 +27,13 @@ BUILT_IN = (
     "folder",
     "bluesky",
 )
-_NAME = re.compile(r"[a-z][a-z0-9]{1,29}")
-# Names that other things have already: integrations, breakers, kinds of stage, the sandbox's own pages.
-_TAKEN = frozenset(
-    {"openai", "shotstack", "media", "sandbox", "script", "voiceover", "render", "approval", "variant", "post", "make"}
+NAME = re.compile(r"[a-z][a-z0-9]{1,29}")
+# Names that other things have already: providers, breakers, kinds of stage, the sandbox's own pages.
+RESERVED = frozenset(
+    {
+        *("openai", "hibari", "shotstack", "local", "media", "sandbox"),
+        *("script", "voiceover", "render", "approval", "variant", "post", "make"),
+    }
 )
 
 
@@ -95,9 +98,9 @@ def register(spec: PlatformSpec) -> Platform:
     """Add a platform. Raises CannotRegister for a name that cannot be one, or that is taken."""
     if not isinstance(spec, PlatformSpec):
         raise CannotRegister(f"{spec!r:.100} is no PlatformSpec")
-    if not _NAME.fullmatch(spec.name):
+    if not NAME.fullmatch(spec.name):
         raise CannotRegister(f"{spec.name!r} is no name for a platform: 2 to 30 small letters and digits, a letter first")
-    if spec.name in _PLATFORMS or spec.name in _TAKEN:
+    if spec.name in _PLATFORMS or spec.name in RESERVED:
         raise CannotRegister(f"the name {spec.name!r} is taken")
     if spec.remote and not (spec.routes and spec.routes[-1].method is None and spec.routes[-1].url == ""):
         raise CannotRegister(f"the routes of {spec.name} do not end with one for all requests")
@@ -110,21 +113,15 @@ def register(spec: PlatformSpec) -> Platform:
     return platform
 
 
-def _from_package(entry: EntryPoint) -> None:
-    package = entry.dist.name if entry.dist is not None else entry.value
-    try:
-        register(entry.load())
-    except Exception as error:
-        # Going on without it would leave its videos without stages: better to stop, and say what to do.
-        message = f"the platform {entry.name!r} of the package {package} cannot be registered: {type(error).__name__}: {error}"
-        raise CannotRegister(f"{message}; correct the package, or uninstall it: pip uninstall {package}") from error
-
-
 def _register_all() -> None:
     for name in BUILT_IN:
         register(import_module(f"phantoms_dagster.platforms.{name}.rules").PLATFORM)
-    for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
-        _from_package(entry)
+    for entry in of_group(GROUP):
+        try:
+            register(entry.load())
+        except Exception as error:
+            # Going on without it would leave its videos without stages: better to stop, and say what to do.
+            raise cannot_register("platform", entry, error) from error
 
 
 _register_all()

@@ -13,7 +13,10 @@ from phantoms_dagster.registry.routes import Route
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting of a platform: its type, its default and what README says of it. Its variable is PHANTOMS_<PLATFORM>_<NAME>."""
+    """One setting of a platform or a provider: type, default, and its line in docs/settings.md.
+
+    Its variable is PHANTOMS_<NAME OF THE PLATFORM OR PROVIDER>_<NAME OF THE SETTING>.
+    """
 
     type: Any
     default: Any
@@ -58,29 +61,37 @@ class Appearance:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class PlatformSpec:
-    """All that is special about a platform.
+class IntegrationSpec:
+    """What platforms and providers have in common.
 
-    `adapters`: the module that makes its publisher and, as far as they exist, its readers (see `platforms.tools`).
-    `settings`: a remote platform has at least `token` and `base_url`.
+    `adapters`: the module that makes its adapters (see `platforms.tools` and `providers.tools`).
+    `remote`: it is a service, with a client, pools and a breaker. One that is not is never sandboxed.
     `sandbox`: the module of its stand-in, whose `routes(sandbox)` are served; None: it has none. `sandbox_path`: what follows the
     sandbox's address in its base URL. `paces`: how long the stand-in takes over a video, by the setting's name: at once, and the
     shortest and longest of the real service, in seconds.
-    `remote`: it is a service with a token; a platform that is not is never sandboxed. `usual`: the sandbox answers for it
-    even before a channel names it.
     """
 
     name: str
     title: str
     adapters: str
-    words: WordRules
-    media: MediaLimits
+    remote: bool = True
     pools: Mapping[str, PoolLimits] = field(default_factory=dict)
     routes: tuple[Route, ...] = ()
     settings: Mapping[str, Setting] = field(default_factory=dict)
     sandbox: str | None = None
     sandbox_path: str = ""
     paces: Mapping[str, tuple[float, tuple[float, float]]] = field(default_factory=dict)
-    remote: bool = True
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PlatformSpec(IntegrationSpec):
+    """All that is special about a platform.
+
+    `settings`: a remote platform has at least `token` and `base_url`. `usual`: the sandbox answers for it even before a channel
+    names it.
+    """
+
+    words: WordRules
+    media: MediaLimits
     usual: bool = False
     look: Appearance = Appearance()

@@ -1,6 +1,6 @@
-"""The pools that calls are admitted by, and the numbers of services that are no platform. Those of platforms are in their rules.
+"""The pools that calls are admitted by. Their numbers are in the records of the providers and the platforms.
 
-Only values belong here. How limits are kept is `admission`; a pool named `publish_youtube:*` is one pool per account.
+This holds values. How limits are kept is `admission`; a pool named `publish_youtube:*` is one pool per account.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from phantoms_dagster.registry.platforms import SPECS
+from phantoms_dagster.registry.integrations import INTEGRATIONS
 from phantoms_dagster.registry.pools import DAY, HOUR, MINUTE, PACIFIC, DailyQuota, PoolLimits, Rate
 
 __all__ = ["DAY", "DEFAULT_POOLS", "HOUR", "MINUTE", "NOBODY", "PACIFIC", "SANDBOX", "DailyQuota", "PoolLimits", "Pools", "Rate"]
@@ -18,22 +18,9 @@ NOBODY = "-"
 # What pools and breakers of calls to the sandbox begin with. Their limits are those of the real service; what is used is not.
 SANDBOX = "sandbox/"
 
-# The numbers are the providers' own, read in November 2026; where none is published the comment says so. A number that is
-# too high is learnt downwards from 429; one that is too low is what settings are for.
+# A number that is too high is learnt downwards from 429; one that is too low is what settings are for.
 DEFAULT_POOLS: Mapping[str, PoolLimits] = MappingProxyType(
-    {
-        # OpenAI publishes limits per account tier and in x-ratelimit-* headers only; 500 a minute is the lowest paid tier.
-        "script": PoolLimits(slots=64, rates=(Rate(500, MINUTE, 50),)),
-        "voiceover": PoolLimits(slots=32, rates=(Rate(500, MINUTE, 50),)),
-        # Shotstack: 300 Edit calls in a fixed 60 s window per key, submits and polls alike (150 on the trial stage; Serve 600).
-        # shotstack.io/docs/guide/architecting-an-application/limitations
-        "render": PoolLimits(slots=32, rates=(Rate(300, MINUTE, 30),)),
-        "render_serve": PoolLimits(slots=16, rates=(Rate(600, MINUTE, 60),)),
-        "render_ingest": PoolLimits(slots=16, rates=(Rate(300, MINUTE, 30),)),
-        # Files go to and come from object storage, which is bound by our bandwidth only.
-        "transfer": PoolLimits(slots=16, lease_seconds=60),
-        **{name: limits for spec in SPECS.values() for name, limits in spec.pools.items()},
-    }
+    {name: limits for spec in INTEGRATIONS.values() for name, limits in spec.pools.items()}
 )
 
 

@@ -11,23 +11,15 @@ import random
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from phantoms_dagster.registry.platforms import SPECS
+from phantoms_dagster.registry.integrations import INTEGRATIONS
 from phantoms_dagster.sandbox.core import Sandbox
 
 # Seconds, shortest and longest. Short waits are the common ones, as with the real services.
 REALISTIC: Mapping[str, tuple[float, float]] = MappingProxyType(
-    {
-        **{f"{spec.name}.{name}": pace[1] for spec in SPECS.values() for name, pace in spec.paces.items()},
-        "shotstack.processing_seconds": (15.0, 60.0),
-        "shotstack.ingest_seconds": (1.0, 5.0),
-    }
+    {f"{spec.name}.{name}": pace[1] for spec in INTEGRATIONS.values() for name, pace in spec.paces.items()}
 )
 QUICK: Mapping[str, float] = MappingProxyType(
-    {
-        **{f"{spec.name}.{name}": pace[0] for spec in SPECS.values() for name, pace in spec.paces.items()},
-        "shotstack.processing_seconds": 0.2,
-        "shotstack.ingest_seconds": 0.05,
-    }
+    {f"{spec.name}.{name}": pace[0] for spec in INTEGRATIONS.values() for name, pace in spec.paces.items()}
 )
 
 

@@ -13,22 +13,20 @@ import socket
 import ssl
 from collections.abc import Awaitable, Iterator
 from dataclasses import dataclass
-from functools import partial
-from urllib.parse import urlsplit
 
 import httpx
 
 from phantoms_dagster.domain.errors import Barred, Disconnected, PhantomsError, ProviderError, Transient
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.providers.http import describe
-from phantoms_dagster.providers.openai.models import judge, models_of
-from phantoms_dagster.providers.shotstack.renderer import ShotstackRenderer
+from phantoms_dagster.registry.providers import PROVIDERS
 from phantoms_dagster.resilience.limits import CallScope, UnguardedLimits
 from phantoms_dagster.resilience.transport import Deadlines, build_client
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.wiring.clock import SystemClock
-from phantoms_dagster.wiring.endpoints import Endpoints
+from phantoms_dagster.wiring.endpoints import Endpoints, variable_of_key
 from phantoms_dagster.wiring.platforms import scopes_of
+from phantoms_dagster.wiring.providers import adapters, service_tools
 from phantoms_dagster.wiring.whose import SECONDS, whose
 
 PROXIES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "HTTP_PROXY", "http_proxy")
@@ -44,40 +42,18 @@ class Finding:
     fix: str = ""
 
 
-def ask_openai(settings: Settings, endpoints: Endpoints) -> list[Finding]:
-    """Whether the model server accepts the key, and whether it has the model that is set."""
-    shown, base_url = _shown(endpoints, "openai"), endpoints.base_url("openai")
-    if urlsplit(base_url).username is not None:
-        found = "PHANTOMS_OPENAI_BASE_URL holds a user name or a password, which no call can send"
-        return [Finding("openai", "wrong", found, "take them out; the key goes into PHANTOMS_OPENAI_API_KEY")]
+def ask_provider(settings: Settings, endpoints: Endpoints, provider: str) -> list[Finding]:
+    """What the provider's own check finds: whether the service accepts the key. The provider has one (see `has`)."""
+    spec, base_url = PROVIDERS[provider], f"PHANTOMS_{provider.upper()}_BASE_URL"
 
     async def ask() -> list[Finding]:
-        async with _client("openai") as client:
-            models = await models_of(client, base_url=base_url, api_key=endpoints.key("openai"))
-        today = SystemClock().now().date()
-        model = judge(models, settings.openai_model, today=today, base_url=base_url)
-        return [Finding("openai", "ok", f"{shown} answers"), Finding("model", model.verdict, model.found, model.fix)]
+        async with _client(provider) as client:
+            found = await adapters(provider).check(service_tools(settings, endpoints, provider, client, SystemClock()))
+        return [Finding(one.check, one.verdict, one.found, one.fix) for one in found]
 
-    return _asked("openai", "renew the key in PHANTOMS_OPENAI_API_KEY", ask())
-
-
-def ask_shotstack(settings: Settings, endpoints: Endpoints) -> list[Finding]:
-    """Whether Shotstack accepts the key at this stage."""
-
-    async def ask() -> list[Finding]:
-        async with _client("shotstack") as client:
-            await ShotstackRenderer(
-                client=client,
-                base_url=endpoints.base_url("shotstack"),
-                api_key=partial(endpoints.key, "shotstack"),
-                stage=settings.shotstack_stage,
-                clock=SystemClock(),
-            ).check_key()
-        stage = settings.shotstack_stage
-        return [Finding("shotstack", "ok", f"{_shown(endpoints, 'shotstack')} accepts the key for the stage {stage}")]
-
-    fix = "renew the key in PHANTOMS_SHOTSTACK_API_KEY, or set PHANTOMS_SHOTSTACK_STAGE to the key's stage"
-    return _asked("shotstack", fix, ask())
+    key = variable_of_key(provider)
+    renew = [f"renew the key in {key}" if key else f"check {base_url}", spec.renew]
+    return _asked(provider, ", or ".join(part for part in renew if part), ask())
 
 
 def ask_account(settings: Settings, endpoints: Endpoints, platform: Platform, account: str, place: str | None) -> list[Finding]:
@@ -104,10 +80,6 @@ def ask_account(settings: Settings, endpoints: Endpoints, platform: Platform, ac
 def _client(name: str) -> httpx.AsyncClient:
     # Without the fleet's limits: this is asked where Redis may not be running, and it is one small call.
     return build_client(limits=UnguardedLimits(), scope=CallScope(name), deadlines=Deadlines(read=SECONDS, total=SECONDS))
-
-
-def _shown(endpoints: Endpoints, name: str) -> str:
-    return str(httpx.URL(endpoints.base_url(name)).copy_with(userinfo=b""))
 
 
 def _asked(check: str, renew: str, ask: Awaitable[list[Finding]], *, setting: str | None = None) -> list[Finding]:
@@ -145,8 +117,6 @@ def _refused(check: str, error: ProviderError, *, renew: str, network: str) -> F
         return Finding(check, "wrong", said, "connect the account again with all scopes of docs/accounts.md")
     if isinstance(error, Disconnected) or status in (401, 403):
         return Finding(check, "wrong", said, renew)
-    if status in (404, 405) and check == "openai":
-        return Finding(check, "note", f"not asked: this server lists no models ({status})", network)
     return Finding(check, "wrong", said, "the message says what is wrong; docs/accounts.md has what an account needs")
 
 

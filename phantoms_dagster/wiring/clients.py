@@ -10,6 +10,7 @@ from functools import cache
 import httpx
 
 from phantoms_dagster.domain.ports import Clock
+from phantoms_dagster.registry.providers import PROVIDERS
 from phantoms_dagster.resilience.limits import CallScope, RedisLimits
 from phantoms_dagster.resilience.scopes import scope_of
 from phantoms_dagster.resilience.transport import CallObserver, Deadlines, build_client
@@ -19,10 +20,11 @@ from phantoms_dagster.wiring.limits import limits_of
 
 
 def deadlines_of(settings: Settings, integration: str) -> Deadlines:
-    """How long a call of the integration may take. A model is silent until its whole answer is written; no other service is."""
+    """How long a call of the integration may take."""
     deadlines = Deadlines(total=settings.call_seconds, max_wait=settings.max_wait_seconds)
-    if integration == "openai":
-        return replace(deadlines, read=settings.openai_seconds, total=settings.openai_seconds)
+    if integration in PROVIDERS and (setting := PROVIDERS[integration].call_seconds) is not None:
+        longest = settings.of(integration, setting)
+        return replace(deadlines, read=longest, total=longest)
     return replace(deadlines, read=min(deadlines.read, settings.call_seconds))
 
 

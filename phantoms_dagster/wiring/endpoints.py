@@ -11,10 +11,30 @@ from pydantic import SecretStr
 from phantoms_dagster.domain.errors import InvalidInput, Permanent
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.wording import DEFAULT_PRIVACY
+from phantoms_dagster.registry import integrations as registered
+from phantoms_dagster.registry.provider_spec import ProviderSpec
+from phantoms_dagster.registry.providers import KINDS, RENDERERS, VOICES, WRITERS, ProviderKind
+from phantoms_dagster.registry.spec import IntegrationSpec
 from phantoms_dagster.settings import SECRET_BYTES, Settings
 
-_WITH_KEYS = ("openai", "shotstack")
-INTEGRATIONS = (*_WITH_KEYS, *(str(platform) for platform in Platform if platform.spec.remote))
+INTEGRATIONS = tuple(name for name, spec in registered.INTEGRATIONS.items() if spec.remote)
+
+
+def spec_of(integration: str) -> IntegrationSpec:
+    """The record of a provider or a platform. Raises KeyError."""
+    return registered.INTEGRATIONS[integration]
+
+
+def variable_of_key(integration: str) -> str:
+    """The variable with the key or token; empty when none is needed."""
+    name = _key_setting(integration)
+    return "" if name is None else f"PHANTOMS_{name.upper()}"
+
+
+def _key_setting(integration: str) -> str | None:
+    spec = spec_of(integration)
+    name = spec.key if isinstance(spec, ProviderSpec) else "token"
+    return f"{integration}_{name}" if spec.remote and name is not None else None
 
 
 def wanted_privacy(settings: Settings) -> dict[Platform, str]:
@@ -63,18 +83,19 @@ class Endpoints:
         return self._connected or frozenset()
 
     def missing(self, integration: str) -> bool:
-        """Whether there is neither a key or token for all nor, on a platform, one of an account."""
-        if integration in Platform and not Platform(integration).spec.remote:
+        """Whether there is neither a key or token for all nor, on a platform, one of an account. What needs none misses none."""
+        if _key_setting(integration) is None:
             return False
         return self.secret(integration) is None and not (integration in Platform and integration in self.connected)
 
     def secret(self, integration: str) -> str | None:
         """The key or token that is set, as its file has it now."""
-        return self._current(f"{integration}_api_key" if integration in _WITH_KEYS else f"{integration}_token")
+        name = _key_setting(integration)
+        return None if name is None else self._current(name)
 
-    def secret_of(self, platform: str, name: str) -> str | None:
-        """Another secret of the platform, such as its app's. The sandbox is never told one."""
-        return None if self.sandboxed(platform) else self._current(f"{platform}_{name}")
+    def secret_of(self, integration: str, name: str) -> str | None:
+        """Another secret of the platform or provider, such as its app's. The sandbox is never told one."""
+        return None if self.sandboxed(integration) else self._current(f"{integration}_{name}")
 
     def _current(self, name: str) -> str | None:
         """The secret of that setting. Its file is read each time: workers and the daemon live longer than keys.
@@ -95,45 +116,57 @@ class Endpoints:
         return self._last_good.get(name) or value.get_secret_value()
 
     def sandboxed(self, integration: str) -> bool:
-        """Whether the sandbox answers. Raises InvalidInput when a key is missing and the sandbox is off."""
-        if integration in Platform and not Platform(integration).spec.remote:
+        """Whether the sandbox answers. Raises InvalidInput when a key is missing, and the sandbox is off or has no stand-in."""
+        spec = spec_of(integration)
+        if not spec.remote:
             return False
         match self._settings.sandbox:
             case "on":
-                return True
+                found = True
             case "off" if self.missing(integration):
-                kind = "API_KEY" if integration in _WITH_KEYS else "TOKEN"
-                raise InvalidInput(f"PHANTOMS_{integration.upper()}_{kind} is not set and PHANTOMS_SANDBOX is off")
+                raise InvalidInput(f"{variable_of_key(integration)} is not set and PHANTOMS_SANDBOX is off")
             case _:
-                return self.missing(integration)
+                found = self.missing(integration)
+        if found and isinstance(spec, ProviderSpec) and spec.sandbox is None:
+            why = "PHANTOMS_SANDBOX is on" if self._settings.sandbox == "on" else f"{variable_of_key(integration)} is not set"
+            raise InvalidInput(f"{why}, and the sandbox cannot answer for {spec.title}")
+        return found
+
+    def chosen(self, kind: ProviderKind) -> str:
+        """The provider that does that kind of work."""
+        name = str(getattr(self._settings, kind.name))
+        return self.renderer if name == "auto" else name
 
     @property
     def renderer(self) -> str:
-        """`local` or `shotstack`, as the setting says."""
+        """The provider that renders: as the setting says, else by the keys that are set."""
         if self._settings.renderer != "auto":
             return self._settings.renderer
-        others_are_real = any(not self.missing(name) for name in INTEGRATIONS if name != "shotstack")
-        return "local" if self.secret("shotstack") is None and others_are_real else "shotstack"
+        renderers = RENDERERS.specs
+        if found := next((name for name in renderers if self.secret(name) is not None), None):
+            return found
+        keys = [*(self.chosen(kind) for kind in (WRITERS, VOICES)), *map(str, Platform)]
+        others_are_real = any(_key_setting(name) is not None and not self.missing(name) for name in keys)
+        return next(name for name, spec in renderers.items() if (not spec.remote if others_are_real else spec.sandbox is not None))
 
     @property
     def sandbox_needed(self) -> list[str]:
         """The integrations that the sandbox answers for."""
         if self._settings.sandbox == "off":
             return []
-        return [name for name in INTEGRATIONS if self._used(name) and self.sandboxed(name)]
+        return [name for name in INTEGRATIONS if self.used(name) and spec_of(name).sandbox is not None and self.sandboxed(name)]
 
-    def _used(self, integration: str) -> bool:
+    def used(self, integration: str) -> bool:
+        """Whether a provider is chosen, or a platform is usual or named by a channel."""
         if integration in Platform:
             return Platform(integration).spec.usual or integration in self._named()
-        return integration != "shotstack" or self.renderer == "shotstack"
+        return any(self.chosen(kind) == integration for kind in KINDS)
 
     def base_url(self, integration: str) -> str:
         """The base URL that the adapter is given."""
         if self.sandboxed(integration):
-            paths = {"openai": "/openai/v1", "shotstack": "/shotstack"}
-            path = Platform(integration).spec.sandbox_path if integration in Platform else paths[integration]
-            return self.sandbox_url + path
-        return str(getattr(self._settings, f"{integration}_base_url"))
+            return self.sandbox_url + spec_of(integration).sandbox_path
+        return str(self._settings.of(integration, "base_url"))
 
     @property
     def sandbox_url(self) -> str:

@@ -4,51 +4,49 @@ from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
+from phantoms_dagster.registry.providers import WRITERS
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.wiring.clock import SystemClock
 from phantoms_dagster.wiring.endpoints import Endpoints
+from phantoms_dagster.wiring.providers import adapters, has, service_tools
 
 if TYPE_CHECKING:
-    from phantoms_dagster.providers.openai.models import ModelFinding
+    from phantoms_dagster.providers.tools import ProviderFinding
 
 SECONDS = 5.0
 
 
-def model_finding(settings: Settings) -> ModelFinding:
-    """What is to be said of the model. Raises InvalidInput when there is neither a key nor a sandbox."""
+def model_finding(settings: Settings) -> ProviderFinding | None:
+    """What is to be said of the model; None when the writer has none to set.
+
+    Raises InvalidInput when there is neither a key nor a sandbox.
+    """
     # Who starts with the sandbox asks nobody, and needs no client.
-    from phantoms_dagster.providers.openai.models import ModelFinding, examine  # noqa: PLC0415
     from phantoms_dagster.resilience.limits import CallScope, UnguardedLimits  # noqa: PLC0415
     from phantoms_dagster.resilience.transport import Deadlines, build_client  # noqa: PLC0415
 
     endpoints = Endpoints(settings)
-    if urlsplit(endpoints.base_url("openai")).username is not None:
-        fix = "take them out; the key goes into PHANTOMS_OPENAI_API_KEY"
-        return ModelFinding("wrong", "PHANTOMS_OPENAI_BASE_URL holds a user name or a password, which no call can send", fix)
+    writer = endpoints.chosen(WRITERS)
+    if not has(writer, "model"):
+        return None
 
-    async def ask() -> ModelFinding:
+    async def ask() -> ProviderFinding:
         # Without the fleet's limits: this is asked where Redis may not be running yet, and it is one small call.
         deadlines = Deadlines(read=SECONDS, total=SECONDS)
-        async with build_client(limits=UnguardedLimits(), scope=CallScope("openai"), deadlines=deadlines) as client:
-            return await examine(
-                client,
-                base_url=endpoints.base_url("openai"),
-                api_key=endpoints.key("openai"),
-                model=settings.openai_model,
-                today=SystemClock().now().date(),
-                sandbox=endpoints.sandboxed("openai"),
-            )
+        async with build_client(limits=UnguardedLimits(), scope=CallScope(writer), deadlines=deadlines) as client:
+            found: ProviderFinding = await adapters(writer).model(service_tools(settings, endpoints, writer, client, SystemClock()))
+            return found
 
     return asyncio.run(ask())
 
 
 def model_warning(settings: Settings) -> str | None:
     """What to warn of when something starts; None when the model is fine, or the sandbox writes the scripts."""
-    if Endpoints(settings).sandboxed("openai"):
+    endpoints = Endpoints(settings)
+    if endpoints.sandboxed(endpoints.chosen(WRITERS)):
         return None
     finding = model_finding(settings)
-    if finding.verdict == "ok":
+    if finding is None or finding.verdict == "ok":
         return None
     return "; ".join(part for part in (f"scripts: {finding.found}", finding.fix) if part)

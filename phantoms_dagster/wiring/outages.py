@@ -10,6 +10,8 @@ from phantoms_dagster.domain.errors import NotYet
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.outlook import Outage, Outages
 from phantoms_dagster.domain.stages import STAGES
+from phantoms_dagster.registry.providers import PROVIDERS
+from phantoms_dagster.registry.providers import stages_of as stages_of_provider
 from phantoms_dagster.resilience.breakers.breaker import Breakers, BreakerState
 from phantoms_dagster.resilience.pools import SANDBOX
 from phantoms_dagster.settings import Settings
@@ -20,9 +22,11 @@ from phantoms_dagster.wiring.redis_looks import RedisAway, breaker_policy, redis
 _FOR_EVER_DAYS = 365
 _WITH_FILES = frozenset(name for name, stage in STAGES.items() if stage.files != "none")
 _OF_INTEGRATION = {
-    "openai": frozenset({"script"}),
-    "shotstack": frozenset({"rendered_video"}),
-    "shotstack_files": frozenset({"rendered_video"}),
+    **{
+        breaker: stages_of_provider(name)
+        for name, spec in PROVIDERS.items()
+        for breaker in (name, *(route.integration for route in spec.routes if route.integration is not None))
+    },
     **{str(p): frozenset(name for name, s in STAGES.items() if s.kind == "post" and s.platform is p) for p in Platform},
 }
 
@@ -63,6 +67,6 @@ def stages_of(integration: str) -> frozenset[str]:
 def _concerns(integration: str, endpoints: Endpoints, *, sandbox: bool) -> bool:
     """Whether the calls of now go where that breaker is: to the sandbox, or to the real service."""
     base = integration.partition("_")[0]
-    if base == "shotstack" and endpoints.renderer != "shotstack":
+    if base in PROVIDERS and not endpoints.used(base):
         return False
     return endpoints.sandboxed(base) == sandbox

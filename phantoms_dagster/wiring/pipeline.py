@@ -9,7 +9,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, cast
 
 import httpx
@@ -23,14 +23,11 @@ from phantoms_dagster.domain.ports import (
     MediaStore,
     MetricsReader,
     Publisher,
-    Renderer,
 )
 from phantoms_dagster.domain.retry import RetryPolicy
 from phantoms_dagster.domain.stages import KINDS
 from phantoms_dagster.domain.trying import WaitingClock
-from phantoms_dagster.media.local_renderer import LocalRenderer
 from phantoms_dagster.media.studio import FfmpegStudio
-from phantoms_dagster.media.voice import NeuralVoice
 from phantoms_dagster.production.accounts import AccountGate
 from phantoms_dagster.production.runner import StageRunner, UseCase
 from phantoms_dagster.production.stages.approval import Approve
@@ -39,8 +36,7 @@ from phantoms_dagster.production.stages.rendered_video import RenderVideo
 from phantoms_dagster.production.stages.script import WriteScript
 from phantoms_dagster.production.stages.variant import MakeVariant
 from phantoms_dagster.production.stages.voiceover import SpeakScript
-from phantoms_dagster.providers.openai.scripts import READ_BACK_SECONDS, OpenAIScriptWriter
-from phantoms_dagster.providers.shotstack.renderer import ShotstackRenderer
+from phantoms_dagster.registry.providers import PROVIDERS, RENDERERS, VOICES, WRITERS
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.store.accounts import PostgresAccounts
 from phantoms_dagster.store.engine import async_engine
@@ -57,9 +53,8 @@ from phantoms_dagster.wiring.media_gate import MediaGate, OnMedia, media_gate
 from phantoms_dagster.wiring.media_guard import guarded_media
 from phantoms_dagster.wiring.of_accounts import LateIdsOfAccount, PublisherOfAccount, ReaderOfAccount
 from phantoms_dagster.wiring.platforms import LazyAdapters, Toolbox, can
+from phantoms_dagster.wiring.providers import Providers, adapters
 from phantoms_dagster.wiring.tokens import AccountTokens
-
-SANDBOX_READ_BACK_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -120,6 +115,7 @@ class _Parts:
         self.media = media
         self.gate = gate
         self.toolbox = Toolbox(settings, endpoints, clients, self.tokens, self.clock)
+        self.providers = Providers(settings, endpoints, clients, media, self.clock)
 
     def runner(self, database: AsyncEngine) -> StageRunner:
         s = self.settings
@@ -148,7 +144,7 @@ class _Parts:
         privacy = wanted_privacy(s)
         rendering = _Lazy(
             lambda: RenderVideo(
-                renderer=self._renderer(),
+                renderer=self.providers.make(RENDERERS),
                 studio=studio,
                 media=media,
                 ledgers=ledgers,
@@ -171,8 +167,8 @@ class _Parts:
             )
         )
         by_kind: Mapping[str, UseCase] = {
-            "script": _Lazy(lambda: WriteScript(self._writer())),
-            "voiceover": _Lazy(lambda: SpeakScript(NeuralVoice(media))),
+            "script": _Lazy(lambda: WriteScript(self.providers.make(WRITERS))),
+            "voiceover": _Lazy(lambda: SpeakScript(self.providers.make(VOICES))),
             "rendered_video": rendering,
             "approval": Approve(self.clock, privacy),
             "variant": MakeVariant(studio=studio, media=media),
@@ -184,32 +180,6 @@ class _Parts:
         """The use case behind the gate of the media store, when its stage works with files."""
         files = KINDS[kind].files
         return use_case if files == "none" else OnMedia(self.gate, use_case, writing=files == "writes")
-
-    def _writer(self) -> OpenAIScriptWriter:
-        return OpenAIScriptWriter(
-            http_client=self.clients["openai"],
-            api_key=partial(self.endpoints.key, "openai"),
-            base_url=self.endpoints.base_url("openai"),
-            model=self.settings.openai_model,
-            clock=self.clock,
-            input_usd_per_million=self.settings.openai_input_usd_per_million,
-            output_usd_per_million=self.settings.openai_output_usd_per_million,
-            sandbox=self.endpoints.sandboxed("openai"),
-            read_back=(SANDBOX_READ_BACK_SECONDS,) if self.endpoints.sandboxed("openai") else READ_BACK_SECONDS,
-        )
-
-    def _renderer(self) -> Renderer:
-        if self.endpoints.renderer == "local":
-            return LocalRenderer(self.settings.path("media") / "work", in_flight=self.settings.renders_in_flight)
-        return ShotstackRenderer(
-            client=self.clients["shotstack"],
-            base_url=self.endpoints.base_url("shotstack"),
-            api_key=partial(self.endpoints.key, "shotstack"),
-            stage=self.settings.shotstack_stage,
-            clock=self.clock,
-            sandbox=self.endpoints.sandboxed("shotstack"),
-            usd_per_minute=self.settings.shotstack_usd_per_minute,
-        )
 
     def _publishers(self) -> Mapping[Platform, Publisher]:
         gate = self._account_gate()
@@ -264,3 +234,8 @@ class _Lazy:
 
     async def __call__(self, task: Any) -> Any:
         return await self._use_case(task)
+
+
+# Imported here once, in the parent: a run imports none.
+for _provider in PROVIDERS:
+    adapters(_provider)

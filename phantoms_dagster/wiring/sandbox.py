@@ -11,10 +11,9 @@ from typing import Any
 from aiohttp import web
 
 from phantoms_dagster.providers.shotstack.edit import job_from_edit
-from phantoms_dagster.registry.platforms import SPECS
+from phantoms_dagster.registry.integrations import INTEGRATIONS
 from phantoms_dagster.sandbox import watch_page
 from phantoms_dagster.sandbox.core import Sandbox, application
-from phantoms_dagster.sandbox.openai import routes as openai_sandbox
 from phantoms_dagster.sandbox.shotstack import routes as shotstack_sandbox
 from phantoms_dagster.sandbox.shotstack.studio import Progress, Render
 from phantoms_dagster.sandbox.state_store import StateStore
@@ -49,9 +48,12 @@ def sandbox_application(
     app = application(
         sandbox,
         [
-            openai_sandbox.routes(sandbox),
-            shotstack_sandbox.routes(sandbox, render=callback, work_dir=work_dir / "renders"),
-            *(import_module(spec.sandbox).routes(sandbox) for spec in SPECS.values() if spec.sandbox is not None),
+            *(
+                shotstack_sandbox.routes(sandbox, render=callback, work_dir=work_dir / "renders")
+                if name == shotstack_sandbox.__name__  # the one stand-in that makes films
+                else import_module(name).routes(sandbox)
+                for name in dict.fromkeys(spec.sandbox for spec in INTEGRATIONS.values() if spec.sandbox)
+            ),
             watch_page.routes(sandbox),
         ],
     )

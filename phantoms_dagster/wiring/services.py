@@ -21,7 +21,7 @@ from phantoms_dagster.domain.accounts import check_tokens, places
 from phantoms_dagster.domain.attention import Attention
 from phantoms_dagster.domain.models import Channel, Platform, StageOutput
 from phantoms_dagster.domain.outlook import Outages
-from phantoms_dagster.media.voices import voice_problem
+from phantoms_dagster.registry.providers import PROVIDERS
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.store.accounts import Accounts
 from phantoms_dagster.store.attention import AttentionBoard
@@ -36,6 +36,7 @@ from phantoms_dagster.wiring.clock import SystemClock
 from phantoms_dagster.wiring.endpoints import Endpoints, wanted_privacy
 from phantoms_dagster.wiring.media import MediaFiles
 from phantoms_dagster.wiring.on_the_way import nothing_runs
+from phantoms_dagster.wiring.providers import channel_problem
 
 # Commands end after a second: what few of them need is imported by the method that needs it (see `test_light_commands`).
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ class Services:
         content = channels_text(self.settings)
         if content is None:
             return channels_file.parse(channels_file.default_text(), name="the default channels.yaml")
-        return channels_file.parse(content, name=str(self.settings.path("channels")), check=voice_problem)
+        return channels_file.parse(content, name=str(self.settings.path("channels")), check=channel_problem(self.settings))
 
     def take_channels(self) -> None:
         """Take over what channels.yaml says now, when this machine has one. Raises InvalidInput when it cannot be used."""
@@ -147,8 +148,9 @@ class Services:
         """Retries of videos, with what a render costs here."""
         from phantoms_dagster.store.retrying import Retrying  # noqa: PLC0415
 
-        local = self.endpoints.renderer == "local"
-        return Retrying(self.engine, price_per_minute=Decimal(0 if local else str(self.settings.shotstack_usd_per_minute)))
+        renderer = self.endpoints.renderer
+        price = PROVIDERS[renderer].usd_per_minute
+        return Retrying(self.engine, price_per_minute=Decimal(str(self.settings.of(renderer, price)) if price else 0))
 
     def brief_edits(self) -> BriefEdits:
         """The editor of stored briefs."""

@@ -10,6 +10,7 @@ import pytest
 
 from phantoms_dagster.domain.errors import Permanent
 from phantoms_dagster.domain.models import Platform
+from phantoms_dagster.registry.providers import RENDERERS, WRITERS
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.wiring.clock import SystemClock
 from phantoms_dagster.wiring.endpoints import Endpoints
@@ -84,7 +85,7 @@ async def client() -> AsyncIterator[httpx.AsyncClient]:
 async def test_a_renewed_openai_key_is_used_by_the_next_call(
     sandbox: Running, files: dict[str, Path], tmp_path: Path, client: httpx.AsyncClient
 ) -> None:
-    writer = Worker(sandbox, tmp_path, client).parts._writer()
+    writer = Worker(sandbox, tmp_path, client).parts.providers.make(WRITERS)
     with pytest.raises(Permanent, match="invalid_api_key"):
         await writer.write(BRIEF, CHANNEL, FakeAttempt())
     put(files["OPENAI_API_KEY"], "sandbox-key-of-july\n")
@@ -95,7 +96,7 @@ async def test_a_renewed_openai_key_is_used_by_the_next_call(
 async def test_a_renewed_shotstack_key_is_used_by_the_next_call(
     sandbox: Running, files: dict[str, Path], tmp_path: Path, client: httpx.AsyncClient
 ) -> None:
-    renderer = Worker(sandbox, tmp_path, client).parts._renderer()
+    renderer = Worker(sandbox, tmp_path, client).parts.providers.make(RENDERERS)
     with pytest.raises(Permanent, match="403"):
         await renderer.check_key()  # type: ignore[attr-defined]
     put(files["SHOTSTACK_API_KEY"], "sandbox-key-of-july\n")

@@ -64,7 +64,7 @@ def test_line_breaks_at_the_end_are_not_part_of_it_and_all_else_is(
 ) -> None:
     file.write_bytes(f"\ufeff p@ss w0rd {outcome}".encode())
     monkeypatch.setenv(f"{KEY}_FILE", str(file))
-    key = load().openai_api_key
+    key = load().of("openai", "api_key")
     assert key is not None
     assert key.get_secret_value() == " p@ss w0rd "
 
@@ -75,12 +75,12 @@ def test_an_empty_file_is_an_unset_secret_as_an_empty_variable_is(
 ) -> None:
     file.write_bytes(content)
     monkeypatch.setenv(f"{KEY}_FILE", str(file))
-    assert load().openai_api_key is None
+    assert load().of("openai", "api_key") is None
 
 
 def test_an_empty_name_is_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(f"{KEY}_FILE", "")
-    assert load().openai_api_key is None
+    assert load().of("openai", "api_key") is None
 
 
 def test_the_variable_wins_over_its_file_and_the_file_over_what_a_running_stack_left(
@@ -157,7 +157,7 @@ def test_a_list_may_have_a_line_for_each(monkeypatch: pytest.MonkeyPatch, file: 
 def test_a_setting_that_is_no_secret_has_no_file(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
     file.write_text("gpt-9")
     monkeypatch.setenv("PHANTOMS_OPENAI_MODEL_FILE", str(file))
-    assert load().openai_model == Settings.model_fields["openai_model"].default
+    assert load().of("openai", "model") == Settings.model_fields["openai_model"].default
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,7 @@ def test_settings_are_read_anew_when_the_environment_a_running_stack_or_a_secret
     def look() -> tuple[str | None, str | None, int]:
         found = load()
         assert load() is found
-        key, url = found.openai_api_key, found.redis_url
+        key, url = found.of("openai", "api_key"), found.redis_url
         return (
             None if key is None else key.get_secret_value(),
             None if url is None else url.get_secret_value(),

@@ -17,7 +17,6 @@ from phantoms_dagster.desk.visits import Form, Seen, Visit, field, words
 from phantoms_dagster.domain.accounts import Account
 from phantoms_dagster.domain.counting import counted
 from phantoms_dagster.domain.errors import InvalidInput, NotFound
-from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.stages import STAGES
 from phantoms_dagster.resilience.breakers.breaker import BreakerState, Transition
 from phantoms_dagster.resilience.pools import SANDBOX
@@ -26,14 +25,13 @@ from phantoms_dagster.store.accounts import Accounts
 from phantoms_dagster.store.audit import AuditRow
 from phantoms_dagster.store.provider_traffic import SLICE_SECONDS, SLICES, ProviderTraffic, Slice, Waiter
 from phantoms_dagster.wiring.breaker_switch import BreakerSwitch, Switched, subject_of
+from phantoms_dagster.wiring.endpoints import INTEGRATIONS, spec_of
 from phantoms_dagster.wiring.outages import stages_of
 from phantoms_dagster.wiring.provider_looks import ProviderLook, look_at_providers
 from phantoms_dagster.wiring.watching import PoolView
 
 TITLES = {
-    "openai": "OpenAI",
-    "shotstack": "Shotstack",
-    **{str(platform): platform.title for platform in Platform if platform.spec.remote},
+    **{name: spec_of(name).title for name in INTEGRATIONS},
     "media": "Media store",
 }
 # How long a person may keep a breaker open from the form, besides until it is reset.

@@ -1,0 +1,1 @@
+"""The neural voice of this machine."""

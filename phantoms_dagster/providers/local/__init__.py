@@ -1,0 +1,1 @@
+"""The renderer of this machine: ffmpeg."""

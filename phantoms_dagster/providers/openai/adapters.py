@@ -1,0 +1,74 @@
+"""Makes the writer of scripts, and asks its server about the key and the model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+import httpx
+
+from phantoms_dagster.domain.errors import Barred, Disconnected, ProviderError, Transient
+from phantoms_dagster.providers.openai.models import ModelFinding, examine, judge, models_of
+from phantoms_dagster.providers.openai.scripts import READ_BACK_SECONDS, OpenAIScriptWriter
+from phantoms_dagster.providers.tools import ProviderFinding, ProviderTools, ServiceTools
+
+SANDBOX_READ_BACK_SECONDS = 1.0
+
+
+def writer(tools: ProviderTools) -> OpenAIScriptWriter:
+    """See `providers.tools`."""
+    return OpenAIScriptWriter(
+        http_client=tools.client,
+        api_key=tools.key,
+        base_url=tools.base_url,
+        model=tools.setting("model"),
+        clock=tools.clock,
+        input_usd_per_million=tools.setting("input_usd_per_million"),
+        output_usd_per_million=tools.setting("output_usd_per_million"),
+        sandbox=tools.sandbox,
+        read_back=(SANDBOX_READ_BACK_SECONDS,) if tools.sandbox else READ_BACK_SECONDS,
+    )
+
+
+async def check(service: ServiceTools) -> Sequence[ProviderFinding]:
+    """Whether the model server accepts the key, and whether it has the model that is set. Raises ProviderError."""
+    if problem := _address_problem(service):
+        return [ProviderFinding("openai", problem.verdict, problem.found, problem.fix)]
+    try:
+        models = await models_of(service.client, base_url=service.base_url, api_key=service.key())
+    except ProviderError as error:
+        known = isinstance(error, Transient | Barred | Disconnected)
+        if known or error.evidence.status not in (404, 405):
+            raise
+        found = f"not asked: this server lists no models ({error.evidence.status})"
+        return [ProviderFinding("openai", "note", found, "check PHANTOMS_OPENAI_BASE_URL")]
+    model = judge(models, service.setting("model"), today=service.today, base_url=service.base_url)
+    shown = httpx.URL(service.base_url).copy_with(userinfo=b"")
+    return [ProviderFinding("openai", "ok", f"{shown} answers"), _of_model(model)]
+
+
+async def model(service: ServiceTools) -> ProviderFinding:
+    """What is to be said of the model that is set."""
+    if problem := _address_problem(service):
+        return _of_model(problem)
+    return _of_model(
+        await examine(
+            service.client,
+            base_url=service.base_url,
+            api_key=service.key(),
+            model=service.setting("model"),
+            today=service.today,
+            sandbox=service.sandbox,
+        )
+    )
+
+
+def _of_model(finding: ModelFinding) -> ProviderFinding:
+    return ProviderFinding("model", finding.verdict, finding.found, finding.fix)
+
+
+def _address_problem(service: ServiceTools) -> ModelFinding | None:
+    if urlsplit(service.base_url).username is None:
+        return None
+    found = "PHANTOMS_OPENAI_BASE_URL holds a user name or a password, which no call can send"
+    return ModelFinding("wrong", found, "take them out; the key goes into PHANTOMS_OPENAI_API_KEY")

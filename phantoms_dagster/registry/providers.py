@@ -1,0 +1,101 @@
+"""What writes scripts, speaks them and renders videos: a record for each provider, by the kind of work that it does.
+
+A line in a `ProviderKind` below registers a provider of this package: the name of its folder in `providers`. Other packages
+register theirs by the entry-point groups `phantoms.writers`, `phantoms.voices` and `phantoms.renderers`; each entry names a
+`ProviderSpec`. One provider may do several kinds of work: it then registers the same record in each group. Everything is read
+once, when this module is imported. Only records are imported here; `wiring` imports what sends requests, by the names in the
+record.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from types import MappingProxyType
+
+from phantoms_dagster.registry.errors import CannotRegister
+from phantoms_dagster.registry.packages import cannot_register, of_group
+from phantoms_dagster.registry.platforms import NAME, RESERVED, Platform
+from phantoms_dagster.registry.provider_spec import ProviderSpec
+
+
+@dataclass(frozen=True)
+class ProviderKind:
+    """A kind of work that a provider is chosen for. `name` is its setting, and the function of `adapters` that makes the adapter.
+
+    `group`: of entry points. `stage`: the stage that waits for it. `auto`: the setting has a value that chooses by the keys given.
+    """
+
+    name: str
+    group: str
+    stage: str
+    built_in: tuple[str, ...]
+    auto: bool = False
+    specs: dict[str, ProviderSpec] = field(default_factory=dict, compare=False, repr=False)
+
+    def chosen(self, name: str) -> str:
+        """The name, when a provider of this kind has it. Raises ValueError that lists those that there are."""
+        known = [*(["auto"] if self.auto else []), *self.specs]
+        if name not in known:
+            raise ValueError(f"there is no {self.name} {name!r}; the {self.name}s are {', '.join(known)}")
+        return name
+
+
+WRITERS = ProviderKind("writer", "phantoms.writers", "script", ("openai",))
+VOICES = ProviderKind("voice", "phantoms.voices", "voiceover", ("hibari",))
+RENDERERS = ProviderKind("renderer", "phantoms.renderers", "rendered_video", ("shotstack", "local"), auto=True)
+KINDS = (WRITERS, VOICES, RENDERERS)
+
+_PROVIDERS: dict[str, ProviderSpec] = {}
+PROVIDERS: Mapping[str, ProviderSpec] = MappingProxyType(_PROVIDERS)
+_OURS = frozenset(name for kind in KINDS for name in kind.built_in)
+
+
+def register(kind: ProviderKind, spec: ProviderSpec) -> None:
+    """Add a provider of that kind. Raises CannotRegister for a record that would break others."""
+    if not isinstance(spec, ProviderSpec):
+        raise CannotRegister(f"{spec!r:.100} is no ProviderSpec")
+    if problem := next(_problems(kind, spec), None):
+        raise CannotRegister(problem)
+    kind.specs[spec.name] = _PROVIDERS[spec.name] = spec
+
+
+def _problems(kind: ProviderKind, spec: ProviderSpec) -> Iterator[str]:
+    """Why the record cannot be registered."""
+    if not NAME.fullmatch(spec.name) or spec.name == "auto":
+        yield f"{spec.name!r} is no name for a {kind.name}: 2 to 30 small letters and digits, a letter first"
+    another = _PROVIDERS.get(spec.name, spec) is not spec
+    if another or spec.name in kind.specs or spec.name in Platform or spec.name in RESERVED - _OURS:
+        yield f"the name {spec.name!r} is taken"
+    if spec.remote:
+        if not (spec.routes and spec.routes[-1].method is None and spec.routes[-1].url == ""):
+            yield f"the routes of {spec.name} do not end with one for all requests"
+        if missing := {"base_url", *([spec.key] if spec.key else [])} - set(spec.settings):
+            yield f"{spec.name} is a service and has no setting {', '.join(sorted(missing))}"
+    if strange := {route.pool for route in spec.routes} - {pool.removesuffix(":*") for pool in spec.pools}:
+        yield f"the routes of {spec.name} name pools that it does not have: {', '.join(sorted(strange))}"
+    if spec.name not in _OURS and (strange := {pool for pool in spec.pools if spec.name not in re.split(r"[_:]", pool)}):
+        yield f"the pools of {spec.name} must have its name in theirs: {', '.join(sorted(strange))}"
+
+
+def stages_of(provider: str) -> frozenset[str]:
+    """The stages that a provider works for."""
+    return frozenset(kind.stage for kind in KINDS if provider in kind.specs)
+
+
+def _register_all() -> None:
+    for kind in KINDS:
+        for name in kind.built_in:
+            register(kind, import_module(f"phantoms_dagster.providers.{name}.spec").PROVIDER)
+    for kind in KINDS:
+        for entry in of_group(kind.group):
+            try:
+                register(kind, entry.load())
+            except Exception as error:
+                # Going on without it would leave a setting that names nothing: better to stop, and say what to do.
+                raise cannot_register(kind.name, entry, error) from error
+
+
+_register_all()

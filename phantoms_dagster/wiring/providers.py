@@ -1,0 +1,100 @@
+"""The adapters of the providers, made of the settings: the writer, the voice and the renderer that are chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from phantoms_dagster.domain.ports import Clock, MediaStore
+from phantoms_dagster.registry.providers import PROVIDERS, VOICES, ProviderKind
+from phantoms_dagster.settings import Settings
+from phantoms_dagster.wiring.endpoints import Endpoints
+
+# Commands look at providers, and few of them send anything.
+if TYPE_CHECKING:
+    import httpx
+
+    from phantoms_dagster.domain.models import Channel
+    from phantoms_dagster.providers.tools import ServiceTools
+
+
+def adapters(provider: str) -> ModuleType:
+    """The module that makes the provider's adapters. Raises ImportError."""
+    return import_module(PROVIDERS[provider].adapters)
+
+
+def has(provider: str, what: str) -> bool:
+    """Whether the provider has that optional adapter: `check` or `model`."""
+    return hasattr(adapters(provider), what)
+
+
+def channel_problem(settings: Settings) -> Callable[[Channel], tuple[str, str] | None]:
+    """What tells why a channel cannot be spoken by the voice that is chosen."""
+    dotted = VOICES.specs[settings.voice].channel_problem
+    if dotted is None:
+        return lambda _channel: None
+    module, _, name = dotted.partition(":")
+
+    def ask(channel: Channel) -> tuple[str, str] | None:
+        found: tuple[str, str] | None = getattr(import_module(module), name)(channel)
+        return found
+
+    return ask
+
+
+def _reach(
+    settings: Settings, endpoints: Endpoints, provider: str, client: httpx.AsyncClient | None, clock: Clock
+) -> dict[str, Any]:
+    remote = PROVIDERS[provider].remote
+    return {
+        # A provider that is no service has no client, and asks for none.
+        "client": client,
+        "base_url": endpoints.base_url(provider) if remote else "",
+        "key": partial(endpoints.key, provider),
+        "clock": clock,
+        "sandbox": endpoints.sandboxed(provider),
+        "setting": partial(settings.of, provider),
+        "secret": partial(endpoints.secret_of, provider),
+    }
+
+
+def service_tools(settings: Settings, endpoints: Endpoints, provider: str, client: httpx.AsyncClient, clock: Clock) -> ServiceTools:
+    """What `check` and `model` work with. Raises InvalidInput when there is neither a key nor a sandbox."""
+    from phantoms_dagster.providers.tools import ServiceTools  # noqa: PLC0415
+
+    return ServiceTools(**_reach(settings, endpoints, provider, client, clock))
+
+
+class Providers:
+    """Makes the writer, the voice and the renderer that are chosen."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        endpoints: Endpoints,
+        clients: Mapping[str, httpx.AsyncClient],
+        media: MediaStore,
+        clock: Clock,
+    ) -> None:
+        self._settings = settings
+        self._endpoints = endpoints
+        self._clients = clients
+        self._media = media
+        self._clock = clock
+
+    def make(self, kind: ProviderKind) -> Any:
+        """The adapter of that kind. Raises InvalidInput when there is neither a key nor a sandbox."""
+        from phantoms_dagster.providers.tools import ProviderTools  # noqa: PLC0415
+
+        provider = self._endpoints.chosen(kind)
+        reach = _reach(self._settings, self._endpoints, provider, self._clients.get(provider), self._clock)
+        tools = ProviderTools(
+            **reach,
+            media=self._media,
+            work_dir=self._settings.path("media") / "work",
+            renders_in_flight=self._settings.renders_in_flight,
+        )
+        return getattr(adapters(provider), kind.name)(tools)
