@@ -109,7 +109,7 @@ def test_a_breaker_that_stays_shut_or_open_and_a_dead_letter_are_no_proof(world:
     assert world.outage.report.problems == ["2 dead letters were written"]
 
 
-def test_a_fault_that_somebody_else_has_set_stays(world: World) -> None:
+def test_a_fault_that_someone_else_has_set_stays(world: World) -> None:
     httpx.post(f"{world.sandbox.url}/_sandbox/faults", json={"route": "tiktok.*", "status": 500}, trust_env=False)
     world.look(0)
     world.look(20)

@@ -116,7 +116,7 @@ async def test_a_field_that_does_not_exist_is_still_refused(google: Google) -> N
     assert await google.youtube(work) == (400, "invalid")
 
 
-async def test_a_deleted_video_is_gone_and_somebody_elses_is_not_mine_to_delete(google: Google) -> None:
+async def test_a_deleted_video_is_gone_and_another_accounts_video_cannot_be_deleted(google: Google) -> None:
     mine = (await google.youtube(insert))["id"]
     others = (await google.youtube(insert, credentials=google.credentials("sandbox-other")))["id"]
 

@@ -529,7 +529,7 @@ async def test_a_quota_is_read_again_after_a_minute_and_for_each_account(stand: 
     assert stand.calls("quota") == 3
 
 
-async def test_a_quota_that_others_used_up_since_it_was_read_is_told_by_the_refused_post(stand: Stand, tmp_path: Path) -> None:
+async def test_a_quota_that_others_used_up_since_it_was_read_shows_in_the_refused_post(stand: Stand, tmp_path: Path) -> None:
     publisher, journal = stand.publisher(), FakeJournal()
     await publish(publisher, make_job(tmp_path, marker="first", caption="Eel one"), FakeJournal())
     stand.sandbox.config["instagram.quota_total"] = 1

@@ -141,7 +141,7 @@ async def test_what_was_read_before_the_account_was_throttled_is_handed_over(sta
         await anext(pages)
 
 
-async def test_a_metric_that_no_reel_of_the_account_has_is_told_and_not_asked_for_again(stand: Stand, tmp_path: Path) -> None:
+async def test_a_metric_that_no_reel_of_the_account_has_is_reported_and_not_requested_again(stand: Stand, tmp_path: Path) -> None:
     numbers = [await posted(stand, tmp_path) for _ in range(2)]
     stand.sandbox.advance(DAY)
     refusal = json.dumps({"error": {"message": "(#100) not available", "code": 100}})

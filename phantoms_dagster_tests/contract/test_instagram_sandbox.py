@@ -188,7 +188,7 @@ async def test_a_video_that_is_too_big_ends_in_error(api: Api) -> None:
     assert (await api.get(container, fields="status_code"))["status_code"] == "ERROR"
 
 
-async def test_the_publishing_quota_is_told_and_kept_over_a_sliding_day(api: Api) -> None:
+async def test_the_publishing_quota_is_reported_and_kept_over_a_sliding_day(api: Api) -> None:
     api.stand.sandbox.config["instagram.quota_total"] = 1
     await api.publish(await api.finished())
     told = (await api.get(f"{USER}/content_publishing_limit", fields="quota_usage,config"))["data"][0]

@@ -163,7 +163,7 @@ async def test_paths_for_one_file_are_free_and_a_file_there_is_moved_in(shared: 
     assert (path.exists(), made.suffix, made.size) == (False, ".mp4", 4)
 
 
-async def test_bytes_that_somebody_adds_while_they_are_cleaned_away_are_there_afterwards(
+async def test_bytes_that_are_added_during_their_cleaning_are_there_afterwards(
     shared: Shared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Cleaning judged an old file; before it deletes, another video's stage adds the same bytes and finds them there."""
@@ -204,7 +204,7 @@ async def test_bytes_that_somebody_adds_while_they_are_cleaned_away_are_there_af
     assert await shared.machine().local(file)
 
 
-async def test_a_mark_stays_when_a_deletion_got_no_answer_and_an_old_mark_holds_nobody_up(
+async def test_a_mark_stays_when_a_deletion_got_no_answer_and_an_old_mark_delays_nothing(
     shared: Shared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The store may still carry that deletion out, so an `add` must go on waiting for it."""
@@ -232,7 +232,7 @@ async def test_a_mark_stays_when_a_deletion_got_no_answer_and_an_old_mark_holds_
     assert await adding == file
 
 
-async def test_old_bytes_that_nobody_added_lately_are_removed_and_young_ones_stay(shared: Shared, tmp_path: Path) -> None:
+async def test_old_bytes_are_removed_and_recently_added_ones_stay(shared: Shared, tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_bytes(b"a film")
     store = shared.machine()
     file = await store.add(tmp_path / "a.mp4")

@@ -337,14 +337,14 @@ async def test_a_lost_answer_that_cannot_be_looked_for_now_is_found_by_the_next_
     assert third.receipts[0][2] == written.cost > 0
 
 
-async def test_a_doubt_that_cannot_be_settled_is_not_looked_into_for_ever(bench: Bench) -> None:
+async def test_a_doubt_that_cannot_be_settled_is_not_read_back_forever(bench: Bench) -> None:
     bench.sandbox.faults.append(Fault("openai.list", kind="drop_before"))
     doubts = tuple(f"a-{n}" for n in range(DOUBTS_KEPT + 1))
     await bench.writer().write(BRIEF, CHANNEL, FakeAttempt("a-99", in_doubt=doubts))
     assert bench.sandbox.calls == {"openai.chat": 1}
 
 
-async def test_an_attempt_that_was_killed_before_it_asked_costs_a_look_and_no_more(bench: Bench) -> None:
+async def test_an_attempt_that_was_killed_before_its_request_costs_only_a_read(bench: Bench) -> None:
     await bench.writer().write(BRIEF, CHANNEL, FakeAttempt("a-2", in_doubt=("a-1",)))
     assert bench.sandbox.calls == {"openai.list": 1, "openai.chat": 1}
 
@@ -438,7 +438,7 @@ async def test_an_error_dressed_as_a_success_is_an_error_and_books_nothing() -> 
         ("nonsense", Permanent, "malformed"),
     ],
 )
-async def test_what_the_model_would_not_or_could_not_write_is_told_apart(
+async def test_a_refusal_of_the_model_and_an_unusable_answer_are_different_errors(
     bench: Bench, outcome: str, error: type[Exception], code: str
 ) -> None:
     bench.sandbox.config["openai.outcome"] = outcome
@@ -463,7 +463,7 @@ async def test_what_the_model_would_not_or_could_not_write_is_told_apart(
         {"scenes": [{"narration": "on and on " * 18, "on_screen_text": "x"}] * 6},
     ],
 )
-def test_a_script_that_breaks_a_limit_of_what_is_spoken_has_a_fault_that_the_model_is_told(changed: dict[str, Any]) -> None:
+def test_the_model_hears_about_a_script_that_breaks_a_limit_of_what_is_spoken(changed: dict[str, Any]) -> None:
     with pytest.raises(FaultyAnswer) as caught:
         read(completion(json.dumps(raw_script(**changed))), CHANNEL)
     assert caught.value.told in str(caught.value.final)

@@ -126,7 +126,7 @@ async def test_a_server_that_hangs_up_in_the_middle_is_not_taken_for_one_that_wa
     assert not never_sent(caught.value)
 
 
-async def test_a_port_where_nobody_listens_was_never_reached(client: httpx.AsyncClient) -> None:
+async def test_a_request_to_a_closed_port_was_never_sent(client: httpx.AsyncClient) -> None:
     with pytest.raises(httpx.HTTPError) as caught:
         await client.get(f"http://127.0.0.1:{unused_port()}/")
     assert never_sent(caught.value)

@@ -116,7 +116,7 @@ def test_texts_that_are_read_are_cut_at_a_sentence_or_a_word_and_what_is_spoken_
 # --- told once ----------------------------------------------------------------------------------------------------------------
 
 
-async def test_a_fault_is_told_to_the_model_once_and_its_second_answer_is_taken(bench: Bench) -> None:
+async def test_the_model_hears_about_a_fault_once_and_its_second_answer_is_taken(bench: Bench) -> None:
     bench.sandbox.config["openai.outcome"] = ["nonsense", "script"]
     attempt = FakeAttempt("a-1")
     written = await bench.writer().write(BRIEF, CHANNEL, attempt)
@@ -144,7 +144,7 @@ async def test_a_model_that_makes_its_fault_again_costs_two_calls_and_ends_clear
     assert len(bench.billed()) == 2
 
 
-async def test_a_banned_word_is_told_once_and_then_a_person_must_look(bench: Bench) -> None:
+async def test_the_model_hears_about_a_banned_word_once_and_then_a_person_must_look(bench: Bench) -> None:
     channel = CHANNEL.model_copy(update={"banned_words": ("hearts",)})
     with pytest.raises(Rejected, match="hearts"):
         await bench.writer().write(BRIEF, channel, FakeAttempt())

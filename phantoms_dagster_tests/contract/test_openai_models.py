@@ -76,7 +76,7 @@ async def test_the_sandbox_and_the_check_agree(bench: Bench) -> None:
     assert await verdict("gpt-5-mini") == "wrong"
 
 
-async def test_a_wrong_key_and_a_server_that_is_away_are_told_apart(bench: Bench) -> None:
+async def test_a_wrong_key_and_a_server_that_is_away_are_different_errors(bench: Bench) -> None:
     async def found(base_url: str) -> tuple[str, str]:
         finding = await examine(bench.client, base_url=base_url, api_key="sk-nobody-0123456789", model="x", today=TODAY)
         assert "nobody" not in finding.found

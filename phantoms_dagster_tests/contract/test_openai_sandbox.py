@@ -263,7 +263,7 @@ def test_other_strict_schemas_are_answered_with_something_that_conforms() -> Non
 # --- what it writes -----------------------------------------------------------------------------------------------------
 
 
-async def test_a_billed_script_stands_in_the_ledger_with_its_marker(api: Api) -> None:
+async def test_a_billed_script_is_in_the_ledger_with_its_marker(api: Api) -> None:
     answer = (await api.post(**SCRIPT, store=True, metadata={"attempt": "m-1"})).json()
     [entry] = api.sandbox.ledger
     del entry["at"]

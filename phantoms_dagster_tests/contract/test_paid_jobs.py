@@ -57,7 +57,7 @@ async def test_a_job_that_may_be_paid_is_found_by_our_own_id(tmp_path: Path, sta
 
 
 @pytest.mark.parametrize("state", MAY_BE_PAID)
-async def test_a_job_that_nobody_can_find_is_written_off_after_its_time_and_not_before(tmp_path: Path, state: PaidState) -> None:
+async def test_a_job_that_cannot_be_found_is_written_off_after_its_time_and_not_before(tmp_path: Path, state: PaidState) -> None:
     async with paid_world.shotstack(tmp_path) as paid:
         journal = await left_at(paid, state)
         for _ in range(3):

@@ -255,7 +255,7 @@ async def test_the_seed_that_a_state_began_with_stays(tmp_path: Path) -> None:
         assert (await second.ok("GET", "/_sandbox/health")).json()["seed"] == 7
 
 
-def test_the_file_of_the_state_does_not_grow_for_ever(tmp_path: Path) -> None:
+def test_the_state_file_does_not_grow_without_end(tmp_path: Path) -> None:
     store = StateStore(tmp_path, max_bytes=400_000)
     for number in range(200):
         store.keep("ledger", str(number), {"text": "x" * 10_000})

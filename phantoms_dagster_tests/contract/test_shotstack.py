@@ -204,7 +204,7 @@ async def test_a_render_walks_through_the_states_of_the_api(world: World) -> Non
 
 
 @pytest.mark.parametrize("state", ["queued", "preprocessing", "generating", "dreaming"])
-async def test_a_state_that_nobody_knows_yet_counts_as_rendering(world: World, state: str) -> None:
+async def test_an_unknown_state_counts_as_rendering(world: World, state: str) -> None:
     body = {"success": True, "message": "OK", "response": {"id": "x", "owner": "y", "status": state}}
     world.fault("shotstack.status", status=200, body=json.dumps(body))
     assert (await world.renderer().status("x")).state == "rendering"
@@ -433,7 +433,7 @@ async def test_the_journal_hears_of_the_paid_request_before_it_is_sent_and_can_s
     assert (world.warned, len(world.billed)) == (1, 1)
 
 
-async def test_when_nobody_is_there_the_paid_request_may_be_sent_again(world: World) -> None:
+async def test_when_nothing_listens_the_paid_request_may_be_sent_again(world: World) -> None:
     with pytest.raises(Transient):
         named(await world.renderer(base_url="http://127.0.0.1:9/shotstack").submit(world.job(), world.about_to_bill))
 
@@ -548,7 +548,7 @@ async def test_after_a_day_the_hosted_copy_is_taken(world: World) -> None:
     assert world.sandbox.calls["shotstack.cdn"] == 1
 
 
-async def test_a_file_that_nobody_keeps_any_more_is_a_dead_letter(world: World) -> None:
+async def test_a_file_that_the_service_no_longer_keeps_is_a_dead_letter(world: World) -> None:
     renderer, render_id = await finished(world)
     world.sandbox.advance(80 * 3600)
     named(await renderer.submit(world.job(), world.about_to_bill))  # the next render clears old files away

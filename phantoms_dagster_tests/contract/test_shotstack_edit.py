@@ -152,20 +152,20 @@ def test_the_layers_lie_in_order_and_nothing_is_hosted_elsewhere_but_the_voiceov
     assert edit["output"] == {"format": "mp4", "size": {"width": 1080, "height": 1920}, "fps": 30, "quality": "high"}
 
 
-def test_a_scene_title_stands_until_the_next_scene_and_the_last_until_its_last_word() -> None:
+def test_a_scene_title_is_shown_until_the_next_scene_and_the_last_until_its_last_word() -> None:
     first, second, third = clips_of(build_edit(JOB, AUDIO_URL), "scene-")
     assert (first["start"], first["length"]) == (3.25, 6.25)
     assert second["start"] + second["length"] == pytest.approx(third["start"])
     assert third["start"] + third["length"] == pytest.approx(17.75)
 
 
-def test_the_hook_stands_while_it_is_spoken_or_a_moment_when_nothing_says_how_long() -> None:
+def test_the_hook_is_shown_while_it_is_spoken_or_for_a_moment_if_its_length_is_unknown() -> None:
     assert clips_of(build_edit(JOB, AUDIO_URL), "hook")[0]["length"] == 3.1
     silent = replace(JOB, sentences=JOB.sentences[4:])
     assert clips_of(build_edit(silent, AUDIO_URL), "hook")[0]["length"] == 3.0
 
 
-def test_an_edit_made_by_somebody_else_is_refused() -> None:
+def test_an_edit_made_by_another_program_is_refused() -> None:
     edit = build_edit(JOB, AUDIO_URL)
     del edit["merge"]
     with pytest.raises(ValueError, match="not made from a render job"):

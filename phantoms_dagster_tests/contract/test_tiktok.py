@@ -128,7 +128,7 @@ async def test_interactions_are_off_and_nothing_is_disclosed_unless_the_channel_
     assert [sent[1][name] for name in names] == [False, True, False, True, False, True]
 
 
-async def test_a_post_whose_privacy_nobody_chose_is_refused_before_anything_is_sent(world: World) -> None:
+async def test_a_post_without_a_chosen_privacy_is_refused_before_anything_is_sent(world: World) -> None:
     with pytest.raises(Permanent, match=r"tiktok: \{privacy: ...\}") as refused:
         await publish(world.publisher(), replace(world.job(), tiktok=None, privacy="public"), world.journal())
     assert refused.value.code == "no_choice"
@@ -202,7 +202,7 @@ async def test_a_refused_token_says_to_reconnect_and_does_not_show_itself(world:
     assert "revoked-" not in f"{refused.value} {refused.value.evidence}"
 
 
-async def test_an_upload_address_never_stands_in_an_error(world: World) -> None:
+async def test_an_upload_address_never_appears_in_an_error(world: World) -> None:
     world.fault("upload", status=503)
     journal = world.journal()
     with pytest.raises(Unknown) as lost:

@@ -206,7 +206,7 @@ async def test_an_answer_without_a_known_code_is_judged_by_its_status(
     assert type(raised.value) is kind
 
 
-async def test_retry_after_is_taken_from_the_answer_when_it_stands_there(world: World) -> None:
+async def test_retry_after_is_taken_from_the_answer_when_it_is_there(world: World) -> None:
     world.fault("creator_info", status=429, retry_after=7)
     with pytest.raises(Throttled) as throttled:
         await publish(world.publisher(), world.job(), world.journal())

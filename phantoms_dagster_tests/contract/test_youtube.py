@@ -200,7 +200,7 @@ async def test_long_processing_defers_the_post_and_it_goes_public_only_afterward
 # --- what a person must look at --------------------------------------------------------------------------------------
 
 
-async def test_a_video_that_stays_private_sends_nobody_to_an_audit_and_is_not_uploaded_again(tmp_path: Path) -> None:
+async def test_a_video_that_stays_private_needs_no_audit_and_is_not_uploaded_again(tmp_path: Path) -> None:
     async with world() as w:
         w.sandbox.config["youtube.locked_private"] = True
         job, journal = make_job(tmp_path), FakeJournal()
@@ -359,7 +359,7 @@ async def test_an_upload_cut_in_the_middle_goes_on_from_where_youtube_says(tmp_p
         assert_posted_once(w, job)
 
 
-async def test_a_session_lost_before_its_last_byte_is_opened_anew_at_once(tmp_path: Path) -> None:
+async def test_a_session_lost_before_its_last_byte_is_opened_again_at_once(tmp_path: Path) -> None:
     async with world() as w:
         w.fault("youtube.upload", "drop_after")
         job, journal = make_job(tmp_path), FakeJournal()

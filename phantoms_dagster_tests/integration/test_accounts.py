@@ -78,7 +78,7 @@ async def test_the_platform_is_asked_once_whose_a_token_is_and_again_when_the_to
     assert asked(studio) == 2
 
 
-async def test_a_token_of_somebody_else_is_refused_with_both_names_until_the_right_one_is_back(studio: Studio) -> None:
+async def test_a_token_of_another_owner_is_refused_with_both_names_until_the_right_one_is_back(studio: Studio) -> None:
     tokens = TokenFile(main="sandbox-ocean")
     await gate(studio, tokens).enter(YOUTUBE, "main")
     tokens.tokens["main"] = "sandbox-desert"
@@ -149,7 +149,7 @@ async def test_nothing_of_the_sandbox_is_kept_with_the_real_accounts(studio: Stu
     assert [a for a in Accounts(studio.world.engine).all() if a.subject] == []
 
 
-def test_a_renewed_secret_file_is_read_by_whoever_runs_already(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_renewed_secret_file_is_read_by_running_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "token"
     file.write_text("one\n")
     assert read(YOUTUBE, "main", f"file:{file}") == "one"
@@ -170,7 +170,7 @@ async def test_a_dead_token_is_the_accounts_trouble_in_the_youtube_adapter(studi
         ).read("main")
 
 
-async def test_numbers_of_the_sandbox_are_in_no_table_and_are_read_no_more_once_a_real_post_is_out(studio: Studio) -> None:
+async def test_numbers_of_the_sandbox_are_in_no_table_and_are_no_longer_read_once_a_real_post_is_out(studio: Studio) -> None:
     world = studio.world
     keys = world.add(2)
     for key, sandbox, views in ((keys[0], True, 1_000_000), (keys[1], False, 7)):
@@ -211,7 +211,7 @@ async def post(studio: Studio, key: str, publisher: object) -> None:
     await studio.publish(publisher)(StageTask(claim, await store.attempt(claim)))
 
 
-async def test_a_post_sends_nothing_while_its_account_has_the_token_of_somebody_else(studio: Studio) -> None:
+async def test_a_post_sends_nothing_while_its_account_has_the_token_of_another_owner(studio: Studio) -> None:
     [key] = await studio.ready_to_post()
     name = CHANNEL.accounts[YOUTUBE]
     tokens = TokenFile(**{name: "sandbox-ocean"})

@@ -155,7 +155,7 @@ def test_a_killed_holder_gives_its_slots_back_when_its_lease_ends_and_not_before
     assert max(seen for _, _, seen, _ in calls) <= 2
 
 
-def test_a_flush_in_mid_run_lets_nobody_exceed_the_slots_and_loses_nobody(start: Start, redis_url: str) -> None:
+def test_a_flush_in_mid_run_exceeds_no_slots_and_loses_no_caller(start: Start, redis_url: str) -> None:
     def flush() -> None:
         time.sleep(1.5)
         with redis.Redis.from_url(redis_url) as client:
@@ -167,7 +167,7 @@ def test_a_flush_in_mid_run_lets_nobody_exceed_the_slots_and_loses_nobody(start:
     assert max(granted) - min(granted) > 4 * SECOND
 
 
-def test_a_restart_in_mid_run_lets_nobody_exceed_the_slots_and_loses_nobody(start: Start, tmp_path: Path) -> None:
+def test_a_restart_in_mid_run_exceeds_no_slots_and_loses_no_caller(start: Start, tmp_path: Path) -> None:
     server = Server(tmp_path)
     server.start()
 

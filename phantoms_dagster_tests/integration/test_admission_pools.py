@@ -96,7 +96,7 @@ async def test_a_call_takes_a_slot_of_all_its_pools_or_of_none(admission: MakeAd
     await grant(pools, "publish", "publish:b")
 
 
-async def test_a_waiter_for_a_busy_account_keeps_nobody_else_from_the_app(admission: MakeAdmission) -> None:
+async def test_a_call_that_waits_for_a_busy_account_does_not_block_the_others_of_the_app(admission: MakeAdmission) -> None:
     pools = admission({"publish": PoolLimits(slots=2), "publish:*": PoolLimits(slots=1)})
     await grant(pools, "publish", "publish:a")
     assert (await refuse(pools, "publish", "publish:a")).pool == "publish:a"
@@ -132,7 +132,7 @@ async def test_a_newcomer_does_not_overtake_who_waits(admission: MakeAdmission) 
     assert isinstance(await pools.acquire(first, max_wait=60), Granted)
 
 
-async def test_a_waiter_that_left_or_will_not_stay_holds_up_nobody(admission: MakeAdmission) -> None:
+async def test_a_waiting_call_that_left_or_will_not_stay_delays_no_other(admission: MakeAdmission) -> None:
     pools = admission({"render": PoolLimits(slots=1)})
     held = await grant(pools, "render")
     leaver = Request(("render",))
@@ -179,7 +179,7 @@ async def test_a_living_holder_keeps_its_slot_beyond_the_lease(admission: MakeAd
     assert not lease.lost
 
 
-async def test_a_lease_that_nobody_gives_back_is_not_renewed_for_ever(admission: MakeAdmission) -> None:
+async def test_a_lease_that_is_never_given_back_is_not_renewed_forever(admission: MakeAdmission) -> None:
     pools = admission({"render": PoolLimits(slots=1, lease_seconds=0.3)})
     answer = await pools.acquire(Request(("render",)), max_wait=0, hold_seconds=0.1)
     assert isinstance(answer, Granted)
@@ -322,7 +322,7 @@ async def test_offences_never_slow_a_pool_below_a_quarter(admission: MakeAdmissi
     assert 0.25 <= (await pools.look())[0].factor < 0.26
 
 
-async def test_a_pool_that_is_defined_no_more_can_still_be_looked_at(admission: MakeAdmission) -> None:
+async def test_a_pool_that_is_no_longer_defined_can_still_be_shown(admission: MakeAdmission) -> None:
     await grant(admission({"old": PoolLimits(slots=3)}), "old")
     (state,) = await admission({"new": PoolLimits()}).look()
     assert (state.pool, state.slots, state.in_flight) == ("old", None, 1)
@@ -346,7 +346,7 @@ async def test_all_calls_of_one_tick_share_a_round_trip(admission: MakeAdmission
     assert (await redis.info("stats"))["total_reads_processed"] - before < 10
 
 
-async def test_a_bug_in_a_script_is_told_to_its_caller_alone(scripts: Scripts) -> None:
+async def test_a_bug_in_a_script_raises_only_in_its_caller(scripts: Scripts) -> None:
     bad, good = LuaScript("return redis.call('NOSUCH')"), LuaScript("return 7")
     answers = await asyncio.gather(scripts.run(bad, [], []), scripts.run(good, [], []), return_exceptions=True)
     assert answers[1] == 7

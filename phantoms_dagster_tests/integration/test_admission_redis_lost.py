@@ -105,7 +105,7 @@ async def grant(admission: Admission, pool: str) -> Lease:
         await asyncio.sleep(answer.seconds)
 
 
-async def test_while_redis_is_away_nobody_is_let_in_and_nothing_fails(server: Server, admission: Admission) -> None:
+async def test_while_redis_is_away_no_call_is_admitted_and_nothing_fails(server: Server, admission: Admission) -> None:
     lease = await grant(admission, "render")
     server.kill()
     for _ in range(3):
@@ -168,7 +168,7 @@ async def test_slots_held_through_a_restart_without_data_are_not_given_to_others
     await asyncio.wait_for(newcomer, 20)
 
 
-async def test_a_first_start_on_an_empty_redis_waits_for_nobody(admission: Admission) -> None:
+async def test_a_first_start_on_an_empty_redis_does_not_wait(admission: Admission) -> None:
     assert isinstance(await admission.acquire(Request(("render",)), max_wait=0), Granted)
 
 

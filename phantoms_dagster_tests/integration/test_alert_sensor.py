@@ -202,7 +202,7 @@ async def test_three_hundred_letters_and_a_breaker_are_one_message_with_the_comm
     assert len(receiver.got) == 1
 
 
-async def test_only_what_came_since_the_last_tick_is_told(world: World, settings: Settings, receiver: Receiver) -> None:
+async def test_only_news_since_the_last_tick_is_sent(world: World, settings: Settings, receiver: Receiver) -> None:
     dead(world, 2)
     _, cursor = await ticked(settings)
     new = dead(world, 1, provider="openai")
@@ -214,7 +214,7 @@ async def test_only_what_came_since_the_last_tick_is_told(world: World, settings
     assert (await ticked(settings, cursor))[0] == "nothing is new"
 
 
-async def test_an_account_whose_trouble_has_no_known_beginning_is_told_once(
+async def test_an_account_whose_fault_has_no_known_beginning_makes_one_alert(
     world: World, settings: Settings, receiver: Receiver
 ) -> None:
     world.write(
@@ -228,7 +228,7 @@ async def test_an_account_whose_trouble_has_no_known_beginning_is_told_once(
     assert len(receiver.got) == 1
 
 
-async def test_an_account_that_cannot_post_is_told_once(world: World, settings: Settings, receiver: Receiver) -> None:
+async def test_an_account_that_cannot_post_makes_one_alert(world: World, settings: Settings, receiver: Receiver) -> None:
     world.write(
         """INSERT INTO phantoms.accounts (platform, name, state, reason, state_since)
         VALUES ('youtube', 'ocean', 'disconnected', 'reconnect it', clock_timestamp())"""
@@ -275,7 +275,7 @@ async def test_one_dead_destination_neither_silences_nor_repeats_the_other(
     assert [record for record in heard if record.name.startswith("apprise")] == []
 
 
-async def test_without_redis_dead_letters_are_told_all_the_same(world: World, settings: Settings, receiver: Receiver) -> None:
+async def test_dead_letters_make_alerts_even_without_redis(world: World, settings: Settings, receiver: Receiver) -> None:
     dead(world, 1)
     for url in ("redis://127.0.0.1:1/0", None):
         away = Settings(**{**settings.model_dump(), "redis_url": url})
@@ -283,7 +283,7 @@ async def test_without_redis_dead_letters_are_told_all_the_same(world: World, se
     assert len(receiver.got) == 2
 
 
-async def test_a_redis_that_cannot_be_used_is_told_once_and_again_only_when_it_was_back(
+async def test_a_redis_that_cannot_be_used_makes_one_alert_and_another_only_after_it_was_back(
     world: World, settings: Settings, receiver: Receiver
 ) -> None:
     away = Settings(**{**settings.model_dump(), "redis_url": "redis://127.0.0.1:1/0"})
@@ -296,7 +296,7 @@ async def test_a_redis_that_cannot_be_used_is_told_once_and_again_only_when_it_w
     assert len(receiver.got) == 2
 
 
-async def test_a_breaker_that_opens_is_told_once_however_often_its_probes_fail(
+async def test_a_breaker_that_opens_makes_one_alert_however_often_its_probes_fail(
     world: World, settings: Settings, receiver: Receiver
 ) -> None:
     quick = Settings(**{**settings.model_dump(), "breaker_reset_seconds": 0.05})
@@ -318,7 +318,7 @@ async def test_a_breaker_that_opens_is_told_once_however_often_its_probes_fail(
     assert (await ticked(quick, cursor))[0] == "nothing is new"
 
 
-async def test_an_account_that_cannot_post_is_told_once_with_the_reason_and_without_its_token(
+async def test_an_account_that_cannot_post_makes_one_alert_with_the_reason_and_without_its_token(
     world: World, settings: Settings, receiver: Receiver
 ) -> None:
     world.write(
@@ -335,7 +335,7 @@ async def test_an_account_that_cannot_post_is_told_once_with_the_reason_and_with
     assert TOKEN not in json.dumps(message)
 
 
-async def test_nobody_to_tell_is_said_and_nothing_is_forgotten(world: World, settings: Settings, receiver: Receiver) -> None:
+async def test_without_a_destination_the_alert_says_so_and_is_kept(world: World, settings: Settings, receiver: Receiver) -> None:
     dead(world, 1)
     nowhere = Settings(**{**settings.model_dump(), "alert_urls": []})
     said, cursor = await ticked(nowhere)

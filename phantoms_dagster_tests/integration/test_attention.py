@@ -70,7 +70,7 @@ async def test_a_post_that_stays_unknown_is_shown_and_told_after_an_hour(world: 
     assert (found.alert, found.what.startswith("1 post on tiktok may be out")) == (True, True)
 
 
-async def test_a_video_deferred_for_longer_than_a_day_is_told_with_its_reason(world: World) -> None:
+async def test_a_video_deferred_for_longer_than_a_day_is_reported_with_its_reason(world: World) -> None:
     first, second = world.add(2)
     for key, reason in ((first, "the breaker of openai is open"), (second, "goes out at 2030-01-01 10:00 UTC")):
         world.write(

@@ -111,6 +111,6 @@ def test_calls_are_counted_in_every_window_and_not_in_fixed_ones() -> None:
     assert most_within([0.0, 1.0, 2.0], 1.0) == 1
 
 
-def test_somebody_served_before_an_earlier_comer_has_overtaken() -> None:
+def test_a_call_that_was_served_before_an_earlier_one_has_overtaken_it() -> None:
     assert out_of_order([1, 2, 3]) == 0
     assert out_of_order([3, 1, 2]) == 1

@@ -156,7 +156,7 @@ async def test_a_failed_probe_opens_it_again_for_a_whole_reset_time(make: Make) 
     assert (await probe(breakers)).probe is not None
 
 
-async def test_while_redis_is_told_of_a_failed_probe_nobody_is_sent_away_for_as_long_as_the_probe_might_have_taken(
+async def test_while_redis_learns_of_a_failed_probe_no_call_is_sent_away_for_the_time_of_a_probe(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     breakers = make(POLICY)
@@ -276,7 +276,7 @@ async def test_its_history_tells_every_change_and_why(make: Make) -> None:
     assert [state.name for state in await breakers.look()] == ["shotstack"]
 
 
-async def test_whoever_wants_to_know_is_told_of_each_change(make: Make) -> None:
+async def test_every_listener_hears_of_each_change(make: Make) -> None:
     told: list[tuple[str, str, str]] = []
     breakers = make(POLICY, changed=lambda *change: told.append(change))
     await open_up(breakers)

@@ -115,7 +115,7 @@ async def test_of_many_that_wait_a_few_are_woken_at_once_the_most_urgent_first(w
     assert due == [waiting[-1], *waiting[: WOKEN - 1]]
 
 
-async def test_nobody_is_woken_while_a_run_is_still_at_another_post_of_the_account(world: World) -> None:
+async def test_no_post_is_woken_while_a_run_is_still_at_another_post_of_the_account(world: World) -> None:
     holder, [line, waiting] = await held(world, 2)
     world.write("UPDATE phantoms.stages SET retry_at = clock_timestamp() WHERE error_class = 'held'")
     await world.claimed("youtube/post", line, owner="third")
@@ -126,7 +126,7 @@ async def test_nobody_is_woken_while_a_run_is_still_at_another_post_of_the_accou
     assert world.due("youtube/post") == [waiting]
 
 
-async def test_when_nobody_wakes_it_a_waiting_post_asks_ever_more_rarely(world: World) -> None:
+async def test_a_waiting_post_that_is_not_woken_asks_less_and_less_often(world: World) -> None:
     _, [waiting] = await held(world, 1)
     gaps = []
     for _ in range(7):
@@ -141,7 +141,7 @@ async def test_when_nobody_wakes_it_a_waiting_post_asks_ever_more_rarely(world: 
 # --- lines inside a run
 
 
-async def test_who_stands_in_line_for_an_account_takes_no_place_in_flight() -> None:
+async def test_a_post_that_waits_for_an_account_does_not_count_as_in_flight() -> None:
     lock, slots = asyncio.Lock(), asyncio.Semaphore(1)
     await lock.acquire()
 

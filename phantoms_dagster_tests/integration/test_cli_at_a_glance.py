@@ -138,7 +138,7 @@ def test_no_command_writes_a_time_without_a_zone(database: Engine) -> None:
         assert all(re.match(r" (UTC|[A-Z]{3,4})", after) for after in times), (command, times)
 
 
-def test_a_breaker_that_was_tripped_is_told_on_each_video_that_waits_for_it_and_in_status(database: Engine) -> None:
+def test_a_tripped_breaker_is_shown_on_each_video_that_waits_for_it_and_in_status(database: Engine) -> None:
     key = added(LONG)
     phantoms("breakers", "trip", "sandbox/openai", "--why", "maintenance")
     shown = phantoms("status", width=240).stdout
@@ -156,7 +156,7 @@ def test_a_breaker_of_real_calls_is_not_told_on_videos_that_the_sandbox_answers(
     assert "breaker" not in phantoms("status", width=160).stdout
 
 
-def test_a_redis_that_is_away_is_told_and_keeps_status_from_nothing(database: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_status_says_that_redis_is_away_and_shows_everything_else(database: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     key = added(LONG)
     monkeypatch.setenv("PHANTOMS_REDIS_URL", "redis://127.0.0.1:1/0")
     result = phantoms("status")

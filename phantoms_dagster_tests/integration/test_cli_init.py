@@ -96,7 +96,7 @@ def test_a_database_that_does_not_answer_is_a_message(redis_url: str) -> None:
     assert SECRET not in result.output
 
 
-def test_what_dagster_cannot_make_ready_is_told_with_its_reason(empty_database_url: str, redis_url: str) -> None:
+def test_what_dagster_cannot_prepare_is_reported_with_its_reason(empty_database_url: str, redis_url: str) -> None:
     url = f"postgresql://u:{SECRET}@127.0.0.1:1/db"
     result = init(DATABASE_URL=empty_database_url, DAGSTER_DATABASE_URL=url, REDIS_URL=redis_url)
     assert result.exit_code == 1

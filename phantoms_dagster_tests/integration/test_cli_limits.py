@@ -53,7 +53,7 @@ def meanwhile(work: Callable[[RedisLimits], Awaitable[None]]) -> None:
     asyncio.run(run())
 
 
-def test_pools_that_nobody_used_are_shown_with_their_limits() -> None:
+def test_unused_pools_are_shown_with_their_limits() -> None:
     found = pools()
     assert found["publish_youtube"] | {"used": 0} == {
         "pool": "publish_youtube",

@@ -159,7 +159,7 @@ def test_doctor_names_each_thing_that_is_wrong_and_how_to_mend_it(tmp_path: Path
 
 
 @pytest.mark.parametrize("command", ["status", "doctor"])
-def test_all_wrong_settings_are_told_at_once_with_what_was_given_and_the_right_form(command: str) -> None:
+def test_all_wrong_settings_are_reported_at_once_with_what_was_given_and_the_right_form(command: str) -> None:
     result = phantoms(command, ATTEMPTS="zero", SANDBOX=SECRET, POOLS="{a", BATCH_SIZE="1001", DAGSTER_POOLS='{"render": 0}')
     assert (result.exit_code, result.stdout) == (2, "")
     first, *lines = result.stderr.splitlines()

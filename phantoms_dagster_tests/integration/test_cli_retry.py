@@ -123,7 +123,7 @@ async def test_a_done_stage_is_made_again_unless_a_post_is_in_doubt(world: World
     assert retry(key, "--from", "nonsense").exit_code == 2
 
 
-async def test_somebody_without_a_name_on_this_machine_can_ask(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_user_without_a_name_on_this_machine_can_ask(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a container that runs under a number."""
 
     def unknown() -> str:

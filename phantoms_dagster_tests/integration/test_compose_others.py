@@ -44,7 +44,7 @@ def valkey(tmp_path: Path) -> Callable[[str], tuple[subprocess.Popen[str], int]]
     return start
 
 
-def test_valkey_wants_the_password_keeps_everything_and_shows_the_password_to_nobody(
+def test_valkey_requires_the_password_keeps_everything_and_shows_the_password_to_no_user(
     valkey: Callable[[str], tuple[subprocess.Popen[str], int]], tmp_path: Path
 ) -> None:
     process, port = valkey(f"{PASSWORD}\n")

@@ -53,7 +53,7 @@ def test_a_run_that_redis_does_not_take_leaves_one_plain_line_and_no_traceback(
     assert "127.0.0.1:1" not in line.getMessage()
 
 
-def test_a_run_that_this_process_queues_is_told_at_once_and_found_by_the_small_question(world: RunWorld) -> None:
+def test_a_run_that_this_process_queues_is_noticed_at_once_and_found_by_the_small_query(world: RunWorld) -> None:
     job = run_definitions.defs.get_job_def("quick_job")
     origin = RemoteJobOrigin(RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("here"), "__repository__"), job.name)
     run = world.instance.create_run_for_job(job, remote_job_origin=origin, status=DagsterRunStatus.NOT_STARTED)

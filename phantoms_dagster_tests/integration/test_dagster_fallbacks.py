@@ -125,7 +125,7 @@ time.sleep(3600)
 """
 
 
-def test_sensors_are_told_of_the_end_of_a_daemon_that_knows_nothing_of_them() -> None:
+def test_sensors_hear_of_the_end_of_a_daemon_that_does_not_know_them() -> None:
     process = subprocess.Popen([sys.executable, "-c", LISTENING], stdout=subprocess.PIPE, text=True, env={**os.environ})
     try:
         assert process.stdout is not None

@@ -132,7 +132,7 @@ def test_old_ticks_of_a_sensor_are_deleted_now_and_then_and_not_after_each_tick(
     assert len(purged) == 4
 
 
-def test_ticks_that_found_nothing_are_kept_for_an_hour_and_others_as_long_as_dagster_is_told() -> None:
+def test_ticks_that_found_nothing_are_kept_for_an_hour_and_others_for_the_time_that_dagster_is_configured_with() -> None:
     """They were kept for two days: 33,000 lines of an idle stack."""
     kept: dict[str, float] = {}
     purge = quick_daemon.now_and_then(lambda *given: kept.update({given[4][0].value: 1e9 - given[3]}), wall=lambda: 1e9)

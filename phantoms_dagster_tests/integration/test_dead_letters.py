@@ -247,7 +247,7 @@ async def test_starting_over_makes_a_new_revision_and_voids_what_follows(world: 
     assert states(world, key)["approval"] == "ready"
 
 
-async def test_starting_over_closes_all_letters_of_what_is_made_anew(world: World, letters: DeadLetters) -> None:
+async def test_regenerating_closes_all_dead_letters_of_the_regenerated_stages(world: World, letters: DeadLetters) -> None:
     key = world.add(platforms=BOTH)[0]
     await world.carry([key], *COMMON)
     await fail(world, [key], "youtube/variant")

@@ -62,7 +62,7 @@ async def sense(world: World) -> list[Result]:
     return await runner.run(stage("approval"), keys, SENSOR)
 
 
-async def test_a_video_waits_for_review_and_nobody_runs_it_until_somebody_decides(world: World) -> None:
+async def test_a_video_waits_for_review_and_does_not_run_until_a_person_decides(world: World) -> None:
     key = (await rendered(world))[0]
     decisions = Decisions(world.engine)
     assert decisions.undecided() == [key]

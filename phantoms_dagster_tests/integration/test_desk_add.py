@@ -121,7 +121,7 @@ async def test_a_file_with_two_bad_rows_is_checked_and_its_good_rows_are_taken(w
     assert (deed.action, deed.subject, deed.after) == ("import briefs", "briefs.csv", {"taken": 2})
 
 
-async def test_what_is_there_already_is_told_before_and_after_taking(world: DeskWorld) -> None:
+async def test_briefs_that_exist_already_are_named_before_and_after_the_import(world: DeskWorld) -> None:
     browser = world.browser()
     confirmed = rows((await checked(browser, "briefs.csv", BRIEFS)).text)
     page = (await checked(browser, "briefs.csv", b"title\nWhy bees dance\n")).text
@@ -144,7 +144,7 @@ async def test_what_is_there_already_is_told_before_and_after_taking(world: Desk
         ("../../<script>.json", b"{", "line 1"),
     ],
 )
-async def test_a_file_that_cannot_be_read_is_told_in_words(world: DeskWorld, name: str, content: bytes, said: str) -> None:
+async def test_a_file_that_cannot_be_read_gets_a_readable_message(world: DeskWorld, name: str, content: bytes, said: str) -> None:
     answer = await checked(world.browser(), name, content)
     assert answer.status_code == 200
     assert said in unescape(answer.text)

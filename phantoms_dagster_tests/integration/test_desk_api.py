@@ -454,7 +454,7 @@ async def test_bad_bodies_and_parameters_are_problems_never_errors_of_ours(world
     assert detail(too_large, 413)
 
 
-async def test_texts_are_edited_by_who_saw_them_and_the_second_editor_is_told(world: DeskWorld) -> None:
+async def test_texts_are_edited_by_the_person_who_saw_them_and_the_second_editor_is_told_so(world: DeskWorld) -> None:
     [key] = await world.waiting()
     program = Program(world, "reviewer")
     before = (await program.get(f"/videos/{key}/texts")).json()

@@ -115,7 +115,7 @@ async def test_a_video_is_moved_by_the_form_in_the_time_of_its_channel(world: De
     assert publish_at(world, key) is None
 
 
-async def test_what_is_odd_is_told_before_it_is_saved_and_saved_when_it_is_confirmed(world: DeskWorld) -> None:
+async def test_a_warning_comes_before_the_save_and_a_confirmation_saves(world: DeskWorld) -> None:
     channel(world, "Europe/Berlin")
     at = datetime(YEAR, 5, 4, 10, tzinfo=UTC)
     key, _ = world.world.add(2, publish_at=at)
@@ -135,7 +135,7 @@ async def test_what_is_odd_is_told_before_it_is_saved_and_saved_when_it_is_confi
     assert publish_at(world, key) != at
 
 
-async def test_a_quota_that_is_used_up_is_told(database_url: str, redis_url: str, tmp_path: Path) -> None:
+async def test_a_used_up_quota_is_a_warning(database_url: str, redis_url: str, tmp_path: Path) -> None:
     pools = {"publish_youtube": {"daily": [2, "America/Los_Angeles"]}}
     async with open_desk(database_url, redis_url, tmp_path, pools=pools) as world:
         [key] = world.world.add(1)
@@ -164,7 +164,7 @@ async def test_a_time_that_the_clocks_skip_is_refused_in_words(world: DeskWorld)
     assert publish_at(world, key) is None
 
 
-async def test_of_two_who_move_one_video_the_second_is_told(world: DeskWorld) -> None:
+async def test_of_two_people_who_move_one_video_the_second_is_told_so(world: DeskWorld) -> None:
     [key] = world.world.add(1, publish_at=datetime(YEAR, 5, 4, 15, tzinfo=UTC))
     browser = await world.logged_in("rita")
     await browser.get(f"/calendar/{key}")
@@ -184,7 +184,7 @@ async def test_viewers_look_and_do_not_move(world: DeskWorld) -> None:
     assert (await browser.post(f"/calendar/{key}/move", {"when": "now"})).status_code == 403
 
 
-async def test_addresses_that_nobody_made_are_answered_in_words(world: DeskWorld) -> None:
+async def test_addresses_that_do_not_exist_get_a_readable_answer(world: DeskWorld) -> None:
     browser = await world.logged_in("vera", "viewer")
     for path, status in (
         ("/calendar?from=soon", 422),
@@ -233,7 +233,7 @@ async def test_a_page_that_cannot_count_all_says_so(world: DeskWorld, monkeypatc
     assert "more videos than this page counts" in (await browser.get("/calendar?from=2026-12-24")).text
 
 
-async def test_a_video_stands_where_the_first_of_its_posts_went_out(world: DeskWorld) -> None:
+async def test_a_video_is_shown_at_the_time_of_its_first_post(world: DeskWorld) -> None:
     channel(world, "UTC", 0, 24)
     [key] = world.world.add(
         1, platforms=(Platform("youtube"), Platform("tiktok")), publish_at=datetime(2026, 12, 20, 10, 0, tzinfo=UTC)

@@ -76,7 +76,7 @@ async def test_what_cannot_be_saved_is_said_and_nothing_of_it_is_lost(world: Des
     assert world.world.row(key, "script")["revision"] == 1
 
 
-async def test_who_saves_second_is_told_who_was_first_and_overwrites_only_what_they_typed(world: DeskWorld) -> None:
+async def test_the_second_to_save_is_told_who_was_first_and_overwrites_only_what_they_typed(world: DeskWorld) -> None:
     [key] = await world.waiting()
     ann, ben = await world.logged_in("ann"), await world.logged_in("ben")
     anns, bens = await opened(ann, key), await opened(ben, key)

@@ -62,7 +62,7 @@ async def test_of_two_sessions_that_decide_at_once_one_counts_and_the_other_is_t
 
 @pytest.mark.parametrize("first", ["the desk", "the command line"])
 @pytest.mark.parametrize("typed", ["approve", "reject", "hold"])
-async def test_of_the_desk_and_the_command_line_at_once_one_counts_and_the_other_is_told(
+async def test_of_the_desk_and_the_command_line_at_once_one_counts_and_the_other_is_told_so(
     world: DeskWorld, desk: DeskProcess, monkeypatch: pytest.MonkeyPatch, typed: str, first: str
 ) -> None:
     """Whoever waits for the row first gets it first. The other had begun to read before that decision was there."""

@@ -133,7 +133,7 @@ async def test_an_expired_a_revoked_and_a_used_link_never_approve(world: DeskWor
 
 
 @pytest.mark.parametrize("how", ["removed", "made a viewer", "token revoked"])
-async def test_the_links_of_somebody_who_may_no_longer_decide_are_revoked_with_them(world: DeskWorld, how: str) -> None:
+async def test_the_links_of_a_user_who_may_no_longer_decide_are_revoked(world: DeskWorld, how: str) -> None:
     users, boss = world.desk.users, Actor("boss", "cli")
     if how == "token revoked":
         users.add_token(KIM.name, "reviewer", "a secret of a program", actor=boss)
@@ -247,7 +247,7 @@ async def test_of_a_guest_and_a_reviewer_who_decide_at_the_same_second_one_count
         assert decision["approved"] is (theirs.status_code == 200)
 
 
-async def test_a_guest_whose_video_was_decided_or_put_on_hold_meanwhile_is_told_so(world: DeskWorld) -> None:
+async def test_a_guest_is_told_if_the_video_was_decided_or_put_on_hold_meanwhile(world: DeskWorld) -> None:
     key, path = await invited(world)
     browser = guest(world)
     await opened(browser, path)
@@ -266,7 +266,7 @@ async def test_a_guest_whose_video_was_decided_or_put_on_hold_meanwhile_is_told_
     assert len(world.approvals(key)) == 1
 
 
-async def test_opening_a_link_changes_nothing_whoever_opens_it_and_how_often(world: DeskWorld) -> None:
+async def test_opening_a_link_changes_nothing_however_often_it_happens(world: DeskWorld) -> None:
     key, path = await invited(world)
     tables = ("guest_links", "audit_log", "pending_decisions", "approvals", "stages", "desk_sessions")
 
@@ -288,7 +288,7 @@ async def test_opening_a_link_changes_nothing_whoever_opens_it_and_how_often(wor
     assert len(world.approvals(key)) == 1
 
 
-async def test_the_page_gives_its_address_to_nobody_and_leads_nowhere(world: DeskWorld) -> None:
+async def test_the_page_gives_its_address_to_no_other_site_and_links_nowhere(world: DeskWorld) -> None:
     _, path = await invited(world)
     page = await guest(world).get(path)
     assert page.headers["referrer-policy"] == "same-origin"

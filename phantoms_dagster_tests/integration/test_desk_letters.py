@@ -136,7 +136,7 @@ async def test_an_issue_opens_again_with_the_next_letter_of_its_cause(world: Des
     assert {row.action for row in world.desk.audit.page(subject=f"issue {one.cause}")} == {"acknowledge issue", "resolve issue"}
 
 
-async def test_a_letter_that_came_while_somebody_looked_is_not_resolved_unseen(world: DeskWorld) -> None:
+async def test_a_letter_that_came_while_a_person_looked_is_not_resolved_unseen(world: DeskWorld) -> None:
     keys = world.world.add(2)
     await fail(world, keys[:1])
     [one] = issues(world).all()

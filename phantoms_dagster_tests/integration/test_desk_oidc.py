@@ -69,7 +69,7 @@ async def nobody(world: DeskWorld, answer: httpx.Response, words: str, status: i
     assert world.world.rows("SELECT * FROM phantoms.desk_sessions") == []
 
 
-async def test_somebody_whom_the_provider_knows_logs_in_with_the_role_of_their_claim(world: DeskWorld, provider: Provider) -> None:
+async def test_a_person_whom_the_provider_knows_logs_in_with_the_role_of_their_claim(world: DeskWorld, provider: Provider) -> None:
     browser = world.browser()
     page = await browser.get("/login", params={"next": "/audit"})
     assert "Log in with 127.0.0.1" in page.text
@@ -177,7 +177,9 @@ async def test_an_id_token_too_long_for_a_cookie_is_left_out_of_the_log_out(worl
     assert "post_logout_redirect_uri" in answer.text
 
 
-async def test_without_a_mapped_role_nobody_gets_in_and_is_told_which_ones_there_are(world: DeskWorld, provider: Provider) -> None:
+async def test_a_person_without_a_mapped_role_is_refused_and_told_which_roles_there_are(
+    world: DeskWorld, provider: Provider
+) -> None:
     for subject, claims in {
         "u2": {"roles": ["gardeners"]},
         "u3": {"roles": []},
@@ -203,7 +205,7 @@ async def test_the_role_is_that_of_the_newest_log_in_and_the_highest_of_several(
     assert answer.status_code == 403
 
 
-async def test_nobody_gets_in_as_somebody_else_of_the_same_name(world: DeskWorld, provider: Provider) -> None:
+async def test_nobody_logs_in_as_another_user_of_the_same_name(world: DeskWorld, provider: Provider) -> None:
     world.add_user(NAME, "operator")
     answer = await back(world.browser(), provider)
     await nobody(world, answer, f"There is another {NAME} at this desk already")

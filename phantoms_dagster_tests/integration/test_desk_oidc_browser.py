@@ -92,7 +92,7 @@ async def test_a_person_logs_in_by_the_button_and_out_again_here_and_at_the_prov
     assert await who(window) == {"name": "lee@example.org", "role": "operator"}
 
 
-async def test_a_person_without_a_role_is_told_so_and_gets_in_once_they_have_one(window: Window, provider: Provider) -> None:
+async def test_a_person_without_a_role_is_told_so_and_can_log_in_once_they_have_one(window: Window, provider: Provider) -> None:
     await window.open("/review")
     await agree(window, "u3")
     await window.says("ask for one of newsroom, leads in `roles`")

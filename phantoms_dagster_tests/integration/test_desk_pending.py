@@ -75,7 +75,7 @@ async def test_a_decision_that_was_undone_leaves_the_video_in_the_queue_and_no_t
     assert [row.action for row in world.desk.audit.page(subject=key)] == ["undo approve"]
 
 
-async def test_what_is_due_cannot_be_undone_even_when_nobody_has_committed_it_yet(world: DeskWorld) -> None:
+async def test_a_due_decision_cannot_be_undone_even_if_it_is_not_committed_yet(world: DeskWorld) -> None:
     [key] = await world.waiting()
     made = pending(world, 3600).submit(key, "approve", ANN, content_sha256=world.content(key))
     make_due(world)

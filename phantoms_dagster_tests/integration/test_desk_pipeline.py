@@ -61,7 +61,7 @@ async def test_a_search_finds_by_words_and_qualifiers_and_says_what_is_wrong(wor
     assert (await browser.get("/pipeline", params={"q": "o'neil & x | !y:* \\"})).status_code == 200
 
 
-async def test_a_count_ends_where_nobody_reads_on(world: DeskWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_count_stops_at_its_limit(world: DeskWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(board, "MOST_COUNTED", 2)
     world.world.add(5)
     assert world.desk.board.count(Search()) == 3

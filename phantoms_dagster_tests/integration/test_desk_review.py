@@ -81,7 +81,7 @@ async def test_a_rejection_without_a_reason_is_told_what_it_needs(world: DeskWor
     assert "a rejection needs a reason" in answer.text
 
 
-async def test_who_decides_second_is_told_who_was_first(world: DeskWorld) -> None:
+async def test_the_second_to_decide_is_told_who_was_first(world: DeskWorld) -> None:
     [key] = await world.waiting()
     content = world.content(key)
     ann, ben = await world.logged_in("ann"), await world.logged_in("ben")

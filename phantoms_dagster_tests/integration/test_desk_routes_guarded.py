@@ -84,7 +84,7 @@ async def test_nothing_is_changed_for_a_session_without_the_token_of_its_forms_o
     assert (await browser.get("/review")).status_code == 200  # nobody was logged out by it
 
 
-async def test_a_token_may_do_what_its_role_allows_and_no_more(world: DeskWorld) -> None:
+async def test_a_token_may_do_only_what_its_role_allows(world: DeskWorld) -> None:
     client = world.browser(address="10.0.0.7").client
     for role in (Role.VIEWER, Role.REVIEWER, Role.OPERATOR):
         world.desk.users.add_token(f"t{role}", role.name.lower(), f"phantoms_t{role}", actor=TESTER)  # type: ignore[arg-type]

@@ -43,7 +43,7 @@ async def test_every_route_is_in_the_table_of_roles_and_only_those_few_are_publi
     assert {path for method, path in found if ROLES[method, path] is Role.PUBLIC} == OPEN
 
 
-async def test_a_desk_with_a_route_that_nobody_declared_does_not_start(world: DeskWorld) -> None:
+async def test_a_desk_with_an_undeclared_route_does_not_start(world: DeskWorld) -> None:
     class Page:
         @staticmethod
         def register(app: object) -> None:

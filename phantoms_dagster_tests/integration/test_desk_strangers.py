@@ -196,7 +196,7 @@ UNSEEN = ("\x1b[2Jnothing", "\x00", "bad \u202egnp.exe", "half \u2066 turned", "
 
 
 @pytest.mark.parametrize("unseen", UNSEEN)
-async def test_a_reason_with_a_character_that_nobody_sees_is_refused_in_words(world: DeskWorld, unseen: str) -> None:
+async def test_a_reason_with_an_invisible_character_is_refused_with_a_message(world: DeskWorld, unseen: str) -> None:
     """It was stored, and acted on the terminal of whoever read it there."""
     [key] = await world.waiting()
     browser = await world.logged_in("kim", "operator")

@@ -216,7 +216,7 @@ def test_a_refused_connection_is_the_networks_trouble(tmp_path: Path) -> None:
     each_cannot_be_reached(doctor(elsewhere(tmp_path, f"http://127.0.0.1:{closed_port()}")), "the connection was refused")
 
 
-def test_a_name_that_nobody_knows_is_the_networks_trouble(tmp_path: Path) -> None:
+def test_a_host_name_that_does_not_resolve_is_a_fault_of_the_network(tmp_path: Path) -> None:
     each_cannot_be_reached(doctor(elsewhere(tmp_path, "http://nobody.invalid")), "is not known (DNS)")
 
 
@@ -247,7 +247,7 @@ def test_a_service_with_trouble_of_its_own_is_a_note(sandbox: Running, tmp_path:
         assert (found[check].verdict, "gave no verdict" in found[check].found) == ("note", True), found[check]
 
 
-def test_services_are_asked_beside_one_another_and_each_answer_is_told_when_it_comes(sandbox: Running, tmp_path: Path) -> None:
+def test_services_are_asked_at_the_same_time_and_each_answer_is_printed_when_it_comes(sandbox: Running, tmp_path: Path) -> None:
     """The slowest answer waits until the others were told: one after another would never come to them."""
     sandbox.sandbox.faults.append(Fault("openai.models", kind="latency", seconds=3))
     told = [finding.check for finding in examine(settings(tmp_path, sandbox.url))]
@@ -255,7 +255,7 @@ def test_services_are_asked_beside_one_another_and_each_answer_is_told_when_it_c
     assert set(ACCOUNTS) <= set(told[:-2])
 
 
-def test_a_look_that_never_ends_is_told_as_such_and_holds_nobody_up() -> None:
+def test_a_question_that_is_never_answered_is_reported_and_delays_no_other() -> None:
     ended, names = threading.Event(), []
     looks = ParallelLooks(lambda running: names.append(tuple(running)))
     looks.start("stuck", lambda: [Finding("stuck", "ok", str(ended.wait(60)))], 0.2)

@@ -148,7 +148,7 @@ def test_programs_that_nobody_cannot_reach_are_copied_once(
 
 
 @root_only
-def test_a_copy_that_somebody_else_could_have_made_is_not_run(
+def test_a_copy_that_another_user_could_have_made_is_not_run(
     tmp_path: Path, reachable: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     available("nobody")

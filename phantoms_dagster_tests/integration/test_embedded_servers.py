@@ -129,7 +129,7 @@ def test_nothing_runs_after_a_stop_and_stopping_twice_is_harmless(tmp_path: Path
     assert not (tmp_path / "embedded" / "postgres" / "postmaster.pid").exists()
 
 
-def test_a_port_that_somebody_else_took_is_replaced(tmp_path: Path) -> None:
+def test_a_port_that_another_program_took_is_replaced(tmp_path: Path) -> None:
     with EmbeddedServers(tmp_path, durable=False) as first:
         write_something(first)
     taken = json.loads((tmp_path / "embedded" / "servers.json").read_text())["postgres_port"]

@@ -172,7 +172,7 @@ def test_a_run_of_a_backfill_goes_to_the_workers_of_its_stage_and_says_so(world:
         ({}, {}),
     ],
 )
-def test_a_run_that_nobody_named_a_video_for_is_named_after_its_partitions(given: dict[str, str], told: dict[str, str]) -> None:
+def test_a_run_without_a_named_video_is_named_after_its_partitions(given: dict[str, str], told: dict[str, str]) -> None:
     assert tags_of_partitions(given) == told
 
 
@@ -256,7 +256,7 @@ def test_a_run_is_healthy_while_it_waits_and_while_its_worker_lives_and_no_longe
     assert launcher.check_run_worker_health(run).status is WorkerStatus.NOT_FOUND
 
 
-def test_a_run_that_nobody_knows_of_is_not_found(world: RunWorld) -> None:
+def test_an_unknown_run_is_not_found(world: RunWorld) -> None:
     run = world.fresh(world.launch())
     world.queues.redis.flushdb()
     assert world.instance.run_launcher.check_run_worker_health(run).status is WorkerStatus.NOT_FOUND

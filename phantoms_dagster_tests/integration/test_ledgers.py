@@ -125,7 +125,7 @@ async def test_the_ledger_keeps_the_platforms_word_that_led_a_post_back(world: W
     assert world.rows("SELECT proof FROM phantoms.posts")[0]["proof"] is None
 
 
-async def test_after_a_kill_the_journal_stands_where_its_last_step_left_it(world: World) -> None:
+async def test_after_a_kill_the_journal_is_where_its_last_step_left_it(world: World) -> None:
     key = (await ready_to_post(world))[0]
     journal = await journal_of(world, key)
     await journal.save(PostState.OPENED, handle={"session": "s1"})
@@ -179,7 +179,7 @@ async def test_posts_on_different_accounts_do_not_wait_for_each_other(world: Wor
 
 
 @pytest.mark.parametrize("how", ["killed", "deferred"])
-async def test_a_post_that_nobody_works_on_does_not_keep_its_account_busy(world: World, how: str) -> None:
+async def test_an_abandoned_post_does_not_keep_its_account_busy(world: World, how: str) -> None:
     one, other = await ready_to_post(world, 2)
     store, claim = await world.claimed("youtube/post", one)
     await (await opened(world, claim)).save(PostState.OPENED)
@@ -373,7 +373,7 @@ def paid_refusal(before: PaidState, after: PaidState, proof: NotBilled | Written
 
 
 @pytest.mark.parametrize(("before", "after"), [("intent", "sending"), ("sending", "submitted")])
-async def test_the_database_refuses_a_render_that_nobody_could_ask_for(world: World, before: str, after: str) -> None:
+async def test_the_database_refuses_a_render_that_could_not_be_found_again(world: World, before: str, after: str) -> None:
     await submitted(world, sandbox=False)
     world.write_render("UPDATE phantoms.renders SET state = :s, attempt_id = NULL, render_id = NULL", s=before)
     with pytest.raises(DBAPIError, match=f"a render that is {after} has an id"):
@@ -435,7 +435,7 @@ async def test_a_real_render_is_never_looked_up_in_the_sandbox(world: World) -> 
     assert (await ledgers.render(claim, sandbox=False)).record.remote_id == "r1"
 
 
-async def test_a_render_of_an_older_version_belongs_to_whoever_goes_on_with_it(world: World) -> None:
+async def test_a_render_of_an_older_version_belongs_to_the_attempt_that_continues_it(world: World) -> None:
     claim = await submitted(world, sandbox=False)
     world.write("UPDATE phantoms.renders SET sandbox = NULL")
     assert (await PostgresLedgers(world.async_engine).render(claim, sandbox=True)).record.remote_id == "r1"

@@ -156,7 +156,7 @@ async def test_a_video_with_anything_under_way_keeps_all_its_files_and_protects_
 
 
 @pytest.mark.parametrize("state", ["opened", "uploading", "committing", "unknown"])
-async def test_a_post_whose_outcome_is_open_keeps_its_bytes_whoever_else_has_them(media: Media, state: str) -> None:
+async def test_a_post_whose_outcome_is_open_keeps_its_bytes_even_if_another_video_has_them(media: Media, state: str) -> None:
     key = await media.video(variant="posted")
     other = await media.video(variant="posted")
     media.world.write(
@@ -180,7 +180,7 @@ async def test_a_video_whose_partition_is_not_deleted_yet_keeps_its_files(media:
     assert media.names() == of(key)
 
 
-async def test_a_video_that_was_taken_back_and_made_anew_is_cleaned_again_after_its_next_retirement(media: Media) -> None:
+async def test_a_video_that_was_unretired_and_regenerated_is_cleaned_again_after_its_next_retirement(media: Media) -> None:
     key = await media.video()
     await media.clean("none")
     assert media.world.catalogue.stages(key)["voiceover"].cleaned
@@ -239,7 +239,9 @@ VIDEOS = st.lists(
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(videos=VIDEOS, policy=st.sampled_from(["master", "none"]))
-async def test_what_goes_is_what_nobody_needs_and_all_of_that(media: Media, videos: list[dict[str, Any]], policy: Policy) -> None:
+async def test_cleaning_deletes_exactly_the_files_that_no_video_needs(
+    media: Media, videos: list[dict[str, Any]], policy: Policy
+) -> None:
     media.world.write("TRUNCATE phantoms.videos CASCADE")
     shutil.rmtree(media.store._root, ignore_errors=True)
     needed, owned = set[str](), set[str]()

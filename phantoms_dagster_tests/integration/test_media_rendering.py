@@ -296,7 +296,7 @@ async def test_silence_is_not_blown_up(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("progress", [None, lambda _: None])
-async def test_what_ffmpeg_says_stands_in_the_error(progress: Callable[[float], None] | None) -> None:
+async def test_what_ffmpeg_says_is_in_the_error(progress: Callable[[float], None] | None) -> None:
     with pytest.raises(Permanent, match="No such file") as caught:
         await ffmpeg.run(["-i", "/nowhere.mp4", "-f", "null", "-"], progress=progress)
     assert "/nowhere.mp4" in caught.value.evidence.body

@@ -148,7 +148,7 @@ async def test_a_video_that_is_given_up_while_it_probes_leaves_the_probe_to_the_
     assert (await limits.breakers.state("openai")).state == "closed"
 
 
-async def test_the_age_of_a_videos_failures_begins_anew_after_an_outage(world: World, limits: RedisLimits) -> None:
+async def test_the_age_of_a_videos_failures_starts_again_after_an_outage(world: World, limits: RedisLimits) -> None:
     await opened(limits)
     key = world.add()[0]
     world.write("UPDATE phantoms.stages SET attempts = 7, failing_since = clock_timestamp() - interval '2 hours'")

@@ -152,7 +152,7 @@ async def test_the_desk_and_the_command_line_say_what_a_video_waited_for(
     assert "waited 41 s for publish_tiktok" in " ".join(shown.output.split())
 
 
-def test_waits_are_told_in_the_size_that_fits_them_the_longest_first() -> None:
+def test_waits_are_shown_in_a_fitting_unit_the_longest_first() -> None:
     assert waited({}) == ""
     told = waited({"a": 1.24, "sandbox/publish_tiktok:main": 41.2, "b": 180, "c": 9_000})
     assert told == "waited 2.5 h for c, waited 3 min for b, waited 41 s for publish_tiktok:main, waited 1.2 s for a"

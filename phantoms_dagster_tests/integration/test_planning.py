@@ -105,7 +105,7 @@ async def test_a_retired_video_and_one_that_is_not_registered_are_no_gap(world: 
     assert world.due(SCRIPT) == [keys[0], keys[3]]
 
 
-async def test_an_approval_has_neighbours_only_where_somebody_decided(world: World, planning: Planning) -> None:
+async def test_an_approval_has_neighbours_only_where_a_person_decided(world: World, planning: Planning) -> None:
     keys = registered(world, 3)
     await world.carry(keys, "script", "voiceover", "rendered_video")
     for key in keys[:2]:
@@ -123,7 +123,7 @@ async def test_a_video_that_is_registered_again_keeps_its_place(world: World) ->
     assert world.due(SCRIPT) == [*keys, *more]
 
 
-async def test_dagsters_own_order_is_taken_over_and_what_it_has_lost_is_registered_anew(world: World) -> None:
+async def test_dagsters_own_order_is_copied_and_lost_partitions_are_registered_again(world: World) -> None:
     keys = registered(world, 4)
     assert world.catalogue.reorder(keys) == 0
     assert world.catalogue.reorder([keys[2], keys[0], "made by hand", keys[3]]) == 3
@@ -154,7 +154,7 @@ async def test_whatever_makes_something_ready_wakes_the_planner(world: World, pl
         assert not letters.replay(LetterFilter(), by="ann").closed
 
 
-async def test_a_render_that_waits_for_a_person_wakes_nobody(world: World, planning: Planning) -> None:
+async def test_a_render_that_waits_for_a_person_wakes_no_sensor(world: World, planning: Planning) -> None:
     [key] = registered(world, 1)
     await world.carry([key], "script", "voiceover")
     store, claim = await world.claimed("rendered_video", key)

@@ -144,7 +144,7 @@ def test_exit_codes_words_and_tracebacks_arrive_as_those_of_a_process_of_its_own
     assert world.log("broken").rstrip().endswith("SystemError: an unexpected thing")
 
 
-def test_a_fork_that_is_told_to_stop_puts_its_things_in_order(world: World) -> None:
+def test_a_fork_that_gets_the_stop_signal_cleans_up(world: World) -> None:
     tidied = world.folder / "tidied"
     forked = world.supervise(world.spec("tidy", "tidy", str(tidied), ready=lambda: "ready" in world.log("tidy")))
     forked.stop()

@@ -62,7 +62,7 @@ def metadata(result: dg.ExecuteInProcessResult, asset: str) -> dict[str, Any]:
     return {name: value.value for name, value in event.materialization.metadata.items()}
 
 
-def test_a_platform_that_fails_leaves_the_tables_of_the_others_fresh_and_is_told(
+def test_a_platform_that_fails_leaves_the_tables_of_the_others_fresh_and_is_reported(
     archive: Archive, running: Running, services: Services
 ) -> None:
     """One account's failing calls stopped the performance tables of all platforms, and nobody was told."""
@@ -91,7 +91,7 @@ def test_a_platform_that_fails_leaves_the_tables_of_the_others_fresh_and_is_told
     assert {name: one.passed for name, one in by_name.items()} == {"every_post_is_counted_once": True}
 
 
-def test_a_second_turn_right_after_the_first_asks_nobody(archive: Archive, running: Running, services: Services) -> None:
+def test_a_second_readback_right_after_the_first_makes_no_call(archive: Archive, running: Running, services: Services) -> None:
     [key] = archive.world.add(1)
     archive.post(key)
     archive.world.write("UPDATE phantoms.posts SET sandbox = true")

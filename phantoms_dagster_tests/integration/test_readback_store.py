@@ -117,7 +117,7 @@ def test_a_post_is_due_when_it_is_out_and_again_after_its_pause(archive: Archive
     assert archive.due() == [post]
 
 
-def test_the_longest_overdue_comes_first_so_that_a_full_pool_passes_nobody_over_for_ever(archive: Archive) -> None:
+def test_the_longest_overdue_comes_first_so_that_a_full_pool_never_starves_a_post(archive: Archive) -> None:
     first, second, third = (archive.post(key, hours=24 * n) for n, key in enumerate(archive.world.add(3), 1))
     archive.results.record([read(third, again=timedelta(0))])
     archive.results.record([read(first, again=-HOUR)])
@@ -156,7 +156,7 @@ def test_a_post_that_is_gone_is_marked_keeps_its_last_numbers_and_is_not_counted
 # --- accounts
 
 
-def test_an_account_that_is_not_read_is_told_with_the_time_since_when_until_it_is_read(archive: Archive) -> None:
+def test_an_account_that_is_not_read_is_reported_with_the_time_since_when_until_it_is_read(archive: Archive) -> None:
     def turn(problem: str | None) -> None:
         archive.results.record_accounts([AccountRead(Platform("instagram"), "main", asked=1, problem=problem)], {})
 
@@ -275,7 +275,7 @@ async def test_a_video_sums_its_posts_and_shares_its_cost_once(archive: Archive)
     await archive.world.async_engine.dispose()
 
 
-def test_watch_time_that_nobody_told_is_missing_and_a_rate_without_views_too(archive: Archive) -> None:
+def test_watch_time_that_no_platform_gave_is_missing_and_so_is_a_rate_without_views(archive: Archive) -> None:
     [key] = archive.world.add(1)
     archive.snapshot(archive.post(key), likes=3)
     [row] = archive.renewed("video_performance")

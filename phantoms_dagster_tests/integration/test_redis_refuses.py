@@ -129,7 +129,7 @@ def limits_on(client: redis.asyncio.Redis) -> RedisLimits:
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_a_redis_that_refuses_lets_nobody_in_and_fails_nothing_that_is_under_way(
+async def test_a_redis_that_refuses_admits_no_call_and_fails_nothing_that_is_under_way(
     server: Server, client: redis.asyncio.Redis, way: str
 ) -> None:
     limits = limits_on(client)

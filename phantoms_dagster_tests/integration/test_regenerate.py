@@ -92,7 +92,7 @@ async def test_only_the_named_videos_are_regenerated(world: World) -> None:
     assert states(world, one)["voiceover"] == "blocked"
 
 
-async def test_what_was_published_stays_published_with_its_variant_and_the_rest_is_made_anew(world: World) -> None:
+async def test_what_was_published_stays_published_with_its_variant_and_the_rest_is_regenerated(world: World) -> None:
     key = world.add(platforms=BOTH)[0]
     await world.carry([key], *COMMON, "youtube/variant", "tiktok/variant", "youtube/post")
     await world.store().regenerate(stage("rendered_video"), [key])

@@ -63,7 +63,7 @@ def test_a_service_that_never_had_the_usual_port_keeps_its_own_when_that_one_is_
 
 
 @pytest.mark.parametrize("content", ["", "[1]", '{"sandbox": "x"}', '{"sandbox": 5}', '{"sandbox": [99999999]}'])
-def test_a_file_that_was_spoiled_costs_the_addresses_and_no_more(tmp_path: Path, content: str) -> None:
+def test_a_damaged_file_costs_only_the_addresses(tmp_path: Path, content: str) -> None:
     (tmp_path / FILE).write_text(content)
     port = ports(tmp_path)[0].take("sandbox")
     assert ports(tmp_path)[0].take("sandbox") == port

@@ -93,7 +93,7 @@ def test_what_waits_failed_was_discarded_yesterday_or_posts_with_an_open_outcome
     assert archive.known() == [waiting, broken, unknown]
 
 
-def test_a_rejected_video_is_finished_and_what_waits_for_it_in_vain(archive: Archive) -> None:
+def test_a_rejected_video_is_finished_and_so_are_the_stages_that_wait_for_it(archive: Archive) -> None:
     [key] = archive.finished()
     archive.set(key, "approval", "rejected")
     archive.set(key, "youtube/variant", "blocked")

@@ -87,7 +87,7 @@ def test_a_claim_in_our_table_holds_its_video_whatever_dagster_says(archive: Arc
     assert archive.retire().retired == [free]
 
 
-def test_a_run_over_a_range_whose_end_is_gone_holds_everything_because_nobody_can_tell(archive: Archive) -> None:
+def test_a_run_over_a_range_whose_end_is_gone_counts_as_covering_everything(archive: Archive) -> None:
     keys = archive.finished(3)
     archive.run(ends=(keys[0], keys[1]))
     archive.instance.delete_dynamic_partition(VIDEOS, keys[0])

@@ -153,7 +153,7 @@ async def test_a_film_that_was_made_again_is_news_again(world: World, settings: 
     assert len(receiver.got) == 2
 
 
-async def test_a_destination_that_did_not_take_it_is_told_later_and_the_other_is_not_told_twice(
+async def test_a_destination_that_failed_gets_the_notice_later_and_the_other_does_not_get_it_twice(
     world: World, settings: Settings, receiver: Receiver
 ) -> None:
     broken = Receiver()

@@ -151,7 +151,7 @@ async def test_when_the_attempts_are_used_up_the_video_fails_with_a_dead_letter_
     assert world.row(key, "script")["attempts"] == 3
 
 
-async def test_attempts_are_counted_across_runs_until_somebody_asks_again(world: World) -> None:
+async def test_attempts_are_counted_across_runs_until_a_person_retries(world: World) -> None:
     key = world.add()[0]
     await runner(world, Steps(transient(), transient(retry_after=500))).run(SCRIPT_STAGE, [key], PERSON)
     assert (world.row(key, "script")["state"], world.row(key, "script")["attempts"]) == ("deferred", 2)

@@ -97,7 +97,7 @@ async def test_a_look_registers_what_is_new_and_plans_it_at_once(
     assert [(run.target, run.first, run.last) for run in tick(instance, services, MAKE)] == [("script", keys[0], keys[2])]
 
 
-async def test_a_partition_that_somebody_deleted_comes_back_and_stops_nobody_else(
+async def test_a_partition_that_a_person_deleted_comes_back_and_stops_no_other_video(
     world: World, instance: dg.DagsterInstance, services: Services
 ) -> None:
     keys = world.add(3)

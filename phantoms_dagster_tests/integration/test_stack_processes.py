@@ -50,7 +50,7 @@ def test_a_file_in_the_working_directory_takes_the_place_of_no_module(
         stack.__exit__(None, None, None)
 
 
-def test_the_names_of_what_is_waited_for_are_told_whenever_they_change() -> None:
+def test_the_names_of_what_is_waited_for_are_reported_whenever_they_change() -> None:
     told: list[list[str]] = []
     awaited = Awaited(lambda names: told.append(list(names)))
     awaited.add(["sandbox", "code-server"])

@@ -30,7 +30,7 @@ async def until(found: Callable[[], bool]) -> None:
     raise AssertionError("it did not come")
 
 
-async def test_a_postgresql_that_is_away_is_told_once_and_once_that_it_is_back(
+async def test_a_postgresql_that_is_away_makes_one_alert_and_one_when_it_is_back(
     administrator: psycopg.Connection, database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent: list[Message] = []

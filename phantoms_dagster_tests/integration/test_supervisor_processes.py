@@ -86,7 +86,7 @@ def test_a_process_that_dies_while_it_starts_is_reported_with_the_end_of_its_log
     assert not (tmp_path / "later.log").exists()
 
 
-def test_people_are_told_the_title_of_a_process_and_its_log_keeps_its_name(supervise: Started, tmp_path: Path) -> None:
+def test_people_see_the_title_of_a_process_and_its_log_keeps_its_name(supervise: Started, tmp_path: Path) -> None:
     code = "import sys; sys.exit('no such port: banana')"
     supervisor = supervise(spec("preloaded", code, ready=lambda: False, title="program code"))
     with pytest.raises(ProcessFailed, match=r"^program code has stopped while it was started") as failure:
@@ -180,7 +180,7 @@ def test_a_notification_that_cannot_be_written_does_not_end_the_supervision(supe
         tries.get(timeout=MAX_WAIT)
 
 
-def test_a_process_that_need_not_run_for_ever_is_not_started_again(supervise: Started) -> None:
+def test_a_process_that_may_end_is_not_started_again(supervise: Started) -> None:
     said: queue.SimpleQueue[str] = queue.SimpleQueue()
     supervisor = supervise(spec("task", "pass", restart=False), notify=said.put, backoff=(0.0, 0.0))
     supervisor.start()

@@ -186,7 +186,7 @@ async def test_a_new_headline_is_rendered_again_with_the_same_voice(house: House
 
 
 @pytest.mark.parametrize("edit", [NEW_CAPTION, ScriptEdit(hook="Who knows?")])
-async def test_a_post_that_is_out_is_left_alone_and_the_editor_is_told(house: House, edit: ScriptEdit) -> None:
+async def test_a_post_that_is_out_is_left_alone_and_the_editor_is_told_so(house: House, edit: ScriptEdit) -> None:
     key = await house.rendered(platforms=(Platform("youtube"), Platform("tiktok")))
     await house.approved(key, Platform("youtube"), Platform("tiktok"))
     await house.world.carry([key], "youtube/post")
@@ -229,7 +229,7 @@ async def test_a_post_that_was_begun_keeps_its_words(house: House, ledger: str) 
         house.edits.edit(key, NEW_CAPTION, ANN)
 
 
-async def test_of_two_people_who_edit_at_once_one_wins_and_the_other_is_told(house: House) -> None:
+async def test_of_two_people_who_edit_at_once_one_wins_and_the_other_is_told_who(house: House) -> None:
     key = await house.rendered()
     looked_at = house.content(key)
 

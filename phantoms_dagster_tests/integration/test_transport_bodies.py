@@ -139,7 +139,7 @@ async def test_what_was_packed_is_read(content: bytes, encoding: str) -> None:
 @pytest.mark.parametrize(
     ("content", "encoding"), [(b"no gzip", "gzip"), (b"??", "br"), (gzip.compress(b"x", mtime=0), "gzip, gzip")]
 )
-async def test_what_cannot_be_unpacked_is_an_answer_that_nobody_can_read(content: bytes, encoding: str) -> None:
+async def test_an_answer_that_cannot_be_unpacked_is_unreadable(content: bytes, encoding: str) -> None:
     async with serving(packed(content, encoding)) as url, client() as http:
         with pytest.raises(Transient, match="DecodingError"):
             await send(http, "GET", url, provider="peer")

@@ -167,7 +167,7 @@ async def test_every_way_a_call_can_fail_gives_its_slot_back(bench: Bench) -> No
     ]
 
 
-async def test_a_cancelled_call_gives_its_slot_back_and_blames_nobody(bench: Bench) -> None:
+async def test_a_cancelled_call_gives_its_slot_back_and_counts_as_no_failure(bench: Bench) -> None:
     begun = asyncio.Event()
 
     async def never(_request: httpx.Request) -> httpx.Response:
@@ -241,7 +241,7 @@ async def test_what_is_done_before_a_call_is_done_when_the_call_may_be_sent_and_
     assert told == ["told", "sent"]
 
 
-async def test_a_call_that_is_stopped_right_before_it_is_sent_gives_its_slot_back_and_blames_nobody(bench: Bench) -> None:
+async def test_a_call_that_is_stopped_right_before_it_is_sent_gives_its_slot_back_and_counts_as_no_failure(bench: Bench) -> None:
     async def overtaken() -> None:
         raise StaleClaim("another runner has taken over")
 
@@ -514,7 +514,7 @@ async def test_without_limits_everything_passes_and_time_outs_hold() -> None:
     assert [call.outcome for call in calls] == ["failed"] * 20
 
 
-async def test_nobody_logs_a_session_address(caplog: pytest.LogCaptureFixture) -> None:
+async def test_no_log_has_a_session_address(caplog: pytest.LogCaptureFixture) -> None:
     """httpx logs whole URLs, and Google's session URIs, TikTok's upload URLs and Meta's tokens are secrets in the query."""
     with caplog.at_level(logging.DEBUG):
         async with build_client(limits=UnguardedLimits(), scope=SCOPE) as client:

@@ -95,7 +95,7 @@ async def test_a_commit_whose_connection_broke_after_sending_is_unknown_and_any_
             await send(http, "POST", server.url, provider="peer", content=b"status?")
 
 
-async def test_a_commit_that_nobody_was_there_to_read_may_be_sent_again() -> None:
+async def test_a_commit_that_never_reached_the_platform_may_be_sent_again() -> None:
     async with peer(ok) as server:
         url = server.url
     async with client() as http:
@@ -156,7 +156,7 @@ async def test_an_answer_that_is_no_http_is_unknown_for_a_commit() -> None:
             await send(http, "POST", server.url, provider="peer", commits=True)
 
 
-async def test_a_body_that_trickles_for_ever_ends_at_the_total_deadline() -> None:
+async def test_a_body_that_trickles_without_end_ends_at_the_total_deadline() -> None:
     async def trickle(_head: bytes, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
         while not writer.is_closing():

@@ -256,7 +256,7 @@ async def test_who_added_a_brief_is_neither_the_first_nor_the_second_of_two(worl
     assert outcome(world, key) == [(True, "ben", "cem")]
 
 
-async def test_who_adds_at_the_desk_or_by_the_api_is_known_and_an_inbox_file_is_nobodys(world: DeskWorld) -> None:
+async def test_the_person_who_adds_at_the_desk_or_by_the_api_is_known_and_an_inbox_file_has_none(world: DeskWorld) -> None:
     browser = await world.logged_in("kim", "operator")
     world.desk.users.add_token("robot", "operator", "phantoms_robot", actor=TESTER)
     await browser.get("/add")

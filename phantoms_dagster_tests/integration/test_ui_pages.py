@@ -159,7 +159,7 @@ def test_a_stage_whose_input_is_still_to_be_made_fails_as_before(ui: UiWorld) ->
 # --- settled without being made
 
 
-def test_a_backfill_over_platforms_that_nobody_wants_succeeds_and_leaves_a_note(ui: UiWorld) -> None:
+def test_a_backfill_over_platforms_that_no_brief_wants_succeeds_and_leaves_a_note(ui: UiWorld) -> None:
     keys = ui.add(2)
     assert ui.backfill("tiktok_variant", keys) == "COMPLETED_SUCCESS"
     found = ui.partitions("tiktok_variant")
@@ -167,7 +167,7 @@ def test_a_backfill_over_platforms_that_nobody_wants_succeeds_and_leaves_a_note(
     assert ui.notes("tiktok_variant", keys[0])["not_wanted"] == "not wanted on tiktok"
 
 
-def test_what_nobody_wants_is_noted_once_without_a_run(ui: UiWorld) -> None:
+def test_an_unwanted_platform_is_noted_once_without_a_run(ui: UiWorld) -> None:
     [one] = ui.add(1)
     [everywhere] = ui.add(1, platforms=Platform.usual())
     reason, cursor = tick(ui, settled_sensor)

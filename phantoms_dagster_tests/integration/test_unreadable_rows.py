@@ -101,7 +101,7 @@ async def test_an_answer_that_was_paid_for_outlasts_the_letter_of_a_broken_row(w
     assert [row["state"] for row in world.letters(key)] == ["replayed"]
 
 
-async def test_a_done_stage_whose_output_is_broken_is_told_for_its_video_alone(world: World) -> None:
+async def test_a_done_stage_whose_output_is_broken_fails_only_its_own_video(world: World) -> None:
     good, bad = world.add(2)
     await world.carry([good, bad], "script")
     break_output(world, bad, "script")

@@ -100,7 +100,7 @@ async def test_a_master_that_fits_is_the_variant_and_makes_no_file(
     assert (made.how, made.video, made.probe, asked) == ("kept", media_files.master.video, media_files.master.probe, [])
 
 
-async def test_a_master_with_edit_lists_is_made_anew_for_instagram(media_files: MediaFiles) -> None:
+async def test_a_master_with_edit_lists_is_remuxed_for_instagram(media_files: MediaFiles) -> None:
     made = await media_files.vary(Platform("instagram"))
     path = await media_files.store.local(made.video)
     assert (made.how, made.video == media_files.master.video) == ("remuxed", False)

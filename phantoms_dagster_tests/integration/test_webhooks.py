@@ -413,7 +413,7 @@ async def test_what_came_of_a_delivery_is_written_when_postgresql_is_back(
     assert len(receiver.got) == 1
 
 
-async def test_a_breaker_that_opened_is_told_once_also_by_two_and_with_its_reason(
+async def test_a_breaker_that_opened_makes_one_event_with_its_reason_even_with_two_readers(
     world: World, hooks: Webhooks, settings: Settings, receiver: Receiver
 ) -> None:
     async with watching(settings) as watcher:

@@ -174,7 +174,7 @@ def test_a_run_that_takes_longer_than_the_grace_period_is_handed_back_and_resume
     ends_well(world, run_id)
 
 
-def test_on_sighup_the_code_is_loaded_anew_while_the_current_run_goes_on_with_the_old(world: RunWorld) -> None:
+def test_on_sighup_the_new_code_is_loaded_while_the_current_run_continues_with_the_old(world: RunWorld) -> None:
     parent = world.start_workers("script=1,voiceover=1")
     before = set(children(parent.pid))
     run_id = world.launch("waiting_job")

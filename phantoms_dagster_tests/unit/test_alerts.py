@@ -87,7 +87,7 @@ def test_a_destination_that_was_told_nothing_hears_of_every_open_letter_and_of_w
     assert [(b.name, len(b.opened)) for b in found.breakers] == [("shotstack", 1)]
 
 
-def test_nothing_is_told_twice_and_what_is_new_is_told_once() -> None:
+def test_nothing_is_sent_twice_and_news_is_sent_once() -> None:
     ear = Ear()
     first = tell({}, AlertReading(NOW, (letter(1),), (breaker("shotstack", NOW),)), {"a": ear})
     again = tell(dict(first.told), AlertReading(NOW + HOUR, (letter(1),), (breaker("shotstack", NOW),)), {"a": ear}, now=NOW + HOUR)
@@ -97,7 +97,7 @@ def test_nothing_is_told_twice_and_what_is_new_is_told_once() -> None:
     assert ear.heard[1].title == "Phantoms: 1 new dead letter, 1 breaker opened"
 
 
-def test_a_letter_that_was_committed_late_is_told_although_younger_ones_were() -> None:
+def test_a_letter_that_was_committed_late_is_sent_although_younger_ones_were() -> None:
     ear = Ear()
     first = tell({}, AlertReading(NOW, (letter(2, NOW - timedelta(seconds=1)),), ()), {"a": ear})
     since = looking_back(first.told, ["a"])
@@ -110,7 +110,7 @@ def test_a_letter_that_was_committed_late_is_told_although_younger_ones_were() -
     assert "sea-0002" not in ear.heard[1].body
 
 
-def test_a_breaker_that_opened_and_closed_between_two_looks_is_told() -> None:
+def test_a_breaker_that_opened_and_closed_between_two_looks_makes_an_alert() -> None:
     ear = Ear()
     first = tell({}, AlertReading(NOW, (), ()), {"a": ear})
     assert (ear.heard, set(first.told)) == ([], {"a"})
@@ -119,7 +119,7 @@ def test_a_breaker_that_opened_and_closed_between_two_looks_is_told() -> None:
     assert "breaker openai opened at 2026-11-22 12:01 UTC: too many failures (now closed)" in ear.heard[0].body
 
 
-def test_while_redis_is_away_letters_are_told_and_breakers_afterwards() -> None:
+def test_while_redis_is_away_letters_make_alerts_and_breakers_do_afterwards() -> None:
     ear = Ear()
     opened = breaker("openai", NOW + timedelta(minutes=1))
     first = tell({}, AlertReading(NOW, (), (breaker("shotstack", NOW - HOUR, state="closed"),)), {"a": ear})
@@ -143,7 +143,7 @@ def test_a_failed_delivery_is_repeated_and_who_has_heard_is_not_told_again() -> 
     assert second.failed == {}
 
 
-def test_between_two_alerts_there_is_a_pause_and_then_everything_is_told_together() -> None:
+def test_between_two_alerts_there_is_a_pause_and_then_everything_is_sent_together() -> None:
     ear, pause = Ear(), timedelta(minutes=5)
     first = tell({}, AlertReading(NOW, (letter(1),), ()), {"a": ear}, pause=pause)
     soon = AlertReading(NOW + timedelta(minutes=1), (letter(1), letter(2, NOW + timedelta(seconds=50))), ())
@@ -300,7 +300,7 @@ def waiting(name: str = "account:tiktok:main", **changes: object) -> Attention:
     return Attention(**{"id": name, **fields, **changes})  # type: ignore[arg-type]
 
 
-def test_what_waits_for_a_person_is_told_once_as_long_as_it_waits_and_again_when_it_comes_back() -> None:
+def test_what_waits_for_a_person_makes_one_alert_while_it_waits_and_another_when_it_comes_back() -> None:
     ear = Ear()
     told = tell({}, AlertReading(NOW, (), (), (waiting(),)), {"a": ear})
     assert ear.heard[-1].title == "Phantoms: 1 thing waiting for a person"
@@ -312,7 +312,7 @@ def test_what_waits_for_a_person_is_told_once_as_long_as_it_waits_and_again_when
     assert len(ear.heard) == 2
 
 
-def test_what_has_not_waited_long_enough_is_told_when_it_has() -> None:
+def test_what_has_not_waited_long_enough_makes_an_alert_when_it_has() -> None:
     ear = Ear()
     told = tell({}, AlertReading(NOW, (), (), (waiting("review", alert=False),)), {"a": ear})
     assert ear.heard == []

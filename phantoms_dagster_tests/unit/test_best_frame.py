@@ -61,7 +61,7 @@ def test_without_a_key_frame_under_a_headline_all_of_them_count(tmp_path: Path) 
     assert best_frame(made, []).second == pytest.approx(1.0, abs=0.01)
 
 
-def test_a_film_of_empty_pictures_and_a_file_that_is_no_film_are_told(tmp_path: Path) -> None:
+def test_a_video_of_empty_pictures_and_a_file_that_is_no_video_are_reported(tmp_path: Path) -> None:
     made = film(tmp_path / "film.mp4", [np.full((HEIGHT, WIDTH, 3), 90, np.uint8)] * 2)
     with pytest.raises(Permanent, match="empty pictures"):
         best_frame(made, [(0.0, 2.0)])
@@ -70,7 +70,7 @@ def test_a_film_of_empty_pictures_and_a_file_that_is_no_film_are_told(tmp_path: 
         best_frame(tmp_path / "page.mp4", [])
 
 
-def test_the_first_headline_stands_from_the_start_and_others_once_they_have_moved_in() -> None:
+def test_the_first_headline_is_there_from_the_start_and_others_once_they_have_moved_in() -> None:
     spoken = [
         Sentence(text="Three hearts?", scene=-1, start=0.0, end=2.0),
         Sentence(text="Two pump blood.", scene=0, start=2.2, end=4.0),

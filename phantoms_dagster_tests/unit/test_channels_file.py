@@ -145,7 +145,7 @@ def test_a_mistake_is_named_with_its_place_and_the_right_form(content: str, reas
     assert reason in str(caught.value)
 
 
-def test_every_mistake_is_told_at_once_in_the_order_of_the_lines() -> None:
+def test_every_mistake_is_reported_at_once_in_the_order_of_the_lines() -> None:
     """One was told, and after it was corrected the next."""
     written = """channels:
   sea:
@@ -203,7 +203,7 @@ def test_a_key_that_leans_on_a_wrong_one_is_not_called_wrong_too() -> None:
 @pytest.mark.parametrize(
     "value", ["x", "[x]", "{x: y}", "5", "''", "[[]]", "{youtube: []}", "{start: [], hashtags: x, privacy: {}}"]
 )
-def test_no_mistake_is_told_in_the_words_of_pydantic(key: str, value: str) -> None:
+def test_no_mistake_is_reported_in_the_words_of_pydantic(key: str, value: str) -> None:
     lines = [line for line in ONE.splitlines() if not line.strip().startswith(f"{key}:")]
     try:
         parse("\n".join([*lines, f"    {key}: {value}"]))

@@ -41,7 +41,7 @@ def test_the_help_shows_each_line_in_its_panel() -> None:
         assert line.help.replace("`", "") in shown.replace("`", "")
 
 
-def test_a_mistyped_command_is_told_the_right_one_without_importing_it() -> None:
+def test_a_mistyped_command_gets_the_right_one_suggested_without_importing_it() -> None:
     result = CliRunner().invoke(app, ["statsu"])
     assert result.exit_code == 2
     assert "Did you mean 'status'" in result.output

@@ -98,7 +98,7 @@ def test_an_outage_that_does_not_fit_a_narrow_terminal_breaks_between_words() ->
     assert DOWN[0] in " ".join(line.strip() for line in shown)
 
 
-def test_who_reviews_is_told_where_once_for_each_film_that_comes_and_the_address_stays_whole(tmp_path: Path) -> None:
+def test_reviewers_get_one_notice_with_a_whole_address_for_each_new_video(tmp_path: Path) -> None:
     person = DemoReviewer("http://127.0.0.1:4000/", tmp_path / "a home of a very long name")
     assert person.look(0) == []
     told = person.look(1)
@@ -140,7 +140,7 @@ def test_every_note_fits_its_column_and_says_what_failed() -> None:
     assert "posted everywhere" in notes
 
 
-def test_the_proof_counts_what_is_there_twice_what_is_missing_and_what_nobody_knows() -> None:
+def test_the_proof_counts_what_is_doubled_missing_and_unknown() -> None:
     assert compared(2, {"a", "b"}, {"a": 1, "b": 1}) == Proof(2, 2, 0, 0)
     assert compared(2, {"a", "b"}, {"a": 1, "b": 1}).holds
     assert compared(2, {"a", "b"}, {"a": 2, "b": 1}) == Proof(2, 3, 1, 0)

@@ -114,7 +114,7 @@ def test_what_is_requested_is_one_line() -> None:
     assert requested([planned("script", "a", "b", "c"), planned("make", "d")]) == "script for 3 videos (a .. c); make for d"
 
 
-def test_making_stands_back_while_something_is_released_and_not_the_other_way_round() -> None:
+def test_the_chain_make_yields_while_the_chain_release_runs_and_not_the_other_way_round() -> None:
     slept: list[float] = []
     for chain in (MAKE, RELEASE):
         for releasing in (True, False):

@@ -43,7 +43,7 @@ def dockerfile_problems(content: str, ignore: str = DOCKERIGNORE) -> list[str]:
     return found
 
 
-def test_the_image_is_made_of_what_is_there_and_runs_as_nobody_in_particular() -> None:
+def test_the_image_is_built_from_files_that_exist_and_runs_as_an_ordinary_user() -> None:
     assert dockerfile_problems(DOCKERFILE) == []
 
 

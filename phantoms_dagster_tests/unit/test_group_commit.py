@@ -78,7 +78,7 @@ async def test_only_the_writer_of_what_cannot_be_written_hears_of_it_and_the_nex
     assert await commit(9) == 18
 
 
-async def test_while_the_store_is_away_nobody_is_tried_alone() -> None:
+async def test_while_the_store_is_away_no_item_is_tried_alone() -> None:
     batches: list[int] = []
 
     async def write(items: Sequence[int]) -> list[int]:
@@ -106,7 +106,7 @@ async def test_the_store_going_away_while_items_are_written_alone_is_waited_for_
     assert tried == [[0, 1, 2], [0]]
 
 
-async def test_a_cancelled_writer_takes_nobody_else_down() -> None:
+async def test_a_cancelled_writer_cancels_no_other() -> None:
     table = Table()
     commit = GroupCommit(table.write)
     one, two = asyncio.create_task(commit(1)), asyncio.create_task(commit(2))

@@ -57,7 +57,7 @@ def test_a_channel_lists_each_hashtag_once_whatever_its_case() -> None:
 
 
 @pytest.mark.parametrize("platform", list(Platform))
-def test_no_platform_shows_a_hashtag_twice_whoever_named_it(platform: Platform) -> None:
+def test_no_platform_shows_a_hashtag_twice_no_matter_where_it_came_from(platform: Platform) -> None:
     channel = Channel(
         name="facts", title="F", brand_voice="calm", accounts={Platform("youtube"): "m"}, hashtags=("octopus", "#DeepSea", "#daily")
     )

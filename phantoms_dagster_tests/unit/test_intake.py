@@ -185,7 +185,7 @@ def test_every_bad_item_of_a_yaml_is_named_and_the_good_ones_are_taken(monkeypat
     )
 
 
-def test_what_stands_above_a_yaml_mistake_is_taken() -> None:
+def test_what_is_above_a_yaml_mistake_is_taken() -> None:
     batch = reading("b.yaml", "- title: A\n- title: B\n- title: [\n- title: C\n")
     assert taken(batch) == [(1, "A"), (2, "B")]
     assert "cannot be read from here on" in batch.refused[0].reason
@@ -277,7 +277,7 @@ def test_faults_of_the_columns_hide_no_fault_of_a_row_and_every_row_is_counted(s
     assert (list(batch.accepted), batch.held, batch.rows_refused) == ([], 2, 6)
 
 
-def test_everything_that_is_wrong_with_a_row_is_told_at_once() -> None:
+def test_everything_that_is_wrong_with_a_row_is_reported_at_once() -> None:
     row = '{"title": "", "chanel": "sea", "publish_at": "never", "priority": 77, "platforms": "youtube,vine", "angle": 5}'
     told = refused(reading("b.jsonl", row))[1]
     for part in ("unknown key 'chanel'", "title is missing", "angle should be text", "'vine'", "'never'", "77"):
@@ -508,7 +508,7 @@ def test_broken_json_is_named_with_the_one_line_where_it_breaks(name: str, writt
 
 @pytest.mark.parametrize("field", ["title", "angle", "facts"])
 @pytest.mark.parametrize("character", ["\u202e", "\u202a", "\u2066", "\u2069"])
-def test_a_text_whose_direction_is_turned_by_what_nobody_sees_is_refused(field: str, character: str) -> None:
+def test_a_text_whose_direction_is_turned_by_an_invisible_character_is_refused(field: str, character: str) -> None:
     brief = {"title": "Fish", field: f"a{character}b"}
     [refusal] = read("b.jsonl", json.dumps(brief).encode(), CHANNELS).refused
     assert (

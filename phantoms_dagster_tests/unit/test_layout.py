@@ -32,7 +32,7 @@ for name in sys.argv[1:]:
 """
 
 
-def test_every_module_says_what_belongs_in_it() -> None:
+def test_every_module_says_what_it_is_for() -> None:
     silent = [str(p.relative_to(ROOT)) for p in MODULES if not ast.get_docstring(ast.parse(p.read_text(encoding="utf-8")))]
     assert silent == []
 
@@ -44,7 +44,7 @@ def test_the_entry_point_builds_the_definitions_and_nothing_else() -> None:
 
 
 @pytest.mark.slow
-def test_importing_reads_no_setting_and_talks_to_nobody() -> None:
+def test_importing_reads_no_setting_and_opens_no_connection() -> None:
     """A setting read at import has made whole code locations unloadable for one mistyped variable."""
     # Alembic alone runs its environment and its versions, and bootstrap is run by path.
     apart = ("store/migrations/", "embedded/bootstrap.py")

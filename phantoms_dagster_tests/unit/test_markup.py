@@ -25,7 +25,7 @@ from phantoms_dagster.domain.markup import one_line, plain, posted, spoken
         ("a\u00adb\u200bc\ufeff", "abc", ()),
     ],
 )
-def test_markup_goes_and_is_told(written: str, shown: str, removed: tuple[str, ...]) -> None:
+def test_markup_is_removed_and_reported(written: str, shown: str, removed: tuple[str, ...]) -> None:
     left = plain(written)
     assert (left.text, left.removed) == (shown, removed)
 

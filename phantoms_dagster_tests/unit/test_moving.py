@@ -32,12 +32,12 @@ def test_a_free_hour_of_a_day_to_come_has_nothing_odd() -> None:
     assert asked(datetime(2026, 10, 21, 10, tzinfo=UTC)) == []
 
 
-def test_a_time_that_is_past_is_told() -> None:
+def test_a_time_that_is_past_is_a_warning() -> None:
     [told] = asked(NOW - timedelta(hours=1))
     assert told.startswith("That time is past")
 
 
-def test_a_time_outside_the_posting_hours_is_told_with_the_hour_at_which_it_goes_out() -> None:
+def test_a_time_outside_the_posting_hours_is_a_warning_with_the_hour_of_the_post() -> None:
     # The clocks are set back in the night before: nine o'clock is an hour later in UTC.
     [told] = asked(datetime(2026, 10, 24, 23, tzinfo=UTC))
     assert told == "The channel posts from 9:00 to 21:00: it goes out on Sun 25 Oct at 09:00."

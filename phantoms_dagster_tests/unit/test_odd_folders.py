@@ -69,7 +69,7 @@ def test_dagster_reads_its_configuration_in_any_folder(tmp_path: Path, monkeypat
     assert prepare(tmp_path / "plain", Settings()) == tmp_path / "plain" / "dagster"
 
 
-def test_a_link_that_somebody_else_could_change_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_link_that_another_user_could_change_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(home_module, "ALIASES", tmp_path)
     link = dagster_home(tmp_path / "[x]")
     link.parent.chmod(0o777)

@@ -32,7 +32,7 @@ def test_a_post_outside_its_channels_hours_is_scheduled_for_their_beginning() ->
 
 
 @pytest.mark.parametrize("state", ["ready", "running", "deferred"])
-def test_an_open_breaker_is_told_on_each_video_that_waits_for_it_whatever_its_state(state: str) -> None:
+def test_an_open_breaker_is_shown_on_each_video_that_waits_for_it_whatever_its_state(state: str) -> None:
     outage = Outage("sandbox/youtube", POSTS, until=LATER)
     waiting = WaitingStage(state, retry_at=LATER, reason="the breaker of sandbox/youtube is open")
     assert said("youtube/post", waiting, outage) == "waits: the breaker of sandbox/youtube is open, probed from 00:40 UTC on"
@@ -55,7 +55,7 @@ def test_what_has_ended_or_cannot_begin_waits_for_no_breaker(state: str) -> None
     assert said("youtube/post", WaitingStage(state), Outage("youtube", POSTS)) == ""
 
 
-def test_a_failure_is_told_before_everything_else_of_the_video() -> None:
+def test_a_failure_is_shown_before_everything_else_about_the_video() -> None:
     waiting = {
         "youtube/post": WaitingStage("ready", ready_at=LATER),
         "tiktok/post": WaitingStage("failed"),

@@ -140,7 +140,7 @@ def test_videos_of_an_open_run_are_left_to_it_and_it_counts_against_the_stage() 
     assert planned(*(video(n) for n in range(4)), open_runs=(open_run,), runs_per_stage=1) == []
 
 
-def test_an_open_run_of_another_stage_is_in_nobodys_way() -> None:
+def test_an_open_run_of_another_stage_blocks_no_video() -> None:
     assert spans(planned(video(0), open_runs=(OpenRun("voiceover", "k00", "k05"),), runs_per_stage=1)) == [("k00", "k00")]
 
 
@@ -254,12 +254,12 @@ def test_an_approval_waits_for_no_renders() -> None:
     assert spans(planned(*fresh, open_runs=(OpenRun("rendered_video", "k10", "k20"),), batch_wait=5)) == [("k00", "k02")]
 
 
-def test_nobody_is_gathered_from_a_chain() -> None:
+def test_a_batch_waits_for_no_video_of_a_chain() -> None:
     fresh = [video(n, stage="voiceover", since=NOW) for n in range(3)]
     assert spans(planned(*fresh, open_runs=(OpenRun("make", "k10", "k20"),), batch_wait=5)) == [("k00", "k02")]
 
 
-def test_a_batch_waits_for_the_run_before_it_and_not_for_ever() -> None:
+def test_a_batch_waits_for_the_run_before_it_but_not_forever() -> None:
     before = (OpenRun("script", "k10", "k20"),)
     fresh = [video(n, stage="voiceover", since=NOW - timedelta(seconds=1)) for n in range(3)]
     assert planned(*fresh, open_runs=before, batch_wait=5) == []
@@ -267,6 +267,6 @@ def test_a_batch_waits_for_the_run_before_it_and_not_for_ever() -> None:
     assert spans(planned(*fresh, batch_wait=5)) == [("k00", "k02")]
 
 
-def test_a_full_batch_waits_for_nobody() -> None:
+def test_a_full_batch_does_not_wait() -> None:
     fresh = [video(n, stage="voiceover", since=NOW) for n in range(3)]
     assert len(planned(*fresh, open_runs=(OpenRun("script", "k10", "k20"),), batch_wait=5, batch_size=3)) == 1

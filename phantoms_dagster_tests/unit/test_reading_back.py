@@ -55,7 +55,7 @@ async def turn(posts: Sequence[PublishedRow], *readers: Reader) -> tuple[ReadBac
 
 
 @pytest.mark.parametrize("error", [Transient("down", provider="test"), RuntimeError("a fault of ours"), KeyError("x")])
-async def test_an_account_that_cannot_be_read_ends_nobody_elses_turn(error: Exception) -> None:
+async def test_an_account_that_cannot_be_read_ends_no_other_accounts_readback(error: Exception) -> None:
     """From 23 posts on one account, Instagram's numbers were never stored again, and the tables of all platforms stopped."""
     posts = [post(1, Platform("youtube"), "a"), post(2, Platform("tiktok"), "b")]
     read, kept = await turn(posts, Reader(Platform("youtube"), ["a"]), Reader(Platform("tiktok"), error=error))
@@ -87,7 +87,7 @@ async def test_a_post_that_is_gone_is_marked_and_asked_about_again_ever_more_rar
     assert (read.problems, [a.gone for a in read.accounts]) == ({}, [2])
 
 
-async def test_a_post_that_fails_by_itself_is_told_and_the_account_only_when_every_post_does() -> None:
+async def test_a_post_that_fails_by_itself_is_reported_and_the_account_only_when_every_post_does() -> None:
     posts = [post(1, Platform("youtube"), "a"), post(2, Platform("youtube"), "b")]
     read, kept = await turn(posts, Reader(Platform("youtube"), ["b"], failing=["a"]))
     assert [(r.post_id, r.problem, r.again) for r in kept if r.problem] == [(1, "odd", FAILED)]

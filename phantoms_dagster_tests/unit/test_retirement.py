@@ -35,7 +35,7 @@ def standing(states: dict[str, StageState], **changes: object) -> RetirementCand
         {"tiktok/post": StageState.DISCARDED},
     ],
 )
-def test_a_video_has_ended_when_all_is_done_or_given_up_or_waits_in_vain(changes: dict[str, StageState]) -> None:
+def test_a_video_has_ended_when_all_is_done_or_given_up_or_can_never_run(changes: dict[str, StageState]) -> None:
     assert open_because(standing({**DONE, **changes})) is None
 
 

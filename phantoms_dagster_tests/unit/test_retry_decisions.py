@@ -65,7 +65,7 @@ def test_full_jitter_spreads_a_wait_from_nothing_to_the_whole_back_off() -> None
     assert after(transient(), 3, luck=0.5) == WaitHere(4.0, "down", counts=True)
 
 
-def test_nobody_comes_back_before_the_provider_asked_and_the_crowd_is_spread_after_it() -> None:
+def test_no_call_comes_back_before_the_providers_time_and_the_crowd_is_spread_after_it() -> None:
     assert after(transient(60), luck=0.0) == WaitHere(60, "down", counts=True)
     assert after(transient(60), luck=1.0) == WaitHere(62, "down", counts=True)
 
@@ -114,7 +114,7 @@ def test_a_failed_probe_comes_back_as_soon_as_those_that_the_open_breaker_sent_a
     assert getattr(outage, "seconds", None) == ASK_AGAIN_MAX_SECONDS
 
 
-def test_who_waits_in_vain_asks_ever_more_rarely_from_the_table() -> None:
+def test_a_video_that_waits_without_success_asks_less_and_less_often() -> None:
     nobody_waits = RetryPolicy(max_wait_seconds=0)
     gaps = [after(NotYet("open", retry_after=1), policy=nobody_waits, again=n) for n in range(8)]
     assert [gap.seconds for gap in gaps if isinstance(gap, Defer)] == [1, 5, 10, 20, 40, 60, 60, 60]
@@ -158,7 +158,7 @@ def test_what_is_not_due_yet_waits_as_long_as_it_says_and_costs_nothing() -> Non
     assert after(NotYet("quota", retry_after=7200), 5) == Defer(7200, "quota", counts=False)
 
 
-def test_nobody_waits_inside_a_run_for_another_run_unless_a_person_asked_for_it() -> None:
+def test_no_video_waits_inside_a_run_for_another_run_unless_a_person_asked_for_it() -> None:
     busy = NotYet("busy", retry_after=5, held=True)
     assert after(busy) == Defer(5, "busy", counts=False)
     assert after(busy, waits_for_others=True) == WaitHere(5, "busy", counts=False)
@@ -182,7 +182,7 @@ def test_a_publish_hour_in_a_fortnight_is_not_cut_to_a_day() -> None:
     assert after(NotYet("later", retry_after=14 * 86_400)) == Defer(14 * 86_400, "later", counts=False)
 
 
-def test_a_cancellation_is_nobodys_failure() -> None:
+def test_a_cancellation_is_no_failure() -> None:
     with pytest.raises(asyncio.CancelledError):
         after(asyncio.CancelledError())
 

@@ -129,7 +129,7 @@ def test_a_script_says_what_the_brief_says_and_has_no_filler(brief: dict[str, An
 
 
 @pytest.mark.parametrize("brief", DEMO, ids=lambda brief: brief["title"][:30])
-def test_a_brief_with_facts_is_told_in_its_order_without_a_word_of_the_sandbox(brief: dict[str, Any]) -> None:
+def test_a_brief_with_facts_keeps_its_order_and_gets_no_words_of_the_sandbox(brief: dict[str, Any]) -> None:
     for seed in SEEDS:
         script = compose({**brief, "target_words": 72}, seed=seed)
         spoken = " ".join([script["hook"], *(scene["narration"] for scene in script["scenes"])])

@@ -16,7 +16,7 @@ NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
 CHANNELS = ("curious", "facts")
 
 
-def test_words_and_qualifiers_are_told_apart() -> None:
+def test_words_and_qualifiers_are_distinguished() -> None:
     found = parse(
         'Ocean stage:render state:deferred channel:curious since:6h platform:tiktok "deep sea"', now=NOW, channels=CHANNELS
     )

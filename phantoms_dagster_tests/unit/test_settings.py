@@ -83,7 +83,7 @@ def test_paths_are_in_the_data_directory_unless_they_are_set(tmp_path: Path) -> 
     ]
 
 
-def test_settings_are_read_anew_when_the_environment_a_running_stack_or_a_secret_file_says_something_else(
+def test_settings_are_read_again_when_the_environment_a_running_stack_or_a_secret_file_changes(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PHANTOMS_HOME", str(tmp_path))

@@ -32,14 +32,14 @@ def test_one_alert_tells_that_it_is_away_and_one_that_it_is_back() -> None:
     assert box.titles == ["away", "back"]
 
 
-def test_an_absence_shorter_than_the_pause_is_told_to_nobody_and_the_next_one_begins_at_zero() -> None:
+def test_an_absence_shorter_than_the_pause_makes_no_alert_and_the_next_one_starts_at_zero() -> None:
     box, alerts = Box(), watched()
     for now, trouble in ((0, "no"), (299, "no"), (300, None), (310, "no"), (600, "no")):
         alerts.look(trouble, {"box": box}, now=now)
     assert box.titles == []
 
 
-def test_a_destination_that_could_not_be_reached_is_told_later_and_the_others_only_once() -> None:
+def test_a_destination_that_could_not_be_reached_gets_the_alert_later_and_the_others_only_once() -> None:
     box, late, alerts = Box(), Box(), watched()
     both = {"box": box, "late": late}
     late.closed = True
@@ -54,7 +54,7 @@ def test_a_destination_that_could_not_be_reached_is_told_later_and_the_others_on
     assert box.titles == late.titles == ["away", "back"]
 
 
-def test_what_somebody_else_tells_of_is_only_told_to_be_back() -> None:
+def test_an_absence_that_another_process_reports_makes_only_the_alert_that_it_is_over() -> None:
     box, alerts = Box(), watched(tells_away=False)
     for now, trouble in ((0, "no"), (300, "no"), (400, None)):
         alerts.look(trouble, {"box": box}, now=now)

@@ -38,11 +38,11 @@ def test_a_run_that_its_host_ended_itself_is_neither_resumed_nor_lost() -> None:
     assert (became.resumed, became.ended_there, became.lost) == ({}, {"r1"}, set())
 
 
-def test_a_run_that_nobody_took_up_is_lost() -> None:
+def test_a_run_that_no_worker_took_is_lost() -> None:
     assert taken_over([Noted(10.0, "claimed", held("host-a"))], [held("host-a")], at=12.0).lost == {"r1"}
 
 
-def test_an_ending_of_an_older_claim_is_told_as_written_over_a_newer_one() -> None:
+def test_an_outcome_of_an_older_claim_counts_as_written_over_a_newer_one() -> None:
     newer = [Noted(1.0, "claimed", held("host-a")), Noted(2.0, "claimed", held("host-b", generation=2))]
     assert overwritten([*newer, Noted(3.0, "ended", held("host-b", generation=2))]) == []
     assert overwritten([*newer, Noted(3.0, "ended", held("host-a"))]) == [

@@ -22,7 +22,7 @@ from phantoms_dagster.domain.word_diff import Piece, word_diff
         ("海は深い", "海は広い", "ja-JP", [("same", "海は"), ("gone", "深"), ("new", "広"), ("same", "い")]),
     ],
 )
-def test_words_that_came_and_went_are_told_apart(old: str, new: str, language: str, pieces: list[tuple[str, str]]) -> None:
+def test_added_and_removed_words_are_distinguished(old: str, new: str, language: str, pieces: list[tuple[str, str]]) -> None:
     assert word_diff(old, new, language) == [Piece(kind, text) for kind, text in pieces]  # type: ignore[arg-type]
 
 
