@@ -73,7 +73,7 @@ def gone() -> Callable[[int], bool]:
                 os.kill(pid, 0)
             except ProcessLookupError:
                 return True
-            # Dead, only not yet reaped by whoever inherited it.
+            # Dead, but the process that inherited it has not reaped it yet.
             stat = Path(f"/proc/{pid}/stat")
             if stat.exists() and stat.read_text().rsplit(")", 1)[1].split()[0] in "ZX":
                 return True

@@ -1,4 +1,4 @@
-"""Small real films for the checks of platforms: one encoded picture, repeated; so a long film costs no more than a short one."""
+"""Small real videos for the checks of platforms. One encoded picture repeats, so a long video costs no more than a short one."""
 
 from __future__ import annotations
 

@@ -104,7 +104,7 @@ def terminal(command: Sequence[str], environment: Mapping[str, str], *, columns:
 def shown_in_terminals(
     commands: Sequence[Sequence[str]], environment: Mapping[str, str], widths: Sequence[int], *, seconds: float = 280
 ) -> list[Shown]:
-    """What each command shows at each width. The commands run one after the other in one process, with nobody at the keyboard."""
+    """What each command shows at each width. The commands run one after the other in one process, without a keyboard."""
     asked = json.dumps({"widths": list(widths), "commands": [list(command) for command in commands]})
     program = [sys.executable, "-W", "ignore", "-m", "phantoms_dagster_tests.terminal", asked]
     with terminal(program, environment, columns=widths[0]) as screen:
@@ -140,7 +140,7 @@ def _broken(line: str, width: int) -> Iterator[str]:
 def _run(asked: Mapping[str, list[object]]) -> None:
     from phantoms_dagster.cli.main import main  # noqa: PLC0415  in the process of the terminal alone
 
-    # Nobody answers: a question ends the command.
+    # There is no one to answer, so a question ends the command.
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     for width in asked["widths"]:
         fcntl.ioctl(1, termios.TIOCSWINSZ, struct.pack("HHHH", 40, int(str(width)), 0, 0))

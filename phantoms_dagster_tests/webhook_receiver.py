@@ -1,4 +1,4 @@
-"""A receiver of webhooks over HTTP that verifies with the library `standardwebhooks`, and misbehaves as it is told."""
+"""A receiver of webhooks over HTTP. It verifies with the library `standardwebhooks` and fails in the ways that a test sets."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Receiver:
                     self.end_headers()
                     self.wfile.write(receiver.body)
                 except OSError:
-                    self.close_connection = True  # whoever asked is gone
+                    self.close_connection = True  # the client has gone
 
             def log_message(self, *_: object) -> None:
                 """Quietly."""

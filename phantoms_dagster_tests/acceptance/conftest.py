@@ -108,7 +108,7 @@ class StackProcess:
         return Services(self.settings)
 
     def phantoms(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """A command of the command line, as somebody in another terminal gives it."""
+        """A command, as a user types it in another terminal."""
         environment = {**self.environment, "PHANTOMS_HOME": str(self.home)}
         command = [sys.executable, "-m", "phantoms_dagster.cli.main", *arguments]
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)

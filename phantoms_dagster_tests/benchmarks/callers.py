@@ -67,7 +67,7 @@ async def hold(number: int, options: Mapping[str, Any]) -> None:
 
 
 async def wait(number: int, options: Mapping[str, Any]) -> None:
-    """The role `wait`: stand in line `each` times, `spacing` after the one before, and tell when it came and was let in.
+    """The role `wait`: wait in line `each` times, `spacing` after the last time, and report when it came and was admitted.
 
     Both are Redis' own times, in microseconds: what a process thinks of its turn depends on when the machine lets it run.
     """

@@ -1,6 +1,6 @@
 """Who worked on what and when: every claim and every outcome of a stage, written down by PostgreSQL itself as it happens.
 
-A trigger of the benchmark's own on the table of stages, so that nothing is missed however short it was, whoever did it. What
+The benchmark has its own trigger on the table of stages, so that it misses no change, however short and by any process. What
 that means belongs to the benchmarks.
 """
 
@@ -120,7 +120,7 @@ def taken_over(record: Sequence[Noted], held: Sequence[Held], at: float) -> Take
 
 
 def overwritten(record: Sequence[Noted]) -> list[str]:
-    """Outcomes that somebody wrote over a newer claim, in words. There must be none."""
+    """Outcomes that an old runner wrote over a newer claim, described. There must be none."""
     newest: dict[tuple[int, str], Held] = {}
     found = []
     for noted in record:

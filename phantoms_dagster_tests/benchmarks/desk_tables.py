@@ -1,7 +1,7 @@
 """The tables of a desk that is used for a year: videos in all stages, their attempts, letters, posts, decisions, results.
 
 Everything is made by PostgreSQL itself. The videos are numbered from the oldest on, so that the newest are under way and the others
-are posted, as they are in a pipeline that keeps up. What pages do with them belongs in `desk_pages` and in the benchmark.
+are posted, as they are in a pipeline that keeps up. `desk_pages` and the benchmark say what pages do with them.
 """
 
 from __future__ import annotations
@@ -284,7 +284,7 @@ def fill(database: Engine, *, videos: int, attempts_each: int = 1, said: Callabl
     """Fill empty tables; how many rows there are, by table. A video has ten stages, each with so many attempts, and one more
     of one video in fifty.
 
-    `said` is told what is being made. With fewer videos, fewer are under way.
+    `said` is called with what is being made. With fewer videos, fewer are under way.
     """
     share = min(1.0, videos / 20_000)
     with database.begin() as connection:

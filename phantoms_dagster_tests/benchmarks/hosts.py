@@ -6,8 +6,8 @@ Two hosts of the benchmark's own making (`namespaces`), each with its own networ
 Then host-a's cable is pulled while it works, for longer than any lease, so that it comes back to runs that were resumed elsewhere.
 The workers that carry them are held for some seconds more: nobody stops those runs there, and their late writes do arrive.
 
-Then host-b loses its power while it works, inside a transaction that has rows locked: all its processes end at once and nobody
-is told. Every video must be posted exactly once, without a person.
+Then host-b loses its power while it works, inside a transaction that has rows locked: all its processes end at once, and no one
+hears of it. Every video must be posted exactly once, without a person.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--videos", type=int, default=80, help="videos: half at first, half when the first host is back (80)")
     parser.add_argument("--latency", type=float, default=1.0, help="seconds that each call to a provider takes (1)")
     parser.add_argument("--cut", type=float, default=45.0, help="seconds without network; leases last 30 (45)")
-    parser.add_argument("--seconds", type=float, default=420, help="give up after so long (420)")
+    parser.add_argument("--seconds", type=float, default=420, help="give up after this many seconds (420)")
     parser.add_argument("--seed", type=int, default=1, help="fixes the sandbox's random choices (1)")
 
 

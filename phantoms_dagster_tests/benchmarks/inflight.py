@@ -38,7 +38,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of this benchmark."""
     parser.add_argument("--videos", type=int, default=500, help="videos, each with one slow call (500)")
     parser.add_argument("--latency", type=float, default=30.0, help="seconds that each call takes (30)")
-    parser.add_argument("--seconds", type=float, default=240, help="give up after so long (240)")
+    parser.add_argument("--seconds", type=float, default=240, help="give up after this many seconds (240)")
     parser.add_argument("--seed", type=int, default=1, help="fixes the sandbox's random choices (1)")
 
 
@@ -67,7 +67,7 @@ def _settings(videos: int) -> dict[str, str]:
         "PHANTOMS_IN_FLIGHT": str(videos),
         "PHANTOMS_RUNS_PER_STAGE": "1",
         "PHANTOMS_POOLS": wide_pools(videos),
-        # The stages after it are not looked at, so nobody carries them.
+        # The later stages are not measured, so nothing runs them.
         "PHANTOMS_WORKER_SLOTS": json.dumps(dict.fromkeys(QUEUES, 0) | {"script": 1}),
     }
 

@@ -43,7 +43,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kills", type=int, default=50, help="how many kills (50)")
     parser.add_argument("--pause", type=float, default=6, help="longest pause between two kills, s; the shortest is 1 (6)")
     parser.add_argument("--latency", type=float, default=0.5, help="what each call to the sandbox takes, s (0.5)")
-    parser.add_argument("--seconds", type=float, default=240, help="give up so long after the last kill (240)")
+    parser.add_argument("--seconds", type=float, default=240, help="give up this many seconds after the last kill (240)")
     parser.add_argument("--seed", type=int, default=1, help="fixes the victims, the pauses and the sandbox's choices (1)")
 
 
@@ -107,7 +107,7 @@ def _settle(report: Report, stack: BenchStack, killer: Killer) -> None:
     try:
         wait_for(lambda: not stack.dagster_rows(OPEN), seconds=SETTLE_SECONDS, what="the end of all runs", pause=0.5)
     except NotReady:
-        report.problems += [f"run {row['run_id']} is {row['status']} for ever" for row in stack.dagster_rows(OPEN)[:10]]
+        report.problems += [f"run {row['run_id']} is {row['status']} forever" for row in stack.dagster_rows(OPEN)[:10]]
     killer.settle(SETTLE_SECONDS)
 
 

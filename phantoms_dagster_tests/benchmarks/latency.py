@@ -22,7 +22,7 @@ from phantoms_dagster_tests.benchmarks.stack import STAND_INS, BenchStack, open_
 TARGETS = {"brief to ready for review": 10.0, "approval to posts committed": 6.0}
 CALL_SECONDS = 0.05
 MAX_WAIT_SECONDS = 120.0
-# YouTube takes up to six minutes, and is asked ever more rarely.
+# YouTube takes up to six minutes, and we ask it less and less often.
 REALISTIC_PATIENCE_SECONDS = 900.0
 # The bench lets renders be done at once; null takes that back.
 REALISTIC = {"processing": "realistic", "shotstack.processing_seconds": None, "shotstack.ingest_seconds": None}

@@ -1,6 +1,6 @@
 """Stand-ins for the two local parts that cost whole CPU-seconds a video, so that a benchmark measures what it is about.
 
-Only our own work is stood in for; other people's APIs are the sandbox over HTTP. The neural voice becomes a prepared sound of
+Only our own work is replaced; providers are the sandbox over HTTP. The neural voice becomes a prepared sound of
 the right length, and the studio remembers what it found out about a file: every film of the sandbox's fast renders has
 the same bytes, so ffmpeg probes, measures and thumbnails them once a world instead of once a video.
 """

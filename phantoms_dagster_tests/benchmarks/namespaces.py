@@ -86,7 +86,7 @@ class Host:
         return _run(*self._inside(), *argv)
 
     def cut_off(self) -> None:
-        """Pull its cable: nothing comes or goes, and nobody is told."""
+        """Pull its cable: nothing comes or goes, and neither side learns of it."""
         _run("ip", "link", "set", self._port, "down")
 
     def reconnect(self) -> None:

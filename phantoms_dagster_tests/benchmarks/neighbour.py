@@ -2,7 +2,7 @@
 
 Batches of both kinds are carried in turn by the same workers on the same servers (healthy, poisoned, poisoned, healthy and so
 on), so that what else the machine does falls on both. The poisoned video's script is refused by the provider each time; its
-title stands in the request, which is what the fault goes by. The noise is the spread of the healthy batches.
+title is in the request, which is what the fault matches. The noise is the spread of the healthy batches.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--videos", type=int, default=100, help="videos in a batch (100)")
     parser.add_argument("--rounds", type=int, default=4, help="pairs of batches (4)")
     parser.add_argument("--workers", type=int, default=3, help="worker processes (3)")
-    parser.add_argument("--seconds", type=float, default=300, help="give up on a batch after so long (300)")
+    parser.add_argument("--seconds", type=float, default=300, help="give up on a batch after this many seconds (300)")
     parser.add_argument("--seed", type=int, default=1, help="fixes the sandbox's random choices (1)")
 
 

@@ -139,7 +139,7 @@ def open_world(names: Sequence[str], *, seed: int, settings: Mapping[str, str]) 
     it starts later are on the network from then on (see `open_network`).
     """
     for name in [n for n in os.environ if n.startswith(("PHANTOMS_", "DAGSTER_"))]:
-        del os.environ[name]  # a benchmark touches nobody's real accounts, nor somebody's running servers
+        del os.environ[name]  # a benchmark must not touch real accounts or servers that are running
     notices: list[str] = []
     with contextlib.ExitStack() as exits:
         home = Path(exits.enter_context(tempfile.TemporaryDirectory(prefix="phantoms-bench-", ignore_cleanup_errors=True)))

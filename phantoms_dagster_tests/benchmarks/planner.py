@@ -2,7 +2,7 @@
 Dagster.
 
 Real PostgreSQL, a real Dagster instance on it with as many partitions. Three tables: `idle`, where all videos are posted; `flood`,
-where all wait for their script; `mixed`, where they stand in all stages, in scattered places, some with a publish time. CPU-ms are
+where all wait for their script; `mixed`, where they are in all stages, in scattered places, some with a publish time. CPU-ms are
 those of this process, which are the code server's; PostgreSQL's are in the time.
 """
 

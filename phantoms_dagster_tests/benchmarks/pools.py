@@ -82,7 +82,7 @@ def _killed_holders(report: Report, bench: Bench, options: argparse.Namespace) -
     holders = bench.fleet("hold", options.slots, seconds=600, outcome="answered")
     _wait_for(holders, "held", options.slots, seconds=30)
     waiters = bench.fleet("hold", options.slots, seconds=600, outcome="answered")
-    time.sleep(1.0)  # they stand in line, and nobody may be let in
+    time.sleep(1.0)  # they wait in line, and no call may be admitted
     early = len(waiters.events("held"))
     killed = time.time()
     holders.kill(holders.pids)
@@ -124,7 +124,7 @@ def most_within(times: Sequence[float], seconds: float) -> int:
 
 
 def out_of_order(came: Sequence[int]) -> int:
-    """How many were served before somebody who had come earlier; `came` in the order of service."""
+    """How many were served before a call that had come earlier; `came` in the order of service."""
     return sum(any(later < at for later in came[n + 1 :]) for n, at in enumerate(came))
 
 

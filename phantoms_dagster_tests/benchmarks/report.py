@@ -24,7 +24,7 @@ class Line:
 
 @dataclass
 class Report:
-    """The figures of one benchmark. `notes` say what was left out or stood in; `problems` what went wrong, in words."""
+    """The figures of one benchmark. `notes` say what was left out or replaced, and `problems` what went wrong."""
 
     benchmark: str
     setting: dict[str, Any]

@@ -104,7 +104,7 @@ class BenchStack:
 
 
 class _WithoutPages(Stack):
-    """A stack that nobody looks at in a browser."""
+    """A stack without a browser."""
 
     def _dagster(self, settings: Settings, environment: dict[str, str]) -> list[ProcessSpec]:
         return [spec for spec in super()._dagster(settings, environment) if spec.name != "webserver"]
@@ -136,7 +136,7 @@ def open_stack(
             bench.services.settings, say=say, warn=lambda words: notices.append(Notice(time.monotonic(), words)), module=module
         )
         ours = {name: value for name, value in bench.environment.items() if name.startswith("PHANTOMS_")}
-        # The stack's processes inherit the environment of whoever types `phantoms up`.
+        # The stack's processes inherit the environment of the user who types `phantoms up`.
         with mock.patch.dict(os.environ, ours):
             running = exits.enter_context(stack)
         environment = {

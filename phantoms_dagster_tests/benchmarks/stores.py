@@ -27,7 +27,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of this benchmark."""
     parser.add_argument("--videos", type=int, default=100, help="how many videos (100)")
     parser.add_argument("--workers", type=int, default=3, help="worker processes (3)")
-    parser.add_argument("--seconds", type=float, default=600, help="give up after so long (600)")
+    parser.add_argument("--seconds", type=float, default=600, help="give up after this many seconds (600)")
     parser.add_argument("--seed", type=int, default=1, help="fixes the sandbox's random choices (1)")
 
 

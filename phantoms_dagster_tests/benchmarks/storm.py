@@ -38,7 +38,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     said = f"what goes wrong, comma-separated; all of {','.join(MIX)}"
     parser.add_argument("--kinds", type=_kinds, default=list(MIX), help=said)
     parser.add_argument("--attempts", type=int, default=8, help="attempts that a stage has before its dead letter (8)")
-    parser.add_argument("--seconds", type=float, default=1500, help="give up after so long (1500)")
+    parser.add_argument("--seconds", type=float, default=1500, help="give up after this many seconds (1500)")
     parser.add_argument("--seed", type=int, default=1, help="fixes the sandbox's random choices (1)")
 
 

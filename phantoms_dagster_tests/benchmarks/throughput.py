@@ -4,7 +4,7 @@ What is measured is orchestration: the voice and the film are prepared ones, the
 go to the stand-ins of YouTube, TikTok and Instagram, a reviewer in this process approves whatever is rendered, a batch at a time. A
 video has ten stages on three platforms; the clock runs from when the briefs are in the table until the last post is confirmed.
 CPU is that of every process of ours, Dagster's daemon, code server, web server and the metrics included; PostgreSQL, Valkey and the
-sandbox are told apart.
+sandbox are counted separately.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ STAGES_EACH = sum(stage.usual for stage in STAGES.values())
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of this benchmark."""
     parser.add_argument("--videos", type=int, default=1000, help="how many videos (1000)")
-    parser.add_argument("--seconds", type=float, default=300, help="give up after so long (300)")
+    parser.add_argument("--seconds", type=float, default=300, help="give up after this many seconds (300)")
     parser.add_argument("--batch", type=int, default=int(SETTINGS["PHANTOMS_BATCH_SIZE"]), help="videos a run")
     parser.add_argument("--latency", type=float, nargs="*", default=[0.0, 0.05], help="seconds of each call, one leg each (0 0.05)")
 

@@ -1,4 +1,4 @@
-"""The troubles of the benchmark *weather*: how each begins and how it ends. When they do belongs in `weather`.
+"""The faults of the benchmark *weather*: how each begins and how it ends. `weather` says when.
 
 They are as real as this machine allows: PostgreSQL is ended and stays away, Valkey refuses writes by its own rule, and the media
 folder is a small file system that is full.
@@ -27,7 +27,7 @@ WRITABLE, READ_ONLY = 0o755, 0o555
 
 
 class Postgres:
-    """PostgreSQL goes away, and comes back when it is told to, although the embedded servers' supervisor starts it at once."""
+    """PostgreSQL goes away and comes back only on request, although the embedded servers' supervisor starts it at once."""
 
     def __init__(self, bench: Bench) -> None:
         self._bench = bench

@@ -1,8 +1,8 @@
-"""*weather*: one trouble after another over 200 videos on four channels with eight accounts, and nobody does anything.
+"""*weather*: one fault after another over 200 videos on four channels with eight accounts, without any help.
 
 The model server answers after 150 s, PostgreSQL is away for 100 s, Redis refuses writes for 60 s, the disk is full for 60 s, the
 token of one account is revoked, and TikTok is dead for 15 minutes meanwhile. All posts come out once, except those of the
-revoked account, which wait; no dead letter is written, and people are told of each trouble once. `--scale` below 1 shortens
+revoked account, which wait; no dead letter is written, and each fault makes one alert. `--scale` below 1 shortens
 the troubles and the waits of the product, for a quick look.
 """
 
@@ -292,7 +292,7 @@ def _outcomes(report: Report, bench: Bench, videos: int) -> None:
 
 
 def _alerts(report: Report, recorder: AlertRecorder, *, exactly: bool) -> None:
-    """Each cause is told once. Of a short trouble nobody need hear: a breaker judges a number of calls."""
+    """Each cause makes one alert. A short fault need not make any, because a breaker judges a number of calls."""
     told: Counter[str] = recorder.told()
     account = f"account:youtube:{REVOKED}"
     causes = {"tiktok": "TikTok", "redis": "Redis", "media_space": "the disk", account: "the revoked account"}

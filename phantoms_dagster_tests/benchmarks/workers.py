@@ -1,4 +1,4 @@
-"""A group of worker processes, seen from the benchmark that started it. What they do belongs in `fleet` and `callers`."""
+"""A group of worker processes, seen from the benchmark that started it. `fleet` and `callers` say what they do."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Fleet:
 
     @property
     def begin(self) -> float:
-        """When the workers were told to begin, in seconds since the epoch."""
+        """When the workers got the signal to begin, in seconds since the epoch."""
         return float(self.events("pids")[0]["start"])
 
     def kill(self, pids: Sequence[int]) -> None:

@@ -1,6 +1,6 @@
 """What every benchmark starts: embedded servers in a temporary folder, the sandbox as its own process, settings, videos.
 
-How videos are carried belongs in `fleet` and `completion`; what is measured, in the benchmarks.
+`fleet` and `completion` run the videos, and the benchmarks say what is measured.
 """
 
 from __future__ import annotations
@@ -193,7 +193,7 @@ def open_bench(
     platforms count as the real ones at the sandbox's address, so that each account needs a token and is asked whose that is.
     """
     for name in [n for n in os.environ if n.startswith("PHANTOMS_")]:
-        del os.environ[name]  # a benchmark touches nobody's real accounts, nor somebody's running servers
+        del os.environ[name]  # a benchmark must not touch real accounts or servers that are running
     with contextlib.ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="phantoms-bench-", ignore_cleanup_errors=True)))
         warnings: list[str] = []

@@ -1,4 +1,4 @@
-"""The outage of `phantoms demo --faults` against the sandbox: what is called, when, and what is told of it."""
+"""The outage of `phantoms demo --faults` against the sandbox: which calls it makes, when, and what it reports."""
 
 from __future__ import annotations
 

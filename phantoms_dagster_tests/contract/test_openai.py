@@ -42,7 +42,7 @@ CHANNEL = Channel(
 
 
 class FakeClock:
-    """Time that passes only when somebody sleeps."""
+    """Time that passes only when code sleeps."""
 
     def __init__(self) -> None:
         self.slept = 0.0
@@ -324,7 +324,7 @@ async def test_an_answer_that_cannot_be_read_back_is_transient_and_may_have_been
 
 @pytest.mark.parametrize("kind", ["drop_before", "malformed", "status"])
 async def test_a_lost_answer_that_cannot_be_looked_for_now_is_found_by_the_next_attempt(bench: Bench, kind: str) -> None:
-    """A storm had it paid for twice: the read-back failed too, and the next attempt ordered anew."""
+    """In a storm it was paid for twice: the read-back failed too, and the next attempt ordered again."""
     bench.sandbox.faults.append(Fault("openai.chat", kind="drop_after", times=1))
     bench.sandbox.faults.append(Fault("openai.list", kind=kind, status=503, times=2))
     first, second, third = FakeAttempt("a-1"), FakeAttempt("a-2", in_doubt=("a-1",)), FakeAttempt("a-3", in_doubt=("a-1", "a-2"))

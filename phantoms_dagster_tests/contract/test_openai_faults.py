@@ -1,4 +1,4 @@
-"""What models make of a script, by the sandbox over HTTP: what is taken, what is repaired, what is told once, and the end."""
+"""Faulty answers of models, from the sandbox over HTTP: which are accepted, which are repaired, and which the model hears about."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ LONG = (
     ],
 )
 def test_a_headline_is_a_whole_phrase_of_the_model_or_of_the_narration_or_nothing(written: str, narration: str, shown: str) -> None:
-    """The first five words of a narration stood there, wherever they broke off; longer texts were cut at any word."""
+    """The headline was the first five words of a narration, wherever they broke off. Longer texts were cut at any word."""
     scenes = [{"narration": narration, "on_screen_text": written}] * (4 if narration != LONG else 3)
     script, removed = examined(completion(json.dumps(raw_script(scenes=scenes))), CHANNEL)
     assert {scene.on_screen_text for scene in script.scenes} == {shown.strip()}
@@ -200,7 +200,7 @@ async def test_a_second_call_that_has_to_wait_does_not_have_the_first_one_paid_a
         await bench.writer().write(BRIEF, CHANNEL, attempt)
     written = await bench.writer().write(BRIEF, CHANNEL, again)
     assert [bill["marker"] for bill in bench.billed()] == ["a-1", "a-2-second"]
-    assert attempt.receipts[-1][2] == 0  # booked by whoever found it
+    assert attempt.receipts[-1][2] == 0  # booked by the attempt that found it
     assert again.receipts[-1][2] == written.cost > 0
 
 
@@ -295,7 +295,7 @@ async def test_a_prompt_too_long_for_the_sandboxes_model_is_refused_as_the_api_w
 async def test_the_output_is_bounded_by_the_name_that_this_kind_of_server_reads(
     base_url: str, limit: str, kept: bool, free: bool
 ) -> None:
-    """Ollama and LM Studio ignore max_completion_tokens without a word; OpenAI refuses max_tokens."""
+    """Ollama and LM Studio silently ignore max_completion_tokens. OpenAI refuses max_tokens."""
     sent: list[dict[str, Any]] = []
 
     def handler(request: httpx.Request) -> httpx.Response:

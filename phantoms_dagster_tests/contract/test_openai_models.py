@@ -90,7 +90,7 @@ async def test_a_wrong_key_and_a_server_that_is_away_are_different_errors(bench:
 
 @pytest.fixture
 def real(bench: Bench, tmp_path: Path) -> Settings:
-    """Settings of somebody with a key; the sandbox plays the real service, whose loop runs in this thread."""
+    """Settings with a key. The sandbox plays the real service, and its loop runs in this thread."""
     return Settings(home=tmp_path, openai_api_key=KEY, openai_base_url=bench.base_url, openai_model="gpt-5.1-mini")
 
 

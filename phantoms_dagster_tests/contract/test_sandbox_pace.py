@@ -1,4 +1,4 @@
-"""The stand-ins can take as long as the real services, and are quick unless they are told to."""
+"""The stand-ins can take as long as the real services. Without that setting they are quick."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """TikTok's publisher against the stand-in: what a post becomes, what is waited for, how a post fails.
 
-What happens when the process dies belongs in `test_tiktok_kills.py`, what the stand-in refuses in `test_tiktok_sandbox.py`.
+`test_tiktok_kills.py` tests what happens when the process dies, and `test_tiktok_sandbox.py` what the stand-in refuses.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
 
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Plans of 5 MB, the least that TikTok takes, so that three chunks are no more than 15 MB."""
+    """Plans of 5 MB, the minimum at TikTok, so that three chunks are only 15 MB."""
     monkeypatch.setattr(tiktok_chunks, "ONE_CHUNK_BYTES", 8 * MB)
     monkeypatch.setattr(tiktok_chunks, "CHUNK_BYTES", 5 * MB)
 

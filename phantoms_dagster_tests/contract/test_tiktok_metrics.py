@@ -42,7 +42,7 @@ async def test_posts_that_tiktok_does_not_show_are_absent_and_a_publish_id_does_
     ids = ["v_pub_file~v2-1.17", "7999999999999999999", post.remote_id, post.remote_id]
     read = await whole(world.reader().pages("ocean_facts", ids))
     assert [m.remote_id for m in read.metrics] == [post.remote_id]
-    # A publish_id may yet become a video id: nobody asked about it, so nobody may say that it is gone.
+    # A publish_id may yet become a video id. It was not asked about, so it must not count as gone.
     assert read.gone == ("7999999999999999999",)
     assert await metrics(world.reader(), "somebody_else", [post.remote_id]) == []
 

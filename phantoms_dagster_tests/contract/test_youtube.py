@@ -1,5 +1,5 @@
-"""Posts to YouTube against the stand-in: whole runs, and every place where a run can be cut. The stand-in's own rules
-belong in `test_youtube_sandbox`, the error table and the metrics in `test_youtube_errors`."""
+"""Posts to YouTube against the stand-in: whole runs, and every place where a run can be cut. `test_youtube_sandbox`
+tests the stand-in's own rules, and `test_youtube_errors` the error table and the metrics."""
 
 from __future__ import annotations
 
@@ -208,7 +208,7 @@ async def test_a_video_that_stays_private_needs_no_audit_and_is_not_uploaded_aga
             await publish(w.publisher, job, journal)
         assert "audit" not in str(caught.value)
         assert caught.value.code == "lockedPrivate"
-        assert sum(w.clock.slept) < 10  # YouTube said so at once: nobody waits for it to change its mind
+        assert sum(w.clock.slept) < 10  # YouTube said so at once: there is nothing to wait for
         assert w.entries("post") == []
         # The audit is passed and the dead letter replayed: the same video goes public, nothing is uploaded again.
         w.sandbox.config["youtube.locked_private"] = False

@@ -122,7 +122,7 @@ class ComposeWorld:
 def compose_world(
     folder: Path, database_url: str, redis_url: str, extra: Mapping[str, str], **variables: str
 ) -> Iterator[ComposeWorld]:
-    """A world on those servers. `extra` is what stands in phantoms.env. Nothing that was started in it is left."""
+    """A world on those servers. `extra` is the text of phantoms.env. Everything that was started in it is stopped."""
     database, redis = make_url(database_url), make_url(redis_url)
     secrets = {
         "postgres_password": database.password or "",

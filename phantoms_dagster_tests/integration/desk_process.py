@@ -117,7 +117,7 @@ async def until(condition: Callable[[], Any], what: str) -> Any:
 
 
 def waiting_for_locks(connection: psycopg.Connection) -> int:
-    """How many statements wait for a lock of somebody else in this database."""
+    """How many statements wait for another transaction's lock in this database."""
     statement = """SELECT count(*) FROM pg_stat_activity
         WHERE datname = current_database() AND state = 'active' AND wait_event_type = 'Lock'"""
     row = connection.execute(statement).fetchone()

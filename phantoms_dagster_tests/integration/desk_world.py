@@ -120,7 +120,7 @@ def film(file: MediaFile, **changes: Any) -> RenderedVideoOutput:
 
 @asynccontextmanager
 async def open_desk(database_url: str, redis_url: str, home: Path, **settings: Any) -> AsyncIterator[DeskWorld]:
-    """A desk that nobody serves: requests go to the application itself."""
+    """A desk without a server: requests go to the application itself."""
     given = Settings(
         home=home,
         media=home / "media",

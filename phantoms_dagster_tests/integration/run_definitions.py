@@ -1,4 +1,4 @@
-"""Small definitions for the tests of run workers: each step leaves lines in a folder, and waits when it is told to.
+"""Small definitions for the tests of run workers: each step leaves lines in a folder, and waits if its config says so.
 
 The worker processes of those tests load this module by name.
 """

@@ -62,7 +62,7 @@ class RunWorld:
         return run.run_id
 
     def status(self, run_id: str) -> DagsterRunStatus:
-        """Where the run stands."""
+        """The run's status."""
         return self.fresh(run_id).status
 
     def fresh(self, run_id: str) -> DagsterRun:

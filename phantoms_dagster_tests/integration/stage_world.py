@@ -113,7 +113,7 @@ def brief(number: int, **changes: Any) -> Brief:
 
 
 class FakeClock:
-    """A clock that stands still unless told otherwise. Sleeping takes no time but moves it on, and is remembered."""
+    """A clock that moves only when a test or a sleep moves it. Sleeping takes no time, and the clock records each sleep."""
 
     def __init__(self) -> None:
         self.time = datetime.now(UTC)

@@ -20,7 +20,7 @@ from phantoms_dagster.production.accounts import ASK_AGAIN_SECONDS, AccountGate,
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.store.accounts import Accounts, PostgresAccounts
 from phantoms_dagster.store.performance.tables import PerformanceTables
-from phantoms_dagster.store.planning import CHANNEL as NUDGES
+from phantoms_dagster.store.planning import CHANNEL as READY_CHANNEL
 from phantoms_dagster.store.results.readings import Results
 from phantoms_dagster.wiring.endpoints import Endpoints
 from phantoms_dagster.wiring.of_accounts import PublisherOfAccount, ReaderOfAccount
@@ -123,7 +123,7 @@ async def test_a_refused_token_stops_the_account_once_and_its_posts_go_on_when_i
     for _ in keys:
         with pytest.raises(AccountWaits, match="youtube account main waits: the token is dead"):
             await watched.enter(YOUTUBE, "main")
-    assert asked(studio) == before  # nobody asks for each video
+    assert asked(studio) == before  # the token is not checked for each video
     [account] = Accounts(studio.world.engine).waiting()
     assert (account.state, account.reason) == (DISCONNECTED, "the token is dead")
     studio.world.write(
@@ -203,7 +203,7 @@ async def test_doctor_asks_the_platform_whose_a_token_is(studio: Studio, monkeyp
         await whose(settings, endpoints, YOUTUBE, "main", "env:CURIOUS_TOKEN")
 
 
-# --- the gate stands before every post ------------------------------------------------------------------------------
+# --- every post passes the gate ------------------------------------------------------------------------------------
 
 
 async def post(studio: Studio, key: str, publisher: object) -> None:
@@ -248,7 +248,7 @@ async def test_a_token_that_dies_in_the_middle_of_a_post_stops_the_account_and_f
 
 
 class Limited:
-    """A publisher whose account may not post until somebody grants the permission."""
+    """A publisher whose account may not post until a person grants the permission."""
 
     provider, platform, sandbox, account_first = "youtube", YOUTUBE, True, False
 
@@ -324,7 +324,7 @@ async def test_an_account_that_works_again_wakes_the_planner(studio: Studio) -> 
         await watched.refused(YOUTUBE, "main", Disconnected("dead", provider="youtube"))
 
     with psycopg.connect(url, autocommit=True) as listener:
-        listener.execute(f"LISTEN {NUDGES}")
+        listener.execute(f"LISTEN {READY_CHANNEL}")
         await revoked()
         tokens.tokens["main"] = "sandbox-ocean~2"
         await watched.enter(YOUTUBE, "main")

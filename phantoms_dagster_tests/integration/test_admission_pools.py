@@ -160,7 +160,7 @@ async def test_the_slot_of_a_dead_holder_is_free_after_its_lease(admission: Make
     limits = {"render": PoolLimits(slots=1, lease_seconds=0.3)}
     dead, alive = admission(limits), admission(limits)
     await grant(dead, "render")
-    await dead.aclose()  # nobody renews any more
+    await dead.aclose()  # nothing renews it any more
     await refuse(alive, "render", max_wait=0)
     await until(lambda: _granted(alive, "render"))
 
@@ -393,7 +393,7 @@ async def test_calls_of_a_short_window_are_spaced_and_never_more_than_it_allows(
 
 
 async def test_a_call_that_was_answered_late_counts_from_when_it_may_have_arrived(admission: MakeAdmission) -> None:
-    """A provider that stood still for a quarter of a second took five calls at once, and the usual number in the second after."""
+    """A provider that paused for a quarter of a second took five calls at once, and the usual number in the next second."""
     window, slow = 4.0, 2.0
     pools = admission({"pool": PoolLimits(rates=((4, window, 4),))})
     await pools.release(await grant(pools, "pool"))

@@ -1,4 +1,4 @@
-"""What the next attempt is told of those before it whose outcome nobody knows, and runs that share one event loop's store."""
+"""What the next attempt learns about earlier attempts with an unknown outcome, and runs that share one event loop's store."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ async def test_a_few_failures_among_many_successes_open_nothing(make: Make) -> N
     assert not await is_open(breakers)
     state = await breakers.state("shotstack")
     assert (state.state, state.failures) == ("closed", 10)
-    assert state.calls >= 28  # the last successes are told with the next look
+    assert state.calls >= 28  # the last successes are reported with the next look
 
 
 async def test_an_integration_that_was_well_until_now_opens_it_with_a_run_of_failures(make: Make) -> None:
@@ -241,7 +241,7 @@ async def test_a_person_opens_it_until_a_person_closes_it(make: Make) -> None:
     await breakers.trip("shotstack", why="maintenance")
     with pytest.raises(BreakerOpen) as refused:
         await other.admit("shotstack")
-    assert refused.value.retry_after <= 60  # it is asked about again: a reset must not find everybody asleep for ever
+    assert refused.value.retry_after <= 60  # it is asked about again: after a reset no call may sleep forever
     state = await other.state("shotstack")
     assert (state.state, state.manual) == ("open", True)
     await breakers.reset("shotstack", why="maintenance is over")

@@ -1,4 +1,4 @@
-"""Posts that wait for their account: woken when it becomes free, and nobody's attempt meanwhile."""
+"""Posts that wait for their account: they wake when it is free, and waiting costs no attempt."""
 
 from __future__ import annotations
 

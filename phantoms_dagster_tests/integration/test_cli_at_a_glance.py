@@ -390,7 +390,7 @@ def test_logs_shows_one_videos_lines_of_all_processes(database: Engine, tmp_path
 def test_logs_say_what_they_wait_for_while_the_database_is_away(
     database: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, url: str, why: str
 ) -> None:
-    """Part of a key was taken for a whole one, and `--follow` waited for its lines without a word."""
+    """Part of a key was taken for a whole one, and `--follow` waited silently for its lines."""
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs" / "workers.log").write_text("2026-11-26T10:00:02Z INFO a: video=sea-1\n")
     monkeypatch.setenv("PHANTOMS_DATABASE_URL", url)

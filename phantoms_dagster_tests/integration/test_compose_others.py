@@ -1,4 +1,4 @@
-"""What others wrote in docker-compose.yml: Valkey and PostgreSQL take our options, the proxy lets nobody in unasked."""
+"""The other programs of docker-compose.yml: Valkey and PostgreSQL take our options, and the proxy requires a log-in."""
 
 from __future__ import annotations
 

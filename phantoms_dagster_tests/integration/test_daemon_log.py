@@ -61,7 +61,7 @@ def test_a_run_that_this_process_queues_is_noticed_at_once_and_found_by_the_smal
     assert not any_queued(world.instance)
     with told_of_queued(lambda: told.append(any_queued(world.instance))):
         QueuedRunCoordinator.submit_run(_coordinator(world.instance), SubmitRunContext(run, None))  # type: ignore[arg-type]
-    assert told == [True]  # whoever is told finds it
+    assert told == [True]  # a listener that hears of it finds it
     QueuedRunCoordinator.submit_run(_coordinator(world.instance), SubmitRunContext(run, None))  # type: ignore[arg-type]
     assert told == [True]
 

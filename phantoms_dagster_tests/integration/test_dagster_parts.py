@@ -174,7 +174,7 @@ def test_the_daemon_looks_at_the_run_queue_as_our_pace_says_and_cheaply_until_it
 
 
 class Noted(threading.Event):
-    """An event that notes how long somebody would wait for it, and comes with the third wait."""
+    """An event that notes how long each caller would wait for it, and is set at the third wait."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -376,12 +376,12 @@ async def test_a_replay_that_is_chosen_to_end_a_deadlock_is_repeated(world: Worl
     )
     waiting = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
     with world.engine.begin() as connection:
-        # Whoever looks for a deadlock first is the one to go: this side does not look.
+        # The side that first looks for a deadlock gives way, and this side does not look.
         connection.execute(text("SET LOCAL deadlock_timeout = '10min'"))
         connection.execute(lock, {"k": keys[1]})
         replaying = asyncio.create_task(asyncio.to_thread(letters.replay, EVERYTHING, by="ann"))
         async with asyncio.timeout(60):
-            while not await asyncio.to_thread(world.rows, waiting):  # noqa: ASYNC110 - PostgreSQL tells nobody
+            while not await asyncio.to_thread(world.rows, waiting):  # noqa: ASYNC110 - PostgreSQL sends no notification
                 await asyncio.sleep(0.01)
         # The replay holds the first row and waits for the second.
         await asyncio.to_thread(connection.execute, lock, {"k": keys[0]})

@@ -1,4 +1,4 @@
-"""The API does what the pages do, once, for whoever may, and says in words what it does not take."""
+"""The API does what the pages do, once, for everyone whose role allows it, and says clearly what it refuses."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def detail(answer: httpx.Response, status: int) -> str:
 
 
 async def test_a_program_without_a_token_or_with_a_body_that_is_no_json_is_told_what_is_needed(world: DeskWorld) -> None:
-    """It was told that its page was too old, and `0: JSON decode error`."""
+    """The answer was that its page was too old, and `0: JSON decode error`."""
     bare = world.browser().client
     person = await world.logged_in("kim", "operator")
     said = detail(await person.client.post("/api/v1/briefs", json={"briefs": [{"title": "Snow"}]}), 403)

@@ -17,7 +17,7 @@ from phantoms_dagster_tests.integration.desk_world import Browser, open_desk
 
 
 def nobody_listens() -> int:
-    """A port on which nobody listens."""
+    """A port without a listener."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
     return port

@@ -445,7 +445,7 @@ async def test_after_a_log_out_the_back_button_shows_nothing_of_the_desk(served:
 async def test_a_form_that_was_loaded_before_another_log_in_says_so_and_gives_back_what_was_written(
     served: Served, keys: list[str], window: Window
 ) -> None:
-    """In another tab somebody logged out, and in again."""
+    """In another tab the user logged out and in again."""
     served.world.add_user("kim")
     page = window.page
     await window.open(f"/review/{keys[0]}/edit")

@@ -1,4 +1,4 @@
-"""Two people decide on one video at the same moment, in real sessions: one decision counts, the other is told who was first."""
+"""Two people decide on one video at the same moment, in real sessions: one counts, and the other person hears who was first."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ async def test_of_two_sessions_that_decide_at_once_one_counts_and_the_other_is_t
 async def test_of_the_desk_and_the_command_line_at_once_one_counts_and_the_other_is_told_so(
     world: DeskWorld, desk: DeskProcess, monkeypatch: pytest.MonkeyPatch, typed: str, first: str
 ) -> None:
-    """Whoever waits for the row first gets it first. The other had begun to read before that decision was there."""
+    """The first to wait for the row gets it first. The other had begun to read before that decision was there."""
     for name in ("PHANTOMS_HOME", "PHANTOMS_DATABASE_URL"):
         monkeypatch.setenv(name, desk.environment[name])
     [key] = await world.waiting()

@@ -1,4 +1,4 @@
-"""Guest links: one video, one decision, by somebody without an account, and nothing else."""
+"""Guest links: a person without a login makes one decision about one video, and can do nothing else."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ async def test_an_altered_link_opens_and_approves_nothing(world: DeskWorld) -> N
     key, path = await invited(world)
     secret = path.rpartition("/")[2]
     stored = world.world.rows("SELECT secret_sha256 FROM phantoms.guest_links")[0]["secret_sha256"]
-    assert stored == digest(secret)  # whoever reads the table has no link
+    assert stored == digest(secret)  # reading the table gives nobody a link
     browser = guest(world)
     await opened(browser, path)
     for altered in (secret[:-1], f"{secret}A", secret.swapcase(), stored, secret[::-1], "1", "%00", "..%2Fguest-links", "x" * 3000):

@@ -49,7 +49,7 @@ async def desk(world: DeskWorld, database_url: str, redis_url: str, tmp_path: Pa
 
 
 async def forms_of(world: DeskWorld, browser: Browser) -> Forms:
-    """Five forms that somebody has filled in, each about a video of its own."""
+    """Five filled-in forms, each about a different video."""
     approved, edited = await world.waiting(2)
     moved, retried = world.world.add(2, angle="Another one")
     asked = (await browser.get("/pipeline/act", params={"action": "retry", "key": retried})).text

@@ -62,7 +62,7 @@ async def back(browser: Browser, provider: Provider, subject: str = "u1", wanted
 
 
 async def nobody(world: DeskWorld, answer: httpx.Response, words: str, status: int = 403) -> None:
-    """Nobody was logged in, and the page says why in words."""
+    """The log-in was refused, and the page says why."""
     assert answer.status_code == status, answer.text
     assert words in re.sub(r"&#39;", "'", answer.text), answer.text
     assert 'name="password"' in answer.text  # local users go on from here
@@ -136,7 +136,7 @@ async def test_a_log_out_ends_the_session_on_the_server_and_leads_to_the_provide
     assert (asked["client_id"], asked["post_logout_redirect_uri"]) == ("phantoms-desk", "http://127.0.0.1:4000/login")
     assert asked["id_token_hint"].count(".") == 2
     assert len(asked["state"]) >= 43
-    # Only this browser, and only with that state, is told that both are done.
+    # Only this browser, and only with that state, learns that both are done.
     words = "You are logged out, here and at 127.0.0.1."
     for client, state in ((browser, "x"), (browser, ""), (world.browser(), asked["state"])):
         assert words not in (await client.get("/login", params={"state": state})).text
@@ -255,7 +255,7 @@ async def test_an_answer_that_is_sent_a_second_time_logs_nobody_in(world: DeskWo
 
 
 async def test_an_answer_that_was_meant_for_another_browser_logs_nobody_in(world: DeskWorld, provider: Provider) -> None:
-    """Otherwise somebody could log a victim in as themselves, and see what the victim then does."""
+    """Otherwise an attacker could log a victim in as the attacker, and see what the victim then does."""
     attacker, victim = world.browser(), world.browser()
     returned = provider.agree(await left(attacker), "u1")
     await nobody(world, await victim.client.get(returned), "was not begun in this browser")

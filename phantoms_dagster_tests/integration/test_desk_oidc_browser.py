@@ -75,7 +75,7 @@ async def test_a_person_logs_in_by_the_button_and_out_again_here_and_at_the_prov
     await page.locator(".me > summary").click()
     assert "reviewer" in await page.locator(".me .who").inner_text()
     await page.get_by_role("button", name="Log out").click()
-    # The desk leads on to the provider by itself, which is told whose session it is.
+    # The desk leads on to the provider by itself, and tells it whose session it is.
     await page.get_by_role("heading", name="End Session").wait_for()
     assert page.url.startswith(f"{provider.url}/oauth2/end_session?")
     assert served.world.world.rows("SELECT 1 FROM phantoms.desk_sessions") == []

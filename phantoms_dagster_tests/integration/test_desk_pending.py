@@ -1,4 +1,4 @@
-"""Decisions of the desk: they can be undone for a while, then they count, whoever commits them. One a video counts."""
+"""Decisions at the desk: they can be undone for a while, and then any process commits them. One decision per video counts."""
 
 from __future__ import annotations
 

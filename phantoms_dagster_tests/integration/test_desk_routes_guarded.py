@@ -81,7 +81,7 @@ async def test_nothing_is_changed_for_a_session_without_the_token_of_its_forms_o
                     wrong.append((path, headers, answer.status_code))
     assert wrong == []
     assert changes(world) == before
-    assert (await browser.get("/review")).status_code == 200  # nobody was logged out by it
+    assert (await browser.get("/review")).status_code == 200  # it logged no one out
 
 
 async def test_a_token_may_do_only_what_its_role_allows(world: DeskWorld) -> None:

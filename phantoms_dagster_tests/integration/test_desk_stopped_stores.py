@@ -51,7 +51,7 @@ class Stores:
 
     @contextmanager
     def gone(self) -> Iterator[None]:
-        """Both are stopped, and nobody listens."""
+        """Both are stopped, and nothing listens."""
         self.servers.stop()
         try:
             yield

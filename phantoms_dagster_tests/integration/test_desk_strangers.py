@@ -61,7 +61,7 @@ async def test_what_was_written_in_a_tab_that_was_left_open_over_night_comes_bac
 
 @pytest.mark.parametrize(("note", "shown"), [("too loud at the end", "too loud at the end"), ("bad\u202e\x07 end", "bad end")])
 async def test_what_was_written_comes_back_when_the_form_is_refused(world: DeskWorld, note: str, shown: str) -> None:
-    """Somebody else was first, or a word cannot be used: the reason was lost."""
+    """Another person was first, or a word cannot be used: the desk lost the reason that was typed."""
     [key] = await world.waiting()
     browser, other = await world.logged_in("kim"), await world.logged_in("ben")
     content = world.content(key)
@@ -72,7 +72,7 @@ async def test_what_was_written_comes_back_when_the_form_is_refused(world: DeskW
 
 
 async def test_the_address_of_a_form_that_is_loaded_again_leads_to_its_page(world: DeskWorld) -> None:
-    """The answer to a form has its address; who loads it once more, or logs in on the way to it, was told 405."""
+    """The answer to a form has an address. Loading it again, or logging in on the way to it, gave a 405."""
     browser = await world.logged_in("kim")
     places = {
         "/add/check": "/add",
@@ -91,7 +91,7 @@ async def test_the_address_of_a_form_that_is_loaded_again_leads_to_its_page(worl
 
 
 async def test_a_body_whose_rest_does_not_come_is_given_up(world: DeskWorld, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its connection was held for ever."""
+    """Its connection was held forever."""
     monkeypatch.setattr(shield, "STALLED_SECONDS", 0.2)
     browser = await world.logged_in("kim", "operator")
 
@@ -126,7 +126,7 @@ async def test_a_body_whose_rest_does_not_come_is_given_up(world: DeskWorld, mon
 
 
 async def test_an_old_form_for_logging_in_or_out_leads_to_the_log_in(world: DeskWorld) -> None:
-    """A second log-out was "Not allowed", as if somebody were still logged in."""
+    """A second log-out was "Not allowed", as if the user were still logged in."""
     browser = await world.logged_in("kim")
     tab = browser.csrf
     await browser.post("/logout")
@@ -197,7 +197,7 @@ UNSEEN = ("\x1b[2Jnothing", "\x00", "bad \u202egnp.exe", "half \u2066 turned", "
 
 @pytest.mark.parametrize("unseen", UNSEEN)
 async def test_a_reason_with_an_invisible_character_is_refused_with_a_message(world: DeskWorld, unseen: str) -> None:
-    """It was stored, and acted on the terminal of whoever read it there."""
+    """It was stored, and it acted on the terminal of anyone who read it there."""
     [key] = await world.waiting()
     browser = await world.logged_in("kim", "operator")
     tried = {
@@ -261,7 +261,7 @@ async def test_a_number_in_an_address_that_is_none_is_a_page_that_is_not_there(w
 
 
 async def test_the_headers_of_a_page_may_be_asked_for_alone(world: DeskWorld) -> None:
-    """Programs that watch a service ask so; they were told 405."""
+    """Monitoring programs ask like this, and they got a 405."""
     file = world.keep(b"0123456789")
     browser = await world.logged_in("kim")
     for path in ("/health", "/review", "/pipeline", media.address(world.desk, file)):

@@ -44,7 +44,7 @@ def sandbox(tmp_path: Path) -> Iterator[Running]:
 
 
 def settings(tmp_path: Path, url: str, **changed: str) -> Settings:
-    """Settings of somebody with every key."""
+    """Settings with every key."""
     (tmp_path / "channels.yaml").write_text(CHANNELS)
     values = {
         "home": str(tmp_path),
@@ -248,7 +248,7 @@ def test_a_service_with_trouble_of_its_own_is_a_note(sandbox: Running, tmp_path:
 
 
 def test_services_are_asked_at_the_same_time_and_each_answer_is_printed_when_it_comes(sandbox: Running, tmp_path: Path) -> None:
-    """The slowest answer waits until the others were told: one after another would never come to them."""
+    """The slowest answer waits until the others are printed. If they were asked one after another, this would never end."""
     sandbox.sandbox.faults.append(Fault("openai.models", kind="latency", seconds=3))
     told = [finding.check for finding in examine(settings(tmp_path, sandbox.url))]
     assert set(told[-2:]) == {"openai", "model"}

@@ -55,7 +55,7 @@ def run_as(who: ProcessIdentity, home: Path) -> str:
 
 @pytest.fixture
 def ordinary() -> ProcessIdentity:
-    """An ordinary user: whoever runs the tests, or, for root, what the kernel offers."""
+    """An ordinary user: the one who runs the tests, or, for root, what the kernel offers."""
     return postgres_identity("auto")
 
 

@@ -1,4 +1,4 @@
-"""Embedded servers in folders that people really have: the path must never become a pattern, a URL or a word of a shell."""
+"""Embedded servers in folders that people really have: no part of the path may act as a pattern, a URL or a shell word."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The embedded servers as whoever runs the tests: data, ports, secrets, databases, crashes and refusals."""
+"""The embedded servers as the user who runs the tests: data, ports, secrets, databases, crashes and refusals."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ async def test_rows_that_a_silent_runner_has_locked_come_free(database_url: str,
             async with other.begin() as connection:
                 await connection.execute(text("SET LOCAL statement_timeout = '20s'"))
                 await connection.execute(lock)
-            # Should it be alive after all, its transaction is made anew, as after any lost connection.
+            # If it is alive after all, its transaction is repeated, as after any lost connection.
             with pytest.raises(DBAPIError) as refused:
                 await silent.execute(text("SELECT 1"))
             assert passes(refused.value)
@@ -81,7 +81,7 @@ def test_a_page_asks_whether_postgresql_is_there_only_when_that_is_in_doubt(
         assert (pid(), pid(), asked) == (first, first, [])
         with other.connect() as connection:
             connection.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": first})
-        second = pid()  # the server closed the connection: that is seen, and nobody is told of it
+        second = pid()  # the server closed the connection: the pool notices, and the caller does not
         assert (second != first, len(asked)) == (True, 1)
         monkeypatch.setattr(pinging, "ASKED_AFTER_SECONDS", 0.0)
         assert (pid(), len(asked)) == (second, 2)  # not used for a while: the network may have forgotten it

@@ -46,7 +46,7 @@ def world(tmp_path: Path, dagster_database_url: str, redis_url: str, monkeypatch
 
 @pytest.fixture
 def worker(world: RunWorld) -> Iterator[RunWorker]:
-    """A worker of the queue `script`, in this process: it takes jobs when it is told to."""
+    """A worker of the queue `script`, in this process. It takes jobs when the test says so."""
     with Redis.from_url(world.redis_url) as connection:
         found = RunWorker("script", 1, connection=connection, lease_seconds=6, grace_seconds=1)
         found.register_birth()
@@ -356,7 +356,7 @@ def test_the_queues_from_which_something_was_taken_are_found_in_one_round_trip(
         assert world.queues.busy(QUEUES) == []
     assert trips == ["one"]
     world.launch(tags={STAGE_TAG: "script"})
-    assert world.queues.busy(QUEUES) == []  # it waits: nobody has taken it
+    assert world.queues.busy(QUEUES) == []  # it waits: no worker has taken it
     taken = worker.dequeue_job_and_maintain_ttl(1)
     assert taken is not None
     assert world.queues.busy(QUEUES) == ["script"]

@@ -1,4 +1,4 @@
-"""The ledgers of posts and paid renders: legal steps only, one at a time on an account, and nobody stale."""
+"""The ledgers of posts and paid renders: legal steps only, one at a time on an account, and no stale runner."""
 
 from __future__ import annotations
 
@@ -278,7 +278,7 @@ async def test_a_post_begun_in_the_sandbox_is_begun_again_for_real(world: World,
     assert (real.record.state, real.record.handle, real.record.remote_id) == (PostState.INTENT, {}, None)
     rows = world.rows("SELECT sandbox, state FROM phantoms.posts ORDER BY id")
     assert [r["sandbox"] for r in rows] == [True, False]
-    assert rows[0]["state"] in ("failed", "published", "confirmed")  # it is nobody's concern any more
+    assert rows[0]["state"] in ("failed", "published", "confirmed")  # it needs no one any more
     await real.save(PostState.OPENED)
 
 

@@ -49,7 +49,7 @@ class Media:
         return {path.read_bytes().decode()[: len(path.read_bytes()) // 100] for path in files}
 
     async def video(self, *, retired: timedelta | None = timedelta(days=10), **files: str) -> str:
-        """A finished video of these files (`voice`, `master`, `still`, `variant`; default: its own), retired so long ago."""
+        """A finished video of these files (`voice`, `master`, `still`, `variant`; default: its own), retired that long ago."""
         [key] = self.world.add()
         made = {kind: await self.file(files.get(kind) or f"{kind} of {key}", suffix) for kind, suffix in KINDS.items()}
         outputs = {name: output_of(name).model_dump(mode="json") for name in ("voiceover", "rendered_video", "youtube/variant")}

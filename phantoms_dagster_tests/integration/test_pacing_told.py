@@ -1,4 +1,4 @@
-"""What a video waited for, because pools were full or a breaker was open, is told where its story is told."""
+"""The story of a video says what it waited for when pools were full or a breaker was open."""
 
 from __future__ import annotations
 

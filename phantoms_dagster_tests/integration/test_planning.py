@@ -56,7 +56,7 @@ async def test_the_nearest_publish_time_comes_first_then_the_priority_then_dagst
 
 
 async def test_the_next_time_at_which_something_becomes_due_by_the_clock_is_known(world: World, planning: Planning) -> None:
-    """Nobody says that a time has come, and whoever looked every few seconds burnt a tenth of an idle machine's work."""
+    """No notification says that a time has come. Looking every few seconds cost a tenth of an idle machine's work."""
     first, second, third = registered(world, 3)
     assert planning.next_due([SCRIPT, "voiceover"]) is None  # what is due already has been seen
     world.write("UPDATE phantoms.stages SET ready_at = now() + interval '90 s' WHERE stage = 'script' AND state = 'ready'")

@@ -107,7 +107,7 @@ def test_a_fork_is_what_its_command_says_with_a_log_an_environment_and_a_name_of
 
 
 def test_where_processes_are_forked_there_is_no_thread_and_no_connection(world: World) -> None:
-    """A fork has one thread: what the others held, locks among it, would be held for ever. A connection would be used by two."""
+    """A fork has one thread. Locks of the other threads would be held forever, and two processes would use one connection."""
     process = Path(f"/proc/{world.parent.pids['parent']}")
     assert len(list((process / "task").iterdir())) == 1
     kinds = {int(file.name): stat.S_IFMT(file.stat().st_mode) for file in (process / "fd").iterdir()}

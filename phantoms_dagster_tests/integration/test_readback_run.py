@@ -65,7 +65,7 @@ def metadata(result: dg.ExecuteInProcessResult, asset: str) -> dict[str, Any]:
 def test_a_platform_that_fails_leaves_the_tables_of_the_others_fresh_and_is_reported(
     archive: Archive, running: Running, services: Services
 ) -> None:
-    """One account's failing calls stopped the performance tables of all platforms, and nobody was told."""
+    """One account's failing calls stopped the performance tables of all platforms, and no message said so."""
     good, bad = archive.world.add(2)
     archive.post(good)
     archive.post(bad, platform="instagram")

@@ -56,7 +56,7 @@ def scope(integration: str, request: tuple[str, str]) -> CallScope:
 
 
 async def call(limits: RedisLimits, scope: CallScope, outcome: CallOutcome = CallOutcome.ANSWERED) -> None:
-    """One call that is admitted at once, or Refused: nobody waits here."""
+    """One call that is admitted at once, or Refused. It never waits."""
     await limits.settle(await limits.admit(scope, max_wait=0, hold_seconds=5), outcome)
 
 

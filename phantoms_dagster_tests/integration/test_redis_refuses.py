@@ -192,7 +192,7 @@ class Cluster(Server):
 
     def start(self) -> None:
         config = self._folder / "valkey.conf"
-        # Its second port is 10,000 above the first unless it is told another, and that may be above 65,535 or taken.
+        # By default its second port is 10,000 above the first, which may be above 65,535 or taken.
         config.write_text(f"cluster-enabled yes\ncluster-port {free_port(0)}\n")
         super().start(str(config))
 

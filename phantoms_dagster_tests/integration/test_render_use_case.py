@@ -111,7 +111,7 @@ class Service:
 
 
 class Studio:
-    """Sees what it is told to see."""
+    """Sees what the test sets."""
 
     def __init__(self) -> None:
         self.lacks: tuple[str, ...] = ()
@@ -180,7 +180,7 @@ class Shop:
         )
 
     async def attempt(self, key: str, *, max_wait_seconds: float = 30) -> StageResult:
-        """One try, as a fresh process would make it: whoever held the video before is dead."""
+        """One attempt, as a new process would make it: the earlier holder of the claim is dead."""
         self.world.let_leases_expire()
         self._runs += 1
         store, claim = await self.world.claimed("rendered_video", key, owner=f"process-{self._runs}")

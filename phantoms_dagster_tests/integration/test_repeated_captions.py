@@ -1,4 +1,4 @@
-"""A caption that one Instagram account would show twice within a day: the reviewer is told, and nobody is refused."""
+"""A caption that one Instagram account would show twice within a day: the reviewer gets a warning, and nothing is refused."""
 
 from __future__ import annotations
 

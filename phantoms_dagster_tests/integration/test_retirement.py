@@ -113,7 +113,7 @@ def test_a_night_has_its_bounds_and_says_that_more_is_left(archive: Archive) -> 
 
 
 class PowerCut(BaseException):
-    """Nobody catches it."""
+    """Nothing catches it."""
 
 
 class Fragile:
@@ -174,7 +174,7 @@ def test_a_crash_before_any_step_is_made_good_by_the_next_night(archive: Archive
         else:
             break
         assert held in archive.known()
-        # Whoever is not marked is whole: the partition is there.
+        # A video that is not marked is whole: its partition is there.
         assert {key for key in keys if key not in archive.retired()} <= set(archive.known())
         archive.retire()
         assert (set(keys) & set(archive.known()), archive.half_done()) == ({held}, [])

@@ -186,7 +186,7 @@ async def test_a_wait_longer_than_the_patience_is_written_down_and_holds_no_proc
 
 
 async def test_a_run_of_the_sensors_does_not_wait_for_another_run_that_holds_the_account(world: World) -> None:
-    """The other one may be dead, and wait for the worker that this one keeps: both stood still until its lease was over."""
+    """The other run may be dead and may need the worker that this one keeps. Both waited until the lease was over."""
     [key], steps, clock = world.add(), Steps(NotYet("busy", retry_after=5, held=True)), FakeClock()
     before = clock.now()
     [result] = await runner(world, steps, clock).run(SCRIPT_STAGE, [key], SENSOR)

@@ -30,7 +30,7 @@ from phantoms_dagster.store.decisions import Decisions
 from phantoms_dagster.wiring import Services
 from phantoms_dagster_tests.integration.stage_world import World, open_world
 
-# Looks only when it is told to.
+# Looks only when the test says so.
 PATIENT = Timings(listen=3_600.0, look=3_600.0)
 MAKE, RELEASE = CHAINS["make"], CHAINS["release"]
 
@@ -170,7 +170,7 @@ async def test_the_intake_takes_a_file_that_comes_while_it_looks_and_one_line_te
     monkeypatch.setattr(Services, "take_inbox", lambda self: [] if next(looks) < 2 else looked.set() or look(self))
 
     async def drop() -> None:
-        assert await asyncio.to_thread(looked.wait, 30.0), "it looked once and listened no more"
+        assert await asyncio.to_thread(looked.wait, 30.0), "it looked once and no longer listened"
         (inbox / "new.part").write_text("title\nWhy octopuses have three hearts\n")
         (inbox / "new.part").rename(inbox / "new.csv")
 

@@ -1,4 +1,4 @@
-"""Ports of `phantoms up` that somebody else takes between the look and the start."""
+"""Ports of `phantoms up` that another program takes between the check and the start."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The processes of `phantoms up`: what they inherit, and what the person is told while they start."""
+"""The processes of `phantoms up`: what they inherit, and what the person sees while they start."""
 
 from __future__ import annotations
 

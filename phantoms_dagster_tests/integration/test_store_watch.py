@@ -1,4 +1,4 @@
-"""PostgreSQL is closed and opened again while `phantoms metrics` runs: people are told once of each."""
+"""PostgreSQL is closed and opened again while `phantoms metrics` runs: each makes one alert."""
 
 from __future__ import annotations
 

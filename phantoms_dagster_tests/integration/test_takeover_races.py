@@ -111,7 +111,7 @@ async def test_two_processes_that_open_posts_on_one_account_at_the_same_moment_l
         second = asyncio.ensure_future(journals[1].save(PostState.OPENED))
         while len(world.rows(WAITING)) < 2:
             if second.done():
-                break  # nobody made it wait
+                break  # nothing made it wait
             await asyncio.sleep(0.01)
         await connection.commit()
     await first

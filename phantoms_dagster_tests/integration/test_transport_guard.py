@@ -274,7 +274,7 @@ async def test_patience_ends_and_the_place_in_line_is_given_up(bench: Bench, red
 
 
 async def test_a_call_that_is_cancelled_while_it_waits_gives_its_place_in_line_up(bench: Bench, redis: Redis) -> None:
-    """Its place stayed for a minute, and every later call stood behind a caller that was gone."""
+    """Its place in the queue stayed for a minute, and every later call waited behind a caller that had gone."""
     client = bench.client(answers(200), CallScope("shotstack", pool="slow"), max_wait=120)
     await client.get(URL)
     bench.clock.real = True  # it sleeps for most of a minute, so the cancellation meets it asleep

@@ -1,4 +1,4 @@
-"""Channels that want two different people to approve, or nobody a brief of their own."""
+"""Channels that require two different people to approve, or that refuse approval by the author of the brief."""
 
 from __future__ import annotations
 

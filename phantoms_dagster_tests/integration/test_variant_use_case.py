@@ -1,4 +1,4 @@
-"""Variants of a real film in a real store: what fits is kept as it is, what does not is made anew and looked at once."""
+"""Variants of a real master in a real store. A file that fits is kept; one that does not is remade and probed once."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from phantoms_dagster.execution.slots import job_of
 from phantoms_dagster_tests.integration.run_world import MODULE, RunWorld, run_world, wait_for
 
 Gone = Callable[[int], bool]
-# After this time a connection of redis-py gives up, unless it was told otherwise.
+# By default a connection of redis-py gives up after this time.
 REDIS_PATIENCE_SECONDS = 5
 
 

@@ -148,7 +148,7 @@ def test_the_captions_of_the_render_service_are_as_clean(text: str) -> None:
 
 
 def test_no_caption_ends_with_a_word_that_asks_for_the_next_one(fonts: Fonts) -> None:
-    """AND THE stood alone in a video of the demo."""
+    """A video of the demo had the caption AND THE."""
     text = "Two hearts pump blood through the gills, and the third sends it round the body."
     seen = lines(text, fonts)
     assert "and the third" in seen

@@ -72,7 +72,7 @@ def test_the_first_channel_of_the_file_is_the_first_of_the_mapping() -> None:
         (ONE + "    tiktok: {privacy: SELF_ONLY, branded_content: true}\n", "cannot go out as SELF_ONLY"),
         (ONE + "    instagram: {hashtags: 31}\n", "instagram.hashtags"),
         ("[" * 3_000, "not valid YAML"),
-        # A `#` that nobody meant as a comment.
+        # A `#` that is not meant as a comment.
         (
             ONE + "    hashtags: [#fun, #facts]\n",
             'line 6: a # begins a comment in YAML, so the rest of this line is missing; write it like `hashtags: ["#fun"',
@@ -146,7 +146,7 @@ def test_a_mistake_is_named_with_its_place_and_the_right_form(content: str, reas
 
 
 def test_every_mistake_is_reported_at_once_in_the_order_of_the_lines() -> None:
-    """One was told, and after it was corrected the next."""
+    """Only the first was reported, and the next one after that was corrected."""
     written = """channels:
   sea:
     title: The Sea

@@ -92,7 +92,7 @@ def test_a_wrong_value_by_an_old_name_is_an_error(monkeypatch: pytest.MonkeyPatc
 
 
 def test_doctor_notes_a_variable_that_was_probably_meant_as_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It did nothing, and nobody said so."""
+    """It did nothing, and no message said so."""
     monkeypatch.setenv("PHANTOMS_YOUTUB_TOKEN", SECRET)
     monkeypatch.setenv("PHANTOMS_MY_CHANNELS_OWN", SECRET)
     notes = [one for one in doctor.examine(settings_module.load()) if one.check == "settings"]

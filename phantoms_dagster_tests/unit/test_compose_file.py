@@ -1,4 +1,4 @@
-"""docker-compose.yml: whatever it names exists, nothing secret stands in it, nothing has more than it needs.
+"""docker-compose.yml: everything that it names exists, it has no secrets, and no service has more than it needs.
 
 Each rule is a function that answers with the problems it finds, and is tried on a copy that breaks it. That the commands of
 the file really work together is shown in `integration/test_compose_services.py`.
@@ -86,7 +86,7 @@ def no_secret_stands_in_it(file: Compose) -> list[str]:
     for service in file.services.values():
         for name, value in service.environment.items():
             if re.search(r"PASSWORD|SECRET|TOKEN|KEY|ALERT_URLS", name) and not name.endswith("_FILE"):
-                found.append(f"{service.name}: {name} is a secret and stands in the file")
+                found.append(f"{service.name}: {name} is a secret and is in the file")
             if name.endswith("_FILE") and not value.startswith("/run/secrets/"):
                 found.append(f"{service.name}: {name} names no secret")
             if re.search(r"://[^/@]*:[^/@]*@", value):
@@ -183,7 +183,7 @@ def volumes_are_declared_and_used(file: Compose) -> list[str]:
 
 
 def runs_have_time_and_events_go_in_batches(file: Compose) -> list[str]:
-    """A stopped worker hands its runs back before it is killed; whoever writes events batches them."""
+    """A stopped worker hands its runs back before it is killed. Every process that writes events batches them."""
     found = [
         f"{service.name}: DAGSTER_EVENT_BATCH_SIZE is not set"
         for service in file.ours

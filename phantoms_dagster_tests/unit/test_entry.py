@@ -10,7 +10,7 @@ LOADED = "phantoms_dagster.cli.main"
 
 
 class Interrupts:
-    """An import during which somebody presses Ctrl-C."""
+    """An import during which the user presses Ctrl-C."""
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
         """Of no module."""

@@ -161,7 +161,7 @@ YAML = b"""briefs:
 
 @pytest.mark.parametrize("fast", [True, False])
 def test_every_bad_item_of_a_yaml_is_named_and_the_good_ones_are_taken(monkeypatch: pytest.MonkeyPatch, fast: bool) -> None:
-    """The Python parser stands in where PyYAML has no C parser; it is too slow for ten million characters."""
+    """The Python parser is used where PyYAML has no C parser. It is too slow for ten million characters."""
     monkeypatch.setattr(yaml, "__with_libyaml__", fast)
     batch = reading("briefs.yaml", YAML % (LONG.encode() if fast else b"x" * 1_000))
     assert taken(batch) == [(2, "Good"), (20, "1984")]
@@ -499,7 +499,7 @@ def test_a_bad_brief_of_a_list_on_one_line_is_named_by_its_place_in_the_list(nam
     ],
 )
 def test_broken_json_is_named_with_the_one_line_where_it_breaks(name: str, written: str, where: str) -> None:
-    """The parser's own count of lines stood in the message too, and said line 1 for every line of a JSONL file."""
+    """The message also had the parser's own count of lines, which was 1 for every line of a JSONL file."""
     [refusal] = read(name, written.encode(), CHANNELS).refused
     assert str(refusal).startswith(where)
     assert "line 1" not in str(refusal)

@@ -1,4 +1,4 @@
-"""Markdown that models write goes, everything that only looks like it stays, and what went is told."""
+"""Markdown that models write is removed, text that only looks like Markdown stays, and the removed parts are reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person is told before a video gets another time."""
+"""The warnings that a person gets before a video gets another time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Data directories with characters that mean something to somebody: to dotenv files, to glob patterns."""
+"""Data directories with characters that are special in dotenv files or in glob patterns."""
 
 from __future__ import annotations
 

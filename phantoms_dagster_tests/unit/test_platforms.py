@@ -69,7 +69,7 @@ def code_of(path: Path) -> str:
 @pytest.mark.parametrize("name", [name for name in BUILT_IN if name not in FIRST])
 def test_a_new_platform_is_named_in_its_two_folders_and_in_one_line(name: str) -> None:
     word = re.compile(rf"(?<![a-z]){name}(?![a-z])", re.IGNORECASE)
-    if name == "folder":  # a word of everyday use: only the name as a value counts
+    if name == "folder":  # an everyday word: only its use as a value counts
         word = re.compile(r"[\"']folder[\"']|platforms[./]folder")
     lines = [
         f"{path.relative_to(PACKAGE)}: {line.strip()}"

@@ -1,4 +1,4 @@
-"""Reading results back: each account by itself, each page kept as it comes, ever more rarely as a post grows older."""
+"""The readback: each account by itself, each page stored as it comes, and less often as a post gets older."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ def test_a_transient_error_is_final_only_when_attempts_and_age_are_used_up() -> 
     assert after(transient(), 5, policy=AGED, failing_seconds=1799) == WaitHere(32, "down", counts=True)
     assert after(transient(), 4, policy=AGED, failing_seconds=99_999) == WaitHere(16, "down", counts=True)
     assert after(transient(), 5, policy=AGED, failing_seconds=1800) == Fail("transient")
-    assert after(transient(), 9, policy=AGED) == Defer(512, "down", counts=True)  # nobody knows its age: it is young
+    assert after(transient(), 9, policy=AGED) == Defer(512, "down", counts=True)  # its age is unknown, so it counts as young
 
 
 @pytest.mark.parametrize("luck", [0.25, 0.5, 1.0])

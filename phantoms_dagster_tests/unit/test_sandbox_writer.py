@@ -104,7 +104,7 @@ def problem_of(headline: str, script: dict[str, Any], language: str) -> str | No
 @pytest.mark.parametrize("brief", BRIEFS, ids=lambda brief: brief["title"][:30])
 @pytest.mark.parametrize("target", [36, 72, 132])
 def test_every_headline_is_a_whole_phrase(brief: dict[str, Any], target: int) -> None:
-    """THE THIRD HEART STOPS BEATING WHILE stood in each video of the demo."""
+    """Each video of the demo had the headline THE THIRD HEART STOPS BEATING WHILE."""
     language = brief.get("language", "en")
     for seed in SEEDS:
         script = compose({**brief, "target_words": target}, seed=seed)

@@ -1,4 +1,4 @@
-"""The events of a step: what a failed write leaves, and that nothing is told twice."""
+"""The events of a step: what a failed write leaves behind, and that no event is written twice."""
 
 from __future__ import annotations
 

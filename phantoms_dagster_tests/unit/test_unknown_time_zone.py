@@ -1,4 +1,4 @@
-"""Times while TZ names a zone that nobody knows: the system takes UTC and calls it by the wrong name; we say UTC."""
+"""Times while TZ names an unknown zone: the system uses UTC under the wrong name, and we say UTC."""
 
 from __future__ import annotations
 

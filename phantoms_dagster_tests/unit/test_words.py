@@ -110,7 +110,7 @@ def test_a_caption_that_fits_no_other_way_is_cut_and_says_so() -> None:
 
 
 def test_a_caption_that_is_cut_ends_with_a_sentence_or_a_whole_word() -> None:
-    """An ellipsis stood in the middle of a word."""
+    """An ellipsis was in the middle of a word."""
     wide = "\N{ROCKET}" * 70
     sentences = f"Octopuses {wide} have three hearts while they rest. " * 12
     assert (
