@@ -1,4 +1,4 @@
-"""A day at the desk: people in real browsers against a running stack, from the film to what the platforms have then."""
+"""A day at the desk: people in real browsers against a running stack, from the rendered video to the posts on the platforms."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Everything is killed in the middle and started again: each video is finished from its last finished stage, posted once."""
+"""Everything is killed in the middle and started again: each video continues from its last finished stage and is posted once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`phantoms up` is stopped and started again, and its sandbox killed meanwhile: addresses, links and results are as before."""
+"""`phantoms up` is restarted after its sandbox was killed: addresses, links and results are the same as before."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Alerts as people hear them: the product's own reading, grouping and wording, with a destination that remembers."""
+"""Alerts as people get them: the product's own reading, grouping and wording, with a destination that records them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Processes that only call, for the benchmark of the pools: through the product's guarded client, or at its admission directly.
+"""Processes that only make calls, for the benchmark *pools*: through the product's guarded client, or directly at its admission.
 
 Each prints one line of JSON per event. Times are seconds since the epoch: all processes are on one machine.
 """

@@ -1,4 +1,4 @@
-"""Who worked on what and when: every claim and every outcome of a stage, written down by PostgreSQL itself as it happens.
+"""Which process worked on what and when: PostgreSQL itself records every claim and every outcome of a stage.
 
 The benchmark has its own trigger on the table of stages, so that it misses no change, however short and by any process. What
 that means belongs to the benchmarks.

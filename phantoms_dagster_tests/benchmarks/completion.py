@@ -1,4 +1,4 @@
-"""Waiting until all videos have ended, one way or another, and telling how they ended."""
+"""Waits until all videos have ended, and reports how they ended."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every address of the desk that can be opened, with what people ask of it: for the benchmark and for the test of plans.
+"""Every address of the desk that can be opened, with typical parameters, for the benchmark and for the test of query plans.
 
 A route that is in `desk.access` and not here makes both fail: a page that nobody measures gets slow.
 """

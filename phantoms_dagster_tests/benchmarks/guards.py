@@ -1,4 +1,4 @@
-"""*guards*: what the guard costs each call: the admission to two pools in one round trip, and the check of a closed breaker.
+"""*guards*: what the guard costs each call: admission to two pools in one round trip, and the check of a closed breaker.
 
 One process asks one thing at a time, as a caller in no crowd does. The floor, a bare PING over the same kind of connection, is
 told beside them: what is above it is ours.

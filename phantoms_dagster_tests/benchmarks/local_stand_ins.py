@@ -1,4 +1,4 @@
-"""Stand-ins for the two local parts that cost whole CPU-seconds a video, so that a benchmark measures what it is about.
+"""Stand-ins for the two local parts that cost CPU-seconds for each video, so that a benchmark measures everything else.
 
 Only our own work is replaced; providers are the sandbox over HTTP. The neural voice becomes a prepared sound of
 the right length, and the studio remembers what it found out about a file: every film of the sandbox's fast renders has

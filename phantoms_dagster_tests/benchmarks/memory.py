@@ -1,4 +1,4 @@
-"""How much memory processes take, watched from outside through /proc. Linux only. What they do belongs to the benchmarks."""
+"""How much memory processes take, read from outside through /proc. Linux only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hosts of the benchmark's own making: each with its own network, host name and process table, on one virtual switch. Linux, root.
+"""Simulated hosts: each has its own network, host name and process table, on one virtual switch. Needs Linux and root.
 
 The calling process becomes the server: it moves into a network namespace of its own, with the switch in it, so that nothing of the
 machine's real network is touched. A host is a process that holds its namespaces, and everything in it dies with that process;

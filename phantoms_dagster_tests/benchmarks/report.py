@@ -1,4 +1,4 @@
-"""What a benchmark prints: one table for people, or one JSON object. What is measured belongs to the benchmarks."""
+"""What a benchmark prints: one table for people, or one JSON object. The benchmarks do the measuring."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A stack with Dagster's own run launcher, storage and daemon, to compare ours with: what a project gets unless it says more."""
+"""A stack with Dagster's own run launcher, storage and daemon, to compare ours with: what a project gets by default."""
 
 from __future__ import annotations
 

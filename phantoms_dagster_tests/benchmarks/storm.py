@@ -1,4 +1,4 @@
-"""*storm*: every route of every provider fails three times in ten, and still nothing is stuck, doubled or lost.
+"""*storm*: every route of every provider fails three times in ten, but nothing gets stuck, doubled or lost.
 
 The faults are a mix in equal parts of 429 with Retry-After, 500, 503, a time-out, a connection dropped before and one dropped
 after acceptance, and an answer that is no JSON; they stay until the end.

@@ -1,4 +1,4 @@
-"""The outbox on a real disk: a post is there once and whole, whatever dies on the way."""
+"""The outbox on a real disk: a post is there once and complete, no matter when the process dies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Instagram publisher against the stand-in over HTTP: one post whatever is lost, cut, killed or refused on the way.
+"""The Instagram publisher against the stand-in over HTTP: one post, no matter what is lost, cut, killed or refused.
 
 What the stand-in itself refuses is tested in `test_instagram_sandbox`, numbers in `test_instagram_metrics`.
 """

@@ -1,4 +1,4 @@
-"""Meta's own client (facebook-business), unchanged, against the stand-in: only its session's GRAPH address is another one."""
+"""Meta's own client (facebook-business), unchanged except for its session's GRAPH address, against the stand-in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every media store promises, asked of the folder and of an object store behind a real S3 server."""
+"""What every media store promises, tested with the folder and with an object store on a real S3 server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The model that is set, checked against what the server offers: at start and by `phantoms doctor`, over HTTP."""
+"""The configured model is checked against the server's list, at the start and by `phantoms doctor`, over HTTP."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A paid job that something went wrong with: what is asked, what is booked, and when another one may be ordered."""
+"""A paid job that went wrong: what the engine asks, what it books, and when it may order another."""
 
 from __future__ import annotations
 

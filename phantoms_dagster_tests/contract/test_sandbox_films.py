@@ -1,4 +1,4 @@
-"""The stand-ins of TikTok and Instagram refuse the films that the platforms refuse, and pace what the platforms pace."""
+"""The stand-ins of TikTok and Instagram refuse the videos that the platforms refuse, and enforce their rates."""
 
 from __future__ import annotations
 

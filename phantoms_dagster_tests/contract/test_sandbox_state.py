@@ -1,4 +1,4 @@
-"""What the sandbox remembers when its process is killed and started again: a kill leaves the files as they are in that moment."""
+"""The state of the sandbox after its process is killed and started again. A kill leaves the files as they are at that moment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TikTok's publisher against the stand-in: what a post becomes, what is waited for, how a post fails.
+"""TikTok's publisher against the stand-in: what a post becomes, what it waits for, and how it fails.
 
 `test_tiktok_kills.py` tests what happens when the process dies, and `test_tiktok_sandbox.py` what the stand-in refuses.
 """

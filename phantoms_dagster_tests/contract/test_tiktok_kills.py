@@ -1,4 +1,4 @@
-"""TikTok: a ledger that is behind, and a storm of faults. Deaths at every step are in `test_publication_kills`."""
+"""TikTok: a ledger that is behind, and a storm of faults. `test_publication_kills` kills the process at every step."""
 
 from __future__ import annotations
 

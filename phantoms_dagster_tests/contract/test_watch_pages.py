@@ -1,4 +1,4 @@
-"""The sandbox's watch pages play the film that was posted, from the media folder, and a browser can jump in it."""
+"""The sandbox's watch pages play the posted video from the media folder, and a browser can seek in it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The services of docker-compose.yml as processes of this machine: their own commands and variables, only places are others.
+"""The services of docker-compose.yml as processes of this machine: their own commands and variables, but other paths and ports.
 
 A process gets nothing but what its container would get: no variable of ours, another working directory, secrets as files.
 """

@@ -1,4 +1,4 @@
-"""What browser tests of the desk share: a desk that is served, and windows of Debian's Chromium that note errors."""
+"""What browser tests of the desk share: a running desk, and windows of Debian's Chromium that record errors."""
 
 from __future__ import annotations
 

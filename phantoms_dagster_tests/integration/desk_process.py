@@ -1,4 +1,4 @@
-"""A desk as a process of its own, on a real socket, and people who are logged in there: for what happens when it is killed."""
+"""A desk in a process of its own, on a real socket, with users who are logged in: for tests that kill it."""
 
 from __future__ import annotations
 

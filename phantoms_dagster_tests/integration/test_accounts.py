@@ -1,4 +1,4 @@
-"""Whose token an account has: asked before its first byte, compared, and one trouble for the whole account when it is refused."""
+"""The owner of an account's token is checked before the first byte of a post. A refused token stops the whole account."""
 
 from __future__ import annotations
 

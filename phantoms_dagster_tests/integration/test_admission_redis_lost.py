@@ -1,4 +1,4 @@
-"""Redis goes away, forgets everything, comes back: nothing fails, nothing is exceeded, all goes on by itself."""
+"""Redis goes away, loses its data and comes back: nothing fails, no limit is exceeded, and work continues by itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a decision says comes next: true in every state that a video may be in, and commands whole at any width."""
+"""The next step after a decision is right in every state of a video, and no command in it is broken at any width."""
 
 from __future__ import annotations
 

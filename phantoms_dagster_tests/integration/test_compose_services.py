@@ -1,4 +1,4 @@
-"""The services of docker-compose.yml, started by its own commands on real servers, carry a video, and their health checks work."""
+"""The services of docker-compose.yml, started by its own commands on real servers, make a video, and their health checks work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Dagster's daemon logs while a store is away: one plain line, and errors of ours with their traceback as ever."""
+"""What Dagster's daemon logs while a store is away: one plain line. Our own errors still have their traceback."""
 
 from __future__ import annotations
 

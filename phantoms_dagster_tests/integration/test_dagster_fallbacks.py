@@ -1,4 +1,4 @@
-"""With every fast path switched off, on Dagster's public names alone: slower, and all the same."""
+"""With every fast path off, on Dagster's public names only: slower, with the same results."""
 
 import os
 import signal

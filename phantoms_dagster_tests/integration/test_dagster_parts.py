@@ -1,4 +1,4 @@
-"""What we replace of Dagster's own parts still fits the Dagster that is installed, and does what the original does."""
+"""Our replacements for parts of Dagster still fit the installed Dagster and do what the originals do."""
 
 from __future__ import annotations
 

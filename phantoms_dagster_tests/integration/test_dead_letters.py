@@ -1,4 +1,4 @@
-"""Dead letters in the table: found, replayed by the legal ways with a fresh budget, started over from earlier, or given up."""
+"""Dead letters in the table: found, replayed with a full budget, started again from an earlier stage, or discarded."""
 
 from __future__ import annotations
 

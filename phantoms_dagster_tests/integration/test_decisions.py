@@ -1,4 +1,4 @@
-"""Reviewers' decisions: bound to exactly what was looked at, and the last one counts."""
+"""Reviewers' decisions: bound to exactly what the reviewer saw, and the last one counts."""
 
 from __future__ import annotations
 

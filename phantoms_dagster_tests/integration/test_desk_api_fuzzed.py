@@ -1,4 +1,4 @@
-"""Whatever is sent to the API, it answers as its document says, and never with an error of ours.
+"""The API answers every request as its document says, and never fails.
 
 `PHANTOMS_FUZZ_SECONDS=120` sends for longer.
 """

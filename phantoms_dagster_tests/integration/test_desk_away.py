@@ -1,4 +1,4 @@
-"""A desk whose stores are away says so in words, tries again by itself, and has lost nothing when they are back."""
+"""A desk whose stores are away says so, tries again by itself, and has lost nothing when they are back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The desk in a real browser: Debian's Chromium against a desk that is served, with a real film that really plays."""
+"""The desk in a real browser: Debian's Chromium against a running desk, with a real video that plays."""
 
 from __future__ import annotations
 

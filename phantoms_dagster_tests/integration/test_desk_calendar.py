@@ -1,4 +1,4 @@
-"""The page Calendar: what goes out when, in the channel's time zone, and moving a video by the form."""
+"""The page Calendar: what is posted when, in the channel's time zone, and moving a video with the form."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every statement that the desk says while its pages are opened finds its rows by an index, in the tables of a busy year.
+"""Every statement of the desk's pages finds its rows by an index, in the tables of a busy year.
 
 The statements are collected where SQLAlchemy sends them, so none can be forgotten; each is explained with the values that it had.
 """

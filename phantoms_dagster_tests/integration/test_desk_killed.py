@@ -1,4 +1,4 @@
-"""The desk is killed in the middle of requests: nothing is half done, and a form that is sent again does not double anything."""
+"""The desk is killed in the middle of requests: nothing is half done, and sending a form again doubles nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pipeline page finds videos, and what is done with many of them is done once, can be stopped, and survives the desk."""
+"""The page Pipeline finds videos. Its bulk actions run once, can be stopped, and survive the desk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page Providers: breakers with what happened to them, who waits, what is left, and a person's word to a breaker."""
+"""The page Providers: breakers with their history, waiting videos, what is left of quotas, and tripping and resetting a breaker."""
 
 from __future__ import annotations
 

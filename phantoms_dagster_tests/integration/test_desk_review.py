@@ -1,4 +1,4 @@
-"""The review: the queue, one screen a video, decisions by form, and the film in the ranges that a player asks for."""
+"""The review: the queue, one screen for each video, decisions by form, and the video in the ranges that a player requests."""
 
 from __future__ import annotations
 

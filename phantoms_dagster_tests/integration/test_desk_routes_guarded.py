@@ -1,4 +1,4 @@
-"""What holds for every route of the desk, whichever page or part of the API it belongs to, also one that is added tomorrow."""
+"""What every route of the desk must do, on pages and in the API, including routes that are added later."""
 
 from __future__ import annotations
 

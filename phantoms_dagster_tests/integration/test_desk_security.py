@@ -1,4 +1,4 @@
-"""Nothing without a session but what must be, nothing without the role, nothing from another site, and no way out of the desk."""
+"""Almost nothing works without a session, nothing without the role, nothing from another site, and no link leaves the desk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PostgreSQL or Redis is frozen or gone for some seconds: pages say so in words, none hangs, and all come back by themselves."""
+"""PostgreSQL or Redis is frozen or away for some seconds: pages say so, none hangs, and all come back by themselves."""
 
 from __future__ import annotations
 

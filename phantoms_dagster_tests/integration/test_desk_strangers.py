@@ -1,4 +1,4 @@
-"""What strangers, old tabs and odd programs send to the desk: each gets a clear answer, and nothing is changed by it."""
+"""Requests from strangers, old tabs and odd programs: each gets a clear answer, and none changes anything."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A video's page tells its whole story, and its raw rows show nothing that would open something."""
+"""A video's page tells its whole story, and its raw rows show no secrets."""
 
 from __future__ import annotations
 

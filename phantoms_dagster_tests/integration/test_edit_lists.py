@@ -1,4 +1,4 @@
-"""Edit lists taken out of real films: what plays is what ffmpeg's own copy without them plays, packet by packet."""
+"""Edit lists removed from real videos: the result plays the same packets as ffmpeg's own copy without them."""
 
 from __future__ import annotations
 

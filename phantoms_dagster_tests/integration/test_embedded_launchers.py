@@ -1,4 +1,4 @@
-"""Embedded servers whose launcher was killed: they end with it, and what they leave behind does not hinder the next start."""
+"""Embedded servers whose launcher was killed: they end with it, and what they leave behind does not block the next start."""
 
 from __future__ import annotations
 

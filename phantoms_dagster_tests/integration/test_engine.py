@@ -1,4 +1,4 @@
-"""Sessions: how long a runner that is gone can hold what others need, and what a URL may say about it."""
+"""Sessions: how long a runner that is gone can hold locks, and what a URL may say about that."""
 
 from __future__ import annotations
 

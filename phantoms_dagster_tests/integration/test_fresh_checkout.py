@@ -1,4 +1,4 @@
-"""Dagster's own commands in a checkout where nothing is set and nothing runs."""
+"""Dagster's own commands in a checkout without settings and without servers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What containers ask about our processes: on real servers, with Dagster's own heartbeats and real workers."""
+"""The health checks of containers, on real servers, with Dagster's own heartbeats and real workers."""
 
 from __future__ import annotations
 

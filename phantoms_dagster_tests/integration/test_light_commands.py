@@ -1,4 +1,4 @@
-"""What a command imports: each one only what it needs, since an import costs more than most commands' work."""
+"""Each command imports only what it needs, because an import costs more than the work of most commands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The real voice, the real ffmpeg: one short script is spoken and rendered once, and many questions are asked about it."""
+"""The real voice and the real ffmpeg: one short script is spoken and rendered once, and many tests check the result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A full disk, a missing mount, a dead NFS server: the videos wait behind one breaker that says why, and go on by themselves."""
+"""A full disk, a missing mount, a dead NFS server: videos wait behind one breaker that says why, and continue by themselves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Migrations: what they make is what `store.schema` says, however often and by however many they are run."""
+"""Migrations make the tables that `store.schema` describes, no matter how often and by how many processes they run."""
 
 from __future__ import annotations
 

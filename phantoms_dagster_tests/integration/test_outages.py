@@ -1,4 +1,4 @@
-"""What an outage and a wait may cost a video: no attempt, no row, no letter. The runner over the real table, calls over Valkey."""
+"""An outage or a wait costs a video no attempt, no row and no dead letter. The runner uses the real table, and calls use Valkey."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The parent that has imported everything: what it forks, what they share, and what comes back after which kill."""
+"""The parent that has imported everything: what it forks, what the forks share, and what comes back after each kill."""
 
 from __future__ import annotations
 

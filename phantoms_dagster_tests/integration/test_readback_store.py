@@ -1,4 +1,4 @@
-"""What is due to be read, what is kept of a turn, how snapshots are thinned, and the tables that PostgreSQL makes of them."""
+"""Which posts are due to be read, what is stored, how snapshots are thinned, and the tables that PostgreSQL computes."""
 
 from __future__ import annotations
 

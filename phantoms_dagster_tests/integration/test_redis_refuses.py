@@ -1,4 +1,4 @@
-"""Redis answers, but refuses its work: for everybody that is the same as a Redis that is away."""
+"""Redis answers but refuses to work: every process treats that like a Redis that is away."""
 
 from __future__ import annotations
 

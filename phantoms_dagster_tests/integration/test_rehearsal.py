@@ -1,4 +1,4 @@
-"""What the parent of workers does once before it forks them, so that they share the memory that it takes."""
+"""What the workers' parent does once before it forks them, so that they share its memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ports that `phantoms up` remembers: links that were given out answer after a restart."""
+"""Ports that `phantoms up` keeps: old links work after a restart."""
 
 from __future__ import annotations
 

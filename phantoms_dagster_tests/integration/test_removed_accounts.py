@@ -1,4 +1,4 @@
-"""An account that leaves channels.yaml while a post is begun: the post is finished there, or waits for that account's token."""
+"""An account leaves channels.yaml while a post is under way: the post is finished there, or waits for that account's token."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A key whose file is replaced: workers that run already use the new one for their next call, without a restart."""
+"""A key whose file is replaced: running workers use the new key for their next call, without a restart."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Retirement against a real PostgreSQL and a real Dagster instance: who goes, who comes back, and that a crash loses nothing."""
+"""Retirement with a real PostgreSQL and a real Dagster: which videos go, which come back, and that a crash loses nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Notices of films that wait for approval, through a real destination of Apprise: grouped, once, with reminders."""
+"""Notices of videos that wait for approval, through a real destination of Apprise: grouped, once, with reminders."""
 
 from __future__ import annotations
 

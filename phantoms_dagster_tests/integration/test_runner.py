@@ -1,4 +1,4 @@
-"""The runner over the real table: every way a video can leave a run, and what happens to the run around it."""
+"""The runner on the real table: every way in which a video can leave a run, and what happens to the run."""
 
 from __future__ import annotations
 

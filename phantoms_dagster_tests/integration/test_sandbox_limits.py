@@ -1,4 +1,4 @@
-"""What the sandbox is asked uses up nothing of the real services' quotas and says nothing of their health. On a real Valkey."""
+"""Calls to the sandbox use no quota of the real services and say nothing about their health. On a real Valkey."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Code and tables of different versions: nothing is decided about a video, and work goes on by itself when they fit."""
+"""Code and tables of different versions: no video is decided, and work continues by itself once they match."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sensors' look at the tables: partitions in one order here and in Dagster, also after crashes and hands that help."""
+"""How sensors look at the tables: partitions have one order here and in Dagster, even after crashes and manual changes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Many videos share a commit: what one provider answered may not fail another's, and no value leaves with an error."""
+"""Many videos share a commit: one provider's answer must not fail another video, and no error contains a value."""
 
 from __future__ import annotations
 

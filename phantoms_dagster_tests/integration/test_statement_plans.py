@@ -1,4 +1,4 @@
-"""A batch costs what its rows cost, whatever PostgreSQL believes about the table: rows of stages are found by their key."""
+"""A batch costs what its rows cost, no matter what PostgreSQL's statistics say: rows of stages are found by their key."""
 
 from __future__ import annotations
 

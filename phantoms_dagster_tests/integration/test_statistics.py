@@ -1,4 +1,4 @@
-"""Statistics against a real database: what is counted, that nothing is counted twice, and that indexes answer."""
+"""Statistics against a real database: what is counted, that nothing is counted twice, and that indexes serve the queries."""
 
 from __future__ import annotations
 

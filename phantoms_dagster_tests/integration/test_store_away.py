@@ -1,4 +1,4 @@
-"""PostgreSQL goes away in the middle of a run: no video is decided by that, and all goes on when it is back."""
+"""PostgreSQL goes away in the middle of a run: this decides nothing about a video, and work continues when it is back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A takeover that is being committed while the old runner writes is waited for, and then seen."""
+"""If a takeover is being committed while the old runner writes, the writer waits for it and then sees it."""
 
 from __future__ import annotations
 

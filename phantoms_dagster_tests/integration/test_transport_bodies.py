@@ -1,4 +1,4 @@
-"""How much of an answer is read, against real HTTP servers that answer with far more. What is counted are bytes, never time."""
+"""How much of an answer is read, with real HTTP servers that send far more. The tests count bytes, never time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person sees on Dagster's pages after the natural clicks, asked as the pages ask it."""
+"""What a person sees on Dagster's pages after the usual clicks, through the same calls as the pages make."""
 
 from __future__ import annotations
 

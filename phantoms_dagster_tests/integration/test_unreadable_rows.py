@@ -1,4 +1,4 @@
-"""One video of which something stored does not fit its model any more: only that video stops, and a letter says what to do."""
+"""Something stored about a video no longer fits its model: only that video stops, and a dead letter says what to do."""
 
 from __future__ import annotations
 

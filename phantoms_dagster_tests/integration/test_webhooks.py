@@ -1,4 +1,4 @@
-"""Webhooks: written with what they tell of, delivered at least once whatever dies, verified by the convention's own library."""
+"""Webhooks: written in the transaction of their event, delivered at least once, and verified by the standard's own library."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run workers as real processes: they carry runs, die, are replaced, stop, and load new code. Nothing is carried out twice."""
+"""Run workers as real processes: they carry out runs, die, are replaced, stop, and load new code. No run is carried out twice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tokens of accounts in channels.yaml: the place of a secret, never the secret, and never one for two accounts."""
+"""Tokens of accounts in channels.yaml: the file names the place of a secret, never the secret, and no two accounts share one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Alerts: what is news to whom, one message by cause, and words that lead to the next command."""
+"""Alerts: what is new for each destination, one message for each cause, and text that leads to the next command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The graph as it is, so that a change of it is always seen in review.
+"""A snapshot of the asset graph, so that reviewers see every change.
 
 Renew the snapshot with `python -m phantoms_dagster_tests.unit.test_asset_graph`, and read its diff.
 """

@@ -1,4 +1,4 @@
-"""Burned-in captions carry the words and the marks that belong to them, and no mark that hangs."""
+"""Burned-in captions have their words and punctuation, and no hanging punctuation."""
 
 # ruff: noqa: RUF001  texts in many scripts
 

@@ -1,4 +1,4 @@
-"""`phantoms settings`: what is in force and from where, and never a secret."""
+"""`phantoms settings`: the values in force and where each came from, and never a secret."""
 
 from __future__ import annotations
 

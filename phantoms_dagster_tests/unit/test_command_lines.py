@@ -1,4 +1,4 @@
-"""The table of commands, which the help is made from, against the commands themselves."""
+"""The table of commands, from which the help is made, agrees with the commands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Numbers with the thing that they count."""
+"""Numbers with the noun that they count."""
 
 from phantoms_dagster.domain.counting import counted
 

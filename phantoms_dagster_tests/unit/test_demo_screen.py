@@ -1,4 +1,4 @@
-"""What `phantoms demo` draws and says: at 80 and at 120 columns, while films are made, in an outage, and at the end."""
+"""The screen of `phantoms demo`: at 80 and at 120 columns, while videos are rendered, in an outage, and at the end."""
 
 from __future__ import annotations
 

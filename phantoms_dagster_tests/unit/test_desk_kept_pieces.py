@@ -1,4 +1,4 @@
-"""Pieces of pages that are kept for the next page: they say the same as before, and what people wrote becomes no tag."""
+"""Cached pieces of pages: they are the same as before, and text that people typed never becomes a tag."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When a sensor looks, what it waits for, and what it says, without any time passing."""
+"""When a sensor looks, what it waits for, and what it logs. No time passes here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Dockerfile: it takes only what it names, runs as an ordinary user, and everything in it is compiled."""
+"""The Dockerfile: it copies only the files that it names, runs as an ordinary user, and compiles everything."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # ruff: noqa: RUF001  texts in many scripts
-"""Hashtags: what is one, what is refused with the right form, and that no platform shows one twice."""
+"""Hashtags: which are valid, how bad ones are refused with the right form, and that no platform shows one twice."""
 
 from __future__ import annotations
 

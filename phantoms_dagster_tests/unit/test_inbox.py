@@ -1,4 +1,4 @@
-"""The inbox folder: what is taken, what is left alone, and that neither a crash nor a bad file costs the others."""
+"""The inbox folder: which files it takes, which it leaves alone, and that neither a crash nor a bad file affects the others."""
 
 from __future__ import annotations
 

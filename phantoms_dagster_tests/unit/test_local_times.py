@@ -1,4 +1,4 @@
-"""Times by the clock on the wall, around the changes of the clocks in New York and Berlin."""
+"""Local times around the clock changes in New York and Berlin."""
 
 from __future__ import annotations
 

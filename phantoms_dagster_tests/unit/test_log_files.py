@@ -1,4 +1,4 @@
-"""One video's lines out of all processes' log files."""
+"""The lines about one video from the log files of all processes."""
 
 from __future__ import annotations
 

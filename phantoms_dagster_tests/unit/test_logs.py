@@ -1,4 +1,4 @@
-"""Log lines: what they are about follows the task, both formats say it, and no secret gets out whichever way it came in."""
+"""Log lines: their subject follows the task in both formats, and no secret leaks, however it came in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a platform accepts and what is to be done about a file that is not so."""
+"""What a platform accepts, and what to do about a file that does not fit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a stage waits for, in words, and what its person types."""
+"""What a stage waits for, in words, and the command for the person."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When the daemon looks at the run queue: at once when it has queued a run itself, soon while runs come, else once a second."""
+"""When the daemon looks at the run queue: at once after it queued a run, soon while runs come, and otherwise once a second."""
 
 from __future__ import annotations
 

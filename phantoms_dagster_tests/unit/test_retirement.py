@@ -1,4 +1,4 @@
-"""Who has ended, and what open runs work on."""
+"""Which videos have ended, and what open runs work on."""
 
 from __future__ import annotations
 

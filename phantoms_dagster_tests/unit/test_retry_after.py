@@ -1,4 +1,4 @@
-"""When a service wants to be asked again, whatever our clock says."""
+"""When a service wants the next request, no matter what our clock says."""
 
 from __future__ import annotations
 

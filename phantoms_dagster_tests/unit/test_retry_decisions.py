@@ -1,4 +1,4 @@
-"""Retry decisions: who waits, how long, and who gives up."""
+"""Retry decisions: which errors wait, for how long, and which give up."""
 
 from __future__ import annotations
 

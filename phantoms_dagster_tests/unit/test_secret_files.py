@@ -1,4 +1,4 @@
-"""Secrets from files, as containers get them: `<VARIABLE>_FILE` names one. What is wrong with it is said, what is in it never."""
+"""Secrets from files, as in containers: `<VARIABLE>_FILE` names one. Messages say what is wrong with it, never what is in it."""
 
 from __future__ import annotations
 

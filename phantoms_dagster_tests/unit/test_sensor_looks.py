@@ -1,4 +1,4 @@
-"""When the daemon looks at its sensors, and when it need not."""
+"""When the daemon looks at its sensors, and when it does not have to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a sentence ends: voice and captions ask one place, which knows the language and loses nothing."""
+"""Where a sentence ends: the voice and the captions use one module, which knows the language and loses no text."""
 
 # ruff: noqa: RUF001  texts in many scripts
 

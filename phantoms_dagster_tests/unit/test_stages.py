@@ -1,4 +1,4 @@
-"""Stages, their states and the legal ways between them."""
+"""Stages, their states and the legal transitions between them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the benchmark *hosts* makes of the record of claims and outcomes."""
+"""What the benchmark *hosts* concludes from the record of claims and outcomes."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # ruff: noqa: RUF001  texts in many scripts
-"""Text as people type it: one form whatever the keyboard, and cuts that never split what a reader sees as one letter."""
+"""Text as people type it: every keyboard gives the same form, and no cut splits what a reader sees as one letter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The words that stand beside a post, as each platform shows them."""
+"""The words of a post, as each platform shows them."""
 
 from __future__ import annotations
 
