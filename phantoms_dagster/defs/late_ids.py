@@ -6,28 +6,29 @@ from phantoms_dagster.defs.away import fails_plainly_while_the_store_is_away, sk
 from phantoms_dagster.defs.in_flight import OPEN
 from phantoms_dagster.defs.interrupt import run_interruptible
 from phantoms_dagster.defs.tags import STAGE
+from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.production import late_ids
 from phantoms_dagster.store.late_ids import LateIdTable
 from phantoms_dagster.wiring import Services
 
 SECONDS = 120
 # The platform that names the number of a post only after moderation.
-LATE = "tiktok"
+LATE = next(platform for platform in Platform if platform.spec.late_ids)
 
 
-@dg.op(description="Asks TikTok for the public ids of posts that were published before they had one.")
+@dg.op(description=f"Asks {LATE.title} for the public ids of posts that were published before they had one.")
 @fails_plainly_while_the_store_is_away
 def ask_for_late_ids(context: dg.OpExecutionContext, services: dg.ResourceParam[Services]) -> None:
     """Fails when an account could not be asked, after all others were."""
     table = LateIdTable(services.engine)
-    sandbox = services.endpoints.sandboxed(LATE)
+    sandbox = services.endpoints.sandboxed(str(LATE))
 
     async def work() -> late_ids.Round:
         return await late_ids.find_late_ids(table, (await services.pipeline()).late_ids, services.clock, sandbox=sandbox)
 
     done = run_interruptible(work(), services.loop)
     for post in done.given_up:
-        context.log.warning("%s: TikTok gave its post on %s no public id within a week", post.video_key, post.account)
+        context.log.warning("%s: %s gave its post on %s no public id within a week", post.video_key, LATE.title, post.account)
     context.add_output_metadata({"found": len(done.found), "still_waiting": done.waiting, "given_up": len(done.given_up)})
     if done.failures:
         reasons = "\n".join(f"{account}: {reason}" for account, reason in done.failures.items())
@@ -49,7 +50,7 @@ def late_ids_job() -> None:
 @skips_while_the_store_is_away
 def late_ids_sensor(context: dg.SensorEvaluationContext, services: dg.ResourceParam[Services]) -> dg.RunRequest | dg.SkipReason:
     """One query when there are none; never a second run beside the first."""
-    sandbox = services.endpoints.sandboxed(LATE)
+    sandbox = services.endpoints.sandboxed(str(LATE))
     if not LateIdTable(services.engine).due(sandbox=sandbox, most=1):
         return dg.SkipReason("no public id is due to be asked for")
     if context.instance.get_runs(dg.RunsFilter(job_name=late_ids_job.name, statuses=OPEN), limit=1):

@@ -88,10 +88,13 @@ class PlatformSpec(IntegrationSpec):
     """All that is special about a platform.
 
     `settings`: a remote platform has at least `token` and `base_url`. `usual`: the sandbox answers for it even before a channel
-    names it.
+    names it. `late_ids`: it may publish a post before it names the post's public id. `roomy`: the settings of its stand-in, with
+    values that let a demonstration post more than the real platform allows.
     """
 
     words: WordRules
     media: MediaLimits
     usual: bool = False
+    late_ids: bool = False
+    roomy: Mapping[str, int] = field(default_factory=dict)
     look: Appearance = Appearance()

@@ -84,6 +84,6 @@ def repeated_captions(connection: Connection, planned: Iterable[PlannedCaption],
 def _warning(account: str, other: str, at: datetime, *, begun: bool) -> str:
     when = f"at {at:%Y-%m-%d %H:%M} UTC" if begun else "approved and not posted yet"
     return (
-        f"Instagram: {other} has the same caption on account {account} within 24 hours ({when}). Instagram may take the second "
-        "post for spam. To avoid it, regenerate the script or post later (`phantoms edit VIDEO --publish-at`)"
+        f"{REPEATS.title}: {other} has the same caption on account {account} within 24 hours ({when}). {REPEATS.title} may "
+        "take the second post for spam. To avoid it, regenerate the script or post later (`phantoms edit VIDEO --publish-at`)"
     )

@@ -29,6 +29,7 @@ from phantoms_dagster.store.catalogue import Catalogue
 from phantoms_dagster.store.decisions import Decisions
 from phantoms_dagster.store.engine import engine
 from phantoms_dagster.store.planning import Planning
+from phantoms_dagster.store.repeated_captions import REPEATS
 from phantoms_dagster.store.results.readings import Results
 from phantoms_dagster.store.stored import output_of
 from phantoms_dagster.wiring.channels_text import channels_text
@@ -128,7 +129,7 @@ class Services:
 
     def decisions(self) -> Decisions:
         """Reviewers' decisions."""
-        sandbox = self.settings.sandbox == "on" or (self.settings.sandbox == "auto" and self.endpoints.missing("instagram"))
+        sandbox = self.settings.sandbox == "on" or (self.settings.sandbox == "auto" and self.endpoints.missing(str(REPEATS)))
         return Decisions(self.engine, wanted_privacy(self.settings), sandbox=sandbox)
 
     def pending_decisions(self) -> PendingDecisions:

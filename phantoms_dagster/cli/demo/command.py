@@ -187,7 +187,7 @@ def _play(
         _tell_sandbox(
             sandbox_url,
             "config",
-            {"youtube.inserts_per_day": 10_000, "youtube.units_per_day": 1_000_000, "instagram.quota_total": 10_000},
+            {f"{platform}.{name}": most for platform in Platform for name, most in platform.spec.roomy.items()},
         )
         before = set(posted(sandbox_url))  # a directory that was kept has posts of earlier demos
         keys = [added.key for added in services.catalogue().add(briefs, source="demo")]

@@ -16,6 +16,7 @@ PLATFORM = PlatformSpec(
     name="instagram",
     title="Instagram",
     usual=True,
+    roomy={"quota_total": 10_000},
     adapters="phantoms_dagster.platforms.instagram.adapters",
     sandbox="phantoms_dagster.sandbox.instagram.routes",
     sandbox_path="/instagram",

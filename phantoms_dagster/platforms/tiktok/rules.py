@@ -17,6 +17,7 @@ PLATFORM = PlatformSpec(
     name="tiktok",
     title="TikTok",
     usual=True,
+    late_ids=True,
     adapters="phantoms_dagster.platforms.tiktok.adapters",
     sandbox="phantoms_dagster.sandbox.tiktok.routes",
     sandbox_path="/tiktok",

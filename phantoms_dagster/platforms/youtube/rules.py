@@ -20,6 +20,7 @@ PLATFORM = PlatformSpec(
     name="youtube",
     title="YouTube",
     usual=True,
+    roomy={"inserts_per_day": 10_000, "units_per_day": 1_000_000},
     adapters="phantoms_dagster.platforms.youtube.adapters",
     sandbox="phantoms_dagster.sandbox.youtube.routes",
     sandbox_path="",
