@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from phantoms_dagster_tests.integration.desk_browsers import MARKS, Served, Window, open_browser, open_served
 from phantoms_dagster_tests.oidc_server import Provider, oidc_provider
 
-pytestmark = MARKS
+# One event loop for all tests of the file: they share a browser, whose start costs more than most of them.
+pytestmark = [*MARKS, pytest.mark.asyncio(loop_scope="module")]
 
 
 @pytest.fixture
@@ -23,7 +25,7 @@ def provider() -> Iterator[Provider]:
         yield running
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def served(database_url: str, redis_url: str, tmp_path: Path, provider: Provider) -> AsyncIterator[Served]:
     settings = {
         "oidc_issuer": provider.url,
@@ -35,16 +37,22 @@ async def served(database_url: str, redis_url: str, tmp_path: Path, provider: Pr
         yield opened
 
 
-@pytest.fixture
-async def window(served: Served, provider: Provider) -> AsyncIterator[Window]:
-    """A window in which nothing goes wrong, and which goes to no host but the desk and the provider."""
-    async with open_browser() as browser:
-        context = await browser.new_context(viewport={"width": 1440, "height": 900})
-        opened = Window(await context.new_page(), served.url, also=[provider.url, "https://cdn.jsdelivr.net/"])
-        # The provider's own pages want a style sheet of another site.
-        await context.route("https://cdn.jsdelivr.net/**", lambda route: route.fulfill(body="", content_type="text/css"))
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def browser() -> AsyncIterator[Any]:
+    """One browser; each test opens a context of its own, which shares neither cookies nor storage with another."""
+    async with open_browser() as opened:
         yield opened
-        await context.close()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def window(served: Served, provider: Provider, browser: Any) -> AsyncIterator[Window]:
+    """A window in which nothing goes wrong, and which goes to no host but the desk and the provider."""
+    context = await browser.new_context(viewport={"width": 1440, "height": 900})
+    opened = Window(await context.new_page(), served.url, also=[provider.url, "https://cdn.jsdelivr.net/"])
+    # The provider's own pages want a style sheet of another site.
+    await context.route("https://cdn.jsdelivr.net/**", lambda route: route.fulfill(body="", content_type="text/css"))
+    yield opened
+    await context.close()
     assert opened.errors == []
 
 
