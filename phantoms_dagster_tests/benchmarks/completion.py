@@ -43,7 +43,7 @@ _FATES = """
 
 @dataclass
 class Fates:
-    """How the wanted posts ended: `posted`, `letters` (dead letter, here or before), `unknown`, `stuck`; the last in words."""
+    """How the wanted posts ended: `posted`, `letters` (dead letter, here or before), `unknown`, `stuck` (with a description)."""
 
     counts: Counter[str] = field(default_factory=Counter)
     stuck: list[str] = field(default_factory=list)

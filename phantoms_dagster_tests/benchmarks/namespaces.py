@@ -94,7 +94,7 @@ class Host:
         _run("ip", "link", "set", self._port, "up")
 
     def power_off(self) -> None:
-        """End everything on it at once, without a last word to anybody."""
+        """End everything on it at once, without closing any connection."""
         self.cut_off()
         os.kill(self._init, signal.SIGKILL)
 

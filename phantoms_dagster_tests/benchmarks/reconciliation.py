@@ -33,7 +33,7 @@ _LETTERS = """
 
 @dataclass
 class Reconciliation:
-    """What the ledger says. `doubled` and `lost` are in words, one line each; both should be empty."""
+    """What the ledger says. `doubled` and `lost` describe each case in one line. Both should be empty."""
 
     posts: Counter[str] = field(default_factory=Counter)
     doubled: Counter[str] = field(default_factory=Counter)

@@ -14,7 +14,7 @@ from rich.table import Table
 
 @dataclass(frozen=True)
 class Line:
-    """One measured figure. `target` says in words what is promised of it, None for a figure that is only told."""
+    """One measured figure. `target` describes what is promised. It is None for a figure that is only reported."""
 
     name: str
     value: Any

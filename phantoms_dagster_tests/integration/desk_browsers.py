@@ -87,7 +87,7 @@ class Window:
         await self.page.get_by_text(words).first.wait_for()
 
     async def log_in(self, name: str) -> None:
-        """Log in by the form, on the page that has it."""
+        """Log in with the form of the log-in page."""
         await self.page.get_by_label("Name").fill(name)
         await self.page.get_by_label("Password").fill(PASSWORD)
         await self.page.get_by_role("button", name="Log in").click()

@@ -155,7 +155,7 @@ class World:
             return connection.execute(text(statement), values).mappings().all()
 
     def write(self, statement: str, **values: Any) -> None:
-        """Change rows behind everybody's back."""
+        """Change rows directly, without the product's code."""
         with self.engine.begin() as connection:
             connection.execute(text(statement), values)
 

@@ -111,7 +111,7 @@ async def all_well(browser: Browser, paths: list[str], log: Path) -> None:
 
 
 def check_away(found: list[tuple[str, httpx.Response, float]]) -> None:
-    """Each says that PostgreSQL is away, in words, and pages try again by themselves."""
+    """Each says clearly that PostgreSQL is away, and pages try again by themselves."""
     for path, answer, seconds in found:
         assert answer.status_code == 503, (path, answer.text)
         assert "PostgreSQL does not answer" in answer.text, path

@@ -40,7 +40,7 @@ async def ended(world: World, key: str, outcome: AttemptOutcome) -> None:
 
 
 def pass_time(world: World, seconds: int) -> None:
-    """As if that long had passed since the stage was put off."""
+    """Pretend that this much time has passed since the stage was deferred."""
     world.write("UPDATE phantoms.stages SET waits_since = waits_since - make_interval(secs => :s)", s=seconds)
 
 

@@ -143,7 +143,7 @@ def test_no_partition_is_deleted_under_a_run_whenever_that_is_launched(
         night = retirement.retire(archive.store, Watched(archive.instance), before=A_MONTH_AGO)
     assert [key for key in keys if key not in archive.known()] == [key for key in keys if key in night.retired]
     assert archive.retired() == [key for key in keys if key in night.retired]
-    # With all runs over everybody goes, also those that were put back for a run.
+    # Once all runs are over every video goes, including those that were kept for a run.
     archive.end_runs()
     archive.register()
     archive.world.write("UPDATE phantoms.videos SET registered_at = :at WHERE retired_at IS NULL", at=A_MONTH_AGO - LONG_AGO)

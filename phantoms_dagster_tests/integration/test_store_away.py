@@ -51,7 +51,7 @@ def administer(_admin: psycopg.Connection, database_url: str) -> Callable[[str],
 
 @pytest.fixture
 def away(_admin: psycopg.Connection, administer: Callable[[str], None], database_url: str) -> Iterator[Switch]:
-    """Closes the test's database to everybody, or opens it again."""
+    """Closes the test's database to all connections, or opens it again."""
     name = make_url(database_url).database or ""
 
     def switch(closed: bool) -> None:

@@ -233,7 +233,7 @@ async def test_a_claim_that_was_given_up_ends_nothing(world: World, hooks: Webho
     await world.carry(world.add(1), *MADE)
     outbox = Outbox(world.engine, QUICK)
     [first] = outbox.claim({number: 4})
-    assert outbox.claim({number: 4}) == []  # it is somebody's
+    assert outbox.claim({number: 4}) == []  # another deliverer has it
     world.write("UPDATE phantoms.webhook_deliveries SET next_at = clock_timestamp()")
     [second] = outbox.claim({number: 4})
     outbox.end(first, Tried(datetime.now(UTC), 0.1, 204), spread=0)

@@ -20,7 +20,7 @@ PACKAGE = ROOT / "phantoms_dagster"
 MODULES = [path for path in sorted(PACKAGE.rglob("*.py")) if path.stat().st_size]
 ADRS = sorted((ROOT / "docs" / "adr").glob("0*.md"))
 
-# What a module must not do when it is imported: talk to anybody, start anything, or be stopped by a wrong setting.
+# An import must not open a connection, start a process, or fail because of a wrong setting.
 IMPORT_ALL = """
 import importlib, sys
 def no_io(event, arguments):

@@ -197,7 +197,7 @@ def test_the_classes_that_ours_derive_from_are_found_by_way_of_public_objects() 
         assert road() is private._take(private._places()[name]), name
 
 
-# Hides names of Dagster from everybody but Dagster: what the import of a changed one would find.
+# Hides names of Dagster from all code except Dagster's own, as if a new version had renamed them.
 HIDING = """
 import os, sys, importlib
 from phantoms_dagster.private import dagster as private

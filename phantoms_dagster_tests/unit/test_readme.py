@@ -78,7 +78,7 @@ TABLES = {
 
 
 def with_table(mark: str) -> str:
-    """The page with its generated part as the code has it now."""
+    """The page with its table regenerated from the code."""
     page, table = TABLES[mark]
     start, end = f"<!-- {mark} -->\n", f"<!-- /{mark} -->"
     before, rest = page.read_text(encoding="utf-8").split(start)
