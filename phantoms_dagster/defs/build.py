@@ -18,10 +18,10 @@ from phantoms_dagster.defs.assets.performance import (
 )
 from phantoms_dagster.defs.assets.stages import stage_assets
 from phantoms_dagster.defs.attention import attention_sensor
-from phantoms_dagster.defs.checks import checks_left_resource, dead_letters_sensor
+from phantoms_dagster.defs.checks import ChecksLeftResource, dead_letters_sensor
 from phantoms_dagster.defs.jobs import analytics_job, chain_jobs, stage_jobs
 from phantoms_dagster.defs.late_ids import late_ids_job, late_ids_sensor
-from phantoms_dagster.defs.resources import services_resource
+from phantoms_dagster.defs.resources import ServicesResource
 from phantoms_dagster.defs.retirement import make_retirement_schedule, retirement_job, revival_sensor
 from phantoms_dagster.defs.schedules import analytics_schedule
 from phantoms_dagster.defs.sensors import advance_sensor, intake_sensor, release_sensor
@@ -31,6 +31,8 @@ from phantoms_dagster.wiring.alerts import local_zone
 
 def build_definitions(*, resource_overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
     """Everything that Dagster shows and runs. `resource_overrides` replaces resources, for tests."""
+    # Without `configure_at_launch` Dagster would make the services of a run twice: for its steps, and for `checks_left` alone.
+    resources: dict[str, Any] = {"services": ServicesResource.configure_at_launch(), **(resource_overrides or {})}
     return dg.Definitions(
         assets=[
             *stage_assets,
@@ -65,7 +67,7 @@ def build_definitions(*, resource_overrides: Mapping[str, Any] | None = None) ->
             late_ids_sensor,
             attention_sensor,
         ],
-        resources={"services": services_resource, "checks_left": checks_left_resource, **(resource_overrides or {})},
+        resources={"checks_left": ChecksLeftResource(services=resources["services"]), **resources},
         # One process a run: a process for each step would cost seven CPU-seconds each for imports alone.
         executor=dg.in_process_executor,
     )

@@ -6,6 +6,7 @@
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import dagster as dg
@@ -88,19 +89,25 @@ class ChecksLeft:
             _log.warning("the checks were not evaluated: %s", error)
 
 
-@dg.resource(
-    required_resource_keys={"services"},
-    description="The checks that the steps of a run leave for its end.",
-)
-def checks_left_resource(context: dg.InitResourceContext) -> Iterator[ChecksLeft]:
-    """Its end comes after the last step, however that ended, and before the end of the run."""
-    if context.instance is None:
-        raise dg.DagsterInvariantViolationError("checks are logged to an instance, and there is none")
-    left = ChecksLeft(context.instance, context.resources.services)
-    try:
-        yield left
-    finally:
-        left.tell()
+class ChecksLeftResource(dg.ConfigurableResource[ChecksLeft]):
+    """The checks that the steps of a run leave for its end."""
+
+    services: dg.ResourceDependency[Services]
+
+    def create_resource(self, context: dg.InitResourceContext) -> ChecksLeft:
+        """Nothing is left yet."""
+        if context.instance is None:
+            raise dg.DagsterInvariantViolationError("checks are logged to an instance, and there is none")
+        return ChecksLeft(context.instance, self.services)
+
+    @contextmanager
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[ChecksLeft]:
+        """Its end comes after the last step, however that ended, and before the end of the run."""
+        left = self.create_resource(context)
+        try:
+            yield left
+        finally:
+            left.tell()
 
 
 def evaluate(

@@ -17,7 +17,7 @@ from sqlalchemy import text
 
 from phantoms_dagster.defs.alerts import SummaryConfig, alert_sensor, daily_summary_job, make_daily_summary_schedule
 from phantoms_dagster.defs.build import build_definitions
-from phantoms_dagster.defs.checks import checks_left_resource, dead_letters_sensor
+from phantoms_dagster.defs.checks import ChecksLeftResource, dead_letters_sensor
 from phantoms_dagster.domain.claims import StageResult, StageTask
 from phantoms_dagster.domain.errors import PhantomsError
 from phantoms_dagster.domain.models import Platform
@@ -464,7 +464,7 @@ async def test_a_check_can_be_run_by_hand_and_fails_without_failing_its_run(worl
             dg.materialize,
             stages,
             instance=instance,
-            resources={"services": services, "checks_left": checks_left_resource},
+            resources={"services": services, "checks_left": ChecksLeftResource(services=services)},
             selection=dg.AssetSelection.checks(*wanted),
         )
     assert done.success

@@ -19,7 +19,7 @@ from pydantic import SecretStr
 from phantoms_dagster.defs import dispatch, resources, sensors, tags
 from phantoms_dagster.defs.dispatch import Timings
 from phantoms_dagster.defs.partitions import VIDEOS
-from phantoms_dagster.defs.resources import services_resource
+from phantoms_dagster.defs.resources import ServicesResource
 from phantoms_dagster.defs.sensors import advance_sensor, intake_sensor, register, release_sensor, tick
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.planning import OpenRun
@@ -60,8 +60,8 @@ async def test_evaluations_that_outlived_a_killed_daemon_leave_connections_for_t
     """Two of them and two new ones listened, and none of them had a connection left to look with."""
     monkeypatch.setattr(resources, "_kept", None)
     monkeypatch.setenv("PHANTOMS_DATABASE_URL", world.url)
-    with dg.build_init_resource_context() as context:
-        services = next(services_resource.resource_fn(context))  # type: ignore[call-arg, call-overload]
+    with dg.build_init_resource_context() as context, ServicesResource().yield_for_execution(context) as services:
+        pass
     monkeypatch.setattr(services.engine.pool, "_timeout", 1.0)
     with contextlib.ExitStack() as listening:
         for _ in range(8):

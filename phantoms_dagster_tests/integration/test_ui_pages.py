@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster._daemon.freshness import FreshnessDaemon
 
 from phantoms_dagster.defs import step_events, tags
 from phantoms_dagster.defs.checks import dead_letters_sensor
@@ -17,6 +19,10 @@ from phantoms_dagster.defs.settled import settled_sensor
 from phantoms_dagster.domain.claims import AttemptOutcome, StageResult, StageTask
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.stages import StageState
+from phantoms_dagster.execution.launcher import RqRunLauncher
+from phantoms_dagster.execution.queues import RunQueues, connect
+from phantoms_dagster.execution.slots import JOB_TAG
+from phantoms_dagster.private.dagster import LaunchRunContext
 from phantoms_dagster.production.stages.approval import Approve
 from phantoms_dagster.store.dead_letters.letters import DeadLetters, LetterFilter
 from phantoms_dagster.store.decisions import Decisions
@@ -40,6 +46,14 @@ query Table($keys: [AssetKeyInput!]) {
   }
 }
 """
+FRESHNESS = """
+query Freshness($keys: [AssetKeyInput!]) {
+  assetNodes(assetKeys: $keys) {
+    assetKey { path } kinds owners { ... on TeamAssetOwner { team } } freshnessStatusInfo { freshnessStatus }
+  }
+}
+"""
+TABLES = ("post_metrics", "video_performance", "platform_performance", "hook_performance")
 TO_FILM = ("script", "voiceover", "rendered_video")
 
 
@@ -324,3 +338,31 @@ def test_the_catalog_knows_the_columns_of_the_tables_and_when_they_are_old(ui: U
         assert types["views"] == "integer"
         assert types["computed_at"] == "timestamp"
         assert node["internalFreshnessPolicy"]["failWindowSeconds"] == 6 * 3_600
+
+
+def test_the_page_of_a_table_says_whether_it_is_fresh_and_whose_it_is(ui: UiWorld) -> None:
+    def shown() -> dict[str, str]:
+        assert all(error is None for error in FreshnessDaemon().run_iteration(ui.process))
+        nodes = ui.ask(FRESHNESS, keys=[{"path": [name]} for name in TABLES])["assetNodes"]
+        assert all(node["kinds"] and node["owners"] == [{"team": "content"}] for node in nodes)
+        return {node["assetKey"]["path"][0]: node["freshnessStatusInfo"]["freshnessStatus"] for node in nodes}
+
+    assert shown() == dict.fromkeys(TABLES, "UNKNOWN")
+    ui.instance.report_runless_asset_event(dg.AssetMaterialization("video_performance"))
+    assert shown() == {**dict.fromkeys(TABLES, "UNKNOWN"), "video_performance": "HEALTHY"}
+
+
+def test_the_runs_of_a_backfill_go_to_the_workers_of_their_stage(ui: UiWorld, redis_url: str) -> None:
+    keys = films(ui, 2)
+    backfill = ui.start_backfill("approval", keys)
+    ui.look_at_backfills()
+    waiting = ui.instance.run_launcher.waiting  # type: ignore[attr-defined]
+    launcher = RqRunLauncher(redis_url)
+    launcher.register_instance(ui.instance)
+    for run, _ in waiting:
+        launcher.launch_run(LaunchRunContext(run, None))
+    [run] = ui.instance.get_runs(dg.RunsFilter(tags={tags.BACKFILL: backfill}))
+    assert run.tags[tags.STAGE] == "approval"
+    with contextlib.closing(connect(redis_url)) as redis:
+        assert RunQueues(redis).queue("approval").get_job_ids() == [run.tags[JOB_TAG]]
+    launcher.dispose()

@@ -177,19 +177,28 @@ class UiWorld:
                 lines.append(event.step_failure_data.user_failure_data.description or "")
         return "\n".join(lines)
 
-    def backfill(self, asset: str, keys: Sequence[str]) -> str:
-        """Launch a backfill and carry out its runs; its status at the end."""
+    def start_backfill(self, asset: str, keys: Sequence[str]) -> str:
+        """Launch a backfill as the button does; its id."""
         params = {"assetSelection": _keys([asset]), "partitionNames": list(keys)}
         answer = self.ask(BACKFILL, params=params)["launchPartitionBackfill"]
         assert answer["__typename"] == "LaunchBackfillSuccess", answer
+        return str(answer["backfillId"])
+
+    def backfill(self, asset: str, keys: Sequence[str]) -> str:
+        """Launch a backfill and carry out its runs; its status at the end."""
+        backfill_id = self.start_backfill(asset, keys)
         for _ in range(10):
-            for error in execute_backfill_iteration(self.process, logging.getLogger("backfill")):
-                assert error is None, error
+            self.look_at_backfills()
             self.carry_out()
-            status = str(self.ask(BACKFILL_STATUS, id=answer["backfillId"])["partitionBackfillOrError"]["status"])
+            status = str(self.ask(BACKFILL_STATUS, id=backfill_id)["partitionBackfillOrError"]["status"])
             if status not in ("REQUESTED", "CANCELING"):
                 return status
         return status
+
+    def look_at_backfills(self) -> None:
+        """What the daemon does: it makes the runs of backfills and launches them."""
+        for error in execute_backfill_iteration(self.process, logging.getLogger("backfill")):
+            assert error is None, error
 
     def carry_out(self) -> None:
         """Carry out the runs that were launched."""
