@@ -46,6 +46,12 @@ def _no_sandbox_is_kept() -> Iterator[None]:
         aiohttp._cached_build_middleware.cache_clear()
 
 
+@pytest.fixture
+def fast_paths(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests of a fast path itself: it is taken, even when `PHANTOMS_DAGSTER_FAST_PATHS` is off for all other tests."""
+    monkeypatch.setenv("PHANTOMS_DAGSTER_FAST_PATHS", "on")
+
+
 @pytest.fixture(scope="session")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerUrls]:
     """The URLs of servers for tests. Take `database_url` and `redis_url` for a clean database."""

@@ -87,6 +87,7 @@ def test_an_error_that_is_no_stores_keeps_its_traceback(caplog: pytest.LogCaptur
     assert caplog.records[-1].exc_info
 
 
+@pytest.mark.usefixtures("fast_paths")
 def test_the_daemon_starts_with_the_plain_lines() -> None:
     code = """
 from phantoms_dagster.execution import daemon

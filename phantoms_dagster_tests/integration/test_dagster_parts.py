@@ -79,6 +79,7 @@ def test_the_daemon_asks_by_the_function_that_ours_replaces() -> None:
         assert "is_under_min_interval" in asks.__code__.co_names
 
 
+@pytest.mark.usefixtures("fast_paths")
 def test_the_daemon_runs_with_our_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[list[str]] = []
     # What `main` replaces is put back after this test.
@@ -211,6 +212,7 @@ def test_a_daemon_that_looks_now_and_then_sleeps_in_between_and_still_tells_that
     assert told > 3
 
 
+@pytest.mark.usefixtures("fast_paths")
 def test_what_our_storage_takes_for_granted_is_what_dagsters_own_finds(empty_database_url: str) -> None:
     url = empty_database_url.replace("postgresql+psycopg://", "postgresql+psycopg2://")
     storage = PooledPostgresStorage(url)

@@ -18,6 +18,9 @@ from phantoms_dagster_tests.integration.retirement_world import dagster_instance
 
 KEYS = ["one", "two", "three"]
 METADATA: dict[str, dict[str, Any]] = {key: {"seconds": 1.5, "words": dg.MetadataValue.md(f"**{key}** \u00e9\n")} for key in KEYS}
+# All of it is about fast paths.
+pytestmark = pytest.mark.usefixtures("fast_paths")
+
 videos = dg.DynamicPartitionsDefinition(name="videos")
 
 
