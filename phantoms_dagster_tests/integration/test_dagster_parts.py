@@ -250,6 +250,7 @@ def test_what_our_storage_takes_for_granted_is_what_dagsters_own_finds(empty_dat
     run._engine.dispose()
 
 
+@pytest.mark.usefixtures("fast_paths")  # Dagster's own manager copies the files to the console, too
 def test_what_a_step_prints_goes_into_its_files_and_our_lines_to_the_console_too(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", CAPTURE],
