@@ -35,6 +35,8 @@ from phantoms_dagster.sandbox.bluesky.state import (
     cid,
     did,
     job_status,
+    jwt,
+    tid,
 )
 from phantoms_dagster.sandbox.core import Sandbox, account_behind, body_blocks, page
 from phantoms_dagster.sandbox.films import Intake
@@ -45,6 +47,8 @@ MAX_GRAPHEMES, MAX_BYTES = 300, 3_000
 POINTS = 3  # of a new record
 BLOCK = 1 << 18
 SERVICE_AUTH_SECONDS = 1_800
+REFRESH_SECONDS = 60 * 86_400
+MOST_LISTED = 100
 
 
 class XrpcError(Exception):
@@ -89,7 +93,11 @@ class _Bluesky:
 
     def _session(self, account: str) -> web.Response:
         number = self.sandbox.number("bluesky_session")
-        session = SandboxSession(f"access-{number}-{did(account)}", f"refresh-{number}-{did(account)}", account, self.sandbox.now())
+        now, lives = self.sandbox.now(), float(self._setting("session_seconds", 7_200))
+        claims = {"sub": did(account), "iat": int(now), "jti": str(number), "aud": f"did:web:{SERVER}"}
+        access = jwt(scope="com.atproto.access", exp=int(now + lives), **claims)
+        refresh = jwt(scope="com.atproto.refresh", exp=int(now + REFRESH_SECONDS), **claims)
+        session = SandboxSession(access, refresh, account, now)
         self.state.sessions[session.access] = session
         self.sandbox.keep("bluesky_session", session.access, session)
         service = {"id": "#atproto_pds", "type": "AtprotoPersonalDataServer", "serviceEndpoint": f"https://{SERVER}"}
@@ -197,7 +205,7 @@ class _Bluesky:
 
     async def create_record(self, request: web.Request) -> web.Response:
         account, body = self._account(request), await _body(request)
-        key, value = str(body.get("rkey", "")), body.get("record")
+        key, value = str(body.get("rkey") or tid(self.sandbox.now(), len(self.state.records))), body.get("record")
         if body.get("repo") not in (did(account), account):
             raise XrpcError("InvalidRequest", "Could not find repo", 400)
         if body.get("collection") != COLLECTION or not TID.fullmatch(key) or not isinstance(value, dict):
@@ -265,6 +273,20 @@ class _Bluesky:
             raise XrpcError("RecordNotFound", f"Could not locate record: {where}")
         return web.json_response({"uri": where, "cid": record.cid, "value": record.value})
 
+    async def list_records(self, request: web.Request) -> web.Response:
+        self._account(request)
+        asked = request.query
+        most = int(asked.get("limit", "50"))
+        if not 1 <= most <= MOST_LISTED:
+            raise XrpcError("InvalidRequest", "Error: limit must be from 1 to 100")
+        start, older = f"at://{asked.get('repo')}/{asked.get('collection')}/", asked.get("cursor", "~")
+        found = sorted(
+            (r.key for where, r in self.state.records.items() if where.startswith(start) and r.key < older), reverse=True
+        )
+        shown = [(f"{start}{key}", self.state.records[f"{start}{key}"]) for key in found[:most]]
+        more = {"cursor": found[most - 1]} if len(found) > most else {}
+        return web.json_response({"records": [{"uri": at, "cid": r.cid, "value": r.value} for at, r in shown], **more})
+
     async def posts(self, request: web.Request) -> web.Response:
         self._account(request)
         wanted = request.query.getall("uris", [])
@@ -330,6 +352,7 @@ def routes(sandbox: Sandbox) -> list[web.RouteDef]:
         web.get(f"{server}/com.atproto.server.getServiceAuth", answering(api.service_auth), name="bluesky.auth"),
         web.post(f"{server}/com.atproto.repo.createRecord", answering(api.create_record), name="bluesky.create"),
         web.get(f"{server}/com.atproto.repo.getRecord", answering(api.get_record), name="bluesky.read"),
+        web.get(f"{server}/com.atproto.repo.listRecords", answering(api.list_records), name="bluesky.list"),
         web.get(f"{server}/app.bsky.feed.getPosts", answering(api.posts), name="bluesky.posts"),
         web.get(f"{video}/app.bsky.video.getUploadLimits", answering(api.limits), name="bluesky.limits"),
         web.post(f"{video}/app.bsky.video.uploadVideo", answering(api.upload), name="bluesky.upload"),

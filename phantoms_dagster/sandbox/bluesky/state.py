@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import re
 from dataclasses import dataclass, field
 
@@ -16,6 +17,21 @@ COLLECTION = "app.bsky.feed.post"
 TID = re.compile(r"[234567abcdefghij][234567abcdefghijklmnopqrstuvwxyz]{12}")
 DAY = 86_400.0
 UNUSED_SECONDS = 6 * 3_600.0  # a video that no record names is deleted
+
+
+TID_LETTERS = "234567abcdefghijklmnopqrstuvwxyz"
+
+
+def jwt(**claims: object) -> str:
+    """A token in the form of a JWT. Clients read its claims; nobody checks its signature."""
+    parts = ({"typ": "at+jwt", "alg": "ES256K"}, claims)
+    return ".".join([*(base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in parts), "c2FuZGJveA"])
+
+
+def tid(seconds: float, number: int) -> str:
+    """The key of a record whose writer names none: its time in microseconds, and a number that tells those of one time apart."""
+    value = int(seconds * 1_000_000) << 10 | number % 1024
+    return "".join(TID_LETTERS[value >> 5 * place & 31] for place in reversed(range(13)))
 
 
 @dataclass
