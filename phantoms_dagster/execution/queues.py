@@ -26,7 +26,7 @@ from rq.serializers import JSONSerializer
 from rq.worker import BaseWorker
 from rq.worker_registration import clean_worker_registry, get_keys
 
-from phantoms_dagster.resilience.redis.refusals import UNNAMED, PatientRedis
+from phantoms_dagster.resilience.redis.refusals import NO_DRIVER_INFO, OutageAwareRedis
 
 ENTRY = "phantoms_dagster.execution.run_worker.execute_run"
 # A failed job is kept only to be looked at; a finished one is not needed at all.
@@ -42,7 +42,9 @@ Stop = Literal["cancel", "superseded"]
 def connect(url: str) -> Redis:
     """A client for short questions: it gives up after a few seconds."""
     retry = Retry(ExponentialBackoff(cap=1.0, base=0.1), 3)
-    return PatientRedis.from_url(url, socket_timeout=5, socket_connect_timeout=2, health_check_interval=30, retry=retry, **UNNAMED)
+    return OutageAwareRedis.from_url(
+        url, socket_timeout=5, socket_connect_timeout=2, health_check_interval=30, retry=retry, **NO_DRIVER_INFO
+    )
 
 
 class RunQueues:

@@ -34,7 +34,7 @@ from phantoms_dagster.execution.queues import Mode, RunQueues, worker_name
 from phantoms_dagster.execution.slots import JOB_TAG
 from phantoms_dagster.execution.storage import PooledPostgresStorage, ReadyStorage
 from phantoms_dagster.private import dagster as private
-from phantoms_dagster.resilience.redis.refusals import UNNAMED, PatientRedis, refuse_cluster
+from phantoms_dagster.resilience.redis.refusals import NO_DRIVER_INFO, OutageAwareRedis, refuse_cluster
 from phantoms_dagster.store import fitting
 from phantoms_dagster.store.away import in_words
 from phantoms_dagster.store.engine import engine
@@ -312,7 +312,10 @@ def rehearse(url: str) -> None:
     That halves what a worker takes for itself. Every connection is closed again. A store that is away is no trouble here.
     """
     schema_problem()
-    with contextlib.suppress(RedisError, InvalidInput), PatientRedis.from_url(url, socket_connect_timeout=5, **UNNAMED) as redis:
+    with (
+        contextlib.suppress(RedisError, InvalidInput),
+        OutageAwareRedis.from_url(url, socket_connect_timeout=5, **NO_DRIVER_INFO) as redis,
+    ):
         refuse_cluster(redis)
 
 
@@ -322,7 +325,7 @@ def work(queue: str, slot: int, *, url: str, lease_seconds: int, grace_seconds: 
     try:
         # A connection keeps the longest wait that it is made with, and redis-py's own ends before the wait for a job does.
         max_wait = wait_seconds(lease_seconds) + 10
-        redis = PatientRedis.from_url(url, socket_connect_timeout=5, socket_timeout=max_wait, **UNNAMED)
+        redis = OutageAwareRedis.from_url(url, socket_connect_timeout=5, socket_timeout=max_wait, **NO_DRIVER_INFO)
         refuse_cluster(redis)
         worker = RunWorker(queue, slot, connection=redis, **options)
         worker.work(logging_level=logging.getLevelName(logging.WARNING))

@@ -1,1 +1,1 @@
-"""How calls to other people's services are paced and survived: admission, breakers, retry decisions, the guarded transport."""
+"""Calls to external services: admission to pools, circuit breakers, and the guarded HTTP transport that applies both."""

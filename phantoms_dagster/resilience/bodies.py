@@ -1,8 +1,7 @@
-"""How much of an answer is read: a bound on the bytes that come over the wire, and on what they unpack to.
+"""Limits on the size of a response body, both as received and as decompressed.
 
-The services of this trade answer with some kilobytes of JSON. One that answers with more than eight megabytes is broken or
-hostile, and a process that reads it to the end runs out of memory: 300 MB took 1.1 GB. A download says what it expects and is
-written block by block.
+The services we call answer with a few kilobytes of JSON. One that sends more than eight megabytes is broken or hostile, and reading
+all of it exhausts memory: 300 MB took 1.1 GB. A download sets its own limit and is written to disk block by block.
 """
 
 from __future__ import annotations
@@ -14,14 +13,14 @@ from typing import Protocol
 import httpx
 
 MOST_BYTES = 8 << 20
-# Of an answer that is too large, as much is kept to show what it was.
+# How much of an oversized answer is kept as evidence.
 KEPT_BYTES = 2_000
-# What is unpacked at a time: a bomb grows a thousandfold.
+# Bytes decompressed at a time: a decompression bomb grows a thousandfold.
 _STEP = 1 << 18
 
 
 class AnswerTooLarge(httpx.TransportError):
-    """An answer beyond the bound; reading it stopped there. `status` and `beginning` are evidence of what it was."""
+    """The answer exceeds its limit, and reading stopped there. `status` and `beginning` are evidence of what it was."""
 
     def __init__(self, message: str, *, request: httpx.Request, status: int, beginning: str) -> None:
         super().__init__(message, request=request)
@@ -38,17 +37,17 @@ class Body(Protocol):
 
 
 def most_bytes_of(request: httpx.Request, status: int) -> int:
-    """The bound for an answer: `extensions["phantoms"]["most_bytes"]` for a success, else eight megabytes."""
+    """The limit for an answer in bytes: `extensions["phantoms"]["most_bytes"]` for a 2xx answer, else eight megabytes."""
     said = request.extensions.get("phantoms")
     asked = said.get("most_bytes") if isinstance(said, dict) and 200 <= status < 300 else None
     return int(asked) if asked is not None else MOST_BYTES
 
 
 class BoundedBody(httpx.AsyncByteStream):
-    """A body that is unpacked here and breaks off beyond its bound.
+    """A response body that is decompressed here and stops at its limit.
 
-    It takes the encoding from the answer's headers, so that nobody unpacks the rest without a bound. Raises AnswerTooLarge, and
-    httpx.DecodingError for an encoding that was not asked for or bytes that cannot be unpacked.
+    It removes the encoding from the answer's headers, so that httpx does not decompress it again. Raises AnswerTooLarge, and
+    httpx.DecodingError for an encoding that was not requested or bytes that cannot be decompressed.
     """
 
     def __init__(self, response: httpx.Response, inner: Body, request: httpx.Request) -> None:
@@ -78,7 +77,7 @@ class BoundedBody(httpx.AsyncByteStream):
                 yield part
 
     async def whole(self) -> bytes:
-        """All of it."""
+        """The whole body, decompressed."""
         if self._encodings:
             return b"".join([part async for part in self])
         self._check_announced()
@@ -114,7 +113,7 @@ class BoundedBody(httpx.AsyncByteStream):
 
 
 def _announced(headers: Sequence[tuple[bytes, bytes]]) -> tuple[list[str], str]:
-    """How the body is packed and how long it is said to be. In one pass: each look into httpx' headers decodes all of them."""
+    """The body's encodings and its Content-Length (empty without one). One pass: each lookup in httpx' headers decodes all."""
     packed, length = list[str](), ""
     for name, value in headers:
         if len(name) == len(b"content-length") and name.lower() == b"content-length":
@@ -125,7 +124,7 @@ def _announced(headers: Sequence[tuple[bytes, bytes]]) -> tuple[list[str], str]:
 
 
 class _Unpacker:
-    """gzip (of several members too), zlib, or the bare deflate that some servers send under its name."""
+    """Decompresses gzip (also with several members), zlib, and the raw deflate that some servers send as `deflate`."""
 
     def __init__(self, request: httpx.Request) -> None:
         self._request = request
@@ -133,13 +132,13 @@ class _Unpacker:
         self._fresh = True
 
     def parts(self, block: bytes) -> Iterator[bytes]:
-        """What the block unpacks to, piece by piece, so that the caller can stop."""
+        """The decompressed block, piece by piece, so that the caller can stop."""
         while block:
             part, block = self._step(block)
             yield part
 
     def _step(self, block: bytes) -> tuple[bytes, bytes]:
-        """A piece of at most 256 KB, and what is left of the block."""
+        """One decompressed piece of at most 256 KB, and the rest of the compressed block."""
         try:
             part = self._packed.decompress(block, _STEP)
         except zlib.error as error:

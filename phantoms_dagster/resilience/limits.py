@@ -1,7 +1,4 @@
-"""Whether one call may be made now: breakers first, then pools, and what came of it told to both.
-
-HTTP is none of this module's business; how breakers and pools decide is theirs.
-"""
+"""Admit one call through its breakers and pools, and report its outcome to both. This module knows nothing of HTTP."""
 
 from __future__ import annotations
 
@@ -17,17 +14,18 @@ from phantoms_dagster.domain.errors import NotYet
 from phantoms_dagster.domain.ports import Clock
 from phantoms_dagster.domain.trying import note_end, note_pace, note_sent
 from phantoms_dagster.resilience.admission.pools import Admission, Lease, Request, Wait
-from phantoms_dagster.resilience.breakers.breaker import BreakerOpen, BreakerPolicy, Breakers, CallOutcome, Pass
+from phantoms_dagster.resilience.breakers.breaker import BreakerOpen, BreakerPermit, BreakerPolicy, Breakers, CallOutcome
 from phantoms_dagster.resilience.pools import SANDBOX, PoolLimits, Pools
 from phantoms_dagster.resilience.redis.scripts import Scripts, redis_client
 
 
 @dataclass(frozen=True, slots=True)
 class CallScope:
-    """Whose limits a call falls under. `commits`: it is the one request of a protocol that makes something public or billable.
+    """The integration, account and pool whose limits apply to a call.
 
-    `cost` counts against daily quotas (YouTube: a list 1, an update 50). `sandbox`: the sandbox answers, so the call has
-    breakers and pools of its own, and uses up nothing of the real service's.
+    `commits`: this is the one request of a protocol that makes something public or billable. `cost` counts against daily quotas
+    (YouTube: a list 1, an update 50). `sandbox`: the sandbox answers, so the call has its own breakers and pools and uses up
+    nothing of the real service's limits.
     """
 
     integration: str
@@ -48,7 +46,7 @@ _account: ContextVar[str | None] = ContextVar("phantoms_account", default=None)
 
 @contextmanager
 def calling_for(account: str) -> Iterator[None]:
-    """Calls made inside, in this task and those it starts, are this account's, unless they name another."""
+    """Calls inside the `with` block count for this account unless they name another. Tasks started inside inherit it."""
     token = _account.set(account)
     try:
         yield
@@ -57,15 +55,15 @@ def calling_for(account: str) -> Iterator[None]:
 
 
 def current_account() -> str | None:
-    """The account of the innermost `calling_for`."""
+    """The account of the innermost `calling_for`; None outside of one."""
     return _account.get()
 
 
 class PoolFull(NotYet):
-    """A pool is full for longer than the caller waits. `pool` and `kind` say which limit it is."""
+    """A pool stays full for longer than the caller is willing to wait. `pool` and `kind` say which limit was reached."""
 
     def __init__(self, wait: Wait, clock: Clock) -> None:
-        # How long somebody else keeps a slot is a guess: who has waited in vain need not be back in milliseconds.
+        # How long another call keeps its slot is a guess, so a caller that waited in vain should not return within milliseconds.
         seconds = max(wait.seconds, 1.0) if wait.kind == "slots" else wait.seconds
         super().__init__(str(wait), retry_after=seconds, until=clock.now() + timedelta(seconds=seconds))
         self.pool = self.waits_for = wait.pool
@@ -74,35 +72,35 @@ class PoolFull(NotYet):
 
 @dataclass(eq=False)
 class Permit:
-    """Leave to make one call. `waited`: the seconds that it took to get it."""
+    """Permission for one call: its lease in the pools and its permits of the breakers. `waited`: seconds until it was granted."""
 
     lease: Lease | None = None
-    passes: Sequence[Pass] = field(default_factory=tuple)
+    breaker_permits: Sequence[BreakerPermit] = field(default_factory=tuple)
     waited: float = 0.0
 
 
 class Limits(Protocol):
-    """What the guarded transport asks."""
+    """The limits that the guarded transport applies to each call."""
 
     async def admit(self, scope: CallScope, *, max_wait: float, hold_seconds: float) -> Permit:
-        """Leave to call, slept for up to `max_wait` seconds. Raises NotYet when it takes longer."""
+        """Wait up to `max_wait` seconds for permission to call. Raises NotYet when it would take longer."""
         ...
 
     async def settle(self, permit: Permit, outcome: CallOutcome) -> None:
-        """The call is over. Never raises."""
+        """Give the permission back and report the call's outcome. Never raises."""
         ...
 
     def abandon(self, permit: Permit, outcome: CallOutcome) -> None:
-        """`settle` for where nothing can be awaited, as in a cancellation."""
+        """`settle` without waiting, for places that cannot await, such as a cancellation."""
         ...
 
     async def throttled(self, scope: CallScope, retry_after: float | None) -> None:
-        """The provider answered 429. Never raises."""
+        """Report that the provider answered 429. Never raises."""
         ...
 
 
 class RedisLimits:
-    """The real limits, shared by the fleet."""
+    """The real limits, shared by all processes through Redis."""
 
     def __init__(self, admission: Admission, breakers: Breakers, pools: Pools, clock: Clock) -> None:
         self.admission = admission
@@ -112,13 +110,13 @@ class RedisLimits:
         self._settling: set[asyncio.Task[None]] = set()
 
     async def admit(self, scope: CallScope, *, max_wait: float, hold_seconds: float) -> Permit:
-        """Breakers, then pools. A breaker that opens while the call waits in line stops it there, before it is sent."""
+        """Ask the breakers, then the pools. A breaker that opens while the call waits for its pools stops it before it is sent."""
         names, pools = scope.breakers, self._pools_of(scope)
         request = Request(tuple(pools), cost=scope.cost, breakers=names)
         permit = Permit()
         try:
-            permit.passes = await self._pass(names, max_wait + hold_seconds)
-            request.probes = _probes(permit.passes)
+            permit.breaker_permits = await self._admit_breakers(names, max_wait + hold_seconds)
+            request.probes = _probes(permit.breaker_permits)
             while True:
                 answer = await self.admission.acquire(request, max_wait=max_wait - permit.waited, hold_seconds=hold_seconds)
                 if not isinstance(answer, Wait):
@@ -127,9 +125,9 @@ class RedisLimits:
                     return permit
                 if answer.kind == "breaker":
                     await self.settle(permit, CallOutcome.UNSENT)
-                    self.breakers.mistrust(answer.pool)
-                    permit.passes = await self._pass(names, max_wait + hold_seconds)
-                    request.probes = _probes(permit.passes)
+                    self.breakers.invalidate(answer.pool)
+                    permit.breaker_permits = await self._admit_breakers(names, max_wait + hold_seconds)
+                    request.probes = _probes(permit.breaker_permits)
                     continue
                 if permit.waited + answer.seconds > max_wait:
                     raise PoolFull(answer, self._clock)
@@ -137,32 +135,32 @@ class RedisLimits:
                 permit.waited += answer.seconds
                 note_pace(answer.pool, answer.seconds)
         except BaseException:
-            # Nothing was sent: a probe goes back, and so does the place in line.
+            # Nothing was sent: give back the probe and the place in the queue.
             self.admission.forget(request)
             self.abandon(permit, CallOutcome.UNSENT)
             raise
 
     async def settle(self, permit: Permit, outcome: CallOutcome) -> None:
-        """Give the slots back and tell the breakers, to the end even if the caller is cancelled meanwhile.
+        """Give the slots back and report to the breakers. This completes even if the caller is cancelled.
 
-        What they know then says whether a failed call is one more of an outage; that is noted for the try that made the call.
+        Afterwards the breakers know whether a failed call was part of an outage; that is noted for the attempt that made the call.
         """
-        passes = permit.passes
+        permits = permit.breaker_permits
         if (task := self._settle_soon(permit, outcome)) is not None:
             await asyncio.shield(task)
         if outcome is not CallOutcome.UNSENT:
-            note_end(outage=outcome is CallOutcome.FAILED and any(self.breakers.in_outage(leave) for leave in passes))
+            note_end(outage=outcome is CallOutcome.FAILED and any(self.breakers.in_outage(each) for each in permits))
 
     def abandon(self, permit: Permit, outcome: CallOutcome) -> None:
-        """The same, in the background."""
+        """`settle` in the background."""
         self._settle_soon(permit, outcome)
 
     def _settle_soon(self, permit: Permit, outcome: CallOutcome) -> asyncio.Task[None] | None:
-        """What can be done at once is; the task for the rest, if there is any."""
-        lease, passes, permit.lease, permit.passes = permit.lease, permit.passes, None, ()
+        """Do at once what needs no I/O. Returns the task for the rest, or None."""
+        lease, permits, permit.lease, permit.breaker_permits = permit.lease, permit.breaker_permits, None, ()
         if lease is not None:
             self.admission.release_soon(lease)
-        left = [leave for leave in passes if not self.breakers.settled(leave, outcome)]
+        left = [each for each in permits if not self.breakers.settled(each, outcome)]
         if not left:
             return None
         task = asyncio.get_running_loop().create_task(self._settle(left, outcome))
@@ -170,37 +168,37 @@ class RedisLimits:
         task.add_done_callback(self._settling.discard)
         return task
 
-    async def _settle(self, passes: Sequence[Pass], outcome: CallOutcome) -> None:
-        for leave in passes:
-            await self.breakers.settle(leave, outcome)
+    async def _settle(self, permits: Sequence[BreakerPermit], outcome: CallOutcome) -> None:
+        for each in permits:
+            await self.breakers.settle(each, outcome)
 
     async def throttled(self, scope: CallScope, retry_after: float | None) -> None:
-        """The narrowest pool learns: limits per token are the usual ones, and a wider one that is full tells each in turn."""
+        """Penalise the narrowest pool. Providers mostly limit per token; a full wider pool answers 429 to each account in turn."""
         if scope.pool:
             try:
                 await self.admission.penalise(self._pools_of(scope)[-1], retry_after)
             except NotYet:
-                return  # without Redis nobody is let through anyway
+                return  # without Redis no call is admitted anyway
 
     def _pools_of(self, scope: CallScope) -> list[str]:
         return self._pools.of(scope.pool, scope.account, sandbox=scope.sandbox) if scope.pool else []
 
     async def aclose(self) -> None:
-        """Finish what goes on in the background; close the admission after it."""
+        """Wait for the background work. Close the admission afterwards."""
         if self._settling:
             await asyncio.gather(*self._settling)
 
-    async def _pass(self, names: Sequence[str], probe_seconds: float) -> list[Pass]:
-        passes: list[Pass] = []
+    async def _admit_breakers(self, names: Sequence[str], probe_seconds: float) -> list[BreakerPermit]:
+        permits: list[BreakerPermit] = []
         try:
             for name in names:
-                passes.append(await self.breakers.admit(name, probe_seconds=probe_seconds))
+                permits.append(await self.breakers.admit(name, probe_seconds=probe_seconds))
         except BaseException as error:
-            if isinstance(error, BreakerOpen):  # by the clock that decisions are made by
+            if isinstance(error, BreakerOpen):  # on the clock that decisions use
                 error.until = self._clock.now() + timedelta(seconds=error.retry_after)
-            self.abandon(Permit(passes=passes), CallOutcome.UNSENT)
+            self.abandon(Permit(breaker_permits=permits), CallOutcome.UNSENT)
             raise
-        return passes
+        return permits
 
 
 @asynccontextmanager
@@ -214,9 +212,9 @@ async def redis_limits(
     changed: Callable[[str, str, str], None] | None = None,
     namespace: str = "phantoms",
 ) -> AsyncIterator[RedisLimits]:
-    """The limits of one event loop, closed in the right order at the end. `pools` override the defaults by name.
+    """The limits of one event loop, closed in the right order at exit. `pools` overrides the defaults by name.
 
-    `policy`, `policies` and `changed` are those of `Breakers`. Redis is not asked before the first call.
+    `policy`, `policies` and `changed` go to `Breakers`. Redis is contacted with the first call.
     """
     async with redis_client(url) as client:
         scripts, kept = Scripts(client), Pools(pools)
@@ -232,22 +230,22 @@ async def redis_limits(
 
 
 class UnguardedLimits:
-    """No limits at all and no Redis: for tests of adapters, and for one-off commands."""
+    """No limits and no Redis: for tests of adapters and one-off commands."""
 
     async def admit(self, scope: CallScope, *, max_wait: float, hold_seconds: float) -> Permit:  # noqa: ARG002 - the protocol's
-        """Always."""
+        """Permit every call at once."""
         note_sent()
         return Permit()
 
     async def settle(self, permit: Permit, outcome: CallOutcome) -> None:
-        """Nothing was held."""
+        """Do nothing: there is nothing to give back."""
 
     def abandon(self, permit: Permit, outcome: CallOutcome) -> None:
-        """Nothing was held."""
+        """Do nothing: there is nothing to give back."""
 
     async def throttled(self, scope: CallScope, retry_after: float | None) -> None:
-        """Nothing is learnt."""
+        """Do nothing: there are no limits to lower."""
 
 
-def _probes(passes: Sequence[Pass]) -> frozenset[str]:
-    return frozenset(leave.name for leave in passes if leave.probe is not None)
+def _probes(permits: Sequence[BreakerPermit]) -> frozenset[str]:
+    return frozenset(each.name for each in permits if each.probe is not None)

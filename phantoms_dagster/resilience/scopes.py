@@ -1,8 +1,7 @@
-"""Which pool each request of an integration falls under, so that adapters need not say it.
+"""The pool of each request, by method and URL, so that adapters need not name it.
 
-A table of paths and nothing else; its rows, and the numbers of the pools, are in the records of the providers and the platforms.
-What a row costs against a daily quota is the provider's own price list. Reading results has pools and breakers of its own: whatever
-happens to it, publishing goes on.
+The routes and the pools' limits are in the records of the providers and the platforms. A route's cost against a daily quota is the
+provider's own figure. Requests that read metrics have their own pools and breakers, so their trouble never stops publishing.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class ScopeRoute(NamedTuple):
-    """Requests of this method (None: any) whose URL matches. `integration` is another breaker's when it is another's service."""
+    """Requests with this method (None: any) and a matching URL. `integration` names the breaker if another service answers them."""
 
     method: str | None
     url: re.Pattern[str]
@@ -33,14 +32,14 @@ def _compiled(route: routes.Route) -> ScopeRoute:
     return ScopeRoute(route.method, re.compile(route.url), route.pool, route.cost, route.integration)
 
 
-# The first row that matches decides; each integration ends with one that matches all.
+# The first matching route decides. Each integration ends with a route that matches everything.
 ROUTES: dict[str, tuple[ScopeRoute, ...]] = {
     spec.name: tuple(_compiled(route) for route in spec.routes) for spec in INTEGRATIONS.values()
 }
 
 
 def scope_of(integration: str) -> Callable[[httpx.Request], CallScope]:
-    """The scope of each request of a provider or a platform. Raises KeyError for any other."""
+    """The function that gives the scope of each request of a provider or a platform. Raises KeyError for others."""
     routes = ROUTES[integration]
 
     def scope(request: httpx.Request) -> CallScope:
@@ -48,6 +47,6 @@ def scope_of(integration: str) -> Callable[[httpx.Request], CallScope]:
         for route in routes:
             if (route.method is None or route.method == request.method) and route.url.search(url):
                 return CallScope(route.integration or integration, pool=route.pool, cost=route.cost)
-        raise AssertionError(f"the routes of {integration} do not end with one for all")
+        raise AssertionError(f"the routes of {integration} do not end with one that matches everything")
 
     return scope

@@ -1,7 +1,7 @@
-"""The one HTTP transport that every adapter's client goes through: breaker, admission, time-outs, outcome, metrics.
+"""The HTTP transport of every adapter's client: breakers, admission to pools, time-outs, outcome and metrics of each call.
 
-An adapter cannot forget any of it and knows none of it. What a status means to a stage belongs to the adapter; here it only
-matters whether the integration did its work. Retries belong to the runner: a request is sent at most once.
+An adapter cannot bypass it and need not know it. The adapter decides what a status means to a stage; the transport only judges
+whether the integration worked. A request is sent at most once: the runner retries.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from phantoms_dagster.resilience.wire import wire
 
 __all__ = ["CallObserver", "CallRecord", "CallScope", "Deadlines", "GuardedTransport", "UnguardedLimits", "build_client"]
 
-# Between the deadline of a call and the time when its slot is taken to be forgotten.
+# Seconds after a call's deadline before its slot is considered abandoned.
 _SLACK_SECONDS = 30.0
 Scoping = CallScope | Callable[[httpx.Request], CallScope]
 _SCOPE_FIELDS = frozenset(field.name for field in fields(CallScope))
@@ -35,9 +35,9 @@ _SCOPE_FIELDS = frozenset(field.name for field in fields(CallScope))
 
 @dataclass(frozen=True, slots=True)
 class Deadlines:
-    """Seconds. `total` runs from sending the request to the last byte of the answer; waiting for admission is `max_wait`.
+    """Time limits in seconds. `total`: from sending the request to the last byte of the answer. `max_wait`: waiting for admission.
 
-    A request may ask for less or more: `timeout=` for connect and read, `extensions={"phantoms": {"total": 600}}`.
+    A request may set its own: `timeout=` for connect (only shorter) and read, `extensions={"phantoms": {"total": 600}}` for total.
     """
 
     connect: float = 5.0
@@ -50,8 +50,8 @@ class Deadlines:
 class CallRecord:
     """One call, for metrics. `outcome`: `answered`, `failed`, `none` (cut short by us) or `deferred` (never sent).
 
-    `status` is the HTTP status if there was one, `why` the error's type or the limit in the way, `waited` the seconds until
-    admission, `seconds` those from sending to the end of the answer.
+    `status`: the HTTP status, if any. `why`: the error's type, or the limit that was reached. `waited`: seconds until admission.
+    `seconds`: from sending to the end of the answer.
     """
 
     scope: CallScope
@@ -65,7 +65,7 @@ class CallRecord:
 
 
 class CallObserver(Protocol):
-    """Is told of each call, once, when it is over. Must not block or raise."""
+    """Called once for each call, when the call is over. Must not block or raise."""
 
     def __call__(self, call: CallRecord, /) -> None: ...
 
@@ -87,19 +87,21 @@ class _OngoingCall:
         self.begin()
 
     def begin(self) -> None:
-        """Let its time run from now."""
+        """Start the clock of the call now."""
         self.began = asyncio.get_running_loop().time()
         self.deadline = self.began + self.total
 
 
 class GuardedTransport(httpx.AsyncBaseTransport):
-    """Guards `inner`. `scope` is what a call falls under unless its `extensions["phantoms"]` says otherwise.
+    """Guards the transport `inner`. `scope` gives the scope of a call unless its `extensions["phantoms"]` does.
 
-    That extension is a CallScope, or a mapping with some of its fields (`{"account": "main"}`) and perhaps `total` seconds; so
-    an adapter can name its account without knowing this module. `most_bytes` in it is how large a successful answer may be, packed
-    and unpacked (8 MB unless it says so). A `before` in it is awaited once the call may be sent and right before it is; what it
-    raises stops the call. Raises NotYet when a call must wait longer than `max_wait` or a breaker is open, httpx.ReadTimeout past
-    the total deadline, AnswerTooLarge, and otherwise what `inner` raises.
+    That extension is a CallScope, or a mapping with some of its fields (`{"account": "main"}`); so an adapter can name its account
+    without importing this module. The mapping may also hold:
+    - `total`: the total deadline in seconds,
+    - `most_bytes`: how large a 2xx answer may be, compressed and decompressed (default 8 MB),
+    - `before`: awaited after admission, right before the request is sent; an exception from it stops the call.
+    Raises NotYet when a breaker is open or a call must wait longer than `max_wait`, httpx.ReadTimeout past the total deadline,
+    AnswerTooLarge, and whatever `inner` raises.
     """
 
     def __init__(
@@ -118,7 +120,7 @@ class GuardedTransport(httpx.AsyncBaseTransport):
         self._observer = observer
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send it, once, when it is allowed to be sent. The slot is held until the answer is closed."""
+        """Wait for admission, then send the request once. The slot is held until the answer is closed."""
         scope, total = self._scope_of(request)
         asked = time.monotonic()
         try:
@@ -128,9 +130,9 @@ class GuardedTransport(httpx.AsyncBaseTransport):
             self._observe(CallRecord(scope, request.method, request.url.host, "deferred", None, why, time.monotonic() - asked, 0.0))
             raise
         call = _OngoingCall(request, scope, total, permit)
-        self._bound(request)
+        self._bound_timeouts(request)
         try:
-            await _before(request)
+            await _await_before(request)
             call.begin()
             async with asyncio.timeout_at(call.deadline):
                 response = await self._inner.handle_async_request(request)
@@ -143,9 +145,9 @@ class GuardedTransport(httpx.AsyncBaseTransport):
         if response.status_code == 429:
             await self._limits.throttled(scope, _retry_after(response.headers))
         assert isinstance(response.stream, httpx.AsyncByteStream)
-        # Its body is watched, because the slot is taken until it is closed.
-        watched = _Watched(BoundedBody(response, response.stream, request), call, self)
-        if response.is_closed:  # one that was read before it came here would never be closed again
+        # Closing the body ends the call and gives back the slot.
+        watched = _GuardedBody(BoundedBody(response, response.stream, request), call, self)
+        if response.is_closed:  # a response that was already read would never be closed again
             return httpx.Response(response.status_code, headers=response.headers, stream=watched, request=request)
         response.stream = watched
         return response
@@ -157,7 +159,7 @@ class GuardedTransport(httpx.AsyncBaseTransport):
     # --- inside
 
     def _scope_of(self, request: httpx.Request) -> tuple[CallScope, float]:
-        """What the request falls under, and its total deadline."""
+        """The request's scope and its total deadline in seconds."""
         said: Any = request.extensions.get("phantoms")
         if isinstance(said, CallScope):
             return said, self._deadlines.total
@@ -173,8 +175,8 @@ class GuardedTransport(httpx.AsyncBaseTransport):
         left = longest_wait()
         return self._deadlines.max_wait if left is None else min(self._deadlines.max_wait, left)
 
-    def _bound(self, request: httpx.Request) -> None:
-        """No call without time-outs, whatever client it came from (openai's are ten minutes)."""
+    def _bound_timeouts(self, request: httpx.Request) -> None:
+        """Give every request time-outs, whatever its client sets (the default of openai's client is ten minutes)."""
         asked = request.extensions.get("timeout") or {}
         connect, read = asked.get("connect"), asked.get("read")
         bounded = {
@@ -185,7 +187,7 @@ class GuardedTransport(httpx.AsyncBaseTransport):
         request.extensions = {**request.extensions, "timeout": bounded}
 
     async def _too_late(self, call: _OngoingCall) -> httpx.ReadTimeout:
-        """Settle a call that met its deadline; the error that adapters know how to classify."""
+        """Settle a call that exceeded its deadline. Returns the error to raise, which adapters can classify."""
         error = httpx.ReadTimeout(f"no complete answer within {call.total:g} s", request=call.request)
         await self._failed(call, error)
         return error
@@ -196,7 +198,7 @@ class GuardedTransport(httpx.AsyncBaseTransport):
         if not isinstance(error, Exception):
             self._cut_short(call, why)
             return
-        # Our own mistakes (a bad URL, a closed client) say nothing about the integration.
+        # Our own errors (a bad URL, a closed client) say nothing about the integration.
         ours = isinstance(error, httpx.UnsupportedProtocol | httpx.LocalProtocolError) or not isinstance(
             error, httpx.TransportError
         )
@@ -225,15 +227,15 @@ class GuardedTransport(httpx.AsyncBaseTransport):
             self._observer(record)
 
 
-async def _before(request: httpx.Request) -> None:
-    """What the adapter has to do when nothing stands between the request and its sending any more."""
+async def _await_before(request: httpx.Request) -> None:
+    """Await the adapter's `before` hook: the request is admitted and is sent next."""
     said: Any = request.extensions.get("phantoms")
     if isinstance(said, Mapping) and "before" in said:
         await said["before"]()
 
 
-class _Watched(httpx.AsyncByteStream):
-    """An answer's body: read within the deadline, and the end of its call when it is closed."""
+class _GuardedBody(httpx.AsyncByteStream):
+    """A response body that is read within the call's deadline. Closing it ends the call."""
 
     def __init__(self, inner: BoundedBody, call: _OngoingCall, transport: GuardedTransport) -> None:
         self._inner = inner
@@ -256,7 +258,7 @@ class _Watched(httpx.AsyncByteStream):
             yield chunk
 
     async def whole(self) -> bytes:
-        """All of it, and the end of its call: what reading to the end and closing come to, without a generator for each layer."""
+        """Read the whole body and end the call. Same as iterating and closing, without a generator per layer."""
         try:
             async with asyncio.timeout_at(self._call.deadline):
                 return await self._inner.whole()
@@ -285,24 +287,25 @@ def build_client(
     inner: httpx.AsyncBaseTransport | None = None,
     **client: Any,
 ) -> httpx.AsyncClient:
-    """An httpx client for one adapter and one event loop; close it. `client`: further arguments of httpx.AsyncClient.
+    """An httpx client for one adapter and one event loop. The caller closes it. `client`: more arguments for httpx.AsyncClient.
 
-    `inner` is only given by tests. Redirects are not followed and the environment's proxies and .netrc are not used.
+    Only tests pass `inner`. The client follows no redirects and ignores the environment's proxies and .netrc.
     """
     deadlines = deadlines or Deadlines()
     guarded = GuardedTransport(inner or wire(), limits, scope=scope, deadlines=deadlines, observer=observer)
     timeout = httpx.Timeout(deadlines.read, connect=deadlines.connect, pool=None)
     made = _Client(**{"timeout": timeout, "trust_env": False, **client, "transport": guarded})
-    made.headers["Accept-Encoding"] = "gzip, deflate"  # what `bodies` unpacks
+    made.headers["Accept-Encoding"] = "gzip, deflate"  # what `bodies` can decompress
     return made
 
 
 class _Client(httpx.AsyncClient):
-    """httpx' client without what no call of ours has: redirects, authentication flows, hooks, and cookies, since those of one
-    account must not travel with another's calls.
+    """httpx' client without features that no call of ours uses: redirects, authentication flows, event hooks and cookies.
+
+    Cookies of one account must never be sent with another account's calls.
     """
 
-    # Adapters are also given plain clients, by tests: this one awaits `extensions["phantoms"]["before"]`.
+    # Tests give adapters plain httpx clients. This attribute tells them that this client awaits `extensions["phantoms"]["before"]`.
     awaits_before = True
 
     def build_request(
@@ -332,7 +335,7 @@ class _Client(httpx.AsyncClient):
                 body = json_module.dumps(json, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
                 if not any(name.lower() == b"content-type" for name, _ in with_defaults):
                     with_defaults.append((b"Content-Type", b"application/json"))
-            return _plain(method, where, with_defaults, body=body, extensions=all_extensions)
+            return _plain_request(method, where, with_defaults, body=body, extensions=all_extensions)
         return httpx.Request(
             method,
             url,
@@ -353,7 +356,7 @@ class _Client(httpx.AsyncClient):
         auth: Any = None,
         follow_redirects: Any = None,
     ) -> httpx.Response:
-        """See the base class. The answer is read here unless it is to be streamed."""
+        """See the base class. Reads the whole answer unless `stream` is set."""
         del auth, follow_redirects
         if self.is_closed:
             raise RuntimeError("Cannot send a request, as the client has been closed.")
@@ -361,7 +364,7 @@ class _Client(httpx.AsyncClient):
         response.request = request
         if stream:
             return response
-        if isinstance(response.stream, _Watched):
+        if isinstance(response.stream, _GuardedBody):
             response.stream = httpx.ByteStream(await response.stream.whole())
             response.read()
         else:
@@ -374,14 +377,16 @@ class _Client(httpx.AsyncClient):
         return [*(pair for pair in self.headers.raw if pair[0].lower() not in names), *headers]
 
 
-# Most calls of an integration go to the same few addresses, and to read one is a tenth of what a call costs.
+# An integration calls the same few addresses again and again, and parsing one is a tenth of a call's CPU time.
 @functools.lru_cache(maxsize=1024)
 def _address(url: httpx.URL | str) -> httpx.URL:
     return httpx.URL(url)
 
 
-def _plain(method: str, url: httpx.URL, headers: list[tuple[bytes, bytes]], *, body: bytes, extensions: Any) -> httpx.Request:
-    """What httpx.Request makes of bytes, with the headers read once instead of four times."""
+def _plain_request(
+    method: str, url: httpx.URL, headers: list[tuple[bytes, bytes]], *, body: bytes, extensions: Any
+) -> httpx.Request:
+    """Build the request as httpx.Request would, for a body of bytes, but parse the headers once instead of four times."""
     names = {name.lower() for name, _ in headers}
     if b"host" not in names:
         headers = [(b"Host", url.netloc), *headers]
@@ -393,7 +398,7 @@ def _plain(method: str, url: httpx.URL, headers: list[tuple[bytes, bytes]], *, b
 
 
 def _retry_after(headers: httpx.Headers) -> float | None:
-    """Seconds, from any of the forms in use; None when absent or unreadable."""
+    """Seconds to wait, from `retry-after-ms` or `Retry-After`; None when absent or unreadable."""
     milliseconds = headers.get("retry-after-ms", "")
     if re.fullmatch(r"\d+(\.\d+)?", milliseconds):
         return float(milliseconds) / 1_000

@@ -1,4 +1,4 @@
-"""How much of a pool's rates is used right now, for people. Admission decides by the same grants; nothing is decided here."""
+"""The present use of each pool's rates, for display. It reads the grants that admission records and decides nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _COUNT = LuaScript(lua("count_use"))
 
 @dataclass(frozen=True, slots=True)
 class RateUse:
-    """`used` of at most `calls` calls in the last `seconds`."""
+    """A rate of `calls` calls per `seconds`, of which `used` were granted in the last `seconds`."""
 
     calls: int
     seconds: float
@@ -24,7 +24,7 @@ class RateUse:
 async def rates_used(
     scripts: Scripts, pools: Mapping[str, PoolLimits], *, namespace: str = "phantoms"
 ) -> dict[str, tuple[RateUse, ...]]:
-    """The use of every rate of those pools, by name, in the order of the pool's rates. Raises NotYet while Redis is away."""
+    """The use of every rate, by pool name and in the order of the pool's rates. Raises NotYet while Redis is unavailable."""
     keys: list[str] = []
     windows: list[Argument] = []
     for name, limits in pools.items():

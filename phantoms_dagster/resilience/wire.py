@@ -1,8 +1,8 @@
-"""The innermost transport: httpx' interface over aiohttp, honest about what was sent.
+"""The innermost transport: httpx' interface over aiohttp. Its errors say whether the request can have been sent.
 
-A request goes to the very URL that was asked for, once, without cookies. aiohttp would send PUT and DELETE again by itself when a
-kept-alive connection breaks: a second post hides in that. What a failure means belongs to the adapters; they tell by its class
-whether anything can have been sent: ConnectError and ConnectTimeout mean that nothing was, all others that it may have been.
+A request goes out once, to exactly the given URL, without cookies. aiohttp on its own would resend PUT and DELETE when a kept-alive
+connection breaks, which could post twice. Adapters tell from the error's class what happened: with ConnectError and ConnectTimeout
+nothing was sent, with any other error the request may have been sent.
 """
 
 from __future__ import annotations
@@ -19,32 +19,32 @@ from yarl import URL
 
 KEEP_ALIVE_SECONDS = 5.0
 _BLOCK_BYTES = 1 << 16
-# The connection was never made, so nothing was sent on it. aiohttp's own classes of these names are wider.
+# No connection was made, so nothing was sent. aiohttp's base classes of these cover more cases.
 _NOT_CONNECTED = (aiohttp.ClientConnectorError, aiohttp.ServerFingerprintMismatch)
 _NO_URL = (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError)
 
 
 def wire() -> httpx.AsyncBaseTransport:
-    """An open transport for one event loop; it connects with the first request. Pools bound the calls, so it does not."""
+    """A transport for one event loop. It connects with the first request and sets no connection limit: pools limit the calls."""
     return _Wire()
 
 
 @functools.cache
 def tls() -> ssl.SSLContext:
-    """httpx' context (certifi's authorities), made once: each costs 20 ms, and slim containers have no authorities of their own."""
+    """httpx' TLS context, with certifi's authorities since slim containers have none. Made once, because it takes 20 ms."""
     return httpx.create_ssl_context()
 
 
 def _session() -> aiohttp.ClientSession:
     connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS, ssl=tls())
-    # Cookies of one account must not travel with another's calls.
+    # Cookies of one account must never be sent with another account's calls.
     return aiohttp.ClientSession(
-        connector=connector, cookie_jar=aiohttp.DummyCookieJar(), middlewares=(_once,), auto_decompress=False
+        connector=connector, cookie_jar=aiohttp.DummyCookieJar(), middlewares=(_no_resend,), auto_decompress=False
     )
 
 
-async def _once(request: aiohttp.ClientRequest, send: ClientHandlerType) -> aiohttp.ClientResponse:
-    """Let the loss of a connection that had been made be an error that aiohttp does not answer with a second request."""
+async def _no_resend(request: aiohttp.ClientRequest, send: ClientHandlerType) -> aiohttp.ClientResponse:
+    """Turn the loss of an established connection into an error after which aiohttp does not send the request again."""
     try:
         return await send(request)
     except (*_NOT_CONNECTED, aiohttp.ConnectionTimeoutError, aiohttp.SocketTimeoutError, aiohttp.ClientPayloadError):
@@ -65,7 +65,7 @@ class _Wire(httpx.AsyncBaseTransport):
         try:
             answer = await self._session.request(
                 request.method,
-                # As it is: yarl would write `%2F` in a query as `/`, which breaks the signatures of upload addresses.
+                # Unchanged: yarl would rewrite `%2F` in a query to `/`, which breaks the signatures of upload addresses.
                 URL(url, encoded=True),
                 headers=_headers(request),
                 data=_body(request),
@@ -73,18 +73,18 @@ class _Wire(httpx.AsyncBaseTransport):
                 timeout=_timeout(request),
             )
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise _named(error, request) from error
+            raise _to_httpx_error(error, request) from error
         return httpx.Response(answer.status, headers=answer.raw_headers, stream=WireBody(answer, request), request=request)
 
     async def aclose(self) -> None:
-        """Close all connections; answers that are still being read break off."""
+        """Close all connections. Answers that are still being read break off."""
         if self._session is not None:
             await self._session.close()
 
 
 def _headers(request: httpx.Request) -> list[tuple[str, str]]:
     pairs = request.headers.multi_items()
-    # A streamed body of unknown length: aiohttp says so itself.
+    # aiohttp sets this header itself for a streamed body of unknown length.
     return [(name, value) for name, value in pairs if name != "transfer-encoding"]
 
 
@@ -105,8 +105,8 @@ def _client_timeout(connect: float | None, read: float | None) -> aiohttp.Client
     return aiohttp.ClientTimeout(sock_connect=connect, sock_read=read)
 
 
-def _named(error: Exception, request: httpx.Request) -> httpx.TransportError:
-    """The httpx error for one of aiohttp's."""
+def _to_httpx_error(error: Exception, request: httpx.Request) -> httpx.TransportError:
+    """The httpx error that corresponds to an aiohttp error."""
     words = f"{type(error).__name__}: {error}"
     if isinstance(error, _NO_URL):
         return httpx.UnsupportedProtocol(words, request=request)
@@ -118,12 +118,12 @@ def _named(error: Exception, request: httpx.Request) -> httpx.TransportError:
         return httpx.ReadTimeout(words, request=request)
     if isinstance(error, aiohttp.ClientPayloadError | aiohttp.ClientConnectionError):
         return httpx.ReadError(words, request=request)
-    # A header too long, a garbled status line: an answer that nobody can read.
+    # A header that is too long or a garbled status line: the answer is unreadable.
     return httpx.RemoteProtocolError(words, request=request)
 
 
 class WireBody(httpx.AsyncByteStream):
-    """An answer's body. Whatever breaks while it is read, the request had been sent."""
+    """A response body. Any error while reading it comes after the request was sent."""
 
     def __init__(self, answer: aiohttp.ClientResponse, request: httpx.Request) -> None:
         self._answer = answer
@@ -137,7 +137,7 @@ class WireBody(httpx.AsyncByteStream):
             raise self._broken(error) from error
 
     async def aclose(self) -> None:
-        """Give the connection back, or close it when there is more to come."""
+        """Give the connection back, or close it when the body was not read to its end."""
         self._answer.release()
 
     def _broken(self, error: Exception) -> httpx.TransportError:

@@ -91,23 +91,23 @@ class MediaGate:
     async def _pass(self, name: str) -> None:
         """Raises NotYet while `name` is open. Who finds it half-open tries the folder, and no video pays for that."""
         try:
-            leave = await self._breakers.admit(name)
+            permit = await self._breakers.admit(name)
         except BreakerOpen:
             raise
         except NotYet:
             await self._pass_alone(name)
             return
-        if leave.probe is None:
+        if permit.probe is None:
             return
         try:
             await self._try(name)
         except MediaAway:
-            await self._breakers.settle(leave, CallOutcome.FAILED)
+            await self._breakers.settle(permit, CallOutcome.FAILED)
             raise
         except BaseException:
-            await self._breakers.settle(leave, CallOutcome.NONE)
+            await self._breakers.settle(permit, CallOutcome.NONE)
             raise
-        await self._breakers.settle(leave, CallOutcome.ANSWERED)
+        await self._breakers.settle(permit, CallOutcome.ANSWERED)
 
     async def _pass_alone(self, name: str) -> None:
         """Redis is away: what this process has seen decides."""

@@ -425,7 +425,7 @@ async def test_who_misses_its_instant_gets_another_one_and_pays_once(scripts: Sc
     class Late(Admission):
         missed = 0
 
-        async def _punctual(self, lease: Lease) -> bool:
+        async def _sleep_until_send_time(self, lease: Lease) -> bool:
             self.missed += 1
             return self.missed > 3
 

@@ -10,8 +10,15 @@ from datetime import UTC, datetime
 import pytest
 from redis.asyncio import Redis
 
-from phantoms_dagster.resilience.breakers.breaker import CACHE_SECONDS, BreakerOpen, BreakerPolicy, Breakers, CallOutcome, Pass
-from phantoms_dagster.resilience.breakers.scripts import BreakerSnapshot, Remote
+from phantoms_dagster.resilience.breakers.breaker import (
+    CACHE_SECONDS,
+    BreakerOpen,
+    BreakerPermit,
+    BreakerPolicy,
+    Breakers,
+    CallOutcome,
+)
+from phantoms_dagster.resilience.breakers.scripts import BreakerSnapshot, RemoteBreaker
 from phantoms_dagster.resilience.redis.scripts import Scripts, redis_client
 
 POLICY = BreakerPolicy(window_seconds=30, minimum_calls=4, failure_rate=0.5, reset_seconds=0.3, probe_seconds=60)
@@ -52,7 +59,7 @@ async def is_open(breakers: Breakers, name: str = "shotstack") -> bool:
     return False
 
 
-async def probe(breakers: Breakers, name: str = "shotstack") -> Pass:
+async def probe(breakers: Breakers, name: str = "shotstack") -> BreakerPermit:
     """Ask until this process gets the probe."""
     for _ in range(200):
         try:
@@ -165,15 +172,15 @@ async def test_while_redis_learns_of_a_failed_probe_no_call_is_sent_away_for_the
     leave = await breakers.admit("shotstack", probe_seconds=750)
     assert leave.probe is not None
     waits: list[float] = []
-    move = Remote.move
+    move = RemoteBreaker.move
 
-    async def slow(remote: Remote, state: str, probe: str | None) -> BreakerSnapshot:
+    async def slow(remote: RemoteBreaker, state: str, probe: str | None) -> BreakerSnapshot:
         with pytest.raises(BreakerOpen) as caught:
             await breakers.admit("shotstack")
         waits.append(caught.value.retry_after)
         return await move(remote, state, probe)
 
-    monkeypatch.setattr(Remote, "move", slow)
+    monkeypatch.setattr(RemoteBreaker, "move", slow)
     await breakers.settle(leave, CallOutcome.FAILED)
     assert len(waits) == 1
     assert waits[0] <= max(POLICY.reset_seconds, CACHE_SECONDS)
@@ -202,7 +209,7 @@ async def test_a_probe_that_was_never_sent_is_free_for_the_next_at_once(make: Ma
     breakers = make(POLICY)
     await open_up(breakers)
     await breakers.settle(await probe(breakers), CallOutcome.UNSENT)
-    breakers.mistrust("shotstack")
+    breakers.invalidate("shotstack")
     assert (await breakers.admit("shotstack")).probe is not None
 
 

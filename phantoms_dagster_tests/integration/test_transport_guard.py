@@ -352,7 +352,7 @@ async def test_a_probe_that_finds_its_pool_full_hands_the_probe_back(bench: Benc
         await bench.client(answers(200), max_wait=0).get(URL)
     await bench.limits.aclose()
     await bench.admission.release(held.lease)
-    bench.breakers.mistrust("shotstack")
+    bench.breakers.invalidate("shotstack")
     assert (await bench.client(answers(200)).get(URL)).status_code == 200
     assert (await bench.breakers.state("shotstack")).state == "closed"
 

@@ -1,1 +1,1 @@
-"""Who may call now: slots, rates and quotas of pools, kept in Redis."""
+"""Admission to pools: slots, rates and daily quotas, kept in Redis."""

@@ -1,12 +1,11 @@
 """Admission to pools: slots, rates and daily quotas of every pool of a call, decided together in one round trip.
 
-Who may call now is decided by the script alone, on Redis' clock; this module only asks, keeps leases alive and gives them
-back. Sleeping until it is one's turn belongs to the caller, except for the last few milliseconds before the instant that was
-dealt to it: who would miss that gets another one, because late calls and punctual ones together would be too many.
-
-What may be sent twice: every script here. An acquire carries its own id, so that a repeated one finds the slot it already
-holds and pays once; renewals and releases say how it shall be; a penalty within a pause only prolongs it. A grant whose
-answer is lost for good holds its slot until the lease ends.
+The script decides who may call, on Redis' clock. This module asks the script, renews leases and gives them back. The caller sleeps
+until its turn. The exception is the last few milliseconds before the send time that the script assigned: this module sleeps through
+those, and a call that wakes too late gets a new send time. Late calls and punctual calls together would exceed the rate.
+Every script here may be sent twice. An acquire carries its own id, so a repeated one finds the slot it already holds and pays once.
+Renewals and releases state the desired result. A penalty during a pause only extends the pause. A grant whose answer never arrives
+holds its slot until the lease ends.
 """
 
 from __future__ import annotations
@@ -29,23 +28,24 @@ from phantoms_dagster.resilience.redis.scripts import Argument, Scripts
 
 log = logging.getLogger(__name__)
 
-# How soon a holder notices that Redis forgot it: well within the recovery in which nobody else is let in.
+# How often a holder checks that Redis still knows its lease: well within the recovery, when no new caller is admitted.
 KEEPER_SECONDS = lua.RECOVERY_SECONDS / 4
-# A refusal without Retry-After.
+# The pause after a 429 without Retry-After.
 PAUSE_SECONDS = 1.0
 _MIDNIGHTS_KEPT_SECONDS = 3_600.0
-# A process that is late for so many instants, one after another, would never get to call.
-_MOST_INSTANTS = 20
-# How far two good clocks may drift apart.
+# After this many missed send times in a row the call goes out anyway: a process that is always late would never call.
+_MOST_SEND_TIMES = 20
+# How fast two good clocks may drift apart, in seconds per second.
 _DRIFT = 100e-6
 
 
 @dataclass(eq=False)
 class Lease:
-    """One slot in each of `pools`. `token` only ever grows, per pool: a later holder's is greater.
+    """One slot in each of `pools`. `token` is a fencing token: within a pool, a later holder always has a greater one.
 
-    `lost` turns true when the lease ran out before it could be renewed: somebody else may hold the slot. `known_to` is the
-    life of Redis' memory that has it, and the losses of contact until then. `at`: the instant to send at, by Redis' clock.
+    `lost` becomes true when the lease ran out before it could be renewed: another call may hold the slot. `known_to` is the epoch
+    of Redis' memory that knows this lease, and the number of losses of contact up to then. `at` is the time to send the call, in
+    microseconds of Redis' clock.
     """
 
     id: str
@@ -61,16 +61,16 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """Go ahead; give `lease` back when done."""
+    """The call may be sent. Give `lease` back afterwards."""
 
     lease: Lease
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Not now: ask again after `seconds`, with the same `request`, which keeps the place in line.
+    """The call may not be sent yet. Ask again after `seconds` with the same `Request`, which keeps its place in the queue.
 
-    `pool` and `kind` name what is in the way: `slots`, `rate`, `daily`, `paused` (the provider said so), `recovery` (Redis
+    `pool` and `kind` say which limit was reached: `slots`, `rate`, `daily`, `paused` (the provider said so), `recovery` (Redis
     lost its memory) or `breaker` (`pool` is then the breaker's name).
     """
 
@@ -79,7 +79,7 @@ class Wait:
     kind: str
 
     def __str__(self) -> str:
-        """For people: what is waited for."""
+        """The limit that was reached, for people."""
         said = {
             "slots": "all slots are taken",
             "rate": "the rate is used up",
@@ -93,7 +93,7 @@ class Wait:
 
 @dataclass(eq=False)
 class Request:
-    """One call's wish to be admitted; asked with again until it is granted. `cost` counts against daily quotas."""
+    """One call's request for admission. Pass the same object again until it is granted. `cost` counts against daily quotas."""
 
     pools: tuple[str, ...]
     cost: int = 1
@@ -107,7 +107,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class PoolState:
-    """A pool as it is now. `factor` is what 429s have left of its limits; `hold_seconds` the usual length of a call."""
+    """A pool's present state. `factor` is the share of its limits left after 429s, `hold_seconds` the average length of a call."""
 
     pool: str
     slots: int | None
@@ -121,7 +121,10 @@ class PoolState:
 
 
 class Admission:
-    """The pools, for one event loop. Close it to stop its keeper; `namespace` keeps systems on one Redis apart."""
+    """Admission to the pools, for one event loop. `aclose` stops the renewal of leases.
+
+    `namespace` separates systems on one Redis.
+    """
 
     def __init__(self, scripts: Scripts, pools: Pools, *, namespace: str = "phantoms") -> None:
         self._scripts = scripts
@@ -141,19 +144,19 @@ class Admission:
         self._behind, self._compared_at = math.inf, 0.0
 
     async def acquire(self, request: Request, *, max_wait: float, hold_seconds: float = 600.0) -> Granted | Wait:
-        """Ask for one slot in every pool of the request, and for its share of their rates and quotas: all or nothing.
+        """Ask for one slot in every pool of the request and a share of their rates and quotas. Grants all of them or none.
 
-        `max_wait`: seconds the caller would wait here; a longer wait keeps no place in line. A lease is renewed for at most
-        `hold_seconds`, then it runs out. Raises NotYet while Redis is away.
+        `max_wait`: how many seconds the caller is willing to wait. A request that must wait longer keeps no place in the queue. A
+        lease is renewed for at most `hold_seconds`; then it runs out. Raises NotYet while Redis is unavailable.
         """
-        for tries in range(_MOST_INSTANTS):
+        for tries in range(_MOST_SEND_TIMES):
             answer = await self._acquire(request, max_wait, hold_seconds)
             if isinstance(answer, Wait):
                 return answer
-            request.token = answer.lease.token = request.token or answer.lease.token  # another instant is no later place in line
-            if await self._punctual(answer.lease) or tries == _MOST_INSTANTS - 1:
+            request.token = answer.lease.token = request.token or answer.lease.token  # a new send time keeps the place in the queue
+            if await self._sleep_until_send_time(answer.lease) or tries == _MOST_SEND_TIMES - 1:
                 break
-            self._held.pop(answer.lease.id, None)  # it is still ours, and asked for with the same id
+            self._held.pop(answer.lease.id, None)  # Redis still has it, under the id that the next request repeats
             request.missed = answer.lease.at
         request.missed = request.token = 0
         return answer
@@ -173,8 +176,8 @@ class Admission:
             return Wait(int(answer[1]) / 1e6, pool, answer[5])
         return Granted(self._granted(request, answer, hold_seconds))
 
-    async def _punctual(self, lease: Lease) -> bool:
-        """Sleep until the lease's instant; whether it is not over yet, but for what the pools allow as jitter."""
+    async def _sleep_until_send_time(self, lease: Lease) -> bool:
+        """Sleep until the lease's send time. False when the process woke later than the jitter that its pools allow."""
         allowed = min((self._allowed_jitter(pool) for pool in lease.pools), default=math.inf)
         if allowed == math.inf:
             return True
@@ -187,56 +190,58 @@ class Admission:
         return time.monotonic() - instant <= allowed
 
     def _allowed_jitter(self, pool: str) -> float:
-        """Seconds by which a call may miss its instant: a third of the slack of its shortest window; the rest is for the way to
-        the provider. A window that is not short has slack for everything."""
+        """How many seconds late a call may be sent: a third of the slack of the pool's shortest window.
+
+        The rest of the slack covers the way to the provider. A pool without short windows tolerates any delay: infinity.
+        """
         if pool not in self._jitter:
             short = [seconds for _, seconds, _ in self._pools.limits(pool).rates if seconds <= lua.SHORT_SECONDS]
             self._jitter[pool] = min(short) * lua.SHORT_SLACK_SHARE / 3 if short else math.inf
         return self._jitter[pool]
 
     def _compare_clocks(self, redis_now: int) -> None:
-        """Redis' clock against ours. The quickest answer says best how far they are apart."""
+        """Estimate the offset between Redis' clock and ours. The quickest answer gives the best estimate."""
         now = time.monotonic()
         drifted = self._behind + (now - self._compared_at) * _DRIFT
         self._behind, self._compared_at = min(drifted, now - redis_now / 1e6), now
 
     async def release(self, lease: Lease) -> None:
-        """Give the slots back. When Redis is away they come back with the end of the lease."""
+        """Give the slots back. While Redis is unavailable, they become free when the lease ends."""
         self.release_soon(lease)
         if self._releasing:
             await asyncio.wait(self._releasing)
 
     def release_soon(self, lease: Lease) -> None:
-        """`release` for where nothing can be awaited, as in a cancellation."""
+        """`release` without waiting, for places that cannot await, such as a cancellation."""
         self._held.pop(lease.id, None)
         self._give_back(lease.id, lease.pools, lease.granted_at, lease.at)
 
     def forget(self, request: Request) -> None:
-        """Leave the line: this request will not be asked with again."""
+        """Give up the request's place in the queue."""
         if request.ticket:
             self._give_back(request.id, request.pools, 0)
 
     async def renew(self, lease: Lease) -> bool:
-        """Begin the lease anew; False when it had run out. Kept leases are renewed by themselves."""
+        """Start the lease's time again. False when it had already run out. Leases that are held are renewed automatically."""
         leases = [self._microseconds(self._pools.limits(pool).lease_seconds) for pool in lease.pools]
         started = time.monotonic()
-        held = await self._hello(lease.id, lease.pools, leases)
+        held = await self._check_in(lease.id, lease.pools, leases)
         lease.renewed, lease.known_to, lease.lost = started, (self._epoch, self._losses), not held
         return held
 
     async def penalise(self, pool: str, retry_after: float | None = None) -> None:
-        """Learn from a 429: nothing for `retry_after` seconds, and less than before after it, restored within ten minutes."""
+        """React to a 429: admit nothing for `retry_after` seconds, then less than before. The full limits return in ten minutes."""
         pause = self._microseconds(PAUSE_SECONDS if retry_after is None else min(max(retry_after, 0.0), 86_400.0))
         await self._scripts.run(lua.PENALISE, [self._base(pool)], [pause])
 
     async def look(self) -> list[PoolState]:
-        """Every pool that was used in the last days. Raises NotYet while Redis is away."""
+        """Every pool that was ever used, sorted by name. Raises NotYet while Redis is unavailable."""
         seen = await self._scripts.run(lua.LOOK, [self._contact], [])
         now, rows = int(seen[0]), [seen[i : i + 8] for i in range(1, len(seen), 8)]
         return sorted((self._state(row, now) for row in rows), key=lambda state: state.pool)
 
     async def aclose(self) -> None:
-        """Stop renewing, and finish the releases that are under way."""
+        """Stop renewing leases and wait for the releases in progress."""
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)
@@ -255,14 +260,14 @@ class Admission:
         for _ in range(2):
             limits: list[Argument] = []
             for pool in request.pools:
-                limits += self._fixed.get(pool) or self._limits(pool, now, self._left_to_others(pool, request.pools))
+                limits += self._fixed.get(pool) or self._limits(pool, now, self._reserved_for_others(pool, request.pools))
             answer: list[Any] = await self._scripts.run(lua.ACQUIRE, keys, [*head, *limits])
             self._losses = losses
             if answer[0] in (0, 1):
                 self._compare_clocks(int(answer[2 if answer[0] else 6]))
             if answer[0] != 2:
                 return answer
-            # Our clock is days away from Redis': its is the one that counts.
+            # Our clock is days away from Redis' clock. Redis' clock counts.
             self._midnights.clear()
             now = int(answer[1]) / 1e6
         raise RuntimeError("no midnights around Redis' own time")
@@ -282,12 +287,12 @@ class Admission:
             self._keeper = asyncio.get_running_loop().create_task(self._keep(), context=Context())
         return lease
 
-    def _left_to_others(self, pool: str, pools: Sequence[str]) -> int:
-        """What a call through `pools` leaves of that pool's day to others."""
+    def _reserved_for_others(self, pool: str, pools: Sequence[str]) -> int:
+        """The units of `pool`'s daily quota that a call through `pools` must leave for other calls."""
         asked = map(self._pools.limits, pools)
         return next((limits.leaves for limits in asked if limits.shares == pool), 0)
 
-    def _limits(self, pool: str, now: float, left_to_others: int = 0) -> list[Argument]:
+    def _limits(self, pool: str, now: float, reserved: int = 0) -> list[Argument]:
         limits = self._pools.limits(pool)
         numbers: list[Argument] = [-1 if limits.slots is None else limits.slots, self._microseconds(limits.lease_seconds)]
         numbers.append(len(limits.rates))
@@ -300,14 +305,14 @@ class Admission:
         if not midnights or abs(now - cached_at) > _MIDNIGHTS_KEPT_SECONDS:
             midnights = [second * 1_000_000 for second in limits.daily.midnights(datetime.fromtimestamp(now, UTC))]
             self._midnights[pool] = (now, midnights)
-        # What this process saw used is a floor: a Redis that forgot the day's use learns it from us.
-        units = max(0, limits.daily.units - left_to_others)
+        # Redis takes at least the use that this process saw, so a Redis that lost its memory still knows the day's use.
+        units = max(0, limits.daily.units - reserved)
         return [*numbers, units, *self._used.get(pool, (0, 0)), len(midnights), *midnights]
 
     # --- keeping and giving back
 
     async def _keep(self) -> None:
-        """Renew what is held, and notice within half a second when Redis has forgotten it."""
+        """Renew the leases that are held, and notice within half a second when Redis has lost them."""
         while self._held:
             await asyncio.sleep(KEEPER_SECONDS)
             try:
@@ -319,11 +324,11 @@ class Admission:
 
     async def _keep_once(self) -> None:
         if self._held:
-            await self._hello("-", (), [])
+            await self._check_in("-", (), [])
         now = time.monotonic()
         for lease in list(self._held.values()):
             if lease.keep_until < now:
-                del self._held[lease.id]  # longer than any call may take: whoever held it never gave it back
+                del self._held[lease.id]  # longer than any call may take: the holder never gave it back
         known_to = (self._epoch, self._losses)
         due = [
             lease for lease in self._held.values() if lease.known_to != known_to or now - lease.renewed > self._shortest(lease) / 3
@@ -333,7 +338,7 @@ class Admission:
                 log.warning("a call in %s outlived its lease", ", ".join(lease.pools))
                 self._held.pop(lease.id, None)
 
-    async def _hello(self, lease_id: str, pools: Sequence[str], leases: Sequence[int]) -> bool:
+    async def _check_in(self, lease_id: str, pools: Sequence[str], leases: Sequence[int]) -> bool:
         losses, lost = self._broken()
         keys = [self._contact, *map(self._base, pools)]
         held, self._epoch = await self._scripts.run(lua.RENEW, keys, [lease_id, self._epoch, lost, *leases])
@@ -341,7 +346,7 @@ class Admission:
         return int(held) == 1
 
     def _broken(self) -> tuple[int, str]:
-        """The losses of contact so far, and `1` if one came between two answers: leases may have run out unseen."""
+        """The losses of contact, and `"1"` if there was one since the last answer: leases may have run out unnoticed."""
         losses = self._scripts.losses
         return losses, "1" if self._epoch and losses != self._losses else "0"
 
@@ -359,12 +364,12 @@ class Admission:
             return
         error = answer.exception()
         if isinstance(error, NotYet):
-            log.debug("slots come back with their lease: %s", error)
+            log.debug("slots become free when their lease ends: %s", error)
         elif error is not None:
-            log.error("slots could not be given back; they come back with their lease", exc_info=error)
+            log.error("slots could not be given back; they become free when their lease ends", exc_info=error)
 
     def _short_rates(self, pool: str) -> str:
-        """The numbers, from 1, of its rates whose calls are spaced."""
+        """The numbers (from 1, comma-separated) of the pool's rates with a short window, whose calls are spaced."""
         if pool not in self._spaced:
             rates = enumerate(self._pools.limits(pool).rates, start=1)
             self._spaced[pool] = ",".join(str(number) for number, (_, seconds, _) in rates if seconds <= lua.SHORT_SECONDS)
@@ -375,7 +380,7 @@ class Admission:
 
     def _state(self, row: Sequence[str], now: int) -> PoolState:
         name = row[0].removeprefix(f"{self._namespace}:pool:")
-        # It may have been defined by settings that are gone.
+        # The pool may come from settings that no longer exist.
         limits = self._pools.limits(name) if self._pools.has(name) else PoolLimits()
         today = limits.daily.midnights(datetime.fromtimestamp(now / 1e6, UTC)) if limits.daily else []
         current = int(row[6]) // 1_000_000 == max((second for second in today if second * 1_000_000 <= now), default=-1)

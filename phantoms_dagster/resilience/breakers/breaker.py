@@ -1,16 +1,14 @@
-"""Circuit breakers that a whole fleet shares: one per integration, and one per integration and account.
+"""Circuit breakers shared by all processes: one per integration, and one per integration and account.
 
-pybreaker judges, Redis keeps, this module carries. pybreaker is synchronous and knows nothing of a network, so its storage
-(`MirrorStorage`) is a copy in memory of what Redis says, at most 250 ms old:
-
-- before a call, `admit` brings the copy up to date when it is stale (one round trip for all who wait for it) and, when the
-  breaker is open and its time has come, claims the fleet's single probe by a lease;
-- after a call, `settle` tells Redis of a failure at once (successes wait for the next look), puts the fleet's totals into the
-  copy and lets pybreaker judge by `breaker.call(...)`. The state that pybreaker sets is sent to Redis, which applies it only
-  if nobody else was quicker.
-
-So a check in the middle of things costs microseconds, nothing blocks the event loop, and the rules of opening and closing
-stand in one place. Which errors count belongs to the caller, which says what came of the call.
+pybreaker decides when a breaker opens and closes, Redis holds the state, and this module connects the two. pybreaker is synchronous
+and knows no network, so its storage (`MirrorStorage`) is an in-memory copy of Redis' state, at most 250 ms old:
+- Before a call, `admit` refreshes a stale copy, with one round trip for all callers that wait for it. When the breaker is open and
+  its reset time has passed, `admit` also claims the fleet's single probe, by a lease.
+- After a call, `settle` reports a failure to Redis at once and successes with the next refresh. It puts the fleet's totals into the
+  copy and lets pybreaker judge by `breaker.call(...)`. If pybreaker changes the state, the change goes to Redis, which applies it
+  only if no other process was faster.
+A check therefore usually costs microseconds, nothing blocks the event loop, and one library holds the rules for opening and
+closing. The caller says which errors count as failures.
 """
 
 from __future__ import annotations
@@ -36,25 +34,25 @@ from phantoms_dagster.resilience.redis.scripts import Scripts
 __all__ = [
     "CACHE_SECONDS",
     "BreakerOpen",
+    "BreakerPermit",
     "BreakerPolicy",
     "BreakerState",
     "Breakers",
     "CallOutcome",
-    "Pass",
     "Transition",
 ]
 
 log = logging.getLogger(__name__)
 
-# A breaker that a person opened without saying for how long is asked about this often: a reset is then noticed in time.
+# How often callers ask again about a breaker that a person opened without a time limit, so that they notice its reset.
 ASK_AGAIN_SECONDS = 60.0
 
 
 class CallOutcome(StrEnum):
-    """What came of a call, as far as a breaker is concerned.
+    """The outcome of a call as a breaker sees it.
 
-    `FAILED`: the integration did not do its work (5xx, time-out, connection lost). `ANSWERED`: it did, whatever it said: a 429
-    or a 404 proves that it lives. `NONE`: cut short from our side, which proves nothing. `UNSENT`: nothing reached it.
+    `FAILED`: the integration did not work (5xx, time-out, lost connection). `ANSWERED`: it worked; a 404 or a 429 proves that too.
+    `NONE`: our side cut the call short, which proves nothing. `UNSENT`: the request was never sent.
     """
 
     ANSWERED = "answered"
@@ -64,7 +62,7 @@ class CallOutcome(StrEnum):
 
 
 class BreakerOpen(NotYet):
-    """The breaker is open: nothing is sent before the next probe."""
+    """The breaker is open. No call is sent before the next probe."""
 
     kind = "breaker"
 
@@ -75,7 +73,10 @@ class BreakerOpen(NotYet):
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """One change of state. `why` is `too many failures`, `probe sent`, `probe failed`, `probe answered`, or a person's words."""
+    """One change of state.
+
+    `why` is `too many failures`, `probe sent`, `probe failed`, `probe answered`, or the reason that a person gave.
+    """
 
     at: datetime
     old: str
@@ -85,7 +86,7 @@ class Transition:
 
 @dataclass(frozen=True, slots=True)
 class BreakerState:
-    """A breaker as the fleet sees it. `until` is the next probe's time while it is open."""
+    """The shared state of a breaker. `until` is the time of the next probe, while the breaker is not closed."""
 
     name: str
     state: str
@@ -97,40 +98,40 @@ class BreakerState:
 
 
 @dataclass(eq=False)
-class Pass:
-    """Leave to make one call, given by `admit`, taken back by `settle`. `probe`: this call is the fleet's probe."""
+class BreakerPermit:
+    """Permission for one call: `admit` returns it, `settle` takes it. `probe` is the id of the probe if this call is the probe."""
 
     name: str
     probe: str | None = None
 
 
 class _Failed(Exception):
-    """Stands for a failed call inside pybreaker."""
+    """Tells pybreaker that the call failed."""
 
 
 def _fail() -> None:
     raise _Failed
 
 
-def _fine() -> None:
-    """A call that was answered."""
+def _succeed() -> None:
+    """Tells pybreaker that the call was answered."""
 
 
 @dataclass
 class _Breaker:
-    """One breaker in this process."""
+    """One breaker, as this process holds it."""
 
     policy: BreakerPolicy
-    remote: lua.Remote
+    remote: lua.RemoteBreaker
     storage: MirrorStorage
     circuit: pybreaker.CircuitBreaker
     looking: asyncio.Task[None] | None = field(default=None)
 
 
 class Breakers:
-    """All breakers, for one event loop. `policies` gives some names (`shotstack`, `youtube:main`, `youtube`) rules of their own.
+    """All breakers, for one event loop. `policies` overrides `policy` for some names (`shotstack`, `youtube`, `youtube:main`).
 
-    `changed(name, old, new)` is called in this process for each change that it notices.
+    `changed(name, old, new)` is called for each change of state that this process notices.
     """
 
     def __init__(
@@ -154,86 +155,86 @@ class Breakers:
         """The breakers of one call: the account's own first, then the integration's."""
         return (integration,) if account is None else (f"{integration}:{account}", integration)
 
-    async def admit(self, name: str, *, probe_seconds: float | None = None) -> Pass:
-        """Leave to call. Raises BreakerOpen with the next probe's time, or NotYet while Redis is away.
+    async def admit(self, name: str, *, probe_seconds: float | None = None) -> BreakerPermit:
+        """Return permission for one call. Raises BreakerOpen with the next probe's time, or NotYet while Redis is unavailable.
 
-        `probe_seconds`: how long this call may take at most; should it be the probe, nobody else probes before.
+        `probe_seconds`: the longest this call may take. If the call becomes the probe, no other probe starts within that time.
         """
         breaker = self._breaker(name)
         storage = breaker.storage
         if time.monotonic() - storage.looked_at > CACHE_SECONDS:
             await self._look(breaker)
         if breaker.circuit.current_state == pybreaker.STATE_CLOSED:
-            return Pass(name)
+            return BreakerPermit(name)
         remaining = storage.wait - (time.monotonic() - storage.looked_at)
         if remaining <= 0:
             probe = uuid.uuid4().hex
             lease = max(probe_seconds or 0.0, breaker.policy.probe_seconds)
             got, look = await breaker.remote.probe(probe, lease_seconds=lease)
-            self._see(breaker, look)
+            self._apply(breaker, look)
             if got:
-                return Pass(name, probe)
+                return BreakerPermit(name, probe)
             if look.state == pybreaker.STATE_CLOSED:
-                return Pass(name)
+                return BreakerPermit(name)
             remaining = look.wait
         if storage.manual or breaker.circuit.current_state == pybreaker.STATE_HALF_OPEN:
-            # It may close at any moment: the probe's answer, or a person's word.
+            # It may close at any moment: the probe is answered, or a person resets it.
             remaining = min(remaining, ASK_AGAIN_SECONDS if storage.manual else breaker.policy.reset_seconds)
         remaining = max(remaining, CACHE_SECONDS)
         raise BreakerOpen(name, retry_after=remaining, until=datetime.now(UTC) + timedelta(seconds=remaining))
 
-    def mistrust(self, name: str) -> None:
-        """Somebody just learnt from Redis that this breaker is not what our copy says: the next `admit` looks."""
+    def invalidate(self, name: str) -> None:
+        """Mark our copy of this breaker as stale, because Redis just said otherwise. The next `admit` refreshes it."""
         self._breaker(name).storage.looked_at = -CACHE_SECONDS * 2
 
-    def settled(self, leave: Pass, outcome: CallOutcome) -> bool:
-        """`settle` at once, for the usual end: an answer while the breaker is closed. False when it takes `settle`."""
-        if outcome is not CallOutcome.ANSWERED or leave.probe is not None:
+    def settled(self, permit: BreakerPermit, outcome: CallOutcome) -> bool:
+        """Settle without I/O in the usual case: the call was answered and the breaker is closed. False when `settle` is needed."""
+        if outcome is not CallOutcome.ANSWERED or permit.probe is not None:
             return False
-        breaker = self._breaker(leave.name)
+        breaker = self._breaker(permit.name)
         if breaker.storage.state != pybreaker.STATE_CLOSED:
             return False
-        self._judge(breaker, leave, _fine)
+        self._judge(breaker, permit, _succeed)
         return breaker.storage.proposed is None
 
-    async def settle(self, leave: Pass, outcome: CallOutcome) -> None:
-        """Say what came of the call. Nothing is raised when Redis is away: what it would have learnt is lost with its state."""
-        breaker = self._breaker(leave.name)
+    async def settle(self, permit: BreakerPermit, outcome: CallOutcome) -> None:
+        """Report the call's outcome. Raises nothing while Redis is unavailable: that outcome is then lost."""
+        breaker = self._breaker(permit.name)
         try:
-            if leave.probe is not None and outcome in (CallOutcome.NONE, CallOutcome.UNSENT):
-                await breaker.remote.drop_probe(leave.probe, sent=outcome is CallOutcome.NONE)
+            if permit.probe is not None and outcome in (CallOutcome.NONE, CallOutcome.UNSENT):
+                await breaker.remote.drop_probe(permit.probe, sent=outcome is CallOutcome.NONE)
             elif outcome is CallOutcome.FAILED:
-                successes, breaker.storage.untold_successes = breaker.storage.untold_successes, 0
-                self._see(breaker, await breaker.remote.record(successes=successes, failures=1))
-                self._judge(breaker, leave, _fail)
-                await self._propose(breaker, leave)
+                successes, breaker.storage.unreported_successes = breaker.storage.unreported_successes, 0
+                self._apply(breaker, await breaker.remote.record(successes=successes, failures=1))
+                self._judge(breaker, permit, _fail)
+                await self._propose(breaker, permit)
             elif outcome is CallOutcome.ANSWERED:
-                self._judge(breaker, leave, _fine)
-                await self._propose(breaker, leave)
+                self._judge(breaker, permit, _succeed)
+                await self._propose(breaker, permit)
         except NotYet as error:
-            log.debug("the breaker of %s was not told: %s", leave.name, error)
+            log.debug("the outcome of a call to %s was not reported to its breaker: %s", permit.name, error)
 
-    def in_outage(self, leave: Pass) -> bool:
-        """Whether a call that failed and is settled belongs to an outage: it was a probe, or its breaker is not closed now."""
-        return leave.probe is not None or self._breaker(leave.name).storage.state != pybreaker.STATE_CLOSED
+    def in_outage(self, permit: BreakerPermit) -> bool:
+        """Whether a failed, settled call is part of an outage: it was a probe, or its breaker is no longer closed."""
+        return permit.probe is not None or self._breaker(permit.name).storage.state != pybreaker.STATE_CLOSED
 
     async def trip(self, name: str, *, seconds: float | None = None, why: str) -> None:
-        """Open it by hand: for `seconds`, after which it is probed, or until `reset`."""
+        """Open the breaker by hand: for `seconds`, after which it is probed, or until `reset`."""
         breaker = self._breaker(name)
-        self._see(breaker, await breaker.remote.trip(seconds, why))
+        self._apply(breaker, await breaker.remote.trip(seconds, why))
 
     async def reset(self, name: str, *, why: str) -> None:
-        """Close it by hand and forget its failures."""
+        """Close the breaker by hand and clear its failures."""
         breaker = self._breaker(name)
-        self._see(breaker, await breaker.remote.reset(why))
+        self._apply(breaker, await breaker.remote.reset(why))
 
     async def look(self) -> list[BreakerState]:
-        """Every breaker that anybody used, fresh from Redis. Raises NotYet while it is away."""
+        """Every breaker that was ever used, read from Redis now. Raises NotYet while Redis is unavailable."""
         names = await lua.names(self._scripts, self._prefix)
         return list(await asyncio.gather(*(self.state(name) for name in names)))
 
     async def state(self, name: str) -> BreakerState:
-        """One breaker, fresh from Redis."""
+        """One breaker, read from Redis now. Raises NotYet while Redis is unavailable."""
         look = await self._breaker(name).remote.look()
         now = datetime.now(UTC)
         return BreakerState(
@@ -247,7 +248,7 @@ class Breakers:
         )
 
     async def history(self, name: str) -> list[Transition]:
-        """Its last hundred changes, the newest first."""
+        """The breaker's last hundred changes of state, newest first."""
         rows = await self._breaker(name).remote.history()
         return [Transition(at=datetime.fromtimestamp(at / 1e6, UTC), old=old, new=new, why=why) for at, old, new, why in rows]
 
@@ -262,7 +263,7 @@ class Breakers:
         if breaker is None:
             policy = self._policy_of(name)
             storage = MirrorStorage(name, policy)
-            remote = lua.Remote(self._scripts, self._prefix, name, policy)
+            remote = lua.RemoteBreaker(self._scripts, self._prefix, name, policy)
             circuit = pybreaker.CircuitBreaker(
                 name=name,
                 fail_max=1,
@@ -275,37 +276,37 @@ class Breakers:
         return breaker
 
     async def _look(self, breaker: _Breaker) -> None:
-        """One look at Redis for all who wait for it."""
+        """Refresh the copy, with one round trip for all callers that wait for it."""
         if breaker.looking is None or breaker.looking.done():
             breaker.looking = asyncio.get_running_loop().create_task(self._look_once(breaker), context=Context())
         await asyncio.shield(breaker.looking)
 
     async def _look_once(self, breaker: _Breaker) -> None:
         storage = breaker.storage
-        successes, storage.untold_successes = storage.untold_successes, 0
+        successes, storage.unreported_successes = storage.unreported_successes, 0
         if successes:
             look = await breaker.remote.record(successes=successes, failures=0)
         else:
             look = await breaker.remote.look()
         if look.since_ago is None and storage.state == pybreaker.STATE_OPEN:
-            # It never changed, says Redis, and we saw it open: Redis lost its memory, not the integration its illness.
+            # Redis has no change on record, but we saw the breaker open. Redis lost its memory; the integration is still down.
             look = await breaker.remote.move(pybreaker.STATE_OPEN, None)
-        self._see(breaker, look)
+        self._apply(breaker, look)
 
-    def _see(self, breaker: _Breaker, look: lua.BreakerSnapshot) -> None:
-        breaker.storage.see(look)
-        _ = breaker.circuit.state  # lets pybreaker follow, and its listeners know
+    def _apply(self, breaker: _Breaker, look: lua.BreakerSnapshot) -> None:
+        breaker.storage.apply(look)
+        _ = breaker.circuit.state  # reading it makes pybreaker follow the copy and call its listeners
         breaker.storage.proposed = None
 
-    def _judge(self, breaker: _Breaker, leave: Pass, outcome: Callable[[], None]) -> None:
-        """Let pybreaker draw its conclusion."""
+    def _judge(self, breaker: _Breaker, permit: BreakerPermit, outcome: Callable[[], None]) -> None:
+        """Let pybreaker judge the outcome and perhaps propose a new state."""
         storage, circuit = breaker.storage, breaker.circuit
-        if leave.probe is not None:
-            # The copy may have been refreshed since; the fleet's probe is ours all the same, or Redis will refuse the verdict.
+        if permit.probe is not None:
+            # The copy may have been refreshed meanwhile. We still hold the probe; if not, Redis will refuse the proposed state.
             storage.assume(pybreaker.STATE_HALF_OPEN)
         elif storage.state == pybreaker.STATE_OPEN:
-            return  # the late end of a call that began before it opened
-        storage.probing, storage.proposed = leave.probe is not None, None
+            return  # this call began before the breaker opened
+        storage.probing, storage.proposed = permit.probe is not None, None
         try:
             circuit.call(outcome)
         except (_Failed, pybreaker.CircuitBreakerError):
@@ -313,7 +314,7 @@ class Breakers:
         finally:
             storage.probing = False
 
-    async def _propose(self, breaker: _Breaker, leave: Pass) -> None:
-        """Carry what pybreaker concluded to Redis."""
+    async def _propose(self, breaker: _Breaker, permit: BreakerPermit) -> None:
+        """Send the state that pybreaker proposed to Redis."""
         if breaker.storage.proposed is not None:
-            self._see(breaker, await breaker.remote.move(breaker.storage.proposed, leave.probe))
+            self._apply(breaker, await breaker.remote.move(breaker.storage.proposed, permit.probe))

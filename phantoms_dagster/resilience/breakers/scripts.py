@@ -1,9 +1,8 @@
-"""The Lua that keeps breakers, and its calls with typed answers. When to open or close is judged in `breaker`, not here.
+"""The Lua scripts that hold the state of breakers, and calls to them with typed answers. `breaker` decides when to open or close.
 
-Each script is a file in `lua/`.
-
-A breaker lives under `<prefix>:<name>`: a hash (state, since, until, manual, counts per tenth of the window), `#probe` the
-leased probe and `#log` its history. All times are microseconds of Redis' clock.
+Each script is a file in `redis/lua/`. A breaker's keys begin with `<prefix>:<name>`. The key itself: hash of state, since, until
+and manual. `#window`: counts per tenth of the window. `#streak`: failures in a row. `#probe`: the leased probe. `#log`: its
+history. All times are microseconds of Redis' clock.
 """
 
 from __future__ import annotations
@@ -35,9 +34,9 @@ _NAMES = LuaScript("return redis.call('SMEMBERS', KEYS[1])")
 
 @dataclass(frozen=True, slots=True)
 class BreakerSnapshot:
-    """A breaker as Redis sees it. Seconds: since the last change, and until the next probe may be claimed.
+    """A breaker's state in Redis. `since_ago`: seconds since the last change. `wait`: seconds until the next probe may be claimed.
 
-    `streak`: failures since the last success, none further apart than the window.
+    `streak`: failures since the last success, no two of them further apart than the window.
     """
 
     state: str
@@ -50,7 +49,7 @@ class BreakerSnapshot:
 
 
 class Policy(Protocol):
-    """The parts of a breaker's policy that Redis is told."""
+    """The parts of a breaker's policy that the scripts need."""
 
     @property
     def window_seconds(self) -> float: ...
@@ -58,8 +57,8 @@ class Policy(Protocol):
     def reset_seconds(self) -> float: ...
 
 
-class Remote:
-    """One breaker on Redis. Every method raises NotYet while Redis is away."""
+class RemoteBreaker:
+    """One breaker in Redis. Every method raises NotYet while Redis is unavailable."""
 
     def __init__(self, scripts: Scripts, prefix: str, name: str, policy: Policy) -> None:
         self._scripts = scripts
@@ -69,28 +68,28 @@ class Remote:
         self._reset = _us(policy.reset_seconds)
 
     async def look(self) -> BreakerSnapshot:
-        """Only look."""
+        """Read the state."""
         return _look(await self._run(_LOOK, 0, 0, self._window))
 
     async def record(self, *, successes: int, failures: int) -> BreakerSnapshot:
-        """Add to the window and look."""
+        """Add calls to the window and read the state."""
         return _look(await self._run(_RECORD, successes, failures, self._window))
 
     async def probe(self, probe_id: str, *, lease_seconds: float) -> tuple[bool, BreakerSnapshot]:
-        """Claim the fleet's only probe."""
+        """Claim the single probe. True if it is ours, and the state."""
         got, *look = await self._run(_PROBE, probe_id, _us(lease_seconds), self._window)
         return int(got) == 1, _look(look)
 
     async def drop_probe(self, probe_id: str, *, sent: bool) -> None:
-        """Give up a probe without a verdict: at once when nothing was sent, else after another reset time."""
+        """Give up a probe that decided nothing: at once when it was not sent, else after another reset time."""
         await self._run(_DROP, probe_id, int(sent), self._reset)
 
     async def move(self, to: str, probe_id: str | None) -> BreakerSnapshot:
-        """Change the state if nobody was quicker."""
+        """Change the state unless another process already did. Returns the resulting state."""
         return _look(await self._run(_MOVE, to, probe_id or "", self._reset, self._window))
 
     async def trip(self, seconds: float | None, why: str) -> BreakerSnapshot:
-        """Open it, for ever without `seconds`."""
+        """Open it, without `seconds` for good."""
         return _look(await self._run(_SET, "open", _us(_FOREVER if seconds is None else seconds), why))
 
     async def reset(self, why: str) -> BreakerSnapshot:
@@ -107,7 +106,7 @@ class Remote:
 
 
 async def names(scripts: Scripts, prefix: str) -> list[str]:
-    """Every breaker that ever counted something or changed."""
+    """The names of all breakers that ever counted a call or changed state, sorted."""
     return sorted(await scripts.run(_NAMES, [f"{prefix}s"], []))
 
 

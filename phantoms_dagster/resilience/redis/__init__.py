@@ -1,1 +1,1 @@
-"""How Redis is asked: Lua scripts, and what its refusals mean."""
+"""Access to Redis: running Lua scripts, and telling which of its errors mean that it is unavailable."""

@@ -1,6 +1,6 @@
-"""Running Lua scripts on Redis: all calls of one event-loop tick in one round trip, scripts reloaded when Redis forgot them.
+"""Running Lua scripts on Redis: all calls of one event-loop tick share a round trip, and scripts that Redis lost are loaded again.
 
-Loss of Redis becomes a NotYet of the domain here and nowhere else. What the scripts decide belongs to their own modules.
+This is the only place that turns the loss of Redis into the domain's NotYet.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 from redis.typing import EncodableT
 
 from phantoms_dagster.domain.errors import NotYet
-from phantoms_dagster.resilience.redis.refusals import UNNAMED, refuses
+from phantoms_dagster.resilience.redis.refusals import NO_DRIVER_INFO, refuses
 
 log = logging.getLogger(__name__)
 
 ASK_AGAIN_SECONDS = 2.0
 _MOST_IN_A_BATCH = 256
-# Whatever it says instead of an answer (restarting, failing over, full, a replica missing, busy with another script), Redis cannot
-# decide now: as good as away. A script that it forgot is the one error that is not the caller's business.
+# Any error (restarting, failing over, full, a missing replica, busy with another script) means that Redis cannot decide now and is
+# treated as unavailable. The exception is a script that Redis lost: it is loaded again here.
 _LOST = (RedisError, OSError)
 
 Argument = str | int | float
@@ -38,7 +38,7 @@ _LUA = files("phantoms_dagster.resilience.redis") / "lua"
 
 
 def lua(*names: str, **constants: float) -> str:
-    """The Lua of those files of `lua/`, one after the other, with the constants as local variables before them."""
+    """The source of these files in `lua/`, concatenated, with the constants as local variables in front."""
     head = "".join(
         f"local {name} = {f'{value:.0f}' if float(value).is_integer() else value}\n" for name, value in constants.items()
     )
@@ -47,9 +47,9 @@ def lua(*names: str, **constants: float) -> str:
 
 @dataclass(frozen=True)
 class LuaScript:
-    """A Lua script. `repeatable`: running it twice with the same arguments does no more than running it once.
+    """A Lua script. `repeatable`: running it twice with the same arguments has the effect of running it once.
 
-    Only a repeatable script is sent again when its connection broke, because its reply may be what was lost.
+    Only a repeatable script is sent again after a broken connection, because it may have run and only its reply was lost.
     """
 
     source: str
@@ -57,7 +57,7 @@ class LuaScript:
     sha: str = field(init=False)
 
     def __post_init__(self) -> None:
-        """Redis names scripts by their SHA-1."""
+        """Compute the SHA-1 by which Redis identifies a script."""
         object.__setattr__(self, "sha", hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest())
 
 
@@ -70,7 +70,7 @@ class _ScriptCall:
 
 
 class RedisLost(NotYet):
-    """Redis cannot be asked: nobody is let through until it can be, and nothing has failed."""
+    """Redis is unavailable. No call is admitted until it is back, and nothing counts as failed."""
 
     kind = "redis"
 
@@ -79,7 +79,7 @@ class RedisLost(NotYet):
 
 
 def redis_client(url: str) -> Redis:
-    """A client that fails fast: a second's silence is a loss, and nothing is retried behind our back (8.7 s with the defaults)."""
+    """A client that fails fast: 1 s to connect, 2 s for an answer, no hidden retries (with redis-py's defaults it takes 8.7 s)."""
     return Redis.from_url(
         url,
         socket_timeout=2.0,
@@ -88,13 +88,15 @@ def redis_client(url: str) -> Redis:
         health_check_interval=0,
         decode_responses=True,
         connection_class=_Packing,
-        **UNNAMED,
+        **NO_DRIVER_INFO,
     )
 
 
 class _Packing(Connection):
-    """A connection that writes its commands by hiredis, as redis-py's other clients do; its own way in Python takes five times as
-    long. Addresses with TLS or of a socket have classes of their own, and the slower way.
+    """A connection that encodes commands with hiredis, as redis-py's synchronous client does.
+
+    Encoding in Python takes five times as long. TLS and Unix-socket addresses use other connection classes and that slower
+    encoding.
     """
 
     def pack_command(self, *args: EncodableT) -> list[bytes]:
@@ -106,7 +108,7 @@ _pack: Callable[..., list[bytes]] = HiredisRespSerializer().pack
 
 
 class Scripts:
-    """Runs scripts for one event loop over one client (made by `redis_client`, closed by whoever made it)."""
+    """Runs scripts for one event loop over one client. The caller makes the client with `redis_client` and closes it."""
 
     def __init__(self, client: Redis) -> None:
         self._client = client
@@ -114,14 +116,14 @@ class Scripts:
         self._sender: asyncio.Task[None] | None = None
         self._faults: set[str] = set()
         self.losses = 0
-        """How often Redis was lost so far: who compares it knows that contact broke in between."""
+        """How often Redis was lost so far. A change between two reads means that contact broke in between."""
 
     async def run(self, script: LuaScript, keys: Sequence[str], args: Sequence[Argument]) -> Any:
         """The script's answer, strings decoded. Raises RedisLost (a NotYet)."""
         return await self.send(script, keys, args)
 
     def send(self, script: LuaScript, keys: Sequence[str], args: Sequence[Argument]) -> asyncio.Future[Any]:
-        """`run` for whoever does not wait for the answer."""
+        """`run` without waiting: returns a future for the answer."""
         loop = asyncio.get_running_loop()
         call = _ScriptCall(script, keys, args, loop.create_future())
         self._waiting.append(call)
@@ -130,7 +132,7 @@ class Scripts:
         return call.answer
 
     async def aclose(self) -> None:
-        """Send what is still waiting. The client stays open."""
+        """Send the calls that still wait. The client stays open."""
         if self._sender is not None:
             await self._sender
 
@@ -144,7 +146,7 @@ class Scripts:
                     call.answer.cancel()
                 self._waiting.clear()
                 raise
-            except Exception as error:  # noqa: BLE001 - whatever it is belongs to the callers, each of whom waits for an answer
+            except Exception as error:  # noqa: BLE001 - every caller waits for an answer, so each gets the error
                 _answer_all(batch, error)
 
     async def _send(self, batch: list[_ScriptCall]) -> None:
@@ -152,7 +154,7 @@ class Scripts:
             try:
                 answers = await self._pipeline(batch)
             except RedisConnectionError:
-                # After a restart every pooled connection is stale: start afresh, once.
+                # After a restart of Redis every pooled connection is stale: reconnect once.
                 await self._client.connection_pool.disconnect(inuse_connections=False)
                 lost = [call for call in batch if not call.script.repeatable]
                 self._lose(lost, "it went away before it answered")
@@ -192,15 +194,15 @@ class Scripts:
             self.losses += 1
         if (
             reason.startswith(ResponseError.__name__) and not refuses(reason) and reason not in self._faults
-        ):  # perhaps it is ours: waiting hides that, this line does not
+        ):  # this may be our own bug, and waiting would hide it: log it once
             self._faults.add(reason)
             log.error("Redis did not run a script: %s", reason)
         for call in batch:
-            _answer_all([call], RedisLost(reason))  # one each: they are raised in different places
+            _answer_all([call], RedisLost(reason))  # a separate error each, because each is raised in another place
 
 
 def _answer_all(batch: Sequence[_ScriptCall], answer: Any) -> None:
-    """Give each waiting caller its answer; those that were cancelled meanwhile want none."""
+    """Give each caller its answer or error. Cancelled callers get none."""
     for call in batch:
         if call.answer.done():
             continue

@@ -1,12 +1,12 @@
 -- KEYS: contact, breakers..., pool bases...
--- ARGV: id, ticket ('0': none yet), max_wait, known epoch, lost, cost, instant that was missed ('0': none; it is dealt anew),
---       number of breakers, per breaker '1' if this call is its probe, then per pool: slots (-1: any), lease, number of rates,
---       (calls, window, burst) each, quota (-1: none) and, with a quota, the day and the use of it that the caller knows of, the
---       number of midnights and those.
--- -> {1, token, now, epoch, then per pool day and used, and last the instant to send at}   granted
---    {0, wait, ticket, epoch, pool (from 1), kind, now}   wait; pool 0: the whole of Redis recovers
---    {2, now}                                             the midnights do not surround Redis' time
---    {3, wait, breaker (from 1)}                          that breaker is open
+-- ARGV: id, ticket ('0': none yet), max_wait, known epoch, lost, cost, the missed send time ('0': none; else a new one is
+--       assigned), number of breakers, per breaker '1' if this call is its probe, then per pool: slots (-1: no limit), lease,
+--       number of rates, (calls, window, burst) each, quota (-1: none) and, with a quota, the current day and its use as the caller
+--       knows them, the number of midnights and the midnights.
+-- -> {1, token, now, epoch, then per pool day and used, and last the time to send at}   granted
+--    {0, wait, ticket, epoch, pool (from 1), kind, now}   wait; pool 0: Redis is recovering
+--    {2, now}                                             Redis' time is not between the given midnights
+--    {3, wait, breaker (from 1)}                          this breaker is open
 local a = 0
 local function text() a = a + 1 return ARGV[a] end
 local function number() a = a + 1 return tonumber(ARGV[a]) end
@@ -45,10 +45,10 @@ for p = 1, count do
   end
   pools[p] = pool
 end
--- When this call may be sent: later than now by no more than AHEAD.
+-- The send time of this call: at most AHEAD from now.
 local at = now
 
--- Each pool's own wait, `ahead` being its older waiters: capacity that they are about to take is not there.
+-- One pool's wait. `ahead` counts its older waiters: the capacity that they will take is not available.
 local function judge(pool)
   local base, wait, kind = pool.base, 0, ''
   local function longer(w, k) if w > wait then wait, kind = w, k end end
@@ -63,7 +63,7 @@ local function judge(pool)
     local slots = math.max(1, math.floor(pool.slots * factor))
     local place = redis.call('ZCARD', base .. '#h') + ahead - slots + 1
     if place > 0 then
-      -- Whoever is next looks in ten times per expected release, those behind when it may be their turn.
+      -- The next in the queue asks ten times per expected release, the others when it may be their turn.
       local step = tonumber(s[5] or 50000) / slots
       longer(math.min(1000000, math.max(2000, step * (0.1 + 0.5 * (place - 1)))), 'slots')
     end
@@ -111,8 +111,8 @@ end
 if wait > 0 then
   wait = math.ceil(wait)
   for p, pool in ipairs(pools) do
-    -- A place is kept only where this call is stopped, so that nobody else waits for what it cannot use; and only for one
-    -- that stays, for two seconds longer than it was told to wait.
+    -- A call keeps a place only in pools that stop it, so that others do not wait for capacity that it cannot use. It keeps one only
+    -- if it is willing to wait, and until two seconds after the wait that it was given.
     if wait <= max_wait and (waits[p] > 0 or recovering) then
       redis.call('ZADD', pool.base .. '#q', ticket, id)
       redis.call('ZADD', pool.base .. '#w', now + wait + 2000000, id)
@@ -133,7 +133,7 @@ for _, pool in ipairs(pools) do
   redis.call('ZREM', base .. '#q', id)
   redis.call('ZREM', base .. '#w', id)
   local set = {'token', token}
-  -- The same call asking again (its answer was lost) has paid already.
+  -- A call that asks again because the answer was lost has already paid.
   if not again then
     for i, rate in ipairs(pool.rates) do
       set[#set + 1] = 'tat' .. i

@@ -1,4 +1,5 @@
--- KEYS: the breaker, the set of the names of all   ARGV: name, then what the script says. What all scripts of a breaker begin with.
+-- The common beginning of all breaker scripts.
+-- KEYS: the breaker, the set of all breakers' names   ARGV: name, then the arguments of the script.
 local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
 local key, name = KEYS[1], ARGV[1]

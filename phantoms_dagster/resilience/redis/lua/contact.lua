@@ -1,6 +1,6 @@
--- contact(key, known, lost) -> epoch, time of the last loss. The epoch names one life of Redis' memory. Whoever knew another
--- one (FLUSHALL, a restart without its data) or lost contact (a restart with them: leases may have run out meanwhile) begins
--- a recovery. A client that knew none, on an empty Redis, does not: that is a first start.
+-- contact(key, known, lost) -> epoch, time of the last loss. An epoch identifies one lifetime of Redis' memory. A client starts a
+-- recovery when it knows another epoch (FLUSHALL, or a restart without data) or when it lost contact (a restart with data: leases
+-- may have run out meanwhile). A client that knows no epoch starts none on an empty Redis: that is a first start.
 local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
 local function contact(key, known, lost)

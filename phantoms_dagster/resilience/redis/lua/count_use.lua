@@ -1,4 +1,4 @@
--- KEYS: logs of grants, newest first   ARGV: the window of each in microseconds   -> calls granted within each window.
+-- KEYS: logs of grants, newest first   ARGV: the window of each, in microseconds   -> the calls granted within each window.
 local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
 local used = {}

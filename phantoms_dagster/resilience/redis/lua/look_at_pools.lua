@@ -1,4 +1,4 @@
--- KEYS: contact   -> now, then per pool that was ever used: base, in flight, waiting, factor, pause, hold, day, used
+-- KEYS: contact   -> now, then for each pool that was ever used: base, in flight, waiting, factor, pause, hold, day, used
 local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
 local seen = {now}

@@ -1,4 +1,4 @@
--- ARGV: name, to, probe, reset, window   -> look. closed -> open for anybody; out of half-open only for the holder of the probe.
+-- ARGV: name, to, probe, reset, window   -> look. Any process may move closed -> open. Only the holder of the probe may leave half-open.
 local to, probe = ARGV[2], ARGV[3]
 if state == 'closed' and to == 'open' then go('open', tonumber(ARGV[4]), 'too many failures', '0')
 elseif state == 'half-open' and probe ~= '' and redis.call('GET', key .. '#probe') == probe then

@@ -1,4 +1,5 @@
--- KEYS: pool base   ARGV: pause. Calls already under way when the pause began are part of the same offence: they prolong it.
+-- KEYS: pool base   ARGV: pause. Lowers the pool's limits once per pause: a 429 during a pause only extends the pause, because
+-- that call was already under way when the pause began.
 local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
 local s = redis.call('HMGET', KEYS[1] .. '#s', 'pause', 'factor', 'factor_at')

@@ -1,4 +1,4 @@
--- ARGV: name, probe, lease, window   -> {1 if the probe is ours, look...}. An open breaker whose time has come turns half-open.
+-- ARGV: name, probe, lease, window   -> {1 if the probe is ours, look...}. An open breaker becomes half-open once its reset time is over.
 local got = 0
 local holder = redis.call('GET', key .. '#probe')
 if holder == ARGV[2] then got = 1

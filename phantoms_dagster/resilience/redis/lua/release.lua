@@ -1,7 +1,8 @@
--- KEYS: pool bases...   ARGV: id, when it was granted (0: it only waited), its instant, then per pool the numbers of its rates with
--- a short window ('1,3'; '' if none). Gives back slots and places in line.
--- A call that took longer than the quick ones do may have arrived that much later than at its instant. The log of a short window
--- then counts it from there, so that what a stalled provider or a busy machine held up is not followed by as many calls again.
+-- KEYS: pool bases...   ARGV: id, when it was granted (0: it only waited), its send time, then per pool the numbers of its rates
+-- with a short window ('1,3'; '' if none). Gives back slots and places in the queue.
+-- A call that took longer than quick calls do may have reached the provider that much later than its send time. The log of a short
+-- window then counts it at the later time. Otherwise calls held up by a stalled provider or a busy machine would be followed at once
+-- by as many new ones.
 local t = redis.call('TIME')
 local held = t[1] * 1000000 + t[2] - tonumber(ARGV[2])
 local function count_from(log, at, later)

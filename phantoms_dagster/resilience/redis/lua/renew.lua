@@ -1,5 +1,5 @@
--- KEYS: contact, pool bases...   ARGV: id, known epoch, lost, then per pool its lease ('0' pools: only say hello)
--- -> {1 if every slot is (again) held, epoch}. A lease that ran out is gone, except while Redis recovers.
+-- KEYS: contact, pool bases...   ARGV: id, known epoch, lost, then the lease of each pool (without pools: only report the epoch)
+-- -> {1 if every slot is held now, epoch}. A lease that ran out is not renewed, except while Redis is recovering.
 local epoch, lost_at = contact(KEYS[1], ARGV[2], ARGV[3])
 local held = 1
 for p = 2, #KEYS do
