@@ -12,7 +12,7 @@ CODE = """
 import gc, json, os, sys, threading
 from phantoms_dagster import settings as settings_module
 from phantoms_dagster.execution import run_worker
-from phantoms_dagster.resilience.redis.refusals import PatientRedis
+from phantoms_dagster.resilience.redis.refusals import OutageAwareRedis
 
 def private_bytes():
     lines = (line.split() for line in open("/proc/self/smaps_rollup"))
@@ -22,7 +22,7 @@ def child():
     reading, writing = os.pipe()
     if os.fork() == 0:
         before = private_bytes()
-        PatientRedis.from_url(url).ping()
+        OutageAwareRedis.from_url(url).ping()
         run_worker.schema_problem()
         os.write(writing, json.dumps(private_bytes() - before).encode())
         os._exit(0)
