@@ -1,1 +1,1 @@
-"""Other people's APIs, one file per integration, each implementing a port of `domain.ports`."""
+"""Clients of external APIs other than platforms: one package per service, each implementing a port of `domain.ports`."""

@@ -1,7 +1,7 @@
-"""What every adapter shares: sending a request so that each way it can end is a domain error, redacted evidence, files as bodies.
+"""HTTP helpers that all adapters share: requests whose failures are domain errors, redacted evidence, files as request bodies.
 
-Which status or code means what belongs to the adapter's own table. Breakers, pools and time-outs sit in the transport
-of the client that an adapter is given.
+Each adapter has its own table of what a status or code means. Breakers, pools and time-outs are in the transport of the client that
+an adapter receives.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from phantoms_dagster.providers.redaction import redact
 BODY_LIMIT = 2_000
 READ_BYTES = 1 << 20
 KEPT_HEADERS = ("content-type", "retry-after", "x-request-id", "x-ratelimit-reset", "range", "content-range", "date")
-# The request never left, or nobody was there to read it: any request may be sent again.
+# The request was not sent, or nothing was there to receive it. Any request may be sent again after these.
 _NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
 _NEVER_CONNECTED = {"ClientConnectorError", "ConnectionTimeoutError"}
 
 
 def evidence(response: httpx.Response) -> Evidence:
-    """What the provider answered, cut short and redacted. The body must have been read."""
+    """The provider's answer, shortened and redacted. The body must have been read."""
     return Evidence(
         status=response.status_code,
         headers={k: redact(v) for k, v in response.headers.items() if k.lower() in KEPT_HEADERS},
@@ -52,14 +52,12 @@ async def send(
     before: Callable[[], Awaitable[None]] | None = None,
     **request: Any,
 ) -> httpx.Response:
-    """One request, its answer read to the end.
+    """Send one request and read its answer to the end. Statuses are not judged here. `request`: as for `httpx.AsyncClient.request`.
 
-    `commits` marks the one request of a protocol that makes something public or billable: when its answer is lost the
-    outcome is `Unknown`; any other request's is `Transient`. A request that never left is `Transient` either way.
-    Statuses are not judged here. `request`: what `httpx.AsyncClient.request` takes.
-
-    `before` is awaited right before the request leaves: not while it still waits for its turn in a pool, or a process that dies
-    then would leave calls in doubt that were never made. What it raises stops the request.
+    `commits` marks the one request of a protocol that makes something public or billable. If its answer is lost, this raises
+    `Unknown`; for any other request `Transient`. A request that was never sent raises `Transient` either way.
+    `before` is awaited right before the request is sent, after it was admitted to its pools. Awaited earlier, a process that dies
+    while waiting would leave calls in doubt that were never made. An exception from it stops the request.
     """
     if before is not None and getattr(client, "awaits_before", False):
         request["extensions"] = {"phantoms": {"before": before}}
@@ -78,7 +76,7 @@ async def send(
 
 
 def evidence_of(error: BaseException, *, request: str = "") -> Evidence:
-    """What is known of an answer that was not read to its end: the transport keeps the beginning of one that was too large."""
+    """Evidence from an answer that was not read to its end. The transport keeps the beginning of one that was too large."""
     status, beginning = getattr(error, "status", None), getattr(error, "beginning", "")
     return Evidence(status=status, body=redact(str(beginning)[:BODY_LIMIT]), request=redact(request))
 
@@ -86,8 +84,8 @@ def evidence_of(error: BaseException, *, request: str = "") -> Evidence:
 def never_sent(error: BaseException) -> bool:
     """Whether the request certainly did not reach the provider.
 
-    The aiohttp transport reports every broken connection as ConnectTimeout, a server that hung up after accepting the
-    request too; only its own cause tells them apart (by name, since the transport is not ours to import).
+    The httpx-aiohttp transport, which tests use, reports every broken connection as ConnectTimeout, even when the server hung up
+    after accepting the request. Only the cause distinguishes them; it is compared by name to avoid importing aiohttp here.
     """
     if isinstance(error, httpx.ConnectTimeout) and type(error.__cause__).__module__.startswith("aiohttp"):
         return any(kind.__name__ in _NEVER_CONNECTED for kind in type(error.__cause__).__mro__)
@@ -95,7 +93,7 @@ def never_sent(error: BaseException) -> bool:
 
 
 def json_object(response: httpx.Response, *, provider: str, commits: bool = False) -> JsonObject:
-    """The body as a JSON object. Anything else is Transient, or Unknown when the request was the commit point."""
+    """The body as a JSON object. Raises Transient for anything else, or Unknown with `commits`."""
     try:
         body = response.json()
     except ValueError:
@@ -103,11 +101,11 @@ def json_object(response: httpx.Response, *, provider: str, commits: bool = Fals
     if isinstance(body, dict):
         return body
     kind = Unknown if commits else Transient
-    raise kind(f"{provider} answered no JSON object", provider=provider, code="malformed", evidence=evidence(response))
+    raise kind(f"{provider} did not answer with a JSON object", provider=provider, code="malformed", evidence=evidence(response))
 
 
 def lenient_json(response: httpx.Response) -> JsonObject:
-    """The body of an error as a JSON object; an empty one for any other body, which proxies on the way answer with."""
+    """The body of an error as a JSON object. Empty for any other body, such as a proxy's error page."""
     try:
         body = response.json()
     except ValueError:
@@ -116,17 +114,17 @@ def lenient_json(response: httpx.Response) -> JsonObject:
 
 
 def objects(value: JsonObject, name: str) -> list[JsonObject]:
-    """The objects in the list of that name; none when there is no such list."""
+    """The objects in the list `value[name]`. Empty when there is no such list."""
     items = value.get(name)
     return [i for i in items if isinstance(i, dict)] if isinstance(items, list) else []
 
 
 @asynccontextmanager
 async def file_body(path: Path, start: int, end: int) -> AsyncIterator[bytes | AsyncIterator[bytes]]:
-    """The bytes of a file from `start` to `end` (not included), as a request's content; many are read as they are sent.
+    """The bytes of a file from `start` to `end` (exclusive) as request content. Beyond 1 MB they are read while they are sent.
 
-    A file that cannot be read raises OSError before anything is sent; one that is shorter than promised ends early, which the
-    transport reports.
+    Raises OSError before anything is sent if the file cannot be read. If the file is too short the body ends early, and the
+    transport reports it.
     """
     file, first = await asyncio.to_thread(_opened, path, start, end)
     with file:
@@ -134,7 +132,7 @@ async def file_body(path: Path, start: int, end: int) -> AsyncIterator[bytes | A
 
 
 def _opened(path: Path, start: int, end: int) -> tuple[BinaryIO, bytes]:
-    """The file and its first block, in one visit of a thread: each costs more than reading a small file."""
+    """The open file and its first block, in one call for a thread: such a call costs more than reading a small file."""
     file = path.open("rb")
     try:
         file.seek(start)
@@ -152,7 +150,7 @@ async def _blocks(file: BinaryIO, block: bytes, start: int, end: int) -> AsyncIt
 
 
 def server_error(response: httpx.Response, *, provider: str, commits: bool = False) -> Transient | Unknown:
-    """The error for a 5xx answer."""
+    """The error for a 5xx answer: Transient, or Unknown with `commits`."""
     kind = Unknown if commits else Transient
     return kind(
         f"{provider} answered {response.status_code}",
@@ -164,7 +162,7 @@ def server_error(response: httpx.Response, *, provider: str, commits: bool = Fal
 
 
 def unexpected(response: httpx.Response, *, provider: str, message: str = "") -> Permanent:
-    """The error for an answer that no table knows: nothing is retried blindly."""
+    """The error for an answer that is in no table: Permanent, so that it is not retried blindly."""
     return Permanent(
         f"{provider} answered {response.status_code}{': ' + redact(message) if message else ''}",
         provider=provider,
@@ -174,14 +172,14 @@ def unexpected(response: httpx.Response, *, provider: str, message: str = "") ->
 
 
 def describe(error: BaseException) -> str:
-    """An exception in one redacted line."""
+    """An exception as one redacted line."""
     return redact(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
 
 
 def same_service(url: str, base_url: str, domain: str = "") -> bool:
-    """Whether an address that an answer named, or that we stored, is at the integration's own host: others get no token.
+    """Whether a URL from an answer or from our tables is on the integration's own host. Other hosts must not receive our token.
 
-    `domain`: hosts below it are one service when the integration's own host is, such as `.googleapis.com`.
+    `domain`, such as `.googleapis.com`: all hosts below it count as one service if the integration's own host is below it.
     """
     try:
         there, home = httpx.URL(url), httpx.URL(base_url)

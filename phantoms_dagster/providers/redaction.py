@@ -1,10 +1,10 @@
-"""Secrets taken out of texts: of what providers answered, and of log lines."""
+"""Removes secrets from providers' answers and from log lines."""
 
 from __future__ import annotations
 
 import re
 
-# Query parameters, headers and JSON fields that are as good as a password.
+# Query parameters, headers and JSON fields whose value is a secret.
 _SECRETS = re.compile(
     r"""(?ix)
     ( (?:access_token|refresh_token|upload_token|upload_id|appsecret_proof|client_secret|x-amz-signature|signature|token
@@ -15,5 +15,5 @@ _SECRETS = re.compile(
 
 
 def redact(text: str) -> str:
-    """The text without tokens, signatures and session identifiers."""
+    """The text with tokens, signatures and session identifiers replaced by `***`."""
     return _SECRETS.sub(lambda m: (m.group(1) or m.group(2)) + "***", text)

@@ -1,7 +1,7 @@
-"""Sends one webhook: signed, once, bounded, to addresses that are allowed. What an answer means is told as a value.
+"""Sends a webhook once, signed, with a time limit, and only to allowed addresses. Returns the outcome as a value.
 
-Names are resolved here and the connection goes to the very address that was checked: a name that resolves to another one a moment
-later is of no use to anybody. Redirects are not followed, and nothing of an answer's body is kept.
+Names are resolved here, and the connection goes to the address that was checked, so a name that resolves differently a moment later
+cannot bypass the check. Redirects are not followed. The answer's body is discarded.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ GONE = 410
 
 
 def payload(kind: str, at: datetime, data: dict[str, Any], desk_url: str) -> str:
-    """What is sent of an event, as JSON: without what would open something, should a provider have said it."""
+    """The JSON body for an event. Secrets are removed, in case a provider's message contained one."""
     return body_of(kind, at, {name: _without_secrets(part) for name, part in data.items()}, desk_url)
 
 
@@ -42,7 +42,7 @@ def _without_secrets(value: Any) -> Any:
 
 
 class WebhookAnswer(NamedTuple):
-    """What came of a try. `error` is empty when it was taken; `gone`: never again; `asked`: seconds until the receiver wants it."""
+    """The outcome of one try. `error` is empty on success. `gone`: send no more. `asked`: the receiver's Retry-After in seconds."""
 
     at: datetime
     seconds: float
@@ -53,17 +53,17 @@ class WebhookAnswer(NamedTuple):
 
 
 class _Forbidden(OSError):
-    """Nothing may be sent to where the name leads."""
+    """The name resolves to addresses that are not allowed."""
 
 
-class _Guard(AbstractResolver):
-    """Resolves names to those of their addresses that are allowed."""
+class _CheckedResolver(AbstractResolver):
+    """Resolves names, and returns only allowed addresses."""
 
     def __init__(self, targets: Targets) -> None:
         self._targets = targets
 
     async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC) -> list[ResolveResult]:
-        """See the base class. Raises OSError when the name leads nowhere, or to nothing that is allowed."""
+        """See the base class. Raises OSError when the name has no address, or none that is allowed."""
         found = await asyncio.get_running_loop().getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM)
         allowed: list[ResolveResult] = []
         why = ""
@@ -78,15 +78,17 @@ class _Guard(AbstractResolver):
         return allowed
 
     async def close(self) -> None:
-        """Nothing is kept."""
+        """Do nothing: the resolver holds no resources."""
 
 
 class WebhookSender:
-    """Sends for one event loop. `timeout`: seconds of one try, from the name's resolution to the end of the answer."""
+    """Sends webhooks, for one event loop. `timeout`: seconds for one try, from resolving the name to the end of the answer."""
 
     def __init__(self, targets: Targets, *, timeout: float, tls: ssl.SSLContext) -> None:
         self._targets = targets
-        connector = aiohttp.TCPConnector(resolver=_Guard(targets), ssl=tls, limit=0, keepalive_timeout=5, use_dns_cache=False)
+        connector = aiohttp.TCPConnector(
+            resolver=_CheckedResolver(targets), ssl=tls, limit=0, keepalive_timeout=5, use_dns_cache=False
+        )
         self._session = aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -96,7 +98,7 @@ class WebhookSender:
         )
 
     async def send(self, url: str, message_id: str, body: str, secrets: tuple[str, ...]) -> WebhookAnswer:
-        """One try. It raises nothing: what went wrong is in the answer, in words, without the address."""
+        """Try once. Raises nothing: the answer says in words what went wrong, without the address."""
         at, began = datetime.now(UTC), time.monotonic()
 
         def ended(**said: Any) -> WebhookAnswer:
@@ -118,9 +120,11 @@ class WebhookSender:
         if 200 <= status < 300:
             return ended(status=status)
         if status == GONE:
-            return ended(status=status, error="answered 410: it wants no events any more", gone=True)
+            return ended(status=status, error="answered 410: it wants no more events", gone=True)
         if 300 <= status < 400:
-            return ended(status=status, error=f"answered {status}: redirects are not followed, give the address it leads to")
+            return ended(
+                status=status, error=f"answered {status}: redirects are not followed; enter the address to which it redirects"
+            )
         return ended(status=status, error=f"answered {status}", asked=asked)
 
     async def aclose(self) -> None:
@@ -129,7 +133,7 @@ class WebhookSender:
 
 
 def _headers(message_id: str, at: datetime, body: str, secrets: tuple[str, ...]) -> dict[str, str]:
-    """The headers of Standard Webhooks: one signature for each secret, of which the receiver knows at least one."""
+    """The headers of Standard Webhooks, with one signature per secret. The receiver knows at least one of the secrets."""
     return {
         "Content-Type": "application/json",
         "User-Agent": AGENT,
@@ -140,7 +144,7 @@ def _headers(message_id: str, at: datetime, body: str, secrets: tuple[str, ...])
 
 
 def _words(error: BaseException) -> str:
-    """What went wrong, for the log. A forbidden address says why; others say their kind and the system's words."""
+    """What went wrong, for the delivery log: why an address is not allowed, or the kind of failure."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, _Forbidden):
@@ -149,7 +153,7 @@ def _words(error: BaseException) -> str:
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return "its name cannot be resolved"
     if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError):
-        return "its certificate is not valid, or it speaks no TLS"
+        return "its certificate is not valid, or it does not speak TLS"
     if isinstance(error, aiohttp.ClientConnectorError):
         return f"cannot be reached: {error.os_error.strerror or type(error.os_error).__name__}"
     if isinstance(error, aiohttp.ServerDisconnectedError | ConnectionError):

@@ -16,7 +16,7 @@ from aiohttp.test_utils import TestServer
 from phantoms_dagster.domain.errors import InvalidInput, NotYet, Permanent, Rejected, Throttled, Transient, Unknown
 from phantoms_dagster.domain.models import Brief, Channel, Platform
 from phantoms_dagster.domain.values import JsonObject
-from phantoms_dagster.providers.openai.answer import FaultyAnswer, cost, examined, normalised, read, usage
+from phantoms_dagster.providers.openai.answer import FaultyAnswer, cost, normalised, parse_answer, parse_script, usage
 from phantoms_dagster.providers.openai.prompt import SCRIPT_SCHEMA
 from phantoms_dagster.providers.openai.scripts import DOUBTS_KEPT, OpenAIScriptWriter
 from phantoms_dagster.sandbox.core import Fault, Sandbox, application
@@ -329,7 +329,7 @@ async def test_a_lost_answer_that_cannot_be_looked_for_now_is_found_by_the_next_
     bench.sandbox.faults.append(Fault("openai.list", kind=kind, status=503, times=2))
     first, second, third = FakeAttempt("a-1"), FakeAttempt("a-2", in_doubt=("a-1",)), FakeAttempt("a-3", in_doubt=("a-1", "a-2"))
     for attempt in (first, second):
-        with pytest.raises(Unknown, match="cannot be looked for now"):
+        with pytest.raises(Unknown, match="cannot be looked up now"):
             await bench.writer().write(BRIEF, CHANNEL, attempt)
     written = await bench.writer().write(BRIEF, CHANNEL, third)
     assert [entry["marker"] for entry in bench.sandbox.ledger] == ["a-1"]
@@ -465,15 +465,15 @@ async def test_a_refusal_of_the_model_and_an_unusable_answer_are_different_error
 )
 def test_the_model_hears_about_a_script_that_breaks_a_limit_of_what_is_spoken(changed: dict[str, Any]) -> None:
     with pytest.raises(FaultyAnswer) as caught:
-        read(completion(json.dumps(raw_script(**changed))), CHANNEL)
-    assert caught.value.told in str(caught.value.final)
+        parse_script(completion(json.dumps(raw_script(**changed))), CHANNEL)
+    assert caught.value.feedback in str(caught.value.final)
     assert (type(caught.value.final), caught.value.final.code) == (Permanent, "malformed")
 
 
 @pytest.mark.parametrize("body", [{}, {"choices": "x"}, {"choices": [{}]}, {"choices": [{"message": {"content": "[1]"}}]}])
 def test_an_answer_of_a_strange_shape_has_a_fault(body: JsonObject) -> None:
     with pytest.raises(FaultyAnswer):
-        read(body, CHANNEL)
+        parse_script(body, CHANNEL)
 
 
 @pytest.mark.parametrize(
@@ -481,25 +481,25 @@ def test_an_answer_of_a_strange_shape_has_a_fault(body: JsonObject) -> None:
 )
 def test_a_banned_word_anywhere_is_rejected_by_name(changed: dict[str, Any]) -> None:
     with pytest.raises(FaultyAnswer, match="guaranteed") as caught:
-        read(completion(json.dumps(raw_script(**changed))), CHANNEL)
+        parse_script(completion(json.dumps(raw_script(**changed))), CHANNEL)
     assert isinstance(caught.value.final, Rejected)
 
 
 def test_a_language_without_spaces_is_not_measured_in_words() -> None:
     channel = CHANNEL.model_copy(update={"language": "ja"})
     raw = raw_script(hook="タコの心臓は三つ。", scenes=[{"narration": "血は青い。", "on_screen_text": "青い血"}])
-    assert read(completion(json.dumps(raw)), channel).hook == "タコの心臓は三つ。"
+    assert parse_script(completion(json.dumps(raw)), channel).hook == "タコの心臓は三つ。"
 
 
 def test_a_script_in_a_code_fence_is_read() -> None:
-    assert read(completion(f"```json\n{json.dumps(raw_script())}\n```"), CHANNEL).title == "Three hearts"
+    assert parse_script(completion(f"```json\n{json.dumps(raw_script())}\n```"), CHANNEL).title == "Three hearts"
 
 
 def test_markup_of_the_answer_is_removed_and_told_with_its_place() -> None:
     scene = {"narration": "In **cold** water, 5*4*3*2*1 = 120 [1]. See https://x.example/a", "on_screen_text": "x.example \u2605"}
     raw = raw_script(caption="Read **more**:\n- [here](https://x.example/b) 2*x and 3*y", hashtags=["#sea", "#\U0001f419"])
     raw["scenes"][0] = scene
-    script, removed = examined(completion(json.dumps(raw)), CHANNEL)
+    script, removed = parse_answer(completion(json.dumps(raw)), CHANNEL)
     assert script.scenes[0].narration == "In cold water, 5*4*3*2*1 = 120 [1]. See"
     assert script.scenes[0].on_screen_text == "x.example \u2605"
     assert script.caption == "Read more:\n- here (https://x.example/b) 2*x and 3*y"
@@ -512,11 +512,11 @@ def test_markup_of_the_answer_is_removed_and_told_with_its_place() -> None:
 @pytest.mark.parametrize("hook", ["\U0001f419\U0001f419", "¿?"])
 def test_a_hook_without_a_word_is_asked_for_again_by_its_name(hook: str) -> None:
     with pytest.raises(FaultyAnswer, match=r"hook: .* has no word that can be spoken"):
-        read(completion(json.dumps(raw_script(hook=hook))), CHANNEL)
+        parse_script(completion(json.dumps(raw_script(hook=hook))), CHANNEL)
 
 
 def test_a_number_alone_is_a_hook() -> None:
-    assert read(completion(json.dumps(raw_script(hook="1984!"))), CHANNEL).hook == "1984!"
+    assert parse_script(completion(json.dumps(raw_script(hook="1984!"))), CHANNEL).hook == "1984!"
 
 
 def test_hashtags_are_made_words_each_once_and_the_channels_come_first() -> None:
@@ -524,7 +524,7 @@ def test_hashtags_are_made_words_each_once_and_the_channels_come_first() -> None
         *("#Ocean", "#deepsea", "#été", "#हिन्दी"),
     )
     assert len(normalised(f"tag{i}" for i in range(40))) == 15
-    assert read(completion(json.dumps(raw_script())), CHANNEL).hashtags == ("#Ocean", "#hearts")
+    assert parse_script(completion(json.dumps(raw_script())), CHANNEL).hashtags == ("#Ocean", "#hearts")
 
 
 def test_a_server_that_counts_no_tokens_costs_nothing_and_breaks_nothing() -> None:

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from phantoms_dagster.domain.errors import NotYet, Permanent, Rejected, Transient, Unknown
-from phantoms_dagster.providers.openai.answer import examined, read
+from phantoms_dagster.providers.openai.answer import parse_answer, parse_script
 from phantoms_dagster.providers.openai.object import object_in
 from phantoms_dagster.sandbox.core import Fault as Broken
 from phantoms_dagster_tests.contract.test_openai import (
@@ -67,7 +67,7 @@ def test_a_text_without_an_object_has_none(content: str) -> None:
 def test_a_server_that_puts_the_answer_among_the_thoughts_is_read() -> None:
     for name in ("reasoning_content", "reasoning"):
         body = completion(message={"role": "assistant", "content": "", name: json.dumps(raw_script())})
-        assert read(body, CHANNEL).title == "Three hearts"
+        assert parse_script(body, CHANNEL).title == "Three hearts"
 
 
 NARRATION = "An octopus has three hearts, and blue blood. "
@@ -91,13 +91,15 @@ LONG = (
 def test_a_headline_is_a_whole_phrase_of_the_model_or_of_the_narration_or_nothing(written: str, narration: str, shown: str) -> None:
     """The headline was the first five words of a narration, wherever they broke off. Longer texts were cut at any word."""
     scenes = [{"narration": narration, "on_screen_text": written}] * (4 if narration != LONG else 3)
-    script, removed = examined(completion(json.dumps(raw_script(scenes=scenes))), CHANNEL)
+    script, removed = parse_answer(completion(json.dumps(raw_script(scenes=scenes))), CHANNEL)
     assert {scene.on_screen_text for scene in script.scenes} == {shown.strip()}
     assert bool(removed) == (bool(written) and written != shown)
 
 
 def test_texts_that_are_read_are_cut_at_a_sentence_or_a_word_and_what_is_spoken_is_not() -> None:
-    script = read(completion(json.dumps(raw_script(title="A title. " * 30, caption="", extra=1, hashtags="#a, b"))), CHANNEL)
+    script = parse_script(
+        completion(json.dumps(raw_script(title="A title. " * 30, caption="", extra=1, hashtags="#a, b"))), CHANNEL
+    )
     assert len(script.title) <= 100
     assert script.title.endswith(".")
     assert script.caption == script.hook
@@ -110,7 +112,7 @@ def test_texts_that_are_read_are_cut_at_a_sentence_or_a_word_and_what_is_spoken_
         ("The third heart stops while", "The third heart stops"),
         ("Three hearts —", "Three hearts"),
     ):
-        assert read(completion(json.dumps(raw_script(title=written))), CHANNEL).title == title
+        assert parse_script(completion(json.dumps(raw_script(title=written))), CHANNEL).title == title
 
 
 # --- told once ----------------------------------------------------------------------------------------------------------------
@@ -186,7 +188,7 @@ async def test_a_second_answer_that_is_kept_but_faulty_is_not_asked_for_a_third_
     first = FakeAttempt("a-1")
     with pytest.raises(Permanent):
         await bench.writer().write(BRIEF, CHANNEL, first)
-    with pytest.raises(Permanent, match="asked no more"):
+    with pytest.raises(Permanent, match="not asked again"):
         await bench.writer().write(BRIEF, CHANNEL, FakeAttempt("a-2", stored=first.receipts[-1][0]))
     assert len(bench.billed()) == 2
 

@@ -13,7 +13,7 @@ import pytest
 
 from phantoms_dagster.cli.doctor import examine as examine_all
 from phantoms_dagster.execution import worker
-from phantoms_dagster.providers.openai.models import OfferedModel, examine, judge
+from phantoms_dagster.providers.openai.models import OfferedModel, check_model, judge_model
 from phantoms_dagster.resilience.limits import CallScope, UnguardedLimits
 from phantoms_dagster.resilience.transport import build_client
 from phantoms_dagster.sandbox.core import Fault
@@ -50,7 +50,7 @@ def test_the_default_model_exists_lives_on_and_is_in_the_vendors_list() -> None:
     ],
 )
 def test_a_model_is_judged_by_the_servers_list_and_its_day(wanted: str, verdict: str, said: str) -> None:
-    finding = judge(OFFERED, wanted, today=TODAY, base_url=OPENAI)
+    finding = judge_model(OFFERED, wanted, today=TODAY, base_url=OPENAI)
     assert finding.verdict == verdict
     assert said in finding.found
     assert (finding.fix == "") is (verdict == "ok")
@@ -59,15 +59,15 @@ def test_a_model_is_judged_by_the_servers_list_and_its_day(wanted: str, verdict:
 
 def test_servers_of_ones_own_are_judged_by_their_own_rules() -> None:
     local = "http://127.0.0.1:8080/v1"
-    assert judge([OfferedModel("qwen.gguf")], "gpt-6-luna", today=TODAY, base_url=local).verdict == "note"
-    assert judge([OfferedModel("llama3:latest"), OfferedModel("b")], "llama3", today=TODAY, base_url=local).verdict == "ok"
-    assert judge([OfferedModel("a"), OfferedModel("b")], "c", today=TODAY, base_url=local).verdict == "wrong"
-    assert judge([], "c", today=TODAY, base_url=local).verdict == "note"
+    assert judge_model([OfferedModel("qwen.gguf")], "gpt-6-luna", today=TODAY, base_url=local).verdict == "note"
+    assert judge_model([OfferedModel("llama3:latest"), OfferedModel("b")], "llama3", today=TODAY, base_url=local).verdict == "ok"
+    assert judge_model([OfferedModel("a"), OfferedModel("b")], "c", today=TODAY, base_url=local).verdict == "wrong"
+    assert judge_model([], "c", today=TODAY, base_url=local).verdict == "note"
 
 
 async def test_the_sandbox_and_the_check_agree(bench: Bench) -> None:
     async def verdict(model: str) -> str:
-        found = await examine(bench.client, base_url=bench.base_url, api_key=KEY, model=model, today=TODAY, sandbox=True)
+        found = await check_model(bench.client, base_url=bench.base_url, api_key=KEY, model=model, today=TODAY, sandbox=True)
         return found.verdict
 
     assert await verdict("gpt-6-luna") == "ok"
@@ -78,7 +78,7 @@ async def test_the_sandbox_and_the_check_agree(bench: Bench) -> None:
 
 async def test_a_wrong_key_and_a_server_that_is_away_are_different_errors(bench: Bench) -> None:
     async def found(base_url: str) -> tuple[str, str]:
-        finding = await examine(bench.client, base_url=base_url, api_key="sk-nobody-0123456789", model="x", today=TODAY)
+        finding = await check_model(bench.client, base_url=base_url, api_key="sk-nobody-0123456789", model="x", today=TODAY)
         assert "nobody" not in finding.found
         return finding.verdict, finding.fix
 

@@ -270,6 +270,6 @@ async def test_a_model_that_cannot_answer_by_the_schema_ends_clearly_after_two_c
 async def test_doctor_reads_the_real_servers_list_of_models(server: str) -> None:
     async with httpx.AsyncClient(trust_env=False) as client:
         today = datetime.now(UTC).date()
-        found = await openai_models.examine(client, base_url=server, api_key="any", model="gpt-6-luna", today=today)
+        found = await openai_models.check_model(client, base_url=server, api_key="any", model="gpt-6-luna", today=today)
     assert found.verdict == "note"
     assert ".gguf" in found.fix

@@ -282,7 +282,7 @@ async def test_a_receiver_that_is_gone_is_disabled_and_people_are_told_once(
         await until(receiver, lambda: hooks.endpoints()[0].state == "disabled")
     receiver.answers = []
     [found] = hooks.endpoints()
-    assert found.reason == "answered 410: it wants no events any more"
+    assert found.reason == "answered 410: it wants no more events"
     assert pending(world) == 0
     services = Services(settings)
     [item] = [one for one in services.waits_for_people() if one.id == f"notice:webhook:{number}"]
@@ -372,7 +372,7 @@ async def test_redirects_are_not_followed_and_a_large_answer_is_left_alone(
         await until(receiver, delivered(hooks, 1))
     assert {got.path for got in receiver.got} == {"/hooks/s3cret-path"}
     attempts = hooks.delivery(hooks.deliveries()[0].id)[1]
-    assert attempts[-1].error == "answered 302: redirects are not followed, give the address it leads to"
+    assert attempts[-1].error == "answered 302: redirects are not followed; enter the address to which it redirects"
     assert attempts[0].status == 200
 
 

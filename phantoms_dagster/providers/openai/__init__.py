@@ -1,1 +1,1 @@
-"""Scripts by a chat-completions API: OpenAI, or any compatible server."""
+"""Scripts from a chat completions API: OpenAI's or that of a compatible server."""

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from phantoms_dagster.domain.errors import Barred, Disconnected, ProviderError, Transient
-from phantoms_dagster.providers.openai.models import ModelFinding, examine, judge, models_of
+from phantoms_dagster.providers.openai.models import ModelFinding, check_model, judge_model, models_of
 from phantoms_dagster.providers.openai.scripts import READ_BACK_SECONDS, OpenAIScriptWriter
 from phantoms_dagster.providers.tools import ProviderFinding, ProviderTools, ServiceTools
 
@@ -42,7 +42,7 @@ async def check(service: ServiceTools) -> Sequence[ProviderFinding]:
             raise
         found = f"not asked: this server lists no models ({error.evidence.status})"
         return [ProviderFinding("openai", "note", found, "check PHANTOMS_OPENAI_BASE_URL")]
-    model = judge(models, service.setting("model"), today=service.today, base_url=service.base_url)
+    model = judge_model(models, service.setting("model"), today=service.today, base_url=service.base_url)
     shown = httpx.URL(service.base_url).copy_with(userinfo=b"")
     return [ProviderFinding("openai", "ok", f"{shown} answers"), _of_model(model)]
 
@@ -52,7 +52,7 @@ async def model(service: ServiceTools) -> ProviderFinding:
     if problem := _address_problem(service):
         return _of_model(problem)
     return _of_model(
-        await examine(
+        await check_model(
             service.client,
             base_url=service.base_url,
             api_key=service.key(),

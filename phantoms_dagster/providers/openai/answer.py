@@ -1,6 +1,6 @@
-"""From the raw body of a chat completion to a script of ours: what was refused, cut short, malformed, banned or marked up.
+"""Turns the raw body of a chat completion into a script. Finds refusals and answers that are cut off, malformed or banned.
 
-An answer is judged here only after it was committed to the attempt. Errors of the call belong in `openai_errors`.
+An answer is saved with the attempt before it is parsed here. `errors` classifies failed calls.
 """
 
 from __future__ import annotations
@@ -28,31 +28,34 @@ from phantoms_dagster.providers.redaction import redact
 
 MAX_HASHTAGS = 15
 TITLE_LIMIT, CAPTION_LIMIT = 100, 1_500
-# A headline is two to six words by the prompt. A model that writes a whole sentence gets it in smaller type, up to this width.
+# The prompt asks for headlines of two to six words. A whole sentence is set in smaller type, up to this width.
 SHOWN_LIMIT = 110
-# Beyond these shares of the wanted words the video would be another one than was asked for.
+# Outside these shares of the requested word count, the video would not be the one that was ordered.
 SHORTEST, LONGEST = 0.5, 1.6
 
 
 class FaultyAnswer(Exception):
-    """An answer that cannot be used, though another one might be. `told` is for the model, `final` is how the stage ends."""
+    """The answer cannot be used, but another try may succeed.
 
-    def __init__(self, told: str, final: ProviderError) -> None:
-        super().__init__(told)
-        self.told = told
+    `feedback` is for the model, `final` the stage's error if none does.
+    """
+
+    def __init__(self, feedback: str, final: ProviderError) -> None:
+        super().__init__(feedback)
+        self.feedback = feedback
         self.final = final
 
 
-def read(body: JsonObject, channel: Channel) -> Script:
-    """The script in a raw answer; see `examined`."""
-    return examined(body, channel)[0]
+def parse_script(body: JsonObject, channel: Channel) -> Script:
+    """The script in a raw answer. Raises as `parse_answer` does."""
+    return parse_answer(body, channel)[0]
 
 
-def examined(body: JsonObject, channel: Channel) -> tuple[Script, tuple[str, ...]]:
-    """The script in a raw answer, its repairable faults repaired, and what was taken out of it, each with its place.
+def parse_answer(body: JsonObject, channel: Channel) -> tuple[Script, tuple[str, ...]]:
+    """The script in a raw answer with repairable faults repaired, and a list of what was removed and where.
 
-    Raises Rejected (refusal, content filter: asking again would change nothing) or FaultyAnswer (cut short, no choice, no JSON,
-    not a script, banned words), whose text the model is told.
+    Raises Rejected for a refusal or the content filter, where asking again is useless. Raises FaultyAnswer for an answer that is
+    cut off, has no choice, no JSON or no script, or uses banned words; its `feedback` goes to the model.
     """
     content = _content(body)
     raw = openai_object.object_in(content, key="scenes")
@@ -83,7 +86,7 @@ def examined(body: JsonObject, channel: Channel) -> tuple[Script, tuple[str, ...
 
 
 def text_of(body: JsonObject) -> str:
-    """What the model wrote, without its thoughts; empty when there is nothing."""
+    """The model's text without its reasoning; empty when there is none."""
     choices = body.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
     message = choice.get("message")
@@ -91,7 +94,7 @@ def text_of(body: JsonObject) -> str:
 
 
 def usage(body: JsonObject) -> tuple[int, int]:
-    """Input and output tokens as billed; 0 where the server does not say."""
+    """Billed input and output tokens; 0 where the server reports none."""
     counts = body.get("usage")
     values = [counts.get(name) for name in ("prompt_tokens", "completion_tokens")] if isinstance(counts, dict) else [0, 0]
     billed = [value if isinstance(value, int) and value > 0 else 0 for value in values]
@@ -99,15 +102,15 @@ def usage(body: JsonObject) -> tuple[int, int]:
 
 
 def cost(tokens: tuple[int, int], *, input_usd_per_million: float, output_usd_per_million: float) -> Decimal:
-    """US dollars at list price for input and output tokens: cached input is billed lower, so this is never less than the bill."""
+    """The list price of input and output tokens in US dollars. Cached input is billed lower, so the bill is never higher."""
     tokens_in, tokens_out = tokens
-    # By way of str, so that a price of 0.1 is a tenth.
+    # Through str, so that 0.1 becomes exactly a tenth.
     prices = Decimal(str(input_usd_per_million)), Decimal(str(output_usd_per_million))
     return (tokens_in * prices[0] + tokens_out * prices[1]) / 1_000_000
 
 
 def normalised(hashtags: Iterable[str]) -> tuple[Hashtag, ...]:
-    """What the model meant as hashtags, each once whatever its case, at most 15."""
+    """The model's hashtags, repaired, without duplicates (ignoring case), at most 15."""
     return unique(tag for written in hashtags for tag in repaired(written))[:MAX_HASHTAGS]
 
 
@@ -126,15 +129,15 @@ def _content(body: JsonObject) -> str:
         text = f"the model refused to write the script: {str(refusal)[:300]}"
         raise Rejected(text, provider=PROVIDER, code="refusal", evidence=_evidence(str(refusal)))
     if reason == "length":
-        told = "it was cut off because it was too long: think less, and keep to the length that was asked for"
-        raise _fault(told, "the script was cut off at the token limit", "length", content or "")
+        feedback = "it was cut off because it was too long: think less, and keep to the length that was asked for"
+        raise _fault(feedback, "the script was cut off at the token limit", "length", content or "")
     if not content:
         raise _malformed("it holds no text", json.dumps(choice))
     return content
 
 
 def _text(message: dict[str, Any]) -> str | None:
-    """The text of a message; that of its thoughts when a server puts everything there, which some do with a grammar."""
+    """The text of a message. Some servers, when a grammar is set, put all of it into the reasoning; then that text."""
     content = message.get("content")
     if isinstance(content, list):
         parts = [part.get("text") for part in content if isinstance(part, dict)]
@@ -146,9 +149,9 @@ def _text(message: dict[str, Any]) -> str | None:
 
 
 def _cleaned(raw: dict[str, Any], channel: Channel, removed: list[str]) -> dict[str, Any]:
-    """The answer with its texts cleaned and cut to size where that leaves the meaning; nothing that is spoken is cut.
+    """The answer with cleaned texts, shortened where that keeps their meaning. Spoken text is never shortened.
 
-    Whatever has the wrong shape is left for the model's validation to name.
+    Values of the wrong shape are kept, so that pydantic's validation reports them.
     """
     clean = {name: value for name, value in raw.items() if name in Script.model_fields}
 
@@ -166,8 +169,8 @@ def _cleaned(raw: dict[str, Any], channel: Channel, removed: list[str]) -> dict[
         return kept
 
     def headline(place: str, shown: str, narration: str) -> str:
-        """What the scene shows: the model's words; else how its narration begins; else nothing. It never breaks off."""
-        usable = shown if markup.spoken(shown).text else ""  # nothing is left of a text that was only an address
+        """The scene's headline: the model's, else the beginning of its narration, else nothing. It is always a whole phrase."""
+        usable = shown if markup.spoken(shown).text else ""  # a text that is only a web address leaves nothing
         for text in (usable, narration):
             if kept := phrases.headline(text, SHOWN_LIMIT, channel.language):
                 if kept != shown and shown:
@@ -219,8 +222,8 @@ def _malformed(what: str, content: str) -> FaultyAnswer:
     return _fault(what, f"the model's answer is not a script: {what}", "malformed", content)
 
 
-def _fault(told: str, message: str, code: str, content: str) -> FaultyAnswer:
-    return FaultyAnswer(told, Permanent(message, provider=PROVIDER, code=code, evidence=_evidence(content)))
+def _fault(feedback: str, message: str, code: str, content: str) -> FaultyAnswer:
+    return FaultyAnswer(feedback, Permanent(message, provider=PROVIDER, code=code, evidence=_evidence(content)))
 
 
 def _evidence(text: str) -> Evidence:

@@ -1,7 +1,7 @@
-"""The one billed call: sending it, once, and looking up what became of one whose answer was lost.
+"""The billed call: sends it once, and looks up a completion whose answer was lost.
 
-`openai_prompt` says what is asked, `openai_answer` what an answer means, `openai_errors` what a refusal means. The
-answer is not streamed: the call's own deadline bounds the time to its first byte (docs/adr/0020).
+`prompt` builds the messages, `answer` parses answers, `errors` classifies refusals. The answer is not streamed: the call's own
+deadline limits the time to its first byte (docs/adr/0020).
 """
 
 from __future__ import annotations
@@ -24,24 +24,23 @@ from phantoms_dagster.providers.openai.servers import Server
 
 Messages = Sequence[dict[str, str]]
 
-# A look-up of a kept completion is no work for a model.
+# The time-out for looking up a stored completion: no model runs for that.
 LOOK_UP_SECONDS = 60.0
-# A server with a small context counts the room for the answer against it: it is asked for less, down to what a script needs.
+# A server with a small context counts the answer's token limit against it. The limit is lowered, but not below what a script needs.
 LEAST_OUTPUT_TOKENS = 1_000
-# Parameters that a server may not know, and what goes with each. The API takes metadata only with store.
+# Parameters that a server may not know, and the parameters to drop with each. The API accepts metadata only with store.
 _EXTRAS = {"store": frozenset({"store", "metadata"}), "metadata": frozenset({"store", "metadata"})}
 _LIMITS = ("max_completion_tokens", "max_tokens")
 
 
 class Completions:
-    """Asks for completions. One request is sent per call; only one that was refused, and so not billed, is sent again.
+    """Requests completions. Each call is sent once; only a refused request, which is not billed, is sent again.
 
-    `read_back`: seconds before each look for a lost answer; a completion is listed a while after it was made. `store` asks the
-    server to keep completions, marked, so that a lost one can be read back instead of being paid for again; a server that refuses
-    that is asked again without, and from then on at once without.
-
-    `api_key` is called for each request, so a key that is renewed is used at once. Raises InvalidInput, here and before a request,
-    for a key that no header can carry.
+    `store` asks the server to store completions under a marker, so that a lost answer can be read back instead of paid for again.
+    If a server refuses that, the request is repeated without it, and later requests omit it. `read_back`: the seconds to wait
+    before each look-up of a lost answer, because a completion is listed only some time after it was made. `api_key` is called for
+    each request, so a renewed key is used at once. Raises InvalidInput, here and before a request, for a key that no header can
+    carry.
     """
 
     def __init__(
@@ -78,8 +77,8 @@ class Completions:
     def _key(self) -> str:
         key = self._api_key().strip()
         if not key or not key.isascii() or not key.isprintable() or " " in key:
-            # An HTTP library would quote such a header value, the key, in its error.
-            raise InvalidInput("the OpenAI API key is empty or has characters that no key has")
+            # An HTTP library would quote the invalid header value, which is the key, in its error.
+            raise InvalidInput("the OpenAI API key is empty or contains characters that no key has")
         return key
 
     async def _fresh_key(self) -> str:
@@ -87,28 +86,28 @@ class Completions:
 
     @property
     def _secret(self) -> str | None:
-        """What no text may show: the key of the last request."""
+        """The last request's key, which no text may show."""
         return (self._client.api_key or self._key()) if self._hides else None
 
     @property
-    def keeps(self) -> bool:
-        """Whether the server keeps what it made, so that a lost answer can be looked up."""
+    def stores(self) -> bool:
+        """Whether the server stores completions, so that a lost answer can be looked up."""
         return self._store
 
     async def ask(self, messages: Messages, marker: str, *, most_tokens: int) -> JsonObject:
-        """The raw answer; a lost one is looked for before this gives up. `marker` is what it can be found by later.
+        """The raw answer. A lost answer is looked up before this gives up. `marker` is stored with it for the look-up.
 
-        Raises Permanent, Rejected, Throttled or Transient, Unknown when a lost answer cannot be looked for now, and whatever the
-        http client's transport raises of ours.
+        Raises Permanent, Rejected, Throttled or Transient; Unknown when a lost answer cannot be looked up now; and the domain
+        errors of the client's transport (NotYet).
         """
         try:
             return self._body(await self._post(messages, marker, most_tokens))
         except openai.APIStatusError as error:
-            # Not chained: the SDK's message and request show what the provider quoted of the key.
+            # Not chained: the SDK's error shows what the provider quoted of the key.
             raise openai_errors.refusal(_httpx(error.response), secret=self._secret, server=self._server) from None
         except openai.APIConnectionError as error:
-            if (ours := _ours(error)) is not None:
-                raise ours from None
+            if (domain_error := _domain_error_in(error)) is not None:
+                raise domain_error from None
             failure = openai_errors.lost(error, server=self._server)
             failure.__cause__ = error.__cause__
             if http.never_sent(error.__cause__ or error):
@@ -117,14 +116,14 @@ class Completions:
             failure = error.failure
         for seconds in self._read_back if self._store else ():
             await self._clock.sleep(seconds)
-            if (found := await self.found(marker)) is not None:
+            if (found := await self.find(marker)) is not None:
                 return found
         raise failure
 
-    async def found(self, marker: str) -> JsonObject | None:
-        """The kept completion with that marker; None when there is none, or the server keeps none.
+    async def find(self, marker: str) -> JsonObject | None:
+        """The stored completion with that marker. None when there is none or the server stores none.
 
-        Raises Unknown when it could not be asked now: until it was, nothing is ordered again.
+        Raises Unknown when the look-up is not possible now; nothing must be ordered again until it succeeded.
         """
         if not self._store:
             return None
@@ -139,15 +138,15 @@ class Completions:
                 return None
             why, retry_after = f"{error.status_code}", openai_errors.wait(_httpx(error.response))
         except (openai.OpenAIError, PhantomsError, ValueError) as error:
-            ours = _ours(error)
-            why = str(ours) if ours is not None else http.describe(error.__cause__ or error)
-            retry_after = ours.retry_after if isinstance(ours, NotYet) else None
+            domain_error = _domain_error_in(error)
+            why = str(domain_error) if domain_error is not None else http.describe(error.__cause__ or error)
+            retry_after = domain_error.retry_after if isinstance(domain_error, NotYet) else None
         else:
             data = page.get("data") if isinstance(page, dict) else None
             found = data[0] if isinstance(data, list) and data else None
             marked = isinstance(found, dict) and (found.get("metadata") or {}).get("attempt") == marker
             return found if marked else None
-        message = f"OpenAI's answer was lost and cannot be looked for now ({openai_errors.scrub(why, self._secret)})"
+        message = f"OpenAI's answer was lost and cannot be looked up now ({openai_errors.scrub(why, self._secret)})"
         raise Unknown(message, provider=PROVIDER, code="script_unknown", retry_after=retry_after)
 
     async def _post(self, messages: Messages, marker: str, most_tokens: int) -> httpx.Response:
@@ -161,8 +160,8 @@ class Completions:
                 **({"store": True, "metadata": {"attempt": marker}} if self._store else {}),
             }
             try:
-                # The SDK's way to an answer as it came. `completions.create` sends the same, and takes another 0.5 CPU-ms to walk
-                # through the types of what is sent.
+                # The SDK's call for a raw response. `completions.create` sends the same request, but spends another 0.5 CPU-ms on
+                # checking the types of its parameters.
                 answer = await self._client.post(
                     "/chat/completions",
                     body=request,
@@ -170,14 +169,14 @@ class Completions:
                     options={"headers": {"X-Client-Request-Id": marker}},
                 )
             except openai.APIStatusError as error:
-                # Refused, so not billed: it is safe to ask again with less.
-                if not self._asks_for_less(_httpx(error.response), limit):
+                # A refused request is not billed, so it is safe to send a reduced one.
+                if not self._reduce_request(_httpx(error.response), limit):
                     raise
                 continue
             return _httpx(answer)
 
-    def _asks_for_less(self, response: httpx.Response, limit: int) -> bool:
-        """Whether there is something that this refusal names and that can be left out. Each can be only so often, so this ends."""
+    def _reduce_request(self, response: httpx.Response, limit: int) -> bool:
+        """Drop or lower the parameter that this refusal names. False when none is left, so the loop ends."""
         if response.status_code not in (400, 422):
             return False
         if openai_errors.context_exceeded(response):
@@ -187,7 +186,7 @@ class Completions:
             self._most_tokens = max(LEAST_OUTPUT_TOKENS, limit // 2)
             return True
         if self._limit_names and re.search(rf"\b{self._limit_names[0]}\b", response.text):
-            # Their other name for it next; a server that knows neither is bounded by the call's deadline alone.
+            # Try the limit's other name next. For a server that knows neither, only the call's deadline limits the answer.
             del self._limit_names[0]
             return True
         if self._store and any(re.search(rf"\b{name}\b", response.text) for name in _EXTRAS):
@@ -196,19 +195,22 @@ class Completions:
         return False
 
     def _body(self, response: httpx.Response) -> JsonObject:
-        """The raw answer of a 200. Raises _Unreadable; the error in it when a compatible server says 200 to an error."""
+        """The raw answer of a 200.
+
+        Raises _Unreadable, or the provider's error when a compatible server sends one with status 200.
+        """
         try:
             body = response.json()
         except ValueError:
             body = None
         if not isinstance(body, dict):
             seen = openai_errors.evidence(response, secret=self._secret)
-            message = f"{self._server.name} answered no JSON object{openai_errors.billed(self._server)}"
+            message = f"{self._server.name} did not answer with a JSON object{openai_errors.billed(self._server)}"
             raise _Unreadable(Transient(message, provider=PROVIDER, code="malformed", evidence=seen))
         if body.get("error") and not body.get("choices"):
             said, code, kind = openai_errors.error_body(response)
             message = openai_errors.scrub(
-                f"{self._server.name} answered an error as a success: {said[: openai_errors.MESSAGE_LIMIT]}", self._secret
+                f"{self._server.name} sent an error with status 200: {said[: openai_errors.MESSAGE_LIMIT]}", self._secret
             )
             seen = openai_errors.evidence(response, secret=self._secret)
             if "unexpected endpoint" in said.casefold():
@@ -219,7 +221,7 @@ class Completions:
 
 
 class _Unreadable(Exception):
-    """A billed answer that cannot be read; it carries the error to raise unless the answer is found again."""
+    """A billed answer that cannot be read. It carries the error to raise unless the look-up finds the answer."""
 
     def __init__(self, failure: Transient) -> None:
         super().__init__(str(failure))
@@ -227,12 +229,12 @@ class _Unreadable(Exception):
 
 
 def _httpx(response: Any) -> httpx.Response:
-    """The response as what it is: with an httpx client the SDK hands out httpx responses, though its types say httpx2."""
+    """The response under its real type: with an httpx client the SDK returns httpx responses, though its types say httpx2."""
     return cast(httpx.Response, response)
 
 
-def _ours(error: BaseException) -> PhantomsError | None:
-    """The domain error among the causes of an SDK error: the transport's breaker and pools speak for themselves."""
+def _domain_error_in(error: BaseException) -> PhantomsError | None:
+    """The domain error among an SDK error's causes, such as the NotYet of the transport's breakers and pools."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, PhantomsError):

@@ -1,6 +1,6 @@
-"""What each refusal of the chat completions API means, and how long it asks us to wait. One table, by status and code.
+"""Classifies refusals of the chat completions API, by one table of statuses and codes, and reads how long they ask us to wait.
 
-What is wrong with an answer of 200 belongs in `openai_answer`.
+`answer` finds faults in answers with status 200.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from phantoms_dagster.providers.redaction import redact
 
 PROVIDER = "openai"
 OPENAI = Server(openai=True, free=False, name="OpenAI")
-# The provider asks for a longer back-off when all its servers are busy, and often sends no header with it.
+# The wait after a 503. The provider asks for a longer back-off when all its servers are busy, often without a header.
 OVERLOADED_SECONDS = 30.0
 MESSAGE_LIMIT = 300
 
-# (status, code or type of the error body): the row of a code wins over the row of its status alone.
+# By (status, code or type of the error body). A row with a code takes precedence over the row of its status alone.
 ERRORS: Mapping[tuple[int, str | None], type[ProviderError]] = {
     (400, None): Permanent,  # invalid_request_error: bad schema, context too long
     (400, "content_filter"): Rejected,  # the prompt itself was filtered (Azure)
@@ -35,7 +35,7 @@ ERRORS: Mapping[tuple[int, str | None], type[ProviderError]] = {
     (422, None): Permanent,
     (429, None): Throttled,  # rate_limit_exceeded
     (429, "slow_down"): Throttled,
-    (429, "insufficient_quota"): Permanent,  # the type of every "no money left" code
+    (429, "insufficient_quota"): Permanent,  # the type of every code that means "out of credit"
     (429, "credit_balance_exhausted"): Permanent,
     (429, "billing_hard_limit_reached"): Permanent,
     (429, "billing_not_active"): Permanent,
@@ -46,12 +46,12 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
 _CONTEXT_CODES = frozenset({"context_length_exceeded", "exceed_context_size_error"})
 _CONTEXT_WORDS = re.compile(r"maximum context length|context (?:size|window|length)|max_model_len", re.IGNORECASE)
-# A key that a server repeats back, whole or half masked.
+# A key that a server quotes back, in full or half masked.
 _KEY = re.compile(r"\b(?:sk|pk|rk)-[\w*.-]{4,}")
 
 
 def refusal(response: httpx.Response, *, secret: str | None, server: Server = OPENAI) -> ProviderError:
-    """The domain error for an answer that is an error. The body must have been read. `secret` is kept out of all text."""
+    """The domain error for an error answer. The body must have been read. No text of the error contains `secret`."""
     said, code, kind = error_body(response)
     status = response.status_code
     which = _class_of(status, code, kind)
@@ -74,7 +74,7 @@ def refusal(response: httpx.Response, *, secret: str | None, server: Server = OP
 
 
 def lost(error: BaseException, *, server: Server = OPENAI) -> Transient:
-    """The domain error for a request without an answer. The chain of causes tells whether it ever left."""
+    """The domain error for a request without an answer. Its chain of causes tells whether the request was ever sent."""
     cause = error.__cause__ or error
     what = http.describe(cause)
     if http.never_sent(cause):
@@ -87,12 +87,12 @@ def lost(error: BaseException, *, server: Server = OPENAI) -> Transient:
 
 
 def billed(server: Server) -> str:
-    """What to say of the money when an answer is lost."""
+    """The note on billing for the message about a lost answer."""
     return "" if server.free else ", the request may have been billed"
 
 
 def context_exceeded(response: httpx.Response) -> bool:
-    """Whether a refusal says that prompt and answer together do not fit the model's context."""
+    """Whether a refusal means that prompt and answer together exceed the model's context."""
     if response.status_code not in (400, 413, 422):
         return False
     _, code, kind = error_body(response)
@@ -100,7 +100,7 @@ def context_exceeded(response: httpx.Response) -> bool:
 
 
 def context_counts(response: httpx.Response) -> tuple[int, int] | None:
-    """The tokens of the prompt and of the context, where the server tells (llama.cpp does)."""
+    """The tokens of the prompt and of the context, if the server reports them (llama.cpp does)."""
     error = http.lenient_json(response).get("error")
     counts = [error.get("n_prompt_tokens"), error.get("n_ctx")] if isinstance(error, dict) else []
     whole = [count for count in counts if isinstance(count, int)]
@@ -108,7 +108,7 @@ def context_counts(response: httpx.Response) -> tuple[int, int] | None:
 
 
 def error_body(response: httpx.Response) -> tuple[str, str | None, str | None]:
-    """Message, code and type of the error body; of the whole body as message when it is something else."""
+    """Message, code and type of the error body. Any other body is the message, without code and type."""
     try:
         body = response.json()
     except ValueError:
@@ -121,7 +121,7 @@ def error_body(response: httpx.Response) -> tuple[str, str | None, str | None]:
 
 
 def wait(response: httpx.Response) -> float | None:
-    """Seconds to wait: from retry-after-ms, retry-after or x-ratelimit-reset-*, in this order."""
+    """Seconds to wait, from retry-after-ms, Retry-After or (429 only) x-ratelimit-reset-*, in this order; 30 for a bare 503."""
     milliseconds = response.headers.get("retry-after-ms", "")
     if re.fullmatch(r"\d+(\.\d+)?", milliseconds):
         return float(milliseconds) / 1_000
@@ -138,13 +138,13 @@ def wait(response: httpx.Response) -> float | None:
 
 
 def evidence(response: httpx.Response, *, secret: str | None) -> Evidence:
-    """What was answered, without the key."""
+    """The evidence of the answer, without the key."""
     seen = http.evidence(response)
     return seen.model_copy(update={"body": scrub(seen.body, secret)})
 
 
 def scrub(text: str, secret: str | None) -> str:
-    """The text without the key, redacted as everywhere."""
+    """The text without the key and without other secrets."""
     if secret:
         text = text.replace(secret, "***")
     return redact(_KEY.sub("***", text))
@@ -154,7 +154,7 @@ def _class_of(status: int, code: str | None, kind: str | None) -> type[ProviderE
     for name in (code, kind, None):
         if (status, name) in ERRORS:
             return ERRORS[status, name]
-    # Other 5xx are gateways in front of the same servers; any other status is nothing that another try would change.
+    # Other 5xx come from gateways in front of the same servers. For any other status another try would change nothing.
     return ERRORS[500, None] if status >= 500 else Permanent
 
 

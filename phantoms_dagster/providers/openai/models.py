@@ -1,4 +1,4 @@
-"""Whether the model that is set is there, and for how long: asked once at start and by `phantoms doctor`, never per call."""
+"""Checks that the configured model exists and when it will be shut down. Runs at start and in `phantoms doctor`, never per call."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LISTED = 30
 
 @dataclass(frozen=True)
 class OfferedModel:
-    """A model that a server offers; `shutdown` is the day on which it goes, when that is announced."""
+    """A model that a server offers. `shutdown` is the announced day of its end, if any."""
 
     id: str
     shutdown: date | None = None
@@ -28,7 +28,7 @@ class OfferedModel:
 
 @dataclass(frozen=True)
 class ModelFinding:
-    """What is to be said of the model. `verdict`: ok, note (it works, but not for ever, or cannot be told) or wrong."""
+    """The result of a check. `verdict`: ok, note (it works but will be shut down, or it cannot be checked) or wrong."""
 
     verdict: str
     found: str
@@ -36,7 +36,7 @@ class ModelFinding:
 
 
 async def models_of(client: httpx.AsyncClient, *, base_url: str, api_key: str, sandbox: bool = False) -> list[OfferedModel]:
-    """The models of the server. Raises ProviderError when it cannot be asked."""
+    """The models that the server lists. Raises ProviderError when the request fails."""
     secret = None if sandbox else api_key
     url = f"{base_url.rstrip('/')}/models"
     response = await http.send(client, "GET", url, provider=PROVIDER, headers=http.bearer(api_key))
@@ -46,8 +46,8 @@ async def models_of(client: httpx.AsyncClient, *, base_url: str, api_key: str, s
     return [OfferedModel(str(item["id"]), _day(item.get("shutdown_date"))) for item in found if item.get("id")]
 
 
-def judge(models: Sequence[OfferedModel], wanted: str, *, today: date, base_url: str, sandbox: bool = False) -> ModelFinding:
-    """What is to be said of the model `wanted` on a server that offers `models`."""
+def judge_model(models: Sequence[OfferedModel], wanted: str, *, today: date, base_url: str, sandbox: bool = False) -> ModelFinding:
+    """Check the model `wanted` against the `models` that a server offers."""
     server = server_at(base_url, sandbox=sandbox)
     there = next((model for model in models if model.id in (wanted, f"{wanted}:latest")), None)  # Ollama's names have a tag
     lasting = [model.id for model in models if model.shutdown is None]
@@ -56,7 +56,7 @@ def judge(models: Sequence[OfferedModel], wanted: str, *, today: date, base_url:
         if not models:
             return ModelFinding("note", f"{server.name} lists no models, so {wanted} cannot be checked")
         if not server.openai and len(models) == 1:
-            # llama.cpp serves the one model it was started with, whatever name it is asked by.
+            # llama.cpp serves the model it was started with, whatever name a request gives.
             return ModelFinding("note", f"{server.name} has only {models[0].id}, not {wanted}", f"set {SETTING} to {models[0].id}")
         return ModelFinding("wrong", f"{server.name} has no model {wanted}", choose)
     if there.shutdown is None:
@@ -67,17 +67,17 @@ def judge(models: Sequence[OfferedModel], wanted: str, *, today: date, base_url:
     return ModelFinding("note", f"{wanted} is shut down on {there.shutdown}, in {days} days", choose)
 
 
-async def examine(
+async def check_model(
     client: httpx.AsyncClient, *, base_url: str, api_key: str, model: str, today: date, sandbox: bool = False
 ) -> ModelFinding:
-    """What is to be said of the model. A server that cannot be asked is a finding too, never an error."""
+    """Ask the server for its models and check `model`. A failed request is a finding too and raises nothing."""
     try:
         models = await models_of(client, base_url=base_url, api_key=api_key, sandbox=sandbox)
     except ProviderError as error:
         wrong = error.code in ("invalid_api_key", "401", "403")
         fix = "check PHANTOMS_OPENAI_API_KEY" if wrong else "check PHANTOMS_OPENAI_BASE_URL, and that the server is running"
         return ModelFinding("wrong" if wrong else "note", f"the models cannot be listed: {error}", fix)
-    return judge(models, model, today=today, base_url=base_url, sandbox=sandbox)
+    return judge_model(models, model, today=today, base_url=base_url, sandbox=sandbox)
 
 
 def _day(text: object) -> date | None:

@@ -1,4 +1,4 @@
-"""The JSON object in what a model wrote: bare, in a code fence, with prose around it, or after its thoughts."""
+"""Finds the JSON object in a model's text: bare, in a code fence, surrounded by prose, or after its reasoning."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-# Models that think aloud in the content: some templates write the opening tag themselves, so that only the closing one arrives.
+# Some models put their reasoning into the content. Some chat templates write the opening tag, so only the closing tag arrives.
 _THOUGHTS = re.compile(r"<(think|thinking|thought|reasoning)>.*?</\1>", re.DOTALL | re.IGNORECASE)
 _END_OF_THOUGHTS = re.compile(r"</(?:think|thinking|thought|reasoning)>", re.IGNORECASE)
 MOST_OBJECTS = 50
 
 
 def without_thoughts(text: str) -> str:
-    """The text without the model's thoughts, as far as they can be told from its answer."""
+    """The text without the model's reasoning, as far as its tags mark it."""
     text = _THOUGHTS.sub("", text)
     ends = list(_END_OF_THOUGHTS.finditer(text))
     return text[ends[-1].end() :] if ends else text
 
 
 def object_in(text: str, *, key: str) -> dict[str, Any] | None:
-    """The last object with that key; without any, the last object at all; None when the text has no object.
+    """The last object that has `key`, else the last object, else None.
 
-    The last one counts: drafts stand before the answer. Thoughts are looked at only when nothing is left without them.
+    The last one counts because drafts come before the answer. The reasoning is searched only when nothing is found outside it.
     """
     for part in dict.fromkeys([without_thoughts(text), text]):
         found: list[dict[str, Any]] = list(_objects(part))
@@ -34,7 +34,7 @@ def object_in(text: str, *, key: str) -> dict[str, Any] | None:
 
 
 def _objects(text: str) -> Iterator[dict[str, Any]]:
-    """The outermost objects in the text, in order; at most 50 places are tried, so that no text takes for ever."""
+    """The outermost objects in the text, in order. At most 50 positions are tried, to bound the time."""
     decoder = json.JSONDecoder(strict=False)  # small models break lines inside strings
     at = text.find("{")
     for _ in range(MOST_OBJECTS):

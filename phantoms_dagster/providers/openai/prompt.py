@@ -1,6 +1,6 @@
-"""What a model is asked for: the messages and the strict schema of a script. Nothing about sending or about answers.
+"""The prompt: the messages and the strict JSON schema of a script.
 
-The user message is one JSON object, the brief; everything that steers the model stands in the system message.
+The user message is one JSON object, the brief. All instructions to the model are in the system message.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from typing import Any
 from phantoms_dagster.domain.models import Brief, Channel
 
 WORDS_PER_SECOND = 2.4
-# A short video that is spoken for longer than this may pass the minute with its pauses.
+# With its pauses, a video with more speech than this may exceed a minute.
 MAX_SECONDS = 58
 
-# Written by hand: strict structured outputs take no minLength or maxLength, so lengths are words for the model here and
-# are enforced by our own validation of the answer.
+# Written by hand. Strict structured outputs accept no minLength or maxLength, so the descriptions tell the model the lengths and
+# our own validation enforces them.
 SCRIPT_SCHEMA: dict[str, Any] = {
     "type": "object",
     "additionalProperties": False,
@@ -88,18 +88,18 @@ _SHAPE = json.dumps(
         "hashtags": ["#word"],
     }
 )
-# Of an answer that cannot be used, as much is shown to the model again: it may be what filled its context.
+# How much of an unusable answer is repeated to the model. It may be long enough to have filled the context.
 SHOWN_CHARACTERS = 4_000
 
 
 def correction(answer: str, fault: str) -> list[dict[str, str]]:
-    """What follows the messages of a script when its answer cannot be used: the answer, and what is wrong with it."""
+    """The messages to append when an answer cannot be used: the answer and what is wrong with it."""
     before = [{"role": "assistant", "content": answer[:SHOWN_CHARACTERS]}] if answer else []
-    told = (
+    feedback = (
         f"Your answer cannot be used: {fault}. Answer again with the whole corrected JSON object of the script and nothing else, "
         "with no text around it."
     )
-    return [*before, {"role": "user", "content": told}]
+    return [*before, {"role": "user", "content": feedback}]
 
 
 def target_words(channel: Channel) -> int:
@@ -108,9 +108,9 @@ def target_words(channel: Channel) -> int:
 
 
 def messages(brief: Brief, channel: Channel, *, with_shape: bool = False) -> list[dict[str, str]]:
-    """The system and the user message. The same brief and channel give the same messages.
+    """The system and the user message. The same brief and channel always give the same messages.
 
-    `with_shape` shows the form of the answer: only OpenAI's models are told the schema, other servers merely hold them to it.
+    `with_shape` adds an example of the answer: only OpenAI shows the schema to its models; other servers merely enforce it.
     """
     words = target_words(channel)
     extras = []

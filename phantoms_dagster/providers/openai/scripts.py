@@ -1,7 +1,7 @@
-"""Scripts by the chat completions of OpenAI, or of a server that speaks the same: what is asked how often, and its bookkeeping.
+"""Writes scripts with the chat completions of OpenAI or a compatible server: which calls are made, and what is recorded of them.
 
-A script takes one paid call. An answer with a fault that cannot be repaired here is told to the model once, which takes a second
-one; then the stage ends, one way or the other. How a call is made: see `openai_call`.
+A script takes one paid call. If the answer has a fault that cannot be repaired here, a second call tells the model about it. After
+that the stage succeeds or fails. `call` makes the calls.
 """
 
 from __future__ import annotations
@@ -23,25 +23,26 @@ from phantoms_dagster.providers.openai.call import Completions
 from phantoms_dagster.providers.openai.errors import PROVIDER
 from phantoms_dagster.providers.openai.servers import server_at
 
-# A bound on the bill of one call; a script has some 500 tokens, the rest is room for a reasoning model's thoughts.
+# Limits the bill of one call. A script has about 500 tokens; the rest is for a model's reasoning.
 MAX_OUTPUT_TOKENS = 8_000
-# A model whose thoughts took all of that gets more room once.
+# If the reasoning used up all of that, the second call gets this limit.
 MORE_OUTPUT_TOKENS = 16_000
-# Seconds before each look for a lost answer: a completion is listed a moment after it was made, at the latest after a minute.
+# Seconds before each look-up of a lost answer: a completion is listed shortly after it was made, at the latest after a minute.
 READ_BACK_SECONDS = (1.0, 9.0, 50.0)
-# A server that never lists what it made must not keep a video waiting for ever: then it is booked as spent and ordered again.
+# After this many lost answers the cost is booked and the script is ordered again: a server that never lists its completions must
+# not hold up a video for good.
 DOUBTS_KEPT = 6
-# Our own entry in the kept answer: `asked` is the marker of a second call that is about to be made, `first` is what the first cost.
+# Our entry in the stored answer. `asked`: the marker of a second call that is about to be made. `first`: the first call's usage.
 NOTE = "phantoms"
 SANDBOX = "sandbox"
 
 
 class OpenAIScriptWriter:
-    """A `ScriptWriter`.
+    """Implements `ports.ScriptWriter`.
 
-    `http_client` carries time-outs, breaker and pools, and is closed by whoever made it. Prices are US dollars per million
-    tokens. `sandbox` says that `base_url` is the sandbox's. `api_key` is called for each request.
-    `store`: see `Completions`; None leaves it to the kind of server.
+    `http_client` brings time-outs, breakers and pools; the caller closes it. Prices are in US dollars per million tokens.
+    `sandbox`: `base_url` is the sandbox. `api_key` is called for each request. `store`: see `Completions`; None decides by the
+    kind of server.
     """
 
     provider = PROVIDER
@@ -78,94 +79,94 @@ class OpenAIScriptWriter:
         self._sandbox = sandbox
 
     async def write(self, brief: Brief, channel: Channel, attempt: Attempt) -> WrittenScript:
-        """The script of a brief: by one call of the model, by two, or by none when `attempt.stored_response` holds its answer.
+        """Write the script of a brief with one or two calls, or with none if `attempt.stored_response` holds an answer.
 
-        Raises what `Completions.ask` raises; Rejected and Permanent when the model would not or could not write it.
+        Raises what `Completions.ask` raises, Rejected when the model refuses, and Permanent when its answers cannot be used.
         """
         messages = openai_prompt.messages(brief, channel, with_shape=not self._server.openai)
         body, spent = self._stored(attempt), Decimal(0)
         if body is None:
-            body = await self._found_again(attempt)
+            body = await self._find_lost(attempt)
             if body is None:
                 body = await self._completions.ask(messages, attempt.id, most_tokens=MAX_OUTPUT_TOKENS)
             spent = self._cost(body)
             await attempt.received(self._marked(body), provider_ref=_reference(body), cost=spent)
         try:
-            return self._written(channel, body, spent)
+            return self._result(channel, body, spent)
         except FaultyAnswer as fault:
             if "first" in _note(body):
-                raise _ended(fault) from None
-            first, told = body, fault
-        body = await self._second(first, told, messages, attempt, spent)
+                raise _final_error(fault) from None
+            first, feedback = body, fault
+        body = await self._ask_again(first, feedback, messages, attempt, spent)
         spent += self._cost(body) - self._cost(first)
         await attempt.received(self._marked(body), provider_ref=_reference(body), cost=spent)
         try:
-            return self._written(channel, body, spent)
+            return self._result(channel, body, spent)
         except FaultyAnswer as fault:
-            raise _ended(fault) from None
+            raise _final_error(fault) from None
 
     def _stored(self, attempt: Attempt) -> JsonObject | None:
-        """The answer that an earlier attempt got, unless it is the sandbox's and a real model writes now, or vice versa."""
+        """The answer of an earlier attempt. None if it came from the sandbox and a real model writes now, or vice versa."""
         body = attempt.stored_response
         return body if body is not None and bool(_note(body).get(SANDBOX)) == self._sandbox else None
 
     def _marked(self, body: JsonObject) -> JsonObject:
-        """The answer as it is kept: one of the sandbox says so."""
+        """The answer as it is stored: one from the sandbox is marked."""
         return {**body, NOTE: {**_note(body), SANDBOX: True}} if self._sandbox else body
 
-    async def _found_again(self, attempt: Attempt) -> JsonObject | None:
-        """What an earlier attempt was billed for, whose answer never arrived. Raises Unknown."""
+    async def _find_lost(self, attempt: Attempt) -> JsonObject | None:
+        """The answer that an earlier attempt was billed for but never received, or None. Raises Unknown."""
         if len(attempt.in_doubt) > DOUBTS_KEPT:
             return None
         for marker in reversed(attempt.in_doubt):
-            first = await self._completions.found(marker)
+            first = await self._completions.find(marker)
             if first is None:
                 continue
-            second = await self._completions.found(_second_marker(marker))
-            return first if second is None else self._after(first, second)
+            second = await self._completions.find(_second_marker(marker))
+            return first if second is None else self._with_first(first, second)
         return None
 
-    async def _second(
+    async def _ask_again(
         self, first: JsonObject, fault: FaultyAnswer, messages: Sequence[dict[str, str]], attempt: Attempt, spent: Decimal
     ) -> JsonObject:
-        """The answer to being told the fault."""
+        """Tell the model about the fault and return its second answer."""
         asked = _note(first).get("asked")
-        found = await self._completions.found(asked) if isinstance(asked, str) else None
+        found = await self._completions.find(asked) if isinstance(asked, str) else None
         if found is not None:
-            return self._after(first, found)
+            return self._with_first(first, found)
         marker = _second_marker(attempt.id)
-        # After a crash the next attempt must know that this call may have been made.
+        # If this process crashes, the next attempt must know that the second call may have been made.
         await attempt.received(self._marked({**first, NOTE: {"asked": marker}}), provider_ref=_reference(first), cost=spent)
-        told = openai_prompt.correction(openai_answer.text_of(first), fault.told)
+        feedback = openai_prompt.correction(openai_answer.text_of(first), fault.feedback)
         room = MORE_OUTPUT_TOKENS if fault.final.code == "length" else MAX_OUTPUT_TOKENS
         try:
-            return self._after(first, await self._completions.ask([*messages, *told], marker, most_tokens=room))
+            return self._with_first(first, await self._completions.ask([*messages, *feedback], marker, most_tokens=room))
         except (NotYet, Transient) as error:
-            if self._completions.keeps:
-                # The next attempt finds the first answer, and books it.
+            if self._completions.stores:
+                # The next attempt finds the first answer and books its cost.
                 await attempt.received(self._marked(first), provider_ref=_reference(first), cost=Decimal(0))
-            raise self._kept_waiting(error) from error
+            raise self._error_of_second_call(error) from error
 
-    def _kept_waiting(self, error: NotYet | Transient) -> Exception:
-        """The error of a second call that must not let the first, paid one be forgotten.
+    def _error_of_second_call(self, error: NotYet | Transient) -> Exception:
+        """The error to raise when the second call fails, so that the first, paid call is not lost.
 
-        Where completions are kept, the outcome is in doubt: the next attempt finds the first one by its marker and goes on from
-        there. Elsewhere a wait that costs no attempt would have the first call made again without end.
+        If the server stores completions it is Unknown: the next attempt finds the first answer by its marker and continues from
+        there. Otherwise it is an error that costs an attempt, because the first call would be repeated without end.
         """
         wish = error.retry_after
-        if self._completions.keeps:
-            message = f"the model's first answer has a fault, and it cannot be told now: {error}"
+        if self._completions.stores:
+            message = f"the model's first answer has a fault, and the second call is not possible now: {error}"
             return Unknown(message, provider=PROVIDER, code="script_unknown", retry_after=wish)
         if isinstance(error, NotYet | Throttled):
             return Transient(str(error), provider=PROVIDER, code=getattr(error, "code", None), retry_after=wish)
         return error
 
-    def _after(self, first: JsonObject, second: JsonObject) -> JsonObject:
+    def _with_first(self, first: JsonObject, second: JsonObject) -> JsonObject:
         tokens_in, tokens_out = openai_answer.usage(first)
         return {**second, NOTE: {"first": {"id": _reference(first), "prompt_tokens": tokens_in, "completion_tokens": tokens_out}}}
 
-    def _written(self, channel: Channel, body: JsonObject, spent: Decimal) -> WrittenScript:
-        script, removed = openai_answer.examined(body, channel)
+    def _result(self, channel: Channel, body: JsonObject, spent: Decimal) -> WrittenScript:
+        script, removed = openai_answer.parse_answer(body, channel)
         tokens_in, tokens_out = _usage(body)
         model = body.get("model")
         return WrittenScript(
@@ -180,7 +181,7 @@ class OpenAIScriptWriter:
         )
 
     def _cost(self, body: JsonObject) -> Decimal:
-        """What this answer and the one before it cost."""
+        """The cost of this answer and the one before it in US dollars."""
         return openai_answer.cost(_usage(body), input_usd_per_million=self._input_price, output_usd_per_million=self._output_price)
 
 
@@ -201,11 +202,11 @@ def _second_marker(marker: str) -> str:
     return f"{marker}-second"
 
 
-def _ended(fault: FaultyAnswer) -> Exception:
-    """The end of a stage whose model was told its fault and made one again."""
+def _final_error(fault: FaultyAnswer) -> Exception:
+    """The stage's error when the model's second answer is faulty too."""
     final = fault.final
     return type(final)(
-        f"{final}; the model was told what was wrong with its first answer and answered again, so it is asked no more",
+        f"{final}; the model already had a second try, so it is not asked again",
         provider=final.provider,
         code=final.code,
         evidence=final.evidence,

@@ -1,9 +1,8 @@
-"""What kind of server a base URL leads to: OpenAI itself, a server of one's own, or somebody else's that speaks the same.
+"""The kind of server at a base URL: OpenAI, a private server, or another company's compatible server.
 
-The kinds differ in three ways. OpenAI bounds an answer by `max_completion_tokens` and refuses `max_tokens` for reasoning models;
-Ollama and LM Studio read `max_tokens` alone and ignore the other name without a word, so an answer would have no bound. OpenAI
-keeps completions that can be looked up by their metadata; no compatible server does. A server on this machine or network bills
-nothing.
+They differ in three ways. OpenAI limits answers by `max_completion_tokens` and refuses `max_tokens` for reasoning models, while
+Ollama and LM Studio read only `max_tokens` and silently ignore the other name, which would leave answers unlimited. OpenAI stores
+completions and finds them by metadata; no compatible server does. A server on this machine or a private network bills nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ _PRIVATE_SUFFIXES = (".local", ".internal", ".lan", ".home.arpa", ".localhost")
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """`openai`: it follows OpenAI's own rules. `free`: nothing that it does is billed. `name` is for messages."""
+    """`openai`: the server follows OpenAI's rules. `free`: it bills nothing. `name`: what messages call it."""
 
     openai: bool
     free: bool
@@ -26,7 +25,7 @@ class Server:
 
     @property
     def limit_name(self) -> str:
-        """The parameter that bounds the answer's length."""
+        """The parameter that limits the answer's length."""
         return "max_completion_tokens" if self.openai else "max_tokens"
 
 
@@ -39,7 +38,7 @@ def server_at(base_url: str, *, sandbox: bool = False) -> Server:
 
 
 def _is_private(host: str) -> bool:
-    """Whether the host is this machine or one of the own network. A name without a dot is one of a container or of the network."""
+    """Whether the host is this machine or on a private network. A name without a dot is a container's or a local host's."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:

@@ -1,1 +1,1 @@
-"""Renders by Shotstack."""
+"""Rendering at Shotstack."""

@@ -1,4 +1,4 @@
-"""What the verbs of Shotstack need: its addresses, its table of errors, the way up for the voiceover and down for the film."""
+"""Shotstack's HTTP API: its addresses, its table of errors, the upload of the voiceover and the download of the film."""
 
 from __future__ import annotations
 
@@ -31,23 +31,23 @@ from phantoms_dagster.providers.redaction import redact
 
 PROVIDER = "shotstack"
 CHUNK = 1 << 18
-WINDOW_SECONDS = 60.0  # of the rate limit: the longest wait when the answer names none
+WINDOW_SECONDS = 60.0  # the window of the rate limit: how long to wait if the answer does not say
 MAX_POLL_SECONDS = 2.0
 POLL_AGAIN_SECONDS = 5.0
 
-# What a status means, whatever was asked. 5xx is not here: after `POST /render` it is Unknown, after a read Transient.
+# What a status means for any request. 5xx is not listed: it is Unknown after `POST /render` and Transient after a read.
 ERRORS: Mapping[int, type[ProviderError]] = MappingProxyType(
     {400: Permanent, 401: Permanent, 403: Permanent, 404: Permanent, 429: Throttled}
 )
 _BUY = "the account has no credits left: buy credits at https://dashboard.shotstack.io, then replay"
 _KEY = "check the API key and that it belongs to this stage (v1 and stage have different keys)"
-# A minute of video at the highest rate that the service renders has some 200 MB. It is written to a file as it comes.
+# A minute of video at the service's highest bit rate has about 200 MB. The film is written to a file as it arrives.
 MOST_FILM_BYTES = 2 << 30
-_GONE = (403, 404, 410)  # what object storage answers for a file that has expired
+_GONE = (403, 404, 410)  # object storage's answers for an expired file
 
 
 class ShotstackApi:
-    """Requests to Edit, Ingest and Serve. The arguments are those of `ShotstackRenderer`."""
+    """Requests to Shotstack's Edit, Ingest and Serve APIs. The arguments are those of `ShotstackRenderer`."""
 
     def __init__(
         self,
@@ -67,38 +67,36 @@ class ShotstackApi:
         self.edit, self._ingest, self._serve = (f"{base}/{api}/{stage}" for api in ("edit", "ingest", "serve"))
 
     async def post_render(self, edit: JsonObject, before: AboutToBill) -> httpx.Response:
-        """The one paid request. Raises Transient when it certainly did not arrive, Unknown when its answer is lost."""
+        """Send the one paid request. Raises Transient when it certainly was not sent, Unknown when its answer is lost."""
         url = f"{self.edit}/render"
         return await send(
             self._client, "POST", url, provider=PROVIDER, commits=True, before=before, headers=self._headers, json=edit
         )
 
     async def render(self, render_id: str) -> JsonObject:
-        """What Edit says about a render."""
+        """Edit's answer about a render."""
         return await self._read(f"{self.edit}/render/{render_id}?data=false")
 
-    # --- the voiceover goes up
+    # --- upload of the voiceover
 
-    async def uploaded(self, audio: Path) -> str:
-        """Upload a file through Ingest and wait until it can be used; its address for the Edit."""
+    async def upload(self, audio: Path) -> str:
+        """Upload a file through Ingest and wait until it is usable. Returns its URL for the Edit."""
         response = await send(self._client, "POST", f"{self._ingest}/upload", provider=PROVIDER, headers=self._headers)
         if not response.is_success:
             raise failure(response)
         answer = json_object(response, provider=PROVIDER)
         source_id, url = member(answer, "data", "id"), member(answer, "data", "attributes", "url")
         if not isinstance(source_id, str) or not isinstance(url, str):
-            raise Transient(
-                "Shotstack named no address to upload to", provider=PROVIDER, code="malformed", evidence=evidence(response)
-            )
+            raise Transient("Shotstack gave no upload address", provider=PROVIDER, code="malformed", evidence=evidence(response))
         await self._put(url, audio)
-        return await self._ready(source_id)
+        return await self._wait_until_ready(source_id)
 
     async def _put(self, url: str, audio: Path) -> None:
-        """Send the bytes to object storage. The signed URL is the whole permission: the API key does not go there."""
+        """Send the bytes to object storage. The signed URL grants access, so the API key is not sent there."""
         size = audio.stat().st_size
         headers = {
             "Content-Length": str(size),  # object storage refuses chunked bodies
-            "Content-Type": "",  # part of the signature, signed empty; HTTP clients would fill it in
+            "Content-Type": "",  # signed as empty; HTTP clients would fill it in otherwise
         }
         async with file_body(audio, 0, size) as content:
             response = await send(self._client, "PUT", url, provider=PROVIDER, headers=headers, content=content)
@@ -109,8 +107,8 @@ class ShotstackApi:
             raise Transient(message, provider=PROVIDER, code="upload_refused", evidence=evidence(response))
         raise failure(response)
 
-    async def _ready(self, source_id: str) -> str:
-        """Poll an uploaded source until it can be used; its address."""
+    async def _wait_until_ready(self, source_id: str) -> str:
+        """Poll an uploaded source until it is usable. Returns its URL."""
         waited, pause = 0.0, 0.1
         while True:
             attributes = member(await self._source(source_id), "data", "attributes")
@@ -127,18 +125,18 @@ class ShotstackApi:
             waited, pause = waited + pause, min(pause * 2, MAX_POLL_SECONDS)
 
     async def _source(self, source_id: str) -> JsonObject:
-        """What Ingest says about a source; nothing when it does not know it yet."""
+        """Ingest's answer about a source; empty when it does not know the source yet."""
         try:
             return await self._read(f"{self._ingest}/sources/{source_id}")
         except Permanent as error:
-            if error.code == "404":  # nothing says that a source can be read as soon as its address was given out
+            if error.code == "404":  # the documentation does not promise that a source can be read right away
                 return {}
             raise
 
-    # --- the film comes down
+    # --- download of the film
 
     async def hosted_url(self, render_id: str) -> str | None:
-        """The address of the copy that Shotstack hosts, or None when there is none."""
+        """The URL of the copy that Shotstack hosts; None when there is none."""
         try:
             answer = await self._read(f"{self._serve}/assets/render/{render_id}")
         except Permanent as error:
@@ -151,8 +149,8 @@ class ShotstackApi:
                 return url
         return None
 
-    async def downloaded(self, url: str, destination: Path) -> bool:
-        """Stream a file beside `destination` and rename it; False when there is no such file any more."""
+    async def download(self, url: str, destination: Path) -> bool:
+        """Download to a temporary file, then rename it to `destination`. False when the file no longer exists at Shotstack."""
         part = destination.with_name(f".{destination.name}.{uuid.uuid4().hex}.part")
         try:
             film = {"phantoms": {"most_bytes": MOST_FILM_BYTES}}
@@ -189,7 +187,7 @@ class ShotstackApi:
 
 
 def failure(response: httpx.Response, *, commits: bool = False) -> ProviderError:
-    """The error for an answer that is no success, by the table. `commits`: it answers the paid request."""
+    """The error for an unsuccessful answer, by the table. `commits`: it answers the paid request."""
     status = response.status_code
     if status >= 500:
         return server_error(response, provider=PROVIDER, commits=commits)
@@ -224,14 +222,14 @@ def _said(response: httpx.Response) -> str:
 
 
 def member(value: Any, *names: str) -> Any:
-    """What stands at that path in nested JSON objects; None when there is no such path."""
+    """The value at that path of nested JSON objects; None when the path does not exist."""
     for name in names:
         value = value.get(name) if isinstance(value, dict) else None
     return value
 
 
 async def _save(response: httpx.Response, path: Path) -> int:
-    """Write a body to a file; the number of bytes."""
+    """Write a body to a file. Returns the number of bytes."""
     written = 0
     async for chunk in response.aiter_raw(CHUNK):
         await asyncio.to_thread(_append, path, chunk)
@@ -240,6 +238,6 @@ async def _save(response: httpx.Response, path: Path) -> int:
 
 
 def _append(path: Path, chunk: bytes) -> None:
-    """Opened for each chunk: a thread is visited once, and a chunk is large."""
+    """Append a chunk. Opening the file each time takes one call for a thread instead of two, and chunks are large."""
     with path.open("ab") as file:
         file.write(chunk)

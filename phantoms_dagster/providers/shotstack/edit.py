@@ -1,14 +1,10 @@
-"""The Edit: how a render job is laid out on Shotstack's timeline, and how the job is read back from such an Edit.
+"""The Edit: lays out a render job on Shotstack's timeline, and reads the job back from such an Edit.
 
-Pure functions between `RenderJob` and JSON. Requests, errors and money belong in `shotstack.py`; what a locally rendered
-master looks like belongs in `media`. Nothing here needs a file that is hosted elsewhere, except the voiceover itself.
-
-The clips are the truth: what the job says stands in them once, and `job_from_edit` reads it from there, so that an Edit
-that forgot a caption is seen as a job without it. Only what is not on the screen travels in merge fields, such as the marks of
-sentences: those that would hang beside a caption are not shown. The names of the fields start
-with `PHANTOMS_`, so that no `{{...}}` in a script can be taken for one of them.
-
-Facts about fields and ranges: JSON schema of @shotstack/schemas 1.18.3.
+Pure functions between `RenderJob` and JSON. Apart from the voiceover, an Edit needs no hosted file.
+The clips hold each part of the job once, and `job_from_edit` reads it from there; so an Edit that lacks a caption gives a job
+without it. Only what is not on screen is in merge fields, such as sentences with all their punctuation, some of which captions
+leave out. The fields' names start with `PHANTOMS_`, so that no `{{...}}` in a script can be taken for one of them. Facts about
+fields and ranges: JSON schema of @shotstack/schemas 1.18.3.
 """
 
 from __future__ import annotations
@@ -39,7 +35,7 @@ CAPTION_WORDS, CAPTION_CELLS = 4, 24
 CAPTION_PIXELS = 88
 TITLE_PIXELS, TITLE_HEIGHT = 60, 260
 TEXT_WIDTH = 940  # leaves 70 px at both sides, where phones round their corners
-HOOK_SECONDS = 3.0  # how long the hook stands when no sentence says so
+HOOK_SECONDS = 3.0  # how long the hook is shown if no sentence speaks it
 PROGRESS_HEIGHT = 14
 
 # One cell is the width of a Latin letter: 0.62 em in a heavy sans.
@@ -50,9 +46,9 @@ _GRADIENT = re.compile(r"--from:(#[0-9a-fA-F]{6});--to:(#[0-9a-fA-F]{6})")
 
 
 def build_edit(job: RenderJob, audio_url: str) -> JsonObject:
-    """The body of `POST /render` for that job; `audio_url` is where Shotstack finds the voiceover.
+    """The body of `POST /render` for a job. `audio_url` is the voiceover's URL for Shotstack.
 
-    1080x1920, 30 fps, MP4. Layers from the top: progress bar, scene titles, captions, hook, channel, background, voiceover.
+    1080x1920, 30 fps, MP4. Layers from top to bottom: progress bar, scene titles, captions, hook, channel, background, voiceover.
     Times are rounded to milliseconds.
     """
     layers = [
@@ -80,7 +76,7 @@ def build_edit(job: RenderJob, audio_url: str) -> JsonObject:
 
 
 def _progress_bar(job: RenderJob) -> JsonObject:
-    """A full-width bar that slides in from the left over the whole length: no asset has an animated width."""
+    """A full-width bar that slides in from the left during the whole video, because no asset can animate its width."""
     return {
         "alias": "progress",
         "asset": {
@@ -99,9 +95,9 @@ def _progress_bar(job: RenderJob) -> JsonObject:
 
 
 def _scene_titles(job: RenderJob) -> Iterator[JsonObject]:
-    """Each title stands from its scene's first word until the next scene's; a scene in which nothing is spoken has none.
+    """One clip per title, from its scene's first word to the next scene's first word.
 
-    A scene without a headline has no clip.
+    A scene without speech or without a headline has no clip.
     """
     starts: dict[int, float] = {}
     ends: dict[int, float] = {}
@@ -126,7 +122,7 @@ def _scene_titles(job: RenderJob) -> Iterator[JsonObject]:
 
 
 def _captions(job: RenderJob) -> Iterator[JsonObject]:
-    """The spoken words in short chunks; a sentence's time is shared by how long its chunks are to say."""
+    """The spoken words in short chunks. Each chunk gets a share of its sentence's time, by its width."""
     for number, sentence in enumerate(job.sentences):
         chunks = _chunks(sentence.text)
         bounds = _bounds(sentence, chunks)
@@ -136,7 +132,7 @@ def _captions(job: RenderJob) -> Iterator[JsonObject]:
         scene = "hook" if sentence.scene < 0 else str(sentence.scene)
         for index, ((text, glued), (start, end)) in enumerate(zip(chunks, itertools.pairwise(bounds), strict=True)):
             if not text:
-                continue  # it was marks alone
+                continue  # the chunk was punctuation only
             yield {
                 "alias": f"caption-{number}-{scene}-{index}" + ("-glued" if glued else ""),
                 "asset": _text(text, size=_fitting(text), color=job.palette.text, outlined=True),
@@ -172,7 +168,7 @@ def _channel(job: RenderJob) -> JsonObject:
 
 
 def _background(job: RenderJob) -> JsonObject:
-    """A slowly turning gradient of the channel's two colours. CSS animations are captured by the html5 asset."""
+    """A slowly drifting gradient of the channel's two colours. The html5 asset records CSS animations."""
     first, second = job.palette.background
     css = (
         f":root{{--from:{first};--to:{second}}}"
@@ -210,7 +206,7 @@ def _text(
     card: bool = False,
     animation: str | None = None,
 ) -> JsonObject:
-    """A rich-text asset. `outlined` keeps letters legible on any background; `card` puts a dark box behind them."""
+    """A rich-text asset. `outlined` makes text legible on any background; `card` puts a dark box behind it."""
     asset: JsonObject = {
         "type": "rich-text",
         "text": text,
@@ -227,7 +223,7 @@ def _text(
 
 
 def _box(position: str, *, height: int, y: float) -> JsonObject:
-    """Where a text stands. `y` is a share of the picture's height, upwards."""
+    """The position of a text. `y` is an upward offset, as a share of the picture's height."""
     return {"width": TEXT_WIDTH, "height": height, "position": position, "offset": {"x": 0, "y": y}}
 
 
@@ -235,7 +231,7 @@ def _box(position: str, *, height: int, y: float) -> JsonObject:
 
 
 def _pieces(word: str) -> list[str]:
-    """A word that is wider than a caption, cut: Chinese and Japanese sentences are one word without a space."""
+    """A word cut into pieces that fit a caption: a Chinese or Japanese sentence is one word without spaces."""
     if cells(word) <= CAPTION_CELLS:
         return [word]
     pieces, width = [""], 0
@@ -249,7 +245,7 @@ def _pieces(word: str) -> list[str]:
 
 
 def _chunks(text: str) -> list[tuple[str, bool]]:
-    """The chunks of a sentence, in order, as they are shown; True for one that goes on without a space after the one before it."""
+    """The chunks of a sentence as shown, in order. True marks a chunk that follows the previous one without a space."""
     chunks: list[tuple[list[str], list[bool], bool]] = []
     words = caption_marks.attached(text.split())
     for word, quoted in zip(words, caption_marks.quotes(words), strict=True):
@@ -265,7 +261,7 @@ def _chunks(text: str) -> list[tuple[str, bool]]:
 
 
 def _bounds(sentence: Sentence, chunks: list[tuple[str, bool]]) -> list[float]:
-    """The times between which the chunks of a sentence stand, one more than there are chunks: wider ones stand longer."""
+    """The times at which the chunks of a sentence begin, and the end of the last. Wider chunks are shown longer."""
     weights = [cells(text) + 1 for text, _ in chunks]
     pace = (sentence.end - sentence.start) / max(1, sum(weights))
     return [sentence.start + pace * weight for weight in itertools.accumulate(weights, initial=0)]
@@ -278,7 +274,7 @@ def _fitting(text: str) -> int:
 
 
 def _title_size(title: str) -> int:
-    """The font size, in pixels, at which a headline fits its box: a long one is set smaller, never cut."""
+    """The font size, in pixels, at which a headline fits its box. A long headline is set smaller, never cut."""
     longest = max(min(cells(word), CAPTION_CELLS) for word in title.split())
     size = min(TITLE_PIXELS, int(TEXT_WIDTH / (longest * _CELL_EM)))
     while size > 1 and -(-cells(title) * size * _CELL_EM * 1.1 // TEXT_WIDTH) * size * 1.3 > TITLE_HEIGHT:
@@ -291,7 +287,7 @@ def _ms(seconds: float) -> float:
 
 
 def _length(start: float, end: float) -> float:
-    """The length of a clip: at least a frame, since a clip of no length is refused."""
+    """The length of a clip in seconds: at least one frame, because Shotstack refuses empty clips."""
     return max(_ms(_ms(end) - _ms(start)), _ms(1 / FPS))
 
 
@@ -299,9 +295,9 @@ def _length(start: float, end: float) -> float:
 
 
 def job_from_edit(edit: Mapping[str, Any], audio: Path) -> RenderJob:
-    """The job that an Edit of `build_edit` was made from, its times in milliseconds, its white space single.
+    """The job from which `build_edit` made an Edit. Times are rounded to milliseconds, runs of white space to single spaces.
 
-    `audio` is the voiceover on this machine. Raises ValueError for an Edit that was not made by `build_edit`.
+    `audio` is the voiceover on this machine. Raises ValueError for an Edit that `build_edit` did not make.
     """
     try:
         clips = {str(clip.get("alias", "")): clip for track in edit["timeline"]["tracks"] for clip in track["clips"]}
@@ -330,7 +326,7 @@ def _titles_of(clips: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _sentences_of(clips: Mapping[str, Any], written: list[str]) -> Iterable[Sentence]:
-    """The sentences of the captions. With the marks that were `written`, where the words are the same."""
+    """The sentences of the captions. One with the same words as in `written` keeps the punctuation written there."""
     chunks: defaultdict[int, list[tuple[int, bool, Any]]] = defaultdict(list)
     scenes: dict[int, int] = {}
     for alias, clip in clips.items():

@@ -1,7 +1,7 @@
-"""Renders at Shotstack: the voiceover goes up through Ingest, the Edit to `POST /render`, the file comes down when done.
+"""Renders at Shotstack: uploads the voiceover through Ingest, sends the Edit to `POST /render`, and downloads the finished file.
 
-`POST /render` is the one paid request: it is sent once, and when its answer is lost the outcome is `Unknown`. Everything before it
-may be repeated at will. The requests are in `shotstack_api.py`, what an Edit looks like in `shotstack_edit.py`.
+`POST /render` is the one paid request. It is sent once; if its answer is lost the outcome is `Unknown`. All requests before it
+may be repeated. `api` has the requests, `edit` builds the Edit.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ NO_RENDER = "00000000-0000-0000-0000-000000000000"
 class ShotstackRenderer:
     """Renders masters at Shotstack.
 
-    `base_url` is the host (`https://api.shotstack.io`), `stage` is `v1` (paid) or `stage` (watermarked trial; another key).
-    `api_key` is called for each request, so a key that is renewed is used at once.
-    `usd_per_minute` prices a rendered minute; parts of a minute are billed as parts. `ingest_max_wait` is how many seconds
-    `submit` waits for an uploaded voiceover to become usable.
+    `base_url` is the host (`https://api.shotstack.io`), `stage` is `v1` (paid) or `stage` (watermarked trial, with its own key).
+    `api_key` is called for each request, so a renewed key is used at once. `usd_per_minute` is the price of a rendered minute;
+    parts of a minute are billed in proportion. `submit` waits up to `ingest_max_wait` seconds for an uploaded voiceover to become
+    usable.
     """
 
     provider = PROVIDER
@@ -57,11 +57,11 @@ class ShotstackRenderer:
         return f"ShotstackRenderer({self._api.edit!r})"
 
     async def submit(self, job: RenderJob, about_to_bill: AboutToBill) -> RemoteId | NotBilled:
-        """Upload the voiceover and start the render. What `about_to_bill` raises stops the paid request.
+        """Upload the voiceover and order the render. An exception from `about_to_bill` stops the paid request.
 
-        Raises Unknown when the answer to the paid request was lost: the render may run, and no read can tell.
+        Raises Unknown when the answer to the paid request was lost: the render may be running, and no request can tell.
         """
-        edit = build_edit(job, await self._api.uploaded(job.audio))
+        edit = build_edit(job, await self._api.upload(job.audio))
         try:
             response = await self._api.post_render(edit, about_to_bill)
         except Transient as error:
@@ -73,16 +73,16 @@ class ShotstackRenderer:
             return NotBilled(f"Shotstack refused the order: {refusal}", error=refusal)
         render_id = member(json_object(response, provider=PROVIDER, commits=True), "response", "id")
         if not isinstance(render_id, str) or not render_id:
-            message = "Shotstack took the render and named no id"
+            message = "Shotstack accepted the render but returned no id"
             raise Unknown(message, provider=PROVIDER, code="no_id", evidence=evidence(response))
         return RemoteId(render_id)
 
     def price(self, seconds: float) -> Decimal:
-        """By the setting's price of a minute."""
+        """The price in US dollars of a film of that length, by the price per minute in the settings."""
         return Decimal(str(seconds)) / 60 * self._usd_per_minute
 
     async def status(self, render_id: str) -> JobStatus:
-        """How a render is doing. States that Shotstack may add later count as `rendering`."""
+        """The status of a render. States that Shotstack may add later count as `rendering`."""
         answer = await self._api.render(render_id)
         response = answer.get("response")
         if not isinstance(response, dict) or not isinstance(response.get("status"), str):
@@ -96,9 +96,9 @@ class ShotstackRenderer:
         return JobStatus("done", progress=1.0, url=url if isinstance(url, str) and url else None, cost=cost)
 
     async def check_key(self) -> None:
-        """Read a render that cannot exist: an answer of 404 says that the key is accepted at this stage. Costs nothing.
+        """Check the key by reading a render that cannot exist: a 404 means that the key is valid for this stage. Costs nothing.
 
-        Raises ProviderError for every other answer.
+        Raises ProviderError for any other answer.
         """
         try:
             await self.status(NO_RENDER)
@@ -107,21 +107,21 @@ class ShotstackRenderer:
                 raise
 
     async def find(self, attempt_id: str) -> Undecided:  # noqa: ARG002 - the port's signature
-        """Undecided: Shotstack has no call that lists renders or searches them by a marker.
+        """Always Undecided: Shotstack cannot list renders or search them by a marker.
 
-        The marker is in the Edit (merge field `PHANTOMS_ATTEMPT_ID`), so it proves whose a render is, but only to somebody
-        who knows the render's id. Only a callback that brings the id could settle an unknown submit.
+        The marker is in the Edit (merge field `PHANTOMS_ATTEMPT_ID`) and proves which attempt a render belongs to, but only to a
+        caller who knows the render's id. Only a callback that carries the id could settle an unknown order.
         """
         return Undecided()
 
     async def fetch(self, render_id: str, destination: Path, *, url: str | None = None) -> None:
-        """Download the finished file to `destination`, whole or not at all.
+        """Download the finished file to `destination`, completely or not at all.
 
-        `url` is where the last status said that it is; None: the status is read. The URL of a render lives for a day. When it
-        has expired the status is read again for a new one, then the hosted copy is taken. Raises NotYet while the render still
-        runs, Permanent when it failed or its file is gone.
+        `url` is the one from the last status; None reads the status first. A render's URL is valid for a day. After that, this
+        reads the status for a new URL and then tries the hosted copy. Raises NotYet while the render is still running, Permanent
+        when it failed or its file is gone.
         """
-        if url is not None and await self._api.downloaded(url, destination):
+        if url is not None and await self._api.download(url, destination):
             return
         tried = {url}
         for _ in range(2):
@@ -133,8 +133,8 @@ class ShotstackRenderer:
             if status.url is None or status.url in tried:
                 break
             tried.add(status.url)
-            if await self._api.downloaded(status.url, destination):
+            if await self._api.download(status.url, destination):
                 return
         hosted = await self._api.hosted_url(render_id)
-        if hosted is None or not await self._api.downloaded(hosted, destination):
+        if hosted is None or not await self._api.download(hosted, destination):
             raise Permanent(f"the file of render {render_id} is no longer kept by Shotstack", provider=PROVIDER, code="gone")
