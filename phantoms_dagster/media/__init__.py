@@ -1,1 +1,1 @@
-"""Local media work: the voice, captions, the ffmpeg graph, probing, fitting, and the folder that keeps the files."""
+"""Media work on this machine: the voice, captions, rendering with ffmpeg, probing, fitting to platforms, and the media stores."""

@@ -1,5 +1,6 @@
-"""Advanced SubStation Alpha, the language that libass draws: events, escaping, colours, shapes. What is drawn belongs in
-`captions` and `cards`.
+"""Advanced SubStation Alpha (ASS), the subtitle format that libass draws: events, escaping, colours and shapes.
+
+`captions` and `cards` decide what is drawn.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from dataclasses import dataclass
 
 WIDTH, HEIGHT, FPS = 1080, 1920, 30
 
-# What the platforms' own buttons, names and captions cover: texts stay inside. TikTok is the strictest of the three.
+# The safe area: texts stay inside it, because the platforms' own buttons, names and captions cover the rest. TikTok covers the
+# most.
 SAFE_LEFT, SAFE_RIGHT = 130, WIDTH - 130
 SAFE_TOP, SAFE_BOTTOM = 270, 1496
 SAFE_WIDTH = SAFE_RIGHT - SAFE_LEFT
@@ -34,9 +36,9 @@ _EVENTS = "\n[Events]\nFormat: Layer, Start, End, Style, Name, MarginL, MarginR,
 
 @dataclass(frozen=True)
 class SubtitleEvent:
-    """Something on the screen from `start` to `end`, in seconds. A higher `layer` is nearer to the viewer.
+    """Something that is shown from `start` to `end`, in seconds. A higher `layer` is closer to the viewer.
 
-    `text` is ASS: what a person wrote must have gone through `escape`.
+    `text` is ASS code: text that a person wrote must go through `escape` first.
     """
 
     layer: int
@@ -47,13 +49,13 @@ class SubtitleEvent:
 
 
 def style(name: str, *, family: str, size: int, colour: str, outline_colour: str, outline: float) -> str:
-    """A style line: no shadow, top left alignment. Encoding -1: each line's first letter decides whether it runs right to left."""
+    """A style line without shadow, aligned top left. Encoding -1: each line's first letter decides its direction of writing."""
     colours = f"&H00{_bgr(colour)},&H00{_bgr(colour)},&H00{_bgr(outline_colour)},&H80{_bgr(outline_colour)}"
     return f"Style: {name},{family},{size},{colours},0,0,0,0,100,100,0,0,1,{outline:g},0,7,0,0,0,-1"
 
 
 def document(styles: Iterable[str], events: Iterable[SubtitleEvent], language: str = "") -> str:
-    """The whole file. Events that never show are left out. `language`, a BCP 47 tag, chooses forms such as Chinese or Japanese."""
+    """The whole file, without events too short to show. `language` (BCP 47) selects glyph forms, such as Chinese or Japanese."""
     lines = [
         f"Dialogue: {e.layer},{timestamp(e.start)},{timestamp(e.end)},{e.style},,0,0,0,,{e.text}"
         for e in events
@@ -64,20 +66,20 @@ def document(styles: Iterable[str], events: Iterable[SubtitleEvent], language: s
 
 
 def escape(text: str) -> str:
-    """`text` such that libass shows it as it is: no tag, no line break, no escape of its own.
+    """Escape `text` so that libass shows it literally, without tags, line breaks or escapes.
 
-    A backslash cannot be escaped; an invisible word joiner behind it takes away its meaning.
+    A backslash cannot be escaped. An invisible word joiner after it removes its special meaning.
     """
     return escape_part(" ".join(text.split()))
 
 
 def escape_part(text: str) -> str:
-    """Like `escape` for a piece of a line: the spaces at its ends stay."""
+    """`escape` for a part of a line: keeps the spaces at its ends."""
     return text.replace("\\", "\\\u2060").replace("{", "\\{").replace("}", "\\}")
 
 
 def timestamp(seconds: float) -> str:
-    """`h:mm:ss.cc`, rounded down, so that an event begins on its frame and not one later."""
+    """`h:mm:ss.cc`, rounded down, so that an event begins on its frame and not on the next."""
     centiseconds = max(0, math.floor(seconds * 100 + 1e-6))
     minutes, rest = divmod(centiseconds, 6_000)
     return f"{minutes // 60}:{minutes % 60:02d}:{rest // 100:02d}.{rest % 100:02d}"
@@ -89,12 +91,12 @@ def colour(rgb: str, tag: str = "1c") -> str:
 
 
 def box(width: float, height: float) -> str:
-    """A drawing: a rectangle from 0,0."""
+    """The drawing of a rectangle whose top left corner is at 0,0."""
     return f"m 0 0 l {width:g} 0 {width:g} {height:g} 0 {height:g}"
 
 
 def pill(width: float, height: float) -> str:
-    """A drawing: a bar with round ends from 0,0; `width` is at least `height`."""
+    """The drawing of a bar with round ends whose top left corner is at 0,0. `width` below `height` counts as `height`."""
     r = height / 2
     k = r * 0.5523  # the handle length with which a Bezier curve is a quarter circle
     right = max(width, height) - r
@@ -106,13 +108,13 @@ def pill(width: float, height: float) -> str:
 
 
 def mix(first: str, second: str, share: float) -> str:
-    """The colour between two: `share` 0 is the first, 1 the second."""
+    """A mixture of two colours: `share` 0 gives the first, 1 the second."""
     pairs = zip(channels(first), channels(second), strict=True)
     return "#" + "".join(f"{round(a + (b - a) * share):02x}" for a, b in pairs)
 
 
 def vivid(rgb: str, turn: float) -> str:
-    """The colour a little stronger, its hue turned by `turn` (1 is the whole circle). Greys stay grey."""
+    """The colour, slightly brighter and more saturated, its hue rotated by `turn` (1 is the full circle). Grey stays grey."""
     hue, light, saturation = colorsys.rgb_to_hls(*(c / 255 for c in channels(rgb)))
     parts = colorsys.hls_to_rgb((hue + turn) % 1, min(light * 1.12, 0.92), min(saturation * 1.15, 1.0))
     return "#" + "".join(f"{round(255 * part):02x}" for part in parts)
@@ -124,7 +126,7 @@ def channels(rgb: str) -> tuple[int, int, int]:
 
 
 def luminance(rgb: str) -> float:
-    """How bright a colour looks, 0..1 (Rec. 709 weights)."""
+    """The perceived brightness of a colour, 0..1 (Rec. 709 weights)."""
     r, g, b = channels(rgb)
     return (0.2126 * r + 0.7152 * g + 0.0722 * b) / 255
 

@@ -1,6 +1,6 @@
-"""Captions word by word: when each word is spoken, which words stand together, and how they look.
+"""Word-by-word captions: when each word is spoken, which words are shown together, and how they look.
 
-Titles, header and progress bar belong in `cards`.
+`cards` draws titles, header and progress bar.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ HOLD_SECONDS = 0.6
 
 _VOWELS = re.compile(r"[aeiouyàáâãäåæèéêëìíîïòóôõöøùúûüý]+", re.IGNORECASE)
 _PAUSE_AFTER = re.compile(r"[,;:)…\u2014\u2013-]$")  # dashes of all lengths
-# What a caption costs that goes on over a comma, or over a semicolon, colon or dash: that is worse than a word that stands alone.
+# The cost of a caption that continues past a comma, or past a semicolon, colon or dash. The latter is worse than a single word.
 _RUN_ON, _RUN_ON_PART = 2.0, 5.0
 _LEANING = 1.5
 _TEXT_WIDTH = ass.SAFE_WIDTH - 2 * OUTLINE
@@ -36,7 +36,7 @@ _TEXT_WIDTH = ass.SAFE_WIDTH - 2 * OUTLINE
 class TimedWord:
     """A word and when it is spoken, in seconds from the start of the voiceover.
 
-    `quoted`: its single quotes are quotation marks. `text` has all that was written; `shown` tells what is seen of it.
+    `quoted`: its single quotes are quotation marks. `text` is the word as written; `shown` gives what is displayed of it.
     """
 
     text: str
@@ -46,7 +46,7 @@ class TimedWord:
 
 
 def timed_words(sentence: Sentence) -> tuple[TimedWord, ...]:
-    """The words of a sentence share its time by how long they take to say. First start and last end are the sentence's own."""
+    """The words of a sentence. Each gets a share of the sentence's time by how long it takes to say."""
     words = _words(sentence.text)
     quoted = caption_marks.quotes(words)
     weights = [_weight(word, last=i == len(words) - 1) for i, word in enumerate(words)]
@@ -60,7 +60,7 @@ def timed_words(sentence: Sentence) -> tuple[TimedWord, ...]:
 
 
 def _words(text: str) -> list[str]:
-    """The words of a sentence, none of them a mark alone; those of scripts without spaces in pieces."""
+    """The words of a sentence, none of them punctuation only. Words in scripts without spaces are split into pieces."""
     found: list[str] = []
     for word in caption_marks.attached(one_line(text).split()):
         parts = word.split(" ")
@@ -77,16 +77,16 @@ def _glued(parts: Sequence[str]) -> list[str]:
 
 
 def shown(group: Sequence[TimedWord]) -> list[str]:
-    """What is seen of the words that stand together: no mark hangs at their ends."""
+    """The displayed text of words that are shown together, without stray punctuation at the ends."""
     glue = [layout.GLUE if word.text.endswith(layout.GLUE) else "" for word in group]
     seen = caption_marks.shown([word.text.removesuffix(layout.GLUE) for word in group], [word.quoted for word in group])
     return [word + end for word, end in zip(seen, glue, strict=True)]
 
 
 def chunks(words: Sequence[TimedWord], fonts: Fonts, language: str = "") -> list[tuple[TimedWord, ...]]:
-    """Two to four words that stand together, at best up to a comma. A sentence of one word is one chunk.
+    """Divide words into chunks that are shown together: of two to four words if possible, ending at a comma if possible.
 
-    The cheapest partition, found from the end: an end at a pause is good, small type and a lonely word are bad.
+    The chunks are the cheapest partition, found from the end. Chunks across a pause, small type and single words cost most.
     """
     count = len(words)
     best: list[tuple[float, int]] = [(0.0, count)] * (count + 1)
@@ -105,7 +105,7 @@ def chunks(words: Sequence[TimedWord], fonts: Fonts, language: str = "") -> list
 
 
 def block(group: Sequence[TimedWord], fonts: Fonts, language: str = "") -> layout.Block:
-    """The chunk as it is set: upper case, at most two lines, inside the safe width."""
+    """A chunk's typesetting: upper case, at most two lines, inside the safe width."""
     words = [capitals(word, language) for word in shown(group)]
     return layout.fit(
         words,
@@ -118,9 +118,9 @@ def block(group: Sequence[TimedWord], fonts: Fonts, language: str = "") -> layou
 
 
 def caption_events(sentences: Sequence[Sentence], palette: Palette, fonts: Fonts, language: str = "") -> list[ass.SubtitleEvent]:
-    """One event per word: its whole chunk, with this word in the accent colour.
+    """One event per word: shows the word's whole chunk, with the word in the accent colour.
 
-    A sentence's last chunk stays on the screen over a short pause, so that the picture does not flicker.
+    A sentence's last chunk stays on screen during a short pause, so that the picture does not flicker.
     """
     events: list[ass.SubtitleEvent] = []
     for index, sentence in enumerate(sentences):
@@ -130,7 +130,7 @@ def caption_events(sentences: Sequence[Sentence], palette: Palette, fonts: Fonts
         for group in chunks(words, fonts, language):
             set_in = block(group, fonts, language)
             if not any(word.strip(layout.GLUE) for line in set_in.lines for word in line):
-                continue  # it was marks alone
+                continue  # the chunk was punctuation only
             for position, word in enumerate(group):
                 end = held if word is words[-1] else word.end
                 text = _text(set_in, position, palette, appears=position == 0)
@@ -161,7 +161,7 @@ def _badness(group: Sequence[TimedWord], fonts: Fonts, language: str) -> float:
     crowded = 0.4 if len(group) == MOST_WORDS else 0.0
     small = (LARGEST_EM - set_in.em) / 6
     tall = 0.5 * (len(set_in.lines) - 1)
-    # "AND THE" alone on the screen says nothing: such a word goes with what follows.
+    # A chunk that ends with "AND THE" reads badly: such words go with the next one.
     leaning = _LEANING * leans(group[-1].text, language) if not _closes(group[-1].text) else 0.0
     run_on = sum(
         _RUN_ON_PART if caption_marks.ends_a_part(word.text) else _RUN_ON for word in group[:-1] if _pause_after(word.text)
@@ -170,7 +170,7 @@ def _badness(group: Sequence[TimedWord], fonts: Fonts, language: str) -> float:
 
 
 def _weight(word: str, *, last: bool) -> float:
-    """How long a word takes, in syllables: its vowel groups, its digits (spoken one by one or longer), a pause behind it."""
+    """How long a word takes to say, in syllables: vowel groups, digits (each spoken as a word or more), a pause after it."""
     if not speakable(word):
         return 0.4  # an emoji is seen and not heard
     digits = sum(c.isdigit() for c in word)

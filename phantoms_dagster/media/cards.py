@@ -1,4 +1,4 @@
-"""Everything that is drawn over the background except captions: header, progress bar, title card, scene titles, moving bars."""
+"""Everything drawn over the background except captions: header, progress bar, title card, scene titles, moving bars."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _NUMERAL_EM = 760
 
 @dataclass(frozen=True)
 class Part:
-    """A stretch of the video that has a title of its own: the hook (`scene` -1) or a scene; seconds."""
+    """A part of the video with its own title: the hook (`scene` -1) or a scene. Times in seconds."""
 
     scene: int
     start: float
@@ -34,7 +34,7 @@ class Part:
 
 
 def parts(job: RenderJob) -> list[Part]:
-    """The hook and the scenes without gaps from 0 to the end. A scene begins a moment before its first word."""
+    """The hook and the scenes, without gaps from 0 to the end. A scene begins 0.12 s before its first word."""
     begins: list[tuple[int, float]] = []
     for sentence in job.sentences:
         if not begins or sentence.scene != begins[-1][0]:
@@ -45,7 +45,7 @@ def parts(job: RenderJob) -> list[Part]:
 
 
 def screenplay(job: RenderJob, levels: NDArray[np.float32], fonts: Fonts) -> str:
-    """The whole ASS document. `levels` as from `waveform.band_levels`."""
+    """The whole ASS document. `levels` comes from `waveform.band_levels`."""
     palette = job.palette
     shade = shadow(palette)
     styles = [
@@ -71,7 +71,7 @@ def shadow(palette: Palette) -> str:
 
 
 def _header(job: RenderJob, stretches: Sequence[Part], fonts: Fonts) -> list[SubtitleEvent]:
-    """The channel's name, if the film is to carry one, and below it one bar per part that fills as time goes by."""
+    """The channel's name, if the video shows one, and below it a progress bar for each part."""
     palette, end = job.palette, job.seconds
     events = _name(job, fonts) if job.channel_title else []
     width = (ass.SAFE_WIDTH - _PROGRESS_GAP * (len(stretches) - 1)) / len(stretches)
@@ -104,7 +104,7 @@ def _name(job: RenderJob, fonts: Fonts) -> list[SubtitleEvent]:
 
 
 def _title(job: RenderJob, part: Part, fonts: Fonts) -> list[SubtitleEvent]:
-    """The title card of the hook, or the title of a scene with its number in large outlines behind everything."""
+    """The title card of the hook, or the title of a scene with its number in large outlines in the background."""
     is_hook = part.scene < 0
     if not is_hook and part.scene >= len(job.scene_titles):
         return []
@@ -123,7 +123,7 @@ def _title(job: RenderJob, part: Part, fonts: Fonts) -> list[SubtitleEvent]:
         y = top + (index + 0.5) * step
         begin = part.start if first else part.start + 0.07 * index
         motion = (
-            f"\\pos({ass.SAFE_LEFT},{y:.0f})"  # the very first frame is the cover that people see: nothing moves in
+            f"\\pos({ass.SAFE_LEFT},{y:.0f})"  # the first frame is the cover, so nothing moves in
             if first
             else f"\\move({ass.SAFE_LEFT - 70},{y:.0f},{ass.SAFE_LEFT},{y:.0f},0,260)\\fad(180,120)"
         )
@@ -157,7 +157,7 @@ def _numeral(job: RenderJob, part: Part, fonts: Fonts) -> list[SubtitleEvent]:
 
 
 def _bars(levels: NDArray[np.float32], palette: Palette) -> list[SubtitleEvent]:
-    """Upright bars that move with the voice, mirrored, so that the low and strong bands are in the middle."""
+    """Vertical bars that move with the voice, mirrored so that the strong low bands are in the middle."""
     left = ass.WIDTH / 2 - (_BAR_COUNT * _BAR_STEP - (_BAR_STEP - _BAR_WIDTH)) / 2
     half = _BAR_COUNT // 2
     taper = np.linspace(1.0, 0.42, half)
@@ -174,7 +174,7 @@ def _bars(levels: NDArray[np.float32], palette: Palette) -> list[SubtitleEvent]:
 
 
 def _bar(x: float, y: float, height: int) -> str:
-    """A bar with round ends, drawn at its place: one event draws them all."""
+    """The drawing of a bar with round ends, with its position in the coordinates, so that one event can draw all bars."""
     r = _BAR_WIDTH / 2
     k = r * 0.5523
     right, top, bottom = x + _BAR_WIDTH, y + r, y + height - r

@@ -1,6 +1,6 @@
-"""Which characters our fonts have: asked of every text before anything is rendered. No font is prepared here.
+"""The characters that our fonts have. Every text is checked before it is rendered; `fonts` prepares the fonts.
 
-The first three fonts set the style; the others are asked in order for what those lack.
+Three fonts set the style. The fallback fonts are tried in order for characters that those three lack.
 """
 
 from __future__ import annotations
@@ -18,13 +18,16 @@ from fontTools.ttLib import TTFont
 
 from phantoms_dagster.domain.text import graphemes
 
-# They are invisible by themselves: they choose forms (joiners, variation selectors) or are spaces.
+# Characters without a visible shape of their own: joiners, variation selectors and spaces.
 _INVISIBLE = regex.compile(r"[\p{Default_Ignorable_Code_Point}\p{White_Space}]")
 
 
 @dataclass(frozen=True)
 class FontSource:
-    """A font file of a wheel. `axes` choose one weight of a variable font; `shaping`: letters change with their neighbours."""
+    """A font file from a package. `axes` selects an instance of a variable font.
+
+    `shaping`: its letters depend on their neighbours.
+    """
 
     name: str
     path: Path
@@ -32,13 +35,13 @@ class FontSource:
     shaping: bool = True
 
     def has(self, grapheme: str) -> bool:
-        """Whether the font has all that is visible of a grapheme."""
+        """Whether the font has every visible character of a grapheme."""
         return all(ord(c) in _characters(self.path) or _INVISIBLE.match(c) for c in grapheme)
 
 
 @functools.cache
 def styled() -> tuple[FontSource, FontSource, FontSource]:
-    """The fonts of titles, of captions, and of the scripts that those two lack."""
+    """The fonts for titles, for captions, and for scripts that those two lack."""
     return (
         FontSource("Anton", fontpkg.path("Anton"), shaping=False),
         FontSource("Montserrat", fontpkg.path("Montserrat"), (("wght", 800),), shaping=False),
@@ -48,7 +51,7 @@ def styled() -> tuple[FontSource, FontSource, FontSource]:
 
 @functools.cache
 def fallbacks() -> tuple[FontSource, ...]:
-    """Noto, smallest questions first: letters by script, then symbols and emoji, Chinese, Japanese and Korean last."""
+    """The Noto fonts in the order they are tried: letters by script, symbols, emoji, then Chinese, Japanese and Korean."""
     folder = Path(str(files("manimgx_fonts")))
     scripts = sorted(folder.glob("NotoSans*[[]wght].ttf"), key=lambda path: ("Symbols" in path.name, path.name))
     names = [path for path in scripts if "Italic" not in path.name] + [folder / "NotoEmoji[wght].ttf"]
@@ -59,18 +62,18 @@ def fallbacks() -> tuple[FontSource, ...]:
 
 
 def source_of(grapheme: str) -> FontSource | None:
-    """The first of the fallback fonts that has it."""
+    """The first fallback font that has the grapheme; None if none has it."""
     return next((source for source in fallbacks() if source.has(grapheme)), None)
 
 
 def missing(texts: Iterable[str]) -> tuple[str, ...]:
-    """The graphemes of `texts` that no font has, each once. Blocks for up to two seconds: call it in a thread."""
+    """The graphemes in `texts` that no font has, without duplicates. Blocks for up to two seconds: call it in a thread."""
     asked = dict.fromkeys(part for text in texts if not text.isascii() for part in graphemes(text) if not part.isascii())
     return tuple(part for part in asked if not (_has_meaning(part) and (any(f.has(part) for f in styled()) or source_of(part))))
 
 
 def _has_meaning(grapheme: str) -> bool:
-    """Private and unassigned characters have none that people share, whatever a font draws for them."""
+    """False for private-use and unassigned characters: whatever a font draws for them has no agreed meaning."""
     return not any(unicodedata.category(c) in ("Co", "Cn") for c in grapheme)
 
 

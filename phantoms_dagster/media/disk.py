@@ -1,7 +1,7 @@
-"""The state of one folder in which files are kept: whether it is the folder it was, and what an error says about it.
+"""The state of a folder with media files: whether it is mounted and usable, and whether an error is the folder's fault.
 
-A full disk, a missing mount or a dead NFS server says nothing about a video. Which errors are of that kind is decided here and
-nowhere else. Who waits, and for how long, belongs to `wiring.media_gate`.
+A full disk, a missing mount or a dead NFS server says nothing about a video. This module alone decides which errors are of that
+kind. `wiring.media_gate` decides who waits, and for how long.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ MARKER = ".phantoms-media"
 _MARKER_TEXT = (
     "Phantoms keeps its media in this folder. While this file is missing, Phantoms takes the folder for an empty mount point.\n"
 )
-# ffmpeg says no number: this code of a ProviderError means that its output did not fit.
+# ffmpeg reports no errno. A ProviderError with this code means that its output did not fit on the disk.
 FULL_CODE = "disk full"
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-# What a damaged single file may cause as well: the folder is tried before it is blamed.
+# A single damaged file may cause these too, so the folder is checked before it is blamed.
 _SUSPICIOUS = frozenset(
     {errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ENODEV, errno.ENXIO, errno.EHOSTDOWN, errno.EACCES, errno.EPERM, errno.ENOENT}
 )
-# Below this a disk counts as full, whatever ffmpeg made of it. Of a small disk: a fiftieth.
+# A disk with less free space than this counts as full. On a small disk, a fiftieth of its size.
 _LEAST_FREE_BYTES = 16 << 20
 _LEAST_FREE_SHARE = 50
 _LONGEST_CHAIN = 10
 
 
 class Disk:
-    """The folder `root`; `what` names it in messages (`media folder`). `marked`: it is known by the marker file in it."""
+    """The folder `root`. `what` is its name in messages (`media folder`). `marked`: a marker file shows that it is mounted."""
 
     def __init__(self, root: Path, *, what: str, marked: bool) -> None:
         self.root = root.absolute()
@@ -44,17 +44,17 @@ class Disk:
         self.marked = marked
 
     def is_there(self) -> bool:
-        """Whether the marker is there. Raises MediaAway when the folder cannot be looked at."""
+        """Whether the marker file exists. True for an unmarked folder. Raises MediaAway when the folder cannot be read."""
         try:
             return (self.root / MARKER).exists() if self.marked else True
         except OSError as error:
-            raise self._away(error) from error
+            raise self._unavailable(error) from error
 
     def identify(self, *, known: bool) -> None:
-        """Make the folder and its marker, unless that would be wrong. `known`: files were stored in it before.
+        """Create the folder and its marker unless they exist. `known`: files were stored in the folder before.
 
-        A folder with stored files that has no marker was made by an earlier version, and gets one. Raises MediaAway when the
-        folder should hold files and is empty: its file system is not mounted. Then nothing is written.
+        A folder with files but without a marker was made by an earlier version and gets one. Raises MediaAway, and writes nothing,
+        when the folder should hold files but is empty: then its file system is not mounted.
         """
         if not self.marked or self.is_there():
             return
@@ -62,40 +62,40 @@ class Disk:
             if known and not _holds_files(self.root):
                 raise MediaAway(
                     f"the {self.what} {self.root} is not mounted: it is empty, but files were stored in it. Mount it. If it is "
-                    f"empty on purpose, make the file {self.root / MARKER}",
+                    f"empty on purpose, create the file {self.root / MARKER}",
                     reading=True,
                 )
             self.root.mkdir(parents=True, exist_ok=True)
             _write_whole(self.root / MARKER, _MARKER_TEXT.encode())
         except OSError as error:
-            raise self._away(error) from error
+            raise self._unavailable(error) from error
 
-    def try_it(self, *, writing: bool) -> None:
-        """Find out whether the folder can be used: its marker, and for `writing` some bytes that go down to the disk.
+    def check_usable(self, *, writing: bool) -> None:
+        """Check the folder: its marker, reading it and, with `writing`, writing some bytes to the disk.
 
         Raises MediaAway with the reason.
         """
         if not self.is_there():
             raise MediaAway(
-                f"the {self.what} {self.root} is not mounted: the file {MARKER} is missing in it. Mount it, or make that file",
+                f"the {self.what} {self.root} is not mounted: the file {MARKER} is missing in it. Mount it, or create that file",
                 reading=True,
             )
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             _try_reading(self.root)
         except OSError as error:
-            raise self._away(error) from error
+            raise self._unavailable(error) from error
         if not writing:
             return
         try:
             _try_writing(self.root)
         except OSError as error:
-            raise self._away(error, reading=False) from error
+            raise self._unavailable(error, reading=False) from error
         if _too_full(self.root) or _full_temporary(self.root) is not None:
             raise self._full(errno.ENOSPC)
 
-    def complaint(self, error: BaseException) -> MediaAway | None:
-        """What `error` says about the folder; None: nothing, it is the video's own or somebody else's."""
+    def diagnose(self, error: BaseException) -> MediaAway | None:
+        """The folder's failure behind `error`; None when the folder did not cause it."""
         if isinstance(error, MediaAway):
             return error
         numbers = {number for link in _chain(error) if isinstance(number := getattr(link, "errno", None), int)}
@@ -109,18 +109,18 @@ class Disk:
         if not (ours or isinstance(error, NotFound) or numbers & _SUSPICIOUS):
             return None
         try:
-            self.try_it(writing=not isinstance(error, NotFound))
+            self.check_usable(writing=not isinstance(error, NotFound))
         except MediaAway as found:
             return found
         return None
 
-    def passing(self, error: BaseException) -> Transient | None:
-        """An OSError of a folder that is fine otherwise, as the failure of one try; None for any other error."""
+    def as_transient(self, error: BaseException) -> Transient | None:
+        """An OSError of a usable folder as a Transient, which fails one try only. None for any other error."""
         if not isinstance(error, OSError) or error.errno not in _SUSPICIOUS - {errno.ENOENT}:
             return None
         return Transient(f"a file could not be used: {error}", provider=PROVIDER, code=errno.errorcode[error.errno or 0])
 
-    def _away(self, error: OSError, *, reading: bool = True) -> MediaAway:
+    def _unavailable(self, error: OSError, *, reading: bool = True) -> MediaAway:
         if error.errno in _FULL:
             return self._full(error.errno)
         if error.errno == errno.EROFS:
@@ -143,7 +143,7 @@ class Disk:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The error and what it was raised from."""
+    """The error and its causes."""
     link: BaseException | None = error
     for _ in range(_LONGEST_CHAIN):
         if link is None:
@@ -158,9 +158,9 @@ def _too_full(folder: Path) -> bool:
 
 
 def _full_temporary(root: Path) -> Path | None:
-    """The folder for temporary files, when it is on another disk than `root` and that disk is full. Renders need it, too.
+    """The folder for temporary files, if it is on another disk than `root` and that disk is full. Renders need it too.
 
-    `tempfile` is not asked first: on a full disk it finds no folder at all, or silently another one.
+    TMPDIR is read before `tempfile` is asked: on a full disk `tempfile` finds no folder, or silently another one.
     """
     try:
         folder = Path(os.environ.get("TMPDIR") or tempfile.gettempdir()).absolute()
@@ -170,7 +170,7 @@ def _full_temporary(root: Path) -> Path | None:
 
 
 def _holds_files(root: Path) -> bool:
-    """Whether there is a folder of hashes, as `FolderStore` makes them."""
+    """Whether the folder has a subfolder named as `FolderStore` names them."""
     try:
         return any(len(path.name) == 2 and path.is_dir() for path in root.iterdir())
     except FileNotFoundError:

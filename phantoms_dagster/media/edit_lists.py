@@ -1,7 +1,6 @@
-"""Taking the edit lists out of an MP4 (ISO/IEC 14496-12) without touching its media: only the index changes, in place.
+"""Removes the edit lists from an MP4 (ISO/IEC 14496-12) without touching its media: only the index changes, in place.
 
-It plays as a copy made by ffmpeg with `-use_editlist 0` would. What else is wrong with a file is none of this module's business;
-reading its other boxes belongs in `mp4`.
+The result plays like a copy made by ffmpeg with `-use_editlist 0`. `mp4` reads the other boxes.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-# What an edit list may cut from the start of a sound (a codec's first samples) or from an end, in seconds. Beyond that it is a cut.
+# Seconds that an edit list may remove at a sound's start (the codec's priming samples) or at an end. More than that is a real cut.
 _CUTS_NOTHING = Fraction(1, 10)
 _LARGEST_INDEX = 16 << 20
 
@@ -21,12 +20,12 @@ _Box = tuple[bytes, bytes]  # type and content
 
 
 class _NotSimple(Exception):
-    """The file is no MP4 of one picture and at most one sound, or its edit lists do more than align the two."""
+    """The file is not an MP4 with one picture and at most one sound track, or its edit lists do more than align the two."""
 
 
 @dataclass(frozen=True)
 class _Track:
-    """`content` is that of its `trak` box. `lead`: seconds of its media before the moment that the film begins with."""
+    """`content` is the content of its `trak` box. `lead`: seconds of its media before the beginning of the film."""
 
     content: bytes
     timescale: int
@@ -34,7 +33,7 @@ class _Track:
 
 
 def without_edit_lists(path: Path, destination: Path) -> bool:
-    """Copy the file without its edit lists; whether that was possible. Nothing is written when it was not. Raises OSError."""
+    """Copy the file without its edit lists. False, with nothing written, when that is not possible. Raises OSError."""
     try:
         start, content = _index(path)
         changed = _unedited(content)
@@ -48,7 +47,7 @@ def without_edit_lists(path: Path, destination: Path) -> bool:
 
 
 def _index(path: Path) -> tuple[int, bytes]:
-    """Where the content of the one `moov` begins, and the content."""
+    """The position and the content of the file's only `moov`."""
     found = []
     with path.open("rb") as file:
         at, end = 0, path.stat().st_size
@@ -68,9 +67,9 @@ def _index(path: Path) -> tuple[int, bytes]:
 
 
 def _unedited(moov: bytes) -> bytes:
-    """The content of a `moov` that needs no edit list, in as many bytes, so that the media stays where the index says.
+    """The content of a `moov` that needs no edit list, of the same size, so that the media stays at its position in the file.
 
-    Without a list a track plays from its first sample, and what is to start later is held back by a longer first sample.
+    Without a list a track plays from its first sample. A track that must start later gets a longer first sample.
     """
     boxes = list(_boxes(moov))
     scale = _timescale(_one(moov, b"mvhd"))
@@ -82,11 +81,11 @@ def _unedited(moov: bytes) -> bytes:
     durations = []
     for n, track in tracks.items():
         held_back = round((longest - track.lead) * track.timescale)
-        content, seconds = _starting_at_once(track, held_back, scale)
+        content, seconds = _without_list(track, held_back, scale)
         boxes[n] = (b"trak", content)
         durations.append(seconds)
     film = round(max(durations) * scale)
-    made = b"".join(_box(kind, _lasting(content, 16, film) if kind == b"mvhd" else content) for kind, content in boxes)
+    made = b"".join(_box(kind, _with_duration(content, 16, film) if kind == b"mvhd" else content) for kind, content in boxes)
     left = len(moov) - len(made)
     if left and left < 8:
         raise _NotSimple
@@ -106,14 +105,14 @@ def _track(trak: bytes, film_scale: int) -> _Track:
     begin, end = Fraction(first, scale), Fraction(media, scale)
     if first < 0 or (shown and abs(begin + Fraction(shown, film_scale) - end) > _CUTS_NOTHING):
         raise _NotSimple
-    # A picture's first frame is shown that long after it is decoded; the list may undo that, and no more.
+    # A picture's first frame may be shown some time after it is decoded. The list may undo that delay, and nothing else.
     if first != _first_offset(trak) and begin > (_CUTS_NOTHING if _one(trak, b"mdia", b"hdlr")[8:12] == b"soun" else 0):
         raise _NotSimple
     return _Track(trak, scale, begin - pause)
 
 
 def _edits(trak: bytes) -> list[tuple[int, int]]:
-    """Duration in the film's time and first moment in the media's (-1: a pause) of each entry of the track's list."""
+    """For each entry of the track's list: its duration in film time and its start in media time (-1: a pause)."""
     lists = [content for kind, edts in _boxes(trak) if kind == b"edts" for inner, content in _boxes(edts) if inner == b"elst"]
     if not lists:
         return []
@@ -126,14 +125,14 @@ def _edits(trak: bytes) -> list[tuple[int, int]]:
 
 
 def _first_offset(trak: bytes) -> int:
-    """How long after its decoding the first sample is shown, in the media's time."""
+    """The delay between decoding and showing the first sample, in media time."""
     table = _one(trak, b"mdia", b"minf", b"stbl")
     offsets = next((content for kind, content in _boxes(table) if kind == b"ctts"), None)
     return 0 if offsets is None else int(struct.unpack_from(">i", offsets, 12)[0])
 
 
-def _starting_at_once(track: _Track, held_back: int, film_scale: int) -> tuple[bytes, Fraction]:
-    """The content of the `trak` without its list, and how long it lasts, in seconds."""
+def _without_list(track: _Track, held_back: int, film_scale: int) -> tuple[bytes, Fraction]:
+    """The content of the `trak` without its edit list, and its length in seconds."""
     length = _duration(_one(track.content, b"mdia", b"mdhd"), 16) + held_back
     seconds = Fraction(length, track.timescale)
 
@@ -146,8 +145,8 @@ def _starting_at_once(track: _Track, held_back: int, film_scale: int) -> tuple[b
         return stts[:4] + struct.pack(">I", count + (1 if rest else 0)) + first + rest + stts[16:]
 
     content = b"".join(_box(kind, inner) for kind, inner in _boxes(track.content) if kind != b"edts")
-    content = _changed(content, (b"tkhd",), lambda tkhd: _lasting(tkhd, 20, round(seconds * film_scale)))
-    content = _changed(content, (b"mdia", b"mdhd"), lambda mdhd: _lasting(mdhd, 16, length))
+    content = _changed(content, (b"tkhd",), lambda tkhd: _with_duration(tkhd, 20, round(seconds * film_scale)))
+    content = _changed(content, (b"mdia", b"mdhd"), lambda mdhd: _with_duration(mdhd, 16, length))
     return _changed(content, (b"mdia", b"minf", b"stbl", b"stts"), held), seconds
 
 
@@ -186,7 +185,7 @@ def _changed(content: bytes, path: tuple[bytes, ...], change: Callable[[bytes], 
     return b"".join(_box(kind, _changed(inner, deeper, change) if kind == name else inner) for kind, inner in _boxes(content))
 
 
-# --- times: `mvhd`, `mdhd` and `tkhd` have them as 32 bits, or in their version 1 as 64; `at` is where version 0 has the duration
+# --- times: `mvhd`, `mdhd` and `tkhd` store them in 32 bits, in version 1 in 64; `at` is the duration's offset in version 0
 
 
 def _timescale(head: bytes) -> int:
@@ -200,6 +199,6 @@ def _duration(head: bytes, at: int) -> int:
     return int(struct.unpack_from(">Q", head, at + 8)[0] if head[0] == 1 else struct.unpack_from(">I", head, at)[0])
 
 
-def _lasting(head: bytes, at: int, duration: int) -> bytes:
+def _with_duration(head: bytes, at: int, duration: int) -> bytes:
     layout, at = (">Q", at + 8) if head[0] == 1 else (">I", at)
     return head[:at] + struct.pack(layout, duration) + head[at + struct.calcsize(layout) :]

@@ -1,6 +1,6 @@
-"""Running ffmpeg: as an asyncio child that never outlives us, and measuring loudness with it.
+"""Runs ffmpeg as a child process that never outlives this one, and measures loudness with it.
 
-What ffmpeg is asked to do belongs in `graph` and `studio`.
+`graph` and `studio` build its arguments.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _INTEGRATED = re.compile(r"I:\s+(-?[\d.]+|nan|-inf) LUFS")
 
 @functools.cache
 def executable() -> str:
-    """The ffmpeg that came with the wheel, or the one that `IMAGEIO_FFMPEG_EXE` names."""
+    """The path of imageio-ffmpeg's ffmpeg, or of the one in `IMAGEIO_FFMPEG_EXE`."""
     return str(imageio_ffmpeg.get_ffmpeg_exe())
 
 
@@ -45,11 +45,11 @@ async def run(
     verbose: bool = False,
     progress: Callable[[float], None] | None = None,
 ) -> str:
-    """Run ffmpeg to its end; its standard error, cut to the tail.
+    """Run ffmpeg to its end. Returns the tail of its standard error.
 
-    `progress` is told twice a second how many seconds of the output are written. Cancelled or out of time, the child is
-    killed and reaped before this returns. Raises Permanent when ffmpeg refuses, Transient when the machine is at fault (killed from
-    outside, disk full, out of `timeout` seconds).
+    `progress` is called twice a second with the seconds of output written so far. On cancellation or time-out the child is killed
+    and reaped before this returns. Raises Permanent when ffmpeg rejects its input, and Transient when the machine is at fault:
+    killed from outside, disk full, or not finished within `timeout` seconds.
     """
     level = "info" if verbose else "error"
     told = () if progress is None else ("-progress", "pipe:1", "-stats_period", f"{PROGRESS_SECONDS:g}")
@@ -83,7 +83,7 @@ async def _ended(process: asyncio.subprocess.Process) -> bytes:
 
 
 async def _followed(process: asyncio.subprocess.Process, progress: Callable[[float], None]) -> bytes:
-    """Its standard error, at its end. Meanwhile `progress` is told what its lines of `name=value` say."""
+    """Read ffmpeg's progress lines (`name=value`) until it ends, and call `progress`. Returns its standard error."""
 
     async def follow(lines: asyncio.StreamReader) -> None:
         async for line in lines:
@@ -99,7 +99,7 @@ async def _followed(process: asyncio.subprocess.Process, progress: Callable[[flo
 
 
 async def loudness(source: Path, chain: str = "anull") -> float:
-    """The integrated loudness of `source`'s sound after the filters of `chain`, in LUFS (ITU-R BS.1770); -70 is silence."""
+    """The integrated loudness of `source` after the filters in `chain`, in LUFS (ITU-R BS.1770). -70 means silence."""
     printed = await run(
         ["-i", str(source), "-vn", "-threads", str(THREADS), "-af", f"{chain},ebur128=framelog=quiet", "-f", "null", "-"],
         verbose=True,
@@ -111,9 +111,10 @@ async def loudness(source: Path, chain: str = "anull") -> float:
 
 
 async def voice_gain(source: Path) -> float:
-    """The gain in dB for `graph.voice` with which `source` comes out at the target loudness.
+    """The gain in dB for `graph.voice` that brings `source` to the target loudness. 0 for silence.
 
-    Measured behind the whole chain, because compressor and limiter take some of any gain; each round halves what is left or better.
+    It is measured after the whole chain, because compressor and limiter absorb part of any gain. Each round at least halves the
+    remaining difference.
     """
     gain = 0.0
     for _ in range(4):
@@ -139,7 +140,7 @@ def _failure(code: int, tail: str, command: list[str]) -> Permanent | Transient:
 
 
 def _die_with_parent() -> Callable[[], None] | None:
-    """What the child does before it becomes ffmpeg: ask Linux for SIGKILL when we are gone, even by kill -9."""
+    """The child's `preexec_fn`: asks Linux to send it SIGKILL when this process dies, even by kill -9. None elsewhere."""
     if not sys.platform.startswith("linux"):
         return None
     libc = ctypes.CDLL(None)

@@ -1,4 +1,4 @@
-"""The media store in a local folder. Files are named by the hash of their bytes, so a name never changes its meaning."""
+"""The media store in a local folder. A file's name is the hash of its bytes, so the content under a name never changes."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from phantoms_dagster.domain.models import MediaFile
 
 _SUFFIX = re.compile(r"\.[a-z0-9]{1,8}")
 _BLOCK = 1 << 20
-_FORGOTTEN_SECONDS = 2 * 86_400
-# Cleaning renames a file away for the moment of its second look.
+_SCRATCH_KEPT_SECONDS = 2 * 86_400
+# How long to wait for a file that cleaning has renamed for its second check and may put back.
 _BACK_SECONDS = 0.1
 
 
 class FolderStore:
-    """Implements `ports.MediaStore`: `root/ab/cd....mp4`, and `root/scratch/` for work in progress.
+    """Implements `ports.MediaStore`: files as `root/ab/cd....mp4`, work in progress in `root/scratch/`.
 
-    Any number of processes may add to one folder: a file appears whole under its name or not at all.
+    Any number of processes may add to one folder. A file appears under its name completely or not at all.
     """
 
     def __init__(self, root: Path) -> None:
@@ -34,40 +34,40 @@ class FolderStore:
         self._swept = False
 
     async def add(self, path: Path) -> MediaFile:
-        """Take the file: moved when it lies in this store's scratch, else copied. On return it is on the disk, not in a cache.
+        """Add a file: moved if it is in this store's scratch, else copied. On return it is flushed to the disk.
 
-        Raises Permanent for an empty file or a suffix that is none.
+        Raises Permanent for an empty file or an invalid suffix.
         """
         return await asyncio.to_thread(self._add, path)
 
     async def local(self, file: MediaFile) -> Path:
-        """The path to read from. Raises NotFound, also when the file's size is not what was stored."""
+        """The path to read from. Raises NotFound when the file is missing or has the wrong size."""
         path = self._root / file.name
         size = _size(path)
-        if size is None:  # cleaning may have it in its hands, and put it back in a moment
+        if size is None:  # cleaning may have renamed it, and may put it back
             await asyncio.sleep(_BACK_SECONDS)
             size = _size(path)
         if size is None:
-            raise NotFound(f"the media store has no {file.name}; what it has lies in {self._root}")
+            raise NotFound(f"the media store has no {file.name}; its folder is {self._root}")
         if size != file.size:
-            raise NotFound(f"{path} is damaged: {size} bytes instead of {file.size}; make the stage that wrote it again")
+            raise NotFound(f"{path} is damaged: {size} bytes instead of {file.size}; run the stage that wrote it again")
         return path
 
     async def remove(self, file: MediaFile, *, unused_seconds: float = 0) -> bool:
-        """Delete the file unless it was added in the last so many seconds; nothing happens when it is gone already."""
+        """Delete the file, unless it was added in the last `unused_seconds`: then False. True also if it did not exist."""
         return await asyncio.to_thread(self._remove, self._root / file.name, unused_seconds)
 
     def address(self, file: MediaFile) -> str:
-        """Where the file is, for people."""
+        """The file's path, for people."""
         return str(self._root / file.name)
 
     def scratch(self) -> Path:
-        """A fresh directory that the caller removes. What a killed process left is swept away after two days."""
+        """A new directory, which the caller removes. What a killed process left behind is deleted after two days."""
         self._make_scratch()
         return Path(tempfile.mkdtemp(dir=self._scratch))
 
     def scratch_file(self, suffix: str) -> Path:
-        """A free path for one file. It needs no folder of its own, which costs more than all the rest of a small file."""
+        """An unused path for one file. For a small file, creating a directory would cost more than all other work."""
         self._make_scratch()
         return self._scratch / f"{uuid.uuid4().hex}{suffix}"
 
@@ -80,8 +80,8 @@ class FolderStore:
     def _remove(self, path: Path, unused_seconds: float) -> bool:
         if _added_within(path, unused_seconds):
             return False
-        # The file is renamed first. From then on an `add` finds nothing and stores its bytes again; an `add` before that left its
-        # time on the file, and the second look sees it. The folder stays, even when empty: somebody may be about to use it.
+        # The file is renamed first. An `add` after that finds nothing and stores its bytes again. An `add` before that set the
+        # file's time, and the second check sees it. An empty folder stays, because another process may be about to use it.
         self._scratch.mkdir(parents=True, exist_ok=True)
         going = self._scratch / f"{uuid.uuid4().hex}.going"
         try:
@@ -101,7 +101,7 @@ class FolderStore:
         ours = self._scratch in path.absolute().parents
         if not ours:
             self._scratch.mkdir(parents=True, exist_ok=True)
-        # A copy is hashed as it is written: the bytes that get the name are the bytes that were hashed.
+        # A copy is hashed while it is written, so the stored bytes are exactly the hashed ones.
         whole = path if ours else self._scratch / f"{uuid.uuid4().hex}{suffix}"
         try:
             digest, size = _hash(path) if ours else _copy(path, whole)
@@ -109,12 +109,12 @@ class FolderStore:
                 raise Permanent(f"{path.name} is empty", provider="media", code="empty file")
             file = MediaFile(sha256=digest, size=size, suffix=suffix)
             target = self._root / file.name
-            if _size(target) == size and _touched(target):
+            if _size(target) == size and _touch(target):
                 whole.unlink()
                 return file
             target.parent.mkdir(exist_ok=True)
             _sync(whole)
-            _touched(whole)  # a file that was moved here may be old
+            _touch(whole)  # a file that was moved here may be old
             whole.replace(target)
             _sync(target.parent)
             return file
@@ -123,25 +123,25 @@ class FolderStore:
                 whole.unlink(missing_ok=True)
 
     def _sweep(self) -> None:
-        oldest = time.time() - _FORGOTTEN_SECONDS
+        oldest = time.time() - _SCRATCH_KEPT_SECONDS
         for path in self._scratch.iterdir():
             try:
                 if path.stat().st_mtime < oldest:
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
             except FileNotFoundError:
-                continue  # another process was quicker
+                continue  # another process was faster
 
 
 def _size(path: Path) -> int | None:
-    """In one look: another process may remove the file at any time."""
+    """The file's size, None if it does not exist. One call, because another process may remove the file at any time."""
     try:
         return path.stat().st_size
     except FileNotFoundError:
         return None
 
 
-def _touched(path: Path) -> bool:
-    """Set the file's time to now. False when it was removed meanwhile or belongs to another user: then it must be stored again."""
+def _touch(path: Path) -> bool:
+    """Set the file's time to now. False if it was removed meanwhile or belongs to another user; then it must be stored again."""
     try:
         os.utime(path)
     except (FileNotFoundError, PermissionError):
@@ -173,7 +173,7 @@ def _copy(source: Path, target: Path) -> tuple[str, int]:
 
 
 def _sync(path: Path) -> None:
-    """Flush a file or, where the system can, a directory's entries."""
+    """Flush a file or, except on Windows, a directory's entries to the disk."""
     if path.is_dir() and os.name == "nt":
         return
     handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)

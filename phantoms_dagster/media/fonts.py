@@ -1,6 +1,6 @@
-"""The typefaces of the picture: files that libass can use and the widths of texts set in them.
+"""The typefaces of the picture: font files for libass, and the widths of texts in them.
 
-What is set in which size and where belongs in `captions` and `cards`.
+`captions` and `cards` choose sizes and positions.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from phantoms_dagster.domain.text import graphemes
 from phantoms_dagster.media import ass
 from phantoms_dagster.media.coverage import FontSource, fallbacks, source_of, styled
 
-_UNKNOWN_GLYPH_EM = 1.1  # what no font has is as wide as an ideograph or an emoji, so that nothing ever sticks out
+_UNKNOWN_GLYPH_EM = 1.1  # the width of an ideograph or emoji, so that an unknown character never overflows
 _NAMED = re.compile(r"(?:\\fn|^Style: \w+,)([^\\,}]+)", re.MULTILINE)
 _WIDE_EM = 1.0  # Chinese, Japanese and Korean letters all have this width
 
 
 @dataclass(frozen=True)
 class Typeface:
-    """A font file and its metrics. `advances` are in units of an em; `line` is ASS font size per em.
+    """A font file and its metrics. `advances` are widths in ems; `line` is the ASS font size per em.
 
-    libass scales a font so that its Windows ascent plus descent is the ASS font size; hence `line`.
+    libass scales a font so that its Windows ascent plus descent equals the ASS font size. `line` converts between the two.
     """
 
     family: str
@@ -41,7 +41,7 @@ class Typeface:
     line: float
 
     def width(self, text: str, em: float) -> float:
-        """The width of `text` in pixels at `em` pixels per em. Kerning is left out: it could only narrow the text."""
+        """The width of `text` in pixels at `em` pixels per em, without kerning, which would only make it narrower."""
         return em * sum(self.advances.get(ord(c), _UNKNOWN_GLYPH_EM) for c in text)
 
     def size(self, em: float) -> int:
@@ -49,7 +49,7 @@ class Typeface:
         return max(1, round(em * self.line))
 
     def tag(self, em: float) -> str:
-        """The override that turns on this face at `em` pixels per em."""
+        """The ASS override that selects this face at `em` pixels per em."""
         return f"\\fn{self.family}\\fs{self.size(em)}"
 
     def has(self, text: str) -> bool:
@@ -59,13 +59,13 @@ class Typeface:
 
 @dataclass(frozen=True)
 class FontStack:
-    """How one text is set: in its `main` face, and each part that this face lacks in the first other one that has it."""
+    """The faces for one text: its `main` face, and for the parts that it lacks the first other face that has them."""
 
     main: Typeface
     fonts: Fonts
 
     def runs(self, text: str) -> list[tuple[Typeface, str]]:
-        """`text` in pieces of one face each. A word stays in one face where one has all of it."""
+        """`text` divided into parts of one face each. A word stays whole if one face has all of it."""
         if self.main.has(text):
             return [(self.main, text)]
         found: list[tuple[Typeface, str]] = []
@@ -82,11 +82,11 @@ class FontStack:
         return sum(face.width(part, em) for face, part in self.runs(text))
 
     def tag(self, em: float) -> str:
-        """The override that turns on the main face."""
+        """The ASS override that selects the main face at `em` pixels per em."""
         return self.main.tag(em)
 
     def set(self, text: str, em: float) -> str:
-        """`text` as ASS, with a change of font around what the main face lacks. The main face is taken to be on already."""
+        """`text` as ASS, with font changes around the parts that the main face lacks. The main face must already be selected."""
         parts: list[str] = []
         current = self.main
         for face, part in [*self.runs(text), (self.main, "")]:
@@ -109,9 +109,9 @@ class FontStack:
 
 @dataclass(frozen=True)
 class Fonts:
-    """`display` for titles, `text` for captions, `world` for scripts that those two lack; all lie in `folder`.
+    """The prepared fonts in `folder`: `display` for titles, `text` for captions, `world` for scripts that those two lack.
 
-    Faces for other scripts, symbols and emoji are prepared when a text first needs them.
+    Fonts for other scripts, symbols and emoji are prepared when a text first needs them.
     """
 
     folder: Path
@@ -121,19 +121,19 @@ class Fonts:
 
     @property
     def styled(self) -> tuple[Typeface, ...]:
-        """The faces that are always there."""
+        """The three faces that are always prepared."""
         return (self.display, self.text, self.world)
 
     def for_display(self, text: str) -> FontStack:
-        """How a title is set."""
+        """The faces for a title."""
         return FontStack(_best(text, (self.display, self.text, self.world)), self)
 
     def for_text(self, text: str) -> FontStack:
-        """How a caption is set."""
+        """The faces for a caption."""
         return FontStack(_best(text, (self.text, self.world)), self)
 
     def fallback(self, grapheme: str) -> Typeface | None:
-        """The face for what the styled ones lack, or None when no font has it."""
+        """The fallback face that has the grapheme; None when no font has it."""
         source = source_of(grapheme)
         return None if source is None else _prepared(self.folder, source)
 
@@ -145,15 +145,15 @@ class Fonts:
 
 
 def _best(text: str, faces: Sequence[Typeface]) -> Typeface:
-    """The face that has most of the letters and digits; the first of several."""
+    """The face that has the most letters and digits of `text`; the first one on a tie."""
     letters = [ord(c) for c in text if c.isalnum()]
     return max(faces, key=lambda face: sum(letter in face.advances for letter in letters))
 
 
-# A folder's fonts never change: made once a process. The files are kept between processes.
+# A folder's fonts never change, so they are loaded once per process. The files stay for later processes.
 @functools.lru_cache(maxsize=8)
 def load_fonts(folder: Path) -> Fonts:
-    """The fonts in `folder`, which is filled on first use (about 2 CPU seconds). Blocks: call it in a thread."""
+    """The fonts in `folder`. Creates the files on first use (about 2 CPU seconds). Blocks: call it in a thread."""
     folder.mkdir(parents=True, exist_ok=True)
     return Fonts(
         folder,
@@ -163,7 +163,7 @@ def load_fonts(folder: Path) -> Fonts:
 
 @functools.cache
 def private_folder() -> Path:
-    """A folder for fonts that lives as long as this process."""
+    """A folder for fonts that is deleted when this process exits."""
     folder = Path(tempfile.mkdtemp(prefix="phantoms-fonts-"))
     owner = os.getpid()
 
@@ -199,10 +199,10 @@ def _family(source: FontSource) -> str:
 
 
 def _make_static(source: FontSource, path: Path, family: str) -> None:
-    """Write one weight of a variable font under a name of its own.
+    """Write one instance of a variable font under its own family name.
 
-    libass takes the default instance of a variable font, which for Montserrat is Thin. Layout features are dropped first where
-    letters do not need them: instancing them costs four seconds.
+    libass uses a variable font's default instance, which for Montserrat is Thin. Layout features are dropped first if the letters
+    do not need them, because instancing them takes four seconds.
     """
     with TTFont(source.path) as font:
         features = ["*"] if source.shaping else []

@@ -1,4 +1,4 @@
-"""The best frame of a film, as a JPEG. `cards` draws films."""
+"""Picks the best frame of a film and returns it as a JPEG, for the cover."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from phantoms_dagster.domain.errors import Permanent
 from phantoms_dagster.domain.models import Sentence
 from phantoms_dagster.media.ffmpeg import PROVIDER
 
-# Every headline but the first, which stands from the start, has moved in by then.
-# None fades sooner than this before its last word ends.
+# Seconds after its part begins by which a headline has moved in (the first is there from the start), and seconds before its part's
+# last word ends at which none has begun to fade.
 MOVED_IN_SECONDS, LEAVES_SECONDS = 0.6, 0.3
-# Brightness that varies by less, in steps of 255, is an empty picture.
+# A picture whose brightness (0..255) has a smaller standard deviation counts as empty.
 BLANK_DEVIATION = 6.0
 _SMALL = (270, 480)
-# mjpeg's scale of quality: 2 is the best, 31 the worst.
+# Quality on mjpeg's scale from 2 (best) to 31.
 _QUALITY = 3
 
 
 @dataclass(frozen=True)
 class Frame:
-    """A frame: its second in the film, how sharp it is, and the picture as a JPEG."""
+    """A frame: its time in the film in seconds, its sharpness, and the picture as a JPEG."""
 
     second: float
     sharpness: float
@@ -36,7 +36,7 @@ class Frame:
 
 
 def headlines(sentences: Sequence[Sentence], titles: int) -> list[tuple[float, float]]:
-    """From when to when a headline stands, in seconds: the film's title over the hook, then those of the first `titles` scenes."""
+    """When each headline is fully shown, as (from, to) in seconds: the hook's title, then those of the first `titles` scenes."""
     stretches: dict[int, tuple[float, float]] = {}
     for sentence in sentences:
         if sentence.scene < titles:
@@ -47,16 +47,16 @@ def headlines(sentences: Sequence[Sentence], titles: int) -> list[tuple[float, f
 
 
 def sharpness(picture: NDArray[np.uint8]) -> float:
-    """The variance of the Laplacian of the brightness: high where there are many hard edges, 0 for one colour."""
+    """The variance of the brightness' Laplacian: high for many sharp edges, 0 for a single colour."""
     grey = picture.astype(np.float32)
     around = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:]
     return float(np.var(around - 4 * grey[1:-1, 1:-1]))
 
 
 def best_frame(film: Path, stretches: Sequence[tuple[float, float]]) -> Frame:
-    """The sharpest frame that is not empty, of the film's key frames within `stretches`; of all when none lies within one.
+    """The sharpest non-empty key frame within `stretches`, or of the whole film if none is within them.
 
-    Raises Permanent when the file cannot be read, or has nothing but empty pictures.
+    Raises Permanent when the file cannot be read or has only empty pictures.
     """
     try:
         return _best(film, stretches)
@@ -73,7 +73,7 @@ def _best(film: Path, stretches: Sequence[tuple[float, float]]) -> Frame:
             if float(small.std()) >= BLANK_DEVIATION:
                 found[any(begin <= second <= end for begin, end in stretches), sharpness(np.asarray(small, np.uint8))] = second
     if not found:
-        raise Permanent(f"{film.name} has nothing but empty pictures", provider=PROVIDER, code="blank")
+        raise Permanent(f"{film.name} has only empty pictures", provider=PROVIDER, code="blank")
     best = max(found)
     with av.open(str(film)) as opened:
         opened.seek(round(found[best] * av.time_base))
@@ -82,7 +82,7 @@ def _best(film: Path, stretches: Sequence[tuple[float, float]]) -> Frame:
 
 
 def _key_frames(opened: av.container.InputContainer) -> Iterator[av.VideoFrame]:
-    """Decoding no other frames costs a sixtieth: our films have a key frame every two seconds."""
+    """Decode key frames only. That takes a sixtieth of the time: our films have a key frame every two seconds."""
     stream = opened.streams.video[0]
     stream.codec_context.skip_frame = "NONKEY"
     frames: Iterable[av.VideoFrame] = opened.decode(stream)

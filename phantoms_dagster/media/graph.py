@@ -1,6 +1,6 @@
-"""The ffmpeg filter graph of a video and how it is encoded: one process from sound and captions to the finished MP4.
+"""The ffmpeg filter graph and encoder settings of a video: one process turns sound and captions into the finished MP4.
 
-Running it belongs in `ffmpeg`; what stands in the captions file, in `cards` and `captions`.
+`ffmpeg` runs it; `cards` and `captions` write the captions file.
 """
 
 from __future__ import annotations
@@ -12,28 +12,28 @@ TARGET_LUFS = -14.0
 _PEAK_LIMIT = 10 ** (-1.5 / 20)
 _GROUND_WIDTH, _GROUND_HEIGHT = 36, 64
 
-# 16-bit colour at 36x64 costs next to nothing and scales up without steps; grain that stands still hides what banding is left
-# and, because it does not move, hardly costs bits.
+# 16-bit colour at 36x64 costs almost nothing and scales up without visible steps. Static grain hides the remaining banding and,
+# since it does not move, needs few bits.
 _GRAIN = 4
 
 VIDEO_CODEC = [
     *("-c:v", "libx264", "-preset", "veryfast", "-profile:v", "high", "-crf", "21", "-pix_fmt", "yuv420p"),
     *("-g", "60", "-keyint_min", "60", "-sc_threshold", "0", "-flags", "+cgop"),
-    # Nothing moves fast here: a short motion search saves a fifth of the time and no eye sees it.
+    # Nothing moves fast, so a short motion search saves a fifth of the time without visible loss.
     *("-x264-params", "me=dia:subme=1:weightp=0:rc-lookahead=10"),
-    # Without B-frames no composition offsets exist, so none need an edit list, which Instagram refuses.
+    # Without B-frames there are no composition offsets and thus no need for an edit list, which Instagram refuses.
     *("-bf", "0", "-maxrate", "16M", "-bufsize", "24M"),
     *("-color_primaries", "bt709", "-color_trc", "bt709", "-colorspace", "bt709", "-color_range", "tv"),
 ]
 AUDIO_CODEC = ["-c:a", "aac", "-b:a", "128k", "-ar", "48000", "-ac", "2"]
-# AAC begins with 1024 samples that belong to no sound, and without an edit list they are played. So as many samples at 48 kHz make
-# room at the start: picture and sound both begin at 0 and stay in step.
+# An AAC stream begins with 1024 priming samples, which are played if no edit list skips them. As many samples are cut from the
+# start of the sound, so that picture and sound both begin at 0 and stay in sync.
 AAC_HEAD = "atrim=start_sample=1024"
 MP4 = ["-movflags", "+faststart", "-use_editlist", "0", "-map_metadata", "-1", "-fflags", "+bitexact", "-f", "mp4"]
 
 
 def background(palette: Palette) -> str:
-    """A source of soft lights that drift slowly over the palette's gradient, darker towards the edges."""
+    """The filters for the background: soft lights that drift slowly over the palette's gradient, darker at the edges."""
     low, high = palette.background
     dark = ass.luminance(palette.text) > 0.45
     deep = ass.mix(low, "#000000" if dark else "#ffffff", 0.35)
@@ -62,20 +62,20 @@ def background(palette: Palette) -> str:
 
 
 def _vignette(amount: float) -> str:
-    """A factor: 1 in the middle, `1 - amount` in the corners."""
+    """The expression of a brightness factor: 1 in the middle, `1 - amount` in the corners."""
     return f"(1-{amount}*(pow(2*X/{_GROUND_WIDTH}-1,2)+pow(2*Y/{_GROUND_HEIGHT}-1,2))/2)"
 
 
 def picture(palette: Palette, captions: str, fonts: str, seconds: float) -> str:
-    """The whole picture. `captions` and `fonts` are plain names relative to ffmpeg's working directory."""
+    """The filters for the whole picture. `captions` and `fonts` are plain names in ffmpeg's working directory."""
     colours = "setparams=color_primaries=bt709:color_trc=bt709:colorspace=bt709:range=tv"
     return f"{background(palette)},trim=duration={seconds:.3f},{colours},ass={captions}:fontsdir={fonts}"
 
 
 def voice(gain_db: float, seconds: float | None = None) -> str:
-    """The voice: rumble off, evened out a little, raised by `gain_db`, peaks held below -1.5 dBFS, 48 kHz stereo.
+    """The filters for the voice: high-pass, light compression, gain of `gain_db`, limiter at -1.5 dBFS, 48 kHz stereo.
 
-    The limiter works on four times the rate, so that peaks between samples count too.
+    The limiter runs at four times the sample rate, so that it also catches peaks between samples.
     """
     chain = [
         "highpass=f=70",

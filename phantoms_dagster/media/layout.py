@@ -1,4 +1,4 @@
-"""Breaking a text into lines and finding the size at which it fits a box. No drawing."""
+"""Breaks a text into lines and finds the size at which it fits a box. It draws nothing."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from phantoms_dagster.media.fonts import FontStack
 if TYPE_CHECKING:
     from budoux import Parser
 
-# At the end of a piece that the next one follows without a space: where a line may break in Chinese or Thai. Texts have none of
-# these left when they get here (`markup.one_line`).
+# Ends a piece that continues without a space in the next one, such as where a line may break in Chinese or Thai. `markup.one_line`
+# has removed this character from the texts themselves.
 GLUE = "\u200b"
 LINE_HEIGHT = 1.22  # of an em, from line to line
 
@@ -26,7 +26,8 @@ LONGEST_WORD, LONGEST_UNSPACED, LONGEST_IDEOGRAPHS = 24, 12, 4
 _IDEOGRAPH = regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}]")
 _THAI = regex.compile(r"\p{Thai}")
 _UNSPACED = regex.compile(r"[\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]")
-# What never begins a line (closing marks, small kana, Thai and Lao vowels behind their letter) and what never ends one.
+# Characters that never begin a line (closing marks, small kana, Thai and Lao vowels after their letter), and those that never end
+# one.
 _ENDS = regex.compile(
     r"^[\p{Pe}\p{Pf}、。，．！？：；・ー々ぁぃぅぇぉっゃゅょゎァィゥェォッャュョヮ.,!?:;%"  # noqa: RUF001
     r"\u0e30-\u0e3a\u0e45-\u0e4e\u0eb0-\u0ebd\u0ec6-\u0ece]"
@@ -36,7 +37,7 @@ _OPENS = regex.compile(r"^[\p{Ps}\p{Pi}\u0e40-\u0e44\u0ec0-\u0ec4]")
 
 @dataclass(frozen=True)
 class Block:
-    """A text set in lines: `lines` are words; `em` is pixels per em."""
+    """A text broken into `lines` of words, in size `em` (pixels per em)."""
 
     face: FontStack
     lines: tuple[tuple[str, ...], ...]
@@ -49,30 +50,30 @@ class Block:
 
 
 def joined(words: Sequence[str]) -> str:
-    """A line: words with spaces between them, but none behind a piece that ends with glue."""
+    """Join words into a line with spaces, except after pieces that end with `GLUE`."""
     return " ".join(words).replace(f"{GLUE} ", "").removesuffix(GLUE)
 
 
 def breakable(text: str) -> list[str]:
-    """The words of `text`; long ones, and those of scripts without spaces, in pieces that may stand on two lines."""
+    """The words of `text`. Long words, and words in scripts without spaces, are split where a line may break."""
     return [piece for word in text.split() for piece in _pieces(word)]
 
 
 def _pieces(word: str) -> list[str]:
-    """A few letters each. Thai, which puts no spaces between words, is cut between its words; the others between graphemes."""
+    """Pieces of a few letters. Thai, which has no spaces between words, is cut between words, other scripts between graphemes."""
     parts = _thai_words(word) if _THAI.search(word) else [word]
     pieces = [piece for part in parts for piece in _letters(part)]
     return [*(piece + GLUE for piece in pieces[:-1]), pieces[-1]]
 
 
 def _thai_words(text: str) -> list[str]:
-    """Neighbouring words together, as long as they are short. Words that are long themselves stay whole here."""
+    """Pieces of whole Thai words: short neighbours are joined, long words stay whole."""
     found: list[str] = []
     length = done = 0
     borders = set(itertools.accumulate(map(len, graphemes(text))))
     for word in _thai_parser().parse(text):
         letters = len(graphemes(word))
-        # The parser knows nothing of marks: one that it cut off its letter, or that closes something, goes with what it follows.
+        # The parser ignores marks. One that it cut off its letter, or a closing one, is joined to the word before it.
         bound = found and (done not in borders or _ENDS.search(word) or _OPENS.search(graphemes(found[-1])[-1]))
         done += len(word)
         if found and (bound or length + letters <= LONGEST_UNSPACED):
@@ -92,7 +93,7 @@ def _thai_parser() -> Parser:
 
 
 def _letters(word: str) -> list[str]:
-    """A few letters each, cut between graphemes, never before a mark that ends something or behind one that opens it."""
+    """Pieces of a few letters, cut between graphemes, never before a closing mark or after an opening one."""
     most = LONGEST_IDEOGRAPHS if _IDEOGRAPH.search(word) else LONGEST_UNSPACED if _UNSPACED.search(word) else LONGEST_WORD
     found: list[list[str]] = [[]]
     for part in graphemes(word):
@@ -115,19 +116,19 @@ def fit(
     most_lines: int,
     height: float = float("inf"),
 ) -> Block:
-    """`words` as large as they fit into `width` x `height` pixels in at most `most_lines`.
+    """`words` in the largest size that fits into `width` x `height` pixels and at most `most_lines` lines.
 
-    From `largest` down to `smallest` em the first size that fits is taken. Below that the text shrinks as far as it must: it never
-    sticks out.
+    The sizes from `largest` down to `smallest` em are tried in turn. If none fits, the text shrinks further until it does; it never
+    overflows.
     """
     em = largest
     while em > smallest:
-        lines = _broken(words, face, em, width)
+        lines = _break_lines(words, face, em, width)
         tall = len(lines) * em * LINE_HEIGHT
         if len(lines) <= most_lines and tall <= height and _widest(lines, face, em) <= width:
-            return Block(face, _balanced(words, face, em, width, len(lines)), em)
+            return Block(face, _balance_lines(words, face, em, width, len(lines)), em)
         em -= 2
-    lines = _broken(words, face, smallest, width)
+    lines = _break_lines(words, face, smallest, width)
     while len(lines) > most_lines:  # long words on a few lines: join the shortest neighbours and shrink
         pairs = [face.width(joined(a + b), 1) for a, b in itertools.pairwise(lines)]
         at = pairs.index(min(pairs))
@@ -137,8 +138,8 @@ def fit(
     return Block(face, tuple(lines), em)
 
 
-def _broken(words: Sequence[str], face: FontStack, em: float, width: float) -> list[tuple[str, ...]]:
-    """Greedy lines. A word that is too long stands alone."""
+def _break_lines(words: Sequence[str], face: FontStack, em: float, width: float) -> list[tuple[str, ...]]:
+    """Lines filled greedily. A word that is too long gets its own line."""
     lines: list[tuple[str, ...]] = []
     for word in words:
         if lines and face.width(joined((*lines[-1], word)), em) <= width:
@@ -148,8 +149,8 @@ def _broken(words: Sequence[str], face: FontStack, em: float, width: float) -> l
     return lines
 
 
-def _balanced(words: Sequence[str], face: FontStack, em: float, width: float, count: int) -> tuple[tuple[str, ...], ...]:
-    """The words in exactly `count` lines, as even as they get: least squared space at the line ends, found from the end."""
+def _balance_lines(words: Sequence[str], face: FontStack, em: float, width: float, count: int) -> tuple[tuple[str, ...], ...]:
+    """The words in exactly `count` lines of even length: minimises the squared space at the line ends, by dynamic programming."""
     total = len(words)
     impossible = (float("inf"), total)
     best = {(total, 0): (0.0, total)}

@@ -1,6 +1,6 @@
-"""How far a file is from what a platform takes, and what must be done to it. Nothing is read or written here.
+"""Decides how a file must be converted to meet a platform's limits. Pure: it reads and writes nothing.
 
-What a platform takes is in its rules.
+The limits are in the platform's `rules`.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from enum import IntEnum
 from phantoms_dagster.domain.models import Platform, Probe
 from phantoms_dagster.registry.media import MediaLimits
 
-EDIT_LIST = "edit list"  # a reason of a verdict
+EDIT_LIST = "edit list"  # one of a verdict's reasons
 
 
 class Conversion(IntEnum):
-    """What must be done to a file, the least first."""
+    """How to convert a file, from the least work to the most."""
 
     KEEP = 0
     REMUX = 1
@@ -25,22 +25,22 @@ class Conversion(IntEnum):
 
 @dataclass(frozen=True)
 class FitVerdict:
-    """The least conversion that helps, and why. `impossible` says what no conversion can mend."""
+    """The smallest sufficient conversion, and the reasons. `impossible`: what no conversion can fix."""
 
     conversion: Conversion
     reasons: tuple[str, ...] = ()
     impossible: str | None = None
 
 
-def judge(probe: Probe, platform: Platform, *, edited: bool, interlaced: bool) -> FitVerdict:
-    """How `probe` fits the platform. `edited`: it has an edit list that cuts or delays."""
+def judge_fit(probe: Probe, platform: Platform, *, edited: bool, interlaced: bool) -> FitVerdict:
+    """Judge how `probe` meets the platform's limits. `edited`: the file has an edit list that cuts or delays."""
     limits, name = platform.spec.media, platform.title
     shortest, longest = limits.seconds
     if probe.seconds > longest:
-        return FitVerdict(Conversion.KEEP, impossible=f"{name} takes at most {longest:g} s, this video has {probe.seconds:.1f} s")
+        return FitVerdict(Conversion.KEEP, impossible=f"{name} accepts at most {longest:g} s, this video has {probe.seconds:.1f} s")
     if probe.seconds < shortest:
         return FitVerdict(
-            Conversion.KEEP, impossible=f"{name} takes no video below {shortest:g} s, this one has {probe.seconds:.1f} s"
+            Conversion.KEEP, impossible=f"{name} accepts no video shorter than {shortest:g} s, this one has {probe.seconds:.1f} s"
         )
     found = [
         *((Conversion.TRANSCODE, reason) for reason in _picture(probe, limits, interlaced=interlaced)),

@@ -1,4 +1,4 @@
-"""Renders on this machine: one ffmpeg, no service, no price. The look belongs in `cards`, `captions` and `graph`."""
+"""Renders on this machine with ffmpeg, at no cost. `cards`, `captions` and `graph` define the look."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ _KEEP_SECONDS = 2 * 86_400
 async def render(
     job: RenderJob, destination: Path, *, fonts: Path | None = None, progress: Callable[[float], None] | None = None
 ) -> None:
-    """Make the master of `job`: 1080x1920, 30 fps, H.264 High, AAC 48 kHz stereo, -14 LUFS, moov first.
+    """Render the master of `job`: 1080x1920, 30 fps, H.264 High, AAC 48 kHz stereo, -14 LUFS, moov first.
 
-    `destination` is written whole or not at all; its folder must exist. `fonts` is a folder that keeps prepared fonts between
-    processes. `progress` is told which share of the film is written, 0..1, while ffmpeg writes it.
-    Raises Permanent for sound or words that cannot be rendered, Transient when the machine is at fault.
+    `destination` is written completely or not at all; its folder must exist. `fonts` is a folder for prepared fonts that later
+    processes reuse. `progress` is called with the share of the film that is written, 0..1. Raises Permanent for sound or words that
+    cannot be rendered, Transient when the machine is at fault.
     """
     work = destination.parent / f".{destination.name}.{uuid.uuid4().hex[:8]}"
     work.mkdir()
@@ -57,9 +57,9 @@ async def render(
 
 
 class LocalRenderer:
-    """Implements `ports.Renderer` with ffmpeg. A finished render is a file named by its attempt; there is no other state.
+    """Implements `ports.Renderer` with ffmpeg. Its only state is the finished renders, files named by their attempt.
 
-    `work_dir` holds finished renders for two days and the prepared fonts; `in_flight` bounds the renders at once.
+    `work_dir` holds finished renders for two days, and the prepared fonts. `in_flight` limits concurrent renders.
     """
 
     provider = "local"
@@ -70,37 +70,37 @@ class LocalRenderer:
         self._renders = work_dir / "renders"
         self._fonts = work_dir / "fonts"
         self._in_flight = in_flight
-        # Dagster may give each run an event loop of its own, and a semaphore belongs to one loop.
+        # Each Dagster run may have its own event loop, and a semaphore works in one loop only.
         self._slots: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = weakref.WeakKeyDictionary()
 
     async def submit(self, job: RenderJob, about_to_bill: AboutToBill) -> RemoteId | NotBilled:
-        """Render now and return when it is done; the id is the attempt's. A second call for the same attempt renders nothing."""
+        """Render, and return the attempt's id when done. A second call for the same attempt renders nothing."""
         path = self._path(job.attempt_id)
         self._renders.mkdir(parents=True, exist_ok=True)
         self._forget_old()
         slots = self._slots.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(self._in_flight))
         async with slots:
-            await about_to_bill()  # nothing is billed here, but every renderer keeps the order
+            await about_to_bill()  # nothing is billed, but every renderer calls this first
             try:
-                if not path.exists():  # the same attempt, submitted twice at once
+                if not path.exists():  # another submit of this attempt may have finished
                     await render(job, path, fonts=self._fonts)
             except (ProviderError, NotYet) as error:
                 return NotBilled(f"the render on this machine failed: {error}", error=error)
         return RemoteId(job.attempt_id)
 
     def price(self, seconds: float) -> Decimal:  # noqa: ARG002 - the port's
-        """Nothing."""
+        """Always 0."""
         return Decimal(0)
 
     async def status(self, render_id: str) -> JobStatus:
-        """`done`, or `failed` when there is no such file: nothing renders behind the caller's back."""
+        """`done` if the file exists, else `failed`: nothing renders in the background."""
         path = self._path(render_id)
         if path.exists():
             return JobStatus("done", progress=1.0, url=path.absolute().as_uri(), cost=Decimal(0))
         return JobStatus("failed", error=f"no finished render {render_id} on this machine", cost=Decimal(0))
 
     async def find(self, attempt_id: str) -> Found | NotBilled:
-        """The attempt's id when its render is finished here."""
+        """The attempt's id if its render is finished on this machine, else NotBilled."""
         if self._path(attempt_id).exists():
             return Found(RemoteId(attempt_id))
         return NotBilled(f"no finished render {attempt_id} on this machine")
@@ -114,7 +114,7 @@ class LocalRenderer:
             temporary.replace(destination)
         except FileNotFoundError:
             if path.exists():
-                raise  # the destination's folder is missing: the caller's mistake
+                raise  # the destination's folder is missing, which is the caller's mistake
             raise Permanent(f"no finished render {render_id} on this machine", provider=self.provider, code="gone") from None
         finally:
             temporary.unlink(missing_ok=True)
@@ -125,18 +125,18 @@ class LocalRenderer:
         return self._renders / f"{render_id}.mp4"
 
     def _forget_old(self) -> None:
-        """Remove what a fetch has long taken, and what a killed process left half done."""
+        """Remove renders that were fetched long ago, and what killed processes left behind."""
         oldest = time.time() - _KEEP_SECONDS
         for path in self._renders.iterdir():
             try:
                 if path.stat().st_mtime < oldest:
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
             except FileNotFoundError:
-                continue  # another process was quicker
+                continue  # another process was faster
 
 
 def _prepare(job: RenderJob, work: Path, fonts_folder: Path) -> None:
-    """Write the captions and lay the fonts beside them, so that the filter graph names no path that would need escaping."""
+    """Write the captions and link the fonts next to them, so that the filter graph needs no paths with escapes."""
     try:
         samples, rate = waveform.read_wav(job.audio)
     except (OSError, EOFError, ValueError, wave.Error) as error:

@@ -1,4 +1,4 @@
-"""Reading the boxes of an MP4 or MOV (ISO/IEC 14496-12): what the decoders do not tell. Nothing is decoded or written here."""
+"""Reads the boxes of an MP4 or MOV (ISO/IEC 14496-12) for facts that decoders do not report. It decodes and writes nothing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _INSIDE = (b"moov", b"trak", b"edts")
 
 @dataclass(frozen=True)
 class Boxes:
-    """`brand` is the major brand (`isom`, `qt  `) or None without one; `edited`: an edit list cuts, delays or repeats."""
+    """`brand`: the major brand (`isom`, `qt  `), None without one. `edited`: an edit list cuts, delays or repeats."""
 
     brand: str | None
     moov_first: bool
@@ -21,7 +21,7 @@ class Boxes:
 
 
 def read_boxes(path: Path) -> Boxes:
-    """The facts. A file that is no MP4 has no brand, no moov and no edits; one that is cut short shows what is there."""
+    """Read the facts. A file that is not an MP4 has no brand, no moov and no edits; a truncated one gives what is there."""
     brand, order, edited = None, [], False
     with path.open("rb") as file:
         for kind, start, end in _boxes(file, 0, path.stat().st_size):
@@ -36,7 +36,7 @@ def read_boxes(path: Path) -> Boxes:
 
 
 def _boxes(file: BinaryIO, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """Type, first and last byte of the content of each box."""
+    """The type of each box, and the start and end (exclusive) of its content."""
     while start + 8 <= end:
         file.seek(start)
         head = file.read(16)
@@ -63,7 +63,7 @@ def _edit_lists(file: BinaryIO, start: int, end: int) -> Iterator[tuple[int, int
 
 
 def _edits(file: BinaryIO, start: int, end: int) -> bool:
-    """Whether the list cuts, delays or repeats: one entry from media time 0 at speed 1 changes nothing."""
+    """Whether the list has an effect: a single entry that starts at media time 0 has none. The speed is not checked."""
     file.seek(start)
     data = file.read(min(end - start, 64))
     if len(data) < 8:

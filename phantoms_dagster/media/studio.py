@@ -1,4 +1,4 @@
-"""Probing, thumbnails and fitting files to platforms. What a platform accepts belongs in `limits`, how we encode in `graph`."""
+"""Probes files, makes thumbnails, and converts files to fit platforms. `limits` decides what to convert, `graph` how to encode."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from phantoms_dagster.domain.models import Platform, Probe
 from phantoms_dagster.domain.ports import Fitted
 from phantoms_dagster.media import ass, coverage, ffmpeg, graph
 from phantoms_dagster.media.edit_lists import without_edit_lists
-from phantoms_dagster.media.limits import EDIT_LIST, Conversion, FitVerdict, judge
+from phantoms_dagster.media.limits import EDIT_LIST, Conversion, FitVerdict, judge_fit
 from phantoms_dagster.media.mp4 import read_boxes
 
 THUMBNAIL = (270, 480)
-_TELLING_SECOND = 1.5  # the title card has moved in and stands
+_THUMBNAIL_SECOND = 1.5  # by then the title card has moved in
 _BITEXACT = 0x0400  # libavformat: AVFMT_FLAG_BITEXACT
 _SAME_LENGTH_SECONDS = 0.1
-# What `av.open` takes to decode nothing; stream options for each stream, however many there are.
+# Arguments with which `av.open` decodes nothing. The stream options are for up to 16 streams.
 _INDEX_ALONE: Mapping[str, Any] = {"container_options": {"probesize": "32"}, "stream_options": [{"skip_frame": "all"}] * 16}
 _PROGRESSIVE = (0, 1)  # AV_FIELD_UNKNOWN, AV_FIELD_PROGRESSIVE
 _MP4_CODECS = frozenset({"h264", "hevc", "av1", "vp9"})
@@ -48,7 +48,7 @@ class _Facts:
 
     @property
     def plain(self) -> bool:
-        """Whether copying the packets may be all there is to a remux."""
+        """Whether a remux may be a mere copy of the packets."""
         return self.probe.container in ("mp4", "mov")
 
 
@@ -56,9 +56,9 @@ class FfmpegStudio:
     """Implements `ports.Studio` with PyAV for reading and ffmpeg for writing."""
 
     async def probe(self, path: Path, *, loudness: bool = False) -> Probe:
-        """What the file is. `container` is `mp4`, `mov`, `webm` or ffmpeg's name; loudness costs decoding the sound.
+        """Read a file's properties. `container` is `mp4`, `mov`, `webm` or ffmpeg's name. `loudness` requires decoding the sound.
 
-        Raises Permanent when it cannot be read or has no picture.
+        Raises Permanent when the file cannot be read or has no picture.
         """
         probe = (await _in_thread(_read, path)).probe
         if loudness and probe.audio_codec is not None:
@@ -66,34 +66,34 @@ class FfmpegStudio:
         return probe
 
     async def unshowable(self, texts: Sequence[str]) -> tuple[str, ...]:
-        """What our fonts lack, each once: letters as a reader sees them."""
+        """The graphemes in `texts` that our fonts lack, without duplicates."""
         if all(text.isascii() for text in texts):
             return ()
         return await _in_thread(coverage.missing, texts)
 
     async def thumbnail(self, path: Path, destination: Path) -> None:
-        """A JPEG of 270x480, cut to fill, of a frame of the title card."""
+        """Write a JPEG of a frame of the title card, cropped to fill 270x480."""
         seconds = (await _in_thread(_read, path)).probe.seconds
         width, height = THUMBNAIL
         shape = f"scale={width}:{height}:force_original_aspect_ratio=increase:flags=lanczos,crop={width}:{height},setsar=1"
         picture = f"{shape},scale=in_range=auto:out_range=pc:out_color_matrix=bt601,format=yuvj420p"
-        at = min(_TELLING_SECOND, seconds * 0.3)
+        at = min(_THUMBNAIL_SECOND, seconds * 0.3)
         # Without `-update` the path is a pattern, in which `%03d` is a number.
         jpeg = ("-frames:v", "1", "-vf", picture, "-c:v", "mjpeg", "-q:v", "3", "-f", "image2", "-update", "1")
         await _write(destination, ["-ss", f"{at:.3f}", "-i", str(path), *jpeg])
 
     async def fit(self, path: Path, platform: Platform, destination: Callable[[], Path], *, known: Probe | None = None) -> Fitted:
-        """`kept` (`destination` is not called), `remuxed` or `transcoded`, whichever is the least that is enough.
+        """Convert a file for a platform with the least work: `kept` (then `destination` is not called), `remuxed` or `transcoded`.
 
-        Raises Permanent when nothing helps: too long, too short, no picture, or still too large.
+        Raises Permanent when no conversion helps: too long, too short, no picture, or still too large.
         """
         found = await _in_thread(_kept_or_copied, path, platform, destination, known)
         if isinstance(found, Fitted):
             return found
-        with _appearing(destination()) as temporary:
+        with _atomic_path(destination()) as temporary:
             await ffmpeg.run(["-i", str(path), *_arguments(found.facts, platform, found.conversion), str(temporary)])
             made = await _in_thread(_read, temporary)
-            left = _judged(made, platform)
+            left = _verdict(made, platform)
             if left.conversion is not Conversion.KEEP or left.impossible:
                 reasons = left.impossible or ", ".join(left.reasons)
                 raise Permanent(f"cannot be made to fit {platform.title}: {reasons}", provider=ffmpeg.PROVIDER, code="does not fit")
@@ -101,8 +101,8 @@ class FfmpegStudio:
 
 
 @dataclass(frozen=True)
-class _Undone:
-    """What is left to ffmpeg."""
+class _NeedsFfmpeg:
+    """The conversion that ffmpeg must do."""
 
     facts: _Facts
     conversion: Conversion
@@ -110,10 +110,10 @@ class _Undone:
 
 def _kept_or_copied(
     path: Path, platform: Platform, destination: Callable[[], Path], known: Probe | None = None
-) -> Fitted | _Undone:
-    """All that this process does for a fit, in one visit of a thread. As a process, ffmpeg costs 50 ms."""
+) -> Fitted | _NeedsFfmpeg:
+    """Everything of a fit that needs no ffmpeg process, in one call for a thread. Starting ffmpeg costs 50 ms."""
     facts = _read(path, known=known if known is not None and known.container == "mp4" else None)
-    verdict = _judged(facts, platform)
+    verdict = _verdict(facts, platform)
     if verdict.impossible:
         raise Permanent(verdict.impossible, provider=ffmpeg.PROVIDER, code="does not fit")
     if verdict.conversion is Conversion.KEEP:
@@ -128,20 +128,20 @@ def _kept_or_copied(
         for copy in (without_edit_lists, _remux) if edits_alone else (_remux,):
             if (made := _copied(copy, path, destination(), facts, platform)) is not None:
                 return Fitted("remuxed", made)
-    return _Undone(facts, conversion)
+    return _NeedsFfmpeg(facts, conversion)
 
 
 def _copied(copy: _Copy, path: Path, destination: Path, facts: _Facts, platform: Platform) -> Probe | None:
-    """What is at `destination`, if a copy was enough; else None, and nothing is there.
+    """The probe of `destination` if a copy is enough; else None, and nothing is written.
 
-    An edit list that cuts more than a codec's first samples makes another length. What a copy cannot be read from, or as, is
-    ffmpeg's to mend or to refuse.
+    A copy is not enough if its length differs: then an edit list cut more than priming samples. If the file or its copy cannot be
+    read, ffmpeg must repair or refuse it.
     """
     temporary = _beside(destination)
     try:
         with _media_errors(path):
             made = _read(temporary, known=facts.probe) if copy(path, temporary) else None
-        if made is None or _judged(made, platform).conversion is not Conversion.KEEP:
+        if made is None or _verdict(made, platform).conversion is not Conversion.KEEP:
             return None
         if abs(made.probe.seconds - facts.probe.seconds) >= _SAME_LENGTH_SECONDS:
             return None
@@ -154,8 +154,8 @@ def _copied(copy: _Copy, path: Path, destination: Path, facts: _Facts, platform:
 
 
 def _remux(path: Path, destination: Path) -> bool:
-    """Copy the packets of the first picture and sound into an MP4 that plays while it loads. Always possible, or an error."""
-    # What `graph.MP4` says to ffmpeg.
+    """Copy the packets of the first picture and sound into a streamable MP4. Returns True, or raises an error of PyAV."""
+    # The same as `graph.MP4` for ffmpeg.
     options = {"movflags": "+faststart", "use_editlist": "0"}
     with av.open(str(path)) as given, av.open(str(destination), "w", format="mp4", options=options) as made:
         made.flags |= _BITEXACT
@@ -168,8 +168,8 @@ def _remux(path: Path, destination: Path) -> bool:
     return True
 
 
-def _judged(facts: _Facts, platform: Platform) -> FitVerdict:
-    return judge(facts.probe, platform, edited=facts.edited, interlaced=facts.interlaced)
+def _verdict(facts: _Facts, platform: Platform) -> FitVerdict:
+    return judge_fit(facts.probe, platform, edited=facts.edited, interlaced=facts.interlaced)
 
 
 def _arguments(facts: _Facts, platform: Platform, conversion: Conversion) -> list[str]:
@@ -178,16 +178,16 @@ def _arguments(facts: _Facts, platform: Platform, conversion: Conversion) -> lis
     sound = ["-c:a", "copy"] if copied else ["-af", f"aresample=48000,{graph.AAC_HEAD}", *graph.AUDIO_CODEC]
     if conversion < Conversion.TRANSCODE:
         return [*streams, "-c:v", "copy", *sound, *graph.MP4]
-    arguments = [*streams, "-threads", str(ffmpeg.THREADS), "-vf", _upright(facts), *graph.VIDEO_CODEC, *sound, *graph.MP4]
-    # A size limit turns into a rate that keeps a tenth in hand; x264 obeys the last of two equal options.
+    arguments = [*streams, "-threads", str(ffmpeg.THREADS), "-vf", _scale_filters(facts), *graph.VIDEO_CODEC, *sound, *graph.MP4]
+    # A size limit becomes a bit rate with a margin of a tenth. x264 obeys the last of two equal options.
     most = platform.spec.media.size * 8 * 0.9 / facts.probe.seconds - 192_000
     if most < 16_000_000:
         arguments[-2:-2] = ["-maxrate", f"{int(most)}", "-bufsize", f"{int(most)}"]
     return arguments
 
 
-def _upright(facts: _Facts) -> str:
-    """The filters to 1080x1920 at 30 fps: an upright picture fills the frame as it is, a wide one stands on black."""
+def _scale_filters(facts: _Facts) -> str:
+    """The filters that scale to 1080x1920 with black bars where the shape differs, and to 30 fps if below 23 or above 60."""
     size = f"{ass.WIDTH}:{ass.HEIGHT}"
     rate = f"fps={ass.FPS}" if not 23 <= facts.probe.fps <= 60 else "null"
     return ",".join(
@@ -201,8 +201,10 @@ def _upright(facts: _Facts) -> str:
 
 
 def _read(path: Path, *, known: Probe | None = None) -> _Facts:
-    """What the file is. `known`: of an MP4 of the same packets. Then none is decoded, which is half of the cost: its index and a
-    parser's look at the first packet tell everything but the pixel format.
+    """Read a file's properties. `known`: the probe of an MP4 with the same packets.
+
+    With `known` no packet is decoded, which halves the cost: the index and a parse of the first packet give everything except the
+    pixel format.
     """
     index = {} if known is None else _INDEX_ALONE
     with _media_errors(path), av.open(str(path), **index) as container:
@@ -254,7 +256,7 @@ def _facts(container: av.container.InputContainer, path: Path) -> _Facts:
 
 
 def _seconds(container: av.container.InputContainer, video: av.video.stream.VideoStream) -> float:
-    """The length of the picture; of the whole file when the picture does not tell."""
+    """The length of the picture in seconds; of the whole file if the picture has none."""
     if video.duration is not None and video.time_base is not None:
         return round(float(video.duration * video.time_base), 3)
     return round((container.duration or 0) / av.time_base, 3)
@@ -270,13 +272,13 @@ def _container(name: str, brand: str | None, path: Path) -> str:
 
 
 async def _write(destination: Path, arguments: Sequence[str]) -> None:
-    with _appearing(destination) as temporary:
+    with _atomic_path(destination) as temporary:
         await ffmpeg.run([*arguments, str(temporary)])
 
 
 @contextmanager
-def _appearing(destination: Path) -> Iterator[Path]:
-    """A path to write to that becomes `destination` when all went well, and is removed when not."""
+def _atomic_path(destination: Path) -> Iterator[Path]:
+    """A temporary path that is renamed to `destination` on success and removed on failure."""
     temporary = _beside(destination)
     try:
         yield temporary
@@ -293,8 +295,8 @@ async def _in_thread(work: Callable[..., _Answer], *arguments: object) -> _Answe
     return await asyncio.get_running_loop().run_in_executor(_thread(os.getpid()), work, *arguments)
 
 
-# One thread a process: looking at a film is a millisecond of the interpreter's lock, for which more threads would only fight. The
-# process id is the key because a thread does not survive a fork.
+# One thread per process: probing a film holds the interpreter's lock for a millisecond, and more threads would only compete for it.
+# The process id is the key because a thread does not survive a fork.
 @functools.lru_cache(maxsize=1)
 def _thread(_process: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max_workers=1, thread_name_prefix="studio")

@@ -1,6 +1,6 @@
-"""The neural voice: scripts to sound, on this machine, one sentence at a time so that its times are exact.
+"""The neural voice: speaks scripts on this machine, one sentence at a time so that the times are exact.
 
-What is done with the sound (loudness, encoding) belongs in `graph`.
+`graph` handles loudness and encoding.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ SCENE_PAUSE_SECONDS = 0.36
 TAIL_SECONDS = 0.80
 
 _SEED = 7
-_AUDIBLE = 0.008  # of full scale: the model leaves 0.3 s of near silence before and 0.5 s behind each sentence
+_AUDIBLE = 0.008  # of full scale: the model leaves 0.3 s of near silence before and 0.5 s after each sentence
 _KEEP_BEFORE, _KEEP_BEHIND, _FADE = int(0.03 * RATE), int(0.09 * RATE), int(0.008 * RATE)
 
-# How long a sentence without sound is on the screen: time to read it.
+# How long a sentence without sound is shown, so that viewers can read it.
 SILENT_SECONDS, SILENT_SECONDS_A_LETTER, SILENT_SECONDS_AT_MOST = 0.8, 0.06, 4.0
 _OTHER_SCRIPT = regex.compile(r"[\p{L}--\p{Latin}]", regex.V1)
 _NO_SOUND = " .,;:!?…—-\"'()“”‘’"  # noqa: RUF001  quotes of all kinds
@@ -67,10 +67,10 @@ class NeuralVoice:
         self._store = store
 
     async def speak(self, script: Script, channel: Channel) -> VoiceoverOutput:
-        """The spoken script, its WAV (24 kHz, mono, 16 bit) in the media store.
+        """Speak a script and store its WAV (24 kHz, mono, 16 bit) in the media store.
 
-        Raises Permanent for an unknown voice, a language that is not English or a script without a word to say, and Transient when
-        a voice that is not in the package cannot be downloaded now.
+        Raises Permanent for an unknown voice, a language other than English or a script without a speakable word, and Transient
+        when a voice that is not in the package cannot be downloaded now.
         """
         name = _voice_name(channel)
         stopped = threading.Event()
@@ -81,7 +81,7 @@ class NeuralVoice:
                 future = _thread(os.getpid()).submit(_speak, script, channel.language, name, path, stopped)
                 seconds, sentences, unspoken = await asyncio.wrap_future(future)
             finally:
-                stopped.set()  # cancelled: the thread ends with its current sentence
+                stopped.set()  # on cancellation, the thread stops after its current sentence
             audio = await self._store.add(path)
         finally:
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
@@ -95,7 +95,7 @@ def _voice_name(channel: Channel) -> str:
     return voices()[0] if channel.voice == "default" else channel.voice
 
 
-# One thread a process: the model is loaded once, callers queue up in order, and the event loop stays free. The process id is
+# One thread per process: the model is loaded once, callers queue up in order, and the event loop stays free. The process id is
 # the key because a thread does not survive a fork.
 @functools.lru_cache(maxsize=1)
 def _thread(_process: int) -> ThreadPoolExecutor:
@@ -109,8 +109,10 @@ def _model(name: str) -> Hibari:
     try:
         model = Hibari(voice=name)
     except RuntimeError as error:  # what hibari raises when a download fails
-        raise Transient(f"the voice {name!r} is not here: {error}", provider=NeuralVoice.provider, code="download") from error
-    # It speaks each sentence as we cut it: its own rules would pause in the middle of "No. 5".
+        raise Transient(
+            f"the voice {name!r} could not be downloaded: {error}", provider=NeuralVoice.provider, code="download"
+        ) from error
+    # Each text is already one sentence. The model's own splitter would pause in the middle of "No. 5".
     model.split_sentences = lambda text: [text]
     return model
 
@@ -118,7 +120,7 @@ def _model(name: str) -> Hibari:
 def _speak(
     script: Script, language: str, name: str, path: Path, stopped: threading.Event
 ) -> tuple[float, tuple[Sentence, ...], tuple[str, ...]]:
-    """Write the sound; its length in seconds, its sentences and what is not heard. Runs in the voice's thread."""
+    """Write the WAV. Returns its length in seconds, its sentences and the words not spoken. Runs in the voice's thread."""
     model = _model(name)
     spoken = list(_sentences(script, language, model, stopped))
     if not any(part.heard for part in spoken):
@@ -147,7 +149,7 @@ def _speak(
 
 
 def _sentences(script: Script, language: str, model: Hibari, stopped: threading.Event) -> Iterator[_Spoken]:
-    """Each sentence with its sound. One that the voice has no sound for is shown in silence: nothing of a script vanishes."""
+    """Each sentence with its sound. One that the voice cannot speak is shown in silence, so that no part of a script is lost."""
     texts = [(-1, script.hook), *((i, scene.narration) for i, scene in enumerate(script.scenes))]
     for scene, text in texts:
         for sentence in split(one_line(text), language):
@@ -160,12 +162,12 @@ def _sentences(script: Script, language: str, model: Hibari, stopped: threading.
 
 
 def _read_aloud(sentence: str) -> str:
-    """The sentence as the voice should read it: an asterisk between numbers is "times"."""
+    """The sentence as the voice should read it: an asterisk between numbers becomes "times"."""
     return regex.sub(r"(?<=\p{N})\s*[*×]\s*(?=\p{N})", " times ", sentence)  # noqa: RUF001  the sign of multiplication
 
 
 def _missing(part: _Spoken, model: Hibari) -> Iterator[str]:
-    """The whole sentence when it is silent, else its words in other scripts that the voice passes over."""
+    """The whole sentence if it is silent, else its words in other scripts that the voice skips."""
     if not part.heard:
         yield part.text
         return
@@ -175,7 +177,7 @@ def _missing(part: _Spoken, model: Hibari) -> Iterator[str]:
 
 
 def _trimmed(sound: Sound) -> Sound:
-    """The audible part, with a breath on either side and without clicks."""
+    """The audible part, with a short margin on either side and faded ends to avoid clicks."""
     audible = np.flatnonzero(np.abs(sound) > _AUDIBLE)
     if not len(audible):
         return sound[:0]

@@ -70,12 +70,12 @@ class MediaGate:
             await self._identify()
             yield
         except Exception as error:
-            away = await asyncio.to_thread(self._disk.complaint, error)
+            away = await asyncio.to_thread(self._disk.diagnose, error)
             if away is not None:
                 await self._shut(away)
                 raise away from (None if away is error else error)
-            if (passing := self._disk.passing(error)) is not None:
-                raise passing from error
+            if (transient := self._disk.as_transient(error)) is not None:
+                raise transient from error
             raise
 
     async def _identify(self) -> None:
@@ -122,7 +122,7 @@ class MediaGate:
         self._shut_until.pop(name, None)
 
     async def _try(self, name: str) -> None:
-        await asyncio.to_thread(self._disk.try_it, writing=name == self._writing)
+        await asyncio.to_thread(self._disk.check_usable, writing=name == self._writing)
 
     async def _shut(self, away: MediaAway) -> None:
         """Open the breaker with the cause as its reason, once for all who find out at the same time."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from phantoms_dagster.domain.errors import MediaAway, NotFound, NotYet, ProviderError
 from phantoms_dagster.domain.ports import Clock
 from phantoms_dagster.media.files import FolderStore
-from phantoms_dagster.media.object_store.errors import is_outage, shuts_the_store
+from phantoms_dagster.media.object_store.errors import is_outage, is_store_wide
 from phantoms_dagster.resilience.breakers.breaker import CallOutcome
 from phantoms_dagster.resilience.limits import CallScope, RedisLimits
 from phantoms_dagster.settings import Settings
@@ -49,7 +49,7 @@ async def _guarded(limits: RedisLimits, settings: Settings) -> AsyncIterator[Non
     try:
         yield
     except ProviderError as error:
-        shut = shuts_the_store(error)
+        shut = is_store_wide(error)
         await limits.settle(permit, CallOutcome.FAILED if shut or is_outage(error) else CallOutcome.ANSWERED)
         if not shut:
             raise

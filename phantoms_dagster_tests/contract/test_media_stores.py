@@ -116,7 +116,7 @@ async def test_a_file_that_was_cut_is_damaged_until_it_is_added_again(shared: Sh
     (tmp_path / "a.bin").write_bytes(b"abc")
     file = await shared.machine().add(tmp_path / "a.bin")
     shared.overwrite(file.name, b"ab")
-    with pytest.raises(NotFound, match=r"is damaged: 2 bytes instead of 3; .*make the stage that wrote it again"):
+    with pytest.raises(NotFound, match=r"is damaged: 2 bytes instead of 3; .*run the stage that wrote it again"):
         await shared.machine().local(file)
     await shared.machine().add(tmp_path / "a.bin")
     assert (await shared.machine().local(file)).read_bytes() == b"abc"

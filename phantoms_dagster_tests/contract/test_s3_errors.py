@@ -91,7 +91,7 @@ def store_at(url: str, folder: Path) -> ObjectStore:
         ("400 SomethingNew", Permanent, "SomethingNew"),
         ("403 RequestTimeTooSkewed", Transient, "clock"),
         ("400 RequestTimeout", Transient, "too slow"),
-        ("400 XAmzContentSHA256Mismatch", Transient, "damaged on their way"),
+        ("400 XAmzContentSHA256Mismatch", Transient, "damaged in transit"),
         ("403 QuotaExceeded", Transient, "make room"),
         ("507 XMinioStorageFull", Transient, "make room"),
         ("500 InternalError", Transient, "InternalError"),

@@ -222,7 +222,7 @@ def test_a_broken_channels_file_is_named(world: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("setting", "reason"),
     [
-        ("language: de", "line 6: channel 'sea': language: the local voices speak English only"),
+        ("language: de", "line 6: channel 'sea': language: the local voices speak only English"),
         ("language: English", "no language code of BCP 47"),
         ("voice: nobody", "line 6: channel 'sea': voice: there is no voice 'nobody'; the voices are default, "),
         ("hashtags: [#fun, #facts]", 'write it like `hashtags: ["#fun", "#facts"]'),

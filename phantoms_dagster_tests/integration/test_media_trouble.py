@@ -284,7 +284,7 @@ async def _in_the_end(gate: MediaGate) -> bool:
 
 async def test_a_read_only_folder_and_a_used_up_quota_are_waited_for(world: World, redis_url: str, tmp_path: Path) -> None:
     for number, words in ((errno.EROFS, "read-only"), (errno.EDQUOT, "quota")):
-        complaint = Disk(tmp_path, what="media folder", marked=False).complaint(OSError(number, os.strerror(number)))
+        complaint = Disk(tmp_path, what="media folder", marked=False).diagnose(OSError(number, os.strerror(number)))
         assert complaint is not None
         assert words in str(complaint)
 
@@ -311,14 +311,14 @@ async def test_an_ffmpeg_that_found_no_room_is_recognised(small_disk: Path, tmp_
     disk = Disk(small_disk, what="media folder", marked=False)
     with pytest.raises((Transient, Permanent)) as stopped:
         await ffmpeg.run(["-i", str(source), "-c", "copy", "-f", "mp4", str(small_disk / "copy.mp4")])
-    complaint = disk.complaint(stopped.value)
+    complaint = disk.diagnose(stopped.value)
     assert complaint is not None
     assert "is full" in str(complaint)
     shutil.rmtree(small_disk / "copy.mp4", ignore_errors=True)
     (small_disk / "copy.mp4").unlink(missing_ok=True)
     with pytest.raises(Permanent) as refused:
         await FfmpegStudio().probe(tmp_path / "conftest.py")
-    assert disk.complaint(refused.value) is None, "what is no film is not the disk's fault"
+    assert disk.diagnose(refused.value) is None, "what is no film is not the disk's fault"
 
 
 async def test_a_full_disk_of_temporary_files_is_named_and_not_taken_for_the_media_folder(
@@ -327,14 +327,14 @@ async def test_a_full_disk_of_temporary_files_is_named_and_not_taken_for_the_med
     monkeypatch.setenv("TMPDIR", str(small_disk))
     (tmp_path / "media").mkdir()
     disk = Disk(tmp_path / "media", what="media folder", marked=False)
-    disk.try_it(writing=True)
+    disk.check_usable(writing=True)
     with pytest.raises(OSError, match="No space left"):
         (small_disk / "fonts.ttf").write_bytes(b"\1" * 3_000_000)
     for error in (
         OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
         Transient("no room", provider="media", code=disk_module.FULL_CODE),
     ):
-        complaint = disk.complaint(error)
+        complaint = disk.diagnose(error)
         assert complaint is not None
         assert str(complaint).startswith(f"the folder for temporary files (TMPDIR) {small_disk} is full: ")
 

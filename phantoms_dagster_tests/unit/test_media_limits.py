@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from phantoms_dagster.domain.models import Platform, Probe
-from phantoms_dagster.media.limits import Conversion, judge
+from phantoms_dagster.media.limits import Conversion, judge_fit
 from phantoms_dagster.media.mp4 import read_boxes
 
 MASTER = Probe(
@@ -31,7 +31,7 @@ MASTER = Probe(
 
 @pytest.mark.parametrize("platform", Platform)
 def test_a_master_is_kept_by_every_platform(platform: Platform) -> None:
-    assert judge(MASTER, platform, edited=False, interlaced=False).conversion is Conversion.KEEP
+    assert judge_fit(MASTER, platform, edited=False, interlaced=False).conversion is Conversion.KEEP
 
 
 @pytest.mark.parametrize(
@@ -56,13 +56,13 @@ def test_a_master_is_kept_by_every_platform(platform: Platform) -> None:
     ],
 )
 def test_the_least_work_that_is_enough_is_chosen(platform: Platform, change: dict[str, object], conversion: Conversion) -> None:
-    verdict = judge(MASTER.model_copy(update=change), platform, edited=False, interlaced=False)
+    verdict = judge_fit(MASTER.model_copy(update=change), platform, edited=False, interlaced=False)
     assert (verdict.conversion, verdict.impossible) == (conversion, None)
     assert bool(verdict.reasons) == (conversion is not Conversion.KEEP)
 
 
 def test_an_edit_list_matters_to_instagram_alone() -> None:
-    work = {platform: judge(MASTER, platform, edited=True, interlaced=False).conversion for platform in Platform.usual()}
+    work = {platform: judge_fit(MASTER, platform, edited=True, interlaced=False).conversion for platform in Platform.usual()}
     assert work == {
         Platform("youtube"): Conversion.KEEP,
         Platform("tiktok"): Conversion.KEEP,
@@ -75,7 +75,7 @@ def test_an_edit_list_matters_to_instagram_alone() -> None:
     [(Platform("youtube"), 180.5), (Platform("tiktok"), 601), (Platform("instagram"), 901), (Platform("instagram"), 2.9)],
 )
 def test_a_wrong_length_is_refused_with_both_numbers(platform: Platform, seconds: float) -> None:
-    verdict = judge(MASTER.model_copy(update={"seconds": seconds}), platform, edited=False, interlaced=False)
+    verdict = judge_fit(MASTER.model_copy(update={"seconds": seconds}), platform, edited=False, interlaced=False)
     assert verdict.impossible
     assert f"{seconds:.1f} s" in verdict.impossible
 

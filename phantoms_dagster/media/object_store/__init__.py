@@ -1,1 +1,1 @@
-"""The media store on an object store, by the S3 protocol."""
+"""The media store in an S3-compatible object store."""

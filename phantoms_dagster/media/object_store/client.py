@@ -1,7 +1,6 @@
-"""One bucket of an S3-speaking object store, by obstore. What an answer means belongs in `s3_errors`, what lies in the bucket in
-`object_store`.
+"""One bucket of an S3-compatible object store, through obstore. `errors` classifies its errors; `store` names the objects.
 
-obstore's own few retries stay on: no request here has an effect that doing it twice would double.
+obstore's own few retries stay on, because every request here may safely be sent twice.
 """
 
 from __future__ import annotations
@@ -21,28 +20,28 @@ from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
 from phantoms_dagster.domain.errors import InvalidInput
-from phantoms_dagster.media.object_store.errors import PROVIDER, BucketError, classified, is_missing
+from phantoms_dagster.media.object_store.errors import PROVIDER, BucketError, classify, is_missing
 
 if TYPE_CHECKING:
     from obstore.store import S3Credential
 
 __all__ = ["PROVIDER", "Bucket"]
 
-# The least that S3 allows, one after the other: more at once take memory, and time out together on a slow line.
+# The smallest parts that S3 allows, one at a time: several at once take memory, and all time out on a slow line.
 PART_BYTES = 5 << 20
 PARTS_AT_ONCE = 1
 _BLOCK = 1 << 20
 _RETRIES = 2
-_RETRY_SECONDS = 30  # what took longer to fail is not tried again here: the runner does that, and holds nobody up
+_RETRY_SECONDS = 30  # after a slower failure, only the runner retries: it blocks no other video meanwhile
 _CONNECT_SECONDS = 5
-_SILENCE_SECONDS = 60  # of the server; sending a part counts as well
+_SILENCE_SECONDS = 60  # the server's longest silence; it includes the time to send a part
 _user: int | None = None
 
 
 class Bucket:
-    """`url` is `s3://bucket/prefix`. What is None comes from the environment, `AWS_*`, or the role of the container or machine.
+    """A bucket. `url` is `s3://bucket/prefix`. Arguments that are None come from `AWS_*` or the container's or machine's role.
 
-    Every method raises the `ProviderError`s of `s3_errors`. Raises InvalidInput when the environment cannot be used.
+    Every method raises the `ProviderError`s of `errors`. The constructor raises InvalidInput when the environment is not usable.
     """
 
     def __init__(
@@ -66,9 +65,9 @@ class Bucket:
                 prefix=prefix or None,
                 config={name: value for name, value in given.items() if value is not None},  # type: ignore[arg-type]
                 credential_provider=keys,
-                disable_bulk_delete=True,  # not every store has it, and one at a time is all that is asked
+                disable_bulk_delete=True,  # not every store has it, and only single objects are deleted here
                 client_options={
-                    "allow_http": True,  # an endpoint that says http:// says so on purpose
+                    "allow_http": True,  # a user who sets an http:// endpoint means it
                     "root_certificate": _authorities(),
                     "timeout": timedelta(seconds=call_seconds),
                     "connect_timeout": timedelta(seconds=_CONNECT_SECONDS),
@@ -84,12 +83,12 @@ class Bucket:
         return f"{self._url}/{name}"
 
     async def size(self, name: str) -> int | None:
-        """The object's size; None when there is none. S3 says None of a bucket that is not there, too."""
+        """The object's size in bytes; None when the object does not exist, or (S3 does not tell) its bucket."""
         found = await self.look(name)
         return found[0] if found else None
 
     async def look(self, name: str) -> tuple[int, float] | None:
-        """The object's size and the seconds since it was written, by this machine's clock; None when there is none."""
+        """The object's size in bytes and its age in seconds on this machine's clock; None when it does not exist."""
         with self._errors("HEAD", name):
             try:
                 found = await obstore.head_async(self._store, name)
@@ -98,17 +97,20 @@ class Bucket:
         return found["size"], (datetime.now(UTC) - found["last_modified"]).total_seconds()
 
     async def mark(self, name: str) -> None:
-        """Write a tiny object of that name."""
+        """Write a one-byte object of that name."""
         with self._errors("PUT", name):
             await obstore.put_async(self._store, name, b"-")
 
     async def put(self, name: str, path: Path) -> None:
-        """Upload the file: whole under its name, or not at all. Its bytes are signed, so that the store checks them."""
+        """Upload the file, completely or not at all. Its bytes are signed, so the store verifies them."""
         with self._errors("PUT", name):
             await obstore.put_async(self._store, name, path, chunk_size=PART_BYTES, max_concurrency=PARTS_AT_ONCE)
 
     async def get(self, name: str, target: Path) -> int | None:
-        """Download the object to `target`; its size, None when there is none. A connection that breaks is resumed a few times."""
+        """Download the object to `target`. Returns its size, None if it does not exist.
+
+        Broken connections are resumed a few times.
+        """
         with self._errors("GET", name):
             try:
                 answer = await obstore.get_async(self._store, name)
@@ -122,7 +124,7 @@ class Bucket:
                 return file.tell()
 
     async def delete(self, name: str) -> None:
-        """Delete the object; nothing happens when there is none."""
+        """Delete the object, if it exists."""
         with self._errors("DELETE", name):
             try:
                 await obstore.delete_async(self._store, name)
@@ -135,23 +137,26 @@ class Bucket:
         try:
             yield
         except (BaseError, FileNotFoundError) as error:
-            raise classified(BucketError(str(error), method=method, address=self.address(name))) from None
+            raise classify(BucketError(str(error), method=method, address=self.address(name))) from None
 
 
 @functools.cache
 def _authorities() -> str:
-    """certifi's, as for every other service: slim containers have none of their own. Those of SSL_CERT_FILE come on top."""
+    """certifi's certificate authorities, as for every other service, because slim containers have none.
+
+    SSL_CERT_FILE adds to them.
+    """
     return Path(certifi.where()).read_text(encoding="utf-8")
 
 
 def _keys(access_key_id: str, secret_access_key: str) -> Callable[[], S3Credential]:
-    """Keys of ours, with nothing of the environment's: its session token would belong to another key."""
+    """A provider of the given keys that ignores the environment, whose session token would belong to another key."""
     return lambda: {"access_key_id": access_key_id, "secret_access_key": secret_access_key, "token": None, "expires_at": None}
 
 
 def _not_forked() -> None:
-    """obstore's threads do not survive a fork, and a child that waits for them waits for ever."""
+    """Raise RuntimeError in a forked child: obstore's threads do not survive a fork, so the child would wait for them forever."""
     global _user  # noqa: PLW0603
     _user = _user or os.getpid()
     if _user != os.getpid():
-        raise RuntimeError("the object store was used before this process was forked from its parent; open it afterwards only")
+        raise RuntimeError("the object store was opened before this process was forked; open it after the fork only")

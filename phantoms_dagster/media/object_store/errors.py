@@ -1,7 +1,7 @@
-"""What an S3 store's refusals mean, and what a person can do about each.
+"""Classifies an S3 store's errors and says what a person can do about each.
 
-obstore tells a failure in words alone; the status, the code of S3's XML answer and whether there was an answer at all are read out
-of them. Codes: docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html; MinIO, Ceph, R2 and Garage use the same names.
+obstore reports a failure only as text. The status, the code in S3's XML answer, and whether there was an answer at all are parsed
+from it. Codes: docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html; MinIO, Ceph, R2 and Garage use the same names.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ _FULL_SECONDS = 300.0
 
 _STATUS = re.compile(r"non-2xx status code: (\d{3})")
 _CODE = re.compile(r"<Code>\s*([A-Za-z0-9.]{1,60})\s*</Code>")
-_REDIRECTED = "incorrectly configured region"  # a redirect without an address, as S3 answers
-# Where obstore asks for the keys of a machine, a container or a web identity.
+_REDIRECTED = "incorrectly configured region"  # obstore's words for a redirect without an address, as S3 sends it
+# A failed request of obstore for the keys of a machine, a container or a web identity.
 _KEYS_URL = re.compile(r"performing \w+ (?:https?://(?:169\.254\.|sts\.)|\S*/latest/(?:api/token|meta-data))")
 _WHERE = "check PHANTOMS_MEDIA_ENDPOINT_URL (or AWS_ENDPOINT_URL) and that the store is running"
 _KEYS = "check PHANTOMS_MEDIA_ACCESS_KEY_ID and PHANTOMS_MEDIA_SECRET_ACCESS_KEY (or AWS_*)"
@@ -30,8 +30,8 @@ _PERMANENT = {
     "AccessDenied": _RIGHTS,
     "InvalidAccessKeyId": f"the store does not know this key; {_KEYS}",
     "SignatureDoesNotMatch": f"the secret does not belong to the key; {_KEYS}",
-    "ExpiredToken": "the session token has run out; renew AWS_SESSION_TOKEN",
-    "InvalidToken": "the session token is none of this store's; renew or unset AWS_SESSION_TOKEN",
+    "ExpiredToken": "the session token has expired; renew AWS_SESSION_TOKEN",
+    "InvalidToken": "the session token is not from this store; renew or unset AWS_SESSION_TOKEN",
     "NoSuchBucket": "create the bucket, or correct PHANTOMS_MEDIA_URL",
     "InvalidBucketName": "correct PHANTOMS_MEDIA_URL",
     "AuthorizationHeaderMalformed": _REGION,
@@ -41,18 +41,18 @@ _PERMANENT = {
 }
 _THROTTLED = ("SlowDown", "SlowDownRead", "SlowDownWrite", "TooManyRequests", "Throttling", "ThrottlingException")
 _FULL = ("QuotaExceeded", "XMinioStorageFull", "XMinioAdminBucketQuotaExceeded", "StorageLimitExceeded")
-_PASSING = {
+_TRANSIENT = {
     "RequestTimeTooSkewed": "this machine's clock is wrong; start its time synchronisation (NTP)",
     "RequestTimeout": "the connection was too slow",
-    "BadDigest": "the bytes were damaged on their way",
-    "XAmzContentSHA256Mismatch": "the bytes were damaged on their way",
+    "BadDigest": "the bytes were damaged in transit",
+    "XAmzContentSHA256Mismatch": "the bytes were damaged in transit",
     "IncompleteBody": "the connection was cut",
 }
 
 
 @dataclass(frozen=True)
 class BucketError:
-    """One failed request. `words` are obstore's own."""
+    """One failed request. `words` is obstore's text."""
 
     words: str
     method: str
@@ -66,63 +66,63 @@ class BucketError:
 
     @property
     def code(self) -> str | None:
-        """S3's name of the error; None where there is no body, as in the answer to HEAD."""
+        """S3's error code; None for an answer without a body, such as one to HEAD."""
         found = _CODE.search(self.words)
         return found[1] if found else None
 
 
 def is_missing(error: FileNotFoundError) -> bool:
-    """Whether it is the object that is missing, not its bucket."""
+    """Whether the object is missing, rather than its bucket."""
     return "<Code>NoSuchBucket</Code>" not in str(error)
 
 
-def classified(error: BucketError) -> ProviderError:
-    """The error to raise. Nothing of the store's own words is repeated but its code: some repeat headers."""
+def classify(error: BucketError) -> ProviderError:
+    """The error to raise. It repeats only the code of the store's answer, because some stores quote request headers."""
     status, code = error.status, error.code
     if _KEYS_URL.search(error.words):
         told = f"there are no keys for the object store; {_KEYS}, or give this machine or container a role"
-        return _made(Transient, error, told, code="no keys")
+        return _provider_error(Transient, error, told, code="no keys")
     said = code or (f"HTTP {status}" if status else UNREACHABLE)
     refused = f"the object store refused {error.method} {error.address} ({said})"
     if code in _PERMANENT:
-        return _made(Permanent, error, f"{refused}; {_PERMANENT[code]}")
+        return _provider_error(Permanent, error, f"{refused}; {_PERMANENT[code]}")
     if _REDIRECTED in error.words or status in (301, 307):
-        return _made(Permanent, error, f"{refused}; {_REGION}", code="redirect")
+        return _provider_error(Permanent, error, f"{refused}; {_REGION}", code="redirect")
     if status is None:
         told = f"the object store does not answer ({error.method} {error.address}); {_WHERE}"
-        return _made(Transient, error, told, code=UNREACHABLE)
-    if code in _PASSING:
-        return _made(Transient, error, f"{refused}: {_PASSING[code]}")
+        return _provider_error(Transient, error, told, code=UNREACHABLE)
+    if code in _TRANSIENT:
+        return _provider_error(Transient, error, f"{refused}: {_TRANSIENT[code]}")
     if status == 507 or code in _FULL:
-        told = f"the object store is full ({said}); make room there, or raise its quota"
-        return _made(Transient, error, told, retry_after=_FULL_SECONDS)
+        told = f"the object store is full ({said}); free some space there, or raise its quota"
+        return _provider_error(Transient, error, told, retry_after=_FULL_SECONDS)
     if status == 429 or code in _THROTTLED:
-        return _made(Throttled, error, f"the object store asks us to slow down ({said})")
+        return _provider_error(Throttled, error, f"the object store asks us to slow down ({said})")
     if status >= 500 or status == 408:
-        return _made(Transient, error, f"the object store failed at {error.method} {error.address} ({said})")
+        return _provider_error(Transient, error, f"the object store failed at {error.method} {error.address} ({said})")
     if status in (401, 403):
-        return _made(Permanent, error, f"{refused}; {_KEYS}, and {_RIGHTS}")
+        return _provider_error(Permanent, error, f"{refused}; {_KEYS}, and {_RIGHTS}")
     if status == 404:
-        return _made(Permanent, error, f"{refused}; {_PERMANENT['NoSuchBucket']}")
-    return _made(Permanent, error, f"{refused}; check the PHANTOMS_MEDIA_* settings")
+        return _provider_error(Permanent, error, f"{refused}; {_PERMANENT['NoSuchBucket']}")
+    return _provider_error(Permanent, error, f"{refused}; check the PHANTOMS_MEDIA_* settings")
 
 
 def is_outage(error: ProviderError) -> bool:
-    """Whether the store did not do its work, as opposed to refusing, or to this machine's own faults."""
+    """Whether the store failed to work, as opposed to refusing the request or a fault of this machine."""
     return not isinstance(error, Throttled) and (error.code == UNREACHABLE or (error.evidence.status or 0) >= 500)
 
 
-def shuts_the_store(error: ProviderError) -> bool:
-    """Whether the store would say the same to any other file: keys, bucket, region, rights or space are wrong, not the file.
+def is_store_wide(error: ProviderError) -> bool:
+    """Whether the error would be the same for any file: keys, bucket, region, permissions or space are the cause, not the file.
 
-    A read that is refused says less: without the right to list, that is how S3 answers for a file that is not there.
+    A refused read does not count: without permission to list, S3 answers so for a file that does not exist.
     """
     if error.code in ("AccessDenied", "403") and error.evidence.request.startswith(("GET", "HEAD")):
         return False
     return isinstance(error, Permanent) or error.code in (*_FULL, "507", "no keys")
 
 
-def _made(
+def _provider_error(
     kind: type[Permanent] | type[Transient], error: BucketError, message: str, *, code: str | None = None, **more: float
 ) -> ProviderError:
     evidence = Evidence(status=error.status, request=f"{error.method} {error.address}")

@@ -1,4 +1,4 @@
-"""The media store in a bucket that all machines share, with a cache on each. How a bucket is spoken to belongs in `s3`."""
+"""The media store in a bucket that all machines share, with a cache on each machine. `client` talks to the bucket."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from phantoms_dagster.domain.models import MediaFile
 from phantoms_dagster.media.cache import Cache
 from phantoms_dagster.media.object_store.client import PROVIDER, Bucket
 
-# Each holds a part in memory, and they share the line.
+# Concurrent transfers: each holds a part in memory, and they share the bandwidth.
 TRANSFERS = 4
 _SETTLE_SECONDS = 0.5
-# An object that was written so lately counts as added now: cleaning leaves it alone for much longer.
+# An object younger than this need not be uploaded again: cleaning leaves objects alone for much longer.
 FRESH_SECONDS = 900.0
-# A mark that is older was left by a cleaning that died. Cleaning itself gives up well before that.
+# An older mark was left by a cleaning that died. Cleaning itself gives up well before that.
 _MARK_SECONDS, _REMOVE_SECONDS = 300.0, 120.0
 
 Guard = Callable[[], AbstractAsyncContextManager[object]]
 
 
 class ObjectStore:
-    """Implements `ports.MediaStore`: objects named `ab/cd....mp4` in `bucket`, for one event loop.
+    """Implements `ports.MediaStore` with objects named `ab/cd....mp4` in `bucket`, for one event loop.
 
-    `guard` surrounds whatever asks the bucket; it may refuse with NotYet. What is in the cache is never asked for.
+    `guard` wraps all access to the bucket and may raise NotYet. Files in the cache need no access.
     """
 
     def __init__(self, bucket: Bucket, cache: Cache, *, guard: Guard = contextlib.nullcontext) -> None:
@@ -37,13 +37,13 @@ class ObjectStore:
         self._cache = cache
         self._guard = guard
         self._transfers = asyncio.Semaphore(TRANSFERS)
-        self._one_at_a_time: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
+        self._file_locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
     async def add(self, path: Path) -> MediaFile:
-        """Take the file into the cache, moved out of scratch or copied, and bring it to the bucket. On return it is there, whole.
+        """Add the file to the cache (moved if it is in scratch, else copied) and upload it. On return the object is complete.
 
-        Bytes that were sent in the last quarter of an hour are not sent again. Raises Permanent for an empty file or a suffix that
-        is none, and the bucket's errors.
+        A file that was uploaded in the last quarter of an hour is not uploaded again. Raises Permanent for an empty file or an
+        invalid suffix, and the bucket's errors.
         """
         file = await self._cache.take(path)
         async with self._lock(file):
@@ -54,11 +54,11 @@ class ObjectStore:
                 async with self._transfers, self._guard():
                     await self._send(file, held)
             finally:
-                self._cache.let_go(held)
+                self._cache.release(held)
         return file
 
     async def local(self, file: MediaFile) -> Path:
-        """A path to read the file from until this task ends. Raises NotFound, also when the object is not what was stored."""
+        """A path to read the file from, valid until this task ends. Raises NotFound when the object is missing or damaged."""
         async with self._lock(file):
             held = self._cache.hold(file)
             if held is None:
@@ -69,15 +69,15 @@ class ObjectStore:
             raise _dropped(file)
         task, cache = asyncio.current_task(), self._cache
         assert task is not None
-        task.add_done_callback(lambda _: cache.let_go(held))
+        task.add_done_callback(lambda _: cache.release(held))
         return held
 
     async def remove(self, file: MediaFile, *, unused_seconds: float = 0) -> bool:
-        """Delete the object, here and in the bucket, unless it was written in the last so many seconds.
+        """Delete the object from the bucket and this cache, unless it was written in the last `unused_seconds`: then False.
 
-        It writes a mark before it looks at the object's time. An `add` that wrote the object before that look is seen by the time;
-        an `add` that wrote it later sees the mark, waits until it is gone, and looks at its object again. A mark whose deletion
-        got no answer stays until it is old, because the store may still carry that deletion out.
+        This writes a mark before it reads the object's time. If an `add` wrote the object before that read, the time shows it. An
+        `add` that writes later sees the mark, waits until it is gone, and checks its object again. If deleting the object got no
+        answer, the mark stays until it expires, because the store may still carry out the deletion.
         """
         async with self._guard():
             await self._bucket.mark(_mark(file))
@@ -97,32 +97,32 @@ class ObjectStore:
         return True
 
     def scratch(self) -> Path:
-        """A fresh directory on this machine that the caller removes."""
+        """A new directory on this machine, which the caller removes."""
         return self._cache.scratch()
 
     def scratch_file(self, suffix: str) -> Path:
-        """A free path on this machine; the caller removes what is left there."""
+        """An unused path on this machine. The caller removes what remains there."""
         return self._cache.scratch_file(suffix)
 
     def address(self, file: MediaFile) -> str:
-        """Where the file is for everybody."""
+        """The file's address in the bucket."""
         return self._bucket.address(file.name)
 
     async def _send(self, file: MediaFile, held: Path) -> None:
         try:
             found = await self._bucket.look(file.name)
         except Permanent:
-            found = None  # a refused look says neither why nor whether the upload would be refused as well: that does
-        # An old object is written again: its new time keeps cleaning away until a row needs it.
+            found = None  # a refused HEAD does not say why; the upload will
+        # An old object is written again: its new time stops cleaning from deleting it before a row refers to it.
         if found is None or found[0] != file.size or found[1] > FRESH_SECONDS:
             await self._bucket.put(file.name, held)
         while await self._cleaning(file):  # noqa: ASYNC110 - another process ends it
             await asyncio.sleep(_SETTLE_SECONDS)
         there = await self._bucket.size(file.name)
-        if there is None:  # while several write one name, some stores show none of it for a moment
+        if there is None:  # while several processes write one name, some stores briefly do not list it
             await asyncio.sleep(_SETTLE_SECONDS)
             there = await self._bucket.size(file.name)
-        if there is None:  # cleaning was quicker
+        if there is None:  # cleaning was faster
             await self._bucket.put(file.name, held)
             there = await self._bucket.size(file.name)
         if there != file.size:
@@ -132,26 +132,26 @@ class ObjectStore:
     async def _cleaning(self, file: MediaFile) -> bool:
         try:
             mark = await self._bucket.look(_mark(file))
-        except Permanent:  # who may not list a bucket is refused a look at what is not there
+        except Permanent:  # without permission to list, S3 refuses a HEAD of an object that does not exist
             return False
         return mark is not None and mark[1] < _MARK_SECONDS
 
     async def _fetch(self, file: MediaFile) -> None:
         address = self.address(file)
-        with self._workplace() as folder:
+        with self._scratch_folder() as folder:
             target = folder / f"fetched{file.suffix}"
             size = await self._bucket.get(file.name, target)
             if size is None:
-                raise NotFound(f"there is no {address}; make the stage that wrote it again")
+                raise NotFound(f"there is no {address}; run the stage that wrote it again")
             found = await self._cache.take(target) if size == file.size else None
         if found is not None and found != file:
             await self._cache.drop(found)
         if found != file:
             told = f"{size} bytes instead of {file.size}" if size != file.size else "other bytes of the same size"
-            raise NotFound(f"{address} is damaged: {told}; delete it and make the stage that wrote it again")
+            raise NotFound(f"{address} is damaged: {told}; delete it and run the stage that wrote it again")
 
     @contextlib.contextmanager
-    def _workplace(self) -> Iterator[Path]:
+    def _scratch_folder(self) -> Iterator[Path]:
         folder = self._cache.scratch()
         try:
             yield folder
@@ -159,8 +159,8 @@ class ObjectStore:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _lock(self, file: MediaFile) -> asyncio.Lock:
-        """One lock a file for those who want it now: the second finds what the first one brought."""
-        return self._one_at_a_time.setdefault(file.name, asyncio.Lock())
+        """One lock per file among concurrent callers, so that the second finds what the first one downloaded."""
+        return self._file_locks.setdefault(file.name, asyncio.Lock())
 
 
 def _mark(file: MediaFile) -> str:
