@@ -150,13 +150,13 @@ def edit(
 def _odd(services: Services, key: str, at: datetime | None) -> list[str]:
     """What the calendar would have asked about before it saved that time."""
     from phantoms_dagster.store.calendar import Calendar  # noqa: PLC0415 - only a new time needs it, and its quotas
-    from phantoms_dagster.wiring.moving import odd_about  # noqa: PLC0415
+    from phantoms_dagster.wiring.schedule_warnings import schedule_warnings  # noqa: PLC0415
 
     plan = Calendar(services.engine)
     video = plan.one(key)
     if at is None or video is None or not video.waits:
         return []
-    return odd_about(plan, services.settings, video, plan.channels()[video.channel], at)
+    return schedule_warnings(plan, services.settings, video, plan.channels()[video.channel], at)
 
 
 def _edit_texts(services: Services, video: str, texts: ScriptEdit, *, as_json: bool) -> None:

@@ -38,13 +38,13 @@ from phantoms_dagster.resilience.redis.refusals import refuse_cluster
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.store.migrate import pending
 from phantoms_dagster.wiring import INTEGRATIONS, Services
-from phantoms_dagster.wiring.asking import Finding, ask_account, ask_provider
 from phantoms_dagster.wiring.channels_text import ChannelsMissing
 from phantoms_dagster.wiring.endpoints import variable_of_key
+from phantoms_dagster.wiring.key_checks import Finding, ask_account, ask_provider
 from phantoms_dagster.wiring.media import probe
 from phantoms_dagster.wiring.models import model_finding
-from phantoms_dagster.wiring.on_the_way import on_the_way
 from phantoms_dagster.wiring.providers import has
+from phantoms_dagster.wiring.up_lock import up_phase
 
 LOW_DISK_BYTES = 2_000_000_000
 VERDICT_WIDTH, CHECK_WIDTH = 5, 16
@@ -152,7 +152,7 @@ def examine(settings: Settings, asking: Callable[[Collection[str]], None] = lamb
         if settings.media_url is not None or settings.path("media").exists():  # else the first file makes the folder
             looks.start("media", lambda: [_media(settings)], SLOW_SECONDS)
         if settings.database_url is None:
-            phase = on_the_way(settings.home)
+            phase = up_phase(settings.home)
             found = f"`phantoms up` is {phase} here" if phase else "nothing is running here and no URLs are set"
             yield Finding("servers", "note", found, "ask again when it shows its addresses" if phase else "start `phantoms up`")
             yield from _services(services, looks)

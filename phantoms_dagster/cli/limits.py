@@ -21,7 +21,7 @@ from phantoms_dagster.resilience.pools import SANDBOX
 from phantoms_dagster.resilience.usage import RateUse
 from phantoms_dagster.store.audit import Actor, AuditLog
 from phantoms_dagster.wiring import Services
-from phantoms_dagster.wiring.breaker_switch import BreakerSwitch, Switched
+from phantoms_dagster.wiring.breaker_switch import BreakerSwitch, BreakerSwitched
 from phantoms_dagster.wiring.watching import PoolView, Watcher, known_breaker, watching
 
 STYLES = {"closed": "green", "half-open": "yellow", "open": "red"}
@@ -205,10 +205,10 @@ def _asked(question: Callable[[Watcher], Awaitable[Found]]) -> Found:
     return asyncio.run(ask())
 
 
-def _switched(word: Callable[[BreakerSwitch, Actor], Awaitable[Switched]]) -> Switched:
+def _switched(word: Callable[[BreakerSwitch, Actor], Awaitable[BreakerSwitched]]) -> BreakerSwitched:
     """What came of a person's word to a breaker. It needs no database, but the audit log is there when one is."""
 
-    async def say(switch: BreakerSwitch) -> Switched:
+    async def say(switch: BreakerSwitch) -> BreakerSwitched:
         return await word(switch, actor())
 
     settings = current()

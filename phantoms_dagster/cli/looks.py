@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 
-from phantoms_dagster.wiring.asking import Finding
+from phantoms_dagster.wiring.key_checks import Finding
 
 SECONDS = 10.0
 SLOW_SECONDS = 30.0  # an object store is written to, read from and cleaned

@@ -26,11 +26,11 @@ from phantoms_dagster.settings import Settings
 from phantoms_dagster.store.engine import engine
 from phantoms_dagster.store.statistics import Statistics, StatisticsReading
 from phantoms_dagster.wiring import Services, logs
-from phantoms_dagster.wiring.on_the_way import nothing_runs
-from phantoms_dagster.wiring.redis_looks import away
+from phantoms_dagster.wiring.redis_connection import away
 from phantoms_dagster.wiring.review_notices import LOOK_SECONDS as NOTICE_SECONDS
 from phantoms_dagster.wiring.review_notices import notify
 from phantoms_dagster.wiring.store_watch import LOOK_SECONDS, POSTGRESQL, REDIS, watch_stores
+from phantoms_dagster.wiring.up_lock import nothing_runs
 from phantoms_dagster.wiring.watching import PoolView, watching
 from phantoms_dagster.wiring.webhooks import delivering
 

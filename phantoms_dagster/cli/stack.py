@@ -33,7 +33,7 @@ from phantoms_dagster.settings import RUNNING_FILE, Settings
 from phantoms_dagster.wiring.addresses import desk_url, local_desk_url
 from phantoms_dagster.wiring.channels_text import channels_text
 from phantoms_dagster.wiring.endpoints import Endpoints
-from phantoms_dagster.wiring.on_the_way import OnTheWay
+from phantoms_dagster.wiring.up_lock import UpLock
 
 READY_SECONDS = 180.0
 GRACE_SECONDS = 15.0
@@ -119,7 +119,7 @@ class Stack:
         self._awaited = Awaited(waiting)
         self._ports: Ports | None = None
         self._preloaded: Preloaded | None = None
-        self._mark: OnTheWay | None = None
+        self._mark: UpLock | None = None
 
     def __enter__(self) -> Running:
         """Start everything. Raises PhantomsError with the next step; then nothing is left running."""
@@ -149,7 +149,7 @@ class Stack:
     def _start(self) -> Running:
         channels_text(self._settings)  # a file that is named and is not there ends the start before anything runs
         self._home.mkdir(parents=True, exist_ok=True)
-        self._mark = OnTheWay(self._home)
+        self._mark = UpLock(self._home)
         self._exit.callback(self._mark.close)
         self._mark.say("starting")
         embedded = self._embedded()

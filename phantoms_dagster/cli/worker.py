@@ -12,7 +12,7 @@ import typer
 from phantoms_dagster.cli.console import current, out, plain_errors
 from phantoms_dagster.execution.home import dagster_home, prepare
 from phantoms_dagster.execution.slots import redis_url, slots_of
-from phantoms_dagster.wiring.on_the_way import nothing_runs
+from phantoms_dagster.wiring.up_lock import nothing_runs
 
 EVENT_BATCH = "500"
 

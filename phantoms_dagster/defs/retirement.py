@@ -21,7 +21,7 @@ from phantoms_dagster.store.kept_files import files_were_stored
 from phantoms_dagster.store.retirement import Retirement
 from phantoms_dagster.wiring import Services
 from phantoms_dagster.wiring.media_gate import media_disk
-from phantoms_dagster.wiring.media_guard import guarded_media
+from phantoms_dagster.wiring.object_store_guard import guarded_media
 
 AT = "17 4 * * *"  # when nobody posts, and at no hour that a change of the clocks leaves out
 SECONDS = 120

@@ -23,7 +23,7 @@ from phantoms_dagster.domain.errors import InvalidInput, NotFound, PhantomsError
 from phantoms_dagster.store.answers import StillBusy
 from phantoms_dagster.store.away import in_words, is_away
 from phantoms_dagster.store.decisions import DecidedFirst
-from phantoms_dagster.wiring.redis_looks import RedisAway
+from phantoms_dagster.wiring.redis_connection import RedisAway
 
 AGAIN_SECONDS = 5
 API = "/api/"

@@ -10,7 +10,7 @@ from typing import Any
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.stages import CHAINS, STAGES
 from phantoms_dagster.settings import Settings
-from phantoms_dagster.wiring.on_the_way import nothing_runs
+from phantoms_dagster.wiring.up_lock import nothing_runs
 
 # The run tags that name its stage or its chain of stages, and the one that names the job that carries it now.
 STAGE_TAG = "phantoms/stage"

@@ -19,7 +19,7 @@ from phantoms_dagster import settings
 from phantoms_dagster.execution.without_stores import is_only_looked_at, temporary_folder
 from phantoms_dagster.private import dagster as private
 from phantoms_dagster.store.engine import without_values
-from phantoms_dagster.wiring.on_the_way import nothing_runs
+from phantoms_dagster.wiring.up_lock import nothing_runs
 
 if TYPE_CHECKING:
     from phantoms_dagster.private.dagster import ConfigurableClassData, DagsterStorage

@@ -1,4 +1,4 @@
-"""The composition root: from settings to real objects, made when they are first needed. No decisions are made here."""
+"""The composition root: creates the real objects from the settings, when they are first needed. It makes no decisions."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ __all__ = ["INTEGRATIONS", "Services"]
 
 
 def __getattr__(name: str) -> Any:
-    # With the services comes the database's library, which the sandbox and the supervisor's children do without.
+    # Importing the services imports the database library, which the sandbox and the supervisor's children do not need.
     if name == "Services":
         from phantoms_dagster.wiring.services import Services  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""Where people reach the desk."""
+"""The address at which people reach the desk."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from phantoms_dagster.settings import Settings
 
 
 def desk_url(settings: Settings) -> str:
-    """The desk's address, as messages and webhooks name it. It ends with a slash when the settings do not say otherwise."""
+    """The desk's address for messages and webhooks: the setting, else the local one, which ends with a slash."""
     return settings.desk_url or local_desk_url(settings)
 
 

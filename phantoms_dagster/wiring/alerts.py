@@ -1,7 +1,7 @@
-"""Alerts on their way out: what is read for them, and Apprise, which knows a hundred kinds of destinations.
+"""Sends alerts through Apprise, which supports a hundred kinds of destinations, and reads the facts that alerts report.
 
-A destination's URL holds its password: it is never logged, shown or remembered; a short hash stands for it. What is news
-and how it is worded belongs in `production.alerts`.
+A destination's URL contains its password, so it is never logged, shown or stored; a short hash identifies it. `production.alerts`
+decides what to report and writes the messages.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ from phantoms_dagster.wiring.watching import watching
 _log = logging.getLogger(__name__)
 
 CLOSED, OPEN = "closed", "open"
-# Shorter values are words like `sandbox`: to blot them out would spoil the text and hide nothing.
+# Shorter secrets are words like `sandbox`: masking them would spoil the text and hide nothing.
 SHORTEST_SECRET = 6
 _STATUS = re.compile(r"error=(\d{3})")
 
 
 def destinations(settings: Settings) -> dict[str, Callable[[Message], None]]:
-    """What sends a message to each of the settings' URLs, by a name that tells nothing of it. It raises Undelivered."""
+    """A function that sends a message, for each URL in the settings, by the URL's hash. The functions raise Undelivered."""
     return {_name(url): _sender(url, _secrets(settings)) for url in settings.alert_urls}
 
 
 def read(services: Services, since: datetime | None) -> AlertReading:
-    """The open letters since then, and the breakers when Redis answers. When it does not, that is news as well."""
+    """The open dead letters since then, and the breakers. When Redis does not answer, that is reported instead of breakers."""
     letters, at = DeadLetters(services.engine).open_since(since)
     found = tuple(LetterNews(n.id, n.key, n.stage, n.error_class, n.provider, redact(n.message), n.created_at) for n in letters)
     waits = tuple(replace(item, what=redact(item.what)) for item in services.waits_for_people())
@@ -58,7 +58,7 @@ def read(services: Services, since: datetime | None) -> AlertReading:
     try:
         breakers = asyncio.run(_breakers(services.settings))
     except (PhantomsError, RedisError) as error:
-        _log.warning("breakers cannot be looked at for alerts: %s", type(error).__name__)
+        _log.warning("the breakers could not be read for alerts: %s", type(error).__name__)
         why = str(error) if isinstance(error, PhantomsError) else type(error).__name__
         away = Attention("redis", f"Redis cannot be used, so all videos wait: {redact(why)}", "phantoms doctor", at)
         return AlertReading(at, found, accounts or None, (*waits, away))
@@ -66,7 +66,7 @@ def read(services: Services, since: datetime | None) -> AlertReading:
 
 
 def facts_of(services: Services, day: date, zone: str) -> DayFacts:
-    """What that day brought, from midnight to midnight in `zone`."""
+    """The facts of a day for its summary, from midnight to midnight in `zone`."""
     local = ZoneInfo(zone)
     start, end = (datetime.combine(d, time.min, local).astimezone(UTC) for d in (day, day + timedelta(days=1)))
     found = daily.day(services.engine, start, end)
@@ -83,14 +83,14 @@ def facts_of(services: Services, day: date, zone: str) -> DayFacts:
 
 
 def local_zone(environment: Mapping[str, str] = os.environ, localtime: Path = Path("/etc/localtime")) -> str:
-    """The name of this machine's time zone, such as Europe/Berlin; UTC when it has none that is known."""
+    """The name of this machine's time zone, such as Europe/Berlin; UTC if it has no known name."""
     linked = str(localtime.resolve()).partition("zoneinfo/")[2]
     for name in (environment.get("TZ", "").lstrip(":"), linked.removeprefix("posix/")):
         try:
             if name and ZoneInfo(name):
                 return name
         except (ZoneInfoNotFoundError, ValueError, OSError):
-            continue  # a rule such as `CET-1CEST`, or a path: no name that Dagster could be given
+            continue  # a rule such as `CET-1CEST`, or a path: Dagster needs a name
     return "UTC"
 
 
@@ -99,7 +99,7 @@ async def _breakers(settings: Settings) -> tuple[BreakerNews, ...]:
         found = []
         for breaker in await watcher.breakers.look():
             changes = await watcher.breakers.history(breaker.name)
-            # A probe that failed opens it again; that is the same outage.
+            # A failed probe opens the breaker again; that belongs to the same outage.
             opened = tuple((c.at, c.why) for c in reversed(changes) if c.old == CLOSED and c.new == OPEN)
             found.append(BreakerNews(breaker.name, breaker.state, opened))
         return tuple(found)
@@ -111,12 +111,12 @@ def _name(url: SecretStr) -> str:
 
 def _sender(url: SecretStr, secrets: tuple[str, ...]) -> Callable[[Message], None]:
     def send(message: Message) -> None:
-        import apprise  # noqa: PLC0415 - a hundred plugins: only who sends pays for them
+        import apprise  # noqa: PLC0415 - it loads a hundred plugins, so only sending imports it
 
         with _quiet_apprise() as statuses:
             service = apprise.Apprise()
             if not service.add(url.get_secret_value()):
-                raise Undelivered("it is no URL that Apprise knows: see PHANTOMS_ALERT_URLS")
+                raise Undelivered("Apprise does not know this kind of URL: see PHANTOMS_ALERT_URLS")
             title, body = (_masked(text, secrets) for text in (message.title, message.body))
             kind = apprise.NotifyType.WARNING if message.urgent else apprise.NotifyType.INFO
             taken = service.notify(title=title, body=body, notify_type=kind, body_format=apprise.NotifyFormat.TEXT)
@@ -128,14 +128,14 @@ def _sender(url: SecretStr, secrets: tuple[str, ...]) -> Callable[[Message], Non
 
 @contextmanager
 def _quiet_apprise() -> Iterator[list[str]]:
-    """Keeps Apprise's log lines, which may repeat a URL, to ourselves; of them only HTTP statuses are kept."""
+    """Suppress Apprise's log lines, which may contain a URL. Yields the HTTP statuses found in them."""
     statuses: list[str] = []
 
     def swallow(record: logging.LogRecord) -> bool:
         statuses.extend(_STATUS.findall(record.getMessage()))
         return False
 
-    # A filter of the logger itself: no handler, its own or an ancestor's, is shown the record.
+    # A filter on the logger itself keeps the record from all handlers, including those of parent loggers.
     logger = logging.getLogger("apprise")
     logger.addFilter(swallow)
     try:
@@ -145,7 +145,7 @@ def _quiet_apprise() -> Iterator[list[str]]:
 
 
 def _secrets(settings: Settings) -> tuple[str, ...]:
-    """Every secret of the settings, and the passwords inside those that are URLs, the longest first."""
+    """Every secret in the settings and every password in a secret URL, longest first."""
     found: set[str] = set()
     for name in type(settings).model_fields:
         value = getattr(settings, name)
@@ -158,13 +158,13 @@ def _secrets(settings: Settings) -> tuple[str, ...]:
 def _parts(secret: str) -> set[str]:
     try:
         password = urlsplit(secret).password or ""
-    except ValueError:  # brackets in a password: then only the whole is known
+    except ValueError:  # brackets in a password: only the whole URL is masked
         password = ""
     return {secret, password, unquote(password)}
 
 
 def _masked(text: str, secrets: tuple[str, ...]) -> str:
-    """The last line of defence: whatever reached a letter, no secret of ours leaves in an alert."""
+    """The text with all secrets masked: the last line of defence, in case one got into a dead letter."""
     for secret in secrets:
         text = text.replace(secret, "***")
     return text

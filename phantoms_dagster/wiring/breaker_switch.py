@@ -1,4 +1,4 @@
-"""A person's word to a breaker, from the command line and the desk: open it or close it, with a reason, and note who did it."""
+"""Opens and closes breakers by hand, from the command line and the desk, with a reason and an entry in the audit log."""
 
 from __future__ import annotations
 
@@ -19,9 +19,11 @@ _MOST_CHARACTERS = 500
 
 
 @dataclass(frozen=True)
-class Switched:
-    """What was done. `sandbox_goes_on`: calls that the sandbox answers have a breaker of their own, which is in use and stays as it
-    is. `noted`: the audit log has it; it has not when there is no database, or while that does not answer.
+class BreakerSwitched:
+    """What was done to a breaker.
+
+    `sandbox_goes_on`: the sandbox's own breaker of the same name is in use and was not changed. `noted`: the audit log has an
+    entry; it has none without a database or while the database does not answer.
     """
 
     breaker: str
@@ -33,37 +35,37 @@ class Switched:
 
 
 class BreakerSwitch:
-    """Opens and closes breakers. `note` writes the audit log; None: there is no database.
+    """Opens and closes breakers. `note` writes the audit log; None if there is no database.
 
-    Both methods raise NotFound for a name that no breaker can have, InvalidInput without a reason, and RedisAway. A brake must work
-    while PostgreSQL is away, so a log that cannot be written is told, not raised.
+    Both methods raise NotFound for a name that no breaker can have, InvalidInput without a reason, and RedisAway. They must work
+    while PostgreSQL is unavailable, so a failure to write the audit log is returned (`noted`) and not raised.
     """
 
     def __init__(self, settings: Settings, note: Callable[[AuditEntry], None] | None) -> None:
         self._settings = settings
         self._note = note
 
-    async def trip(self, name: str, actor: Actor, *, why: str, seconds: float | None = None) -> Switched:
-        """Open it: calls stop at once, videos wait, nothing fails. It is probed after `seconds`; None: open until it is reset."""
+    async def trip(self, name: str, actor: Actor, *, why: str, seconds: float | None = None) -> BreakerSwitched:
+        """Open it: calls stop at once and videos wait without failing. It is probed after `seconds`; None: open until reset."""
         breaker, reason = known_breaker(name), _reason(why)
         if seconds is not None and not 0 < seconds <= LONGEST_SECONDS:
-            raise InvalidInput("a breaker is tripped for seconds above 0, a year at most")
+            raise InvalidInput("a breaker can be opened for more than 0 seconds and at most a year")
         async with watching(self._settings) as watcher:
             states = {state.name: state.state for state in await watcher.breakers.look()}
             await watcher.breakers.trip(breaker, seconds=seconds, why=reason)
         noted = self._noted(
             actor, "trip", breaker, states.get(breaker, "closed"), {"state": "open", "why": reason, "seconds": seconds}
         )
-        return Switched(breaker, "open", reason, seconds, f"{SANDBOX}{breaker}" in states, noted)
+        return BreakerSwitched(breaker, "open", reason, seconds, f"{SANDBOX}{breaker}" in states, noted)
 
-    async def reset(self, name: str, actor: Actor, *, why: str) -> Switched:
-        """Close it and forget its failures."""
+    async def reset(self, name: str, actor: Actor, *, why: str) -> BreakerSwitched:
+        """Close it and clear its failures."""
         breaker, reason = known_breaker(name), _reason(why)
         async with watching(self._settings) as watcher:
             before = await watcher.breakers.state(breaker)
             await watcher.breakers.reset(breaker, why=reason)
         noted = self._noted(actor, "reset", breaker, before.state, {"state": "closed", "why": reason})
-        return Switched(breaker, "closed", reason, noted=noted)
+        return BreakerSwitched(breaker, "closed", reason, noted=noted)
 
     def _noted(self, actor: Actor, action: str, breaker: str, before: str, after: dict[str, object]) -> bool:
         if self._note is None:
@@ -78,12 +80,12 @@ class BreakerSwitch:
 
 
 def subject_of(breaker: str) -> str:
-    """What the audit log calls a breaker."""
+    """The name of a breaker in the audit log."""
     return f"breaker {breaker}"
 
 
 def _reason(why: str) -> str:
     said = " ".join(why.split())
     if not said:
-        raise InvalidInput("say why: whoever finds the breaker like this will want to know")
+        raise InvalidInput("give a reason: other people who find the breaker in this state need it")
     return said[:_MOST_CHARACTERS]

@@ -1,4 +1,4 @@
-"""What channels.yaml says, as it stands in its file. What it means is `domain.channels`' business."""
+"""Reads the text of channels.yaml. `domain.channels` parses it."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from phantoms_dagster.settings import Settings
 
 
 class ChannelsMissing(InvalidInput):
-    """PHANTOMS_CHANNELS names a file that is not there. No other file is taken in its place."""
+    """PHANTOMS_CHANNELS names a file that does not exist. No other file is used instead."""
 
-    FIX = "put it there, correct the variable, or unset it: `phantoms up` then writes a channels.yaml into the data directory"
+    FIX = "create it, correct the variable, or unset it: `phantoms up` then writes a channels.yaml into the data directory"
 
 
 def channels_text(settings: Settings) -> str | None:
-    """The text of channels.yaml; None when none is named and the data directory has none. Raises InvalidInput."""
+    """The text of channels.yaml. None if the variable is unset and the data directory has no such file. Raises InvalidInput."""
     path = settings.path("channels")
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         if settings.channels is None:
             return None
-        raise ChannelsMissing(f"PHANTOMS_CHANNELS names {path}, and there is no such file: {ChannelsMissing.FIX}") from None
+        raise ChannelsMissing(f"PHANTOMS_CHANNELS names {path}, which does not exist: {ChannelsMissing.FIX}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInput(f"{path} cannot be read: {error}") from error

@@ -1,4 +1,4 @@
-"""One HTTP client for each integration, behind the fleet's breakers and pools."""
+"""The HTTP clients of the integrations, behind the shared breakers and pools."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ async def guarded_clients(
     sandboxed: Callable[[str], bool],
     limits: RedisLimits | None = None,
 ) -> AsyncIterator[dict[str, httpx.AsyncClient]]:
-    """One client for each integration, behind the fleet's breakers and pools.
+    """One client per integration, behind the shared breakers and pools.
 
-    `sandboxed`: whether the sandbox answers for an integration; its calls then have breakers and pools of their own. It is asked
-    at the first call, when all that it depends on is known. `limits`: those that somebody has opened already.
+    `sandboxed` tells whether the sandbox answers for an integration; its calls then have their own breakers and pools. It is called
+    with the first request, when everything it depends on is known. `limits`: limits that the caller has already opened.
     """
     async with AsyncExitStack() as stack:
         limits = await stack.enter_async_context(limits_of(settings, clock, limits))
@@ -55,7 +55,7 @@ async def guarded_clients(
 
 
 def _scope(integration: str, sandboxed: Callable[[str], bool]) -> Callable[[httpx.Request], CallScope]:
-    """What a request of the integration falls under."""
+    """The function that gives the scope of a request of the integration."""
     of_path = scope_of(integration)
     in_sandbox = cache(lambda: sandboxed(integration))
 

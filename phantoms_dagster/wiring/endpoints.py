@@ -1,4 +1,4 @@
-"""Where each integration is and with which key: the real service with a key, else the sandbox."""
+"""The address and key of each integration: the real service if there is a key, else the sandbox."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ def _key_setting(integration: str) -> str | None:
 
 
 def wanted_privacy(settings: Settings) -> dict[Platform, str]:
-    """Who may see finished posts, as each platform calls it. Some have a default, or the channel chooses."""
+    """Who may see finished posts, in each platform's own terms: its setting, else its default. The channel may choose otherwise."""
     chosen = {platform: settings.of(platform, "privacy") for platform in Platform if "privacy" in platform.spec.settings}
     return {**DEFAULT_PRIVACY, **chosen}
 
 
 def current_secret(path: Path) -> str:
-    """The one line of a secret's file as it is now. Raises OSError, UnicodeDecodeError or ValueError."""
+    """Read the single line of a secret's file. Raises OSError, UnicodeDecodeError or ValueError."""
     with path.open("rb") as opened:
         text = opened.read(SECRET_BYTES + 1).decode("utf-8-sig").strip()
     if len(text.splitlines()) > 1 or len(text) > SECRET_BYTES:
@@ -53,7 +53,7 @@ def current_secret(path: Path) -> str:
 
 
 class Endpoints:
-    """Where each integration is and with which key: the real service with a key, else the sandbox."""
+    """The address and key of each integration: the real service if there is a key, else the sandbox."""
 
     def __init__(
         self,
@@ -61,9 +61,9 @@ class Endpoints:
         connected: Callable[[], Collection[str]] = tuple,
         named: Callable[[], Collection[str]] = tuple,
     ) -> None:
-        """`connected`: asks for the platforms of which an account has a token of its own, when that is first needed.
+        """`connected` returns the platforms on which an account has its own token; it is called when that is first needed.
 
-        `named`: asks for the platforms that a channel names.
+        `named` returns the platforms that channels name.
         """
         self._named = named
         self._settings = settings
@@ -72,12 +72,12 @@ class Endpoints:
         self._last_good: dict[str, str] = {}
 
     def connect(self, platforms: Collection[str]) -> None:
-        """Note the platforms of which an account has a token of its own: for these the sandbox is not needed."""
+        """Set the platforms on which an account has its own token. They do not need the sandbox."""
         self._connected = frozenset(platforms)
 
     @property
     def connected(self) -> frozenset[str]:
-        """The platforms of which an account has a token of its own."""
+        """The platforms on which an account has its own token."""
         if self._connected is None:
             self.connect(self._ask())
         return self._connected or frozenset()
@@ -89,7 +89,7 @@ class Endpoints:
         return self.secret(integration) is None and not (integration in Platform and integration in self.connected)
 
     def secret(self, integration: str) -> str | None:
-        """The key or token that is set, as its file has it now."""
+        """The current key or token of the integration; None if there is none."""
         name = _key_setting(integration)
         return None if name is None else self._current(name)
 
@@ -98,9 +98,9 @@ class Endpoints:
         return None if self.sandboxed(integration) else self._current(f"{integration}_{name}")
 
     def _current(self, name: str) -> str | None:
-        """The secret of that setting. Its file is read each time: workers and the daemon live longer than keys.
+        """The secret of a setting. Its file is read each time, because workers and the daemon outlive keys.
 
-        A file that cannot be used for a moment, because it is being replaced, leaves the last good secret in force.
+        If the file is unusable for a moment because it is being replaced, the last good secret stays in use.
         """
         value: SecretStr | None = getattr(self._settings, name)
         variable = f"PHANTOMS_{name.upper()}"
@@ -170,13 +170,13 @@ class Endpoints:
 
     @property
     def sandbox_url(self) -> str:
-        """Where the sandbox is. Raises InvalidInput when none is running."""
+        """The sandbox's address. Raises InvalidInput when no sandbox is running."""
         if self._settings.sandbox_url is None:
             raise InvalidInput("no key is set and no sandbox is running: start `phantoms up`, or set PHANTOMS_SANDBOX_URL")
         return self._settings.sandbox_url.rstrip("/")
 
     def key(self, integration: str) -> str:
-        """The key as it is now. Adapters are given this as a function, and call it for each request."""
+        """The current key. Adapters receive this method and call it for each request."""
         return "sandbox-key" if self.sandboxed(integration) else self.secret(integration) or ""
 
     async def token(self, platform: Platform, account: str) -> str:

@@ -1,4 +1,4 @@
-"""The guard of every call: pools and breakers from the settings. `clients` calls behind it."""
+"""The limits of calls, pools and breakers, from the settings."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from phantoms_dagster.production.moving import DayLimit
 from phantoms_dagster.resilience.limits import RedisLimits, redis_limits
 from phantoms_dagster.resilience.pools import DAY, DailyQuota, PoolLimits, Pools, Rate
 from phantoms_dagster.settings import Settings
-from phantoms_dagster.wiring.on_the_way import nothing_runs
-from phantoms_dagster.wiring.redis_looks import breaker_policy
+from phantoms_dagster.wiring.redis_connection import breaker_policy
+from phantoms_dagster.wiring.up_lock import nothing_runs
 
 
 def pool_overrides(settings: Settings) -> dict[str, PoolLimits]:
-    """The limits that the settings change. Raises InvalidInput that names pool and field."""
+    """The pools whose limits the settings change. Raises InvalidInput that names the pool and the field."""
     return {name: _limits(name, given) for name, given in settings.pools.items()}
 
 
 def post_limits(settings: Settings) -> dict[Platform, list[DayLimit]]:
-    """How many posts a day each platform takes, by the same numbers that calls are paced by. Platforms without one are left out."""
+    """Each platform's limits of posts per day, from its publishing pools. Platforms without a limit are left out."""
     pools = Pools(pool_overrides(settings))
     found: dict[Platform, list[DayLimit]] = {}
     for platform in Platform:
@@ -59,9 +59,9 @@ def _limits(name: str, given: Mapping[str, Any]) -> PoolLimits:
 
 @asynccontextmanager
 async def limits_of(settings: Settings, clock: Clock, given: RedisLimits | None = None) -> AsyncIterator[RedisLimits]:
-    """The fleet's limits on this event loop. Redis is not asked before the first call. Raises InvalidInput without a URL.
+    """The shared limits, on this event loop. Redis is contacted with the first call. Raises InvalidInput without a URL.
 
-    `given`: limits that are open already. They are used, and stay open.
+    `given`: limits that are already open. They are returned and stay open.
     """
     if given is not None:
         yield given

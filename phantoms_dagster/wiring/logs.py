@@ -1,7 +1,4 @@
-"""Log lines: JSON or text, with the video, stage, attempt and run that they are about, without secrets.
-
-What is logged belongs to who logs it.
-"""
+"""Logging: JSON or text lines with the video, stage, attempt and run that they concern, and without secrets."""
 
 from __future__ import annotations
 
@@ -26,7 +23,7 @@ if TYPE_CHECKING:
 
 OURS = "phantoms_dagster"
 STANDARD_ERROR = 2
-# Shorter values are words such as `sandbox` that may stand anywhere.
+# Shorter secrets are words such as `sandbox`, which may occur anywhere.
 _SHORTEST_SECRET = 8
 _PASSWORD_IN_URL = re.compile(r"(://[^\s:/@]*:)[^\s@]+@")
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
@@ -35,9 +32,9 @@ _calls = logging.getLogger(f"{OURS}.calls")
 
 
 def configure(settings: Settings) -> None:
-    """Write this process's log to standard error as the settings say. May be called again: the newest settings hold.
+    """Write this process's log to standard error, as the settings say. A later call replaces the settings.
 
-    Other libraries' lines are written from their warnings on, ours from `log_level` on.
+    Our own lines are written from `log_level` on, those of other libraries from WARNING on.
     """
     root = logging.getLogger()
     for handler in [h for h in root.handlers if isinstance(h, _StandardError)]:
@@ -52,7 +49,7 @@ def configure(settings: Settings) -> None:
 
 @contextmanager
 def also_to_the_console() -> Iterator[None]:
-    """Write our lines also to what standard error is now, wherever it is led to meanwhile."""
+    """Within the block, also write our lines to the present standard error, even while it is redirected."""
     if sys.stderr.fileno() != STANDARD_ERROR or _StandardError.console is not None:
         yield
         return
@@ -66,7 +63,7 @@ def also_to_the_console() -> Iterator[None]:
 
 
 def log_call(call: CallRecord) -> None:
-    """One line for each call to a provider, at DEBUG. Give it to `guarded_clients` as its observer."""
+    """Log one line per call to a provider, at DEBUG. This is the observer for `guarded_clients`."""
     if not _calls.isEnabledFor(logging.DEBUG):
         return
     status = "" if call.status is None else f" {call.status}"
@@ -93,9 +90,9 @@ def log_call(call: CallRecord) -> None:
 
 
 class RedactingFilter(logging.Filter):
-    """Takes tokens, signatures, passwords in URLs and `secrets` out of a record's message, extra fields and traceback.
+    """Removes tokens, signatures, passwords in URLs and `secrets` from a record's message, extra fields and traceback.
 
-    It changes the record itself, so that whatever handler comes after is safe as well.
+    It changes the record itself, so that all later handlers are safe too.
     """
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
@@ -104,7 +101,7 @@ class RedactingFilter(logging.Filter):
         self._secrets = re.compile("|".join(map(re.escape, found))) if found else None
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Lets every record through."""
+        """Redact the record. Always True."""
         record.msg, record.args = self._clean(record.getMessage()), None
         if record.exc_info and not record.exc_text:
             record.exc_text = logging.Formatter().formatException(record.exc_info)
@@ -127,7 +124,7 @@ class RedactingFilter(logging.Filter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time (UTC), level, logger, message, what it is about, and whatever `extra=` gave."""
+    """One JSON object per line: time (UTC), level, logger, message, the fields of the context, and those of `extra=`."""
 
     def format(self, record: logging.LogRecord) -> str:
         """See logging.Formatter."""
@@ -144,7 +141,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """For people: time, level, logger, message, then what it is about and further fields as name=value."""
+    """For people: time, level, logger and message, then the fields of the context and of `extra=` as name=value."""
 
     def format(self, record: logging.LogRecord) -> str:
         """See logging.Formatter."""
@@ -155,7 +152,7 @@ class TextFormatter(logging.Formatter):
 
 
 class _StandardError(logging.StreamHandler[TextIO]):
-    """Writes to whatever standard error is at that time: Dagster and pytest put other files in its place."""
+    """Writes to the current standard error, which Dagster and pytest replace by other files."""
 
     console: ClassVar[TextIO | None] = None
 
@@ -163,7 +160,7 @@ class _StandardError(logging.StreamHandler[TextIO]):
         logging.Handler.__init__(self)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write the line, while standard error goes into a step's file also where it went before."""
+        """Write the line, and also to the console while standard error is redirected into a step's file."""
         super().emit(record)
         if self.console is not None:
             try:
@@ -178,7 +175,7 @@ class _StandardError(logging.StreamHandler[TextIO]):
 
 
 def _extra(record: logging.LogRecord) -> Iterator[tuple[str, Any]]:
-    """What `extra=` and the context put on the record, the context's fields first."""
+    """The fields that the context and `extra=` added to the record, the context's first."""
     given = {name: value for name, value in vars(record).items() if name not in _STANDARD}
     for name in FIELDS:
         if name in given:
@@ -196,7 +193,7 @@ def _traceback(formatter: logging.Formatter, record: logging.LogRecord) -> str:
 
 
 def _secrets(settings: Settings) -> Iterator[str]:
-    """Keys and tokens. Passwords in URLs are found by their place: one may be a word like `postgres`."""
+    """Keys and tokens. Passwords in URLs are found by their position instead, because one may be a word like `postgres`."""
     for name in type(settings).model_fields:
         value = getattr(settings, name)
         if isinstance(value, SecretStr) and not name.endswith("_url"):

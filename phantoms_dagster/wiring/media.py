@@ -1,4 +1,4 @@
-"""The media store from the settings: the folder or the object store. `media_guard` puts it behind a breaker."""
+"""The media store from the settings: a folder or an object store. `object_store_guard` puts the latter behind a breaker."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def media_store(
     cache: Path | None = None,
     guard: Callable[[], AbstractAsyncContextManager[object]] = nullcontext,
 ) -> FolderStore | ObjectStore:
-    """The store of one event loop, unguarded unless a guard is given. `cache` is another place than the usual one.
+    """The store for one event loop, without a breaker unless `guard` is given. `cache` replaces the usual cache folder.
 
-    Raises InvalidInput for an object store that cannot be set up; nothing is asked before the first call.
+    Raises InvalidInput for an object store that cannot be set up. It is contacted with the first call.
     """
     if settings.media_url is None:
         return FolderStore(settings.path("media"))
-    # obstore is 15 MB that nobody needs who has a folder.
+    # obstore takes 15 MB of memory, which a folder does not need.
     from phantoms_dagster.media.cache import Cache  # noqa: PLC0415
     from phantoms_dagster.media.object_store.client import Bucket  # noqa: PLC0415
     from phantoms_dagster.media.object_store.store import ObjectStore  # noqa: PLC0415
@@ -56,7 +56,7 @@ def media_store(
 
 
 async def probe(settings: Settings) -> str:
-    """Write, read and delete a tiny file, as two machines that share nothing but the store would; where that was.
+    """Write, read and delete a small file, as two machines that share only the store would. Returns the store's address.
 
     Raises the store's errors.
     """
@@ -78,7 +78,7 @@ async def probe(settings: Settings) -> str:
 
 
 class MediaFiles:
-    """The media store for those who only look: commands and the UI. Synchronous."""
+    """Synchronous, read-only access to the media store, for commands and the UI."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -86,15 +86,15 @@ class MediaFiles:
         self._away = False
 
     def address(self, file: MediaFile) -> str:
-        """Where the file is: a path on this machine, or the URL of its object."""
+        """The file's path on this machine or its URL in the object store."""
         return self._store.address(file)
 
     def local(self, file: MediaFile) -> Path:
-        """The file on this machine; fetched from the object store when there is one. Raises NotFound and the store's errors."""
+        """The file's path on this machine, downloaded from an object store. Raises NotFound and the store's errors."""
         return asyncio.run(self._local(file))
 
     def bytes_of(self, file: MediaFile) -> bytes | None:
-        """What is in the file, which had better be small. None when it cannot be had; then the store is not asked again."""
+        """The bytes of a small file. None if they cannot be read; after an error of the store it is not asked again."""
         if self._away:
             return None
         try:

@@ -1,7 +1,7 @@
-"""The gate before every stage that works with files: while their folder cannot be used, videos wait, and one breaker says why.
+"""The gate for every stage that works with files: while their folder cannot be used, videos wait, and a breaker shows the reason.
 
-`media_folder` opens when the folder cannot be used at all, `media_space` when it cannot be written. With an object store it is this
-machine's cache, so the breakers carry the machine's name. What is wrong with a folder is `media.disk`'s to say.
+The breaker `media_folder` opens when the folder cannot be used at all, `media_space` when it cannot be written. With an object
+store the folder is this machine's cache, so the breakers' names contain the machine's name. `media.disk` diagnoses the folder.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from phantoms_dagster.resilience.limits import RedisLimits
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.wiring.limits import limits_of
 
-# A folder that was there a moment ago is not looked at again for the next of many videos. A file is on its way for longer.
+# How long a check of the folder is valid, so that many videos share one. Handling a file takes longer than this anyway.
 _LOOKED_AT_SECONDS = 0.25
 
 Known = Callable[[], Awaitable[bool]]
 
 
 def media_disk(settings: Settings) -> Disk:
-    """The folder that files are kept in, or that of the object store's cache and the work in progress."""
+    """The media folder, or the folder of the object store's cache and of work in progress."""
     ours = settings.media_url is None
     return Disk(settings.path("media"), what="media folder" if ours else "media cache", marked=ours)
 
@@ -39,9 +39,9 @@ def media_disk(settings: Settings) -> Disk:
 async def media_gate(
     settings: Settings, clock: Clock, known: Known, *, limits: RedisLimits | None = None
 ) -> AsyncIterator[MediaGate]:
-    """The gate of one event loop. `known`: whether files were stored before; asked only while the folder has no marker.
+    """The gate for one event loop. `known` tells whether files were stored before; it is called only if the folder has no marker.
 
-    `limits`: those that somebody has opened already.
+    `limits`: limits that the caller has already opened.
     """
     async with limits_of(settings, clock, limits) as opened:
         where = "" if settings.media_url is None else f"@{socket.gethostname()}"
@@ -49,7 +49,7 @@ async def media_gate(
 
 
 class MediaGate:
-    """Lets one look at a folder in trouble at a time; everybody else waits. Without Redis each process keeps its own account."""
+    """While a folder is unusable, lets one caller at a time check it; all others wait. Without Redis, per process."""
 
     def __init__(self, disk: Disk, breakers: Breakers, known: Known, *, reset_seconds: float, where: str = "") -> None:
         self._disk = disk
@@ -63,7 +63,7 @@ class MediaGate:
 
     @asynccontextmanager
     async def __call__(self, *, writing: bool) -> AsyncIterator[None]:
-        """Surrounds work with files. Raises NotYet while the folder cannot be used, also for what goes wrong with it inside."""
+        """Wraps work with files. Raises NotYet while the folder cannot be used, also if it becomes unusable inside the block."""
         for name in (self._reading, self._writing) if writing else (self._reading,):
             await self._pass(name)
         try:
@@ -83,13 +83,13 @@ class MediaGate:
         if now - self._looked_at < _LOOKED_AT_SECONDS:
             return
         if not await asyncio.to_thread(self._disk.is_there):
-            # It was there a moment ago, in this very process: then no table need be asked.
+            # If this process has seen the marker before, it need not ask the tables.
             known = self._identified or await self._known()
             await asyncio.to_thread(self._disk.identify, known=known)
         self._identified, self._looked_at = True, now
 
     async def _pass(self, name: str) -> None:
-        """Raises NotYet while `name` is open. Who finds it half-open tries the folder, and no video pays for that."""
+        """Raise NotYet while the breaker `name` is open. The probe checks the folder itself, so it costs no video an attempt."""
         try:
             permit = await self._breakers.admit(name)
         except BreakerOpen:
@@ -110,14 +110,14 @@ class MediaGate:
         await self._breakers.settle(permit, CallOutcome.ANSWERED)
 
     async def _pass_alone(self, name: str) -> None:
-        """Redis is away: what this process has seen decides."""
+        """The same without Redis: what this process has seen decides."""
         until = self._shut_until.get(name)
         if until is None:
             return
         left = until - time.monotonic()
         if left > 0:
-            raise NotYet(f"{name} is shut: the {self._disk.what} cannot be used", retry_after=left)
-        self._shut_until[name] = time.monotonic() + self._reset_seconds  # one tries, the others of this process wait
+            raise NotYet(f"{name} is open: the {self._disk.what} cannot be used", retry_after=left)
+        self._shut_until[name] = time.monotonic() + self._reset_seconds  # one caller checks, the others in this process wait
         await self._try(name)
         self._shut_until.pop(name, None)
 
@@ -125,7 +125,7 @@ class MediaGate:
         await asyncio.to_thread(self._disk.check_usable, writing=name == self._writing)
 
     async def _shut(self, away: MediaAway) -> None:
-        """Open the breaker with the cause as its reason, once for all who find out at the same time."""
+        """Open the breaker with the cause as its reason, once even if many callers find out at the same time."""
         self._looked_at = -math.inf
         name = self._reading if away.reading else self._writing
         self._shut_until[name] = time.monotonic() + self._reset_seconds
@@ -133,10 +133,10 @@ class MediaGate:
             if (await self._breakers.state(name)).state == "closed":
                 await self._breakers.trip(name, seconds=self._reset_seconds, why=str(away))
         except NotYet:
-            return  # Redis is away: `_shut_until` is all there is
+            return  # Redis is unavailable: only `_shut_until` remains
 
 
-class OnMedia:
+class GatedUseCase:
     """A use case that works with files, behind the gate."""
 
     def __init__(self, gate: MediaGate, use_case: UseCase, *, writing: bool) -> None:

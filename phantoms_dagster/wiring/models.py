@@ -1,4 +1,4 @@
-"""Whether the language model that is set can be used: for `phantoms doctor`, and said once when `phantoms up` or workers start."""
+"""Checks the configured language model, for `phantoms doctor` and for a warning when `phantoms up` or workers start."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def model_finding(settings: Settings) -> ProviderFinding | None:
 
     Raises InvalidInput when there is neither a key nor a sandbox.
     """
-    # Who starts with the sandbox asks nobody, and needs no client.
+    # A start with the sandbox does not get here, so it need not import a client.
     from phantoms_dagster.resilience.limits import CallScope, UnguardedLimits  # noqa: PLC0415
     from phantoms_dagster.resilience.transport import Deadlines, build_client  # noqa: PLC0415
 
@@ -32,7 +32,7 @@ def model_finding(settings: Settings) -> ProviderFinding | None:
         return None
 
     async def ask() -> ProviderFinding:
-        # Without the fleet's limits: this is asked where Redis may not be running yet, and it is one small call.
+        # Without the shared limits: Redis may not be running yet, and this is one small call.
         deadlines = Deadlines(read=SECONDS, total=SECONDS)
         async with build_client(limits=UnguardedLimits(), scope=CallScope(writer), deadlines=deadlines) as client:
             found: ProviderFinding = await adapters(writer).model(service_tools(settings, endpoints, writer, client, SystemClock()))
@@ -42,7 +42,7 @@ def model_finding(settings: Settings) -> ProviderFinding | None:
 
 
 def model_warning(settings: Settings) -> str | None:
-    """What to warn of when something starts; None when the model is fine, or the sandbox writes the scripts."""
+    """The warning to show at start; None when the model is fine or the sandbox writes the scripts."""
     endpoints = Endpoints(settings)
     if endpoints.sandboxed(endpoints.chosen(WRITERS)):
         return None

@@ -1,4 +1,4 @@
-"""Which breakers are open now, and which stages wait for them. For those who look: commands."""
+"""The breakers that are open now and the stages that wait for them, for commands."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from phantoms_dagster.resilience.breakers.breaker import Breakers, BreakerState
 from phantoms_dagster.resilience.pools import SANDBOX
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.wiring.endpoints import Endpoints
-from phantoms_dagster.wiring.redis_looks import RedisAway, breaker_policy, redis_scripts
+from phantoms_dagster.wiring.redis_connection import RedisAway, breaker_policy, redis_scripts
 
-# A breaker that a person opened without a time is "open" for decades.
+# A breaker that a person opened without a time limit has its next probe in a hundred years.
 _FOR_EVER_DAYS = 365
 _WITH_FILES = frozenset(name for name, stage in STAGES.items() if stage.files != "none")
 _OF_INTEGRATION = {
@@ -32,7 +32,7 @@ _OF_INTEGRATION = {
 
 
 def outages_now(settings: Settings, endpoints: Endpoints) -> Outages:
-    """Ask Redis, once."""
+    """Read the open breakers from Redis. `problem` says why Redis could not be asked."""
 
     async def ask() -> list[BreakerState]:
         async with redis_scripts(settings) as scripts:
@@ -60,12 +60,12 @@ def _outages(states: list[BreakerState], endpoints: Endpoints) -> Iterator[Outag
 
 
 def stages_of(integration: str) -> frozenset[str]:
-    """The stages that wait while this integration's breaker is open."""
+    """The stages that wait while an integration's breaker is open."""
     return _WITH_FILES if integration.startswith("media") else _OF_INTEGRATION.get(integration, frozenset())
 
 
 def _concerns(integration: str, endpoints: Endpoints, *, sandbox: bool) -> bool:
-    """Whether the calls of now go where that breaker is: to the sandbox, or to the real service."""
+    """Whether calls now go to the side that the breaker is for: the sandbox or the real service."""
     base = integration.partition("_")[0]
     if base in PROVIDERS and not endpoints.used(base):
         return False

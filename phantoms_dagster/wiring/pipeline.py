@@ -1,4 +1,4 @@
-"""A pipeline: the runner and the readers of results, put together for one event loop."""
+"""Assembles a pipeline for one event loop: the runner with its use cases, and the metrics readers."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ from phantoms_dagster.store.ledgers import PostgresLedgers
 from phantoms_dagster.store.stage_checks import StageChecks
 from phantoms_dagster.store.stage_store import PostgresStageStore
 from phantoms_dagster.wiring import logs
+from phantoms_dagster.wiring.account_adapters import AccountLateIds, AccountMetricsReader, AccountPublisher
 from phantoms_dagster.wiring.clients import guarded_clients
 from phantoms_dagster.wiring.clock import SystemClock
 from phantoms_dagster.wiring.endpoints import Endpoints, wanted_privacy
 from phantoms_dagster.wiring.limits import limits_of
-from phantoms_dagster.wiring.media_gate import MediaGate, OnMedia, media_gate
-from phantoms_dagster.wiring.media_guard import guarded_media
-from phantoms_dagster.wiring.of_accounts import LateIdsOfAccount, PublisherOfAccount, ReaderOfAccount
+from phantoms_dagster.wiring.media_gate import GatedUseCase, MediaGate, media_gate
+from phantoms_dagster.wiring.object_store_guard import guarded_media
 from phantoms_dagster.wiring.platforms import LazyAdapters, Toolbox, can
 from phantoms_dagster.wiring.providers import Providers, adapters
 from phantoms_dagster.wiring.tokens import AccountTokens
@@ -59,7 +59,7 @@ from phantoms_dagster.wiring.tokens import AccountTokens
 
 @dataclass(frozen=True)
 class Pipeline:
-    """What a step works with: the runner, the readers of results, what finds public ids that come late, and how stages stand."""
+    """Everything that a step uses: the runner, the metrics readers, the finders of late ids, and the checks of stages."""
 
     runner: StageRunner
     readers: Mapping[Platform, MetricsReader]
@@ -69,7 +69,7 @@ class Pipeline:
 
 @asynccontextmanager
 async def open_pipeline(settings: Settings, endpoints: Endpoints, clock: Clock, database_url: str) -> AsyncIterator[Pipeline]:
-    """A pipeline on the running event loop; its connections are given back at the end."""
+    """A pipeline on the running event loop. Its connections are closed at exit."""
     logs.configure(settings)
     database = async_engine(database_url)
     try:
@@ -177,15 +177,15 @@ class _Parts:
         return {kind: self._on_media(kind, use_case) for kind, use_case in by_kind.items()}
 
     def _on_media(self, kind: str, use_case: UseCase) -> UseCase:
-        """The use case behind the gate of the media store, when its stage works with files."""
+        """The use case, behind the media gate if its stage works with files."""
         files = KINDS[kind].files
-        return use_case if files == "none" else OnMedia(self.gate, use_case, writing=files == "writes")
+        return use_case if files == "none" else GatedUseCase(self.gate, use_case, writing=files == "writes")
 
     def _publishers(self) -> Mapping[Platform, Publisher]:
         gate = self._account_gate()
 
         def make(platform: Platform) -> Publisher:
-            return PublisherOfAccount(cast(Publisher, self.toolbox.make(platform, "publisher")), gate)
+            return AccountPublisher(cast(Publisher, self.toolbox.make(platform, "publisher")), gate)
 
         return LazyAdapters(make, tuple(Platform))
 
@@ -200,19 +200,19 @@ class _Parts:
 
     def late_ids(self) -> Mapping[Platform, LateIds]:
         def make(platform: Platform) -> LateIds:
-            return LateIdsOfAccount(cast(LateIds, self.toolbox.make(platform, "late_ids")))
+            return AccountLateIds(cast(LateIds, self.toolbox.make(platform, "late_ids")))
 
         return LazyAdapters(make, tuple(platform for platform in Platform if can(platform, "late_ids")))
 
     def readers(self) -> Mapping[Platform, MetricsReader]:
         def make(platform: Platform) -> MetricsReader:
-            return ReaderOfAccount(cast(MetricsReader, self.toolbox.make(platform, "metrics")), self._account_gate())
+            return AccountMetricsReader(cast(MetricsReader, self.toolbox.make(platform, "metrics")), self._account_gate())
 
         return LazyAdapters(make, tuple(platform for platform in Platform if can(platform, "metrics")))
 
 
 def identity_readers(toolbox: Toolbox, endpoints: Endpoints) -> Mapping[Platform, IdentityReader]:
-    """What asks each platform whose a token is. Those that the sandbox answers for, and those without tokens, are not asked."""
+    """The readers of token owners, by platform. A platform that the sandbox answers for, or that has no tokens, has none."""
 
     def make(platform: Platform) -> IdentityReader:
         if endpoints.sandboxed(str(platform)):
@@ -223,7 +223,7 @@ def identity_readers(toolbox: Toolbox, endpoints: Endpoints) -> Mapping[Platform
 
 
 class _Lazy:
-    """A use case that is made when it is first called: a script run needs neither ffmpeg nor a publisher's token."""
+    """A use case that is created with its first call, because a script run needs neither ffmpeg nor a publisher's token."""
 
     def __init__(self, make: Callable[[], UseCase]) -> None:
         self._make = make

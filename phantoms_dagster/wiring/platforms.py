@@ -1,4 +1,4 @@
-"""The adapters of each registered platform, made of the settings. Imported here once, in the parent: a run imports none."""
+"""Creates the adapters of registered platforms from the settings. Their modules are imported once, before processes fork."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 @cache
 def adapters(platform: Platform) -> ModuleType:
-    """The module that makes the platform's adapters. Raises ImportError."""
+    """The module that creates the platform's adapters. Raises ImportError."""
     return import_module(platform.spec.adapters)
 
 
@@ -32,13 +32,13 @@ def can(platform: Platform, what: str) -> bool:
 
 
 def scopes_of(platform: Platform) -> tuple[Scope, ...]:
-    """The permissions that posting and reading need."""
+    """The permissions that posting and reading metrics need."""
     found: tuple[Scope, ...] = getattr(adapters(platform), "SCOPES", ())
     return found
 
 
 class Toolbox:
-    """Makes adapters of one kind for any platform."""
+    """Creates any adapter of any platform."""
 
     def __init__(
         self,
@@ -55,10 +55,10 @@ class Toolbox:
         self._clock = clock
 
     def tools(self, platform: Platform) -> Tools:
-        """What the platform's adapters are made with. Raises InvalidInput when it has no token and the sandbox is off."""
+        """The arguments for creating the platform's adapters. Raises InvalidInput without a token while the sandbox is off."""
         name, endpoints = str(platform), self._endpoints
         return Tools(
-            # A platform that is no service has no client, and asks for none.
+            # A platform that is not remote has no client and uses none.
             client=cast(httpx.AsyncClient, self._clients.get(name)),
             base_url=endpoints.base_url(name) if platform.spec.remote else "",
             tokens=self._tokens,
@@ -71,7 +71,7 @@ class Toolbox:
         )
 
     def make(self, platform: Platform, what: str) -> object:
-        """The adapter `what` of the platform. Raises KeyError when it has none."""
+        """Create the adapter `what` of the platform. Raises KeyError if the platform does not have it."""
         maker: Callable[[Tools], object] | None = getattr(adapters(platform), what, None)
         if maker is None:
             raise KeyError(f"{platform.title} has no adapter `{what}`")
@@ -79,7 +79,7 @@ class Toolbox:
 
 
 class LazyAdapters(dict[Platform, T], Generic[T]):
-    """Adapters by platform, each made when it is first asked for: platforms that nobody uses cost nothing."""
+    """Adapters by platform, each created on first access, so that unused platforms cost nothing."""
 
     def __init__(self, make: Callable[[Platform], T], platforms: tuple[Platform, ...]) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Tells people of films that wait for approval, through the URLs of the alerts. It runs in `phantoms metrics`; any number may."""
+"""Sends notices of videos that wait for approval to the alert URLs. Runs in `phantoms metrics`, in any number of processes."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _log = logging.getLogger(__name__)
 
 
 def tell(settings: Settings, store: ReviewNotices, name: str, send: Callable[[Message], None]) -> str:
-    """Tell one destination what is due; the title of the message, or why there was none."""
+    """Send one destination the notice that is due. Returns the message's title, or why nothing was sent."""
     group_for, remind = timedelta(minutes=settings.review_notice_minutes), timedelta(hours=settings.review_reminder_hours)
     with store.turn(name) as turn:
         if turn is None:
-            return "another process tells it, or it is not time yet"
+            return "another process is sending, or it is not time yet"
         films = [WaitingFilm(**vars(film)) for film in turn.films()]
         found = due(films, turn.now, group_for=group_for, remind=remind)
         if found is None:
@@ -40,25 +40,25 @@ def tell(settings: Settings, store: ReviewNotices, name: str, send: Callable[[Me
             send(told)
         except Undelivered as error:
             turn.failed()
-            _log.warning("a destination did not take the notice of %d films (%s); it is sent again", len(found.films), error)
-            return f"not taken: {error}"
+            _log.warning("a destination did not accept the notice of %d videos (%s); it is sent again", len(found.films), error)
+            return f"not accepted: {error}"
         turn.told([(film.id, film.ready_at) for film in found.films])
         return told.title
 
 
 async def notify(settings: Settings, engine: Engine, *, every_seconds: float = LOOK_SECONDS) -> None:
-    """Tell all destinations, again and again, until it is cancelled. Without a destination it ends at once."""
+    """Send due notices to all destinations until cancelled. Returns at once if there is no destination."""
     targets, store, away = destinations(settings), ReviewNotices(engine), False
     while targets:
         try:
             for name, send in targets.items():
                 await in_thread(tell, settings, store, name, send)
             away = False
-        except Exception as error:  # noqa: BLE001 - it goes on, whatever one look runs into
+        except Exception as error:  # noqa: BLE001 - no error may end the loop
             if not _is_away(error):
-                _log.exception("notices of films that wait cannot be looked for; trying again")
+                _log.exception("review notices could not be read; trying again")
             elif not away:
-                _log.warning("notices of films that wait: PostgreSQL does not answer (%s)", in_words(error))
+                _log.warning("review notices: PostgreSQL does not answer (%s)", in_words(error))
                 away = True
         await asyncio.sleep(every_seconds)
 

@@ -1,4 +1,4 @@
-"""The sandbox with every stand-in; its render API is backed by the local renderer."""
+"""Assembles the sandbox with all stand-ins. Its render API uses the local renderer."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from phantoms_dagster.sandbox.state_store import StateStore
 
 
 def _renderer() -> Callable[..., Awaitable[Any]]:
-    """The local renderer, imported with the first render: it and its fonts take a third of the sandbox's start."""
+    """The local renderer, imported with the first render: importing it and its fonts takes a third of the sandbox's start."""
     from phantoms_dagster.media.local_renderer import render  # noqa: PLC0415
 
     return render
@@ -29,10 +29,10 @@ def _renderer() -> Callable[..., Awaitable[Any]]:
 def sandbox_application(
     *, seed: int, base_url: str, work_dir: Path, real_renders: bool = True, lasting: bool = False, films: Path | None = None
 ) -> web.Application:
-    """The sandbox's HTTP application. Its render API is backed by the local renderer unless `real_renders` is off.
+    """The sandbox's HTTP application. Its render API uses the local renderer unless `real_renders` is off.
 
-    `lasting`: what it was told stays in `work_dir`, and a sandbox that is started there again goes on with it. Raises
-    StateUnusable. `films`: the media folder from which its watch pages play films.
+    `lasting`: the state is kept in `work_dir`, and a sandbox started there later continues from it; raises StateUnusable. `films`:
+    the media folder whose files the watch pages play.
     """
     store = StateStore(work_dir) if lasting else None
     sandbox = Sandbox(seed=seed, base_url=base_url, store=store)

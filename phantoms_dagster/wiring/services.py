@@ -1,5 +1,6 @@
-"""`Services`: everything of one process, made from its settings when it is first needed. Synchronous, for commands and sensors;
-`open` gives the asynchronous side.
+"""`Services`: everything that one process needs, created from its settings on first use.
+
+It is synchronous, for commands and sensors; `pipeline` gives the asynchronous part.
 """
 
 from __future__ import annotations
@@ -36,10 +37,10 @@ from phantoms_dagster.wiring.channels_text import channels_text
 from phantoms_dagster.wiring.clock import SystemClock
 from phantoms_dagster.wiring.endpoints import Endpoints, wanted_privacy
 from phantoms_dagster.wiring.media import MediaFiles
-from phantoms_dagster.wiring.on_the_way import nothing_runs
 from phantoms_dagster.wiring.providers import channel_problem
+from phantoms_dagster.wiring.up_lock import nothing_runs
 
-# Commands end after a second: what few of them need is imported by the method that needs it (see `test_light_commands`).
+# Commands run for about a second, so methods import what only few commands need (see `test_light_commands`).
 if TYPE_CHECKING:
     from phantoms_dagster.production.inbox import InboxReport
     from phantoms_dagster.store.brief_edits import BriefEdits
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
 
 
 class Services:
-    """Everything of one process, made from its settings."""
+    """Everything that one process needs, created from its settings on first use."""
 
     def __init__(self, settings: Settings, *, connections: int = 4, overflow: int = 0, max_wait: float | None = None) -> None:
         self.settings = settings
@@ -66,32 +67,32 @@ class Services:
 
     @classmethod
     def from_environment(cls) -> Services:
-        """The services of the environment this process was started in."""
+        """The services for the settings in this process's environment."""
         return cls(settings_module.load())
 
     # --- the synchronous side
 
     @property
     def database_url(self) -> str:
-        """The URL of PostgreSQL. Raises InvalidInput when there is none."""
+        """PostgreSQL's URL. Raises InvalidInput when there is none."""
         if self.settings.database_url is None:
             raise nothing_runs(self.settings, "database")
         return self.settings.database_url.get_secret_value()
 
     @cached_property
     def engine(self) -> Engine:
-        """The engine of commands, sensors and pages."""
+        """The database engine for commands, sensors and pages."""
         return engine(self.database_url, pool_size=self._connections, overflow=self._overflow, max_wait=self._max_wait)
 
     @cached_property
     def media_files(self) -> MediaFiles:
-        """The media store, to look at."""
+        """Read-only access to the media store."""
         return MediaFiles(self.settings)
 
     def channels(self) -> dict[str, Channel]:
-        """The channels of channels.yaml (the default ones when there is no file). Raises InvalidInput.
+        """The channels in channels.yaml, or the default ones without such a file. Raises InvalidInput.
 
-        Everything about them is checked here, before a brief is taken and a script is paid for.
+        They are checked completely here, before a brief is accepted and a script is paid for.
         """
         found = self._channels()
         variables = [name for name in Platform if name.spec.remote and self.endpoints.secret(str(name)) is not None]
@@ -100,16 +101,16 @@ class Services:
         return found
 
     def _connected(self) -> set[str]:
-        """The platforms with an account that has a token of its own: as the table says, and before there is one, the file."""
+        """The platforms on which an account has its own token: from the table, or from the file while there is no table."""
         try:
             if self.settings.database_url is not None:
                 return {str(account.platform) for account in Accounts(self.engine).all() if account.place}
         except ProgrammingError:
-            pass  # the table is not there yet
+            pass  # the table does not exist yet
         return {str(platform) for channel in self._channels().values() for platform in channel.tokens}
 
     def _named(self) -> set[str]:
-        """The platforms that a channel names."""
+        """The platforms that channels name."""
         return {str(platform) for channel in self._channels().values() for platform in channel.accounts}
 
     def _channels(self) -> dict[str, Channel]:
@@ -119,7 +120,7 @@ class Services:
         return channels_file.parse(content, name=str(self.settings.path("channels")), check=channel_problem(self.settings))
 
     def take_channels(self) -> None:
-        """Take over what channels.yaml says now, when this machine has one. Raises InvalidInput when it cannot be used."""
+        """Import the current channels.yaml, if this machine has one. Raises InvalidInput when it cannot be used."""
         if channels_text(self.settings) is not None:
             self.catalogue().put_channels(self.channels().values())
 
@@ -128,7 +129,7 @@ class Services:
         return Catalogue(self.engine)
 
     def decisions(self) -> Decisions:
-        """Reviewers' decisions."""
+        """The reviewers' decisions."""
         sandbox = self.settings.sandbox == "on" or (self.settings.sandbox == "auto" and self.endpoints.missing(str(REPEATS)))
         return Decisions(self.engine, wanted_privacy(self.settings), sandbox=sandbox)
 
@@ -146,7 +147,7 @@ class Services:
         return GuestLinks(self.engine, self.decisions(), self.pending_decisions())
 
     def retrying(self) -> Retrying:
-        """Retries of videos, with what a render costs here."""
+        """Retries of videos, with the price of a render."""
         from phantoms_dagster.store.retrying import Retrying  # noqa: PLC0415
 
         renderer = self.endpoints.renderer
@@ -160,31 +161,31 @@ class Services:
         return BriefEdits(self.engine)
 
     def text_edits(self) -> TextEdits:
-        """The editor of the texts of videos that are rendered."""
+        """The editor of the texts of rendered videos."""
         from phantoms_dagster.store.text_edits import TextEdits  # noqa: PLC0415
 
         return TextEdits(self.engine, self.decisions())
 
     def attention(self) -> AttentionBoard:
-        """What waits for a person, as far as the tables know; `waits_for_people` has all of it."""
+        """What waits for a person according to the tables. `waits_for_people` returns everything."""
         return AttentionBoard(self.engine)
 
     def waits_for_people(self) -> list[Attention]:
-        """Everything that waits for a person, the longest first."""
+        """Everything that waits for a person, longest waiting first."""
         from phantoms_dagster.production.inbox import refused_files  # noqa: PLC0415
 
         return sorted([*self.attention().read(), *refused_files(self.settings.path("inbox"))], key=lambda item: item.since)
 
     def film_of(self, key: str) -> StageOutput | None:
-        """What a reviewer of that video decides about: its film, with the words of its posts. None when there is none."""
+        """What the video's reviewer decides about: its master with the words of its posts. None if there is none."""
         row = self.catalogue().stages(key).get("rendered_video")
         return output_of(key, "rendered_video", row.output) if row is not None and row.state == "done" else None
 
     def outages(self) -> Outages:
-        """The breakers that are open now; none when there is no Redis to ask."""
+        """The breakers that are open now. Empty without Redis."""
         if self.settings.redis_url is None:
             return Outages()
-        from phantoms_dagster.wiring.outages import outages_now  # noqa: PLC0415 - few who look need Redis' client
+        from phantoms_dagster.wiring.outages import outages_now  # noqa: PLC0415 - few commands need the Redis client
 
         return outages_now(self.settings, self.endpoints)
 
@@ -193,27 +194,27 @@ class Services:
         return Planning(self.engine)
 
     def results(self) -> Results:
-        """What was read back of posts, and what is to be read next."""
+        """The metrics that were read of posts, and which posts to read next."""
         return Results(self.engine)
 
     def performance(self) -> PerformanceTables:
         """The performance tables."""
-        from phantoms_dagster.store.performance.tables import PerformanceTables  # noqa: PLC0415 - with it comes pandas
+        from phantoms_dagster.store.performance.tables import PerformanceTables  # noqa: PLC0415 - it imports pandas
 
         return PerformanceTables(self.engine)
 
     def record_decision(
         self, key: str, *, approved: bool, reviewer: str, note: str, content_sha256: str | None = None
     ) -> tuple[str, ...]:
-        """Record a decision made in the Dagster UI; what its reviewer is warned of. `content_sha256`: see `Decisions.decide`."""
+        """Record a decision made in the Dagster UI. Returns warnings for its reviewer. `content_sha256`: see `Decisions.decide`."""
         decided = self.decisions().decide(
             key, approved=approved, reviewer=reviewer, note=note, via="dagster", content_sha256=content_sha256
         )
         return decided.warnings
 
     def take_inbox(self) -> list[InboxReport]:
-        """Take what lies in the inbox folder into the catalogue."""
-        from phantoms_dagster.production.inbox import take_inbox  # noqa: PLC0415 - it reads spreadsheets
+        """Import the files in the inbox folder into the catalogue."""
+        from phantoms_dagster.production.inbox import take_inbox  # noqa: PLC0415 - it imports a spreadsheet reader
 
         catalogue = self.catalogue()
 
@@ -225,7 +226,7 @@ class Services:
         return take_inbox(self.settings.path("inbox"), channels, catalogue.add_from)
 
     def close(self) -> None:
-        """Give connections back."""
+        """Close all connections."""
         if "loop" in self.__dict__:
             self.loop.run(self._opened.aclose())
             self.loop.close()
@@ -236,13 +237,13 @@ class Services:
 
     @cached_property
     def loop(self) -> asyncio.Runner:
-        """The event loop of this process. The steps of a run share it, and with it the pipeline's connections."""
+        """This process's event loop. The steps of a run share it and the pipeline's connections."""
         return asyncio.Runner()
 
     async def pipeline(self) -> Pipeline:
-        """The pipeline of `loop`, opened when it is first asked for."""
+        """The pipeline on `loop`, opened on first use."""
         if self._pipeline is None:
-            # The models, providers and renderers of all stages.
+            # This imports the providers and renderers of all stages.
             from phantoms_dagster.wiring.pipeline import open_pipeline  # noqa: PLC0415
 
             opening = open_pipeline(self.settings, self.endpoints, self.clock, self.database_url)

@@ -1,6 +1,6 @@
-"""The watch over the stores themselves. It runs in `phantoms metrics`, because Dagster's sensors do not run without PostgreSQL.
+"""Sends alerts when PostgreSQL or Redis stops answering. Runs in `phantoms metrics`, because sensors need PostgreSQL.
 
-That Redis is away is told by the alert sensor, as long as PostgreSQL answers. So this watch only tells that Redis is back.
+While PostgreSQL answers, the alert sensor reports that Redis is unavailable. So this watch reports only that Redis is back.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ POSTGRESQL, REDIS = "PostgreSQL", "Redis"
 
 _log = logging.getLogger(__name__)
 
-# Why a store does not answer; None when it does.
+# Returns why a store does not answer; None if it does.
 Look = Callable[[], Awaitable[str | None]]
 
 
 async def watch_stores(settings: Settings, looks: Mapping[str, Look], *, every_seconds: float = LOOK_SECONDS) -> None:
-    """Look at each store again and again, until it is cancelled. Without a destination it ends at once."""
+    """Check each store repeatedly until cancelled. Returns at once if there is no destination."""
     targets = destinations(settings)
     if not targets:
         return
@@ -36,10 +36,10 @@ async def watch_stores(settings: Settings, looks: Mapping[str, Look], *, every_s
             try:
                 trouble = await looks[name]()
                 failed = await asyncio.to_thread(alerts.look, trouble, targets, now=time.monotonic())
-            except Exception:  # noqa: BLE001  the watch goes on, whatever one look runs into
-                _log.exception("the watch cannot look at %s", name)
+            except Exception:  # noqa: BLE001  no error may end the loop
+                _log.exception("%s could not be checked", name)
                 continue
             if failed:
                 reasons = "; ".join(sorted(set(failed.values())))
-                _log.warning("%d destinations did not take the alert about %s (%s); it is sent again", len(failed), name, reasons)
+                _log.warning("%d destinations did not accept the alert about %s (%s); it is sent again", len(failed), name, reasons)
         await asyncio.sleep(every_seconds)

@@ -1,12 +1,12 @@
-"""Who works at this machine, as decisions and the audit log name them."""
+"""The user of this machine, as named in decisions and the audit log."""
 
 import getpass
 import os
 
 
 def this_user() -> str:
-    """The name of the system's user who runs this process."""
+    """The name of the system user that runs this process."""
     try:
         return getpass.getuser()
-    except (KeyError, OSError):  # a container may run under a number that has no name
+    except (KeyError, OSError):  # a container may run under a user id without a name
         return f"uid {os.getuid()}"

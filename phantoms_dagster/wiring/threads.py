@@ -1,4 +1,4 @@
-"""Work in a thread that is seen through: who is cancelled waits for its end, so that no transaction is left to nobody."""
+"""Runs work in a thread to its end: a cancelled caller waits for it, so that no transaction is abandoned."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ Answer = TypeVar("Answer")
 
 
 async def in_thread(call: Callable[Given, Answer], *arguments: Given.args, **named: Given.kwargs) -> Answer:
-    """`asyncio.to_thread`, except that a cancellation is raised only when the thread is done."""
+    """`asyncio.to_thread`, but a cancellation is raised only after the thread has finished."""
     work = asyncio.create_task(asyncio.to_thread(call, *arguments, **named))
     try:
         return await asyncio.shield(work)
     except asyncio.CancelledError:
         await asyncio.wait({work})
         if not work.cancelled():
-            work.exception()  # nobody is left to be told
+            work.exception()  # mark it as retrieved: no caller is left to raise it to
         raise

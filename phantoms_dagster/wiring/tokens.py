@@ -1,4 +1,4 @@
-"""The token of each account, from where `channels.yaml` says it is, else from the platform's one variable; always as it is now."""
+"""The current token of each account: from the place named in `channels.yaml`, else from the platform's variable."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Places = Mapping[tuple[str, str], str]
 
 
 class AccountTokens:
-    """Implements `ports.Tokens`. `places`: where the tokens of accounts are that have one of their own, by platform and name."""
+    """Implements `ports.Tokens`. `places` returns the places of accounts' own tokens, by platform and account name."""
 
     def __init__(self, endpoints: Endpoints, places: Callable[[], Awaitable[Places]]) -> None:
         self._endpoints = endpoints
@@ -37,7 +37,7 @@ class AccountTokens:
 
 
 def read(platform: Platform, account: str, place: str) -> str:
-    """The token at `env:NAME` or `file:/path`. Raises Permanent with what is wrong there, never with what is there."""
+    """Read the token at `env:NAME` or `file:/path`. Raises Permanent, whose message never contains the value."""
     kind, _, name = place.partition(":")
     try:
         token = (os.environ.get(name) or "") if kind == "env" else current_secret(Path(name).expanduser())

@@ -1,4 +1,4 @@
-"""Looking at the fleet's pools and breakers from outside, and a person's word to a breaker. Calls are admitted in `limits`."""
+"""Read access to the shared pools and breakers, for commands and pages. `limits` admits calls."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from phantoms_dagster.resilience.usage import RateUse, rates_used
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.wiring.limits import pool_overrides
 from phantoms_dagster.wiring.media import INTEGRATION as MEDIA
-from phantoms_dagster.wiring.redis_looks import breaker_policy, redis_scripts
+from phantoms_dagster.wiring.redis_connection import breaker_policy, redis_scripts
 
 
 @dataclass(frozen=True, slots=True)
 class PoolView:
-    """A pool as it is now. `slots` None: any number at once; `quota_left` None: no daily quota.
+    """A pool's present state. `slots` None: no limit. `quota_left` None: no daily quota.
 
-    `factor` (0..1] is what refusals have left of the limits, `paused_seconds` how long the provider still wants nothing.
-    A name that ends with `:*` stands for accounts that have not called yet. `used`: somebody called in the last days.
+    `factor` (0..1] is the share of the limits left after 429s; `paused_seconds` is how long the provider still wants no calls. A
+    name that ends with `:*` is the pool of each account that has not called yet. `used`: the pool was used before.
     """
 
     pool: str
@@ -40,7 +40,7 @@ class PoolView:
 
 
 class Watcher:
-    """Reads what all processes share on Redis. Every method raises RedisAway while that does not answer."""
+    """Reads the state that all processes share in Redis. Every method raises RedisAway while Redis does not answer."""
 
     def __init__(self, scripts: Scripts, settings: Settings) -> None:
         self._scripts = scripts
@@ -49,19 +49,19 @@ class Watcher:
         self.breakers = Breakers(scripts, policy=breaker_policy(settings))
 
     async def pools(self, wanted: str | None = None) -> list[PoolView]:
-        """All pools, or one with its accounts' (`publish_youtube` and `publish_youtube:main`). Raises NotFound.
+        """All pools, or one with its accounts' pools (`publish_youtube` and `publish_youtube:main`). Raises NotFound.
 
-        The sandbox's pools (`sandbox/publish_youtube`) are there once somebody used them, and are shown with the real ones.
+        The sandbox's pools (`sandbox/publish_youtube`) exist once they were used, and are listed with the real ones.
         """
         states = {state.pool: state for state in await self._admission.look()}
-        # An account's pool says more than the pattern that it follows.
+        # An account's own pool replaces the pattern in the list.
         seen = {f"{name.split(':', 1)[0]}:*" for name in states if ":" in name}
         names = sorted({*states, *(name for name in self._pools.names() if name not in seen)})
         if wanted is not None:
             names = [name for name in names if _meant(wanted, name)]
             if not names:
                 raise NotFound(f"no pool {wanted!r}; `phantoms pools` lists them")
-        # A pool may have been used under settings that are gone.
+        # A used pool may come from settings that no longer exist.
         limits = {name: self._pools.limits(name) if self._pools.has(name) else PoolLimits() for name in names}
         rates = await rates_used(self._scripts, limits)
         views = []
@@ -86,14 +86,14 @@ class Watcher:
 
 
 def _meant(wanted: str, name: str) -> bool:
-    """Whether somebody who asks for the pool `wanted` asks for `name`, too: an account's, or the sandbox's of that name."""
+    """Whether a request for the pool `wanted` includes `name`: also the pools of its accounts and of the sandbox."""
     return any(wanted in (of, of.split(":", 1)[0]) for of in (name, name.removeprefix(SANDBOX)))
 
 
 def known_breaker(name: str) -> str:
-    """The name, when there is or may be such a breaker: an integration's, or `integration:account`. Raises NotFound.
+    """Return the name if such a breaker may exist: `integration` or `integration:account`. Raises NotFound otherwise.
 
-    One that begins with `sandbox/` is of the calls that the sandbox answers.
+    A name that begins with `sandbox/` is the breaker for calls to the sandbox.
     """
     integration, _, account = name.removeprefix(SANDBOX).partition(":")
     of_routes = {route.integration for routes in ROUTES.values() for route in routes if route.integration}
@@ -105,6 +105,6 @@ def known_breaker(name: str) -> str:
 
 @asynccontextmanager
 async def watching(settings: Settings) -> AsyncIterator[Watcher]:
-    """A watcher on the running event loop. Redis is not asked before the first look. Raises InvalidInput without a usable URL."""
+    """A watcher on the running event loop. Redis is contacted with the first call. Raises InvalidInput without a usable URL."""
     async with redis_scripts(settings) as scripts:
         yield Watcher(scripts, settings)

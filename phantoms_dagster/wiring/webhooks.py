@@ -1,7 +1,7 @@
-"""The deliverer of webhooks: looks for what is due, sends it, writes what came of it. Any number may run at once.
+"""Delivers webhooks: claims due deliveries, sends them and records the outcomes. Any number of deliverers may run at once.
 
-It runs inside `phantoms metrics`, and alone as `phantoms webhooks deliver`. The pipeline never waits for it: events are rows.
-Killed at any moment it loses nothing: what it had claimed is due again when its lease has run out.
+It runs inside `phantoms metrics`, or alone as `phantoms webhooks deliver`. The pipeline only writes events as rows and never waits
+for it. A deliverer that is killed loses nothing: its claims are due again when their leases end.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from phantoms_dagster.wiring.addresses import desk_url
 from phantoms_dagster.wiring.threads import in_thread
 from phantoms_dagster.wiring.watching import Watcher, watching
 
-# Between two looks: while something may come, and while there is no endpoint at all.
+# Seconds between two polls: while an endpoint wants events, and while none does.
 LOOK_SECONDS = 1.0
 IDLE_SECONDS = 10.0
 AWAY_SECONDS = 3.0
 BREAKER_SECONDS = 5.0
 FORGET_SECONDS = 3_600.0
-# An opening that is older than this is no longer news. Redis keeps the last hundred changes of a breaker.
+# Older openings of breakers are not reported. Redis keeps a breaker's last hundred changes.
 OPENED_WITHIN = timedelta(days=7)
 CLOSED, OPEN = "closed", "open"
 
@@ -46,7 +46,7 @@ _log = logging.getLogger(__name__)
 
 
 class Deliverer:
-    """Delivers for one event loop. `look_seconds`: between two looks."""
+    """Delivers webhooks, for one event loop. `look_seconds`: seconds between two polls."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class Deliverer:
         self._redis_away = False
 
     async def run(self) -> None:
-        """Deliver until cancelled. Nothing that goes wrong ends it."""
+        """Deliver until cancelled. No error ends it."""
         away = False
         async with watching_if_any(self._settings) as watcher:
             while True:
@@ -79,19 +79,19 @@ class Deliverer:
                     if away:
                         _log.info("webhooks: PostgreSQL answers again")
                     away = False
-                except Exception as error:  # noqa: BLE001 - whatever it is, events must not wait for the next start
+                except Exception as error:  # noqa: BLE001 - no error may stop deliveries until the next start
                     pause = AWAY_SECONDS
                     if not _is_away(error):
-                        _log.exception("webhooks: a look failed; trying again")
+                        _log.exception("webhooks: polling failed; trying again")
                     elif not away:
-                        _log.warning("webhooks: wait, PostgreSQL does not answer (%s)", in_words(error))
+                        _log.warning("webhooks: deliveries wait, PostgreSQL does not answer (%s)", in_words(error))
                         away = True
                 self._done.clear()
-                # The end of a delivery frees a place, so there may be more to send at once.
+                # A finished delivery frees capacity, so there may be more to send at once.
                 await _wait(self._done, pause)
 
     async def aclose(self) -> None:
-        """Give what is under way a moment to end; what does not is due again by its lease."""
+        """Give deliveries in progress two seconds to finish. The others are due again when their leases end."""
         if self._sending:
             _, left = await asyncio.wait(self._sending, timeout=2.0)
             for task in left:
@@ -99,7 +99,7 @@ class Deliverer:
             await asyncio.gather(*left, return_exceptions=True)
 
     async def _look(self, watcher: Watcher | None) -> float:
-        """One look: start what is due; seconds until the next."""
+        """Poll once and start due deliveries. Returns the seconds until the next poll."""
         wanted = await in_thread(self._outbox.wanted, datetime.now(UTC), dict(self._busy))
         now = time.monotonic()
         if now >= self._forget_at:
@@ -122,14 +122,14 @@ class Deliverer:
             secrets = (one.secret, one.old_secret) if one.old_secret else (one.secret,)
             answer = await self._sender.send(one.url, one.message_id, body, secrets)
             await self._end(one, Tried(*answer))
-        except Exception:  # noqa: BLE001 - it is due again when its lease has run out
-            _log.exception("webhooks: delivery %d broke; it is tried again", one.id)
+        except Exception:  # noqa: BLE001 - it is due again when its lease ends
+            _log.exception("webhooks: delivery %d failed unexpectedly; it is tried again", one.id)
         finally:
             self._busy[one.endpoint_id] -= 1
             self._done.set()
 
     async def _end(self, one: Claimed, tried: Tried) -> None:
-        """Write what came of it. While PostgreSQL is away it is tried again for the time of the lease; then it is sent again."""
+        """Record the outcome, retrying while PostgreSQL is unavailable until the lease ends; after that it is sent again."""
         until = time.monotonic() + self._schedule.lease - self._schedule.timeout
         while True:
             try:
@@ -139,19 +139,19 @@ class Deliverer:
                 if not _is_away(error):
                     raise
                 if time.monotonic() >= until:
-                    _log.warning("webhooks: what came of delivery %d could not be written; it is sent again", one.id)
+                    _log.warning("webhooks: the outcome of delivery %d could not be recorded; it is sent again", one.id)
                     return
             await asyncio.sleep(0.5)
         if tried.error:
             _log.warning("webhooks: delivery %d of %s to endpoint %d: %s", one.id, one.type, one.endpoint_id, tried.error)
 
     async def _tell_of_breakers(self, watcher: Watcher) -> None:
-        """Write an event for each opening that was not told. Redis keeps their history: none is lost while nobody looks."""
+        """Write an event for each new opening of a breaker. Redis keeps their history, so none is lost between polls."""
         try:
             for breaker in await watcher.breakers.look():
                 for change in reversed(await watcher.breakers.history(breaker.name)):
                     source = f"breaker/{breaker.name}/{change.at.timestamp():.6f}"
-                    # A probe that failed opens it again; that is the same outage.
+                    # A failed probe opens the breaker again; that belongs to the same outage.
                     fresh = change.old == CLOSED and change.new == OPEN and change.at > datetime.now(UTC) - OPENED_WITHIN
                     if fresh and source not in self._told:
                         data = webhooks.down(breaker.name, change.at, redact(change.why))
@@ -162,7 +162,7 @@ class Deliverer:
             if isinstance(error, StoreAway):
                 raise
             if not self._redis_away:
-                _log.warning("webhooks: breakers cannot be looked at: %s", type(error).__name__)
+                _log.warning("webhooks: the breakers could not be read: %s", type(error).__name__)
             self._redis_away = True
 
 
@@ -170,7 +170,7 @@ class Deliverer:
 async def delivering(
     settings: Settings, engine: Engine, *, schedule: RetrySchedule | None = None, look_seconds: float = LOOK_SECONDS
 ) -> AsyncIterator[asyncio.Task[None]]:
-    """Deliver while the block runs. `engine` stays the caller's."""
+    """Deliver while the block runs. The caller closes `engine`."""
     times = schedule or RetrySchedule()
     sender = WebhookSender(settings.webhook_targets, timeout=times.timeout, tls=tls())
     deliverer = Deliverer(settings, engine, sender, schedule=times, look_seconds=look_seconds)
@@ -186,7 +186,7 @@ async def delivering(
 
 @asynccontextmanager
 async def watching_if_any(settings: Settings) -> AsyncIterator[Watcher | None]:
-    """A look at the breakers; None without a Redis."""
+    """A watcher; None without Redis."""
     if settings.redis_url is None:
         yield None
         return

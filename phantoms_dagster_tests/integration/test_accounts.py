@@ -22,10 +22,10 @@ from phantoms_dagster.store.accounts import Accounts, PostgresAccounts
 from phantoms_dagster.store.performance.tables import PerformanceTables
 from phantoms_dagster.store.planning import CHANNEL as READY_CHANNEL
 from phantoms_dagster.store.results.readings import Results
+from phantoms_dagster.wiring.account_adapters import AccountMetricsReader, AccountPublisher
 from phantoms_dagster.wiring.endpoints import Endpoints
-from phantoms_dagster.wiring.of_accounts import PublisherOfAccount, ReaderOfAccount
+from phantoms_dagster.wiring.token_check import check_token
 from phantoms_dagster.wiring.tokens import read
-from phantoms_dagster.wiring.whose import whose
 from phantoms_dagster_tests.integration.publishing_world import Studio, open_studio
 from phantoms_dagster_tests.integration.stage_world import CHANNEL, World, open_world
 
@@ -195,12 +195,12 @@ async def test_doctor_asks_the_platform_whose_a_token_is(studio: Studio, monkeyp
     monkeypatch.setenv("CURIOUS_TOKEN", "sandbox-ocean")
     settings = Settings(youtube_base_url=studio.base_url, youtube_token=None)
     endpoints = Endpoints(settings, lambda: ["youtube"])
-    found = await whose(settings, endpoints, YOUTUBE, "main", "env:CURIOUS_TOKEN")
+    found = await check_token(settings, endpoints, YOUTUBE, "main", "env:CURIOUS_TOKEN")
     assert found.owner is not None
     assert (found.owner.label, found.missing) == ("ocean", [])
     monkeypatch.setenv("CURIOUS_TOKEN", "dead")
     with pytest.raises(Disconnected):
-        await whose(settings, endpoints, YOUTUBE, "main", "env:CURIOUS_TOKEN")
+        await check_token(settings, endpoints, YOUTUBE, "main", "env:CURIOUS_TOKEN")
 
 
 # --- every post passes the gate ------------------------------------------------------------------------------------
@@ -219,11 +219,11 @@ async def test_a_post_sends_nothing_while_its_account_has_the_token_of_another_o
     await watched.enter(YOUTUBE, name)
     tokens.tokens[name] = "sandbox-desert"
     with pytest.raises(AccountWaits, match="that of desert"):
-        await post(studio, key, PublisherOfAccount(studio.youtube(), watched))
+        await post(studio, key, AccountPublisher(studio.youtube(), watched))
     assert studio.posts() == []
     assert "youtube.open" not in studio.sandbox.calls
     tokens.tokens[name] = "sandbox-ocean"
-    await post(studio, key, PublisherOfAccount(studio.youtube(), watched))
+    await post(studio, key, AccountPublisher(studio.youtube(), watched))
     assert len(studio.posts()) == 1
 
 
@@ -243,7 +243,7 @@ async def test_a_token_that_dies_in_the_middle_of_a_post_stops_the_account_and_f
     name = CHANNEL.accounts[YOUTUBE]
     watched = gate(studio, TokenFile(**{name: "sandbox-ocean"}))
     with pytest.raises(AccountWaits, match="the token is dead"):
-        await post(studio, key, PublisherOfAccount(Refused(), watched))
+        await post(studio, key, AccountPublisher(Refused(), watched))
     assert [(a.name, a.state) for a in Accounts(studio.world.engine).waiting()] == [(name, DISCONNECTED)]
 
 
@@ -269,7 +269,7 @@ async def test_a_missing_permission_is_one_trouble_of_the_account_until_a_post_g
     keys = await studio.ready_to_post(count=3)
     name, world = CHANNEL.accounts[YOUTUBE], studio.world
     limited = Limited(studio)
-    guarded = PublisherOfAccount(limited, gate(studio, TokenFile(**{name: "sandbox-ocean"})))
+    guarded = AccountPublisher(limited, gate(studio, TokenFile(**{name: "sandbox-ocean"})))
 
     async def refused(key: str) -> None:
         with pytest.raises(AccountWaits, match=r"waits: youtube\.upload was not granted"):
@@ -310,7 +310,7 @@ async def test_a_dead_token_that_reading_meets_stops_the_account_and_a_missing_p
     await watched.enter(YOUTUBE, "main")
     for error, waiting in ((Barred("no analytics", provider="youtube"), []), (Disconnected("dead", provider="youtube"), ["main"])):
         with pytest.raises(type(error)):
-            [page async for page in ReaderOfAccount(Reader(error), watched).pages("main", ["v"])]
+            [page async for page in AccountMetricsReader(Reader(error), watched).pages("main", ["v"])]
         assert [account.name for account in Accounts(studio.world.engine).waiting()] == waiting
 
 

@@ -17,7 +17,7 @@ from typer.testing import CliRunner, Result
 
 from phantoms_dagster.cli.main import app
 from phantoms_dagster.store.engine import engine
-from phantoms_dagster.wiring.on_the_way import OnTheWay
+from phantoms_dagster.wiring.up_lock import UpLock
 from phantoms_dagster_tests.integration.test_cli_look_and_review import RENDERED, SCRIPT, VOICE, added, put, rendered
 from phantoms_dagster_tests.terminal import shown_in_terminals, terminal
 
@@ -157,7 +157,7 @@ def test_commands_say_that_up_is_starting_or_stopping_instead_of_that_nothing_ru
     monkeypatch.setenv("PHANTOMS_HOME", str(tmp_path))
     nothing = "no database is running here: start `phantoms up`"
     assert nothing in phantoms("status").stderr
-    mark = OnTheWay(tmp_path)
+    mark = UpLock(tmp_path)
     mark.say("starting")
     for command in (["status"], ["watch"], ["approve", "--all"], ["worker"], ["breakers"], ["metrics"]):
         assert "`phantoms up` is still starting here: try again when it shows its addresses" in phantoms(*command).stderr, command

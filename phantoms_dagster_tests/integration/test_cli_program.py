@@ -194,7 +194,7 @@ def test_a_channels_file_that_is_named_and_not_there_is_an_error_and_no_default_
     for command in (["add", "Title"], ["import", str(brief)], ["approve", "--all"], ["up"]):
         result = phantoms(*command, DATABASE_URL=database_url, CHANNELS=str(gone), HOME=str(tmp_path / "home"))
         assert result.exit_code == 2, (command, result.output)
-        assert f"PHANTOMS_CHANNELS names {gone}, and there is no such file: put it there" in result.stderr
+        assert f"PHANTOMS_CHANNELS names {gone}, which does not exist: create it" in result.stderr
     assert not gone.exists()
     report = json.loads(phantoms("doctor", "--json", DATABASE_URL=database_url, CHANNELS=str(gone)).stdout)
     [found] = [finding for finding in report["findings"] if finding["check"] == "channels"]

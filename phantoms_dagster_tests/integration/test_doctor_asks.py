@@ -20,8 +20,8 @@ from phantoms_dagster.cli.looks import ParallelLooks
 from phantoms_dagster.cli.main import app
 from phantoms_dagster.sandbox.core import Fault
 from phantoms_dagster.settings import Settings
-from phantoms_dagster.wiring import asking
-from phantoms_dagster.wiring.asking import Finding
+from phantoms_dagster.wiring import key_checks
+from phantoms_dagster.wiring.key_checks import Finding
 from phantoms_dagster_tests.sandbox_thread import Running, sandbox_thread
 
 CHANNELS = """
@@ -208,7 +208,7 @@ def each_cannot_be_reached(found: dict[str, Finding], why: str) -> None:
         assert (found[check].verdict, why in found[check].found) == ("wrong", True), found[check]
         assert found[check].found.startswith("cannot be reached: ")
         name = check.partition(":")[0].upper()
-        assert found[check].fix.startswith(f"check the network or PHANTOMS_{name}_BASE_URL")
+        assert found[check].fix.startswith(f"check the network and PHANTOMS_{name}_BASE_URL")
         assert "renew" not in found[check].fix
 
 
@@ -225,7 +225,7 @@ def test_a_host_without_tls_is_the_networks_trouble(tmp_path: Path, plain_text: 
 
 
 def test_a_silent_host_is_the_networks_trouble(tmp_path: Path, silent: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(asking, "SECONDS", 0.5)
+    monkeypatch.setattr(key_checks, "SECONDS", 0.5)
     each_cannot_be_reached(doctor(elsewhere(tmp_path, f"http://{silent}")), "no answer within 0.5 s")
 
 
@@ -237,14 +237,14 @@ def test_a_login_page_on_the_way_is_the_networks_trouble(sandbox: Running, tmp_p
 def test_a_proxy_of_the_environment_is_said_not_to_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
     found = doctor(elsewhere(tmp_path, f"http://127.0.0.1:{closed_port()}"))
-    assert found["openai"].fix.endswith("the proxy of the environment is not used")
+    assert found["openai"].fix.endswith("the proxy set in the environment is not used")
 
 
 def test_a_service_with_trouble_of_its_own_is_a_note(sandbox: Running, tmp_path: Path) -> None:
     sandbox.sandbox.faults.append(Fault("*", status=503))
     found = doctor(settings(tmp_path, sandbox.url))
     for check in ("openai", "shotstack", *ACCOUNTS):
-        assert (found[check].verdict, "gave no verdict" in found[check].found) == ("note", True), found[check]
+        assert (found[check].verdict, "the check was not possible" in found[check].found) == ("note", True), found[check]
 
 
 def test_services_are_asked_at_the_same_time_and_each_answer_is_printed_when_it_comes(sandbox: Running, tmp_path: Path) -> None:
@@ -291,4 +291,4 @@ def test_no_answer_repeats_a_token(sandbox: Running, tmp_path: Path) -> None:
 def test_the_ssl_module_is_the_one_the_words_are_made_from() -> None:
     error = OSError("wire")
     error.__cause__ = ssl.SSLCertVerificationError("certificate verify failed: self-signed certificate")
-    assert asking.unreachable(error).startswith("TLS failed: SSLCertVerificationError")
+    assert key_checks.unreachable(error).startswith("TLS failed: SSLCertVerificationError")

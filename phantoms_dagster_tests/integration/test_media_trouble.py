@@ -33,7 +33,7 @@ from phantoms_dagster.store.kept_files import files_are_known, files_were_stored
 from phantoms_dagster.wiring import media_gate as media_gate_module
 from phantoms_dagster.wiring.clock import SystemClock
 from phantoms_dagster.wiring.limits import limits_of
-from phantoms_dagster.wiring.media_gate import MediaGate, OnMedia, media_disk, media_gate
+from phantoms_dagster.wiring.media_gate import GatedUseCase, MediaGate, media_disk, media_gate
 from phantoms_dagster_tests.integration.stage_world import SENSOR, World, open_world, output_of
 
 SIZE = 600_000
@@ -96,7 +96,7 @@ class Speak:
 def runner(world: World, gate: MediaGate, speak: Speak) -> StageRunner:
     return StageRunner(
         store=world.store(),
-        use_cases={"voiceover": OnMedia(gate, speak, writing=True)},
+        use_cases={"voiceover": GatedUseCase(gate, speak, writing=True)},
         clock=SystemClock(),
         policy=RetryPolicy(attempts=1, max_wait_seconds=0),
         random=lambda: 1.0,

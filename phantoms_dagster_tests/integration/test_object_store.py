@@ -24,7 +24,7 @@ from phantoms_dagster.settings import Settings
 from phantoms_dagster.wiring.clock import SystemClock
 from phantoms_dagster.wiring.limits import limits_of
 from phantoms_dagster.wiring.media import MediaFiles, media_store, probe
-from phantoms_dagster.wiring.media_guard import guarded_media
+from phantoms_dagster.wiring.object_store_guard import guarded_media
 from phantoms_dagster_tests.s3_server import BUCKET, KEY_ID, SECRET, Line, S3Server, line_to, s3_server
 
 MB = 10**6

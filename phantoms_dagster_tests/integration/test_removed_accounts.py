@@ -18,8 +18,8 @@ from phantoms_dagster.production.accounts import AccountGate, AccountWaits
 from phantoms_dagster.sandbox.core import Fault
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.store.accounts import Accounts, PostgresAccounts
+from phantoms_dagster.wiring.account_adapters import AccountPublisher
 from phantoms_dagster.wiring.endpoints import Endpoints
-from phantoms_dagster.wiring.of_accounts import PublisherOfAccount
 from phantoms_dagster.wiring.tokens import AccountTokens
 from phantoms_dagster_tests.integration.publishing_world import Studio, open_studio
 from phantoms_dagster_tests.integration.stage_world import CHANNEL, World, open_world
@@ -48,7 +48,7 @@ def tokens_of(studio: Studio) -> Tokens:
     return AccountTokens(Endpoints(settings, lambda: ["youtube"]), PostgresAccounts(studio.world.async_engine).places)
 
 
-def real_publisher(studio: Studio) -> PublisherOfAccount:
+def real_publisher(studio: Studio) -> AccountPublisher:
     """YouTube as with real tokens, behind the gate of its accounts."""
     tokens = tokens_of(studio)
     publisher = YouTubePublisher(client=studio.client, base_url=studio.base_url, tokens=tokens, clock=studio.clock, sandbox=False)
@@ -58,7 +58,7 @@ def real_publisher(studio: Studio) -> PublisherOfAccount:
         readers={YOUTUBE: YouTubeIdentity(client=studio.client, base_url=studio.base_url, tokens=tokens, clock=studio.clock)},
         sandboxed=lambda _: False,
     )
-    return PublisherOfAccount(publisher, gate)
+    return AccountPublisher(publisher, gate)
 
 
 async def post(studio: Studio, key: str, publisher: object) -> None:

@@ -164,7 +164,7 @@ async def test_a_destination_that_failed_gets_the_notice_later_and_the_other_doe
         age(world, 6)
         assert (await look(world, both))[0] == "Phantoms: 1 film waits for approval"
         said = await look(world, both)
-        assert said == ["nothing is due", "another process tells it, or it is not time yet"]
+        assert said == ["nothing is due", "another process is sending, or it is not time yet"]
         assert PASSWORD not in str(said)
         broken.status = 200
         age(world, 1)

@@ -19,7 +19,7 @@ from phantoms_dagster.domain.counting import counted
 from phantoms_dagster.resilience.breakers.breaker import Breakers, Transition
 from phantoms_dagster.resilience.pools import SANDBOX
 from phantoms_dagster.settings import Settings
-from phantoms_dagster.wiring.redis_looks import breaker_policy, redis_scripts
+from phantoms_dagster.wiring.redis_connection import breaker_policy, redis_scripts
 
 ROUTES, BREAKER = "shotstack.*", f"{SANDBOX}shotstack"
 SECONDS = 20.0

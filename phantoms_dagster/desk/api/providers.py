@@ -13,8 +13,8 @@ from phantoms_dagster.desk.api.routes import add
 from phantoms_dagster.desk.api.values import ApiModel, Given, Name, Reason
 from phantoms_dagster.desk.visits import Seen
 from phantoms_dagster.wiring.breaker_switch import LONGEST_SECONDS, BreakerSwitch
-from phantoms_dagster.wiring.provider_looks import ProviderLook, look_at_providers
-from phantoms_dagster.wiring.redis_looks import RedisAway
+from phantoms_dagster.wiring.provider_status import ProviderStatus, read_provider_status
+from phantoms_dagster.wiring.redis_connection import RedisAway
 
 TAG = "providers"
 
@@ -125,8 +125,8 @@ def _switch(visit: Seen) -> BreakerSwitch:
     return BreakerSwitch(visit.desk.settings, visit.desk.audit.write)
 
 
-def _look(visit: Seen) -> ProviderLook:
-    look = look_at_providers(visit.desk.settings)
+def _look(visit: Seen) -> ProviderStatus:
+    look = read_provider_status(visit.desk.settings)
     if look.problem:
         raise RedisAway(look.problem)
     return look

@@ -26,7 +26,7 @@ from phantoms_dagster.domain.models import Brief, Channel, Platform
 from phantoms_dagster.production.stages.post import next_opening
 from phantoms_dagster.store.brief_edits import BriefEdits
 from phantoms_dagster.store.calendar import Calendar, CalendarSlot, Scheduled
-from phantoms_dagster.wiring.moving import odd_about
+from phantoms_dagster.wiring.schedule_warnings import schedule_warnings
 
 VIEWS = ("week", "list", "month")
 LIST_DAYS = 28
@@ -405,7 +405,7 @@ def _near(plan: Calendar, video: Scheduled, goes: datetime) -> list[CalendarEntr
 
 def warnings_of(visit: Visit, plan: Calendar, video: Scheduled, channel: Channel, at: datetime) -> list[str]:
     """What is odd about that time for this video."""
-    return odd_about(plan, visit.desk.settings, video, channel, at)
+    return schedule_warnings(plan, visit.desk.settings, video, channel, at)
 
 
 def _stamp(at: datetime | None) -> str:

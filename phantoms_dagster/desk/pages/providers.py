@@ -24,10 +24,10 @@ from phantoms_dagster.resilience.scopes import ROUTES
 from phantoms_dagster.store.accounts import Accounts
 from phantoms_dagster.store.audit import AuditRow
 from phantoms_dagster.store.provider_traffic import SLICE_SECONDS, SLICES, ProviderTraffic, Slice, Waiter
-from phantoms_dagster.wiring.breaker_switch import BreakerSwitch, Switched, subject_of
+from phantoms_dagster.wiring.breaker_switch import BreakerSwitch, BreakerSwitched, subject_of
 from phantoms_dagster.wiring.endpoints import INTEGRATIONS, spec_of
 from phantoms_dagster.wiring.outages import stages_of
-from phantoms_dagster.wiring.provider_looks import ProviderLook, look_at_providers
+from phantoms_dagster.wiring.provider_status import ProviderStatus, read_provider_status
 from phantoms_dagster.wiring.watching import PoolView
 
 TITLES = {
@@ -96,7 +96,7 @@ class ProviderView:
 
 def providers(visit: Seen) -> Response:
     """All providers at a glance, those in trouble first."""
-    look = look_at_providers(visit.desk.settings)
+    look = read_provider_status(visit.desk.settings)
     views = _views(visit, look)
     views.sort(key=lambda view: ("open", "half-open", "closed").index(view.worst))
     return page(visit, "providers.html", views=views, problem=look.problem)
@@ -107,8 +107,8 @@ def one(visit: Seen, provider: str) -> Response:
     if provider not in TITLES:
         raise NotFound(f"There is no provider {provider}.")
     settings = visit.desk.settings
-    names = [name for name in _names(look_at_providers(settings)) if _provider(name) == provider] or [provider]
-    look = look_at_providers(settings, history_of=names)
+    names = [name for name in _names(read_provider_status(settings)) if _provider(name) == provider] or [provider]
+    look = read_provider_status(settings, history_of=names)
     view = next(view for view in _views(visit, look) if view.name == provider)
     return page(
         visit,
@@ -148,7 +148,7 @@ def _switch(visit: Visit) -> BreakerSwitch:
     return BreakerSwitch(visit.desk.settings, visit.desk.audit.write)
 
 
-def _told(done: Switched, said: str) -> str:
+def _told(done: BreakerSwitched, said: str) -> str:
     return said if done.noted else f"{said} The audit log does not have it: PostgreSQL does not answer."
 
 
@@ -168,14 +168,14 @@ def _provider(breaker: str) -> str:
     return breaker.removeprefix(SANDBOX).partition(":")[0].partition("_")[0]
 
 
-def _names(look: ProviderLook) -> list[str]:
+def _names(look: ProviderStatus) -> list[str]:
     return [state.name for state in look.breakers]
 
 
 # --- the views
 
 
-def _views(visit: Visit, look: ProviderLook) -> list[ProviderView]:
+def _views(visit: Visit, look: ProviderStatus) -> list[ProviderView]:
     desk = visit.desk
     traffic, accounts = ProviderTraffic(desk.services.engine), Accounts(desk.services.engine).all()
     hour, counts = traffic.last_hour(), traffic.counts([name for name in STAGES if name != "approval"])
@@ -186,7 +186,7 @@ def _views(visit: Visit, look: ProviderLook) -> list[ProviderView]:
 
 
 def _view(
-    name: str, look: ProviderLook, accounts: Sequence[Account], hour: Sequence[Slice], counts: Mapping[str, int]
+    name: str, look: ProviderStatus, accounts: Sequence[Account], hour: Sequence[Slice], counts: Mapping[str, int]
 ) -> ProviderView:
     states = [state for state in look.breakers if _provider(state.name) == name]
     if not any(state.name.removeprefix(SANDBOX) == name for state in states):
@@ -252,7 +252,7 @@ def _waiters(visit: Visit, provider: str) -> list[Waiter]:
     return ProviderTraffic(visit.desk.reading).waiting(stages)
 
 
-def _history(visit: Visit, look: ProviderLook) -> list[Change]:
+def _history(visit: Visit, look: ProviderStatus) -> list[Change]:
     """What happened to these breakers, the newest first, with the person where it was one."""
     found = []
     for breaker, changes in look.history.items():

@@ -1,4 +1,4 @@
-"""The media store of a pipeline: the object store is called behind the same breakers as every other service."""
+"""The media store of a pipeline, with the object store behind a breaker like every other service."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _SLACK_SECONDS = 30.0
 async def guarded_media(
     settings: Settings, clock: Clock, *, limits: RedisLimits | None = None
 ) -> AsyncIterator[FolderStore | ObjectStore]:
-    """The store of a pipeline. While the object store is down its breaker is open, and stages are deferred instead of failed.
+    """The store of a pipeline. While the object store is down its breaker is open, and stages are deferred instead of failing.
 
-    `limits`: those that somebody has opened already.
+    `limits`: limits that the caller has already opened.
     """
     if settings.media_url is None:
         yield media_store(settings)
@@ -40,10 +40,10 @@ async def guarded_media(
 
 @asynccontextmanager
 async def _guarded(limits: RedisLimits, settings: Settings) -> AsyncIterator[None]:
-    """One look at the breaker for a whole transfer, and one word to it about what came of that.
+    """Ask the breaker once per transfer and report the transfer's outcome to it.
 
-    A key that was refused, a bucket that is gone or full: that is nobody's video, and the next would hear the same. The breaker
-    opens at once with the reason, and MediaAway is raised.
+    A refused key and a missing or full bucket are not the video's fault, and every other video would get the same answer. So the
+    breaker opens at once with the reason, and MediaAway is raised.
     """
     permit = await limits.admit(_SCOPE, max_wait=settings.max_wait_seconds, hold_seconds=settings.call_seconds + _SLACK_SECONDS)
     try:
@@ -53,7 +53,7 @@ async def _guarded(limits: RedisLimits, settings: Settings) -> AsyncIterator[Non
         await limits.settle(permit, CallOutcome.FAILED if shut or is_outage(error) else CallOutcome.ANSWERED)
         if not shut:
             raise
-        with suppress(NotYet):  # without Redis nobody is let through anyway
+        with suppress(NotYet):  # without Redis no call is admitted anyway
             if (await limits.breakers.state(INTEGRATION)).state == "closed":
                 await limits.breakers.trip(INTEGRATION, seconds=settings.breaker_reset_seconds, why=str(error))
         raise MediaAway(str(error), reading=True) from error

@@ -1,6 +1,6 @@
-"""Whether `phantoms up` is starting or stopping in a data directory, so that commands can say so instead of "nothing runs".
+"""A lock file by which commands see that `phantoms up` is starting or stopping in a data directory.
 
-The mark is a file with a lock. The kernel gives the lock up with the process, however it ends, so a mark is never stale.
+The kernel releases the lock when the process ends, however it ends, so the lock is never stale.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from typing import Literal
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.settings import Settings
 
-# fcntl is imported where it is used: there is none on Windows.
+# fcntl is imported where it is used, because Windows has none.
 FILE = "up.lock"
 Phase = Literal["starting", "stopping"]
 
 
-class OnTheWay:
-    """The mark of the `phantoms up` of this process. Another one that runs here already keeps its own."""
+class UpLock:
+    """The lock of this process's `phantoms up`. Does nothing if another `phantoms up` holds the lock."""
 
     def __init__(self, home: Path) -> None:
         import fcntl  # noqa: PLC0415
@@ -30,19 +30,19 @@ class OnTheWay:
             self.close()
 
     def say(self, phase: Phase) -> None:
-        """Tell which."""
+        """Write the phase into the lock file."""
         if self._fd is not None:
             os.pwrite(self._fd, phase.encode(), 0)
 
     def close(self) -> None:
-        """Take the mark away; harmless when there is none."""
+        """Release the lock, if it is held."""
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
 
 
-def on_the_way(home: Path) -> Phase | None:
-    """What a `phantoms up` is doing in that data directory. A running one counts as starting: its addresses are not told yet."""
+def up_phase(home: Path) -> Phase | None:
+    """The phase of the `phantoms up` in that data directory; None if none holds the lock. "starting" also while it runs."""
     try:
         import fcntl  # noqa: PLC0415
 
@@ -60,8 +60,8 @@ def on_the_way(home: Path) -> Phase | None:
 
 
 def nothing_runs(settings: Settings, what: Literal["database", "Redis"]) -> InvalidInput:
-    """The error of a command that has no such server to ask, with the next step."""
-    phase = on_the_way(settings.home)
+    """The error for a command that needs a server that is not running, with the next step."""
+    phase = up_phase(settings.home)
     if phase == "starting":
         return InvalidInput("`phantoms up` is still starting here: try again when it shows its addresses")
     if phase == "stopping":

@@ -1,4 +1,4 @@
-"""What is odd about a time for a video: the same for the calendar, the API and the command line."""
+"""Warnings about a time chosen for a video, for the calendar, the API and the command line."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from phantoms_dagster.wiring.limits import post_limits
 _AROUND = timedelta(days=2)
 
 
-def odd_about(plan: Calendar, settings: Settings, video: Scheduled, channel: Channel, at: datetime) -> list[str]:
-    """Sentences: that the time is past or outside the posting hours, that a slot is taken, or a quota of that day used up."""
+def schedule_warnings(plan: Calendar, settings: Settings, video: Scheduled, channel: Channel, at: datetime) -> list[str]:
+    """Sentences about a time that is past or outside the posting hours, a slot that is taken, or a day's quota that is used up."""
     channels = plan.channels()
     now = datetime.now(UTC)
     neighbours = [
@@ -28,7 +28,7 @@ def odd_about(plan: Calendar, settings: Settings, video: Scheduled, channel: Cha
 
 
 def _outings(video: Scheduled, channel: Channel) -> list[Neighbour]:
-    """Each post of a video with the time at which it goes out or went out. What failed takes no slot."""
+    """Each post of a video with the time at which it is or was published. Failed posts take no slot."""
     planned = next_opening(channel, video.publish_at) if video.publish_at else None
     found = []
     for one in video.outings:

@@ -1,4 +1,4 @@
-"""What Redis knows of providers, in one look: breakers, pools, and what happened to one of them. For pages."""
+"""The status of providers in Redis, for pages: breakers, pools, and the history of some breakers."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from phantoms_dagster.domain.errors import NotYet
 from phantoms_dagster.resilience.breakers.breaker import BreakerState, Transition
 from phantoms_dagster.settings import Settings
-from phantoms_dagster.wiring.redis_looks import RedisAway
+from phantoms_dagster.wiring.redis_connection import RedisAway
 from phantoms_dagster.wiring.watching import PoolView, watching
 
 
 @dataclass(frozen=True)
-class ProviderLook:
-    """`history`: of the breakers that were asked for, by name, the newest first. `problem`: why Redis could not be asked."""
+class ProviderStatus:
+    """The providers' status. `history`: by breaker, newest change first. `problem`: why Redis could not be asked."""
 
     breakers: Sequence[BreakerState] = ()
     pools: Sequence[PoolView] = ()
@@ -23,19 +23,19 @@ class ProviderLook:
     problem: str = ""
 
 
-def look_at_providers(settings: Settings, *, history_of: Sequence[str] = ()) -> ProviderLook:
-    """Ask Redis, once. Raises InvalidInput without a usable address of it. Call it where no event loop runs."""
+def read_provider_status(settings: Settings, *, history_of: Sequence[str] = ()) -> ProviderStatus:
+    """Read the status from Redis. Raises InvalidInput without a usable Redis URL. Must not be called on an event loop."""
 
-    async def ask() -> ProviderLook:
+    async def ask() -> ProviderStatus:
         async with watching(settings) as watcher:
             breakers, pools, histories = await asyncio.gather(
                 watcher.breakers.look(),
                 watcher.pools(),
                 asyncio.gather(*(watcher.breakers.history(name) for name in history_of)),
             )
-            return ProviderLook(breakers, pools, dict(zip(history_of, histories, strict=True)))
+            return ProviderStatus(breakers, pools, dict(zip(history_of, histories, strict=True)))
 
     try:
         return asyncio.run(ask())
     except (RedisAway, NotYet) as error:
-        return ProviderLook(problem=str(error))
+        return ProviderStatus(problem=str(error))

@@ -1,7 +1,7 @@
-"""Asking each real service whether it accepts our key, for `phantoms doctor`. Every call is a read that costs nothing.
+"""Checks for `phantoms doctor` that each real service accepts our key. Every call is a read that costs nothing.
 
-An answer that is a refusal, a service that cannot be reached and a service that has trouble of its own are told apart: each has
-its own next step. Nothing is called "ok" that was not asked.
+A refusal, an unreachable service and a service with problems of its own are distinguished, because each needs another next step.
+Nothing is reported as ok without having been asked.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from phantoms_dagster.wiring.clock import SystemClock
 from phantoms_dagster.wiring.endpoints import Endpoints, variable_of_key
 from phantoms_dagster.wiring.platforms import scopes_of
 from phantoms_dagster.wiring.providers import adapters, service_tools
-from phantoms_dagster.wiring.whose import SECONDS, whose
+from phantoms_dagster.wiring.token_check import SECONDS, check_token
 
 PROXIES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "HTTP_PROXY", "http_proxy")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One check. `verdict`: ok, note or wrong; `fix` says what to do."""
+    """The result of one check. `verdict`: ok, note or wrong. `fix`: what to do about it."""
 
     check: str
     verdict: str
@@ -57,14 +57,14 @@ def ask_provider(settings: Settings, endpoints: Endpoints, provider: str) -> lis
 
 
 def ask_account(settings: Settings, endpoints: Endpoints, platform: Platform, account: str, place: str | None) -> list[Finding]:
-    """Whose the account's token is, and which of the permissions that posting and reading need it lacks."""
+    """Check who owns the account's token, and whether it has the permissions for posting and for reading metrics."""
     check = f"{platform}:{account}"
 
     async def ask() -> list[Finding]:
-        facts = await whose(settings, endpoints, platform, account, place)
+        facts = await check_token(settings, endpoints, platform, account, place)
         owner = f"{facts.owner.label} ({facts.owner.subject})" if facts.owner else "the token is accepted"
         if facts.missing is None:
-            found = f"{owner}; which scopes it has was not asked: this host does not tell"
+            found = f"{owner}; its scopes could not be checked: this host does not report them"
             return [Finding(check, "note", found, "if posts are refused, compare its scopes with docs/accounts.md")]
         if facts.missing:
             lacks = ", ".join(f"{scope.name} ({scope.purpose})" for scope in facts.missing)
@@ -78,20 +78,20 @@ def ask_account(settings: Settings, endpoints: Endpoints, platform: Platform, ac
 
 
 def _client(name: str) -> httpx.AsyncClient:
-    # Without the fleet's limits: this is asked where Redis may not be running, and it is one small call.
+    # Without the shared limits: Redis may not be running, and this is one small call.
     return build_client(limits=UnguardedLimits(), scope=CallScope(name), deadlines=Deadlines(read=SECONDS, total=SECONDS))
 
 
 def _asked(check: str, renew: str, ask: Awaitable[list[Finding]], *, setting: str | None = None) -> list[Finding]:
-    """What was found, or what is wrong in words with the next step. `renew`: the next step when the key is refused."""
+    """Run a check and turn errors into findings with a next step. `renew`: the next step when the key is refused."""
 
     async def bounded() -> list[Finding]:
         async with asyncio.timeout(SECONDS):
             return await ask
 
-    network = f"check the network or PHANTOMS_{(setting or check).upper()}_BASE_URL"
+    network = f"check the network and PHANTOMS_{(setting or check).upper()}_BASE_URL"
     if any(os.environ.get(name) for name in PROXIES):
-        network += "; the proxy of the environment is not used"
+        network += "; the proxy set in the environment is not used"
     try:
         return asyncio.run(bounded())
     except TimeoutError:
@@ -108,26 +108,26 @@ def _refused(check: str, error: ProviderError, *, renew: str, network: str) -> F
     if isinstance(error, Transient) and (status is None or error.code == "malformed" or status == 407):
         return Finding(check, "wrong", f"cannot be reached: {unreachable(error)}", network)
     if status == 407:
-        return Finding(check, "wrong", "cannot be reached: a proxy on the way asks for a login (407)", network)
+        return Finding(check, "wrong", "cannot be reached: a proxy on the way requires a login (407)", network)
     if isinstance(error, Transient):
-        return Finding(check, "note", f"it gave no verdict: {said}", "it has trouble of its own, or is busy: try again in a while")
+        return Finding(check, "note", f"the check was not possible: {said}", "the service has problems or is busy: try again later")
     if error.code == "not_connected":
         return Finding(check, "wrong", said, "put the token there; docs/accounts.md says how")
     if isinstance(error, Barred):
         return Finding(check, "wrong", said, "connect the account again with all scopes of docs/accounts.md")
     if isinstance(error, Disconnected) or status in (401, 403):
         return Finding(check, "wrong", said, renew)
-    return Finding(check, "wrong", said, "the message says what is wrong; docs/accounts.md has what an account needs")
+    return Finding(check, "wrong", said, "the message says what is wrong; docs/accounts.md says what an account needs")
 
 
 def unreachable(error: BaseException) -> str:
-    """Why no usable answer came, in the words of somebody who can repair the network."""
+    """Why there was no usable answer, in terms that help to repair the network."""
     chain = list(_causes(error))
     names = " ".join(type(cause).__name__ for cause in chain)
     if getattr(error, "code", None) == "malformed":
-        return "what answers is not its API: a proxy or a login page may be in the way"
+        return "the answer does not come from its API: a proxy or a login page may be in the way"
     if any(isinstance(cause, socket.gaierror) for cause in chain) or "DNS" in names:
-        return "the name of its host is not known (DNS)"
+        return "its host name cannot be resolved (DNS)"
     if any(isinstance(cause, ssl.SSLError) for cause in chain) or "SSL" in names or "Certificate" in names:
         return f"TLS failed: {_last_words(chain)}"
     numbers = {cause.errno for cause in chain if isinstance(cause, OSError)}

@@ -1,4 +1,4 @@
-"""Asking the platforms whose each account's token is and what it may do, for `phantoms doctor`. No post is made."""
+"""Asks a platform who owns an account's token and what it permits, for `phantoms doctor`. It only reads."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ SECONDS = 8.0
 
 @dataclass(frozen=True)
 class TokenFacts:
-    """What a platform says of a token. `missing`: needed permissions that it lacks; None when the platform does not tell.
+    """A platform's answer about a token. `missing`: needed permissions that it lacks; None if the platform does not report them.
 
-    `owner` is None when only the permissions could be read: the missing ones then say why.
+    `owner` is None if only the permissions could be read; then `missing` explains why.
     """
 
     owner: AccountIdentity | None
     missing: Sequence[Scope] | None
 
 
-async def whose(settings: Settings, endpoints: Endpoints, platform: Platform, account: str, place: str | None) -> TokenFacts:
-    """The owner and the permissions of that account's token. Raises what the platform's table of errors says."""
+async def check_token(settings: Settings, endpoints: Endpoints, platform: Platform, account: str, place: str | None) -> TokenFacts:
+    """Read the owner and the permissions of an account's token. Raises the errors in the platform's table."""
 
     async def places() -> dict[tuple[str, str], str]:
         return {(str(platform), account): place} if place else {}
 
     tokens = AccountTokens(endpoints, places)
-    # Without the fleet's limits: Redis may not be running, and these are a few small reads.
+    # Without the shared limits: Redis may not be running, and these are a few small reads.
     deadlines = Deadlines(read=SECONDS, total=SECONDS)
     async with build_client(limits=UnguardedLimits(), scope=CallScope(str(platform)), deadlines=deadlines) as client:
         toolbox = Toolbox(settings, endpoints, {str(platform): client}, tokens, SystemClock())

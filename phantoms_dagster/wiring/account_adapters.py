@@ -1,4 +1,4 @@
-"""Publishers and readers of results as they work for one account: its pools and breaker, and its token's trouble as one trouble."""
+"""Wrappers that make adapters work per account: calls count for its pools and breaker, and a bad token stops the account once."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from phantoms_dagster.production.accounts import AccountGate
 from phantoms_dagster.resilience.limits import calling_for
 
 
-class PublisherOfAccount:
-    """A publisher whose calls fall under its account's pools and breaker, and whose posts wait while the account's token is bad."""
+class AccountPublisher:
+    """A publisher whose calls count for the account's pools and breaker. Posts wait while the account's token is bad."""
 
     def __init__(self, publisher: Publisher, gate: AccountGate) -> None:
         self._publisher = publisher
@@ -45,8 +45,8 @@ class PublisherOfAccount:
                 await self._gate.worked(job.platform, job.account)
 
 
-class LateIdsOfAccount:
-    """A finder of late ids whose calls fall under the account's pools and breaker."""
+class AccountLateIds:
+    """A `LateIds` whose calls count for the account's pools and breaker."""
 
     def __init__(self, finder: LateIds) -> None:
         self._finder = finder
@@ -60,8 +60,8 @@ class LateIdsOfAccount:
             return await self._finder.public_id(account, handle, last=last)
 
 
-class ReaderOfAccount:
-    """A reader of results whose calls fall under the account's pools and breaker. A dead token that it meets stops the account."""
+class AccountMetricsReader:
+    """A metrics reader whose calls count for the account's pools and breaker. A dead token stops the account."""
 
     def __init__(self, reader: MetricsReader, gate: AccountGate) -> None:
         self._reader = reader
@@ -73,11 +73,11 @@ class ReaderOfAccount:
         """See the port."""
         pages = self._reader.pages(account, remote_ids, without=without)
         while True:
-            with calling_for(account):  # not around the yield: the account would then be that of whoever reads the pages
+            with calling_for(account):  # not around the yield: the account would leak into the caller's context
                 try:
                     page = await anext(pages, None)
                 except Disconnected as error:
-                    if not isinstance(error, Barred):  # what may not be read may be posted all the same
+                    if not isinstance(error, Barred):  # an account that may not read metrics may still post
                         await self._gate.dead(self.platform, account, error)
                     raise
             if page is None:
