@@ -1,1 +1,1 @@
-"""Where videos are posted: one folder for each platform, with its rules, its adapters and its settings."""
+"""The platforms on which videos are published: one package each, with its rules, adapters and settings."""

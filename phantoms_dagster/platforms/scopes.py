@@ -1,4 +1,4 @@
-"""Which permissions (scopes) the owner of a token granted, and what each one is for. Asked by a person's check, never by a post."""
+"""The permissions (scopes) that Phantoms needs and what each is for. Checked by `phantoms doctor`, never while posting."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class Scope:
-    """A permission that Phantoms needs. `instead`: wider ones that include it."""
+    """A permission that Phantoms needs. `instead`: wider permissions that include it."""
 
     name: str
     purpose: str
     instead: frozenset[str] = frozenset()
 
-    def in_(self, granted: Collection[str]) -> bool:
-        """Whether what was granted includes it."""
+    def covered_by(self, granted: Collection[str]) -> bool:
+        """Whether the granted permissions include it."""
         return self.name in granted or not self.instead.isdisjoint(granted)
 
 
 class Grants(Protocol):
-    """Asks one platform what an account's token may do."""
+    """Reads which permissions an account's token lacks on one platform."""
 
     async def missing(self, account: str) -> Sequence[Scope] | None:
-        """The needed permissions that were not granted; None when the platform does not tell. Raises ProviderError."""
+        """The needed permissions that were not granted; None if the platform does not report them. Raises ProviderError."""

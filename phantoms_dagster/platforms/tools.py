@@ -1,7 +1,7 @@
-"""What a platform's adapters are made with.
+"""The arguments for creating a platform's adapters.
 
-A platform's module `adapters` has the functions `publisher(tools)` and, as far as the platform can do it, `metrics(tools)`,
-`identity(tools)`, `grants(tools)` and `late_ids(tools)`: the ports of the same names. They make objects and send nothing.
+A platform's module `adapters` has the function `publisher(tools)` and, if the platform supports them, `metrics(tools)`,
+`identity(tools)`, `grants(tools)` and `late_ids(tools)`. Each returns an implementation of its port and sends nothing.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from phantoms_dagster.domain.ports import Clock, Tokens
 
 @dataclass(frozen=True, kw_only=True)
 class Tools:
-    """What adapters work with.
+    """Everything that an adapter may use.
 
-    `client` is behind the fleet's breakers and pools. `sandbox`: the stand-in answers at `base_url`. `setting`: the value of one of
-    the platform's settings, by its short name. `secret`: the same for a secret, as its file has it at that moment; None in the
-    sandbox. `max_wait`: the longest wait inside a call, in seconds. `folder`: the data directory.
+    `client` is behind the shared breakers and pools. `sandbox`: a stand-in answers at `base_url`. `setting` returns one of the
+    platform's settings by its short name. `secret` returns the current value of a secret, None in the sandbox. `max_wait`: the
+    longest wait within a call, in seconds. `folder`: the data directory.
     """
 
     client: httpx.AsyncClient

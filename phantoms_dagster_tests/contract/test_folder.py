@@ -12,7 +12,7 @@ from phantoms_dagster.domain.errors import Permanent, Transient
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.ports import PublishJob
 from phantoms_dagster.domain.stages import PostState
-from phantoms_dagster.platforms.folder.publisher import FolderPublisher, named
+from phantoms_dagster.platforms.folder.publisher import FolderPublisher, folder_name
 from phantoms_dagster.production.publication import publish
 from phantoms_dagster.sandbox.core import Sandbox
 from phantoms_dagster_tests.contract.publishing_kit import FakeJournal, Killed, SandboxClock, at
@@ -38,7 +38,7 @@ async def test_a_post_is_a_folder_with_the_film_the_words_and_the_facts(publishe
     job, journal = make_job(tmp_path), FakeJournal()
     post = await publish(publisher, job, journal)
     [place] = posts(publisher)
-    assert (place.parent.name, place.name) == (named("Ocean / Facts"), "20261122-eels-1-folder")
+    assert (place.parent.name, place.name) == (folder_name("Ocean / Facts"), "20261122-eels-1-folder")
     assert (place / "video.mp4").read_bytes() == job.file.read_bytes()
     assert job.caption in (place / "caption.txt").read_text(encoding="utf-8")
     facts = json.loads((place / "post.json").read_text(encoding="utf-8"))
@@ -91,5 +91,5 @@ async def test_a_film_that_is_not_the_approved_one_fails_before_anything_is_writ
 
 def test_names_of_accounts_stay_apart_and_inside_the_outbox() -> None:
     names = ["a/b", "a_b", "..", ".hidden", "Straße", "a" * 90, "a" * 91]
-    assert len({named(name) for name in names}) == len(names)
-    assert all("/" not in named(name) and not named(name).startswith(".") for name in names)
+    assert len({folder_name(name) for name in names}) == len(names)
+    assert all("/" not in folder_name(name) and not folder_name(name).startswith(".") for name in names)

@@ -21,7 +21,7 @@ from phantoms_dagster.domain.errors import (
 from phantoms_dagster.domain.publication import PostRecord
 from phantoms_dagster.domain.stages import PostState
 from phantoms_dagster.domain.values import JsonObject
-from phantoms_dagster.platforms.tiktok.api import ERRORS, Seen, error_for, same_video
+from phantoms_dagster.platforms.tiktok.api import ERRORS, PublishStatus, error_for, same_video
 from phantoms_dagster.platforms.tiktok.chunks import next_step, plan_chunks
 from phantoms_dagster.platforms.tiktok.publisher import utf16_units
 from phantoms_dagster.production.publication import publish
@@ -88,23 +88,25 @@ def test_an_emoji_counts_as_two_units_of_the_title() -> None:
         (PostState.UPLOADING, None, "restart"),
         (PostState.COMMITTING, None, "lost"),
         (PostState.UNKNOWN, None, "lost"),
-        (PostState.OPENED, Seen("PROCESSING_UPLOAD", 0), "upload"),
-        (PostState.UPLOADING, Seen("PROCESSING_UPLOAD"), "upload"),
-        (PostState.UNKNOWN, Seen("PROCESSING_UPLOAD", 50), "upload"),
-        (PostState.COMMITTING, Seen("PROCESSING_UPLOAD"), "wait"),
-        (PostState.COMMITTING, Seen("PROCESSING_UPLOAD", 100), "wait"),
-        (PostState.COMMITTING, Seen("PROCESSING_DOWNLOAD", 0), "wait"),
-        (PostState.UNKNOWN, Seen("PUBLISH_COMPLETE", 100), "complete"),
-        (PostState.COMMITTING, Seen("FAILED", fail_reason="internal"), "fail"),
+        (PostState.OPENED, PublishStatus("PROCESSING_UPLOAD", 0), "upload"),
+        (PostState.UPLOADING, PublishStatus("PROCESSING_UPLOAD"), "upload"),
+        (PostState.UNKNOWN, PublishStatus("PROCESSING_UPLOAD", 50), "upload"),
+        (PostState.COMMITTING, PublishStatus("PROCESSING_UPLOAD"), "wait"),
+        (PostState.COMMITTING, PublishStatus("PROCESSING_UPLOAD", 100), "wait"),
+        (PostState.COMMITTING, PublishStatus("PROCESSING_DOWNLOAD", 0), "wait"),
+        (PostState.UNKNOWN, PublishStatus("PUBLISH_COMPLETE", 100), "complete"),
+        (PostState.COMMITTING, PublishStatus("FAILED", fail_reason="internal"), "fail"),
     ],
 )
-def test_only_a_read_that_shows_missing_bytes_allows_another_send(state: PostState, seen: Seen | None, expected: str) -> None:
+def test_only_a_read_that_shows_missing_bytes_allows_another_send(
+    state: PostState, seen: PublishStatus | None, expected: str
+) -> None:
     assert next_step(seen, PostRecord(state=state, offset=40), 100).do == expected
 
 
 def test_a_last_chunk_that_tiktok_says_it_has_is_not_sent_again_even_if_the_count_lags() -> None:
     record = PostRecord(state=PostState.COMMITTING)
-    lagging = Seen("PROCESSING_UPLOAD", 0)
+    lagging = PublishStatus("PROCESSING_UPLOAD", 0)
     assert next_step(lagging, record, 100, counted=True).do == "wait"
     assert next_step(lagging, record, 100, refusal=error_for("upload 416")).do == "wait"
     assert next_step(lagging, record, 100, refusal=error_for("upload 403")).do == "restart"

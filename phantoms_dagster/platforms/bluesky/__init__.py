@@ -1,1 +1,1 @@
-"""Bluesky: a record with a key that we choose, so that a repeat can never be a second post."""
+"""Bluesky: a post is a record whose key we choose, so repeating a request never creates a second post."""

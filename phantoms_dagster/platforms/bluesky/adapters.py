@@ -1,4 +1,4 @@
-"""Makes the adapters of Bluesky. Each has a session of its own."""
+"""Creates the adapters for Bluesky. Each has its own session."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _calls(tools: Tools) -> Calls:
 
 
 def publisher(tools: Tools) -> BlueskyPublisher:
-    """See `platforms.tools`. In the sandbox the video service and the site are paths of it."""
+    """See `platforms.tools`. The sandbox serves the video service and the site under its own address."""
     return BlueskyPublisher(
         _calls(tools),
         video_url=f"{tools.base_url}/video" if tools.sandbox else tools.setting("video_url"),
@@ -46,7 +46,7 @@ def grants(tools: Tools) -> BlueskyGrants:
 
 
 class BlueskyIdentity:
-    """Whose an app password is. The DID stays when the handle changes."""
+    """Reads the owner of an app password. The DID stays the same when the handle changes."""
 
     platform = PLATFORM
 
@@ -60,7 +60,7 @@ class BlueskyIdentity:
 
 
 class BlueskyGrants:
-    """An app password may post. There is nothing more to grant."""
+    """Every app password may post, so no permission can be missing."""
 
     def __init__(self, calls: Calls) -> None:
         self._calls = calls

@@ -1,8 +1,7 @@
 """Calls to an account's own server (XRPC): sessions, errors, and tokens for the video service.
 
-A session is made with the account's handle and its app password. Its access token lives for two hours. It is renewed when the
-server says that it has expired. All posts of one process share a session, because a server takes only 300 log-ins a day.
-What each verb asks is in `publisher`.
+A session is created with the account's handle and its app password. Its access token is valid for two hours and is renewed when the
+server says that it has expired. All posts of one process share a session, because a server allows only 300 log-ins a day.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from phantoms_dagster.providers import http
 PROVIDER = "bluesky"
 PLATFORM = Platform("bluesky")
 SERVICE_AUTH_SECONDS = 1_500  # a server gives half an hour at most
-# The error's name in an answer, and what is to be done.
+# Names of errors in answers.
 EXPIRED = frozenset({"ExpiredToken"})
 _NO_SESSION = frozenset({"AuthenticationRequired", "AuthMissing", "InvalidToken", "AuthFactorTokenRequired", "ExpiredToken"})
 _BARRED = frozenset({"AccountTakedown", "AccountDeactivated", "AccountSuspended", "RepoTakendown", "RepoDeactivated"})
@@ -39,7 +38,7 @@ Before = Callable[[], Awaitable[None]]
 
 @dataclass(frozen=True)
 class AccountSession:
-    """Whose it is, its tokens, and the name by which the account's server is known to other services."""
+    """A session: its owner, its tokens, and the DID of the account's server. `made_of`: the hash of the app password."""
 
     did: str
     handle: str
@@ -50,7 +49,7 @@ class AccountSession:
 
 
 class Calls:
-    """Calls in the name of accounts."""
+    """Calls on behalf of accounts."""
 
     def __init__(self, *, client: httpx.AsyncClient, base_url: str, tokens: Tokens, clock: Clock) -> None:
         self.client = client
@@ -61,7 +60,7 @@ class Calls:
         self._one_at_a_time: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def session(self, account: str, *, instead_of: AccountSession | None = None) -> AccountSession:
-        """The account's session. `instead_of`: one whose access token has expired. Raises Disconnected."""
+        """The account's session. `instead_of`: the session whose access token has expired. Raises Disconnected."""
         async with self._one_at_a_time[account]:
             password = await self._tokens.token(PLATFORM, account)
             made_of = hashlib.sha256(password.encode()).hexdigest()
@@ -76,7 +75,7 @@ class Calls:
             return session
 
     async def _renewed(self, old: AccountSession) -> JsonObject | None:
-        """What the server answers to the refresh token; None when it does not take it any more."""
+        """The server's answer to the refresh token; None when it no longer accepts the token."""
         response = await self._send("POST", "com.atproto.server.refreshSession", headers=http.bearer(old.refresh))
         return http.json_object(response, provider=PROVIDER) if response.is_success else None
 
@@ -91,7 +90,7 @@ class Calls:
     async def _call(self, method: str, account: str, name: str, *, commits: bool = False, **request: Any) -> JsonObject:
         session = await self.session(account)
         response = await self._send(method, name, commits=commits, headers=http.bearer(session.access), **request)
-        if error_name(response) in EXPIRED:  # refused in so many words: nothing was done
+        if error_name(response) in EXPIRED:  # refused explicitly, so nothing was done
             session = await self.session(account, instead_of=session)
             response = await self._send(method, name, commits=commits, headers=http.bearer(session.access), **request)
         return _judged(response, account, commits=commits)
@@ -100,7 +99,7 @@ class Calls:
         return await http.send(self.client, method, f"{self._base}/xrpc/{name}", provider=PROVIDER, **request)
 
     async def service_token(self, account: str, *, audience: str, method: str) -> str:
-        """A token with which another service lets the account do one thing."""
+        """A token that permits the account one method of another service."""
         until = int(self.clock.now().timestamp()) + SERVICE_AUTH_SECONDS
         answer = await self.get(account, "com.atproto.server.getServiceAuth", aud=audience, lxm=method, exp=until)
         token = answer.get("token")
@@ -122,7 +121,7 @@ def _session(answer: JsonObject, made_of: str, account: str, base_url: str) -> A
 
 
 def _server_of(answer: JsonObject) -> str | None:
-    """The address of the account's own server. The host that took the log-in may only be the entrance to many of them."""
+    """The address of the account's own server; None if the answer has none. The log-in host may be an entryway to many servers."""
     document = answer.get("didDoc")
     for service in http.objects(document, "service") if isinstance(document, dict) else []:
         if str(service.get("id")).endswith("#atproto_pds") and isinstance(service.get("serviceEndpoint"), str):
@@ -131,30 +130,30 @@ def _server_of(answer: JsonObject) -> str | None:
 
 
 def web_did(url: str) -> str:
-    """The name of the server at that address, as tokens are made out to it."""
+    """The DID of the server at that address, which tokens name as their audience."""
     return f"did:web:{quote(urlsplit(url).netloc, safe='')}"
 
 
 def error_name(response: httpx.Response) -> str | None:
-    """The name of the error that an answer carries."""
+    """The name of the error in an answer; None without one."""
     found = http.lenient_json(response).get("error") if not response.is_success else None
     return found if isinstance(found, str) else None
 
 
 def blob_is_gone(error: ProviderError) -> bool:
-    """Whether the record was refused because its video is not there any more."""
+    """Whether the record was refused because its video no longer exists."""
     return any(text in (error.code or "") or text in str(error) for text in _BLOB_GONE)
 
 
 def _judged(response: httpx.Response, account: str, *, commits: bool = False) -> JsonObject:
-    """The answer's object. Raises what the table of errors says."""
+    """The answer's JSON object. Raises the error for an unsuccessful answer."""
     if response.is_success:
         return http.json_object(response, provider=PROVIDER, commits=commits)
     raise error_of(response, account, commits=commits)
 
 
 def error_of(response: httpx.Response, account: str, *, commits: bool = False) -> ProviderError:
-    """The error of an answer that is none of 2xx."""
+    """The error for an answer other than 2xx."""
     status, name = response.status_code, error_name(response)
     said = str(http.lenient_json(response).get("message") or name or f"HTTP {status}")[:300]
     given: dict[str, Any] = {"provider": PROVIDER, "code": name or str(status), "evidence": http.evidence(response)}
@@ -171,7 +170,7 @@ def error_of(response: httpx.Response, account: str, *, commits: bool = False) -
 
 
 def _reset(response: httpx.Response) -> float | None:
-    """Seconds until the limit ends, as the server's own header says it."""
+    """Seconds until the rate limit ends, from Retry-After or `ratelimit-reset`; None without either."""
     wanted = http.retry_after(response)
     reset = response.headers.get("ratelimit-reset", "")
     if wanted is None and reset.isdigit():

@@ -13,7 +13,7 @@ MAX_IDS = 25
 
 
 class BlueskyMetricsReader:
-    """A `MetricsReader`. Quotes count as shares, as reposts do."""
+    """Implements `ports.MetricsReader`. Both reposts and quotes count as shares."""
 
     provider = PROVIDER
     platform = PLATFORM
@@ -26,7 +26,7 @@ class BlueskyMetricsReader:
         account: str,
         remote_ids: Sequence[str],
         *,
-        without: Collection[str] = (),  # noqa: ARG002 - every account has all of them
+        without: Collection[str] = (),  # noqa: ARG002 - every account has all metrics
     ) -> AsyncIterator[ReadPage]:
         """See the port. A post that is not in the answer is gone."""
         wanted = list(dict.fromkeys(remote_ids))

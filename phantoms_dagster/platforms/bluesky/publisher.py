@@ -1,7 +1,8 @@
-"""Posts on Bluesky: the video goes to the video service, then `createRecord` makes the post under a key that was chosen at `open`.
+"""Posts on Bluesky: uploads the video to the video service, then creates the post with `createRecord` under the key from `open`.
 
-The key is saved before anything is sent. Two records cannot have one key, so `createRecord` may be repeated without a second post.
-What became of a lost one is read with `getRecord`. A server answers a repeat with an error of its own (500): it is read back, too.
+The key is saved before anything is sent. Two records cannot have the same key, so repeating `createRecord` cannot create a second
+post. After a lost answer, `getRecord` tells whether the post exists. A server answers a repeat with status 500; that is read back
+too.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from phantoms_dagster.domain.publication import (
 )
 from phantoms_dagster.domain.values import JsonObject
 from phantoms_dagster.platforms.bluesky.api import PLATFORM, PROVIDER, RECORD_GONE, Calls, blob_is_gone
-from phantoms_dagster.platforms.bluesky.record import COLLECTION, key_of, record_of, written
+from phantoms_dagster.platforms.bluesky.record import COLLECTION, key_of, record_of, record_time
 from phantoms_dagster.platforms.bluesky.video import COMPLETED, FAILED, VideoService
 from phantoms_dagster.providers.polling import FIRST_PAUSE_SECONDS, Polling
 
@@ -34,7 +35,7 @@ SITE = "https://bsky.app"
 
 
 class BlueskyPublisher:
-    """A `Publisher` of posts with a video. `site`: where people read posts. `max_wait`: seconds, the longest wait inside a call."""
+    """Implements `ports.Publisher`. `site`: where people read posts. `max_wait`: the longest wait within a call, in seconds."""
 
     provider = PROVIDER
     platform = PLATFORM
@@ -59,7 +60,7 @@ class BlueskyPublisher:
 class BlueskyPost:
     """The verbs for one post. See `domain.publication.PublishVerbs`.
 
-    The handle: `rkey` and `did` from `open` on; `job` once the video is sent; `blob` and `created_at` once it is processed.
+    The handle has `rkey` and `did` after `open`, `job` once the video is uploaded, `blob` and `created_at` once it is processed.
     """
 
     def __init__(self, publisher: BlueskyPublisher, job: PublishJob) -> None:
@@ -91,15 +92,15 @@ class BlueskyPost:
         while True:
             job = await self._at.videos.look(str(handle["job"]), self._job.account)
             if job is None or job.state == FAILED:
-                why = "the video service does not know the video any more" if job is None else f"the video failed: {job.error}"
-                return _once_more(why, Transient(why, provider=PROVIDER, code="video_failed"))
+                why = "the video service no longer knows the video" if job is None else f"the video failed: {job.error}"
+                return _start_again(why, Transient(why, provider=PROVIDER, code="video_failed"))
             if job.state == COMPLETED and job.blob is not None:
-                at = written(self._at.clock.now())
+                at = record_time(self._at.clock.now())
                 return Progress(record.offset, {**handle, "blob": job.blob, "created_at": at}, ready=True)
             await self._polling.poll(f"Bluesky is processing the video ({job.state})")
 
     async def commit(self, record: PostRecord) -> RemoteId | NotPublished:
-        """Make the record."""
+        """Create the record."""
         handle = record.handle
         blob = handle["blob"]
         assert isinstance(blob, dict)
@@ -116,15 +117,15 @@ class BlueskyPost:
             raise
         except (ProviderError, NotYet) as error:
             if isinstance(error, ProviderError) and blob_is_gone(error):
-                why = "the record was refused: its video is not there any more"
-                return _once_more(why, Transient(why, provider=PROVIDER, code="blob_gone", evidence=error.evidence))
+                why = "the record was refused: its video no longer exists"
+                return _start_again(why, Transient(why, provider=PROVIDER, code="blob_gone", evidence=error.evidence))
             return NotPublished(f"createRecord was refused or never sent: {error}", then="commit", error=error)
         if not isinstance(answer.get("uri"), str):
-            raise Unknown("Bluesky made a record without naming it", provider=PROVIDER, code="malformed")
+            raise Unknown("Bluesky created a record but returned no address", provider=PROVIDER, code="malformed")
         return self._remote(handle)
 
     async def find(self, record: PostRecord) -> Finding:
-        """Read the record of our key."""
+        """Read the record with our key."""
         handle = record.handle
         if not handle:
             return NotPublished("no key was chosen", then="open")
@@ -133,7 +134,7 @@ class BlueskyPost:
         if await self._read(handle) is not None:
             return Found(self._remote(handle))
         evidence = f"there is no record {handle['rkey']}, and a repeat cannot make a second one"
-        return NotPublished(evidence, then="commit", handle={**handle, "created_at": written(self._at.clock.now())})
+        return NotPublished(evidence, then="commit", handle={**handle, "created_at": record_time(self._at.clock.now())})
 
     async def confirm(self, record: PostRecord) -> PublishedPost:
         """Read the post back."""
@@ -145,7 +146,7 @@ class BlueskyPost:
         return PublishedPost(remote.id, remote.url or "", datetime.fromisoformat(str(created_at)))
 
     async def _read(self, handle: Handle) -> JsonObject | None:
-        """What the record says; None when there is none."""
+        """The record's value; None when there is no record."""
         try:
             answer = await self._calls.get(
                 self._job.account, "com.atproto.repo.getRecord", repo=handle["did"], collection=COLLECTION, rkey=handle["rkey"]
@@ -162,6 +163,6 @@ class BlueskyPost:
         return RemoteId(f"at://{did}/{COLLECTION}/{key}", url=f"{self._at.site}/profile/{did}/post/{key}")
 
 
-def _once_more(why: str, error: Transient) -> NotPublished:
-    """Nothing public can have come of it: the next call chooses a new key and sends the video again."""
+def _start_again(why: str, error: Transient) -> NotPublished:
+    """The proof that no post exists. The next call chooses a new key and uploads the video again."""
     return NotPublished(why, then="open", error=error)

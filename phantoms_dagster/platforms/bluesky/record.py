@@ -1,4 +1,4 @@
-"""A post as a record: its text with its hashtags and links marked, its video, and the key under which it is kept. All pure."""
+"""A post as a record: its text with facets for hashtags and links, its video, and its key. All functions are pure."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _LINK = regex.compile(r"https?://[^\s<>\"']+[^\s<>\"'.,;:!?)\]]")
 
 
 def key_of(marker: str, at: datetime) -> str:
-    """The key of the record: a TID, which has the microseconds since the epoch and ten bits, here of the post's marker."""
+    """The record's key: a TID, made of the microseconds since the epoch and ten bits, here from the hash of the post's marker."""
     clock = int.from_bytes(hashlib.sha256(marker.encode()).digest()[:2], "big") & 0x3FF
     number = (int(at.timestamp() * 1_000_000) << 10) | clock
     return "".join(_DIGITS[(number >> shift) & 31] for shift in range(60, -5, -5))
 
 
 def record_of(job: PublishJob, blob: JsonObject, created_at: str) -> JsonObject:
-    """The record."""
+    """The record to create."""
     text = shortened(job.caption.strip(), MAX_GRAPHEMES, "", size=size)
     embed: JsonObject = {
         "$type": "app.bsky.embed.video",
@@ -40,7 +40,7 @@ def record_of(job: PublishJob, blob: JsonObject, created_at: str) -> JsonObject:
 
 
 def facets(text: str) -> Iterator[JsonObject]:
-    """What in a text is a hashtag or a link. Places are counted in bytes."""
+    """The facets for the hashtags and links in a text. Positions are in bytes of UTF-8."""
     for found in HASHTAG.finditer(text):
         tag = found["word"]
         if size(tag) <= MAX_TAG_GRAPHEMES:
@@ -54,6 +54,6 @@ def _facet(text: str, start: int, end: int, feature: JsonObject) -> JsonObject:
     return {"index": place, "features": [feature]}
 
 
-def written(at: datetime) -> str:
-    """A time as records have it."""
+def record_time(at: datetime) -> str:
+    """A time in the format of records: UTC with milliseconds."""
     return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"

@@ -1,4 +1,4 @@
-"""What Bluesky takes: words, media, calls an hour.
+"""Bluesky's rules: words, media, limits of calls.
 
 Sources: the lexicons app.bsky.feed.post, app.bsky.embed.video and app.bsky.video.* (2026); docs.bsky.app, "Rate limits", "Video".
 """
@@ -16,8 +16,8 @@ MAX_GRAPHEMES, MAX_BYTES = 300, 3_000
 
 
 def size(text: str) -> int:
-    """How long a text is, in graphemes. One whose bytes do not fit counts as the graphemes that its bytes are worth."""
-    import regex  # noqa: PLC0415 - rules are imported by everything, texts are counted by few
+    """A text's length in graphemes, or, if that is more, its share of the byte limit expressed in graphemes."""
+    import regex  # noqa: PLC0415 - everything imports the rules, and few count texts
 
     return max(len(regex.findall(r"\X", text)), -(-len(text.encode()) * MAX_GRAPHEMES // MAX_BYTES))
 
@@ -43,7 +43,7 @@ PLATFORM = PlatformSpec(
         "publish_bluesky:*": PoolLimits(slots=2, rates=(Rate(1_666, HOUR, 20), Rate(11_666, DAY, 1_666))),
         # createSession: 30 in five minutes and 300 a day for each account.
         "bluesky_session:*": PoolLimits(slots=1, rates=(Rate(30, 5 * MINUTE, 5), Rate(300, DAY, 30))),
-        # How many videos a day an account has is not published. The adapter asks before it uploads.
+        # The limit of videos per day is not published. The adapter asks for the account's limit before it uploads.
         "upload_bluesky": PoolLimits(slots=8, lease_seconds=60),
         "bluesky_video": PoolLimits(slots=16),
         # 3,000 calls in five minutes for each address.
@@ -52,7 +52,7 @@ PLATFORM = PlatformSpec(
     },
     routes=(
         Route("POST", r"/com\.atproto\.server\.(create|refresh)Session$", "bluesky_session"),
-        # The video service is another one than the account's own server.
+        # The video service is not the account's own server.
         Route("POST", r"/app\.bsky\.video\.uploadVideo$", "upload_bluesky", integration="bluesky_video"),
         Route(None, r"/app\.bsky\.video\.", "bluesky_video", integration="bluesky_video"),
         Route("POST", r"/com\.atproto\.repo\.createRecord$", "publish_bluesky"),

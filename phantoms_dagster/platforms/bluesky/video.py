@@ -1,6 +1,7 @@
-"""The video service: what an account may upload, the upload, and what becomes of it.
+"""The video service: an account's upload limits, the upload, and the status of its processing.
 
-Nothing here is public. A video that no record names is deleted after a while, and a repeat of the same bytes is the same job.
+Nothing here is public. A video that no record refers to is deleted after a while. Uploading the same bytes again gives the same
+job.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from phantoms_dagster.providers import http
 
 COMPLETED, FAILED = "JOB_STATE_COMPLETED", "JOB_STATE_FAILED"
 ALREADY = 409
-FULL_SECONDS = 3_600.0  # when to ask again whether there is room: the service does not say
+FULL_SECONDS = 3_600.0  # when to ask again for the limits, because the service does not say
 
 
 @dataclass(frozen=True)
 class Job:
-    """What the service does with a video. `blob` is what a record needs to show it."""
+    """The processing of a video. A record refers to the video by `blob`."""
 
     id: str
     state: str
@@ -29,7 +30,7 @@ class Job:
 
 
 class VideoService:
-    """Calls to the video service in the name of accounts."""
+    """Calls to the video service on behalf of accounts."""
 
     def __init__(self, calls: Calls, video_url: str) -> None:
         self._calls = calls
@@ -37,7 +38,7 @@ class VideoService:
         self._name = web_did(video_url)
 
     async def check_room(self, account: str, size: int) -> None:
-        """Raises Throttled when the account has no room for a video today, and Barred when it may upload none at all."""
+        """Raise Throttled if the account may not upload another video of that size today, Barred if it may not upload at all."""
         method = "app.bsky.video.getUploadLimits"
         token = await self._calls.service_token(account, audience=self._name, method=method)
         url = f"{self._base}/{method}"
@@ -48,14 +49,14 @@ class VideoService:
         videos, room = limits.get("remainingDailyVideos"), limits.get("remainingDailyBytes")
         said = str(limits.get("message") or limits.get("error") or "no reason given")
         if videos == 0 or (isinstance(room, int) and room < size):
-            message = f"account {account} has no room for another video on Bluesky today: {said}"
+            message = f"account {account} may not upload another video to Bluesky today: {said}"
             raise Throttled(message, provider=PROVIDER, code="upload_limit", retry_after=FULL_SECONDS)
         if limits.get("canUpload") is not True:
             message = f"account {account} may not upload videos to Bluesky: {said}"
             raise Barred(message, provider=PROVIDER, code="cannot_upload", evidence=http.evidence(response))
 
     async def upload(self, session: AccountSession, job: PublishJob) -> Job:
-        """Send the bytes. The same bytes again are the job that there is already."""
+        """Upload the video. The same bytes again return the existing job."""
         token = await self._calls.service_token(job.account, audience=session.server, method="com.atproto.repo.uploadBlob")
         headers = {**http.bearer(token), "Content-Type": "video/mp4", "Content-Length": str(job.size)}
         async with http.file_body(job.file, 0, job.size) as content:
@@ -73,7 +74,7 @@ class VideoService:
         return _job(http.json_object(response, provider=PROVIDER))
 
     async def look(self, job: str, account: str) -> Job | None:
-        """The job; None when the service does not know it any more."""
+        """The job; None when the service no longer knows it."""
         url = f"{self._base}/app.bsky.video.getJobStatus"
         response = await http.send(self._calls.client, "GET", url, provider=PROVIDER, params={"jobId": job})
         if response.status_code in (400, 404):
@@ -84,11 +85,11 @@ class VideoService:
 
 
 def _job(answer: JsonObject) -> Job:
-    """The lexicon puts a job into `jobStatus`. The service answers an upload with its fields alone."""
+    """Parse a job. By the lexicon it is in `jobStatus`, but the service answers an upload with its bare fields."""
     inner = answer.get("jobStatus")
     job = inner if isinstance(inner, dict) else answer
     number, blob = job.get("jobId"), job.get("blob")
     if not isinstance(number, str) or not number:
-        raise Transient("Bluesky took the video and named no job", provider=PROVIDER, code="malformed")
+        raise Transient("Bluesky accepted the video but returned no job", provider=PROVIDER, code="malformed")
     error = str(job.get("error") or job.get("message") or "no reason given")
     return Job(number, str(job.get("state") or ""), blob if isinstance(blob, dict) else None, error)

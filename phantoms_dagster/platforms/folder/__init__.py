@@ -1,1 +1,1 @@
-"""An outbox: each post becomes a folder with the film, its words and its facts, for a person who posts by hand."""
+"""An outbox: each post becomes a folder with the video, its words and its data, for a person who posts by hand."""

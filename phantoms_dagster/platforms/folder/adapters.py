@@ -1,4 +1,4 @@
-"""Makes the outbox."""
+"""Creates the outbox's publisher."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Posts into a folder: `<outbox>/<account>/<marker>/` with `video.mp4`, `caption.txt` and `post.json`.
 
-The files are made in a folder with a dot in front of its name. `commit` renames that folder: at once, or not at all. The
-name is the post's own marker, so a repeat finds the post, and no post is there twice.
+The files are written into a folder whose name begins with a dot. `commit` renames that folder, which is atomic. The name is the
+post's marker, so a repeat finds the post and does not create a second one.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 
 class FolderPublisher:
-    """A `Publisher` into a folder."""
+    """Implements `ports.Publisher` with a folder."""
 
     provider = PROVIDER
     platform = Platform("folder")
@@ -65,23 +65,23 @@ class FolderPost:
 
     async def open(self) -> Handle:
         """Choose the name."""
-        return {"account": named(self._job.account), "name": named(self._job.marker)}
+        return {"account": folder_name(self._job.account), "name": folder_name(self._job.marker)}
 
     async def upload(self, record: PostRecord) -> Progress | Finding:
-        """Write the files beside their place. What an earlier call left there is written once more."""
+        """Write the files next to their final place, replacing what an earlier call left."""
         await self._on_disk(lambda: self._write(self._place(record)))
         return Progress(self._job.size, ready=True)
 
     async def commit(self, record: PostRecord) -> RemoteId | NotPublished:
-        """Rename the folder into its place."""
+        """Rename the folder to its final name."""
         await self._job.may_go()
         place = self._place(record)
-        if not await self._on_disk(lambda: _moved(_draft(place), place)):
-            return NotPublished("the files are not there any more", then="upload")
+        if not await self._on_disk(lambda: _move_into_place(_draft(place), place)):
+            return NotPublished("the files no longer exist", then="upload")
         return self._remote(record)
 
     async def find(self, record: PostRecord) -> Finding:
-        """Look whether the folder is in its place."""
+        """Check whether the folder has its final name."""
         if not record.handle:
             return NotPublished("no name was chosen", then="open")
         if await self._on_disk((self._place(record) / FACTS).is_file):
@@ -89,7 +89,7 @@ class FolderPost:
         return NotPublished(f"there is no folder {self._place(record).name}", then="upload")
 
     async def confirm(self, record: PostRecord) -> PublishedPost:
-        """Read the facts back. A folder that somebody has taken away since was posted all the same."""
+        """Read the post's time back. If a person has already moved the folder away, the post counts as published now."""
         place = self._place(record)
         try:
             facts = json.loads(await self._on_disk(lambda: (place / FACTS).read_text(encoding="utf-8")))
@@ -128,7 +128,7 @@ class FolderPost:
             _flush(path)
 
     async def _on_disk(self, work: Callable[[], T]) -> T:
-        """Do that in a thread. A disk that is full or not there is a passing failure, and says so."""
+        """Run `work` in a thread. Raises Transient for any OSError, such as a full or missing disk."""
         try:
             return await asyncio.to_thread(work)
         except OSError as error:
@@ -136,8 +136,8 @@ class FolderPost:
             raise Transient(message, provider=PROVIDER, code=errno.errorcode.get(error.errno or 0, "OSError")) from error
 
 
-def named(text: str) -> str:
-    """The text as the name of a folder. Another text never gives the same name."""
+def folder_name(text: str) -> str:
+    """A folder name for the text. Two texts never get the same name."""
     plain = _NO_NAME.sub("_", text)[:80]
     return plain if plain == text else f"{plain}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
@@ -146,8 +146,8 @@ def _draft(place: Path) -> Path:
     return place.with_name(f".{place.name}")
 
 
-def _moved(draft: Path, place: Path) -> bool:
-    """Whether the post is in its place now."""
+def _move_into_place(draft: Path, place: Path) -> bool:
+    """Rename the draft to its final name, unless that is done already. False when neither exists."""
     if not (place / FACTS).is_file():
         if not (draft / FACTS).is_file():
             return False
@@ -157,7 +157,7 @@ def _moved(draft: Path, place: Path) -> bool:
 
 
 def _flush(path: Path) -> None:
-    """Write it to the disk, before the ledger says that it is there."""
+    """Flush to the disk, before the ledger says that the post exists."""
     number = os.open(path, os.O_RDONLY)
     try:
         os.fsync(number)

@@ -1,4 +1,4 @@
-"""What the outbox takes: everything that a browser plays."""
+"""The outbox's rules: it accepts everything that a browser plays."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PLATFORM = PlatformSpec(
     title="Folder",
     remote=False,
     adapters="phantoms_dagster.platforms.folder.adapters",
-    # The words are shown as they are: whoever posts by hand knows where they go.
+    # The words are not changed: the person who posts by hand knows where they will go.
     words=WordRules(room=5_000),
     media=MediaLimits(
         containers=frozenset({"mp4", "mov"}),

@@ -1,1 +1,1 @@
-"""Instagram: reels by container, published by `media_publish`."""
+"""Instagram: reels, uploaded into a container and published by `media_publish`."""

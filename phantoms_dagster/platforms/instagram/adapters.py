@@ -1,4 +1,4 @@
-"""Makes Instagram's adapters."""
+"""Creates the adapters for Instagram."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from phantoms_dagster.platforms.tools import Tools
 
 __all__ = ["SCOPES", "grants", "identity", "metrics", "publisher"]
 
-# Between the two reads that prove that nothing was published.
+# Seconds between the two reads that prove that nothing was published.
 SETTLE_SECONDS = 60.0
 SANDBOX_SETTLE_SECONDS = 0.5
 
@@ -31,7 +31,7 @@ def _graph(tools: Tools) -> Graph:
 
 
 def publisher(tools: Tools) -> InstagramPublisher:
-    """See `platforms.tools`. In the sandbox the host of uploads is a path of it."""
+    """See `platforms.tools`. The sandbox serves uploads under its own address."""
     return InstagramPublisher(
         client=tools.client,
         base_url=tools.base_url,

@@ -1,7 +1,6 @@
-"""The Graph API as posting and insights both use it: requests in an account's name, and the one table of its errors.
+"""The Graph API, for posting and for metrics: requests on behalf of an account, and the table of its errors.
 
-Facts: Instagram Platform error codes, June 2026, Graph API v26.0. What a request is for belongs in the module that sends it:
-`instagram` posts, `instagram_container` and `instagram_reel` read for it, `instagram_metrics` reads numbers.
+Source: Instagram Platform error codes, June 2026, Graph API v26.0.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from phantoms_dagster.providers.redaction import redact
 PROVIDER = "instagram"
 INSTAGRAM_LOGIN_HOST = "graph.instagram.com"
 
-# (code, error_subcode) -> what is to be done. A code with None stands for all of its subcodes that have no row of their own.
+# (code, error_subcode) -> the domain error. A row with None applies to all subcodes without their own row.
 ERRORS: Mapping[tuple[int, int | None], type[ProviderError]] = MappingProxyType(
     {
         (-2, 2_207_003): Transient,  # download too slow
@@ -37,7 +36,7 @@ ERRORS: Mapping[tuple[int, int | None], type[ProviderError]] = MappingProxyType(
         (-1, 2_207_032): Transient,  # create failed
         (-1, 2_207_053): Transient,  # unknown upload error
         (1, 2_207_057): Permanent,  # thumb_offset out of range
-        (4, 2_207_051): Rejected,  # taken for spam
+        (4, 2_207_051): Rejected,  # classified as spam
         (9, 2_207_042): Throttled,  # daily limit
         (24, 2_207_006): Transient,  # container not found
         (24, 2_207_008): Transient,  # container not there yet, or expired
@@ -58,7 +57,7 @@ ERRORS: Mapping[tuple[int, int | None], type[ProviderError]] = MappingProxyType(
         (2, None): Transient,
     }
 )
-# A code (or a status) and subcode that say the object is not there, or not there for this token.
+# Codes with subcodes that mean the object does not exist, or not for this token.
 GONE = frozenset({"24/2207006", "24/2207008", "100/33"})
 NOT_READY = "9007/2207027"
 THROTTLE_SECONDS = 60.0
@@ -70,19 +69,19 @@ _HINTS = {
 
 
 def error_class(code: int, subcode: int | None, *, is_transient: bool = False) -> type[ProviderError] | None:
-    """The row of the table, else Transient when the API calls it so, else None."""
+    """The error in the table, else Transient if the API marks it as transient, else None."""
     return ERRORS.get((code, subcode)) or ERRORS.get((code, None)) or (Transient if is_transient else None)
 
 
 def subcode_class(subcode: int) -> type[ProviderError] | None:
-    """The class of a subcode that stands alone, as in the status text of a container."""
+    """The error for a subcode without a code, as in the status text of a container; None if it is unknown."""
     return next((kind for (_, known), kind in ERRORS.items() if known == subcode), None)
 
 
 def judge(response: httpx.Response, account: str, *, commits: bool = False) -> ProviderError:
-    """The domain error for an answer that is not a success.
+    """The domain error for an unsuccessful answer.
 
-    At the commit point only an explicit refusal counts as one: all else is Unknown.
+    With `commits`, only an explicit refusal counts as a refusal. Everything else is Unknown.
     """
     envelope = http.lenient_json(response).get("error")
     if not isinstance(envelope, dict) or "code" not in envelope:
@@ -111,7 +110,7 @@ def _judge_status(response: httpx.Response, *, commits: bool) -> ProviderError:
     if response.status_code >= 500:
         return http.server_error(response, provider=PROVIDER, commits=commits)
     if commits:
-        return Unknown(f"Instagram answered {response.status_code} without an error of its own", **said)
+        return Unknown(f"Instagram answered {response.status_code} without an error object", **said)
     return http.unexpected(response, provider=PROVIDER)
 
 
@@ -120,7 +119,7 @@ def _number(value: object) -> int | None:
 
 
 def _throttled_for(response: httpx.Response) -> float:
-    """Seconds: Retry-After, else the longest wait in the business use case header (which is in minutes), else a minute."""
+    """Seconds to wait: Retry-After, else the longest wait in the business use case header (in minutes), else a minute."""
     named = http.retry_after(response)
     if named is not None:
         return named
@@ -133,7 +132,7 @@ def _throttled_for(response: httpx.Response) -> float:
 
 
 def upload_error(response: httpx.Response, account: str) -> ProviderError | None:
-    """What is wrong with the answer of the upload host, whose errors have a shape of their own; None when it took the bytes."""
+    """The error in an answer of the upload host, whose errors have their own format; None when it accepted the bytes."""
     body = http.lenient_json(response)
     if response.is_success and body.get("success") is True:
         return None
@@ -143,7 +142,7 @@ def upload_error(response: httpx.Response, account: str) -> ProviderError | None
         message = redact(f"Instagram, account {account}: the upload failed: {info.get('type')}: {info.get('message')}")
         return kind(message, provider=PROVIDER, code=str(info.get("type")), evidence=http.evidence(response))
     if response.is_success:
-        message = "Instagram did not say that it took the upload"
+        message = "Instagram did not confirm the upload"
         return Transient(message, provider=PROVIDER, code="malformed", evidence=http.evidence(response))
     return judge(response, account)
 
@@ -152,14 +151,14 @@ AppSecret = Callable[[], str | None]
 
 
 def no_secret() -> None:
-    """No secret of an app: calls carry no proof."""
+    """No app secret: calls carry no proof."""
 
 
 class Graph:
-    """Requests to one version of the Graph API, in the name of an account.
+    """Requests to one version of the Graph API on behalf of an account.
 
-    `app_secret`, called for each request: it then carries `appsecret_proof`, so that a stolen token is worth nothing to others.
-    Instagram Login's host does not know the parameter.
+    `app_secret` is called for each request. If it returns a secret, the request carries `appsecret_proof`, so that a stolen token
+    is useless to others. Instagram Login's host does not know that parameter.
     """
 
     def __init__(
@@ -184,7 +183,7 @@ class Graph:
         before: Callable[[], Awaitable[None]] | None = None,
         **form: str,
     ) -> tuple[JsonObject, datetime | None]:
-        """A write: its answer, and when that was by the platform's clock. `commits`: a lost answer is Unknown.
+        """A write. Returns its answer and the answer's time on the platform's clock. `commits`: a lost answer is Unknown.
 
         `before`: see `http.send`.
         """
@@ -196,13 +195,13 @@ class Graph:
         return await self._tokens.token(Platform("instagram"), account)
 
     async def user(self, account: str) -> str:
-        """The numeric id of the account's Instagram user: what paths need. Raises Permanent when the token has none."""
+        """The numeric id of the account's Instagram user, for paths. Raises Permanent when the token has none."""
         return (await self.identity(account)).subject
 
     async def identity(self, account: str, *, fresh: bool = False) -> AccountIdentity:
-        """Whose the account's token is. The platform is asked once for each token, or again when the answer must be `fresh`.
+        """The owner of the account's token. The platform is asked once per token, and again if the answer must be `fresh`.
 
-        Our own name of an account is never sent.
+        Our own name of the account is never sent.
         """
         known = (account, await self.token(account))
         if fresh or known not in self._users:
@@ -229,10 +228,10 @@ def appsecret_proof(app_secret: str, token: str) -> str:
 
 
 async def find_user(graph: Graph, account: str) -> AccountIdentity:
-    """The Instagram user behind the account's token, in either flavour of the API.
+    """The Instagram user behind the account's token, with either kind of login.
 
-    With Facebook Login the token is a person's, whose Pages have the Instagram accounts, or a Page's; with Instagram Login it is
-    the Instagram account's own. Raises Permanent when there is none, or when several fit and none has the account's name.
+    With Facebook Login the token belongs to a person, whose Pages have the Instagram accounts, or to a Page. With Instagram Login
+    it belongs to the Instagram account. Raises Permanent when there is no user, or several of which none has the account's name.
     """
     nested = "instagram_business_account{id,username}"
     found = await _listed(graph, account, path("me", "accounts"), fields=f"name,{nested}")
@@ -244,21 +243,21 @@ async def find_user(graph: Graph, account: str) -> AccountIdentity:
         return named[0] if named else next(iter(users.values()))
     if users:
         names = ", ".join(sorted(user.label for user in users.values()))
-        message = f"the token of Instagram account {account} has several Instagram accounts ({names}): name one in channels.yaml"
+        message = f"the token of Instagram account {account} has access to several accounts ({names}): name one in channels.yaml"
         raise Permanent(message, provider=PROVIDER, code="several_accounts")
     message = (
-        f"the token of Instagram account {account} has no professional Instagram account: connect one to its Page, "
+        f"the token of Instagram account {account} has access to no professional Instagram account: connect one to its Page, "
         "and grant pages_show_list and instagram_basic (or instagram_business_basic)"
     )
     raise Permanent(message, provider=PROVIDER, code="no_account")
 
 
 async def _listed(graph: Graph, account: str, place: str, *, fields: str) -> list[AccountIdentity]:
-    """The Instagram users that the answer names; none when the API does not know the question for this kind of token."""
+    """The Instagram users in the answer. Empty when the API does not support the request for this kind of token."""
     try:
         answer = await graph.get(account, place, fields=fields)
     except Permanent as error:
-        # A missing or wrong proof of the app is code 100, too, and says nothing about the account.
+        # A missing or wrong appsecret_proof has code 100 too, but says nothing about the account.
         unknown = error.code is not None and error.code.split("/")[0] in ("100", "10", "200", "2500", "803")
         if unknown and "appsecret_proof" not in str(error):
             return []
@@ -279,12 +278,12 @@ def _dated(response: httpx.Response) -> datetime | None:
 
 
 def path(*parts: str) -> str:
-    """A path of the Graph API; an account may be named with any characters."""
+    """A path of the Graph API, with its parts escaped."""
     return "/".join(quote(part, safe="") for part in parts)
 
 
 def moment(text: object) -> datetime | None:
-    """A timestamp of the API; None when it is not one."""
+    """Parse a timestamp of the API; None when it is invalid."""
     try:
         return datetime.fromisoformat(text) if isinstance(text, str) else None
     except ValueError:

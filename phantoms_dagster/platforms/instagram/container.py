@@ -1,6 +1,6 @@
-"""A container of Instagram: how the journal keeps it, how it is doing, and whether the account may publish another.
+"""A container of Instagram: its form in the journal, its status, and the account's quota of posts.
 
-When it is made, published or given up belongs in `instagram`.
+`publisher` creates, publishes and gives up containers.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from phantoms_dagster.platforms.instagram.api import GONE, PROVIDER, Graph, path
 from phantoms_dagster.providers.redaction import redact
 
 QUOTA_HOLDS = timedelta(seconds=60)
-MISSING = "MISSING"  # our word for a container that the API no longer shows
+MISSING = "MISSING"  # our own status for a container that the API no longer shows
 
 
 class Container(Value):
-    """The handle of a post. `since` is when it was opened, by the platform's own clock; the rest by ours.
+    """The handle of a post. `since`: when the container was created, on the platform's clock. The other times are on ours.
 
-    `sent_at`: the upload began. `published_at`: `media_publish` was sent at least once. `doubt`, `doubt_at`: the status that
-    was read first after its answer was lost.
+    `sent_at`: when the upload began. `published_at`: when `media_publish` was last about to be sent. `doubt`, `doubt_at`: the first
+    status that was read after its answer was lost, and when.
     """
 
     id: str
@@ -37,20 +37,20 @@ class Container(Value):
     doubt: str | None = None
     doubt_at: datetime | None = None
 
-    def but(self, **changes: Any) -> Container:
-        """The same container with these fields changed."""
+    def changed(self, **changes: Any) -> Container:
+        """A copy with these fields changed."""
         return self.model_copy(update=changes)
 
 
 def container_of(record: PostRecord) -> Container:
-    """The container that the journal names. Raises Permanent when it names none."""
+    """The container in the journal. Raises Permanent when there is none."""
     if not record.handle:
-        raise Permanent("the ledger names no container for this post: look at the account", provider=PROVIDER, code="no_handle")
+        raise Permanent("the ledger has no container for this post: check the account by hand", provider=PROVIDER, code="no_handle")
     return Container.model_validate(record.handle)
 
 
 async def read_status(graph: Graph, account: str, container_id: str) -> tuple[str, str]:
-    """The container's status_code, or MISSING, and the text that goes with it."""
+    """The container's status_code, or MISSING, and its status text."""
     try:
         answer = await graph.get(account, path(container_id), fields="status_code,status")
     except ProviderError as error:
@@ -61,7 +61,7 @@ async def read_status(graph: Graph, account: str, container_id: str) -> tuple[st
 
 
 def failed(status: str, text: str, account: str) -> ProviderError:
-    """The error for a container of which nothing can come."""
+    """The error for a container that can no longer be published."""
     subcode = re.search(r"\b22070\d\d\b", text)
     kind = subcode_class(int(subcode.group())) if subcode else None
     message = redact(f"Instagram, account {account}: the container is {status}. {text}")
@@ -73,16 +73,16 @@ def failed(status: str, text: str, account: str) -> ProviderError:
 
 @dataclass
 class _Room:
-    """How many posts an account had left when it was asked, less those that were sent since."""
+    """The posts that an account had left when it was asked, minus those sent since."""
 
     asked_at: datetime
     left: float
 
 
 class Quotas:
-    """How many posts the accounts have left: a courtesy, since Instagram itself refuses the post that is too many.
+    """The accounts' quotas of posts. Checking them is optional, because Instagram itself refuses a post beyond the quota.
 
-    So an answer that leaves room holds for a minute, less what is sent meanwhile. Only a fresh one says that none is left.
+    So an answer with posts left is reused for a minute, minus the posts sent meanwhile. Only a new answer says that none is left.
     """
 
     def __init__(self, graph: Graph, clock: Clock) -> None:
@@ -91,7 +91,10 @@ class Quotas:
         self._rooms: dict[str, _Room] = {}
 
     async def check(self, account: str) -> None:
-        """Raise Throttled when the account's quota is used up. The total is obeyed as told: pages disagree about it."""
+        """Raise Throttled when the account's quota is used up.
+
+        The total comes from the API, because its documentation disagrees.
+        """
         room = self._rooms.get(account)
         if room is not None and room.left > 0 and self._clock.now() - room.asked_at < QUOTA_HOLDS:
             return
@@ -105,13 +108,13 @@ class Quotas:
         self._rooms[account] = _Room(asked_at, total - used if told else math.inf)
         if not told or used < total:
             return
-        # The window slides, so a place comes free every so often; when exactly, the API does not say.
+        # The window slides, so posts become free one by one. The API does not say when.
         wait = row["config"].get("quota_duration", 86_400) / max(total, 1)
         raise Throttled(
             f"account {account} has used {used} of {total} posts in 24 hours", provider=PROVIDER, code="quota", retry_after=wait
         )
 
     def sent(self, account: str) -> None:
-        """A post of ours goes out: one less is left."""
+        """Count a post that is about to be sent."""
         if (room := self._rooms.get(account)) is not None:
             room.left -= 1

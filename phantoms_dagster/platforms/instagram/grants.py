@@ -1,4 +1,4 @@
-"""Which permissions a token of Meta has (the Graph API's pages `user/permissions` and `debug_token`). Nothing is changed."""
+"""Reads the permissions of a Meta token (documented under `user/permissions` and `debug_token` of the Graph API)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from phantoms_dagster.platforms.instagram.api import Graph, path
 from phantoms_dagster.platforms.scopes import Scope
 from phantoms_dagster.providers import http
 
-# How the Graph API says that it has no such question for this kind of token, or that others may not ask it.
+# Codes by which the Graph API says that a request is not supported for this kind of token, or not permitted.
 _NOT_TOLD = frozenset({"10", "100", "200", "803", "2500", "404", "400"})
 
 SCOPES = (
@@ -28,7 +28,7 @@ INSTAGRAM_LOGIN = (
 
 
 class InstagramGrants:
-    """`/me/permissions` for a person's token, else `/debug_token`, which knows Page tokens and Instagram Login's too."""
+    """Asks `/me/permissions` for a person's token, else `/debug_token`, which also supports Page and Instagram Login tokens."""
 
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
@@ -39,7 +39,7 @@ class InstagramGrants:
         if rows is not None:
             granted = {str(row.get("permission")) for row in http.objects(rows, "data") if row.get("status") == "granted"}
         else:
-            # A token may inspect itself when it is a developer's of the app; any other is told that it may not.
+            # Only the token of one of the app's developers may inspect itself.
             told = await self._asked(account, path("debug_token"), input_token=await self._graph.token(account))
             data = told.get("data") if told is not None else None
             scopes = data.get("scopes") if isinstance(data, dict) else None
@@ -47,7 +47,7 @@ class InstagramGrants:
                 return None
             granted = {str(scope) for scope in scopes}
         needed = INSTAGRAM_LOGIN if any(name.startswith("instagram_business_") for name in granted) else SCOPES
-        return [scope for scope in needed if not scope.in_(granted)]
+        return [scope for scope in needed if not scope.covered_by(granted)]
 
     async def _asked(self, account: str, place: str, **params: str) -> JsonObject | None:
         try:

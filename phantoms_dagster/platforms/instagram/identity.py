@@ -1,4 +1,4 @@
-"""Whose an Instagram token is."""
+"""Reads the owner of an Instagram token."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from phantoms_dagster.platforms.instagram.api import Graph
 
 
 class InstagramIdentity:
-    """The Instagram user of a token."""
+    """Implements `ports.IdentityReader`: the Instagram user of a token."""
 
     platform = Platform("instagram")
 

@@ -1,9 +1,7 @@
-"""Reads the numbers of reels from Instagram's media insights.
+"""Reads the metrics of reels from Instagram's media insights.
 
-Requests and errors of the Graph API belong in `instagram_api`, posting in `instagram`.
-
-A metric that a reel does not have fails the whole call, so the six that every reel has are asked for together and each extra
-one by itself. Numbers lag up to 48 hours behind and come as an empty set until then.
+One metric that a reel does not have fails the whole call. So the six that every reel has are requested together, and each other one
+separately. Metrics lag by up to 48 hours and are an empty set until then.
 """
 
 from __future__ import annotations
@@ -24,26 +22,26 @@ from phantoms_dagster.providers.http import objects
 
 STABLE = ("views", "reach", "likes", "comments", "shares", "saved")
 WATCH_TIME = "ig_reels_video_view_total_time"  # milliseconds, of all views together
-# Codes that say something of the token or the account, not of one post: asking about the next post is of no use.
+# Codes that concern the token or the account rather than one post: asking about the next post is useless.
 _ACCOUNT_CODES = frozenset({"10", "190", *map(str, range(200, 300))})
 Numbers = dict[str, float]
 
 
 @dataclass
 class _Turn:
-    """What one turn of an account learns: by metric, how many reels had it and how many were refused it."""
+    """The findings of one round for an account: for each metric, how many reels had it and how many were refused it."""
 
     without: frozenset[str]
     had: Counter[str] = field(default_factory=Counter)
     refused: Counter[str] = field(default_factory=Counter)
 
     def unsupported(self) -> frozenset[str]:
-        """The metrics that were refused for every reel that was asked about."""
+        """The metrics that were refused for every reel in this round."""
         return frozenset(metric for metric in self.refused if not self.had[metric])
 
 
 class InstagramMetricsReader:
-    """A `MetricsReader` of reels. `at_once` is the number of posts asked about at the same time (one post a call)."""
+    """Implements `ports.MetricsReader` for reels. `at_once`: the number of concurrent posts, each with its own calls."""
 
     provider = PROVIDER
     platform = Platform("instagram")
@@ -66,14 +64,14 @@ class InstagramMetricsReader:
         self._at_once = at_once
 
     async def pages(self, account: str, remote_ids: Sequence[str], *, without: Collection[str] = ()) -> AsyncIterator[ReadPage]:
-        """See the port. A number that Instagram does not (yet) give is None.
+        """See the port. A metric that Instagram does not give (yet) is None.
 
-        One post that fails does not end the turn, unless what is wrong is the account's or nothing of a page could be read.
+        A post that fails does not end the round, unless the error concerns the account or no post of a page could be read.
         """
         turn = _Turn(frozenset(without))
         for at in range(0, len(remote_ids), self._at_once):
             batch = remote_ids[at : at + self._at_once]
-            # All are awaited before an error is raised, so that no request is left running behind it.
+            # All are awaited before an error is raised, so that no request is left running.
             answers = await asyncio.gather(*(self._one(account, number, turn) for number in batch), return_exceptions=True)
             metrics = tuple(answer for answer in answers if isinstance(answer, Metrics))
             gone = tuple(number for number, answer in zip(batch, answers, strict=True) if answer is None)
@@ -97,7 +95,7 @@ class InstagramMetricsReader:
         try:
             watched = (await self._supported(account, number, WATCH_TIME, turn)).get(WATCH_TIME)
         except PhantomsError:
-            # The six were read and are kept. What is wrong with the account is met again by the next post's six.
+            # The six metrics were read and are kept. An error of the account appears again with the next post.
             watched = None
         return Metrics(
             remote_id=number,
@@ -109,7 +107,10 @@ class InstagramMetricsReader:
         )
 
     async def _stable(self, account: str, number: str, turn: _Turn) -> Numbers:
-        """The six; one by one when the API has stopped to know one of them, so that it does not hide the others."""
+        """The six common metrics.
+
+        They are read one by one if the API no longer supports one, so that it does not hide the others.
+        """
         wanted = [metric for metric in STABLE if metric not in turn.without]
         try:
             numbers = await self._insights(account, number, *wanted)
@@ -127,7 +128,7 @@ class InstagramMetricsReader:
         return numbers
 
     async def _supported(self, account: str, number: str, metric: str, turn: _Turn) -> Numbers:
-        """One metric, or nothing when this reel does not have it."""
+        """One metric; empty when this reel does not have it."""
         if metric in turn.without:
             return {}
         try:
@@ -153,7 +154,7 @@ class InstagramMetricsReader:
 
 
 def _ends_the_turn(error: BaseException) -> bool:
-    """Whether an error concerns the account: a pool that is full, a pace that is too quick, a token that is refused."""
+    """Whether an error concerns the account: a full pool, too many calls, a refused token."""
     if isinstance(error, ProviderError):
         code = (error.code or "").split("/")[0]
         return isinstance(error, Throttled) or error.code == "not_connected" or code in _ACCOUNT_CODES
@@ -161,12 +162,12 @@ def _ends_the_turn(error: BaseException) -> bool:
 
 
 def _too_few_viewers(error: ProviderError) -> bool:
-    """Whether Instagram keeps a number to itself because few people saw the reel: it uses the code of missing permissions."""
+    """Whether Instagram withholds a metric because too few people saw the reel. The code is that of a missing permission."""
     return error.code is not None and error.code.split("/")[0] == "10" and "enough viewers" in str(error)
 
 
 def _unsupported(error: ProviderError) -> bool:
-    """Whether the API refused a metric (code 100), not the token or the post."""
+    """Whether the API refused a metric (code 100) rather than the token or the post."""
     return error.code is not None and error.code.split("/")[0] == "100" and error.code not in GONE
 
 

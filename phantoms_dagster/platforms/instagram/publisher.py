@@ -1,9 +1,9 @@
 """Posts reels with the Instagram Platform: container, resumable upload, processing, `media_publish`, permalink.
 
-`commit` is `media_publish`, the one public step. When its answer is lost, `find` reads the container. It is published again, with
-the same creation_id, only if it is still FINISHED after a while and its caption is not among the account's media.
-This module has the verbs. Requests and errors are in `instagram_api`, a container's handle and state in `instagram_container`, what
-a reel may be and how it is found again in `instagram_reel`.
+`commit` is `media_publish`, the one public step. If its answer is lost, `find` reads the container. It is published again, with the
+same creation_id, only if it is still FINISHED after a while and the account's media have no reel with its caption.
+This module has the verbs. `api` has requests and errors, `container` the handle and its status, `reel` the limits of a reel and the
+search for it.
 """
 
 from __future__ import annotations
@@ -41,25 +41,24 @@ from phantoms_dagster.platforms.instagram.api import (
     upload_error,
 )
 from phantoms_dagster.platforms.instagram.container import MISSING, Container, Quotas, container_of, failed, read_status
-from phantoms_dagster.platforms.instagram.reel import check, listed_like
+from phantoms_dagster.platforms.instagram.reel import check, reels_with_caption
 from phantoms_dagster.providers import http
 from phantoms_dagster.providers.polling import FIRST_PAUSE_SECONDS, Polling
 
-LIFE = timedelta(hours=23)  # of a container, with an hour to spare
-LONGEST_POLL = 60.0  # the platform asks for about one look a minute
+LIFE = timedelta(hours=23)  # a container lives for 24 hours; an hour is the margin
+LONGEST_POLL = 60.0  # the platform recommends about one poll a minute
 
 
 class InstagramPublisher:
-    """A `Publisher` of reels.
+    """Implements `ports.Publisher` for reels. All times are in seconds.
 
-    `max_wait`, `settle_seconds`, `stall_seconds` and `poll_seconds` are in seconds: the longest wait inside a call, the time
-    between the two reads that prove that nothing was published, the time after which an upload whose answer was lost is given
-    up, and the first pause between two looks at a container.
+    `max_wait`: the longest wait within a call. `settle_seconds`: the time between the two reads that prove that nothing was
+    published. `stall_seconds`: when an upload whose answer was lost is given up. `poll_seconds`: the first pause between polls.
     """
 
     provider = PROVIDER
     platform = Platform("instagram")
-    account_first = True  # an account that is busy is no reason to use up its 400 containers a day
+    account_first = True  # waiting for a busy account must not use up its 400 containers a day
 
     def __init__(
         self,
@@ -103,10 +102,10 @@ class InstagramPost:
         self._job = job
         first = min(FIRST_PAUSE_SECONDS, publisher.poll_seconds)
         self._polling = Polling(publisher.clock, publisher.max_wait, first=first, longest=LONGEST_POLL)
-        self._opened = False  # the container was made in this very call
-        self._token = ""  # of the upload that the ledger names as about to be sent
-        self._fresh = False  # the bytes went up in this very call: nothing is processed within a moment
-        self._settling = False  # a status was read in this very call and saved: it is read again once it has settled
+        self._opened = False  # the container was created in this call
+        self._token = ""  # for the upload that the ledger records as about to be sent
+        self._fresh = False  # the bytes were uploaded in this call, so they cannot be processed yet
+        self._settling = False  # a status was read and saved in this call; it is read again after the settle time
 
     # --- check and open
 
@@ -115,7 +114,7 @@ class InstagramPost:
         check(self._job)
 
     async def open(self) -> Handle:
-        """Make a container. One whose id was lost stays private and dies within a day."""
+        """Create a container. One whose id was lost stays private and expires within a day."""
         job, started = self._job, self._clock.now()
         await self._at.quotas.check(job.account)
         answer, date = await self._graph.post(
@@ -130,8 +129,8 @@ class InstagramPost:
         )
         number, uri = answer.get("id"), answer.get("uri")
         if not isinstance(number, str):
-            raise Transient("Instagram made a container without an id", provider=PROVIDER, code="malformed")
-        # The token goes to the host that was configured, whatever the answer says.
+            raise Transient("Instagram created a container but returned no id", provider=PROVIDER, code="malformed")
+        # The token goes only to the configured host, whatever the answer says.
         known = isinstance(uri, str) and uri.startswith(self._at.uploads)
         url = str(uri) if known else f"{self._at.uploads}{self._at.upload_path}/{number}"
         self._opened = True
@@ -140,7 +139,7 @@ class InstagramPost:
     # --- the bytes and their processing
 
     async def upload(self, record: PostRecord) -> Progress | Finding:
-        """Send the bytes, then wait until the container is FINISHED. Each returns what has to be saved before the next request."""
+        """Send the bytes, then wait until the container is FINISHED. Returns what must be saved before the next request."""
         container = container_of(record)
         if container.sent_at is None:
             return await self._about_to_send(container)
@@ -153,17 +152,17 @@ class InstagramPost:
         check(self._job)
         dead = not self._opened and self._clock.now() - container.since > LIFE
         if dead or not container.upload_url.startswith(self._at.uploads):
-            # The token goes to no other host than the upload's.
-            return NotPublished("the container is dead, or its address is another host's; nothing was sent to it", then="open")
+            # The token must not go to another host.
+            return NotPublished("the container has expired or its URL is on another host; nothing was sent to it", then="open")
         self._token = await self._graph.token(self._job.account)
-        return Progress(0, _handle(container.but(sent_at=self._clock.now())))
+        return Progress(0, _handle(container.changed(sent_at=self._clock.now())))
 
     async def _send(self, container: Container, token: str) -> Progress | NotPublished:
         size = str(self._job.size)
         headers = {"Authorization": f"OAuth {token}", "offset": "0", "file_size": size, "Content-Length": size}
         try:
             async with http.file_body(self._job.file, 0, self._job.size) as content:
-                # `commits` only to tell a lost answer from a request that never left: an upload makes nothing public.
+                # An upload publishes nothing. `commits` only distinguishes a lost answer from a request that was never sent.
                 response = await http.send(
                     self._at.client,
                     "POST",
@@ -176,10 +175,10 @@ class InstagramPost:
         except Unknown as error:
             raise Transient(str(error), provider=PROVIDER, code=error.code, evidence=error.evidence) from error
         except (ProviderError, NotYet) as error:
-            return Progress(0, _handle(container.but(sent_at=None)), error=error)
+            return Progress(0, _handle(container.changed(sent_at=None)), error=error)
         refused = upload_error(response, self._job.account)
         if refused is not None:
-            # Nothing can come of this container; the next attempt makes another.
+            # This container cannot be published any more. The next attempt creates another.
             return NotPublished(f"the upload was refused: {refused}", then="open", error=refused)
         self._fresh = True
         return Progress(self._job.size)
@@ -193,7 +192,7 @@ class InstagramPost:
             if status == "FINISHED":
                 return Progress(record.offset, await self._publishing(container), ready=True)
             if status == "PUBLISHED" or (container.published_at is not None and status != "IN_PROGRESS"):
-                # An earlier media_publish took effect, or may have: the resolving read decides.
+                # An earlier media_publish took effect or may have: `find` decides.
                 return Undecided()
             stalled = container.sent_at is None or self._clock.now() - container.sent_at >= self._at.stall
             if status in ("ERROR", "EXPIRED") or (stalled and (status == MISSING or record.offset != self._job.size)):
@@ -201,13 +200,13 @@ class InstagramPost:
             await self._polling.poll(f"Instagram is processing the video ({status})")
 
     async def _publishing(self, container: Container) -> Handle:
-        """The handle as it has to be saved before `media_publish`. Raises Throttled when the account's quota is used up."""
+        """The handle to save before `media_publish`. Raises Throttled when the account's quota is used up."""
         await self._at.quotas.check(self._job.account)
-        return _handle(container.but(published_at=self._clock.now(), doubt=None, doubt_at=None))
+        return _handle(container.changed(published_at=self._clock.now(), doubt=None, doubt_at=None))
 
     def _given_up(self, status: str, text: str) -> NotPublished:
         error = failed(status, text, self._job.account)
-        return NotPublished(f"nothing can come of the container: {error}", then="open", error=error)
+        return NotPublished(f"the container cannot be published: {error}", then="open", error=error)
 
     # --- commit
 
@@ -220,15 +219,15 @@ class InstagramPost:
             answer, _ = await self._graph.post(job.account, target, commits=True, before=job.may_go, creation_id=container.id)
             number = answer.get("id")
             if not isinstance(number, str):
-                raise Unknown("Instagram published without naming the post", provider=PROVIDER, code="malformed")
+                raise Unknown("Instagram published the post but returned no id", provider=PROVIDER, code="malformed")
         except Unknown as error:
             error.retry_after = error.retry_after if error.retry_after is not None else self._at.poll_seconds
             raise
         except Rejected as error:
-            # Blocked as spam has been seen on posts that were out all the same: look before a person does.
-            return await self._listed(container) or Undecided(error=error)
+            # Posts that were refused as spam have been public nevertheless, so check before a person is asked.
+            return await self._find_in_list(container) or Undecided(error=error)
         except (ProviderError, NotYet) as error:
-            # Never sent, or refused in so many words: it did not take effect. `published_at` stays, so it is still looked up.
+            # Never sent or refused explicitly: it did not take effect. `published_at` stays set, so `find` still checks.
             refused: PhantomsError = error
             if isinstance(error, ProviderError) and error.code == NOT_READY:
                 refused = NotYet("Instagram is not ready to publish the video", retry_after=self._at.poll_seconds)
@@ -238,7 +237,7 @@ class InstagramPost:
     # --- find
 
     async def find(self, record: PostRecord) -> Finding:
-        """Find out whether `media_publish` took effect. Says so at once when it was never sent."""
+        """Find out whether `media_publish` took effect. Needs no request when it was never sent."""
         container = container_of(record)
         if record.state is PostState.UPLOADING or (container.published_at is None and record.state is PostState.OPENED):
             return NotPublished("media_publish was refused or never sent", then="upload")
@@ -255,15 +254,15 @@ class InstagramPost:
             if status != "PUBLISHED":
                 if container.doubt != status or container.doubt_at is None:
                     self._settling = True
-                    return Undecided(_handle(container.but(doubt=status, doubt_at=self._clock.now())))
+                    return Undecided(_handle(container.changed(doubt=status, doubt_at=self._clock.now())))
                 if await self._settle(container, status):
                     continue
-            listed = await self._listed(container)
+            listed = await self._find_in_list(container)
             if listed is not None:
                 return Found(listed)
             if status == "PUBLISHED":
                 raise Unknown(
-                    "the container is published, but its post is not listed (yet)",
+                    "the container is published, but its post is not listed yet",
                     provider=PROVIDER,
                     code="unlisted",
                     retry_after=self._at.settle.total_seconds(),
@@ -276,21 +275,24 @@ class InstagramPost:
             return self._given_up(status, text)
 
     async def _settle(self, container: Container, status: str) -> bool:
-        """Wait until that status can be believed: it is read again then. False: it has stood long enough."""
+        """Wait until the status has been stable for the settle time. True: read it again.
+
+        False: it was already stable that long.
+        """
         assert container.doubt_at is not None
         left = (container.doubt_at + self._at.settle - self._clock.now()).total_seconds()
         if left > 0:
-            why = f"the answer to media_publish was lost and the container is {status}; reading it again"
+            why = f"the answer to media_publish was lost and the container is {status}; it is read again"
             await self._polling.wait(left, why)
         return left > 0
 
-    async def _listed(self, container: Container) -> RemoteId | None:
-        """The post among the account's media. The container names no media id."""
+    async def _find_in_list(self, container: Container) -> RemoteId | None:
+        """Search the account's media for the post, because the container does not contain the media's id."""
         job = self._job
-        matches = await listed_like(self._graph, job.account, job.caption, container.since)
+        matches = await reels_with_caption(self._graph, job.account, job.caption, container.since)
         if len(matches) > 1:
             raise Unknown(
-                f"{len(matches)} reels of account {job.account} have this caption: a person must say which is ours",
+                f"{len(matches)} reels of account {job.account} have this caption: a person must decide which one is this post",
                 provider=PROVIDER,
                 code="ambiguous",
                 retry_after=LONGEST_POLL,
@@ -300,7 +302,7 @@ class InstagramPost:
     # --- confirm
 
     async def confirm(self, record: PostRecord) -> PublishedPost:
-        """Read the post back. The url is empty when Instagram withholds the permalink (copyright claims)."""
+        """Read the post back. The URL is empty when Instagram withholds the permalink because of a copyright claim."""
         number = record.remote_id
         assert number is not None, "a published post has an id"
         try:
@@ -313,7 +315,7 @@ class InstagramPost:
             ) from error
         url, published_at = media.get("permalink"), moment(media.get("timestamp"))
         if published_at is None:
-            raise Transient("Instagram showed the post without a timestamp", provider=PROVIDER, code="malformed")
+            raise Transient("Instagram returned the post without a timestamp", provider=PROVIDER, code="malformed")
         return PublishedPost(number, url if isinstance(url, str) else "", published_at)
 
 
@@ -322,5 +324,5 @@ def _handle(container: Container) -> Handle:
 
 
 def _whole(moment: datetime) -> datetime:
-    """Without the fraction: timestamps of media have whole seconds."""
+    """Drop the fraction: timestamps of media have whole seconds."""
     return moment.replace(microsecond=0)

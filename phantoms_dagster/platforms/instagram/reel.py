@@ -1,7 +1,4 @@
-"""What a reel may be, and how ours is known again among the account's media.
-
-Posting it belongs in `instagram`; making a file fit belongs in `media`.
-"""
+"""The API's limits for a reel, and the search for our reel in the account's media."""
 
 from __future__ import annotations
 
@@ -18,13 +15,13 @@ from phantoms_dagster.providers import http
 
 MAX_BYTES = 300 * 1024 * 1024
 MIN_SECONDS, MAX_SECONDS = 3.0, 900.0
-# The lines at which the API refuses. Captions are composed with fewer (`domain.wording`): Instagram counts five hashtags.
+# The API refuses more than this. `domain.wording` composes captions with less: Instagram counts only five hashtags.
 MAX_CAPTION, MAX_HASHTAGS, MAX_MENTIONS = 2_200, 30, 20
 PAGE, PAGES = 50, 20
 
 
 def check(job: PublishJob) -> None:
-    """Refuse what Instagram would refuse, before anything is sent. Raises Permanent."""
+    """Raise Permanent for a post that Instagram would refuse, before anything is sent."""
     wrong = None
     if len(job.caption) > MAX_CAPTION:
         wrong = f"the caption has {len(job.caption)} characters, at most {MAX_CAPTION} are allowed"
@@ -35,13 +32,13 @@ def check(job: PublishJob) -> None:
     elif not MIN_SECONDS <= job.probe.seconds <= MAX_SECONDS:
         wrong = f"the video lasts {job.probe.seconds:g} s, {MIN_SECONDS:g} to {MAX_SECONDS:g} s are allowed"
     elif not job.file.is_file() or job.file.stat().st_size != job.size:
-        wrong = f"the file {job.file.name} is not there or does not have {job.size} bytes"
+        wrong = f"the file {job.file.name} does not exist or does not have {job.size} bytes"
     if wrong:
         raise Permanent(f"Instagram: {wrong}", provider=PROVIDER, code="invalid")
 
 
-async def listed_like(graph: Graph, account: str, caption: str, since: datetime) -> list[str]:
-    """The ids of the account's reels that were published since then and have that caption."""
+async def reels_with_caption(graph: Graph, account: str, caption: str, since: datetime) -> list[str]:
+    """The ids of the account's reels with that caption, published since then."""
     wanted = normalised(caption)
     matches: list[str] = []
     cursor: dict[str, str] = {}
@@ -66,7 +63,7 @@ async def listed_like(graph: Graph, account: str, caption: str, since: datetime)
 
 
 def normalised(caption: str) -> str:
-    """A caption as it can be compared after Instagram read it back: without '@', which it may strip, and with single spaces."""
+    """A caption in a form for comparison: NFC, single spaces, and without '@', which Instagram may strip."""
     return " ".join(unicodedata.normalize("NFC", caption).replace("@", "").split())
 
 

@@ -1,4 +1,4 @@
-"""What Instagram takes: words, media, calls an hour.
+"""Instagram's rules: words, media, limits of calls.
 
 Sources: Meta for Developers, IG User media, "Reel specifications" and "Rate limiting". Numbers of November 2026.
 """
@@ -34,11 +34,11 @@ PLATFORM = PlatformSpec(
         moov_first=True,
         edit_lists=False,
     ),
-    # A number that is too high is learnt downwards from 429. One that is too low can be changed by PHANTOMS_POOLS.
+    # A number that is too high is lowered by 429 answers. Raise one that is too low with PHANTOMS_POOLS.
     pools={
-        # Instagram: pages name 25, 50 and 100 posts per account in a rolling 24 h. The adapter obeys what content_publishing_limit
-        # returns, before it uploads; a number of ours would hold a post back after its upload. At most 400 containers a day; 200
-        # calls per user and hour otherwise, of which 140 are publishing's and 60 are for reading numbers.
+        # Meta's pages say 25, 50 or 100 posts per account in a rolling 24 h. The adapter obeys content_publishing_limit before it
+        # uploads; a limit of ours would stop a post after its upload. At most 400 containers a day. Other calls: 200 per user and
+        # hour, of which 140 are for publishing and 60 for reading metrics.
         # developers.facebook.com/docs/graph-api/overview/rate-limiting
         "publish_instagram": PoolLimits(slots=16),
         "publish_instagram:*": PoolLimits(slots=2),
@@ -46,7 +46,7 @@ PLATFORM = PlatformSpec(
         "instagram_api": PoolLimits(slots=16),
         "instagram_api:*": PoolLimits(slots=4, rates=(Rate(140, HOUR, 40),)),
         "metrics_instagram": PoolLimits(slots=8),
-        # Numbers are read in one go each hour: the hour's share may be used at once.
+        # Metrics are read once an hour, so the whole hour's share may be used at once.
         "metrics_instagram:*": PoolLimits(slots=4, rates=(Rate(60, HOUR, 60),)),
         "upload_instagram": PoolLimits(slots=8, lease_seconds=60),
     },

@@ -1,1 +1,1 @@
-"""TikTok: direct posts in chunks, published with the last one."""
+"""TikTok: direct posts, uploaded in chunks. The last chunk publishes."""

@@ -1,4 +1,4 @@
-"""Makes TikTok's adapters."""
+"""Creates the adapters for TikTok."""
 
 from __future__ import annotations
 

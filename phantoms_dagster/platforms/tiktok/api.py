@@ -1,7 +1,6 @@
-"""What TikTok tells us: every call that carries a token, what its errors mean (one table), a post's status, the list of videos.
+"""TikTok's API: the calls that carry a token, the table of errors, a post's status, and the list of videos.
 
-No call made here publishes anything; the upload and its protocol belong in `tiktok`, what an answer asks for in `tiktok_chunks`,
-reading numbers in `tiktok_metrics`.
+No call here publishes anything. `publisher` uploads, and `chunks` decides what follows from an answer.
 """
 
 from __future__ import annotations
@@ -33,9 +32,9 @@ from phantoms_dagster.providers.redaction import redact
 PROVIDER = "tiktok"
 STATUS_PATH = "/v2/post/publish/status/fetch/"
 LIST_PATH = "/v2/video/list/"
-MAX_IDS = 20  # of one query, and of one page of the list
+MAX_IDS = 20  # per query and per page of the list
 LIST_PAGES = 50
-FULL_DESCRIPTION = 140  # the list cuts a description at 150; a shorter one must be the whole caption
+FULL_DESCRIPTION = 140  # the list cuts descriptions at 150 characters; a shorter one must equal the whole caption
 DAY_SECONDS = 86_400.0
 MINUTE_SECONDS = 60.0
 
@@ -44,7 +43,7 @@ MINUTE_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class ErrorRow:
-    """What an error code of TikTok means. `wait`: seconds, when the answer itself names none."""
+    """The meaning of an error code. `wait`: seconds to wait if the answer does not say."""
 
     kind: type[Permanent | Rejected | Throttled | Transient]
     advice: str
@@ -53,20 +52,20 @@ class ErrorRow:
 
 _RECONNECT = ErrorRow(Disconnected, "reconnect the TikTok account")
 _FIX_MEDIA = ErrorRow(Permanent, "the file does not fit TikTok's limits")
-_NEXT_DAY = ErrorRow(Throttled, "the account's posts of this day are used up", DAY_SECONDS)
+_NEXT_DAY = ErrorRow(Throttled, "the account's posts for today are used up", DAY_SECONDS)
 _SCOPES = ErrorRow(Barred, "connect the TikTok account again with all scopes of docs/accounts.md")
 _BANNED = ErrorRow(Barred, "TikTok does not let this account post")
-_SPAM = ErrorRow(Rejected, "TikTok takes the post for spam")
-_RESTART = ErrorRow(Transient, "the upload has to begin again")
+_SPAM = ErrorRow(Rejected, "TikTok classified the post as spam")
+_RESTART = ErrorRow(Transient, "the upload must start again")
 
-# Codes of the envelope, fail_reasons of status/fetch and, as `upload <status>`, answers to a chunk.
+# Codes of the error envelope, fail_reasons of status/fetch and, as `upload <status>`, answers to a chunk.
 ERRORS: Mapping[str, ErrorRow] = MappingProxyType(
     {
-        "invalid_param": ErrorRow(Permanent, "TikTok does not take the request"),
-        "invalid_params": ErrorRow(Permanent, "TikTok does not take the request"),
+        "invalid_param": ErrorRow(Permanent, "TikTok does not accept the request"),
+        "invalid_params": ErrorRow(Permanent, "TikTok does not accept the request"),
         "app_version_check_failed": ErrorRow(Permanent, "the TikTok app of the creator is too old"),
         "invalid_publish_id": ErrorRow(Permanent, "TikTok does not know this publish_id"),
-        "token_not_authorized_for_specified_publish_id": ErrorRow(Permanent, "the upload was begun by another TikTok account"),
+        "token_not_authorized_for_specified_publish_id": ErrorRow(Permanent, "another TikTok account started the upload"),
         "publish_not_cancellable": ErrorRow(Permanent, "too late to cancel"),
         "access_token_invalid": _RECONNECT,
         "scope_not_authorized": _SCOPES,
@@ -74,9 +73,9 @@ ERRORS: Mapping[str, ErrorRow] = MappingProxyType(
         "spam_risk_too_many_posts": _NEXT_DAY,
         "spam_risk_too_many_pending_share": ErrorRow(Throttled, "too many drafts wait in the creator's inbox", DAY_SECONDS),
         "spam_risk_user_banned_from_posting": _BANNED,
-        "reached_active_user_cap": ErrorRow(Barred, "the app's users of this day are used up"),
+        "reached_active_user_cap": ErrorRow(Barred, "the app has reached its limit of users for today"),
         "unaudited_client_can_only_post_to_private_accounts": ErrorRow(
-            Rejected, "until TikTok has audited the app it posts SELF_ONLY to private accounts"
+            Rejected, "until TikTok has audited the app, it may only post SELF_ONLY to private accounts"
         ),
         "url_ownership_unverified": ErrorRow(Permanent, "the domain of the video's URL is not verified"),
         "privacy_level_option_mismatch": ErrorRow(Rejected, "the creator does not offer this privacy level"),
@@ -95,18 +94,18 @@ ERRORS: Mapping[str, ErrorRow] = MappingProxyType(
         "spam_risk_text": _SPAM,
         "spam_risk": _SPAM,
         # answers to a chunk
-        "upload 400": ErrorRow(Permanent, "TikTok does not take the chunk"),
+        "upload 400": ErrorRow(Permanent, "TikTok does not accept the chunk"),
         "upload 403": _RESTART,
         "upload 404": _RESTART,
-        "upload 416": ErrorRow(Transient, "TikTok holds other bytes than we thought"),
+        "upload 416": ErrorRow(Transient, "TikTok has a different number of bytes than expected"),
     }
 )
-# What a status means when the answer carries no code.
+# The code for a status if the answer has none.
 _STATUS_CODES = MappingProxyType({401: "access_token_invalid", 429: "rate_limit_exceeded"})
 
 
 def error_for(code: str, said: str = "", response: httpx.Response | None = None) -> ProviderError | None:
-    """The domain error for a code, or None for a code that the table does not have."""
+    """The domain error for a code; None if the table does not have it."""
     row = ERRORS.get(code)
     if row is None:
         return None
@@ -120,14 +119,14 @@ def error_for(code: str, said: str = "", response: httpx.Response | None = None)
 
 @dataclass(frozen=True)
 class TikTokCalls:
-    """The calls that carry a token, shared by posting and metrics."""
+    """Calls with an account's token, for posting and metrics."""
 
     client: httpx.AsyncClient
     base_url: str
     tokens: Tokens
 
     async def get(self, account: str, path: str, params: Mapping[str, str]) -> JsonObject:
-        """A read; the envelope's `data`."""
+        """A read. Returns the envelope's `data`."""
         return await self._call("GET", account, path, params=params)
 
     async def post(
@@ -139,7 +138,7 @@ class TikTokCalls:
         params: Mapping[str, str] | None = None,
         before: Callable[[], Awaitable[None]] | None = None,
     ) -> JsonObject:
-        """The envelope's `data`; success is error.code "ok" whatever the status. None of these calls publishes anything.
+        """A call that publishes nothing. Returns the envelope's `data`. Success is a status below 400 with error.code "ok".
 
         `before`: see `http.send`.
         """
@@ -175,12 +174,12 @@ class TikTokCalls:
         raise fallback or unexpected(response, provider=PROVIDER, message=f"{code} {said}".strip())
 
 
-# --- how a post is doing --------------------------------------------------------------------------------------------
+# --- the status of a post --------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Seen:
-    """An answer of status/fetch. `uploaded`: bytes that TikTok holds, None when it does not say."""
+class PublishStatus:
+    """An answer of status/fetch. `uploaded`: the bytes that TikTok has; None if it does not say."""
 
     status: str
     uploaded: int | None = None
@@ -188,7 +187,7 @@ class Seen:
     fail_reason: str = ""
 
 
-async def read_status(calls: TikTokCalls, account: str, publish_id: str) -> Seen | None:
+async def read_status(calls: TikTokCalls, account: str, publish_id: str) -> PublishStatus | None:
     """The status of a post; None when TikTok does not know the publish_id."""
     try:
         data = await calls.post(account, STATUS_PATH, {"publish_id": publish_id})
@@ -197,7 +196,7 @@ async def read_status(calls: TikTokCalls, account: str, publish_id: str) -> Seen
             return None
         raise
     uploaded, ids = data.get("uploaded_bytes"), data.get("publicaly_available_post_id")
-    return Seen(
+    return PublishStatus(
         status=str(data.get("status")),
         uploaded=uploaded if isinstance(uploaded, int) else None,
         post_id=str(ids[0]) if isinstance(ids, list) and ids else None,
@@ -209,7 +208,7 @@ async def read_status(calls: TikTokCalls, account: str, publish_id: str) -> Seen
 
 
 async def listed_since(calls: TikTokCalls, account: str, since: datetime) -> list[JsonObject]:
-    """The account's public videos, newest first, back to about that time: what `same_video` looks at."""
+    """The account's public videos since about that time, newest first, for `same_video`."""
     videos: list[JsonObject] = []
     body: JsonObject = {"max_count": MAX_IDS}
     for _ in range(LIST_PAGES):
@@ -223,7 +222,7 @@ async def listed_since(calls: TikTokCalls, account: str, since: datetime) -> lis
 
 
 def same_video(video: JsonObject, caption: str, seconds: float, since: datetime) -> bool:
-    """Whether a listed video looks like a post: made since then, with its caption (the list cuts it) and its length."""
+    """Whether a listed video matches a post: created since then, with its caption (which the list may cut) and its length."""
     created, duration = video.get("create_time"), video.get("duration")
     if not isinstance(created, int) or created < since.timestamp():
         return False

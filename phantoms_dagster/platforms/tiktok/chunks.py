@@ -1,6 +1,6 @@
-"""How a TikTok upload is cut into chunks, what the journal keeps of it, and what each answer of status/fetch asks for. All pure.
+"""The chunk plan of an upload, its form in the journal, and the next step after an answer of status/fetch. All functions are pure.
 
-Carrying a step out belongs in `tiktok`, asking TikTok in `tiktok_api`; making a file fit TikTok belongs in `media`.
+`publisher` carries the steps out; `api` makes the calls.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from phantoms_dagster.domain.errors import Permanent, ProviderError
 from phantoms_dagster.domain.ports import PublishJob
 from phantoms_dagster.domain.publication import MAY_BE_OUT, PostRecord
 from phantoms_dagster.domain.values import Value
-from phantoms_dagster.platforms.tiktok.api import PROVIDER, Seen, error_for
+from phantoms_dagster.platforms.tiktok.api import PROVIDER, PublishStatus, error_for
 
 ONE_CHUNK_BYTES = 64_000_000
 CHUNK_BYTES = 32_000_000
@@ -25,7 +25,7 @@ DECIDED = MAY_BE_OUT  # the last chunk may have been sent
 
 @dataclass(frozen=True)
 class ChunkPlan:
-    """How a file is cut. Every chunk has `chunk_size` bytes but the last, which takes the remainder."""
+    """How a file is divided. Every chunk has `chunk_size` bytes, except the last, which takes the remainder."""
 
     size: int
     chunk_size: int
@@ -33,23 +33,23 @@ class ChunkPlan:
 
     @property
     def last_start(self) -> int:
-        """Where the last chunk begins: the request that carries this offset publishes."""
+        """The offset of the last chunk. The request with this offset publishes."""
         return (self.count - 1) * self.chunk_size
 
     def end(self, offset: int) -> int:
-        """Where the chunk that holds `offset` ends (not included)."""
+        """The end (exclusive) of the chunk that contains `offset`."""
         return self.size if offset >= self.last_start else (offset // self.chunk_size + 1) * self.chunk_size
 
 
 def plan_chunks(size: int) -> ChunkPlan:
-    """A plan that is legal however the guide is read (MB or MiB; 64 MB by floor or by "must be several chunks")."""
+    """A chunk plan that is valid under every reading of the guide (MB or MiB; one chunk or several at 64 MB)."""
     if size <= ONE_CHUNK_BYTES:
         return ChunkPlan(size, size, 1)
     return ChunkPlan(size, CHUNK_BYTES, size // CHUNK_BYTES)
 
 
 def content_of(job: PublishJob) -> str:
-    """The hash of what a slot is opened for."""
+    """The hash of the bytes and the caption for which a slot is opened."""
     return hashlib.sha256(f"{job.sha256}\n{job.caption}".encode("utf-8", "surrogatepass")).hexdigest()
 
 
@@ -57,11 +57,11 @@ def content_of(job: PublishJob) -> str:
 
 
 class UploadSlot(Value):
-    """The journal's handle. `upload_url` is as good as a password.
+    """The journal's handle. `upload_url` is a secret.
 
-    `committed_at`: when the last chunk was last sent; `completed_at`: when PUBLISH_COMPLETE was first seen. `content` is the hash
-    of the bytes and the caption that the slot was opened for: it must never carry others. `caption` and `seconds` are for
-    finding the video in the account's list.
+    `committed_at`: when the last chunk was last sent. `completed_at`: when PUBLISH_COMPLETE was first seen. `content`: the hash
+    of the bytes and the caption for which the slot was opened; the slot must never carry others. `caption` and `seconds` help to
+    find the video in the account's list.
     """
 
     publish_id: str
@@ -80,7 +80,7 @@ class UploadSlot(Value):
 
 
 def post_url(slot: UploadSlot, remote_id: str, *, base_url: str | None = None) -> str:
-    """Where the post can be seen: the creator's profile until its public id is known. `base_url` is that of the sandbox."""
+    """The post's URL; the creator's profile until the public id is known. `base_url`: the sandbox's, if it is a sandbox post."""
     if base_url is not None:
         return f"{base_url}/watch/{remote_id}"
     profile = f"https://www.tiktok.com/@{slot.username}"
@@ -88,13 +88,13 @@ def post_url(slot: UploadSlot, remote_id: str, *, base_url: str | None = None) -
 
 
 def is_public_id(remote_id: str) -> bool:
-    """Whether it is the number of a public video, and not the publish_id of an upload."""
+    """Whether the id is that of a public video, and not the publish_id of an upload."""
     return remote_id.isascii() and remote_id.isdigit()
 
 
 @dataclass(frozen=True)
 class ChunkStep:
-    """What to do next. `offset` goes with `upload`, `error` with `fail`, `post_id` with `complete`."""
+    """The next step. `offset` belongs to `upload`, `error` to `fail`, `post_id` to `complete`."""
 
     do: Literal["upload", "wait", "restart", "fail", "complete", "lost"]
     offset: int = 0
@@ -103,12 +103,12 @@ class ChunkStep:
 
 
 def next_step(
-    seen: Seen | None, record: PostRecord, size: int, *, refusal: ProviderError | None = None, counted: bool = False
+    seen: PublishStatus | None, record: PostRecord, size: int, *, refusal: ProviderError | None = None, counted: bool = False
 ) -> ChunkStep:
-    """What an answer of status/fetch (None: it does not know the publish_id) asks for.
+    """The next step after an answer of status/fetch. None: TikTok does not know the publish_id.
 
-    `refusal`: how the chunk just sent was turned down; `counted`: TikTok has said that the last chunk is there.
-    Only a read that shows fewer bytes than the file has allows the last chunk, or a new slot, once it was sent.
+    `refusal`: the error with which the last request's chunk was refused. `counted`: TikTok confirmed that it has the last chunk.
+    After the last chunk was sent, it may be sent again only if a read shows that TikTok has fewer bytes than the file.
     """
     sent = record.state in DECIDED
     if seen is None:

@@ -1,4 +1,4 @@
-"""Which permissions a TikTok token has. TikTok does not list them, so each is tried by the cheapest read that needs it."""
+"""Checks the permissions of a TikTok token. TikTok does not list them, so each is tested by the cheapest read that needs it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SCOPES = (
 
 
 class TikTokGrants:
-    """One read for each permission: TikTok has no call that lists them."""
+    """Implements `Grants` with one read per permission."""
 
     def __init__(self, *, client: httpx.AsyncClient, base_url: str, tokens: Tokens) -> None:
         self._calls = TikTokCalls(client, base_url, tokens)
@@ -39,7 +39,7 @@ class TikTokGrants:
 
 
 async def _allowed(call: Awaitable[JsonObject]) -> bool:
-    """Whether the call passed the check of its permission. A limit that is used up says that it did."""
+    """Whether the call passed the permission check. A rate limit error means that it did."""
     try:
         await call
     except Throttled:

@@ -1,4 +1,4 @@
-"""Whose a TikTok token is."""
+"""Reads the owner of a TikTok token."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ NO_SCOPE = ("scope_not_authorized", "scope_permission_missed")
 
 
 class TikTokIdentity:
-    """The `open_id` of a token, which is the same for every token that this app gets for a user.
+    """Implements `ports.IdentityReader`: the `open_id`, which is the same for all tokens that this app gets for a user.
 
-    A token without the scope `user.info.basic` is known by its username instead.
+    A token without the scope `user.info.basic` is identified by its username instead.
     """
 
     platform = Platform("tiktok")
@@ -40,5 +40,5 @@ class TikTokIdentity:
         user = data.get("user")
         number = user.get("open_id") if isinstance(user, dict) else None
         if not isinstance(user, dict) or not isinstance(number, str) or not number:
-            raise Permanent(f"TikTok does not say whose the token of account {account} is", provider="tiktok", code="no_user")
+            raise Permanent(f"TikTok does not say who owns the token of account {account}", provider="tiktok", code="no_user")
         return AccountIdentity(number, str(user.get("display_name") or number))

@@ -1,7 +1,6 @@
-"""Asks TikTok for the public id of a post that was published before it had one.
+"""Asks TikTok for the public id of a post that had none yet when it was published.
 
-The id comes after moderation, usually within a minute, sometimes after hours. When to ask is decided in
-`domain.late_ids`; posting is in `tiktok`.
+The id comes after moderation, usually within a minute, sometimes after hours. `domain.late_ids` decides when to ask.
 """
 
 from __future__ import annotations
@@ -28,18 +27,18 @@ class TikTokLateIds:
         self._calls = TikTokCalls(client, base_url, tokens)
 
     async def public_id(self, account: str, handle: JsonObject, *, last: bool) -> FoundPost | None:
-        """See the port. The account's list is read when TikTok no longer knows the publish_id, or for the `last` time."""
+        """See the port. Reads the account's list when TikTok no longer knows the publish_id, or on the `last` try."""
         slot = UploadSlot.model_validate(handle)
         seen = await read_status(self._calls, account, slot.publish_id)
         number = seen.post_id if seen is not None else None
         if number is None and (seen is None or last):
-            number = await self._listed(account, slot)
+            number = await self._find_in_list(account, slot)
         if number is None:
             return None
         return FoundPost(number, post_url(slot, number, base_url=self._base_url if self.sandbox else None))
 
-    async def _listed(self, account: str, slot: UploadSlot) -> str | None:
-        """The only public video that looks like the post; None when there is none, or when several do."""
+    async def _find_in_list(self, account: str, slot: UploadSlot) -> str | None:
+        """The id of the only public video that matches the post; None if none or several match."""
         since = (slot.committed_at or slot.opened_at) - CLOCK_SKEW
         listed = await listed_since(self._calls, account, since)
         found = [video for video in listed if slot.caption and same_video(video, slot.caption, slot.seconds, since)]

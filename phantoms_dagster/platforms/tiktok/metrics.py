@@ -1,7 +1,4 @@
-"""Reads the numbers of TikTok's public videos from the Display API.
-
-Calls and the error table belong in `tiktok_api`, posting in `tiktok`.
-"""
+"""Reads the metrics of public TikTok videos from the Display API."""
 
 from __future__ import annotations
 
@@ -19,7 +16,7 @@ QUERY_PATH = "/v2/video/query/"
 
 
 class TikTokMetricsReader:
-    """Views, likes, comments and shares of public posts. Watch time is not in this API."""
+    """Implements `ports.MetricsReader`: views, likes, comments and shares of public posts. The API has no watch time."""
 
     provider = PROVIDER
     platform = Platform("tiktok")
@@ -32,12 +29,11 @@ class TikTokMetricsReader:
         account: str,
         remote_ids: Sequence[str],
         *,
-        without: Collection[str] = (),  # noqa: ARG002 - every account has all four
+        without: Collection[str] = (),  # noqa: ARG002 - every account has all four metrics
     ) -> AsyncIterator[ReadPage]:
-        """See the port. Twenty posts a page, in the order asked for.
+        """See the port. Twenty posts per page, in the requested order.
 
-        Ids that are no video ids (a publish_id of a post that is not public yet) are not asked about: one of them would fail
-        its whole group.
+        Other ids than video ids (the publish_id of a post that is not public yet) are skipped: one would fail its whole page.
         """
         wanted = [i for i in dict.fromkeys(remote_ids) if i.isascii() and i.isdigit()]
         for start in range(0, len(wanted), MAX_IDS):

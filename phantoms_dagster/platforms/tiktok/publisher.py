@@ -1,8 +1,8 @@
-"""Posting to TikTok (Content Posting API, direct post, FILE_UPLOAD): the verbs, and what may be asked of it.
+"""Posts to TikTok (Content Posting API, direct post, FILE_UPLOAD).
 
-`open` is creator_info and init, which only opens a slot. `commit` is the last chunk, the one request that publishes. `find` is
-status/fetch. An upload that is not complete cannot publish, so everything before the last chunk may be done again. The calls that
-carry a token and the error table are in `tiktok_api`, the chunk plan and the decisions in `tiktok_chunks`.
+`open` calls creator_info and init, which only open a slot. `commit` sends the last chunk, the one request that publishes. `find`
+calls status/fetch. An incomplete upload cannot publish, so everything before the last chunk may be repeated. `api` has the calls
+with a token and the error table, `chunks` the chunk plan and the decisions.
 """
 
 from __future__ import annotations
@@ -47,25 +47,25 @@ CREATOR_INFO_PATH = "/v2/post/publish/creator_info/query/"
 INIT_PATH = "/v2/post/publish/video/init/"
 MAX_TITLE_UNITS = 2_200
 MAX_VIDEO_BYTES = 4 << 30
-UPLOADS_PER_CALL = 3  # times one call sends chunks to the same slot before it gives up for now
+UPLOADS_PER_CALL = 3  # how often one call starts sending to the same slot before it defers
 SLOTS_PER_CALL = 2
 RETRY_SECONDS = 30.0
-LONGEST_PAUSE_SECONDS = 5.0  # with the doubling before it: under 30 status calls a minute
-ID_WAIT = timedelta(minutes=10)  # after the last chunk: until then a video whose upload TikTok lost may still be listed
-UPLOAD_URL_LIFE = timedelta(hours=1, minutes=2)  # an hour, and what our clocks may differ
+LONGEST_PAUSE_SECONDS = 5.0  # with the doubling up to it, this makes fewer than 30 status calls a minute
+ID_WAIT = timedelta(minutes=10)  # how long after the last chunk a video whose upload TikTok lost may still appear in the list
+UPLOAD_URL_LIFE = timedelta(hours=1, minutes=2)  # an hour plus the possible difference between the clocks
 CLOCK_SKEW = timedelta(minutes=2)
 CONTENT_TYPES = MappingProxyType({".mp4": "video/mp4", ".mov": "video/quicktime", ".webm": "video/webm"})
 
 
 class TikTokPublisher:
-    """Posts videos. `max_wait`: longest wait for TikTok's processing, in seconds.
+    """Implements `ports.Publisher`. `max_wait`: the longest wait for TikTok's processing within a call, in seconds.
 
-    `sandbox` says that `base_url` is a stand-in, whose pages are then the posts' URLs.
+    `sandbox`: `base_url` is the sandbox, and the posts' URLs are its pages.
     """
 
     provider = PROVIDER
     platform = Platform("tiktok")
-    account_first = False  # a slot that nobody uses costs nothing
+    account_first = False  # an unused slot costs nothing
 
     def __init__(
         self,
@@ -92,7 +92,7 @@ class TikTokPublisher:
         yield TikTokPost(self, job)
 
     def owns(self, url: str) -> bool:
-        """Whether an upload address is at this very service: the film goes nowhere else."""
+        """Whether an upload URL is on TikTok's own hosts. The video must not be sent elsewhere."""
         return self.sandbox or same_service(url, self.base_url, ".tiktokapis.com")
 
 
@@ -107,10 +107,10 @@ class TikTokPost:
         self._polling = Polling(
             publisher.clock, publisher.max_wait, first=publisher.poll_seconds, longest=LONGEST_PAUSE_SECONDS, again=RETRY_SECONDS
         )
-        self._slots = 1  # that this call has used
-        self._uploads = 0  # times that this call began to send to the present slot
-        self._refusal: ProviderError | None = None  # how the chunk just sent was turned down
-        self._counted = False  # TikTok has said that the last chunk is there
+        self._slots = 1  # slots that this call has used
+        self._uploads = 0  # how often this call has started sending to the present slot
+        self._refusal: ProviderError | None = None  # the error with which the last chunk that was sent was refused
+        self._counted = False  # TikTok confirmed that it has the last chunk
 
     # --- check and open
 
@@ -119,7 +119,7 @@ class TikTokPost:
         _check_job(self._job)
 
     async def open(self) -> Handle:
-        """Ask for a slot. Its answer lost leaves an empty slot, which publishes nothing and dies after an hour."""
+        """Open a slot. If the answer is lost, an empty slot remains, which publishes nothing and expires after an hour."""
         job = self._job
         creator = await self._calls.post(job.account, CREATOR_INFO_PATH, before=job.may_go)
         plan = plan_chunks(job.size)
@@ -129,7 +129,7 @@ class TikTokPost:
             raise Transient("TikTok opened no upload", provider=PROVIDER, code="malformed")
         if not self._at.owns(upload_url):
             host = httpx.URL(upload_url).host
-            message = f"TikTok named an upload address at another host ({host}); check PHANTOMS_TIKTOK_BASE_URL"
+            message = f"TikTok gave an upload URL on another host ({host}); check PHANTOMS_TIKTOK_BASE_URL"
             raise Permanent(message, provider=PROVIDER, code="foreign_host")
         self._uploads, self._refusal, self._counted = 1, None, False
         slot = UploadSlot(
@@ -150,7 +150,7 @@ class TikTokPost:
     # --- the chunks before the last
 
     async def upload(self, record: PostRecord) -> Progress | Finding:
-        """Send one chunk, unless it is the last: that one publishes, so `commit` sends it."""
+        """Send one chunk, but not the last: that one publishes, so `commit` sends it."""
         _check_file(self._job)
         slot, offset = UploadSlot.model_validate(record.handle), record.offset
         plan = _plan(slot)
@@ -160,7 +160,7 @@ class TikTokPost:
         response = await self._put(slot, offset, end, commits=False)
         if response.status_code == 206:
             return Progress(end)
-        if response.status_code == 201:  # all of it is there, it says
+        if response.status_code == 201:  # TikTok says that it has all bytes
             self._counted = True
             return Undecided()
         self._refusal = _refusal_of(response)
@@ -170,7 +170,7 @@ class TikTokPost:
         return slot.model_copy(update={"committed_at": self._clock.now()}).model_dump(mode="json")
 
     async def _put(self, slot: UploadSlot, offset: int, end: int, *, commits: bool) -> httpx.Response:
-        """One chunk, read from disk as it is sent. A 5xx is raised: Unknown for the chunk that publishes."""
+        """Send one chunk, read from disk while it is sent. Raises an error for 5xx: Unknown for the chunk that publishes."""
         job = self._job
         headers = {
             "Content-Type": CONTENT_TYPES[job.file.suffix.lower()],
@@ -199,51 +199,53 @@ class TikTokPost:
     # --- commit: the last chunk
 
     async def commit(self, record: PostRecord) -> NotPublished | Undecided:
-        """Send the last chunk. TikTok tells what became of it when it is asked, so `find` does the rest."""
+        """Send the last chunk. Only status/fetch tells the outcome, so `find` does the rest."""
         slot = UploadSlot.model_validate(record.handle)
         try:
             response = await self._put(slot, record.offset, _plan(slot).end(record.offset), commits=True)
         except NotYet as error:
             never_sent = slot.model_copy(update={"committed_at": None}).model_dump(mode="json")
-            return NotPublished("the last chunk never left", then="commit", handle=never_sent, error=error)
+            return NotPublished("the last chunk was never sent", then="commit", handle=never_sent, error=error)
         self._counted = response.status_code == 201
         if response.status_code not in (201, 206):
             self._refusal = _refusal_of(response)
             self._counted = self._refusal.code == "upload 416"
-        if self._counted and self._refusal is None:  # nothing is processed within the moment of its upload
-            await self._polling.poll("TikTok still processes the video")
+        if self._counted and self._refusal is None:  # a video is never processed right after its upload
+            await self._polling.poll("TikTok is still processing the video")
         return Undecided()
 
     # --- find
 
     async def find(self, record: PostRecord) -> Finding:
-        """Ask TikTok how the slot is, until its answer proves something. Raises NotYet while TikTok processes."""
+        """Poll the slot's status until it proves something. Raises NotYet while TikTok is processing."""
         slot = UploadSlot.model_validate(record.handle)
         while True:
             seen = await read_status(self._calls, self._job.account, slot.publish_id)
             step = next_step(seen, record, slot.size, refusal=self._refusal, counted=self._counted)
             if step.do == "upload":
-                return self._goes_on(record, slot, step)
+                return self._continue(record, slot, step)
             if step.do == "restart":
-                return self._starts_over("TikTok no longer knows the slot, or its address is dead; its last chunk is not there")
+                return self._start_over(
+                    "TikTok no longer knows the slot, or its URL has expired; TikTok does not have its last chunk"
+                )
             if step.do == "fail":
                 assert step.error is not None
                 return NotPublished(f"TikTok says that it posted nothing: {step.error}", then="open", error=step.error)
             if step.do == "complete":
-                return Found(self._out(slot, step.post_id))
+                return Found(self._published(slot, step.post_id))
             if step.do == "lost":
-                finding = await self._listed(record, slot)
+                finding = await self._find_in_list(record, slot)
                 if finding is not None:
                     return finding
-                await self._polling.poll("TikTok lost the upload, and its video is not listed (yet)")
+                await self._polling.poll("TikTok lost the upload, and its video is not listed yet")
             else:
-                await self._polling.poll("TikTok still processes the video")
+                await self._polling.poll("TikTok is still processing the video")
 
-    def _goes_on(self, record: PostRecord, slot: UploadSlot, step: ChunkStep) -> NotPublished:
-        """TikTok holds only a part of the bytes, so nothing is published, and the slot may be given the rest."""
+    def _continue(self, record: PostRecord, slot: UploadSlot, step: ChunkStep) -> NotPublished:
+        """TikTok has only part of the bytes, so nothing is published, and the rest may be sent to the slot."""
         if slot.content != content_of(self._job) or not self._at.owns(slot.upload_url):
-            self._let_it_die(record, slot)
-            return self._starts_over("the slot holds only a part of an older revision, or its address is another host's")
+            self._wait_until_expired(record, slot)
+            return self._start_over("the slot has only part of an older revision, or its URL is on another host")
         handle = slot.model_copy(update={"committed_at": None}).model_dump(mode="json") if slot.committed_at else None
         evidence = f"TikTok holds {step.offset} of {slot.size} bytes"
         try:
@@ -258,25 +260,28 @@ class TikTokPost:
             return NotPublished(evidence, then="commit", handle=self._sending_last(slot), offset=step.offset)
         return NotPublished(evidence, then="upload", handle=handle, offset=step.offset)
 
-    def _let_it_die(self, record: PostRecord, slot: UploadSlot) -> None:
-        """Once its last chunk was sent, a runner that was taken over may still wake up and send it: the slot must die first."""
+    def _wait_until_expired(self, record: PostRecord, slot: UploadSlot) -> None:
+        """Raise NotYet until the slot has expired, if its last chunk may have been sent.
+
+        A runner whose claim was taken over may still wake up and send that chunk.
+        """
         left = (slot.opened_at + UPLOAD_URL_LIFE - self._clock.now()).total_seconds()
         if record.state in DECIDED and left > 0:
-            raise NotYet("an upload of an older revision of this video has to expire first", retry_after=left)
+            raise NotYet("an upload of an older revision of this video must expire first", retry_after=left)
 
-    def _starts_over(self, evidence: str) -> NotPublished:
+    def _start_over(self, evidence: str) -> NotPublished:
         self._slots += 1
         if self._slots <= SLOTS_PER_CALL:
             return NotPublished(evidence, then="open")
-        dead = Transient("TikTok: the upload address died before the upload was done", provider=PROVIDER, code="upload 403")
+        dead = Transient("TikTok: the upload URL expired before the upload was complete", provider=PROVIDER, code="upload 403")
         return NotPublished(evidence, then="open", error=dead)
 
-    def _out(self, slot: UploadSlot, post_id: str | None) -> RemoteId:
+    def _published(self, slot: UploadSlot, post_id: str | None) -> RemoteId:
         """The published post.
 
-        PUBLISH_COMPLETE is final, whether TikTok names a public id yet or not: the id comes after moderation, minutes or hours
-        later, and never for a post that is not public to everyone. Without one the post goes by its publish_id, and
-        `tiktok_late` asks for the public id later. The account is free for the next post meanwhile.
+        PUBLISH_COMPLETE is final, with or without a public id. The id comes minutes or hours later, after moderation, and never
+        for a post that is not public to everyone. Until then the publish_id is the post's id, and `late` asks for the public id.
+        The account is free for its next post meanwhile.
         """
         at = slot.completed_at or self._clock.now()
         slot = slot.model_copy(update={"completed_at": at})
@@ -284,19 +289,19 @@ class TikTokPost:
         url = post_url(slot, remote_id, base_url=self._at.base_url if self._at.sandbox else None)
         return RemoteId(remote_id, url, slot.model_dump(mode="json"), published_at=at)
 
-    async def _listed(self, record: PostRecord, slot: UploadSlot) -> Found | Undecided | None:
-        """The last chunk was sent and TikTok forgot the publish_id: look among the account's public videos.
+    async def _find_in_list(self, record: PostRecord, slot: UploadSlot) -> Found | Undecided | None:
+        """Search the account's public videos, because the last chunk was sent and TikTok no longer knows the publish_id.
 
-        None when the video may still turn up. Undecided when a person has to look.
+        None: the video may still appear. Undecided: a person must check.
         """
         if slot.completed_at is not None:
-            return Found(self._out(slot, None))
+            return Found(self._published(slot, None))
         since = slot.opened_at - CLOCK_SKEW
         listed = await listed_since(self._calls, self._job.account, since)
         found = [v for v in listed if same_video(v, self._job.caption, self._job.probe.seconds, since)]
         if len(found) == 1:
-            return Found(self._out(slot, str(found[0]["id"])))
-        # Older versions did not keep when the last chunk was sent.
+            return Found(self._published(slot, str(found[0]["id"])))
+        # Older versions did not store when the last chunk was sent.
         if not found and self._clock.now() - (slot.committed_at or record.attempted_at or slot.opened_at) <= ID_WAIT:
             return None
         message = (
@@ -307,7 +312,7 @@ class TikTokPost:
     # --- confirm
 
     async def confirm(self, record: PostRecord) -> PublishedPost:
-        """From the ledger: PUBLISH_COMPLETE was the confirmation."""
+        """Return the post from the ledger: PUBLISH_COMPLETE was the confirmation."""
         assert record.remote_id is not None
         assert record.url is not None
         completed_at = UploadSlot.model_validate(record.handle).completed_at if record.handle else None
@@ -328,7 +333,7 @@ def _refused(message: str) -> Permanent:
 
 def _check_file(job: PublishJob) -> None:
     if job.file.suffix.lower() not in CONTENT_TYPES:
-        raise _refused(f"takes {', '.join(CONTENT_TYPES)}, not {job.file.suffix}")
+        raise _refused(f"accepts {', '.join(CONTENT_TYPES)}, not {job.file.suffix}")
     try:
         size = job.file.stat().st_size
     except OSError as error:
@@ -341,24 +346,24 @@ def _check_job(job: PublishJob) -> None:
     _check_file(job)
     if job.tiktok is None:
         raise Permanent(
-            "TikTok: nobody chose who may see this post. Set `tiktok: {privacy: ...}` of the channel in channels.yaml, then "
+            "TikTok: the channel does not say who may see this post. Set its `tiktok: {privacy: ...}` in channels.yaml, then "
             "approve the video again",
             provider=PROVIDER,
             code="no_choice",
         )
     if job.size > MAX_VIDEO_BYTES:
-        raise _refused(f"takes at most {MAX_VIDEO_BYTES} bytes, the file has {job.size}")
+        raise _refused(f"accepts at most {MAX_VIDEO_BYTES} bytes, the file has {job.size}")
     if utf16_units(job.caption) > MAX_TITLE_UNITS:
-        raise _refused(f"the caption has {utf16_units(job.caption)} UTF-16 units, at most {MAX_TITLE_UNITS} are taken")
+        raise _refused(f"the caption has {utf16_units(job.caption)} UTF-16 units, at most {MAX_TITLE_UNITS} are allowed")
 
 
 def utf16_units(text: str) -> int:
-    """The length as TikTok counts it: an emoji is two."""
+    """The length as TikTok counts it, in UTF-16 units: an emoji has two."""
     return len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
 def init_body(job: PublishJob, creator: JsonObject, plan: ChunkPlan) -> JsonObject:
-    """What init is asked for, within what creator_info allows. Raises Rejected or Permanent when it does not allow it."""
+    """The body for init, within the limits of creator_info. Raises Rejected or Permanent when it does not permit the post."""
     terms, privacy = job.tiktok, job.privacy
     assert terms is not None, "checked before"
     options = creator.get("privacy_level_options")
@@ -368,7 +373,7 @@ def init_body(job: PublishJob, creator: JsonObject, plan: ChunkPlan) -> JsonObje
         raise Rejected(message, provider=PROVIDER, code="privacy_level_option_mismatch")
     longest = creator.get("max_video_post_duration_sec")
     if isinstance(longest, int | float) and job.probe.seconds > longest:
-        raise _refused(f"@{job.account} may post {longest} seconds, the video has {job.probe.seconds:.1f}")
+        raise _refused(f"@{job.account} may post at most {longest} seconds, the video has {job.probe.seconds:.1f}")
     info: JsonObject = {
         "title": job.caption,
         "privacy_level": privacy,

@@ -1,4 +1,4 @@
-"""What TikTok takes: words, media, calls a minute.
+"""TikTok's rules: words, media, limits of calls.
 
 Sources: TikTok for Developers, "Media transfer guide", "API rate limits" and "Content sharing guidelines".
 Numbers of November 2026.
@@ -21,7 +21,7 @@ PLATFORM = PlatformSpec(
     adapters="phantoms_dagster.platforms.tiktok.adapters",
     sandbox="phantoms_dagster.sandbox.tiktok.routes",
     sandbox_path="/tiktok",
-    # UTF-16 units count. Who may see a post has no default: the channel chooses it, and a post without a choice is refused.
+    # Lengths are in UTF-16 units. The privacy has no default: the channel must choose it, or the post is refused.
     words=WordRules(
         room=2_200,
         size=lambda text: len(text.encode("utf-16-le")) // 2,
@@ -29,7 +29,7 @@ PLATFORM = PlatformSpec(
         names_in_picture=False,
         privacy="",
     ),
-    # Every creator may post three minutes, some ten: the publisher asks for the creator's own maximum.
+    # Every creator may post three minutes, some ten. The publisher reads the creator's own maximum.
     media=MediaLimits(
         containers=frozenset({"mp4", "mov", "webm"}),
         video_codecs=frozenset({"h264", "hevc", "vp8", "vp9"}),
@@ -39,7 +39,7 @@ PLATFORM = PlatformSpec(
         fps=(23, 60),
         sides=(360, 4096),
     ),
-    # A number that is too high is learnt downwards from 429. One that is too low can be changed by PHANTOMS_POOLS.
+    # A number that is too high is lowered by 429 answers. Raise one that is too low with PHANTOMS_POOLS.
     pools={
         # TikTok: limits per user token in a sliding minute; init 6, status 30, creator_info 20, each metrics endpoint 600;
         # about 15 posts per creator in 24 h, all clients together. developers.tiktok.com/doc/tiktok-api-v2-rate-limit
@@ -67,7 +67,7 @@ PLATFORM = PlatformSpec(
     },
     paces={
         "processing_seconds": (0.2, (10.0, 60.0)),
-        # How much later the public id comes: mostly within some minutes, sometimes after hours.
+        # How much later the public id comes: mostly within minutes, sometimes after hours.
         "moderation_seconds": (0.0, (30.0, 7_200.0)),
     },
     look=Appearance(

@@ -1,1 +1,1 @@
-"""YouTube: Shorts by resumable upload, made public by a change of privacy."""
+"""YouTube: Shorts, uploaded as private with a resumable upload, then made public."""

@@ -1,4 +1,4 @@
-"""Makes YouTube's adapters."""
+"""Creates the adapters for YouTube."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""The YouTube Data API v3 as posting and metrics both use it: requests in an account's name, and what each answer means.
+"""The YouTube Data API v3, for posting and metrics: requests on behalf of an account, the table of errors, the upload session.
 
-What the API's errors mean stands in `ERRORS`, here alone. Here also: the upload session as it is kept in a journal, and what its
-URI answers. In which order requests are sent, waits and the journal belong in `youtube`; a post's words in `youtube_words`.
+`publisher` decides the order of requests and the waits.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ from phantoms_dagster.providers.http import (
 from phantoms_dagster.providers.redaction import redact
 
 PROVIDER = "youtube"
-MAX_IDS = 50  # of one videos.list, and items of one page
+MAX_IDS = 50  # per videos.list, and items per page
 PACIFIC = ZoneInfo("America/Los_Angeles")  # where the quota day begins
 
 # --- errors ---------------------------------------------------------------------------------------------------------
@@ -42,7 +41,7 @@ PACIFIC = ZoneInfo("America/Los_Angeles")  # where the quota day begins
 
 @dataclass(frozen=True)
 class RefusalMeaning:
-    """What a refusal means. `wait`: as the answer says, until the quota day ends (00:00 Pacific), or a day."""
+    """The meaning of a refusal. `wait`: as the answer says, until the quota day ends (00:00 Pacific), or a day."""
 
     error: type[Permanent] | type[Throttled]
     advice: str
@@ -52,16 +51,16 @@ class RefusalMeaning:
 _INPUT = RefusalMeaning(Permanent, "correct the post's words or settings and replay it")
 _RECONNECT = RefusalMeaning(Disconnected, "reconnect the account: its access token is no longer accepted")
 _QUOTA = RefusalMeaning(Throttled, "the project's daily quota is used up until midnight in California", "midnight")
-_PACE = RefusalMeaning(Throttled, "requests come too fast")
+_PACE = RefusalMeaning(Throttled, "too many requests")
 _FORBIDDEN = RefusalMeaning(
     Permanent, "the account may not do this: check its permissions and the granted scopes, then reconnect it"
 )
 _SCOPES = RefusalMeaning(
     Barred, "the account has not granted what this needs: connect it again with all scopes of docs/accounts.md"
 )
-_ACCOUNT = RefusalMeaning(Barred, "the account is suspended, closed or not fit for this: a person must look at it on YouTube")
+_ACCOUNT = RefusalMeaning(Barred, "the account is suspended, closed or not eligible for this: a person must check it on YouTube")
 
-# Status and reason, as globs; the first row that fits counts. 5xx answers are judged by `providers.http.server_error`.
+# By status and reason (a glob). The first matching row counts. `providers.http.server_error` handles 5xx answers.
 ERRORS: Mapping[tuple[int, str], RefusalMeaning] = MappingProxyType(
     {
         (400, "invalidTitle"): _INPUT,
@@ -86,7 +85,7 @@ ERRORS: Mapping[tuple[int, str], RefusalMeaning] = MappingProxyType(
         (403, "forbiddenPrivacySetting"): _FORBIDDEN,
         (403, "forbiddenLicenseSetting"): _FORBIDDEN,
         (403, "authenticatedUser*"): _ACCOUNT,
-        (404, "videoNotFound"): RefusalMeaning(Permanent, "the video is gone from YouTube: a person must look"),
+        (404, "videoNotFound"): RefusalMeaning(Permanent, "the video no longer exists on YouTube: a person must check"),
         (404, "playlistNotFound"): RefusalMeaning(Permanent, "the channel has no uploads yet"),
         (429, "*"): _PACE,  # rateLimitExceeded, userRateLimitExceeded, uploadRateLimitExceeded
     }
@@ -109,7 +108,7 @@ def refusal(response: httpx.Response, now: datetime) -> ProviderError:
 
 
 def accepted(response: httpx.Response, now: datetime, *, commits: bool = False) -> JsonObject:
-    """The JSON of a 2xx answer; any other answer is raised as its domain error."""
+    """The JSON of a 2xx answer. Raises the domain error for any other answer."""
     if response.status_code >= 500:
         raise server_error(response, provider=PROVIDER, commits=commits)
     if response.status_code >= 300:
@@ -118,7 +117,7 @@ def accepted(response: httpx.Response, now: datetime, *, commits: bool = False) 
 
 
 def seconds_to_midnight(now: datetime) -> float:
-    """Until the quota is fresh: the next 00:00 in California, which is 23 to 25 hours away at most."""
+    """Seconds until the quota is reset, at the next 00:00 in California: at most 25 hours."""
     tomorrow = (now.astimezone(PACIFIC) + timedelta(days=1)).date()
     return (datetime(tomorrow.year, tomorrow.month, tomorrow.day, tzinfo=PACIFIC) - now).total_seconds()
 
@@ -137,7 +136,7 @@ def _reason(response: httpx.Response) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class YouTubeCalls:
-    """Requests in the name of an account."""
+    """Requests on behalf of accounts."""
 
     client: httpx.AsyncClient
     base_url: str
@@ -145,19 +144,19 @@ class YouTubeCalls:
     clock: Clock
 
     def url(self, path: str) -> str:
-        """An address at the API's host."""
+        """A URL on the API's host."""
         return f"{self.base_url.rstrip('/')}/{path}"
 
     def owns(self, url: str) -> bool:
-        """Whether an upload session is at this very service: the token goes nowhere else."""
+        """Whether an upload session's URL is on the API's own hosts. The token must not be sent elsewhere."""
         return same_service(url, self.base_url, ".googleapis.com")
 
     async def get(self, account: str, resource: str, *, pool: str | None = None, **query: str) -> JsonObject:
-        """A read of `videos`, `channels` or `playlistItems`. Raises what the table says, and Transient.
+        """A read of `videos`, `channels` or `playlistItems`. Raises the errors in the table, and Transient.
 
-        `pool`: another than that of the path, for a read that must leave publishing its units.
+        `pool`: a pool other than the path's, for a read that must leave units for publishing.
         """
-        # Pool and breaker of reading results: its troubles are not publishing's.
+        # The pool and the breaker for metrics, so that trouble with them does not stop publishing.
         scope = None if pool is None else {"phantoms": {"pool": pool, "integration": "youtube_metrics"}}
         response = await self.send(account, "GET", self.url(f"youtube/v3/{resource}"), params=query, extensions=scope)
         return accepted(response, self.clock.now())
@@ -172,8 +171,8 @@ class YouTubeCalls:
         headers: Mapping[str, str] | None = None,
         **request: Any,
     ) -> httpx.Response:
-        """One request with the account's token; its status is not judged. See `providers.http.send`."""
-        # Asked for each request: an upload may outlive a token.
+        """Send one request with the account's token, without judging its status. See `providers.http.send`."""
+        # Read for each request, because an upload may outlive a token.
         token = await self.tokens.token(Platform("youtube"), account)
         merged = {**bearer(token), **(headers or {})}
         return await send(self.client, method, url, provider=PROVIDER, commits=commits, headers=merged, **request)
@@ -184,10 +183,10 @@ class YouTubeCalls:
 
 @dataclass(frozen=True)
 class UploadSession:
-    """An upload session as the journal keeps it. The URI is as good as a password.
+    """An upload session in the journal. Its URI is a secret.
 
-    `last_byte_sent`: the request with the last byte may have left, so the video may exist. `lost_at`: when YouTube first said
-    that it does not know the session.
+    `last_byte_sent`: the last byte may have been sent, so the video may exist. `lost_at`: when YouTube first said that it does not
+    know the session.
     """
 
     uri: str
@@ -196,7 +195,7 @@ class UploadSession:
     lost_at: datetime | None = None
 
     def handle(self) -> JsonObject:
-        """As JSON."""
+        """The session as JSON, for the journal."""
         lost = None if self.lost_at is None else self.lost_at.isoformat()
         return {
             "session": self.uri,
@@ -207,7 +206,7 @@ class UploadSession:
 
     @classmethod
     def of(cls, handle: JsonObject) -> UploadSession | None:
-        """From JSON; None when there is no session."""
+        """The session from the journal's JSON; None if it has no session."""
         if "session" not in handle:
             return None
         lost = handle.get("lost_at")
@@ -221,26 +220,26 @@ class UploadSession:
 
 @dataclass(frozen=True)
 class BytesKept:
-    """The session lives and holds this many bytes."""
+    """The session is open and has this many bytes."""
 
     count: int
 
 
 @dataclass(frozen=True)
 class Finished:
-    """The session ended with this video."""
+    """The session is complete and created this video."""
 
     video_id: str
 
 
 @dataclass(frozen=True)
 class Gone:
-    """YouTube does not know the session (any more)."""
+    """YouTube does not know the session, or no longer."""
 
 
 @dataclass(frozen=True)
 class SessionRefused:
-    """The session's answer is an error. `over`: the session takes no more bytes."""
+    """The session answered with an error. `over`: it accepts no more bytes."""
 
     error: ProviderError
     over: bool
@@ -250,7 +249,7 @@ SessionAnswer: TypeAlias = BytesKept | Finished | Gone | SessionRefused
 
 
 def session_answer(response: httpx.Response, now: datetime, *, commits: bool) -> SessionAnswer:
-    """What a session URI answered. Raises Transient, or Unknown when the request `commits`, for 5xx and unreadable answers."""
+    """Parse a session's answer. Raises Transient, or Unknown with `commits`, for 5xx and unreadable answers."""
     status = response.status_code
     if status == 308:
         kept = re.fullmatch(r"bytes=0-(\d+)", response.headers.get("range", ""))
@@ -259,13 +258,13 @@ def session_answer(response: httpx.Response, now: datetime, *, commits: bool) ->
         return Gone()
     if 400 <= status < 500:
         error = refusal(response, now)
-        # A bad token or too quick a pace says nothing of the session; any other refusal ends it.
+        # A bad token or a rate limit says nothing about the session. Any other refusal ends it.
         pace = isinstance(error, Throttled) and error.code not in ("quotaExceeded", "dailyLimitExceeded", "uploadLimitExceeded")
         return SessionRefused(error, over=not (pace or status == 401))
     video_id = text(accepted(response, now, commits=commits), "id")
     if video_id is None:
         kind = Unknown if commits else Transient
-        raise kind("YouTube named no video", provider=PROVIDER, code="malformed", evidence=evidence(response))
+        raise kind("YouTube returned no video id", provider=PROVIDER, code="malformed", evidence=evidence(response))
     return Finished(video_id)
 
 
@@ -273,18 +272,18 @@ def session_answer(response: httpx.Response, now: datetime, *, commits: bool) ->
 
 
 def part(value: JsonObject, name: str) -> JsonObject:
-    """The object of that name; an empty one when there is none."""
+    """The object `value[name]`; empty when there is none."""
     found = value.get(name)
     return found if isinstance(found, dict) else {}
 
 
 def text(value: JsonObject, name: str) -> str | None:
-    """The text of that name, unless it is empty or none."""
+    """The text `value[name]`; None when it is empty or missing."""
     found = value.get(name)
     return found if isinstance(found, str) and found else None
 
 
 def moment(value: JsonObject, name: str, default: datetime) -> datetime:
-    """The time of that name."""
+    """The time `value[name]`; `default` when there is none."""
     found = text(value, name)
     return default if found is None else datetime.fromisoformat(found)

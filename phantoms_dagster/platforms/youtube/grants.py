@@ -1,4 +1,4 @@
-"""Which permissions a Google token has. Nothing asked here makes, changes or costs anything (discovery document oauth2 v2)."""
+"""Reads the permissions of a Google token, at no cost (discovery document oauth2 v2)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SCOPES = (
 
 
 class YouTubeGrants:
-    """Google's tokeninfo. At another host than Google's own the same path is asked, and 404 there is no answer."""
+    """Implements `Grants` with Google's tokeninfo. Other hosts are asked with the same path; a 404 there means unknown."""
 
     def __init__(self, *, client: httpx.AsyncClient, base_url: str, tokens: Tokens) -> None:
         self._client = client
@@ -55,4 +55,4 @@ class YouTubeGrants:
             raise http.unexpected(response, provider="youtube")
         listed = str(http.json_object(response, provider="youtube").get("scope") or "")
         granted = {name.removeprefix(_GOOGLE_PREFIX) for name in listed.split()}
-        return [scope for scope in SCOPES if not scope.in_(granted)]
+        return [scope for scope in SCOPES if not scope.covered_by(granted)]

@@ -1,4 +1,4 @@
-"""Whose a YouTube token is."""
+"""Reads the owner of a YouTube token."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from phantoms_dagster.providers.http import objects
 
 
 class YouTubeIdentity:
-    """The channel of a token: `channels.list` with `mine=true`, one unit."""
+    """Implements `ports.IdentityReader`: the token's channel, by `channels.list` with `mine=true` (one unit)."""
 
     platform = Platform("youtube")
 
@@ -25,6 +25,6 @@ class YouTubeIdentity:
         channel = next(iter(objects(listing, "items")), {})
         number = text(channel, "id")
         if number is None:
-            message = f"the token of YouTube account {account} has no channel: create one, or give the token of one"
+            message = f"the token of YouTube account {account} has no channel: create one, or use the token of another account"
             raise Permanent(message, provider="youtube", code="no_channel")
         return AccountIdentity(number, text(part(channel, "snippet"), "title") or number)

@@ -1,7 +1,4 @@
-"""Reads the counters of YouTube videos: by videos.batchGetStats, which has a bucket of its own, else by videos.list.
-
-Requests and the error table belong in `youtube_api`, posting in `youtube`.
-"""
+"""Reads the counters of YouTube videos with videos.batchGetStats, which has its own quota, else with videos.list."""
 
 from __future__ import annotations
 
@@ -16,16 +13,16 @@ from phantoms_dagster.domain.values import JsonObject
 from phantoms_dagster.platforms.youtube.api import MAX_IDS, PROVIDER, YouTubeCalls, part
 from phantoms_dagster.providers.http import objects
 
-# The pool of a videos.list that only reads numbers: it takes from the units that publishing needs, and leaves it enough.
+# The pool for a videos.list that only reads metrics. It shares the units with publishing and leaves it enough.
 READING_POOL = "youtube_reading"
-# What a project answers that may not call batchGetStats, or a host that does not know it. A bad token is none of these.
+# Statuses for a project that may not call batchGetStats, or a host that does not know it. A bad token has other statuses.
 _NOT_OFFERED = (400, 403, 404)
 
 
 class YouTubeMetricsReader:
-    """Views, likes and comments of posts. See `domain.ports.MetricsReader`.
+    """Implements `ports.MetricsReader`: views, likes and comments of posts.
 
-    The Data API tells neither shares nor watch time: they stay None, as does a counter that the channel hides.
+    The Data API has neither shares nor watch time, so they are None, as is a counter that the channel hides.
     """
 
     provider = PROVIDER
@@ -41,9 +38,9 @@ class YouTubeMetricsReader:
         account: str,
         remote_ids: Sequence[str],
         *,
-        without: Collection[str] = (),  # noqa: ARG002 - every account has all three
+        without: Collection[str] = (),  # noqa: ARG002 - every account has all three metrics
     ) -> AsyncIterator[ReadPage]:
-        """See the port. Fifty posts a page, in the order asked for; each page is one call."""
+        """See the port. Fifty posts per page, in the requested order. Each page takes one call."""
         ids = list(dict.fromkeys(remote_ids))
         for i in range(0, len(ids), MAX_IDS):
             batch = ids[i : i + MAX_IDS]
@@ -59,7 +56,7 @@ class YouTubeMetricsReader:
                 if error.evidence.status not in _NOT_OFFERED:
                     raise
         listing = await self._calls.get(account, "videos", pool=READING_POOL, **query)
-        # It answered where the other refused: the refusal was about the method, and asking for that again would be in vain.
+        # videos.list worked, so the refusal concerned batchGetStats itself. Do not try that method again.
         self._offered = False
         return listing
 
@@ -71,7 +68,7 @@ def metrics_in(listing: JsonObject) -> list[Metrics]:
 
 def _metrics(video_id: str, counters: JsonObject) -> Metrics:
     def count(name: str) -> int | None:
-        value = counters.get(name)  # counters are strings, since they are 64 bits wide
+        value = counters.get(name)  # 64-bit counters are sent as strings
         return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else None
 
     return Metrics(remote_id=video_id, views=count("viewCount"), likes=count("likeCount"), comments=count("commentCount"))

@@ -1,11 +1,9 @@
-"""Posts to YouTube (Data API v3): a resumable upload as private, then the change to the wanted privacy.
+"""Posts to YouTube (Data API v3): a resumable upload as private, then a change to the wanted privacy.
 
-This module has the verbs: what each sends, what its answer proves, how long it waits. What answers mean is in `youtube_api`,
-a post's words in `youtube_words`, the search for a lost video in `youtube_search`, numbers in `youtube_metrics`.
-
-`commit` has two requests, each saved before it is sent. The one with the file's last byte makes the video, which is private. Its
-session repeats the final answer when it is asked. Once the session is gone, `find` searches the channel's uploads for our file
-name, which only the owner sees. The other request changes the privacy. It is idempotent, and `find` reads the privacy first.
+`commit` has two requests, each saved before it is sent. The first, with the file's last byte, creates the private video. The
+session repeats its final answer when asked. If the session is gone, `find` searches the channel's uploads for our file name,
+which only the owner can see. The second request changes the privacy. It is idempotent, and `find` reads the privacy first. `api`
+has requests and errors, `words` a post's words, `search` the search for a lost video.
 """
 
 from __future__ import annotations
@@ -52,19 +50,19 @@ from phantoms_dagster.platforms.youtube.words import file_name, fit_description,
 from phantoms_dagster.providers.http import evidence, file_body, objects
 from phantoms_dagster.providers.polling import pause_at, pauses
 
-GRANULE = 262_144  # YouTube wants every chunk but the last to be a multiple of this
+GRANULE = 262_144  # every chunk except the last must be a multiple of this
 PRIVACIES = ("private", "unlisted", "public")
 CLOCK_MARGIN = timedelta(hours=1)  # between YouTube's clock and ours
 LOOK_AGAIN_SECONDS = 60.0
-RETURN_SECONDS = 30.0  # a deferred look is a claim and a run: not for the half second that a first look would wait
+RETURN_SECONDS = 30.0  # the shortest deferral: coming back costs a claim and a run, so half a second is not worth it
 
 
 class YouTubePublisher:
-    """Makes posts on YouTube. See `domain.ports.Publisher`."""
+    """Implements `ports.Publisher`."""
 
     provider = PROVIDER
     platform = Platform("youtube")
-    account_first = False  # a session that nobody uses costs nothing
+    account_first = False  # an unused session costs nothing
 
     def __init__(
         self,
@@ -80,11 +78,11 @@ class YouTubePublisher:
         absence_seconds: float = 600.0,
         category_id: str = "22",
     ) -> None:
-        """Waits are in seconds: `max_wait` for YouTube's processing, `absence_seconds` until a lost video counts as never made.
+        """Times are in seconds. `max_wait`: the longest wait for YouTube's processing within a call.
 
-        `poll_seconds` is the longest pause between two looks, each of which costs a unit of the day's quota.
-
-        `chunk_bytes` is a multiple of 262,144; the ledger is saved after each chunk. Raises ValueError.
+        `absence_seconds`: when a lost video that was not found counts as never created. `poll_seconds`: the longest pause between
+        polls, each of which costs a unit of the daily quota. `chunk_bytes`: a multiple of 262,144; the ledger is saved after each
+        chunk. Raises ValueError for any other number.
         """
         if chunk_bytes <= 0 or chunk_bytes % GRANULE:
             raise ValueError(f"chunk_bytes must be a multiple of {GRANULE}")
@@ -103,7 +101,7 @@ class YouTubePublisher:
         yield YouTubePost(self, job)
 
     def url_of(self, video_id: str) -> str:
-        """Where people see the post."""
+        """The post's URL for people."""
         return self.calls.url(f"watch/{video_id}") if self.sandbox else f"https://www.youtube.com/shorts/{video_id}"
 
 
@@ -115,8 +113,8 @@ class YouTubePost:
         self._calls = publisher.calls
         self._clock = publisher.clock
         self._job = job
-        self._fresh = False  # the last byte was taken in this very call, so there is nothing to see yet
-        self._gone = False  # YouTube has said in this very call that it does not know the session
+        self._fresh = False  # the last byte was accepted in this call, so the video cannot be processed yet
+        self._gone = False  # YouTube said in this call that it does not know the session
 
     # --- check and open
 
@@ -127,10 +125,10 @@ class YouTubePost:
             raise Permanent(message, provider=PROVIDER)
         _check_file(self._job)
         if not fit_title(self._job.title):
-            raise Permanent("YouTube takes no post without a title", provider=PROVIDER, code="invalidTitle")
+            raise Permanent("YouTube requires a title", provider=PROVIDER, code="invalidTitle")
 
     async def open(self) -> Handle:
-        """Open an upload session. One whose address was lost holds no byte and expires."""
+        """Open an upload session. If its URL is lost, the session is empty and expires."""
         job = self._job
         description = fit_description(job.caption)
         snippet: JsonObject = {"title": fit_title(job.title), "description": description, "categoryId": self._at.category_id}
@@ -155,44 +153,44 @@ class YouTubePost:
             raise Transient("YouTube gave no upload session", provider=PROVIDER, code="malformed", evidence=evidence(response))
         if not (self._at.sandbox or self._calls.owns(location)):
             host = httpx.URL(location).host
-            message = f"YouTube named an upload address at another host ({host}); check PHANTOMS_YOUTUBE_BASE_URL"
+            message = f"YouTube gave an upload URL on another host ({host}); check PHANTOMS_YOUTUBE_BASE_URL"
             raise Permanent(message, provider=PROVIDER, code="foreign_host")
         return UploadSession(uri=location, opened_at=self._clock.now()).handle()
 
     # --- the bytes, up to the last chunk
 
     async def upload(self, record: PostRecord) -> Progress | Finding:
-        """Send one chunk, unless it is the last: that one makes the video, so `commit` sends it."""
+        """Send one chunk, but not the last: that one creates the video, so `commit` sends it."""
         _check_file(self._job)
         session, kept = _session(record), record.offset
         end = self._end(kept)
         if end == self._job.size:
             return Progress(kept, replace(session, last_byte_sent=True).handle(), ready=True)
         answer = await self._put(session, kept, end)
-        return self._kept(answer, kept) if isinstance(answer, BytesKept) else self._ended(answer)
+        return self._after_chunk(answer, kept) if isinstance(answer, BytesKept) else self._after_end(answer)
 
     def _end(self, start: int) -> int:
         return min(start + self._at.chunk_bytes, self._job.size)
 
-    def _kept(self, answer: BytesKept, before: int) -> Progress:
+    def _after_chunk(self, answer: BytesKept, before: int) -> Progress:
         if not before < answer.count < self._job.size:
-            raise Transient("YouTube kept nothing of a chunk", provider=PROVIDER, code="noProgress")
+            raise Transient("YouTube kept no byte of a chunk", provider=PROVIDER, code="noProgress")
         return Progress(answer.count)
 
-    def _ended(self, answer: Finished | Gone | SessionRefused) -> NotPublished:
-        """What follows when a session takes no more bytes. Raises the refusal of one that does."""
+    def _after_end(self, answer: Finished | Gone | SessionRefused) -> NotPublished:
+        """What follows when a session accepts no more bytes. Raises the error if the session is still open."""
         if isinstance(answer, Finished):
-            return self._made(answer.video_id)
+            return self._uploaded(answer.video_id)
         if isinstance(answer, Gone):
-            lost = Transient("the upload session expired; another one will be opened", provider=PROVIDER, code="sessionGone")
+            lost = Transient("the upload session expired; another one is opened", provider=PROVIDER, code="sessionGone")
             return NotPublished("the session expired before its last byte", then="open", error=lost)
         if not answer.over:
             raise answer.error
         return NotPublished(f"YouTube refused the bytes: {answer.error}", then="open", error=answer.error)
 
-    def _made(self, video_id: str) -> NotPublished:
+    def _uploaded(self, video_id: str) -> NotPublished:
         made: Handle = {"uploaded_at": self._clock.now().isoformat()}
-        evidence = f"video {video_id} was made as private"
+        evidence = f"video {video_id} was created as private"
         return NotPublished(evidence, then="find", handle=made, offset=self._job.size, remote_id=video_id)
 
     async def _put(self, session: UploadSession, start: int, end: int) -> SessionAnswer:
@@ -210,19 +208,24 @@ class YouTubePost:
 
     async def commit(self, record: PostRecord) -> RemoteId | NotPublished | Undecided:
         """See the port."""
-        return await (self._send_last_byte(record) if record.remote_id is None else self._show(record.remote_id))
+        return await (self._send_last_byte(record) if record.remote_id is None else self._set_privacy(record.remote_id))
 
     async def _send_last_byte(self, record: PostRecord) -> NotPublished:
         answer = await self._put(_session(record), record.offset, self._job.size)
         if isinstance(answer, Gone):
-            raise Unknown("YouTube lost the upload session at its end", provider=PROVIDER, code="sessionGone", retry_after=1)
+            raise Unknown(
+                "YouTube no longer knew the upload session when its last byte was sent",
+                provider=PROVIDER,
+                code="sessionGone",
+                retry_after=1,
+            )
         if isinstance(answer, BytesKept):
-            progress = self._kept(answer, record.offset)
+            progress = self._after_chunk(answer, record.offset)
             return NotPublished(_holds(answer, self._job), then="upload", offset=progress.offset)
         self._fresh = isinstance(answer, Finished)
-        return self._ended(answer)
+        return self._after_end(answer)
 
-    async def _show(self, video_id: str) -> RemoteId:
+    async def _set_privacy(self, video_id: str) -> RemoteId:
         """Set the wanted privacy and read it back."""
         job = self._job
         change: JsonObject = {"id": video_id, "status": status_part(job, job.privacy)}
@@ -237,7 +240,7 @@ class YouTubePost:
         for pause in pauses(self._at.poll_seconds):
             shown = await self._read(video_id)
             if shown is not None and _privacy(shown) == job.privacy:
-                return self._out(video_id, shown)
+                return self._published(video_id, shown)
             if self._clock.now() + timedelta(seconds=pause) > deadline:
                 raise _locked(video_id, job, _privacy(shown or {}))
             await self._clock.sleep(pause)
@@ -246,31 +249,31 @@ class YouTubePost:
     # --- find
 
     async def find(self, record: PostRecord) -> Finding:
-        """A video that was made: whether it is shown. Otherwise how far its session is."""
+        """Read the privacy of a video that was created, else the state of its upload session."""
         if record.remote_id is not None:
             video = await self._processed(record, record.remote_id)
             if _privacy(video) == self._job.privacy:
-                return Found(self._out(record.remote_id, video))
+                return Found(self._published(record.remote_id, video))
             return NotPublished(f"video {record.remote_id} is {_privacy(video) or 'hidden'}", then="commit")
         session = UploadSession.of(record.handle)
         if session is None:
             return NotPublished("no upload session was opened", then="open")
         answer = await self._ask(session)
         if isinstance(answer, Finished):
-            return self._made(answer.video_id)
+            return self._uploaded(answer.video_id)
         if isinstance(answer, BytesKept):
             return NotPublished(_holds(answer, self._job), then="upload", offset=answer.count)
         if isinstance(answer, SessionRefused) and not answer.over:
             raise answer.error
         if session.last_byte_sent:
             return await self._find_lost(session)
-        # The last byte never left: no video can exist, and another session is safe.
+        # The last byte was never sent, so no video can exist, and a new session is safe.
         error = answer.error if isinstance(answer, SessionRefused) else None
         return NotPublished("the session is gone, and its last byte was never sent", then="open", error=error)
 
     async def _ask(self, session: UploadSession) -> SessionAnswer:
-        """How far the session is; one that has ended repeats its final answer."""
-        # A session at another host is not this service's, and that host must not see the token.
+        """Ask for the session's state. A finished session repeats its final answer."""
+        # A session on another host is not YouTube's, and that host must not see the token.
         if self._gone or not (self._at.sandbox or self._calls.owns(session.uri)):
             return Gone()
         headers = {"Content-Range": f"bytes */{self._job.size}", "Content-Length": "0"}
@@ -278,23 +281,23 @@ class YouTubePost:
         return session_answer(response, self._clock.now(), commits=False)
 
     async def _find_lost(self, session: UploadSession) -> Finding:
-        """The video of a session that YouTube forgot. It counts as never made once it was looked for long enough."""
+        """Search for the video of a session that YouTube no longer knows. If it stays absent long enough, it was never created."""
         now = self._clock.now()
         if session.lost_at is None:
             self._gone = True
             return Undecided(replace(session, lost_at=now).handle())
         found, undecided = await find_upload(self._calls, self._job, session.opened_at - CLOCK_MARGIN)
         if found is not None:
-            return self._made(found)
+            return self._uploaded(found)
         left = (self._at.absence - (now - session.lost_at)).total_seconds()
         if left <= 0 and not undecided:
             return NotPublished("the session is gone, and its video is not among the channel's uploads", then="open")
-        message = "the upload session is gone; the channel's uploads are searched for the video"
+        message = "the upload session is gone; searching the channel's uploads for the video"
         pause = min(LOOK_AGAIN_SECONDS, left) if left > 0 else LOOK_AGAIN_SECONDS
         return Undecided(error=Unknown(message, provider=PROVIDER, code="sessionGone", retry_after=pause))
 
     async def _processed(self, record: PostRecord, video_id: str) -> JsonObject:
-        """The video once YouTube has processed it. Raises NotYet, Permanent (unreadable file) or Rejected (policy)."""
+        """Wait until YouTube has processed the video. Raises NotYet, Permanent (unreadable file) or Rejected (policy)."""
         now = self._clock.now()
         deadline, uploaded = now + timedelta(seconds=self._at.max_wait), moment(record.handle, "uploaded_at", now)
 
@@ -312,7 +315,7 @@ class YouTubePost:
                     return video
                 _raise_for_end(status, video_id)
             elif self._clock.now() - uploaded > self._at.absence:
-                raise Rejected(f"video {video_id} is gone from YouTube", provider=PROVIDER, code="videoGone")
+                raise Rejected(f"video {video_id} no longer exists on YouTube", provider=PROVIDER, code="videoGone")
             if self._clock.now() + timedelta(seconds=pause()) > deadline:
                 raise NotYet(f"YouTube is still processing video {video_id}", retry_after=max(RETURN_SECONDS, pause()))
             await self._clock.sleep(pause())
@@ -325,7 +328,7 @@ class YouTubePost:
         video = await self._read(record.remote_id) or {}
         return PublishedPost(record.remote_id, self._at.url_of(record.remote_id), self._published_at(video))
 
-    def _out(self, video_id: str, video: JsonObject) -> RemoteId:
+    def _published(self, video_id: str, video: JsonObject) -> RemoteId:
         return RemoteId(video_id, self._at.url_of(video_id), published_at=self._published_at(video))
 
     def _published_at(self, video: JsonObject) -> datetime:
@@ -338,7 +341,7 @@ class YouTubePost:
 
 def _session(record: PostRecord) -> UploadSession:
     session = UploadSession.of(record.handle)
-    assert session is not None, "bytes are sent only to a session that the ledger names"
+    assert session is not None, "bytes are sent only to a session in the ledger"
     return session
 
 
@@ -352,15 +355,15 @@ def _privacy(video: JsonObject) -> str | None:
 
 def _locked(video_id: str, job: PublishJob, shown: str | None) -> Rejected:
     message = (
-        f"YouTube keeps video {video_id} {shown or 'hidden'} although {job.privacy} was asked for. Look at it in YouTube Studio: "
+        f"YouTube keeps video {video_id} {shown or 'hidden'} although {job.privacy} was requested. Check it in YouTube Studio: "
         "the account or a policy may restrict it, and so may the lock of uploads made before 2026-11-02. Set it to "
-        f"{job.privacy} there, or lift the restriction, then replay; nothing is uploaded again"
+        f"{job.privacy} there, or lift the restriction, then replay; the video is not uploaded again"
     )
     return Rejected(message, provider=PROVIDER, code="lockedPrivate")
 
 
 def _raise_for_end(status: JsonObject, video_id: str) -> None:
-    """Raise for a video that YouTube will never show: Permanent for an unreadable file, Rejected for policy and deletion."""
+    """Raise if YouTube will never show the video: Permanent for an unreadable file, Rejected for policy or deletion."""
     state = text(status, "uploadStatus")
     if state == "failed":
         reason = text(status, "failureReason") or "failed"
@@ -373,4 +376,4 @@ def _raise_for_end(status: JsonObject, video_id: str) -> None:
 def _check_file(job: PublishJob) -> None:
     size = job.file.stat().st_size if job.file.is_file() else 0
     if size != job.size:
-        raise Permanent(f"the file to post has {size} bytes, {job.size} were promised", provider=PROVIDER, code="file")
+        raise Permanent(f"the file to post has {size} bytes instead of {job.size}", provider=PROVIDER, code="file")

@@ -1,4 +1,4 @@
-"""What YouTube takes: words, media, calls a day.
+"""YouTube's rules: words, media, limits of calls.
 
 Sources: YouTube Help "Understand three-minute YouTube Shorts" and "Recommended upload encoding settings";
 developers.google.com/youtube/v3/determine_quota_cost. Numbers of November 2026.
@@ -24,9 +24,9 @@ PLATFORM = PlatformSpec(
     adapters="phantoms_dagster.platforms.youtube.adapters",
     sandbox="phantoms_dagster.sandbox.youtube.routes",
     sandbox_path="",
-    # In a description, bytes count. < and > are refused; single guillemets read the same.
+    # A description's length is in bytes. YouTube refuses < and >; single guillemets replace them.
     words=WordRules(room=5_000, size=lambda text: len(text.encode()), clean=lambda text: text.translate(_NO_BRACKETS)),
-    # Upright or square and at most three minutes: only then it becomes a Short.
+    # Only a vertical or square video of at most three minutes becomes a Short.
     media=MediaLimits(
         containers=frozenset({"mp4", "mov", "webm"}),
         video_codecs=frozenset({"h264", "hevc", "vp9", "av1", "vp8"}),
@@ -36,30 +36,30 @@ PLATFORM = PlatformSpec(
         ratios=(0.01, 1.0),
         moov_first=True,
     ),
-    # A number that is too high is learnt downwards from 429. One that is too low can be changed by PHANTOMS_POOLS.
+    # A number that is too high is lowered by 429 answers. Raise one that is too low with PHANTOMS_POOLS.
     pools={
-        # YouTube: 100 videos.insert a project and day since 2026-06-01, days of Pacific time. Whether an upload session that
-        # is never finished counts is not documented: it is counted.
+        # 100 videos.insert per project and day since 2026-06-01, in days of Pacific time. Whether an unfinished upload session
+        # counts is not documented; here it counts.
         # developers.google.com/youtube/v3/determine_quota_cost
         "publish_youtube": PoolLimits(slots=16, daily=DailyQuota(100, PACIFIC)),
         "publish_youtube:*": PoolLimits(slots=2),
         # The bytes of an upload cost no quota.
         "upload_youtube": PoolLimits(slots=8, lease_seconds=60),
-        # All other calls share 10,000 units a project and day: lists cost 1, videos.update and delete 50.
+        # All other calls share 10,000 units per project and day: a list costs 1, videos.update and delete 50.
         "youtube_api": PoolLimits(slots=16, daily=DailyQuota(10_000, PACIFIC)),
-        # search.list has a bucket of 100 calls for itself.
+        # search.list has its own quota of 100 calls.
         "youtube_search": PoolLimits(slots=2, daily=DailyQuota(100, PACIFIC)),
-        # Numbers are read from a bucket of their own, 10,000 calls of 50 videos.
+        # Reading metrics has its own quota of 10,000 calls with 50 videos each.
         "metrics_youtube": PoolLimits(slots=4, daily=DailyQuota(10_000, PACIFIC)),
-        # Where that is refused, numbers come out of the units: never more than a tenth of them, and never the last 2,000, which
-        # carry some thirty videos from upload to public.
+        # If that is refused, metrics use the shared units: at most a tenth of them, and never the last 2,000, which suffice to
+        # publish about thirty videos.
         "youtube_reading": PoolLimits(slots=4, daily=DailyQuota(1_000, PACIFIC), shares="youtube_api", leaves=2_000),
-        # The Analytics API has a bucket of its own whose size is not published.
+        # The Analytics API has its own quota, whose size is not published.
         "youtube_analytics": PoolLimits(slots=4, rates=(Rate(60, MINUTE, 6),)),
     },
     routes=(
         Route("POST", r"/upload/youtube/v3/videos", "publish_youtube"),
-        # determine_quota_cost: writes cost 50 units, reads 1; captions are dearer.
+        # determine_quota_cost: a write costs 50 units, a read 1; captions cost more.
         Route("POST", r"/upload/youtube/v3/captions", "youtube_api", 400),
         Route("POST", r"/upload/", "youtube_api", 50),
         Route(None, r"/upload/", "upload_youtube"),

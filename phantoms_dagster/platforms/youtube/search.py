@@ -1,7 +1,4 @@
-"""Looks for the video of an upload whose session YouTube forgot, among the channel's uploads.
-
-What follows from finding it, or not, belongs in `youtube`.
-"""
+"""Searches a channel's uploads for the video of an upload session that YouTube no longer knows."""
 
 from __future__ import annotations
 
@@ -18,7 +15,7 @@ MAX_PAGES = 10
 
 
 async def find_upload(calls: YouTubeCalls, job: PublishJob, since: datetime) -> tuple[str | None, bool]:
-    """The id of our video among the uploads since then, and whether one of them may yet turn out to be ours.
+    """The id of our video among the uploads since then, or None, and whether one of them may still turn out to be ours.
 
     Raises Permanent when the account has no channel.
     """
@@ -46,7 +43,7 @@ async def _uploads_since(calls: YouTubeCalls, account: str, since: datetime) -> 
         try:
             listing = await calls.get(account, "playlistItems", **query, **({"pageToken": page} if page else {}))
         except ProviderError as error:
-            if error.code == "playlistNotFound":  # what a channel without any upload answers
+            if error.code == "playlistNotFound":  # the answer for a channel without uploads
                 return ids
             raise
         items = objects(listing, "items")
@@ -59,9 +56,9 @@ async def _uploads_since(calls: YouTubeCalls, account: str, since: datetime) -> 
 
 
 def is_ours(video: JsonObject, job: PublishJob) -> bool | None:
-    """Whether a video of the uploads list is this job's. None: YouTube does not know its file yet.
+    """Whether an uploaded video belongs to this job. None: YouTube does not report its file yet.
 
-    That YouTube takes the file name from Slug is not documented: without a name, title and size decide together.
+    It is not documented that YouTube takes the file name from the Slug header. Without a name, title and size decide.
     """
     details = part(video, "fileDetails")
     name, size = text(details, "fileName"), text(details, "fileSize")

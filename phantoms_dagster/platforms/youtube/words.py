@@ -1,7 +1,4 @@
-"""What a post on YouTube says of itself: title, description, status and file name, as the API takes them. All pure.
-
-Sending them belongs in `youtube`; knowing a video again by its file name in `youtube_search`.
-"""
+"""A post's title, description, status and file name in the form that the API accepts. All functions are pure."""
 
 from __future__ import annotations
 
@@ -14,16 +11,16 @@ MAX_DESCRIPTION_BYTES = 5_000
 
 
 def fit_title(text: str) -> str:
-    """The title as YouTube takes it: one line of at most 100 characters, angle brackets as their single-quote twins.
+    """The title as YouTube accepts it: one line of at most 100 characters, with single guillemets instead of angle brackets.
 
-    Titles are within the limit since they were written; one that is not ends at a whole phrase or word.
+    New titles are within the limit already. An older, longer one is cut at a phrase or word.
     """
     line = " ".join(_without_brackets(text).split())
     return shortened(line, MAX_TITLE_CHARACTERS, "")
 
 
 def fit_description(text: str) -> str:
-    """The description as YouTube takes it: at most 5,000 bytes of UTF-8, cut at a sentence or a word, no angle brackets."""
+    """The description as YouTube accepts it: at most 5,000 bytes of UTF-8, cut at a sentence or word, without angle brackets."""
     return shortened(_without_brackets(text).strip(), MAX_DESCRIPTION_BYTES, "", size=lambda part: len(part.encode()))
 
 
@@ -32,7 +29,7 @@ def _without_brackets(text: str) -> str:
 
 
 def status_part(job: PublishJob, privacy: str) -> JsonObject:
-    """The whole status of the video: an update deletes what it leaves out, and a missing privacy means public."""
+    """The complete status of the video. An update deletes omitted fields, and an omitted privacy means public."""
     return {
         "privacyStatus": privacy,
         "selfDeclaredMadeForKids": job.made_for_kids,
@@ -44,5 +41,5 @@ def status_part(job: PublishJob, privacy: str) -> JsonObject:
 
 
 def file_name(job: PublishJob) -> str:
-    """Goes up as the Slug header and comes back as fileDetails.fileName, which only the owner can read."""
+    """The file name, sent as the Slug header. YouTube returns it as fileDetails.fileName, which only the owner can read."""
     return f"{job.marker}.mp4"
