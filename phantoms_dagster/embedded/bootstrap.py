@@ -1,10 +1,9 @@
-"""The first thing in every child: takes its identity, ties its life to the launcher's, and becomes the program.
+"""The first code in every child: switches to its identity, makes it end with the launcher, and executes the program.
 
-Run by path with `python -I -S`, so it knows the standard library only. A script of its own and not a `preexec_fn`, because
-Python code between fork and exec is unsafe beside threads (and warns from 3.12 on). Nothing else belongs here.
-
+It is run by path with `python -I -S`, so only the standard library is available. It is a separate script and not a `preexec_fn`,
+because Python code between fork and exec is unsafe with threads (and warns from 3.12 on).
 Usage: bootstrap.py LAUNCHER_PID DEATH_SIGNAL IDENTITY -- [PROGRAM ARGUMENT...]
-IDENTITY is `same`, `namespace:UID:GID` or `become:UID:GID`. Without a program only the identity is tried.
+IDENTITY is `same`, `namespace:UID:GID` or `become:UID:GID`. Without a program it only tries the identity.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ PR_SET_PDEATHSIG = 1
 
 
 def take_identity(identity: str) -> None:
-    """Become who PostgreSQL accepts. A user namespace shows us as that account while the files stay the launcher's."""
+    """Switch to an account that PostgreSQL accepts. In a user namespace the files still belong to the launcher's account."""
     kind, *ids = identity.split(":")
     if kind == "same":
         return
@@ -41,7 +40,10 @@ def take_identity(identity: str) -> None:
 
 
 def die_with(launcher: int, death_signal: int) -> None:
-    """Have the kernel signal us when the launcher is gone. After the identity: a change of it clears the request."""
+    """Ask the kernel to signal this process when the launcher dies.
+
+    Call it after `take_identity`, which would clear the request.
+    """
     if sys.platform != "linux":
         return
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, death_signal, 0, 0, 0)
@@ -50,14 +52,14 @@ def die_with(launcher: int, death_signal: int) -> None:
 
 
 def reset_signals() -> None:
-    """What the launcher ignores or blocks (a shell's `cmd &` ignores SIGINT, Python SIGPIPE) is not for the program."""
+    """Reset signals that the launcher ignores or blocks (a shell's `cmd &` ignores SIGINT, Python ignores SIGPIPE)."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def main(arguments: list[str]) -> int:
-    """Returns only when something was refused, or when there is no program to become."""
+    """Returns an exit code only if something was refused or there is no program to execute."""
     launcher, death_signal, identity, _, *program = arguments
     try:
         take_identity(identity)
@@ -69,7 +71,7 @@ def main(arguments: list[str]) -> int:
     reset_signals()
     die_with(int(launcher), int(death_signal))
     try:
-        os.execvp(program[0], program)  # noqa: S606 - a shell is what we do not want
+        os.execvp(program[0], program)  # noqa: S606 - without a shell on purpose
     except OSError as error:
         sys.stderr.write(f"cannot execute {program[0]}: {error}\n")
         return CANNOT_EXECUTE

@@ -1,4 +1,4 @@
-"""As whom PostgreSQL runs, which refuses to run as root. Who supervises it and where its files are belongs elsewhere."""
+"""Chooses the account under which PostgreSQL runs, because PostgreSQL refuses to run as root."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ SET_THE_URLS = "Or run your own servers and set PHANTOMS_DATABASE_URL and PHANTO
 
 
 def postgres_identity(strategy: RootStrategy) -> ProcessIdentity:
-    """An ordinary user as it is. Root, and a user id without an account (initdb refuses it), as `nobody` in a user namespace,
-    which needs no ownership of files; where the kernel refuses that, root becomes `nobody`.
+    """The identity for PostgreSQL. An ordinary user stays the same.
 
-    `strategy` forces one of the two ways. Raises InvalidInput when neither works.
+    Root, or a user id without an account (which initdb refuses), runs as `nobody` in a user namespace; files need not change their
+    owner for that. If the kernel refuses namespaces, root becomes `nobody`. `strategy` forces one of the two ways. Raises
+    InvalidInput when neither works.
     """
     root = os.geteuid() == 0
     if not root and _has_account(os.geteuid()):
@@ -39,13 +40,13 @@ def postgres_identity(strategy: RootStrategy) -> ProcessIdentity:
         refusals.append(refusal)
     who = "root" if root else f"user id {os.geteuid()}, which has no account"
     raise InvalidInput(
-        f"PostgreSQL cannot run as {who}, and this system allows no way around it ({'; '.join(refusals)}). "
+        f"PostgreSQL cannot run as {who}, and this system allows no workaround ({'; '.join(refusals)}). "
         f"Start Phantoms as an ordinary user. {SET_THE_URLS}"
     )
 
 
 def can_execute(program: Path, identity: ProcessIdentity) -> bool:
-    """Whether that identity may run the program (it answers `--version`)."""
+    """Whether that identity can execute the program: it answers `--version`."""
     tried = subprocess.run(
         command([str(program), "--version"], death_signal=signal.SIGKILL, identity=identity),
         stdin=subprocess.DEVNULL,
@@ -67,7 +68,10 @@ def _has_account(uid: int) -> bool:
 
 
 def _unprivileged_account() -> tuple[int, int]:
-    """The ids of `nobody`, else of any account but root: PostgreSQL looks its user up by name."""
+    """The ids of `nobody`, else of any account except root.
+
+    A named account is needed, because PostgreSQL looks up its user's name.
+    """
     import pwd  # noqa: PLC0415 - absent on Windows
 
     for account in sorted(pwd.getpwall(), key=lambda a: (a.pw_name != "nobody", a.pw_uid)):

@@ -1,4 +1,4 @@
-"""Servers that outlived a killed launcher: told from strangers that were given the same process id, and stopped."""
+"""Stops servers that outlived a killed launcher, but never another process that has the same process id by now."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ KILL_SECONDS = 10.0
 
 
 def stop_leftover(pid: int, *, folder: Path, program: str, stop_signal: signal.Signals, seconds: float) -> None:
-    """If process `pid` is `program` at work in `folder`, stop it and wait until it is gone; SIGKILL after `seconds`.
+    """If process `pid` is `program` running in `folder`, stop it and wait for its end; send SIGKILL after `seconds`.
 
-    On Linux it has been told to stop already, by the death of its launcher. Raises PhantomsError when it cannot be stopped.
+    On Linux the death of its launcher has already told it to stop. Raises PhantomsError when it cannot be stopped.
     """
     for number, max_wait in ((stop_signal, seconds), (signal.SIGKILL, KILL_SECONDS)):
         deadline = time.monotonic() + max_wait
@@ -33,8 +33,8 @@ def stop_leftover(pid: int, *, folder: Path, program: str, stop_signal: signal.S
         while time.monotonic() < deadline:
             if not _works_in(pid, folder, program):
                 return
-            time.sleep(PAUSE_SECONDS)  # not our child: there is nothing portable to wait on
-    raise PhantomsError(f"The {program} of an earlier start (process {pid}) does not end. Kill it, then start again.")
+            time.sleep(PAUSE_SECONDS)  # not our child, so there is no portable way to wait for it
+    raise PhantomsError(f"The {program} of an earlier start (process {pid}) does not stop. Kill it, then start again.")
 
 
 def _works_in(pid: int, folder: Path, program: str) -> bool:
@@ -42,7 +42,7 @@ def _works_in(pid: int, folder: Path, program: str) -> bool:
         process = Path(f"/proc/{pid}")
         try:
             return (process / "comm").read_text().strip().startswith(program) and (process / "cwd").readlink() == folder
-        except OSError:  # gone, a zombie, or not ours to look at
+        except OSError:  # gone, a zombie, or not readable for us
             return False
     listed = subprocess.run(["ps", "-o", "command=", "-p", str(pid)], capture_output=True, text=True, check=False)
     return program in listed.stdout and str(folder) in listed.stdout

@@ -1,6 +1,6 @@
-"""Whose servers run in a data directory: a lock file, held with flock and naming the launcher. Nothing about the servers.
+"""The lock of a data directory: a file that is locked with flock and contains the launcher's process id.
 
-The kernel gives the lock up with the process, however it ends, so there is no stale lock to break.
+The kernel releases the lock when the process ends, however it ends, so a lock is never stale.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from pathlib import Path
 
 from phantoms_dagster.domain.errors import InvalidInput
 
-# fcntl is imported where it is used: the module must import on Windows, where EmbeddedServers gives a clear error.
+# fcntl is imported where it is used: this module must be importable on Windows, where EmbeddedServers gives a clear error.
 
 TRIES = 20
 PAUSE_SECONDS = 0.05
 
 
 class AlreadyRunning(InvalidInput):
-    """Another launcher runs servers in this data directory. `pid` is its process id, when it could be read."""
+    """Another launcher runs servers in this data directory. `pid` is its process id, if it could be read."""
 
     def __init__(self, message: str, *, pid: int | None) -> None:
         super().__init__(message)
@@ -26,14 +26,14 @@ class AlreadyRunning(InvalidInput):
 
 
 class LauncherLock:
-    """The lock of one data directory. The file stays when the lock is released: removing it would let two hold it."""
+    """The lock of one data directory. The file is kept on release: if it were removed, two processes could hold the lock."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._fd: int | None = None
 
     def acquire(self) -> None:
-        """Take the lock. Raises AlreadyRunning, with the pid of who has it."""
+        """Take the lock. Raises AlreadyRunning with the process id of its holder."""
         import fcntl  # noqa: PLC0415
 
         fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -45,7 +45,7 @@ class LauncherLock:
                     pid = _read(fd)[0]
                     if pid is not None and _alive(pid):
                         raise _refusal(self._path, pid) from None
-                    # A `launcher_is_ready` that looks just now, or a launcher that is about to write its pid.
+                    # Either a `launcher_is_ready` is checking the lock, or a launcher has not written its process id yet.
                     time.sleep(PAUSE_SECONDS)
                 else:
                     break
@@ -58,11 +58,11 @@ class LauncherLock:
         self._write(f"{os.getpid()} starting\n")
 
     def mark_ready(self) -> None:
-        """Let other processes know that the servers answer."""
+        """Tell other processes that the servers answer."""
         self._write(f"{os.getpid()} ready\n")
 
     def release(self) -> None:
-        """Give the lock up; harmless when it is not held."""
+        """Release the lock, if it is held."""
         if self._fd is not None:
             self._write("")
             os.close(self._fd)
@@ -76,7 +76,7 @@ class LauncherLock:
 
 
 def launcher_is_ready(path: Path) -> bool:
-    """Whether a living launcher holds the lock and its servers are ready. Safe to ask from any process, also its own."""
+    """Whether a running launcher holds the lock and its servers are ready. May be called from any process, also the launcher."""
     import fcntl  # noqa: PLC0415
 
     try:

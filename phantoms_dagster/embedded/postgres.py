@@ -1,8 +1,7 @@
-"""An embedded PostgreSQL: its data directory, how it is started, when it is ready, its databases.
+"""An embedded PostgreSQL: its data directory, its command line, its readiness check, its databases.
 
-PostgreSQL works in `/proc/self/cwd` on Linux, and is started there: an account that cannot walk the path to the directory
-(a home below root's 0700) can still work in it, so the data stays where the user put it. When servers start belongs to
-`servers`.
+On Linux its data directory is `/proc/self/cwd`: an account that cannot traverse the path to the directory (a home below root's
+0700) can still work in it as the current directory. So the data stays where the user put it.
 """
 
 from __future__ import annotations
@@ -27,10 +26,10 @@ from phantoms_dagster.embedded.processes import ProcessIdentity, ProcessSpec, co
 MAJOR_VERSION = "18"
 USER = "phantoms"
 DATABASES = ("phantoms", "dagster")
-START_SECONDS = 120.0  # crash recovery included
+START_SECONDS = 120.0  # includes crash recovery
 STOP_SECONDS = 60.0
-# A password that is drawn at random cannot be guessed however cheap a guess is, and each connection of ours pays for the default
-# of 4096 with 2 CPU-ms. It holds for passwords that are set from then on: that of a data directory is set when it is made.
+# A random password cannot be guessed however cheap a guess is, and the default of 4096 costs each connection 2 CPU-ms. The value
+# applies to passwords set later; a data directory's password is set when the directory is created.
 SCRAM_ITERATIONS = 1
 # No process ever has this id (Linux stops at 2**22, macOS at 99998).
 NO_PROCESS = 2**31 - 2
@@ -38,7 +37,7 @@ NO_PROCESS = 2**31 - 2
 
 @dataclass(frozen=True, kw_only=True)
 class Postgres:
-    """A PostgreSQL in `data`, run as `identity` from the programs in `bin`. `durable=False` gives up safety for speed."""
+    """A PostgreSQL in `data`, run as `identity` with the programs in `bin`. `durable=False` trades safety for speed."""
 
     data: Path
     bin: Path
@@ -48,7 +47,7 @@ class Postgres:
     durable: bool
 
     def prepare(self, log: Path) -> None:
-        """Make the data directory if there is none; else see to its owner. Nothing may run in it.
+        """Create the data directory, or correct the owner of an existing one. No server may be running in it.
 
         Raises InvalidInput for a directory of another version, PhantomsError when initdb fails.
         """
@@ -57,13 +56,13 @@ class Postgres:
         version = (self.data / "PG_VERSION").read_text().strip()
         if version != MAJOR_VERSION:
             raise InvalidInput(
-                f"{self.data} was made by PostgreSQL {version}, this is {MAJOR_VERSION}. Dump it with the old version, or set "
+                f"{self.data} was created by PostgreSQL {version}, this is {MAJOR_VERSION}. Dump it with the old version, or set "
                 "PHANTOMS_HOME to another folder."
             )
         self._give(self.data)
 
     def spec(self) -> ProcessSpec:
-        """How to run it. It ends cleanly on SIGINT (\"fast\"): open sessions are cut, nothing is lost."""
+        """How to run it. SIGINT is a \"fast\" shutdown: it ends open sessions and loses nothing."""
         options = {
             "listen_addresses": "127.0.0.1",
             "port": self.port,
@@ -93,7 +92,7 @@ class Postgres:
         )
 
     def make_databases(self) -> None:
-        """Create the databases that are not there yet. The server must be ready."""
+        """Create the missing databases. The server must be ready."""
         with self._connect() as connection:
             there = {row[0] for row in connection.execute("SELECT datname FROM pg_database")}
             for name in DATABASES:
@@ -119,12 +118,12 @@ class Postgres:
         return True
 
     def _complaint(self, pid: int) -> str | None:
-        """What is wrong with the server that answers; None: it is process `pid`, on our address, and asks for passwords."""
+        """What is wrong with the server that answers. None if it is process `pid`, on our address, and requires passwords."""
         names = {"listen_addresses": "127.0.0.1", "port": str(self.port), "unix_socket_directories": ""}
         try:
             with self._connect() as connection:
                 found = {name: _one(connection, sql.SQL("SHOW {}").format(sql.Identifier(name))) for name in names}
-                # Relative to the server's own data directory: a server on other data tells of another process.
+                # The path is relative to the server's data directory, so a server on other data reports another process.
                 answered = _one(connection, sql.SQL("SELECT split_part(pg_read_file('postmaster.pid'), chr(10), 1)"))
                 open_to_all = _one(connection, sql.SQL("SELECT count(*) FROM pg_hba_file_rules WHERE auth_method = 'trust'"))
         except psycopg.Error as error:
@@ -132,12 +131,12 @@ class Postgres:
         if answered != str(pid):
             return f"another PostgreSQL (process {answered}) answers on port {self.port}"
         if open_to_all != "0":
-            return f"{self.data / 'pg_hba.conf'} lets anybody in without a password (trust): remove these lines"
+            return f"{self.data / 'pg_hba.conf'} allows connections without a password (trust): remove these lines"
         wrong = [f"{name} is {found[name]!r} instead of {value!r}" for name, value in names.items() if found[name] != value]
         return f"it runs with another configuration than it was given: {', '.join(wrong)}" if wrong else None
 
     def _make_cluster(self, log: Path) -> None:
-        # In a folder beside it first: an initdb that was killed must not be taken for a data directory.
+        # Created in a temporary folder first, so that a killed initdb leaves nothing that looks like a data directory.
         fresh = self.data.with_name(f"{self.data.name}.new")
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(mode=0o700)
@@ -153,7 +152,7 @@ class Postgres:
             *([] if self.durable else ["--no-sync"]),
         ]
         with tempfile.TemporaryFile(dir=fresh.parent) as password, log.open("wb") as out:
-            # A file and not a pipe: initdb opens /dev/stdin anew, which needs it to be its own. It has no name to leak by.
+            # A file and not a pipe, because initdb opens /dev/stdin again, which requires that it owns it. The file has no name.
             password.write(self.password.encode())
             password.seek(0)
             if self.identity.kind == "become":
@@ -166,20 +165,20 @@ class Postgres:
                 env=server_environment(),
                 cwd=fresh,
                 check=False,
-                start_new_session=True,  # a Ctrl-C is for the launcher
+                start_new_session=True,  # Ctrl-C must only reach the launcher
             )
         if made.returncode != 0:
             said = log.read_text("utf-8", "replace").strip()[-2_000:]
             if "No space left on device" in said:
                 raise PhantomsError(
-                    f"the disk of {self.data.parent} is full: PostgreSQL needs about 40 MB to begin with. Make room there, or set "
+                    f"the disk of {self.data.parent} is full: PostgreSQL needs about 40 MB at first. Free some space there, or set "
                     f"PHANTOMS_HOME to a folder on a larger disk. {SET_THE_URLS}"
                 )
-            raise PhantomsError(f"PostgreSQL's data directory could not be made. The end of {log}:\n{said}\n{SET_THE_URLS}")
+            raise PhantomsError(f"PostgreSQL's data directory could not be created. The end of {log}:\n{said}\n{SET_THE_URLS}")
         fresh.rename(self.data)
 
     def _give(self, folder: Path) -> None:
-        """Make the files PostgreSQL's own: they may be from a start under another identity. Only root can."""
+        """Give the files to PostgreSQL's account: an earlier start may have used another one. Only root can do that."""
         uid, gid = (self.identity.uid, self.identity.gid) if self.identity.kind == "become" else (os.geteuid(), os.getegid())
         if folder.stat().st_uid == uid:
             return
@@ -187,7 +186,7 @@ class Postgres:
             raise InvalidInput(
                 f"{folder} belongs to another user. Start Phantoms as that user, or set PHANTOMS_HOME to another folder."
             )
-        # The folder itself last: while it has its old owner, the next start does it all again.
+        # The folder itself comes last: if this is interrupted, the folder's old owner makes the next start repeat it.
         for path in [*folder.rglob("*"), folder]:
             os.chown(path, uid, gid, follow_symlinks=False)
 
@@ -198,9 +197,9 @@ def _one(connection: psycopg.Connection, query: sql.SQL | sql.Composed) -> str:
 
 
 def stop_leftover_postgres(data: Path) -> None:
-    """See to `postmaster.pid`: stop the server of a killed launcher, and disarm an id that another process has by now.
+    """Stop the server of a killed launcher, by its `postmaster.pid`, and replace a process id that another process has by now.
 
-    The file is not removed: its other lines let PostgreSQL see whether old backends are still at work.
+    The file is kept, because PostgreSQL uses its other lines to detect old backends that still run.
     """
     pid_file = data / "postmaster.pid"
     try:
@@ -208,7 +207,7 @@ def stop_leftover_postgres(data: Path) -> None:
         pid = int(first)
     except FileNotFoundError:
         return
-    except ValueError:  # cut short by a full disk or a crash: PostgreSQL would refuse it for ever
+    except ValueError:  # truncated by a full disk or a crash: PostgreSQL would always refuse to start
         pid_file.unlink()
         return
     stop_leftover(pid, folder=data, program="postgres", stop_signal=signal.SIGINT, seconds=STOP_SECONDS)

@@ -1,12 +1,9 @@
-"""A parent that has imported everything: it is asked over a socket for processes, and forks them. They share its memory and need
-no start of their own.
+"""A parent process that has imported everything and forks other processes on request, so that they start fast and share memory.
 
-The program that it runs (`execution.preloaded`) says what is imported, and forks. The messages are JSON in packets:
-
+This is the supervisor's side; the parent runs `execution.preloaded`. Messages are JSON packets on a socket:
     to the parent      {"id", "argv", "environment", "death_signal"}, with the descriptor of the log
     from the parent    {"ready"}, {"id", "pid"}, {"pid", "code"} once a process has ended
-
-Linux only: elsewhere a fork of a large program is not safe, or nothing ends the processes with their parent.
+Linux only: elsewhere forking a large program is unsafe, or processes would not end with their parent.
 """
 
 from __future__ import annotations
@@ -24,9 +21,9 @@ from typing import Any
 from phantoms_dagster.embedded.processes import Process, ProcessSpec, launch
 
 SUPPORTED = sys.platform == "linux"
-# A fork takes a few milliseconds; a machine that is out of memory takes longer.
+# A fork takes a few milliseconds, longer on a machine that is out of memory.
 ANSWER_SECONDS = 30.0
-# Until processes that are killed with their parent have given back their ports.
+# How long to wait until killed processes have released their ports.
 GONE_SECONDS = 5.0
 PACKET_BYTES = 1 << 16
 NEVER_STARTED = 127
@@ -42,32 +39,32 @@ class Forked:
         self._ended = threading.Event()
 
     def wait(self) -> int:
-        """Wait for its end."""
+        """Wait for its end. Returns the exit code."""
         self._ended.wait()
         assert self.returncode is not None
         return self.returncode
 
     def started(self, pid: int) -> None:
-        """It runs."""
+        """Record that it runs."""
         self.pid = pid
         self._answered.set()
 
     def ended(self, code: int) -> None:
-        """It runs no more, or was never started."""
+        """Record that it has ended or was never started."""
         if self.returncode is None:
             self.returncode = code
         self._answered.set()
         self._ended.set()
 
     def await_answer(self, seconds: float) -> bool:
-        """Wait until it runs or cannot; whether that is known."""
+        """Wait until it runs or has failed to start. False when neither is known after `seconds`."""
         return self._answered.wait(seconds)
 
 
 class Preloaded:
-    """The parent of one supervisor. `launch_parent` and `fork` are for specs; `ready` says whether it can be asked.
+    """The preloaded parent of one supervisor. `launch_parent` and `fork` are `launch` functions for specs.
 
-    When the parent ends, whatever it has forked is killed, and counts as killed once it is gone.
+    When the parent ends, all processes that it forked are killed, and are reported as killed once they are gone.
     """
 
     def __init__(self) -> None:
@@ -84,7 +81,7 @@ class Preloaded:
             return self._ready
 
     def launch_parent(self, spec: ProcessSpec, out: int) -> Process:
-        """Start the parent: its standard input is our end of a new channel."""
+        """Start the parent. Its standard input is the other end of our new socket."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             process = launch(spec, out, stdin=theirs.fileno())
@@ -99,7 +96,7 @@ class Preloaded:
         return process
 
     def fork(self, spec: ProcessSpec, out: int) -> Process:
-        """Have the parent run `python -m MODULE ...` of the spec in a fork. One that cannot be started has ended at once."""
+        """Ask the parent to run the spec's `python -m MODULE ...` in a fork. If that fails, the process counts as ended."""
         forked = Forked()
         with self._lock:
             self._number += 1
@@ -154,7 +151,7 @@ def _received(channel: socket.socket) -> bytes:
 
 
 def _kill(pid: int) -> None:
-    """Kill the process with its group, and wait until it is gone: what follows it wants its port."""
+    """Kill the process and its group, and wait until it is gone, because its successor needs its port."""
     if not pid:
         return
     with contextlib.suppress(ProcessLookupError, PermissionError):

@@ -1,4 +1,4 @@
-"""One child process: what to run, as whom, its log, its group. When to start or stop it is the supervisor's matter."""
+"""One child process: its command, its identity, its log and its process group. `supervisor` starts and stops it."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from typing import Literal, Protocol
 BOOTSTRAP = Path(__file__).with_name("bootstrap.py")
 LOG_LIMIT_BYTES = 20_000_000
 TAIL_LINES = 15
-# What every pipe holds without a reader.
+# Every pipe can hold this many bytes without a reader.
 STDIN_LIMIT_BYTES = 4_096
 
 
 @dataclass(frozen=True)
 class ProcessIdentity:
-    """As whom a child runs: as us, as another account inside a user namespace, or as that account itself."""
+    """The account of a child: the same as ours, another account inside a user namespace, or that account itself."""
 
     kind: Literal["same", "namespace", "become"] = "same"
     uid: int = -1
@@ -41,16 +41,16 @@ class Process(Protocol):
 
     @property
     def pid(self) -> int:
-        """Its id; 0 when it could not be started."""
+        """The process id; 0 if it could not be started."""
         ...
 
     @property
     def returncode(self) -> int | None:
-        """Its exit code, negative for a signal."""
+        """The exit code, negative for a signal."""
         ...
 
     def wait(self) -> int:
-        """Wait for its end; the exit code."""
+        """Wait for its end. Returns the exit code."""
         ...
 
 
@@ -58,14 +58,18 @@ class Process(Protocol):
 class ProcessSpec:
     """A process to supervise.
 
-    `env` is its whole environment (None: ours). `ready` is asked from the supervisor's thread until it says True, for
-    `ready_timeout` seconds at most; an exception of it ends the start-up; None: ready once started. `complaint` is asked once
-    after that: given the process id, it says what is wrong with what was started, or None; a complaint stops the process.
-    `when`: in a supervisor that starts all together, the process starts as soon as this says True; so does each restart.
-    `launch` starts it in another way than by its command: given the spec and the file of its log, in a session of its own.
-    `stdin` is what the process reads from its standard input, at most `STDIN_LIMIT_BYTES`; it may be secret. `restart`: start
-    it again when it ends by itself. `stop_signal` goes to its group, SIGKILL follows `grace_seconds` later.
-    `title` is what people are told instead of the name, which is also that of its log.
+
+    - `env`: the whole environment (None: ours).
+    - `ready`: called in the supervisor's thread until it returns True, for at most `ready_timeout` seconds. An exception from it
+      ends the start-up. None: ready once started.
+    - `complaint`: called once after that with the process id. Returns what is wrong with the process, which then is stopped, or
+      None.
+    - `when`: the process starts and restarts only when this returns True (only in a supervisor that starts all together).
+    - `launch`: starts the process in another way than by its command. It gets the spec and the descriptor of the log.
+    - `stdin`: the text for its standard input, at most `STDIN_LIMIT_BYTES`; it may be secret.
+    - `restart`: start it again when it ends by itself.
+    - `stop_signal`: sent to its group to stop it; SIGKILL follows `grace_seconds` later.
+    - `title`: the name for people, instead of `name`, which also names the log.
     """
 
     name: str
@@ -86,24 +90,24 @@ class ProcessSpec:
 
     @property
     def called(self) -> str:
-        """What people are told."""
+        """The name for people."""
         return self.title or self.name
 
 
 def command(argv: Sequence[str], *, death_signal: signal.Signals, identity: ProcessIdentity = SAME) -> list[str]:
-    """The command line that runs `argv` under that identity and sends it `death_signal` when this process is gone.
+    """The command line that runs `argv` under that identity and sends it `death_signal` when this process dies.
 
-    Linux binds the death signal to the thread that forks: start long-lived children from a thread that lives as long.
+    Linux ties the death signal to the thread that forks, so start a child from a thread that lives as long as the child.
     """
     return [sys.executable, "-I", "-S", str(BOOTSTRAP), str(os.getpid()), str(int(death_signal)), str(identity), "--", *argv]
 
 
 @contextlib.contextmanager
 def standard_input(text: str) -> Iterator[int]:
-    """A file descriptor that a child reads `text` from: a pipe, so that it lies in no file and on no command line."""
+    """A file descriptor from which a child reads `text`: a pipe, so that the text is in no file and on no command line."""
     data = text.encode()
     if len(data) > STDIN_LIMIT_BYTES:
-        raise ValueError(f"a standard input of {len(data)} bytes would not fit into a pipe")
+        raise ValueError(f"a standard input of {len(data)} bytes does not fit into a pipe")
     reading, writing = os.pipe()
     try:
         with os.fdopen(writing, "wb") as pipe:
@@ -114,16 +118,16 @@ def standard_input(text: str) -> Iterator[int]:
 
 
 def server_environment() -> dict[str, str]:
-    """The environment of an embedded server: nothing of a shell that would change it (PGDATA, PGOPTIONS, locales).
+    """The environment of an embedded server, without a shell's variables that would affect it (PGDATA, PGOPTIONS, locales).
 
-    The library paths are for the Python of the bootstrap, which some installations cannot start without. initdb reads TZ.
+    Some installations of Python need the library paths to run the bootstrap. initdb reads TZ.
     """
     kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH") if name in os.environ}
     return kept | {"LC_ALL": "C", "TZ": "UTC"}
 
 
 def launch(spec: ProcessSpec, out: int, *, stdin: int | None = None) -> subprocess.Popen[bytes]:
-    """Start the process of a spec by its command, in a session of its own. `stdin`: instead of the text that the spec has."""
+    """Start the process of a spec by its command, in its own session. `stdin`: a descriptor to use instead of the spec's text."""
     with contextlib.ExitStack() as given:
         return subprocess.Popen(
             command(spec.argv, death_signal=spec.stop_signal, identity=spec.identity),
@@ -137,7 +141,7 @@ def launch(spec: ProcessSpec, out: int, *, stdin: int | None = None) -> subproce
 
 
 class Child:
-    """A spec and its process, if it runs. `spawn` may be called again after the process has ended."""
+    """A spec and its process, if any. `spawn` may be called again after the process has ended."""
 
     def __init__(self, spec: ProcessSpec, log: Path) -> None:
         self.spec = spec
@@ -149,7 +153,7 @@ class Child:
 
     @property
     def pid(self) -> int | None:
-        """The process id, which is the group's too; None before the first start."""
+        """The process id, which is also the group's id; None before the first start."""
         return None if self._process is None else self._process.pid
 
     @property
@@ -158,7 +162,7 @@ class Child:
         return self._process is not None and self._process.returncode is None
 
     def spawn(self, ended: Callable[[Child, int], None]) -> None:
-        """Start the process in a session of its own. `ended(child, exit code)` is called from a thread when it ends."""
+        """Start the process in its own session. `ended(child, exit code)` is called in a thread when it ends."""
         self.rotate_log()
         with self.log.open("ab") as out:
             self._tail_from = os.fstat(out.fileno()).st_size
@@ -169,14 +173,14 @@ class Child:
         self._waiter.start()
 
     def signal_group(self, number: signal.Signals) -> None:
-        """Signal the process and what it has started, if any of it is left."""
+        """Signal the process and the processes that it started, as far as they still run."""
         # macOS answers EPERM, not ESRCH, for a group of zombies.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             if self._process is not None and self._process.pid:
                 os.killpg(self._process.pid, number)
 
     def sweep(self) -> None:
-        """After the end of the process: kill what it left behind in its group. Once, since the id may be given away later."""
+        """After the process has ended, kill the rest of its group. Only once, because the id may be reused later."""
         if not self._swept:
             self._swept = True
             self.signal_group(signal.SIGKILL)
@@ -184,17 +188,16 @@ class Child:
             self._waiter.join()
 
     def tail(self) -> str:
-        """The last lines that this run of the process has written to its log."""
+        """The last lines that the process wrote to its log since its last start."""
         with self.log.open("rb") as log:
             log.seek(max(self._tail_from, os.fstat(log.fileno()).st_size - 16_384))
             lines = log.read().decode("utf-8", "replace").splitlines()
         return "\n".join(f"    {line}" for line in lines[-TAIL_LINES:]) or "    (it wrote nothing)"
 
     def rotate_log(self) -> None:
-        """Put a log that has grown too long aside. Of a running process a few lines may be lost: it keeps the file open.
+        """Move a log that is too long to `.log.1`. Of a running process a few lines may be lost, because it keeps the file open.
 
-        Such a process appends, so that it goes on at the beginning of a file that was emptied. A full disk is left alone: the log
-        then stays as it is.
+        The process appends, so it continues at the beginning of the emptied file. On a full disk the log stays as it is.
         """
         if not self.log.exists() or self.log.stat().st_size <= LOG_LIMIT_BYTES:
             return

@@ -1,7 +1,7 @@
-"""PostgreSQL and Valkey from wheels in a data directory: what `phantoms up` starts when no URLs are set.
+"""The embedded PostgreSQL and Valkey of a data directory, which `phantoms up` starts when no URLs are set.
 
-Beside the servers' own folders, `<home>/embedded` holds the lock and `servers.json` (ports and password, 0600). The logs are
-in `<home>/logs`. Schemas and what is stored belong to `store`.
+`<home>/embedded` has the servers' folders, the lock and `servers.json` (ports and password, mode 0600). The logs are in
+`<home>/logs`. `store` creates the schema.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from phantoms_dagster.embedded.supervisor import ProcessFailed, Supervisor
 from phantoms_dagster.embedded.valkey import Valkey, stop_leftover_valkey, write_private
 
 START_TRIES = 3
-# Below the ports that systems hand out: a client that keeps connecting to a stopped server there can meet itself.
+# Below the ephemeral ports: there, a client that keeps connecting to a stopped server can connect to itself.
 PORTS = range(15_000, 30_000)
 PORT_TRIES = 50
 
 
 @dataclass(frozen=True)
 class ServerUrls:
-    """Where the servers are. The URLs hold the password, so they are not printed."""
+    """The servers' URLs. They contain the password, so they are not printed."""
 
     database_url: str = field(repr=False)
     """`postgresql+psycopg://...`, the database `phantoms`."""
@@ -44,7 +44,7 @@ class ServerUrls:
 
 
 class _Kept(Value):
-    """What is kept between starts."""
+    """The values that are kept between starts."""
 
     postgres_port: Annotated[int, Field(ge=0, le=65_535)] = 0
     valkey_port: Annotated[int, Field(ge=0, le=65_535)] = 0
@@ -61,11 +61,11 @@ class _Kept(Value):
 
 
 class EmbeddedServers:
-    """The servers of one data directory, on 127.0.0.1. They end with this process, also when it is killed (on Linux; on macOS
-    the next start stops them). One that crashes is started again; `notify` is told so, from another thread.
+    """The servers of one data directory, on 127.0.0.1. They end with this process, even if it is killed.
 
-    `root_strategy`: how root runs PostgreSQL, see `identity`. `durable=False`, for tests: a crash of the machine may cost the
-    data.
+    That is on Linux; on macOS the next start stops them. A crashed server is restarted, and `notify` is called with a message from
+    another thread. `root_strategy`: how root runs PostgreSQL, see `identity`. `durable=False`, for tests: a crash of the machine
+    may lose the data.
     """
 
     def __init__(
@@ -89,10 +89,10 @@ class EmbeddedServers:
         return {} if self._supervisor is None else self._supervisor.pids
 
     def start(self) -> ServerUrls:
-        """Start both and wait until they answer; the first start makes the data directory and the databases.
+        """Start both servers and wait until they answer. The first start creates the data directory and the databases.
 
-        Raises AlreadyRunning with the pid of a launcher that runs here, InvalidInput when it cannot work here (Windows, no
-        write access, another version's data), ProcessFailed with the tail of a log when a server does not come up.
+        Raises AlreadyRunning with the process id of a launcher that runs here, InvalidInput when servers cannot run here (Windows,
+        no write access, data of another version), and ProcessFailed with the tail of a log when a server does not start.
         """
         if self._lock is not None:
             raise RuntimeError("the servers are started already")
@@ -110,7 +110,7 @@ class EmbeddedServers:
         return kept.urls
 
     def stop(self) -> None:
-        """Stop both cleanly; harmless when they do not run. An interrupt meanwhile kills them."""
+        """Stop both cleanly, if they run. An interrupt during that kills them."""
         try:
             if self._supervisor is not None:
                 self._supervisor.stop()
@@ -138,7 +138,7 @@ class EmbeddedServers:
         try:
             self._home.mkdir(parents=True, exist_ok=True)
             self._logs.mkdir(mode=0o700, exist_ok=True)
-            # macOS has no /proc/self/cwd: the account that PostgreSQL runs as must be able to walk through.
+            # macOS has no /proc/self/cwd, so PostgreSQL's account must be able to traverse this folder.
             self._embedded.mkdir(mode=0o711, exist_ok=True)
             (self._embedded / "lock").touch(mode=0o600)
         except OSError as error:
@@ -151,7 +151,7 @@ class EmbeddedServers:
         identity = postgres_identity(self._root_strategy)
         programs, valkey_program = postgres_bin(identity), valkey_server()
         kept = self._kept_or_new()
-        # First of all: they may still listen where these servers shall.
+        # Stop them first, because they may still use the ports.
         stop_leftover_postgres(self._embedded / "postgres")
         stop_leftover_valkey(self._embedded / "valkey")
         for tries_left in reversed(range(START_TRIES)):
@@ -181,7 +181,7 @@ class EmbeddedServers:
             try:
                 self._supervisor.start()
             except ProcessFailed:
-                # Somebody may have taken a port after it was found free.
+                # Another process may have taken a port after it was found free.
                 if tries_left == 0 or all(is_free(port) for port in (kept.postgres_port, kept.valkey_port)):
                     raise
             else:
@@ -193,14 +193,14 @@ class EmbeddedServers:
         kept = _read_kept(self._embedded)
         if kept is None and (self._embedded / "postgres").exists():
             raise InvalidInput(
-                f"{_file(self._embedded)} is gone and with it the password of the database. Put it back, or move "
+                f"{_file(self._embedded)} is missing, and with it the password of the database. Restore it, or move "
                 f"{self._embedded} away to start with an empty database."
             )
         return kept or _Kept(password=secrets.token_hex(24))
 
 
 def read_urls(home: Path) -> ServerUrls | None:
-    """The URLs of the servers that run in this data directory, started by any process; None when none are ready there."""
+    """The URLs of the servers that run in this data directory, whichever process started them; None if none are ready."""
     embedded = home.expanduser().resolve() / "embedded"
     if sys.platform == "win32" or not launcher_is_ready(embedded / "lock"):
         return None
@@ -221,7 +221,7 @@ def _read_kept(embedded: Path) -> _Kept | None:
         raise InvalidInput(f"{_file(embedded)} belongs to another user: run this as the user who started Phantoms.") from error
     except ValidationError as error:
         raise InvalidInput(
-            f"{_file(embedded)} is damaged ({error.errors()[0]['msg']}). Put a copy back, or move {embedded} away to start empty."
+            f"{_file(embedded)} is damaged ({error.errors()[0]['msg']}). Restore a copy, or move {embedded} away to start empty."
         ) from error
 
 
@@ -234,16 +234,16 @@ def _refuse_windows() -> None:
 
 
 def free_port(wanted: int, host: str = "127.0.0.1") -> int:
-    """The wanted port when it is free on `host`, else another one."""
+    """The wanted port if it is free on `host`, else another free one."""
     candidates = [wanted] if wanted else []
     candidates += (PORTS[secrets.randbelow(len(PORTS))] for _ in range(PORT_TRIES))
     return next((port for port in candidates if is_free(port, host)), 0) or _any_port()
 
 
 def is_free(port: int, host: str = "127.0.0.1") -> bool:
-    """Whether a server could listen on that port now. It may be taken in the next moment."""
+    """Whether a server could listen on that port now. Another process may take it a moment later."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        # As the servers do: a port whose last connections linger is free.
+        # The servers set this option too: a port with only lingering connections is free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))

@@ -1,8 +1,8 @@
-"""Starts processes in order, keeps them running, stops them in reverse. What the processes are belongs to the caller.
+"""Starts processes in order, keeps them running, and stops them in reverse order.
 
-One thread starts, watches and stops all children of a supervisor: the kernel ties a child's death signal to the thread
-that forked it, so that thread must live as long as they do. It sleeps until a child ends, a restart is due, a stop is
-asked for, or it is time to look at the size of the logs.
+One thread starts, watches and stops all children: the kernel ties a child's death signal to the thread that forked it, so this
+thread must live as long as they do. It sleeps until a child ends, a restart is due, a stop is requested, or the sizes of the logs
+are to be checked.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from phantoms_dagster.embedded.processes import Child, ProcessSpec
 
 __all__ = ["ProcessFailed", "ProcessSpec", "Supervisor", "interrupt_on_signals"]
 
-# Longer than any of ours takes to find out that it cannot work; what ran so long and is killed comes back at once.
+# A process that ran this long worked, so it is restarted after the first delay. None of ours takes longer to fail at start.
 STEADY_SECONDS = 10.0
 FIRST_READY_PAUSE = 0.02
 LONGEST_READY_PAUSE = 0.25
-LOGS_SECONDS = 60.0  # between two looks at the size of the logs
+LOGS_SECONDS = 60.0  # between checks of the logs' sizes
 
 
 class ProcessFailed(PhantomsError):
-    """A process ended or was not ready in time while it was started. The message ends with the tail of its log."""
+    """A process ended during its start or was not ready in time. The message ends with the tail of its log."""
 
 
 @dataclass(frozen=True)
@@ -45,18 +45,17 @@ class _StopAsked:
 
 
 class _Stopping(Exception):
-    """Leave whatever is being done: a stop was asked for."""
+    """A stop was requested: abandon the current work."""
 
 
 class Supervisor:
-    """Runs a list of processes; for one use.
+    """Runs a list of processes. For one use.
 
-    `logs` gets `<name>.log` of each. `notify` is told, from the supervisor's thread, in sentences for a person, when a process
-    ends by itself. A crashed process is started again after `backoff[0]` seconds, twice as long each time up to
-    `backoff[1]`, and from the first again once it has run for `steady_seconds`.
-
-    `together`: all are started at once, else each when the one before is ready. `ready` is told, from the supervisor's thread,
-    which process is ready, after how many seconds, and which ones it still waits for.
+    `logs`: the folder for each process's `<name>.log`. `notify` is called, in the supervisor's thread, with a sentence for people
+    when a process ends by itself. A crashed process is restarted after `backoff[0]` seconds; the delay doubles each time up to
+    `backoff[1]` and starts over once the process has run for `steady_seconds`. `together`: start all at once, else each when the
+    one before is ready. `ready` is called, in the supervisor's thread, with the name of a process that is ready, its start-up
+    time in seconds, and the names of those still starting.
     """
 
     def __init__(
@@ -80,7 +79,7 @@ class Supervisor:
         self._delays: dict[Child, float] = {}
         self._started_at: dict[Child, float] = {}
         self._due: dict[Child, float] = {}
-        # Those whose end has not been heard of. A process may be gone for a moment before its end is in the inbox.
+        # Children whose end is not known yet. A process may be gone a moment before its end is in the inbox.
         self._unheard: set[Child] = set()
         self._inbox: queue.SimpleQueue[_Exited | _StopAsked] = queue.SimpleQueue()
         self._at_once = False
@@ -91,7 +90,7 @@ class Supervisor:
 
     @property
     def pids(self) -> dict[str, int]:
-        """The process ids of what runs, by name."""
+        """The ids of the running processes, by name."""
         return {c.spec.name: c.pid for c in self._children if c.running and c.pid is not None}
 
     def start(self) -> None:
@@ -100,7 +99,7 @@ class Supervisor:
         self.wait()
 
     def begin(self) -> None:
-        """Start all, and do not wait for them: `wait` does."""
+        """Start all without waiting for them; see `wait`."""
         if self._thread is not None:
             raise RuntimeError("a supervisor is started once")
         self._logs.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -121,7 +120,7 @@ class Supervisor:
             raise self._failure
 
     def stop(self) -> None:
-        """Stop all in reverse order and wait for it. An interrupt meanwhile kills at once, and is raised again."""
+        """Stop all in reverse order and wait for their ends. An interrupt during that kills all at once and is raised again."""
         if self._thread is None:
             return
         self._inbox.put(_StopAsked(at_once=False))
@@ -134,9 +133,9 @@ class Supervisor:
         self._thread.join()
 
     def run(self) -> None:
-        """Start all and stay until SIGINT, SIGTERM or SIGHUP, or until all have ended; then stop all. Main thread only.
+        """Start all, wait for SIGINT, SIGTERM, SIGHUP or the end of all, then stop all. Main thread only.
 
-        Raises ProcessFailed when the start-up fails, KeyboardInterrupt when a second Ctrl-C killed everything at once.
+        Raises ProcessFailed when the start-up fails, KeyboardInterrupt when a second Ctrl-C killed all at once.
         """
         with interrupt_on_signals():
             try:
@@ -214,7 +213,7 @@ class Supervisor:
     def _next_while_starting(self, pause: float) -> None:
         exited = self._next(pause)
         if exited is not None:
-            raise self._failed(exited.child, f"has stopped while it was started ({_how(exited.code)})")
+            raise self._failed(exited.child, f"stopped during its start ({_how(exited.code)})")
 
     def _watch(self) -> None:
         looked = time.monotonic()
@@ -240,7 +239,7 @@ class Supervisor:
 
     def _plan_restart(self, exited: _Exited) -> None:
         child, how = exited.child, _how(exited.code)
-        child.sweep()  # what it left behind would get in the way of the next one
+        child.sweep()  # the rest of its group would disturb its successor
         if not child.spec.restart:
             self._say(f"{child.spec.called} has ended ({how}).")
             return
@@ -249,10 +248,10 @@ class Supervisor:
         delay = first if steady or child not in self._delays else min(self._delays[child] * 2, longest)
         self._delays[child] = delay
         self._due[child] = time.monotonic() + delay
-        self._say(f"{child.spec.called} has stopped ({how}) and is started again in {delay:g} s. Its log: {child.log}")
+        self._say(f"{child.spec.called} has stopped ({how}) and restarts in {delay:g} s. Its log: {child.log}")
 
     def _next(self, seconds: float) -> _Exited | None:
-        """The next end of a process within that time, else None. Raises _Stopping when a stop is asked for."""
+        """The next process that ends within `seconds`, else None. Raises _Stopping when a stop is requested."""
         try:
             event = self._inbox.get(timeout=max(0.0, seconds))
         except queue.Empty:
@@ -290,16 +289,16 @@ class Supervisor:
         return ProcessFailed(f"{child.spec.called} {what}. The end of {child.log}:\n{child.tail()}")
 
     def _say(self, message: str) -> None:
-        # The terminal may be gone (SIGHUP); that must not take the supervision with it.
+        # The terminal may be gone (SIGHUP), which must not end the supervisor.
         with contextlib.suppress(OSError):
             self._notify(message)
 
 
 @contextlib.contextmanager
 def interrupt_on_signals() -> Iterator[None]:
-    """SIGINT, SIGTERM and SIGHUP raise KeyboardInterrupt in here; once it was raised, only SIGINT raises it again.
+    """Within the block, SIGINT, SIGTERM and SIGHUP raise KeyboardInterrupt. After the first, only SIGINT raises it again.
 
-    SIGINT is set too, since a shell starts `cmd &` with SIGINT ignored. Main thread only.
+    SIGINT needs a handler too, because a shell starts `cmd &` with SIGINT ignored. Main thread only.
     """
     asked = False
 

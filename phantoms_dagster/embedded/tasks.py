@@ -1,4 +1,4 @@
-"""A process that does one thing and ends, such as preparing tables: what it imports for that is gone with it."""
+"""A process that does one task and ends, such as preparing tables, so that its imports take no memory afterwards."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ CHUNK_BYTES = 65_536
 
 
 class TaskTooSlow(Exception):
-    """It has not ended in time."""
+    """The task has not ended in time."""
 
 
 class Task:
-    """Runs while the block does: it is killed at its end if it has not ended by itself. For one use."""
+    """A process that runs during the `with` block and is killed at its end if it still runs. For one use."""
 
     def __init__(self, spec: ProcessSpec) -> None:
         self._spec = spec
@@ -28,7 +28,7 @@ class Task:
         self._written = bytearray()
 
     def __enter__(self) -> Task:
-        """Start it."""
+        """Start the process."""
         self._output, writing = os.pipe()
         try:
             self._process = (self._spec.launch or launch)(self._spec, writing)
@@ -40,7 +40,7 @@ class Task:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Kill what is left of it."""
+        """Kill the process and its group, if it still runs."""
         assert self._process is not None
         if self._process.returncode is None and self._process.pid:
             with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -49,7 +49,7 @@ class Task:
         os.close(self._output)
 
     def result(self, seconds: float) -> tuple[int, str]:
-        """Its exit code and all that it wrote, once it has ended. Raises TaskTooSlow."""
+        """Wait for the end. Returns the exit code and the output. Raises TaskTooSlow after `seconds`."""
         assert self._process is not None
         deadline = time.monotonic() + seconds
         while not self.over(max(0.0, deadline - time.monotonic())):
@@ -58,7 +58,7 @@ class Task:
         return self._process.wait(), self._written.decode("utf-8", "replace")
 
     def over(self, seconds: float = 0.0) -> bool:
-        """Whether it has ended, or does within that time unless it writes."""
+        """Whether the process has ended. Waits up to `seconds` for its end or its next output."""
         readable, _, _ = select.select([self._output], [], [], seconds)
         if not readable:
             return False

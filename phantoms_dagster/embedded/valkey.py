@@ -1,4 +1,4 @@
-"""An embedded Valkey: its configuration, how it is started, when it is ready. When servers start belongs to `servers`."""
+"""An embedded Valkey: its configuration, its command line, its readiness check."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STOP_SECONDS = 30.0
 
 @dataclass(frozen=True, kw_only=True)
 class Valkey:
-    """A Valkey that keeps its append-only file in `data`. `durable=False` leaves writing it out to the kernel."""
+    """A Valkey with its append-only file in `data`. `durable=False`: the kernel decides when the file is flushed."""
 
     data: Path
     program: Path
@@ -29,16 +29,16 @@ class Valkey:
     durable: bool
 
     def prepare(self) -> None:
-        """Make its folder. Its configuration is in no file: see `spec`."""
+        """Create its folder. There is no configuration file: see `spec`."""
         self.data.mkdir(mode=0o700, exist_ok=True)
         (self.data / "valkey.conf").unlink(missing_ok=True)  # earlier versions wrote one, with the password
 
     def spec(self) -> ProcessSpec:
-        """How to run it. It writes its append-only file out on SIGTERM.
+        """How to run it. On SIGTERM it flushes its append-only file.
 
-        Valkey takes the path of a configuration file for a glob pattern. In a folder such as `my [studio]` it finds no file,
-        says nothing and starts with its defaults: no password, on all addresses. So it gets no path: the options stand on
-        the command line, and the password, which others could read there, comes through standard input.
+        Valkey treats the path of a configuration file as a glob pattern. In a folder such as `my [studio]` it finds no file and
+        silently starts with its defaults: no password, on all addresses. So it gets no path: the options are on the command line,
+        and the password, which others could read there, comes through standard input.
         """
         options = {
             "bind": "127.0.0.1",
@@ -46,10 +46,10 @@ class Valkey:
             "appendonly": "yes",
             "appendfsync": "everysec" if self.durable else "no",
             "save": "",
-            # Dropping keys would drop queued runs: a full memory must be an error.
+            # Evicting keys would lose queued runs, so full memory must be an error.
             "maxmemory-policy": "noeviction",
             "tcp-backlog": "128",
-            # How often it looks after itself: ten times a second is most of what an idle one does. Waits end half a second late.
+            # Housekeeping runs per second. The default of ten is most of the work of an idle Valkey. Timeouts end up to 0.5 s late.
             "hz": "2",
             "pidfile": "valkey.pid",
             "daemonize": "no",
@@ -83,16 +83,16 @@ class Valkey:
             try:
                 return bool(client.ping())
             except redis.AuthenticationError:
-                return True  # somebody answers: `_complaint` finds out who
+                return True  # a server answers; `_complaint` checks whether it is ours
             except (redis.ConnectionError, redis.TimeoutError):  # includes "loading the dataset"
                 return False
 
     def _complaint(self, pid: int) -> str | None:
-        """What is wrong with the server that answers; None: it is process `pid`, on our address, with our password."""
+        """What is wrong with the server that answers. None if it is process `pid`, on our address, with our password."""
         try:
             with self._client(None) as stranger:
                 stranger.ping()
-            return f"the Valkey on port {self.port} asks nobody for a password"
+            return f"the Valkey on port {self.port} requires no password"
         except redis.AuthenticationError:
             pass  # as it should be
         except redis.RedisError as error:
@@ -113,7 +113,7 @@ class Valkey:
 
 
 def stop_leftover_valkey(data: Path) -> None:
-    """Stop the server that a killed launcher may have left behind: two must not write one append-only file."""
+    """Stop the server that a killed launcher may have left running: two servers must not write the same append-only file."""
     try:
         pid = int((data / "valkey.pid").read_text())
     except (FileNotFoundError, ValueError):
@@ -122,7 +122,7 @@ def stop_leftover_valkey(data: Path) -> None:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner can read, whole or not at all."""
+    """Write a file that only its owner can read, completely or not at all."""
     fresh = path.with_name(f"{path.name}.new")
     fresh.unlink(missing_ok=True)
     with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:

@@ -113,7 +113,7 @@ def test_a_valkey_that_runs_otherwise_than_configured_is_stopped_with_the_reason
     valkey = started[0]
     spec = valkey.spec()
     assert valkey.password not in repr(spec)
-    refuse(changed(spec, stdin=""), tmp_path, "asks nobody for a password")
+    refuse(changed(spec, stdin=""), tmp_path, "requires no password")
     everywhere = tuple("*" if word == "127.0.0.1" else word for word in spec.argv)
     refuse(changed(spec, argv=everywhere), tmp_path, r"bind is '\*' instead of '127\.0\.0\.1'")
     refuse(changed(spec, stdin="requirepass another\n"), tmp_path, "does not know our password")
@@ -133,4 +133,4 @@ def test_a_postgres_that_runs_otherwise_than_configured_is_stopped_with_the_reas
     refuse(changed(spec, argv=everywhere), tmp_path, r"listen_addresses is '\*' instead of '127\.0\.0\.1'")
     rules = postgres.data / "pg_hba.conf"
     rules.write_text(rules.read_text().replace("scram-sha-256", "trust"))
-    refuse(spec, tmp_path, r"pg_hba\.conf lets anybody in without a password")
+    refuse(spec, tmp_path, r"pg_hba\.conf allows connections without a password")

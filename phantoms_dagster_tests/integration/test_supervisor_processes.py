@@ -78,7 +78,7 @@ def test_a_process_that_dies_while_it_starts_is_reported_with_the_end_of_its_log
         spec("broken", "import sys; sys.exit('no such port: banana')", ready=lambda: False),
         spec("later", SLEEP),
     )
-    with pytest.raises(ProcessFailed, match=r"broken has stopped while it was started \(exit code 1\)") as failure:
+    with pytest.raises(ProcessFailed, match=r"broken stopped during its start \(exit code 1\)") as failure:
         supervisor.start()
     assert "no such port: banana" in str(failure.value)
     assert "yesterday" not in str(failure.value)
@@ -89,7 +89,7 @@ def test_a_process_that_dies_while_it_starts_is_reported_with_the_end_of_its_log
 def test_people_see_the_title_of_a_process_and_its_log_keeps_its_name(supervise: Started, tmp_path: Path) -> None:
     code = "import sys; sys.exit('no such port: banana')"
     supervisor = supervise(spec("preloaded", code, ready=lambda: False, title="program code"))
-    with pytest.raises(ProcessFailed, match=r"^program code has stopped while it was started") as failure:
+    with pytest.raises(ProcessFailed, match=r"^program code stopped during its start") as failure:
         supervisor.start()
     assert f"The end of {tmp_path / 'preloaded.log'}" in str(failure.value)
 
@@ -122,7 +122,7 @@ def test_a_crashed_process_is_started_again_later_each_time_and_that_is_said(sup
     supervisor = supervise(spec("fragile", "raise SystemExit(7)"), notify=said.put, backoff=(0.01, 0.04))
     supervisor.start()
     messages = [said.get(timeout=MAX_WAIT) for _ in range(5)]
-    assert all(m.startswith("fragile has stopped (exit code 7) and is started again in ") for m in messages)
+    assert all(m.startswith("fragile has stopped (exit code 7) and restarts in ") for m in messages)
     assert [m.split(" again in ")[1].split(" s.")[0] for m in messages] == ["0.01", "0.02", "0.04", "0.04", "0.04"]
 
 
@@ -284,6 +284,6 @@ def test_of_processes_that_start_together_one_that_dies_ends_all(supervise: Star
     supervisor = supervise(
         spec("slow", SLEEP, ready=lambda: False), spec("broken", "import sys; sys.exit('no such port: banana')"), together=True
     )
-    with pytest.raises(ProcessFailed, match=r"broken has stopped while it was started \(exit code 1\)"):
+    with pytest.raises(ProcessFailed, match=r"broken stopped during its start \(exit code 1\)"):
         supervisor.start()
     assert supervisor.pids == {}
