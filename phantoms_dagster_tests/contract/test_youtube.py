@@ -204,7 +204,7 @@ async def test_a_video_that_stays_private_needs_no_audit_and_is_not_uploaded_aga
     async with world() as w:
         w.sandbox.config["youtube.locked_private"] = True
         job, journal = make_job(tmp_path), FakeJournal()
-        with pytest.raises(Rejected, match="Look at it in YouTube Studio") as caught:
+        with pytest.raises(Rejected, match="Check it in YouTube Studio") as caught:
             await publish(w.publisher, job, journal)
         assert "audit" not in str(caught.value)
         assert caught.value.code == "lockedPrivate"
@@ -516,7 +516,7 @@ async def test_a_video_deleted_by_hand_before_it_was_public_needs_a_person(tmp_p
         with pytest.raises(NotYet):  # a list may lag behind
             await publish(w.publisher, job, journal)
         w.sandbox.advance(700)
-        with pytest.raises(Rejected, match="gone from YouTube"):
+        with pytest.raises(Rejected, match="no longer exists on YouTube"):
             await publish(w.publisher, job, journal)
         assert w.sandbox.calls["youtube.open"] == 1
 

@@ -198,7 +198,7 @@ def test_a_channels_file_that_is_named_and_not_there_is_an_error_and_no_default_
     assert not gone.exists()
     report = json.loads(phantoms("doctor", "--json", DATABASE_URL=database_url, CHANNELS=str(gone)).stdout)
     [found] = [finding for finding in report["findings"] if finding["check"] == "channels"]
-    assert (found["verdict"], found["found"]) == ("wrong", f"PHANTOMS_CHANNELS names {gone}, and there is no such file")
+    assert (found["verdict"], found["found"]) == ("wrong", f"PHANTOMS_CHANNELS names {gone}, which does not exist")
 
 
 def test_the_real_program_reports_an_error_without_a_traceback() -> None:

@@ -124,7 +124,7 @@ async def test_the_event_loop_stays_free_while_the_voice_speaks(made: Made) -> N
 
 @pytest.mark.parametrize(
     ("change", "words"),
-    [({"voice": "hal9000"}, "default, heart"), ({"language": "de"}, "English only")],
+    [({"voice": "hal9000"}, "default, heart"), ({"language": "de"}, "only English")],
 )
 async def test_a_voice_that_does_not_exist_is_refused_with_what_there_is(made: Made, change: dict[str, str], words: str) -> None:
     with pytest.raises(Permanent, match=words):

@@ -244,7 +244,7 @@ class TikTokPost:
     def _continue(self, record: PostRecord, slot: UploadSlot, step: ChunkStep) -> NotPublished:
         """TikTok has only part of the bytes, so nothing is published, and the rest may be sent to the slot."""
         if slot.content != content_of(self._job) or not self._at.owns(slot.upload_url):
-            self._wait_until_expired(record, slot)
+            self._require_expired(record, slot)
             return self._start_over("the slot has only part of an older revision, or its URL is on another host")
         handle = slot.model_copy(update={"committed_at": None}).model_dump(mode="json") if slot.committed_at else None
         evidence = f"TikTok holds {step.offset} of {slot.size} bytes"
@@ -260,7 +260,7 @@ class TikTokPost:
             return NotPublished(evidence, then="commit", handle=self._sending_last(slot), offset=step.offset)
         return NotPublished(evidence, then="upload", handle=handle, offset=step.offset)
 
-    def _wait_until_expired(self, record: PostRecord, slot: UploadSlot) -> None:
+    def _require_expired(self, record: PostRecord, slot: UploadSlot) -> None:
         """Raise NotYet until the slot has expired, if its last chunk may have been sent.
 
         A runner whose claim was taken over may still wake up and send that chunk.
