@@ -1,1 +1,4 @@
-"""Loopback stand-ins of every provider, with fault injection and a ledger of what they accepted. Imports no other room."""
+"""The sandbox: local stand-ins for all providers, with fault injection and a ledger of what they accepted.
+
+It imports no other package of Phantoms.
+"""

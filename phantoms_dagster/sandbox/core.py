@@ -1,10 +1,8 @@
-"""What all stand-ins share: the ledger of accepted commits, faults per route, the sandbox's clock and its HTTP application.
+"""The common parts of all stand-ins: the ledger of accepted commits, faults per route, the sandbox's clock, the HTTP application.
 
-Also what is the same in each of their requests: whose token it is, a body block by block, and a page for people. With a
-`StateStore` the ledger, the settings, the clock and what the stand-ins keep outlive the process; faults and counts of calls do not.
-
-What a provider answers belongs in the file of that provider, which offers `routes(sandbox)`: aiohttp routes with a `name`
-such as `openai.chat`; faults are set by that name (or a glob).
+With a `StateStore` the ledger, the settings, the clock and the stand-ins' states outlive the process; faults and counts of calls do
+not. Each provider's module has `routes(sandbox)`: aiohttp routes with a `name` such as `openai.chat`, by which (or by a glob)
+faults are set.
 """
 
 from __future__ import annotations
@@ -34,13 +32,14 @@ TOKEN_PREFIX = "sandbox-"  # noqa: S105 - what every token of the sandbox starts
 
 @dataclass
 class Fault:
-    """What goes wrong on the routes that match `route` (a glob over route names).
+    """A fault on the routes that match `route` (a glob over route names).
 
     `kind`: `status` (answer `status` with `body`, instead of the real answer), `latency` (wait `seconds`, then the real
-    answer), `drop_before` (the connection dies, nothing was accepted), `drop_after` (accepted, then the connection dies),
-    `timeout` (nothing is accepted and nothing is answered for `seconds`), `malformed` (accepted, then an answer that is no JSON),
-    `slow_body` (accepted, the answer trickles over `seconds`).
-    `probability` 0..1; `times` more hits (None: for ever); `match`: a text that the request's URL or body must contain.
+    answer), `drop_before` (the connection breaks, nothing is accepted), `drop_after` (accepted, then the connection breaks),
+    `timeout` (nothing is accepted, and there is no answer for `seconds`), `malformed` (accepted, then an answer that is not JSON),
+    `slow_body` (accepted, then the answer arrives slowly over `seconds`).
+    `probability`: 0..1. `times`: how many more requests it hits (None: no limit). `match`: a text that the request's URL or body
+    must contain.
     """
 
     KINDS: ClassVar = ("status", "latency", "drop_before", "drop_after", "timeout", "malformed", "slow_body")
@@ -63,10 +62,10 @@ class Fault:
 
 
 class Sandbox:
-    """The state of all stand-ins. `seed` fixes every random choice; `state` holds one object per provider.
+    """The state of all stand-ins. `seed` determines every random choice; `state` has one object per provider.
 
-    `store`: where what they keep outlives the process; None: nowhere. What lies there keeps the seed that it began with, for ids
-    and numbers of posts follow from it.
+    `store`: where the state outlives the process (None: it does not). A stored state keeps its original seed, because ids and
+    metrics of posts depend on it.
     """
 
     def __init__(self, *, seed: int = 1, base_url: str = "", store: StateStore | None = None) -> None:
@@ -89,11 +88,11 @@ class Sandbox:
         self.keep("sandbox", "seed", self.seed)
 
     def now(self) -> float:
-        """Seconds since the epoch, as this sandbox sees them (`POST /_sandbox/advance` moves them on)."""
+        """Seconds since the epoch on the sandbox's clock, which `POST /_sandbox/advance` moves forward."""
         return time.time() + self._skew
 
     def advance(self, seconds: float) -> None:
-        """Let time pass for token lives, sessions, quotas and growing metrics."""
+        """Move the clock forward, for the lives of tokens and sessions, for quotas and for growing metrics."""
         self._skew += seconds
         self.keep("sandbox", "skew", self._skew)
 
@@ -103,7 +102,7 @@ class Sandbox:
         self.keep("sandbox", "config", self.config)
 
     def number(self, name: str, *, lazily: bool = False) -> int:
-        """The next number of that name, from 1; never the same twice, also after a restart. `lazily`: see `StateStore`."""
+        """The next number of the counter `name`, from 1. It never repeats, even after a restart. `lazily`: see `StateStore`."""
         found = self.numbers[name] = self.numbers.get(name, 0) + 1
         self.keep("number", name, found, lazily=lazily)
         return found
@@ -111,27 +110,27 @@ class Sandbox:
     # --- what outlives the process
 
     def keep(self, kind: str, key: str, value: Any, *, lazily: bool = False) -> None:
-        """Save that value before the request that changes it is answered. See `StateStore.keep`."""
+        """Save the value before the present request is answered. See `StateStore.keep`."""
         if self.store is not None:
             self.store.keep(kind, key, value, lazily=lazily)
 
     def forget(self, kind: str, key: str) -> None:
-        """Delete it."""
+        """Delete the saved value."""
         if self.store is not None:
             self.store.forget(kind, key)
 
     def kept(self, kind: str, cls: type[T]) -> Iterator[T]:
-        """What was kept of that kind, oldest first, as objects of that dataclass."""
+        """The saved values of that kind, oldest first, as objects of the dataclass `cls`."""
         if self.store is not None:
             yield from (thing for _, thing in self.store.restored(kind, cls))
 
     def kept_rows(self, kind: str) -> Iterator[tuple[str, Any]]:
-        """What was kept of that kind, oldest first, as keys and plain values."""
+        """The saved values of that kind, oldest first, as keys and plain values."""
         if self.store is not None:
             yield from self.store.rows(kind)
 
     def save(self) -> None:
-        """Write what has changed. Requests do it by themselves, what goes on in the background calls it."""
+        """Write the changes. Requests do that automatically; background tasks must call it."""
         if self.store is not None:
             self.store.save()
 
@@ -140,14 +139,14 @@ class Sandbox:
         return self.config.get(name, default)
 
     def record(self, kind: str, **facts: Any) -> None:
-        """Write down something that took effect: a post, a billed render, a billed script."""
+        """Add an entry to the ledger for something that took effect: a post, a billed render, a billed script."""
         entry = {"kind": kind, "at": self.now(), **facts}
         self.ledger.append(entry)
         if self.store is not None:
             self.keep("ledger", str(self.number("ledger")), entry)
 
     def fault_for(self, route: str, text: str) -> Fault | None:
-        """The first fault that applies to this request; counts the hit."""
+        """The first fault that applies to this request; None if there is none. Counts the hit."""
         for fault in self.faults:
             if not fnmatch.fnmatchcase(route, fault.route) or (fault.times is not None and fault.hits >= fault.times):
                 continue
@@ -165,7 +164,7 @@ SANDBOX_KEY: web.AppKey[Sandbox] = web.AppKey("sandbox", Sandbox)
 
 @web.middleware
 async def _saving(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Saves what a request has changed before it is answered: innermost, so that a fault cannot come between."""
+    """Middleware that saves a request's changes before the answer. It is the innermost one, so no fault can come between."""
     try:
         return await handler(request)
     finally:
@@ -196,7 +195,7 @@ async def _faulty(request: web.Request, handler: Handler) -> web.StreamResponse:
 async def _with_fault(sandbox: Sandbox, name: str, request: web.Request, handler: Handler) -> web.StreamResponse:
     if not sandbox.faults:
         return await handler(request)
-    text = ""  # only for those that look at it: to put an address together costs as much as finding the route
+    text = ""  # built only if a fault needs it: building the URL takes as long as finding the route
     if any(f.match for f in sandbox.faults):
         text = f"{request.url} {(await request.read()).decode('utf-8', 'replace')}"
     fault = sandbox.fault_for(name, text)
@@ -234,13 +233,13 @@ async def _trickle(request: web.Request, response: web.StreamResponse, seconds: 
 
 
 def account_behind(token: str) -> str | None:
-    """The account that a token stands for: `sandbox-<account>` or `sandbox-<account>~<number>`. None for any other token."""
+    """The account of a token `sandbox-<account>` or `sandbox-<account>~<number>`. None for any other token."""
     account = token.removeprefix(TOKEN_PREFIX).partition("~")[0]
     return account if account and token.startswith(TOKEN_PREFIX) else None
 
 
 async def body_blocks(request: web.Request, size: int) -> AsyncIterator[bytes]:
-    """The body as it comes, in blocks of at most `size` bytes; in one block when a fault with `match` has read it already."""
+    """The body as it arrives, in blocks of at most `size` bytes. One block if a fault with `match` has already read it."""
     if request.content.at_eof():
         yield await request.read()
     async for block in request.content.iter_chunked(size):
@@ -248,7 +247,7 @@ async def body_blocks(request: web.Request, size: int) -> AsyncIterator[bytes]:
 
 
 def page(title: str, body: str, *, status: int = 200) -> web.Response:
-    """A page with that title as its heading. Both are HTML: the caller has escaped what is not."""
+    """A page with the title as its heading. Both arguments are HTML, so the caller must escape plain text."""
     text = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><h1>{title}</h1>{body}</html>'
     return web.Response(text=text, status=status, content_type="text/html")
 
@@ -259,7 +258,7 @@ def _control(sandbox: Sandbox) -> list[web.RouteDef]:
         entries = [e for e in sandbox.ledger if kind is None or e["kind"] == kind]
         answer: dict[str, Any] = {"entries": entries, "calls": sandbox.calls, "max_in_flight": sandbox.max_in_flight}
         if (wanted := request.query.get("arrivals")) is not None:
-            # When each call of those routes came, on the wall's clock: what came of it is no part of this.
+            # When each call of those routes arrived, on the system's clock, whatever its outcome.
             answer["arrivals"] = {n: list(t) for n, t in sandbox.arrivals.items() if fnmatch.fnmatchcase(n, wanted)}
         return web.json_response(answer)
 

@@ -1,6 +1,6 @@
-"""Uploaded films: their bytes while they come in, and what they are, read once for each content.
+"""Uploaded videos: receives their bytes and reads their properties, once for each content, without decoding.
 
-The stand-ins of platforms that check media use it. What a platform refuses belongs in its own stand-in. Nothing is decoded.
+For the stand-ins of platforms that check media. Each stand-in decides what it refuses.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _INSIDE = (b"moov", b"trak", b"edts")
 
 @dataclass(frozen=True)
 class FilmFacts:
-    """A film's facts. `container`: `mp4`, `mov`, `webm` or another name of ffmpeg's; `audio_*` are None without sound.
+    """A video's properties. `container`: `mp4`, `mov`, `webm` or ffmpeg's name; `audio_*` are None without sound.
 
-    `moov_first`: the index stands before the media. `edited`: an edit list cuts, delays or repeats.
+    `moov_first`: the index comes before the media. `edited`: an edit list cuts, delays or repeats.
     """
 
     container: str
@@ -47,19 +47,19 @@ class FilmFacts:
 
 
 class Intake:
-    """The bytes of one upload: in memory while they are few, else in a file that is gone with this object.
+    """The bytes of one upload: in memory while they are few, else in a temporary file that is deleted with this object.
 
-    With a `path` they lie in that file from the first block on, and stay there until `discard`.
+    With a `path` they are in that file from the first block on, until `discard`.
     """
 
     def __init__(self, path: Path | None = None) -> None:
         self._path = path
-        # It must outlive this method; the finalizer closes it when nobody holds this object any more.
+        # The file must outlive this method. The finalizer closes it when this object is garbage-collected.
         if path is None:
             self._file: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY_BYTES)  # noqa: SIM115
         else:
             path.touch(mode=0o600)
-            self._file = path.open("r+b", buffering=0)  # unbuffered, so that a kill costs nothing that was written
+            self._file = path.open("r+b", buffering=0)  # unbuffered, so that a kill loses nothing that was written
         self.size = 0 if path is None else path.stat().st_size
         self.close = weakref.finalize(self, self._file.close)
 
@@ -70,7 +70,7 @@ class Intake:
             self._path.unlink(missing_ok=True)
 
     def digest(self, size: int) -> Any:
-        """A SHA-256 that has seen the first `size` bytes. Raises ValueError when there are fewer."""
+        """A SHA-256 object fed with the first `size` bytes. Raises ValueError when there are fewer."""
         digest, left = hashlib.sha256(), size
         self._file.seek(0)
         while left and (block := self._file.read(min(left, HASH_BLOCK_BYTES))):
@@ -81,13 +81,13 @@ class Intake:
         return digest
 
     def write(self, at: int, block: bytes) -> None:
-        """Keep a block that begins at byte `at`."""
+        """Store a block at offset `at`."""
         self._file.seek(at)
         self._file.write(block)
         self.size = max(self.size, at + len(block))
 
     def film(self, sandbox: Sandbox, sha256: str) -> FilmFacts | None:
-        """What the upload is; None when it is no film. A content that any platform was sent before is not read again."""
+        """The upload's properties; None if it is not a video. Content that any platform received before is not read again."""
         known: dict[str, FilmFacts | None] = sandbox.state.setdefault("films", {})
         if sha256 not in known:
             known[sha256] = read_film(cast(BinaryIO, self._file), self.size)
@@ -95,16 +95,16 @@ class Intake:
 
 
 def intake(sandbox: Sandbox, name: str) -> Intake:
-    """Where the bytes of an upload of several requests go: with a store, into a file that outlives the process."""
+    """The receiver for an upload of several requests. With a store, its file outlives the process."""
     return Intake(None if sandbox.store is None else sandbox.store.upload(name))
 
 
 def read_film(file: BinaryIO, size: int) -> FilmFacts | None:
-    """The facts of a file of `size` bytes that can be read and sought; None when ffmpeg finds no film in it."""
+    """The properties of a seekable file of `size` bytes; None if ffmpeg finds no video in it."""
     brand, order, edited = _boxes_of(file, size)
     file.seek(0)
     try:
-        # A wrapper, for PyAV takes a file's `name` for a path.
+        # A wrapper without `name`, which PyAV would use as a path.
         with av.open(_Nameless(file), "r") as opened:
             if not opened.streams.video:
                 return None
@@ -146,7 +146,7 @@ def _container(name: str, brand: bytes, file: BinaryIO) -> str:
 
 
 def _boxes_of(file: BinaryIO, size: int) -> tuple[bytes, list[bytes], bool]:
-    """The major brand of an MP4 or MOV, the kinds of its boxes in their order, and whether an edit list changes what plays."""
+    """The major brand of an MP4 or MOV, the kinds of its boxes in order, and whether an edit list has an effect."""
     brand, order, edited = b"", [], False
     for kind, start, end in _boxes(file, 0, size):
         order.append(kind)
@@ -159,7 +159,7 @@ def _boxes_of(file: BinaryIO, size: int) -> tuple[bytes, list[bytes], bool]:
 
 
 def _boxes(file: BinaryIO, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """The kind of each box, and where its content begins and ends."""
+    """The kind of each box, and the start and end of its content."""
     while start + 8 <= end:
         file.seek(start)
         head = file.read(16)
@@ -186,7 +186,7 @@ def _edit_lists(file: BinaryIO, start: int, end: int) -> Iterator[int]:
 
 
 def _edits(file: BinaryIO, at: int) -> bool:
-    """Whether the list has an effect: one entry from media time 0 has none."""
+    """Whether the list has an effect: a single entry that starts at media time 0 has none."""
     file.seek(at)
     data = file.read(28).ljust(28, b"\0")
     count = struct.unpack_from(">I", data, 4)[0]

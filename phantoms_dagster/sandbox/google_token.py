@@ -1,7 +1,7 @@
-"""The stand-in of Google's token endpoints: refresh tokens in, access tokens out, and `tokeninfo`, which says what one may do.
+"""The stand-in for Google's token endpoints: exchanges refresh tokens for access tokens, and `tokeninfo` lists a token's scopes.
 
-A refresh token reads `1//sandbox-<account>`. It stays the same, as Google's do. Settings: `google.token_seconds` (3599),
-`google.dead_refresh_tokens` ([]: those that are answered with invalid_grant).
+A refresh token has the form `1//sandbox-<account>` and stays the same, as Google's do. Settings: `google.token_seconds` (3599),
+`google.dead_refresh_tokens` ([]: refresh tokens that get invalid_grant).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def routes(sandbox: Sandbox) -> list[web.RouteDef]:
     """The routes of the stand-in."""
 
     async def token(request: web.Request) -> web.Response:
-        """POST a form. Errors have the shape of RFC 6749."""
+        """POST a form. Errors have the format of RFC 6749."""
         form = await request.post()
         if not form.get("client_id") or not form.get("client_secret"):
             return _refused(401, "invalid_client", "The OAuth client was not found.")
@@ -42,7 +42,7 @@ def routes(sandbox: Sandbox) -> list[web.RouteDef]:
         )
 
     async def tokeninfo(request: web.Request) -> web.Response:
-        """POST with `access_token` in the query, as the discovery document of oauth2 v2 says."""
+        """POST with `access_token` in the query, as in the discovery document of oauth2 v2."""
         given = request.query.get("access_token")
         if not given:
             return _refused(400, "invalid_request", "either access_token, id_token, or token_handle required")

@@ -1,7 +1,7 @@
-"""How long the stand-ins take over a video: at once, or as long as the real services.
+"""How long the stand-ins take to process a video: almost no time, or as long as the real services.
 
-`POST /_sandbox/config` with `{"processing": "realistic"}` draws each wait from the range below. It is always the same for one seed
-and one video. A setting of its own (`youtube.processing_seconds`: 30) goes before both; `null` takes it back.
+After `POST /_sandbox/config` with `{"processing": "realistic"}`, each wait is drawn from the ranges below. It is always the same
+for the same seed and video. A specific setting (`youtube.processing_seconds`: 30) takes precedence; `null` removes it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from types import MappingProxyType
 from phantoms_dagster.registry.integrations import INTEGRATIONS
 from phantoms_dagster.sandbox.core import Sandbox
 
-# Seconds, shortest and longest. Short waits are the common ones, as with the real services.
+# The shortest and the longest wait in seconds. Short waits are more common, as with the real services.
 REALISTIC: Mapping[str, tuple[float, float]] = MappingProxyType(
     {f"{spec.name}.{name}": pace[1] for spec in INTEGRATIONS.values() for name, pace in spec.paces.items()}
 )
@@ -24,7 +24,7 @@ QUICK: Mapping[str, float] = MappingProxyType(
 
 
 def wait_seconds(sandbox: Sandbox, name: str, key: str) -> float:
-    """How long that wait lasts for the thing `key`. `name` is one of those above."""
+    """The length of a wait in seconds. `name`: which wait, one of those above. `key`: what is waited for."""
     given = sandbox.setting(name, None)
     if given is not None:
         return float(given)

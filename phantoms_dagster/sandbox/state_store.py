@@ -1,9 +1,7 @@
-"""What the sandbox remembers after its process has ended: rows of JSON, `(kind, key) -> value`, in one SQLite file.
+"""The sandbox's persistent state: JSON rows, `(kind, key) -> value`, in one SQLite file.
 
-A row that was saved survives `kill -9`: the sandbox saves what a request has changed before it answers. A crash of the whole
-machine may cost the last seconds. The file stays below `MAX_BYTES`: the rows that nobody has touched for longest go first.
-
-What the rows mean is up to the provider that keeps them.
+The sandbox saves a request's changes before it answers, so they survive `kill -9`. A crash of the machine may lose the last
+seconds. The file stays below `MAX_BYTES`: the least recently changed rows are deleted first. Each provider defines its own rows.
 """
 
 from __future__ import annotations
@@ -20,9 +18,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 MAX_BYTES = 256 << 20
-SAVES_BETWEEN_LOOKS = 5_000  # at the size of the file
+SAVES_BETWEEN_LOOKS = 5_000  # saves between two checks of the file's size
 WARN_SECONDS = 60.0
-LASTING = ("number", "sandbox")  # kinds whose rows are few and never go
+LASTING = ("number", "sandbox")  # kinds with few rows, which are never deleted
 _FILES = ("", "-wal", "-shm")  # SQLite's own suffixes
 
 log = logging.getLogger(__name__)
@@ -34,14 +32,14 @@ class StateUnusable(Exception):
 
 
 class _Gone:
-    """Marks a row that is to be deleted."""
+    """Marks a row for deletion."""
 
 
 class StateStore:
     """The state of one sandbox, in `<folder>/state.sqlite`. Only one process may have it open.
 
-    Raises StateUnusable when another sandbox has it open or the folder cannot be used. A damaged file is put aside, with a
-    warning, and the sandbox starts empty.
+    Raises StateUnusable when another sandbox has it open or the folder cannot be used. A damaged file is renamed with a warning,
+    and the sandbox starts empty.
     """
 
     def __init__(self, folder: Path, *, max_bytes: int = MAX_BYTES) -> None:
@@ -67,9 +65,9 @@ class StateStore:
         self._trim()
 
     def keep(self, kind: str, key: str, value: Any, *, lazily: bool = False) -> None:
-        """Save the value with the next `save`: a dataclass, or whatever JSON takes. It is read when it is saved.
+        """Write the value with the next `save`. It is a dataclass or any JSON value, and is read only then.
 
-        `lazily`: a change that need not survive a kill. It is saved together with the next one that must.
+        `lazily`: the change need not survive a kill. It is saved together with the next change that must.
         """
         self._waiting[kind, key] = value
         self._due = self._due or not lazily
@@ -79,7 +77,7 @@ class StateStore:
         self.keep(kind, key, _Gone)
 
     def save(self) -> None:
-        """Write what has changed. When that fails, a warning says so and the next call tries again: answers are not held up."""
+        """Write the changes. A failure is logged as a warning and retried by the next call, so answers are not delayed."""
         if not self._due:
             return
         waiting, now = self._waiting, time.time()
@@ -106,12 +104,12 @@ class StateStore:
             self._trim()
 
     def rows(self, kind: str) -> Iterator[tuple[str, Any]]:
-        """Key and value of each row that was saved, in the order in which they were first saved."""
+        """Key and value of each saved row, in the order in which they were first saved."""
         for key, value in self._database.execute("SELECT key, value FROM things WHERE kind = ? ORDER BY id", (kind,)).fetchall():
             yield json.loads(key), json.loads(value)
 
     def restored(self, kind: str, cls: type[T]) -> Iterator[tuple[str, T]]:
-        """The same, as objects of that dataclass. A row that this version cannot read is left out, with a warning."""
+        """The saved rows as objects of the dataclass `cls`. A row that this version cannot read is skipped with a warning."""
         for key, value in self.rows(kind):
             try:
                 yield key, restored(cls, value)
@@ -119,26 +117,26 @@ class StateStore:
                 log.warning("the sandbox's %s %s was written by another version and is left out: %s", kind, key, error)
 
     def upload(self, name: str) -> Path:
-        """Where the bytes of that unfinished upload lie; the folder is there. Names are letters, digits and `._~-`."""
+        """The path for the bytes of an unfinished upload, in an existing folder. Names consist of letters, digits and `._~-`."""
         folder = self.folder / "uploads"
         folder.mkdir(mode=0o700, exist_ok=True)
         return folder / name
 
     def keep_uploads(self, kind: str, names: Iterable[str]) -> None:
-        """Remove the files of uploads whose names begin with `<kind>.`, but for these: nobody will continue the others."""
+        """Delete the files of uploads whose names begin with `<kind>.`, except `names`: the others will not be continued."""
         wanted, folder = set(names), self.folder / "uploads"
         for path in folder.iterdir() if folder.exists() else ():
             if path.name.startswith(f"{kind}.") and path.name not in wanted:
                 path.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Save, and let the file go."""
+        """Save and close the file."""
         self._due = bool(self._waiting)
         self.save()
         self._database.close()
 
     def _opened(self) -> sqlite3.Connection:
-        # The loop's thread alone writes; the application may be made in another one.
+        # Only the event loop's thread writes, but the application may be created in another thread.
         database = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=1.0)
         try:
             for pragma in ("auto_vacuum = INCREMENTAL", "locking_mode = EXCLUSIVE", "journal_mode = WAL", "synchronous = NORMAL"):
@@ -165,17 +163,17 @@ class StateStore:
         return aside
 
     def _trim(self) -> None:
-        """Once the file is full: delete the rows that nobody has touched for longest, until a quarter of it is free."""
+        """If the file is full, delete the least recently changed rows until a quarter of it is free."""
         places = ", ".join("?" * len(LASTING))
         try:
             if self._used() <= self._max_bytes:
                 return
             tenth = self._database.execute("SELECT max(1, count(*) / 10) FROM things").fetchone()[0]
-            oldest = f"SELECT id FROM things WHERE kind NOT IN ({places}) ORDER BY at, id LIMIT {tenth}"  # noqa: S608 - no value of others
+            oldest = f"SELECT id FROM things WHERE kind NOT IN ({places}) ORDER BY at, id LIMIT {tenth}"  # noqa: S608 - contains no foreign value
             while self._used() > self._max_bytes * 3 // 4:
                 if self._database.execute(f"DELETE FROM things WHERE id IN ({oldest})", LASTING).rowcount == 0:  # noqa: S608
                     return
-            self._database.executescript("PRAGMA incremental_vacuum")  # `execute` would free a single page
+            self._database.executescript("PRAGMA incremental_vacuum")  # `execute` would free only one page
         except sqlite3.Error as error:
             self._warn(error)
 
@@ -192,13 +190,13 @@ class StateStore:
 
 
 def _named(kind: str, key: str) -> tuple[str, str]:
-    return kind, json.dumps(key)  # a key may hold what UTF-8 does not take
+    return kind, json.dumps(key)  # a key may contain characters that UTF-8 cannot encode
 
 
 def plain(thing: Any) -> Any:
-    """What JSON takes: of a dataclass its fields, without those whose metadata say `saved: False`.
+    """Convert to JSON values. A dataclass becomes its fields, without those whose metadata say `saved: False`.
 
-    Bytes become base64. Of a path only the name stays: the folder may be moved between two starts.
+    Bytes become base64. Only the name of a path is kept, because the folder may be moved between two starts.
     """
     if not is_dataclass(thing):
         return thing
@@ -213,7 +211,7 @@ def _plain(value: Any) -> Any:
 
 
 def restored(cls: type[T], values: dict[str, Any]) -> T:
-    """The object whose `plain` form it is. Raises TypeError, ValueError or KeyError when it is of another shape."""
+    """The object from its `plain` form. Raises TypeError, ValueError or KeyError if the values do not match the class."""
     made: type = cls
     return cls(**{name: _restored(kind, values[name]) for name, kind in _fields(made) if name in values})
 
@@ -232,5 +230,5 @@ def _restored(kind: str, value: Any) -> Any:
 
 @cache
 def _fields(cls: type) -> tuple[tuple[str, str], ...]:
-    """Name and type, as it is written, of each saved field."""
+    """The name and the annotated type of each saved field."""
     return tuple((f.name, str(f.type)) for f in fields(cls) if f.init and f.metadata.get("saved", True))

@@ -1,13 +1,11 @@
-"""Access tokens as the stand-ins know them: whose they are, what they allow, and how long they live.
+"""The stand-ins' access tokens: their owners, their scopes, and their lives.
 
-A token reads `sandbox-<account>`; `sandbox-<account>~2` is another token of the same account. It allows everything and lives
-for ever, unless settings say otherwise. `<platform>` is the name of a platform; entries name a token or an account:
+A token has the form `sandbox-<account>`; `sandbox-<account>~2` is another token of the same account. It permits everything and
+does not expire unless settings say otherwise. `<platform>` is a platform's name; the entries are tokens or accounts:
 
 - `<platform>.scopes`: {"ocean": ["video.list"]}, the only scopes of that token;
 - `<platform>.token_seconds` (None): how long a token lives, counted from its first use;
-- `<platform>.revoked` ([]): tokens that the account's owner has withdrawn.
-
-How a platform refuses a token is in that platform's module.
+- `<platform>.revoked` ([]): tokens that the account's owner has revoked.
 """
 
 from __future__ import annotations
@@ -20,7 +18,7 @@ from phantoms_dagster.sandbox.core import Sandbox, account_behind
 
 @dataclass(frozen=True)
 class Token:
-    """A token of the sandbox. Times are seconds since the epoch; `expires_at` is None for a token that does not expire."""
+    """A token of the sandbox. Times are in seconds since the epoch. `expires_at` is None for a token that does not expire."""
 
     text: str
     account: str
@@ -37,7 +35,7 @@ class Token:
 
 
 def token_of(sandbox: Sandbox, platform: str, text: str, scopes: Collection[str]) -> Token | None:
-    """What stands behind a token; None when it is none of the sandbox's. `scopes` are those that the platform knows."""
+    """The token for its text; None if it is not one of the sandbox's. `scopes`: all scopes of the platform."""
     account = account_behind(text)
     if account is None:
         return None
@@ -58,7 +56,7 @@ def token_of(sandbox: Sandbox, platform: str, text: str, scopes: Collection[str]
 
 
 def _issued(sandbox: Sandbox, name: str) -> float:
-    """When that token was first seen."""
+    """When the token was first used."""
     if "tokens" not in sandbox.state:
         sandbox.state["tokens"] = dict(sandbox.kept_rows("token"))
     issued: dict[str, float] = sandbox.state["tokens"]

@@ -1,7 +1,6 @@
-"""The film on a watch page. The stand-ins keep no film: the page plays the file of the same bytes from a media folder.
+"""The video on a watch page. The stand-ins keep no videos: the page plays the file with the same bytes from a media folder.
 
-Without that folder, or when the file is not there, the page says so. The route `sandbox.films` answers range requests, so that a
-browser can jump.
+Without that folder or file the page says so. The route `sandbox.films` supports range requests, so that a browser can seek.
 """
 
 from __future__ import annotations
@@ -18,12 +17,12 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def play_from(sandbox: Sandbox, folder: Path | None) -> None:
-    """Say where the films are: a folder of files named `ab/cd....mp4` by the SHA-256 of their bytes."""
+    """Set the media folder: its files are named `ab/cd....mp4` by the SHA-256 of their bytes."""
     sandbox.state[_FOLDER] = folder
 
 
 def player(sandbox: Sandbox, sha256: str) -> str:
-    """HTML that plays the film of these bytes, or says that it is not here."""
+    """HTML that plays the video with that hash, or says that it is not available."""
     if _file(sandbox, sha256) is None:
         return "<p>This sandbox keeps no films, and the media folder of this machine does not have this one.</p>"
     return (
@@ -32,7 +31,7 @@ def player(sandbox: Sandbox, sha256: str) -> str:
 
 
 def routes(sandbox: Sandbox) -> list[web.RouteDef]:
-    """The route of the films, `sandbox.films`: no fault touches it."""
+    """The route of the videos, `sandbox.films`. No fault affects it."""
 
     async def film(request: web.Request) -> web.StreamResponse:
         path = _file(sandbox, request.match_info["sha256"])

@@ -1,1 +1,1 @@
-"""Bluesky's stand-in: an account's own server and the video service."""
+"""The stand-in for Bluesky: an account's own server and the video service."""

@@ -1,8 +1,9 @@
-"""A stand-in of Bluesky: an account's own server (XRPC) and the video service, as far as posting and reading back need them.
+"""A stand-in for Bluesky: an account's own server (XRPC) and the video service, as far as posting and metrics need them.
 
-It is as awkward as the real service may be. A record of a key that is taken is answered 500, as a server's storage does it. The
-server is called otherwise than the host that takes log-ins. An upload is answered without the `jobStatus` of the lexicon, a repeat
-with 409.
+It is as awkward as the real service can be. Creating a record under a key that exists gives 500, as a server's storage does. The
+server's name differs from that of the log-in host. The answer to an upload has no `jobStatus`, contrary to the lexicon. A repeated
+upload gives 409.
+
 Settings: `bluesky.session_seconds` (7200), `bluesky.sessions_per_day` (300), `bluesky.points_per_hour` (5000),
 `bluesky.videos_per_day` (25), `bluesky.processing_seconds`, `bluesky.may_upload` (true), `bluesky.barred` ([]: accounts).
 """
@@ -52,7 +53,7 @@ MOST_LISTED = 100
 
 
 class XrpcError(Exception):
-    """An answer of XRPC that is an error."""
+    """An error answer of XRPC."""
 
     def __init__(self, name: str, message: str, status: int = 400, **headers: str) -> None:
         super().__init__(message)
@@ -136,7 +137,7 @@ class _Bluesky:
         return web.json_response({"token": json.dumps(claims).encode().hex()})
 
     def _serviced(self, request: web.Request, audience: str, method: str) -> str:
-        """The account that a service's token is of, when it was made out for this."""
+        """The account of a service token, if the token is for this audience and method. Raises XrpcError otherwise."""
         try:
             claims = json.loads(bytes.fromhex(_bearer(request)))
         except ValueError:
@@ -190,7 +191,7 @@ class _Bluesky:
         job = f"job-{self.sandbox.number('bluesky_job'):08d}"
         video = self.state.videos[job] = BlueskyVideo(job, account, sha256, size, self.sandbox.now())
         self.sandbox.keep("bluesky_video", job, video)
-        return web.json_response(job_status(self.sandbox, video))  # not inside `jobStatus`, whatever the lexicon says
+        return web.json_response(job_status(self.sandbox, video))  # not inside `jobStatus`, contrary to the lexicon
 
     def _there(self, video: BlueskyVideo) -> bool:
         return video.used or self.sandbox.now() - video.sent_at < UNUSED_SECONDS
@@ -217,7 +218,7 @@ class _Bluesky:
             raise XrpcError("RateLimitExceeded", "Rate Limit Exceeded", 429, **self._reset(recent[0] + 3_600))
         where = address(account, key)
         if where in self.state.records:
-            # The storage fails on a key that is there. Nobody turns that into an answer of its own.
+            # The storage fails on an existing key, and the server has no specific error for that.
             raise XrpcError("InternalServerError", "Internal Server Error", 500)
         record = Record(account, key, value, cid(json.dumps(value, sort_keys=True)), video.sha256, self.sandbox.now())
         self.state.records[where] = record
@@ -238,7 +239,7 @@ class _Bluesky:
         return web.json_response({"uri": where, "cid": record.cid, "commit": commit, "validationStatus": "valid"})
 
     def _video(self, account: str, value: dict[str, Any]) -> BlueskyVideo:
-        """The video of a record that keeps the lexicon."""
+        """Check a record against the lexicon and return its video."""
         text = value.get("text")
         if value.get("$type") != COLLECTION or not isinstance(text, str):
             raise XrpcError("InvalidRequest", "Invalid app.bsky.feed.post record: Record must have the property text")

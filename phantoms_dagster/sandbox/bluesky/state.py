@@ -1,4 +1,4 @@
-"""What the stand-in remembers: sessions, uploaded videos and records. Names and keys as the AT Protocol has them."""
+"""The stand-in's state: sessions, uploaded videos and records, with names and keys of the AT Protocol."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from phantoms_dagster.sandbox.core import Sandbox
 from phantoms_dagster.sandbox.pace import wait_seconds
 
-# The account's own server is another host than the one that takes log-ins, as with the real service.
+# The account's own server is not the log-in host, as with the real service.
 SERVER = "morel.us-east.host.sandbox.test"
 COLLECTION = "app.bsky.feed.post"
 TID = re.compile(r"[234567abcdefghij][234567abcdefghijklmnopqrstuvwxyz]{12}")
 DAY = 86_400.0
-UNUSED_SECONDS = 6 * 3_600.0  # a video that no record names is deleted
+UNUSED_SECONDS = 6 * 3_600.0  # a video that no record refers to is deleted after this time
 
 
 TID_LETTERS = "234567abcdefghijklmnopqrstuvwxyz"
@@ -71,7 +71,7 @@ class Record:
 
 @dataclass
 class BlueskyState:
-    """Everything, in the order that it was made."""
+    """The whole state, in order of creation."""
 
     sessions: dict[str, SandboxSession] = field(default_factory=dict)
     videos: dict[str, BlueskyVideo] = field(default_factory=dict)
@@ -79,7 +79,7 @@ class BlueskyState:
 
     @classmethod
     def of(cls, sandbox: Sandbox) -> BlueskyState:
-        """The state of that sandbox, as it was kept."""
+        """The state of a sandbox, restored from its store."""
         found = sandbox.state.get("bluesky")
         if not isinstance(found, BlueskyState):
             found = sandbox.state["bluesky"] = cls()
@@ -90,27 +90,27 @@ class BlueskyState:
 
 
 def did(account: str) -> str:
-    """The lasting name of an account."""
+    """The DID of an account."""
     return f"did:plc:{base64.b32encode(hashlib.sha256(account.encode()).digest()).decode().lower()[:24]}"
 
 
 def address(account: str, key: str) -> str:
-    """The address of a post."""
+    """The `at://` address of a post."""
     return f"at://{did(account)}/{COLLECTION}/{key}"
 
 
 def cid(content: str) -> str:
-    """The name of some content."""
+    """The content identifier (CID) of some content."""
     return "bafyrei" + base64.b32encode(hashlib.sha256(content.encode()).digest()).decode().lower().rstrip("=")
 
 
 def blob(video: BlueskyVideo) -> dict[str, object]:
-    """A video as records name it."""
+    """The blob by which records refer to a video."""
     return {"$type": "blob", "ref": {"$link": cid(video.sha256)}, "mimeType": "video/mp4", "size": video.size}
 
 
 def job_status(sandbox: Sandbox, video: BlueskyVideo) -> dict[str, object]:
-    """How far the video service is. For a moment it says that it is done before it has the blob, as the lexicon lets it."""
+    """The status of a video's job. For a moment it is complete but has no blob yet, which the lexicon permits."""
     age = sandbox.now() - video.sent_at
     whole = wait_seconds(sandbox, "bluesky.processing_seconds", video.sha256)
     told: dict[str, object] = {"jobId": video.job, "did": did(video.account)}

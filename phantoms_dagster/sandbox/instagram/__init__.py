@@ -1,1 +1,1 @@
-"""Instagram's stand-in."""
+"""The stand-in for Instagram."""

@@ -1,6 +1,6 @@
-"""How the numbers of a reel grow in the Instagram stand-in: S-shaped, monotone, fixed by the sandbox's seed and the reel's id.
+"""The metrics of a reel in the Instagram stand-in: an S-shaped curve determined by the sandbox's seed and the reel's id.
 
-Which metrics exist is from the insights reference of the Graph API; HTTP belongs in `instagram`.
+The names of the metrics are from the insights reference of the Graph API.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ REEL_METRICS = (
     "ig_reels_video_view_total_time",
     "reels_skip_rate",
 )
-# Known to the API, but not for a reel that was not shared to Facebook.
+# Metrics that exist only for a reel that was also shared to Facebook.
 OTHER_METRICS = (
     "crossposted_views",
     "facebook_views",
@@ -42,7 +42,7 @@ OTHER_METRICS = (
 
 @dataclass(frozen=True)
 class Reel:
-    """What becomes of one reel: its plateau of views, when it has half of them (`half` in seconds) and its shares of the views."""
+    """One reel's growth: its plateau of views, its age at half of them (`half`, in seconds), and the other metrics' shares."""
 
     plateau: float
     half: float
@@ -57,7 +57,7 @@ class Reel:
 
 
 def reel(seed: int, media_id: str, hours: float) -> Reel:
-    """The fate of that reel. `hours` is the usual time to half of the plateau."""
+    """The growth of a reel. `hours` is the usual age at half of the plateau."""
     rng = random.Random(f"instagram:{seed}:{media_id}")
     return Reel(
         plateau=math.exp(rng.gauss(8.0, 1.1)),
@@ -74,7 +74,7 @@ def reel(seed: int, media_id: str, hours: float) -> Reel:
 
 
 def value(fate: Reel, metric: str, age: float) -> float:
-    """One metric of a reel that was published `age` seconds ago. Counts never fall as the age grows."""
+    """One metric of a reel that was published `age` seconds ago. Counts never fall with age."""
     views: float = math.floor(fate.plateau * risen(age, fate.half))
     parts: dict[str, float] = {
         name: math.floor(views * getattr(fate, name)) for name in ("reach", "likes", "comments", "shares", "saved", "reposts")

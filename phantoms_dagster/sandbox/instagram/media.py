@@ -1,6 +1,6 @@
-"""What the Instagram stand-in finds wrong with an uploaded film: its container, its codecs, its pictures and its length.
+"""The Instagram stand-in's checks of an uploaded video: container, codecs, picture and length.
 
-How a film is read belongs in `films`. The setting `instagram.check_media` = false switches the checks off.
+`films` reads the video. The setting `instagram.check_media` = false switches the checks off.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MAX_AUDIO_HZ = 48_000
 
 
 class IncomingUpload:
-    """An upload as it streams in: its size, its hash, and its bytes until the film was looked at."""
+    """An upload in progress: its size, its hash, and its bytes until the video was checked."""
 
     def __init__(self) -> None:
         self.size = 0
@@ -28,23 +28,23 @@ class IncomingUpload:
         self._kept = Intake()
 
     def feed(self, chunk: bytes) -> None:
-        """Take in the next bytes."""
+        """Add the next bytes."""
         self._kept.write(self.size, chunk)
         self.size += len(chunk)
         self._hash.update(chunk)
 
     def film(self, sandbox: Sandbox) -> FilmFacts | None:
-        """What was uploaded; None when it is no film."""
+        """The properties of the upload; None if it is not a video."""
         return self._kept.film(sandbox, self.sha256)
 
     @property
     def sha256(self) -> str:
-        """The hash of everything fed so far, in hex."""
+        """The SHA-256 of all bytes so far, in hex."""
         return self._hash.hexdigest()
 
 
 def fault(film: FilmFacts | None) -> int | None:
-    """The subcode of what is wrong with a reel, or None when it keeps the media rules."""
+    """The error subcode for a video that violates the media rules; None if it meets them."""
     if film is None or film.container not in ("mp4", "mov") or film.edited or not film.moov_first:
         return UNSUPPORTED_FORMAT
     silent = film.audio_codec is None

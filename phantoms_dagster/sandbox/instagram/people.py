@@ -1,12 +1,11 @@
-"""Who is behind a token in the Instagram stand-in: the person, the Page and the Instagram account, each with its numeric id.
+"""The owners of a token in the Instagram stand-in: the person, the Page and the Instagram account, each with a numeric id.
 
-Two flavours exist, and the setting `instagram.login` chooses (`facebook` is the default):
+The setting `instagram.login` chooses the kind of login (default `facebook`):
 
 - `facebook` (graph.facebook.com): `/me` is the person; `/me/accounts` lists the Page with its `instagram_business_account`.
 - `instagram` (graph.instagram.com): `/me` is the Instagram account itself, `user_id` its id, `username` its name.
 
-An account that is named by digits has that number as its id; any other name has an id made of its hash. Media and containers
-are in `instagram`.
+An account whose name is a number has that number as its id. Any other account's id is made from the hash of its name.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from typing import Any
 from phantoms_dagster.sandbox.instagram.rules import GraphError, picked
 from phantoms_dagster.sandbox.tokens import Token
 
-IG_USER, PERSON, PAGE = "17841", "10220", "61550"  # how the ids of each kind begin
+IG_USER, PERSON, PAGE = "17841", "10220", "61550"  # prefixes of the ids of each kind
 APP_ID = "1234567890123456"
 APP_SECRET = "sandbox-app-secret"  # noqa: S105 - the sandbox's own, for `appsecret_proof` and `debug_token`
 FACEBOOK_SCOPES = (
@@ -30,7 +29,7 @@ FACEBOOK_SCOPES = (
     "pages_show_list",
 )
 INSTAGRAM_SCOPES = ("instagram_business_basic", "instagram_business_content_publish", "instagram_business_manage_insights")
-PERMISSIONS = {"basic": 0, "publish": 1, "insights": 2}  # places in both lists of scopes
+PERMISSIONS = {"basic": 0, "publish": 1, "insights": 2}  # indexes in both lists of scopes
 DATA_ACCESS_SECONDS = 90 * 86_400
 
 
@@ -46,7 +45,7 @@ def _id(kind: str, account: str) -> str:
 
 
 def scopes_of(login: str) -> tuple[str, ...]:
-    """Every scope of that flavour."""
+    """All scopes of that kind of login."""
     return INSTAGRAM_SCOPES if login == "instagram" else FACEBOOK_SCOPES
 
 
@@ -68,7 +67,7 @@ def pages(token: Token, fields: str | None) -> dict[str, Any]:
 
 
 def permissions(token: Token, login: str) -> dict[str, Any]:
-    """`GET /me/permissions`: what the person granted of all that the app asked for, and what was declined."""
+    """`GET /me/permissions`: for each requested permission, whether the person granted or declined it."""
     asked = [*scopes_of(login), *sorted(token.scopes.difference(scopes_of(login)))]
     return {"data": [{"permission": name, "status": "granted" if name in token.scopes else "declined"} for name in asked]}
 
@@ -108,7 +107,7 @@ def _ig_facts(account: str) -> dict[str, Any]:
 
 
 def debug(token: Token | None, login: str) -> dict[str, Any]:
-    """`GET /debug_token`: what is known of the inspected token."""
+    """`GET /debug_token`: the facts about the inspected token."""
     if token is None:
         error = {"code": 190, "message": "Invalid OAuth access token - Cannot parse access token"}
         return {"data": {"error": error, "is_valid": False, "scopes": []}}
@@ -134,7 +133,7 @@ def debug(token: Token | None, login: str) -> dict[str, Any]:
 
 
 def check_scope(token: Token, login: str, permission: str) -> None:
-    """Refuse a call whose token was not granted `basic`, `publish`, `insights`, or a scope by its full name."""
+    """Refuse a call whose token lacks a permission: `basic`, `publish`, `insights`, or a scope by its full name."""
     scope = scopes_of(login)[PERMISSIONS[permission]] if permission in PERMISSIONS else permission
     if scope not in token.scopes:
         raise GraphError(403, 10, "(#10) Application does not have permission for this action")

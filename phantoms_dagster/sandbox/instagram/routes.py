@@ -1,8 +1,8 @@
-"""A stand-in of the Instagram Platform (Graph API, Facebook Login flavour) for publishing reels and reading insights.
+"""A stand-in for the Instagram Platform (Graph API) for publishing reels and reading insights.
 
-Routes stand below `/instagram`: `/instagram/v26.0/...` for graph.facebook.com, `/instagram/rupload/...` for
-rupload.facebook.com, `/instagram/watch/<id>` for the page behind a permalink. Who is behind a token, and which numeric id an
-account has, is in `instagram_people`. Nothing leaves the machine: a `video_url` is fetched from this machine only.
+All routes are below `/instagram`: `/instagram/v26.0/...` for graph.facebook.com, `/instagram/rupload/...` for rupload.facebook.com,
+`/instagram/watch/<id>` for the page behind a permalink. `people` has the owners of tokens and their numeric ids. The stand-in
+makes no requests to other machines: a `video_url` must be on this machine.
 
 Settings: `instagram.processing_seconds` (see `pace`), `instagram.quota_total` (100), `instagram.containers_total` (400),
 `instagram.names` (false: an account may be addressed by its name too, which the platform refuses), `instagram.login`
@@ -72,9 +72,9 @@ class _Instagram:
         return web.json_response({"id": made.id, "uri": uri})
 
     async def upload(self, request: web.Request) -> web.Response:
-        # The body is taken in before anything is refused: a client that still writes would not see the answer.
+        # The whole body is read before anything is refused, because a client that is still writing would not see the answer.
         received = await _received(request)
-        # The upload host takes the token in its header; it knows no `appsecret_proof`.
+        # The upload host takes the token from the header and does not know `appsecret_proof`.
         account = living(self._token(text_of(request, request.query))).account
         container = self._container(request.match_info["container"], account)
         if "file_url" in request.headers:
@@ -97,7 +97,7 @@ class _Instagram:
             container.error = fault(received.film(self.sandbox))
 
     async def _fetch(self, container: SandboxContainer, url: str) -> None:
-        """Take a file from this very machine; the sandbox asks nobody else. An error of the fetch is one of the container."""
+        """Fetch a file from this machine; other hosts are never contacted. An error of the fetch becomes the container's error."""
         received = IncomingUpload()
         try:
             async with ClientSession() as client, client.get(url, allow_redirects=False) as answer:
@@ -159,7 +159,7 @@ class _Instagram:
         if page:
             body["paging"] = {"cursors": {"before": page[0].id, "after": page[-1].id}}
             if page[-1].id != ids[-1]:
-                # The token is left out: a URL in an answer ends up in logs.
+                # Without the token, because URLs in answers end up in logs.
                 body["paging"]["next"] = str(request.url.update_query(after=page[-1].id).without_query_params("access_token"))
         return web.json_response(body)
 
@@ -249,7 +249,7 @@ class _Instagram:
         return token_of(self.sandbox, "instagram", text, people.scopes_of(self._login))
 
     def _living(self, request: web.Request, params: Params) -> Token:
-        """The token of a request, when it is alive and its proof is right."""
+        """The token of a request. Raises GraphError if it is not valid or its proof is wrong."""
         text = text_of(request, params)
         token = living(self._token(text))
         secret = str(self._setting("app_secret", people.APP_SECRET))
@@ -257,13 +257,13 @@ class _Instagram:
         return token
 
     def _account(self, request: web.Request, params: Params, permission: str) -> str:
-        """The account of the token, when it has that permission."""
+        """The token's account. Raises GraphError if the token lacks the permission."""
         token = self._living(request, params)
         people.check_scope(token, self._login, permission)
         return token.account
 
     def _owner(self, request: web.Request, params: Params, permission: str) -> str:
-        """The account of the path, when the token is that account's."""
+        """The account in the path. Raises GraphError if the token belongs to another account."""
         account, named = self._account(request, params, permission), request.match_info["user"]
         if named == people.ig_user_id(account) or (named == account and self._setting("names", False)):
             return account
@@ -331,7 +331,7 @@ def routes(sandbox: Sandbox) -> list[web.RouteDef]:
         return answer
 
     graph = r"/instagram/{version:v\d+\.\d+}"
-    end = "{_:/?}"  # Meta's own client ends the address of a node with a slash
+    end = "{_:/?}"  # Meta's own client adds a slash to the address of a node
     return [
         web.get(graph + "/me" + end, answering(api.me), name="instagram.me"),
         web.get(graph + "/me/accounts" + end, answering(api.pages), name="instagram.accounts"),

@@ -1,6 +1,6 @@
-"""The Graph API's manners in the Instagram stand-in: its error shape, tokens, parameters, and what it refuses in a container.
+"""The Graph API's conventions in the Instagram stand-in: errors, tokens, parameters, and the checks of a container's parameters.
 
-Handlers belong in `instagram`; a refusal that needs the state of an account stands there too.
+`routes` has the handlers, and the refusals that depend on an account's state.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
 
 class GraphError(Exception):
-    """An answer of the Graph API that is an error."""
+    """An error answer of the Graph API."""
 
     def __init__(
         self,
@@ -44,18 +44,18 @@ class GraphError(Exception):
 
 
 def gone(node: str) -> GraphError:
-    """The answer for an object that is not there, or not for this token."""
+    """The error for an object that does not exist, or not for this token."""
     text = f"Unsupported request. Object with ID '{node}' does not exist, cannot be loaded due to missing permissions"
     return GraphError(400, 100, text, 33)
 
 
 def unknown_name(name: str) -> GraphError:
-    """The answer for a node that is addressed by a name instead of its number."""
+    """The error for a node that is addressed by a name instead of its id."""
     return GraphError(404, 803, f"(#803) Some of the aliases you requested do not exist: {name}")
 
 
 def text_of(request: web.Request, params: Params) -> str:
-    """The access token of a request: of its header, else of its parameters. Raises GraphError 190 when there is none."""
+    """The access token from a request's header, else from its parameters. Raises GraphError 190 when there is none."""
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     if scheme not in ("Bearer", "OAuth"):
         token = params.get("access_token", "")
@@ -65,7 +65,7 @@ def text_of(request: web.Request, params: Params) -> str:
 
 
 def living(token: Token | None) -> Token:
-    """That token, when the platform accepts it. Raises GraphError 190, with the subcode that says why."""
+    """Return the token if the platform accepts it. Raises GraphError 190 with the subcode for the reason."""
     if token is None:
         raise GraphError(401, 190, "Invalid OAuth access token - Cannot parse access token")
     if token.revoked:
@@ -85,13 +85,13 @@ def check_proof(params: Params, token: str, secret: str, *, required: bool) -> N
 
 
 async def params_of(request: web.Request) -> dict[str, str]:
-    """The parameters, wherever they stand: in the query or in the form, which wins."""
+    """The parameters from the query and the form. The form takes precedence."""
     form = await request.post() if request.method == "POST" else {}
     return {**request.query, **{k: v for k, v in form.items() if isinstance(v, str)}}
 
 
 def boolean(params: Params, name: str, default: bool) -> bool:
-    """A boolean parameter. Raises GraphError when it is something else."""
+    """A boolean parameter. Raises GraphError for any other value."""
     given = params.get(name)
     if given is None:
         return default
@@ -109,7 +109,7 @@ def moment(text: str) -> float:
 
 
 def check_container(params: Params) -> None:
-    """Refuse what `POST /{ig-user-id}/media` refuses."""
+    """Check the parameters of `POST /{ig-user-id}/media`. Raises GraphError."""
     caption = params.get("caption", "")
     if params.get("media_type") != "REELS":
         raise GraphError(400, 100, "Only REELS are supported for video; media_type is unknown or missing", 2_207_023)
@@ -131,7 +131,7 @@ def check_container(params: Params) -> None:
 
 
 def listed(text: str) -> list[str]:
-    """A list parameter: names between commas, or a JSON array, as Meta's own client writes it."""
+    """A list parameter: names separated by commas, or a JSON array, as Meta's own client sends it."""
     if not text.lstrip().startswith("["):
         return [name.strip() for name in text.split(",") if name.strip()]
     try:
@@ -147,7 +147,7 @@ _FIELD = re.compile(r"\s*(\w+)\s*(?:\{([^{}]*)\})?\s*(?:,|$)")
 
 
 def picked(fields: str | None, everything: Mapping[str, Any], *, node: str = "ShadowIGMedia") -> dict[str, Any]:
-    """Only the asked fields, `a,b{c,d}` or a JSON array, and always the id. Raises GraphError for a field that does not exist."""
+    """The requested fields (`a,b{c,d}` or a JSON array) and the id. Raises GraphError for a field that does not exist."""
     text = ",".join(listed(fields)) if fields and fields.lstrip().startswith("[") else fields or "id"
     found: dict[str, Any] = {}
     at = 0

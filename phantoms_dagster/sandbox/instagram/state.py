@@ -1,7 +1,4 @@
-"""What the Instagram stand-in remembers: containers and media of each account, and the life of a container.
-
-HTTP belongs in `instagram`, numbers about media in `instagram_insights`, the look into uploaded files in `instagram_media`.
-"""
+"""The Instagram stand-in's state: each account's containers and media, and the life of a container."""
 
 from __future__ import annotations
 
@@ -14,14 +11,14 @@ from phantoms_dagster.sandbox.core import Sandbox
 from phantoms_dagster.sandbox.pace import wait_seconds
 
 DAY = 86_400
-# Ids of the two kinds of objects begin differently, so that each kind has a route, and a fault, of its own.
+# The two kinds of objects have ids with different prefixes, so that each has its own route and faults.
 CONTAINER_IDS = 17_880_000_000_000_000
 MEDIA_IDS = 18_050_000_000_000_000
 
 
 @dataclass
 class SandboxContainer:
-    """A post that is not public yet. `error` is an error subcode; times are seconds since the epoch."""
+    """A post that is not public yet. `error` is an error subcode. Times are in seconds since the epoch."""
 
     id: str
     account: str
@@ -50,18 +47,18 @@ class Media:
 
     @property
     def timestamp(self) -> str:
-        """The time of publication as the Graph API writes it, in whole seconds."""
+        """The time of publication in the Graph API's format, in whole seconds."""
         return datetime.fromtimestamp(self.published_at, UTC).strftime("%Y-%m-%dT%H:%M:%S+0000")
 
 
 @dataclass
 class InstagramState:
-    """All accounts' containers and media, by id, in the order they were made."""
+    """All containers and media, by id, in order of creation."""
 
     sandbox: Sandbox
     containers: dict[str, SandboxContainer] = field(default_factory=dict)
     media: dict[str, Media] = field(default_factory=dict)
-    # Of each account, in the order of their times: what is asked for is found by bisection.
+    # Per account and sorted by time, so that requests find theirs by bisection.
     _opened: dict[str, list[float]] = field(default_factory=dict)
     _published: dict[str, list[Media]] = field(default_factory=dict)
 
@@ -80,7 +77,7 @@ class InstagramState:
         self._published.setdefault(media.account, []).append(media)
 
     def keep(self, container: SandboxContainer) -> None:
-        """Let the container, as it is at the end of this request, outlive the process."""
+        """Save the container with its state at the end of this request."""
         self.sandbox.keep("instagram.container", container.id, container)
 
     def open(self, account: str, caption: str, *, share_to_feed: bool, is_ai_generated: bool) -> SandboxContainer:
@@ -94,8 +91,8 @@ class InstagramState:
     def status(self, container: SandboxContainer) -> str:
         """`IN_PROGRESS`, `FINISHED`, `ERROR`, `EXPIRED` or `PUBLISHED`.
 
-        The setting `instagram.status_lag_seconds` lets a container stay FINISHED for a while after it was published, as a
-        platform of many machines may.
+        With the setting `instagram.status_lag_seconds` a container stays FINISHED for some time after it was published, as may
+        happen on a distributed platform.
         """
         now = self.sandbox.now()
         lag = float(self.sandbox.setting("instagram.status_lag_seconds", 0.0))
@@ -111,7 +108,7 @@ class InstagramState:
         return "FINISHED"
 
     def publish(self, container: SandboxContainer) -> Media:
-        """Make the container's reel public and write it into the ledger."""
+        """Publish the container's reel and add it to the ledger."""
         now = self.sandbox.now()
         media = Media(
             id=str(MEDIA_IDS + self.sandbox.number("instagram.media")),
@@ -142,17 +139,17 @@ class InstagramState:
         return media
 
     def containers_since(self, account: str, start: float) -> int:
-        """How many containers the account made since then."""
+        """How many containers the account has created since then."""
         times = self._opened.get(account, [])
         return len(times) - bisect.bisect_right(times, start)
 
     def posts_since(self, account: str, start: float) -> int:
-        """How many reels the account published since then."""
+        """How many reels the account has published since then."""
         reels = self._published.get(account, [])
         return len(reels) - bisect.bisect_right(reels, start, key=_published_at)
 
     def posts_between(self, account: str, since: float, until: float) -> list[Media]:
-        """The account's reels that were published then (both ends included), newest first."""
+        """The account's reels published from `since` to `until` (inclusive), newest first."""
         reels = self._published.get(account, [])
         first, end = (
             bisect.bisect_left(reels, since, key=_published_at),

@@ -1,1 +1,1 @@
-"""The sandbox's stand-in for OpenAI's API."""
+"""The stand-in for OpenAI's API."""

@@ -1,4 +1,4 @@
-"""What every endpoint of the stand-in of OpenAI's API shares: whose key it is, the headers, and the form of an error."""
+"""The common parts of all endpoints of the OpenAI stand-in: keys, headers, and the format of errors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Endpoint = Callable[[Answer], Callable[[web.Request], Awaitable[web.StreamRespon
 
 
 class OpenAiApiError(Exception):
-    """An answer that is not 200: the parts of the API's error body."""
+    """An error answer, with the parts of the API's error body."""
 
     def __init__(
         self, status: int, message: str, *, param: str | None = None, code: str | None = None, kind: str = "invalid_request_error"
@@ -30,19 +30,19 @@ class OpenAiApiError(Exception):
 
 
 def wrong_type(param: str, expected: str, value: object) -> OpenAiApiError:
-    """The refusal of a parameter of the wrong type."""
+    """The error for a parameter of the wrong type."""
     got = {dict: "an object", list: "an array", str: "a string", bool: "a boolean", int: "an integer", float: "a decimal"}
     text = f"Invalid type for '{param}': expected {expected}, but got {got.get(type(value), 'null')} instead."
     return OpenAiApiError(400, text, param=param, code="invalid_type")
 
 
 def missing(param: str) -> OpenAiApiError:
-    """The refusal of a request without a parameter that it needs."""
+    """The error for a request without a required parameter."""
     return OpenAiApiError(400, f"Missing required parameter: '{param}'.", param=param, code="missing_required_parameter")
 
 
 def account(authorization: str | None) -> str:
-    """Whose key it is: what follows `sandbox` in `Bearer sandbox-name`. Any other key is refused with 401."""
+    """The account of a key: what follows `sandbox` in `Bearer sandbox-name`. Raises the error 401 for any other key."""
     key = (authorization or "").removeprefix("Bearer ").strip()
     if not key or not (authorization or "").startswith("Bearer "):
         raise OpenAiApiError(
@@ -59,7 +59,7 @@ def account(authorization: str | None) -> str:
 
 
 async def json_body(request: web.Request) -> Any:
-    """The body of a request; None when it is no JSON."""
+    """The body of a request; None if it is not JSON."""
     try:
         return await request.json()
     except ValueError:
@@ -67,12 +67,12 @@ async def json_body(request: web.Request) -> Any:
 
 
 def digest(*parts: object) -> str:
-    """A name that is the same for the same parts."""
+    """An identifier that is always the same for the same parts."""
     return hashlib.sha256("/".join(map(str, parts)).encode()).hexdigest()
 
 
 def gate(sandbox: Sandbox) -> Endpoint:
-    """What makes an answer an endpoint: keys are checked, errors take the API's form, headers are added."""
+    """A decorator for handlers: checks the key, turns errors into the API's format, and adds the headers."""
     numbers = itertools.count()
 
     def headers() -> dict[str, str]:
@@ -107,7 +107,7 @@ def gate(sandbox: Sandbox) -> Endpoint:
 
 
 def dead_ends(known: list[web.RouteDef]) -> list[web.RouteDef]:
-    """The routes of everything else below the prefix: 405 for a known address, 404 for any other, in the API's form."""
+    """Routes for all other requests below the prefix: 405 for a known path, 404 for any other, in the API's format."""
     paths = {route.path for route in known}
 
     async def wrong_method(request: web.Request) -> web.Response:

@@ -1,7 +1,7 @@
-"""The models of the stand-in: those that the API has in November 2026, and when those go whose end is announced.
+"""The stand-in's models: those of the API in November 2026, with their announced shutdown dates.
 
-Names and dates are the vendor's own (the SDK's list of models and its deprecations). A model whose day has come is answered as the
-API does: not at all.
+Names and dates are the vendor's own (the SDK's list of models and its deprecations). After its date a model does not exist, as with
+the API.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _CREATED = 1_760_000_000
 
 @dataclass(frozen=True)
 class SandboxModel:
-    """`context` and `output` are in tokens; `shutdown` is the announced date of its end; `kind` is what it makes."""
+    """A model. `context` and `output` are in tokens; `shutdown` is the announced date of its end; `kind` is what it generates."""
 
     id: str
     context: int = 1_050_000
@@ -29,7 +29,7 @@ class SandboxModel:
 
     @property
     def reasons(self) -> bool:
-        """Whether it is a reasoning model: those take fewer parameters."""
+        """Whether it is a reasoning model, which accepts fewer parameters."""
         return _REASONING.match(self.id) is not None
 
     def gone(self, now: float) -> bool:
@@ -74,12 +74,12 @@ MODELS = _models()
 
 
 def offered(now: float) -> list[SandboxModel]:
-    """The models that there are at `now`."""
+    """The models that exist at `now`."""
     return [model for model in MODELS.values() if not model.gone(now)]
 
 
 def model_named(name: object, now: float, *, kind: str = "chat") -> SandboxModel:
-    """The model of that name. Raises ApiError (404) when there is none, or it was shut down."""
+    """The model of that name. Raises OpenAiApiError (404) when there is none or it was shut down."""
     model = MODELS.get(name) if isinstance(name, str) else None
     if model is None:
         raise OpenAiApiError(404, f"The model `{name}` does not exist or you do not have access to it.", code="model_not_found")

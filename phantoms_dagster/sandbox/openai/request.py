@@ -1,6 +1,6 @@
-"""What the chat completions API refuses, in its own words: keys, parameters, messages, response formats.
+"""The chat completions API's checks of a request, with its own error messages: parameters, messages, response formats.
 
-What is answered to a good request belongs in `sandbox.openai.routes`.
+`routes` answers valid requests.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _CHOICES = {
     "verbosity": ("low", "medium", "high"),
     "service_tier": ("auto", "default", "flex", "scale", "priority", "fast"),
 }
-# What each parameter without a check of its own has to be.
+# The types of the parameters that have no own check.
 _KINDS: Mapping[str, tuple[str, type | tuple[type, ...]]] = {
     "seed": ("an integer", int),
     "top_logprobs": ("an integer", int),
@@ -52,7 +52,7 @@ MAX_CONTENT_CHARACTERS = 10_485_760
 
 
 def check(body: Any, *, now: float, context: int | None = None) -> None:
-    """Raise ApiError (400, or 404 for the model) for what the API would not take. `context`: tokens, instead of the model's own."""
+    """Raise OpenAiApiError (400, or 404 for the model) for an invalid request. `context`: tokens, instead of the model's own."""
     if not isinstance(body, dict):
         raise OpenAiApiError(400, "We could not parse the JSON body of your request. The API expects a JSON payload.")
     if unknown := sorted(set(body) - PARAMETERS):
@@ -74,7 +74,7 @@ def check(body: Any, *, now: float, context: int | None = None) -> None:
 
 
 def check_context(prompt: int, context: int, *, param: str = "messages") -> None:
-    """Raise ApiError when a prompt of so many tokens does not fit the context."""
+    """Raise OpenAiApiError when a prompt of `prompt` tokens does not fit the context."""
     if prompt > context:
         text = f"This model's maximum context length is {context} tokens. However, your {param} resulted in {prompt} tokens. "
         text += f"Please reduce the length of the {param}."
@@ -91,7 +91,7 @@ def said(message: Mapping[str, Any]) -> str:
 
 
 def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
-    """Raise ApiError unless the value is one of the choices."""
+    """Raise OpenAiApiError unless the value is one of the choices."""
     if not isinstance(value, str):
         raise wrong_type(name, f"one of {', '.join(repr(choice) for choice in choices)}", value)
     if value not in choices:
@@ -184,7 +184,7 @@ def _check_numbers(body: Mapping[str, Any], model: SandboxModel) -> None:
 
 
 def check_metadata(metadata: Any) -> None:
-    """Raise ApiError for metadata that the API would not keep."""
+    """Raise OpenAiApiError for metadata that the API would not store."""
     if not isinstance(metadata, dict):
         raise wrong_type("metadata", "an object", metadata)
     if len(metadata) > 16:
@@ -205,7 +205,7 @@ def _check_storage(body: Mapping[str, Any]) -> None:
     if metadata is None:
         return
     if not store:
-        # Met by many callers: https://github.com/QwenLM/qwen-code/issues/243
+        # Many clients run into this: https://github.com/QwenLM/qwen-code/issues/243
         raise OpenAiApiError(400, "The 'metadata' parameter is only allowed when 'store' is enabled.", param="metadata")
     check_metadata(metadata)
 

@@ -1,6 +1,6 @@
-"""The stand-in of OpenAI's Responses API: create, retrieve, cancel, delete, input items; in the background by the sandbox's clock.
+"""The stand-in for OpenAI's Responses API: create, retrieve, cancel, delete, input items; also in the background.
 
-Settings (`POST /_sandbox/config`): `openai.background_seconds`: how long a response in the background takes.
+Settings (`POST /_sandbox/config`): `openai.background_seconds`: how long a background response takes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from phantoms_dagster.sandbox.openai.request import check
 
 Complete = Callable[[str, dict[str, Any]], dict[str, Any]]
 
-# Parameters that chat completions have under the same name, and those of this API alone.
+# Parameters that chat completions have under the same name, and those that only this API has.
 _SHARED = (
     "model",
     "metadata",
@@ -36,12 +36,12 @@ _OWN = frozenset(
     }
 )  # fmt: skip
 _NOT_HERE = ("stream", "tools", "conversation", "previous_response_id", "prompt")
-KIND = "openai.response"  # of its rows in the sandbox's store
+KIND = "openai.response"  # the kind of its rows in the sandbox's store
 _ENDED = ("completed", "incomplete", "failed", "cancelled")
 
 
 def routes(sandbox: Sandbox, endpoint: Endpoint, complete: Complete) -> list[web.RouteDef]:
-    """Routes `openai.respond`, `.response`, `.cancel`, `.forget` and `.input_items`. `complete` makes a chat completion, billed."""
+    """Routes `openai.respond`, `.response`, `.cancel`, `.forget` and `.input_items`. `complete` makes a billed chat completion."""
     rows = dict(sandbox.kept_rows(KIND))
     kept: dict[tuple[str, str], dict[str, Any]] = {(row["owner"], number): row["response"] for number, row in rows.items()}
     asked: dict[str, list[dict[str, Any]]] = {number: row["asked"] for number, row in rows.items()}
@@ -53,7 +53,7 @@ def routes(sandbox: Sandbox, endpoint: Endpoint, complete: Complete) -> list[web
         sandbox.keep(KIND, number, row)
 
     def current(owner: str, wanted: str) -> dict[str, Any]:
-        """The response as it is now: one in the background goes on with the sandbox's clock."""
+        """The response's present state. A background response progresses with the sandbox's clock."""
         response = kept.get((owner, wanted))
         if response is None:
             raise OpenAiApiError(404, f"Response with id '{wanted}' not found.", param="response_id")
@@ -114,7 +114,7 @@ def routes(sandbox: Sandbox, endpoint: Endpoint, complete: Complete) -> list[web
 
 
 def _as_chat(body: Any) -> dict[str, Any]:
-    """The chat completion that asks for the same. Raises ApiError."""
+    """The equivalent request for a chat completion. Raises OpenAiApiError."""
     if not isinstance(body, dict):
         raise OpenAiApiError(400, "We could not parse the JSON body of your request. The API expects a JSON payload.")
     if unknown := sorted(set(body) - _OWN - set(_SHARED)):

@@ -1,10 +1,13 @@
-"""The stand-in of OpenAI's chat completions API, below `/openai/v1`: chat completions, those stored, models.
+"""The stand-in for OpenAI's chat completions API, below `/openai/v1`: chat completions, stored completions, models.
 
-The brief is any JSON object found in a user message; the writer in `openai_writer` makes a script of it (no language model is
-involved, and the caption says so). Settings (`POST /_sandbox/config`): `openai.outcome` is what comes of a good request, all
-billed: `script`, `refusal`, `length`, `content_filter`, `empty`, or what models make of one (`prose` around it, `thinking` before
-it, `links` on the screen, `long` texts, `nonsense`); a list of them is taken in turn. `openai.indexing_seconds`: until a stored
-completion is listed. `openai.context_tokens`: the context of every model. What is refused belongs in `openai_request`.
+The brief is a JSON object in a user message. `writer` turns it into a script; no language model is involved, and the caption says
+so. `request` refuses invalid requests. Settings (`POST /_sandbox/config`):
+
+- `openai.outcome`: the outcome of a valid request, always billed: `script`, `refusal`, `length`, `content_filter`, `empty`, or a
+  script as models spoil it (`prose` around it, `thinking` before it, `links` on the screen, `long` texts, `nonsense`). The
+  entries of a list are used in turn.
+- `openai.indexing_seconds`: the time until a stored completion is listed.
+- `openai.context_tokens`: the context of every model.
 """
 
 from __future__ import annotations
@@ -32,8 +35,9 @@ _METADATA = re.compile(r"metadata\[(.+)\]")
 
 @dataclass
 class _State:
-    """`stored` is by account and completion id, `marked` by account and one of the metadata; `takes` counts equal prompts, so
-    that asking again gives another script.
+    """`stored`: by account and completion id. `marked`: by account and metadata entry. `takes` counts equal prompts.
+
+    With that count, asking again gives another script.
     """
 
     stored: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
@@ -42,7 +46,7 @@ class _State:
     asked: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
     def restore(self, sandbox: Sandbox) -> None:
-        """Take up what another process has left."""
+        """Restore the state of an earlier process."""
         for number, row in sandbox.kept_rows(COMPLETION):
             self.stored.setdefault(row["owner"], {})[number] = row["completion"]
             self.asked[number] = row["messages"]
@@ -50,23 +54,23 @@ class _State:
         self.takes.update(sandbox.kept_rows("openai.take"))
 
     def keep(self, sandbox: Sandbox, owner: str, completion: dict[str, Any]) -> None:
-        """Let a stored completion, as it is at the end of this request, outlive the process."""
+        """Save a stored completion with its state at the end of this request."""
         row = {"owner": owner, "completion": completion, "messages": self.asked[completion["id"]]}
         sandbox.keep(COMPLETION, completion["id"], row)
 
     def mark(self, owner: str, completion: dict[str, Any]) -> None:
-        """Let it be found by its metadata."""
+        """Index the completion by its metadata."""
         for mark in completion["metadata"].items():
             self.marked.setdefault((owner, *mark), []).append(completion)
 
     def unmark(self, owner: str, completion: dict[str, Any]) -> None:
-        """Let it be found by its metadata no more."""
+        """Remove the completion from the index."""
         for mark in completion["metadata"].items():
             self.marked[owner, *mark].remove(completion)
 
 
 def _outcome(sandbox: Sandbox) -> str:
-    """What comes of this request: the setting, or of a list the next one; the last of a list stays."""
+    """The outcome of this request: the setting, or the next entry of a list. The last entry is used from then on."""
     setting: str | list[str] = sandbox.setting("openai.outcome", "script")
     answered = sandbox.numbers.get("openai.answered", 0)
     wanted = setting if isinstance(setting, str) else setting[min(answered, len(setting) - 1)]
@@ -77,7 +81,7 @@ def _outcome(sandbox: Sandbox) -> str:
 
 
 def routes(sandbox: Sandbox) -> list[web.RouteDef]:
-    """Routes of chat completions, those stored, models, speech, moderations and responses; each is named `openai.<what>`."""
+    """Routes for chat completions, stored completions, models, speech, moderations and responses, named `openai.<what>`."""
     state = _State()
     state.restore(sandbox)
     sandbox.state["openai"] = state
@@ -157,7 +161,7 @@ def routes(sandbox: Sandbox) -> list[web.RouteDef]:
 
 
 async def stream(request: web.Request, completion: dict[str, Any], body: dict[str, Any]) -> web.StreamResponse:
-    """The completion as server-sent events, a few words at a time; `[DONE]` is the last of them."""
+    """Stream the completion as server-sent events, a few words at a time. The last event is `[DONE]`."""
     answer = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-cache"})
     await answer.prepare(request)
     wants_usage = bool((body.get("stream_options") or {}).get("include_usage"))
@@ -183,7 +187,7 @@ async def stream(request: web.Request, completion: dict[str, Any], body: dict[st
 
 
 def _complete(sandbox: Sandbox, state: _State, owner: str, body: dict[str, Any]) -> dict[str, Any]:
-    """The completion, billed: from here on the money is spent."""
+    """Make the completion and bill it."""
     prompt = digest(sandbox.seed, owner, body["model"], json.dumps(body["messages"], sort_keys=True))
     take = state.takes.get(prompt, 0)
     brief = _brief(body["messages"])
@@ -213,7 +217,7 @@ def _complete(sandbox: Sandbox, state: _State, owner: str, body: dict[str, Any])
         state.mark(owner, completion)
         state.keep(sandbox, owner, completion)
     title = brief.get("title") if isinstance(brief.get("title"), str) else scripts[0]["title"]
-    # Whose key it was, without the key.
+    # The account, without the key.
     account = digest(owner)[:12]
     sandbox.record("script", id=completion["id"], title=title, marker=metadata.get("attempt"), model=body["model"], account=account)
     return completion
@@ -245,7 +249,7 @@ def _choice(index: int, text: str, outcome: str, limit: int | None) -> dict[str,
 
 
 def _spoilt(text: str, outcome: str) -> str:
-    """A script as models spoil it: addresses alone on the screen, or texts beyond every limit. Any other object stays as it is."""
+    """A script as models spoil it: only web addresses on screen, or texts beyond every limit. Other objects stay unchanged."""
     script = json.loads(text)
     if not {"scenes", "title"} <= set(script):
         return text
@@ -291,7 +295,7 @@ def _text(script: dict[str, Any], wanted: dict[str, Any] | None) -> str:
 
 
 def _brief(messages: list[dict[str, Any]]) -> dict[str, Any]:
-    """The last JSON object of the last user message that has one; without any, the user's words are the title."""
+    """The last JSON object in the last user message that has one. Without any, the user's text is the title."""
     words = [said(message) for message in messages if message["role"] == "user"]
     decoder = json.JSONDecoder()
     for text in reversed(words):

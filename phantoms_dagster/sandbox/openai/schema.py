@@ -1,7 +1,4 @@
-"""The strict subset of JSON Schema that structured outputs take, and values that conform to such a schema.
-
-What a request may contain besides its schema belongs in `sandbox.openai.request`.
-"""
+"""The strict subset of JSON Schema that structured outputs accept, and the creation of values that conform to such a schema."""
 
 from __future__ import annotations
 
@@ -22,7 +19,7 @@ MAX_DEPTH = 50
 MAX_CHARACTERS = 120_000
 MAX_ENUM_VALUES = 1_000
 LONG_ENUM, MAX_LONG_ENUM_CHARACTERS = 250, 15_000
-# A client sends the same schema with each request; to check one takes twenty times as long as all the rest of a request.
+# A client sends the same schema with each request, and checking one takes twenty times as long as the rest of the request.
 SCHEMAS_KEPT = 32
 
 _TYPES = frozenset({"string", "number", "integer", "boolean", "object", "array", "null"})
@@ -37,14 +34,14 @@ _BY_TYPE: Mapping[str, frozenset[str]] = {
 
 
 class SchemaRefused(ValueError):
-    """The schema is outside the strict subset; the message is worded like the API's."""
+    """The schema is outside the strict subset. The message is worded like the API's."""
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(f"In context={path!r}, {reason}")
 
 
 def check_strict(schema: JsonSchema) -> None:
-    """Raise SchemaRefused when strict structured outputs would not take the schema."""
+    """Raise SchemaRefused when strict structured outputs would not accept the schema."""
     _check_strict(json.dumps(schema))
 
 
@@ -105,7 +102,7 @@ def _check_node(path: Path, node: JsonSchema) -> None:
 
 
 def _nodes(node: JsonSchema, path: Path, level: int) -> Iterator[tuple[Path, int, JsonSchema]]:
-    """Every schema inside the schema, with its path and its depth in objects and arrays."""
+    """Every subschema, with its path and its nesting depth in objects and arrays."""
     yield path, level, node
     if level > MAX_LEVELS:
         return
@@ -123,9 +120,9 @@ def _nodes(node: JsonSchema, path: Path, level: int) -> Iterator[tuple[Path, int
 
 
 def conforming(schema: JsonSchema, draft: Mapping[str, Any]) -> Any:
-    """A value that conforms to the schema and keeps what it can of the draft, by property name.
+    """A value that conforms to the schema and keeps as much of the draft as possible, by property name.
 
-    Raises SchemaRefused for a schema that is beyond this (a pattern, say): the sandbox has no model to satisfy it.
+    Raises SchemaRefused for a schema that needs a real model, for example one with a pattern.
     """
     validator = _validator(json.dumps(schema))
     if validator.is_valid(draft):

@@ -1,6 +1,6 @@
-"""The stand-in of OpenAI's speech and moderations. What is spoken is a tone, as long as the words would take; every format is real.
+"""The stand-in for OpenAI's speech and moderations. Speech is a tone of the words' length, in the real formats.
 
-Settings (`POST /_sandbox/config`): `openai.flagged_words`: texts with one of these words are flagged as violence.
+Settings (`POST /_sandbox/config`): `openai.flagged_words`: texts that contain one of these words are flagged as violence.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from phantoms_dagster.sandbox.openai.models import model_named
 from phantoms_dagster.sandbox.openai.request import check_choice
 
 VOICES = ("alloy", "ash", "ballad", "coral", "echo", "fable", "onyx", "nova", "sage", "shimmer", "verse", "marin", "cedar")
-# Of each format: its media type, and container and codec as ffmpeg names them.
+# By format: the media type, and ffmpeg's names of container and codec.
 FORMATS = {
     "mp3": ("audio/mpeg", "mp3", "libmp3lame"),
     "opus": ("audio/ogg", "ogg", "libopus"),
@@ -72,8 +72,8 @@ def routes(sandbox: Sandbox, endpoint: Endpoint) -> list[web.RouteDef]:
 
 
 def tone(seconds: float, kind: str) -> bytes:
-    """A tone of that length in that format: 24 kHz, one channel, 16 bits."""
-    import numpy as np  # noqa: PLC0415 - a tenth of the sandbox's start, for a call that few make
+    """A tone of that length in that format: 24 kHz, mono, 16 bit."""
+    import numpy as np  # noqa: PLC0415 - importing it takes a tenth of the sandbox's start, and few calls need it
 
     times = np.arange(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE
     samples = (np.sin(2 * np.pi * 220 * times) * 8_000).astype("<i2")
@@ -98,7 +98,7 @@ def tone(seconds: float, kind: str) -> bytes:
 
 
 def _checked(body: Any, now: float) -> tuple[str, str, float]:
-    """Text, format and speed. Raises ApiError."""
+    """The text, format and speed of a request. Raises OpenAiApiError."""
     if not isinstance(body, dict):
         raise OpenAiApiError(400, "We could not parse the JSON body of your request. The API expects a JSON payload.")
     if unknown := sorted(set(body) - _PARAMETERS):

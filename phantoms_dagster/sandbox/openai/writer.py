@@ -1,7 +1,7 @@
-"""The sandbox's writer: composes a script from a brief, without a language model. Pure functions of their arguments.
+"""The sandbox's writer: composes a script from a brief without a language model. All functions are pure.
 
-It says what the brief says, in the brief's words: the title is the hook, each fact a scene. Where that is too short to be a video,
-it says in English how this video is made, which is true of every brief. How the API wraps a script is in `routes`.
+It uses the brief's own words: the title becomes the hook, each fact a scene. If that is too short for a video, it adds English
+sentences about how this video is made, which are true for every brief.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from phantoms_dagster.domain.text import WORD_CHARACTER
 NOTICE = "Written by the Phantoms sandbox, not by a language model."
 WORDS_PER_SECOND = 2.4
 DEFAULT_WORDS = 72
-# 15 s and 57 s of speech: a short video stays inside both whatever it is asked for.
+# 15 s and 57 s of speech: a script stays within these limits whatever length is requested.
 MIN_WORDS, MAX_WORDS = 36, 136
 MOST_SCENES = 6
 NARRATION_CHARACTERS, HOOK_CHARACTERS, TITLE_CHARACTERS, CAPTION_CHARACTERS = 600, 200, 100, 1_500
-# A headline is one glance: a clause of the sentence where the whole one is longer than this. Where there is none, the sentence
-# stays whole in smaller type, up to `LONGEST_HEADLINE`.
+# The longest headline in normal type. For a longer sentence one of its clauses is used. If it has none, the whole sentence is
+# used in smaller type, up to `LONGEST_HEADLINE`.
 SHORT_HEADLINE, LONGEST_HEADLINE = 60, 110
-MOST_WORDS_OF_A_TITLE = 3  # that become hashtags
+MOST_WORDS_OF_A_TITLE = 3  # this many become hashtags
 
 _EMOJI = re.compile(r"[\U0001F000-\U0001FAFF\uFE0F\u200D]")
 _WIDE = re.compile(r"[\u2E80-\u9FFF\uAC00-\uD7AF\uF900-\uFAFF]")
 _ENDED = regex.compile(r"[.!?…。！？؟।][\p{Pe}\p{Pf}\"']*$")  # noqa: RUF001
 _FULL_STOP = regex.compile(r"(?<=[\p{L}\p{M}\p{N}]{2}|[\p{Pe}\p{Pf}])[.。]$")
-# Words of a title that nobody looks for.
+# Words in titles that make no useful hashtag.
 _COMMON = words(
     "a about after all always an and are as at be because been before being best but by can could did do does don ever "
     "every few first for from get gets give goes good had has have hear heard her here his how if in into is isn it its "
@@ -47,7 +47,7 @@ _COMMON = words(
     "us very was way we were what when where which while who why will with work works would year years you your thousand "
     "thousands"
 )
-# An angle may tell how to tell the story. Such an instruction is not for viewers.
+# An angle may be an instruction about how to tell the story. That is not for viewers.
 _INSTRUCTIONS = words(
     "add as ask avoid be begin build call close compare contrast describe do don't end explain focus frame give imagine "
     "in include introduce keep lead leave let like make mention never no open play please point put reveal say set show "
@@ -56,13 +56,13 @@ _INSTRUCTIONS = words(
 
 
 class _Line(NamedTuple):
-    """What is said, and its headline; empty: it has none."""
+    """A spoken text and its headline, which may be empty."""
 
     spoken: str
     shown: str
 
 
-# What is true of every video of the sandbox, said where a brief is too short.
+# Statements that are true for every video of the sandbox, used when a brief is too short.
 _NOTES = (
     _Line("The sandbox writes without a language model, so it invents nothing.", "It invents nothing"),
     _Line("Add facts to the brief, and the next script tells them word for word.", "Add facts to the brief"),
@@ -76,15 +76,16 @@ _NOTES = (
 
 
 def speakable(text: str) -> str:
-    """The text as plain words on one line: no markdown, no addresses, no emoji, as the instructions ask."""
+    """The text as plain words on one line, without markdown, web addresses and emoji, as the prompt requires."""
     return re.sub(r"\s+([.,;:!?])", r"\1", " ".join(_EMOJI.sub(" ", spoken(text).text).split()))
 
 
 def compose(brief: Mapping[str, Any], *, seed: str) -> dict[str, Any]:
-    """A script (`hook`, `scenes`, `title`, `caption`, `hashtags`) for a brief.
+    """Compose a script (`hook`, `scenes`, `title`, `caption`, `hashtags`) for a brief.
 
-    Read from the brief, each optional: `title`, `angle`, `facts`, `language`, `target_words`, `hashtags`, `banned_words` (notes
-    with such a word are left out; the brief's own words are kept). The same brief and seed give the same script.
+    It reads these optional fields of the brief: `title`, `angle`, `facts`, `language`, `target_words`, `hashtags` and
+    `banned_words` (added sentences with such a word are left out; the brief's own words are kept). The same brief and seed give
+    the same script.
     """
     rng = random.Random(seed)
     language = _string(brief.get("language"))
@@ -111,12 +112,12 @@ def compose(brief: Mapping[str, Any], *, seed: str) -> dict[str, Any]:
 
 
 def tokens(text: str) -> int:
-    """About how many tokens a text is: four characters each, as for English prose."""
+    """The approximate number of tokens in a text: four characters each, as in English prose."""
     return -(-len(text) // 4)
 
 
 def _hook(opening: str, angle: str, facts: Sequence[str], rng: random.Random) -> tuple[str, str]:
-    """The hook, and the angle where that is part of it. Takes of one brief differ in where the angle is said."""
+    """The hook, and the angle if it is part of the hook. Scripts of the same brief differ in where the angle is spoken."""
     both = f"{opening} {angle}"
     if angle and len(both) <= HOOK_CHARACTERS and (rng.random() < 0.7 or not facts):
         return both, angle
@@ -124,7 +125,7 @@ def _hook(opening: str, angle: str, facts: Sequence[str], rng: random.Random) ->
 
 
 def _told(texts: Sequence[str], room: int, language: str) -> list[_Line]:
-    """What the brief says, in its order, each text whole or not at all, as much as fits."""
+    """The brief's texts in order, each completely or not at all, as many as fit."""
     chosen: list[_Line] = []
     for text in texts:
         left = room - sum(_weight(line.spoken) for line in chosen)
@@ -137,7 +138,7 @@ def _told(texts: Sequence[str], room: int, language: str) -> list[_Line]:
 
 
 def _notes(fewest: int, facts: int, banned: Sequence[str], rng: random.Random) -> list[_Line]:
-    """Lines of at least `fewest` words, none when there is no need; the first says what the brief has."""
+    """Added lines with at least `fewest` words in total; none if not needed. The first line says what the brief contains."""
     if fewest <= 0:
         return []
     has = "no facts yet" if not facts else "one fact" if facts == 1 else f"{_NUMBERS.get(facts, facts)} facts"
@@ -154,13 +155,13 @@ _NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six", 7: "seven", 8:
 
 
 def _parted(lines: Sequence[_Line]) -> list[list[_Line]]:
-    """The lines in their order as scenes: one each, or several together where there are many."""
+    """Group the lines into scenes, in order: one line per scene, or several if there are many."""
     count = min(MOST_SCENES, len(lines))
     return [list(lines[n * len(lines) // count : (n + 1) * len(lines) // count]) for n in range(count)]
 
 
 def _scene(lines: Sequence[_Line]) -> dict[str, str]:
-    """The scene, as much of it as may be said, and the headline of its first line that has one."""
+    """A scene: its narration, as much as is allowed, and the headline of its first line that has one."""
     said = lines[0].spoken
     for line in lines[1:]:
         if len(said) + 1 + len(line.spoken) <= NARRATION_CHARACTERS:
@@ -169,7 +170,10 @@ def _scene(lines: Sequence[_Line]) -> dict[str, str]:
 
 
 def _shown(text: str, language: str) -> str:
-    """The headline of a text: its first sentence, or a clause of it; a long one stays whole in smaller type; else none."""
+    """The headline of a text: its first sentence or a clause of it.
+
+    A long sentence is kept whole if it fits in smaller type; else none.
+    """
     first = next(iter(split(text, language)), text)
     for most in (SHORT_HEADLINE, LONGEST_HEADLINE):
         if shown := phrases.headline(first, most, language):
@@ -179,7 +183,7 @@ def _shown(text: str, language: str) -> str:
 
 
 def _angle(text: str) -> str:
-    """The angle where it is something to say: a sentence that is no instruction."""
+    """The angle if it can be spoken: a sentence that is not an instruction. Else an empty text."""
     first = text.split(maxsplit=1)[0].casefold().strip(",.:;") if text else ""
     return text if _ENDED.search(text) and first not in _INSTRUCTIONS else ""
 
@@ -189,7 +193,7 @@ def _words(text: str) -> int:
 
 
 def _weight(text: str) -> int:
-    """How long a text is to say, in words; one that is written without spaces weighs by its characters."""
+    """The spoken length of a text in words. Text in scripts without spaces is measured by its characters."""
     return max(_words(text) + len(_WIDE.findall(text)) // 2, len(text) // 12)
 
 

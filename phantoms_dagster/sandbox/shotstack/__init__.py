@@ -1,1 +1,1 @@
-"""The sandbox's stand-in for Shotstack's API. It renders real films."""
+"""The stand-in for Shotstack's API. It renders real videos."""

@@ -1,12 +1,11 @@
 """A stand-in for the render API Shotstack (Edit, Ingest and Serve), below `/shotstack`.
 
-Requests, refusals and answers are here; what is kept and rendered in `shotstack_work.py`, what an Edit may contain in
-`shotstack_schema.py`. Keys start with `sandbox`; each key is an owner of its own. Paths are those of api.shotstack.io:
-`/edit/{v1|stage}/render`, `/ingest/{v1|stage}/upload`, `/serve/{v1|stage}/assets/render/{id}`.
+`studio` keeps the state and renders; `schema` checks Edits. Keys start with `sandbox`; each key is a separate owner. The paths
+are those of api.shotstack.io: `/edit/{v1|stage}/render`, `/ingest/{v1|stage}/upload`, `/serve/{v1|stage}/assets/render/{id}`.
 
 Settings: `shotstack.processing_seconds`, `shotstack.ingest_seconds` (both see `pace`), `shotstack.renders_in_flight` (1),
 `shotstack.rate_limit` (requests to the Edit API per key and minute; None, the real one is 300), `shotstack.credits` (minutes
-that may be rendered; None: no end).
+that may be rendered; None: no limit).
 """
 
 from __future__ import annotations
@@ -33,18 +32,18 @@ from phantoms_dagster.sandbox.shotstack.studio import (
 )
 
 WINDOW_SECONDS = 60
-MAX_SECONDS = {"v1": 3 * 3600, "stage": 600}  # of a render
+MAX_SECONDS = {"v1": 3 * 3600, "stage": 600}  # per render
 MAX_SOURCE_BYTES = 5 << 30
-MAX_INLINE_BYTES = 1 << 20  # up to here, a thread costs more than the millisecond for which the loop would be free
+MAX_INLINE_BYTES = 1 << 20  # below this size, using a thread costs more than the millisecond that it would keep the loop free
 OWNER: web.RequestKey[str] = web.RequestKey("owner", str)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def routes(sandbox: Sandbox, render: Render | None = None, *, work_dir: Path | None = None) -> list[web.RouteDef]:
-    """The routes. `render(edit, audio, destination)` makes the MP4s; None: the same short film for every render.
+    """The routes. `render(edit, audio, destination, progress)` makes the MP4s; None: every render gives the same short video.
 
-    Files go to `work_dir`, or to a temporary directory. Pass the application to `setup`, which ends renders at shutdown.
+    Files go to `work_dir` or to a temporary directory. Pass the application to `setup`, which stops renders at shutdown.
     """
     api = _ShotstackApi(sandbox, ShotstackStudio(sandbox, render, work_dir))
     sandbox.state["shotstack"] = api.studio
@@ -64,7 +63,7 @@ def routes(sandbox: Sandbox, render: Render | None = None, *, work_dir: Path | N
 
 
 def setup(app: web.Application) -> None:
-    """Take up renders that another process has left, and let them end, and the temporary directory go, at the shutdown."""
+    """At start, resume renders of an earlier process. At shutdown, stop renders and remove the temporary directory."""
 
     async def resume(starting: web.Application) -> None:
         starting[SANDBOX_KEY].state["shotstack"].resume()
@@ -77,7 +76,7 @@ def setup(app: web.Application) -> None:
 
 
 class _ShotstackApi:
-    """The handlers. Each gets the owner and the stage from the wrapper that checked the key."""
+    """The handlers. The wrapper that checks the key passes the owner and the stage to them."""
 
     ADVICE: ClassVar = {401: "Unauthorized", 403: "Forbidden", 404: "Not Found", 429: "Too Many Requests"}
 
@@ -85,14 +84,14 @@ class _ShotstackApi:
         self.sandbox = sandbox
         self.studio = studio
 
-    # --- who asks, and how often
+    # --- keys and rate limits
 
     def edit(self, handler: Handler) -> Handler:
-        """The Edit API: key, stage, rate; errors as `{success, message, response}`."""
+        """Wraps a handler of the Edit API: checks key, stage and rate; errors as `{success, message, response}`."""
         return self._guarded(handler, _edit_error, limited=True)
 
     def rest(self, handler: Handler) -> Handler:
-        """Ingest and Serve: key and stage; errors as JSON:API."""
+        """Wraps a handler of Ingest or Serve: checks key and stage; errors as JSON:API."""
         return self._guarded(handler, _rest_error, limited=False)
 
     def _guarded(self, handler: Handler, refuse: Callable[[int, str], web.Response], *, limited: bool) -> Handler:
@@ -114,7 +113,7 @@ class _ShotstackApi:
         return guarded
 
     def _over_limit(self, key: str) -> int:
-        """Seconds until the key's next window when this one is used up, else 0."""
+        """Seconds until the key's next window if this one is used up, else 0."""
         limit = self.sandbox.setting("shotstack.rate_limit", None)
         now = self.sandbox.now()
         window = int(now // WINDOW_SECONDS)
@@ -128,7 +127,7 @@ class _ShotstackApi:
     # --- Edit
 
     async def post_render(self, request: web.Request) -> web.Response:
-        """Queue a render. From here on it is billed."""
+        """Queue a render and bill it."""
         stage = request.match_info["stage"]
         try:
             edit = await request.json()
@@ -151,7 +150,7 @@ class _ShotstackApi:
         return web.json_response({"success": True, "message": "Created", "response": queued}, status=201)
 
     async def get_render(self, request: web.Request) -> web.Response:
-        """How a render is doing; `?data=true` (the default, as in the API) with the Edit."""
+        """The status of a render; with the Edit if `?data=true` (the default, as in the API)."""
         wanted = request.query.get("data", "true")
         if wanted not in ("true", "false") or not _is_uuid(request.match_info["id"]):
             return _edit_error(400, '"data" must be a boolean and "id" a UUID')
@@ -178,7 +177,7 @@ class _ShotstackApi:
     # --- Ingest
 
     async def post_upload(self, request: web.Request) -> web.Response:
-        """A signed URL to PUT a file to."""
+        """Return a signed URL to which a file can be PUT."""
         source = self.studio.new_source(request[OWNER], request.match_info["stage"])
         expires = int(self.sandbox.now() + UPLOAD_SECONDS)
         url = request.url.origin().with_path(f"/shotstack/uploads/{source.owner}/{source.id}/source")
@@ -187,7 +186,7 @@ class _ShotstackApi:
         return web.json_response({"data": {"type": "upload", "id": source.id, "attributes": attributes}})
 
     async def put_source(self, request: web.Request) -> web.Response:
-        """Object storage: a valid signature, a known length, and no header that was not signed."""
+        """Object storage: requires a valid signature, a known length, and no unsigned header."""
         source = self.studio.sources.get(request.match_info["id"])
         expires, signature = request.query.get("Expires", ""), request.query.get("Signature", "")
         if source is None or not expires.isdigit() or signature != self.studio.signature(source, int(expires)):
@@ -200,7 +199,7 @@ class _ShotstackApi:
             return _storage_error(411, "MissingContentLength", "You must provide the Content-Length HTTP header.")
         if request.content_length > MAX_SOURCE_BYTES:
             return _storage_error(400, "EntityTooLarge", "Your proposed upload exceeds the maximum allowed size")
-        body = await request.read()  # not streamed: a fault that matches a text has read the body already
+        body = await request.read()  # not streamed, because a fault with `match` has already read the body
         if len(body) > MAX_INLINE_BYTES:
             await asyncio.to_thread(self.studio.received, source, body)
         else:
@@ -208,7 +207,7 @@ class _ShotstackApi:
         return web.Response(headers={"ETag": f'"{source.sha256[:32]}"'})
 
     async def get_source(self, request: web.Request) -> web.Response:
-        """How an uploaded file is doing."""
+        """The status of an uploaded file."""
         source = self.studio.sources.get(request.match_info["id"])
         if source is None or (source.owner, source.stage) != (request[OWNER], request.match_info["stage"]):
             return _rest_error(404, "There is no source of this id")
@@ -226,14 +225,14 @@ class _ShotstackApi:
         return attributes | {"created": _iso(source.created), "updated": _iso(now)}
 
     async def source_file(self, request: web.Request) -> web.StreamResponse:
-        """An uploaded file, public as the real ones are."""
+        """An uploaded file, publicly readable like the real ones."""
         source = self.studio.sources.get(request.match_info["id"])
         return await _file(None if source is None else source.path)
 
-    # --- for those who watch the sandbox: no fault reaches it
+    # --- for watching the sandbox; no fault affects it
 
     async def under_way(self, _: web.Request) -> web.Response:
-        """The renders that have not ended, with the share of each film that is made. The real API tells no share."""
+        """The renders in progress, with the rendered share of each. The real API does not report a share."""
         now, studio = self.sandbox.now(), self.studio
         renders = [
             {
@@ -284,7 +283,7 @@ class _ShotstackApi:
 
 
 async def _file(path: Path | None) -> web.Response:
-    """A file, from memory: a fault can cut or slow a body that it holds in its hands, but not a `FileResponse`."""
+    """A response with a file's bytes in memory: a fault can cut or slow such a body, but not a `FileResponse`."""
     if path is None or not path.exists():
         return _storage_error(404, "NoSuchKey", "The specified key does not exist.")
     inline = path.stat().st_size <= MAX_INLINE_BYTES

@@ -1,7 +1,7 @@
-"""What the render API accepts as an Edit, as far as this stand-in models it: fields, types, ranges, and no stray keys.
+"""The render API's rules for an Edit, as far as this stand-in has them: fields, types, ranges, and no unknown keys.
 
-Written after the JSON schema of @shotstack/schemas 1.18.3 and the prose around it (even sizes, 1920 px at most). Of the
-assets only those are offered that can be rendered here: audio, html5, rich-text and shape. HTTP belongs in `shotstack.py`.
+Based on the JSON schema of @shotstack/schemas 1.18.3 and its descriptions (even sizes, at most 1920 px). Only the assets that can
+be rendered here are supported: audio, html5, rich-text and shape.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-# What is wrong with a value: the path from the value to the place, and a sentence whose `{}` is the path to it from the root.
+# A problem: the path from the checked value to the faulty place, and a sentence whose `{}` becomes the path from the root.
 Wrong = tuple[str, str]
 Rule = Callable[[Any], Wrong | None]
 
@@ -25,7 +25,7 @@ OTHER_ASSETS = frozenset(
 
 
 def problem(edit: Any) -> str | None:
-    """The first thing that is wrong with an Edit, in the API's manner of speaking; None when it is accepted."""
+    """The first problem of an Edit, worded like the API; None if the Edit is valid."""
     if (found := _EDIT(edit)) is not None:
         path, sentence = found
         return sentence.replace("{}", path.removeprefix(".") or "value", 1)
@@ -33,7 +33,7 @@ def problem(edit: Any) -> str | None:
 
 
 def seconds_of(edit: Mapping[str, Any]) -> float:
-    """How long the timeline is: where its last clip ends. Clips of automatic length count as nothing."""
+    """The length of the timeline in seconds: the end of its last clip. Clips of automatic length are ignored."""
     clips = [clip for track in edit["timeline"]["tracks"] for clip in track["clips"]]
     return max(
         (float(c["start"]) + float(c["length"]) for c in clips if _is_number(c["start"]) and _is_number(c["length"])), default=0
@@ -41,13 +41,13 @@ def seconds_of(edit: Mapping[str, Any]) -> float:
 
 
 def audio_sources(edit: Mapping[str, Any]) -> list[str]:
-    """The addresses of the sounds in an Edit."""
+    """The URLs of the audio assets in an Edit."""
     clips = [clip for track in edit["timeline"]["tracks"] for clip in track["clips"]]
     return [c["asset"]["src"] for c in clips if c["asset"]["type"] == "audio" and "src" in c["asset"]]
 
 
 def merge_field(edit: Mapping[str, Any], name: str) -> str | None:
-    """The value of the first merge field whose name ends so."""
+    """The value of the first merge field whose name ends with `name`; None without one."""
     return next((str(f["replace"]) for f in edit.get("merge", []) if f["find"].endswith(name)), None)
 
 
@@ -323,7 +323,7 @@ _EDIT = _object(
 
 
 def _sized(output: Mapping[str, Any]) -> str | None:
-    """The rules about sizes, which the schema states in words only."""
+    """Check the rules about sizes that the schema states only in its descriptions."""
     size = output.get("size")
     if output["format"] != "mp4":
         return '"output.format" of this sandbox is mp4'

@@ -1,7 +1,4 @@
-"""What the stand-in of the render API keeps and does between requests: sources, renders, and the work of rendering.
-
-How requests look and are refused belongs in `shotstack.py`; what an Edit may contain in `shotstack_schema.py`.
-"""
+"""The render API stand-in's state and background work: sources, renders, and rendering."""
 
 from __future__ import annotations
 
@@ -26,22 +23,22 @@ from phantoms_dagster.sandbox.pace import wait_seconds
 from phantoms_dagster.sandbox.shotstack.schema import audio_sources, seconds_of
 
 Progress = Callable[[float], None]
-# Makes the MP4 of an Edit: `await render(edit, audio, destination, progress)`; `audio` is the uploaded voiceover, and `progress` is
-# told which share of the film is made, 0..1.
+# Makes the MP4 of an Edit: `await render(edit, audio, destination, progress)`. `audio` is the uploaded voiceover; `progress` is
+# called with the rendered share, 0..1.
 Render = Callable[[dict[str, Any], Path | None, Path, Progress], Awaitable[None]]
 
-UPLOAD_SECONDS = 3600.0  # a signed URL is good for an hour
-URL_SECONDS = 24 * 3600.0  # the temporary URL of a finished file
-KEPT_SECONDS = 72 * 3600.0  # then this stand-in frees the disk; the real service keeps hosted copies
-STOCK_SECONDS = 16  # long enough to be a short on every platform
-GROUP_SECONDS = 2  # of the pictures that it repeats
+UPLOAD_SECONDS = 3600.0  # a signed URL is valid for an hour
+URL_SECONDS = 24 * 3600.0  # how long the temporary URL of a finished file is valid
+KEPT_SECONDS = 72 * 3600.0  # then this stand-in deletes the file; the real service keeps hosted copies
+STOCK_SECONDS = 16  # long enough for every platform
+GROUP_SECONDS = 2  # the length of the group of pictures that is repeated
 STOCK = "stock.mp4"
 _SOURCE_ID = re.compile(r"/sources/[0-9a-f]+/([0-9a-f-]{36})/")
 
 
 @dataclass
 class SandboxSource:
-    """An uploaded file. `path` is None until the bytes came, and when nobody will read them."""
+    """An uploaded file. `path` is None until the bytes have arrived, or if no render will read them."""
 
     id: str
     owner: str
@@ -67,7 +64,7 @@ class SandboxSource:
 
 @dataclass
 class RenderTask:
-    """An accepted render. `file` is set when it has been made."""
+    """An accepted render. `file` is set once the video is made."""
 
     id: str
     owner: str
@@ -82,9 +79,9 @@ class RenderTask:
     finished: float | None = None
 
     def status(self, now: float) -> str:
-        """Where it is on its way `queued -> fetching -> rendering -> saving -> done`, or `failed`.
+        """Its status: `queued -> fetching -> rendering -> saving -> done`, or `failed`.
 
-        The way takes `processing` seconds at least, and as long as the file takes to be made.
+        It is done after at least `processing` seconds, and not before the file is made.
         """
         share = 1.0 if self.processing <= 0 else (now - self.created) / self.processing
         if self.error is not None:
@@ -100,7 +97,7 @@ class RenderTask:
 
 @dataclass
 class ShotstackStudio:
-    """All sources and renders, and the background tasks that make files, in a folder of their own."""
+    """All sources and renders, and the background tasks that make the files, in their own folder."""
 
     sandbox: Sandbox
     render: Render | None
@@ -110,7 +107,7 @@ class ShotstackStudio:
     renders: dict[str, RenderTask] = field(default_factory=dict)
     windows: dict[tuple[str, int], int] = field(default_factory=dict)
     minutes_spent: float = 0.0
-    shares: dict[str, float] = field(default_factory=dict)  # of the films under way: which part of each is made, 0..1
+    shares: dict[str, float] = field(default_factory=dict)  # the rendered share of each video in progress, 0..1
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _running: int = 0
     _swept: float = 0.0
@@ -132,14 +129,14 @@ class ShotstackStudio:
             self._remove_strays()
 
     def _remove_strays(self) -> None:
-        """Remove files that a killed process has half made, or that no row is left of."""
+        """Remove files that a killed process left incomplete, or that no row refers to."""
         kept = {thing.path for thing in self.sources.values()} | {job.file for job in self.renders.values()}
         for path in self.folder.iterdir() if self.folder is not None and self.folder.exists() else ():
             if path.is_file() and path not in kept:
                 path.unlink(missing_ok=True)
 
     def resume(self) -> None:
-        """Make the renders that another process has left unfinished, from their beginning. On a running loop."""
+        """Start the unfinished renders of an earlier process again from the beginning. Needs a running event loop."""
         for job in self.renders.values():
             if job.finished is None:
                 job.waiting = True
@@ -151,19 +148,19 @@ class ShotstackStudio:
         task.add_done_callback(self._tasks.discard)
 
     def place(self, name: str) -> Path:
-        """A path in this stand-in's folder, which is made when it is first needed."""
+        """A path in this stand-in's folder, which is created on first use."""
         if self.folder is None:
             self.folder, self.owns_folder = Path(tempfile.mkdtemp(prefix="phantoms-shotstack-")), True
         self.folder.mkdir(parents=True, exist_ok=True)
         return self.folder / name
 
     def signature(self, source: SandboxSource, expires: int) -> str:
-        """What makes an upload URL valid."""
+        """The signature of an upload URL."""
         key = f"shotstack-{self.sandbox.seed}".encode()
         return hmac.new(key, f"PUT {source.id} {expires}".encode(), hashlib.sha256).hexdigest()
 
     def new_source(self, owner: str, stage: str) -> SandboxSource:
-        """A source whose bytes are still to come."""
+        """Create a source whose bytes have not arrived yet."""
         processing = wait_seconds(self.sandbox, "shotstack.ingest_seconds", str(len(self.sources) + 1))
         source = SandboxSource(str(uuid.uuid4()), owner, stage, self.sandbox.now(), processing)
         self.sources[source.id] = source
@@ -171,7 +168,7 @@ class ShotstackStudio:
         return source
 
     def received(self, source: SandboxSource, body: bytes) -> None:
-        """The bytes of a source have come. They are kept, in a file, only if a real render will read them."""
+        """Receive the bytes of a source. They are stored in a file only if a real render will read them."""
         source.sha256 = hashlib.sha256(body).hexdigest()
         source.size = len(body)
         source.suffix, source.seconds, source.error = _looked_at(body)
@@ -186,7 +183,7 @@ class ShotstackStudio:
         self.sandbox.keep("shotstack.source", source.id, source)
 
     def accept(self, owner: str, stage: str, edit: dict[str, Any]) -> RenderTask:
-        """Queue a render; the file is made in the background."""
+        """Queue a render. The file is made in the background."""
         processing = wait_seconds(self.sandbox, "shotstack.processing_seconds", str(len(self.renders) + 1))
         job = RenderTask(str(uuid.uuid4()), owner, stage, edit, seconds_of(edit), self.sandbox.now(), processing)
         self.renders[job.id] = job
@@ -198,7 +195,7 @@ class ShotstackStudio:
         return job
 
     async def close(self) -> None:
-        """Stop all renders and remove the folder if it is this stand-in's own."""
+        """Stop all renders, and remove the folder if it is a temporary one."""
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -211,14 +208,14 @@ class ShotstackStudio:
         try:
             audio = self._fetched(job)
             job.file = await (self._film(job, audio) if self.render is not None else self._stock_film(job))
-        except Exception as error:  # noqa: BLE001 - whatever a renderer raises is what the API would report as `failed`
+        except Exception as error:  # noqa: BLE001 - the API would report any error of a renderer as `failed`
             job.error = str(error) or type(error).__name__
         job.finished = self.sandbox.now()
         self.sandbox.keep("shotstack.render", job.id, job)
         self.sandbox.save()
 
     def _fetched(self, job: RenderTask) -> Path | None:
-        """The voiceover, as the service would download it: only what was uploaded here can be reached."""
+        """The path of the voiceover, which the service would download. Only files uploaded to this stand-in are available."""
         audio: Path | None = None
         for address in audio_sources(job.edit):
             found = _SOURCE_ID.search(address)
@@ -249,7 +246,7 @@ class ShotstackStudio:
                 self._turn.notify()
 
     async def _stock_film(self, job: RenderTask) -> Path:
-        """The same short film for every render, made once: for throughput, where the picture does not matter."""
+        """The same short video for every render, made once: for throughput tests, where the picture does not matter."""
         job.waiting = False
         if self._stock is None:
             async with self._stock_lock:
@@ -257,7 +254,7 @@ class ShotstackStudio:
         return self._stock
 
     def _forget_old_files(self) -> None:
-        """Free the disk of what is older than `KEPT_SECONDS`; its row stays. Looks once an hour: the lists grow long."""
+        """Delete files older than `KEPT_SECONDS`; their rows stay. Runs once an hour, because the lists grow long."""
         now = self.sandbox.now()
         if now < self._swept + 3600:
             return
@@ -272,7 +269,7 @@ class ShotstackStudio:
 
 
 def _looked_at(body: bytes) -> tuple[str, float | None, str | None]:
-    """The suffix of an uploaded sound, its length in seconds if the header tells, and what is wrong with it."""
+    """An uploaded sound's suffix, its length in seconds if the header has it, and what is wrong with it, if anything."""
     head = body[:12]
     if head[:4] == b"RIFF" and head[8:12] == b"WAVE":
         try:
@@ -288,9 +285,9 @@ def _looked_at(body: bytes) -> tuple[str, float | None, str | None]:
 
 
 async def _make_stock_film(destination: Path) -> Path:
-    """A real MP4: 1080x1920 at 30 fps, one colour, with a silent AAC track.
+    """Make a real MP4: 1080x1920 at 30 fps, one colour, with a silent AAC track.
 
-    Its picture is one closed group of frames, encoded once and repeated: a quarter of the CPU of encoding each.
+    Its picture is one closed group of frames, encoded once and repeated. That takes a quarter of the CPU time of encoding all.
     """
     group = destination.with_suffix(".group.mp4")
     try:

@@ -1,1 +1,1 @@
-"""TikTok's stand-in."""
+"""The stand-in for TikTok."""

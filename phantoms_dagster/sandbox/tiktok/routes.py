@@ -1,6 +1,6 @@
-"""The TikTok stand-in over HTTP, below `/tiktok`: Content Posting API (direct post, FILE_UPLOAD) and Display API.
+"""The TikTok stand-in's HTTP routes, below `/tiktok`: Content Posting API (direct post, FILE_UPLOAD) and Display API.
 
-Requests are read and answered here, in the API's envelope; what is remembered and decided belongs in `tiktok_state.py`.
+`state` keeps the state and makes the decisions.
 Settings: `tiktok.processing_seconds`, `tiktok.moderation_seconds` (how much later the public id comes; both see `pace`),
 `tiktok.rate_limits` (True: the documented calls a minute of each token), `tiktok.daily_posts` (15; null: any number),
 `tiktok.check_media` (True: a film that breaks the media limits fails), `tiktok.creator` (overrides of creator_info),
@@ -33,7 +33,7 @@ _TOLD = {"id", "create_time", "cover_image_url", "share_url", "video_description
 _MEASURED = {"duration", "height", "width", "like_count", "comment_count", "share_count", "view_count"}
 FIELDS = frozenset(_TOLD | _MEASURED)
 USER_FIELDS = frozenset({"open_id", "union_id", "avatar_url", "display_name"})
-# Any one of these scopes opens a call.
+# A call needs any one of these scopes.
 SCOPES = {
     "user_info": ("user.info.basic",),
     "creator_info": ("video.publish",),
@@ -88,18 +88,18 @@ def _fields(request: web.Request, known: frozenset[str] = FIELDS) -> list[str]:
 
 
 def open_id(account: str) -> str:
-    """The id by which TikTok tells this app who an account is; another app would be told another one."""
+    """The id by which TikTok identifies an account to this app. Other apps get other ids."""
     return f"-000{hashlib.sha256(f'tiktok {account}'.encode()).hexdigest()[:32]}"
 
 
 class _TikTokApi:
-    """The calls with a bearer token; each returns the envelope's data or raises Refused."""
+    """The calls with a bearer token. Each returns the envelope's data or raises TikTokRefusal."""
 
     def __init__(self, state: TikTokState) -> None:
         self.state = state
 
     def handler(self, endpoint: str, call: Call) -> Callable[[web.Request], Awaitable[web.Response]]:
-        """Authorisation, the scope, the sliding minute and the envelope around a call."""
+        """Wraps a call with authorisation, the check of its scope, the rate limit and the envelope."""
 
         async def handle(request: web.Request) -> web.Response:
             try:
@@ -192,7 +192,7 @@ class _TikTokApi:
 
 
 class _Uploads:
-    """The upload host: no bearer token, the address itself is the permission."""
+    """The upload host. It needs no bearer token, because the URL itself grants access."""
 
     def __init__(self, state: TikTokState) -> None:
         self.state = state
@@ -208,7 +208,7 @@ class _Uploads:
         return web.Response(status=201 if done else 206, headers=headers)
 
     def _admitted(self, request: web.Request) -> tuple[TikTokUpload, int]:
-        """The slot and the size of this chunk, when its headers are right. Raises Refused."""
+        """Check a chunk's headers. Returns its slot and its size. Raises TikTokRefusal."""
         upload = self.state.by_token.get(request.query.get("upload_token", ""))
         if upload is None:
             raise TikTokRefusal(404, "upload_task_not_found", "The upload task is not found")
@@ -230,7 +230,7 @@ class _Uploads:
         return upload, last - first + 1
 
     async def _keep(self, request: web.Request, upload: TikTokUpload, size: int) -> bool:
-        """Take the chunk in; True when it was the last. A chunk that is cut raises while it is read, and leaves no trace."""
+        """Store the chunk. True if it was the last. A truncated chunk raises while it is read and changes nothing."""
         first, digest, kept = upload.uploaded, upload.digest.copy(), upload.kept or self.state.intake(upload)
         at = first
         async for block in body_blocks(request, READ_BYTES):
@@ -239,7 +239,7 @@ class _Uploads:
             digest.update(block)
             kept.write(at, block)
             at += len(block)
-        if upload.uploaded != first:  # the same chunk came twice at once, and the other one was quicker
+        if upload.uploaded != first:  # the same chunk arrived twice at once, and the other one was faster
             raise TikTokRefusal(416, "range_not_satisfiable", "The range does not match the upload's progress")
         upload.kept = kept
         return self.state.accept(upload, size, digest)
@@ -251,7 +251,7 @@ async def _drain(request: web.Request) -> None:
 
 
 async def _watch(state: TikTokState, request: web.Request) -> web.Response:
-    """A page for a post, by its id or by its publish_id (a post that is not public has no public id)."""
+    """The page of a post, by its id or its publish_id (a post that is not public has no public id)."""
     wanted = request.match_info["id"]
     upload = state.uploads.get(wanted)
     number = upload.post_id if upload is not None else int(wanted) if wanted.isascii() and wanted.isdigit() else None

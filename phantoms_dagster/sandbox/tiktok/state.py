@@ -1,6 +1,6 @@
-"""What the TikTok stand-in remembers and decides: creators, upload slots, posts, limits, growing numbers. No HTTP here.
+"""The TikTok stand-in's state and decisions: creators, upload slots, posts, limits, growing metrics. `routes` has the HTTP part.
 
-How a request is read and answered belongs in `tiktok.py`. A refusal is raised as `TikTokRefusal` and becomes the API's own error.
+A refusal is raised as `TikTokRefusal`, which becomes the API's own error.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ MAX_VIDEO_BYTES = 4 << 30
 MAX_TITLE_UNITS = 2_200
 UPLOAD_URL_SECONDS = 3_600
 DAY_SECONDS = 86_400
-# Calls of one user token in a sliding minute.
+# Calls per user token in a sliding minute.
 CALLS_PER_MINUTE = {"user_info": 600, "creator_info": 20, "init": 6, "status": 30, "query": 600, "list": 600}
-DAILY_POSTS = 15  # of one creator, by all apps together
+DAILY_POSTS = 15  # per creator, by all apps together
 CONTAINERS = frozenset({"mp4", "mov", "webm"})
 VIDEO_CODECS = frozenset({"h264", "hevc", "vp8", "vp9"})
 MIN_FPS, MAX_FPS = 23.0, 60.0
 MIN_SIDE, MAX_SIDE = 360, 4096
-MAX_SECONDS = 600.0  # of the API; a creator may have less
+MAX_SECONDS = 600.0  # the API's maximum; a creator may have less
 PUBLIC_OPTIONS = ["PUBLIC_TO_EVERYONE", "MUTUAL_FOLLOW_FRIENDS", "SELF_ONLY"]
 PRIVATE_OPTIONS = ["FOLLOWER_OF_CREATOR", "MUTUAL_FOLLOW_FRIENDS", "SELF_ONLY"]
 
 
 class TikTokRefusal(Exception):
-    """The API refuses: HTTP status (200 occurs), error code, message."""
+    """A refusal of the API: HTTP status (which may be 200), error code, message."""
 
     def __init__(self, status: int, code: str, message: str) -> None:
         super().__init__(message)
@@ -49,9 +49,9 @@ class TikTokRefusal(Exception):
 
 @dataclass
 class TikTokUpload:
-    """One publish_id: what was asked for, the bytes kept so far, how it ended. Times are seconds since the epoch.
+    """One publish_id: its parameters, the bytes received so far, its outcome. Times are in seconds since the epoch.
 
-    `digest` has seen the bytes so far, `kept` holds them until the last one is there and the film was looked at.
+    `digest` is the hash of the bytes so far. `kept` holds them until the last one has arrived and the video was checked.
     """
 
     publish_id: str
@@ -70,7 +70,7 @@ class TikTokUpload:
     post_id: int | None = None
 
     def expected(self) -> tuple[int, int]:
-        """First and last byte (both included) of the chunk that comes next; the last chunk takes the remainder."""
+        """The first and last byte (inclusive) of the next chunk. The last chunk takes the remainder."""
         last_start = (self.chunks - 1) * self.chunk_size
         end = self.size if self.uploaded >= last_start else self.uploaded + self.chunk_size
         return self.uploaded, end - 1
@@ -78,9 +78,9 @@ class TikTokUpload:
 
 @dataclass(frozen=True)
 class SandboxPost:
-    """A video that TikTok holds. `public_at` is when anybody may see it; None: never (not public to everyone).
+    """A video on TikTok. `public_at`: when everyone can see it; None: never (not public to everyone).
 
-    `seconds` is its length, 0 when the file does not say.
+    `seconds`: its length, 0 if unknown.
     """
 
     id: int
@@ -95,14 +95,14 @@ class SandboxPost:
 
 
 class TikTokState:
-    """All creators of one sandbox. Each account, told apart by its token, has its own posts and limits."""
+    """All creators of one sandbox. Each account, identified by its token, has its own posts and limits."""
 
     def __init__(self, sandbox: Sandbox) -> None:
         self.sandbox = sandbox
         self.uploads: dict[str, TikTokUpload] = {}
         self.by_token: dict[str, TikTokUpload] = {}
         self.posts: dict[int, SandboxPost] = {}
-        self._by_name: dict[str, SandboxPost] = {}  # as an id is written in an answer
+        self._by_name: dict[str, SandboxPost] = {}  # by id, as in answers
         self._by_account: dict[str, list[SandboxPost]] = {}  # oldest first
         self._calls: dict[tuple[str, str], deque[float]] = {}
         self._restore()
@@ -116,7 +116,7 @@ class TikTokState:
                 upload.kept = self.intake(upload)
                 try:
                     upload.digest = upload.kept.digest(upload.uploaded)
-                except ValueError:  # somebody has taken the file away: the upload begins again
+                except ValueError:  # the file was removed: the upload starts again
                     upload.uploaded = 0
         for post in self.sandbox.kept("tiktok.post", SandboxPost):
             self._show(post)
@@ -132,13 +132,13 @@ class TikTokState:
         self._by_account.setdefault(post.account, []).append(post)
 
     def intake(self, upload: TikTokUpload) -> Intake:
-        """Where its bytes go. Only what comes in several chunks needs to outlive the process: a chunk counts when it is whole."""
+        """The receiver for its bytes. Only an upload in several chunks must outlive the process: a chunk counts once complete."""
         return intake(self.sandbox, _file_name(upload)) if upload.chunks > 1 else Intake()
 
     # --- limits
 
     def admit(self, account: str, endpoint: str) -> None:
-        """Count a call against the sliding minute. Raises Refused (429); a refused call is not counted."""
+        """Count a call against the sliding minute. Raises TikTokRefusal (429); a refused call is not counted."""
         if not self.sandbox.setting("tiktok.rate_limits", True):
             return
         now = self.sandbox.now()
@@ -150,7 +150,7 @@ class TikTokState:
         calls.append(now)
 
     def check_may_post(self, account: str, status: int) -> None:
-        """Raises Refused with that HTTP status: creator_info says it with 200, init with 403."""
+        """Raise TikTokRefusal with the given HTTP status if the account may not post: creator_info uses 200, init 403."""
         if account in self.sandbox.setting("tiktok.banned_accounts", []):
             raise TikTokRefusal(status, "spam_risk_user_banned_from_posting", "The user is banned from making new posts.")
         cap = self.sandbox.setting("tiktok.daily_posts", DAILY_POSTS)
@@ -163,7 +163,7 @@ class TikTokState:
     # --- creators
 
     def creator(self, account: str) -> dict[str, Any]:
-        """The data of creator_info. The setting `tiktok.creator` (an object) overrides any of its fields."""
+        """The data of creator_info. The setting `tiktok.creator` (an object) overrides its fields."""
         return {
             "creator_avatar_url": f"https://p16-sandbox.example/avatar/{account}.webp",
             "creator_username": account,
@@ -179,7 +179,7 @@ class TikTokState:
     # --- uploads
 
     def open(self, account: str, post_info: dict[str, Any], source: dict[str, Any]) -> TikTokUpload:
-        """A slot for a FILE_UPLOAD. Raises Refused for whatever init refuses."""
+        """Open a slot for a FILE_UPLOAD. Raises TikTokRefusal for everything that init refuses."""
         self._check_post_info(account, post_info)
         size, chunk_size, chunks = check_source(source)
         self.check_may_post(account, 403)
@@ -216,7 +216,7 @@ class TikTokState:
             raise invalid("post_info.video_cover_timestamp_ms must be a number of milliseconds")
 
     def accept(self, upload: TikTokUpload, size: int, digest: Any) -> bool:
-        """Keep a chunk that came whole; `digest` has seen every byte up to its end. True when posting starts with it."""
+        """Accept a complete chunk. `digest` is the hash up to its end. True if posting starts with it."""
         upload.uploaded += size
         upload.digest = digest
         self.sandbox.keep("tiktok.upload", upload.publish_id, upload)
@@ -286,11 +286,11 @@ class TikTokState:
     # --- display
 
     def public_posts(self, account: str) -> list[SandboxPost]:
-        """What anybody may see of that account, newest first."""
+        """The account's public posts, newest first."""
         return self._shown(self._by_account.get(account, []))
 
     def public_posts_by_id(self, account: str, ids: Iterable[str]) -> list[SandboxPost]:
-        """Those with one of these ids, newest first."""
+        """The account's public posts with these ids, newest first."""
         found = [self._by_name[i] for i in set(ids) if i in self._by_name]
         return self._shown(p for p in found if p.account == account)
 
@@ -300,7 +300,7 @@ class TikTokState:
         return sorted(public, key=lambda p: (p.created_at, p.id), reverse=True)
 
     def counts(self, post: SandboxPost) -> dict[str, int]:
-        """Numbers that only grow, along an S from nothing to the post's own plateau; the same for the same seed."""
+        """The post's metrics: an S-shaped curve from zero to the post's plateau, the same for the same seed."""
         chance = random.Random(f"{self.sandbox.seed}:tiktok:{post.id}")
         plateau, half_hours = chance.lognormvariate(8.0, 1.3), chance.uniform(6, 30)
         rates = [chance.uniform(0.03, 0.12), chance.uniform(0.002, 0.01), chance.uniform(0.001, 0.008)]
@@ -314,12 +314,12 @@ def _file_name(upload: TikTokUpload) -> str:
 
 
 def invalid(message: str, *, code: str = "invalid_param") -> TikTokRefusal:
-    """A 400: posting calls say invalid_param, display calls invalid_params."""
+    """A refusal with status 400. Posting calls use invalid_param, display calls invalid_params."""
     return TikTokRefusal(400, code, message)
 
 
 def fault(film: FilmFacts | None, longest: float) -> str | None:
-    """The fail_reason of a file against the media limits; None when it keeps them. `longest`: the creator's maximum, in seconds."""
+    """The fail_reason for a video that violates the media limits, else None. `longest`: the creator's maximum, in seconds."""
     if film is None or film.container not in CONTAINERS or film.video_codec not in VIDEO_CODECS:
         return "file_format_check_failed"
     if not 0 < film.seconds <= min(longest, MAX_SECONDS):
@@ -336,9 +336,9 @@ def _is_count(value: object) -> bool:
 
 
 def check_source(source: dict[str, Any]) -> tuple[int, int, int]:
-    """video_size, chunk_size and total_chunk_count, if they keep the media transfer guide's rules. Raises Refused.
+    """video_size, chunk_size and total_chunk_count. Raises TikTokRefusal if they violate the media transfer guide.
 
-    Where the guide reads two ways ("over 64 MB must be several chunks" and floor) both must hold.
+    Where the guide is ambiguous ("over 64 MB must be several chunks" and floor), both readings must be met.
     """
     kind = source.get("source")
     if kind == "PULL_FROM_URL":

@@ -1,1 +1,1 @@
-"""YouTube's stand-in."""
+"""The stand-in for YouTube."""

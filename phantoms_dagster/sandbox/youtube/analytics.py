@@ -1,7 +1,7 @@
-"""The stand-in of the YouTube Analytics API v2: reports of a channel's videos, by day, by video or in total.
+"""The stand-in for the YouTube Analytics API v2: reports about a channel's videos, by day, by video or in total.
 
-A day's numbers come with the same curve as the counters of `youtube_videos`. Setting: `youtube.analytics_lag_days` (2): the
-youngest days are not there yet, which is not the same as zero.
+The metrics of a day follow the same curve as the counters in `videos`. Setting: `youtube.analytics_lag_days` (2): the latest days
+are missing, which is not the same as zero.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from phantoms_dagster.sandbox.youtube.videos import YouTubeVideo, channel_id
 
 DAY = 86_400.0
 MAX_IDS = 500
-MAX_VIDEOS = 200  # rows of a report by video
-# What share of a day's views, or what of them, each metric is.
+MAX_VIDEOS = 200  # rows per report by video
+# How each metric follows from a day's views.
 METRICS: Mapping[str, Callable[[dict[str, int], YouTubeVideo], float]] = {
     "views": lambda day, _: day["viewCount"],
     "engagedViews": lambda day, _: int(day["viewCount"] * 0.7),
@@ -52,7 +52,7 @@ class Analytics:
 
     @answers
     async def query(self, request: web.Request) -> web.Response:
-        """GET a report: `ids`, `startDate`, `endDate` and `metrics` must be given."""
+        """GET a report. `ids`, `startDate`, `endDate` and `metrics` are required."""
         account = known(account_of(request, needs=ANALYTICS))
         query = request.query
         for name in ("ids", "startDate", "endDate", "metrics"):

@@ -1,4 +1,4 @@
-"""What else YouTube keeps with a video: caption tracks and a thumbnail. Uploads themselves are in `youtube_uploads`.
+"""A video's caption tracks and thumbnail in the YouTube stand-in. `uploads` receives the files.
 
 The ledger gets `youtube.caption` and `youtube.thumbnail` when their last byte is accepted.
 """
@@ -34,7 +34,7 @@ class Caption:
     at: float
 
     def resource(self, parts: tuple[str, ...]) -> dict[str, Any]:
-        """As the API answers it."""
+        """The track in the API's format."""
         snippet = {
             "videoId": self.video_id,
             "lastUpdated": timestamp(self.at),
@@ -68,7 +68,7 @@ class Extras:
 
     @answers
     async def insert_caption(self, request: web.Request) -> web.Response:
-        """POST a track, in one request or as a resumable upload. Same video, language and name again: 409."""
+        """POST a track, in one request or as a resumable upload. 409 for the same video, language and name again."""
         account = known(account_of(request, needs=FORCE_SSL))
         self._quota.charge(self.sandbox, units=400)
         parts = parts_of(request, allowed=CAPTION_PARTS)
@@ -97,7 +97,7 @@ class Extras:
         return caption
 
     def _fresh(self, account: str, body: dict[str, Any]) -> dict[str, Any]:
-        """The snippet of a track that may be made."""
+        """The snippet of a new track. Raises YouTubeApiError if it may not be created."""
         snippet = body.get("snippet")
         if not isinstance(snippet, dict) or not all(isinstance(snippet.get(n), str) for n in ("videoId", "language", "name")):
             raise YouTubeApiError(400, "invalidMetadata", "The request contains invalid metadata values.", domain="youtube.caption")
@@ -121,7 +121,7 @@ class Extras:
 
     @answers
     async def set_thumbnail(self, request: web.Request) -> web.Response:
-        """POST a picture: it replaces the one before, so that repeating is harmless."""
+        """POST a picture. It replaces the previous one, so a repeat is harmless."""
         account = known(account_of(request, needs=UPLOADS))
         self._quota.charge(self.sandbox, units=50)
         video = self._mine(account, request.query.get("videoId", ""), "youtube.thumbnail")
@@ -150,7 +150,7 @@ class Extras:
         return video
 
     def forget(self, video_id: str) -> None:
-        """The video was deleted."""
+        """Delete the tracks and the thumbnail of a deleted video."""
         for number in [i for i, c in self.captions.items() if c.video_id == video_id]:
             self.sandbox.forget("youtube.caption", number)
         self.captions = {i: c for i, c in self.captions.items() if c.video_id != video_id}

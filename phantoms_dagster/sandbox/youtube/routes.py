@@ -1,6 +1,6 @@
-"""The stand-in of the YouTube Data API v3: resumable uploads, videos, channels, playlists and a page to watch.
+"""The stand-in for the YouTube Data API v3: resumable uploads, videos, channels, playlists and a watch page.
 
-Rules and error bodies belong in `youtube_rules`, upload sessions in `youtube_uploads`, how a video reads in `youtube_videos`.
+`rules` has checks and errors, `uploads` upload sessions, `videos` the format of a video.
 
 Settings: `youtube.processing_seconds` (see `pace`), `youtube.inserts_per_day` (100), `youtube.units_per_day` (10,000),
 `youtube.stats_per_day` (10,000: calls of batchGetStats), `youtube.uploads_per_channel_per_day` (none), `youtube.session_seconds`
@@ -71,19 +71,19 @@ class YouTube:
         self._playlists.setdefault(uploads_id(video.account), []).append(video)
 
     def _keep(self, video: YouTubeVideo) -> None:
-        """Let the video, as it is at the end of this request, outlive the process."""
+        """Save the video with its state at the end of this request."""
         self.sandbox.keep("youtube.video", video.id, video)
 
     # --- uploads
 
     @answers
     async def open(self, request: web.Request) -> web.Response:
-        """POST: start a resumable upload; the answer's Location is its session URI."""
+        """POST: start a resumable upload. The answer's Location is its session URI."""
         account = known(account_of(request, needs=UPLOADS))
         if request.query.get("uploadType") not in ("resumable", "multipart"):
             raise YouTubeApiError(400, "badRequest", "uploadType must be resumable or multipart.", domain="global")
         parts = parts_of(request, allowed=VIDEO_PARTS)
-        # Whether YouTube charges a session that is never finished is not documented: the strict reading.
+        # It is not documented whether YouTube charges for a session that is never finished. The stand-in does.
         self.quota.charge(self.sandbox, inserts=1)
         self._refuse_beyond_upload_limit(account)
 
@@ -95,8 +95,8 @@ class YouTube:
 
     @answers
     async def upload(self, request: web.Request) -> web.Response:
-        """PUT on a session URI: bytes, or a question for the progress; the final answer is repeated to whoever asks."""
-        account_of(request, required=False)  # the session URI alone is enough, a wrong token is not
+        """PUT on a session URI: bytes, or a request for the progress. A finished session repeats its final answer."""
+        account_of(request, required=False)  # the session URI alone suffices, but a wrong token is refused
         session = self.sessions.get(request.query.get("upload_id", ""))
         if session is None or self.sandbox.now() >= session.expires_at:
             raise YouTubeApiError(404, "notFound", "The upload session was not found.", domain="global")
@@ -113,7 +113,7 @@ class YouTube:
         return web.json_response(body, status=status)
 
     def _accept(self, session: SandboxUploadSession) -> YouTubeVideo:
-        """The last byte is there: from now on the video exists."""
+        """The last byte has arrived: create the video."""
         now = self.sandbox.now()
         video = YouTubeVideo(
             id=short_hash("video", self.sandbox.seed, session.id, length=11),
@@ -142,11 +142,11 @@ class YouTube:
             raise YouTubeApiError(400, "uploadLimitExceeded", "The user has exceeded the number of videos they may upload.")
 
     def _uploads(self, playlist: str) -> list[YouTubeVideo]:
-        """The videos of an uploads playlist that there still are, oldest first."""
+        """The existing videos of an uploads playlist, oldest first."""
         return [v for v in self._playlists.get(playlist, []) if v.id in self.videos]
 
     def _settle(self, video: YouTubeVideo) -> None:
-        """Carry out what the status asks for: a schedule that is due, the lock of uploads, the first showing."""
+        """Apply what the status requires: a due schedule, the lock of uploads, the ledger entry when it first becomes visible."""
         now = self.sandbox.now()
         at = video.status.get("publishAt")
         if at is not None and datetime.fromisoformat(at).timestamp() <= now:
@@ -164,7 +164,7 @@ class YouTube:
 
     @answers
     async def list_videos(self, request: web.Request) -> web.Response:
-        """GET videos by id: those that exist and that this account may see, in the order asked for."""
+        """GET videos by id: the existing ones that this account may see, in the requested order."""
         account = known(account_of(request, needs=READS))
         self.quota.charge(self.sandbox, units=1)
         parts = parts_of(request, allowed=VIDEO_PARTS)
@@ -175,7 +175,7 @@ class YouTube:
 
     @answers
     async def batch_get_stats(self, request: web.Request) -> web.Response:
-        """GET the numbers of videos by id, from a bucket of its own; those that there are not are left out."""
+        """GET the metrics of videos by id, with its own quota. Videos that do not exist are left out."""
         account = known(account_of(request, needs=READS))
         self.quota.charge(self.sandbox, stats=1)
         parts = parts_of(request, allowed=STATS_PARTS)
@@ -184,7 +184,7 @@ class YouTube:
         return web.json_response({"kind": kind, "etag": short_hash(kind, items, length=27), "items": items})
 
     def _seen(self, request: web.Request, account: str) -> list[YouTubeVideo]:
-        """The videos that the request names and this account may see, each once, in the order asked for."""
+        """The requested videos that this account may see, without duplicates, in the requested order."""
         ids = [i for value in request.query.getall("id", []) for i in value.split(",") if i]
         if not ids:
             raise YouTubeApiError(
@@ -199,7 +199,7 @@ class YouTube:
 
     @answers
     async def update_video(self, request: web.Request) -> web.Response:
-        """PUT: every part that is sent is replaced; what it leaves out is gone."""
+        """PUT: replaces every part that is sent. Fields that a part omits are deleted."""
         account = known(account_of(request, needs=WRITES))
         self.quota.charge(self.sandbox, units=50)
         parts = parts_of(request, allowed=VIDEO_PARTS)
@@ -221,7 +221,7 @@ class YouTube:
 
     @answers
     async def delete_video(self, request: web.Request) -> web.Response:
-        """DELETE: 204, and everybody has seen the last of it."""
+        """DELETE a video: 204."""
         account = known(account_of(request, needs=WRITES))
         self.quota.charge(self.sandbox, units=50)
         video = self.videos.get(request.query.get("id", ""))
@@ -237,7 +237,7 @@ class YouTube:
 
     @answers
     async def insert_without_media(self, request: web.Request) -> web.Response:
-        """POST of a resource alone."""
+        """POST of a resource without media."""
         account_of(request, needs=UPLOADS)
         raise YouTubeApiError(400, "mediaBodyRequired", "The request does not include the video content.")
 
@@ -261,7 +261,7 @@ class YouTube:
 
     @answers
     async def playlist_items(self, request: web.Request) -> web.Response:
-        """GET the uploads of an account, newest first; private ones for the owner alone."""
+        """GET the uploads of an account, newest first. Only the owner sees private ones."""
         account = known(account_of(request, needs=READS))
         self.quota.charge(self.sandbox, units=1)
         parts = parts_of(request, allowed=PLAYLIST_PARTS)

@@ -1,7 +1,4 @@
-"""What YouTube refuses: its error bodies, bearer tokens, daily quotas and the rules for the fields of a video.
-
-What a video is and how it reads belongs in `youtube_videos`, the protocol in `youtube`.
-"""
+"""The YouTube stand-in's checks: error bodies, bearer tokens, daily quotas and the rules for the fields of a video."""
 
 from __future__ import annotations
 
@@ -47,7 +44,7 @@ WRITABLE: dict[str, dict[str, type]] = {
     },
     "paidProductPlacementDetails": {"hasPaidProductPlacement": bool},
 }
-# Fields that the API answers and a client may send back: what it listed it may change and send whole. They are ignored.
+# Read-only fields that a client may send back, because it may change a listed resource and send it whole. They are ignored.
 READ_ONLY: dict[str, frozenset[str]] = {
     "snippet": frozenset({"publishedAt", "channelId", "channelTitle", "thumbnails", "liveBroadcastContent", "localized"}),
     "status": frozenset({"uploadStatus", "failureReason", "rejectionReason", "madeForKids"}),
@@ -65,7 +62,7 @@ OWNER_PARTS = frozenset({"processingDetails", "fileDetails"})
 
 
 class YouTubeApiError(Exception):
-    """An answer of the API that is an error; `reason` is what clients tell errors apart by."""
+    """An error answer of the API. Clients distinguish errors by `reason`."""
 
     def __init__(self, status: int, reason: str, message: str, *, domain: str = "youtube.video") -> None:
         super().__init__(message)
@@ -75,7 +72,7 @@ class YouTubeApiError(Exception):
         self.domain = domain
 
     def response(self) -> web.Response:
-        """The error in Google's shape."""
+        """The error in Google's format."""
         cause = {"message": self.message, "domain": self.domain, "reason": self.reason}
         body = {"error": {"code": self.status, "message": self.message, "errors": [cause]}}
         headers = {"WWW-Authenticate": 'Bearer realm="https://accounts.google.com/"'} if self.status == 401 else {}
@@ -87,7 +84,7 @@ Handler = Callable[[Self, web.Request], Awaitable[web.Response]]
 
 
 def answers(handler: Handler[Self]) -> Handler[Self]:
-    """Turn an ApiError into its answer."""
+    """A decorator that turns a YouTubeApiError into its answer."""
 
     @functools.wraps(handler)
     async def answer(self: Self, request: web.Request) -> web.Response:
@@ -101,9 +98,9 @@ def answers(handler: Handler[Self]) -> Handler[Self]:
 
 
 def account_of(request: web.Request, *, required: bool = True, needs: frozenset[str] = SCOPES) -> str | None:
-    """The account behind the bearer token. None without a token, where none is required.
+    """The account of the bearer token. None without a token if none is required.
 
-    Raises ApiError 401 for a token that is none or is dead, 403 for one without any of the scopes in `needs`.
+    Raises YouTubeApiError 401 for an invalid or expired token, 403 for one without any of the scopes in `needs`.
     """
     header = request.headers.get("Authorization")
     if header is None:
@@ -120,7 +117,7 @@ def account_of(request: web.Request, *, required: bool = True, needs: frozenset[
 
 
 def known(account: str | None) -> str:
-    """The account, where one is required."""
+    """Assert that there is an account, and return it."""
     if account is None:
         raise YouTubeApiError(401, "required", "Login Required.", domain="global")
     return account
@@ -128,22 +125,20 @@ def known(account: str | None) -> str:
 
 @dataclass
 class Quota:
-    """What a project has used since midnight in California: upload calls and batchGetStats calls in buckets of their own, units
-    for all else.
-    """
+    """A project's use since midnight in California: upload calls, batchGetStats calls, and units for everything else."""
 
     day: str = ""
     used: Counter[str] = field(default_factory=Counter)
 
     @classmethod
     def of(cls, sandbox: Sandbox) -> Quota:
-        """What was used before this process, as far as it was saved."""
+        """The quota with the saved use of earlier processes."""
         for _, (day, used) in sandbox.kept_rows("youtube.quota"):
             return cls(day, Counter(used))
         return cls()
 
     def charge(self, sandbox: Sandbox, *, inserts: int = 0, units: int = 0, stats: int = 0) -> None:
-        """Take from the day's quota, or raise ApiError quotaExceeded and take nothing."""
+        """Take from the day's quota. Raises YouTubeApiError quotaExceeded, and takes nothing, if not enough is left."""
         today = datetime.fromtimestamp(sandbox.now(), PACIFIC).date().isoformat()
         if today != self.day:
             self.day, self.used = today, Counter()
@@ -160,7 +155,7 @@ class Quota:
 
 
 def parts_of(request: web.Request, *, allowed: frozenset[str]) -> tuple[str, ...]:
-    """The names in `part`, given once with commas or several times. Raises ApiError 400."""
+    """The names in `part`, which may be given once with commas or several times. Raises YouTubeApiError 400."""
     names = tuple(n for value in request.query.getall("part", []) for n in value.split(",") if n)
     if not names:
         raise YouTubeApiError(400, "missingRequiredParameter", "No value for parameter 'part'.", domain="global")
@@ -171,7 +166,7 @@ def parts_of(request: web.Request, *, allowed: frozenset[str]) -> tuple[str, ...
 
 
 def json_body(raw: bytes) -> dict[str, Any]:
-    """A request's JSON. Raises ApiError 400."""
+    """A request's JSON. Raises YouTubeApiError 400."""
     try:
         body = json.loads(raw or b"{}")
     except ValueError as error:
@@ -182,7 +177,7 @@ def json_body(raw: bytes) -> dict[str, Any]:
 
 
 def video_body(body: dict[str, Any], parts: tuple[str, ...], *, sandbox: Sandbox, update: bool) -> dict[str, Any]:
-    """The writable fields of the video resource in a request's body, checked one by one. Raises ApiError 400."""
+    """The checked writable fields of the video resource in a request's body. Raises YouTubeApiError 400."""
     found: dict[str, Any] = {name: body[name] for name in ("id",) if name in body}
     for part, content in body.items():
         if part in ("id", "kind", "etag"):
@@ -201,7 +196,7 @@ def video_body(body: dict[str, Any], parts: tuple[str, ...], *, sandbox: Sandbox
 
 
 def _writable(part: str, content: object) -> dict[str, Any]:
-    """The fields of a part that a client may set. Read-only ones are left out, unknown ones refused."""
+    """The writable fields of a part. Read-only fields are dropped, unknown ones refused."""
     fields, kept = WRITABLE.get(part, {}), {}
     for name, value in content.items() if isinstance(content, dict) else [("", None)]:
         if name in READ_ONLY.get(part, ()):

@@ -1,7 +1,4 @@
-"""Resumable upload sessions: which bytes are kept, what a Content-Range must look like, when a session is over.
-
-What becomes of a finished file belongs in `youtube`.
-"""
+"""Resumable upload sessions: which bytes are kept, the format of Content-Range, and the end of a session."""
 
 from __future__ import annotations
 
@@ -19,23 +16,23 @@ from phantoms_dagster.sandbox.films import Intake, intake
 from phantoms_dagster.sandbox.youtube.rules import YouTubeApiError, json_body
 from phantoms_dagster.sandbox.youtube.videos import DAY, short_hash
 
-GRANULE = 262_144  # every chunk but the last is a multiple of this
+GRANULE = 262_144  # every chunk except the last is a multiple of this
 HEAD_BYTES = 4_096  # enough for the file type and the length of an MP4 whose moov box is first
-KIND = "youtube.session"  # of its rows in the sandbox's store
+KIND = "youtube.session"  # the kind of its rows in the sandbox's store
 _RANGE = re.compile(r"bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)")
 
 
-# What becomes of a whole file: the answer's status and body. Raises YouTubeApiError.
+# Processes a complete file. Returns the answer's status and body. Raises YouTubeApiError.
 Finish: TypeAlias = Callable[["SandboxUploadSession"], tuple[int, dict[str, Any]]]
 Check: TypeAlias = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 @dataclass
 class SandboxUploadSession:
-    """One upload. `total` is None as long as nobody said how long the file is; `final` is the answer given at its end.
+    """One upload. `total` is None until the file's length is known; `final` is the answer given at its end.
 
-    `use` names what becomes of the whole file, see `Sessions.uses`. `kept`, made by `to_file`, has the bytes of an upload that is
-    not complete, only so that another process can continue its hash.
+    `use` names how the complete file is processed, see `Sessions.uses`. `kept`, created by `to_file`, has the bytes of an
+    incomplete upload, only so that a later process can continue its hash.
     """
 
     id: str
@@ -55,7 +52,7 @@ class SandboxUploadSession:
 
     @property
     def complete(self) -> bool:
-        """Whether every byte is there."""
+        """Whether all bytes have arrived."""
         return self.total is not None and self.received == self.total
 
     @property
@@ -64,12 +61,12 @@ class SandboxUploadSession:
         return str(self.digest.hexdigest())
 
     def incomplete(self) -> web.Response:
-        """308 with what is kept; no Range header means nothing."""
+        """The answer 308 with the range that is kept. No Range header means that nothing is kept."""
         headers = {"Range": f"bytes=0-{self.received - 1}"} if self.received else {}
         return web.Response(status=308, reason="Resume Incomplete", headers=headers)
 
     def keep(self, at: int, block: bytes) -> bool:
-        """Keep a block that continues the file; one that overlaps or leaves a gap is dropped."""
+        """Keep a block that continues the file. A block that overlaps or leaves a gap is dropped: then False."""
         if at != self.received:
             return False
         self.digest.update(block)
@@ -82,7 +79,7 @@ class SandboxUploadSession:
 
 
 class Sessions(dict[str, SandboxUploadSession]):
-    """The resumable uploads that were begun, by id; also uploads of one request, which need no session."""
+    """The resumable uploads by id. It also handles uploads in one request, which need no session."""
 
     def __init__(self, sandbox: Sandbox) -> None:
         super().__init__()
@@ -92,7 +89,7 @@ class Sessions(dict[str, SandboxUploadSession]):
         self._restore()
 
     def _restore(self) -> None:
-        """Take up what another process has left, but for what is out of date."""
+        """Restore the unexpired sessions of an earlier process."""
         now = self.sandbox.now()
         for session in self.sandbox.kept(KIND, SandboxUploadSession):
             if session.expires_at <= now:
@@ -113,15 +110,15 @@ class Sessions(dict[str, SandboxUploadSession]):
         session.kept = intake(self.sandbox, _file_name(session))
         try:
             session.digest = session.kept.digest(session.received)
-        except ValueError:  # somebody has taken the file away: the upload begins again
+        except ValueError:  # the file was removed: the upload starts again
             session.received, session.head = 0, bytearray()
 
     def progress(self, session: SandboxUploadSession) -> None:
-        """Let the session, as it is at the end of this request, outlive the process."""
+        """Save the session with its state at the end of this request."""
         self.sandbox.keep(KIND, session.id, session)
 
     def close(self, session: SandboxUploadSession) -> tuple[int, dict[str, Any]]:
-        """The whole file has come: answer with what becomes of it, now and to everybody who asks later. Raises YouTubeApiError."""
+        """Process the complete file. Returns the answer, which later requests get too. Raises YouTubeApiError."""
         session.final = final = self.uses[session.use](session)
         if session.kept is not None:
             session.kept.discard()
@@ -140,10 +137,10 @@ class Sessions(dict[str, SandboxUploadSession]):
         types: tuple[str, ...] = (),
         alone: bool = False,
     ) -> web.Response:
-        """POST: start a resumable upload (the answer's Location is its session URI), or take a file in one request.
+        """POST: start a resumable upload (the answer's Location is its session URI), or accept a file in one request.
 
-        `use` is one of `uses`. `check` looks at the metadata, and says what is kept of them; `most` is in bytes; `types` are those
-        that the file may have, any when empty; `alone`: the file comes without metadata. Raises YouTubeApiError.
+        `use`: one of `uses`. `check` checks the metadata and returns what is kept of them. `most`: the largest size in bytes.
+        `types`: the accepted media types (empty: any). `alone`: the file comes without metadata. Raises YouTubeApiError.
         """
         how = request.query.get("uploadType")
         if how == "resumable":
@@ -185,9 +182,9 @@ def _file_name(session: SandboxUploadSession) -> str:
 
 
 async def _related(request: web.Request) -> tuple[bytes, bytes]:
-    """The two parts of a multipart/related body: metadata, file.
+    """The two parts of a multipart/related body: metadata and file.
 
-    Google's client ends its lines without a carriage return, which aiohttp's reader does not take and Google does.
+    Google's client ends lines without a carriage return, which Google accepts but aiohttp's reader does not.
     """
     boundary = re.search(r'boundary="?([^";]+)"?', request.headers.get("Content-Type", ""))
     if not request.content_type.startswith("multipart/") or boundary is None:
@@ -215,7 +212,7 @@ def _declared_size(request: web.Request, most: int, types: tuple[str, ...]) -> i
 
 
 async def receive(session: SandboxUploadSession, request: web.Request) -> None:
-    """Take the bytes of one PUT. Of a request that breaks off, whole granules are kept. Raises YouTubeApiError 400."""
+    """Receive the bytes of one PUT. If the request breaks off, complete granules are kept. Raises YouTubeApiError 400."""
     wanted = _wanted(session, request)
     if wanted is None:
         return
@@ -239,7 +236,7 @@ async def receive(session: SandboxUploadSession, request: web.Request) -> None:
 
 
 def _wanted(session: SandboxUploadSession, request: web.Request) -> tuple[int, int] | None:
-    """First and last byte of this request's block; None when it only asks for the progress."""
+    """The first and last byte of this request's block; None if it only asks for the progress."""
     length = request.content_length or 0
     header = request.headers.get("Content-Range")
     if header is None:

@@ -1,7 +1,4 @@
-"""What YouTube holds: channels, videos, how each part of a video reads, and how its counters grow.
-
-What is refused belongs in `youtube_rules`, the protocol in `youtube`.
-"""
+"""The YouTube stand-in's channels and videos: the format of each part of a video, and the growth of its counters."""
 
 from __future__ import annotations
 
@@ -22,37 +19,37 @@ from phantoms_dagster.sandbox.mp4 import mp4_seconds
 HOUR = 3_600.0
 DAY = 24 * HOUR
 ACCOUNTS_KEPT = 1_024
-# What the sandbox takes for a video: an MP4 or QuickTime file, or Matroska and WebM.
+# Files that count as videos: MP4, QuickTime, Matroska and WebM.
 _MAGIC = ((4, b"ftyp"), (0, b"\x1a\x45\xdf\xa3"))
 _FAILED = ("failed", "rejected")
 _OPTIONAL = ("tags", "defaultLanguage", "defaultAudioLanguage")
 
 
 def short_hash(*parts: object, length: int) -> str:
-    """A stable identifier of letters, digits, - and _."""
+    """A stable identifier made of letters, digits, - and _."""
     digest = hashlib.sha256("\0".join(str(p) for p in parts).encode()).digest()
     return base64.urlsafe_b64encode(digest).decode()[:length]
 
 
 @functools.lru_cache(ACCOUNTS_KEPT)
 def channel_id(account: str) -> str:
-    """The id of an account's channel; the uploads playlist is the same with UU in front."""
+    """The id of an account's channel. The uploads playlist has the same id with the prefix UU."""
     return "UC" + short_hash("channel", account, length=22)
 
 
 def uploads_id(account: str) -> str:
-    """The id of the playlist of all uploads of an account."""
+    """The id of the playlist of an account's uploads."""
     return "UU" + channel_id(account)[2:]
 
 
 def timestamp(seconds: float) -> str:
-    """Seconds since the epoch, as the API writes times."""
+    """Seconds since the epoch in the API's format."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 @dataclass
 class YouTubeVideo:
-    """One video. `head` is the first part of its bytes; times are seconds since the epoch; `seconds` is its length."""
+    """One video. `head`: the first part of its bytes. `seconds`: its length. Times are in seconds since the epoch."""
 
     id: str
     account: str
@@ -75,11 +72,11 @@ class YouTubeVideo:
 
     @property
     def privacy(self) -> str:
-        """private, unlisted or public; public is what a missing value means to YouTube."""
+        """private, unlisted or public. For YouTube a missing value means public."""
         return str(self.status.get("privacyStatus", "public"))
 
     def failure(self) -> str | None:
-        """Why the file cannot be processed, or None."""
+        """Why the file cannot be processed; None if it can."""
         if self.size == 0:
             return "emptyFile"
         return None if any(self.head[at : at + len(magic)] == magic for at, magic in _MAGIC) else "invalidFile"
@@ -93,7 +90,7 @@ class YouTubeVideo:
         return "rejected" if self.rejection else "processed"
 
     def resource(self, parts: tuple[str, ...], sandbox: Sandbox) -> dict[str, Any]:
-        """The video as the API answers it, with these parts."""
+        """The video in the API's format, with these parts."""
         now = sandbox.now()
         body: dict[str, Any] = {"kind": "youtube#video", "etag": short_hash(self.id, self.status, length=27), "id": self.id}
         made: dict[str, Callable[[float], dict[str, Any] | None]] = {
@@ -112,7 +109,7 @@ class YouTubeVideo:
         return body
 
     def stats(self, parts: tuple[str, ...], sandbox: Sandbox) -> dict[str, Any]:
-        """The video as batchGetStats answers it."""
+        """The video in the format of batchGetStats."""
         made: dict[str, Callable[[], dict[str, Any]]] = {
             "snippet": lambda: {"publishTime": timestamp(self.uploaded_at)},
             "contentDetails": lambda: {} if self.seconds is None else {"duration": f"{self.seconds:.3f}s"},
@@ -137,7 +134,7 @@ class YouTubeVideo:
         }
 
     def thumbnails(self, sandbox: Sandbox) -> dict[str, Any]:
-        """The pictures by size; which picture it is shows in their addresses."""
+        """The thumbnails by size. Their URLs show which picture it is."""
         shown = self.thumbnail or "default"
         sizes = {"default": (120, 90), "medium": (320, 180), "high": (480, 360)}
         address = f"{sandbox.base_url}/vi/{self.id}"
@@ -175,19 +172,19 @@ class YouTubeVideo:
         return answer | ({"processingFailureReason": "transcodeFailed"} if answer["processingStatus"] == "failed" else {})
 
     def _file_details(self, now: float) -> dict[str, Any] | None:
-        """Known only once the file has been looked at, as on YouTube."""
+        """The file's details; None until the file was processed, as on YouTube."""
         if now < self.processed_at:
             return None
         length = {} if self.seconds is None else {"durationMs": str(round(self.seconds * 1_000))}
         return {"fileName": self.file_name, "fileSize": str(self.size), "fileType": "video", **length}
 
     def statistics(self, sandbox: Sandbox) -> dict[str, str]:
-        """The counters now, as strings, without those that are hidden."""
+        """The present counters as strings, without hidden ones."""
         hidden = sandbox.setting("youtube.hidden_counters", ())
         return {k: str(v) for k, v in self.counters(sandbox, sandbox.now()).items() if k not in hidden}
 
     def counters(self, sandbox: Sandbox, at: float) -> dict[str, int]:
-        """The counters at that time: an S-shaped curve to this video's own plateau, fixed by the seed, never falling."""
+        """The counters at that time: an S-shaped curve to this video's plateau, determined by the seed, never falling."""
         chance = random.Random(f"{sandbox.seed}:{self.id}")
         plateau = 10 ** chance.uniform(2.5, 4.8)
         half_hours = chance.uniform(10, 40)
@@ -197,11 +194,11 @@ class YouTubeVideo:
         return {"viewCount": views, "likeCount": int(views * likes), "favoriteCount": 0, "commentCount": int(views * comments)}
 
     def is_out(self, now: float) -> bool:
-        """Whether somebody other than the owner can see it."""
+        """Whether anyone other than the owner can see it."""
         return self.privacy != "private" and self.upload_status(now) not in _FAILED
 
     def facts(self) -> dict[str, Any]:
-        """What the ledger says of it."""
+        """The facts for its ledger entry."""
         return {
             "platform": "youtube",
             "remote_id": self.id,
