@@ -116,7 +116,7 @@ def _sender(url: SecretStr, secrets: tuple[str, ...]) -> Callable[[Message], Non
         with _quiet_apprise() as statuses:
             service = apprise.Apprise()
             if not service.add(url.get_secret_value()):
-                raise Undelivered("Apprise does not know this kind of URL: see PHANTOMS_ALERT_URLS")
+                raise Undelivered("this is not a URL that Apprise knows: see PHANTOMS_ALERT_URLS")
             title, body = (_masked(text, secrets) for text in (message.title, message.body))
             kind = apprise.NotifyType.WARNING if message.urgent else apprise.NotifyType.INFO
             taken = service.notify(title=title, body=body, notify_type=kind, body_format=apprise.NotifyFormat.TEXT)

@@ -80,7 +80,7 @@ async def test_an_account_that_was_taken_down_waits(sky: Bluesky, tmp_path: Path
 
 async def test_an_account_without_room_today_waits_before_it_uploads(sky: Bluesky, tmp_path: Path) -> None:
     sky.sandbox.config["bluesky.videos_per_day"] = 0
-    with pytest.raises(Throttled, match="no room"):
+    with pytest.raises(Throttled, match="may not upload another video"):
         await publish(sky.publisher(), make_job(tmp_path), FakeJournal(clock=sky.clock))
     assert sky.asked("upload") == 0
     sky.sandbox.config |= {"bluesky.videos_per_day": 5, "bluesky.may_upload": False}

@@ -178,7 +178,7 @@ async def test_the_caption_is_measured_in_utf16_units(world: World, caption: str
 
 async def test_a_video_longer_than_the_creator_may_post_is_permanent_before_an_upload_is_opened(world: World) -> None:
     world.sandbox.config["tiktok.creator"] = {"max_video_post_duration_sec": 20}
-    with pytest.raises(Permanent, match="may post 20 seconds"):
+    with pytest.raises(Permanent, match="may post at most 20 seconds"):
         await publish(world.publisher(), world.job(seconds=30), world.journal())
     assert world.calls("init") == 0
 
@@ -189,7 +189,7 @@ async def test_a_file_that_is_not_what_the_job_says_is_permanent(world: World) -
         await publish(world.publisher(), replace(job, size=job.size + 1), world.journal())
     with pytest.raises(Permanent, match="cannot be read"):
         await publish(world.publisher(), replace(job, file=job.file.with_name("gone.mp4")), world.journal())
-    with pytest.raises(Permanent, match=r"takes .*not \.avi"):
+    with pytest.raises(Permanent, match=r"accepts .*not \.avi"):
         await publish(world.publisher(), replace(job, file=job.file.with_suffix(".avi")), world.journal())
 
 

@@ -266,7 +266,7 @@ async def test_one_dead_destination_neither_silences_nor_repeats_the_other(
     assert said.startswith(
         "sent 1: Phantoms: 1 new dead letter; 2 of 3 destinations did not take the alert (it could not be reached; "
     )
-    assert "Apprise does not know this kind of URL: see PHANTOMS_ALERT_URLS" in said
+    assert "this is not a URL that Apprise knows: see PHANTOMS_ALERT_URLS" in said
     again, _ = await ticked(several, cursor)
     assert again.startswith("2 of 3 destinations")
     assert len(receiver.got) == 1

@@ -123,7 +123,7 @@ def test_a_crashed_process_is_started_again_later_each_time_and_that_is_said(sup
     supervisor.start()
     messages = [said.get(timeout=MAX_WAIT) for _ in range(5)]
     assert all(m.startswith("fragile has stopped (exit code 7) and restarts in ") for m in messages)
-    assert [m.split(" again in ")[1].split(" s.")[0] for m in messages] == ["0.01", "0.02", "0.04", "0.04", "0.04"]
+    assert [m.split(" restarts in ")[1].split(" s.")[0] for m in messages] == ["0.01", "0.02", "0.04", "0.04", "0.04"]
 
 
 def test_a_process_that_ran_well_for_a_while_is_started_again_as_soon_as_at_first(supervise: Started) -> None:
@@ -133,7 +133,7 @@ def test_a_process_that_ran_well_for_a_while_is_started_again_as_soon_as_at_firs
     supervisor = supervise(spec("killed", code), notify=said.put, backoff=(0.01, 0.04), steady_seconds=0.2)
     supervisor.start()
     messages = [said.get(timeout=MAX_WAIT) for _ in range(3)]
-    assert [m.split(" again in ")[1].split(" s.")[0] for m in messages] == ["0.01", "0.01", "0.01"]
+    assert [m.split(" restarts in ")[1].split(" s.")[0] for m in messages] == ["0.01", "0.01", "0.01"]
 
 
 def test_a_killed_process_comes_back_with_a_new_pid(supervise: Started) -> None:
@@ -164,7 +164,7 @@ def test_a_process_that_is_gone_a_moment_before_its_end_is_heard_of_is_started_a
     supervisor = supervise(spec("gone", SLEEP, launch=lambda *_: Gone()), notify=said.put, backoff=(0.01, 0.02))
     supervisor.start()
     for _ in range(2):
-        assert said.get(timeout=MAX_WAIT).startswith("gone has stopped (exit code 3) and is started again")
+        assert said.get(timeout=MAX_WAIT).startswith("gone has stopped (exit code 3) and restarts")
 
 
 def test_a_notification_that_cannot_be_written_does_not_end_the_supervision(supervise: Started) -> None:
