@@ -63,7 +63,7 @@ class PoolFull(NotYet):
     """A pool stays full for longer than the caller is willing to wait. `pool` and `kind` say which limit was reached."""
 
     def __init__(self, wait: Wait, clock: Clock) -> None:
-        # How long another call keeps its slot is a guess, so a caller that waited without success should not return within milliseconds.
+        # How long another call keeps its slot is a guess, so a caller should not return within milliseconds.
         seconds = max(wait.seconds, 1.0) if wait.kind == "slots" else wait.seconds
         super().__init__(str(wait), retry_after=seconds, until=clock.now() + timedelta(seconds=seconds))
         self.pool = self.waits_for = wait.pool
