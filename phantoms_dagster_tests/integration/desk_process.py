@@ -21,7 +21,7 @@ import pytest
 
 from phantoms_dagster_tests.integration.desk_world import Browser
 
-MAX_WAIT = 60.0
+MAX_WAIT = 120.0
 
 
 @dataclass
@@ -76,7 +76,7 @@ class DeskProcess:
     @asynccontextmanager
     async def person(self, name: str) -> AsyncIterator[Browser]:
         """Somebody who is logged in, at a browser of their own."""
-        async with httpx.AsyncClient(base_url=self.url, timeout=30, trust_env=False) as client:
+        async with httpx.AsyncClient(base_url=self.url, timeout=MAX_WAIT, trust_env=False) as client:
             browser = Browser(client)
             assert (await browser.log_in(name)).status_code == 303
             yield browser

@@ -25,7 +25,7 @@ from phantoms_dagster.execution.queues import RunQueues, connect
 from phantoms_dagster_tests.integration import run_definitions
 
 MODULE = "phantoms_dagster_tests.integration.run_definitions"
-MAX_WAIT_SECONDS = 60.0
+MAX_WAIT_SECONDS = 240.0
 LEASE_SECONDS = 6
 CONFIG = {
     "storage": {"custom": {"module": "phantoms_dagster.execution.storage", "class": "PooledPostgresStorage", "config": {}}},

@@ -71,7 +71,7 @@ async def granted_in_the_end(admission: Admission, *pools: str) -> Lease:
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    for _ in range(500):
+    for _ in range(3_000):
         if await condition():
             return
         await asyncio.sleep(0.02)

@@ -43,7 +43,7 @@ class Server:
     def start(self, *config: str) -> None:
         command = [str(get_binary_path()), *config, "--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self._folder)]
         self._process = subprocess.Popen([*command, "--save", "", "--appendonly", "yes", "--logfile", "log"], cwd=self._folder)
-        for _ in range(500):
+        for _ in range(6_000):
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", self.port)) == 0:
                     return

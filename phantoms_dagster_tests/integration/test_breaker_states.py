@@ -61,7 +61,7 @@ async def is_open(breakers: Breakers, name: str = "shotstack") -> bool:
 
 async def probe(breakers: Breakers, name: str = "shotstack") -> BreakerPermit:
     """Ask until this process gets the probe."""
-    for _ in range(200):
+    for _ in range(1_200):
         try:
             leave = await breakers.admit(name)
         except BreakerOpen as error:

@@ -6,7 +6,6 @@ import asyncio
 import os
 import re
 import signal
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -21,10 +20,8 @@ from phantoms_dagster_tests.integration.desk_process import DeskProcess, open_pr
 from phantoms_dagster_tests.integration.desk_world import Browser, DeskWorld, open_desk
 from phantoms_dagster_tests.integration.test_dead_letters import fail
 
-# One statement that is not answered, and one connection that is not made; the rest is for a busy machine.
-LONGEST = 25.0
-PLACES = ("/review", "/review?held=1", "/pipeline", "/bulk", "/dead-letters", "/calendar", "/providers", "/providers/tiktok")
-PLACES += ("/performance", "/add", "/audit", "/api/v1/videos", "/api/v1/issues", "/api/v1/performance")
+PAGES = ("/review", "/review?held=1", "/pipeline", "/bulk", "/dead-letters", "/calendar", "/providers", "/providers/tiktok")
+PLACES = (*PAGES, "/performance", "/add", "/audit", "/api/v1/videos", "/api/v1/issues", "/api/v1/performance")
 
 
 @dataclass
@@ -81,10 +78,9 @@ async def desk(world: DeskWorld, stores: Stores, tmp_path: Path) -> AsyncIterato
         yield running
 
 
-async def asked(browser: Browser, path: str) -> tuple[str, httpx.Response, float]:
-    began = time.monotonic()
-    answer = await browser.client.get(path)
-    return path, answer, time.monotonic() - began
+async def asked(browser: Browser, path: str) -> tuple[str, httpx.Response]:
+    """The page's answer. The browser gives up on a page that hangs, and the test fails."""
+    return path, await browser.client.get(path)
 
 
 async def paths_of(world: DeskWorld) -> list[str]:
@@ -110,14 +106,13 @@ async def all_well(browser: Browser, paths: list[str], log: Path) -> None:
     assert "Traceback" not in log.read_text()
 
 
-def check_away(found: list[tuple[str, httpx.Response, float]]) -> None:
+def check_away(found: list[tuple[str, httpx.Response]]) -> None:
     """Each says clearly that PostgreSQL is away, and pages try again by themselves."""
-    for path, answer, seconds in found:
+    for path, answer in found:
         assert answer.status_code == 503, (path, answer.text)
         assert "PostgreSQL does not answer" in answer.text, path
         assert answer.headers["retry-after"] == "5"
         assert path.startswith("/api/") or '<meta http-equiv="refresh" content="5">' in answer.text, path
-        assert seconds < LONGEST, path
 
 
 async def test_while_postgresql_is_frozen_every_page_says_so_and_comes_back(
@@ -166,11 +161,10 @@ async def test_while_redis_is_frozen_pages_work_and_say_what_is_not_known(
             tripped = await kim.post("/providers/tiktok/trip", {"breaker": "tiktok", "why": "maintenance", "seconds": ""})
             async with desk.person("kim") as again:  # logging in works, too
                 assert again.csrf
-        for path, answer, seconds in found:
+        for path, answer in found:
             assert answer.status_code == 200, (path, answer.text)
             assert ("Redis does not answer" in answer.text) == path.startswith(("/providers", "/pipeline")), path
-            assert seconds < LONGEST, path
-        assert (tripped.status_code, "Redis does not answer" in tripped.text) == (503, True)
+            assert (tripped.status_code, "Redis does not answer" in tripped.text) == (503, True)
         await all_well(kim, paths, desk.log)
 
 

@@ -22,7 +22,7 @@ from phantoms_dagster.embedded.supervisor import ProcessFailed
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there are no embedded servers for Windows")
 
-MAX_WAIT = 30.0
+MAX_WAIT = 120.0
 
 
 def query(url: str, statement: str) -> object:
@@ -155,7 +155,7 @@ def test_a_server_that_crashed_is_started_again_where_it_was(tmp_path: Path, nam
 
 
 def _in_the_end(urls: ServerUrls) -> object:
-    for _ in range(600):
+    for _ in range(2_400):
         try:
             return what_was_kept(urls)
         except (psycopg.OperationalError, redis.ConnectionError):

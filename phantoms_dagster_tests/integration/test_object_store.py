@@ -344,7 +344,7 @@ async def test_while_the_store_is_down_stages_are_deferred_and_go_on_when_it_is_
             await store.add(a_file(tmp_path, 1000, "3.mp4"))
         assert (await store.local(seen)).stat().st_size == 1000, "what is here needs nobody's leave"
         server.start()
-        for _ in range(200):
+        for _ in range(1_200):
             try:
                 await store.add(a_file(tmp_path, 1000, "4.mp4"))
                 return

@@ -18,7 +18,7 @@ from phantoms_dagster.embedded.supervisor import ProcessFailed, ProcessSpec, Sup
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs process groups")
 
 SLEEP = "import signal; signal.pause()"
-MAX_WAIT = 30.0
+MAX_WAIT = 120.0
 
 
 def spec(name: str, code: str, **options: object) -> ProcessSpec:

@@ -15,7 +15,7 @@ from phantoms_dagster.embedded.supervisor import interrupt_on_signals
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 
-MAX_WAIT = 60.0
+MAX_WAIT = 120.0
 # Prints the pids once all run, and how it ended. A deaf process notes its stop signal and goes on.
 PROGRAM = """
 import sys

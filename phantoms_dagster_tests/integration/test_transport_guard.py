@@ -113,7 +113,7 @@ def answers(status: int, **more: Any) -> Handler:
 
 async def free_again(bench: Bench) -> None:
     """Slots come back in the background."""
-    for _ in range(200):
+    for _ in range(6_000):
         if not any((await bench.in_flight()).values()):
             return
         await asyncio.sleep(0.01)
