@@ -53,6 +53,6 @@ def film(
                 silence = av.AudioFrame(format="fltp", layout="stereo", samples=1024)
                 for part in silence.planes:
                     part.update(bytes(part.buffer_size))
-                silence.sample_rate, silence.pts, silence.time_base = audio_hz, 0, Fraction(1, audio_hz or 1)
+                silence.sample_rate, silence.pts, silence.time_base = sound.rate, 0, Fraction(1, sound.rate)
                 made.mux([*sound.encode(silence), *sound.encode(None)])
         return path.read_bytes()

@@ -293,8 +293,8 @@ def fill(database: Engine, *, videos: int, attempts_each: int = 1, said: Callabl
         connection.execute(text("SET LOCAL synchronous_commit = off"))
         for channel in channels():
             config = channel.model_dump_json()
-            statement = text("INSERT INTO phantoms.channels (name, config) VALUES (:name, CAST(:config AS jsonb))")
-            connection.execute(statement, {"name": channel.name, "config": config})
+            added = text("INSERT INTO phantoms.channels (name, config) VALUES (:name, CAST(:config AS jsonb))")
+            connection.execute(added, {"name": channel.name, "config": config})
         values = {
             "now": connection.execute(text("SELECT now()")).scalar_one(),
             "videos": videos,

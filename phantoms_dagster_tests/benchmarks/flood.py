@@ -140,7 +140,8 @@ def _take_away(stack: BenchStack, keys: Sequence[str]) -> None:
     def ended() -> bool:
         with stack.bench.services.engine.begin() as connection:
             connection.execute(_STOP, {"keys": list(keys)})
-        return stack.bench.rows(_DUE, keys=list(keys))[0]["n"] == 0 and stack.dagster_rows(_OPEN)[0]["n"] == 0
+        due, running = stack.bench.rows(_DUE, keys=list(keys)), stack.dagster_rows(_OPEN)
+        return (due[0]["n"], running[0]["n"]) == (0, 0)
 
     wait_for(ended, seconds=READY_SECONDS, what="the end of the flood", pause=0.5)
 

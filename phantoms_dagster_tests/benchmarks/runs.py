@@ -76,7 +76,7 @@ def _measure(
         for sensor in stack.ask(_SENSORS)["sensorsOrError"]["results"]:
             stack.ask(_STOP, id=sensor["id"])
         time.sleep(5)  # whatever they have begun comes to its end
-        found = {}
+        found: dict[int, Mapping[str, Any]] = {}
         for stages in kinds:
             keys = stack.bench.add_videos(count + WARM_UP, topic=f"Runs of {stages}", first=stages * 1000)
             _add_partitions(stack, keys)

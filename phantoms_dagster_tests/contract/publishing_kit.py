@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import httpx
 
@@ -20,6 +20,7 @@ from phantoms_dagster.sandbox.core import Sandbox
 
 Kill = Callable[[str, int], None]
 MOMENTS = ("before save", "after save", "before send", "after answer")
+Row = TypeVar("Row", PostRecord, PaidRecord)
 
 
 class Killed(BaseException):
@@ -40,19 +41,19 @@ def at(moment: str, number: int) -> Kill:
     return kill
 
 
-class _FakeLedger:
+class _FakeLedger(Generic[Row]):
     """A ledger's row in memory. It outlives its process, which may be killed before and after each save."""
 
-    record: Any
+    record: Row
 
     def __init__(self, *, kill: Kill, clock: Any) -> None:
-        self.saves: list[Any] = []
+        self.saves: list[Row] = []
         self.proofs: list[Any] = []
         self.kill = kill
         self.count = 0
         self._clock = clock
 
-    def _save(self, state: Any, proof: Any, kept: dict[str, Any]) -> Any:
+    def _save(self, state: Any, proof: Any, kept: dict[str, Any]) -> Row:
         self.count += 1
         self.kill("before save", self.count)
         self.record = replace(self.record, state=state, **kept)
@@ -73,7 +74,7 @@ class _FakeLedger:
         self.record = replace(self.record, state=state, **changes)
 
 
-class FakeJournal(_FakeLedger):
+class FakeJournal(_FakeLedger[PostRecord]):
     """A post's row. It refuses and keeps what the real one does."""
 
     def __init__(self, record: PostRecord | None = None, *, kill: Kill = never, clock: Any = None) -> None:
@@ -99,7 +100,7 @@ class FakeJournal(_FakeLedger):
         return self._save(state, proof, {**kept, "attempted_at": attempted_at})
 
 
-class FakePaidJournal(_FakeLedger):
+class FakePaidJournal(_FakeLedger[PaidRecord]):
     """A paid job's row. It refuses and keeps what the real one does."""
 
     def __init__(self, record: PaidRecord | None = None, *, kill: Kill = never, clock: Any = None) -> None:

@@ -48,7 +48,7 @@ class Program:
         # The profile is for people to look at; the stand-in has none.
         self.client.login(ACCOUNT, password, fetch_bsky_profile=False)
         session = self.client.com.atproto.server.get_session()
-        return session.did
+        return str(session.did)
 
     def allowed(self, audience: str, method: str) -> dict[str, str]:
         answer = self.client.com.atproto.server.get_service_auth({"aud": audience, "lxm": method})
@@ -59,7 +59,7 @@ class Program:
         # As the real service, the stand-in answers without the `jobStatus` that the client's own `upload_video` needs.
         answer = self.video.invoke_procedure(
             "app.bsky.video.uploadVideo",
-            params=DotDict({"did": did, "name": "eels.mp4"}),  # type: ignore[arg-type] # what the client takes as well
+            params=DotDict({"did": did, "name": "eels.mp4"}),
             content=film(seconds=12.0, fps=24, width=64, height=114, moov_first=True),
             headers={**self.allowed(f"did:web:{SERVER}", "com.atproto.repo.uploadBlob"), "Content-Type": "video/mp4"},
         )
@@ -111,7 +111,7 @@ async def test_a_key_of_ones_own_is_kept_and_taken_once(program: Program) -> Non
         with pytest.raises(RequestException, match="InternalServerError"):
             program.client.app.bsky.feed.post.create(did, record, key)
         assert program.client.app.bsky.feed.post.get(did, key).uri == post.uri
-        return post.uri
+        return str(post.uri)
 
     assert (await run(work)).endswith(f"/app.bsky.feed.post/{key}")
     assert len(program.bluesky.posts) == 1

@@ -37,7 +37,7 @@ class Google:
     def credentials(self, token: str | None = "sandbox-main") -> Credentials:
         return Credentials(
             token=token, refresh_token="1//sandbox-main", token_uri=f"{self.root}token", client_id="app", client_secret="secret"
-        )  # type: ignore[no-untyped-call]
+        )
 
     def service(self, name: str, version: str, credentials: Credentials) -> Any:
         document = {**json.loads(get_static_doc(name, version)), "rootUrl": self.root, "baseUrl": self.root}

@@ -258,12 +258,12 @@ async def test_the_account_is_addressed_by_its_number(api: Api) -> None:
     number = ig_user_id(ACCOUNT)
     (page,) = (await api.get("me/accounts", fields="name,instagram_business_account{id,username}"))["data"]
     assert page["instagram_business_account"] == {"id": number, "username": ACCOUNT}
-    assert "id" in (await api.post(f"{number}/media", **REEL)).json()
-    assert codes(await api.post(f"{ig_user_id('other')}/media", **REEL)) == (100, 33)
+    assert "id" in (await api.post(f"{number}/media", None, **REEL)).json()
+    assert codes(await api.post(f"{ig_user_id('other')}/media", None, **REEL)) == (100, 33)
 
 
 async def test_an_account_that_is_addressed_by_its_name_is_refused(api: Api) -> None:
-    assert codes(await api.post(f"{ACCOUNT}/media", **REEL)) == (100, 33)
+    assert codes(await api.post(f"{ACCOUNT}/media", None, **REEL)) == (100, 33)
     assert (await api.get(f"{ACCOUNT}/media"))["error"]["code"] == 803
     assert (await api.get(f"{ACCOUNT}/content_publishing_limit"))["error"]["code"] == 803
     assert (await api.get(ACCOUNT))["error"]["code"] == 803
@@ -281,7 +281,7 @@ async def test_a_call_without_its_scope_is_refused(api: Api) -> None:
     container = await api.finished()
     media = (await api.publish(container)).json()["id"]
     api.stand.sandbox.config["instagram.scopes"] = {ACCOUNT: ["instagram_basic"]}
-    assert codes(await api.post(f"{USER}/media", **REEL)) == (10, None)
+    assert codes(await api.post(f"{USER}/media", None, **REEL)) == (10, None)
     assert codes(await api.publish(container)) == (10, None)
     assert (await api.get(f"{media}/insights", metric="views"))["error"]["code"] == 10
     assert (await api.get("me/accounts"))["error"]["code"] == 10
@@ -293,7 +293,7 @@ async def test_a_dead_token_is_refused_as_the_platform_does(api: Api, setting: s
     api.stand.sandbox.config[f"instagram.{setting}"] = value
     await api.get("me")
     api.stand.sandbox.advance(61)
-    answer = await api.post(f"{USER}/media", **REEL)
+    answer = await api.post(f"{USER}/media", None, **REEL)
     assert answer.status_code == 401
     assert codes(answer) == (190, subcode)
     if setting == "token_seconds":

@@ -11,6 +11,7 @@ import httpx
 import openai
 import pytest
 from aiohttp.test_utils import TestServer
+from openai.types import ModerationTextInputParam
 from pydantic import BaseModel
 
 from phantoms_dagster.sandbox.core import Sandbox, application
@@ -69,7 +70,7 @@ async def test_stored_completions_are_updated_and_deleted(api: Api) -> None:
     made = await completions.create(model=MODEL, messages=ASK, store=True, metadata={"attempt": "a"})
     assert [message.content async for message in completions.messages.list(made.id)] == [ASK[0]["content"]]
     changed = await completions.update(made.id, metadata={"attempt": "b"})
-    assert changed.metadata == {"attempt": "b"}  # type: ignore[attr-defined]
+    assert changed.metadata == {"attempt": "b"}
     assert [found.id async for found in completions.list(metadata={"attempt": "a"})] == []
     assert [found.id async for found in completions.list(metadata={"attempt": "b"})] == [made.id]
     assert (await completions.delete(made.id)).deleted
@@ -136,7 +137,8 @@ async def test_moderations_flag_what_the_setting_names(api: Api) -> None:
     answer = await api.client.moderations.create(input=["calm sea", "A Shark Attack!"])
     assert [result.flagged for result in answer.results] == [False, True]
     assert answer.results[1].categories.violence
-    one = await api.client.moderations.create(model="omni-moderation-latest", input=[{"type": "text", "text": "calm"}])
+    calm: ModerationTextInputParam = {"type": "text", "text": "calm"}
+    one = await api.client.moderations.create(model="omni-moderation-latest", input=[calm])
     assert len(one.results) == 1
 
 
@@ -149,8 +151,8 @@ async def test_speech_is_real_sound_of_the_right_length_in_each_format(api: Api,
     if kind == "pcm":
         seconds = len(content) / 2 / 24_000
     else:
-        with av.open(io.BytesIO(content)) as sound:
-            seconds = sum(frame.samples / frame.sample_rate for frame in sound.decode(audio=0))
+        with av.open(io.BytesIO(content), "r") as sound:
+            seconds = sum(frame.samples / frame.sample_rate for frame in sound.decode(sound.streams.audio[0]))
     assert abs(seconds - 4) < 0.2
 
 

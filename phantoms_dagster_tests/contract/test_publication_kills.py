@@ -14,7 +14,6 @@ from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -102,8 +101,8 @@ async def instagram(folder: Path) -> AsyncIterator[Posting]:
         yield Posting(stand.sandbox, stand.transport, stand.clock, stand.publisher, job, lambda: None)
 
 
-def found_world(name: str) -> ModuleType | None:
-    """The module of a platform's own world."""
+def found_world(name: str) -> Any:
+    """The module of a platform's own world, or None."""
     module = f"phantoms_dagster_tests.contract.{name}_world"
     return import_module(module) if find_spec(module) is not None else None
 

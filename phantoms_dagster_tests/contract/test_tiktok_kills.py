@@ -12,7 +12,8 @@ from phantoms_dagster.domain.stages import PostState
 from phantoms_dagster.platforms.tiktok import chunks as tiktok_chunks
 from phantoms_dagster.production.publication import publish
 from phantoms_dagster.sandbox.tiktok import state as tiktok_state
-from phantoms_dagster_tests.contract.tiktok_world import FakeJournal, World, a_world
+from phantoms_dagster_tests.contract.publishing_kit import FakeJournal
+from phantoms_dagster_tests.contract.tiktok_world import World, a_world
 
 KB = 1_000
 SIZE = 150 * KB + 7  # three chunks

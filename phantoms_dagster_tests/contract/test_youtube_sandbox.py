@@ -43,14 +43,19 @@ class Site:
         return self.sandbox.state["youtube"].sessions
 
     async def open(
-        self, part: str = "snippet,status", body: Any = None, size: int = GRANULE + 10, **headers: Any
+        self,
+        part: str = "snippet,status",
+        body: Any = None,
+        size: int = GRANULE + 10,
+        media_type: str = "video/mp4",
+        **headers: Any,
     ) -> httpx.Response:
         body = body if body is not None else {"snippet": {"title": "t"}, "status": {"privacyStatus": "private"}}
         return await self.client.post(
             "/upload/youtube/v3/videos",
             params={"uploadType": "resumable", "part": part},
             json=body,
-            headers={"X-Upload-Content-Length": str(size), "X-Upload-Content-Type": "video/mp4", **headers},
+            headers={"X-Upload-Content-Length": str(size), "X-Upload-Content-Type": media_type, **headers},
         )
 
     async def upload(self, size: int = 600, **fields: Any) -> str:
@@ -153,7 +158,7 @@ async def test_a_request_must_name_the_parts_that_it_writes() -> None:
 async def test_files_that_are_too_large_or_no_video_are_refused() -> None:
     async with site() as s:
         assert reason(await s.open(size=274_877_906_945)) == (413, "uploadTooLarge")
-        assert reason(await s.open(**{"X-Upload-Content-Type": "text/plain"})) == (400, "badContent")
+        assert reason(await s.open(media_type="text/plain")) == (400, "badContent")
 
 
 async def test_quotas_are_counted_per_day_and_come_back_at_midnight_in_california() -> None:

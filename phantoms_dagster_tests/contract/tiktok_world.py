@@ -44,14 +44,20 @@ class World:
     tokens: SandboxTokens = field(default_factory=SandboxTokens)
 
     def publisher(self, **changes: Any) -> TikTokPublisher:
-        known = {"client": self.client, "base_url": self.base_url, "tokens": self.tokens, "clock": self.clock, "sandbox": True}
+        known: dict[str, Any] = {
+            "client": self.client,
+            "base_url": self.base_url,
+            "tokens": self.tokens,
+            "clock": self.clock,
+            "sandbox": True,
+        }
         return TikTokPublisher(**(known | changes))
 
     def reader(self) -> TikTokMetricsReader:
         return TikTokMetricsReader(client=self.client, base_url=self.base_url, tokens=self.tokens)
 
     def late_ids(self, **changes: Any) -> TikTokLateIds:
-        known = {"client": self.client, "base_url": self.base_url, "tokens": self.tokens, "sandbox": True}
+        known: dict[str, Any] = {"client": self.client, "base_url": self.base_url, "tokens": self.tokens, "sandbox": True}
         return TikTokLateIds(**(known | changes))
 
     def journal(self) -> FakeJournal:

@@ -25,7 +25,7 @@ def main() -> None:
                 "input": str(Path("/proc/self/fd/0").readlink()),
                 "command": Path("/proc/self/cmdline").read_bytes().replace(b"\0", b" ").decode().strip(),
                 "threads": threading.active_count(),
-                "mask": [number.name for number in signal.pthread_sigmask(signal.SIG_BLOCK, ())],
+                "mask": [signal.Signals(number).name for number in signal.pthread_sigmask(signal.SIG_BLOCK, ())],
                 "dagster": "dagster" in sys.modules,
             }
             print(json.dumps(told), flush=True)

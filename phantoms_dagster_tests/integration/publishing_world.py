@@ -62,6 +62,9 @@ class Keeps:
     async def probe(self, path: Path, *, loudness: bool = False) -> Probe:
         return PROBE
 
+    async def unshowable(self, texts: Sequence[str]) -> tuple[str, ...]:
+        raise AssertionError("nobody asks")
+
     async def thumbnail(self, path: Path, destination: Path) -> None:
         raise AssertionError("nobody wants one")
 

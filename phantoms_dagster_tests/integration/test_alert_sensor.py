@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -423,7 +423,7 @@ async def test_no_secret_of_the_settings_leaves_in_an_alert_whatever_a_letter_sa
 # --- checks
 
 
-def _by_stage(events: list[dg.AssetCheckEvaluation]) -> dict[str, bool]:
+def _by_stage(events: Sequence[dg.AssetCheckEvaluation]) -> dict[str, bool]:
     return {event.asset_key.to_user_string(): event.passed for event in events if event.check_name == "no_dead_letters"}
 
 
@@ -446,7 +446,9 @@ async def test_the_checks_follow_the_open_letters_without_a_run(world: World, se
     events, cursor = look(cursor)
     assert _by_stage(events) == {"script": False}
     assert events[0].metadata["open"].value == 60
-    records = events[0].metadata["letters"].records  # type: ignore[union-attr]
+    letters = events[0].metadata["letters"]
+    assert isinstance(letters, dg.TableMetadataValue)
+    records = letters.records
     assert (len(records), records[0].data["video"]) == (50, keys[-1])
     assert look(cursor)[0] == []
     DeadLetters(world.engine).replay(LetterFilter(), by="ann")

@@ -337,7 +337,7 @@ async def test_characters_that_postgresql_cannot_hold_do_not_fail_the_videos_bes
     evidence = Evidence(status=500, body="half \ud800 and \x00 and \\u0000")
     await (await store.attempt(bad)).received({"raw": "a\x00b"})
     ended = await asyncio.gather(store.finish(bad, failure("nul \x00", evidence=evidence)), store.finish(good, finished("script")))
-    assert ended == [True, True]
+    assert list(ended) == [True, True]
     assert world.states("script") == ["failed", "done"]
     assert world.letters(keys[0])[0]["evidence"]["body"] == "half ? and \ufffd and \\u0000"
     assert world.attempts(keys[0], "script")[0]["response"] == {"raw": "a\ufffdb"}

@@ -49,8 +49,9 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, database_url: s
     monkeypatch.setenv("PHANTOMS_SANDBOX_URL", "http://127.0.0.1:1")
     monkeypatch.chdir(tmp_path)
     book = Workbook()
-    book.active.append(["title"])
-    book.active.append(["A title of a brief in a spreadsheet that is long"])
+    sheet = book.create_sheet("Briefs", 0)
+    sheet.append(["title"])
+    sheet.append(["A title of a brief in a spreadsheet that is long"])
     book.save(tmp_path / "briefs.xlsx")
     (tmp_path / "logs").mkdir()
     return dict(os.environ)
@@ -63,7 +64,11 @@ def prepare(environment: dict[str, str], tmp_path: Path) -> list[str]:
         [[*brief, "--json"], ["add", "How honey stays good for thousands of years", "--json"]], environment, [80]
     )
     keys = [json.loads(shown.text.strip())["key"] for shown in made]
-    outputs = {"script": {"kind": "script", "script": SCRIPT, "model": "m"}, "voiceover": None, "rendered_video": RENDERED}
+    outputs: dict[str, Any] = {
+        "script": {"kind": "script", "script": SCRIPT, "model": "m"},
+        "voiceover": None,
+        "rendered_video": RENDERED,
+    }
     outputs["voiceover"] = {"kind": "voiceover", "audio": FILE, "seconds": 1.0, "sentences": [], "voice": "v"}
     which = "stage = :stage AND video_id = (SELECT id FROM phantoms.videos WHERE key = :key)"
     database = engine(environment["PHANTOMS_DATABASE_URL"])

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -104,9 +104,9 @@ def test_the_daemon_runs_with_our_intervals(monkeypatch: pytest.MonkeyPatch) -> 
     assert asked == [["dagster-daemon", "run", "-w", "workspace.yaml"]]
     assert dagster._daemon.sensor.is_under_min_interval is is_under_min_interval
     assert dagster._daemon.sensor.MIN_INTERVAL_LOOP_TIME == quick_daemon.LOOP_SECONDS
-    assert dagster._daemon.controller.QueuedRunCoordinatorDaemon is PromptQueueDaemon
+    assert vars(dagster._daemon.controller)["QueuedRunCoordinatorDaemon"] is PromptQueueDaemon
     assert PromptQueueDaemon.ended is daemon.end_listening
-    assert dagster._daemon.controller.MonitoringDaemon is CalmMonitoringDaemon
+    assert vars(dagster._daemon.controller)["MonitoringDaemon"] is CalmMonitoringDaemon
     assert IntervalDaemon.core_loop.__name__ == "calm_loop"
     # A daemon whose definitions are older than the tolerance ends: one reading that fails may not be enough for that.
     controller = dagster._daemon.controller
@@ -115,7 +115,7 @@ def test_the_daemon_runs_with_our_intervals(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_old_ticks_of_a_sensor_are_deleted_now_and_then_and_not_after_each_tick() -> None:
-    purged: list[tuple[object, ...]] = []
+    purged: list[tuple[Any, ...]] = []
     now = [0.0]
     purge = quick_daemon.now_and_then(lambda *given: purged.append(given[1:]), clock=lambda: now[0])
     instance: Any = object()
@@ -198,7 +198,7 @@ def test_a_daemon_that_looks_now_and_then_sleeps_in_between_and_still_tells_that
         def daemon_type(cls) -> str:
             return "LOOKS"
 
-        def run_iteration(self, workspace_process_context: Any) -> Iterator[None]:
+        def run_iteration(self, workspace_process_context: Any) -> Generator[None, None, None]:
             self.looks += 1
             yield
 
@@ -217,6 +217,9 @@ def test_what_our_storage_takes_for_granted_is_what_dagsters_own_finds(empty_dat
     url = empty_database_url.replace("postgresql+psycopg://", "postgresql+psycopg2://")
     storage = PooledPostgresStorage(url)
     run, event, schedule = storage.run_storage, storage.event_log_storage, storage.schedule_storage
+    assert isinstance(run, PostgresRunStorage)
+    assert isinstance(event, PostgresEventLogStorage)
+    assert isinstance(schedule, PostgresScheduleStorage)
     for stock, ours, names in (
         (
             PostgresRunStorage,
@@ -246,7 +249,7 @@ def test_what_our_storage_takes_for_granted_is_what_dagsters_own_finds(empty_dat
     event_of.listen(schedule._engine, "before_cursor_execute", lambda *given: statements.append(given[2]))
     assert schedule.has_built_index(built)
     assert statements == []
-    assert len({id(part._engine) for part in (run, event, schedule)}) == 1
+    assert run._engine is event._engine is schedule._engine
     run._engine.dispose()
 
 

@@ -69,7 +69,7 @@ async def with_examples(world: DeskWorld) -> dict[str, Any]:
     await fail(world.world, failed, "script")
     await with_numbers(world)
     causes = [row["cause"] for row in world.world.rows("SELECT DISTINCT cause FROM phantoms.dead_letters")]
-    made_up = {"key": [*keys, *failed], "number": [1, 2, 3], "cause": causes}
+    made_up: dict[str, list[Any]] = {"key": [*keys, *failed], "number": [1, 2, 3], "cause": causes}
     document: dict[str, Any] = json.loads(json.dumps(made(world.app)))
     for methods in document["paths"].values():
         for operation in methods.values():

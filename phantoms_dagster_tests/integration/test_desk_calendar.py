@@ -127,11 +127,12 @@ async def test_a_warning_comes_before_the_save_and_a_confirmation_saves(world: D
         assert told in answer.text
         assert "Not saved yet" in answer.text
         assert publish_at(world, key) == at
-        seen = re.search(r'name="seen" value="([^"]+)"', answer.text)
-        assert seen
+        found = re.search(r'name="seen" value="([^"]+)"', answer.text)
+        assert found
+        seen = found[1]
         other = await send(browser, key, at=wall, seen="0" * 64)  # other warnings than those that were shown
         assert other.status_code == 200
-    assert (await send(browser, key, at=yesterday, seen=seen[1])).status_code == 303
+    assert (await send(browser, key, at=yesterday, seen=seen)).status_code == 303
     assert publish_at(world, key) != at
 
 

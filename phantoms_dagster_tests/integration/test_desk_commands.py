@@ -145,7 +145,7 @@ async def test_the_command_line_counts_as_the_user_of_the_machine_whatever_name_
 
 
 async def test_a_brief_of_the_command_line_is_that_of_the_user_of_the_machine(world: World) -> None:
-    from phantoms_dagster.cli.review import this_user  # noqa: PLC0415
+    from phantoms_dagster.wiring.this_user import this_user  # noqa: PLC0415
 
     assert phantoms("add", "Why the sea is salty").exit_code == 0
     assert world.rows("SELECT added_by FROM phantoms.videos")[0]["added_by"] == this_user()

@@ -48,7 +48,8 @@ def issues(world: DeskWorld) -> Issues:
 def same(world: DeskWorld, one: str, other: str) -> bool:
     """Whether two messages have one cause."""
     statement = "SELECT phantoms.cause_of('openai', 'script', 'transient', NULL, :m) AS cause"
-    return world.world.rows(statement, m=one)[0]["cause"] == world.world.rows(statement, m=other)[0]["cause"]
+    first, second = (world.world.rows(statement, m=message)[0]["cause"] for message in (one, other))
+    return bool(first == second)
 
 
 @pytest.mark.parametrize(
@@ -252,7 +253,7 @@ async def test_a_discard_needs_a_reason_and_takes_the_letters_that_are_ticked(wo
     [one] = issues(world).all()
     operator = await world.logged_in("olga", "operator")
     assert "<textarea" in (await operator.get(f"/dead-letters/{one.cause}/act?action=discard&letter={one.newest}")).text
-    form = {"action": "discard", "letter": [str(one.newest)]}
+    form: dict[str, Any] = {"action": "discard", "letter": [str(one.newest)]}
     refused = await operator.post(f"/dead-letters/{one.cause}/act", form)
     assert refused.status_code == 422
     assert "needs a reason" in refused.text
@@ -261,5 +262,5 @@ async def test_a_discard_needs_a_reason_and_takes_the_letters_that_are_ticked(wo
     assert sorted(world.world.states("script")) == ["discarded", "failed"]
     again = await operator.post(f"/dead-letters/{one.cause}/act", {**form, "reason": "out of date"})
     assert "none of these letters is open any more" in again.text
-    for form in ({"action": "burn", "whole": "1"}, {"action": "replay", "letter": ["x"]}, {"action": "replay", "whole": "1"}):
-        assert (await operator.post(f"/dead-letters/{one.cause}/act", form)).status_code == 422
+    for wrong in ({"action": "burn", "whole": "1"}, {"action": "replay", "letter": ["x"]}, {"action": "replay", "whole": "1"}):
+        assert (await operator.post(f"/dead-letters/{one.cause}/act", wrong)).status_code == 422

@@ -180,14 +180,15 @@ async def test_an_id_token_too_long_for_a_cookie_is_left_out_of_the_log_out(worl
 async def test_a_person_without_a_mapped_role_is_refused_and_told_which_roles_there_are(
     world: DeskWorld, provider: Provider
 ) -> None:
-    for subject, claims in {
+    people: dict[str, dict[str, Any]] = {
         "u2": {"roles": ["gardeners"]},
         "u3": {"roles": []},
         "u4": {},
         "u5": {"roles": {"newsroom": True}},
         "u6": {"roles": "newsroom leads"},
         "u7": {"roles": ["operator"]},  # a role of ours is none of theirs
-    }.items():
+    }
+    for subject, claims in people.items():
         provider.person(subject, preferred_username=f"{subject}@example.org", **claims)
         answer = await back(world.browser(), provider, subject)
         await nobody(world, answer, "gives you no role at this desk: ask for one of newsroom, leads in `roles`")
@@ -223,10 +224,12 @@ async def test_local_users_log_in_beside_it_and_people_of_the_provider_have_no_p
     await back(world.browser(), provider)
     for password in ("", "None", "a long enough password"):
         assert (await world.browser().log_in(NAME, password)).status_code in (401, 422)
-    for change in (
-        lambda: world.desk.users.set_password(NAME, "x", actor=world_actor()),
-        lambda: world.desk.users.set_role(NAME, "operator", actor=world_actor()),
-    ):
+    users = world.desk.users
+    changes: tuple[Callable[[], object], ...] = (
+        lambda: users.set_password(NAME, "x", actor=world_actor()),
+        lambda: users.set_role(NAME, "operator", actor=world_actor()),
+    )
+    for change in changes:
         with pytest.raises(InvalidInput, match="logs in by an OpenID Connect provider"):
             change()
 
@@ -508,7 +511,7 @@ def test_settings_that_cannot_be_meant_keep_the_desk_from_starting(tmp_path: Pat
 
 
 def test_a_desk_with_a_provider_may_be_reached_by_others(tmp_path: Path) -> None:
-    given = {"oidc_issuer": "https://login.example.org", "oidc_client_id": "desk", "desk_host": "0.0.0.0"}
+    given: dict[str, Any] = {"oidc_issuer": "https://login.example.org", "oidc_client_id": "desk", "desk_host": "0.0.0.0"}
     desk = Desk.of(Settings(home=tmp_path, database_url="postgresql://nobody@127.0.0.1:1/x", **given))
     check_exposed(desk)
     desk.close()

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -108,7 +109,7 @@ async def test_of_two_who_decide_at_the_same_second_one_counts_and_the_other_is_
 
     def decide(actor: Actor, key: str) -> str:
         try:
-            answer = "approve" if actor is ANN else "reject"
+            answer: Literal["approve", "reject"] = "approve" if actor is ANN else "reject"
             pending(world, seconds).submit(key, answer, actor, content_sha256=contents[key], note="no")
         except DecidedFirst as error:
             return str(error)

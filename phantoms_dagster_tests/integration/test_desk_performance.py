@@ -38,9 +38,10 @@ async def world(database_url: str, redis_url: str, tmp_path: Path) -> AsyncItera
 
 def video(world: DeskWorld, key: str, views: int, **given: Any) -> None:
     """A row of the table of videos."""
-    values = {"title": f"About {key}", "channel": "facts", "hook": "Did you know?", "at": TODAY - timedelta(days=3), "likes": 7}
-    rate = (values["likes"] + 3) / views if views else None
-    world.world.write(_VIDEO, **{**values, "key": key, "views": views, "rate": rate, **given})
+    values = {"title": f"About {key}", "channel": "facts", "hook": "Did you know?", "at": TODAY - timedelta(days=3)}
+    likes = 7
+    rate = (likes + 3) / views if views else None
+    world.world.write(_VIDEO, **{**values, "likes": likes, "key": key, "views": views, "rate": rate, **given})
 
 
 def day(world: DeskWorld, ago: int, platform: str, views: int, channel: str = "facts", posts: int = 1) -> None:

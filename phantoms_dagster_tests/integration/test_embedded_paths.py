@@ -107,7 +107,12 @@ def test_a_valkey_that_runs_otherwise_than_configured_is_stopped_with_the_reason
 ) -> None:
     started: list[Valkey] = []
     prepare = Valkey.prepare
-    monkeypatch.setattr(Valkey, "prepare", lambda self: (prepare(self), started.append(self)))
+
+    def noted(valkey: Valkey) -> None:
+        started.append(valkey)
+        prepare(valkey)
+
+    monkeypatch.setattr(Valkey, "prepare", noted)
     with EmbeddedServers(tmp_path, durable=False):
         pass
     valkey = started[0]
@@ -124,7 +129,12 @@ def test_a_postgres_that_runs_otherwise_than_configured_is_stopped_with_the_reas
 ) -> None:
     started: list[Postgres] = []
     prepare = Postgres.prepare
-    monkeypatch.setattr(Postgres, "prepare", lambda self, log: (prepare(self, log), started.append(self)))
+
+    def noted(postgres: Postgres, log: Path) -> None:
+        started.append(postgres)
+        prepare(postgres, log)
+
+    monkeypatch.setattr(Postgres, "prepare", noted)
     with EmbeddedServers(tmp_path, durable=False):
         pass
     postgres = started[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
+from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError
 
 from phantoms_dagster.store import engine as engines
@@ -69,7 +70,12 @@ def test_a_page_asks_whether_postgresql_is_there_only_when_that_is_in_doubt(
     pages, other = engine(database_url, pool_size=1, max_wait=5.0), engine(database_url)
     asked: list[object] = []
     ping = pages.dialect.do_ping
-    monkeypatch.setattr(pages.dialect, "do_ping", lambda connection: (asked.append(connection), ping(connection))[1])
+
+    def noted(connection: DBAPIConnection) -> bool:
+        asked.append(connection)
+        return ping(connection)
+
+    monkeypatch.setattr(pages.dialect, "do_ping", noted)
 
     def pid() -> int:
         with pages.connect() as connection:

@@ -66,7 +66,7 @@ def told(entry: dg.EventLogEntry, step: str) -> dict[str, Any]:
     for name in ("timestamp", "run_id", "dagster_event", "step_key", "step_handle", "node_handle"):
         del said[name]
     assert entry.step_key == event.step_key == step
-    return {**said, "logging_tags": {k: v for k, v in event.logging_tags.items() if step not in v and v != entry.run_id}}
+    return {**said, "logging_tags": {k: v for k, v in (event.logging_tags or {}).items() if step not in v and v != entry.run_id}}
 
 
 def test_a_materialization_says_what_dagsters_own_says(instance: dg.DagsterInstance) -> None:

@@ -7,11 +7,13 @@ import subprocess
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from dagster import AssetKey, DagsterRun, DagsterRunStatus
 from dagster._core.launcher.base import ResumeRunContext, WorkerStatus
 from redis import Redis
+from redis.client import Pipeline
 from rq.job import JobStatus
 
 from phantoms_dagster.defs import tags
@@ -49,7 +51,7 @@ def worker(world: RunWorld) -> Iterator[RunWorker]:
     """A worker of the queue `script`, in this process. It takes jobs when the test says so."""
     with Redis.from_url(world.redis_url) as connection:
         found = RunWorker("script", 1, connection=connection, lease_seconds=6, grace_seconds=1)
-        found.register_birth()
+        found.register_birth()  # type: ignore[no-untyped-call]
         yield found
 
 
@@ -214,9 +216,9 @@ def test_with_a_worker_the_runs_log_says_nothing_of_it(world: RunWorld, worker: 
 
 def test_a_worker_whose_lease_is_over_or_that_has_left_does_not_count(world: RunWorld, worker: RunWorker) -> None:
     assert world.queues.alive("script") == 1
-    worker.register_death()
+    worker.register_death()  # type: ignore[no-untyped-call]
     assert world.queues.alive("script") == 0
-    worker.register_birth()
+    worker.register_birth()  # type: ignore[no-untyped-call]
     lose(worker)
     assert world.queues.alive("script") == 0
     assert "0 workers" in str(world.instance.run_launcher.get_run_worker_debug_info(world.run()))
@@ -233,10 +235,10 @@ def test_a_worker_whose_process_has_ended_does_not_count_although_its_lease_is_g
     world: RunWorld, worker: RunWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     child = subprocess.Popen(["sleep", "60"])
-    monkeypatch.setattr(queues_module.os, "getpid", lambda: child.pid)
+    monkeypatch.setattr("phantoms_dagster.execution.queues.os.getpid", lambda: child.pid)
     worker.name = queues_module.worker_name("script", 7)
     monkeypatch.undo()
-    worker.register_birth()
+    worker.register_birth()  # type: ignore[no-untyped-call]
     assert world.queues.is_alive(worker.name)
     child.kill()
     child.wait()
@@ -350,8 +352,13 @@ def test_the_queues_from_which_something_was_taken_are_found_in_one_round_trip(
     """Each queue cost the reaper two every two seconds, on an idle machine, too."""
     trips: list[str] = []
     made = world.queues.redis.pipeline
+
+    def pipeline(**options: Any) -> Pipeline:
+        trips.append("one")
+        return made(**options)
+
     with monkeypatch.context() as counted:
-        counted.setattr(world.queues.redis, "pipeline", lambda **options: trips.append("one") or made(**options))
+        counted.setattr(world.queues.redis, "pipeline", pipeline)
         counted.setattr(world.queues.redis, "execute_command", lambda *_, **__: trips.append("more"))
         assert world.queues.busy(QUEUES) == []
     assert trips == ["one"]

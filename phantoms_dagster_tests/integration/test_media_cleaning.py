@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import json
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -48,10 +48,11 @@ class Media:
         files = [path for path in (self._folder / "media").glob("??/*") if path.is_file()]
         return {path.read_bytes().decode()[: len(path.read_bytes()) // 100] for path in files}
 
-    async def video(self, *, retired: timedelta | None = timedelta(days=10), **files: str) -> str:
+    async def video(self, *, retired: timedelta | None = timedelta(days=10), files: Mapping[str, str] | None = None) -> str:
         """A finished video of these files (`voice`, `master`, `still`, `variant`; default: its own), retired that long ago."""
         [key] = self.world.add()
-        made = {kind: await self.file(files.get(kind) or f"{kind} of {key}", suffix) for kind, suffix in KINDS.items()}
+        given = files or {}
+        made = {kind: await self.file(given.get(kind) or f"{kind} of {key}", suffix) for kind, suffix in KINDS.items()}
         outputs = {name: output_of(name).model_dump(mode="json") for name in ("voiceover", "rendered_video", "youtube/variant")}
         outputs["voiceover"]["audio"] = made["voice"].model_dump(mode="json")
         outputs["rendered_video"] |= {"video": made["master"].model_dump(), "thumbnail": made["still"].model_dump()}
@@ -106,7 +107,7 @@ async def test_each_policy_deletes_what_it_says_and_only_of_videos_retired_long_
 
 
 async def test_a_variant_that_is_the_master_stays_with_the_master(media: Media) -> None:
-    key = await media.video(master="same", variant="same")
+    key = await media.video(files={"master": "same", "variant": "same"})
     night = await media.clean("master")
     assert (night.files, night.kept) == (1, 1)
     assert media.names() == {"same", f"still of {key}"}
@@ -117,8 +118,8 @@ async def test_a_variant_that_is_the_master_stays_with_the_master(media: Media) 
 @pytest.mark.parametrize("policy", ["master", "none"])
 async def test_bytes_that_a_video_shares_with_one_that_is_not_retired_stay_until_that_is_over(media: Media, policy: Policy) -> None:
     shared = {kind: f"shared {kind}" for kind in KINDS}
-    await media.video(**shared)
-    other = await media.video(retired=None, **shared)
+    await media.video(files=shared)
+    other = await media.video(retired=None, files=shared)
     night = await media.clean(policy)
     assert (night.videos, night.files) == (1, 0)
     assert media.names() == set(shared.values())
@@ -130,16 +131,16 @@ async def test_bytes_that_a_video_shares_with_one_that_is_not_retired_stay_until
 
 async def test_bytes_shared_by_two_retired_videos_go_once(media: Media) -> None:
     shared = {kind: f"shared {kind}" for kind in KINDS}
-    await media.video(**shared)
-    await media.video(**shared)
+    await media.video(files=shared)
+    await media.video(files=shared)
     night = await media.clean("none")
     assert (night.videos, night.files, night.kept) == (2, 4, 0)
     assert media.names() == set()
 
 
 async def test_a_master_that_the_policy_keeps_protects_a_voice_or_variant_of_the_same_bytes(media: Media) -> None:
-    await media.video(master="film")
-    other = await media.video(variant="film")
+    await media.video(files={"master": "film"})
+    other = await media.video(files={"variant": "film"})
     await media.clean("master")
     assert "film" in media.names()
     assert f"variant of {other}" not in media.names()
@@ -148,8 +149,8 @@ async def test_a_master_that_the_policy_keeps_protects_a_voice_or_variant_of_the
 @pytest.mark.parametrize("state", ["ready", "running", "deferred", "failed"])
 async def test_a_video_with_anything_under_way_keeps_all_its_files_and_protects_the_shared_ones(media: Media, state: str) -> None:
     shared = {kind: f"shared {kind}" for kind in KINDS}
-    busy = await media.video(**shared)
-    await media.video(**shared)
+    busy = await media.video(files=shared)
+    await media.video(files=shared)
     media.write("state = :state", busy, "youtube/post", state=state)
     assert (await media.clean("none")).files == 0
     assert media.names() == set(shared.values())
@@ -157,8 +158,8 @@ async def test_a_video_with_anything_under_way_keeps_all_its_files_and_protects_
 
 @pytest.mark.parametrize("state", ["opened", "uploading", "committing", "unknown"])
 async def test_a_post_whose_outcome_is_open_keeps_its_bytes_even_if_another_video_has_them(media: Media, state: str) -> None:
-    key = await media.video(variant="posted")
-    other = await media.video(variant="posted")
+    key = await media.video(files={"variant": "posted"})
+    other = await media.video(files={"variant": "posted"})
     media.world.write(
         """INSERT INTO phantoms.posts (video_id, platform, account, state, marker, video_sha256, caption_sha256)
             SELECT id, 'youtube', 'a', :state, key, :sha, '' FROM phantoms.videos WHERE key = :key""",
@@ -250,7 +251,7 @@ async def test_cleaning_deletes_exactly_the_files_that_no_video_needs(
         retired = None if days is None else timedelta(days=days)
         # Voices and films have different suffixes: the same bytes are then two files.
         names = {kind: f"{name}{KINDS[kind]}" for kind, name in video["files"].items()}
-        key = await media.video(retired=retired, still="still", **names)
+        key = await media.video(retired=retired, files={"still": "still", **names})
         media.write("state = :state", key, "youtube/post", state=video["post"])
         if video["partition"]:
             media.world.write("UPDATE phantoms.videos SET place = id WHERE key = :key", key=key)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -23,6 +24,7 @@ from phantoms_dagster.domain.ports import Fitted, RenderJob
 from phantoms_dagster.domain.publication import Found, RemoteId
 from phantoms_dagster.media import ass, cards, ffmpeg, graph, local_renderer, waveform
 from phantoms_dagster.media.files import FolderStore
+from phantoms_dagster.media.fonts import load_fonts
 from phantoms_dagster.media.frames import best_frame, headlines
 from phantoms_dagster.media.local_renderer import LocalRenderer
 from phantoms_dagster.media.mp4 import read_boxes
@@ -176,10 +178,17 @@ async def test_the_master_is_what_every_platform_wants(made: Made) -> None:
     assert not made.master.with_name("never.mp4").exists()
 
 
+def exact(frame: av.VideoFrame) -> Fraction:
+    """The time at which a frame is shown, in seconds."""
+    assert frame.pts is not None
+    assert frame.time_base is not None
+    return frame.pts * frame.time_base
+
+
 async def test_frames_are_evenly_spaced_in_closed_groups_of_sixty_and_tagged_bt709(made: Made) -> None:
     with av.open(str(made.master)) as container:
         stream = container.streams.video[0]
-        frames = [(frame.pts * frame.time_base, frame.key_frame) for frame in container.decode(stream)]
+        frames = [(exact(frame), frame.key_frame) for frame in container.decode(stream)]
         context = stream.codec_context
         assert (context.colorspace, context.color_primaries, context.color_trc, context.color_range) == (1, 1, 1, 1)
     assert [round(float(at) * 30, 6) for at, _ in frames] == list(range(len(frames)))
@@ -207,7 +216,7 @@ async def test_the_picture_shows_captions_in_the_accent_colour_and_moves(made: M
     frames = {}
     with av.open(str(made.master)) as container:
         for frame in container.decode(video=0):
-            at = round(float(frame.pts * frame.time_base), 2)
+            at = round(float(exact(frame)), 2)
             if at in (0.5, round(round((word.start + word.end) / 2 * 30) / 30, 2)):
                 frames[at] = frame.to_ndarray(format="rgb24").astype(int)
     early, late = (frames[at] for at in sorted(frames))
@@ -225,7 +234,8 @@ async def test_a_second_submission_of_an_attempt_renders_nothing(made: Made, mon
     assert await made.renderer.submit(made.job, _free) == RemoteId("attempt-1")
     assert await made.renderer.find("attempt-1") == Found(RemoteId("attempt-1"))
     status = await made.renderer.status("attempt-1")
-    assert (status.state, status.cost) == ("done", 0)
+    assert status.state == "done"
+    assert status.cost == 0
 
 
 async def test_ids_that_could_leave_the_folder_or_name_nothing_are_refused(made: Made, tmp_path: Path) -> None:
@@ -270,7 +280,7 @@ async def test_a_render_without_readable_sound_fails_for_good(made: Made, tmp_pa
 
 async def test_words_that_look_like_tags_are_drawn_as_words(made: Made) -> None:
     levels = np.zeros((1, 12), dtype=np.float32)
-    document = cards.screenplay(made.job, levels, local_renderer.load_fonts(made.renderer._fonts))
+    document = cards.screenplay(made.job, levels, load_fonts(made.renderer._fonts))
     assert "Ocean \\{Facts\\}" in document
     assert "TWO \\\u2060N STOP" in document
     assert "**" not in document

@@ -112,7 +112,7 @@ async def run(world: World, settings: Settings, speak: Speak, keys: list[str]) -
 
 
 async def run_until_done(world: World, settings: Settings, speak: Speak, keys: list[str]) -> None:
-    for _ in range(200):
+    for _ in range(1_200):
         world.write("UPDATE phantoms.stages SET retry_at = clock_timestamp() WHERE state = 'deferred'")
         if {r.outcome for r in await run(world, settings, speak, keys)} == {"done"}:
             return
@@ -135,7 +135,12 @@ async def test_one_look_at_the_folder_serves_many_videos_and_trouble_makes_the_n
     """Each video looked at the folder, in a thread of its own."""
     looks: list[bool] = []
     there = Disk.is_there
-    monkeypatch.setattr(Disk, "is_there", lambda self: looks.append(True) or there(self))
+
+    def look(disk: Disk) -> bool:
+        looks.append(True)
+        return there(disk)
+
+    monkeypatch.setattr(Disk, "is_there", look)
     monkeypatch.setattr(media_gate_module, "_LOOKED_AT_SECONDS", 3_600.0)
     async with gate_of(world, settings_for(tmp_path / "media", redis_url)) as gate:
         async with gate(writing=True):  # the first one makes the folder
@@ -273,7 +278,7 @@ async def test_a_failing_folder_is_waited_for_and_a_failing_file_is_not(
 
 
 async def _in_the_end(gate: MediaGate) -> bool:
-    for _ in range(200):
+    for _ in range(1_200):
         try:
             async with gate(writing=True):
                 return True

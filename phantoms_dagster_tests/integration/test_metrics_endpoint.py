@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
+from aiohttp.web import Application, Request
 from prometheus_client import openmetrics
 from prometheus_client.openmetrics import parser as _  # noqa: F401  makes openmetrics.parser
 from prometheus_client.parser import text_string_to_metric_families
@@ -32,6 +33,7 @@ from phantoms_dagster.wiring.limits import limits_of
 from phantoms_dagster_tests.integration.stage_world import SENSOR, World, finished, open_world
 
 Samples = dict[tuple[str, ...], float]
+Client = TestClient[Request, Application]
 NOBODY = "127.0.0.1:1"
 
 
@@ -42,12 +44,12 @@ async def world(database_url: str) -> AsyncIterator[World]:
 
 
 @asynccontextmanager
-async def serving(settings: Settings, **options: float) -> AsyncIterator[TestClient]:
+async def serving(settings: Settings, **options: float) -> AsyncIterator[Client]:
     async with TestClient(TestServer(metrics_application(settings, **options))) as client:
         yield client
 
 
-async def scrape(client: TestClient) -> Samples:
+async def scrape(client: Client) -> Samples:
     """Every sample by its name and the values of its labels, in the order of the labels' names."""
     async with client.get("/metrics") as response:
         assert response.status == 200

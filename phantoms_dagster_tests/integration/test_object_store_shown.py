@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -90,7 +91,7 @@ def test_a_url_of_another_kind_is_refused_with_its_setting_and_without_its_value
 
 
 def test_the_ui_shows_the_objects_url_and_the_picture_that_another_machine_made(server: S3Server, tmp_path: Path) -> None:
-    given = {
+    given: dict[str, Any] = {
         "media_url": URL,
         "media_endpoint_url": server.url,
         "media_access_key_id": KEY_ID,

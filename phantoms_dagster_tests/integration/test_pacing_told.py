@@ -50,7 +50,7 @@ async def test_a_wait_for_a_pool_is_kept_with_the_attempt_that_waited(world: Wor
     async with redis_limits(redis_url, clock=clock, pools={"script": PoolLimits(rates=((1, 1.0, 1),))}) as limits:
 
         async def two_calls(_: StageTask) -> StageResult:
-            for _ in range(2):
+            for _call in range(2):
                 permit = await limits.admit(CallScope("openai", pool="script"), max_wait=30, hold_seconds=30)
                 await limits.settle(permit, CallOutcome.ANSWERED)
             return StageResult(output_of("script"))

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -157,7 +158,7 @@ def test_forks_end_with_their_parent_and_all_come_back(world: World, gone: Calla
     before, parent = forked.pids, world.parent.pids["parent"]
     os.kill(parent, signal.SIGKILL)
     for pid in before.values():
-        until(lambda pid=pid: gone(pid))
+        until(partial(gone, pid))
     after = until(lambda: forked.pids if len(forked.pids) == 2 and not set(forked.pids.values()) & set(before.values()) else None)
     assert isinstance(after, dict)
     assert {_parent_of(pid) for pid in after.values()} == {world.parent.pids["parent"]}
@@ -181,7 +182,7 @@ def test_forks_end_with_the_launcher_of_their_parent(tmp_path: Path, gone: Calla
         launcher.kill()
         launcher.communicate()
     for pid in pids:
-        until(lambda pid=pid: gone(pid))
+        until(partial(gone, pid))
 
 
 def test_a_fork_that_is_asked_for_while_there_is_no_parent_has_ended_at_once(tmp_path: Path) -> None:

@@ -86,7 +86,8 @@ class Archive:
         """The rows of a table, renewed."""
         self.tables.renew(name)
         frame = self.tables.table(name)
-        return frame.astype(object).where(frame.notna(), None).to_dict("records")
+        rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
+        return [{str(column): value for column, value in row.items()} for row in rows]
 
 
 @pytest.fixture
@@ -298,7 +299,9 @@ async def test_platforms_are_split_by_the_day_of_publication_in_utc_and_share_th
     archive.snapshot(archive.post(first, at=EVENING), views=10)
     archive.snapshot(archive.post(first, platform="tiktok", at=EVENING + HOUR), views=20)
     archive.snapshot(archive.post(second, at=EVENING), views=30)
-    found = [(r["day"], r["platform"], r["posts"], r["views"], float(r["cost"])) for r in archive.renewed("platform_performance")]
+    found: list[tuple[Any, ...]] = [
+        (r["day"], r["platform"], r["posts"], r["views"], float(r["cost"])) for r in archive.renewed("platform_performance")
+    ]
     assert found == [
         (date(2026, 11, 20), "youtube", 2, 40, pytest.approx(0.65)),
         (date(2026, 11, 21), "tiktok", 1, 20, pytest.approx(0.15)),

@@ -87,7 +87,7 @@ def _busy(server: Server) -> None:
 
     threading.Thread(target=loop, daemon=True).start()
     with Redis.from_url(server.url) as admin:
-        for _ in range(500):
+        for _ in range(3_000):
             try:
                 admin.ping()
             except RedisError:
@@ -190,11 +190,11 @@ def _writes(client: Redis) -> list[Callable[[], object]]:
 class Cluster(Server):
     """A Valkey in cluster mode."""
 
-    def start(self) -> None:
-        config = self._folder / "valkey.conf"
+    def start(self, *config: str) -> None:
+        file = self._folder / "valkey.conf"
         # By default its second port is 10,000 above the first, which may be above 65,535 or taken.
-        config.write_text(f"cluster-enabled yes\ncluster-port {free_port(0)}\n")
-        super().start(str(config))
+        file.write_text(f"cluster-enabled yes\ncluster-port {free_port(0)}\n")
+        super().start(str(file), *config)
 
 
 def test_a_cluster_is_refused_at_the_start_with_the_reason(tmp_path: Path) -> None:

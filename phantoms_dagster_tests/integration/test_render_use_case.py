@@ -147,6 +147,12 @@ class Media:
     async def local(self, file: MediaFile) -> Path:
         return self._folder / "voice.wav"
 
+    async def remove(self, file: MediaFile, *, unused_seconds: float = 0) -> bool:
+        raise NotImplementedError
+
+    def scratch(self) -> Path:
+        raise NotImplementedError
+
     def scratch_file(self, suffix: str) -> Path:
         self.scratches.append(self._folder / f"scratch-{len(self.scratches)}{suffix}")
         return self.scratches[-1]

@@ -98,9 +98,9 @@ async def test_a_renewed_shotstack_key_is_used_by_the_next_call(
 ) -> None:
     renderer = Worker(sandbox, tmp_path, client).parts.providers.make(RENDERERS)
     with pytest.raises(Permanent, match="403"):
-        await renderer.check_key()  # type: ignore[attr-defined]
+        await renderer.check_key()
     put(files["SHOTSTACK_API_KEY"], "sandbox-key-of-july\n")
-    await renderer.check_key()  # type: ignore[attr-defined]
+    await renderer.check_key()
 
 
 async def test_a_renewed_app_secret_proves_the_next_call(

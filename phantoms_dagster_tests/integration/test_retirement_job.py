@@ -89,7 +89,7 @@ async def test_a_night_frees_the_files_that_the_policy_does_not_keep(archive: Ar
         "UPDATE phantoms.stages SET output = jsonb_set(output, '{audio}', CAST(:file AS jsonb)) WHERE stage = 'voiceover'",
         file=file.model_dump_json(),
     )
-    settings = {"home": tmp_path, "media_keep": "master", "media_keep_days": 0}
+    settings: dict[str, Any] = {"home": tmp_path, "media_keep": "master", "media_keep_days": 0}
     archive.retire()
     an_hour_ago = time.time() - 3_700
     os.utime(tmp_path / "media" / file.name, (an_hour_ago, an_hour_ago))

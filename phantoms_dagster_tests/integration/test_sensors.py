@@ -11,6 +11,7 @@ import threading
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -25,6 +26,7 @@ from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.planning import OpenRun
 from phantoms_dagster.domain.stages import CHAINS, STAGES
 from phantoms_dagster.execution.daemon import end_listening
+from phantoms_dagster.production.inbox import InboxReport
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.store.decisions import Decisions
 from phantoms_dagster.wiring import Services
@@ -151,7 +153,12 @@ async def test_a_sensor_with_nothing_to_do_leaves_one_line_for_many_looks_and_sa
     monkeypatch.setattr(dispatch, "TIMINGS", Timings(listen=0.5, look=0.1))
     looks: list[str] = []
     look = sensors.tick
-    monkeypatch.setattr(sensors, "tick", lambda *given: looks.append("look") or look(*given))
+
+    def noted(*given: Any) -> Any:
+        looks.append("look")
+        return look(*given)
+
+    monkeypatch.setattr(sensors, "tick", noted)
     reason = await asyncio.to_thread(reason_of, release_sensor, instance, services)
     assert re.fullmatch(r"nothing became ready in \d+ s; no run is open", reason)
     assert len(looks) >= 3
@@ -167,7 +174,14 @@ async def test_the_intake_takes_a_file_that_comes_while_it_looks_and_one_line_te
     services.settings = services.settings.model_copy(update={"inbox": inbox, "home": tmp_path})
     looked, looks = threading.Event(), itertools.count()
     look = Services.take_inbox
-    monkeypatch.setattr(Services, "take_inbox", lambda self: [] if next(looks) < 2 else looked.set() or look(self))
+
+    def take_inbox(services: Services) -> list[InboxReport]:
+        if next(looks) < 2:
+            return []
+        looked.set()
+        return look(services)
+
+    monkeypatch.setattr(Services, "take_inbox", take_inbox)
 
     async def drop() -> None:
         assert await asyncio.to_thread(looked.wait, 30.0), "it looked once and no longer listened"

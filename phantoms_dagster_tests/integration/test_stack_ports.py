@@ -41,7 +41,12 @@ def test_a_metrics_port_that_is_taken_in_the_last_moment_is_tried_again_with_ano
 
 def test_metrics_that_fail_for_another_reason_are_not_tried_again(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
-    monkeypatch.setattr(stack_module, "free_port", lambda wanted, host: asked.append(wanted) or free_port(wanted, host))
+
+    def noted(wanted: int, host: str) -> int:
+        asked.append(wanted)
+        return free_port(wanted, host)
+
+    monkeypatch.setattr(stack_module, "free_port", noted)
     stack = Stack(settings, say=lambda _: None, warn=lambda _: None)
     environment = {**stack._environment(settings), "PHANTOMS_ATTEMPTS": "many"}
     try:

@@ -13,7 +13,7 @@ from phantoms_dagster.store import claims, ledgers, outcomes
 from phantoms_dagster_tests.integration.stage_world import World, open_world
 
 VIDEOS = 3000
-STATEMENTS = {
+STATEMENTS: dict[str, tuple[TextClause, dict[str, Any]]] = {
     "an outcome": (outcomes._FINISH, {"rows": "[]", "next": "[]"}),
     "an attempt's end": (outcomes._CLOSE_ATTEMPTS, {"rows": "[]"}),
     "the next attempt": (outcomes._NEXT_ATTEMPT, {"rows": "[]"}),

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from decimal import Decimal
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
@@ -27,6 +27,7 @@ from phantoms_dagster.domain.models import (
 )
 from phantoms_dagster.domain.ports import Attempt, Fitted, WrittenScript
 from phantoms_dagster.domain.script_edits import ScriptEdit
+from phantoms_dagster.production.runner import UseCase
 from phantoms_dagster.production.stages.approval import Approve
 from phantoms_dagster.production.stages.script import WriteScript
 from phantoms_dagster.production.stages.variant import MakeVariant
@@ -89,7 +90,7 @@ class House:
         self.writer, self.voice = Writer(), Voice()
         self.decisions = Decisions(world.engine)
         self.edits = TextEdits(world.engine, self.decisions)
-        self._use_cases = {
+        self._use_cases: dict[str, UseCase] = {
             "script": WriteScript(self.writer),
             "voiceover": SpeakScript(self.voice),
             "rendered_video": self.shop.use_case(),
@@ -104,7 +105,7 @@ class House:
             made = await self._use_cases[name](StageTask(claim, await store.attempt(claim)))
             assert await store.finish(claim, done(made))
 
-    async def rendered(self, **changes: object) -> str:
+    async def rendered(self, **changes: Any) -> str:
         """A video that waits for its reviewer."""
         [key] = self.world.add(**changes)
         await self.make(key, "script", "voiceover", "rendered_video")

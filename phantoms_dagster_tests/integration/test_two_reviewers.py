@@ -14,12 +14,13 @@ import pytest
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.script_edits import ScriptEdit
+from phantoms_dagster.domain.stages import stage
 from phantoms_dagster.store.audit import Actor
 from phantoms_dagster.store.decisions import DecidedFirst
 from phantoms_dagster.store.pending import PendingDecisions
 from phantoms_dagster.store.two_reviewers import WantsAnother
 from phantoms_dagster_tests.integration.desk_world import TESTER, DeskWorld, open_desk
-from phantoms_dagster_tests.integration.stage_world import CHANNEL, brief, output_of, stage
+from phantoms_dagster_tests.integration.stage_world import CHANNEL, brief, output_of
 
 ANN, BEN = Actor("ann", "desk", "10.0.0.1"), Actor("ben", "desk", "10.0.0.2")
 YOUTUBE, TIKTOK, INSTAGRAM = Platform.usual()
