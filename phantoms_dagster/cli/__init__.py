@@ -1,1 +1,1 @@
-"""The `phantoms` command: one file per group of commands, `stack` for what runs behind them."""
+"""The `phantoms` command line: one module per group of commands. `stack` runs the processes behind `phantoms up`."""

@@ -1,4 +1,4 @@
-"""`phantoms accounts`: whose each account is, which of them wait and why, and forgetting whose one was."""
+"""`phantoms accounts`: who owns each account, which accounts wait and why, and forgetting an owner."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def register(app: typer.Typer) -> None:
 
 def accounts(
     forget: Annotated[
-        str | None, typer.Option(metavar="PLATFORM:NAME", help="Forget whose this account was: its next token decides")
+        str | None, typer.Option(metavar="PLATFORM:NAME", help="Forget the owner of this account; its next token sets a new one")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object")] = False,
 ) -> None:
-    """Show the accounts: whose each one is, as its platform says, and why its posts wait."""
+    """Show the accounts: who owns each one according to its platform, and why its posts wait."""
     with plain_errors():
         services = Services(current())
         try:
@@ -40,7 +40,7 @@ def accounts(
                 if as_json:
                     print_json({"forgotten": forget})
                     return
-                out.print(f"forgot whose {forget} was; its next post asks the platform", soft_wrap=True)
+                out.print(f"forgot the owner of {forget}; its next post asks the platform", soft_wrap=True)
                 return
             found = table.all()
         finally:
@@ -49,13 +49,13 @@ def accounts(
             print_json({"accounts": [{k: v for k, v in asdict(a).items() if k != "token_sha256"} for a in found]})
             return
         if not found:
-            say("no accounts yet: `phantoms up` takes them from channels.yaml")
+            say("no accounts yet: `phantoms up` reads them from channels.yaml")
             return
         rows = Table(box=None, header_style="bold", padding=(0, 2, 0, 0), pad_edge=False)
-        for title in ("account", "whose", "token", "now"):
+        for title in ("account", "owner", "token", "now"):
             rows.add_column(title, overflow="fold")
         for account in found:
             whose = f"{account.label} ({account.subject})" if account.subject else "not asked yet"
             now = "ok" if account.state == ACTIVE else f"waits: {account.reason}"
-            rows.add_row(f"{account.platform}:{account.name}", plain(whose), plain(account.place or "the one variable"), plain(now))
+            rows.add_row(f"{account.platform}:{account.name}", plain(whose), plain(account.place or "the platform's"), plain(now))
         out.print(rows)

@@ -1,4 +1,4 @@
-"""`phantoms add`, `phantoms import` and `phantoms edit`: briefs in, and changed."""
+"""`phantoms add`, `phantoms import` and `phantoms edit`: add and change briefs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from phantoms_dagster.wiring.this_user import this_user
 
 SHOWN_REFUSALS = 100
 SHOWN_KEYS = 20
-NEXT = "`phantoms up` makes each video and then waits for you: `phantoms approve`"
+NEXT = "`phantoms up` makes each video and waits for your approval: `phantoms approve`"
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object")]
 
@@ -47,18 +47,18 @@ def register(app: typer.Typer) -> None:
 def add(
     title: Annotated[str, typer.Argument(help="What the video is about")],
     angle: Annotated[str, typer.Option(help="How to tell it")] = "",
-    fact: Annotated[list[str] | None, typer.Option(help="A fact to use; may be given several times")] = None,
-    channel: Annotated[str | None, typer.Option(help="Channel of channels.yaml; default: its first")] = None,
+    fact: Annotated[list[str] | None, typer.Option(help="A fact to use; can be repeated")] = None,
+    channel: Annotated[str | None, typer.Option(help="A channel in channels.yaml; default: the first")] = None,
     platforms: Annotated[
-        str | None, typer.Option(help="Comma-separated: youtube,tiktok,instagram; default: all of the channel")
+        str | None, typer.Option(help="Comma-separated: youtube,tiktok,instagram; default: all of the channel's")
     ] = None,
     publish_at: Annotated[
-        str | None, typer.Option(help="Not before, such as 2026-12-24T18:00+01:00; without a zone it is UTC")
+        str | None, typer.Option(help="Do not post before this time, such as 2026-12-24T18:00+01:00; UTC without a zone")
     ] = None,
     priority: Annotated[int | None, typer.Option(min=0, max=9, help="0 is the most urgent; default 5")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Add one video. It goes through all stages by itself and waits for your approval before it is posted."""
+    """Add one video. Phantoms makes it automatically and waits for your approval before it posts."""
     with plain_errors():
         services = Services(current())
         try:
@@ -85,7 +85,7 @@ def add(
             out.print(f"  follow it: phantoms show {added.key}", style="dim", soft_wrap=True)
             say(f"  {NEXT}", style="dim")
         else:
-            say(f"this brief is there already: [bold]{added.key}[/]")
+            say(f"this brief already exists: [bold]{added.key}[/]")
             out.print(
                 f"  change it: phantoms edit {added.key} --publish-at ... --platforms ... --priority ...",
                 style="dim",
@@ -95,22 +95,22 @@ def add(
 
 def edit(
     video: Annotated[str, typer.Argument(help="Key of the video, or enough of it", autocompletion=complete_video)],
-    title: Annotated[str | None, typer.Option(help="What the video is about; a script that is there stays")] = None,
+    title: Annotated[str | None, typer.Option(help="What the video is about; an existing script stays")] = None,
     publish_at: Annotated[
         str | None,
-        typer.Option(help="Not before, such as 2026-12-24T18:00+01:00; without a zone it is UTC; `now` takes the time away"),
+        typer.Option(help="Do not post before this time, such as 2026-12-24T18:00+01:00; UTC without a zone; `now` removes it"),
     ] = None,
     platforms: Annotated[
         str | None,
-        typer.Option(help="Comma-separated, all that are wanted: youtube,tiktok,instagram; a new one needs a new approval"),
+        typer.Option(help="The full list, comma-separated: youtube,tiktok,instagram; a new platform needs a new approval"),
     ] = None,
     priority: Annotated[int | None, typer.Option(min=0, max=9, help="0 is the most urgent")] = None,
-    post_title: Annotated[str | None, typer.Option(help="Title of the posts of a rendered video; the approval is void")] = None,
-    caption: Annotated[str | None, typer.Option(help="Caption of the posts; the film stays, the approval is void")] = None,
+    post_title: Annotated[str | None, typer.Option(help="Title of the posts; a rendered video needs a new approval")] = None,
+    caption: Annotated[str | None, typer.Option(help="Caption of the posts; the film stays, but needs a new approval")] = None,
     hashtags: Annotated[str | None, typer.Option(help="Hashtags of the posts, such as 'ocean deepsea'")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Change the brief of a video that is there already, or the words of its posts. What is posted stays posted.
+    """Change the brief of a video, or the texts of its posts. Published posts do not change.
 
     Examples: `phantoms edit octopuses --publish-at 2026-12-24T18:00+01:00`, `phantoms edit octopuses --caption "Eight arms."`.
     """
@@ -126,7 +126,7 @@ def edit(
         services = Services(current())
         if texts != ScriptEdit():
             if of_brief:
-                raise InvalidInput("change the brief and the words of the posts one after the other: each is one step, or none")
+                raise InvalidInput("change the brief and the texts of the posts in two separate commands")
             _edit_texts(services, video, texts, as_json=as_json)
             return
         try:
@@ -135,7 +135,7 @@ def edit(
             key = catalogue.find(video)
             name = catalogue.channel_name(key)
             if name not in channels:
-                raise InvalidInput(f"channel {name} is not in channels.yaml any more; put it back to change its videos")
+                raise InvalidInput(f"channel {name} is no longer in channels.yaml; put it back to change its videos")
             changes = make_changes(given, channels[name])
             catalogue.put_channels(channels.values())
             edited = services.brief_edits().edit(
@@ -148,8 +148,8 @@ def edit(
 
 
 def _odd(services: Services, key: str, at: datetime | None) -> list[str]:
-    """What the calendar would have asked about before it saved that time."""
-    from phantoms_dagster.store.calendar import Calendar  # noqa: PLC0415 - only a new time needs it, and its quotas
+    """Return the warnings that the calendar shows about this time."""
+    from phantoms_dagster.store.calendar import Calendar  # noqa: PLC0415 - only a new time needs it
     from phantoms_dagster.wiring.schedule_warnings import schedule_warnings  # noqa: PLC0415
 
     plan = Calendar(services.engine)
@@ -160,7 +160,7 @@ def _odd(services: Services, key: str, at: datetime | None) -> list[str]:
 
 
 def _edit_texts(services: Services, video: str, texts: ScriptEdit, *, as_json: bool) -> None:
-    """Change the words of the posts, and say what is different."""
+    """Change the texts of the posts and print what changed."""
     try:
         key = services.catalogue().find(video)
         edited = services.text_edits().edit(key, texts, actor())
@@ -169,17 +169,17 @@ def _edit_texts(services: Services, video: str, texts: ScriptEdit, *, as_json: b
     differences = list(edited.differences)
     _tell(key, differences, edited.notes, as_json=as_json)
     if differences and not as_json:
-        say("  the film stays; look at it and decide again:")
+        say("  the film stays the same; look at it and decide again:")
         out.print(f"  phantoms show {key}", soft_wrap=True)
 
 
 def _tell(key: str, differences: Sequence[tuple[str, object, object]], notes: Sequence[str], *, as_json: bool) -> None:
-    """Say what an edit has changed: the names of what is different, with the old and the new values."""
+    """Print what an edit changed: each changed field with its old and new value."""
     if as_json:
         changed = {name: {"old": old, "new": new} for name, old, new in differences}
         print_json({"key": key, "changed": changed, "notes": list(notes)})
         return
-    out.print(f"[bold]{key}[/]" + ("" if differences else ": nothing is different"), soft_wrap=True)
+    out.print(f"[bold]{key}[/]" + ("" if differences else ": nothing changed"), soft_wrap=True)
     for name, old, new in differences:
         out.print(f"  {name}: {plain(_said(old))} -> {plain(_said(new))}", soft_wrap=True)
     for note in notes:
@@ -187,7 +187,7 @@ def _tell(key: str, differences: Sequence[tuple[str, object, object]], notes: Se
 
 
 def _said(value: object) -> str:
-    """A value of a brief as people write it."""
+    """Format a value of a brief for display."""
     match value:
         case None:
             return "none"
@@ -203,17 +203,17 @@ def import_file(
     file: Annotated[
         Path,
         typer.Argument(
-            help="An .xlsx, .ods, .csv, .json, .jsonl or .yaml file. Columns: title (needed), angle, facts (in a table separated "
-            "by |), channel, platforms, publish_at, priority"
+            help="An .xlsx, .ods, .csv, .json, .jsonl or .yaml file. Columns: title (required), angle, facts (separated by | in a "
+            "table), channel, platforms, publish_at, priority"
         ),
     ],
     update: Annotated[
-        bool, typer.Option("--update", help="Give briefs that are there already this file's platforms, publish_at and priority")
+        bool, typer.Option("--update", help="Update platforms, publish_at and priority of existing briefs from this file")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only check the file")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Add the videos of a file. Bad rows are named with line and reason, the good ones are taken; then the exit code is 2."""
+    """Add the videos in a file. Valid rows are added; invalid ones are listed with line and reason, and the exit code is 2."""
     with plain_errors():
         content = load(file)
         services = Services(current())
@@ -232,19 +232,19 @@ def import_file(
         else:
             _print(refused)
             changed = f", {len(stored.updated)} updated, {len(stored.unchanged)} unchanged" if update and not dry_run else ""
-            out.print(f"{good} {'good' if dry_run else 'taken'}{changed}, {rows_refused} refused")
+            out.print(f"{good} {'valid' if dry_run else 'added'}{changed}, {rows_refused} refused")
             if any(refusal.header for refusal in batch.refused):
-                held = counted(batch.held, "of them is refused for that alone", "of them are refused for that alone")
-                say(f"  correct the names of the columns, then import the file again; {held}", style="dim")
+                held = counted(batch.held, "row is refused only for that", "rows are refused only for that")
+                say(f"  correct the column names and import the file again; {held}", style="dim")
             if stored.known and not update:
-                out.print("  change those that are there already: add --update", style="dim", soft_wrap=True)
+                out.print("  to change existing briefs, add --update", style="dim", soft_wrap=True)
             _print_taken(stored.new)
         if refused:
             raise typer.Exit(BAD_INPUT)
 
 
 def _print_taken(keys: Sequence[str]) -> None:
-    """The keys and the next step."""
+    """Print the keys and the next step."""
     for key in keys[:SHOWN_KEYS]:
         out.print(f"  {key}", soft_wrap=True)
     if len(keys) > SHOWN_KEYS:
@@ -256,7 +256,7 @@ def _print_taken(keys: Sequence[str]) -> None:
 
 @dataclass
 class _Stored:
-    """What became of the rows that can be taken: keys, and refusals of rows that could not be stored after all."""
+    """The result of storing valid rows: the keys, and refusals of rows that could not be stored after all."""
 
     new: list[str] = field(default_factory=list)
     updated: list[str] = field(default_factory=list)
@@ -266,7 +266,7 @@ class _Stored:
 
 
 def _store(services: Services, rows: Sequence[Accepted], file: str, *, update: bool) -> _Stored:
-    """Add the rows page by page, with a progress bar. Briefs that are there already are refused, or updated."""
+    """Add the rows page by page, with a progress bar. Existing briefs are refused, or with `update` updated."""
     stored = _Stored()
     if not rows:
         return stored
@@ -283,7 +283,7 @@ def _store(services: Services, rows: Sequence[Accepted], file: str, *, update: b
                     continue
                 stored.known += 1
                 if not update:
-                    stored.refused.append(Refusal(file, row.line, f"duplicate: this brief is {one.key} already", row.entry))
+                    stored.refused.append(Refusal(file, row.line, f"duplicate: this brief is already {one.key}", row.entry))
                     continue
                 try:
                     edited = edits.edit(one.key, row.changes, by="cli", offered=lambda name: channels[name].accounts)

@@ -1,4 +1,4 @@
-"""`phantoms status` and `phantoms show`: where everything is."""
+"""`phantoms status` and `phantoms show`: the state of all videos, and of one."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from phantoms_dagster.wiring.media import MediaFiles
 
 # Below this width the table of stages loses its less important columns.
 NARROW = 72
-# A long note needs this many columns beside them.
+# The room for a long note, in columns.
 NOTE = 24
 SHOWN_FIRSTS = 3
 SHOWN_HELD = 3
@@ -51,10 +51,10 @@ def register(app: typer.Typer) -> None:
 
 
 def status(
-    limit: Annotated[int, typer.Option(min=1, max=100_000, help="Most videos to list")] = 25,
+    limit: Annotated[int, typer.Option(min=1, max=100_000, help="List at most this many videos")] = 25,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object")] = False,
 ) -> None:
-    """List the newest videos, what waits for you, what is wrong, and what happens next and when."""
+    """List the newest videos, what waits for you, what is wrong, and what happens next."""
     with plain_errors():
         services = Services(current())
         try:
@@ -64,7 +64,7 @@ def status(
             firsts = services.decisions().first_approvals(undecided)
             waits = [item for item in services.waits_for_people() if item.id != "review"]
             upcoming = Outlook(services.engine).next_steps()
-            # Redis is asked only when something could wait for it.
+            # Ask Redis only when a stage could be waiting for a breaker.
             asked = any(state in OPEN_STATES for name, of in counts.items() if name != "approval" for state in of)
             outages = services.outages() if asked else Outages()
         finally:
@@ -87,12 +87,12 @@ def status(
         out.print()
         out.print("  ".join(f"[{STATE_STYLES[s]}]{m}[/] {s}" for s, m in marks().items()))
         shown = [name for name, stage in STAGES.items() if stage.usual or any(name in video.states for video in videos)]
-        out.print("one mark a stage: " + ", ".join(shown), style="dim")
+        out.print("one mark per stage: " + ", ".join(shown), style="dim")
         if undecided:
-            out.print(f"\n[bold]{len(undecided)} to review[/], the most urgent first:")
+            out.print(f"\n[bold]{len(undecided)} to review[/], most urgent first:")
             out.print(f"  phantoms show {undecided[0]}\n  phantoms approve {undecided[0]}", soft_wrap=True)
         for key, reviewer in list(firsts.items())[:SHOWN_FIRSTS]:
-            say(f"  {plain(reviewer)} approved it; a second person completes it:")
+            say(f"  {plain(reviewer)} approved this one; a second person must approve it, too:")
             out.print(f"    phantoms approve {key}", soft_wrap=True)
         _print_held(held)
         _print_wrong(waits, outages)
@@ -100,9 +100,9 @@ def status(
 
 
 def _print_held(held: Sequence[HeldVideo]) -> None:
-    """What nobody can decide on, and how to take it back. A few of them, each with its command on a line of its own."""
+    """Print some of the videos on hold, each with the command that releases it on its own line."""
     if held:
-        out.print(f"\n[bold]{len(held)} on hold[/], the longest first:")
+        out.print(f"\n[bold]{len(held)} on hold[/], longest first:")
     for one in held[:SHOWN_HELD]:
         why = f": {plain(one.note)}" if one.note else ""
         say(f"  by {plain(one.reviewer)} since {local(one.held_at)}{why}")
@@ -112,7 +112,7 @@ def _print_held(held: Sequence[HeldVideo]) -> None:
 
 
 def _print_wrong(waits: Sequence[Attention], outages: Outages) -> None:
-    """What goes on only when a person acts, and what holds videos up meanwhile, each with what to type."""
+    """Print what needs a person and what holds videos up, each with the command to type."""
     if waits:
         out.print("\n[bold]Waits for you:[/]")
     for item in waits:
@@ -122,19 +122,19 @@ def _print_wrong(waits: Sequence[Attention], outages: Outages) -> None:
         else:
             say(f"    [dim]{plain(item.next_step)}[/]")
     if outages.problem:
-        say(f"\n[bold]Nothing is carried out:[/] {plain(outages.problem)}")
+        say(f"\n[bold]Nothing runs:[/] {plain(outages.problem)}")
     if outages.found:
-        out.print("\n[bold]Out of order:[/] videos wait, nothing fails")
+        out.print("\n[bold]Outages:[/] videos wait; nothing fails")
     for outage in outages.found:
         say(f"  the breaker of {plain(outage.breaker)} is open, {plain(probe(outage, soon))}")
         out.print(f"    [dim]phantoms breakers history {plain(outage.breaker)}[/]", soft_wrap=True)
 
 
 def _print_next(counts: Mapping[str, Mapping[str, int]], upcoming: Sequence[NextStep]) -> None:
-    """What goes on by itself."""
+    """Print what happens next without a person."""
     running = [f"{of['running']} in {name}" for name in STAGES if (of := counts.get(name, {})).get("running")]
     if running or upcoming:
-        out.print("\n[bold]Goes on by itself:[/]")
+        out.print("\n[bold]Happens automatically:[/]")
     if running:
         say(f"  now: {', '.join(running)}")
     for step in upcoming:
@@ -193,15 +193,15 @@ def show(
         _print_video(seen, services.media_files)
         if held:
             why = f": {plain(held.note)}" if held.note else ""
-            say(f"\n[bold]On hold[/] by {plain(held.reviewer)}{why}; take it back:")
+            say(f"\n[bold]On hold[/] by {plain(held.reviewer)}{why}; release it:")
             out.print(f"  phantoms unhold {key}", soft_wrap=True)
         if outages.problem:
-            say(f"\n[bold]Nothing is carried out:[/] {plain(outages.problem)}")
+            say(f"\n[bold]Nothing runs:[/] {plain(outages.problem)}")
 
 
 @dataclass(frozen=True)
 class _Seen:
-    """What `show` has read of one video. `said`: what each stage waits for; `waits`: for a decision."""
+    """What `show` has read about a video. `said` is what each stage waits for; `waits`: the video waits for a decision."""
 
     key: str
     brief: Brief | None
@@ -215,7 +215,7 @@ class _Seen:
 
 
 def _print_video(seen: _Seen, media_files: MediaFiles) -> None:
-    """Everything, in the order in which it is asked: what it is, where it is, what it says, what to do."""
+    """Print everything about a video: brief, stages, texts, and what to do next."""
     key, done = seen.key, seen.done
     out.print(_brief_panel(key, seen.brief) if seen.brief else f"[bold]{key}[/]", soft_wrap=True)
     for problem in seen.unreadable:
@@ -228,13 +228,15 @@ def _print_video(seen: _Seen, media_files: MediaFiles) -> None:
     for line in _outputs(media_files, done):
         out.print(line, soft_wrap=True)
     if seen.retired:
-        out.print(f"\nretired {local(seen.retired)}: everything stays but its partition in Dagster", style="dim", soft_wrap=True)
+        out.print(f"\nretired {local(seen.retired)}; only its Dagster partition is gone", style="dim", soft_wrap=True)
         out.print(f"  phantoms unretire {key}", style="dim", soft_wrap=True)
     if seen.waits and seen.review:
         out.print(_words_panel(seen.review))
         if (first := seen.review.first) is not None:
             why = f": {plain(first.note)}" if first.note else ""
-            say(f"\n[bold]Approved by {plain(first.reviewer)}[/], {local(first.given_at)}{why}; a second person completes it")
+            say(
+                f"\n[bold]Approved by {plain(first.reviewer)}[/], {local(first.given_at)}{why}; a second person must approve it, too"
+            )
     steps = _to_review(seen) if seen.waits else next_steps(key, {name: row.waiting for name, row in seen.stages.items()})
     if steps:
         out.print("\n[bold]It waits for you:[/]")
@@ -249,7 +251,7 @@ def _to_review(seen: _Seen) -> list[str]:
 
 
 def _readable(read: Callable[[], Found], problems: list[str]) -> Found | None:
-    """What was read. None when it cannot be read, and why goes into `problems`: the rest of the video is shown all the same."""
+    """Call `read` and return its result. When a row is unreadable, add the reason to `problems` and return None."""
     try:
         return read()
     except UnreadableRow as error:
@@ -259,7 +261,7 @@ def _readable(read: Callable[[], Found], problems: list[str]) -> Found | None:
 
 
 def _outputs_of(key: str, stages: Mapping[str, StageRow], problems: list[str]) -> dict[str, dict[str, Any]]:
-    """What the done stages made, as stored; what cannot be read goes into `problems`."""
+    """Return the stored outputs of done stages. Unreadable ones are added to `problems`."""
     done: dict[str, dict[str, Any]] = {}
     for name, row in ((name, stages[name]) for name in STAGES if name in stages):
         read: Callable[[], StageOutput] = functools.partial(output_of, key, name, row.output)
@@ -275,7 +277,7 @@ def _brief_panel(key: str, brief: Brief) -> Panel:
         lines.append(f"[dim]not before {local(brief.publish_at)}[/]")
     if cell_len(key) + 6 <= out.width:
         return Panel("\n".join(line for line in lines if line), title=key, title_align="left")
-    out.print(key, soft_wrap=True)  # a panel would cut it
+    out.print(key, soft_wrap=True)  # the panel would cut the key off
     return Panel("\n".join(line for line in lines if line))
 
 
@@ -287,7 +289,7 @@ def _stages_table(stages: Mapping[str, StageRow], said: Mapping[str, str]) -> Ta
     table.add_column("state", no_wrap=True)
     narrow = out.width < NARROW + min(max(map(cell_len, notes), default=0), NOTE)
     if not narrow:
-        table.add_column("tries", justify="right", no_wrap=True)
+        table.add_column("attempts", justify="right", no_wrap=True)
         table.add_column("finished", no_wrap=True)
         table.add_column("USD", justify="right", no_wrap=True)
     table.add_column("note", overflow="fold")
@@ -308,7 +310,7 @@ def _note(row: StageRow, said: str) -> str:
 
 
 def _why(row: StageRow, said: str) -> list[str]:
-    """What it waits for, and why it does. A time is told once: `goes out at` says the same in another zone."""
+    """Return what a stage waits for and why. For a scheduled post the reason is left out: it repeats the time in another zone."""
     if row.state == "done":
         return []
     if said.startswith("scheduled"):
@@ -318,7 +320,7 @@ def _why(row: StageRow, said: str) -> list[str]:
 
 
 def _scene(head: str, narration: str) -> str:
-    """What the screen and the voice say. What both say is not printed twice: it is bold where the voice says it."""
+    """Format the headline and the narration of a scene. When the narration contains the headline, that part is bold instead."""
     words = re.findall(r"\w+", head)
     if not words:
         return plain(narration)
@@ -336,7 +338,7 @@ def _script_panel(script: Mapping[str, Any]) -> Panel:
 
 
 def _taken_out(done: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    """What a person who approves should know: what of the script is not in the video as it was written."""
+    """Yield what parts of the script are not in the video as written. A reviewer should know."""
     return map(plain, left_out_of(done))
 
 

@@ -1,4 +1,4 @@
-"""What a shell completes: keys of videos. It reads the database with the driver alone, so that a Tab is answered at once."""
+"""Shell completion of video keys. It queries the database with the bare driver, so that Tab answers quickly."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _KEYS = """
 
 
 def complete_video(incomplete: str) -> list[str]:
-    """The newest keys that begin with what is typed; those that contain it when none begins so.
+    """Return the newest keys that start with `incomplete`; when there are none, those that contain it.
 
-    Empty when there is no database or it does not answer: a shell has no place for an error.
+    Returns an empty list when the database is missing or does not answer: a shell cannot show an error here.
     """
-    import psycopg  # noqa: PLC0415  the program itself loads it only when a command needs it
+    import psycopg  # noqa: PLC0415  other commands load it only when they need it
 
     from phantoms_dagster import settings as settings_module  # noqa: PLC0415
 
@@ -29,7 +29,7 @@ def complete_video(incomplete: str) -> list[str]:
         options = f"-c statement_timeout={_SECONDS * 1_000}"
         with psycopg.connect(address, connect_timeout=_SECONDS, options=options) as connection:
             keys = [row[0] for row in connection.execute(_KEYS, {"part": incomplete, "most": MOST})]
-    except Exception:  # noqa: BLE001  whatever it is, the person who pressed Tab types on
+    except Exception:  # noqa: BLE001  whatever fails, the user can keep typing
         return []
     beginning = [key for key in keys if key.startswith(incomplete)]
     return beginning or keys

@@ -1,4 +1,4 @@
-"""What commands print with, and how their errors reach a person: a message with the next step, never a traceback."""
+"""Output of commands. Errors become a message with the next step, never a traceback."""
 
 from __future__ import annotations
 
@@ -25,29 +25,29 @@ if TYPE_CHECKING:
 
 
 class _Screen(Console):
-    """A console that tells of a reader who has gone (`| head`) by BrokenPipeError, not by ending the program with 1."""
+    """A console that raises BrokenPipeError when the reader is gone (`| head`), instead of exiting with 1."""
 
     def on_broken_pipe(self) -> None:
         """See the base class, which calls it where it has caught that error."""
         raise  # noqa: PLE0704
 
 
-# A title may hold `:fire:` and `[red]`: it is shown as it was written.
+# A title may contain `:fire:` or `[red]`; show it as written.
 out = _Screen(highlight=False, emoji=False)
 err = _Screen(stderr=True, highlight=False, emoji=False)
 
 BAD_INPUT = 2
 FAILED = 1
-# What a shell says of a program that ended because nobody reads its output any more, as `yes | head` does.
+# The exit code that a shell reports for a program killed by SIGPIPE, such as `yes` in `yes | head`.
 READER_GONE = 128 + signal.SIGPIPE
 MESSAGE_CHARACTERS = 4_000
-# What a person can do about a folder that cannot be used.
+# What the user can do about a folder that cannot be used.
 _NEXT_STEPS = {
-    errno.ENOSPC: "make room there, or set PHANTOMS_HOME (or PHANTOMS_MEDIA) to a folder on a larger disk",
-    errno.EDQUOT: "make room there, or set PHANTOMS_HOME (or PHANTOMS_MEDIA) to a folder on another disk",
-    errno.EROFS: "that disk is read-only: set PHANTOMS_HOME to a folder that can be written to",
-    errno.EACCES: "this user may not use that: give it the right, or set PHANTOMS_HOME to a folder of its own",
-    errno.EPERM: "this user may not do that: give it the right, or set PHANTOMS_HOME to a folder of its own",
+    errno.ENOSPC: "free some space there, or set PHANTOMS_HOME (or PHANTOMS_MEDIA) to a folder on a larger disk",
+    errno.EDQUOT: "free some space there, or set PHANTOMS_HOME (or PHANTOMS_MEDIA) to a folder on another disk",
+    errno.EROFS: "that disk is read-only; set PHANTOMS_HOME to a writable folder",
+    errno.EACCES: "this user has no permission; grant it, or set PHANTOMS_HOME to a folder that this user owns",
+    errno.EPERM: "this user has no permission; grant it, or set PHANTOMS_HOME to a folder that this user owns",
 }
 
 STATE_STYLES = {
@@ -64,7 +64,7 @@ STATE_STYLES = {
 
 @contextmanager
 def plain_errors() -> Iterator[None]:
-    """Turns errors that a person can do something about into a message and an exit code: 2 bad input, 1 failed."""
+    """Turn expected errors into a message and an exit code: 2 for bad input, 1 for failures."""
     try:
         yield
     except (typer.Exit, typer.Abort):
@@ -79,9 +79,9 @@ def plain_errors() -> Iterator[None]:
     except Exception as error:
         from phantoms_dagster.registry.errors import CannotRegister  # noqa: PLC0415
 
-        if isinstance(error, CannotRegister):  # then even the module below cannot be imported
+        if isinstance(error, CannotRegister):  # then `cli.problems` cannot be imported either
             _stop(str(error), BAD_INPUT)
-        # The module knows the errors of many libraries, and imports them: only a command that fails pays for that.
+        # This imports many libraries for their exceptions, so only a failing command does it.
         from phantoms_dagster.cli.problems import problem  # noqa: PLC0415
 
         found = problem(error)
@@ -91,10 +91,10 @@ def plain_errors() -> Iterator[None]:
 
 
 def reader_gone(*_: object) -> NoReturn:
-    """End quietly because the reader of the output has gone (`| head`)."""
+    """Exit quietly because the reader of the output is gone (`| head`)."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
-        # What is still buffered must not raise again at exit. A terminal on the other stream is left alone.
+        # Buffered output must not raise again at exit. The other stream may be a terminal; leave it alone.
         try:
             stream.flush()
         except BrokenPipeError:
@@ -104,7 +104,7 @@ def reader_gone(*_: object) -> NoReturn:
 
 @contextmanager
 def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar on standard error, only when that is a terminal; the function moves it on by so many."""
+    """Show a progress bar on standard error if it is a terminal. Yields a function that advances it by a count."""
     from rich.progress import Progress  # noqa: PLC0415
 
     with Progress(console=err, transient=True, disable=not err.is_terminal) as bar:
@@ -113,20 +113,20 @@ def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 def current() -> Settings:
-    """The settings in force, with what a running `phantoms up` left for us."""
+    """Return the current settings, including the URLs of a running `phantoms up`."""
     from phantoms_dagster import settings  # noqa: PLC0415 - the help needs no settings
 
     return settings.load()
 
 
 def print_json(value: Any) -> None:
-    """One JSON object on standard output, in ASCII, so that no terminal's encoding can spoil it."""
+    """Print one JSON object on standard output, in ASCII, so that no terminal encoding can break it."""
     sys.stdout.write(json.dumps(value, default=_jsonable) + "\n")
     sys.stdout.flush()
 
 
 def told(fields: dict[str, Any], line: str, *, as_json: bool) -> None:
-    """Say what was done, as one JSON object or as a line."""
+    """Print what was done, as a JSON object or as a line."""
     if as_json:
         print_json(fields)
     else:
@@ -134,12 +134,12 @@ def told(fields: dict[str, Any], line: str, *, as_json: bool) -> None:
 
 
 def plain(text: str) -> str:
-    """The text as it is: its brackets are no markup, and its control characters do nothing to the terminal."""
+    """Escape text for output: brackets are not markup, and control characters cannot affect the terminal."""
     return escape("".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text))
 
 
 def say(text: str, *, style: str | None = None, to: Console = out) -> None:
-    """A sentence: a terminal gets it in lines that end between words and never in a command, a file gets it in one."""
+    """Print a sentence. On a terminal it wraps between words, never inside a command; in a file it is one line."""
     if to.is_terminal:
         to.print(WrappedText(text), style=style, crop=False)
     else:
@@ -147,7 +147,7 @@ def say(text: str, *, style: str | None = None, to: Console = out) -> None:
 
 
 def report(message: str) -> None:
-    """An error message on standard error, of bounded length."""
+    """Print an error message on standard error, cut to MESSAGE_CHARACTERS."""
     short = message if len(message) <= MESSAGE_CHARACTERS else message[:MESSAGE_CHARACTERS] + "…"
     say(f"[bold red]error:[/] {plain(short)}", to=err)
 

@@ -1,4 +1,4 @@
-"""`phantoms dead-letters`: what failed for good, and what to do about it. The rules are in `store.dead_letters`."""
+"""`phantoms dead-letters`: list, replay and discard what failed for good. The rules are in `store.dead_letters`."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ STATES = ("open", "replayed", "discarded")
 CLASSES = ("transient", "permanent", "rejected", "unknown", "internal")
 SHOWN_REFUSALS = 100
 MOST_LETTER = 2**63 - 1
-# Columns of the list: between two of its columns, for a time, and for a reason at the least.
+# Widths in the list: the gap between columns, a time, and the minimum for a reason.
 GAP, WHEN, WHY = 2, 21, 24
 SHOWN_WHY = 120
 _AGO = re.compile(r"(\d{1,6})\s*([smhdw])")
@@ -69,8 +69,8 @@ def _epilog(name: str) -> str:
 
 
 dead_letters = typer.Typer(
-    help="What failed for good: look at it, replay it once its cause is fixed, or discard it.\n\n"
-    "A replay gives the stage a fresh budget; nothing is ever posted or rendered twice by it. "
+    help="See what failed for good, replay it once its cause is fixed, or discard it.\n\n"
+    "A replay gives the stage a fresh retry budget. It never posts twice and never pays for a render twice. "
     "Materializing failed partitions in the Dagster UI (a backfill from failure) clears the same letters.",
     no_args_is_help=True,
     rich_markup_mode="rich",
@@ -90,7 +90,7 @@ Provider = Annotated[str | None, typer.Option("--provider", help="Only this prov
 ErrorClass = Annotated[str | None, typer.Option("--class", help=f"Only this class: {', '.join(CLASSES)}")]
 Since = Annotated[str | None, typer.Option("--since", help="Only newer ones: 30m, 6h, 2d, or a time such as 2026-12-24T18:00")]
 Everything = Annotated[bool, typer.Option("--all", help="Every open letter")]
-By = Annotated[str | None, typer.Option("--by", help="Who asks for it; default: the user of this machine")]
+By = Annotated[str | None, typer.Option("--by", help="Your name for the records; default: the user of this machine")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object")]
 
 
@@ -101,13 +101,13 @@ def list_letters(
     error_class: ErrorClass = None,
     since: Since = None,
     state: Annotated[str, typer.Option(help=f"{', '.join(STATES)}, or all")] = "open",
-    limit: Annotated[int, typer.Option(min=1, max=1_000_000, help="Most letters to list")] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=1_000_000, help="List at most this many letters")] = 50,
     as_json: AsJson = False,
 ) -> None:
-    """List letters, the newest first, and what they have in common."""
+    """List letters, newest first, with a count per stage and class."""
     with plain_errors(), _letters() as (letters, _):
         if state not in (*STATES, "all"):
-            raise InvalidInput(f"there is no state {state!r}; there are {', '.join(STATES)}, and all")
+            raise InvalidInput(f"there is no state {state!r}; the states are {', '.join(STATES)} and all")
         wanted = replace(_filter(stage, provider, error_class, since), state=None if state == "all" else state)
         found, total = letters.list(wanted, limit=limit), letters.count(wanted)
         if as_json:
@@ -116,7 +116,7 @@ def list_letters(
         if not found:
             which = "no dead letters" if state == "all" else f"no {state} dead letters"
             filtered = replace(wanted, state=None) != LetterFilter(state=None)
-            out.print(f"{which} that match; without filters: `phantoms dead-letters list`" if filtered else which, soft_wrap=True)
+            out.print(f"{which} match; without filters: `phantoms dead-letters list`" if filtered else which, soft_wrap=True)
             return
         _print_letters(found)
         if total > len(found):
@@ -125,7 +125,7 @@ def list_letters(
         for group, count in Counter(_group(letter) for letter in found).most_common(10):
             out.print(f"{count:>6}  {plain(group)}", soft_wrap=True)
         if state == "open":
-            out.print(f"\nlook:   phantoms dead-letters show {found[0].id}", style="dim", soft_wrap=True)
+            out.print(f"\nshow:   phantoms dead-letters show {found[0].id}", style="dim", soft_wrap=True)
             out.print("replay: phantoms dead-letters replay --all (or with filters)", style="dim", soft_wrap=True)
 
 
@@ -139,7 +139,7 @@ def show(
     ],
     as_json: AsJson = False,
 ) -> None:
-    """Show everything about a letter: the cause, what the provider answered, every attempt."""
+    """Show everything about a letter: the cause, the provider's answer, and every attempt."""
     with plain_errors(), _letters() as (letters, services):
         number = _number(which)
         key = None if number is not None else services.catalogue().find(which)
@@ -166,15 +166,15 @@ def replay(
         typer.Option(
             "--from",
             help="Start over from this earlier stage: script, voiceover, rendered_video, approval or a variant. "
-            "What follows is made anew, what is published stays",
+            "Later stages run again; published posts stay",
         ),
     ] = None,
     by: By = None,
     as_json: AsJson = False,
 ) -> None:
-    """Replay letters: their stages start over with a fresh budget. A post whose outcome is open is read back, never sent again.
+    """Replay letters. Their stages start over with a fresh retry budget. A post with an unknown outcome is checked at the platform.
 
-    Exits with 2 when some could not be replayed; the others are.
+    Exits with 2 when some could not be replayed; the others were.
     """
     with plain_errors(), _letters() as (letters, services):
         if start is not None and start not in STAGES:
@@ -186,7 +186,7 @@ def replay(
 @dead_letters.command(epilog=_epilog("discard"))
 def discard(
     which: Which = None,
-    reason: Annotated[str, typer.Option("--reason", help="Why; needed, and kept with the letter")] = "",
+    reason: Annotated[str, typer.Option("--reason", help="Why; required, and kept with the letter")] = "",
     stage: StageName = None,
     provider: Provider = None,
     error_class: ErrorClass = None,
@@ -195,9 +195,9 @@ def discard(
     by: By = None,
     as_json: AsJson = False,
 ) -> None:
-    """Give stages up: nothing after them is made. Their letters are kept with your reason, name and the time.
+    """Give up stages and everything after them. Their letters are kept, with your name, the reason and the time.
 
-    A discarded letter can still be replayed by its number.
+    You can still replay a discarded letter by its number.
     """
     with plain_errors(), _letters() as (letters, services):
         if not reason.strip():
@@ -206,7 +206,7 @@ def discard(
         _tell("discarded", [letters.discard(part, by=by or this_user(), reason=reason) for part in wanted], as_json=as_json)
 
 
-# --- which letters are meant
+# --- selecting letters
 
 
 @contextmanager
@@ -220,7 +220,7 @@ def _letters() -> Iterator[tuple[DeadLetters, Services]]:
 
 def _filter(stage: str | None, provider: str | None, error_class: str | None, since: str | None) -> LetterFilter:
     if error_class is not None and error_class not in CLASSES:
-        raise InvalidInput(f"there is no class {error_class!r}; there are {', '.join(CLASSES)}")
+        raise InvalidInput(f"there is no class {error_class!r}; the classes are {', '.join(CLASSES)}")
     return LetterFilter(
         stages=None if stage is None else stages_named(stage),
         provider=provider,
@@ -230,15 +230,15 @@ def _filter(stage: str | None, provider: str | None, error_class: str | None, si
 
 
 def _chosen(services: Services, which: Sequence[str] | None, wanted: LetterFilter, *, everything: bool) -> list[LetterFilter]:
-    """The letters named, or those that the filters leave. What is named by number may be discarded; all else is open."""
+    """Return filters for the named letters, else for all that match. A letter given by number may be discarded; others are open."""
     filtered = wanted != LetterFilter()
     if which and everything:
-        raise InvalidInput("either name letters, or give --all")
+        raise InvalidInput("give either letters or --all")
     if not (which or everything or filtered):
-        raise InvalidInput("name letters or videos, give filters, or --all; `phantoms dead-letters list` shows what there is")
+        raise InvalidInput("give letters, videos, filters or --all; `phantoms dead-letters list` shows the letters")
     if not which:
         return [wanted]
-    # All names first: a mistyped one should not leave half of the work done.
+    # Look up all names first, so that a mistyped one does not leave half of the work done.
     numbers = [(name, _number(name)) for name in which]
     keys = [services.catalogue().find(name) for name, number in numbers if number is None]
     ids = [number for _, number in numbers if number is not None]
@@ -256,7 +256,7 @@ def _all_there(services: Services, ids: Sequence[int]) -> None:
 
 
 def _number(name: str) -> int | None:
-    """The letter's number, when it is one. Keys of videos are never digits alone."""
+    """Return the letter's number; None when the name is not a number. Keys of videos never consist of digits only."""
     if not re.fullmatch(r"[0-9]{1,30}", name):
         return None
     if int(name) > MOST_LETTER:
@@ -265,17 +265,17 @@ def _number(name: str) -> int | None:
 
 
 def moment(given: str, *, now: datetime) -> datetime:
-    """`6h` ago, or an ISO time (without a zone it is this machine's). Raises InvalidInput."""
+    """Parse a duration before now, such as `6h`, or an ISO time (local time when it has no zone). Raises InvalidInput."""
     ago = _AGO.fullmatch(given.strip().lower())
     try:
         if ago is not None:
             return now - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
         return datetime.fromisoformat(given.strip()).astimezone(UTC)
     except (ValueError, OverflowError) as error:
-        raise InvalidInput(f"--since {given!r} is no time: give 30m, 6h, 2d, or 2026-12-24T18:00+01:00") from error
+        raise InvalidInput(f"--since {given!r} is not a time; give 30m, 6h, 2d or 2026-12-24T18:00+01:00") from error
 
 
-# --- how they are shown
+# --- display
 
 
 def _group(letter: DeadLetter) -> str:
@@ -283,7 +283,7 @@ def _group(letter: DeadLetter) -> str:
 
 
 def _print_letters(found: Sequence[DeadLetter]) -> None:
-    """One line a letter; where its key has no room in a table beside the rest, two. A broken key cannot be copied."""
+    """Print one line per letter, or two when a key does not fit. Keys are never broken, so they can be copied."""
     longest = max(cell_len(letter.key) for letter in found)
     number = max(len(str(letter.id)) for letter in found)
     stage = max(len(letter.stage) for letter in found)
@@ -314,7 +314,7 @@ def _print_letters(found: Sequence[DeadLetter]) -> None:
 
 
 def _first_line(message: str) -> str:
-    """The beginning of a reason, whole words only: `show` has all of it."""
+    """Return the beginning of a reason, cut between words. `show` prints all of it."""
     return plain(textwrap.shorten(" ".join(message.split()), SHOWN_WHY, placeholder=" ..."))
 
 
@@ -338,7 +338,7 @@ def _print_detail(detail: DeadLetterDetail) -> None:
         )
     for number, attempt in enumerate(detail.attempts, 1):
         said = " ".join(str(attempt.get(name) or "") for name in ("class", "code", "message")).strip()
-        rows.append((f"try {number}", plain(f"{_short(attempt.get('at'))} {said or 'no outcome'}")))
+        rows.append((f"attempt {number}", plain(f"{_short(attempt.get('at'))} {said or 'no outcome'}")))
     for name, value in rows:
         table.add_row(name, value)
     out.print(f"[bold]dead letter {letter.id}[/], {letter.state}")
@@ -350,7 +350,7 @@ def _print_detail(detail: DeadLetterDetail) -> None:
 
 
 def _budget(letter: DeadLetter) -> list[tuple[str, str]]:
-    """What the stage was given up after: `5 attempts over 34 minutes`. Nothing for what failed at once."""
+    """Return what was spent before the stage was given up: `5 attempts over 34 minutes`. Empty when it failed at once."""
     if letter.counted is None or letter.failing_since is None or letter.error_class != "transient":
         return []
     minutes = (letter.created_at - letter.failing_since).total_seconds() / 60
@@ -360,7 +360,7 @@ def _budget(letter: DeadLetter) -> list[tuple[str, str]]:
         (
             "given up",
             f"after {counted(letter.counted, 'attempt')} over {over}"
-            + (f"; {counted(free, 'more try costs', 'more tries cost')} none" if free > 0 else ""),
+            + (f", plus {counted(free, 'attempt')} that did not count" if free > 0 else ""),
         )
     ]
 
@@ -375,7 +375,7 @@ def _as_json(detail: DeadLetterDetail) -> dict[str, Any]:
 
 
 def _tell(word: str, parts: Sequence[Handled], *, as_json: bool) -> None:
-    """A summary of what was done; exits with BAD_INPUT when something could not be."""
+    """Print a summary. Exits with BAD_INPUT when something was refused."""
     closed = {letter.id: letter for part in parts for letter in part.closed}
     refused = {r.letter.id: r for part in parts for r in part.refused if r.letter.id not in closed}
     if as_json:

@@ -1,4 +1,4 @@
-"""`phantoms desk`: the web pages, alone. `phantoms up` starts them by itself."""
+"""`phantoms desk`: serve only the desk. `phantoms up` includes it."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def desk(
         int | None, typer.Option(min=0, max=65_535, help="Port; default: PHANTOMS_DESK_PORT, else 4000; 0: any free one")
     ] = None,
 ) -> None:
-    """Serve the desk: the pages where people review videos and look after what failed. `phantoms up` does it by itself.
+    """Serve the desk: web pages to review videos and handle failures. `phantoms up` includes this.
 
-    Without users it is open to this machine alone. `phantoms users add` adds the first one; from then on everybody logs in.
+    Without users, only this machine can open it, without a log-in. Once `phantoms users add` has added a user, everybody logs in.
     """
     from phantoms_dagster.desk.serve import address, listening, serve  # noqa: PLC0415 - the help needs no web server
     from phantoms_dagster.wiring import logs  # noqa: PLC0415

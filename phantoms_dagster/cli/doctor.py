@@ -1,4 +1,4 @@
-"""`phantoms doctor`: looks at everything that can be wrong and says how to mend it."""
+"""`phantoms doctor`: checks everything that can be wrong and says how to fix it."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ from phantoms_dagster.wiring.up_lock import up_phase
 
 LOW_DISK_BYTES = 2_000_000_000
 VERDICT_WIDTH, CHECK_WIDTH = 5, 16
-# Of the JSON object. Accounts come last, by name.
+# The order of checks in the JSON output. Accounts come last, by name.
 ORDER = (
     "python",
     "time zone",
@@ -78,7 +78,7 @@ def register(app: typer.Typer) -> None:
 
 
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object")] = False) -> None:
-    """Check settings, servers, ffmpeg, keys and disk, and say how to fix what is wrong. Exits with 1 when something is."""
+    """Check settings, servers, ffmpeg, keys and disk, and say how to fix problems. Exits with 1 when it finds one."""
     with plain_errors():
         if as_json:
             findings = sorted(examine(current()), key=_place)
@@ -94,12 +94,12 @@ def _wrong(findings: Iterable[Finding]) -> list[Finding]:
 
 
 def _place(finding: Finding) -> tuple[int, str]:
-    """The place of a finding in the JSON object. It does not depend on which answer came first."""
+    """Return the sort key of a finding. The order does not depend on which answer came first."""
     return (ORDER.index(finding.check) if finding.check in ORDER else len(ORDER)), finding.check
 
 
 def _shown(settings: Settings) -> list[Finding]:
-    """Print each finding as soon as it is known. A terminal shows what is still being asked below them."""
+    """Print each finding as soon as it is known. On a terminal, a status line shows which checks are still running."""
     findings = []
     if not out.is_terminal:
         for finding in examine(settings):
@@ -114,7 +114,7 @@ def _shown(settings: Settings) -> list[Finding]:
 
 
 def _waiting(names: Collection[str]) -> Text:
-    said = f"asking {', '.join(names)}" if names else "looking at this machine"
+    said = f"checking {', '.join(names)}" if names else "checking this machine"
     return Text(said, no_wrap=True, overflow="ellipsis")
 
 
@@ -130,9 +130,9 @@ def _line(finding: Finding) -> Table:
 
 
 def examine(settings: Settings, asking: Callable[[Collection[str]], None] = lambda _: None) -> Iterator[Finding]:
-    """All findings: what this machine knows by itself first, then each answer of a server or a service when it comes.
+    """Yield all findings: first those of this machine, then those of servers and services as their answers come.
 
-    `asking` is told what is still being waited for.
+    `asking` is called with the names of the checks that are still running.
     """
     services = Services(settings)
     looks = ParallelLooks(asking)
@@ -141,10 +141,10 @@ def examine(settings: Settings, asking: Callable[[Collection[str]], None] = lamb
         yield Finding("python", "ok", version)
         if zone := unknown_zone():
             fix = "set it to a name such as Europe/Berlin, or unset it"
-            yield Finding("time zone", "note", f"TZ={zone} is no time zone that this system knows: times are in UTC", fix)
+            yield Finding("time zone", "note", f"this system does not know the time zone TZ={zone}: times are in UTC", fix)
         for variable, meant in unknown_variables(os.environ):
-            if meant:  # what resembles no setting may be the place of an account's token
-                yield Finding("settings", "note", f"{variable} is no setting, so it does nothing", f"did you mean {meant}?")
+            if meant:  # a variable that resembles no setting may hold an account's token
+                yield Finding("settings", "note", f"{variable} is not a setting, so it has no effect", f"did you mean {meant}?")
         yield _home(settings)
         yield _disk(settings)
         yield _ffmpeg()
@@ -154,21 +154,21 @@ def examine(settings: Settings, asking: Callable[[Collection[str]], None] = lamb
         if settings.database_url is None:
             phase = up_phase(settings.home)
             found = f"`phantoms up` is {phase} here" if phase else "nothing is running here and no URLs are set"
-            yield Finding("servers", "note", found, "ask again when it shows its addresses" if phase else "start `phantoms up`")
+            yield Finding("servers", "note", found, "try again when it shows its addresses" if phase else "start `phantoms up`")
             yield from _services(services, looks)
         else:
             _servers(services, looks)
         for finding in looks.findings():
             yield finding
             if finding.check == "PostgreSQL":
-                # Its table knows which accounts have tokens of their own. That decides which services are asked at all.
+                # Its table of accounts knows which ones have their own token, which decides what services to check.
                 yield from _services(services, looks, database=finding.verdict == "ok")
     finally:
         services.close()
 
 
 def _services(services: Services, looks: ParallelLooks, *, database: bool = False) -> Iterator[Finding]:
-    """Start asking the services, all beside one another; what is known without asking is a finding at once."""
+    """Start the checks of services in parallel. Yield the findings that need no request."""
     settings, endpoints = services.settings, services.endpoints
     _know_accounts(services, database=database)
     if settings.sandbox_url and endpoints.sandbox_needed:
@@ -180,7 +180,7 @@ def _services(services: Services, looks: ParallelLooks, *, database: bool = Fals
 
 
 def _know_accounts(services: Services, *, database: bool) -> None:
-    """Find out which accounts have tokens of their own: from PostgreSQL, and without it from channels.yaml."""
+    """Find out which accounts have their own token: from PostgreSQL, else from channels.yaml."""
     try:
         if database:
             _ = services.endpoints.connected
@@ -190,7 +190,7 @@ def _know_accounts(services: Services, *, database: bool) -> None:
     try:
         found = {str(platform) for channel in services.channels().values() for platform in channel.tokens}
     except PhantomsError:
-        found = set()  # told above
+        found = set()  # already reported by the check of channels.yaml
     services.endpoints.connect(found)
 
 
@@ -198,10 +198,10 @@ def _home(settings: Settings) -> Finding:
     home = settings.home.expanduser().absolute()
     place = next(p for p in [home, *home.parents] if p.exists())
     if not place.is_dir():
-        return Finding("data directory", "wrong", f"{place} is a file", "set PHANTOMS_HOME to a folder of yours")
+        return Finding("data directory", "wrong", f"{place} is a file", "set PHANTOMS_HOME to a folder")
     if os.access(place, os.W_OK):
         return Finding("data directory", "ok", str(home))
-    return Finding("data directory", "wrong", f"{place} cannot be written to", "set PHANTOMS_HOME to a folder of yours")
+    return Finding("data directory", "wrong", f"{place} is not writable", "set PHANTOMS_HOME to a folder that you can write to")
 
 
 def _disk(settings: Settings) -> Finding:
@@ -214,7 +214,7 @@ def _disk(settings: Settings) -> Finding:
 
 
 def _media(settings: Settings) -> Finding:
-    fix = "check the PHANTOMS_MEDIA_* settings" if settings.media_url else "let this user write there, or set PHANTOMS_MEDIA"
+    fix = "check the PHANTOMS_MEDIA_* settings" if settings.media_url else "give this user write access, or set PHANTOMS_MEDIA"
     return _tried("media", lambda: f"a file was written, read and deleted in {asyncio.run(probe(settings))}", fix)
 
 
@@ -241,7 +241,7 @@ def _channels(services: Services) -> Finding:
     except PhantomsError as error:
         return Finding("channels", "wrong", str(error), f"edit {path}")
     if not path.exists():
-        return Finding("channels", "note", f"{path} is not there; the default channel is used", "`phantoms up` writes one to edit")
+        return Finding("channels", "note", f"{path} does not exist; the default channel is used", "`phantoms up` makes one to edit")
     return Finding("channels", "ok", names)
 
 
@@ -262,7 +262,7 @@ def _tried(check: str, look: Callable[[], str], fix: str) -> Finding:
         return Finding(check, "ok", look())
     except SQLAlchemyError as error:
         return Finding(check, "wrong", database_problem(error), fix)
-    except Exception as error:  # noqa: BLE001  whatever a server does wrong is what this command is asked to report
+    except Exception as error:  # noqa: BLE001  this command reports whatever goes wrong
         return Finding(check, "wrong", (str(error).strip().splitlines() or [type(error).__name__])[0][:300], fix)
 
 
@@ -284,9 +284,9 @@ def _redis(settings: Settings) -> str:
         if host:
             socket.getaddrinfo(host, None)
     except (ValueError, OSError):
-        # What was taken for a host or a port may be half of a password: nothing of it is repeated.
+        # What was parsed as a host or port may be a part of the password, so do not repeat it.
         raise PhantomsError(
-            "the URL cannot be read, or its host is not known (write @ : / and % in a password as %40 ...)"
+            "the URL is malformed, or its host cannot be found (in a password, write @ : / and % as %40 %3A %2F and %25)"
         ) from None
     with client:
         refuse_cluster(client)
@@ -300,7 +300,7 @@ def _get(url: str, shown: str) -> str:
 
 
 def _keys(services: Services, looks: ParallelLooks) -> Iterator[Finding]:
-    """Ask the services that have one key for all. Platforms are asked account by account: `_accounts` does."""
+    """Check the services that have one key. `_accounts` checks the platforms, account by account."""
     settings, endpoints = services.settings, services.endpoints
     wanted = _wanted(services)
     for kind in KINDS:
@@ -308,7 +308,7 @@ def _keys(services: Services, looks: ParallelLooks) -> Iterator[Finding]:
             yield Finding(kind.name, "ok", spec.title)
     for name in INTEGRATIONS:
         if name in Platform and not (Platform(name).spec.usual or any(platform == name for platform, _ in wanted or ())):
-            continue  # nobody posts there
+            continue  # no channel posts there
         if name in PROVIDERS and not endpoints.used(name):
             continue  # it is not chosen
         try:
@@ -321,24 +321,24 @@ def _keys(services: Services, looks: ParallelLooks) -> Iterator[Finding]:
             if name == endpoints.chosen(WRITERS) and settings.sandbox_url and has(name, "model"):
                 looks.start("model", lambda: _model(settings))
         elif name in PROVIDERS and not has(name, "check"):
-            yield Finding(name, "note", f"not asked: {PROVIDERS[name].title} has no check that costs nothing")
+            yield Finding(name, "note", f"not checked: {PROVIDERS[name].title} has no check that is free of charge")
         elif name in PROVIDERS:
             looks.start(name, partial(ask_provider, settings, endpoints, name))
         elif not (wanted and any(platform == name for platform, _ in wanted)):
             why = "channels.yaml cannot be used" if wanted is None else "no channel has an account there"
-            yield Finding(name, "note", f"not asked: {why}", "correct the accounts in channels.yaml")
+            yield Finding(name, "note", f"not checked: {why}", "correct the accounts in channels.yaml")
 
 
 def _sandboxed(settings: Settings, name: str) -> list[Finding]:
-    """What is said of a service that has no key: whether the sandbox answers in its place."""
+    """Return the finding for a service without a key: whether the sandbox replaces it."""
     wish = f"set {variable_of_key(name)}"
     try:
         if settings.sandbox_url is not None:
             _get(f"{settings.sandbox_url}/_sandbox/health", settings.sandbox_url)
-            return [Finding(name, "note", "not asked: the sandbox answers", f"{wish} for the real service")]
+            return [Finding(name, "note", "not checked: the sandbox replaces it", f"{wish} for the real service")]
     except httpx.HTTPError:
         pass
-    return [Finding(name, "note", "not asked: it has no key, and the sandbox is not running", f"start `phantoms up`, or {wish}")]
+    return [Finding(name, "note", "not checked: it has no key, and the sandbox is not running", f"start `phantoms up`, or {wish}")]
 
 
 def _model(settings: Settings) -> list[Finding]:
@@ -347,15 +347,15 @@ def _model(settings: Settings) -> list[Finding]:
 
 
 def _wanted(services: Services) -> Mapping[tuple[Platform, str], str | None] | None:
-    """Every account and where its token is; None when channels.yaml cannot be used."""
+    """Return every account with the place of its token; None when channels.yaml cannot be used."""
     try:
         return places(services.channels().values())
     except PhantomsError:
-        return None  # told above
+        return None  # already reported by the check of channels.yaml
 
 
 def _accounts(services: Services, looks: ParallelLooks) -> None:
-    """Ask each platform whose the token of each account is, and what it may do."""
+    """Ask each platform who owns the token of each account, and what it allows."""
     settings, endpoints = services.settings, services.endpoints
     for (platform, name), place in (_wanted(services) or {}).items():
         if not platform.spec.remote:
@@ -363,6 +363,6 @@ def _accounts(services: Services, looks: ParallelLooks) -> None:
         try:
             real = not endpoints.sandboxed(str(platform))
         except PhantomsError:
-            continue  # told above
+            continue  # already reported by `_keys`
         if real:
             looks.start(f"{platform}:{name}", partial(ask_account, settings, endpoints, platform, name, place))

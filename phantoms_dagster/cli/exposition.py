@@ -1,4 +1,4 @@
-"""Numbers as Prometheus metrics: names, labels and help texts. Where the numbers come from is not said here."""
+"""The names, labels and help texts of the Prometheus metrics. `cli.metrics` reads the numbers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PATTERN = ":*"
 
 
 def exposition(metrics: Sequence[Metric], accept: str) -> tuple[bytes, str]:
-    """The metrics as text and its content type, in the form that the `Accept` header asks for."""
+    """Return the encoded metrics and their content type, in the format that the `Accept` header asks for."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Given(metrics))
     encode, content_type = choose_encoder(accept)
@@ -33,7 +33,7 @@ class _Given(Collector):
 
 
 def up(stores: Mapping[str, bool]) -> Iterator[Metric]:
-    """Which stores answered this scrape."""
+    """Yield whether each store answered this scrape."""
     family = GaugeMetricFamily("phantoms_up", "Whether the store answered this scrape.", labels=["store"])
     for store, answered in stores.items():
         family.add_metric([store], float(answered))
@@ -41,13 +41,13 @@ def up(stores: Mapping[str, bool]) -> Iterator[Metric]:
 
 
 def of_tables(reading: StatisticsReading) -> Iterator[Metric]:
-    """What PostgreSQL remembers."""
+    """Yield the metrics read from PostgreSQL."""
     videos = GaugeMetricFamily("phantoms_stage_videos", "Videos by stage and state.", labels=["stage", "state"])
     for pair, count in reading.videos.items():
         videos.add_metric(pair, count)
     yield videos
     oldest = GaugeMetricFamily(
-        "phantoms_stage_oldest_seconds", "For how long the video that waits longest has been due; 0: none.", labels=["stage"]
+        "phantoms_stage_oldest_seconds", "Seconds since the longest-waiting video became due; 0: none waits.", labels=["stage"]
     )
     for stage, seconds in reading.oldest_seconds.items():
         oldest.add_metric([stage], seconds)
@@ -80,22 +80,22 @@ def _waits(reading: StatisticsReading) -> Metric:
         buckets.append((bound, float(below)))
     return HistogramMetricFamily(
         "phantoms_approval_to_post_seconds",
-        "From a video's approval to each of its posts being out; a wanted publish time is part of it.",
+        "Seconds from a video's approval to each of its posts, including the wait for a planned time.",
         buckets=buckets,
         sum_value=reading.totals.waited_seconds,
     )
 
 
 def of_limits(pools: Sequence[PoolView], breakers: Sequence[BreakerState]) -> Iterator[Metric]:
-    """What Redis paces by. Pools of accounts that have not called yet are left out."""
+    """Yield the metrics read from Redis. Pools of accounts that have not made a call yet are omitted."""
     state = GaugeMetricFamily("phantoms_breaker_state", "0 closed, 1 half-open, 2 open.", labels=["breaker"])
     for breaker in breakers:
         state.add_metric([breaker.name], BREAKER_STATES[breaker.state])
     yield state
     in_use = GaugeMetricFamily("phantoms_pool_slots_in_use", "Calls in flight.", labels=["pool"])
-    limit = GaugeMetricFamily("phantoms_pool_slots_limit", "Most calls in flight, before what was learnt.", labels=["pool"])
-    waiting = GaugeMetricFamily("phantoms_pool_slots_waiting", "Calls that wait in line.", labels=["pool"])
-    factor = GaugeMetricFamily("phantoms_pool_factor", "What refusals have left of the limits, above 0 to 1.", labels=["pool"])
+    limit = GaugeMetricFamily("phantoms_pool_slots_limit", "Limit of calls in flight, before throttling.", labels=["pool"])
+    waiting = GaugeMetricFamily("phantoms_pool_slots_waiting", "Calls waiting for a slot.", labels=["pool"])
+    factor = GaugeMetricFamily("phantoms_pool_factor", "Share of the limits left by throttling, above 0 to 1.", labels=["pool"])
     left = GaugeMetricFamily("phantoms_quota_left", "Units left of today's quota.", labels=["pool"])
     for pool in pools:
         if pool.pool.endswith(PATTERN):

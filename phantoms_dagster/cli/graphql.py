@@ -1,4 +1,4 @@
-"""The few GraphQL calls that commands make to the Dagster UI's own API."""
+"""GraphQL calls to the API of the Dagster UI."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ POLL_SECONDS = 0.5
 
 
 class DagsterRefused(PhantomsError):
-    """The Dagster UI's API did not do what was asked."""
+    """Dagster's API refused a request, or a job failed."""
 
 
 def ask(web_url: str, query: str, variables: dict[str, Any]) -> dict[str, Any]:
-    """One GraphQL call; its data. Raises DagsterRefused, httpx.HTTPError."""
+    """Make one GraphQL call and return its data. Raises DagsterRefused and httpx.HTTPError."""
     answer = httpx.post(f"{web_url}/graphql", json={"query": query, "variables": variables}, timeout=60, trust_env=False)
     body: dict[str, Any] = answer.json()
     if "errors" in body:
@@ -40,7 +40,7 @@ def ask(web_url: str, query: str, variables: dict[str, Any]) -> dict[str, Any]:
 
 
 def launch_job(web_url: str, job: str, *, timeout: float) -> str:
-    """Launch a job and wait for its success, `timeout` seconds at most; its run id. Raises DagsterRefused."""
+    """Launch a job, wait up to `timeout` seconds for its success, and return its run id. Raises DagsterRefused."""
     launched = ask(web_url, _LAUNCH, {"job": job})["launchRun"]
     if launched["__typename"] != "LaunchRunSuccess":
         raise DagsterRefused(f"{job} could not be launched: {launched.get('message') or launched['__typename']}")

@@ -1,4 +1,4 @@
-"""`phantoms guest-links`: one video, one decision, by somebody who has no account."""
+"""`phantoms guest-links`: links for people without an account to decide on one video."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object")]
 
 def register(app: typer.Typer) -> None:
     """Add the group of commands."""
-    group = typer.Typer(help="Let somebody without an account decide on one video, once, by a link that expires.")
+    group = typer.Typer(help="Let a person without an account approve or reject one video, once, with a link that expires.")
     group.command("add")(add)
     group.command("list")(show)
     group.command("revoke")(revoke)
@@ -41,14 +41,14 @@ def register(app: typer.Typer) -> None:
 
 def add(
     video: Annotated[str, typer.Argument(help="Key of the video, or enough of it", autocompletion=complete_video)],
-    guest: Annotated[str, typer.Option(help="The guest's name, as it will be in the audit log")],
-    hours: Annotated[int, typer.Option(min=1, max=MOST_HOURS, help="For how long the link is good")] = DEFAULT_HOURS,
+    guest: Annotated[str, typer.Option(help="The guest's name, for the audit log")],
+    hours: Annotated[int, typer.Option(min=1, max=MOST_HOURS, help="How many hours the link is valid")] = DEFAULT_HOURS,
     content: Annotated[
-        str | None, typer.Option(help="The content that you looked at, as `phantoms show` says; default: what the render showed")
+        str | None, typer.Option(help="Hash of the version that you saw in `phantoms show`; default: the rendered version")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a link and print it, once: only its hash is kept. It is about the video as it is now."""
+    """Make a link for the current version of a video and print it. It cannot be shown again: only its hash is stored."""
     with _links() as (services, links):
         if content is not None and len(content) < SHORTEST_HASH:
             raise InvalidInput(f"--content needs at least {SHORTEST_HASH} characters; see `phantoms show`")
@@ -61,15 +61,14 @@ def add(
             print_json({**_row(link), "url": address})
             return
         out.print(address, soft_wrap=True, markup=False, highlight=False)
-        say(f"  one answer of {escape(link.guest)}, until {local(link.expires_at)}; end it before with:", style="dim")
+        say(f"  {escape(link.guest)} can answer once, until {local(link.expires_at)}; to revoke the link:", style="dim")
         out.print(f"  phantoms guest-links revoke {link.id}", style="dim", soft_wrap=True)
 
 
 def show(
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many, the newest first")] = 50, as_json: AsJson = False
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many to show, newest first")] = 50, as_json: AsJson = False
 ) -> None:
-    """List the newest links with their state, never their addresses."""
-
+    """List the newest links and their states. The URLs are never shown again."""
     with _links() as (_, links):
         found = links.page(limit=limit)
         if as_json:
@@ -87,13 +86,13 @@ def show(
 def revoke(
     number: Annotated[int, typer.Argument(help="The link's id, as `phantoms guest-links list` shows it")], as_json: AsJson = False
 ) -> None:
-    """End a link: it takes no answer any more."""
+    """Revoke a link, so that it no longer works."""
     with _links() as (_, links):
         link = links.revoke(number, actor())
         if as_json:
             print_json(_row(link))
         else:
-            say(f"revoked the link of {escape(link.guest)}")
+            say(f"revoked {escape(link.guest)}'s link")
 
 
 def _state(link: GuestLink) -> str:
@@ -108,7 +107,7 @@ def _row(link: GuestLink) -> dict[str, object]:
 
 
 def _desk(settings: Settings) -> str:
-    """The address of the desk: of the one that runs here, else where it would be."""
+    """Return the desk's URL: PHANTOMS_DESK_URL (which a running `phantoms up` sets), else the local default."""
     host = f"[{settings.desk_host}]" if ":" in settings.desk_host else settings.desk_host
     return f"{(settings.desk_url or f'http://{host}:{settings.desk_port}').rstrip('/')}/"
 

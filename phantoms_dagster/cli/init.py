@@ -1,4 +1,4 @@
-"""`phantoms init`: makes servers and data directory ready and ends, for processes that something else than `phantoms up` runs."""
+"""`phantoms init`: prepares the servers and the data directory, then exits. For deployments without `phantoms up`."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ def register(app: typer.Typer) -> None:
 def init(
     code_server: Annotated[
         str | None,
-        typer.Option(metavar="HOST:PORT", help="Where Dagster's code server will be: writes a workspace.yaml", show_default=False),
+        typer.Option(metavar="HOST:PORT", help="The address of Dagster's code server; writes a workspace.yaml", show_default=False),
     ] = None,
-    machines: Annotated[int, typer.Option(min=1, help="On how many machines or containers `phantoms worker` will run")] = 1,
+    machines: Annotated[int, typer.Option(min=1, help="The number of machines or containers that will run `phantoms worker`")] = 1,
 ) -> None:
-    """Make the servers and the data directory ready, once, before anything else starts. `phantoms up` does it by itself.
+    """Prepare the servers and the data directory once, before anything else starts. `phantoms up` includes this.
 
-    Applies migrations, writes channels.yaml where there is none, writes DAGSTER_HOME (dagster/ in the data directory) with the
-    settings in force and makes Dagster's tables. Needs PHANTOMS_DATABASE_URL and PHANTOMS_REDIS_URL; may be repeated.
+    It applies migrations, writes channels.yaml if there is none, writes DAGSTER_HOME (dagster/ in the data directory) from the
+    current settings, and creates Dagster's tables. It needs PHANTOMS_DATABASE_URL and PHANTOMS_REDIS_URL. Running it again is safe.
 
-    Dagster lets through as many runs of a stage at once as --machines of them have workers (PHANTOMS_WORKER_SLOTS).
+    Dagster runs as many runs of a stage at once as there are workers: PHANTOMS_WORKER_SLOTS times --machines.
     """
     with plain_errors():
         settings = Settings()
         server = None if code_server is None else _grpc_server(code_server)
         redis_url(settings)
         if settings.database_url is None:
-            raise InvalidInput("there is no database to make ready: set PHANTOMS_DATABASE_URL, or start `phantoms up`")
+            raise InvalidInput("there is no database to prepare: set PHANTOMS_DATABASE_URL, or use `phantoms up` instead")
         home = settings.home.expanduser().absolute()
         folder = prepare(home, _with_all_workers(settings, machines))
         if server is not None:
@@ -64,6 +64,6 @@ def _grpc_server(address: str) -> dict[str, str | int]:
 
 
 def _with_all_workers(settings: Settings, machines: int) -> Settings:
-    """The settings as if the workers of all machines were on one."""
+    """Return the settings with the worker slots of all machines together."""
     slots = {queue: count * machines for queue, count in slots_of(settings).items()}
     return settings.model_copy(update={"worker_slots": settings.worker_slots | slots})

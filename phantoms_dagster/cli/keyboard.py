@@ -1,4 +1,4 @@
-"""Single keys from a terminal, without Enter. The terminal is as it was afterwards, whatever happens."""
+"""Reads single keys from a terminal, without Enter. The terminal is always restored afterwards."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _NAMED = {b"\x1b[A": "up", b"\x1b[B": "down", b"\x1bOA": "up", b"\x1bOB": "down"
 
 @contextmanager
 def keyboard() -> Iterator[Keyboard]:
-    """The keys of standard input, which is a terminal."""
+    """Yield the keyboard of standard input, which must be a terminal."""
     number = sys.stdin.fileno()
     before = termios.tcgetattr(number)
     try:
@@ -26,14 +26,17 @@ def keyboard() -> Iterator[Keyboard]:
 
 
 class Keyboard:
-    """Keys as they are pressed."""
+    """Reads keys as they are pressed."""
 
     def __init__(self, number: int) -> None:
         self._number = number
         self._typed = b""
 
     def key(self, seconds: float) -> str:
-        """The next key, `up` and `down` by name; empty when none was pressed within `seconds`. `q` when the terminal is gone."""
+        """Return the next key; arrows, j and k as `up` and `down`. Empty when none is pressed within `seconds`.
+
+        Returns `q` when the terminal is closed.
+        """
         if not self._typed:
             if not select.select([self._number], [], [], seconds)[0]:
                 return ""

@@ -1,4 +1,4 @@
-"""A group of commands that imports a command's module when the command runs, not when its line in the help is shown."""
+"""A command group that imports a command's module only when the command runs, not to list it in the help."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LazyCommand:
-    """A command's line in the help. `module` is a module of this package whose `register` adds the command.
+    """A command's entry in the help. `module` is a module of this package whose `register` adds the command.
 
-    `help` repeats the first paragraph of the command's own help, so that the list of commands needs no other module.
+    `help` repeats the first paragraph of the command's own help, so that listing the commands imports nothing else.
     """
 
     name: str
@@ -31,9 +31,9 @@ class LazyCommand:
 
 
 class LazyGroup(TyperGroup):
-    """A group whose `commands` are only names and lines of help. A command is imported when it is about to run.
+    """A group whose commands are only names and help texts until one of them runs.
 
-    Subclasses set `lines`, and `examples`: what each command's help ends with.
+    Subclasses set `lines`, and `examples`, which are shown at the end of each command's help.
     """
 
     lines: Sequence[LazyCommand] = ()
@@ -47,15 +47,15 @@ class LazyGroup(TyperGroup):
             self.commands[line.name] = shown
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
-        """Find the command that the arguments name, and import it. Help and completion of names never come here."""
+        """Find the command in the arguments and import it. Listing and completing command names does not call this."""
         name, shown, rest = super().resolve_command(ctx, args)
         return name, self.loaded(name) if name in self._lines else shown, rest
 
     def loaded(self, name: str) -> ClickCommand:
-        """The real command of that name, which may be a group. It imports the command's module."""
+        """Import the command's module and return the real command, which may be a group."""
         app = typer.Typer(rich_markup_mode=self.rich_markup_mode, pretty_exceptions_enable=False)
         app.callback()(_group)
-        # The collector would look again and again at thousands of new objects, all of which stay.
+        # Without this the garbage collector would scan thousands of new objects many times, and all of them stay.
         gc.disable()
         try:
             import_module(f"{__package__}.{self._lines[name].module}").register(app)
@@ -69,7 +69,7 @@ class LazyGroup(TyperGroup):
 
 
 def first_paragraph(command: ClickCommand) -> str:
-    """What a command's line in the help shows: the first paragraph of its own help, on one line."""
+    """Return the first paragraph of a command's help on one line, as the list of commands shows it."""
     text = command.short_help or command.help or ""
     return " ".join(inspect.cleandoc(text).split("\n\n")[0].split())
 

@@ -1,4 +1,4 @@
-"""`phantoms pools` and `phantoms breakers`: what paces the calls right now, and a person's word to a breaker."""
+"""`phantoms pools` and `phantoms breakers`: the current limits on calls, and tripping or resetting breakers by hand."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ Found = TypeVar("Found")
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object")]
 Breaker = Annotated[
     str,
-    typer.Argument(help="An integration, such as youtube, or one account of it: youtube:main; the sandbox's is sandbox/youtube"),
+    typer.Argument(help="An integration such as youtube, one account such as youtube:main, or sandbox/youtube for the sandbox"),
 ]
-Why = Annotated[str, typer.Option(help="Kept in the breaker's history")]
+Why = Annotated[str, typer.Option(help="The reason, for the breaker's history")]
 
 
 def register(app: typer.Typer) -> None:
@@ -55,10 +55,10 @@ def register(app: typer.Typer) -> None:
 
 
 def pools(
-    pool: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One pool, with its accounts'; default: all")] = None,
+    pool: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One pool and those of its accounts; default: all")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what paces the calls now: slots, who waits, rates, daily quotas, and how far 429s have narrowed them."""
+    """Show the limits on calls now: slots, waiting calls, rates, daily quotas, and how far 429s have reduced them."""
     with plain_errors():
         found = _asked(lambda watcher: watcher.pools(pool))
         if as_json:
@@ -66,7 +66,7 @@ def pools(
             return
         out.print(_pools_table(found))
         if any(view.pool.endswith(":*") for view in found):
-            out.print("A name that ends with :* stands for accounts that have not called yet.", style="dim", soft_wrap=True)
+            out.print("A name that ends with :* means all accounts that have not made a call yet.", style="dim", soft_wrap=True)
 
 
 def _pools_table(found: Sequence[PoolView]) -> Table:
@@ -74,7 +74,7 @@ def _pools_table(found: Sequence[PoolView]) -> Table:
     table.add_column("pool", overflow="fold")
     for title in ("in use", "waiting"):
         table.add_column(title, justify="right", no_wrap=True)
-    for title in ("rates", "left today", "learnt"):
+    for title in ("rates", "left today", "throttled to"):
         table.add_column(title, overflow="fold")
     for view in found:
         table.add_row(
@@ -101,7 +101,7 @@ def _learnt(view: PoolView) -> str:
 
 
 def breakers(context: typer.Context, as_json: AsJson = False) -> None:
-    """Show every breaker that was used; open one, close one, or read what happened to it."""
+    """Show the breakers; open or close one, or read its history."""
     if context.invoked_subcommand is not None:
         return
     with plain_errors():
@@ -111,7 +111,7 @@ def breakers(context: typer.Context, as_json: AsJson = False) -> None:
         elif found:
             out.print(_breakers_table(found))
         else:
-            out.print("no breaker has counted a call yet")
+            out.print("no calls yet, so there are no breakers to show")
 
 
 def _breakers_table(found: Sequence[BreakerState]) -> Table:
@@ -122,7 +122,7 @@ def _breakers_table(found: Sequence[BreakerState]) -> Table:
     table.add_column("failed", justify="right", no_wrap=True)
     table.add_column("next", overflow="fold")
     for breaker in found:
-        state = f"[{STYLES[breaker.state]}]{breaker.state}[/]{' by hand' if breaker.manual else ''}"
+        state = f"[{STYLES[breaker.state]}]{breaker.state}[/]{' manually' if breaker.manual else ''}"
         failed = f"{breaker.failures} of {breaker.calls}" if breaker.calls else ""
         table.add_row(plain(breaker.name), state, local(breaker.since), failed, _next(breaker))
     return table
@@ -136,16 +136,16 @@ def _next(breaker: BreakerState) -> str:
             return "a probe is under way"
     if breaker.until is None or (breaker.until - datetime.now(UTC)).days > 365:
         return "open until it is reset"
-    return f"probed from {soon(breaker.until)} on"
+    return f"next probe from {soon(breaker.until)}"
 
 
 def trip(
     name: Breaker,
     why: Why,
-    seconds: Annotated[float | None, typer.Option("--for", help="Seconds until it is probed; default: open until reset")] = None,
+    seconds: Annotated[float | None, typer.Option("--for", help="Seconds until the first probe; default: open until reset")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Open a breaker by hand: calls stop at once, videos wait, nothing fails."""
+    """Open a breaker by hand. Calls stop at once and videos wait; nothing fails."""
     with plain_errors(), _unlogged():
         done = _switched(lambda switch, actor: switch.trip(name, actor, why=why, seconds=seconds))
         if as_json:
@@ -162,11 +162,11 @@ def trip(
         until = "it is reset" if seconds is None else f"a probe in {seconds:g} s"
         out.print(f"{plain(done.breaker)} is open until {until}", soft_wrap=True)
         if done.sandbox_goes_on:
-            err.print(f"calls that the sandbox answers go on: their breaker is {SANDBOX}{plain(done.breaker)}", soft_wrap=True)
+            err.print(f"calls to the sandbox continue; their breaker is {SANDBOX}{plain(done.breaker)}", soft_wrap=True)
 
 
 def reset(name: Breaker, why: Why, as_json: AsJson = False) -> None:
-    """Close a breaker by hand and forget its failures."""
+    """Close a breaker by hand and clear its failures."""
     with plain_errors(), _unlogged():
         done = _switched(lambda switch, actor: switch.reset(name, actor, why=why))
         if as_json:
@@ -176,7 +176,7 @@ def reset(name: Breaker, why: Why, as_json: AsJson = False) -> None:
 
 
 def history(name: Breaker, as_json: AsJson = False) -> None:
-    """Show what happened to a breaker, the newest first: a hundred changes are kept."""
+    """Show the last hundred state changes of a breaker, newest first."""
     with plain_errors():
         breaker = known_breaker(name)
         found = _asked(lambda watcher: watcher.breakers.history(breaker))
@@ -184,7 +184,7 @@ def history(name: Breaker, as_json: AsJson = False) -> None:
             print_json({"breaker": breaker, "history": [asdict(change) for change in found]})
             return
         if not found:
-            out.print(f"{plain(breaker)} has never changed", soft_wrap=True)
+            out.print(f"{plain(breaker)} has never changed state", soft_wrap=True)
             return
         table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0), pad_edge=False)
         for title in ("at", "from", "to"):
@@ -196,7 +196,7 @@ def history(name: Breaker, as_json: AsJson = False) -> None:
 
 
 def _asked(question: Callable[[Watcher], Awaitable[Found]]) -> Found:
-    """The answer to one question to Redis."""
+    """Connect to Redis and return the answer to one question."""
 
     async def ask() -> Found:
         async with watching(current()) as watcher:
@@ -206,7 +206,7 @@ def _asked(question: Callable[[Watcher], Awaitable[Found]]) -> Found:
 
 
 def _switched(word: Callable[[BreakerSwitch, Actor], Awaitable[BreakerSwitched]]) -> BreakerSwitched:
-    """What came of a person's word to a breaker. It needs no database, but the audit log is there when one is."""
+    """Trip or reset a breaker. This works without a database, but then there is no entry in the audit log."""
 
     async def say(switch: BreakerSwitch) -> BreakerSwitched:
         return await word(switch, actor())
@@ -219,13 +219,13 @@ def _switched(word: Callable[[BreakerSwitch, Actor], Awaitable[BreakerSwitched]]
     finally:
         services.close()
     if note is not None and not done.noted:
-        err.print("the audit log does not have it: PostgreSQL does not answer", soft_wrap=True)
+        err.print("this is not in the audit log, because PostgreSQL does not answer", soft_wrap=True)
     return done
 
 
 @contextmanager
 def _unlogged() -> Iterator[None]:
-    """What the person did is printed; the same as a warning of this process's own breaker would be noise."""
+    """Mute the log of this process's own breaker. The command already prints what the user did."""
     logger, handler = logging.getLogger("phantoms_dagster.resilience"), logging.NullHandler()
     logger.addHandler(handler)
     try:

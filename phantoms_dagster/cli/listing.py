@@ -1,4 +1,4 @@
-"""Videos in a list, one mark a stage and the one thing to know: for `phantoms status` and `watch`. Keys are never broken."""
+"""The list of videos for `phantoms status`: key, one mark per stage, and a note. Keys are never broken, so they can be copied."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MARKS = {
     "blocked": "·",
 }
 ASCII_MARKS = {**MARKS, "done": "#", "running": "~", "ready": "o", "deferred": "w", "failed": "X", "rejected": "/", "blocked": "."}
-# Columns that the note beside a key needs at the least; from `WIDE` on there is room for money.
+# The note needs at least NOTE columns. The cost is shown from WIDE columns on.
 NOTE, WIDE = 24, 90
 GAP = 2
 
@@ -46,12 +46,12 @@ class ListLine:
 def lines_of(
     videos: Sequence[VideoRow], undecided: Collection[str], outages: Sequence[Outage], held: Mapping[str, str]
 ) -> list[ListLine]:
-    """What there is to say of each of these videos. `held`: who holds those that are on hold, by key."""
+    """Return a list row for each video. `held` maps the keys of videos on hold to who holds them."""
     return [ListLine(v.key, marks_of(v.states), _note(v, undecided, outages, held), f"{v.cost:.3f}") for v in videos]
 
 
 def listed(lines: Sequence[ListLine]) -> Iterator[RenderableType]:
-    """The list as wide as the terminal. Where key, marks and note do not fit beside one another, each video has two lines."""
+    """Yield the list as wide as the terminal. When key, marks and note do not fit on one line, each video takes two."""
     longest = max((cell_len(line.key) for line in lines), default=0)
     wide = max((Text.from_markup(line.marks).cell_len for line in lines), default=0)
     if out.width < longest + wide + 2 * GAP + NOTE:
@@ -71,17 +71,17 @@ def listed(lines: Sequence[ListLine]) -> Iterator[RenderableType]:
 
 
 def marks() -> Mapping[str, str]:
-    """The mark of each state, as this terminal can show it."""
+    """Return the mark of each state: in ASCII when the terminal cannot show more."""
     return ASCII_MARKS if out.options.ascii_only else MARKS
 
 
 def marks_of(states: Mapping[str, str]) -> str:
-    """One mark a stage, a space for a stage that the video does not have. Unusual platforms come last, when it has them."""
+    """Return one mark per stage, and a space for a stage that the video does not have. Optional platforms come last."""
     return "".join(_mark(states.get(name)) for name, stage in STAGES.items() if stage.usual or name in states)
 
 
 def note_text(video: VideoRow, undecided: Collection[str], outages: Sequence[Outage], held: Mapping[str, str]) -> str:
-    """The note without its colours."""
+    """Return the note as plain text."""
     return Text.from_markup(_note(video, undecided, outages, held)).plain
 
 

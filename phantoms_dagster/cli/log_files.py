@@ -1,6 +1,6 @@
-"""One video's lines in the log files of all processes: which lines are about it, and when each was written.
+"""Finds a video's lines in the log files of all processes.
 
-A line is about a video when it names its key. The lines after it that have no time of their own, such as a traceback, go with it.
+A line is about a video when it contains its key. Following lines without a timestamp, such as a traceback, belong to it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _OLDEST = datetime.min.replace(tzinfo=UTC)
 
 @dataclass(frozen=True)
 class LogLine:
-    """A line and the lines that go with it. `at`: when it was written, or when the last line with a time was."""
+    """A log line with its continuation lines. `at` is its timestamp, else that of the last line with one."""
 
     at: datetime
     process: str
@@ -27,7 +27,7 @@ class LogLine:
 
 
 class LogFiles:
-    """The log files of a folder, read on from where they were left. A file that was rotated away is known by its inode."""
+    """The log files of a folder. Each read continues where the last one stopped. Rotated files are recognised by inode."""
 
     def __init__(self, folder: Path, key: str) -> None:
         self._folder = folder
@@ -36,11 +36,11 @@ class LogFiles:
         self._first = True
 
     def __bool__(self) -> bool:
-        """Whether there is any."""
+        """Whether there are any log files."""
         return bool(self._paths())
 
     def read(self) -> list[LogLine]:
-        """What is new about the video, in the order of time."""
+        """Return the new lines about the video, in time order."""
         found = [line for path in self._paths() for line in self._read(path)]
         self._first = False
         return sorted(found, key=lambda line: line.at)
@@ -56,19 +56,19 @@ class LogFiles:
                 if file is None:
                     file = self._known[inode] = _LogFile(path.name.partition(".log")[0], self._key)
                     if not self._first and not path.name.endswith(".log"):
-                        file.offset = size  # a copy of what was read under its old name
+                        file.offset = size  # a rotated copy; its lines were read under the old name
                 if size < file.offset:
                     file.offset, file.inside = 0, False
                 opened.seek(file.offset)
                 return list(file.lines(opened))
         except FileNotFoundError:
-            return []  # rotated away just now: it is found under its new name next time
+            return []  # it was just rotated; the next read finds it under its new name
 
 
 class _LogFile:
     def __init__(self, process: str, key: str) -> None:
         self._process = process
-        # Another video's key may begin with this one: `...-7f3a-2`. A post's marker does, too: `...-7f3a-youtube`.
+        # `...-7f3a-2` is another video's key and must not match. `...-7f3a-youtube` marks a post of this video and must match.
         self._about = re.compile(rf"(?<![A-Za-z0-9_-]){re.escape(key)}(?![A-Za-z0-9_]|-\d)")
         self._key = key.encode()
         self.offset = 0
@@ -99,7 +99,7 @@ class _LogFile:
 
 
 def _time(line: str) -> datetime:
-    """When the line was written. A time without a zone is UTC, as all our processes write it."""
+    """Return the timestamp of a line. Without a zone it is UTC, as all our processes log it."""
     given = line
     if line.startswith("{"):
         try:

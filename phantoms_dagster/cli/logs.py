@@ -1,4 +1,4 @@
-"""`phantoms logs`: what all processes of this machine wrote about one video, in the order of time."""
+"""`phantoms logs`: what all processes on this machine logged about one video, in time order."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from phantoms_dagster.settings import Settings
 from phantoms_dagster.wiring import Services
 
 POLL_SECONDS = 0.5
-# A frozen database answers nothing. The lines are in files, and somebody waits for them.
+# Give up on a hanging database after this time. The log lines are in files and do not need it.
 MAX_WAIT_SECONDS = 5.0
 
 
@@ -30,13 +30,13 @@ def register(app: typer.Typer) -> None:
 
 def logs(
     video: Annotated[str, typer.Argument(help="Key of the video, or enough of it", autocompletion=complete_video)],
-    lines: Annotated[int, typer.Option("--lines", "-n", min=1, max=1_000_000, help="Most lines, the newest")] = 200,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what is written from now on, until Ctrl-C")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line")] = False,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=1, max=1_000_000, help="Show this many of the newest lines")] = 200,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep printing new lines until Ctrl-C")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line")] = False,
 ) -> None:
-    """Show what all processes on this machine logged about one video, in the order of time.
+    """Show what all processes on this machine logged about one video, in time order.
 
-    The times are those of the lines, in UTC. Without a database give the whole key: the files are read all the same.
+    Times are in UTC, as logged. It works without a database when you give the whole key.
     """
     with plain_errors():
         settings = current()
@@ -45,15 +45,14 @@ def logs(
         files = LogFiles(folder, key)
         if not files:
             raise NotFound(
-                f"there are no log files in {folder}: `phantoms up` writes them. Containers log to their own output: "
-                "`docker compose logs`"
+                f"there are no log files in {folder}: `phantoms up` writes them. For containers use `docker compose logs`"
             )
         found = files.read()[-lines:]
         _print(found, as_json=as_json)
         if not found:
-            waiting = "waiting for the first until Ctrl-C" if follow else "--follow waits for the first"
-            err.print(f"no line about {plain(key)} so far; {waiting}", style="yellow", soft_wrap=True)
-        with suppress(KeyboardInterrupt):  # the way to stop it, so no failure
+            waiting = "waiting for the first one until Ctrl-C" if follow else "--follow waits for the first one"
+            err.print(f"no log lines about {plain(key)} so far; {waiting}", style="yellow", soft_wrap=True)
+        with suppress(KeyboardInterrupt):  # Ctrl-C is the normal way to stop
             while follow:
                 time.sleep(POLL_SECONDS)
                 _print(files.read(), as_json=as_json)
@@ -68,9 +67,9 @@ def _print(lines: Iterable[LogLine], *, as_json: bool) -> None:
 
 
 def _key(settings: Settings, video: str) -> str:
-    """The key. Logs are wanted most when the database is away: then it is what was typed."""
+    """Return the video's key. Without a database, that is what the user typed: logs matter most when the database is down."""
     if settings.database_url is None:
-        _whole("no database runs", video)
+        _whole("no database is running", video)
         return video
     services = Services(settings, max_wait=MAX_WAIT_SECONDS)
     try:
@@ -83,10 +82,10 @@ def _key(settings: Settings, video: str) -> str:
 
 
 def _whole(why: str, video: str) -> None:
-    said = f"{why}, so a part of a key cannot be looked up: taking {plain(video)} for the whole key"
+    said = f"{why}, so keys cannot be looked up: using {plain(video)} as the whole key"
     err.print(said, style="yellow", soft_wrap=True)
 
 
 def logs_folder(home: Path) -> Path:
-    """Where the processes of a data directory write."""
+    """Return the log folder of a data directory."""
     return home.expanduser().absolute() / "logs"

@@ -1,4 +1,4 @@
-"""Looks at servers and services that go on beside one another, each with a deadline, for `phantoms doctor`."""
+"""Checks of servers and services that run in parallel, each with a deadline, for `phantoms doctor`."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ SLOW_SECONDS = 30.0  # an object store is written to, read from and cleaned
 
 
 class ParallelLooks:
-    """Each look runs in a thread of its own. One that outlives its deadline is told as wrong, and what it finds later is dropped:
-    nothing can stop a resolver that waits for its name servers.
+    """Runs each check in its own thread. A check that misses its deadline counts as failed, and its late result is ignored.
+
+    Its thread cannot be stopped: nothing can interrupt a resolver that waits for name servers.
     """
 
     def __init__(self, asking: Callable[[Collection[str]], None]) -> None:
@@ -24,7 +25,7 @@ class ParallelLooks:
         self._running: dict[str, float] = {}
 
     def start(self, check: str, look: Callable[[], Sequence[Finding]], seconds: float = SECONDS) -> None:
-        """Begin a look. `seconds`: how long its answer is waited for."""
+        """Start a check with a deadline in `seconds`."""
 
         def run() -> None:
             try:
@@ -37,7 +38,7 @@ class ParallelLooks:
         threading.Thread(target=run, name=f"look at {check}", daemon=True).start()
 
     def findings(self) -> Iterator[Finding]:
-        """What the looks find, as it comes. A look may be started while this is read. Raises what a look raised."""
+        """Yield the findings as they come in. Checks may be started meanwhile. Raises what a check raised."""
         while self._running:
             try:
                 check, found = self._done.get(timeout=max(0.0, min(self._running.values()) - time.monotonic()))
@@ -56,4 +57,4 @@ class ParallelLooks:
         for check in [name for name, deadline in self._running.items() if deadline <= now]:
             del self._running[check]
             self._asking(tuple(self._running))
-            yield Finding(check, "wrong", "no answer in time", "check the network, and that its host name can be resolved")
+            yield Finding(check, "wrong", "no answer in time", "check the network and that its host name resolves")

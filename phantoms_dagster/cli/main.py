@@ -1,7 +1,7 @@
-"""The command line's entry point: the table of commands, and an example or two for each command's help.
+"""The command line: the table of commands, and examples for each command's help.
 
-A command's module is imported only when the command runs. The table repeats each command's first paragraph of help; a test
-compares both.
+A command's module is imported only when the command runs. So the table repeats the first paragraph of each command's help; a test
+compares the two.
 """
 
 from __future__ import annotations
@@ -59,119 +59,122 @@ LINES = (
         "up",
         "up",
         "Run",
-        "Start everything and stay: servers, migrations, Dagster, and the sandbox for integrations without a key.",
+        "Start everything and keep it running: servers, migrations, Dagster, and the sandbox for services without a key.",
     ),
     LazyCommand(
         "sandbox",
         "up",
         "Run",
-        "Run only the sandbox: loopback stand-ins of every provider, with fault injection and a ledger of what they accepted.",
+        "Run only the sandbox: local fakes of every provider, with fault injection and a ledger of what they accepted.",
     ),
     LazyCommand(
         "demo",
         "demo.command",
         "Run",
-        "Make real videos from bundled briefs and post them to the sandbox, on embedded servers: no keys, nothing to install.",
+        "Make real videos from bundled briefs and post them to the sandbox. Needs no keys and no installation.",
     ),
     LazyCommand(
         "add",
         "briefs",
         "Briefs",
-        "Add one video. It goes through all stages by itself and waits for your approval before it is posted.",
+        "Add one video. Phantoms makes it automatically and waits for your approval before it posts.",
     ),
     LazyCommand(
         "import",
         "briefs",
         "Briefs",
-        "Add the videos of a file. Bad rows are named with line and reason, the good ones are taken; then the exit code is 2.",
+        "Add the videos in a file. Valid rows are added; invalid ones are listed with line and reason, and the exit code is 2.",
     ),
     LazyCommand(
         "edit",
         "briefs",
         "Briefs",
-        "Change the brief of a video that is there already, or the words of its posts. What is posted stays posted.",
+        "Change the brief of a video, or the texts of its posts. Published posts do not change.",
     ),
-    LazyCommand(
-        "status", "catalogue", "Look", "List the newest videos, what waits for you, what is wrong, and what happens next and when."
-    ),
+    LazyCommand("status", "catalogue", "Look", "List the newest videos, what waits for you, what is wrong, and what happens next."),
     LazyCommand("show", "catalogue", "Look", "Show one video: its brief, script, files, posts, and why it waits or failed."),
     LazyCommand(
         "watch",
         "watch.command",
         "Look",
-        "Watch the stages, the newest events and what waits for you; open and approve films. Ends with q.",
+        "Watch stages and events live, and open and approve films. Press q to quit.",
     ),
-    LazyCommand("logs", "logs", "Look", "Show what all processes on this machine logged about one video, in the order of time."),
+    LazyCommand("logs", "logs", "Look", "Show what all processes on this machine logged about one video, in time order."),
     LazyCommand(
         "open",
         "open_film",
         "Review",
-        "Watch a video's film in the player of this system, or in the browser. Where there is neither, its path is printed.",
+        "Watch a video's film in the system's player or the browser. Without either, print its path.",
     ),
     LazyCommand(
         "retire",
         "retire",
         "Briefs",
-        "Retire finished videos now: they leave Dagster's partitions with the next nightly run, as soon as no run works on them.",
+        "Retire finished videos now. The next nightly run removes their partitions from Dagster.",
     ),
     LazyCommand(
         "unretire",
         "retire",
         "Briefs",
-        "Take retired videos back: within seconds they are partitions again, last in the list. Then regenerate what you want.",
+        "Bring retired videos back. Within seconds they are Dagster partitions again, at the end of the list.",
     ),
-    LazyCommand("approve", "review", "Review", "Approve videos: exactly these bytes and words go out, whatever is changed later."),
+    LazyCommand(
+        "approve",
+        "review",
+        "Review",
+        "Approve videos. Exactly this film and these texts are posted, even if something changes later.",
+    ),
     LazyCommand(
         "reject",
         "review",
         "Review",
-        "Reject videos: they are not posted. Regenerate the script or the render and decide again, or approve after all.",
+        "Reject videos, so they are not posted. You can make them again and decide again, or still approve them.",
     ),
     LazyCommand(
         "hold",
         "review",
         "Review",
-        "Put videos on hold: they leave the queue, and nobody can decide on them, until they are taken back.",
+        "Put videos on hold. They leave the review queue, and nobody can decide on them until you release them.",
     ),
-    LazyCommand("unhold", "review", "Review", "Take videos back from hold: they wait for a decision again."),
+    LazyCommand("unhold", "review", "Review", "Release videos from hold. They wait for a decision again."),
     LazyCommand(
         "retry",
         "retry",
         "Review",
-        "Ask for a video's stage again: one that failed, waits, hangs in a render, or is done (with --from).",
+        "Run a stage of a video again: one that failed, waits, hangs in a render, or is done (with --from).",
     ),
     LazyCommand(
-        "accounts", "accounts", "Look", "Show the accounts: whose each one is, as its platform says, and why its posts wait."
+        "accounts", "accounts", "Look", "Show the accounts: who owns each one according to its platform, and why its posts wait."
     ),
     LazyCommand(
         "doctor",
         "doctor",
         "Look",
-        "Check settings, servers, ffmpeg, keys and disk, and say how to fix what is wrong. Exits with 1 when something is.",
+        "Check settings, servers, ffmpeg, keys and disk, and say how to fix problems. Exits with 1 when it finds one.",
     ),
     LazyCommand(
         "settings",
         "settings",
         "Look",
-        "Show the settings in force: each value, where it came from, and variables that are no setting. Secrets are hidden.",
+        "Show the current settings, where each value came from, and unknown variables. Secrets are hidden.",
     ),
     LazyCommand(
         "pools",
         "limits",
         "Look",
-        "Show what paces the calls now: slots, who waits, rates, daily quotas, and how far 429s have narrowed them.",
+        "Show the limits on calls now: slots, waiting calls, rates, daily quotas, and how far 429s have reduced them.",
     ),
     LazyCommand(
         "metrics",
         "metrics",
         "Run",
-        "Serve Prometheus metrics under /metrics, read from PostgreSQL and Redis at each scrape. `phantoms up` does it by itself.",
+        "Serve Prometheus metrics at /metrics, read from PostgreSQL and Redis at each scrape. `phantoms up` includes this.",
     ),
     LazyCommand(
         "desk",
         "desk",
         "Run",
-        "Serve the desk: the pages where people review videos and look after what failed. `phantoms up` does it by itself.",
+        "Serve the desk: web pages to review videos and handle failures. `phantoms up` includes this.",
     ),
     LazyCommand(
         "users",
@@ -183,35 +186,33 @@ LINES = (
         "webhooks",
         "webhooks",
         "Run",
-        "Tell other programs of events, signed and at least once; see what was delivered, and send it again.",
+        "Notify other programs of events with signed requests, see what was delivered, and send it again.",
     ),
     LazyCommand(
         "worker",
         "worker",
         "Run",
-        "Carry Dagster runs on this machine. `phantoms up` starts workers by itself; this adds more, here or on other machines.",
+        "Run Dagster runs on this machine. `phantoms up` starts workers; this adds more, here or on other machines.",
     ),
     LazyCommand(
         "init",
         "init",
         "Run",
-        "Make the servers and the data directory ready, once, before anything else starts. `phantoms up` does it by itself.",
+        "Prepare the servers and the data directory once, before anything else starts. `phantoms up` includes this.",
     ),
     LazyCommand(
         "guest-links",
         "guest_links",
         "Review",
-        "Let somebody without an account decide on one video, once, by a link that expires.",
+        "Let a person without an account approve or reject one video, once, with a link that expires.",
     ),
     LazyCommand(
         "dead-letters",
         "dead_letters",
         "Review",
-        "What failed for good: look at it, replay it once its cause is fixed, or discard it.",
+        "See what failed for good, replay it once its cause is fixed, or discard it.",
     ),
-    LazyCommand(
-        "breakers", "limits", "Look", "Show every breaker that was used; open one, close one, or read what happened to it."
-    ),
+    LazyCommand("breakers", "limits", "Look", "Show the breakers; open or close one, or read its history."),
 )
 
 
@@ -225,7 +226,7 @@ class Commands(LazyGroup):
 app = typer.Typer(
     name="phantoms",
     cls=Commands,
-    help="Short-form video from brief to published posts, unattended.\n\n"
+    help="Short videos from brief to published post, automatically.\n\n"
     'Try it: [bold]phantoms demo[/]. Run it: [bold]phantoms up[/], then [bold]phantoms add "Why octopuses have three hearts"[/].',
     no_args_is_help=True,
     rich_markup_mode="rich",
@@ -235,15 +236,15 @@ app = typer.Typer(
 
 @app.callback()
 def phantoms() -> None:
-    """Do nothing before a command: this makes the application a group."""
+    """Make the application a group of commands."""
 
 
 def main() -> None:
     """Run the command that the arguments name."""
     for stream in (sys.stdout, sys.stderr):
-        # A terminal that cannot show `●` gets `?`, not a traceback.
+        # A terminal that cannot show `●` gets `?` instead of a traceback.
         getattr(stream, "reconfigure", lambda **_: None)(errors="replace")
-    # Help is printed by Typer with a console of its own.
+    # Typer prints help with its own console, so the fix goes into the class.
     Console.on_broken_pipe = reader_gone  # type: ignore[method-assign, assignment]
     try:
         with plain_errors():

@@ -1,4 +1,4 @@
-"""`phantoms metrics`: an HTTP endpoint that reads PostgreSQL and Redis when it is scraped. Names of metrics are in `exposition`."""
+"""`phantoms metrics`: an HTTP endpoint that reads PostgreSQL and Redis at each scrape. `exposition` has the metrics' names."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from phantoms_dagster.wiring.up_lock import nothing_runs
 from phantoms_dagster.wiring.watching import PoolView, watching
 from phantoms_dagster.wiring.webhooks import delivering
 
-# Prometheus gives up after ten seconds by default: a store that takes longer than this counts as down.
+# A store that takes longer than this counts as down. Prometheus itself gives up after ten seconds by default.
 MAX_WAIT_SECONDS = 6.0
 
 log = logging.getLogger(__name__)
@@ -53,10 +53,10 @@ def metrics(
         int | None, typer.Option(min=0, max=65_535, help="Port; default: PHANTOMS_METRICS_PORT, else 9464; 0: any free one")
     ] = None,
 ) -> None:
-    """Serve Prometheus metrics under /metrics, read from PostgreSQL and Redis at each scrape. `phantoms up` does it by itself.
+    """Serve Prometheus metrics at /metrics, read from PostgreSQL and Redis at each scrape. `phantoms up` includes this.
 
-    A store that does not answer is phantoms_up{store="..."} 0; the other's metrics are served all the same. It also tells others:
-    it delivers webhooks, and sends the notices of films that wait for approval.
+    When a store does not answer, phantoms_up{store="..."} is 0, and the metrics of the other store are still served. This process
+    also delivers webhooks, sends notices about films that wait for approval, and alerts when a store stays down.
     """
     with plain_errors():
         settings = current()
@@ -64,7 +64,7 @@ def metrics(
         application = metrics_application(settings)
         with _listening(settings.web_host, settings.metrics_port if port is None else port) as listener:
             host = f"[{settings.web_host}]" if ":" in settings.web_host else settings.web_host
-            out.print(f"metrics at http://{host}:{listener.getsockname()[1]}/metrics; Ctrl-C stops", soft_wrap=True)
+            out.print(f"metrics are at http://{host}:{listener.getsockname()[1]}/metrics; Ctrl-C stops it", soft_wrap=True)
             web.run_app(application, sock=listener, print=None, access_log=None)
 
 
@@ -75,9 +75,9 @@ def metrics_application(
     watch_seconds: float = LOOK_SECONDS,
     notice_seconds: float = NOTICE_SECONDS,
 ) -> web.Application:
-    """The endpoint as an application of one event loop. Raises InvalidInput when a store's URL is missing or unusable.
+    """Return the endpoint as an aiohttp application. Raises InvalidInput when a store's URL is missing or unusable.
 
-    It also looks at both stores every `watch_seconds`, and tells the alerts' destinations of one that stays away.
+    It also checks both stores every `watch_seconds` and sends an alert when one stays down.
     """
     database = engine(Services(settings).database_url, pool_size=4)
     statistics = Statistics(database)
@@ -120,13 +120,13 @@ def metrics_application(
 
 
 def _ask(database: Engine) -> bool:
-    """Whether PostgreSQL answers. Raises SQLAlchemyError."""
+    """Return True when PostgreSQL answers. Raises SQLAlchemyError."""
     with database.connect() as connection:
         return connection.execute(text("SELECT true")).scalar_one() is True
 
 
 class _Source(Generic[Value]):
-    """One store, read at most once at a time: scrapes that come meanwhile share the reading."""
+    """A store with at most one reading at a time. Scrapes that come meanwhile share it."""
 
     def __init__(self, name: str, read: Callable[[], Awaitable[Value]], max_wait_seconds: float) -> None:
         self.name = name
@@ -136,7 +136,7 @@ class _Source(Generic[Value]):
         self._trouble = ""
 
     async def latest(self) -> Value | None:
-        """A fresh reading, or None while the store does not answer. A reading that takes too long goes on for the next scrape."""
+        """Return a fresh reading, or None while the store does not answer. A slow reading continues for the next scrape."""
         if self._reading is None:
             self._reading = asyncio.get_running_loop().create_task(self._once())
         reading = self._reading
@@ -160,11 +160,11 @@ class _Source(Generic[Value]):
         return value
 
     async def problem(self) -> str | None:
-        """Why the store does not answer; None when it does."""
+        """Return why the store does not answer; None when it does."""
         return None if await self.latest() is not None else self._trouble
 
     async def aclose(self) -> None:
-        """Wait for a reading that is under way; it is bounded by the store's own time-outs."""
+        """Cancel the current reading and wait for it to end."""
         if self._reading is not None:
             self._reading.cancel()
             await asyncio.gather(self._reading, return_exceptions=True)
@@ -173,7 +173,7 @@ class _Source(Generic[Value]):
         return await self._read()
 
     def _note(self, trouble: str) -> None:
-        """Log a change for the worse or the better, not every scrape."""
+        """Log when the store goes down or comes back, not at every scrape."""
         if bool(trouble) != bool(self._trouble):
             log.warning("%s: %s", self.name, trouble or "answers again")
         self._trouble = trouble
@@ -187,7 +187,7 @@ class _Scraper:
         self._limits = limits
 
     async def scrape(self, accept: str) -> tuple[bytes, str]:
-        """All metrics that can be had now, and their content type."""
+        """Return the available metrics, encoded, and their content type."""
         reading, limited = await asyncio.gather(self._tables.latest(), self._limits.latest())
         found: list[Metric] = list(exposition.up({self._tables.name: reading is not None, self._limits.name: limited is not None}))
         if reading is not None:
@@ -197,7 +197,7 @@ class _Scraper:
         return exposition.exposition(found, accept)
 
     async def aclose(self) -> None:
-        """Stop the readings that are under way."""
+        """Cancel the current readings."""
         await self._tables.aclose()
         await self._limits.aclose()
 
@@ -211,7 +211,7 @@ async def _answer(request: web.Request) -> web.Response:
 
 
 def _listening(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises InvalidInput when the port is taken or the address is not ours."""
+    """Return a listening socket. Raises InvalidInput when the port is in use or the address is not local."""
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=16)
     except OSError as error:

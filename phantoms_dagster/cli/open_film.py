@@ -1,4 +1,4 @@
-"""`phantoms open`: watch a video's film before a decision is made on it, and after."""
+"""`phantoms open`: watch a video's film."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ def open_film(
         typer.Option(
             parser=_platform,
             metavar="|".join(Platform),
-            help="The variant of this platform; default: the rendered video, which is what is approved",
+            help="Open the variant for this platform; default: the rendered video, which is what you approve",
         ),
     ] = None,
-    only_print: Annotated[bool, typer.Option("--print", help="Only print where the file is")] = False,
+    only_print: Annotated[bool, typer.Option("--print", help="Only print the path of the file")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, and open nothing")] = False,
 ) -> None:
-    """Watch a video's film in the player of this system, or in the browser. Where there is neither, its path is printed."""
+    """Watch a video's film in the system's player or the browser. Without either, print its path."""
     with plain_errors():
         services = Services(current())
         try:
@@ -61,15 +61,15 @@ def open_film(
         if only_print:
             return
         by = shown(path)
-        said = f"opened in {by}" if by else "there is no screen with a player or a browser here: copy the file, or open that path"
+        said = f"opened in {by}" if by else "there is no player or browser here; open that path, or copy the file"
         out.print(f"  {said}", style="dim", soft_wrap=True)
 
 
 def film_of(key: str, stage: str, stages: Mapping[str, StageRow], media_files: MediaFiles) -> Path:
-    """The file of a stage that makes a film, on this machine. Raises InvalidInput, NotFound and the media store's errors."""
+    """Return the local path of a film. Raises InvalidInput, NotFound and the media store's errors."""
     row = stages.get(stage)
     if row is None:
-        raise InvalidInput(f"{key} is not wanted there: it has no {stage}; `phantoms show {key}` lists its stages")
+        raise InvalidInput(f"{key} has no {stage}; `phantoms show {key}` lists its stages")
     if row.output is None or "video" not in row.output:
         raise InvalidInput(f"there is no film yet: {stage} of {key} is {row.state}; `phantoms show {key}` says why")
     try:

@@ -1,9 +1,9 @@
-"""Who types a command, as the audit log names them."""
+"""The user of the command line, for the audit log."""
 
 from phantoms_dagster.store.audit import Actor
 from phantoms_dagster.wiring.this_user import this_user
 
 
 def actor() -> Actor:
-    """The system's user, at the command line."""
+    """Return the system user, acting through the command line."""
     return Actor(this_user(), "cli")

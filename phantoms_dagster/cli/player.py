@@ -1,4 +1,4 @@
-"""Showing a file to the person at this machine: the system's own player, else the browser, else nobody."""
+"""Opens a file in the system's player, or in the browser."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import sys
 import webbrowser
 from pathlib import Path
 
-# A starter that found nothing to start says so at once; one that is still running then is a player.
+# An opener that finds no player fails at once. One that is still running after this time has become the player.
 _SECONDS = 3.0
 
 
 def shown(file: Path) -> str | None:
-    """Start showing the file; what shows it, or None when this machine has neither a player nor a browser."""
+    """Open the file. Return what opened it, or None when this machine has neither a screen, a player nor a browser."""
+    # Without a screen `webbrowser` might start a text browser, which would take over the terminal and show nothing.
     if not _screen():
         return None
     starter = shutil.which("open" if sys.platform == "darwin" else "xdg-open")
     if starter is not None and _started([starter, str(file)]):
-        return "the player of this system"
-    # A text browser would take over the terminal and show nothing.
+        return "the system's player"
     return "the browser" if webbrowser.open(file.absolute().as_uri()) else None
 
 

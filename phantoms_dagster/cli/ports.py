@@ -1,4 +1,4 @@
-"""Which ports the services of a data directory have. They are remembered, so that addresses and links survive a restart."""
+"""The ports of a data directory's services. They are remembered, so that URLs and links survive a restart."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ FILE = "ports.json"
 REMEMBERED = 4  # ports of a service
 CALLED = {"webserver": "Dagster UI"}
 
-# The service for which this process has chosen a port. It holds a lock on a file of that name until it ends, which tells others.
+# The ports that this process has chosen, with their services. It holds a file lock for each until it exits, which warns others.
 _chosen: dict[int, str] = {}
 
 
 class Ports:
-    """The ports of one data directory, in `<home>/ports.json`.
+    """The ports of one data directory, stored in `<home>/ports.json`.
 
-    `warn` is told when a service cannot have the one that it had, `say` when it cannot have the usual one at its first start.
+    `warn` is called when a service cannot have its previous port, `say` when it cannot have the usual one on its first start.
 
-    A service has its own port first and then those that it had while another program held that one, so that a program that stays
-    there does not move the service at each start.
+    A service keeps its own port first, then the ports that it used while another program held that one. So a program that keeps
+    the port does not move the service to yet another one at each start.
     """
 
     def __init__(self, home: Path, *, say: Callable[[str], None], warn: Callable[[str], None]) -> None:
@@ -35,9 +35,9 @@ class Ports:
         self._known = _read(self._path)
 
     def take(self, service: str, *, wish: int | None = None, usual: int = 0, host: str = "127.0.0.1") -> int:
-        """The port for that service: the wish if there is one, else the one that it had before, else the usual one.
+        """Return the port for a service: `wish` if given, else its previous port, else the usual one.
 
-        When that is taken, another one, and a warning. Wish and usual: 0 means that any will do.
+        When that port is in use, return another one and warn. For `wish` and `usual`, 0 means any free port.
         """
         known = self._known.get(service, [])
         if wish:
@@ -46,13 +46,13 @@ class Ports:
             known = [usual]
         port = next((port for port in known if is_free(port, host) and _reserved(port, service)), 0) or free_port(0, host)
         if known and port != known[0]:
-            moved = f"{CALLED.get(service, service)}: port {known[0]} is taken, so this is on {port}"
+            moved = f"{CALLED.get(service, service)}: port {known[0]} is in use, so it is on {port}"
             if known[0] in self._known.get(service, []):
-                self._warn(f"{moved}; links to {known[0]} do not work")
+                self._warn(f"{moved}; links to {known[0]} will not work")
             else:
                 self._say(moved)
                 if not wish:
-                    known = []  # it never had the usual one: its links lead to this, also when the usual one is free again
+                    known = []  # it never had the usual port, so it keeps this one even when the usual one is free again
         known = [*known, *([] if port in known else [port])]
         self._remember(service, [*known[: REMEMBERED - 1], known[-1]] if len(known) > REMEMBERED else known)
         return port
@@ -67,7 +67,7 @@ class Ports:
 
 
 def _read(path: Path) -> dict[str, list[int]]:
-    """What the file says; nothing when it is not there or was spoiled: the ports are chosen again."""
+    """Return the contents of the file; empty when it is missing or damaged, so ports are chosen again."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         return {str(service): [port for port in ports if 0 < int(port) < 65_536] for service, ports in found.items()}
@@ -76,9 +76,9 @@ def _read(path: Path) -> dict[str, list[int]]:
 
 
 def _reserved(port: int, service: str) -> bool:
-    """Whether the port is that service's from now on.
+    """Reserve the port for the service. Return False when another process has reserved it.
 
-    The service may begin to listen half a minute later. Until then another `phantoms up` would find it free, and choose it.
+    The service may start to listen half a minute later. Until then another `phantoms up` would see the port as free.
     """
     if port in _chosen:
         return _chosen[port] == service
@@ -87,7 +87,7 @@ def _reserved(port: int, service: str) -> bool:
         folder.mkdir(mode=0o700, exist_ok=True)
         file = os.open(folder / str(port), os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o600)
     except OSError:
-        return True  # nobody can be told, and the port may well be free
+        return True  # no lock is possible here; the port is probably free
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

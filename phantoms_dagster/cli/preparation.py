@@ -1,4 +1,4 @@
-"""What is made ready once, before anything of ours runs: the schema, the channels, Dagster's tables. For `up` and `init` alike."""
+"""Prepares what must exist before anything runs: the schema, the channels and Dagster's tables. For `up` and `init`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from phantoms_dagster.embedded.processes import ProcessSpec
 from phantoms_dagster.embedded.tasks import Task, TaskTooSlow
 from phantoms_dagster.settings import Settings
 
-# A process that stays running has this done by another one, and so imports none of it.
+# `phantoms up` runs this in a child process, so that the long-running process does not import it.
 if TYPE_CHECKING:
     from phantoms_dagster.wiring import Services
 
@@ -28,12 +28,12 @@ _EXCEPTION = re.compile(r"[A-Za-z_][\w.]*: ")
 
 
 class PreparationFailed(PhantomsError):
-    """Dagster's instance could not be made ready."""
+    """The tables could not be prepared."""
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """What was found. `needed`: the integrations that the sandbox answers for. `warning`: of the model."""
+    """The result. `needed` lists the integrations that the sandbox replaces, `warning` is about the model, `said` is log output."""
 
     needed: tuple[str, ...]
     warning: str | None
@@ -41,20 +41,20 @@ class Prepared:
 
 
 def make_ready(services: Services, environment: Mapping[str, str], *, say: Callable[[str], None]) -> None:
-    """Make the servers and the data directory ready; harmless when they are. `environment`: that of our processes.
+    """Prepare the servers and the data directory. Doing it again is harmless. `environment` is that of our processes.
 
-    Raises PhantomsError and SQLAlchemyError. The services's connections are given back.
+    Closes the connections of `services`. Raises PhantomsError and SQLAlchemyError.
     """
     began = time.monotonic()
     command = (sys.executable, "-P", "-m", INITIALISE)
-    with Task(ProcessSpec(name="initialise", argv=command, env=environment)) as dagster:  # beside ours: other tables
+    with Task(ProcessSpec(name="initialise", argv=command, env=environment)) as dagster:  # in parallel: other tables
         make_tables(services, say=say)
         _await(dagster)
     say(f"tables: ready after {time.monotonic() - began:.1f} s")
 
 
 def make_ready_apart(spec: Callable[[str, tuple[str, ...]], ProcessSpec], *, say: Callable[[str], None]) -> Prepared:
-    """`make_ready` in processes that end when it is done: ours keeps nothing of what it takes. `spec` makes theirs of a command."""
+    """Do `make_ready` in child processes, so that this process does not keep the memory. `spec` turns a command into a process."""
     began = time.monotonic()
     python = (sys.executable, "-m")
     with Task(spec("initialise", (*python, INITIALISE))) as dagster, Task(spec("prepare", (*python, __name__))) as ours:
@@ -67,15 +67,15 @@ def make_ready_apart(spec: Callable[[str, tuple[str, ...]], ProcessSpec], *, say
 
 
 def make_tables(services: Services, *, say: Callable[[str], None]) -> None:
-    """Make all ready but Dagster's tables. Raises PhantomsError and SQLAlchemyError."""
+    """Prepare everything except Dagster's tables. Raises PhantomsError and SQLAlchemyError."""
     from phantoms_dagster.resilience.redis.refusals import refuse_cluster_at  # noqa: PLC0415 - see the module
     from phantoms_dagster.store.engine import engine  # noqa: PLC0415
     from phantoms_dagster.store.migrate import upgrade  # noqa: PLC0415
 
-    # One that cannot be read is refused here, where nothing of it is repeated.
+    # A malformed URL fails here, where the message does not repeat it.
     engine(services.settings.dagster_url() or services.database_url).dispose()
     if services.settings.redis_url and (trouble := refuse_cluster_at(services.settings.redis_url.get_secret_value())):
-        say(f"redis: {trouble}; nothing is carried out before it does")
+        say(f"redis: {trouble}; nothing runs until it does")
     upgrade(services.database_url)
     try:
         _welcome(services, say)
@@ -84,7 +84,7 @@ def make_tables(services: Services, *, say: Callable[[str], None]) -> None:
 
 
 def _welcome(services: Services, say: Callable[[str], None]) -> None:
-    """A fresh data directory gets a channels.yaml to edit, an inbox to drop files into and a marked media folder."""
+    """Give a new data directory a channels.yaml to edit, an inbox folder and a marked media folder."""
     from phantoms_dagster.store.kept_files import files_were_stored  # noqa: PLC0415 - see the module
     from phantoms_dagster.wiring.media_gate import media_disk  # noqa: PLC0415
 
@@ -96,7 +96,7 @@ def _welcome(services: Services, say: Callable[[str], None]) -> None:
     try:
         media_disk(services.settings).identify(known=files_were_stored(services.engine))
     except MediaAway as away:
-        say(f"media: {away}. Videos wait for it")  # scripts and reviews go on without it
+        say(f"media: {away}. Videos wait for it")  # scripts and reviews work without it
     services.catalogue().put_channels(services.channels().values())
 
 
@@ -115,7 +115,7 @@ def _result(task: Task) -> tuple[int, str]:
 
 
 def _told(ours: Task) -> Prepared:
-    """What the program below has told. Raises what it has met."""
+    """Return what `main` below printed, or raise the error that it reported."""
     code, said = _result(ours)
     told = next((json.loads(line.removeprefix(MARK)) for line in said.splitlines() if line.startswith(MARK)), None)
     if told is None:
@@ -126,7 +126,7 @@ def _told(ours: Task) -> Prepared:
 
 
 def main() -> None:
-    """`python -m phantoms_dagster.cli.preparation`: make our tables ready as the environment says, and tell `make_ready_apart`."""
+    """`python -m phantoms_dagster.cli.preparation`: prepare our tables and print the result for `make_ready_apart`."""
     from phantoms_dagster.cli.problems import problem  # noqa: PLC0415 - see the module
     from phantoms_dagster.wiring import Services  # noqa: PLC0415
     from phantoms_dagster.wiring.models import model_warning  # noqa: PLC0415
@@ -149,7 +149,7 @@ def main() -> None:
 
 
 def _reasons(output: str) -> str:
-    """What the exceptions of a traceback say, the first cause first; the end of the output when there are none."""
+    """Return the messages of the exceptions in a traceback, root cause first; without any, the end of the output."""
     said = [line for line in output.splitlines() if _EXCEPTION.match(line)]
     return "\n".join(dict.fromkeys(said)) or "\n".join(output.splitlines()[-12:])
 

@@ -1,4 +1,4 @@
-"""Errors in words for a person: ours, and those of settings, database and HTTP. `cli.console` prints them."""
+"""Turns exceptions into messages for the user: our own, and those of settings, database and HTTP. `cli.console` prints them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _NO_SCHEMA = ("42P01", "3F000")
 
 
 def problem(error: Exception) -> tuple[str, int] | None:
-    """The message for a person and the exit code; None for an error that nobody expects."""
+    """Return the message and the exit code for an expected error; None for any other."""
     match error:
         case InvalidInput() | NotFound():
             return str(error), BAD_INPUT
@@ -29,7 +29,7 @@ def problem(error: Exception) -> tuple[str, int] | None:
             return f"a stored {error.title} cannot be read: {first_problem(error)}", BAD_INPUT
         case SQLAlchemyError():
             return database_problem(error), FAILED
-    import httpx  # noqa: PLC0415 - few commands call somebody
+    import httpx  # noqa: PLC0415 - few commands make HTTP requests
 
     if isinstance(error, httpx.HTTPError):
         return f"no answer from {error.request.url.host}:{error.request.url.port} ({type(error).__name__})", FAILED
@@ -37,14 +37,14 @@ def problem(error: Exception) -> tuple[str, int] | None:
 
 
 def database_problem(error: SQLAlchemyError) -> str:
-    """What is wrong with the database and what to do. Nothing of its URL is repeated: a mistyped one is half a password."""
+    """Return what is wrong with the database and what to do. Never repeats the URL: a mistyped one may show a password."""
     found = error.orig if isinstance(error, DBAPIError) else error
     line = (str(found).strip().splitlines() or [type(error).__name__])[0][:300]
     state = getattr(found, "sqlstate", None)
     if state in _NO_SCHEMA:
-        return "the database has not been prepared; `phantoms up` does it"
+        return "the database is not set up yet; `phantoms up` or `phantoms init` does it"
     if state is None and "resolve host" in line:
-        return "the host in PHANTOMS_DATABASE_URL is not known (write @ : / and % in a password as %40 %3A %2F and %25)"
+        return "the host in PHANTOMS_DATABASE_URL cannot be found (in a password, write @ : / and % as %40 %3A %2F and %25)"
     if state is None:
         return f"PostgreSQL does not answer ({line.split(' failed: ', 1)[-1]}); is `phantoms up` running?"
-    return f"PostgreSQL refused ({line})"
+    return f"PostgreSQL reported an error ({line})"

@@ -1,6 +1,6 @@
-"""`phantoms retire` and `phantoms unretire`: which videos Dagster lists. What may be retired belongs in `production.retirement`.
+"""`phantoms retire` and `phantoms unretire`: which videos have partitions in Dagster. `production.retirement` has the rules.
 
-Only the table is written here: the nightly job deletes partitions, the intake adds them again.
+The commands only write the table. The nightly job deletes partitions, and the intake sensor adds them again.
 """
 
 from __future__ import annotations
@@ -40,19 +40,20 @@ def retire(
         list[str] | None, typer.Argument(help="Keys of videos, or enough of each", autocompletion=complete_video)
     ] = None,
     finished_before: Annotated[
-        str | None, typer.Option("--finished-before", help="Every video that ended so long ago: 30d, 2w, or before 2026-11-01")
+        str | None,
+        typer.Option("--finished-before", help="Every video that finished this long ago (30d, 2w) or before a date (2026-11-01)"),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say which")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list them")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Retire finished videos now: they leave Dagster's partitions with the next nightly run, as soon as no run works on them.
+    """Retire finished videos now. The next nightly run removes their partitions from Dagster.
 
-    Everything about them stays: rows, posts, results that are still read back. A video that waits for something, has failed,
-    or has a post whose outcome is open is not finished. By itself this is done PHANTOMS_RETIRE_DAYS days after a video's end.
+    Everything else stays: database rows, posts, and the reading of results. A video is not finished while it waits for something,
+    has failed, or has a post whose outcome is unknown. Videos retire automatically PHANTOMS_RETIRE_DAYS days after they finish.
     """
     with plain_errors(), _retirement() as (retirement, services):
         if bool(videos) == (finished_before is not None):
-            raise InvalidInput("either name videos, or give --finished-before 30d; `phantoms status` lists videos")
+            raise InvalidInput("give either videos or --finished-before 30d; `phantoms status` lists videos")
         if videos:
             keys = list(dict.fromkeys(services.catalogue().find(video) for video in videos))
             _retire_these(retirement, keys, dry_run=dry_run, as_json=as_json)
@@ -64,9 +65,9 @@ def unretire(
     videos: Annotated[list[str], typer.Argument(help="Keys of videos, or enough of each", autocompletion=complete_video)],
     as_json: AsJson = False,
 ) -> None:
-    """Take retired videos back: within seconds they are partitions again, last in the list. Then regenerate what you want.
+    """Bring retired videos back. Within seconds they are Dagster partitions again, at the end of the list.
 
-    They are retired again PHANTOMS_RETIRE_DAYS days from now, or after the end of what you make of them.
+    They retire again PHANTOMS_RETIRE_DAYS days from now, or that long after what you regenerate has finished.
     """
     with plain_errors(), _retirement() as (retirement, services):
         catalogue = services.catalogue()
@@ -81,11 +82,11 @@ def unretire(
             if key not in back:
                 out.print(f"{key} is not retired", soft_wrap=True)
                 continue
-            out.print(f"took back {key}", soft_wrap=True)
+            out.print(f"brought back {key}", soft_wrap=True)
             stages = catalogue.stages(key)
             gone = [name for name in STAGES if name in stages and stages[name].cleaned]
             if gone:
-                out.print(f"  files are deleted; to make it anew, regenerate first: {gone[0]}", style="dim", soft_wrap=True)
+                out.print(f"  its files were deleted; to make it again, start with: {gone[0]}", style="dim", soft_wrap=True)
 
 
 @contextmanager
@@ -98,20 +99,20 @@ def _retirement() -> Iterator[tuple[Retirement, Services]]:
 
 
 def _retire_these(retirement: Retirement, keys: Sequence[str], *, dry_run: bool, as_json: bool) -> None:
-    """Those that can be; exits with BAD_INPUT when some cannot."""
+    """Retire the videos that are finished. Exits with BAD_INPUT when some are not."""
     found = retirement.standing(keys)
     ended = [video.key for video in found if video.retired_at is None and open_because(video) is None]
     marked = ended if dry_run else retirement.mark(ended, _ended)
     others = retirement.standing([key for key in keys if key not in marked])
     before = [video.key for video in others if video.retired_at is not None]
-    refused = {v.key: open_because(v) or "somebody has just begun something" for v in others if v.retired_at is None}
+    refused = {v.key: open_because(v) or "something has just been started for it" for v in others if v.retired_at is None}
     if as_json:
         reasons = [{"key": key, "reason": reason} for key, reason in refused.items()]
         print_json({"retired": marked, "dry_run": dry_run, "retired_before": before, "refused": reasons})
     else:
         _tell(marked, dry_run=dry_run)
         for key in before:
-            out.print(f"{key} is retired already", soft_wrap=True)
+            out.print(f"{key} is already retired", soft_wrap=True)
         for key, reason in refused.items():
             report(f"{key} is not finished: {reason}")
     if refused:
@@ -142,7 +143,7 @@ def _tell(keys: Sequence[str], *, dry_run: bool) -> None:
         out.print(f"... and {len(keys) - SHOWN_KEYS} more", style="dim")
     out.print(f"{counted(len(keys), 'video')} {'would be retired' if dry_run else 'retired'}")
     if keys and not dry_run:
-        hint = "partitions go with the nightly run, or at once: launch retirement_job in the Dagster UI"
+        hint = "the nightly run removes their partitions; to do it now, launch retirement_job in the Dagster UI"
         out.print(f"  {hint}", style="dim", soft_wrap=True)
 
 
@@ -150,4 +151,4 @@ def _moment(given: str) -> datetime:
     try:
         return moment(given, now=datetime.now(UTC))
     except InvalidInput:
-        raise InvalidInput(f"--finished-before {given!r} is no time: give 30d, 2w, or 2026-11-01") from None
+        raise InvalidInput(f"--finished-before {given!r} is not a time; give 30d, 2w or 2026-11-01") from None

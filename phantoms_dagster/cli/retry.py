@@ -1,4 +1,4 @@
-"""`phantoms retry`: ask for a video's stage again, whatever state it is in. The rules of doing it belong to `store.retrying`."""
+"""`phantoms retry`: run a stage of a video again, whatever its state. The rules are in `store.retrying`."""
 
 from __future__ import annotations
 
@@ -21,20 +21,21 @@ def register(app: typer.Typer) -> None:
 
 def retry(
     video: Annotated[str, typer.Argument(help="Key of the video, or enough of it", autocompletion=complete_video)],
-    start: Annotated[str | None, typer.Option("--from", metavar="STAGE", help="Make this stage again, and what follows it")] = None,
+    start: Annotated[str | None, typer.Option("--from", metavar="STAGE", help="Run this stage and all later ones again")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask")] = False,
-    by: Annotated[str | None, typer.Option("--by", help="Who asks for it; default: the user of this machine")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object; asks nothing, so it needs --yes")] = False,
+    by: Annotated[str | None, typer.Option("--by", help="Your name for the records; default: the user of this machine")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object; needs --yes, because it cannot ask")] = False,
 ) -> None:
-    """Ask for a video's stage again: one that failed, waits, hangs in a render, or is done (with --from).
+    """Run a stage of a video again: one that failed, waits, hangs in a render, or is done (with --from).
 
-    Says what it does, costs and risks, and asks first. A post that is in flight or unknown is read back, never sent again.
+    First shows what it will do, its cost and its risks, and asks for confirmation. A post whose outcome is unknown is checked at
+    the platform, never sent again blindly.
     """
     with plain_errors():
         if start is not None and start not in STAGES:
             raise InvalidInput(f"unknown stage {start!r}; the stages are {', '.join(STAGES)}")
         if as_json and not yes:
-            raise InvalidInput("--json asks nothing: give --yes as well; without --json the command says first what it does")
+            raise InvalidInput("--json cannot ask for confirmation: add --yes, or leave out --json to see first what will happen")
         services = Services(current())
         try:
             services.take_channels()
@@ -51,7 +52,7 @@ def retry(
                 out.print("nothing was changed")
                 return
             retrying.carry_out(plan, by=by or this_user())
-            out.print(f"done: {plain(plan.stage)} is asked for again", soft_wrap=True)
+            out.print(f"done: {plain(plan.stage)} will run again", soft_wrap=True)
             out.print(f"  follow it: phantoms show {plain(plan.key)}", style="dim", soft_wrap=True)
         finally:
             services.close()

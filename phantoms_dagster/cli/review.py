@@ -1,4 +1,4 @@
-"""`phantoms approve`, `reject`, `hold` and `unhold`: a person decides."""
+"""`phantoms approve`, `reject`, `hold` and `unhold`: review decisions."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from phantoms_dagster.wiring import Services
 from phantoms_dagster.wiring.this_user import this_user
 
 MOST_AT_ONCE = 100_000
-# Decided in one transaction, whose rows nobody else can work on meanwhile.
+# Videos per transaction. It locks their rows until it commits.
 PAGE = 500
 SHORTEST_HASH = 8
 
 Videos = Annotated[list[str] | None, typer.Argument(help="Keys of videos, or enough of each", autocompletion=complete_video)]
 Everything = Annotated[bool, typer.Option("--all", help="Every video that waits for review")]
-Reviewer = Annotated[str | None, typer.Option(help="Who decides; default: the user of this machine")]
+Reviewer = Annotated[str | None, typer.Option(help="Name of the reviewer; default: the user of this machine")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object")]
 
 
@@ -47,16 +47,17 @@ def approve(
     note: Annotated[str, typer.Option(help="Kept with the decision")] = "",
     reviewer: Reviewer = None,
     content: Annotated[
-        str | None, typer.Option(metavar="HASH", help="What was looked at, as `phantoms show` says; of one video")
+        str | None, typer.Option(metavar="HASH", help="Hash of the version that you saw in `phantoms show`; for one video")
     ] = None,
     only: Annotated[
-        str | None, typer.Option(metavar="PLATFORMS", help="Only for these, such as youtube,tiktok; the others leave the brief")
+        str | None,
+        typer.Option(metavar="PLATFORMS", help="Only for these, such as youtube,tiktok; removes the others from the brief"),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Approve videos: exactly these bytes and words go out, whatever is changed later.
+    """Approve videos. Exactly this film and these texts are posted, even if something changes later.
 
-    A video whose posts would say something else than when it was rendered is refused: look at it again, and name its content.
+    A video is refused when the texts of its posts have changed since it was rendered. Look at it again and give its --content.
     """
     _decide(videos, everything=everything, note=note, reviewer=reviewer, approved=True, content=content, only=only, as_json=as_json)
 
@@ -68,7 +69,7 @@ def reject(
     reviewer: Reviewer = None,
     as_json: AsJson = False,
 ) -> None:
-    """Reject videos: they are not posted. Regenerate the script or the render and decide again, or approve after all."""
+    """Reject videos, so they are not posted. You can make them again and decide again, or still approve them."""
     _decide(videos, everything=everything, note=note, reviewer=reviewer, approved=False, as_json=as_json)
 
 
@@ -85,16 +86,16 @@ def _decide(
 ) -> None:
     with plain_errors():
         if content is not None and (len(videos or []) != 1 or len(content) < SHORTEST_HASH):
-            raise InvalidInput(f"--content is that of one video, at least {SHORTEST_HASH} characters; see `phantoms show`")
+            raise InvalidInput(f"--content is for one video and needs at least {SHORTEST_HASH} characters; see `phantoms show`")
         if bool(videos) == everything:
-            raise InvalidInput("name the videos, or give --all; `phantoms status` lists what waits for review")
+            raise InvalidInput("give either videos or --all; `phantoms status` lists what waits for review")
         platforms = _platforms(only)
         services = Services(current())
         try:
             services.pending_decisions().commit_due()
             decisions, catalogue = services.decisions(), services.catalogue()
             services.take_channels()
-            # All names first: a mistyped one should not leave half of the decisions made.
+            # Look up all names first, so that a mistyped one does not leave half of the decisions made.
             keys = decisions.undecided(limit=MOST_AT_ONCE) if everything else [catalogue.find(video) for video in videos or []]
             contents = {keys[0]: content} if content else {}
             found: list[Decided | InvalidInput] = []
@@ -107,14 +108,14 @@ def _decide(
                     via="cli",
                     contents=contents,
                     only=platforms,
-                    # `--reviewer` is a word: who counts is who runs the command.
+                    # `--reviewer` is only a label. The two-person rule counts the user who runs the command.
                     person=this_user(),
                 )
                 new = [one.key for one in found[-len(page) :] if isinstance(one, Decided) and one.new] if approved else []
                 found[-len(page) :] = _warned(found[-len(page) :], left_out(catalogue.outputs(new)))
                 if not as_json:
                     _tell(found[-len(page) :], "approved" if approved else "rejected")
-            # What cannot be decided keeps nothing else from being decided.
+            # One refused decision does not prevent the others.
             problems = [str(one) for one in found if isinstance(one, InvalidInput)]
             decided = [one for one in found if isinstance(one, Decided)]
             fresh = [one.key for one in decided if one.new and not one.first]
@@ -125,7 +126,7 @@ def _decide(
             rows = [{**asdict(one), "goes_out": times.get(one.key)} for one in decided]
             print_json({"decided": rows, "refused": problems})
         elif not keys:
-            out.print("nothing waits for review; `phantoms status` says what is under way")
+            out.print("nothing is waiting for review; `phantoms status` shows what is in progress")
         else:
             _tell_next(fresh, times, approved=approved)
         if problems:
@@ -138,13 +139,13 @@ def hold(
     reviewer: Reviewer = None,
     as_json: AsJson = False,
 ) -> None:
-    """Put videos on hold: they leave the queue, and nobody can decide on them, until they are taken back."""
+    """Put videos on hold. They leave the review queue, and nobody can decide on them until you release them."""
     who = reviewer or this_user()
     _each(
         videos,
         lambda decisions, key: decisions.hold(key, reviewer=who, note=note, via="cli"),
         "on hold:",
-        "phantoms unhold {key}    # take it back",
+        "phantoms unhold {key}    # release it",
         as_json=as_json,
     )
 
@@ -154,14 +155,14 @@ def unhold(
     reviewer: Reviewer = None,
     as_json: AsJson = False,
 ) -> None:
-    """Take videos back from hold: they wait for a decision again."""
+    """Release videos from hold. They wait for a decision again."""
     who = reviewer or this_user()
-    next_step = "phantoms show {key}    # what it says, and how to decide"
-    _each(videos, lambda decisions, key: decisions.release(key, reviewer=who, via="cli"), "taken back:", next_step, as_json=as_json)
+    next_step = "phantoms show {key}    # see it and decide"
+    _each(videos, lambda decisions, key: decisions.release(key, reviewer=who, via="cli"), "released:", next_step, as_json=as_json)
 
 
 def _each(videos: list[str], change: Callable[[Decisions, str], None], word: str, after: str, *, as_json: bool) -> None:
-    """Change each of these videos. What cannot be done keeps nothing else from being done. `after`: the next step."""
+    """Change each of these videos. A refusal does not prevent the other changes. `after` is the next step to print."""
     with plain_errors():
         services = Services(current())
         changed: list[str] = []
@@ -188,11 +189,11 @@ def _each(videos: list[str], change: Callable[[Decisions, str], None], word: str
 
 
 def _platforms(only: str | None) -> tuple[Platform, ...]:
-    """The platforms of a list with commas. Raises InvalidInput."""
+    """Parse a comma-separated list of platforms. Raises InvalidInput."""
     names = [name.strip().casefold() for name in (only or "").split(",") if name.strip()]
     strange = [name for name in names if name not in set(Platform)]
     if strange or (only is not None and not names):
-        raise InvalidInput(f"--only takes platforms, such as youtube,tiktok; {', '.join(strange) or 'an empty list'} is none")
+        raise InvalidInput(f"--only takes platforms, such as youtube,tiktok; not {', '.join(strange) or 'an empty list'}")
     return tuple(dict.fromkeys(Platform(name) for name in names))
 
 
@@ -202,20 +203,20 @@ def _tell(found: Sequence[Decided | InvalidInput], word: str) -> None:
             report(str(one))
             continue
         if one.first:
-            say(f"{word} {one.key}, as the first of two: it goes out when a second person approves it, too")
+            say(f"{word} {one.key}, as the first of two; it is posted when a second person approves it, too")
         else:
-            say(f"{word} {one.key}" if one.new else f"{one.key} was {word} before")
+            say(f"{word} {one.key}" if one.new else f"{one.key} was already {word}")
         for warning in one.warnings:
             say(f"[yellow]warning: {one.key}: {escape(warning)}[/]", to=err)
 
 
 def _warned(found: Sequence[Decided | InvalidInput], left: Mapping[str, Sequence[str]]) -> list[Decided | InvalidInput]:
-    """The decisions, with what `phantoms show` would have said of each film: `--all` approves what nobody has looked at."""
+    """Return the decisions with the warnings that `phantoms show` gives, because `--all` approves films that nobody has opened."""
     return [replace(one, warnings=(*one.warnings, *left.get(one.key, ()))) if isinstance(one, Decided) else one for one in found]
 
 
 def _times(services: Services, keys: Sequence[str]) -> dict[str, datetime]:
-    """When these videos go out, by key: not before their own time, and within the hours of their channel."""
+    """Return when these videos will be posted, by key: not before their own time, and in their channel's posting hours."""
     now = datetime.now(UTC)
     times = {}
     for page in _pages(keys):
@@ -225,12 +226,12 @@ def _times(services: Services, keys: Sequence[str]) -> dict[str, datetime]:
 
 
 def _tell_next(keys: Sequence[str], times: Mapping[str, datetime], *, approved: bool) -> None:
-    """What comes next, and when."""
+    """Print what happens next, and when."""
     if not keys:
         return
     if not approved:
-        which = "it" if len(keys) == 1 else "each, such as the first,"
-        say(f"  next: nothing happens by itself; make {which} again or approve after all:", style="dim")
+        which = "it" if len(keys) == 1 else "one, for example the first,"
+        say(f"  nothing more happens automatically; make {which} again, or approve it after all:", style="dim")
         out.print(f"  phantoms retry {keys[0]} --from script\n  phantoms approve {keys[0]}", style="dim", soft_wrap=True)
         return
     now = datetime.now(UTC)

@@ -1,4 +1,4 @@
-"""Sentences for a terminal of any width. What is between backticks is a command: it stays whole, so that it can be copied."""
+"""Wraps text for a terminal of any width. A command in backticks is never broken, so that it can be copied."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.measure import Measurement
 from rich.text import Text
 
-# A word, with the white space around it: a command counts as one, together with the signs that touch it.
+# A word with the white space around it. A command in backticks counts as one word, with the punctuation that touches it.
 _WORD = re.compile(r"\s*(?:`[^`\n]*`|\S)+\s*")
-# The same where a column is narrower than a command.
+# A word when a column is narrower than a command: then commands are broken, too.
 _PART = re.compile(r"\s*\S+\s*")
 
 
 class WrappedText:
-    """Text with markup that is broken between words only. A command that is wider than the terminal has a line of its own.
+    """Text with markup that wraps only between words. A command that is wider than the terminal gets its own line.
 
-    `folded`: for a column of a table, which has no room for more than its width: a wider command is broken there after all.
+    With `folded`, for table columns, a command that is wider than the column is broken after all.
     """
 
     def __init__(self, markup: str, *, folded: bool = False) -> None:
@@ -34,14 +34,14 @@ class WrappedText:
                 yield part
 
     def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
-        """See Rich's protocol. A table gives its column the room of the longest command."""
+        """See Rich's protocol. A table makes its column as wide as the longest command."""
         words = [cell_len(found[0].strip()) for found in _WORD.finditer(self._text.plain)]
         lines = [cell_len(line) for line in self._text.plain.splitlines()]
         return Measurement(max(words, default=0), max(lines, default=0)).with_maximum(options.max_width)
 
 
 def _broken(line: Text, width: int, *, folded: bool) -> Iterator[Text]:
-    """The line in parts that fit, as far as its words do."""
+    """Yield the parts of the line. Each fits, unless a single word is too wide."""
     offsets: list[int] = []
     used = 0
     for start, word in _words(line.plain, width, folded=folded):
@@ -55,7 +55,7 @@ def _broken(line: Text, width: int, *, folded: bool) -> Iterator[Text]:
 
 
 def _words(text: str, width: int, *, folded: bool) -> Iterator[tuple[int, str]]:
-    """Where each word begins, and the word."""
+    """Yield the offset and the text of each word."""
     for found in _WORD.finditer(text):
         word, start = found[0], found.start()
         if not folded or cell_len(word.rstrip()) <= width:

@@ -1,4 +1,4 @@
-"""`phantoms settings`: the values in force, where each came from, and variables that are no setting. Secrets are stars."""
+"""`phantoms settings`: the current values, where each came from, and unknown variables. Secrets are hidden."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from phantoms_dagster.settings import RENAMED, RUNNING_FILE, Settings, is_secret
 PREFIX = "PHANTOMS_"
 STARS = "********"
 ENVIRONMENT, RUNNING, DEFAULT = "environment", "running `phantoms up`", "default"
-# How alike two names must be for one to be taken for a slip of the other: BATCHSIZE and BATCH_SIZE, YOUTUB_TOKEN and YOUTUBE_TOKEN.
+# The similarity above which a name counts as a misspelling: BATCHSIZE of BATCH_SIZE, YOUTUB_TOKEN of YOUTUBE_TOKEN.
 ALIKE = 0.85
 _PASSWORD = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 
 
 @dataclass(frozen=True)
 class ShownSetting:
-    """One setting. `value` is what people may see: a secret is stars. `source` is where it came from."""
+    """A setting for display. `value` has secrets replaced by stars; `source` says where it came from."""
 
     variable: str
     value: str
@@ -44,12 +44,12 @@ def register(app: typer.Typer) -> None:
 
 def settings(
     words: Annotated[
-        list[str] | None, typer.Argument(metavar="WORD", help="Only settings with these words in their name or meaning")
+        list[str] | None, typer.Argument(metavar="WORD", help="Only settings with these words in their name or description")
     ] = None,
-    changed: Annotated[bool, typer.Option("--changed", help="Only settings that are not at their default")] = False,
+    changed: Annotated[bool, typer.Option("--changed", help="Only settings that differ from their default")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object")] = False,
 ) -> None:
-    """Show the settings in force: each value, where it came from, and variables that are no setting. Secrets are hidden."""
+    """Show the current settings, where each value came from, and unknown variables. Secrets are hidden."""
     with plain_errors():
         found = [one for one in in_force(current()) if _fits(one, words or ()) and not (changed and one.source == DEFAULT)]
         unknown = list(unknown_variables(os.environ))
@@ -58,21 +58,21 @@ def settings(
             return
         if not found and words:
             raise InvalidInput(
-                f"no setting has {' and '.join(map(repr, words))} in its name or meaning; `phantoms settings` shows all"
+                f"no setting has {' and '.join(map(repr, words))} in its name or description; `phantoms settings` shows all"
             )
         if found:
             out.print(_table(found, meanings=bool(words)))
         else:
             say("every setting is at its default")
         for variable, meant in unknown:
-            hint = f"; did you mean {meant}?" if meant else "; if no channel names it for a token, it does nothing"
-            say(f"{plain(variable)} is no setting{hint}", style="yellow")
+            hint = f"; did you mean {meant}?" if meant else "; unless a channel uses it for a token, it has no effect"
+            say(f"{plain(variable)} is not a setting{hint}", style="yellow")
         if not words and not changed:
-            say("A word shows what those settings mean: `phantoms settings youtube`. Each is an environment variable.", style="dim")
+            say("Each is an environment variable. To read what some do, give a word: `phantoms settings youtube`.", style="dim")
 
 
 def in_force(settings: Settings) -> Iterator[ShownSetting]:
-    """All settings, in the order of docs/settings.md."""
+    """Yield all settings, in the order of docs/settings.md."""
     given = {name.upper() for name, value in os.environ.items() if value}
     left = {name.upper() for name, value in dotenv_values(settings.home / RUNNING_FILE).items() if value}
     olds = {new.removeprefix(PREFIX).lower(): old for old, new in old_names(given)}
@@ -81,16 +81,16 @@ def in_force(settings: Settings) -> Iterator[ShownSetting]:
         if variable in given:
             source = ENVIRONMENT
         elif name in olds:
-            source = f"{ENVIRONMENT}, by its old name {olds[name]}"
+            source = f"{ENVIRONMENT}, under its old name {olds[name]}"
         elif f"{variable}_FILE" in given and is_secret(field.annotation):
-            source = f"file named by {variable}_FILE"
+            source = f"the file in {variable}_FILE"
         else:
             source = RUNNING if variable in left else DEFAULT
         yield ShownSetting(variable, shown(getattr(settings, name)), source, field.description or "")
 
 
 def shown(value: Any) -> str:
-    """A value as people may see it: a secret is stars, and so is what stands before the @ of an address."""
+    """Format a value for display. Secrets become stars, and so do the user name and password in a URL."""
     if value is None or value in ("", [], {}):
         return "unset"
     if isinstance(value, SecretStr):
@@ -103,7 +103,7 @@ def shown(value: Any) -> str:
 
 
 def unknown_variables(environment: Iterable[str]) -> Iterator[tuple[str, str | None]]:
-    """Variables that begin like a setting and are none, each with the setting that was probably meant."""
+    """Yield variables that start with PHANTOMS_ but are not settings, each with the setting that was probably meant, or None."""
     known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
     files = {f"{PREFIX}{name.upper()}_FILE" for name, field in Settings.model_fields.items() if is_secret(field.annotation)}
     before = {f"{PREFIX}{old.upper()}" for old in RENAMED}

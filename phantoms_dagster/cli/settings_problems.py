@@ -1,4 +1,4 @@
-"""What is wrong with the settings: all of it at once, each with its variable, what was given, and the right form."""
+"""Formats errors in the settings: all at once, each with its variable, the given value and the expected form."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from phantoms_dagster.domain.problems import reason
 from phantoms_dagster.settings import Settings, is_secret
 
 LONGEST_SHOWN = 60
-# A number, a word, JSON or a URL without a password. All else may be a key or a password in the wrong variable.
+# A number, a word, JSON, or a URL without a password. Anything else may be a key or a password in the wrong variable.
 _HARMLESS = re.compile(r"[-+.,\d]{1,20}|[A-Za-z_ -]{1,20}|[{\[][^@]*|[a-z0-9]{1,8}:/{0,2}[^@\s]*")
 _EXAMPLE = re.compile(r"as JSON: (\{.*\})")
 _NO_FORM = ("value_error", "missing")
 
 
 def settings_problem(error: ValidationError) -> str:
-    """The message. What was given for a secret, or looks like one, is never repeated."""
+    """Return the message. It never shows a secret, nor a value that looks like one."""
     found = [_problem(one) for one in error.errors(include_url=False)]
     if len(found) == 1:
         return found[0]
-    return "\n  ".join([f"{counted(len(found), 'setting')} cannot be used:", *found])
+    return "\n  ".join([f"{counted(len(found), 'setting is', 'settings are')} invalid:", *found])
 
 
 def _problem(one: Any) -> str:
@@ -44,11 +44,11 @@ def _problem(one: Any) -> str:
 
 
 def _given(name: str, field: FieldInfo, value: Any) -> str:
-    """What was given, as far as it may be shown. Stars hide what is a secret or looks like one."""
+    """Return the given value for display. Stars replace a secret, or what looks like one."""
     text = next((text for key, text in os.environ.items() if key.upper() == f"PHANTOMS_{name.upper()}"), None)
     if text is None:
         if not isinstance(value, str | int | float):
-            return ""  # it came from a file, whose error says what is wrong
+            return ""  # it came from a file; the error itself names the file
         text = str(value)
     if is_secret(field.annotation) or not _HARMLESS.fullmatch(text):
         return "=********"
@@ -56,7 +56,7 @@ def _given(name: str, field: FieldInfo, value: Any) -> str:
 
 
 def _form(field: FieldInfo) -> str:
-    """What the whole value should be, in words; empty when its type says nothing about that."""
+    """Describe the form of a valid value; empty when the type does not tell."""
     kind = field.annotation
     if get_origin(kind) is Literal:
         *others, last = map(str, get_args(kind))

@@ -1,5 +1,7 @@
-"""Everything that `phantoms up` runs: servers, migrations, sandbox, code server, daemon, web server. What need not wait for another
-starts beside it; they stop in reverse, and other commands find them through a file in the data directory.
+"""Runs everything behind `phantoms up`: servers, migrations, sandbox, desk, metrics, workers and Dagster's processes.
+
+Processes that do not depend on each other start in parallel. They stop in reverse order. Other commands find the stack through a
+file in the data directory.
 """
 
 from __future__ import annotations
@@ -39,26 +41,26 @@ READY_SECONDS = 180.0
 GRACE_SECONDS = 15.0
 MODULE = "phantoms_dagster.definitions"
 PRELOADED, CODE_SERVER, DAEMON, DESK = "preloaded", "code-server", "daemon", "desk"
-# What people are told instead of the names of processes, which are also those of their log files.
+# Names for display. The plain process names are also those of the log files.
 TITLES = {
     PRELOADED: "program code",
     CODE_SERVER: "Dagster's code server",
     DAEMON: "Dagster's daemon",
     "webserver": "Dagster UI",
 }
-# What the processes import that `PRELOADED` forks, beside what Dagster's need.
+# Modules that `PRELOADED` imports for the processes it forks, besides what Dagster needs.
 COMMANDS = (
     "phantoms_dagster.cli.lazy",
     "phantoms_dagster.cli.desk",
     "phantoms_dagster.cli.metrics",
     "phantoms_dagster.wiring.sandbox",
 )
-WORKERS_SECONDS = 60.0  # the longest that the start waits for workers
+WORKERS_SECONDS = 60.0  # the start waits at most this long for workers
 
 
 @dataclass(frozen=True)
 class Running:
-    """Where the parts of a running stack are. `sandboxed` names the integrations that the sandbox answers for."""
+    """The URLs of a running stack. `sandboxed` lists the integrations that the sandbox replaces."""
 
     home: Path
     web_url: str
@@ -70,7 +72,7 @@ class Running:
 
 
 class Awaited:
-    """What the start waits for. `told` gets the names, whenever they change, from the thread that changes them."""
+    """The names that the start waits for. `told` is called with them on every change, from the thread that makes it."""
 
     def __init__(self, told: Callable[[Sequence[str]], None]) -> None:
         self._told = told
@@ -78,11 +80,11 @@ class Awaited:
         self._lock = threading.Lock()
 
     def add(self, names: Sequence[str]) -> None:
-        """Wait for these too."""
+        """Add names to wait for."""
         self._change(lambda known: [*known, *names])
 
     def remove(self, name: str) -> None:
-        """Wait for that one no more."""
+        """Stop waiting for a name."""
         self._change(lambda known: [other for other in known if other != name])
 
     def _change(self, change: Callable[[list[str]], list[str]]) -> None:
@@ -92,10 +94,10 @@ class Awaited:
 
 
 class Stack:
-    """The stack of one data directory. Use it as a context manager: what was started is stopped.
+    """The processes of one data directory. A context manager: leaving it stops everything it started.
 
-    `module` has the definitions. A benchmark gives one of its own that replaces the slow parts. `waiting` is told, from
-    several threads, what the start waits for whenever that changes.
+    `module` is the module with the Dagster definitions; a benchmark passes one that replaces the slow parts. `waiting` is called
+    from several threads with the names that the start waits for, whenever they change.
     """
 
     def __init__(
@@ -122,7 +124,7 @@ class Stack:
         self._mark: UpLock | None = None
 
     def __enter__(self) -> Running:
-        """Start everything. Raises PhantomsError with the next step; then nothing is left running."""
+        """Start everything. On failure nothing is left running. Raises PhantomsError, whose message has the next step."""
         with ExitStack() as starting:
             starting.callback(self._stop)
             try:
@@ -143,28 +145,28 @@ class Stack:
         self._exit.close()
 
     def pids(self) -> dict[str, int]:
-        """The processes, by name."""
+        """Return the process ids by name."""
         return {name: pid for supervisor in self._supervisors for name, pid in supervisor.pids.items()}
 
     def _start(self) -> Running:
-        channels_text(self._settings)  # a file that is named and is not there ends the start before anything runs
+        channels_text(self._settings)  # fail before anything runs when the configured channels file is missing
         self._home.mkdir(parents=True, exist_ok=True)
         self._mark = UpLock(self._home)
         self._exit.callback(self._mark.close)
         self._mark.say("starting")
         embedded = self._embedded()
         if embedded is not None and read_urls(self._home) is not None:
-            self._exit.enter_context(embedded)  # another `phantoms up` runs here: this raises, before a port or a file is touched
+            self._exit.enter_context(embedded)  # another `phantoms up` may run here; then this raises before ports or files change
         settings = self._with_addresses()
         parent = self._preload()
         sandbox = None
         if settings.sandbox_url != self._settings.sandbox_url:
             sandbox = self._begin([self._sandbox(settings, self._plain_environment())])
         settings = self._with_servers(settings, embedded)
-        (self._home / RUNNING_FILE).unlink(missing_ok=True)  # a killed stack leaves one that points nowhere
+        (self._home / RUNNING_FILE).unlink(missing_ok=True)  # a killed stack leaves an outdated file behind
         environment = self._environment(settings)
         specs = self._dagster(settings, environment)
-        # It reads no table, and takes the longest of all.
+        # The code server takes longest to start and reads no tables, so it can start before they are prepared.
         code_server = self._begin([spec for spec in specs if spec.name == CODE_SERVER])
         for supervisor in parent:
             supervisor.wait()
@@ -174,7 +176,7 @@ class Stack:
         if prepared.warning is not None:
             self._warn(prepared.warning)
         needed = prepared.needed
-        if sandbox is not None and not needed:  # the database knows a token for every account
+        if sandbox is not None and not needed:  # the database has a token for every account
             sandbox.stop()
             self._supervisors.remove(sandbox)
         others = self._begin([spec for spec in specs if spec.name != CODE_SERVER])
@@ -187,12 +189,12 @@ class Stack:
         return Running(self._home, settings.web_url, sandbox_url, needed, settings, metrics_url, desk_url(settings))
 
     def _prepare(self, settings: Settings, environment: dict[str, str]) -> Prepared:
-        """Make the tables and the data directory ready. Raises PhantomsError."""
+        """Prepare the tables and the data directory. Raises PhantomsError."""
         paths = {f"PHANTOMS_{name.upper()}": str(settings.path(name)) for name in ("channels", "inbox", "media")}
         return make_ready_apart(lambda name, command: self._spec(name, command, {**environment, **paths}, None), say=self._say)
 
     def _begin(self, specs: list[ProcessSpec]) -> Supervisor:
-        """Start these at once, until we stop; `wait` of the supervisor raises ProcessFailed, and then none of them runs."""
+        """Start these processes in parallel. If one fails, the supervisor stops all of them and its `wait` raises ProcessFailed."""
         supervisor = Supervisor(specs, logs=self._home / "logs", notify=self._warn, together=True, ready=self._ready)
         self._exit.callback(supervisor.stop)
         self._awaited.add([spec.called for spec in specs])
@@ -201,7 +203,10 @@ class Stack:
         return supervisor
 
     def _preload(self) -> list[Supervisor]:
-        """Start the parent of our Python processes, where there may be one; else each has a start and a memory of its own."""
+        """Start the process that forks our Python processes, where forking is supported.
+
+        Without it each process starts by itself and needs its own memory.
+        """
         if not SUPPORTED:
             return []
         preloaded = Preloaded()
@@ -209,7 +214,7 @@ class Stack:
         spec = ProcessSpec(
             name=PRELOADED,
             argv=(*command, *(word for name in COMMANDS for word in ("--also", name))),
-            # Its forks keep the environment that it began with where others look for it, and write their names over its arguments.
+            # Keeps setproctitle from overwriting the environment when a fork changes its process title.
             env={**self._plain_environment(), "SPT_NOENV": "1"},
             title=TITLES[PRELOADED],
             launch=preloaded.launch_parent,
@@ -226,7 +231,7 @@ class Stack:
         self._awaited.remove(said)
 
     def _start_metrics(self, settings: Settings, environment: dict[str, str]) -> str:
-        """Start the endpoint; its URL. Another port is tried when somebody took the one that was free a moment ago."""
+        """Start the metrics endpoint and return its URL. When the port has just been taken by another program, try another one."""
         port = self._port("metrics", settings, "metrics_port")
         for tries_left in reversed(range(START_TRIES)):
             port = free_port(port, settings.web_host)
@@ -241,7 +246,7 @@ class Stack:
         return url
 
     def _port(self, service: str, settings: Settings, field: str | None = None) -> int:
-        """The port that the service had before, unless the setting `field` was given."""
+        """Return the port of a service: that of the setting `field` if it was given, else its previous one."""
         self._ports = self._ports or Ports(self._home, say=self._say, warn=self._warn)
         if field is None:
             return self._ports.take(service)
@@ -251,7 +256,7 @@ class Stack:
         return self._ports.take(service, wish=wanted if given else None, usual=wanted, host=host)
 
     def _with_addresses(self) -> Settings:
-        """The settings with the addresses of the Dagster UI and, when it is needed and is ours, of the sandbox."""
+        """Return the settings with the URLs of the Dagster UI and, when our own sandbox is needed, of the sandbox."""
         found: dict[str, str | int] = {
             "web_url": f"http://{self._settings.web_host}:{self._port('webserver', self._settings, 'web_port')}",
             "desk_port": self._port(DESK, self._settings, "desk_port"),
@@ -261,26 +266,26 @@ class Stack:
         return Settings(**{**self._settings.model_dump(), "home": self._home, **found})
 
     def _channels(self) -> Collection[Channel]:
-        """What channels.yaml says: tables are not asked yet."""
+        """Return the channels in channels.yaml. The database is not available yet."""
         content = channels_text(self._settings)
         return [] if content is None else channels_file.parse(content, name=str(self._settings.path("channels"))).values()
 
     def _with_tokens(self) -> set[str]:
-        """The platforms with an account that has a token of its own."""
+        """Return the platforms with an account that has its own token."""
         return {str(platform) for channel in self._channels() for platform in channel.tokens}
 
     def _named(self) -> set[str]:
-        """The platforms that a channel names."""
+        """Return the platforms that a channel has an account on."""
         return {str(platform) for channel in self._channels() for platform in channel.accounts}
 
     def _embedded(self) -> EmbeddedServers | None:
-        """The servers that are ours; None when there are URLs for both."""
+        """Return the embedded servers; None when there are URLs for both."""
         if self._settings.database_url is not None and self._settings.redis_url is not None:
             return None
         return EmbeddedServers(self._home, notify=self._warn)
 
     def _with_servers(self, settings: Settings, embedded: EmbeddedServers | None) -> Settings:
-        """The settings with the URLs of the servers, which run then."""
+        """Start the embedded servers, if any, and return the settings with their URLs."""
         if embedded is None:
             return settings
         began, names = time.monotonic(), "PostgreSQL and Valkey"
@@ -295,7 +300,7 @@ class Stack:
         return Settings(**{**settings.model_dump(), **found})
 
     def _plain_environment(self) -> dict[str, str]:
-        """What every process of ours gets: ours, with the data directory. No module is taken from the working directory."""
+        """Return the base environment of our processes, with the data directory. Nothing is imported from the working directory."""
         kept = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
         return {**kept, "PHANTOMS_HOME": str(self._home), "PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1"}
 
@@ -360,7 +365,7 @@ class Stack:
             "phantoms",
             "--empty-working-directory",
         )
-        # Each thread that allocates gets an arena of glibc's by itself, and these have twenty threads and one lock.
+        # glibc gives each allocating thread its own arena. These processes have twenty threads and one lock, so one arena will do.
         lean = {"MALLOC_ARENA_MAX": "1", **environment}
         pages = ("-h", web.hostname or "", "-p", str(web.port), "-w", str(workspace), "--log-level", "warning")
         return [
@@ -377,7 +382,7 @@ class Stack:
         ]
 
     def _workers(self, settings: Settings, environment: dict[str, str]) -> ProcessSpec:
-        """Ready when a worker listens on each queue. A Redis that refuses them is no reason to end: they wait for it."""
+        """Return the workers' process. It is ready when every queue has a worker, or after WORKERS_SECONDS."""
         look = (sys.executable, "-m", "phantoms_dagster.execution.listening", "--seconds", str(WORKERS_SECONDS))
         started: list[Task] = []
 
@@ -398,7 +403,7 @@ class Stack:
         *,
         grace_seconds: float = GRACE_SECONDS,
     ) -> ProcessSpec:
-        """Forked by the parent of our processes, where there is one."""
+        """Return the specification of a process. The preloaded parent forks it, if there is one."""
         parent = self._preloaded
         return ProcessSpec(
             name=name,
@@ -413,7 +418,7 @@ class Stack:
         )
 
     def _announce(self, environment: dict[str, str]) -> None:
-        """Let other commands find this stack. The file holds passwords, so it is ours alone, and goes when we go."""
+        """Write the file by which other commands find this stack. It holds passwords, so it is private and deleted on exit."""
         names = [n for n in environment if n.startswith("PHANTOMS_") and n.endswith(("_URL", "_SANDBOX"))]
         path = self._home / RUNNING_FILE
         self._exit.callback(path.unlink, missing_ok=True)
@@ -421,7 +426,7 @@ class Stack:
 
 
 def _quoted(value: str) -> str:
-    """A URL as a dotenv file takes it. Such a file has no way to write a literal `${`, so a URL's is written as `%24{`."""
+    """Quote a URL for a dotenv file. It cannot contain a literal `${`, so that becomes `%24{`."""
     escaped = value.replace("\\", "\\\\").replace("'", "\\'").replace("${", "%24{")
     return f"'{escaped}'"
 
@@ -445,5 +450,5 @@ def _answers(url: str) -> bool:
 
 
 def demo_seed() -> int:
-    """A seed for a sandbox whose numbers should differ from run to run."""
+    """Return a random seed for a sandbox."""
     return secrets.randbelow(1_000_000)

@@ -1,4 +1,4 @@
-"""`phantoms up` and `phantoms sandbox`: what stays running."""
+"""`phantoms up` and `phantoms sandbox`, which run until they are stopped."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def register(app: typer.Typer) -> None:
 
 def up(
     home: Annotated[Path | None, typer.Option(help="Data directory; default: PHANTOMS_HOME, else .phantoms")] = None,
-    port: Annotated[int | None, typer.Option(help="Port of the Dagster UI; default: as before, at first 3000")] = None,
+    port: Annotated[int | None, typer.Option(help="Port of the Dagster UI; default: the previous one, at first 3000")] = None,
 ) -> None:
-    """Start everything and stay: servers, migrations, Dagster, and the sandbox for integrations without a key.
+    """Start everything and keep it running: servers, migrations, Dagster, and the sandbox for services without a key.
 
-    Ctrl-C stops all of it; the data stays. Without PHANTOMS_DATABASE_URL and PHANTOMS_REDIS_URL both servers are embedded.
+    Ctrl-C stops everything and keeps the data. Without PHANTOMS_DATABASE_URL and PHANTOMS_REDIS_URL both servers are embedded.
     """
-    # The sandbox, the other command of this module, stays as long as this one and needs none of these.
+    # Imported here, because `sandbox` in this module runs just as long and should not hold them in memory.
     from phantoms_dagster.cli.stack import Stack  # noqa: PLC0415
     from phantoms_dagster.embedded.supervisor import interrupt_on_signals  # noqa: PLC0415
     from phantoms_dagster.settings import Settings  # noqa: PLC0415
@@ -47,8 +47,8 @@ def up(
             with starting() as waiting:
                 running = until_the_end.enter_context(Stack(settings, say=_say, warn=_warn, waiting=waiting))
             out.print(_where(running))
-            out.print("Ctrl-C stops everything; the data stays.", style="dim")
-            with suppress(KeyboardInterrupt):  # the way to stop it, so no failure
+            out.print("Ctrl-C stops everything and keeps the data.", style="dim")
+            with suppress(KeyboardInterrupt):  # Ctrl-C is the normal way to stop
                 threading.Event().wait()
             err.print("[dim]stopping[/]")
 
@@ -63,7 +63,7 @@ def _warn(line: str) -> None:
 
 @contextmanager
 def starting() -> Iterator[Callable[[Sequence[str]], None]]:
-    """A spinner that names what the start waits for, on a terminal; elsewhere the lines of what is ready are enough."""
+    """Show a spinner on a terminal with what the start waits for. Yields the function that updates it."""
     if not err.is_terminal:
         yield lambda _: None
         return
@@ -76,7 +76,7 @@ def _where(running: Running) -> Table:
     table.add_row("[bold]Desk[/]", f"[link={running.desk_url}]{running.desk_url}[/link] to review videos")
     table.add_row("[bold]Dagster UI[/]", f"[link={running.web_url}]{running.web_url}[/link]")
     if running.sandbox_url:
-        table.add_row("[bold]Sandbox[/]", f"{running.sandbox_url} stands in for {', '.join(running.sandboxed)}")
+        table.add_row("[bold]Sandbox[/]", f"{running.sandbox_url} replaces {', '.join(running.sandboxed)}")
     table.add_row("[bold]Metrics[/]", f"[link={running.metrics_url}]{running.metrics_url}[/link]")
     table.add_row("[bold]Data[/]", escape(str(running.home)))
     table.add_row("[bold]Inbox[/]", f"{escape(str(running.settings.path('inbox')))} (drop Excel, CSV, JSON or YAML files)")
@@ -87,16 +87,16 @@ def _where(running: Running) -> Table:
 
 def sandbox(
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1")] = 8321,
-    seed: Annotated[int, typer.Option(help="Fixes every random choice")] = 1,
-    fast_renders: Annotated[bool, typer.Option(help="Answer renders with one small prepared file instead of making them")] = False,
+    seed: Annotated[int, typer.Option(help="Seed for all random choices")] = 1,
+    fast_renders: Annotated[bool, typer.Option(help="Answer every render with one small prepared film")] = False,
     state: Annotated[
-        Path | None, typer.Option(help="Folder in which its posts, renders and settings stay when it stops; default: they are lost")
+        Path | None, typer.Option(help="Folder that keeps its posts, renders and settings; default: they are lost when it stops")
     ] = None,
-    films: Annotated[Path | None, typer.Option(help="Media folder from which its watch pages play the films")] = None,
+    films: Annotated[Path | None, typer.Option(help="Media folder with the films that its watch pages play")] = None,
 ) -> None:
-    """Run only the sandbox: loopback stand-ins of every provider, with fault injection and a ledger of what they accepted.
+    """Run only the sandbox: local fakes of every provider, with fault injection and a ledger of what they accepted.
 
-    GET /_sandbox/ledger tells what took effect; POST /_sandbox/faults makes a route fail, for example
+    GET /_sandbox/ledger lists what took effect. POST /_sandbox/faults makes a route fail, for example
     {"route": "shotstack.render", "kind": "status", "status": 503, "retry_after": 2}.
     """
     from aiohttp import web  # noqa: PLC0415
@@ -122,7 +122,7 @@ def sandbox(
             )
         except StateUnusable as error:
             raise InvalidInput(str(error)) from error
-        # It keeps what it was told: looking through all of that again and again for what nobody needs is a tenth of its time.
+        # The sandbox keeps everything that it receives. Scanning all of that for garbage would take a tenth of its time.
         gc.freeze()
         gc.set_threshold(10_000, 50, 1_000)
         web.run_app(application, host="127.0.0.1", port=port, print=None, access_log=None)

@@ -1,4 +1,4 @@
-"""`phantoms users`: who may use the desk and its API. A password comes from a prompt or a file, never from an argument."""
+"""`phantoms users`: users and API tokens of the desk. A password comes from a prompt or a file, never from an argument."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ GROUP_EXAMPLES = (
 
 
 class RoleChoice(StrEnum):
-    """What somebody may do."""
+    """The roles of users and tokens."""
 
     VIEWER = "viewer"
     REVIEWER = "reviewer"
@@ -55,12 +55,12 @@ def register(app: typer.Typer) -> None:
 def add(
     name: Name,
     role: Annotated[  # noqa: A002,RUF100
-        RoleChoice, typer.Option(help="viewer looks, reviewer also decides, operator also runs things")
+        RoleChoice, typer.Option(help="viewer can look, reviewer can also decide, operator can do everything")
     ] = RoleChoice.REVIEWER,
     password_file: File = None,
     as_json: AsJson = False,
 ) -> None:
-    """Add a user. As soon as there is one, everybody logs in."""
+    """Add a user. Once there is one, everybody has to log in."""
     from phantoms_dagster.desk.passwords import hashed  # noqa: PLC0415
 
     with _users() as users:
@@ -76,7 +76,7 @@ def show(as_json: AsJson = False) -> None:
             print_json({"users": [vars(user) for user in people], "tokens": [vars(one) for one in tokens]})
             return
         if not people and not tokens:
-            say("no users: the desk is open to this machine alone; `phantoms users add NAME` adds the first")
+            say("no users yet: only this machine can open the desk; `phantoms users add NAME` adds the first one")
             return
         table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0), pad_edge=False)
         for column in ("name", "kind", "role", "since"):
@@ -89,21 +89,21 @@ def show(as_json: AsJson = False) -> None:
 
 
 def remove(name: Name, as_json: AsJson = False) -> None:
-    """Remove a user: their sessions end at once. What they decided stays decided."""
+    """Remove a user. Their sessions end at once; their decisions stay."""
     with _users() as users:
         users.remove(name, actor=actor())
         told({"name": name}, f"removed {name}", as_json=as_json)
 
 
 def passwd(name: Name, password_file: File = None, as_json: AsJson = False) -> None:
-    """Set a user's password, and end all of their sessions."""
+    """Set a user's password and end all of their sessions."""
     from phantoms_dagster.desk.passwords import hashed  # noqa: PLC0415
 
     with _users() as users:
         if users.credentials(name) is None:
             raise InvalidInput(f"no user {name!r}; `phantoms users list` shows them")
         users.set_password(name, hashed(_password(password_file)), actor=actor())
-        told({"name": name}, f"set the password of {name}; they log in again", as_json=as_json)
+        told({"name": name}, f"set the password of {name}; they have to log in again", as_json=as_json)
 
 
 def role(
@@ -111,19 +111,19 @@ def role(
     role: Annotated[RoleChoice, typer.Argument(help="viewer, reviewer or operator")],
     as_json: AsJson = False,
 ) -> None:
-    """Give a user another role, from their next click on."""
+    """Change a user's role. It applies to their next request."""
     with _users() as users:
         users.set_role(name, role.value, actor=actor())
-        told({"name": name, "role": role.value}, f"{name} is {role.value} now", as_json=as_json)
+        told({"name": name, "role": role.value}, f"{name} is now {role.value}", as_json=as_json)
 
 
 def token(
     name: Annotated[str, typer.Argument(help="What the token is for, such as newsroom-import")],
-    role: Annotated[RoleChoice, typer.Option(help="What it may do")] = RoleChoice.VIEWER,
-    revoke: Annotated[bool, typer.Option("--revoke", help="End the token of that name")] = False,
+    role: Annotated[RoleChoice, typer.Option(help="The role of the token")] = RoleChoice.VIEWER,
+    revoke: Annotated[bool, typer.Option("--revoke", help="Revoke the token with this name")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make an API token and print it, once: only its hash is kept."""
+    """Make an API token and print it. It cannot be shown again: only its hash is stored."""
     with _users() as users:
         if revoke:
             users.revoke_token(name, actor=actor())
@@ -136,7 +136,7 @@ def token(
 
 @contextmanager
 def _users() -> Iterator[Users]:
-    """The users in the database; what goes wrong is told in words."""
+    """Yield the store of users. Errors become messages."""
     with plain_errors():
         services = Services(current())
         try:

@@ -1,4 +1,4 @@
-"""`phantoms worker`: run workers on this machine. What they do belongs in `execution`."""
+"""`phantoms worker`: start workers on this machine. `execution.worker` is what they run."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ def worker(
     queues: Annotated[
         str | None,
         typer.Option(
-            help="Workers by queue, such as script=2,rendered_video=1. Default: one for each queue, or PHANTOMS_WORKER_SLOTS",
+            help="Workers per queue, such as script=2,rendered_video=1. Default: PHANTOMS_WORKER_SLOTS, else one per queue",
             show_default=False,
         ),
     ] = None,
 ) -> None:
-    """Carry Dagster runs on this machine. `phantoms up` starts workers by itself; this adds more, here or on other machines.
+    """Run Dagster runs on this machine. `phantoms up` starts workers; this adds more, here or on other machines.
 
-    Each stage has a queue of its name (script, voiceover, rendered_video, approval, youtube_variant, youtube_post and so on) and
-    runs over several stages go into `default`. A worker listens on one queue and carries one run at a time, which may hold many
-    videos: more workers of a queue are more runs of that stage at once, and a flood in one queue delays no other.
+    Each stage has a queue with its name (script, voiceover, rendered_video, approval, youtube_variant, youtube_post and so on).
+    Runs over several stages go to `default`. A worker listens on one queue and executes one run at a time, which may hold many
+    videos. More workers on a queue run more of that stage at once, and a flood in one queue does not delay the others.
 
-    On another machine set PHANTOMS_DATABASE_URL and PHANTOMS_REDIS_URL to the servers of the first one.
+    On another machine, set PHANTOMS_DATABASE_URL and PHANTOMS_REDIS_URL to the servers of the first one.
 
-    Ctrl-C or SIGTERM: no new runs; the current ones get PHANTOMS_WORKER_GRACE_SECONDS, then they are handed back and resumed by
-    another worker. kill -HUP: load the code anew; runs under way finish with the old code.
+    Ctrl-C or SIGTERM stops taking new runs. Current runs get PHANTOMS_WORKER_GRACE_SECONDS; then they are handed back, and another
+    worker resumes them. kill -HUP reloads the code; current runs finish with the old code.
     """
     with plain_errors():
         settings = current()
@@ -54,12 +54,12 @@ def worker(
             os.environ["DAGSTER_HOME"] = str(dagster_home(Path(given_home)))
         else:
             written = home / "dagster"
-            # A running `phantoms up` reads this file too: it is left as it is.
+            # A running `phantoms up` reads this file too, so do not change it.
             running = (written / "dagster.yaml").exists()
             os.environ["DAGSTER_HOME"] = str(dagster_home(written) if running else prepare(home, settings))
         os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", EVENT_BATCH)
         out.print("workers: " + ", ".join(f"{name}={count}" for name, count in slots.items()), soft_wrap=True)
         sys.stdout.flush()
         given = ["--queues", queues] if queues else []
-        # A program of its own: the parent of workers forks, so it must be lean and have one thread.
+        # Replace this process: the workers' parent forks, so it must be small and single-threaded.
         os.execv(sys.executable, [sys.executable, "-P", "-m", "phantoms_dagster.execution.worker", *given])  # noqa: S606

@@ -1,5 +1,5 @@
-"""The web pages where people watch, decide, correct and plan.
+"""The desk: web pages and an API to watch videos, decide on them, correct them and plan them.
 
-It decides nothing by itself: reads go through `store`, decisions through the use cases that the command line uses. How a page is
-added: docs/desk.md.
+It holds no business logic. Reads go through `store`, decisions through the same use cases as the command line.
+docs/adding-a-page.md shows how to add a page.
 """

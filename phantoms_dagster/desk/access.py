@@ -1,4 +1,4 @@
-"""Who may do what: one line for each route. A route that is not in the table keeps the desk from starting."""
+"""The role that each route needs. The desk does not start when a route is missing here."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 
 class Role(IntEnum):
-    """What somebody may do; each role may do what those before it may. PUBLIC needs no session."""
+    """A user's role. Each role includes the ones before it. PUBLIC needs no session."""
 
     PUBLIC = 0
     VIEWER = 1
@@ -16,7 +16,7 @@ class Role(IntEnum):
     OPERATOR = 3
 
 
-# Everything that changes something is a POST, but for coming back from a log-in; looking is a GET.
+# Reads are GETs, changes are POSTs. The one exception is the return from a log-in at the provider.
 ROLES: Mapping[tuple[str, str], Role] = MappingProxyType(
     {
         ("GET", "/health"): Role.PUBLIC,
@@ -24,9 +24,9 @@ ROLES: Mapping[tuple[str, str], Role] = MappingProxyType(
         ("GET", "/login"): Role.PUBLIC,
         ("POST", "/login"): Role.PUBLIC,
         ("GET", "/login/oidc"): Role.PUBLIC,
-        ("GET", "/login/oidc/back"): Role.PUBLIC,  # logs in who comes back from the provider, once, in the browser that left
+        ("GET", "/login/oidc/back"): Role.PUBLIC,  # works once, and only in the browser that started the log-in
         ("POST", "/logout"): Role.PUBLIC,
-        ("GET", "/media/{name}"): Role.PUBLIC,  # the address is signed, for minutes
+        ("GET", "/media/{name}"): Role.PUBLIC,  # the URL is signed and expires within minutes
         ("GET", "/"): Role.VIEWER,
         ("POST", "/theme"): Role.VIEWER,
         # Review
@@ -39,7 +39,7 @@ ROLES: Mapping[tuple[str, str], Role] = MappingProxyType(
         ("POST", "/decisions/{number}/undo"): Role.REVIEWER,
         ("GET", "/events"): Role.VIEWER,
         # Guest links
-        ("GET", "/guest/{secret}"): Role.PUBLIC,  # the address is the key; looking changes nothing
+        ("GET", "/guest/{secret}"): Role.PUBLIC,  # the secret in the URL is the credential; a GET changes nothing
         ("POST", "/guest/{secret}"): Role.PUBLIC,
         ("GET", "/guest-links"): Role.VIEWER,
         ("POST", "/review/{key}/guest-links"): Role.REVIEWER,
@@ -138,5 +138,5 @@ ROLES: Mapping[tuple[str, str], Role] = MappingProxyType(
     }
 )
 
-# They ask nobody who they are, so that they answer while PostgreSQL does not.
+# These routes do not look up the visitor, so they answer even while PostgreSQL is down.
 WITHOUT_VISITOR = frozenset({"/health", "/static/{digest}/{name}"})

@@ -1,4 +1,4 @@
-"""The desk as an ASGI application: its routes, what stands before them, and its upkeep."""
+"""The desk as an ASGI application: routes, middleware and background tasks."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from phantoms_dagster.desk.visits import admit, tidy
 
 
 def create_app(desk: Desk, pages: Sequence[ModuleType] = (*PAGES, *api.MODULES)) -> FastAPI:
-    """The application. It owns `desk` and closes it at the end.
+    """Return the application. It owns `desk` and closes it on shutdown.
 
-    Raises RuntimeError for a route that `access.ROLES` does not name.
+    Raises RuntimeError when a route is missing in `access.ROLES`.
     """
 
     @asynccontextmanager
     async def running(_: FastAPI) -> AsyncIterator[None]:
-        # As many pages at once as there are connections for them, and a few that wait for something else.
+        # One thread per database connection, and a few for requests that wait for something else.
         anyio.to_thread.current_default_thread_limiter().total_tokens = CONNECTIONS + 4
         async with (
             repeated(lambda: commit_due(desk.pending), "commit decisions"),
-            repeated(lambda: carry_on(desk.bulk), "carry on bulk actions"),
+            repeated(lambda: carry_on(desk.bulk), "run bulk actions"),
         ):
             yield
         desk.close()
@@ -40,7 +40,7 @@ def create_app(desk: Desk, pages: Sequence[ModuleType] = (*PAGES, *api.MODULES))
     app = FastAPI(
         title="Phantoms desk",
         lifespan=running,
-        docs_url=None,  # that page would come from somebody else's server
+        docs_url=None,  # FastAPI's page loads its scripts from another server
         redoc_url=None,
         openapi_url=None,
         dependencies=[Depends(tidy), Depends(admit)],
@@ -56,17 +56,17 @@ def create_app(desk: Desk, pages: Sequence[ModuleType] = (*PAGES, *api.MODULES))
 
 
 def _checked(app: FastAPI) -> list[str]:
-    """The paths of all routes, each of which is in the table of roles."""
+    """Return the paths of all routes. Raises RuntimeError when a route has no role."""
     paths = []
     for route in app.routes:
         if not isinstance(route, APIRoute):
-            raise RuntimeError(f"{route} is no route of a page: register pages with app.get and app.post")
-        # Where something is to be looked at, its headers alone may be asked for. A stream of events would never end.
+            raise RuntimeError(f"{route} is not a page route: register pages with app.get and app.post")
+        # Every GET route also answers HEAD, except the event stream, which would never end.
         methods = route.methods or set()
         if "GET" in methods and not isinstance(route, ApiRoute) and route.path != "/events":
             methods.add("HEAD")
         for method in methods - {"HEAD"}:
             if (method, route.path) not in ROLES:
-                raise RuntimeError(f"{method} {route.path} is not in desk/access.py: say there who may use it")
+                raise RuntimeError(f"{method} {route.path} has no role: add it to ROLES in desk/access.py")
         paths.append(route.path)
     return paths

@@ -1,6 +1,6 @@
-"""Counts failed log-ins by name and by address, and guesses at guest links by address, in Redis: all desks count together.
+"""Counts failed log-ins by name and by address, and wrong guest links by address. The counts are in Redis, shared by all desks.
 
-While Redis is away each process counts for itself: nobody is locked out by that, and nobody may guess without limit.
+While Redis is down each process counts on its own. Nobody is locked out by the outage, and guessing stays limited.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 
 
 class LoginAttempts:
-    """Failed log-ins of the last quarter of an hour."""
+    """Failed log-ins and wrong guest links in windows of WINDOW_SECONDS."""
 
     def __init__(self, redis_url: str | None) -> None:
         self._redis = redis.Redis.from_url(redis_url, socket_timeout=1, socket_connect_timeout=1) if redis_url else None
@@ -27,7 +27,7 @@ class LoginAttempts:
         self._lock = threading.Lock()
 
     def wait_seconds(self, name: str, address: str) -> int:
-        """How long nobody may log in under that name, or from that address; 0: not at all."""
+        """Return the seconds until a log-in with this name and from this address is allowed; 0 when it is allowed now."""
         return max(self._left(key, most) for key, most in _keys(name, address))
 
     def failed(self, name: str, address: str) -> None:
@@ -36,7 +36,7 @@ class LoginAttempts:
             self._count(key)
 
     def succeeded(self, name: str, address: str) -> None:
-        """Forget the failures under that name. The address keeps its own: it may be guessing at others."""
+        """Reset the count of this name. The count of the address stays: it may be guessing other names."""
         key, _ = _keys(name, address)[0]
         with self._lock:
             self._own.pop(key, None)
@@ -47,15 +47,15 @@ class LoginAttempts:
                 _away(error)
 
     def guess_wait_seconds(self, address: str) -> int:
-        """How long no guest link is opened from that address; 0: not at all."""
+        """Return the seconds until this address may open a guest link; 0 when it may now."""
         return self._left(_guess(address), PER_ADDRESS)
 
     def guessed(self, address: str) -> None:
-        """Count a guest link that there is not."""
+        """Count a request for a guest link that does not exist."""
         self._count(_guess(address))
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Close the connections."""
         if self._redis is not None:
             self._redis.close()
 
@@ -106,4 +106,4 @@ def _key(kind: str, value: str) -> str:
 
 
 def _away(error: redis.RedisError) -> None:
-    _log.warning("Redis does not answer (%s): this desk counts log-ins by itself", type(error).__name__)
+    _log.warning("Redis does not answer (%s): this desk counts failed log-ins on its own for now", type(error).__name__)

@@ -1,4 +1,4 @@
-"""`Desk`: everything that pages use, made once when the desk starts. A page reaches it as `visit.desk`."""
+"""`Desk` holds everything that pages use. It is made once at start-up; a page reaches it as `visit.desk`."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from phantoms_dagster.store.review.queue import ReviewQueue
 from phantoms_dagster.store.users import Users
 from phantoms_dagster.wiring import Services
 
-# Pages are made in threads; each takes one connection for milliseconds.
+# Pages run in threads; each uses one connection for milliseconds.
 CONNECTIONS = 8
-# The longest that a page waits for an answer of PostgreSQL; longer than a lock that the API waits for (`store.answers`).
+# A page waits at most this long for PostgreSQL. It is longer than the API waits for a lock (`store.answers`).
 MAX_WAIT_SECONDS = 6.0
 
 
 @dataclass(frozen=True)
 class Desk:
-    """The parts that pages read from and decide with. `extras`: parts that single pages add, by name."""
+    """The services that pages read from and act through. `extras` holds what single pages keep between requests, by name."""
 
     settings: Settings
     services: Services
@@ -50,7 +50,7 @@ class Desk:
 
     @classmethod
     def of(cls, settings: Settings) -> Desk:
-        """The desk of these settings. Raises InvalidInput without a database, and for a provider that cannot be meant."""
+        """Build the desk from settings. Raises InvalidInput without a database URL, or with invalid OpenID Connect settings."""
         services = Services(settings, connections=CONNECTIONS, max_wait=MAX_WAIT_SECONDS)
         redis_url = settings.redis_url.get_secret_value() if settings.redis_url else None
         return cls(
@@ -65,41 +65,41 @@ class Desk:
             oidc=OidcProvider(settings) if settings.oidc_issuer else None,
         )
 
-    # Made when they are first needed: they ask the tables which accounts there are, and the desk starts without PostgreSQL, too.
+    # Built on first use: they read the accounts from the database, and the desk must start while PostgreSQL is down.
 
     @cached_property
     def decisions(self) -> Decisions:
-        """What reviewers decide."""
+        """Review decisions."""
         return self.services.decisions()
 
     @cached_property
     def pending(self) -> PendingDecisions:
-        """Decisions that can be undone."""
+        """Decisions that can still be undone."""
         return self.services.pending_decisions()
 
     @cached_property
     def guests(self) -> GuestLinks:
-        """Links with which guests decide."""
+        """Guest links."""
         return GuestLinks(self.services.engine, self.decisions, self.pending)
 
     @cached_property
     def bulk(self) -> BulkActions:
-        """What is done with many videos at once."""
+        """Bulk actions."""
         return BulkActions(self.services.engine, retrying=self.services.retrying(), decisions=self.decisions)
 
     @cached_property
     def earlier(self) -> EarlierRevisions:
-        """What earlier revisions looked like."""
+        """Earlier revisions of videos."""
         return EarlierRevisions(self.reading)
 
     @cached_property
     def calendar(self) -> Calendar:
-        """What goes out when."""
+        """The publication calendar."""
         return Calendar(self.reading)
 
     @cached_property
     def reading(self) -> Engine:
-        """For pages and parts of them that only read."""
+        """The engine for queries that only read."""
         return reading(self.services.engine)
 
     @property
@@ -108,7 +108,7 @@ class Desk:
         return is_loopback(self.settings.desk_host)
 
     def hosts(self) -> frozenset[str]:
-        """The names under which people reach the desk, without ports."""
+        """Return the host names, without ports, that requests may use."""
         found = {self.settings.desk_host.casefold()}
         if self.loopback:
             found |= {"127.0.0.1", "localhost", "::1"}
@@ -117,13 +117,13 @@ class Desk:
         return frozenset(found)
 
     def close(self) -> None:
-        """Give connections back."""
+        """Close all connections."""
         self.attempts.close()
         self.services.close()
 
 
 def is_loopback(host: str) -> bool:
-    """Whether the address is this machine's own."""
+    """Whether the host is a loopback address or `localhost`."""
     if host.casefold() == "localhost":
         return True
     try:
@@ -133,7 +133,7 @@ def is_loopback(host: str) -> bool:
 
 
 def forwarded(headers: Mapping[str, str]) -> bool:
-    """Whether a proxy passed the request on: then it is not from this machine alone, whatever its address says."""
+    """Whether the request came through a proxy. Then it may come from another machine, even when its address is local."""
     return any(name in headers for name in ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via"))
 
 

@@ -1,4 +1,7 @@
-"""Errors as pages, and for the API as RFC 9457 problem details: what is wrong, what to do, and whether it passes by itself."""
+"""Turns exceptions into error pages, and for the API into problem details (RFC 9457).
+
+Each says what is wrong, what to do, and whether it will pass by itself.
+"""
 
 from __future__ import annotations
 
@@ -27,18 +30,18 @@ from phantoms_dagster.wiring.redis_connection import RedisAway
 
 AGAIN_SECONDS = 5
 API = "/api/"
-_NO_PAGE = "There is no such page."
+_NO_PAGE = "This page does not exist."
 _UNPROVEN = (
     "A request that changes something needs a token: `Authorization: Bearer ...`. "
     "`phantoms users token NAME --role ROLE` makes one. "
-    "With the cookie of a log-in it needs the header X-CSRF-Token, which each page has as `data-csrf`."
+    "With a session cookie it needs the header X-CSRF-Token instead; each page has its value as `data-csrf`."
 )
 
 _log = logging.getLogger(__name__)
 
 
 def install(app: FastAPI) -> None:
-    """Answer errors of this application in words."""
+    """Register the error handlers."""
     app.add_exception_handler(LogInFirst, _log_in_first)
     for kind in (NotAllowed, PhantomsError, SQLAlchemyError, HTTPException, RequestValidationError, TooLarge, Stalled, Exception):
         app.add_exception_handler(kind, _answer)
@@ -49,7 +52,7 @@ async def _log_in_first(request: Request, error: Exception) -> Response:
     if request.url.path.startswith(API):
         return problem(request, 401, "Log in first, or send a token: `Authorization: Bearer ...`.", {"WWW-Authenticate": "Bearer"})
     there = f"/login?{urlencode({'next': error.to})}" if error.to != "/" else "/login"
-    said = "You are logged out, so nothing was changed. Log in, and do it once more."
+    said = "You are logged out, so nothing was changed. Log in and try again."
     if typed := await typed_in(request):
         return error_page(request, 401, said, {}, typed=typed, way=(there, "Log in"))
     response = RedirectResponse(there, 303)
@@ -66,7 +69,7 @@ async def _answer(request: Request, error: Exception) -> Response:
     api = request.url.path.startswith(API)
     status, message, headers = _judged(error, api=api)
     if status >= 500 and status != 503:
-        # The route, not the address: that of a guest is a secret.
+        # Log the route, not the URL: a guest's URL contains a secret.
         _log.error("%s %s failed", request.method, getattr(request.scope.get("route"), "path", "?"), exc_info=error)
     if api:
         if isinstance(error, UnknownToken):
@@ -77,13 +80,16 @@ async def _answer(request: Request, error: Exception) -> Response:
     stale = isinstance(error, StaleForm)
     way = (referring(request), "Load the page again") if stale else None
     title = "That page is too old" if stale else ""
-    # What could not be read once is not read again.
+    # A body that could not be read once cannot be read again.
     typed = {} if isinstance(error, TooLarge | Stalled) else await typed_in(request)
     return error_page(request, status, message, headers, title=title, typed=typed, way=way)
 
 
 def _nearest(request: Request) -> str | None:
-    """The page above an address that only takes forms. Somebody loads it again, or comes to it from the log-in."""
+    """Return the nearest page above a URL that only accepts POST; None for API paths and other methods than GET.
+
+    A visitor gets there by reloading the URL of a form, or after a log-in.
+    """
     path = request.url.path
     if path.startswith(API) or request.method != "GET":
         return None
@@ -96,18 +102,18 @@ def _nearest(request: Request) -> str | None:
 
 
 def _already_out(request: Request) -> Response | None:
-    """To the log-in: an old form for logging in or out was sent, and nobody is logged in."""
+    """Redirect to the log-in page when a stale log-in or log-out form was sent and no user is logged in; else None."""
     visit: Visit = request.state.visit
     if visit.role is not Role.PUBLIC or request.url.path not in ("/login", "/logout"):
         return None
     response = RedirectResponse("/login", 303)
-    said = "You are logged out." if request.url.path == "/logout" else "That page was too old, so nothing was sent. Log in here."
+    said = "You are logged out." if request.url.path == "/logout" else "That page was too old. Please log in again."
     tell(visit, response, said, "info")
     return response
 
 
 def _judged(error: Exception, *, api: bool) -> tuple[int, str, dict[str, str]]:  # noqa: PLR0912 - a table
-    """The status, the message for a person, and headers."""
+    """Return the status, the message for the user, and extra headers."""
     again = {"Retry-After": str(AGAIN_SECONDS)}
     match error:
         case NotAllowed():
@@ -123,16 +129,16 @@ def _judged(error: Exception, *, api: bool) -> tuple[int, str, dict[str, str]]: 
         case StoreAway():
             return 503, f"PostgreSQL does not answer ({error.reason}).", again
         case DataError():
-            _log.warning("PostgreSQL refuses a value that was sent: %s", type(error.orig).__name__)
-            return 422, "That cannot be used: a number is too large, or a text has a character that nobody sees.", {}
+            _log.warning("PostgreSQL rejected a submitted value: %s", type(error.orig).__name__)
+            return 422, "A number is too large, or a text has an invisible character. Correct it and send it again.", {}
         case SQLAlchemyError() if is_away(error):
             return 503, f"PostgreSQL does not answer ({in_words(error)}).", again
         case TooLarge():
-            return 413, "That is more than can be sent at once.", {}
+            return 413, "That is too large to send at once.", {}
         case Stalled():
-            return 408, "The rest of what was sent did not come. Send it again.", {"Connection": "close"}
+            return 408, "Only a part of the request arrived. Send it again.", {"Connection": "close"}
         case HTTPException():
-            said = {404: _NO_PAGE, 405: "That page cannot be used like this."}
+            said = {404: _NO_PAGE, 405: "This page does not accept that kind of request."}
             return error.status_code, said.get(error.status_code, str(error.detail)), dict(error.headers or {})
         case RequestValidationError():
             found = error.errors()[0]
@@ -140,12 +146,12 @@ def _judged(error: Exception, *, api: bool) -> tuple[int, str, dict[str, str]]: 
             if found["loc"][0] == "path" and not api:
                 return 404, _NO_PAGE, {}
             if found["type"] == "json_invalid":
-                return 422, f"the body is no JSON: {found['ctx']['error']}, at character {place}", {}
+                return 422, f"the body is not valid JSON: {found['ctx']['error']}, at character {place}", {}
             return 422, f"{place}: {found['msg']}" if place else f"the body: {found['msg']}", {}
         case PhantomsError():
             return 500, str(error), {}
         case _:
-            return 500, "Something went wrong here. It is in the log of the desk; nothing was half done.", {}
+            return 500, "Something went wrong on our side. Nothing was left half done. The desk's log has the details.", {}
 
 
 def error_page(
@@ -158,14 +164,14 @@ def error_page(
     typed: Mapping[str, str] | None = None,
     way: tuple[str, str] | None = None,
 ) -> HTMLResponse:
-    """A page that needs nothing but the template: neither a session nor a store. A store's page comes back by itself.
+    """Return an error page. It needs neither a session nor a store. For a GET, a 503 page reloads itself.
 
-    `typed`: texts of the form that was sent, by their names; the page shows them, because the browser forgets them.
-    `way`: the address that the page leads to, and its name; by default back to where the request came from.
+    `typed` holds the texts of the submitted form by field name. The page shows them, so that the user does not lose them.
+    `way` is the path and label of the button; by default it leads back to where the request came from.
     """
     theme = request.cookies.get(THEME, "auto")
     safe = request.method in ("GET", "HEAD")
-    # A store that goes away during a commit does not say whether it was done. Before the visit is known, nothing was.
+    # When the database goes down during a commit, the outcome is unknown. Before `admit` has run, nothing was changed.
     uncertain = status == 503 and not safe and getattr(request.state, "visit", None) is not None
     back = referring(request)
     content = (
@@ -189,7 +195,7 @@ def error_page(
 def problem(
     request: Request, status: int, message: str, headers: Mapping[str, str] | None = None, *, errors: Sequence[str] = ()
 ) -> Response:
-    """A problem as RFC 9457 writes it. `errors`: one line for each part that is wrong, when there are several."""
+    """Return problem details (RFC 9457). `errors` has one line per invalid part when there are several."""
     body = {
         "type": "about:blank",
         "title": HTTPStatus(status).phrase,
@@ -198,17 +204,17 @@ def problem(
         "instance": request.url.path,
         "errors": list(errors),
     }
-    # In ASCII: what was sent may hold half of a character, which has no UTF-8.
+    # ASCII only: the input may contain a lone surrogate, which UTF-8 cannot encode.
     return Response(json.dumps(body), status, dict(headers or {}), "application/problem+json")
 
 
 _TITLES = {
     401: "Log in again",
     403: "Not allowed",
-    404: "Not here",
-    409: "Somebody was first",
+    404: "Not found",
+    409: "Somebody else was first",
     413: "Too large",
-    422: "That cannot be used",
+    422: "Please check your input",
     500: "Something went wrong",
     503: "Back in a moment",
 }

@@ -1,4 +1,4 @@
-"""The secret of the desk, and what is signed with it: cookies, CSRF tokens, addresses of media."""
+"""The desk's secret. It signs cookies, CSRF tokens, media URLs and guest links."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ SHORTEST = 32
 
 
 class Keys:
-    """Signs with one secret. Each purpose has a key of its own, so that nothing signed for one is taken for another."""
+    """Signs with one secret. Each purpose has its own key, so a signature for one purpose is invalid for another."""
 
     def __init__(self, secret: str) -> None:
         if len(secret) < SHORTEST:
-            raise InvalidInput(f"PHANTOMS_DESK_SECRET needs {SHORTEST} characters or more, such as `openssl rand -hex 32` prints")
+            raise InvalidInput(f"PHANTOMS_DESK_SECRET needs at least {SHORTEST} characters; make one with `openssl rand -hex 32`")
         self._secret = secret
 
     def mac(self, purpose: str, value: str) -> str:
-        """A signature of `value`, 43 characters that an address may hold."""
+        """Return the signature of `value`: 43 URL-safe characters."""
         found = hmac.new(f"{purpose}:{self._secret}".encode(), value.encode(), hashlib.sha256).digest()
         return _text(found)
 
@@ -36,11 +36,11 @@ class Keys:
         return hmac.compare_digest(self.mac(purpose, value).encode(), given.encode())
 
     def seal(self, purpose: str, value: object) -> str:
-        """A value for a cookie, readable and signed."""
+        """Return a signed cookie value. It is signed but not encrypted."""
         return self._serializer(purpose).dumps(value)
 
     def opened(self, purpose: str, given: str) -> object | None:
-        """The value of a cookie; None when its signature is wrong."""
+        """Return the value of a signed cookie; None when the signature is wrong."""
         try:
             found: object = self._serializer(purpose).loads(given)
         except BadSignature:
@@ -52,7 +52,7 @@ class Keys:
 
 
 def keys_of(settings: Settings) -> Keys:
-    """The keys of this desk: of the setting, else of a file in the data directory, which the first start makes."""
+    """Return the keys: from PHANTOMS_DESK_SECRET, else from a file in the data directory, which the first start creates."""
     if settings.desk_secret is not None:
         return Keys(settings.desk_secret.get_secret_value())
     return Keys(_kept(settings.home.expanduser() / FILE))
@@ -61,7 +61,7 @@ def keys_of(settings: Settings) -> Keys:
 def _kept(path: Path) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        # Two desks that start at once must not have two secrets: the file appears whole, under its name, once.
+        # Two desks that start at once must share one secret. The link is atomic: the file appears complete, and only once.
         fresh = path.with_name(f"{path.name}.{secrets.token_hex(6)}")
         with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(secrets.token_urlsafe(48))
@@ -73,7 +73,7 @@ def _kept(path: Path) -> str:
             fresh.unlink()
         return path.read_text(encoding="ascii").strip()
     except OSError as error:
-        raise InvalidInput(f"the desk's key cannot be kept in {path} ({error.strerror}); set PHANTOMS_DESK_SECRET") from error
+        raise InvalidInput(f"cannot save the desk's key in {path} ({error.strerror}); set PHANTOMS_DESK_SECRET instead") from error
 
 
 def _text(value: bytes) -> str:

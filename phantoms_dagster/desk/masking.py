@@ -1,4 +1,4 @@
-"""What pages show of what providers said and of rows as they are: without anything that would open something."""
+"""Masks secrets in provider answers and database rows before a page or the API shows them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from phantoms_dagster.providers.redaction import redact
 MASKED = "***"
 EVIDENCE_CHARACTERS = 4_000
 KEPT_CHARACTERS = 300
-# Names of fields that hold a secret, or an address that works without one.
+# Names of fields that hold a secret, or a URL that works without one.
 _SECRET = re.compile(
     r"token|secret|password|authorization|cookie|signature|credential|api[-_]?key|session|upload_?url|upload_?uri", re.IGNORECASE
 )
@@ -22,7 +22,7 @@ _CREDENTIALS = re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]+")
 
 
 def masked(value: Any) -> Any:
-    """The same without secret fields, the parameters of addresses, and what logs and evidence leave out."""
+    """Return the value with secret fields and URL query strings masked, and redacted as in logs and evidence."""
     if isinstance(value, Mapping):
         return {name: MASKED if _SECRET.search(str(name)) and part else masked(part) for name, part in value.items()}
     if isinstance(value, (list, tuple)):
@@ -36,12 +36,12 @@ def _of_text(value: str) -> str:
     return redact(_CREDENTIALS.sub(rf"\1 {MASKED}", _QUERY.sub(rf"\1?{MASKED}", value)))
 
 
-# A list repeats the same few reasons in each of its rows.
+# The rows of a list repeat the same few reasons.
 _of_short = lru_cache(maxsize=2_048)(_of_text)
 
 
 def laid_out(found: Mapping[str, Any]) -> str:
-    """What a provider answered, as masked JSON for people. A body that is JSON itself is laid out, too."""
+    """Return a provider's answer as indented, masked JSON, cut to EVIDENCE_CHARACTERS. A JSON body is expanded."""
     body = found.get("body")
     try:
         whole = {**found, "body": json.loads(body)} if isinstance(body, str) else found

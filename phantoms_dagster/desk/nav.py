@@ -1,4 +1,4 @@
-"""The pages in the menu, in its order. One that is not built yet is not shown: only routes that exist are."""
+"""The menu, in order. An entry is shown only when its route exists."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class MenuEntry:
-    """A line of the menu. `icon` is a symbol of `static/icons.svg`. `also`: how addresses of its other pages begin."""
+    """A menu entry. `icon` is a symbol in `static/icons.svg`. `also` lists the path prefixes of the entry's other pages."""
 
     path: str
     title: str
@@ -15,7 +15,7 @@ class MenuEntry:
     also: tuple[str, ...] = ()
 
     def leads_to(self, page: str) -> bool:
-        """Whether the page is that of this entry, or one below it."""
+        """Whether the page at this path is the entry's own page or one below it."""
         return page.startswith((self.path, *self.also))
 
 

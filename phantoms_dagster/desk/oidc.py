@@ -1,7 +1,7 @@
-"""Log-in by an OpenID Connect provider: the protocol, without pages. Authlib and joserfc do the parts that are easy to get wrong.
+"""Log-in with an OpenID Connect provider: the protocol, without pages. Authlib and joserfc do the parts that are easy to get wrong.
 
-The code flow with PKCE, state and nonce. What a provider sends is believed only when its ID token is signed by a key of the
-configured issuer, for this desk, for this log-in, and now.
+It uses the authorization code flow with PKCE, state and nonce. An ID token is accepted only when a key of the configured issuer
+signed it, and it was issued for this desk, for this log-in, and is valid now.
 """
 
 from __future__ import annotations
@@ -22,31 +22,31 @@ from phantoms_dagster.settings import Settings
 from phantoms_dagster.store.users import ROLES, RoleName
 
 SCOPES = "openid profile email"
-# Clocks of two machines differ. A token is taken that ended, or begins, this much before or after now.
+# The clocks of two machines differ. A token may have expired, or become valid, this much before or after now.
 LEEWAY_SECONDS = 60
-# From the click on the log-in page to the way back.
+# The time from the click on the log-in page to the return from the provider.
 BEGUN_SECONDS = 600
 _TIMEOUT_SECONDS = 5.0
 _MOST_BYTES = 1_000_000
 _KEEP_SECONDS = 3600.0
-# An unknown key asks for the provider's keys again, at most this often.
+# A token signed with an unknown key makes us fetch the provider's keys again, at most this often.
 _KEYS_AGAIN_SECONDS = 10.0
-# Asymmetric ones alone: with others a public key, or nothing, would be enough to sign.
+# Asymmetric algorithms only. With HMAC a public key would be enough to forge a token, with `none` nothing at all.
 _ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 _LONGEST = 200
 
 
 class ProviderAway(PhantomsError):
-    """The provider does not answer, or not as one; the message says which and why."""
+    """The provider does not answer, or its answer is unusable. The message says which."""
 
 
 class NotLoggedIn(PhantomsError):
-    """The log-in is refused; the message says why, and what would help."""
+    """The log-in is refused. The message says why and what would help."""
 
 
 @dataclass(frozen=True)
 class Begun:
-    """A log-in on its way: the address to go to, and what the browser keeps until it is back."""
+    """A started log-in: the URL to redirect to, and the values that the browser keeps in a cookie until it returns."""
 
     address: str
     kept: Mapping[str, Any]
@@ -54,7 +54,7 @@ class Begun:
 
 @dataclass(frozen=True)
 class OidcPerson:
-    """Who logged in, as the provider says. `subject` never changes; `name` may."""
+    """The user as the provider describes them. `subject` never changes; `name` may."""
 
     issuer: str
     subject: str
@@ -64,7 +64,7 @@ class OidcPerson:
 
 @dataclass(frozen=True)
 class Arrived:
-    """A log-in that is finished: the person, and the ID token, by which the provider knows its session again."""
+    """A finished log-in: the person, and the ID token, which the provider needs to end its session."""
 
     person: OidcPerson
     id_token: str
@@ -80,7 +80,7 @@ class OidcProvider:
     """The configured provider."""
 
     def __init__(self, settings: Settings) -> None:
-        """Raises InvalidInput for settings that cannot be meant."""
+        """Read the settings. Raises InvalidInput when they are incomplete or invalid."""
         self.issuer = (settings.oidc_issuer or "").strip()
         self.client_id = (settings.oidc_client_id or "").strip()
         self._secret = settings.oidc_client_secret.get_secret_value() if settings.oidc_client_secret else ""
@@ -90,20 +90,20 @@ class OidcProvider:
         self._lock = threading.Lock()
         self._documents: dict[str, _Cached] = {}
         if not self.client_id:
-            raise InvalidInput("PHANTOMS_OIDC_ISSUER needs PHANTOMS_OIDC_CLIENT_ID, the name of this desk at the provider")
+            raise InvalidInput("PHANTOMS_OIDC_ISSUER also needs PHANTOMS_OIDC_CLIENT_ID, the desk's client ID at the provider")
         if not _safe(self.issuer, self.issuer):
             raise InvalidInput(
-                f"PHANTOMS_OIDC_ISSUER is {self.issuer[:_LONGEST]!r}: it is an address that begins with https://, "
+                f"PHANTOMS_OIDC_ISSUER is {self.issuer[:_LONGEST]!r}; it must be an address that begins with https://, "
                 "such as https://login.example.org/realms/studio"
             )
 
     @property
     def host(self) -> str:
-        """The provider's name for people."""
+        """The provider's host name, for display."""
         return urlsplit(self.issuer).hostname or self.issuer
 
     def begin(self, back: str, wanted: str) -> Begun:
-        """Begin a log-in. `back`: our address that the provider sends people to. Raises ProviderAway."""
+        """Start a log-in. `back` is our redirect URL; `wanted` is the page to open after it. Raises ProviderAway."""
         from authlib.oauth2.rfc6749.parameters import prepare_grant_uri  # noqa: PLC0415 - few desks have a provider
         from authlib.oauth2.rfc7636 import create_s256_code_challenge  # noqa: PLC0415
 
@@ -124,28 +124,31 @@ class OidcProvider:
         return Begun(address, kept)
 
     def returned(self, kept: object, answer: Mapping[str, str]) -> Mapping[str, Any]:
-        """What the browser kept, if this answer is to its own question. Raises NotLoggedIn. It does not ask the provider."""
+        """Check that this answer is for the log-in that this browser started, and return what it kept.
+
+        Makes no request to the provider. Raises NotLoggedIn.
+        """
         state = answer.get("state", "")
         if not isinstance(kept, dict) or not hmac.compare_digest(str(kept.get("state", "")).encode(), state.encode()) or not state:
-            raise NotLoggedIn("That log-in was not begun in this browser, or was used already. Begin again.")
+            raise NotLoggedIn("That log-in was started in another browser, or was already used. Please start again.")
         if not 0 <= time.time() - int(kept["at"]) <= BEGUN_SECONDS or kept.get("issuer") != self.issuer:
-            raise NotLoggedIn("That log-in took too long. Begin again.")
-        # RFC 9207: an answer of another provider is not for us, even when it has our state.
+            raise NotLoggedIn("That log-in took too long. Please start again.")
+        # RFC 9207: an answer from another provider is refused even when it carries our state.
         if (named := answer.get("iss")) is not None and named != self.issuer:
-            raise NotLoggedIn("That answer came from another provider than was asked. Nobody was logged in.")
+            raise NotLoggedIn("The answer came from a different provider than the one we asked. You were not logged in.")
         return kept
 
     def finish(self, kept: Mapping[str, Any], answer: Mapping[str, str], back: str) -> Arrived:
-        """Who it is. `kept`: what `returned` gave. Raises NotLoggedIn and ProviderAway."""
+        """Exchange the code and return the user. `kept` is the result of `returned`. Raises NotLoggedIn and ProviderAway."""
         metadata = self._metadata()
         if metadata.get("authorization_response_iss_parameter_supported") is True and "iss" not in answer:
-            raise NotLoggedIn(f"{self.host} did not say that the answer is its own. Nobody was logged in.")
+            raise NotLoggedIn(f"{self.host} did not identify itself in its answer. You were not logged in.")
         if "error" in answer:
             word = "".join(c for c in answer["error"][:60] if c.isascii() and (c.isalnum() or c in "_-. "))
-            raise NotLoggedIn(f"{self.host} did not log you in ({word or 'it does not say why'}).")
+            raise NotLoggedIn(f"{self.host} did not log you in ({word or 'it gave no reason'}).")
         code = answer.get("code", "")
         if not code:
-            raise NotLoggedIn(f"{self.host} sent no code. Begin again.")
+            raise NotLoggedIn(f"{self.host} sent no code. Please start again.")
         tokens = self._exchange(metadata, code, str(kept["verifier"]), back)
         claims = self._claims(metadata, tokens, str(kept["nonce"]))
         wanting = [name for name in (self._role_claim, self._name_claim) if found_in(claims, name) is None]
@@ -154,9 +157,10 @@ class OidcProvider:
         return Arrived(self._person(claims), str(tokens["id_token"]))
 
     def end(self, id_token: str, back: str, state: str) -> str | None:
-        """Where a person ends their session at the provider; None when it names no such address. Raises ProviderAway.
+        """Return the provider's log-out URL; None when it has none. Raises ProviderAway.
 
-        `back`: our address that the provider sends people to afterwards, with `state`. When `id_token` is empty, it may ask them.
+        `back` is our URL that the provider redirects to afterwards, with `state`. Without an ID token the provider may ask the
+        user which session to end.
         """
         from authlib.common.urls import add_params_to_uri  # noqa: PLC0415
 
@@ -177,14 +181,14 @@ class OidcProvider:
         roles = {self._roles[one] for one in named if isinstance(one, str) and one in self._roles}
         if not roles:
             raise NotLoggedIn(
-                f"{self.host} knows you, but gives you no role at this desk: ask for one of {', '.join(self._roles)} "
-                f"in `{self._role_claim}`."
+                f"{self.host} knows you, but you have no role at this desk. Ask its administrator for one of "
+                f"{', '.join(self._roles)} in `{self._role_claim}`."
             )
         name = found_in(claims, self._name_claim)
         if not isinstance(name, str) or not name.strip():
-            raise NotLoggedIn(f"{self.host} does not say who you are: its answer has no `{self._name_claim}`.")
+            raise NotLoggedIn(f"{self.host} did not send your name: its answer has no `{self._name_claim}`.")
         if self._name_claim == "email" and claims.get("email_verified") is not True:
-            raise NotLoggedIn(f"{self.host} has not verified that {name[:60]} is your address.")
+            raise NotLoggedIn(f"{self.host} has not verified your email address {name[:60]}.")
         return OidcPerson(self.issuer, str(claims["sub"]), name.strip(), max(roles, key=ROLES.index))
 
     def _exchange(self, metadata: Mapping[str, Any], code: str, verifier: str, back: str) -> Mapping[str, Any]:
@@ -201,18 +205,21 @@ class OidcProvider:
         auth = None if in_body else (quote(self.client_id, safe=""), quote(self._secret, safe=""))
         status, answer = self._ask("POST", endpoint, content=body, headers=headers, auth=auth)
         if status >= 500:
-            raise ProviderAway(f"{self.host} cannot finish log-ins now (it answers {status}). Try again in a moment.")
+            raise ProviderAway(f"{self.host} cannot log anyone in right now (it answered {status}). Try again in a moment.")
         if status != 200 or not isinstance(answer.get("id_token"), str):
             word = str(answer.get("error", status))[:60]
-            raise NotLoggedIn(f"{self.host} refuses this desk ({word}). Begin again; an operator checks PHANTOMS_OIDC_CLIENT_ID.")
+            raise NotLoggedIn(
+                f"{self.host} refused this desk ({word}). Please start again. If it keeps failing, "
+                "an operator should check PHANTOMS_OIDC_CLIENT_ID and PHANTOMS_OIDC_CLIENT_SECRET."
+            )
         return answer
 
     def _claims(self, metadata: Mapping[str, Any], tokens: Mapping[str, Any], nonce: str) -> Mapping[str, Any]:
-        """The claims of an ID token that is genuine, for this desk, for this log-in, and now."""
+        """Return the claims of the ID token after checking signature, issuer, audience, nonce and time. Raises NotLoggedIn."""
         from authlib.oidc.core import CodeIDToken  # noqa: PLC0415
         from joserfc.errors import JoseError  # noqa: PLC0415
 
-        refused = NotLoggedIn(f"The ID token of {self.host} is not good: nobody was logged in. Begin again.")
+        refused = NotLoggedIn(f"The ID token from {self.host} is not valid. You were not logged in. Please start again.")
         try:
             token = self._verified(metadata, tokens["id_token"])
             options = {
@@ -234,7 +241,7 @@ class OidcProvider:
         return found
 
     def _verified(self, metadata: Mapping[str, Any], id_token: str) -> Any:
-        """The token, when a key of the provider signed it. Keys that are not known yet are asked for once."""
+        """Return the decoded token. For an unknown key, fetch the provider's keys once more. Raises JoseError."""
         from joserfc import jwt  # noqa: PLC0415
         from joserfc.errors import BadSignatureError, InvalidKeyIdError  # noqa: PLC0415
         from joserfc.jwk import KeySet  # noqa: PLC0415
@@ -256,11 +263,11 @@ class OidcProvider:
         raise AssertionError("unreachable")
 
     def _userinfo(self, metadata: Mapping[str, Any], tokens: Mapping[str, Any], claims: Mapping[str, Any]) -> Mapping[str, Any]:
-        """What the provider says beside the ID token, when it is about the same person."""
+        """Return the provider's userinfo. Raises NotLoggedIn when it is about another person than the ID token."""
         headers = {"Authorization": f"Bearer {tokens.get('access_token', '')}"}
         status, found = self._ask("GET", self._endpoint(metadata, "userinfo_endpoint"), headers=headers)
         if status != 200 or found.get("sub") != claims["sub"]:
-            raise NotLoggedIn(f"{self.host} says different things about who you are. Nobody was logged in.")
+            raise NotLoggedIn(f"{self.host} sent contradictory answers about who you are. You were not logged in.")
         return found
 
     def _metadata(self) -> Mapping[str, Any]:
@@ -268,32 +275,32 @@ class OidcProvider:
         found = self._document(address, _KEEP_SECONDS)
         if found.get("issuer") != self.issuer:
             raise ProviderAway(
-                f"{self.host} says that it is {str(found.get('issuer'))[:_LONGEST]}, not {self.issuer}: "
-                "an operator sets PHANTOMS_OIDC_ISSUER to exactly that, or finds out who answers there"
+                f"{self.host} calls itself {str(found.get('issuer'))[:_LONGEST]}, not {self.issuer}. An operator should set "
+                "PHANTOMS_OIDC_ISSUER to exactly that name, or find out which server answers there"
             )
         return found
 
     def _endpoint(self, metadata: Mapping[str, Any], name: str) -> str:
         address = metadata.get(name)
         if not isinstance(address, str) or not _safe(address, self.issuer):
-            raise ProviderAway(f"{self.host} names no usable `{name}`: it needs https, as the issuer does")
+            raise ProviderAway(f"{self.host} has no usable `{name}`: it must begin with https://, like the issuer")
         return address
 
     def _document(self, address: str, keep_seconds: float) -> Mapping[str, Any]:
-        """A document of the provider, at most that old."""
+        """Fetch a JSON document of the provider, from the cache when it is at most `keep_seconds` old. Raises ProviderAway."""
         with self._lock:
             known = self._documents.get(address)
         if known is not None and time.monotonic() - known.at < keep_seconds:
             return known.document
         status, found = self._ask("GET", address)
         if status != 200:
-            raise ProviderAway(f"{self.host} answers {status} when it is asked how to log in. Try again in a moment.")
+            raise ProviderAway(f"{self.host} answered {status} to a request for its log-in settings. Try again in a moment.")
         with self._lock:
             self._documents[address] = _Cached(found, time.monotonic())
         return found
 
     def _ask(self, method: str, address: str, **given: Any) -> tuple[int, Mapping[str, Any]]:
-        """The status and the JSON object of an answer. Redirects are not followed: nothing here has moved."""
+        """Send a request, without following redirects. Return the status and the JSON object. Raises ProviderAway."""
         import httpx  # noqa: PLC0415
 
         try:
@@ -302,7 +309,7 @@ class OidcProvider:
                 for part in answer.iter_bytes():
                     content += part
                     if len(content) > _MOST_BYTES:
-                        raise ProviderAway(f"{self.host} answers with more than {_MOST_BYTES} bytes")
+                        raise ProviderAway(f"{self.host} sent more than {_MOST_BYTES} bytes")
                 status = answer.status_code
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise ProviderAway(
@@ -314,13 +321,13 @@ class OidcProvider:
             found = None
         if not isinstance(found, dict):
             if status == 200:
-                raise ProviderAway(f"{self.host} does not answer as an OpenID Connect provider")
+                raise ProviderAway(f"{self.host} does not answer like an OpenID Connect provider")
             return status, {}
         return status, found
 
 
 def roles_of(given: str) -> dict[str, RoleName]:
-    """The roles at this desk by the provider's words for them. Raises InvalidInput."""
+    """Parse PHANTOMS_OIDC_ROLES: a map from the provider's role names to the desk's. Raises InvalidInput."""
     found: dict[str, RoleName] = {}
     for part in (one.strip() for one in given.split(",")):
         if not part:
@@ -331,12 +338,12 @@ def roles_of(given: str) -> dict[str, RoleName]:
             raise InvalidInput(f"PHANTOMS_OIDC_ROLES: write {part[:60]!r} as THEIRS=OURS, where OURS is {', '.join(ROLES)}")
         found[theirs] = role
     if not found:
-        raise InvalidInput("PHANTOMS_OIDC_ROLES gives nobody a role; write it like newsroom=reviewer,leads=operator")
+        raise InvalidInput("PHANTOMS_OIDC_ROLES is empty; write it like newsroom=reviewer,leads=operator")
     return found
 
 
 def found_in(claims: Mapping[str, Any], path: str) -> Any:
-    """A claim by its name; or, with dots, inside others, such as `realm_access.roles`. None when it is missing."""
+    """Return a claim by name, or by a dotted path such as `realm_access.roles`. None when it is missing."""
     if path in claims:
         return claims[path]
     found: Any = claims
@@ -348,7 +355,7 @@ def found_in(claims: Mapping[str, Any], path: str) -> Any:
 
 
 def _safe(address: str, issuer: str) -> bool:
-    """Whether secrets may be sent there: by https; or without it, where the issuer is on this machine, as in tests."""
+    """Whether secrets may be sent to this URL: it uses https, or both it and the issuer are on this machine, as in tests."""
     try:
         parts, home = urlsplit(address), urlsplit(issuer)
     except ValueError:

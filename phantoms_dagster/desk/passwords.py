@@ -1,4 +1,4 @@
-"""Passwords: argon2id, with the memory and time that OWASP recommends for servers of this size (19 MiB, two passes)."""
+"""Password hashing: argon2id with the OWASP parameters for servers of this size (19 MiB, two passes)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from argon2.exceptions import InvalidHashError, VerificationError
 from phantoms_dagster.domain.errors import InvalidInput
 
 SHORTEST, LONGEST = 10, 1024
-# Each check takes 19 MiB: more at once would only be slower.
+# Each check takes 19 MiB. More than two at once would only be slower.
 _AT_ONCE = threading.Semaphore(2)
 
 
@@ -26,15 +26,18 @@ def _nobody() -> str:
 
 
 def hashed(password: str) -> str:
-    """The hash to store. Raises InvalidInput for a password that is too short."""
+    """Return the hash to store. Raises InvalidInput for a password that is too short or too long."""
     if not SHORTEST <= len(password) <= LONGEST:
-        raise InvalidInput(f"a password has {SHORTEST} characters or more")
+        raise InvalidInput(f"a password must have {SHORTEST} to {LONGEST} characters")
     with _AT_ONCE:
         return _hasher().hash(password)
 
 
 def right(stored: str | None, password: str) -> bool:
-    """Whether that is the password. Without a hash it takes as long and is False, so that names cannot be guessed by time."""
+    """Whether the password matches the stored hash.
+
+    With no stored hash the result is False and takes the same time, so response times do not reveal which names exist.
+    """
     if len(password) > LONGEST:
         return False
     with _AT_ONCE:
@@ -45,5 +48,5 @@ def right(stored: str | None, password: str) -> bool:
 
 
 def outdated(stored: str) -> bool:
-    """Whether the hash was made with weaker parameters than today's."""
+    """Whether the hash was made with parameters other than the current ones."""
     return _hasher().check_needs_rehash(stored)

@@ -1,4 +1,4 @@
-"""The rules of `desk.css` that each registered platform adds: its colours, its dot, and what is shown while it is chosen."""
+"""The CSS rules that each registered platform adds to `desk.css`: its colours, its dot, and what to show while it is selected."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from phantoms_dagster.domain.models import Platform
 
 
 def platform_rules() -> str:
-    """The rules, in CSS."""
+    """Return the rules of all registered platforms as CSS."""
     return "".join(_rules(platform) for platform in Platform)
 
 

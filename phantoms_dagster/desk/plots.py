@@ -1,6 +1,6 @@
-"""Plots as SVG: where bars, lines and labels stand. Templates draw them (`_plots.html`), so colours follow the page.
+"""The geometry of plots: positions of bars, lines and labels. `_plots.html` draws them as SVG, so colours follow the theme.
 
-Numbers on axes are whole and round. Each plot has a sentence for people who cannot see it, and a table with the same numbers.
+Axis labels are round integers. Each plot has a summary sentence for screen readers; pages add a table with the same numbers.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Bar:
-    """A piece of a column, in the units of the plot's view box. `kind` is a class of `desk.css`; `label` is shown on hover."""
+    """A segment of a column, in view box units. `kind` is the suffix of a `bar-` class in `desk.css`; `label` is shown on hover."""
 
     x: float
     y: float
@@ -24,7 +24,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Mark:
-    """A number or a word at an axis."""
+    """An axis label."""
 
     x: float
     y: float
@@ -33,7 +33,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Plot:
-    """A plot in a view box of `width` x `height`. `summary` says in words what it shows."""
+    """A plot in a view box of `width` x `height`. `left` is the width of the axis labels; `summary` describes it in words."""
 
     width: int
     height: int
@@ -45,7 +45,7 @@ class Plot:
 
 
 def scale(most: float) -> tuple[int, int]:
-    """The top of an axis for values up to `most`, and the step between its numbers: whole, round, two to four steps."""
+    """Return the top of an axis for values up to `most`, and the step between its labels: round integers, at most four steps."""
     if most <= 1:
         return 1, 1
     raw = most / 4
@@ -55,7 +55,7 @@ def scale(most: float) -> tuple[int, int]:
 
 
 def short(number: int) -> str:
-    """A round number that fits beside an axis: 9,000, 20k, 1.5M."""
+    """Format a number for an axis label: 9,000, 20k, 1.5M."""
     for size, unit in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
         if number >= max(size, 10_000):
             return f"{number / size:g}{unit}"
@@ -71,7 +71,10 @@ def columns(
     height: int = 84,
     left: int = 30,
 ) -> Plot:
-    """Columns, each a stack of `(kind, value, label)` from below. `ticks`: a word below each column; an empty one is left out."""
+    """Return a column plot. Each column is a stack of `(kind, value, label)`, bottom first.
+
+    `ticks` holds one label per column; empty labels are skipped.
+    """
     below, above = 16, 6
     top, step = scale(max((sum(v for _, v, _ in column) for column in values), default=0))
     inner, each = height - below - above, (width - left) / max(1, len(values))

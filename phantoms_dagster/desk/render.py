@@ -1,4 +1,4 @@
-"""Pages from templates: what all templates know, and the messages that are shown once."""
+"""Renders templates. Sets their globals and filters, and handles flash messages, which are shown once."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ Tone = Literal["good", "bad", "info"]
 THEME = "phantoms_theme"
 THEMES = ("auto", "light", "dark")
 _FLASH_SECONDS = 60
-# A decision is shown this long after it can no longer be undone, so that the page can say so.
+# A decision stays visible this long after its undo window, so that the page can say it is committed.
 _SHOWN_AFTER = timedelta(seconds=8)
 
 
 @dataclass(frozen=True)
 class Asset:
-    """A static file. Its digest is part of its address, so that browsers may keep it for ever."""
+    """A static file. Its digest is part of its URL, so browsers can cache it forever."""
 
     name: str
     content: bytes
@@ -44,13 +44,13 @@ class Asset:
 
     @property
     def path(self) -> str:
-        """Its address."""
+        """The URL path."""
         return f"/static/{self.digest}/{self.name}"
 
 
 @cache
 def assets() -> dict[str, Asset]:
-    """The static files by name. Only these can be asked for."""
+    """Return the static files by name. No other file is served."""
     found = {}
     for file in files("phantoms_dagster.desk").joinpath("static").iterdir():
         if file.is_file() and not file.name.startswith("."):
@@ -63,7 +63,7 @@ def assets() -> dict[str, Asset]:
 
 @cache
 def environment() -> Environment:
-    """The templates. A name that a page does not give is an error, not an empty space."""
+    """Return the template environment. An undefined name in a template is an error."""
     made = Environment(
         loader=PackageLoader("phantoms_dagster.desk"),
         autoescape=True,
@@ -93,13 +93,13 @@ def environment() -> Environment:
 
 @cache
 def icon_of(name: str) -> Markup:
-    """A symbol of `static/icons.svg`. Pages have dozens of them, and there are few."""
+    """Return the markup of a symbol in `static/icons.svg`. Cached, because pages use dozens of them."""
     at = assets()["icons.svg"].path
     return Markup('<svg class="icon" aria-hidden="true"><use href="{}#{}"></use></svg>').format(at, name)
 
 
 def page(visit: Visit, template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
-    """A page for this visitor. It takes the messages that waited for them."""
+    """Render a page for this visitor, with the flash messages that were waiting."""
     request = visit.request
     flash = visit.desk.keys.opened("flash", request.cookies.get(FLASH, ""))
     content = (
@@ -124,13 +124,13 @@ def page(visit: Visit, template: str, *, status: int = 200, **values: Any) -> HT
 
 
 def piece(template: str, macro: str, *given: object) -> Markup:
-    """What a macro of a template writes: a part of a page that can be kept for the next one. It knows nothing of the visitor."""
+    """Render a template macro. The result may be cached across visitors, because a macro gets no visitor data."""
     written: Markup = getattr(environment().get_template(template).module, macro)(*given)
     return written
 
 
 def go(visit: Visit, to: str, message: str = "", tone: Tone = "good") -> RedirectResponse:
-    """Go to another page of the desk, which shows the message once."""
+    """Redirect to another page of the desk, which shows the message once."""
     response = RedirectResponse(to, 303)
     if message:
         tell(visit, response, message, tone)
@@ -138,25 +138,25 @@ def go(visit: Visit, to: str, message: str = "", tone: Tone = "good") -> Redirec
 
 
 def tell(visit: Visit, response: Response, message: str, tone: Tone = "good") -> None:
-    """Let the next page show a message."""
+    """Set a flash message on the response. The next page shows it."""
     sealed = visit.desk.keys.seal("flash", [{"text": message[:1_000], "tone": tone}])
     response.set_cookie(FLASH, sealed, max_age=_FLASH_SECONDS, path="/", httponly=True, samesite="lax")
 
 
 def menu_of(visit: Visit) -> list[MenuEntry]:
-    """The entries of the menu whose pages exist."""
+    """Return the menu entries whose pages exist."""
     known = visit.request.app.state.paths
     return [entry for entry in MENU if entry.path in known]
 
 
 def theme_of(visit: Visit) -> str:
-    """The colours that the visitor chose: light, dark, or those of their system."""
+    """Return the visitor's theme: `light`, `dark`, or `auto` for that of their system."""
     found = visit.request.cookies.get(THEME, "auto")
     return found if found in THEMES else "auto"
 
 
 def undoable(visit: Visit) -> list[Pending]:
-    """The visitor's latest decisions that can still be undone, or could a moment ago."""
+    """Return the visitor's latest decisions that can still be undone, or could be a moment ago."""
     if visit.role < 2:
         return []
     window = timedelta(seconds=visit.desk.settings.desk_undo_seconds)
@@ -164,18 +164,18 @@ def undoable(visit: Visit) -> list[Pending]:
     return [one for one in latest if one.state in ("pending", "refused")]
 
 
-# --- what templates write
+# --- template globals and filters
 
 
 def query(given: Any, **changes: Any) -> str:
-    """A query string: the parameters of a page with changes; None or an empty text takes one away."""
+    """Return a query string: the given parameters with changes. None or an empty string removes a parameter."""
     merged = {**dict(given), **changes}
     kept = {name: value for name, value in merged.items() if value not in (None, "")}
     return f"?{urlencode(kept)}" if kept else "?"
 
 
 def clock(value: float | None) -> str:
-    """Seconds of a film as a player shows them: 0:07.4."""
+    """Format seconds as a player shows them: 0:07.4."""
     if value is None:
         return "-"
     minutes, rest = divmod(max(0.0, value), 60)
@@ -183,13 +183,13 @@ def clock(value: float | None) -> str:
 
 
 def seconds(value: float) -> str:
-    """A length: 31.2 s."""
+    """Format a duration: 31.2 s."""
     return f"{value:.1f} s"
 
 
 @lru_cache(maxsize=4_096)
 def moment(value: datetime | None, zone: str = "UTC") -> str:
-    """A time in a time zone, which it names."""
+    """Format a time with its time zone: Thu 24 Dec 2026, 18:00 UTC."""
     if value is None:
         return "-"
     local = value.astimezone(ZoneInfo(zone))
@@ -198,7 +198,7 @@ def moment(value: datetime | None, zone: str = "UTC") -> str:
 
 
 def slot(value: datetime, zone: str = "UTC") -> str:
-    """A time as people say it: today 15:54 CET, tomorrow 09:00 CET, Thu 3 Dec 09:00 CET."""
+    """Format a time relative to today: today 15:54 CET, tomorrow 09:00 CET, Thu 3 Dec 09:00 CET."""
     local = value.astimezone(ZoneInfo(zone))
     days = (local.date() - datetime.now(ZoneInfo(zone)).date()).days
     day = {0: "today", 1: "tomorrow"}.get(days, f"{local:%a} {local.day} {local:%b}")
@@ -206,7 +206,7 @@ def slot(value: datetime, zone: str = "UTC") -> str:
 
 
 def age(value: datetime | None) -> str:
-    """How long ago, or in how long: 3 min ago, in 2 h."""
+    """Format a time relative to now: 3 min ago, in 2 h."""
     if value is None:
         return "-"
     gap = (datetime.now(UTC) - value).total_seconds()
@@ -221,20 +221,20 @@ def age(value: datetime | None) -> str:
 
 
 def usd(value: Decimal | float) -> str:
-    """Money in US dollars."""
+    """Format an amount in US dollars: $0.120."""
     return f"${value:.3f}"
 
 
 def megabytes(value: int) -> str:
-    """A size."""
+    """Format a number of bytes: 4.2 MB."""
     return f"{value / 1e6:.1f} MB"
 
 
 def count(number: int, one: str, many: str) -> str:
-    """A number with its noun: `1 video`, `2 videos`."""
+    """Format a number with its noun: `1 video`, `2 videos`."""
     return counted(number, one, many)
 
 
 def platform_title(name: str) -> str:
-    """The name of a platform as people write it."""
+    """Return the display name of a platform."""
     return Platform(name).title

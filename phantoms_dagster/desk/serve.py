@@ -1,4 +1,4 @@
-"""Serves the desk: a socket of its own, uvicorn with one process, and the refusal to be open to others without a log-in."""
+"""Serves the desk with one uvicorn process. Refuses to start when other machines can reach it and nobody has to log in."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from phantoms_dagster.settings import Settings
 
 KEEP_ALIVE_SECONDS = 20
 GRACE_SECONDS = 5
-# A page asks PostgreSQL several times. After each answer its thread waits for one that makes another page, at most this long.
+# A page makes several queries. After each answer its thread waits for the interpreter lock, at most this long.
 SWITCH_SECONDS = 0.0005
-# Between two looks whether a signal has asked it to end. The date of the answers is renewed with each.
+# Time between two checks for a shutdown signal. Each check also refreshes the `Date` header of responses.
 END_SECONDS = 0.5
 
 
 def check_exposed(desk: Desk) -> None:
-    """Raises InvalidInput when others can reach the desk and nobody could be asked to log in."""
+    """Raise InvalidInput when other machines can reach the desk and it has neither users nor an OpenID Connect provider."""
     if not desk.loopback and desk.oidc is None and not desk.users.any():
         raise InvalidInput(
-            f"the desk would be open to everybody who reaches {desk.settings.desk_host}: add a user first, with "
+            f"the desk would be open to everyone who can reach {desk.settings.desk_host}: add a user first with "
             "`phantoms users add NAME --role operator`, set PHANTOMS_OIDC_ISSUER, or leave PHANTOMS_DESK_HOST at 127.0.0.1"
         )
 
 
 def listening(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises InvalidInput when the port is taken or the address is not ours."""
+    """Return a listening socket. Raises InvalidInput when the port is in use or the address is not local."""
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=128)
     except OSError as error:
@@ -43,27 +43,27 @@ def listening(host: str, port: int) -> socket.socket:
 
 
 def address(settings: Settings, port: int) -> str:
-    """Where the desk is, for people."""
+    """Return the desk's URL, for display."""
     host = f"[{settings.desk_host}]" if ":" in settings.desk_host else settings.desk_host
     return f"http://{host}:{port}/"
 
 
 class _Server(uvicorn.Server):
-    """Uvicorn's, which looks ten times a second whether it should end, all day long."""
+    """Uvicorn's server, with fewer idle wake-ups: it checks for shutdown twice a second instead of ten times."""
 
     async def main_loop(self) -> None:
         """See the base class."""
-        while not await self.on_tick(0):  # noqa: ASYNC110 - what ends it is a signal handler, which sets a plain attribute
+        while not await self.on_tick(0):  # noqa: ASYNC110 - a signal handler sets a plain attribute; there is no event to await
             await asyncio.sleep(END_SECONDS)
 
 
 def serve(settings: Settings, listener: socket.socket) -> None:
-    """Serve until a signal ends it."""
+    """Serve until a signal stops the process."""
     sys.setswitchinterval(SWITCH_SECONDS)
     desk = Desk.of(settings)
     check_exposed(desk)
     app = create_app(desk)
-    # What is here now stays. The collector need not walk through all of it again and again, while somebody waits for a page.
+    # Everything loaded so far stays for good. Freezing it keeps garbage collections short while people wait for pages.
     gc.collect()
     gc.freeze()
     config = uvicorn.Config(
@@ -71,7 +71,7 @@ def serve(settings: Settings, listener: socket.socket) -> None:
         log_config=None,
         access_log=False,
         server_header=False,
-        # `Forwarded` headers count only from a proxy on this machine, which is where compose's Caddy and nginx are told to be.
+        # Forwarded headers are trusted only from a proxy on this machine, where docs/desk.md puts Caddy or nginx.
         proxy_headers=True,
         forwarded_allow_ips=os.environ.get("FORWARDED_ALLOW_IPS", "127.0.0.1"),
         timeout_keep_alive=KEEP_ALIVE_SECONDS,

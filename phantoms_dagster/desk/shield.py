@@ -1,4 +1,4 @@
-"""What every answer has and every request must have, whatever its route: security headers, a known `Host`, a bounded body."""
+"""Checks every request and hardens every response: a known `Host`, a body of bounded size, and security headers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MOST_BYTES = 20_000_000  # a file of briefs
-# A body that stalls for this time is given up. Its connection and its thread are free again.
+# A body that stalls this long is abandoned, which frees its connection and thread.
 STALLED_SECONDS = 30.0
 
 POLICY = "; ".join(
@@ -42,15 +42,15 @@ HEADERS = {
 
 
 class TooLarge(Exception):
-    """The body is longer than any form."""
+    """The body is longer than MOST_BYTES."""
 
 
 class Stalled(Exception):
-    """Nothing more comes of a body that is not at its end."""
+    """The client stopped sending before the end of the body."""
 
 
 class Shield:
-    """Refuses requests for other hosts, and adds the headers to whatever is answered."""
+    """ASGI middleware. Refuses requests for unknown hosts and oversized bodies, and adds the security headers to every response."""
 
     def __init__(self, app: ASGIApp, hosts: Callable[[], frozenset[str]]) -> None:
         self._app = app
@@ -74,7 +74,7 @@ class Shield:
         if _name(headers.get("host", "")) not in self._hosts():
             refusal = _refusal(
                 scope,
-                "This desk is not known under that name. Open the address that `phantoms up` printed, or set PHANTOMS_DESK_URL "
+                "This desk does not answer under that name. Open the address that `phantoms up` printed, or set PHANTOMS_DESK_URL "
                 "to the address that people use.",
                 400,
             )
@@ -82,14 +82,14 @@ class Shield:
             return
         size = headers.get("content-length", "0")
         if not size.isdigit() or int(size) > MOST_BYTES:
-            await _refusal(scope, f"At most {MOST_BYTES} bytes are taken at once.", 413)(scope, receive, answer)
+            await _refusal(scope, f"That is too large: at most {MOST_BYTES} bytes are accepted.", 413)(scope, receive, answer)
             return
         left, whole = MOST_BYTES, False
 
         async def bounded() -> Message:
             nonlocal left, whole
             try:
-                # After the body comes only that the visitor has gone, however late.
+                # After the body the only message is the disconnect, which may come at any time.
                 async with asyncio.timeout(None if whole else STALLED_SECONDS):
                     message = await receive()
             except TimeoutError:
@@ -104,7 +104,7 @@ class Shield:
 
 
 def _refusal(scope: Scope, said: str, status: int) -> Response:
-    """The answer in the words that its reader knows: problem details below /api/, else a line of text."""
+    """Return the refusal as problem details for paths below /api/, else as a line of text."""
     if not scope["path"].startswith("/api/"):
         return PlainTextResponse(f"{said}\n", status)
     title = HTTPStatus(status).phrase
@@ -113,7 +113,7 @@ def _refusal(scope: Scope, said: str, status: int) -> Response:
 
 
 def _name(host: str) -> str:
-    """The host without its port."""
+    """Return the host without its port; empty when it cannot be parsed."""
     try:
         return (urlsplit(f"//{host}").hostname or "").casefold()
     except ValueError:

@@ -1,6 +1,6 @@
-"""What a desk does beside serving pages, again and again: commit decisions that can no longer be undone, carry on bulk actions.
+"""The desk's background tasks: commit decisions whose undo window has passed, and advance bulk actions.
 
-Any desk of the same database does it for all, so nothing is left behind. What is left when a desk ends waits for the next one.
+Any desk on the same database does the work for all of them. What is left when a desk stops waits for the next one.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from phantoms_dagster.store.bulk import BulkActions
 from phantoms_dagster.store.pending import PendingDecisions
 from phantoms_dagster.wiring.threads import in_thread
 
-# Between two looks. A decision is seen before it is due, unless it can be undone for less than this: then there are more looks.
+# Time between two checks for due decisions. With a shorter undo window the checks come more often, so none is found late.
 LOOK_SECONDS = 5.0
 SHORTEST_SECONDS = 0.2
-# Between two looks for a bulk action. Somebody watches its page; while there is something to do, no pause is made.
+# Time between two checks for bulk actions. While there are steps to do, there is no pause: a person is watching the page.
 BULK_SECONDS = 3.0
 AWAY_SECONDS = 3.0
 
@@ -31,9 +31,9 @@ _log = logging.getLogger(__name__)
 
 @asynccontextmanager
 async def repeated(look: Callable[[], float], what: str) -> AsyncIterator[None]:
-    """Call `look` in a thread while the block runs; it returns the seconds until the next time. `what` is for the log.
+    """Call `look` in a thread again and again while the block runs. It returns the seconds to wait before the next call.
 
-    While PostgreSQL is away it is tried again every few seconds. Other errors are logged, and it is tried again, too.
+    `what` names the task in the log. After an error, with PostgreSQL down or anything else, it is called again in AWAY_SECONDS.
     """
     task = asyncio.create_task(_repeat(look, what), name=what)
     try:
@@ -52,12 +52,12 @@ async def _repeat(look: Callable[[], float], what: str) -> None:
             if away:
                 _log.info("%s: PostgreSQL answers again", what)
             away = False
-        except Exception as error:  # noqa: BLE001 - whatever it is, decisions must not wait for the next start of a desk
+        except Exception as error:  # noqa: BLE001 - no error may keep decisions waiting until the desk is restarted
             pause = AWAY_SECONDS
             if not _is_away(error):
                 _log.exception("%s: failed; trying again", what)
             elif not away:
-                _log.warning("%s: waits, PostgreSQL does not answer (%s)", what, in_words(error))
+                _log.warning("%s: waiting, PostgreSQL does not answer (%s)", what, in_words(error))
                 away = True
         await asyncio.sleep(pause)
 
@@ -67,7 +67,7 @@ def _is_away(error: Exception) -> TypeGuard[SQLAlchemyError | StoreAway]:
 
 
 def commit_due(pending: PendingDecisions) -> float:
-    """Commit the decisions that are due; how many seconds until the next look."""
+    """Commit the decisions that are due. Return the seconds until the next check."""
     left = pending.due_in()
     longest = min(LOOK_SECONDS, max(SHORTEST_SECONDS, pending.window.total_seconds()))
     if left is None or left > 0:
@@ -78,5 +78,5 @@ def commit_due(pending: PendingDecisions) -> float:
 
 
 def carry_on(actions: BulkActions) -> float:
-    """Carry on with the bulk actions that are open; how many seconds until the next look."""
+    """Advance the bulk actions that are not finished. Return the seconds until the next check."""
     return 0.0 if actions.advance() else BULK_SECONDS

@@ -1,6 +1,6 @@
-"""Who visits: the session or token behind a request, what their role allows, and whether the request is really theirs.
+"""Authentication and authorisation: the session or token of a request, the visitor's role, and the CSRF check.
 
-`admit` runs before every page. What a page then knows of its visitor is its `Visit`.
+`admit` runs before every page and stores a `Visit`, which is all that a page knows about its visitor.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class LogInFirst(Exception):
-    """Nobody is logged in. `to` is the page that was asked for."""
+    """No user is logged in. `to` is the page that was requested."""
 
     def __init__(self, to: str) -> None:
         super().__init__("log in first")
@@ -43,26 +43,29 @@ class LogInFirst(Exception):
 
 
 class NotAllowed(Exception):
-    """The visitor may not do that; the message says why, and what would help."""
+    """The visitor may not do that. The message says why and what would help."""
 
 
 class StaleForm(NotAllowed):
-    """The form is not one of this session: it was loaded before a log-in or log-out."""
+    """The form does not match the session: it was loaded before a log-in or log-out."""
 
     def __init__(self) -> None:
         super().__init__(
-            "Its page was loaded before you logged in or out, or your browser keeps no cookies of this address. "
-            "Load the page again, and repeat what you did."
+            "This page was loaded before you logged in or out, or your browser blocks cookies from this address. "
+            "Load the page again and repeat what you did."
         )
 
 
 class UnknownToken(NotAllowed):
-    """The token is not one of this desk."""
+    """This desk does not know the token."""
 
 
 @dataclass(frozen=True)
 class Visit:
-    """One request: who makes it, as what, and the secret of their cookie. `open`: the desk has no users yet."""
+    """A request with its visitor: name, role, and the secret of their session cookie.
+
+    `fresh`: the visitor had no cookie yet. `open`: no log-in is needed, because only this machine can ask and there are no users.
+    """
 
     request: Request
     desk: Desk
@@ -75,31 +78,31 @@ class Visit:
 
     @property
     def csrf(self) -> str:
-        """The token that every form repeats."""
+        """The CSRF token that every form sends."""
         return self.desk.keys.mac("csrf", self.secret)
 
     @property
     def address(self) -> str:
-        """Where the request comes from."""
+        """The client's IP address."""
         return address_of(self.request)
 
     @property
     def actor(self) -> Actor:
-        """Who acts, for the audit log."""
+        """The actor for the audit log."""
         return Actor(self.name, self.via, self.address)
 
     def may(self, role: str) -> bool:
-        """Whether the visitor has that role (`reviewer`, `operator`) or a higher one: what a template shows."""
+        """Whether the visitor has this role (`reviewer`, `operator`) or a higher one. For templates."""
         return self.role >= Role[role.upper()]
 
 
 def address_of(request: Request) -> str:
-    """The address that a request comes from."""
+    """Return the client's IP address; empty when it is not known."""
     return request.client.host if request.client else ""
 
 
 async def tidy(request: Request) -> AsyncIterator[None]:
-    """Close the files that came with a form when its request ends, also those of one that was refused."""
+    """Close uploaded files when the request ends, even when it was refused."""
     try:
         yield
     finally:
@@ -107,9 +110,12 @@ async def tidy(request: Request) -> AsyncIterator[None]:
 
 
 async def admit(request: Request) -> None:
-    """Let the request pass to its page, or raise LogInFirst or Refused. It is a dependency of every route."""
+    """Check the visitor's role and the origin of the request. A dependency of every route.
+
+    Raises LogInFirst, NotAllowed, StaleForm or UnknownToken.
+    """
     if getattr(request.state, "visit", None) is not None:
-        return  # the API asks before it reads the body
+        return  # an API route has called this already, before it read the body
     desk: Desk = request.app.state.desk
     method = "GET" if request.method == "HEAD" else request.method
     path = request.scope["route"].path
@@ -127,13 +133,13 @@ async def admit(request: Request) -> None:
 
 
 async def visit_of(request: Request) -> Visit:
-    """The visit that `admit` found."""
+    """Return the visit that `admit` stored."""
     visit: Visit = request.state.visit
     return visit
 
 
 async def form_of(request: Request) -> FormData:
-    """The form that was sent. A field of somebody who is known may be as long as any body: the rows of a file come back as one."""
+    """Parse the form. A logged-in visitor may send fields as long as a body: a checked file of briefs comes back as one field."""
     if request.state.visit.role is Role.PUBLIC:
         return await request.form()
     return await request.form(max_part_size=MOST_BYTES)
@@ -144,13 +150,13 @@ Form = Annotated[FormData, Depends(form_of)]
 
 
 def field(form: FormData, name: str, *, most: int = 2_000) -> str:
-    """A field of a form as text, without spaces around it; empty when it is missing. What is longer than `most` is cut."""
+    """Return a form field as stripped text; empty when it is missing. Text beyond `most` characters is cut off."""
     found = form.get(name, "")
     return found.strip()[:most] if isinstance(found, str) else ""
 
 
 def words(form: FormData, name: str, *, most: int = 2_000) -> str:
-    """A field that people will read. Raises InvalidInput for a character that nobody sees: it could act on their terminal."""
+    """Return a form field that people will read. Raises InvalidInput for control characters: a terminal could obey them."""
     found = field(form, name, most=most)
     if (problem := unfit(found)) is not None:
         raise InvalidInput(f"the field {name} {problem}")
@@ -161,7 +167,7 @@ def words(form: FormData, name: str, *, most: int = 2_000) -> str:
 
 
 def log_in(visit: Visit, user: Credentials, response: Response) -> None:
-    """Start a session under a new secret: one that somebody planted before is worth nothing."""
+    """Start a session with a new secret, so that a cookie planted before the log-in (session fixation) is useless."""
     secret = secrets.token_urlsafe(32)
     lives = timedelta(hours=visit.desk.settings.desk_session_hours)
     visit.desk.users.start_session(secret, user, actor=Actor(user.name, "desk", visit.address), lives=lives)
@@ -169,13 +175,13 @@ def log_in(visit: Visit, user: Credentials, response: Response) -> None:
 
 
 def log_out(visit: Visit, response: Response) -> None:
-    """End the session here and on the server."""
+    """End the session on the server and delete the cookie."""
     visit.desk.users.end_session(visit.secret, actor=visit.actor)
     response.delete_cookie(COOKIE, path="/")
 
 
 def keep_cookie(visit: Visit, response: Response) -> None:
-    """Give a visitor without a session the cookie that their forms are checked against."""
+    """Set the cookie for a new visitor. Their forms are checked against it."""
     if visit.fresh:
         _set_cookie(visit, response, visit.secret, None)
 
@@ -192,7 +198,7 @@ def _set_cookie(visit: Visit, response: Response, secret: str, seconds: int | No
     )
 
 
-# --- who it is
+# --- authentication
 
 
 def _visit(request: Request, desk: Desk) -> Visit:
@@ -201,7 +207,7 @@ def _visit(request: Request, desk: Desk) -> Visit:
         scheme, _, token = bearer.partition(" ")
         known = desk.users.token(token.strip()) if scheme.casefold() == "bearer" else None
         if known is None:
-            raise UnknownToken("That token is not known here: it was revoked, or belongs to another desk.")
+            raise UnknownToken("This desk does not know that token: it was revoked, or it was made for another desk.")
         return Visit(request, desk, known.name, Role[known.role.upper()], "", fresh=False, via="api")
     sealed = desk.keys.opened("session", request.cookies.get(COOKIE, ""))
     secret = sealed if isinstance(sealed, str) else ""
@@ -220,18 +226,21 @@ def _known(request: Request, desk: Desk, known: Known, secret: str) -> Visit:
 
 
 def is_open(request: Request, desk: Desk) -> bool:
-    """Whether the visitor may do everything: only this machine can ask, and nobody could log in."""
+    """Whether the visitor may do everything without a log-in: only this machine can reach the desk, and it has no users."""
     here = desk.loopback and is_loopback(address_of(request)) and not forwarded(request.headers)
     return here and desk.oidc is None and not desk.users.any()
 
 
-# --- whether it is really theirs
+# --- CSRF
 
 
 async def _check_origin(request: Request, visit: Visit) -> None:
-    """A page of somebody else cannot make a visitor's browser do something here: it knows no token, and browsers name it."""
+    """Refuse requests that a page of another site sent through the visitor's browser.
+
+    Browsers name the origin of a request, and the other site does not know the CSRF token. Raises NotAllowed or StaleForm.
+    """
     if not _of_our_page(request):
-        raise NotAllowed("That request came from a page of another site. Nothing was changed.")
+        raise NotAllowed("That request came from another website. Nothing was changed.")
     given = request.headers.get(CSRF_HEADER) or ""
     if not given:
         given = field(await form_of(request), CSRF_FIELD)
@@ -240,45 +249,45 @@ async def _check_origin(request: Request, visit: Visit) -> None:
 
 
 def _of_our_page(request: Request) -> bool:
-    """Whether a page of this desk sent it, or a program, which names no page."""
+    """Whether a page of this desk sent the request, or a program, which sends no origin."""
     origin, fetched = request.headers.get("origin"), request.headers.get("sec-fetch-site", "same-origin")
     named = not origin or urlsplit(origin).netloc.casefold() == request.headers.get("host", "").casefold()
     return named and fetched in ("same-origin", "none")
 
 
-# The fields in which people write. Nothing else of a form is shown to them again.
+# The free-text fields. Error pages show only these again.
 _WRITTEN = frozenset(
     {"note", "reason", "why", "title", "angle", "facts", "caption", "hashtags", "hook", "narration", "headline", "guest"}
 )
 
 
 def _typed(form: FormData) -> dict[str, str]:
-    """What somebody wrote in a form, without what they left as it was."""
+    """Return the free texts of a form by field name, without those that the user did not change."""
     found = {name: field(form, name, most=50_000) for name in form if name.partition("-")[0] in _WRITTEN}
     same = {name for name, text in found.items() if text.split() == field(form, f"was-{name}", most=50_000).split()}
     return {name: _seen(text) for name, text in found.items() if text and name not in same}
 
 
 def _seen(text: str) -> str:
-    """The text without characters that nobody sees."""
+    """Return the text without control and invisible characters."""
     return "".join(letter for letter in text if letter in "\r\n" or unfit(letter) is None)
 
 
 async def typed_in(request: Request) -> dict[str, str]:
-    """What somebody wrote in the form that this request sends, so that an error does not lose it. Empty when there is no form.
+    """Return the free texts of the submitted form, so that an error page can show them again. Empty when there is no form.
 
-    A page of another site gets nothing: it cannot make this desk show its words.
+    Also empty for a request from another site, which must not make this desk show its words.
     """
     if request.method in SAFE_METHODS or not _of_our_page(request):
         return {}
     try:
         return _typed(await request.form())
     except (HTTPException, RuntimeError, ClientDisconnect, TooLarge, Stalled):
-        return {}  # it cannot be read, or a part of it was read before
+        return {}  # the form is not readable, or was partly read before
 
 
 def referring(request: Request) -> str:
-    """The page of this desk that the request came from; the front page when it came from none."""
+    """Return the path of the desk page that the request came from; `/` when there is none."""
     parts = urlsplit(request.headers.get("referer", ""))
     if parts.netloc != request.headers.get("host"):
         return "/"
@@ -286,14 +295,14 @@ def referring(request: Request) -> str:
 
 
 def _wanted(request: Request) -> str:
-    """The address to come back to after the log-in; only of pages of this desk."""
+    """Return the path to return to after the log-in. Always a page of this desk."""
     if request.method not in SAFE_METHODS:
         return referring(request)
     return quote(request.url.path, safe="/") + (f"?{request.url.query}" if request.url.query else "")
 
 
 def own_page(wanted: str) -> str:
-    """An address of this desk, or the front page when `wanted` is none: nobody is sent elsewhere from here."""
+    """Return `wanted` when it is a path of this desk, else `/`. Prevents open redirects."""
     if not wanted.startswith("/") or wanted.startswith("//") or "\\" in wanted or any(ord(c) < 32 for c in wanted):
         return "/"
     parts = urlsplit(wanted)

@@ -135,7 +135,7 @@ def test_with_review_a_person_decides_at_the_desk_and_the_demo_goes_on(tmp_path:
     assert found["proof"]["post"] == {"wanted": 2, "found": 2, "doubled": 0, "lost": 0}
     assert found["proof"]["render"] == {"wanted": 2, "found": 2, "doubled": 0, "lost": 0}
     assert sorted(video["stages"]["approval"] for video in found["videos"]) == ["done", "rejected"]
-    assert "every film is decided on" in (tmp_path / "said.txt").read_text()
+    assert "you have decided on every film" in (tmp_path / "said.txt").read_text()
 
 
 def _hidden(page: str, name: str) -> str:
@@ -156,7 +156,7 @@ def test_a_terminal_shows_films_being_made_and_ctrl_c_leaves_nothing_behind(tmp_
         screen.process.send_signal(signal.SIGINT)
         text = screen.rest(300)
         assert screen.process.returncode == 130
-        assert "Nothing is left running" in text
+        assert "Nothing is still running" in text
         assert "Traceback" not in text
         assert f"rm -r {home}" in text
     assert left_running(home) == []

@@ -88,7 +88,7 @@ def test_a_person_logs_in_and_the_film_plays_and_seeks(desk: RunningDesk, browse
         window.page.get_by_label("Name").fill("kim")
         window.page.get_by_label("Password").fill("wrong, and long enough")
         window.press("Enter")
-        window.says("do not belong together")
+        window.says("name or the password is wrong")
         assert window.errors.pop().endswith("401 (Unauthorized)")
         window.page.get_by_label("Password").fill("a long enough password")
         window.press("Enter")
@@ -213,8 +213,8 @@ def test_a_video_on_hold_is_taken_back(desk: RunningDesk, window: Window, videos
     refused = desk.stack.phantoms("approve", key)
     assert (refused.returncode, "on hold by kim" in refused.stderr) == (2, True), refused.stderr
     window.open("/review?held=1")
-    window.page.get_by_role("button", name="Take back from hold").click()
-    window.says("Taken back")
+    window.page.get_by_role("button", name="Release from hold").click()
+    window.says("Released from hold")
     assert key in desk.services.decisions().undecided()
 
 
@@ -284,11 +284,11 @@ def test_a_brief_and_a_file_with_two_bad_rows_are_added(desk: RunningDesk, windo
     window.open("/add")
     page.get_by_label("File").set_input_files([{"name": "briefs.csv", "mimeType": "text/csv", "buffer": BAD_ROWS}])
     page.get_by_role("button", name="Check the file").click()
-    window.says("2 good, 2 refused. Nothing is taken yet.")
+    window.says("2 valid, 2 refused. Nothing is added yet.")
     for where in ("line 3", "line 4"):
         window.says(where)
-    page.get_by_role("button", name="Take 2 briefs").click()
-    window.says("2 taken, 0 refused.")
+    page.get_by_role("button", name="Add 2 briefs").click()
+    window.says("2 added, 0 refused.")
     found = desk.rows("SELECT key, title FROM phantoms.videos WHERE source <> 'test' ORDER BY id")
     assert [row["title"] for row in found] == ["Why lobsters never age", "Why bees dance", "How eels travel"]
     wait_for(lambda: all(desk.states(row["key"])["script"] == "done" for row in found))
@@ -304,7 +304,7 @@ def test_letters_are_replayed_with_a_canary_after_a_fault_was_lifted(desk: Runni
     page.get_by_role("link", name=re.compile("^script: .*openai")).click()
     desk.sandbox.heal()
     page.get_by_role("link", name="Replay all 3").click()
-    assert page.get_by_label("One first").is_checked()
+    assert page.get_by_label("Try one first").is_checked()
     page.get_by_role("button", name="Replay").click()
     window.at("/bulk/")
     page.locator("#bulk .state", has_text="ended").wait_for()

@@ -57,9 +57,11 @@ def test_the_render_api_dies_only_when_every_film_is_ordered_and_one_is_not_ther
     assert world.look(0, submitted=False) == []
     assert world.look(0, waiting=0) == []
     assert world.answers
-    assert world.outage.report.problems == ["the outage never began: every film was there before the render API could die"]
+    assert world.outage.report.problems == [
+        "the outage did not happen: all films were finished before the render API could go down"
+    ]
     [told] = world.look(0)
-    assert "the render API died; 3 videos wait for their films" in told
+    assert "the render API went down; 3 videos wait for their films" in told
     assert not world.answers
 
 
@@ -79,14 +81,14 @@ def test_it_is_dead_for_twenty_seconds_and_the_breaker_is_what_redis_says_it_is(
     assert world.look(19.9) == []
     assert not world.answers
     [told] = world.look(20)
-    assert "well again" in told
+    assert "is back" in told
     assert world.answers
     assert world.outage.down, "nobody calls it before the probe"
     world.change(23, "open", "half-open", "probe sent")
     assert world.look(23) == []
     world.change(23.1, "half-open", "closed", "probe answered")
     [told] = world.look(23.5)
-    assert "the videos go on" in told
+    assert "the videos continue" in told
     assert not world.outage.down
     assert "render API back at" in world.shown()
     report = world.outage.report
@@ -100,7 +102,7 @@ def test_it_is_dead_for_twenty_seconds_and_the_breaker_is_what_redis_says_it_is(
 def test_a_breaker_that_stays_shut_or_open_and_a_dead_letter_are_no_proof(world: World) -> None:
     world.look(0)
     world.look(21)
-    assert world.outage.report.problems == ["the breaker sandbox/shotstack did not open in the outage"]
+    assert world.outage.report.problems == ["the breaker sandbox/shotstack did not open during the outage"]
     world.change(22, "closed", "open", "too many failures")
     assert not world.outage.down
     world.outage.report.opened_at = world.after(22)

@@ -161,7 +161,7 @@ def test_status_says_that_redis_is_away_and_shows_everything_else(database: Engi
     monkeypatch.setenv("PHANTOMS_REDIS_URL", "redis://127.0.0.1:1/0")
     result = phantoms("status")
     assert (result.exit_code, key in result.stdout) == (0, True)
-    assert "Nothing is carried out: Redis does not answer" in result.stdout
+    assert "Nothing runs: Redis does not answer" in result.stdout
 
 
 @pytest.mark.parametrize("width", [20, 40, 60, 72, 80, 100, 110, 120, 160])
@@ -218,7 +218,7 @@ def test_an_import_ends_with_its_keys_and_a_next_step(database: Engine, tmp_path
     (tmp_path / "b.csv").write_text("title\n" + "".join(f"Fact {n}\n" for n in range(25)))
     lines = phantoms("import", str(tmp_path / "b.csv")).stdout.splitlines()
     keys = [line.strip() for line in lines if line.startswith("  fact-")]
-    assert (lines[0], len(keys)) == ("25 taken, 0 refused", 20)
+    assert (lines[0], len(keys)) == ("25 added, 0 refused", 20)
     assert lines[-4] == "  ... and 5 more; --json lists all"
     assert lines[-3:-1] == ["  follow them: phantoms status", f"  one of them: phantoms show {keys[0]}"]
     assert "phantoms approve" in lines[-1]
@@ -281,7 +281,7 @@ def test_json_of_commands_that_decide_and_change(database: Engine) -> None:
     assert (refused.exit_code, json.loads(refused.stdout)["refused"][0]["key"]) == (2, other)
     assert json.loads(phantoms("unretire", key, "--json").stdout) == {"taken_back": [], "not_retired": [key]}
     asked = phantoms("retry", key, "--from", "script", "--json")
-    assert (asked.exit_code, asked.stdout, "give --yes as well" in asked.stderr) == (2, "", True)
+    assert (asked.exit_code, asked.stdout, "add --yes" in asked.stderr) == (2, "", True)
     assert json.loads(phantoms("retry", key, "--from", "script", "--yes", "--json").stdout)["stage"] == "script"
     assert json.loads(phantoms("breakers", "trip", "tiktok", "--why", "x", "--json").stdout)["state"] == "open"
     assert json.loads(phantoms("breakers", "reset", "tiktok", "--why", "x", "--json").stdout)["state"] == "closed"
@@ -338,7 +338,7 @@ def test_open_starts_the_systems_player_with_the_film(database: Engine, monkeypa
     monkeypatch.setenv("DISPLAY", ":0")
     monkeypatch.setattr("sys.platform", "linux")
     shown = phantoms("open", "sea").stdout
-    assert shown.splitlines() == [str(path), "  opened in the player of this system"]
+    assert shown.splitlines() == [str(path), "  opened in the system's player"]
     assert (tmp_path / "opened").read_text() == str(path)
     assert json.loads(phantoms("open", key, "--json").stdout) == {"key": key, "stage": "rendered_video", "path": str(path)}
 
@@ -353,13 +353,13 @@ def test_open_prints_the_path_where_there_is_neither_player_nor_browser(
     path = film(tmp_path)
     result = phantoms("open", "sea")
     assert (result.exit_code, result.stdout.splitlines()[0]) == (0, str(path))
-    assert "no screen" in result.stdout
+    assert "no player" in result.stdout
 
 
 def test_open_says_why_there_is_no_film(database: Engine) -> None:
     key = added("Sea")
     assert f"there is no film yet: rendered_video of {key} is blocked" in phantoms("open", key).stderr
-    assert "is not wanted there" in phantoms("open", key, "--platform", "tiktok").stderr
+    assert "has no" in phantoms("open", key, "--platform", "tiktok").stderr
     lost = rendered(database, "Lake")
     missing = phantoms("open", lost)
     assert (missing.exit_code, "Traceback" in missing.output) == (2, False)
@@ -385,7 +385,7 @@ def test_logs_shows_one_videos_lines_of_all_processes(database: Engine, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("url", "why"), [("postgresql://u:p@127.0.0.1:1/db", "the database does not answer"), ("", "no database runs")]
+    ("url", "why"), [("postgresql://u:p@127.0.0.1:1/db", "the database does not answer"), ("", "no database is running")]
 )
 def test_logs_say_what_they_wait_for_while_the_database_is_away(
     database: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, url: str, why: str
@@ -396,14 +396,17 @@ def test_logs_say_what_they_wait_for_while_the_database_is_away(
     monkeypatch.setenv("PHANTOMS_DATABASE_URL", url)
     asked = phantoms("logs", "sea", width=200)
     assert (asked.exit_code, asked.stdout) == (0, "")
-    assert f"{why}, so a part of a key cannot be looked up: taking sea for the whole key" in asked.stderr
+    assert f"{why}, so keys cannot be looked up: using sea as the whole key" in asked.stderr
     assert "no line about sea so far; --follow waits for the first" in asked.stderr
 
     def interrupt(_: float) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("time.sleep", interrupt)
-    assert "no line about sea so far; waiting for the first until Ctrl-C" in phantoms("logs", "sea", "--follow", width=200).stderr
+    assert (
+        "no log lines about sea so far; waiting for the first one until Ctrl-C"
+        in phantoms("logs", "sea", "--follow", width=200).stderr
+    )
 
 
 def test_logs_are_read_without_a_database_by_the_whole_key(

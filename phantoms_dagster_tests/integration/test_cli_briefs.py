@@ -45,7 +45,7 @@ def test_add_tells_the_key_and_adds_a_brief_once(world: str) -> None:
     key = first.stdout.split()[1]
     assert f"phantoms show {key}" in first.stdout
     again = phantoms("add", "Why octopuses have  three hearts", "--fact", "Two pump.")
-    assert (again.exit_code, again.stdout.splitlines()[0]) == (0, f"this brief is there already: {key}")
+    assert (again.exit_code, again.stdout.splitlines()[0]) == (0, f"this brief already exists: {key}")
     assert f"phantoms edit {key}" in again.stdout
     assert titles(world) == ["Why octopuses have three hearts"]
 
@@ -75,7 +75,7 @@ def test_import_names_bad_rows_takes_good_ones_and_exits_with_2(world: str, tmp_
     file.write_bytes(b"\n".join(rows))
     result = phantoms("import", str(file))
     assert result.exit_code == 2
-    assert result.stdout.startswith("1 taken, 5 refused\n  change those that are there already: add --update\n")
+    assert result.stdout.startswith("1 added, 5 refused\n  to change existing briefs, add --update\n")
     lines = result.stderr.splitlines()
     assert [line.split(": ", 1)[0] for line in lines] == [f"{file}:{n}" for n in (3, 4, 5, 6, 7)]
     assert "duplicate: this brief is known-2" in lines[0]
@@ -86,9 +86,9 @@ def test_import_names_bad_rows_takes_good_ones_and_exits_with_2(world: str, tmp_
 @pytest.mark.parametrize("name", ["b.jsonl", "b.yaml"])
 def test_importing_a_file_twice_takes_it_once(world: str, tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text('{"title": "A"}\n{"title": "B"}\n' if name == "b.jsonl" else "- title: A\n- title: B\n")
-    assert phantoms("import", str(tmp_path / name)).stdout.startswith("2 taken, 0 refused\n  a-")
+    assert phantoms("import", str(tmp_path / name)).stdout.startswith("2 added, 0 refused\n  a-")
     again = phantoms("import", str(tmp_path / name))
-    assert (again.exit_code, again.stdout.splitlines()[0]) == (2, "0 taken, 2 refused")
+    assert (again.exit_code, again.stdout.splitlines()[0]) == (2, "0 added, 2 refused")
     assert titles(world) == ["A", "B"]
 
 
@@ -98,7 +98,7 @@ def test_an_import_with_update_gives_stored_briefs_what_the_file_says_and_nothin
     phantoms("import", str(file))
     file.write_text("title,publish_at,platforms,priority\nA,2027-01-02T10:00Z,,\nB,,youtube,\nC,,,\n")
     result = phantoms("import", str(file), "--update")
-    assert (result.exit_code, result.stdout.splitlines()[0]) == (0, "1 taken, 1 updated, 1 unchanged, 0 refused")
+    assert (result.exit_code, result.stdout.splitlines()[0]) == (0, "1 added, 1 updated, 1 unchanged, 0 refused")
     database = engine(world)
     with database.connect() as connection:
         rows = connection.execute(
@@ -123,7 +123,7 @@ def test_edit_says_what_changed_and_what_to_do_next(world: str) -> None:
         "  priority: 5 -> 0",
     ]
     assert "publish_at: 2027-01-02 09:00 UTC -> none" in phantoms("edit", key, "--publish-at", "now").stdout
-    assert "nothing is different" in phantoms("edit", key, "--priority", "0").stdout
+    assert "nothing changed" in phantoms("edit", key, "--priority", "0").stdout
 
 
 def test_edit_tells_what_the_calendar_would_have_asked_about(world: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,7 +189,7 @@ def test_a_dry_run_needs_no_database_and_stores_nothing(world: str, tmp_path: Pa
     monkeypatch.setenv("PHANTOMS_DATABASE_URL", "")
     (tmp_path / "b.csv").write_text("title\nA\nB,b\n")
     result = phantoms("import", str(tmp_path / "b.csv"), "--dry-run")
-    assert (result.exit_code, result.stdout) == (2, "1 good, 1 refused\n")
+    assert (result.exit_code, result.stdout) == (2, "1 valid, 1 refused\n")
     assert titles(world) == []
 
 

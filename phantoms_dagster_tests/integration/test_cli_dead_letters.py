@@ -103,9 +103,9 @@ def test_there_are_examples_for_every_command() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["replay"], "name letters or videos, give filters, or --all"),
-        (["discard", "--reason", "x"], "name letters or videos, give filters, or --all"),
-        (["replay", "1", "--all"], "either name letters, or give --all"),
+        (["replay"], "give letters, videos, filters or --all"),
+        (["discard", "--reason", "x"], "give letters, videos, filters or --all"),
+        (["replay", "1", "--all"], "give either letters or --all"),
         (["replay", "99"], "no dead letter 99"),
         (["replay", "9" * 25], "no dead letter"),
         (["replay", "lake"], "no video 'lake'"),

@@ -144,13 +144,13 @@ def test_watch_shows_what_waits_takes_keys_and_leaves_the_terminal_as_it_was(
     keys = prepare(environment, tmp_path)
     with terminal(WATCH, environment, columns=columns, lines=30) as screen:
         before = screen.modes()
-        screen.until("q quits")
+        screen.until("q: quit")
         for part in ("1 to review", f"> {keys[0]}", "phantoms dead-letters list --stage instagram/variant"):
             screen.until(part)
         screen.type("a")
         screen.until(f"approve {keys[0]}?")
         screen.type("n")
-        screen.until("is not decided")
+        screen.until("was not approved")
         screen.type("ay")
         screen.until(f"approved {keys[0]}")
         screen.type("q")
@@ -164,7 +164,7 @@ def test_watch_shows_what_waits_takes_keys_and_leaves_the_terminal_as_it_was(
 def test_watch_ends_cleanly_on_ctrl_c_and_on_a_signal(environment: dict[str, str], tmp_path: Path, number: signal.Signals) -> None:
     with terminal(WATCH, environment, columns=80) as screen:
         before = screen.modes()
-        screen.until("q quits")
+        screen.until("q: quit")
         screen.process.send_signal(number)
         screen.rest(60)
         assert (screen.process.returncode, screen.modes()) == (0, before)

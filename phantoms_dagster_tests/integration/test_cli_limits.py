@@ -136,7 +136,7 @@ def test_a_pool_that_is_not_there_is_said() -> None:
 
 
 def test_no_breaker_before_the_first_call() -> None:
-    assert phantoms("breakers").stdout == "no breaker has counted a call yet\n"
+    assert phantoms("breakers").stdout == "no calls yet, so there are no breakers to show\n"
     assert json.loads(phantoms("breakers", "--json").stdout) == {"breakers": []}
 
 
@@ -145,7 +145,7 @@ def test_a_breaker_opened_by_hand_stops_calls_until_it_is_reset_and_remembers_wh
     assert (tripped.exit_code, tripped.stdout) == (0, "youtube is open until a probe in 600 s\n")
     (state,) = json.loads(phantoms("breakers", "--json").stdout)["breakers"]
     assert (state["name"], state["state"], state["manual"]) == ("youtube", "open", True)
-    assert "open by hand" in phantoms("breakers").stdout
+    assert "open manually" in phantoms("breakers").stdout
 
     async def refused(limits: RedisLimits) -> None:
         with pytest.raises(NotYet, match="the breaker of youtube is open"):

@@ -157,7 +157,7 @@ def test_all_decides_everything_that_waits_and_then_nothing(database: Engine) ->
     *decided, following = result.stdout.splitlines()
     assert {line.removeprefix("approved ") for line in decided} == keys
     assert following == "  next: `phantoms up` posts them, 3 at once; follow them: `phantoms status`"
-    assert phantoms("approve", "--all").stdout.startswith("nothing waits for review")
+    assert phantoms("approve", "--all").stdout.startswith("nothing is waiting for review")
 
 
 def test_a_video_that_is_not_rendered_yet_keeps_no_other_from_being_decided(database: Engine) -> None:

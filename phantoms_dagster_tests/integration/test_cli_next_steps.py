@@ -89,7 +89,7 @@ def test_what_was_given_up_is_not_decided_on_but_brought_back_first(database: En
 
 def test_hold_and_unhold_say_what_comes_next_and_refusals_say_where_to_look(database: Engine) -> None:
     key = rendered(database, "Hearts")
-    assert phantoms("hold", key).stdout.splitlines() == [f"on hold: {key}", f"  phantoms unhold {key}    # take it back"]
+    assert phantoms("hold", key).stdout.splitlines() == [f"on hold: {key}", f"  phantoms unhold {key}    # release it"]
     assert f"take it back with `phantoms unhold {key}`" in phantoms("approve", key).stderr
     assert phantoms("unhold", key).stdout.splitlines()[1].startswith(f"  phantoms show {key}")
     assert f"is not on hold; see `phantoms show {key}`" in phantoms("unhold", key).stderr

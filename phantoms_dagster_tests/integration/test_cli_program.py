@@ -84,7 +84,10 @@ def test_no_database_at_all_says_how_to_get_one() -> None:
 
 def test_a_database_without_our_tables_says_what_prepares_it(empty_database_url: str) -> None:
     result = phantoms("status", DATABASE_URL=empty_database_url)
-    assert (result.exit_code, result.stderr) == (1, "error: the database has not been prepared; `phantoms up` does it\n")
+    assert (result.exit_code, result.stderr) == (
+        1,
+        "error: the database is not set up yet; `phantoms up` or `phantoms init` does it\n",
+    )
 
 
 @pytest.mark.parametrize("command", ["status", "doctor"])
@@ -163,7 +166,7 @@ def test_all_wrong_settings_are_reported_at_once_with_what_was_given_and_the_rig
     result = phantoms(command, ATTEMPTS="zero", SANDBOX=SECRET, POOLS="{a", BATCH_SIZE="1001", DAGSTER_POOLS='{"render": 0}')
     assert (result.exit_code, result.stdout) == (2, "")
     first, *lines = result.stderr.splitlines()
-    assert first == "error: 5 settings cannot be used:"
+    assert first == "error: 5 settings are invalid:"
     pools = '{"render": {"slots": 4, "rates": [[60, 60, 5]], "daily": [500, "UTC"]}}'
     assert [line.strip() for line in lines] == [
         "PHANTOMS_SANDBOX=********: should be auto, on or off",

@@ -47,11 +47,11 @@ def test_named_videos_are_retired_and_found_by_status_and_show(world: World) -> 
     assert (result.exit_code, result.stdout.splitlines()[:2]) == (0, [one, "1 video retired"])
     assert "launch retirement_job" in result.stdout
     assert retired(world) == [one]
-    assert phantoms("retire", one).stdout.splitlines() == ["0 videos retired", f"{one} is retired already"]
+    assert phantoms("retire", one).stdout.splitlines() == ["0 videos retired", f"{one} is already retired"]
     lines = phantoms("status").stdout.splitlines()
     assert ["retired" in line for key in (one, other) for line in lines if key in line] == [True, False]
     shown = phantoms("show", one).stdout
-    assert "everything stays but its partition" in shown
+    assert "only its Dagster partition is gone" in shown
     assert f"phantoms unretire {one}\n" in shown
     assert json.loads(phantoms("show", one, "--json").stdout)["retired_at"]
     assert json.loads(phantoms("show", other, "--json").stdout)["retired_at"] is None
@@ -81,9 +81,9 @@ def test_all_that_ended_before_a_time_are_retired_unless_it_is_only_asked(world:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ([], "either name videos, or give --finished-before"),
-        (["x", "--finished-before", "3d"], "either name videos, or give --finished-before"),
-        (["--finished-before", "soon"], "--finished-before 'soon' is no time: give 30d, 2w, or 2026-11-01"),
+        ([], "give either videos or --finished-before"),
+        (["x", "--finished-before", "3d"], "give either videos or --finished-before"),
+        (["--finished-before", "soon"], "--finished-before 'soon' is not a time; give 30d, 2w or 2026-11-01"),
         (["nobody"], "no video 'nobody'"),
     ],
 )
@@ -101,10 +101,10 @@ def test_a_video_is_taken_back_with_a_word_about_its_files(world: World) -> None
     world.write("UPDATE phantoms.stages SET cleaned_at = now() WHERE stage IN ('voiceover', 'youtube/variant')")
     result = phantoms("unretire", one, other)
     assert result.stdout.splitlines() == [
-        f"took back {one}",
-        "  files are deleted; to make it anew, regenerate first: voiceover",
+        f"brought back {one}",
+        "  its files were deleted; to make it again, start with: voiceover",
         f"{other} is not retired",
     ]
     assert retired(world) == []
-    assert "everything stays but" not in phantoms("show", one).stdout
+    assert "only its Dagster partition" not in phantoms("show", one).stdout
     assert "files cleaned up" in phantoms("show", one).stdout

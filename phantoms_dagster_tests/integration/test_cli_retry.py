@@ -56,7 +56,7 @@ async def test_a_deferred_stage_is_tried_now_with_a_fresh_budget(world: World) -
     assert "script waits until" in asked.output
     assert "nothing was changed" in asked.output
     assert not due(world)
-    assert "asked for again" in retry(key, "--yes").output
+    assert "will run again" in retry(key, "--yes").output
     row = world.row(key, "script")
     assert (row["state"], row["attempts"]) == ("deferred", 0)
     assert due(world)

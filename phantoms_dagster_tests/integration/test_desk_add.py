@@ -99,14 +99,14 @@ async def test_the_same_brief_twice_is_one_video(world: DeskWorld) -> None:
     assert (await browser.post("/add", BRIEF)).status_code == 303
     again = await browser.post("/add", BRIEF)
     assert again.status_code == 422
-    assert "This brief is there already" in again.text
+    assert "This brief already exists" in again.text
     assert len(stored(world)) == 1
 
 
 async def test_a_file_with_two_bad_rows_is_checked_and_its_good_rows_are_taken(world: DeskWorld) -> None:
     browser = world.browser()
     page = (await checked(browser, "briefs.csv", BRIEFS)).text
-    assert "2 good, 2 refused. Nothing is taken yet." in page
+    assert "2 valid, 2 refused. Nothing is added yet." in page
     assert lines(page) == [
         "line 3 title is missing",
         "line 4 unknown platform 'myspace'; the platforms are youtube, tiktok, instagram, folder, bluesky",
@@ -115,7 +115,7 @@ async def test_a_file_with_two_bad_rows_is_checked_and_its_good_rows_are_taken(w
     ]
     assert stored(world) == []
     answer = await browser.post("/add/take", {"name": "briefs.csv", "rows": rows(page)})
-    assert "2 taken, 0 refused." in answer.text
+    assert "2 added, 0 refused." in answer.text
     assert [(brief.title, brief.priority) for brief in stored(world)] == [("Why bees dance", 3), ("<b>Rust</b>", 5)]
     [deed] = world.desk.audit.page()
     assert (deed.action, deed.subject, deed.after) == ("import briefs", "briefs.csv", {"taken": 2})
@@ -128,10 +128,10 @@ async def test_briefs_that_exist_already_are_named_before_and_after_the_import(w
     assert "1 good" in page
     assert "2 taken" in (await browser.post("/add/take", {"name": "briefs.csv", "rows": confirmed})).text
     again = (await browser.post("/add/take", {"name": "briefs.csv", "rows": confirmed})).text
-    assert "0 taken, 2 refused." in again
+    assert "0 added, 2 refused." in again
     assert "Why bees dance duplicate: this brief is why-bees-dance-" in " ".join(lines(again))
     page = (await checked(browser, "again.yaml", b"- title: Why bees dance\n")).text
-    assert "0 good, 1 refused" in page
+    assert "0 valid, 1 refused" in page
     assert "line 1, entry 1 duplicate: this brief is why-bees-dance-" in lines(page)[0]
 
 
@@ -155,7 +155,7 @@ async def test_a_file_that_cannot_be_read_gets_a_readable_message(world: DeskWor
 async def test_a_file_that_is_too_large_is_refused_with_another_way(world: DeskWorld) -> None:
     answer = await checked(world.browser(), "briefs.csv", b"title\n" + b"x" * MOST_BYTES)
     assert answer.status_code == 422
-    assert "split it, or take it with `phantoms import`" in answer.text
+    assert "split it, or use `phantoms import`" in answer.text
 
 
 async def test_rows_that_were_altered_on_their_way_are_checked_again(world: DeskWorld) -> None:
@@ -163,7 +163,7 @@ async def test_rows_that_were_altered_on_their_way_are_checked_again(world: Desk
     await browser.get("/add")
     altered = '{"title": ""}\n{"title": "Good"}\nno json'
     answer = await browser.post("/add/take", {"name": "x", "rows": altered})
-    assert "1 taken, 2 refused" in answer.text
+    assert "1 added, 2 refused" in answer.text
     assert (await browser.post("/add/take", {"name": "x", "rows": ""})).status_code == 422
     assert (await browser.post("/add/check", {"file": "no file"})).status_code == 422
 
@@ -171,7 +171,7 @@ async def test_rows_that_were_altered_on_their_way_are_checked_again(world: Desk
 async def test_only_operators_add(world: DeskWorld) -> None:
     reviewer = await world.logged_in("rea", "reviewer")
     page = (await reviewer.get("/add")).text
-    assert "needs the role operator" in page
+    assert "Only operators can add briefs" in page
     assert '<button class="primary">Add' not in page
     for path in ("/add", "/add/check", "/add/take"):
         assert (await reviewer.post(path, BRIEF)).status_code == 403
@@ -189,4 +189,4 @@ async def test_a_file_of_more_than_a_megabyte_is_taken_as_it_was_checked(world: 
     assert len(sent) > 1_100_000
     answer = await browser.client.post("/add/take", data={"_csrf": browser.csrf, "name": "briefs.csv", "rows": sent})
     assert answer.status_code == 200, answer.text[:2_000]
-    assert "1800 taken, 0 refused." in answer.text
+    assert "1800 added, 0 refused." in answer.text

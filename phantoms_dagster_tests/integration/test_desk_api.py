@@ -64,7 +64,7 @@ async def test_a_program_without_a_token_or_with_a_body_that_is_no_json_is_told_
     program = Program(world, "operator")
     headers = {"Content-Type": "application/json"}
     broken = await program.client.post("/api/v1/briefs", content='{"briefs": [', headers=headers)
-    assert detail(broken, 422).startswith("the body is no JSON: ")
+    assert detail(broken, 422).startswith("the body is not valid JSON: ")
     other = await program.client.post("/api/v1/briefs", content='"x"', headers=headers)
     assert detail(other, 422).startswith("the body: ")
 
@@ -103,7 +103,7 @@ async def test_a_request_that_is_sent_again_shows_a_secret_only_while_it_is_that
     assert made["secret"] not in kept["text"]
     await program.post("/webhooks/1/rotate", {})
     said = detail(await program.post("/webhooks", {"url": "https://hooks.example.org/x"}, **key), 422)
-    assert "endpoint 1 has another secret since, or is gone" in said
+    assert "endpoint 1 now has another secret or is gone" in said
     await program.post("/webhooks/1/remove")
     assert "is gone" in detail(await program.post("/webhooks", {"url": "https://hooks.example.org/x"}, **key), 422)
 
@@ -393,7 +393,7 @@ async def test_a_video_is_moved_after_its_odd_time_was_accepted(world: DeskWorld
     assert "accept_warnings" in detail(odd, 409)
     assert odd.json()["errors"]
     stale = {**past, "accept_warnings": True, "expected": "2026-12-25T18:00:00+00:00"}
-    assert "another time meanwhile" in detail(await program.post(f"/calendar/{key}/move", stale), 409)
+    assert "in the meantime" in detail(await program.post(f"/calendar/{key}/move", stale), 409)
     moved = await program.post(f"/calendar/{key}/move", {**stale, "expected": "2026-12-24T19:00:00+01:00"})
     assert moved.json()["publish_at"] == "2020-01-01T00:00:00Z"
     assert (await program.post(f"/calendar/{key}/move", {"publish_at": None})).json()["publish_at"] is None

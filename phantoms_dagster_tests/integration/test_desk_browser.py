@@ -189,7 +189,7 @@ async def test_a_selection_is_retried_and_its_page_shows_the_end_by_itself(serve
         await page.locator(f"input[value='{key}']").check()
     await page.get_by_role("button", name="Retry").click()
     await page.get_by_text("2 videos").wait_for()
-    await page.get_by_label("One first").uncheck()
+    await page.get_by_label("Try one first").uncheck()
     await page.get_by_role("button", name="Retry").click()
     await window.at("/bulk/1")
     await page.locator("#bulk .state", has_text="ended").wait_for()
@@ -262,7 +262,7 @@ async def test_an_endpoint_is_added_on_a_phone_without_javascript_and_its_secret
     await page.get_by_label("provider.down").uncheck()
     await page.get_by_role("button", name="Add, and show the secret").click()
     await page.get_by_text("whsec_").wait_for()
-    await page.get_by_role("link", name="I have kept it").click()
+    await page.get_by_role("link", name="I have saved it").click()
     await page.get_by_text("approval.wanted, video.posted, video.failed ·").wait_for()
     assert await page.evaluate("document.documentElement.scrollWidth") <= 390
     await context.close()
@@ -289,17 +289,17 @@ async def test_letters_are_replayed_with_a_canary_after_a_fault_was_lifted(serve
     await page.get_by_role("link", name="script: 503 from openai (transient)").click()
     await page.get_by_role("link", name="Replay all 3").click()
     await page.get_by_role("heading", name="Replay 3 dead letters").wait_for()
-    assert await page.get_by_label("One first").is_checked()
+    assert await page.get_by_label("Try one first").is_checked()
     await page.get_by_role("button", name="Replay").click()
     await window.at("/bulk/1")
-    await page.get_by_text("The first goes alone").wait_for()
+    await page.get_by_text("Trying one first").wait_for()
     await window.until("document.querySelector('#bulk .tallies').textContent.startsWith('1 done')")
     assert sorted(world.states("script")) == ["failed", "failed", "ready"]
     await world.carry(keys[:1], "script")
     await page.locator("#bulk .state", has_text="ended").wait_for()
     assert sorted(world.states("script")) == ["done", "ready", "ready"]
     await page.get_by_role("link", name="script: 503 from openai (transient)").click()
-    await page.get_by_text("none of its letters is open").wait_for()
+    await page.get_by_text("all of its letters are closed").wait_for()
 
 
 async def test_a_person_checks_a_file_with_two_bad_rows_and_takes_the_good_ones(served: Served, window: Window) -> None:
@@ -309,8 +309,8 @@ async def test_a_person_checks_a_file_with_two_bad_rows_and_takes_the_good_ones(
     await page.get_by_label("File").set_input_files([{"name": "briefs.csv", "mimeType": "text/csv", "buffer": content}])
     await page.get_by_role("button", name="Check the file").click()
     await page.get_by_text("line 4").wait_for()
-    await page.get_by_role("button", name="Take 1 brief").click()
-    await page.get_by_text("1 taken, 0 refused.").wait_for()
+    await page.get_by_role("button", name="Add 1 brief").click()
+    await page.get_by_text("1 added, 0 refused.").wait_for()
     assert [row["title"] for row in served.world.world.rows("SELECT title FROM phantoms.videos")] == ["Why bees dance"]
 
 

@@ -220,18 +220,18 @@ async def test_a_long_list_ends_with_a_day_and_leads_to_the_following_one(world:
     browser = await world.logged_in("vera", "viewer")
     first = (await browser.get("/calendar?from=2026-12-24&view=list")).text
     assert first.count('class="e-time"') == 80
-    assert 'href="/calendar?view=list&amp;from=2026-12-25">The following days</a>' in first
+    assert 'href="/calendar?view=list&amp;from=2026-12-25">Next days</a>' in first
     last = (await browser.get("/calendar?from=2026-12-26&view=list")).text
-    assert (last.count('class="e-time"'), "The following days" in last) == (80, False)
+    assert (last.count('class="e-time"'), "Next days" in last) == (80, False)
 
 
 async def test_a_page_that_cannot_count_all_says_so(world: DeskWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     channel(world, "UTC", 0, 24)
     world.world.add(5, publish_at=datetime(2026, 12, 24, 10, 30, tzinfo=UTC))
     browser = await world.logged_in("vera", "viewer")
-    assert "more videos than this page counts" not in (await browser.get("/calendar?from=2026-12-24")).text
+    assert "too many videos to show" not in (await browser.get("/calendar?from=2026-12-24")).text
     monkeypatch.setattr(store_calendar, "MOST_SLOTS", 4)
-    assert "more videos than this page counts" in (await browser.get("/calendar?from=2026-12-24")).text
+    assert "too many videos to show" in (await browser.get("/calendar?from=2026-12-24")).text
 
 
 async def test_a_video_is_shown_at_the_time_of_its_first_post(world: DeskWorld) -> None:

@@ -78,7 +78,7 @@ async def test_a_video_is_held_and_taken_back(world: World) -> None:
     refused = phantoms("approve", key)
     assert refused.exit_code == 2
     assert "on hold by ann" in refused.stderr
-    assert "nothing waits for review" in phantoms("approve", "--all").stdout
+    assert "nothing is waiting for review" in phantoms("approve", "--all").stdout
     assert phantoms("unhold", key).exit_code == 0
     assert phantoms("unhold", key).exit_code == 2
     assert f"approved {key}" in phantoms("approve", key).stdout

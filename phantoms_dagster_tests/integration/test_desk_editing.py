@@ -45,7 +45,7 @@ async def test_the_form_has_every_text_and_saves_what_was_changed(world: DeskWor
     answer = await browser.post(f"/review/{key}/edit", changed)
     assert answer.headers["location"] == f"/review/{key}?channel=facts"
     page = (await browser.get(answer.headers["location"])).text
-    assert "Saved. The film stays; these words wait for a decision." in page
+    assert "Saved. The film stays the same. The new texts wait for a decision." in page
     assert "Deep.\n\nVery deep.\n\n#sea #deep" in page
     assert "revision 2" in page
     assert world.world.row(key, "voiceover")["revision"] == 1
@@ -57,7 +57,7 @@ async def test_a_changed_sentence_is_said_to_make_voice_and_film_again(world: De
     form = await opened(browser, key)
     answer = await browser.post(f"/review/{key}/edit", {**form, "narration-1": "The sea is very deep."})
     page = (await browser.get(answer.headers["location"])).text
-    assert "Voice and film are made again" in page
+    assert "The voice and the film are being made again" in page
     assert world.world.row(key, "voiceover")["state"] == "ready"
     assert (await browser.get("/review")).text.count("data-approve") == 0
 
@@ -113,7 +113,7 @@ async def test_the_pages_say_where_the_video_is_out_already(world: DeskWorld) ->
     answer = await browser.post(f"/review/{key}/edit", {**fields(page), "caption": "Later."})
     page = (await browser.get(answer.headers["location"])).text
     assert "It is posted on YouTube: what is posted stays as it is." in page
-    assert "Posted already: what is edited later does not reach it." in page
+    assert "Already posted. Later edits do not change the post." in page
 
 
 async def test_a_viewer_cannot_edit(world: DeskWorld) -> None:
@@ -128,7 +128,7 @@ async def test_what_is_not_written_yet_is_a_page_in_words(world: DeskWorld) -> N
     [key] = world.world.add()
     answer = await world.browser().get(f"/review/{key}/edit")
     assert answer.status_code == 422
-    assert "is not written yet" in answer.text
+    assert "has no script yet" in answer.text
 
 
 async def made_again(world: DeskWorld, first: bytes | None, second: bytes) -> str:
@@ -180,4 +180,4 @@ async def test_a_revision_that_is_not_there_is_a_page_in_words(world: DeskWorld,
     key = await made_again(world, b"first", b"second")
     answer = await world.browser().get(f"/review/{key}?against={against}")
     assert answer.status_code == 404
-    assert "There is no earlier revision" in answer.text
+    assert "has no earlier revision" in answer.text

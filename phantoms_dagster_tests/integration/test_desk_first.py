@@ -55,7 +55,7 @@ async def test_of_two_sessions_that_decide_at_once_one_counts_and_the_other_is_t
     first, said = ("ann", one) if answers[0].status_code == 303 else ("ben", other)
     [loser] = [answer for answer in answers if answer.status_code == 409]
     assert f"{first} was first" in loser.text
-    assert "Somebody was first" in loser.text
+    assert "Somebody else was first" in loser.text
     [pending] = world.world.rows("SELECT reviewer, answer FROM phantoms.pending_decisions")
     assert (pending["reviewer"], pending["answer"]) == (first, said)
 

@@ -215,7 +215,7 @@ async def test_an_operator_undoes_a_guests_answer_and_the_link_stays_used(
         number = world.world.rows("SELECT id FROM phantoms.pending_decisions")[0]["id"]
         assert (await operator.post(f"/decisions/{number}/undo")).status_code == 303
         assert world.desk.decisions.undecided() == [key]
-        assert "was taken back" in (await browser.get(path)).text
+        assert "was undone" in (await browser.get(path)).text
         assert (await approve(browser, path)).status_code == 409
         assert world.desk.decisions.undecided() == [key]
 

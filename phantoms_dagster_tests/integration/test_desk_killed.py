@@ -106,7 +106,7 @@ async def test_a_desk_that_is_killed_in_mid_request_leaves_nothing_half_done(
             if written:
                 assert first == {"approve": 409, "edit": 409, "move": 303, "add": 422, "bulk": 303}
                 assert "kim was first" in again["approve"].text
-                assert "This brief is there already" in again["add"].text
+                assert "This brief already exists" in again["add"].text
             else:
                 assert first == dict.fromkeys(forms, 303)
             [bulk] = world.world.rows("SELECT '/bulk/' || id AS page FROM phantoms.bulk_actions")

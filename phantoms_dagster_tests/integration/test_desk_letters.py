@@ -146,7 +146,7 @@ async def test_a_letter_that_came_while_a_person_looked_is_not_resolved_unseen(w
     await fail(world, keys[1:])
     answer = await operator.post(f"/dead-letters/{one.cause}/say", {"state": "resolved", "seen": str(one.newest)})
     assert answer.status_code == 303
-    assert "another letter of this cause came after" in (await operator.get(answer.headers["location"])).text
+    assert "a new letter with this cause came after" in (await operator.get(answer.headers["location"])).text
     assert issues(world).get(one.cause).state == "open"
 
 
@@ -158,7 +158,7 @@ async def test_an_issue_without_an_open_letter_is_resolved_and_one_that_is_not_t
     world.desk.bulk.advance()
     assert issues(world).get(one.cause).state == "resolved"
     browser = await world.logged_in("kim", "viewer")
-    assert "No open issue" in (await browser.get("/dead-letters")).text
+    assert "No open issues" in (await browser.get("/dead-letters")).text
     shown = (await browser.get(f"/dead-letters/{one.cause}")).text
     assert "no longer true" in shown
     assert (await browser.get("/dead-letters/0123456789abcdef")).status_code == 404
@@ -224,7 +224,7 @@ async def test_the_canary_of_a_replay_goes_alone_and_the_rest_follows_when_it_su
         world.desk.bulk.advance()
     assert world.world.states("script") == ["ready", "failed", "failed"]
     shown = (await operator.get(answer.headers["location"])).text
-    assert "The first goes alone" in shown
+    assert "Trying one first" in shown
     assert f'href="/dead-letters/{one.cause}"' in shown
     await world.world.carry(keys[:1], "script")
     for _ in range(3):

@@ -160,7 +160,7 @@ async def test_a_log_out_that_the_provider_cannot_end_says_that_its_session_is_o
         provider.metadata = {"end_session_endpoint": None if trouble == "no address" else "http://evil.example/end"}
     assert (await browser.post("/logout")).headers["location"] == "/login"
     said = (await browser.get("/login")).text
-    assert "Your session at 127.0.0.1 is still open: log out there, too." in said
+    assert "Your session at 127.0.0.1 is still open; log out there, too." in said
     assert "evil" not in said
     assert world.world.rows("SELECT * FROM phantoms.desk_sessions") == []
 
@@ -191,7 +191,7 @@ async def test_a_person_without_a_mapped_role_is_refused_and_told_which_roles_th
     for subject, claims in people.items():
         provider.person(subject, preferred_username=f"{subject}@example.org", **claims)
         answer = await back(world.browser(), provider, subject)
-        await nobody(world, answer, "gives you no role at this desk: ask for one of newsroom, leads in `roles`")
+        await nobody(world, answer, "you have no role at this desk. Ask its administrator for one of newsroom, leads in `roles`")
     assert world.desk.users.all() == []
 
 
@@ -253,7 +253,7 @@ async def test_an_answer_that_is_sent_a_second_time_logs_nobody_in(world: DeskWo
     thief = world.browser()
     thief.client.cookies.set("phantoms_oidc", kept)
     await nobody(world, await thief.client.get(returned), "was used already")
-    await nobody(world, await browser.client.get(returned), "was not begun in this browser")
+    await nobody(world, await browser.client.get(returned), "was started in another browser")
     assert len(provider.asked) == asked  # the provider is not even asked
 
 
@@ -261,9 +261,9 @@ async def test_an_answer_that_was_meant_for_another_browser_logs_nobody_in(world
     """Otherwise an attacker could log a victim in as the attacker, and see what the victim then does."""
     attacker, victim = world.browser(), world.browser()
     returned = provider.agree(await left(attacker), "u1")
-    await nobody(world, await victim.client.get(returned), "was not begun in this browser")
+    await nobody(world, await victim.client.get(returned), "was started in another browser")
     await left(victim)  # has begun a log-in of its own
-    await nobody(world, await victim.client.get(returned), "was not begun in this browser")
+    await nobody(world, await victim.client.get(returned), "was started in another browser")
     assert provider.asked == []
 
 
@@ -276,11 +276,11 @@ async def test_an_altered_state_or_cookie_and_one_that_is_too_old_log_nobody_in(
         thief = world.browser()
         thief.client.cookies.set("phantoms_oidc", kept)
         answer = await thief.client.get(f"{returned.path}?{urlencode({**fields, **changed})}")
-        await nobody(world, answer, "was not begun in this browser")
+        await nobody(world, answer, "was started in another browser")
     for cookie in (kept[:-2], world.desk.keys.seal("flash", fields), world.desk.keys.seal("oidc", ["x"]), "x.y"):
         thief = world.browser()
         thief.client.cookies.set("phantoms_oidc", cookie)
-        await nobody(world, await thief.client.get(f"{returned.path}?{returned.query}"), "was not begun in this browser")
+        await nobody(world, await thief.client.get(f"{returned.path}?{returned.query}"), "was started in another browser")
     for at in (now() - BEGUN_SECONDS - 5, now() + 60):
         old = {**world.desk.keys.opened("oidc", kept), "at": at}  # type: ignore[dict-item]
         thief = world.browser()
@@ -310,7 +310,7 @@ WRONG: dict[str, Callable[[Claims], Claims]] = {
 @pytest.mark.parametrize("wrong", WRONG)
 async def test_an_id_token_that_says_something_wrong_logs_nobody_in(world: DeskWorld, provider: Provider, wrong: str) -> None:
     provider.claims = WRONG[wrong]
-    await nobody(world, await back(world.browser(), provider), "is not good: nobody was logged in")
+    await nobody(world, await back(world.browser(), provider), "is not valid. You were not logged in")
     assert world.desk.users.all() == []
 
 
@@ -358,14 +358,14 @@ async def test_an_answer_of_another_provider_is_none(world: DeskWorld, provider:
     """The mix-up attack: an attacker's provider answers where ours was asked, or has our code sent to itself."""
     browser = world.browser()
     returned = provider.agree(await left(browser), "u1")
-    await nobody(world, await browser.client.get(f"{returned}&iss=https%3A%2F%2Fevil.example"), "came from another provider")
+    await nobody(world, await browser.client.get(f"{returned}&iss=https%3A%2F%2Fevil.example"), "came from a different provider")
     assert provider.asked == []
     provider.metadata = {"authorization_response_iss_parameter_supported": True}
     fresh = Desk.of(world.desk.settings)
     assert fresh.oidc is not None
     object.__setattr__(world.desk, "oidc", fresh.oidc)
     fresh.close()
-    await nobody(world, await back(world.browser(), provider), "did not say that the answer is its own")
+    await nobody(world, await back(world.browser(), provider), "did not identify itself in its answer")
     assert provider.asked == []
     browser = world.browser()
     returned = provider.agree(await left(browser), "u1")
@@ -501,7 +501,7 @@ async def test_a_desk_without_a_secret_names_itself_and_proves_itself_by_its_ver
         ({"oidc_issuer": "http://login.example.org"}, "begins with https://"),
         ({"oidc_issuer": "login.example.org"}, "begins with https://"),
         ({"oidc_roles": "newsroom=king"}, "THEIRS=OURS"),
-        ({"oidc_roles": " , "}, "gives nobody a role"),
+        ({"oidc_roles": " , "}, "PHANTOMS_OIDC_ROLES is empty"),
     ],
 )
 def test_settings_that_cannot_be_meant_keep_the_desk_from_starting(tmp_path: Path, changes: dict[str, Any], words: str) -> None:

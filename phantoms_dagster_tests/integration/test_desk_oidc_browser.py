@@ -103,7 +103,7 @@ async def test_a_person_logs_in_by_the_button_and_out_again_here_and_at_the_prov
 async def test_a_person_without_a_role_is_told_so_and_can_log_in_once_they_have_one(window: Window, provider: Provider) -> None:
     await window.open("/review")
     await agree(window, "u3")
-    await window.says("ask for one of newsroom, leads in `roles`")
+    await window.says("Ask its administrator for one of newsroom, leads in `roles`")
     assert window.errors.pop().endswith("403 (Forbidden)")
     provider.person("u3", preferred_username="mia@example.org", roles=["newsroom"])
     await agree(window, "u3")
@@ -118,7 +118,7 @@ async def test_a_provider_that_ends_no_sessions_is_said_to_have_one_still(window
     await window.at("/review")
     await window.log_out()
     await window.at("/login")
-    await window.says("Your session at 127.0.0.1 is still open: log out there, too.")
+    await window.says("Your session at 127.0.0.1 is still open; log out there, too.")
 
 
 async def test_who_has_a_password_here_is_not_sent_to_the_provider(served: Served, window: Window) -> None:

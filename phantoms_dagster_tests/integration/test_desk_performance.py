@@ -79,7 +79,7 @@ async def test_the_page_sums_up_the_period_and_leads_to_each_video(world: DeskWo
     assert "<dd>4,000</dd>" in page
     assert page.index('href="/videos/bakery"') < page.index('href="/videos/cats"')
     assert 'href="/videos/old"' not in page
-    assert "4,000 views of the posts that went out in this period" in page  # said to who cannot see the plot
+    assert "4,000 views of the posts published in this period" in page  # said to who cannot see the plot
     assert '<th scope="row">TikTok</th><td>3</td><td>2,500</td><td>833</td>' in page
     year = (await browser.get("/performance?days=365")).text
     assert year.index('href="/videos/old"') < year.index('href="/videos/bakery"')
@@ -159,7 +159,7 @@ async def test_a_long_period_has_a_column_for_four_weeks_and_loses_no_view(world
         day(world, ago, "youtube", 10 + ago)
     browser = await world.logged_in("kim", "viewer")
     page = (await browser.get("/performance?days=365")).text
-    assert "509 views of the posts that went out in this period; a column is four weeks" in page
+    assert "509 views of the posts published in this period; a column is four weeks" in page
     assert "28 days from (UTC)" in page
 
 

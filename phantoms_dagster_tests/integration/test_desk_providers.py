@@ -31,7 +31,7 @@ async def test_a_breaker_is_tripped_and_reset_by_an_operator_with_a_reason_that_
     assert answer.status_code == 303, answer.text
     page = (await browser.get("/providers/youtube")).text
     assert "stopped" in page
-    assert "by hand" in page
+    assert "manually" in page
     assert "probed from" in page
     assert "they announced maintenance" in page
     assert re.search(r"closed → open</td><td>they announced maintenance</td><td><a [^>]*>olga</a>", page)
@@ -86,7 +86,7 @@ async def test_the_breakers_of_accounts_and_of_the_sandbox_stand_with_their_prov
     browser = await world.logged_in("vera", "viewer")
     page = (await browser.get("/providers/tiktok")).text
     assert "account main" in page.lower()
-    assert "open until somebody resets it" in page
+    assert "open until a person resets it" in page
     assert "sandbox/tiktok" in page
     assert "token trouble" not in (await browser.get("/providers/youtube")).text
 

@@ -132,7 +132,7 @@ async def test_a_viewer_sees_no_buttons_that_they_may_not_press(world: DeskWorld
     await world.waiting()
     viewer = await world.logged_in("vic", "viewer")
     page = (await viewer.get("/review")).text
-    assert "you may look, not decide" in page
+    assert "you can view, not decide" in page
     assert "data-approve" not in page
 
 

@@ -49,7 +49,7 @@ async def test_a_desk_with_an_undeclared_route_does_not_start(world: DeskWorld) 
         def register(app: object) -> None:
             app.get("/forgotten")(lambda: None)  # type: ignore[attr-defined]
 
-    with pytest.raises(RuntimeError, match=r"GET /forgotten is not in desk/access.py"):
+    with pytest.raises(RuntimeError, match=r"GET /forgotten has no role: add it to ROLES in desk/access.py"):
         create_app(world.desk, [Page])  # type: ignore[list-item]
 
 

@@ -144,7 +144,7 @@ async def test_a_form_that_postgresql_does_not_answer_says_that_nothing_is_half_
             answer = await kim.post(f"/review/{key}/decide", form)
         assert answer.status_code == 503
         assert "no answer within 6 s" in answer.text
-        assert "Nothing is half done" in answer.text
+        assert "We do not know whether your change was saved" in answer.text
         assert world.world.rows("SELECT 1 FROM phantoms.pending_decisions WHERE state = 'pending'") == []
         assert (await kim.post(f"/review/{key}/decide", form)).status_code == 303
 

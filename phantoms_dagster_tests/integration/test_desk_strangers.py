@@ -124,7 +124,7 @@ async def test_a_body_whose_rest_does_not_come_is_given_up(world: DeskWorld, mon
     }
     await asyncio.wait_for(world.app(scope, receive, send), 60)
     assert sent[0]["status"] == 408
-    assert b"The rest of what was sent did not come." in b"".join(one.get("body", b"") for one in sent)
+    assert b"Only a part of the request arrived." in b"".join(one.get("body", b"") for one in sent)
     assert world.world.rows("SELECT 1 FROM phantoms.videos") == []
 
 
@@ -133,7 +133,7 @@ async def test_an_old_form_for_logging_in_or_out_leads_to_the_log_in(world: Desk
     browser = await world.logged_in("kim")
     tab = browser.csrf
     await browser.post("/logout")
-    for path, words in (("/logout", "You are logged out."), ("/login", "That page was too old, so nothing was sent.")):
+    for path, words in (("/logout", "You are logged out."), ("/login", "That page was too old.")):
         answer = await browser.client.post(path, data={"_csrf": tab, "name": "kim", "password": "a long enough password"})
         assert (answer.status_code, answer.headers["location"]) == (303, "/login"), path
         assert words in (await browser.get("/login")).text
@@ -226,7 +226,7 @@ async def test_what_is_too_long_is_said_and_nothing_is_stored(world: DeskWorld) 
     caption = "word " * 400_000
     answer = await browser.post(f"/review/{key}/edit", {"caption": caption, "was-caption": "", "content": world.content(key)})
     assert answer.status_code == 422
-    assert "What you typed is still here." in answer.text
+    assert "Your text is still here." in answer.text
     assert "word word" in answer.text
     assert (await browser.post("/add", {"title": caption, "platforms": "youtube"})).status_code == 422
     huge = await browser.client.post("/add", content=b"title=" + b"x" * 21_000_000, headers={"Content-Type": "text/plain"})
@@ -257,7 +257,7 @@ async def test_a_number_in_an_address_that_is_none_is_a_page_that_is_not_there(w
     for path in ("/bulk/abc", "/webhooks/deliveries/1.5", "/bulk/%C2%B2"):
         answer = await browser.client.get(path)
         assert answer.status_code == 404, path
-        assert "There is no such page." in answer.text
+        assert "This page does not exist." in answer.text
 
 
 # --- odd methods and ranges

@@ -154,7 +154,10 @@ async def test_a_database_that_is_not_prepared_is_down_until_it_is(
         world.write("ALTER SCHEMA gone RENAME TO phantoms")
         assert (await scrape(client))["phantoms_up", "postgresql"] == 1
     said = [r.getMessage() for r in caplog.records if r.name.endswith("cli.metrics")]
-    assert said == ["postgresql: the database has not been prepared; `phantoms up` does it", "postgresql: answers again"]
+    assert said == [
+        "postgresql: the database is not set up yet; `phantoms up` or `phantoms init` does it",
+        "postgresql: answers again",
+    ]
 
 
 async def test_a_store_that_hangs_does_not_hold_up_the_scrape_and_is_back_when_it_answers(

@@ -32,7 +32,7 @@ def test_a_taken_port_is_said_and_had_again_when_it_is_free(tmp_path: Path) -> N
         other, told = ports(tmp_path)
         meanwhile = other.take("sandbox")
         assert meanwhile != own
-        assert told == [f"sandbox: port {own} is taken, so this is on {meanwhile}; links to {own} do not work"]
+        assert told == [f"sandbox: port {own} is in use, so it is on {meanwhile}; links to {own} will not work"]
         assert ports(tmp_path)[0].take("sandbox") == meanwhile  # a program that stays does not move it at each start
     third, said = ports(tmp_path)
     assert (third.take("sandbox"), said) == (own, [])
@@ -50,7 +50,7 @@ def test_the_usual_port_of_another_program_is_said_at_the_first_start(tmp_path: 
         usual = other.getsockname()[1]
         said: list[str] = []
         port = Ports(tmp_path, say=said.append, warn=pytest.fail).take("metrics", usual=usual)
-        assert said == [f"metrics: port {usual} is taken, so this is on {port}"]
+        assert said == [f"metrics: port {usual} is in use, so it is on {port}"]
 
 
 def test_a_service_that_never_had_the_usual_port_keeps_its_own_when_that_one_is_free(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ sys.stdin.read()
         home.mkdir()
         second, told = ports(home)
         port = second.take("desk", usual=usual)
-        assert told == [f"desk: port {usual} is taken, so this is on {port}"]
+        assert told == [f"desk: port {usual} is in use, so it is on {port}"]
         first.stdin.close()
     assert ports(home)[0].take("desk", usual=usual) == port
 
@@ -98,5 +98,5 @@ def test_two_services_of_one_stack_that_wish_for_one_port_get_two(tmp_path: Path
     own, told = ports(tmp_path)
     assert own.take("webserver", wish=wish) == wish
     other = own.take("desk", wish=wish)
-    assert told == [f"desk: port {wish} is taken, so this is on {other}"]
+    assert told == [f"desk: port {wish} is in use, so it is on {other}"]
     assert own.take("webserver", wish=wish) == wish

@@ -68,7 +68,7 @@ def test_a_variable_that_is_no_setting_is_reported_with_the_one_that_was_meant(m
     code, output = told()
     assert code == 0
     assert "PHANTOMS_BATCHSIZE is no setting; did you mean PHANTOMS_BATCH_SIZE?" in output
-    assert "PHANTOMS_MY_CHANNELS_OWN is no setting; if no channel names it for a token, it does nothing" in output
+    assert "PHANTOMS_MY_CHANNELS_OWN is not a setting; unless a channel uses it for a token, it has no effect" in output
 
 
 def test_a_setting_by_its_old_name_still_works_and_says_so(
@@ -78,7 +78,7 @@ def test_a_setting_by_its_old_name_still_works_and_says_so(
     monkeypatch.setenv("PHANTOMS_PATIENCE_SECONDS", "30")
     monkeypatch.setenv("PHANTOMS_MAX_WAIT_SECONDS", "40")
     found = in_json()
-    assert found["PHANTOMS_CHAIN_VIDEOS"] == ("7", "environment, by its old name PHANTOMS_FUSE_VIDEOS")
+    assert found["PHANTOMS_CHAIN_VIDEOS"] == ("7", "environment, under its old name PHANTOMS_FUSE_VIDEOS")
     assert found["PHANTOMS_MAX_WAIT_SECONDS"] == ("40.0", "environment")
     assert "PHANTOMS_FUSE_VIDEOS is now called PHANTOMS_CHAIN_VIDEOS. The old name still works" in caplog.text
     assert "FUSE_VIDEOS is no setting" not in told()[1]

@@ -36,7 +36,7 @@ def test_a_proof_that_holds_is_0_and_one_that_does_not_is_1(monkeypatch: pytest.
 def test_ctrl_c_at_any_moment_is_130_and_says_what_is_left(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     ended = run(monkeypatch, tmp_path / "[red] home", KeyboardInterrupt())
     assert ended.exit_code == 130
-    assert "Nothing is left running" in ended.output
+    assert "Nothing is still running" in ended.output
     assert f"rm -r {tmp_path / '[red] home'}" in " ".join(ended.output.split())
 
 

@@ -21,7 +21,7 @@ from phantoms_dagster.store.outlook import AttemptSummary
 
 AT = datetime(2026, 11, 26, 12, 1, 23, tzinfo=UTC)
 DOWN = ("render API down since 12:01:03 - 3 videos wait, nothing is lost", "bold red")
-OPENED = ("its breaker opened at 12:01:06: nobody calls it any more; 2 probes failed", "red")
+OPENED = ("its breaker opened at 12:01:06: calls have stopped; 2 probes failed", "red")
 WIDTHS = (80, 120)
 
 
@@ -109,7 +109,7 @@ def test_reviewers_get_one_notice_with_a_whole_address_for_each_new_video(tmp_pa
     assert person.look(3)[0].startswith("3 films wait for you.")
     assert told[3] in lines(view([in_render(1.0)], outage=person.sentences), 300)
     assert person.look(2) == []
-    assert person.look(0) == ["every film is decided on: the demo goes on"]
+    assert person.look(0) == ["you have decided on every film; the demo continues"]
     assert person.sentences == []
 
 

@@ -32,6 +32,6 @@ async def test_no_error_ends_what_is_repeated(monkeypatch: pytest.MonkeyPatch, c
     said = [record.getMessage() for record in caplog.records]
     assert said == [
         "commit decisions: failed; trying again",
-        "commit decisions: waits, PostgreSQL does not answer (PostgreSQL is away: refused)",
+        "commit decisions: waiting, PostgreSQL does not answer (PostgreSQL is away: refused)",
         "commit decisions: PostgreSQL answers again",
     ]

@@ -1,1 +1,1 @@
-"""`phantoms demo`: three videos from brief to post, on servers of its own."""
+"""`phantoms demo`: three videos from brief to post, on its own servers."""

@@ -1,7 +1,6 @@
-"""`phantoms demo`: the whole stack in a fresh directory, a few briefs, a demo reviewer, and the proof at the end.
+"""`phantoms demo`: the whole stack in a fresh directory, a few briefs, a demo reviewer, and a proof at the end.
 
-What the screen looks like is in `demo_screen`, the outage of `--faults` in `demo_outage`, the proof in `demo_end`, the last words
-in `demo_report`.
+`screen` draws the screen, `outage` runs the outage of `--faults`, `end` collects the proof, and `report` prints it.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ from phantoms_dagster.wiring import Services
 
 POLL_SECONDS = 0.5
 STUCK_SECONDS = 600.0
-ATTEMPTS = 60  # the newest ones, of which the screen shows some
+ATTEMPTS = 60  # how many of the newest attempts to read; the screen shows some of them
 REVIEWER = "demo reviewer"
 FOLDER = "films"
 
@@ -63,42 +62,40 @@ def demo(
     videos: Annotated[int, typer.Option(min=1, max=500, help="How many videos to make")] = 3,
     faults: Annotated[
         bool,
-        typer.Option("--faults", help="Let the render API die for twenty seconds in mid-run, and prove what came of it"),
+        typer.Option("--faults", help="Take the render API down for twenty seconds in mid-run and prove that nothing is lost"),
     ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object on standard output and nothing else there")
-    ] = False,
-    keep: Annotated[Path | None, typer.Option(help="Directory to work in, which is kept; default: a temporary one")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else on standard output")] = False,
+    keep: Annotated[Path | None, typer.Option(help="Work in this directory and keep it; default: a temporary one")] = None,
     wait: Annotated[
-        bool, typer.Option("--wait", help="Stay up at the end, until Ctrl-C, to look around at the desk and in the Dagster UI")
+        bool, typer.Option("--wait", help="Keep running at the end, until Ctrl-C, to explore the desk and the Dagster UI")
     ] = False,
     review: Annotated[
-        bool, typer.Option("--review", help="You decide on each film, at the desk or by `phantoms approve`; the demo waits for you")
+        bool, typer.Option("--review", help="Decide on each film yourself, at the desk or with `phantoms approve`; the demo waits")
     ] = False,
 ) -> None:
-    """Make real videos from bundled briefs and post them to the sandbox, on embedded servers: no keys, nothing to install.
+    """Make real videos from bundled briefs and post them to the sandbox. Needs no keys and no installation.
 
-    A terminal shows each film as it is made. It opens no browser. At the end
-    are the best frame of each film as a file, the proof from the sandbox's own
+    A terminal shows the progress of each film. No browser opens. At the end
+    you get the best frame of each film as a file, a proof from the sandbox's
     ledger, the costs, and what to try next.
 
-    With --faults the render API dies in mid-run: its breaker opens, the videos
-    wait, a probe finds it well again, and they go on.
+    With --faults the render API goes down in mid-run: its breaker opens, the
+    videos wait, a probe finds that the API is back, and they continue.
 
-    With --review you are the reviewer: the demo prints where, waits until you
-    have decided on each film, and goes on.
+    With --review you are the reviewer: the demo shows you where to decide,
+    and waits for you.
 
-    Exits with 0 only when the ledger holds exactly one post for every video and
-    platform, and one paid render for every video; with --faults also only when
-    the breaker opened and closed, and no dead letter was written. With --review
-    that is about the videos that you approved.
+    Exits with 0 only when the ledger has exactly one post for every video and
+    platform, and one paid render for every video. With --faults the breaker
+    must also have opened and closed, without any dead letter. With --review
+    only the videos that you approved count.
     """
     with plain_errors(), interrupt_on_signals():
         home = (keep or Path(tempfile.mkdtemp(prefix="phantoms-demo-"))).expanduser().absolute()
         try:
             ended = _demo(home, videos, faults=faults, as_json=as_json, wait=wait, review=review)
         except KeyboardInterrupt:
-            err.print(f"[yellow]Stopped before the end. Nothing is left running. {escape(_where_files(home))}[/]", soft_wrap=True)
+            err.print(f"[yellow]Stopped early. Nothing is still running. {escape(_where_files(home))}[/]", soft_wrap=True)
             raise typer.Exit(INTERRUPTED) from None
         if not as_json:
             out.print(_where_files(home), style="dim", soft_wrap=True, markup=False)
@@ -124,7 +121,7 @@ def _demo(home: Path, videos: int, *, faults: bool, as_json: bool, wait: bool, r
             print_report(ended, seconds, outage, running, wait=wait, review=review)
         if wait:
             _say_addresses(running)
-            _say("it stays up until Ctrl-C, which stops everything")
+            _say("it keeps running; Ctrl-C stops everything")
             with suppress(KeyboardInterrupt):
                 threading.Event().wait()
         _say("stopping")
@@ -132,7 +129,7 @@ def _demo(home: Path, videos: int, *, faults: bool, as_json: bool, wait: bool, r
 
 
 def _addresses(running: Running) -> list[tuple[str, str]]:
-    """The pages that a person may open, the one for daily work first. The demo opens none by itself."""
+    """Return the names and URLs of the pages, the one for daily work first. The demo does not open them."""
     return [("Desk", running.desk_url), ("Dagster UI", running.web_url)]
 
 
@@ -142,11 +139,11 @@ def _say_addresses(running: Running) -> None:
 
 
 def _where_files(home: Path) -> str:
-    return f"The files stay in {home}; remove them with: rm -r {home}"
+    return f"The files are in {home}; delete them with: rm -r {home}"
 
 
 def _forget_environment(*, faults: bool) -> None:
-    """The demo never touches real accounts, nor somebody's running servers."""
+    """Remove keys, tokens and URLs from the environment, so that the demo never touches real accounts or running servers."""
     for name in [n for n in os.environ if n.startswith("PHANTOMS_") and n.endswith(("_API_KEY", "_TOKEN", "_URL"))]:
         del os.environ[name]
     if faults:  # the processes of the stack read these, too
@@ -163,7 +160,7 @@ def _warn(line: str) -> None:
 
 
 def _briefs(count: int, services: Services) -> list[Brief]:
-    """The bundled briefs, over and over when more are wanted: then each repetition says so in its title."""
+    """Return the bundled briefs. When more are wanted they repeat, with a part number in the title."""
     content = files("phantoms_dagster.cli.demo").joinpath("briefs.yaml").read_bytes()
     batch = read("demo_briefs.yaml", content, services.channels())
     if batch.refused:
@@ -183,22 +180,22 @@ def _play(
     sandbox_url = running.sandbox_url
     assert sandbox_url is not None
     try:
-        # Real platforms allow about a hundred posts a day and account; a demo may want more.
+        # Real platforms allow about a hundred posts per day and account; a demo may need more.
         _tell_sandbox(
             sandbox_url,
             "config",
             {f"{platform}.{name}": most for platform in Platform for name, most in platform.spec.roomy.items()},
         )
-        before = set(posted(sandbox_url))  # a directory that was kept has posts of earlier demos
+        before = set(posted(sandbox_url))  # a kept directory has posts of earlier demos
         keys = [added.key for added in services.catalogue().add(briefs, source="demo")]
         each = len(stages_for(Platform.usual()))
-        _say(f"{counted(len(keys), 'brief')} added; each goes through {each} stages by itself")
+        _say(f"{counted(len(keys), 'brief')} added; each goes through {each} stages automatically")
         outage = DemoOutage(sandbox_url, lambda: breaker_changes(running.settings)) if faults else None
         if outage is not None:
-            say(f"the render API will die for twenty seconds; its breaker {SETTINGS_IN_WORDS}", style="dim", to=err)
+            say(f"the render API will be down for twenty seconds; its breaker {SETTINGS_IN_WORDS}", style="dim", to=err)
         person = DemoReviewer(running.desk_url, running.home) if review else None
         _Watch(services, sandbox_url, keys, outage, started, person).until_the_end()
-        _say("letting two days pass in the sandbox, then reading results back")
+        _say("advancing the sandbox's clock by two days, then reading the results")
         _tell_sandbox(sandbox_url, "advance", {"seconds": 2 * 86_400})
         launch_job(running.web_url, "analytics_job", timeout=STUCK_SECONDS)
         ended = end_of_demo(sandbox_url, services, keys, before, running.home / FOLDER, by_hand=review)
@@ -216,9 +213,9 @@ def _tell_sandbox(sandbox_url: str, what: str, values: dict[str, Any]) -> None:
 
 
 class _Watch:
-    """Shows the videos until every one has ended, reviews what is ready, and lets the outage come and go.
+    """Shows the videos until all have ended, approves what is ready, and runs the outage.
 
-    With a `person` it reviews nothing: it says where they decide, and waits for them.
+    With a `person` it approves nothing. It tells them where to decide, and waits.
     """
 
     def __init__(
@@ -239,7 +236,7 @@ class _Watch:
         self._outlook = Outlook(services.engine)
 
     def until_the_end(self) -> None:
-        """Raises DemoFailed when nothing moves."""
+        """Run until all videos have ended. Raises DemoFailed when nothing changes for STUCK_SECONDS."""
         if not err.is_terminal:
             self._loop(lambda _: None, tell=_say)
             return
@@ -262,9 +259,9 @@ class _Watch:
                 waiting = sum(lane.waits_for_review for lane in lanes)
                 for line in self._person.look(waiting):
                     tell(line)
-                if waiting:  # a person takes the time that they take
+                if waiting:  # waiting for a person does not count as stuck
                     moved = time.monotonic()
-            elif all(lane.rendered for lane in lanes):  # people review in one sitting, too
+            elif all(lane.rendered for lane in lanes):  # review all films at once, like a person would
                 mine = [key for key in decisions.undecided() if key in rows]
                 decisions.decide_all(mine, approved=True, reviewer=REVIEWER, via="demo")
             if lanes != seen:
@@ -274,11 +271,11 @@ class _Watch:
                 return
             if time.monotonic() - moved > STUCK_SECONDS:
                 logs = self._services.settings.home / "logs"
-                raise DemoFailed(f"nothing has moved for {STUCK_SECONDS:.0f} s; the logs are in {logs}")
+                raise DemoFailed(f"nothing has happened for {STUCK_SECONDS:.0f} s; the logs are in {logs}")
             time.sleep(POLL_SECONDS)
 
     def _under_way(self) -> dict[str, float]:
-        """The share of each film that ffmpeg has written, by video, of the films that are under way in the sandbox."""
+        """Return the progress (0 to 1) of each film that the sandbox is rendering, by video key."""
         answer = httpx.get(self._renders, timeout=30, trust_env=False).raise_for_status().json()
         return {render["video_key"]: float(render["progress"]) for render in answer["renders"]}
 
@@ -296,5 +293,5 @@ class _Watch:
 
 
 def _over(states: Mapping[str, str]) -> bool:
-    """Whether nothing more will happen: each stage has ended, or waits for one that ended badly."""
+    """Whether nothing more will happen: every stage has ended, or is blocked by one that failed."""
     return not any(state in ("ready", "running", "deferred") for state in states.values())

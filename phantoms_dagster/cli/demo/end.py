@@ -1,4 +1,4 @@
-"""What `phantoms demo` ends with: the proof from the sandbox's ledger, the costs, the films and the best frame of each."""
+"""The result of `phantoms demo`: the proof from the sandbox's ledger, the costs, the films and the best frame of each."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ Post = tuple[str, str]  # platform and id
 
 @dataclass(frozen=True)
 class Proof:
-    """What was wanted of one kind (`post`, `render`), and what the sandbox's ledger holds of it.
+    """How many entries of one kind (`post`, `render`) were expected, and how many the sandbox's ledger has.
 
-    `doubled`: entries beyond one for each that was wanted. `lost`: wanted ones that the ledger does not have.
+    `doubled` counts surplus entries, `lost` expected entries that are missing.
     """
 
     wanted: int
@@ -44,16 +44,16 @@ class Proof:
 
     @property
     def holds(self) -> bool:
-        """Whether each exists exactly once."""
+        """Whether every expected entry exists exactly once."""
         return self.found == self.wanted and not self.doubled and not self.lost
 
 
 @dataclass(frozen=True)
 class DemoOutcome:
-    """What the demo made. `problems` is empty when the sandbox's ledger holds exactly one post a video and platform, and one
-    paid render a video, and when an outage that was asked for went as it should.
+    """The result of a demo. `problems` is empty when the sandbox's ledger has exactly one post per video and platform and one paid
+    render per video, and a requested outage went as planned.
 
-    `costs`: US dollars by stage. `folder`: where the films and the best frames are.
+    `costs` is in US dollars by stage. `folder` has the films and the best frames.
     """
 
     videos: list[dict[str, Any]]
@@ -65,23 +65,23 @@ class DemoOutcome:
 
 
 def ledger(sandbox_url: str, kind: str) -> list[dict[str, Any]]:
-    """The sandbox's entries of that kind. Raises httpx.HTTPError."""
+    """Return the entries of one kind in the sandbox's ledger. Raises httpx.HTTPError."""
     found = httpx.get(f"{sandbox_url}/_sandbox/ledger", params={"kind": kind}, timeout=30, trust_env=False).raise_for_status()
     entries: list[dict[str, Any]] = found.json()["entries"]
     return entries
 
 
 def posted(sandbox_url: str) -> Counter[Post]:
-    """How often each post, by platform and id, is in the sandbox's ledger."""
+    """Return how often each post (platform and id) is in the sandbox's ledger."""
     return Counter((entry["platform"], str(entry["remote_id"])) for entry in ledger(sandbox_url, "post"))
 
 
 def end_of_demo(
     sandbox_url: str, services: Services, keys: Sequence[str], before: Collection[Post], folder: Path, *, by_hand: bool = False
 ) -> DemoOutcome:
-    """Everything about the demo's videos. `before`: posts that were in the ledger when it began. Writes `folder`.
+    """Collect the result of the demo and write the films and frames to `folder`. `before` are posts of earlier demos.
 
-    `by_hand`: a person decided. What they rejected is not wanted anywhere, and an edited script was rendered again.
+    `by_hand`: a person reviewed. Rejected videos need no posts, and an edited script was rendered again.
     """
     shown, problems, costs = [], [], dict.fromkeys(STAGES, 0.0)
     titles = {row.key: row.title for row in services.catalogue().videos(keys=keys, limit=len(keys))}
@@ -101,7 +101,7 @@ def end_of_demo(
     if paid and by_hand:
         ours = paid_renders(services.engine, keys)
         proof["render"] = compared(len(ours), ours, Counter(str(entry["id"]) for entry in paid))
-    elif paid:  # without the render API, films are made here and nobody is paid
+    elif paid:  # without the render API, films are rendered locally for free
         proof["render"] = compared(len(keys), set(keys), Counter(str(entry["video_key"]) for entry in paid))
     problems += _doubts(proof, shown, there)
     performance = services.performance().table("video_performance")
@@ -122,7 +122,7 @@ def end_of_demo(
 
 
 def compared(wanted: int, known: Collection[Any], there: Mapping[Any, int]) -> Proof:
-    """`known`: what is said to have been made. `there`: how often the ledger has what, of these and of what nobody knows."""
+    """Compare what our tables say was made (`known`) with how often the ledger has each entry (`there`)."""
     entries = sum(there.values())
     once = len([one for one in known if there.get(one)])
     return Proof(wanted, entries, entries - once, wanted - once)
@@ -137,7 +137,7 @@ def _doubts(proof: Mapping[str, Proof], videos: Sequence[Mapping[str, Any]], the
                 doubts.append(f"{video['id']}: the sandbox counts {counted(times, 'post')} on {post['platform']}")
     for kind, found in proof.items():
         if not found.holds:
-            doubts.append(f"the sandbox's ledger has {found.found} {kind}s where {found.wanted} are wanted")
+            doubts.append(f"the sandbox's ledger has {found.found} {kind}s instead of {found.wanted}")
     return doubts
 
 
@@ -161,7 +161,7 @@ def _video(key: str, stages: Mapping[str, StageRow], media_files: MediaFiles) ->
 
 
 def dead_letters(services: Services, keys: Sequence[str]) -> int:
-    """How many letters were written about these videos, whatever became of them."""
+    """Return the number of dead letters of these videos, in any state."""
     letters = DeadLetters(services.engine)
     return sum(len(letters.of_video(key)) for key in keys)
 
@@ -170,8 +170,8 @@ def dead_letters(services: Services, keys: Sequence[str]) -> int:
 
 
 def write_pictures(videos: Sequence[dict[str, Any]], services: Services, folder: Path) -> list[str]:
-    """Put each film and its best frame into the folder, named by title; what went wrong. Notes their paths in `videos`."""
-    # Numpy and PyAV are needed here alone.
+    """Write each film and its best frame to the folder, named by title, and set their paths in `videos`. Return the problems."""
+    # Only this needs numpy and PyAV.
     from phantoms_dagster.media.frames import best_frame, headlines  # noqa: PLC0415
 
     problems: list[str] = []
@@ -181,7 +181,7 @@ def write_pictures(videos: Sequence[dict[str, Any]], services: Services, folder:
         video |= {"film": None, "frame": None}
         stages = services.catalogue().stages(video["id"])
         if stages["rendered_video"].state != "done":
-            continue  # told as a problem already
+            continue  # already in the problems
         name = _name(video["title"], names)
         try:
             film = film_of(video["id"], "rendered_video", stages, services.media_files)
@@ -197,7 +197,7 @@ def write_pictures(videos: Sequence[dict[str, Any]], services: Services, folder:
 
 
 def slug(title: str) -> str:
-    """The title as a file's name, without its suffix: `why-octopuses-have-three-hearts`. Letters of every script stay."""
+    """Convert a title to a file name without suffix: `why-octopuses-have-three-hearts`. Non-Latin letters stay."""
     words = re.findall(r"\w+", unicodedata.normalize("NFKC", title).lower().replace("'", "").replace("\u2019", ""))
     name = "-".join(words).replace("_", "-")[:SLUG_CHARACTERS].strip("-")
     return name or "video"
@@ -212,13 +212,13 @@ def _name(title: str, taken: set[str]) -> str:
 
 
 def _headlined(stages: Mapping[str, StageRow]) -> tuple[list[Sentence], int]:
-    """The spoken sentences, and how many scenes have a headline."""
+    """Return the spoken sentences and the number of scenes."""
     spoken, script = stages["voiceover"].output or {}, ScriptOutput.model_validate(stages["script"].output)
     return [Sentence.model_validate(one) for one in spoken["sentences"]], len(script.script.scenes)
 
 
 def _linked(film: Path, to: Path) -> Path:
-    """A second name of the film, which takes no room; a copy where the disk has no such names."""
+    """Hard-link the film, which needs no space. Copy it when the disk has no hard links."""
     with suppress(FileNotFoundError):
         to.unlink()
     try:

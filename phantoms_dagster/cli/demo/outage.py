@@ -1,7 +1,7 @@
-"""The outage of `phantoms demo --faults`: the sandbox's render API dies for twenty seconds while films are made there.
+"""The outage of `phantoms demo --faults`: the sandbox's render API is down for twenty seconds while it makes films.
 
-Nothing here is played: the sandbox refuses every call, the stack's own breaker opens, and its own probe closes it again. This
-module only asks the sandbox for the fault, and Redis for what the breaker did.
+Nothing is simulated on our side. The sandbox refuses every call, the stack's own breaker opens, and its own probe closes it. This
+module only sets the fault in the sandbox and reads the breaker's history from Redis.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from phantoms_dagster.wiring.redis_connection import breaker_policy, redis_scrip
 
 ROUTES, BREAKER = "shotstack.*", f"{SANDBOX}shotstack"
 SECONDS = 20.0
-# Three videos ask the render API about once a second in all. With these a breaker sees enough of that to open within seconds, as
-# one with the defaults does under the load of hundreds.
+# Three videos together call the render API about once a second. With these settings that is enough to open a breaker within
+# seconds, as happens with the defaults under the load of hundreds of videos.
 BREAKER_SETTINGS = {
     "PHANTOMS_BREAKER_MINIMUM_CALLS": "3",
     "PHANTOMS_BREAKER_WINDOW_SECONDS": "10",
@@ -36,9 +36,9 @@ SETTINGS_IN_WORDS = "opens when half of at least 3 calls within 10 s failed, pro
 
 @dataclass
 class OutageReport:
-    """What happened, by the clocks of the sandbox's process, Redis and this one: all are on this machine.
+    """What happened in the outage. All clocks are those of this machine.
 
-    `died_at` and `lifted_at` are when the fault was set and lifted, `opened_at` and `closed_at` when the breaker changed.
+    `died_at` and `lifted_at` are when the fault was set and removed, `opened_at` and `closed_at` when the breaker changed.
     `probes_failed` counts the probes that found the service still down. `waited` is the number of videos that had to wait.
     """
 
@@ -54,12 +54,12 @@ class OutageReport:
 
     @property
     def problems(self) -> list[str]:
-        """What the demonstration lacks; empty when the breaker opened and closed, and nothing was given up."""
+        """What went wrong; empty when the breaker opened and closed and nothing was given up."""
         if self.died_at is None:
-            return ["the outage never began: every film was there before the render API could die"]
+            return ["the outage did not happen: all films were finished before the render API could go down"]
         found = []
         if self.opened_at is None:
-            found.append(f"the breaker {BREAKER} did not open in the outage")
+            found.append(f"the breaker {BREAKER} did not open during the outage")
         elif self.closed_at is None:
             found.append(f"the breaker {BREAKER} did not close after the outage")
         if self.dead_letters:
@@ -67,12 +67,12 @@ class OutageReport:
         return found
 
     def as_json(self) -> dict[str, Any]:
-        """For `--json`."""
+        """Return the report for `--json`."""
         return asdict(self)
 
 
 class DemoOutage:
-    """Begins, lifts and follows the outage. `look` is called again and again, and never waits."""
+    """Starts, ends and follows the outage. `look` is called repeatedly and never waits."""
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ class DemoOutage:
 
     @property
     def down(self) -> bool:
-        """Whether videos still wait: the service is down, or its breaker has not noticed yet that it is back."""
+        """Whether videos still wait: the service is down, or its breaker has not closed yet."""
         report = self.report
         return report.died_at is not None and (report.lifted_at is None or self._open)
 
@@ -99,48 +99,48 @@ class DemoOutage:
         return self.report.opened_at is not None and self.report.closed_at is None
 
     def look(self, *, submitted: bool, waiting: int) -> list[str]:
-        """Take the next step if it is time; what is new, in sentences.
+        """Take the next step if it is time, and return what is new, as sentences.
 
-        `submitted`: every film that will be made has been ordered. `waiting`: how many of them are not there yet.
+        `submitted`: every film has been ordered. `waiting` is the number of films that are not finished.
         """
         report = self.report
         if report.died_at is None:
             if not submitted or not waiting:
                 return []
-            # A paid order that is answered with an error is not sent again for half an hour: it may have been taken.
+            # Wait until all films are ordered: after an error, a paid order is not repeated for half an hour, because it may count.
             self._tell("POST", json={"route": ROUTES, "kind": "status", "status": 503})
             report.died_at, report.waited = self._now(), waiting
-            return [f"{exact(report.died_at)} the render API died; {_videos(waiting)} wait for their films"]
+            return [f"{exact(report.died_at)} the render API went down; {_videos(waiting)} wait for their films"]
         news = []
         if report.lifted_at is None or self._open:
             news += self._followed()
         if report.lifted_at is None and self._now() >= report.died_at + timedelta(seconds=self._seconds):
             self._tell("DELETE", params={"route": ROUTES})
             report.lifted_at = self._now()
-            news.append(f"{exact(report.lifted_at)} the render API is well again; the next probe will find out")
+            news.append(f"{exact(report.lifted_at)} the render API is back; the next probe will notice")
         return news
 
     def sentences(self, waiting: int) -> list[tuple[str, str]]:
-        """The outage for the screen: sentences and their styles. `waiting`: how many films are not there yet."""
+        """Return the outage for the screen: sentences with styles. `waiting` is the number of films that are not finished."""
         report = self.report
         if report.died_at is None:
             return []
         if not self.down:
             if report.closed_at is None:
                 return []
-            return [(f"render API back at {_clock(report.closed_at)}: its breaker closed, the videos go on", "bold green")]
+            return [(f"render API back at {_clock(report.closed_at)}: its breaker closed, the videos continue", "bold green")]
         nothing = f"render API down since {_clock(report.died_at)} - {_videos(waiting)} wait, nothing is lost"
         if report.lifted_at is not None:
-            return [(f"render API well again since {_clock(report.lifted_at)} - the next probe finds out", "bold yellow")]
+            return [(f"render API back since {_clock(report.lifted_at)} - the next probe will notice", "bold yellow")]
         if report.opened_at is None:
             return [(nothing, "bold red")]
         failed = report.probes_failed
         probes = f"; {failed} probe{'s' if failed > 1 else ''} failed" if failed else ""
-        opened = f"its breaker opened at {_clock(report.opened_at)}: nobody calls it any more{probes}"
+        opened = f"its breaker opened at {_clock(report.opened_at)}: calls have stopped{probes}"
         return [(nothing, "bold red"), (opened, "red")]
 
     def _followed(self) -> list[str]:
-        """What the breaker did since the service died."""
+        """Read what the breaker did since the outage began. Return what is new."""
         report, news = self.report, []
         assert report.died_at is not None
         changes = sorted((c for c in self._changes() if c.at >= report.died_at), key=lambda change: change.at)
@@ -148,11 +148,11 @@ class DemoOutage:
         opened = next((change.at for change in changes if change.new == "open"), None)
         if report.opened_at is None and opened is not None:
             report.opened_at = opened
-            news.append(f"{exact(opened)} its breaker opened: nobody calls it any more, nothing is lost")
+            news.append(f"{exact(opened)} its breaker opened: calls have stopped, nothing is lost")
         closed = next((change.at for change in changes if change.new == "closed" and opened and change.at > opened), None)
         if closed is not None:
             report.closed_at = closed
-            news.append(f"{exact(closed)} a probe was answered, the breaker closed: the videos go on")
+            news.append(f"{exact(closed)} a probe succeeded and the breaker closed: the videos continue")
         return news
 
     def _tell(self, method: str, **what: Any) -> None:
@@ -160,7 +160,7 @@ class DemoOutage:
 
 
 def breaker_changes(settings: Settings) -> list[Transition]:
-    """What the render API's breaker did lately, from Redis. Raises RedisAway."""
+    """Read the recent history of the render API's breaker from Redis. Raises RedisAway."""
 
     async def ask() -> list[Transition]:
         async with redis_scripts(settings) as scripts:

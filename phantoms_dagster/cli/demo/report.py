@@ -1,4 +1,4 @@
-"""The last words of `phantoms demo`, for a person: what was made, the proof, the costs, and what to try next."""
+"""The final report of `phantoms demo`: what was made, the proof, the costs, and what to try next."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from phantoms_dagster.cli.stack import Running
 
 KINDS = {"post": "posts", "render": "paid renders"}
-HOW_BEST = "The best frame of each film is its sharpest key frame that has a headline on it and is not empty:"
+HOW_BEST = "The best frame of each film is its sharpest key frame with a headline:"
 
 
 def print_report(
     outcome: DemoOutcome, seconds: float, outage: OutageReport | None, where: Running, *, wait: bool, review: bool
 ) -> None:
-    """Everything. `wait`: the stack stays up, so its links are worth printing. `review`: a person decided."""
+    """Print the report. `wait`: the stack keeps running, so print its links. `review`: a person reviewed."""
     _videos(outcome)
     _pictures(outcome)
     if wait:
@@ -44,32 +44,32 @@ def print_report(
             err.print(f"[red]{plain(problem)}[/]", soft_wrap=True)
     else:
         whose = "approved video" if review else "video"
-        say(f"[green]The sandbox's ledger holds exactly one post for every {whose} and platform.[/]")
+        say(f"[green]The sandbox's ledger has exactly one post for every {whose} and platform.[/]")
     out.print("\n[bold]What to try next[/]")
     for sentence in next_steps(where.web_url, wait=wait, faults=outage is not None, review=review):
         say(sentence)
-    # Addresses and commands are for clicking and copying: never folded.
+    # URLs and commands are never broken, so that they can be clicked and copied.
     if wait:
-        say("Watch the videos at the desk, with their words and their whole story:")
+        say("Watch the videos at the desk, with their texts and history:")
         for video in outcome.videos:
             out.print(f"  {plain(where.desk_url)}review/{plain(video['id'])}", soft_wrap=True)
     else:
-        say(f"The desk was at {plain(where.desk_url)}; this brings it back there, with these videos:")
+        say(f"The desk was at {plain(where.desk_url)}. To start it again with these videos:")
         out.print(f"  PHANTOMS_HOME={plain(shlex.quote(str(where.home)))} phantoms up", soft_wrap=True)
 
 
 def next_steps(web_url: str, *, wait: bool, faults: bool, review: bool = False) -> tuple[str, ...]:
-    """Some sentences."""
+    """Return suggestions of what to try next."""
     page = f"{web_url}/assets/rendered_video" if wait else "the asset rendered_video"
     return (
         'Run `phantoms up` and `phantoms add "A title"` for videos of your own.'
         if wait
-        else "Run `phantoms demo --wait` to look around in a stack that stays up.",
-        "Break any service yourself: `phantoms sandbox --help` says how."
+        else "Run `phantoms demo --wait` to explore a stack that keeps running.",
+        "Break any service yourself: `phantoms sandbox --help` tells you how."
         if faults
-        else "Run `phantoms demo --faults` to see a service die in mid-run, and nothing lost.",
-        f"In Dagster's UI, click {page}: each partition shows its film, words and cost.",
-        *(() if review else ("Run `phantoms demo --review` to be the reviewer yourself, at the desk.",)),
+        else "Run `phantoms demo --faults` to see a service fail in mid-run without losing anything.",
+        f"In Dagster's UI, open {page}: each partition shows its film, texts and cost.",
+        *(() if review else ("Run `phantoms demo --review` to review the films yourself, at the desk.",)),
     )
 
 
@@ -87,19 +87,19 @@ def _pictures(outcome: DemoOutcome) -> None:
         return
     out.print()
     say(HOW_BEST)
-    for video in framed:  # paths are for clicking and copying: never folded
+    for video in framed:  # paths are never broken, so that they can be clicked and copied
         out.print(f"  {plain(video['frame']['path'])}", soft_wrap=True)
-    say("The films lie beside them, as .mp4.", style="dim")
+    say("The films are next to them, as .mp4.", style="dim")
 
 
 def _outage(outage: OutageReport, outcome: DemoOutcome) -> None:
     posts = outcome.proof["post"]
     rows = [
-        ("the render API died at", _at(outage.died_at)),
+        ("the render API went down at", _at(outage.died_at)),
         ("its breaker opened at", _at(outage.opened_at)),
         ("videos that waited", str(outage.waited)),
-        ("probes that found it still down", str(outage.probes_failed)),
-        ("the render API was well again at", _at(outage.lifted_at)),
+        ("probes that failed", str(outage.probes_failed)),
+        ("the render API was back at", _at(outage.lifted_at)),
         ("its breaker closed at", _at(outage.closed_at)),
         ("dead letters", str(outage.dead_letters)),
         ("posts, each exactly once", f"{posts.wanted - posts.lost - posts.doubled} of {posts.wanted}"),
@@ -112,7 +112,7 @@ def _outage(outage: OutageReport, outcome: DemoOutcome) -> None:
 
 
 def _proof(outcome: DemoOutcome) -> None:
-    table = _table("in the sandbox's ledger", "wanted", "there", "doubled", "lost")
+    table = _table("in the sandbox's ledger", "expected", "found", "duplicates", "missing")
     for kind, proof in outcome.proof.items():
         numbers = (proof.wanted, proof.found, proof.doubled, proof.lost)
         table.add_row(KINDS[kind], *map(str, numbers), style=None if proof.holds else "red")

@@ -1,4 +1,4 @@
-"""`phantoms demo --review`: what the person who decides is told, and when."""
+"""`phantoms demo --review`: tells the person when and where to decide."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from phantoms_dagster.domain.counting import counted
 
 
 class DemoReviewer:
-    """Somebody who reviews the demo's films. `home`: the data directory, by which commands find the demo."""
+    """The instructions for the person who reviews. `home` is the data directory, with which commands find the demo."""
 
     def __init__(self, desk_url: str, home: Path) -> None:
         self._command = f"PHANTOMS_HOME={shlex.quote(str(home))} phantoms approve --all"
@@ -17,15 +17,15 @@ class DemoReviewer:
         self._waiting = 0
 
     def look(self, waiting: int) -> list[str]:
-        """Take note of how many films wait for a decision; what is new to say about it."""
+        """Take the number of films that wait for a decision. Return what is new to say."""
         before, self._waiting = self._waiting, waiting
         if waiting > before:
             return [line for line, _ in self.sentences]
-        return ["every film is decided on: the demo goes on"] if before and not waiting else []
+        return ["you have decided on every film; the demo continues"] if before and not waiting else []
 
     @property
     def sentences(self) -> list[tuple[str, str]]:
-        """What they should do now, each sentence with its style. Addresses and commands have lines of their own."""
+        """What the person should do now: sentences with styles. URLs and commands have their own lines."""
         if not self._waiting:
             return []
         films = counted(self._waiting, "film waits", "films wait")

@@ -1,4 +1,4 @@
-"""What `phantoms demo` shows while it works: a bar for each video, an outage in words, the newest events. Reads nothing itself."""
+"""Draws the screen of `phantoms demo`: a bar per video, the outage, and the newest events. It reads no data itself."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from phantoms_dagster.domain.counting import counted
 from phantoms_dagster.domain.stages import STAGES
 from phantoms_dagster.store.outlook import AttemptSummary
 
-# More videos than these are shown as a bar for each stage.
+# With more videos than this, the screen shows a bar per stage instead.
 MOST_LANES = 10
 MOST_EVENTS = 8
-# Columns for the words behind a bar, the narrowest and widest bar, and the narrowest title.
+# Widths in columns: the text after a bar, the narrowest and widest bar, and the narrowest title.
 NOTE, BAR, TITLE = 24, (10, 60), 16
 # Lines for the heading, an outage and some events.
 AROUND = 12
-# A key ends with its day and four digits, which tell nothing in a demo.
+# The date and the four hex digits at the end of a key, which mean nothing in a demo.
 _DATED = re.compile(r"-\d{8}-[0-9a-f]{4}.*$")
-# How much of a video's bar each stage is, about as long as it takes; the posts share the rest.
+# The share of a video's bar, in percent, that each stage takes, roughly by duration. The posts share the rest.
 WEIGHTS = {"script": 4, "voiceover": 10, "rendered_video": 64, "approval": 4}
 POSTING = 100 - sum(WEIGHTS.values())
 BUSY = {"script": "writing the script", "voiceover": "speaking the script", "approval": "waiting for the reviewer"}
@@ -37,7 +37,7 @@ ENDED_BADLY = ("failed", "rejected", "discarded")
 
 @dataclass(frozen=True)
 class VideoLane:
-    """One video: its title, the state of each of its stages, and the share of its film that is made (None: not being made)."""
+    """A video: title, stage states, and the progress of its render (0 to 1; None when it is not rendering)."""
 
     title: str
     states: Mapping[str, str]
@@ -45,7 +45,7 @@ class VideoLane:
 
     @property
     def share(self) -> float:
-        """How far it is, 0..1: the stages that are done, and the film as far as ffmpeg has written it."""
+        """The overall progress, 0 to 1: the done stages, and the render as far as it is."""
         done: float = sum(weight for name, weight in WEIGHTS.items() if self.states.get(name) == "done")
         if self.states.get("rendered_video") != "done":
             done += WEIGHTS["rendered_video"] * (self.rendering or 0.0)
@@ -55,19 +55,19 @@ class VideoLane:
 
     @property
     def rendered(self) -> bool:
-        """Whether its film is there, or never will be."""
+        """Whether its film is finished, or will never be."""
         made = [self.states.get(name) for name in ("script", "voiceover", "rendered_video")]
         return made[-1] == "done" or any(state in ENDED_BADLY for state in made)
 
     @property
     def waits_for_review(self) -> bool:
-        """Whether its film is there and nobody has decided on it."""
+        """Whether its film is finished and waits for a decision."""
         return self.states.get("rendered_video") == "done" and self.states.get("approval") in ("ready", "deferred", "running")
 
 
 @dataclass(frozen=True)
 class DemoView:
-    """Everything that is shown at one time. `outage`: sentences about it, with their styles; `seconds`: since the start."""
+    """The contents of the screen. `outage` has sentences with styles; `seconds` is the time since the start."""
 
     at: datetime
     seconds: float
@@ -78,12 +78,12 @@ class DemoView:
 
 
 def drawn(view: DemoView, *, width: int, height: int) -> RenderableType:
-    """At most `height` lines of at most `width` columns."""
+    """Draw at most `height` lines of at most `width` columns."""
     lines = [_heading(view), Text(""), *_videos(view, width, height)]
     if view.outage:
         lines.append(Text(""))
     for words, style in view.outage:
-        # An address and a command are one line, for clicking and copying; they stand indented.
+        # URLs and commands are indented. They are never broken, so that they can be clicked and copied.
         folded = [words] if words.startswith(" ") else wrap(words, width)
         lines += [Text(line, style=style, overflow="fold") for line in folded]
     events = list(_events(view.latest, width))[: max(0, min(MOST_EVENTS, height - len(lines) - 1))]
@@ -91,7 +91,7 @@ def drawn(view: DemoView, *, width: int, height: int) -> RenderableType:
 
 
 def note(lane: VideoLane, *, down: bool) -> tuple[str, str]:
-    """What the video is doing, in at most `NOTE` columns, and the style for it. `down`: its render service does not answer."""
+    """Return what the video is doing, in at most NOTE columns, and a style. `down`: the render API does not answer."""
     bad = next((name for name, state in lane.states.items() if state in ENDED_BADLY), None)
     if bad is not None:
         return f"{bad} {lane.states[bad]}"[:NOTE], STATE_STYLES[lane.states[bad]]
@@ -119,7 +119,7 @@ def _heading(view: DemoView) -> Text:
 
 
 def _videos(view: DemoView, width: int, height: int) -> Iterator[Text]:
-    """Two lines a video where there is room, so that no title is cut; else one; a bar for each stage when they are many."""
+    """Yield two lines per video when there is room, so that no title is cut; else one. Many videos get a bar per stage."""
     if len(view.lanes) > min(MOST_LANES, height - 6):
         yield from stage_bars(_counts(view.lanes), width)
         return
@@ -138,7 +138,7 @@ def _videos(view: DemoView, width: int, height: int) -> Iterator[Text]:
 
 
 def _bar(lane: VideoLane, columns: int, *, down: bool) -> Text:
-    """How far the video is, and what it is doing."""
+    """Return the progress bar of a video, with what it is doing."""
     full, light = bar_cells()
     words, style = note(lane, down=down)
     cells = round(lane.share * columns)
@@ -147,7 +147,7 @@ def _bar(lane: VideoLane, columns: int, *, down: bool) -> Text:
 
 
 def _events(latest: Sequence[AttemptSummary], width: int) -> Iterator[Text]:
-    """What happened last to each stage of each video, the newest first."""
+    """Yield the last event of each stage of each video, newest first."""
     newest: dict[tuple[str, str], AttemptSummary] = {}
     for one in sorted(latest, key=lambda one: (happened(one)[0], one.id)):
         newest.pop((one.key, one.stage), None)

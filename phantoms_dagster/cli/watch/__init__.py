@@ -1,1 +1,1 @@
-"""`phantoms watch`: the stages, the newest events and what waits for people, live."""
+"""`phantoms watch`: stages, events and what waits for people, live."""

@@ -1,4 +1,4 @@
-"""`phantoms watch`: everything at a glance, again and again. What it looks at, and how, is in `watch_loop`."""
+"""`phantoms watch`: the command. `loop` reads the data and runs the screen."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ def register(app: typer.Typer) -> None:
 def watch(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object for each event, until Ctrl-C")] = False,
 ) -> None:
-    """Watch the stages, the newest events and what waits for you; open and approve films. Ends with q.
+    """Watch stages and events live, and open and approve films. Press q to quit.
 
-    Where there is no terminal it prints a line for each event.
+    Without a terminal it prints one line per event.
     """
     with plain_errors(), interrupt_on_signals(), suppress(KeyboardInterrupt):
         screen = not as_json and out.is_terminal and sys.stdin.isatty()
-        told = "reading the database ..." if screen else "watching: a line for each event, until Ctrl-C"
-        err.print(told, style="dim", soft_wrap=True)  # at once: what comes next takes a second
-        from phantoms_dagster.cli.watch.loop import WatchLooks, lines, screened  # noqa: PLC0415 - with it comes the database's library
+        told = "reading the database ..." if screen else "watching: one line per event, until Ctrl-C"
+        err.print(told, style="dim", soft_wrap=True)  # print first: the imports below take a second
+        from phantoms_dagster.cli.watch.loop import WatchLooks, lines, screened  # noqa: PLC0415 - it imports the database library
         from phantoms_dagster.wiring import Services  # noqa: PLC0415
 
         services = Services(current())
         try:
             looks = WatchLooks(services)
-            looks.look()  # a database that is not there is told as by every other command
+            looks.look()  # a missing database ends the command here, with the usual message
             if screen:
                 screened(looks, services)
             else:

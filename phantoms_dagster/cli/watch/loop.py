@@ -1,4 +1,4 @@
-"""What `phantoms watch` does until it is stopped: in a terminal a screen with keys, elsewhere a line for each event."""
+"""The loop of `phantoms watch`: a screen with keys on a terminal, else one line per event."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from phantoms_dagster.store.outlook import AttemptSummary, Outlook
 from phantoms_dagster.wiring import Services
 from phantoms_dagster.wiring.this_user import this_user
 
-# The database is asked at most once a second, and at most a twentieth of its time.
+# Query the database at most once a second, and spend at most a twentieth of the time on it.
 LOOK_SECONDS, SHARE = 1.0, 20.0
-# Redis is asked for open breakers this often.
+# How often to ask Redis for open breakers.
 BREAKERS_SECONDS = 5.0
 MOST_EVENTS = 60
 MOST_UNDECIDED = 100
 
 
 class WatchLooks:
-    """Looks at the database and at Redis, no more often than is good for them."""
+    """Polls the database and Redis, with a limited rate."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
@@ -43,11 +43,11 @@ class WatchLooks:
 
     @property
     def wait(self) -> float:
-        """Seconds until the next look."""
+        """Seconds until the next query."""
         return max(0.0, self._due - time.monotonic())
 
     def look(self) -> Snapshot:
-        """A new snapshot. Raises SQLAlchemyError."""
+        """Return a new snapshot. Raises SQLAlchemyError."""
         begun = time.monotonic()
         services, outlook = self._services, Outlook(self._services.engine)
         try:
@@ -67,7 +67,7 @@ class WatchLooks:
         return self._last
 
     def again(self) -> Snapshot:
-        """A new snapshot, or while the database is away the last one; `trouble` then says so."""
+        """Return a new snapshot. While the database is down, return the last one and set `trouble`."""
         try:
             return self.look()
         except SQLAlchemyError as error:
@@ -82,7 +82,7 @@ class WatchLooks:
 
 
 def lines(looks: WatchLooks, *, as_json: bool) -> None:
-    """A line for each event, from the newest ten on."""
+    """Print one line per event, starting with the newest ten. Never returns."""
     seen: dict[int, AttemptSummary] = {}
     told = ""
     first = True
@@ -99,7 +99,7 @@ def lines(looks: WatchLooks, *, as_json: bool) -> None:
 
 
 def _news(snapshot: Snapshot, seen: dict[int, AttemptSummary]) -> Iterator[AttemptSummary]:
-    """What is not in `seen` as it is now, the oldest first."""
+    """Yield what is new or changed since `seen`, oldest first, and update `seen`."""
     for one in reversed(snapshot.latest):
         if seen.get(one.id) != one:
             yield one
@@ -117,8 +117,8 @@ def _print(one: AttemptSummary, *, as_json: bool) -> None:
 
 
 def screened(looks: WatchLooks, services: Services) -> None:
-    """The screen, until `q`."""
-    # Its modules exist on Unix alone, and lines work everywhere.
+    """Run the screen until the user presses q."""
+    # These modules exist only on Unix; `lines` works everywhere.
     from phantoms_dagster.cli.keyboard import keyboard  # noqa: PLC0415
 
     chosen, said, asked = 0, "", ""
@@ -131,7 +131,7 @@ def screened(looks: WatchLooks, services: Services) -> None:
             pressed = keys.key(looks.wait)
             key = snapshot.undecided[chosen] if snapshot.undecided else ""
             if asked:
-                said = _approved(services, asked) if pressed == "y" else f"{asked} is not decided" if pressed else said
+                said = _approved(services, asked) if pressed == "y" else f"{asked} was not approved" if pressed else said
                 asked = asked if not pressed else ""
             elif pressed in ("q", "ctrl-c"):
                 return

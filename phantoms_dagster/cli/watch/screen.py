@@ -1,4 +1,4 @@
-"""What `phantoms watch` shows: a snapshot of everything, drawn for a terminal of any size. Reads nothing and asks nobody."""
+"""Draws the screen of `phantoms watch` from a snapshot, for a terminal of any size. It reads no data itself."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from phantoms_dagster.store.outlook import AttemptSummary, NextStep
 SHOWN_REVIEWS, SHOWN_WAITS = 5, 4
 # The widest bar, and the room for the text next to it, in columns.
 WIDEST_BAR, BESIDE = 24, 62
-# An attempt's state in the table, as people say it.
+# Display names of an attempt's stored states.
 WORDS = {"intent": "began", "received": "answered"}
 _SEGMENTS = ("done", "running", "deferred", "ready", "failed", "rejected", "discarded")
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Everything at one time. `counts`: videos by stage and state; `undecided`: keys that wait for a decision."""
+    """The data for one screen. `counts` has videos by stage and state; `undecided` has the keys that wait for a decision."""
 
     at: datetime
     counts: Mapping[str, Mapping[str, int]]
@@ -38,13 +38,13 @@ class Snapshot:
 
 
 def happened(one: AttemptSummary) -> tuple[datetime, str, str]:
-    """When, which state in words, and the colour of that state."""
+    """Return when it happened, its state as a word, and the style of that state."""
     at = one.finished_at or one.started_at
     return at, WORDS.get(one.state, one.state), STATE_STYLES.get(one.state, "cyan")
 
 
 def drawn(snapshot: Snapshot, *, chosen: int, said: str, height: int) -> RenderableType:
-    """The whole screen, at most `height` lines. `chosen`: the number of the video in the review list; `said`: the last answer."""
+    """Draw the screen, at most `height` lines. `chosen` is the selected row of the review list; `said` is the last message."""
     head, foot = list(_head(snapshot)), [*_foot(snapshot, said)]
     body = [*_reviews(snapshot, chosen), *_wrong(snapshot), *_next(snapshot)]
     room = max(0, height - len(head) - len(body) - len(foot) - 1)
@@ -56,12 +56,12 @@ def drawn(snapshot: Snapshot, *, chosen: int, said: str, height: int) -> Rendera
 
 def _head(snapshot: Snapshot) -> Iterator[Text]:
     there = snapshot.at.astimezone()
-    yield _line(f"[bold]Phantoms[/]  {there:%H:%M:%S} {zone(there)}, all times in it")
+    yield _line(f"[bold]Phantoms[/]  {there:%H:%M:%S} {zone(there)} (all times)")
     yield from stage_bars(snapshot.counts)
 
 
 def stage_bars(counts: Mapping[str, Mapping[str, int]], width: int | None = None) -> Iterator[Text]:
-    """A line for each stage that has videos: a bar of their states, and these in words. `width`: of the terminal, in columns."""
+    """Yield a line for each stage that has videos: a bar of their states, and the counts. `width` is in columns."""
     columns = out.width if width is None else width
     for stage in STAGES:
         of = counts.get(stage, {})
@@ -78,12 +78,12 @@ def stage_bars(counts: Mapping[str, Mapping[str, int]], width: int | None = None
 
 
 def bar_cells() -> tuple[str, str]:
-    """What a bar is drawn with, full and empty, in this terminal."""
+    """Return the full and the empty character of bars: ASCII when the terminal cannot show more."""
     return ("#", ".") if out.options.ascii_only else ("━", "─")
 
 
 def _bar(of: Mapping[str, int], total: int, width: int) -> Text:
-    """The stage's videos by state; a state with few videos still has its column."""
+    """Return the bar of a stage's videos by state. Every state with videos gets at least one column."""
     full, light = bar_cells()
     bar, used = Text(), 0
     for state in _SEGMENTS:
@@ -98,7 +98,7 @@ def _reviews(snapshot: Snapshot, chosen: int) -> Iterator[Text]:
     if not snapshot.undecided:
         return
     yield Text("")
-    yield _line(f"[bold]{len(snapshot.undecided)} to review[/], the most urgent first")
+    yield _line(f"[bold]{len(snapshot.undecided)} to review[/], most urgent first")
     first = max(0, min(chosen - SHOWN_REVIEWS + 1, len(snapshot.undecided) - SHOWN_REVIEWS))
     for number, key in enumerate(snapshot.undecided[first : first + SHOWN_REVIEWS], first):
         yield Text(f"{'>' if number == chosen else ' '} {key}", style="bold" if number == chosen else "")
@@ -109,7 +109,7 @@ def _wrong(snapshot: Snapshot) -> Iterator[Text]:
         return
     yield Text("")
     if snapshot.outages.problem:
-        yield Text(f"Nothing is carried out: {snapshot.outages.problem}", style="red", no_wrap=True, overflow="ellipsis")
+        yield Text(f"Nothing runs: {snapshot.outages.problem}", style="red", no_wrap=True, overflow="ellipsis")
     for outage in snapshot.outages.found[:SHOWN_WAITS]:
         yield Text(
             f"the breaker of {outage.breaker} is open, {probe(outage, soon)}", style="yellow", no_wrap=True, overflow="ellipsis"
@@ -127,7 +127,7 @@ def _next(snapshot: Snapshot) -> Iterator[Text]:
 
 
 def _events(latest: Sequence[AttemptSummary]) -> Iterator[Text]:
-    """A line for each attempt, the newest first."""
+    """Yield a line per attempt, newest first."""
     for one in latest:
         at, word, style = happened(one)
         line = Text(no_wrap=True, overflow="ellipsis")
@@ -141,7 +141,7 @@ def _events(latest: Sequence[AttemptSummary]) -> Iterator[Text]:
 
 def _foot(snapshot: Snapshot, said: str) -> Iterator[Text]:
     yield Text(said, style="yellow", no_wrap=True, overflow="ellipsis")
-    keys = "up and down choose, o opens the film, a approves, q quits" if snapshot.undecided else "q quits"
+    keys = "up/down: select, o: open the film, a: approve, q: quit" if snapshot.undecided else "q: quit"
     yield Text(keys, style="dim", no_wrap=True, overflow="ellipsis")
 
 
@@ -152,5 +152,5 @@ def _line(markup: str) -> Text:
 
 
 def empty(at: datetime | None = None) -> Snapshot:
-    """What is shown before the first look."""
+    """Return the snapshot to show before the first query."""
     return Snapshot(at or datetime.now(UTC), {}, (), (), (), (), Outages())

@@ -1,6 +1,6 @@
-"""The API below /api/v1: what the pages do, as JSON. Each module adds routes; `desk/access.py` says who may use them.
+"""The JSON API at /api/v1. It does what the pages do. Each module adds routes; `desk/access.py` sets their roles.
 
-It decides nothing by itself either: the same reads and the same use cases stand behind a page and its route here.
+Like the pages it holds no business logic: a page and its API route call the same reads and use cases.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Who did what, and who asks."""
+"""The audit log, and the identity of the caller."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TAG = "audit"
 
 
 class AuditEntryResource(ApiModel):
-    """An action. `via`: cli, desk, guest, api, dagster or demo."""
+    """A logged action. `via` is cli, desk, guest, api, dagster or demo."""
 
     id: int
     at: datetime
@@ -28,14 +28,14 @@ class AuditEntryResource(ApiModel):
 
 
 class Deeds(ApiModel):
-    """A page of the log, the newest first."""
+    """A page of the audit log, newest first."""
 
     deeds: list[AuditEntryResource]
     next_cursor: int | None
 
 
 class Me(ApiModel):
-    """The person or program that a token or a session names."""
+    """The user or program behind a session or token."""
 
     name: str
     role: str
@@ -48,7 +48,7 @@ def register(app: FastAPI) -> None:
 
 
 def list_audit(visit: Seen, subject: TextInQuery = "", who: TextInQuery = "", cursor: Cursor = None, limit: Limit = 50) -> Deeds:
-    """Who did what, the newest first; of one subject or one person, or of all."""
+    """List the audit log, newest first; optionally of one subject or one person."""
     rows = visit.desk.audit.page(subject=subject, who=who, before=cursor or MOST_NUMBER, limit=limit + 1)
     return Deeds(
         deeds=[AuditEntryResource.model_validate(row) for row in rows[:limit]],
@@ -57,5 +57,5 @@ def list_audit(visit: Seen, subject: TextInQuery = "", who: TextInQuery = "", cu
 
 
 def show_me(visit: Seen) -> Me:
-    """The name and the role that the request was made with."""
+    """Return the name and role of the caller."""
     return Me(name=visit.name, role=visit.role.name.lower())

@@ -1,4 +1,4 @@
-"""Briefs in: the same checks and messages as `phantoms import`, all of a request or none."""
+"""Add briefs, with the same checks and messages as `phantoms import`. A request adds all of its briefs or none."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TAG = "briefs"
 
 
 class NewBrief(Given):
-    """A brief. What is left out: the first channel, all of its platforms, as soon as it is approved, priority 5."""
+    """A brief. The defaults: the first channel, all of its platforms, no publication time (as soon as approved), priority 5."""
 
     title: Annotated[str, Field(max_length=1_000)]
     angle: Annotated[str, Field(max_length=10_000)] | None = None
@@ -36,26 +36,26 @@ class NewBrief(Given):
 
 
 class NewBriefs(Given):
-    """What is sent."""
+    """The briefs to add or check."""
 
     briefs: Annotated[list[NewBrief], Field(min_length=1, max_length=MOST_BRIEFS)]
 
 
 class Taken(ApiModel):
-    """A brief that was taken. `new` is false when it was there already."""
+    """An accepted brief. `new` is false when it already existed."""
 
     key: str
     new: bool
 
 
 class TakenBriefs(ApiModel):
-    """The briefs in the order in which they were sent."""
+    """The accepted briefs, in the order of the request."""
 
     videos: list[Taken]
 
 
 class Checked(ApiModel):
-    """How many briefs would be taken, and what is wrong with the others."""
+    """How many briefs are valid, and what is wrong with the others."""
 
     good: int
     errors: list[str]
@@ -68,14 +68,14 @@ def register(app: FastAPI) -> None:
 
 
 def add_briefs(request: Request, visit: Seen, body: NewBriefs, key: IdempotencyKey = None) -> TakenBriefs:
-    """Add videos: all of them, or none when one of the briefs is no good."""
+    """Add videos: all of them, or none when a brief is invalid."""
     services = visit.desk.services
     channels = services.channels()
     briefs, errors = _read(visit, body, channels)
     answers = Answers(services.engine)
     if errors:
-        # Nothing was taken, so there is nothing to remember: the same key may be used for the corrected briefs.
-        return problem(request, 422, f"No brief was taken: {errors[0]}", errors=errors)  # type: ignore[return-value]
+        # Nothing was added, so no response is stored: the client may send the corrected briefs with the same key.
+        return problem(request, 422, f"No brief was added: {errors[0]}", errors=errors)  # type: ignore[return-value]
     catalogue = services.catalogue()
     catalogue.put_channels(channels.values())
 
@@ -96,7 +96,7 @@ def check_briefs(visit: Seen, body: NewBriefs) -> Checked:
 
 
 def _read(_: Visit, body: NewBriefs, channels: Any) -> tuple[Sequence[Brief], list[str]]:
-    """The good briefs, and one line for each that is none."""
+    """Return the valid briefs, and one line for each invalid one."""
     found: dict[str, Brief] = {}
     errors = []
     for number, given in enumerate(body.briefs, 1):
@@ -106,6 +106,6 @@ def _read(_: Visit, body: NewBriefs, channels: Any) -> tuple[Sequence[Brief], li
             errors.append(f"brief {number}: {error}")
             continue
         if brief.fingerprint in found:
-            errors.append(f"brief {number}: the same brief is there twice")
+            errors.append(f"brief {number}: the request contains the same brief twice")
         found[brief.fingerprint] = brief
     return list(found.values()), errors

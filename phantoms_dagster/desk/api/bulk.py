@@ -1,4 +1,4 @@
-"""Bulk actions: one thing done with many videos, step by step."""
+"""Bulk actions: one action applied to many videos, step by step."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ TAG = "bulk actions"
 
 
 class NewAction(Given):
-    """What to do, and with which videos: either `keys`, or `q`, all that the search finds.
+    """The action, and its videos: either `keys`, or `q` for everything that a search finds.
 
-    `priority` and `publish_at` (null: as soon as it is approved) are for the actions of that name; a discard needs a `reason`.
-    `canary`: of a retry or replay one goes first, and the rest follows when it succeeds.
+    The action `priority` needs `priority`, `move` needs `publish_at` (null: as soon as it is approved), `discard` needs `reason`.
+    `canary`: a retry or replay runs for one video first; the rest follow when it succeeds.
     """
 
     action: Literal["retry", "hold", "priority", "move", "replay", "discard"]
@@ -54,7 +54,7 @@ class NewAction(Given):
         if (self.keys is None) == (self.q is None):
             raise ValueError("give either `keys` or `q`")
         if self.action == "priority" and self.priority is None:
-            raise ValueError("give the `priority`, 0 (first) to 9")
+            raise ValueError("give `priority`: 0 (most urgent) to 9")
         if self.action == "move" and "publish_at" not in self.model_fields_set:
             raise ValueError("give `publish_at`: a time, or null for as soon as it is approved")
         if self.action == "discard" and self.reason is None:
@@ -63,7 +63,7 @@ class NewAction(Given):
 
 
 class Action(ApiModel):
-    """A bulk action. `state`: canary, running, stopped, ended; `steps`: how many are pending, done, failed, skipped."""
+    """A bulk action. `state` is canary, running, stopped or ended. `steps` counts the pending, done, failed and skipped steps."""
 
     id: int
     action: str
@@ -78,14 +78,14 @@ class Action(ApiModel):
 
 
 class Actions(ApiModel):
-    """A page of actions, the newest first."""
+    """A page of bulk actions, newest first."""
 
     actions: list[Action]
     next_cursor: int | None
 
 
 class BulkStepResource(ApiModel):
-    """A step of an action."""
+    """A step of a bulk action."""
 
     n: int
     key: str
@@ -96,7 +96,7 @@ class BulkStepResource(ApiModel):
 
 
 class Steps(ApiModel):
-    """A page of steps in one state, in their order."""
+    """A page of steps in one state, in order."""
 
     steps: list[BulkStepResource]
     next_cursor: int | None
@@ -113,7 +113,7 @@ def register(app: FastAPI) -> None:
 
 
 def list_bulk_actions(visit: Seen, cursor: Cursor = None, limit: Limit = 50) -> Actions:
-    """The newest actions."""
+    """List bulk actions, newest first."""
     rows = visit.desk.bulk.latest(before=cursor or MOST_NUMBER, limit=limit + 1)
     counts = visit.desk.bulk.counts_of([row.id for row in rows[:limit]])
     return Actions(
@@ -123,7 +123,7 @@ def list_bulk_actions(visit: Seen, cursor: Cursor = None, limit: Limit = 50) -> 
 
 
 def start_bulk_action(visit: Seen, body: NewAction, key: IdempotencyKey = None) -> Action:
-    """Begin an action; it goes on by itself."""
+    """Start a bulk action. It runs in the background."""
     whole = body.keys is None
     given: dict[str, Any] = {"reason": body.reason} if body.reason else {}
     if body.action == "priority":
@@ -131,7 +131,7 @@ def start_bulk_action(visit: Seen, body: NewAction, key: IdempotencyKey = None) 
     if body.action == "move":
         given["publish_at"] = body.publish_at.isoformat() if body.publish_at else "now"
     answers, sent = Answers(visit.desk.services.engine), f"bulk action {body.model_dump_json(exclude_unset=True)}"
-    # Asked before anything is searched: when the same request comes again, other videos may be found, or none.
+    # Check before searching: when the same request comes again, the search may find other videos, or none.
     if (known := answers.known(visit.name, key, sent)) is not None:
         return JSONResponse(known.body, known.status)  # type: ignore[return-value]
     keys = selected(visit, body.q or "", whole, body.keys or [])
@@ -154,7 +154,7 @@ def start_bulk_action(visit: Seen, body: NewAction, key: IdempotencyKey = None) 
 
 
 def show_bulk_action(visit: Seen, number: NumberInPath) -> Action:
-    """One action."""
+    """Return a bulk action."""
     return _shown(visit, number)
 
 
@@ -165,7 +165,7 @@ def list_bulk_steps(
     cursor: Annotated[int, Query(ge=0, le=1_000_000)] = 0,
     limit: Limit = 50,
 ) -> Steps:
-    """The steps of an action that are in one state."""
+    """List the steps of a bulk action in one state."""
     visit.desk.bulk.get(number)
     rows = visit.desk.bulk.items(number, state, after=cursor, limit=limit + 1)
     return Steps(
@@ -175,14 +175,14 @@ def list_bulk_steps(
 
 
 def stop_bulk_action(visit: Seen, number: NumberInPath) -> Action:
-    """Begin no further step: what was done stays done."""
+    """Stop a bulk action. No further step starts; finished steps stay finished."""
     visit.desk.bulk.get(number)
     visit.desk.bulk.stop(number, visit.actor)
     return _shown(visit, number)
 
 
 def go_on_with_bulk_action(visit: Seen, number: NumberInPath) -> Action:
-    """Do the rest without waiting for the canary, or after a stop."""
+    """Run the remaining steps, without waiting for the canary or after a stop."""
     visit.desk.bulk.get(number)
     visit.desk.bulk.go_on(number, visit.actor)
     return _shown(visit, number)

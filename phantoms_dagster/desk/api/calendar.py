@@ -1,4 +1,4 @@
-"""The calendar: what goes out when and where, and moving a video."""
+"""The publication calendar, and moving a video to another time."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ Day = Annotated[str | None, Query(pattern=r"^20[0-9]{2}-[01][0-9]-[0-3][0-9]$", 
 
 
 _PLACE = r"^[0-9]{8}T[0-9]{12}-"
-CursorParameter = Annotated[str | None, Query(max_length=300, pattern=_PLACE, description="`next_cursor` of the page before")]
+CursorParameter = Annotated[str | None, Query(max_length=300, pattern=_PLACE, description="`next_cursor` of the previous page")]
 
 
 class CalendarPostResource(ApiModel):
-    """A post of a video. `at`: when it went out."""
+    """A post of a video. `at` is when it was published."""
 
     platform: str
     state: str
@@ -39,7 +39,7 @@ class CalendarPostResource(ApiModel):
 
 
 class CalendarSlotResource(ApiModel):
-    """A video at its time. `at`: when it goes out, or went out. `tone`: plan, late, out or bad."""
+    """A video in the calendar. `at` is when it will be or was published. `tone` is plan, late, out (published) or bad (failed)."""
 
     key: str
     title: str
@@ -51,7 +51,7 @@ class CalendarSlotResource(ApiModel):
 
 
 class Entries(ApiModel):
-    """A page of what goes out, the earliest first. `complete`: false when there is more in that time than can be listed."""
+    """A page of the calendar, earliest first. `complete` is false when the period has more videos than can be listed."""
 
     entries: list[CalendarSlotResource]
     next_cursor: str | None
@@ -59,10 +59,10 @@ class Entries(ApiModel):
 
 
 class Move(Given):
-    """Another time for a video. `publish_at` null: as soon as it is approved.
+    """A new time for a video. `publish_at` null means as soon as it is approved.
 
-    `expected`: the time that it has now, as far as the caller knows; another one is a 409. Left out: not checked.
-    `accept_warnings`: move it although its new time is odd.
+    `expected` is the time that the caller believes is set; when it differs, the answer is a 409. When omitted, it is not checked.
+    `accept_warnings` moves the video despite warnings about the new time.
     """
 
     publish_at: Moment | None
@@ -71,7 +71,7 @@ class Move(Given):
 
 
 class Moved(ApiModel):
-    """The video's time now, and what a person should know about it. `at` null: as soon as it is approved."""
+    """The video's new time, and notes for a person. `at` null means as soon as it is approved."""
 
     key: str
     publish_at: datetime | None
@@ -80,7 +80,7 @@ class Moved(ApiModel):
 
 
 class _Changed(Exception):
-    """Somebody gave the video another time meanwhile."""
+    """The video was moved by somebody else in the meantime."""
 
 
 def register(app: FastAPI) -> None:
@@ -92,7 +92,7 @@ def register(app: FastAPI) -> None:
 def list_calendar(  # noqa: PLR0917 - FastAPI calls it by keyword
     visit: Seen, start: Day = None, until: Day = None, channel: TextInQuery = "", cursor: CursorParameter = None, limit: Limit = 50
 ) -> Entries:
-    """What goes out and went out from `start` (today) to before `until` (a week later)."""
+    """List what is or was published from `start` (default: today) until before `until` (default: a week later)."""
     first = _day(start) if start else datetime.now(UTC).date()
     last = _day(until) if until else first + timedelta(days=7)
     if not first < last <= first + timedelta(days=MOST_DAYS):
@@ -109,15 +109,15 @@ def list_calendar(  # noqa: PLR0917 - FastAPI calls it by keyword
 
 
 def move_video(request: Request, visit: Seen, key: KeyInPath, body: Move) -> Moved:
-    """Give a video another time. What is odd about that is a 409 that lists it, until it is accepted."""
+    """Move a video to another time. When there are warnings, the answer is a 409 that lists them, unless they are accepted."""
     plan = visit.desk.calendar
     video, channel = video_of(plan, key)
     if not video.waits:
-        raise InvalidInput(f"{video.title} is posted already, and what is posted stays posted.")
+        raise InvalidInput(f"{video.title} is already posted and cannot be moved.")
     checked = "expected" in body.model_fields_set
     odd = warnings_of(visit, plan, video, channel, body.publish_at) if body.publish_at is not None else []
     if odd and not body.accept_warnings:
-        return _refused(request, "That time is odd; send `accept_warnings` to move it all the same.", odd)
+        return _refused(request, "There are warnings about this time; send `accept_warnings` to move the video anyway.", odd)
 
     def unchanged(before: Brief) -> None:
         if checked and before.publish_at != body.expected:
@@ -128,14 +128,14 @@ def move_video(request: Request, visit: Seen, key: KeyInPath, body: Move) -> Mov
     try:
         edited = edits.edit(key, changes, by=visit.name, actor=visit.actor, check=unchanged)
     except _Changed:
-        return _refused(request, f"Somebody gave {video.title} another time meanwhile. Nothing was changed.", [])
+        return _refused(request, f"Somebody else moved {video.title} in the meantime. Nothing was changed.", [])
     moved, channel = video_of(plan, key)
     entry = entry_of(moved, channel, datetime.now(UTC))
     return Moved(key=key, publish_at=edited.after.publish_at, at=entry.at if entry else None, notes=list(edited.notes))
 
 
 def _place(one: Timed) -> str:
-    """Where a video is in the list, as text that sorts as the list does."""
+    """Return the cursor of a video. Cursors sort in the order of the list."""
     return f"{one.at.astimezone(UTC):%Y%m%dT%H%M%S%f}-{one.key}"
 
 
@@ -147,7 +147,7 @@ def _day(given: str) -> date:
     try:
         return date.fromisoformat(given)
     except ValueError:
-        raise InvalidInput(f"{given} is no day; write it like 2026-12-24") from None
+        raise InvalidInput(f"{given} is not a valid day; write it like 2026-12-24") from None
 
 
 def _shown(entry: CalendarEntry) -> CalendarSlotResource:

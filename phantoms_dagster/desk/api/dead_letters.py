@@ -1,4 +1,4 @@
-"""Dead letters: what failed for good, and what is done about it."""
+"""List, replay and discard dead letters."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ErrorClass = Annotated[
 
 
 class DeadLetterResource(ApiModel):
-    """A dead letter. `tries` counts the attempts behind it."""
+    """A dead letter. `tries` counts the attempts that led to it."""
 
     id: int
     key: str
@@ -44,7 +44,7 @@ class DeadLetterResource(ApiModel):
 
 
 class Letters(ApiModel):
-    """A page of letters, the newest first. `total` counts all that match, up to 1,001."""
+    """A page of dead letters, newest first. `total` counts all that match, up to 1,001."""
 
     letters: list[DeadLetterResource]
     total: int
@@ -52,7 +52,7 @@ class Letters(ApiModel):
 
 
 class DeadLetterDetailResource(ApiModel):
-    """A letter with what the provider answered, every attempt, and where its stage is now."""
+    """A dead letter with the provider's answer, every attempt, and the current state of its stage."""
 
     letter: DeadLetterResource
     evidence: MaskedRow
@@ -61,7 +61,7 @@ class DeadLetterDetailResource(ApiModel):
 
 
 class Discard(Given):
-    """Why a stage is given up."""
+    """The reason for a discard."""
 
     reason: Reason
 
@@ -83,7 +83,7 @@ def list_dead_letters(  # noqa: PLR0917 - FastAPI calls it by keyword
     cursor: Cursor = None,
     limit: Limit = 50,
 ) -> Letters:
-    """Dead letters, the newest first. `stage` may be a kind, such as `post`; `provider` may be `none`."""
+    """List dead letters, newest first. `stage` may be a kind such as `post`; `provider` may be `none`."""
     wanted = LetterFilter(
         stages=stages_named(stage) if stage else None,
         provider=provider or None,
@@ -100,13 +100,15 @@ def list_dead_letters(  # noqa: PLR0917 - FastAPI calls it by keyword
 
 
 def show_dead_letter(visit: Seen, number: NumberInPath) -> DeadLetterDetailResource:
-    """One letter."""
+    """Return a dead letter."""
     found = _letters(visit).show(number)
     return DeadLetterDetailResource.model_validate(found)
 
 
 def replay_dead_letter(visit: Seen, number: NumberInPath) -> DeadLetterDetailResource:
-    """Start the stage over with a fresh budget. A post whose outcome is open is read back first, never sent again."""
+    """Start the stage over with a fresh retry budget. When a post's outcome is unknown, the platform is asked first; it is never
+    posted again blindly.
+    """
     kept = _letters(visit)
     kept.show(number)
     _done(kept.replay(_one(number), by=visit.name, actor=visit.actor))
@@ -114,7 +116,7 @@ def replay_dead_letter(visit: Seen, number: NumberInPath) -> DeadLetterDetailRes
 
 
 def discard_dead_letter(visit: Seen, number: NumberInPath, body: Discard) -> DeadLetterDetailResource:
-    """Give the stage up: nothing after it is made. The letter is kept, and can be replayed."""
+    """Give up the stage and all stages after it. The letter is kept and can be replayed later."""
     kept = _letters(visit)
     kept.show(number)
     _done(kept.discard(_one(number), by=visit.name, reason=body.reason, actor=visit.actor))
@@ -132,4 +134,4 @@ def _one(number: int) -> LetterFilter:
 def _done(handled: Handled) -> None:
     if not handled.closed:
         refused: LetterLeft | None = handled.refused[0] if handled.refused else None
-        raise InvalidInput(refused.reason if refused else "there is nothing to do with it")
+        raise InvalidInput(refused.reason if refused else "this letter is already closed")

@@ -1,4 +1,4 @@
-"""Decisions on videos: approve, approve for some platforms, reject, hold, take back from hold, undo."""
+"""Review decisions: approve (for all or some platforms), reject, hold, release from hold, undo."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TAG = "review"
 
 
 class Decide(Given):
-    """An answer to one video. `content` is the hash of what was looked at, as `GET .../review` says it."""
+    """A decision on a video. `content` is the hash of the version that was reviewed, from `GET .../review`."""
 
     answer: Literal["approve", "reject", "hold"]
     content: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
@@ -30,7 +30,7 @@ class Decide(Given):
     @model_validator(mode="after")
     def _whole(self) -> Decide:
         if self.answer == "approve" and self.content is None:
-            raise ValueError("an approval needs `content`, the hash of what was looked at")
+            raise ValueError("an approval needs `content`, the hash of the version that was reviewed")
         if self.answer != "approve" and self.platforms is not None:
             raise ValueError("`platforms` is for approvals only")
         if self.answer == "reject" and not self.reason:
@@ -39,7 +39,7 @@ class Decide(Given):
 
 
 class DecisionResource(ApiModel):
-    """A decision. `state`: pending (it can be undone until `commit_at`), committed, undone, or refused (`outcome` says why)."""
+    """A decision. `state` is pending (it can be undone until `commit_at`), committed, undone or refused (`outcome` says why)."""
 
     id: int
     key: str
@@ -55,9 +55,9 @@ class DecisionResource(ApiModel):
 
 
 class QueuedReview(ApiModel):
-    """A video in the queue. `seconds`: its length; `since`: when it began to wait; `held_by`: who put it on hold.
+    """A video in the queue. `seconds` is its length, `since` when it began to wait, `held_by` who put it on hold.
 
-    `first_by`: who approved it first, where two people must.
+    `first_by` is who gave the first of two approvals, on channels that need two.
     """
 
     key: str
@@ -73,13 +73,13 @@ class QueuedReview(ApiModel):
 
 
 class Queue(ApiModel):
-    """What waits for a decision, by slot time and priority; or what is on hold, the longest first."""
+    """The videos that wait for a decision, by publication time and priority; or those on hold, longest first."""
 
     videos: list[QueuedReview]
 
 
 class First(ApiModel):
-    """The first of two approvals. `person`: who counts; a guest counts as who invited them."""
+    """The first of two approvals. `person` is who it counts for: a guest's approval counts for the person who invited them."""
 
     person: str
     reviewer: str
@@ -88,10 +88,10 @@ class First(ApiModel):
 
 
 class ReviewDetail(ApiModel):
-    """What there is to decide on. `film` is an address that is good for minutes; `words`: what each post would say.
+    """Everything to decide on. `film` is a URL that expires within minutes; `words` are the texts of each post.
 
-    `changed`: what is not as it was when the film was made; `warnings`: what speaks against it and refuses nothing.
-    `first`: the approval of exactly this content that a second, different person completes.
+    `changed` says what has changed since the film was made. `warnings` do not prevent an approval.
+    `first` is an existing approval of exactly this content, which a second person must complete.
     """
 
     key: str
@@ -116,19 +116,19 @@ def register(app: FastAPI) -> None:
 def list_review(
     visit: Seen, channel: TextInQuery = "", state: Annotated[Literal["waiting", "held"], Query()] = "waiting", limit: Limit = 50
 ) -> Queue:
-    """The videos that wait for a decision, or those on hold."""
+    """List the videos that wait for a decision, or those on hold."""
     cards = visit.desk.queue.cards(channel=channel, held=state == "held", limit=limit)
     return Queue(videos=[QueuedReview.model_validate(card) for card in cards])
 
 
 def show_review(visit: Seen, key: KeyInPath) -> ReviewDetail:
-    """What there is to decide on."""
+    """Return what there is to decide on."""
     screen = visit.desk.queue.screen(key)
     if screen is None:
         raise NotFound(f"There is no video {key}.")
     review = visit.desk.decisions.review(key)
     if review is None:
-        raise NotFound(f"{key} is not rendered yet: there is nothing to review.")
+        raise NotFound(f"{key} is not rendered yet, so there is nothing to review.")
     return ReviewDetail(
         key=key,
         content=review.content,
@@ -149,7 +149,7 @@ def decide(visit: Seen, key: KeyInPath, body: Decide) -> DecisionResource:
 
 
 def release(visit: Seen, key: KeyInPath) -> QueuedReview:
-    """Take a video back from hold: it waits for a decision again."""
+    """Release a video from hold. It waits for a decision again."""
     _known(visit, key)
     visit.desk.decisions.release(key, reviewer=visit.name, via=visit.via, address=visit.address)
     [row] = visit.desk.board.of([key])
@@ -167,12 +167,12 @@ def release(visit: Seen, key: KeyInPath) -> QueuedReview:
 
 
 def show_decision(visit: Seen, number: NumberInPath) -> DecisionResource:
-    """What became of a decision."""
+    """Return a decision and its state."""
     return DecisionResource.model_validate(visit.desk.pending.get(number))
 
 
 def undo_decision(visit: Seen, number: NumberInPath) -> DecisionResource:
-    """Take a decision back while that is possible: one's own, or as an operator anybody's."""
+    """Undo a decision before it is committed. Operators may also undo the decisions of others."""
     return DecisionResource.model_validate(visit.desk.pending.undo(number, visit.actor, others=visit.role >= Role.OPERATOR))
 
 

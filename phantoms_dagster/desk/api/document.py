@@ -1,4 +1,4 @@
-"""The OpenAPI document, made from the routes of the API. The desk's pages are not in it."""
+"""The OpenAPI document, generated from the API routes. It does not include the desk's pages."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ PATH = f"{PREFIX}/openapi.json"
 _DESCRIPTION = """\
 Everything that the pages of the desk do, as JSON.
 
-A program sends `Authorization: Bearer TOKEN`; `phantoms users token NAME --role ROLE` makes one, and its role says what it may do.
-The cookie of a log-in works as well; then every POST needs the header `X-CSRF-Token`, which each page has as `data-csrf`.
+A program sends `Authorization: Bearer TOKEN`. `phantoms users token NAME --role ROLE` makes a token with that role.
+A session cookie works as well. Then every POST needs the header `X-CSRF-Token`; each page has its value as `data-csrf`.
 
-Errors are problem details (RFC 9457). Lists are read page by page: `next_cursor` of one is `cursor` of the next.
+Errors are problem details (RFC 9457). Lists are paginated: pass `next_cursor` of a response as `cursor` of the next request.
 """
 
 
@@ -31,7 +31,7 @@ def register(app: FastAPI) -> None:
 
 
 def made(app: FastAPI) -> dict[str, Any]:
-    """The document, made when it is first asked for."""
+    """Return the document. It is generated on the first request and then cached."""
     kept: dict[str, Any] | None = getattr(app.state, "openapi", None)
     if kept is None:
         routes = [route for route in app.routes if isinstance(route, APIRoute) and route.path.startswith(PREFIX)]

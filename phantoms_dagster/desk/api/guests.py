@@ -1,4 +1,4 @@
-"""Guest links: made, listed, revoked. Their guests use the page, not the API."""
+"""Make, list and revoke guest links. The guests themselves use a page, not the API."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ TAG = "review"
 
 
 class Invite(Given):
-    """Somebody to ask about one video. `content` is the hash of what was looked at, as `GET .../review` says it."""
+    """A guest to ask about one video. `content` is the hash of the version to review, from `GET .../review`."""
 
     guest: Name
     content: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -42,9 +42,9 @@ class Invite(Given):
 
 
 class Link(ApiModel):
-    """A guest link. `state`: open, outdated (its video changed, or is decided), used, revoked or expired.
+    """A guest link. `state` is open, outdated (the video changed or was decided), used, revoked or expired.
 
-    `answer` and `decision`: what its guest decided, and the state of that decision; `outcome` says why it was refused.
+    `answer` is the guest's decision and `decision` its state; `outcome` says why it was refused.
     """
 
     id: int
@@ -64,14 +64,14 @@ class Link(ApiModel):
 
 
 class NewLink(ApiModel):
-    """A link that was just made. `url` is shown this once."""
+    """A new link. Only this response contains its `url`."""
 
     link: Link
     url: str
 
 
 class Links(ApiModel):
-    """A page of guest links, the newest first."""
+    """A page of guest links, newest first."""
 
     links: list[Link]
     next_cursor: int | None
@@ -85,7 +85,7 @@ def register(app: FastAPI) -> None:
 
 
 def list_guest_links(visit: Seen, key: TextInQuery = "", cursor: Cursor = None, limit: Limit = 50) -> Links:
-    """The newest guest links, of one video or of all. Never their secrets."""
+    """List guest links, newest first; optionally of one video. The secrets are never included."""
     found = visit.desk.guests.page(key=key, before=cursor or MOST_NUMBER, limit=limit + 1)
     return Links(
         links=[Link.model_validate(link) for link in found[:limit]], next_cursor=found[limit - 1].id if len(found) > limit else None
@@ -93,12 +93,12 @@ def list_guest_links(visit: Seen, key: TextInQuery = "", cursor: Cursor = None, 
 
 
 def make_guest_link(visit: Seen, key: KeyInPath, body: Invite, once: IdempotencyKey = None) -> NewLink:
-    """Make a link with which its guest decides once, on exactly this content."""
+    """Make a link. With it a guest decides once, on exactly this content."""
     if not visit.desk.board.of([key]):
         raise NotFound(f"There is no video {key}.")
 
     def secret_of(nonce: str) -> str:
-        # The answer that is kept for the same request has the nonce: with it alone nobody opens the link.
+        # The stored response for a repeated request has only the nonce. The nonce alone does not open the link.
         return visit.desk.keys.mac("guest link", nonce)
 
     def work(connection: Connection) -> StoredAnswer:
@@ -112,10 +112,10 @@ def make_guest_link(visit: Seen, key: KeyInPath, body: Invite, once: Idempotency
     said = Answers(visit.desk.services.engine).once(visit.name, once, sent, work)
     secret = secret_of(said.body["nonce"])
     if visit.desk.guests.find(secret) is None:
-        raise InvalidInput("the desk's key was changed since that link was made; make another, with another Idempotency-Key")
+        raise InvalidInput("the desk's key has changed since this link was made; make a new one with another Idempotency-Key")
     return NewLink(link=Link.model_validate_json(json.dumps(said.body["link"])), url=address(visit, secret))
 
 
 def revoke_guest_link(visit: Seen, number: NumberInPath) -> Link:
-    """End a link that was not used yet."""
+    """Revoke a link that was not used yet."""
     return Link.model_validate(visit.desk.guests.revoke(number, visit.actor))

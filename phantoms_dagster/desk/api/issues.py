@@ -1,4 +1,4 @@
-"""Dead letters by cause: what failed for good, and what people say about it."""
+"""Issues: dead letters grouped by cause. People acknowledge, resolve and reopen them."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ State = Annotated[Literal["open", "acknowledged", "resolved", "all"], Query()]
 
 
 class OneIssue(ApiModel):
-    """One cause, with the words of its newest letter. `newest` is the number of that letter; `open` counts letters.
+    """An issue, with the message of its newest letter. `newest` is that letter's id; `open` counts its open letters.
 
-    `came_back`: somebody had acknowledged or resolved it, and there are newer letters. `said`, `said_by`: the last word, and whose.
+    `came_back`: it was acknowledged or resolved, and newer letters have come since. `said` is the last state that a person set,
+    `said_by` that person.
     """
 
     cause: str
@@ -44,7 +45,9 @@ class OneIssue(ApiModel):
 
 
 class OneLetter(ApiModel):
-    """A letter of an issue. `verdict`: what a replay would do, as the ledgers say: safe, read_back (first), person (must look)."""
+    """A dead letter of an issue. `verdict` says what a replay would do: `safe` starts over, `read_back` first asks the provider
+    for the outcome, `person` will fail again until a person changes something.
+    """
 
     id: int
     key: str
@@ -56,21 +59,21 @@ class OneLetter(ApiModel):
 
 
 class IssueList(ApiModel):
-    """Issues, the one that was seen last first. `total`: all that match."""
+    """Issues, most recently seen first. `total` counts all that match."""
 
     issues: list[OneIssue]
     total: int
 
 
 class IssueDetail(ApiModel):
-    """An issue with its open letters, the newest first."""
+    """An issue with its open letters, newest first."""
 
     issue: OneIssue
     letters: list[OneLetter]
 
 
 class Say(Given):
-    """A word about an issue. `seen`: the number of the newest letter that was seen; a newer one opens the issue again."""
+    """A new state for an issue. `seen` is the id of the newest letter that the caller saw; a newer letter reopens the issue."""
 
     state: Literal["open", "acknowledged", "resolved"]
     seen: Number
@@ -87,7 +90,7 @@ def register(app: FastAPI) -> None:
 def list_issues(
     visit: Seen, state: State = "open", provider: TextInQuery = "", q: TextInQuery = "", limit: Limit = 50
 ) -> IssueList:
-    """Issues in that state that have all words of `q`. `provider` may be `none`."""
+    """List the issues in this state that contain all words of `q`. `provider` may be `none`."""
     words = q.casefold().split()
     found = [
         one
@@ -98,7 +101,7 @@ def list_issues(
 
 
 def show_issue(visit: Seen, cause: CauseInPath) -> IssueDetail:
-    """One issue."""
+    """Return an issue with its open letters."""
     store = Issues(visit.desk.services.engine)
     found = store.get(cause)
     letters: list[IssueLetter] = store.letters(cause, limit=MOST_ROWS)
@@ -106,7 +109,7 @@ def show_issue(visit: Seen, cause: CauseInPath) -> IssueDetail:
 
 
 def say_of_issue(visit: Seen, cause: CauseInPath, body: Say) -> OneIssue:
-    """Acknowledge it, resolve it, or open it again. The next letter of its cause opens it by itself."""
+    """Acknowledge, resolve or reopen an issue. The next letter with its cause reopens it automatically."""
     said = Issues(visit.desk.services.engine).say(cause, body.state, visit.actor, seen=body.seen, reason=body.note[:1_000])
     return _issue(said)
 

@@ -1,4 +1,4 @@
-"""What posts brought, out of the performance tables."""
+"""The results of posts, from the performance tables."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from phantoms_dagster.store.results.board import ResultsBoard
 TAG = "performance"
 Sort = Annotated[
     Literal["views", "likes", "comments", "shares", "engagement_rate", "cost", "first_published_at"],
-    Query(description="What the videos are ordered by, the most first"),
+    Query(description="The column to sort videos by, in descending order"),
 ]
 Days = Annotated[int, Query(ge=1, le=366, description="Days back from today (UTC), today included")]
 Page = Annotated[int, Query(ge=1, le=1_000)]
 
 
 class ByHour(ApiModel):
-    """Videos by the hour of their first post, on the clocks of their channel. `reactions`: likes, comments and shares."""
+    """Videos by the hour of their first post, in their channel's time zone. `reactions` sums likes, comments and shares."""
 
     hour: int
     videos: int
@@ -34,7 +34,7 @@ class ByHour(ApiModel):
 
 
 class ByPlatform(ApiModel):
-    """Posts of a platform by the day (UTC) on which they went out."""
+    """Posts of a platform by publication day (UTC)."""
 
     day: date
     platform: str
@@ -70,7 +70,7 @@ class ByVideo(ApiModel):
 
 
 class Performance(ApiModel):
-    """The results of a period. `computed_at`: when the tables were made; null before that."""
+    """The results of a period. `computed_at` is when the tables were computed; null before the first time."""
 
     computed_at: datetime | None
     since: datetime
@@ -94,10 +94,10 @@ def show_performance(  # noqa: PLR0917 - FastAPI calls it by keyword
     page: Page = 1,
     limit: Limit = 50,
 ) -> Performance:
-    """What the posts of a period brought. `hook` narrows the videos alone; `page` counts pages of videos."""
+    """Return the results of a period. `hook` filters only the videos; `page` pages through the videos."""
     channels = visit.desk.board.channels()
     if channel and channel not in channels:
-        raise InvalidInput(f"there is no channel {channel[:60]!r}; there are {', '.join(channels)}")
+        raise InvalidInput(f"there is no channel {channel[:60]!r}; the channels are {', '.join(channels)}")
     results = ResultsBoard(visit.desk.reading)
     made_at = results.made_at()
     since = day_of(made_at[0]) - timedelta(days=days - 1)

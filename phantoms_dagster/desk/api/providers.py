@@ -1,4 +1,4 @@
-"""Providers: pools, breakers, and a person's word to a breaker."""
+"""Providers: their pools and breakers, and tripping or resetting a breaker by hand."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TAG = "providers"
 
 
 class RateResource(ApiModel):
-    """`used` of at most `calls` calls in the last `seconds`."""
+    """A rate limit: `used` of at most `calls` calls in the last `seconds`."""
 
     calls: int
     seconds: float
@@ -28,9 +28,10 @@ class RateResource(ApiModel):
 
 
 class Pool(ApiModel):
-    """A pool as it is now. `slots` null: any number at once; `quota_left` null: no daily quota.
+    """The current state of a pool. With `slots` null concurrency is unlimited; with `quota_left` null there is no daily quota.
 
-    `factor` is what refusals have left of the limits (0 to 1); `paused_seconds`: how long the provider still wants nothing.
+    `factor` is the share of the limits in use after throttling (0 to 1). `paused_seconds` is how long the pool stays paused because
+    the provider asked for it.
     """
 
     pool: str
@@ -51,7 +52,7 @@ class PoolList(ApiModel):
 
 
 class Breaker(ApiModel):
-    """A breaker. `until` is the next probe's time while it is open; `manual`: a person opened it."""
+    """A breaker. While it is open, `until` is the time of the next probe. `manual`: a person opened it."""
 
     name: str
     state: str
@@ -63,26 +64,29 @@ class Breaker(ApiModel):
 
 
 class BreakerList(ApiModel):
-    """All breakers that were in use, or were tripped."""
+    """All breakers that have been used or tripped."""
 
     breakers: list[Breaker]
 
 
 class Reset(Given):
-    """Which breaker, such as `youtube` or `youtube:main`, and why."""
+    """The breaker to reset, such as `youtube` or `youtube:main`, and the reason."""
 
     breaker: Annotated[Name, Field(examples=["youtube"])]
     reason: Reason
 
 
 class Trip(Reset):
-    """`seconds`: how long until it is probed; null: open until it is reset."""
+    """The breaker to open. It is probed after `seconds`; with null it stays open until it is reset."""
 
     seconds: Annotated[float, Field(gt=0, le=LONGEST_SECONDS, allow_inf_nan=False)] | None = None
 
 
 class BreakerChange(ApiModel):
-    """What was done. `sandbox_goes_on`: calls to the sandbox have a breaker of their own. `noted`: the audit log has it."""
+    """The result. `sandbox_goes_on`: calls to the sandbox continue, because they have their own breaker.
+
+    `noted`: the change is in the audit log.
+    """
 
     breaker: str
     state: str
@@ -101,23 +105,23 @@ def register(app: FastAPI) -> None:
 
 
 def list_pools(visit: Seen) -> PoolList:
-    """Rates, slots and quotas."""
+    """List the pools with their rates, slots and quotas."""
     return PoolList(pools=[Pool.model_validate(pool) for pool in _look(visit).pools])
 
 
 def list_breakers(visit: Seen) -> BreakerList:
-    """The breakers, and when each is probed."""
+    """List the breakers."""
     return BreakerList(breakers=[Breaker.model_validate(state) for state in _look(visit).breakers])
 
 
 def trip_breaker(visit: Seen, body: Trip) -> BreakerChange:
-    """Open a breaker: calls stop at once, videos wait, nothing fails."""
+    """Open a breaker. Calls stop at once and videos wait; nothing fails."""
     done = asyncio.run(_switch(visit).trip(body.breaker, visit.actor, why=body.reason, seconds=body.seconds))
     return BreakerChange.model_validate(done)
 
 
 def reset_breaker(visit: Seen, body: Reset) -> BreakerChange:
-    """Close a breaker and forget its failures."""
+    """Close a breaker and clear its failures."""
     return BreakerChange.model_validate(asyncio.run(_switch(visit).reset(body.breaker, visit.actor, why=body.reason)))
 
 

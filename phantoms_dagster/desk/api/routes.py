@@ -1,4 +1,4 @@
-"""How a route of the API is made: who asks is known before the body is read, and nothing unknown is taken silently."""
+"""API routes. Each authenticates before it reads the body, and refuses query parameters that it does not know."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PREFIX = "/api/v1"
 
 
 class Problem(BaseModel):
-    """What went wrong (RFC 9457). `errors`: one line for each part that is wrong, when there are several."""
+    """Problem details (RFC 9457). `errors` has one line per invalid part when there are several."""
 
     type: str = "about:blank"
     title: str
@@ -29,16 +29,16 @@ class Problem(BaseModel):
 
 
 _SAID = {
-    400: "The request is not readable, or its `Host` is not a name of this desk.",
-    401: "Nobody is logged in, or the token is not known here.",
-    403: "The role does not allow it, or the CSRF token of a session is missing.",
-    404: "There is no such thing.",
-    405: "The path cannot be used like this.",
-    409: "Somebody else was first, or the state of things does not allow it.",
+    400: "The request is malformed, or its `Host` is not a name of this desk.",
+    401: "No user is logged in, or the token is unknown.",
+    403: "The role does not allow this, or the CSRF token of a session is missing.",
+    404: "It does not exist.",
+    405: "The path does not support this method.",
+    409: "Somebody else was first, or the current state does not allow this.",
     413: "The body is too large.",
-    422: "Something in the request cannot be used; `detail` says what.",
-    500: "Something went wrong here; it is in the log of the desk.",
-    503: "PostgreSQL or Redis does not answer now; `Retry-After` says when to try again.",
+    422: "The request is invalid; `detail` says what is wrong.",
+    500: "Something went wrong on the server. The desk's log has the details.",
+    503: "PostgreSQL or Redis does not answer; `Retry-After` says when to try again.",
 }
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"description": said, "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}}
@@ -47,7 +47,7 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
 
 
 class ApiRoute(APIRoute):
-    """A route that asks who it is before it reads the body, and refuses parameters that it does not know."""
+    """A route that authenticates before it reads the body and refuses unknown query parameters."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """See FastAPI."""
@@ -58,7 +58,7 @@ class ApiRoute(APIRoute):
             await admit(request)
             for name in request.query_params:
                 if name not in known:
-                    raise InvalidInput(f"there is no parameter {name[:60]!r}; there are {', '.join(sorted(known)) or 'none'}")
+                    raise InvalidInput(f"unknown parameter {name[:60]!r}; known are: {', '.join(sorted(known)) or 'none'}")
             return await answer(request)
 
         return handler
@@ -79,7 +79,7 @@ def add(app: FastAPI, method: str, path: str, endpoint: Callable[..., Any], *, t
 
 
 def parameters(dependant: Dependant) -> Iterator[str]:
-    """The names of the parameters that a route takes from the query."""
+    """Yield the names of a route's query parameters."""
     yield from (field.alias for field in dependant.query_params)
     for other in dependant.dependencies:
         yield from parameters(other)

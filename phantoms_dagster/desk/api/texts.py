@@ -1,4 +1,4 @@
-"""The texts of a rendered video, and changing them."""
+"""Read and edit the texts of a rendered video."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from phantoms_dagster.domain.errors import NotFound
 from phantoms_dagster.domain.script_edits import ScriptEdit, places
 
 TAG = "review"
-# What one request may hold; the limits of each text are told by the answer.
+# The limit of one request. The use case checks the limit of each text.
 Typed = Annotated[str, Field(max_length=4_000)]
 
 
 class SceneEdit(Given):
-    """New texts of a scene; what is left out stays. `number`: from 1."""
+    """New texts of a scene. Omitted fields stay. `number` counts from 1."""
 
     number: Annotated[int, Field(ge=1, le=99)]
     narration: Typed | None = None
@@ -27,7 +27,7 @@ class SceneEdit(Given):
 
 
 class EditTexts(Given):
-    """New texts; what is left out stays. `content`: the hash of what the editor looked at, as `GET .../review` says it."""
+    """New texts. Omitted fields stay. `content` is the hash of the version that the editor saw, from `GET .../review`."""
 
     content: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     title: Typed | None = None
@@ -42,19 +42,19 @@ class EditTexts(Given):
             raise ValueError("there is nothing to change")
         numbers = [scene.number for scene in self.scenes or ()]
         if len(set(numbers)) != len(numbers):
-            raise ValueError("a scene is named twice")
+            raise ValueError("the same scene appears twice")
         return self
 
 
 class Place(ApiModel):
-    """A text and where it is: `title`, `caption`, `hashtags`, `hook`, `scene 1`, `headline of scene 1`."""
+    """A text and its place: `title`, `caption`, `hashtags`, `hook`, `scene 1` or `headline of scene 1`."""
 
     place: str
     text: str
 
 
 class Texts(ApiModel):
-    """The texts of a video. `content`: the hash that an edit and an approval name; null before the video is rendered."""
+    """The texts of a video. `content` is the hash that an edit or approval must send; null before the video is rendered."""
 
     key: str
     content: str | None
@@ -70,7 +70,7 @@ class TextChange(ApiModel):
 
 
 class Edited(ApiModel):
-    """What an edit has changed. `remakes`: the first stage that is made again for it; null when the film stays."""
+    """The result of an edit. `remakes` is the first stage that runs again because of it; null when the film stays."""
 
     key: str
     changed: list[TextChange]
@@ -85,19 +85,19 @@ def register(app: FastAPI) -> None:
 
 
 def show_texts(visit: Seen, key: KeyInPath) -> Texts:
-    """The texts as they are stored."""
+    """Return the stored texts."""
     screen = visit.desk.queue.screen(key)
     if screen is None:
         raise NotFound(f"There is no video {key}.")
     if screen.script is None:
-        raise NotFound(f"{key} is not written yet: it has no texts.")
+        raise NotFound(f"{key} has no texts yet: its script is not written.")
     review = visit.desk.decisions.review(key)
     texts = [Place(place=place, text=text) for place, text in places(screen.script.script)]
     return Texts(key=key, content=review.content if review else None, texts=texts)
 
 
 def edit_texts(visit: Seen, key: KeyInPath, body: EditTexts) -> Edited:
-    """Change texts of a rendered video. Only what reads them is made again, and its approval is void."""
+    """Change texts of a rendered video. Only the stages that use them run again. An existing approval becomes void."""
     scenes = body.scenes or ()
     edit = ScriptEdit(
         title=body.title,

@@ -1,4 +1,4 @@
-"""The types that the API takes and gives. What it takes is strict: lengths are bounded and unknown fields refused."""
+"""Types for API requests and responses. Requests are strict: lengths are bounded and unknown fields are refused."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ KEY = r"^[a-z0-9][a-z0-9-]{0,99}$"
 
 
 class Given(BaseModel):
-    """Something that is sent here."""
+    """Base class of request bodies."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 class ApiModel(BaseModel):
-    """Something that is answered."""
+    """Base class of response bodies."""
 
     model_config = ConfigDict(from_attributes=True, frozen=True)
 
@@ -43,17 +43,17 @@ def _said(value: str) -> str:
 
 
 def _moment(value: Any) -> datetime:
-    """A time with a zone, in UTC. Numbers are refused: nobody knows whether they are seconds or milliseconds."""
+    """Parse a time with a time zone and return it in UTC. Numbers are refused: they could be seconds or milliseconds."""
     if not isinstance(value, str):
         raise ValueError("should be text such as 2026-12-24T18:00:00+01:00")
     try:
         found = datetime.fromisoformat(value)
     except ValueError:
-        raise ValueError("is no time; write it like 2026-12-24T18:00:00+01:00") from None
+        raise ValueError("is not a valid time; write it like 2026-12-24T18:00:00+01:00") from None
     if found.tzinfo is None:
         raise ValueError("has no time zone; write it like 2026-12-24T18:00:00+01:00")
     if found.year not in YEARS:
-        raise ValueError(f"should be in the years {YEARS[0]} to {YEARS[-1]}")
+        raise ValueError(f"should be between the years {YEARS[0]} and {YEARS[-1]}")
     return found.astimezone(UTC)
 
 
@@ -68,17 +68,17 @@ Number = Annotated[int, Field(ge=1, le=MOST_NUMBER)]
 KeyInPath = Annotated[str, Path(pattern=KEY, description="The key of a video")]
 NumberInPath = Annotated[int, Path(ge=1, le=MOST_NUMBER)]
 TextInQuery = Annotated[str, Query(max_length=300), AfterValidator(_fit)]
-Cursor = Annotated[int | None, Query(ge=1, le=MOST_NUMBER, description="`next_cursor` of the page before")]
-Limit = Annotated[int, Query(ge=1, le=MOST_ROWS, description="Rows of a page")]
+Cursor = Annotated[int | None, Query(ge=1, le=MOST_NUMBER, description="`next_cursor` of the previous page")]
+Limit = Annotated[int, Query(ge=1, le=MOST_ROWS, description="Rows per page")]
 IdempotencyKey = Annotated[
     str | None,
     Header(
         alias="Idempotency-Key",
         pattern=r"^[\x21-\x7e]{1,200}$",
-        description="The same key and body give the same answer for a day; another body with that key is a 422.",
+        description="For a day, the same key and body return the same response. The same key with another body is a 422.",
     ),
 ]
 
-# What a provider said, without anything that would open something.
+# Text and rows from a provider, with secrets masked.
 Masked = Annotated[str, AfterValidator(masked)]
 MaskedRow = Annotated[dict[str, Any], AfterValidator(masked)]

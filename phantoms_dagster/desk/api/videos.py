@@ -1,4 +1,4 @@
-"""Videos: found by the search of the pipeline page, and one with its whole story."""
+"""Search videos as on the pipeline page, and read one with its whole history."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Wanted = Annotated[
 
 
 class StageResource(ApiModel):
-    """Where a stage is, and why."""
+    """The state of a stage, and the reason for it."""
 
     stage: str
     state: str
@@ -39,7 +39,7 @@ class StageResource(ApiModel):
 
 
 class SummaryResource(ApiModel):
-    """The one thing to know of a video; `more`: how many other stages are like it."""
+    """The most important stage of a video. `more` counts the other stages in the same situation."""
 
     stage: str
     state: str
@@ -48,7 +48,7 @@ class SummaryResource(ApiModel):
 
 
 class VideoResource(ApiModel):
-    """A video and where it is."""
+    """A video and the states of its stages."""
 
     key: str
     title: str
@@ -64,7 +64,7 @@ class VideoResource(ApiModel):
 
 
 class Videos(ApiModel):
-    """A page of videos, the newest first. `total` counts all that were found, up to 1,001."""
+    """A page of videos, newest first. `total` counts all that match, up to 1,001."""
 
     videos: list[VideoResource]
     total: int
@@ -72,7 +72,7 @@ class Videos(ApiModel):
 
 
 class TimelineEntry(ApiModel):
-    """A line of the timeline."""
+    """An entry of the timeline."""
 
     at: datetime
     kind: str
@@ -87,7 +87,7 @@ class TimelineEntry(ApiModel):
 
 
 class PostResource(ApiModel):
-    """A post, as the ledger knows it."""
+    """A post in the ledger."""
 
     platform: str
     account: str | None
@@ -99,7 +99,7 @@ class PostResource(ApiModel):
 
 
 class StoryResource(VideoResource):
-    """A video with its brief and everything that happened to it, oldest first. `cut`: only the newest attempts are here."""
+    """A video with its brief and its timeline, oldest first. `cut`: the timeline has only the newest attempts."""
 
     brief: dict[str, Any]
     cost: Decimal
@@ -115,7 +115,7 @@ def register(app: FastAPI) -> None:
 
 
 def list_videos(visit: Seen, q: Wanted = "", cursor: Cursor = None, limit: Limit = 50) -> Videos:
-    """Find videos. Without `q`: all that are not retired."""
+    """Search videos. Without `q`, list all that are not retired."""
     board = visit.desk.board
     search = parse(q, now=datetime.now(UTC), channels=board.channels())
     rows = board.rows(search, before=cursor or MOST_NUMBER, limit=limit + 1)
@@ -128,7 +128,7 @@ def list_videos(visit: Seen, q: Wanted = "", cursor: Cursor = None, limit: Limit
 
 
 def show_video(visit: Seen, key: KeyInPath) -> StoryResource:
-    """One video with its whole story."""
+    """Return a video with its whole history."""
     story = Stories(visit.desk.reading).of(key)
     if story is None:
         raise NotFound(f"There is no video {key}.")

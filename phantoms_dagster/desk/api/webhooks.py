@@ -1,4 +1,4 @@
-"""Webhooks: endpoints and deliveries. What is sent to them is in docs/webhooks.md."""
+"""Webhook endpoints and deliveries. docs/webhooks.md describes the payloads."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ StateName = Literal["pending", "delivered", "failed"]
 
 
 class NewEndpoint(Given):
-    """Where events go, and which; none named: all."""
+    """A new endpoint. An empty `events` means all events."""
 
     url: Annotated[str, Field(min_length=1, max_length=LONGEST_URL, examples=["https://example.org/hooks/phantoms"])]
     events: Annotated[list[EventName], Field(max_length=20)] = Field(default=[])
@@ -50,20 +50,20 @@ class NewEndpoint(Given):
 
 
 class Secret(ApiModel):
-    """An endpoint's number and its secret, which is shown this once."""
+    """An endpoint's id and its secret. The secret is shown only once."""
 
     id: int
     secret: str
 
 
 class Rotation(Given):
-    """For how many hours the old secret signs, too."""
+    """For `keep_hours`, messages are also signed with the old secret."""
 
     keep_hours: Annotated[float, Field(ge=0, le=720, allow_inf_nan=False)] = OLD_SECRET_HOURS
 
 
 class EndpointResource(ApiModel):
-    """An endpoint. `to`: its address without path and query; `url`: the whole, for operators. `state`: active, disabled."""
+    """An endpoint. `to` is its URL without path and query; only operators get the full `url`. `state` is active or disabled."""
 
     id: int
     to: str
@@ -84,7 +84,7 @@ class EndpointList(ApiModel):
 
 
 class DeliveryResource(ApiModel):
-    """One event to one endpoint. `at`: when it happened; `reason`: why it failed, or what the last try met."""
+    """The delivery of one event to one endpoint. `at` is when the event happened; `reason` is the last error."""
 
     id: int
     endpoint_id: int
@@ -99,7 +99,7 @@ class DeliveryResource(ApiModel):
 
 
 class DeliveryAttemptResource(ApiModel):
-    """One try. `status`: of the answer; null without one. `error`: empty when it was taken."""
+    """One attempt. `status` is the HTTP status; null without a response. `error` is empty when the delivery succeeded."""
 
     at: datetime
     seconds: float
@@ -108,34 +108,34 @@ class DeliveryAttemptResource(ApiModel):
 
 
 class DeliveryWithAttempts(DeliveryResource):
-    """A delivery with its tries, the newest first, and what is sent."""
+    """A delivery with its attempts, newest first, and its payload."""
 
     attempts: list[DeliveryAttemptResource]
     payload: dict[str, Any]
 
 
 class Deliveries(ApiModel):
-    """A page of deliveries, the newest first."""
+    """A page of deliveries, newest first."""
 
     deliveries: list[DeliveryResource]
     next_cursor: int | None
 
 
 class Resending(Given):
-    """All that failed and tell of something since then; of one endpoint, or of all that are active."""
+    """Which failed deliveries to send again: events since `since`, to one endpoint or to all active ones."""
 
     since: Moment
     endpoint: Number | None = None
 
 
 class Resent(ApiModel):
-    """How many are sent again."""
+    """The number of deliveries to be sent again."""
 
     deliveries: int
 
 
 class Done(ApiModel):
-    """The endpoint or delivery."""
+    """The id of the changed endpoint or delivery."""
 
     id: int
 
@@ -154,12 +154,12 @@ def register(app: FastAPI) -> None:
 
 
 def list_webhooks(visit: Seen) -> EndpointList:
-    """The endpoints."""
+    """List the endpoints."""
     return EndpointList(endpoints=[_endpoint(visit, one) for one in store_of(visit).endpoints()])
 
 
 def add_webhook(visit: Seen, body: NewEndpoint, key: IdempotencyKey = None) -> Secret:
-    """Add an endpoint. Its secret is in this answer and in no other."""
+    """Add an endpoint. Only this response contains its secret."""
     endpoints = store_of(visit)
     return _once(
         visit,
@@ -171,7 +171,7 @@ def add_webhook(visit: Seen, body: NewEndpoint, key: IdempotencyKey = None) -> S
 
 
 def rotate_webhook(visit: Seen, number: NumberInPath, body: Rotation, key: IdempotencyKey = None) -> Secret:
-    """Give an endpoint another secret, which is in this answer and in no other."""
+    """Give an endpoint a new secret. Only this response contains it."""
     endpoints = store_of(visit)
     return _once(
         visit,
@@ -183,7 +183,7 @@ def rotate_webhook(visit: Seen, number: NumberInPath, body: Rotation, key: Idemp
 
 
 def _once(visit: Seen, key: str | None, sent: str, work: Callable[[Connection], tuple[int, str]], *, status: int) -> Secret:
-    """What `work` made, or made for the same request before. The kept answer has the secret's hash, not the secret."""
+    """Run `work` once per idempotency key and return its secret. The stored response has only the secret's hash."""
 
     def made(connection: Connection) -> StoredAnswer:
         number, secret = work(connection)
@@ -193,19 +193,21 @@ def _once(visit: Seen, key: str | None, sent: str, work: Callable[[Connection], 
     number = said.body["id"]
     secret = store_of(visit).secret(number)
     if digest(secret) != said.body["secret_sha256"]:
-        raise InvalidInput(f"that was done before, and endpoint {number} has another secret since, or is gone; take another key")
+        raise InvalidInput(
+            f"this request was done before, and endpoint {number} now has another secret or is gone; use another Idempotency-Key"
+        )
     return Secret(id=number, secret=secret)
 
 
 def enable_webhook(visit: Seen, number: NumberInPath) -> Done:
-    """Let an endpoint that was disabled get events again."""
+    """Enable an endpoint that was disabled."""
     store_of(visit).endpoint(number)
     store_of(visit).enable(number, visit.actor)
     return Done(id=number)
 
 
 def remove_webhook(visit: Seen, number: NumberInPath) -> Done:
-    """Remove an endpoint, and forget its secret."""
+    """Remove an endpoint and its secret."""
     store_of(visit).remove(number, visit.actor)
     return Done(id=number)
 
@@ -218,7 +220,7 @@ def list_webhook_deliveries(  # noqa: PLR0917 - FastAPI calls by keyword
     cursor: Cursor = None,
     limit: Limit = 50,
 ) -> Deliveries:
-    """The newest deliveries."""
+    """List deliveries, newest first."""
     rows = store_of(visit).deliveries(
         state=state or "", event=event or "", endpoint=endpoint, before=cursor or MOST_NUMBER, limit=limit + 1
     )
@@ -227,20 +229,20 @@ def list_webhook_deliveries(  # noqa: PLR0917 - FastAPI calls by keyword
 
 
 def show_webhook_delivery(visit: Seen, number: NumberInPath) -> DeliveryWithAttempts:
-    """One delivery, with its tries."""
+    """Return a delivery with its attempts."""
     found, attempts = store_of(visit).delivery(number)
     sent = json.loads(payload(found.type, found.at, found.data, desk_url(visit.desk.settings)))
     return DeliveryWithAttempts.model_validate({**vars(found), "attempts": [vars(one) for one in attempts], "payload": sent})
 
 
 def resend_webhook(visit: Seen, number: NumberInPath) -> Done:
-    """Send one again, with the same id."""
+    """Send a delivery again, with the same message id."""
     store_of(visit).resend(number, visit.actor)
     return Done(id=number)
 
 
 def resend_failed_webhooks(visit: Seen, body: Resending) -> Resent:
-    """Send all again that failed since then."""
+    """Send again what failed since a given time."""
     return Resent(deliveries=store_of(visit).resend_failed(body.since, visit.actor, endpoint=body.endpoint))
 
 

@@ -1,4 +1,4 @@
-"""The pages, one module and one template each. A module's `register` adds its routes; `desk/access.py` says who may use them."""
+"""The pages, one module each. A module's `register` adds its routes; `desk/access.py` sets their roles."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Add: a form for one brief, and a file of briefs that is checked before anything is taken, with the words of `phantoms import`."""
+"""Add briefs: a form for one, and a file that is checked before anything is stored. The messages are those of `phantoms import`."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from phantoms_dagster.store.audit import AuditEntry, note
 from phantoms_dagster.store.catalogue import Added
 
 SHOWN = 200
-# The good rows go to the browser and come back once they are confirmed, with every letter of theirs encoded.
+# The valid rows go to the browser and come back, URL-encoded, when the user confirms them.
 MOST_BYTES = 4_000_000
-# Far above every limit: what is too long is said, and not cut off.
+# Far above every limit, so that a text that is too long causes a message instead of being cut off.
 MOST = 50_000
 
 
@@ -38,19 +38,19 @@ def register(app: FastAPI) -> None:
 
 @dataclass(frozen=True)
 class ImportLine:
-    """A row of a file, or a title where its line is not known, and what is said about it."""
+    """A row of the check's report. `where` is its line in the file, or its title when the line is not known."""
 
     where: str
     text: str
 
 
 def form_of_add(visit: Seen, channel: str = "") -> Response:
-    """The empty form, for one channel."""
+    """Show the empty form for a channel."""
     return _form(visit, {"channel": channel})
 
 
 def add(visit: Seen, form: Form) -> Response:
-    """Add one brief. What is wrong is said above the form, which keeps what was written."""
+    """Add one brief. On an error, show the form again with the message and what was typed."""
     channels = visit.desk.services.channels()
     given = _given(form)
     try:
@@ -64,13 +64,13 @@ def add(visit: Seen, form: Form) -> Response:
 
     [added] = _stored(visit, channels, [brief], "desk", noted)
     if not added.new:
-        return _form(visit, given, wrong="This brief is there already", known=added.key)
-    said = f"Added {added.key}. It is made by itself, and then waits for a decision."
+        return _form(visit, given, wrong="This brief already exists", known=added.key)
+    said = f"Added {added.key}. The video is made automatically and then waits for your decision."
     return go(visit, f"/add?channel={quote(brief.channel)}", said)
 
 
 def check(visit: Seen, form: Form) -> Response:
-    """Read a file and say what would be taken and what not, and why. Nothing is stored."""
+    """Check a file and show which rows are valid, and why the others are not. Nothing is stored."""
     file = form.get("file")
     if not isinstance(file, UploadFile) or not file.filename:
         raise InvalidInput(f"choose a file first: {', '.join(SUFFIXES)}")
@@ -78,7 +78,7 @@ def check(visit: Seen, form: Form) -> Response:
     content = file.file.read(MOST_BYTES + 1)
     if len(content) > MOST_BYTES:
         raise InvalidInput(
-            f"{name} is larger than {MOST_BYTES // 1_000_000} MB: split it, or take it with `phantoms import` or the inbox folder"
+            f"{name} is larger than {MOST_BYTES // 1_000_000} MB: split it, or use `phantoms import` or the inbox folder"
         )
     batch = _unknown(visit, name, read(name, content, visit.desk.services.channels()))
     return page(
@@ -97,10 +97,10 @@ def check(visit: Seen, form: Form) -> Response:
 
 
 def take(visit: Seen, form: Form) -> Response:
-    """Take the rows that a check found good. They are checked again: the browser had them meanwhile."""
+    """Store the rows that a check found valid. They are checked again, because the browser could have changed them."""
     rows, name = form.get("rows"), printable(field(form, "name"), 200) or "briefs"
     if not isinstance(rows, str) or not rows.strip():
-        raise InvalidInput("there is nothing to take; choose a file first")
+        raise InvalidInput("there is nothing to add; choose a file first")
     channels = visit.desk.services.channels()
     batch = read("rows.jsonl", rows.encode("utf-8", "replace"), channels)
 
@@ -112,7 +112,7 @@ def take(visit: Seen, form: Form) -> Response:
     refused = [ImportLine("a row", one.reason) for one in batch.refused]
     for row, one in zip(batch.accepted, added, strict=True):
         if not one.new:
-            refused.append(ImportLine(row.brief.title, f"duplicate: this brief is {one.key} already"))
+            refused.append(ImportLine(row.brief.title, f"duplicate: this brief is already {one.key}"))
     return page(
         visit,
         "add_check.html",
@@ -135,8 +135,7 @@ def _stored(
     source: str,
     noted: Callable[[Sequence[Added]], list[AuditEntry]],
 ) -> list[Added]:
-    """Add the briefs in one transaction with what the audit log says of it."""
-
+    """Store the briefs and their audit log entries in one transaction."""
     catalogue = visit.desk.services.catalogue()
     catalogue.put_channels(channels.values())
     with visit.desk.services.engine.begin() as connection:
@@ -172,20 +171,20 @@ def _form(visit: Visit, given: Mapping[str, Any], *, wrong: str = "", known: str
 
 
 def _given(form: FormData) -> dict[str, Any]:
-    """What was written, as it was written."""
+    """Return the fields as the user typed them."""
     names = ("title", "angle", "facts", "channel", "publish_at", "priority")
     ticked = [name for name in form.getlist("platforms") if isinstance(name, str)]
     return {**{name: field(form, name, most=MOST) for name in names}, "platforms": ticked}
 
 
 def _as_brief(given: Mapping[str, Any], channels: Mapping[str, Channel]) -> dict[str, Any]:
-    """The same as a row of a file gives it: a fact a line, and the time as one of the channel's clocks."""
+    """Convert the form to a row as in a file: one fact per line, and the time in the channel's time zone."""
     channel = channels.get(given["channel"])
     at = given["publish_at"]
     if at and channel is not None:
         at = read_local(at, channel.timezone).isoformat()
     if not given["platforms"]:
-        raise InvalidInput("tick at least one platform")
+        raise InvalidInput("select at least one platform")
     return {**given, "facts": [line for line in given["facts"].splitlines() if line.strip()], "publish_at": at or None}
 
 
@@ -193,11 +192,11 @@ def _as_brief(given: Mapping[str, Any], channels: Mapping[str, Channel]) -> dict
 
 
 def _unknown(visit: Visit, name: str, batch: Batch) -> Batch:
-    """The rows that are new; those that are there already are refused."""
+    """Return the batch with rows that already exist moved to the refused ones."""
     known = visit.desk.services.catalogue().known([one.brief.fingerprint for one in batch.accepted])
     good = [one for one in batch.accepted if one.brief.fingerprint not in known]
     there = [
-        Refusal(name, one.line, f"duplicate: this brief is {known[one.brief.fingerprint]} already", one.entry)
+        Refusal(name, one.line, f"duplicate: this brief is already {known[one.brief.fingerprint]}", one.entry)
         for one in batch.accepted
         if one.brief.fingerprint in known
     ]
@@ -209,6 +208,6 @@ def _where(row: Accepted | Refusal) -> str:
 
 
 def _row(brief: Brief) -> dict[str, Any]:
-    """A brief as a row of a file."""
+    """Convert a brief to a row as in a file."""
     dumped = brief.model_dump(mode="json")
     return {name: dumped[name] for name in FIELDS if dumped.get(name) not in (None, "", [])}

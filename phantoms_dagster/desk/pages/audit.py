@@ -1,4 +1,4 @@
-"""Who did what, the newest first; of one video or one person by links that can be sent on."""
+"""The audit log, newest first. A URL can filter it by video or by person."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def register(app: FastAPI) -> None:
 
 
 def audit(visit: Seen, subject: str = "", who: str = "", before: int = NEWEST) -> Response:
-    """A page of the log."""
+    """Show a page of the log."""
     rows = visit.desk.audit.page(subject=subject.strip(), who=who.strip(), before=before, limit=ROWS + 1)
     older = rows[ROWS - 1].id if len(rows) > ROWS else None
     return page(

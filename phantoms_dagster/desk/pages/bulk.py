@@ -1,4 +1,4 @@
-"""Bulk actions: each on a page of its own, with what is done, failed and pending, and a stop."""
+"""Bulk actions: a list, and a page for each with its done, failed and pending steps and a stop button."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def register(app: FastAPI) -> None:
 
 
 def actions(visit: Seen, before: int = NEWEST) -> Response:
-    """The newest bulk actions."""
+    """List the bulk actions, newest first."""
     found = visit.desk.bulk.latest(before=before, limit=ROWS + 1)
     counts = visit.desk.bulk.counts_of([one.id for one in found[:ROWS]])
     rows = [(one, counts[one.id]) for one in found[:ROWS]]
@@ -32,7 +32,7 @@ def actions(visit: Seen, before: int = NEWEST) -> Response:
 
 
 def action(visit: Seen, number: int, state: str = "", after: int = 0) -> Response:
-    """One bulk action."""
+    """Show a bulk action and its steps."""
     bulk, counts = visit.desk.bulk.get(number), visit.desk.bulk.counts(number)
     shown = state if state in STATES else next((name for name in STATES if counts[name]), "done")
     items = visit.desk.bulk.items(number, shown, after=after, limit=ROWS + 1)
@@ -53,12 +53,12 @@ def action(visit: Seen, number: int, state: str = "", after: int = 0) -> Respons
 
 
 def stop(visit: Seen, number: int) -> Response:
-    """Begin no further step."""
+    """Stop a bulk action. No further step starts."""
     visit.desk.bulk.stop(number, visit.actor)
-    return go(visit, f"/bulk/{number}", "Stopped: what was done stays done, nothing more begins.", "info")
+    return go(visit, f"/bulk/{number}", "Stopped. Finished steps stay as they are; no new step starts.", "info")
 
 
 def go_on(visit: Seen, number: int) -> Response:
-    """Do the rest."""
+    """Run the remaining steps."""
     visit.desk.bulk.go_on(number, visit.actor)
-    return go(visit, f"/bulk/{number}", "It goes on with the rest.")
+    return go(visit, f"/bulk/{number}", "Running the remaining steps.")

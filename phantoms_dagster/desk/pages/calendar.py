@@ -1,4 +1,4 @@
-"""The calendar: what goes out when and where, in the channel's time zone, and moving a video to another time."""
+"""The calendar: when and where videos are published, in the channel's time zone, and moving a video to another time."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from phantoms_dagster.wiring.schedule_warnings import schedule_warnings
 
 VIEWS = ("week", "list", "month")
 LIST_DAYS = 28
-# Videos that are shown of an hour of the week (fewer when the week is full) and of a day of the month, and how many the list has
+# How many videos to show per hour in the week view (fewer in a full week), per day in the month view, and in the list view
 # before it ends with a link.
 OF_HOUR, OF_DAY, OF_LIST = (6, 3, 2, 1), 3, 150
-# A time of a brief may lie outside the channel's hours; then the post goes out within a day after it.
+# A brief's time may be outside the channel's posting hours. Then the post goes out within a day after it.
 _MARGIN = timedelta(days=1)
 
 
@@ -46,7 +46,7 @@ def register(app: FastAPI) -> None:
 
 @dataclass(frozen=True)
 class CalendarEntry:
-    """A video at its time. `local`: in its channel's zone; `tone`: `bad`, `out`, `late`, or `plan`."""
+    """A video in the calendar. `local` is `at` in its channel's time zone. `tone` is `bad` (failed), `out`, `late` or `plan`."""
 
     video: Scheduled
     at: datetime
@@ -55,40 +55,40 @@ class CalendarEntry:
 
     @property
     def movable(self) -> bool:
-        """Whether some of it is not out yet."""
+        """Whether at least one of its posts is not published yet."""
         return bool(self.video.waits)
 
     @property
     def clock(self) -> str:
-        """The time by the wall: 09:05."""
+        """The local time, such as 09:05."""
         return f"{self.local.hour:02}:{self.local.minute:02}"
 
     @property
     def minute(self) -> str:
-        """The minutes of that time."""
+        """The minute of the local time, two digits."""
         return f"{self.local.minute:02}"
 
     @property
     def where(self) -> Markup:
-        """A dot for each platform, and their names for people who do not see them."""
+        """The markup with a dot per platform, and their names for screen readers."""
         return _where(tuple(one.platform for one in self.video.outings))
 
     @property
     def was(self) -> str:
-        """The time of its brief, as forms repeat it."""
+        """The time in its brief, as forms send it back."""
         return _stamp(self.video.publish_at)
 
     @property
     def path(self) -> str:
-        """Where it is moved."""
+        """The path of the page to move it."""
         return f"/calendar/{quote(self.video.key, safe='')}"
 
 
 @dataclass(frozen=True)
 class Cell:
-    """An hour of a day. `open`: the channel posts then; `skipped`: the clocks have no such hour; `wall`: what a form would say.
+    """An hour of a day. `wall` is the local time as forms send it. `open`: the channel posts in this hour.
 
-    `more`: how many videos of that hour are not among `entries`.
+    `skipped`: the hour does not exist because the clocks change; `twice`: it exists twice. `more` counts videos not in `entries`.
     """
 
     wall: str
@@ -101,7 +101,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class CalendarDay:
-    """A day with what goes out on it, in order. `count`: how many there are, of which some are among `entries`."""
+    """A day with its videos in order. `count` is their number; `entries` may have fewer."""
 
     day: date
     today: bool
@@ -110,7 +110,7 @@ class CalendarDay:
 
 
 class Timed(NamedTuple):
-    """A video at its time, before more is known of it. `local`: in its channel's zone."""
+    """A video and its publication time, without further details. `local` is `at` in its channel's time zone."""
 
     id: int
     key: str
@@ -120,21 +120,21 @@ class Timed(NamedTuple):
 
 @dataclass(frozen=True)
 class CalendarView:
-    """What the page shows; part of its address. `start`: the first day."""
+    """What the page shows, as in its URL. `start` is a day in the period to show."""
 
     view: str
     start: date
     channel: str
 
     def path(self, **changes: object) -> str:
-        """The address with changes."""
+        """Return the path with changes."""
         other = replace(self, **changes)  # type: ignore[arg-type]
         given = {"view": other.view, "from": str(other.start), "channel": other.channel}
         return f"/calendar?{urlencode({name: value for name, value in given.items() if value})}"
 
 
 def calendar(visit: Seen, view: str = "week", channel: str = "") -> Response:
-    """A week, some weeks as a list, or a month."""
+    """Show a week, four weeks as a list, or a month."""
     plan = visit.desk.calendar
     channels = plan.channels()
     if channel and channel not in channels:
@@ -179,7 +179,7 @@ def calendar(visit: Seen, view: str = "week", channel: str = "") -> Response:
 
 
 def form_of_move(visit: Seen, key: str, at: str = "") -> Response:
-    """One video: when it goes out, and a form for another time."""
+    """Show when a video is published, with a form to move it."""
     plan = visit.desk.calendar
     video, channel = video_of(plan, key)
     wall = at or (f"{video.publish_at.astimezone(ZoneInfo(channel.timezone)):%Y-%m-%dT%H:%M}" if video.publish_at else "")
@@ -187,19 +187,19 @@ def form_of_move(visit: Seen, key: str, at: str = "") -> Response:
 
 
 def move(visit: Seen, key: str, form: Form) -> Response:
-    """Give a video another time, after showing once what is odd about it."""
+    """Move a video to another time. Warnings about the new time are shown first."""
     plan = visit.desk.calendar
     video, channel = video_of(plan, key)
     if not video.waits:
-        raise InvalidInput(f"{video.title} is posted already, and what is posted stays posted.")
+        raise InvalidInput(f"{video.title} is already posted and cannot be moved.")
     wall, was = field(form, "at", most=40), field(form, "was", most=40)
     soon = field(form, "when") == "now"
     later = field(form, "later") == "1"
     at = None if soon else read_local(wall, channel.timezone, later=later)
-    moved = InvalidInput(f"Somebody gave {video.title} another time meanwhile. Nothing was changed; look at the calendar again.")
+    moved = InvalidInput(f"Somebody else moved {video.title} in the meantime. Nothing was changed; look at the calendar again.")
     if was != _stamp(video.publish_at):
         if _stamp(video.publish_at) == _stamp(at):  # the form was sent twice, or two people want the same
-            return go(visit, f"/calendar/{quote(key, safe='')}", f"{video.title} has that time already.", "info")
+            return go(visit, f"/calendar/{quote(key, safe='')}", f"{video.title} already has that time.", "info")
         raise moved
     odd = warnings_of(visit, plan, video, channel, at) if at is not None else []
     if odd and field(form, "seen", most=64) != _digest(odd):
@@ -231,12 +231,12 @@ def _shown(view: str, start: str, channel: str, today: date) -> CalendarView:
     except ValueError:
         day = None
     if day is None or not 1972 <= day.year <= 9990:
-        raise InvalidInput(f"{start[:40]!r} is no day; write it like 2026-12-24")
+        raise InvalidInput(f"{start[:40]!r} is not a valid day; write it like 2026-12-24")
     return CalendarView(view, day, channel)
 
 
 def _range(shown: CalendarView) -> tuple[date, date]:
-    """The first day, and the one after the last."""
+    """Return the first day, and the day after the last one."""
     monday = shown.start - timedelta(days=shown.start.weekday())
     if shown.view == "week":
         return monday, monday + timedelta(days=7)
@@ -264,7 +264,10 @@ def _title(shown: CalendarView, first: date, last: date) -> str:
 def timed_between(
     plan: Calendar, channels: Mapping[str, Channel], first: date, last: date, channel: str
 ) -> tuple[list[Timed], bool]:
-    """The videos of these days, and of the one before and after, since zones differ; the earliest first. And whether it is cut."""
+    """Return the videos of these days, earliest first, and whether there are too many to return all.
+
+    It includes a day before and after, because time zones differ.
+    """
     low = start_of_day(first, "UTC", after=-1)
     high = start_of_day(last, "UTC", after=1)
     slots, cut = plan.slots(low - _MARGIN, high, channel=channel)
@@ -278,18 +281,18 @@ def timed_between(
 
 
 def entries_of(plan: Calendar, channels: Mapping[str, Channel], wanted: Sequence[Timed]) -> list[CalendarEntry]:
-    """These videos with all that is shown of them, in the same order."""
+    """Return the calendar entries of these videos, in the same order."""
     known, now = plan.these([one.id for one in wanted]), datetime.now(UTC)
     entries = [entry_of(known[one.id], channels[known[one.id].channel], now) for one in wanted if one.id in known]
     return [entry for entry in entries if entry is not None]
 
 
 def _wanted(view: str, by_day: Mapping[date, Sequence[Timed]]) -> tuple[list[Timed], date | None]:
-    """The videos that are shown with all their details, and the day with which a list goes on elsewhere."""
+    """Return the videos to show in detail, and the day on which the next page of a list starts; None without one."""
     if view == "month":
         return [one for found in by_day.values() for one in found[:OF_DAY]], None
     if view == "week":
-        # Not one after the other: what goes out in between may be in the hour of another zone.
+        # Group first: with several time zones the videos of one local hour are not next to each other.
         hours: dict[tuple[date, int], list[Timed]] = {}
         for day, found in by_day.items():
             for one in found:
@@ -305,7 +308,7 @@ def _wanted(view: str, by_day: Mapping[date, Sequence[Timed]]) -> tuple[list[Tim
 
 
 def entry_of(video: Scheduled, channel: Channel, now: datetime) -> CalendarEntry | None:
-    """A video at its time; None when it has none."""
+    """Return the calendar entry of a video; None when it has no time."""
     at = _goes_out(video, channel)
     if at is None:
         return None
@@ -320,7 +323,7 @@ def _where(platforms: tuple[Platform, ...]) -> Markup:
 
 
 def _goes_out(video: Scheduled | CalendarSlot, channel: Channel) -> datetime | None:
-    """When it went out, or should by its brief and the channel's hours. None: as soon as it is approved."""
+    """Return when it was published, or should be by its brief and the channel's hours. None means as soon as it is approved."""
     if video.out_at is not None:
         return video.out_at
     return next_opening(channel, video.publish_at) if video.publish_at is not None else None
@@ -329,7 +332,7 @@ def _goes_out(video: Scheduled | CalendarSlot, channel: Channel) -> datetime | N
 def _hours(
     days: Sequence[CalendarDay], channels: Mapping[str, Channel], channel: str, counted: Mapping[tuple[date, int], int]
 ) -> list[tuple[int, list[Cell]]]:
-    """The rows of a week: the hours in which the channels post with one before and after, and those in which something goes out."""
+    """Return the rows of the week view: the channels' posting hours with one hour around them, and all hours with videos."""
     shown = [each for name, each in channels.items() if not channel or name == channel]
     used = {entry.local.hour for day in days for entry in day.entries}
     near = {(hour + by) % 24 for hour in range(24) for by in (-1, 0, 1) if any(hour in each.posting_hours for each in shown)}
@@ -358,7 +361,7 @@ def _hours(
 
 
 def video_of(plan: Calendar, key: str) -> tuple[Scheduled, Channel]:
-    """A video with its channel. Raises NotFound."""
+    """Return a video with its channel. Raises NotFound."""
     video = plan.one(key)
     if video is None:
         raise NotFound(f"There is no video {key}.")
@@ -396,7 +399,7 @@ def _twice(wall: str, zone: str) -> bool:
 
 
 def _near(plan: Calendar, video: Scheduled, goes: datetime) -> list[CalendarEntry]:
-    """What else goes out around that time."""
+    """Return up to 20 other videos within twelve hours of that time."""
     channels = plan.channels()
     low, high = goes - timedelta(hours=12), goes + timedelta(hours=12)
     entries = [entry_of(other, channels[other.channel], goes) for other in plan.between(low, high) if other.key != video.key]
@@ -404,7 +407,7 @@ def _near(plan: Calendar, video: Scheduled, goes: datetime) -> list[CalendarEntr
 
 
 def warnings_of(visit: Visit, plan: Calendar, video: Scheduled, channel: Channel, at: datetime) -> list[str]:
-    """What is odd about that time for this video."""
+    """Return the warnings about this time for this video."""
     return schedule_warnings(plan, visit.desk.settings, video, channel, at)
 
 

@@ -1,4 +1,4 @@
-"""What an earlier revision of a video looked like: its texts word by word against those of now, and both films side by side."""
+"""Compares an earlier revision of a video with the current one: texts word by word, and both films side by side."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from phantoms_dagster.store.review.queue import Screen
 
 @dataclass(frozen=True)
 class ChangedText:
-    """A text that is not as it was. `place`: such as `scene 2`."""
+    """A text that differs between the revisions. `place` is its place, such as `scene 2`."""
 
     place: str
     pieces: Sequence[Piece]
@@ -29,7 +29,7 @@ class ChangedText:
 
 @dataclass(frozen=True)
 class Twin:
-    """A film of one of the two revisions. `leads`: the longer one, which the playhead follows."""
+    """The film of one of the two revisions. `leads` marks the longer one, which drives the playhead."""
 
     revision: int
     film: str
@@ -39,12 +39,12 @@ class Twin:
 
 
 def compared(visit: Visit, screen: Screen, against: int, back: str) -> Response:
-    """The page of two revisions. Raises NotFound when there is no such earlier one."""
+    """Show two revisions. Raises NotFound when the earlier one does not exist."""
     revision = screen.revisions.get("rendered_video", 1)
     earlier = visit.desk.earlier.of(screen.key, before=revision)
     old = next((one for one in earlier if one.revision == against), None)
     if old is None or screen.script is None:
-        raise NotFound(f"There is no earlier revision {against} of {screen.key} to compare with.")
+        raise NotFound(f"{screen.key} has no earlier revision {against} to compare with.")
     changed = _changed(old.script.script, screen.script.script, screen.channel.language)
     return page(
         visit,
@@ -61,7 +61,7 @@ def compared(visit: Visit, screen: Screen, against: int, back: str) -> Response:
 
 
 def _changed(old: Script, new: Script, language: str) -> list[ChangedText]:
-    """The texts that differ, in reading order. A scene that only one of them has is all gone or all new."""
+    """Return the texts that differ, in reading order. A scene that only one revision has is entirely removed or added."""
     before, after = dict(places(old)), dict(places(new))
     both = dict.fromkeys(chain(after, before))
     return [
@@ -72,7 +72,7 @@ def _changed(old: Script, new: Script, language: str) -> list[ChangedText]:
 
 
 def _twins(visit: Visit, screen: Screen, old: Earlier) -> list[Twin]:
-    """Both films, the earlier one first; none when one of them is not there, or both are the same."""
+    """Return both films, the earlier one first; an empty list when one is missing or both are the same."""
     now = screen.film
     if now is None or now.video == old.film.video or not all(_is_there(visit, film) for film in (old.film, now)):
         return []
@@ -93,6 +93,6 @@ def _twins(visit: Visit, screen: Screen, old: Earlier) -> list[Twin]:
 def _is_there(visit: Visit, film: RenderedVideoOutput) -> bool:
     try:
         visit.desk.services.media_files.local(film.video)
-    except (PhantomsError, OSError):  # cleaned up, or its store is away: the texts are worth a look without it
+    except (PhantomsError, OSError):  # cleaned up, or its store is down: the page still shows the texts
         return False
     return True

@@ -1,4 +1,4 @@
-"""Editing from the review: the texts of one video. What was typed stays on the page until it is saved."""
+"""Edit the texts of a video, from the review. When saving fails, the page keeps what was typed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from phantoms_dagster.domain.script_edits import (
 )
 from phantoms_dagster.store.decisions import DecidedFirst
 
-# Far above every limit: what is too long is said, and not cut off.
+# Far above every limit, so that a text that is too long causes a message instead of being cut off.
 MOST = 50_000
 
 
@@ -41,7 +41,7 @@ def register(app: FastAPI) -> None:
 
 @dataclass(frozen=True)
 class Field:
-    """A text that can be edited, as it is stored and as it is in the form; `rows`: 1 for one line."""
+    """An editable text: as stored, and as in the form. `rows` is the height of its field; 1 means a single line."""
 
     name: str
     label: str
@@ -52,14 +52,14 @@ class Field:
 
 
 def form_of_edit(visit: Seen, key: str, channel: str = "", held: str = "", platform: str = "") -> Response:
-    """The texts as they are."""
+    """Show the form with the stored texts."""
     return _form(visit, key, Filters(channel, held == "1", platform), {})
 
 
 def edit(visit: Seen, key: str, form: Form) -> Response:
-    """Save what was changed. What cannot be saved is said above the form, which keeps what was typed."""
+    """Save the changed texts. On an error, show the form again with the message and what was typed."""
     filters = Filters(field(form, "channel"), field(form, "held") == "1", field(form, "platform"))
-    # What somebody did not touch is not theirs: it may have been edited by somebody else meanwhile.
+    # Untouched fields are not saved: another user may have edited them in the meantime.
     sent = {name: _sent(form, name) for name in form if name.startswith(_NAMES)}
     typed = {name: text for name, text in sent.items() if text != _sent(form, f"was-{name}")}
     try:
@@ -88,7 +88,7 @@ def _form(
     if screen is None:
         raise NotFound(f"There is no video {key}.")
     if screen.script is None:
-        raise error or InvalidInput(f"{key} is not written yet: there is nothing to edit")
+        raise error or InvalidInput(f"{key} has no script yet, so there is nothing to edit")
     review = visit.desk.decisions.review(key)
     out = [platform for platform in screen.brief.platforms if screen.states.get(f"{platform}/post") == "done"]
     return page(
@@ -122,7 +122,7 @@ _MOST = {
 
 
 def _fields(script: Script, typed: Mapping[str, str], kinds: tuple[str, ...]) -> list[Field]:
-    """The texts of these kinds, as they were typed or else as they are stored."""
+    """Return the fields of these kinds, with the typed text, else the stored one."""
     found = []
     for place, stored in places(script):
         kind = place.split()[0]
@@ -133,18 +133,18 @@ def _fields(script: Script, typed: Mapping[str, str], kinds: tuple[str, ...]) ->
 
 
 def _sent(form: FormData, name: str) -> str:
-    """A field as it was sent, with the line breaks that browsers change undone."""
+    """Return a form field. Browsers send line breaks as CRLF; they are turned back into LF."""
     return field(form, name, most=MOST).replace("\r\n", "\n")
 
 
 def _name(place: str) -> str:
-    """The name of the field of a place: `scene 2` is `narration-2`."""
+    """Return the form field name of a place: `scene 2` is `narration-2`."""
     kind, *_, number = place.split() if " " in place else (place, "")
     return {"scene": f"narration-{number}", "headline": f"headline-{number}"}.get(kind, place)
 
 
 def _edit(typed: Mapping[str, str]) -> ScriptEdit:
-    """What was typed, in the places where it was."""
+    """Convert the typed fields to a script edit."""
 
     def numbered(kind: str) -> dict[int, str]:
         found = {name.removeprefix(f"{kind}-"): text for name, text in typed.items() if name.startswith(f"{kind}-")}
@@ -156,10 +156,10 @@ def _edit(typed: Mapping[str, str]) -> ScriptEdit:
 
 def _told(edited: EditedTexts) -> str:
     if not any(edited.differences):
-        return "Nothing is different."
+        return "Nothing was changed."
     what = {
-        "voiceover": "Saved. Voice and film are made again; the video comes back for a decision when it is rendered.",
-        "rendered_video": "Saved. The film is rendered again; the video comes back for a decision then.",
-        None: "Saved. The film stays; these words wait for a decision.",
+        "voiceover": "Saved. The voice and the film are being made again. The video comes back for review when it is rendered.",
+        "rendered_video": "Saved. The film is being rendered again. The video comes back for review when it is done.",
+        None: "Saved. The film stays the same. The new texts wait for a decision.",
     }[edited.remakes]
     return " ".join([what, *(f"{note[0].upper()}{note[1:]}." for note in edited.notes)])

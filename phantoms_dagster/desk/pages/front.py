@@ -1,4 +1,4 @@
-"""The front page, which leads to the review, and what all pages share: static files, health, the choice of colours."""
+"""The front page, which redirects to the review, and what all pages share: static files, health check and theme."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ def register(app: FastAPI) -> None:
 
 
 async def front() -> Response:
-    """Where people begin."""
+    """Redirect to the review."""
     return RedirectResponse("/review", 303)
 
 
 async def health() -> Response:
-    """That the process answers; it asks no store."""
+    """Answer that the process is up. Checks neither PostgreSQL nor Redis."""
     return PlainTextResponse("ok\n")
 
 
 async def static(digest: str, name: str) -> Response:
-    """A static file. One of an older version is answered with what there is now, and not kept."""
+    """Serve a static file. A URL of an older version gets the current file, uncached."""
     found = assets().get(name)
     if found is None:
         raise NotFound(f"there is no file {name}")
@@ -43,7 +43,7 @@ async def static(digest: str, name: str) -> Response:
 
 
 async def theme(visit: Seen, form: Form) -> Response:
-    """Remember the colours that somebody chose."""
+    """Save the visitor's theme in a cookie."""
     chosen = field(form, "theme")
     response = go(visit, own_page(field(form, "back") or "/"))
     if chosen in THEMES:

@@ -1,6 +1,6 @@
-"""What a guest sees: one film, its texts, and two answers. Their link opens this page and nothing else of the desk.
+"""The guest's page: one film, its texts, and two answers. A guest link opens nothing else of the desk.
 
-Opening it changes nothing, however often, by whom, or by which program: chat programs open links to show a preview.
+A GET changes nothing, because chat programs open links to show a preview.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _SECRET = re.compile(r"[A-Za-z0-9_-]{20,100}")
 
 @dataclass(frozen=True)
 class GuestFilm:
-    """What the guest is asked about. `words`: what each post would say."""
+    """The film that the guest is asked about. `words` are the texts of each post."""
 
     video: str
     poster: str
@@ -39,7 +39,7 @@ def register(app: FastAPI) -> None:
 
 
 def look(visit: Seen, secret: str) -> Response:
-    """The film and the question; or why there is nothing to answer."""
+    """Show the film and the question, or why there is nothing to answer."""
     if (wait := visit.desk.attempts.guess_wait_seconds(visit.address)) > 0:
         return _too_many(visit, wait)
     link = _found(visit, secret)
@@ -47,7 +47,7 @@ def look(visit: Seen, secret: str) -> Response:
 
 
 def answer(visit: Seen, secret: str, form: Form) -> Response:
-    """Take the answer, once."""
+    """Take the guest's answer. A link takes one answer."""
     if (wait := visit.desk.attempts.guess_wait_seconds(visit.address)) > 0:
         return _too_many(visit, wait)
     link = _found(visit, secret)
@@ -57,18 +57,20 @@ def answer(visit: Seen, secret: str, form: Form) -> Response:
     try:
         reason = words(form, "note", most=1_000)
     except InvalidInput as error:
-        return _shown(visit, link, status=422, problem=f"Please write it once more: {error}.")
+        return _shown(visit, link, status=422, problem=f"Please write it again: {error}.")
     if said not in ("approve", "reject"):
         return _shown(visit, link, status=422, problem="Choose one of the two answers.")
     if said == "reject" and not reason:
-        return _shown(visit, link, status=422, problem="Please say why: the next version is made from it.")
+        return _shown(visit, link, status=422, problem="Please say why. The next version is based on your reason.")
     try:
         visit.desk.guests.decide(secret, "approve" if said == "approve" else "reject", reason=reason, address=visit.address)
     except DecidedFirst:
-        return _shown(visit, _again(visit, secret, link), status=409, problem="Somebody else was first. Your answer was not taken.")
+        return _shown(
+            visit, _again(visit, secret, link), status=409, problem="Somebody else was first. Your answer was not recorded."
+        )
     except InvalidInput:
-        # The message is for the people of the desk, who have other ways: the page says what a guest can do.
-        return _shown(visit, _again(visit, secret, link), status=409, problem="Your answer was not taken.")
+        # The error's own message is for users of the desk. The page tells the guest what to do instead.
+        return _shown(visit, _again(visit, secret, link), status=409, problem="Your answer was not recorded.")
     return _shown(visit, _again(visit, secret, link))
 
 
@@ -80,7 +82,7 @@ def _found(visit: Visit, secret: str) -> GuestLink | None:
 
 
 def _again(visit: Visit, secret: str, link: GuestLink) -> GuestLink:
-    """The link as it is now."""
+    """Return the link in its current state."""
     return visit.desk.guests.find(secret) or link
 
 
@@ -90,7 +92,7 @@ def _shown(visit: Visit, link: GuestLink, *, status: int = 200, problem: str = "
 
 
 def _film(visit: Visit, link: GuestLink) -> GuestFilm | None:
-    """What there is to see, when it is what the link is about."""
+    """Return the film, if the current version is still the one that the link is about; else None."""
     review, screen = visit.desk.decisions.review(link.key), visit.desk.queue.screen(link.key)
     if review is None or screen is None or screen.film is None or review.content != link.content_sha256:
         return None

@@ -1,4 +1,4 @@
-"""Guest links as reviewers see them: made from Review, listed with their state, revoked. The guest's own page is `guest`."""
+"""Guest links for reviewers: make, list and revoke them. The guest's own page is in `guest`."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def register(app: FastAPI) -> None:
 
 
 def links(visit: Seen, key: str = "", before: int = NEWEST) -> Response:
-    """The newest links, of one video or of all."""
+    """List the links, newest first; optionally of one video."""
     found = visit.desk.guests.page(key=key.strip(), before=before, limit=ROWS + 1)
     older = found[ROWS - 1].id if len(found) > ROWS else None
     return page(visit, "guest_links.html", links=found[:ROWS], key=key.strip(), older=older, newest=before >= NEWEST)
 
 
 def make(visit: Seen, key: str, form: Form) -> Response:
-    """Make a link. It is shown in this answer alone: in an address or a message of the next page it would be kept."""
+    """Make a link and show it in this response only. A redirect or a flash message would store the secret."""
     content = field(form, "content", most=64)
     link, secret = visit.desk.guests.add(
         key, field(form, "guest", most=200), visit.actor, content_sha256=content, hours=_hours(field(form, "hours", most=20))
@@ -37,13 +37,13 @@ def make(visit: Seen, key: str, form: Form) -> Response:
 
 
 def revoke(visit: Seen, number: int) -> Response:
-    """End a link."""
+    """Revoke a link."""
     link = visit.desk.guests.revoke(number, visit.actor)
-    return go(visit, "/guest-links", f"Revoked: the link of {link.guest} takes no answer any more.", "info")
+    return go(visit, "/guest-links", f"Revoked: {link.guest}'s link no longer works.", "info")
 
 
 def address(visit: Visit, secret: str) -> str:
-    """Where the guest answers: under the address that people use, else under that of this request."""
+    """Return the URL of a guest link, based on PHANTOMS_DESK_URL, else on the URL of this request."""
     desk_url = visit.desk.settings.desk_url
     base = desk_url or str(visit.request.base_url)
     return f"{base.rstrip('/')}/guest/{secret}"
@@ -51,5 +51,5 @@ def address(visit: Visit, secret: str) -> str:
 
 def _hours(given: str) -> int:
     if not given.isascii() or not given.isdecimal() or len(given) > 6:
-        raise InvalidInput("say for how many hours the link is good, such as 72")
+        raise InvalidInput("give the number of hours that the link is valid, such as 72")
     return int(given)

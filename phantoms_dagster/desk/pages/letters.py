@@ -1,4 +1,4 @@
-"""Dead letters by cause: what failed for good, since when and how often; and what may be done with all letters of one cause."""
+"""Dead letters grouped by cause: what failed for good, since when and how often, and actions on all letters of a cause."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ EXAMPLES = 3
 SAMPLE = 10
 TABS = (*STATES, "all")
 VERDICT_WORDS: Mapping[str, tuple[str, str]] = {
-    "safe": ("safe", "Nothing of it can have taken effect: it just starts over."),
+    "safe": ("safe", "It cannot have taken effect, so it simply starts over."),
     "read_back": (
-        "will be read back first",
-        "It was begun at the provider. Its outcome is read there before anything is sent.",
+        "checked with the provider first",
+        "It may have taken effect. The provider is asked for the outcome before anything is sent.",
     ),
     "person": (
-        "a person must look",
-        "The provider, or a rule of ours, refused what is in it. Until somebody changes that, a replay ends the same way.",
+        "needs a person",
+        "The provider or one of our rules refused the content. A replay will fail again until somebody changes it.",
     ),
 }
 DONE: Mapping[str, str] = {
-    "acknowledged": "Acknowledged: it stays so until the next letter of this cause.",
-    "resolved": "Resolved: it opens again by itself with the next letter of this cause.",
-    "open": "Open again.",
+    "acknowledged": "Acknowledged. The next letter with this cause reopens it.",
+    "resolved": "Resolved. The next letter with this cause reopens it.",
+    "open": "Reopened.",
 }
 Ids = Annotated[list[int] | None, Query()]
 
@@ -55,7 +55,7 @@ def register(app: FastAPI) -> None:
 
 @dataclass(frozen=True)
 class Trend:
-    """How many letters there were on each of the last days: a plot, a small one for lists, and the numbers for a table."""
+    """The number of letters on each of the last days: as a plot, as a sparkline for lists, and as numbers for a table."""
 
     days: tuple[tuple[date, int], ...]
     plot: Plot
@@ -65,9 +65,9 @@ class Trend:
 def issues(
     visit: Seen, state: str = "open", provider: str = "", q: str = "", number: Annotated[int, Query(alias="page", ge=1)] = 1
 ) -> Response:
-    """The issues in that state that have all words of `q`, the one that was seen last first."""
+    """Show the issues in this state that contain all words of `q`, most recently seen first."""
     if state not in TABS:
-        raise InvalidInput(f"there is no state {state!r}; there are {', '.join(TABS)}")
+        raise InvalidInput(f"there is no state {state!r}; the states are {', '.join(TABS)}")
     store = Issues(visit.desk.services.engine)
     words = q.casefold().split()
     every = [one for one in store.all() if one.has(words)]
@@ -93,7 +93,7 @@ def issues(
 
 
 def issue(visit: Seen, cause: str, which: str = "", before: int = NEWEST) -> Response:
-    """One issue: its letters, and what the provider answered to some of them."""
+    """Show an issue: its letters, and the provider's answers for some of them."""
     store = Issues(visit.desk.services.engine)
     found = store.get(cause)
     shown = which if which in ("open", "closed") else "open" if found.open else "closed"
@@ -118,21 +118,21 @@ def issue(visit: Seen, cause: str, which: str = "", before: int = NEWEST) -> Res
 
 
 def say(visit: Seen, cause: str, form: Form) -> Response:
-    """Acknowledge, resolve, or open it again."""
+    """Acknowledge, resolve or reopen an issue."""
     state, seen = field(form, "state"), field(form, "seen", most=20)
     if not seen.isdecimal():
-        raise InvalidInput("the form does not say which letters you saw: load the page again")
+        raise InvalidInput("the form does not say which letters you have seen; load the page again")
     store = Issues(visit.desk.services.engine)
     now = store.say(cause, state, visit.actor, seen=int(seen), reason=words(form, "reason", most=1_000))
     if now.came_back and state != "open":
         return go(
-            visit, f"/dead-letters/{cause}", "It is open: another letter of this cause came after you loaded the page.", "info"
+            visit, f"/dead-letters/{cause}", "It stays open: a new letter with this cause came after you loaded the page.", "info"
         )
     return go(visit, f"/dead-letters/{cause}", DONE[state])
 
 
 def ask(visit: Seen, cause: str, action: str = "replay", whole: str = "", letter: Ids = None) -> Response:
-    """What a replay of these letters would do, or what a discard gives up, before anything is done."""
+    """Show what a replay or discard of these letters would do, before it is done."""
     store = Issues(visit.desk.services.engine)
     found = store.get(cause)
     _known(action)
@@ -157,7 +157,7 @@ def ask(visit: Seen, cause: str, action: str = "replay", whole: str = "", letter
 
 
 def act(visit: Seen, cause: str, form: Form) -> Response:
-    """Take the action; it goes on by itself, on a page of its own. The same form sent again leads there, too."""
+    """Start a bulk action and redirect to its page. Sending the same form again leads to the same bulk action."""
     once = field(form, "once", most=40)
     if once and (known := visit.desk.bulk.made_by(once, visit.actor)) is not None:
         return go(visit, f"/bulk/{known}")
@@ -167,14 +167,14 @@ def act(visit: Seen, cause: str, form: Form) -> Response:
     _known(action)
     given = [str(one) for one in form.getlist("letter")]
     if not all(one.isdecimal() and len(one) < 19 for one in given):
-        raise InvalidInput("a letter is named by its number")
+        raise InvalidInput("a letter is given by its number")
     letters = _chosen(store, found, field(form, "whole") == "1", [int(one) for one in given])
     arguments: dict[str, Any] = {"issue": cause}
     if action == "replay":
         wanted = {str(one) for one in form.getlist("verdict")}
         letters = [one for one in letters if one.verdict in wanted]
         if not letters:
-            raise InvalidInput("no letter is left: tick at least one kind of them")
+            raise InvalidInput("no letter is selected: tick at least one kind")
     else:
         arguments["reason"] = words(form, "reason", most=1_000)
     number = visit.desk.bulk.submit(
@@ -191,27 +191,27 @@ def act(visit: Seen, cause: str, form: Form) -> Response:
 
 def _known(action: str) -> None:
     if action not in ("replay", "discard"):
-        raise InvalidInput(f"there is no action {action!r} for dead letters; there are replay and discard")
+        raise InvalidInput(f"there is no action {action!r} for dead letters; the actions are replay and discard")
 
 
 def _chosen(store: Issues, found: Issue, whole: bool, ids: Sequence[int]) -> list[IssueLetter]:
-    """The open letters that are meant, at most so many as may be done at once. Raises InvalidInput when there are none."""
+    """Return the selected open letters, at most MOST_ITEMS. Raises InvalidInput when there are none."""
     if not whole and not ids:
-        raise InvalidInput("nothing is selected: tick some letters, or choose all of the issue")
+        raise InvalidInput("nothing is selected: tick some letters, or select all of the issue")
     letters = store.chosen(found.cause, None if whole else ids, limit=MOST_ITEMS)
     if not letters:
-        raise InvalidInput("none of these letters is open any more: somebody replayed or discarded them")
+        raise InvalidInput("none of these letters is still open: they were replayed or discarded")
     return letters
 
 
 def _waits(visit: Visit, found: Issue) -> str:
-    """What a replay would wait for now: a breaker that is open. Empty when nothing is known to hold it."""
+    """Return the names of open breakers that a replay would wait for; empty when there are none."""
     held = [one.breaker for one in outages_of(visit).found if found.stage in one.stages and not one.account]
     return ", ".join(held)
 
 
 def _trends(store: Issues, shown: Sequence[Issue]) -> dict[str, Trend]:
-    """The last days of each issue."""
+    """Return the trend of each issue by cause."""
     today = datetime.now(UTC).date()
     days = [today - timedelta(days=TREND_DAYS - 1 - n) for n in range(TREND_DAYS)]
     counted = store.trend([one.cause for one in shown], since=days[0])
@@ -232,6 +232,6 @@ def _trend(one: Issue, days: Sequence[tuple[date, int]]) -> Trend:
 
 
 def _attempt(row: Mapping[str, Any]) -> str:
-    """A try as a line: its class and code, and what was said."""
+    """Format an attempt as one line: error class, code and message."""
     cause = " ".join(str(row[name]) for name in ("class", "code") if row.get(name))
     return ": ".join(part for part in (cause, str(row.get("message") or "")) if part) or "no outcome"

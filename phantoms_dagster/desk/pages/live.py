@@ -1,4 +1,4 @@
-"""What changes by itself, as server-sent events: how much waits. One look a moment serves all who watch."""
+"""Live counts as server-sent events. One query every LOOK_SECONDS serves all open pages."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from phantoms_dagster.store.away import is_away
 
 LOOK_SECONDS = 2.0
 PING_SECONDS = 20
-# Then the browser connects again, and is asked again who it is.
+# After this time the stream ends. The browser reconnects, which checks the session again.
 LIVES_SECONDS = 600
 _PULSE = "pulse"
 
 
 @dataclass
 class Pulse:
-    """The counts of a moment ago, looked up at most once every two seconds, whatever the number of watchers."""
+    """The latest counts. They are queried at most once every LOOK_SECONDS, however many pages are open."""
 
     desk: Desk
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -36,7 +36,7 @@ class Pulse:
     board: str = "{}"
 
     async def now(self) -> str:
-        """The counts as JSON. Those from before while PostgreSQL does not answer."""
+        """Return the counts as JSON. While PostgreSQL is down these are the last known ones."""
         async with self.lock:
             if time.monotonic() - self.looked_at >= LOOK_SECONDS:
                 self.looked_at = time.monotonic()
@@ -59,7 +59,7 @@ def register(app: FastAPI) -> None:
 
 
 async def events(visit: Seen) -> Response:
-    """The counts now, and again whenever they change: what waits for reviewers as `counts`, where videos are as `board`."""
+    """Stream the counts now and whenever they change: the review queue as `counts`, the stages of all videos as `board`."""
     pulse = visit.desk.extras.setdefault(_PULSE, Pulse(visit.desk))
     assert isinstance(pulse, Pulse)
 

@@ -1,4 +1,4 @@
-"""Log-in and log-out."""
+"""Log-in with a password, and log-out."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def register(app: FastAPI) -> None:
 
 
 def ask(visit: Seen, next: str = "/") -> Response:  # noqa: A002 - the name of the parameter in the address
-    """The form."""
+    """Show the log-in form."""
     if visit.role > Role.PUBLIC:
         return RedirectResponse(own_page(next), 303)
     there = visit.desk.oidc.host if visit.desk.oidc is not None and oidc.back_from_log_out(visit) else ""
@@ -29,20 +29,20 @@ def ask(visit: Seen, next: str = "/") -> Response:  # noqa: A002 - the name of t
 
 
 def check(visit: Seen, form: Form) -> Response:
-    """Log in. A wrong name and a wrong password read the same and take as long."""
+    """Log in. A wrong name and a wrong password give the same message and take the same time."""
     name, password, wanted = field(form, "name"), str(form.get("password", "")), own_page(field(form, "next") or "/")
     attempts = visit.desk.attempts
     wait = attempts.wait_seconds(name, visit.address)
     if wait:
-        problem = f"Too many attempts. Try again in {max(1, round(wait / 60))} min."
+        problem = f"Too many failed attempts. Try again in {max(1, round(wait / 60))} min."
         response = page(visit, "login.html", status=429, wanted=wanted, name=name, problem=problem, notice="")
         response.headers["Retry-After"] = str(wait)
         return response
     user = visit.desk.users.credentials(name)
-    # Somebody whom the provider knows has no password here: that is as any wrong one.
+    # A user who logs in through the provider has no password here. That counts as a wrong password.
     if not passwords.right(user.password_hash if user else None, password) or user is None or user.password_hash is None:
         attempts.failed(name, visit.address)
-        problem = "That name and password do not belong together."
+        problem = "The name or the password is wrong."
         return page(visit, "login.html", status=401, wanted=wanted, name=name, problem=problem, notice="")
     attempts.succeeded(name, visit.address)
     if passwords.outdated(user.password_hash):
@@ -54,7 +54,7 @@ def check(visit: Seen, form: Form) -> Response:
 
 
 def leave(visit: Seen) -> Response:
-    """Log out, here and on the server, and then at the provider when they logged in by it."""
+    """Log out of the desk, and then at the provider when the user logged in there."""
     response = RedirectResponse("/login", 303)
     log_out(visit, response)
     return oidc.log_out_there(visit, response)

@@ -1,4 +1,4 @@
-"""Films and pictures, by addresses that are signed for minutes. A player reads them in ranges and can seek."""
+"""Serves films and pictures at signed URLs that expire within minutes. Range requests let a player seek."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from phantoms_dagster.domain.models import MediaFile
 from phantoms_dagster.media.files import FolderStore
 from phantoms_dagster.wiring.media import media_store
 
-# An address is good for this long, and up to twice as long: it stays the same within the time, so that browsers keep the file.
+# A URL is valid for this long to twice as long. It stays the same for this long, so browsers can cache the file.
 GOOD_SECONDS = 900
 _NAME = re.compile(r"([0-9a-f]{64})(\.[a-z0-9]{1,8})")
 _STORE = "media store"
@@ -30,7 +30,7 @@ def register(app: FastAPI) -> None:
 
 
 def address(desk: Desk, file: MediaFile) -> str:
-    """An address under which the file can be had for the next minutes."""
+    """Return a signed URL path of the file, valid for 15 to 30 minutes."""
     until = (int(time.time()) // GOOD_SECONDS + 2) * GOOD_SECONDS
     return _signed(desk.keys, f"{file.sha256}{file.suffix}", file.size, until)
 
@@ -41,13 +41,13 @@ def _signed(keys: Keys, name: str, size: int, until: int) -> str:
 
 
 async def media(visit: Seen, name: str, size: int = 0, until: int = 0, key: str = "") -> Response:
-    """The file, whole or the range that was asked for (206, 416, If-Range)."""
+    """Serve the file, or the requested range of it (206, 416, If-Range)."""
     desk = visit.desk
     found = _NAME.fullmatch(name)
     if found is None or not desk.keys.right("media", f"{name}:{size}:{until}", key):
-        raise NotAllowed("That address of a film is not one that this desk gave out. Open the video's page.")
+        raise NotAllowed("This film address is not valid. Open the video's page to get a new one.")
     if until < time.time():
-        raise NotAllowed("That address of a film is too old. Load the video's page again.")
+        raise NotAllowed("This film address has expired. Load the video's page again.")
     path = await _store(desk).local(MediaFile(sha256=found[1], size=size, suffix=found[2]))
     kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
     headers = {
@@ -58,11 +58,11 @@ async def media(visit: Seen, name: str, size: int = 0, until: int = 0, key: str 
     try:
         return FileResponse(path, media_type=kind, headers=headers)
     except FileNotFoundError as error:
-        raise NotFound("that file was cleaned up a moment ago") from error
+        raise NotFound("that file has just been cleaned up") from error
 
 
 def _store(desk: Desk) -> FolderStore:
-    """The media store of the desk's event loop: a folder, or an object store with its cache."""
+    """Return the media store for the desk's event loop: a folder, or an object store with its cache."""
     if _STORE not in desk.extras:
         desk.extras[_STORE] = media_store(desk.settings)
     return desk.extras[_STORE]  # type: ignore[return-value]

@@ -1,6 +1,6 @@
-"""Log-in and log-out by an OpenID Connect provider: the way there and the way back. The protocol is in `desk.oidc`.
+"""Log-in and log-out with an OpenID Connect provider: the redirects there and back. The protocol is in `desk.oidc`.
 
-The log-in's ways are GETs, because browsers come back by one. The way back is bound to the browser that left, and works once.
+Both are GETs, because the provider redirects the browser. The return works once, and only in the browser that started the log-in.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from phantoms_dagster.domain.errors import InvalidInput, NotFound
 from phantoms_dagster.store.users import digest
 
 COOKIE, PATH = "phantoms_oidc", "/login/oidc"
-# Who logged in by the provider: their ID token, until they log out. And, on the way back from a log-out there, its state.
+# A cookie with the ID token until the user logs out, and one with the state of a log-out at the provider.
 _THEIRS, _LOGOUT = "phantoms_oidc_session", "/logout"
 _ENDED, _LOGIN = "phantoms_oidc_ended", "/login"
-# Browsers keep cookies of at most 4096 bytes. With a longer ID token the provider asks who it is.
+# Browsers store cookies of at most 4096 bytes. A longer ID token is not stored; then the provider asks the user on log-out.
 _LONGEST_COOKIE = 3_800
 
 
@@ -33,7 +33,7 @@ def register(app: FastAPI) -> None:
 
 
 def leave(visit: Seen, next: str = "/") -> Response:  # noqa: A002 - the name of the parameter in the address
-    """Go to the provider."""
+    """Redirect to the provider."""
     provider = _provider(visit)
     if visit.role > Role.PUBLIC:
         return RedirectResponse(own_page(next), 303)
@@ -49,14 +49,14 @@ def leave(visit: Seen, next: str = "/") -> Response:  # noqa: A002 - the name of
 
 
 def come_back(visit: Seen) -> Response:
-    """Log in whom the provider sent, once."""
+    """Log in the user whom the provider sent back. The answer works once."""
     provider = _provider(visit)
     answer = {name: value[:4_000] for name, value in visit.request.query_params.items()}
     users = visit.desk.users
     try:
         kept = provider.returned(visit.desk.keys.opened("oidc", visit.request.cookies.get(COOKIE, "")), answer)
         if not users.spend_state(digest(str(kept["state"]))):
-            raise NotLoggedIn("That log-in was used already. Begin again.")
+            raise NotLoggedIn("That log-in was already used. Please start again.")
         arrived = provider.finish(kept, answer, _back(visit))
         person = arrived.person
         user = users.from_provider(person.issuer, person.subject, person.name, person.role)
@@ -72,9 +72,9 @@ def come_back(visit: Seen) -> Response:
 
 
 def log_out_there(visit: Visit, response: Response) -> Response:
-    """The answer to a log-out, which was done here already: of `response`, or one that leads on to the provider.
+    """Return the response to a log-out: `response`, or a page that leads to the provider's log-out.
 
-    Somebody who did not log in by the provider has no session there that would be ours to end.
+    The user is already logged out of the desk. Users who logged in with a password have no session at the provider to end.
     """
     provider = visit.desk.oidc
     theirs = visit.desk.keys.opened("oidc-session", visit.request.cookies.get(_THEIRS, ""))
@@ -89,10 +89,10 @@ def log_out_there(visit: Visit, response: Response) -> Response:
         address, why = None, f" {error}"
     if address is None:
         response.delete_cookie(_THEIRS, path=_LOGOUT)
-        said = f"You are logged out of the desk. Your session at {provider.host} is still open: log out there, too.{why}"
+        said = f"You are logged out of the desk. Your session at {provider.host} is still open; log out there, too.{why}"
         tell(visit, response, said, "info")
         return response
-    # A page, not a redirect: the answer to a form may lead to no other site (`form-action`).
+    # A page, not a redirect: the policy `form-action 'self'` forbids redirects of a form to another site.
     leading = page(visit, "logged_out.html", address=address, host=provider.host)
     for header in response.headers.getlist("set-cookie"):
         leading.headers.append("set-cookie", header)
@@ -102,13 +102,13 @@ def log_out_there(visit: Visit, response: Response) -> Response:
 
 
 def back_from_log_out(visit: Visit) -> bool:
-    """Whether the provider sent this browser back after a log-out that began in it."""
+    """Whether the provider sent this browser back from a log-out that it started."""
     kept = visit.desk.keys.opened("oidc-ended", visit.request.cookies.get(_ENDED, ""))
     return isinstance(kept, str) and secrets.compare_digest(kept.encode(), visit.request.query_params.get("state", "").encode())
 
 
 def forget(response: Response) -> None:
-    """Somebody logs in with a password: a session at the provider is not theirs any more."""
+    """Delete the cookie with the ID token. After a log-in with a password it no longer belongs to this user."""
     response.delete_cookie(_THEIRS, path=_LOGOUT)
 
 
@@ -128,12 +128,15 @@ def _set(visit: Visit, response: Response, name: str, sealed: str, path: str, *,
 
 def _provider(visit: Visit) -> OidcProvider:
     if visit.desk.oidc is None:
-        raise NotFound("This desk has no OpenID Connect provider; log in with a password.")
+        raise NotFound("This desk has no OpenID Connect provider. Log in with a password.")
     return visit.desk.oidc
 
 
 def _elsewhere(visit: Visit) -> str | None:
-    """This page under the name that people use, when the browser has another: its cookie would not come back from there."""
+    """Return this page's URL under PHANTOMS_DESK_URL when the browser uses another host name; else None.
+
+    The provider returns to PHANTOMS_DESK_URL, where the cookie of another host name is not sent.
+    """
     desk_url = visit.desk.settings.desk_url
     if not desk_url or urlsplit(desk_url).hostname == visit.request.url.hostname:
         return None
@@ -141,17 +144,17 @@ def _elsewhere(visit: Visit) -> str | None:
 
 
 def _back(visit: Visit) -> str:
-    """Our address that the provider sends people to: the one that people use, else that of this request."""
+    """Return our redirect URL."""
     return f"{_base(visit)}{PATH}/back"
 
 
 def _base(visit: Visit) -> str:
-    """The desk's address, the one that people use, else that of this request; without a slash at its end."""
+    """Return the desk's base URL without a trailing slash: PHANTOMS_DESK_URL, else that of this request."""
     return (visit.desk.settings.desk_url or str(visit.request.base_url)).rstrip("/")
 
 
 def _refused(visit: Visit, status: int, problem: str) -> Response:
-    """The log-in page with what went wrong; local users log in there all the same."""
+    """Show the log-in page with the error. Local users can still log in there."""
     response = page(visit, "login.html", status=status, wanted="/", name="", problem=problem, notice="")
     response.delete_cookie(COOKIE, path=PATH)
     return response

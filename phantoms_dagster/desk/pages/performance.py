@@ -1,4 +1,4 @@
-"""Performance: what posts brought, by platform and day, by hour, by hook and by video, out of the performance tables."""
+"""Performance: results of posts by platform and day, by hour, by hook and by video, from the performance tables."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from phantoms_dagster.store.results.board import SORTS, Hook, Hour, PlatformDay,
 
 ROWS = 20
 PERIODS = {"7": "7 days", "28": "28 days", "90": "90 days", "365": "a year"}
-# A plot of days has at most so many columns; longer periods have a column a week, or four weeks.
+# A plot has at most this many columns. Longer periods get a column per week, or per four weeks.
 MOST_COLUMNS = 31
 STEPS = (1, 7, 28)
 _KEPT = "results"
@@ -32,7 +32,7 @@ def register(app: FastAPI) -> None:
 
 @dataclass(frozen=True)
 class PlotColumn:
-    """A column of the plot over time: the days from `first` on, and views by platform."""
+    """A column of the plot over time: its first day, its views by platform, and its number of posts."""
 
     first: date
     views: dict[str, int]
@@ -41,7 +41,7 @@ class PlotColumn:
 
 @dataclass(frozen=True)
 class Total:
-    """What the posts of a platform have."""
+    """The totals of a platform. `reactions` sums likes, comments and shares."""
 
     platform: str
     posts: int
@@ -50,13 +50,13 @@ class Total:
 
     @property
     def engagement(self) -> float | None:
-        """Likes, comments and shares for each view."""
+        """Reactions per view; None without views."""
         return self.reactions / self.views if self.views else None
 
 
 @dataclass(frozen=True)
 class Sums:
-    """What a period of a channel adds up to."""
+    """The aggregates of a channel in a period."""
 
     hours: Sequence[Hour]
     by_day: Sequence[PlatformDay]
@@ -65,7 +65,7 @@ class Sums:
 
 @dataclass(frozen=True)
 class CachedSums:
-    """Sums out of the tables that were made then, by the first moment of the period and the channel."""
+    """Aggregates by start of period and channel. `made_at` identifies the version of the tables that they were computed from."""
 
     made_at: tuple[datetime | None, datetime | None]
     sums: dict[tuple[datetime, str], Sums]
@@ -80,14 +80,14 @@ def performance(
     sort: str = "views",
     number: Annotated[int, Query(alias="page", ge=1, le=1_000)] = 1,
 ) -> Response:
-    """The results of a period."""
+    """Show the results of a period."""
     channels = visit.desk.board.channels()
     if days not in PERIODS:
-        raise InvalidInput(f"there is no period of {days!r} days; there are {', '.join(PERIODS)}")
+        raise InvalidInput(f"there is no period of {days!r} days; the periods are {', '.join(PERIODS)}")
     if sort not in SORTS:
-        raise InvalidInput(f"videos cannot be ordered by {sort!r}; there are {', '.join(SORTS)}")
+        raise InvalidInput(f"videos cannot be sorted by {sort!r}; choose one of {', '.join(SORTS)}")
     if channel and channel not in channels:
-        raise InvalidInput(f"there is no channel {channel!r}; there are {', '.join(channels)}")
+        raise InvalidInput(f"there is no channel {channel!r}; the channels are {', '.join(channels)}")
     results = ResultsBoard(visit.desk.reading)
     made_at = results.made_at()
     today = day_of(made_at[0])
@@ -129,7 +129,7 @@ def performance(
 
 
 def day_of(made_at: datetime | None) -> datetime:
-    """The last day of the period: the day on which the tables were made, or today when they are older than three hours."""
+    """Return the last day of a period: the day when the tables were computed, or today when that is over three hours ago."""
     now = datetime.now(UTC)
     day = made_at if made_at is not None and timedelta(0) <= now - made_at < timedelta(hours=3) else now
     return day.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
@@ -142,7 +142,7 @@ def sums_of(
     period: tuple[int, datetime],
     channel: str,
 ) -> Sums:
-    """The sums of a period. They stay the same until the tables are made again, so they are read or summed up once."""
+    """Return the aggregates of a period. They are cached until the tables are computed again."""
     days, since = period
     kept = visit.desk.extras.get(_KEPT)
     if not isinstance(kept, CachedSums) or kept.made_at != made_at:
@@ -155,7 +155,7 @@ def sums_of(
 
 
 def _steps(rows: Sequence[PlatformDay], first: date, last: date) -> tuple[list[PlotColumn], int]:
-    """The period in steps of a day, a week or four weeks, and how many days a step has."""
+    """Split the period into columns of a day, a week or four weeks. Return the columns and the days per column."""
     length = (last - first).days + 1
     wide = next(step for step in STEPS if length / step <= MOST_COLUMNS)
     steps = [PlotColumn(first + timedelta(days=n), {str(p): 0 for p in Platform}, 0) for n in range(0, length, wide)]
@@ -181,10 +181,10 @@ def _totals(rows: Sequence[PlatformDay]) -> list[Total]:
 def _over_time(steps: Sequence[PlotColumn], wide: int) -> Plot:
     best = max(steps, key=lambda step: sum(step.views.values()))
     total = sum(sum(step.views.values()) for step in steps)
-    each = {1: "a day", 7: "a week", 28: "four weeks"}[wide]
-    summary = f"{total:,} views of the posts that went out in this period; a column is {each}"
+    each = {1: "one day", 7: "one week", 28: "four weeks"}[wide]
+    summary = f"{total:,} views of the posts published in this period; a column is {each}"
     if total:
-        summary += f"; the best began on {_day(best.first)} with {sum(best.views.values()):,}"
+        summary += f"; the best column starts on {_day(best.first)} with {sum(best.views.values()):,} views"
     every = max(1, len(steps) // 5)
     ticks = [_day(step.first) if n % every == 0 and n + every / 2 < len(steps) + 1 else "" for n, step in enumerate(steps)]
     values = [
@@ -197,20 +197,20 @@ def _by_hour(hours: Sequence[Hour]) -> Plot:
     mean = {one.hour: one.views / one.videos for one in hours}
     videos = {one.hour: one.videos for one in hours}
     values = [[("plain", round(mean.get(n, 0)), _said_of_hour(n, mean, videos))] for n in range(24)]
-    summary = "Views a video by the hour of its first post, on the clocks of its channel"
+    summary = "Views per video by the hour of its first post, in its channel's time zone"
     if mean:
         best = max(mean, key=lambda hour: mean[hour])
-        summary += f"; the best hour is {best:02}:00 with {round(mean[best]):,} ({count(videos[best], 'video', 'videos')})"
+        summary += f"; the best hour is {best:02}:00 with {round(mean[best]):,} views ({count(videos[best], 'video', 'videos')})"
     ticks = [f"{n:02}" if n % 3 == 0 else "" for n in range(24)]
     return columns(values, ticks, f"{summary}.", width=460, height=130, left=40)
 
 
 def _said_of_hour(hour: int, mean: Mapping[int, float], videos: Mapping[int, int]) -> str:
-    return f"{hour:02}:00: {round(mean.get(hour, 0)):,} views a video, {count(videos.get(hour, 0), 'video', 'videos')}"
+    return f"{hour:02}:00: {round(mean.get(hour, 0)):,} views per video, {count(videos.get(hour, 0), 'video', 'videos')}"
 
 
 def _shares(videos: Sequence[VideoResult], sort: str) -> list[float | None]:
-    """Of what each video has most of: how many percent of the best one on the page. None for what has no size, as a day."""
+    """Return each video's value of the sort column as a percentage of the best one on the page. None when sorted by date."""
     found = [getattr(one, sort) for one in videos]
     if sort == "first_published_at":
         return [None] * len(found)

@@ -1,4 +1,4 @@
-"""The pipeline: all videos by search, where each is and what it waits for; and what may be done with those that are selected."""
+"""The pipeline: search all videos, see where each is and what it waits for, and act on the selected ones."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def register(app: FastAPI) -> None:
 
 @dataclass(frozen=True)
 class PipelineLine:
-    """A row of the table: the video, the one thing to know of it, and since when that is so."""
+    """A row of the table: the video, its most important stage, and since when it is in that state."""
 
     video: BoardRow
     news: VideoSummary | None
@@ -55,13 +55,13 @@ class PipelineLine:
 
     @property
     def marks(self) -> Markup:
-        """A mark for each of its stages."""
+        """The markup with a coloured mark per stage."""
         return _marks(tuple((name, self.video.stages[name].state) for name in STAGES if name in self.video.stages))
 
 
 @dataclass(frozen=True)
 class StageLane:
-    """The stages of one kind, and how many videos are in which state there."""
+    """The number of videos in each state, for the stages of one kind."""
 
     kind: str
     ready: int
@@ -71,7 +71,7 @@ class StageLane:
 
 
 def pipeline(visit: Seen, q: str = "", before: int = NEWEST) -> Response:
-    """The videos that are found, the newest first."""
+    """Show the videos that match the search, newest first."""
     board = visit.desk.board
     channels = board.channels()
     problem, found, total = "", [], 0
@@ -100,9 +100,9 @@ def pipeline(visit: Seen, q: str = "", before: int = NEWEST) -> Response:
 
 
 def ask(visit: Seen, action: str = "", q: str = "", whole: str = "", key: Keys = None) -> Response:
-    """What the action would do, with the fields that it needs."""
+    """Show what the action would do, with its form."""
     if action not in ACTIONS:
-        raise InvalidInput(f"there is no action {action!r}; there are {', '.join(ACTIONS)}")
+        raise InvalidInput(f"there is no action {action!r}; the actions are {', '.join(ACTIONS)}")
     keys = selected(visit, q, whole == "1", key or [])
     return page(
         visit,
@@ -120,7 +120,7 @@ def ask(visit: Seen, action: str = "", q: str = "", whole: str = "", key: Keys =
 
 
 def act(visit: Seen, form: Form) -> Response:
-    """Take the action; it goes on by itself, on a page of its own. The same form sent again leads there, too."""
+    """Start a bulk action and redirect to its page. Sending the same form again leads to the same bulk action."""
     once = field(form, "once", most=40)
     if once and (known := visit.desk.bulk.made_by(once, visit.actor)) is not None:
         return go(visit, f"/bulk/{known}")
@@ -143,7 +143,7 @@ def act(visit: Seen, form: Form) -> Response:
 
 
 def line_of(row: BoardRow, outages: Outages) -> PipelineLine:
-    """A row with its news, for people."""
+    """Return a table row for a video."""
     waiting = {name: found for name, found in row.stages.items() if found.state not in ("done", "blocked")}
     told = news(waiting, now=datetime.now(UTC), say=slot, outages=outages.found, accounts=row.accounts)
     since = row.changed_at[told.stage] if told else max(row.changed_at.values(), default=row.created_at)
@@ -151,7 +151,7 @@ def line_of(row: BoardRow, outages: Outages) -> PipelineLine:
 
 
 def outages_of(visit: Visit) -> Outages:
-    """The breakers that are open, as they were at most some seconds ago."""
+    """Return the open breakers, cached for OUTAGES_SECONDS."""
     kept = visit.desk.extras.get(_OUTAGES)
     if isinstance(kept, tuple) and time.monotonic() - kept[0] < OUTAGES_SECONDS:
         found: Outages = kept[1]
@@ -163,7 +163,7 @@ def outages_of(visit: Visit) -> Outages:
 
 @lru_cache(maxsize=2_048)
 def _marks(states: tuple[tuple[str, str], ...]) -> Markup:
-    """The marks of a row. Most videos stand as others do, and a page of fifty rows is written in half the time."""
+    """Return the stage marks of a row. Many videos share the same states, so the cache halves the time of a page of 50 rows."""
     said = ", ".join(f"{name} {state}" for name, state in states)
     each = Markup("").join(Markup('<i class="{0}" title="{1}: {0}"></i>').format(state, name) for name, state in states)
     return Markup('<span class="marks" role="img" aria-label="{}">{}</span>').format(said, each)
@@ -179,16 +179,16 @@ def _lanes(counts: Mapping[str, Mapping[str, int]]) -> list[StageLane]:
 
 
 def selected(visit: Visit, q: str, whole: bool, keys: Sequence[str]) -> list[str]:
-    """The keys that are meant: those given, or all that the search finds. Raises InvalidInput."""
+    """Return the selected keys: those given, or with `whole` all that the search finds. Raises InvalidInput and NotFound."""
     if whole:
         search: Search = parse(q, now=datetime.now(UTC), channels=visit.desk.board.channels())
         with visit.desk.services.engine.connect() as connection:
             found = keys_of(connection, search, most=MOST_ITEMS + 1)
         if len(found) > MOST_ITEMS:
-            raise InvalidInput(f"more than {MOST_ITEMS:,} videos are found, too many at once; narrow the search")
+            raise InvalidInput(f"the search finds more than {MOST_ITEMS:,} videos, too many for one action; narrow it")
         return found
     if not keys:
-        raise InvalidInput("nothing is selected: tick some rows, or choose all that were found")
+        raise InvalidInput("nothing is selected: tick some rows, or select everything found")
     unknown = visit.desk.services.catalogue().unknown(list(keys))
     if unknown:
         raise NotFound(f"There is no video {unknown[0]}.")
@@ -196,13 +196,13 @@ def selected(visit: Visit, q: str, whole: bool, keys: Sequence[str]) -> list[str
 
 
 def _would(visit: Visit, action: str, key: str) -> str:
-    """What the action would do with one video."""
+    """Describe what the action would do with one video. Only a retry needs explaining."""
     if action != "retry":
         return ""
     try:
         return "; ".join(visit.desk.services.retrying().plan(key).lines)
     except InvalidInput as error:
-        return f"left as it is: {error}"
+        return f"stays as it is: {error}"
 
 
 def _zones(visit: Visit) -> list[str]:
@@ -215,4 +215,4 @@ def _moment(at: str, zone: str, *, now: bool) -> str:
     try:
         return datetime.fromisoformat(at).replace(tzinfo=ZoneInfo(zone or "UTC")).isoformat()
     except (ValueError, ZoneInfoNotFoundError):
-        raise InvalidInput("give the day and time to move to, such as 2026-12-24 18:00") from None
+        raise InvalidInput("give the new date and time, such as 2026-12-24 18:00") from None

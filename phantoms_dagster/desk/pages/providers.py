@@ -1,4 +1,4 @@
-"""Providers: their breakers and what happened to them, who waits, what is left of rates and quotas, and their accounts."""
+"""Providers: breakers and their history, waiting videos, remaining rates and quotas, and accounts."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ TITLES = {
     **{name: spec_of(name).title for name in INTEGRATIONS},
     "media": "Media store",
 }
-# How long a person may keep a breaker open from the form, besides until it is reset.
+# The durations that the form offers for tripping a breaker, besides "until it is reset".
 SPANS = ((600, "10 minutes"), (3_600, "1 hour"), (21_600, "6 hours"), (86_400, "1 day"))
 _NEVER = timedelta(days=365)
-# The log is written a moment after the breaker changed.
+# The audit log entry is written shortly after the breaker changed.
 _SAME_MOMENT = timedelta(seconds=10)
 
 
@@ -51,7 +51,7 @@ def register(app: FastAPI) -> None:
 
 @dataclass(frozen=True)
 class BreakerLine:
-    """A breaker in words. `label`: which one of its provider it is; `next`: what happens by itself."""
+    """A breaker for display. `label` says which of the provider's breakers it is; `next` what will happen automatically."""
 
     state: BreakerState
     label: str
@@ -61,7 +61,7 @@ class BreakerLine:
 
 @dataclass(frozen=True)
 class Change:
-    """A change of a breaker. `who`: the person whose word it was; empty when nobody's."""
+    """A state change of a breaker. `who` is the person who did it; empty when it happened automatically."""
 
     change: Transition
     breaker: str
@@ -70,7 +70,7 @@ class Change:
 
 @dataclass(frozen=True)
 class ProviderView:
-    """A provider as the page shows it. `worst`: the state of the breaker that is worst off; `waiting`: by stage, who waits."""
+    """A provider for display. `worst` is the worst state of its breakers; `waiting` counts waiting videos by stage."""
 
     name: str
     title: str
@@ -85,17 +85,17 @@ class ProviderView:
 
     @property
     def path(self) -> str:
-        """The address of its page."""
+        """The path of its page."""
         return f"/providers/{quote(self.name)}"
 
     @property
     def ended(self) -> int:
-        """Attempts of the last hour."""
+        """The number of attempts that ended in the last hour."""
         return sum(s.well + s.badly for s in self.hour)
 
 
 def providers(visit: Seen) -> Response:
-    """All providers at a glance, those in trouble first."""
+    """Show all providers, those in trouble first."""
     look = read_provider_status(visit.desk.settings)
     views = _views(visit, look)
     views.sort(key=lambda view: ("open", "half-open", "closed").index(view.worst))
@@ -103,7 +103,7 @@ def providers(visit: Seen) -> Response:
 
 
 def one(visit: Seen, provider: str) -> Response:
-    """One provider: also its history, who waits for it, and the forms."""
+    """Show one provider, with its history, the waiting videos and the forms."""
     if provider not in TITLES:
         raise NotFound(f"There is no provider {provider}.")
     settings = visit.desk.settings
@@ -127,13 +127,13 @@ def trip(visit: Seen, provider: str, form: Form) -> Response:
     try:
         seconds = float(given) if given else None
     except ValueError:
-        raise InvalidInput("for how long must be a number of seconds") from None
+        raise InvalidInput("the duration must be a number of seconds") from None
     name = _of(provider, field(form, "breaker", most=200))
     done = asyncio.run(_switch(visit).trip(name, visit.actor, why=words(form, "why"), seconds=seconds))
     until = "until it is reset" if seconds is None else f"until it is probed in {_span(seconds)}"
-    more = f" Calls that the sandbox answers go on: their breaker is {SANDBOX}{name}." if done.sandbox_goes_on else ""
+    more = f" Calls to the sandbox continue; their breaker is {SANDBOX}{name}." if done.sandbox_goes_on else ""
     return go(
-        visit, f"/providers/{quote(provider)}", _told(done, f"{name} is open {until}: videos wait, nothing fails.{more}"), "info"
+        visit, f"/providers/{quote(provider)}", _told(done, f"{name} is open {until}. Videos wait; nothing fails.{more}"), "info"
     )
 
 
@@ -141,7 +141,7 @@ def reset(visit: Seen, provider: str, form: Form) -> Response:
     """Close a breaker by hand."""
     name = _of(provider, field(form, "breaker", most=200))
     done = asyncio.run(_switch(visit).reset(name, visit.actor, why=words(form, "why")))
-    return go(visit, f"/providers/{quote(provider)}", _told(done, f"{name} is closed: calls go out again."))
+    return go(visit, f"/providers/{quote(provider)}", _told(done, f"{name} is closed. Calls go out again."))
 
 
 def _switch(visit: Visit) -> BreakerSwitch:
@@ -149,7 +149,7 @@ def _switch(visit: Visit) -> BreakerSwitch:
 
 
 def _told(done: BreakerSwitched, said: str) -> str:
-    return said if done.noted else f"{said} The audit log does not have it: PostgreSQL does not answer."
+    return said if done.noted else f"{said} This is not in the audit log, because PostgreSQL does not answer."
 
 
 def _span(seconds: float) -> str:
@@ -157,14 +157,14 @@ def _span(seconds: float) -> str:
 
 
 def _of(provider: str, breaker: str) -> str:
-    """The breaker that the form names. Raises NotFound when it is another provider's."""
+    """Return the breaker that the form names. Raises NotFound when it belongs to another provider."""
     if _provider(breaker) != provider:
-        raise NotFound(f"{breaker or 'nothing'} is no breaker of {provider}.")
+        raise NotFound(f"{provider} has no breaker {breaker!r}.")
     return breaker
 
 
 def _provider(breaker: str) -> str:
-    """The provider of a breaker: `youtube` of `sandbox/youtube_metrics:main`."""
+    """Return the provider of a breaker: `youtube` for `sandbox/youtube_metrics:main`."""
     return breaker.removeprefix(SANDBOX).partition(":")[0].partition("_")[0]
 
 
@@ -213,16 +213,16 @@ def _view(
 
 
 def _telling(pool: PoolView) -> bool:
-    """Whether a pool says something: it was used, or has a quota."""
+    """Whether a pool is worth showing: it was used, or has a quota of its own."""
     return pool.used or (pool.quota is not None and ":" not in pool.pool)
 
 
 def _plot(title: str, hour: Sequence[Slice], starts: Sequence[datetime]) -> Plot:
     well, badly = sum(s.well for s in hour), sum(s.badly for s in hour)
     ended = counted(well + badly, "attempt")
-    summary = f"{title}: {ended} ended in the last hour, {badly} of them with an error; a column is five minutes."
+    summary = f"{title}: {ended} ended in the last hour, {badly} of them with an error. A column is five minutes."
     values = [
-        [("well", s.well, f"{at:%H:%M} UTC: {s.well} well"), ("badly", s.badly, f"{at:%H:%M} UTC: {s.badly} with an error")]
+        [("well", s.well, f"{at:%H:%M} UTC: {s.well} succeeded"), ("badly", s.badly, f"{at:%H:%M} UTC: {s.badly} failed")]
         for s, at in zip(hour, starts, strict=True)
     ]
     ticks = [f"-{60 - 5 * n} min" if n in (0, 6) else "now" if n == SLICES - 1 else "" for n in range(SLICES)]
@@ -243,8 +243,8 @@ def _next(state: BreakerState) -> str:
     if state.state == "half-open":
         return "a probe is under way"
     if state.until is None or state.until - datetime.now(UTC) > _NEVER:
-        return "open until somebody resets it"
-    return f"probed from {state.until:%H:%M:%S} UTC on"
+        return "open until a person resets it"
+    return f"next probe from {state.until:%H:%M:%S} UTC"
 
 
 def _waiters(visit: Visit, provider: str) -> list[Waiter]:
@@ -253,7 +253,7 @@ def _waiters(visit: Visit, provider: str) -> list[Waiter]:
 
 
 def _history(visit: Visit, look: ProviderStatus) -> list[Change]:
-    """What happened to these breakers, the newest first, with the person where it was one."""
+    """Return the state changes of these breakers, newest first, with the person where one did it."""
     found = []
     for breaker, changes in look.history.items():
         rows = visit.desk.audit.page(subject=subject_of(breaker), limit=100) if changes else []
@@ -262,7 +262,7 @@ def _history(visit: Visit, look: ProviderStatus) -> list[Change]:
 
 
 def _who(change: Transition, rows: Sequence[AuditRow]) -> str:
-    """The person in the audit log whose word this change was."""
+    """Return the person who made this change, according to the audit log; empty when none did."""
     for row in rows:
         if abs(row.at - change.at) < _SAME_MOMENT and (row.after or {}).get("why") == change.why:
             return row.who

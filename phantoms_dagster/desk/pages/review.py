@@ -1,4 +1,4 @@
-"""The review: the queue by slot time and priority, one screen a video, and the answers approve, reject and hold."""
+"""The review: a queue sorted by publication time and priority, a screen per video, and the answers approve, reject and hold."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from phantoms_dagster.store.review.queue import ReviewCard, Screen
 from phantoms_dagster.store.two_reviewers import WantsAnother, rule
 
 REASONS = ("Wrong fact", "Off brand", "Voice is wrong", "Picture is wrong", "Text is cut off", "Boring hook", "Too long")
-# Of the queue beside the video. Its heading says how many wait in all.
+# The queue beside the video lists at most this many. Its heading has the total.
 CARDS = 100
-# A second of a film beyond this is none.
+# A rejection's position in the film must be below this; anything else is ignored.
 LONGEST_SECONDS = 86_400
 _SAID: Mapping[str, str] = {"approve": "Approved", "reject": "Rejected", "hold": "On hold"}
 
@@ -45,7 +45,7 @@ def register(app: FastAPI) -> None:
 
 @dataclass(frozen=True)
 class QueueRow:
-    """A line of the queue: the card, the address of its screen, and of its picture."""
+    """A row of the queue: the card, the path of its screen, and the URL of its picture."""
 
     card: ReviewCard
     path: str
@@ -54,13 +54,13 @@ class QueueRow:
 
     @property
     def shown(self) -> Markup:
-        """The line as it is written. It stays the same from one page to the next, until the words for its time change."""
+        """The markup of the row. It is cached until the text for its time changes."""
         return _written(self, age(self.card.publish_at))
 
 
 @dataclass(frozen=True)
 class ScriptLine:
-    """A sentence of the script. `heading`: what stands on the screen from here on; `number`: of its scene, 0 for the hook."""
+    """A sentence of the script. `heading` is the on-screen text that starts here; `number` is its scene, 0 for the hook."""
 
     sentence: Sentence
     number: int
@@ -69,7 +69,7 @@ class ScriptLine:
 
 @dataclass(frozen=True)
 class Target:
-    """One platform: what it is told, when it goes out, and where. `seen`: the post, when it is out already."""
+    """A platform of the video: the texts of its post, the account, and the publication time. `seen` is the URL once posted."""
 
     platform: Platform
     words: PostWords | None
@@ -82,21 +82,21 @@ class Target:
 
 @dataclass(frozen=True)
 class Filters:
-    """What the queue shows; part of every address, so that a link shows a colleague the same."""
+    """The filters of the queue. They are part of every URL, so a shared link shows the same queue."""
 
     channel: str = ""
     held: bool = False
     platform: str = ""
 
     def path(self, key: str | None = None) -> str:
-        """The address of the queue, or of one video in it."""
+        """Return the path of the queue, or of one video in it."""
         given = {"channel": self.channel, "held": "1" if self.held else "", "platform": self.platform}
         kept = urlencode({name: value for name, value in given.items() if value})
         return f"/review{'/' + quote(key, safe='') if key else ''}{'?' + kept if kept else ''}"
 
 
 def queue(visit: Seen, channel: str = "", held: str = "", platform: str = "") -> Response:
-    """The first video of the queue, or that there is none."""
+    """Show the first video of the queue, or that it is empty."""
     filters = Filters(channel, held == "1", platform)
     cards = visit.desk.queue.cards(channel=channel, held=filters.held, limit=CARDS)
     if cards:
@@ -106,7 +106,7 @@ def queue(visit: Seen, channel: str = "", held: str = "", platform: str = "") ->
 
 
 def video(visit: Seen, key: str, channel: str = "", held: str = "", platform: str = "") -> Response:
-    """One video, in the queue or not; with `against` in the query, compared with that earlier revision."""
+    """Show a video, in the queue or not. With `against` in the query, compare it with that earlier revision."""
     filters = Filters(channel, held == "1", platform)
     if against := visit.request.query_params.get("against", ""):
         screen = visit.desk.queue.screen(key)
@@ -117,7 +117,7 @@ def video(visit: Seen, key: str, channel: str = "", held: str = "", platform: st
 
 
 def decide(visit: Seen, key: str, form: Form) -> Response:
-    """Take an answer. It can be undone for a while; then the next video is shown."""
+    """Take a decision, which can be undone for a while, and show the next video."""
     answer = field(form, "answer")
     if answer not in ANSWERS:
         raise InvalidInput("the answer is approve, reject or hold")
@@ -132,15 +132,15 @@ def decide(visit: Seen, key: str, form: Form) -> Response:
 
 
 def undo(visit: Seen, number: int) -> Response:
-    """Take an answer back, and show its video again."""
+    """Undo a decision and show its video again."""
     undone = visit.desk.pending.undo(number, visit.actor, others=visit.role >= Role.OPERATOR)
-    return go(visit, Filters().path(undone.key), "Undone: the video waits for a decision again.", "info")
+    return go(visit, Filters().path(undone.key), "Undone. The video waits for a decision again.", "info")
 
 
 def release(visit: Seen, key: str) -> Response:
-    """Take a video back from hold."""
+    """Release a video from hold."""
     visit.desk.decisions.release(key, reviewer=visit.name, via=visit.via, address=visit.address)
-    return go(visit, Filters().path(key), "Taken back: the video waits for a decision again.", "info")
+    return go(visit, Filters().path(key), "Released from hold. The video waits for a decision again.", "info")
 
 
 def _shown(visit: Visit, filters: Filters, cards: Sequence[ReviewCard], key: str) -> Response:
@@ -179,7 +179,7 @@ def _shown(visit: Visit, filters: Filters, cards: Sequence[ReviewCard], key: str
 
 
 def _refusal(visit: Visit, screen: Screen, review: Review | None) -> str:
-    """Why the rules of the channel do not let this visitor approve it; empty when they do."""
+    """Return why the channel's rules do not let this visitor approve the video; empty when they do."""
     if review is None or not visit.may("reviewer"):
         return ""
     wanted = rule(screen.key, screen.channel, screen.added_by, review.first, visit.actor)
@@ -187,14 +187,14 @@ def _refusal(visit: Visit, screen: Screen, review: Review | None) -> str:
 
 
 def _earlier(visit: Visit, screen: Screen) -> int | None:
-    """The newest revision before the one that is shown, when its film and texts were kept."""
+    """Return the newest revision before the current one whose film and texts were kept; None without one."""
     revision = screen.revisions.get("rendered_video", 1)
     found = visit.desk.earlier.of(screen.key, before=revision, limit=1) if revision > 1 and screen.film else []
     return found[0].revision if found else None
 
 
 def can_edit(screen: Screen) -> bool:
-    """Whether the texts can be edited, as far as the page knows: there is a film, and a platform that it is not out on."""
+    """Whether the page offers editing: there is a film, and at least one platform is not posted yet. Saving checks again."""
     out = [screen.states.get(f"{platform}/post") == "done" for platform in screen.brief.platforms]
     made = screen.film is not None and screen.script is not None
     return made and not all(out) and not screen.pending and screen.approval != "discarded"
@@ -220,7 +220,7 @@ def _address(visit: Visit, file: MediaFile | None) -> str | None:
 
 
 def _lines(screen: Screen) -> list[ScriptLine]:
-    """The script as it is spoken. Before there is a voice it has no times, and no lines here."""
+    """Return the sentences of the voiceover with their times; an empty list before there is one."""
     if screen.voiceover is None:
         return []
     scenes = screen.script.script.scenes if screen.script else ()
@@ -236,7 +236,7 @@ def _lines(screen: Screen) -> list[ScriptLine]:
 
 
 def _on_screen(scenes: Sequence[object], number: int) -> str:
-    """The headline of a scene; its number where it has none."""
+    """Return the headline of a scene, or `Scene N` when it has none."""
     headline = str(getattr(scenes[number], "on_screen_text", "")) if number < len(scenes) else ""
     return headline or f"Scene {number + 1}"
 
@@ -263,12 +263,12 @@ def _targets(screen: Screen, review: Review | None) -> list[Target]:
 def _notes(screen: Screen, platform: Platform, words: Mapping[Platform, PostWords]) -> list[str]:
     if platform not in words:
         return []
-    out = ["Posted already: what is edited later does not reach it."] if screen.states.get(f"{platform}/post") == "done" else []
+    out = ["Already posted. Later edits do not change the post."] if screen.states.get(f"{platform}/post") == "done" else []
     return [*out, *notes(words[platform])]
 
 
 def _after(visit: Visit, filters: Filters, key: str) -> str | None:
-    """The video that comes after this one in the queue; None for the first one."""
+    """Return the key of the video after this one in the queue; None means the start of the queue."""
     keys = [card.key for card in visit.desk.queue.cards(channel=filters.channel, held=filters.held, limit=CARDS)]
     if key not in keys:
         return None
@@ -281,7 +281,7 @@ def _answer(given: str) -> Answer:
 
 
 def _chosen(form: Form) -> tuple[Platform, ...]:
-    """The platforms that were ticked; none means that the form asked for all."""
+    """Return the ticked platforms. An empty tuple means all. Raises InvalidInput when none is ticked."""
     if field(form, "choose") != "1":
         return ()
     chosen = tuple(platform for platform in Platform if str(platform) in form.getlist("only"))
@@ -291,7 +291,7 @@ def _chosen(form: Form) -> tuple[Platform, ...]:
 
 
 def _note(reason: str, at: str, scene: str) -> str:
-    """The reason with the second and the scene at which it was noted."""
+    """Prefix the reason with the position in the film at which it was written."""
     try:
         second = float(at) if at else 0.0
     except ValueError:
@@ -305,6 +305,6 @@ def _note(reason: str, at: str, scene: str) -> str:
 
 def _told(made: Pending) -> str:
     if made.state == "refused":
-        return f"Not carried out: {made.outcome}"
+        return f"This was not done: {made.outcome}"
     only = f" for {', '.join(Platform(name).title for name in made.platforms)} only" if made.platforms else ""
     return f"{_SAID[made.answer]}{only}: {made.title}" if made.state == "committed" else ""

@@ -1,4 +1,4 @@
-"""One video's page: its whole story in one timeline, with links to where each part of it can be seen; its rows as JSON."""
+"""A video's page: its whole history as one timeline, with links to the details, and its database rows as JSON."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def register(app: FastAPI) -> None:
 
 
 def video(visit: Seen, key: str) -> Response:
-    """The story."""
+    """Show the video's history."""
     story = _story(visit, key)
     [row] = visit.desk.board.of([key])
     return page(
@@ -34,7 +34,7 @@ def video(visit: Seen, key: str) -> Response:
         stages=[story.stages[name] for name in STAGES if name in story.stages],
         run_url=_run_url(visit),
         brief={name: value for name, value in story.video["brief"].items() if name != "title" and value not in (None, "", [], {})},
-        # What a platform did not say is no news.
+        # Fields that the platform left empty are not shown.
         handles=[(post, {name: one for name, one in masked(post["handle"]).items() if one is not None}) for post in story.posts],
         out=all(found.state == "done" for name, found in row.stages.items() if STAGES[name].kind == "post"),
         evidence=laid_out,
@@ -42,7 +42,7 @@ def video(visit: Seen, key: str) -> Response:
 
 
 def raw(visit: Seen, key: str) -> Response:
-    """All rows of the video, with secrets masked."""
+    """Return all database rows of the video as JSON, with secrets masked."""
     content = json.dumps(masked(_story(visit, key).raw), indent=2, default=str, ensure_ascii=False)
     return Response(content, media_type="application/json")
 
@@ -55,6 +55,6 @@ def _story(visit: Visit, key: str) -> Story:
 
 
 def _run_url(visit: Visit) -> str:
-    """What the address of a run begins with; empty when nobody said where Dagster is."""
+    """Return the URL prefix of run pages in Dagster; empty when Dagster's URL is not set."""
     base = visit.desk.settings.web_url
     return f"{base.rstrip('/')}/runs/" if base else ""

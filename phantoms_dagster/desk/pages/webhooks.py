@@ -1,4 +1,4 @@
-"""Webhooks: which programs are told of events, what was delivered to them, and sending it again."""
+"""Webhooks: the endpoints that receive events, their deliveries, and sending failed deliveries again."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ def register(app: FastAPI) -> None:
 
 
 def store_of(visit: Visit) -> Webhooks:
-    """The endpoints and deliveries."""
+    """Return the store of endpoints and deliveries."""
     return Webhooks(visit.desk.services.engine, visit.desk.settings.webhook_targets)
 
 
 def webhooks(visit: Seen, state: str = "", event: str = "", endpoint: int | None = None, before: int = NEWEST) -> Response:
-    """The endpoints, and the newest deliveries: all, or those in a state, of an event or to an endpoint."""
+    """Show the endpoints and the newest deliveries, optionally of one state, event or endpoint."""
     if state and state not in STATES:
-        raise InvalidInput(f"there is no state {state!r}; there are {', '.join(STATES)}")
+        raise InvalidInput(f"there is no state {state!r}; the states are {', '.join(STATES)}")
     if event and event not in EVENTS:
-        raise InvalidInput(f"there is no event {event!r}; there are {', '.join(EVENTS)}")
+        raise InvalidInput(f"there is no event {event!r}; the events are {', '.join(EVENTS)}")
     store = store_of(visit)
     found = store.deliveries(state=state, event=event, endpoint=endpoint, before=before, limit=ROWS + 1)
     return page(
@@ -62,7 +62,7 @@ def webhooks(visit: Seen, state: str = "", event: str = "", endpoint: int | None
 
 
 def delivery(visit: Seen, number: int) -> Response:
-    """One delivery: its tries, and what is sent."""
+    """Show a delivery with its attempts and payload."""
     found, attempts = store_of(visit).delivery(number)
     sent = json.loads(payload(found.type, found.at, found.data, desk_url(visit.desk.settings)))
     shown = json.dumps(sent, indent=2, ensure_ascii=False)
@@ -70,46 +70,47 @@ def delivery(visit: Seen, number: int) -> Response:
 
 
 def add(visit: Seen, form: Form) -> Response:
-    """Add an endpoint; the page shows its secret, once."""
+    """Add an endpoint and show its secret once."""
     events = [str(one)[:60] for one in form.getlist("event")]
     if not events:
-        raise InvalidInput("tick at least one event")
+        raise InvalidInput("select at least one event")
     number, secret = store_of(visit).add(field(form, "url", most=3_000), events, visit.actor, remark=field(form, "note"))
     return page(visit, "webhook_secret.html", number=number, secret=secret, rotated=False)
 
 
 def rotate(visit: Seen, number: int) -> Response:
-    """Give an endpoint another secret; the page shows it, once."""
+    """Give an endpoint a new secret and show it once."""
     secret = store_of(visit).rotate(number, visit.actor)
     return page(visit, "webhook_secret.html", number=number, secret=secret, rotated=True)
 
 
 def enable(visit: Seen, number: int) -> Response:
-    """Let an endpoint that was disabled get events again."""
+    """Enable an endpoint that was disabled."""
     store_of(visit).enable(number, visit.actor)
-    return go(visit, "/webhooks", f"Endpoint {number} gets events again. What it missed has failed; resend it if it is wanted.")
+    said = f"Endpoint {number} gets events again. The deliveries that it missed have failed; send them again below."
+    return go(visit, "/webhooks", said)
 
 
 def remove(visit: Seen, number: int) -> Response:
     """Remove an endpoint."""
     store_of(visit).remove(number, visit.actor)
-    return go(visit, "/webhooks", f"Endpoint {number} is removed, and its secret forgotten.")
+    return go(visit, "/webhooks", f"Endpoint {number} and its secret are deleted.")
 
 
 def resend(visit: Seen, number: int) -> Response:
-    """Send one again."""
+    """Send a delivery again."""
     store_of(visit).resend(number, visit.actor)
-    return go(visit, f"/webhooks/deliveries/{number}", "It is sent again, with the same id.")
+    return go(visit, f"/webhooks/deliveries/{number}", "It will be sent again, with the same id.")
 
 
 def resend_failed(visit: Seen, form: Form) -> Response:
-    """Send all again that failed within a span."""
+    """Send again what failed within a period."""
     hours, chosen = field(form, "hours", most=10), field(form, "endpoint", most=20)
     if hours not in SPANS:
         raise InvalidInput(f"choose one of {', '.join(SPANS.values())}")
     if chosen and not (chosen.isdecimal() and len(chosen) < 19):
-        raise InvalidInput("that is no endpoint's number")
+        raise InvalidInput("an endpoint is given by its number")
     since = datetime.now(UTC) - timedelta(hours=int(hours))
     number = store_of(visit).resend_failed(since, visit.actor, endpoint=int(chosen) if chosen else None)
-    told = f"{count(number, 'delivery is', 'deliveries are')} sent again." if number else "Nothing had failed in that time."
+    told = f"{count(number, 'delivery', 'deliveries')} will be sent again." if number else "Nothing failed in that time."
     return go(visit, "/webhooks?state=pending" if number else "/webhooks", told, "good" if number else "info")

@@ -1,4 +1,4 @@
-// What JavaScript adds to pages that work without it: keys, the player, counting down, refreshing in place, live counts.
+// Every page works without JavaScript. This script adds keyboard shortcuts, the player, countdowns, live counts and refreshing.
 
 const one = (selector, from = document) => from.querySelector(selector);
 const all = (selector, from = document) => [...from.querySelectorAll(selector)];
@@ -12,7 +12,7 @@ document.addEventListener("click", (event) => {
   for (const menu of all("details[data-dropdown][open]")) if (!menu.contains(event.target)) menu.open = false;
 });
 
-// --- a form that was sent is not sent again by a second click, until its answer is here
+// --- a second click within five seconds does not submit a form again
 
 const sent = new WeakMap();
 document.addEventListener("submit", (event) => {
@@ -21,7 +21,7 @@ document.addEventListener("submit", (event) => {
   else sent.set(event.target, Date.now());
 });
 
-// --- choices of looks that stay
+// --- remember display options
 
 for (const box of all("[data-remember]")) {
   const name = `desk.${box.dataset.remember}`;
@@ -44,7 +44,7 @@ for (const form of all("form[data-undo]")) {
     clearInterval(timer);
     one("button", form).remove();
     form.removeAttribute("data-undo");
-    left.textContent = "· carried out: it cannot be undone any more";
+    left.textContent = "· done; this can no longer be undone";
     setTimeout(() => form.remove(), 5000);
   };
   const timer = setInterval(tick, 250);
@@ -108,7 +108,7 @@ if (player) {
       player.currentTime = Number(line.dataset.at) + 0.01;
       paint();
     });
-  // An address of a film is good for minutes; a page that was open for longer gets a fresh one.
+  // The URL of a film expires within minutes. When the page was open longer, fetch a new URL once.
   player.addEventListener("error", async () => {
     if (player.dataset.fresh) return;
     player.dataset.fresh = "1";
@@ -128,7 +128,7 @@ if (player) {
   paint();
 }
 
-// --- two revisions side by side: one playhead for both films, which is that of the longer one
+// --- two revisions side by side: the longer film drives the playhead of both
 
 const twins = one("[data-twins]");
 if (twins) {
@@ -169,7 +169,7 @@ if (twins) {
   seek.addEventListener("input", () => both(Number(seek.value)));
 }
 
-// --- a rejection keeps the second at which it was noted
+// --- a rejection records the position in the film
 
 const rejecting = one("[data-reject]");
 if (rejecting) {
@@ -183,7 +183,7 @@ if (rejecting) {
       one("[data-at-second]", rejecting).value = now > 0 ? now.toFixed(1) : "";
       one("[data-at-scene]", rejecting).value = now > 0 && spoken ? spoken.dataset.scene : "";
       one("[data-at-said]", rejecting).textContent =
-        now > 0 && spoken ? (Number(spoken.dataset.scene) ? `scene ${spoken.dataset.scene}` : "hook") : "of the whole film";
+        now > 0 && spoken ? (Number(spoken.dataset.scene) ? `scene ${spoken.dataset.scene}` : "hook") : "the whole film";
     }
     reason.focus();
   });
@@ -195,14 +195,14 @@ if (rejecting) {
     });
 }
 
-// --- the platform that is shown is part of the address
+// --- the selected platform is part of the URL
 
 for (const radio of all("[data-platform]"))
   radio.addEventListener("change", () => {
     const here = new URL(location.href);
     here.searchParams.set("platform", radio.value);
     history.replaceState(null, "", here);
-    // The next video is shown as on the same platform.
+    // Keep the platform for the next video.
     for (const field of all("input[name=platform]", review)) field.value = radio.value;
     for (const link of all("[data-next], [data-previous], .queue li a, .facts .steps a", review)) {
       const there = new URL(link.href);
@@ -211,9 +211,9 @@ for (const radio of all("[data-platform]"))
     }
   });
 
-// --- the calendar: a video is dragged to another hour; the form behind it says what is odd before it saves
+// --- the calendar: drag a video to another hour; the server shows warnings before it saves
 
-// A narrow window shows some days of the week: today is one of them.
+// A narrow window shows only some days of the week: scroll to today.
 const today = one(".week thead [aria-current]");
 if (today) today.closest(".scroll").scrollLeft = today.offsetLeft - one(".week th").offsetWidth;
 
@@ -257,7 +257,7 @@ if (moving) {
 // --- keys
 
 const submit = (form) => form && form.requestSubmit(one("button", form));
-// A decision leads on to the next film. The second half of a double press must not decide on that one, which nobody has seen.
+// A decision opens the next film. An accidental double press must not decide on that film, which the user has not seen.
 const DOUBLE_PRESS_MS = 800;
 const decide = (form) => {
   if (!form || Date.now() - Number(sessionStorage.getItem("decided")) < DOUBLE_PRESS_MS) return;
@@ -276,13 +276,13 @@ const actions = {
   r: () => {
     if (!rejecting) return;
     rejecting.open = true;
-    one("[data-reason]", rejecting).focus(); // now: the event of its opening comes later, and the next letter would be a key
+    one("[data-reason]", rejecting).focus(); // at once: the toggle event comes later, and the next letter would be a shortcut
   },
   e: () => one("[data-edit]")?.click(),
   "/": () => {
     const field = one("[data-search]");
     if (field) field.focus();
-    else if (one(".menu")) location.assign("/pipeline#q"); // the search is there
+    else if (one(".menu")) location.assign("/pipeline#q"); // the search field is on the pipeline page
   },
   "?": () => one("#keys")?.showModal(),
 };
@@ -300,20 +300,20 @@ document.addEventListener("keydown", (event) => {
       const form = one("form[data-undo]");
       if (form) {
         event.preventDefault();
-        sessionStorage.removeItem("decided"); // back to a film that was seen
+        sessionStorage.removeItem("decided"); // the user has seen this film, so no double-press guard
         submit(form);
       }
     }
     return;
   }
   const action = actions[event.key];
-  // Space on a button presses the button. On a link, such as the sentence that was clicked just now, it would only scroll.
+  // Space on a button presses the button. On a link it would only scroll, so there it plays or pauses.
   if (!action || event.repeat || (event.key === " " && event.target.closest("button, summary, input:not([type=range])"))) return;
   event.preventDefault();
   action();
 });
 
-// --- parts of the page that change by themselves
+// --- live parts of the page
 
 async function fetched(address) {
   try {
@@ -325,7 +325,7 @@ async function fetched(address) {
 }
 
 async function refresh(kind = "") {
-  // What somebody has ticked or opened stays as it is.
+  // Do not replace a part in which the user has ticked or opened something.
   const live = all(`[data-live="${kind}"]`).filter((part) => !one("input:checked, details[open]:not(.queue-fold)", part));
   if (!live.length) return;
   const page = await fetched(location.href);
@@ -364,7 +364,7 @@ function listen() {
     if (board !== null && board !== event.data) refresh("board");
     board = event.data;
   });
-  // A browser connects again by itself, but not after an answer that says that a store is away.
+  // Browsers reconnect by themselves, but not after an error response such as a 503.
   events.addEventListener("error", () => {
     if (events.readyState === EventSource.CLOSED) setTimeout(listen, 5000);
   });
