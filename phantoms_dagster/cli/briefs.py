@@ -110,7 +110,7 @@ def edit(
     hashtags: Annotated[str | None, typer.Option(help="Hashtags of the posts, such as 'ocean deepsea'")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Change the brief of a video, or the texts of its posts. Published posts do not change.
+    """Change the brief of a video, or the words of its posts. Published posts do not change.
 
     Examples: `phantoms edit octopuses --publish-at 2026-12-24T18:00+01:00`, `phantoms edit octopuses --caption "Eight arms."`.
     """
@@ -126,7 +126,7 @@ def edit(
         services = Services(current())
         if texts != ScriptEdit():
             if of_brief:
-                raise InvalidInput("change the brief and the texts of the posts in two separate commands")
+                raise InvalidInput("change the brief and the words of the posts in two separate commands")
             _edit_texts(services, video, texts, as_json=as_json)
             return
         try:
@@ -160,7 +160,7 @@ def _odd(services: Services, key: str, at: datetime | None) -> list[str]:
 
 
 def _edit_texts(services: Services, video: str, texts: ScriptEdit, *, as_json: bool) -> None:
-    """Change the texts of the posts and print what changed."""
+    """Change the words of the posts and print what changed."""
     try:
         key = services.catalogue().find(video)
         edited = services.text_edits().edit(key, texts, actor())

@@ -234,9 +234,7 @@ def _print_video(seen: _Seen, media_files: MediaFiles) -> None:
         out.print(_words_panel(seen.review))
         if (first := seen.review.first) is not None:
             why = f": {plain(first.note)}" if first.note else ""
-            say(
-                f"\n[bold]Approved by {plain(first.reviewer)}[/], {local(first.given_at)}{why}; a second person must approve it, too"
-            )
+            say(f"\n[bold]Approved by {plain(first.reviewer)}[/], {local(first.given_at)}{why}; it needs a second person, too")
     steps = _to_review(seen) if seen.waits else next_steps(key, {name: row.waiting for name, row in seen.stages.items()})
     if steps:
         out.print("\n[bold]It waits for you:[/]")

@@ -65,7 +65,7 @@ LINES = (
         "sandbox",
         "up",
         "Run",
-        "Run only the sandbox: local fakes of every provider, with fault injection and a ledger of what they accepted.",
+        "Run only the sandbox: local stand-ins of every provider, with fault injection and a ledger of what they accepted.",
     ),
     LazyCommand(
         "demo",
@@ -89,7 +89,7 @@ LINES = (
         "edit",
         "briefs",
         "Briefs",
-        "Change the brief of a video, or the texts of its posts. Published posts do not change.",
+        "Change the brief of a video, or the words of its posts. Published posts do not change.",
     ),
     LazyCommand("status", "catalogue", "Look", "List the newest videos, what waits for you, what is wrong, and what happens next."),
     LazyCommand("show", "catalogue", "Look", "Show one video: its brief, script, files, posts, and why it waits or failed."),
@@ -122,7 +122,7 @@ LINES = (
         "approve",
         "review",
         "Review",
-        "Approve videos. Exactly this film and these texts are posted, even if something changes later.",
+        "Approve videos. Exactly this film and these words are posted, even if something changes later.",
     ),
     LazyCommand(
         "reject",

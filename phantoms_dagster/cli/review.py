@@ -55,9 +55,9 @@ def approve(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Approve videos. Exactly this film and these texts are posted, even if something changes later.
+    """Approve videos. Exactly this film and these words are posted, even if something changes later.
 
-    A video is refused when the texts of its posts have changed since it was rendered. Look at it again and give its --content.
+    A video is refused when the words of its posts have changed since it was rendered. Look at it again and give its --content.
     """
     _decide(videos, everything=everything, note=note, reviewer=reviewer, approved=True, content=content, only=only, as_json=as_json)
 

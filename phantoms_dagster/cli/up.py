@@ -94,7 +94,7 @@ def sandbox(
     ] = None,
     films: Annotated[Path | None, typer.Option(help="Media folder with the films that its watch pages play")] = None,
 ) -> None:
-    """Run only the sandbox: local fakes of every provider, with fault injection and a ledger of what they accepted.
+    """Run only the sandbox: local stand-ins of every provider, with fault injection and a ledger of what they accepted.
 
     GET /_sandbox/ledger lists what took effect. POST /_sandbox/faults makes a route fail, for example
     {"route": "shotstack.render", "kind": "status", "status": 503, "retry_after": 2}.

@@ -1,1 +1,1 @@
-"""What the Dagster UI shows: assets, partitions, jobs, schedules, sensors, resources. Thin shells around `production`."""
+"""The Dagster definitions: assets, partitions, jobs, schedules, sensors and resources. Thin wrappers around `production`."""

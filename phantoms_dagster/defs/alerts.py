@@ -1,6 +1,6 @@
-"""Alerts: the sensor that tells people of new dead letters and opened breakers, and the daily summary.
+"""The sensor that sends alerts about new dead letters and opened breakers, and the daily summary.
 
-Thin shells: what is news and how it is worded belongs in `production.alerts`, how it is sent in `wiring.alerts`.
+`production.alerts` decides what to send and words it; `wiring.alerts` sends it.
 """
 
 from datetime import UTC, date, datetime, timedelta
@@ -17,17 +17,17 @@ from phantoms_dagster.wiring.alerts import destinations, facts_of, local_zone, r
 
 SECONDS = 30
 SUMMARY_HOUR = 8
-NOWHERE = "nobody to tell: set PHANTOMS_ALERT_URLS to one or more Apprise URLs"
+NOWHERE = "no alert destinations: set PHANTOMS_ALERT_URLS to one or more Apprise URLs"
 
 
 @dg.sensor(
     minimum_interval_seconds=SECONDS,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Tells of new dead letters and opened breakers, grouped by cause in one message, through Apprise.",
+    description="Sends alerts about new dead letters and opened breakers through Apprise, grouped by cause in one message.",
 )
 @skips_while_the_store_is_away
 def alert_sensor(context: dg.SensorEvaluationContext, services: dg.ResourceParam[Services]) -> dg.SkipReason:
-    """Only what a destination has taken is remembered: the rest is sent again with the next tick."""
+    """The cursor remembers only what a destination accepted. The rest is sent again at the next tick."""
     targets = destinations(services.settings)
     if not targets:
         return dg.SkipReason(NOWHERE)
@@ -46,31 +46,34 @@ def alert_sensor(context: dg.SensorEvaluationContext, services: dg.ResourceParam
     context.update_cursor(alerts.cursor_of(delivery.told))
     said = [f"sent {len(delivery.sent)}: {delivery.sent[0].title}"] if delivery.sent else []
     said += [_failures(delivery, len(targets))] if delivery.failed else []
-    said += [f"more is to be told, not before {delivery.until:%H:%M:%S} UTC"] if delivery.until else []
-    return dg.SkipReason("; ".join(said) or "nothing is new")
+    said += [f"the next alert goes out after {delivery.until:%H:%M:%S} UTC"] if delivery.until else []
+    return dg.SkipReason("; ".join(said) or "nothing new")
 
 
 def _failures(delivery: alerts.AlertDelivery, of: int) -> str:
     reasons = "; ".join(sorted(set(delivery.failed.values())))
-    return f"{len(delivery.failed)} of {of} destinations did not take the alert ({reasons}); it is sent again"
+    return f"{len(delivery.failed)} of {of} destinations did not accept the alert ({reasons}); it will be sent again"
 
 
 class SummaryConfig(dg.Config):
     """Run config of the summary."""
 
     day: str = ""
-    """The local day to sum up, such as 2026-11-22; empty: yesterday."""
+    """The local day to summarize, such as 2026-11-22; empty means yesterday."""
 
 
-@dg.op(description="Sums a day up and sends it.")
+@dg.op(description="Sends a summary of a day.")
 @fails_plainly_while_the_store_is_away
 def daily_summary(context: dg.OpExecutionContext, config: SummaryConfig, services: dg.ResourceParam[Services]) -> None:
-    """Raises Failure when a destination does not take it; those that took it are not told again unless the run is repeated."""
+    """Send the summary to every destination. Raises Failure when one does not accept it.
+
+    Repeating the run sends it to all destinations again.
+    """
     zone = local_zone()
     try:
         day = date.fromisoformat(config.day) if config.day else alerts.yesterday(services.clock.now().astimezone(ZoneInfo(zone)))
     except ValueError as error:
-        raise dg.Failure(f"{config.day!r} is no day; give one such as 2026-11-22", allow_retries=False) from error
+        raise dg.Failure(f"{config.day!r} is not a day; write it like 2026-11-22", allow_retries=False) from error
     message = alerts.summary(facts_of(services, day, zone), desk_url=desk_url(services.settings))
     context.log.info("%s\n%s", message.title, message.body)
     failed = []
@@ -80,17 +83,17 @@ def daily_summary(context: dg.OpExecutionContext, config: SummaryConfig, service
         except alerts.Undelivered as error:
             failed.append(str(error))
     if failed:
-        raise dg.Failure(f"{len(failed)} destinations did not take the summary: {'; '.join(failed)}", allow_retries=False)
+        raise dg.Failure(f"{len(failed)} destinations did not accept the summary: {'; '.join(failed)}", allow_retries=False)
 
 
 @dg.job(tags={STAGE: "analytics"}, description="Yesterday's videos, posts, failures and cost in one message.")
 def daily_summary_job() -> None:
-    """One op: it needs no partition and makes nothing."""
+    """An op, because it needs no partition and makes no asset."""
     daily_summary()
 
 
 def make_daily_summary_schedule(zone: str) -> dg.ScheduleDefinition:
-    """The schedule, at eight in the morning of `zone`."""
+    """Return the schedule, which runs at 08:00 in `zone`."""
 
     @dg.schedule(
         name="daily_summary_schedule",
@@ -103,7 +106,7 @@ def make_daily_summary_schedule(zone: str) -> dg.ScheduleDefinition:
     def daily_summary_schedule(
         context: dg.ScheduleEvaluationContext, services: dg.ResourceParam[Services]
     ) -> dg.RunRequest | dg.SkipReason:
-        """One run a day, also when the daemon was away at eight."""
+        """Request one run per day, even when the daemon was down at 08:00."""
         if not services.settings.alert_urls:
             return dg.SkipReason(NOWHERE)
         at = context.scheduled_execution_time or datetime.now(UTC)

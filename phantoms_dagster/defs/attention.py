@@ -1,4 +1,4 @@
-"""The sensor that tells the rest of the system what only Dagster knows: scheduled runs that failed, and ticks that fail."""
+"""The sensor that reports failures that only Dagster knows: scheduled runs that failed, and sensors or schedules that fail."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -12,7 +12,7 @@ from phantoms_dagster.domain.stages import CHAINS, STAGES
 from phantoms_dagster.wiring import Services
 
 SECONDS = 120
-# One failed tick says little: PostgreSQL may have been away for a moment.
+# A single failed tick means little: PostgreSQL may have been down for a moment.
 FAILED_TICKS = 3
 RUNS, TICKS = "run:", "tick:"
 _ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE]
@@ -26,16 +26,16 @@ _LOOKED_AT = 50
 )
 @skips_while_the_store_is_away
 def attention_sensor(context: dg.SensorEvaluationContext, services: dg.ResourceParam[Services]) -> dg.SkipReason:
-    """Videos that fail have dead letters; this is about everything else."""
+    """Store a notice for each failure. Failed videos are not included: they have dead letters."""
     runs, ticks = list(failed_runs(context.instance)), list(failing_ticks(context.instance))
     board = services.attention()
     board.keep(RUNS, runs)
     board.keep(TICKS, ticks)
-    return dg.SkipReason("; ".join(notice.what for notice in (*runs, *ticks)) or "all runs and ticks are well")
+    return dg.SkipReason("; ".join(notice.what for notice in (*runs, *ticks)) or "all runs and ticks are healthy")
 
 
 def failed_runs(instance: dg.DagsterInstance) -> Iterator[Notice]:
-    """A notice for each job, other than those of stages, whose last run that ended has failed."""
+    """Yield a notice for each job, except those of stages, whose last finished run failed."""
     seen = set()
     for record in instance.get_run_records(dg.RunsFilter(statuses=_ENDED), limit=_LOOKED_AT):
         run = record.dagster_run
@@ -50,12 +50,12 @@ def failed_runs(instance: dg.DagsterInstance) -> Iterator[Notice]:
 
 
 def failing_ticks(instance: dg.DagsterInstance) -> Iterator[Notice]:
-    """A notice for each sensor or schedule whose last ticks have all failed."""
+    """Yield a notice for each sensor or schedule whose last FAILED_TICKS ticks all failed."""
     for state in instance.all_instigator_state():
         if state.status.value == "STOPPED":
             continue
         ticks = instance.get_ticks(state.instigator_origin_id, state.selector_id, limit=FAILED_TICKS + 1)
-        # The newest may be this very evaluation, or another that is under way.
+        # The newest tick may be this evaluation, or another that is still running.
         ended = [tick for tick in ticks if tick.status.value != "STARTED"][:FAILED_TICKS]
         if len(ended) == FAILED_TICKS and all(tick.status.value == "FAILURE" for tick in ended):
             since = datetime.fromtimestamp(ended[-1].timestamp, UTC)

@@ -1,6 +1,7 @@
-"""What sensors, schedules, checks and ops say while PostgreSQL is away or its tables do not fit: one line, and no traceback.
+"""Decorators for sensors, schedules, checks and ops: while PostgreSQL is down or has the wrong schema, they report one line
+without a traceback.
 
-Which errors mean that is decided in `store.away`. How a stage's step ends then belongs in `stage_step`.
+`store.away` decides which errors mean that. `stage_step` handles it for the steps of stages.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def skips_while_the_store_is_away(look: Function) -> Function:
-    """For the function of a sensor or a schedule, below Dagster's decorator: its next evaluation looks again."""
+    """Decorate the function of a sensor or schedule, below Dagster's decorator. It skips; the next evaluation tries again."""
 
     @functools.wraps(look)
     def looking(*arguments: Any, **named: Any) -> Any:
@@ -45,7 +46,7 @@ def skips_while_the_store_is_away(look: Function) -> Function:
 
 
 def fails_plainly_while_the_store_is_away(work: Function) -> Function:
-    """For the function of an op, an asset or a check, below Dagster's decorator: the step fails, and Dagster may repeat it."""
+    """Decorate the function of an op, asset or check, below Dagster's decorator. The step fails, and Dagster may retry it."""
 
     @functools.wraps(work)
     def working(*arguments: Any, **named: Any) -> Any:
@@ -69,9 +70,10 @@ def fails_plainly_while_the_store_is_away(work: Function) -> Function:
 
 
 def _check_schema(named: Mapping[str, Any]) -> None:
-    """Raises SchemaMismatch for functions that get the services: its tables must be those that this code knows.
+    """Check the database of a function that gets the services.
 
-    Raises StoreAway when there is no database at all, as for `dagster dev` in a fresh checkout.
+    Raises SchemaMismatch when the schema is not the one that this code knows, and StoreAway when there is no database, as for
+    `dagster dev` in a fresh checkout.
     """
     services = named.get("services")
     if isinstance(services, Services):

@@ -1,6 +1,6 @@
-"""What every script, film and variant should be like: the rules behind the asset checks of content. Pure functions of outputs.
+"""The rules behind the content checks of scripts, films and variants. Pure functions of outputs.
 
-A rule never stops a video: the stage itself refuses an output that cannot be used. A failed check says what to look at.
+A rule never stops a video: the stage itself refuses unusable outputs. A failed check tells people what to look at.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ from phantoms_dagster.domain.stages import Stage
 
 LOUDNESS_LUFS, LOUDNESS_TOLERANCE = -14.0, 2.0
 SHOWN_PROBLEMS = 50
-# A film within these is taken by every platform.
-# A master is judged by the platforms that every fresh installation has.
+# A film within these limits is accepted by every platform of a new installation. Rendered films are checked against them.
 _USUAL = [platform.spec.media for platform in Platform.usual()]
 SHORTEST_SECONDS = max(limits.seconds[0] for limits in _USUAL)
 LONGEST_SECONDS = min(limits.seconds[1] for limits in _USUAL)
@@ -25,7 +24,7 @@ MOST_BYTES = min(limits.size for limits in _USUAL)
 
 @dataclass(frozen=True)
 class Rule:
-    """A check of content. `problem` says what is wrong with an output, None when nothing is."""
+    """A content check. `problem` returns what is wrong with an output, or None."""
 
     name: str
     description: str
@@ -34,12 +33,12 @@ class Rule:
 
 
 def rules_of(stage: Stage) -> tuple[Rule, ...]:
-    """The rules for what that stage makes."""
+    """Return the rules for the outputs of a stage."""
     return _RULES.get(stage.kind, ())
 
 
 def evaluation(stage: Stage, rule: Rule, outputs: Mapping[str, StageOutput]) -> dg.AssetCheckEvaluation:
-    """How these outputs, by video key, fare under the rule."""
+    """Evaluate a rule on outputs by video key."""
     problems = {key: problem for key, output in outputs.items() if (problem := rule.problem(output))}
     entries: dict[str, dg.IntMetadataValue | dg.TableMetadataValue] = {"looked_at": dg.MetadataValue.int(len(outputs))}
     if problems:
@@ -68,7 +67,7 @@ def _size(output: StageOutput) -> str | None:
 
 def _loudness(output: StageOutput) -> str | None:
     if not isinstance(output, RenderedVideoOutput | VariantOutput) or (lufs := output.probe.loudness_lufs) is None:
-        return None  # the measurement is the renderer's; without sound there is none
+        return None  # the renderer measures it; a film without sound has no loudness
     off = abs(lufs - LOUDNESS_LUFS) > LOUDNESS_TOLERANCE
     return f"{lufs:.1f} LUFS, not {LOUDNESS_LUFS:g} +/- {LOUDNESS_TOLERANCE:g}" if off else None
 

@@ -1,7 +1,7 @@
-"""When a sensor that requests runs looks at the tables, and how long it waits in between. All waiting of sensors is here.
+"""Decides when a sensor that requests runs queries the tables, and how long it waits in between. All waiting of sensors is here.
 
-Dagster asks a sensor every few seconds at best, and a video that has to be noticed six times on its way would spend half a minute
-on that. So an evaluation that finds nothing listens to the database until something can be found. What to look at is the caller's.
+Dagster evaluates a sensor every few seconds at best. A video must be noticed six times on its way, which would take half a minute
+in all. So an evaluation that finds nothing listens for database notifications until there is something to do.
 """
 
 from __future__ import annotations
@@ -20,70 +20,69 @@ from phantoms_dagster.domain.stages import Chain
 class Timings:
     """All in seconds."""
 
-    # An evaluation listens this long for something to do. Each leaves a line on the sensor's page, even when nothing happened:
-    # short ones would bury the others. Below the minute after which Dagster gives an evaluation up.
+    # An evaluation listens this long for something to do. Every evaluation leaves a line on the sensor's page, even an idle one, so
+    # short ones would hide the others. Dagster aborts an evaluation after a minute.
     listen: float = 45.0
-    # Between two looks at the tables when nobody says anything and nothing becomes due by the clock: a word may have been lost.
+    # The time between two queries without a notification and without anything due: a notification may have been lost.
     look: float = 20.0
-    # Between two looks, however much becomes ready. While no run is open it is short: what comes a little later is gathered while
-    # that first run is under way.
+    # The wait after a notification, to batch what follows. It is shorter while no run is open: what comes a little later is batched
+    # while that first run is executing.
     pause: float = 0.2
     idle_pause: float = 0.05
-    # Between two looks whether one of the open runs is over.
+    # The time between two checks whether an open run has ended.
     busy: float = 0.5
-    # What is ready on one platform waits this long for the same on another, whose run is under way: otherwise that gets a run of
-    # its own a moment later.
+    # Stages that are ready on one platform wait this long for the same stage on another whose run is still open. Otherwise that
+    # one would get a run of its own a moment later.
     siblings: float = 0.4
-    # Between two looks whether one of them is over meanwhile.
+    # The time between two checks whether such a run has ended.
     siblings_look: float = 0.1
-    # Between two looks into the inbox folder, which tells nobody that a file has come.
+    # The time between two reads of the inbox folder, which sends no notifications.
     inbox: float = 7.5
-    # New runs of making wait this long while something is being released: requesting and launching each costs processes that both
-    # share.
+    # New runs of the chain `make` wait this long while a `release` run is open: both share the processes that request and launch.
     stand_back: float = 1.5
 
 
 TIMINGS = Timings()
-# A sensor that releases may be asked again after this: what is approved goes through three runs, one after another.
+# The interval of the release sensor. It is short because an approved video goes through three runs, one after the other.
 RELEASE_INTERVAL_SECONDS = 0.25
 
 
 class Ears(Protocol):
-    """What listens to the database."""
+    """Listens for database notifications."""
 
     stopped: bool
 
     def wait(self, seconds: float) -> bool:
-        """Whether somebody said within that time that something is ready, or asked to stop."""
+        """Wait up to `seconds`. Return whether a notification came, or a request to stop."""
         ...
 
 
 class Tables(Protocol):
-    """What a sensor looks at."""
+    """The data that a sensor reads."""
 
     def open_runs(self) -> list[OpenRun]:
-        """The planned runs of the chain that have not ended."""
+        """Return the planned runs of the chain that have not ended."""
         ...
 
     def plan(self, open_runs: Sequence[OpenRun]) -> list[PlannedRun]:
-        """What could run now beside those."""
+        """Return the runs that could start now, besides the open ones."""
         ...
 
     def next_due(self) -> float | None:
-        """In how many seconds something becomes due by the clock alone."""
+        """Return the seconds until something becomes due by the clock; None when nothing will."""
         ...
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an evaluation ends with: what to request, and what was known when it ended."""
+    """The result of an evaluation: the runs to request, the number of open runs, and the seconds waited."""
 
     runs: list[PlannedRun]
     open_runs: int
     waited: float
 
     def reason(self) -> str:
-        """Why nothing is requested, for the sensor's page."""
+        """Return why nothing is requested, for the sensor's page."""
         open_ones = counted(self.open_runs, "run is open", "runs are open") if self.open_runs else "no run is open"
         return f"nothing became ready in {self.waited:.0f} s; {open_ones}"
 
@@ -92,23 +91,23 @@ class Evaluation:
 
 
 def next_look(now: float, *, ends: float, due: float | None, timings: Timings) -> float:
-    """The time of the next look if nobody says anything: when something becomes due, and not after the evaluation's end."""
+    """Return when to query next without a notification: when something becomes due, at the latest at the evaluation's end."""
     max_wait = timings.look if due is None else min(due + timings.pause, timings.look)
     return min(now + max_wait, ends)
 
 
 def batch_wait(open_runs: Sequence[OpenRun], timings: Timings) -> float:
-    """How long to wait after a word that something is ready, for what comes right behind it."""
+    """Return how long to wait after a notification, to batch what follows right behind it."""
     return timings.pause if open_runs else timings.idle_pause
 
 
 def listening(left: float, open_runs: Sequence[OpenRun], timings: Timings) -> float:
-    """How long to listen at a time. Nobody says when a run is over, so while one is open that is looked at."""
+    """Return how long to listen at a time. The end of a run sends no notification, so open runs are polled."""
     return min(left, timings.busy) if open_runs else left
 
 
 def siblings_under_way(chain: Chain, runs: Sequence[PlannedRun], open_runs: Sequence[OpenRun]) -> bool:
-    """Whether a run is open of a stage after which comes the like of what is planned, on a platform for which it is not."""
+    """Whether an open run will soon make the planned kind of stage ready on another platform, for which it is not planned yet."""
     planned = {run.target for run in runs}
     kinds = {stage.kind for stage in chain.stages if stage.name in planned}
     before = {name for stage in chain.stages if stage.kind in kinds and stage.name not in planned for name in stage.after}
@@ -116,7 +115,7 @@ def siblings_under_way(chain: Chain, runs: Sequence[PlannedRun], open_runs: Sequ
 
 
 def requested(runs: Sequence[PlannedRun]) -> str:
-    """What is requested, in one line: `script for 12 videos (a .. b); make for c`."""
+    """Describe the requested runs in one line: `script for 12 videos (a .. b); make for c`."""
     return "; ".join(
         f"{run.target} for {run.first}"
         if len(run.keys) == 1
@@ -149,7 +148,7 @@ class Dispatcher:
         self._sleep = sleep
 
     def found(self) -> Evaluation:
-        """Look, and while there is nothing to run, look again when something became ready or a run has ended."""
+        """Query until there is something to run or the time is over. Query again when something becomes ready or a run ends."""
         began = self._clock()
         ends = began + self._timings.listen
         while True:
@@ -160,7 +159,7 @@ class Dispatcher:
             self._wait(open_runs, next_look(self._clock(), ends=ends, due=self._tables.next_due(), timings=self._timings))
 
     def _wait(self, open_runs: Sequence[OpenRun], until: float) -> None:
-        """Until somebody says that something is ready, or a run is over: what is gathered may wait for that."""
+        """Wait until a notification comes or an open run ends, because a batch may be waiting for that run."""
         while (left := until - self._clock()) > 0:
             if self._ears.wait(listening(left, open_runs, self._timings)):
                 if not self._ears.stopped:
@@ -170,12 +169,12 @@ class Dispatcher:
                 return
 
     def _with_siblings(self, runs: list[PlannedRun], open_runs: Sequence[OpenRun]) -> list[PlannedRun]:
-        """What is planned when nothing more will soon be ready for the same on another platform, or that took too long."""
+        """Return the plan once no other platform will soon have the same kind of stage ready, or after `Timings.siblings`."""
         until = self._clock() + self._timings.siblings
         while siblings_under_way(self._chain, runs, open_runs) and (left := until - self._clock()) > 0:
             became_ready, before = self._ears.wait(min(left, self._timings.siblings_look)), open_runs
             open_runs = self._tables.open_runs()
-            if became_ready or open_runs != before:  # while the run is open its batch is gathered, and not yet planned
+            if became_ready or open_runs != before:  # its batch is planned only after the open run has ended
                 runs = self._tables.plan(open_runs)
         return runs
 
@@ -187,7 +186,7 @@ def until_found(
     timings: Timings,
     clock: Callable[[], float] = time.monotonic,
 ) -> str | None:
-    """What the first look says that finds something. None when nothing is found while a sensor may listen."""
+    """Call `look` until it returns something or the listening time is over; then return None."""
     ends = clock() + timings.listen
     while (found := look()) is None and not ears.stopped and (left := ends - clock()) > 0:
         ears.wait(min(timings.inbox, left))
@@ -195,6 +194,6 @@ def until_found(
 
 
 def stand_back(chain: Chain, releasing: Callable[[], bool], *, sleep: Callable[[float], None] = time.sleep) -> None:
-    """Let what is approved go first: a sensor of making waits a moment while something is being released."""
+    """Give approved videos priority: the sensor of `make` waits a moment while a `release` run is open."""
     if chain.name == "make" and releasing():
         sleep(TIMINGS.stand_back)

@@ -1,7 +1,7 @@
-"""Materializations and observations of many partitions, written in batches: one by one they cost 4 ms each, in a batch 0.3.
+"""Writes materializations and observations of many partitions in batches. An event costs 4 ms alone and 0.3 ms in a batch.
 
-That is the fast path `events` of `private.dagster`. Without it each is logged by itself and has the time when it is logged; a check
-that is evaluated at the end of a run is then recorded without a run.
+This is the fast path `events` of `private.dagster`. Without it, events are logged one by one, with the time of logging, and a check
+that is evaluated at the end of a run is recorded without a run.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ import dagster as dg
 from phantoms_dagster.private import dagster as private
 
 AssetEvent = dg.AssetMaterialization | dg.AssetObservation
-# The kind of an event, its data, and the message that Dagster gives it.
+# The type of an event, its data, and Dagster's message for it.
 Content = tuple[dg.DagsterEventType, Any, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """The step that events belong to, or none. `common`: the fields that all its events share."""
+    """The step that events belong to, if any. `common` has the fields that all its events share."""
 
     run_id: str
     step_key: str | None
@@ -32,7 +32,7 @@ class Origin:
 
     @classmethod
     def of(cls, context: dg.AssetExecutionContext) -> Origin:
-        """The step of this context. It may be used when the step is over."""
+        """Return the step of this context. It can still be used after the step has ended."""
         if not private.usable("events"):
             return cls(context.run.run_id, None, {})
         of_step = context.get_step_execution_context()
@@ -48,18 +48,18 @@ class Origin:
 
 
 class Stamps:
-    """Times of events, in seconds, no two of them in the same millisecond.
+    """Makes timestamps in seconds, at most one per millisecond.
 
-    Dagster's pages tell the events of a run apart by the millisecond: of two with the same one they show the first.
+    Dagster's pages identify the events of a run by millisecond. Of two events in the same one they show only the first.
     """
 
     def __init__(self) -> None:
         self._last = 0
 
     def next(self, at: float | None = None) -> float:
-        """The given time (default: now), or the first free millisecond after it."""
+        """Return the given time (default: now), or the first free millisecond after it."""
         self._last = max(int((time.time() if at is None else at) * 1000), self._last + 1)
-        return (self._last + 0.5) / 1000  # half way, so that no rounding reaches a neighbour
+        return (self._last + 0.5) / 1000  # the middle of the millisecond, so that rounding cannot move it to the next one
 
 
 def log_materializations(
@@ -70,10 +70,10 @@ def log_materializations(
     stamps: Stamps | None = None,
     at: Mapping[str, float] | None = None,
 ) -> None:
-    """Log one materialization for each partition key in `metadata`. `at`: when each was made, in seconds; default: now.
+    """Log one materialization for each partition key in `metadata`. `at` is when each was made, in seconds; default: now.
 
-    They reach the instance as Dagster's log manager would hand them over, but not through its loggers: a third of what an event
-    costs is a line in the step's output that does not even say which video.
+    They bypass Dagster's loggers. A third of the cost of an event is its line in the step's output, which does not even name the
+    video.
     """
     events = [dg.AssetMaterialization(asset_key, partition=key, metadata=dict(entries)) for key, entries in metadata.items()]
     log_events(context, events, stamps=stamps or Stamps(), at=[(at or {}).get(key) for key in metadata])
@@ -82,7 +82,7 @@ def log_materializations(
 def log_events(
     context: dg.AssetExecutionContext, events: Sequence[AssetEvent], *, stamps: Stamps, at: Sequence[float | None] | None = None
 ) -> None:
-    """Log materializations, or observations, of partitions as this step's, all in one batch."""
+    """Log materializations or observations of partitions as events of this step, in one batch."""
     if not private.usable("events"):
         for event in events:
             context.log_event(event)
@@ -93,7 +93,7 @@ def log_events(
 
 
 def log_checks(instance: dg.DagsterInstance, evaluations: Sequence[tuple[Origin, dg.AssetCheckEvaluation]]) -> None:
-    """Log evaluations of checks as those of steps, though their run did not plan them, all in one batch."""
+    """Log check evaluations as events of steps, in one batch, although their run did not plan them."""
     if not private.usable("events"):
         for _, each in evaluations:
             instance.report_runless_asset_event(each)
@@ -103,7 +103,7 @@ def log_checks(instance: dg.DagsterInstance, evaluations: Sequence[tuple[Origin,
 
 
 def report_events(instance: dg.DagsterInstance, events: Sequence[AssetEvent], *, stamps: Stamps) -> None:
-    """Report events without a run, all in one batch."""
+    """Report events without a run, in one batch."""
     if not private.usable("events"):
         for event in events:
             instance.report_runless_asset_event(event)

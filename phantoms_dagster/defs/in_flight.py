@@ -1,4 +1,4 @@
-"""What open runs and backfills work on, as Dagster knows it. `production.retirement` decides what follows from it."""
+"""Reads from Dagster which videos open runs and backfills work on, for `production.retirement`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from phantoms_dagster.defs.partitions import VIDEOS
 from phantoms_dagster.domain.retirement import InFlight
 from phantoms_dagster.private import dagster as private
 
-# Named by what has ended: a status that a later Dagster adds counts as open.
+# List the final statuses, so that a status added by a later Dagster counts as open.
 ENDED = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 OPEN = [status for status in dg.DagsterRunStatus if status not in ENDED]
 ENDED_BACKFILLS = ("COMPLETED", "COMPLETED_SUCCESS", "COMPLETED_FAILED", "FAILED", "CANCELED")
@@ -38,7 +38,7 @@ class VideoPartitions:
             self._instance.add_dynamic_partitions(VIDEOS, keys)
 
     def in_flight(self) -> InFlight:
-        """See the port. A run without partitions, such as that of the analytics, works on no video."""
+        """See the port. A run without partitions, such as an analytics run, works on no video."""
         keys: set[str] = set()
         ranges: set[tuple[str, str]] = set()
         unclear: list[str] = []
@@ -62,7 +62,7 @@ class VideoPartitions:
 
 
 def open_backfills(instance: dg.DagsterInstance) -> Sequence[Any]:
-    """The backfills that have not ended."""
+    """Return the backfills that have not ended."""
     if not private.usable("backfills"):
         return [each for each in instance.get_backfills() if each.status.value not in ENDED_BACKFILLS]
     wanted = [status for status in private.BulkActionStatus if status not in private.BULK_ACTION_TERMINAL_STATUSES]

@@ -1,6 +1,6 @@
 """Runs a coroutine inside a step so that terminating the run cancels it.
 
-Dagster raises its interrupt from a signal handler; inside a loop callback asyncio would log it and go on.
+Dagster raises its interrupt in a signal handler. Inside an event loop callback, asyncio would only log it and continue.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Answer = TypeVar("Answer")
 
 
 def run_interruptible(coroutine: Coroutine[Any, Any, Answer], loop: asyncio.Runner) -> Answer:
-    """`loop.run`, but SIGINT and SIGTERM cancel the coroutine and end in Dagster's own interruption error."""
+    """Run a coroutine like `loop.run`. SIGINT and SIGTERM cancel it and raise DagsterExecutionInterruptedError."""
     if threading.current_thread() is not threading.main_thread():
         return loop.run(coroutine)
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}

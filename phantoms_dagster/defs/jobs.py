@@ -1,4 +1,4 @@
-"""Jobs: one for each stage and each chain of stages, which the sensor requests, and one for the results."""
+"""Jobs: one per stage and per chain of stages, which the sensors request, and one for the analytics."""
 
 import dagster as dg
 
@@ -8,7 +8,7 @@ from phantoms_dagster.domain.stages import CHAINS, STAGES
 stage_jobs = {
     stage.name: dg.define_asset_job(
         f"{stage.slug}_job",
-        # The step evaluates them itself: as steps of every run they would cost it time and be skipped when it fails.
+        # The step evaluates its checks itself. As separate steps they would take time in every run and be skipped when it fails.
         selection=dg.AssetSelection.assets(dg.AssetKey(stage.slug)).without_checks(),
         tags={STAGE: stage.name},
         description=f"Runs {stage.name} over a range of videos.",
@@ -30,5 +30,5 @@ analytics_job = dg.define_asset_job(
     "analytics_job",
     selection=dg.AssetSelection.groups("analytics"),
     tags={STAGE: "analytics"},
-    description="Reads results back and renews the performance tables.",
+    description="Reads results from the platforms and recomputes the performance tables.",
 )

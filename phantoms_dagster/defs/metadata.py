@@ -1,4 +1,4 @@
-"""What a person sees of a stage's output in the UI: words, pictures, numbers and links."""
+"""The metadata of stage outputs in the Dagster UI: texts, pictures, numbers and links."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from phantoms_dagster.domain.models import (
 from phantoms_dagster.domain.wording import notes
 from phantoms_dagster.wiring.media import MediaFiles
 
-# How an entry is called that says why there is nothing to see, by the class of the result.
+# The name of the metadata entry that says why nothing was made, by the result's error class.
 _NOTHING = {WAITS_FOR_PERSON: "waits_for_a_person", REJECTED: "rejected", DISCARDED: "given_up", NOT_WANTED: "not_wanted"}
 
 
 def image(content: bytes, kind: str, alt: str) -> dg.MarkdownMetadataValue:
-    """A picture inside the metadata itself."""
+    """Embed a picture in the metadata."""
     return dg.MetadataValue.md(f"![{alt}](data:image/{kind};base64,{base64.b64encode(content).decode()})")
 
 
 def of_result(result: Result, media_files: MediaFiles) -> dict[str, Any]:
-    """The metadata of one materialization."""
+    """Return the metadata of a materialization."""
     assert result.output is not None
     entries = of_output(result.output, media_files)
     if result.fresh and result.cost:
@@ -45,13 +45,13 @@ def of_result(result: Result, media_files: MediaFiles) -> dict[str, Any]:
 
 
 def of_nothing(result: Result, shown: StageOutput | None = None, media_files: MediaFiles | None = None) -> dict[str, Any]:
-    """Why nothing was made for a video. `shown`: what a person would decide about."""
+    """Return the metadata that says why nothing was made. `shown` is the output that a person should decide on."""
     looked_at = of_output(shown, media_files) if shown is not None and media_files is not None else {}
     return {_NOTHING.get(result.error_class or "", "nothing_made"): result.message, **looked_at}
 
 
 def of_output(output: StageOutput, media_files: MediaFiles) -> dict[str, Any]:
-    """The entries for each kind of output."""
+    """Return the metadata entries of an output, by its kind."""
     match output:
         case ScriptOutput():
             return _script(output)
@@ -100,7 +100,7 @@ def of_output(output: StageOutput, media_files: MediaFiles) -> dict[str, Any]:
 
 
 def _words(words: Sequence[PostWords]) -> dict[str, Any]:
-    """What would be posted, so what an approval is about."""
+    """Return the words of the posts, which an approval is about."""
     if not words:
         return {}
     texts = []
@@ -111,7 +111,7 @@ def _words(words: Sequence[PostWords]) -> dict[str, Any]:
 
 
 def _place(file: MediaFile, media_files: MediaFiles) -> dg.UrlMetadataValue | dg.PathMetadataValue:
-    """A path that exists on this machine, or an URL that is the same on all."""
+    """Return the file's path on this machine, or its URL in the object store."""
     address = media_files.address(file)
     return dg.MetadataValue.url(address) if "://" in address else dg.MetadataValue.path(address)
 

@@ -1,4 +1,4 @@
-"""Partition definitions. What a key looks like belongs to `store.catalogue`."""
+"""Partition definitions. `store.catalogue` makes the keys."""
 
 import dagster as dg
 

@@ -1,4 +1,4 @@
-"""The pictures in the metadata of the performance tables. What they show is read in `store.performance.tables`."""
+"""The plots in the metadata of the performance tables. `store.performance.tables` reads the data."""
 
 from __future__ import annotations
 
@@ -16,17 +16,20 @@ if TYPE_CHECKING:
 
 BARS = 12
 CHARACTERS = 44
-# The platforms' own colours where they can be told apart on white.
+# The platforms' own colours, where they are distinguishable on white.
 _COLOURS = {str(platform): platform.spec.look.chart for platform in Platform}
 
 
 def bars(frame: pd.DataFrame, label: str, title: str) -> dict[str, Any]:
-    """The rows with the most views as bars, the best on top. Nothing for a table without views."""
+    """Plot the rows with the most views as bars, best on top. Returns no entry when there are no views."""
     return _shown(bar_figure(frame, label, title), title)
 
 
 def lines(frame: pd.DataFrame, title: str) -> dict[str, Any]:
-    """Views by day, a line for each platform. `frame`: columns day, platform, views. Nothing for a frame without views."""
+    """Plot views by day, one line per platform. `frame` has the columns day, platform and views.
+
+    Returns no entry when there are no views.
+    """
     return _shown(line_figure(frame, title), title)
 
 

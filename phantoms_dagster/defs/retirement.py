@@ -1,6 +1,6 @@
-"""Retirement: the nightly job, its schedule, and the sensor that takes back who has work again.
+"""Retirement: the nightly job, its schedule, and the sensor that brings back videos that have work again.
 
-Thin shells: who is retired and in which order belongs in `production.retirement`, whose files go in `production.cleaning`.
+`production.retirement` decides which videos retire, and in what order; `production.cleaning` decides which files are deleted.
 """
 
 import asyncio
@@ -23,25 +23,25 @@ from phantoms_dagster.wiring import Services
 from phantoms_dagster.wiring.media_gate import media_disk
 from phantoms_dagster.wiring.object_store_guard import guarded_media
 
-AT = "17 4 * * *"  # when nobody posts, and at no hour that a change of the clocks leaves out
+AT = "17 4 * * *"  # a quiet hour that no clock change skips
 SECONDS = 120
 SHOWN_KEYS = 50
 
 
-@dg.op(description="Marks videos that ended long ago and deletes their partitions, none with a run in flight.")
+@dg.op(description="Retires videos that finished long ago and deletes their partitions, except while a run works on them.")
 @fails_plainly_while_the_store_is_away
 def retire_finished_videos(context: dg.OpExecutionContext, services: dg.ResourceParam[Services]) -> None:
-    """A bounded number; the rest is for the next night."""
+    """Retire at most MOST_A_NIGHT videos. The rest follow on the next night."""
     days = services.settings.retire_days
     before = services.clock.now() - timedelta(days=days) if days else None
     night = retirement.retire(Retirement(services.engine), VideoPartitions(context.instance), before=before)
     if night.overtaken:
         context.log.warning(
-            "a run was launched while these were retired and will fail; `phantoms unretire` them and launch it again: %s",
+            "a run was launched while these videos retired, so it will fail; `phantoms unretire` them and launch it again: %s",
             _some(night.overtaken),
         )
     if night.unclear:
-        context.log.warning("nobody can tell what %s work on: nothing is retired until they end", ", ".join(sorted(night.unclear)))
+        context.log.warning("nothing retires until %s end: it is unknown what they work on", ", ".join(sorted(night.unclear)))
     context.add_output_metadata(
         {
             "retired": len(night.retired),
@@ -57,10 +57,10 @@ def retire_finished_videos(context: dg.OpExecutionContext, services: dg.Resource
     context.log.info("%d videos retired, %d have a run in flight", len(night.retired), len(night.held))
 
 
-@dg.op(description="Deletes the files of retired videos that PHANTOMS_MEDIA_KEEP does not keep.")
+@dg.op(description="Deletes files of retired videos, except those that PHANTOMS_MEDIA_KEEP keeps.")
 @fails_plainly_while_the_store_is_away
 def clean_media(context: dg.OpExecutionContext, services: dg.ResourceParam[Services]) -> None:
-    """Never a file that a video which is not retired needs, too."""
+    """Delete the files. A file that an active video also needs is never deleted."""
     settings = services.settings
     if settings.media_keep == "all":
         context.add_output_metadata({"keep": "all"})
@@ -68,7 +68,7 @@ def clean_media(context: dg.OpExecutionContext, services: dg.ResourceParam[Servi
     before = services.clock.now() - timedelta(days=settings.media_keep_days)
 
     async def work() -> cleaning.Cleaned:
-        # In an empty mount point every file is gone already: that must not be noted as cleaned.
+        # In an empty mount point every file seems to be gone. That must not be recorded as cleaned.
         await asyncio.to_thread(media_disk(settings).identify, known=files_were_stored(services.engine))
         async with guarded_media(settings, services.clock) as media:
             return await cleaning.clean(RetiredFiles(services.engine), media, settings.media_keep, before=before)
@@ -76,7 +76,7 @@ def clean_media(context: dg.OpExecutionContext, services: dg.ResourceParam[Servi
     try:
         night = run_interruptible(work(), services.loop)
     except PhantomsError as error:
-        raise dg.Failure(f"the media store does not delete files: {error}") from error
+        raise dg.Failure(f"the media store could not delete files: {error}") from error
     context.add_output_metadata(
         {
             "keep": settings.media_keep,
@@ -94,15 +94,15 @@ def clean_media(context: dg.OpExecutionContext, services: dg.ResourceParam[Servi
     context.log.info("%d files deleted, %.1f MB; %d are still needed", night.files, night.size / 1e6, night.kept)
 
 
-@dg.job(tags={STAGE: "retirement"}, description="Retires videos that ended long ago and cleans up the files of retired ones.")
+@dg.job(tags={STAGE: "retirement"}, description="Retires videos that finished long ago and deletes files of retired ones.")
 def retirement_job() -> None:
-    """Two ops that do not wait for each other: without the media store, videos are retired all the same."""
+    """Run two independent ops, so that videos retire even while the media store is down."""
     retire_finished_videos()
     clean_media()
 
 
 def make_retirement_schedule(zone: str) -> dg.ScheduleDefinition:
-    """The schedule, at night in `zone`."""
+    """Return the schedule, which runs at night in `zone`."""
 
     @dg.schedule(
         name="retirement_schedule",
@@ -113,7 +113,7 @@ def make_retirement_schedule(zone: str) -> dg.ScheduleDefinition:
         description="Retires finished videos each night.",
     )
     def retirement_schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
-        """One run a night, whatever the settings say: there may be videos that a person has retired."""
+        """Request one run per night, whatever the settings: a person may have retired videos with the command."""
         at = context.scheduled_execution_time or datetime.now(ZoneInfo(zone))
         return dg.RunRequest(run_key=at.astimezone(ZoneInfo(zone)).date().isoformat())
 
@@ -123,13 +123,13 @@ def make_retirement_schedule(zone: str) -> dg.ScheduleDefinition:
 @dg.sensor(
     minimum_interval_seconds=SECONDS,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Takes back retired videos that have work again: approved after all, or replayed after they were discarded.",
+    description="Brings back retired videos that have work again: approved after all, or replayed after a discard.",
 )
 @skips_while_the_store_is_away
 def revival_sensor(services: dg.ResourceParam[Services]) -> dg.SkipReason:
-    """One query when there are none. The intake adds their partitions."""
+    """Bring back retired videos that have work. Costs one query when there are none. `intake_sensor` adds their partitions."""
     keys = Retirement(services.engine).take_back_alive()
-    return dg.SkipReason(f"taken back: {_some(keys)}" if keys else "no retired video has work")
+    return dg.SkipReason(f"brought back: {_some(keys)}" if keys else "no retired video has work")
 
 
 def _some(keys: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""Sensors: thin shells that read, call a pure function or the store, and return. How those that request runs wait: `dispatch`."""
+"""The sensors that take in briefs and request runs. `dispatch` does their waiting."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +21,7 @@ from phantoms_dagster.wiring import Services
 
 INTAKE_SECONDS = 15
 SHOWN_REFUSALS = 5
-# How often all partitions are read, to see whether somebody has added or deleted one by hand.
+# How often to read all partitions, to find those that a person has added or deleted by hand.
 AUDIT_SECONDS = 900
 OPEN = [
     dg.DagsterRunStatus.QUEUED,
@@ -39,18 +39,18 @@ OPEN = [
 )
 @skips_while_the_store_is_away
 def intake_sensor(context: dg.SensorEvaluationContext, services: dg.ResourceParam[Services]) -> dg.SkipReason:
-    """The cursor holds when the order was last looked at. One evaluation looks several times, and ends when something came."""
+    """The cursor holds the time of the last audit of the partitions. An evaluation polls until it finds something."""
     with services.planning().listen(()) as ears:
         found = until_found(lambda: _taken_in(context, services), ears, timings=dispatch.TIMINGS)
     return dg.SkipReason(found or "no new videos")
 
 
 def _taken_in(context: dg.SensorEvaluationContext, services: Services) -> str | None:
-    """Look once into the inbox, for new videos and, now and then, at the order of all; what came of it, or None."""
+    """Read the inbox once, register new videos, and every AUDIT_SECONDS audit all partitions. Return what was done, or None."""
     reports = services.take_inbox()
     for report in reports:
-        left = f", {report.left} left for the next look" if report.left else ""
-        context.log.info("%s: %d briefs taken, %d refused%s", report.file, report.taken, report.rows_refused, left)
+        left = f", {report.left} left for the next time" if report.left else ""
+        context.log.info("%s: %d briefs added, %d refused%s", report.file, report.taken, report.rows_refused, left)
         for refusal in report.refused[:SHOWN_REFUSALS]:
             context.log.warning("%s", refusal)
     said = [f"inbox: {counted(len(reports), 'file')} read"] if reports else []
@@ -62,14 +62,14 @@ def _taken_in(context: dg.SensorEvaluationContext, services: Services) -> str | 
         if removed := remove_unknown(context.instance, services.catalogue()):
             said.append(f"removed partitions without a brief: {', '.join(removed[:SHOWN_REFUSALS])}")
         if moved := services.catalogue().reorder(context.instance.get_dynamic_partitions(VIDEOS)):
-            said.append(f"partitions were added or deleted by hand: {counted(moved, 'video')} put right")
+            said.append(f"partitions were added or deleted by hand: corrected {counted(moved, 'video')}")
     return "; ".join(said) or None
 
 
 def remove_unknown(instance: dg.DagsterInstance, catalogue: Catalogue) -> list[str]:
-    """Delete the partitions that somebody typed: no brief has their key, so nothing can ever be made for them. Their keys.
+    """Delete partitions that a person added by hand without a brief, since nothing can be made for them. Return their keys.
 
-    One that a run or a backfill is at stays until the next look.
+    A partition with an open run or backfill stays until the next audit.
     """
     unknown = catalogue.unknown(instance.get_dynamic_partitions(VIDEOS))
     if not unknown:
@@ -85,10 +85,10 @@ def remove_unknown(instance: dg.DagsterInstance, catalogue: Catalogue) -> list[s
 
 
 def register(instance: dg.DagsterInstance, catalogue: Catalogue) -> list[str]:
-    """Add a partition for every new video; their keys. A crash between the two steps is made good with the next call."""
+    """Add a partition for every new video and return their keys. After a crash between the two steps, the next call repairs it."""
     keys = catalogue.unregistered()
     if keys:
-        # What a crashed call has added already stands at the end of Dagster's order, before what is added now.
+        # Partitions that a crashed call has added are at the end of Dagster's order, before those added now.
         page = instance.get_paginated_dynamic_partitions(VIDEOS, limit=len(keys), ascending=False).results
         added = [key for key in reversed(page) if key in set(keys)]
         instance.add_dynamic_partitions(VIDEOS, keys)
@@ -100,14 +100,14 @@ def register(instance: dg.DagsterInstance, catalogue: Catalogue) -> list[str]:
     jobs=[chain_jobs["make"], *(stage_jobs[stage.name] for stage in CHAINS["make"].stages)],
     minimum_interval_seconds=1,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Adds a partition for every new video and requests runs for whatever is ready from script to render: a stage, or "
-    "all of them for a few videos, over a contiguous range each.",
+    description="Adds a partition for every new video and requests runs for everything that is ready, from script to render. Each run "
+    "is over a contiguous range: one stage, or for a few videos all of them.",
 )
 @skips_while_the_store_is_away
 def advance_sensor(
     context: dg.SensorEvaluationContext, services: dg.ResourceParam[Services]
 ) -> Iterator[dg.RunRequest | dg.SkipReason]:
-    """What a person has approved is the next sensor's."""
+    """Request runs of the chain `make`. `release_sensor` handles approved videos."""
     yield from _requests(context, services, CHAINS["make"])
 
 
@@ -116,19 +116,19 @@ def advance_sensor(
     minimum_interval_seconds=1,
     tags={tags.INTERVAL: str(RELEASE_INTERVAL_SECONDS)},
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Requests runs for whatever is ready from approval to posts, as advance_sensor does for what comes before. On its "
-    "own, so that what is approved never waits until a flood of new videos has been looked at and its runs have been requested.",
+    description="Requests runs for everything that is ready, from approval to posts. It is separate from advance_sensor, so that "
+    "approved videos never wait behind a flood of new ones.",
 )
 @skips_while_the_store_is_away
 def release_sensor(
     context: dg.SensorEvaluationContext, services: dg.ResourceParam[Services]
 ) -> Iterator[dg.RunRequest | dg.SkipReason]:
-    """What is still to be made is the sensor's before."""
+    """Request runs of the chain `release`. `advance_sensor` handles what comes before."""
     yield from _requests(context, services, CHAINS["release"])
 
 
 def _requests(context: dg.SensorEvaluationContext, services: Services, chain: Chain) -> Iterator[dg.RunRequest | dg.SkipReason]:
-    """Requests what can run, or says why nothing can. The waiting is in `dispatch`."""
+    """Yield requests for what can run, or the reason why nothing can."""
     stand_back(chain, lambda: bool(_open_runs(context.instance, CHAINS["release"])))
     with services.planning().listen([stage.name for stage in chain.stages]) as listener:
         found = Dispatcher(chain, _Tables(context.instance, services, chain), listener, timings=dispatch.TIMINGS).found()
@@ -154,14 +154,14 @@ def _requests(context: dg.SensorEvaluationContext, services: Services, chain: Ch
 
 
 def _which(run: PlannedRun) -> dict[str, str]:
-    """The tags that say which videos a run is about. The first is for people."""
+    """Return the tags that say which videos a run works on. The first one is for people."""
     if len(run.keys) == 1:
         return {tags.VIDEO: run.first, tags.PARTITION: run.first}
     return {tags.VIDEOS: str(len(run.keys)), tags.RANGE_START: run.first, tags.RANGE_END: run.last}
 
 
 class _Tables:
-    """What the sensor of a chain looks at: Dagster's open runs and our tables."""
+    """Reads Dagster's open runs and our tables for the sensor of a chain."""
 
     def __init__(self, instance: dg.DagsterInstance, services: Services, chain: Chain) -> None:
         self._instance, self._services, self._chain = instance, services, chain
@@ -180,7 +180,7 @@ class _Tables:
 
 
 def _was_stopped(context: dg.SensorEvaluationContext) -> bool:
-    """Whether a person has turned the sensor off since this evaluation began: what became ready since is theirs."""
+    """Whether a person has turned the sensor off since this evaluation began. Then it must request nothing more."""
     states = context.instance.all_instigator_state()
     return any(state.name == context.sensor_name and state.status.value == "STOPPED" for state in states)
 
@@ -188,9 +188,9 @@ def _was_stopped(context: dg.SensorEvaluationContext) -> bool:
 def tick(
     instance: dg.DagsterInstance, services: Services, chain: Chain, open_runs: Sequence[OpenRun] | None = None
 ) -> list[PlannedRun]:
-    """One look at the tables: what is new gets its partition, what is ready in the stages of that chain its run.
+    """Query the tables once: register new videos, and return the runs for what is ready in the chain's stages.
 
-    `open_runs`: those of the chain, when they are known already.
+    `open_runs` are the chain's open runs, if the caller already has them.
     """
     catalogue, settings = services.catalogue(), services.settings
     if chain.name == "make":
@@ -211,7 +211,7 @@ def tick(
 
 
 def _has_both_ends(instance: dg.DagsterInstance, catalogue: Catalogue, run: PlannedRun) -> bool:
-    """Whether Dagster knows the ends of the range; with one that somebody deleted it would refuse all runs of this tick."""
+    """Whether both ends of the run's range are partitions. If a person deleted one, Dagster would refuse all runs of this tick."""
     lost = [key for key in {run.first, run.last} if not instance.has_dynamic_partition(VIDEOS, key)]
     if lost:
         catalogue.forget(lost)
@@ -219,7 +219,7 @@ def _has_both_ends(instance: dg.DagsterInstance, catalogue: Catalogue, run: Plan
 
 
 def _ends(of: Mapping[str, str]) -> tuple[str, str]:
-    """The first and the last partition of a planned run."""
+    """Return the first and last partition of a planned run."""
     one = of.get(tags.PARTITION, "")
     return of.get(tags.RANGE_START, one), of.get(tags.RANGE_END, one)
 

@@ -1,6 +1,6 @@
-"""The sensor that notes on Dagster's partitions what is settled without having been made.
+"""The sensor that marks partitions for which nothing will ever be made.
 
-`store.settled` reads what counts as settled. `step_events` writes what a step says about its own partitions.
+`store.settled` finds them. `step_events` does the same for the partitions of a running step.
 """
 
 import json
@@ -18,7 +18,7 @@ from phantoms_dagster.store.settled import OVERLAP, Settled, SettledStages
 from phantoms_dagster.wiring import Services
 
 SECONDS = 120
-# Videos, and letters, of one evaluation: a flood of them is noted over several.
+# At most this many rows of each kind per evaluation. A flood is spread over several.
 MOST = 100
 KINDS = (NOT_WANTED, DISCARDED)
 
@@ -26,18 +26,18 @@ KINDS = (NOT_WANTED, DISCARDED)
 @dg.sensor(
     minimum_interval_seconds=SECONDS,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Notes on partitions why nothing will be made there: a platform that a brief does not want, or a failure that a "
-    "person gave up. Without the note they would look like missing or failed ones for ever.",
+    description="Notes on partitions why nothing will be made: the brief does not want the platform, or a person discarded the "
+    "failure. Without the note they would stay missing or failed for ever.",
 )
 @skips_while_the_store_is_away
 def settled_sensor(context: dg.SensorEvaluationContext, services: dg.ResourceParam[Services]) -> dg.SkipReason:
-    """The cursor holds, of each kind, the time up to which all is noted and the rows noted within the overlap before it."""
+    """For each kind, the cursor holds the time up to which everything is noted, and the rows noted in the overlap before it."""
     cursor: dict[str, Any] = json.loads(context.cursor) if context.cursor else {}
     stages, said = SettledStages(services.engine), []
     for kind, read in zip(KINDS, (stages.not_wanted, stages.given_up), strict=True):
         before = cursor.get(kind) or {"until": datetime.fromtimestamp(0, UTC).isoformat(), "rows": []}
         until = datetime.fromisoformat(before["until"])
-        # A row already noted must not take the place of a new one.
+        # Rows that are already noted must not use up the limit.
         found = read(until - OVERLAP, most=MOST + len(before["rows"]))
         fresh = [one for one in found if one.row not in set(before["rows"])]
         report_events(context.instance, [_note(one) for one in fresh], stamps=Stamps())

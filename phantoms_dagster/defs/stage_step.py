@@ -1,11 +1,11 @@
-"""The body of every stage's asset: run the stage over the step's partitions, then end the step in one of the three ways.
+"""The body of every stage's asset. It runs the stage over the step's partitions and ends the step in one of three ways:
 
-- All done and a later stage is in the same run: metadata for each partition and one `MaterializeResult`.
-- All done otherwise, or some deferred in a run that the sensor planned: one materialization for each done video, no output.
+- All done, and a later stage is in the same run: metadata for each partition and one `MaterializeResult`.
+- All done otherwise, or some deferred in a run that a sensor planned: one materialization for each done video, no output.
 - Some failed, or some deferred in a run that a person started: the same, then a `Failure` that says which and why.
 
-A video that only waits for a person, was rejected, was given up or is not wanted on this platform is nobody's failure in any run.
-Its partition says so.
+A video that waits for a decision, was rejected or discarded, or is not wanted on this platform never fails a run. A note on its
+partition says why nothing was made.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from phantoms_dagster.wiring import Services
 
 Ended = dg.MaterializeResult[None] | dg.AssetCheckResult
 SHOWN_VIDEOS = 20
-# A shorter wait is sat out in a chain's run: a run of its own afterwards costs as much.
+# In a run of a chain, a shorter wait is waited out: a separate run afterwards would cost as much.
 CHAIN_MAX_WAIT_SECONDS = 5.0
-# Nothing is wrong with a video of these classes, and no run will change it.
+# Results of these classes are not failures, and no run can change them.
 _NOBODYS_FAILURE = frozenset({WAITS_FOR_PERSON, REJECTED, DISCARDED, NOT_WANTED})
 _STOPPED = (
-    "This run stopped because {}. No video has failed by that: what was finished stays, the rest goes on when PostgreSQL is back."
+    "This run stopped because {}. No video has failed: finished ones stay finished, and the rest continue when PostgreSQL is back."
 )
 
 
@@ -53,18 +53,18 @@ def run_stage(
     regenerate: bool = False,
     decision: ReviewDecision | None = None,
 ) -> Iterator[Ended]:
-    """Carry the partitions of this step through `stage`. Raises Failure, which no retry policy of Dagster's may repeat."""
+    """Run the stage over the partitions of this step. Raises Failure; Dagster may retry it only when PostgreSQL was down."""
     if not context.selected_asset_keys:
         yield from evaluate_alone(context, stage, services=services)
         return
     keys = list(context.partition_keys)
     planned = tags.PLANNED in context.run.tags
-    # In a chain a platform's post goes after another's: the wait of one must not hold up the other. What a person asked for waits.
+    # In a chain the platforms' posts run one after the other, so the wait of one must not delay the next. Runs of people may wait.
     max_wait = CHAIN_MAX_WAIT_SECONDS if planned and stage.platform and _later_stage_selected(context, stage) else None
     asker = RunContext(context.run.run_id, "sensor" if planned else "person", decision, max_wait)
     results: list[Result] = []
     events = StepEvents(context, stage, services.media_files)
-    # What a later stage of this run reads is told by Dagster itself, when the step ends.
+    # If a later stage of this run reads the output, Dagster itself records the materialization when the step ends.
     goes_on = _later_stage_selected(context, stage)
 
     def note(result: Result) -> None:
@@ -82,12 +82,12 @@ def run_stage(
         run_interruptible(work(), services.loop)
     except StoreAway as error:
         _log_done(events, results, goes_on=goes_on)
-        # The sensor asks again for what it planned; a person's run is repeated by Dagster.
+        # The sensor will plan its own runs again. Dagster may retry the run of a person.
         raise dg.Failure(_STOPPED.format(error), allow_retries=not planned) from None
     except PhantomsError as error:
         raise dg.Failure(str(error), allow_retries=False) from error
     except BaseException:
-        # What was finished before the run was stopped is finished; the rest is taken up again.
+        # Record what was finished before the run was stopped; another run will do the rest.
         _log_done(events, results, goes_on=goes_on)
         raise
     yield from _end(context, services, checks, stage, results, events=events, planned=planned, goes_on=goes_on)
@@ -127,18 +127,18 @@ def _end(
 
 
 def _is_unfinished(result: Result, *, planned: bool) -> bool:
-    """Whether the run failed because of it. To a person, what waits for its time or for another run is not made either."""
+    """Whether this result fails the run. In a person's run a deferred result counts, too: the video was not made."""
     if result.error_class in _NOBODYS_FAILURE and result.outcome != "failed":
         return False
     return result.outcome == "failed" or (not planned and result.outcome in ("deferred", "rejected", "stale"))
 
 
 def _remove_unknown(context: dg.AssetExecutionContext, unfinished: Sequence[Result]) -> None:
-    """A partition that somebody typed has no brief and never will: it would stay listed as failed for ever."""
+    """Delete partitions that a person added without a brief. Otherwise they would be listed as failed for ever."""
     for result in unfinished:
         if result.error_class == UNKNOWN_VIDEO:
             context.instance.delete_dynamic_partition(VIDEOS, result.key)
-            context.log.warning("%s: the partition is removed again: no brief has this key", result.key)
+            context.log.warning("%s: removed the partition, because no brief has this key", result.key)
 
 
 def _log_done(events: StepEvents, results: Sequence[Result], *, goes_on: bool) -> None:

@@ -1,6 +1,6 @@
-"""What a stage's step tells Dagster while it runs: a materialization for each video, within a second of its being done.
+"""The events that a stage's step writes to Dagster while it runs: a materialization for each video within a second of completion.
 
-Which words and pictures a materialization has is decided in `metadata`; how a step ends, in `stage_step`.
+`metadata` has the contents of a materialization; `stage_step` ends the step.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from phantoms_dagster.domain.models import StageOutput
 from phantoms_dagster.domain.stages import Stage
 from phantoms_dagster.wiring.media import MediaFiles
 
-# A batch costs as much as a dozen events. Who watches the page does not notice a second.
+# A batch costs as much as a dozen single events. Nobody who watches the page notices a second.
 FLUSH_SECONDS = 1.0
-# A stage of a video that ends so is settled: no machine and no person is waited for, and nothing will ever be made.
+# With these results a stage is settled: it waits for nothing, and nothing will ever be made.
 SETTLED = frozenset({NOT_WANTED, DISCARDED})
 
 
@@ -35,16 +35,16 @@ class StepEvents:
         self._key = dg.AssetKey(stage.slug)
         self._media_files = media_files
         self._stamps = Stamps()
-        # Its ends may be used from two threads at once.
+        # A deque, because both ends may be used from two threads at once.
         self._waiting: deque[tuple[Result, float]] = deque()
         self._lock = threading.Lock()
 
     def note(self, result: Result) -> None:
-        """Remember a video that is done now."""
+        """Queue a video that is done now."""
         self._waiting.append((result, time.time()))
 
     def flush(self) -> None:
-        """Write what was noted since the last time. When that fails, all of it is still noted."""
+        """Write everything that was queued. On an error it stays queued."""
         with self._lock:
             noted = [self._waiting.popleft() for _ in range(len(self._waiting))]
             try:
@@ -58,9 +58,10 @@ class StepEvents:
 
     @asynccontextmanager
     async def flushed_now_and_then(self) -> AsyncIterator[None]:
-        """While this is open, what is noted is written once a second. What is left is for a last `flush`.
+        """Write the queue once a second while the block runs. The caller makes the last `flush`.
 
-        When a write fails, no more are tried: the last `flush` writes everything, or raises. The stage's own error goes first.
+        After a failed write no more are tried: the last `flush` writes everything or raises. So an error of the stage itself comes
+        first.
         """
 
         async def again_and_again() -> None:
@@ -77,10 +78,10 @@ class StepEvents:
             await asyncio.gather(writer, return_exceptions=True)
 
     def explain(self, result: Result, *, settle: bool, shown: StageOutput | None = None) -> None:
-        """Say on the partition why there is nothing to see. `shown`: what a person would decide about.
+        """Note on the partition why nothing was made. `shown` is the output that a person should decide on.
 
-        A note makes it green: it is settled, or belongs to a backfill (`settle`), which Dagster calls failed when one of its
-        partitions stays grey. Otherwise an observation leaves it as it is.
+        A settled partition gets a materialization, which makes it green. So does one in a backfill (`settle`), because Dagster
+        marks a backfill as failed when a partition stays grey. Any other gets an observation, which does not change its state.
         """
         entries = metadata.of_nothing(result, shown, self._media_files)
         event: AssetEvent

@@ -1,13 +1,13 @@
-"""The tags our runs carry, and why. Imports nothing, so that everybody may import it."""
+"""The tags of our runs, and their purpose. Imports nothing, so that every module can import it."""
 
-# Which stage a run works on: the planner finds open runs by it, queues and limits are set by it.
+# The stage that a run works on. The planner finds open runs by it; queues and limits depend on it.
 STAGE = "phantoms/stage"
-# Which chain of stages a run works on, instead of one stage: the same is done with it.
+# The chain of stages that a run works on, instead of a single stage. Used in the same way.
 CHAIN = "phantoms/chain"
-# For people: the video of a run, or how many videos it carries. Dagster shows tags by their alphabet: these come before its own.
+# For people: the video of a run, or the number of its videos. Dagster sorts tags alphabetically, so these come before its own.
 VIDEO = "content/video"
 VIDEOS = "content/videos"
-# Set by the sensor alone: in such a run a deferred video is nobody's failure.
+# Only the sensors set it. In such a run a deferred video is not a failure.
 PLANNED = "phantoms/planned"
 # Dagster's own: a contiguous range of partitions, and the order in the run queue.
 RANGE_START = "dagster/asset_partition_range_start"
@@ -15,5 +15,5 @@ RANGE_END = "dagster/asset_partition_range_end"
 PARTITION = "dagster/partition"
 BACKFILL = "dagster/backfill"
 PRIORITY = "dagster/priority"
-# Of a sensor: it may be asked again so many seconds after it was asked last. Dagster's own intervals are whole seconds.
+# A sensor's minimum interval in seconds. Dagster's own intervals are whole seconds.
 INTERVAL = "phantoms/interval_seconds"

@@ -198,7 +198,7 @@ async def test_three_hundred_letters_and_a_breaker_are_one_message_with_the_comm
     assert "and 297 more" in lines[2]
     assert any(line.startswith("breaker shotstack opened at 20") and line.endswith("(now open)") for line in lines)
     assert "phantoms dead-letters replay --stage script --class transient --provider shotstack" in lines
-    assert (await ticked(settings, cursor))[0] == "nothing is new"
+    assert (await ticked(settings, cursor))[0] == "nothing new"
     assert len(receiver.got) == 1
 
 
@@ -211,7 +211,7 @@ async def test_only_news_since_the_last_tick_is_sent(world: World, settings: Set
     assert new[0] in receiver.got[1]["message"]
     assert "shotstack" not in receiver.got[1]["message"]
     DeadLetters(world.engine).replay(LetterFilter(), by="ann")
-    assert (await ticked(settings, cursor))[0] == "nothing is new"
+    assert (await ticked(settings, cursor))[0] == "nothing new"
 
 
 async def test_an_account_whose_fault_has_no_known_beginning_makes_one_alert(
@@ -224,7 +224,7 @@ async def test_an_account_whose_fault_has_no_known_beginning_makes_one_alert(
     assert said == "sent 1: Phantoms: 1 account cannot post"
     for _ in range(2):
         said, cursor = await ticked(settings, cursor)
-        assert said == "nothing is new"
+        assert said == "nothing new"
     assert len(receiver.got) == 1
 
 
@@ -239,7 +239,7 @@ async def test_an_account_that_cannot_post_makes_one_alert(world: World, setting
     assert message["message"].count("ocean") == 1
     assert "phantoms accounts" in message["message"].splitlines()
     world.write("UPDATE phantoms.accounts SET reason = 'reconnect it now'")  # it was asked again
-    assert (await ticked(settings, cursor))[0] == "nothing is new"
+    assert (await ticked(settings, cursor))[0] == "nothing new"
 
 
 async def test_a_delivery_that_fails_is_a_failed_tick_and_repeated_until_it_is_taken(
@@ -290,7 +290,7 @@ async def test_a_redis_that_cannot_be_used_makes_one_alert_and_another_only_afte
     said, cursor = await ticked(away)
     assert said == "sent 1: Phantoms: 1 thing waiting for a person"
     assert "Redis cannot be used, so all videos wait: Redis does not answer (" in receiver.got[0]["message"]
-    assert (await ticked(away, cursor))[0] == "nothing is new"
+    assert (await ticked(away, cursor))[0] == "nothing new"
     _, cursor = await ticked(settings, cursor)
     assert (await ticked(away, cursor))[0] == said
     assert len(receiver.got) == 2
@@ -300,7 +300,7 @@ async def test_a_breaker_that_opens_makes_one_alert_however_often_its_probes_fai
     world: World, settings: Settings, receiver: Receiver
 ) -> None:
     quick = Settings(**{**settings.model_dump(), "breaker_reset_seconds": 0.05})
-    assert (await ticked(quick))[0] == "nothing is new"
+    assert (await ticked(quick))[0] == "nothing new"
     _, cursor = await ticked(quick)
     await failing(quick)
     said, cursor = await ticked(quick, cursor)
@@ -315,7 +315,7 @@ async def test_a_breaker_that_opens_makes_one_alert_however_often_its_probes_fai
             await watcher.breakers.settle(leave, CallOutcome.FAILED)
             break
         assert [c.new for c in await watcher.breakers.history("shotstack")][:2] == ["open", "half-open"]
-    assert (await ticked(quick, cursor))[0] == "nothing is new"
+    assert (await ticked(quick, cursor))[0] == "nothing new"
 
 
 async def test_an_account_that_cannot_post_makes_one_alert_with_the_reason_and_without_its_token(
@@ -339,7 +339,7 @@ async def test_without_a_destination_the_alert_says_so_and_is_kept(world: World,
     dead(world, 1)
     nowhere = Settings(**{**settings.model_dump(), "alert_urls": []})
     said, cursor = await ticked(nowhere)
-    assert said.startswith("nobody to tell: set PHANTOMS_ALERT_URLS")
+    assert said.startswith("no alert destinations: set PHANTOMS_ALERT_URLS")
     assert (await ticked(settings, cursor))[0] == "sent 1: Phantoms: 1 new dead letter"
 
 
@@ -349,7 +349,7 @@ async def test_alerts_keep_their_distance(world: World, settings: Settings, rece
     _, cursor = await ticked(slow)
     dead(world, 1)
     said, _ = await ticked(slow, cursor)
-    assert said.startswith("more is to be told, not before ")
+    assert said.startswith("the next alert goes out after ")
     assert len(receiver.got) == 1
 
 

@@ -45,7 +45,7 @@ async def test_the_form_has_every_text_and_saves_what_was_changed(world: DeskWor
     answer = await browser.post(f"/review/{key}/edit", changed)
     assert answer.headers["location"] == f"/review/{key}?channel=facts"
     page = (await browser.get(answer.headers["location"])).text
-    assert "Saved. The film stays the same. The new texts wait for a decision." in page
+    assert "Saved. The film stays the same. The new words wait for a decision." in page
     assert "Deep.\n\nVery deep.\n\n#sea #deep" in page
     assert "revision 2" in page
     assert world.world.row(key, "voiceover")["revision"] == 1

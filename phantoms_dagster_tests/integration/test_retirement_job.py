@@ -119,7 +119,7 @@ def test_without_a_media_store_videos_are_retired_all_the_same(archive: Archive,
         redis_url=redis_url,
     )
     [failure] = [event.step_failure_data for event in result.all_events if event.is_step_failure]
-    assert "the media store does not delete files: " in str(failure.user_failure_data)
+    assert "the media store could not delete files: " in str(failure.user_failure_data)
     assert archive.known() == []
     assert not archive.world.catalogue.stages(gone[0])["voiceover"].cleaned
 
@@ -157,7 +157,7 @@ def test_the_sensor_takes_back_who_has_work_again(archive: Archive, tmp_path: Pa
 
     assert tick() == "no retired video has work"
     archive.set(key, "youtube/post", "ready")
-    assert tick() == f"taken back: {key}"
+    assert tick() == f"brought back: {key}"
     assert (archive.retired(), archive.register(), archive.known()) == ([asleep], [key], [key])
 
 

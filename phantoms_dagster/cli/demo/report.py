@@ -50,7 +50,7 @@ def print_report(
         say(sentence)
     # URLs and commands are never broken, so that they can be clicked and copied.
     if wait:
-        say("Watch the videos at the desk, with their texts and history:")
+        say("Watch the videos at the desk, with their words and history:")
         for video in outcome.videos:
             out.print(f"  {plain(where.desk_url)}review/{plain(video['id'])}", soft_wrap=True)
     else:
@@ -68,7 +68,7 @@ def next_steps(web_url: str, *, wait: bool, faults: bool, review: bool = False) 
         "Break any service yourself: `phantoms sandbox --help` tells you how."
         if faults
         else "Run `phantoms demo --faults` to see a service fail in mid-run without losing anything.",
-        f"In Dagster's UI, open {page}: each partition shows its film, texts and cost.",
+        f"In Dagster's UI, open {page}: each partition shows its film, words and cost.",
         *(() if review else ("Run `phantoms demo --review` to review the films yourself, at the desk.",)),
     )
 

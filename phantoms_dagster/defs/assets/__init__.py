@@ -1,1 +1,1 @@
-"""Assets: those of the stages, which follow from their table, and the tables of results."""
+"""The assets: those of the stages, generated from the table of stages, and the performance tables."""

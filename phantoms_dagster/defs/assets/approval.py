@@ -1,4 +1,4 @@
-"""`approval`: a person's decision."""
+"""The asset `approval`: a person's decision on a video."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -20,7 +20,7 @@ STAGE = STAGES["approval"]
 
 
 class Choice(Enum):
-    """What can be decided."""
+    """The possible decisions."""
 
     UNDECIDED = "undecided"
     APPROVE = "approve"
@@ -28,15 +28,15 @@ class Choice(Enum):
 
 
 class ApprovalConfig(dg.Config):
-    """Run config: decide for every video of this run, or leave `undecided` to carry out decisions made elsewhere."""
+    """Run config. Decide on every video of this run, or leave `undecided` to apply decisions made elsewhere."""
 
     decision: Choice = Choice.UNDECIDED
-    reviewer: str = Field(default="", description="Who decides; needed with a decision.")
+    reviewer: str = Field(default="", description="Name of the reviewer; required with a decision.")
     note: str = ""
     content_sha256: str = Field(
         default="",
-        description="The content that was looked at, as `rendered_video` and `phantoms show` say; one video only. "
-        "Empty: what was shown when the film was rendered.",
+        description="Hash of the version that was reviewed, from `rendered_video` or `phantoms show`; for one video only. "
+        "Empty: the version that was rendered.",
     )
 
 
@@ -44,7 +44,7 @@ class ApprovalConfig(dg.Config):
     name=STAGE.slug,
     specs=[spec(STAGE)],
     check_specs=checks_of(STAGE),
-    can_subset=True,  # without its checks, or they without it
+    can_subset=True,  # so that the asset can run without its checks, and the checks without it
     pool=STAGE.pool,
     backfill_policy=dg.BackfillPolicy.multi_run(50),
 )
@@ -54,14 +54,14 @@ def approval(
     services: dg.ResourceParam[Services],
     checks_left: dg.ResourceParam[ChecksLeft],
 ) -> Iterator[Ended]:
-    """Record the decision of the run config, or carry out the one that was recorded before."""
+    """Record the decision in the run config, or apply one that was recorded before."""
     decision: ReviewDecision | None = None
     if config.decision is not Choice.UNDECIDED and context.selected_asset_keys:
         if not config.reviewer.strip():
             raise dg.Failure("a decision needs a `reviewer` in the run config", allow_retries=False)
         approved, looked_at = config.decision is Choice.APPROVE, config.content_sha256.strip() or None
         if looked_at is not None and len(context.partition_keys) > 1:
-            raise dg.Failure("`content_sha256` is that of one video: decide on one at a time", allow_retries=False)
+            raise dg.Failure("`content_sha256` is for one video; decide on one video at a time", allow_retries=False)
         decision = ReviewDecision(approved, config.reviewer.strip(), config.note, decided_at=datetime.now(UTC))
         try:
             for key in context.partition_keys:

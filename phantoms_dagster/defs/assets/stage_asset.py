@@ -1,4 +1,4 @@
-"""The factory that all stages' assets come from: what they have in common is said once."""
+"""The factory for the assets of stages."""
 
 from collections.abc import Iterator
 
@@ -14,7 +14,7 @@ from phantoms_dagster.wiring import Services
 
 GROUP = "production"
 OWNERS = ["team:content"]
-# Most partitions in one run of a backfill; a run holds one process however many videos it carries.
+# The most partitions in one run of a backfill. A run is one process, however many videos it has.
 BACKFILL_BATCH = 50
 
 
@@ -22,11 +22,11 @@ class StageConfig(dg.Config):
     """Run config of a stage."""
 
     regenerate: bool = False
-    """Make it again as a new revision, although it is done; that voids a later approval and unpublished variants."""
+    """Make it again as a new revision, although it is done. A later approval and unpublished variants become void."""
 
 
 def spec(stage: Stage) -> dg.AssetSpec:
-    """The asset spec of a stage."""
+    """Return the asset spec of a stage."""
     return dg.AssetSpec(
         dg.AssetKey(stage.slug),
         deps=[dg.AssetKey(STAGES[earlier].slug) for earlier in stage.after],
@@ -41,7 +41,7 @@ def spec(stage: Stage) -> dg.AssetSpec:
 
 
 def stage_asset(stage: Stage) -> dg.AssetsDefinition:
-    """The asset of a stage. Approval has one of its own, since its run config is a decision."""
+    """Return the asset of a stage. `approval` has its own asset, because its run config is a decision."""
 
     def body(
         context: dg.AssetExecutionContext, services: Services, checks: ChecksLeft, *, regenerate: bool = False
@@ -52,7 +52,7 @@ def stage_asset(stage: Stage) -> dg.AssetsDefinition:
         name=stage.slug,
         specs=[spec(stage)],
         check_specs=checks_of(stage),
-        can_subset=True,  # without its checks, or they without it
+        can_subset=True,  # so that the asset can run without its checks, and the checks without it
         pool=stage.pool,
         backfill_policy=dg.BackfillPolicy.multi_run(BACKFILL_BATCH),
     )

@@ -1,4 +1,4 @@
-"""The assets of all stages, in the order of their table."""
+"""The assets of all stages, in the order of the table of stages."""
 
 from phantoms_dagster.defs.assets.approval import approval
 from phantoms_dagster.defs.assets.stage_asset import stage_asset

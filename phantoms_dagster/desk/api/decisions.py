@@ -88,7 +88,7 @@ class First(ApiModel):
 
 
 class ReviewDetail(ApiModel):
-    """Everything to decide on. `film` is a URL that expires within minutes; `words` are the texts of each post.
+    """Everything to decide on. `film` is a URL that expires within minutes; `words` are the words of each post.
 
     `changed` says what has changed since the film was made. `warnings` do not prevent an approval.
     `first` is an existing approval of exactly this content, which a second person must complete.

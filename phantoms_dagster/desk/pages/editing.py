@@ -160,6 +160,6 @@ def _told(edited: EditedTexts) -> str:
     what = {
         "voiceover": "Saved. The voice and the film are being made again. The video comes back for review when it is rendered.",
         "rendered_video": "Saved. The film is being rendered again. The video comes back for review when it is done.",
-        None: "Saved. The film stays the same. The new texts wait for a decision.",
+        None: "Saved. The film stays the same. The new words wait for a decision.",
     }[edited.remakes]
     return " ".join([what, *(f"{note[0].upper()}{note[1:]}." for note in edited.notes)])

@@ -25,7 +25,7 @@ _SECRET = re.compile(r"[A-Za-z0-9_-]{20,100}")
 
 @dataclass(frozen=True)
 class GuestFilm:
-    """The film that the guest is asked about. `words` are the texts of each post."""
+    """The film that the guest is asked about. `words` are the words of each post."""
 
     video: str
     poster: str
