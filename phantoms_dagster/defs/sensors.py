@@ -67,7 +67,7 @@ def _taken_in(context: dg.SensorEvaluationContext, services: Services) -> str | 
 
 
 def remove_unknown(instance: dg.DagsterInstance, catalogue: Catalogue) -> list[str]:
-    """Delete partitions that a person added by hand without a brief, since nothing can be made for them. Return their keys.
+    """Delete partitions that a person added without a brief: nothing can be made for them. Return their keys.
 
     A partition with an open run or backfill stays until the next audit.
     """
@@ -100,8 +100,8 @@ def register(instance: dg.DagsterInstance, catalogue: Catalogue) -> list[str]:
     jobs=[chain_jobs["make"], *(stage_jobs[stage.name] for stage in CHAINS["make"].stages)],
     minimum_interval_seconds=1,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Adds a partition for every new video and requests runs for everything that is ready, from script to render. Each run "
-    "is over a contiguous range: one stage, or for a few videos all of them.",
+    description="Adds a partition for every new video and requests runs for everything that is ready, from script to render. Each "
+    "run is over a contiguous range: one stage, or for a few videos all of them.",
 )
 @skips_while_the_store_is_away
 def advance_sensor(

@@ -1,1 +1,1 @@
-"""How Dagster runs are stored and carried out. What runs make belongs to `production`."""
+"""How Dagster runs are stored, queued and executed. `production` is what they execute."""

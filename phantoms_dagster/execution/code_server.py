@@ -1,4 +1,4 @@
-"""Waiting for the code server: Dagster's daemon and web server load it once, at their start, and a minute later again."""
+"""Waits for the code server. Dagster's daemon and web server load from it once at their start, and again only a minute later."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ PAUSE_SECONDS = 0.1
 
 
 def await_code_server(arguments: Sequence[str], *, seconds: float = LONGEST_SECONDS) -> bool:
-    """Wait until every gRPC server of the workspace that `-w FILE` names answers; whether they do after that time.
+    """Wait until every gRPC server in the workspace file (`-w FILE`) answers. Return whether all do within `seconds`.
 
-    The caller has imported what it needs: `phantoms up` starts it beside the code server. Arguments without `-w` name nothing to
-    wait for.
+    `phantoms up` starts the caller in parallel with the code server. Without `-w` there is nothing to wait for.
     """
     places = [(str(s.get("host", "localhost")), int(s["port"])) for s in _servers(arguments) if "port" in s]
     deadline = time.monotonic() + seconds

@@ -1,7 +1,7 @@
-"""What steps write to standard output and error: into files, for the UI, and our own log lines to the worker's log as well.
+"""Captures the standard output and error of steps in files for the UI, and copies our own log lines to the worker's log.
 
-Dagster's manager starts four processes for each run to copy the files to the worker's log, two of them Python interpreters; that is
-more CPU than the rest of a small run.
+Dagster's own manager starts four processes for each run to copy the files to the worker's log, two of them Python interpreters.
+That takes more CPU time than the rest of a small run.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class FileComputeLogManager(LocalComputeLogManager):
-    """`compute_logs:` of dagster.yaml, without config: the files lie in `$DAGSTER_HOME/storage`, as Dagster's own do."""
+    """The `compute_logs:` entry of dagster.yaml. It has no config; the files are in `$DAGSTER_HOME/storage`, like Dagster's own."""
 
     @classmethod
     def config_type(cls) -> Any:
@@ -39,7 +39,7 @@ class FileComputeLogManager(LocalComputeLogManager):
 
     @contextmanager
     def capture_logs(self, log_key: Sequence[str]) -> Generator[CapturedLogContext, None, None]:
-        """Let this process, and those it starts, write into the files of `log_key`."""
+        """Redirect the output of this process and its children to the files of `log_key`."""
         if not private.usable("parts"):
             with super().capture_logs(log_key) as captured_by_dagster:
                 yield captured_by_dagster
@@ -49,7 +49,7 @@ class FileComputeLogManager(LocalComputeLogManager):
             for stream, extension in ((sys.stdout, "out"), (sys.stderr, "err")):
                 captured.enter_context(_written_to(Path(self.get_captured_local_path(log_key, extension)), stream))
             yield private.CapturedLogContext(log_key)
-        # How Dagster knows that the files are complete.
+        # This file tells Dagster that the logs are complete.
         complete = Path(self.complete_artifact_path(log_key))  # type: ignore[no-untyped-call]
         complete.parent.mkdir(parents=True, exist_ok=True)
         complete.touch()
@@ -57,11 +57,11 @@ class FileComputeLogManager(LocalComputeLogManager):
 
 @contextmanager
 def _written_to(path: Path, stream: TextIO) -> Generator[None, None, None]:
-    """Let what this process and its children write to a stream go into a file, by way of the stream's file descriptor."""
+    """Redirect a stream of this process and its children to a file, at the level of file descriptors."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         number = stream.fileno()
-    except (AttributeError, OSError, ValueError):  # a notebook's or a test's stream is no file: it stays as it is
+    except (AttributeError, OSError, ValueError):  # the stream of a notebook or a test is not a file: leave it
         path.touch()
         yield
         return

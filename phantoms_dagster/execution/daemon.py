@@ -1,6 +1,6 @@
-"""`python -m phantoms_dagster.execution.daemon -w workspace.yaml`: Dagster's daemon, as `quick_daemon` changes it.
+"""`python -m phantoms_dagster.execution.daemon -w workspace.yaml`: Dagster's daemon with the changes of `quick_daemon`.
 
-Without the fast path `daemon` it is Dagster's own, once the code server answers.
+It starts once the code server answers. Without the fast path `daemon` it is Dagster's daemon unchanged.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from phantoms_dagster.private import dagster as private
 from phantoms_dagster.store.engine import engine as create_engine
 from phantoms_dagster.store.planning import STOP
 
-# What Dagster logs at each look even if nothing is found: 18 MB a day of an idle machine. Each tick is on the sensor's page.
+# Lines that Dagster logs at each evaluation even if nothing is found: 18 MB a day on an idle machine. The UI shows each tick.
 IDLE_WORDS = ("Checking for new runs for sensor", "No run requests returned for", "Collected ", "Checking run ")
 
 _log = logging.getLogger(__name__)
 
 
 def end_listening() -> None:
-    """Ask sensors that wait for something to do to return: the daemon ends only after them. Without a database they end by time."""
+    """Ask waiting sensors to return, because the daemon stops only after them. Without a database they time out by themselves."""
     url = settings.load().database_url
     if url is None:
         return
@@ -36,15 +36,15 @@ def end_listening() -> None:
         with listened_to.begin() as connection:
             connection.execute(text(STOP))
     except DBAPIError as error:
-        _log.warning("the sensors could not be told that the daemon ends: %s", type(error).__name__)
+        _log.warning("could not tell the sensors that the daemon is stopping: %s", type(error).__name__)
     finally:
         listened_to.dispose()
 
 
 def end_listening_on_signals() -> None:
-    """Call `end_listening` when SIGTERM or SIGINT arrives, whatever Dagster does with it.
+    """Call `end_listening` on SIGTERM or SIGINT, whatever Dagster does with the signal.
 
-    A stock daemon has no place from which it could be called.
+    Dagster's daemon has no hook for this.
     """
     reading, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     os.set_blocking(reading, True)
@@ -59,16 +59,16 @@ def end_listening_on_signals() -> None:
 
 
 def says_something(record: logging.LogRecord) -> bool:
-    """Whether a line of the daemon tells more than that it has looked."""
+    """Whether a log line of the daemon says more than that it evaluated something without a result."""
     said = record.getMessage()
     return not said.startswith(IDLE_WORDS) and not (said.startswith("Sensor ") and " skipped: " in said)
 
 
 def main() -> None:
-    """The command. Its arguments are those of `dagster-daemon run`."""
+    """Run the daemon. The arguments are those of `dagster-daemon run`."""
     private.check()
     if private.usable("daemon"):
-        from phantoms_dagster.execution import quick_daemon  # noqa: PLC0415 - it needs what the line above looked for
+        from phantoms_dagster.execution import quick_daemon  # noqa: PLC0415 - it imports the private names that the line above checked
 
         quick_daemon.install(end_listening)
     else:

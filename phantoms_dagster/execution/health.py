@@ -1,7 +1,7 @@
-"""`python -m phantoms_dagster.execution.health WHAT`: whether a process of ours does its work, for containers to ask.
+"""`python -m phantoms_dagster.execution.health WHAT`: health checks of our processes, for containers.
 
-Asked again and again, so it imports neither Dagster nor the command line: they cost more than a CPU-second, this a third of one
-at most, and a port a twentieth.
+They run often, so this imports neither Dagster nor the command line, which cost more than a CPU-second. A check takes at most a
+third of a CPU-second; `port` takes a twentieth.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from collections.abc import Callable, Sequence
 MAX_WAIT_SECONDS = 5.0
 # The daemon writes every 30 seconds.
 SILENT_SECONDS = 120
-# Those without which no stage is planned and no run leaves the queue.
+# The daemons without which no stage is planned and no run leaves the queue.
 DAEMONS = ("SENSOR", "QUEUED_RUN_COORDINATOR", "MONITORING")
 
 
 class Unwell(Exception):
-    """The process is not at work."""
+    """The process is not healthy. The message says why."""
 
 
 def port(number: str) -> None:
@@ -39,7 +39,7 @@ def page(number_and_path: str) -> None:
     finally:
         connection.close()
     if status != http.client.OK:
-        raise Unwell(f"port {number} answers /{path} with {status}")
+        raise Unwell(f"port {number} answered /{path} with {status}")
 
 
 def daemon() -> None:
@@ -58,13 +58,13 @@ def daemon() -> None:
         ages = {str(name): float(age) for name, age in connection.execute(query)}
     for name in DAEMONS:
         if name not in ages:
-            raise Unwell(f"{name} has not begun")
+            raise Unwell(f"{name} has not started")
         if ages[name] > SILENT_SECONDS:
-            raise Unwell(f"{name} was last heard of {ages[name]:.0f} s ago")
+            raise Unwell(f"the last heartbeat of {name} was {ages[name]:.0f} s ago")
 
 
 def worker() -> None:
-    """A run worker of this machine, which is this container, has a good lease in Redis."""
+    """A run worker of this machine or container has a valid lease in Redis."""
     from rq.worker import BaseWorker  # noqa: PLC0415 - only here
 
     from phantoms_dagster import settings  # noqa: PLC0415
@@ -81,8 +81,8 @@ def worker() -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command's arguments."""
-    found = argparse.ArgumentParser(prog="python -m phantoms_dagster.execution.health", description="Is this process well?")
+    """Return the parser of the command's arguments."""
+    found = argparse.ArgumentParser(prog="python -m phantoms_dagster.execution.health", description="Is this process healthy?")
     kinds = found.add_subparsers(required=True, metavar="WHAT")
     checks: tuple[tuple[Callable[..., None], str | None], ...] = (
         (port, "NUMBER"),
@@ -99,15 +99,15 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; its exit code: 0 well, 1 not."""
+    """Run a check. Return the exit code: 0 healthy, 1 not."""
     given = parser().parse_args(arguments)
     try:
         given.check(*given.what)
     except (Unwell, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
-    except Exception as error:  # noqa: BLE001 - whatever is wrong, it is not well
-        # A driver's words may repeat a mistyped URL, which is half a password.
+    except Exception as error:  # noqa: BLE001 - any error means that it is not healthy
+        # A driver's message may repeat a mistyped URL and so show a part of the password.
         sys.stderr.write(f"{type(error).__name__}\n")
         return 1
     return 0

@@ -1,4 +1,4 @@
-"""Prepares DAGSTER_HOME: the instance's configuration with the settings in force. Imports no Dagster."""
+"""Prepares DAGSTER_HOME: writes the instance's configuration from the current settings. Does not import Dagster."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.execution.slots import pool_limits, run_limits
 from phantoms_dagster.settings import Settings
 
-# The limits of Dagster's pools, which `initialise` sets: no place in dagster.yaml takes them.
+# The limits of Dagster's pools. dagster.yaml has no entry for them, so `initialise` sets them.
 POOLS_FILE = "pools.json"
 
 
-# A folder that every account can write to and that survives a reboot.
-ALIASES = Path("/var/tmp")  # noqa: S108 - what lies there is checked to be ours alone
+# A folder that every user can write to and that survives a reboot.
+ALIASES = Path("/var/tmp")  # noqa: S108 - `dagster_home` checks that the folder in it is ours
 
 
 def template() -> str:
-    """The project's dagster.yaml: beside the package in a checkout, inside it when installed from a wheel."""
+    """Return the project's dagster.yaml. In a checkout it is next to the package, in a wheel inside it."""
     package = files("phantoms_dagster")
     for place in (package.joinpath("dagster.yaml"), Path(str(package)).parent / "dagster.yaml"):
         if place.is_file():
@@ -35,12 +35,12 @@ def template() -> str:
 
 
 def dagster_home(folder: Path) -> Path:
-    """The path under which Dagster can use `folder`: itself, or a link to it when the path holds `*`, `?` or `[`.
+    """Return the path by which Dagster can use `folder`: itself, or a link to it when the path contains `*`, `?` or `[`.
 
-    Dagster takes the path of its dagster.yaml for a glob pattern. In a folder such as `my [studio]` it finds none, says
-    nothing and keeps everything in SQLite files. The link's path depends on the folder alone: runs remember it.
+    Dagster treats the path of its dagster.yaml as a glob pattern. In a folder such as `my [studio]` it silently finds no file and
+    keeps everything in SQLite. The link's path depends only on the folder, because runs store it.
 
-    Raises InvalidInput when somebody else has taken the link's place.
+    Raises InvalidInput when another user owns the link's place.
     """
     path = str(folder.absolute())
     if glob.escape(path) == path:
@@ -51,7 +51,7 @@ def dagster_home(folder: Path) -> Path:
     place.mkdir(mode=0o700, exist_ok=True)
     made = place.lstat()
     if not stat.S_ISDIR(made.st_mode) or made.st_uid != os.geteuid() or made.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise InvalidInput(f"{place} was not made by Phantoms: remove it, or set PHANTOMS_HOME to a path without *, ? and [.")
+        raise InvalidInput(f"{place} does not belong to this user: remove it, or set PHANTOMS_HOME to a path without *, ? and [.")
     link = place / "dagster"
     if not link.is_symlink() or link.readlink() != Path(path):
         fresh = place / f"dagster.{os.getpid()}"
@@ -62,14 +62,14 @@ def dagster_home(folder: Path) -> Path:
 
 
 def prepare(home: Path, settings: Settings) -> Path:
-    """Write `<home>/dagster/dagster.yaml`; the path to be used as DAGSTER_HOME. Raises what `dagster_home` raises."""
+    """Write `<home>/dagster/dagster.yaml` and return the path to use as DAGSTER_HOME. Raises InvalidInput, see `dagster_home`."""
     folder = home / "dagster"
     folder.mkdir(parents=True, exist_ok=True)
     config: dict[str, Any] = yaml.safe_load(template())
     config["concurrency"]["runs"]["max_concurrent_runs"] = settings.max_runs
     config["concurrency"]["runs"]["tag_concurrency_limits"] = run_limits(settings)
     config["run_monitoring"]["start_timeout_seconds"] = settings.run_start_timeout
-    # Its daemon reads the events of all runs, again and again, for runs to repeat.
+    # Enable the retry daemon only if needed: it keeps reading the events of all runs.
     config["run_retries"] |= {"enabled": settings.run_retries > 0, "max_retries": settings.run_retries}
     (folder / POOLS_FILE).write_text(json.dumps(pool_limits(settings)), encoding="utf-8")
     written = folder / "dagster.yaml"

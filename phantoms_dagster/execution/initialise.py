@@ -1,7 +1,7 @@
-"""Prepares the Dagster instance once, before any process of it starts: several that do so at once kill one another.
+"""Prepares the Dagster instance once, before its processes start. Several processes that do so at once would abort each other.
 
-Runs that a killed `phantoms up` left behind are not touched: other machines may carry them, and those that nobody carries are
-resumed by Dagster's monitoring.
+It does not touch runs that a killed `phantoms up` left behind: other machines may be executing them, and Dagster's monitoring
+resumes the others.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from phantoms_dagster.private import dagster as private
 
 
 def main() -> None:
-    """Create Dagster's tables, or bring those of an older Dagster up to date: `storage` relies on it. Set its pools' limits."""
+    """Create or migrate Dagster's tables, which `storage` relies on, and set the limits of Dagster's pools."""
     try:
         private.check()
     except private.ChangedDagster as error:

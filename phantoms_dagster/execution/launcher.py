@@ -1,4 +1,4 @@
-"""The run launcher of dagster.yaml: hands each run to RQ. It runs in the daemon and the web server and carries nothing out."""
+"""The run launcher of dagster.yaml. It hands each run to RQ, from the daemon and the web server, and executes none itself."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ from phantoms_dagster.private.dagster import (
 if TYPE_CHECKING:
     from rq.job import Job
 
-# A Redis that has just come back has forgotten leases that are good. Workers get this time to renew them.
+# A Redis that has just restarted may have lost valid leases. Workers get this time to renew them.
 REDIS_WARMUP_SECONDS = 10
 
 
 class RqRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
-    """`run_launcher:` of dagster.yaml, without config: where Redis is comes from the settings."""
+    """The `run_launcher:` entry of dagster.yaml. It has no config; the Redis URL comes from the settings."""
 
     supports_check_run_worker_health = True
     supports_resume_run = True
@@ -63,7 +63,7 @@ class RqRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
     def _opened(self) -> DagsterInstance:
         instance = self._of() if self._of else None
         if instance is None:
-            raise DagsterInvariantViolationError("this launcher belongs to no instance, or to one that is closed")
+            raise DagsterInvariantViolationError("this launcher has no instance, or its instance is closed")
         return instance
 
     @property
@@ -88,18 +88,18 @@ class RqRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
         return RunQueues(connect(self._url or redis_url(settings.load())))
 
     def launch_run(self, context: LaunchRunContext) -> None:
-        """Put the run into its stage's queue. With nobody to take it, its event log says so."""
+        """Put the run into its queue. If no worker listens there, note that in the run's event log."""
         self._hand_over(context.dagster_run, "execute")
 
     def resume_run(self, context: ResumeRunContext) -> None:
-        """Put a run whose process died into its queue again. Should that process live after all, it is stopped."""
+        """Put a run whose process died into its queue again. If that process is still alive, it is stopped."""
         superseded = job_of(context.dagster_run.run_id, context.dagster_run.tags)
         self._hand_over(context.dagster_run, "resume")
         if superseded is not None:
             self._queues.ask_to_stop(superseded, "superseded")
 
     def terminate(self, run_id: str) -> bool:
-        """Cancel a run: at once when nobody has begun it or its worker is gone, else its worker interrupts it."""
+        """Cancel a run. If it has not started or its worker is gone, it is canceled at once; else its worker interrupts it."""
         run = self._opened.get_run_by_id(run_id)
         if run is None or run.is_finished:
             return False
@@ -112,16 +112,16 @@ class RqRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
         return True
 
     def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
-        """Whether somebody carries the run or will. Asked by Dagster's run monitoring for runs that have started."""
+        """Return whether a worker executes the run or will. Dagster's run monitoring asks this for started runs."""
         job_id = job_of(run.run_id, run.tags)
         job = self._queues.job(job_id)
         found = self._health(job, queue_of(run.tags))
         if found.status is not WorkerStatus.RUNNING and self._redis_came_back():
-            return CheckRunHealthResult(WorkerStatus.RUNNING, "Redis has just come back; waiting for the workers to report")
+            return CheckRunHealthResult(WorkerStatus.RUNNING, "Redis has just restarted; waiting for the workers to report")
         return found._replace(run_worker_id=job_id)
 
     def get_run_worker_debug_info(self, run: DagsterRun, include_container_logs: bool | None = True) -> str | None:
-        """Where the run waited, for the message of a run that is failed for it."""
+        """Return which queue the run was in. Dagster adds it to the failure message of a run whose worker is gone."""
         del include_container_logs
         queue = queue_of(run.tags)
         try:
@@ -137,10 +137,10 @@ class RqRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
     def _hand_over(self, run: DagsterRun, mode: Mode) -> None:
         told = {} if {STAGE_TAG, CHAIN_TAG} & run.tags.keys() else tags_of_assets(_slugs(run))
         queue = queue_of({**run.tags, **told})
-        if told:  # its partitions are videos
+        if told:  # the run is of stages, so its partitions are videos
             told |= tags_of_partitions(run.tags)
         job_id = f"{run.run_id}-{launches(run.run_id, run.tags) + 1}"
-        # First the tag: a worker refuses a job that is not the run's.
+        # Set the tag first: a worker refuses a job whose id is not in the run's tag.
         self._opened.add_run_tags(run.run_id, {**told, JOB_TAG: job_id})
         self._queues.enqueue(queue, job_id, run.run_id, mode, description=f"{mode} {run.job_name} {run.run_id}")
         if not self._queues.alive(queue):
@@ -150,15 +150,15 @@ class RqRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
 
     def _health(self, job: Job | None, queue: str) -> CheckRunHealthResult:
         if job is None:
-            return CheckRunHealthResult(WorkerStatus.NOT_FOUND, "nobody carries this run")
+            return CheckRunHealthResult(WorkerStatus.NOT_FOUND, "no worker executes this run")
         status = job.get_status(refresh=False)
         if status == JobStatus.QUEUED:
             return CheckRunHealthResult(WorkerStatus.RUNNING, f"waiting for a worker of queue {queue}")
         if status != JobStatus.STARTED:
-            # Also a finished job: a run that ends writes so before its job ends.
-            return CheckRunHealthResult(WorkerStatus.FAILED, f"the process that carried this run has ended ({status.value})")
+            # This includes finished jobs: a run that ends normally is marked as ended before its job is.
+            return CheckRunHealthResult(WorkerStatus.FAILED, f"the process that executed this run has ended ({status.value})")
         if self._queues.is_alive(job.worker_name):
-            return CheckRunHealthResult(WorkerStatus.RUNNING, f"carried by {job.worker_name}")
+            return CheckRunHealthResult(WorkerStatus.RUNNING, f"executed by {job.worker_name}")
         return CheckRunHealthResult(WorkerStatus.NOT_FOUND, f"worker {job.worker_name} is gone")
 
     def _is_lost(self, job: Job) -> bool:
@@ -170,5 +170,5 @@ class RqRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
 
 
 def _slugs(run: DagsterRun) -> list[str]:
-    """The assets that a run selects, as queues are called."""
+    """Return the slugs of the assets that a run selects."""
     return ["_".join(key.path) for key in run.asset_selection or ()]

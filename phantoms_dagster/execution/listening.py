@@ -1,6 +1,6 @@
-"""`python -m phantoms_dagster.execution.listening --seconds S`: ends when a worker listens on each queue, or after that time.
+"""`python -m phantoms_dagster.execution.listening --seconds S`: waits until every queue has a worker, for at most S seconds.
 
-It is a program of its own, so that the process that starts workers and waits for them does not import RQ.
+A separate program, so that the process that starts the workers does not import RQ.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ PAUSE_SECONDS = 0.1
 
 
 def await_workers(settings: Settings, *, seconds: float) -> bool:
-    """Wait until a worker listens on each queue that has workers here; whether they do. A Redis that is away is waited for."""
+    """Wait until every queue that should have workers has one, even while Redis is down. Return whether that is so."""
     queues, deadline = RunQueues(connect(redis_url(settings))), time.monotonic() + seconds
     waiting = list(slots_of(settings))
     with queues.redis:
@@ -34,9 +34,9 @@ def await_workers(settings: Settings, *, seconds: float) -> bool:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command."""
+    """Run the command."""
     parser = argparse.ArgumentParser(prog="python -m phantoms_dagster.execution.listening", description="Waits for run workers.")
-    parser.add_argument("--seconds", type=float, default=60, help="the longest that it waits (60)")
+    parser.add_argument("--seconds", type=float, default=60, help="wait at most this long (60)")
     await_workers(Settings(), seconds=parser.parse_args(arguments).seconds)
 
 

@@ -1,4 +1,4 @@
-"""What Dagster's daemon logs when Redis or PostgreSQL is away: one line, because a traceback would come with every look."""
+"""Shortens what Dagster's daemon logs while Redis or PostgreSQL is down: one line instead of a traceback at every evaluation."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 def process_exception(
     exc_info: tuple[type[BaseException], BaseException, object], logger: logging.Logger, log_message: str
 ) -> SerializableErrorInfo:
-    """Dagster's hook for errors of its daemons. Errors that are no store's are logged as ever, with their traceback."""
+    """Handle an error of Dagster's daemons. Errors that do not come from a store are logged with their traceback, as usual."""
     error = exc_info[1]
     line = why_away(error)
     if line is None:
-        return private.DaemonErrorCapture.default_process_exception(exc_info, logger, log_message)  # type: ignore[arg-type]  # as it was given
+        return private.DaemonErrorCapture.default_process_exception(exc_info, logger, log_message)  # type: ignore[arg-type]  # passed through
     logger.error("%s: %s", log_message, line)
     return private.SerializableErrorInfo(message=line, stack=[], cls_name=type(error).__name__)
 
 
 def why_away(error: BaseException) -> str | None:
-    """Why a store does not answer, in a line without its address; None for any other error."""
+    """Return in one line why a store does not answer, without its address; None for any other error."""
     if isinstance(error, RedisError):
         lines = str(error).strip().splitlines() or [type(error).__name__]
         return f"Redis does not answer ({re.sub(r' to [^ ]+', '', lines[0])}); is `phantoms up` running?"

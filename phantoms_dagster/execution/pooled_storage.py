@@ -1,6 +1,6 @@
-"""The parts of Dagster's storage that batch what they write, and that do not look which tables and columns there are.
+"""Variants of Dagster's storages that write in batches and do not inspect the schema.
 
-Only the fast path `storage` imports this module: see `private.dagster`.
+Only the fast path `storage` imports this module; see `private.dagster`.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from phantoms_dagster.private.dagster import (
 CHECKS = {DagsterEventType.ASSET_CHECK_EVALUATION}
 BATCHES = ({DagsterEventType.ASSET_MATERIALIZATION_PLANNED}, {DagsterEventType.ASSET_MATERIALIZATION})
 
-# Written as many rows of one statement, which SQLAlchemy compiles once. A statement that has its rows in it, as stock makes it, is
-# compiled for each batch, which costs four times as much as the rest of its way.
+# One statement for many rows, which SQLAlchemy compiles once. Dagster puts the rows into the statement, which is then compiled for
+# each batch; that costs four times as much as everything else.
 _INSERT_EVENTS = SqlEventLogStorageTable.insert().returning(SqlEventLogStorageTable.c.id, sort_by_parameter_order=True)
 
 
 class BatchingEventLogStorage(PostgresEventLogStorage):
-    """Writes a batch of planned events in one statement, as stock does for materializations. Neither is compiled for each batch.
+    """Writes a batch of planned events in one statement, as Dagster does for materializations, and compiles it only once.
 
-    Does not look which tables and columns there are, which stock does ten times a step: `initialise` has seen to them.
+    It does not inspect the schema, which Dagster does ten times per step: `initialise` has made sure of it.
     """
 
     def has_table(self, table_name: str) -> bool:
@@ -67,7 +67,7 @@ class BatchingEventLogStorage(PostgresEventLogStorage):
                 self._store_asset_event(connection, event, row)
 
     def _store_evaluations(self, events: Sequence[EventLogEntry], ids: Sequence[int]) -> None:
-        """What stock writes one by one, in three statements each. A step that is repeated evaluates its checks again."""
+        """Write check evaluations in two statements; Dagster uses three for each. A repeated step replaces its evaluations."""
         rows = [self._evaluation_row(event, event_id) for event, event_id in zip(events, ids, strict=True)]
         table = AssetCheckExecutionsTable.c
         same = [
@@ -100,7 +100,7 @@ class BatchingEventLogStorage(PostgresEventLogStorage):
 
 
 class RunEventLogStorage(BatchingEventLogStorage):
-    """Remembers which partitions there are: a step asks eight times for each of its own."""
+    """Caches which partitions exist. A step asks eight times for each of its own."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -115,7 +115,7 @@ class RunEventLogStorage(BatchingEventLogStorage):
 
 
 class KnownRunStorage(PostgresRunStorage):
-    """Does not look which columns there are, which stock does with every event and every run: `initialise` has seen to them."""
+    """Does not inspect the schema, which Dagster does for every event and run: `initialise` has made sure of it."""
 
     def has_run_stats_index_cols(self) -> bool:
         """See the base class."""
@@ -139,7 +139,7 @@ class KnownRunStorage(PostgresRunStorage):
 
 
 class KnownScheduleStorage(PostgresScheduleStorage):
-    """Does not look which tables and indexes there are, which stock does with every look of the daemon at its sensors."""
+    """Does not inspect tables and indexes, which Dagster does whenever the daemon evaluates its sensors."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -154,7 +154,7 @@ class KnownScheduleStorage(PostgresScheduleStorage):
         return True
 
     def has_built_index(self, migration_name: str) -> bool:
-        """See the base class. What is built stays built."""
+        """See the base class. An index that exists is assumed to stay."""
         if migration_name not in self._built and super().has_built_index(migration_name):
             self._built.add(migration_name)
         return migration_name in self._built

@@ -1,6 +1,6 @@
-"""What runs import, imported before anything forks: once for all, and shared.
+"""Imports everything that runs need before anything forks, so that it is done once and its memory is shared.
 
-It reads settings but keeps no connection and starts no thread, so that forking afterwards is safe.
+It reads settings but opens no connections and starts no threads, so forking afterwards is safe.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from phantoms_dagster.domain.languages import language_tag
 from phantoms_dagster.resilience import wire
 
 MODULE = "phantoms_dagster.definitions"
-# What a run imports only when it gets there. In the parent it costs once, after the fork 0.1 CPU-seconds a run.
-# pandas is left out: it takes 20 MB for as long as the stack runs, and only the performance tables need it, once an hour.
+# Modules that a run imports late. In the parent this costs once; after the fork it would cost 0.1 CPU-seconds per run.
+# pandas is left out: it takes 20 MB all the time, and only the performance tables need it, once an hour.
 IMPORTED_BY_RUNS = (
     "certifi",
     "encodings.ascii",
@@ -41,20 +41,20 @@ IMPORTED_BY_RUNS = (
 
 
 def load(module: str) -> None:
-    """Import everything that runs need and make the definitions ready. Raises whatever the definitions raise."""
+    """Import everything that runs need and load the definitions. Raises whatever the definitions raise."""
     import dagster as dg  # noqa: PLC0415 - the reload check and --help do without
 
     from phantoms_dagster.private import dagster as private  # noqa: PLC0415
 
     private.preload(private.IMPORTED_BY_RUNS)
-    # Decided once, and not again in each run.
+    # Decide here once, so that runs do not have to.
     usable = [path for path in ("parts", "storage", "events", "runs") if private.usable(path)]
     if "storage" in usable:
         importlib.import_module("phantoms_dagster.execution.pooled_storage")
     for name in IMPORTED_BY_RUNS:
         importlib.import_module(name)
     wire.tls()
-    # Both build tables with their first use: 0.1 s a run.
+    # Both build tables on their first use, which would cost 0.1 s per run.
     language_tag("en-US")
     markup.plain("*")
     if settings_module.load().media_url:

@@ -1,11 +1,11 @@
 """`python -m phantoms_dagster.execution.preloaded --module M --also A ...`: imports everything once and forks what `up` runs.
 
-Code server, daemon, web server, workers' parent: each imports the same two thousand modules. A fork has them at once, and shares
-their memory. Every fork runs `python -m MODULE ...` as if it had been started so.
+Code server, daemon, web server and workers' parent import the same two thousand modules. A fork has them at once and shares their
+memory. Every fork then runs `python -m MODULE ...` as if it had been started that way.
 
-This process has one thread and no connection but its channel, which is its standard input: a fork would break what threads and
-connections hold. What the packets on the channel say is told in `embedded.preloaded`. When the channel ends, so does this process,
-and the kernel sends each fork its death signal.
+This process is single-threaded and has no connection except its channel on standard input, because forks break threads and
+connections. `embedded.preloaded` describes the packets on the channel. When the channel closes, this process exits, and the kernel
+sends each fork its death signal.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ from phantoms_dagster.execution.processes import die_with
 from phantoms_dagster.private import dagster as private
 from phantoms_dagster.private.grpc import wait_calmly
 
-# gRPC waits in steps for what it is told of anyway: the code server's main thread woke up ten times a second. A signal ends a step.
+# gRPC polls while it waits, so the code server's main thread woke up ten times a second. A signal still ends the wait at once.
 GRPC_WAIT_SECONDS = 2.0
-# What the processes import that this forks, beyond what runs need.
+# Modules of the forked processes, besides those that runs need.
 SERVICES = (
     "dagster_graphql.schema",
     "dagster_webserver.cli",
@@ -63,7 +63,7 @@ M_ARENA_MAX = -8
 
 @dataclass(frozen=True)
 class Program:
-    """What a fork becomes. `argv` is that of an interpreter: `python -m MODULE ...`."""
+    """The program that a fork runs. `argv` is a Python command line: `python -m MODULE ...`."""
 
     argv: list[str]
     environment: dict[str, str]
@@ -72,24 +72,24 @@ class Program:
 
     @property
     def module(self) -> str:
-        """The module that it runs."""
+        """The module to run."""
         return self.argv[self.argv.index("-m") + 1]
 
     @property
     def arguments(self) -> list[str]:
-        """What comes after the module."""
+        """The arguments after the module."""
         return self.argv[self.argv.index("-m") + 2 :]
 
 
 class ForkServer:
-    """Forks what it is asked for, and tells who has ended. `serve` returns in this process never, in a fork its program."""
+    """Forks processes on request and reports those that have ended. `serve` returns only in a fork, with the fork's program."""
 
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
         self._wake, self._waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     def serve(self) -> Program:
-        """Stay until the channel ends."""
+        """Serve until the channel closes. In a fork, return its program."""
         signal.signal(signal.SIGCHLD, _nothing)
         signal.set_wakeup_fd(self._waker, warn_on_full_buffer=False)
         self._say({"ready": True})
@@ -102,10 +102,10 @@ class ForkServer:
                 return program
 
     def _asked(self) -> Program | None:
-        """Fork for the next packet; the program in the fork, None in the parent."""
+        """Fork for the next packet. Return the program in the fork, None in the parent."""
         packet, logs, _, _ = socket.recv_fds(self._channel, PACKET_BYTES, 1)
         if not packet:
-            os._exit(0)  # the supervisor is gone: the kernel tells the forks
+            os._exit(0)  # the supervisor is gone; the kernel signals the forks
         wish: dict[str, Any] = json.loads(packet)
         program = Program(wish["argv"], wish["environment"], wish["death_signal"], logs[0])
         pid = self._fork(program)
@@ -116,7 +116,7 @@ class ForkServer:
         return None
 
     def _fork(self, program: Program) -> int:
-        """0 in the fork, which has a session, a log and an environment of its own. The parent's handlers get no signal of it."""
+        """Fork. Return 0 in the fork, which has its own session, log and environment, and never runs the parent's handlers."""
         parent, (reading, writing) = os.getpid(), os.pipe2(os.O_CLOEXEC)
         before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         try:
@@ -129,7 +129,7 @@ class ForkServer:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         os.close(writing)
-        os.read(reading, 1)  # until the fork leads its own group: its id is told next, and may be used to signal that group
+        os.read(reading, 1)  # wait until the fork leads its own process group: its pid is reported next, for signals to the group
         os.close(reading)
         return pid
 
@@ -169,7 +169,7 @@ class ForkServer:
 
 
 def _nothing(_: int, __: FrameType | None) -> None:
-    """A signal that has woken `select`."""
+    """Ignore the signal. It has only woken `select`."""
 
 
 def _drain(pipe: int) -> None:
@@ -181,9 +181,9 @@ def _drain(pipe: int) -> None:
 
 
 def run(program: Program) -> int:
-    """Be `python -m MODULE ...`; the exit code."""
+    """Run `python -m MODULE ...` in this process and return its exit code."""
     setproctitle(" ".join(program.argv))
-    if arenas := program.environment.get("MALLOC_ARENA_MAX"):  # glibc reads it when a program begins, which was long ago
+    if arenas := program.environment.get("MALLOC_ARENA_MAX"):  # glibc reads it only at the start of a program
         ctypes.CDLL(None).mallopt(M_ARENA_MAX, int(arenas))
     sys.argv = [program.module, *program.arguments]
     try:
@@ -201,18 +201,18 @@ def run(program: Program) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command."""
+    """Run the command."""
     given = _parser().parse_args(arguments)
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # its threads would not be forked along
-    getproctitle()  # it looks for the place of the name, which it finds no more once the environment has changed
-    gc.disable()  # nothing of this is garbage
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # its threads would not survive a fork
+    getproctitle()  # it must locate the process title now: it cannot once the environment has changed
+    gc.disable()  # none of the imports is garbage
     private.preload(private.IMPORTED_BY_SERVICES)
     for name in (*SERVICES, *given.also):
         importlib.import_module(name)
     load(given.module)
     gc.enable()
     gc.collect()
-    # What lives now lives for ever: the collector would write into its pages and so unshare them.
+    # Everything loaded so far stays for ever. The collector would write to its memory pages and so unshare them.
     gc.freeze()
     wait_calmly(GRPC_WAIT_SECONDS)
     program = ForkServer(socket.socket(fileno=CHANNEL)).serve()
@@ -223,7 +223,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         logging.shutdown()
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
-        os._exit(code)  # without taking apart what it shares, which would copy all of it
+        os._exit(code)  # a normal exit would tear down the shared memory and so copy all of it
 
 
 def _parser() -> argparse.ArgumentParser:

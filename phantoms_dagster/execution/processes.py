@@ -11,17 +11,17 @@ PR_SET_PDEATHSIG = 1
 
 
 def die_with(parent: int, death_signal: signal.Signals = signal.SIGKILL) -> None:
-    """Let the kernel send this process that signal when `parent`, which has just forked it, is gone.
+    """Ask the kernel to send this process a signal when `parent`, which has just forked it, dies.
 
-    Only Linux does that; elsewhere the process must ask `orphaned` itself.
+    This works only on Linux. Elsewhere the process must call `orphaned` itself.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(death_signal), 0, 0, 0)
     if orphaned(parent):
-        # It died before the kernel knew.
+        # The parent died before the request reached the kernel.
         os._exit(1)
 
 
 def orphaned(parent: int) -> bool:
-    """Whether this process has another parent than it began with."""
+    """Whether the original parent of this process is gone."""
     return os.getppid() != parent

@@ -1,7 +1,7 @@
-"""The daemon's looks at Dagster's runs: at those that are queued at once when this process has queued one, else now and then.
+"""How the daemon polls Dagster's run queue: at once when this process has queued a run, else from time to time.
 
-Dagster's own looks read all runs that are queued or open, each time. Here one small question comes first, and the rest only when
-there are any. Only the fast path `daemon` imports this module: see `private.dagster`.
+Dagster reads all queued and open runs each time. Here one small query comes first, and the full one only when there are any. Only
+the fast path `daemon` imports this module; see `private.dagster`.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from phantoms_dagster.private.dagster import (
     SubmitRunContext,
 )
 
-# Between two looks while runs come and go. With a shorter pause each run of a flood would get a look of its own.
+# The polling interval while runs come and go. With a shorter one, each run of a flood would be polled for separately.
 BUSY_SECONDS = 0.25
-# Between two looks when none was queued for a while. The first run that another process queues waits for it (the web server's).
+# The polling interval when no run was queued for a while. The first run that another process (the web server) queues waits for it.
 IDLE_SECONDS = 1.0
-# How long after the last queued run that is.
+# The time after the last queued run until polling becomes idle.
 LIVELY_SECONDS = 10.0
 
 _OPEN = [*IN_PROGRESS_RUN_STATUSES, DagsterRunStatus.CANCELING, DagsterRunStatus.NOT_STARTED]
@@ -48,7 +48,7 @@ _log = logging.getLogger("dagster.daemon.QueuedRunCoordinatorDaemon")
 
 
 class LookPace:
-    """When to look next. `queued` may be called from any thread; `clock` is monotonic, in seconds."""
+    """Decides when to poll next. `queued` may be called from any thread; `clock` is monotonic, in seconds."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -56,15 +56,15 @@ class LookPace:
         self._lively_until = float("-inf")
 
     def queued(self) -> None:
-        """A run was queued here."""
+        """Note that this process has queued a run."""
         self._queued.set()
 
     def found(self) -> None:
-        """A look has found queued runs."""
+        """Note that a poll has found queued runs."""
         self._lively_until = self._clock() + LIVELY_SECONDS
 
     def wait(self, looked: float, over: Event) -> bool:
-        """Wait for the next look after the one that began at `looked`, or until all ends; whether it does."""
+        """Wait until the next poll after the one that began at `looked`. Return whether the daemon is stopping (`over`)."""
         while not over.is_set():
             now = self._clock()
             soon = now < self._lively_until or self._queued.is_set()
@@ -80,7 +80,7 @@ class LookPace:
 
 
 class PromptQueueDaemon(QueuedRunCoordinatorDaemon):
-    """Launches what this process queues at once, and what others queue soon. `ended` is called when all ends."""
+    """Launches runs that this process queues at once, and those of others soon. `ended` is called when the daemon stops."""
 
     ended: Callable[[], None] = staticmethod(lambda: None)
 
@@ -89,7 +89,7 @@ class PromptQueueDaemon(QueuedRunCoordinatorDaemon):
         self.pace = LookPace()
 
     def core_loop(self, workspace_process_context: Any, shutdown_event: Event) -> DaemonIterator:
-        """See the base class, which waits for whole seconds, in halves."""
+        """See the base class, which only waits for multiples of half a second."""
         with told_of_queued(self.pace.queued):
             while True:
                 looked = time.monotonic()
@@ -98,9 +98,9 @@ class PromptQueueDaemon(QueuedRunCoordinatorDaemon):
                     if any_queued(workspace_process_context.instance):
                         self.pace.found()
                         yield from self.run_iteration(workspace_process_context)
-                except Exception:  # noqa: BLE001 - as the base class does: the next look may be better
+                except Exception:  # noqa: BLE001 - like the base class: the next poll may succeed
                     yield DaemonErrorCapture.process_exception(
-                        sys.exc_info(), logger=_log, log_message="The run queue could not be looked at"
+                        sys.exc_info(), logger=_log, log_message="Could not read the run queue"
                     )
                 yield SpanMarker.END_SPAN
                 if self.pace.wait(looked, shutdown_event):
@@ -109,7 +109,7 @@ class PromptQueueDaemon(QueuedRunCoordinatorDaemon):
 
 
 class CalmMonitoringDaemon(MonitoringDaemon):
-    """Reads the open runs when there are some. Finished ones may still hold places in pools, for which it looks, too."""
+    """Does its work only when there are open runs, or steps that still wait for a slot in a pool."""
 
     def run_iteration(self, workspace_process_context: Any) -> DaemonIterator:
         """See the base class."""
@@ -140,7 +140,7 @@ def any_queued(instance: DagsterInstance) -> bool:
 
 
 def any_open(instance: DagsterInstance) -> bool:
-    """Whether a run is open, or a step waits for a place in a pool."""
+    """Whether a run is open, or a step waits for a slot in a pool."""
     return _is(_ANY_OPEN, instance)
 
 

@@ -1,7 +1,7 @@
-"""Runs as RQ jobs: their jobs in Redis, and which workers are alive. Knows Redis, not Dagster. Which queue carries a run: `slots`.
+"""Runs as RQ jobs in Redis, and which workers are alive. It knows Redis but not Dagster. `slots` chooses the queue of a run.
 
-RQ is never the source of truth: every record here may be lost, and the run is then taken up again from Dagster's tables.
-A job id is used for one launch and carried out once; whoever launches a run again makes a new one.
+RQ is never the source of truth. Every record here may be lost; the run is then recovered from Dagster's tables. A job id is for one
+launch and is executed once. Launching a run again makes a new job id.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from rq.worker_registration import clean_worker_registry, get_keys
 from phantoms_dagster.resilience.redis.refusals import NO_DRIVER_INFO, OutageAwareRedis
 
 ENTRY = "phantoms_dagster.execution.run_worker.execute_run"
-# A failed job is kept only to be looked at; a finished one is not needed at all.
+# Failed jobs are kept for inspection. Finished jobs are not kept.
 FAILED_SECONDS = 600
 ONCE_SECONDS = 86_400
 RELAUNCH_SECONDS = 60
 
 Mode = Literal["execute", "resume"]
-# `cancel`: let Dagster end the run as canceled. `superseded`: another job carries the run now, so this one must not.
+# `cancel`: let Dagster end the run as canceled. `superseded`: another job now executes the run, so this one must stop.
 Stop = Literal["cancel", "superseded"]
 
 
 def connect(url: str) -> Redis:
-    """A client for short questions: it gives up after a few seconds."""
+    """Return a client for short requests. It gives up after a few seconds."""
     retry = Retry(ExponentialBackoff(cap=1.0, base=0.1), 3)
     return OutageAwareRedis.from_url(
         url, socket_timeout=5, socket_connect_timeout=2, health_check_interval=30, retry=retry, **NO_DRIVER_INFO
@@ -54,7 +54,7 @@ class RunQueues:
         self.redis = redis
 
     def queue(self, name: str) -> Queue:
-        """The RQ queue of that name."""
+        """Return the RQ queue with this name."""
         return Queue(name, connection=self.redis, serializer=JSONSerializer)
 
     def enqueue(self, queue: str, job_id: str, run_id: str, mode: Mode, *, description: str) -> None:
@@ -70,7 +70,7 @@ class RunQueues:
         )
 
     def job(self, job_id: str | None) -> Job | None:
-        """The job, if it is known."""
+        """Return the job; None when Redis does not have it."""
         if job_id is None:
             return None
         try:
@@ -79,45 +79,45 @@ class RunQueues:
             return None
 
     def alive(self, queue: str) -> int:
-        """How many workers listen on the queue."""
+        """Return how many live workers listen on the queue."""
         names = [key.removeprefix(BaseWorker.redis_worker_namespace_prefix) for key in get_keys(self.queue(queue))]
         return sum(self.is_alive(name) for name in names)
 
     def is_alive(self, worker: str | None) -> bool:
-        """Whether a worker's lease is good. The key expires by Redis's own clock, so clocks of machines do not matter."""
+        """Whether a worker's lease is valid. The key expires by Redis's clock, so the clocks of machines do not matter."""
         if not worker or surely_dead(worker):
             return False
         birth, death = self.redis.hmget(BaseWorker.redis_worker_namespace_prefix + worker, "birth", "death")
         return birth is not None and death is None
 
     def take(self, job_id: str) -> bool:
-        """Whether the caller may carry the job out: the first that asks may, whatever RQ delivers again."""
+        """Whether the caller may execute the job. Only the first caller may, even if RQ delivers the job again."""
         return bool(self.redis.set(f"phantoms:run:taken:{job_id}", "1", nx=True, ex=ONCE_SECONDS))
 
     def claim_relaunch(self, job_id: str) -> bool:
-        """Whether the caller may launch the run of this job again: of several reapers, one."""
+        """Whether the caller may launch the run of this job again. Of several reapers, only one may."""
         return bool(self.redis.set(f"phantoms:run:relaunched:{job_id}", "1", nx=True, ex=RELAUNCH_SECONDS))
 
     def ask_to_stop(self, job_id: str, how: Stop) -> None:
-        """Ask whichever worker has the job to stop it; it looks every second."""
+        """Ask the worker that has the job to stop it. Workers check for this every second."""
         self.redis.set(f"phantoms:run:stop:{job_id}", how, ex=ONCE_SECONDS)
 
     def stop_asked(self, job_id: str) -> Stop | None:
-        """What was asked."""
+        """Return the requested stop; None when there is none."""
         asked = self.redis.get(f"phantoms:run:stop:{job_id}")
         return None if asked is None else ("cancel" if asked == b"cancel" else "superseded")
 
     def withdraw(self, job: Job) -> bool:
-        """Take a job out of its queue; whether it was still there."""
+        """Remove a job from its queue. Return whether it was still there."""
         if not self.redis.lrem(self.queue(job.origin).key, 1, job.id):
             return False
         self.redis.delete(job.key)
         return True
 
     def carried(self, queue: str) -> list[tuple[str, str, str | None]]:
-        """(job id, registry entry, worker) of what workers of the queue have taken. A worker is None when its lease is over.
+        """Return (job id, registry entry, worker) of each job taken from the queue. The worker is None when its lease has expired.
 
-        The registry is read raw: RQ's own readers clean it up without a lock, and run jobs twice.
+        This reads the registry directly: RQ's own readers clean it up without a lock and so run jobs twice.
         """
         found = self.redis.zrange(StartedJobRegistry(queue, connection=self.redis).key, 0, -1)
         entries = [entry.decode() for entry in cast("list[bytes]", found)]
@@ -129,7 +129,7 @@ class RunQueues:
         return [(e.job_id, entry, w.decode() if w else None) for e, entry, w in zip(executions, entries, workers, strict=True)]
 
     def busy(self, queues: Sequence[str]) -> list[str]:
-        """Those of the queues from which a worker has taken a job: of the others nothing more need be asked. One round trip."""
+        """Return the queues from which a worker has taken a job. The others need no further queries. One round trip."""
         with self.redis.pipeline(transaction=False) as pipeline:
             for name in queues:
                 pipeline.zcard(StartedJobRegistry(name, connection=self.redis).key)
@@ -138,12 +138,12 @@ class RunQueues:
         return [name for name, *counts in zip(queues, found[::2], found[1::2], strict=True) if any(counts)]
 
     def popped(self, queue: str) -> list[str]:
-        """Ids of jobs that a worker has popped and not begun yet."""
+        """Return the ids of jobs that a worker has popped but not started."""
         found: list[str] = self.queue(queue).intermediate_queue.get_job_ids()
         return found
 
     def bury(self, queue: str, job_id: str, entry: str | None = None) -> bool:
-        """Write a job off whose worker is gone; whether it was still open. Should the worker be alive after all, it stops."""
+        """Mark a job as failed because its worker is gone. Return whether it was open. A worker that is alive after all stops."""
         job = self.job(job_id)
         still_open = job is not None and job.get_status(refresh=False) in (JobStatus.QUEUED, JobStatus.STARTED)
         with self.redis.pipeline() as pipeline:
@@ -159,7 +159,7 @@ class RunQueues:
         return still_open
 
     def tidy(self, queue: str) -> None:
-        """Forget workers that are gone and failures that were kept long enough."""
+        """Delete the records of dead workers and of old failed jobs."""
         clean_worker_registry(self.queue(queue))
         FailedJobRegistry(queue, connection=self.redis).cleanup()
 
@@ -168,12 +168,12 @@ class RunQueues:
 
 
 def worker_name(queue: str, slot: int) -> str:
-    """The name of this process as a worker. It tells its machine whether the process still runs."""
+    """Return the worker name of this process. Other processes on the machine can tell from it whether the process is alive."""
     return f"{queue}-{slot}-{_machine()}-{os.getpid()}-{_started(os.getpid()) or 0}"
 
 
 def surely_dead(worker: str) -> bool:
-    """Whether a worker of this machine, seen from the same process table, has ended. False when that cannot be known."""
+    """Whether a worker of this machine and process table has ended. False when that cannot be known."""
     try:
         machine, pid, started = worker.rsplit("-", 3)[1:]
         return machine == _machine() and int(started) != 0 and _started(int(pid)) != int(started)
@@ -183,7 +183,7 @@ def surely_dead(worker: str) -> bool:
 
 @functools.cache
 def _machine() -> str:
-    """This machine since it was started, and this process table: containers with one host name have several."""
+    """Return an id of this boot of the machine and of this process table. Containers with the same host name differ in it."""
     parts = [socket.gethostname()]
     for path in (Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")):
         try:
@@ -194,7 +194,7 @@ def _machine() -> str:
 
 
 def _started(pid: int) -> int | None:
-    """When a process started, in clock ticks since boot; None when it has ended, or there is no /proc."""
+    """Return when a process started, in clock ticks since boot; None when it has ended or there is no /proc."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rsplit(")", 1)[1].split()
     except OSError:

@@ -1,9 +1,9 @@
-"""Dagster's daemon, changed: it looks at its sensors four times a second, and at its run queue as soon as it has queued a run.
+"""Patches Dagster's daemon: it checks its sensors four times a second, and its run queue as soon as it has queued a run.
 
-Dagster's own asks sensors every five seconds, however short their interval, and looks at the queue once a second at best. A video
-is noticed, queued and launched several times on its way.
+Unpatched, it evaluates sensors every five seconds, however short their interval, and polls the queue once a second at best. A video
+is noticed, queued and launched several times on its way, so that would add up.
 
-There are no settings for any of this. Only the fast path `daemon` imports this module: see `private.dagster`.
+Dagster has no settings for this. Only the fast path `daemon` imports this module; see `private.dagster`.
 """
 
 from __future__ import annotations
@@ -29,16 +29,17 @@ from phantoms_dagster.private.dagster import (
 )
 
 LOOP_SECONDS = 0.26
-# Between two questions which code server answers. Each opens a connection, and the server's end shows by itself: calls to it fail.
+# How often to check whether the code server was replaced. Each check opens a connection. A dead server is noticed anyway, because
+# calls to it fail.
 WATCH_SECONDS = 5.0
-# Between two readings of all definitions, which are read at once whenever another code server answers. Dagster lets a daemon end
-# whose definitions are older than its tolerance, so that is as much longer.
+# How often to reload all definitions; a new code server triggers that at once. Dagster stops a daemon whose definitions are older
+# than the tolerance, so that is longer.
 RELOAD_SECONDS, TOLERANCE_SECONDS = 300, 540
-# Between two looks for automation conditions, of which there are none.
+# How often to check for automation conditions. We have none.
 AUTOMATION_SECONDS = 30
-# A daemon that looks every half a minute wakes up so often meanwhile, to tell that it lives. Dagster's own wakes twice a second.
+# Daemons that work every half minute wake up this often in between, for their heartbeats. Dagster's own wake up twice a second.
 CALM_SECONDS = 5.0
-# Between two deletions of a sensor's old ticks. Dagster deletes after each tick.
+# How often to delete a sensor's old ticks. Dagster does it after each tick.
 PURGE_SECONDS = 900.0
 # A tick that found nothing to do is kept this long: an idle stack writes some 700 an hour, and Dagster keeps them for whole days.
 IDLE_TICK_SECONDS = 3_600.0
@@ -48,7 +49,7 @@ _whole_seconds = sensor.is_under_min_interval
 
 
 def is_under_min_interval(state: Any, remote_sensor: Any, minimum_allowed_min_interval: int | None = None) -> bool:
-    """Dagster's own, but for a sensor that says with a tag that it may be asked sooner than a second after the last time."""
+    """Do the same as Dagster's function, but let a sensor set an interval below a second with a tag."""
     interval, elapsed = remote_sensor.tags.get(INTERVAL_TAG), sensor.get_elapsed(state)
     if interval is None or elapsed is None:
         return _whole_seconds(state, remote_sensor, minimum_allowed_min_interval)
@@ -58,9 +59,9 @@ def is_under_min_interval(state: Any, remote_sensor: Any, minimum_allowed_min_in
 def now_and_then(
     purge: Callable[..., None], *, clock: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time
 ) -> Callable[..., None]:
-    """`DagsterInstance.purge_ticks`, left out when the same sensor's ticks of the same kinds were deleted a short while ago.
+    """Wrap `DagsterInstance.purge_ticks` so that it runs at most every PURGE_SECONDS for each sensor and kind of tick.
 
-    Of ticks that found nothing it keeps the last hour's.
+    Ticks that found nothing are kept for only an hour.
     """
     done: dict[tuple[object, ...], float] = {}
 
@@ -75,18 +76,18 @@ def now_and_then(
 
 
 class _CalmEvent:
-    """An event for which a short wait takes `CALM_SECONDS`, unless the event comes."""
+    """An event whose waits take at least CALM_SECONDS, unless it is set."""
 
     def __init__(self, event: Event) -> None:
         self._event = event
 
     def wait(self, timeout: float) -> bool:
-        """Whether the event has come."""
+        """Wait. Return whether the event is set."""
         return self._event.wait(max(timeout, CALM_SECONDS))
 
 
 def calmly(core_loop: Callable[..., DaemonIterator]) -> Callable[..., DaemonIterator]:
-    """`IntervalDaemon.core_loop` with longer waits between its looks."""
+    """Wrap `IntervalDaemon.core_loop` so that it wakes up less often."""
 
     def calm_loop(daemon: Any, workspace_process_context: Any, shutdown_event: Event) -> DaemonIterator:
         yield from core_loop(daemon, workspace_process_context, _CalmEvent(shutdown_event))
@@ -95,11 +96,11 @@ def calmly(core_loop: Callable[..., DaemonIterator]) -> Callable[..., DaemonIter
 
 
 def install(ended: Callable[[], None]) -> None:
-    """Change the daemon that this process is about to be. `ended` is called when it ends, before it waits for its sensors."""
+    """Patch the daemon before this process runs it. `ended` is called when it stops, before it waits for its sensors."""
     sensor.is_under_min_interval = is_under_min_interval
-    sensor.MIN_INTERVAL_LOOP_TIME = LOOP_SECONDS  # type: ignore[assignment]  # it is only ever slept
+    sensor.MIN_INTERVAL_LOOP_TIME = LOOP_SECONDS  # type: ignore[assignment]  # Dagster only passes it to `sleep`
     sensor.execute_sensor_iteration = SensorLooks(sensor.execute_sensor_iteration, prompt_sensors)  # type: ignore[assignment]
-    server_watcher.WATCH_INTERVAL = WATCH_SECONDS  # type: ignore[assignment]  # it is only ever waited for
+    server_watcher.WATCH_INTERVAL = WATCH_SECONDS  # type: ignore[assignment]  # Dagster only passes it to `wait`
     controller.RELOAD_WORKSPACE_INTERVAL = RELOAD_SECONDS
     controller.DEFAULT_WORKSPACE_FRESHNESS_TOLERANCE = TOLERANCE_SECONDS
     IntervalDaemon.core_loop = calmly(IntervalDaemon.core_loop)  # type: ignore[method-assign]

@@ -1,7 +1,9 @@
-"""Finds runs whose process is gone. Dagster's run monitoring resumes those that have started, once the launcher says that nobody
-carries them; those that died before their start are launched again from here, since monitoring would only fail them.
+"""Finds runs whose process has died.
 
-It is a process of its own: RQ's maintenance runs in workers between jobs, and when all are busy nobody would look.
+Dagster's run monitoring resumes those that had started, once the launcher reports that no worker executes them. Monitoring would
+only fail those that died before their start, so the reaper launches them again.
+
+It is a separate process: RQ's own maintenance runs in workers between jobs, so it would not happen while all are busy.
 """
 
 from __future__ import annotations
@@ -24,12 +26,12 @@ if TYPE_CHECKING:
     from phantoms_dagster.private.dagster import InstanceRef
 
 SWEEP_SECONDS = 2.0
-# Between two sweeps while no run is on its way.
+# The time between two sweeps while no run is starting or executing.
 IDLE_SECONDS = 5.0
 TIDY_SECONDS = 60.0
-# A run without a job may be on its way to its launch just now.
+# A run without a job may just be about to be launched.
 ON_ITS_WAY_SECONDS = 10.0
-# A run whose process dies so often before the run begins would kill the next one too.
+# A run whose process has died this often before it started would kill the next process, too.
 MOST_LAUNCHES = 5
 OPEN = [DagsterRunStatus.STARTING, DagsterRunStatus.CANCELING]
 
@@ -49,7 +51,7 @@ class Reaper:
         self._seen: dict[str, float] = {}
 
     def sweep(self) -> bool:
-        """Write off the jobs of dead workers, then see to the runs that nobody would miss; whether there was anything to see."""
+        """Fail the jobs of dead workers, then relaunch or end their runs. Return whether any queue was busy or any run open."""
         noted: set[str] = set()
         busy, runs = self._queues.busy(QUEUES), self._instance.get_runs(RunsFilter(statuses=OPEN))
         for queue in busy:
@@ -60,7 +62,7 @@ class Reaper:
         return bool(busy or runs)
 
     def tidy(self) -> None:
-        """Forget what nobody will ask for."""
+        """Delete outdated records from all queues."""
         for queue in QUEUES:
             self._queues.tidy(queue)
 
@@ -68,11 +70,11 @@ class Reaper:
         carried = self._queues.carried(queue)
         for job_id, entry, worker in carried:
             if not self._queues.is_alive(worker) and self._queues.bury(queue, job_id, entry):
-                log.warning("run job %s: worker %s is gone", job_id, worker or "of an expired lease")
+                log.warning("run job %s: worker %s is gone", job_id, worker or "with an expired lease")
         held = {job_id for job_id, _, _ in carried}
         for job_id in self._queues.popped(queue):
             if job_id not in held and self._for(job_id, noted) >= self._lease and self._queues.bury(queue, job_id):
-                log.warning("run job %s: its worker died as it took it", job_id)
+                log.warning("run job %s: its worker died while taking it", job_id)
 
     def _see_to(self, run: DagsterRun, noted: set[str]) -> None:
         job = self._queues.job(job_of(run.run_id, run.tags))
@@ -88,21 +90,21 @@ class Reaper:
         if not self._queues.claim_relaunch(f"{run.run_id}-{number}"):
             return
         if run.status is DagsterRunStatus.CANCELING:
-            self._instance.report_run_canceled(fresh, "its process had ended already")
+            self._instance.report_run_canceled(fresh, "its process had already ended")
         elif number >= MOST_LAUNCHES:
-            self._instance.report_run_failed(fresh, f"its process died {number} times before the run began")
+            self._instance.report_run_failed(fresh, f"its process died {number} times before the run started")
         else:
-            self._instance.report_engine_event("The process that was to carry this run died before it began; once more", fresh)
+            self._instance.report_engine_event("The process of this run died before the run started; launching it again", fresh)
             self._instance.run_launcher.launch_run(LaunchRunContext(fresh, None))
 
     def _for(self, what: str, noted: set[str]) -> float:
-        """For how many seconds this has been seen in each sweep."""
+        """Return for how many seconds every sweep has seen this."""
         noted.add(what)
         return self._clock() - self._seen.setdefault(what, self._clock())
 
 
 def reap(ref: InstanceRef, url: str, *, lease_seconds: float) -> None:
-    """Sweep until killed. A store that is away is waited for."""
+    """Sweep until killed. Keep trying while a store is down."""
     redis = connect(url)
     with DagsterInstance.from_ref(ref) as instance:
         reaper = Reaper(instance, RunQueues(redis), lease_seconds=lease_seconds)
@@ -115,5 +117,5 @@ def reap(ref: InstanceRef, url: str, *, lease_seconds: float) -> None:
                     reaper.tidy()
                     tidied = time.monotonic()
             except (RedisError, sqlalchemy.exc.SQLAlchemyError) as error:
-                log.warning("nobody looks after dead workers now: %s", str(error).strip().splitlines()[0])
+                log.warning("cannot check for dead workers right now: %s", str(error).strip().splitlines()[0])
             time.sleep(pause)

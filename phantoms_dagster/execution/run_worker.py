@@ -1,7 +1,7 @@
-"""One RQ worker on one queue, and what its work-horse does: carry out a Dagster run. Who starts workers belongs in `worker`.
+"""One RQ worker on one queue, and its work-horse, which executes a Dagster run. `worker` starts the workers.
 
-The worker has one thread, so that forking a work-horse is safe: RQ's own command thread is replaced by a look at Redis with
-each heartbeat, and RQ's maintenance, which runs only between jobs, by the reaper.
+The worker is single-threaded, so that forking a work-horse is safe. Instead of RQ's command thread it polls Redis with each
+heartbeat. The reaper replaces RQ's maintenance, which only runs between jobs.
 """
 
 from __future__ import annotations
@@ -49,12 +49,11 @@ if TYPE_CHECKING:
     from phantoms_dagster.private.dagster import InstanceRef
 
 BEAT_SECONDS = 1
-# A run lives for minutes and makes little that refers to itself: looking for that as often as Python does by itself (700) is a
-# twentieth of its time.
+# A run lives for minutes and makes few reference cycles. Python's default threshold (700) would cost a twentieth of its time.
 GC_THRESHOLD = (20_000, 20, 20)
-# How long a cancelled run may take to put its things in order before its process is killed.
+# How long a cancelled run may take to clean up before its process is killed.
 CANCEL_SECONDS = 30.0
-# Between two looks whether the schema fits by now.
+# How often to check again whether the schema matches this code.
 SCHEMA_SECONDS = 2.0
 
 log = logging.getLogger(__name__)
@@ -62,8 +61,8 @@ _instance_ref: InstanceRef | None = None
 
 
 def use_instance(ref: InstanceRef) -> None:
-    """Which Dagster instance the runs of this process and its children belong to. It is opened after the fork."""
-    global _instance_ref  # noqa: PLW0603 - RQ calls `execute_run` by name, so nothing can be handed to it
+    """Set the Dagster instance of the runs of this process and its children. It is opened after the fork."""
+    global _instance_ref  # noqa: PLW0603 - RQ calls `execute_run` by name, so nothing can be passed to it
     stored = ref.storage_data
     if stored and (stored.module_name, stored.class_name) == (PooledPostgresStorage.__module__, PooledPostgresStorage.__name__):
         ready = private.ConfigurableClassData(ReadyStorage.__module__, ReadyStorage.__name__, stored.config_yaml)
@@ -72,19 +71,19 @@ def use_instance(ref: InstanceRef) -> None:
 
 
 def execute_run(run_id: str, mode: Mode) -> str:
-    """The RQ job, in the work-horse. The answer is for RQ's log alone: how a run ended stands in Dagster's tables."""
+    """Execute a run: the RQ job, in the work-horse. The result is only for RQ's log; Dagster's tables say how the run ended."""
     job = get_current_job()
     assert job is not None
     assert _instance_ref is not None
     if not RunQueues(job.connection).take(job.id):
-        return "carried out before"
+        return "executed before"
     with DagsterInstance.from_ref(_instance_ref) as instance:
         run = instance.get_run_by_id(run_id)
         if run is None or run.is_finished or run.tags.get(JOB_TAG) != job.id:
             return "superseded"
         if run.status is DagsterRunStatus.CANCELING:
             instance.report_run_canceled(run)
-            return "cancelled before it began"
+            return "cancelled before it started"
         if private.usable("runs"):
             carry = private._execute_run_command_body if mode == "execute" else private._resume_run_command_body
             carry(run_id, instance, lambda _: None, False)
@@ -94,10 +93,10 @@ def execute_run(run_id: str, mode: Mode) -> str:
 
 
 def interrupts_left_to_dagster() -> contextlib.AbstractContextManager[None]:
-    """From now on an interrupt is noted, and Dagster raises it where a step can take it.
+    """From now on, record interrupts, so that Dagster raises them where a step can handle them.
 
-    Without the fast path that begins a little later, with `dagster api`. Before that an interrupt ends the process; the reaper
-    then reports that the run was cancelled.
+    Without the fast path this starts a little later, with `dagster api`. Before that an interrupt ends the process, and the reaper
+    reports that the run was cancelled.
     """
     if private.usable("runs"):
         return private.capture_interrupts()
@@ -107,13 +106,13 @@ def interrupts_left_to_dagster() -> contextlib.AbstractContextManager[None]:
 
 
 class RunWorker(Worker):
-    """Carries the runs of one queue, one after the other, each in a process of its own.
+    """Executes the runs of one queue, one after the other, each in its own process.
 
-    `lease_seconds`: a worker that is silent for so long counts as dead. `grace_seconds`: how long SIGTERM and SIGINT leave the
-    current run; then its process is killed and another worker resumes it. SIGHUP leaves it all the time it needs.
+    A worker without a heartbeat for `lease_seconds` counts as dead. After SIGTERM or SIGINT the current run gets `grace_seconds`;
+    then its process is killed and another worker resumes it. After SIGHUP it gets all the time it needs.
     """
 
-    # Redis away: ask again soon, all runs wait for it.
+    # While Redis is down, try again soon: all runs wait for it.
     max_connection_wait_time = 5.0
     log_result_lifespan = False
 
@@ -140,11 +139,11 @@ class RunWorker(Worker):
 
     @property
     def dequeue_timeout(self) -> int:
-        """How long one wait for a job is, in seconds."""
+        """The seconds of one wait for a job."""
         return wait_seconds(self._lease)
 
     def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
-        """Renew the lease, which RQ would make a minute longer, and report anew, for a Redis that has lost its memory."""
+        """Renew the lease and register again, in case Redis has lost its data. RQ's own lease would be a minute longer."""
         del timeout
         if not self.is_horse and orphaned(self._parent):
             self._kill_horse_now()
@@ -164,7 +163,7 @@ class RunWorker(Worker):
         return self._lease
 
     def maintain_heartbeats(self, job: Job, execution: Execution) -> None:
-        """Renew the leases and look whether the run shall stop. Without Redis the run goes on: its truth is in PostgreSQL."""
+        """Renew the leases and check whether the run should stop. Without Redis the run continues: its state is in PostgreSQL."""
         asked = None
         try:
             super().maintain_heartbeats(job, execution)
@@ -172,23 +171,23 @@ class RunWorker(Worker):
         except RedisError as error:
             log.warning("%s: no heartbeat: %s", self.name, error)
         if asked == "superseded":
-            log.warning("%s: another worker carries %s by now; stopping it here", self.name, job.id)
+            log.warning("%s: another worker now executes %s; stopping it here", self.name, job.id)
             self._kill_horse_now()
         elif asked == "cancel":
             self._cancel_horse()
         if time.monotonic() >= self._kill_at:
-            log.warning("%s: %s is not finished in time; handing it back", self.name, job.id)
+            log.warning("%s: %s did not finish in time; handing it back", self.name, job.id)
             self._kill_horse_now()
 
     # --- the work-horse
 
     def execute_job(self, job: Job, queue: Queue) -> None:
-        """Carry out one run."""
+        """Execute one run."""
         self._interrupted_at = None
         super().execute_job(job, queue)
 
     def main_work_horse(self, job: Job, queue: Queue) -> None:
-        """The life of a work-horse. It dies with its worker, and leaves interrupts to Dagster from the first line on."""
+        """Run in the work-horse. It dies with its worker, and Dagster handles interrupts from the start."""
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         gc.set_threshold(*GC_THRESHOLD)
         with interrupts_left_to_dagster():
@@ -196,7 +195,7 @@ class RunWorker(Worker):
             super().main_work_horse(job, queue)
 
     def setup_work_horse_signals(self) -> None:
-        """Nothing: RQ would ignore SIGINT, which is how a run is cancelled."""
+        """Do nothing. RQ would ignore SIGINT, which is how a run is cancelled."""
 
     def _cancel_horse(self) -> None:
         if self._interrupted_at is None:
@@ -213,7 +212,7 @@ class RunWorker(Worker):
     # --- stopping
 
     def dequeue_job_and_maintain_ttl(self, timeout: int | None, max_idle_time: int | None = None) -> tuple[Job, Queue] | None:
-        """Wait for a job. A signal may break this off, and nothing that comes after it."""
+        """Wait for a job. A signal may interrupt this wait, but nothing after it."""
         self._idle = True
         try:
             if self.told_to_stop:
@@ -224,7 +223,7 @@ class RunWorker(Worker):
             self._idle = False
 
     def check_for_suspension(self, burst: bool) -> None:
-        """Wait while somebody has suspended all workers. A signal may break this off, too."""
+        """Wait while all workers are suspended. A signal may interrupt this wait, too."""
         self._idle = True
         try:
             if self.told_to_stop:
@@ -234,7 +233,7 @@ class RunWorker(Worker):
             self._idle = False
 
     def _wait_for_the_schema(self) -> None:
-        """Take no run while the tables are not those that this code knows: leave them to workers whose code does."""
+        """Take no runs while the database schema does not match this code. Leave them to workers with matching code."""
         told = ""
         while problem := schema_problem():
             if problem != told:
@@ -246,12 +245,12 @@ class RunWorker(Worker):
             log.warning("%s takes runs again", self.name)
 
     def bootstrap(self, *arguments: Any, **named: Any) -> None:
-        """What comes before the first job. RQ then lets SIGTERM and SIGINT call `request_stop`."""
+        """Prepare for the first job. RQ makes SIGTERM and SIGINT call `request_stop`; add SIGHUP."""
         super().bootstrap(*arguments, **named)
         signal.signal(signal.SIGHUP, self.request_stop)
 
     def request_stop(self, signum: int, frame: FrameType | None) -> None:
-        """The handler of signals."""
+        """Handle SIGTERM, SIGINT and SIGHUP."""
         del frame
         if signum != signal.SIGHUP:
             self._kill_at = min(self._kill_at, time.monotonic() + self._grace)
@@ -260,26 +259,27 @@ class RunWorker(Worker):
             self._idle = False
             raise StopRequested
 
-    # --- what others do for it
+    # --- disabled parts of RQ
 
     def procline(self, message: str) -> None:
-        """Nothing: a worker keeps the name of its parent, by which it is looked for."""
+        """Do nothing. A worker keeps the process title of its parent, by which people find it."""
 
     def subscribe(self) -> None:
-        """Nothing: see the module."""
+        """Do nothing; see the module."""
 
     def unsubscribe(self) -> None:
-        """Nothing: see the module."""
+        """Do nothing; see the module."""
 
     def run_maintenance_tasks(self) -> None:
-        """Nothing: see the module."""
+        """Do nothing; see the module."""
         self.last_cleaned_at = now()  # type: ignore[assignment]
 
 
 def schema_problem() -> str:
-    """Why this code must leave the tables alone; empty when it need not, or when that cannot be asked now: runs ask again.
+    """Return why this code must not touch the tables; empty when it may.
 
-    A database that was never prepared has nothing in it that could be spoilt.
+    Also empty when the database does not answer, because runs check again, and for a database that was never prepared, because
+    there is nothing to damage.
     """
     url = settings.load().database_url
     if url is None:
@@ -290,14 +290,14 @@ def schema_problem() -> str:
     except SchemaMismatch as error:
         return "" if error.reason == fitting.UNPREPARED else error.reason
     except SQLAlchemyError as error:
-        log.debug("the schema cannot be looked at: %s", in_words(error))
+        log.debug("cannot read the schema: %s", in_words(error))
     finally:
-        database.dispose()  # no connection is kept: this process forks
+        database.dispose()  # keep no connection, because this process forks
     return ""
 
 
 def wait_seconds(lease_seconds: int) -> int:
-    """How long a worker with that lease waits for a job at a time: it beats three times in a lease."""
+    """Return how long a worker waits for a job at a time, in seconds: a third of its lease, so it renews it in time."""
     return max(1, lease_seconds // 3)
 
 
@@ -307,9 +307,9 @@ def _schema_engine(url: str) -> Engine:
 
 
 def rehearse(url: str) -> None:
-    """Do once what every worker does when it begins, before they are forked: they share the memory that this takes.
+    """Do once, before forking, what every worker does at its start, so that workers share the memory for it.
 
-    That halves what a worker takes for itself. Every connection is closed again. A store that is away is no trouble here.
+    This halves the memory of a worker. All connections are closed again. Errors of a store that is down are ignored.
     """
     schema_problem()
     with (
@@ -320,10 +320,10 @@ def rehearse(url: str) -> None:
 
 
 def work(queue: str, slot: int, *, url: str, lease_seconds: int, grace_seconds: float) -> int:
-    """Be a worker until told to stop; the exit code, 0 when it was told to."""
+    """Run as a worker until told to stop. Return the exit code: 0 when it was told to stop, 1 or 2 after an error."""
     options: dict[str, Any] = {"lease_seconds": lease_seconds, "grace_seconds": grace_seconds}
     try:
-        # A connection keeps the longest wait that it is made with, and redis-py's own ends before the wait for a job does.
+        # The socket time-out must be longer than the wait for a job. redis-py's default is shorter.
         max_wait = wait_seconds(lease_seconds) + 10
         redis = OutageAwareRedis.from_url(url, socket_connect_timeout=5, socket_timeout=max_wait, **NO_DRIVER_INFO)
         refuse_cluster(redis)

@@ -1,5 +1,7 @@
-"""The daemon's looks at its sensors, without those that can find nothing. A sensor that has ended is asked again at once. While all
-such sensors are being evaluated, which is nearly always, there is nobody to ask again: then the daemon waits for the first to end.
+"""Skips the daemon's checks of its sensors when there is nothing to start.
+
+Our sensors that request runs are evaluated again as soon as they end. Usually all of them are being evaluated, so there is none to
+start. Then the daemon waits until the first one ends.
 """
 
 from __future__ import annotations
@@ -9,20 +11,20 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Any
 
-# Sensors with longer intervals, and what a person turns on or off, are noticed within this time.
+# Sensors with longer intervals, and sensors that a person turns on or off, are noticed within this time.
 LOOK_SECONDS = 5.0
-# The daemon ends, and tells that it lives, only between two waits.
+# The longest wait. The daemon can stop and send its heartbeat only between two waits.
 WAIT_SECONDS = 1.5
-# A sensor with an interval of no more than this should be asked as soon as it may be.
+# A sensor with an interval of at most this is evaluated again as soon as possible.
 PROMPT_SECONDS = 1
 
 Look = Callable[..., Iterator[Any]]
 
 
 class SensorLooks:
-    """Stands for Dagster's own look, and leaves it out when nothing can have changed since the last one.
+    """Wraps Dagster's check of its sensors, and skips it when nothing can have changed since the last one.
 
-    `prompt` names the sensors that are asked again as soon as they have ended, by the keys of `sensor_tick_futures`.
+    `prompt` returns the sensors that are evaluated again as soon as they end, as keys of `sensor_tick_futures`.
     """
 
     def __init__(
@@ -44,7 +46,7 @@ class SensorLooks:
     def __call__(self, context: Any, *arguments: Any, **options: Any) -> Iterator[Any]:
         """See `execute_sensor_iteration` of Dagster's daemon."""
         given = options.get("sensor_tick_futures")
-        futures: Mapping[str, Future[Any]] = {} if given is None else given  # one that is empty now is filled by the look
+        futures: Mapping[str, Future[Any]] = {} if given is None else given  # keep an empty dict: the check fills it
         if self._all_is_under_way(futures):
             wait([futures[key] for key in self._wanted], self._wait_seconds, FIRST_COMPLETED)
             if self._all_is_under_way(futures):
@@ -64,7 +66,7 @@ def _under_way(futures: Mapping[str, Future[Any]]) -> frozenset[str]:
 
 
 def prompt_sensors(context: Any) -> frozenset[str]:
-    """The sensors of a workspace that are asked again within a second."""
+    """Return the selector ids of sensors that are evaluated again within PROMPT_SECONDS."""
     entries = context.create_request_context().get_code_location_entries().values()
     return frozenset(
         sensor.selector_id

@@ -1,5 +1,6 @@
-"""Which queue carries a run, and how many workers and runs there are of each. Plain functions of tags and settings: a process
-that starts workers does not import RQ.
+"""Chooses the queue of a run, and the number of workers and runs per queue. Pure functions of tags and settings.
+
+It does not import RQ, so neither does the process that starts the workers.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from phantoms_dagster.domain.stages import CHAINS, STAGES
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.wiring.up_lock import nothing_runs
 
-# The run tags that name its stage or its chain of stages, and the one that names the job that carries it now.
+# The tags of a run with its stage or chain of stages, and with the job that executes it.
 STAGE_TAG = "phantoms/stage"
 CHAIN_TAG = "phantoms/chain"
 JOB_TAG = "phantoms/rq_job"
@@ -27,18 +28,18 @@ QUEUES: tuple[str, ...] = (DEFAULT_QUEUE, *CHAINS, *(stage.slug for stage in STA
 
 
 def queue_of(tags: Mapping[str, str]) -> str:
-    """The queue of a run with those tags: its stage's or its chain's, else `default`.
+    """Return the queue of a run with these tags: that of its stage or chain, else `default`.
 
-    The stages of a platform that not everybody uses have no worker that waits for them: `default`'s does their runs.
+    Stages of optional platforms have no queue of their own and use `default`.
     """
     stage, chain = STAGES.get(tags.get(STAGE_TAG, "")), CHAINS.get(tags.get(CHAIN_TAG, ""))
     return stage.slug if stage and stage.usual else chain.name if chain else DEFAULT_QUEUE
 
 
 def tags_of_assets(assets: Collection[str]) -> dict[str, str]:
-    """The tag of the stage, or of the shortest chain of stages, that a selection of assets is all of; none when it is neither.
+    """Return the tag for the stage, or for the chain, that contains all selected assets; empty when there is none.
 
-    A backfill, and a click on *Materialize*, select assets and not one of our jobs, so their runs come without.
+    Backfills and the button *Materialize* select assets instead of one of our jobs, so their runs lack the tag.
     """
     stages = {stage.slug: stage.name for stage in STAGES.values()}
     if not assets or not set(assets) <= set(stages):
@@ -52,7 +53,7 @@ def tags_of_assets(assets: Collection[str]) -> dict[str, str]:
 
 
 def tags_of_partitions(tags: Mapping[str, str]) -> dict[str, str]:
-    """The tag that names a run's video, or the first and last of its videos, for people; none when its run has one already."""
+    """Return the tag with a run's video, or its first and last video, for people. Empty when the run already has one."""
     if VIDEO_TAG in tags or VIDEOS_TAG in tags:
         return {}
     if video := tags.get(PARTITION_TAG):
@@ -64,21 +65,21 @@ def tags_of_partitions(tags: Mapping[str, str]) -> dict[str, str]:
 
 
 def job_of(run_id: str, tags: Mapping[str, str]) -> str | None:
-    """The id of the job that carries the run now. A tag copied from another run, as re-execution does, does not count."""
+    """Return the id of the job that executes the run. A tag that a re-execution copied from another run does not count."""
     job_id = tags.get(JOB_TAG, "")
     return job_id if job_id.startswith(f"{run_id}-") else None
 
 
 def launches(run_id: str, tags: Mapping[str, str]) -> int:
-    """How often the run was launched."""
+    """Return how often the run was launched."""
     job_id = job_of(run_id, tags)
     return int(job_id.rsplit("-", 1)[1]) if job_id else 0
 
 
 def slots_of(settings: Settings, given: str | None = None) -> dict[str, int]:
-    """Workers by queue: those of `given` (`script=2,rendered_video=1`) alone, else one of each but for what the settings say.
+    """Return the number of workers per queue: those in `given` (`script=2,rendered_video=1`), else the settings, else one each.
 
-    Raises InvalidInput, which names the queues there are.
+    Raises InvalidInput for unknown queues and impossible numbers.
     """
     if given is None:
         found = dict.fromkeys(QUEUES, 1) | settings.worker_slots
@@ -91,15 +92,15 @@ def slots_of(settings: Settings, given: str | None = None) -> dict[str, int]:
     if unknown := sorted(set(found) - set(QUEUES)):
         raise InvalidInput(f"unknown queue {unknown[0]!r}; the queues are {', '.join(QUEUES)}")
     if any(count < 0 for count in found.values()) or not any(found.values()):
-        raise InvalidInput("there must be at least one worker, and no queue can have less than none")
+        raise InvalidInput("there must be at least one worker, and no queue can have a negative number")
     return {name: count for name, count in found.items() if count}
 
 
 def run_limits(settings: Settings) -> list[dict[str, Any]]:
-    """`tag_concurrency_limits` of dagster.yaml: as many runs of a stage at once as it has workers.
+    """Return `tag_concurrency_limits` for dagster.yaml: a stage may have as many runs at once as it has workers.
 
-    The rest wait in Dagster's queue, which knows priorities, and not in RQ. A queue without workers gets one run, whose event
-    log says that nobody listens. A backfill of several stages may not fill `default`'s queue either.
+    The others wait in Dagster's queue, which has priorities, instead of in RQ. A queue without workers gets one run, whose event
+    log says that no worker listens. A backfill over several stages is limited to the workers of `default`.
     """
     slots = slots_of(settings)
     default = max(1, slots.get(DEFAULT_QUEUE, 0))
@@ -111,9 +112,9 @@ def run_limits(settings: Settings) -> list[dict[str, Any]]:
 
 
 def pool_limits(settings: Settings) -> dict[str, int]:
-    """The limit of each Dagster pool: as set, else as many runs as there are workers that could carry one with such a step.
+    """Return the limit of each Dagster pool: from the settings, else the number of workers that can run such a step.
 
-    Raises InvalidInput, which names the pools there are.
+    Raises InvalidInput for unknown pools.
     """
     slots = slots_of(settings)
     shared = slots.get(DEFAULT_QUEUE, 0)
@@ -128,7 +129,7 @@ def pool_limits(settings: Settings) -> dict[str, int]:
 
 
 def redis_url(settings: Settings) -> str:
-    """Where the queues are. Raises InvalidInput when no Redis is set and none is running here."""
+    """Return the URL of the Redis with the queues. Raises InvalidInput when none is set and none is running here."""
     if settings.redis_url is None:
         raise nothing_runs(settings, "Redis")
     return settings.redis_url.get_secret_value()

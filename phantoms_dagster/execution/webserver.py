@@ -14,23 +14,23 @@ from dagster_webserver.cli import main as serve
 from phantoms_dagster.execution.code_server import await_code_server
 from phantoms_dagster.private import dagster as private
 
-# Between two questions which code server answers, each of which opens a connection: how late other definitions are shown.
+# How often to check whether the code server was replaced, so how late new definitions appear. Each check opens a connection.
 WATCH_SECONDS = 5.0
-# Between two looks of an idle server whether it shall end. Its own ten a second are most of what it does when nobody looks at it.
+# How often to check for shutdown. Uvicorn's ten checks a second are most of the work of an idle server.
 TICK_SECONDS = 0.5
 
 
 async def main_loop(server: uvicorn.Server) -> None:
-    """`uvicorn.Server.main_loop`, more calmly."""
-    while not await server.on_tick(0):  # noqa: ASYNC110 - uvicorn's handler of signals sets a flag and no event
+    """Do the same as `uvicorn.Server.main_loop`, but wake up less often."""
+    while not await server.on_tick(0):  # noqa: ASYNC110 - uvicorn's signal handler sets a flag; there is no event to await
         await asyncio.sleep(TICK_SECONDS)
 
 
 def main() -> None:
-    """Wait for the code server, then be `dagster-webserver`."""
+    """Wait for the code server, then run `dagster-webserver`."""
     private.check()
     if private.usable("webserver"):
-        private.server_watcher.WATCH_INTERVAL = WATCH_SECONDS  # type: ignore[assignment]  # it is only ever waited for
+        private.server_watcher.WATCH_INTERVAL = WATCH_SECONDS  # type: ignore[assignment]  # Dagster only passes it to `wait`
         uvicorn.Server.main_loop = main_loop  # type: ignore[method-assign, assignment]
     await_code_server(sys.argv[1:])
     serve()  # type: ignore[no-untyped-call]

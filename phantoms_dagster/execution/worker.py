@@ -1,11 +1,10 @@
 """`python -m phantoms_dagster.execution.worker --queues script=2,...`: the parent of all run workers of a machine.
 
-It imports Dagster and the definitions once, then forks one worker for each slot and the reaper, and starts again whatever ends.
-It keeps no connection and starts no thread, so that forking is safe and its memory is shared. What a worker does belongs in
-`run_worker`.
+It imports Dagster and the definitions once, then forks the reaper and one worker per slot, and restarts those that end. It opens no
+connections and starts no threads, so forking is safe and memory is shared. `run_worker` is what a worker does.
 
-SIGTERM, SIGINT: stop; runs get the grace period, then they are handed back. Once more: at once. SIGHUP: load the code anew;
-runs that are under way finish with the old one.
+SIGTERM or SIGINT stops it: runs get the grace period and are then handed back; a second signal stops at once. SIGHUP reloads the
+code; current runs finish with the old code.
 """
 
 from __future__ import annotations
@@ -40,15 +39,15 @@ REAPER = "reaper"
 BACKOFF = (0.5, 30.0)
 STEADY_SECONDS = 30.0
 CHECK_SECONDS = 120
-# How far workers stand back when the processor is short: behind whoever decides what they do next (daemon, code server, stores),
-# and those of the stages before the approval also behind those that publish. A flood of scripts must not delay a publish.
+# The nice values of workers. When CPU time is short, they yield to the processes that decide what runs next (daemon, code server,
+# stores). Workers of the stages before the approval also yield to those that publish: a flood of scripts must not delay a post.
 NICENESS, MAKING_NICENESS = 1, 14
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class WorkerSlot:
-    """A place for a child: worker number `number` of a queue, or the reaper."""
+    """A slot for a child process: worker `number` of a queue, or the reaper."""
 
     queue: str
     number: int = 0
@@ -58,10 +57,10 @@ class WorkerSlot:
 
 
 class WorkerParent:
-    """Keeps one child in every slot. `bodies` are what the children do; they answer with an exit code.
+    """Keeps one child process in every slot. `bodies` are the functions that the children run; they return an exit code.
 
-    `adopted` are children that an earlier program of this process left: they are told to finish, and then replaced.
-    `reload` becomes another program, given the children; it returns only when that cannot be done.
+    `adopted` are children of the program that this process ran before a reload. They were told to finish, and are then replaced.
+    `reload` replaces this program, given the children. It returns only when that fails.
     """
 
     def __init__(
@@ -84,7 +83,7 @@ class WorkerParent:
         self._wake, self._waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     def run(self) -> None:
-        """Stay until told to stop and all children have ended."""
+        """Run until told to stop and all children have ended."""
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
             signal.signal(number, self._signalled)
         signal.set_wakeup_fd(self._waker, warn_on_full_buffer=False)
@@ -107,7 +106,7 @@ class WorkerParent:
         if number in (signal.SIGTERM, signal.SIGINT):
             self._stops_asked += 1
         elif number == signal.SIGHUP:
-            # A terminal that closes is no wish for new code.
+            # With a terminal, SIGHUP means that it was closed, not that the code should be reloaded.
             if os.isatty(0):
                 self._stops_asked += 1
             else:
@@ -142,7 +141,7 @@ class WorkerParent:
             log.exception("a child of the workers' parent has failed")
         finally:
             logging.shutdown()
-            # Never back into the parent's program.
+            # A child must never return into the parent's code.
             os._exit(code)
 
     def _collect(self) -> None:
@@ -156,7 +155,7 @@ class WorkerParent:
             code = os.waitstatus_to_exitcode(status)
             self._due[slot] = time.monotonic() + self._delay(slot, pid, code)
             if code:
-                log.warning("%s (process %d) has ended with %d and is started again", slot, pid, code)
+                log.warning("%s (process %d) ended with exit code %d and will be restarted", slot, pid, code)
 
     def _delay(self, slot: WorkerSlot, pid: int, code: int) -> float:
         lived = time.monotonic() - self._born.pop(pid, 0.0)
@@ -169,7 +168,7 @@ class WorkerParent:
 
     def _stop_children(self, number: signal.Signals) -> None:
         for pid, slot in self._children.items():
-            # The reaper holds nothing that it would have to hand back.
+            # The reaper has nothing to hand back, so it can be killed.
             os.kill(pid, signal.SIGKILL if slot.queue == REAPER else number)
 
     def _sleep(self) -> None:
@@ -183,7 +182,7 @@ class WorkerParent:
 
 
 def bodies(settings: Settings, slots: Mapping[str, int]) -> dict[WorkerSlot, Callable[[], int]]:
-    """What each child does."""
+    """Return the function that each child runs."""
     from phantoms_dagster.execution import reaper, run_worker  # noqa: PLC0415 - see `load`
     from phantoms_dagster.private.dagster import instance_ref  # noqa: PLC0415
 
@@ -209,7 +208,7 @@ def bodies(settings: Settings, slots: Mapping[str, int]) -> dict[WorkerSlot, Cal
 
 
 def _say_what_is_wrong(settings: Settings) -> None:
-    """Warn once of a model that is not there, or goes soon. It needs connections, so a child does it and not the parent."""
+    """Log a warning about a model that is missing or deprecated. This needs connections, so a child does it, not the parent."""
     from phantoms_dagster.wiring.models import model_warning  # noqa: PLC0415 - see `load`
 
     try:
@@ -221,7 +220,7 @@ def _say_what_is_wrong(settings: Settings) -> None:
 
 
 def niceness(queue: str) -> int:
-    """How far the workers of a queue stand back."""
+    """Return the nice value of a queue's workers."""
     making = {CHAINS["make"].name, *(stage.slug for stage in CHAINS["make"].stages)}
     return MAKING_NICENESS if queue in making else NICENESS
 
@@ -234,9 +233,9 @@ def _work(queue: str, number: int, **options: Any) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; its exit code."""
+    """Run the command. Return its exit code."""
     given = _parser().parse_args(arguments)
-    # Its pool of threads would be forked along, and a run that needs more than one core is none of ours.
+    # OpenBLAS's threads would not survive the fork, and none of our runs needs more than one core for it.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     settings = settings_module.load()
     settings_module.pin(settings)
@@ -252,12 +251,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     children = bodies(settings, slots)
     from phantoms_dagster.execution import run_worker  # noqa: PLC0415 - see `load`
 
-    if given.check:  # of what a parent and its children import, all has been imported
+    if given.check:  # everything that the parent and its children import has been imported
         return 0
     if not trouble:
         run_worker.rehearse(redis_url(settings))
     gc.collect()
-    # What lives now lives for ever: the collector would write into its pages and so unshare them.
+    # Everything loaded so far stays for ever. The collector would write to its memory pages and so unshare them.
     gc.freeze()
     adopted = {int(pid): WorkerSlot(queue, int(number)) for pid, queue, number in (a.split("/") for a in given.adopt)}
     log.info("workers: %s", ", ".join(f"{queue}={count}" for queue, count in slots.items()))
@@ -266,18 +265,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _become_new(module: str, queues: str | None, children: Mapping[int, WorkerSlot]) -> None:
-    """Run this program anew in this process, with its children, unless the new code cannot be loaded."""
+    """Run this program again in this process and keep the children, unless the new code cannot be loaded."""
     program = [sys.executable, "-P", "-m", "phantoms_dagster.execution.worker", "--module", module]
     try:
         check = [*program, "--check", *(["--queues", queues] if queues else [])]
         tried = subprocess.run(check, capture_output=True, text=True, check=False, timeout=CHECK_SECONDS)
-        problem = "" if tried.returncode == 0 else tried.stderr.strip() or f"it ended with {tried.returncode}"
+        problem = "" if tried.returncode == 0 else tried.stderr.strip() or f"it ended with exit code {tried.returncode}"
     except subprocess.TimeoutExpired:
         problem = f"it did not load within {CHECK_SECONDS} s"
     if problem:
-        log.error("the new code cannot be loaded, so the old one goes on:\n%s", problem)
+        log.error("the new code cannot be loaded, so the old code keeps running:\n%s", problem)
         return
-    log.info("loading the code anew; runs that are under way finish with the old one")
+    log.info("reloading the code; current runs finish with the old code")
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     for pid, slot in children.items():
         os.kill(pid, signal.SIGKILL if slot.queue == REAPER else signal.SIGHUP)
@@ -287,10 +286,10 @@ def _become_new(module: str, queues: str | None, children: Mapping[int, WorkerSl
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m phantoms_dagster.execution.worker", description="Carries Dagster runs.")
+    parser = argparse.ArgumentParser(prog="python -m phantoms_dagster.execution.worker", description="Executes Dagster runs.")
     parser.add_argument("--queues", help="workers by queue, such as script=2,rendered_video=1; default: PHANTOMS_WORKER_SLOTS")
     parser.add_argument("--module", default=MODULE, help="the module of the definitions")
-    parser.add_argument("--check", action="store_true", help="only see whether all that workers need can be loaded")
+    parser.add_argument("--check", action="store_true", help="only check whether everything that workers need can be loaded")
     parser.add_argument("--adopt", action="append", default=[], help=argparse.SUPPRESS)
     return parser
 

@@ -1,4 +1,4 @@
-"""The private name of gRPC that Phantoms uses (read at 1.85.3). Without it nothing is lost but calm: see `wait_calmly`."""
+"""The private name of gRPC that Phantoms uses (read at 1.85.3). Without it an idle code server only wakes up more often."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ _log = logging.getLogger(__name__)
 
 
 def wait_calmly(seconds: float) -> bool:
-    """Let a thread that waits for the end of a gRPC server wake up as rarely as this. gRPC wakes it ten times a second, all day.
+    """Make a thread that waits for a gRPC server to end wake up every `seconds` instead of ten times a second.
 
-    The answer is whether it could be set. Python hands signals to a waiting thread at once either way.
+    Return whether that was possible. Signals still reach a waiting thread at once.
     """
     try:
         common = importlib.import_module("grpc._common")

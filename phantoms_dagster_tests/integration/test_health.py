@@ -52,14 +52,14 @@ def beat(world: RunWorld, seconds_ago: float = 0.0, *names: str) -> None:
 
 def test_a_daemon_is_well_while_all_of_it_is_heard_of(world: RunWorld, capsys: pytest.CaptureFixture[str]) -> None:
     assert health.main(["daemon"]) == 1
-    assert capsys.readouterr().err == "SENSOR has not begun\n"
+    assert capsys.readouterr().err == "SENSOR has not started\n"
     beat(world)
     assert health.main(["daemon"]) == 0
     beat(world, health.SILENT_SECONDS - 20)
     assert health.main(["daemon"]) == 0
     beat(world, health.SILENT_SECONDS + 5, "QUEUED_RUN_COORDINATOR")
     assert health.main(["daemon"]) == 1
-    assert capsys.readouterr().err.startswith("QUEUED_RUN_COORDINATOR was last heard of 12")
+    assert capsys.readouterr().err.startswith("the last heartbeat of QUEUED_RUN_COORDINATOR was 12")
 
 
 def test_a_worker_is_well_while_a_worker_of_this_machine_reports(world: RunWorld, capsys: pytest.CaptureFixture[str]) -> None:

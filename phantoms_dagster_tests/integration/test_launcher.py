@@ -441,7 +441,7 @@ def test_a_run_that_kills_its_process_before_it_begins_is_failed_in_the_end(
         lose(worker)
         reaper.sweep()
     assert world.status(run_id) is DagsterRunStatus.FAILURE
-    assert any("died 5 times before the run began" in message for message in world.messages(run_id))
+    assert any("died 5 times before the run started" in message for message in world.messages(run_id))
 
 
 def test_a_cancelled_run_whose_process_died_meanwhile_is_ended(world: RunWorld, worker: RunWorker, reaper: Reaper) -> None:
