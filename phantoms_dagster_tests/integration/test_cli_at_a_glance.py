@@ -397,7 +397,7 @@ def test_logs_say_what_they_wait_for_while_the_database_is_away(
     asked = phantoms("logs", "sea", width=200)
     assert (asked.exit_code, asked.stdout) == (0, "")
     assert f"{why}, so keys cannot be looked up: using sea as the whole key" in asked.stderr
-    assert "no line about sea so far; --follow waits for the first" in asked.stderr
+    assert "no log lines about sea so far; --follow waits for the first one" in asked.stderr
 
     def interrupt(_: float) -> None:
         raise KeyboardInterrupt

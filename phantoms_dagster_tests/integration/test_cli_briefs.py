@@ -78,7 +78,7 @@ def test_import_names_bad_rows_takes_good_ones_and_exits_with_2(world: str, tmp_
     assert result.stdout.startswith("1 added, 5 refused\n  to change existing briefs, add --update\n")
     lines = result.stderr.splitlines()
     assert [line.split(": ", 1)[0] for line in lines] == [f"{file}:{n}" for n in (3, 4, 5, 6, 7)]
-    assert "duplicate: this brief is known-2" in lines[0]
+    assert "duplicate: this brief is already known-2" in lines[0]
     assert "duplicate: the same brief stands on line 2" in lines[1]
     assert titles(world) == ["Known", "New"]
 
@@ -171,7 +171,7 @@ async def test_edit_changes_the_words_of_the_posts_and_keeps_the_film(world: str
         assert (made.row(key, "rendered_video")["state"], made.row(key, "approval")["state"]) == ("done", "ready")
         both = await asyncio.to_thread(phantoms, "edit", key, "--caption", "Deepest.", "--priority", "1")
         assert both.exit_code == 2
-        assert "one after the other" in both.output
+        assert "in two separate commands" in both.output
 
 
 def test_import_as_json_prints_one_object_and_nothing_else(world: str, tmp_path: Path) -> None:

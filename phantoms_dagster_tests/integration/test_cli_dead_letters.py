@@ -112,9 +112,9 @@ def test_there_are_examples_for_every_command() -> None:
         (["replay", "--all", "--from", "nowhere"], "unknown stage 'nowhere'; the stages are script, "),
         (["replay", "--all", "--from", "youtube/post"], "nothing starts over from youtube/post"),
         (["replay", "--stage", "posts"], "unknown stage 'posts'"),
-        (["replay", "--class", "bad"], "there is no class 'bad'; there are transient, permanent"),
-        (["list", "--since", "yesterday"], "--since 'yesterday' is no time: give 30m, 6h"),
-        (["list", "--state", "closed"], "there is no state 'closed'; there are open, replayed, discarded"),
+        (["replay", "--class", "bad"], "there is no class 'bad'; the classes are transient, permanent"),
+        (["list", "--since", "yesterday"], "--since 'yesterday' is not a time; give 30m, 6h"),
+        (["list", "--state", "closed"], "there is no state 'closed'; the states are open, replayed, discarded"),
         (["show", "99"], "no dead letter 99; `phantoms dead-letters list --state all` lists them"),
         (["show", "lake"], "no video 'lake'; `phantoms status` lists them"),
     ],
@@ -186,7 +186,7 @@ def test_the_list_is_narrowed_by_every_filter_and_says_what_it_left_out(database
 def test_a_letter_shows_its_cause_the_answer_and_every_try_as_they_were(database: Engine) -> None:
     key, number = dead(database, "Sea", message="bad [key] " + "x" * 200)
     flat = "".join(letters("show", number, width=80).stdout.split())
-    for part in (key, "script,revision1,nowfailed", "transientopenai503", "bad[key]" + "x" * 200, "[down]\ufffd[2J", "try1"):
+    for part in (key, "script,revision1,nowfailed", "transientopenai503", "bad[key]" + "x" * 200, "[down]\ufffd[2J", "attempt1"):
         assert part in flat
     assert f"phantoms dead-letters replay {number}" in letters("show", "sea").stdout
     [found] = json.loads(letters("show", "sea", "--json").stdout)["letters"]
@@ -278,5 +278,5 @@ def test_since_is_a_time_ago_or_a_time() -> None:
     assert moment("2026-11-22T10:00+01:00", now=now) == datetime(2026, 11, 22, 9, tzinfo=UTC)
     assert moment("2026-11-22", now=now).tzinfo is UTC
     for wrong in ("", "6", "h", "-3h", "999999w", "0001-01-01T00:00+14:00"):
-        with pytest.raises(InvalidInput, match="is no time"):
+        with pytest.raises(InvalidInput, match="is not a time"):
             moment(wrong, now=now)

@@ -129,10 +129,10 @@ async def test_briefs_that_exist_already_are_named_before_and_after_the_import(w
     assert "2 taken" in (await browser.post("/add/take", {"name": "briefs.csv", "rows": confirmed})).text
     again = (await browser.post("/add/take", {"name": "briefs.csv", "rows": confirmed})).text
     assert "0 added, 2 refused." in again
-    assert "Why bees dance duplicate: this brief is why-bees-dance-" in " ".join(lines(again))
+    assert "Why bees dance duplicate: this brief is already why-bees-dance-" in " ".join(lines(again))
     page = (await checked(browser, "again.yaml", b"- title: Why bees dance\n")).text
     assert "0 valid, 1 refused" in page
-    assert "line 1, entry 1 duplicate: this brief is why-bees-dance-" in lines(page)[0]
+    assert "line 1, entry 1 duplicate: this brief is already why-bees-dance-" in lines(page)[0]
 
 
 @pytest.mark.parametrize(

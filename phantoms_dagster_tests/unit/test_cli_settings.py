@@ -43,7 +43,7 @@ def test_every_setting_is_shown_with_its_value_and_its_source(monkeypatch: pytes
     found = in_json()
     assert list(found) == [f"PHANTOMS_{name.upper()}" for name in Settings.model_fields]
     assert found["PHANTOMS_BATCH_SIZE"] == ("7", "environment")
-    assert found["PHANTOMS_YOUTUBE_TOKEN"] == ("********", "file named by PHANTOMS_YOUTUBE_TOKEN_FILE")
+    assert found["PHANTOMS_YOUTUBE_TOKEN"] == ("********", "the file in PHANTOMS_YOUTUBE_TOKEN_FILE")
     assert found["PHANTOMS_DATABASE_URL"] == ("********", "running `phantoms up`")
     assert found["PHANTOMS_ATTEMPTS"] == ("5", "default")
     assert set(in_json("--changed")) == {
@@ -67,7 +67,7 @@ def test_a_variable_that_is_no_setting_is_reported_with_the_one_that_was_meant(m
     monkeypatch.setenv("PHANTOMS_MY_CHANNELS_OWN", SECRET)
     code, output = told()
     assert code == 0
-    assert "PHANTOMS_BATCHSIZE is no setting; did you mean PHANTOMS_BATCH_SIZE?" in output
+    assert "PHANTOMS_BATCHSIZE is not a setting; did you mean PHANTOMS_BATCH_SIZE?" in output
     assert "PHANTOMS_MY_CHANNELS_OWN is not a setting; unless a channel uses it for a token, it has no effect" in output
 
 
@@ -81,7 +81,7 @@ def test_a_setting_by_its_old_name_still_works_and_says_so(
     assert found["PHANTOMS_CHAIN_VIDEOS"] == ("7", "environment, under its old name PHANTOMS_FUSE_VIDEOS")
     assert found["PHANTOMS_MAX_WAIT_SECONDS"] == ("40.0", "environment")
     assert "PHANTOMS_FUSE_VIDEOS is now called PHANTOMS_CHAIN_VIDEOS. The old name still works" in caplog.text
-    assert "FUSE_VIDEOS is no setting" not in told()[1]
+    assert "FUSE_VIDEOS is not a setting" not in told()[1]
 
 
 def test_a_wrong_value_by_an_old_name_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
