@@ -28,7 +28,7 @@ def _nobody() -> str:
 def hashed(password: str) -> str:
     """Return the hash to store. Raises InvalidInput for a password that is too short or too long."""
     if not SHORTEST <= len(password) <= LONGEST:
-        raise InvalidInput(f"a password must have {SHORTEST} to {LONGEST} characters")
+        raise InvalidInput(f"a password must have at least {SHORTEST} characters, and at most {LONGEST}")
     with _AT_ONCE:
         return _hasher().hash(password)
 

@@ -75,7 +75,7 @@ async def test_a_brief_is_added_by_the_form_at_the_time_of_its_channel(world: De
     [
         ({"title": "x" * 201}, "title: should have at most 200 characters"),
         ({"title": "bees\x07"}, "title contains the control character U+0007"),
-        ({"platforms": []}, "tick at least one platform"),
+        ({"platforms": []}, "select at least one platform"),
         ({"platforms": ["instagram"]}, "channel facts has no account on instagram"),
         ({"publish_at": "2026-03-29T02:30"}, "the clocks of Europe/Berlin skip 02:30"),
         ({"publish_at": "soon"}, "'soon' is no date with a time"),
@@ -125,8 +125,8 @@ async def test_briefs_that_exist_already_are_named_before_and_after_the_import(w
     browser = world.browser()
     confirmed = rows((await checked(browser, "briefs.csv", BRIEFS)).text)
     page = (await checked(browser, "briefs.csv", b"title\nWhy bees dance\n")).text
-    assert "1 good" in page
-    assert "2 taken" in (await browser.post("/add/take", {"name": "briefs.csv", "rows": confirmed})).text
+    assert "1 valid" in page
+    assert "2 added" in (await browser.post("/add/take", {"name": "briefs.csv", "rows": confirmed})).text
     again = (await browser.post("/add/take", {"name": "briefs.csv", "rows": confirmed})).text
     assert "0 added, 2 refused." in again
     assert "Why bees dance duplicate: this brief is already why-bees-dance-" in " ".join(lines(again))
@@ -149,7 +149,7 @@ async def test_a_file_that_cannot_be_read_gets_a_readable_message(world: DeskWor
     assert answer.status_code == 200
     assert said in unescape(answer.text)
     assert "<script>.json" not in answer.text
-    assert "0 good" in answer.text
+    assert "0 valid" in answer.text
 
 
 async def test_a_file_that_is_too_large_is_refused_with_another_way(world: DeskWorld) -> None:

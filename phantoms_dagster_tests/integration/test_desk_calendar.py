@@ -172,7 +172,7 @@ async def test_of_two_people_who_move_one_video_the_second_is_told_so(world: Des
     world.world.write("UPDATE phantoms.videos SET publish_at = publish_at + interval '1 day'")
     answer = await browser.post(f"/calendar/{key}/move", {"was": f"{YEAR}-05-04T15:00:00+00:00", "at": f"{YEAR}-06-01T10:00"})
     assert answer.status_code == 422
-    assert "meanwhile" in answer.text
+    assert "in the meantime" in answer.text
     assert publish_at(world, key) == datetime(YEAR, 5, 5, 15, tzinfo=UTC)
 
 

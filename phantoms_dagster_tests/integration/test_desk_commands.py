@@ -54,7 +54,7 @@ async def test_a_user_is_added_from_a_prompt_or_a_file_and_never_from_an_argumen
     assert "10 characters" in short.stderr
     assert "removed lee" in phantoms("users", "remove", "lee").stdout
     assert phantoms("users", "remove", "lee").exit_code == 2
-    assert "is viewer now" in phantoms("users", "role", "kim", "viewer").stdout
+    assert "is now viewer" in phantoms("users", "role", "kim", "viewer").stdout
     actions = [row["action"] for row in world.rows("SELECT action FROM phantoms.audit_log ORDER BY id")]
     assert actions == ["add user", "add user", "remove user", "change role"]
 
@@ -136,7 +136,7 @@ async def test_the_command_line_counts_as_the_user_of_the_machine_whatever_name_
     assert "next:" not in given.stdout  # nothing goes out yet
     assert "Approved by ann" in phantoms("show", key).stdout
     assert json.loads(phantoms("show", key, "--json").stdout)["to_review"]["first_approval"]["reviewer"] == "ann"
-    assert "ann approved it" in phantoms("status").stdout
+    assert "ann approved this one" in phantoms("status").stdout
     assert json.loads(phantoms("status", "--json").stdout)["first_approvals"] == {key: "ann"}
     again = phantoms("approve", key, "--reviewer", "ben")
     assert again.exit_code == 2

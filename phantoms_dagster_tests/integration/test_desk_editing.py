@@ -155,7 +155,7 @@ async def test_an_earlier_revision_is_compared_word_by_word_and_film_by_film(wor
     films = re.findall(r'<video src="([^"]+)"[^>]*aria-label="Film of revision (\d)"( data-lead)?', page)
     assert [(number, bool(leads)) for _, number, leads in films] == [("1", False), ("2", True)]
     assert [(await browser.get(unescape(path))).content for path, *_ in films] == [b"first", b"second"]
-    assert "edited last by ann" in page
+    assert "last edited by ann" in page
     assert f'href="/review/{key}?channel=facts">Back' in page
 
 
@@ -164,7 +164,7 @@ async def test_without_the_film_of_then_the_texts_are_compared_all_the_same(worl
     page = (await world.browser().get(f"/review/{key}?against=1")).text
     assert "<ins>" in page
     assert "<video" not in page
-    assert "is not there any more" in page
+    assert "was deleted or cannot be fetched" in page
 
 
 async def test_a_new_caption_has_the_same_film_and_says_so(world: DeskWorld) -> None:

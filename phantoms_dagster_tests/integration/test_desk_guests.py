@@ -179,7 +179,7 @@ async def test_a_guest_never_answers_about_other_content_than_the_link_names(wor
     retitled(world, key)
     sent = await browser.post(path, {"answer": answer, "note": "no", "content": world.content(key)})
     assert sent.status_code == 409
-    assert "the video was changed" in sent.text
+    assert "The video was changed" in sent.text
     page = await opened(browser, path)
     assert "<video" not in page.text  # what is there now was not meant for them
     assert "Another title" not in page.text
