@@ -125,7 +125,7 @@ def print_json(value: Any) -> None:
     sys.stdout.flush()
 
 
-def told(fields: dict[str, Any], line: str, *, as_json: bool) -> None:
+def print_result(fields: dict[str, Any], line: str, *, as_json: bool) -> None:
     """Print what was done, as a JSON object or as a line."""
     if as_json:
         print_json(fields)

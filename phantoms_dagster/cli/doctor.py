@@ -25,7 +25,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from phantoms_dagster.cli.console import FAILED, current, out, plain, plain_errors, print_json
-from phantoms_dagster.cli.looks import SLOW_SECONDS, ParallelLooks
+from phantoms_dagster.cli.looks import SLOW_SECONDS, ParallelChecks
 from phantoms_dagster.cli.problems import database_problem
 from phantoms_dagster.cli.sentence import WrappedText
 from phantoms_dagster.cli.settings import unknown_variables
@@ -135,7 +135,7 @@ def examine(settings: Settings, asking: Callable[[Collection[str]], None] = lamb
     `asking` is called with the names of the checks that are still running.
     """
     services = Services(settings)
-    looks = ParallelLooks(asking)
+    looks = ParallelChecks(asking)
     try:
         version = ".".join(map(str, sys.version_info[:3]))
         yield Finding("python", "ok", version)
@@ -167,7 +167,7 @@ def examine(settings: Settings, asking: Callable[[Collection[str]], None] = lamb
         services.close()
 
 
-def _services(services: Services, looks: ParallelLooks, *, database: bool = False) -> Iterator[Finding]:
+def _services(services: Services, looks: ParallelChecks, *, database: bool = False) -> Iterator[Finding]:
     """Start the checks of services in parallel. Yield the findings that need no request."""
     settings, endpoints = services.settings, services.endpoints
     _know_accounts(services, database=database)
@@ -245,7 +245,7 @@ def _channels(services: Services) -> Finding:
     return Finding("channels", "ok", names)
 
 
-def _servers(services: Services, looks: ParallelLooks) -> None:
+def _servers(services: Services, looks: ParallelChecks) -> None:
     settings = services.settings
 
     def start(check: str, look: Callable[[], str], fix: str) -> None:
@@ -299,7 +299,7 @@ def _get(url: str, shown: str) -> str:
     return shown
 
 
-def _keys(services: Services, looks: ParallelLooks) -> Iterator[Finding]:
+def _keys(services: Services, looks: ParallelChecks) -> Iterator[Finding]:
     """Check the services that have one key. `_accounts` checks the platforms, account by account."""
     settings, endpoints = services.settings, services.endpoints
     wanted = _wanted(services)
@@ -354,7 +354,7 @@ def _wanted(services: Services) -> Mapping[tuple[Platform, str], str | None] | N
         return None  # already reported by the check of channels.yaml
 
 
-def _accounts(services: Services, looks: ParallelLooks) -> None:
+def _accounts(services: Services, looks: ParallelChecks) -> None:
     """Ask each platform who owns the token of each account, and what it allows."""
     settings, endpoints = services.settings, services.endpoints
     for (platform, name), place in (_wanted(services) or {}).items():

@@ -40,7 +40,7 @@ def up(stores: Mapping[str, bool]) -> Iterator[Metric]:
     yield family
 
 
-def of_tables(reading: StatisticsReading) -> Iterator[Metric]:
+def table_metrics(reading: StatisticsReading) -> Iterator[Metric]:
     """Yield the metrics read from PostgreSQL."""
     videos = GaugeMetricFamily("phantoms_stage_videos", "Videos by stage and state.", labels=["stage", "state"])
     for pair, count in reading.videos.items():
@@ -86,7 +86,7 @@ def _waits(reading: StatisticsReading) -> Metric:
     )
 
 
-def of_limits(pools: Sequence[PoolView], breakers: Sequence[BreakerState]) -> Iterator[Metric]:
+def limit_metrics(pools: Sequence[PoolView], breakers: Sequence[BreakerState]) -> Iterator[Metric]:
     """Yield the metrics read from Redis. Pools of accounts that have not made a call yet are omitted."""
     state = GaugeMetricFamily("phantoms_breaker_state", "0 closed, 1 half-open, 2 open.", labels=["breaker"])
     for breaker in breakers:

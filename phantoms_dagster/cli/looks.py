@@ -13,7 +13,7 @@ SECONDS = 10.0
 SLOW_SECONDS = 30.0  # an object store is written to, read from and cleaned
 
 
-class ParallelLooks:
+class ParallelChecks:
     """Runs each check in its own thread. A check that misses its deadline counts as failed, and its late result is ignored.
 
     Its thread cannot be stopped: nothing can interrupt a resolver that waits for name servers.

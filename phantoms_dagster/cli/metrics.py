@@ -191,9 +191,9 @@ class _Scraper:
         reading, limited = await asyncio.gather(self._tables.latest(), self._limits.latest())
         found: list[Metric] = list(exposition.up({self._tables.name: reading is not None, self._limits.name: limited is not None}))
         if reading is not None:
-            found += exposition.of_tables(reading)
+            found += exposition.table_metrics(reading)
         if limited is not None:
-            found += exposition.of_limits(*limited)
+            found += exposition.limit_metrics(*limited)
         return exposition.exposition(found, accept)
 
     async def aclose(self) -> None:

@@ -10,7 +10,7 @@ import typer
 
 from phantoms_dagster.cli.completion import complete_video
 from phantoms_dagster.cli.console import current, out, plain, plain_errors, print_json
-from phantoms_dagster.cli.player import shown
+from phantoms_dagster.cli.player import open_file
 from phantoms_dagster.cli.times import local
 from phantoms_dagster.domain.errors import InvalidInput, NotFound
 from phantoms_dagster.domain.models import MediaFile, Platform
@@ -60,7 +60,7 @@ def open_film(
         out.print(plain(str(path)), soft_wrap=True)
         if only_print:
             return
-        by = shown(path)
+        by = open_file(path)
         said = f"opened in {by}" if by else "there is no player or browser here; open that path, or copy the file"
         out.print(f"  {said}", style="dim", soft_wrap=True)
 

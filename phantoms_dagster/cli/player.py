@@ -13,7 +13,7 @@ from pathlib import Path
 _SECONDS = 3.0
 
 
-def shown(file: Path) -> str | None:
+def open_file(file: Path) -> str | None:
     """Open the file. Return what opened it, or None when this machine has neither a screen, a player nor a browser."""
     # Without a screen `webbrowser` might start a text browser, which would take over the terminal and show nothing.
     if not _screen():

@@ -71,7 +71,7 @@ class Running:
     desk_url: str
 
 
-class Awaited:
+class StartProgress:
     """The names that the start waits for. `told` is called with them on every change, from the thread that makes it."""
 
     def __init__(self, told: Callable[[Sequence[str]], None]) -> None:
@@ -118,7 +118,7 @@ class Stack:
         self._module = module
         self._exit = ExitStack()
         self._supervisors: list[Supervisor] = []
-        self._awaited = Awaited(waiting)
+        self._awaited = StartProgress(waiting)
         self._ports: Ports | None = None
         self._preloaded: Preloaded | None = None
         self._mark: UpLock | None = None

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from phantoms_dagster.cli.console import current, out, plain_errors, print_json, say, told
+from phantoms_dagster.cli.console import current, out, plain_errors, print_json, print_result, say
 from phantoms_dagster.cli.people import actor
 from phantoms_dagster.cli.times import local
 from phantoms_dagster.domain.errors import InvalidInput
@@ -61,11 +61,11 @@ def add(
     as_json: AsJson = False,
 ) -> None:
     """Add a user. Once there is one, everybody has to log in."""
-    from phantoms_dagster.desk.passwords import hashed  # noqa: PLC0415
+    from phantoms_dagster.desk.passwords import hash_password  # noqa: PLC0415
 
     with _users() as users:
-        stored = users.add(name, role.value, hashed(_password(password_file)), actor=actor())
-        told({"name": stored, "role": role.value}, f"added {stored} as {role.value}", as_json=as_json)
+        stored = users.add(name, role.value, hash_password(_password(password_file)), actor=actor())
+        print_result({"name": stored, "role": role.value}, f"added {stored} as {role.value}", as_json=as_json)
 
 
 def show(as_json: AsJson = False) -> None:
@@ -92,18 +92,18 @@ def remove(name: Name, as_json: AsJson = False) -> None:
     """Remove a user. Their sessions end at once; their decisions stay."""
     with _users() as users:
         users.remove(name, actor=actor())
-        told({"name": name}, f"removed {name}", as_json=as_json)
+        print_result({"name": name}, f"removed {name}", as_json=as_json)
 
 
 def passwd(name: Name, password_file: File = None, as_json: AsJson = False) -> None:
     """Set a user's password and end all of their sessions."""
-    from phantoms_dagster.desk.passwords import hashed  # noqa: PLC0415
+    from phantoms_dagster.desk.passwords import hash_password  # noqa: PLC0415
 
     with _users() as users:
         if users.credentials(name) is None:
             raise InvalidInput(f"no user {name!r}; `phantoms users list` shows them")
-        users.set_password(name, hashed(_password(password_file)), actor=actor())
-        told({"name": name}, f"set the password of {name}; they have to log in again", as_json=as_json)
+        users.set_password(name, hash_password(_password(password_file)), actor=actor())
+        print_result({"name": name}, f"set the password of {name}; they have to log in again", as_json=as_json)
 
 
 def role(
@@ -114,7 +114,7 @@ def role(
     """Change a user's role. It applies to their next request."""
     with _users() as users:
         users.set_role(name, role.value, actor=actor())
-        told({"name": name, "role": role.value}, f"{name} is now {role.value}", as_json=as_json)
+        print_result({"name": name, "role": role.value}, f"{name} is now {role.value}", as_json=as_json)
 
 
 def token(
@@ -127,11 +127,11 @@ def token(
     with _users() as users:
         if revoke:
             users.revoke_token(name, actor=actor())
-            told({"name": name}, f"revoked {name}", as_json=as_json)
+            print_result({"name": name}, f"revoked {name}", as_json=as_json)
             return
         secret = f"phantoms_{secrets.token_urlsafe(32)}"
         users.add_token(name, role.value, secret, actor=actor())
-        told({"name": name, "role": role.value, "token": secret}, secret, as_json=as_json)
+        print_result({"name": name, "role": role.value, "token": secret}, secret, as_json=as_json)
 
 
 @contextmanager

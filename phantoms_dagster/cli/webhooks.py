@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from phantoms_dagster.cli.console import current, out, plain, plain_errors, print_json, say, told
+from phantoms_dagster.cli.console import current, out, plain, plain_errors, print_json, print_result, say
 from phantoms_dagster.cli.dead_letters import moment
 from phantoms_dagster.cli.people import actor
 from phantoms_dagster.cli.times import exact, local
@@ -87,7 +87,7 @@ def remove(number: Number, as_json: AsJson = False) -> None:
     """Remove an endpoint and its secret. Pending deliveries to it are dropped."""
     with _webhooks() as (store, _):
         store.remove(number, actor())
-        told({"endpoint": number}, f"removed endpoint {number}", as_json=as_json)
+        print_result({"endpoint": number}, f"removed endpoint {number}", as_json=as_json)
 
 
 def rotate(
@@ -100,14 +100,14 @@ def rotate(
     """Give an endpoint a new secret and print it. For a while messages are also signed with the old one, so none is refused."""
     with _webhooks() as (store, _):
         secret = store.rotate(number, actor(), keep_hours=keep_hours)
-        told({"endpoint": number, "secret": secret}, secret, as_json=as_json)
+        print_result({"endpoint": number, "secret": secret}, secret, as_json=as_json)
 
 
 def enable(number: Number, as_json: AsJson = False) -> None:
     """Enable an endpoint that was disabled. `resend --failed --since` sends what it missed."""
     with _webhooks() as (store, _):
         store.enable(number, actor())
-        told({"endpoint": number}, f"endpoint {number} gets events again", as_json=as_json)
+        print_result({"endpoint": number}, f"endpoint {number} gets events again", as_json=as_json)
 
 
 def deliveries(
@@ -156,12 +156,12 @@ def resend(
             raise InvalidInput("give the number of a delivery, or --failed --since TIME")
         if number is not None:
             store.resend(number, actor())
-            told({"deliveries": 1}, f"delivery {number} will be sent again", as_json=as_json)
+            print_result({"deliveries": 1}, f"delivery {number} will be sent again", as_json=as_json)
             return
         if not since:
             raise InvalidInput("--failed needs --since, such as --since 6h")
         count = store.resend_failed(moment(since, now=datetime.now(UTC)), actor(), endpoint=endpoint)
-        told({"deliveries": count}, f"{counted(count, 'delivery', 'deliveries')} will be sent again", as_json=as_json)
+        print_result({"deliveries": count}, f"{counted(count, 'delivery', 'deliveries')} will be sent again", as_json=as_json)
 
 
 def deliver() -> None:

@@ -47,7 +47,7 @@ TIMINGS = Timings()
 RELEASE_INTERVAL_SECONDS = 0.25
 
 
-class Ears(Protocol):
+class NotificationListener(Protocol):
     """Listens for database notifications."""
 
     stopped: bool
@@ -134,7 +134,7 @@ class Dispatcher:
         self,
         chain: Chain,
         tables: Tables,
-        ears: Ears,
+        ears: NotificationListener,
         *,
         timings: Timings,
         clock: Callable[[], float] = time.monotonic,
@@ -181,7 +181,7 @@ class Dispatcher:
 
 def until_found(
     look: Callable[[], str | None],
-    ears: Ears,
+    ears: NotificationListener,
     *,
     timings: Timings,
     clock: Callable[[], float] = time.monotonic,

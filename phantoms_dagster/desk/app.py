@@ -15,9 +15,9 @@ from phantoms_dagster.desk.access import ROLES
 from phantoms_dagster.desk.api.routes import ApiRoute
 from phantoms_dagster.desk.context import CONNECTIONS, Desk
 from phantoms_dagster.desk.pages import PAGES
-from phantoms_dagster.desk.shield import Shield
-from phantoms_dagster.desk.upkeep import carry_on, commit_due, repeated
-from phantoms_dagster.desk.visits import admit, tidy
+from phantoms_dagster.desk.shield import RequestGuard
+from phantoms_dagster.desk.upkeep import advance_bulk_actions, commit_due, run_repeatedly
+from phantoms_dagster.desk.visits import admit, close_uploads
 
 
 def create_app(desk: Desk, pages: Sequence[ModuleType] = (*PAGES, *api.MODULES)) -> FastAPI:
@@ -31,8 +31,8 @@ def create_app(desk: Desk, pages: Sequence[ModuleType] = (*PAGES, *api.MODULES))
         # One thread per database connection, and a few for requests that wait for something else.
         anyio.to_thread.current_default_thread_limiter().total_tokens = CONNECTIONS + 4
         async with (
-            repeated(lambda: commit_due(desk.pending), "commit decisions"),
-            repeated(lambda: carry_on(desk.bulk), "run bulk actions"),
+            run_repeatedly(lambda: commit_due(desk.pending), "commit decisions"),
+            run_repeatedly(lambda: advance_bulk_actions(desk.bulk), "run bulk actions"),
         ):
             yield
         desk.close()
@@ -43,7 +43,7 @@ def create_app(desk: Desk, pages: Sequence[ModuleType] = (*PAGES, *api.MODULES))
         docs_url=None,  # FastAPI's page loads its scripts from another server
         redoc_url=None,
         openapi_url=None,
-        dependencies=[Depends(tidy), Depends(admit)],
+        dependencies=[Depends(close_uploads), Depends(admit)],
     )
     app.state.desk = desk
     for module in pages:
@@ -51,7 +51,7 @@ def create_app(desk: Desk, pages: Sequence[ModuleType] = (*PAGES, *api.MODULES))
     app.state.paths = frozenset(_checked(app))
     errors.install(app)
     hosts = desk.hosts()
-    app.add_middleware(Shield, hosts=lambda: hosts)
+    app.add_middleware(RequestGuard, hosts=lambda: hosts)
     return app
 
 

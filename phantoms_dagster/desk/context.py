@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from sqlalchemy import Engine
 
 from phantoms_dagster.desk.attempts import LoginAttempts
-from phantoms_dagster.desk.keys import Keys, keys_of
+from phantoms_dagster.desk.keys import Keys, load_keys
 from phantoms_dagster.desk.oidc import OidcProvider
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.store.audit import AuditLog
@@ -56,7 +56,7 @@ class Desk:
         return cls(
             settings=settings,
             services=services,
-            keys=keys_of(settings),
+            keys=load_keys(settings),
             users=Users(services.engine),
             audit=AuditLog(services.engine),
             attempts=LoginAttempts(redis_url),

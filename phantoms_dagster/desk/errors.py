@@ -19,9 +19,18 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Match
 
 from phantoms_dagster.desk.access import Role
-from phantoms_dagster.desk.render import THEME, THEMES, environment, tell
-from phantoms_dagster.desk.shield import Stalled, TooLarge
-from phantoms_dagster.desk.visits import SAFE_METHODS, LogInFirst, NotAllowed, StaleForm, UnknownToken, Visit, referring, typed_in
+from phantoms_dagster.desk.render import THEME, THEMES, environment, flash_message
+from phantoms_dagster.desk.shield import BodyStalled, BodyTooLarge
+from phantoms_dagster.desk.visits import (
+    SAFE_METHODS,
+    LogInFirst,
+    NotAllowed,
+    StaleForm,
+    UnknownToken,
+    Visit,
+    referring_page,
+    typed_in,
+)
 from phantoms_dagster.domain.errors import InvalidInput, NotFound, PhantomsError, SchemaMismatch, StoreAway
 from phantoms_dagster.store.answers import StillBusy
 from phantoms_dagster.store.away import in_words, is_away
@@ -43,7 +52,16 @@ _log = logging.getLogger(__name__)
 def install(app: FastAPI) -> None:
     """Register the error handlers."""
     app.add_exception_handler(LogInFirst, _log_in_first)
-    for kind in (NotAllowed, PhantomsError, SQLAlchemyError, HTTPException, RequestValidationError, TooLarge, Stalled, Exception):
+    for kind in (
+        NotAllowed,
+        PhantomsError,
+        SQLAlchemyError,
+        HTTPException,
+        RequestValidationError,
+        BodyTooLarge,
+        BodyStalled,
+        Exception,
+    ):
         app.add_exception_handler(kind, _answer)
 
 
@@ -57,7 +75,7 @@ async def _log_in_first(request: Request, error: Exception) -> Response:
         return error_page(request, 401, said, {}, typed=typed, way=(there, "Log in"))
     response = RedirectResponse(there, 303)
     if request.method not in SAFE_METHODS:
-        tell(request.state.visit, response, said, "info")
+        flash_message(request.state.visit, response, said, "info")
     return response
 
 
@@ -78,10 +96,10 @@ async def _answer(request: Request, error: Exception) -> Response:
             message = _UNPROVEN
         return problem(request, status, message, headers)
     stale = isinstance(error, StaleForm)
-    way = (referring(request), "Load the page again") if stale else None
+    way = (referring_page(request), "Load the page again") if stale else None
     title = "That page is too old" if stale else ""
     # A body that could not be read once cannot be read again.
-    typed = {} if isinstance(error, TooLarge | Stalled) else await typed_in(request)
+    typed = {} if isinstance(error, BodyTooLarge | BodyStalled) else await typed_in(request)
     return error_page(request, status, message, headers, title=title, typed=typed, way=way)
 
 
@@ -108,7 +126,7 @@ def _already_out(request: Request) -> Response | None:
         return None
     response = RedirectResponse("/login", 303)
     said = "You are logged out." if request.url.path == "/logout" else "That page was too old. Please log in again."
-    tell(visit, response, said, "info")
+    flash_message(visit, response, said, "info")
     return response
 
 
@@ -133,9 +151,9 @@ def _judged(error: Exception, *, api: bool) -> tuple[int, str, dict[str, str]]: 
             return 422, "A number is too large, or a text has an invisible character. Correct it and send it again.", {}
         case SQLAlchemyError() if is_away(error):
             return 503, f"PostgreSQL does not answer ({in_words(error)}).", again
-        case TooLarge():
+        case BodyTooLarge():
             return 413, "That is too large to send at once.", {}
-        case Stalled():
+        case BodyStalled():
             return 408, "Only a part of the request arrived. Send it again.", {"Connection": "close"}
         case HTTPException():
             said = {404: _NO_PAGE, 405: "This page does not accept that kind of request."}
@@ -173,7 +191,7 @@ def error_page(
     safe = request.method in ("GET", "HEAD")
     # When the database goes down during a commit, the outcome is unknown. Before `admit` has run, nothing was changed.
     uncertain = status == 503 and not safe and getattr(request.state, "visit", None) is not None
-    back = referring(request)
+    back = referring_page(request)
     content = (
         environment()
         .get_template("error.html")

@@ -31,7 +31,7 @@ class Keys:
         found = hmac.new(f"{purpose}:{self._secret}".encode(), value.encode(), hashlib.sha256).digest()
         return _text(found)
 
-    def right(self, purpose: str, value: str, given: str) -> bool:
+    def verify(self, purpose: str, value: str, given: str) -> bool:
         """Whether `given` is the signature of `value`."""
         return hmac.compare_digest(self.mac(purpose, value).encode(), given.encode())
 
@@ -39,7 +39,7 @@ class Keys:
         """Return a signed cookie value. It is signed but not encrypted."""
         return self._serializer(purpose).dumps(value)
 
-    def opened(self, purpose: str, given: str) -> object | None:
+    def unseal(self, purpose: str, given: str) -> object | None:
         """Return the value of a signed cookie; None when the signature is wrong."""
         try:
             found: object = self._serializer(purpose).loads(given)
@@ -51,7 +51,7 @@ class Keys:
         return URLSafeSerializer(self._secret, salt=f"phantoms.desk.{purpose}", signer_kwargs={"digest_method": hashlib.sha256})
 
 
-def keys_of(settings: Settings) -> Keys:
+def load_keys(settings: Settings) -> Keys:
     """Return the keys: from PHANTOMS_DESK_SECRET, else from a file in the data directory, which the first start creates."""
     if settings.desk_secret is not None:
         return Keys(settings.desk_secret.get_secret_value())

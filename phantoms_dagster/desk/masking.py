@@ -40,7 +40,7 @@ def _of_text(value: str) -> str:
 _of_short = lru_cache(maxsize=2_048)(_of_text)
 
 
-def laid_out(found: Mapping[str, Any]) -> str:
+def evidence_json(found: Mapping[str, Any]) -> str:
     """Return a provider's answer as indented, masked JSON, cut to EVIDENCE_CHARACTERS. A JSON body is expanded."""
     body = found.get("body")
     try:

@@ -45,7 +45,7 @@ class NotLoggedIn(PhantomsError):
 
 
 @dataclass(frozen=True)
-class Begun:
+class StartedLogin:
     """A started log-in: the URL to redirect to, and the values that the browser keeps in a cookie until it returns."""
 
     address: str
@@ -63,7 +63,7 @@ class OidcPerson:
 
 
 @dataclass(frozen=True)
-class Arrived:
+class FinishedLogin:
     """A finished log-in: the person, and the ID token, which the provider needs to end its session."""
 
     person: OidcPerson
@@ -86,7 +86,7 @@ class OidcProvider:
         self._secret = settings.oidc_client_secret.get_secret_value() if settings.oidc_client_secret else ""
         self._role_claim = settings.oidc_role_claim.strip()
         self._name_claim = settings.oidc_name_claim.strip()
-        self._roles = roles_of(settings.oidc_roles)
+        self._roles = parse_roles(settings.oidc_roles)
         self._lock = threading.Lock()
         self._documents: dict[str, _Cached] = {}
         if not self.client_id:
@@ -102,7 +102,7 @@ class OidcProvider:
         """The provider's host name, for display."""
         return urlsplit(self.issuer).hostname or self.issuer
 
-    def begin(self, back: str, wanted: str) -> Begun:
+    def begin(self, back: str, wanted: str) -> StartedLogin:
         """Start a log-in. `back` is our redirect URL; `wanted` is the page to open after it. Raises ProviderAway."""
         from authlib.oauth2.rfc6749.parameters import prepare_grant_uri  # noqa: PLC0415 - few desks have a provider
         from authlib.oauth2.rfc7636 import create_s256_code_challenge  # noqa: PLC0415
@@ -121,7 +121,7 @@ class OidcProvider:
             code_challenge_method="S256",
         )
         kept = {"state": state, "nonce": nonce, "verifier": verifier, "next": wanted, "issuer": self.issuer, "at": int(time.time())}
-        return Begun(address, kept)
+        return StartedLogin(address, kept)
 
     def returned(self, kept: object, answer: Mapping[str, str]) -> Mapping[str, Any]:
         """Check that this answer is for the log-in that this browser started, and return what it kept.
@@ -138,7 +138,7 @@ class OidcProvider:
             raise NotLoggedIn("The answer came from a different provider than the one we asked. You were not logged in.")
         return kept
 
-    def finish(self, kept: Mapping[str, Any], answer: Mapping[str, str], back: str) -> Arrived:
+    def finish(self, kept: Mapping[str, Any], answer: Mapping[str, str], back: str) -> FinishedLogin:
         """Exchange the code and return the user. `kept` is the result of `returned`. Raises NotLoggedIn and ProviderAway."""
         metadata = self._metadata()
         if metadata.get("authorization_response_iss_parameter_supported") is True and "iss" not in answer:
@@ -151,10 +151,10 @@ class OidcProvider:
             raise NotLoggedIn(f"{self.host} sent no code. Please start again.")
         tokens = self._exchange(metadata, code, str(kept["verifier"]), back)
         claims = self._claims(metadata, tokens, str(kept["nonce"]))
-        wanting = [name for name in (self._role_claim, self._name_claim) if found_in(claims, name) is None]
+        wanting = [name for name in (self._role_claim, self._name_claim) if claim_at(claims, name) is None]
         if wanting and "userinfo_endpoint" in metadata:
             claims = {**self._userinfo(metadata, tokens, claims), **claims}
-        return Arrived(self._person(claims), str(tokens["id_token"]))
+        return FinishedLogin(self._person(claims), str(tokens["id_token"]))
 
     def end(self, id_token: str, back: str, state: str) -> str | None:
         """Return the provider's log-out URL; None when it has none. Raises ProviderAway.
@@ -176,7 +176,7 @@ class OidcProvider:
     # --- the parts
 
     def _person(self, claims: Mapping[str, Any]) -> OidcPerson:
-        given = found_in(claims, self._role_claim)
+        given = claim_at(claims, self._role_claim)
         named = [given] if isinstance(given, str) else given if isinstance(given, list) else []
         roles = {self._roles[one] for one in named if isinstance(one, str) and one in self._roles}
         if not roles:
@@ -184,7 +184,7 @@ class OidcProvider:
                 f"{self.host} knows you, but you have no role at this desk. Ask its administrator for one of "
                 f"{', '.join(self._roles)} in `{self._role_claim}`."
             )
-        name = found_in(claims, self._name_claim)
+        name = claim_at(claims, self._name_claim)
         if not isinstance(name, str) or not name.strip():
             raise NotLoggedIn(f"{self.host} did not send your name: its answer has no `{self._name_claim}`.")
         if self._name_claim == "email" and claims.get("email_verified") is not True:
@@ -326,7 +326,7 @@ class OidcProvider:
         return status, found
 
 
-def roles_of(given: str) -> dict[str, RoleName]:
+def parse_roles(given: str) -> dict[str, RoleName]:
     """Parse PHANTOMS_OIDC_ROLES: a map from the provider's role names to the desk's. Raises InvalidInput."""
     found: dict[str, RoleName] = {}
     for part in (one.strip() for one in given.split(",")):
@@ -342,7 +342,7 @@ def roles_of(given: str) -> dict[str, RoleName]:
     return found
 
 
-def found_in(claims: Mapping[str, Any], path: str) -> Any:
+def claim_at(claims: Mapping[str, Any], path: str) -> Any:
     """Return a claim by name, or by a dotted path such as `realm_access.roles`. None when it is missing."""
     if path in claims:
         return claims[path]

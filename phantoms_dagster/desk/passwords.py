@@ -25,7 +25,7 @@ def _nobody() -> str:
     return _hasher().hash("nobody has this password")
 
 
-def hashed(password: str) -> str:
+def hash_password(password: str) -> str:
     """Return the hash to store. Raises InvalidInput for a password that is too short or too long."""
     if not SHORTEST <= len(password) <= LONGEST:
         raise InvalidInput(f"a password must have at least {SHORTEST} characters, and at most {LONGEST}")
@@ -33,7 +33,7 @@ def hashed(password: str) -> str:
         return _hasher().hash(password)
 
 
-def right(stored: str | None, password: str) -> bool:
+def verify_password(stored: str | None, password: str) -> bool:
     """Whether the password matches the stored hash.
 
     With no stored hash the result is False and takes the same time, so response times do not reveal which names exist.
@@ -47,6 +47,6 @@ def right(stored: str | None, password: str) -> bool:
             return False
 
 
-def outdated(stored: str) -> bool:
+def needs_rehash(stored: str) -> bool:
     """Whether the hash was made with parameters other than the current ones."""
     return _hasher().check_needs_rehash(stored)

@@ -35,7 +35,7 @@ _SHOWN_AFTER = timedelta(seconds=8)
 
 
 @dataclass(frozen=True)
-class Asset:
+class StaticFile:
     """A static file. Its digest is part of its URL, so browsers can cache it forever."""
 
     name: str
@@ -49,7 +49,7 @@ class Asset:
 
 
 @cache
-def assets() -> dict[str, Asset]:
+def static_files() -> dict[str, StaticFile]:
     """Return the static files by name. No other file is served."""
     found = {}
     for file in files("phantoms_dagster.desk").joinpath("static").iterdir():
@@ -57,7 +57,7 @@ def assets() -> dict[str, Asset]:
             content = file.read_bytes()
             if file.name == "desk.css":
                 content += platform_rules().encode()
-            found[file.name] = Asset(file.name, content, hashlib.sha256(content).hexdigest()[:16])
+            found[file.name] = StaticFile(file.name, content, hashlib.sha256(content).hexdigest()[:16])
     return found
 
 
@@ -72,7 +72,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
         auto_reload=False,
     )
-    made.globals |= {"asset": lambda name: assets()[name].path, "query": query, "platform_title": platform_title}
+    made.globals |= {"asset": lambda name: static_files()[name].path, "query": query, "platform_title": platform_title}
     made.globals["icon_of"] = icon_of
     made.globals["provider_names"] = frozenset({*INTEGRATIONS, "media"})
     made.globals["fresh_mark"] = lambda: secrets.token_urlsafe(12)
@@ -94,14 +94,14 @@ def environment() -> Environment:
 @cache
 def icon_of(name: str) -> Markup:
     """Return the markup of a symbol in `static/icons.svg`. Cached, because pages use dozens of them."""
-    at = assets()["icons.svg"].path
+    at = static_files()["icons.svg"].path
     return Markup('<svg class="icon" aria-hidden="true"><use href="{}#{}"></use></svg>').format(at, name)
 
 
 def page(visit: Visit, template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
     """Render a page for this visitor, with the flash messages that were waiting."""
     request = visit.request
-    flash = visit.desk.keys.opened("flash", request.cookies.get(FLASH, ""))
+    flash = visit.desk.keys.unseal("flash", request.cookies.get(FLASH, ""))
     content = (
         environment()
         .get_template(template)
@@ -123,21 +123,21 @@ def page(visit: Visit, template: str, *, status: int = 200, **values: Any) -> HT
     return response
 
 
-def piece(template: str, macro: str, *given: object) -> Markup:
+def render_macro(template: str, macro: str, *given: object) -> Markup:
     """Render a template macro. The result may be cached across visitors, because a macro gets no visitor data."""
     written: Markup = getattr(environment().get_template(template).module, macro)(*given)
     return written
 
 
-def go(visit: Visit, to: str, message: str = "", tone: Tone = "good") -> RedirectResponse:
+def redirect_to(visit: Visit, to: str, message: str = "", tone: Tone = "good") -> RedirectResponse:
     """Redirect to another page of the desk, which shows the message once."""
     response = RedirectResponse(to, 303)
     if message:
-        tell(visit, response, message, tone)
+        flash_message(visit, response, message, tone)
     return response
 
 
-def tell(visit: Visit, response: Response, message: str, tone: Tone = "good") -> None:
+def flash_message(visit: Visit, response: Response, message: str, tone: Tone = "good") -> None:
     """Set a flash message on the response. The next page shows it."""
     sealed = visit.desk.keys.seal("flash", [{"text": message[:1_000], "tone": tone}])
     response.set_cookie(FLASH, sealed, max_age=_FLASH_SECONDS, path="/", httponly=True, samesite="lax")

@@ -41,15 +41,15 @@ HEADERS = {
 }
 
 
-class TooLarge(Exception):
+class BodyTooLarge(Exception):
     """The body is longer than MOST_BYTES."""
 
 
-class Stalled(Exception):
+class BodyStalled(Exception):
     """The client stopped sending before the end of the body."""
 
 
-class Shield:
+class RequestGuard:
     """ASGI middleware. Refuses requests for unknown hosts and oversized bodies, and adds the security headers to every response."""
 
     def __init__(self, app: ASGIApp, hosts: Callable[[], frozenset[str]]) -> None:
@@ -93,11 +93,11 @@ class Shield:
                 async with asyncio.timeout(None if whole else STALLED_SECONDS):
                     message = await receive()
             except TimeoutError:
-                raise Stalled from None
+                raise BodyStalled from None
             whole = not message.get("more_body", False)
             left -= len(message.get("body", b""))
             if left < 0:
-                raise TooLarge
+                raise BodyTooLarge
             return message
 
         await self._app(scope, bounded, answer)

@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 
 
 @asynccontextmanager
-async def repeated(look: Callable[[], float], what: str) -> AsyncIterator[None]:
+async def run_repeatedly(look: Callable[[], float], what: str) -> AsyncIterator[None]:
     """Call `look` in a thread again and again while the block runs. It returns the seconds to wait before the next call.
 
     `what` names the task in the log. After an error, with PostgreSQL down or anything else, it is called again in AWAY_SECONDS.
@@ -77,6 +77,6 @@ def commit_due(pending: PendingDecisions) -> float:
     return SHORTEST_SECONDS
 
 
-def carry_on(actions: BulkActions) -> float:
+def advance_bulk_actions(actions: BulkActions) -> float:
     """Advance the bulk actions that are not finished. Return the seconds until the next check."""
     return 0.0 if actions.advance() else BULK_SECONDS

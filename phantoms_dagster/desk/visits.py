@@ -21,7 +21,7 @@ from starlette.responses import Response
 
 from phantoms_dagster.desk.access import ROLES, WITHOUT_VISITOR, Role
 from phantoms_dagster.desk.context import Desk, forwarded, is_loopback
-from phantoms_dagster.desk.shield import MOST_BYTES, Stalled, TooLarge
+from phantoms_dagster.desk.shield import MOST_BYTES, BodyStalled, BodyTooLarge
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.text import unfit
 from phantoms_dagster.store.audit import Actor
@@ -101,7 +101,7 @@ def address_of(request: Request) -> str:
     return request.client.host if request.client else ""
 
 
-async def tidy(request: Request) -> AsyncIterator[None]:
+async def close_uploads(request: Request) -> AsyncIterator[None]:
     """Close uploaded files when the request ends, even when it was refused."""
     try:
         yield
@@ -145,7 +145,7 @@ async def form_of(request: Request) -> FormData:
     return await request.form(max_part_size=MOST_BYTES)
 
 
-Seen = Annotated[Visit, Depends(visit_of)]
+CurrentVisit = Annotated[Visit, Depends(visit_of)]
 Form = Annotated[FormData, Depends(form_of)]
 
 
@@ -155,7 +155,7 @@ def field(form: FormData, name: str, *, most: int = 2_000) -> str:
     return found.strip()[:most] if isinstance(found, str) else ""
 
 
-def words(form: FormData, name: str, *, most: int = 2_000) -> str:
+def visible_text(form: FormData, name: str, *, most: int = 2_000) -> str:
     """Return a form field that people will read. Raises InvalidInput for control characters: a terminal could obey them."""
     found = field(form, name, most=most)
     if (problem := unfit(found)) is not None:
@@ -209,7 +209,7 @@ def _visit(request: Request, desk: Desk) -> Visit:
         if known is None:
             raise UnknownToken("This desk does not know that token: it was revoked, or it was made for another desk.")
         return Visit(request, desk, known.name, Role[known.role.upper()], "", fresh=False, via="api")
-    sealed = desk.keys.opened("session", request.cookies.get(COOKIE, ""))
+    sealed = desk.keys.unseal("session", request.cookies.get(COOKIE, ""))
     secret = sealed if isinstance(sealed, str) else ""
     known = desk.users.session(secret) if secret else None
     fresh = not secret
@@ -244,7 +244,7 @@ async def _check_origin(request: Request, visit: Visit) -> None:
     given = request.headers.get(CSRF_HEADER) or ""
     if not given:
         given = field(await form_of(request), CSRF_FIELD)
-    if visit.fresh or not visit.desk.keys.right("csrf", visit.secret, given):
+    if visit.fresh or not visit.desk.keys.verify("csrf", visit.secret, given):
         raise StaleForm
 
 
@@ -282,26 +282,26 @@ async def typed_in(request: Request) -> dict[str, str]:
         return {}
     try:
         return _typed(await request.form())
-    except (HTTPException, RuntimeError, ClientDisconnect, TooLarge, Stalled):
+    except (HTTPException, RuntimeError, ClientDisconnect, BodyTooLarge, BodyStalled):
         return {}  # the form is not readable, or was partly read before
 
 
-def referring(request: Request) -> str:
+def referring_page(request: Request) -> str:
     """Return the path of the desk page that the request came from; `/` when there is none."""
     parts = urlsplit(request.headers.get("referer", ""))
     if parts.netloc != request.headers.get("host"):
         return "/"
-    return own_page(f"{parts.path}?{parts.query}".rstrip("?"))
+    return local_path(f"{parts.path}?{parts.query}".rstrip("?"))
 
 
 def _wanted(request: Request) -> str:
     """Return the path to return to after the log-in. Always a page of this desk."""
     if request.method not in SAFE_METHODS:
-        return referring(request)
+        return referring_page(request)
     return quote(request.url.path, safe="/") + (f"?{request.url.query}" if request.url.query else "")
 
 
-def own_page(wanted: str) -> str:
+def local_path(wanted: str) -> str:
     """Return `wanted` when it is a path of this desk, else `/`. Prevents open redirects."""
     if not wanted.startswith("/") or wanted.startswith("//") or "\\" in wanted or any(ord(c) < 32 for c in wanted):
         return "/"

@@ -19,7 +19,7 @@ SILENT_SECONDS = 120
 DAEMONS = ("SENSOR", "QUEUED_RUN_COORDINATOR", "MONITORING")
 
 
-class Unwell(Exception):
+class Unhealthy(Exception):
     """The process is not healthy. The message says why."""
 
 
@@ -39,7 +39,7 @@ def page(number_and_path: str) -> None:
     finally:
         connection.close()
     if status != http.client.OK:
-        raise Unwell(f"port {number} answered /{path} with {status}")
+        raise Unhealthy(f"port {number} answered /{path} with {status}")
 
 
 def daemon() -> None:
@@ -50,7 +50,7 @@ def daemon() -> None:
 
     url = settings.load().dagster_url()
     if url is None:
-        raise Unwell("PHANTOMS_DATABASE_URL is not set")
+        raise Unhealthy("PHANTOMS_DATABASE_URL is not set")
     query = "SELECT daemon_type, extract(epoch FROM now() AT TIME ZONE 'UTC' - timestamp) FROM daemon_heartbeats"
     with psycopg.connect(
         url.replace("postgresql+psycopg2:", "postgresql:", 1), connect_timeout=int(MAX_WAIT_SECONDS)
@@ -58,9 +58,9 @@ def daemon() -> None:
         ages = {str(name): float(age) for name, age in connection.execute(query)}
     for name in DAEMONS:
         if name not in ages:
-            raise Unwell(f"{name} has not started")
+            raise Unhealthy(f"{name} has not started")
         if ages[name] > SILENT_SECONDS:
-            raise Unwell(f"the last heartbeat of {name} was {ages[name]:.0f} s ago")
+            raise Unhealthy(f"the last heartbeat of {name} was {ages[name]:.0f} s ago")
 
 
 def worker() -> None:
@@ -72,12 +72,12 @@ def worker() -> None:
 
     url = settings.load().redis_url
     if url is None:
-        raise Unwell("PHANTOMS_REDIS_URL is not set")
+        raise Unhealthy("PHANTOMS_REDIS_URL is not set")
     queues = RunQueues(connect(url.get_secret_value()))
     here = worker_name("", 0).rsplit("-", 3)[1]
     names = [key.removeprefix(BaseWorker.redis_worker_namespace_prefix) for key in BaseWorker.all_keys(queues.redis)]
     if not any(queues.is_alive(name) for name in names if f"-{here}-" in name):
-        raise Unwell("no run worker of this machine reports to Redis")
+        raise Unhealthy("no run worker of this machine reports to Redis")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -103,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser().parse_args(arguments)
     try:
         given.check(*given.what)
-    except (Unwell, OSError) as error:
+    except (Unhealthy, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
     except Exception as error:  # noqa: BLE001 - any error means that it is not healthy

@@ -47,7 +47,7 @@ _ANY_QUEUED = text("SELECT EXISTS (SELECT FROM runs WHERE status = 'QUEUED')")
 _log = logging.getLogger("dagster.daemon.QueuedRunCoordinatorDaemon")
 
 
-class LookPace:
+class PollingPace:
     """Decides when to poll next. `queued` may be called from any thread; `clock` is monotonic, in seconds."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -86,11 +86,11 @@ class PromptQueueDaemon(QueuedRunCoordinatorDaemon):
 
     def __init__(self, interval_seconds: float) -> None:
         super().__init__(interval_seconds)
-        self.pace = LookPace()
+        self.pace = PollingPace()
 
     def core_loop(self, workspace_process_context: Any, shutdown_event: Event) -> DaemonIterator:
         """See the base class, which only waits for multiples of half a second."""
-        with told_of_queued(self.pace.queued):
+        with notifying_queued(self.pace.queued):
             while True:
                 looked = time.monotonic()
                 yield SpanMarker.START_SPAN
@@ -118,7 +118,7 @@ class CalmMonitoringDaemon(MonitoringDaemon):
 
 
 @contextlib.contextmanager
-def told_of_queued(queued: Callable[[], None]) -> Iterator[None]:
+def notifying_queued(queued: Callable[[], None]) -> Iterator[None]:
     """Call `queued` after each run that this process puts into the queue."""
     as_usual = QueuedRunCoordinator.submit_run
 

@@ -17,7 +17,7 @@ from dagster import DagsterInstance
 
 from phantoms_dagster.execution.plain_errors import process_exception
 from phantoms_dagster.execution.queue_looks import CalmMonitoringDaemon, PromptQueueDaemon
-from phantoms_dagster.execution.sensor_looks import SensorLooks, prompt_sensors
+from phantoms_dagster.execution.sensor_looks import SensorPolling, prompt_sensors
 from phantoms_dagster.private.dagster import (
     DaemonErrorCapture,
     DaemonIterator,
@@ -56,7 +56,7 @@ def is_under_min_interval(state: Any, remote_sensor: Any, minimum_allowed_min_in
     return elapsed < float(interval)
 
 
-def now_and_then(
+def purging_at_intervals(
     purge: Callable[..., None], *, clock: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time
 ) -> Callable[..., None]:
     """Wrap `DagsterInstance.purge_ticks` so that it runs at most every PURGE_SECONDS for each sensor and kind of tick.
@@ -86,7 +86,7 @@ class _CalmEvent:
         return self._event.wait(max(timeout, CALM_SECONDS))
 
 
-def calmly(core_loop: Callable[..., DaemonIterator]) -> Callable[..., DaemonIterator]:
+def with_longer_waits(core_loop: Callable[..., DaemonIterator]) -> Callable[..., DaemonIterator]:
     """Wrap `IntervalDaemon.core_loop` so that it wakes up less often."""
 
     def calm_loop(daemon: Any, workspace_process_context: Any, shutdown_event: Event) -> DaemonIterator:
@@ -99,13 +99,13 @@ def install(ended: Callable[[], None]) -> None:
     """Patch the daemon before this process runs it. `ended` is called when it stops, before it waits for its sensors."""
     sensor.is_under_min_interval = is_under_min_interval
     sensor.MIN_INTERVAL_LOOP_TIME = LOOP_SECONDS  # type: ignore[assignment]  # Dagster only passes it to `sleep`
-    sensor.execute_sensor_iteration = SensorLooks(sensor.execute_sensor_iteration, prompt_sensors)  # type: ignore[assignment]
+    sensor.execute_sensor_iteration = SensorPolling(sensor.execute_sensor_iteration, prompt_sensors)  # type: ignore[assignment]
     server_watcher.WATCH_INTERVAL = WATCH_SECONDS  # type: ignore[assignment]  # Dagster only passes it to `wait`
     controller.RELOAD_WORKSPACE_INTERVAL = RELOAD_SECONDS
     controller.DEFAULT_WORKSPACE_FRESHNESS_TOLERANCE = TOLERANCE_SECONDS
-    IntervalDaemon.core_loop = calmly(IntervalDaemon.core_loop)  # type: ignore[method-assign]
+    IntervalDaemon.core_loop = with_longer_waits(IntervalDaemon.core_loop)  # type: ignore[method-assign]
     asset_daemon.MIN_INTERVAL_LOOP_SECONDS = AUTOMATION_SECONDS
-    DagsterInstance.purge_ticks = now_and_then(DagsterInstance.purge_ticks)  # type: ignore[method-assign]
+    DagsterInstance.purge_ticks = purging_at_intervals(DagsterInstance.purge_ticks)  # type: ignore[method-assign]
     PromptQueueDaemon.ended = staticmethod(ended)
     controller.QueuedRunCoordinatorDaemon = PromptQueueDaemon  # type: ignore[attr-defined, assignment]
     controller.MonitoringDaemon = CalmMonitoringDaemon  # type: ignore[attr-defined]

@@ -306,7 +306,7 @@ def _schema_engine(url: str) -> Engine:
     return engine(url, pool_size=1)
 
 
-def rehearse(url: str) -> None:
+def warm_up(url: str) -> None:
     """Do once, before forking, what every worker does at its start, so that workers share the memory for it.
 
     This halves the memory of a worker. All connections are closed again. Errors of a store that is down are ignored.

@@ -21,7 +21,7 @@ PROMPT_SECONDS = 1
 Look = Callable[..., Iterator[Any]]
 
 
-class SensorLooks:
+class SensorPolling:
     """Wraps Dagster's check of its sensors, and skips it when nothing can have changed since the last one.
 
     `prompt` returns the sensors that are evaluated again as soon as they end, as keys of `sensor_tick_futures`.

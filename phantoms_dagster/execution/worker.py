@@ -254,7 +254,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.check:  # everything that the parent and its children import has been imported
         return 0
     if not trouble:
-        run_worker.rehearse(redis_url(settings))
+        run_worker.warm_up(redis_url(settings))
     gc.collect()
     # Everything loaded so far stays for ever. The collector would write to its memory pages and so unshare them.
     gc.freeze()

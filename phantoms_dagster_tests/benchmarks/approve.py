@@ -16,7 +16,7 @@ import time
 
 import httpx
 
-from phantoms_dagster.desk.passwords import hashed
+from phantoms_dagster.desk.passwords import hash_password
 from phantoms_dagster.store.audit import Actor
 from phantoms_dagster.store.users import Users
 from phantoms_dagster_tests.benchmarks.report import Report, percentile
@@ -53,7 +53,7 @@ def run(options: argparse.Namespace) -> Report:
     firsts: list[float] = []
     with open_stack(seed=options.seed, module=STAND_INS, settings={"PHANTOMS_DESK_UNDO_SECONDS": "0"}) as stack:
         stack.bench.sandbox.fault("*", "latency", seconds=CALL_SECONDS)
-        Users(stack.bench.services.engine).add(NAME, "reviewer", hashed(PASSWORD), actor=Actor("benchmark", "cli"))
+        Users(stack.bench.services.engine).add(NAME, "reviewer", hash_password(PASSWORD), actor=Actor("benchmark", "cli"))
         with httpx.Client(base_url=stack.running.desk_url.rstrip("/"), trust_env=False, timeout=30) as person:
             _log_in(person)
             for number in range(options.videos):

@@ -27,7 +27,7 @@ from typing import Any
 import httpx
 from sqlalchemy import Engine
 
-from phantoms_dagster.desk.passwords import hashed
+from phantoms_dagster.desk.passwords import hash_password
 from phantoms_dagster.embedded.servers import EmbeddedServers, free_port
 from phantoms_dagster.store.audit import Actor
 from phantoms_dagster.store.engine import engine
@@ -110,7 +110,7 @@ def _filled(database: Engine, home: Path, videos: int) -> dict[str, int]:
     done = home / "filled.json"
     if not done.exists():
         counted = fill(database, videos=videos)
-        Users(database).add(NAME, "operator", hashed(PASSWORD), actor=Actor("benchmark", "cli"))
+        Users(database).add(NAME, "operator", hash_password(PASSWORD), actor=Actor("benchmark", "cli"))
         done.write_text(json.dumps({"asked": videos, "rows": {name: counted[name] for name in TOLD}}))
     found: dict[str, Any] = json.loads(done.read_text())
     if found["asked"] != videos:

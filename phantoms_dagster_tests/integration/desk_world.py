@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from phantoms_dagster.desk.app import create_app
 from phantoms_dagster.desk.context import Desk
-from phantoms_dagster.desk.passwords import hashed
+from phantoms_dagster.desk.passwords import hash_password
 from phantoms_dagster.domain.models import MediaFile, Platform, RenderedVideoOutput, StageOutput
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.store.audit import Actor
@@ -69,7 +69,7 @@ class DeskWorld:
 
     def add_user(self, name: str, role: RoleName = "reviewer") -> None:
         """Add a user with the password of all tests."""
-        self.desk.users.add(name, role, hashed(PASSWORD), actor=TESTER)
+        self.desk.users.add(name, role, hash_password(PASSWORD), actor=TESTER)
 
     async def logged_in(self, name: str, role: RoleName = "reviewer") -> Browser:
         """A browser whose person is logged in."""

@@ -16,7 +16,7 @@ from dagster._core.run_coordinator import QueuedRunCoordinator, SubmitRunContext
 from dagster._daemon.utils import DaemonErrorCapture
 
 from phantoms_dagster.execution.plain_errors import process_exception
-from phantoms_dagster.execution.queue_looks import PromptQueueDaemon, any_queued, told_of_queued
+from phantoms_dagster.execution.queue_looks import PromptQueueDaemon, any_queued, notifying_queued
 from phantoms_dagster.execution.queues import RunQueues, connect
 from phantoms_dagster_tests.integration import run_definitions
 from phantoms_dagster_tests.integration.run_world import RunWorld, run_world
@@ -59,7 +59,7 @@ def test_a_run_that_this_process_queues_is_noticed_at_once_and_found_by_the_smal
     run = world.instance.create_run_for_job(job, remote_job_origin=origin, status=DagsterRunStatus.NOT_STARTED)
     told: list[bool] = []
     assert not any_queued(world.instance)
-    with told_of_queued(lambda: told.append(any_queued(world.instance))):
+    with notifying_queued(lambda: told.append(any_queued(world.instance))):
         QueuedRunCoordinator.submit_run(_coordinator(world.instance), SubmitRunContext(run, None))  # type: ignore[arg-type]
     assert told == [True]  # a listener that hears of it finds it
     QueuedRunCoordinator.submit_run(_coordinator(world.instance), SubmitRunContext(run, None))  # type: ignore[arg-type]

@@ -117,7 +117,7 @@ def test_the_daemon_runs_with_our_intervals(monkeypatch: pytest.MonkeyPatch) -> 
 def test_old_ticks_of_a_sensor_are_deleted_now_and_then_and_not_after_each_tick() -> None:
     purged: list[tuple[Any, ...]] = []
     now = [0.0]
-    purge = quick_daemon.now_and_then(lambda *given: purged.append(given[1:]), clock=lambda: now[0])
+    purge = quick_daemon.purging_at_intervals(lambda *given: purged.append(given[1:]), clock=lambda: now[0])
     instance: Any = object()
     for now[0] in (0.0, 30.0, 60.0):
         for days, status in ((14, TickStatus.SUCCESS), (2, TickStatus.SKIPPED)):
@@ -136,7 +136,7 @@ def test_old_ticks_of_a_sensor_are_deleted_now_and_then_and_not_after_each_tick(
 def test_ticks_that_found_nothing_are_kept_for_an_hour_and_others_for_the_time_that_dagster_is_configured_with() -> None:
     """They were kept for two days: 33,000 lines of an idle stack."""
     kept: dict[str, float] = {}
-    purge = quick_daemon.now_and_then(lambda *given: kept.update({given[4][0].value: 1e9 - given[3]}), wall=lambda: 1e9)
+    purge = quick_daemon.purging_at_intervals(lambda *given: kept.update({given[4][0].value: 1e9 - given[3]}), wall=lambda: 1e9)
     for days, status in ((14, TickStatus.SUCCESS), (2, TickStatus.SKIPPED), (30, TickStatus.FAILURE)):
         purge(cast("Any", object()), "origin", "advance", 1e9 - days * 86_400.0, tick_statuses=[status])
     assert kept == {"SUCCESS": 14 * 86_400.0, "SKIPPED": quick_daemon.IDLE_TICK_SECONDS, "FAILURE": 30 * 86_400.0}
@@ -204,7 +204,7 @@ def test_a_daemon_that_looks_now_and_then_sleeps_in_between_and_still_tells_that
 
     daemon, outcome = Looks(interval_seconds=3_600), Noted()
     told = 0
-    for _ in quick_daemon.calmly(IntervalDaemon.core_loop)(daemon, None, outcome):
+    for _ in quick_daemon.with_longer_waits(IntervalDaemon.core_loop)(daemon, None, outcome):
         told += 1
         if outcome.is_set():
             break

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from phantoms_dagster.desk.app import create_app
 from phantoms_dagster.desk.attempts import PER_NAME, LoginAttempts
 from phantoms_dagster.desk.context import Desk
-from phantoms_dagster.desk.render import assets
+from phantoms_dagster.desk.render import static_files
 from phantoms_dagster.settings import Settings
 from phantoms_dagster_tests.integration.desk_world import Browser, open_desk
 
@@ -63,7 +63,7 @@ async def test_a_page_without_postgresql_says_so_and_comes_back_by_itself(lost: 
             assert problem.headers["retry-after"] == "5"
             assert "PostgreSQL does not answer" in problem.json()["detail"]
         assert (await client.get("/health")).status_code == 200
-        assert (await client.get(assets()["desk.css"].path)).status_code == 200
+        assert (await client.get(static_files()["desk.css"].path)).status_code == 200
     desk.close()
 
 

@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import Connection, Engine, event, text
 
 from phantoms_dagster.desk.access import ROLES
-from phantoms_dagster.desk.upkeep import carry_on, commit_due
+from phantoms_dagster.desk.upkeep import advance_bulk_actions, commit_due
 from phantoms_dagster.store.engine import engine
 from phantoms_dagster_tests.benchmarks.desk_pages import PAGES, Samples, addresses, left_out
 from phantoms_dagster_tests.benchmarks.desk_tables import fill
@@ -79,7 +79,7 @@ async def test_every_statement_finds_its_rows_by_an_index_and_touches_little(cou
             assert answer.status_code in (200, 303), (address, answer.text[:500])
     said.page = "what the desk does by itself"
     await asyncio.to_thread(commit_due, desk.desk.pending)
-    await asyncio.to_thread(carry_on, desk.desk.bulk)
+    await asyncio.to_thread(advance_bulk_actions, desk.desk.bulk)
     await asyncio.to_thread(desk.desk.queue.counts)
     assert len(said.statements) > 40
     wrong = {}

@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from phantoms_dagster.desk.context import Desk
-from phantoms_dagster.desk.oidc import BEGUN_SECONDS, LEEWAY_SECONDS, roles_of
+from phantoms_dagster.desk.oidc import BEGUN_SECONDS, LEEWAY_SECONDS, parse_roles
 from phantoms_dagster.desk.serve import check_exposed
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.settings import Settings
@@ -282,7 +282,7 @@ async def test_an_altered_state_or_cookie_and_one_that_is_too_old_log_nobody_in(
         thief.client.cookies.set("phantoms_oidc", cookie)
         await nobody(world, await thief.client.get(f"{returned.path}?{returned.query}"), "was started in another browser")
     for at in (now() - BEGUN_SECONDS - 5, now() + 60):
-        old = {**world.desk.keys.opened("oidc", kept), "at": at}  # type: ignore[dict-item]
+        old = {**world.desk.keys.unseal("oidc", kept), "at": at}  # type: ignore[dict-item]
         thief = world.browser()
         thief.client.cookies.set("phantoms_oidc", world.desk.keys.seal("oidc", old))
         await nobody(world, await thief.client.get(f"{returned.path}?{returned.query}"), "took too long")
@@ -518,4 +518,4 @@ def test_a_desk_with_a_provider_may_be_reached_by_others(tmp_path: Path) -> None
 
 
 def test_a_role_of_the_provider_may_have_any_sign_but_a_comma() -> None:
-    assert roles_of("a=b=viewer,/groups/é leads =operator") == {"a=b": "viewer", "/groups/é leads": "operator"}
+    assert parse_roles("a=b=viewer,/groups/é leads =operator") == {"a=b": "viewer", "/groups/é leads": "operator"}

@@ -239,13 +239,13 @@ async def test_a_static_file_is_one_of_the_list(world: DeskWorld) -> None:
 
 
 async def test_passwords_are_hashed_with_argon2id_and_short_ones_refused(world: DeskWorld) -> None:
-    from phantoms_dagster.desk.passwords import hashed  # noqa: PLC0415
+    from phantoms_dagster.desk.passwords import hash_password  # noqa: PLC0415
 
     world.add_user("kim")
     [row] = world.world.rows("SELECT password_hash FROM phantoms.users")
     assert row["password_hash"].startswith("$argon2id$")
     with pytest.raises(InvalidInput, match="10 characters"):
-        hashed("short")
+        hash_password("short")
     assert PASSWORD not in row["password_hash"]
 
 

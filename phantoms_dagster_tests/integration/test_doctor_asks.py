@@ -16,7 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from phantoms_dagster.cli.doctor import examine
-from phantoms_dagster.cli.looks import ParallelLooks
+from phantoms_dagster.cli.looks import ParallelChecks
 from phantoms_dagster.cli.main import app
 from phantoms_dagster.sandbox.core import Fault
 from phantoms_dagster.settings import Settings
@@ -257,7 +257,7 @@ def test_services_are_asked_at_the_same_time_and_each_answer_is_printed_when_it_
 
 def test_a_question_that_is_never_answered_is_reported_and_delays_no_other() -> None:
     ended, names = threading.Event(), []
-    looks = ParallelLooks(lambda running: names.append(tuple(running)))
+    looks = ParallelChecks(lambda running: names.append(tuple(running)))
     looks.start("stuck", lambda: [Finding("stuck", "ok", str(ended.wait(60)))], 0.2)
     looks.start("quick", lambda: [Finding("quick", "ok", "done")])
     assert [(f.check, f.verdict) for f in looks.findings()] == [("quick", "ok"), ("stuck", "wrong")]

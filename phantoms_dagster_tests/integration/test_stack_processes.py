@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from phantoms_dagster.cli.stack import Awaited, Stack
+from phantoms_dagster.cli.stack import Stack, StartProgress
 from phantoms_dagster.settings import Settings
 
 
@@ -52,7 +52,7 @@ def test_a_file_in_the_working_directory_takes_the_place_of_no_module(
 
 def test_the_names_of_what_is_waited_for_are_reported_whenever_they_change() -> None:
     told: list[list[str]] = []
-    awaited = Awaited(lambda names: told.append(list(names)))
+    awaited = StartProgress(lambda names: told.append(list(names)))
     awaited.add(["sandbox", "code-server"])
     awaited.remove("sandbox")
     awaited.add(["webserver"])

@@ -27,7 +27,7 @@ async def test_no_error_ends_what_is_repeated(monkeypatch: pytest.MonkeyPatch, c
         return 0.0
 
     caplog.set_level(logging.INFO, logger=upkeep.__name__)
-    async with upkeep.repeated(look, "commit decisions"):
+    async with upkeep.run_repeatedly(look, "commit decisions"):
         await asyncio.wait_for(done.wait(), 30)
     said = [record.getMessage() for record in caplog.records]
     assert said == [

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from threading import Event
 
-from phantoms_dagster.execution.queue_looks import BUSY_SECONDS, IDLE_SECONDS, LIVELY_SECONDS, LookPace
+from phantoms_dagster.execution.queue_looks import BUSY_SECONDS, IDLE_SECONDS, LIVELY_SECONDS, PollingPace
 
 
 class World:
@@ -15,7 +15,7 @@ class World:
         self.now = 0.0
         self.events: list[tuple[float, Callable[[], None]]] = []
         self.over = Waited(self)
-        self.pace = LookPace(clock=lambda: self.now)
+        self.pace = PollingPace(clock=lambda: self.now)
         self.pace._queued = Waited(self)
 
     def next_look(self) -> float:

@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from phantoms_dagster.execution.sensor_looks import LOOK_SECONDS, SensorLooks
+from phantoms_dagster.execution.sensor_looks import LOOK_SECONDS, SensorPolling
 
 PROMPT = frozenset({"advance", "release"})
 
@@ -23,7 +23,7 @@ class World:
     wait_seconds: float = 0.0
 
     def __post_init__(self) -> None:
-        self.look = SensorLooks(self._look, lambda _: PROMPT, clock=lambda: self.now, wait_seconds=self.wait_seconds)
+        self.look = SensorPolling(self._look, lambda _: PROMPT, clock=lambda: self.now, wait_seconds=self.wait_seconds)
 
     def _look(self, *_: Any, **__: Any) -> Iterator[None]:
         self.looks += 1

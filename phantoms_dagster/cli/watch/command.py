@@ -28,16 +28,16 @@ def watch(
         screen = not as_json and out.is_terminal and sys.stdin.isatty()
         told = "reading the database ..." if screen else "watching: one line per event, until Ctrl-C"
         err.print(told, style="dim", soft_wrap=True)  # print first: the imports below take a second
-        from phantoms_dagster.cli.watch.loop import WatchLooks, lines, screened  # noqa: PLC0415 - it imports the database library
+        from phantoms_dagster.cli.watch.loop import WatchPoller, print_events, run_screen  # noqa: PLC0415 - it imports the database library
         from phantoms_dagster.wiring import Services  # noqa: PLC0415
 
         services = Services(current())
         try:
-            looks = WatchLooks(services)
+            looks = WatchPoller(services)
             looks.look()  # a missing database ends the command here, with the usual message
             if screen:
-                screened(looks, services)
+                run_screen(looks, services)
             else:
-                lines(looks, as_json=as_json)
+                print_events(looks, as_json=as_json)
         finally:
             services.close()

@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from phantoms_dagster.cli.console import err, out, plain, print_json
 from phantoms_dagster.cli.open_film import film_of
-from phantoms_dagster.cli.player import shown
+from phantoms_dagster.cli.player import open_file
 from phantoms_dagster.cli.problems import database_problem
 from phantoms_dagster.cli.times import exact
 from phantoms_dagster.cli.watch.screen import Snapshot, drawn, empty, happened
@@ -31,7 +31,7 @@ MOST_EVENTS = 60
 MOST_UNDECIDED = 100
 
 
-class WatchLooks:
+class WatchPoller:
     """Polls the database and Redis, with a limited rate."""
 
     def __init__(self, services: Services) -> None:
@@ -81,7 +81,7 @@ class WatchLooks:
         return self._outages
 
 
-def lines(looks: WatchLooks, *, as_json: bool) -> None:
+def print_events(looks: WatchPoller, *, as_json: bool) -> None:
     """Print one line per event, starting with the newest ten. Never returns."""
     seen: dict[int, AttemptSummary] = {}
     told = ""
@@ -116,9 +116,9 @@ def _print(one: AttemptSummary, *, as_json: bool) -> None:
     out.print(f"{exact(at)} {one.stage} [{style}]{word}[/] {one.key}{plain(why)}", soft_wrap=True)
 
 
-def screened(looks: WatchLooks, services: Services) -> None:
+def run_screen(looks: WatchPoller, services: Services) -> None:
     """Run the screen until the user presses q."""
-    # These modules exist only on Unix; `lines` works everywhere.
+    # These modules exist only on Unix; `print_events` works everywhere.
     from phantoms_dagster.cli.keyboard import keyboard  # noqa: PLC0415
 
     chosen, said, asked = 0, "", ""
@@ -151,7 +151,7 @@ def _opened(services: Services, key: str) -> str:
         path = film_of(key, "rendered_video", services.catalogue().stages(key), services.media_files)
     except (PhantomsError, OSError) as error:
         return str(error)
-    by = shown(path)
+    by = open_file(path)
     return f"opened in {by}" if by else f"no player or browser here: {path}"
 
 

@@ -8,7 +8,7 @@ from fastapi import FastAPI
 
 from phantoms_dagster.desk.api.routes import add
 from phantoms_dagster.desk.api.values import MOST_NUMBER, ApiModel, Cursor, Limit, MaskedRow, TextInQuery
-from phantoms_dagster.desk.visits import Seen
+from phantoms_dagster.desk.visits import CurrentVisit
 
 TAG = "audit"
 
@@ -27,7 +27,7 @@ class AuditEntryResource(ApiModel):
     after: MaskedRow | None
 
 
-class Deeds(ApiModel):
+class AuditLogPage(ApiModel):
     """A page of the audit log, newest first."""
 
     deeds: list[AuditEntryResource]
@@ -47,15 +47,17 @@ def register(app: FastAPI) -> None:
     add(app, "GET", "/me", show_me, tag=TAG)
 
 
-def list_audit(visit: Seen, subject: TextInQuery = "", who: TextInQuery = "", cursor: Cursor = None, limit: Limit = 50) -> Deeds:
+def list_audit(
+    visit: CurrentVisit, subject: TextInQuery = "", who: TextInQuery = "", cursor: Cursor = None, limit: Limit = 50
+) -> AuditLogPage:
     """List the audit log, newest first; optionally of one subject or one person."""
     rows = visit.desk.audit.page(subject=subject, who=who, before=cursor or MOST_NUMBER, limit=limit + 1)
-    return Deeds(
+    return AuditLogPage(
         deeds=[AuditEntryResource.model_validate(row) for row in rows[:limit]],
         next_cursor=rows[limit - 1].id if len(rows) > limit else None,
     )
 
 
-def show_me(visit: Seen) -> Me:
+def show_me(visit: CurrentVisit) -> Me:
     """Return the name and role of the caller."""
     return Me(name=visit.name, role=visit.role.name.lower())

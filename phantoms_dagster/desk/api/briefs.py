@@ -10,9 +10,9 @@ from pydantic import Field
 from starlette.responses import JSONResponse
 
 from phantoms_dagster.desk.api.routes import add
-from phantoms_dagster.desk.api.values import ApiModel, Given, IdempotencyKey
+from phantoms_dagster.desk.api.values import ApiModel, IdempotencyKey, RequestModel
 from phantoms_dagster.desk.errors import problem
-from phantoms_dagster.desk.visits import Seen, Visit
+from phantoms_dagster.desk.visits import CurrentVisit, Visit
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.models import Brief
 from phantoms_dagster.production.intake import make_brief
@@ -23,7 +23,7 @@ MOST_BRIEFS = 200
 TAG = "briefs"
 
 
-class NewBrief(Given):
+class NewBrief(RequestModel):
     """A brief. The defaults: the first channel, all of its platforms, no publication time (as soon as approved), priority 5."""
 
     title: Annotated[str, Field(max_length=1_000)]
@@ -35,7 +35,7 @@ class NewBrief(Given):
     priority: Annotated[int, Field(ge=0, le=9)] | None = None
 
 
-class NewBriefs(Given):
+class NewBriefs(RequestModel):
     """The briefs to add or check."""
 
     briefs: Annotated[list[NewBrief], Field(min_length=1, max_length=MOST_BRIEFS)]
@@ -67,7 +67,7 @@ def register(app: FastAPI) -> None:
     add(app, "POST", "/briefs/check", check_briefs, tag=TAG)
 
 
-def add_briefs(request: Request, visit: Seen, body: NewBriefs, key: IdempotencyKey = None) -> TakenBriefs:
+def add_briefs(request: Request, visit: CurrentVisit, body: NewBriefs, key: IdempotencyKey = None) -> TakenBriefs:
     """Add videos: all of them, or none when a brief is invalid."""
     services = visit.desk.services
     channels = services.channels()
@@ -89,7 +89,7 @@ def add_briefs(request: Request, visit: Seen, body: NewBriefs, key: IdempotencyK
     return JSONResponse(said.body, said.status)  # type: ignore[return-value]
 
 
-def check_briefs(visit: Seen, body: NewBriefs) -> Checked:
+def check_briefs(visit: CurrentVisit, body: NewBriefs) -> Checked:
     """Check briefs without adding them."""
     briefs, errors = _read(visit, body, visit.desk.services.channels())
     return Checked(good=len(briefs), errors=errors)

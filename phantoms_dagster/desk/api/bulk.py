@@ -15,7 +15,6 @@ from phantoms_dagster.desk.api.values import (
     MOST_NUMBER,
     ApiModel,
     Cursor,
-    Given,
     IdempotencyKey,
     Limit,
     Masked,
@@ -23,10 +22,11 @@ from phantoms_dagster.desk.api.values import (
     Moment,
     NumberInPath,
     Reason,
+    RequestModel,
     VideoKey,
 )
 from phantoms_dagster.desk.pages.pipeline import selected
-from phantoms_dagster.desk.visits import Seen
+from phantoms_dagster.desk.visits import CurrentVisit
 from phantoms_dagster.domain.search import MOST_CHARACTERS
 from phantoms_dagster.store import bulk as store
 from phantoms_dagster.store.answers import Answers, StoredAnswer
@@ -34,7 +34,7 @@ from phantoms_dagster.store.answers import Answers, StoredAnswer
 TAG = "bulk actions"
 
 
-class NewAction(Given):
+class NewAction(RequestModel):
     """The action, and its videos: either `keys`, or `q` for everything that a search finds.
 
     The action `priority` needs `priority`, `move` needs `publish_at` (null: as soon as it is approved), `discard` needs `reason`.
@@ -112,7 +112,7 @@ def register(app: FastAPI) -> None:
     add(app, "POST", "/bulk-actions/{number}/go-on", go_on_with_bulk_action, tag=TAG)
 
 
-def list_bulk_actions(visit: Seen, cursor: Cursor = None, limit: Limit = 50) -> Actions:
+def list_bulk_actions(visit: CurrentVisit, cursor: Cursor = None, limit: Limit = 50) -> Actions:
     """List bulk actions, newest first."""
     rows = visit.desk.bulk.latest(before=cursor or MOST_NUMBER, limit=limit + 1)
     counts = visit.desk.bulk.counts_of([row.id for row in rows[:limit]])
@@ -122,7 +122,7 @@ def list_bulk_actions(visit: Seen, cursor: Cursor = None, limit: Limit = 50) -> 
     )
 
 
-def start_bulk_action(visit: Seen, body: NewAction, key: IdempotencyKey = None) -> Action:
+def start_bulk_action(visit: CurrentVisit, body: NewAction, key: IdempotencyKey = None) -> Action:
     """Start a bulk action. It runs in the background."""
     whole = body.keys is None
     given: dict[str, Any] = {"reason": body.reason} if body.reason else {}
@@ -153,13 +153,13 @@ def start_bulk_action(visit: Seen, body: NewAction, key: IdempotencyKey = None) 
     return JSONResponse(said.body, said.status)  # type: ignore[return-value]
 
 
-def show_bulk_action(visit: Seen, number: NumberInPath) -> Action:
+def show_bulk_action(visit: CurrentVisit, number: NumberInPath) -> Action:
     """Return a bulk action."""
     return _shown(visit, number)
 
 
 def list_bulk_steps(
-    visit: Seen,
+    visit: CurrentVisit,
     number: NumberInPath,
     state: Annotated[Literal["pending", "done", "failed", "skipped"], Query()] = "failed",
     cursor: Annotated[int, Query(ge=0, le=1_000_000)] = 0,
@@ -174,21 +174,21 @@ def list_bulk_steps(
     )
 
 
-def stop_bulk_action(visit: Seen, number: NumberInPath) -> Action:
+def stop_bulk_action(visit: CurrentVisit, number: NumberInPath) -> Action:
     """Stop a bulk action. No further step starts; finished steps stay finished."""
     visit.desk.bulk.get(number)
     visit.desk.bulk.stop(number, visit.actor)
     return _shown(visit, number)
 
 
-def go_on_with_bulk_action(visit: Seen, number: NumberInPath) -> Action:
+def go_on_with_bulk_action(visit: CurrentVisit, number: NumberInPath) -> Action:
     """Run the remaining steps, without waiting for the canary or after a stop."""
     visit.desk.bulk.get(number)
     visit.desk.bulk.go_on(number, visit.actor)
     return _shown(visit, number)
 
 
-def _shown(visit: Seen, number: int) -> Action:
+def _shown(visit: CurrentVisit, number: int) -> Action:
     return _action(visit.desk.bulk.get(number), visit.desk.bulk.counts(number))
 
 

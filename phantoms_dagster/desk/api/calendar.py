@@ -9,10 +9,10 @@ from typing import Annotated
 from fastapi import FastAPI, Query, Request
 
 from phantoms_dagster.desk.api.routes import add
-from phantoms_dagster.desk.api.values import ApiModel, Given, KeyInPath, Limit, Masked, Moment, TextInQuery
+from phantoms_dagster.desk.api.values import ApiModel, KeyInPath, Limit, Masked, Moment, RequestModel, TextInQuery
 from phantoms_dagster.desk.errors import problem
 from phantoms_dagster.desk.pages.calendar import CalendarEntry, Timed, entries_of, entry_of, timed_between, video_of, warnings_of
-from phantoms_dagster.desk.visits import Seen
+from phantoms_dagster.desk.visits import CurrentVisit
 from phantoms_dagster.domain.brief_changes import BriefChanges
 from phantoms_dagster.domain.errors import InvalidInput, NotFound
 from phantoms_dagster.domain.models import Brief
@@ -58,7 +58,7 @@ class Entries(ApiModel):
     complete: bool
 
 
-class Move(Given):
+class Move(RequestModel):
     """A new time for a video. `publish_at` null means as soon as it is approved.
 
     `expected` is the time that the caller believes is set; when it differs, the answer is a 409. When omitted, it is not checked.
@@ -90,7 +90,12 @@ def register(app: FastAPI) -> None:
 
 
 def list_calendar(  # noqa: PLR0917 - FastAPI calls it by keyword
-    visit: Seen, start: Day = None, until: Day = None, channel: TextInQuery = "", cursor: CursorParameter = None, limit: Limit = 50
+    visit: CurrentVisit,
+    start: Day = None,
+    until: Day = None,
+    channel: TextInQuery = "",
+    cursor: CursorParameter = None,
+    limit: Limit = 50,
 ) -> Entries:
     """List what is or was published from `start` (default: today) until before `until` (default: a week later)."""
     first = _day(start) if start else datetime.now(UTC).date()
@@ -108,7 +113,7 @@ def list_calendar(  # noqa: PLR0917 - FastAPI calls it by keyword
     return Entries(entries=[_shown(entry) for entry in shown], next_cursor=following, complete=not cut)
 
 
-def move_video(request: Request, visit: Seen, key: KeyInPath, body: Move) -> Moved:
+def move_video(request: Request, visit: CurrentVisit, key: KeyInPath, body: Move) -> Moved:
     """Move a video to another time. When there are warnings, the answer is a 409 that lists them, unless they are accepted."""
     plan = visit.desk.calendar
     video, channel = video_of(plan, key)

@@ -9,9 +9,19 @@ from fastapi import FastAPI, Query
 from pydantic import AfterValidator
 
 from phantoms_dagster.desk.api.routes import add
-from phantoms_dagster.desk.api.values import ApiModel, Cursor, Given, Limit, Masked, MaskedRow, NumberInPath, Reason, TextInQuery
+from phantoms_dagster.desk.api.values import (
+    ApiModel,
+    Cursor,
+    Limit,
+    Masked,
+    MaskedRow,
+    NumberInPath,
+    Reason,
+    RequestModel,
+    TextInQuery,
+)
 from phantoms_dagster.desk.masking import masked
-from phantoms_dagster.desk.visits import Seen
+from phantoms_dagster.desk.visits import CurrentVisit
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.store.board import MOST_COUNTED
 from phantoms_dagster.store.dead_letters.letters import DeadLetters, Handled, LetterFilter, LetterLeft, stages_named
@@ -60,7 +70,7 @@ class DeadLetterDetailResource(ApiModel):
     stage_state: str
 
 
-class Discard(Given):
+class Discard(RequestModel):
     """The reason for a discard."""
 
     reason: Reason
@@ -75,7 +85,7 @@ def register(app: FastAPI) -> None:
 
 
 def list_dead_letters(  # noqa: PLR0917 - FastAPI calls it by keyword
-    visit: Seen,
+    visit: CurrentVisit,
     state: State = "open",
     stage: TextInQuery = "",
     provider: TextInQuery = "",
@@ -99,13 +109,13 @@ def list_dead_letters(  # noqa: PLR0917 - FastAPI calls it by keyword
     )
 
 
-def show_dead_letter(visit: Seen, number: NumberInPath) -> DeadLetterDetailResource:
+def show_dead_letter(visit: CurrentVisit, number: NumberInPath) -> DeadLetterDetailResource:
     """Return a dead letter."""
     found = _letters(visit).show(number)
     return DeadLetterDetailResource.model_validate(found)
 
 
-def replay_dead_letter(visit: Seen, number: NumberInPath) -> DeadLetterDetailResource:
+def replay_dead_letter(visit: CurrentVisit, number: NumberInPath) -> DeadLetterDetailResource:
     """Start the stage over with a fresh retry budget. When a post's outcome is unknown, the platform is asked first; it is never
     posted again blindly.
     """
@@ -115,7 +125,7 @@ def replay_dead_letter(visit: Seen, number: NumberInPath) -> DeadLetterDetailRes
     return DeadLetterDetailResource.model_validate(kept.show(number))
 
 
-def discard_dead_letter(visit: Seen, number: NumberInPath, body: Discard) -> DeadLetterDetailResource:
+def discard_dead_letter(visit: CurrentVisit, number: NumberInPath, body: Discard) -> DeadLetterDetailResource:
     """Give up the stage and all stages after it. The letter is kept and can be replayed later."""
     kept = _letters(visit)
     kept.show(number)
@@ -123,7 +133,7 @@ def discard_dead_letter(visit: Seen, number: NumberInPath, body: Discard) -> Dea
     return DeadLetterDetailResource.model_validate(kept.show(number))
 
 
-def _letters(visit: Seen) -> DeadLetters:
+def _letters(visit: CurrentVisit) -> DeadLetters:
     return DeadLetters(visit.desk.services.engine)
 
 

@@ -10,16 +10,25 @@ from pydantic import Field, model_validator
 
 from phantoms_dagster.desk.access import Role
 from phantoms_dagster.desk.api.routes import add
-from phantoms_dagster.desk.api.values import ApiModel, Given, KeyInPath, Limit, NumberInPath, PlatformName, TextInQuery, Words
+from phantoms_dagster.desk.api.values import (
+    ApiModel,
+    KeyInPath,
+    Limit,
+    NumberInPath,
+    PlatformName,
+    RequestModel,
+    TextInQuery,
+    Words,
+)
 from phantoms_dagster.desk.pages.media import address
-from phantoms_dagster.desk.visits import Seen
+from phantoms_dagster.desk.visits import CurrentVisit
 from phantoms_dagster.domain.errors import NotFound
 from phantoms_dagster.domain.models import Platform
 
 TAG = "review"
 
 
-class Decide(Given):
+class Decide(RequestModel):
     """A decision on a video. `content` is the hash of the version that was reviewed, from `GET .../review`."""
 
     answer: Literal["approve", "reject", "hold"]
@@ -114,14 +123,17 @@ def register(app: FastAPI) -> None:
 
 
 def list_review(
-    visit: Seen, channel: TextInQuery = "", state: Annotated[Literal["waiting", "held"], Query()] = "waiting", limit: Limit = 50
+    visit: CurrentVisit,
+    channel: TextInQuery = "",
+    state: Annotated[Literal["waiting", "held"], Query()] = "waiting",
+    limit: Limit = 50,
 ) -> Queue:
     """List the videos that wait for a decision, or those on hold."""
     cards = visit.desk.queue.cards(channel=channel, held=state == "held", limit=limit)
     return Queue(videos=[QueuedReview.model_validate(card) for card in cards])
 
 
-def show_review(visit: Seen, key: KeyInPath) -> ReviewDetail:
+def show_review(visit: CurrentVisit, key: KeyInPath) -> ReviewDetail:
     """Return what there is to decide on."""
     screen = visit.desk.queue.screen(key)
     if screen is None:
@@ -140,7 +152,7 @@ def show_review(visit: Seen, key: KeyInPath) -> ReviewDetail:
     )
 
 
-def decide(visit: Seen, key: KeyInPath, body: Decide) -> DecisionResource:
+def decide(visit: CurrentVisit, key: KeyInPath, body: Decide) -> DecisionResource:
     """Decide on a video. Until `commit_at` the decision can be undone."""
     _known(visit, key)
     only = tuple(platform for platform in Platform if str(platform) in (body.platforms or ()))
@@ -148,7 +160,7 @@ def decide(visit: Seen, key: KeyInPath, body: Decide) -> DecisionResource:
     return DecisionResource.model_validate(made)
 
 
-def release(visit: Seen, key: KeyInPath) -> QueuedReview:
+def release(visit: CurrentVisit, key: KeyInPath) -> QueuedReview:
     """Release a video from hold. It waits for a decision again."""
     _known(visit, key)
     visit.desk.decisions.release(key, reviewer=visit.name, via=visit.via, address=visit.address)
@@ -166,16 +178,16 @@ def release(visit: Seen, key: KeyInPath) -> QueuedReview:
     )
 
 
-def show_decision(visit: Seen, number: NumberInPath) -> DecisionResource:
+def show_decision(visit: CurrentVisit, number: NumberInPath) -> DecisionResource:
     """Return a decision and its state."""
     return DecisionResource.model_validate(visit.desk.pending.get(number))
 
 
-def undo_decision(visit: Seen, number: NumberInPath) -> DecisionResource:
+def undo_decision(visit: CurrentVisit, number: NumberInPath) -> DecisionResource:
     """Undo a decision before it is committed. Operators may also undo the decisions of others."""
     return DecisionResource.model_validate(visit.desk.pending.undo(number, visit.actor, others=visit.role >= Role.OPERATOR))
 
 
-def _known(visit: Seen, key: str) -> None:
+def _known(visit: CurrentVisit, key: str) -> None:
     if not visit.desk.board.of([key]):
         raise NotFound(f"There is no video {key}.")

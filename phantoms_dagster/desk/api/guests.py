@@ -16,16 +16,16 @@ from phantoms_dagster.desk.api.values import (
     MOST_NUMBER,
     ApiModel,
     Cursor,
-    Given,
     IdempotencyKey,
     KeyInPath,
     Limit,
     Name,
     NumberInPath,
+    RequestModel,
     TextInQuery,
 )
 from phantoms_dagster.desk.pages.guest_links import address
-from phantoms_dagster.desk.visits import Seen
+from phantoms_dagster.desk.visits import CurrentVisit
 from phantoms_dagster.domain.errors import InvalidInput, NotFound
 from phantoms_dagster.store.answers import Answers, StoredAnswer
 from phantoms_dagster.store.guest_links import DEFAULT_HOURS, MOST_HOURS
@@ -33,7 +33,7 @@ from phantoms_dagster.store.guest_links import DEFAULT_HOURS, MOST_HOURS
 TAG = "review"
 
 
-class Invite(Given):
+class NewGuestLink(RequestModel):
     """A guest to ask about one video. `content` is the hash of the version to review, from `GET .../review`."""
 
     guest: Name
@@ -41,7 +41,7 @@ class Invite(Given):
     hours: Annotated[int, Field(ge=1, le=MOST_HOURS)] = DEFAULT_HOURS
 
 
-class Link(ApiModel):
+class GuestLinkResource(ApiModel):
     """A guest link. `state` is open, outdated (the video changed or was decided), used, revoked or expired.
 
     `answer` is the guest's decision and `decision` its state; `outcome` says why it was refused.
@@ -63,17 +63,17 @@ class Link(ApiModel):
     outcome: str | None
 
 
-class NewLink(ApiModel):
+class GuestLinkWithUrl(ApiModel):
     """A new link. Only this response contains its `url`."""
 
-    link: Link
+    link: GuestLinkResource
     url: str
 
 
-class Links(ApiModel):
+class GuestLinkPage(ApiModel):
     """A page of guest links, newest first."""
 
-    links: list[Link]
+    links: list[GuestLinkResource]
     next_cursor: int | None
 
 
@@ -84,15 +84,16 @@ def register(app: FastAPI) -> None:
     add(app, "POST", "/guest-links/{number}/revoke", revoke_guest_link, tag=TAG)
 
 
-def list_guest_links(visit: Seen, key: TextInQuery = "", cursor: Cursor = None, limit: Limit = 50) -> Links:
+def list_guest_links(visit: CurrentVisit, key: TextInQuery = "", cursor: Cursor = None, limit: Limit = 50) -> GuestLinkPage:
     """List guest links, newest first; optionally of one video. The secrets are never included."""
     found = visit.desk.guests.page(key=key, before=cursor or MOST_NUMBER, limit=limit + 1)
-    return Links(
-        links=[Link.model_validate(link) for link in found[:limit]], next_cursor=found[limit - 1].id if len(found) > limit else None
+    return GuestLinkPage(
+        links=[GuestLinkResource.model_validate(link) for link in found[:limit]],
+        next_cursor=found[limit - 1].id if len(found) > limit else None,
     )
 
 
-def make_guest_link(visit: Seen, key: KeyInPath, body: Invite, once: IdempotencyKey = None) -> NewLink:
+def make_guest_link(visit: CurrentVisit, key: KeyInPath, body: NewGuestLink, once: IdempotencyKey = None) -> GuestLinkWithUrl:
     """Make a link. With it a guest decides once, on exactly this content."""
     if not visit.desk.board.of([key]):
         raise NotFound(f"There is no video {key}.")
@@ -106,16 +107,16 @@ def make_guest_link(visit: Seen, key: KeyInPath, body: Invite, once: Idempotency
         link = visit.desk.guests.add_in(
             connection, key, body.guest, visit.actor, secret_of(nonce), content_sha256=body.content, hours=body.hours
         )
-        return StoredAnswer(201, {"link": Link.model_validate(link).model_dump(mode="json"), "nonce": nonce})
+        return StoredAnswer(201, {"link": GuestLinkResource.model_validate(link).model_dump(mode="json"), "nonce": nonce})
 
     sent = f"guest link {key} {body.model_dump_json(exclude_unset=True)}"
     said = Answers(visit.desk.services.engine).once(visit.name, once, sent, work)
     secret = secret_of(said.body["nonce"])
     if visit.desk.guests.find(secret) is None:
         raise InvalidInput("the desk's key has changed since this link was made; make a new one with another Idempotency-Key")
-    return NewLink(link=Link.model_validate_json(json.dumps(said.body["link"])), url=address(visit, secret))
+    return GuestLinkWithUrl(link=GuestLinkResource.model_validate_json(json.dumps(said.body["link"])), url=address(visit, secret))
 
 
-def revoke_guest_link(visit: Seen, number: NumberInPath) -> Link:
+def revoke_guest_link(visit: CurrentVisit, number: NumberInPath) -> GuestLinkResource:
     """Revoke a link that was not used yet."""
-    return Link.model_validate(visit.desk.guests.revoke(number, visit.actor))
+    return GuestLinkResource.model_validate(visit.desk.guests.revoke(number, visit.actor))

@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 from fastapi import FastAPI, Path, Query
 
 from phantoms_dagster.desk.api.routes import add
-from phantoms_dagster.desk.api.values import MOST_ROWS, ApiModel, Given, Limit, Masked, Number, TextInQuery, Words
-from phantoms_dagster.desk.visits import Seen
+from phantoms_dagster.desk.api.values import MOST_ROWS, ApiModel, Limit, Masked, Number, RequestModel, TextInQuery, Words
+from phantoms_dagster.desk.visits import CurrentVisit
 from phantoms_dagster.store.issues import Issue, IssueLetter, Issues
 
 TAG = "dead letters"
@@ -17,7 +17,7 @@ CauseInPath = Annotated[str, Path(pattern=r"^[0-9a-f]{16}$", description="The ca
 State = Annotated[Literal["open", "acknowledged", "resolved", "all"], Query()]
 
 
-class OneIssue(ApiModel):
+class IssueResource(ApiModel):
     """An issue, with the message of its newest letter. `newest` is that letter's id; `open` counts its open letters.
 
     `came_back`: it was acknowledged or resolved, and newer letters have come since. `said` is the last state that a person set,
@@ -44,7 +44,7 @@ class OneIssue(ApiModel):
     note: str | None
 
 
-class OneLetter(ApiModel):
+class IssueLetterResource(ApiModel):
     """A dead letter of an issue. `verdict` says what a replay would do: `safe` starts over, `read_back` first asks the provider
     for the outcome, `person` will fail again until a person changes something.
     """
@@ -61,18 +61,18 @@ class OneLetter(ApiModel):
 class IssueList(ApiModel):
     """Issues, most recently seen first. `total` counts all that match."""
 
-    issues: list[OneIssue]
+    issues: list[IssueResource]
     total: int
 
 
 class IssueDetail(ApiModel):
     """An issue with its open letters, newest first."""
 
-    issue: OneIssue
-    letters: list[OneLetter]
+    issue: IssueResource
+    letters: list[IssueLetterResource]
 
 
-class Say(Given):
+class IssueStateChange(RequestModel):
     """A new state for an issue. `seen` is the id of the newest letter that the caller saw; a newer letter reopens the issue."""
 
     state: Literal["open", "acknowledged", "resolved"]
@@ -88,7 +88,7 @@ def register(app: FastAPI) -> None:
 
 
 def list_issues(
-    visit: Seen, state: State = "open", provider: TextInQuery = "", q: TextInQuery = "", limit: Limit = 50
+    visit: CurrentVisit, state: State = "open", provider: TextInQuery = "", q: TextInQuery = "", limit: Limit = 50
 ) -> IssueList:
     """List the issues in this state that contain all words of `q`. `provider` may be `none`."""
     words = q.casefold().split()
@@ -100,19 +100,19 @@ def list_issues(
     return IssueList(issues=[_issue(one) for one in found[:limit]], total=len(found))
 
 
-def show_issue(visit: Seen, cause: CauseInPath) -> IssueDetail:
+def show_issue(visit: CurrentVisit, cause: CauseInPath) -> IssueDetail:
     """Return an issue with its open letters."""
     store = Issues(visit.desk.services.engine)
     found = store.get(cause)
     letters: list[IssueLetter] = store.letters(cause, limit=MOST_ROWS)
-    return IssueDetail(issue=_issue(found), letters=[OneLetter.model_validate(one) for one in letters])
+    return IssueDetail(issue=_issue(found), letters=[IssueLetterResource.model_validate(one) for one in letters])
 
 
-def say_of_issue(visit: Seen, cause: CauseInPath, body: Say) -> OneIssue:
+def say_of_issue(visit: CurrentVisit, cause: CauseInPath, body: IssueStateChange) -> IssueResource:
     """Acknowledge, resolve or reopen an issue. The next letter with its cause reopens it automatically."""
     said = Issues(visit.desk.services.engine).say(cause, body.state, visit.actor, seen=body.seen, reason=body.note[:1_000])
     return _issue(said)
 
 
-def _issue(one: Issue) -> OneIssue:
-    return OneIssue.model_validate(one)
+def _issue(one: Issue) -> IssueResource:
+    return IssueResource.model_validate(one)

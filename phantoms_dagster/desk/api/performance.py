@@ -10,7 +10,7 @@ from fastapi import FastAPI, Query
 from phantoms_dagster.desk.api.routes import add
 from phantoms_dagster.desk.api.values import ApiModel, Limit, TextInQuery
 from phantoms_dagster.desk.pages.performance import day_of, sums_of
-from phantoms_dagster.desk.visits import Seen
+from phantoms_dagster.desk.visits import CurrentVisit
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.store.results.board import ResultsBoard
 
@@ -86,7 +86,7 @@ def register(app: FastAPI) -> None:
 
 
 def show_performance(  # noqa: PLR0917 - FastAPI calls it by keyword
-    visit: Seen,
+    visit: CurrentVisit,
     days: Days = 28,
     channel: TextInQuery = "",
     hook: TextInQuery = "",

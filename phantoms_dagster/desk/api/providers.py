@@ -10,8 +10,8 @@ from fastapi import FastAPI
 from pydantic import Field
 
 from phantoms_dagster.desk.api.routes import add
-from phantoms_dagster.desk.api.values import ApiModel, Given, Name, Reason
-from phantoms_dagster.desk.visits import Seen
+from phantoms_dagster.desk.api.values import ApiModel, Name, Reason, RequestModel
+from phantoms_dagster.desk.visits import CurrentVisit
 from phantoms_dagster.wiring.breaker_switch import LONGEST_SECONDS, BreakerSwitch
 from phantoms_dagster.wiring.provider_status import ProviderStatus, read_provider_status
 from phantoms_dagster.wiring.redis_connection import RedisAway
@@ -69,7 +69,7 @@ class BreakerList(ApiModel):
     breakers: list[Breaker]
 
 
-class Reset(Given):
+class Reset(RequestModel):
     """The breaker to reset, such as `youtube` or `youtube:main`, and the reason."""
 
     breaker: Annotated[Name, Field(examples=["youtube"])]
@@ -104,28 +104,28 @@ def register(app: FastAPI) -> None:
     add(app, "POST", "/breakers/reset", reset_breaker, tag=TAG)
 
 
-def list_pools(visit: Seen) -> PoolList:
+def list_pools(visit: CurrentVisit) -> PoolList:
     """List the pools with their rates, slots and quotas."""
     return PoolList(pools=[Pool.model_validate(pool) for pool in _look(visit).pools])
 
 
-def list_breakers(visit: Seen) -> BreakerList:
+def list_breakers(visit: CurrentVisit) -> BreakerList:
     """List the breakers."""
     return BreakerList(breakers=[Breaker.model_validate(state) for state in _look(visit).breakers])
 
 
-def trip_breaker(visit: Seen, body: Trip) -> BreakerChange:
+def trip_breaker(visit: CurrentVisit, body: Trip) -> BreakerChange:
     """Open a breaker. Calls stop at once and videos wait; nothing fails."""
     done = asyncio.run(_switch(visit).trip(body.breaker, visit.actor, why=body.reason, seconds=body.seconds))
     return BreakerChange.model_validate(done)
 
 
-def reset_breaker(visit: Seen, body: Reset) -> BreakerChange:
+def reset_breaker(visit: CurrentVisit, body: Reset) -> BreakerChange:
     """Close a breaker and clear its failures."""
     return BreakerChange.model_validate(asyncio.run(_switch(visit).reset(body.breaker, visit.actor, why=body.reason)))
 
 
-def _switch(visit: Seen) -> BreakerSwitch:
+def _switch(visit: CurrentVisit) -> BreakerSwitch:
     return BreakerSwitch(visit.desk.settings, visit.desk.audit.write)
 
 

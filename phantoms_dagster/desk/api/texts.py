@@ -8,8 +8,8 @@ from fastapi import FastAPI
 from pydantic import Field, model_validator
 
 from phantoms_dagster.desk.api.routes import add
-from phantoms_dagster.desk.api.values import ApiModel, Given, KeyInPath
-from phantoms_dagster.desk.visits import Seen
+from phantoms_dagster.desk.api.values import ApiModel, KeyInPath, RequestModel
+from phantoms_dagster.desk.visits import CurrentVisit
 from phantoms_dagster.domain.errors import NotFound
 from phantoms_dagster.domain.script_edits import ScriptEdit, places
 
@@ -18,7 +18,7 @@ TAG = "review"
 Typed = Annotated[str, Field(max_length=4_000)]
 
 
-class SceneEdit(Given):
+class SceneEdit(RequestModel):
     """New texts of a scene. Omitted fields stay. `number` counts from 1."""
 
     number: Annotated[int, Field(ge=1, le=99)]
@@ -26,7 +26,7 @@ class SceneEdit(Given):
     headline: Typed | None = None
 
 
-class EditTexts(Given):
+class EditTexts(RequestModel):
     """New texts. Omitted fields stay. `content` is the hash of the version that the editor saw, from `GET .../review`."""
 
     content: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
@@ -84,7 +84,7 @@ def register(app: FastAPI) -> None:
     add(app, "POST", "/videos/{key}/texts", edit_texts, tag=TAG)
 
 
-def show_texts(visit: Seen, key: KeyInPath) -> Texts:
+def show_texts(visit: CurrentVisit, key: KeyInPath) -> Texts:
     """Return the stored texts."""
     screen = visit.desk.queue.screen(key)
     if screen is None:
@@ -96,7 +96,7 @@ def show_texts(visit: Seen, key: KeyInPath) -> Texts:
     return Texts(key=key, content=review.content if review else None, texts=texts)
 
 
-def edit_texts(visit: Seen, key: KeyInPath, body: EditTexts) -> Edited:
+def edit_texts(visit: CurrentVisit, key: KeyInPath, body: EditTexts) -> Edited:
     """Change texts of a rendered video. Only the stages that use them run again. An existing approval becomes void."""
     scenes = body.scenes or ()
     edit = ScriptEdit(

@@ -18,7 +18,7 @@ YEARS = range(2000, 2101)
 KEY = r"^[a-z0-9][a-z0-9-]{0,99}$"
 
 
-class Given(BaseModel):
+class RequestModel(BaseModel):
     """Base class of request bodies."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)

@@ -12,7 +12,7 @@ from phantoms_dagster.desk.api.routes import add
 from phantoms_dagster.desk.api.values import MOST_NUMBER, ApiModel, Cursor, KeyInPath, Limit, Masked, MaskedRow
 from phantoms_dagster.desk.masking import masked
 from phantoms_dagster.desk.pages.pipeline import line_of, outages_of
-from phantoms_dagster.desk.visits import Seen
+from phantoms_dagster.desk.visits import CurrentVisit
 from phantoms_dagster.domain.errors import NotFound
 from phantoms_dagster.domain.outlook import Outages
 from phantoms_dagster.domain.search import MOST_CHARACTERS, parse
@@ -114,7 +114,7 @@ def register(app: FastAPI) -> None:
     add(app, "GET", "/videos/{key}", show_video, tag=TAG)
 
 
-def list_videos(visit: Seen, q: Wanted = "", cursor: Cursor = None, limit: Limit = 50) -> Videos:
+def list_videos(visit: CurrentVisit, q: Wanted = "", cursor: Cursor = None, limit: Limit = 50) -> Videos:
     """Search videos. Without `q`, list all that are not retired."""
     board = visit.desk.board
     search = parse(q, now=datetime.now(UTC), channels=board.channels())
@@ -127,7 +127,7 @@ def list_videos(visit: Seen, q: Wanted = "", cursor: Cursor = None, limit: Limit
     )
 
 
-def show_video(visit: Seen, key: KeyInPath) -> StoryResource:
+def show_video(visit: CurrentVisit, key: KeyInPath) -> StoryResource:
     """Return a video with its whole history."""
     story = Stories(visit.desk.reading).of(key)
     if story is None:

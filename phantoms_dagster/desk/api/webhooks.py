@@ -17,17 +17,17 @@ from phantoms_dagster.desk.api.values import (
     MOST_NUMBER,
     ApiModel,
     Cursor,
-    Given,
     IdempotencyKey,
     Limit,
     Masked,
     Moment,
     Number,
     NumberInPath,
+    RequestModel,
     Words,
 )
 from phantoms_dagster.desk.pages.webhooks import store_of
-from phantoms_dagster.desk.visits import Seen
+from phantoms_dagster.desk.visits import CurrentVisit
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.webhooks import LONGEST_URL, OLD_SECRET_HOURS
 from phantoms_dagster.providers.webhooks import payload
@@ -41,7 +41,7 @@ EventName = Literal["approval.wanted", "video.posted", "video.failed", "provider
 StateName = Literal["pending", "delivered", "failed"]
 
 
-class NewEndpoint(Given):
+class NewEndpoint(RequestModel):
     """A new endpoint. An empty `events` means all events."""
 
     url: Annotated[str, Field(min_length=1, max_length=LONGEST_URL, examples=["https://example.org/hooks/phantoms"])]
@@ -56,7 +56,7 @@ class Secret(ApiModel):
     secret: str
 
 
-class Rotation(Given):
+class Rotation(RequestModel):
     """For `keep_hours`, messages are also signed with the old secret."""
 
     keep_hours: Annotated[float, Field(ge=0, le=720, allow_inf_nan=False)] = OLD_SECRET_HOURS
@@ -121,7 +121,7 @@ class Deliveries(ApiModel):
     next_cursor: int | None
 
 
-class Resending(Given):
+class Resending(RequestModel):
     """Which failed deliveries to send again: events since `since`, to one endpoint or to all active ones."""
 
     since: Moment
@@ -153,12 +153,12 @@ def register(app: FastAPI) -> None:
     add(app, "POST", "/webhook-deliveries/{number}/resend", resend_webhook, tag=TAG)
 
 
-def list_webhooks(visit: Seen) -> EndpointList:
+def list_webhooks(visit: CurrentVisit) -> EndpointList:
     """List the endpoints."""
     return EndpointList(endpoints=[_endpoint(visit, one) for one in store_of(visit).endpoints()])
 
 
-def add_webhook(visit: Seen, body: NewEndpoint, key: IdempotencyKey = None) -> Secret:
+def add_webhook(visit: CurrentVisit, body: NewEndpoint, key: IdempotencyKey = None) -> Secret:
     """Add an endpoint. Only this response contains its secret."""
     endpoints = store_of(visit)
     return _once(
@@ -170,7 +170,7 @@ def add_webhook(visit: Seen, body: NewEndpoint, key: IdempotencyKey = None) -> S
     )
 
 
-def rotate_webhook(visit: Seen, number: NumberInPath, body: Rotation, key: IdempotencyKey = None) -> Secret:
+def rotate_webhook(visit: CurrentVisit, number: NumberInPath, body: Rotation, key: IdempotencyKey = None) -> Secret:
     """Give an endpoint a new secret. Only this response contains it."""
     endpoints = store_of(visit)
     return _once(
@@ -182,7 +182,7 @@ def rotate_webhook(visit: Seen, number: NumberInPath, body: Rotation, key: Idemp
     )
 
 
-def _once(visit: Seen, key: str | None, sent: str, work: Callable[[Connection], tuple[int, str]], *, status: int) -> Secret:
+def _once(visit: CurrentVisit, key: str | None, sent: str, work: Callable[[Connection], tuple[int, str]], *, status: int) -> Secret:
     """Run `work` once per idempotency key and return its secret. The stored response has only the secret's hash."""
 
     def made(connection: Connection) -> StoredAnswer:
@@ -199,21 +199,21 @@ def _once(visit: Seen, key: str | None, sent: str, work: Callable[[Connection], 
     return Secret(id=number, secret=secret)
 
 
-def enable_webhook(visit: Seen, number: NumberInPath) -> Done:
+def enable_webhook(visit: CurrentVisit, number: NumberInPath) -> Done:
     """Enable an endpoint that was disabled."""
     store_of(visit).endpoint(number)
     store_of(visit).enable(number, visit.actor)
     return Done(id=number)
 
 
-def remove_webhook(visit: Seen, number: NumberInPath) -> Done:
+def remove_webhook(visit: CurrentVisit, number: NumberInPath) -> Done:
     """Remove an endpoint and its secret."""
     store_of(visit).remove(number, visit.actor)
     return Done(id=number)
 
 
 def list_webhook_deliveries(  # noqa: PLR0917 - FastAPI calls by keyword
-    visit: Seen,
+    visit: CurrentVisit,
     state: Annotated[StateName | None, Query()] = None,
     event: Annotated[EventName | None, Query()] = None,
     endpoint: Annotated[int | None, Query(ge=1, le=MOST_NUMBER)] = None,
@@ -228,25 +228,25 @@ def list_webhook_deliveries(  # noqa: PLR0917 - FastAPI calls by keyword
     return Deliveries(deliveries=found, next_cursor=rows[limit - 1].id if len(rows) > limit else None)
 
 
-def show_webhook_delivery(visit: Seen, number: NumberInPath) -> DeliveryWithAttempts:
+def show_webhook_delivery(visit: CurrentVisit, number: NumberInPath) -> DeliveryWithAttempts:
     """Return a delivery with its attempts."""
     found, attempts = store_of(visit).delivery(number)
     sent = json.loads(payload(found.type, found.at, found.data, desk_url(visit.desk.settings)))
     return DeliveryWithAttempts.model_validate({**vars(found), "attempts": [vars(one) for one in attempts], "payload": sent})
 
 
-def resend_webhook(visit: Seen, number: NumberInPath) -> Done:
+def resend_webhook(visit: CurrentVisit, number: NumberInPath) -> Done:
     """Send a delivery again, with the same message id."""
     store_of(visit).resend(number, visit.actor)
     return Done(id=number)
 
 
-def resend_failed_webhooks(visit: Seen, body: Resending) -> Resent:
+def resend_failed_webhooks(visit: CurrentVisit, body: Resending) -> Resent:
     """Send again what failed since a given time."""
     return Resent(deliveries=store_of(visit).resend_failed(body.since, visit.actor, endpoint=body.endpoint))
 
 
-def _endpoint(visit: Seen, one: store.WebhookEndpoint) -> EndpointResource:
+def _endpoint(visit: CurrentVisit, one: store.WebhookEndpoint) -> EndpointResource:
     return EndpointResource.model_validate(
         {**vars(one), "to": one.place, "url": one.url if visit.role >= Role.OPERATOR else None, "events": list(one.events)}
     )

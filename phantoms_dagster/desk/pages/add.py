@@ -12,8 +12,8 @@ from fastapi import FastAPI
 from starlette.datastructures import FormData, UploadFile
 from starlette.responses import Response
 
-from phantoms_dagster.desk.render import go, page
-from phantoms_dagster.desk.visits import Form, Seen, Visit, field
+from phantoms_dagster.desk.render import page, redirect_to
+from phantoms_dagster.desk.visits import CurrentVisit, Form, Visit, field
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.local_times import read_local
 from phantoms_dagster.domain.models import Brief, Channel, Platform
@@ -44,12 +44,12 @@ class ImportLine:
     text: str
 
 
-def form_of_add(visit: Seen, channel: str = "") -> Response:
+def form_of_add(visit: CurrentVisit, channel: str = "") -> Response:
     """Show the empty form for a channel."""
     return _form(visit, {"channel": channel})
 
 
-def add(visit: Seen, form: Form) -> Response:
+def add(visit: CurrentVisit, form: Form) -> Response:
     """Add one brief. On an error, show the form again with the message and what was typed."""
     channels = visit.desk.services.channels()
     given = _given(form)
@@ -66,10 +66,10 @@ def add(visit: Seen, form: Form) -> Response:
     if not added.new:
         return _form(visit, given, wrong="This brief already exists", known=added.key)
     said = f"Added {added.key}. The video is made automatically and then waits for your decision."
-    return go(visit, f"/add?channel={quote(brief.channel)}", said)
+    return redirect_to(visit, f"/add?channel={quote(brief.channel)}", said)
 
 
-def check(visit: Seen, form: Form) -> Response:
+def check(visit: CurrentVisit, form: Form) -> Response:
     """Check a file and show which rows are valid, and why the others are not. Nothing is stored."""
     file = form.get("file")
     if not isinstance(file, UploadFile) or not file.filename:
@@ -96,7 +96,7 @@ def check(visit: Seen, form: Form) -> Response:
     )
 
 
-def take(visit: Seen, form: Form) -> Response:
+def take(visit: CurrentVisit, form: Form) -> Response:
     """Store the rows that a check found valid. They are checked again, because the browser could have changed them."""
     rows, name = form.get("rows"), printable(field(form, "name"), 200) or "briefs"
     if not isinstance(rows, str) or not rows.strip():

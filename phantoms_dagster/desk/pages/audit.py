@@ -6,7 +6,7 @@ from fastapi import FastAPI
 from starlette.responses import Response
 
 from phantoms_dagster.desk.render import page
-from phantoms_dagster.desk.visits import Seen
+from phantoms_dagster.desk.visits import CurrentVisit
 from phantoms_dagster.store.audit import NEWEST
 
 ROWS = 50
@@ -17,7 +17,7 @@ def register(app: FastAPI) -> None:
     app.get("/audit", include_in_schema=False)(audit)
 
 
-def audit(visit: Seen, subject: str = "", who: str = "", before: int = NEWEST) -> Response:
+def audit(visit: CurrentVisit, subject: str = "", who: str = "", before: int = NEWEST) -> Response:
     """Show a page of the log."""
     rows = visit.desk.audit.page(subject=subject.strip(), who=who.strip(), before=before, limit=ROWS + 1)
     older = rows[ROWS - 1].id if len(rows) > ROWS else None

@@ -6,8 +6,8 @@ from fastapi import FastAPI
 from starlette.responses import Response
 
 from phantoms_dagster.desk.pages.pipeline import VERBS
-from phantoms_dagster.desk.render import go, page
-from phantoms_dagster.desk.visits import Seen
+from phantoms_dagster.desk.render import page, redirect_to
+from phantoms_dagster.desk.visits import CurrentVisit
 from phantoms_dagster.store.bulk import NEWEST
 
 ROWS = 50
@@ -22,7 +22,7 @@ def register(app: FastAPI) -> None:
     app.post("/bulk/{number}/go-on", include_in_schema=False)(go_on)
 
 
-def actions(visit: Seen, before: int = NEWEST) -> Response:
+def actions(visit: CurrentVisit, before: int = NEWEST) -> Response:
     """List the bulk actions, newest first."""
     found = visit.desk.bulk.latest(before=before, limit=ROWS + 1)
     counts = visit.desk.bulk.counts_of([one.id for one in found[:ROWS]])
@@ -31,7 +31,7 @@ def actions(visit: Seen, before: int = NEWEST) -> Response:
     return page(visit, "bulk_list.html", rows=rows, verbs=VERBS, older=older, newest=before >= NEWEST)
 
 
-def action(visit: Seen, number: int, state: str = "", after: int = 0) -> Response:
+def action(visit: CurrentVisit, number: int, state: str = "", after: int = 0) -> Response:
     """Show a bulk action and its steps."""
     bulk, counts = visit.desk.bulk.get(number), visit.desk.bulk.counts(number)
     shown = state if state in STATES else next((name for name in STATES if counts[name]), "done")
@@ -52,13 +52,13 @@ def action(visit: Seen, number: int, state: str = "", after: int = 0) -> Respons
     )
 
 
-def stop(visit: Seen, number: int) -> Response:
+def stop(visit: CurrentVisit, number: int) -> Response:
     """Stop a bulk action. No further step starts."""
     visit.desk.bulk.stop(number, visit.actor)
-    return go(visit, f"/bulk/{number}", "Stopped. Finished steps stay as they are; no new step starts.", "info")
+    return redirect_to(visit, f"/bulk/{number}", "Stopped. Finished steps stay as they are; no new step starts.", "info")
 
 
-def go_on(visit: Seen, number: int) -> Response:
+def go_on(visit: CurrentVisit, number: int) -> Response:
     """Run the remaining steps."""
     visit.desk.bulk.go_on(number, visit.actor)
-    return go(visit, f"/bulk/{number}", "Running the remaining steps.")
+    return redirect_to(visit, f"/bulk/{number}", "Running the remaining steps.")

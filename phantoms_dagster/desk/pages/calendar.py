@@ -17,8 +17,8 @@ from fastapi import FastAPI
 from markupsafe import Markup
 from starlette.responses import Response
 
-from phantoms_dagster.desk.render import go, page
-from phantoms_dagster.desk.visits import Form, Seen, Visit, field
+from phantoms_dagster.desk.render import page, redirect_to
+from phantoms_dagster.desk.visits import CurrentVisit, Form, Visit, field
 from phantoms_dagster.domain.brief_changes import BriefChanges
 from phantoms_dagster.domain.errors import InvalidInput, NotFound
 from phantoms_dagster.domain.local_times import happens_twice, is_skipped, read_local, start_of_day
@@ -133,7 +133,7 @@ class CalendarView:
         return f"/calendar?{urlencode({name: value for name, value in given.items() if value})}"
 
 
-def calendar(visit: Seen, view: str = "week", channel: str = "") -> Response:
+def calendar(visit: CurrentVisit, view: str = "week", channel: str = "") -> Response:
     """Show a week, four weeks as a list, or a month."""
     plan = visit.desk.calendar
     channels = plan.channels()
@@ -178,7 +178,7 @@ def calendar(visit: Seen, view: str = "week", channel: str = "") -> Response:
     )
 
 
-def form_of_move(visit: Seen, key: str, at: str = "") -> Response:
+def form_of_move(visit: CurrentVisit, key: str, at: str = "") -> Response:
     """Show when a video is published, with a form to move it."""
     plan = visit.desk.calendar
     video, channel = video_of(plan, key)
@@ -186,7 +186,7 @@ def form_of_move(visit: Seen, key: str, at: str = "") -> Response:
     return _form(visit, plan, video, channel, wall=wall)
 
 
-def move(visit: Seen, key: str, form: Form) -> Response:
+def move(visit: CurrentVisit, key: str, form: Form) -> Response:
     """Move a video to another time. Warnings about the new time are shown first."""
     plan = visit.desk.calendar
     video, channel = video_of(plan, key)
@@ -199,7 +199,7 @@ def move(visit: Seen, key: str, form: Form) -> Response:
     moved = InvalidInput(f"Somebody else moved {video.title} in the meantime. Nothing was changed; look at the calendar again.")
     if was != _stamp(video.publish_at):
         if _stamp(video.publish_at) == _stamp(at):  # the form was sent twice, or two people want the same
-            return go(visit, f"/calendar/{quote(key, safe='')}", f"{video.title} already has that time.", "info")
+            return redirect_to(visit, f"/calendar/{quote(key, safe='')}", f"{video.title} already has that time.", "info")
         raise moved
     odd = warnings_of(visit, plan, video, channel, at) if at is not None else []
     if odd and field(form, "seen", most=64) != _digest(odd):
@@ -213,11 +213,11 @@ def move(visit: Seen, key: str, form: Form) -> Response:
     edits = BriefEdits(visit.desk.services.engine)
     edited = edits.edit(key, changes, by=visit.name, actor=visit.actor, check=unchanged)
     if at is None:
-        return go(visit, f"/calendar/{quote(key, safe='')}", f"{video.title} goes out as soon as it is approved.")
+        return redirect_to(visit, f"/calendar/{quote(key, safe='')}", f"{video.title} goes out as soon as it is approved.")
     local = at.astimezone(ZoneInfo(channel.timezone))
     said = f"{video.title}: {local:%a} {local.day} {local:%b} {local:%H:%M} {local.tzname()}."
     back = CalendarView("week", local.date(), video.channel if field(form, "channel") else "")
-    return go(visit, back.path(), " ".join([said, *edited.notes]))
+    return redirect_to(visit, back.path(), " ".join([said, *edited.notes]))
 
 
 # --- what is shown

@@ -11,8 +11,8 @@ from starlette.responses import Response
 
 from phantoms_dagster.desk.pages.media import address
 from phantoms_dagster.desk.pages.review import Filters
-from phantoms_dagster.desk.render import go, page
-from phantoms_dagster.desk.visits import Form, Seen, Visit, field
+from phantoms_dagster.desk.render import page, redirect_to
+from phantoms_dagster.desk.visits import CurrentVisit, Form, Visit, field
 from phantoms_dagster.domain.errors import InvalidInput, NotFound
 from phantoms_dagster.domain.models import Script
 from phantoms_dagster.domain.script_edits import (
@@ -51,12 +51,12 @@ class Field:
     most: str
 
 
-def form_of_edit(visit: Seen, key: str, channel: str = "", held: str = "", platform: str = "") -> Response:
+def form_of_edit(visit: CurrentVisit, key: str, channel: str = "", held: str = "", platform: str = "") -> Response:
     """Show the form with the stored texts."""
     return _form(visit, key, Filters(channel, held == "1", platform), {})
 
 
-def edit(visit: Seen, key: str, form: Form) -> Response:
+def edit(visit: CurrentVisit, key: str, form: Form) -> Response:
     """Save the changed texts. On an error, show the form again with the message and what was typed."""
     filters = Filters(field(form, "channel"), field(form, "held") == "1", field(form, "platform"))
     # Untouched fields are not saved: another user may have edited them in the meantime.
@@ -69,7 +69,7 @@ def edit(visit: Seen, key: str, form: Form) -> Response:
         raise
     except InvalidInput as error:
         return _form(visit, key, filters, typed, error=error, looked_at=field(form, "content", most=64))
-    return go(visit, filters.path(key), _told(edited), "good" if any(edited.differences) else "info")
+    return redirect_to(visit, filters.path(key), _told(edited), "good" if any(edited.differences) else "info")
 
 
 _NAMES = ("title", "caption", "hashtags", "hook", "narration-", "headline-")

@@ -7,8 +7,8 @@ import mimetypes
 from fastapi import FastAPI
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 
-from phantoms_dagster.desk.render import THEME, THEMES, assets, go
-from phantoms_dagster.desk.visits import Form, Seen, field, own_page
+from phantoms_dagster.desk.render import THEME, THEMES, redirect_to, static_files
+from phantoms_dagster.desk.visits import CurrentVisit, Form, field, local_path
 from phantoms_dagster.domain.errors import NotFound
 
 _YEAR = 31_536_000
@@ -34,7 +34,7 @@ async def health() -> Response:
 
 async def static(digest: str, name: str) -> Response:
     """Serve a static file. A URL of an older version gets the current file, uncached."""
-    found = assets().get(name)
+    found = static_files().get(name)
     if found is None:
         raise NotFound(f"there is no file {name}")
     kept = f"public, max-age={_YEAR}, immutable" if digest == found.digest else "no-cache"
@@ -42,10 +42,10 @@ async def static(digest: str, name: str) -> Response:
     return Response(found.content, media_type=kind, headers={"Cache-Control": kept, "ETag": f'"{found.digest}"'})
 
 
-async def theme(visit: Seen, form: Form) -> Response:
+async def theme(visit: CurrentVisit, form: Form) -> Response:
     """Save the visitor's theme in a cookie."""
     chosen = field(form, "theme")
-    response = go(visit, own_page(field(form, "back") or "/"))
+    response = redirect_to(visit, local_path(field(form, "back") or "/"))
     if chosen in THEMES:
         response.set_cookie(THEME, chosen, max_age=_YEAR, path="/", samesite="lax", httponly=True)
     return response

@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from phantoms_dagster.desk.pages.media import address
 from phantoms_dagster.desk.render import page
-from phantoms_dagster.desk.visits import Form, Seen, Visit, field, words
+from phantoms_dagster.desk.visits import CurrentVisit, Form, Visit, field, visible_text
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.models import PostWords
 from phantoms_dagster.store.decisions import DecidedFirst
@@ -38,7 +38,7 @@ def register(app: FastAPI) -> None:
     app.post("/guest/{secret}", include_in_schema=False)(answer)
 
 
-def look(visit: Seen, secret: str) -> Response:
+def look(visit: CurrentVisit, secret: str) -> Response:
     """Show the film and the question, or why there is nothing to answer."""
     if (wait := visit.desk.attempts.guess_wait_seconds(visit.address)) > 0:
         return _too_many(visit, wait)
@@ -46,7 +46,7 @@ def look(visit: Seen, secret: str) -> Response:
     return _nothing(visit) if link is None else _shown(visit, link)
 
 
-def answer(visit: Seen, secret: str, form: Form) -> Response:
+def answer(visit: CurrentVisit, secret: str, form: Form) -> Response:
     """Take the guest's answer. A link takes one answer."""
     if (wait := visit.desk.attempts.guess_wait_seconds(visit.address)) > 0:
         return _too_many(visit, wait)
@@ -55,7 +55,7 @@ def answer(visit: Seen, secret: str, form: Form) -> Response:
         return _nothing(visit)
     said = field(form, "answer")
     try:
-        reason = words(form, "note", most=1_000)
+        reason = visible_text(form, "note", most=1_000)
     except InvalidInput as error:
         return _shown(visit, link, status=422, problem=f"Please write it again: {error}.")
     if said not in ("approve", "reject"):

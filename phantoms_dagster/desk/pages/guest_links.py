@@ -5,8 +5,8 @@ from __future__ import annotations
 from fastapi import FastAPI
 from starlette.responses import Response
 
-from phantoms_dagster.desk.render import go, page
-from phantoms_dagster.desk.visits import Form, Seen, Visit, field
+from phantoms_dagster.desk.render import page, redirect_to
+from phantoms_dagster.desk.visits import CurrentVisit, Form, Visit, field
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.store.guest_links import NEWEST
 
@@ -20,14 +20,14 @@ def register(app: FastAPI) -> None:
     app.post("/guest-links/{number}/revoke", include_in_schema=False)(revoke)
 
 
-def links(visit: Seen, key: str = "", before: int = NEWEST) -> Response:
+def links(visit: CurrentVisit, key: str = "", before: int = NEWEST) -> Response:
     """List the links, newest first; optionally of one video."""
     found = visit.desk.guests.page(key=key.strip(), before=before, limit=ROWS + 1)
     older = found[ROWS - 1].id if len(found) > ROWS else None
     return page(visit, "guest_links.html", links=found[:ROWS], key=key.strip(), older=older, newest=before >= NEWEST)
 
 
-def make(visit: Seen, key: str, form: Form) -> Response:
+def make(visit: CurrentVisit, key: str, form: Form) -> Response:
     """Make a link and show it in this response only. A redirect or a flash message would store the secret."""
     content = field(form, "content", most=64)
     link, secret = visit.desk.guests.add(
@@ -36,10 +36,10 @@ def make(visit: Seen, key: str, form: Form) -> Response:
     return page(visit, "guest_link_made.html", link=link, address=address(visit, secret))
 
 
-def revoke(visit: Seen, number: int) -> Response:
+def revoke(visit: CurrentVisit, number: int) -> Response:
     """Revoke a link."""
     link = visit.desk.guests.revoke(number, visit.actor)
-    return go(visit, "/guest-links", f"Revoked: {link.guest}'s link no longer works.", "info")
+    return redirect_to(visit, "/guest-links", f"Revoked: {link.guest}'s link no longer works.", "info")
 
 
 def address(visit: Visit, secret: str) -> str:

@@ -11,11 +11,11 @@ from typing import Annotated, Any
 from fastapi import FastAPI, Query
 from starlette.responses import Response
 
-from phantoms_dagster.desk.masking import laid_out
+from phantoms_dagster.desk.masking import evidence_json
 from phantoms_dagster.desk.pages.pipeline import VERBS, outages_of
 from phantoms_dagster.desk.plots import Plot, columns
-from phantoms_dagster.desk.render import count, go, page
-from phantoms_dagster.desk.visits import Form, Seen, Visit, field, words
+from phantoms_dagster.desk.render import count, page, redirect_to
+from phantoms_dagster.desk.visits import CurrentVisit, Form, Visit, field, visible_text
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.store.bulk import MOST_ITEMS
 from phantoms_dagster.store.dead_letters.letters import DeadLetters
@@ -63,7 +63,7 @@ class Trend:
 
 
 def issues(
-    visit: Seen, state: str = "open", provider: str = "", q: str = "", number: Annotated[int, Query(alias="page", ge=1)] = 1
+    visit: CurrentVisit, state: str = "open", provider: str = "", q: str = "", number: Annotated[int, Query(alias="page", ge=1)] = 1
 ) -> Response:
     """Show the issues in this state that contain all words of `q`, most recently seen first."""
     if state not in TABS:
@@ -92,7 +92,7 @@ def issues(
     )
 
 
-def issue(visit: Seen, cause: str, which: str = "", before: int = NEWEST) -> Response:
+def issue(visit: CurrentVisit, cause: str, which: str = "", before: int = NEWEST) -> Response:
     """Show an issue: its letters, and the provider's answers for some of them."""
     store = Issues(visit.desk.services.engine)
     found = store.get(cause)
@@ -108,7 +108,7 @@ def issue(visit: Seen, cause: str, which: str = "", before: int = NEWEST) -> Res
         which=shown,
         letters=letters[:ROWS],
         details=[reader.show(one.id) for one in letters[:EXAMPLES]] if before >= NEWEST else [],
-        evidence=laid_out,
+        evidence=evidence_json,
         attempt=_attempt,
         older=letters[ROWS - 1].id if len(letters) > ROWS else None,
         newest=before >= NEWEST,
@@ -117,21 +117,21 @@ def issue(visit: Seen, cause: str, which: str = "", before: int = NEWEST) -> Res
     )
 
 
-def say(visit: Seen, cause: str, form: Form) -> Response:
+def say(visit: CurrentVisit, cause: str, form: Form) -> Response:
     """Acknowledge, resolve or reopen an issue."""
     state, seen = field(form, "state"), field(form, "seen", most=20)
     if not seen.isdecimal():
         raise InvalidInput("the form does not say which letters you have seen; load the page again")
     store = Issues(visit.desk.services.engine)
-    now = store.say(cause, state, visit.actor, seen=int(seen), reason=words(form, "reason", most=1_000))
+    now = store.say(cause, state, visit.actor, seen=int(seen), reason=visible_text(form, "reason", most=1_000))
     if now.came_back and state != "open":
-        return go(
+        return redirect_to(
             visit, f"/dead-letters/{cause}", "It stays open: a new letter with this cause came after you loaded the page.", "info"
         )
-    return go(visit, f"/dead-letters/{cause}", DONE[state])
+    return redirect_to(visit, f"/dead-letters/{cause}", DONE[state])
 
 
-def ask(visit: Seen, cause: str, action: str = "replay", whole: str = "", letter: Ids = None) -> Response:
+def ask(visit: CurrentVisit, cause: str, action: str = "replay", whole: str = "", letter: Ids = None) -> Response:
     """Show what a replay or discard of these letters would do, before it is done."""
     store = Issues(visit.desk.services.engine)
     found = store.get(cause)
@@ -156,11 +156,11 @@ def ask(visit: Seen, cause: str, action: str = "replay", whole: str = "", letter
     )
 
 
-def act(visit: Seen, cause: str, form: Form) -> Response:
+def act(visit: CurrentVisit, cause: str, form: Form) -> Response:
     """Start a bulk action and redirect to its page. Sending the same form again leads to the same bulk action."""
     once = field(form, "once", most=40)
     if once and (known := visit.desk.bulk.made_by(once, visit.actor)) is not None:
-        return go(visit, f"/bulk/{known}")
+        return redirect_to(visit, f"/bulk/{known}")
     store = Issues(visit.desk.services.engine)
     found = store.get(cause)
     action = field(form, "action")
@@ -176,7 +176,7 @@ def act(visit: Seen, cause: str, form: Form) -> Response:
         if not letters:
             raise InvalidInput("no letter is selected: tick at least one kind")
     else:
-        arguments["reason"] = words(form, "reason", most=1_000)
+        arguments["reason"] = visible_text(form, "reason", most=1_000)
     number = visit.desk.bulk.submit(
         action,
         [(one.key, one.id) for one in letters],
@@ -186,7 +186,7 @@ def act(visit: Seen, cause: str, form: Form) -> Response:
         canary=field(form, "canary") == "1",
         once=once or None,
     )
-    return go(visit, f"/bulk/{number}")
+    return redirect_to(visit, f"/bulk/{number}")
 
 
 def _known(action: str) -> None:

@@ -15,7 +15,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from phantoms_dagster.desk.context import Desk
-from phantoms_dagster.desk.visits import Seen
+from phantoms_dagster.desk.visits import CurrentVisit
 from phantoms_dagster.store.away import is_away
 
 LOOK_SECONDS = 2.0
@@ -58,7 +58,7 @@ def register(app: FastAPI) -> None:
     app.get("/events", include_in_schema=False)(events)
 
 
-async def events(visit: Seen) -> Response:
+async def events(visit: CurrentVisit) -> Response:
     """Stream the counts now and whenever they change: the review queue as `counts`, the stages of all videos as `board`."""
     pulse = visit.desk.extras.setdefault(_PULSE, Pulse(visit.desk))
     assert isinstance(pulse, Pulse)

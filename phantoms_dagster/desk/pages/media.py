@@ -12,7 +12,7 @@ from starlette.responses import FileResponse, Response
 
 from phantoms_dagster.desk.context import Desk
 from phantoms_dagster.desk.keys import Keys
-from phantoms_dagster.desk.visits import NotAllowed, Seen
+from phantoms_dagster.desk.visits import CurrentVisit, NotAllowed
 from phantoms_dagster.domain.errors import NotFound
 from phantoms_dagster.domain.models import MediaFile
 from phantoms_dagster.media.files import FolderStore
@@ -40,11 +40,11 @@ def _signed(keys: Keys, name: str, size: int, until: int) -> str:
     return f"/media/{name}?size={size}&until={until}&key={keys.mac('media', f'{name}:{size}:{until}')}"
 
 
-async def media(visit: Seen, name: str, size: int = 0, until: int = 0, key: str = "") -> Response:
+async def media(visit: CurrentVisit, name: str, size: int = 0, until: int = 0, key: str = "") -> Response:
     """Serve the file, or the requested range of it (206, 416, If-Range)."""
     desk = visit.desk
     found = _NAME.fullmatch(name)
-    if found is None or not desk.keys.right("media", f"{name}:{size}:{until}", key):
+    if found is None or not desk.keys.verify("media", f"{name}:{size}:{until}", key):
         raise NotAllowed("This film address is not valid. Open the video's page to get a new one.")
     if until < time.time():
         raise NotAllowed("This film address has expired. Load the video's page again.")

@@ -13,8 +13,8 @@ from starlette.responses import RedirectResponse, Response
 
 from phantoms_dagster.desk.access import Role
 from phantoms_dagster.desk.oidc import BEGUN_SECONDS, NotLoggedIn, OidcProvider, ProviderAway
-from phantoms_dagster.desk.render import page, tell
-from phantoms_dagster.desk.visits import Seen, Visit, log_in, own_page
+from phantoms_dagster.desk.render import flash_message, page
+from phantoms_dagster.desk.visits import CurrentVisit, Visit, local_path, log_in
 from phantoms_dagster.domain.errors import InvalidInput, NotFound
 from phantoms_dagster.store.users import digest
 
@@ -32,15 +32,15 @@ def register(app: FastAPI) -> None:
     app.get(f"{PATH}/back", include_in_schema=False)(come_back)
 
 
-def leave(visit: Seen, next: str = "/") -> Response:  # noqa: A002 - the name of the parameter in the address
+def leave(visit: CurrentVisit, next: str = "/") -> Response:  # noqa: A002 - the name of the parameter in the address
     """Redirect to the provider."""
     provider = _provider(visit)
     if visit.role > Role.PUBLIC:
-        return RedirectResponse(own_page(next), 303)
+        return RedirectResponse(local_path(next), 303)
     if (moved := _elsewhere(visit)) is not None:
-        return RedirectResponse(f"{moved}?{urlencode({'next': own_page(next)})}", 303)
+        return RedirectResponse(f"{moved}?{urlencode({'next': local_path(next)})}", 303)
     try:
-        begun = provider.begin(_back(visit), own_page(next))
+        begun = provider.begin(_back(visit), local_path(next))
     except ProviderAway as error:
         return _refused(visit, 503, str(error))
     response = RedirectResponse(begun.address, 303)
@@ -48,13 +48,13 @@ def leave(visit: Seen, next: str = "/") -> Response:  # noqa: A002 - the name of
     return response
 
 
-def come_back(visit: Seen) -> Response:
+def come_back(visit: CurrentVisit) -> Response:
     """Log in the user whom the provider sent back. The answer works once."""
     provider = _provider(visit)
     answer = {name: value[:4_000] for name, value in visit.request.query_params.items()}
     users = visit.desk.users
     try:
-        kept = provider.returned(visit.desk.keys.opened("oidc", visit.request.cookies.get(COOKIE, "")), answer)
+        kept = provider.returned(visit.desk.keys.unseal("oidc", visit.request.cookies.get(COOKIE, "")), answer)
         if not users.spend_state(digest(str(kept["state"]))):
             raise NotLoggedIn("That log-in was already used. Please start again.")
         arrived = provider.finish(kept, answer, _back(visit))
@@ -64,7 +64,7 @@ def come_back(visit: Seen) -> Response:
         return _refused(visit, 503, str(error))
     except (NotLoggedIn, InvalidInput) as error:
         return _refused(visit, 403, str(error))
-    response = RedirectResponse(own_page(str(kept["next"])), 303)
+    response = RedirectResponse(local_path(str(kept["next"])), 303)
     response.delete_cookie(COOKIE, path=PATH)
     log_in(visit, user, response)
     _remember(visit, response, arrived.id_token)
@@ -77,9 +77,9 @@ def log_out_there(visit: Visit, response: Response) -> Response:
     The user is already logged out of the desk. Users who logged in with a password have no session at the provider to end.
     """
     provider = visit.desk.oidc
-    theirs = visit.desk.keys.opened("oidc-session", visit.request.cookies.get(_THEIRS, ""))
+    theirs = visit.desk.keys.unseal("oidc-session", visit.request.cookies.get(_THEIRS, ""))
     if provider is None or not isinstance(theirs, dict) or theirs.get("issuer") != provider.issuer:
-        tell(visit, response, "You are logged out.", "info")
+        flash_message(visit, response, "You are logged out.", "info")
         return response
     state = secrets.token_urlsafe(32)
     try:
@@ -90,7 +90,7 @@ def log_out_there(visit: Visit, response: Response) -> Response:
     if address is None:
         response.delete_cookie(_THEIRS, path=_LOGOUT)
         said = f"You are logged out of the desk. Your session at {provider.host} is still open; log out there, too.{why}"
-        tell(visit, response, said, "info")
+        flash_message(visit, response, said, "info")
         return response
     # A page, not a redirect: the policy `form-action 'self'` forbids redirects of a form to another site.
     leading = page(visit, "logged_out.html", address=address, host=provider.host)
@@ -103,7 +103,7 @@ def log_out_there(visit: Visit, response: Response) -> Response:
 
 def back_from_log_out(visit: Visit) -> bool:
     """Whether the provider sent this browser back from a log-out that it started."""
-    kept = visit.desk.keys.opened("oidc-ended", visit.request.cookies.get(_ENDED, ""))
+    kept = visit.desk.keys.unseal("oidc-ended", visit.request.cookies.get(_ENDED, ""))
     return isinstance(kept, str) and secrets.compare_digest(kept.encode(), visit.request.query_params.get("state", "").encode())
 
 

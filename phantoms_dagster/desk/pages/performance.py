@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from phantoms_dagster.desk.plots import Plot, columns
 from phantoms_dagster.desk.render import count, page
-from phantoms_dagster.desk.visits import Seen, Visit
+from phantoms_dagster.desk.visits import CurrentVisit, Visit
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.store.results.board import SORTS, Hook, Hour, PlatformDay, ResultsBoard, VideoResult
@@ -72,7 +72,7 @@ class CachedSums:
 
 
 def performance(
-    visit: Seen,
+    visit: CurrentVisit,
     *,
     days: str = "28",
     channel: str = "",

@@ -14,8 +14,8 @@ from fastapi import FastAPI, Query
 from markupsafe import Markup
 from starlette.responses import Response
 
-from phantoms_dagster.desk.render import go, page, slot
-from phantoms_dagster.desk.visits import Form, Seen, Visit, field, words
+from phantoms_dagster.desk.render import page, redirect_to, slot
+from phantoms_dagster.desk.visits import CurrentVisit, Form, Visit, field, visible_text
 from phantoms_dagster.domain.errors import InvalidInput, NotFound
 from phantoms_dagster.domain.outlook import Outages, VideoSummary, news
 from phantoms_dagster.domain.search import Search, parse, suggestions
@@ -70,7 +70,7 @@ class StageLane:
     failed: int
 
 
-def pipeline(visit: Seen, q: str = "", before: int = NEWEST) -> Response:
+def pipeline(visit: CurrentVisit, q: str = "", before: int = NEWEST) -> Response:
     """Show the videos that match the search, newest first."""
     board = visit.desk.board
     channels = board.channels()
@@ -99,7 +99,7 @@ def pipeline(visit: Seen, q: str = "", before: int = NEWEST) -> Response:
     )
 
 
-def ask(visit: Seen, action: str = "", q: str = "", whole: str = "", key: Keys = None) -> Response:
+def ask(visit: CurrentVisit, action: str = "", q: str = "", whole: str = "", key: Keys = None) -> Response:
     """Show what the action would do, with its form."""
     if action not in ACTIONS:
         raise InvalidInput(f"there is no action {action!r}; the actions are {', '.join(ACTIONS)}")
@@ -119,15 +119,15 @@ def ask(visit: Seen, action: str = "", q: str = "", whole: str = "", key: Keys =
     )
 
 
-def act(visit: Seen, form: Form) -> Response:
+def act(visit: CurrentVisit, form: Form) -> Response:
     """Start a bulk action and redirect to its page. Sending the same form again leads to the same bulk action."""
     once = field(form, "once", most=40)
     if once and (known := visit.desk.bulk.made_by(once, visit.actor)) is not None:
-        return go(visit, f"/bulk/{known}")
+        return redirect_to(visit, f"/bulk/{known}")
     action, q = field(form, "action"), field(form, "q")
     whole = field(form, "whole") == "1"
     keys = selected(visit, q, whole, [str(key) for key in form.getlist("key")])
-    given = {name: value for name in ("reason", "priority") if (value := words(form, name))}
+    given = {name: value for name in ("reason", "priority") if (value := visible_text(form, name))}
     if action == "move":
         given["publish_at"] = _moment(field(form, "at"), field(form, "zone"), now=field(form, "now") == "1")
     number = visit.desk.bulk.submit(
@@ -139,7 +139,7 @@ def act(visit: Seen, form: Form) -> Response:
         canary=field(form, "canary") == "1",
         once=once or None,
     )
-    return go(visit, f"/bulk/{number}")
+    return redirect_to(visit, f"/bulk/{number}")
 
 
 def line_of(row: BoardRow, outages: Outages) -> PipelineLine:

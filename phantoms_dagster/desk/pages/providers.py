@@ -12,8 +12,8 @@ from fastapi import FastAPI
 from starlette.responses import Response
 
 from phantoms_dagster.desk.plots import Plot, columns
-from phantoms_dagster.desk.render import go, page
-from phantoms_dagster.desk.visits import Form, Seen, Visit, field, words
+from phantoms_dagster.desk.render import page, redirect_to
+from phantoms_dagster.desk.visits import CurrentVisit, Form, Visit, field, visible_text
 from phantoms_dagster.domain.accounts import Account
 from phantoms_dagster.domain.counting import counted
 from phantoms_dagster.domain.errors import InvalidInput, NotFound
@@ -94,7 +94,7 @@ class ProviderView:
         return sum(s.well + s.badly for s in self.hour)
 
 
-def providers(visit: Seen) -> Response:
+def providers(visit: CurrentVisit) -> Response:
     """Show all providers, those in trouble first."""
     look = read_provider_status(visit.desk.settings)
     views = _views(visit, look)
@@ -102,7 +102,7 @@ def providers(visit: Seen) -> Response:
     return page(visit, "providers.html", views=views, problem=look.problem)
 
 
-def one(visit: Seen, provider: str) -> Response:
+def one(visit: CurrentVisit, provider: str) -> Response:
     """Show one provider, with its history, the waiting videos and the forms."""
     if provider not in TITLES:
         raise NotFound(f"There is no provider {provider}.")
@@ -121,7 +121,7 @@ def one(visit: Seen, provider: str) -> Response:
     )
 
 
-def trip(visit: Seen, provider: str, form: Form) -> Response:
+def trip(visit: CurrentVisit, provider: str, form: Form) -> Response:
     """Open a breaker by hand."""
     given = field(form, "seconds", most=12)
     try:
@@ -129,19 +129,19 @@ def trip(visit: Seen, provider: str, form: Form) -> Response:
     except ValueError:
         raise InvalidInput("the duration must be a number of seconds") from None
     name = _of(provider, field(form, "breaker", most=200))
-    done = asyncio.run(_switch(visit).trip(name, visit.actor, why=words(form, "why"), seconds=seconds))
+    done = asyncio.run(_switch(visit).trip(name, visit.actor, why=visible_text(form, "why"), seconds=seconds))
     until = "until it is reset" if seconds is None else f"until it is probed in {_span(seconds)}"
     more = f" Calls to the sandbox continue; their breaker is {SANDBOX}{name}." if done.sandbox_goes_on else ""
-    return go(
+    return redirect_to(
         visit, f"/providers/{quote(provider)}", _told(done, f"{name} is open {until}. Videos wait; nothing fails.{more}"), "info"
     )
 
 
-def reset(visit: Seen, provider: str, form: Form) -> Response:
+def reset(visit: CurrentVisit, provider: str, form: Form) -> Response:
     """Close a breaker by hand."""
     name = _of(provider, field(form, "breaker", most=200))
-    done = asyncio.run(_switch(visit).reset(name, visit.actor, why=words(form, "why")))
-    return go(visit, f"/providers/{quote(provider)}", _told(done, f"{name} is closed. Calls go out again."))
+    done = asyncio.run(_switch(visit).reset(name, visit.actor, why=visible_text(form, "why")))
+    return redirect_to(visit, f"/providers/{quote(provider)}", _told(done, f"{name} is closed. Calls go out again."))
 
 
 def _switch(visit: Visit) -> BreakerSwitch:

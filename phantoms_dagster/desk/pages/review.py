@@ -15,8 +15,8 @@ from starlette.responses import Response
 from phantoms_dagster.desk.access import Role
 from phantoms_dagster.desk.pages.comparing import compared
 from phantoms_dagster.desk.pages.media import address
-from phantoms_dagster.desk.render import age, clock, go, page, piece
-from phantoms_dagster.desk.visits import Form, Seen, Visit, field, words
+from phantoms_dagster.desk.render import age, clock, page, redirect_to, render_macro
+from phantoms_dagster.desk.visits import CurrentVisit, Form, Visit, field, visible_text
 from phantoms_dagster.domain.errors import InvalidInput, NotFound
 from phantoms_dagster.domain.models import MediaFile, Platform, PostWords, Sentence
 from phantoms_dagster.domain.wording import notes
@@ -95,7 +95,7 @@ class Filters:
         return f"/review{'/' + quote(key, safe='') if key else ''}{'?' + kept if kept else ''}"
 
 
-def queue(visit: Seen, channel: str = "", held: str = "", platform: str = "") -> Response:
+def queue(visit: CurrentVisit, channel: str = "", held: str = "", platform: str = "") -> Response:
     """Show the first video of the queue, or that it is empty."""
     filters = Filters(channel, held == "1", platform)
     cards = visit.desk.queue.cards(channel=channel, held=filters.held, limit=CARDS)
@@ -105,7 +105,7 @@ def queue(visit: Seen, channel: str = "", held: str = "", platform: str = "") ->
     return page(visit, "review_empty.html", filters=filters, counts=counts, waiting=sum(c.waiting for c in counts))
 
 
-def video(visit: Seen, key: str, channel: str = "", held: str = "", platform: str = "") -> Response:
+def video(visit: CurrentVisit, key: str, channel: str = "", held: str = "", platform: str = "") -> Response:
     """Show a video, in the queue or not. With `against` in the query, compare it with that earlier revision."""
     filters = Filters(channel, held == "1", platform)
     if against := visit.request.query_params.get("against", ""):
@@ -116,7 +116,7 @@ def video(visit: Seen, key: str, channel: str = "", held: str = "", platform: st
     return _shown(visit, filters, visit.desk.queue.cards(channel=channel, held=filters.held, limit=CARDS), key)
 
 
-def decide(visit: Seen, key: str, form: Form) -> Response:
+def decide(visit: CurrentVisit, key: str, form: Form) -> Response:
     """Take a decision, which can be undone for a while, and show the next video."""
     answer = field(form, "answer")
     if answer not in ANSWERS:
@@ -124,23 +124,23 @@ def decide(visit: Seen, key: str, form: Form) -> Response:
     filters = Filters(field(form, "channel"), field(form, "held") == "1", field(form, "platform"))
     following = _after(visit, filters, key)
     only = _chosen(form) if answer == "approve" else ()
-    note = _note(words(form, "note"), field(form, "at"), field(form, "scene"))
+    note = _note(visible_text(form, "note"), field(form, "at"), field(form, "scene"))
     made = visit.desk.pending.submit(
         key, _answer(answer), visit.actor, content_sha256=field(form, "content", most=64), note=note, only=only
     )
-    return go(visit, filters.path(following), _told(made), "good" if made.state == "committed" else "info")
+    return redirect_to(visit, filters.path(following), _told(made), "good" if made.state == "committed" else "info")
 
 
-def undo(visit: Seen, number: int) -> Response:
+def undo(visit: CurrentVisit, number: int) -> Response:
     """Undo a decision and show its video again."""
     undone = visit.desk.pending.undo(number, visit.actor, others=visit.role >= Role.OPERATOR)
-    return go(visit, Filters().path(undone.key), "Undone. The video waits for a decision again.", "info")
+    return redirect_to(visit, Filters().path(undone.key), "Undone. The video waits for a decision again.", "info")
 
 
-def release(visit: Seen, key: str) -> Response:
+def release(visit: CurrentVisit, key: str) -> Response:
     """Release a video from hold."""
     visit.desk.decisions.release(key, reviewer=visit.name, via=visit.via, address=visit.address)
-    return go(visit, Filters().path(key), "Released from hold. The video waits for a decision again.", "info")
+    return redirect_to(visit, Filters().path(key), "Released from hold. The video waits for a decision again.", "info")
 
 
 def _shown(visit: Visit, filters: Filters, cards: Sequence[ReviewCard], key: str) -> Response:
@@ -208,7 +208,7 @@ def _is_open(screen: Screen) -> bool:
 
 @lru_cache(maxsize=1_024)
 def _written(row: QueueRow, when: str) -> Markup:
-    return piece("_queue.html", "line", row, when)
+    return render_macro("_queue.html", "line", row, when)
 
 
 def _row(card: ReviewCard, filters: Filters, visit: Visit, current: str) -> QueueRow:

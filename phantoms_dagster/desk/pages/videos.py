@@ -7,10 +7,10 @@ import json
 from fastapi import FastAPI
 from starlette.responses import Response
 
-from phantoms_dagster.desk.masking import laid_out, masked
+from phantoms_dagster.desk.masking import evidence_json, masked
 from phantoms_dagster.desk.pages.pipeline import line_of, outages_of
 from phantoms_dagster.desk.render import page
-from phantoms_dagster.desk.visits import Seen, Visit
+from phantoms_dagster.desk.visits import CurrentVisit, Visit
 from phantoms_dagster.domain.errors import NotFound
 from phantoms_dagster.domain.stages import STAGES
 from phantoms_dagster.store.story import Stories, Story
@@ -22,7 +22,7 @@ def register(app: FastAPI) -> None:
     app.get("/videos/{key}/raw", include_in_schema=False)(raw)
 
 
-def video(visit: Seen, key: str) -> Response:
+def video(visit: CurrentVisit, key: str) -> Response:
     """Show the video's history."""
     story = _story(visit, key)
     [row] = visit.desk.board.of([key])
@@ -37,11 +37,11 @@ def video(visit: Seen, key: str) -> Response:
         # Fields that the platform left empty are not shown.
         handles=[(post, {name: one for name, one in masked(post["handle"]).items() if one is not None}) for post in story.posts],
         out=all(found.state == "done" for name, found in row.stages.items() if STAGES[name].kind == "post"),
-        evidence=laid_out,
+        evidence=evidence_json,
     )
 
 
-def raw(visit: Seen, key: str) -> Response:
+def raw(visit: CurrentVisit, key: str) -> Response:
     """Return all database rows of the video as JSON, with secrets masked."""
     content = json.dumps(masked(_story(visit, key).raw), indent=2, default=str, ensure_ascii=False)
     return Response(content, media_type="application/json")

@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 from fastapi import FastAPI
 from starlette.responses import Response
 
-from phantoms_dagster.desk.render import count, go, page
-from phantoms_dagster.desk.visits import Form, Seen, Visit, field
+from phantoms_dagster.desk.render import count, page, redirect_to
+from phantoms_dagster.desk.visits import CurrentVisit, Form, Visit, field
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.webhooks import EVENTS
 from phantoms_dagster.providers.webhooks import payload
@@ -37,7 +37,7 @@ def store_of(visit: Visit) -> Webhooks:
     return Webhooks(visit.desk.services.engine, visit.desk.settings.webhook_targets)
 
 
-def webhooks(visit: Seen, state: str = "", event: str = "", endpoint: int | None = None, before: int = NEWEST) -> Response:
+def webhooks(visit: CurrentVisit, state: str = "", event: str = "", endpoint: int | None = None, before: int = NEWEST) -> Response:
     """Show the endpoints and the newest deliveries, optionally of one state, event or endpoint."""
     if state and state not in STATES:
         raise InvalidInput(f"there is no state {state!r}; the states are {', '.join(STATES)}")
@@ -61,7 +61,7 @@ def webhooks(visit: Seen, state: str = "", event: str = "", endpoint: int | None
     )
 
 
-def delivery(visit: Seen, number: int) -> Response:
+def delivery(visit: CurrentVisit, number: int) -> Response:
     """Show a delivery with its attempts and payload."""
     found, attempts = store_of(visit).delivery(number)
     sent = json.loads(payload(found.type, found.at, found.data, desk_url(visit.desk.settings)))
@@ -69,7 +69,7 @@ def delivery(visit: Seen, number: int) -> Response:
     return page(visit, "webhook_delivery.html", one=found, attempts=attempts, payload=shown)
 
 
-def add(visit: Seen, form: Form) -> Response:
+def add(visit: CurrentVisit, form: Form) -> Response:
     """Add an endpoint and show its secret once."""
     events = [str(one)[:60] for one in form.getlist("event")]
     if not events:
@@ -78,32 +78,32 @@ def add(visit: Seen, form: Form) -> Response:
     return page(visit, "webhook_secret.html", number=number, secret=secret, rotated=False)
 
 
-def rotate(visit: Seen, number: int) -> Response:
+def rotate(visit: CurrentVisit, number: int) -> Response:
     """Give an endpoint a new secret and show it once."""
     secret = store_of(visit).rotate(number, visit.actor)
     return page(visit, "webhook_secret.html", number=number, secret=secret, rotated=True)
 
 
-def enable(visit: Seen, number: int) -> Response:
+def enable(visit: CurrentVisit, number: int) -> Response:
     """Enable an endpoint that was disabled."""
     store_of(visit).enable(number, visit.actor)
     said = f"Endpoint {number} gets events again. The deliveries that it missed have failed; send them again below."
-    return go(visit, "/webhooks", said)
+    return redirect_to(visit, "/webhooks", said)
 
 
-def remove(visit: Seen, number: int) -> Response:
+def remove(visit: CurrentVisit, number: int) -> Response:
     """Remove an endpoint."""
     store_of(visit).remove(number, visit.actor)
-    return go(visit, "/webhooks", f"Endpoint {number} and its secret are deleted.")
+    return redirect_to(visit, "/webhooks", f"Endpoint {number} and its secret are deleted.")
 
 
-def resend(visit: Seen, number: int) -> Response:
+def resend(visit: CurrentVisit, number: int) -> Response:
     """Send a delivery again."""
     store_of(visit).resend(number, visit.actor)
-    return go(visit, f"/webhooks/deliveries/{number}", "It will be sent again, with the same id.")
+    return redirect_to(visit, f"/webhooks/deliveries/{number}", "It will be sent again, with the same id.")
 
 
-def resend_failed(visit: Seen, form: Form) -> Response:
+def resend_failed(visit: CurrentVisit, form: Form) -> Response:
     """Send again what failed within a period."""
     hours, chosen = field(form, "hours", most=10), field(form, "endpoint", most=20)
     if hours not in SPANS:
@@ -113,4 +113,4 @@ def resend_failed(visit: Seen, form: Form) -> Response:
     since = datetime.now(UTC) - timedelta(hours=int(hours))
     number = store_of(visit).resend_failed(since, visit.actor, endpoint=int(chosen) if chosen else None)
     told = f"{count(number, 'delivery', 'deliveries')} will be sent again." if number else "Nothing failed in that time."
-    return go(visit, "/webhooks?state=pending" if number else "/webhooks", told, "good" if number else "info")
+    return redirect_to(visit, "/webhooks?state=pending" if number else "/webhooks", told, "good" if number else "info")
