@@ -204,7 +204,7 @@ async def test_a_replay_says_first_what_each_letter_would_do(world: DeskWorld) -
     asked = (await operator.get(f"/dead-letters/{one.cause}/act?whole=1")).text
     assert "<h1>Replay 3 dead letters</h1>" in asked
     assert '<b>2</b> <span class="verdict is-safe">safe</span>' in asked
-    assert '<b>1</b> <span class="verdict is-read_back">will be read back first</span>' in asked
+    assert '<b>1</b> <span class="verdict is-read_back">checked with the provider first</span>' in asked
     assert (await operator.get(f"/dead-letters/{one.cause}/act")).status_code == 422  # nothing is selected
     answer = await operator.post(f"/dead-letters/{one.cause}/act", {"action": "replay", "whole": "1", "verdict": ["safe"]})
     number = int(answer.headers["location"].rsplit("/", 1)[1])
