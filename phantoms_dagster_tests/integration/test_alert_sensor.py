@@ -247,7 +247,7 @@ async def test_a_delivery_that_fails_is_a_failed_tick_and_repeated_until_it_is_t
 ) -> None:
     dead(world, 1)
     receiver.status = 500
-    with pytest.raises(PhantomsError, match=r"1 of 1 destinations did not take the alert \(it answered 500\)") as caught:
+    with pytest.raises(PhantomsError, match=r"1 of 1 destinations did not accept the alert \(it answered 500\)") as caught:
         await ticked(settings)
     assert PASSWORD not in str(caught.value)
     receiver.status = 200
@@ -264,7 +264,7 @@ async def test_one_dead_destination_neither_silences_nor_repeats_the_other(
     dead(world, 1)
     said, cursor = await ticked(several)
     assert said.startswith(
-        "sent 1: Phantoms: 1 new dead letter; 2 of 3 destinations did not take the alert (it could not be reached; "
+        "sent 1: Phantoms: 1 new dead letter; 2 of 3 destinations did not accept the alert (it could not be reached; "
     )
     assert "this is not a URL that Apprise knows: see PHANTOMS_ALERT_URLS" in said
     again, _ = await ticked(several, cursor)

@@ -252,7 +252,7 @@ async def test_an_answer_that_is_sent_a_second_time_logs_nobody_in(world: DeskWo
     asked = len(provider.asked)
     thief = world.browser()
     thief.client.cookies.set("phantoms_oidc", kept)
-    await nobody(world, await thief.client.get(returned), "was used already")
+    await nobody(world, await thief.client.get(returned), "was already used")
     await nobody(world, await browser.client.get(returned), "was started in another browser")
     assert len(provider.asked) == asked  # the provider is not even asked
 

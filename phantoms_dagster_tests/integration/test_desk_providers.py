@@ -32,7 +32,7 @@ async def test_a_breaker_is_tripped_and_reset_by_an_operator_with_a_reason_that_
     page = (await browser.get("/providers/youtube")).text
     assert "stopped" in page
     assert "manually" in page
-    assert "probed from" in page
+    assert "next probe from" in page
     assert "they announced maintenance" in page
     assert re.search(r"closed → open</td><td>they announced maintenance</td><td><a [^>]*>olga</a>", page)
     assert (await browser.get("/providers")).text.index("YouTube") < (await browser.get("/providers")).text.index("OpenAI")
@@ -127,7 +127,7 @@ async def test_providers_say_so_while_redis_is_away(database_url: str, tmp_path:
             answer = await browser.get(path)
             assert answer.status_code == 200
             assert "Redis does not answer" in answer.text
-            assert 'class="state closed">well' not in answer.text
+            assert 'class="state closed">healthy' not in answer.text
         answer = await browser.post("/providers/youtube/trip", {"breaker": "youtube", "why": "x"})
         assert answer.status_code == 503
 

@@ -77,7 +77,7 @@ def test_a_sandbox_that_does_not_run_is_not_said_to_answer(sandbox: Running, tmp
     (tmp_path / "channels.yaml").write_text(CHANNELS)
     nowhere = "http://127.0.0.1:9"  # discard: nothing of ours listens there
     services = ("openai", "shotstack", "youtube", "tiktok", "instagram")
-    for url, said in ((sandbox.url, "the sandbox answers"), (None, "the sandbox is not running"), (nowhere, "not running")):
+    for url, said in ((sandbox.url, "the sandbox replaces it"), (None, "the sandbox is not running"), (nowhere, "not running")):
         found = doctor(Settings(home=tmp_path, sandbox_url=url))
         for service in services:
             assert said in found[service].found, (url, found[service])
