@@ -309,7 +309,7 @@ def test_the_sensor_of_dead_letters_says_what_it_reported(ui: UiWorld) -> None:
     [key] = ui.add(1)
     reason, cursor = tick(ui, dead_letters_sensor)
     assert reason.startswith("checks reported; dead letters: script: 0 open")
-    assert tick(ui, dead_letters_sensor, cursor)[0].startswith("no changes in dead letters")
+    assert tick(ui, dead_letters_sensor, cursor)[0].startswith("no dead letter was added or closed")
     fail(ui.world, key, "script")
     reason, cursor = tick(ui, dead_letters_sensor, cursor)
     assert reason == "checks reported; dead letters: script: 1 open"
