@@ -44,7 +44,7 @@ gc.collect()
 gc.freeze()
 unrehearsed = child()
 run_worker.fitting.BELIEVED_SECONDS = 0.0  # the second child asks as well
-run_worker.rehearse(url)
+run_worker.warm_up(url)
 gc.collect()
 gc.freeze()
 print(json.dumps([unrehearsed, child(), threading.active_count(), sockets()]))
@@ -70,7 +70,7 @@ def test_workers_share_what_their_beginning_takes_and_inherit_no_connection_and_
 
 
 def test_a_rehearsal_without_stores_is_no_trouble() -> None:
-    code = "from phantoms_dagster.execution import run_worker; run_worker.rehearse('redis://127.0.0.1:1/0')"
+    code = "from phantoms_dagster.execution import run_worker; run_worker.warm_up('redis://127.0.0.1:1/0')"
     environment = {**os.environ, "PHANTOMS_DATABASE_URL": "postgresql://u:p@127.0.0.1:1/none"}
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], env=environment, check=True, timeout=120)
 
