@@ -129,7 +129,7 @@ def _switch(visit: CurrentVisit) -> BreakerSwitch:
     return BreakerSwitch(visit.desk.settings, visit.desk.audit.write)
 
 
-def _look(visit: Seen) -> ProviderStatus:
+def _look(visit: CurrentVisit) -> ProviderStatus:
     look = read_provider_status(visit.desk.settings)
     if look.problem:
         raise RedisAway(look.problem)
