@@ -261,6 +261,6 @@ async def test_a_discard_needs_a_reason_and_takes_the_letters_that_are_ticked(wo
     world.desk.bulk.advance()
     assert sorted(world.world.states("script")) == ["discarded", "failed"]
     again = await operator.post(f"/dead-letters/{one.cause}/act", {**form, "reason": "out of date"})
-    assert "none of these letters is open any more" in again.text
+    assert "none of these letters is still open" in again.text
     for wrong in ({"action": "burn", "whole": "1"}, {"action": "replay", "letter": ["x"]}, {"action": "replay", "whole": "1"}):
         assert (await operator.post(f"/dead-letters/{one.cause}/act", wrong)).status_code == 422
