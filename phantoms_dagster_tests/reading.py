@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 
-from phantoms_dagster.domain.ports import Metrics, MetricsReader, ReadPage
+from phantoms_dagster.domain.ports import Metrics, MetricsPage, MetricsReader
 
 
-async def whole(pages: AsyncIterator[ReadPage]) -> ReadPage:
+async def whole(pages: AsyncIterator[MetricsPage]) -> MetricsPage:
     """All pages as one."""
     found = [page async for page in pages]
-    return ReadPage(
+    return MetricsPage(
         metrics=tuple(m for page in found for m in page.metrics),
         gone=tuple(i for page in found for i in page.gone),
         failed={i: why for page in found for i, why in page.failed.items()},

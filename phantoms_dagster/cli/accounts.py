@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from phantoms_dagster.cli.console import current, out, plain, plain_errors, print_json, say
-from phantoms_dagster.domain.accounts import ACTIVE
+from phantoms_dagster.domain.accounts import ACTIVE, Account
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.store.accounts import Accounts
@@ -46,7 +46,7 @@ def accounts(
         finally:
             services.close()
         if as_json:
-            print_json({"accounts": [{k: v for k, v in asdict(a).items() if k != "token_sha256"} for a in found]})
+            print_json({"accounts": [_as_json(account) for account in found]})
             return
         if not found:
             say("no accounts yet: `phantoms up` reads them from channels.yaml")
@@ -57,5 +57,14 @@ def accounts(
         for account in found:
             whose = f"{account.label} ({account.subject})" if account.subject else "not asked yet"
             now = "ok" if account.state == ACTIVE else f"waits: {account.reason}"
-            rows.add_row(f"{account.platform}:{account.name}", plain(whose), plain(account.place or "the platform's"), plain(now))
+            rows.add_row(
+                f"{account.platform}:{account.name}", plain(whose), plain(account.token_source or "the platform's"), plain(now)
+            )
         out.print(rows)
+
+
+def _as_json(account: Account) -> dict[str, object]:
+    """The account without its token's hash. Scripts know `token_source` as `place`."""
+    values = asdict(account)
+    del values["token_sha256"]
+    return {"place" if name == "token_source" else name: value for name, value in values.items()}

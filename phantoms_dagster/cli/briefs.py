@@ -26,10 +26,12 @@ from phantoms_dagster.production.intake import (
     printable,
     read,
 )
+from phantoms_dagster.registry.platforms import Platform
 from phantoms_dagster.store.catalogue import PAGE
 from phantoms_dagster.wiring import Services
 from phantoms_dagster.wiring.this_user import this_user
 
+PLATFORMS = ",".join(Platform.usual())
 SHOWN_REFUSALS = 100
 SHOWN_KEYS = 20
 NEXT = "`phantoms up` makes each video and waits for your approval: `phantoms approve`"
@@ -50,7 +52,7 @@ def add(
     fact: Annotated[list[str] | None, typer.Option(help="A fact to use; can be repeated")] = None,
     channel: Annotated[str | None, typer.Option(help="A channel in channels.yaml; default: the first")] = None,
     platforms: Annotated[
-        str | None, typer.Option(help="Comma-separated: youtube,tiktok,instagram; default: all of the channel's")
+        str | None, typer.Option(help=f"Comma-separated, such as {PLATFORMS}; default: all of the channel's")
     ] = None,
     publish_at: Annotated[
         str | None, typer.Option(help="Do not post before this time, such as 2026-12-24T18:00+01:00; UTC without a zone")
@@ -102,7 +104,7 @@ def edit(
     ] = None,
     platforms: Annotated[
         str | None,
-        typer.Option(help="The full list, comma-separated: youtube,tiktok,instagram; a new platform needs a new approval"),
+        typer.Option(help=f"The full list, comma-separated, such as {PLATFORMS}; a new platform needs a new approval"),
     ] = None,
     priority: Annotated[int | None, typer.Option(min=0, max=9, help="0 is the most urgent")] = None,
     post_title: Annotated[str | None, typer.Option(help="Title of the posts; a rendered video needs a new approval")] = None,

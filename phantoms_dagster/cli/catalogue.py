@@ -24,7 +24,7 @@ from phantoms_dagster.domain.attention import Attention
 from phantoms_dagster.domain.left_out import left_out_of
 from phantoms_dagster.domain.models import Brief, MediaFile, StageOutput
 from phantoms_dagster.domain.outlook import OPEN_STATES, Outages, next_steps, note, probe
-from phantoms_dagster.domain.pacing import waited
+from phantoms_dagster.domain.pacing import describe_waits
 from phantoms_dagster.domain.stages import STAGES
 from phantoms_dagster.domain.wording import notes
 from phantoms_dagster.store.catalogue import StageRow
@@ -301,7 +301,7 @@ def _stages_table(stages: Mapping[str, StageRow], said: Mapping[str, str]) -> Ta
 def _note(row: StageRow, said: str) -> str:
     parts = _why(row, said)
     if row.paced:
-        parts.append(waited(row.paced))
+        parts.append(describe_waits(row.paced))
     if row.cleaned:
         parts.append(f"files cleaned up {local(row.cleaned_at)}")
     return " ".join(part for part in parts if part)

@@ -30,7 +30,7 @@ from phantoms_dagster.cli.problems import database_problem
 from phantoms_dagster.cli.sentence import WrappedText
 from phantoms_dagster.cli.settings import unknown_variables
 from phantoms_dagster.cli.times import unknown_zone
-from phantoms_dagster.domain.accounts import places
+from phantoms_dagster.domain.accounts import token_sources
 from phantoms_dagster.domain.errors import PhantomsError
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.registry.providers import KINDS, PROVIDERS, WRITERS
@@ -349,7 +349,7 @@ def _model(settings: Settings) -> list[Finding]:
 def _wanted(services: Services) -> Mapping[tuple[Platform, str], str | None] | None:
     """Return every account with the place of its token; None when channels.yaml cannot be used."""
     try:
-        return places(services.channels().values())
+        return token_sources(services.channels().values())
     except PhantomsError:
         return None  # already reported by the check of channels.yaml
 

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from phantoms_dagster.cli.console import STATE_STYLES, out, plain
 from phantoms_dagster.cli.times import soon
-from phantoms_dagster.domain.outlook import Outage, news
+from phantoms_dagster.domain.outlook import Outage, summarize
 from phantoms_dagster.domain.stages import STAGES
 from phantoms_dagster.store.catalogue import VideoRow
 
@@ -95,7 +95,7 @@ def _note(video: VideoRow, undecided: Collection[str], outages: Sequence[Outage]
         return f"[bold]to review[/]{retired}"
     if video.key in held:
         return f"[yellow]on hold[/] by {plain(held[video.key])}{retired}"
-    found = news(video.waiting, now=datetime.now(UTC), say=soon, outages=outages, accounts=video.accounts)
+    found = summarize(video.waiting, now=datetime.now(UTC), say=soon, outages=outages, accounts=video.accounts)
     if found is None:
         return ("[green]published[/]" if set(video.states.values()) == {"done"} else "") + retired
     more = f" +{found.more}" if found.more else ""

@@ -100,10 +100,10 @@ def _retirement() -> Iterator[tuple[Retirement, Services]]:
 
 def _retire_these(retirement: Retirement, keys: Sequence[str], *, dry_run: bool, as_json: bool) -> None:
     """Retire the videos that are finished. Exits with BAD_INPUT when some are not."""
-    found = retirement.standing(keys)
+    found = retirement.candidates(keys)
     ended = [video.key for video in found if video.retired_at is None and open_because(video) is None]
     marked = ended if dry_run else retirement.mark(ended, _ended)
-    others = retirement.standing([key for key in keys if key not in marked])
+    others = retirement.candidates([key for key in keys if key not in marked])
     before = [video.key for video in others if video.retired_at is not None]
     refused = {v.key: open_because(v) or "something has just been started for it" for v in others if v.retired_at is None}
     if as_json:

@@ -31,10 +31,10 @@ def alert_sensor(context: dg.SensorEvaluationContext, services: dg.ResourceParam
     targets = destinations(services.settings)
     if not targets:
         return dg.SkipReason(NOWHERE)
-    told = alerts.remembered(context.cursor)
+    told = alerts.load_cursor(context.cursor)
     delivery = alerts.deliver(
         told,
-        read(services, alerts.looking_back(told, targets)),
+        read(services, alerts.read_letters_since(told, targets)),
         targets,
         now=services.clock.now(),
         pause=timedelta(minutes=services.settings.alert_minutes),
@@ -43,7 +43,7 @@ def alert_sensor(context: dg.SensorEvaluationContext, services: dg.ResourceParam
     )
     if delivery.failed and len(delivery.failed) == len(targets):
         raise alerts.Undelivered(_failures(delivery, len(targets)))
-    context.update_cursor(alerts.cursor_of(delivery.told))
+    context.update_cursor(alerts.dump_cursor(delivery.told))
     said = [f"sent {len(delivery.sent)}: {delivery.sent[0].title}"] if delivery.sent else []
     said += [_failures(delivery, len(targets))] if delivery.failed else []
     said += [f"the next alert goes out after {delivery.until:%H:%M:%S} UTC"] if delivery.until else []

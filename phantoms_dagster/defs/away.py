@@ -15,7 +15,7 @@ import dagster as dg
 
 from phantoms_dagster.domain.errors import StoreAway
 from phantoms_dagster.store.away import store_errors
-from phantoms_dagster.store.fitting import check_now_and_then
+from phantoms_dagster.store.schema_version import check_cached
 from phantoms_dagster.wiring import Services
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -79,5 +79,5 @@ def _check_schema(named: Mapping[str, Any]) -> None:
     if isinstance(services, Services):
         if services.settings.database_url is None:
             raise StoreAway("PHANTOMS_DATABASE_URL is not set, and no `phantoms up` runs here")
-        check_now_and_then(services.engine)
+        check_cached(services.engine)
         services.clock.agree_now_and_then(services.engine)

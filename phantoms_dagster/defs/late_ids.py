@@ -23,7 +23,7 @@ def ask_for_late_ids(context: dg.OpExecutionContext, services: dg.ResourceParam[
     table = LateIdTable(services.engine)
     sandbox = services.endpoints.sandboxed(str(LATE))
 
-    async def work() -> late_ids.Round:
+    async def work() -> late_ids.LookupRound:
         return await late_ids.find_late_ids(table, (await services.pipeline()).late_ids, services.clock, sandbox=sandbox)
 
     done = run_interruptible(work(), services.loop)

@@ -67,7 +67,7 @@ def clean_media(context: dg.OpExecutionContext, services: dg.ResourceParam[Servi
         return
     before = services.clock.now() - timedelta(days=settings.media_keep_days)
 
-    async def work() -> cleaning.Cleaned:
+    async def work() -> cleaning.CleaningReport:
         # In an empty mount point every file seems to be gone. That must not be recorded as cleaned.
         await asyncio.to_thread(media_disk(settings).identify, known=files_were_stored(services.engine))
         async with guarded_media(settings, services.clock) as media:

@@ -25,7 +25,7 @@ from phantoms_dagster.desk.shield import MOST_BYTES, BodyStalled, BodyTooLarge
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.text import unfit
 from phantoms_dagster.store.audit import Actor
-from phantoms_dagster.store.users import Credentials, Known
+from phantoms_dagster.store.users import Credentials, Principal
 from phantoms_dagster.wiring.this_user import this_user
 
 COOKIE = "phantoms_desk"
@@ -221,7 +221,7 @@ def _visit(request: Request, desk: Desk) -> Visit:
     return Visit(request, desk, "", Role.PUBLIC, secret, fresh=fresh)
 
 
-def _known(request: Request, desk: Desk, known: Known, secret: str) -> Visit:
+def _known(request: Request, desk: Desk, known: Principal, secret: str) -> Visit:
     return Visit(request, desk, known.name, Role[known.role.upper()], secret, fresh=False)
 
 

@@ -1,6 +1,6 @@
-"""Accounts and their tokens: what `channels.yaml` must say so that no post can go out in the wrong place.
+"""Accounts and their tokens, and the checks on `channels.yaml` that keep a post from going out on the wrong account.
 
-Where a token is read belongs in `wiring.tokens`; whose it is, a platform says (`ports.IdentityReader`).
+`wiring.tokens` reads tokens. A platform says who owns one (`ports.IdentityReader`).
 """
 
 from __future__ import annotations
@@ -21,15 +21,16 @@ BARRED = "barred"
 
 @dataclass(frozen=True)
 class Account:
-    """An account as it is kept. `subject` and `label`: whose its token was, as the platform said (see `ports.Identity`).
+    """A stored account. `subject` and `label`: the owner of its token, as the platform reported it (see `ports.AccountIdentity`).
 
-    `state`: active, disconnected, mismatch or barred; `reason` says why it waits, `since` from when on. `token_sha256`: the
-    token that this was last said of. `place`: where its token is (`env:NAME`, `file:/path`); None: the platform's one variable.
+    `state`: active, disconnected, mismatch or barred. `reason`: why it waits. `since`: when that began. `token_sha256`: the hash of
+    the token that was last checked. `token_source`: where its token is read from (`env:NAME`, `file:/path`); None: the platform's
+    own variable.
     """
 
     platform: Platform
     name: str
-    place: str | None = None
+    token_source: str | None = None
     subject: str | None = None
     label: str | None = None
     token_sha256: str | None = None
@@ -38,33 +39,33 @@ class Account:
     since: datetime | None = None
 
 
-def places(channels: Iterable[Channel]) -> dict[tuple[Platform, str], str | None]:
-    """Every account and where its token is. Raises InvalidInput when two channels disagree, or two accounts share a token."""
+def token_sources(channels: Iterable[Channel]) -> dict[tuple[Platform, str], str | None]:
+    """The token source of every account. Raises InvalidInput when two channels disagree, or when two accounts share a token."""
     found: dict[tuple[Platform, str], str | None] = {}
     owners: dict[tuple[Platform, str], str] = {}
     for channel in channels:
         for platform, account in channel.accounts.items():
-            place = channel.tokens.get(platform)
-            if found.setdefault((platform, account), place) != place:
+            source = channel.tokens.get(platform)
+            if found.setdefault((platform, account), source) != source:
                 message = f"{platform.title} account {account} has two tokens in channels.yaml: name the same one in every channel"
                 raise InvalidInput(message)
-            if place is not None and owners.setdefault((platform, place), account) != account:
+            if source is not None and owners.setdefault((platform, source), account) != account:
                 message = (
-                    f"{platform.title} accounts {owners[platform, place]} and {account} name the same token: give each its own"
+                    f"{platform.title} accounts {owners[platform, source]} and {account} name the same token: give each its own"
                 )
                 raise InvalidInput(message)
     return found
 
 
 def check_tokens(accounts: Mapping[tuple[Platform, str], str | None], variables: Collection[Platform]) -> None:
-    """Raises InvalidInput when an account has no token of its own and the platform's one variable cannot be meant.
+    """Check that each account has its own token, or is the only one that can use the platform's variable. Raises InvalidInput.
 
     `variables`: the platforms whose `PHANTOMS_<PLATFORM>_TOKEN` is set.
     """
     plain: defaultdict[Platform, list[str]] = defaultdict(list)
     named: set[Platform] = set()
-    for (platform, account), place in accounts.items():
-        if place is None:
+    for (platform, account), source in accounts.items():
+        if source is None:
             plain[platform].append(account)
         else:
             named.add(platform)

@@ -1,4 +1,4 @@
-"""What waits for a person, as values. The one list that `phantoms status`, alerts and the daily summary show."""
+"""What waits for a person, as values. `phantoms status`, alerts and the daily summary all show this list."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from datetime import datetime
 
 @dataclass(frozen=True)
 class Attention:
-    """Something that goes on only when a person acts.
+    """Something that continues only when a person acts.
 
-    `id` is the same as long as it is the same thing (`review`, `account:tiktok:main`); `what` is one line; `next_step` a command or
-    a place; `since` the time from which the oldest of `count` waits; `keys` some of the videos. `alert` says whether it has waited
-    long enough for somebody to be told.
+    - `id` identifies it for as long as it lasts (`review`, `account:tiktok:main`).
+    - `what`: one line for people. `next_step`: a command, or where to go.
+    - `since`: when the oldest of the `count` items began to wait. `keys`: some of the videos.
+    - `alert`: it has waited long enough to send an alert.
     """
 
     id: str
@@ -26,7 +27,7 @@ class Attention:
 
 @dataclass(frozen=True)
 class Notice:
-    """Something that only Dagster knows: a scheduled run that failed, a sensor whose ticks fail."""
+    """A problem that only Dagster knows about: a scheduled run that failed, or a sensor whose ticks fail."""
 
     id: str
     what: str

@@ -1,4 +1,4 @@
-"""What a person may change of a brief that is there already, as values. Who writes it down is the business of `store`."""
+"""Changes that a person may make to an existing brief, as values. `store.brief_edits` writes them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from phantoms_dagster.domain.models import Brief, Platform
 
 @dataclass(frozen=True)
 class BriefChanges:
-    """New values of a brief; None leaves the old one. `publish_now` takes the earliest time away, and wins over `publish_at`.
+    """New values for a brief; None keeps the old one. `publish_now` removes the publish time and overrides `publish_at`.
 
-    Angle, facts and channel are not here: a brief with others is another video.
+    Angle, facts and channel cannot change: with others the brief would be a different video.
     """
 
     title: str | None = None
@@ -24,11 +24,11 @@ class BriefChanges:
     priority: int | None = None
 
     def applied_to(self, brief: Brief) -> Brief:
-        """The brief with the new values. Raises pydantic's ValidationError when a value is out of its bounds."""
+        """The brief with the new values. Raises pydantic's ValidationError for an invalid value."""
         return self.applied_to_fields(brief.model_dump())
 
     def applied_to_fields(self, fields: Mapping[str, Any]) -> Brief:
-        """The same for the fields of a brief that need not be valid: a change may make them so."""
+        """The same for the fields of a brief that may be invalid. The change may fix them."""
         given = {"title": self.title, "platforms": self.platforms, "publish_at": self.publish_at, "priority": self.priority}
         changed: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         if self.publish_now:
@@ -38,7 +38,7 @@ class BriefChanges:
 
 @dataclass(frozen=True)
 class EditedBrief:
-    """A video after an edit: its brief before and after, and what a person should know about it."""
+    """The result of an edit: the brief before and after, and notes for the person."""
 
     key: str
     before: Brief
@@ -47,7 +47,7 @@ class EditedBrief:
 
     @property
     def differences(self) -> Iterator[tuple[str, object, object]]:
-        """Each field that changed, with its old and its new value."""
+        """Yield (field, old value, new value) for each field that changed."""
         for field in ("title", "platforms", "publish_at", "priority"):
             old, new = getattr(self.before, field), getattr(self.after, field)
             if old != new:

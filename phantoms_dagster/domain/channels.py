@@ -1,4 +1,4 @@
-"""channels.yaml: from its text to channels, with errors that name the line and the right form. Reading the file is `wiring`'s."""
+"""Parses the text of channels.yaml. Errors name the line and the right form. `wiring` reads the file."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from pydantic import ValidationError
 
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.models import WRITTEN_CHANNEL, Channel
-from phantoms_dagster.domain.problems import Path, places
+from phantoms_dagster.domain.problems import Path, located_problems
 from phantoms_dagster.domain.text import unfit
 
-# How each key is written; a mistake is answered with it. A channel has these keys and no others.
+# An example of each key, shown with every mistake in it. A channel has these keys and no others.
 FORMS: Mapping[str, str] = {
     "title": "title: Curious Minute",
     "brand_voice": "brand_voice: Warm, quick and precise.",
@@ -39,33 +39,32 @@ FORMS: Mapping[str, str] = {
     "own_briefs": "own_briefs: refuse, so that nobody approves a brief that they added; allow is the default",
 }
 _COMMENT = "a # begins a comment in YAML"
-# A list or a value that a comment cuts off: `hashtags: [#fun, #facts]`, `accent: #ffd23f`, `- #fun`.
+# A list or a value cut off by a comment: `hashtags: [#fun, #facts]`, `accent: #ffd23f`, `- #fun`.
 _CUT_OFF = re.compile(r"""^[^"'#]*[\[:,\-]\s*\#""")
 _MOST_USD = 1_000_000
 _SMALLEST_USD = Decimal("0.000001")
-# What may have several lines.
+# Keys whose text may have several lines.
 _LONG_TEXTS = ("brand_voice",)
 
-# What a person must choose for posts, by the channel's key.
+# The choices that a person must make, by the channel's key.
 _CHOOSE: Mapping[str, str] = {
     "tiktok": "say who may see its TikTok posts: PUBLIC_TO_EVERYONE, FOLLOWER_OF_CREATOR, MUTUAL_FOLLOW_FRIENDS or SELF_ONLY, "
     "for TikTok allows no default",
 }
 
-# What else is wrong with a channel: the key and the reason.
+# An extra check of a channel. Returns the key and the reason of a mistake, or None.
 Check = Callable[[Channel], tuple[str, str] | None]
 
 
 def default_text() -> str:
-    """The channels.yaml that a fresh installation gets: one channel on all platforms, with every key explained."""
+    """The channels.yaml of a new installation: one channel on all platforms, with every key explained."""
     return files("phantoms_dagster.domain").joinpath("channels_default.yaml").read_text(encoding="utf-8")
 
 
 def parse(content: str, *, name: str = "channels.yaml", check: Check = lambda _channel: None) -> dict[str, Channel]:
-    """The channels, by name; the first is the default one. `check` is asked about each of them.
+    """The channels by name; the first one is the default. `check` is called for each of them.
 
-    Raises InvalidInput that names the file, the line, the channel and the key, says what is wrong, and shows the right form. When
-    several things are wrong it names each of them, in the order of their lines.
+    Raises InvalidInput, which lists every mistake in the order of lines, each with its line, channel, key, reason and right form.
     """
     try:
         loader = _Loader(content)
@@ -86,13 +85,13 @@ def parse(content: str, *, name: str = "channels.yaml", check: Check = lambda _c
         if channel is not None:
             channels[place.key] = channel
     if wrong:
-        raise InvalidInput(_said(name, wrong))
+        raise InvalidInput(_message(name, wrong))
     return channels
 
 
 @dataclass(frozen=True)
 class _Wrong:
-    """One mistake: its line, when that is known, and what is wrong there."""
+    """One mistake: its line, if known, and its description."""
 
     line: int | None
     text: str
@@ -101,43 +100,43 @@ class _Wrong:
         return f" line {self.line}: {self.text}" if self.line is not None else f": {self.text}"
 
 
-def _said(name: str, wrong: Sequence[_Wrong]) -> str:
-    """One mistake on one line; several below one another."""
+def _message(name: str, wrong: Sequence[_Wrong]) -> str:
+    """One mistake on one line, several on a line each."""
     if len(wrong) == 1:
         return f"{name}{wrong[0]}"
     lines = [f"  {str(one).lstrip(': ')}" for one in sorted(wrong, key=lambda one: one.line or 0)]
     return "\n".join([f"{name}: {len(wrong)} mistakes", *lines])
 
 
-# What a channel must have, for judging the rest of one in which it is wrong or missing.
-_STAND_INS: Mapping[str, Any] = {"title": "-", "brand_voice": "-", "accounts": {"youtube": "-"}}
-# Where a mistake of a channel is, and what is wrong there.
+# Placeholders for required keys that are wrong or missing, so that the rest of the channel can still be checked.
+_PLACEHOLDERS: Mapping[str, Any] = {"title": "-", "brand_voice": "-", "accounts": {"youtube": "-"}}
+# The path and the description of each mistake in a channel.
 _Mistakes = list[tuple[Path, str]]
 
 
 @dataclass(frozen=True)
 class _Place:
-    """Where the channel `key` stands: the content of the file, and its nodes."""
+    """The channel `key` within the file: the file's content and its YAML nodes."""
 
     key: str
     content: str
     root: yaml.Node | None
 
     def wrong(self, path: Path, reason: str) -> _Wrong:
-        """What to say of what `path` leads to, with its line and its right form."""
+        """The mistake at `path`, with its line and the right form."""
         field = str(path[0]) if path else ""
         named = f": {'.'.join(str(part) for part in path)}" if path else ""
         form = f"; write it like `{FORMS[field]}`" if field in FORMS else ""
         return _Wrong(_line(self.root, ("channels", self.key, *path)), f"channel {self.key!r}{named}: {reason}{form}")
 
     def is_cut(self, path: Path) -> bool:
-        """Whether a # stands on the line of what `path` leads to."""
+        """Whether the line of `path` has a #, which begins a comment."""
         line = _line(self.root, ("channels", self.key, *path))
         return line is not None and "#" in self.content.splitlines()[line - 1]
 
 
 def _channel(fields: Any, place: _Place, check: Check) -> tuple[Channel | None, _Mistakes]:
-    """The channel, and every mistake in it. The other checks go on without the keys that have one."""
+    """The channel, and every mistake in it. Keys with a mistake are left out of the later checks."""
     if not isinstance(fields, Mapping):
         return None, [((), "must be a mapping of settings")]
     mistakes = list(_unusable(fields, place))
@@ -154,32 +153,37 @@ def _channel(fields: Any, place: _Place, check: Check) -> tuple[Channel | None, 
             found = [(("timezone",), "unknown time zone; use a name such as Europe/Berlin")]
         mistakes += found
         bad |= {str(path[0]) for path, _ in found if path}
-        written = {**_STAND_INS, **{key: value for key, value in written.items() if key not in bad}}
+        written = {**_PLACEHOLDERS, **{key: value for key, value in written.items() if key not in bad}}
     if channel is not None:
-        # What depends on a key with a mistake cannot be judged.
-        leans = {"tokens": {"accounts"}, "voice": {"language"}, "language": {"voice"}, **{key: {"accounts"} for key in _CHOOSE}}
+        # A key that depends on a key with a mistake cannot be checked.
+        depends_on = {
+            "tokens": {"accounts"},
+            "voice": {"language"},
+            "language": {"voice"},
+            **{key: {"accounts"} for key in _CHOOSE},
+        }
         for path, reason in _beyond_the_model(channel, check):
-            if not bad & ({str(path[0])} | leans.get(str(path[0]), set())):
+            if not bad & ({str(path[0])} | depends_on.get(str(path[0]), set())):
                 mistakes.append((path, reason))
     return (None if mistakes else channel), mistakes
 
 
 def _refused(error: ValidationError, place: _Place, written: Mapping[str, Any]) -> Iterator[tuple[Path, str]]:
-    """What the model refuses, each place once, in the words of the file."""
+    """Yield what the model refuses, once for each key, in terms of the file."""
     seen: set[Path] = set()
-    for path, reason in places(error):
+    for path, reason in located_problems(error):
         if path[:1] == ("name",):
-            yield (), f"the name {place.key!r} may have small letters, digits, - and _ only, at most 40"
+            yield (), f"the name {place.key!r} may only have lower-case letters, digits, - and _, at most 40"
             continue
         if path[:1] == ("tokens",) and path[1:] and path[1] not in written.get("tokens", {}):
-            path = ("accounts", path[1], "token")  # noqa: PLW2901 - there it was written
+            path = ("accounts", path[1], "token")  # noqa: PLW2901 - the person wrote it there
         if path[:2] not in seen:
             seen.add(path[:2])
             yield path, reason
 
 
 def _unusable(fields: Mapping[Any, Any], place: _Place) -> Iterator[tuple[Path, str]]:
-    """The keys and texts of a channel that cannot be those of one."""
+    """Yield unknown keys, empty values and unusable texts of a channel."""
     if "name" in fields:
         yield ("name",), "the channel's name is its key; remove this line"
     for unknown in fields:
@@ -196,7 +200,7 @@ def _unusable(fields: Mapping[Any, Any], place: _Place) -> Iterator[tuple[Path, 
 
 
 def _beyond_the_model(channel: Channel, check: Check) -> Iterator[tuple[Path, str]]:
-    """What is wrong by rules that `Channel` cannot have: channels that older versions stored may break them, and are read."""
+    """Yield mistakes by rules that cannot be in `Channel`, because channels stored by older versions may break them."""
     for platform in channel.tokens:
         if platform not in channel.accounts:
             yield ("tokens", str(platform)), f"there is no {platform.title} account under `accounts`; add it or remove this"
@@ -212,7 +216,7 @@ def _beyond_the_model(channel: Channel, check: Check) -> Iterator[tuple[Path, st
 
 
 def _empty(value: Any, path: Path) -> Iterator[Path]:
-    """The paths of values that are not there."""
+    """Yield the paths of missing values."""
     if value is None:
         yield path
     elif isinstance(value, Mapping):
@@ -224,7 +228,7 @@ def _empty(value: Any, path: Path) -> Iterator[Path]:
 
 
 def _texts(value: Any, path: Path) -> Iterator[tuple[Path, str]]:
-    """The texts with their paths."""
+    """Yield all texts with their paths."""
     if isinstance(value, str):
         yield path, value
     elif isinstance(value, Mapping):
@@ -254,9 +258,9 @@ def _text_problem(path: Path, text: str) -> str | None:
 
 
 class _Loader(yaml.SafeLoader):
-    """Every value is the text that was written: `no` is Norwegian and no False, an account may be a number.
+    """Loads every value as the text that was written: `no` is Norwegian, not False, and an account may be a number.
 
-    A key that stands twice is refused: of two channels or settings of one name, YAML would silently keep the last.
+    A repeated key is refused. YAML would silently keep only the last of two channels or settings with the same name.
     """
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {  # noqa: RUF012  the name and kind are PyYAML's
@@ -270,18 +274,18 @@ class _Loader(yaml.SafeLoader):
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
                 if key.value in seen:
-                    raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} stands twice", key.start_mark)
+                    raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} appears twice", key.start_mark)
                 seen.add(key.value)
         return super().construct_mapping(node, deep=deep)
 
 
 def _not_yaml(content: str, error: Exception) -> str:
-    """What is wrong with the file, with the line on which a person finds it."""
+    """Why the file is not valid YAML, with the line that a person must correct."""
     mark = getattr(error, "problem_mark", None)
     problem = str(getattr(error, "problem", None) or error)
     lines = content.splitlines()
     last = min(mark.line, len(lines) - 1) if mark else -1
-    # YAML notices only at the next line, or at the end of the file, that a list was never closed.
+    # YAML notices an unclosed list only at the next line or at the end of the file.
     for number in range(last, -1, -1):
         if _CUT_OFF.match(lines[number]):
             key = lines[number].split(":")[0].strip(" -")
@@ -291,7 +295,7 @@ def _not_yaml(content: str, error: Exception) -> str:
 
 
 def _line(root: yaml.Node | None, path: Sequence[str | int]) -> int | None:
-    """The line, counted from 1, of what that path leads to, or of the nearest thing above it that is there."""
+    """The line (from 1) of the value at that path, or of its nearest existing parent."""
     node, line = root, None
     for part in path:
         if isinstance(node, yaml.MappingNode):

@@ -1,7 +1,4 @@
-"""What passes between a runner and the store: claims, what a use case gets and returns, and how an attempt ended.
-
-How a claim is made belongs in `store`; what is done with it, in `production`.
-"""
+"""The values that a runner and the store exchange: claims, a use case's input and result, and the outcome of an attempt."""
 
 from __future__ import annotations
 
@@ -21,18 +18,18 @@ from phantoms_dagster.domain.values import JsonObject
 
 Output = TypeVar("Output")
 
-# The class of a stage that waits for another run, which wakes it when it has ended.
+# Error class of a stage that waits for another run. That run wakes it when it ends.
 HELD = "held"
-# The classes of a stage that nothing is wrong with: it waits for a person's decision; a person said no; a person gave up an
-# earlier stage of the video; nobody wants the video on this platform.
+# Error classes of stages that did not fail. In order: the stage waits for a person's decision; a person rejected the video; a
+# person discarded an earlier stage of it; the brief no longer names this platform.
 WAITS_FOR_PERSON, REJECTED, DISCARDED, NOT_WANTED = "person", "rejected", "discarded", "not_wanted"
-# The class of a key without a brief.
+# Error class of a key without a brief.
 UNKNOWN_VIDEO = "unknown_video"
 
 
 @dataclass(frozen=True)
 class ReviewDecision:
-    """What a reviewer decided about one revision of a video. `words`: what its posts would have said then."""
+    """A reviewer's decision about one revision of a video. `words`: the words of its posts at that time."""
 
     approved: bool
     reviewer: str
@@ -44,9 +41,10 @@ class ReviewDecision:
 
 @dataclass(frozen=True)
 class RunContext:
-    """Who asks. A `person` (the UI, a backfill, the command line) may also claim what has failed or waits for its retry.
+    """The run that claims. `by`: a `person` (the UI, a backfill, the command line) may also claim stages that failed or wait for a
+    retry.
 
-    `max_wait_seconds` shortens the stage's own max_wait: something else of the same run waits behind this stage.
+    `max_wait_seconds` lowers the stage's own limit, because later stages of the same run wait for this one.
     """
 
     run_id: str
@@ -57,11 +55,11 @@ class RunContext:
 
 @dataclass(frozen=True)
 class Claim:
-    """One video in one stage, `owner`'s until the lease ends. `generation` fences every write; `spent` is in US dollars.
+    """One stage of one video, held by `owner` until the lease ends. `generation` fences every write. `spent` is in US dollars.
 
-    `in_doubt`: rows of the attempts right before this one that were killed or ended unknown; `reads` of them ended unknown, so they
-    have looked for the outcome. `waits`: how often the video came back to the table since its last failure that cost an attempt,
-    without being made.
+    `in_doubt`: the rows of the directly preceding attempts that were killed or ended `unknown`. `reads`: how many of them ended
+    `unknown`, that is, looked for the outcome. `waits`: how often the stage was deferred at no cost since its last failure that
+    cost an attempt.
     """
 
     video_id: int
@@ -82,7 +80,7 @@ class Claim:
     waits: int = 0
 
     def output(self, stage: str, kind: type[Output]) -> Output:
-        """What an earlier stage made. The claim guarantees that it is there."""
+        """The output of an earlier stage. The claim guarantees that it exists."""
         made = self.inputs[stage]
         assert isinstance(made, kind), f"{stage} made a {type(made).__name__}"
         return made
@@ -90,20 +88,20 @@ class Claim:
 
 @dataclass(frozen=True)
 class StageTask:
-    """What a use case gets: the claim and the handle of the attempt under way."""
+    """The input of a use case: the claim, and the attempt in progress."""
 
     claim: Claim
     attempt: Attempt
 
     @property
     def video(self) -> Video:
-        """The video."""
+        """The video of the claim."""
         return self.claim.video
 
 
 @dataclass(frozen=True)
 class StageResult:
-    """What a use case returns. `cost` is what this attempt added, in US dollars; `provider` is whose work it was."""
+    """The result of a use case. `cost`: what this attempt added, in US dollars. `provider`: the service that did the work."""
 
     output: StageOutput
     cost: Decimal = Decimal(0)
@@ -113,7 +111,7 @@ class StageResult:
 
 @dataclass(frozen=True)
 class Unclaimed:
-    """A video that cannot be worked on in this run, and why. `retry_at` None: not by waiting alone."""
+    """A video that this run cannot work on, and why. `retry_at` is None when waiting alone does not help."""
 
     key: str
     outcome: Literal["done", "deferred", "failed", "skipped"]
@@ -125,7 +123,7 @@ class Unclaimed:
 
 @dataclass(frozen=True)
 class Claims:
-    """The answer to a claim: what is ours, and what is not."""
+    """The answer to a claim request: the videos that were claimed, and the others."""
 
     claimed: Sequence[Claim]
     unclaimed: Sequence[Unclaimed]
@@ -133,11 +131,14 @@ class Claims:
 
 @dataclass(frozen=True)
 class AttemptOutcome:
-    """How an attempt of a claim ended, as it goes into the table.
+    """The outcome of an attempt, as the store records it.
 
-    `state` is DONE, DEFERRED, FAILED or REJECTED. `counts`: whether it used up an attempt of the budget. `unsent`: nothing left
-    for anybody's service, so that the attempt never was one and its row goes. `outage`: a provider that is down failed it.
-    `paced`: seconds that the attempt waited for pools and breakers, by name. `waits_for`: the one that the next attempt waits for.
+    - `state`: DONE, DEFERRED, FAILED or REJECTED.
+    - `counts`: it used up an attempt of the budget.
+    - `unsent`: no request left for any service, so the attempt's row is deleted.
+    - `outage`: it failed because a provider is down.
+    - `paced`: seconds that the attempt waited for pools and breakers, by name.
+    - `waits_for`: the pool or breaker that the next attempt waits for.
     """
 
     state: StageState
@@ -157,7 +158,7 @@ class AttemptOutcome:
 
 @dataclass(frozen=True)
 class Result:
-    """How one video left a run, for the run's events and for people."""
+    """The outcome of one video in a run, for the run's events and messages. `fresh`: this run made the output."""
 
     key: str
     outcome: Literal["done", "deferred", "failed", "rejected", "skipped", "stale"]
@@ -170,41 +171,44 @@ class Result:
 
 
 class Ledgers(Protocol):
-    """Opens the ledgers that guard what must not be done twice."""
+    """Opens the ledger rows that prevent double posts and double payments."""
 
     async def post(self, claim: Claim, *, account: str, marker: str, video: MediaFile, caption: str, sandbox: bool) -> PostJournal:
-        """The post's row, made when there is none."""
+        """The journal of the post's row. Creates the row when there is none."""
         ...
 
     async def bound_account(self, claim: Claim, *, sandbox: bool) -> str | None:
-        """The account that this post was begun on; None when nothing of it was sent."""
+        """The account that this post was started on; None when nothing has been sent yet."""
         ...
 
     async def render(self, claim: Claim, *, sandbox: bool) -> PaidJournal:
-        """The render's row, made when there is none. Raises NotYet when the sandbox would go on with a real render."""
+        """The journal of the render's row. Creates the row when there is none.
+
+        Raises NotYet when the sandbox would continue a real render.
+        """
         ...
 
 
 class StageStore(Protocol):
-    """The table of stages as a runner needs it."""
+    """The table of stages, as a runner uses it."""
 
     async def claim(self, stage: Stage, keys: Sequence[str], *, owner: str, context: RunContext) -> Claims:
-        """Claim what can be claimed, in one transaction, attempt rows included."""
+        """Claim all videos that can be claimed and create their attempt rows, in one transaction."""
         ...
 
     async def heartbeat(self, owner: str) -> None:
-        """Renew the lease of everything that owner holds."""
+        """Renew the leases of all the owner's claims."""
         ...
 
     async def regenerate(self, stage: Stage, keys: Sequence[str], *, run_id: str = "") -> None:
-        """Make done rows ready again as a new revision, except those that this very run has made; void what depends on them.
+        """Make done rows ready again as a new revision and void the stages after them. Rows that this run made are skipped.
 
         Raises InvalidInput when a post is in flight.
         """
         ...
 
     async def attempt(self, claim: Claim) -> Attempt:
-        """The handle of the attempt that the claim opened."""
+        """The attempt that the claim opened."""
         ...
 
     async def try_again(self, claim: Claim, outcome: AttemptOutcome) -> Claim:
@@ -212,13 +216,13 @@ class StageStore(Protocol):
         ...
 
     async def failing_seconds(self, claim: Claim) -> float | None:
-        """By the database's clock: how long ago the first failure was that cost an attempt of the present budget; None: none."""
+        """Seconds since the first failure that cost an attempt of the current budget, by the database's clock; None without one."""
         ...
 
     async def finish(self, claim: Claim, outcome: AttemptOutcome) -> bool:
-        """Write the outcome. False: another runner has taken over and nothing was written."""
+        """Write the outcome. Returns False when another runner has taken over; then nothing was written."""
         ...
 
     async def release(self, owner: str) -> None:
-        """Hand back everything that owner still holds, at once and without using up an attempt (the run was stopped)."""
+        """Release all claims that the owner still holds, without using up an attempt, because its run was stopped."""
         ...

@@ -1,6 +1,7 @@
-"""Every error the project raises on purpose. An error class says what is to be done about it.
+"""Every error the project raises on purpose. The class of an error decides what happens next.
 
-`ProviderError`s are made where the call is made, once, from the provider's own error table; nobody re-classifies later.
+The adapter that makes a call turns its failure into a `ProviderError`, once, using the provider's own error table. No other code
+classifies it again.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from phantoms_dagster.domain.values import JsonValue, Value
 
 
 class PhantomsError(Exception):
-    """The base of all errors that are ours; the message is meant for a person."""
+    """The base of all our errors. The message is written for a person."""
 
 
 class UnknownStage(PhantomsError):
@@ -22,25 +23,25 @@ class UnknownStage(PhantomsError):
 
 
 class IllegalTransition(PhantomsError):
-    """A stage cannot go that way."""
+    """The table of states has no such transition."""
 
 
 class InvalidInput(PhantomsError):
-    """What a person gave cannot be used; the message says where and why."""
+    """A person's input cannot be used. The message says where and why."""
 
 
 class NotFound(PhantomsError):
-    """There is no such thing; the message says how to list what there is."""
+    """There is no such thing. The message says how to list the existing ones."""
 
 
 class StaleClaim(PhantomsError):
-    """Another runner has taken over: this one's writes are refused."""
+    """Another runner has taken the claim over. The writes of this one are refused."""
 
 
 class StoreAway(PhantomsError):
-    """PostgreSQL cannot be used now. Nothing is decided: work that needs it stops and goes on later.
+    """PostgreSQL is unavailable. Nothing is decided about any video: work that needs it stops and continues later.
 
-    `reason` is the server's or the driver's own line, without any part of the URL.
+    `reason` is one line from the server or the driver. It contains no part of the URL.
     """
 
     def __init__(self, reason: str) -> None:
@@ -49,7 +50,7 @@ class StoreAway(PhantomsError):
 
 
 class SchemaMismatch(StoreAway):
-    """The tables are not those that this code knows: nothing is read from them or written before they are."""
+    """The schema version in the database is not the one this code needs. Nothing is read or written until it is."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -57,7 +58,7 @@ class SchemaMismatch(StoreAway):
 
 
 class Evidence(Value):
-    """What a provider answered, cut short and redacted; fit for a dead letter."""
+    """A provider's answer, shortened and redacted, so that a dead letter can keep it."""
 
     status: int | None = None
     headers: dict[str, str] = Field(default_factory=dict)
@@ -67,7 +68,7 @@ class Evidence(Value):
 
 
 class ProviderError(PhantomsError):
-    """A call to somebody else's service did not do what was asked. Only its subclasses are raised.
+    """A call to an external service failed. Only subclasses are raised.
 
     `code` is the provider's own code (`quotaExceeded`, `2207053`, `rate_limit_exceeded`).
     """
@@ -82,9 +83,9 @@ class ProviderError(PhantomsError):
 
 
 class Transient(ProviderError):
-    """It may work if tried again: connection refused, 5xx before anything took effect. Costs an attempt.
+    """A retry may work: the connection was refused, or a 5xx came before anything took effect. Costs an attempt.
 
-    `retry_after` is the provider's wish in seconds, when it gave one.
+    `retry_after`: the seconds that the provider asked us to wait, if it did.
     """
 
     error_class = "transient"
@@ -103,37 +104,39 @@ class Transient(ProviderError):
 
 
 class Throttled(Transient):
-    """We are too fast or a quota is used up: wait. Costs no attempt."""
+    """We sent requests too fast, or a quota is used up. The stage waits. Costs no attempt."""
 
     error_class = "throttled"
 
 
 class Permanent(ProviderError):
-    """It will never work as asked: bad input, bad key. Dead letter now."""
+    """A retry of the same request can never work: bad input, bad key. Dead letter now."""
 
     error_class = "permanent"
 
 
 class Disconnected(Permanent):
-    """The platform does not accept the account's token any more. That is the account's trouble, not the post's: all of its posts
-    wait until the token works again."""
+    """The platform no longer accepts the account's token. The post is fine: all posts of the account wait until a token works."""
 
 
 class Barred(Disconnected):
-    """The token works, but the account may not do this: a permission was not granted, or the platform has barred the account.
+    """The token works, but the account is not allowed to post: a permission is missing, or the platform has barred the account.
 
-    All of its posts wait; only the next try can tell whether it may again.
+    All posts of the account wait. Only another attempt can show whether it is allowed again.
     """
 
 
 class Rejected(ProviderError):
-    """The provider's policy, or ours, refuses the content: a person must look. Dead letter now."""
+    """The provider's policy, or ours, rejects the content. A person must look at it. Dead letter now."""
 
     error_class = "rejected"
 
 
 class Unknown(ProviderError):
-    """The commit point may have taken effect. It is read back, never sent again. `retry_after`: seconds until the read."""
+    """The decisive request may have taken effect. It is never sent again; its outcome is read back.
+
+    `retry_after`: seconds until that read.
+    """
 
     error_class = "unknown"
 
@@ -151,11 +154,11 @@ class Unknown(ProviderError):
 
 
 class NotYet(PhantomsError):
-    """Nothing is wrong, it is only not time: a render still runs, an account is busy, the publish hour has not come.
+    """Nothing is wrong, but it is too early: a render is still running, an account is busy, or the publish time is in the future.
 
-    `retry_after` is in seconds; `until`, when given, is the time itself and wins. `held`: another run has to end first. That
-    one may have died and wait for the very worker whose run asks, so nobody should wait for it inside a run.
-    `waits_for` names the pool or the breaker that is in the way; it is empty for everything else.
+    `retry_after` is in seconds. `until` is a point in time and takes precedence. `held`: another run must end first. That run may
+    have died, and its retry may need the very worker that would wait for it, so do not wait for it inside a run.
+    `waits_for` names the pool or breaker that is in the way. It is empty otherwise.
     """
 
     waits_for = ""
@@ -168,16 +171,16 @@ class NotYet(PhantomsError):
 
 
 class WaitsForPerson(NotYet):
-    """Only a person's decision helps. It makes the stage due at once, so there is no time at which to look again."""
+    """A person must decide first. The decision makes the stage due at once, so there is no retry time."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, retry_after=math.inf)
 
 
 class MediaAway(NotYet):
-    """The place where files are kept cannot be used now: full, not mounted, read-only, failing. Nothing is wrong with the video.
+    """The media store is unavailable: full, not mounted, read-only or failing. Nothing is wrong with the video.
 
-    `reading`: not even what is there can be read.
+    `reading`: existing files cannot be read either.
     """
 
     def __init__(self, message: str, *, reading: bool, retry_after: float = 30.0) -> None:
@@ -186,4 +189,4 @@ class MediaAway(NotYet):
 
 
 class HumanRejection(PhantomsError):
-    """The reviewer said no. A decision, not a failure."""
+    """The reviewer rejected the video. This is a decision, not a failure."""

@@ -1,6 +1,6 @@
-"""Small words by language: those with which no phrase ends, and those that begin a part of a sentence which may be left out.
+"""Function words by language: words that cannot end a phrase, and words that begin an optional part of a sentence.
 
-Only data. What is done with them is in `phrases`. A language that is not here is cut at punctuation alone.
+This is data for `phrases`. In a language without an entry, texts are cut only at punctuation.
 """
 
 # ruff: noqa: RUF001  words in many scripts
@@ -13,17 +13,20 @@ from types import MappingProxyType
 
 
 def words(written: str) -> frozenset[str]:
-    """The words of a text that has spaces between them."""
+    """Split a text at spaces."""
     return frozenset(written.split())
 
 
 @dataclass(frozen=True)
 class Words:
-    """`never` ends no phrase at all. `rarely` ends one only where a person wrote it so ("what it is made of"), never after a cut.
+    """The function words of one language.
 
-    `loose` begins a clause that may be left out, comma or not; `after_comma` only behind a comma; `joining` only behind a comma and
-    before one of `subjects`. A clause that begins with one of `leaning` does not stand by itself. With one of `negations` in it, a
-    clause may say the opposite without what follows. Behind one of `narrowing`, what follows belongs to the clause.
+    - `never`: cannot end a phrase. `rarely`: can end one that a person wrote ("what it is made of"), but not one that was cut.
+    - `loose`: begins a clause that may be left out. `after_comma`: does so only after a comma. `joining`: does so only after a
+      comma and before one of `subjects`.
+    - `leaning`: a clause that begins with it makes no sense alone.
+    - `negations`: a clause with one of these may say the opposite without the rest.
+    - `narrowing`: the words after it are part of the clause.
     """
 
     never: frozenset[str]

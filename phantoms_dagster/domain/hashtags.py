@@ -1,6 +1,6 @@
-"""Hashtags: one value, one parser, for channels, scripts, captions and platforms alike.
+"""Hashtags: one value and one parser for channels, scripts, captions and platforms.
 
-A hashtag is `#` and a word by Unicode's rules: letters of any script with their marks, digits and underscores.
+A hashtag is `#` and a word as Unicode defines it: letters of any script with their marks, digits and underscores.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ _NO_WORD = regex.compile(WORD_CHARACTER.replace("[", "[^", 1) + "+")
 _IN_TEXT = regex.compile(rf"(?<!{WORD_CHARACTER}|[{_SIGNS}&])[{_SIGNS}](?P<word>[\p{{L}}\p{{N}}_]{WORD_CHARACTER}*)")
 
 HASHTAG = _IN_TEXT
-# A name of Instagram: letters, digits, underscores and full stops inside. An address of mail is no mention.
+# An Instagram name: letters, digits, underscores, and full stops inside it. An e-mail address is not a mention.
 MENTION = regex.compile(rf"(?<!{WORD_CHARACTER}|[@.])[@＠](?P<word>\w(?:[\w.]{{0,28}}\w)?)", regex.ASCII)  # noqa: RUF001
 
 
 class Hashtag(str):
-    """`#word` in NFC. The same word in another case is the same hashtag: compare `key`."""
+    """`#word` in NFC. Two hashtags that differ only in case are the same: compare their `key`."""
 
     __slots__ = ()
 
     def __new__(cls, written: str) -> Self:
-        """Parse what a person wrote, with or without the sign. Raises ValueError that names it and the right form."""
+        """Parse what a person wrote, with or without the sign. Raises ValueError, which names the input and the right form."""
         if not isinstance(written, str):
             raise ValueError(f"{written!r} should be text such as '#ocean', in quotes")
         word = nfc(written.strip())
@@ -47,7 +47,7 @@ class Hashtag(str):
 
     @property
     def key(self) -> str:
-        """What two spellings of one hashtag share."""
+        """The form in which all spellings of a hashtag are equal."""
         return nfc(self.casefold())
 
     @classmethod
@@ -62,14 +62,14 @@ def _parsed(written: Any) -> Hashtag:
     return _known(written) if isinstance(written, str) else Hashtag(written)
 
 
-# A channel's hashtags are read with each of its videos, over a hundred times until it is posted: 7 microseconds a time.
+# A channel's hashtags are parsed over a hundred times until one of its videos is posted. Without the cache each time costs 7 µs.
 @lru_cache(maxsize=4096)
 def _known(written: str) -> Hashtag:
     return Hashtag(written)
 
 
 def unique(hashtags: Iterable[Hashtag]) -> tuple[Hashtag, ...]:
-    """Each hashtag once, as it is written first."""
+    """Each hashtag once, in its first spelling."""
     kept: dict[str, Hashtag] = {}
     for tag in hashtags:
         kept.setdefault(tag.key, tag)
@@ -77,17 +77,17 @@ def unique(hashtags: Iterable[Hashtag]) -> tuple[Hashtag, ...]:
 
 
 def in_text(text: str) -> tuple[Hashtag, ...]:
-    """The hashtags that a platform sees in `text`, in order, repeated ones included."""
+    """The hashtags that a platform finds in `text`, in order, including repetitions."""
     return tuple(Hashtag(match["word"][:MAX_CHARACTERS]) for match in _IN_TEXT.finditer(nfc(text)))
 
 
 def mentions(text: str) -> tuple[str, ...]:
-    """The accounts that a platform sees named in `text`, as `@name`, in order, repeated ones included."""
+    """The mentions that a platform finds in `text`, as `@name`, in order, including repetitions."""
     return tuple(f"@{match['word']}" for match in MENTION.finditer(nfc(text)))
 
 
 def without_signs(text: str, kind: regex.Pattern[str], most: int) -> tuple[str, list[str]]:
-    """The text with all but the first `most` of its hashtags or mentions as plain words, and what those were.
+    """Keep the first `most` hashtags or mentions and turn the others into plain words. Returns the text and the others.
 
     `kind` is `HASHTAG` or `MENTION`.
     """
@@ -99,7 +99,7 @@ def without_signs(text: str, kind: regex.Pattern[str], most: int) -> tuple[str, 
 
 
 def repaired(written: str) -> tuple[Hashtag, ...]:
-    """What a model meant: `Deep sea!` is one hashtag, `#x#y` are two, `#🐙` is none. What is too long is left out."""
+    """The hashtags that a model meant: `Deep sea!` is one, `#x#y` are two, `#🐙` is none. Too long ones are left out."""
     words = (_NO_WORD.sub("", part) for part in regex.split(f"[{_SIGNS}]", nfc(written)))
     found = (match[0] for word in words if (match := _WORD.search(word)))
     return tuple(Hashtag(word) for word in found if len(word) <= MAX_CHARACTERS)

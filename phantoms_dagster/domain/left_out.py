@@ -1,4 +1,4 @@
-"""What of a script is not in its film as it was written, in words for the person who decides."""
+"""Which parts of a script are missing from its master, in words for the reviewer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LABELS = (
 
 
 def left_out_of(outputs: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    """Of one video. `outputs`: what its stages made, as stored, by stage."""
+    """The missing parts of one video. `outputs`: its stored stage outputs, by stage."""
     for stage, field, label in _LABELS:
         parts = outputs.get(stage, {}).get(field)
         if parts:
@@ -21,5 +21,5 @@ def left_out_of(outputs: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
 
 
 def left_out(outputs: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, tuple[str, ...]]:
-    """The same of several videos, by key."""
+    """The missing parts of several videos, by key."""
     return {key: tuple(left_out_of(of)) for key, of in outputs.items()}

@@ -1,6 +1,6 @@
-"""What a log line is about: the video, stage, attempt and run that the running task works for.
+"""Log context: the video, stage, attempt and run that the current task works for, and the filter that adds them to log records.
 
-Only the context and the filter that puts it on records belong here; formats and where lines go belong to `wiring.logs`.
+`wiring.logs` has the formats and destinations.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _about: ContextVar[Mapping[str, str]] = ContextVar("phantoms_log_about", default
 def about(
     *, run_id: str | None = None, stage: str | None = None, video: str | None = None, attempt: str | None = None
 ) -> Iterator[None]:
-    """Log lines written inside, by this task and those it starts, carry these fields on top of the outer ones."""
+    """Add these fields to all log lines written inside the block, by this task and the tasks it starts."""
     given = {"run_id": run_id, "stage": stage, "video": video, "attempt": attempt}
     token = _about.set(MappingProxyType({**_about.get(), **{name: value for name, value in given.items() if value is not None}}))
     try:
@@ -30,13 +30,13 @@ def about(
 
 
 def current() -> Mapping[str, str]:
-    """The fields in force, in the order of `FIELDS`; those that nobody said are absent."""
+    """The current fields, in the order of `FIELDS`. Fields without a value are absent."""
     known = _about.get()
     return {name: known[name] for name in FIELDS if name in known}
 
 
 class AboutFilter(logging.Filter):
-    """Puts the fields on each record as attributes of the same names. A field given by `extra=` wins."""
+    """Sets the fields on each record as attributes of the same names. A field given by `extra=` takes precedence."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Lets every record through."""

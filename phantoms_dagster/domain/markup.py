@@ -1,6 +1,6 @@
-"""The one place that takes Markdown out of texts that a model wrote. It removes only what is markup, and says what it removed.
+"""Removes Markdown from texts that a model wrote, and reports what it removed.
 
-Arithmetic, footnote numbers, times in brackets, snake_case and symbols are no markup and stay.
+Arithmetic, footnote numbers, times in brackets, snake_case and symbols are not markup and stay.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from markdown_it.rules_inline import StateInline
     from markdown_it.token import Token
 
-# Tags that models write. `a<b and c>d` is no tag.
+# HTML tags that models write. `a<b and c>d` is not a tag.
 _TAG_NAMES = (
     "a b big blockquote br center code del div em font h1 h2 h3 h4 h5 h6 hr i img ins kbd li mark ol p pre s small span "
     "strike strong sub sup u ul"
@@ -38,7 +38,7 @@ _DIRECTION = regex.compile(
     r"fade (?:in|out)|b-roll)(?:[\s:][^\])]*)?[\])]",
     regex.IGNORECASE,
 )
-# A name of Python's, such as `__init__`: with underscores it is spelled right. Models mark what they stress with stars.
+# A Python name such as `__init__`, whose underscores are part of it. Models mark emphasis with asterisks.
 _DUNDER = regex.compile(r"__[a-z][a-z0-9]*(?:_[a-z0-9]+)*__(?![\w_])")
 _BREAKS = frozenset({"br", "p", "li", "div", "hr"})
 _JOINERS = "\u200c\u200d"  # they shape letters (Persian, Hindi) and emoji
@@ -48,14 +48,14 @@ _SHOWN_REMOVED = 60
 
 @dataclass(frozen=True)
 class Plain:
-    """A text on one line without markup, and what was taken out of it, in order."""
+    """A text without markup, and what was removed from it, in order."""
 
     text: str
     removed: tuple[str, ...] = ()
 
 
 def plain(text: str) -> Plain:
-    """`text` for the screen: emphasis, headings, bullets, links, code marks and HTML tags are gone, their words stay."""
+    """`text` for the screen, on one line. Emphasis, headings, bullets, links, code marks and HTML tags go; their words stay."""
     removed: list[str] = []
     text = _without_blocks(nfc(text), removed)
     words: list[str] = []
@@ -65,7 +65,7 @@ def plain(text: str) -> Plain:
 
 
 def spoken(text: str) -> Plain:
-    """`text` for the voice: what `plain` leaves, without web addresses and stage directions."""
+    """`text` for the voice: the result of `plain` without URLs and stage directions."""
     shown = plain(text)
     removed = list(shown.removed)
 
@@ -80,9 +80,9 @@ def spoken(text: str) -> Plain:
 
 
 def posted(text: str) -> Plain:
-    """`text` for a caption: lines, lists and addresses stay; emphasis, code marks and HTML tags go.
+    """`text` for a caption: lines, lists and URLs stay; emphasis, code marks and HTML tags go.
 
-    No platform makes a link of `[film](https://x.example/f)`: it becomes `film (https://x.example/f)`.
+    No platform renders `[film](https://x.example/f)` as a link, so it becomes `film (https://x.example/f)`.
     """
     removed: list[str] = []
     lines: list[str] = []
@@ -98,7 +98,7 @@ def posted(text: str) -> Plain:
 
 
 def one_line(text: str) -> str:
-    """`text` on one line, without control characters and invisible ones. Emoji and the marks of letters keep their joiners."""
+    """`text` on one line, without control and other invisible characters. Emoji and combining marks keep their joiners."""
     if not text.isprintable():
         text = "".join(map(_shown, text))
     return " ".join(text.split())
@@ -118,7 +118,7 @@ def _short(part: str) -> str:
 
 
 def _without_blocks(text: str, removed: list[str]) -> str:
-    """Without the marks that stand at the beginning of lines. Numbers of lists stay: `1984. It was a cold day` has none."""
+    """Remove marks at the beginning of lines. List numbers stay, because `1984. It was a cold day` is not a list."""
 
     def gone(match: regex.Match[str]) -> str:
         removed.append(match[0].strip())
@@ -130,7 +130,7 @@ def _without_blocks(text: str, removed: list[str]) -> str:
 
 
 def _without_tags(text: str, removed: list[str], *, instead: str) -> str:
-    """Without the HTML tags that models write; `instead` stands where one ended a line."""
+    """Remove the HTML tags that models write. Tags that end a line are replaced by `instead`."""
 
     def tag(match: regex.Match[str]) -> str:
         name = match["name"].lower()
@@ -172,13 +172,13 @@ def _read(token: Token, words: list[str], removed: list[str], *, with_address: b
 
 
 class _Opened(str):
-    """Where a link began among the words, and its address."""
+    """The start of a link among the words. Its text is the link's URL."""
 
     __slots__ = ()
 
 
 def _put_address(words: list[str]) -> None:
-    """Put the address of the innermost open link behind its words, in parentheses; once, when it is its own text."""
+    """Put the URL of the innermost open link after its words, in parentheses. A link that shows its own URL is written once."""
     at = max(n for n, word in enumerate(words) if isinstance(word, _Opened))
     address, shown = str(words[at]), "".join(words[at + 1 :])
     if not shown.strip() or shown.strip() == address:
@@ -187,24 +187,25 @@ def _put_address(words: list[str]) -> None:
         words[at:] = [shown, f" ({address})" if address else ""]
 
 
-# The parser's tables are built once a process: 3 ms.
+# Building the parser's tables takes 3 ms, so each process does it once.
 @functools.cache
 def _parser() -> MarkdownIt:
     from markdown_it import MarkdownIt  # noqa: PLC0415  30 ms that most processes do not need
 
     parser = MarkdownIt("zero").enable(["backticks", "emphasis", "strikethrough", "link", "image", "entity"])
     parser.inline.ruler.at("emphasis", _emphasis)
-    # Links are removed, not followed: any address counts, and is told as it was written.
+    # Links are removed, not followed, so any URL is valid and is kept as it was written.
     setattr(parser, "validateLink", lambda _address: True)  # noqa: B010  typed as a method
     setattr(parser, "normalizeLink", str)  # noqa: B010
     return parser
 
 
 def _emphasis(state: StateInline, silent: bool) -> bool:
-    """Finds runs of `*` and `_`; which of them pair up is the parser's work.
+    """Find runs of `*` and `_`. The parser pairs them up.
 
-    CommonMark lets `*` open and close inside a word, which turns `5*4*3` into `543`. Here a run needs a border on its outer side,
-    as CommonMark asks of `_`. Letters without case (Chinese, Thai) are a border, because those scripts have no spaces.
+    CommonMark lets `*` open and close inside a word, which turns `5*4*3` into `543`. Here a run needs a word border on its outer
+    side, as CommonMark requires for `_`. Letters without case (Chinese, Thai) count as a border, because those scripts use no
+    spaces.
     """
     from markdown_it.rules_inline.state_inline import Delimiter  # noqa: PLC0415  see `_parser`
 
@@ -238,7 +239,7 @@ def _emphasis(state: StateInline, silent: bool) -> bool:
 
 
 def _border(neighbour: str) -> bool:
-    """Whether what stands outside of a run of marks is not part of a word or a formula."""
+    """Whether the character outside a run of marks is not part of a word or a formula."""
     if not neighbour or neighbour.isspace():
         return True
     category = unicodedata.category(neighbour)

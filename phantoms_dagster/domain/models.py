@@ -1,7 +1,6 @@
-"""Channels, briefs and what each stage makes of them: frozen values, checked when they are made.
+"""Channels, briefs and the outputs of all stages: frozen values, validated when they are made.
 
-Lengths are in seconds, sizes in bytes, sound levels in LUFS, money in US dollars, times are aware datetimes in UTC.
-How a value is stored or sent to a provider belongs elsewhere.
+Durations are in seconds, sizes in bytes, loudness in LUFS, money in US dollars. Times are aware datetimes in UTC.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Line = Annotated[str, Field(min_length=1)]
 
 
-TOKEN_PLACE = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*|file:[/~].+")
+TOKEN_SOURCE = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*|file:[/~].+")
 
 
 class Palette(Value):
@@ -47,7 +46,7 @@ class Palette(Value):
 
 
 class PostingHours(Value):
-    """When a channel posts: local hours, `start <= hour < end`. With `end` before `start` they go over midnight.
+    """When a channel posts: local hours, `start <= hour < end`. If `end` is less than `start`, the range spans midnight.
 
     The default is around the clock.
     """
@@ -62,17 +61,17 @@ class PostingHours(Value):
         return self
 
     def __contains__(self, hour: int) -> bool:
-        """Whether a channel posts within that local hour."""
+        """Whether the channel posts in that local hour."""
         if self.start < self.end:
             return self.start <= hour < self.end
         return hour >= self.start or hour < self.end
 
 
 class TikTokChoices(Value):
-    """What TikTok wants a person to choose for its posts (content sharing guidelines): nothing is chosen for them.
+    """The choices that TikTok's content sharing guidelines require a person to make for its posts.
 
-    Interactions are off and the content is nobody's advertisement unless the channel says otherwise; who may see the posts has no
-    default. `your_brand`: promotes the account's own business; `branded_content`: a third party pays for it.
+    Unless the channel says otherwise, interactions are off and the content is not advertising. The audience has no default.
+    `your_brand`: the content promotes the account's own business. `branded_content`: a third party pays for it.
     """
 
     privacy: Literal["PUBLIC_TO_EVERYONE", "FOLLOWER_OF_CREATOR", "MUTUAL_FOLLOW_FRIENDS", "SELF_ONLY"]
@@ -93,9 +92,9 @@ TIKTOK_DECLARATION = "2026-09"  # the guidelines' wording of that month
 
 
 class TikTokTerms(Value):
-    """What a TikTok post declares. A person agrees to it by approving: the approval keeps it with their name and the time.
+    """What a TikTok post declares. A person agrees to it by approving. The approval records it with their name and the time.
 
-    `declaration` is the guidelines' own text, `version` says of which month. All our videos are made by AI, and say so.
+    `declaration` is the guidelines' own text and `version` its month. All our videos are made by AI and labelled as such.
     """
 
     comments: bool
@@ -109,24 +108,27 @@ class TikTokTerms(Value):
 
     @classmethod
     def of(cls, choices: TikTokChoices) -> Self:
-        """The terms that follow from a channel's choices."""
+        """The terms for a channel's choices."""
         policy = "Branded Content Policy and Music Usage Confirmation" if choices.branded_content else "Music Usage Confirmation"
         said = f"By posting, you agree to TikTok's {policy}."
         return cls(declaration=said, **choices.model_dump(exclude={"privacy"}))
 
 
 class InstagramLimits(Value):
-    """The most hashtags and mentions in a caption. Instagram counts five hashtags since December 2025; what is more is left out."""
+    """The most hashtags and mentions in a caption; the rest is left out.
+
+    Since December 2025 Instagram counts only five hashtags.
+    """
 
     hashtags: Annotated[int, Field(ge=0, le=30)] = 5
     mentions: Annotated[int, Field(ge=0, le=20)] = 3
 
 
 class Channel(Value):
-    """A brand: its voice, its look, where it posts, when, and what a video may cost.
+    """A brand: its voice, its look, where and when it posts, and what a video may cost.
 
-    `tokens`: where the secret of an account is, by platform, as `env:NAME` or `file:/path`; never the secret itself.
-    `reviewers`: how many different people must approve. `own_briefs`: whether somebody may approve a brief that they added.
+    `tokens`: where each account's secret is read from, by platform: `env:NAME` or `file:/path`, never the secret itself.
+    `reviewers`: how many different people must approve. `own_briefs`: whether people may approve a brief that they added.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
@@ -161,10 +163,10 @@ class Channel(Value):
 
     @field_validator("tokens")
     @classmethod
-    def _places_of_tokens(cls, value: dict[Platform, str]) -> dict[Platform, str]:
-        # What was written is never repeated: it may be the secret itself.
-        for platform, place in value.items():
-            if not TOKEN_PLACE.fullmatch(place):
+    def _valid_token_sources(cls, value: dict[Platform, str]) -> dict[Platform, str]:
+        # The message never repeats the value, which may be the secret itself.
+        for platform, source in value.items():
+            if not TOKEN_SOURCE.fullmatch(source):
                 message = "write env:VARIABLE or file:/path/of/a/secret, never the token itself"
                 raise MisplacedError((str(platform),), f"the token of the {platform.title} account: {message}")
         return value
@@ -185,39 +187,40 @@ class Channel(Value):
         return self
 
     def banned_in(self, text: str) -> list[str]:
-        """The banned words that stand in `text` as whole words, whatever their case."""
+        """The banned words that occur in `text` as whole words, ignoring case."""
         return [word for word in self.banned_words if has_word(text, word)]
 
 
 def _accounts_with_tokens(given: Any) -> Any:
-    """`youtube: {account: main, token: env:NAME}` is the account `main` and where its secret is."""
+    """Split `youtube: {account: main, token: env:NAME}` into the account's name and the source of its token."""
     accounts = given.get("accounts") if isinstance(given, Mapping) else None
     if not isinstance(accounts, Mapping):
         return given
-    beside = given.get("tokens") or {}
-    if not isinstance(beside, Mapping):
-        return given  # its own check says so
-    names, tokens = dict(accounts), dict(beside)
+    given_tokens = given.get("tokens") or {}
+    if not isinstance(given_tokens, Mapping):
+        return given  # the field's own validation reports it
+    names, tokens = dict(accounts), dict(given_tokens)
     for platform, account in accounts.items():
         if isinstance(account, Mapping):
-            place = ("accounts", str(platform))
+            path = ("accounts", str(platform))
             unknown = sorted(str(key) for key in account if key not in ("account", "token"))
             if unknown or "account" not in account:
-                raise MisplacedError(place, "write {account: NAME, token: env:VARIABLE}, or only the name")
+                raise MisplacedError(path, "write {account: NAME, token: env:VARIABLE}, or only the name")
             names[platform] = account["account"]
             if account.get("token") is not None:
-                if platform in beside:
-                    raise MisplacedError((*place, "token"), f"`tokens` has a place for {platform}, too; remove one of the two")
+                if platform in given_tokens:
+                    raise MisplacedError((*path, "token"), f"`tokens` also has an entry for {platform}; remove one of the two")
                 tokens[platform] = account["token"]
     return {**given, "accounts": names, "tokens": tokens}
 
 
-# A channel as people write it. A stored one has its accounts and tokens apart, and is read twice as quickly without this step.
+# Validates a channel as people write it. A stored channel already has separate tokens, and skipping this step reads it twice as
+# fast.
 WRITTEN_CHANNEL: TypeAdapter[Channel] = TypeAdapter(Annotated[Channel, BeforeValidator(_accounts_with_tokens)])
 
 
 class Brief(Value):
-    """What a person asks for. `publish_at` is when the posts may go out at the earliest."""
+    """A person's request for a video. `publish_at`: the earliest time at which its posts may go out."""
 
     title: Annotated[str, Field(min_length=1, max_length=MAX_TITLE_CHARACTERS), NFC]
     angle: Annotated[str, Field(max_length=MAX_ANGLE_CHARACTERS), NFC] = ""
@@ -238,13 +241,13 @@ class Brief(Value):
 
     @property
     def fingerprint(self) -> str:
-        """Two briefs that ask for the same video have the same fingerprint (title, angle, facts, channel)."""
+        """A SHA-256 of title, angle, facts and channel. Two briefs for the same video have the same fingerprint."""
         same = [self.title.casefold().strip(), self.angle.strip(), sorted(self.facts), self.channel]
         return hashlib.sha256(json.dumps(same, ensure_ascii=False).encode()).hexdigest()
 
 
 class Video(Value):
-    """One video of the catalogue: its partition key, its brief and its channel."""
+    """One video in the catalogue: its partition key, its brief and its channel."""
 
     key: str
     brief: Brief
@@ -261,12 +264,12 @@ class MediaFile(Value):
 
     @property
     def name(self) -> str:
-        """The name inside the store, such as `ab/cd...mp4`."""
+        """The file's path within the store, such as `ab/cd...mp4`."""
         return f"{self.sha256[:2]}/{self.sha256[2:]}{self.suffix}"
 
 
 class Scene(Value):
-    """A part of a script: the words that are spoken, and the headline shown meanwhile, if any. A headline never breaks off."""
+    """A part of a script: the narration, and the headline shown with it, which may be empty. A headline is a complete phrase."""
 
     narration: Annotated[str, Field(min_length=1, max_length=600)]
     on_screen_text: Annotated[str, Field(max_length=110)]
@@ -288,7 +291,10 @@ class Script(Value):
 
 
 class Sentence(Value):
-    """A spoken sentence; `scene` is -1 for the hook; `start` and `end` are seconds from the start of the voiceover."""
+    """A spoken sentence. `scene` counts from 0 and is -1 for the hook.
+
+    `start` and `end` are seconds from the start of the voiceover.
+    """
 
     text: Line
     scene: Annotated[int, Field(ge=-1)]
@@ -297,7 +303,7 @@ class Sentence(Value):
 
 
 class Probe(Value):
-    """What a media file really is, as read from its streams. `loudness_lufs` is integrated; None when not measured."""
+    """The properties of a media file, as read from its streams. `loudness_lufs` is integrated; None when not measured."""
 
     container: str
     seconds: float
@@ -317,9 +323,9 @@ class Probe(Value):
 
 
 class ScriptOutput(Value):
-    """What `script` makes. `removed` is what was taken out of the model's answer, such as `scene 2: **`.
+    """The output of `script`. `removed`: markup that was taken out of the model's answer, such as `scene 2: **`.
 
-    `edited_by`: who changed its texts last; empty when they are the model's.
+    `edited_by`: the last person who edited the texts; empty when they are the model's.
     """
 
     kind: Literal["script"] = "script"
@@ -333,9 +339,9 @@ class ScriptOutput(Value):
 
 
 class VoiceoverOutput(Value):
-    """What `voiceover` makes: 16-bit PCM sound in a WAV file and when each sentence is spoken.
+    """The output of `voiceover`: a WAV file (16-bit PCM) and the time of each sentence.
 
-    `unspoken` are the sentences and words that the voice has no sound for. They are shown and not heard.
+    `unspoken`: the sentences and words that the voice cannot pronounce. They are shown but not spoken.
     """
 
     kind: Literal["voiceover"] = "voiceover"
@@ -347,9 +353,9 @@ class VoiceoverOutput(Value):
 
 
 class PostWords(Value):
-    """Everything one platform is told beside the film: what a person approves with it. `privacy` is in the platform's own terms.
+    """The words and settings of one platform's post. A person approves them with the master. `privacy` is in the platform's terms.
 
-    `left_out`: hashtags and mentions that the platform's limits left no room for. They are shown, and are not part of the hash.
+    `left_out`: hashtags and mentions that exceed the platform's limits. Reviewers see them; they are not part of the hash.
     """
 
     platform: Platform
@@ -362,10 +368,10 @@ class PostWords(Value):
 
 
 class RenderedVideoOutput(Value):
-    """What `rendered_video` makes: the master, 1080x1920, and a JPEG of a telling frame.
+    """The output of `rendered_video`: the master, 1080x1920 pixels, and a JPEG of a representative frame.
 
-    `words`: what the posts would say when the film was made, so what its reviewer is shown; `content_sha256`: the hash of both.
-    `named`: the picture carries the channel's name.
+    `words`: the words of its posts when the master was made, which the reviewer sees. `content_sha256`: the hash of master and
+    words. `not_shown`: characters that no font has. `named`: the picture shows the channel's name.
     """
 
     kind: Literal["rendered_video"] = "rendered_video"
@@ -381,9 +387,9 @@ class RenderedVideoOutput(Value):
 
 
 class ApprovalOutput(Value):
-    """What `approval` makes. `content_sha256` is the hash of exactly what was approved (see `content_hash`).
+    """The output of `approval`. `content_sha256` is the hash of exactly what was approved (see `content_hash`).
 
-    `words`: what each platform will be told. Approvals of older versions have none.
+    `words`: the words of each post. Approvals from older versions have none.
     """
 
     kind: Literal["approval"] = "approval"
@@ -395,7 +401,7 @@ class ApprovalOutput(Value):
 
 
 class VariantOutput(Value):
-    """What `<platform>/variant` makes: a file within the platform's limits and the words that go with it."""
+    """The output of `<platform>/variant`: a file within the platform's limits and the words of its post."""
 
     kind: Literal["variant"] = "variant"
     platform: Platform
@@ -408,7 +414,7 @@ class VariantOutput(Value):
 
 
 class PostOutput(Value):
-    """What `<platform>/post` makes."""
+    """The output of `<platform>/post`: the published post."""
 
     kind: Literal["post"] = "post"
     platform: Platform
@@ -426,14 +432,14 @@ StageOutput = Annotated[
 
 
 def content_hash(script: Script, video: MediaFile, words: Sequence[PostWords] = ()) -> str:
-    """The hash an approval is bound to: the bytes of the master, the script's words and everything each platform will be told.
+    """The hash that an approval is bound to. It covers the master's bytes, the script's words and the words of each post.
 
-    Without `words` it is the hash of approvals that older versions made.
+    Without `words` it is the hash that approvals from older versions have.
     """
     return _content_hash(video.sha256, script.title, script.caption, tuple(script.hashtags), tuple(words))
 
 
-# Each stage after an approval asks for it several times a video.
+# Each stage after the approval computes this hash several times per video.
 @lru_cache(maxsize=2048)
 def _content_hash(sha256: str, title: str, caption: str, hashtags: tuple[str, ...], words: tuple[PostWords, ...]) -> str:
     content: list[Any] = [sha256, title, caption, list(hashtags)]

@@ -1,6 +1,6 @@
-"""What a stage of a video waits for, and what its person types, as words. Pure: what is known comes in as values.
+"""Says in words what a stage of a video waits for, and which commands a person can type next. Pure functions.
 
-`phantoms status`, `show` and `watch` say the same about the same video, because they ask here.
+`phantoms status`, `show` and `watch` all use it, so that they say the same about the same video.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from datetime import datetime
 
 from phantoms_dagster.domain.stages import STAGES
 
-# What `production.stages.post` says of a post before its time.
+# How `production.stages.post` begins the reason of a post that is scheduled.
 GOES_OUT = "goes out at "
-# What a person should hear of a video first. What has ended well or cannot begin yet is no news.
-NEWS = ("failed", "rejected", "running", "deferred", "ready", "discarded")
+# The states worth reporting, the most important first. Stages that are done or blocked are not reported.
+SUMMARY_STATES = ("failed", "rejected", "running", "deferred", "ready", "discarded")
 OPEN_STATES = ("ready", "running", "deferred")
 
 
 @dataclass(frozen=True)
 class WaitingStage:
-    """A stage that has not ended well: its state, from when on it may run, when it is tried again, and why not before."""
+    """A stage that is not done: its state, the earliest time it may run, the time of its next retry, and the reason."""
 
     state: str
     ready_at: datetime | None = None
@@ -33,8 +33,8 @@ class WaitingStage:
 class Outage:
     """A breaker that is not closed. `stages`: the names of the stages that wait for it.
 
-    `account`: of one account alone. `until`: its next probe; None: it stays open until a person closes it. `probing`: a probe is
-    under way.
+    `account`: the one account it covers, if it does not cover the whole platform. `until`: the time of its next probe; None: it
+    stays open until a person closes it. `probing`: a probe is running.
     """
 
     breaker: str
@@ -44,7 +44,7 @@ class Outage:
     probing: bool = False
 
     def stops(self, stage: str, accounts: Mapping[str, str]) -> bool:
-        """Whether this stage waits for it. `accounts`: the accounts of the video's channel, by platform."""
+        """Whether this stage waits for the breaker. `accounts`: the accounts of the video's channel, by platform."""
         if stage not in self.stages:
             return False
         return self.account is None or self.account == accounts.get(stage.partition("/")[0])
@@ -52,7 +52,7 @@ class Outage:
 
 @dataclass(frozen=True)
 class Outages:
-    """What is out of order. `problem`: why Redis could not be asked; then nothing is carried out at all."""
+    """All outages. `problem`: why Redis could not be read; then no work runs at all."""
 
     found: tuple[Outage, ...] = ()
     problem: str = ""
@@ -60,7 +60,7 @@ class Outages:
 
 @dataclass(frozen=True)
 class VideoSummary:
-    """The one thing to know of a video: its stage, that stage's state, why (may be empty), and how many more are like it."""
+    """The most important fact about a video: a stage, its state, a note (may be empty), and how many others share the state."""
 
     stage: str
     state: str
@@ -77,7 +77,7 @@ def note(
     outages: Iterable[Outage] = (),
     accounts: Mapping[str, str] | None = None,
 ) -> str:
-    """What the stage waits for; empty when for nothing in particular. `say` writes a time for its reader."""
+    """What the stage waits for; empty when it waits for nothing in particular. `say` formats a time for the reader."""
     if waiting.state not in OPEN_STATES:
         return ""
     if waiting.state == "ready" and waiting.ready_at is not None and waiting.ready_at > now:
@@ -94,13 +94,13 @@ def note(
 
 
 def probe(outage: Outage, say: Callable[[datetime], str]) -> str:
-    """When the breaker may close."""
+    """When the breaker is probed next, or how to close it by hand."""
     if outage.probing:
         return "a probe is under way"
     return f"probed from {say(outage.until)} on" if outage.until else f"until `phantoms breakers reset {outage.breaker}`"
 
 
-def news(
+def summarize(
     waiting: Mapping[str, WaitingStage],
     *,
     now: datetime,
@@ -108,8 +108,8 @@ def news(
     outages: Sequence[Outage] = (),
     accounts: Mapping[str, str] | None = None,
 ) -> VideoSummary | None:
-    """The most important of a video's stages; None when there is nothing to say."""
-    for state in NEWS:
+    """The summary of a video's most important stage; None when there is nothing to report."""
+    for state in SUMMARY_STATES:
         stages = [name for name in STAGES if name in waiting and waiting[name].state == state]
         if stages:
             first = stages[0]
@@ -119,7 +119,7 @@ def news(
 
 
 def next_steps(key: str, waiting: Mapping[str, WaitingStage]) -> list[str]:
-    """What a person may do about it, as commands with a reason behind each. Empty when nothing needs a person."""
+    """The commands that a person can run for the video, each with its reason. Empty when nothing needs a person."""
     failed = [name for name in STAGES if name in waiting and waiting[name].state == "failed"]
     steps = []
     if failed:

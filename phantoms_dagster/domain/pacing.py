@@ -1,15 +1,18 @@
-"""What people are told of waits for pools and breakers. Who waits and for how long is recorded with each attempt."""
+"""How waits for pools and breakers are described to people. Each attempt records its own waits."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-# The sandbox has pools of its own; which one is meant does not matter to who reads what a video waited for.
+# The sandbox has its own pools. A reader does not need the prefix.
 _SANDBOX = "sandbox/"
 
 
-def waited(paced: Mapping[str, float]) -> str:
-    """The waits of an attempt, the longest first: `waited 41 s for publish_tiktok`; empty without any. In seconds, by name."""
+def describe_waits(paced: Mapping[str, float]) -> str:
+    """Describe an attempt's waits, the longest first: `waited 41 s for publish_tiktok`. Empty without waits.
+
+    `paced`: seconds by the name of the pool or breaker.
+    """
     longest = sorted(paced.items(), key=lambda wait: -wait[1])
     return ", ".join(f"waited {_span(float(seconds))} for {name.removeprefix(_SANDBOX)}" for name, seconds in longest)
 

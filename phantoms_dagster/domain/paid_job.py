@@ -1,7 +1,7 @@
-"""A paid job: how one thing that costs money is ordered exactly once, waited for and fetched. A render is one.
+"""A paid job, such as a render, is ordered exactly once, awaited and fetched. This module has its states, proofs and verbs.
 
-Its states, its proofs, and what a service does. `production.publication` is the only code that saves a paid job's state. What it
-may save is the table here, which the database checks once more (a trigger on `phantoms.renders`). A service never sees the ledger.
+`production.publication` is the only code that saves a paid job's state. It may take only the steps in the table below, and a
+trigger on `phantoms.renders` enforces the same table. A service never sees the ledger.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from phantoms_dagster.domain.publication import Found, RemoteId, Undecided
 
 Job = TypeVar("Job")
 Job_contra = TypeVar("Job_contra", contravariant=True)
-Taken = TypeVar("Taken")
+JobResult = TypeVar("JobResult")
 
 # --- states ---------------------------------------------------------------------------------------------------------
 
 
 class PaidState(StrEnum):
-    """Where a paid job is."""
+    """The state of a paid job."""
 
-    INTENT = "intent"  # nothing of it is paid that is not booked
+    INTENT = "intent"  # everything that was paid so far is booked
     SENDING = "sending"  # the request that bills may have left
     UNKNOWN = "unknown"  # its answer was lost
-    SUBMITTED = "submitted"  # the service has taken it and named it
-    DONE = "done"  # what it made is ours
+    SUBMITTED = "submitted"  # the service has accepted it and given it an id
+    DONE = "done"  # its file is ours
 
 
 PAID_TRANSITIONS: Mapping[PaidState, frozenset[PaidState]] = MappingProxyType(
@@ -48,17 +48,17 @@ PAID_TRANSITIONS: Mapping[PaidState, frozenset[PaidState]] = MappingProxyType(
 MAY_BE_PAID = (PaidState.SENDING, PaidState.UNKNOWN)
 PAID = (PaidState.SUBMITTED, PaidState.DONE)
 
-# Whatever leads to another order needs a proof. What was certainly paid can only be written off.
+# Every step that leads to another order needs a proof. A job that was certainly paid can only be written off.
 NEEDS_PROOF = frozenset((before, PaidState.INTENT) for before in MAY_BE_PAID)
 NEEDS_WRITE_OFF = frozenset((before, PaidState.INTENT) for before in PAID)
 
 
 @dataclass(frozen=True)
 class NotBilled:
-    """The proof that the order cost nothing: it was refused in so many words, or never reached the service.
+    """The proof that the order cost nothing: it was explicitly refused, or never reached the service.
 
-    `evidence` says, in one line, what was said. It is kept in the ledger. `error` is raised after the save. Without one the job is
-    ordered now.
+    `evidence` is one line with the service's answer. The ledger keeps it. `error` is raised after the save; without one the job is
+    ordered again at once.
     """
 
     evidence: str
@@ -67,12 +67,12 @@ class NotBilled:
     def __post_init__(self) -> None:
         """Raises IllegalTransition for an answer that was lost."""
         if isinstance(self.error, Unknown):
-            raise IllegalTransition("an order whose answer was lost is no refusal")
+            raise IllegalTransition("a lost answer does not prove that the order was refused")
 
 
 @dataclass(frozen=True)
 class WrittenOff:
-    """Nothing will come of the order any more. `usd` is booked as spent in the same commit; then `error` is raised."""
+    """The order will never produce a usable file. `usd` is booked as spent in the same commit; then `error` is raised."""
 
     evidence: str
     usd: Decimal
@@ -80,7 +80,7 @@ class WrittenOff:
 
 
 def check_paid_step(before: PaidState, after: PaidState, proof: NotBilled | WrittenOff | None) -> None:
-    """Raises IllegalTransition for a step that the table does not have, or that lacks its proof."""
+    """Raise IllegalTransition for a step that is not in the table or lacks its proof."""
     if after not in PAID_TRANSITIONS[before]:
         raise IllegalTransition(f"a paid job that is {before} cannot become {after}")
     step = (before, after)
@@ -93,9 +93,9 @@ def check_paid_step(before: PaidState, after: PaidState, proof: NotBilled | Writ
 
 @dataclass(frozen=True)
 class PaidRecord:
-    """The ledger's row of a paid job. `attempt_id` is our own id of the order, by which the service may know it.
+    """The ledger's row of a paid job. `attempt_id`: our own id of the order, which the service may also know.
 
-    `remote_id` is the service's. `attempted_at`: when the order was about to leave. `spent`: US dollars that the video had cost
+    `remote_id`: the service's id. `attempted_at`: when the order was about to leave. `spent`: US dollars that the video had cost
     when the row was opened.
     """
 
@@ -107,11 +107,11 @@ class PaidRecord:
 
 
 class PaidJournal(Protocol):
-    """The ledger's row of the job: every step is committed before the next request is sent."""
+    """The ledger's row of the job. Every step is committed before the next request is sent."""
 
     @property
     def record(self) -> PaidRecord:
-        """The row as last committed. After a crash it is what the last step left behind."""
+        """The row as last committed. After a crash it shows the last step that was saved."""
         ...
 
     async def save(
@@ -122,7 +122,7 @@ class PaidJournal(Protocol):
         remote_id: str | None = None,
         proof: NotBilled | WrittenOff | None = None,
     ) -> PaidRecord:
-        """Commit a step. None keeps a value. What is written off is booked with its attempt, in the same commit.
+        """Commit a step. None keeps the saved value. A write-off is booked on its attempt in the same commit.
 
         Raises IllegalTransition or StaleClaim.
         """
@@ -136,9 +136,9 @@ AboutToBill = Callable[[], Awaitable[None]]
 
 @dataclass(frozen=True)
 class JobStatus:
-    """`state` is `rendering`, `done` or `failed`; `progress` is 0..1 when the service tells; `error` says why it failed.
+    """The status of a job. `state`: `rendering`, `done` or `failed`. `error`: why it failed.
 
-    `cost`: US dollars, when the service tells them.
+    `progress` (0 to 1) and `cost` (US dollars) are None when the service does not report them.
     """
 
     state: str
@@ -151,30 +151,31 @@ class JobStatus:
 class PaidService(Protocol[Job_contra]):
     """Makes files for money. Only `submit` may cost anything. Every verb may raise the errors of `domain.errors`.
 
-    They change nothing in the ledger, but an `Unknown` that `submit` raises: its answer was lost.
-    `at_once`: a job is done when `submit` returns, so nobody need wait before the first look at it.
+    They change nothing in the ledger, with one exception: `Unknown` from `submit` means that its answer was lost.
+    `at_once`: a job is done when `submit` returns, so its status can be read without a wait.
     """
 
     provider: str
     at_once: bool
 
     async def submit(self, job: Job_contra, about_to_bill: AboutToBill) -> RemoteId | NotBilled:
-        """Order a job. `about_to_bill` is awaited right before the one request that bills: it saves that this may leave.
+        """Order a job. Raises Unknown when the answer is lost.
 
-        It does so late, since who waits for a turn in a pool has sent nothing. Raises Unknown when the answer is lost.
+        `about_to_bill` must be awaited right before the one request that bills. It saves that the request may have left. Not
+        earlier: a job that still waits for a pool has sent nothing.
         """
         ...
 
     async def find(self, attempt_id: str) -> Found | NotBilled | Undecided:
-        """What became of the order with our id. Sends nothing that costs anything."""
+        """Find out what happened to the order with our id. Sends nothing that costs money."""
         ...
 
     async def status(self, remote_id: str) -> JobStatus:
-        """How that job is doing. Raises Permanent with the code `404` for one that the service does not know."""
+        """The job's status. Raises Permanent with the code `404` for a job that the service does not know."""
         ...
 
     async def fetch(self, remote_id: str, destination: Path, *, url: str | None = None) -> None:
-        """Download what it made to `destination` (written whole or not at all). `url`: as the last status told it."""
+        """Download the job's file to `destination`, completely or not at all. `url`: from the last status."""
         ...
 
 
@@ -184,11 +185,11 @@ Fetch = Callable[[Path], Awaitable[None]]
 
 
 @dataclass(frozen=True)
-class Order(Generic[Job, Taken]):
-    """What is ordered. `noun` names it to people and in the codes of errors: `render`. Amounts are in US dollars.
+class Order(Generic[Job, JobResult]):
+    """An order for one paid job. `noun` names the job in messages and error codes, such as `render`. Amounts are in US dollars.
 
-    `job` puts it together, when it is ordered. `take` is given a function that downloads the file, and what the job cost. It
-    returns what is kept, or writes the job off when the file is of no use.
+    `job` builds the job when it is ordered. `accept` gets a function that downloads the file, and the job's cost. It returns the
+    result, or a write-off when the file is unusable.
     """
 
     noun: str
@@ -197,12 +198,12 @@ class Order(Generic[Job, Taken]):
     spent: Decimal
     budget: Decimal
     job: Callable[[], Awaitable[Job]]
-    take: Callable[[Fetch, Decimal], Awaitable[Taken | WrittenOff]]
+    accept: Callable[[Fetch, Decimal], Awaitable[JobResult | WrittenOff]]
 
 
 @dataclass(frozen=True)
-class Waits:
-    """How long is waited: for a lost answer, for a job's end, between two looks, and in one call."""
+class WaitLimits:
+    """The limits of waiting: for a lost answer, for the end of a job, between two status reads, and within one call."""
 
     lost_after: timedelta
     deadline: timedelta
@@ -211,9 +212,9 @@ class Waits:
 
 
 @dataclass(frozen=True)
-class PaidFor(Generic[Taken]):
-    """A job that is done and fetched."""
+class CompletedJob(Generic[JobResult]):
+    """A job that is done, with its accepted result. `cost` is in US dollars."""
 
-    taken: Taken
+    result: JobResult
     remote_id: str
     cost: Decimal

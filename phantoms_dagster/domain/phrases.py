@@ -1,7 +1,7 @@
-"""The one place that shortens a text so that it never breaks off: headlines, titles and captions, in any language.
+"""Shortens headlines, titles and captions, in any language, so that they do not end in mid-phrase.
 
-A text is shortened at the end of a sentence, else at the end of a clause that stands by itself. Where there is neither, a headline
-is empty and its caller chooses another form; a title or a caption ends with a whole word and an ellipsis that admits the cut.
+A text is cut at the end of a sentence, else at the end of a clause that makes sense on its own. If there is neither, a headline is
+empty and its caller chooses another form. A title or a caption then ends with a whole word and an ellipsis.
 """
 
 # ruff: noqa: RUF001  marks of many scripts
@@ -21,22 +21,22 @@ from phantoms_dagster.domain.text import graphemes, speakable
 
 Size = Callable[[str], int]
 ELLIPSIS = "…"
-FEWEST_WORDS = 3  # of a clause that was cut off its sentence; a whole sentence may be shorter
+FEWEST_WORDS = 3  # of a clause cut from its sentence; a whole sentence may be shorter
 
 _WORD = regex.compile(r"[\p{L}\p{M}\p{N}]+")
 _LAST = regex.compile(r"\s+\S+$")
 _UNSPACED = regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]")
 _GREEK = regex.compile(r"\p{Greek}")
 _ENDED = regex.compile(r"[.!?…。！？؟।]\W*$")
-# Between two clauses in any language. A comma alone says nothing: it also parts lists and asides.
+# Marks between two clauses in any language. A comma alone proves nothing, because it also separates lists and asides.
 _STRONG = regex.compile(r"\s*[;；؛](?=\s|$)|\s*[:：](?=\s)|(?<=\S)\s*[—―](?=\s*\S)|(?<=\S)\s+[–-]{1,2}(?=\s)|[；：]")
 _TAGGED = regex.compile(r"[#@＃＠]\S*$")
 _COMMA = r"\s*[,،]\s+"
 _COMMA_SIGN = regex.compile(r"[,،、，]")
-# What hangs at the end of a text that is shown alone. A Greek question mark is a semicolon to Unicode.
+# Marks that must not end a text shown on its own. To Unicode, a Greek question mark is a semicolon.
 _HANGING_END = regex.compile(r"(?:[\s,;:،؛、，；：/|\\~*_·•—–‒―-]|[\p{Ps}¿¡])+$")
 _HANGING_START = regex.compile(r"^(?:[\s,;:،؛、，；：/|\\*_·•—–‒―\p{Pe}]|-(?=\s)|\.(?![\d\p{L}.]))+")
-# Which marks close what a mark opens; German and Swedish quotes end with marks that open others.
+# The marks that close each opening mark. German and Swedish quotes end with marks that open quotes elsewhere.
 _PAIRS = {
     "“": "”",
     "„": "“”",
@@ -57,16 +57,16 @@ _FALLBACK = "en"
 
 
 def cells(text: str) -> int:
-    """How wide a text is, in Latin letters: a Chinese, Japanese or Korean character is two wide."""
+    """The width of a text in Latin letters. A Chinese, Japanese or Korean character counts as two."""
     if text.isascii():
         return len(text)
     return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
 
 
 def whole(text: str, most: int, language: str, *, size: Size = len) -> str:
-    """The longest beginning of `text` that is whole sentences, or a clause that stands by itself, within `most`; else empty.
+    """The longest beginning of `text` within `most` that is whole sentences, or else one clause that makes sense alone; else empty.
 
-    `language` is a BCP 47 tag. `size` measures a text. What comes back says no more than `text` does.
+    `language` is a BCP 47 tag. `size` measures a text. The result claims no more than `text` does.
     """
     if size(text) <= most and not breaks_off(text, language):
         return text
@@ -83,14 +83,14 @@ def whole(text: str, most: int, language: str, *, size: Size = len) -> str:
 
 
 def headline(text: str, most: int, language: str, *, size: Size = cells) -> str:
-    """`text` as it may stand alone in large letters: whole within `most`, without a mark that hangs; empty where that cannot be."""
+    """`text` as a headline: a complete phrase within `most`, without dangling marks; empty when that is impossible."""
     return trimmed(whole(trimmed(text), most, language, size=size))
 
 
 def shortened(text: str, most: int, language: str, *, size: Size = len) -> str:
-    """`text` within `most`: whole where that keeps a third of the room, else up to a whole word that can end it, and an ellipsis.
+    """Shorten `text` to `most`: to whole sentences if they use a third of the space, else to a whole word and an ellipsis.
 
-    A text within `most` is changed only when it breaks off.
+    A text within `most` is changed only when it ends in mid-phrase.
     """
     if size(text) <= most and not breaks_off(text, language):
         return text
@@ -101,20 +101,20 @@ def shortened(text: str, most: int, language: str, *, size: Size = len) -> str:
 
 
 def breaks_off(text: str, language: str) -> bool:
-    """Whether `text` ends with a word that never ends a phrase, such as "while" or "the", and no mark ends it."""
+    """Whether `text` ends in mid-phrase: with a word that never ends one, such as "while" or "the", and without a final mark."""
     if _ENDED.search(text) or _TAGGED.search(text):
         return False
     return len(_WORD.findall(text)) > 1 and _last_word(text) in _words(language).never
 
 
-def leans(word: str, language: str) -> float:
-    """How much `word` asks for the next one: 1 for an article or a conjunction, less for a preposition, 0 for most words."""
+def binds_to_next(word: str, language: str) -> float:
+    """How strongly `word` needs the next one: 1 for an article or a conjunction, less for a preposition, 0 for most words."""
     words, last = _words(language), _last_word(word)
     return 1.0 if last in words.never else 0.4 if last in words.rarely else 0.0
 
 
 def trimmed(text: str) -> str:
-    """`text` without marks that hang at its ends: commas, semicolons, colons, dashes, half a pair of quotes or brackets."""
+    """`text` without dangling marks at its ends: commas, semicolons, colons, dashes, half a pair of quotes or brackets."""
     before = None
     while text != before:
         before = text
@@ -129,7 +129,7 @@ def trimmed(text: str) -> str:
 
 
 def _sentence_ends(text: str, language: str) -> list[int]:
-    """Where sentences end, the last first."""
+    """The positions where sentences end, the last first."""
     ends, done, at = [], 0, 0
     counts = []
     for sentence in split(text, language):
@@ -146,7 +146,7 @@ def _sentence_ends(text: str, language: str) -> list[int]:
 
 
 def _clause_ends(sentence: str, language: str) -> Iterator[int]:
-    """Where a clause of one sentence ends: at a strong mark, or before words that begin what may be left out."""
+    """Yield the positions where a clause of one sentence ends: at a strong mark, or before words that begin an optional part."""
     for found in _STRONG.finditer(sentence):
         if not (found[0].strip() == ";" and _GREEK.search(sentence)):
             yield found.start()
@@ -163,7 +163,7 @@ def _patterns(language: str) -> tuple[tuple[regex.Pattern[str], bool], ...]:
     words = _words(language)
 
     def either(options: tuple[str, ...]) -> str:
-        # An elided word (`parce qu'il`) goes on without a space.
+        # An elided word (`parce qu'il`) is followed by no space.
         return "|".join(regex.escape(option) + ("" if option.endswith("'") else r"(?![\p{L}\p{M}\p{N}])") for option in options)
 
     found: list[tuple[str, bool]] = []
@@ -178,7 +178,7 @@ def _patterns(language: str) -> tuple[tuple[regex.Pattern[str], bool], ...]:
 
 
 def _stands_alone(clause: str, language: str) -> bool:
-    """Whether a clause that was cut off its sentence reads as one, and does not say the opposite without the rest."""
+    """Whether a clause cut from its sentence makes sense alone and does not say the opposite without the rest."""
     if _UNSPACED.search(clause):
         return len(graphemes(clause)) >= 2 * FEWEST_WORDS
     spoken = [word.casefold() for word in _WORD.findall(clause)]
@@ -225,7 +225,7 @@ def _last_word(text: str) -> str:
 
 
 def _without_half_a_pair(text: str) -> str:
-    """Without a quote or bracket at one end whose other half is nowhere in the text. An apostrophe stays."""
+    """Remove a quote or bracket at one end whose other half is not in the text. An apostrophe stays."""
     first, last = text[:1], text[-1:]
     if first in _PAIRS and not any(mark in text[1:] for mark in _PAIRS[first]):
         return text[1:]

@@ -1,4 +1,4 @@
-"""What passes between the planner and the store: videos that are ready, runs that are open, and runs to request."""
+"""The values that the planner and the store exchange: ready videos, open runs, and runs to request."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class ReadyVideo:
-    """A video that a run could work on now, as the planner sees it."""
+    """A stage of a video that a run could work on now. `position`: the video's place in Dagster's partition order."""
 
     stage: str
     key: str
-    place: int
+    position: int
     generation: int
     since: datetime
     priority: int = 5
@@ -23,7 +23,7 @@ class ReadyVideo:
 
 @dataclass(frozen=True)
 class OpenRun:
-    """A run that is queued or under way: the stage or the chain it works on and its first and last partition key."""
+    """A run that is queued or running: its stage or chain, and its first and last partition key."""
 
     target: str
     first: str
@@ -32,19 +32,19 @@ class OpenRun:
 
 @dataclass(frozen=True)
 class Span:
-    """The partitions of an open run, as places in Dagster's order, both ends included. `target`: as in `OpenRun`."""
+    """The partitions of an open run, as positions in Dagster's order including both ends. `target`: as in `OpenRun`."""
 
     target: str
     first: int
     last: int
 
-    def __contains__(self, place: int) -> bool:
-        return self.first <= place <= self.last
+    def __contains__(self, position: int) -> bool:
+        return self.first <= position <= self.last
 
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A run to request: one stage, or the stages of one chain, over a contiguous range of partitions."""
+    """A run to request: one stage or one chain, over a contiguous range of partitions."""
 
     target: str
     first: str
@@ -55,22 +55,23 @@ class PlannedRun:
 
 
 class ReadyVideos(Protocol):
-    """What the planner asks the table of stages."""
+    """The planner's queries to the table of stages."""
 
     def spans(self, runs: Sequence[OpenRun]) -> list[Span]:
-        """The places of open runs; those with a partition that is not there any more are left out."""
+        """The positions of open runs. A run whose first or last partition no longer exists is left out."""
         ...
 
     def most_urgent(self, most: Mapping[str, int], busy: Sequence[Span]) -> Mapping[str, Sequence[ReadyVideo]]:
-        """By stage at most so many of the videos that a run could work on now and no span of that stage covers.
+        """For each stage, the most urgent videos that a run could work on now. Videos in a busy span of the stage are left out.
 
-        The nearest publish time comes first, then the highest priority (0 is the highest), then Dagster's order.
+        `most`: the largest number of videos by stage. The nearest publish time comes first, then the highest priority (0 is the
+        highest), then Dagster's order.
         """
         ...
 
     def around(self, wanted: Sequence[tuple[str, int]], most: int) -> Mapping[tuple[str, int], Sequence[ReadyVideo]]:
-        """For each stage and place: the videos that a run could work on together with the one at that place.
+        """For each stage and position: the videos that a run could work on together with the one at that position.
 
-        Neighbours without a gap, in Dagster's order, at most `most` in each direction.
+        They are contiguous, in Dagster's order, and at most `most` in each direction.
         """
         ...

@@ -1,6 +1,6 @@
-"""What production needs from the outside world, as protocols. Adapters live in `providers`, `media` and `store`.
+"""The protocols through which `production` uses the outside world. Adapters live in `platforms`, `providers`, `media` and `store`.
 
-Every method may raise the `ProviderError`s of `domain.errors` and nothing else for a service's misbehaviour.
+When a service misbehaves, a method raises a `ProviderError` of `domain.errors` and nothing else.
 """
 
 from __future__ import annotations
@@ -34,34 +34,34 @@ class Clock(Protocol):
     """The only source of time."""
 
     def now(self) -> datetime:
-        """The time, aware, in UTC."""
+        """The current time, aware, in UTC."""
         ...
 
     async def sleep(self, seconds: float) -> None:
-        """Wait."""
+        """Wait that many seconds."""
         ...
 
 
 class Attempt(Protocol):
-    """One try of one stage of one video. Its row is committed before any request is sent."""
+    """One attempt at one stage of one video. Its row is committed before any request is sent."""
 
     @property
     def id(self) -> str:
-        """Unique among all attempts, `[a-z0-9-]`, at most 64 characters: goes to providers as a marker."""
+        """Unique among all attempts, `[a-z0-9-]`, at most 64 characters. Providers get it as a marker."""
         ...
 
     @property
     def stored_response(self) -> JsonObject | None:
-        """A billed answer that an earlier, killed attempt of this stage had already received; use it instead of asking again."""
+        """A billed answer that an earlier attempt of this stage received before it died. Use it instead of paying again."""
         ...
 
     @property
     def in_doubt(self) -> Sequence[str]:
-        """The ids of the attempts right before this one whose outcome nobody knows: look what they did before doing it again."""
+        """The ids of the directly preceding attempts whose outcome is unknown. Find out what they did before repeating it."""
         ...
 
     async def received(self, response: JsonObject, *, provider_ref: str | None = None, cost: Decimal | None = None) -> None:
-        """Commit a provider's raw answer before it is looked at: a crash or a validation error must not lose what was paid."""
+        """Commit a provider's raw answer before parsing it, so that a crash or a validation error cannot lose a paid answer."""
         ...
 
 
@@ -70,9 +70,9 @@ class Attempt(Protocol):
 
 @dataclass(frozen=True)
 class WrittenScript:
-    """A script and what it took. `cost` is in US dollars, what this attempt added; `sandbox` says that no real model wrote it.
+    """A script and its costs. `cost`: what this attempt added, in US dollars. `sandbox`: no real model wrote it.
 
-    `removed` is what was taken out of the model's answer.
+    `removed`: markup that was taken out of the model's answer.
     """
 
     script: Script
@@ -91,7 +91,7 @@ class ScriptWriter(Protocol):
     provider: str
 
     async def write(self, brief: Brief, channel: Channel, attempt: Attempt) -> WrittenScript:
-        """A script by as few calls of the model as it takes; by none when `attempt.stored_response` holds its answer."""
+        """Write a script with as few calls to the model as possible, and none when `attempt.stored_response` holds its answer."""
         ...
 
 
@@ -104,7 +104,7 @@ class Voice(Protocol):
     provider: str
 
     async def speak(self, script: Script, channel: Channel) -> VoiceoverOutput:
-        """The spoken script, its sound file already in the media store."""
+        """Speak the script. The audio file of the result is already in the media store."""
         ...
 
 
@@ -113,9 +113,9 @@ class Voice(Protocol):
 
 @dataclass(frozen=True)
 class RenderJob:
-    """Everything a renderer needs to make the master of one video. `audio` is a local path to a WAV file.
+    """Everything a renderer needs to make the master of one video. `audio` is the local path of a WAV file.
 
-    `channel_title` stands at the top of the picture; empty: the film carries no name.
+    `channel_title` is shown at the top of the picture. When it is empty, the film shows no name.
     """
 
     video_key: str
@@ -132,44 +132,49 @@ class RenderJob:
 
 
 class Renderer(PaidService[RenderJob], Protocol):
-    """Makes MP4s: a paid service that `production.publication` calls in the right order."""
+    """Makes MP4 files. It is a paid service, called by `production.publication` in the right order."""
 
     sandbox: bool
 
     def price(self, seconds: float) -> Decimal:
-        """What a render of that length costs, in US dollars, as far as can be told before it is made."""
+        """The expected cost of a render of that length, in US dollars."""
         ...
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """How a file was made to fit (`kept`: it did; `remuxed`: streams copied; `transcoded`), and what fits."""
+class FitResult:
+    """How a file was made to fit a platform, and the probe of the fitting file.
+
+    `how`: `kept` (it fitted already), `remuxed` (its streams were copied) or `transcoded`.
+    """
 
     how: str
     probe: Probe
 
 
 class Studio(Protocol):
-    """Local media work: probing, thumbnails, making a file fit a platform."""
+    """Local media tools: probe a file, make a thumbnail, make a file fit a platform."""
 
     async def probe(self, path: Path, *, loudness: bool = False) -> Probe:
-        """What the file really is. Raises Permanent (`unreadable media`) when it cannot be read."""
+        """Read the properties of the file. Raises Permanent (`unreadable media`) when it cannot be read."""
         ...
 
-    async def unshowable(self, texts: Sequence[str]) -> tuple[str, ...]:
-        """The letters of `texts`, each as a reader sees it, that no font of ours has."""
+    async def missing_glyphs(self, texts: Sequence[str]) -> tuple[str, ...]:
+        """The characters in `texts`, as whole graphemes, that none of our fonts has."""
         ...
 
     async def thumbnail(self, path: Path, destination: Path) -> None:
-        """A JPEG, 270x480, of a telling frame."""
+        """Write a JPEG of a representative frame, 270x480 pixels."""
         ...
 
-    async def fit(self, path: Path, platform: Platform, destination: Callable[[], Path], *, known: Probe | None = None) -> Fitted:
-        """Make a file that fits the platform, unless the one at `path` does.
+    async def fit(
+        self, path: Path, platform: Platform, destination: Callable[[], Path], *, known: Probe | None = None
+    ) -> FitResult:
+        """Make a file that fits the platform, unless the one at `path` already does.
 
-        `destination` names the path to write to. It is called, from any thread, only when something is written: most files are
-        kept. `known`: what `probe` said of these very bytes; it is cheaper to be told than to look. Raises Permanent when
-        nothing helps (too long, no picture).
+        `destination` returns the path to write to. It is called, from any thread, only when a file is written, because most files
+        are kept. `known`: the result of `probe` for the same bytes, which saves probing again. Raises Permanent when the file
+        cannot be made to fit (too long, no video stream).
         """
         ...
 
@@ -178,7 +183,7 @@ class MediaStore(Protocol):
     """Files addressed by the hash of their bytes."""
 
     async def add(self, path: Path) -> MediaFile:
-        """Take the file at `path` (moved or copied) into the store. The suffix is kept."""
+        """Move or copy the file at `path` into the store. The suffix is kept."""
         ...
 
     async def local(self, file: MediaFile) -> Path:
@@ -186,18 +191,18 @@ class MediaStore(Protocol):
         ...
 
     async def remove(self, file: MediaFile, *, unused_seconds: float = 0) -> bool:
-        """Delete the file's bytes, unless somebody added them within the last `unused_seconds`: then they stay, and this is False.
+        """Delete the file's bytes. Returns False, and deletes nothing, when they were added within the last `unused_seconds`.
 
-        Nothing happens when they are gone already. An `add` at the same time wins: the file that it returned is there afterwards.
+        Deleting a missing file is no error. A concurrent `add` wins: the file that it returned exists afterwards.
         """
         ...
 
     def scratch(self) -> Path:
-        """A fresh directory for work in progress, on the same file system; the caller removes it."""
+        """A new temporary directory on the same file system. The caller removes it."""
         ...
 
     def scratch_file(self, suffix: str) -> Path:
-        """A free path for one file in progress, on the same file system; the caller removes what is left there."""
+        """An unused path for one temporary file on the same file system. The caller removes the file."""
         ...
 
 
@@ -205,15 +210,15 @@ class MediaStore(Protocol):
 
 
 async def _at_any_time() -> None:
-    """The job's `may_go` of a channel without hours."""
+    """The `may_go` of a channel without posting hours."""
 
 
 @dataclass(frozen=True)
 class PublishJob:
-    """One post to be made. `marker` is the same in every attempt of this post and unique among posts.
+    """One post to publish. `marker` is unique among posts and the same in every attempt of this post.
 
     `may_go` is awaited right before the first request of a post, and right before each request that can make it public. It raises
-    NotYet when that is not allowed now, such as after the posting hours.
+    NotYet when posting is not allowed now, for example outside the posting hours.
     """
 
     video_key: str
@@ -233,9 +238,9 @@ class PublishJob:
 
 
 class Publisher(Protocol):
-    """Publishes on one platform: five verbs that `production.publication` calls in the right order.
+    """Publishes on one platform with five verbs, which `production.publication` calls in the right order.
 
-    `account_first`: the ledger takes the account before `open`, since what that makes is limited.
+    `account_first`: the ledger reserves the account before `open`, because the platform limits how often `open` may be called.
     """
 
     provider: str
@@ -243,8 +248,8 @@ class Publisher(Protocol):
     sandbox: bool
     account_first: bool
 
-    def taking_up(self, job: PublishJob) -> AbstractAsyncContextManager[PublishVerbs]:
-        """The verbs for one call of the engine."""
+    def verbs(self, job: PublishJob) -> AbstractAsyncContextManager[PublishVerbs]:
+        """The verbs for one post, valid for one call of the engine."""
         ...
 
 
@@ -253,7 +258,7 @@ class Publisher(Protocol):
 
 @dataclass(frozen=True)
 class Metrics:
-    """Numbers of one post at one time. None means that the platform did not say, which is not 0. `watch_seconds` is total."""
+    """The metrics of one post at one time. None: the platform did not report the number. `watch_seconds` is a total."""
 
     remote_id: str
     views: int | None = None
@@ -264,10 +269,11 @@ class Metrics:
 
 
 @dataclass(frozen=True)
-class ReadPage:
-    """What one call of a reader brought: numbers, ids that the platform does not know any more, and why others failed, by id.
+class MetricsPage:
+    """The result of one call to a platform.
 
-    An id in none of them was not asked about. `unsupported`: metrics that the account turned out not to have.
+    `gone`: ids that the platform no longer knows. `failed`: reasons by id. An id in none of the three was not asked about.
+    `unsupported`: metrics that the account turned out not to have.
     """
 
     metrics: tuple[Metrics, ...] = ()
@@ -277,50 +283,53 @@ class ReadPage:
 
 
 class MetricsReader(Protocol):
-    """Reads results back."""
+    """Reads the metrics of posts."""
 
     provider: str
     platform: Platform
 
-    def pages(self, account: str, remote_ids: Sequence[str], *, without: Collection[str] = ()) -> AsyncIterator[ReadPage]:
-        """What the platform says of those posts, page by page as it says it.
+    def pages(self, account: str, remote_ids: Sequence[str], *, without: Collection[str] = ()) -> AsyncIterator[MetricsPage]:
+        """Yield the metrics of those posts page by page, as the platform returns them.
 
-        `without`: metrics that this account is known not to have, which are not asked for. An error that concerns the whole
-        account is raised after the pages that were read before it.
+        `without`: metrics that this account is known not to have. They are not requested. An error that concerns the whole account
+        is raised after the pages that were already read.
         """
         ...
 
 
 @dataclass(frozen=True)
 class FoundPost:
-    """The public id and address of a post."""
+    """The public id and URL of a post."""
 
     remote_id: str
     url: str
 
 
 class LateIds(Protocol):
-    """Finds the public ids of posts that a platform published before it gave them one."""
+    """Looks up the public ids of posts that the platform published before it assigned one."""
 
     provider: str
     platform: Platform
     sandbox: bool
 
     async def public_id(self, account: str, handle: JsonObject, *, last: bool) -> FoundPost | None:
-        """The post of that handle (see `PostRecord`), or None when it has no public id yet. `last`: nobody will ask again."""
+        """The post with that handle (see `PostRecord`), or None while it has no public id. `last`: this is the last look-up."""
         ...
 
 
 @dataclass(frozen=True)
 class AccountIdentity:
-    """Who a token belongs to, as its platform says. `subject` never changes (a channel id, an open_id); `label` is for people."""
+    """The owner of a token, as the platform reports it. `subject` never changes (a channel id, an open_id).
+
+    `label` is for people.
+    """
 
     subject: str
     label: str
 
 
 class IdentityReader(Protocol):
-    """Asks a platform whose a token is."""
+    """Asks a platform who owns a token."""
 
     platform: Platform
 
@@ -330,8 +339,8 @@ class IdentityReader(Protocol):
 
 
 class Tokens(Protocol):
-    """Access tokens of accounts; they never stand in logs or errors."""
+    """Access tokens of accounts. They never appear in logs or errors."""
 
     async def token(self, platform: Platform, account: str) -> str:
-        """A token that is good now. Raises Permanent when the account is not connected."""
+        """A token that is valid now. Raises Permanent when the account is not connected."""
         ...

@@ -1,7 +1,7 @@
-"""What is wrong with a value that a person wrote, in words for that person.
+"""Validation errors in words for the person who wrote the value.
 
-The checks themselves are the models'. Pydantic names Python's types ("Input should be a valid dictionary"): this module says the
-same about the file that the person has before them.
+The models make the checks. Pydantic's messages use Python's types ("Input should be a valid dictionary"). This module says the same
+in terms of the file that the person wrote.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ Path = tuple[str | int, ...]
 
 _LIST, _PAIRS, _NUMBER = "should be a list", "should be pairs of a key and a value", "should be a number"
 _WHOLE, _YES_NO = "should be a whole number", "should be true or false"
-# By the kinds of errors that pydantic knows; the names in braces are those of its context.
+# By pydantic's error type. The names in braces come from the error's context.
 _REASONS: Mapping[str, str] = {
     "missing": "is missing",
-    "extra_forbidden": "there is no such key",
+    "extra_forbidden": "is not a known key",
     "string_type": "should be text",
     "string_too_long": "should have at most {max_length} characters",
     "string_too_short": "should have at least {min_length} characters",
@@ -44,40 +44,42 @@ _REASONS: Mapping[str, str] = {
 
 
 class MisplacedError(ValueError):
-    """A rule of a whole model is broken at one place of it. `path` leads there."""
+    """A model's own rule is broken. `path` leads to the field within the model."""
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(reason)
         self.path = path
 
 
-def places(error: ValidationError) -> Iterator[tuple[Path, str]]:
-    """Where each problem is, and what it is."""
+def located_problems(error: ValidationError) -> Iterator[tuple[Path, str]]:
+    """Yield the path of each problem and its description."""
     for problem in error.errors(include_url=False, include_input=False):
         cause = problem.get("ctx", {}).get("error")
         place = (*problem["loc"], *(cause.path if isinstance(cause, MisplacedError) else ()))
         yield tuple(part for part in place if part != "[key]"), reason(problem)
 
 
-def first_place(error: ValidationError) -> tuple[Path, str]:
-    """Where the first problem is, and what it is."""
-    return next(places(error))
+def first_located_problem(error: ValidationError) -> tuple[Path, str]:
+    """The path of the first problem and its description."""
+    return next(located_problems(error))
 
 
 def all_problems(error: ValidationError) -> list[str]:
-    """Everything that is wrong, in words."""
+    """All problems in words, such as `facts.0: should have at most 500 characters`."""
     found = error.errors(include_url=False, include_input=False)
     return [": ".join(part for part in (".".join(map(str, one["loc"])), reason(one)) if part) for one in found]
 
 
 def first_problem(error: ValidationError) -> str:
-    """The first thing that is wrong, in words: `facts.0: should have at most 500 characters`."""
-    path, why = first_place(error)
+    """The first problem in words, such as `facts.0: should have at most 500 characters`."""
+    path, why = first_located_problem(error)
     where = ".".join(str(part) for part in path)
     return f"{where}: {why}" if where else why
 
 
 def reason(problem: Any) -> str:
-    """What is wrong, of one of pydantic's `errors()`."""
-    said = _REASONS.get(problem["type"])
-    return str(problem["msg"]).removeprefix("Value error, ") if said is None else said.format_map(problem.get("ctx", {}))
+    """The description of one of pydantic's `errors()`."""
+    template = _REASONS.get(problem["type"])
+    if template is None:
+        return str(problem["msg"]).removeprefix("Value error, ")
+    return template.format_map(problem.get("ctx", {}))

@@ -1,7 +1,7 @@
-"""A publication: how one post gets from the ledger to a platform exactly once. Its states, its proofs and its five verbs.
+"""A publication puts one post on a platform exactly once. This module has its states, its proofs and its five verbs.
 
-`production.publication` is the only code that saves a post's state. What it may save is the table here, which the database checks
-once more (a trigger on `phantoms.posts`). A platform never sees the ledger: it answers with the values of this module.
+`production.publication` is the only code that saves a post's state. It may take only the steps in the table below, and a trigger on
+`phantoms.posts` enforces the same table. A platform never sees the ledger: it answers with the values of this module.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ POST_TRANSITIONS: Mapping[PostState, frozenset[PostState]] = MappingProxyType(
         PostState.UPLOADING: frozenset(
             {PostState.UPLOADING, PostState.INTENT, PostState.COMMITTING, PostState.UNKNOWN, PostState.FAILED}
         ),
-        # From here on the post may be out. Every way but forward needs a proof.
+        # From here on the post may be public. Every step back needs a proof.
         PostState.COMMITTING: frozenset(
             {
                 PostState.COMMITTING,
@@ -58,7 +58,7 @@ MAY_BE_OUT = (PostState.COMMITTING, PostState.UNKNOWN)
 IN_FLIGHT = (PostState.OPENED, PostState.UPLOADING, PostState.COMMITTING)
 BEFORE_COMMIT = (PostState.INTENT, PostState.OPENED, PostState.UPLOADING)
 
-# The steps that are legal only with a `NotPublished`: those that send a commit again, or let one be sent again.
+# The steps that need a `NotPublished`: those that send a commit again, or allow it to be sent again.
 NEEDS_PROOF: frozenset[tuple[PostState, PostState]] = frozenset(
     (before, after)
     for before, steps in POST_TRANSITIONS.items()
@@ -68,7 +68,7 @@ NEEDS_PROOF: frozenset[tuple[PostState, PostState]] = frozenset(
 
 
 def check_step(before: PostState, after: PostState, proof: NotPublished | None) -> None:
-    """Raises IllegalTransition for a step that the table does not have, or that lacks its proof."""
+    """Raise IllegalTransition for a step that is not in the table or lacks its proof."""
     if after not in POST_TRANSITIONS[before]:
         raise IllegalTransition(f"a post that is {before} cannot become {after}")
     if (before, after) in NEEDS_PROOF and proof is None:
@@ -80,9 +80,9 @@ def check_step(before: PostState, after: PostState, proof: NotPublished | None) 
 
 @dataclass(frozen=True)
 class PostRecord:
-    """The ledger's row of a post. `handle` is the platform's (session URI, publish id, container id), opaque to the engine.
+    """The ledger's row of a post. `handle` is the platform's own (session URI, publish id, container id) and opaque to the engine.
 
-    `account` is the one that the post was opened on, whatever the channel's is called by now.
+    `account`: the account that the post was opened on, even if the channel has since changed its account.
     """
 
     state: PostState
@@ -95,11 +95,11 @@ class PostRecord:
 
 
 class PostJournal(Protocol):
-    """The ledger's row of the post being made: every step is committed before the next request is sent."""
+    """The ledger's row of the post. Every step is committed before the next request is sent."""
 
     @property
     def record(self) -> PostRecord:
-        """The row as last committed. After a crash it is what the last step left behind."""
+        """The row as last committed. After a crash it shows the last step that was saved."""
         ...
 
     async def save(
@@ -112,7 +112,7 @@ class PostJournal(Protocol):
         url: str | None = None,
         proof: NotPublished | None = None,
     ) -> PostRecord:
-        """Commit a step. None keeps a value. Raises IllegalTransition, StaleClaim, or NotYet when the account is busy."""
+        """Commit a step. None keeps the saved value. Raises IllegalTransition, StaleClaim, or NotYet when the account is busy."""
         ...
 
 
@@ -123,9 +123,9 @@ Handle: TypeAlias = JsonObject
 
 @dataclass(frozen=True)
 class Progress:
-    """How far an upload is. It is saved before the next request is sent. `handle`: None keeps the one that is saved.
+    """How far an upload is. The engine saves it before the next request. `handle`: None keeps the saved one.
 
-    `ready`: nothing but the commit is left. `error` is raised after the save.
+    `ready`: only the commit is left. `error` is raised after the save.
     """
 
     offset: int
@@ -136,7 +136,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class RemoteId:
-    """The request took effect: the platform's own id of the post (the service's, of a paid job), and what else the answer told."""
+    """The request took effect. `id`: the platform's own id of the post, or the service's own id of the paid job."""
 
     id: str
     url: str | None = None
@@ -153,11 +153,11 @@ class Found:
 
 @dataclass(frozen=True)
 class NotPublished:
-    """The proof that the post is not out. `evidence` says, in one line, what the platform said. It is kept in the ledger.
+    """The proof that the post is not public. `evidence` is one line with the platform's answer. The ledger keeps it.
 
-    `then`: `open` starts over with an empty handle. `upload` goes on at `offset`. `commit` may be sent. `find` looks once more:
-    the platform has made something that is still hidden, called `remote_id`.
-    `handle`, `offset`: None keeps what is saved. `error` is raised after the save.
+    `then` says what follows. `open`: start over with an empty handle. `upload`: continue at `offset`. `commit`: the commit may be
+    sent. `find`: look again, because the platform has created `remote_id`, which is still hidden.
+    `handle`, `offset`: None keeps the saved value. `error` is raised after the save.
     """
 
     evidence: str
@@ -170,9 +170,9 @@ class NotPublished:
 
 @dataclass(frozen=True)
 class Undecided:
-    """Nobody can tell yet. With a `handle` or an `error` the post is saved as `unknown`; then the error is raised.
+    """The outcome cannot be determined yet. With a `handle` or an `error` the post is saved as `unknown`; then the error is raised.
 
-    Without them the platform has taken the commit and works on it.
+    Without them the platform has accepted the commit and is processing it.
     """
 
     handle: Handle | None = None
@@ -184,7 +184,7 @@ Finding: TypeAlias = Found | NotPublished | Undecided
 
 @dataclass(frozen=True)
 class PublishedPost:
-    """A post that is out, as the platform reads it back."""
+    """A public post, as read back from the platform."""
 
     remote_id: str
     url: str
@@ -192,30 +192,30 @@ class PublishedPost:
 
 
 class PublishVerbs(Protocol):
-    """What a platform does for one post, in one call of the engine. Each verb is given the ledger's row as last committed.
+    """What a platform does for one post, in one call of the engine. Each verb gets the ledger's row as last committed.
 
-    Only `commit` may make a post public. Any verb may raise the errors of `domain.errors`. They change nothing in the ledger, but
-    an `Unknown` that `commit` raises: its answer was lost.
+    Only `commit` may make a post public. Any verb may raise the errors of `domain.errors`. They change nothing in the ledger, with
+    one exception: `Unknown` from `commit` means that its answer was lost.
     """
 
     def check(self) -> None:
-        """Refuse what the platform would refuse, before anything is sent. Raises Permanent."""
+        """Refuse a post that the platform would refuse, before anything is sent. Raises Permanent."""
         ...
 
     async def open(self) -> Handle:
-        """Open a session, a slot or a container. Nothing public can come of it; its answer lost costs nothing."""
+        """Open a session, a slot or a container. This can never make anything public, so losing the answer costs nothing."""
         ...
 
     async def upload(self, record: PostRecord) -> Progress | Finding:
-        """One step of bringing the bytes there, and of waiting until they are processed."""
+        """Do one step of the upload, or of waiting until the platform has processed it."""
         ...
 
     async def commit(self, record: PostRecord) -> RemoteId | NotPublished | Undecided:
-        """Send the request that publishes. Raises Unknown when its answer is lost. A refusal in so many words is NotPublished."""
+        """Send the request that publishes. Raises Unknown when its answer is lost. Returns NotPublished for an explicit refusal."""
         ...
 
     async def find(self, record: PostRecord) -> Finding:
-        """Read what became of an earlier call's requests. Sends nothing that changes anything."""
+        """Find out what an earlier call's requests did. Sends only reads."""
         ...
 
     async def confirm(self, record: PostRecord) -> PublishedPost:

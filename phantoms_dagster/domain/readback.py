@@ -1,6 +1,6 @@
-"""What reading results back is about: how often a post is asked about, what one turn brought, and what came of an account.
+"""Reading the metrics of posts: how often a post is read, and the results of a read.
 
-Only values and the cadence. Reading itself is `production.performance`, the tables are in `store.results.readings`.
+It has only values and the schedule. `production.performance` reads; `store.results.readings` has the tables.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from datetime import datetime, timedelta
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.ports import Metrics
 
-# Age of the post up to which it is read, and the pause between two reads. The numbers of a short video move in its first day;
-# after a month a weekly look tells the same story for a hundredth of the calls.
+# (the post's age up to which a row applies, the pause between two reads). The numbers of a short video change most on its first
+# day. After a month a weekly read shows the same trend for a hundredth of the calls.
 CADENCE: tuple[tuple[timedelta, timedelta], ...] = (
     (timedelta(days=1), timedelta(hours=1)),
     (timedelta(days=7), timedelta(hours=6)),
@@ -21,25 +21,27 @@ CADENCE: tuple[tuple[timedelta, timedelta], ...] = (
     (timedelta(days=90), timedelta(days=7)),
     (timedelta(days=365), timedelta(days=28)),
 )
-# Older posts are not read any more.
+# Older posts are no longer read.
 READ_FOR = CADENCE[-1][0]
-# The job starts at the same minute of each hour, and a read takes a while: without this, hourly would mean every second hour.
+# Posts are due a little early. The job starts at the same minute of each hour and a read takes time, so without this margin an
+# hourly read would happen only every second hour.
 EARLY = timedelta(minutes=5)
-# A post that the platform does not know is asked about again, since a platform's memory lapses; one that stayed away, rarely.
+# A post that the platform does not know is read again, because platforms sometimes forget a post for a while. A post that stays
+# missing is read rarely.
 GONE_ONCE, GONE_AGAIN = timedelta(hours=6), timedelta(days=7)
-# After a failed read of one post; doubled with each further failure, up to 32 hours.
+# The pause after a failed read of one post. Each further failure doubles it, up to 32 hours.
 FAILED = timedelta(hours=1)
 MOST_DOUBLINGS = 5
 
 
 def pause_after(age: timedelta) -> timedelta:
-    """How long a post of that age is left alone once it was read."""
+    """The pause until a post of that age is read again."""
     return next((pause for until, pause in CADENCE if age < until), CADENCE[-1][1]) - EARLY
 
 
 @dataclass(frozen=True)
 class PublishedRow:
-    """A published post, for reading its results back. `age`: since it was published. `gone`: the platform did not know it last."""
+    """A published post to read. `age`: the time since it was published. `gone`: the platform did not know it at the last read."""
 
     post_id: int
     video_key: str
@@ -52,9 +54,9 @@ class PublishedRow:
 
 @dataclass(frozen=True)
 class PostReading:
-    """What one turn of one post brought: numbers, `gone` (the platform does not know it), or a `problem`.
+    """The result of reading one post: metrics, `gone` (the platform does not know it), or a `problem`.
 
-    The post is due after `again`; after problems in a row the store doubles that.
+    The post is due again after `again`. The store doubles that for each problem in a row.
     """
 
     post_id: int
@@ -66,10 +68,10 @@ class PostReading:
 
 @dataclass(frozen=True)
 class AccountRead:
-    """What came of reading one account. Counts are of posts.
+    """The result of reading one account. Counts are of posts, except `views`.
 
-    `problem`: why it could not be read, None when it was. `waits`: why the rest of it waits for the next turn, although some of
-    it was read. `unsupported`: the metrics that this account does not have.
+    `problem`: why the account could not be read; None when it was. `waits`: why some of its posts wait for the next read.
+    `unsupported`: the metrics that this account does not have.
     """
 
     platform: Platform
@@ -85,13 +87,13 @@ class AccountRead:
 
     @property
     def name(self) -> str:
-        """As in `instagram:main`."""
+        """The account's name with its platform, such as `instagram:main`."""
         return f"{self.platform}:{self.account}"
 
 
 @dataclass(frozen=True)
 class UnreadAccount:
-    """An account whose results have not come back since `since`, and why."""
+    """An account whose metrics could not be read since `since`, and why."""
 
     platform: Platform
     account: str

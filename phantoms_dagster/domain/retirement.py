@@ -1,4 +1,4 @@
-"""What is known of a video and of open runs when somebody asks whether it may be retired. The answer belongs in `production`."""
+"""What retirement knows about a video and about open runs. `production.retirement` decides."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from phantoms_dagster.domain.stages import PostState, StageState
 
 @dataclass(frozen=True)
 class RetirementCandidate:
-    """Where a video stands. `posts`: those that are out of our hands or in doubt, by platform.
+    """A video that may be retired. `posts`: its posts that are published or in doubt, by platform.
 
-    `ended_at` is when its last stage ended, its last dead letter was discarded or its partition was added, whichever is
-    latest: a video that was taken back has its days before it again.
+    `ended_at`: the latest of when its last stage ended, its last dead letter was discarded and its partition was added. A video
+    that was restored therefore gets its full time again.
     """
 
     id: int
@@ -29,9 +29,9 @@ class RetirementCandidate:
 
 @dataclass(frozen=True)
 class InFlight:
-    """What open runs and backfills work on: partition keys, and ranges with both their ends.
+    """What open runs and backfills work on: partition keys, and ranges including both ends.
 
-    `unclear` names those of which nobody can tell.
+    `unclear` names the runs and backfills whose partitions cannot be determined.
     """
 
     keys: frozenset[str] = frozenset()
@@ -41,7 +41,7 @@ class InFlight:
 
 @dataclass(frozen=True)
 class StageFiles:
-    """The files that one stage of a video has made."""
+    """The files that one stage of a video made."""
 
     video_id: int
     key: str

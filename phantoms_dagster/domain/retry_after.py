@@ -1,4 +1,4 @@
-"""When a service wants to be asked again: the Retry-After header, in both of its forms."""
+"""The Retry-After header, in both of its forms: seconds or a date."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from email.utils import parsedate_to_datetime
 
 
 def retry_after(headers: Mapping[str, str], *, now: datetime | None = None) -> float | None:
-    """Seconds from now; None when the header is absent, negative or unreadable. `headers` are asked by names in small letters.
+    """Seconds to wait from now; None when the header is absent, negative or unreadable. `headers` has lower-case names.
 
-    A date is compared with the answer's own Date: our clock may differ from the service's, and a wait of a minute would then end
-    at once or last for hours. Without a Date, `now` counts (default: our clock).
+    A date is compared with the answer's own Date. If our clock differed from the service's, a wait of a minute could otherwise end
+    at once or last for hours. Without a Date, `now` is used (default: our clock).
     """
     value = headers.get("retry-after")
     if value is None:

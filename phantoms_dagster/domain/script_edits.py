@@ -1,4 +1,4 @@
-"""What a person changes in the texts of a video that is written already, as values. `store` writes it down."""
+"""A person's edits to the script of a video, as values. `store.text_edits` writes them."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from phantoms_dagster.domain.hashtags import Hashtag, unique
 from phantoms_dagster.domain.models import Channel, Platform, Scene, Script
 from phantoms_dagster.domain.text import nfc, speakable, unfit
 
-# The limits of `Script`, in characters; hashtags in number.
+# The limits of `Script`: characters, and the number of hashtags.
 TITLE, CAPTION, HASHTAGS, HOOK, NARRATION, HEADLINE = 100, 1_500, 15, 200, 600, 110
 _BETWEEN = re.compile(r"[\s,;]+")
 
 
 @dataclass(frozen=True)
 class ScriptEdit:
-    """New texts of a script, as a person typed them; None leaves the old one. `hashtags`: words between spaces or commas.
+    """New texts of a script, as a person typed them; None keeps the old one. `hashtags` are separated by spaces or commas.
 
-    `narration` and `headlines`: by the number of the scene, from 1. Scenes are neither added nor removed.
+    `narration` and `headlines`: by the number of the scene, from 1. Scenes cannot be added or removed.
     """
 
     title: str | None = None
@@ -31,7 +31,7 @@ class ScriptEdit:
     headlines: Mapping[int, str] = field(default_factory=dict)
 
     def applied_to(self, script: Script, channel: Channel) -> Script:
-        """The script with these texts. Raises InvalidInput, which names everything that is wrong with them."""
+        """The script with these texts. Raises InvalidInput, which lists all problems."""
         problems: list[str] = []
         strange = sorted({*self.narration, *self.headlines} - set(range(1, len(script.scenes) + 1)))
         if strange:
@@ -67,7 +67,7 @@ class ScriptEdit:
 
 @dataclass(frozen=True)
 class EditedTexts:
-    """The texts of a video before and after an edit. `notes`: what a person should know about it."""
+    """The texts of a video before and after an edit. `notes`: what the person should know."""
 
     key: str
     before: Script
@@ -76,20 +76,20 @@ class EditedTexts:
 
     @property
     def differences(self) -> Iterator[tuple[str, str, str]]:
-        """Each text that changed: its place, the old and the new one."""
-        old, new = dict(places(self.before)), dict(places(self.after))
-        for place, text in new.items():
-            if old.get(place) != text:
-                yield place, old.get(place, ""), text
+        """Yield (name, old text, new text) for each text that changed."""
+        old, new = dict(named_texts(self.before)), dict(named_texts(self.after))
+        for name, text in new.items():
+            if old.get(name) != text:
+                yield name, old.get(name, ""), text
 
     @property
     def remakes(self) -> str | None:
-        """The stage that has to be made again; None when only the words of the posts changed."""
-        return remade(self.before, self.after)
+        """The first stage that must be made again; None when only the words of the posts changed."""
+        return first_stage_to_remake(self.before, self.after)
 
 
-def places(script: Script) -> Iterator[tuple[str, str]]:
-    """Every text of a script with its place, in the order in which people read them."""
+def named_texts(script: Script) -> Iterator[tuple[str, str]]:
+    """Yield (name, text) for every text of a script, in reading order."""
     yield "title", script.title
     yield "caption", script.caption
     yield "hashtags", " ".join(script.hashtags)
@@ -99,8 +99,8 @@ def places(script: Script) -> Iterator[tuple[str, str]]:
         yield f"headline of scene {number}", scene.on_screen_text
 
 
-def remade(before: Script, after: Script) -> str | None:
-    """The first stage that reads what is different: what is spoken, what is only drawn, or neither."""
+def first_stage_to_remake(before: Script, after: Script) -> str | None:
+    """The first stage that must be made again: `voiceover` when spoken text changed, `rendered_video` when only headlines did."""
     if [before.hook, *(scene.narration for scene in before.scenes)] != [after.hook, *(scene.narration for scene in after.scenes)]:
         return "voiceover"
     if before.scenes != after.scenes:
@@ -108,11 +108,11 @@ def remade(before: Script, after: Script) -> str | None:
     return None
 
 
-def stays(platforms: list[Platform]) -> str:
-    """What is said of platforms on which the video is out."""
+def already_posted(platforms: list[Platform]) -> str:
+    """Tell the person that the edit does not change posts on these platforms."""
     names = [platform.title for platform in platforms]
     where = " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
-    return f"it is posted on {where}: what is posted stays as it is"
+    return f"it is already posted on {where}, and those posts stay as they are"
 
 
 def _line(text: str) -> str:
@@ -120,7 +120,7 @@ def _line(text: str) -> str:
 
 
 def _paragraphs(text: str) -> str:
-    """A caption keeps its line breaks. A form sends them as CR and LF."""
+    """Normalize a caption and keep its line breaks. HTML forms send them as CR LF."""
     return "\n".join(line.rstrip() for line in nfc(text).replace("\r\n", "\n").replace("\r", "\n").split("\n")).strip()
 
 

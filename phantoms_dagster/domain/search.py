@@ -1,4 +1,4 @@
-"""What people type to find videos: words and qualifiers such as `stage:render state:deferred since:6h`. Pure."""
+"""The search language for videos: words, and qualifiers such as `stage:render state:deferred since:6h`. Pure functions."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.stages import STAGES, StageState
 
 QUALIFIERS = ("stage", "state", "channel", "since", "platform", "priority")
-# `held` and `retired` are of the video; the others are of its stages.
+# These two are states of a video. All others are states of its stages.
 OF_VIDEOS = ("held", "retired")
 STATES = (*(str(state) for state in StageState), *OF_VIDEOS)
-# Beside the names of stages and their kinds, what people call them.
+# Other names that people use for stages.
 _ALIASES = {"render": "rendered_video", "voice": "voiceover", "review": "approval", "publish": "post"}
 MOST_CHARACTERS = 300
 MOST_WORDS = 8
@@ -27,10 +27,10 @@ _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 @dataclass(frozen=True)
 class Search:
-    """What was asked for. Empty fields do not narrow. `words` are beginnings of words in the title or the key.
+    """A parsed search. Empty fields match everything. `words`: beginnings of words in the title or the key.
 
-    `stages`: names of stages, of which one must be in one of `states`. `since`: when the stage changed last if a stage or a state
-    was asked for, and when the video was added otherwise.
+    `stages`: names of stages, at least one of which must be in `state`. `since`: when the stage last changed if the search names a
+    stage or a state of one, else when the video was added.
     """
 
     text: str = ""
@@ -44,14 +44,14 @@ class Search:
 
     @property
     def of_stages(self) -> bool:
-        """Whether stages narrow it, not only videos."""
+        """Whether it filters by stages, not only by videos."""
         return bool(self.stages) or (bool(self.state) and self.state not in OF_VIDEOS)
 
 
 def parse(text: str, *, now: datetime, channels: Collection[str] | None = None) -> Search:
-    """The search that a person typed. `channels`: those there are, if they are known.
+    """Parse what a person typed. `channels`: the existing channels, if they are known.
 
-    Raises InvalidInput, which says what a qualifier takes, or which one was probably meant.
+    Raises InvalidInput, which says what a qualifier accepts, or suggests the one that was probably meant.
     """
     text = " ".join(text.split())
     if len(text) > MOST_CHARACTERS:
@@ -69,7 +69,7 @@ def parse(text: str, *, now: datetime, channels: Collection[str] | None = None) 
         if not value:
             raise InvalidInput(f"{name}: needs a value, such as {_EXAMPLES[name]}")
         if name in found:
-            raise InvalidInput(f"{name}: is there twice; one search takes one {name}")
+            raise InvalidInput(f"{name}: appears twice; a search takes one {name}")
         found[name] = value
     if len(words) > MOST_WORDS:
         raise InvalidInput(f"a search has at most {MOST_WORDS} words; this one has {len(words)}")
@@ -86,7 +86,7 @@ def parse(text: str, *, now: datetime, channels: Collection[str] | None = None) 
 
 
 def suggestions(channels: Collection[str]) -> list[str]:
-    """What a field of a search may offer."""
+    """The completions that a search field offers."""
     kinds = dict.fromkeys(stage.kind for stage in STAGES.values())
     return [
         *(f"stage:{kind}" for kind in kinds),
@@ -109,7 +109,7 @@ _EXAMPLES = {
 
 
 def _parts(text: str) -> Iterator[tuple[str, str]]:
-    """The qualifiers and words. A bare `state:` is a qualifier without a value."""
+    """Yield (qualifier, value) pairs; the qualifier of plain words is empty. A bare `state:` is a qualifier without a value."""
     for part in _PART.finditer(text):
         name, quoted, plain = part[1], part[2], part[3]
         value = quoted if quoted is not None else plain
@@ -140,7 +140,7 @@ def _channel(value: str, channels: Collection[str] | None) -> str:
 
 def _priority(value: str) -> int:
     if not re.fullmatch(r"[0-9]", value):
-        raise InvalidInput(f"priority:{value} is none: a priority is 0 (first) to 9")
+        raise InvalidInput(f"priority:{value} is not a priority; give 0 (first) to 9")
     return int(value)
 
 
@@ -152,7 +152,7 @@ def _since(value: str, now: datetime) -> datetime:
         given = datetime.fromisoformat(value)
         return given if given.tzinfo else given.replace(tzinfo=UTC)
     except (ValueError, OverflowError):
-        raise InvalidInput(f"since:{value} is no time: give 30m, 6h, 2d, or a day such as 2026-12-24") from None
+        raise InvalidInput(f"since:{value} is not a time; give 30m, 6h, 2d, or a day such as 2026-12-24") from None
 
 
 def _meant(value: str, known: Collection[str]) -> str:

@@ -1,4 +1,4 @@
-"""The one place that cuts a text into sentences, for voice and captions alike, by the rules of its language."""
+"""Splits text into sentences by the rules of its language. Voice and captions both use it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import regex
 
 from phantoms_dagster.domain.text import speakable
 
-# Written with a full stop in the middle of a sentence, before a number; sentencex knows those that stand before names.
+# Abbreviations that precede a number inside a sentence. sentencex already knows those that precede names.
 _BEFORE_NUMBERS = regex.compile(
     r"(?<![\p{L}\p{N}])(?:approx|appr|est|max|min|avg|cc?a|cf|n[or]s?|figs?|ch|chap|pp?|vols?|arts?|secs?|par|tel|ext|"
     r"jan|feb|mar|apr|jun|jul|aug|sept?|oct|nov|dec)\.\s*$",
@@ -19,10 +19,10 @@ _FALLBACK = "en"
 
 
 def split(text: str, language: str) -> list[str]:
-    """The sentences of `text`, in order, nothing left out; `language` is a BCP 47 tag.
+    """All sentences of `text`, in order. `language` is a BCP 47 tag.
 
-    Every sentence has a word that can be spoken: a part without one (`★★★`, `!?`) stays with its neighbour. Only a text that
-    has no such word at all comes back as it is.
+    Every sentence has a word that can be spoken: a part without one (`★★★`, `!?`) stays with its neighbour. The only exception is
+    a text without any such word, which comes back as one sentence.
     """
     from sentencex import segment  # noqa: PLC0415  a native library that most processes do not need
 

@@ -1,6 +1,6 @@
-"""The stages of a video, the states of a stage and the legal transitions between them: one table each.
+"""The stages of a video, the states of a stage and the legal transitions between states: one table each.
 
-Who carries out a transition belongs in `store`; when, in `production`.
+`production` decides when a transition happens. `store` writes it.
 """
 
 from __future__ import annotations
@@ -27,12 +27,16 @@ from phantoms_dagster.domain.values import Value
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One step of a video's way, and all that is particular to it: assets, jobs, queues and retirement follow from this table.
+    """One stage. Assets, jobs, queues and retirement are all derived from this table.
 
-    `kind` is what stages of several platforms share; `output` is the type of what it makes. `after` is what the graph shows;
-    `needs` is every output its use case reads. `chain` is the run it may be part of. `regenerates`: its run config offers to make
-    it again. `files` is what it does with the media store. `kept_by` names the policies of PHANTOMS_MEDIA_KEEP that keep its files
-    of retired videos. `description` and `tools` are shown in Dagster's catalog.
+    - `kind`: the name that the stages of all platforms share, such as `post`.
+    - `output`: the type of its output.
+    - `after`: its parents in the asset graph. `needs`: every output that its use case reads.
+    - `chain`: the chain it is part of.
+    - `regenerates`: its run config has an option to make it again.
+    - `files`: how it uses the media store.
+    - `kept_by`: the values of PHANTOMS_MEDIA_KEEP that keep its files after a video is retired.
+    - `description` and `tools` are shown in Dagster's catalog.
     """
 
     name: str
@@ -51,12 +55,12 @@ class Stage:
 
     @property
     def usual(self) -> bool:
-        """Whether every installation has videos in it. The stages of other platforms cost nothing until a video has them."""
+        """Whether every installation uses it. The stages of other platforms cost nothing until a video needs them."""
         return self.platform is None or self.platform.spec.usual
 
     @property
     def slug(self) -> str:
-        """The name as an identifier, and the asset's key: `youtube/post` is `youtube_post`."""
+        """The name as an identifier: `youtube/post` is `youtube_post`."""
         return self.name.replace("/", "_")
 
 
@@ -137,7 +141,7 @@ def _stages_of(platform: Platform) -> tuple[Stage, Stage]:
         output=PostOutput,
         pool=f"publish_{platform}",
         chain="release",
-        description=f"The video published on {platform.title}, exactly once: every step is in the ledger before the next request.",
+        description=f"The video published on {platform.title}, exactly once: the ledger records each step before the next request.",
         tools=frozenset({str(platform)}),
         after=(variant.name,),
         needs=("script", "rendered_video", "approval", variant.name),
@@ -150,46 +154,46 @@ def _stages_of(platform: Platform) -> tuple[Stage, Stage]:
 STAGES: Mapping[str, Stage] = MappingProxyType(
     {stage.name: stage for stage in (*_COMMON, *(stage for platform in Platform for stage in _stages_of(platform)))}
 )
-# What is the same for all stages of a kind.
+# One stage of each kind, for what all stages of a kind share.
 KINDS: Mapping[str, Stage] = MappingProxyType({stage.kind: stage for stage in reversed(tuple(STAGES.values()))})
 
 
 @dataclass(frozen=True)
 class Chain:
-    """Stages that one run may do one after the other for a few videos, when nobody else waits: a run costs a second to start."""
+    """Stages that one run may do in sequence for a few videos when nothing else waits. A run costs about a second to start."""
 
     name: str
     stages: tuple[Stage, ...]
 
     @property
     def head(self) -> Stage:
-        """The stage it begins with."""
+        """Its first stage."""
         return self.stages[0]
 
     @property
     def joined(self) -> tuple[Stage, ...]:
-        """The stages that a run of it does. The others follow in runs of their own, when a video has them."""
+        """The stages that one run of the chain does. The other stages get runs of their own."""
         return tuple(stage for stage in self.stages if stage.usual)
 
     @property
     def targets(self) -> frozenset[str]:
-        """What a run of it can work on: the whole chain, or one of its stages."""
+        """The possible targets of its runs: the whole chain, or one of its stages."""
         return frozenset({self.name, *(stage.name for stage in self.stages)})
 
 
-# A person decides between the two. A chain is also the name of its queue and its job.
+# A person decides between the two chains. A chain's name is also the name of its queue and its job.
 CHAINS: Mapping[str, Chain] = MappingProxyType(
     {name: Chain(name, tuple(stage for stage in STAGES.values() if stage.chain == name)) for name in ("make", "release")}
 )
 
 
 def stages_of(target: str) -> tuple[Stage, ...]:
-    """The stages of a run that works on `target`, a stage's or a chain's name. Raises UnknownStage."""
+    """The stages of a run whose target is `target`, the name of a stage or a chain. Raises UnknownStage."""
     return CHAINS[target].joined if target in CHAINS else (stage(target),)
 
 
 def stage(name: str) -> Stage:
-    """The stage of that name. Raises UnknownStage, which lists the names there are."""
+    """The stage of that name. Raises UnknownStage, which lists all names."""
     try:
         return STAGES[name]
     except KeyError:
@@ -197,12 +201,12 @@ def stage(name: str) -> Stage:
 
 
 def stages_for(platforms: tuple[Platform, ...]) -> tuple[Stage, ...]:
-    """The stages of a video that is wanted on those platforms, in the order they run."""
+    """The stages of a video for those platforms, in the order they run."""
     return tuple(s for s in STAGES.values() if s.platform is None or s.platform in platforms)
 
 
 def downstream(name: str) -> tuple[Stage, ...]:
-    """Every stage that reads, directly or not, what `name` makes, in the order they run."""
+    """Every stage that comes after `name`, directly or not, in the order they run."""
     reached = {name}
     for candidate in STAGES.values():
         if reached & set(candidate.after):
@@ -212,12 +216,12 @@ def downstream(name: str) -> tuple[Stage, ...]:
 
 @cache
 def upstream(name: str) -> tuple[Stage, ...]:
-    """Every stage that comes before `name`, in the order they run."""
+    """Every stage that comes before `name`, directly or not, in the order they run."""
     return tuple(s for s in STAGES.values() if any(later.name == name for later in downstream(s.name)))
 
 
 class StageState(StrEnum):
-    """Where one video is in one stage."""
+    """The state of one stage of one video."""
 
     BLOCKED = "blocked"
     READY = "ready"
@@ -250,7 +254,7 @@ TRANSITIONS: Mapping[tuple[StageState, StageEvent], StageState] = MappingProxyTy
         (StageState.READY, StageEvent.CLAIM): StageState.RUNNING,
         (StageState.DEFERRED, StageEvent.CLAIM): StageState.RUNNING,
         (StageState.FAILED, StageEvent.CLAIM): StageState.RUNNING,  # a person or a backfill asks again
-        (StageState.RUNNING, StageEvent.CLAIM): StageState.RUNNING,  # the lease ran out: somebody else takes over
+        (StageState.RUNNING, StageEvent.CLAIM): StageState.RUNNING,  # the lease ran out: another runner takes over
         (StageState.REJECTED, StageEvent.CLAIM): StageState.RUNNING,  # a reviewer decides again
         (StageState.RUNNING, StageEvent.FINISH): StageState.DONE,
         (StageState.RUNNING, StageEvent.DEFER): StageState.DEFERRED,
@@ -273,21 +277,21 @@ TRANSITIONS: Mapping[tuple[StageState, StageEvent], StageState] = MappingProxyTy
 )
 
 
-def after(state: StageState, event: StageEvent) -> StageState:
-    """The state that follows. Raises IllegalTransition."""
+def next_state(state: StageState, event: StageEvent) -> StageState:
+    """The state after the event. Raises IllegalTransition."""
     try:
         return TRANSITIONS[state, event]
     except KeyError:
         raise IllegalTransition(f"a stage that is {state} cannot {event}") from None
 
 
-def sources(event: StageEvent) -> tuple[StageState, ...]:
-    """The states in which that event may happen."""
+def states_before(event: StageEvent) -> tuple[StageState, ...]:
+    """The states in which the event is legal."""
     return tuple(state for state, happening in TRANSITIONS if happening is event)
 
 
 class PostState(StrEnum):
-    """Where a post is in its publishing protocol. What may follow is in `domain.publication`."""
+    """The state of a post. The legal steps are in `domain.publication`."""
 
     INTENT = "intent"
     OPENED = "opened"

@@ -1,4 +1,4 @@
-"""The base of every value and the few scalar types shared by all of them. No behaviour of videos lives here."""
+"""The base class of all values, and the JSON types that they share."""
 
 from __future__ import annotations
 
@@ -12,6 +12,6 @@ JsonObject: TypeAlias = dict[str, JsonValue]
 
 
 class Value(BaseModel):
-    """An immutable value. Unknown fields are refused, so that a typo in a file or a row is seen at once."""
+    """An immutable value. Unknown fields are refused, so that a typo in a file or a row is noticed at once."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -17,16 +17,16 @@ _SPACES = re.compile(r"(\s+)")
 
 @dataclass(frozen=True)
 class Piece:
-    """A stretch of text that both have, that only the old one has (gone), or only the new one."""
+    """A piece of text that is in both texts (same), only in the old one (gone), or only in the new one (new)."""
 
     kind: Kind
     text: str
 
 
 def word_diff(old: str, new: str, language: str = "en") -> list[Piece]:
-    """The pieces in reading order: same and gone ones make the old text, same and new ones the new one.
+    """The pieces in reading order. `same` and `gone` pieces form the old text, `same` and `new` pieces the new one.
 
-    In languages without spaces between words it goes letter by letter.
+    Languages without spaces between words are compared letter by letter.
     """
     before, after = _words(old, language), _words(new, language)
     found: list[Piece] = []
@@ -48,7 +48,7 @@ def _words(text: str, language: str) -> list[str]:
 
 
 def _joined(pieces: list[Piece]) -> Iterator[Piece]:
-    """The pieces without single spaces between changes: `the red fox` became `a blue fox` in one step, not in two."""
+    """Merge changes that only a space separates, so that `the red fox` to `a blue fox` is one change, not two."""
     gone, new = "", ""
     for number, piece in enumerate(pieces):
         changes = bool(gone or new) and number + 1 < len(pieces)

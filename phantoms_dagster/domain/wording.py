@@ -1,6 +1,6 @@
-"""What each platform is told beside a film: the words of a post, made of script and channel.
+"""The words of a post, composed from script and channel for each platform.
 
-`production.stages.approval` decides which of them were approved; each adapter tells its platform.
+`production.stages.approval` decides which words were approved. Each adapter sends them to its platform.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ DEFAULT_PRIVACY: Mapping[Platform, str] = MappingProxyType({platform: platform.s
 def post_words(
     script: Script, channel: Channel, platforms: Iterable[Platform], privacy: Mapping[Platform, str] = DEFAULT_PRIVACY
 ) -> tuple[PostWords, ...]:
-    """What those platforms would be told now, in their order."""
+    """The words that the posts on those platforms would have now, in the order of the platforms."""
     return tuple(_post_words(script, channel, platform, privacy) for platform in platforms)
 
 
@@ -37,14 +37,14 @@ def _post_words(script: Script, channel: Channel, platform: Platform, privacy: M
 
 
 def choices_of(channel: Channel, platform: Platform) -> TikTokChoices | None:
-    """What a person chose for that platform's posts; None when it wants no choice, or when there is none."""
+    """The channel's choices for that platform's posts; None when the platform requires none or the channel has none."""
     key = platform.spec.words.choices_key
     found: TikTokChoices | None = getattr(channel, key) if key is not None else None
     return found
 
 
 def notes(post: PostWords) -> list[str]:
-    """What a reviewer must know beside the words: what was left out, and what they declare by approving."""
+    """What a reviewer must know besides the words: what was left out, and what they declare by approving."""
     found = [f"left out, no room: {' '.join(post.left_out)}"] if post.left_out else []
     return [*found, _declared(post.tiktok)] if post.tiktok else found
 
@@ -58,7 +58,7 @@ def _declared(terms: TikTokTerms) -> str:
 
 
 def changes(shown: Sequence[PostWords], now: Sequence[PostWords]) -> str:
-    """What `now` has that `shown` had not, in words; empty when they are alike."""
+    """Describe how `now` differs from `shown`; empty when they are equal."""
     before = {post.platform: post for post in shown}
     found = []
     for post in now:
@@ -74,25 +74,25 @@ def changes(shown: Sequence[PostWords], now: Sequence[PostWords]) -> str:
 
 
 def _difference(was: str, is_now: str) -> str:
-    """The words that came and went."""
+    """The added and removed words, at most ten of each."""
     old, new = was.split(), is_now.split()
     parts = [f"+{word}" for word in new if word not in old][:10] + [f"-{word}" for word in old if word not in new][:10]
     return " ".join(parts) or "in another order"
 
 
 def words(script: Script, channel: Channel, platform: Platform) -> tuple[str, str]:
-    """The title and the caption of `compose`."""
+    """The title and the caption, as `compose` returns them."""
     title, caption, _ = compose(script, channel, platform)
     return title, caption
 
 
 def compose(script: Script, channel: Channel, platform: Platform) -> tuple[str, str, tuple[str, ...]]:
-    """The title and the caption, hashtags included, as that platform shows them; and what there was no room for.
+    """The title, the caption with its hashtags, and what was left out, for that platform.
 
-    The limits are in the platform's rules, and for some in the channel. A hashtag that the caption has already is not repeated,
-    whatever its case. Those in the caption come first, then the channel's, then the script's; the last ones are left out. In the
-    caption itself, a hashtag or mention that is too many loses its sign and stays as a word. A caption that does not fit even so is
-    cut at the end of a sentence or a word.
+    The limits are in the platform's rules; some platforms also have limits in the channel. A hashtag that the caption already has
+    is not repeated, whatever its case. On a platform with channel limits, hashtags in the caption take precedence, then the
+    channel's, then the script's. The last ones are left out first. An excess hashtag or mention inside the caption loses its sign
+    and stays as a word. A caption that is still too long is cut at the end of a sentence or a word.
     """
     rules = platform.spec.words
     title, caption = rules.clean(script.title), rules.clean(script.caption)

@@ -35,7 +35,7 @@ from phantoms_dagster.execution.slots import JOB_TAG
 from phantoms_dagster.execution.storage import PooledPostgresStorage, ReadyStorage
 from phantoms_dagster.private import dagster as private
 from phantoms_dagster.resilience.redis.refusals import NO_DRIVER_INFO, OutageAwareRedis, refuse_cluster
-from phantoms_dagster.store import fitting
+from phantoms_dagster.store import schema_version
 from phantoms_dagster.store.away import in_words
 from phantoms_dagster.store.engine import engine
 
@@ -286,9 +286,9 @@ def schema_problem() -> str:
         return ""
     database = _schema_engine(url.get_secret_value())
     try:
-        fitting.check_now_and_then(database)
+        schema_version.check_cached(database)
     except SchemaMismatch as error:
-        return "" if error.reason == fitting.UNPREPARED else error.reason
+        return "" if error.reason == schema_version.UNPREPARED else error.reason
     except SQLAlchemyError as error:
         log.debug("cannot read the schema: %s", in_words(error))
     finally:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from phantoms_dagster.domain import caption_marks
 from phantoms_dagster.domain.markup import one_line
 from phantoms_dagster.domain.models import Palette, Sentence
-from phantoms_dagster.domain.phrases import leans
+from phantoms_dagster.domain.phrases import binds_to_next
 from phantoms_dagster.domain.text import capitals, speakable
 from phantoms_dagster.media import ass, layout
 from phantoms_dagster.media.fonts import Fonts
@@ -162,7 +162,7 @@ def _badness(group: Sequence[TimedWord], fonts: Fonts, language: str) -> float:
     small = (LARGEST_EM - set_in.em) / 6
     tall = 0.5 * (len(set_in.lines) - 1)
     # A chunk that ends with "AND THE" reads badly: such words go with the next one.
-    leaning = _LEANING * leans(group[-1].text, language) if not _closes(group[-1].text) else 0.0
+    leaning = _LEANING * binds_to_next(group[-1].text, language) if not _closes(group[-1].text) else 0.0
     run_on = sum(
         _RUN_ON_PART if caption_marks.ends_a_part(word.text) else _RUN_ON for word in group[:-1] if _pause_after(word.text)
     )

@@ -19,7 +19,7 @@ import av.error
 
 from phantoms_dagster.domain.errors import Evidence, Permanent
 from phantoms_dagster.domain.models import Platform, Probe
-from phantoms_dagster.domain.ports import Fitted
+from phantoms_dagster.domain.ports import FitResult
 from phantoms_dagster.media import ass, coverage, ffmpeg, graph
 from phantoms_dagster.media.edit_lists import without_edit_lists
 from phantoms_dagster.media.limits import EDIT_LIST, Conversion, FitVerdict, judge_fit
@@ -65,7 +65,7 @@ class FfmpegStudio:
             return probe.model_copy(update={"loudness_lufs": await ffmpeg.loudness(path)})
         return probe
 
-    async def unshowable(self, texts: Sequence[str]) -> tuple[str, ...]:
+    async def missing_glyphs(self, texts: Sequence[str]) -> tuple[str, ...]:
         """The graphemes in `texts` that our fonts lack, without duplicates."""
         if all(text.isascii() for text in texts):
             return ()
@@ -82,13 +82,15 @@ class FfmpegStudio:
         jpeg = ("-frames:v", "1", "-vf", picture, "-c:v", "mjpeg", "-q:v", "3", "-f", "image2", "-update", "1")
         await _write(destination, ["-ss", f"{at:.3f}", "-i", str(path), *jpeg])
 
-    async def fit(self, path: Path, platform: Platform, destination: Callable[[], Path], *, known: Probe | None = None) -> Fitted:
+    async def fit(
+        self, path: Path, platform: Platform, destination: Callable[[], Path], *, known: Probe | None = None
+    ) -> FitResult:
         """Convert a file for a platform with the least work: `kept` (then `destination` is not called), `remuxed` or `transcoded`.
 
         Raises Permanent when no conversion helps: too long, too short, no picture, or still too large.
         """
         found = await _in_thread(_kept_or_copied, path, platform, destination, known)
-        if isinstance(found, Fitted):
+        if isinstance(found, FitResult):
             return found
         with _atomic_path(destination()) as temporary:
             await ffmpeg.run(["-i", str(path), *_arguments(found.facts, platform, found.conversion), str(temporary)])
@@ -97,7 +99,7 @@ class FfmpegStudio:
             if left.conversion is not Conversion.KEEP or left.impossible:
                 reasons = left.impossible or ", ".join(left.reasons)
                 raise Permanent(f"cannot be made to fit {platform.title}: {reasons}", provider=ffmpeg.PROVIDER, code="does not fit")
-        return Fitted("remuxed" if found.conversion is Conversion.REMUX else "transcoded", made.probe)
+        return FitResult("remuxed" if found.conversion is Conversion.REMUX else "transcoded", made.probe)
 
 
 @dataclass(frozen=True)
@@ -110,14 +112,14 @@ class _NeedsFfmpeg:
 
 def _kept_or_copied(
     path: Path, platform: Platform, destination: Callable[[], Path], known: Probe | None = None
-) -> Fitted | _NeedsFfmpeg:
+) -> FitResult | _NeedsFfmpeg:
     """Everything of a fit that needs no ffmpeg process, in one call for a thread. Starting ffmpeg costs 50 ms."""
     facts = _read(path, known=known if known is not None and known.container == "mp4" else None)
     verdict = _verdict(facts, platform)
     if verdict.impossible:
         raise Permanent(verdict.impossible, provider=ffmpeg.PROVIDER, code="does not fit")
     if verdict.conversion is Conversion.KEEP:
-        return Fitted("kept", facts.probe)
+        return FitResult("kept", facts.probe)
     conversion = verdict.conversion
     if facts.probe.video_codec not in _MP4_CODECS:
         conversion = Conversion.TRANSCODE  # what we write is an MP4
@@ -127,7 +129,7 @@ def _kept_or_copied(
         edits_alone = verdict.reasons == (EDIT_LIST,) and facts.probe.container == "mp4"
         for copy in (without_edit_lists, _remux) if edits_alone else (_remux,):
             if (made := _copied(copy, path, destination(), facts, platform)) is not None:
-                return Fitted("remuxed", made)
+                return FitResult("remuxed", made)
     return _NeedsFfmpeg(facts, conversion)
 
 

@@ -1,1 +1,1 @@
-"""How a video is made: the runner, the planner and one use case per kind of stage. Ports come in as arguments."""
+"""Makes videos: the runner, the planner and one use case for each kind of stage. Ports are passed in as arguments."""

@@ -1,6 +1,6 @@
-"""Whose token an account has: asked before its first byte, kept, and compared. An account in trouble waits as a whole.
+"""Checks, before the first byte of a post, that an account's token works and still has the same owner.
 
-How the row is kept belongs in `store.accounts`; how a platform is asked, in its adapter.
+If it does not, all posts of the account wait. `store.accounts` keeps the row. Each platform's adapter asks who owns a token.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from phantoms_dagster.domain.errors import Barred, NotYet, Permanent
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.ports import AccountIdentity, IdentityReader, Tokens
 
-# How often the platform is asked whether a refused token works again. A token that is replaced is asked about at once.
+# How often a refused token is tried again. A replaced token is tried at once.
 ASK_AGAIN_SECONDS = 300.0
 
 
@@ -22,32 +22,32 @@ class AccountStore(Protocol):
     """The table of accounts."""
 
     async def look(self, platform: Platform, name: str) -> Account:
-        """The account as it is kept."""
+        """The stored account."""
         ...
 
     async def may_ask(self, platform: Platform, name: str, *, every_seconds: float) -> bool:
-        """Whether it is this caller's turn to ask the platform: one of all processes, once in so many seconds."""
+        """Whether this caller may ask the platform. Only one process gets True, once every `every_seconds`."""
         ...
 
     async def confirm(self, account: Account, identity: AccountIdentity, token_sha256: str) -> None:
-        """The token works and is that identity's: what waited for the account is due now."""
+        """Record that the token works and belongs to that identity. Stages that waited for the account become due."""
         ...
 
     async def mark(self, account: Account, state: str, reason: str, token_sha256: str | None) -> None:
-        """The account waits."""
+        """Record that the account waits, and why."""
         ...
 
-    async def also(self, platform: Platform, subject: str, name: str) -> str | None:
-        """The name of another account of the channels that is the same identity."""
+    async def other_account(self, platform: Platform, subject: str, name: str) -> str | None:
+        """The name of another account of the channels with the same owner, or None."""
         ...
 
 
 class AccountWaits(NotYet):
-    """An account cannot post now; its posts wait. One alert tells of it, whatever their number."""
+    """An account cannot post now, so its posts wait. However many wait, there is one alert."""
 
 
 class AccountGate:
-    """Lets an account's posts through while its token is good and is whose it always was."""
+    """Lets an account's posts through while its token works and has the same owner as before."""
 
     def __init__(
         self,
@@ -63,12 +63,12 @@ class AccountGate:
         self._sandboxed = sandboxed
 
     async def enter(self, platform: Platform, name: str) -> bool:
-        """Raises AccountWaits. What the platform answers besides is raised as it is.
+        """Let a post through or raise AccountWaits. Other errors of the platform are raised unchanged.
 
-        True: the account was barred, and this post finds out whether it still is; `worked` is to be told when it succeeds.
+        Returns True when the account was barred and this post tests whether it still is. Then call `post_succeeded` if it succeeds.
         """
         if self._sandboxed(platform):
-            return False  # the sandbox has no accounts to mix up, and nothing of it is kept with the real ones
+            return False  # the sandbox has no accounts to mix up, and its accounts are not stored among the real ones
         account = await self._store.look(platform, name)
         try:
             token = await self._tokens.token(platform, name)
@@ -81,42 +81,42 @@ class AccountGate:
         if account.state != ACTIVE and same and not await self._store.may_ask(platform, name, every_seconds=ASK_AGAIN_SECONDS):
             raise AccountWaits(waiting(account, account.reason or account.state), retry_after=ASK_AGAIN_SECONDS)
         if account.state == BARRED and same:
-            return True  # whose the token is, is known; whether it may post, only a post can tell
+            return True  # the owner is known, and only a post can show whether it may post again
         try:
             identity = await self._readers[platform].read(name)
         except Permanent as error:
             raise await self._stop(account, DISCONNECTED, str(error), used) from error
         if account.subject not in (None, identity.subject):
             reason = (
-                f"its token is that of {identity.label} ({identity.subject}), and the account was {account.label} "
+                f"its token belongs to {identity.label} ({identity.subject}), but the account was {account.label} "
                 f"({account.subject}) before: give it the right token, or run `phantoms accounts --forget {platform}:{name}`"
             )
             raise await self._stop(account, MISMATCH, reason, used)
-        other = await self._store.also(platform, identity.subject, name)
+        other = await self._store.other_account(platform, identity.subject, name)
         if other is not None:
             reason = (
-                f"its token is that of {identity.label} ({identity.subject}), which is account {other} already: "
+                f"its token belongs to {identity.label} ({identity.subject}), which is already account {other}: "
                 "give each account its own token"
             )
             raise await self._stop(account, MISMATCH, reason, used)
         await self._store.confirm(account, identity, used)
         return False
 
-    async def worked(self, platform: Platform, name: str) -> None:
-        """A post of an account that was barred went through: the others are due now."""
+    async def post_succeeded(self, platform: Platform, name: str) -> None:
+        """Record that a post of a barred account succeeded. The account's other posts become due."""
         account = await self._store.look(platform, name)
         if account.subject is None:
-            return  # it was forgotten meanwhile: the next post asks whose it is
+            return  # the account was forgotten meanwhile; the next post asks who owns the token
         identity = AccountIdentity(account.subject, account.label or account.subject)
         await self._store.confirm(account, identity, fingerprint(await self._tokens.token(platform, name)))
 
     async def dead(self, platform: Platform, name: str, error: Permanent) -> None:
-        """A reader of results was told that the token is dead: the posts need not find that out one by one."""
+        """Record that reading metrics was refused because of the token, so that posts need not find that out one by one."""
         if not self._sandboxed(platform):
             await self.refused(platform, name, error)
 
     async def refused(self, platform: Platform, name: str, error: Permanent) -> AccountWaits:
-        """The error to raise when the platform refused the account's token in the middle of a post."""
+        """Record that the platform refused the account's token during a post. Returns the error to raise."""
         account = await self._store.look(platform, name)
         try:
             used = fingerprint(await self._tokens.token(platform, name))
@@ -131,10 +131,10 @@ class AccountGate:
 
 
 def fingerprint(token: str) -> str:
-    """Tells one token from another and gives nothing of it away."""
+    """A hash that identifies a token without revealing it."""
     return hashlib.sha256(token.encode()).hexdigest()[:32]
 
 
 def waiting(account: Account, reason: str) -> str:
-    """Why its posts wait. `store.accounts` finds them by how this begins."""
+    """Why the account's posts wait. `store.accounts` finds such posts by the beginning of this text."""
     return f"{account.platform} account {account.name} waits: {reason}"

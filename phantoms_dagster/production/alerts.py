@@ -1,7 +1,7 @@
-"""Alerts and the daily summary: what is news, how it is grouped, and how it is worded. Pure: no clock, no table, no network.
+"""Alerts and the daily summary: what is new, how it is grouped, and its wording. Pure functions: no clock, no table, no network.
 
-One message tells of everything since the last one, by cause; never one message for each video. Where letters and breakers
-are read, and how a message is sent, belong in `wiring.alerts`.
+One message reports everything since the last one, grouped by cause. There is never one message for each video. `wiring.alerts`
+reads the facts and sends the messages.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from phantoms_dagster.domain.attention import Attention
 from phantoms_dagster.domain.counting import counted
 from phantoms_dagster.domain.errors import PhantomsError
 
-# A letter's time is when its transaction began: it may turn up so much later than younger ones.
+# A dead letter's time is the start of its transaction, so it may become visible this much later than newer ones.
 LATE = timedelta(minutes=2)
 SHOWN_GROUPS = 8
-# News of an account that cannot post goes the way of a breaker's: one message, whatever number of posts waits behind it.
+# An account that cannot post is reported like a breaker: one message, however many posts wait for it. Its name begins with this.
 ACCOUNT = "account "
 SHOWN_VIDEOS = 3
 SHOWN_CHARACTERS = 160
 
 
 class Undelivered(PhantomsError):
-    """A destination did not take a message. The text never holds the destination's URL."""
+    """A destination did not accept a message. The text never contains the destination's URL."""
 
 
 @dataclass(frozen=True)
-class LetterNews:
-    """A dead letter, as far as an alert tells of it."""
+class DeadLetterAlert:
+    """The part of a dead letter that an alert shows."""
 
     id: int
     key: str
@@ -46,8 +46,8 @@ class LetterNews:
 
 
 @dataclass(frozen=True)
-class BreakerNews:
-    """A breaker now, and each time it went from closed to open (oldest first) with the reason."""
+class BreakerAlert:
+    """A breaker's current state, and each time it opened, oldest first, with the reason."""
 
     name: str
     state: str
@@ -56,9 +56,9 @@ class BreakerNews:
 
 @dataclass(frozen=True)
 class SentAlerts:
-    """What one destination has been told already. `letters`: ids of the last `LATE` before `since`; `breakers`: last opening.
+    """What one destination has already been told. `letters`: ids of letters from the last `LATE` before `since`.
 
-    `waits`: ids of what waits for a person and was told.
+    `breakers`: the last reported opening of each. `waits`: ids of reported items that wait for a person.
     """
 
     since: datetime
@@ -70,30 +70,33 @@ class SentAlerts:
 
 @dataclass(frozen=True)
 class UnsentAlerts:
-    """What a destination has not been told yet."""
+    """What a destination has not been told yet. Falsy when there is nothing."""
 
-    letters: tuple[LetterNews, ...] = ()
-    breakers: tuple[BreakerNews, ...] = ()
+    letters: tuple[DeadLetterAlert, ...] = ()
+    breakers: tuple[BreakerAlert, ...] = ()
     waits: tuple[Attention, ...] = ()
 
     def __bool__(self) -> bool:
-        """Whether there is anything."""
+        """Whether there is anything to report."""
         return bool(self.letters or self.breakers or self.waits)
 
 
 @dataclass(frozen=True)
 class AlertReading:
-    """What was found. `at`: the database's time just before it was asked. `breakers` None: Redis did not answer."""
+    """The current facts. `at`: the database's time just before they were read. `breakers` is None when Redis did not answer."""
 
     at: datetime
-    letters: tuple[LetterNews, ...]
-    breakers: tuple[BreakerNews, ...] | None = None
+    letters: tuple[DeadLetterAlert, ...]
+    breakers: tuple[BreakerAlert, ...] | None = None
     waits: tuple[Attention, ...] = ()
 
 
 @dataclass(frozen=True)
 class AlertDelivery:
-    """What came of telling. `told`: by destination, as it is now; `failed`: why, by destination; `until`: the next may go then."""
+    """The result of a delivery. `told`: the new state by destination. `failed`: the reason by destination.
+
+    `until`: the earliest time of a message that was held back.
+    """
 
     told: Mapping[str, SentAlerts]
     sent: tuple[Message, ...] = ()
@@ -103,7 +106,7 @@ class AlertDelivery:
 
 @dataclass(frozen=True)
 class Group:
-    """Letters of one stage, class and provider. `keys`: their videos, the newest first."""
+    """Dead letters with the same stage, class and provider. `keys`: their videos, the newest first."""
 
     stage: str
     error_class: str
@@ -113,14 +116,14 @@ class Group:
 
     @property
     def filters(self) -> str:
-        """The options of `phantoms dead-letters` that mean these letters."""
+        """The options of `phantoms dead-letters` that select these letters."""
         parts = ["--stage", self.stage, "--class", self.error_class, "--provider", self.provider or "none"]
         return shlex.join(parts)
 
 
 @dataclass(frozen=True)
 class Message:
-    """What is sent. Plain text. `urgent`: somebody should look, as far as a destination can show that."""
+    """A plain-text message. `urgent`: a person should look at it; destinations show that if they can."""
 
     title: str
     body: str
@@ -129,7 +132,7 @@ class Message:
 
 @dataclass(frozen=True)
 class DayFacts:
-    """What one local day brought. `cost` is in US dollars; `open_letters` and `unknown_posts` are as of now."""
+    """The figures of one local day. `cost` is in US dollars. `open_letters` and `unknown_posts` are current."""
 
     day: date
     added: int
@@ -141,24 +144,24 @@ class DayFacts:
     waits: tuple[Attention, ...] = ()
 
 
-_TOLD = TypeAdapter(dict[str, SentAlerts])
+_CURSOR = TypeAdapter(dict[str, SentAlerts])
 
 
-def remembered(cursor: str | None) -> dict[str, SentAlerts]:
-    """What each destination was told, from a cursor; nothing from one that another version wrote."""
+def load_cursor(cursor: str | None) -> dict[str, SentAlerts]:
+    """What each destination was told, from a sensor cursor. Empty for a cursor that another version wrote."""
     try:
-        return _TOLD.validate_json(cursor) if cursor else {}
+        return _CURSOR.validate_json(cursor) if cursor else {}
     except ValidationError:
         return {}
 
 
-def cursor_of(told: Mapping[str, SentAlerts]) -> str:
-    """The cursor to remember it by."""
-    return _TOLD.dump_json(dict(told)).decode()
+def dump_cursor(told: Mapping[str, SentAlerts]) -> str:
+    """The sensor cursor that stores what each destination was told."""
+    return _CURSOR.dump_json(dict(told)).decode()
 
 
-def looking_back(told: Mapping[str, SentAlerts], destinations: Iterable[str]) -> datetime | None:
-    """From when on letters must be read so that none is missed by any destination; None: all that are open."""
+def read_letters_since(told: Mapping[str, SentAlerts], destinations: Iterable[str]) -> datetime | None:
+    """The time from which letters must be read so that no destination misses one; None: read all open letters."""
     since = [told[name].since if name in told else None for name in destinations]
     known = [moment for moment in since if moment is not None]
     return min(known) - LATE if known and len(known) == len(since) else None
@@ -174,9 +177,9 @@ def deliver(
     web_url: str | None = None,
     desk_url: str | None = None,
 ) -> AlertDelivery:
-    """Tell each destination what it does not know yet, at most one message each and none within `pause` of its last.
+    """Send each destination one message with what is new to it, unless its last message was less than `pause` ago.
 
-    A destination is a function that raises Undelivered; then it is told the same again next time, and the others are not.
+    A destination is a function that may raise Undelivered. Then only that destination gets the same message again next time.
     """
     after: dict[str, SentAlerts] = {}
     sent: list[Message] = []
@@ -185,8 +188,8 @@ def deliver(
     breakers = reading.breakers or ()
     for name, send in destinations.items():
         before = told.get(name)
-        found = news(reading.letters, breakers, before, reading.waits)
-        later = too_soon(before, now, pause)
+        found = find_unsent(reading.letters, breakers, before, reading.waits)
+        later = next_allowed(before, now, pause)
         if found and later is not None:
             waits.append(later)
         elif found:
@@ -197,44 +200,47 @@ def deliver(
                 failed[name] = str(error)
             else:
                 sent.append(message)
-                after[name] = after_telling(before, reading.letters, breakers, reading.waits, read_at=reading.at, sent_at=now)
+                after[name] = mark_sent(before, reading.letters, breakers, reading.waits, read_at=reading.at, sent_at=now)
         elif before is None:
-            after[name] = after_telling(None, reading.letters, breakers, reading.waits, read_at=reading.at, sent_at=None)
+            after[name] = mark_sent(None, reading.letters, breakers, reading.waits, read_at=reading.at, sent_at=None)
         if name not in after and before is not None:
-            # What waits no longer is news again when it comes back.
+            # An item that stops waiting is reported again if it comes back.
             after[name] = replace(before, waits=before.waits & {item.id for item in reading.waits})
     return AlertDelivery(after, tuple(sent), failed, min(waits, default=None))
 
 
-def news(
-    letters: Iterable[LetterNews], breakers: Iterable[BreakerNews], told: SentAlerts | None, waits: Iterable[Attention] = ()
+def find_unsent(
+    letters: Iterable[DeadLetterAlert], breakers: Iterable[BreakerAlert], told: SentAlerts | None, waits: Iterable[Attention] = ()
 ) -> UnsentAlerts:
-    """What is new to a destination. To one that was told nothing before: every letter, and the breakers that are open now."""
+    """What is new to a destination.
+
+    A destination that was told nothing yet gets every letter and the breakers that are open now.
+    """
     known = told.waits if told is not None else frozenset()
     waiting = tuple(item for item in waits if item.alert and item.id not in known)
     if told is None:
-        # Of the past only what is still so: openings that are long over are no news.
-        still = (BreakerNews(b.name, b.state, b.opened[-1:]) for b in breakers if b.state != "closed" and b.opened)
+        # Only breakers that are still open: old openings are not worth reporting.
+        still = (BreakerAlert(b.name, b.state, b.opened[-1:]) for b in breakers if b.state != "closed" and b.opened)
         return UnsentAlerts(tuple(letters), tuple(still), waiting)
     fresh = tuple(n for n in letters if n.id not in told.letters and n.created_at > told.since - LATE)
     opened = []
     for breaker in breakers:
         after = told.breakers.get(breaker.name, told.since)
         if later := tuple(opening for opening in breaker.opened if opening[0] > after):
-            opened.append(BreakerNews(breaker.name, breaker.state, later))
+            opened.append(BreakerAlert(breaker.name, breaker.state, later))
     return UnsentAlerts(fresh, tuple(opened), waiting)
 
 
-def after_telling(
+def mark_sent(
     told: SentAlerts | None,
-    letters: Iterable[LetterNews],
-    breakers: Iterable[BreakerNews],
+    letters: Iterable[DeadLetterAlert],
+    breakers: Iterable[BreakerAlert],
     waits: Iterable[Attention] = (),
     *,
     read_at: datetime,
     sent_at: datetime | None,
 ) -> SentAlerts:
-    """What a destination knows once it was told of all these. `read_at`: the database's time just before they were read."""
+    """The state of a destination after it was told all of this. `read_at`: the database's time just before the facts were read."""
     known = dict(told.breakers) if told is not None else {}
     known |= {b.name: b.opened[-1][0] for b in breakers if b.opened}
     recent = frozenset(n.id for n in letters if n.created_at > read_at - LATE)
@@ -242,16 +248,16 @@ def after_telling(
     return SentAlerts(read_at, recent, known, sent_at or (told.sent_at if told is not None else None), told_of)
 
 
-def too_soon(told: SentAlerts | None, now: datetime, pause: timedelta) -> datetime | None:
-    """When the next message may go out, should that be later than `now`."""
+def next_allowed(told: SentAlerts | None, now: datetime, pause: timedelta) -> datetime | None:
+    """When the next message may go out; None when it may go out now."""
     if told is None or told.sent_at is None or now >= told.sent_at + pause:
         return None
     return told.sent_at + pause
 
 
-def grouped(letters: Iterable[LetterNews]) -> list[Group]:
-    """The letters by stage, class and provider; the largest group first."""
-    found: defaultdict[tuple[str, str, str | None], list[LetterNews]] = defaultdict(list)
+def grouped(letters: Iterable[DeadLetterAlert]) -> list[Group]:
+    """Group the letters by stage, class and provider, the largest group first."""
+    found: defaultdict[tuple[str, str, str | None], list[DeadLetterAlert]] = defaultdict(list)
     for letter in letters:
         found[letter.stage, letter.error_class, letter.provider].append(letter)
     groups = []
@@ -262,7 +268,7 @@ def grouped(letters: Iterable[LetterNews]) -> list[Group]:
 
 
 def alert(found: UnsentAlerts, *, web_url: str | None = None, desk_url: str | None = None) -> Message:
-    """The one message about all that is new."""
+    """One message about everything that is new."""
     groups = grouped(found.letters)
     parts = [counted(len(found.letters), "new dead letter")] if groups else []
     accounts = sum(breaker.name.startswith(ACCOUNT) for breaker in found.breakers)
@@ -295,7 +301,7 @@ def alert(found: UnsentAlerts, *, web_url: str | None = None, desk_url: str | No
 
 
 def summary(facts: DayFacts, *, desk_url: str | None = None) -> Message:
-    """The daily message: yesterday's videos, posts, failures and cost, what is open now, and where to look."""
+    """The daily message: the day's videos, posts, failures and cost, what is open now, and where to look."""
     posted = sum(facts.posts.values())
     failed = sum(facts.failures.values())
     title = f"Phantoms {facts.day}: {counted(posted, 'post')}, {counted(failed, 'failure')}, {facts.cost:.2f} USD"
@@ -319,11 +325,11 @@ def summary(facts: DayFacts, *, desk_url: str | None = None) -> Message:
 
 
 def yesterday(now: datetime) -> date:
-    """The day before that of `now`, in the zone of `now`."""
+    """The day before `now`, in the time zone of `now`."""
     return now.date() - timedelta(days=1)
 
 
-def _commands(groups: Sequence[Group], breakers: Sequence[BreakerNews]) -> list[str]:
+def _commands(groups: Sequence[Group], breakers: Sequence[BreakerAlert]) -> list[str]:
     commands = []
     if len(groups) == 1:
         commands += [f"phantoms dead-letters list {groups[0].filters}", f"phantoms dead-letters replay {groups[0].filters}"]
@@ -337,7 +343,7 @@ def _commands(groups: Sequence[Group], breakers: Sequence[BreakerNews]) -> list[
     return commands
 
 
-def _breaker(breaker: BreakerNews) -> str:
+def _breaker(breaker: BreakerAlert) -> str:
     at, why = breaker.opened[-1]
     if breaker.name.startswith(ACCOUNT):
         return f"{breaker.name} waits since {at:%Y-%m-%d %H:%M} UTC: {one_line(why)}"
@@ -361,6 +367,6 @@ def _split(counts: Mapping[str, int]) -> str:
 
 
 def one_line(text: str) -> str:
-    """The text in one line of bounded length, without control characters."""
+    """The text on one line, without control characters, at most SHOWN_CHARACTERS long."""
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return line if len(line) <= SHOWN_CHARACTERS else line[: SHOWN_CHARACTERS - 1] + "\u2026"

@@ -1,6 +1,6 @@
-"""Cleaning: the files of videos that were retired a while ago go as the policy says. What a live video needs stays.
+"""Cleaning: deletes files of videos that were retired a while ago, as the policy says. Files that a live video needs stay.
 
-Which videos are retired, and when, belongs in `retirement`.
+`retirement` decides which videos are retired, and when.
 """
 
 from __future__ import annotations
@@ -22,43 +22,46 @@ Policy = Literal["all", "master", "none"]
 MOST_A_NIGHT = 5_000
 # Videos whose rows are locked together while their files are deleted.
 BATCH = 200
-# A file that was added within this time stays: the row that needs it may not be written yet.
+# A file added within this time stays, because the row that needs it may not be written yet.
 UNUSED_SECONDS = 3_600.0
 AT_ONCE = 16
 
 
 class Cleaning(Protocol):
-    """Stages whose files may go, with their videos' rows locked: nobody takes one back meanwhile."""
+    """Stages whose files may be deleted. Their videos' rows are locked, so that no video is restored meanwhile."""
 
     @property
     def stages(self) -> Sequence[StageFiles]:
-        """Those stages."""
+        """The stages to clean."""
         ...
 
     @property
     def shared(self) -> Collection[MediaFile]:
-        """Every file of theirs that something else needs, too."""
+        """Their files that something else also needs."""
         ...
 
     def cleaned(self) -> None:
-        """Note that their files were cleaned up."""
+        """Record that their files were cleaned."""
         ...
 
 
-class Retirees(Protocol):
-    """The table of stages as cleaning needs it."""
+class CleaningStore(Protocol):
+    """The table of stages, as cleaning uses it."""
 
     def cleaning(self, stages: Sequence[str], before: datetime, most: int) -> AbstractContextManager[Cleaning]:
-        """These stages of at most so many videos that were retired before that time and not cleaned since the stage ended.
+        """Lock and return these stages of at most `most` videos that were retired before `before` and not cleaned since.
 
-        Everything is committed at the end, or nothing after an exception.
+        Leaving the block commits everything. An exception rolls everything back.
         """
         ...
 
 
 @dataclass(frozen=True)
-class Cleaned:
-    """What came of a night. `size` is in bytes; `kept` counts files that something else needs."""
+class CleaningReport:
+    """The result of one night. `size`: bytes deleted. `kept`: the number of files that something else needs.
+
+    `more`: there may be more videos to clean.
+    """
 
     videos: int = 0
     files: int = 0
@@ -68,26 +71,26 @@ class Cleaned:
 
 
 def stages_that_go(policy: Policy) -> tuple[str, ...]:
-    """The stages whose files that policy deletes."""
+    """The stages whose files the policy deletes."""
     return tuple(stage.name for stage in STAGES.values() if policy not in stage.kept_by)
 
 
 async def clean(
-    retirees: Retirees,
+    retirees: CleaningStore,
     media: MediaStore,
     policy: Policy,
     *,
     before: datetime,
     most: int = MOST_A_NIGHT,
     unused_seconds: float = UNUSED_SECONDS,
-) -> Cleaned:
-    """Delete what the policy does not keep of videos that were retired before that time, of at most so many.
+) -> CleaningReport:
+    """Delete the files that the policy does not keep, of at most `most` videos that were retired before `before`.
 
-    A file that somebody added within the last `unused_seconds` stays: it counts as needed.
+    A file added within the last `unused_seconds` counts as needed and stays.
 
-    Files go first and are noted afterwards: a crash between deletes them once more, which does nothing.
+    Files are deleted before that is recorded. After a crash in between they are deleted again, which is harmless.
     """
-    night = Cleaned()
+    night = CleaningReport()
     while (stages := stages_that_go(policy)) and night.videos < most:
         with retirees.cleaning(stages, before, min(BATCH, most - night.videos)) as batch:
             if not batch.stages:
@@ -96,7 +99,7 @@ async def clean(
             going = files - set(batch.shared)
             going -= await _remove(media, going, unused_seconds)
             batch.cleaned()
-        night = Cleaned(
+        night = CleaningReport(
             videos=night.videos + len({made.video_id for made in batch.stages}),
             files=night.files + len(going),
             size=night.size + sum(file.size for file in going),
@@ -107,10 +110,10 @@ async def clean(
 
 
 async def _remove(media: MediaStore, files: Collection[MediaFile], unused_seconds: float) -> set[MediaFile]:
-    """Remove them. The answer is those that stay because somebody added them lately.
+    """Remove the files. Returns those that stay because they were added recently.
 
-    The first error stops what has not begun. What has begun is waited for, because a file must not go after
-    the caller has given up its hold on the rows that name it.
+    After the first error no further removal starts. Running removals are awaited, because a file must not be deleted after the
+    caller has released its locks on the rows that name it.
     """
     slots = asyncio.Semaphore(AT_ONCE)
     stay: set[MediaFile] = set()
@@ -129,6 +132,6 @@ async def _remove(media: MediaStore, files: Collection[MediaFile], unused_second
                 raise
 
     for result in await asyncio.gather(*(remove(file) for file in files), return_exceptions=True):
-        if result is not None:  # the store is away: its first word says why, a hundred more do not
+        if result is not None:  # the first error is enough to tell why the store is unavailable
             raise result
     return stay

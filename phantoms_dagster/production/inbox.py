@@ -1,8 +1,8 @@
-"""The inbox folder: the sensor takes files with briefs, then moves them aside with a report of what was refused.
+"""The inbox folder: the sensor imports files with briefs and moves them aside with a report of what was refused.
 
-Nothing in the inbox is ignored: what cannot be taken is moved to `refused/` with the reason. A file counts as taken when it has
-been moved. Briefs that are there already are not added twice, so a crash in between loses nothing and doubles nothing.
-How a file is read is the business of `intake`.
+Nothing in the inbox is ignored: a file that cannot be imported is moved to `refused/` with the reason. A file counts as imported
+when it has been moved. Existing briefs are not added twice, so a crash in between neither loses nor duplicates anything. `intake`
+parses the files.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.models import Brief, Channel
 from phantoms_dagster.production.intake import Refusal, load, printable, read
 
-# A file that was touched a moment ago may still be on its way into the folder.
+# A file that changed a moment ago may still be being copied into the folder.
 QUIET_SECONDS = 2.0
-# A name that says "still being written" is believed for this long after the last change.
+# A file whose name says that it is still being written is left alone for this long after its last change.
 ARRIVING_SECONDS = 3_600.0
 _ARRIVING = (".part", ".partial", ".tmp", ".temp", ".crdownload", ".download", ".filepart", ".swp")
-# What operating systems and file servers leave in every folder. Nobody put it there, and it comes back.
+# Files that operating systems and file servers create in every folder, again and again.
 _SYSTEM = (".DS_Store", "Thumbs.db", "desktop.ini", ".gitkeep", ".directory", "taken", "refused")
 _SYSTEM_PREFIXES = ("._", ".nfs", ".fuse_hidden", ".Trash", ".~lock.")
 _LONGEST_NAME_BYTES = 200
-# Dagster ends a sensor's evaluation after a minute: a large file is taken in several, page by page.
+# Dagster ends a sensor's evaluation after a minute, so a large file is imported page by page over several evaluations.
 LOOK_SECONDS = 20.0
 PAGE = 2_000
-# Reading that many takes ten seconds, each time.
+# Reading this many briefs takes ten seconds, each time.
 MOST_BRIEFS = 30_000
 
 Channels = Callable[[], Mapping[str, Channel]]
@@ -44,9 +44,9 @@ Add = Callable[[Sequence[Brief], str], tuple[int, int]]
 
 @dataclass(frozen=True)
 class InboxReport:
-    """What became of one file. `taken` counts the briefs that were new; `known` those that were there already.
+    """The result of importing one file. `taken`: the number of new briefs. `known`: the number of briefs that existed already.
 
-    `left`: briefs for the next look at the inbox. Then the file is still there, and `refused` is empty. `held`: see `Batch`.
+    `left`: briefs left for the next call. Then the file is still in the inbox and `refused` is empty. `held`: see `Batch`.
     """
 
     file: str
@@ -58,7 +58,7 @@ class InboxReport:
 
     @property
     def rows_refused(self) -> int:
-        """How many rows are not taken, whatever the reason."""
+        """How many rows were not imported, for any reason."""
         return self.held + sum(not refusal.header for refusal in self.refused)
 
 
@@ -71,13 +71,12 @@ def take_inbox(
     arriving_seconds: float = ARRIVING_SECONDS,
     look_seconds: float = LOOK_SECONDS,
 ) -> list[InboxReport]:
-    """Take every file at rest in `inbox`. `add` stores briefs under a source and returns how many were new and known.
+    """Import every file in `inbox` that is completely written. `add` stores briefs under a source and returns (new, known) counts.
 
-    Files end up in `inbox/taken/` or, when something was refused, in `inbox/refused/` beside a `.errors.txt`. So do links,
-    folders and files of other types, with the reason. A file that takes long to arrive is best written as `.name` or
-    `name.part` and then renamed: such names are left alone for an hour after their last change, and refused then. A file
-    that cannot be read or moved is reported each time and stays; the others are taken. After `look_seconds` the rest is left to
-    the next call.
+    Files are moved to `inbox/taken/` or, when something was refused, to `inbox/refused/` beside a `.errors.txt`. Links, folders and
+    files of other types are refused with the reason. Large files are best written as `.name` or `name.part` and then renamed: such
+    names are left alone for an hour after their last change and refused after that. A file that cannot be read or moved stays and
+    is reported each time; the others are imported. After `look_seconds` the rest is left for the next call.
     """
     reports = []
     until = time.monotonic() + look_seconds
@@ -87,7 +86,7 @@ def take_inbox(
         try:
             report = _take(path, channels, add, quiet_seconds, arriving_seconds, until)
         except FileNotFoundError:
-            continue  # another daemon took it, or a person took it back
+            continue  # another process imported it, or a person removed it
         except OSError as error:
             report = _left(path, f"stays in the inbox: {error.strerror or error}")
         if report:
@@ -97,12 +96,12 @@ def take_inbox(
     return reports
 
 
-def _take(  # noqa: PLR0917  all of them are those of `take_inbox`
+def _take(  # noqa: PLR0917  the arguments are those of `take_inbox`
     path: Path, channels: Channels, add: Add, quiet_seconds: float, arriving_seconds: float, until: float
 ) -> InboxReport | None:
     before = path.lstat()
     arriving = path.name.startswith((".", "~$")) or path.suffix.lower() in _ARRIVING
-    # The change time, because copies may bring along the modification time of their original.
+    # The change time, because a copy may keep the modification time of its original.
     if time.time() - before.st_ctime < (arriving_seconds if arriving else quiet_seconds):
         return None
     problem = _no_brief_file(before, arriving=arriving)
@@ -128,12 +127,12 @@ def _take(  # noqa: PLR0917  all of them are those of `take_inbox`
         if done < len(batch.accepted) and time.monotonic() >= until:
             return InboxReport(path.name, new, known, (), left=len(batch.accepted) - done)
     if _changed(before, path):
-        return None  # still growing after all: the next look reads it whole, and knows what was added now
+        return None  # it is still growing: the next call reads all of it, and briefs added now are known then
     return _put_aside(path, new, known, batch.refused, held=batch.held)
 
 
 def _no_brief_file(found: stat_result, *, arriving: bool) -> str | None:
-    """Why this cannot be a file with briefs, when it cannot. The next step is part of the reason."""
+    """Why this cannot be a file with briefs, with the next step; None when it can be one."""
     if stat.S_ISDIR(found.st_mode):
         return "is a folder; put the files themselves into the inbox"
     if stat.S_ISLNK(found.st_mode):
@@ -148,19 +147,19 @@ def _no_brief_file(found: stat_result, *, arriving: bool) -> str | None:
 def _put_aside(path: Path, new: int, known: int, refused: Sequence[Refusal], *, held: int = 0) -> InboxReport:
     target = path.parent / ("refused" if refused else "taken")
     target.mkdir(exist_ok=True)
-    place = _free(target / _short_name(path))
+    destination = _free(target / _short_name(path))
     if refused:
         errors = "".join(f"{refusal}\n" for refusal in refused)
         if held:
             rows = counted(held, "row has", "rows have")
-            errors += f"{rows} no other fault: correct the names of the columns, then put the file back\n"
-        place.with_name(place.name + ".errors.txt").write_text(errors, encoding="utf-8")
-    path.rename(place)
+            errors += f"{rows} no other mistake: correct the column names, then put the file back\n"
+        destination.with_name(destination.name + ".errors.txt").write_text(errors, encoding="utf-8")
+    path.rename(destination)
     return InboxReport(path.name, new, known, refused, held=held)
 
 
 def _short_name(path: Path) -> str:
-    """The name, cut so that `-2` and `.errors.txt` still fit behind it: file systems take 255 bytes."""
+    """The name, shortened so that `-2` and `.errors.txt` still fit after it. File systems allow 255 bytes."""
     if len(os.fsencode(path.name)) <= _LONGEST_NAME_BYTES:
         return path.name
     suffix = path.suffix if len(os.fsencode(path.suffix)) < 16 else ""
@@ -183,14 +182,14 @@ def _refusal(path: Path, reason: str) -> Refusal:
 
 def _free(path: Path) -> Path:
     candidate, number = path, 2
-    while os.path.lexists(candidate):  # a dangling link is there too
+    while os.path.lexists(candidate):  # true for a dangling link, too
         candidate = path.with_name(f"{path.stem}-{number}{path.suffix}")
         number += 1
     return candidate
 
 
 def refused_files(inbox: Path) -> list[Attention]:
-    """The refused files that lie in the inbox until a person deletes them or puts them back, as one thing to look at."""
+    """The refused files in the inbox, as one item that waits until a person deletes them or puts them back."""
     refused = inbox / "refused"
     reports = sorted(refused.glob("*.errors.txt"), key=lambda path: path.stat().st_mtime) if refused.is_dir() else []
     if not reports:
@@ -199,7 +198,7 @@ def refused_files(inbox: Path) -> list[Attention]:
     name = printable(reports[-1].name, 200)
     what = f"{files} refused, in part or as a whole; the newest report is {name}"
     since = datetime.fromtimestamp(reports[0].stat().st_mtime, UTC)
-    # Another file is news again.
+    # The id names the newest report, so that another refused file is reported again.
     return [
         Attention(
             f"inbox:{name}",

@@ -1,6 +1,6 @@
-"""Briefs from files, row by row. The code names a bad row with its line and its reason, and takes the good rows.
+"""Parses briefs from files, row by row. Good rows are accepted. Each bad row is reported with its line and the reason.
 
-`rows` reads the formats, and `inbox` watches the folder. Nothing is stored here.
+`rows` reads the formats, `inbox` watches the folder. This module stores nothing.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MAX_FILE_BYTES = 64 * 1024 * 1024
 SHOWN_CHARACTERS = 60
 SHOWN_KEYS = 5
 REASON_CHARACTERS = 500
-# A mistyped year is refused here: `0206` or `20266` would post at once or never, and PostgreSQL's range is not Python's.
+# Refuses a mistyped year: `0206` would post at once and `20266` never, and PostgreSQL's range differs from Python's.
 YEARS = range(2000, 2101)
 DATE_HINT = "write publish_at like 2026-12-24T18:00+01:00"
 
@@ -40,10 +40,10 @@ _NOTHING: tuple[object, ...] = (None, "", [])
 
 @dataclass(frozen=True)
 class Refusal:
-    """A row that was not taken. `line` counts from 1; `reason` is one line of at most 300 characters.
+    """A row that was refused. `line` counts from 1. `reason` is one line of at most REASON_CHARACTERS.
 
-    `entry`: the place of the brief in a list, from 1. A list may be on a single line. `header`: it is a fault of the names of
-    the columns, and no row.
+    `entry`: the number of the brief in a list, from 1, because a list may be on a single line. `header`: the mistake is in the
+    column names, not in a row.
     """
 
     file: str
@@ -59,7 +59,7 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Accepted:
-    """A row that can be taken, the line it began on, and the names of the fields that it gives a value. `entry`: see `Refusal`."""
+    """A good row. `line`: where it begins. `given`: the fields for which it has a value. `entry`: see `Refusal`."""
 
     brief: Brief
     line: int
@@ -68,7 +68,7 @@ class Accepted:
 
     @property
     def changes(self) -> BriefChanges:
-        """What this row says about a video with the same title, angle, facts and channel."""
+        """What this row changes in an existing video with the same title, angle, facts and channel."""
         brief, given = self.brief, self.given
         return BriefChanges(
             platforms=brief.platforms if "platforms" in given else None,
@@ -79,7 +79,7 @@ class Accepted:
 
 @dataclass(frozen=True)
 class Batch:
-    """What a file holds. `held`: how many rows have no fault of their own, and cannot be taken because the header has one."""
+    """The contents of a file. `held`: how many good rows cannot be accepted because the header has a mistake."""
 
     accepted: Sequence[Accepted]
     refused: Sequence[Refusal]
@@ -87,12 +87,12 @@ class Batch:
 
     @property
     def rows_refused(self) -> int:
-        """How many rows are not taken, whatever the reason."""
+        """How many rows were not accepted, for any reason."""
         return self.held + sum(not refusal.header for refusal in self.refused)
 
 
 def load(path: Path) -> bytes:
-    """A file's bytes, or just too many of them when it is too large for `read`. Raises InvalidInput when it cannot be read."""
+    """The file's bytes, cut one byte past the limit of `read`. Raises InvalidInput when the file cannot be read."""
     try:
         if path.is_dir():
             raise InvalidInput(f"{path} is a folder; name a file in it")
@@ -107,11 +107,11 @@ def load(path: Path) -> bytes:
 
 
 def read(name: str, content: bytes, channels: Mapping[str, Channel]) -> Batch:
-    """The briefs in a file. `name` tells the format by its suffix and stands in refusals. Never raises.
+    """Parse the briefs in a file. The suffix of `name` decides the format, and refusals show `name`. Never raises.
 
-    Columns or keys: title (needed), angle, facts (a list, or text separated by `|`), channel (default: the first one),
-    platforms (a list, or text separated by commas or spaces; default: all of the channel), publish_at (ISO 8601; without
-    a zone it is UTC), priority (0 the highest to 9).
+    Columns or keys: title (required), angle, facts (a list, or text separated by `|`), channel (default: the first one), platforms
+    (a list, or text separated by commas or spaces; default: all of the channel's), publish_at (ISO 8601; UTC if it has no time
+    zone), priority (0, the highest, to 9).
     """
     accepted: list[Accepted] = []
     refused: list[Refusal] = []
@@ -121,7 +121,7 @@ def read(name: str, content: bytes, channels: Mapping[str, Channel]) -> Batch:
         try:
             brief = _brief(row, channels)
             if brief.fingerprint in seen:
-                raise InvalidInput(f"duplicate: the same brief stands on {seen[brief.fingerprint]} already")
+                raise InvalidInput(f"duplicate: the same brief is already on {seen[brief.fingerprint]}")
         except InvalidInput as bad:
             header = isinstance(row, BadRow) and row.header
             refused.append(Refusal(printable(name, 1_000), row.line, printable(str(bad), REASON_CHARACTERS), row.entry, header))
@@ -137,7 +137,7 @@ def read(name: str, content: bytes, channels: Mapping[str, Channel]) -> Batch:
 
 
 def printable(text: str, limit: int) -> str:
-    """The text fit for a terminal or a log: one line, at most `limit` characters, nothing that is not printable."""
+    """The text made safe for a terminal or a log: one line, at most `limit` characters, only printable ones."""
     kept = "".join(c if c.isprintable() else " " if c.isspace() else "\ufffd" for c in text[: limit + 1])
     return kept if len(kept) <= limit else kept[: limit - 1] + "…"
 
@@ -159,7 +159,7 @@ def _text_rows(suffix: str, content: bytes) -> Iterator[BriefRow | BadRow]:
     try:
         content = as_utf8(content)
     except ValueError:
-        yield BadRow(1, "begins as UTF-16 and is none; save the file as UTF-8")
+        yield BadRow(1, "the file begins like UTF-16 but is not; save it as UTF-8")
         return
     if not content.removeprefix(b"\xef\xbb\xbf").strip():
         names = f"; its first line should name the columns: {','.join(FIELDS)}" if suffix in tables else ""
@@ -175,34 +175,37 @@ def _text_rows(suffix: str, content: bytes) -> Iterator[BriefRow | BadRow]:
 def _brief(row: BriefRow | BadRow, channels: Mapping[str, Channel]) -> Brief:
     if isinstance(row, BadRow):
         raise InvalidInput(row.reason)
-    # Without a column of titles there is no title to check: the number of the line stands for one.
+    # Without a title column there is no title to check, so the line number serves as one.
     fields = {"title": str(row.line), **row.fields} if row.held else row.fields
     return make_brief(fields, channels)
 
 
 def make_brief(given: Mapping[str, Any], channels: Mapping[str, Channel]) -> Brief:
-    """A brief of what a person gave, texts and lists alike (see `read`). Raises InvalidInput with everything that is wrong."""
+    """Make a brief from a person's values, which may be texts or lists (see `read`).
+
+    Raises InvalidInput, which lists all mistakes.
+    """
     faults = [f"unknown key {_short(str(key))!r}" for key in given if key not in FIELDS][:SHOWN_KEYS]
     if faults:
         faults[-1] += f"; the keys are {', '.join(FIELDS)}"
-    channel = _told(faults, lambda: _channel(given.get("channel"), channels))
+    channel = _collect(faults, lambda: _channel(given.get("channel"), channels))
     readers: dict[str, Callable[[], Any]] = {
         "title": lambda: _title(given.get("title")),
         "angle": lambda: _text("angle", given.get("angle")),
         "facts": lambda: tuple(" ".join(fact.split()) for fact in _listed("facts", given.get("facts"), "|")),
-        # Which platforms there may be is the channel's business.
+        # The channel decides which platforms are possible.
         "platforms": lambda: _platforms(given.get("platforms"), channel) if channel else None,
         "publish_at": lambda: _time(given.get("publish_at")),
         "priority": lambda: _priority(given.get("priority")),
     }
-    found = {name: _told(faults, reader) for name, reader in readers.items()}
-    # What could not be read is left out here, or stood for: it is told already, and the rest is checked all the same.
-    stand_ins = {"title": "-", "channel": "-", "platforms": tuple(Platform)}
+    found = {name: _collect(faults, reader) for name, reader in readers.items()}
+    # A value with a mistake is already in `faults`. It is left out or replaced here, so that the other values are still checked.
+    placeholders = {"title": "-", "channel": "-", "platforms": tuple(Platform)}
     known = {name: value for name, value in found.items() if value is not None}
     if channel is not None:
         known["channel"] = channel.name
     try:
-        brief = Brief.model_validate({**stand_ins, **known})
+        brief = Brief.model_validate({**placeholders, **known})
     except ValidationError as error:
         raise InvalidInput("; ".join([*faults, *all_problems(error)])) from error
     if faults:
@@ -210,8 +213,8 @@ def make_brief(given: Mapping[str, Any], channels: Mapping[str, Channel]) -> Bri
     return brief
 
 
-def _told(faults: list[str], read: Callable[[], Found]) -> Found | None:
-    """What was read; None when it cannot be, and why goes into `faults`."""
+def _collect(faults: list[str], read: Callable[[], Found]) -> Found | None:
+    """Return what `read` returns. When it raises InvalidInput, add the message to `faults` and return None."""
     try:
         return read()
     except InvalidInput as fault:
@@ -237,7 +240,7 @@ NOW = "now"
 
 
 def make_changes(given: Mapping[str, Any], channel: Channel) -> BriefChanges:
-    """Changes of what a person gave: title, platforms, publish_at (or `now`) and priority. Raises InvalidInput with the reason."""
+    """Make changes from a person's values: title, platforms, publish_at (or `now`) and priority. Raises InvalidInput."""
     title = " ".join(_text("title", given.get("title")).split())
     now = _text("publish_at", given.get("publish_at")).casefold() == NOW
     return BriefChanges(
@@ -250,7 +253,7 @@ def make_changes(given: Mapping[str, Any], channel: Channel) -> BriefChanges:
 
 
 def _text(field: str, value: Any) -> str:
-    """The text without white space around it; empty for None. What no terminal, database or provider takes is refused."""
+    """The stripped text; empty for None. Raises InvalidInput for a value that is not text, or that has unsafe characters."""
     if value is None:
         return ""
     if not isinstance(value, str):
@@ -261,7 +264,7 @@ def _text(field: str, value: Any) -> str:
 
 
 def _listed(field: str, value: Any, separators: str) -> list[str]:
-    """The parts of a list, or of a text: what is empty is left out."""
+    """The parts of a list or of a separated text, without empty ones."""
     parts = re.split(f"[{re.escape(separators)}]", value) if isinstance(value, str) else [] if value is None else value
     if not isinstance(parts, list):
         raise InvalidInput(f"{field} should be a list, or text separated by `{separators[0]}`")

@@ -1,4 +1,4 @@
-"""Public ids that come late: asking for those that are due, and writing them down. When they are due: `domain.late_ids`."""
+"""Looks up public ids that platforms assign late, and saves them. `domain.late_ids` decides when a look-up is due."""
 
 from __future__ import annotations
 
@@ -10,34 +10,34 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from phantoms_dagster.domain.errors import PhantomsError
-from phantoms_dagster.domain.late_ids import LatePost, next_ask
+from phantoms_dagster.domain.late_ids import LatePost, next_lookup
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.ports import Clock, FoundPost, LateIds
 
-# A third of the 30 status calls a minute of one token: the rest is for posts that are on their way.
+# A third of the 30 status calls a minute that one token has. The rest is for posts in progress.
 MOST_AT_ONCE = 10
 AFTER_A_FAILURE = timedelta(minutes=15)
 
 
 class LatePosts(Protocol):
-    """The ledger, as far as late ids go."""
+    """The ledger, as late ids use it."""
 
     def due(self, *, sandbox: bool, most: int) -> Sequence[LatePost]:
-        """Posts to be asked for now; at most so many of each account, those that wait longest first."""
+        """Posts whose id must be looked up now, at most `most` per account, the longest waiting first."""
         ...
 
-    def found(self, post: LatePost, public: FoundPost) -> None:
-        """Write the id and the address down, wherever the post's are kept."""
+    def save(self, post: LatePost, public: FoundPost) -> None:
+        """Save the id and the URL everywhere the post's are stored."""
         ...
 
-    def ask_again(self, post: LatePost, at: datetime | None) -> None:
-        """Ask again then; None: never again."""
+    def schedule(self, post: LatePost, at: datetime | None) -> None:
+        """Set the time of the next look-up; None: no more look-ups."""
         ...
 
 
 @dataclass
-class Round:
-    """What one round found. `failures`: why an account could not be asked, by `platform:account`."""
+class LookupRound:
+    """The result of one round of look-ups. `failures`: why an account could not be asked, by `platform:account`."""
 
     found: list[LatePost] = field(default_factory=list)
     waiting: int = 0
@@ -45,34 +45,34 @@ class Round:
     failures: dict[str, str] = field(default_factory=dict)
 
 
-async def find_late_ids(posts: LatePosts, finders: Mapping[Platform, LateIds], clock: Clock, *, sandbox: bool) -> Round:
-    """Ask for every post that is due, all accounts at once; one account's trouble does not hold up the others."""
+async def find_late_ids(posts: LatePosts, finders: Mapping[Platform, LateIds], clock: Clock, *, sandbox: bool) -> LookupRound:
+    """Look up every post that is due. Accounts run concurrently, and a failing account does not hold up the others."""
     groups: defaultdict[tuple[Platform, str], list[LatePost]] = defaultdict(list)
     for post in posts.due(sandbox=sandbox, most=MOST_AT_ONCE):
         groups[post.platform, post.account].append(post)
-    done = Round()
+    done = LookupRound()
     async with asyncio.TaskGroup() as tasks:
         for (platform, _), group in groups.items():
             tasks.create_task(_ask(posts, finders[platform], clock, group, done))
     return done
 
 
-async def _ask(posts: LatePosts, finder: LateIds, clock: Clock, group: Sequence[LatePost], done: Round) -> None:
+async def _ask(posts: LatePosts, finder: LateIds, clock: Clock, group: Sequence[LatePost], done: LookupRound) -> None:
     for post in group:
-        again = next_ask(post.published_at, clock.now())
+        again = next_lookup(post.published_at, clock.now())
         try:
             public = await finder.public_id(post.account, post.handle, last=again is None)
         except PhantomsError as error:
-            # Nothing was learned, so nothing is given up: an account that is away for a week is asked when it is back.
-            posts.ask_again(post, clock.now() + AFTER_A_FAILURE)
+            # The look-up failed, so it does not count as the last one: an account that is down for a week is asked when it is back.
+            posts.schedule(post, clock.now() + AFTER_A_FAILURE)
             done.failures[f"{post.platform}:{post.account}"] = str(error)
             return
         if public is not None:
-            posts.found(post, public)
+            posts.save(post, public)
             done.found.append(post)
         elif again is None:
-            posts.ask_again(post, None)
+            posts.schedule(post, None)
             done.given_up.append(post)
         else:
-            posts.ask_again(post, again)
+            posts.schedule(post, again)
             done.waiting += 1

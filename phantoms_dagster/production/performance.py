@@ -1,4 +1,4 @@
-"""Reading results back: every account by itself, what was read handed on at once, and what came of it said for each account."""
+"""Reads metrics back: all accounts concurrently, each page stored at once, and one result per account."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from phantoms_dagster.domain.counting import counted
 from phantoms_dagster.domain.errors import NotYet, PhantomsError
 from phantoms_dagster.domain.models import Platform
-from phantoms_dagster.domain.ports import MetricsReader, ReadPage
+from phantoms_dagster.domain.ports import MetricsPage, MetricsReader
 from phantoms_dagster.domain.readback import FAILED, GONE_AGAIN, GONE_ONCE, AccountRead, PostReading, PublishedRow, pause_after
 
 log = logging.getLogger(__name__)
@@ -21,8 +21,8 @@ Account = tuple[Platform, str]
 
 
 @dataclass(frozen=True)
-class ReadBack:
-    """What came of one turn, by account."""
+class ReadbackResult:
+    """The result of one readback, by account."""
 
     accounts: tuple[AccountRead, ...]
 
@@ -33,7 +33,7 @@ class ReadBack:
 
     @property
     def waits(self) -> Mapping[str, str]:
-        """The accounts of which only a part was read, and what the rest waits for."""
+        """The accounts that were read only in part, and what the rest waits for."""
         return {a.name: a.waits for a in self.accounts if a.waits is not None}
 
 
@@ -42,11 +42,11 @@ async def read_back(
     readers: Mapping[Platform, MetricsReader],
     keep: Keep,
     unsupported: Mapping[Account, frozenset[str]],
-) -> ReadBack:
-    """Ask about all these posts, every account at once, and hand each page to `keep` before the next one is asked for.
+) -> ReadbackResult:
+    """Read the metrics of all these posts, all accounts concurrently.
 
-    What goes wrong with one account, a fault of ours included, ends that account's turn and nobody else's. `unsupported`: by
-    account, the metrics that it is known not to have. Raises what `keep` raises.
+    Each page is passed to `keep` before the next one is requested. An error in one account, even a bug of ours, ends the reading of
+    that account only. `unsupported`: the metrics that an account is known not to have. Raises what `keep` raises.
     """
     groups: defaultdict[Account, list[PublishedRow]] = defaultdict(list)
     for post in posts:
@@ -56,7 +56,7 @@ async def read_back(
             tasks.create_task(_turn(group, readers, keep, unsupported.get(account, frozenset())))
             for account, group in groups.items()
         ]
-    return ReadBack(tuple(sorted((turn.result() for turn in turns), key=lambda a: a.name)))
+    return ReadbackResult(tuple(sorted((turn.result() for turn in turns), key=lambda a: a.name)))
 
 
 async def _turn(
@@ -74,7 +74,7 @@ async def _turn(
             page = await anext(pages)
         except StopAsyncIteration:
             break
-        except Exception as error:  # noqa: BLE001 - whatever it is, the other accounts' numbers are read and kept
+        except Exception as error:  # noqa: BLE001 - whatever happens here, the other accounts must still be read
             return _stopped(result, error)
         await keep(_readings(page, by_id))
         result = _counted(result, page)
@@ -86,7 +86,7 @@ async def _turn(
 
 
 def _stopped(result: AccountRead, error: Exception) -> AccountRead:
-    """The turn of an account that ended early. A full pool is a matter of time, unless nothing at all could be read."""
+    """The result of an account whose reading stopped early. A full pool only delays it, unless nothing at all was read."""
     if isinstance(error, NotYet) and result.read:
         return replace(result, waits=str(error))
     if isinstance(error, PhantomsError):
@@ -95,7 +95,7 @@ def _stopped(result: AccountRead, error: Exception) -> AccountRead:
     return replace(result, problem=f"internal {type(error).__name__}; the log has the trace")
 
 
-def _readings(page: ReadPage, by_id: Mapping[str, Sequence[PublishedRow]]) -> list[PostReading]:
+def _readings(page: MetricsPage, by_id: Mapping[str, Sequence[PublishedRow]]) -> list[PostReading]:
     def posts(remote_id: str) -> Sequence[PublishedRow]:
         return by_id.get(remote_id, ())
 
@@ -105,7 +105,7 @@ def _readings(page: ReadPage, by_id: Mapping[str, Sequence[PublishedRow]]) -> li
     return found
 
 
-def _counted(result: AccountRead, page: ReadPage) -> AccountRead:
+def _counted(result: AccountRead, page: MetricsPage) -> AccountRead:
     return replace(
         result,
         read=result.read + len(page.metrics),

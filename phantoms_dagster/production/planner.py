@@ -1,7 +1,7 @@
-"""What to run next: from what waits to runs. No clock, no database, no Dagster: the table is asked through a port.
+"""Decides which runs to request for the videos that are ready. No clock, no database, no Dagster: the table is read through a port.
 
-A run can target only one contiguous range of partitions, so ready videos are grouped into contiguous ranges around the most
-urgent ones. Only those are read: the table may hold a hundred thousand that wait.
+A run can target only one contiguous range of partitions, so ready videos are grouped into contiguous ranges around the most urgent
+ones. Only those are read, because a hundred thousand videos may be waiting.
 """
 
 from __future__ import annotations
@@ -14,22 +14,24 @@ from datetime import datetime, timedelta
 from phantoms_dagster.domain.planning import OpenRun, PlannedRun, ReadyVideo, ReadyVideos, Span
 from phantoms_dagster.domain.stages import CHAINS, STAGES, Chain, stages_of
 
-# The bucket makes a request that came to nothing (a run that died before its claim) possible again a little later.
+# The time bucket in a run key. Dagster launches a run key only once, so without it a run that died before its claim could never be
+# requested again.
 RUN_KEY_SECONDS = 60
-# In the run queue a video goes before all others of its stage when it is to be published within this time.
+# A video that is to be published within this time goes ahead of all other videos of its stage in the run queue.
 NEAR = timedelta(hours=1)
 NEAR_BONUS = 10
-# By chain. More than any run of making can have: what a person has approved goes before everything that is still to be made.
+# By chain. It is more than any `make` run can have, so that approved videos go ahead of videos that are still being made.
 CHAIN_BONUS = {"release": 20}
 
 
 @dataclass(frozen=True)
 class BatchPolicy:
-    """How runs are cut.
+    """How ready videos are grouped into runs.
 
-    `batch_size`: most videos in one run. `runs_per_stage`: most open runs of a stage. `chain_videos`: up to this many videos do a
-    whole chain in one run; 0: never. `batch_wait`: how long a batch that is not full waits for more videos while a run of the stage
-    before is open.
+    - `batch_size`: the most videos in one run.
+    - `runs_per_stage`: the most open runs of one stage.
+    - `chain_videos`: up to this many videos do a whole chain in one run (0: never).
+    - `batch_wait`: how long an incomplete batch waits for more videos while a run of the previous stage is open.
     """
 
     batch_size: int
@@ -41,9 +43,9 @@ class BatchPolicy:
 def plan(
     waiting: ReadyVideos, *, chain: Chain, open_runs: Sequence[OpenRun], policy: BatchPolicy, now: datetime
 ) -> list[PlannedRun]:
-    """The runs to request for the stages of that chain, the most urgent of each first. Videos of open runs are left to them.
+    """The runs to request for the stages of the chain, the most urgent of each stage first. Videos of open runs are left out.
 
-    Runs of other chains are nobody's business here: between two of them stands a person.
+    Runs of other chains do not matter here, because a person's decision separates the chains.
     """
     open_runs = [run for run in open_runs if run.target in chain.targets]
     spans = waiting.spans(open_runs)
@@ -53,14 +55,14 @@ def plan(
     planned: list[PlannedRun] = []
     few = seeds.get(chain.head.name, [])
     if 0 < len(few) <= policy.chain_videos and not any(run.target == chain.name for run in open_runs):
-        cut = _Cut(chain.head.name, _by_stage(spans), policy.batch_size)
-        run = cut.run(chain.name, few[0], waiting.around([(chain.head.name, few[0].place)], policy.batch_size), now)
+        cut = _RangeCutter(chain.head.name, _by_stage(spans), policy.batch_size)
+        run = cut.run(chain.name, few[0], waiting.around([(chain.head.name, few[0].position)], policy.batch_size), now)
         planned.append(run)
         seeds[chain.head.name] = [v for v in few if v.key not in run.keys]
-    # The videos of a chain go on in their own run: no batch waits for them.
+    # The videos of a chain run continue in that run, so no batch waits for them.
     under_way = {run.target for run in open_runs} if policy.batch_wait else set()
     cuts = {
-        name: _Cut(name, _by_stage(spans), policy.batch_size)
+        name: _RangeCutter(name, _by_stage(spans), policy.batch_size)
         for name, found in seeds.items()
         if found and not _waits_for_batch(name, found, under_way, policy, now)
     }
@@ -68,7 +70,7 @@ def plan(
         chosen = {name: seed for name, cut in cuts.items() if room[name] > 0 and (seed := cut.next(seeds[name]))}
         if not chosen:
             break
-        windows = waiting.around([(name, seed.place) for name, seed in chosen.items()], policy.batch_size)
+        windows = waiting.around([(name, seed.position) for name, seed in chosen.items()], policy.batch_size)
         for name, seed in chosen.items():
             planned.append(cuts[name].run(name, seed, windows, now))
             room[name] -= 1
@@ -82,14 +84,14 @@ def _by_stage(spans: Iterable[Span]) -> list[Span]:
 def _waits_for_batch(
     name: str, found: Sequence[ReadyVideo], under_way: Collection[str], policy: BatchPolicy, now: datetime
 ) -> bool:
-    """Whether a batch waits for the videos that the stage before is about to finish: a run of its own for each would cost more."""
+    """Whether the batch waits for videos that the previous stage is about to finish. Separate runs for them would cost more."""
     if len(found) >= policy.batch_size or not set(STAGES[name].after) & set(under_way):
         return False
     return min(video.since for video in found) > now - policy.batch_wait
 
 
-class _Cut:
-    """Cuts ranges of one stage that overlap neither each other nor an open run."""
+class _RangeCutter:
+    """Cuts ranges of videos for one stage. They overlap neither each other nor an open run."""
 
     def __init__(self, stage: str, spans: Iterable[Span], batch_size: int) -> None:
         self._stage = stage
@@ -97,21 +99,21 @@ class _Cut:
         self._batch_size = batch_size
 
     def next(self, seeds: Iterable[ReadyVideo]) -> ReadyVideo | None:
-        """The most urgent video that is in no range yet."""
+        """The most urgent video that is not in a range yet, or None."""
         return next((video for video in seeds if self._is_free(video)), None)
 
     def run(
         self, target: str, seed: ReadyVideo, windows: Mapping[tuple[str, int], Sequence[ReadyVideo]], now: datetime
     ) -> PlannedRun:
-        """The range around the seed: from it on, and when those are few, also before it."""
-        window = windows.get((self._stage, seed.place), ()) or (seed,)
-        at = next((n for n, video in enumerate(window) if video.place == seed.place), None)
-        if at is None:  # claimed by somebody since it was listed
+        """A run over the range that begins at the seed. If the batch is not full, the range also extends before the seed."""
+        window = windows.get((self._stage, seed.position), ()) or (seed,)
+        at = next((n for n, video in enumerate(window) if video.position == seed.position), None)
+        if at is None:  # it was claimed after it was listed
             window, at = (seed,), 0
         after = list(self._free(window[at:]))[: self._batch_size]
         before = list(self._free(reversed(window[:at])))[: self._batch_size - len(after)]
         videos = [*reversed(before), *after]
-        self._taken.append(Span(self._stage, videos[0].place, videos[-1].place))
+        self._taken.append(Span(self._stage, videos[0].position, videos[-1].position))
         return _request(target, videos, now)
 
     def _free(self, videos: Iterable[ReadyVideo]) -> Iterator[ReadyVideo]:
@@ -121,7 +123,7 @@ class _Cut:
             yield video
 
     def _is_free(self, video: ReadyVideo) -> bool:
-        return not any(video.place in span for span in self._taken)
+        return not any(video.position in span for span in self._taken)
 
 
 def _request(target: str, videos: Sequence[ReadyVideo], now: datetime) -> PlannedRun:

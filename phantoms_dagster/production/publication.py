@@ -1,14 +1,14 @@
-"""What must not happen twice: the engine of posts and of paid jobs, and the only code that saves the state of either.
+"""The engine that keeps posts from being published twice and jobs from being paid twice. Only this code saves their states.
 
-Each has one request that takes effect: it makes a post public, or it costs money. The engine saves before that request. So
-whatever dies, the ledger knows whether it may have left:
+Each has one decisive request: it makes a post public, or it costs money. The engine saves before that request. So whatever crashes,
+the ledger knows whether the request may have left:
 
-- What may have taken effect (`committing`, `sending`, `unknown`) is looked up with `find`, and nothing else is sent.
-- A decisive request whose answer is lost becomes `unknown`.
+- After a state in which it may have left (`committing`, `sending`, `unknown`), the engine only calls `find`.
+- If the answer to a decisive request is lost, the state becomes `unknown`.
 - Only a proof leads back: `NotPublished` for a post, `NotBilled` or `WrittenOff` for a paid job.
 
-The states, the proofs and the verbs are in `domain.publication` and `domain.paid_job`. What a platform or a service asks and
-answers is in its adapter.
+The states, proofs and verbs are in `domain.publication` and `domain.paid_job`. The requests are in the adapter of each platform or
+service.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from typing import Generic, NoReturn, TypeVar
 
 from phantoms_dagster.domain.errors import Disconnected, Permanent, PhantomsError, Rejected, Unknown
 from phantoms_dagster.domain.paid_job import (
+    CompletedJob,
     Job,
+    JobResult,
     NotBilled,
     Order,
-    PaidFor,
     PaidJournal,
     PaidService,
     PaidState,
-    Taken,
-    Waits,
+    WaitLimits,
     WrittenOff,
 )
 from phantoms_dagster.domain.ports import Clock, Publisher, PublishJob
@@ -46,15 +46,15 @@ from phantoms_dagster.domain.publication import (
     Undecided,
 )
 from phantoms_dagster.domain.stages import PostState
-from phantoms_dagster.production.following import Following, lost
+from phantoms_dagster.production.paid_job_polling import PaidJobPoller, written_off
 
 Proof = TypeVar("Proof", NotPublished, NotBilled | WrittenOff)
 
 
-class _Once(ABC, Generic[Proof]):
-    """One call of the engine for one row of a ledger: what posts and paid jobs have in common.
+class _ExactlyOnce(ABC, Generic[Proof]):
+    """One call of the engine for one ledger row. It has what posts and paid jobs share.
 
-    `_send` sends the decisive request, which leaves only after a save; `_look` asks what became of it.
+    `_send` sends the decisive request, after a save. `_find_outcome` asks what that request did.
     """
 
     async def _commit(self) -> None:
@@ -66,10 +66,10 @@ class _Once(ABC, Generic[Proof]):
         await self._settle(answer)
 
     async def _find(self) -> None:
-        await self._settle(await self._look())
+        await self._settle(await self._find_outcome())
 
     async def _settle(self, answer: RemoteId | Found | Proof | Undecided) -> None:
-        """What an answer means for the ledger."""
+        """Save what the answer means."""
         match answer:
             case RemoteId():
                 await self._took_effect(answer)
@@ -84,7 +84,7 @@ class _Once(ABC, Generic[Proof]):
     async def _send(self) -> RemoteId | Proof | Undecided: ...
 
     @abstractmethod
-    async def _look(self) -> Found | Proof | Undecided: ...
+    async def _find_outcome(self) -> Found | Proof | Undecided: ...
 
     @abstractmethod
     async def _answer_lost(self) -> None: ...
@@ -97,41 +97,42 @@ class _Once(ABC, Generic[Proof]):
 
     @abstractmethod
     async def _go_back(self, proof: Proof) -> None:
-        """The only way back. The proof is saved with the step that it allows."""
+        """Take the only way back. The proof is saved together with the step that it allows."""
 
 
 # --- posts ----------------------------------------------------------------------------------------------------------
 
 
 async def publish(publisher: Publisher, job: PublishJob, journal: PostJournal) -> PublishedPost:
-    """Make the post, or finish making it from wherever the ledger says it is. Raises the platform's errors.
+    """Publish the post, continuing from the state in the ledger. Raises the platform's errors.
 
-    A post fails only before its commit: nothing took effect. From there on it stays open, and a replay reads it back first.
+    A post can fail only before its commit, when nothing has taken effect. After that it stays open, and a replay reads it back
+    first.
     """
     try:
-        async with publisher.taking_up(job) as verbs:
-            return await _Publication(verbs, journal, account_first=publisher.account_first).carried()
+        async with publisher.verbs(job) as verbs:
+            return await _Publication(verbs, journal, account_first=publisher.account_first).run()
     except (Permanent, Rejected) as error:
-        # A token that is refused is the account's trouble: the post waits where it is.
+        # A refused token is the account's problem, so the post keeps its state and waits.
         if journal.record.state in BEFORE_COMMIT and not isinstance(error, Disconnected):
-            # The handle stays: what it names is asked before anything else when the post is replayed.
+            # The handle stays, so that a replay can look first at what it names.
             await journal.save(PostState.FAILED)
         raise
 
 
-class _Publication(_Once[NotPublished]):
+class _Publication(_ExactlyOnce[NotPublished]):
     """One call of the engine for one post."""
 
     def __init__(self, verbs: PublishVerbs, journal: PostJournal, *, account_first: bool) -> None:
         self._verbs = verbs
         self._journal = journal
         self._account_first = account_first
-        self._looked = False  # what an earlier call left behind has been looked at, or there was nothing
-        self._replayed = False  # a failed post is tried again, and what its earlier try left behind is being looked at
-        self._told: RemoteId | None = None
+        self._looked = False  # the outcome of earlier calls is known
+        self._replayed = False  # a failed post is replayed, and the outcome of its earlier attempt is not known yet
+        self._answer: RemoteId | None = None
 
-    async def carried(self) -> PublishedPost:
-        """The post, published and confirmed."""
+    async def run(self) -> PublishedPost:
+        """Take steps until the post is published and confirmed."""
         while True:
             record = self._journal.record
             left_behind = bool(record.handle) or record.remote_id is not None
@@ -141,7 +142,7 @@ class _Publication(_Once[NotPublished]):
                 case PostState.FAILED:
                     await self._journal.save(PostState.INTENT)
                 case PostState.INTENT if left_behind:
-                    # A failed post that is replayed, perhaps by a version that let posts in doubt fail: it is asked for first.
+                    # A replayed post. Older versions also marked posts in doubt as failed, so look for it first.
                     await self._journal.save(PostState.OPENED)
                     await self._journal.save(PostState.UNKNOWN)
                     self._replayed = True
@@ -156,7 +157,7 @@ class _Publication(_Once[NotPublished]):
                 case _:
                     await self._upload()
 
-    # --- the verbs, each after its save
+    # --- the verbs, each called after a save
 
     async def _open(self) -> None:
         self._verbs.check()
@@ -165,7 +166,7 @@ class _Publication(_Once[NotPublished]):
         try:
             handle = await self._verbs.open()
         except PhantomsError:
-            if self._journal.record.state is PostState.OPENED:  # the account is free for others meanwhile
+            if self._journal.record.state is PostState.OPENED:  # free the account for other posts meanwhile
                 nothing = NotPublished("no session, slot or container was opened", then="open")
                 await self._settle(nothing)
             raise
@@ -186,16 +187,16 @@ class _Publication(_Once[NotPublished]):
                 raise answer.error
 
     async def _send(self) -> RemoteId | NotPublished | Undecided:
-        """The ledger says `committing` already."""
+        """Send the commit. The ledger already says `committing`."""
         return await self._verbs.commit(self._journal.record)
 
-    async def _look(self) -> Finding:
+    async def _find_outcome(self) -> Finding:
         answer = await self._verbs.find(self._journal.record)
         self._looked = True
         return answer
 
     async def _confirm(self) -> PublishedPost:
-        record, told = self._journal.record, self._told
+        record, told = self._journal.record, self._answer
         if told is not None and told.published_at is not None:
             post = PublishedPost(told.id, told.url or "", told.published_at)
         else:
@@ -210,10 +211,10 @@ class _Publication(_Once[NotPublished]):
         await self._journal.save(PostState.UNKNOWN)
 
     async def _took_effect(self, post: RemoteId) -> None:
-        if self._journal.record.state not in MAY_BE_OUT:  # it is out although this ledger never sent its commit
+        if self._journal.record.state not in MAY_BE_OUT:  # it is public although this ledger never sent the commit
             await self._journal.save(PostState.UNKNOWN)
         await self._journal.save(PostState.PUBLISHED, handle=post.handle, remote_id=post.id, url=post.url)
-        self._told = post
+        self._answer = post
 
     async def _undecided(self, answer: Undecided) -> None:
         state = self._journal.record.state
@@ -236,12 +237,12 @@ class _Publication(_Once[NotPublished]):
                     await save(PostState.UPLOADING, handle=proof.handle, offset=proof.offset)
             case "find":
                 await save(PostState.COMMITTING, handle=proof.handle, offset=proof.offset, remote_id=proof.remote_id, proof=proof)
-            case "commit" if proof.error is not None:  # refused in so many words: everything but the commit is there
+            case "commit" if proof.error is not None:  # explicitly refused: everything but the commit is done
                 await save(PostState.UPLOADING, handle=proof.handle, offset=proof.offset, proof=proof)
             case "commit":
                 await save(PostState.COMMITTING, handle=proof.handle, offset=proof.offset, proof=proof)
         replayed, self._replayed = self._replayed, False
-        # That the earlier try had failed is what the person knew who replayed it.
+        # The person who replayed the post already knew that its earlier attempt had failed.
         if proof.error is not None and not (replayed and proof.then == "open"):
             raise proof.error
         if proof.then == "commit":
@@ -252,21 +253,21 @@ class _Publication(_Once[NotPublished]):
 
 
 async def pay(
-    service: PaidService[Job], order: Order[Job, Taken], journal: PaidJournal, *, waits: Waits, clock: Clock
-) -> PaidFor[Taken]:
-    """Order the job, or go on with it from wherever the ledger says it is: wait for it, fetch it. Raises the service's errors.
+    service: PaidService[Job], order: Order[Job, JobResult], journal: PaidJournal, *, waits: WaitLimits, clock: Clock
+) -> CompletedJob[JobResult]:
+    """Order the job, wait for it and fetch it, continuing from the state in the ledger. Raises the service's errors.
 
-    What will never bring a file is booked as spent, once, and ordered again by the next attempt. So no job holds a video for ever,
-    and the video's budget knows of each one.
+    A job that will never have a file is booked as spent, once, and the next attempt orders another one. So no job can block a video
+    for ever, and the video's budget includes every job.
     """
-    return await _PaidJob(service, order, journal, waits, clock).carried()
+    return await _PaidJob(service, order, journal, waits, clock).run()
 
 
-class _PaidJob(_Once[NotBilled | WrittenOff], Generic[Job, Taken]):
+class _PaidJob(_ExactlyOnce[NotBilled | WrittenOff], Generic[Job, JobResult]):
     """One call of the engine for one paid job."""
 
     def __init__(
-        self, service: PaidService[Job], order: Order[Job, Taken], journal: PaidJournal, waits: Waits, clock: Clock
+        self, service: PaidService[Job], order: Order[Job, JobResult], journal: PaidJournal, waits: WaitLimits, clock: Clock
     ) -> None:
         self._service = service
         self._order = order
@@ -275,24 +276,24 @@ class _PaidJob(_Once[NotBilled | WrittenOff], Generic[Job, Taken]):
         self._clock = clock
         self._fresh = False  # ordered in this call, a moment ago
 
-    async def carried(self) -> PaidFor[Taken]:
-        """The job, done and fetched."""
+    async def run(self) -> CompletedJob[JobResult]:
+        """Take steps until the job is done and its file is fetched."""
         while True:
             match self._journal.record.state:
                 case PaidState.INTENT:
-                    self._afford()
+                    self._check_budget()
                     await self._commit()
                 case PaidState.SENDING | PaidState.UNKNOWN:
                     await self._find()
                 case PaidState.SUBMITTED | PaidState.DONE:
                     return await self._fetch()
 
-    def _afford(self) -> None:
-        """Raises Permanent when the budget is used up."""
-        # The order knows what was spent when its claim was made; a job of this very claim may have been booked since.
+    def _check_budget(self) -> None:
+        """Raise Permanent when the budget is used up."""
+        # `order.spent` is from the time of the claim. A job of this same claim may have been booked since.
         spent, budget = max(self._order.spent, self._journal.record.spent), self._order.budget
         if spent > budget:
-            message = f"{spent:.2f} USD are spent already and the channel's budget is {budget:.2f} USD a video"
+            message = f"{spent:.2f} USD are already spent, and the channel's budget is {budget:.2f} USD per video"
             raise Permanent(message, provider="budget", code="over_budget")
 
     # --- the order
@@ -307,22 +308,24 @@ class _PaidJob(_Once[NotBilled | WrittenOff], Generic[Job, Taken]):
     async def _answer_lost(self) -> None:
         await self._journal.save(PaidState.UNKNOWN)
 
-    async def _look(self) -> Found | NotBilled | Undecided:
+    async def _find_outcome(self) -> Found | NotBilled | Undecided:
         return await self._service.find(self._journal.record.attempt_id or "")
 
     async def _took_effect(self, job: RemoteId) -> None:
         await self._journal.save(PaidState.SUBMITTED, remote_id=job.id)
 
     async def _undecided(self, answer: Undecided) -> None:
-        """Never order again before the first one must have ended."""
+        """Do not order again until the first job must have ended."""
         if self._journal.record.state is not PaidState.UNKNOWN:
             await self._journal.save(PaidState.UNKNOWN)
         noun = self._order.noun
         left = self._waits.lost_after - (self._clock.now() - self._ordered_at())
         if left < timedelta(0):
-            await self._write_off(lost(self._service, self._order, "lost", f"a {noun}'s answer was lost and it never showed up"))
+            await self._write_off(
+                written_off(self._service, self._order, "lost", f"the answer to a {noun} was lost and the {noun} never appeared")
+            )
         raise answer.error or Unknown(
-            f"a {noun} was sent and its answer lost; it may have been billed, so it is not sent again yet",
+            f"the answer to a {noun} was lost; it may have been billed, so it is not sent again yet",
             provider=self._service.provider,
             code=f"{noun}_unknown",
             retry_after=left.total_seconds(),
@@ -338,24 +341,24 @@ class _PaidJob(_Once[NotBilled | WrittenOff], Generic[Job, Taken]):
         await self._go_back(proof)
         raise proof.error
 
-    async def _fetch(self) -> PaidFor[Taken]:
+    async def _fetch(self) -> CompletedJob[JobResult]:
         remote_id = self._journal.record.remote_id
-        assert remote_id is not None, "the database refuses a job that was submitted and has no id"
-        job = Following(self._service, self._order, self._waits, self._clock, remote_id, self._ordered_at())
-        status = await job.ended(fresh=self._fresh)
+        assert remote_id is not None, "the database refuses a submitted job without an id"
+        job = PaidJobPoller(self._service, self._order, self._waits, self._clock, remote_id, self._ordered_at())
+        status = await job.wait_for_end(fresh=self._fresh)
         if isinstance(status, WrittenOff):
             await self._write_off(status)
         cost = self._order.price if status.cost is None else status.cost
 
         async def download(destination: Path) -> None:
-            if (gone := await job.downloaded(destination, status, cost)) is not None:
+            if (gone := await job.download(destination, status, cost)) is not None:
                 await self._write_off(gone)
 
-        taken = await self._order.take(download, cost)
-        if isinstance(taken, WrittenOff):  # the next attempt must not be given the same file
+        taken = await self._order.accept(download, cost)
+        if isinstance(taken, WrittenOff):  # the next attempt must not get the same file
             await self._write_off(taken)
         await self._journal.save(PaidState.DONE)
-        return PaidFor(taken, remote_id, cost)
+        return CompletedJob(taken, remote_id, cost)
 
     def _ordered_at(self) -> datetime:
         return self._journal.record.attempted_at or self._clock.now()

@@ -1,6 +1,6 @@
-"""Notices of films that wait for approval: when one is due, and how it is worded. Pure: no clock, no table, no network.
+"""Review notices: messages about videos that wait for approval. Decides when one is due and what it says. Pure functions.
 
-Films that become ready within a while are told of together. What still waits after a set time is told of again, in one reminder.
+Videos that become ready within a short time share one message. Videos that still wait after a set time get one reminder.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ SHOWN_FILMS = 20
 
 @dataclass(frozen=True)
 class WaitingFilm:
-    """A film that waits for a decision since `ready_at`. `told_at`: when this destination was told of it last; None: never."""
+    """A video that has waited for a decision since `ready_at`.
+
+    `told_at`: this destination's last message about it; None: none yet.
+    """
 
     id: int
     key: str
@@ -29,32 +32,35 @@ class WaitingFilm:
 
 
 @dataclass(frozen=True)
-class Due:
-    """What a destination is told now: films that are new to it, or a reminder of those that still wait."""
+class DueNotice:
+    """The notice that a destination gets now: videos that are new to it, or a reminder of those that still wait."""
 
     films: tuple[WaitingFilm, ...]
     reminder: bool = False
 
 
-def due(films: Sequence[WaitingFilm], now: datetime, *, group_for: timedelta, remind: timedelta) -> Due | None:
-    """What is to be told now, if anything. `group_for`: how long the first film waits for others; `remind` zero: no reminders."""
+def due(films: Sequence[WaitingFilm], now: datetime, *, group_for: timedelta, remind: timedelta) -> DueNotice | None:
+    """The notice that is due now, or None. `group_for`: how long the first video waits for others.
+
+    `remind` of zero: no reminders.
+    """
     new = tuple(film for film in films if film.told_at is None)
     if new and min(film.ready_at for film in new) <= now - group_for:
-        return Due(new)
+        return DueNotice(new)
     told = [(film, film.told_at) for film in films if film.told_at is not None]
     if remind and told and min(at for _, at in told) <= now - remind:
-        return Due(tuple(film for film, _ in told), reminder=True)
+        return DueNotice(tuple(film for film, _ in told), reminder=True)
     return None
 
 
-def message(found: Due, desk_url: str) -> Message:
-    """The one message, with a link that opens each film at the desk."""
+def message(found: DueNotice, desk_url: str) -> Message:
+    """The message, with a link to each video's review page at the desk."""
     desk, count = desk_url.rstrip("/"), len(found.films)
     films = counted(count, "film")
     if found.reminder:
         title = f"Phantoms: reminder, {films} still {'waits' if count == 1 else 'wait'} for approval"
         oldest = min(film.ready_at for film in found.films)
-        lines = [f"The longest since {_time(oldest)}."]
+        lines = [f"The oldest has waited since {_time(oldest)}."]
     else:
         title, lines = f"Phantoms: {films} {'waits' if count == 1 else 'wait'} for approval", []
     for film in found.films[:SHOWN_FILMS]:

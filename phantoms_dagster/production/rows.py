@@ -1,6 +1,6 @@
-"""From the bytes of a CSV, JSONL or YAML file to rows, each with the line it begins on. What cannot be read is a bad row.
+"""Parses CSV, JSON, JSON Lines and YAML files into rows, each with the line it begins on. Unreadable parts become bad rows.
 
-`intake` knows what the fields mean and which values they may have.
+`intake` interprets the fields and checks their values.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from yaml.resolver import Resolver
 
 from phantoms_dagster.domain.counting import counted
 
-# A brief needs four levels and, with thirty facts, about fifty values. Aliases can make a small file explode: these end it.
+# A brief needs four levels and, with thirty facts, about fifty values. These limits stop small files that aliases make explode.
 MAX_YAML_DEPTH = 6
 MAX_YAML_VALUES = 5_000
 _YAML_SCALARS = ("str", "int", "float", "bool", "timestamp", "null", "value")
@@ -36,7 +36,7 @@ _WIDE_MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-# A file that is no table at all would have its first line told word by word.
+# Without this limit, a file that is not a table would have each word of its first line reported.
 MOST_HEADER_FAULTS = 10
 _SEPARATORS = (",", ";", "\t")
 # Excel writes this line, and hides it from its user.
@@ -47,9 +47,9 @@ _JSON_SPACE = re.compile(r"[ \t\r\n]*")
 
 @dataclass(frozen=True)
 class BriefRow:
-    """A row that could be read. `line` counts from 1. CSV and YAML give every value as text.
+    """A readable row. `line` counts from 1. In CSV and YAML every value is text.
 
-    `entry`: its place in a list, from 1, where the format has lists. `held`: the header is faulty, so that it cannot be taken.
+    `entry`: its number in a list, from 1, if the format has lists. `held`: it cannot be accepted because the header has a mistake.
     """
 
     line: int
@@ -60,23 +60,23 @@ class BriefRow:
 
 @dataclass(frozen=True)
 class BadRow:
-    """A row, or the rest of the file, that could not be read. `entry`: see `BriefRow`."""
+    """An unreadable row, or the unreadable rest of the file. `entry`: see `BriefRow`."""
 
     line: int
     reason: str
     entry: int | None = None
     header: bool = False
-    """It is no row but a fault of the header, because of which no row can be taken. The rows follow, to be checked."""
+    """It is a mistake in the header, not a row. No row can be accepted then, but the rows are still checked."""
 
 
 def as_utf8(content: bytes) -> bytes:
-    """The same text in UTF-8 when it is UTF-16 or UTF-32, which Excel and Windows write. Raises ValueError."""
+    """The content in UTF-8. UTF-16 and UTF-32, which Excel and Windows write, are converted. Raises ValueError if that fails."""
     encoding = next((name for mark, name in _WIDE_MARKS if content.startswith(mark)), None) or _unmarked_utf16(content)
     return content.decode(encoding).encode() if encoding else content
 
 
 def _unmarked_utf16(content: bytes) -> str | None:
-    """UTF-16 without its mark: in a text with Latin letters every other byte is then zero."""
+    """The byte order of UTF-16 without a byte order mark, if it is that: with Latin letters, every other byte is zero."""
     start = content[:64]
     if len(start) < 4 or len(content) % 2:
         return None
@@ -86,9 +86,9 @@ def _unmarked_utf16(content: bytes) -> str | None:
 
 
 def csv_rows(content: bytes, columns: Sequence[str]) -> Iterator[BriefRow | BadRow]:
-    """The rows of a CSV file whose first row names some of `columns`. A broken row costs that row, not those below it.
+    """The rows of a CSV file whose first row names some of `columns`. A broken row does not affect the rows below it.
 
-    Commas, semicolons or tabs separate the columns: Excel's `sep=;` line says which, else the header does.
+    Columns are separated by commas, semicolons or tabs. Excel's `sep=;` line decides, else the header.
     """
     lines, spoiled = _lines(content)
     declared = _EXCEL_SEPARATOR.fullmatch(lines[0]) if lines else None
@@ -113,11 +113,11 @@ def csv_rows(content: bytes, columns: Sequence[str]) -> Iterator[BriefRow | BadR
         else:
             yield table_row(first, cells, header, columns, held=bool(problems))
         if header is None:
-            return  # without its header nothing below can be understood
+            return  # without a header the rows below cannot be parsed
 
 
 def _separator(lines: Sequence[str]) -> str:
-    """The separator under which the first record has a column `title`; a comma when there is none."""
+    """The separator with which the first record has a column `title`; a comma if none does."""
     for separator in _SEPARATORS:
         for _, _, cells in _csv_records(lines, separator):
             if isinstance(cells, str) or any(cell.strip() for cell in cells):
@@ -128,7 +128,10 @@ def _separator(lines: Sequence[str]) -> str:
 
 
 def _csv_records(lines: Sequence[str], separator: str, *, skip: int = 0) -> Iterator[tuple[int, int, list[str] | str]]:
-    """Every record with its first and last line: its cells, or why it has none. After a broken one reading goes on a line later."""
+    """Yield each record's first line, last line, and its cells or the error.
+
+    After a broken record, reading continues one line later.
+    """
     csv.field_size_limit(sum(map(len, lines)) + 1)  # the default, 131,072, would hide which field is too long
     start = skip
     while start < len(lines):
@@ -154,14 +157,14 @@ def _csv_problem(error: str) -> str:
 
 
 def header_of(cells: Sequence[str] | str) -> list[str]:
-    """The names of the columns, as they are compared: without empty ones at the end."""
+    """The column names, normalized for comparison, without empty ones at the end."""
     return [] if isinstance(cells, str) else _trimmed(cell.strip().lower() for cell in cells)
 
 
 def table_row(line: int, cells: list[str], header: list[str], columns: Sequence[str], *, held: bool) -> BriefRow | BadRow:
-    """A row of a table as its fields; a BadRow when it has more or fewer columns than the header.
+    """A table row as fields; a BadRow when it has more or fewer columns than the header.
 
-    `held`: the header is faulty. Only the columns that it names rightly are there to be checked.
+    `held`: the header has a mistake. Then only the columns with correct names are included.
     """
     if len(cells) > len(header):
         cells = [*cells[: len(header)], *_trimmed(cells[len(header) :])]
@@ -173,23 +176,23 @@ def table_row(line: int, cells: list[str], header: list[str], columns: Sequence[
 
 
 def header_is_strange(header: Sequence[str], columns: Sequence[str]) -> bool:
-    """Whether it names no column that there is: then its rows can only be counted."""
+    """Whether the header names none of the columns. Then its rows can only be counted."""
     return not set(header) & set(columns)
 
 
 def header_problems(header: Sequence[str], columns: Sequence[str]) -> list[str]:
-    """Everything that is wrong with the names of the columns. What names none of them is told once."""
+    """All mistakes in the column names. A header that names none of the columns is reported once."""
     missing = [] if "title" in header else [f"column `title` is missing; the header names {', '.join(header[:12])}"]
     if header_is_strange(header, columns):
         return missing
     names = dict.fromkeys(header)
     unknown = [f"unknown column {name[:60]!r}; the columns are {', '.join(columns)}" for name in names if name not in columns]
-    twice = [f"column `{name}` stands twice in the header" for name in names if name in columns and header.count(name) > 1]
+    twice = [f"column `{name}` appears twice in the header" for name in names if name in columns and header.count(name) > 1]
     return [*missing, *unknown[:MOST_HEADER_FAULTS], *twice]
 
 
 def _trimmed(cells: Any) -> list[str]:
-    """Without empty cells at the end: spreadsheets add them."""
+    """Remove empty cells at the end, which spreadsheets add."""
     kept = list(cells)
     while kept and not kept[-1].strip():
         kept.pop()
@@ -197,7 +200,7 @@ def _trimmed(cells: Any) -> list[str]:
 
 
 def json_rows(content: bytes) -> Iterator[BriefRow | BadRow]:
-    """The rows of a file with one JSON object a line."""
+    """The rows of a file with one JSON object per line."""
     lines, spoiled = _lines(content)
     for number, line in enumerate(lines, start=1):
         if number in spoiled:
@@ -207,9 +210,9 @@ def json_rows(content: bytes) -> Iterator[BriefRow | BadRow]:
 
 
 def json_document_rows(content: bytes) -> Iterator[BriefRow | BadRow]:
-    """The rows of a JSON file: a list of briefs, `{"briefs": [...]}`, or objects one after another, on one line each or on many.
+    """The rows of a JSON file: a list of briefs, `{"briefs": [...]}`, or a sequence of objects on any number of lines.
 
-    Items above a syntax error are good, the rest cannot be read.
+    Items before a syntax error are good. The rest cannot be read.
     """
     try:
         text = content.decode("utf-8-sig")
@@ -256,7 +259,7 @@ def _after_space(text: str, at: int) -> int:
 
 
 def _json_problem(error: ValueError) -> str:
-    """What is wrong, without the line, which is told with the row."""
+    """The error without its line, which the row already has."""
     return f"{error.msg} at character {error.colno} of the line" if isinstance(error, json.JSONDecodeError) else str(error)
 
 
@@ -274,15 +277,15 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:
-            raise ValueError(f"key {key[:60]!r} stands twice")
+            raise ValueError(f"key {key[:60]!r} appears twice")
         found[key] = value
     return found
 
 
 def yaml_rows(content: bytes) -> Iterator[BriefRow | BadRow]:
-    """The rows of a YAML list, or of the list under `briefs:`. Items above a syntax error are good, the rest cannot be read."""
+    """The rows of a YAML list, or of the list under `briefs:`. Items before a syntax error are good. The rest cannot be read."""
     lines, spoiled = _lines(content)
-    # One byte that YAML does not allow would end the whole file: with a mark in its place it costs its item alone.
+    # One byte that YAML does not allow would make the whole file unreadable. Replaced by a mark, it affects only its own item.
     text, replaced = Reader.NON_PRINTABLE.subn(_MARK, "".join(lines))
     loader = _loader(text)
     try:
@@ -312,7 +315,7 @@ class _Unusable(Exception):
 
 
 def _loader(text: str) -> Any:
-    """The C parser, fifteen times as fast, where PyYAML was built with it; items are composed in Python, one at a time."""
+    """A loader that composes one item at a time. It uses the C parser, which is fifteen times as fast, if PyYAML has it."""
     if not yaml.__with_libyaml__:
         return yaml.SafeLoader(text)
 
@@ -328,7 +331,7 @@ def _loader(text: str) -> Any:
 
 
 def _items(loader: Any) -> Iterator[yaml.Node]:
-    """The items of the list, one by one, so that a syntax error leaves those above it."""
+    """Yield the items of the list one by one, so that a syntax error does not affect the items before it."""
     loader.get_event()  # stream start
     if loader.check_event(yaml.StreamEndEvent):
         raise _Unusable("the file is empty")
@@ -346,28 +349,28 @@ def _items(loader: Any) -> Iterator[yaml.Node]:
         yield loader.compose_node(None, None)
     loader.get_event()
     if wrapped and not loader.check_event(yaml.MappingEndEvent):
-        raise _Unusable("nothing but `briefs:` may stand at the top", _line(loader.peek_event()))
+        raise _Unusable("only `briefs:` is allowed at the top level", _line(loader.peek_event()))
     while not loader.check_event(yaml.StreamEndEvent):
         event = loader.get_event()
         if isinstance(event, yaml.DocumentStartEvent):
             raise _Unusable("a second document begins here; put all briefs into one list", _line(event))
 
 
-def _line(place: Any) -> int:
-    """The line, counted from 1, on which an event or a node begins."""
-    line: int = place.start_mark.line + 1
+def _line(item: Any) -> int:
+    """The line (from 1) on which a YAML event or node begins."""
+    line: int = item.start_mark.line + 1
     return line
 
 
 class _Plain:
-    """One item as mappings, lists and texts. Texts stay what was written: `no` is no False, `1984` no number."""
+    """Converts one item to mappings, lists and texts. Scalars stay text: `no` is not False and `1984` is not a number."""
 
     def __init__(self, *, spoiled: bool) -> None:
         self._spoiled = spoiled
         self._left = MAX_YAML_VALUES
 
     def mapping(self, node: yaml.Node, depth: int) -> dict[str, Any]:
-        """A mapping, `<<` merged in. Raises _Unusable."""
+        """A mapping, with `<<` merged in. Raises _Unusable."""
         if not isinstance(node, yaml.MappingNode):
             raise _Unusable("each brief should be a mapping with a title")
         self._enter(node, depth)
@@ -382,7 +385,7 @@ class _Plain:
             if not isinstance(name, str):
                 raise _Unusable("each key should be a word")
             if name in found:
-                raise _Unusable(f"key {name[:60]!r} stands twice")
+                raise _Unusable(f"key {name[:60]!r} appears twice")
             found[name] = self._value(value, depth + 1)
         return {**merged, **found}
 
@@ -399,7 +402,7 @@ class _Plain:
     def _enter(self, node: yaml.Node, depth: int) -> None:
         self._left -= 1
         if self._left < 0:
-            raise _Unusable(f"more than {MAX_YAML_VALUES:,} values, aliases counted")
+            raise _Unusable(f"more than {MAX_YAML_VALUES:,} values, including aliases")
         if depth > MAX_YAML_DEPTH:
             raise _Unusable("nested too deeply")
         if node.tag not in _YAML_TAGS:
@@ -407,7 +410,10 @@ class _Plain:
 
 
 def _lines(content: bytes) -> tuple[list[str], dict[int, str]]:
-    """The lines with their ends, and which of them are not UTF-8. Their bad bytes are replaced, so that quotes still match."""
+    """The lines with their line ends, and the errors of lines that are not UTF-8.
+
+    Bad bytes are replaced, so that quotes still match.
+    """
     lines: list[str] = []
     spoiled: dict[int, str] = {}
     for number, line in enumerate(content.splitlines(keepends=True), start=1):

@@ -1,8 +1,8 @@
-"""`StageRunner`: one stage over many videos on one event loop. What no stage should write again.
+"""`StageRunner` runs one stage for many videos on one event loop. All stages share it.
 
-Claim, work concurrently, retry or defer as decided, record; renew the lease meanwhile. All waits of one claim share one budget,
-the longest wait, and who waits occupies no place in flight. What is made belongs to the use
-cases, what the run's events say to `defs`.
+It claims the videos, runs the stage's use case for each concurrently, retries or defers as decided, records the outcomes, and
+renews the leases meanwhile. All waits of one claim share one budget, the max wait. A waiting video holds no concurrency slot.
+`defs` writes the run's events.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import Any, Protocol
 
 from phantoms_dagster.domain import logs
+from phantoms_dagster.domain.attempt_context import AttemptContext, track_attempt
 from phantoms_dagster.domain.claims import (
     HELD,
     WAITS_FOR_PERSON,
@@ -42,7 +43,6 @@ from phantoms_dagster.domain.errors import (
 from phantoms_dagster.domain.ports import Clock
 from phantoms_dagster.domain.retry import Defer, Fail, RetryDecision, RetryPolicy, WaitHere, decide
 from phantoms_dagster.domain.stages import Stage, StageState
-from phantoms_dagster.domain.trying import Try, trying
 
 _log = logging.getLogger(__name__)
 
@@ -51,18 +51,18 @@ OnResult = Callable[[Result], None]
 
 
 class Owners(Protocol):
-    """Names runners; no two alike."""
+    """Makes unique names for runners."""
 
     def __call__(self) -> str:
-        """A fresh name."""
+        """A new, unique name."""
         ...
 
 
 class StageRunner:
     """Runs stages. One instance belongs to one event loop.
 
-    `use_cases` and `policies`: by the stage's kind; `policy` is for the kinds without one of their own. `in_flight`: most
-    videos at work at once. `heartbeat_seconds`: a third of the lease.
+    `use_cases` and `policies` are by the stage's kind. `policy` is for kinds without their own. `in_flight`: the most videos worked
+    on at the same time. `heartbeat_seconds`: a third of the lease.
     """
 
     def __init__(
@@ -97,10 +97,10 @@ class StageRunner:
         regenerate: bool = False,
         on_result: OnResult = lambda _: None,
     ) -> list[Result]:
-        """Carry each of `keys` to one of its outcomes; the results, in the order of `keys`.
+        """Run the stage for each of `keys`. Returns the results in the order of `keys`.
 
-        `on_result` hears of each video as soon as its outcome is committed. Raises StoreAway when PostgreSQL stays away: no
-        video is decided by that, and whatever is still claimed is handed back or expires with its lease.
+        `on_result` is called for each video as soon as its outcome is committed. Raises StoreAway when PostgreSQL stays
+        unavailable. That decides nothing about any video: remaining claims are released or expire with their leases.
         """
         owner = self._new_owner()
         if regenerate:
@@ -113,23 +113,23 @@ class StageRunner:
             on_result(result)
 
         for unclaimed in claims.unclaimed:
-            note(_left_alone(unclaimed))
+            note(_unclaimed_result(unclaimed))
         if claims.claimed:
             await self._work_on(claims.claimed, owner, note, context)
         return [results[key] for key in dict.fromkeys(keys)]
 
     async def _work_on(self, claims: Sequence[Claim], owner: str, note: OnResult, context: RunContext) -> None:
         use_case = self._use_cases[claims[0].stage.kind]
-        heart = asyncio.create_task(self._beat(owner))
+        heart = asyncio.create_task(self._renew_leases(owner))
         away: list[StoreAway] = []
         try:
             async with asyncio.TaskGroup() as group:
                 for claim in claims:
-                    group.create_task(self._carry(claim, use_case, note, away, context))
+                    group.create_task(self._run_claim(claim, use_case, note, away, context))
             if away:
                 raise away[0]
         except BaseException as error:
-            # The run is being stopped, or the store gave up: give the rest back now instead of letting the lease run out.
+            # The run is being stopped, or the store failed. Release the other claims now instead of letting their leases expire.
             with suppress(Exception):
                 await asyncio.shield(self._store.release(owner))
             if isinstance(error, BaseExceptionGroup):
@@ -140,41 +140,41 @@ class StageRunner:
             with suppress(asyncio.CancelledError):
                 await heart
 
-    async def _beat(self, owner: str) -> None:
+    async def _renew_leases(self, owner: str) -> None:
         while True:
             await asyncio.sleep(self._heartbeat_seconds)
             try:
                 await self._store.heartbeat(owner)
             except Exception:  # noqa: BLE001
-                # Without the store the lease runs out and another runner takes over; every write is fenced against that.
+                # If the lease expires, another runner takes over. Every write is fenced against that.
                 _log.warning("the lease could not be renewed", exc_info=True)
 
-    async def _carry(self, claim: Claim, use_case: UseCase, note: OnResult, away: list[StoreAway], context: RunContext) -> None:
-        """Carry one video to its outcome. The store's own errors go into `away`, and nothing more is begun after the first.
+    async def _run_claim(self, claim: Claim, use_case: UseCase, note: OnResult, away: list[StoreAway], context: RunContext) -> None:
+        """Run one video to its outcome. A StoreAway goes into `away`; after the first one no further use case starts.
 
-        What is under way is not cut off by another's: its call may be paid for, and its answer can be kept once PostgreSQL is back.
+        Use cases that are already running continue: their calls may be paid for, and PostgreSQL may be back in time for the answer.
         """
         try:
             with logs.about(run_id=claim.run_id, stage=claim.stage.name, video=claim.video.key):
-                note(await self._until_ended(claim, use_case, away, context))
+                note(await self._run_to_outcome(claim, use_case, away, context))
         except StaleClaim as error:
             note(Result(claim.video.key, "stale", message=str(error)))
         except StoreAway as error:
             away.append(error)
 
-    async def _until_ended(self, claim: Claim, use_case: UseCase, away: Sequence[StoreAway], context: RunContext) -> Result:
+    async def _run_to_outcome(self, claim: Claim, use_case: UseCase, away: Sequence[StoreAway], context: RunContext) -> Result:
         policy = self._policies.get(claim.stage.kind, self._policy)
         left, again = policy.max_wait_seconds, claim.waits
         paced: dict[str, float] = {}
         if context.max_wait_seconds is not None:
             left = min(left, context.max_wait_seconds)
         while True:
-            this = Try(longest_wait=None if context.max_wait_seconds is None else left, paced=paced)
+            this = AttemptContext(longest_wait=None if context.max_wait_seconds is None else left, paced=paced)
             try:
                 made = await self._attempt(claim, use_case, this, away)
             except (StaleClaim, StoreAway):
                 raise
-            except Exception as error:  # noqa: BLE001  every error of a use case becomes a decision, and is kept with its class
+            except Exception as error:  # noqa: BLE001  every error of a use case becomes a decision and is recorded with its class
                 left = max(0.0, left - this.waited)
                 decision = decide(
                     error,
@@ -183,7 +183,7 @@ class StageRunner:
                     random=self._random,
                     now=self._clock.now(),
                     reads=claim.reads,
-                    # To a person a deferred video is an unfinished run; what the sensor asked for, it asks for again.
+                    # For a person, a deferred video is an unfinished run. The sensor simply requests it again.
                     waits_for_others=context.by == "person",
                     failing_seconds=await self._failing_seconds(error, claim, policy),
                     outage=this.outage,
@@ -210,19 +210,19 @@ class StageRunner:
             return await self._end(claim, AttemptOutcome(StageState.DONE, result=made, counts=False, paced=this.paced))
 
     async def _failing_seconds(self, error: Exception, claim: Claim, policy: RetryPolicy) -> float | None:
-        """The age of the present failures, asked for only when the decision hangs on it."""
+        """The time since the first failure of the current budget. It is read only when the decision depends on it."""
         if not isinstance(error, Transient) or claim.attempts_used + 1 < policy.attempts or not policy.give_up_seconds:
             return None
         return await self._store.failing_seconds(claim)
 
-    async def _attempt(self, claim: Claim, use_case: UseCase, this: Try, away: Sequence[StoreAway]) -> StageResult:
+    async def _attempt(self, claim: Claim, use_case: UseCase, this: AttemptContext, away: Sequence[StoreAway]) -> StageResult:
         attempt = await self._store.attempt(claim)
         await self._in_flight.acquire()
         this.slot = self._in_flight
         try:
             if away:
                 raise away[0]
-            with logs.about(attempt=attempt.id), trying(this):
+            with logs.about(attempt=attempt.id), track_attempt(this):
                 try:
                     made = await use_case(StageTask(claim, attempt))
                 except PhantomsError as error:
@@ -242,8 +242,8 @@ class StageRunner:
             ours = await self._store.finish(claim, outcome)
         except (StaleClaim, StoreAway):
             raise
-        except Exception as error:  # noqa: BLE001  whatever it is, the table cannot take it
-            # Something in it cannot be kept. That is this video's fault alone, and a person has to see it.
+        except Exception as error:  # noqa: BLE001  whatever it is, the outcome cannot be stored
+            # Some value cannot be stored. Only this video is affected, and a person has to see it.
             _log.exception("the outcome of %s on %s cannot be written", claim.stage.name, claim.video.key)
             outcome = _unwritable(error)
             ours = await self._store.finish(claim, outcome)
@@ -260,7 +260,7 @@ class StageRunner:
             retry_at=outcome.retry_at,
         )
 
-    def _outcome(self, error: Exception, decision: RetryDecision, this: Try) -> AttemptOutcome:
+    def _outcome(self, error: Exception, decision: RetryDecision, this: AttemptContext) -> AttemptOutcome:
         provider = error.provider if isinstance(error, ProviderError) else None
         code = error.code if isinstance(error, ProviderError) else type(error).__name__
         evidence = error.evidence if isinstance(error, ProviderError) else None
@@ -269,7 +269,7 @@ class StageRunner:
         if isinstance(error, NotYet) and error.held:
             error_class = HELD
         if isinstance(error, WaitsForPerson):
-            # No time is invented: a decision makes the stage due.
+            # There is no retry time, because the decision makes the stage due.
             return AttemptOutcome(
                 StageState.DEFERRED, None, None, False, error_class=WAITS_FOR_PERSON, message=message, unsent=not this.sent
             )
@@ -295,7 +295,7 @@ class StageRunner:
 
 
 def _unwritable(error: Exception) -> AttemptOutcome:
-    message = f"{type(error).__name__}: what was made or answered cannot be written to the table: {error}"
+    message = f"{type(error).__name__}: the output or the provider's answer cannot be stored: {error}"
     return AttemptOutcome(StageState.FAILED, None, None, True, None, "internal", type(error).__name__, message, None)
 
 
@@ -307,7 +307,7 @@ _NAMES: Mapping[StageState, Any] = {
 }
 
 
-def _left_alone(unclaimed: Unclaimed) -> Result:
+def _unclaimed_result(unclaimed: Unclaimed) -> Result:
     return Result(
         key=unclaimed.key,
         outcome=unclaimed.outcome,

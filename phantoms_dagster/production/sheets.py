@@ -1,6 +1,6 @@
-"""Spreadsheets: the rows of the first sheet of an Excel or LibreOffice file. `python-calamine` reads the formats.
+"""Reads the rows of the first sheet of an Excel or LibreOffice file, with `python-calamine`.
 
-What the fields mean, and which values they may have, is the business of `intake`.
+`intake` interprets the fields and checks their values.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from python_calamine import CalamineError, CalamineWorkbook
 from phantoms_dagster.production.rows import BadRow, BriefRow, header_is_strange, header_of, header_problems, table_row
 
 SUFFIXES = (".xlsx", ".xlsm", ".xls", ".ods")
-# A few kilobytes can unpack to gigabytes of zeros. 25,000 briefs with ten facts each unpack to about 60 MB,
-# and a table takes about as much memory again.
+# A few kilobytes can unpack to gigabytes of zeros. 25,000 briefs with ten facts each unpack to about 60 MB, and the table needs
+# about as much memory again.
 MAX_UNPACKED_BYTES = 128 * 1024 * 1024
 
 _Cell = int | float | str | bool | datetime.time | datetime.date | datetime.datetime | datetime.timedelta
 
 
 def sheet_rows(content: bytes, columns: Sequence[str]) -> Iterator[BriefRow | BadRow]:
-    """The rows of the first sheet, whose first row that is not empty names some of `columns`. All values are text."""
+    """The rows of the first sheet. Its first non-empty row names some of `columns`. All values are text."""
     try:
         table = _table(content)
     except (CalamineError, zipfile.BadZipFile, ValueError) as error:
@@ -49,7 +49,7 @@ def sheet_rows(content: bytes, columns: Sequence[str]) -> Iterator[BriefRow | Ba
 
 
 def _table(content: bytes) -> list[list[_Cell]]:
-    if zipfile.is_zipfile(io.BytesIO(content)):  # .xls is none
+    if zipfile.is_zipfile(io.BytesIO(content)):  # .xls is not a zip file
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             unpacked = sum(entry.file_size for entry in archive.infolist())
         if unpacked > MAX_UNPACKED_BYTES:
@@ -59,7 +59,7 @@ def _table(content: bytes) -> list[list[_Cell]]:
 
 
 def _as_text(cell: _Cell) -> str:
-    """A cell as a person would write it in a CSV file. Excel has no whole numbers: 5 comes as 5.0."""
+    """The cell as a person would write it in a CSV file. Excel has no integers: 5 is read as 5.0."""
     if isinstance(cell, float) and cell.is_integer():
         return str(int(cell))
     if isinstance(cell, datetime.date | datetime.datetime | datetime.time):
@@ -68,5 +68,5 @@ def _as_text(cell: _Cell) -> str:
 
 
 def _filled(cells: Sequence[str]) -> list[str]:
-    """Cells beyond the header, when any of them says something."""
+    """The cells beyond the header, or none when all of them are empty."""
     return list(cells) if any(cell.strip() for cell in cells) else []

@@ -1,6 +1,6 @@
-"""Alerts about a store that is away: one after a pause, one when it is back. They are decided in memory, so they need no store.
+"""Alerts about a store that is unavailable: one after a pause, and one when it is back.
 
-Who looks at the stores, and how a message is sent, is said in `wiring.store_watch` and `wiring.alerts`.
+The state is in memory, so no store is needed. `wiring.store_watch` checks the stores. `wiring.alerts` sends the messages.
 """
 
 from __future__ import annotations
@@ -12,35 +12,35 @@ from phantoms_dagster.production.alerts import Message, Undelivered
 
 
 class StoreAlerts:
-    """What the destinations know of one store. `name` is for people; `tells_away` False: somebody else tells that it is away.
+    """Alerts about one store. `name` is for people. `announce_outage` is False when other code reports the outage.
 
-    A destination that was not told that the store is away is not told that it is back.
+    A destination that was not told about the outage is not told about its end.
     """
 
-    def __init__(self, name: str, *, pause: timedelta, tells_away: bool = True) -> None:
+    def __init__(self, name: str, *, pause: timedelta, announce_outage: bool = True) -> None:
         self._name = name
         self._pause = pause.total_seconds()
-        self._tells_away = tells_away
+        self._announce_outage = announce_outage
         self._since: float | None = None
-        self._knows: set[str] = set()
+        self._informed: set[str] = set()
 
     def look(self, trouble: str | None, destinations: Mapping[str, Callable[[Message], None]], *, now: float) -> dict[str, str]:
-        """Tell of it what is due. `trouble`: why the store does not answer, None when it does; `now`: seconds of a steady clock.
+        """Send the alerts that are due. `trouble`: why the store does not answer; None when it does. `now`: monotonic seconds.
 
-        The answer says which destinations took nothing, and why. They are told with the next look.
+        Returns the destinations that did not accept a message, and why. They are tried again at the next look.
         """
         if trouble is None:
-            failed = self._tell(self._back(now), {name: send for name, send in destinations.items() if name in self._knows})
-            self._knows &= set(failed)
+            failed = self._tell(self._back(now), {name: send for name, send in destinations.items() if name in self._informed})
+            self._informed &= set(failed)
             self._since = self._since if failed else None
             return failed
         if self._since is None:
             self._since = now
         if now - self._since < self._pause:
             return {}
-        ignorant = {name: send for name, send in destinations.items() if name not in self._knows}
-        failed = self._tell(self._away(trouble, now), ignorant) if self._tells_away else {}
-        self._knows |= set(ignorant) - set(failed)
+        uninformed = {name: send for name, send in destinations.items() if name not in self._informed}
+        failed = self._tell(self._away(trouble, now), uninformed) if self._announce_outage else {}
+        self._informed |= set(uninformed) - set(failed)
         return failed
 
     def _tell(self, message: Message, destinations: Mapping[str, Callable[[Message], None]]) -> dict[str, str]:
@@ -55,12 +55,12 @@ class StoreAlerts:
     def _away(self, trouble: str, now: float) -> Message:
         body = (
             f"{self._name} has not answered for {self._minutes(now)}: {trouble}\n"
-            f"All videos wait. Nothing is lost, and work goes on by itself when {self._name} is back.\n\nNext:\nphantoms doctor"
+            f"All videos wait. Nothing is lost, and work resumes by itself when {self._name} is back.\n\nNext:\nphantoms doctor"
         )
         return Message(f"Phantoms: {self._name} is away", body, urgent=True)
 
     def _back(self, now: float) -> Message:
-        body = f"{self._name} answers again. It was away for {self._minutes(now)}. Work goes on by itself."
+        body = f"{self._name} answers again. It was away for {self._minutes(now)}. Work resumes by itself."
         return Message(f"Phantoms: {self._name} is back", body)
 
     def _minutes(self, now: float) -> str:

@@ -1,1 +1,1 @@
-"""What is registered by name: each platform's rules, and what other packages bring. It imports no other room."""
+"""The registry of platforms: their rules, built in or brought by other packages. It imports no other room."""

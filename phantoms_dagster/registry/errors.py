@@ -1,7 +1,10 @@
-"""What is wrong with something that is to be registered."""
+"""The error of the registry."""
 
 from __future__ import annotations
 
 
 class CannotRegister(ValueError):
-    """A platform or a provider that cannot be registered. The message says which package brings it and what to correct."""
+    """A platform or a provider cannot be registered.
+
+    The message names the problem and, for a plugin, its package and the next step.
+    """

@@ -1,4 +1,4 @@
-"""What a platform takes as a video."""
+"""Which video files a platform accepts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class MediaLimits:
-    """Seconds, bytes, pixels, frames a second, bits a second. `None`: no limit. `ratios`: width by height."""
+    """The limits of a video file. Ranges are (lowest, highest).
+
+    `seconds` is the duration, `size` is in bytes, `sides` and `widest` are in pixels, `ratios` are width / height, and `bit_rate`
+    is in bits a second (None: no limit). `moov_first`: the index must come before the media data. `edit_lists`: they are allowed.
+    """
 
     containers: frozenset[str]
     video_codecs: frozenset[str]

@@ -1,10 +1,11 @@
-"""Where videos are posted: a name for each platform, and all that is special about it in one record.
+"""The platforms that videos are posted to. Each has a name and one record, its `PlatformSpec`.
 
-`BUILT_IN` is the one line that registers a platform of this package: the name of its folder in `platforms`. Other packages
-register theirs by the entry-point group `phantoms.platforms`; each entry names a `PlatformSpec`. Everything is read once, when this
-module is imported: from then on a look-up is a look into a dict, and no run reads entry points again.
+`BUILT_IN` registers the platforms of this package, one line each: the name of a folder in `platforms`. Other packages register
+theirs through the entry-point group `phantoms.platforms`; each entry point names a `PlatformSpec`. Entry points are read once, when
+this module is imported. Every look-up after that is a dictionary look-up.
 
-Only rules are imported here, which need nothing but this room. `wiring` imports what sends requests, by the names in the record.
+This module imports only each platform's rules, which need nothing but this room. `wiring` imports the code that sends requests, by
+the module names in the record.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ BUILT_IN = (
     "bluesky",
 )
 NAME = re.compile(r"[a-z][a-z0-9]{1,29}")
-# Names that other things have already: providers, breakers, kinds of stage, the sandbox's own pages.
+# Names already used by providers, breakers, kinds of stage and the sandbox's own pages.
 RESERVED = frozenset(
     {
         *("openai", "hibari", "shotstack", "local", "media", "sandbox"),
@@ -38,7 +39,7 @@ RESERVED = frozenset(
 
 
 class _Names(type):
-    """The class `Platform` is also the collection of all registered platforms, in the order of their registration."""
+    """Makes the class `Platform` iterable: it yields all registered platforms, in the order of their registration."""
 
     def __iter__(cls) -> Iterator[Platform]:
         return iter(_PLATFORMS.values())
@@ -51,7 +52,7 @@ class _Names(type):
 
 
 class Platform(str, metaclass=_Names):
-    """The name of a registered platform. `Platform("youtube")` is always the same object. Raises ValueError for any other name."""
+    """The name of a registered platform. `Platform("youtube")` is always the same object. Raises ValueError for an unknown name."""
 
     __slots__ = ()
 
@@ -63,12 +64,12 @@ class Platform(str, metaclass=_Names):
         return found
 
     def __getnewargs__(self) -> tuple[str]:
-        """What a copy or an unpickled platform is made of: it is the same object again."""
+        """The arguments for copying and unpickling, which return the same object."""
         return (str.__str__(self),)
 
     @property
     def spec(self) -> PlatformSpec:
-        """Its record."""
+        """The platform's record."""
         return _SPECS[self]
 
     @property
@@ -78,13 +79,13 @@ class Platform(str, metaclass=_Names):
 
     @classmethod
     def usual(cls) -> tuple[Platform, ...]:
-        """The platforms that every installation has. The others cost nothing until a channel names them."""
+        """The platforms that every installation offers. The others cost nothing until a channel names them."""
         return tuple(platform for platform in _PLATFORMS.values() if platform.spec.usual)
 
     @classmethod
     def __get_pydantic_core_schema__(cls, _source: Any, _handler: Any) -> Any:
-        """One of the registered names; what comes out is the registered object."""
-        from pydantic_core import core_schema  # noqa: PLC0415 - whoever asks has it already, and `--help` does without
+        """Accept one of the registered names and return the registered object."""
+        from pydantic_core import core_schema  # noqa: PLC0415 - a caller has it loaded already, and `--help` does not need it
 
         return core_schema.literal_schema(list(_PLATFORMS.values()))
 
@@ -95,19 +96,23 @@ SPECS: Mapping[str, PlatformSpec] = MappingProxyType(_SPECS)
 
 
 def register(spec: PlatformSpec) -> Platform:
-    """Add a platform. Raises CannotRegister for a name that cannot be one, or that is taken."""
+    """Add a platform. Raises CannotRegister when its name is invalid or taken, or when its routes and pools do not match."""
     if not isinstance(spec, PlatformSpec):
-        raise CannotRegister(f"{spec!r:.100} is no PlatformSpec")
+        raise CannotRegister(f"{spec!r:.100} is not a PlatformSpec")
     if not NAME.fullmatch(spec.name):
-        raise CannotRegister(f"{spec.name!r} is no name for a platform: 2 to 30 small letters and digits, a letter first")
+        raise CannotRegister(
+            f"{spec.name!r} cannot name a platform: use 2 to 30 lower-case letters and digits, starting with a letter"
+        )
     if spec.name in _PLATFORMS or spec.name in RESERVED:
         raise CannotRegister(f"the name {spec.name!r} is taken")
     if spec.remote and not (spec.routes and spec.routes[-1].method is None and spec.routes[-1].url == ""):
-        raise CannotRegister(f"the routes of {spec.name} do not end with one for all requests")
+        raise CannotRegister(f"the routes of {spec.name} must end with one that matches every request")
     if strange := {route.pool for route in spec.routes} - {pool.removesuffix(":*") for pool in spec.pools}:
         raise CannotRegister(f"the routes of {spec.name} name pools that it does not have: {', '.join(sorted(strange))}")
     if strange := {pool for pool in spec.pools if spec.name not in re.split(r"[_:]", pool)}:
-        raise CannotRegister(f"the pools of {spec.name} must have its name in theirs: {', '.join(sorted(strange))}")
+        raise CannotRegister(
+            f"the names of all pools of {spec.name} must contain its name; these do not: {', '.join(sorted(strange))}"
+        )
     platform = _PLATFORMS[spec.name] = str.__new__(Platform, spec.name)
     _SPECS[spec.name] = spec
     return platform

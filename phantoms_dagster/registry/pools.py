@@ -1,4 +1,4 @@
-"""The limits of other people's services: what a pool is. The numbers are where the service is known: a platform's in its rules."""
+"""What a pool is: the limits of an external service. The numbers are kept with the service, a platform's in its rules."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MINUTE, HOUR, DAY = 60.0, 3_600.0, 86_400.0
 
 
 class Rate(NamedTuple):
-    """Never more than `calls` in any `seconds`, and no more than `burst` of them at once: the rest is spread evenly."""
+    """At most `calls` in any `seconds`, and at most `burst` of them at once. The rest is spread evenly."""
 
     calls: int
     seconds: float
@@ -21,26 +21,26 @@ class Rate(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class DailyQuota:
-    """`units` a calendar day of the provider's own time zone, whose days last 23 or 25 hours twice a year."""
+    """`units` per calendar day in the provider's own time zone. Twice a year such a day has 23 or 25 hours."""
 
     units: int
     zone: str = "UTC"
 
     def midnights(self, now: datetime) -> list[int]:
-        """The starts of the days around `now` (aware), in seconds since the epoch: two days before to three after."""
+        """The starts of the days around `now` (aware), in seconds since the epoch: from two days before to three days after."""
         zone = ZoneInfo(self.zone)
         today = now.astimezone(zone).date()
         days = (today + timedelta(days=n) for n in range(-2, 4))
-        # Midnight by the wall, not 24 hours later: only the zone knows how long a day is.
+        # Local midnight, which is not always 24 hours after the last one.
         return [int(datetime(day.year, day.month, day.day, tzinfo=zone).astimezone(UTC).timestamp()) for day in days]
 
 
 @dataclass(frozen=True, slots=True)
 class PoolLimits:
-    """All limits of one pool. `slots`: calls in flight (None: any number); `rates`: `(calls, seconds, burst)` each.
+    """All limits of one pool. `slots`: calls in flight (None: no limit). `rates`: each is `(calls, seconds, burst)`.
 
-    A dead holder's slot comes back after `lease_seconds`. `shares`: another pool whose daily quota these calls use, too; they
-    stop while less than `leaves` of it would be left, which is then there for that pool's own calls.
+    A slot whose holder died is free again after `lease_seconds`. `shares`: another pool whose daily quota these calls also use.
+    They stop before less than `leaves` units of it would be left, which are reserved for that pool's own calls.
     """
 
     slots: int | None = None
@@ -51,15 +51,15 @@ class PoolLimits:
     leaves: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse limits that would let nothing through for ever, or everything."""
+        """Refuse limits that would block every call for ever, or limit nothing."""
         if self.slots is not None and self.slots < 1:
-            raise ValueError("a pool has at least one slot")
+            raise ValueError("a pool needs at least one slot")
         for calls, seconds, burst in self.rates:
             if calls < 1 or seconds <= 0 or not 1 <= burst <= calls:
-                raise ValueError(f"no rate: {calls} calls in {seconds} s, {burst} at once")
+                raise ValueError(f"not a valid rate: {calls} calls in {seconds} s, {burst} at once")
         if self.daily is not None and self.daily.units < 0:
             raise ValueError("a quota cannot be negative")
         if self.leaves < 0:
-            raise ValueError("what is left to others cannot be negative")
+            raise ValueError("`leaves` cannot be negative")
         if self.lease_seconds <= 0:
-            raise ValueError("a lease lasts some time")
+            raise ValueError("a lease must last longer than 0 seconds")

@@ -1,4 +1,4 @@
-"""Which pool a request of a platform falls under, as a platform's rules say it."""
+"""Routes: which pool a request of a platform counts against."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 
 class Route(NamedTuple):
-    """Requests of this method (None: any) whose URL, without its query, matches the pattern `url`.
+    """Requests with this method (None: any) whose URL, without its query, matches the pattern `url`.
 
-    `cost` counts against daily quotas. `integration` names another breaker, where a part of a service fails by itself. The first
-    route that matches decides, so the last one of a platform matches all.
+    `cost` is in units of the pool's daily quota. `integration` names a separate breaker, for a part of a service that can fail on
+    its own. The first matching route decides, so the last route of a platform must match every request.
     """
 
     method: str | None

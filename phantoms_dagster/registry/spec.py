@@ -1,4 +1,7 @@
-"""What a platform says of itself: one record. It holds values and names of modules, and imports nothing that sends a request."""
+"""`PlatformSpec`, the record that describes a platform.
+
+It holds values and module names, and imports no code that sends requests.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,9 @@ from phantoms_dagster.registry.routes import Route
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting of a platform or a provider: type, default, and its line in docs/settings.md.
+    """One setting of a platform or a provider: its type, its default and its line in docs/settings.md.
 
-    Its variable is PHANTOMS_<NAME OF THE PLATFORM OR PROVIDER>_<NAME OF THE SETTING>.
+    It is read from PHANTOMS_<NAME OF THE PLATFORM OR PROVIDER>_<NAME OF THE SETTING>.
     """
 
     type: Any
@@ -25,12 +28,17 @@ class Setting:
 
 @dataclass(frozen=True)
 class WordRules:
-    """How a title and a caption must be for a platform.
+    """A platform's rules for titles and captions.
 
-    `room`: the most that a caption may have, as `size` counts it. `clean` replaces what the platform refuses. `hashtags`: the most.
-    `limits_key`: the channel's key with its own numbers of hashtags and mentions; `choices_key`: the channel's key with what a
-    person must choose. `titled`: people see the title. `repeats`: two posts of one caption within a day may be taken for spam.
-    `names_in_picture`: whether the picture may carry a name or a logo. `privacy`: who may see a post, as the platform calls it.
+    - `room`: the longest caption, as counted by `size`.
+    - `clean` replaces characters that the platform refuses.
+    - `hashtags`: the most hashtags in a caption.
+    - `limits_key`: the channel key with the channel's own limits for hashtags and mentions.
+    - `choices_key`: the channel key with the choices that a person must make.
+    - `titled`: viewers see the title.
+    - `repeats`: the platform may treat two posts with the same caption within a day as spam.
+    - `names_in_picture`: the picture may carry a name or a logo.
+    - `privacy`: the default audience of a post, in the platform's own terms.
     """
 
     room: int
@@ -47,10 +55,10 @@ class WordRules:
 
 @dataclass(frozen=True)
 class Appearance:
-    """How the desk and the charts show a platform. `colours`: in light and in dark; `chart`: on white; `dot`: a CSS background.
+    """How the desk and the charts show a platform. `colours`: for light and dark mode. `chart`: on white. `dot`: a CSS background.
 
-    `safe`: what the platform's own buttons cover of a picture, from the top, bottom, left and right, in CSS lengths; None: nothing
-    is known. `screen`: the review page draws what surrounds a film in its app.
+    `safe`: how much of the picture the app's own buttons cover at the top, bottom, left and right, in CSS lengths (None: unknown).
+    `screen`: the review page draws the app's controls around the film.
     """
 
     colours: tuple[str, str] = ("#475569", "#94a3b8")
@@ -64,11 +72,12 @@ class Appearance:
 class IntegrationSpec:
     """What platforms and providers have in common.
 
-    `adapters`: the module that makes its adapters (see `platforms.tools` and `providers.tools`).
-    `remote`: it is a service, with a client, pools and a breaker. One that is not is never sandboxed.
-    `sandbox`: the module of its stand-in, whose `routes(sandbox)` are served; None: it has none. `sandbox_path`: what follows the
-    sandbox's address in its base URL. `paces`: how long the stand-in takes over a video, by the setting's name: at once, and the
-    shortest and longest of the real service, in seconds.
+    - `adapters`: the module that makes its adapters (see `platforms.tools` and `providers.tools`).
+    - `remote`: it is a service, with a client, pools and a breaker. One that is not remote never runs in the sandbox.
+    - `sandbox`: the module of its stand-in, whose `routes(sandbox)` the sandbox serves. None: it has no stand-in.
+    - `sandbox_path`: the path after the sandbox's address in the base URL of its stand-in.
+    - `paces`: how long the stand-in works on a video, in seconds, by setting: (by default, (shortest, longest of the real
+      service)).
     """
 
     name: str
@@ -85,11 +94,11 @@ class IntegrationSpec:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PlatformSpec(IntegrationSpec):
-    """All that is special about a platform.
+    """Everything that is specific to one platform.
 
-    `settings`: a remote platform has at least `token` and `base_url`. `usual`: the sandbox answers for it even before a channel
-    names it. `late_ids`: it may publish a post before it names the post's public id. `roomy`: the settings of its stand-in, with
-    values that let a demonstration post more than the real platform allows.
+    `settings`: a remote platform has at least `token` and `base_url`. `usual`: it is offered, and its stand-in runs, even before a
+    channel names it. `late_ids`: it may publish a post before it assigns the public id. `roomy`: settings of its stand-in with
+    which a demonstration can post more than the real platform allows.
     """
 
     words: WordRules

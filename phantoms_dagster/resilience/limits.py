@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Protocol
 
+from phantoms_dagster.domain.attempt_context import note_call_ended, note_paced_wait, note_sent
 from phantoms_dagster.domain.errors import NotYet
 from phantoms_dagster.domain.ports import Clock
-from phantoms_dagster.domain.trying import note_end, note_pace, note_sent
 from phantoms_dagster.resilience.admission.pools import Admission, Lease, Request, Wait
 from phantoms_dagster.resilience.breakers.breaker import BreakerOpen, BreakerPermit, BreakerPolicy, Breakers, CallOutcome
 from phantoms_dagster.resilience.pools import SANDBOX, PoolLimits, Pools
@@ -133,7 +133,7 @@ class RedisLimits:
                     raise PoolFull(answer, self._clock)
                 await self._clock.sleep(answer.seconds)
                 permit.waited += answer.seconds
-                note_pace(answer.pool, answer.seconds)
+                note_paced_wait(answer.pool, answer.seconds)
         except BaseException:
             # Nothing was sent: give back the probe and the place in the queue.
             self.admission.forget(request)
@@ -149,7 +149,7 @@ class RedisLimits:
         if (task := self._settle_soon(permit, outcome)) is not None:
             await asyncio.shield(task)
         if outcome is not CallOutcome.UNSENT:
-            note_end(outage=outcome is CallOutcome.FAILED and any(self.breakers.in_outage(each) for each in permits))
+            note_call_ended(outage=outcome is CallOutcome.FAILED and any(self.breakers.in_outage(each) for each in permits))
 
     def abandon(self, permit: Permit, outcome: CallOutcome) -> None:
         """`settle` in the background."""

@@ -17,9 +17,9 @@ from typing import Any, Protocol
 
 import httpx
 
+from phantoms_dagster.domain.attempt_context import wait_seconds_left
 from phantoms_dagster.domain.errors import NotYet
 from phantoms_dagster.domain.retry_after import retry_after
-from phantoms_dagster.domain.trying import longest_wait
 from phantoms_dagster.resilience.bodies import BoundedBody
 from phantoms_dagster.resilience.breakers.breaker import CallOutcome
 from phantoms_dagster.resilience.limits import CallScope, Limits, Permit, UnguardedLimits, current_account
@@ -172,7 +172,7 @@ class GuardedTransport(httpx.AsyncBaseTransport):
         return replace(scope, **changes), float(said.get("total", self._deadlines.total))
 
     def _max_wait(self) -> float:
-        left = longest_wait()
+        left = wait_seconds_left()
         return self._deadlines.max_wait if left is None else min(self._deadlines.max_wait, left)
 
     def _bound_timeouts(self, request: httpx.Request) -> None:

@@ -1,1 +1,1 @@
-"""PostgreSQL: the only truth. Schema, migrations, and one file per thing that is remembered."""
+"""PostgreSQL, the only source of truth: schema, migrations, and one module for each kind of data."""

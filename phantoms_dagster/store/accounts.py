@@ -1,4 +1,4 @@
-"""Accounts: whose each was, where its token is, and which of them wait. What is compared belongs in `production.accounts`."""
+"""The table of accounts: owners, token sources, and which accounts wait. `production.accounts` compares owners."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from phantoms_dagster.store.transactions import transaction
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-# Rows that older code marked have no `state_since`.
+# Rows marked by older versions have no `state_since`.
 _SINCE = "CASE WHEN state <> 'active' THEN COALESCE(state_since, updated_at) END AS state_since"
 _COLUMNS = f"platform, name, token_ref, subject, label, token_sha256, state, reason, {_SINCE}"
 _PUT = text(
@@ -28,7 +28,7 @@ _PUT = text(
     WHERE accounts.token_ref IS DISTINCT FROM excluded.token_ref
     """
 )
-_LOOK = text(f"SELECT {_COLUMNS} FROM phantoms.accounts WHERE platform = :platform AND name = :name")
+_SELECT_ONE = text(f"SELECT {_COLUMNS} FROM phantoms.accounts WHERE platform = :platform AND name = :name")
 _ALL = text(f"SELECT {_COLUMNS} FROM phantoms.accounts ORDER BY platform, name")
 _MAY_ASK = text(
     """
@@ -53,7 +53,7 @@ _MARK = text(
     VALUES (:platform, :name, :token, :state, :reason, clock_timestamp(), clock_timestamp())
     ON CONFLICT (platform, name) DO UPDATE SET token_sha256 = excluded.token_sha256, state = excluded.state,
         reason = excluded.reason, asked_at = clock_timestamp(), updated_at = clock_timestamp(),
-        -- Since when it waits, not since when it was last asked: one alert tells of one trouble.
+        -- The time when it began to wait, not of the last check, so that one problem causes one alert.
         state_since = CASE WHEN accounts.state = 'active' THEN clock_timestamp()
             ELSE COALESCE(accounts.state_since, accounts.updated_at) END
     """
@@ -64,7 +64,7 @@ _WAKE = text(
     WHERE stage = :stage AND state = 'deferred' AND starts_with(reason, :waiting)
     """
 )
-# Only accounts that a channel names now: one that was renamed is the same identity under its old name.
+# Only accounts that a channel names now, because a renamed account has the same owner under its old name.
 _ALSO = text(
     """
     SELECT a.name FROM phantoms.accounts a
@@ -83,7 +83,7 @@ _FORGET = text(
 
 
 class PostgresAccounts:
-    """Implements `production.accounts.AccountStore`; belongs to one event loop."""
+    """Implements `production.accounts.AccountStore`. One instance belongs to one event loop."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
@@ -92,7 +92,7 @@ class PostgresAccounts:
         """See the port."""
 
         async def work(connection: AsyncConnection) -> RowMapping | None:
-            return (await connection.execute(_LOOK, {"platform": str(platform), "name": name})).mappings().first()
+            return (await connection.execute(_SELECT_ONE, {"platform": str(platform), "name": name})).mappings().first()
 
         row = await transaction(self._engine, work)
         return Account(platform, name) if row is None else _account(row)
@@ -126,7 +126,7 @@ class PostgresAccounts:
 
         await transaction(self._engine, work)
 
-    async def also(self, platform: Platform, subject: str, name: str) -> str | None:
+    async def other_account(self, platform: Platform, subject: str, name: str) -> str | None:
         """See the port."""
 
         async def work(connection: AsyncConnection) -> str | None:
@@ -135,8 +135,8 @@ class PostgresAccounts:
 
         return await transaction(self._engine, work)
 
-    async def places(self) -> dict[tuple[str, str], str]:
-        """Where the token of each account is that has one of its own, by platform and name."""
+    async def token_sources(self) -> dict[tuple[str, str], str]:
+        """The token sources of accounts that have their own, by platform and name."""
 
         async def work(connection: AsyncConnection) -> list[RowMapping]:
             return list((await connection.execute(_ALL)).mappings())
@@ -146,13 +146,13 @@ class PostgresAccounts:
 
 
 class Accounts:
-    """The same table for commands and sensors."""
+    """The table of accounts for commands and sensors, synchronous."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     def all(self) -> list[Account]:
-        """Every account that was ever named or used."""
+        """Every account that a channel ever named or a post used."""
         with reading(self._engine).connect() as connection:
             return [_account(row) for row in connection.execute(_ALL).mappings()]
 
@@ -161,7 +161,7 @@ class Accounts:
         return [account for account in self.all() if account.state != ACTIVE]
 
     def forget(self, platform: Platform, name: str) -> None:
-        """Forget whose the account was: whoever its token belongs to next is right. Raises NotFound."""
+        """Forget the owner of the account, so that the next check accepts any owner. Raises NotFound."""
         account = Account(platform, name)
         with self._engine.begin() as connection:
             if connection.execute(_FORGET, _key(account)).first() is None:
@@ -170,8 +170,8 @@ class Accounts:
             connection.execute(text(NOTIFY))
 
 
-def put_places(connection: Connection, places: Mapping[tuple[Platform, str], str | None]) -> None:
-    """Note where the tokens of these accounts are. Accounts that are gone stay: their posts may not be finished."""
+def put_token_sources(connection: Connection, places: Mapping[tuple[Platform, str], str | None]) -> None:
+    """Store the token sources of these accounts. Other accounts stay, because their posts may be unfinished."""
     rows = [{"platform": str(platform), "name": name, "place": place} for (platform, name), place in places.items()]
     if rows:
         connection.execute(_PUT, rows)
@@ -182,7 +182,7 @@ def _key(account: Account) -> dict[str, Any]:
 
 
 def _waiting(account: Account) -> dict[str, str]:
-    # As `production.accounts.waiting` begins.
+    # The beginning of the text that `production.accounts.waiting` returns.
     return {"stage": f"{account.platform}/post", "waiting": f"{account.platform} account {account.name} waits: "}
 
 
@@ -190,7 +190,7 @@ def _account(row: RowMapping) -> Account:
     return Account(
         platform=Platform(row["platform"]),
         name=row["name"],
-        place=row["token_ref"],
+        token_source=row["token_ref"],
         subject=row["subject"],
         label=row["label"],
         token_sha256=row["token_sha256"],

@@ -1,7 +1,7 @@
-"""Connections that wait a limited time for PostgreSQL: a server that is stopped, or a network that swallows, never says so itself.
+"""Connections that wait a limited time for an answer. A stopped server or a network that drops packets reports no error itself.
 
-The kernel of a stopped server still acknowledges what is sent, so no time-out of TCP helps, and `statement_timeout` is kept by the
-very server that is stopped. Pages cannot wait for that: the connection is closed, and the error says that PostgreSQL is away.
+The kernel of a stopped server still acknowledges packets, so a TCP timeout does not help, and `statement_timeout` is enforced by
+the stopped server itself. Pages cannot wait for that. The connection is closed, and the error says that PostgreSQL is away.
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ import psycopg
 from sqlalchemy import Engine, event
 
 
-def give_up_after(database: Engine, seconds: float) -> Engine:
-    """The engine, whose new connections wait at most `seconds` for each answer; then `is_away` is true of the error.
+def limit_answer_time(database: Engine, seconds: float) -> Engine:
+    """Make the engine's new connections wait at most `seconds` for each answer. `is_away` is true for the error after that.
 
-    What was sent may still be carried out when the server goes on, but only as a whole: a transaction whose COMMIT was not sent is
-    rolled back.
+    When the server resumes, a transaction whose COMMIT was sent may still be committed. Any other transaction is rolled back.
     """
 
     class Impatient(psycopg.Connection[Any]):
@@ -26,7 +25,7 @@ def give_up_after(database: Engine, seconds: float) -> Engine:
             return super().wait(self._limited(gen), *given, **named)
 
         def _limited(self, gen: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
-            """Passes on what the driver and its loop say to each other. The loop looks in ten times a second."""
+            """Forward values between the driver and its wait loop, which resumes ten times a second."""
             ends = time.monotonic() + seconds
             try:
                 wanted = next(gen)

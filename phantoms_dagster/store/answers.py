@@ -1,6 +1,6 @@
-"""Answers that are remembered for a day, so that a request which is sent twice is carried out once.
+"""Stores answers for a day, so that a request that is sent twice runs only once.
 
-The answer is written in the transaction of the work itself: a process that is killed in between has done neither.
+The answer is written in the same transaction as the work. A process that is killed in between has done neither.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ FORGET = text(
         ORDER BY made_at LIMIT 100 FOR UPDATE SKIP LOCKED))
     """
 )
-# It waits while another transaction holds the same key, and finds its row when that is committed.
+# This waits while another transaction holds the same key, and finds its row after the commit.
 _TAKE = text(
     """
     INSERT INTO phantoms.api_answers (who, key, body_sha256) VALUES (:who, :key, :body) ON CONFLICT DO NOTHING RETURNING 1
@@ -57,7 +57,7 @@ _ANSWER = text("UPDATE phantoms.api_answers SET status = :status, answer = CAST(
 
 
 class StillBusy(InvalidInput):
-    """The first request with that key is not answered yet."""
+    """The first request with that key is still being answered."""
 
 
 @dataclass(frozen=True)
@@ -69,15 +69,15 @@ class StoredAnswer:
 
 
 class Answers:
-    """Carries work out once for each key."""
+    """Runs work once for each idempotency key."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     def once(self, who: str, key: str | None, body: str, work: Callable[[Connection], StoredAnswer]) -> StoredAnswer:
-        """What `work` answers, or what it answered to the same `body` under that key. Without a key it is always carried out.
+        """The answer of `work`, or the stored answer to the same `body` with that key. Without a key the work always runs.
 
-        Raises InvalidInput when the key was used for another body, and StillBusy while the first request is being answered.
+        Raises InvalidInput when the key was used with another body, and StillBusy while the first request is being answered.
         """
         with self._engine.begin() as connection:
             if key is None:
@@ -92,9 +92,9 @@ class Answers:
             return said
 
     def known(self, who: str, key: str | None, body: str) -> StoredAnswer | None:
-        """What was answered to the same `body` under that key; None when nothing was yet. Raises InvalidInput for another body.
+        """The stored answer to the same `body` with that key, or None. Raises InvalidInput for another body.
 
-        For a request that must be looked into before it can be carried out: what it is about may be gone when it comes again.
+        For requests that are checked before they run: their subject may no longer exist when they are repeated.
         """
         if key is None:
             return None
@@ -104,7 +104,7 @@ class Answers:
         return None if row is None else _same(row, values)
 
     def _taken(self, connection: Connection, values: dict[str, str]) -> StoredAnswer | None:
-        """The answer that is kept under this key; None when the key is this request's now."""
+        """The answer stored under this key; None when this request has just taken the key."""
         connection.execute(text(f"SET LOCAL lock_timeout = {WAIT_MILLISECONDS}"))
         try:
             if connection.execute(_TAKE, values).scalar() is not None:
@@ -127,7 +127,7 @@ def _values(who: str, key: str, body: str) -> dict[str, str]:
 
 
 def _same(row: Row[Any], values: dict[str, str]) -> StoredAnswer:
-    """The answer in that row. Raises InvalidInput when it is to another body."""
+    """The answer in that row. Raises InvalidInput when it belongs to another body."""
     if row.body_sha256 != values["body"]:
-        raise InvalidInput("that Idempotency-Key was used for another request; take another key for another body")
+        raise InvalidInput("that Idempotency-Key was used for another request; use a new key for a new body")
     return StoredAnswer(row.status, row.answer)

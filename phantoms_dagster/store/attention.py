@@ -1,4 +1,4 @@
-"""Everything in the tables that waits for a person, and the notices that other parts leave here for it."""
+"""Everything in the tables that waits for a person, and the notices that other code leaves for people."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sqlalchemy import Engine, RowMapping, text
 from phantoms_dagster.domain.attention import Attention, Notice
 from phantoms_dagster.domain.counting import counted
 
-# How long each kind waits before somebody is told. `phantoms status` shows all of them from the start.
+# How long each kind waits before an alert. `phantoms status` shows all of them at once.
 UNKNOWN_ALERT = timedelta(hours=1)
 UNREAD_ALERT = timedelta(hours=6)
 DEFERRED_LONG = timedelta(days=1)
@@ -35,7 +35,7 @@ _LOOK = text(
         clock_timestamp()
     FROM phantoms.stages s JOIN phantoms.videos v ON v.id = s.video_id
     WHERE s.state = 'deferred' AND s.stage <> 'approval' AND COALESCE(s.reason, '') NOT LIKE 'goes out at %'
-        -- The account itself is in this list: it is one trouble, whatever waits for it.
+        -- The account itself is in this list. It is one problem, however many posts wait for it.
         AND NOT EXISTS (SELECT FROM phantoms.accounts a WHERE a.state <> 'active'
             AND starts_with(s.reason, a.platform || ' account ' || a.name || ' waits: '))
         AND s.started_at < clock_timestamp() - make_interval(secs => :long)
@@ -54,7 +54,7 @@ _LOOK = text(
 )
 
 _NOTICES = text("SELECT id, what, next_step, since FROM phantoms.notices ORDER BY id")
-# A notice that stays keeps its `since`.
+# An existing notice keeps its `since`.
 _LEAVE = text(
     """
     INSERT INTO phantoms.notices AS n (id, what, next_step, since)
@@ -67,7 +67,7 @@ _CLEAR = text("DELETE FROM phantoms.notices WHERE starts_with(id, :prefix) AND N
 
 
 class AttentionBoard:
-    """Reads what waits for a person, and keeps the notices."""
+    """Reads what waits for a person, and stores notices."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -82,7 +82,7 @@ class AttentionBoard:
         return sorted(found, key=lambda item: item.since)
 
     def keep(self, prefix: str, notices: Sequence[Notice]) -> None:
-        """Make the notices whose ids begin with `prefix` exactly these."""
+        """Replace all notices whose ids begin with `prefix` by these."""
         rows = [{"id": n.id, "what": n.what, "next_step": n.next_step, "since": n.since.isoformat()} for n in notices]
         with self._engine.begin() as connection:
             connection.execute(_CLEAR, {"prefix": prefix, "ids": [n.id for n in notices]})
@@ -92,14 +92,14 @@ class AttentionBoard:
 
 def _review(row: RowMapping) -> Attention:
     what = f"{counted(row['n'], 'video waits', 'videos wait')} for your approval, the oldest since {_time(row['since'])}"
-    # Notices tell of films that wait, and remind of them (`wiring.review_notices`): never twice.
+    # No alert: review notices already report these videos (`wiring.review_notices`).
     return _attention(row, "review", what, f"phantoms show {row['keys'][0]}", alert=False)
 
 
 def _unknown(row: RowMapping) -> Attention:
     posts = counted(row["n"], "post")
     since = _time(row["since"])
-    what = f"{posts} on {row['subject']} may be out: the answer was lost, and reading it back goes on since {since}; look there"
+    what = f"{posts} on {row['subject']} may be out: the answer was lost, and it has been read back since {since}; look there"
     next_step = f"phantoms show {row['keys'][0]}"
     return _attention(row, f"unknown:{row['subject']}", what, next_step, row["now"] - row["since"] >= UNKNOWN_ALERT)
 
@@ -113,20 +113,20 @@ def _deferred(row: RowMapping) -> Attention:
 def _letters(row: RowMapping) -> Attention:
     what = f"{counted(row['n'], 'video')} failed for good in {row['subject']}, the first {_time(row['since'])}"
     next_step = f"phantoms dead-letters list --stage {row['subject']}"
-    # Alerts tell of letters by their cause.
+    # No alert here: alerts already report dead letters by cause.
     return _attention(row, f"letters:{row['subject']}", what, next_step, alert=False)
 
 
 def _account(row: RowMapping) -> Attention:
     platform, _, name = row["subject"].partition(":")
-    what = f"the {platform} account {name} cannot post since {_time(row['since'])}: {_short(row['why'])}"
-    # Alerts tell of an account as its trouble begins, together with the breakers (`wiring.alerts`): never twice.
+    what = f"the {platform} account {name} has not been able to post since {_time(row['since'])}: {_short(row['why'])}"
+    # No alert here: alerts already report the account when its problem begins, with the breakers (`wiring.alerts`).
     return _attention(row, f"account:{row['subject']}", what, "phantoms accounts", alert=False)
 
 
 def _unread(row: RowMapping) -> Attention:
     platform, _, name = row["subject"].partition(":")
-    what = f"the results of the {platform} account {name} cannot be read since {_time(row['since'])}: {_short(row['why'])}"
+    what = f"the results of the {platform} account {name} could not be read since {_time(row['since'])}: {_short(row['why'])}"
     return _attention(row, f"unread:{row['subject']}", what, "phantoms doctor", row["now"] - row["since"] >= UNREAD_ALERT)
 
 

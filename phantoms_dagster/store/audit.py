@@ -1,4 +1,4 @@
-"""Who did what: one row for each decision and each operator's action, written in the transaction of the change itself."""
+"""The audit log: one row for each decision and each operator's action, written in the transaction of the change itself."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _NOTE = text(
     """
 )
 
-# One statement for each filter, so that each is read backwards along its own index.
+# One statement for each filter, so that each reads its own index backwards.
 _SHOWN = "SELECT id, at, who, via, address, action, subject, before, after FROM phantoms.audit_log"
 _PAGES = {
     "": text(f"{_SHOWN} WHERE id < :before ORDER BY id DESC LIMIT :limit"),
@@ -34,9 +34,10 @@ NEWEST = 2**62
 
 @dataclass(frozen=True)
 class Actor:
-    """Who acts, by which way (cli, desk, guest, api, dagster, demo), and from which address, empty on this machine.
+    """Who acts, through what (cli, desk, guest, api, dagster, demo), and from which address (empty on this machine).
 
-    `counts_as`: the person, when `name` is not that person's: who invited a guest, or the system's user behind a given name.
+    `counts_as`: the responsible person when `name` is not theirs: the user who invited a guest, or the system user behind a given
+    name.
     """
 
     name: str
@@ -46,13 +47,13 @@ class Actor:
 
     @property
     def person(self) -> str | None:
-        """Who counts where two different people are wanted; None where nobody knows who asks, as in a run of Dagster."""
+        """The person who counts when two different people must approve; None when unknown, as in a run of Dagster."""
         return None if self.via == "dagster" else self.counts_as or self.name
 
 
 @dataclass(frozen=True)
 class AuditEntry:
-    """One action. `subject`: what it is about, such as a video's key. `before` and `after`: what it changed, without secrets."""
+    """One action. `subject`: its object, such as a video's key. `before` and `after`: what it changed, without secrets."""
 
     actor: Actor
     action: str
@@ -63,7 +64,7 @@ class AuditEntry:
 
 @dataclass(frozen=True)
 class AuditRow:
-    """A row of the log, for people."""
+    """A row of the audit log."""
 
     id: int
     at: datetime
@@ -77,7 +78,7 @@ class AuditRow:
 
 
 def note(connection: Connection, deeds: Sequence[AuditEntry]) -> None:
-    """Write these into the log, in the transaction of `connection`."""
+    """Write entries to the audit log, in the transaction of `connection`."""
     if not deeds:
         return
     rows = [
@@ -97,19 +98,19 @@ def note(connection: Connection, deeds: Sequence[AuditEntry]) -> None:
 
 
 class AuditLog:
-    """Reads the log."""
+    """Reads the audit log."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     def page(self, *, subject: str = "", who: str = "", before: int = NEWEST, limit: int = 50) -> list[AuditRow]:
-        """The newest rows with an id below `before`. Of one subject or one person, or of all; a subject wins over a person."""
+        """The newest rows with an id below `before`: of one subject, or of one person, or all. `subject` takes precedence."""
         kind = "subject" if subject else "who" if who else ""
         values = {"value": subject or who, "before": before, "limit": limit}
         with reading(self._engine).connect() as connection:
             return [AuditRow(**row) for row in connection.execute(_PAGES[kind], values).mappings()]
 
     def write(self, deed: AuditEntry) -> None:
-        """Note an action that changes no table of ours, such as tripping a breaker."""
+        """Record an action that changes no table, such as tripping a breaker."""
         with self._engine.begin() as connection:
             note(connection, [deed])

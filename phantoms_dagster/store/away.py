@@ -1,6 +1,6 @@
-"""Which errors say that PostgreSQL itself cannot work now. They are never a decision about a video.
+"""Which errors mean that PostgreSQL itself is unavailable. They never decide anything about a video.
 
-Wrong statements and values that PostgreSQL refuses stay what they are: faults that somebody has to see.
+Wrong statements and refused values are raised unchanged, because a person has to see these bugs.
 """
 
 from __future__ import annotations
@@ -19,44 +19,44 @@ from phantoms_dagster.domain.errors import StoreAway
 # intervention (shutdowns, time-outs), system errors, broken configuration, internal errors. Then: a read-only server after a
 # failover, idle and transaction time-outs, a missing database, an object in use, a lock that was not available.
 _AWAY = ("08", "28", "40", "53", "57", "58", "F0", "XX", "25006", "25P03", "25P04", "3D000", "55006", "55P03")
-# The connection remembers a statement that the server has forgotten, or that has changed with the schema.
+# The connection has prepared a statement that the server has forgotten, or whose result changed with the schema.
 _STALE_STATEMENT = ("26000", "42P05")
 _STALE_PLAN = "0A000"
 _READ_ONLY = "25006"
 
 
 def is_away(error: BaseException) -> bool:
-    """Whether the same work may succeed later, because the fault is PostgreSQL's or the network's."""
-    if isinstance(error, PoolTimeoutError | PendingRollbackError):  # the pool's own time-out; a connection that was lost before
+    """Whether the same work may succeed later, because the cause is PostgreSQL or the network."""
+    if isinstance(error, PoolTimeoutError | PendingRollbackError):  # the pool's own timeout; a connection lost earlier
         return True
     if not isinstance(error, DBAPIError | psycopg.Error):
         return False
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True
     code = _code(error)
-    if code is None:  # it never came from the server: a connection that failed, or a value that cannot be sent
+    if code is None:  # not from the server: the connection failed, or a value cannot be sent
         return isinstance(error, OperationalError | InterfaceError | psycopg.OperationalError | psycopg.InterfaceError)
     return code.startswith(_AWAY) or spoils_connection(error)
 
 
 def spoils_connection(error: DBAPIError | psycopg.Error) -> bool:
-    """Whether the connection is of no more use although it is open: it goes to a read-only server, or its statements are stale."""
+    """Whether the open connection is useless: its server is read-only, or its prepared statements are stale."""
     code = _code(error)
     return code == _READ_ONLY or code in _STALE_STATEMENT or (code == _STALE_PLAN and "cached plan" in str(_original(error)))
 
 
 def in_words(error: BaseException) -> str:
-    """One line for people. Nothing of the URL is repeated: a mistyped one is half a password."""
+    """The error in one line for people. It contains no part of the URL, because a mistyped URL may show half a password."""
     found = _original(error)
     line = (str(found).strip().splitlines() or [""])[0].rsplit(" failed: ", 1)[-1][:200]
     if "resolve host" in line:
-        return "its host is not known"
+        return "its host name cannot be resolved"
     return line or type(found).__name__
 
 
 @contextmanager
 def store_errors() -> Iterator[None]:
-    """Turns the store's own errors into StoreAway, for code that uses an engine without `transaction`."""
+    """Turn errors of an unavailable PostgreSQL into StoreAway, for code that uses an engine without `transaction`."""
     try:
         yield
     except (SQLAlchemyError, psycopg.Error) as error:
@@ -66,7 +66,7 @@ def store_errors() -> Iterator[None]:
 
 
 def _original(error: BaseException) -> BaseException:
-    """The driver's error, without what SQLAlchemy says around it."""
+    """The driver's error, without SQLAlchemy's wrapper."""
     return error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
 
 

@@ -1,6 +1,6 @@
-"""What the board shows: videos by search, where each is, and how many are where. Doing something with them is in `bulk`.
+"""Reads the desk's board: videos by search, with the states of their stages, and counts. `bulk` acts on them.
 
-Each search is put together from the conditions that it has, so that PostgreSQL plans it with an index of its own.
+Each statement contains only the conditions of its search, so that PostgreSQL can choose the best index.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from phantoms_dagster.domain.search import OF_VIDEOS, Search
 from phantoms_dagster.domain.stages import STAGES
 
 NEWEST = 2**62
-# What is counted exactly; a longer result is "more than that".
+# Results up to this size are counted exactly.
 MOST_COUNTED = 1_000
 _NOT_ENDED = ("ready", "deferred", "running", "failed", "rejected")
 
@@ -28,7 +28,7 @@ _ROW = """v.id, v.key, v.title, v.channel, v.platforms, v.created_at, v.publish_
     (SELECT c.config->'accounts' FROM phantoms.channels c WHERE c.name = v.channel) AS accounts,
     (SELECT h.reviewer FROM phantoms.holds h WHERE h.video_id = v.id) AS held_by"""
 
-# Of the large table only what has not ended is counted, along the index of that.
+# Only stages that have not ended are counted, along their index. The table is large.
 COUNTS = text(
     """
     SELECT stage, state, count(*) AS n FROM phantoms.stages
@@ -39,7 +39,7 @@ COUNTS = text(
 
 @dataclass(frozen=True)
 class BoardRow:
-    """A video on the board. `stages`: where each stage is, and since when (`changed_at`). `accounts`: its channel's."""
+    """A video on the board. `stages`: its stages. `changed_at`: when each changed last. `accounts`: its channel's."""
 
     id: int
     key: str
@@ -63,9 +63,9 @@ class Board:
         self._engine = engine
 
     def rows(self, search: Search, *, before: int = NEWEST, limit: int = 50) -> list[BoardRow]:
-        """The videos found with an id below `before`, the newest first."""
+        """The matching videos with an id below `before`, the newest first."""
         conditions, values = conditions_of(search)
-        statement = _said(f"SELECT {_ROW} FROM phantoms.videos v WHERE v.id < :before{conditions} ORDER BY v.id DESC LIMIT :limit")
+        statement = _sql(f"SELECT {_ROW} FROM phantoms.videos v WHERE v.id < :before{conditions} ORDER BY v.id DESC LIMIT :limit")
         with self._engine.connect() as connection:
             found = connection.execute(statement, {**values, "before": before, "limit": limit}).mappings()
             return [_row(row) for row in found]
@@ -77,7 +77,7 @@ class Board:
             return [_row(row) for row in connection.execute(statement, {"keys": list(keys)}).mappings()]
 
     def count(self, search: Search) -> int:
-        """How many are found; at most one more than `MOST_COUNTED`."""
+        """How many videos match; at most MOST_COUNTED + 1."""
         statement, values = count_of(search)
         with self._engine.connect() as connection:
             return int(connection.execute(statement, values).scalar_one())
@@ -103,35 +103,35 @@ class Board:
 
 
 def keys_of(connection: Connection, search: Search, *, most: int) -> list[str]:
-    """The keys of what is found, the oldest first."""
+    """The keys of matching videos, the oldest first."""
     statement, values = key_statement(search)
     return list(connection.execute(statement, {**values, "limit": most}).scalars())
 
 
 def key_statement(search: Search) -> tuple[TextClause, dict[str, Any]]:
-    """The statement of `keys_of` and its parameters but `limit`."""
+    """The statement of `keys_of`, and its parameters without `limit`."""
     conditions, values = conditions_of(search)
     return text(f"SELECT v.key FROM phantoms.videos v WHERE v.id > 0{conditions} ORDER BY v.id LIMIT :limit"), values
 
 
 def count_of(search: Search) -> tuple[TextClause, dict[str, Any]]:
-    """The statement that counts what is found, and its parameters."""
+    """The statement that counts matching videos, and its parameters."""
     conditions, values = conditions_of(search)
-    # An index of the videos' own leads to them, whichever it is. Else they are looked at one by one, until there are enough.
+    # If the search has a condition with an index on videos, that index finds them. Otherwise read them one by one until the limit.
     by_index = search.words or search.channel or search.priority is not None or search.since or search.state in OF_VIDEOS
     order = "" if by_index and not search.of_stages else " ORDER BY v.id"
     inner = f"SELECT FROM phantoms.videos v WHERE v.id > 0{conditions}{order} LIMIT {MOST_COUNTED + 1}"
-    return _said(f"SELECT count(*) FROM ({inner}) found"), values
+    return _sql(f"SELECT count(*) FROM ({inner}) found"), values
 
 
 @lru_cache(maxsize=256)
-def _said(statement: str) -> TextClause:
-    """The statement, ready to be sent. People search for the same kinds of things, and its values are not part of it."""
+def _sql(statement: str) -> TextClause:
+    """The statement, compiled. It is cached: people repeat the same kinds of searches, and values are parameters."""
     return text(statement)
 
 
 def conditions_of(search: Search) -> tuple[str, dict[str, Any]]:
-    """The conditions of a search as SQL, each after an AND, and their parameters. Names of stages and states are our own."""
+    """The conditions of a search as SQL, each after an AND, and their parameters. Stage and state names come from our own lists."""
     found = ["v.retired_at IS NOT NULL" if search.state == "retired" else "v.retired_at IS NULL"]
     values: dict[str, Any] = {}
     if search.words:

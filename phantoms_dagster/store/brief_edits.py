@@ -1,4 +1,4 @@
-"""Editing the briefs of videos that are there already. What is posted stays posted."""
+"""Edits the briefs of existing videos. Published posts stay as they are."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from phantoms_dagster.store.stage_store import VOID
 from phantoms_dagster.store.two_reviewers import forget
 
 _VIDEO = text("SELECT id, brief, retired_at FROM phantoms.videos WHERE key = :key FOR UPDATE")
-# In the order in which claims lock them.
+# In the same order as claims lock them.
 _STAGES = text("SELECT stage, state FROM phantoms.stages WHERE video_id = :id ORDER BY stage FOR UPDATE")
 _POSTS = text("SELECT platform, state FROM phantoms.posts WHERE video_id = :id")
 _WRITE = text(
@@ -47,7 +47,7 @@ _CLOSE_LETTERS = text(
     WHERE video_id = :id AND stage = ANY(:stages) AND state = 'open'
     """
 )
-# A post that waits for its time looks at the new one at once; one that waits for something else goes on waiting.
+# A post that waits for its publish time is due at once, to read the new time. One that waits for something else keeps waiting.
 _MOVE = text(
     """
     UPDATE phantoms.stages
@@ -77,14 +77,13 @@ class BriefEdits:
         actor: Actor | None = None,
         check: Callable[[Brief], None] = lambda _: None,
     ) -> EditedBrief:
-        """Change the brief of one video, in one transaction. `offered` gives the platforms that a channel has accounts on.
+        """Change the brief of one video in one transaction. `offered` returns the platforms on which a channel has accounts.
 
-        `actor`: who the audit log says it was. `check` is asked about the brief before, which nobody changes meanwhile; what it
-        raises undoes everything.
+        `actor`: the person in the audit log. `check` is called with the old brief, which is locked. If it raises, nothing changes.
 
-        A platform that comes in needs a new approval, because nobody has seen its words. Raises NotFound, and InvalidInput with the
-        next step when a value is out of its bounds, when the same brief is another video already, and when a post is under way
-        or out on a platform that should go.
+        An added platform needs a new approval, because nobody has seen its words. Raises NotFound. Raises InvalidInput, with the
+        next step, for an invalid value, for a brief that another video already has, and when a platform to remove has a post that
+        is published or in progress.
         """
         with self._engine.begin() as connection:
             edited = edit_in(connection, key, changes, by=by, offered=offered)
@@ -121,7 +120,7 @@ def edit_in(
 
 
 def _as_stored(fields: Mapping[str, Any], after: Brief) -> Brief:
-    """The brief as it is stored. Where that is not valid any more, its fields as they are, for the comparison with the new one."""
+    """The stored brief. If it is no longer valid, a brief with its raw fields, for comparison with the new one."""
     try:
         return Brief.model_validate(fields)
     except ValidationError:
@@ -133,7 +132,7 @@ def _as_stored(fields: Mapping[str, Any], after: Brief) -> Brief:
 def _carry_out(
     connection: Connection, key: str, video: RowMapping, before: Brief, after: Brief, *, by: str, offered: Collection[Platform]
 ) -> list[str]:
-    """Write the new brief and everything that follows from it; what a person should know."""
+    """Write the new brief and everything that follows from it. Returns notes for the person."""
     video_id = video["id"]
     states = {row.stage: StageState(row.state) for row in connection.execute(_STAGES, {"id": video_id})}
     posts = {row.platform: row.state for row in connection.execute(_POSTS, {"id": video_id})}
@@ -145,11 +144,11 @@ def _carry_out(
             raise InvalidInput(f"channel {before.channel} has no account on {platform}; add one to channels.yaml")
     for platform in removed:
         if posts.get(platform) in _OUT or states.get(f"{platform}/post") is StageState.DONE:
-            raise InvalidInput(f"{key} is posted on {platform.title} already, and what is posted stays posted")
+            raise InvalidInput(f"{key} is already posted on {platform.title}, and that post stays")
     if (added or removed) and busy:
         raise InvalidInput(f"{key} is on its way to {busy[0].title} now; wait until `phantoms show {key}` says how it ended")
     _write(connection, video_id, after)
-    # A first approval was about the words for other platforms.
+    # The first approval was for other platforms.
     forget(connection, [video_id] if added or removed else [])
     notes = []
     if removed:
@@ -160,7 +159,7 @@ def _carry_out(
         names = [stage.name for stage in stages_for(tuple(added)) if stage.platform]
         connection.execute(_ADD_STAGES, {"id": video_id, "stages": names})
         if states["approval"] is StageState.DONE:
-            _ask_again(connection, video_id)
+            _revoke_approval(connection, video_id)
             notes.append(f"nobody has approved the words for {_names(added)}: approve the video again")
         if video["retired_at"] is not None:
             notes.append(f"the video is retired; bring it back with `phantoms unretire {key}`")
@@ -168,7 +167,7 @@ def _carry_out(
         connection.execute(_MOVE, {"id": video_id, "publish_at": after.publish_at})
         posted = [p for p in after.platforms if posts.get(p) in _OUT or p in busy]
         if posted:
-            notes.append(f"it is posted on {_names(posted)}, or on its way there: that stays as it is")
+            notes.append(f"it is posted on {_names(posted)}, or on its way there, and those posts stay as they are")
     if after.title != before.title and states["script"] is not StageState.READY:
         notes.append("the script was written from the old title, and stays until it is made again")
     return notes
@@ -177,7 +176,7 @@ def _carry_out(
 def _write(connection: Connection, video_id: int, brief: Brief) -> None:
     same = connection.execute(_SAME, {"fingerprint": brief.fingerprint, "id": video_id}).scalar()
     if same is not None:
-        raise InvalidInput(f"this brief is {same} already; two videos cannot have the same title, angle, facts and channel")
+        raise InvalidInput(f"video {same} already has this brief; two videos cannot have the same title, angle, facts and channel")
     values = {
         "id": video_id,
         "title": brief.title,
@@ -189,12 +188,12 @@ def _write(connection: Connection, video_id: int, brief: Brief) -> None:
     }
     try:
         connection.execute(_WRITE, values)
-    except IntegrityError as error:  # somebody added the same brief a moment ago
-        raise InvalidInput("another video has got the same title, angle, facts and channel meanwhile") from error
+    except IntegrityError as error:  # the same brief was added a moment ago
+        raise InvalidInput("another video was added meanwhile with the same title, angle, facts and channel") from error
 
 
-def _ask_again(connection: Connection, video_id: int) -> None:
-    """Take the approval back. What is posted keeps its rows; every other platform starts again behind the new approval."""
+def _revoke_approval(connection: Connection, video_id: int) -> None:
+    """Revoke the approval. Published posts keep their rows. Every other platform starts again after the new approval."""
     connection.execute(NEW_REVISION, {"ids": [video_id], "stage": "approval", "before": [str(StageState.DONE)]})
     connection.execute(VOID, {"ids": [video_id], "stages": [stage.name for stage in downstream("approval")]})
 

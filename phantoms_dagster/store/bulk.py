@@ -1,7 +1,7 @@
-"""Bulk actions: one thing done with many videos or dead letters, step by step, each step exactly once.
+"""Bulk actions: one action on many videos or dead letters, step by step, each step exactly once.
 
-A step's change, its line in the audit log and its outcome are one transaction: a desk that is killed in between repeats nothing,
-and the next one carries on. With a canary the first step goes alone; the rest follows when its stage is done.
+A step's change, its audit row and its outcome are one transaction. If a desk is killed in between, the next one continues and
+repeats nothing. With a canary, the first step runs alone, and the others follow when its stage is done.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ ITEMS = text(
     """
 )
 OPEN = text("SELECT b.id FROM phantoms.bulk_actions b WHERE b.state IN ('canary', 'running') ORDER BY b.id LIMIT 20")
-# The action is locked: its steps go one after the other, and a stop waits for the one under way.
+# Locks the action, so that its steps run one after the other and a stop waits for the running step.
 _STATE = text("SELECT state FROM phantoms.bulk_actions WHERE id = :id FOR UPDATE")
 NEXT = text(
     """
@@ -94,7 +94,10 @@ CANARY = text(
 
 @dataclass(frozen=True)
 class Bulk:
-    """A bulk action. `state`: canary (the first goes alone), running, stopped, ended. `chosen`: the search or issue it is from."""
+    """A bulk action. `state`: canary (the first step runs alone), running, stopped or ended.
+
+    `chosen`: the search or issue it is from.
+    """
 
     id: int
     action: str
@@ -123,7 +126,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Canary:
-    """The first step: its video, its stage, and where that is now."""
+    """The first step: its video, its stage, and the stage's current state."""
 
     key: str
     state: str
@@ -136,7 +139,7 @@ class Canary:
 
 
 class BulkActions:
-    """Takes bulk actions and carries them on."""
+    """Accepts bulk actions and runs their steps."""
 
     def __init__(self, engine: Engine, *, retrying: Retrying, decisions: Decisions) -> None:
         self._engine = engine
@@ -155,10 +158,10 @@ class BulkActions:
         canary: bool = False,
         once: str | None = None,
     ) -> int:
-        """Take an action on these videos or letters (each a key, and a letter's number or None); its number.
+        """Create an action on these videos or letters. Each step is a key, and a letter's number or None. Returns its number.
 
-        `once`: what marks the form. The same form sent again makes no second action and gets the number of the first.
-        Raises InvalidInput when there is nothing to do, too much, or an argument is missing.
+        `once`: the form's unique token. Sending the same form again returns the number of the first action.
+        Raises InvalidInput when there are no steps or too many, or an argument is missing.
         """
         with self._engine.begin() as connection:
             return self.submit_in(connection, action, steps, actor, arguments=arguments, chosen=chosen, canary=canary, once=once)
@@ -192,10 +195,10 @@ class BulkActions:
             "once": once,
         }
         number = connection.execute(_MAKE, {**values, **who}).scalar()
-        if number is None:  # the form was sent twice: the other request waited for, or was waited for
+        if number is None:  # the form was sent twice, and the other request created the action
             found = connection.execute(MADE_ONCE, {"once": once, "who": actor.name}).scalar()
             if found is None:
-                raise InvalidInput("that form was somebody else's: load the page again")
+                raise InvalidInput("that form belongs to another user: reload the page")
             return int(found)
         keys, letters = [key for key, _ in steps], [letter for _, letter in steps]
         connection.execute(_MAKE_ITEMS, {"id": number, "keys": keys, "letters": letters})
@@ -204,7 +207,7 @@ class BulkActions:
         return int(number)
 
     def made_by(self, once: str, actor: Actor) -> int | None:
-        """The number of the action that this form made already; None when it made none."""
+        """The number of the action that this form created; None when it created none."""
         with reading(self._engine).connect() as connection:
             found: int | None = connection.execute(MADE_ONCE, {"once": once, "who": actor.name}).scalar()
         return found
@@ -239,35 +242,35 @@ class BulkActions:
         return found
 
     def items(self, number: int, state: str, *, after: int = 0, limit: int = 50) -> list[Item]:
-        """Its steps in that state, from after that step on."""
+        """The steps in that state after step `after`."""
         values = {"id": number, "state": state, "after": after, "limit": limit}
         with reading(self._engine).connect() as connection:
             return [Item(**row) for row in connection.execute(ITEMS, values).mappings()]
 
     def canary(self, number: int) -> Canary | None:
-        """The first step, and where its stage is now."""
+        """The first step and the current state of its stage."""
         with reading(self._engine).connect() as connection:
             row = connection.execute(CANARY, {"id": number}).mappings().one_or_none()
         return Canary(**row) if row is not None else None
 
     def stop(self, number: int, actor: Actor) -> None:
-        """Begin no further step. Raises InvalidInput when it is over."""
+        """Start no further step. Raises InvalidInput when the action has ended."""
         with self._engine.begin() as connection:
             if not self._turn(connection, number, "stopped", f"stopped by {actor.name}", ("canary", "running")):
-                raise InvalidInput("it is over already: there is nothing to stop")
+                raise InvalidInput("it has already ended: there is nothing to stop")
             note(connection, [AuditEntry(actor, "stop", f"bulk {number}")])
 
     def go_on(self, number: int, actor: Actor) -> None:
-        """Do the rest without waiting for the canary, or after a stop. Raises InvalidInput when it is running or over."""
+        """Run the rest without waiting for the canary, or after a stop. Raises InvalidInput when it is running or has ended."""
         with self._engine.begin() as connection:
             if not self._turn(connection, number, "running", "", ("canary", "stopped")):
-                raise InvalidInput("it runs already, or is over")
+                raise InvalidInput("it is already running, or has ended")
             note(connection, [AuditEntry(actor, "go on", f"bulk {number}")])
 
-    # --- carrying on
+    # --- running steps
 
     def advance(self, *, steps: int = 20) -> int:
-        """Carry every open action on by at most so many steps each; how many were done."""
+        """Run at most `steps` steps of every open action. Returns how many were done."""
         with reading(self._engine).connect() as connection:
             numbers = list(connection.execute(OPEN).scalars())
         return sum(self._advance(number, steps) for number in numbers)
@@ -283,7 +286,7 @@ class BulkActions:
         return steps
 
     def _step(self, connection: Connection, number: int) -> bool:
-        """One step; False when there is none to do now."""
+        """Do one step. Returns False when there is none to do now."""
         state = connection.execute(_STATE, {"id": number}).scalar()
         if state == "canary" and not self._canary_may_go(connection, number):
             return False
@@ -309,7 +312,7 @@ class BulkActions:
         return True
 
     def _canary_may_go(self, connection: Connection, number: int) -> bool:
-        """Whether the first step is still to be done. When its stage has ended, the action goes on or stops."""
+        """Whether the first step still has to be done. When its stage has ended, the action continues or stops."""
         row = connection.execute(CANARY, {"id": number}).mappings().one_or_none()
         if row is None:
             self._turn(connection, number, "stopped", "its first video is gone", ("canary",))
@@ -329,7 +332,7 @@ class BulkActions:
         return False
 
     def _carry_out(self, connection: Connection, bulk: Bulk, key: str, letter: int | None) -> str:
-        """The step itself; what came of it, for a person."""
+        """Do the step itself. Returns its outcome in words."""
         actor, given = Actor(bulk.who, bulk.via, bulk.address), bulk.arguments
         deed: dict[str, Any] = {"bulk": bulk.id}
         if bulk.action == "hold":
@@ -346,7 +349,7 @@ class BulkActions:
         if bulk.action == "retry":
             plan = self._retrying.retry_in(connection, key, by=bulk.who)
             note(connection, [AuditEntry(actor, "retry", key, after={"stage": plan.stage, "how": plan.how, **deed})])
-            return f"{plan.stage} is asked for again"
+            return f"{plan.stage} is requested again"
         which = LetterFilter(ids=[letter], state=None) if letter is not None else LetterFilter(keys=[key])
         if bulk.action == "replay":
             handled = self._letters.replay_in(connection, which, by=bulk.who)
@@ -362,17 +365,17 @@ class BulkActions:
         connection.execute(_END_ITEM, {"id": number, "n": n, "state": state, "outcome": outcome[:OUTCOME_CHARACTERS]})
 
     def _give_up(self, number: int, broken: _Broken) -> None:
-        """Note a step that broke, so that the others go on."""
+        """Record a step that raised an unexpected error, so that the others continue."""
         _log.error("step %d of bulk action %d broke", broken.n, number, exc_info=broken.__cause__)
         with self._engine.begin() as connection:
-            self._end(connection, number, broken.n, "failed", "something went wrong here; it is in the log of the desk")
+            self._end(connection, number, broken.n, "failed", "an internal error occurred; the desk's log has the details")
 
     def _turn(self, connection: Connection, number: int, to: str, why: str, before: Sequence[str]) -> bool:
         return connection.execute(_TURN, {"id": number, "to": to, "note": why, "before": list(before)}).rowcount == 1
 
 
 class _Broken(Exception):
-    """A step raised what it should not."""
+    """A step raised an unexpected error."""
 
     def __init__(self, n: int) -> None:
         super().__init__(n)
@@ -380,7 +383,7 @@ class _Broken(Exception):
 
 
 def check(action: str, arguments: Mapping[str, Any]) -> None:
-    """Raises InvalidInput when the action is none, or its argument is missing or no good."""
+    """Raise InvalidInput when there is no such action, or when its argument is missing or invalid."""
     if action not in ACTIONS:
         raise InvalidInput(f"there is no action {action!r}; there are {', '.join(ACTIONS)}")
     if action == "discard" and not str(arguments.get("reason", "")).strip():

@@ -1,4 +1,4 @@
-"""What goes out and went out when. Videos are found by the time of their brief and by the time of their posts, each by an index."""
+"""The calendar: what is scheduled and what was published when. Indexes find videos by publish time and by the times of posts."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from phantoms_dagster.domain.models import Channel, Platform
 from phantoms_dagster.store.stored import channel_of
 
 MOST = 2_000
-# Of the videos that are planned in a time, and of those that went out in it.
+# The limit for videos planned in a period, and for those published in it.
 MOST_SLOTS = 1_000
-# How long what went out on days that are over is taken as it was, and of how many weeks or months.
+# How long posts of past days are cached, and for how many periods.
 OVER_SECONDS, MOST_KEPT = 300.0, 16
 
 _ENTRY = """v.key, v.title, v.channel, v.platforms, v.publish_at,
@@ -36,7 +36,7 @@ _BETWEEN = text(
     WHERE v.retired_at IS NULL AND (:channel = '' OR v.channel = :channel)
     """
 )
-# Where videos are in time, and nothing else of them. A post counts when it is the first one of its video.
+# Only the times of videos. A post counts when it is the first one of its video.
 _MINE = "v.retired_at IS NULL AND (:channel = '' OR v.channel = :channel)"
 _PLANNED = text(
     f"""
@@ -62,7 +62,7 @@ _CHANNELS = text("SELECT name, config FROM phantoms.channels ORDER BY name")
 
 @dataclass(frozen=True)
 class CalendarPost:
-    """How a video's post on one platform stands. `at`, `url` and `account`: when, where and from which account it went out."""
+    """The state of a video's post on one platform. `at`, `url` and `account`: when, where and on which account it was published."""
 
     platform: Platform
     state: str
@@ -74,7 +74,7 @@ class CalendarPost:
 
 @dataclass(frozen=True)
 class Scheduled:
-    """A video with the time of its brief. `stopped`: why it cannot go out at all, from a stage before its posts."""
+    """A video with its publish time. `stopped`: why it cannot go out at all, from a stage before its posts."""
 
     key: str
     title: str
@@ -85,22 +85,22 @@ class Scheduled:
 
     @property
     def cause(self) -> str:
-        """Why it, or a part of it, failed; empty when nothing did."""
+        """Why the video or one of its posts failed; empty when nothing failed."""
         return self.stopped or next((one.cause or one.state for one in self.outings if one.state in ("failed", "rejected")), "")
 
     @property
     def out_at(self) -> datetime | None:
-        """When the first of its posts went out."""
+        """When the first of its posts was published, or None."""
         return min((one.at for one in self.outings if one.at is not None), default=None)
 
     @property
     def waits(self) -> tuple[Platform, ...]:
-        """The platforms on which it is not out."""
+        """The platforms on which it is not published yet."""
         return tuple(one.platform for one in self.outings if one.at is None and one.state != "done")
 
 
 class CalendarSlot(NamedTuple):
-    """Where a video is in time: the time of its brief, and when the first of its posts went out."""
+    """A video's publish time, and when the first of its posts was published."""
 
     id: int
     key: str
@@ -110,25 +110,25 @@ class CalendarSlot(NamedTuple):
 
 
 class Calendar:
-    """Reads the plan. What went out on days that are over is kept for some minutes: a month of it is thousands of posts."""
+    """Reads the calendar. Posts of past days are cached for some minutes, because a month has thousands of them."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._over: dict[tuple[datetime, datetime, str], tuple[float, list[CalendarSlot]]] = {}
 
     def channels(self) -> dict[str, Channel]:
-        """The channels as the pipeline knows them, by name. Raises Unreadable."""
+        """The stored channels by name. Raises UnreadableRow."""
         with self._engine.connect() as connection:
             return {row.name: channel_of(f"videos of {row.name}", row.config) for row in connection.execute(_CHANNELS)}
 
     def between(self, low: datetime, high: datetime, *, channel: str = "") -> list[Scheduled]:
-        """The videos whose brief names a time in `[low, high)`, or that went out then; in no order, at most some thousands."""
+        """The videos scheduled for, or published in, `[low, high)`. Unordered, at most MOST."""
         values = {"low": low, "high": high, "channel": channel, "most": MOST}
         with self._engine.connect() as connection:
             return [_scheduled(row) for row in connection.execute(_BETWEEN, values).mappings()]
 
     def slots(self, low: datetime, high: datetime, *, channel: str = "") -> tuple[list[CalendarSlot], bool]:
-        """Where the videos of `[low, high)` are, in no order; and whether there are more, which are not here."""
+        """The times of the videos in `[low, high)`, unordered, and whether there are more than were returned."""
         with self._engine.connect() as connection:
             values = {"low": low, "high": high, "channel": channel, "most": MOST_SLOTS}
             planned = [CalendarSlot(*row) for row in connection.execute(_PLANNED, values)]
@@ -140,7 +140,7 @@ class Calendar:
         return list(found.values()), max(len(planned), len(posted)) >= MOST_SLOTS
 
     def _posted_before(self, connection: Connection, low: datetime, until: datetime, channel: str) -> list[CalendarSlot]:
-        """The first posts of videos in `[low, until)`, a time that is over, as they were at most some minutes ago."""
+        """The first posts of videos in the past period `[low, until)`, from a cache of at most OVER_SECONDS."""
         key = (low, until, channel)
         kept = self._over.get(key)
         if kept is not None and monotonic() - kept[0] < OVER_SECONDS:
@@ -151,14 +151,14 @@ class Calendar:
         return found
 
     def these(self, ids: Sequence[int]) -> dict[int, Scheduled]:
-        """Videos with all that is known of their posts, by number."""
+        """Videos with the states of their posts, by id."""
         if not ids:
             return {}
         with self._engine.connect() as connection:
             return {row["id"]: _scheduled(row) for row in connection.execute(_THESE, {"ids": list(ids)}).mappings()}
 
     def one(self, key: str) -> Scheduled | None:
-        """One video, with a time or without."""
+        """One video, whether it has a publish time or not; None when there is none with that key."""
         with self._engine.connect() as connection:
             row = connection.execute(_ONE, {"key": key}).mappings().one_or_none()
         return _scheduled(row) if row is not None else None

@@ -1,4 +1,4 @@
-"""Channels and videos: adding them, listing them, showing one. Synchronous: for commands, sensors and pages."""
+"""The catalogue of channels and videos: add, list and show them. Synchronous, for commands, sensors and pages."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, RowMapping, text
 
-from phantoms_dagster.domain.accounts import places
+from phantoms_dagster.domain.accounts import token_sources
 from phantoms_dagster.domain.errors import InvalidInput, NotFound
 from phantoms_dagster.domain.models import Brief, Channel, Platform
 from phantoms_dagster.domain.outlook import WaitingStage
 from phantoms_dagster.domain.stages import StageState, stages_for
-from phantoms_dagster.store.accounts import put_places
+from phantoms_dagster.store.accounts import put_token_sources
 from phantoms_dagster.store.planning import NOTIFY
 from phantoms_dagster.store.schema import SCHEMA
 from phantoms_dagster.store.stored import brief_of
 
 _SLUG_CHARACTERS = 32
 _MOST_ALIKE = 100
-# Briefs in one statement.
+# The number of briefs in one statement.
 PAGE = 1_000
 
-# Both unique columns may be in the way, of rows that another transaction adds at the same time.
+# A row that another transaction adds at the same time may conflict on either unique column.
 _ADD = text(
     """
     INSERT INTO phantoms.videos (key, channel, title, brief, platforms, publish_at, priority, source, added_by, fingerprint)
@@ -84,7 +84,7 @@ _OUTPUTS = text(
 
 @dataclass(frozen=True)
 class Added:
-    """A brief that was taken. `new` is False when the same brief was there already; then `key` is that video's."""
+    """An accepted brief. `new` is False when the same brief existed already; then `key` is that video's."""
 
     key: str
     new: bool
@@ -94,7 +94,7 @@ class Added:
 class VideoRow:
     """A video in a list. `states` maps each of its stages to its state; `cost` is in US dollars.
 
-    `waiting`: the stages that are neither done nor blocked. `accounts`: those of its channel, by platform.
+    `waiting`: the stages that are neither done nor blocked. `accounts`: its channel's, by platform.
     """
 
     key: str
@@ -113,7 +113,7 @@ class VideoRow:
 
 @dataclass(frozen=True)
 class StageRow:
-    """One stage of one video, as people are shown it. `cleaned_at`: its files were deleted then, but for what others need.
+    """One stage of one video, as people see it. `cleaned_at`: when its files were deleted, except those that something else needs.
 
     `paced`: seconds that its attempts waited for pools and breakers, by name.
     """
@@ -136,12 +136,12 @@ class StageRow:
 
     @property
     def waiting(self) -> WaitingStage:
-        """What is known of why it has not ended."""
+        """Why the stage has not ended yet."""
         return WaitingStage(self.state, self.ready_at, self.retry_at, self.error_class, self.reason)
 
     @property
     def cleaned(self) -> bool:
-        """Whether the files of its last output were cleaned up."""
+        """Whether the files of its last output were deleted."""
         return self.cleaned_at is not None and self.finished_at is not None and self.cleaned_at > self.finished_at
 
 
@@ -152,15 +152,15 @@ def _stage_row(row: RowMapping) -> StageRow:
 def partition_key(brief: Brief, today: datetime, *, salt: str = "") -> str:
     """A key that reads like `ocean-facts-20261122-7f3a`: title, day, four digits of the brief's fingerprint.
 
-    The title comes first: lists that show only the beginning of a key still tell videos apart. Keys that older versions made
-    begin with the day; they stay as they are, and nothing reads a key's parts.
+    The title comes first, so that lists that show only the beginning of a key still distinguish videos. Keys from older versions
+    begin with the day. No code parses a key.
     """
     plain = unicodedata.normalize("NFKD", brief.title).encode("ascii", "ignore").decode().lower()
     return f"{_slug(plain)}-{today:%Y%m%d}-{brief.fingerprint[:4]}{salt}"
 
 
 def _slug(title: str) -> str:
-    """The title's words as far as they fit; a first word that does not fit is cut."""
+    """As many words of the title as fit. A first word that is too long is cut."""
     words = re.findall(r"[a-z0-9]+", title)
     slug = words[0][:_SLUG_CHARACTERS] if words else "video"
     for word in words[1:]:
@@ -170,7 +170,7 @@ def _slug(title: str) -> str:
     return slug
 
 
-# Places are given out after the highest one, so by one process at a time.
+# New places follow the highest one, so only one process at a time may assign them.
 _ONE_AT_A_TIME = text("SELECT pg_advisory_xact_lock(hashtext('phantoms.videos.place'))")
 _REGISTERED = text(
     """
@@ -199,7 +199,7 @@ _LOST = text(
 
 
 def _add_page(connection: Connection, briefs: Sequence[Brief], source: str, added_by: str | None) -> list[Added]:
-    """Add a page of briefs; what became of each, in their order."""
+    """Add a page of briefs. Returns the result of each, in order."""
     known = _keys_by_fingerprint(connection, [brief.fingerprint for brief in briefs])
     wanted = {brief.fingerprint: brief for brief in briefs if brief.fingerprint not in known}
     fresh: set[str] = set()
@@ -221,7 +221,7 @@ def _add_page(connection: Connection, briefs: Sequence[Brief], source: str, adde
         known |= _keys_by_fingerprint(connection, list(wanted))
         wanted = {fingerprint: brief for fingerprint, brief in wanted.items() if fingerprint not in known}
     if wanted:
-        raise InvalidInput(f"there are a hundred videos titled {next(iter(wanted.values())).title!r} today already")
+        raise InvalidInput(f"there are already a hundred videos titled {next(iter(wanted.values())).title!r} today")
     added = []
     for brief in briefs:
         added.append(Added(known[brief.fingerprint], new=brief.fingerprint in fresh))
@@ -254,7 +254,7 @@ def _video_row(row: RowMapping) -> VideoRow:
 
 
 def _time(given: str | None) -> datetime | None:
-    """A time as PostgreSQL writes it into JSON."""
+    """Parse a time that PostgreSQL wrote into JSON."""
     return None if given is None else datetime.fromisoformat(given)
 
 
@@ -279,7 +279,7 @@ class Catalogue:
         self._engine = engine
 
     def put_channels(self, channels: Iterable[Channel]) -> None:
-        """Make the table say what channels.yaml says. Channels that are gone stay for the videos that need them."""
+        """Write the channels of channels.yaml to the table. Removed channels stay for the videos that need them."""
         statement = text(
             """
             INSERT INTO phantoms.channels (name, config) VALUES (:name, CAST(:config AS jsonb))
@@ -291,14 +291,14 @@ class Catalogue:
         with self._engine.begin() as connection:
             for channel in known:
                 connection.execute(statement, {"name": channel.name, "config": channel.model_dump_json()})
-            put_places(connection, places(known))
+            put_token_sources(connection, token_sources(known))
 
     def add(self, briefs: Sequence[Brief], *, source: str, added_by: str | None = None) -> list[Added]:
-        """Add videos, all or none; a brief that is there already is not added again. `source` says where they came from.
+        """Add videos, all or none. An existing brief is not added again. `source` says where the briefs came from.
 
-        `added_by`: the person, when one is known; a file in the inbox has none.
+        `added_by`: the person, if known. A file in the inbox has none.
 
-        25,000 briefs take some seconds: each page of them is one statement.
+        Each page of briefs is one statement. 25,000 briefs take some seconds.
         """
         with self._engine.begin() as connection:
             return self.add_in(connection, briefs, source=source, added_by=added_by)
@@ -310,12 +310,12 @@ class Catalogue:
         return added
 
     def known(self, fingerprints: Sequence[str]) -> dict[str, str]:
-        """The keys of the briefs that are there already, by fingerprint."""
+        """The keys of existing briefs, by fingerprint."""
         with self._engine.connect() as connection:
             return _keys_by_fingerprint(connection, fingerprints)
 
     def add_from(self, briefs: Sequence[Brief], source: str) -> tuple[int, int]:
-        """Add videos and count: how many were new, how many were there already."""
+        """Add videos. Returns how many were new and how many existed already."""
         added = self.add(briefs, source=source)
         return sum(a.new for a in added), sum(not a.new for a in added)
 
@@ -326,7 +326,7 @@ class Catalogue:
             return [_video_row(row) for row in rows]
 
     def find(self, wanted: str) -> str:
-        """The key that `wanted` names: a whole key, or the only one that contains it. Raises NotFound, InvalidInput."""
+        """The key that equals `wanted`, or the only key that contains it. Raises NotFound, or InvalidInput when it is ambiguous."""
         statement = text(
             "SELECT key FROM phantoms.videos WHERE key = :key OR strpos(key, :key) > 0 ORDER BY (key = :key) DESC, id LIMIT 6"
         )
@@ -339,7 +339,7 @@ class Catalogue:
         return str(keys[0])
 
     def brief(self, key: str) -> Brief:
-        """What was asked for. Raises NotFound, Unreadable."""
+        """The brief of a video. Raises NotFound or UnreadableRow."""
         with self._engine.connect() as connection:
             brief = connection.execute(text("SELECT brief FROM phantoms.videos WHERE key = :key"), {"key": key}).scalar()
         if brief is None:
@@ -355,7 +355,7 @@ class Catalogue:
         return str(name)
 
     def outputs(self, keys: Sequence[str]) -> dict[str, dict[str, dict[str, Any]]]:
-        """What the done stages of these videos made before a decision on it, as stored: by key and stage."""
+        """The stored outputs that a reviewer decides on, by key and stage, as far as they are done."""
         found: dict[str, dict[str, dict[str, Any]]] = {}
         if keys:
             with self._engine.connect() as connection:
@@ -364,12 +364,12 @@ class Catalogue:
         return found
 
     def retired_at(self, key: str) -> datetime | None:
-        """When the video was retired, if it is."""
+        """When the video was retired; None when it is not."""
         with self._engine.connect() as connection:
             return connection.execute(text("SELECT retired_at FROM phantoms.videos WHERE key = :key"), {"key": key}).scalar()
 
     def stages(self, key: str) -> dict[str, StageRow]:
-        """Where the video is, stage by stage."""
+        """The stages of the video, by name."""
         with self._engine.connect() as connection:
             rows = connection.execute(_STAGES, {"key": key}).mappings()
             return {row["stage"]: _stage_row(row) for row in rows}
@@ -381,14 +381,14 @@ class Catalogue:
             return list(connection.execute(statement, {"limit": limit}).scalars())
 
     def registered(self, keys: Sequence[str]) -> None:
-        """Note that Dagster knows these keys, in this order, after all others; those that were noted before stay as they are."""
+        """Record that Dagster has these partitions, in this order, after all others. Recorded ones keep their position."""
         with self._engine.begin() as connection:
             connection.execute(_ONE_AT_A_TIME)
             connection.execute(_REGISTERED, {"keys": list(keys)})
             connection.execute(text(NOTIFY))
 
     def unknown(self, keys: Sequence[str]) -> list[str]:
-        """Those of these keys that no video has, in their order."""
+        """The given keys that no video has, in order."""
         statement = text(
             """SELECT k.key FROM unnest(CAST(:keys AS text[])) WITH ORDINALITY AS k(key, n)
             WHERE NOT EXISTS (SELECT FROM phantoms.videos v WHERE v.key = k.key) ORDER BY k.n"""
@@ -397,7 +397,7 @@ class Catalogue:
             return list(connection.execute(statement, {"keys": list(keys)}).scalars())
 
     def forget(self, keys: Sequence[str]) -> None:
-        """Note that Dagster does not know these keys: they are registered anew."""
+        """Record that Dagster has no partitions for these keys, so that they are registered again."""
         statement = text("UPDATE phantoms.videos SET registered_at = NULL, place = NULL WHERE key = ANY(:keys)")
         with self._engine.begin() as connection:
             connection.execute(statement, {"keys": list(keys)})

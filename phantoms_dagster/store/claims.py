@@ -1,6 +1,6 @@
-"""Claiming: which videos of a run are ours, and why the others are not. Implements `StageStore.claim`.
+"""Claims the videos of a run, and explains why the others cannot be claimed. Implements `StageStore.claim`.
 
-How a claim ends belongs in `outcomes`.
+`outcomes` ends claims.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ _CLAIM = text(
     """
 )
 
-# Everything about a video is found by its id: no comparison here offers itself to the indexes by state, see `outcomes`.
+# Everything about a video is found by its id. No condition here may use the indexes by state, see `outcomes`.
 _LOOK = text(
     """
     SELECT w.key, v.id AS video_id, v.brief::text, v.created_at, c.config::text AS channel,
@@ -97,7 +97,7 @@ _LOOK = text(
     LEFT JOIN phantoms.videos v ON v.key = w.key
     LEFT JOIN phantoms.channels c ON c.name = v.channel
     LEFT JOIN phantoms.stages s ON s.video_id = v.id AND s.stage = :stage
-    -- Any other outcome settles the doubts before it, since that attempt had looked. An unknown outcome is one read-back.
+    -- Any other outcome settles earlier doubts, because that attempt looked first. Each unknown outcome is one read-back.
     LEFT JOIN LATERAL (
         SELECT array_agg(a.id ORDER BY a.id) AS in_doubt, count(*) FILTER (WHERE a.error_class = 'unknown') AS reads
         FROM phantoms.attempts a
@@ -114,12 +114,12 @@ _LOOK = text(
 async def claim(
     connection: AsyncConnection, stage: Stage, keys: Sequence[str], *, owner: str, context: RunContext, lease_seconds: float
 ) -> Claims:
-    """Claim what can be claimed of `keys` in this transaction; explain the rest.
+    """Claim the videos of `keys` that can be claimed, in this transaction, and explain the others.
 
-    A video of which something stored cannot be read gets its dead letter here, and the others are claimed all the same.
+    A video with unreadable stored data gets its dead letter here. The other videos are still claimed.
     """
     person = context.by == "person"
-    keys = list(dict.fromkeys(keys))  # a key given twice is still one piece of work
+    keys = list(dict.fromkeys(keys))  # a repeated key counts once
     values = {
         "stage": stage.name,
         "keys": keys,
@@ -144,20 +144,20 @@ async def claim(
         except UnreadableRow as error:
             unclaimed.append(Unclaimed(row["key"], "failed", str(error), error_class=UNREADABLE.error_class))
             if attempt_row is not None:
-                held = _Held(row["video_id"], stage, row["generation"], attempt_row, owner)
+                held = _UnreadableClaim(row["video_id"], stage, row["generation"], attempt_row, owner)
                 broken.append(Closing(held, replace(UNREADABLE, message=str(error))))
     if broken:
         await finish(connection, broken)
     return Claims(claimed, unclaimed)
 
 
-# Nothing was sent: the attempt goes, and what an earlier one received stays for the retry.
+# Nothing was sent, so the attempt's row is deleted. What an earlier attempt received stays for the retry.
 UNREADABLE = AttemptOutcome(StageState.FAILED, counts=False, error_class=Permanent.error_class, code="unreadable", unsent=True)
 
 
 @dataclass(frozen=True)
-class _Held:
-    """What an outcome needs of a claim whose video cannot be read."""
+class _UnreadableClaim:
+    """A claim whose video cannot be read, as far as an outcome needs it."""
 
     video_id: int
     stage: Stage
@@ -167,7 +167,7 @@ class _Held:
 
 
 def video_of(row: RowMapping) -> Video:
-    """The video of a row with `key`, `brief`, `channel` (the channel's configuration), both as JSON, and `created_at`.
+    """The video of a row with `key`, `created_at`, and as JSON `brief` and `channel` (the channel's configuration).
 
     Raises Unreadable.
     """
@@ -201,7 +201,7 @@ def _claimed(row: RowMapping, stage: Stage, attempt_row: int, context: RunContex
 
 
 def _decision(given: ReviewDecision | None, recorded: ReviewDecision | None) -> ReviewDecision | None:
-    """What the run was told, or the same as it was recorded: that knows the words that were looked at."""
+    """The run's decision, or the recorded one if it is the same, because the record has the words that were looked at."""
     if given is None or recorded is None:
         return given or recorded
     same = (given.approved, given.reviewer, given.note) == (recorded.approved, recorded.reviewer, recorded.note)
@@ -209,7 +209,7 @@ def _decision(given: ReviewDecision | None, recorded: ReviewDecision | None) -> 
 
 
 def decision_of(key: str, row: Mapping[str, Any] | None) -> ReviewDecision | None:
-    """The decision in a row of `approvals` (as JSON or as a mapping); None for none. Raises Unreadable."""
+    """The decision in a row of `approvals` (JSON or a mapping), or None. Raises UnreadableRow."""
     if row is None:
         return None
     decided_at = row["decided_at"]
@@ -252,11 +252,11 @@ def _unclaimed(row: RowMapping, stage: Stage) -> Unclaimed:
         return Unclaimed(key, "failed", row["reason"] or "failed before", error_class=row["error_class"])
     if state is StageState.REJECTED:
         return Unclaimed(key, "skipped", row["reason"] or "rejected by a person", error_class=REJECTED)
-    return Unclaimed(key, "skipped", f"given up; it had failed with: {row['reason'] or 'no reason given'}", error_class=DISCARDED)
+    return Unclaimed(key, "skipped", f"given up; it failed with: {row['reason'] or 'no reason given'}", error_class=DISCARDED)
 
 
 def _waits(key: str, stage: Stage, states: Mapping[str, str]) -> Unclaimed | None:
-    """Why a blocked stage is blocked, when a person has to decide or has decided; None when an earlier stage is to be made."""
+    """Why the stage is blocked, if a person must decide or has decided; None when an earlier stage still has to be made."""
     first = next((earlier.name for earlier in upstream(stage.name) if states.get(earlier.name) != StageState.DONE), None)
     state = states.get(first or "")
     if state == StageState.DISCARDED:

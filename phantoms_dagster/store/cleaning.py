@@ -1,6 +1,6 @@
-"""The files of retired videos in the table of stages: which may go, and who else needs their bytes.
+"""The files of retired videos in the table of stages: which may be deleted, and which something else needs.
 
-What goes is said in `production.cleaning`; deleting it belongs to the media store.
+`production.cleaning` decides. The media store deletes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from phantoms_dagster.store.retirement import OPEN_POSTS, UNDER_WAY
 
 _log = logging.getLogger(__name__)
 
-# Of a video that was retired before that time, whose partition is gone and of which nothing is under way, not even a post.
+# A video that was retired before that time, whose partition is gone, and that has no open stage and no open post.
 _SETTLED = f"""(v.retired_at < :before AND v.place IS NULL
     AND NOT EXISTS (SELECT FROM phantoms.stages w WHERE w.video_id = v.id AND w.state IN {UNDER_WAY})
     AND NOT EXISTS (SELECT FROM phantoms.posts p WHERE p.video_id = v.id AND p.state IN {OPEN_POSTS}))"""
@@ -45,7 +45,7 @@ _MADE = text(
     GROUP BY s.video_id, v.key, s.stage ORDER BY s.video_id, s.stage
     """
 )
-# A post in flight is named by its bytes as well: what it sends is needed whatever its stage says now.
+# A post in flight also names its file by hash, because it needs that file whatever its stage says now.
 _SHARED = text(
     f"""
     SELECT DISTINCT (f.file->>'sha256') || (f.file->>'suffix') AS name
@@ -79,7 +79,7 @@ class LockedFiles:
 
 
 class RetiredFiles:
-    """Whose files may go. Implements `cleaning.Retirees`. A video whose files cannot be read is left alone, with a warning."""
+    """Finds files to delete. Implements `cleaning.CleaningStore`. A video with unreadable rows is skipped with a warning."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -102,7 +102,7 @@ class RetiredFiles:
             yield LockedFiles(made, frozenset(names[name] for name in found), connection)
 
     def _readable(self, rows: Sequence[RowMapping]) -> list[StageFiles]:
-        """The files of these stages, without videos that have one that cannot be read: those are skipped from now on."""
+        """The files of these stages. Videos with an unreadable row are left out, and skipped from now on."""
         made: list[StageFiles] = []
         for row in rows:
             try:

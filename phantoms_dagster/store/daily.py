@@ -1,4 +1,4 @@
-"""What one day brought, counted for the daily summary. How it is worded belongs in `production.alerts`."""
+"""The counts of one day for the daily summary. `production.alerts` has the wording."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _DAY = text(
 
 @dataclass(frozen=True)
 class DaySummary:
-    """Counts of a day. `cost` is in US dollars; `open_letters` and `unknown_posts` are as of now; `posts`: by platform."""
+    """Counts of a day. `cost` is in US dollars. `open_letters` and `unknown_posts` are current. `posts`: by platform."""
 
     added: int
     posts: dict[str, int]

@@ -1,4 +1,4 @@
-"""The rows of what is decided on: what they are read with, and the lock that a decision takes. Judging them is in `judgement`."""
+"""Reads and locks the rows that a decision needs. `judgement` judges them."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ CONTENT = text(
     """
 )
 
-# A statement sees what was there when it began, also after it has waited for a lock: the decision that it waited for would not be
-# in its row. So the lock is a statement of its own, and what is judged is read by the next one. The video comes before its
-# approval, as everywhere: what is written later refers to its row. Runners, who only refer to it, need not wait.
+# A statement sees the data from when it began, even after it waited for a lock. It would miss the decision that it waited for. So
+# one statement locks and the next one reads. The video is locked before its approval, as everywhere, because later writes refer to
+# its row. Runners only refer to the row and need not wait.
 LOCK_APPROVALS = text(
     """
     SELECT v.id FROM phantoms.videos v JOIN phantoms.stages a ON a.video_id = v.id AND a.stage = 'approval'
@@ -38,7 +38,7 @@ LOCK_APPROVALS = text(
     """
 )
 
-# To look only: nobody has to wait for somebody who reads a page.
+# For reading only: a page that is read must not make anyone wait.
 LOOK = text(CONTENT.text.replace("FOR UPDATE OF a", ""))
 
 FIRSTS = text(
@@ -61,6 +61,6 @@ UNDECIDED = text(
 
 
 def locked(connection: Connection, keys: Sequence[str]) -> MappingResult:
-    """What there is to decide on, with the approvals locked until the transaction ends."""
+    """Lock the approvals until the transaction ends, and read what the decisions are about."""
     connection.execute(LOCK_APPROVALS, {"keys": list(keys)})
     return connection.execute(CONTENT, {"keys": list(keys)}).mappings()

@@ -1,4 +1,4 @@
-"""Reviewers' decisions. A decision is bound to the hash of exactly what was looked at."""
+"""Records reviewers' decisions. A decision is bound to the hash of exactly what the reviewer looked at."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from phantoms_dagster.store.judgement import (
     DecidedFirst,
     Judgement,
     Review,
+    already_decided,
     answer,
     judged,
     not_wanted,
-    somebody_first,
 )
 from phantoms_dagster.store.planning import notify
 from phantoms_dagster.store.repeated_captions import REPEATS, PlannedCaption, repeated_captions
@@ -45,8 +45,8 @@ _RECORD = text(
     """
 )
 
-# A stage that waited for a person is due now; one that was rejected may be decided again. A runner that is at it read the
-# table before this decision: it would put the stage off until the next one, so its claim is taken away.
+# A stage that waited for a person becomes due, and a rejected one may be decided again. A runner that works on it read the table
+# before this decision and would defer the stage until the next one, so it loses its claim.
 _DUE = text(
     """
     UPDATE phantoms.stages
@@ -57,12 +57,12 @@ _DUE = text(
     """
 )
 
-# What the log calls an approval that waits for a second one.
+# The audit log's name for an approval that waits for a second one.
 FIRST_OF_TWO = "approve as first of two"
 
 
 class Decisions:
-    """What reviewers decide. `privacy`: as the settings want it, by platform; `sandbox`: Instagram's posts go to the sandbox."""
+    """Reviewers' decisions. `privacy`: from the settings, by platform. `sandbox`: Instagram's posts go to the sandbox."""
 
     def __init__(self, engine: Engine, privacy: Mapping[Platform, str] = DEFAULT_PRIVACY, *, sandbox: bool = False) -> None:
         self._engine = engine
@@ -70,17 +70,17 @@ class Decisions:
         self._sandbox = sandbox
 
     def undecided(self, *, limit: int = 1000) -> list[str]:
-        """Videos that are ready for review, most urgent first."""
+        """The keys of videos that are ready for review, the most urgent first."""
         with reading(self._engine).connect() as connection:
             return list(connection.execute(UNDECIDED, {"limit": limit}).scalars())
 
     def first_approvals(self, keys: Sequence[str]) -> dict[str, str]:
-        """Which of these videos one person has approved while a second must, and who it was."""
+        """Those of these videos that one person approved and a second must approve, with the first person's name."""
         with reading(self._engine).connect() as connection:
             return {row.key: row.reviewer for row in connection.execute(FIRSTS, {"keys": list(keys)})}
 
     def review(self, key: str) -> Review | None:
-        """What would be decided on now; None when there is nothing to review yet. Raises Unreadable."""
+        """What a decision would be about now; None when there is nothing to review yet. Raises UnreadableRow."""
         with reading(self._engine).connect() as connection:
             row = connection.execute(LOOK, {"keys": [key]}).mappings().first()
             if row is None or row["script"] is None or row["rendered"] is None:
@@ -89,12 +89,12 @@ class Decisions:
             return replace(review, warnings=tuple(self._warnings(connection, {key: row}, {key: review}).values()))
 
     def review_in(self, connection: Connection, key: str) -> Review | None:
-        """`review` in the caller's transaction, with the approval locked and without warnings. Raises Unreadable."""
+        """`review` in the caller's transaction, with the approval locked and without warnings. Raises UnreadableRow."""
         row = locked(connection, [key]).first()
         return None if row is None or row["script"] is None or row["rendered"] is None else self._review(row)
 
     def words(self, script: Script, channel: Channel, platforms: Sequence[Platform]) -> tuple[PostWords, ...]:
-        """What the posts of that script would say, with the privacy that the settings want."""
+        """The words of the posts for that script, with the privacy from the settings."""
         return post_words(script, channel, platforms, self._privacy)
 
     def decide(
@@ -109,12 +109,12 @@ class Decisions:
         only: Sequence[Platform] = (),
         person: str | None = None,
     ) -> Decided:
-        """Record a decision on what the video is now. `via`: cli, desk, guest, api, dagster, demo. `person`: see `Actor`.
+        """Record a decision on the video's current content. `via`: cli, desk, guest, api, dagster, demo. `person`: see `Actor`.
 
-        `content_sha256`: the hash that was looked at, or its beginning; without it, what was shown when the film was rendered.
-        `only`: approve for these platforms; the others leave the brief.
-        Raises InvalidInput when there is nothing to review yet, when it is approved already, or when what would be approved is
-        not what was looked at.
+        `content_sha256`: the hash of what the reviewer looked at, or its beginning. Without it, the content from the time of the
+        render. `only`: approve only for these platforms; the others are removed from the brief.
+        Raises InvalidInput when there is nothing to review yet, when the video is already approved, or when its content is not what
+        the reviewer looked at.
         """
         contents = {key: content_sha256} if content_sha256 else {}
         [decided] = self.decide_all(
@@ -136,10 +136,10 @@ class Decisions:
         only: Sequence[Platform] = (),
         person: str | None = None,
     ) -> list[Decided | InvalidInput]:
-        """`decide` for many videos in one transaction; for each of `keys` (no two alike) what became of it.
+        """`decide` for many videos in one transaction. Returns the result for each of `keys`, which must be unique.
 
-        What is decided together becomes ready together: one by one, the first of them would be on their way in runs of their own.
-        `contents`: the hashes that were looked at, by key.
+        Videos decided together become ready together. One by one, the first ones would start in runs of their own.
+        `contents`: the hashes of what the reviewer looked at, by key.
         """
         with self._engine.begin() as connection:
             actor = Actor(reviewer, via, counts_as=person)
@@ -238,7 +238,7 @@ class Decisions:
         with reading(self._engine).connect() as connection:
             rows = connection.execute(LOOK, {"keys": list(keys)}).mappings()
             found = {row["key"]: row for row in rows if row["state"] in OPEN and row["decided"] is None}
-            found = {key: row for key, row in found.items() if somebody_first(key, row) is None}
+            found = {key: row for key, row in found.items() if already_decided(key, row) is None}
             reviews, _ = self._reviews(found)
         return {key: review.content for key, review in reviews.items()}
 
@@ -260,7 +260,7 @@ class Decisions:
             raise DecidedFirst(f"{key} is approved already: there is nothing left to hold; see `phantoms show {key}`")
         if row["state"] == "discarded":
             raise InvalidInput(f"{key} was given up: there is nothing to hold; bring it back with `phantoms retry {key}`")
-        if (first := somebody_first(key, row)) is not None:
+        if (first := already_decided(key, row)) is not None:
             raise first
         return row
 

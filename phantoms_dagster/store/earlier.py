@@ -1,6 +1,6 @@
-"""What earlier revisions of a video looked like: kept when something is made again, read by who compares.
+"""Earlier revisions of a video. They are stored when something is made again, so that people can compare.
 
-A revision is that of its film. It is kept together with the script that it was made from.
+A revision is the revision of its master, stored with the script that it was made from.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from phantoms_dagster.store.stored import UnreadableRow, output_of
 
 
 def keep(videos: str) -> str:
-    """SQL that keeps the film and the script of these videos (a condition on `r`), for a statement that replaces them.
+    """SQL that stores the master and the script of these videos (a condition on `r`), for a statement that replaces them.
 
-    In a common table expression it sees the tables as they were before. An approval that is asked for again replaces no film.
+    A common table expression sees the tables as they were before the statement. A revoked approval replaces no master.
     """
     return f"""
     INSERT INTO phantoms.earlier_revisions (video_id, revision, script, rendered)
@@ -48,20 +48,20 @@ class Earlier:
 
 
 class EarlierRevisions:
-    """Reads what was kept."""
+    """Reads the stored revisions."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     def of(self, key: str, *, before: int, limit: int = 20) -> list[Earlier]:
-        """The revisions of a video before that one, the newest first. One that cannot be read any more is left out."""
+        """The revisions of a video before revision `before`, the newest first. Unreadable ones are left out."""
         with self._engine.connect() as connection:
             rows = connection.execute(_NEWEST, {"key": key, "current": before, "limit": limit}).all()
         found = []
         for row in rows:
             try:
                 script, film = output_of(key, "script", row.script), output_of(key, "rendered_video", row.rendered)
-            except UnreadableRow:  # made by an older version: there is nothing to compare with
+            except UnreadableRow:  # made by an older version, so it cannot be compared
                 continue
             if isinstance(script, ScriptOutput) and isinstance(film, RenderedVideoOutput):
                 found.append(Earlier(row.revision, row.replaced_at, script, film))

@@ -1,6 +1,6 @@
-"""Group commit: what many coroutines want written goes in one statement and one commit.
+"""Group commit: writes the items of many coroutines with one statement and one commit.
 
-A caller resumes only when its own item is durable, so an intent is still committed before its request is sent.
+A caller resumes only when its own item is committed, so an intent is still durable before its request is sent.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Answer = TypeVar("Answer")
 _log = logging.getLogger(__name__)
 
 LINGER_SECONDS = 0.002
-# With many callers a batch waits longer, so that it is worth its commit: a statement costs as much as forty items in it.
+# With many callers a batch waits longer, because a statement costs as much as forty items in it.
 LONGEST_LINGER_SECONDS = 0.05
 WORTHWHILE_ITEMS = 20
 FEW_ITEMS = 4
@@ -29,11 +29,11 @@ MOST_ITEMS = 500
 
 
 class GroupCommit(Generic[Item, Answer]):
-    """Collects items for `linger` seconds, hands them to `write`, and gives each caller its own answer.
+    """Collects items for `linger` seconds, passes them to `write`, and returns each caller's own answer.
 
-    `write` gets at most 500 items and returns one answer for each, in order. It writes all of them or raises and writes none; then
-    each is written alone, so that only the caller of the item that cannot be written sees an error. StoreAway is everybody's.
-    A cancelled caller's item may still be written.
+    `write` gets at most 500 items and returns one answer for each, in order. It writes all items, or raises and writes none. Then
+    each item is written alone, so that only the caller of a bad item gets the error. All callers get a StoreAway. A cancelled
+    caller's item may still be written.
     """
 
     def __init__(self, write: Callable[[Sequence[Item]], Awaitable[Sequence[Answer]]], *, linger: float = LINGER_SECONDS) -> None:
@@ -45,22 +45,24 @@ class GroupCommit(Generic[Item, Answer]):
         self._task: asyncio.Task[None] | None = None
 
     async def __call__(self, item: Item) -> Answer:
-        """Write one item; its answer once it is committed."""
+        """Write one item. Returns its answer after the commit."""
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
         if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._drain(), context=Context())  # it works for many: its log lines name none
+            self._task = asyncio.create_task(
+                self._drain(), context=Context()
+            )  # it works for many callers, so its log lines must not name one
         return await asyncio.shield(future)
 
     def _pause(self) -> float:
-        """Seconds to wait for more: as it is when few items come, up to the longest when many do."""
-        # Where not even four come within the longest wait, waiting gathers nothing.
+        """Seconds to wait for more items: `linger` when few arrive, up to LONGEST_LINGER_SECONDS when many do."""
+        # If fewer than FEW_ITEMS arrive within the longest wait, waiting is useless.
         if self._rate * LONGEST_LINGER_SECONDS < FEW_ITEMS:
             return self._linger
         return max(self._linger, min(WORTHWHILE_ITEMS / self._rate, LONGEST_LINGER_SECONDS))
 
     def _count(self, items: int) -> None:
-        """Follow how many items come in a second, over the last quarter of one."""
+        """Update the rate of items per second, averaged over RATE_SECONDS."""
         now = time.monotonic()
         passed = now - self._measured_at
         if passed >= RATE_SECONDS * 4:
@@ -82,14 +84,14 @@ class GroupCommit(Generic[Item, Answer]):
                 raise
 
     async def _write_batch(self, batch: Sequence[tuple[Item, asyncio.Future[Answer]]]) -> StoreAway | None:
-        """Write the items together; when that fails for one's sake, each alone. Answers with StoreAway if that ended it."""
+        """Write the items together; if one of them makes that fail, each alone. Returns the StoreAway that stopped it, if any."""
         try:
             answers = await self._write([item for item, _ in batch])
         except StoreAway as error:
             for _, future in batch:
                 _fail(future, type(error)(error.reason))
             return error
-        except Exception as error:  # noqa: BLE001  the callers raise it; this task has nobody to tell
+        except Exception as error:  # noqa: BLE001  the callers raise it; nothing awaits this task
             if len(batch) == 1:
                 _fail(batch[0][1], error)
                 return None
@@ -109,4 +111,4 @@ class GroupCommit(Generic[Item, Answer]):
 def _fail(future: asyncio.Future[Answer], error: Exception) -> None:
     if not future.done():
         future.set_exception(error)
-        future.exception()  # a caller that was cancelled meanwhile is not "never retrieved"
+        future.exception()  # so that asyncio does not warn when the caller was cancelled

@@ -1,7 +1,7 @@
-"""Guest links: one video, one decision, by somebody without an account.
+"""Guest links: a person without a user account makes one decision on one video.
 
-A link names the content that its guest was asked about, by its hash. An answer counts only while the link is open and the video
-still has that content. Only the hash of the link's secret is kept.
+A link stores the hash of the content that its guest was asked about. An answer counts only while the link is open and the video
+still has that content. Only a hash of the link's secret is stored.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ NEWEST = 2**62
 
 State = Literal["open", "outdated", "used", "revoked", "expired"]
 
-# An open link becomes `outdated` when its video has other content, or is decided: `standing` says so.
+# An open link is `outdated` when its video has other content or is decided. `_with_states` computes that.
 _COLUMNS = """g.id, v.key, v.title, g.guest, g.content_sha256, g.made_by, g.made_at, g.expires_at, g.revoked_by, g.revoked_at,
     g.used_at, p.answer, p.state AS decision, p.outcome,
     CASE WHEN g.used_at IS NOT NULL THEN 'used' WHEN g.revoked_at IS NOT NULL THEN 'revoked'
@@ -36,7 +36,7 @@ _COLUMNS = """g.id, v.key, v.title, g.guest, g.content_sha256, g.made_by, g.made
 _FROM = """phantoms.guest_links g JOIN phantoms.videos v ON v.id = g.video_id
     LEFT JOIN phantoms.pending_decisions p ON p.id = g.decision_id"""
 _BY_SECRET = text(f"SELECT {_COLUMNS} FROM {_FROM} WHERE g.secret_sha256 = :secret")
-# The second of two who use a link at once waits here, and then reads that it is used.
+# If two people use a link at once, the second waits here and then reads that it was used.
 _LOCK = text(f"SELECT {_COLUMNS} FROM {_FROM} WHERE g.secret_sha256 = :secret FOR UPDATE OF g")
 _BY_ID = text(f"SELECT {_COLUMNS} FROM {_FROM} WHERE g.id = :id")
 _LOCK_ID = text(f"SELECT {_COLUMNS} FROM {_FROM} WHERE g.id = :id FOR UPDATE OF g")
@@ -54,12 +54,12 @@ _USE = text("UPDATE phantoms.guest_links SET used_at = clock_timestamp(), decisi
 
 
 class LinkClosed(InvalidInput):
-    """The link takes no answer; the message says why."""
+    """The link accepts no answer. The message says why."""
 
 
 @dataclass(frozen=True)
 class GuestLink:
-    """A link, never its secret. `answer`, `decision` and `outcome`: what its guest decided and what became of that."""
+    """A link without its secret. `answer`, `decision` and `outcome`: the guest's decision and its result."""
 
     id: int
     key: str
@@ -84,7 +84,7 @@ class GuestLink:
 
 
 class GuestLinks:
-    """Makes links, revokes them, and takes the one answer of each."""
+    """Creates and revokes links, and accepts one answer for each."""
 
     def __init__(self, engine: Engine, decisions: Decisions, pending: PendingDecisions) -> None:
         self._engine = engine
@@ -92,7 +92,7 @@ class GuestLinks:
         self._pending = pending
 
     def add(self, key: str, guest: str, actor: Actor, *, content_sha256: str | None, hours: float) -> tuple[GuestLink, str]:
-        """Make a link; it and its secret, which nobody can read again.
+        """Create a link. Returns it and its secret, which cannot be read again.
 
         `content_sha256`: what the actor looked at, or its beginning; None: what was shown when the film was rendered.
         Raises InvalidInput when the video cannot be decided on now, or is not what was looked at.
@@ -132,24 +132,24 @@ class GuestLinks:
         return link
 
     def revoke(self, number: int, actor: Actor) -> GuestLink:
-        """Revoke a link; nothing happens when it is revoked already. Raises NotFound, and LinkClosed when it was used."""
+        """Revoke a link. Revoking it twice is no error. Raises NotFound, and LinkClosed when it was used."""
         with self._engine.begin() as connection:
             row = connection.execute(_LOCK_ID, {"id": number}).mappings().one_or_none()
             if row is None:
                 raise NotFound(f"There is no guest link {number}; `phantoms guest-links list` shows them.")
             link = _link(row)
             if link.state == "used":
-                raise LinkClosed(f"guest link {number} was used by {link.guest} already: nothing is left to revoke")
+                raise LinkClosed(f"guest link {number} was already used by {link.guest}: there is nothing to revoke")
             if link.state != "revoked":
                 connection.execute(_REVOKE, {"id": number, "who": actor.name})
                 note(connection, [AuditEntry(actor, "revoke guest link", link.key, before={"link": number, "guest": link.guest})])
             return _link(connection.execute(_BY_ID, {"id": number}).mappings().one())
 
     def find(self, secret: str) -> GuestLink | None:
-        """The link of that secret, with its state as the video is now; None when there is none. It changes nothing."""
+        """The link with that secret and its current state, or None. Changes nothing."""
         with reading(self._engine).connect() as connection:
             row = connection.execute(_BY_SECRET, {"secret": digest(secret)}).mappings().one_or_none()
-        return self._standing([_link(row)])[0] if row is not None else None
+        return self._with_states([_link(row)])[0] if row is not None else None
 
     def page(self, *, key: str = "", before: int = NEWEST, limit: int = 50) -> list[GuestLink]:
         """The newest links with an id below `before`, of one video or of all."""
@@ -157,13 +157,13 @@ class GuestLinks:
         with reading(self._engine).connect() as connection:
             rows = connection.execute(statement, {"key": key, "before": before, "limit": limit}).mappings()
             links = [_link(row) for row in rows]
-        return self._standing(links)
+        return self._with_states(links)
 
     def decide(self, secret: str, answer: Literal["approve", "reject"], *, reason: str, address: str) -> Pending:
-        """Take the answer of a guest, once. The answer and the use of its link are one transaction.
+        """Accept a guest's answer, once. The answer and the use of the link are one transaction.
 
         Raises LinkClosed for a link that is used, revoked or expired, or whose video is not what its guest was asked about;
-        DecidedFirst when somebody else decided meanwhile; NotFound for a secret that no link has. Then the link stays as it is.
+        DecidedFirst when another person decided meanwhile; NotFound for an unknown secret. The link is unchanged then.
         """
         with self._engine.begin() as connection:
             row = connection.execute(_LOCK, {"secret": digest(secret)}).mappings().one_or_none()
@@ -181,8 +181,8 @@ class GuestLinks:
             connection.execute(_USE, {"id": link.id, "decision": made.id})
             return made
 
-    def _standing(self, links: Sequence[GuestLink]) -> list[GuestLink]:
-        """The same, in which open links to what has changed meanwhile are outdated."""
+    def _with_states(self, links: Sequence[GuestLink]) -> list[GuestLink]:
+        """The links, with open ones marked outdated when their video's content has changed."""
         contents = self._decisions.open_contents([link.key for link in links if link.state == "open"])
         return [
             replace(link, state="outdated") if link.state == "open" and contents.get(link.key) != link.content_sha256 else link

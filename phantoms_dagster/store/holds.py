@@ -1,4 +1,4 @@
-"""Holds: a video on hold leaves the queue, and nobody can decide on it, until it is taken back."""
+"""Holds: a video on hold leaves the review queue and cannot be decided on until the hold is released."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ HELD = text(
 
 @dataclass(frozen=True)
 class HeldVideo:
-    """A video that is on hold: who holds it, since when, and why."""
+    """A video on hold: by whom, since when, and why."""
 
     key: str
     title: str
@@ -41,13 +41,13 @@ class HeldVideo:
 
 
 def put(connection: Connection, row: RowMapping | Mapping[str, Any], actor: Actor, note: str) -> None:
-    """Put the video of that row, whose approval is locked, on hold."""
+    """Put the row's video on hold. Its approval must be locked."""
     connection.execute(_HOLD, {"id": row["id"], "reviewer": actor.name, "note": note, "via": actor.via})
     note_deeds(connection, [AuditEntry(actor, "hold", row["key"], before={"state": row["state"]}, after={"note": note})])
 
 
 def release(connection: Connection, key: str, actor: Actor) -> None:
-    """Take a video back from hold. Raises InvalidInput when it is not on hold."""
+    """Release a hold. Raises InvalidInput when the video is not on hold."""
     row = connection.execute(_RELEASE, {"key": key}).mappings().one_or_none()
     if row is None:
         raise InvalidInput(f"{key} is not on hold; see `phantoms show {key}`")

@@ -1,7 +1,7 @@
-"""Issues: dead letters with one cause, what people said about it, and what a replay of its letters would do.
+"""Issues: all dead letters with one cause, the state that people gave it, and what a replay of its letters would do.
 
-An issue that somebody acknowledged or resolved opens again by itself with the next letter of its cause. One without an open letter
-is resolved, whatever was said: there is nothing left to do.
+An acknowledged or resolved issue reopens by itself with the next letter of its cause. An issue without an open letter is resolved,
+whatever people said, because nothing is left to do.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MOST_ISSUES = 2_000
 NEWEST = 2**62
 NOTE_CHARACTERS = 1_000
 
-# The causes are few and the letters many: each cause is one step along the index.
+# There are few causes and many letters, so each cause is one step along the index.
 _CAUSES = """
     WITH RECURSIVE causes AS (
         (SELECT d.cause FROM phantoms.dead_letters d ORDER BY d.cause LIMIT 1)
@@ -58,13 +58,13 @@ TREND = text(
     WHERE d.cause = ANY(:causes) AND d.created_at >= CAST(:since AS timestamptz) GROUP BY 1, 2
     """
 )
-# What the ledgers say of a replay. A post that was begun is read back before anything is sent, and so is a render that may run;
-# what was refused for its content is refused again.
+# What a replay would do, according to the ledgers. A started post, or a render that may be running, is read back before anything is
+# sent. Content that was rejected is rejected again.
 _VERDICT = """CASE WHEN d.error_class = 'rejected' OR d.code IN ('ambiguous', 'content_changed') THEN 'person'
     WHEN p.begun OR r.begun THEN 'read_back' ELSE 'safe' END"""
 _FIELDS = f"""d.id, v.key, v.title, d.stage, d.message, d.created_at, d.state, d.closed_at, d.closed_by, d.closed_reason,
     {_VERDICT} AS verdict"""
-# The limits keep each ledger from being read as a whole: a letter has one row in it, found by an index.
+# The limits prevent full scans of the ledgers. Each letter has one row there, found by an index.
 _LETTERS = """phantoms.dead_letters d JOIN phantoms.videos v ON v.id = d.video_id
     LEFT JOIN LATERAL (SELECT true AS begun FROM phantoms.posts p
         WHERE p.video_id = d.video_id AND p.platform = split_part(d.stage, '/', 1) AND NOT p.duplicate AND d.stage LIKE '%/post'
@@ -88,7 +88,7 @@ LETTERS = {
         """
     ),
 }
-# What is safe goes first, so that the canary is one of those; then the letters that wait longest.
+# Safe letters come first, so that the canary is one of them, then the oldest letters.
 CHOSEN = text(
     f"""
     SELECT {_FIELDS} FROM {_LETTERS}
@@ -109,9 +109,9 @@ _SAY = text(
 
 @dataclass(frozen=True)
 class Issue:
-    """One cause, with the words of its newest letter. `newest` is the number of that letter, `open` how many nobody has handled.
+    """One cause, with the message of its newest letter. `newest`: that letter's number. `open`: how many letters are open.
 
-    `came_back`: somebody had acknowledged or resolved it, and there are newer letters. `said`, `said_by`: the last word, and whose.
+    `came_back`: it was acknowledged or resolved, and there are newer letters. `said`, `said_by`: the last state given, and by whom.
     """
 
     cause: str
@@ -134,7 +134,7 @@ class Issue:
 
     @property
     def name(self) -> str:
-        """The cause in a few words: `script: 503 from openai (transient)`."""
+        """A short name, such as `script: 503 from openai (transient)`."""
         where = f" from {self.provider}" if self.provider and not self.stage.startswith(self.provider) else ""
         what = f"{self.code}{where} ({self.error_class})" if self.code else f"{self.error_class}{where}"
         return f"{self.stage.replace('_', ' ')}: {what}"
@@ -164,13 +164,13 @@ class IssueLetter:
 
 
 class Issues:
-    """Reads issues, and notes what people say about them."""
+    """Reads issues, and stores the states that people give them."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     def all(self, *, limit: int = MOST_ISSUES) -> list[Issue]:
-        """The issues, the one that was seen last first."""
+        """The issues, the most recently seen first."""
         with reading(self._engine).connect() as connection:
             return [Issue(**row) for row in connection.execute(ALL, {"limit": limit}).mappings()]
 
@@ -203,7 +203,7 @@ class Issues:
             return [IssueLetter(**row) for row in connection.execute(CHOSEN, values).mappings()]
 
     def say(self, cause: str, state: str, actor: Actor, *, seen: int, reason: str = "") -> Issue:
-        """Note that somebody who saw the letters up to number `seen` acknowledged, resolved or reopened it; the issue then.
+        """Acknowledge, resolve or reopen an issue, and return it. `seen`: the newest letter that the person saw.
 
         Raises InvalidInput for another state, NotFound for no issue.
         """

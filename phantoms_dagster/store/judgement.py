@@ -1,4 +1,4 @@
-"""What there is to decide on, and what a decision on it would come to. Nothing is written here: that is in `decisions`."""
+"""Works out what a decision would be about and what its result would be. It writes nothing; `decisions` does."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ OPEN = ("ready", "deferred", "running", "rejected")
 
 
 class DecidedFirst(InvalidInput):
-    """Somebody else was first; the message says who, and with what."""
+    """Another person decided first. The message says who, and how."""
 
 
 @dataclass(frozen=True)
 class Decided:
-    """A decision that was recorded, or that was recorded before. `warnings`: what the reviewer should know of it.
+    """A recorded decision. `new` is False when it was recorded before. `warnings`: what the reviewer should know.
 
-    `first`: it is the first of two approvals, and nothing goes out before another person approves, too.
+    `first`: it is the first of two approvals, and nothing is published before another person also approves.
     """
 
     key: str
@@ -36,10 +36,10 @@ class Decided:
 
 @dataclass(frozen=True)
 class Review:
-    """What there is to decide on. `words`: what the posts would say now; `content`: the hash of all of it.
+    """What a decision is about. `words`: the current words of the posts. `content`: the hash of everything.
 
-    `changed`: what is not as it was when the film was rendered and its words were shown, in words; empty when all is.
-    `warnings`: what speaks against it and refuses nothing. `first`: the approval of exactly this that a second person completes.
+    `changed`: what has changed since the render, in words; empty when nothing has. `warnings`: reasons to hesitate that forbid
+    nothing. `first`: the first approval of exactly this content, which a second person must complete.
     """
 
     words: tuple[PostWords, ...]
@@ -51,7 +51,7 @@ class Review:
 
 @dataclass(frozen=True)
 class Judgement:
-    """What decisions would come to, in the order of their keys; the rows, what would be approved, and first approvals, by key."""
+    """The results that decisions would have, in the order of their keys, with rows, reviews and first approvals by key."""
 
     rows: Mapping[str, RowMapping]
     reviews: Mapping[str, Review]
@@ -60,7 +60,7 @@ class Judgement:
 
 
 def not_wanted(key: str, row: RowMapping | None, only: Sequence[Platform]) -> InvalidInput | None:
-    """Why the video cannot be approved for these platforms alone."""
+    """Why the video cannot be approved for only these platforms, or None."""
     strange = [platform.title for platform in only if row is not None and platform not in (row["platforms"] or [])]
     return InvalidInput(f"{key} does not go to {' or '.join(strange)}; see `phantoms show {key}`") if strange else None
 
@@ -73,8 +73,8 @@ def answer(approved: bool) -> str:
 _SAID = {"approve": "approved", "reject": "rejected", "hold": "held"}
 
 
-def somebody_first(key: str, row: RowMapping) -> DecidedFirst | None:
-    """Who has the video now, when somebody has."""
+def already_decided(key: str, row: RowMapping) -> DecidedFirst | None:
+    """Why the video cannot be decided on: it is on hold, or another decision is pending. None when it can be."""
     if (held := row["held"]) is not None:
         why = f": {held['note']}" if held["note"] else ""
         return DecidedFirst(
@@ -88,12 +88,12 @@ def somebody_first(key: str, row: RowMapping) -> DecidedFirst | None:
 
 
 def _clock(moment: str) -> str:
-    """A time that PostgreSQL wrote into JSON."""
+    """Format a time that PostgreSQL wrote into JSON."""
     return f"{datetime.fromisoformat(moment).astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _too_late(key: str, out: Sequence[str], wanted: Sequence[str]) -> InvalidInput:
-    """Why an approved video cannot be rejected, and what can be done. `out`: the platforms that have a post, or may have one."""
+    """Why an approved video cannot be rejected, and the next step. `out`: the platforms that have a post, or may have one."""
     again = f"`phantoms retry {key} --from script` makes it again and asks for another decision"
     if not out:
         return InvalidInput(f"{key} is approved already. To take that back before it is posted: {again}")
@@ -108,14 +108,14 @@ def _too_late(key: str, out: Sequence[str], wanted: Sequence[str]) -> InvalidInp
 def judged(
     key: str, row: RowMapping | None, review: Review | None, narrow: Review | None, *, approved: bool, looked_at: str | None
 ) -> Decided | InvalidInput:
-    """What a decision on the video comes to, as it stands. `narrow`: the part of `review` that would go out."""
+    """The result of a decision on the video in its current state. `narrow`: the part of `review` that would be published."""
     if row is None or review is None or narrow is None or row["state"] == "blocked":
         return InvalidInput(f"{key} is not rendered yet: there is nothing to review (see `phantoms show {key}`)")
     if row["state"] == "done":
         return Decided(key, approved=True, new=False) if approved else _too_late(key, row["out"] or [], row["platforms"] or [])
     if row["state"] not in OPEN:
         return InvalidInput(f"{key} was given up; bring it back with `phantoms retry {key}`, then decide")
-    if (first := somebody_first(key, row)) is not None:
+    if (first := already_decided(key, row)) is not None:
         return first
     if approved and any(post.platform.spec.words.choices_key is not None and post.tiktok is None for post in narrow.words):
         return InvalidInput(

@@ -1,4 +1,4 @@
-"""Whether the table of stages knows of stored files: what tells an empty mount point from a media folder that is new."""
+"""Whether any stage has stored files. This tells an empty mount point from a new media folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Posts whose public id comes late, in PostgreSQL. When they are asked for is decided in `domain.late_ids`."""
+"""The table of posts whose public id comes late. `domain.late_ids` decides when ids are looked up."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from datetime import datetime
 
 from sqlalchemy import Engine, text
 
-from phantoms_dagster.domain.late_ids import AGES, LatePost
+from phantoms_dagster.domain.late_ids import LOOKUP_AGES, LatePost
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.ports import FoundPost
 
-# Only a post that is public to everyone ever gets a public id: all others settle with their publish_id for good.
+# Only a post that is public to everyone ever gets a public id. Other posts keep their publish_id for good.
 _LATE = """
     p.platform = 'tiktok' AND p.state IN ('published', 'confirmed') AND p.remote_id !~ '^[0-9]+$'
         AND p.handle->>'privacy' = 'PUBLIC_TO_EVERYONE'
@@ -37,7 +37,7 @@ _ASK_AGAIN = text(
     """
 )
 
-# The same post twice in one statement would be a bug of the platform: a number that another post has stays with that post.
+# An id that another post already has stays with that post. Returning it twice would be a bug of the platform.
 _FOUND = text(
     f"""
     UPDATE phantoms.posts p SET remote_id = :remote_id, url = :url, updated_at = clock_timestamp()
@@ -66,13 +66,13 @@ class LateIdTable:
 
     def due(self, *, sandbox: bool, most: int) -> Sequence[LatePost]:
         """See the protocol."""
-        values = {"sandbox": sandbox, "most": most, "first": AGES[0].total_seconds()}
+        values = {"sandbox": sandbox, "most": most, "first": LOOKUP_AGES[0].total_seconds()}
         with self._engine.connect() as connection:
             rows = connection.execute(_DUE, values).mappings()
             return [LatePost(**{**row, "platform": Platform(row["platform"]), "handle": dict(row["handle"])}) for row in rows]
 
-    def found(self, post: LatePost, public: FoundPost) -> None:
-        """See the protocol. One transaction: the ledger and the stage's output never name different posts."""
+    def save(self, post: LatePost, public: FoundPost) -> None:
+        """See the protocol. It is one transaction, so that the ledger and the stage's output never name different posts."""
         values = {"remote_id": public.remote_id, "url": public.url}
         with self._engine.begin() as connection:
             row = connection.execute(_FOUND, {"id": post.post_id, **values}).one_or_none()
@@ -82,7 +82,7 @@ class LateIdTable:
             connection.execute(_OUTPUT, {"video_id": row.video_id, "stage": f"{row.platform}/post", **values})
             connection.execute(_DONE, {"id": post.post_id})
 
-    def ask_again(self, post: LatePost, at: datetime | None) -> None:
+    def schedule(self, post: LatePost, at: datetime | None) -> None:
         """See the protocol."""
         with self._engine.begin() as connection:
             connection.execute(_ASK_AGAIN, {"id": post.post_id, "at": at, "given_up": at is None})

@@ -1,4 +1,4 @@
-"""What was made last in a stage, for a look at many outputs at once."""
+"""The newest outputs of a stage."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LATEST = text(
 
 
 def latest_outputs(engine: Engine, stage: str, *, most: int) -> dict[str, StageOutput]:
-    """The newest outputs of a stage by video key. A row that cannot be read is left out: `phantoms show` says what is wrong."""
+    """The newest outputs of a stage, by video key. Unreadable rows are left out; `phantoms show` explains them."""
     found: dict[str, StageOutput] = {}
     with engine.connect() as connection:
         for row in connection.execute(_LATEST, {"stage": stage, "most": most}):

@@ -1,9 +1,9 @@
-"""The triggers by which PostgreSQL refuses a step of a post or a paid render that the tables of `domain` forbid.
+"""Triggers with which PostgreSQL refuses every step of a post or a paid render that the tables in `domain` forbid.
 
-Migrations make them, too; a test holds both together.
+Migrations also create them, and a test compares both.
 
-A row that keeps its state is not checked: a transaction that is repeated because its answer was lost finds its own row.
-Nothing here has a percent sign: SQLAlchemy would take it for a placeholder.
+A row that keeps its state is not checked, because a transaction that is repeated after a lost answer finds its own row.
+The SQL contains no percent sign, which SQLAlchemy would take for a placeholder.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ PAID_PROVEN = [step for step in PAID_STEPS if step in paid_job.NEEDS_PROOF]
 PAID_WRITTEN_OFF = [step for step in PAID_STEPS if step in paid_job.NEEDS_WRITE_OFF]
 
 
-def _pairs(steps: Iterable[tuple[StrEnum, StrEnum]], but: Iterable[tuple[StrEnum, StrEnum]] = ()) -> str:
-    return ", ".join(f"'{before} {after}'" for before, after in steps if (before, after) not in but)
+def _pairs(steps: Iterable[tuple[StrEnum, StrEnum]], excluded: Iterable[tuple[StrEnum, StrEnum]] = ()) -> str:
+    return ", ".join(f"'{before} {after}'" for before, after in steps if (before, after) not in excluded)
 
 
 GUARD_POST = f"""
@@ -32,7 +32,7 @@ GUARD_POST = f"""
         DECLARE
             step text := OLD.state || ' ' || NEW.state;
         BEGIN
-            IF step IN ({_pairs(POST_STEPS, but=POST_PROVEN)}) THEN
+            IF step IN ({_pairs(POST_STEPS, excluded=POST_PROVEN)}) THEN
                 RETURN NEW;
             END IF;
             IF step IN ({_pairs(POST_PROVEN)}) THEN
@@ -64,7 +64,7 @@ GUARD_RENDER = f"""
             IF (NEW.state = 'sending' AND NEW.attempt_id IS NULL) OR (NEW.state = 'submitted' AND NEW.render_id IS NULL) THEN
                 RAISE check_violation USING MESSAGE = 'render ' || OLD.id || ': a render that is ' || NEW.state || ' has an id';
             END IF;
-            IF step IN ({_pairs(PAID_STEPS, but=[*PAID_PROVEN, *PAID_WRITTEN_OFF])}) THEN
+            IF step IN ({_pairs(PAID_STEPS, excluded=[*PAID_PROVEN, *PAID_WRITTEN_OFF])}) THEN
                 RETURN NEW;
             END IF;
             IF step IN ({_pairs(PAID_PROVEN)}) AND proven THEN

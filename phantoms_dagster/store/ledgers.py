@@ -1,6 +1,6 @@
-"""The ledgers of posts and paid renders: what must never be done twice. Every step is fenced by the stage's claim.
+"""The ledgers of posts and paid renders, which must never happen twice. Every step is fenced by the stage's claim.
 
-The order of the steps belongs to the adapters, what is legal to `domain.stages`.
+`production.publication` decides the order of steps. `domain.publication` and `domain.paid_job` define the legal ones.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ _OPEN_POST = text(
         video_id bigint, platform text, account text, marker text, video_sha256 text, caption_sha256 text, sandbox boolean)
     ORDER BY video_id, platform
     ON CONFLICT (video_id, platform, sandbox) WHERE NOT duplicate DO UPDATE
-    -- What was begun on an account is finished there, however it is called by now.
+    -- A post that was started on an account is finished there, even if the channel names another account now.
     SET account = CASE WHEN posts.state IN ('intent', 'failed') AND posts.handle = '{}' AND posts.remote_id IS NULL
             THEN excluded.account ELSE posts.account END,
         video_sha256 = CASE WHEN posts.state IN ('intent', 'failed') THEN excluded.video_sha256 ELSE posts.video_sha256 END,
         caption_sha256 = CASE WHEN posts.state IN ('intent', 'failed') THEN excluded.caption_sha256 ELSE posts.caption_sha256 END,
         updated_at = clock_timestamp()
     RETURNING id, video_id, platform, account, state, handle, upload_offset, remote_id, url, attempted_at,
-        -- Another run's: who is of the same run stands in line with it.
+        -- Only posts of other runs: posts of the same run wait for each other inside it.
         (SELECT v.key FROM phantoms.posts o
             JOIN phantoms.stages s ON s.video_id = o.video_id AND s.stage = o.platform || '/post'
                 AND s.state IS NOT DISTINCT FROM 'running' AND s.lease_until > clock_timestamp()
@@ -60,7 +60,7 @@ _OPEN_POST = text(
     """
 )
 
-# The same condition as in `_OPEN_POST`. A real post counts for the sandbox, too: only its own account may finish it.
+# The same condition as in `_OPEN_POST`. In the sandbox, a real post also counts, because only its own account may finish it.
 _BOUND = text(
     """
     SELECT account FROM phantoms.posts
@@ -70,7 +70,7 @@ _BOUND = text(
     """
 )
 
-# What was begun in the sandbox is begun again for real: nothing of it is at the real platform.
+# A post that was started in the sandbox starts over for real, because the real platform has nothing of it.
 _LEAVE_SANDBOX = text(
     """
     UPDATE phantoms.posts p SET state = 'failed', updated_at = clock_timestamp()
@@ -87,15 +87,15 @@ _TAKEN = text(
     """
 )
 
-# `before` makes a repeated commit (its first answer lost) find its own row; `generation` refuses a stale runner. The stage is found
-# by its primary key; what `IS NOT DISTINCT FROM` is for, `outcomes` says.
+# With `before`, a commit that is repeated after a lost answer finds its own row. `generation` refuses a stale runner. The stage is
+# found by its primary key. `outcomes` explains `IS NOT DISTINCT FROM`.
 _SAVE_POSTS = text(
     """
     WITH g AS MATERIALIZED (
         SELECT * FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(id bigint, video_id bigint, stage text, generation bigint,
             state text, handle jsonb, upload_offset bigint, remote_id text, url text, proof text)
     ), ours AS MATERIALIZED (
-        -- Locked, so that a takeover which is being committed is waited for and then seen.
+        -- Locked, so that this waits for a takeover that is being committed and then sees it.
         SELECT g.* FROM g
         JOIN phantoms.stages s ON s.video_id = g.video_id AND s.stage = g.stage AND s.generation = g.generation
         WHERE s.state IS NOT DISTINCT FROM 'running' ORDER BY s.video_id FOR SHARE OF s
@@ -115,7 +115,7 @@ _SAVE_POSTS = text(
     """
 )
 
-# In one order, so that two batches cannot wait for each other.
+# In a fixed order, so that two batches cannot deadlock.
 _LOCK_ACCOUNTS = text(
     """
     SELECT pg_advisory_xact_lock(h.hash)
@@ -141,7 +141,7 @@ _OPEN_RENDER = text(
     SELECT video_id, revision, sandbox
     FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(video_id bigint, revision int, sandbox boolean) ORDER BY video_id
     ON CONFLICT (video_id, revision) DO UPDATE
-    -- What was begun in the sandbox is begun again for real: nothing of it is at the real service, and nothing was paid.
+    -- A render that was started in the sandbox starts over for real: the real service has nothing of it, and nothing was paid.
     SET state = CASE WHEN renders.sandbox AND NOT excluded.sandbox THEN 'intent' ELSE renders.state END,
         render_id = CASE WHEN renders.sandbox AND NOT excluded.sandbox THEN NULL ELSE renders.render_id END,
         attempt_id = CASE WHEN renders.sandbox AND NOT excluded.sandbox THEN NULL ELSE renders.attempt_id END,
@@ -152,7 +152,7 @@ _OPEN_RENDER = text(
     """
 )
 
-# A render that is written off is booked with the attempt that sent it, and once: a repeated commit finds the row in `intent`.
+# A write-off is booked once, on the attempt that sent the order. A repeated commit finds the row already in `intent`.
 _SAVE_RENDERS = text(
     """
     WITH g AS MATERIALIZED (
@@ -202,7 +202,7 @@ class _AccountBusy:
 
 
 class PostgresPostJournal:
-    """Implements `ports.PostJournal`."""
+    """Implements `publication.PostJournal`."""
 
     def __init__(self, ledgers: PostgresLedgers, claim: Claim, row: RowMapping) -> None:
         self._ledgers = ledgers
@@ -254,7 +254,7 @@ class PostgresPostJournal:
         if row is None:
             platform = str(self._claim.stage.platform)
             if remote_id is not None and (other := await self._ledgers.owner_of(platform, remote_id, self._id)) is not None:
-                message = f"{platform} names {remote_id} as this post, which is that of {other}: look at the account"
+                message = f"{platform} names {remote_id} as this post, but it belongs to {other}: look at the account"
                 raise Rejected(message, provider=platform, code="remote_id_taken")
             raise StaleClaim(f"{self._claim.video.key}: another runner has taken over {self._claim.stage.name}")
         self._record = _post_record(row)
@@ -304,7 +304,7 @@ class PostgresRenderJournal:
 
 
 class PostgresLedgers:
-    """Implements `work.Ledgers`; belongs to one event loop."""
+    """Implements `claims.Ledgers`. One instance belongs to one event loop."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
@@ -333,12 +333,12 @@ class PostgresLedgers:
             platform = claim.stage.platform
             assert platform is not None
             message = (
-                f"the post was begun at the real {platform.title} and the sandbox cannot finish it: "
+                f"the post was started at the real {platform.title} and the sandbox cannot finish it: "
                 f"give the {platform.title} account {row['begun_for_real']} its token again (`phantoms accounts` lists them)"
             )
             raise NotYet(message, retry_after=BEGUN_FOR_REAL_SECONDS)
         if row["busy"] is not None and row["state"] == PostState.INTENT:
-            # Only a hint, so that nothing is sent in vain: who opens the post on its account looks again, behind a lock.
+            # Only a hint that saves useless requests. Opening the post on its account checks again, under a lock.
             raise _busy(row["busy"], row["platform"], row["account"])
         return PostgresPostJournal(self, claim, row)
 
@@ -352,7 +352,7 @@ class PostgresLedgers:
         return await transaction(self._statements, work)
 
     async def owner_of(self, platform: str, remote_id: str, post_id: int) -> str | None:
-        """The video whose real post that is already, other than the post `post_id`."""
+        """The video that already has that real post, other than post `post_id`; None when there is none."""
 
         async def work(connection: AsyncConnection) -> str | None:
             values = {"platform": platform, "remote_id": remote_id, "id": post_id}
@@ -365,14 +365,14 @@ class PostgresLedgers:
         row = await self._open_render(_Step({"video_id": claim.video_id, "revision": claim.revision, "sandbox": sandbox}))
         if sandbox and not row["sandbox"]:
             message = (
-                "the render was begun at the real service and the sandbox cannot finish it: give the service its key again "
+                "the render was started at the real service and the sandbox cannot finish it: give the service its key again "
                 f"(`phantoms doctor` says where it is missing), or give the render up: "
                 f"`phantoms retry {claim.video.key} --from rendered_video`"
             )
             raise NotYet(message, retry_after=BEGUN_FOR_REAL_SECONDS)
         return PostgresRenderJournal(self, claim, row)
 
-    # --- batches. One row stands twice in one only when two callers hold it, which a claim rules out.
+    # --- batches. A row could be in a batch twice only if two callers held it, which claims rule out.
 
     async def _write_new_posts(self, steps: Sequence[_Step]) -> Sequence[RowMapping]:
         rows = await self._rows(_OPEN_POST, steps, ("video_id", "platform"))
@@ -394,7 +394,7 @@ class PostgresLedgers:
         return await self._found(_SAVE_RENDERS, steps)
 
     async def _write_openings(self, openings: Sequence[_Opening]) -> Sequence[RowMapping | _AccountBusy | None]:
-        """Open each post unless another one is in flight on its account, in the table or before it in this batch."""
+        """Open each post unless another post is in flight on its account, in the table or earlier in this batch."""
         first = {(o.platform, o.account): o for o in reversed(openings)}
         wanted = [{"id": o.step.row["id"], "platform": o.platform, "account": o.account} for o in first.values()]
 
@@ -421,7 +421,7 @@ class PostgresLedgers:
         return [rows.get(step.row["id"]) for step in steps]
 
     async def _rows(self, statement: TextClause, steps: Sequence[_Step], names: Sequence[str]) -> Sequence[RowMapping]:
-        """One row for each step, known by those columns. The same row may be asked for twice: it is made once."""
+        """One row for each step, identified by the columns `names`. A row that is requested twice is created once."""
         asked = {tuple(step.row[name] for name in names): step.row for step in steps}
 
         async def work(connection: AsyncConnection) -> dict[tuple[Any, ...], RowMapping]:

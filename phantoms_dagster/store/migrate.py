@@ -1,4 +1,4 @@
-"""Runs the migrations. One process at a time: an advisory lock lets the others wait and find the work done."""
+"""Runs the migrations, in one process at a time. An advisory lock makes the others wait; they then find the work done."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Connection, text
 
 from phantoms_dagster.domain.errors import SchemaMismatch
-from phantoms_dagster.store import fitting
+from phantoms_dagster.store import schema_version
 from phantoms_dagster.store.engine import engine
 from phantoms_dagster.store.schema import SCHEMA
 
-# Alembic is large, and at most starts there is nothing to apply.
+# Alembic is a large import, and most starts have nothing to apply.
 if TYPE_CHECKING:
     from alembic.config import Config
 
@@ -31,7 +31,7 @@ def _config(connection: Connection | None = None) -> Config:
 
 
 def upgrade(url: str) -> None:
-    """Bring the database to the newest schema. `url`: any PostgreSQL URL. Safe to call from several processes at once."""
+    """Upgrade the database to the newest schema. `url`: any PostgreSQL URL. Several processes may call it at once."""
     database = engine(url, pool_size=2)
     try:
         with database.begin() as connection:
@@ -50,7 +50,7 @@ def _is_newest(connection: Connection) -> bool:
     if not connection.execute(_PREPARED).scalar_one():
         return False
     try:
-        fitting.check(connection)
+        schema_version.check(connection)
     except SchemaMismatch:
         return False
     return True

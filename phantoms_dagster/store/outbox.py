@@ -1,7 +1,7 @@
-"""Webhook deliveries on their way: claimed by a lease, sent by somebody, ended. At least once, by any number of processes.
+"""The outbox of webhook deliveries: claimed with a lease, sent, ended. Delivery is at least once, by any number of processes.
 
-This file and `webhook_triggers` are the promise: an event is written with what it tells of, and a delivery ends only when its
-endpoint took it, its tries are used up, or its endpoint is disabled. A deliverer that dies leaves a lease that runs out.
+This file and `webhook_triggers` keep the promise: an event is written in the transaction of its cause, and a delivery ends only
+when its endpoint accepted it, its attempts are used up, or its endpoint is disabled. If a process dies, its lease expires.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sqlalchemy import Connection, Engine, text
 from phantoms_dagster.domain.webhooks import EVENTS, RetrySchedule, origin
 
 KEPT_DAYS = 30
-# Of an endpoint that does not fail; of one that does, one at a time is tried.
+# Concurrent deliveries per endpoint. A failing endpoint gets one at a time.
 MOST_AT_ONCE = 4
 
 ENDPOINTS = text(
@@ -25,7 +25,8 @@ ENDPOINTS = text(
     SELECT id, events, pause_until, failures FROM phantoms.webhook_endpoints WHERE state = 'active' ORDER BY id
     """
 )
-# The lease is the time at which it is due again. `claim` fences: who was given up does not end what another has claimed since.
+# The lease is the time at which a delivery is due again. `claim` is a fence: a process whose lease expired cannot end a delivery
+# that another process has claimed since.
 CLAIM = text(
     """
     WITH due AS (
@@ -105,16 +106,16 @@ FORGET = text(
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What there is to look for: which events endpoints want, how many deliveries each may be given now, by its id."""
+class EndpointDemand:
+    """The events that endpoints want, and how many more deliveries each endpoint may get now, by its id."""
 
     events: frozenset[str]
     free: Mapping[int, int]
 
 
 @dataclass(frozen=True)
-class Claimed:
-    """A delivery that is ours until its lease ends. `old_secret`: signs, too, until those who verify have the new one."""
+class ClaimedDelivery:
+    """A delivery that this process holds until its lease ends. `old_secret` also signs, until receivers have the new one."""
 
     id: int
     endpoint_id: int
@@ -129,15 +130,15 @@ class Claimed:
     old_secret: str | None
 
     def __repr__(self) -> str:
-        """Without what is secret."""
+        """Leave out everything secret."""
         return f"Claimed({self.id}, {self.type} {self.message_id}, to {origin(self.url)})"
 
 
 @dataclass(frozen=True)
-class Tried:
-    """What came of one try. `status`: of the answer; None without one. `error`: in words, empty when it was taken.
+class DeliveryResult:
+    """The result of one delivery attempt. `status`: of the answer, None without one. `error`: in words, empty on success.
 
-    `gone`: the receiver wants nothing any more. `asked`: in how many seconds it wants to be asked again.
+    `gone`: the receiver wants no more deliveries. `asked`: its Retry-After in seconds.
     """
 
     at: datetime
@@ -149,14 +150,14 @@ class Tried:
 
 
 class Outbox:
-    """What is due, and what came of it."""
+    """Claims due deliveries and records their results."""
 
     def __init__(self, engine: Engine, schedule: RetrySchedule) -> None:
         self._engine = engine
         self._schedule = schedule
 
-    def wanted(self, now: datetime, busy: Mapping[int, int]) -> Wanted:
-        """What endpoints want. `busy`: how many deliveries to each are under way in this process."""
+    def wanted(self, now: datetime, busy: Mapping[int, int]) -> EndpointDemand:
+        """What endpoints want now. `busy`: how many deliveries to each this process is making."""
         with self._engine.connect() as connection:
             rows = connection.execute(ENDPOINTS).all()
         free = {}
@@ -165,18 +166,18 @@ class Outbox:
             left = most - busy.get(row.id, 0)
             if left > 0 and (row.pause_until is None or row.pause_until <= now):
                 free[row.id] = left
-        return Wanted(frozenset(name for row in rows for name in row.events), free)
+        return EndpointDemand(frozenset(name for row in rows for name in row.events), free)
 
-    def claim(self, free: Mapping[int, int]) -> list[Claimed]:
-        """Deliveries that are due, a limited number for each endpoint. They are ours for the time of a lease."""
+    def claim(self, free: Mapping[int, int]) -> list[ClaimedDelivery]:
+        """Claim due deliveries for one lease. `free`: the most for each endpoint, by id."""
         if not free:
             return []
         values = {"endpoints": list(free), "free": list(free.values()), "lease": self._schedule.lease}
         with self._engine.begin() as connection:
-            return [Claimed(**row) for row in connection.execute(CLAIM, values).mappings()]
+            return [ClaimedDelivery(**row) for row in connection.execute(CLAIM, values).mappings()]
 
-    def end(self, one: Claimed, tried: Tried, *, spread: float) -> None:
-        """Write what came of a try, and all that follows from it, in one transaction. `spread`: -1 to 1, of the wait."""
+    def end(self, one: ClaimedDelivery, tried: DeliveryResult, *, spread: float) -> None:
+        """Record the result of an attempt and everything that follows from it, in one transaction. `spread`: jitter, -1 to 1."""
         if not tried.error:
             self._end(one, tried, "delivered", "", 0.0)
             return
@@ -187,20 +188,20 @@ class Outbox:
             self._end(one, tried, "pending", tried.error, wait)
 
     def tell(self, kind: str, source: str, data: Mapping[str, Any], at: datetime) -> None:
-        """Write an event that is of no table. `source` says what it is of: the same one is written once."""
+        """Write an event that no table change causes. `source` identifies its cause, so that it is written once."""
         assert kind in EVENTS
         with self._engine.begin() as connection:
             connection.execute(_TELL, {"type": kind, "source": source, "data": json.dumps(data), "at": at})
 
     def forget(self) -> int:
-        """Delete events that are older than a month, a thousand at a time; how many."""
+        """Delete events older than KEPT_DAYS, a thousand at a time. Returns how many were deleted."""
         with self._engine.begin() as connection:
             return connection.execute(FORGET, {"days": KEPT_DAYS}).rowcount
 
-    def _end(self, one: Claimed, tried: Tried, state: str, reason: str, wait: float) -> None:
+    def _end(self, one: ClaimedDelivery, tried: DeliveryResult, state: str, reason: str, wait: float) -> None:
         log = {"id": one.id, "at": tried.at, "seconds": tried.seconds, "status": tried.status, "error": tried.error}
         with self._engine.begin() as connection:
-            # The endpoint's row first, as where it is disabled, so that two that end at once cannot wait for each other.
+            # Lock the endpoint's row first, as when disabling it, so that two deliveries that end at once cannot deadlock.
             row = None
             if not tried.error:
                 connection.execute(_WELL, {"id": one.endpoint_id})
@@ -208,7 +209,7 @@ class Outbox:
                 pauses = {"first": self._schedule.first_pause, "longest": self._schedule.longest_pause}
                 disable = {"disable": self._schedule.disable_days * 86_400}
                 row = connection.execute(_ILL, {"id": one.endpoint_id, **pauses, **disable}).one_or_none()
-                given_up = f"it did nothing but fail since {row.failing_since:%Y-%m-%d %H:%M} UTC: {tried.error}" if row else ""
+                given_up = f"every delivery has failed since {row.failing_since:%Y-%m-%d %H:%M} UTC: {tried.error}" if row else ""
             connection.execute(_LOG, log)
             connection.execute(_END, {"id": one.id, "claim": one.claim, "state": state, "reason": reason, "wait": wait})
             if row is not None and (tried.gone or row.given_up):
@@ -216,7 +217,7 @@ class Outbox:
 
 
 def _disable(connection: Connection, endpoint: int, reason: str) -> None:
-    """Disable an endpoint: nothing is sent to it any more, and the alerts' destinations are told once."""
+    """Disable an endpoint. Nothing more is sent to it, and one alert reports it."""
     row = connection.execute(_DISABLE, {"id": endpoint, "reason": reason}).one_or_none()
     if row is None:
         return
@@ -227,5 +228,5 @@ def _disable(connection: Connection, endpoint: int, reason: str) -> None:
 
 
 def notice_of(endpoint: int) -> str:
-    """The id of the notice about an endpoint that was disabled."""
+    """The id of the notice about a disabled endpoint."""
     return f"webhook:{endpoint}"

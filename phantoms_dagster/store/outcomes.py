@@ -1,6 +1,6 @@
-"""Outcomes: how attempts and claims are closed, each batch in one transaction together with everything it entails.
+"""Outcomes: closes attempts and claims. Each batch is one transaction, together with all consequences.
 
-Entailed: the next stages become ready, dead letters are written. Claiming belongs in `claims`.
+The consequences: the next stages become ready, and dead letters are written. `claims` makes claims.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _ROWS = """jsonb_to_recordset(CAST(:rows AS jsonb)) AS g(
     provider text, provider_ref text, cost numeric, retry_at timestamptz, error_class text, code text, message text,
     evidence jsonb, unsent boolean, outage boolean, paced jsonb, waits_for text)"""
 
-# What an attempt waited for pools and breakers: what the tries before it waited that sent nothing, what its stage waited in the
-# table since, and what it waited itself; seconds by name. Nearly always nothing, and then nothing is looked up.
+# An attempt's waits for pools and breakers, in seconds by name: the waits of earlier attempts that sent nothing, the stage's wait
+# in the table since then, and its own waits. There are nearly always none, and then nothing is looked up.
 _PACED = """CASE WHEN COALESCE(g.paced, s.paced) IS NOT NULL OR s.waits_since IS NOT NULL THEN (
         SELECT jsonb_object_agg(w.name, round(w.seconds, 1)) FROM (
             SELECT p.key AS name, sum(CAST(p.value AS numeric)) AS seconds FROM (
@@ -37,15 +37,16 @@ _PACED = """CASE WHEN COALESCE(g.paced, s.paced) IS NOT NULL OR s.waits_since IS
             ) p GROUP BY p.key
         ) w) END"""
 
-# What an outcome does to a stage's budget. The age of its failures begins with the first that costs an attempt, and anew after an
-# outage: what failed because a provider was down says nothing about the video.
+# How an outcome changes a stage's budget. The age of its failures starts with the first one that costs an attempt, and starts again
+# after an outage, because a failure while a provider is down says nothing about the video.
 _BUDGET = """attempts = s.attempts + g.counts,
             failing_since = CASE WHEN g.outage THEN NULL WHEN g.counts = 1 THEN COALESCE(s.failing_since, clock_timestamp())
                 ELSE s.failing_since END,
             waits = CASE WHEN g.counts = 0 AND g.state = 'deferred' THEN s.waits + 1 ELSE 0 END"""
 
-# Each row of a batch finds its stage by the primary key. `IS NOT DISTINCT FROM` keeps the planner off the indexes by state and by
-# owner: what it knows of them is of another moment, when few were running, and so it walked all running stages for each row.
+# Each row of a batch finds its stage by the primary key. `IS NOT DISTINCT FROM` keeps the planner from using the indexes by state
+# and by owner. Its statistics on them may date from a time when few stages were running, and then it scanned all running stages per
+# row.
 _CLOSE_ATTEMPTS = text(
     f"""
     UPDATE phantoms.attempts a
@@ -58,9 +59,9 @@ _CLOSE_ATTEMPTS = text(
     """
 )
 
-# One statement, so that it needs no transaction around it: what hangs on an outcome happens to those alone that `ended` was able
-# to end. All parts see the table as it was before, so the cost of a stage counts the attempts as `closed` leaves them. A post is
-# ready when its brief says so; everything else at once.
+# One statement, so that it needs no transaction around it. Consequences apply only to rows that `ended` was able to end. All parts
+# see the table as it was before, so a stage's cost counts the attempts as `closed` leaves them. A post is ready at its publish
+# time, every other stage at once.
 _FINISH = text(
     f"""
     WITH g AS MATERIALIZED (SELECT * FROM {_ROWS}),
@@ -106,10 +107,10 @@ _FINISH = text(
     """
 )
 
-# A shorter wait is not worth a line of a video's story.
+# Shorter waits are not shown in a video's story.
 PACED_SECONDS = 0.5
 
-# What a letter keeps of a long history: the first tries, the last ones, and a count of those between.
+# A letter with a long history keeps the first attempts, the last ones, and the number of those between.
 FIRST_TRIES, LAST_TRIES, MESSAGE_CHARACTERS = 5, 15, 500
 _BURY = text(
     f"""
@@ -151,7 +152,7 @@ _STILL_OURS = text(
     """
 )
 
-# When the answer of a first commit was lost, the attempt that it opened is there already: it is answered, not opened twice.
+# If the answer of a first commit was lost, the attempt that it opened already exists. It is returned, not opened twice.
 _NEXT_ATTEMPT = text(
     f"""
     WITH ours AS (
@@ -177,8 +178,8 @@ _NEXT_ATTEMPT = text(
     """
 )
 
-# An account is free when no run is at one of its posts. Then those that wait for it are due at once: a few, since they stand in
-# line in one run, whose end wakes the next few. A row that is being claimed this moment needs nobody to wake it.
+# An account is free when no run works on one of its posts. Then a few of the posts that wait for it become due at once. They run
+# one after the other in one run, whose end wakes the next few. A row that is being claimed at this moment needs no waking.
 WOKEN = 10
 _OF_POST = "s.video_id = o.video_id AND s.stage = o.platform || '/post' AND s.state IS NOT DISTINCT FROM"
 _AT_WORK = f"""SELECT FROM phantoms.posts o
@@ -211,53 +212,53 @@ _WAKE = text(
 
 
 class HeldClaim(Protocol):
-    """What an outcome needs to know of a claim."""
+    """The part of a claim that an outcome needs."""
 
     @property
     def video_id(self) -> int:
-        """Which video."""
+        """The id of the video."""
         ...
 
     @property
     def stage(self) -> Stage:
-        """Which stage of it."""
+        """The stage."""
         ...
 
     @property
     def generation(self) -> int:
-        """The fence of every write."""
+        """The generation that fences every write."""
         ...
 
     @property
     def attempt_row(self) -> int:
-        """The attempt that is open."""
+        """The id of the open attempt."""
         ...
 
     @property
     def owner(self) -> str:
-        """Who holds it."""
+        """The owner of the claim."""
         ...
 
 
 @dataclass(frozen=True)
 class Closing:
-    """An outcome on its way to the table."""
+    """An outcome to write, with its claim."""
 
     claim: HeldClaim
     outcome: AttemptOutcome
 
     @property
     def key(self) -> tuple[int, str]:
-        """Which row it is for."""
+        """The video id and stage name of its row."""
         return self.claim.video_id, self.claim.stage.name
 
     @property
     def fails(self) -> bool:
-        """Whether a dead letter is written with it."""
+        """Whether a dead letter is also written."""
         return self.outcome.state is StageState.FAILED
 
     def row(self) -> dict[str, Any]:
-        """The fields of `_ROWS` that say something, fit for JSON."""
+        """The non-empty fields of `_ROWS`, ready for JSON."""
         claim, outcome, made = self.claim, self.outcome, self.outcome.result
         fields = {
             "video_id": claim.video_id,
@@ -285,15 +286,15 @@ class Closing:
 
 
 def _json(closings: Iterable[Closing]) -> dict[str, str]:
-    # In one order, so that two batches that meet cannot wait for each other.
+    # In a fixed order, so that two batches cannot deadlock.
     return {"rows": as_json([closing.row() for closing in sorted(closings, key=lambda c: c.key)])}
 
 
 async def finish(connection: AsyncConnection, closings: Sequence[Closing]) -> list[bool]:
-    """Write outcomes. False for a claim that somebody else has taken over: nothing of it was written.
+    """Write outcomes. Returns False for a claim that another runner has taken over; nothing of it was written.
 
-    Without a failed one among them (`Closing.fails`) all is written by one statement, and needs no transaction. Posts that wait
-    for an account which is free now are woken after it; when that is lost, they come back by their own time.
+    Without a failed one among them (`Closing.fails`), one statement writes everything and no transaction is needed. Posts that wait
+    for an account that is now free are woken afterwards. If that is lost, they are retried at their own time.
     """
     following = [
         {"made": m.name, "stage": s.name} for m in {c.claim.stage for c in closings} for s in STAGES.values() if m.name in s.after
@@ -306,7 +307,7 @@ async def finish(connection: AsyncConnection, closings: Sequence[Closing]) -> li
     failed = [c for c in closings if c.fails]
     if failed:
         await connection.execute(_BURY, _json(failed))
-    # The answer of a first commit was lost, or they were taken over.
+    # Either the answer of a first commit was lost, or they were taken over.
     left = [c for c in closings if c.key not in ours]
     if left:
         ours |= {(row.video_id, row.stage) for row in await connection.execute(_STILL_OURS, _json(left))}
@@ -314,7 +315,7 @@ async def finish(connection: AsyncConnection, closings: Sequence[Closing]) -> li
 
 
 async def next_attempts(connection: AsyncConnection, closings: Sequence[Closing]) -> list[int | None]:
-    """Close attempts and open the next ones. None for a claim that somebody else has taken over."""
+    """Close attempts and open the next ones. Returns their ids, and None for a claim that another runner has taken over."""
     rows = _json(closings)
     await connection.execute(_CLOSE_ATTEMPTS, rows)
     opened = {(row.video_id, row.stage): row.id for row in await connection.execute(_NEXT_ATTEMPT, rows)}

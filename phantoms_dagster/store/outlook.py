@@ -1,4 +1,4 @@
-"""What happens next and what happened last, for people who watch. Every statement here reads a few rows through an index."""
+"""Reads what happens next and what happened last, for `phantoms watch`. Every statement reads a few rows through an index."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from phantoms_dagster.domain.models import Channel
 from phantoms_dagster.domain.stages import STAGES
 from phantoms_dagster.store.stored import channel_of
 
-# Approvals wait for a person, whatever time their row has.
+# Approvals are left out: they wait for a person, whatever time their row has.
 _NEXT = text(
     """
     SELECT w.stage, n.key, n.at FROM unnest(CAST(:stages AS text[])) AS w(stage) CROSS JOIN LATERAL (
@@ -44,7 +44,7 @@ _CHANNELS = text(
 
 @dataclass(frozen=True)
 class NextStep:
-    """When the next video of a stage goes on by itself."""
+    """The time at which the next video of a stage continues by itself."""
 
     stage: str
     key: str
@@ -53,7 +53,7 @@ class NextStep:
 
 @dataclass(frozen=True)
 class AttemptSummary:
-    """One attempt at a stage of a video. `state` is that of the table: `intent` while it is under way."""
+    """One attempt at a stage of a video. `state` is as stored: `intent` while the attempt is running."""
 
     id: int
     key: str
@@ -68,7 +68,7 @@ class AttemptSummary:
 
 @dataclass(frozen=True)
 class Release:
-    """What decides when an approved video goes out."""
+    """The facts that decide when an approved video is published."""
 
     key: str
     publish_at: datetime | None
@@ -83,7 +83,7 @@ class Outlook:
         self._engine = engine
 
     def next_steps(self, *, most: int = 3) -> list[NextStep]:
-        """The soonest times at which something goes on by itself, at most two a stage."""
+        """The next times at which something continues by itself, at most two for each stage."""
         with self._engine.connect() as connection:
             rows = connection.execute(_NEXT, {"stages": list(STAGES), "most": most})
             return [NextStep(row.stage, row.key, row.at) for row in rows]
@@ -94,7 +94,7 @@ class Outlook:
             return [AttemptSummary(**row) for row in connection.execute(_LATEST, {"most": most}).mappings()]
 
     def releases(self, keys: Sequence[str]) -> list[Release]:
-        """What decides when these videos go out. Raises Unreadable."""
+        """The facts that decide when these videos are published. Raises UnreadableRow."""
         with self._engine.connect() as connection:
             rows = connection.execute(_CHANNELS, {"keys": list(keys)}).mappings().all()
         return [Release(r["key"], r["publish_at"], tuple(r["platforms"]), channel_of(r["key"], r["channel"])) for r in rows]

@@ -1,4 +1,4 @@
-"""Which renders were ordered, as our own ledger has it."""
+"""Reads which renders were ordered from our own ledger."""
 
 from __future__ import annotations
 

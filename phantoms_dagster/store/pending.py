@@ -1,8 +1,8 @@
-"""Decisions that can still be undone: they wait here, and are committed when their time has come.
+"""Pending decisions: they can still be undone, and are committed when that time is over.
 
-A decision of the desk is a row first. It takes the video out of the queue at once, so that nobody else decides on it, and it
-becomes a real decision only when the time for undoing is over. Whichever process looks next commits it: a desk that was killed
-loses none. The locks are taken in one order: the video, its approval, then the pending row.
+A decision at the desk is first a pending row. It removes the video from the queue at once, so that nobody else decides on it. It
+becomes a real decision only when it can no longer be undone. Any process may commit it, so a killed desk loses none. Locks are
+taken in a fixed order: the video, its approval, the pending row.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ _DUE_IN = text(
 class Pending:
     """A decision made at the desk. `state`: pending, committed, undone, or refused (then `outcome` says why).
 
-    `person`: who counts, when it is not the reviewer.
+    `person`: the responsible person, when it is not the reviewer.
     """
 
     id: int
@@ -92,7 +92,7 @@ class Pending:
 
 
 class PendingDecisions:
-    """Takes decisions, undoes them, and commits those whose time has come. `window`: how long a decision can be undone."""
+    """Accepts decisions, undoes them, and commits those that are due. `window`: how long a decision can be undone."""
 
     def __init__(self, engine: Engine, decisions: Decisions, *, window: timedelta) -> None:
         self._engine = engine
@@ -107,7 +107,7 @@ class PendingDecisions:
     def submit(
         self, key: str, answer: Answer, actor: Actor, *, content_sha256: str, note: str = "", only: Sequence[Platform] = ()
     ) -> Pending:
-        """Take a decision on exactly what was looked at. Without a window it is committed at once.
+        """Accept a decision on exactly what the reviewer looked at. Without a window it is committed at once.
 
         Raises InvalidInput as `Decisions.decide` does, and DecidedFirst, which says who was first.
         """
@@ -126,7 +126,7 @@ class PendingDecisions:
         only: Sequence[Platform] = (),
         exactly: bool = False,
     ) -> Pending:
-        """`submit` in the caller's transaction. `exactly`: a rejection, too, is refused when the content has changed."""
+        """`submit` in the caller's transaction. `exactly`: a rejection is also refused when the content has changed."""
         if answer == "reject" and not note.strip():
             raise InvalidInput("a rejection needs a reason: it is what the next version is made from")
         if connection.execute(LOCK_APPROVALS, {"keys": [key]}).scalar() is None:
@@ -161,12 +161,12 @@ class PendingDecisions:
             return self._read(connection, number)
 
     def undo(self, number: int, actor: Actor, *, others: bool = False) -> Pending:
-        """Take a decision back. Raises InvalidInput when it is committed already, or is somebody else's and not `others`."""
+        """Undo a decision. Raises InvalidInput when it is committed, or when it is another person's and `others` is False."""
         with self._engine.begin() as connection:
             found = self._read(connection, number)
             if actor.name not in (found.reviewer, found.person) and not others:
                 raise InvalidInput(f"that decision is {found.reviewer}'s: only they or an operator can undo it")
-            # Its time may be over while nobody has committed it yet: then it is too late all the same, as the page said.
+            # Its time may be over although no process has committed it yet. It is too late then, as the page said.
             late = text("SELECT commit_at <= clock_timestamp() FROM phantoms.pending_decisions WHERE id = :id FOR UPDATE")
             too_late = connection.execute(late, {"id": number}).scalar_one()
             ended = {"id": number, "state": "undone", "outcome": f"undone by {actor.name}"}
@@ -179,19 +179,19 @@ class PendingDecisions:
             return self._read(connection, number)
 
     def commit_due(self, *, limit: int = 100) -> list[Pending]:
-        """Commit the decisions whose time has come, each in a transaction of its own; what became of them."""
+        """Commit the decisions that are due, each in its own transaction. Returns them as they are then."""
         with reading(self._engine).connect() as connection:
             due = [_pending(row) for row in connection.execute(_DUE, {"limit": limit}).mappings()]
         return [ended for one in due if (ended := self._commit_one(one)) is not None]
 
     def due_in(self) -> float | None:
-        """In how many seconds the next decision is due, by PostgreSQL's clock; None when none waits."""
+        """Seconds until the next decision is due, by PostgreSQL's clock; None when there is none."""
         with reading(self._engine).connect() as connection:
             found: float | None = connection.execute(_DUE_IN).scalar()
         return found
 
     def latest_of(self, reviewer: str, *, within: timedelta, limit: int = 3) -> list[Pending]:
-        """The newest decisions of a person, whatever became of them."""
+        """A person's newest decisions, in any state."""
         with reading(self._engine).connect() as connection:
             rows = connection.execute(_OF, {"reviewer": reviewer, "since": within, "limit": limit})
             return [_pending(row) for row in rows.mappings()]
@@ -200,12 +200,12 @@ class PendingDecisions:
         with self._engine.begin() as connection:
             connection.execute(LOCK_APPROVALS, {"keys": [one.key]})
             if connection.execute(_STILL, {"id": one.id}).scalar() is None:
-                return None  # somebody else has committed it, or it was undone
+                return None  # another process has committed it, or it was undone
             self._commit(connection, one)
             return self._read(connection, one.id)
 
     def _commit(self, connection: Connection, one: Pending) -> None:
-        """Make it a decision. One that cannot be carried out any more is refused, with the reason, and changes nothing."""
+        """Make it a real decision. If that is no longer possible it is refused with the reason, and nothing else changes."""
         connection.execute(_END, {"id": one.id, "state": "committed", "outcome": None})
         actor = Actor(one.reviewer, one.via, one.address, counts_as=one.person)
         try:
@@ -231,7 +231,7 @@ class PendingDecisions:
         if isinstance(decided, InvalidInput):
             raise decided
         if not decided.new:
-            raise DecidedFirst(f"{one.key} was approved by somebody else meanwhile")
+            raise DecidedFirst(f"{one.key} was approved by another person meanwhile")
 
     def _read(self, connection: Connection, number: int) -> Pending:
         row = connection.execute(_ONE, {"id": number}).mappings().one_or_none()

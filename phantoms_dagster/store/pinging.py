@@ -1,8 +1,8 @@
-"""Connections of a pool are asked whether their server is there only when that is in doubt.
+"""Pings a pooled connection only when it may be broken.
 
-`pool_pre_ping` asks before each use: half of what pages say to PostgreSQL would be that question. But a server that ends, or that
-ends the connection, closes its side, and that can be seen here without asking: there is something to read of a connection that
-waits for nothing. One that was not used for a while is asked all the same, because a network may have forgotten it.
+`pool_pre_ping` pings before each use, which would be half of a page's round trips. A server that stops or ends the connection
+closes its side, and that is visible without a ping: an idle connection then has something to read. A connection that was not used
+for a while is pinged anyway, because the network may have dropped it.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ ASKED_AFTER_SECONDS = 20.0
 _USED = "phantoms_used_at"
 
 
-def ask_when_in_doubt(database: Engine) -> Engine:
-    """The engine. It is made without `pool_pre_ping`."""
+def ping_when_in_doubt(database: Engine) -> Engine:
+    """Add these pings to an engine that was made without `pool_pre_ping`, and return it."""
 
     def used(_connection: Any, record: Any) -> None:
         record.info[_USED] = time.monotonic()
@@ -28,12 +28,12 @@ def ask_when_in_doubt(database: Engine) -> Engine:
         last = record.info.get(_USED)
         if last is None:
             return  # it was made just now
-        if time.monotonic() - last < ASKED_AFTER_SECONDS and not _has_something_to_say(connection):
+        if time.monotonic() - last < ASKED_AFTER_SECONDS and not _is_readable(connection):
             return
         try:
             database.dialect.do_ping(connection)
         except database.dialect.loaded_dbapi.Error as error:
-            # This and all that were made before it: then the pool makes another one.
+            # Invalidates this connection and all older ones, and the pool opens a new one.
             raise InvalidatePoolError from error
 
     event.listen(database, "checkin", used)
@@ -41,11 +41,11 @@ def ask_when_in_doubt(database: Engine) -> Engine:
     return database
 
 
-def _has_something_to_say(connection: Any) -> bool:
-    """Whether there is something to read, or the end of it."""
+def _is_readable(connection: Any) -> bool:
+    """Whether there is something to read, including the end of the stream."""
     try:
         poll = select.poll()
         poll.register(connection.fileno(), select.POLLIN)
         return bool(poll.poll(0))
-    except Exception:  # noqa: BLE001 - a connection that is closed already has no number; asking it raises what it should
+    except Exception:  # noqa: BLE001 - a closed connection has no file number; the ping raises the right error
         return True

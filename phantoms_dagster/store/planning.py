@@ -1,6 +1,6 @@
-"""What could run now, read for the planner, and the wait until something could. Implements `Waiting`.
+"""Reads the stages that could run now, for the planner, and waits until there are some. Implements `planning.ReadyVideos`.
 
-Whoever makes something ready says so in the same transaction: with `NOTIFY`, or with `notify` when it is certain which stage.
+Code that makes a stage ready also sends a notification in the same transaction: `NOTIFY`, or `notify` if it knows the stage.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ CHANNEL = "phantoms_ready"
 
 
 def notify(stage: str) -> str:
-    """SQL that says that something is ready in the stage of which `stage` is an expression."""
+    """SQL that notifies listeners that something is ready. `stage` is an SQL expression for the stage's name."""
     return f"SELECT pg_notify('{CHANNEL}', {stage})"
 
 
-# Of no stage in particular.
+# A notification for no particular stage.
 NOTIFY = notify("''")
-# Not of a stage: whoever listens is asked to stop, because the daemon ends and waits for them.
+# Not a stage: asks listeners to stop, because the daemon is shutting down and waits for them.
 _STOP = "(stop)"
 STOP = notify(f"'{_STOP}'")
 
-# Of stage `s` of video `v`. An approval is due only when somebody decided since it became ready.
+# Whether stage `s` of video `v` is due. An approval is due only when a person has decided since it became ready.
 _DUE = """(
     (s.state = 'ready' AND (s.ready_at IS NULL OR s.ready_at <= clock_timestamp()))
     OR (s.state = 'deferred' AND s.retry_at <= clock_timestamp())
@@ -67,7 +67,7 @@ _MOST_URGENT = text(
     """
 )
 
-# The first time at which something becomes due by the clock alone. `now()`, which an index can be asked for.
+# The first time at which something becomes due by the clock alone. It uses `now()`, so that indexes can be used.
 _NEXT_DUE = text(
     """
     SELECT extract(epoch FROM min(due.at) - now())::float8
@@ -82,7 +82,7 @@ _NEXT_DUE = text(
     """
 )
 
-# The neighbours are counted off before anybody looks whether they are due: a gap is seen as one.
+# The neighbours are selected before it is known whether they are due, so that gaps are visible.
 _AROUND = text(
     f"""
     SELECT w.stage, w.at, p.key, p.place, p.priority, p.publish_at, d.generation, d.since
@@ -102,7 +102,7 @@ _AROUND = text(
 
 
 class Planning:
-    """The planner's reader."""
+    """Implements `planning.ReadyVideos`, and listens for ready stages."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -138,14 +138,14 @@ class Planning:
         return {pair: _without_gap(found, pair[1]) for pair, found in rows.items()}
 
     def next_due(self, stages: Collection[str]) -> float | None:
-        """In how many seconds something of these stages becomes due by the clock, without a word from anybody, or None."""
+        """Seconds until one of these stages becomes due by the clock alone, without a notification; None when none will."""
         with self._engine.connect() as connection:
             found: float | None = connection.execute(_NEXT_DUE, {"stages": list(stages)}).scalar()
         return None if found is None else max(0.0, found)
 
     @contextmanager
     def listen(self, stages: Collection[str]) -> Iterator[ReadyListener]:
-        """Listen for what becomes ready in one of these stages."""
+        """Listen for notifications about these stages."""
         with self._engine.connect() as pooled:
             raw = pooled.connection.driver_connection
             assert isinstance(raw, psycopg.Connection)
@@ -159,29 +159,29 @@ class Planning:
 
 
 class ReadyListener:
-    """A connection that listens."""
+    """A connection that listens for notifications. `stopped`: a listener was asked to stop."""
 
     def __init__(self, connection: psycopg.Connection[Any], stages: Collection[str]) -> None:
         self._connection = connection
-        self._heeded = {"", _STOP, *stages}
+        self._payloads = {"", _STOP, *stages}
         self.stopped = False
 
     def wait(self, seconds: float) -> bool:
-        """Whether somebody said within that time, or since this listens, that something is ready, or asked to stop."""
+        """Wait for a notification. Returns whether one arrived within `seconds`, or since listening began."""
         until = time.monotonic() + seconds
         poll = select.poll()
         poll.register(self._connection.fileno(), select.POLLIN)
-        while not self._heard():
+        while not self._received():
             left = until - time.monotonic()
-            # psycopg's own wait wakes up ten times a second, all day long.
+            # psycopg's own wait would wake up ten times a second.
             if left <= 0 or not poll.poll(left * 1000):
                 return False
         return True
 
-    def _heard(self) -> bool:
+    def _received(self) -> bool:
         for notice in self._connection.notifies(timeout=0):
             self.stopped = self.stopped or notice.payload == _STOP
-            if notice.payload in self._heeded:
+            if notice.payload in self._payloads:
                 return True
         return False
 

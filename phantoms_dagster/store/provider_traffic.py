@@ -1,4 +1,4 @@
-"""What went to each provider in the last hour, and which stages wait, for the desk. Every statement reads through an index."""
+"""Reads each provider's attempts of the last hour and the waiting stages, for the desk. Every statement uses an index."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from phantoms_dagster.store.engine import reading
 
 SLICES, SLICE_SECONDS = 12, 300
 
-# now(), not clock_timestamp(): an index is used only for a time that stays the same within the statement.
+# now(), not clock_timestamp(), because an index is used only for a time that is constant within the statement.
 _HOUR = text(
     f"""
     SELECT provider, floor(extract(epoch FROM now() - finished_at) / {SLICE_SECONDS})::int AS slice,
@@ -42,7 +42,7 @@ _WAITING = text(
 
 @dataclass(frozen=True)
 class Slice:
-    """Attempts that ended within five minutes: how many well, how many with an error."""
+    """The attempts that ended in one period of five minutes: successes (`well`) and errors (`badly`)."""
 
     well: int = 0
     badly: int = 0
@@ -50,7 +50,7 @@ class Slice:
 
 @dataclass(frozen=True)
 class Waiter:
-    """A stage of a video that is tried again at `retry_at`, and why not now."""
+    """A stage of a video that waits until `retry_at`, and the reason."""
 
     key: str
     title: str
@@ -66,7 +66,7 @@ class ProviderTraffic:
         self._engine = engine
 
     def last_hour(self) -> Mapping[str, tuple[Slice, ...]]:
-        """By provider, twelve slices of five minutes, the oldest first. A provider without an attempt is not there."""
+        """By provider, twelve slices of five minutes, the oldest first. Providers without an attempt are left out."""
         found: defaultdict[str, list[Slice]] = defaultdict(lambda: [Slice()] * SLICES)
         with reading(self._engine).connect() as connection:
             for provider, number, well, badly in connection.execute(_HOUR):
@@ -75,12 +75,12 @@ class ProviderTraffic:
         return {provider: tuple(slices) for provider, slices in found.items()}
 
     def counts(self, stages: Sequence[str]) -> Mapping[str, int]:
-        """How many videos wait in each of these stages, for whatever reason."""
+        """How many videos wait in each of these stages, for any reason."""
         with reading(self._engine).connect() as connection:
             return {row.stage: row.waiting for row in connection.execute(_COUNTS, {"stages": list(stages)})}
 
     def waiting(self, stages: Sequence[str], *, most: int = 20) -> list[Waiter]:
-        """The videos that these stages try again soonest."""
+        """The videos of these stages with the earliest retry times."""
         with reading(self._engine).connect() as connection:
             rows = connection.execute(_WAITING, {"stages": list(stages), "most": most}).mappings()
             return [Waiter(**row) for row in rows]

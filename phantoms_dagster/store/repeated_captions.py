@@ -1,8 +1,8 @@
-"""Finds captions that one Instagram account would show twice within a day.
+"""Finds captions that an Instagram account would post twice within a day.
 
-Instagram may take the second post for spam, and after a lost answer two posts of one caption cannot be told apart. The reviewer is
-told, and nothing is refused. The ledger's hash of its caption finds what is out or on its way; the approved words find what is
-approved and not begun yet.
+Instagram may treat the second post as spam, and after a lost answer two posts with the same caption cannot be told apart. The
+reviewer gets a warning; nothing is refused. Published and started posts are found by the caption's hash in the ledger, approved
+posts that have not started by their approved words.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _FOUND = text(
     ), others AS (
         SELECT w.key, w.account, o.key AS other, p.at, true AS begun
         FROM wanted w
-        -- The limit keeps the ledger from being read as a whole: each caption is looked up by an index.
+        -- The limit prevents a full scan of the ledger: each caption is looked up by an index.
         CROSS JOIN LATERAL (
             SELECT p.video_id, COALESCE(p.published_at, p.attempted_at) AS at FROM phantoms.posts p
             WHERE p.caption_sha256 = w.hash AND p.account = w.account AND p.platform = :platform
@@ -41,7 +41,7 @@ _FOUND = text(
         UNION ALL
         SELECT w.key, w.account, o.key, GREATEST(clock_timestamp(), o.publish_at), false
         FROM wanted w
-        -- The decisions of a day are few, whatever there is: they lead to the videos. Only the last one on a video counts.
+        -- A day has few decisions, however large the tables are, so they lead to the videos. Only a video's last one counts.
         JOIN phantoms.approvals d ON d.approved AND d.decided_at > statement_timestamp() - interval '24 hours'
             AND NOT EXISTS (SELECT FROM phantoms.approvals l WHERE l.video_id = d.video_id AND l.id > d.id)
         JOIN phantoms.videos o ON o.id = d.video_id AND o.id <> w.id
@@ -61,7 +61,7 @@ _FOUND = text(
 
 @dataclass(frozen=True)
 class PlannedCaption:
-    """What a video would say on an account."""
+    """The caption that a video would have on an account."""
 
     key: str
     account: str
@@ -69,7 +69,7 @@ class PlannedCaption:
 
 
 def repeated_captions(connection: Connection, planned: Iterable[PlannedCaption], *, sandbox: bool) -> Mapping[str, str]:
-    """A warning for each video whose caption its Instagram account shows elsewhere within 24 hours, by key.
+    """A warning for each video whose caption another post of its Instagram account has within 24 hours, by key.
 
     `sandbox`: whether Instagram's posts go to the sandbox; its posts and the real ones are not compared.
     """

@@ -1,6 +1,6 @@
-"""One video's stage, asked for again by a person: from every state it may be in. Synchronous, for commands.
+"""Retries a stage of one video for a person, from any state. Synchronous, for commands.
 
-What has a dead letter is replayed by `dead_letters`; this module knows what to do in the other states, and says what it may cost.
+`dead_letters` replays stages that have a dead letter. This module handles the other states, and says what a retry may cost.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _WAKE = text(
     WHERE video_id = :id AND stage = :stage AND state = 'deferred'
     """
 )
-# The one step of a render that a person makes. It writes off what may have been billed, as `production.publication` does.
+# The only step of a render that a person takes. It writes off what may have been billed, as `production.publication` does.
 _GIVE_UP_RENDER = text(
     """
     WITH old AS (
@@ -58,7 +58,7 @@ _LETTERED = (StageState.FAILED, StageState.REJECTED, StageState.DISCARDED)
 
 @dataclass(frozen=True)
 class Plan:
-    """What a retry would do. `lines`: what it does, costs and risks, for a person; `stage` is where it begins."""
+    """What a retry would do. `lines`: its effects, costs and risks, in words. `stage`: where it begins."""
 
     key: str
     stage: str
@@ -69,24 +69,24 @@ class Plan:
 
 
 class Retrying:
-    """Retries of single videos. `price`: US dollars for a render of so many seconds."""
+    """Retries single videos. `price_per_minute`: US dollars for one minute of rendered video."""
 
     def __init__(self, engine: Engine, *, price_per_minute: Decimal) -> None:
         self._engine = engine
         self._price_per_minute = price_per_minute
 
     def plan(self, key: str, start: str | None = None) -> Plan:
-        """What would be done. Raises InvalidInput with the reason and the next step when nothing can be."""
+        """What a retry would do. Raises InvalidInput, with the reason and the next step, when nothing can be done."""
         with self._engine.connect() as connection:
             return self._plan(self._rows(connection, key), key, start)
 
     def carry_out(self, plan: Plan, *, by: str) -> None:
-        """Do it, unless the video has moved on since. Raises InvalidInput then."""
+        """Carry the plan out. Raises InvalidInput when the video has changed since."""
         with self._engine.begin() as connection:
             self.carry_out_in(connection, plan, by=by)
 
     def retry_in(self, connection: Connection, key: str, *, by: str) -> Plan:
-        """Ask for the first stage that has not ended well, in the caller's transaction; what was done. Raises InvalidInput."""
+        """Retry the first stage that is not done, in the caller's transaction. Returns the plan. Raises InvalidInput."""
         plan = self._plan(self._rows(connection, key), key, None)
         self.carry_out_in(connection, plan, by=by)
         return plan
@@ -107,7 +107,7 @@ class Retrying:
         connection.execute(_LOCK, {"id": row["video_id"]})
         rows = self._rows(connection, plan.key)
         if self._plan(rows, plan.key, plan.stage if plan.how in ("fresh", "render") else None).how != plan.how:
-            raise InvalidInput(f"{plan.key} has moved on meanwhile: ask again")
+            raise InvalidInput(f"{plan.key} has changed meanwhile: run the command again")
         row, reason = rows[plan.stage], f"asked for again by {by}"
         if plan.how == "fresh":
             following = [s.name for s in downstream(plan.stage)]
@@ -129,7 +129,7 @@ class Retrying:
         return {name: found[name] for name in STAGES if name in found}
 
     def price(self, seconds: float | None) -> Decimal:
-        """What a render of so many seconds costs here, in US dollars."""
+        """The price of a render of that length, in US dollars."""
         return (Decimal(str(seconds or 0.0)) / 60 * self._price_per_minute).quantize(Decimal("0.0001"))
 
     def _plan(self, rows: dict[str, RowMapping], key: str, start: str | None) -> Plan:
@@ -175,11 +175,11 @@ class Retrying:
         return Plan(key, start, "fresh", tuple(said), seconds)
 
     def _as_it_is(self, rows: dict[str, RowMapping], key: str) -> Plan:
-        """The first stage that has not ended well."""
+        """The plan for the first stage that is not done."""
         waiting = [name for name, row in rows.items() if row["state"] not in (StageState.DONE, StageState.BLOCKED)]
         if not waiting:
             raise InvalidInput(f"every stage of {key} is done; `phantoms retry {key} --from STAGE` makes one again")
-        # What can be moved comes before what is under way or waits for a worker already.
+        # Stages that can be retried come before stages that are running or already wait for a worker.
         order = [*_LETTERED, StageState.DEFERRED, StageState.RUNNING, StageState.READY]
         name = min(waiting, key=lambda found: order.index(StageState(rows[found]["state"])))
         row = rows[name]

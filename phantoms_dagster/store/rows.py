@@ -1,4 +1,4 @@
-"""Rows on their way to a statement: many at once, as one JSON parameter. What they say belongs to who writes them."""
+"""Converts rows to one JSON parameter, so that one statement can write many."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-# Python writes neither deeper brackets than its stack takes nor longer numbers than 4,300 digits; PostgreSQL takes a little more.
+# Python cannot write deeper nesting than its stack allows, or numbers of more than 4,300 digits. PostgreSQL accepts a little more.
 MOST_DEPTH = 200
 MOST_DIGITS = 1_000
 _REPLACEMENT = "\ufffd"
@@ -15,19 +15,19 @@ _TOO_DEEP = "(nested too deeply)"
 
 
 def as_json(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows as a JSON array that PostgreSQL can hold.
+    """The rows as a JSON array that PostgreSQL can store.
 
-    Providers answer with anything. A jsonb holds neither NUL nor half a surrogate pair, no NaN and no infinity, and one such value
-    would fail the commit of every video that shares it: they become what says the same and can be held.
+    Providers may answer anything. A jsonb cannot store NUL, half a surrogate pair, NaN or infinity, and one such value would fail
+    the commit of all videos in the batch. Such values are replaced by ones that can be stored.
     """
     return json_text(rows)
 
 
 def json_text(value: Any) -> str:
-    """One value as JSON that PostgreSQL can hold."""
+    """One value as JSON that PostgreSQL can store."""
     try:
         written = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    except (ValueError, RecursionError):  # a number that is none, too many digits, or no end of brackets
+    except (ValueError, RecursionError):  # NaN or infinity, too many digits, or too deeply nested
         written = json.dumps(_holdable(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     if "\\u0000" in written:
         written = json.dumps(_holdable(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
@@ -35,7 +35,7 @@ def json_text(value: Any) -> str:
 
 
 def _holdable(value: Any, depth: int = 0) -> Any:
-    """The value without what no jsonb holds."""
+    """The value with everything replaced that a jsonb cannot store."""
     match value:
         case str():
             return value.replace("\x00", _REPLACEMENT)

@@ -1,6 +1,6 @@
-"""What is settled without having been made: stages that nobody wants or that a person gave up.
+"""Settled stages, which will never be made: the brief does not name their platform, or a person gave them up.
 
-For the picture in Dagster's pages."""
+Dagster's pages show them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sqlalchemy import Engine, text
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.stages import STAGES, downstream, stages_for
 
-# Rows become visible up to this long after the time that is written in them: their transactions are short.
+# A row becomes visible at most this long after the time written in it, because its transaction is short.
 OVERLAP = timedelta(seconds=60)
 
 _REGISTERED = text(
@@ -36,7 +36,7 @@ _DISCARDED = text(
 
 @dataclass(frozen=True)
 class Settled:
-    """A stage of a video that nothing will be made in, and why. `since`: when that became known; `row`: of which row."""
+    """A stage of a video that will never be made, and why. `since`: when that became known. `row`: the id of its source row."""
 
     row: int
     key: str
@@ -53,7 +53,7 @@ class SettledStages:
         self._engine = engine
 
     def not_wanted(self, since: datetime, *, most: int) -> list[Settled]:
-        """The stages of the usual platforms that a brief does not want. At most `most` videos."""
+        """The stages of usual platforms that a brief does not name, of at most `most` videos."""
         values = {"since": since, "most": most, "usual": json.dumps(list(Platform.usual()))}
         found = []
         with self._engine.connect() as connection:
@@ -66,7 +66,7 @@ class SettledStages:
         return found
 
     def given_up(self, since: datetime, *, most: int) -> list[Settled]:
-        """The stages whose dead letter was discarded, and those after them. At most `most` letters."""
+        """The stages whose dead letter was discarded, and the stages after them, for at most `most` letters."""
         found = []
         with self._engine.connect() as connection:
             for row in connection.execute(_DISCARDED, {"since": since, "most": most}):

@@ -1,4 +1,4 @@
-"""How the stages stand after a run: read on the run's own connection, because a second one costs more than the whole question."""
+"""Queries of the stage checks after a run, on the run's own connection. A second connection would cost more than the queries."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class StageChecks:
-    """What the checks of stages ask at the end of a run. Both methods raise StoreAway."""
+    """The queries of the stage checks at the end of a run. Both methods raise StoreAway."""
 
     def __init__(self, database: AsyncEngine) -> None:
         self._statements = statements(database)

@@ -1,4 +1,4 @@
-"""`PostgresStageStore`: the port a runner works through, put together from `claims`, `outcomes` and `ledgers`."""
+"""`PostgresStageStore` implements the runner's port with `claims` and `outcomes`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from phantoms_dagster.domain.claims import AttemptOutcome, Claim, Claims, RunCon
 from phantoms_dagster.domain.errors import InvalidInput, StaleClaim, Unknown
 from phantoms_dagster.domain.stages import Stage, downstream
 from phantoms_dagster.domain.values import JsonObject
-from phantoms_dagster.store import claims, fitting, outcomes
+from phantoms_dagster.store import claims, outcomes, schema_version
 from phantoms_dagster.store.earlier import keep
 from phantoms_dagster.store.group_commit import GroupCommit
 from phantoms_dagster.store.outcomes import Closing
@@ -30,7 +30,7 @@ _HEARTBEAT = text(
     """
 )
 
-# The new generation refuses outcomes of cancelled videos that are still on their way to the table.
+# The new generation makes the store refuse late outcomes of cancelled videos.
 _RELEASE = text(
     """
     WITH ours AS (
@@ -65,7 +65,7 @@ _NEW_REVISION = text(
     """
 )
 
-# What was published stays published, its variant too; everything else downstream is made anew.
+# Published posts and their variants stay. Everything else downstream is made again.
 VOID = text(
     """
     UPDATE phantoms.stages s
@@ -104,14 +104,14 @@ _FAILING = text(
     """
 )
 
-# A post is never made twice, and a decision is taken back by changing what it was about.
+# Posts are never made twice, and a decision is revoked by changing the content that it was about.
 REGENERATED = ("script", "voiceover", "rendered_video")
 
 _Received = tuple[int, JsonObject, str | None, Decimal | None]
 
 
 class PostgresAttempt:
-    """The handle of one attempt (implements `ports.Attempt`)."""
+    """Implements `ports.Attempt`."""
 
     def __init__(self, claim: Claim, received: GroupCommit[_Received, None]) -> None:
         self._claim = claim
@@ -136,12 +136,12 @@ class PostgresAttempt:
         return self._claim.stored_response
 
     async def received(self, response: JsonObject, *, provider_ref: str | None = None, cost: Decimal | None = None) -> None:
-        """See the port. Written even when the claim is lost: what was paid for is remembered."""
+        """See the port. It is written even when the claim is lost, because the answer was paid for."""
         await self._received((self._claim.attempt_row, response, provider_ref, cost))
 
 
 class PostgresStageStore:
-    """The table of stages for the runs of one event loop, any number at once: each claim knows its own owner."""
+    """The table of stages for any number of concurrent runs on one event loop. Each claim knows its owner."""
 
     def __init__(self, engine: AsyncEngine, *, lease_seconds: float) -> None:
         self._engine = engine
@@ -155,7 +155,7 @@ class PostgresStageStore:
         """See the port."""
 
         async def work(connection: AsyncConnection) -> Claims:
-            await connection.run_sync(fitting.check)  # nothing is begun on tables of another version
+            await connection.run_sync(schema_version.check)  # start no work on tables of another version
             return await claims.claim(connection, stage, keys, owner=owner, context=context, lease_seconds=self._lease_seconds)
 
         return await transaction(self._engine, work)

@@ -1,7 +1,7 @@
-"""Numbers about everything, for metrics: cheap to read every few seconds with 100,000 videos. Lists for people are in `catalogue`.
+"""Numbers for metrics. They are cheap to read every few seconds with 100,000 videos. Lists for people are in `catalogue`.
 
-What only ever grows (attempts, posts, cost) is counted once: a reader keeps the totals up to some minutes ago and asks only for
-what was finished since. Rows are given their end time right before their commit, so nothing older turns up later.
+Numbers that only grow (attempts, posts, cost) are counted once: a reader keeps the totals up to some minutes ago and reads only
+what finished since. Rows get their end time right before their commit, so older rows do not appear later.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from phantoms_dagster.domain.stages import STAGES, StageState
 
 # Upper bounds of the histogram, in seconds: ten seconds to a week.
 BUCKETS = (10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1_800.0, 3_600.0, 7_200.0, 21_600.0, 86_400.0, 604_800.0)
-# A transaction that took longer from its end time to its commit would be missed; ours take milliseconds.
+# A transaction that takes longer than this from its end time to its commit would be missed. Ours take milliseconds.
 SETTLED = timedelta(minutes=5)
-# How much is counted again with each reading before the totals move on.
+# How far the totals advance at once. What is newer is counted again with each reading.
 _STEP = timedelta(minutes=1)
-# The first reading counts everything; nothing else should ever take so long.
+# The first reading counts everything. No other should take nearly this long.
 _LONGEST = "SET LOCAL statement_timeout = '60s'"
 
 _VIDEOS = text("SELECT stage, state, count(*) AS n FROM phantoms.stages GROUP BY stage, state")
 
-# now() and not clock_timestamp(), which cannot bound an index scan: posts that are scheduled for later are not walked over.
+# now() and not clock_timestamp(), which cannot bound an index scan. So posts that are scheduled for later are not scanned.
 _OLDEST = text(
     """
     SELECT w.stage, extract(epoch FROM now() - min(d.due))::float8 AS seconds
@@ -72,7 +72,7 @@ _POSTS = text(
 
 @dataclass
 class Totals:
-    """What only grows. `attempts` by (stage, provider, outcome); `waits`: posts by histogram bucket, the last one open-ended."""
+    """The numbers that only grow. `attempts`: by (stage, provider, outcome). `waits`: posts by bucket, the last one open-ended."""
 
     attempts: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     cost_usd: Decimal = Decimal(0)
@@ -81,7 +81,7 @@ class Totals:
     waited_seconds: float = 0.0
 
     def __add__(self, other: Totals) -> Totals:
-        """Both together."""
+        """The sum of both."""
         return Totals(
             self.attempts + other.attempts,
             self.cost_usd + other.cost_usd,
@@ -93,9 +93,9 @@ class Totals:
 
 @dataclass(frozen=True)
 class StatisticsReading:
-    """All numbers at one time. `videos` by (stage, state), every pair; `dead_letters` that are open, by (stage, class).
+    """All numbers at one time. `videos`: by (stage, state), for every pair. `dead_letters`: the open ones, by (stage, class).
 
-    `oldest_seconds` by stage: how long the video that waits longest could have been worked on; 0 when none waits.
+    `oldest_seconds`: by stage, for how long the longest waiting video has been ready; 0 when none waits.
     """
 
     videos: Mapping[tuple[str, str], int]
@@ -105,7 +105,7 @@ class StatisticsReading:
 
 
 class Statistics:
-    """Reads the numbers. Keeps totals between readings, so use one for long, and from one thread at a time."""
+    """Reads the numbers. It keeps totals between readings, so keep one instance, and use it from one thread at a time."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -113,7 +113,7 @@ class Statistics:
         self._until: datetime | None = None
 
     def read(self) -> StatisticsReading:
-        """The numbers now. Raises SQLAlchemyError; then nothing was counted."""
+        """The current numbers. Raises SQLAlchemyError; the totals are unchanged then."""
         with self._engine.connect() as connection, connection.begin():
             connection.execute(text(_LONGEST))
             now: datetime = connection.execute(text("SELECT clock_timestamp()")).scalar_one()

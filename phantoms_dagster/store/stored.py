@@ -1,4 +1,4 @@
-"""Reading the JSON of the tables. What does not fit its model is one video's fault, with the field and the next step in words."""
+"""Parses the JSON in the tables. JSON that does not fit its model affects one video, with an error that has the next step."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.models import Brief, Channel, PostWords, StageOutput
 from phantoms_dagster.domain.problems import first_problem
 
-# Models read their JSON themselves, twice as quickly as from the objects that the driver would make of it.
+# Models parse JSON text themselves. That is twice as fast as reading the objects that the driver would make.
 OUTPUT: TypeAdapter[StageOutput] = TypeAdapter(StageOutput)
 WORDS: TypeAdapter[tuple[PostWords, ...]] = TypeAdapter(tuple[PostWords, ...])
 OUTPUTS: TypeAdapter[dict[str, StageOutput]] = TypeAdapter(dict[str, StageOutput])
 
 
 class UnreadableRow(InvalidInput):
-    """Something stored of one video does not fit its model any more."""
+    """Stored data of one video no longer fits its model."""
 
 
 def brief_of(key: str, stored: str | Mapping[str, Any]) -> Brief:

@@ -1,4 +1,4 @@
-"""The story of one video: everything that happened to it, in order, for a person. Each statement reads one video's rows."""
+"""The story of one video: everything that happened to it, in order. Each statement reads one video's rows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Engine, text
 
-from phantoms_dagster.domain.pacing import waited
+from phantoms_dagster.domain.pacing import describe_waits
 
 MOST_EVENTS = 300
 
@@ -87,7 +87,7 @@ class StoryEvent:
 
 @dataclass(frozen=True)
 class Story:
-    """A video with everything known of it, as rows, and as a timeline, oldest first."""
+    """Everything known about a video, as rows and as a timeline, oldest first."""
 
     video: Mapping[str, Any]
     stages: Mapping[str, Mapping[str, Any]]
@@ -166,7 +166,7 @@ def _attempt(row: Mapping[str, Any]) -> StoryEvent:
         at=row["started_at"],
         kind="attempt",
         title=f"{row['stage']} {row['state']}" + (f" at {row['provider']}" if row["provider"] else ""),
-        detail=" · ".join(part for part in (outcome, waited(row["paced"] or {}), reference) if part),
+        detail=" · ".join(part for part in (outcome, describe_waits(row["paced"] or {}), reference) if part),
         tone="bad" if row["error_class"] else "",
         run_id=row["run_id"],
         ended_at=row["finished_at"],
@@ -176,7 +176,7 @@ def _attempt(row: Mapping[str, Any]) -> StoryEvent:
 
 
 def _cause(row: Mapping[str, Any]) -> str:
-    """The class and code of an error, and what was said."""
+    """The class, code and message of an error."""
     cause = " ".join(str(part) for part in (row["error_class"], row["code"]) if part)
     return ": ".join(part for part in (cause, row["message"]) if part)
 

@@ -1,7 +1,7 @@
-"""Editing the texts of a video that is rendered: a new revision of what depends on them, and nothing else.
+"""Edits the texts of a rendered video: makes a new revision of only what depends on them.
 
-What only the posts say changes the stored script and the words beside the same film. What is spoken or drawn changes the script
-and makes voice or render again. The approval is void in each case. What is posted stays posted.
+Texts that only posts show change the stored script and the words of the same master. Spoken or drawn texts change the script and
+make the voiceover or the render again. The approval becomes void in each case. Published posts stay as they are.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ from sqlalchemy import Connection, Engine, RowMapping, text
 
 from phantoms_dagster.domain.errors import InvalidInput, NotFound
 from phantoms_dagster.domain.models import Platform, RenderedVideoOutput, ScriptOutput, content_hash
-from phantoms_dagster.domain.script_edits import EditedTexts, ScriptEdit, stays
+from phantoms_dagster.domain.script_edits import EditedTexts, ScriptEdit, already_posted
 from phantoms_dagster.domain.stages import StageState, downstream
 from phantoms_dagster.store.audit import Actor, AuditEntry, note
 from phantoms_dagster.store.dead_letters import statements as sql
 from phantoms_dagster.store.decisions import DecidedFirst, Decisions
 from phantoms_dagster.store.earlier import keep
-from phantoms_dagster.store.judgement import somebody_first
+from phantoms_dagster.store.judgement import already_decided
 from phantoms_dagster.store.planning import NOTIFY
 from phantoms_dagster.store.stored import brief_of, channel_of, output_of
 
-# Briefs are edited under this lock, too. Attempts of a runner, which refer to the row, need not wait for it.
+# Editing a brief takes this lock, too. A runner's attempts, which refer to the row, need not wait for it.
 _VIDEO = text(
     """
     SELECT v.id, v.brief, v.retired_at, c.config AS channel FROM phantoms.videos v
     JOIN phantoms.channels c ON c.name = v.channel WHERE v.key = :key FOR NO KEY UPDATE OF v
     """
 )
-# In the order in which claims lock them.
+# In the same order as claims lock them.
 _STAGES = text("SELECT stage, state, output FROM phantoms.stages WHERE video_id = :id ORDER BY stage FOR UPDATE")
 _POSTS = text("SELECT platform, state FROM phantoms.posts WHERE video_id = :id AND NOT duplicate")
 _FIRST = text(
@@ -40,7 +40,7 @@ _FIRST = text(
     """
 )
 _KEEP = text(keep("r.video_id = ANY(:ids)"))
-# Done already, with another output. The generation refuses whatever an earlier run may still write.
+# Already done, with a new output. The new generation refuses late writes of earlier runs.
 _REPLACE = text(
     """
     UPDATE phantoms.stages SET output = CAST(:output AS jsonb), revision = revision + 1, generation = generation + 1,
@@ -48,7 +48,7 @@ _REPLACE = text(
     WHERE video_id = :id AND stage = :stage AND state = 'done'
     """
 )
-# From every state that an approval may be in; a run that is at it has lost its claim.
+# From every state of an approval. A run that works on it loses its claim.
 _ASK_AGAIN = text(
     """
     UPDATE phantoms.stages
@@ -58,12 +58,12 @@ _ASK_AGAIN = text(
     WHERE video_id = :id AND stage = 'approval'
     """
 )
-# Of the ledger. What is out while its stage has not ended yet is on its way, too.
+# States in the ledger. A published post whose stage has not ended yet also counts as on its way.
 _BEGUN = frozenset({"opened", "uploading", "committing", "unknown", "published", "confirmed"})
 
 
 class TextEdits:
-    """Edits texts of stored videos. `decisions`: what says what there is to decide on now."""
+    """Edits texts of stored videos. `decisions` provides the current content for review."""
 
     def __init__(self, engine: Engine, decisions: Decisions) -> None:
         self._engine = engine
@@ -72,9 +72,9 @@ class TextEdits:
     def edit(self, key: str, edit: ScriptEdit, actor: Actor, *, content_sha256: str | None = None) -> EditedTexts:
         """Change the texts of one video, in one transaction with its audit row.
 
-        `content_sha256`: the hash of what the editor looked at, or its beginning. Raises NotFound; DecidedFirst when somebody was
-        first, with an edit or with a decision that can still be undone; InvalidInput with the next step when a text is not as it
-        must be, when there is no film yet, when a post is under way, and when the video is out everywhere.
+        `content_sha256`: the hash of what the editor looked at, or its beginning. Raises NotFound. Raises DecidedFirst when another
+        person edited or decided first. Raises InvalidInput, with the next step, for an invalid text, when there is no master yet,
+        when a post is in progress, and when the video is published everywhere.
         """
         with self._engine.begin() as connection:
             video = connection.execute(_VIDEO, {"key": key}).mappings().one_or_none()
@@ -103,7 +103,7 @@ class TextEdits:
             connection.execute(text(NOTIFY))
             notes = [f"no room on {post.platform.title} for {' '.join(post.left_out)}" for post in words if post.left_out]
             if out:
-                notes.append(stays(out))
+                notes.append(already_posted(out))
             if video["retired_at"] is not None:
                 notes.append(f"the video is retired; bring it back with `phantoms unretire {key}`")
             return EditedTexts(key, made.script, after, tuple(notes))
@@ -116,7 +116,10 @@ class TextEdits:
         stages: Mapping[str, RowMapping],
         content_sha256: str | None,
     ) -> list[Platform]:
-        """The platforms on which the video is out. Raises InvalidInput when its texts cannot be edited now, and why."""
+        """The platforms on which the video is published.
+
+        Raises InvalidInput, with the reason, when its texts cannot be edited now.
+        """
         states = {name: StageState(row["state"]) for name, row in stages.items()}
         last = (stages["script"]["output"] or {}).get("edited_by") or ""
         review = self._decisions.review_in(connection, key)
@@ -129,7 +132,7 @@ class TextEdits:
         if content_sha256 and not review.content.startswith(content_sha256):
             who = f"{last} changed its texts" if last else "its film or its words changed"
             raise DecidedFirst(f"{key} is not what you looked at: {who} meanwhile. Nothing of yours was saved yet")
-        first = somebody_first(key, connection.execute(_FIRST, {"id": video["id"]}).mappings().one())
+        first = already_decided(key, connection.execute(_FIRST, {"id": video["id"]}).mappings().one())
         if first is not None:
             raise first
         if states["approval"] is StageState.DISCARDED:
@@ -138,14 +141,14 @@ class TextEdits:
         wanted = [platform for platform in Platform if f"{platform}/post" in states]
         out = [p for p in wanted if states[f"{p}/post"] is StageState.DONE]
         if wanted and out == wanted:
-            raise InvalidInput(f"{key} cannot be edited any more: {stays(out)}")
+            raise InvalidInput(f"{key} cannot be edited any more: {already_posted(out)}")
         busy = [p for p in wanted if p not in out and (posts.get(p) in _BEGUN or states[f"{p}/post"] is StageState.RUNNING)]
         if busy:
             raise InvalidInput(f"{key} is on its way to {busy[0].title} now; wait until `phantoms show {key}` says how it ended")
         return out
 
     def _write(self, connection: Connection, video_id: int, edited: EditedTexts, output: ScriptOutput, actor: Actor) -> None:
-        """The new script, and everything after it that has to be made or asked for again."""
+        """Write the new script, and reset everything after it that must be made or approved again."""
         ids, start = [video_id], edited.remakes
         connection.execute(_KEEP, {"ids": ids, "stage": "script"})
         if start is None:

@@ -1,7 +1,7 @@
-"""The one way a runner's transactions are made: tried again when the server went away or chose a deadlock's victim.
+"""Runs all of a runner's transactions. They are retried when the server went away or ended a deadlock.
 
-Everything run through here must be safe to run twice, because a commit's answer can be lost too: that is why every write
-of a runner is fenced by the claim's generation.
+All work must be safe to run twice, because the answer to a commit can be lost, too. That is why the claim's generation fences every
+write of a runner.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from phantoms_dagster.domain.errors import StoreAway
-from phantoms_dagster.store import fitting
+from phantoms_dagster.store import schema_version
 from phantoms_dagster.store.away import in_words, is_away, spoils_connection
 
 if TYPE_CHECKING:
@@ -29,20 +29,20 @@ FIRST_PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 2.0
 
 
-def passes(error: DBAPIError) -> bool:
-    """Whether the same transaction may succeed a moment later."""
+def is_retryable(error: DBAPIError) -> bool:
+    """Whether the same transaction may succeed when it is retried."""
     return is_away(error)
 
 
 def statements(engine: AsyncEngine) -> AsyncEngine:
-    """The engine for work of a single statement, which is a transaction by itself: it saves the round trips of BEGIN and COMMIT."""
+    """The engine for single statements. Each is its own transaction, which saves the round trips of BEGIN and COMMIT."""
     return engine.execution_options(isolation_level="AUTOCOMMIT")
 
 
 async def transaction(
     engine: AsyncEngine, work: Callable[[AsyncConnection], Awaitable[Answer]], *, max_wait: float | None = None
 ) -> Answer:
-    """Run `work` in one transaction. While PostgreSQL is away it is tried again for `max_wait` seconds (default: a minute).
+    """Run `work` in one transaction. While PostgreSQL is away it is retried for `max_wait` seconds (default: a minute).
 
     Raises StoreAway after that. Errors of the work itself, such as a wrong statement, are raised as they are.
     """
@@ -54,8 +54,8 @@ async def transaction(
             return await _once(engine, work)
         except SQLAlchemyError as error:
             if not is_away(error):
-                if getattr(getattr(error, "orig", None), "sqlstate", None) in fitting.BROKEN_BY_MIGRATIONS:
-                    await check_schema(engine)  # then it is the schema that is wrong, and not the statement
+                if getattr(getattr(error, "orig", None), "sqlstate", None) in schema_version.BROKEN_BY_MIGRATIONS:
+                    await check_schema(engine)  # raises SchemaMismatch if the schema is wrong, not the statement
                 raise
             if loop.time() > give_up:
                 raise StoreAway(in_words(error)) from error
@@ -65,9 +65,9 @@ async def transaction(
 
 
 async def check_schema(engine: AsyncEngine) -> None:
-    """Raises SchemaMismatch when the tables are not those that this code knows."""
+    """Raise SchemaMismatch when the database has another schema version than this code."""
     async with engine.connect() as connection:
-        await connection.run_sync(fitting.check)
+        await connection.run_sync(schema_version.check)
 
 
 async def _once(engine: AsyncEngine, work: Callable[[AsyncConnection], Awaitable[Answer]]) -> Answer:

@@ -1,7 +1,7 @@
-"""The rules of a channel about who approves: two different people, and nobody a brief of their own.
+"""A channel's rules about approvals: two different people must approve, or nobody may approve a brief that they added.
 
-`decisions` asks here before it records an approval. A first approval is a row of `first_approvals` until a second person completes
-it, and counts for one content. Regenerating and editing make it void, because the approval is asked for again after it.
+`decisions` checks these rules before it records an approval. A first approval is a row of `first_approvals` until a second person
+completes it. It counts for one content only. Regenerating and editing void it, because they require a new approval.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.models import Channel
 from phantoms_dagster.store.audit import Actor
 
-# Of a video `v` whose approval is the row `a`.
+# The first approval of video `v`, whose approval stage is the row `a`.
 FIRST = """(SELECT to_jsonb(f) FROM phantoms.first_approvals f WHERE f.video_id = v.id AND f.given_at >= a.ready_at)"""
 _KEEP = text(
     """
@@ -28,7 +28,7 @@ _KEEP = text(
         via = excluded.via, content_sha256 = excluded.content_sha256, given_at = excluded.given_at
     """
 )
-# A video that was rejected waits for a person again: the second one must find it in the queue.
+# A rejected video waits for a person again, so that the second person finds it in the queue.
 _ASK_AGAIN = text(
     """
     UPDATE phantoms.stages
@@ -43,7 +43,7 @@ _FORGET = text("DELETE FROM phantoms.first_approvals WHERE video_id = ANY(:ids)"
 
 @dataclass(frozen=True)
 class FirstApproval:
-    """An approval that a second person must complete. `person`: who counts; a guest counts as who invited them."""
+    """An approval that a second person must complete. `person`: the responsible person; for a guest, the user who invited them."""
 
     person: str
     reviewer: str
@@ -53,7 +53,7 @@ class FirstApproval:
 
 
 class WantsAnother(InvalidInput):
-    """The channel wants another person to approve; the message says whom it does not want, and why."""
+    """The channel requires another person to approve. The message says who may not, and why."""
 
 
 def first_of(row: RowMapping | Mapping[str, Any], content: str) -> FirstApproval | None:
@@ -65,7 +65,7 @@ def first_of(row: RowMapping | Mapping[str, Any], content: str) -> FirstApproval
 
 
 def rule(key: str, channel: Channel, added_by: str | None, first: FirstApproval | None, actor: Actor) -> WantsAnother | bool:
-    """Whether an approval of that actor is the first of two; or why they may not approve."""
+    """Whether the actor's approval is the first of two; or why they may not approve."""
     if channel.reviewers < 2 and channel.own_briefs == "allow":
         return False
     person = actor.person
@@ -76,7 +76,7 @@ def rule(key: str, channel: Channel, added_by: str | None, first: FirstApproval 
             f"approve at the desk, or with `phantoms approve {key}`"
         )
     if channel.own_briefs == "refuse" and added_by is not None and same(added_by, person):
-        return WantsAnother(f"{person} added the brief of {key}, and channel {channel.name} wants somebody else to approve it")
+        return WantsAnother(f"{person} added the brief of {key}, and channel {channel.name} requires another person to approve it")
     if channel.reviewers < 2:
         return False
     if first is None:
@@ -91,17 +91,17 @@ def rule(key: str, channel: Channel, added_by: str | None, first: FirstApproval 
 
 
 def keep(connection: Connection, ids: Sequence[int], contents: Sequence[str], actor: Actor, note: str) -> None:
-    """Keep first approvals of these videos, whose approvals are locked."""
+    """Store first approvals of these videos. Their approvals must be locked."""
     connection.execute(_ASK_AGAIN, {"ids": list(ids)})
     values = {"person": actor.person, "reviewer": actor.name, "note": note, "via": actor.via}
     connection.execute(_KEEP, {**values, "ids": list(ids), "contents": list(contents)})
 
 
 def forget(connection: Connection, ids: Sequence[int]) -> None:
-    """Forget first approvals: they were completed, or ended by a rejection, or by other platforms."""
+    """Delete first approvals that were completed, or ended by a rejection or a change of platforms."""
     connection.execute(_FORGET, {"ids": list(ids)})
 
 
 def same(one: str, other: str) -> bool:
-    """Whether two names are one person's."""
+    """Whether two names belong to the same person."""
     return one.strip().casefold() == other.strip().casefold()

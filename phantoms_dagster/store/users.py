@@ -1,4 +1,4 @@
-"""Who may use the desk: users, their sessions, and API tokens. Secrets are stored as hashes only."""
+"""Users of the desk, their sessions, and API tokens. Secrets are stored only as hashes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from phantoms_dagster.store.engine import reading
 RoleName = Literal["viewer", "reviewer", "operator"]
 ROLES: tuple[RoleName, ...] = get_args(RoleName)
 LONGEST_NAME = 60
-# A session is marked as seen at most this often: a page must not cost a write.
+# A session is marked as seen at most this often, so that not every page costs a write.
 _SEEN_SECONDS = 60
 
 _USERS = text("SELECT name, role, created_at, updated_at, issuer FROM phantoms.users ORDER BY name")
@@ -59,7 +59,7 @@ _TOKEN = text(
     FROM phantoms.api_tokens WHERE token_sha256 = :secret
     """
 )
-# Who may no longer decide lets nobody else decide for them.
+# The guest links of a user who may no longer decide are revoked.
 _CLOSE_INVITATIONS = text(
     """
     UPDATE phantoms.guest_links SET revoked_by = :who, revoked_at = clock_timestamp()
@@ -71,7 +71,7 @@ _TOKENS = text("SELECT name, role, created_at, used_at FROM phantoms.api_tokens 
 
 @dataclass(frozen=True)
 class User:
-    """A user, for people. `issuer`: the provider that they log in by; None for those with a password here."""
+    """A user. `issuer`: the OpenID Connect provider that they log in with; None for users with a password here."""
 
     name: str
     role: RoleName
@@ -82,7 +82,7 @@ class User:
 
 @dataclass(frozen=True)
 class Credentials:
-    """What a log-in is checked against. Who logs in by a provider has no password here."""
+    """What a log-in is checked against. A user of an OpenID Connect provider has no password here."""
 
     id: int
     name: str
@@ -92,7 +92,7 @@ class Credentials:
 
 @dataclass(frozen=True)
 class ApiToken:
-    """An API token, for people: never its secret."""
+    """An API token, without its secret."""
 
     name: str
     role: RoleName
@@ -101,20 +101,20 @@ class ApiToken:
 
 
 @dataclass(frozen=True)
-class Known:
-    """Whoever a session or a token belongs to."""
+class Principal:
+    """The owner of a session or of an API token."""
 
     name: str
     role: RoleName
 
 
 def digest(secret: str) -> str:
-    """How a random secret is stored. It is long and random, so a plain hash cannot be searched."""
+    """The stored form of a random secret. The secret is long and random, so a plain hash cannot be brute-forced."""
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
 def user_name(given: str) -> str:
-    """The name as it is stored. Case does not count. Raises InvalidInput."""
+    """The stored form of a name, ignoring case. Raises InvalidInput."""
     name = unicodedata.normalize("NFKC", given).strip().casefold()
     if not name or len(name) > LONGEST_NAME or not all(c.isalnum() or c in "._@-+" for c in name):
         raise InvalidInput(f"a user's name has 1 to {LONGEST_NAME} letters, digits and . _ @ - +, such as kim@example.org")
@@ -135,12 +135,12 @@ class Users:
             return [User(**row) for row in connection.execute(_USERS).mappings()]
 
     def any(self) -> bool:
-        """Whether there is a user at all."""
+        """Whether there is any user."""
         with self._engine.connect() as connection:
             return bool(connection.execute(text("SELECT EXISTS (SELECT FROM phantoms.users)")).scalar_one())
 
     def add(self, name: str, role: RoleName, password_hash: str, *, actor: Actor) -> str:
-        """Add a user; the name as it is stored. Raises InvalidInput when there is one of that name."""
+        """Add a user. Returns the stored name. Raises InvalidInput when the name is taken."""
         name = user_name(name)
         statement = text("INSERT INTO phantoms.users (name, role, password_hash) VALUES (:name, :role, :hash)")
         try:
@@ -152,7 +152,7 @@ class Users:
         return name
 
     def remove(self, name: str, *, actor: Actor) -> None:
-        """Remove a user, end their sessions and revoke the guest links that they made. Raises NotFound."""
+        """Remove a user, end their sessions and revoke their guest links. Raises NotFound."""
         with self._engine.begin() as connection:
             statement = text("DELETE FROM phantoms.users WHERE name = :name RETURNING role")
             role = connection.execute(statement, {"name": user_name(name)}).scalar()
@@ -191,7 +191,7 @@ class Users:
             _note_role(connection, user_name(name), before, role, actor)
 
     def credentials(self, name: str) -> Credentials | None:
-        """What a log-in under that name is checked against; None for a name that nobody has."""
+        """The credentials for a log-in with that name; None for an unknown name."""
         try:
             name = user_name(name)
         except InvalidInput:
@@ -201,24 +201,24 @@ class Users:
         return Credentials(**row) if row else None
 
     def rehash(self, user_id: int, password_hash: str) -> None:
-        """Store the same password under a hash of today's strength."""
+        """Store the same password with a hash of the current strength."""
         statement = text("UPDATE phantoms.users SET password_hash = :hash WHERE id = :id")
         with self._engine.begin() as connection:
             connection.execute(statement, {"id": user_id, "hash": password_hash})
 
-    # --- people of a provider
+    # --- users of an OpenID Connect provider
 
     def spend_state(self, state: str) -> bool:
-        """Use up a log-in that was begun, by the hash of its state. False when it was used already."""
+        """Use up a started log-in, by the hash of its state. Returns False when it was already used."""
         with self._engine.begin() as connection:
             connection.execute(_FORGET_STATES)
             return connection.execute(_SPEND, {"state": state}).scalar() is not None
 
     def from_provider(self, issuer: str, subject: str, name: str, role: RoleName) -> Credentials:
-        """The user whom the provider knows as `subject`, with the role that it gives them now. The first log-in adds them.
+        """The user with the provider's id `subject`, updated to the role that the provider gives now. The first log-in adds them.
 
-        They keep the name of their first log-in: what they decided stays theirs when the provider renames them.
-        Raises InvalidInput when the name is none, or is somebody else's.
+        They keep the name of their first log-in, so that their decisions stay theirs when the provider renames them.
+        Raises InvalidInput when the name is invalid or belongs to another user.
         """
         actor = Actor(issuer, "oidc")
         with self._engine.begin() as connection:
@@ -247,15 +247,15 @@ class Users:
     # --- sessions
 
     def start_session(self, secret: str, user: Credentials, *, actor: Actor, lives: timedelta) -> None:
-        """Start a session and sweep away those that ended by themselves."""
+        """Start a session and delete expired ones."""
         with self._engine.begin() as connection:
             connection.execute(_END_OLD)
             values = {"id": digest(secret), "user_id": user.id, "address": actor.address, "lives": lives}
             connection.execute(_START, values)
             note(connection, [AuditEntry(actor, "log in", user.name)])
 
-    def session(self, secret: str) -> Known | None:
-        """Whose session that is; None for one that has ended."""
+    def session(self, secret: str) -> Principal | None:
+        """The owner of the session; None when it has ended."""
         with reading(self._engine).connect() as connection:
             row = connection.execute(_SESSION, {"id": digest(secret), "seen": _SEEN_SECONDS}).one_or_none()
             if row is None:
@@ -264,10 +264,10 @@ class Users:
                 statement = text("UPDATE phantoms.desk_sessions SET seen_at = clock_timestamp() WHERE id_sha256 = :id")
                 connection.execute(statement, {"id": digest(secret)})
                 connection.commit()
-        return Known(row.name, row.role)
+        return Principal(row.name, row.role)
 
     def end_session(self, secret: str, *, actor: Actor) -> None:
-        """End a session; nothing happens when it has ended already."""
+        """End a session. Ending it twice is no error."""
         with self._engine.begin() as connection:
             ended = connection.execute(text("DELETE FROM phantoms.desk_sessions WHERE id_sha256 = :id"), {"id": digest(secret)})
             if ended.rowcount:
@@ -281,7 +281,7 @@ class Users:
             return [ApiToken(**row) for row in connection.execute(_TOKENS).mappings()]
 
     def add_token(self, name: str, role: RoleName, secret: str, *, actor: Actor) -> None:
-        """Add an API token. Raises InvalidInput when there is one of that name."""
+        """Add an API token. Raises InvalidInput when the name is taken."""
         name = user_name(name)
         statement = text("INSERT INTO phantoms.api_tokens (name, role, token_sha256) VALUES (:name, :role, :secret)")
         try:
@@ -301,15 +301,15 @@ class Users:
             closed = _close_invitations(connection, user_name(name), actor)
             note(connection, [AuditEntry(actor, "revoke token", user_name(name), before={"role": role}, after={**closed})])
 
-    def token(self, secret: str) -> Known | None:
-        """Whose token that is."""
+    def token(self, secret: str) -> Principal | None:
+        """The owner of the token, or None."""
         with reading(self._engine).connect() as connection:
             row = connection.execute(_TOKEN, {"secret": digest(secret), "seen": _SEEN_SECONDS}).one_or_none()
             if row is None:
                 return None
             if row.stale:
                 _mark_used(connection, row.id)
-        return Known(row.name, row.role)
+        return Principal(row.name, row.role)
 
 
 def _mark_used(connection: Connection, token: int) -> None:
@@ -336,6 +336,6 @@ def _note_role(connection: Connection, name: str, before: str, role: RoleName, a
 
 
 def _close_invitations(connection: Connection, name: str, actor: Actor) -> dict[str, list[int]]:
-    """Revoke the open guest links that `name` made; what the audit log says of it."""
+    """Revoke the open guest links that `name` made. Returns the details for the audit log."""
     links = list(connection.execute(_CLOSE_INVITATIONS, {"name": name, "who": actor.name}).scalars())
     return {"guest links revoked": links} if links else {}

@@ -1,8 +1,8 @@
-"""How webhook events come to be: functions and triggers of the database. Migrations make them, too; a test holds both together.
+"""Database functions and triggers that write webhook events. Migrations also create them, and a test compares both.
 
-A trigger writes the event in the transaction of what it tells of, whichever statement that was, and nothing is told of what is
-rolled back. Without an endpoint for that type of event nothing is written. Nothing here has a percent sign: SQLAlchemy would
-take it for a placeholder.
+A trigger writes the event in the transaction of its cause, whichever statement that was, so nothing that is rolled back is
+reported. Without an endpoint for that type of event nothing is written. The SQL contains no percent sign, which SQLAlchemy would
+take for a placeholder.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ OF_LETTER = """
             RETURN NULL;
         END $$
         """
-# Their conditions are looked at for each row that a statement changes, without a call of a function.
+# The conditions are checked for each changed row without a function call.
 TRIGGERS = (
     """
         CREATE TRIGGER webhooks_of_approvals AFTER UPDATE OF state, revision ON phantoms.stages FOR EACH ROW

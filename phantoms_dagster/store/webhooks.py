@@ -1,4 +1,4 @@
-"""Webhook endpoints and their delivery log, for operators. What is sent, and when, is in `outbox`."""
+"""Webhook endpoints and their delivery log, for operators. `outbox` sends deliveries."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _ADD = text(
     "INSERT INTO phantoms.webhook_endpoints (url, note, events, secret) VALUES (:url, :note, :events, :secret) RETURNING id"
 )
 _SECRET = text("SELECT secret FROM phantoms.webhook_endpoints WHERE id = :id")
-# The row stays for its deliveries; what is secret goes.
+# The row stays for its deliveries. Its secrets are deleted.
 _REMOVE = text(
     """
     UPDATE phantoms.webhook_endpoints SET state = 'removed', secret = '', old_secret = NULL, old_secret_until = NULL,
@@ -58,7 +58,7 @@ _ENABLE = text(
 )
 _NO_NOTICE = text("DELETE FROM phantoms.notices WHERE id = :notice")
 
-# One statement for each filter, so that each walks its own index backwards.
+# One statement for each filter, so that each reads its own index backwards.
 _ROW = """SELECT d.id, d.endpoint_id, d.state, d.reason, d.tries, d.next_at, d.created_at, d.ended_at, v.message_id, v.type, v.at
     FROM phantoms.webhook_deliveries d JOIN phantoms.webhook_events v ON v.id = d.event_id"""
 _TYPE = "(:type = '' OR v.type = :type)"
@@ -80,7 +80,7 @@ ONE = text(
 ATTEMPTS = text(
     "SELECT at, seconds, status, error FROM phantoms.webhook_attempts WHERE delivery_id = :id ORDER BY id DESC LIMIT 50"
 )
-# A claim that is under way is fenced off: what it says does not end what was asked for since.
+# The new claim number fences off a delivery attempt in progress, so that its result does not end the new request.
 _RESEND = text(
     """
     UPDATE phantoms.webhook_deliveries d
@@ -102,7 +102,7 @@ _RESEND_FAILED = text(
 
 @dataclass(frozen=True)
 class WebhookEndpoint:
-    """Where events go. `url` may hold a secret of the receiver: only operators see more than `origin`."""
+    """A webhook endpoint. `url` may contain a secret of the receiver, so only operators see more than its origin."""
 
     id: int
     url: str = field(repr=False)
@@ -117,13 +117,13 @@ class WebhookEndpoint:
 
     @property
     def place(self) -> str:
-        """The address without its path and query."""
+        """The URL without its path and query."""
         return origin(self.url)
 
 
 @dataclass(frozen=True)
 class WebhookDelivery:
-    """One event to one endpoint. `tries`: since it was asked for last; `reason`: why it has failed, or what the last try met."""
+    """One event to one endpoint. `tries`: attempts since it was last requested. `reason`: the last error."""
 
     id: int
     endpoint_id: int
@@ -141,7 +141,7 @@ class WebhookDelivery:
 
 @dataclass(frozen=True)
 class DeliveryAttempt:
-    """One try: when, how long it took, the status of the answer, and what went wrong (empty: it was taken)."""
+    """One delivery attempt: its time, its duration, the status of the answer, and the error (empty on success)."""
 
     at: datetime
     seconds: float
@@ -175,7 +175,7 @@ class Webhooks:
         return _endpoint(row)
 
     def add(self, url: str, events: Sequence[str], actor: Actor, *, remark: str = "") -> tuple[int, str]:
-        """Add an endpoint for these events (none named: all); its number and its secret, shown once. Raises InvalidInput."""
+        """Add an endpoint for these events (an empty list: all). Returns its number and its secret. Raises InvalidInput."""
         with self._engine.begin() as connection:
             return self.add_in(connection, url, events, actor, remark=remark)
 
@@ -193,12 +193,12 @@ class Webhooks:
         return number, secret
 
     def secret(self, number: int) -> str:
-        """The secret that signs for an endpoint now; empty when the endpoint is gone."""
+        """The endpoint's current signing secret; empty when the endpoint is removed."""
         with reading(self._engine).connect() as connection:
             return str(connection.execute(_SECRET, {"id": number}).scalar() or "")
 
     def remove(self, number: int, actor: Actor) -> None:
-        """Remove an endpoint and forget its secret; what was not delivered yet has failed. Raises NotFound."""
+        """Remove an endpoint and delete its secret. Open deliveries fail. Raises NotFound."""
         with self._engine.begin() as connection:
             found = self._locked(connection, number)
             connection.execute(_REMOVE, {"id": number})
@@ -207,7 +207,7 @@ class Webhooks:
             note(connection, [AuditEntry(actor, "remove", _subject(number), before={"to": origin(found["url"])})])
 
     def rotate(self, number: int, actor: Actor, *, keep_hours: float = OLD_SECRET_HOURS) -> str:
-        """Give it another secret, which is shown once. The old one signs, too, for `keep_hours`.
+        """Replace the secret and return the new one. The old one also signs for `keep_hours`.
 
         Raises NotFound and InvalidInput.
         """
@@ -224,7 +224,7 @@ class Webhooks:
         return secret
 
     def enable(self, number: int, actor: Actor) -> None:
-        """Let an endpoint that was disabled get events again. What it missed is sent when somebody resends it."""
+        """Enable a disabled endpoint. Missed events are sent only when a person resends them."""
         with self._engine.begin() as connection:
             found = self._locked(connection, number)
             if found["state"] == "active":
@@ -246,7 +246,7 @@ class Webhooks:
             return [WebhookDelivery(**row) for row in connection.execute(PAGES[kind], values).mappings()]
 
     def delivery(self, number: int) -> tuple[WebhookDelivery, list[DeliveryAttempt]]:
-        """One delivery with its tries, the newest first. Raises NotFound."""
+        """One delivery with its attempts, the newest first. Raises NotFound."""
         with reading(self._engine).connect() as connection:
             row = connection.execute(ONE, {"id": number}).mappings().one_or_none()
             if row is None:
@@ -256,7 +256,7 @@ class Webhooks:
             ]
 
     def resend(self, number: int, actor: Actor) -> None:
-        """Send one again, with the same id. Raises NotFound, and InvalidInput when its endpoint is disabled or removed."""
+        """Resend a delivery with the same id. Raises NotFound, and InvalidInput when its endpoint is disabled or removed."""
         self.delivery(number)
         with self._engine.begin() as connection:
             if connection.execute(_RESEND, {"id": number}).rowcount == 0:
@@ -264,7 +264,7 @@ class Webhooks:
             note(connection, [AuditEntry(actor, "resend", f"webhook delivery {number}")])
 
     def resend_failed(self, since: datetime, actor: Actor, *, endpoint: int | None = None) -> int:
-        """Send all again that failed and tell of something since then, to endpoints that are active; how many. Raises NotFound."""
+        """Resend all failed deliveries of events since that time, to active endpoints. Returns how many. Raises NotFound."""
         with self._engine.begin() as connection:
             if endpoint is not None and self._locked(connection, endpoint)["state"] != "active":
                 raise InvalidInput(f"endpoint {endpoint} is disabled: enable it first")

@@ -9,10 +9,10 @@ from phantoms_dagster.domain.errors import Barred, Disconnected
 from phantoms_dagster.domain.ports import (
     FoundPost,
     LateIds,
+    MetricsPage,
     MetricsReader,
     Publisher,
     PublishJob,
-    ReadPage,
 )
 from phantoms_dagster.domain.publication import PublishVerbs
 from phantoms_dagster.domain.values import JsonObject
@@ -32,17 +32,17 @@ class AccountPublisher:
         self.account_first = publisher.account_first
 
     @asynccontextmanager
-    async def taking_up(self, job: PublishJob) -> AsyncIterator[PublishVerbs]:
+    async def verbs(self, job: PublishJob) -> AsyncIterator[PublishVerbs]:
         """See the port."""
         with calling_for(job.account):
             probes = await self._gate.enter(job.platform, job.account)
             try:
-                async with self._publisher.taking_up(job) as verbs:
+                async with self._publisher.verbs(job) as verbs:
                     yield verbs
             except Disconnected as error:
                 raise await self._gate.refused(job.platform, job.account, error) from error
             if probes:
-                await self._gate.worked(job.platform, job.account)
+                await self._gate.post_succeeded(job.platform, job.account)
 
 
 class AccountLateIds:
@@ -69,7 +69,7 @@ class AccountMetricsReader:
         self.provider = reader.provider
         self.platform = reader.platform
 
-    async def pages(self, account: str, remote_ids: Sequence[str], *, without: Collection[str] = ()) -> AsyncIterator[ReadPage]:
+    async def pages(self, account: str, remote_ids: Sequence[str], *, without: Collection[str] = ()) -> AsyncIterator[MetricsPage]:
         """See the port."""
         pages = self._reader.pages(account, remote_ids, without=without)
         while True:

@@ -24,7 +24,7 @@ from redis.exceptions import RedisError
 
 from phantoms_dagster.domain.attention import Attention
 from phantoms_dagster.domain.errors import PhantomsError
-from phantoms_dagster.production.alerts import ACCOUNT, AlertReading, BreakerNews, DayFacts, LetterNews, Message, Undelivered
+from phantoms_dagster.production.alerts import ACCOUNT, AlertReading, BreakerAlert, DayFacts, DeadLetterAlert, Message, Undelivered
 from phantoms_dagster.providers.redaction import redact
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.store import daily
@@ -49,10 +49,12 @@ def destinations(settings: Settings) -> dict[str, Callable[[Message], None]]:
 def read(services: Services, since: datetime | None) -> AlertReading:
     """The open dead letters since then, and the breakers. When Redis does not answer, that is reported instead of breakers."""
     letters, at = DeadLetters(services.engine).open_since(since)
-    found = tuple(LetterNews(n.id, n.key, n.stage, n.error_class, n.provider, redact(n.message), n.created_at) for n in letters)
+    found = tuple(
+        DeadLetterAlert(n.id, n.key, n.stage, n.error_class, n.provider, redact(n.message), n.created_at) for n in letters
+    )
     waits = tuple(replace(item, what=redact(item.what)) for item in services.waits_for_people())
     accounts = tuple(
-        BreakerNews(f"{ACCOUNT}{a.platform}:{a.name}", a.state, ((a.since or at, redact(a.reason or a.state)),))
+        BreakerAlert(f"{ACCOUNT}{a.platform}:{a.name}", a.state, ((a.since or at, redact(a.reason or a.state)),))
         for a in Accounts(services.engine).waiting()
     )
     try:
@@ -94,14 +96,14 @@ def local_zone(environment: Mapping[str, str] = os.environ, localtime: Path = Pa
     return "UTC"
 
 
-async def _breakers(settings: Settings) -> tuple[BreakerNews, ...]:
+async def _breakers(settings: Settings) -> tuple[BreakerAlert, ...]:
     async with watching(settings) as watcher:
         found = []
         for breaker in await watcher.breakers.look():
             changes = await watcher.breakers.history(breaker.name)
             # A failed probe opens the breaker again; that belongs to the same outage.
             opened = tuple((c.at, c.why) for c in reversed(changes) if c.old == CLOSED and c.new == OPEN)
-            found.append(BreakerNews(breaker.name, breaker.state, opened))
+            found.append(BreakerAlert(breaker.name, breaker.state, opened))
         return tuple(found)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.ports import Clock
-from phantoms_dagster.production.moving import DayLimit
+from phantoms_dagster.production.rescheduling import DayLimit
 from phantoms_dagster.resilience.limits import RedisLimits, redis_limits
 from phantoms_dagster.resilience.pools import DAY, DailyQuota, PoolLimits, Pools, Rate
 from phantoms_dagster.settings import Settings

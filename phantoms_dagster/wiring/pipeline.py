@@ -15,6 +15,7 @@ from typing import Any, cast
 import httpx
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from phantoms_dagster.domain.attempt_context import WaitingClock
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.ports import (
     Clock,
@@ -26,7 +27,6 @@ from phantoms_dagster.domain.ports import (
 )
 from phantoms_dagster.domain.retry import RetryPolicy
 from phantoms_dagster.domain.stages import KINDS
-from phantoms_dagster.domain.trying import WaitingClock
 from phantoms_dagster.media.studio import FfmpegStudio
 from phantoms_dagster.production.accounts import AccountGate
 from phantoms_dagster.production.runner import StageRunner, UseCase
@@ -84,7 +84,7 @@ async def open_pipeline(settings: Settings, endpoints: Endpoints, clock: Clock, 
         ):
             accounts = PostgresAccounts(database)
             if settings.sandbox != "on":
-                endpoints.connect({platform for platform, _ in await accounts.places()})
+                endpoints.connect({platform for platform, _ in await accounts.token_sources()})
             parts = _Parts(settings, endpoints, clock, clients, media, gate=gate, accounts=accounts)
             yield Pipeline(
                 runner=parts.runner(database), readers=parts.readers(), late_ids=parts.late_ids(), standing=StageChecks(database)
@@ -106,7 +106,7 @@ class _Parts:
         accounts: PostgresAccounts,
     ) -> None:
         self.accounts = accounts
-        self.tokens = AccountTokens(endpoints, accounts.places)
+        self.tokens = AccountTokens(endpoints, accounts.token_sources)
         self.settings = settings
         self.endpoints = endpoints
         self.wall_clock = clock

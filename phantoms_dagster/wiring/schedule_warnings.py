@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from phantoms_dagster.domain.models import Channel, Platform
-from phantoms_dagster.production.moving import Neighbour, warnings
+from phantoms_dagster.production.rescheduling import Neighbour, warnings
 from phantoms_dagster.production.stages.post import next_opening
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.store.calendar import Calendar, Scheduled

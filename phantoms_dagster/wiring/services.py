@@ -18,7 +18,7 @@ from sqlalchemy.exc import ProgrammingError
 
 from phantoms_dagster import settings as settings_module
 from phantoms_dagster.domain import channels as channels_file
-from phantoms_dagster.domain.accounts import check_tokens, places
+from phantoms_dagster.domain.accounts import check_tokens, token_sources
 from phantoms_dagster.domain.attention import Attention
 from phantoms_dagster.domain.models import Channel, Platform, StageOutput
 from phantoms_dagster.domain.outlook import Outages
@@ -97,14 +97,14 @@ class Services:
         found = self._channels()
         variables = [name for name in Platform if name.spec.remote and self.endpoints.secret(str(name)) is not None]
         if self.settings.sandbox != "on":
-            check_tokens(places(found.values()), variables)
+            check_tokens(token_sources(found.values()), variables)
         return found
 
     def _connected(self) -> set[str]:
         """The platforms on which an account has its own token: from the table, or from the file while there is no table."""
         try:
             if self.settings.database_url is not None:
-                return {str(account.platform) for account in Accounts(self.engine).all() if account.place}
+                return {str(account.platform) for account in Accounts(self.engine).all() if account.token_source}
         except ProgrammingError:
             pass  # the table does not exist yet
         return {str(platform) for channel in self._channels().values() for platform in channel.tokens}

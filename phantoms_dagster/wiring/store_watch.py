@@ -30,7 +30,7 @@ async def watch_stores(settings: Settings, looks: Mapping[str, Look], *, every_s
     if not targets:
         return
     pause = timedelta(minutes=settings.alert_minutes)
-    watched = {name: StoreAlerts(name, pause=pause, tells_away=name != REDIS) for name in looks}
+    watched = {name: StoreAlerts(name, pause=pause, announce_outage=name != REDIS) for name in looks}
     while True:
         for name, alerts in watched.items():
             try:

@@ -35,10 +35,10 @@ class TokenFacts:
 async def check_token(settings: Settings, endpoints: Endpoints, platform: Platform, account: str, place: str | None) -> TokenFacts:
     """Read the owner and the permissions of an account's token. Raises the errors in the platform's table."""
 
-    async def places() -> dict[tuple[str, str], str]:
+    async def token_sources() -> dict[tuple[str, str], str]:
         return {(str(platform), account): place} if place else {}
 
-    tokens = AccountTokens(endpoints, places)
+    tokens = AccountTokens(endpoints, token_sources)
     # Without the shared limits: Redis may not be running, and these are a few small reads.
     deadlines = Deadlines(read=SECONDS, total=SECONDS)
     async with build_client(limits=UnguardedLimits(), scope=CallScope(str(platform)), deadlines=deadlines) as client:

@@ -27,7 +27,7 @@ from phantoms_dagster.providers.webhooks import WebhookSender, payload
 from phantoms_dagster.resilience.wire import tls
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.store.away import in_words, is_away
-from phantoms_dagster.store.outbox import Claimed, Outbox, Tried
+from phantoms_dagster.store.outbox import ClaimedDelivery, DeliveryResult, Outbox
 from phantoms_dagster.wiring.addresses import desk_url
 from phantoms_dagster.wiring.threads import in_thread
 from phantoms_dagster.wiring.watching import Watcher, watching
@@ -116,19 +116,19 @@ class Deliverer:
             task.add_done_callback(self._sending.discard)
         return self._look_seconds
 
-    async def _deliver(self, one: Claimed) -> None:
+    async def _deliver(self, one: ClaimedDelivery) -> None:
         try:
             body = payload(one.type, one.at, one.data, desk_url(self._settings))
             secrets = (one.secret, one.old_secret) if one.old_secret else (one.secret,)
             answer = await self._sender.send(one.url, one.message_id, body, secrets)
-            await self._end(one, Tried(*answer))
+            await self._end(one, DeliveryResult(*answer))
         except Exception:  # noqa: BLE001 - it is due again when its lease ends
             _log.exception("webhooks: delivery %d failed unexpectedly; it is tried again", one.id)
         finally:
             self._busy[one.endpoint_id] -= 1
             self._done.set()
 
-    async def _end(self, one: Claimed, tried: Tried) -> None:
+    async def _end(self, one: ClaimedDelivery, tried: DeliveryResult) -> None:
         """Record the outcome, retrying while PostgreSQL is unavailable until the lease ends; after that it is sent again."""
         until = time.monotonic() + self._schedule.lease - self._schedule.timeout
         while True:

@@ -76,13 +76,13 @@ class AlertRecorder:
     def _look(self, pause: timedelta) -> None:
         services = self._bench.services
         try:
-            reading = read(services, alerts.looking_back(self._told, [DESTINATION]))
+            reading = read(services, alerts.read_letters_since(self._told, [DESTINATION]))
         except DBAPIError:
             self.away += 1  # the sensor skips its tick
             return
         delivery = alerts.deliver(self._told, reading, {DESTINATION: self._hear}, now=services.clock.now(), pause=pause)
         # As the sensor does: through its cursor.
-        self._told = alerts.remembered(alerts.cursor_of(delivery.told))
+        self._told = alerts.load_cursor(alerts.dump_cursor(delivery.told))
 
     def _hear(self, message: alerts.Message) -> None:
         self.messages.append(Cry(time.time(), tuple(_news(message.body))))

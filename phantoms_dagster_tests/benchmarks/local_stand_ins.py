@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from phantoms_dagster.domain.models import Channel, MediaFile, Platform, Probe, Script, Sentence, VoiceoverOutput
-from phantoms_dagster.domain.ports import Fitted, MediaStore
+from phantoms_dagster.domain.ports import FitResult, MediaStore
 from phantoms_dagster.media.studio import FfmpegStudio
 
 SECONDS = 15.0
@@ -116,9 +116,9 @@ class RememberingStudio:
         name = f"{_digest(path)}-{'loudness' if loudness else 'probe'}"
         return Probe.model_validate_json(await self._memory.recall(name, ask))
 
-    async def unshowable(self, texts: Sequence[str]) -> tuple[str, ...]:
+    async def missing_glyphs(self, texts: Sequence[str]) -> tuple[str, ...]:
         """See the port."""
-        return await self._real.unshowable(texts)
+        return await self._real.missing_glyphs(texts)
 
     async def thumbnail(self, path: Path, destination: Path) -> None:
         """See the port."""
@@ -129,16 +129,18 @@ class RememberingStudio:
 
         destination.write_bytes(await self._memory.recall(f"{_digest(path)}-still", ask))
 
-    async def fit(self, path: Path, platform: Platform, destination: Callable[[], Path], *, known: Probe | None = None) -> Fitted:
+    async def fit(
+        self, path: Path, platform: Platform, destination: Callable[[], Path], *, known: Probe | None = None
+    ) -> FitResult:
         """See the port. Only what is kept is remembered: anything else writes a file of its own."""
-        made: list[Fitted] = []
+        made: list[FitResult] = []
 
         async def ask() -> bytes:
             made.append(await self._real.fit(path, platform, destination, known=known))
             return made[0].probe.model_dump_json().encode() if made[0].how == "kept" else b""
 
         kept = await self._memory.recall(f"{_digest(path)}-{platform}", ask)
-        return made[0] if made else Fitted("kept", Probe.model_validate_json(kept))
+        return made[0] if made else FitResult("kept", Probe.model_validate_json(kept))
 
 
 def _digest(path: Path) -> str:

@@ -26,7 +26,7 @@ from phantoms_dagster.domain.ports import Tokens
 from phantoms_dagster.domain.readback import EARLY, PostReading, pause_after
 from phantoms_dagster.embedded.servers import EmbeddedServers
 from phantoms_dagster.platforms.instagram.metrics import InstagramMetricsReader
-from phantoms_dagster.production.performance import ReadBack, read_back
+from phantoms_dagster.production.performance import ReadbackResult, read_back
 from phantoms_dagster.resilience.breakers.breaker import CallOutcome
 from phantoms_dagster.resilience.limits import CallScope, PoolFull, RedisLimits, calling_for, redis_limits
 from phantoms_dagster.resilience.scopes import scope_of
@@ -147,7 +147,7 @@ class _Days:
         calls = self.sandbox.calls.get("instagram.insights", 0) - before
         self.calls, self.most_calls = self.calls + calls, max(self.most_calls, calls)
 
-    async def _turn(self, limits: RedisLimits, origin: str) -> ReadBack:
+    async def _turn(self, limits: RedisLimits, origin: str) -> ReadbackResult:
         async def keep(readings: Sequence[PostReading]) -> None:
             self.results.record(readings)
             for reading in readings:

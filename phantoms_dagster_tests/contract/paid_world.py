@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 
 from phantoms_dagster.domain.errors import Transient
-from phantoms_dagster.domain.paid_job import Fetch, Order, PaidFor, PaidRecord, PaidState, Waits, WrittenOff
+from phantoms_dagster.domain.paid_job import CompletedJob, Fetch, Order, PaidRecord, PaidState, WaitLimits, WrittenOff
 from phantoms_dagster.domain.ports import Renderer, RenderJob
 from phantoms_dagster.domain.publication import Found, RemoteId, Undecided
 from phantoms_dagster.media.local_renderer import LocalRenderer
@@ -27,7 +27,7 @@ from phantoms_dagster_tests.contract.publishing_kit import FakePaidJournal, Mort
 
 LOST_SECONDS = 1800.0
 PRICE = Decimal("0.04")
-WAITS = Waits(timedelta(seconds=LOST_SECONDS), timedelta(hours=1), poll_seconds=3, max_wait_seconds=30)
+WAITS = WaitLimits(timedelta(seconds=LOST_SECONDS), timedelta(hours=1), poll_seconds=3, max_wait_seconds=30)
 
 
 @dataclass
@@ -49,7 +49,7 @@ class Paid:
     def forget(self) -> None:
         """A service forgets nothing within a day but the address of the file."""
 
-    async def carry(self, journal: FakePaidJournal) -> PaidFor[bytes]:
+    async def carry(self, journal: FakePaidJournal) -> CompletedJob[bytes]:
         """One call of the engine, by an attempt of a process that has just started."""
         self.attempts += 1
         attempt_id = f"attempt-{self.attempts}"

@@ -24,7 +24,7 @@ from phantoms_dagster.domain.models import (
     VariantOutput,
     content_hash,
 )
-from phantoms_dagster.domain.ports import Fitted
+from phantoms_dagster.domain.ports import FitResult
 from phantoms_dagster.domain.wording import post_words
 from phantoms_dagster.media.files import FolderStore
 from phantoms_dagster.platforms.youtube.publisher import YouTubePublisher
@@ -62,14 +62,16 @@ class Keeps:
     async def probe(self, path: Path, *, loudness: bool = False) -> Probe:
         return PROBE
 
-    async def unshowable(self, texts: Sequence[str]) -> tuple[str, ...]:
+    async def missing_glyphs(self, texts: Sequence[str]) -> tuple[str, ...]:
         raise AssertionError("nobody asks")
 
     async def thumbnail(self, path: Path, destination: Path) -> None:
         raise AssertionError("nobody wants one")
 
-    async def fit(self, path: Path, platform: Platform, destination: Callable[[], Path], *, known: Probe | None = None) -> Fitted:
-        return Fitted("kept", PROBE)
+    async def fit(
+        self, path: Path, platform: Platform, destination: Callable[[], Path], *, known: Probe | None = None
+    ) -> FitResult:
+        return FitResult("kept", PROBE)
 
 
 class FakeTokens:

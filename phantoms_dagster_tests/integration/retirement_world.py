@@ -21,7 +21,7 @@ from phantoms_dagster.defs.partitions import VIDEOS
 from phantoms_dagster.defs.sensors import register
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.stages import stages_for
-from phantoms_dagster.production.retirement import Retired, retire
+from phantoms_dagster.production.retirement import RetirementReport, retire
 from phantoms_dagster.store.retirement import Retirement
 from phantoms_dagster_tests.integration.stage_world import World, output_of
 
@@ -123,7 +123,7 @@ class Archive:
         for run in self.instance.get_runs():
             self.instance.delete_run(run.run_id)
 
-    def retire(self, **more: int) -> Retired:
+    def retire(self, **more: int) -> RetirementReport:
         """A night of the product's."""
         return retire(self.store, self.partitions, before=datetime.now(UTC) - timedelta(days=30), **more)
 
@@ -131,6 +131,6 @@ class Archive:
         """Who is marked."""
         return [row["key"] for row in self.world.rows("SELECT key FROM phantoms.videos WHERE retired_at IS NOT NULL ORDER BY id")]
 
-    def half_done(self) -> Sequence[str]:
+    def unfinished(self) -> Sequence[str]:
         """Who is marked and not noted as gone."""
-        return self.store.half_done(100_000)
+        return self.store.unfinished(100_000)

@@ -13,7 +13,7 @@ from phantoms_dagster.domain.accounts import ACTIVE, BARRED, DISCONNECTED, MISMA
 from phantoms_dagster.domain.claims import StageTask
 from phantoms_dagster.domain.errors import Barred, Disconnected, Permanent
 from phantoms_dagster.domain.models import Platform
-from phantoms_dagster.domain.ports import PublishJob, ReadPage
+from phantoms_dagster.domain.ports import MetricsPage, PublishJob
 from phantoms_dagster.domain.publication import PublishVerbs
 from phantoms_dagster.platforms.youtube.identity import YouTubeIdentity
 from phantoms_dagster.production.accounts import ASK_AGAIN_SECONDS, AccountGate, AccountWaits
@@ -82,7 +82,7 @@ async def test_a_token_of_another_owner_is_refused_with_both_names_until_the_rig
     tokens = TokenFile(main="sandbox-ocean")
     await gate(studio, tokens).enter(YOUTUBE, "main")
     tokens.tokens["main"] = "sandbox-desert"
-    with pytest.raises(AccountWaits, match=r"that of desert \(.*\), and the account was ocean .* before"):
+    with pytest.raises(AccountWaits, match=r"belongs to desert \(.*\), but the account was ocean .* before"):
         await gate(studio, tokens).enter(YOUTUBE, "main")
     assert [a.state for a in Accounts(studio.world.engine).waiting()] == [MISMATCH]
     tokens.tokens["main"] = "sandbox-ocean"
@@ -107,7 +107,7 @@ async def test_two_accounts_of_the_channels_cannot_have_one_token(studio: Studio
     studio.world.catalogue.put_channels([first, other])
     tokens = TokenFile(first="sandbox-ocean", second="sandbox-ocean")
     await gate(studio, tokens).enter(YOUTUBE, "first")
-    with pytest.raises(AccountWaits, match="which is account first already"):
+    with pytest.raises(AccountWaits, match="which is already account first"):
         await gate(studio, tokens).enter(YOUTUBE, "second")
 
 
@@ -233,7 +233,7 @@ class Refused:
     provider, platform, sandbox, account_first = "youtube", YOUTUBE, True, False
 
     @asynccontextmanager
-    async def taking_up(self, job: PublishJob) -> AsyncIterator[PublishVerbs]:
+    async def verbs(self, job: PublishJob) -> AsyncIterator[PublishVerbs]:
         raise Disconnected("the token is dead", provider="youtube", code="authError")
         yield
 
@@ -257,11 +257,11 @@ class Limited:
         self._publisher = studio.youtube()
 
     @asynccontextmanager
-    async def taking_up(self, job: PublishJob) -> AsyncIterator[PublishVerbs]:
+    async def verbs(self, job: PublishJob) -> AsyncIterator[PublishVerbs]:
         self.asked += 1
         if not self.granted:
             raise Barred("youtube.upload was not granted", provider="youtube", code="insufficientPermissions")
-        async with self._publisher.taking_up(job) as verbs:
+        async with self._publisher.verbs(job) as verbs:
             yield verbs
 
 
@@ -300,7 +300,7 @@ class Reader:
     def __init__(self, error: Permanent) -> None:
         self._error = error
 
-    async def pages(self, account: str, remote_ids: object, *, without: object = ()) -> AsyncIterator[ReadPage]:
+    async def pages(self, account: str, remote_ids: object, *, without: object = ()) -> AsyncIterator[MetricsPage]:
         raise self._error
         yield
 

@@ -73,7 +73,7 @@ async def test_a_platform_that_is_posted_cannot_go(world: World, post: str) -> N
     [key] = world.add(platforms=(Platform("youtube"), Platform("tiktok")))
     world.catalogue.registered(world.catalogue.unregistered())
     ledger(world, "tiktok", post)
-    with pytest.raises(InvalidInput, match="posted on TikTok already, and what is posted stays posted"):
+    with pytest.raises(InvalidInput, match="already posted on TikTok, and that post stays"):
         edit(world, key, platforms=(Platform("youtube"),))
     assert "tiktok/post" in states(world, key)
 
@@ -126,7 +126,7 @@ async def test_a_new_title_keeps_the_key_and_says_what_the_script_was_made_from(
     [note] = edit(world, second, title="Something else").notes
     assert "written from the old title" in note
     assert [video.title for video in world.catalogue.videos(keys=[first, second])] == ["Something else", "Another"]
-    with pytest.raises(InvalidInput, match=f"this brief is {second} already"):
+    with pytest.raises(InvalidInput, match=f"video {second} already has this brief"):
         edit(world, first, title="Something else")
 
 

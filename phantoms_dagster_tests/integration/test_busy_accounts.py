@@ -8,10 +8,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from phantoms_dagster.domain.attempt_context import AttemptContext, acquire_within, slot_released, track_attempt
 from phantoms_dagster.domain.claims import AttemptOutcome, Claim, StageResult, StageTask
 from phantoms_dagster.domain.retry import HELD_MAX_SECONDS, RetryPolicy
 from phantoms_dagster.domain.stages import PostState, StageState, stage
-from phantoms_dagster.domain.trying import Try, aside, trying, turn
 from phantoms_dagster.production.runner import StageRunner
 from phantoms_dagster.store.ledgers import PostgresLedgers, PostgresPostJournal
 from phantoms_dagster.store.outcomes import WOKEN
@@ -147,8 +147,8 @@ async def test_a_post_that_waits_for_an_account_does_not_count_as_in_flight() ->
 
     async def in_line() -> bool:
         await slots.acquire()
-        with trying(Try(slot=slots)) as this:
-            got = await turn(lock, 30)
+        with track_attempt(AttemptContext(slot=slots)) as this:
+            got = await acquire_within(lock, 30)
             assert this.slot is slots
             return got
 
@@ -166,11 +166,11 @@ async def test_a_post_that_waits_for_an_account_does_not_count_as_in_flight() ->
 async def test_a_line_that_is_too_long_sends_the_video_back_to_the_table_and_leaves_the_lock_alone() -> None:
     lock = asyncio.Lock()
     await lock.acquire()
-    with trying(Try()) as this:
-        assert not await turn(lock, 0.01)
+    with track_attempt(AttemptContext()) as this:
+        assert not await acquire_within(lock, 0.01)
     assert this.waited > 0
     lock.release()
-    assert await turn(lock, 0)
+    assert await acquire_within(lock, 0)
 
 
 async def test_a_cancelled_wait_gives_its_place_away_once_only() -> None:
@@ -178,10 +178,10 @@ async def test_a_cancelled_wait_gives_its_place_away_once_only() -> None:
 
     async def stopped() -> None:
         await slots.acquire()
-        this = Try(slot=slots)
+        this = AttemptContext(slot=slots)
         try:
-            with trying(this):
-                async with aside():
+            with track_attempt(this):
+                async with slot_released():
                     await asyncio.sleep(3600)
         finally:
             if this.slot is not None:

@@ -79,7 +79,7 @@ def test_import_names_bad_rows_takes_good_ones_and_exits_with_2(world: str, tmp_
     lines = result.stderr.splitlines()
     assert [line.split(": ", 1)[0] for line in lines] == [f"{file}:{n}" for n in (3, 4, 5, 6, 7)]
     assert "duplicate: this brief is already known-2" in lines[0]
-    assert "duplicate: the same brief stands on line 2" in lines[1]
+    assert "duplicate: the same brief is already on line 2" in lines[1]
     assert titles(world) == ["Known", "New"]
 
 
@@ -147,7 +147,7 @@ def test_edit_tells_what_the_calendar_would_have_asked_about(world: str, monkeyp
         (["--publish-at", "soon"], "bad date 'soon'"),
         (["--platforms", "vimeo"], "unknown platform 'vimeo'"),
         (["--title", "x" * 300], "title: should have at most 200 characters"),
-        (["--title", "Taken"], "already; two videos cannot have the same"),
+        (["--title", "Taken"], "already has this brief; two videos cannot have the same"),
     ],
 )
 def test_edit_says_what_is_wrong_and_changes_nothing(world: str, arguments: list[str], reason: str) -> None:
@@ -223,7 +223,7 @@ def test_a_broken_channels_file_is_named(world: str, tmp_path: Path) -> None:
     ("setting", "reason"),
     [
         ("language: de", "line 6: channel 'sea': language: the local voices speak only English"),
-        ("language: English", "no language code of BCP 47"),
+        ("language: English", "not a BCP 47 language code"),
         ("voice: nobody", "line 6: channel 'sea': voice: there is no voice 'nobody'; the voices are default, "),
         ("hashtags: [#fun, #facts]", 'write it like `hashtags: ["#fun", "#facts"]'),
     ],

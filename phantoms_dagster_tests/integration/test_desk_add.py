@@ -78,7 +78,7 @@ async def test_a_brief_is_added_by_the_form_at_the_time_of_its_channel(world: De
         ({"platforms": []}, "select at least one platform"),
         ({"platforms": ["instagram"]}, "channel facts has no account on instagram"),
         ({"publish_at": "2026-03-29T02:30"}, "the clocks of Europe/Berlin skip 02:30"),
-        ({"publish_at": "soon"}, "'soon' is no date with a time"),
+        ({"publish_at": "soon"}, "'soon' is not a date with a time"),
         ({"priority": "99"}, "bad priority"),
     ],
 )

@@ -109,10 +109,10 @@ async def test_the_pages_say_where_the_video_is_out_already(world: DeskWorld) ->
     await world.world.carry([key], "approval", "youtube/variant", "youtube/post")
     browser = world.browser()
     page = (await browser.get(f"/review/{key}/edit")).text
-    assert "It is posted on YouTube: what is posted stays as it is." in page
+    assert "It is already posted on YouTube, and those posts stay as they are." in page
     answer = await browser.post(f"/review/{key}/edit", {**fields(page), "caption": "Later."})
     page = (await browser.get(answer.headers["location"])).text
-    assert "It is posted on YouTube: what is posted stays as it is." in page
+    assert "It is already posted on YouTube, and those posts stay as they are." in page
     assert "Already posted. Later edits do not change the post." in page
 
 

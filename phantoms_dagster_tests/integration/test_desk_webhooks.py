@@ -14,7 +14,7 @@ from sqlalchemy import Engine, text
 from phantoms_dagster.domain.webhooks import RetrySchedule
 from phantoms_dagster.store import outbox, webhooks
 from phantoms_dagster.store.engine import engine
-from phantoms_dagster.store.outbox import Outbox, Tried
+from phantoms_dagster.store.outbox import DeliveryResult, Outbox
 from phantoms_dagster_tests.integration.desk_world import TESTER, DeskWorld, open_desk
 from phantoms_dagster_tests.integration.test_desk_statement_plans import scans
 
@@ -33,7 +33,7 @@ def told(world: DeskWorld, error: str) -> int:
     out = Outbox(world.world.engine, RetrySchedule(waits=()))
     claimed = out.claim({1: 100})
     for one in claimed:
-        out.end(one, Tried(datetime.now(UTC), 0.2, None if error else 204, error), spread=0)
+        out.end(one, DeliveryResult(datetime.now(UTC), 0.2, None if error else 204, error), spread=0)
     return len(claimed)
 
 
@@ -62,9 +62,9 @@ async def test_what_is_wrong_with_an_address_is_said_and_nothing_is_added(world:
     ann = await world.logged_in("ann", "operator")
     await ann.get("/webhooks")
     for url, said in (
-        ("http://hooks.example.org/", "https is needed"),
+        ("http://hooks.example.org/", "use https"),
         ("https://10.0.0.1/", "PHANTOMS_WEBHOOK_TARGETS=private allows that"),
-        ("https://169.254.169.254/", "nothing is ever sent there"),
+        ("https://169.254.169.254/", "webhooks are never sent there"),
         ("", "should look like"),
     ):
         answer = await ann.post("/webhooks/add", {"url": url, "event": "video.posted"})

@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from phantoms_dagster.store import engine as engines
 from phantoms_dagster.store import pinging
 from phantoms_dagster.store.engine import async_engine, engine
-from phantoms_dagster.store.transactions import passes
+from phantoms_dagster.store.transactions import is_retryable
 
 
 def with_query(url: str, **parameters: str) -> str:
@@ -41,7 +41,7 @@ async def test_rows_that_a_silent_runner_has_locked_come_free(database_url: str,
             # If it is alive after all, its transaction is repeated, as after any lost connection.
             with pytest.raises(DBAPIError) as refused:
                 await silent.execute(text("SELECT 1"))
-            assert passes(refused.value)
+            assert is_retryable(refused.value)
     finally:
         await gone.dispose()
         await other.dispose()

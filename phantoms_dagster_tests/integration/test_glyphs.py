@@ -92,8 +92,8 @@ def test_a_line_runs_the_way_of_its_first_letter(fonts: Fonts, tmp_path: Path, w
 
 async def test_what_no_font_has_is_known_before_anything_is_rendered() -> None:
     texts = [text for pair in TEXTS.values() for text in pair]
-    assert await FfmpegStudio().unshowable(texts) == ()
-    assert await FfmpegStudio().unshowable(["Ur \U00012000 and \U0001f419", "\ue000 x"]) == ("\U00012000", "\ue000")
+    assert await FfmpegStudio().missing_glyphs(texts) == ()
+    assert await FfmpegStudio().missing_glyphs(["Ur \U00012000 and \U0001f419", "\ue000 x"]) == ("\U00012000", "\ue000")
 
 
 def test_every_piece_is_set_in_a_face_that_has_it_and_none_is_lost(fonts: Fonts) -> None:

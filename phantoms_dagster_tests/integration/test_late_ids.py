@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from phantoms_dagster.domain.errors import Permanent
-from phantoms_dagster.domain.late_ids import AGES, LatePost, next_ask
+from phantoms_dagster.domain.late_ids import LOOKUP_AGES, LatePost, next_lookup
 from phantoms_dagster.domain.models import Platform, PostOutput
 from phantoms_dagster.domain.ports import FoundPost
 from phantoms_dagster.domain.values import JsonObject
-from phantoms_dagster.production.late_ids import MOST_AT_ONCE, Round, find_late_ids
+from phantoms_dagster.production.late_ids import MOST_AT_ONCE, LookupRound, find_late_ids
 from phantoms_dagster.store.late_ids import LateIdTable
 from phantoms_dagster_tests.integration.stage_world import NOON, FakeClock, World, open_world
 
@@ -78,7 +78,7 @@ async def posted(
     return key
 
 
-async def a_round(world: World, finder: Finder) -> Round:
+async def a_round(world: World, finder: Finder) -> LookupRound:
     clock = FakeClock()
     clock.time = datetime.now(UTC)
     return await find_late_ids(LateIdTable(world.engine), {Platform("tiktok"): finder}, clock, sandbox=True)
@@ -106,7 +106,7 @@ async def test_posts_that_never_get_a_public_id_are_never_asked_for(world: World
     await posted(world, "v_pub_file~4", sandbox=False)
     await posted(world, "v_pub_file~5", ago=timedelta(seconds=5))
     finder = Finder()
-    assert await a_round(world, finder) == Round()
+    assert await a_round(world, finder) == LookupRound()
     assert finder.asked == []
 
 
@@ -129,13 +129,13 @@ async def test_the_gaps_between_two_questions_grow_and_end_after_a_week(world: W
 
 def test_a_post_is_asked_for_at_1_5_15_and_60_minutes_then_hourly_and_daily() -> None:
     asked, at = [], NOON
-    while (again := next_ask(NOON, at)) is not None:
+    while (again := next_lookup(NOON, at)) is not None:
         asked.append(again - NOON)
         at = again
     assert asked[:5] == [timedelta(minutes=m) for m in (1, 5, 15, 60, 120)]
     assert asked[-6:] == [timedelta(hours=48), *(timedelta(days=d) for d in range(3, 8))]
-    assert asked == list(AGES)
-    assert next_ask(NOON, NOON + timedelta(hours=30, minutes=10)) == NOON + timedelta(hours=31), "an outage makes no backlog"
+    assert asked == list(LOOKUP_AGES)
+    assert next_lookup(NOON, NOON + timedelta(hours=30, minutes=10)) == NOON + timedelta(hours=31), "an outage makes no backlog"
 
 
 async def test_an_account_that_cannot_be_asked_holds_up_no_other_and_gives_nothing_up(world: World) -> None:

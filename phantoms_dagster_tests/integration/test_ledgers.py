@@ -254,7 +254,7 @@ async def test_a_remote_post_belongs_to_one_video_only_and_neighbours_in_the_bat
         return_exceptions=True,
     )
     assert isinstance(ended[0], Rejected)
-    assert f"names 42 as this post, which is that of {one}" in str(ended[0])
+    assert f"names 42 as this post, but it belongs to {one}" in str(ended[0])
     assert not isinstance(ended[1], BaseException)
     states = [r["state"] for r in world.rows("SELECT state FROM phantoms.posts ORDER BY id")]
     assert states == ["published", "committing", "published"]

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from phantoms_dagster.domain.models import MediaFile
 from phantoms_dagster.media.files import FolderStore
-from phantoms_dagster.production.cleaning import Cleaned, Policy, clean
+from phantoms_dagster.production.cleaning import CleaningReport, Policy, clean
 from phantoms_dagster.store.cleaning import RetiredFiles
 from phantoms_dagster_tests.integration.stage_world import World, open_world, output_of
 
@@ -76,7 +76,7 @@ class Media:
             **values,
         )
 
-    async def clean(self, policy: Policy, *, days: float = 7, **more: int) -> Cleaned:
+    async def clean(self, policy: Policy, *, days: float = 7, **more: int) -> CleaningReport:
         return await clean(self.retirees, self.store, policy, before=TODAY - timedelta(days=days), **{"unused_seconds": 0, **more})
 
 
@@ -93,13 +93,13 @@ async def test_each_policy_deletes_what_it_says_and_only_of_videos_retired_long_
     old, young = await media.video(), await media.video(retired=timedelta(days=3))
     live = await media.video(retired=None)
     untouched = of(young) | of(live)
-    assert await media.clean("all") == Cleaned()
+    assert await media.clean("all") == CleaningReport()
     assert media.names() == of(old) | untouched
     night = await media.clean("master")
     assert (night.videos, night.files, night.kept, night.more) == (1, 2, 0, False)
     assert night.size == 100 * sum(len(name) for name in of(old, "voice", "variant"))
     assert media.names() == of(old, "master", "still") | untouched
-    assert await media.clean("master") == Cleaned()
+    assert await media.clean("master") == CleaningReport()
     assert (await media.clean("none")).files == 2
     assert media.names() == untouched
     assert (await media.clean("none", days=0)).files == 4
@@ -177,7 +177,7 @@ async def test_a_post_whose_outcome_is_open_keeps_its_bytes_even_if_another_vide
 async def test_a_video_whose_partition_is_not_deleted_yet_keeps_its_files(media: Media) -> None:
     key = await media.video()
     media.world.write("UPDATE phantoms.videos SET place = 1")
-    assert await media.clean("none") == Cleaned()
+    assert await media.clean("none") == CleaningReport()
     assert media.names() == of(key)
 
 

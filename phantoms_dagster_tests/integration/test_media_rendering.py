@@ -20,7 +20,7 @@ import pytest_asyncio
 from phantoms_dagster.domain.errors import Permanent, Transient
 from phantoms_dagster.domain.models import Channel, Platform, Scene, Script, VoiceoverOutput
 from phantoms_dagster.domain.paid_job import NotBilled
-from phantoms_dagster.domain.ports import Fitted, RenderJob
+from phantoms_dagster.domain.ports import FitResult, RenderJob
 from phantoms_dagster.domain.publication import Found, RemoteId
 from phantoms_dagster.media import ass, cards, ffmpeg, graph, local_renderer, waveform
 from phantoms_dagster.media.files import FolderStore
@@ -360,7 +360,7 @@ async def test_a_file_with_moov_at_the_end_is_only_remuxed(made: Made, tmp_path:
     assert (await studio.fit(late, Platform("tiktok"), _never)).how == "kept"
     fitted = await studio.fit(late, Platform("instagram"), lambda: out)
     after = await studio.probe(out)
-    assert fitted == Fitted("remuxed", after)
+    assert fitted == FitResult("remuxed", after)
     assert after.moov_first
     assert (after.seconds, after.fps, after.video_codec) == (before.seconds, before.fps, before.video_codec)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["late.mp4", "out.mp4"]
@@ -408,7 +408,7 @@ async def test_a_wide_webm_is_made_an_upright_mp4(tmp_path: Path) -> None:
     assert (found.container, found.video_codec, found.audio_codec) == ("webm", "vp8", "opus")
     fitted = await studio.fit(wide, Platform("instagram"), lambda: out, known=found)
     probe = await studio.probe(out)
-    assert fitted == Fitted("transcoded", probe)
+    assert fitted == FitResult("transcoded", probe)
     assert (probe.container, probe.width, probe.height, probe.fps, probe.audio_codec) == ("mp4", 1080, 1920, 30.0, "aac")
 
 

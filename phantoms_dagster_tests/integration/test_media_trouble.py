@@ -25,7 +25,7 @@ from phantoms_dagster.media import ffmpeg
 from phantoms_dagster.media.disk import MARKER, Disk
 from phantoms_dagster.media.files import FolderStore
 from phantoms_dagster.media.studio import FfmpegStudio
-from phantoms_dagster.production.alerts import AlertReading, BreakerNews, deliver
+from phantoms_dagster.production.alerts import AlertReading, BreakerAlert, deliver
 from phantoms_dagster.production.runner import StageRunner
 from phantoms_dagster.production.stages.rendered_video import scratch_file
 from phantoms_dagster.settings import Settings
@@ -120,12 +120,12 @@ async def run_until_done(world: World, settings: Settings, speak: Speak, keys: l
     pytest.fail("they never went on")
 
 
-async def openings(settings: Settings) -> list[BreakerNews]:
+async def openings(settings: Settings) -> list[BreakerAlert]:
     async with limits_of(settings, SystemClock()) as limits:
         news = []
         for state in await limits.breakers.look():
             changes = reversed(await limits.breakers.history(state.name))
-            news.append(BreakerNews(state.name, state.state, tuple((c.at, c.why) for c in changes if c.old == "closed")))
+            news.append(BreakerAlert(state.name, state.state, tuple((c.at, c.why) for c in changes if c.old == "closed")))
         return news
 
 

@@ -10,11 +10,11 @@ from datetime import UTC, datetime, timedelta
 import httpx
 import pytest
 
+from phantoms_dagster.domain.attempt_context import WaitingClock
 from phantoms_dagster.domain.claims import AttemptOutcome, Result, StageResult, StageTask
 from phantoms_dagster.domain.errors import NotYet, Permanent, Throttled, Transient
 from phantoms_dagster.domain.retry import ASK_AGAIN_MAX_SECONDS, RetryPolicy
 from phantoms_dagster.domain.stages import StageState, stage
-from phantoms_dagster.domain.trying import WaitingClock
 from phantoms_dagster.production.runner import StageRunner, UseCase
 from phantoms_dagster.providers.http import send, server_error
 from phantoms_dagster.resilience.breakers.breaker import BreakerPolicy

@@ -11,11 +11,11 @@ import pytest
 from typer.testing import CliRunner
 
 from phantoms_dagster.cli.main import app
+from phantoms_dagster.domain.attempt_context import WaitingClock
 from phantoms_dagster.domain.claims import AttemptOutcome, StageResult, StageTask
-from phantoms_dagster.domain.pacing import waited
+from phantoms_dagster.domain.pacing import describe_waits
 from phantoms_dagster.domain.retry import RetryPolicy
 from phantoms_dagster.domain.stages import STAGES, StageState
-from phantoms_dagster.domain.trying import WaitingClock
 from phantoms_dagster.production.runner import StageRunner
 from phantoms_dagster.resilience.breakers.breaker import CallOutcome
 from phantoms_dagster.resilience.limits import CallScope, redis_limits
@@ -153,6 +153,6 @@ async def test_the_desk_and_the_command_line_say_what_a_video_waited_for(
 
 
 def test_waits_are_shown_in_a_fitting_unit_the_longest_first() -> None:
-    assert waited({}) == ""
-    told = waited({"a": 1.24, "sandbox/publish_tiktok:main": 41.2, "b": 180, "c": 9_000})
+    assert describe_waits({}) == ""
+    told = describe_waits({"a": 1.24, "sandbox/publish_tiktok:main": 41.2, "b": 180, "c": 9_000})
     assert told == "waited 2.5 h for c, waited 3 min for b, waited 41 s for publish_tiktok:main, waited 1.2 s for a"

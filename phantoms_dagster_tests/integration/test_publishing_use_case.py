@@ -145,7 +145,7 @@ class Slow:
         self.open = self.most = 0
 
     @asynccontextmanager
-    async def taking_up(self, job: PublishJob) -> AsyncIterator[SlowPost]:
+    async def verbs(self, job: PublishJob) -> AsyncIterator[SlowPost]:
         self.open += 1
         self.most = max(self.most, self.open)
         yield SlowPost(job)
@@ -206,8 +206,8 @@ async def test_posts_whose_turn_comes_after_closing_time_wait_for_the_morning(st
         provider, platform, sandbox, account_first = before.provider, before.platform, before.sandbox, False
 
         @asynccontextmanager
-        async def taking_up(self, job: PublishJob) -> AsyncIterator[PublishVerbs]:
-            async with before.taking_up(job) as verbs:
+        async def verbs(self, job: PublishJob) -> AsyncIterator[PublishVerbs]:
+            async with before.verbs(job) as verbs:
                 yield verbs
             studio.clock.time = studio.clock.time.replace(hour=13, minute=5)
 

@@ -43,7 +43,7 @@ settings_module.pin(settings_module.load())
 gc.collect()
 gc.freeze()
 unrehearsed = child()
-run_worker.fitting.BELIEVED_SECONDS = 0.0  # the second child asks as well
+run_worker.schema_version.CACHE_SECONDS = 0.0  # the second child asks as well
 run_worker.warm_up(url)
 gc.collect()
 gc.freeze()

@@ -15,7 +15,7 @@ from phantoms_dagster.domain.claims import Result, StageResult, StageTask
 from phantoms_dagster.domain.errors import NotYet, Permanent, Transient, Unknown
 from phantoms_dagster.domain.models import MediaFile, Platform, Probe, RenderedVideoOutput
 from phantoms_dagster.domain.paid_job import AboutToBill, JobStatus, NotBilled
-from phantoms_dagster.domain.ports import Fitted, RenderJob
+from phantoms_dagster.domain.ports import FitResult, RenderJob
 from phantoms_dagster.domain.publication import Found, RemoteId, Undecided
 from phantoms_dagster.domain.retry import RetryPolicy
 from phantoms_dagster.domain.stages import stage
@@ -124,13 +124,15 @@ class Studio:
             raise self.trouble.pop(0)
         return self.sees
 
-    async def unshowable(self, texts: Sequence[str]) -> tuple[str, ...]:
+    async def missing_glyphs(self, texts: Sequence[str]) -> tuple[str, ...]:
         return tuple(part for part in self.lacks if any(part in text for text in texts))
 
     async def thumbnail(self, path: Path, destination: Path) -> None:
         await asyncio.to_thread(destination.write_bytes, b"still")
 
-    async def fit(self, path: Path, platform: Platform, destination: Callable[[], Path], *, known: Probe | None = None) -> Fitted:
+    async def fit(
+        self, path: Path, platform: Platform, destination: Callable[[], Path], *, known: Probe | None = None
+    ) -> FitResult:
         raise NotImplementedError
 
 
@@ -416,7 +418,7 @@ async def test_a_file_that_is_too_short_is_not_taken(shop: Shop) -> None:
 async def test_a_video_that_has_cost_more_than_its_budget_is_not_rendered_again(shop: Shop) -> None:
     key = await shop.video()
     shop.world.write("UPDATE phantoms.attempts SET cost = :cost WHERE stage = 'script'", cost=CHANNEL.budget_usd + 1)
-    with pytest.raises(Permanent, match=r"2\.00 USD are spent already") as caught:
+    with pytest.raises(Permanent, match=r"2\.00 USD are already spent") as caught:
         await shop.attempt(key)
     assert caught.value.code == "over_budget"
     assert shop.service.seen == []
@@ -477,7 +479,7 @@ async def test_renders_that_never_end_stop_at_the_budget(shop: Shop) -> None:
     shop.service.statuses = [JobStatus("failed")] * 50
     result = await shop.run(key, attempts=10)
     assert (result.outcome, result.error_class) == ("failed", "permanent")
-    assert "are spent already" in result.message
+    assert "are already spent" in result.message
     assert len(shop.service.billed) == 1, "within one run, too, the budget knows what was lost"
 
 

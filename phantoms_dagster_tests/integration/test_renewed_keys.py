@@ -72,7 +72,7 @@ class Worker:
 class Places:
     """No account has a token of its own."""
 
-    async def places(self) -> dict[tuple[str, str], str]:
+    async def token_sources(self) -> dict[tuple[str, str], str]:
         return {}
 
 

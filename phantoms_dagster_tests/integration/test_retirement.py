@@ -64,7 +64,7 @@ def test_videos_that_ended_long_ago_leave_the_partitions_and_keep_their_rows_and
     night = archive.retire()
     assert (night.retired, night.held, night.more) == (old, [], False)
     assert archive.known() == young
-    assert (archive.retired(), archive.half_done()) == (old, [])
+    assert (archive.retired(), archive.unfinished()) == (old, [])
     assert archive.world.rows("SELECT count(*) AS n FROM phantoms.stages")[0]["n"] == 5 * 6
     assert len(archive.world.rows("SELECT FROM phantoms.posts")) == 5
     assert {post.video_key for post in Results(archive.world.engine).due()} == {*old, *young}
@@ -138,13 +138,13 @@ class Fragile:
         if len(self._calls) == self._dies_at:
             raise PowerCut(name)
 
-    def taking_out(self, keys: Sequence[str]) -> Any:
-        self._count("taking_out")
+    def lock_for_removal(self, keys: Sequence[str]) -> Any:
+        self._count("lock_for_removal")
         fragile = self
 
         class Locked:
             def __enter__(self) -> Any:
-                self._context = fragile._of.taking_out(keys)
+                self._context = fragile._of.lock_for_removal(keys)
                 return Fragile(self._context.__enter__(), fragile._calls, fragile._dies_at)
 
             def __exit__(self, kind: Any, error: Any, trace: Any) -> Any:
@@ -177,11 +177,21 @@ def test_a_crash_before_any_step_is_made_good_by_the_next_night(archive: Archive
         # A video that is not marked is whole: its partition is there.
         assert {key for key in keys if key not in archive.retired()} <= set(archive.known())
         archive.retire()
-        assert (set(keys) & set(archive.known()), archive.half_done()) == ({held}, [])
+        assert (set(keys) & set(archive.known()), archive.unfinished()) == ({held}, [])
         assert set(archive.retired()) & set(keys) == set(keys) - {held}
         archive.end_runs()
         archive.retire()
-    assert set(died_at) >= {"half_done", "due", "in_flight", "keys", "mark", "taking_out", "delete", "gone", "commit"}
+    assert set(died_at) >= {
+        "unfinished",
+        "due",
+        "in_flight",
+        "keys",
+        "mark",
+        "lock_for_removal",
+        "delete",
+        "mark_removed",
+        "commit",
+    }
 
 
 # --- back again

@@ -148,7 +148,7 @@ def test_no_partition_is_deleted_under_a_run_whenever_that_is_launched(
     archive.register()
     archive.world.write("UPDATE phantoms.videos SET registered_at = :at WHERE retired_at IS NULL", at=A_MONTH_AGO - LONG_AGO)
     archive.retire()
-    assert (archive.known(), archive.retired(), archive.half_done()) == ([], keys, [])
+    assert (archive.known(), archive.retired(), archive.unfinished()) == ([], keys, [])
 
 
 def test_a_run_launched_for_a_video_while_it_is_deleted_finds_it_again(archive: Archive) -> None:

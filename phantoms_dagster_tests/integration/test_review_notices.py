@@ -117,7 +117,7 @@ async def test_a_reminder_comes_once_a_period_while_films_still_wait(world: Worl
     age(world, 60)
     assert await look(world, settings) == ["Phantoms: reminder, 3 films still wait for approval"]
     assert receiver.got[-1]["type"] == "warning"
-    assert receiver.got[-1]["message"].startswith("The longest since 20")
+    assert receiver.got[-1]["message"].startswith("The oldest has waited since 20")
     for _ in range(3):
         age(world, 7 * 60)
         assert await look(world, settings) == ["nothing is due"]

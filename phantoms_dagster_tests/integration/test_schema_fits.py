@@ -15,7 +15,7 @@ from phantoms_dagster.domain.claims import StageResult, StageTask
 from phantoms_dagster.domain.errors import SchemaMismatch
 from phantoms_dagster.execution import run_worker
 from phantoms_dagster.settings import Settings
-from phantoms_dagster.store import fitting
+from phantoms_dagster.store import schema_version
 from phantoms_dagster.store.migrate import pending, upgrade
 from phantoms_dagster.wiring import Services
 from phantoms_dagster_tests.integration.run_world import MODULE, run_world
@@ -25,7 +25,7 @@ from phantoms_dagster_tests.integration.test_runner import SCRIPT_STAGE, Steps, 
 
 @pytest.fixture
 async def world(database_url: str) -> AsyncIterator[World]:
-    fitting._believed.clear()
+    schema_version._checked_at.clear()
     async with open_world(database_url) as opened:
         yield opened
 
@@ -35,7 +35,7 @@ def set_version(world: World, version: str) -> None:
 
 
 def test_the_revisions_that_this_code_knows_are_those_of_its_migrations(empty_database_url: str) -> None:
-    assert list(fitting.revisions()) == pending(empty_database_url)
+    assert list(schema_version.revisions()) == pending(empty_database_url)
     upgrade(empty_database_url)
     assert pending(empty_database_url) == []
 
@@ -48,7 +48,7 @@ async def test_a_run_on_other_tables_decides_nothing_and_works_when_they_fit(wor
     with pytest.raises(SchemaMismatch, match=said):
         await runner(world, steps).run(SCRIPT_STAGE, [key], PERSON)
     assert (steps.tries, world.states("script"), world.letters(key)) == (0, ["ready"], [])
-    set_version(world, fitting.revisions()[-1])
+    set_version(world, schema_version.revisions()[-1])
     assert (await runner(world, steps).run(SCRIPT_STAGE, [key], PERSON))[0].outcome == "done"
 
 
@@ -83,7 +83,7 @@ async def test_sensors_and_workers_leave_other_tables_alone_and_say_why(world: W
     assert "older than this code" in (sensor(services=services).skip_message or "")
     assert "older than this code" in run_worker.schema_problem()
     assert not looks
-    set_version(world, fitting.revisions()[-1])
+    set_version(world, schema_version.revisions()[-1])
     assert run_worker.schema_problem() == ""
     assert sensor(services=services).skip_message == "nothing new"
     services.close()

@@ -25,7 +25,7 @@ from phantoms_dagster.domain.models import (
     VariantOutput,
     VoiceoverOutput,
 )
-from phantoms_dagster.domain.ports import Attempt, Fitted, WrittenScript
+from phantoms_dagster.domain.ports import Attempt, FitResult, WrittenScript
 from phantoms_dagster.domain.script_edits import ScriptEdit
 from phantoms_dagster.production.runner import UseCase
 from phantoms_dagster.production.stages.approval import Approve
@@ -76,8 +76,10 @@ class Voice:
 class Keeps(Studio):
     """A studio to which every film fits."""
 
-    async def fit(self, path: Path, platform: Platform, destination: Callable[[], Path], *, known: Probe | None = None) -> Fitted:
-        return Fitted("kept", PROBE)
+    async def fit(
+        self, path: Path, platform: Platform, destination: Callable[[], Path], *, known: Probe | None = None
+    ) -> FitResult:
+        return FitResult("kept", PROBE)
 
 
 class House:
@@ -193,7 +195,7 @@ async def test_a_post_that_is_out_is_left_alone_and_the_editor_is_told_so(house:
     await house.world.carry([key], "youtube/post")
     before = [dict(house.world.row(key, name)) for name in ("youtube/variant", "youtube/post")]
     edited = house.edits.edit(key, edit, ANN)
-    assert edited.notes == ("it is posted on YouTube: what is posted stays as it is",)
+    assert edited.notes == ("it is already posted on YouTube, and those posts stay as they are",)
     assert [dict(house.world.row(key, name)) for name in ("youtube/variant", "youtube/post")] == before
     if edited.remakes:
         await house.make(key, "voiceover", "rendered_video")
@@ -211,7 +213,7 @@ async def test_a_video_that_is_out_everywhere_or_on_its_way_cannot_be_edited(hou
         house.edits.edit(key, NEW_CAPTION, ANN)
     await store.release("runner")
     await house.world.carry([key], "youtube/post")
-    with pytest.raises(InvalidInput, match="cannot be edited any more: it is posted on YouTube"):
+    with pytest.raises(InvalidInput, match="cannot be edited any more: it is already posted on YouTube"):
         house.edits.edit(key, NEW_CAPTION, ANN)
     assert house.output(key, "script", ScriptOutput).script == SCRIPT
 

@@ -236,7 +236,7 @@ async def test_nobody_approves_a_brief_that_they_added_where_the_channel_refuses
     rules(world, own_briefs="refuse")
     mine, theirs, nobodys = added(world, "Ann"), added(world, "ben"), added(world, None)
     await world.world.carry([mine, theirs, nobodys], "script", "voiceover", "rendered_video")
-    with pytest.raises(WantsAnother, match=r"ann added the brief of .* wants somebody else to approve it"):
+    with pytest.raises(WantsAnother, match=r"ann added the brief of .* requires another person to approve it"):
         approve(world, mine, ANN)
     world.desk.pending.submit(mine, "reject", ANN, content_sha256=world.content(mine), note="I was wrong")
     approve(world, theirs, ANN)

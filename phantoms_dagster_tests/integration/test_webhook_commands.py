@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from phantoms_dagster.domain.webhooks import RetrySchedule
-from phantoms_dagster.store.outbox import Outbox, Tried
+from phantoms_dagster.store.outbox import DeliveryResult, Outbox
 from phantoms_dagster_tests.integration.stage_world import World, open_world
 from phantoms_dagster_tests.integration.test_desk_commands import MADE, phantoms
 
@@ -53,7 +53,7 @@ async def test_an_endpoint_is_added_rotated_and_removed_and_its_secret_is_shown_
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["add", "http://hooks.example.org/s3cret-path"], "https is needed"),
+        (["add", "http://hooks.example.org/s3cret-path"], "use https"),
         (["add", "https://192.168.1.9/s3cret-path"], "PHANTOMS_WEBHOOK_TARGETS=private"),
         (["add", URL, "--event", "video.liked"], "there are approval.wanted"),
         (["rotate", "7"], "phantoms webhooks list"),
@@ -79,7 +79,7 @@ async def test_deliveries_are_listed_shown_and_sent_again(world: World) -> None:
     await world.carry(world.add(2), *MADE)
     out = Outbox(world.engine, RetrySchedule(waits=()))
     for one in out.claim({1: 9}):
-        out.end(one, Tried(datetime.now(UTC), 0.25, 500, "answered 500"), spread=0)
+        out.end(one, DeliveryResult(datetime.now(UTC), 0.25, 500, "answered 500"), spread=0)
     listed = phantoms("webhooks", "deliveries", "--state", "failed").stdout
     assert listed.count("given up after 1 tries: answered 500") == 2
     shown = phantoms("webhooks", "deliveries", "1").stdout

@@ -227,7 +227,7 @@ async def test_a_deliverer_killed_in_mid_delivery_loses_nothing(
 
 
 async def test_a_claim_that_was_given_up_ends_nothing(world: World, hooks: Webhooks, receiver: Receiver) -> None:
-    from phantoms_dagster.store.outbox import Tried  # noqa: PLC0415
+    from phantoms_dagster.store.outbox import DeliveryResult  # noqa: PLC0415
 
     number, _ = hooks.add(receiver.url, [], OPERATOR)
     await world.carry(world.add(1), *MADE)
@@ -236,9 +236,9 @@ async def test_a_claim_that_was_given_up_ends_nothing(world: World, hooks: Webho
     assert outbox.claim({number: 4}) == []  # another deliverer has it
     world.write("UPDATE phantoms.webhook_deliveries SET next_at = clock_timestamp()")
     [second] = outbox.claim({number: 4})
-    outbox.end(first, Tried(datetime.now(UTC), 0.1, 204), spread=0)
+    outbox.end(first, DeliveryResult(datetime.now(UTC), 0.1, 204), spread=0)
     assert hooks.deliveries()[0].state == "pending"
-    outbox.end(second, Tried(datetime.now(UTC), 0.1, 204), spread=0)
+    outbox.end(second, DeliveryResult(datetime.now(UTC), 0.1, 204), spread=0)
     assert hooks.deliveries()[0].state == "delivered"
     assert "s3cret-path" not in repr(first)
     assert "whsec_" not in repr(first)
@@ -316,7 +316,7 @@ async def test_a_receiver_that_fails_for_days_is_disabled(
         await until(receiver, lambda: hooks.endpoints()[0].failures >= 1)
         world.write("UPDATE phantoms.webhook_endpoints SET failing_since = failing_since - interval '4 days'")
         await until(receiver, lambda: hooks.endpoints()[0].state == "disabled")
-    assert "it did nothing but fail since" in hooks.endpoints()[0].reason
+    assert "every delivery has failed since" in hooks.endpoints()[0].reason
     assert len(world.rows("SELECT * FROM phantoms.notices")) == 1
 
 

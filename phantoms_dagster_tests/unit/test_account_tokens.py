@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from phantoms_dagster.domain.accounts import check_tokens, places
+from phantoms_dagster.domain.accounts import check_tokens, token_sources
 from phantoms_dagster.domain.channels import parse
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.models import WRITTEN_CHANNEL, Channel, Platform
@@ -38,21 +38,21 @@ def test_a_token_in_the_file_itself_is_refused_and_never_repeated() -> None:
 
 
 def test_the_one_variable_is_the_token_of_one_account_only() -> None:
-    two = places([channel("a", "first"), channel("b", "second")])
+    two = token_sources([channel("a", "first"), channel("b", "second")])
     with pytest.raises(InvalidInput, match="PHANTOMS_YOUTUBE_TOKEN is the token of one account, and there are 2"):
         check_tokens(two, [Platform("youtube")])
     check_tokens(two, [])  # the sandbox answers for both
-    check_tokens(places([channel("a", "first"), channel("b", "first")]), [Platform("youtube")])
-    check_tokens(places([channel("a", "first"), channel("b", "second", "env:SECOND")]), [Platform("youtube")])
+    check_tokens(token_sources([channel("a", "first"), channel("b", "first")]), [Platform("youtube")])
+    check_tokens(token_sources([channel("a", "first"), channel("b", "second", "env:SECOND")]), [Platform("youtube")])
 
 
 def test_an_account_is_not_left_without_a_token_while_others_have_one() -> None:
     with pytest.raises(InvalidInput, match="account first has no token while another one has"):
-        check_tokens(places([channel("a", "first"), channel("b", "second", "env:SECOND")]), [])
+        check_tokens(token_sources([channel("a", "first"), channel("b", "second", "env:SECOND")]), [])
 
 
 def test_two_accounts_never_name_the_same_token_nor_one_account_two() -> None:
     with pytest.raises(InvalidInput, match="first and second name the same token"):
-        places([channel("a", "first", "env:ONE"), channel("b", "second", "env:ONE")])
+        token_sources([channel("a", "first", "env:ONE"), channel("b", "second", "env:ONE")])
     with pytest.raises(InvalidInput, match="account first has two tokens"):
-        places([channel("a", "first", "env:ONE"), channel("b", "first", "env:TWO")])
+        token_sources([channel("a", "first", "env:ONE"), channel("b", "first", "env:TWO")])

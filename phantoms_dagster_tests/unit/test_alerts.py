@@ -16,20 +16,20 @@ from phantoms_dagster.production.alerts import (
     SHOWN_GROUPS,
     AlertDelivery,
     AlertReading,
-    BreakerNews,
+    BreakerAlert,
     DayFacts,
-    LetterNews,
+    DeadLetterAlert,
     Message,
     SentAlerts,
     Undelivered,
     UnsentAlerts,
     alert,
-    cursor_of,
     deliver,
+    dump_cursor,
+    find_unsent,
     grouped,
-    looking_back,
-    news,
-    remembered,
+    load_cursor,
+    read_letters_since,
     summary,
     yesterday,
 )
@@ -41,13 +41,13 @@ HOUR = timedelta(hours=1)
 NO_PAUSE = timedelta(0)
 
 
-def letter(number: int, at: datetime = NOW, **changes: object) -> LetterNews:
+def letter(number: int, at: datetime = NOW, **changes: object) -> DeadLetterAlert:
     fields = {"key": f"20261122-sea-{number:04x}", "stage": "script", "error_class": "transient", "provider": "openai"}
-    return LetterNews(**{"id": number, "message": f"answered 503 ({number})", "created_at": at, **fields, **changes})  # type: ignore[arg-type]
+    return DeadLetterAlert(**{"id": number, "message": f"answered 503 ({number})", "created_at": at, **fields, **changes})  # type: ignore[arg-type]
 
 
-def breaker(name: str = "shotstack", *opened: datetime, state: str = "open") -> BreakerNews:
-    return BreakerNews(name, state, tuple((at, "too many failures") for at in opened))
+def breaker(name: str = "shotstack", *opened: datetime, state: str = "open") -> BreakerAlert:
+    return BreakerAlert(name, state, tuple((at, "too many failures") for at in opened))
 
 
 class Ear:
@@ -73,7 +73,7 @@ def tell(
 ) -> AlertDelivery:
     """Tell, by way of a cursor as the sensor does."""
     delivery = deliver(told, reading, ears, now=now, pause=pause)
-    assert remembered(cursor_of(delivery.told)) == delivery.told
+    assert load_cursor(dump_cursor(delivery.told)) == delivery.told
     return delivery
 
 
@@ -82,7 +82,7 @@ def tell(
 
 def test_a_destination_that_was_told_nothing_hears_of_every_open_letter_and_of_what_is_open_now() -> None:
     breakers = [breaker("openai", NOW - HOUR, state="closed"), breaker("shotstack", NOW - 2 * HOUR, NOW - HOUR)]
-    found = news([letter(1, NOW - 99 * HOUR), letter(2)], breakers, None)
+    found = find_unsent([letter(1, NOW - 99 * HOUR), letter(2)], breakers, None)
     assert [n.id for n in found.letters] == [1, 2]
     assert [(b.name, len(b.opened)) for b in found.breakers] == [("shotstack", 1)]
 
@@ -100,7 +100,7 @@ def test_nothing_is_sent_twice_and_news_is_sent_once() -> None:
 def test_a_letter_that_was_committed_late_is_sent_although_younger_ones_were() -> None:
     ear = Ear()
     first = tell({}, AlertReading(NOW, (letter(2, NOW - timedelta(seconds=1)),), ()), {"a": ear})
-    since = looking_back(first.told, ["a"])
+    since = read_letters_since(first.told, ["a"])
     assert since == NOW - LATE
     late = AlertReading(
         NOW + timedelta(seconds=30), (letter(2, NOW - timedelta(seconds=1)), letter(1, NOW - timedelta(seconds=50))), ()
@@ -135,7 +135,7 @@ def test_a_failed_delivery_is_repeated_and_who_has_heard_is_not_told_again() -> 
     first = tell({}, AlertReading(NOW, (letter(1),), ()), {"good": good, "bad": bad})
     assert first.failed == {"bad": "it answered 503"}
     assert set(first.told) == {"good"}
-    assert looking_back(first.told, ["good", "bad"]) is None
+    assert read_letters_since(first.told, ["good", "bad"]) is None
     bad.deaf = False
     second = tell(dict(first.told), AlertReading(NOW, (letter(1), letter(2)), ()), {"good": good, "bad": bad})
     assert [m.title for m in good.heard] == ["Phantoms: 1 new dead letter"] * 2
@@ -161,7 +161,7 @@ def test_a_destination_that_is_gone_from_the_settings_is_forgotten() -> None:
 
 @pytest.mark.parametrize("cursor", [None, "", "17", "{]", '{"a": {"since": "x"}}'])
 def test_a_cursor_of_another_version_is_as_good_as_none(cursor: str | None) -> None:
-    assert remembered(cursor) == {}
+    assert load_cursor(cursor) == {}
 
 
 # --- words
@@ -322,7 +322,7 @@ def test_what_has_not_waited_long_enough_makes_an_alert_when_it_has() -> None:
 
 def test_a_cursor_from_before_there_was_anything_to_wait_for_is_understood() -> None:
     assert (
-        remembered('{"a": {"since": "2026-11-22T12:00:00Z", "letters": [], "breakers": {}, "sent_at": null}}')["a"].waits
+        load_cursor('{"a": {"since": "2026-11-22T12:00:00Z", "letters": [], "breakers": {}, "sent_at": null}}')["a"].waits
         == frozenset()
     )
 

@@ -46,8 +46,8 @@ def test_the_first_channel_of_the_file_is_the_first_of_the_mapping() -> None:
         ("channels: {}", "needs a mapping `channels:`"),
         ("- a", "needs a mapping `channels:`"),
         ("channels: [", "line 1: not valid YAML"),
-        (ONE + "  sea:\n    title: Again\n", "line 6: not valid YAML: key 'sea' stands twice"),
-        (ONE + "    title: Again\n", "line 6: not valid YAML: key 'title' stands twice"),
+        (ONE + "  sea:\n    title: Again\n", "line 6: not valid YAML: key 'sea' appears twice"),
+        (ONE + "    title: Again\n", "line 6: not valid YAML: key 'title' appears twice"),
         (ONE + "    name: other\n", "line 6: channel 'sea': name:"),
         (ONE + "    colour: red\n", "line 6: channel 'sea': colour: there is no such key; the keys are title, brand_voice"),
         (ONE + "    target_seconds: 5\n", "line 6: channel 'sea': target_seconds:"),
@@ -58,13 +58,13 @@ def test_the_first_channel_of_the_file_is_the_first_of_the_mapping() -> None:
         (ONE + "    posting_hours:\n      start: 9\n      end: 25\n", "line 8: channel 'sea': posting_hours.end:"),
         (
             ONE + "    language: English\n",
-            "line 6: channel 'sea': language: 'English' is no language code of BCP 47; write it like `language: en",
+            "line 6: channel 'sea': language: 'English' is not a BCP 47 language code; write it like `language: en",
         ),
-        (ONE + "    language: xx-YY\n", "'xx-YY' is no language code"),
-        (ONE + "    language: 2026-13-45\n", "'2026-13-45' is no language code"),
+        (ONE + "    language: xx-YY\n", "'xx-YY' is not a BCP 47 language code"),
+        (ONE + "    language: 2026-13-45\n", "'2026-13-45' is not a BCP 47 language code"),
         (ONE.replace("{youtube: sea}", "{}"), "line 5: channel 'sea': accounts: a channel needs at least one account"),
         (ONE.replace("youtube", "vimeo"), "line 5: channel 'sea': accounts.vimeo"),
-        (ONE.replace("  sea:", "  Sea Side:"), "line 2: channel 'Sea Side': the name 'Sea Side' may have small letters"),
+        (ONE.replace("  sea:", "  Sea Side:"), "line 2: channel 'Sea Side': the name 'Sea Side' may only have lower-case letters"),
         (ONE + "defaults: {}\n", "line 6: unknown key 'defaults'"),
         ("channels: {sea: 5}", "line 1: channel 'sea': must be a mapping"),
         (ONE + "    tiktok: {}\n", "tiktok.privacy"),
@@ -116,7 +116,7 @@ def test_the_first_channel_of_the_file_is_the_first_of_the_mapping() -> None:
         # Where the secret of an account is, said twice, for nobody, or wrongly.
         (
             ONE.replace("youtube: sea", "youtube: {account: sea, token: env:ONE}") + "    tokens: {youtube: env:TWO}\n",
-            "line 5: channel 'sea': accounts.youtube.token: `tokens` has a place for youtube, too; remove one of the two",
+            "line 5: channel 'sea': accounts.youtube.token: `tokens` also has an entry for youtube; remove one of the two",
         ),
         (
             ONE + "    tokens: {tiktok: env:ONE}\n",
@@ -185,7 +185,7 @@ extra: 1
         "  line 15: channel 'sky': posting_hours.start: should be a whole number",
         "  line 15: channel 'sky': posting_hours.end: should be at most 24",
         "  line 16: channel 'sky': budget_usd: should be at most 1,000,000",
-        "  line 17: channel 'Wrong Name': the name 'Wrong Name' may have",
+        "  line 17: channel 'Wrong Name': the name 'Wrong Name' may only have",
         "  line 21: unknown key 'extra' beside `channels`",
     ]
     assert [line[: len(start)] for line, start in zip(lines, starts, strict=True)] == starts

@@ -73,10 +73,10 @@ def test_a_link_that_another_user_could_change_is_refused(tmp_path: Path, monkey
     monkeypatch.setattr(home_module, "ALIASES", tmp_path)
     link = dagster_home(tmp_path / "[x]")
     link.parent.chmod(0o777)
-    with pytest.raises(InvalidInput, match="was not made by Phantoms"):
+    with pytest.raises(InvalidInput, match="does not belong to this user"):
         dagster_home(tmp_path / "[x]")
     shutil.rmtree(link.parent)
     link.parent.symlink_to(tmp_path)
-    with pytest.raises(InvalidInput, match="was not made by Phantoms"):
+    with pytest.raises(InvalidInput, match="does not belong to this user"):
         dagster_home(tmp_path / "[x]")
     assert [path.name for path in tmp_path.iterdir()] == [link.parent.name]

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from phantoms_dagster.domain.outlook import Outage, VideoSummary, WaitingStage, news, next_steps, note
+from phantoms_dagster.domain.outlook import Outage, VideoSummary, WaitingStage, next_steps, note, summarize
 
 NOW = datetime(2026, 11, 26, 22, 0, tzinfo=UTC)
 LATER = NOW + timedelta(hours=2, minutes=40)
@@ -61,10 +61,10 @@ def test_a_failure_is_shown_before_everything_else_about_the_video() -> None:
         "tiktok/post": WaitingStage("failed"),
         "tiktok/variant": WaitingStage("running"),
     }
-    assert news(waiting, now=NOW, say=say) == VideoSummary("tiktok/post", "failed", "", 0)
+    assert summarize(waiting, now=NOW, say=say) == VideoSummary("tiktok/post", "failed", "", 0)
     two = {"youtube/post": WaitingStage("ready", ready_at=LATER), "tiktok/post": WaitingStage("ready", ready_at=LATER)}
-    assert news(two, now=NOW, say=say) == VideoSummary("youtube/post", "ready", "scheduled for 00:40 UTC", 1)
-    assert news({}, now=NOW, say=say) is None
+    assert summarize(two, now=NOW, say=say) == VideoSummary("youtube/post", "ready", "scheduled for 00:40 UTC", 1)
+    assert summarize({}, now=NOW, say=say) is None
 
 
 def test_a_person_is_told_what_to_type_for_a_failure_and_for_a_rejection() -> None:

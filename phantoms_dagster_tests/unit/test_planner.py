@@ -35,14 +35,14 @@ class Table:
         far = datetime.max.replace(tzinfo=UTC)
         for stage, count in most.items():
             spans = [span for span in busy if span.target == stage]
-            free = [v for v in self._videos if v.stage == stage and not any(v.place in span for span in spans)]
-            found[stage] = sorted(free, key=lambda v: (v.publish_at or far, v.priority, v.place))[:count]
+            free = [v for v in self._videos if v.stage == stage and not any(v.position in span for span in spans)]
+            found[stage] = sorted(free, key=lambda v: (v.publish_at or far, v.priority, v.position))[:count]
         return found
 
     def around(self, wanted: Sequence[tuple[str, int]], most: int) -> dict[tuple[str, int], list[ReadyVideo]]:
         found: dict[tuple[str, int], list[ReadyVideo]] = {}
         for stage, place in wanted:
-            ready = {v.place: v for v in self._videos if v.stage == stage}
+            ready = {v.position: v for v in self._videos if v.stage == stage}
             middle = self._places.index(place)
             window: list[ReadyVideo] = []
             for at in self._places[middle:][:most]:

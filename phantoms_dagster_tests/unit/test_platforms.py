@@ -155,10 +155,10 @@ def spec(name: str = "pond", **changes: object) -> PlatformSpec:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (spec("Pond"), "no name for a platform"),
+        (spec("Pond"), "cannot name a platform"),
         (spec("youtube"), "taken"),
         (spec("openai"), "taken"),
-        (spec(routes=()), "do not end with one for all"),
+        (spec(routes=()), "must end with one that matches every request"),
         (spec(routes=(Route(None, "", "publish_lake"),)), "publish_lake"),
         (spec(pools={"publish_pond": PoolLimits(), "render": PoolLimits()}), "render"),
     ],

@@ -105,7 +105,7 @@ def test_every_private_name_of_a_foreign_base_class_is_in_the_table() -> None:
         if module.name.startswith(APART) or module.name.endswith("__main__"):
             continue
         for mine in vars(importlib.import_module(module.name)).values():
-            if not inspect.isclass(mine) or mine.__module__ != module.name:
+            if not inspect.isclass(mine) or mine.__module__ != module.name or "[" in mine.__qualname__:  # pydantic makes `Base[T]`
                 continue
             foreign = [base for base in mine.__mro__[1:] if base.__module__.partition(".")[0] in LIBRARIES]
             if not foreign:

@@ -9,9 +9,9 @@ import pytest
 
 from phantoms_dagster.domain.errors import NotYet, Transient
 from phantoms_dagster.domain.models import Platform
-from phantoms_dagster.domain.ports import Metrics, ReadPage
+from phantoms_dagster.domain.ports import Metrics, MetricsPage
 from phantoms_dagster.domain.readback import CADENCE, FAILED, GONE_AGAIN, GONE_ONCE, PostReading, PublishedRow, pause_after
-from phantoms_dagster.production.performance import ReadBack, read_back
+from phantoms_dagster.production.performance import ReadbackResult, read_back
 
 HOUR = timedelta(hours=1)
 
@@ -28,15 +28,15 @@ class Reader:
         self.asked_without: list[Collection[str]] = []
         self._known, self._error, self._failing = known, error, failing
 
-    async def pages(self, account: str, remote_ids: Sequence[str], *, without: Collection[str] = ()) -> AsyncIterator[ReadPage]:
+    async def pages(self, account: str, remote_ids: Sequence[str], *, without: Collection[str] = ()) -> AsyncIterator[MetricsPage]:
         self.asked_without.append(without)
         for i in remote_ids:
             if i in self._failing:
-                yield ReadPage(failed={i: "odd"})
+                yield MetricsPage(failed={i: "odd"})
             elif i in self._known:
-                yield ReadPage((Metrics(i, views=10),), unsupported=frozenset({"watch"}))
+                yield MetricsPage((Metrics(i, views=10),), unsupported=frozenset({"watch"}))
             elif self._error is None:
-                yield ReadPage(gone=(i,))
+                yield MetricsPage(gone=(i,))
         if self._error is not None:
             raise self._error
 
@@ -45,7 +45,7 @@ def post(number: int, platform: Platform, remote_id: str, *, age: timedelta = HO
     return PublishedRow(number, f"v{number}", platform, "main", remote_id, age, gone)
 
 
-async def turn(posts: Sequence[PublishedRow], *readers: Reader) -> tuple[ReadBack, list[PostReading]]:
+async def turn(posts: Sequence[PublishedRow], *readers: Reader) -> tuple[ReadbackResult, list[PostReading]]:
     kept: list[PostReading] = []
 
     async def keep(readings: Sequence[PostReading]) -> None:

@@ -26,11 +26,11 @@ from phantoms_dagster.domain.stages import (
     PostState,
     StageEvent,
     StageState,
-    after,
     downstream,
-    sources,
+    next_state,
     stage,
     stages_for,
+    states_before,
 )
 from phantoms_dagster.production.cleaning import Policy
 
@@ -50,11 +50,11 @@ def test_a_random_walk_over_events_never_leaves_the_table(events: list[StageEven
     state = StageState.BLOCKED
     for event in events:
         if (state, event) in TRANSITIONS:
-            state = after(state, event)
+            state = next_state(state, event)
             assert isinstance(state, StageState)
         else:
             with pytest.raises(IllegalTransition, match=f"{state} cannot {event}"):
-                after(state, event)
+                next_state(state, event)
 
 
 def test_every_state_can_be_reached_from_a_new_video() -> None:
@@ -70,16 +70,16 @@ def test_no_state_is_a_dead_end_for_a_person() -> None:
 
 def test_only_a_running_stage_ends_and_only_a_claim_makes_it_run() -> None:
     for event in (StageEvent.FINISH, StageEvent.DEFER, StageEvent.FAIL, StageEvent.REJECT):
-        assert sources(event) == (StageState.RUNNING,)
+        assert states_before(event) == (StageState.RUNNING,)
     assert {event for (_, event), to in TRANSITIONS.items() if to is StageState.RUNNING} == {StageEvent.CLAIM}
 
 
 def test_what_is_done_or_discarded_is_never_claimed() -> None:
-    assert not {StageState.DONE, StageState.DISCARDED, StageState.BLOCKED} & set(sources(StageEvent.CLAIM))
+    assert not {StageState.DONE, StageState.DISCARDED, StageState.BLOCKED} & set(states_before(StageEvent.CLAIM))
 
 
 def test_a_regenerated_stage_can_void_whatever_state_a_later_stage_is_in() -> None:
-    assert set(sources(StageEvent.VOID)) == set(StageState)
+    assert set(states_before(StageEvent.VOID)) == set(StageState)
     assert {TRANSITIONS[state, StageEvent.VOID] for state in StageState} == {StageState.BLOCKED}
 
 

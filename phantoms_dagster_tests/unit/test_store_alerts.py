@@ -55,7 +55,7 @@ def test_a_destination_that_could_not_be_reached_gets_the_alert_later_and_the_ot
 
 
 def test_an_absence_that_another_process_reports_makes_only_the_alert_that_it_is_over() -> None:
-    box, alerts = Box(), watched(tells_away=False)
+    box, alerts = Box(), watched(announce_outage=False)
     for now, trouble in ((0, "no"), (300, "no"), (400, None)):
         alerts.look(trouble, {"box": box}, now=now)
     assert box.titles == ["back"]

@@ -12,7 +12,7 @@ from rich.text import Text
 from phantoms_dagster.cli.console import STATE_STYLES, out
 from phantoms_dagster.cli.times import soon, zone
 from phantoms_dagster.domain.attention import Attention
-from phantoms_dagster.domain.outlook import NEWS, Outages, probe
+from phantoms_dagster.domain.outlook import SUMMARY_STATES, Outages, probe
 from phantoms_dagster.domain.stages import STAGES
 from phantoms_dagster.store.outlook import AttemptSummary, NextStep
 
@@ -68,7 +68,7 @@ def stage_bars(counts: Mapping[str, Mapping[str, int]], width: int | None = None
         total = sum(of.values())
         if not total:
             continue
-        parts = [f"{of[state]} {state}" for state in NEWS if of.get(state)]
+        parts = [f"{of[state]} {state}" for state in SUMMARY_STATES if of.get(state)]
         line = Text(no_wrap=True, overflow="ellipsis")
         line.append(f"{stage:<18}")
         line.append_text(_bar(of, total, max(8, min(WIDEST_BAR, columns - BESIDE))))

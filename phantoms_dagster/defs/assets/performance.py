@@ -67,7 +67,7 @@ def post_metrics(context: dg.AssetExecutionContext, services: dg.ResourceParam[S
     async def keep(readings: Sequence[PostReading]) -> None:
         await asyncio.to_thread(results.record, readings)
 
-    async def work() -> performance.ReadBack:
+    async def work() -> performance.ReadbackResult:
         return await performance.read_back(posts, (await services.pipeline()).readers, keep, unsupported)
 
     read = run_interruptible(work(), services.loop)

@@ -11,7 +11,7 @@ from phantoms_dagster.desk.api.routes import add
 from phantoms_dagster.desk.api.values import ApiModel, KeyInPath, RequestModel
 from phantoms_dagster.desk.visits import CurrentVisit
 from phantoms_dagster.domain.errors import NotFound
-from phantoms_dagster.domain.script_edits import ScriptEdit, places
+from phantoms_dagster.domain.script_edits import ScriptEdit, named_texts
 
 TAG = "review"
 # The limit of one request. The use case checks the limit of each text.
@@ -92,7 +92,7 @@ def show_texts(visit: CurrentVisit, key: KeyInPath) -> Texts:
     if screen.script is None:
         raise NotFound(f"{key} has no texts yet: its script is not written.")
     review = visit.desk.decisions.review(key)
-    texts = [Place(place=place, text=text) for place, text in places(screen.script.script)]
+    texts = [Place(place=place, text=text) for place, text in named_texts(screen.script.script)]
     return Texts(key=key, content=review.content if review else None, texts=texts)
 
 

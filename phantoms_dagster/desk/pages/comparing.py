@@ -13,7 +13,7 @@ from phantoms_dagster.desk.render import page
 from phantoms_dagster.desk.visits import Visit
 from phantoms_dagster.domain.errors import NotFound, PhantomsError
 from phantoms_dagster.domain.models import RenderedVideoOutput, Script
-from phantoms_dagster.domain.script_edits import places
+from phantoms_dagster.domain.script_edits import named_texts
 from phantoms_dagster.domain.word_diff import Piece, word_diff
 from phantoms_dagster.store.earlier import Earlier
 from phantoms_dagster.store.review.queue import Screen
@@ -62,7 +62,7 @@ def compared(visit: Visit, screen: Screen, against: int, back: str) -> Response:
 
 def _changed(old: Script, new: Script, language: str) -> list[ChangedText]:
     """Return the texts that differ, in reading order. A scene that only one revision has is entirely removed or added."""
-    before, after = dict(places(old)), dict(places(new))
+    before, after = dict(named_texts(old)), dict(named_texts(new))
     both = dict.fromkeys(chain(after, before))
     return [
         ChangedText(place, word_diff(before.get(place, ""), after.get(place, ""), language))

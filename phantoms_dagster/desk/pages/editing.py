@@ -24,8 +24,8 @@ from phantoms_dagster.domain.script_edits import (
     TITLE,
     EditedTexts,
     ScriptEdit,
-    places,
-    stays,
+    already_posted,
+    named_texts,
 )
 from phantoms_dagster.store.decisions import DecidedFirst
 
@@ -104,7 +104,7 @@ def _form(
         spoken=_fields(screen.script.script, typed, ("hook", "scene", "headline")),
         film=address(visit.desk, screen.film.video) if screen.film else None,
         poster=address(visit.desk, screen.film.thumbnail) if screen.film else None,
-        out=stays(out) if out else "",
+        out=already_posted(out) if out else "",
         price=visit.desk.services.retrying().price(screen.voiceover.seconds if screen.voiceover else None),
     )
 
@@ -124,7 +124,7 @@ _MOST = {
 def _fields(script: Script, typed: Mapping[str, str], kinds: tuple[str, ...]) -> list[Field]:
     """Return the fields of these kinds, with the typed text, else the stored one."""
     found = []
-    for place, stored in places(script):
+    for place, stored in named_texts(script):
         kind = place.split()[0]
         if kind in kinds:
             name = _name(place)

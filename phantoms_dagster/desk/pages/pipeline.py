@@ -17,7 +17,7 @@ from starlette.responses import Response
 from phantoms_dagster.desk.render import page, redirect_to, slot
 from phantoms_dagster.desk.visits import CurrentVisit, Form, Visit, field, visible_text
 from phantoms_dagster.domain.errors import InvalidInput, NotFound
-from phantoms_dagster.domain.outlook import Outages, VideoSummary, news
+from phantoms_dagster.domain.outlook import Outages, VideoSummary, summarize
 from phantoms_dagster.domain.search import Search, parse, suggestions
 from phantoms_dagster.domain.stages import STAGES
 from phantoms_dagster.store.board import MOST_COUNTED, NEWEST, BoardRow, keys_of
@@ -145,7 +145,7 @@ def act(visit: CurrentVisit, form: Form) -> Response:
 def line_of(row: BoardRow, outages: Outages) -> PipelineLine:
     """Return a table row for a video."""
     waiting = {name: found for name, found in row.stages.items() if found.state not in ("done", "blocked")}
-    told = news(waiting, now=datetime.now(UTC), say=slot, outages=outages.found, accounts=row.accounts)
+    told = summarize(waiting, now=datetime.now(UTC), say=slot, outages=outages.found, accounts=row.accounts)
     since = row.changed_at[told.stage] if told else max(row.changed_at.values(), default=row.created_at)
     return PipelineLine(row, told, since)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Sequence
 
-from phantoms_dagster.domain.ports import Metrics, ReadPage
+from phantoms_dagster.domain.ports import Metrics, MetricsPage
 from phantoms_dagster.domain.values import JsonObject
 from phantoms_dagster.platforms.bluesky.api import PLATFORM, PROVIDER, Calls
 from phantoms_dagster.providers.http import objects
@@ -27,14 +27,14 @@ class BlueskyMetricsReader:
         remote_ids: Sequence[str],
         *,
         without: Collection[str] = (),  # noqa: ARG002 - every account has all metrics
-    ) -> AsyncIterator[ReadPage]:
+    ) -> AsyncIterator[MetricsPage]:
         """See the port. A post that is not in the answer is gone."""
         wanted = list(dict.fromkeys(remote_ids))
         for start in range(0, len(wanted), MAX_IDS):
             batch = wanted[start : start + MAX_IDS]
             shown = objects(await self._calls.get(account, "app.bsky.feed.getPosts", uris=batch), "posts")
             found = {metrics.remote_id: metrics for metrics in map(_metrics, shown)}
-            yield ReadPage(tuple(found[uri] for uri in batch if uri in found), tuple(uri for uri in batch if uri not in found))
+            yield MetricsPage(tuple(found[uri] for uri in batch if uri in found), tuple(uri for uri in batch if uri not in found))
 
 
 def _metrics(post: JsonObject) -> Metrics:

@@ -52,7 +52,7 @@ class BlueskyPublisher:
         self.max_wait = max_wait
 
     @asynccontextmanager
-    async def taking_up(self, job: PublishJob) -> AsyncIterator[BlueskyPost]:
+    async def verbs(self, job: PublishJob) -> AsyncIterator[BlueskyPost]:
         """See the port."""
         yield BlueskyPost(self, job)
 

@@ -44,7 +44,7 @@ class FolderPublisher:
         self.clock = clock
 
     @asynccontextmanager
-    async def taking_up(self, job: PublishJob) -> AsyncIterator[FolderPost]:
+    async def verbs(self, job: PublishJob) -> AsyncIterator[FolderPost]:
         """See the port."""
         yield FolderPost(self, job)
 

@@ -16,7 +16,7 @@ import httpx
 
 from phantoms_dagster.domain.errors import NotYet, Permanent, PhantomsError, ProviderError, Throttled
 from phantoms_dagster.domain.models import Platform
-from phantoms_dagster.domain.ports import Clock, Metrics, ReadPage, Tokens
+from phantoms_dagster.domain.ports import Clock, Metrics, MetricsPage, Tokens
 from phantoms_dagster.platforms.instagram.api import GONE, PROVIDER, AppSecret, Graph, no_secret, path
 from phantoms_dagster.providers.http import objects
 
@@ -63,7 +63,7 @@ class InstagramMetricsReader:
         self._clock = clock
         self._at_once = at_once
 
-    async def pages(self, account: str, remote_ids: Sequence[str], *, without: Collection[str] = ()) -> AsyncIterator[ReadPage]:
+    async def pages(self, account: str, remote_ids: Sequence[str], *, without: Collection[str] = ()) -> AsyncIterator[MetricsPage]:
         """See the port. A metric that Instagram does not give (yet) is None.
 
         A post that fails does not end the round, unless the error concerns the account or no post of a page could be read.
@@ -81,7 +81,7 @@ class InstagramMetricsReader:
                 outcome = next(iter(errors.values()))
             failed = {} if outcome is not None else {number: str(error) for number, error in errors.items()}
             last = outcome is not None or at + self._at_once >= len(remote_ids)
-            yield ReadPage(metrics, gone, failed, turn.unsupported() if last else frozenset())
+            yield MetricsPage(metrics, gone, failed, turn.unsupported() if last else frozenset())
             if outcome is not None:
                 raise outcome
 

@@ -87,7 +87,7 @@ class InstagramPublisher:
         self.settle, self.stall = timedelta(seconds=settle_seconds), timedelta(seconds=stall_seconds)
 
     @asynccontextmanager
-    async def taking_up(self, job: PublishJob) -> AsyncIterator[InstagramPost]:
+    async def verbs(self, job: PublishJob) -> AsyncIterator[InstagramPost]:
         """See the port."""
         yield InstagramPost(self, job)
 

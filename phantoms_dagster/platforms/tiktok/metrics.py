@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Collection, Sequence
 import httpx
 
 from phantoms_dagster.domain.models import Platform
-from phantoms_dagster.domain.ports import Metrics, ReadPage, Tokens
+from phantoms_dagster.domain.ports import Metrics, MetricsPage, Tokens
 from phantoms_dagster.domain.values import JsonObject, JsonValue
 from phantoms_dagster.platforms.tiktok.api import MAX_IDS, PROVIDER, TikTokCalls
 from phantoms_dagster.providers.http import objects
@@ -30,7 +30,7 @@ class TikTokMetricsReader:
         remote_ids: Sequence[str],
         *,
         without: Collection[str] = (),  # noqa: ARG002 - every account has all four metrics
-    ) -> AsyncIterator[ReadPage]:
+    ) -> AsyncIterator[MetricsPage]:
         """See the port. Twenty posts per page, in the requested order.
 
         Other ids than video ids (the publish_id of a post that is not public yet) are skipped: one would fail its whole page.
@@ -42,7 +42,7 @@ class TikTokMetricsReader:
             fields = {"fields": "id,view_count,like_count,comment_count,share_count"}
             shown = objects(await self._calls.post(account, QUERY_PATH, body, params=fields), "videos")
             found = {metrics.remote_id: metrics for metrics in map(_metrics, shown)}
-            yield ReadPage(tuple(found[i] for i in batch if i in found), tuple(i for i in batch if i not in found))
+            yield MetricsPage(tuple(found[i] for i in batch if i in found), tuple(i for i in batch if i not in found))
 
 
 def _metrics(video: JsonObject) -> Metrics:

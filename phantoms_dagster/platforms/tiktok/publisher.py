@@ -87,7 +87,7 @@ class TikTokPublisher:
         self.poll_seconds = poll_seconds
 
     @asynccontextmanager
-    async def taking_up(self, job: PublishJob) -> AsyncIterator[TikTokPost]:
+    async def verbs(self, job: PublishJob) -> AsyncIterator[TikTokPost]:
         """See the port."""
         yield TikTokPost(self, job)
 

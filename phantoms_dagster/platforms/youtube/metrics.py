@@ -8,7 +8,7 @@ import httpx
 
 from phantoms_dagster.domain.errors import Permanent
 from phantoms_dagster.domain.models import Platform
-from phantoms_dagster.domain.ports import Clock, Metrics, ReadPage, Tokens
+from phantoms_dagster.domain.ports import Clock, Metrics, MetricsPage, Tokens
 from phantoms_dagster.domain.values import JsonObject
 from phantoms_dagster.platforms.youtube.api import MAX_IDS, PROVIDER, YouTubeCalls, part
 from phantoms_dagster.providers.http import objects
@@ -39,13 +39,13 @@ class YouTubeMetricsReader:
         remote_ids: Sequence[str],
         *,
         without: Collection[str] = (),  # noqa: ARG002 - every account has all three metrics
-    ) -> AsyncIterator[ReadPage]:
+    ) -> AsyncIterator[MetricsPage]:
         """See the port. Fifty posts per page, in the requested order. Each page takes one call."""
         ids = list(dict.fromkeys(remote_ids))
         for i in range(0, len(ids), MAX_IDS):
             batch = ids[i : i + MAX_IDS]
             listed = {m.remote_id: m for m in metrics_in(await self._statistics(account, batch))}
-            yield ReadPage(tuple(listed[r] for r in batch if r in listed), tuple(r for r in batch if r not in listed))
+            yield MetricsPage(tuple(listed[r] for r in batch if r in listed), tuple(r for r in batch if r not in listed))
 
     async def _statistics(self, account: str, batch: Sequence[str]) -> JsonObject:
         query = {"part": "statistics", "id": ",".join(batch)}

@@ -96,7 +96,7 @@ class YouTubePublisher:
         self.category_id = category_id
 
     @asynccontextmanager
-    async def taking_up(self, job: PublishJob) -> AsyncIterator[YouTubePost]:
+    async def verbs(self, job: PublishJob) -> AsyncIterator[YouTubePost]:
         """See the port."""
         yield YouTubePost(self, job)
 

@@ -1,1 +1,1 @@
-"""The use case of each stage, in a module that is named as its kind."""
+"""The use case of each stage, in a module named after the stage's kind."""

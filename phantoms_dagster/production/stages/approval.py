@@ -12,9 +12,9 @@ from phantoms_dagster.domain.wording import DEFAULT_PRIVACY, post_words
 
 
 class Approve:
-    """Turns a recorded decision into the stage's outcome. Without one the video waits.
+    """Turns a recorded decision into the stage's outcome. Without a decision the video waits.
 
-    The words of all posts are fixed here: a later change of the channel changes nothing that was approved.
+    The words of all posts are fixed here. A later change to the channel does not change what was approved.
     """
 
     def __init__(self, clock: Clock, privacy: Mapping[Platform, str] = DEFAULT_PRIVACY) -> None:
@@ -22,7 +22,7 @@ class Approve:
         self._privacy = privacy
 
     async def __call__(self, task: StageTask) -> StageResult:
-        """Raises WaitsForPerson without a decision on this very content, HumanRejection for a no."""
+        """Raises WaitsForPerson without a decision on exactly this content, and HumanRejection for a rejection."""
         decision, key = task.claim.decision, task.video.key
         approved = self._content(task)
         if decision is None or approved is None:
@@ -44,17 +44,17 @@ class Approve:
         return StageResult(output)
 
     def _content(self, task: StageTask) -> tuple[tuple[PostWords, ...], str] | None:
-        """The words that the decision is about and the hash of all content; None when it is about other content."""
+        """The decided words and the hash of all content; None when the decision is about other content."""
         decision = task.claim.decision
         script = task.claim.output("script", ScriptOutput).script
         rendered = task.claim.output("rendered_video", RenderedVideoOutput)
         if decision is None:
             return None
         if decision.words and not set(task.video.brief.platforms) <= {post.platform for post in decision.words}:
-            return None  # a platform came in after it, whose words nobody has seen
+            return None  # a platform was added later, and nobody has seen its words
         words = decision.words or post_words(script, task.video.channel, task.video.brief.platforms, self._privacy)
         content = content_hash(script, rendered.video, words)
-        # A decision that names no content is about what the render showed. Renders and decisions of older versions have no words.
+        # A decision without a hash is about what the render showed. Renders and decisions from older versions have no words.
         seen = decision.content_sha256 or content_hash(script, rendered.video, rendered.words or words)
         old = not rendered.words and not decision.words and seen == content_hash(script, rendered.video)
         return (words, content) if seen == content or old else None

@@ -1,6 +1,6 @@
-"""The `<platform>/post` stages: what is posted, with which words, on which account and when.
+"""The `<platform>/post` stages decide what is posted, with which words, on which account and when.
 
-How it is posted exactly once is in `publication`, each platform's protocol in its adapter.
+`publication` makes sure that it is posted exactly once. Each platform's adapter has its protocol.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
+from phantoms_dagster.domain.attempt_context import acquire_within
 from phantoms_dagster.domain.claims import Ledgers, StageResult, StageTask
 from phantoms_dagster.domain.errors import NotYet, Permanent
 from phantoms_dagster.domain.models import (
@@ -27,11 +28,11 @@ from phantoms_dagster.domain.models import (
     content_hash,
 )
 from phantoms_dagster.domain.ports import Clock, MediaStore, Publisher, PublishJob
-from phantoms_dagster.domain.trying import turn
 from phantoms_dagster.domain.wording import DEFAULT_PRIVACY, choices_of
 from phantoms_dagster.production import publication
 
-# A busy account wakes who waits for it; this is for when nobody does. It grows each time it was in vain.
+# The first retry time for a busy account. Normally the post that holds the account wakes the waiting ones. If it cannot, the
+# retries become less and less frequent.
 BUSY_SECONDS = 5.0
 
 
@@ -57,7 +58,7 @@ class Publish:
         self._one_at_a_time: defaultdict[tuple[Platform, str], asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def __call__(self, task: StageTask) -> StageResult:
-        """Raises NotYet before its time, and the publisher's errors."""
+        """Raises NotYet before the publish time, and the publisher's errors."""
         platform = task.claim.stage.platform
         assert platform is not None
         publisher = self._publishers[platform]
@@ -77,7 +78,7 @@ class Publish:
         )
         account = journal.record.account or account
         one_at_a_time = self._one_at_a_time[platform, account]
-        if not await turn(one_at_a_time, self._max_wait_seconds):
+        if not await acquire_within(one_at_a_time, self._max_wait_seconds):
             raise NotYet(f"other videos are being published on {platform}:{account}", retry_after=BUSY_SECONDS, held=True)
         try:
             job = await self._job(task, account, variant, words, marker)
@@ -95,8 +96,9 @@ class Publish:
         return StageResult(output, provider_ref=post.remote_id, provider=publisher.provider)
 
     async def _account(self, task: StageTask, platform: Platform, *, sandbox: bool) -> str:
-        """The channel's account. A post that was begun is finished where it was begun, even if the channel no longer names that
-        account: it may be out already. Raises Permanent when there is neither.
+        """The channel's account, or else the account on which this post was started. Raises Permanent when there is neither.
+
+        A started post is finished on its account even if the channel no longer names it, because the post may already be public.
         """
         channel = task.video.channel
         account = channel.accounts.get(platform) or await self._ledgers.bound_account(task.claim, sandbox=sandbox)
@@ -106,17 +108,20 @@ class Publish:
         return account
 
     async def _may_go(self, task: StageTask) -> None:
-        """Raises NotYet outside the channel's hours. Asked again right before what can make a post public: waits may be long."""
+        """Raise NotYet outside the channel's hours.
+
+        It is checked again right before each request that can publish, after any waits.
+        """
         now = self._clock.now()
         opens = next_opening(task.video.channel, max(now, task.video.brief.publish_at or now))
         if opens > now:
             raise NotYet(f"goes out at {opens:%Y-%m-%d %H:%M} UTC", retry_after=(opens - now).total_seconds(), until=opens)
 
     def _words(self, task: StageTask, variant: VariantOutput) -> PostWords:
-        """What will be sent: the variant's own title and caption, and whatever else was approved with them."""
+        """The words to send: the variant's title and caption, and everything else as approved."""
         approval = task.claim.output("approval", ApprovalOutput)
         approved = next((post for post in approval.words if post.platform is variant.platform), None)
-        if approved is None:  # by an older version; `_check_approved` refuses it when others are approved
+        if approved is None:  # approved in an older version; otherwise `_check_approved` refuses it
             privacy = self._privacy.get(variant.platform, DEFAULT_PRIVACY[variant.platform])
             choices = choices_of(task.video.channel, variant.platform)
             return PostWords(
@@ -155,7 +160,7 @@ class Publish:
 
 
 def _check_approved(task: StageTask, variant: VariantOutput, words: PostWords) -> None:
-    """Raises Permanent unless exactly this film with exactly these words was approved."""
+    """Raise Permanent unless exactly this master with exactly these words was approved."""
     approval = task.claim.output("approval", ApprovalOutput)
     script = task.claim.output("script", ScriptOutput).script
     master = task.claim.output("rendered_video", RenderedVideoOutput).video
@@ -166,7 +171,7 @@ def _check_approved(task: StageTask, variant: VariantOutput, words: PostWords) -
 
 
 def next_opening(channel: Channel, earliest: datetime) -> datetime:
-    """The first moment at or after `earliest` within the channel's posting hours, in UTC; local days keep DST right."""
+    """The first time at or after `earliest` within the channel's posting hours, in UTC. It respects daylight saving time."""
     zone, hours = ZoneInfo(channel.timezone), channel.posting_hours
     local = earliest.astimezone(zone)
     if local.hour in hours:

@@ -1,6 +1,6 @@
-"""The `rendered_video` stage: from script and voiceover to the master file.
+"""The `rendered_video` stage makes the master from script and voiceover.
 
-How it is paid for once is in `publication`, how a renderer makes a video in its adapter.
+`publication` makes sure that it is paid for once. Each renderer's adapter makes the video.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from phantoms_dagster.domain.models import (
     VoiceoverOutput,
     content_hash,
 )
-from phantoms_dagster.domain.paid_job import Fetch, Order, Waits, WrittenOff
+from phantoms_dagster.domain.paid_job import Fetch, Order, WaitLimits, WrittenOff
 from phantoms_dagster.domain.ports import Clock, MediaStore, Renderer, RenderJob, Studio
 from phantoms_dagster.domain.text import capitals, without
 from phantoms_dagster.domain.wording import DEFAULT_PRIVACY, post_words
@@ -36,13 +36,13 @@ SHORTEST_SECONDS = 3.0
 
 @contextmanager
 def scratch_file(media: MediaStore, suffix: str) -> Iterator[Callable[[], Path]]:
-    """A path for a file in progress. It is chosen when somebody asks for it, and nothing is left there afterwards."""
+    """Yield a function that returns the path of a temporary file. The file is deleted at the end of the block."""
     chosen: Path | None = None
     over = False
 
     def path() -> Path:
         nonlocal chosen
-        if over:  # a thread that goes on after its task was cancelled must leave nothing behind
+        if over:  # a thread that outlives its cancelled task must not leave a file behind
             raise FileNotFoundError(suffix)
         chosen = chosen or media.scratch_file(suffix)
         return chosen
@@ -52,13 +52,13 @@ def scratch_file(media: MediaStore, suffix: str) -> Iterator[Callable[[], Path]]
     finally:
         over = True
         if chosen is not None:
-            with suppress(OSError):  # the folder may be gone, and says so where the file is stored
+            with suppress(OSError):  # the folder may be gone; storing the file reports that
                 chosen.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
 class _Master:
-    """A film that came down, and what it really is."""
+    """A downloaded master, its thumbnail and its probe."""
 
     video: MediaFile
     thumbnail: MediaFile
@@ -66,7 +66,7 @@ class _Master:
 
 
 class RenderVideo:
-    """Orders a render, fetches the file and looks at what it really is."""
+    """Orders a render, fetches the file and probes it."""
 
     def __init__(
         self,
@@ -88,10 +88,12 @@ class RenderVideo:
         self._media = media
         self._ledgers = ledgers
         self._clock = clock
-        self._waits = Waits(timedelta(seconds=lost_seconds), timedelta(seconds=deadline_seconds), poll_seconds, max_wait_seconds)
+        self._waits = WaitLimits(
+            timedelta(seconds=lost_seconds), timedelta(seconds=deadline_seconds), poll_seconds, max_wait_seconds
+        )
 
     async def __call__(self, task: StageTask) -> StageResult:
-        """Raises NotYet while the render runs longer than the longest wait."""
+        """Raises NotYet when the render takes longer than the max wait."""
         journal = await self._ledgers.render(task.claim, sandbox=self._renderer.sandbox)
         order = Order(
             noun="render",
@@ -100,10 +102,10 @@ class RenderVideo:
             spent=task.claim.spent,
             budget=task.video.channel.budget_usd,
             job=lambda: self._job(task),
-            take=self._take,
+            accept=self._accept,
         )
         render = await publication.pay(self._renderer, order, journal, waits=self._waits, clock=self._clock)
-        master = render.taken
+        master = render.result
         output = RenderedVideoOutput(
             video=master.video,
             thumbnail=master.thumbnail,
@@ -117,7 +119,7 @@ class RenderVideo:
         )
         return StageResult(output, render.cost, render.remote_id, self._renderer.provider)
 
-    async def _take(self, fetch: Fetch, cost: Decimal) -> _Master | WrittenOff:
+    async def _accept(self, fetch: Fetch, cost: Decimal) -> _Master | WrittenOff:
         with scratch_file(self._media, ".mp4") as film, scratch_file(self._media, ".jpg") as picture:
             master, still = film(), picture()
             await fetch(master)
@@ -130,21 +132,24 @@ class RenderVideo:
             return _Master(await self._media.add(master), thumbnail, probe)
 
     def _words(self, task: StageTask) -> tuple[PostWords, ...]:
-        """What the posts would say: whoever reviews the film is shown it together with them."""
+        """The words that the posts would have now. The reviewer sees them with the master."""
         script = task.claim.output("script", ScriptOutput).script
         return post_words(script, task.video.channel, task.video.brief.platforms, self._privacy)
 
     async def _not_shown(self, task: StageTask) -> tuple[str, ...]:
-        """What no font has, of all that stands in the picture: it is left out and told, never drawn as a box."""
+        """The characters in the picture that no font has. They are left out and reported, never drawn as boxes."""
         script = task.claim.output("script", ScriptOutput).script
         spoken = task.claim.output("voiceover", VoiceoverOutput).sentences
         texts = [shown_name(task.video), script.title, *(scene.on_screen_text for scene in script.scenes)]
         texts += [sentence.text for sentence in spoken]
         language = task.video.channel.language
-        return await self._studio.unshowable([*texts, *(capitals(text, language) for text in texts)])
+        return await self._studio.missing_glyphs([*texts, *(capitals(text, language) for text in texts)])
 
     async def _looked_at(self, master: Path) -> Probe:
-        """What came down. Bytes that are no film are a download gone wrong (a proxy's page): the render is there, paid for."""
+        """Probe the downloaded file.
+
+        An unreadable file is a failed download, such as a proxy's page: the paid render still exists.
+        """
         try:
             return await self._studio.probe(master, loudness=True)
         except Permanent as error:
@@ -172,9 +177,10 @@ class RenderVideo:
 
 
 def shown_name(video: Video) -> str:
-    """The name that the picture carries. Some platforms, such as TikTok, take no film with a name or logo burnt in.
+    """The channel name to show in the picture, or empty.
 
-    All platforms share one master, so a film that also goes to one of these carries no name anywhere.
+    Some platforms, such as TikTok, refuse videos with a burned-in name or logo. All platforms share one master, so a video for one
+    of these platforms shows no name anywhere.
     """
     plain = any(not platform.spec.words.names_in_picture for platform in video.brief.platforms)
     return "" if plain else video.channel.title

@@ -1,4 +1,4 @@
-"""The `script` stage: from the brief to the words of a video."""
+"""The `script` stage writes the words of a video from its brief."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from phantoms_dagster.domain.ports import ScriptWriter
 
 
 class WriteScript:
-    """Lets the model write. An answer that an earlier, killed attempt was billed for is used instead of asking again."""
+    """Lets the model write. A billed answer from an earlier attempt that died is used instead of paying again."""
 
     def __init__(self, writer: ScriptWriter) -> None:
         self._writer = writer

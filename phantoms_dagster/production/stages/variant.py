@@ -1,4 +1,4 @@
-"""The `<platform>/variant` stages: the approved master made to fit one platform, and the words that go with it."""
+"""The `<platform>/variant` stages make the approved master fit one platform, and add the words of its post."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from phantoms_dagster.production.stages.rendered_video import scratch_file
 
 
 class MakeVariant:
-    """Remuxes or transcodes only when it must; what comes out is probed before anybody may publish it."""
+    """Remuxes or transcodes only when necessary. The new file is probed before it can be published."""
 
     def __init__(self, *, studio: Studio, media: MediaStore) -> None:
         self._studio = studio
@@ -39,8 +39,8 @@ class MakeVariant:
         title, caption = _approved(approval, script, task.video.channel, platform)
         if not platform.spec.words.names_in_picture and master.named:
             raise Permanent(
-                f"the film carries the channel's name, which {platform.title} does not take: materialize `rendered_video` with "
-                "regenerate to make it without, then approve it again",
+                f"the film shows the channel's name, which {platform.title} does not accept: materialize `rendered_video` with "
+                "regenerate to make it without the name, then approve it again",
                 provider=str(platform),
                 code="named",
             )
@@ -62,7 +62,7 @@ class MakeVariant:
 
 
 def _approved(approval: ApprovalOutput, script: Script, channel: Channel, platform: Platform) -> tuple[str, str]:
-    """The approved title and caption. An approval that an older version made has none: then it is what the channel says now."""
+    """The approved title and caption. An approval from an older version has none; then the channel's current rules apply."""
     if not approval.words:
         return words(script, channel, platform)
     found = next((post for post in approval.words if post.platform is platform), None)

@@ -1,4 +1,4 @@
-"""The `voiceover` stage: from the script to its sound."""
+"""The `voiceover` stage speaks the script."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from phantoms_dagster.domain.ports import Voice
 
 
 class SpeakScript:
-    """Lets the voice speak."""
+    """Lets the voice speak the script."""
 
     def __init__(self, voice: Voice) -> None:
         self._voice = voice

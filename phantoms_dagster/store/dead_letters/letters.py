@@ -1,6 +1,6 @@
-"""Dead letters as people handle them: listing, showing, replaying, discarding. Synchronous: for commands, sensors and pages.
+"""Lists, shows, replays and discards dead letters. Synchronous, for commands, sensors and pages.
 
-Letters are written by `outcomes` and closed by `claims` when a person or a backfill asks for the stage again.
+`outcomes` writes letters. `claims` closes them when a person or a backfill requests the stage again.
 """
 
 from __future__ import annotations
@@ -14,26 +14,26 @@ from sqlalchemy import Connection, Engine, RowMapping, text
 from sqlalchemy.exc import DBAPIError
 
 from phantoms_dagster.domain.errors import InvalidInput, NotFound
-from phantoms_dagster.domain.stages import STAGES, StageEvent, StageState, after, downstream, sources, stage
+from phantoms_dagster.domain.stages import STAGES, StageEvent, StageState, downstream, next_state, stage, states_before
 from phantoms_dagster.store.audit import Actor, AuditEntry, note
 from phantoms_dagster.store.dead_letters import statements as sql
 from phantoms_dagster.store.engine import reading
 from phantoms_dagster.store.planning import NOTIFY
 from phantoms_dagster.store.stage_store import REGENERATED
-from phantoms_dagster.store.transactions import passes
+from phantoms_dagster.store.transactions import is_retryable
 
 Answer = TypeVar("Answer")
 
 NO_PROVIDER = "none"
 MOST_TRIES = 3
 REASON_CHARACTERS = 1_000
-# From these a person may start over: what is made anew by `regenerate`, and what only one platform or a reviewer is asked for.
+# The stages from which a person may start over: those that `regenerate` makes again, the approval and the variants.
 FRESH_STARTS = (*REGENERATED, "approval", "variant")
 
 
 @dataclass(frozen=True)
 class LetterFilter:
-    """Which letters are meant; None does not narrow. `provider` `none` means letters without one. `state` None: whatever it is."""
+    """Selects letters. None matches all. The provider `none` selects letters without a provider."""
 
     stages: Sequence[str] | None = None
     provider: str | None = None
@@ -44,7 +44,7 @@ class LetterFilter:
     keys: Sequence[str] | None = None
 
     def values(self) -> dict[str, object]:
-        """The parameters of `replay_sql.MATCHES`."""
+        """The parameters of the conditions in `statements`."""
         lists = {"stages": self.stages, "ids": self.ids, "keys": self.keys}
         found = {name: None if values is None else list(values) for name, values in lists.items()}
         scalars = {"provider": self.provider, "error_class": self.error_class, "since": self.since, "state": self.state}
@@ -55,7 +55,7 @@ class LetterFilter:
 class DeadLetter:
     """A dead letter in a list. `state`: open, replayed or discarded.
 
-    `tries` counts the attempts behind it, `counted` those that the budget was charged with, the first of them at `failing_since`.
+    `tries`: the number of attempts. `counted`: those that the budget was charged for, the first of them at `failing_since`.
     """
 
     id: int
@@ -79,7 +79,7 @@ class DeadLetter:
 
 @dataclass(frozen=True)
 class DeadLetterDetail:
-    """Everything about a letter: what the provider answered, every attempt, and where the stage is now."""
+    """Everything about a letter: the provider's answer, the attempts, and the current state of the stage."""
 
     letter: DeadLetter
     evidence: dict[str, Any]
@@ -89,7 +89,7 @@ class DeadLetterDetail:
 
 @dataclass(frozen=True)
 class LetterLeft:
-    """A letter that was left as it is, and why."""
+    """A letter that could not be replayed or discarded, and why."""
 
     letter: DeadLetter
     reason: str
@@ -97,14 +97,14 @@ class LetterLeft:
 
 @dataclass(frozen=True)
 class Handled:
-    """What came of a replay or a discard: the letters that were closed, and those that could not be."""
+    """The result of a replay or a discard: the letters that were closed, and those that were refused."""
 
     closed: tuple[DeadLetter, ...]
     refused: tuple[LetterLeft, ...] = ()
 
 
 def stages_named(name: str) -> tuple[str, ...]:
-    """The stages of that name or kind: `post` is all platforms' posts. Raises InvalidInput, which lists what there is."""
+    """The stages with that name or kind: `post` means all platforms. Raises InvalidInput, which lists the stages."""
     found = tuple(s.name for s in STAGES.values() if name in (s.name, s.kind))
     if not found:
         raise InvalidInput(f"unknown stage {name!r}; the stages are {', '.join(STAGES)} (or `variant`, `post` for all platforms)")
@@ -120,7 +120,7 @@ class DeadLetters:
     def list(
         self, wanted: LetterFilter = LetterFilter(), *, limit: int | None = None, before: int | None = None
     ) -> list[DeadLetter]:
-        """The letters, newest first; with `before` those with a lower number."""
+        """The letters, newest first. `before`: only those with a lower number."""
         statement = sql.LIST if before is None else sql.LIST_BEFORE
         values = {**wanted.values(), "limit": limit} | ({} if before is None else {"before": before})
         with reading(self._engine).connect() as connection:
@@ -128,7 +128,7 @@ class DeadLetters:
             return [_letter(row) for row in rows]
 
     def count(self, wanted: LetterFilter = LetterFilter(), *, most: int | None = None) -> int:
-        """How many there are. With `most` it stops counting there."""
+        """The number of letters, counted up to `most`."""
         statement = sql.COUNT if most is None else sql.COUNT_UP_TO
         with reading(self._engine).connect() as connection:
             return int(connection.execute(statement, {**wanted.values(), "most": most}).scalar_one())
@@ -141,13 +141,13 @@ class DeadLetters:
         return found[0]
 
     def of_video(self, key: str) -> Sequence[DeadLetterDetail]:
-        """Every letter of a video, whatever became of it, newest first."""
+        """Every letter of a video in any state, newest first."""
         return self._details(LetterFilter(keys=[key], state=None))
 
     def open_since(self, since: datetime | None) -> tuple[Sequence[DeadLetter], datetime]:
-        """The open letters since then (all without it), newest first, and the database's time just before it was asked.
+        """The open letters since that time (None: all), newest first, and the database's time just before they were read.
 
-        A letter's time is when its transaction began: it may turn up a moment after younger ones were seen.
+        A letter's time is the start of its transaction, so it may become visible a moment after newer ones.
         """
         with reading(self._engine).connect() as connection:
             now = connection.execute(sql.NOW).scalar_one()
@@ -160,13 +160,13 @@ class DeadLetters:
             return {row.stage: (row.n, row.newest) for row in connection.execute(sql.OPEN_BY_STAGE)}
 
     def replay(self, wanted: LetterFilter, *, by: str, start: str | None = None, actor: Actor | None = None) -> Handled:
-        """Start the stages of these letters over with a fresh budget, and close the letters. `by`: who asks for it.
+        """Restart the stages of these letters with a fresh budget, and close the letters. `by`: the person who asks.
 
-        `actor`: who the audit log says it was.
+        `actor`: the person in the audit log.
 
-        With `start`, the videos start over from that earlier stage: a new revision of it, what follows is made anew and
-        what is published stays. The ledgers are not touched: a post or a render whose outcome is open is read back first.
-        Letters by id may also be discarded ones. Raises InvalidInput for a `start` that is none.
+        With `start`, the videos start over from that earlier stage: it gets a new revision, the stages after it are made again, and
+        published posts stay. The ledgers do not change: a post or a render with an unknown outcome is read back first. Letters
+        selected by id may also be discarded ones. Raises InvalidInput when `start` is not a possible stage.
         """
         if start is not None and stage(start).kind not in FRESH_STARTS:
             raise InvalidInput(f"nothing starts over from {start}; give an earlier stage, or none to repeat the one that failed")
@@ -182,11 +182,11 @@ class DeadLetters:
         return self._transaction(work)
 
     def replay_in(self, connection: Connection, wanted: LetterFilter, *, by: str) -> Handled:
-        """`replay` of the stages that failed, in the caller's transaction."""
+        """`replay` without `start`, in the caller's transaction."""
         return _replay(connection, _locked(connection, sql.LOCK, wanted), by)
 
     def discard(self, wanted: LetterFilter, *, by: str, reason: str, actor: Actor | None = None) -> Handled:
-        """Give these stages up: nothing after them is made. The letters are kept with reason, person and time.
+        """Give these stages up, so that no stage after them is made. The letters stay, with reason, person and time.
 
         Raises InvalidInput without a reason.
         """
@@ -205,7 +205,11 @@ class DeadLetters:
         """`discard` in the caller's transaction."""
         legal, moot = _split(_locked(connection, sql.LOCK, wanted), StageEvent.DISCARD)
         changed = _write(
-            connection, sql.DISCARD, legal, before=sources(StageEvent.DISCARD), to=after(StageState.FAILED, StageEvent.DISCARD)
+            connection,
+            sql.DISCARD,
+            legal,
+            before=states_before(StageEvent.DISCARD),
+            to=next_state(StageState.FAILED, StageEvent.DISCARD),
         )
         closed = _close(connection, changed, to="discarded", by=by, reason=reason[:REASON_CHARACTERS])
         return Handled(closed, tuple(LetterLeft(_letter(row), f"the stage is {row['stage_state']} now") for row in moot))
@@ -221,13 +225,13 @@ class DeadLetters:
             ]
 
     def _transaction(self, work: Callable[[Connection], Answer]) -> Answer:
-        """One transaction, repeated when it was chosen to end a deadlock: runners lock the same rows."""
+        """Run `work` in one transaction. It is repeated after a deadlock, because runners lock the same rows."""
         for tries in range(1, MOST_TRIES + 1):
             try:
                 with self._engine.begin() as connection:
                     return work(connection)
             except DBAPIError as error:
-                if error.connection_invalidated or not passes(error) or tries == MOST_TRIES:
+                if error.connection_invalidated or not is_retryable(error) or tries == MOST_TRIES:
                     raise
         raise AssertionError("unreachable")
 
@@ -245,27 +249,27 @@ def _letter(row: RowMapping) -> DeadLetter:
 
 
 def _locked(connection: Connection, lock: Any, wanted: LetterFilter) -> Sequence[RowMapping]:
-    """The letters that are meant with the states of their stages, which are locked: runners wait."""
+    """Lock the stages of the selected letters, so that runners wait, and return the letters with the stages' states."""
     connection.execute(lock, wanted.values())
     return connection.execute(sql.STATES, wanted.values()).mappings().all()
 
 
 def _split(rows: Iterable[RowMapping], event: StageEvent) -> tuple[list[RowMapping], list[RowMapping]]:
-    """The letters whose stage may go that way, and the others. A discarded letter counts only while its stage is discarded."""
+    """Split letters by whether their stage allows the event. A discarded letter counts only while its stage is discarded."""
     legal: list[RowMapping] = []
     other: list[RowMapping] = []
     for row in rows:
         belongs = row["state"] == "open" or (row["state"] == "discarded" and row["stage_state"] == StageState.DISCARDED)
-        (legal if belongs and StageState(row["stage_state"]) in sources(event) else other).append(row)
+        (legal if belongs and StageState(row["stage_state"]) in states_before(event) else other).append(row)
     return legal, other
 
 
 def _replay(connection: Connection, rows: Sequence[RowMapping], by: str) -> Handled:
     legal, other = _split(rows, StageEvent.REPLAY)
     changed = _write(
-        connection, sql.REPLAY, legal, before=sources(StageEvent.REPLAY), to=after(StageState.FAILED, StageEvent.REPLAY)
+        connection, sql.REPLAY, legal, before=states_before(StageEvent.REPLAY), to=next_state(StageState.FAILED, StageEvent.REPLAY)
     )
-    # An earlier stage was regenerated meanwhile: this one is made anew in any case, only the letter is left to close.
+    # An earlier stage was regenerated meanwhile. This stage will be made again anyway, so only the letter must be closed.
     moot = [row for row in other if row["state"] == "open"]
     connection.execute(text(NOTIFY))
     closed = _close(connection, changed, to="replayed", by=by, reason="replayed")
@@ -291,7 +295,7 @@ def _start_over(connection: Connection, rows: Sequence[RowMapping], by: str, sta
     ids = [video_id for video_id in candidates if why.get(video_id) is None]
     refused += [LetterLeft(_letter(row), str(why[i])) for i, row in candidates.items() if why.get(i) is not None]
     made = connection.execute(
-        sql.NEW_REVISION, {"ids": ids, "stage": start, "before": [str(s) for s in sources(StageEvent.REGENERATE)]}
+        sql.NEW_REVISION, {"ids": ids, "stage": start, "before": [str(s) for s in states_before(StageEvent.REGENERATE)]}
     )
     fresh = [row.video_id for row in made]
     connection.execute(sql.VOID, {"ids": fresh, "stages": following})
@@ -312,7 +316,7 @@ def _why_not(row: Any, start: str) -> str | None:
 def _write(
     connection: Connection, statement: Any, rows: Sequence[RowMapping], *, before: Sequence[StageState], to: StageState
 ) -> list[RowMapping]:
-    """Move the stages of these letters; the letters whose stage was moved."""
+    """Change the state of these letters' stages. Returns the letters whose stage changed."""
     values = {"videos": [row["video_id"] for row in rows], "stages": [row["stage"] for row in rows]}
     states = {"before": [str(state) for state in before], "to": str(to)}
     moved = {(row.video_id, row.stage) for row in connection.execute(statement, {**values, **states})}
@@ -320,7 +324,7 @@ def _write(
 
 
 def _close(connection: Connection, rows: Sequence[RowMapping], *, to: str, by: str, reason: str) -> tuple[DeadLetter, ...]:
-    """Close letters; as they are then."""
+    """Close letters and return them."""
     values = {"ids": [row["id"] for row in rows], "to": to, "by": by, "reason": reason}
     closed = connection.execute(sql.CLOSE, values).scalars().all()
     wanted = LetterFilter(ids=closed, state=None)

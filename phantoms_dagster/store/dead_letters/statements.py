@@ -1,4 +1,4 @@
-"""The statements of `dead_letters`. What they are for and in which order stands there."""
+"""The SQL statements of `letters`, which explains their use and their order."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ OPEN_LETTERS = text(
 )
 NOW = text("SELECT clock_timestamp()")
 
-# Rows are locked in the order that claims lock them in.
+# Locks rows in the same order as claims.
 LOCK = text(
     f"""
     SELECT FROM {_WITH_STAGES} WHERE {_MATCHES}
@@ -90,10 +90,10 @@ REPLAY = text(
     {_OF_LETTERS}
     """
 )
-# Reason and class stay: they say what was given up.
+# Reason and class stay, because they say what was given up.
 DISCARD = text(f"UPDATE phantoms.stages s SET {_FRESH}, retry_at = NULL {_OF_LETTERS}")
 
-# What an earlier letter said about its discarding is kept in the words of the later one.
+# The reason of an earlier discard is kept within the new reason.
 CLOSE = text(
     """
     UPDATE phantoms.dead_letters d
@@ -106,7 +106,7 @@ CLOSE = text(
     """
 )
 
-# A post that is open, or that a runner is at, must not get another file under its feet. What is published does not matter here.
+# An open post, or one that a runner works on, must not have its file replaced. Published posts do not matter here.
 MAY_START_OVER = text(
     """
     SELECT s.video_id, s.state,

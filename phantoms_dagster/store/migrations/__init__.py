@@ -1,1 +1,1 @@
-"""Alembic's environment. Migrations are run by `phantoms up`, never at import."""
+"""Alembic's environment. `phantoms up` and `phantoms init` run migrations; importing never does."""

@@ -1,1 +1,1 @@
-"""The performance tables."""
+"""The performance tables and their sums."""

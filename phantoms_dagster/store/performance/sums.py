@@ -1,7 +1,7 @@
-"""What the results of each period add up to, by hour and by hook, of all channels and of each: made with the table of videos.
+"""Sums of each period's results by hour and by hook, for each channel and for all. They are made with the table of videos.
 
-The desk shows them to everybody who opens the page of results. Summed up for each of them, a year of a large catalogue would take
-longer than a page may; the numbers change only when the table of videos is made again.
+The desk's results page shows them. Summing a year of a large catalogue for every page view would take too long, and the numbers
+change only when the table of videos is made again.
 """
 
 from __future__ import annotations

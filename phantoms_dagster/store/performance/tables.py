@@ -1,4 +1,4 @@
-"""The performance tables: made by PostgreSQL out of the last known numbers of each post. Snapshots never leave the database."""
+"""The performance tables. PostgreSQL makes them from the last known metrics of each post. Snapshots never leave the database."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ COUNTS = ("views", "likes", "comments", "shares")
 
 
 def _last(column: str) -> str:
-    """The last number that the platform gave: one that it does not say today is not lost, and is not zero."""
+    """SQL for the last number that the platform reported. A number that is missing today is neither lost nor zero."""
     return f"""(SELECT m.{column} FROM phantoms.metric_snapshots m WHERE m.post_id = p.id AND m.{column} IS NOT NULL
         ORDER BY m.at DESC, m.id DESC LIMIT 1) AS {column}"""
 
 
-# One row a post that was ever read. A video's cost is shared out among these posts.
+# One row for each post that was ever read. A video's cost is divided among these posts.
 _POSTS = f"""
     WITH read AS (
         SELECT p.video_id, p.platform, p.published_at, {", ".join(_last(c) for c in (*COUNTS, "watch_seconds"))}
         FROM phantoms.posts p
         WHERE EXISTS (SELECT FROM phantoms.metric_snapshots m WHERE m.post_id = p.id)
-            -- The sandbox's numbers are made up: from the first real post on they count no more.
+            -- The sandbox's numbers are invented. They no longer count once there is a real post.
             AND p.sandbox = NOT EXISTS (SELECT FROM phantoms.posts o WHERE NOT o.sandbox AND o.published_at IS NOT NULL)
     ), costs AS (
         SELECT video_id, sum(cost) AS cost FROM phantoms.attempts GROUP BY video_id
@@ -51,7 +51,7 @@ _SUMS = (
     "round(sum(share)::numeric, 6) AS cost",
     "transaction_timestamp() AS computed_at",
 )
-# By table: what a row is about, in which order a person reads it, and which posts count.
+# By table: the key columns of a row, the order for people, and which posts count.
 _TABLES: Mapping[str, tuple[tuple[str, ...], str, str]] = {
     "video_performance": (("video_key", "title", "channel", "hook"), "views DESC, video_key", "true"),
     "platform_performance": (("day", "platform", "channel"), "day, platform, channel", "true"),
@@ -60,8 +60,8 @@ _TABLES: Mapping[str, tuple[tuple[str, ...], str, str]] = {
 _MORE = {"video_performance": ("min(published_at) AS first_published_at",)}
 
 
-# By how much the views of each post grew between two readings, booked on the day of the later one. What a post had when it was
-# read first is booked then, unless it was published before the days that are looked at: it had those views long ago.
+# The growth of each post's views between two readings, on the day of the later one. The views of the first reading count on that
+# day, unless the post was published before the period, because then it had those views long ago.
 _NEW_VIEWS = text(
     """
     WITH read AS (
@@ -80,7 +80,7 @@ _NEW_VIEWS = text(
 
 @dataclass(frozen=True)
 class Renewed:
-    """A table that was made: its rows, and the posts and views in it beside those of the posts that it was made of."""
+    """A table that was made: its rows, its posts and views, and the posts and views of its source, for comparison."""
 
     rows: int
     posts: int
@@ -90,7 +90,7 @@ class Renewed:
 
     @property
     def adds_up(self) -> bool:
-        """Whether no post was lost or counted twice."""
+        """Whether the table has the same posts and views as its source."""
         return (self.posts, self.views) == (self.posts_read, self.views_read)
 
 
@@ -103,11 +103,11 @@ class PerformanceTables:
         self._engine = engine
 
     def renew(self, name: str) -> Renewed:
-        """Make a table say what the snapshots say now, in one transaction: readers see the old one or the new one."""
+        """Make a table again from the current snapshots, in one transaction. Readers see either the old or the new table."""
         about, _, which = _TABLES[name]
         made = [*about, *_SUMS, *_MORE.get(name, ())]
         columns = ", ".join(column.rsplit(" AS ", 1)[-1] for column in made)
-        # One statement sees one state of the snapshots: what went in can be compared with what came out.
+        # One statement sees one state of the snapshots, so that input and output can be compared.
         statement = f"""{_POSTS}, made AS (
                 INSERT INTO phantoms.{name} ({columns})
                 SELECT {", ".join(made)} FROM shared WHERE {which} GROUP BY {", ".join(about)} RETURNING posts, views

@@ -1,1 +1,1 @@
-"""What was read back of posts."""
+"""The metrics that were read back, and the sums for the desk."""

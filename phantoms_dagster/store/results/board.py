@@ -1,6 +1,6 @@
-"""What the performance tables say, for the desk: sums by hour, by platform and day, by hook, and the best videos of a period.
+"""Reads the performance tables for the desk: sums by hour, by platform and day, and by hook, and the best videos of a period.
 
-Everything is summed up by PostgreSQL, out of the rows of the period alone, which an index finds.
+PostgreSQL computes all sums, from only the rows of the period, which an index finds.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import Engine, text
 
-# How videos may be ordered: the column, and what it is called.
+# The columns by which videos can be sorted, and their names for people.
 SORTS: Mapping[str, str] = {
     "views": "views",
     "likes": "likes",
@@ -24,7 +24,7 @@ SORTS: Mapping[str, str] = {
     "first_published_at": "posted",
 }
 
-# An empty channel or hook narrows nothing. The two conditions are put in only when they are asked for, so that each plan fits.
+# The conditions on channel and hook are added only when they are given, so that each statement gets a fitting plan.
 _OF_CHANNEL = " AND v.channel = :channel"
 _OF_HOOK = " AND v.hook = :hook"
 _PERIOD = "v.first_published_at >= :since"
@@ -38,7 +38,7 @@ MADE = text(
 )
 
 
-# Sums that were made with the table of videos, when they are of the period that is asked for.
+# The stored sums, if they are for the requested period.
 _OF_PERIOD = """FROM phantoms.performance_sums s
     WHERE s.days = :days AND s.channel = :channel AND s.since = :since AND s.computed_at = :made_at"""
 HOUR_SUMS = f"""
@@ -50,7 +50,7 @@ HOOK_SUMS = f"""
 
 
 def hours_statement(*, channel: bool) -> str:
-    """Sums by the hour at which a video first went out, on the clocks of its channel."""
+    """Sums by the hour of a video's first post, in its channel's time zone."""
     return f"""
         SELECT CAST(extract(hour FROM v.first_published_at AT TIME ZONE COALESCE(c.config->>'timezone', 'UTC')) AS integer) AS hour,
             {_SUMS}, sum(v.likes + v.comments + v.shares)::bigint AS reactions, COALESCE(sum(v.cost), 0) AS cost
@@ -60,7 +60,7 @@ def hours_statement(*, channel: bool) -> str:
 
 
 def platforms_statement(*, channel: bool) -> str:
-    """Sums by platform and the day (UTC) on which the posts went out."""
+    """Sums by platform and by the day (UTC) of the posts."""
     return f"""
         SELECT v.day, v.platform, sum(v.posts)::bigint AS posts, sum(v.views)::bigint AS views,
             sum(v.likes + v.comments + v.shares)::bigint AS reactions
@@ -79,7 +79,7 @@ def hooks_statement(*, channel: bool) -> str:
 
 
 def videos_statement(*, channel: bool, hook: bool, sort: str) -> str:
-    """The videos that have the most of something. `sort` is a key of `SORTS`."""
+    """The videos with the highest values in one column. `sort` is a key of `SORTS`."""
     assert sort in SORTS
     nulls = "" if sort == "first_published_at" else " NULLS LAST"  # the period has no video without one
     return f"""
@@ -93,7 +93,7 @@ def videos_statement(*, channel: bool, hook: bool, sort: str) -> str:
 
 @dataclass(frozen=True)
 class Hour:
-    """Videos that first went out in that hour of the day, and what their posts have by now. `cost` is in US dollars."""
+    """Videos whose first post was in that hour of the day, with their current figures. `cost` is in US dollars."""
 
     hour: int
     videos: int
@@ -105,7 +105,7 @@ class Hour:
 
 @dataclass(frozen=True)
 class PlatformDay:
-    """Posts of one platform that went out on that day (UTC), and what they have by now."""
+    """A platform's posts of one day (UTC), with their current figures."""
 
     day: date
     platform: str
@@ -116,7 +116,7 @@ class PlatformDay:
 
 @dataclass(frozen=True)
 class Hook:
-    """A hook, and what the videos that open with it have by now."""
+    """A hook, with the current figures of the videos that open with it."""
 
     hook: str
     videos: int
@@ -127,7 +127,7 @@ class Hook:
 
 @dataclass(frozen=True)
 class VideoResult:
-    """A video, and what its posts have by now. `engagement_rate` is None without views."""
+    """A video, with the current figures of its posts. `engagement_rate` is None without views."""
 
     video_key: str
     title: str
@@ -149,7 +149,7 @@ class ResultsBoard:
         self._engine = engine
 
     def made_at(self) -> tuple[datetime | None, datetime | None]:
-        """When the tables of videos and of platforms were made; None for an empty one. Each is made as a whole."""
+        """When the tables of videos and platforms were last made; None for an empty table."""
         with self._engine.connect() as connection:
             row = connection.execute(MADE).one()
         return row.videos, row.platforms
@@ -157,13 +157,13 @@ class ResultsBoard:
     def sums(
         self, days: int, since: datetime, made_at: datetime | None, *, channel: str = ""
     ) -> tuple[list[Hour], list[Hook]] | None:
-        """By hour and by hook, as they were summed up when the table of videos was made; None when those are of other days."""
+        """The stored sums by hour and by hook; None when they are for another period."""
         values = {"days": days, "since": since, "made_at": made_at, "channel": channel}
         hours = [Hour(**row) for row in self._rows(HOUR_SUMS, **values)]
         return (hours, [Hook(**row) for row in self._rows(HOOK_SUMS, **values)]) if hours else None
 
     def hours(self, since: datetime, *, channel: str = "") -> list[Hour]:
-        """By the hour of the first post. Hours without a video are not there."""
+        """By the hour of the first post. Hours without a video are left out."""
         return [Hour(**row) for row in self._rows(hours_statement(channel=bool(channel)), since=since, channel=channel)]
 
     def platforms(self, since: datetime, *, channel: str = "") -> list[PlatformDay]:

@@ -1,4 +1,4 @@
-"""Results read back: which posts are due, snapshots of their metrics, and how accounts fare. The tables are in `performance`."""
+"""Readback: which posts are due, snapshots of their metrics, and which accounts cannot be read. `performance` makes the tables."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.readback import MOST_DOUBLINGS, READ_FOR, AccountRead, PostReading, PublishedRow, UnreadAccount
 from phantoms_dagster.store import schema
 
-# A metric that an account did not have is asked for again after this long: accounts change, and so does the API.
+# A metric that an account did not have is requested again after this many days, because accounts and the API change.
 UNSUPPORTED_DAYS = 7
 
-# The longest overdue first: when a pool ends a turn early, the next turn begins with those that it left out.
+# The longest overdue first, so that if a full pool stops a read early, the next read begins with the posts that were left out.
 _DUE = text(
     """
     SELECT p.id AS post_id, v.key AS video_key, p.platform, p.account, p.remote_id, r.gone_at IS NOT NULL AS gone,
@@ -25,7 +25,7 @@ _DUE = text(
     WHERE p.state IN ('published', 'confirmed') AND p.remote_id IS NOT NULL
         AND p.published_at BETWEEN clock_timestamp() - make_interval(secs => :read_for) AND clock_timestamp()
         AND (r.due_at IS NULL OR r.due_at <= clock_timestamp())
-        -- What was posted in the sandbox is unknown to the real platform, and the other way round.
+        -- The real platform does not know posts of the sandbox, and the sandbox does not know real posts.
         AND (CAST(:sandboxed AS text[]) IS NULL OR p.sandbox = (p.platform = ANY(CAST(:sandboxed AS text[]))))
     ORDER BY COALESCE(r.due_at, p.published_at), p.id
     """
@@ -99,8 +99,8 @@ _SPAN = text(
     """
 )
 
-# Of each span of time the last snapshot stays, and the last that tells of each number: a platform that was silent at the end of
-# the day has not lost what it said at noon.
+# For each period, keep the last snapshot and the last one with each metric. If a platform reported nothing at the end of the day,
+# its numbers from noon are still valid.
 _THIN = text(
     """
     WITH aged AS (
@@ -126,21 +126,21 @@ _THIN = text(
     DELETE FROM phantoms.metric_snapshots m USING judged WHERE judged.id = m.id AND NOT judged.stays
     """
 )
-# Every snapshot of the last two days stays.
+# All snapshots of this time are kept.
 WHOLE = timedelta(days=2)
 _POSTS_AT_ONCE = 2_000
 
 
 class Results:
-    """What was read back, and what is to be read next."""
+    """Stores what was read back, and says what to read next."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     def due(self, sandboxed: Sequence[str] | None = None) -> list[PublishedRow]:
-        """The posts that are out and whose turn it is, the longest overdue first.
+        """The published posts that are due, the longest overdue first.
 
-        `sandboxed`: the platforms that the sandbox answers for now; of the others only real posts are read. None: all posts.
+        `sandboxed`: the platforms that use the sandbox now; only real posts of the others are read. None: all posts.
         """
         values = {"read_for": READ_FOR.total_seconds(), "sandboxed": None if sandboxed is None else list(sandboxed)}
         with self._engine.connect() as connection:
@@ -148,7 +148,7 @@ class Results:
             return [PublishedRow(**{**row, "platform": Platform(row["platform"])}) for row in rows]
 
     def record(self, readings: Sequence[PostReading]) -> None:
-        """Keep what one page brought: its numbers as snapshots of this moment, and when each post is due again."""
+        """Store the readings of one page: metrics as snapshots with the current time, and when each post is due again."""
         with self._engine.begin() as connection:
             _insert_snapshots(connection, readings)
             for reading in readings:
@@ -159,7 +159,7 @@ class Results:
                     connection.execute(_GONE if reading.gone else _READ, given)
 
     def record_accounts(self, accounts: Sequence[AccountRead], before: Mapping[tuple[Platform, str], frozenset[str]]) -> None:
-        """Remember how each account's turn ended. `before`: what `unsupported` said at its beginning."""
+        """Store the result of reading each account. `before`: the result of `unsupported` at the start."""
         with self._engine.begin() as connection:
             for found in accounts:
                 who = {"platform": str(found.platform), "account": found.account}
@@ -168,21 +168,21 @@ class Results:
                     connection.execute(_LEARNT, {**who, "unsupported": sorted(found.unsupported)})
 
     def unsupported(self) -> dict[tuple[Platform, str], frozenset[str]]:
-        """By account, the metrics that it turned out not to have within the last week."""
+        """The metrics that each account was found not to have within the last week, by account."""
         with self._engine.connect() as connection:
             rows = connection.execute(_UNSUPPORTED, {"days": UNSUPPORTED_DAYS}).all()
             return {(Platform(platform), account): frozenset(names) for platform, account, names in rows}
 
     def unread(self, *, longer_than: timedelta = timedelta(0)) -> list[UnreadAccount]:
-        """The accounts that could not be read in all of their turns since then, the longest silent first."""
+        """The accounts whose reads have failed for longer than that, the longest first."""
         with self._engine.connect() as connection:
             rows = connection.execute(_UNREAD, {"longer_than": longer_than.total_seconds()}).mappings()
             return [UnreadAccount(**{**row, "platform": Platform(row["platform"])}) for row in rows]
 
     def thin(self) -> int:
-        """Delete snapshots that nobody will miss; how many.
+        """Delete superfluous snapshots. Returns how many were deleted.
 
-        All of the last two days stay, then one an hour up to a week, one a day up to 90 days, one a week from then on.
+        All of the last two days stay, then one per hour up to a week, one per day up to 90 days, and one per week after that.
         """
         given = {"whole": WHOLE.total_seconds()}
         with self._engine.connect() as connection:

@@ -1,1 +1,1 @@
-"""Films that wait for a decision, and the notices about them."""
+"""Videos that wait for a decision, and the notices about them."""

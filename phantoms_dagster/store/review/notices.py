@@ -1,7 +1,7 @@
-"""Which films wait for approval, and what each destination of notices was told of them.
+"""Which videos wait for approval, and which of them each destination was notified about.
 
-A destination's row is locked while it is told, so that of many processes one tells it, once. A process that dies after a message
-was taken and before that is committed leaves it to be sent again.
+A destination's row is locked while a message is sent, so that only one process sends it, once. If that process dies after the
+message was accepted and before the commit, the message is sent again.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _TURN = text(
     WHERE name = :name AND (retry_at IS NULL OR retry_at <= clock_timestamp()) FOR UPDATE SKIP LOCKED
     """
 )
-# As the queue of the desk has them. A film that was made again has another time at which it became ready, and is new.
+# The same videos as in the desk's queue. A master that was made again has a new ready time, and counts as new.
 WAITING = text(
     """
     SELECT v.id, v.key, v.title, v.channel, v.publish_at, s.ready_at, n.told_at
@@ -56,7 +56,7 @@ _FORGET = text("DELETE FROM phantoms.review_notices WHERE destination = :name AN
 
 @dataclass(frozen=True)
 class FilmWaiting:
-    """A film that waits. `told_at`: when this destination was told of it last."""
+    """A video that waits. `told_at`: when this destination was last notified about it."""
 
     id: int
     key: str
@@ -67,8 +67,8 @@ class FilmWaiting:
     told_at: datetime | None
 
 
-class Turn:
-    """A destination that is ours for a moment. `now` is the database's time."""
+class DestinationLock:
+    """A destination that this process has locked. `now` is the database's time."""
 
     def __init__(self, connection: Connection, name: str, now: datetime) -> None:
         self._connection = connection
@@ -76,33 +76,33 @@ class Turn:
         self.now = now
 
     def films(self) -> list[FilmWaiting]:
-        """What waits, in the order of the queue."""
+        """The waiting videos, in the order of the queue."""
         return [FilmWaiting(**row) for row in self._connection.execute(WAITING, {"name": self._name}).mappings()]
 
     def told(self, films: Sequence[tuple[int, datetime]]) -> None:
-        """It was told of these: their ids, and when each became ready."""
+        """Record that the destination was notified about these: (id, time when it became ready) each."""
         ids, ready = [number for number, _ in films], [at for _, at in films]
         self._connection.execute(_TOLD, {"name": self._name, "ids": ids, "ready": ready, "now": self.now})
         self._connection.execute(_FORGET, {"name": self._name, "days": KEPT_DAYS})
         self._connection.execute(_WELL, {"name": self._name})
 
     def failed(self) -> None:
-        """It did not take it: it is told again later, and later still when it goes on like this."""
+        """Record that the destination did not accept the message. The next one is sent later, with growing pauses."""
         pauses = {"first": FIRST_PAUSE_SECONDS, "longest": LONGEST_PAUSE_SECONDS}
         self._connection.execute(_ILL, {"name": self._name, **pauses})
 
 
 class ReviewNotices:
-    """Gives destinations out to those who tell them."""
+    """Locks destinations for sending notices."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     @contextmanager
-    def turn(self, name: str) -> Iterator[Turn | None]:
-        """The destination `name` while the block runs. None when another process is telling it, or when it is not due yet."""
+    def turn(self, name: str) -> Iterator[DestinationLock | None]:
+        """Lock the destination `name` during the block. Yields None when another process has it, or when it is not due yet."""
         with self._engine.begin() as connection:
             connection.execute(_KNOW, {"name": name})
         with self._engine.begin() as connection:
             row = connection.execute(_TURN, {"name": name}).one_or_none()
-            yield Turn(connection, name, row.now) if row is not None else None
+            yield DestinationLock(connection, name, row.now) if row is not None else None

@@ -1,4 +1,4 @@
-"""What reviewers look at: the queue, and everything about one video on one screen. Deciding is in `decisions` and `pending`."""
+"""Reads what reviewers see: the queue, and everything about one video. `decisions` and `pending` record decisions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _WAITS = """s.stage = 'approval' AND s.state IN ('ready', 'deferred')
 # A first approval that a second person may complete.
 _FIRST = """(SELECT f.reviewer FROM phantoms.first_approvals f WHERE f.video_id = v.id AND f.given_at >= s.ready_at)"""
 _CARD = f"""v.id, v.key, v.title, v.channel, v.platforms, v.publish_at, v.priority, s.ready_at AS since, {_FIRST} AS first_by"""
-# What was rendered is read of the videos that are shown, and not of all that wait.
+# Render outputs are read only for the videos that are shown, not for all that wait.
 _SHOWN = """q.key, q.title, q.channel, q.platforms, q.publish_at, q.priority, q.since, r.output->'thumbnail' AS thumbnail,
         (r.output->'probe'->>'seconds')::float AS seconds, q.first_by, q.held_by"""
 _RENDERED = "LEFT JOIN phantoms.stages r ON r.video_id = q.id AND r.stage = 'rendered_video'"
@@ -87,7 +87,7 @@ _SCREEN = text(
 class ReviewCard:
     """A video in the queue. `seconds`: its length; `since`: when it began to wait; `held_by`: who put it on hold.
 
-    `first_by`: who approved it first, where two people must.
+    `first_by`: who approved it first, if two people must approve.
     """
 
     key: str
@@ -114,7 +114,7 @@ class ChannelCount:
 
 @dataclass(frozen=True)
 class ReviewAnswer:
-    """A decision that was made, or a hold, or a decision that can still be undone. `at`: when. `first`: who approved before."""
+    """A decision, a hold, or a pending decision. `at`: when it was made. `first`: who approved first."""
 
     answer: str
     reviewer: str
@@ -126,7 +126,7 @@ class ReviewAnswer:
 
 @dataclass(frozen=True)
 class Screen:
-    """Everything that a reviewer sees of one video. What was not made yet is None. `states`: of its stages, by name."""
+    """Everything that a reviewer sees of one video. Outputs that do not exist yet are None. `states`: by stage."""
 
     key: str
     brief: Brief
@@ -151,13 +151,13 @@ class Screen:
 
 
 class ReviewQueue:
-    """Reads what waits for reviewers."""
+    """Reads the review queue."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     def cards(self, *, channel: str = "", held: bool = False, limit: int = 200) -> list[ReviewCard]:
-        """The videos that wait, by slot time and priority; with `held` those on hold, the longest first."""
+        """The waiting videos, by publish time and priority; with `held`, those on hold, the longest first."""
         with self._engine.connect() as connection:
             return [_card(row) for row in connection.execute(_HELD if held else _QUEUE, {"channel": channel, "limit": limit})]
 
@@ -168,14 +168,14 @@ class ReviewQueue:
         return sorted(found, key=lambda one: one.channel)
 
     def screen(self, key: str) -> Screen | None:
-        """One video; None when there is none of that key. Raises Unreadable."""
+        """One video; None when there is none with that key. Raises UnreadableRow."""
         with self._engine.connect() as connection:
             row = connection.execute(_SCREEN, {"key": key}).mappings().one_or_none()
         return _screen(row) if row is not None else None
 
 
 def _card(row: Row[Any]) -> ReviewCard:
-    """A card of the columns of `_SHOWN`, in their order."""
+    """A card from the columns of `_SHOWN`, in their order."""
     key, title, channel, platforms, publish_at, priority, since, file, seconds, first_by, held_by = tuple(row)
     still = MediaFile.model_validate(file) if file else None
     return ReviewCard(key, title, channel, tuple(platforms), publish_at, priority, since, still, seconds, held_by, first_by)

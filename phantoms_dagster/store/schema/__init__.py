@@ -1,4 +1,4 @@
-"""The tables, as SQLAlchemy sees them. How they came to be is in `migrations`; a test holds both together."""
+"""The tables in SQLAlchemy. `migrations` creates them, and a test compares both."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all tables share: the metadata that they are in, and columns that many of them have."""
+"""The metadata of all tables, and columns that many of them have."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ for _statement in (*webhook_triggers.CREATE, *ledger_guards.CREATE):
 
 
 def id_column() -> Column[int]:
-    """A number that PostgreSQL gives."""
+    """A primary key that PostgreSQL generates."""
     return Column("id", BigInteger, Identity(always=True), primary_key=True)
 
 
 def video_column() -> Column[int]:
-    """The video that a row is about; it goes with the video."""
+    """The video of a row. The row is deleted with the video."""
     return Column("video_id", BigInteger, ForeignKey("phantoms.videos.id", ondelete="CASCADE"), nullable=False)
 
 
 def time_column(name: str, *, nullable: bool = True, now: bool = False) -> Column[object]:
-    """A moment. `now`: that of the row's writing, when none is given."""
+    """A time with time zone. `now`: it defaults to the time of the insert."""
     return Column(name, DateTime(timezone=True), nullable=nullable and not now, server_default=func.now() if now else None)

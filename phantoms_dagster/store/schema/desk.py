@@ -1,4 +1,4 @@
-"""What the desk keeps of work that is not done yet: holds, decisions that can be undone, links for guests, bulk actions, issues."""
+"""The desk's tables of unfinished work: holds, pending decisions, guest links, bulk actions, issues."""
 
 from __future__ import annotations
 

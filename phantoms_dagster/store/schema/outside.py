@@ -1,4 +1,4 @@
-"""What other programs and people outside are told."""
+"""Tables for messages to other programs and to people: webhooks and notices."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ webhook_deliveries = Table(
     metadata,
     id_column(),
     Column("event_id", BigInteger, ForeignKey("phantoms.webhook_events.id", ondelete="CASCADE"), nullable=False),
-    # No foreign key: what the pipeline commits must not fail, or wait, because an endpoint is being removed.
+    # No foreign key, so that the pipeline's commits neither fail nor wait while an endpoint is removed.
     Column("endpoint_id", BigInteger, nullable=False),
     Column("state", Text, nullable=False),
     Column("reason", Text, nullable=False, server_default=text("''")),

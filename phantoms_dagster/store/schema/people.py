@@ -1,4 +1,4 @@
-"""People and programs that use the desk: who they are, and what they did."""
+"""Tables of the people and programs that use the desk, and of what they did."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Posts, the accounts that post, and notices for people."""
+"""Tables of posts, of accounts, and of notices for people."""
 
 from __future__ import annotations
 

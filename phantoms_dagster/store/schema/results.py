@@ -1,4 +1,4 @@
-"""What posts have achieved: what was read of them, and what it adds up to."""
+"""Tables of the posts' metrics and their sums."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ video_performance = Table(
     ),
 )
 
-# What the results of a period add up to, by hour of the day or by hook; `channel` is empty for all of them together.
+# The sums of a period by hour of the day or by hook. `channel` is empty in the rows for all channels.
 performance_sums = Table(
     "performance_sums",
     metadata,

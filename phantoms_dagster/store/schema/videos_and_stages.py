@@ -1,4 +1,4 @@
-"""Videos, their stages with what was tried and what failed, and what reviewers decided."""
+"""Tables of videos, stages, attempts, dead letters and decisions."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ channels = Table(
     time_column("updated_at", now=True),
 )
 
-# What searches find videos by, written as PostgreSQL writes it.
+# The text that searches match, written as PostgreSQL normalizes it.
 _WORDS = "to_tsvector('simple'::regconfig, ((title || ' '::text) || replace(key, '-'::text, ' '::text)))"
 
 videos = Table(

@@ -1,4 +1,4 @@
-"""How a paid job that a service has taken ends: looks at it, and the waits between them. Nothing is saved here."""
+"""Waits for a paid job that a service has accepted: polls its status and downloads its file. It saves nothing."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from pathlib import Path
 from typing import Any
 
 from phantoms_dagster.domain.errors import NotYet, Permanent, Transient
-from phantoms_dagster.domain.paid_job import JobStatus, Order, PaidService, Waits, WrittenOff
+from phantoms_dagster.domain.paid_job import JobStatus, Order, PaidService, WaitLimits, WrittenOff
 from phantoms_dagster.domain.ports import Clock
 
-# The first pause between two looks; they double up to the setting.
-FIRST_LOOK_SECONDS = 0.5
-# A service may take a moment until it knows what it has just taken: only after this long does "unknown" mean "gone".
+# The first pause between two status reads. It doubles each time, up to the setting.
+FIRST_PAUSE_SECONDS = 0.5
+# A service may need a moment until it knows a job that it has just accepted. Only after this time does "unknown" mean "gone".
 GONE_AFTER = timedelta(seconds=60)
-# Codes of Permanent: the service does not know the job, has no file of it any more, or says that it failed.
+# Codes of Permanent: the service does not know the job, no longer has its file, or says that it failed.
 GONE = ("404", "410", "gone", "failed")
 
 
 @dataclass(frozen=True)
-class Following:
-    """One job that was ordered at `ordered_at` and that the service calls `remote_id`."""
+class PaidJobPoller:
+    """Polls one job, which was ordered at `ordered_at` and has the id `remote_id` at the service."""
 
     service: PaidService[Any]
     order: Order[Any, Any]
-    waits: Waits
+    waits: WaitLimits
     clock: Clock
     remote_id: str
     ordered_at: datetime
@@ -35,13 +35,14 @@ class Following:
     def _name(self) -> str:
         return f"{self.order.noun} {self.remote_id}"
 
-    async def ended(self, *, fresh: bool) -> JobStatus | WrittenOff:
-        """How the job ended, or why nothing will come of it. Raises NotYet when it outlasts the longest wait of the call.
+    async def wait_for_end(self, *, fresh: bool) -> JobStatus | WrittenOff:
+        """Wait for the end of the job. Returns its status, or a write-off when it will never have a file.
 
-        One that is `fresh`, ordered a moment ago, is not looked at before the first pause.
+        Raises NotYet when the job takes longer than the max wait. `fresh`: it was ordered a moment ago, so pause before the first
+        read.
         """
         waits, noun = self.waits, self.order.noun
-        waited, pause, misses = 0.0, min(FIRST_LOOK_SECONDS, waits.poll_seconds), 0
+        waited, pause, misses = 0.0, min(FIRST_PAUSE_SECONDS, waits.poll_seconds), 0
         looks = not fresh or self.service.at_once
         while True:
             if looks:
@@ -53,7 +54,7 @@ class Following:
                         left = (GONE_AFTER - age).total_seconds() + 1
                         raise NotYet(f"the service does not know {self._name} yet", retry_after=left)
                     if misses > 1:
-                        return lost(self.service, self.order, "gone", f"the service no longer knows {self._name}")
+                        return written_off(self.service, self.order, "gone", f"the service no longer knows {self._name}")
                 elif status.state == "done":
                     return status
                 elif status.state == "failed":
@@ -62,14 +63,14 @@ class Following:
                     return WrittenOff(message, self.order.price if status.cost is None else status.cost, error)
                 elif age > waits.deadline:
                     what = f"{self._name} has not ended after {age.total_seconds() / 60:.0f} minutes"
-                    return lost(self.service, self.order, "overdue", what)
+                    return written_off(self.service, self.order, "overdue", what)
             if waited >= waits.max_wait_seconds:
                 raise NotYet(f"{self._name} is still running", retry_after=waits.max_wait_seconds + 1)
             await self.clock.sleep(pause)
             waited, pause, looks = waited + pause, min(pause * 2, waits.poll_seconds), True
 
     async def _status(self) -> JobStatus | None:
-        """None: the service does not know the job."""
+        """The job's status; None when the service does not know the job."""
         try:
             return await self.service.status(self.remote_id)
         except Permanent as error:
@@ -77,19 +78,19 @@ class Following:
                 raise
             return None
 
-    async def downloaded(self, destination: Path, status: JobStatus, cost: Decimal) -> WrittenOff | None:
-        """Download the file; what to write off when the service has it no more."""
+    async def download(self, destination: Path, status: JobStatus, cost: Decimal) -> WrittenOff | None:
+        """Download the file. Returns a write-off when the service no longer has it, else None."""
         try:
             await self.service.fetch(self.remote_id, destination, url=status.url)
         except Permanent as error:
             if error.code not in GONE:
                 raise
-            return lost(self.service, self.order, "gone", f"the file of {self._name} is gone", cost)
+            return written_off(self.service, self.order, "gone", f"the file of {self._name} is gone", cost)
         return None
 
 
-def lost(service: PaidService[Any], order: Order[Any, Any], code: str, what: str, usd: Decimal | None = None) -> WrittenOff:
-    """A job that will never bring a file. Its error lets the next attempt order another, if the budget allows it."""
+def written_off(service: PaidService[Any], order: Order[Any, Any], code: str, what: str, usd: Decimal | None = None) -> WrittenOff:
+    """The write-off of a job that will never have a file. Its error lets the next attempt order another one within the budget."""
     usd = order.price if usd is None else usd
-    message = f"{what}; it is booked as spent ({usd:.2f} USD) and made again"
+    message = f"{what}; {usd:.2f} USD are booked as spent and it is ordered again"
     return WrittenOff(what, usd, Transient(message, provider=service.provider, code=f"{order.noun}_{code}", retry_after=0))

@@ -1,4 +1,4 @@
-"""What a person should know before a video gets another time: pure, so that the page and the tests ask the same."""
+"""Warnings for a person who moves a video to another publish time. Pure, so that the page and the command show the same."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from zoneinfo import ZoneInfo
 from phantoms_dagster.domain.models import Channel, Platform
 from phantoms_dagster.production.stages.post import next_opening
 
-# Two posts of one account that are closer than this take each other's viewers.
-TAKEN = timedelta(minutes=30)
+# Two posts of one account that are closer than this compete for the same viewers.
+MIN_GAP = timedelta(minutes=30)
 _DAY = timedelta(days=1)
 
 
 @dataclass(frozen=True)
 class Neighbour:
-    """A post that goes out, or went out, around that time."""
+    """Another video's post around that time, published or scheduled."""
 
     key: str
     title: str
@@ -28,7 +28,7 @@ class Neighbour:
 
 @dataclass(frozen=True)
 class DayLimit:
-    """How many posts a platform takes: `posts` in a calendar day of `zone`, or without a zone in any 24 hours of one account."""
+    """A platform's limit: `posts` per calendar day in `zone`, or, without a zone, per account in any 24 hours."""
 
     posts: int
     zone: str | None = None
@@ -43,7 +43,10 @@ def warnings(
     neighbours: Sequence[Neighbour],
     limits: Mapping[Platform, Sequence[DayLimit]],
 ) -> list[str]:
-    """What is odd about the time `at` for these platforms of a channel. Nothing here forbids it. `neighbours`: of other videos."""
+    """What a person should know about publishing on these platforms at `at`. Warnings forbid nothing.
+
+    `neighbours`: posts of other videos. `limits`: by platform.
+    """
     zone = ZoneInfo(channel.timezone)
     found = []
     if at <= now:
@@ -59,7 +62,7 @@ def warnings(
     for platform in platforms:
         account = channel.accounts.get(platform)
         same = [one for one in neighbours if one.platform is platform and one.account == account]
-        taken = min((one for one in same if abs(one.at - goes) < TAKEN), key=lambda one: abs(one.at - goes), default=None)
+        taken = min((one for one in same if abs(one.at - goes) < MIN_GAP), key=lambda one: abs(one.at - goes), default=None)
         if taken is not None:
             local = taken.at.astimezone(zone)
             found.append(f"That slot is taken on {platform.title}: “{taken.title}” goes out at {local:%H:%M}.")
@@ -70,7 +73,7 @@ def warnings(
 def _over(
     platform: Platform, goes: datetime, account: Sequence[Neighbour], everybody: Sequence[Neighbour], limits: Sequence[DayLimit]
 ) -> list[str]:
-    """The limits that one more post would break."""
+    """A warning for each limit that one more post would break."""
     found = []
     for limit in limits:
         if limit.zone is None:

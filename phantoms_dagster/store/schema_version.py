@@ -1,6 +1,6 @@
-"""Whether the tables are those that this code knows. Work on others would fail video after video, so there is none meanwhile.
+"""Checks that the database has the schema version of this code. With another one, video after video would fail, so work stops.
 
-Making them so is `migrate`.
+`migrate` upgrades the schema.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from sqlalchemy.exc import ProgrammingError
 
 from phantoms_dagster.domain.errors import SchemaMismatch
 
-# A good answer is believed for so long: a migration that comes meanwhile is noticed by the statements that it breaks.
-BELIEVED_SECONDS = 30.0
+# How long a successful check is cached. A migration in that time is noticed through the statements that it breaks.
+CACHE_SECONDS = 30.0
 UNPREPARED = "the database has not been prepared: `phantoms init` or `phantoms up` does it"
 # https://www.postgresql.org/docs/current/errcodes-appendix.html: no such table, column, schema, function, type.
 BROKEN_BY_MIGRATIONS = ("42P01", "42703", "3F000", "42883", "42704")
 _VERSION = text("SELECT version_num FROM phantoms.alembic_version")
 _REVISION = re.compile(r"^(revision|down_revision)\b[^=]*= *[\"']([^\"']+)[\"']", re.MULTILINE)
-_believed: dict[str, float] = {}
+_checked_at: dict[str, float] = {}
 
 
 @functools.cache
 def revisions() -> tuple[str, ...]:
-    """The revisions that this code knows, the oldest first."""
+    """The schema revisions that this code knows, the oldest first."""
     follows: dict[str, str] = {}
     for path in (Path(__file__).parent / "migrations" / "versions").glob("0*.py"):
         found = dict(_REVISION.findall(path.read_text(encoding="utf-8")))
@@ -48,21 +48,21 @@ def check(connection: Connection) -> None:
     if current not in known:
         raise SchemaMismatch(
             f"the database is newer than this code (its schema is {current}, the newest known here {known[-1]}): "
-            "start the newer code here; work goes on by itself then"
+            "start the newer code here; then work resumes by itself"
         )
     if current != known[-1]:
         missing = known[known.index(current) + 1 :]
         raise SchemaMismatch(
             f"the database is older than this code (migrations {', '.join(missing)} are missing): "
-            "`phantoms init` or `phantoms up` applies them; work goes on by itself then"
+            "`phantoms init` or `phantoms up` applies them; then work resumes by itself"
         )
 
 
-def check_now_and_then(engine: Engine) -> None:
-    """`check` for code that runs again and again: a good answer is believed for a while."""
+def check_cached(engine: Engine) -> None:
+    """`check` for code that runs often: a success is cached for CACHE_SECONDS."""
     name = str(engine.url)
-    if time.monotonic() - _believed.get(name, -BELIEVED_SECONDS) < BELIEVED_SECONDS:
+    if time.monotonic() - _checked_at.get(name, -CACHE_SECONDS) < CACHE_SECONDS:
         return
     with engine.connect() as connection:
         check(connection)
-    _believed[name] = time.monotonic()
+    _checked_at[name] = time.monotonic()
