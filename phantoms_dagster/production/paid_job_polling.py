@@ -92,5 +92,5 @@ class PaidJobPoller:
 def written_off(service: PaidService[Any], order: Order[Any, Any], code: str, what: str, usd: Decimal | None = None) -> WrittenOff:
     """The write-off of a job that will never have a file. Its error lets the next attempt order another one within the budget."""
     usd = order.price if usd is None else usd
-    message = f"{what}; {usd:.2f} USD are booked as spent and it is ordered again"
+    message = f"{what}; {usd:.2f} USD is booked as spent, and a new one is ordered"
     return WrittenOff(what, usd, Transient(message, provider=service.provider, code=f"{order.noun}_{code}", retry_after=0))

@@ -95,7 +95,7 @@ async def test_an_order_that_is_refused_in_so_many_words_may_be_sent_again_at_on
 
 
 def test_a_lost_answer_is_no_proof() -> None:
-    with pytest.raises(IllegalTransition, match="no refusal"):
+    with pytest.raises(IllegalTransition, match="does not prove that the order was refused"):
         NotBilled("the answer was lost", error=Unknown("lost", provider="shotstack"))
 
 

@@ -134,7 +134,7 @@ async def test_briefs_are_taken_once_however_often_the_request_is_sent(world: De
     without = await program.post("/briefs", body)
     assert [one["new"] for one in without.json()["videos"]] == [False, False]
     other = await program.post("/briefs", {"briefs": [{"title": "Bananas are berries"}]}, **{"Idempotency-Key": "monday-1"})
-    assert "another key" in detail(other, 422)
+    assert "new key" in detail(other, 422)
     assert len(world.world.rows("SELECT 1 FROM phantoms.videos")) == 2
     stranger = Program(world, "operator", "stranger")
     own = await stranger.post("/briefs", {"briefs": [{"title": "Bananas are berries"}]}, **{"Idempotency-Key": "monday-1"})
@@ -350,8 +350,8 @@ async def test_a_bulk_action_is_begun_once_however_often_the_request_is_sent(wor
     await world.waiting(1)  # found by the search, had it been searched again
     again = await program.post("/bulk-actions", body, **mark)
     assert (again.status_code, again.json()) == (201, first.json())
-    assert "another key" in detail(await program.post("/bulk-actions", {**body, "reason": "other"}, **mark), 422)
-    assert "another key" in detail(await program.post("/briefs", {"briefs": [{"title": "Snow"}]}, **mark), 422)
+    assert "new key" in detail(await program.post("/bulk-actions", {**body, "reason": "other"}, **mark), 422)
+    assert "new key" in detail(await program.post("/briefs", {"briefs": [{"title": "Snow"}]}, **mark), 422)
     assert len(world.world.rows("SELECT 1 FROM phantoms.bulk_actions")) == 1
     assert len(world.world.rows("SELECT 1 FROM phantoms.audit_log WHERE action = 'bulk hold'")) == 1
     # What was refused is not remembered.

@@ -422,7 +422,7 @@ async def test_a_person_who_does_not_agree_and_an_answer_that_is_broken_are_told
     browser = world.browser()
     state = parse_qs(urlsplit(await left(browser)).query)["state"][0]
     answer = await browser.client.get("/login/oidc/back", params={"state": state, "code": "made-up"})
-    await nobody(world, answer, "refuses this desk (invalid_grant)")
+    await nobody(world, answer, "refused this desk (invalid_grant)")
 
 
 async def test_a_provider_that_is_away_is_named_in_words_and_local_users_get_in(
