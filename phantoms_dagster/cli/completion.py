@@ -22,7 +22,7 @@ def complete_video(incomplete: str) -> list[str]:
     from phantoms_dagster import settings as settings_module  # noqa: PLC0415
 
     try:
-        url = settings_module.load().database_url
+        url = settings_module.load().database.url
         if url is None:
             return []
         address = re.sub(r"^postgres(ql)?(\+\w+)?://", "postgresql://", url.get_secret_value())

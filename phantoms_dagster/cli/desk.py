@@ -30,7 +30,7 @@ def desk(
     with plain_errors():
         settings = current()
         logs.configure(settings)
-        with listening(settings.desk_host, settings.desk_port if port is None else port) as listener:
+        with listening(settings.desk.host, settings.desk.port if port is None else port) as listener:
             where = address(settings, listener.getsockname()[1])
             out.print(f"the desk is at {where}; Ctrl-C stops it", soft_wrap=True)
             with suppress(KeyboardInterrupt):

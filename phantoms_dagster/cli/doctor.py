@@ -149,10 +149,10 @@ def examine(settings: Settings, asking: Callable[[Collection[str]], None] = lamb
         yield _disk(settings)
         yield _ffmpeg()
         yield _channels(services)
-        if settings.media_url is not None or settings.path("media").exists():  # else the first file makes the folder
+        if settings.media.url is not None or settings.media_path.exists():  # else the first file makes the folder
             looks.start("media", lambda: [_media(settings)], SLOW_SECONDS)
-        if settings.database_url is None:
-            phase = up_phase(settings.home)
+        if settings.database.url is None:
+            phase = up_phase(settings.paths.home)
             found = f"`phantoms up` is {phase} here" if phase else "nothing is running here and no URLs are set"
             yield Finding("servers", "note", found, "try again when it shows its addresses" if phase else "start `phantoms up`")
             yield from _services(services, looks)
@@ -171,8 +171,8 @@ def _services(services: Services, looks: ParallelChecks, *, database: bool = Fal
     """Start the checks of services in parallel. Yield the findings that need no request."""
     settings, endpoints = services.settings, services.endpoints
     _know_accounts(services, database=database)
-    if settings.sandbox_url and endpoints.sandbox_needed:
-        url = settings.sandbox_url
+    if settings.sandbox.url and endpoints.sandbox_needed:
+        url = settings.sandbox.url
         fix = "start `phantoms up`"
         looks.start("sandbox", lambda: [_tried("sandbox", lambda: _get(f"{url}/_sandbox/health", url), fix)])
     yield from _keys(services, looks)
@@ -195,7 +195,7 @@ def _know_accounts(services: Services, *, database: bool) -> None:
 
 
 def _home(settings: Settings) -> Finding:
-    home = settings.home.expanduser().absolute()
+    home = settings.paths.home.expanduser().absolute()
     place = next(p for p in [home, *home.parents] if p.exists())
     if not place.is_dir():
         return Finding("data directory", "wrong", f"{place} is a file", "set PHANTOMS_HOME to a folder")
@@ -205,7 +205,7 @@ def _home(settings: Settings) -> Finding:
 
 
 def _disk(settings: Settings) -> Finding:
-    folder = settings.path("media")
+    folder = settings.media_path
     free = shutil.disk_usage(next(p for p in [folder, *folder.parents] if p.exists())).free
     found = f"{free / 1e9:.1f} GB free for media in {folder}"
     if free >= LOW_DISK_BYTES:
@@ -214,7 +214,7 @@ def _disk(settings: Settings) -> Finding:
 
 
 def _media(settings: Settings) -> Finding:
-    fix = "check the PHANTOMS_MEDIA_* settings" if settings.media_url else "give this user write access, or set PHANTOMS_MEDIA"
+    fix = "check the PHANTOMS_MEDIA_* settings" if settings.media.url else "give this user write access, or set PHANTOMS_MEDIA"
     return _tried("media", lambda: f"a file was written, read and deleted in {asyncio.run(probe(settings))}", fix)
 
 
@@ -233,7 +233,7 @@ def _ffmpeg() -> Finding:
 
 
 def _channels(services: Services) -> Finding:
-    path = services.settings.path("channels")
+    path = services.settings.channels_path
     try:
         names = ", ".join(services.channels())
     except ChannelsMissing as error:
@@ -253,8 +253,8 @@ def _servers(services: Services, looks: ParallelChecks) -> None:
 
     start("PostgreSQL", lambda: _postgres(services), "check PHANTOMS_DATABASE_URL, or start `phantoms up`")
     start("Redis", lambda: _redis(settings), "check PHANTOMS_REDIS_URL, or start `phantoms up`")
-    if settings.web_url:
-        start("Dagster UI", lambda: _get(f"{settings.web_url}/server_info", str(settings.web_url)), "start `phantoms up`")
+    if settings.web.url:
+        start("Dagster UI", lambda: _get(f"{settings.web.url}/server_info", str(settings.web.url)), "start `phantoms up`")
 
 
 def _tried(check: str, look: Callable[[], str], fix: str) -> Finding:
@@ -276,11 +276,11 @@ def _postgres(services: Services) -> str:
 
 
 def _redis(settings: Settings) -> str:
-    if settings.redis_url is None:
+    if settings.redis.url is None:
         raise PhantomsError("PHANTOMS_REDIS_URL is not set")
     try:
-        client = redis.Redis.from_url(settings.redis_url.get_secret_value(), socket_timeout=3)
-        host = urlsplit(settings.redis_url.get_secret_value()).hostname
+        client = redis.Redis.from_url(settings.redis.url.get_secret_value(), socket_timeout=3)
+        host = urlsplit(settings.redis.url.get_secret_value()).hostname
         if host:
             socket.getaddrinfo(host, None)
     except (ValueError, OSError):
@@ -318,7 +318,7 @@ def _keys(services: Services, looks: ParallelChecks) -> Iterator[Finding]:
             continue
         if sandboxed:
             looks.start(name, partial(_sandboxed, settings, name))
-            if name == endpoints.chosen(WRITERS) and settings.sandbox_url and has(name, "model"):
+            if name == endpoints.chosen(WRITERS) and settings.sandbox.url and has(name, "model"):
                 looks.start("model", lambda: _model(settings))
         elif name in PROVIDERS and not has(name, "check"):
             yield Finding(name, "note", f"not checked: {PROVIDERS[name].title} has no check that is free of charge")
@@ -333,8 +333,8 @@ def _sandboxed(settings: Settings, name: str) -> list[Finding]:
     """Return the finding for a service without a key: whether the sandbox replaces it."""
     wish = f"set {variable_of_key(name)}"
     try:
-        if settings.sandbox_url is not None:
-            _get(f"{settings.sandbox_url}/_sandbox/health", settings.sandbox_url)
+        if settings.sandbox.url is not None:
+            _get(f"{settings.sandbox.url}/_sandbox/health", settings.sandbox.url)
             return [Finding(name, "note", "not checked: the sandbox replaces it", f"{wish} for the real service")]
     except httpx.HTTPError:
         pass

@@ -108,8 +108,8 @@ def _row(link: GuestLink) -> dict[str, object]:
 
 def _desk(settings: Settings) -> str:
     """Return the desk's URL: PHANTOMS_DESK_URL (which a running `phantoms up` sets), else the local default."""
-    host = f"[{settings.desk_host}]" if ":" in settings.desk_host else settings.desk_host
-    return f"{(settings.desk_url or f'http://{host}:{settings.desk_port}').rstrip('/')}/"
+    host = f"[{settings.desk.host}]" if ":" in settings.desk.host else settings.desk.host
+    return f"{(settings.desk.url or f'http://{host}:{settings.desk.port}').rstrip('/')}/"
 
 
 @contextmanager

@@ -44,9 +44,9 @@ def init(
         settings = Settings()
         server = None if code_server is None else _grpc_server(code_server)
         redis_url(settings)
-        if settings.database_url is None:
+        if settings.database.url is None:
             raise InvalidInput("there is no database to prepare: set PHANTOMS_DATABASE_URL, or use `phantoms up` instead")
-        home = settings.home.expanduser().absolute()
+        home = settings.paths.home.expanduser().absolute()
         folder = prepare(home, _with_all_workers(settings, machines))
         if server is not None:
             workspace = {"load_from": [{"grpc_server": server}]}
@@ -66,4 +66,4 @@ def _grpc_server(address: str) -> dict[str, str | int]:
 def _with_all_workers(settings: Settings, machines: int) -> Settings:
     """Return the settings with the worker slots of all machines together."""
     slots = {queue: count * machines for queue, count in slots_of(settings).items()}
-    return settings.model_copy(update={"worker_slots": settings.worker_slots | slots})
+    return settings.changed({"workers": {"slots": settings.workers.slots | slots}})

@@ -214,7 +214,7 @@ def _switched(word: Callable[[BreakerSwitch, Actor], Awaitable[BreakerSwitched]]
     settings = current()
     services = Services(settings)
     try:
-        note = AuditLog(services.engine).write if settings.database_url is not None else None
+        note = AuditLog(services.engine).write if settings.database.url is not None else None
         done = asyncio.run(say(BreakerSwitch(settings, note)))
     finally:
         services.close()

@@ -40,7 +40,7 @@ def logs(
     """
     with plain_errors():
         settings = current()
-        folder = logs_folder(settings.home)
+        folder = logs_folder(settings.paths.home)
         key = _key(settings, video)
         files = LogFiles(folder, key)
         if not files:
@@ -68,7 +68,7 @@ def _print(lines: Iterable[LogLine], *, as_json: bool) -> None:
 
 def _key(settings: Settings, video: str) -> str:
     """Return the video's key. Without a database, that is what the user typed: logs matter most when the database is down."""
-    if settings.database_url is None:
+    if settings.database.url is None:
         _whole("no database is running", video)
         return video
     services = Services(settings, max_wait=MAX_WAIT_SECONDS)

@@ -62,8 +62,8 @@ def metrics(
         settings = current()
         logs.configure(settings)
         application = metrics_application(settings)
-        with _listening(settings.web_host, settings.metrics_port if port is None else port) as listener:
-            host = f"[{settings.web_host}]" if ":" in settings.web_host else settings.web_host
+        with _listening(settings.web.host, settings.metrics.port if port is None else port) as listener:
+            host = f"[{settings.web.host}]" if ":" in settings.web.host else settings.web.host
             out.print(f"metrics are at http://{host}:{listener.getsockname()[1]}/metrics; Ctrl-C stops it", soft_wrap=True)
             web.run_app(application, sock=listener, print=None, access_log=None)
 
@@ -81,7 +81,7 @@ def metrics_application(
     """
     database = engine(Services(settings).database_url, pool_size=4)
     statistics = Statistics(database)
-    if settings.redis_url is None:
+    if settings.redis.url is None:
         raise nothing_runs(settings, "Redis")
 
     async def scraping(app: web.Application) -> AsyncIterator[None]:

@@ -74,7 +74,7 @@ def make_tables(services: Services, *, say: Callable[[str], None]) -> None:
 
     # A malformed URL fails here, where the message does not repeat it.
     engine(services.settings.dagster_url() or services.database_url).dispose()
-    if services.settings.redis_url and (trouble := refuse_cluster_at(services.settings.redis_url.get_secret_value())):
+    if services.settings.redis.url and (trouble := refuse_cluster_at(services.settings.redis.url.get_secret_value())):
         say(f"redis: {trouble}; nothing runs until it does")
     upgrade(services.database_url)
     try:
@@ -88,11 +88,11 @@ def _welcome(services: Services, say: Callable[[str], None]) -> None:
     from phantoms_dagster.store.kept_files import files_were_stored  # noqa: PLC0415 - see the module
     from phantoms_dagster.wiring.media_gate import media_disk  # noqa: PLC0415
 
-    path = services.settings.path("channels")
+    path = services.settings.channels_path
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(channels_file.default_text(), encoding="utf-8")
-    services.settings.path("inbox").mkdir(parents=True, exist_ok=True)
+    services.settings.inbox_path.mkdir(parents=True, exist_ok=True)
     try:
         media_disk(services.settings).identify(known=files_were_stored(services.engine))
     except MediaAway as away:

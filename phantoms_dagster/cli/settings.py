@@ -17,9 +17,10 @@ from rich.table import Table
 
 from phantoms_dagster.cli.console import current, out, plain, plain_errors, print_json, say
 from phantoms_dagster.domain.errors import InvalidInput
-from phantoms_dagster.settings import RENAMED, RUNNING_FILE, Settings, is_secret, old_names
+from phantoms_dagster.settings import RUNNING_FILE, Settings
+from phantoms_dagster.settings.leaves import PREFIX, leaves
+from phantoms_dagster.settings.sources import RENAMED, old_names
 
-PREFIX = "PHANTOMS_"
 STARS = "********"
 ENVIRONMENT, RUNNING, DEFAULT = "environment", "running `phantoms up`", "default"
 # The similarity above which a name counts as a misspelling: BATCHSIZE of BATCH_SIZE, YOUTUB_TOKEN of YOUTUBE_TOKEN.
@@ -74,19 +75,18 @@ def settings(
 def in_force(settings: Settings) -> Iterator[ShownSetting]:
     """Yield all settings, in the order of docs/settings.md."""
     given = {name.upper() for name, value in os.environ.items() if value}
-    left = {name.upper() for name, value in dotenv_values(settings.home / RUNNING_FILE).items() if value}
-    olds = {new.removeprefix(PREFIX).lower(): old for old, new in old_names(given)}
-    for name, field in Settings.model_fields.items():
-        variable = f"{PREFIX}{name.upper()}"
-        if variable in given:
+    left = {name.upper() for name, value in dotenv_values(settings.paths.home / RUNNING_FILE).items() if value}
+    olds = {new: old for old, new in old_names(given)}
+    for leaf in leaves(Settings).values():
+        if leaf.variable in given:
             source = ENVIRONMENT
-        elif name in olds:
-            source = f"{ENVIRONMENT}, under its old name {olds[name]}"
-        elif f"{variable}_FILE" in given and is_secret(field.annotation):
-            source = f"the file in {variable}_FILE"
+        elif leaf.variable in olds:
+            source = f"{ENVIRONMENT}, under its old name {olds[leaf.variable]}"
+        elif leaf.file_variable in given:
+            source = f"the file in {leaf.file_variable}"
         else:
-            source = RUNNING if variable in left else DEFAULT
-        yield ShownSetting(variable, shown(getattr(settings, name)), source, field.description or "")
+            source = RUNNING if leaf.variable in left else DEFAULT
+        yield ShownSetting(leaf.variable, shown(leaf.value(settings)), source, leaf.description)
 
 
 def shown(value: Any) -> str:
@@ -104,8 +104,8 @@ def shown(value: Any) -> str:
 
 def unknown_variables(environment: Iterable[str]) -> Iterator[tuple[str, str | None]]:
     """Yield variables that start with PHANTOMS_ but are not settings, each with the setting that was probably meant, or None."""
-    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
-    files = {f"{PREFIX}{name.upper()}_FILE" for name, field in Settings.model_fields.items() if is_secret(field.annotation)}
+    known = {leaf.variable for leaf in leaves(Settings).values()}
+    files = {leaf.file_variable for leaf in leaves(Settings).values() if leaf.file_variable}
     before = {f"{PREFIX}{old.upper()}" for old in RENAMED}
     for variable in sorted(environment):
         if variable.upper().startswith(PREFIX) and variable.upper() not in known | files | before:

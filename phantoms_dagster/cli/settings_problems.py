@@ -11,7 +11,8 @@ from pydantic.fields import FieldInfo
 
 from phantoms_dagster.domain.counting import counted
 from phantoms_dagster.domain.problems import reason
-from phantoms_dagster.settings import Settings, is_secret
+from phantoms_dagster.settings import Settings
+from phantoms_dagster.settings.leaves import Leaf, leaves
 
 LONGEST_SHOWN = 60
 # A number, a word, JSON, or a URL without a password. Anything else may be a key or a password in the wrong variable.
@@ -29,10 +30,9 @@ def settings_problem(error: ValidationError) -> str:
 
 
 def _problem(one: Any) -> str:
-    name, inner = str(one["loc"][0]), ".".join(str(part) for part in one["loc"][1:])
-    field = Settings.model_fields[name]
-    variable = f"PHANTOMS_{name.upper()}"
-    form, example = _form(field), _EXAMPLE.search(field.description or "")
+    leaf = next(leaf for leaf in leaves(Settings).values() if leaf.path == one["loc"][: len(leaf.path)])
+    inner = ".".join(str(part) for part in one["loc"][len(leaf.path) :])
+    form, example = _form(leaf.field), _EXAMPLE.search(leaf.description)
     why = reason(one)
     if inner:
         why = f"{inner} {why}"
@@ -40,17 +40,17 @@ def _problem(one: Any) -> str:
         why = f"should be {form}"
     if example:
         why = f"{why}; write it as JSON, like {example[1]}"
-    return f"{variable}{_given(name, field, one['input'])}: {why}"
+    return f"{leaf.variable}{_given(leaf, one['input'])}: {why}"
 
 
-def _given(name: str, field: FieldInfo, value: Any) -> str:
+def _given(leaf: Leaf, value: Any) -> str:
     """Return the given value for display. Stars replace a secret, or what looks like one."""
-    text = next((text for key, text in os.environ.items() if key.upper() == f"PHANTOMS_{name.upper()}"), None)
+    text = next((text for key, text in os.environ.items() if key.upper() == leaf.variable), None)
     if text is None:
         if not isinstance(value, str | int | float):
             return ""  # it came from a file; the error itself names the file
         text = str(value)
-    if is_secret(field.annotation) or not _HARMLESS.fullmatch(text):
+    if leaf.secret or not _HARMLESS.fullmatch(text):
         return "=********"
     return f"={text}" if len(text) <= LONGEST_SHOWN and text.isprintable() else f" (given: {len(text)} characters)"
 

@@ -18,6 +18,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Literal
 from urllib.parse import urlsplit
 
 from phantoms_dagster.cli.ports import Ports
@@ -32,6 +33,7 @@ from phantoms_dagster.embedded.tasks import Task
 from phantoms_dagster.embedded.valkey import write_private
 from phantoms_dagster.execution.home import prepare
 from phantoms_dagster.settings import RUNNING_FILE, Settings
+from phantoms_dagster.settings.groups import DeskSite, Metrics, Web
 from phantoms_dagster.wiring.addresses import desk_url, local_desk_url
 from phantoms_dagster.wiring.channels_text import channels_text
 from phantoms_dagster.wiring.endpoints import Endpoints
@@ -110,7 +112,7 @@ class Stack:
         module: str = MODULE,
         waiting: Callable[[Sequence[str]], None] = lambda _: None,
     ) -> None:
-        self._home = settings.home.expanduser().absolute()
+        self._home = settings.paths.home.expanduser().absolute()
         self._settings = settings
         self._say = say
         self._warn = warn
@@ -160,7 +162,7 @@ class Stack:
         settings = self._with_addresses()
         parent = self._preload()
         sandbox = None
-        if settings.sandbox_url != self._settings.sandbox_url:
+        if settings.sandbox.url != self._settings.sandbox.url:
             sandbox = self._begin([self._sandbox(settings, self._plain_environment())])
         settings = self._with_servers(settings, embedded)
         (self._home / RUNNING_FILE).unlink(missing_ok=True)  # a killed stack leaves an outdated file behind
@@ -184,13 +186,17 @@ class Stack:
         for supervisor in (*([sandbox] if sandbox and needed else []), code_server, others):
             supervisor.wait()
         self._announce(environment)
-        assert settings.web_url is not None
-        sandbox_url = settings.sandbox_url if needed else None
-        return Running(self._home, settings.web_url, sandbox_url, needed, settings, metrics_url, desk_url(settings))
+        assert settings.web.url is not None
+        sandbox_url = settings.sandbox.url if needed else None
+        return Running(self._home, settings.web.url, sandbox_url, needed, settings, metrics_url, desk_url(settings))
 
     def _prepare(self, settings: Settings, environment: dict[str, str]) -> Prepared:
         """Prepare the tables and the data directory. Raises PhantomsError."""
-        paths = {f"PHANTOMS_{name.upper()}": str(settings.path(name)) for name in ("channels", "inbox", "media")}
+        paths = {
+            "PHANTOMS_CHANNELS": str(settings.channels_path),
+            "PHANTOMS_INBOX": str(settings.inbox_path),
+            "PHANTOMS_MEDIA": str(settings.media_path),
+        }
         return make_ready_apart(lambda name, command: self._spec(name, command, {**environment, **paths}, None), say=self._say)
 
     def _begin(self, specs: list[ProcessSpec]) -> Supervisor:
@@ -232,43 +238,43 @@ class Stack:
 
     def _start_metrics(self, settings: Settings, environment: dict[str, str]) -> str:
         """Start the metrics endpoint and return its URL. When the port has just been taken by another program, try another one."""
-        port = self._port("metrics", settings, "metrics_port")
+        port = self._port("metrics", "metrics")
         for tries_left in reversed(range(START_TRIES)):
-            port = free_port(port, settings.web_host)
-            url = f"http://{settings.web_host}:{port}/metrics"
+            port = free_port(port, settings.web.host)
+            url = f"http://{settings.web.host}:{port}/metrics"
             try:
                 self._begin([self._metrics(url, environment)]).wait()
             except ProcessFailed:
-                if tries_left == 0 or is_free(port, settings.web_host):
+                if tries_left == 0 or is_free(port, settings.web.host):
                     raise
             else:
                 break
         return url
 
-    def _port(self, service: str, settings: Settings, field: str | None = None) -> int:
-        """Return the port of a service: that of the setting `field` if it was given, else its previous one."""
+    def _port(self, service: str, group: Literal["web", "desk", "metrics"] | None = None) -> int:
+        """Return the port of a service: the `port` of its group of settings if it was given, else its previous one."""
         self._ports = self._ports or Ports(self._home, say=self._say, warn=self._warn)
-        if field is None:
+        if group is None:
             return self._ports.take(service)
-        wanted: int = getattr(settings, field)
-        given = field in self._settings.model_fields_set
-        host = settings.desk_host if service == DESK else settings.web_host
-        return self._ports.take(service, wish=wanted if given else None, usual=wanted, host=host)
+        said: Web | DeskSite | Metrics = getattr(self._settings, group)
+        host = self._settings.desk.host if group == "desk" else self._settings.web.host
+        return self._ports.take(service, wish=said.port if "port" in said.model_fields_set else None, usual=said.port, host=host)
 
     def _with_addresses(self) -> Settings:
         """Return the settings with the URLs of the Dagster UI and, when our own sandbox is needed, of the sandbox."""
-        found: dict[str, str | int] = {
-            "web_url": f"http://{self._settings.web_host}:{self._port('webserver', self._settings, 'web_port')}",
-            "desk_port": self._port(DESK, self._settings, "desk_port"),
+        found: dict[str, dict[str, object]] = {
+            "paths": {"home": self._home},
+            "web": {"url": f"http://{self._settings.web.host}:{self._port('webserver', 'web')}"},
+            "desk": {"port": self._port(DESK, "desk")},
         }
-        if Endpoints(self._settings, self._with_tokens, self._named).sandbox_needed and self._settings.sandbox_url is None:
-            found["sandbox_url"] = f"http://127.0.0.1:{self._port('sandbox', self._settings)}"
-        return Settings(**{**self._settings.model_dump(), "home": self._home, **found})
+        if Endpoints(self._settings, self._with_tokens, self._named).sandbox_needed and self._settings.sandbox.url is None:
+            found["sandbox"] = {"url": f"http://127.0.0.1:{self._port('sandbox')}"}
+        return self._settings.changed(found)
 
     def _channels(self) -> Collection[Channel]:
         """Return the channels in channels.yaml. The database is not available yet."""
         content = channels_text(self._settings)
-        return [] if content is None else channels_file.parse(content, name=str(self._settings.path("channels"))).values()
+        return [] if content is None else channels_file.parse(content, name=str(self._settings.channels_path)).values()
 
     def _with_tokens(self) -> set[str]:
         """Return the platforms with an account that has its own token."""
@@ -280,7 +286,7 @@ class Stack:
 
     def _embedded(self) -> EmbeddedServers | None:
         """Return the embedded servers; None when there are URLs for both."""
-        if self._settings.database_url is not None and self._settings.redis_url is not None:
+        if self._settings.database.url is not None and self._settings.redis.url is not None:
             return None
         return EmbeddedServers(self._home, notify=self._warn)
 
@@ -292,12 +298,12 @@ class Stack:
         self._awaited.add([names])
         urls = self._exit.enter_context(embedded)
         self._ready(names, time.monotonic() - began, ())
-        found: dict[str, str] = {}
-        if settings.redis_url is None:
-            found["redis_url"] = urls.redis_url
-        if settings.database_url is None:
-            found |= {"database_url": urls.database_url, "dagster_database_url": urls.dagster_database_url}
-        return Settings(**{**settings.model_dump(), **found})
+        found: dict[str, dict[str, str]] = {}
+        if settings.redis.url is None:
+            found["redis"] = {"url": urls.redis_url}
+        if settings.database.url is None:
+            found["database"] = {"url": urls.database_url, "dagster_url": urls.dagster_database_url}
+        return settings.changed(found)
 
     def _plain_environment(self) -> dict[str, str]:
         """Return the base environment of our processes, with the data directory. Nothing is imported from the working directory."""
@@ -306,20 +312,20 @@ class Stack:
 
     def _environment(self, settings: Settings) -> dict[str, str]:
         ours = {
-            "PHANTOMS_DATABASE_URL": settings.database_url.get_secret_value() if settings.database_url else "",
+            "PHANTOMS_DATABASE_URL": settings.database.url.get_secret_value() if settings.database.url else "",
             "PHANTOMS_DAGSTER_DATABASE_URL": settings.dagster_url() or "",
-            "PHANTOMS_REDIS_URL": settings.redis_url.get_secret_value() if settings.redis_url else "",
-            "PHANTOMS_SANDBOX": settings.sandbox,
-            "PHANTOMS_SANDBOX_URL": settings.sandbox_url or "",
-            "PHANTOMS_WEB_URL": settings.web_url or "",
+            "PHANTOMS_REDIS_URL": settings.redis.url.get_secret_value() if settings.redis.url else "",
+            "PHANTOMS_SANDBOX": settings.sandbox.mode,
+            "PHANTOMS_SANDBOX_URL": settings.sandbox.url or "",
+            "PHANTOMS_WEB_URL": settings.web.url or "",
             "PHANTOMS_DESK_URL": desk_url(settings),
         }
         dagster = {"DAGSTER_HOME": str(prepare(self._home, settings)), "DAGSTER_EVENT_BATCH_SIZE": "500"}
         return {**self._plain_environment(), **ours, **dagster}
 
     def _sandbox(self, settings: Settings, environment: dict[str, str]) -> ProcessSpec:
-        assert settings.sandbox_url is not None
-        url = settings.sandbox_url
+        assert settings.sandbox.url is not None
+        url = settings.sandbox.url
         program = (sys.executable, "-m", "phantoms_dagster.cli.main", "sandbox", "--port", str(urlsplit(url).port))
         command = (
             *program,
@@ -328,7 +334,7 @@ class Stack:
             "--state",
             str(self._home / "sandbox"),
             "--films",
-            str(settings.path("media")),
+            str(settings.media_path),
         )
         return self._spec("sandbox", command, environment, lambda: _answers(f"{url}/_sandbox/health"))
 
@@ -337,13 +343,13 @@ class Stack:
         return self._spec("metrics", command, environment, lambda: _answers(url))
 
     def _desk(self, settings: Settings, environment: dict[str, str]) -> ProcessSpec:
-        command = (sys.executable, "-m", "phantoms_dagster.cli.main", "desk", "--port", str(settings.desk_port))
+        command = (sys.executable, "-m", "phantoms_dagster.cli.main", "desk", "--port", str(settings.desk.port))
         lean = {"MALLOC_ARENA_MAX": "1", **environment}
         return self._spec(DESK, command, lean, lambda: _answers(f"{local_desk_url(settings)}health"))
 
     def _dagster(self, settings: Settings, environment: dict[str, str]) -> list[ProcessSpec]:
-        assert settings.web_url is not None
-        web = urlsplit(settings.web_url)
+        assert settings.web.url is not None
+        web = urlsplit(settings.web.url)
         code_port = free_port(0)
         workspace = Path(environment["DAGSTER_HOME"]) / "workspace.yaml"
         workspace.write_text(
@@ -377,7 +383,7 @@ class Stack:
                 "webserver",
                 (*python, "phantoms_dagster.execution.webserver", *pages),
                 lean,
-                lambda: _answers(f"{settings.web_url}/server_info"),
+                lambda: _answers(f"{settings.web.url}/server_info"),
             ),
         ]
 
@@ -392,7 +398,7 @@ class Stack:
             return started[0].over()
 
         command = (sys.executable, "-m", "phantoms_dagster.execution.worker", "--module", self._module)
-        return self._spec("workers", command, environment, listen, grace_seconds=settings.worker_grace_seconds + GRACE_SECONDS)
+        return self._spec("workers", command, environment, listen, grace_seconds=settings.workers.grace_seconds + GRACE_SECONDS)
 
     def _spec(
         self,

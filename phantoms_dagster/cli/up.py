@@ -41,8 +41,7 @@ def up(
     from phantoms_dagster.settings import Settings  # noqa: PLC0415
 
     with plain_errors():
-        given = {"home": home, "web_port": port}
-        settings = Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+        settings = Settings(paths={} if home is None else {"home": home}, web={} if port is None else {"port": port})
         with interrupt_on_signals(), ExitStack() as until_the_end:
             with starting() as waiting:
                 running = until_the_end.enter_context(Stack(settings, say=_say, warn=_warn, waiting=waiting))
@@ -79,7 +78,7 @@ def _where(running: Running) -> Table:
         table.add_row("[bold]Sandbox[/]", f"{running.sandbox_url} replaces {', '.join(running.sandboxed)}")
     table.add_row("[bold]Metrics[/]", f"[link={running.metrics_url}]{running.metrics_url}[/link]")
     table.add_row("[bold]Data[/]", escape(str(running.home)))
-    table.add_row("[bold]Inbox[/]", f"{escape(str(running.settings.path('inbox')))} (drop Excel, CSV, JSON or YAML files)")
+    table.add_row("[bold]Inbox[/]", f"{escape(str(running.settings.inbox_path))} (drop Excel, CSV, JSON or YAML files)")
     table.add_row("[bold]Logs[/]", escape(str(running.home / "logs")))
     table.add_row("[bold]Next[/]", 'phantoms add "Why octopuses have three hearts"')
     return table

@@ -217,6 +217,6 @@ def _webhooks() -> Iterator[tuple[Webhooks, Settings]]:
         settings = current()
         services = Services(settings)
         try:
-            yield Webhooks(services.engine, settings.webhook_targets), settings
+            yield Webhooks(services.engine, settings.webhooks.targets), settings
         finally:
             services.close()

@@ -48,7 +48,7 @@ def worker(
         redis_url(settings)
         if settings.dagster_url() is None:
             raise nothing_runs(settings, "database")
-        home = settings.home.expanduser().absolute()
+        home = settings.paths.home.expanduser().absolute()
         os.environ["PHANTOMS_HOME"] = str(home)
         if given_home := os.environ.get("DAGSTER_HOME"):
             os.environ["DAGSTER_HOME"] = str(dagster_home(Path(given_home)))

@@ -37,8 +37,8 @@ def alert_sensor(context: dg.SensorEvaluationContext, services: dg.ResourceParam
         read(services, alerts.read_letters_since(told, targets)),
         targets,
         now=services.clock.now(),
-        pause=timedelta(minutes=services.settings.alert_minutes),
-        web_url=services.settings.web_url,
+        pause=timedelta(minutes=services.settings.alerts.minutes),
+        web_url=services.settings.web.url,
         desk_url=desk_url(services.settings),
     )
     if delivery.failed and len(delivery.failed) == len(targets):
@@ -107,7 +107,7 @@ def make_daily_summary_schedule(zone: str) -> dg.ScheduleDefinition:
         context: dg.ScheduleEvaluationContext, services: dg.ResourceParam[Services]
     ) -> dg.RunRequest | dg.SkipReason:
         """Request one run per day, even when the daemon was down at 08:00."""
-        if not services.settings.alert_urls:
+        if not services.settings.alerts.urls:
             return dg.SkipReason(NOWHERE)
         at = context.scheduled_execution_time or datetime.now(UTC)
         day = alerts.yesterday(at.astimezone(ZoneInfo(zone))).isoformat()

@@ -77,7 +77,7 @@ def _check_schema(named: Mapping[str, Any]) -> None:
     """
     services = named.get("services")
     if isinstance(services, Services):
-        if services.settings.database_url is None:
+        if services.settings.database.url is None:
             raise StoreAway("PHANTOMS_DATABASE_URL is not set, and no `phantoms up` runs here")
         check_cached(services.engine)
         services.clock.agree_now_and_then(services.engine)

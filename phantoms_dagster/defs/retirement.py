@@ -32,7 +32,7 @@ SHOWN_KEYS = 50
 @fails_plainly_while_the_store_is_away
 def retire_finished_videos(context: dg.OpExecutionContext, services: dg.ResourceParam[Services]) -> None:
     """Retire at most MOST_A_NIGHT videos. The rest follow on the next night."""
-    days = services.settings.retire_days
+    days = services.settings.retirement.days
     before = services.clock.now() - timedelta(days=days) if days else None
     night = retirement.retire(Retirement(services.engine), VideoPartitions(context.instance), before=before)
     if night.overtaken:
@@ -62,16 +62,16 @@ def retire_finished_videos(context: dg.OpExecutionContext, services: dg.Resource
 def clean_media(context: dg.OpExecutionContext, services: dg.ResourceParam[Services]) -> None:
     """Delete the files. A file that an active video also needs is never deleted."""
     settings = services.settings
-    if settings.media_keep == "all":
+    if settings.retirement.keep == "all":
         context.add_output_metadata({"keep": "all"})
         return
-    before = services.clock.now() - timedelta(days=settings.media_keep_days)
+    before = services.clock.now() - timedelta(days=settings.retirement.keep_days)
 
     async def work() -> cleaning.CleaningReport:
         # In an empty mount point every file seems to be gone. That must not be recorded as cleaned.
         await asyncio.to_thread(media_disk(settings).identify, known=files_were_stored(services.engine))
         async with guarded_media(settings, services.clock) as media:
-            return await cleaning.clean(RetiredFiles(services.engine), media, settings.media_keep, before=before)
+            return await cleaning.clean(RetiredFiles(services.engine), media, settings.retirement.keep, before=before)
 
     try:
         night = run_interruptible(work(), services.loop)
@@ -79,8 +79,8 @@ def clean_media(context: dg.OpExecutionContext, services: dg.ResourceParam[Servi
         raise dg.Failure(f"the media store could not delete files: {error}") from error
     context.add_output_metadata(
         {
-            "keep": settings.media_keep,
-            "goes": ", ".join(cleaning.stages_that_go(settings.media_keep)),
+            "keep": settings.retirement.keep,
+            "goes": ", ".join(cleaning.stages_that_go(settings.retirement.keep)),
             "retired_before": before.isoformat(timespec="seconds"),
             "videos": night.videos,
             "files": night.files,

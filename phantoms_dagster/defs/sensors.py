@@ -200,10 +200,10 @@ def tick(
         chain=chain,
         open_runs=_open_runs(instance, chain) if open_runs is None else open_runs,
         policy=BatchPolicy(
-            batch_size=settings.batch_size,
-            runs_per_stage=settings.runs_per_stage,
-            chain_videos=settings.chain_videos if settings.worker_slots.get(chain.name, 1) else 0,
-            batch_wait=timedelta(seconds=settings.batch_wait_seconds),
+            batch_size=settings.pacing.batch_size,
+            runs_per_stage=settings.pacing.runs_per_stage,
+            chain_videos=settings.pacing.chain_videos if settings.workers.slots.get(chain.name, 1) else 0,
+            batch_wait=timedelta(seconds=settings.pacing.batch_wait_seconds),
         ),
         now=services.clock.now(),
     )

@@ -52,7 +52,7 @@ class Desk:
     def of(cls, settings: Settings) -> Desk:
         """Build the desk from settings. Raises InvalidInput without a database URL, or with invalid OpenID Connect settings."""
         services = Services(settings, connections=CONNECTIONS, max_wait=MAX_WAIT_SECONDS)
-        redis_url = settings.redis_url.get_secret_value() if settings.redis_url else None
+        redis_url = settings.redis.url.get_secret_value() if settings.redis.url else None
         return cls(
             settings=settings,
             services=services,
@@ -62,7 +62,7 @@ class Desk:
             attempts=LoginAttempts(redis_url),
             queue=ReviewQueue(reading(services.engine)),
             board=Board(reading(services.engine)),
-            oidc=OidcProvider(settings) if settings.oidc_issuer else None,
+            oidc=OidcProvider(settings) if settings.oidc.issuer else None,
         )
 
     # Built on first use: they read the accounts from the database, and the desk must start while PostgreSQL is down.
@@ -105,15 +105,15 @@ class Desk:
     @property
     def loopback(self) -> bool:
         """Whether only this machine can reach the desk."""
-        return is_loopback(self.settings.desk_host)
+        return is_loopback(self.settings.desk.host)
 
     def hosts(self) -> frozenset[str]:
         """Return the host names, without ports, that requests may use."""
-        found = {self.settings.desk_host.casefold()}
+        found = {self.settings.desk.host.casefold()}
         if self.loopback:
             found |= {"127.0.0.1", "localhost", "::1"}
-        if self.settings.desk_url:
-            found.add(_host_of(self.settings.desk_url))
+        if self.settings.desk.url:
+            found.add(_host_of(self.settings.desk.url))
         return frozenset(found)
 
     def close(self) -> None:

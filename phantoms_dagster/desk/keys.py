@@ -53,9 +53,9 @@ class Keys:
 
 def load_keys(settings: Settings) -> Keys:
     """Return the keys: from PHANTOMS_DESK_SECRET, else from a file in the data directory, which the first start creates."""
-    if settings.desk_secret is not None:
-        return Keys(settings.desk_secret.get_secret_value())
-    return Keys(_kept(settings.home.expanduser() / FILE))
+    if settings.desk.secret is not None:
+        return Keys(settings.desk.secret.get_secret_value())
+    return Keys(_kept(settings.paths.home.expanduser() / FILE))
 
 
 def _kept(path: Path) -> str:

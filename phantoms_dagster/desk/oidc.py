@@ -81,12 +81,12 @@ class OidcProvider:
 
     def __init__(self, settings: Settings) -> None:
         """Read the settings. Raises InvalidInput when they are incomplete or invalid."""
-        self.issuer = (settings.oidc_issuer or "").strip()
-        self.client_id = (settings.oidc_client_id or "").strip()
-        self._secret = settings.oidc_client_secret.get_secret_value() if settings.oidc_client_secret else ""
-        self._role_claim = settings.oidc_role_claim.strip()
-        self._name_claim = settings.oidc_name_claim.strip()
-        self._roles = parse_roles(settings.oidc_roles)
+        self.issuer = (settings.oidc.issuer or "").strip()
+        self.client_id = (settings.oidc.client_id or "").strip()
+        self._secret = settings.oidc.client_secret.get_secret_value() if settings.oidc.client_secret else ""
+        self._role_claim = settings.oidc.role_claim.strip()
+        self._name_claim = settings.oidc.name_claim.strip()
+        self._roles = parse_roles(settings.oidc.roles)
         self._lock = threading.Lock()
         self._documents: dict[str, _Cached] = {}
         if not self.client_id:

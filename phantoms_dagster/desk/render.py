@@ -159,7 +159,7 @@ def undoable(visit: Visit) -> list[Pending]:
     """Return the visitor's latest decisions that can still be undone, or could be a moment ago."""
     if visit.role < 2:
         return []
-    window = timedelta(seconds=visit.desk.settings.desk_undo_seconds)
+    window = timedelta(seconds=visit.desk.settings.desk.undo_seconds)
     latest = visit.desk.pending.latest_of(visit.name, within=window + _SHOWN_AFTER)
     return [one for one in latest if one.state in ("pending", "refused")]
 

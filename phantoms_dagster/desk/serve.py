@@ -27,7 +27,7 @@ def check_exposed(desk: Desk) -> None:
     """Raise InvalidInput when other machines can reach the desk and it has neither users nor an OpenID Connect provider."""
     if not desk.loopback and desk.oidc is None and not desk.users.any():
         raise InvalidInput(
-            f"the desk would be open to everyone who can reach {desk.settings.desk_host}: add a user first with "
+            f"the desk would be open to everyone who can reach {desk.settings.desk.host}: add a user first with "
             "`phantoms users add NAME --role operator`, set PHANTOMS_OIDC_ISSUER, or leave PHANTOMS_DESK_HOST at 127.0.0.1"
         )
 
@@ -44,7 +44,7 @@ def listening(host: str, port: int) -> socket.socket:
 
 def address(settings: Settings, port: int) -> str:
     """Return the desk's URL, for display."""
-    host = f"[{settings.desk_host}]" if ":" in settings.desk_host else settings.desk_host
+    host = f"[{settings.desk.host}]" if ":" in settings.desk.host else settings.desk.host
     return f"http://{host}:{port}/"
 
 

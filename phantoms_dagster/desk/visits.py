@@ -169,7 +169,7 @@ def visible_text(form: FormData, name: str, *, most: int = 2_000) -> str:
 def log_in(visit: Visit, user: Credentials, response: Response) -> None:
     """Start a session with a new secret, so that a cookie planted before the log-in (session fixation) is useless."""
     secret = secrets.token_urlsafe(32)
-    lives = timedelta(hours=visit.desk.settings.desk_session_hours)
+    lives = timedelta(hours=visit.desk.settings.desk.session_hours)
     visit.desk.users.start_session(secret, user, actor=Actor(user.name, "desk", visit.address), lives=lives)
     _set_cookie(visit, response, secret, int(lives.total_seconds()))
 

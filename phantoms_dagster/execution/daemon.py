@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 def end_listening() -> None:
     """Ask waiting sensors to return, because the daemon stops only after them. Without a database they time out by themselves."""
-    url = settings.load().database_url
+    url = settings.load().database.url
     if url is None:
         return
     listened_to = create_engine(url.get_secret_value())

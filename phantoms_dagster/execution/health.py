@@ -70,7 +70,7 @@ def worker() -> None:
     from phantoms_dagster import settings  # noqa: PLC0415
     from phantoms_dagster.execution.queues import RunQueues, connect, worker_name  # noqa: PLC0415
 
-    url = settings.load().redis_url
+    url = settings.load().redis.url
     if url is None:
         raise Unhealthy("PHANTOMS_REDIS_URL is not set")
     queues = RunQueues(connect(url.get_secret_value()))

@@ -66,11 +66,11 @@ def prepare(home: Path, settings: Settings) -> Path:
     folder = home / "dagster"
     folder.mkdir(parents=True, exist_ok=True)
     config: dict[str, Any] = yaml.safe_load(template())
-    config["concurrency"]["runs"]["max_concurrent_runs"] = settings.max_runs
+    config["concurrency"]["runs"]["max_concurrent_runs"] = settings.dagster.max_runs
     config["concurrency"]["runs"]["tag_concurrency_limits"] = run_limits(settings)
-    config["run_monitoring"]["start_timeout_seconds"] = settings.run_start_timeout
+    config["run_monitoring"]["start_timeout_seconds"] = settings.dagster.run_start_timeout
     # Enable the retry daemon only if needed: it keeps reading the events of all runs.
-    config["run_retries"] |= {"enabled": settings.run_retries > 0, "max_retries": settings.run_retries}
+    config["run_retries"] |= {"enabled": settings.dagster.run_retries > 0, "max_retries": settings.dagster.run_retries}
     (folder / POOLS_FILE).write_text(json.dumps(pool_limits(settings)), encoding="utf-8")
     written = folder / "dagster.yaml"
     written.write_text("# Written by `phantoms up`; change the settings instead.\n" + yaml.safe_dump(config), encoding="utf-8")

@@ -81,7 +81,7 @@ class RqRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
         """See the base class. Raises InvalidInput when no Redis is set and none is running here: see `without_stores`."""
         del config_value
         found = settings.load()
-        return cls(None if found.redis_url is None and is_only_looked_at(found) else redis_url(found), inst_data)
+        return cls(None if found.redis.url is None and is_only_looked_at(found) else redis_url(found), inst_data)
 
     @cached_property
     def _queues(self) -> RunQueues:

@@ -57,7 +57,7 @@ def load(module: str) -> None:
     # Both build tables on their first use, which would cost 0.1 s per run.
     language_tag("en-US")
     markup.plain("*")
-    if settings_module.load().media_url:
+    if settings_module.load().media.url:
         importlib.import_module("phantoms_dagster.media.object_store.client")
     for value in vars(importlib.import_module(module)).values():
         if isinstance(value, dg.Definitions):

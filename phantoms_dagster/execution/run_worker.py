@@ -281,7 +281,7 @@ def schema_problem() -> str:
     Also empty when the database does not answer, because runs check again, and for a database that was never prepared, because
     there is nothing to damage.
     """
-    url = settings.load().database_url
+    url = settings.load().database.url
     if url is None:
         return ""
     database = _schema_engine(url.get_secret_value())

@@ -82,7 +82,7 @@ def slots_of(settings: Settings, given: str | None = None) -> dict[str, int]:
     Raises InvalidInput for unknown queues and impossible numbers.
     """
     if given is None:
-        found = dict.fromkeys(QUEUES, 1) | settings.worker_slots
+        found = dict.fromkeys(QUEUES, 1) | settings.workers.slots
     else:
         pairs = [part.strip().partition("=") for part in given.split(",") if part.strip()]
         try:
@@ -123,13 +123,13 @@ def pool_limits(settings: Settings) -> dict[str, int]:
         queues = [stage.slug, *(name for name, chain in CHAINS.items() if stage in chain.joined)]
         found[stage.pool] = found.get(stage.pool, 0) + sum(slots.get(queue, 0) for queue in queues)
     found = {ANALYTICS_POOL: 1, **{pool: max(1, count + shared) for pool, count in found.items()}}
-    if unknown := sorted(set(settings.dagster_pools) - set(found)):
+    if unknown := sorted(set(settings.dagster.pools) - set(found)):
         raise InvalidInput(f"PHANTOMS_DAGSTER_POOLS: unknown pool {unknown[0]!r}; the pools are {', '.join(found)}")
-    return {**found, **settings.dagster_pools}
+    return {**found, **settings.dagster.pools}
 
 
 def redis_url(settings: Settings) -> str:
     """Return the URL of the Redis with the queues. Raises InvalidInput when none is set and none is running here."""
-    if settings.redis_url is None:
+    if settings.redis.url is None:
         raise nothing_runs(settings, "Redis")
-    return settings.redis_url.get_secret_value()
+    return settings.redis.url.get_secret_value()

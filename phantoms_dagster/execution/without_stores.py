@@ -22,7 +22,7 @@ FOLDER = "DAGSTER_PHANTOMS_TEMPORARY"
 
 def is_only_looked_at(settings: Settings) -> bool:
     """Whether there is no database and this is one of the commands that work without one."""
-    return settings.database_url is None and any(os.environ.get(mark) for mark in MARKS)
+    return settings.database.url is None and any(os.environ.get(mark) for mark in MARKS)
 
 
 def temporary_folder() -> Path:

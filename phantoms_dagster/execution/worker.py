@@ -191,7 +191,7 @@ def bodies(settings: Settings, slots: Mapping[str, int]) -> dict[WorkerSlot, Cal
     for data in (ref.storage_data, ref.run_launcher_data, ref.run_coordinator_data, ref.compute_logs_data):
         if data is not None:
             importlib.import_module(data.module_name)
-    url, lease = redis_url(settings), settings.worker_lease_seconds
+    url, lease = redis_url(settings), settings.workers.lease_seconds
 
     def reap() -> int:
         _say_what_is_wrong(settings)
@@ -202,7 +202,7 @@ def bodies(settings: Settings, slots: Mapping[str, int]) -> dict[WorkerSlot, Cal
     for queue, count in slots.items():
         for number in range(1, count + 1):
             found[WorkerSlot(queue, number)] = functools.partial(
-                _work, queue, number, url=url, lease_seconds=lease, grace_seconds=settings.worker_grace_seconds
+                _work, queue, number, url=url, lease_seconds=lease, grace_seconds=settings.workers.grace_seconds
             )
     return found
 

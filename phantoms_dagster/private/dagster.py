@@ -276,7 +276,7 @@ __all__ = [
 
 def usable(path: str) -> bool:
     """Whether to take a fast path rather than its fallback. Raises ChangedDagster when it must be taken and cannot be."""
-    mode = settings.load().dagster_fast_paths
+    mode = settings.load().dagster.fast_paths
     if mode == "off":
         return False
     problem = problem_of(path)

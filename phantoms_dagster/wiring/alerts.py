@@ -27,6 +27,7 @@ from phantoms_dagster.domain.errors import PhantomsError
 from phantoms_dagster.production.alerts import ACCOUNT, AlertReading, BreakerAlert, DayFacts, DeadLetterAlert, Message, Undelivered
 from phantoms_dagster.providers.redaction import redact
 from phantoms_dagster.settings import Settings
+from phantoms_dagster.settings.leaves import leaves
 from phantoms_dagster.store import daily
 from phantoms_dagster.store.accounts import Accounts
 from phantoms_dagster.store.dead_letters.letters import DeadLetters
@@ -43,7 +44,7 @@ _STATUS = re.compile(r"error=(\d{3})")
 
 def destinations(settings: Settings) -> dict[str, Callable[[Message], None]]:
     """A function that sends a message, for each URL in the settings, by the URL's hash. The functions raise Undelivered."""
-    return {_name(url): _sender(url, _secrets(settings)) for url in settings.alert_urls}
+    return {_name(url): _sender(url, _secrets(settings)) for url in settings.alerts.urls}
 
 
 def read(services: Services, since: datetime | None) -> AlertReading:
@@ -149,8 +150,8 @@ def _quiet_apprise() -> Iterator[list[str]]:
 def _secrets(settings: Settings) -> tuple[str, ...]:
     """Every secret in the settings and every password in a secret URL, longest first."""
     found: set[str] = set()
-    for name in type(settings).model_fields:
-        value = getattr(settings, name)
+    for leaf in leaves(Settings).values():
+        value = leaf.value(settings)
         for secret in value if isinstance(value, list) else [value]:
             if isinstance(secret, SecretStr):
                 found |= _parts(secret.get_secret_value())

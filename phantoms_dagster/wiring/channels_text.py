@@ -14,11 +14,11 @@ class ChannelsMissing(InvalidInput):
 
 def channels_text(settings: Settings) -> str | None:
     """The text of channels.yaml. None if the variable is unset and the data directory has no such file. Raises InvalidInput."""
-    path = settings.path("channels")
+    path = settings.channels_path
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        if settings.channels is None:
+        if settings.paths.channels is None:
             return None
         raise ChannelsMissing(f"PHANTOMS_CHANNELS names {path}, which does not exist: {ChannelsMissing.FIX}") from None
     except (OSError, UnicodeDecodeError) as error:

@@ -21,11 +21,11 @@ from phantoms_dagster.wiring.limits import limits_of
 
 def deadlines_of(settings: Settings, integration: str) -> Deadlines:
     """How long a call of the integration may take."""
-    deadlines = Deadlines(total=settings.call_seconds, max_wait=settings.max_wait_seconds)
+    deadlines = Deadlines(total=settings.pacing.call_seconds, max_wait=settings.pacing.max_wait_seconds)
     if integration in PROVIDERS and (setting := PROVIDERS[integration].call_seconds) is not None:
         longest = settings.of(integration, setting)
         return replace(deadlines, read=longest, total=longest)
-    return replace(deadlines, read=min(deadlines.read, settings.call_seconds))
+    return replace(deadlines, read=min(deadlines.read, settings.pacing.call_seconds))
 
 
 @asynccontextmanager

@@ -15,7 +15,9 @@ from phantoms_dagster.registry import integrations as registered
 from phantoms_dagster.registry.provider_spec import ProviderSpec
 from phantoms_dagster.registry.providers import KINDS, RENDERERS, VOICES, WRITERS, ProviderKind
 from phantoms_dagster.registry.spec import IntegrationSpec
-from phantoms_dagster.settings import SECRET_BYTES, Settings
+from phantoms_dagster.settings import Settings
+from phantoms_dagster.settings.leaves import leaves
+from phantoms_dagster.settings.sources import SECRET_BYTES
 
 INTEGRATIONS = tuple(name for name, spec in registered.INTEGRATIONS.items() if spec.remote)
 
@@ -102,8 +104,9 @@ class Endpoints:
 
         If the file is unusable for a moment because it is being replaced, the last good secret stays in use.
         """
-        value: SecretStr | None = getattr(self._settings, name)
-        variable = f"PHANTOMS_{name.upper()}"
+        leaf = leaves(Settings)[name]
+        value: SecretStr | None = leaf.value(self._settings)
+        variable = leaf.variable
         path = os.environ.get(f"{variable}_FILE")
         if value is None or not path or os.environ.get(variable):
             return value.get_secret_value() if value else None
@@ -120,7 +123,7 @@ class Endpoints:
         spec = spec_of(integration)
         if not spec.remote:
             return False
-        match self._settings.sandbox:
+        match self._settings.sandbox.mode:
             case "on":
                 found = True
             case "off" if self.missing(integration):
@@ -128,20 +131,20 @@ class Endpoints:
             case _:
                 found = self.missing(integration)
         if found and isinstance(spec, ProviderSpec) and spec.sandbox is None:
-            why = "PHANTOMS_SANDBOX is on" if self._settings.sandbox == "on" else f"{variable_of_key(integration)} is not set"
+            why = "PHANTOMS_SANDBOX is on" if self._settings.sandbox.mode == "on" else f"{variable_of_key(integration)} is not set"
             raise InvalidInput(f"{why}, and the sandbox cannot answer for {spec.title}")
         return found
 
     def chosen(self, kind: ProviderKind) -> str:
         """The provider that does that kind of work."""
-        name = str(getattr(self._settings, kind.name))
+        name = str(getattr(self._settings, kind.name).choice)
         return self.renderer if name == "auto" else name
 
     @property
     def renderer(self) -> str:
         """The provider that renders: as the setting says, else by the keys that are set."""
-        if self._settings.renderer != "auto":
-            return self._settings.renderer
+        if self._settings.renderer.choice != "auto":
+            return self._settings.renderer.choice
         renderers = RENDERERS.specs
         if found := next((name for name in renderers if self.secret(name) is not None), None):
             return found
@@ -152,7 +155,7 @@ class Endpoints:
     @property
     def sandbox_needed(self) -> list[str]:
         """The integrations that the sandbox answers for."""
-        if self._settings.sandbox == "off":
+        if self._settings.sandbox.mode == "off":
             return []
         return [name for name in INTEGRATIONS if self.used(name) and spec_of(name).sandbox is not None and self.sandboxed(name)]
 
@@ -171,9 +174,9 @@ class Endpoints:
     @property
     def sandbox_url(self) -> str:
         """The sandbox's address. Raises InvalidInput when no sandbox is running."""
-        if self._settings.sandbox_url is None:
+        if self._settings.sandbox.url is None:
             raise InvalidInput("no key is set and no sandbox is running: start `phantoms up`, or set PHANTOMS_SANDBOX_URL")
-        return self._settings.sandbox_url.rstrip("/")
+        return self._settings.sandbox.url.rstrip("/")
 
     def key(self, integration: str) -> str:
         """The current key. Adapters receive this method and call it for each request."""

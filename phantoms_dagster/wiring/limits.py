@@ -19,7 +19,7 @@ from phantoms_dagster.wiring.up_lock import nothing_runs
 
 def pool_overrides(settings: Settings) -> dict[str, PoolLimits]:
     """The pools whose limits the settings change. Raises InvalidInput that names the pool and the field."""
-    return {name: _limits(name, given) for name, given in settings.pools.items()}
+    return {name: _limits(name, given) for name, given in settings.pacing.pools.items()}
 
 
 def post_limits(settings: Settings) -> dict[Platform, list[DayLimit]]:
@@ -66,8 +66,8 @@ async def limits_of(settings: Settings, clock: Clock, given: RedisLimits | None 
     if given is not None:
         yield given
         return
-    if settings.redis_url is None:
+    if settings.redis.url is None:
         raise nothing_runs(settings, "Redis")
-    url = settings.redis_url.get_secret_value()
+    url = settings.redis.url.get_secret_value()
     async with redis_limits(url, clock=clock, pools=pool_overrides(settings), policy=breaker_policy(settings)) as limits:
         yield limits

@@ -17,6 +17,7 @@ from pydantic import SecretStr
 from phantoms_dagster.domain.logs import FIELDS, AboutFilter
 from phantoms_dagster.providers.redaction import redact
 from phantoms_dagster.settings import Settings
+from phantoms_dagster.settings.leaves import leaves
 
 if TYPE_CHECKING:
     from phantoms_dagster.resilience.transport import CallRecord
@@ -42,9 +43,9 @@ def configure(settings: Settings) -> None:
     handler = _StandardError()
     handler.addFilter(AboutFilter())
     handler.addFilter(RedactingFilter(_secrets(settings)))
-    handler.setFormatter(JsonFormatter() if settings.log_format == "json" else TextFormatter())
+    handler.setFormatter(JsonFormatter() if settings.logs.format == "json" else TextFormatter())
     root.addHandler(handler)
-    logging.getLogger(OURS).setLevel(settings.log_level)
+    logging.getLogger(OURS).setLevel(settings.logs.level)
 
 
 @contextmanager
@@ -194,7 +195,7 @@ def _traceback(formatter: logging.Formatter, record: logging.LogRecord) -> str:
 
 def _secrets(settings: Settings) -> Iterator[str]:
     """Keys and tokens. Passwords in URLs are found by their position instead, because one may be a word like `postgres`."""
-    for name in type(settings).model_fields:
-        value = getattr(settings, name)
-        if isinstance(value, SecretStr) and not name.endswith("_url"):
+    for leaf in leaves(Settings).values():
+        value = leaf.value(settings)
+        if isinstance(value, SecretStr) and not leaf.name.endswith("_url"):
             yield value.get_secret_value()

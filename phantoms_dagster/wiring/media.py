@@ -33,25 +33,25 @@ def media_store(
 
     Raises InvalidInput for an object store that cannot be set up. It is contacted with the first call.
     """
-    if settings.media_url is None:
-        return FolderStore(settings.path("media"))
+    if settings.media.url is None:
+        return FolderStore(settings.media_path)
     # obstore takes 15 MB of memory, which a folder does not need.
     from phantoms_dagster.media.cache import Cache  # noqa: PLC0415
     from phantoms_dagster.media.object_store.client import Bucket  # noqa: PLC0415
     from phantoms_dagster.media.object_store.store import ObjectStore  # noqa: PLC0415
 
-    key, secret = settings.media_access_key_id, settings.media_secret_access_key
+    key, secret = settings.media.access_key_id, settings.media.secret_access_key
     if bool(key) != bool(secret):
         raise InvalidInput("set both PHANTOMS_MEDIA_ACCESS_KEY_ID and PHANTOMS_MEDIA_SECRET_ACCESS_KEY, or neither")
     bucket = Bucket(
-        settings.media_url,
-        endpoint_url=settings.media_endpoint_url,
-        region=settings.media_region,
+        settings.media.url,
+        endpoint_url=settings.media.endpoint_url,
+        region=settings.media.region,
         access_key_id=key.get_secret_value() if key else None,
         secret_access_key=secret.get_secret_value() if secret else None,
-        call_seconds=settings.call_seconds,
+        call_seconds=settings.pacing.call_seconds,
     )
-    kept = Cache(cache or settings.path("media") / "cache", int(settings.media_cache_gb * 1e9))
+    kept = Cache(cache or settings.media_path / "cache", int(settings.media.cache_gb * 1e9))
     return ObjectStore(bucket, kept, guard=guard)
 
 

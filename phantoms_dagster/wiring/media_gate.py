@@ -31,8 +31,8 @@ Known = Callable[[], Awaitable[bool]]
 
 def media_disk(settings: Settings) -> Disk:
     """The media folder, or the folder of the object store's cache and of work in progress."""
-    ours = settings.media_url is None
-    return Disk(settings.path("media"), what="media folder" if ours else "media cache", marked=ours)
+    ours = settings.media.url is None
+    return Disk(settings.media_path, what="media folder" if ours else "media cache", marked=ours)
 
 
 @asynccontextmanager
@@ -44,8 +44,8 @@ async def media_gate(
     `limits`: limits that the caller has already opened.
     """
     async with limits_of(settings, clock, limits) as opened:
-        where = "" if settings.media_url is None else f"@{socket.gethostname()}"
-        yield MediaGate(media_disk(settings), opened.breakers, known, reset_seconds=settings.breaker_reset_seconds, where=where)
+        where = "" if settings.media.url is None else f"@{socket.gethostname()}"
+        yield MediaGate(media_disk(settings), opened.breakers, known, reset_seconds=settings.breakers.reset_seconds, where=where)
 
 
 class MediaGate:

@@ -31,7 +31,7 @@ async def guarded_media(
 
     `limits`: limits that the caller has already opened.
     """
-    if settings.media_url is None:
+    if settings.media.url is None:
         yield media_store(settings)
         return
     async with limits_of(settings, clock, limits) as opened:
@@ -45,7 +45,9 @@ async def _guarded(limits: RedisLimits, settings: Settings) -> AsyncIterator[Non
     A refused key and a missing or full bucket are not the video's fault, and every other video would get the same answer. So the
     breaker opens at once with the reason, and MediaAway is raised.
     """
-    permit = await limits.admit(_SCOPE, max_wait=settings.max_wait_seconds, hold_seconds=settings.call_seconds + _SLACK_SECONDS)
+    permit = await limits.admit(
+        _SCOPE, max_wait=settings.pacing.max_wait_seconds, hold_seconds=settings.pacing.call_seconds + _SLACK_SECONDS
+    )
     try:
         yield
     except ProviderError as error:
@@ -55,7 +57,7 @@ async def _guarded(limits: RedisLimits, settings: Settings) -> AsyncIterator[Non
             raise
         with suppress(NotYet):  # without Redis no call is admitted anyway
             if (await limits.breakers.state(INTEGRATION)).state == "closed":
-                await limits.breakers.trip(INTEGRATION, seconds=settings.breaker_reset_seconds, why=str(error))
+                await limits.breakers.trip(INTEGRATION, seconds=settings.breakers.reset_seconds, why=str(error))
         raise MediaAway(str(error), reading=True) from error
     except NotFound:
         await limits.settle(permit, CallOutcome.ANSWERED)

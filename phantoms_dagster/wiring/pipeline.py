@@ -83,7 +83,7 @@ async def open_pipeline(settings: Settings, endpoints: Endpoints, clock: Clock, 
             media_gate(settings, waiting, lambda: files_are_known(database), limits=limits) as gate,
         ):
             accounts = PostgresAccounts(database)
-            if settings.sandbox != "on":
+            if settings.sandbox.mode != "on":
                 endpoints.connect({platform for platform, _ in await accounts.token_sources()})
             parts = _Parts(settings, endpoints, clock, clients, media, gate=gate, accounts=accounts)
             yield Pipeline(
@@ -120,22 +120,22 @@ class _Parts:
     def runner(self, database: AsyncEngine) -> StageRunner:
         s = self.settings
         policy = RetryPolicy(
-            attempts=s.attempts,
-            backoff_seconds=s.backoff_seconds,
-            backoff_max_seconds=s.backoff_max_seconds,
-            max_wait_seconds=s.max_wait_seconds,
-            give_up_seconds=s.give_up_minutes * 60,
+            attempts=s.pacing.attempts,
+            backoff_seconds=s.pacing.backoff_seconds,
+            backoff_max_seconds=s.pacing.backoff_max_seconds,
+            max_wait_seconds=s.pacing.max_wait_seconds,
+            give_up_seconds=s.pacing.give_up_minutes * 60,
         )
         return StageRunner(
-            store=PostgresStageStore(database, lease_seconds=s.lease_seconds),
+            store=PostgresStageStore(database, lease_seconds=s.pacing.lease_seconds),
             use_cases=self._use_cases(PostgresLedgers(database)),
             clock=self.wall_clock,
             policy=policy,
             random=random.random,
             new_owner=lambda: f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:12]}",
-            in_flight=s.in_flight,
-            heartbeat_seconds=s.lease_seconds / 3,
-            policies={kind: replace(policy, attempts=most) for kind, most in s.stage_attempts.items()},
+            in_flight=s.pacing.in_flight,
+            heartbeat_seconds=s.pacing.lease_seconds / 3,
+            policies={kind: replace(policy, attempts=most) for kind, most in s.pacing.stage_attempts.items()},
         )
 
     def _use_cases(self, ledgers: PostgresLedgers) -> Mapping[str, UseCase]:
@@ -149,11 +149,11 @@ class _Parts:
                 media=media,
                 ledgers=ledgers,
                 clock=self.clock,
-                poll_seconds=s.render_poll_seconds,
-                max_wait_seconds=s.max_wait_seconds,
-                lost_seconds=s.lost_render_seconds,
+                poll_seconds=s.renderer.poll_seconds,
+                max_wait_seconds=s.pacing.max_wait_seconds,
+                lost_seconds=s.renderer.lost_seconds,
                 privacy=privacy,
-                deadline_seconds=s.render_deadline_minutes * 60,
+                deadline_seconds=s.renderer.deadline_minutes * 60,
             )
         )
         publishing = _Lazy(
@@ -162,7 +162,7 @@ class _Parts:
                 media=media,
                 ledgers=ledgers,
                 clock=self.clock,
-                max_wait_seconds=s.max_wait_seconds,
+                max_wait_seconds=s.pacing.max_wait_seconds,
                 privacy=privacy,
             )
         )

@@ -64,10 +64,10 @@ class Toolbox:
             tokens=self._tokens,
             clock=self._clock,
             sandbox=endpoints.sandboxed(name),
-            max_wait=self._settings.max_wait_seconds,
-            setting=lambda setting: self._settings.of(name, setting),
+            max_wait=self._settings.pacing.max_wait_seconds,
+            setting=lambda setting: getattr(self._settings.platform(name), setting),
             secret=lambda setting: endpoints.secret_of(name, setting),
-            folder=self._settings.home.expanduser().absolute(),
+            folder=self._settings.paths.home.expanduser().absolute(),
         )
 
     def make(self, platform: Platform, what: str) -> object:

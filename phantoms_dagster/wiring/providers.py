@@ -33,7 +33,7 @@ def has(provider: str, what: str) -> bool:
 
 def channel_problem(settings: Settings) -> Callable[[Channel], tuple[str, str] | None]:
     """What tells why a channel cannot be spoken by the voice that is chosen."""
-    dotted = VOICES.specs[settings.voice].channel_problem
+    dotted = VOICES.specs[settings.voice.choice].channel_problem
     if dotted is None:
         return lambda _channel: None
     module, _, name = dotted.partition(":")
@@ -94,7 +94,7 @@ class Providers:
         tools = ProviderTools(
             **reach,
             media=self._media,
-            work_dir=self._settings.path("media") / "work",
-            renders_in_flight=self._settings.renders_in_flight,
+            work_dir=self._settings.media_path / "work",
+            renders_in_flight=self._settings.renderer.in_flight,
         )
         return getattr(adapters(provider), kind.name)(tools)

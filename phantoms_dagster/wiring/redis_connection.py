@@ -23,10 +23,10 @@ async def redis_scripts(settings: Settings) -> AsyncIterator[Scripts]:
 
     Inside the block, RedisAway is raised when Redis does not answer.
     """
-    if settings.redis_url is None:
+    if settings.redis.url is None:
         raise nothing_runs(settings, "Redis")
     try:
-        client = redis_client(settings.redis_url.get_secret_value())
+        client = redis_client(settings.redis.url.get_secret_value())
     except ValueError:
         # The parser's message quotes what it took for a port, which may be part of a password.
         raise InvalidInput("PHANTOMS_REDIS_URL cannot be read; it should look like redis://user:password@host:6379/0") from None
@@ -49,8 +49,8 @@ def away(error: RedisLost) -> str:
 def breaker_policy(settings: Settings) -> BreakerPolicy:
     """The breaker policy in the settings."""
     return BreakerPolicy(
-        window_seconds=settings.breaker_window_seconds,
-        minimum_calls=settings.breaker_minimum_calls,
-        failure_rate=settings.breaker_failure_rate,
-        reset_seconds=settings.breaker_reset_seconds,
+        window_seconds=settings.breakers.window_seconds,
+        minimum_calls=settings.breakers.minimum_calls,
+        failure_rate=settings.breakers.failure_rate,
+        reset_seconds=settings.breakers.reset_seconds,
     )

@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 def tell(settings: Settings, store: ReviewNotices, name: str, send: Callable[[Message], None]) -> str:
     """Send one destination the notice that is due. Returns the message's title, or why nothing was sent."""
-    group_for, remind = timedelta(minutes=settings.review_notice_minutes), timedelta(hours=settings.review_reminder_hours)
+    group_for, remind = timedelta(minutes=settings.review.notice_minutes), timedelta(hours=settings.review.reminder_hours)
     with store.turn(name) as turn:
         if turn is None:
             return "another process is sending, or it is not time yet"

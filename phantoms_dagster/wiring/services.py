@@ -75,9 +75,9 @@ class Services:
     @property
     def database_url(self) -> str:
         """PostgreSQL's URL. Raises InvalidInput when there is none."""
-        if self.settings.database_url is None:
+        if self.settings.database.url is None:
             raise nothing_runs(self.settings, "database")
-        return self.settings.database_url.get_secret_value()
+        return self.settings.database.url.get_secret_value()
 
     @cached_property
     def engine(self) -> Engine:
@@ -96,14 +96,14 @@ class Services:
         """
         found = self._channels()
         variables = [name for name in Platform if name.spec.remote and self.endpoints.secret(str(name)) is not None]
-        if self.settings.sandbox != "on":
+        if self.settings.sandbox.mode != "on":
             check_tokens(token_sources(found.values()), variables)
         return found
 
     def _connected(self) -> set[str]:
         """The platforms on which an account has its own token: from the table, or from the file while there is no table."""
         try:
-            if self.settings.database_url is not None:
+            if self.settings.database.url is not None:
                 return {str(account.platform) for account in Accounts(self.engine).all() if account.token_source}
         except ProgrammingError:
             pass  # the table does not exist yet
@@ -117,7 +117,7 @@ class Services:
         content = channels_text(self.settings)
         if content is None:
             return channels_file.parse(channels_file.default_text(), name="the default channels.yaml")
-        return channels_file.parse(content, name=str(self.settings.path("channels")), check=channel_problem(self.settings))
+        return channels_file.parse(content, name=str(self.settings.channels_path), check=channel_problem(self.settings))
 
     def take_channels(self) -> None:
         """Import the current channels.yaml, if this machine has one. Raises InvalidInput when it cannot be used."""
@@ -130,14 +130,16 @@ class Services:
 
     def decisions(self) -> Decisions:
         """The reviewers' decisions."""
-        sandbox = self.settings.sandbox == "on" or (self.settings.sandbox == "auto" and self.endpoints.missing(str(REPEATS)))
+        sandbox = self.settings.sandbox.mode == "on" or (
+            self.settings.sandbox.mode == "auto" and self.endpoints.missing(str(REPEATS))
+        )
         return Decisions(self.engine, wanted_privacy(self.settings), sandbox=sandbox)
 
     def pending_decisions(self) -> PendingDecisions:
         """The decisions that can still be undone."""
         from phantoms_dagster.store.pending import PendingDecisions  # noqa: PLC0415
 
-        window = timedelta(seconds=self.settings.desk_undo_seconds)
+        window = timedelta(seconds=self.settings.desk.undo_seconds)
         return PendingDecisions(self.engine, self.decisions(), window=window)
 
     def guest_links(self) -> GuestLinks:
@@ -174,7 +176,7 @@ class Services:
         """Everything that waits for a person, longest waiting first."""
         from phantoms_dagster.production.inbox import refused_files  # noqa: PLC0415
 
-        return sorted([*self.attention().read(), *refused_files(self.settings.path("inbox"))], key=lambda item: item.since)
+        return sorted([*self.attention().read(), *refused_files(self.settings.inbox_path)], key=lambda item: item.since)
 
     def film_of(self, key: str) -> StageOutput | None:
         """What the video's reviewer decides about: its master with the words of its posts. None if there is none."""
@@ -183,7 +185,7 @@ class Services:
 
     def outages(self) -> Outages:
         """The breakers that are open now. Empty without Redis."""
-        if self.settings.redis_url is None:
+        if self.settings.redis.url is None:
             return Outages()
         from phantoms_dagster.wiring.outages import outages_now  # noqa: PLC0415 - few commands need the Redis client
 
@@ -223,7 +225,7 @@ class Services:
             catalogue.put_channels(found.values())
             return found
 
-        return take_inbox(self.settings.path("inbox"), channels, catalogue.add_from)
+        return take_inbox(self.settings.inbox_path, channels, catalogue.add_from)
 
     def close(self) -> None:
         """Close all connections."""

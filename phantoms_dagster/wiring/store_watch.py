@@ -29,7 +29,7 @@ async def watch_stores(settings: Settings, looks: Mapping[str, Look], *, every_s
     targets = destinations(settings)
     if not targets:
         return
-    pause = timedelta(minutes=settings.alert_minutes)
+    pause = timedelta(minutes=settings.alerts.minutes)
     watched = {name: StoreAlerts(name, pause=pause, announce_outage=name != REDIS) for name in looks}
     while True:
         for name, alerts in watched.items():

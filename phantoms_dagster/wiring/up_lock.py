@@ -61,7 +61,7 @@ def up_phase(home: Path) -> Phase | None:
 
 def nothing_runs(settings: Settings, what: Literal["database", "Redis"]) -> InvalidInput:
     """The error for a command that needs a server that is not running, with the next step."""
-    phase = up_phase(settings.home)
+    phase = up_phase(settings.paths.home)
     if phase == "starting":
         return InvalidInput("`phantoms up` is still starting here: try again when it shows its addresses")
     if phase == "stopping":

@@ -172,7 +172,7 @@ async def delivering(
 ) -> AsyncIterator[asyncio.Task[None]]:
     """Deliver while the block runs. The caller closes `engine`."""
     times = schedule or RetrySchedule()
-    sender = WebhookSender(settings.webhook_targets, timeout=times.timeout, tls=tls())
+    sender = WebhookSender(settings.webhooks.targets, timeout=times.timeout, tls=tls())
     deliverer = Deliverer(settings, engine, sender, schedule=times, look_seconds=look_seconds)
     task = asyncio.create_task(deliverer.run(), name="webhooks")
     try:
@@ -187,7 +187,7 @@ async def delivering(
 @asynccontextmanager
 async def watching_if_any(settings: Settings) -> AsyncIterator[Watcher | None]:
     """A watcher; None without Redis."""
-    if settings.redis_url is None:
+    if settings.redis.url is None:
         yield None
         return
     async with watching(settings) as watcher:

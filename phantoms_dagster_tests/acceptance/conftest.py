@@ -100,7 +100,7 @@ class StackProcess:
     @property
     def settings(self) -> Settings:
         """What the running stack left for other commands."""
-        return Settings(_env_file=self.home / "running.env", home=self.home)
+        return Settings(_env_file=self.home / "running.env", paths={"home": self.home})
 
     @property
     def services(self) -> Services:
@@ -115,8 +115,8 @@ class StackProcess:
 
     def ask(self, query: str, **variables: Any) -> dict[str, Any]:
         """GraphQL as the UI speaks it."""
-        assert self.settings.web_url is not None
-        return ask(self.settings.web_url, query, variables)
+        assert self.settings.web.url is not None
+        return ask(self.settings.web.url, query, variables)
 
 
 def wait_for(condition: Callable[[], Any], *, seconds: float = MAX_WAIT_SECONDS, pause: float = 0.5) -> Any:

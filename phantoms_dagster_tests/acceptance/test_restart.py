@@ -61,9 +61,9 @@ def _post(stack: StackProcess) -> str:
 
 def _read_back(stack: StackProcess) -> dict[str, Any]:
     """What a reading of results says: how many posts, and how many are missing."""
-    assert stack.settings.web_url is not None
-    httpx.post(f"{stack.settings.sandbox_url}/_sandbox/advance", json={"seconds": 86_400}).raise_for_status()
-    launch_job(stack.settings.web_url, "analytics_job", timeout=300)
+    assert stack.settings.web.url is not None
+    httpx.post(f"{stack.settings.sandbox.url}/_sandbox/advance", json={"seconds": 86_400}).raise_for_status()
+    launch_job(stack.settings.web.url, "analytics_job", timeout=300)
     entries = stack.ask(READ)["assetOrError"]["assetMaterializations"][0]["metadataEntries"]
     return {entry["label"]: entry["intValue"] for entry in entries if "intValue" in entry}
 
@@ -94,7 +94,7 @@ def test_a_restart_keeps_addresses_links_and_results(own_sandbox: StackProcess) 
     stack.start()
     try:
         key = _post(stack)
-        addresses = (stack.settings.web_url, stack.settings.sandbox_url)
+        addresses = (stack.settings.web.url, stack.settings.sandbox.url)
         links = _links(stack, key)
         assert len(links) == 3
         _kill_sandbox(stack)
@@ -102,7 +102,7 @@ def test_a_restart_keeps_addresses_links_and_results(own_sandbox: StackProcess) 
             wait_for(functools.partial(_answers, link), seconds=60)
         assert stack.stop() == 0
         stack.start()
-        assert (stack.settings.web_url, stack.settings.sandbox_url) == addresses
+        assert (stack.settings.web.url, stack.settings.sandbox.url) == addresses
         assert all(_answers(link) for link in links)
         read = _read_back(stack)
         assert (read["posts"], read["missing"], read["failed"]) == (3, 0, 0)

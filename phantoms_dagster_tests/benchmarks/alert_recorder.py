@@ -37,7 +37,7 @@ class AlertRecorder:
     def __init__(self, bench: Bench) -> None:
         self._bench = bench
         self._told: dict[str, alerts.SentAlerts] = {}
-        self._pause = timedelta(minutes=bench.services.settings.alert_minutes)
+        self._pause = timedelta(minutes=bench.services.settings.alerts.minutes)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._walk, name="recorder", daemon=True)
         self.messages: list[Cry] = []

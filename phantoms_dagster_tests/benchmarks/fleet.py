@@ -73,7 +73,7 @@ class Carrier:
 
     def _planned(self) -> list[PlannedRun]:
         settings = self._services.settings
-        policy = BatchPolicy(batch_size=settings.batch_size, runs_per_stage=settings.runs_per_stage)
+        policy = BatchPolicy(batch_size=settings.pacing.batch_size, runs_per_stage=settings.pacing.runs_per_stage)
         runs, now = list(self._runs.values()), datetime.now(UTC)
         planned = (
             plan(self._services.planning(), chain=chain, open_runs=runs, policy=policy, now=now) for chain in CHAINS.values()

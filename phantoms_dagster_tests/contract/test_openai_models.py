@@ -19,6 +19,7 @@ from phantoms_dagster.resilience.transport import build_client
 from phantoms_dagster.sandbox.core import Fault
 from phantoms_dagster.sandbox.openai.models import MODELS
 from phantoms_dagster.settings import Settings
+from phantoms_dagster.settings.leaves import leaves
 from phantoms_dagster.wiring.clients import deadlines_of
 from phantoms_dagster.wiring.models import model_warning
 from phantoms_dagster_tests.contract.test_openai import BRIEF, CHANNEL, KEY, Bench, FakeAttempt, bench, writer
@@ -32,7 +33,7 @@ OFFERED = [OfferedModel("gpt-6-luna"), OfferedModel("gpt-5-mini", date(2026, 12,
 
 def test_the_default_model_exists_lives_on_and_is_in_the_vendors_list() -> None:
     """gpt-5.1-mini was never a model: the SDK keeps the name and says so."""
-    default = Settings.model_fields["openai_model"].default
+    default = leaves(Settings)["openai_model"].field.default
     listed = Path(openai.__file__).with_name("types").joinpath("shared", "chat_model.py").read_text(encoding="utf-8")
     names, deprecated = listed.split("Deprecated values:")
     assert f'"{default}"' in names
@@ -91,7 +92,8 @@ async def test_a_wrong_key_and_a_server_that_is_away_are_different_errors(bench:
 @pytest.fixture
 def real(bench: Bench, tmp_path: Path) -> Settings:
     """Settings with a key. The sandbox plays the real service, and its loop runs in this thread."""
-    return Settings(home=tmp_path, openai_api_key=KEY, openai_base_url=bench.base_url, openai_model="gpt-5.1-mini")
+    openai = {"api_key": KEY, "base_url": bench.base_url, "model": "gpt-5.1-mini"}
+    return Settings(paths={"home": tmp_path}, providers={"openai": openai})
 
 
 async def test_doctor_says_which_models_there_are(real: Settings) -> None:
@@ -108,11 +110,11 @@ async def test_workers_warn_once_when_they_start_and_the_sandbox_is_nothing_to_w
         await asyncio.to_thread(worker._say_what_is_wrong, real)
     [record] = caplog.records
     assert "set PHANTOMS_OPENAI_MODEL" in record.getMessage()
-    assert model_warning(Settings(home=real.home)) is None
+    assert model_warning(Settings(paths={"home": real.paths.home})) is None
 
 
 def test_only_the_models_silence_is_bounded_by_its_own_setting() -> None:
-    settings = Settings(openai_seconds=900)
+    settings = Settings(providers={"openai": {"seconds": 900}})
     model = deadlines_of(settings, "openai")
     assert (model.read, model.total) == (900, 900)
     others = deadlines_of(settings, "tiktok")

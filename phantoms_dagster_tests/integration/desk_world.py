@@ -15,7 +15,7 @@ from phantoms_dagster.desk.app import create_app
 from phantoms_dagster.desk.context import Desk
 from phantoms_dagster.desk.passwords import hash_password
 from phantoms_dagster.domain.models import MediaFile, Platform, RenderedVideoOutput, StageOutput
-from phantoms_dagster.settings import Settings
+from phantoms_dagster.settings import Settings, grouped
 from phantoms_dagster.store.audit import Actor
 from phantoms_dagster.store.users import RoleName
 from phantoms_dagster_tests.integration.stage_world import PROBE, World, media_file, open_world
@@ -121,13 +121,8 @@ def film(file: MediaFile, **changes: Any) -> RenderedVideoOutput:
 @asynccontextmanager
 async def open_desk(database_url: str, redis_url: str, home: Path, **settings: Any) -> AsyncIterator[DeskWorld]:
     """A desk without a server: requests go to the application itself."""
-    given = Settings(
-        home=home,
-        media=home / "media",
-        database_url=SecretStr(database_url),
-        redis_url=SecretStr(redis_url),
-        **settings,
-    )
+    urls = {"database_url": SecretStr(database_url), "redis_url": SecretStr(redis_url)}
+    given = Settings(**grouped({"home": home, "media": home / "media", **urls, **settings}))
     async with open_world(database_url) as world:
         desk = DeskWorld(world, Desk.of(given), home / "media")
         try:

@@ -193,7 +193,7 @@ async def test_numbers_of_the_sandbox_are_in_no_table_and_are_no_longer_read_onc
 
 async def test_doctor_asks_the_platform_whose_a_token_is(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CURIOUS_TOKEN", "sandbox-ocean")
-    settings = Settings(youtube_base_url=studio.base_url, youtube_token=None)
+    settings = Settings(platforms={"youtube": {"base_url": studio.base_url, "token": None}})
     endpoints = Endpoints(settings, lambda: ["youtube"])
     found = await check_token(settings, endpoints, YOUTUBE, "main", "env:CURIOUS_TOKEN")
     assert found.owner is not None

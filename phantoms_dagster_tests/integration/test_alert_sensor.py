@@ -107,7 +107,7 @@ async def world(database_url: str) -> AsyncIterator[World]:
 
 @pytest.fixture
 def settings(database_url: str, redis_url: str, receiver: Receiver) -> Settings:
-    return Settings(database_url=database_url, redis_url=redis_url, alert_urls=[receiver.hook], alert_minutes=0)
+    return Settings(database={"url": database_url}, redis={"url": redis_url}, alerts={"urls": [receiver.hook], "minutes": 0})
 
 
 @pytest.fixture
@@ -173,7 +173,7 @@ async def ticked(settings: Settings, cursor: str | None = None) -> tuple[str, st
 async def failing(settings: Settings, integration: str = "shotstack") -> None:
     """As many failed calls as open its breaker."""
     async with watching(settings) as watcher:
-        for _ in range(settings.breaker_minimum_calls):
+        for _ in range(settings.breakers.minimum_calls):
             try:
                 leave = await watcher.breakers.admit(integration)
             except PhantomsError:
@@ -260,7 +260,7 @@ async def test_one_dead_destination_neither_silences_nor_repeats_the_other(
     world: World, settings: Settings, receiver: Receiver, heard: list[logging.LogRecord]
 ) -> None:
     wrong = [receiver.hook, f"json://ann:{PASSWORD}@127.0.0.1:1/x", f"nonsense://{PASSWORD}@x"]
-    several = Settings(**{**settings.model_dump(), "alert_urls": wrong})
+    several = settings.changed({"alerts": {"urls": wrong}})
     dead(world, 1)
     said, cursor = await ticked(several)
     assert said.startswith(
@@ -278,7 +278,7 @@ async def test_one_dead_destination_neither_silences_nor_repeats_the_other(
 async def test_dead_letters_make_alerts_even_without_redis(world: World, settings: Settings, receiver: Receiver) -> None:
     dead(world, 1)
     for url in ("redis://127.0.0.1:1/0", None):
-        away = Settings(**{**settings.model_dump(), "redis_url": url})
+        away = settings.changed({"redis": {"url": url}})
         assert (await ticked(away))[0] == "sent 1: Phantoms: 1 new dead letter, 1 thing waiting for a person"
     assert len(receiver.got) == 2
 
@@ -286,7 +286,7 @@ async def test_dead_letters_make_alerts_even_without_redis(world: World, setting
 async def test_a_redis_that_cannot_be_used_makes_one_alert_and_another_only_after_it_was_back(
     world: World, settings: Settings, receiver: Receiver
 ) -> None:
-    away = Settings(**{**settings.model_dump(), "redis_url": "redis://127.0.0.1:1/0"})
+    away = settings.changed({"redis": {"url": "redis://127.0.0.1:1/0"}})
     said, cursor = await ticked(away)
     assert said == "sent 1: Phantoms: 1 thing waiting for a person"
     assert "Redis cannot be used, so all videos wait: Redis does not answer (" in receiver.got[0]["message"]
@@ -299,7 +299,7 @@ async def test_a_redis_that_cannot_be_used_makes_one_alert_and_another_only_afte
 async def test_a_breaker_that_opens_makes_one_alert_however_often_its_probes_fail(
     world: World, settings: Settings, receiver: Receiver
 ) -> None:
-    quick = Settings(**{**settings.model_dump(), "breaker_reset_seconds": 0.05})
+    quick = settings.changed({"breakers": {"reset_seconds": 0.05}})
     assert (await ticked(quick))[0] == "nothing new"
     _, cursor = await ticked(quick)
     await failing(quick)
@@ -337,14 +337,14 @@ async def test_an_account_that_cannot_post_makes_one_alert_with_the_reason_and_w
 
 async def test_without_a_destination_the_alert_says_so_and_is_kept(world: World, settings: Settings, receiver: Receiver) -> None:
     dead(world, 1)
-    nowhere = Settings(**{**settings.model_dump(), "alert_urls": []})
+    nowhere = settings.changed({"alerts": {"urls": []}})
     said, cursor = await ticked(nowhere)
     assert said.startswith("no alert destinations: set PHANTOMS_ALERT_URLS")
     assert (await ticked(settings, cursor))[0] == "sent 1: Phantoms: 1 new dead letter"
 
 
 async def test_alerts_keep_their_distance(world: World, settings: Settings, receiver: Receiver) -> None:
-    slow = Settings(**{**settings.model_dump(), "alert_minutes": 5})
+    slow = settings.changed({"alerts": {"minutes": 5}})
     dead(world, 1)
     _, cursor = await ticked(slow)
     dead(world, 1)
@@ -414,9 +414,9 @@ async def test_a_token_that_a_provider_repeats_reaches_neither_letters_nor_event
 async def test_no_secret_of_the_settings_leaves_in_an_alert_whatever_a_letter_says(
     world: World, settings: Settings, receiver: Receiver
 ) -> None:
-    given = {**settings.model_dump(), "youtube_token": TOKEN, "alert_urls": [receiver.hook]}
+    given = settings.changed({"platforms": {"youtube": {"token": TOKEN}}})
     dead(world, 1, message=f"it said: {TOKEN} and {PASSWORD}")
-    await ticked(Settings(**given))
+    await ticked(given)
     assert "it said: *** and ***" in receiver.got[0]["message"]
 
 
@@ -526,7 +526,7 @@ def test_the_schedule_asks_for_one_run_a_day_at_eight_local_time(settings: Setti
     request = asked(Services(settings))
     assert isinstance(request, dg.RunRequest)
     assert (request.run_key, request.run_config["ops"]["daily_summary"]["config"]) == ("2026-11-22", {"day": "2026-11-22"})
-    assert isinstance(asked(Services(Settings(**{**settings.model_dump(), "alert_urls": []}))), dg.SkipReason)
+    assert isinstance(asked(Services(settings.changed({"alerts": {"urls": []}}))), dg.SkipReason)
 
 
 def test_a_day_is_a_local_one_from_midnight_to_midnight(world: World, services: Services) -> None:

@@ -277,7 +277,7 @@ def test_what_a_step_prints_goes_into_its_files_and_our_lines_to_the_console_too
 
 
 def test_a_pool_lets_through_as_many_runs_as_there_are_workers_for_them(tmp_path: Path) -> None:
-    settings = Settings(home=tmp_path, worker_slots={"script": 3, "default": 2, "make": 1, "youtube_variant": 2})
+    settings = Settings(paths={"home": tmp_path}, workers={"slots": {"script": 3, "default": 2, "make": 1, "youtube_variant": 2}})
     limits = pool_limits(settings)
     assert limits["script"] == 3 + 1 + 2
     assert limits["variant"] == 2 + 1 + 1 + 3 * 1 + 2
@@ -287,9 +287,9 @@ def test_a_pool_lets_through_as_many_runs_as_there_are_workers_for_them(tmp_path
 
 
 def test_a_limit_that_is_set_holds_and_one_of_no_pool_is_refused() -> None:
-    assert pool_limits(Settings(dagster_pools={"render": 1}))["render"] == 1
+    assert pool_limits(Settings(dagster={"pools": {"render": 1}}))["render"] == 1
     with pytest.raises(InvalidInput, match="unknown pool 'redner'; the pools are analytics, script"):
-        pool_limits(Settings(dagster_pools={"redner": 1}))
+        pool_limits(Settings(dagster={"pools": {"redner": 1}}))
 
 
 def test_workers_that_make_videos_stand_back_for_those_that_publish_them_and_all_for_the_daemon() -> None:

@@ -26,7 +26,7 @@ def nobody_listens() -> int:
 @pytest.fixture
 def lost(tmp_path: Path) -> Settings:
     url = f"postgresql://phantoms:secret-word@127.0.0.1:{nobody_listens()}/phantoms"
-    return Settings(home=tmp_path, database_url=SecretStr(url), redis_url=SecretStr("redis://127.0.0.1:1/0"))
+    return Settings(paths={"home": tmp_path}, database={"url": SecretStr(url)}, redis={"url": SecretStr("redis://127.0.0.1:1/0")})
 
 
 async def test_a_page_without_postgresql_says_so_and_comes_back_by_itself(lost: Settings) -> None:

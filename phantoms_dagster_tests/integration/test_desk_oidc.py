@@ -19,7 +19,7 @@ from phantoms_dagster.desk.context import Desk
 from phantoms_dagster.desk.oidc import BEGUN_SECONDS, LEEWAY_SECONDS, parse_roles
 from phantoms_dagster.desk.serve import check_exposed
 from phantoms_dagster.domain.errors import InvalidInput
-from phantoms_dagster.settings import Settings
+from phantoms_dagster.settings import Settings, grouped
 from phantoms_dagster_tests.integration.desk_world import Browser, DeskWorld, open_desk
 from phantoms_dagster_tests.oidc_server import Claims, Provider, now, oidc_provider
 
@@ -505,14 +505,15 @@ async def test_a_desk_without_a_secret_names_itself_and_proves_itself_by_its_ver
     ],
 )
 def test_settings_that_cannot_be_meant_keep_the_desk_from_starting(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
-    given = {"oidc_issuer": "https://login.example.org", "oidc_client_id": "desk", **changes}
+    given = {"home": tmp_path, "oidc_issuer": "https://login.example.org", "oidc_client_id": "desk", **changes}
     with pytest.raises(InvalidInput, match=re.escape(words)):
-        Desk.of(Settings(home=tmp_path, database_url="postgresql://nobody@127.0.0.1:1/x", **given))
+        Desk.of(Settings(**grouped({"database_url": "postgresql://nobody@127.0.0.1:1/x", **given})))
 
 
 def test_a_desk_with_a_provider_may_be_reached_by_others(tmp_path: Path) -> None:
-    given: dict[str, Any] = {"oidc_issuer": "https://login.example.org", "oidc_client_id": "desk", "desk_host": "0.0.0.0"}
-    desk = Desk.of(Settings(home=tmp_path, database_url="postgresql://nobody@127.0.0.1:1/x", **given))
+    oidc = {"issuer": "https://login.example.org", "client_id": "desk"}
+    database = {"url": "postgresql://nobody@127.0.0.1:1/x"}
+    desk = Desk.of(Settings(paths={"home": tmp_path}, database=database, oidc=oidc, desk={"host": "0.0.0.0"}))
     check_exposed(desk)
     desk.close()
 

@@ -19,7 +19,7 @@ from phantoms_dagster.cli.doctor import examine
 from phantoms_dagster.cli.looks import ParallelChecks
 from phantoms_dagster.cli.main import app
 from phantoms_dagster.sandbox.core import Fault
-from phantoms_dagster.settings import Settings
+from phantoms_dagster.settings import Settings, grouped
 from phantoms_dagster.wiring import key_checks
 from phantoms_dagster.wiring.key_checks import Finding
 from phantoms_dagster_tests.sandbox_thread import Running, sandbox_thread
@@ -57,7 +57,7 @@ def settings(tmp_path: Path, url: str, **changed: str) -> Settings:
         "instagram_base_url": f"{url}/instagram",
         **{f"{name}_token": token for name, token in TOKENS.items()},
     }
-    return Settings(**{**values, **changed})  # type: ignore[arg-type]
+    return Settings(**grouped({**values, **changed}))
 
 
 def doctor(chosen: Settings) -> dict[str, Finding]:
@@ -78,7 +78,7 @@ def test_a_sandbox_that_does_not_run_is_not_said_to_answer(sandbox: Running, tmp
     nowhere = "http://127.0.0.1:9"  # discard: nothing of ours listens there
     services = ("openai", "shotstack", "youtube", "tiktok", "instagram")
     for url, said in ((sandbox.url, "the sandbox replaces it"), (None, "the sandbox is not running"), (nowhere, "not running")):
-        found = doctor(Settings(home=tmp_path, sandbox_url=url))
+        found = doctor(Settings(paths={"home": tmp_path}, sandbox={"url": url}))
         for service in services:
             assert said in found[service].found, (url, found[service])
             assert found[service].verdict == "note"
@@ -267,8 +267,8 @@ def test_a_question_that_is_never_answered_is_reported_and_delays_no_other() -> 
 
 def test_the_json_is_one_object_in_one_order(sandbox: Running, tmp_path: Path) -> None:
     chosen = settings(tmp_path, sandbox.url)
-    named = {f"PHANTOMS_{name.upper()}": str(getattr(chosen, name)) for name in ("openai_base_url", "shotstack_base_url")}
-    named |= {f"PHANTOMS_{name.upper()}_BASE_URL": getattr(chosen, f"{name}_base_url") for name in TOKENS}
+    services = ("openai", "shotstack", *TOKENS)
+    named = {f"PHANTOMS_{name.upper()}_BASE_URL": str(chosen.integration(name).base_url) for name in services}
     named |= {f"PHANTOMS_{name.upper()}_TOKEN": token for name, token in TOKENS.items()}
     keys = {"PHANTOMS_OPENAI_API_KEY": "sandbox-key", "PHANTOMS_SHOTSTACK_API_KEY": "sandbox-key", "PHANTOMS_HOME": str(tmp_path)}
     result = CliRunner().invoke(app, ["doctor", "--json"], env={**named, **keys})

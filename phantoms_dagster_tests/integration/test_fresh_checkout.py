@@ -74,7 +74,7 @@ def test_every_sensor_skips_with_the_reason_where_there_is_no_database(checkout:
     for sensor in sensors:
         assert isinstance(sensor, dg.SensorDefinition)
         with dg.DagsterInstance.ephemeral() as instance:
-            services = Services(Settings(home=checkout))
+            services = Services(Settings(paths={"home": checkout}))
             context = dg.build_sensor_context(instance=instance, resources={"services": services}, definitions=definitions)
             skipped = sensor.evaluate_tick(context)
             assert "PHANTOMS_DATABASE_URL is not set" in (skipped.skip_message or ""), sensor.name

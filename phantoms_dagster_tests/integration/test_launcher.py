@@ -179,7 +179,7 @@ def test_a_run_without_a_named_video_is_named_after_its_partitions(given: dict[s
 
 
 def test_slots_are_one_of_each_queue_but_for_what_the_settings_say_and_exactly_those_of_the_command_line() -> None:
-    found = slots_of(Settings(worker_slots={"rendered_video": 2, "default": 0}))
+    found = slots_of(Settings(workers={"slots": {"rendered_video": 2, "default": 0}}))
     assert found == {name: 1 for name in QUEUES if name != "default"} | {"rendered_video": 2}
     assert slots_of(Settings(), "script=2, rendered_video") == {"script": 2, "rendered_video": 1}
 

@@ -44,7 +44,7 @@ def written(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
 
 
 async def test_each_attempt_of_each_video_has_lines_of_its_own(world: World, capsys: pytest.CaptureFixture[str]) -> None:
-    logs.configure(Settings(log_format="json"))
+    logs.configure(Settings(logs={"format": "json"}))
     keys = world.add(5)
     tried: set[str] = set()
 
@@ -82,13 +82,11 @@ async def test_the_pipelines_calls_are_lines_at_debug_and_carry_no_token(
     database_url: str, redis_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = Settings(
-        home=tmp_path,
-        database_url=database_url,
-        redis_url=redis_url,
-        sandbox="on",
-        sandbox_url="http://127.0.0.1:1",
-        log_format="json",
-        log_level="DEBUG",
+        paths={"home": tmp_path},
+        database={"url": database_url},
+        redis={"url": redis_url},
+        sandbox={"mode": "on", "url": "http://127.0.0.1:1"},
+        logs={"format": "json", "level": "DEBUG"},
     )
     async with open_pipeline(given, Endpoints(given), FakeClock(), database_url) as pipeline:
         with pytest.raises(Transient):

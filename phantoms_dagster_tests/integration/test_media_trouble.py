@@ -28,7 +28,7 @@ from phantoms_dagster.media.studio import FfmpegStudio
 from phantoms_dagster.production.alerts import AlertReading, BreakerAlert, deliver
 from phantoms_dagster.production.runner import StageRunner
 from phantoms_dagster.production.stages.rendered_video import scratch_file
-from phantoms_dagster.settings import Settings
+from phantoms_dagster.settings import Settings, grouped
 from phantoms_dagster.store.kept_files import files_are_known, files_were_stored
 from phantoms_dagster.wiring import media_gate as media_gate_module
 from phantoms_dagster.wiring.clock import SystemClock
@@ -65,7 +65,8 @@ def grow(folder: Path) -> None:
 
 
 def settings_for(media: Path, redis_url: str, **more: object) -> Settings:
-    return Settings(media=media, redis_url=redis_url, breaker_reset_seconds=RESET_SECONDS, **more)  # type: ignore[arg-type]
+    given = {"media": media, "redis_url": redis_url, "breaker_reset_seconds": RESET_SECONDS}
+    return Settings(**grouped({**given, **more}))
 
 
 @asynccontextmanager

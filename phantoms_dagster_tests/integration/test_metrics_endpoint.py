@@ -27,7 +27,7 @@ from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.stages import StageState, stage
 from phantoms_dagster.resilience.breakers.breaker import CallOutcome
 from phantoms_dagster.resilience.limits import CallScope
-from phantoms_dagster.settings import Settings
+from phantoms_dagster.settings import Settings, grouped
 from phantoms_dagster.wiring.clock import SystemClock
 from phantoms_dagster.wiring.limits import limits_of
 from phantoms_dagster_tests.integration.stage_world import SENSOR, World, finished, open_world
@@ -59,7 +59,7 @@ async def scrape(client: Client) -> Samples:
 
 
 def settings(database_url: str, redis_url: str) -> Settings:
-    return Settings(database_url=database_url, redis_url=redis_url)
+    return Settings(database={"url": database_url}, redis={"url": redis_url})
 
 
 async def end(world: World, key: str, outcome: AttemptOutcome) -> None:
@@ -200,7 +200,7 @@ async def test_a_scraper_that_prefers_openmetrics_gets_it(world: World, database
 def test_without_a_store_the_message_says_how_to_get_one(database_url: str, redis_url: str, missing: str) -> None:
     given = {"database_url": database_url, "redis_url": redis_url} | {missing: None}
     with pytest.raises(InvalidInput, match="start `phantoms up`"):
-        metrics_application(Settings(**given))  # type: ignore[arg-type]
+        metrics_application(Settings(**grouped(given)))
 
 
 def test_the_program_serves_until_it_is_stopped_and_says_when_its_port_is_taken(

@@ -20,7 +20,7 @@ from phantoms_dagster.media.object_store import client as s3
 from phantoms_dagster.media.object_store.client import Bucket
 from phantoms_dagster.media.object_store.store import ObjectStore
 from phantoms_dagster.resilience.breakers.breaker import BreakerOpen
-from phantoms_dagster.settings import Settings
+from phantoms_dagster.settings import Settings, grouped
 from phantoms_dagster.wiring.clock import SystemClock
 from phantoms_dagster.wiring.limits import limits_of
 from phantoms_dagster.wiring.media import MediaFiles, media_store, probe
@@ -325,7 +325,7 @@ def settings_for(server: S3Server, home: Path, **more: object) -> Settings:
         "media_access_key_id": KEY_ID,
         "media_secret_access_key": SECRET,
     }
-    return Settings(**{**given, **more})  # type: ignore[arg-type]
+    return Settings(**grouped({**given, **more}))
 
 
 async def test_while_the_store_is_down_stages_are_deferred_and_go_on_when_it_is_back(
@@ -399,9 +399,9 @@ def test_half_a_pair_of_keys_is_refused(tmp_path: Path, server: S3Server) -> Non
 @pytest.mark.parametrize("where", ["folder", "bucket"])
 async def test_the_probe_leaves_nothing_behind(tmp_path: Path, server: S3Server, where: str) -> None:
     home = tmp_path / "home"
-    settings = settings_for(server, home) if where == "bucket" else Settings(home=home)
+    settings = settings_for(server, home) if where == "bucket" else Settings(paths={"home": home})
     place = await probe(settings)
-    assert place == (settings.media_url if where == "bucket" else str(home / "media"))
+    assert place == (settings.media.url if where == "bucket" else str(home / "media"))
     assert [name for name in server.objects() if tmp_path.name in name] == []
     assert [path for path in home.rglob("*") if path.is_file()] == []
 

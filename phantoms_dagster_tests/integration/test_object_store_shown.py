@@ -8,7 +8,6 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -91,22 +90,17 @@ def test_a_url_of_another_kind_is_refused_with_its_setting_and_without_its_value
 
 
 def test_the_ui_shows_the_objects_url_and_the_picture_that_another_machine_made(server: S3Server, tmp_path: Path) -> None:
-    given: dict[str, Any] = {
-        "media_url": URL,
-        "media_endpoint_url": server.url,
-        "media_access_key_id": KEY_ID,
-        "media_secret_access_key": SECRET,
-    }
+    media = {"url": URL, "endpoint_url": server.url, "access_key_id": KEY_ID, "secret_access_key": SECRET}
     (tmp_path / "thumbnail.jpg").write_bytes(b"\xff\xd8 a picture")
     (tmp_path / "master.mp4").write_bytes(b"a film")
 
     async def made() -> RenderedVideoOutput:
-        store = media_store(Settings(home=tmp_path / "one", **given))
+        store = media_store(Settings(paths={"home": tmp_path / "one"}, media=media))
         video, still = await store.add(tmp_path / "master.mp4"), await store.add(tmp_path / "thumbnail.jpg")
         return RenderedVideoOutput(video=video, thumbnail=still, probe=PROBE, renderer="local", render_id="r1")
 
     output = asyncio.run(made())
-    shown = metadata.of_output(output, MediaFiles(Settings(home=tmp_path / "two", **given)))
+    shown = metadata.of_output(output, MediaFiles(Settings(paths={"home": tmp_path / "two"}, media=media)))
     assert shown["file"].value == f"{URL}/{output.video.name}"
     assert base64.b64encode(b"\xff\xd8 a picture").decode() in shown["thumbnail"].value
     assert not (tmp_path / "two" / "media" / "cache" / output.video.name).exists(), "a film is not fetched to be named"

@@ -38,7 +38,12 @@ def running(tmp_path: Path) -> Iterator[Running]:
 
 @pytest.fixture
 def services(archive: Archive, running: Running, redis_url: str, tmp_path: Path) -> Iterator[Services]:
-    settings = Settings(home=tmp_path, database_url=archive.world.url, redis_url=redis_url, sandbox="on", sandbox_url=running.url)
+    settings = Settings(
+        paths={"home": tmp_path},
+        database={"url": archive.world.url},
+        redis={"url": redis_url},
+        sandbox={"mode": "on", "url": running.url},
+    )
     made = Services(settings)
     yield made
     made.close()

@@ -131,7 +131,7 @@ async def test_the_units_that_are_left_today_are_shown(limits: OpenLimits, redis
         await call(opened, scope("youtube", ("PUT", "https://www.googleapis.com/youtube/v3/videos")))
         await call(opened, scope("youtube", READS["youtube"]))
         await call(opened, CallScope("youtube_metrics", "main", "youtube_reading"))
-    async with watching(Settings(home=tmp_path, redis_url=redis_url)) as watcher:
+    async with watching(Settings(paths={"home": tmp_path}, redis={"url": redis_url})) as watcher:
         left = {view.pool: view.quota_left for view in await watcher.pools() if view.quota is not None}
     assert left == {
         "publish_youtube": 100,

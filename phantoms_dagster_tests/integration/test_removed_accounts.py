@@ -44,7 +44,7 @@ async def studio(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def tokens_of(studio: Studio) -> Tokens:
     """Tokens as workers find them: in the place that the table of accounts keeps."""
-    settings = Settings(home=studio.folder, youtube_base_url=studio.base_url)
+    settings = Settings(paths={"home": studio.folder}, platforms={"youtube": {"base_url": studio.base_url}})
     return AccountTokens(Endpoints(settings, lambda: ["youtube"]), PostgresAccounts(studio.world.async_engine).token_sources)
 
 

@@ -50,10 +50,12 @@ class Worker:
 
     def __init__(self, sandbox: Running, home: Path, client: httpx.AsyncClient) -> None:
         self.settings = Settings(
-            home=home,
-            openai_base_url=f"{sandbox.url}/openai/v1",
-            shotstack_base_url=f"{sandbox.url}/shotstack",
-            instagram_base_url=f"{sandbox.url}/instagram",
+            paths={"home": home},
+            providers={
+                "openai": {"base_url": f"{sandbox.url}/openai/v1"},
+                "shotstack": {"base_url": f"{sandbox.url}/shotstack"},
+            },
+            platforms={"instagram": {"base_url": f"{sandbox.url}/instagram"}},
         )
         self.endpoints = Endpoints(self.settings)
         clients = dict.fromkeys(("openai", "shotstack", "instagram"), client)
@@ -118,7 +120,7 @@ async def test_a_renewed_app_secret_proves_the_next_call(
 def test_a_file_that_is_gone_for_a_moment_leaves_the_last_good_key_in_force(
     sandbox: Running, files: dict[str, Path], tmp_path: Path
 ) -> None:
-    endpoints = Endpoints(Settings(home=tmp_path))
+    endpoints = Endpoints(Settings(paths={"home": tmp_path}))
     assert endpoints.key("openai") == "revoked-key-of-june"
     put(files["OPENAI_API_KEY"], "key-of-july\n")
     assert endpoints.key("openai") == "key-of-july"

@@ -20,7 +20,7 @@ from phantoms_dagster.defs.retirement import make_retirement_schedule, retiremen
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.execution.slots import DEFAULT_QUEUE, queue_of
 from phantoms_dagster.media.files import FolderStore
-from phantoms_dagster.settings import Settings
+from phantoms_dagster.settings import Settings, grouped
 from phantoms_dagster.wiring import Services
 from phantoms_dagster_tests.integration.retirement_world import Archive, dagster_instance
 from phantoms_dagster_tests.integration.stage_world import World, open_world
@@ -40,7 +40,7 @@ def archive(world: World, tmp_path: Path, dagster_database_url: str, monkeypatch
 
 def night(archive: Archive, *, raises: bool = True, **changes: Any) -> dg.ExecuteInProcessResult:
     """One run of the job under these settings."""
-    services = Services(Settings(database_url=archive.world.url, **changes))
+    services = Services(Settings(**grouped({"database_url": archive.world.url, **changes})))
     try:
         return retirement_job.execute_in_process(instance=archive.instance, resources={"services": services}, raise_on_error=raises)
     finally:
@@ -148,7 +148,7 @@ def test_the_sensor_takes_back_who_has_work_again(archive: Archive, tmp_path: Pa
     archive.retire()
 
     def tick() -> str:
-        services = Services(Settings(database_url=archive.world.url, home=tmp_path))
+        services = Services(Settings(database={"url": archive.world.url}, paths={"home": tmp_path}))
         with dg.build_sensor_context(instance=archive.instance, resources={"services": services}) as context:
             answer = revival_sensor(context)
         services.close()

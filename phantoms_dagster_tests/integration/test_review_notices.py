@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
@@ -40,8 +39,14 @@ async def world(database_url: str) -> AsyncIterator[World]:
 
 @pytest.fixture
 def settings(database_url: str, redis_url: str, receiver: Receiver, tmp_path: Path) -> Settings:
-    given: dict[str, Any] = {"database_url": database_url, "redis_url": redis_url, "alert_urls": [receiver.hook]}
-    return Settings(home=tmp_path, desk_url="https://desk.example", review_notice_minutes=5, review_reminder_hours=24, **given)
+    return Settings(
+        paths={"home": tmp_path},
+        database={"url": database_url},
+        redis={"url": redis_url},
+        alerts={"urls": [receiver.hook]},
+        desk={"url": "https://desk.example"},
+        review={"notice_minutes": 5, "reminder_hours": 24},
+    )
 
 
 async def look(world: World, settings: Settings) -> list[str]:
@@ -130,7 +135,7 @@ async def test_a_reminder_comes_once_a_period_while_films_still_wait(world: Worl
 
 
 async def test_without_a_time_for_reminders_there_are_none(world: World, settings: Settings, receiver: Receiver) -> None:
-    quiet = settings.model_copy(update={"review_reminder_hours": 0.0})
+    quiet = settings.changed({"review": {"reminder_hours": 0.0}})
     await world.carry(world.add(1), *MADE)
     age(world, 6)
     await look(world, quiet)
@@ -158,7 +163,7 @@ async def test_a_destination_that_failed_gets_the_notice_later_and_the_other_doe
 ) -> None:
     broken = Receiver()
     broken.status = 500
-    both = settings.model_copy(update={"alert_urls": [*settings.alert_urls, type(settings.alert_urls[0])(broken.hook)]})
+    both = settings.changed({"alerts": {"urls": [*settings.alerts.urls, broken.hook]}})
     try:
         await world.carry(world.add(1), *MADE)
         age(world, 6)
@@ -175,11 +180,11 @@ async def test_a_destination_that_failed_gets_the_notice_later_and_the_other_doe
 
 
 async def test_of_many_processes_one_tells_and_only_once(world: World, settings: Settings, receiver: Receiver) -> None:
-    assert settings.database_url is not None
+    assert settings.database.url is not None
     keys = world.add(5)
     await world.carry(keys, *MADE)
     age(world, 6)
-    engines = [engine(settings.database_url.get_secret_value(), pool_size=1) for _ in range(4)]
+    engines = [engine(settings.database.url.get_secret_value(), pool_size=1) for _ in range(4)]
     loops = [asyncio.create_task(notify(settings, one, every_seconds=0.01)) for one in engines]
     for _ in range(600):
         await asyncio.sleep(0.05)

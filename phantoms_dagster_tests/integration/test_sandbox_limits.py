@@ -24,7 +24,7 @@ SEARCH = CallScope("youtube", "main", "youtube_search")
 
 @pytest.fixture
 def settings(redis_url: str) -> Settings:
-    return Settings(redis_url=redis_url, pools={"youtube_search": {"daily": [2, "UTC"]}})
+    return Settings(redis={"url": redis_url}, pacing={"pools": {"youtube_search": {"daily": [2, "UTC"]}}})
 
 
 async def called(settings: Settings, scope: CallScope) -> None:
@@ -62,7 +62,9 @@ async def test_the_wiring_knows_which_integration_the_sandbox_answers(redis_url:
 
 
 async def asked(redis_url: str, free_sandbox: str) -> None:
-    given = Settings(redis_url=redis_url, sandbox_url=free_sandbox, youtube_token="real", youtube_base_url=free_sandbox)
+    given = Settings(
+        redis={"url": redis_url}, sandbox={"url": free_sandbox}, platforms={"youtube": {"token": "real", "base_url": free_sandbox}}
+    )
     async with guarded_clients(given, SystemClock(), sandboxed=Endpoints(given).sandboxed) as clients:
         for name, path in (("youtube", "/youtube/v3/videos"), ("tiktok", "/tiktok/v2/post/publish/creator_info/query/")):
             answer = await clients[name].get(free_sandbox + path, extensions={"phantoms": {"account": "main"}})

@@ -72,7 +72,7 @@ async def test_a_migration_in_the_middle_of_a_run_writes_no_letter(world: World)
 async def test_sensors_and_workers_leave_other_tables_alone_and_say_why(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PHANTOMS_DATABASE_URL", world.url)
     looks: list[str] = []
-    services = Services(Settings(database_url=world.url))
+    services = Services(Settings(database={"url": world.url}))
 
     @skips_while_the_store_is_away
     def sensor(services: Services) -> dg.SkipReason:

@@ -51,7 +51,7 @@ def instance() -> Iterator[dg.DagsterInstance]:
 
 @pytest.fixture
 def services(world: World) -> Iterator[Services]:
-    opened = Services(Settings(database_url=SecretStr(world.url), chain_videos=0))
+    opened = Services(Settings(database={"url": SecretStr(world.url)}, pacing={"chain_videos": 0}))
     yield opened
     opened.close()
 
@@ -171,7 +171,7 @@ async def test_the_intake_takes_a_file_that_comes_while_it_looks_and_one_line_te
     monkeypatch.setattr(dispatch, "TIMINGS", Timings(listen=20.0, inbox=0.1))
     inbox = tmp_path / "inbox"
     inbox.mkdir()
-    services.settings = services.settings.model_copy(update={"inbox": inbox, "home": tmp_path})
+    services.settings = services.settings.changed({"paths": {"inbox": inbox, "home": tmp_path}})
     looked, looks = threading.Event(), itertools.count()
     look = Services.take_inbox
 

@@ -17,7 +17,7 @@ from phantoms_dagster.settings import Settings
 
 @pytest.fixture
 def settings(database_url: str, redis_url: str, tmp_path: Path) -> Settings:
-    return Settings(home=tmp_path, database_url=database_url, redis_url=redis_url, sandbox="off")
+    return Settings(paths={"home": tmp_path}, database={"url": database_url}, redis={"url": redis_url}, sandbox={"mode": "off"})
 
 
 def test_a_metrics_port_that_is_taken_in_the_last_moment_is_tried_again_with_another(

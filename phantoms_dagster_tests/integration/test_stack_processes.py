@@ -13,13 +13,14 @@ from phantoms_dagster.settings import Settings
 
 @pytest.fixture
 def settings(database_url: str, redis_url: str, tmp_path: Path) -> Settings:
-    values = {
-        "database_url": database_url,
-        "redis_url": redis_url,
-        "web_url": "http://127.0.0.1:9",
-        "sandbox_url": "http://127.0.0.1:9",
-    }
-    return Settings(home=tmp_path / "home", **values)  # type: ignore[arg-type]
+    nowhere = {"url": "http://127.0.0.1:9"}
+    return Settings(
+        paths={"home": tmp_path / "home"},
+        database={"url": database_url},
+        redis={"url": redis_url},
+        web=nowhere,
+        sandbox=nowhere,
+    )
 
 
 def test_a_file_in_the_working_directory_takes_the_place_of_no_module(

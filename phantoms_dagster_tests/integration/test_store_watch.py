@@ -35,7 +35,7 @@ async def test_a_postgresql_that_is_away_makes_one_alert_and_one_when_it_is_back
 ) -> None:
     sent: list[Message] = []
     monkeypatch.setattr(store_watch, "destinations", lambda _: {"box": sent.append})
-    settings = Settings(database_url=database_url, redis_url=redis_url, alert_minutes=0)
+    settings = Settings(database={"url": database_url}, redis={"url": redis_url}, alerts={"minutes": 0})
     name = make_url(database_url).database or ""
 
     def close(closed: bool) -> None:

@@ -57,10 +57,10 @@ async def world(database_url: str) -> AsyncIterator[World]:
 @pytest.fixture
 def settings(database_url: str, redis_url: str, tmp_path: Path) -> Settings:
     return Settings(
-        home=tmp_path,
-        database_url=SecretStr(database_url),
-        redis_url=SecretStr(redis_url),
-        desk_url="https://desk.example",
+        paths={"home": tmp_path},
+        database={"url": SecretStr(database_url)},
+        redis={"url": SecretStr(redis_url)},
+        desk={"url": "https://desk.example"},
     )
 
 
@@ -71,8 +71,8 @@ def hooks(world: World) -> Webhooks:
 
 @asynccontextmanager
 async def deliverer(settings: Settings, schedule: RetrySchedule = QUICK) -> AsyncIterator[None]:
-    assert settings.database_url is not None
-    database = engine(settings.database_url.get_secret_value(), pool_size=3)
+    assert settings.database.url is not None
+    database = engine(settings.database.url.get_secret_value(), pool_size=3)
     try:
         async with delivering(settings, database, schedule=schedule, look_seconds=0.05):
             yield
@@ -188,12 +188,12 @@ async def test_a_receiver_that_fails_twice_gets_the_same_message_again_until_it_
 
 
 def start(settings: Settings) -> subprocess.Popen[bytes]:
-    assert settings.database_url is not None
+    assert settings.database.url is not None
     environment = {
         **os.environ,
-        "PHANTOMS_HOME": str(settings.home),
-        "PHANTOMS_DATABASE_URL": settings.database_url.get_secret_value(),
-        "PHANTOMS_REDIS_URL": settings.redis_url.get_secret_value() if settings.redis_url else "",
+        "PHANTOMS_HOME": str(settings.paths.home),
+        "PHANTOMS_DATABASE_URL": settings.database.url.get_secret_value(),
+        "PHANTOMS_REDIS_URL": settings.redis.url.get_secret_value() if settings.redis.url else "",
         "PHANTOMS_DESK_URL": "https://desk.example",
     }
     command = [sys.executable, "-m", "phantoms_dagster.cli.main", "webhooks", "deliver"]
@@ -421,7 +421,7 @@ async def test_a_breaker_that_opened_makes_one_event_with_its_reason_even_with_t
         await watcher.breakers.reset("openai", why="fine")
     _, secret = hooks.add(receiver.url, ["provider.down"], OPERATOR)
     async with watching(settings) as watcher:
-        for _ in range(settings.breaker_minimum_calls):
+        for _ in range(settings.breakers.minimum_calls):
             leave = await watcher.breakers.admit("youtube:main")
             await watcher.breakers.settle(leave, CallOutcome.FAILED)
     async with deliverer(settings), deliverer(settings):

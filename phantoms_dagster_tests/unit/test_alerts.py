@@ -263,22 +263,22 @@ def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_alert_urls_are_given_with_commas_or_as_json(monkeypatch: pytest.MonkeyPatch, given: str, urls: list[str]) -> None:
     monkeypatch.setenv("PHANTOMS_ALERT_URLS", given)
-    assert [url.get_secret_value() for url in Settings().alert_urls] == urls
+    assert [url.get_secret_value() for url in Settings().alerts.urls] == urls
 
 
 @pytest.mark.usefixtures("_no_settings")
 def test_alert_urls_are_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = Settings(alert_urls=[SecretStr("discord://1/5ecr3tW0rd")])
+    settings = Settings(alerts={"urls": [SecretStr("discord://1/5ecr3tW0rd")]})
     assert (
         "5ecr3t"
         not in f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()} {list(destinations(settings))}"
     )
     again = Settings(**settings.model_dump())
-    assert again.alert_urls == settings.alert_urls
+    assert again.alerts.urls == settings.alerts.urls
     monkeypatch.setenv("PHANTOMS_ALERT_URLS", '["discord://1/5ecr3tW0rd')
     with pytest.raises(ValidationError) as caught:
         Settings()
-    assert caught.value.errors(include_input=False, include_context=False)[0]["loc"] == ("alert_urls",)
+    assert caught.value.errors(include_input=False, include_context=False)[0]["loc"] == ("alerts", "urls")
     assert "5ecr3t" not in caught.value.errors(include_input=False)[0]["msg"]
 
 

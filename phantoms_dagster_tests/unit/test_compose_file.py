@@ -24,7 +24,8 @@ from dagster_webserver.cli import dagster_webserver
 from pydantic import ValidationError
 
 from phantoms_dagster.execution import health
-from phantoms_dagster.settings import Settings, is_secret
+from phantoms_dagster.settings import Settings, grouped
+from phantoms_dagster.settings.leaves import leaves
 from phantoms_dagster_tests.compose_file import ROOT, Compose, Service, client, compose, text
 from phantoms_dagster_tests.program import whole_program
 
@@ -49,8 +50,8 @@ def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def variables_are_known(file: Compose) -> list[str]:
     """Every variable is one of our settings, the file of one, or one that Dagster reads; its value is one that we take."""
-    known = {f"PHANTOMS_{name.upper()}" for name in Settings.model_fields}
-    files = {f"PHANTOMS_{name.upper()}_FILE" for name, field in Settings.model_fields.items() if is_secret(field.annotation)}
+    known = {leaf.variable for leaf in leaves(Settings).values()}
+    files = {leaf.file_variable for leaf in leaves(Settings).values() if leaf.file_variable}
     found = []
     for service in file.services.values():
         for name in service.environment:
@@ -72,11 +73,13 @@ def _read_by_dagster(cache: set[str] = set()) -> set[str]:  # noqa: B006 - read 
 
 
 def _refused(environment: dict[str, str]) -> list[str]:
+    known = leaves(Settings)
+    variables = {leaf.path: leaf.variable for leaf in known.values()}
     values = {n.removeprefix("PHANTOMS_").lower(): v for n, v in environment.items() if n.startswith("PHANTOMS_")}
     try:
-        Settings.model_validate({name: value for name, value in values.items() if name in Settings.model_fields})
+        Settings(**grouped({name: value for name, value in values.items() if name in known}))
     except ValidationError as error:
-        return [f"PHANTOMS_{'_'.join(str(part) for part in e['loc']).upper()}: {e['msg']}" for e in error.errors()]
+        return [f"{variables[tuple(map(str, e['loc']))]}: {e['msg']}" for e in error.errors()]
     return []
 
 
@@ -191,7 +194,7 @@ def runs_have_time_and_events_go_in_batches(file: Compose) -> list[str]:
     ]
     for service in file.ours:
         grace = float(
-            service.environment.get("PHANTOMS_WORKER_GRACE_SECONDS", Settings.model_fields["worker_grace_seconds"].default)
+            service.environment.get("PHANTOMS_WORKER_GRACE_SECONDS", leaves(Settings)["worker_grace_seconds"].field.default)
         )
         if "worker" in service.command and _seconds(service.spec["stop_grace_period"]) <= grace:
             found.append(f"{service.name}: it is killed before its runs are handed back")

@@ -51,5 +51,5 @@ def test_the_breaker_settings_of_an_outage_are_settings_and_reach_the_processes(
     demo._forget_environment(faults=True)
     assert {name: os.environ[name] for name in BREAKER_SETTINGS} == BREAKER_SETTINGS
     found = Settings()
-    assert (found.breaker_minimum_calls, found.breaker_window_seconds, found.breaker_reset_seconds) == (3, 10.0, 5.0)
-    assert (found.renderer, found.of("youtube", "token")) == ("auto", None)
+    assert (found.breakers.minimum_calls, found.breakers.window_seconds, found.breakers.reset_seconds) == (3, 10.0, 5.0)
+    assert (found.renderer.choice, found.platform("youtube").token) == ("auto", None)

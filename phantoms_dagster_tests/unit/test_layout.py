@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from phantoms_dagster.settings import Settings
+from phantoms_dagster.settings.leaves import leaves
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "phantoms_dagster"
@@ -65,7 +66,7 @@ def test_importing_reads_no_setting_and_opens_no_connection() -> None:
 
 def test_dagster_yaml_starts_from_the_defaults_of_the_settings() -> None:
     config = yaml.safe_load((ROOT / "dagster.yaml").read_text(encoding="utf-8"))
-    defaults = {name: field.default for name, field in Settings.model_fields.items()}
+    defaults = {name: leaf.field.default for name, leaf in leaves(Settings).items()}
     assert config["concurrency"]["runs"]["max_concurrent_runs"] == defaults["max_runs"]
     assert config["concurrency"]["pools"] == {"granularity": "run"}
     assert config["run_monitoring"]["start_timeout_seconds"] == defaults["run_start_timeout"]

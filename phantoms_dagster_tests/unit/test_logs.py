@@ -12,7 +12,7 @@ import pytest
 from phantoms_dagster.domain import logs as about
 from phantoms_dagster.resilience.limits import CallScope
 from phantoms_dagster.resilience.transport import CallRecord
-from phantoms_dagster.settings import Settings
+from phantoms_dagster.settings import Settings, grouped
 from phantoms_dagster.wiring import logs
 
 SECRET = "sk-5ecr3t-5ecr3t"
@@ -60,7 +60,7 @@ def stderr(capsys: pytest.CaptureFixture[str]) -> Written:
 
 
 def configured(**given: object) -> None:
-    logs.configure(Settings(**{"log_format": "json", **given}))  # type: ignore[arg-type]
+    logs.configure(Settings(**grouped({"log_format": "json", **given})))
 
 
 def lines(stderr: Written) -> list[dict[str, object]]:

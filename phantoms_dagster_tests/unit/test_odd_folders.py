@@ -12,14 +12,15 @@ from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.execution import home as home_module
 from phantoms_dagster.execution.home import dagster_home, prepare
 from phantoms_dagster.settings import RUNNING_FILE, Settings, load
+from phantoms_dagster.settings.leaves import leaves
 
 NAMES = ["it's my [studio]", "a #b ${HOME}", "what? *", '100% "q" \\n', "é\nsecond line"]
 
 
 @pytest.fixture(autouse=True)
 def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in Settings.model_fields:
-        monkeypatch.delenv(f"PHANTOMS_{name.upper()}", raising=False)
+    for leaf in leaves(Settings).values():
+        monkeypatch.delenv(leaf.variable, raising=False)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -29,10 +30,10 @@ def test_other_commands_find_a_running_stack_in_any_folder(tmp_path: Path, monke
     (folder / RUNNING_FILE).write_text(f"PHANTOMS_WEB_URL={_quoted('http://left')}\n")
     monkeypatch.setenv("PHANTOMS_HOME", str(folder))
     settings = load()
-    assert (settings.home, settings.web_url) == (folder, "http://left")
+    assert (settings.paths.home, settings.web.url) == (folder, "http://left")
     monkeypatch.chdir(folder)
     monkeypatch.setenv("PHANTOMS_HOME", ".")
-    assert load().path("media") == folder / "media"
+    assert load().media_path == folder / "media"
 
 
 @pytest.mark.parametrize(
@@ -48,7 +49,7 @@ def test_a_url_survives_the_file_that_a_running_stack_leaves(
 ) -> None:
     (tmp_path / RUNNING_FILE).write_text(f"PHANTOMS_REDIS_URL={_quoted(url)}\n")
     monkeypatch.setenv("PHANTOMS_HOME", str(tmp_path))
-    found = load().redis_url
+    found = load().redis.url
     assert found is not None
     assert found.get_secret_value() == read
 

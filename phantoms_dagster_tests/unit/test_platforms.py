@@ -205,7 +205,7 @@ keys = [key.to_user_string() for key in build_definitions().resolve_asset_graph(
 print(json.dumps({
     "platforms": list(Platform), "slots": Pools().limits("publish_pond").slots, "routes": "pond" in ROUTES,
     "url": Settings().of("pond", "base_url"), "integration": "pond" in INTEGRATIONS, "can": can(Platform("pond"), "publisher"),
-    "asset": any("pond" in key and "post" in key for key in keys), "sandbox": Settings().sandbox,
+    "asset": any("pond" in key and "post" in key for key in keys), "sandbox": Settings().sandbox.mode,
 }))
 """
 

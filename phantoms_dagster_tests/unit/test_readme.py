@@ -20,7 +20,8 @@ from pydantic_core import PydanticUndefined
 from phantoms_dagster.domain import channels
 from phantoms_dagster.production.intake import FIELDS, SUFFIXES
 from phantoms_dagster.sandbox.core import Fault
-from phantoms_dagster.settings import Settings, is_secret
+from phantoms_dagster.settings import Settings
+from phantoms_dagster.settings.leaves import groups, leaves, leaves_of
 from phantoms_dagster_tests.compose_file import text as compose_text
 from phantoms_dagster_tests.program import whole_program
 
@@ -32,14 +33,21 @@ COMMANDS = ("pip install uv && uv run phantoms demo", "pip install uv && uv run 
 
 
 def settings_table() -> str:
-    """Every setting: its variable, its default and its meaning."""
-    rows = ["| variable | default | meaning |", "| --- | --- | --- |"]
-    for name, field in Settings.model_fields.items():
-        assert field.default is not PydanticUndefined, f"{name} has no default"
-        assert field.description, f"{name} says nothing about itself"
-        default = "unset" if field.default is None else f"`{field.default}`"
-        rows.append(f"| `PHANTOMS_{name.upper()}` | {default} | {field.description.replace('|', '&#124;')} |")
-    return "\n".join(rows)
+    """Every setting by its group: its variable, its default and its meaning."""
+    rows: list[str] = []
+    for path, group in groups(Settings):
+        text = (group.__doc__ or "").splitlines()[0]
+        assert text, f"{group.__name__} says nothing about itself"
+        rows += [f"{'#' * (len(path) + 1)} {' '.join(path)}", "", text, ""]
+        found = list(leaves_of(group, path))
+        rows += ["| variable | default | meaning |", "| --- | --- | --- |"] if found else []
+        for leaf in found:
+            assert leaf.field.default is not PydanticUndefined, f"{leaf.variable} has no default"
+            assert leaf.description, f"{leaf.variable} says nothing about itself"
+            default = "unset" if leaf.field.default is None else f"`{leaf.field.default}`"
+            rows.append(f"| `{leaf.variable}` | {default} | {leaf.description.replace('|', '&#124;')} |")
+        rows += [""] if found else []
+    return "\n".join(rows).rstrip()
 
 
 def rooms_table() -> str:
@@ -170,8 +178,8 @@ def test_the_columns_are_those_that_intake_takes() -> None:
 
 @pytest.mark.parametrize("page", sorted(TEXT))
 def test_every_variable_on_the_pages_is_a_setting(page: str) -> None:
-    known = {f"PHANTOMS_{name.upper()}" for name in Settings.model_fields}
-    known |= {f"PHANTOMS_{name.upper()}_FILE" for name, field in Settings.model_fields.items() if is_secret(field.annotation)}
+    known = {leaf.variable for leaf in leaves(Settings).values()}
+    known |= {leaf.file_variable for leaf in leaves(Settings).values() if leaf.file_variable}
     known |= set(re.findall(r"\$\{(PHANTOMS_\w+)", compose_text()))  # what the compose file itself asks for
     assert set(re.findall(r"PHANTOMS_[A-Z_]+[A-Z]", TEXT[page])) <= known
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import yaml
 
-from phantoms_dagster.settings import Settings, is_secret
+from phantoms_dagster.settings import Settings
+from phantoms_dagster.settings.leaves import leaves
 from phantoms_dagster_tests.compose_file import ROOT, compose, text
 from phantoms_dagster_tests.program import whole_program
 
@@ -20,8 +21,8 @@ CODE = [*LINES, *re.findall(r"`([^`]+)`", PROSE)]
 
 def test_its_variables_are_settings_or_those_of_the_compose_file() -> None:
     asked = set(re.findall(r"\$\{(\w+)", text()))
-    known = {f"PHANTOMS_{name.upper()}" for name in Settings.model_fields}
-    known |= {f"PHANTOMS_{name.upper()}_FILE" for name, field in Settings.model_fields.items() if is_secret(field.annotation)}
+    known = {leaf.variable for leaf in leaves(Settings).values()}
+    known |= {leaf.file_variable for leaf in leaves(Settings).values() if leaf.file_variable}
     assert set(re.findall(r"PHANTOMS_[A-Z_]+[A-Z]", PAGE)) <= known | asked
     [listed] = re.findall(r"`\.env` has what the file itself asks for:(.*?)\. Every", PROSE)
     assert set(re.findall(r"`(\w+)`", listed)) == asked

@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from phantoms_dagster.settings import RUNNING_FILE, SECRET_BYTES, Settings, is_secret, load
+from phantoms_dagster.settings import RUNNING_FILE, Settings, load
+from phantoms_dagster.settings.leaves import leaves
+from phantoms_dagster.settings.sources import SECRET_BYTES
 
 SECRET = "5ecr3t/W0rd"
-SECRETS = [name for name, field in Settings.model_fields.items() if is_secret(field.annotation)]
+SECRETS = [name for name, leaf in leaves(Settings).items() if leaf.secret]
 KEY = "PHANTOMS_OPENAI_API_KEY"
 NOBODY = 65_534
 
@@ -36,7 +38,7 @@ def problem(name: str = "openai_api_key") -> str:
     with pytest.raises(ValidationError) as caught:
         load()
     [found] = caught.value.errors()
-    assert found["loc"] == (name,)
+    assert found["loc"] == leaves(Settings)[name].path
     assert SECRET not in f"{caught.value} {caught.value!r}"
     return str(found["msg"])
 
@@ -52,7 +54,7 @@ def test_the_secrets_are_those_that_print_as_stars() -> None:
 def test_every_secret_can_come_from_a_file(monkeypatch: pytest.MonkeyPatch, file: Path, name: str) -> None:
     file.write_text("https://u:w0rd@example.org/x")
     monkeypatch.setenv(f"PHANTOMS_{name.upper()}_FILE", str(file))
-    value = getattr(load(), name)
+    value = leaves(Settings)[name].value(load())
     [secret] = value if isinstance(value, list) else [value]
     assert isinstance(secret, SecretStr)
     assert secret.get_secret_value() == "https://u:w0rd@example.org/x"
@@ -91,16 +93,16 @@ def test_the_variable_wins_over_its_file_and_the_file_over_what_a_running_stack_
     file.write_text("redis://file")
     monkeypatch.setenv("PHANTOMS_REDIS_URL_FILE", str(file))
     settings = load()
-    assert settings.redis_url is not None
-    assert settings.redis_url.get_secret_value() == "redis://file"
-    assert settings.database_url is not None
-    assert settings.database_url.get_secret_value() == "postgresql://left/x"
+    assert settings.redis.url is not None
+    assert settings.redis.url.get_secret_value() == "redis://file"
+    assert settings.database.url is not None
+    assert settings.database.url.get_secret_value() == "postgresql://left/x"
     monkeypatch.setenv("PHANTOMS_REDIS_URL", "redis://variable")
     settings = load()
-    assert settings.redis_url is not None
-    assert settings.redis_url.get_secret_value() == "redis://variable"
+    assert settings.redis.url is not None
+    assert settings.redis.url.get_secret_value() == "redis://variable"
     monkeypatch.setenv("PHANTOMS_REDIS_URL", "")
-    assert load().redis_url == SecretStr("redis://file")
+    assert load().redis.url == SecretStr("redis://file")
 
 
 def test_a_missing_file_is_said(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
@@ -151,13 +153,13 @@ def test_what_cannot_be_a_secret_is_refused(monkeypatch: pytest.MonkeyPatch, fil
 def test_a_list_may_have_a_line_for_each(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
     file.write_text("mailto://u:p@example.org\njson://example.org/hook\n")
     monkeypatch.setenv("PHANTOMS_ALERT_URLS_FILE", str(file))
-    assert [url.get_secret_value() for url in load().alert_urls] == ["mailto://u:p@example.org", "json://example.org/hook"]
+    assert [url.get_secret_value() for url in load().alerts.urls] == ["mailto://u:p@example.org", "json://example.org/hook"]
 
 
 def test_a_setting_that_is_no_secret_has_no_file(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
     file.write_text("gpt-9")
     monkeypatch.setenv("PHANTOMS_OPENAI_MODEL_FILE", str(file))
-    assert load().of("openai", "model") == Settings.model_fields["openai_model"].default
+    assert load().of("openai", "model") == leaves(Settings)["openai_model"].field.default
 
 
 @pytest.mark.parametrize(
@@ -177,17 +179,17 @@ def test_a_password_completes_the_urls_that_have_none(
     monkeypatch.setenv("PHANTOMS_DATABASE_URL", url)
     monkeypatch.setenv("PHANTOMS_REDIS_URL", "redis://cache:6379/0")
     settings = load()
-    assert settings.database_url == SecretStr(completed)
-    assert settings.redis_url == SecretStr("redis://cache:6379/0")
+    assert settings.database.url == SecretStr(completed)
+    assert settings.redis.url == SecretStr("redis://cache:6379/0")
     again = Settings(**settings.model_dump())
-    assert again.database_url == SecretStr(completed)
+    assert again.database.url == SecretStr(completed)
 
 
 def test_redis_has_a_password_of_its_own(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
     file.write_text("w0rd")
     monkeypatch.setenv("PHANTOMS_REDIS_PASSWORD_FILE", str(file))
     monkeypatch.setenv("PHANTOMS_REDIS_URL", "redis://cache:6379/0")
-    assert load().redis_url == SecretStr("redis://:w0rd@cache:6379/0")
+    assert load().redis.url == SecretStr("redis://:w0rd@cache:6379/0")
 
 
 def test_every_wrong_setting_is_named_at_once(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
@@ -195,7 +197,7 @@ def test_every_wrong_setting_is_named_at_once(monkeypatch: pytest.MonkeyPatch, f
     monkeypatch.setenv("PHANTOMS_ATTEMPTS", "zero")
     with pytest.raises(ValidationError) as caught:
         load()
-    assert {found["loc"] for found in caught.value.errors()} == {("openai_api_key",), ("attempts",)}
+    assert {found["loc"] for found in caught.value.errors()} == {("providers", "openai", "api_key"), ("pacing", "attempts")}
 
 
 @pytest.mark.slow

@@ -8,23 +8,24 @@ import pytest
 from pydantic import ValidationError
 
 from phantoms_dagster.registry.platforms import SPECS
-from phantoms_dagster.settings import RUNNING_FILE, Settings, load
+from phantoms_dagster.settings import RUNNING_FILE, Settings, grouped, load
+from phantoms_dagster.settings.leaves import leaves
 
 
 @pytest.fixture(autouse=True)
 def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in Settings.model_fields:
-        monkeypatch.delenv(f"PHANTOMS_{name.upper()}", raising=False)
+    for leaf in leaves(Settings).values():
+        monkeypatch.delenv(leaf.variable, raising=False)
 
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg", "postgresql+psycopg2", "postgresql+asyncpg"])
 def test_dagsters_url_always_names_its_driver(scheme: str) -> None:
-    settings = Settings(database_url=f"{scheme}://postgres:a%40b@postgres-db:5432/postgres?sslmode=require")
+    settings = Settings(database={"url": f"{scheme}://postgres:a%40b@postgres-db:5432/postgres?sslmode=require"})
     assert settings.dagster_url() == "postgresql+psycopg2://postgres:a%40b@postgres-db:5432/postgres?sslmode=require"
 
 
 def test_dagster_may_have_a_database_of_its_own() -> None:
-    settings = Settings(database_url="postgresql://a/ours", dagster_database_url="postgres://a/theirs")
+    settings = Settings(database={"url": "postgresql://a/ours", "dagster_url": "postgres://a/theirs"})
     assert settings.dagster_url() == "postgresql+psycopg2://a/theirs"
     assert Settings().dagster_url() is None
 
@@ -32,21 +33,21 @@ def test_dagster_may_have_a_database_of_its_own() -> None:
 def test_dagster_in_our_database_under_our_name_does_not_take_our_migrations_for_its_own() -> None:
     """PostgreSQL looks into the schema of the role's name first: Dagster's Alembic once found our revision there, and failed."""
     beside = "postgresql+psycopg2://phantoms:p@db/x"
-    assert Settings(database_url="postgres://phantoms:p@db/x").dagster_url() == f"{beside}?options=-csearch_path%3Dpublic"
-    assert Settings(database_url=f"{beside}?a=b").dagster_url() == f"{beside}?a=b&options=-csearch_path%3Dpublic"
-    assert Settings(database_url=f"{beside}?options=-cx%3Dy").dagster_url() == f"{beside}?options=-cx%3Dy"
-    assert Settings(database_url="postgres://a@db/x", dagster_database_url=beside).dagster_url() == beside
+    assert Settings(database={"url": "postgres://phantoms:p@db/x"}).dagster_url() == f"{beside}?options=-csearch_path%3Dpublic"
+    assert Settings(database={"url": f"{beside}?a=b"}).dagster_url() == f"{beside}?a=b&options=-csearch_path%3Dpublic"
+    assert Settings(database={"url": f"{beside}?options=-cx%3Dy"}).dagster_url() == f"{beside}?options=-cx%3Dy"
+    assert Settings(database={"url": "postgres://a@db/x", "dagster_url": beside}).dagster_url() == beside
 
 
 def test_a_url_without_a_scheme_is_left_for_its_reader_to_refuse() -> None:
-    assert Settings(database_url="localhost/x").dagster_url() == "localhost/x"
+    assert Settings(database={"url": "localhost/x"}).dagster_url() == "localhost/x"
 
 
 def test_secrets_print_as_stars() -> None:
     secret = "5ecr3t"
-    fields = {name: secret for name in Settings.model_fields if name.endswith(("_api_key", "_token", "database_url", "redis_url"))}
+    fields = {name: secret for name in leaves(Settings) if name.endswith(("_api_key", "_token", "database_url", "redis_url"))}
     assert len(fields) == 5 + sum("token" in spec.settings for spec in SPECS.values())
-    settings = Settings.model_validate(fields)
+    settings = Settings(**grouped(fields))
     assert secret not in f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
 
 
@@ -58,12 +59,12 @@ def test_a_wrong_value_names_its_setting(monkeypatch: pytest.MonkeyPatch, name: 
     monkeypatch.setenv(f"PHANTOMS_{name.upper()}", value)
     with pytest.raises(ValidationError) as caught:
         Settings()
-    assert caught.value.errors()[0]["loc"] == (name,)
+    assert caught.value.errors()[0]["loc"] == leaves(Settings)[name].path
 
 
 def test_an_empty_variable_is_an_unset_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PHANTOMS_DATABASE_URL", "")
-    assert Settings().database_url is None
+    assert Settings().database.url is None
 
 
 def test_the_environment_wins_over_what_a_running_stack_left(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -71,12 +72,12 @@ def test_the_environment_wins_over_what_a_running_stack_left(monkeypatch: pytest
     (tmp_path / RUNNING_FILE).write_text("PHANTOMS_WEB_URL=http://left\nPHANTOMS_SANDBOX_URL=http://left\n")
     monkeypatch.setenv("PHANTOMS_WEB_URL", "http://set")
     settings = load()
-    assert (settings.web_url, settings.sandbox_url) == ("http://set", "http://left")
+    assert (settings.web.url, settings.sandbox.url) == ("http://set", "http://left")
 
 
 def test_paths_are_in_the_data_directory_unless_they_are_set(tmp_path: Path) -> None:
-    settings = Settings(home=tmp_path, media=tmp_path / "elsewhere")
-    assert [settings.path(name) for name in ("channels", "inbox", "media")] == [
+    settings = Settings(paths={"home": tmp_path}, media={"folder": tmp_path / "elsewhere"})
+    assert [settings.channels_path, settings.inbox_path, settings.media_path] == [
         tmp_path / "channels.yaml",
         tmp_path / "inbox",
         tmp_path / "elsewhere",
@@ -93,11 +94,11 @@ def test_settings_are_read_again_when_the_environment_a_running_stack_or_a_secre
     def look() -> tuple[str | None, str | None, int]:
         found = load()
         assert load() is found
-        key, url = found.of("openai", "api_key"), found.redis_url
+        key, url = found.of("openai", "api_key"), found.redis.url
         return (
             None if key is None else key.get_secret_value(),
             None if url is None else url.get_secret_value(),
-            found.chain_videos,
+            found.pacing.chain_videos,
         )
 
     secret.write_text("one")

@@ -106,7 +106,9 @@ def demo(
 def _demo(home: Path, videos: int, *, faults: bool, as_json: bool, wait: bool, review: bool) -> DemoOutcome:
     started = time.monotonic()
     _forget_environment(faults=faults)
-    settings = Settings(home=home, sandbox="on", web_port=0, channels=None, inbox=None, media=None)
+    settings = Settings(
+        paths={"home": home, "channels": None, "inbox": None}, sandbox={"mode": "on"}, web={"port": 0}, media={"folder": None}
+    )
     briefs = _briefs(videos, Services(settings))
     with ExitStack() as until_the_end:
         with starting() as waiting:
@@ -270,7 +272,7 @@ class _Watch:
             if all(_over(lane.states) for lane in lanes):
                 return
             if time.monotonic() - moved > STUCK_SECONDS:
-                logs = self._services.settings.home / "logs"
+                logs = self._services.settings.paths.home / "logs"
                 raise DemoFailed(f"nothing has happened for {STUCK_SECONDS:.0f} s; the logs are in {logs}")
             time.sleep(POLL_SECONDS)
 

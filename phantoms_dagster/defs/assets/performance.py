@@ -60,7 +60,7 @@ FRESH = dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=6), warn_wind
 def post_metrics(context: dg.AssetExecutionContext, services: dg.ResourceParam[Services]) -> Materialized:
     """Read results back. What can be read is kept; an account that cannot be read fails the check, and no other account."""
     results = services.results()
-    may_be = services.settings.sandbox != "off"
+    may_be = services.settings.sandbox.mode != "off"
     sandboxed = [str(platform) for platform in Platform if may_be and services.endpoints.sandboxed(str(platform))]
     posts, unsupported = results.due(sandboxed=sandboxed), results.unsupported()
 

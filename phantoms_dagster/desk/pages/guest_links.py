@@ -44,7 +44,7 @@ def revoke(visit: CurrentVisit, number: int) -> Response:
 
 def address(visit: Visit, secret: str) -> str:
     """Return the URL of a guest link, based on PHANTOMS_DESK_URL, else on the URL of this request."""
-    desk_url = visit.desk.settings.desk_url
+    desk_url = visit.desk.settings.desk.url
     base = desk_url or str(visit.request.base_url)
     return f"{base.rstrip('/')}/guest/{secret}"
 

@@ -102,7 +102,7 @@ def issue(visit: CurrentVisit, cause: str, which: str = "", before: int = NEWEST
     return page(
         visit,
         "issue.html",
-        run_url=f"{visit.desk.settings.web_url.rstrip('/')}/runs/" if visit.desk.settings.web_url else "",
+        run_url=f"{visit.desk.settings.web.url.rstrip('/')}/runs/" if visit.desk.settings.web.url else "",
         issue=found,
         trend=_trends(store, [found])[cause],
         which=shown,

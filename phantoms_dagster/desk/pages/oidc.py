@@ -118,7 +118,7 @@ def _remember(visit: Visit, response: Response, id_token: str) -> None:
         sealed = visit.desk.keys.seal("oidc-session", {"issuer": visit.desk.oidc.issuer, "token": token})
         if len(sealed) <= _LONGEST_COOKIE:
             break
-    _set(visit, response, _THEIRS, sealed, _LOGOUT, seconds=int(visit.desk.settings.desk_session_hours * 3600))
+    _set(visit, response, _THEIRS, sealed, _LOGOUT, seconds=int(visit.desk.settings.desk.session_hours * 3600))
 
 
 def _set(visit: Visit, response: Response, name: str, sealed: str, path: str, *, seconds: int = BEGUN_SECONDS) -> None:
@@ -137,7 +137,7 @@ def _elsewhere(visit: Visit) -> str | None:
 
     The provider returns to PHANTOMS_DESK_URL, where the cookie of another host name is not sent.
     """
-    desk_url = visit.desk.settings.desk_url
+    desk_url = visit.desk.settings.desk.url
     if not desk_url or urlsplit(desk_url).hostname == visit.request.url.hostname:
         return None
     return f"{desk_url.rstrip('/')}{PATH}"
@@ -150,7 +150,7 @@ def _back(visit: Visit) -> str:
 
 def _base(visit: Visit) -> str:
     """Return the desk's base URL without a trailing slash: PHANTOMS_DESK_URL, else that of this request."""
-    return (visit.desk.settings.desk_url or str(visit.request.base_url)).rstrip("/")
+    return (visit.desk.settings.desk.url or str(visit.request.base_url)).rstrip("/")
 
 
 def _refused(visit: Visit, status: int, problem: str) -> Response:

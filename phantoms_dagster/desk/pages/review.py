@@ -170,7 +170,7 @@ def _shown(visit: Visit, filters: Filters, cards: Sequence[ReviewCard], key: str
         targets=targets,
         platform=wanted,
         reasons=REASONS,
-        undo_seconds=desk.settings.desk_undo_seconds,
+        undo_seconds=desk.settings.desk.undo_seconds,
         open_for_decision=_is_open(screen),
         earlier=_earlier(visit, screen),
         refusal=_refusal(visit, screen, review),

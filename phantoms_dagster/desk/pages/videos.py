@@ -56,5 +56,5 @@ def _story(visit: Visit, key: str) -> Story:
 
 def _run_url(visit: Visit) -> str:
     """Return the URL prefix of run pages in Dagster; empty when Dagster's URL is not set."""
-    base = visit.desk.settings.web_url
+    base = visit.desk.settings.web.url
     return f"{base.rstrip('/')}/runs/" if base else ""

@@ -34,7 +34,7 @@ def register(app: FastAPI) -> None:
 
 def store_of(visit: Visit) -> Webhooks:
     """Return the store of endpoints and deliveries."""
-    return Webhooks(visit.desk.services.engine, visit.desk.settings.webhook_targets)
+    return Webhooks(visit.desk.services.engine, visit.desk.settings.webhooks.targets)
 
 
 def webhooks(visit: CurrentVisit, state: str = "", event: str = "", endpoint: int | None = None, before: int = NEWEST) -> Response:

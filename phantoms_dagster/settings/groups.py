@@ -1,0 +1,388 @@
+"""The groups of settings that are neither a platform's nor a provider's.
+
+Each field's description is shown in docs/settings.md and in `phantoms doctor`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+from urllib.parse import quote
+
+from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator
+from pydantic_settings import NoDecode
+
+from phantoms_dagster.registry.providers import RENDERERS, VOICES, WRITERS
+from phantoms_dagster.settings.leaves import Group, Variable
+
+
+class Paths(Group):
+    """Where files are."""
+
+    variables: ClassVar[str] = "PHANTOMS_"
+
+    home: Path = Field(Path(".phantoms"), description="Data directory: embedded servers, media, inbox, logs.")
+    channels: Path | None = Field(None, description="Path of channels.yaml. Default: channels.yaml in the data directory.")
+    inbox: Path | None = Field(None, description="Folder watched for briefs. Default: inbox/ in the data directory.")
+
+
+class Database(Group):
+    """PostgreSQL: the product's own tables and Dagster's."""
+
+    variables: ClassVar[str] = "PHANTOMS_DATABASE_"
+
+    password: SecretStr | None = Field(None, description="Password for the PostgreSQL URLs that have none.")
+    url: SecretStr | None = Field(None, description="PostgreSQL URL. Unset: an embedded server is started.")
+    dagster_url: Annotated[SecretStr | None, Variable("PHANTOMS_DAGSTER_DATABASE_URL")] = Field(
+        None, description="PostgreSQL URL of Dagster's own tables. Default: database_url."
+    )
+
+    @field_validator("url", "dagster_url")
+    @classmethod
+    def _with_password(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        return with_password(value, info.data.get("password"))
+
+
+class Redis(Group):
+    """Redis or Valkey: limits, breakers and pacing that all processes share."""
+
+    variables: ClassVar[str] = "PHANTOMS_REDIS_"
+
+    password: SecretStr | None = Field(None, description="Password for a Redis URL that has none.")
+    url: SecretStr | None = Field(None, description="Redis or Valkey URL. Unset: an embedded server is started.")
+
+    @field_validator("url")
+    @classmethod
+    def _with_password(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        return with_password(value, info.data.get("password"))
+
+
+class Media(Group):
+    """Where video files are kept: a folder, or an object store."""
+
+    variables: ClassVar[str] = "PHANTOMS_MEDIA_"
+
+    folder: Annotated[Path | None, Variable("PHANTOMS_MEDIA")] = Field(
+        None, description="Folder of the media store, or of its cache with media_url. Default: media/ in the data directory."
+    )
+    url: str | None = Field(None, description="Object store of the media, by the S3 protocol: s3://bucket/prefix. Unset: a folder.")
+    endpoint_url: str | None = Field(
+        None, description="Endpoint of the object store (MinIO, R2, Ceph, Garage). Unset: AWS_ENDPOINT_URL, else AWS."
+    )
+    region: str | None = Field(None, description="Region of the object store. Unset: AWS_REGION, else us-east-1.")
+    access_key_id: SecretStr | None = Field(
+        None, description="Key id for the object store. Unset: AWS_ACCESS_KEY_ID, else the role of the container or machine."
+    )
+    secret_access_key: SecretStr | None = Field(None, description="Secret of that key id.")
+    cache_gb: float = Field(
+        10.0, gt=0, description="Most gigabytes that this machine keeps of the object store, beside the files in use."
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _a_bucket(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[\w.-]+)*/?", value, re.ASCII):
+            raise ValueError("should read s3://bucket or s3://bucket/prefix; keys have settings of their own")
+        return value
+
+    @field_validator("endpoint_url")
+    @classmethod
+    def _an_endpoint(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"https?://[\w.:\[\]-]+(/[\w./-]*)?", value, re.ASCII):
+            raise ValueError("should read https://host:port, or http:// inside a network that you trust")
+        return value
+
+
+class Retirement(Group):
+    """When videos that ended leave Dagster, and what stays of their files."""
+
+    variables: ClassVar[str] = "PHANTOMS_RETIRE_"
+
+    days: float = Field(
+        30, ge=0, le=36_500, description="Days after its end that a video leaves Dagster's partitions; its rows stay. 0: never."
+    )
+    keep: Annotated[Literal["all", "master", "none"], Variable("PHANTOMS_MEDIA_KEEP")] = Field(
+        "all", description="What stays of a retired video's files: all, master (the rendered video and its thumbnail) or none."
+    )
+    keep_days: Annotated[float, Variable("PHANTOMS_MEDIA_KEEP_DAYS")] = Field(
+        7, ge=0, le=36_500, description="Days after its retirement that a video's other files go."
+    )
+
+
+class SandboxChoice(Group):
+    """Which services the sandbox answers for."""
+
+    variables: ClassVar[str] = "PHANTOMS_SANDBOX_"
+
+    mode: Annotated[Literal["auto", "on", "off"], Variable("PHANTOMS_SANDBOX")] = Field(
+        "auto", description="auto: integrations without a key use the sandbox; on: all do; off: none may."
+    )
+    url: str | None = Field(None, description="URL of a running sandbox. `phantoms up` sets it.")
+
+
+class Writer(Group):
+    """What writes the scripts."""
+
+    variables: ClassVar[str] = "PHANTOMS_WRITER_"
+
+    choice: Annotated[str, Variable("PHANTOMS_WRITER"), AfterValidator(WRITERS.chosen)] = Field(
+        "openai", description=f"What writes the scripts: {', '.join(WRITERS.specs)}."
+    )
+
+
+class Voice(Group):
+    """What speaks the scripts."""
+
+    variables: ClassVar[str] = "PHANTOMS_VOICE_"
+
+    choice: Annotated[str, Variable("PHANTOMS_VOICE"), AfterValidator(VOICES.chosen)] = Field(
+        "hibari", description=f"What speaks the scripts: {', '.join(VOICES.specs)}."
+    )
+
+
+class Renderer(Group):
+    """What renders the videos, and how long a render may take."""
+
+    variables: ClassVar[str] = "PHANTOMS_RENDER_"
+
+    choice: Annotated[str, Variable("PHANTOMS_RENDERER"), AfterValidator(RENDERERS.chosen)] = Field(
+        "auto",
+        description=f"What renders: auto, {', '.join(RENDERERS.specs)}. "
+        "auto: a render API whose key is set; without any key at all, the sandbox's; else local ffmpeg.",
+    )
+    in_flight: Annotated[int, Variable("PHANTOMS_RENDERS_IN_FLIGHT")] = Field(
+        1, ge=1, description="Most local ffmpeg renders at once in one process."
+    )
+    poll_seconds: float = Field(3.0, gt=0, description="Longest time between two looks at a running render.")
+    deadline_minutes: float = Field(
+        60.0, gt=0, description="A render that has not ended after this long is booked as spent and made again."
+    )
+    lost_seconds: Annotated[float, Variable("PHANTOMS_LOST_RENDER_SECONDS")] = Field(
+        1800.0, gt=0, description="A render whose order got no answer is booked as spent after this time, and made again."
+    )
+
+
+class Pacing(Group):
+    """How many videos are worked on at once, how long anything waits, and how often it is tried."""
+
+    variables: ClassVar[str] = "PHANTOMS_"
+
+    batch_size: int = Field(50, ge=1, le=1000, description="Most videos in one run.")
+    runs_per_stage: int = Field(2, ge=1, description="Most open runs of one stage that the sensors request.")
+    chain_videos: int = Field(
+        3,
+        ge=0,
+        description="Up to this many ready videos go from script to render, or approval to posts, in one run; 0: a run a stage.",
+    )
+    batch_wait_seconds: float = Field(
+        5.0, ge=0, description="How long a batch that is not full waits for the videos of a run of the stage before."
+    )
+    in_flight: int = Field(100, ge=1, description="Most videos worked on at once in one run.")
+    max_wait_seconds: float = Field(
+        120, ge=0, description="Longest that a video may wait inside a run, in all; a longer wait is deferred."
+    )
+    lease_seconds: float = Field(60, gt=0, description="A claim that is not renewed within this time is taken over.")
+    attempts: int = Field(5, ge=1, description="Attempts a stage of a video has before its dead letter.")
+    stage_attempts: dict[str, int] = Field({}, description='Attempts by kind of stage, as JSON: {"post": 8}.')
+    give_up_minutes: float = Field(
+        30.0, ge=0, description="A passing failure becomes a dead letter no sooner than this after the first; 0: by attempts alone."
+    )
+    backoff_seconds: float = Field(2.0, gt=0, description="First back-off; doubled each attempt, full jitter.")
+    backoff_max_seconds: float = Field(900.0, gt=0, description="Longest back-off.")
+    call_seconds: float = Field(600.0, gt=0, description="Longest a single call may take in total, its answer's body included.")
+    pools: dict[str, dict[str, Any]] = Field(
+        {}, description='Limits by pool, as JSON: {"render": {"slots": 4, "rates": [[60, 60, 5]], "daily": [500, "UTC"]}}.'
+    )
+
+
+class Breakers(Group):
+    """When a breaker stops calls to a service that fails."""
+
+    variables: ClassVar[str] = "PHANTOMS_BREAKER_"
+
+    window_seconds: float = Field(30.0, gt=0, description="Breakers judge the calls of this many seconds.")
+    minimum_calls: int = Field(10, ge=1, description="A breaker does not judge fewer calls than these.")
+    failure_rate: float = Field(0.5, gt=0, le=1, description="Share of failed calls that opens a breaker.")
+    reset_seconds: float = Field(10.0, gt=0, description="An open breaker lets one probe through after this time.")
+
+
+class DagsterRuns(Group):
+    """How many runs Dagster starts, and when it gives one up."""
+
+    variables: ClassVar[str] = "PHANTOMS_DAGSTER_"
+
+    fast_paths: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="Use of Dagster's private names. auto: where they are as expected; off: public names alone, which is slower; "
+        "on: as auto, but stop when a name has changed.",
+    )
+    pools: dict[str, Annotated[int, Field(ge=1)]] = Field(
+        {},
+        description='Most Dagster runs at once by Dagster pool, as JSON: {"render": 1}. Others: as many as there are run workers.',
+    )
+    max_runs: Annotated[int, Variable("PHANTOMS_MAX_RUNS")] = Field(
+        -1, ge=-1, description="Most Dagster runs at once; -1: as many as there are workers."
+    )
+    run_start_timeout: Annotated[int, Variable("PHANTOMS_RUN_START_TIMEOUT")] = Field(
+        3600, ge=10, description="Seconds a run may wait for a worker and start before it is failed."
+    )
+    run_retries: Annotated[int, Variable("PHANTOMS_RUN_RETRIES")] = Field(
+        0, ge=0, description="How often Dagster repeats a run whose process died."
+    )
+
+
+class Workers(Group):
+    """The processes that carry out runs."""
+
+    variables: ClassVar[str] = "PHANTOMS_WORKER_"
+
+    slots: dict[str, int] = Field(
+        {},
+        description='Run workers by queue, as JSON: {"rendered_video": 2}. A queue that is not named has one; 0: none.',
+    )
+    lease_seconds: int = Field(30, ge=3, description="A run worker that is silent for this time counts as dead.")
+    grace_seconds: float = Field(10.0, ge=0, description="A stopped run worker gives its run this time to end, then hands it back.")
+
+
+class Alerts(Group):
+    """Who is told of failures, and how often."""
+
+    variables: ClassVar[str] = "PHANTOMS_ALERT_"
+
+    urls: Annotated[list[SecretStr], NoDecode] = Field(
+        [], description="Where alerts go: Apprise URLs, comma-separated or as a JSON list. Unset: nowhere."
+    )
+    minutes: float = Field(5.0, ge=0, description="Shortest time between two alerts; what comes in between is told together.")
+
+    @field_validator("urls", mode="before")
+    @classmethod
+    def _several_urls(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        if value.lstrip().startswith("["):
+            try:
+                return json.loads(value)
+            except ValueError:
+                raise ValueError("is no JSON list") from None
+        # A URL may hold commas itself (`?to=a,b`): only one before the next URL separates.
+        return [part for url in re.split(r"[,\s]+(?=[A-Za-z][A-Za-z0-9+.-]*://)", value) if (part := url.strip(", \n\t"))]
+
+
+class ReviewNotices(Group):
+    """How reviewers learn of films that wait for approval."""
+
+    variables: ClassVar[str] = "PHANTOMS_REVIEW_"
+
+    notice_minutes: float = Field(
+        5.0, ge=0, description="Minutes to gather films that become ready for review into one notice. It goes to the same URLs."
+    )
+    reminder_hours: float = Field(24.0, ge=0, description="Hours between reminders while films wait for approval. 0 sends none.")
+
+
+class Webhooks(Group):
+    """Signed messages to other programs."""
+
+    variables: ClassVar[str] = "PHANTOMS_WEBHOOK_"
+
+    targets: Literal["public", "loopback", "private"] = Field(
+        "loopback",
+        description="Where webhooks may go. public: public addresses; loopback: this machine, too; private: private networks, too.",
+    )
+
+
+class Web(Group):
+    """The Dagster UI."""
+
+    variables: ClassVar[str] = "PHANTOMS_WEB_"
+
+    host: str = Field("127.0.0.1", description="Address that the Dagster UI and the metrics bind to.")
+    url: str | None = Field(None, description="Where the Dagster UI is. `phantoms up` sets it.")
+    port: int = Field(
+        3000,
+        ge=0,
+        le=65535,
+        description="Port of the Dagster UI. Unset: the one that it had before, at first 3000. 0, or a taken one: any free one.",
+    )
+
+
+class DeskSite(Group):
+    """The desk, where people review videos."""
+
+    variables: ClassVar[str] = "PHANTOMS_DESK_"
+
+    host: str = Field("127.0.0.1", description="Address that the desk binds to. Anything but this machine needs a user first.")
+    port: int = Field(
+        4000,
+        ge=0,
+        le=65535,
+        description="Port of the desk. Unset: the one that it had before, at first 4000. 0, or a taken one: any free one.",
+    )
+    url: str | None = Field(
+        None, description="Where people reach the desk, such as https://desk.example.org. `phantoms up` sets it."
+    )
+    undo_seconds: float = Field(10.0, ge=0, le=3600, description="How long a decision can be undone at the desk; 0: not at all.")
+    session_hours: float = Field(12.0, gt=0, le=8760, description="How long a log-in lasts.")
+    secret: SecretStr | None = Field(
+        None,
+        description="Signs cookies and media links; 32 characters or more, the same for all desks. Unset: a file of our own.",
+    )
+
+
+class OpenIdConnect(Group):
+    """How people log in to the desk by the studio's own provider (OpenID Connect)."""
+
+    variables: ClassVar[str] = "PHANTOMS_OIDC_"
+
+    issuer: str | None = Field(
+        None, description="OpenID Connect provider that people log in by, such as https://login.example.org/realms/studio."
+    )
+    client_id: str | None = Field(None, description="Name of the desk at that provider.")
+    client_secret: SecretStr | None = Field(
+        None, description="Secret of the desk at that provider. Without it the log-in relies on PKCE alone."
+    )
+    role_claim: str = Field(
+        "roles", min_length=1, description="Claim that has people's roles; with dots inside others, as in `realm_access.roles`."
+    )
+    roles: str = Field(
+        "viewer=viewer,reviewer=reviewer,operator=operator",
+        description="The provider's roles and those at the desk, such as newsroom=reviewer,leads=operator. The highest counts.",
+    )
+    name_claim: str = Field(
+        "preferred_username", min_length=1, description="Claim that has people's names, such as email (which must be verified)."
+    )
+
+
+class Metrics(Group):
+    """Numbers for Prometheus."""
+
+    variables: ClassVar[str] = "PHANTOMS_METRICS_"
+
+    port: int = Field(
+        9464,
+        ge=0,
+        le=65535,
+        description="Port of the metrics. Unset: the one that they had before, at first 9464. 0, or a taken one: any free one.",
+    )
+
+
+class Logs(Group):
+    """What the processes log."""
+
+    variables: ClassVar[str] = "PHANTOMS_LOG_"
+
+    format: Literal["text", "json"] = Field("text", description="text: lines for people; json: one JSON object a line.")
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="DEBUG also logs each call to a provider.")
+
+
+def with_password(url: SecretStr | None, password: SecretStr | None) -> SecretStr | None:
+    """The URL with the password, unless it has one."""
+    if not url or not password:
+        return url
+    scheme, _, rest = url.get_secret_value().partition("://")
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    user, _, host = authority.rpartition("@")
+    if ":" in user or not rest:
+        return url
+    return SecretStr(f"{scheme}://{user}:{quote(password.get_secret_value(), safe='')}@{host}{rest[len(authority) :]}")
